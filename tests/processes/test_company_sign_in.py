@@ -251,6 +251,58 @@ def test_a_refresh_without_id_token_and_new_refresh_token_reads_the_user_info(co
     )
 
 
+STATED: list[tuple[str, dict[str, object], tuple[int, str]]] = [
+    ("other groups, without an address", {"groups": ["platform"]}, (200, "core")),
+    ("no groups, without an address", {"groups": []}, (400, "")),
+    ("neither groups nor an address", {}, (200, "build")),
+    ("an address, without groups", {"email": "lia@example.com", "email_verified": True}, (400, "")),
+    (
+        "another address",
+        {"email": "lia.new@example.com", "email_verified": True, "groups": ["developers"]},
+        (200, "build"),
+    ),
+    ("a false address", {"email": "lia@example.com", "email_verified": False, "groups": ["developers"]}, (400, "")),
+]
+
+
+@pytest.mark.parametrize("has_id_token", [True, False])
+@pytest.mark.parametrize(("stated", "expected"), [row[1:] for row in STATED], ids=[row[0] for row in STATED])
+def test_a_refresh_takes_what_the_provider_states_and_keeps_the_rest(
+    company: Company, stated: dict[str, object], expected: tuple[int, str], has_id_token: bool
+) -> None:
+    device = company.new_device("lia@example.com", ("developers",))
+    device.sign_in()
+    company.provider.refreshes_shortly = not has_id_token
+    company.provider.user = {"sub": "subject of lia@example.com", **stated}
+    status, team = expected
+    answer = device.refresh()
+    assert answer.status_code == status, answer.text
+    if status == 200:
+        assert answer.json()["email"] == stated.get("email", "lia@example.com")
+        assert company.admin.get(f"/admin/keys/{answer.json()['email']}").json()["team"] == team
+        assert device.send(answer.json()["access_token"]).status_code == 200
+
+
+@pytest.mark.parametrize("place", ["ID token", "user info"])
+def test_a_refresh_with_the_facts_of_another_user_ends_the_sign_in(company: Company, place: str) -> None:
+    device = company.new_device("max@example.com", ("developers",))
+    device.sign_in()
+    if place == "ID token":
+        company.new_device("nia@example.com", ("platform",))
+        reason = "The identity provider sent an ID token of another user. Sign in again."
+    else:
+        company.provider.user = {"sub": "subject of max@example.com", "groups": ["platform"]}
+        company.provider.user_info_subject = "subject of nia@example.com"
+        reason = "The user info of the identity provider is of another user than the ID token. Sign in again."
+    answer = device.refresh()
+    company.provider.user_info_subject = ""
+    ended = {"error": "invalid_grant", "error_description": "The sign-in is unknown or has ended. Sign in again."}
+    assert (answer.status_code, answer.json()) == (400, ended)
+    entry = company.admin.get("/admin/audit").json()["data"][0]
+    assert (entry["actor"], entry["action"]) == ("sign-in (max@example.com)", "sign out")
+    assert entry["changes"]["reason"]["after"] == reason
+
+
 def test_a_provider_that_does_not_answer_ends_no_sign_in(company: Company) -> None:
     device = company.new_device("dan@example.com")
     device.sign_in()

@@ -249,9 +249,7 @@ class SignInEndpoints:
         except OidcError as error:
             self._gateway.log_warning_each_time(f"A refresh from Claude Code has to wait. {error.message}")
             raise _unavailable("The identity provider does not answer.") from None
-        has_address = reply.claims.get(client.settings.email_claim) is not None
-        user = accept_user(self._settings, reply.claims) if has_address else sign_in.user
-        return user, reply.refresh_token
+        return accept_user(self._settings, reply.claims, sign_in.user), reply.refresh_token
 
     async def _revoke(self, request: RouteRequest, form: Mapping[str, str]) -> RouteResponse:
         """End the sign-in of an access token or a refresh token (RFC 7009). The answer is the same for all tokens."""

@@ -79,7 +79,9 @@ class ProviderReply(NamedTuple):
 
 
 class GrantRejected(OidcError):
-    """Exception: the provider does not accept a code or a refresh token. So the user has no access."""
+    """Exception: the provider does not accept a code or a refresh token, or answers with the facts of another user. So
+    the user has no access.
+    """
 
 
 class OidcClient:
@@ -129,8 +131,8 @@ class OidcClient:
         return ProviderReply(claims, _find_refresh_token(tokens))
 
     async def refresh_claims(self, refresh_token: str, subject: str) -> ProviderReply:
-        """Ask whether the user `subject` still has access. Raises `GrantRejected` if not, and `OidcError` if the
-        provider gives no answer.
+        """Ask whether the user `subject` still has access. Raises `GrantRejected` if not (OpenID Connect Core 1.0,
+        sections 5.3.2 and 12.2), and `OidcError` if the provider gives no answer.
         """
         try:
             tokens = await self._request_tokens("refresh_token", refresh_token=refresh_token)
@@ -158,7 +160,7 @@ class OidcClient:
         fields = {"authorization": f"Bearer {access_token}", "accept": "application/json"}
         found = await self._request_json("GET", metadata.userinfo_endpoint, fields)
         if found.get("sub") != subject:
-            raise OidcError(f"The user info of the identity provider is of another user than the ID token. {RETRY}")
+            raise GrantRejected(f"The user info of the identity provider is of another user than the ID token. {RETRY}")
         if claims.get("email", found.get("email")) != found.get("email"):  # another address was verified
             found = {name: value for name, value in found.items() if name != "email_verified"}
         return {**found, **claims}

@@ -52,9 +52,44 @@ class OidcUser(Struct, frozen=True, omit_defaults=True):
     """False: the identity provider sent no claim with groups or roles."""
 
 
-def accept_user(settings: Settings, claims: Mapping[str, Any]) -> OidcUser:
-    """Raises `UserRefused` if the user has no accepted e-mail address."""
+def accept_user(settings: Settings, claims: Mapping[str, Any], known: OidcUser | None = None) -> OidcUser:
+    """Return the user that `claims` describe. `known`: the same user as at the last time; a refresh may state less than
+    a sign-in. Raises `UserRefused` if the user has no accepted e-mail address.
+    """
     provider = require_provider(settings)
+    has_address = claims.get(provider.email_claim) is not None
+    has_groups = find_claim(claims, provider.role_claim) is not None
+    email = known.email if known is not None and not has_address else _accept_address(provider, claims)
+    subject = _accept_subject(claims, email) if known is None else known.subject
+    stated = find_claim_texts(claims, provider.role_claim)
+    used = list_named_groups(settings)
+    if (
+        not stated
+        and _has_too_many_groups(provider, claims)
+        and any("@" not in one and one != EVERYBODY for one in used)
+    ):
+        raise UserRefused(
+            f"The identity provider sent no groups of {email}, because the user has too many (claim _claim_names). An "
+            "administrator should let Microsoft Entra ID send only the groups that are assigned to the application, "
+            "or use app roles with OIDC_ROLE_CLAIM=roles."
+        )
+    groups = tuple(name for name in dict.fromkeys(stated) if name in used and "@" not in name)
+    # many providers leave out an empty claim; an answer without an address only confirms the access
+    if known is not None and not has_groups and (provider.absent_groups == "keep" or not has_address):
+        groups, has_groups = known.groups, known.has_group_claim
+    name = claims.get("name")
+    shown = name[:_MAX_NAME_CHARACTERS] if isinstance(name, str) and name.isprintable() else ""
+    if known is not None and name is None:
+        shown = known.name
+    identity = (provider.issuer, provider.client_id, subject, email.lower())
+    user = OidcUser(*identity, groups, shown, has_group_claim=has_groups)
+    if not _has_domain(provider, user.email):
+        raise UserRefused(f"The domain of {email} is not accepted. OIDC_DOMAINS lists the accepted ones.")
+    return user
+
+
+def _accept_address(provider: OidcSettings, claims: Mapping[str, Any]) -> str:
+    """Raises `UserRefused`."""
     email = claims.get(provider.email_claim)
     if not isinstance(email, str) or email.count("@") != 1 or not (email.isascii() and email.isprintable()):
         raise UserRefused(
@@ -69,36 +104,32 @@ def accept_user(settings: Settings, claims: Mapping[str, Any]) -> OidcUser:
             "provider sends no claim email_verified, an administrator should set OIDC_EMAIL_CLAIM to a claim that "
             "users cannot change."
         )
-    subject = str(claims["sub"])
-    if len(subject) > _MAX_SUBJECT_CHARACTERS:
-        raise UserRefused(f"The identity provider sent an id of {email} with {len(subject):,} characters (claim sub).")
     if provider.issuer == _GOOGLE and not claims.get("hd") and email.lower().rpartition("@")[2] not in _GOOGLE_DOMAINS:
         # developers.google.com/identity/gsi/web/guides/verify-google-id-token, read on 2026-11-27
         raise UserRefused(
             f"Google has not verified of late that {email} is yours, because the account belongs to no organization "
             "(claim hd). Sign in with the Google account of the organization."
         )
-    used, stated = list_named_groups(settings), find_claim_texts(claims, provider.role_claim)
-    names_groups = any("@" not in name and name != EVERYBODY for name in used)
-    # the provider refers to another server for the claim (OpenID Connect Core 1.0, section 5.6.2); Microsoft Entra ID
-    # does so above 200 groups (learn.microsoft.com/entra/identity-platform, "Groups overage claim", read on 2026-11-27)
+    return email
+
+
+def _accept_subject(claims: Mapping[str, Any], email: str) -> str:
+    """Raises `UserRefused`."""
+    subject = str(claims["sub"])
+    if len(subject) > _MAX_SUBJECT_CHARACTERS:
+        raise UserRefused(f"The identity provider sent an id of {email} with {len(subject):,} characters (claim sub).")
+    if not (subject and subject.isprintable()):
+        raise UserRefused(f"The identity provider sent an id of {email} that is no text (claim sub).")
+    return subject
+
+
+def _has_too_many_groups(provider: OidcSettings, claims: Mapping[str, Any]) -> bool:
+    """The provider refers to another server for the claim (OpenID Connect Core 1.0, section 5.6.2). Microsoft Entra ID
+    does so above 200 groups (learn.microsoft.com/entra/identity-platform, "Groups overage claim", read on 2026-11-27).
+    """
     elsewhere, path = claims.get("_claim_names"), provider.role_claim
-    has_too_many = isinstance(elsewhere, dict) and path in elsewhere
-    has_too_many |= path == "groups" and claims.get("hasgroups") in (True, "true")
-    if not stated and names_groups and has_too_many:
-        raise UserRefused(
-            f"The identity provider sent no groups of {email}, because the user has too many (claim _claim_names). An "
-            "administrator should let Microsoft Entra ID send only the groups that are assigned to the application, "
-            "or use app roles with OIDC_ROLE_CLAIM=roles."
-        )
-    groups = tuple(name for name in dict.fromkeys(stated) if name in used and "@" not in name)
-    name = claims.get("name")
-    shown = name[:_MAX_NAME_CHARACTERS] if isinstance(name, str) and name.isprintable() else ""
-    identity = (provider.issuer, provider.client_id, subject, email.lower())
-    user = OidcUser(*identity, groups, shown, has_group_claim=bool(stated))
-    if not _has_domain(provider, user.email):
-        raise UserRefused(f"The domain of {email} is not accepted. OIDC_DOMAINS lists the accepted ones.")
-    return user
+    is_elsewhere = isinstance(elsewhere, dict) and path in elsewhere
+    return is_elsewhere or (path == "groups" and claims.get("hasgroups") in (True, "true"))
 
 
 def list_named_groups(settings: Settings) -> frozenset[str]:
@@ -184,10 +215,15 @@ def find_claim_texts(claims: Mapping[str, Any], claim_path: str) -> Sequence[str
     """Dots in `claim_path` separate the names of nested objects, and may be parts of names. The list is empty if the
     claim is missing or has no text.
     """
-    value = _find_nested(claims, claim_path.split("."))
+    value = find_claim(claims, claim_path)
     if isinstance(value, str):
         return (value,)
     return [each for each in value if isinstance(each, str)] if isinstance(value, list) else ()
+
+
+def find_claim(claims: Mapping[str, Any], claim_path: str) -> Any:
+    """None: the claim is missing, or null."""
+    return _find_nested(claims, claim_path.split("."))
 
 
 def _find_nested(value: Any, names: Sequence[str]) -> Any:

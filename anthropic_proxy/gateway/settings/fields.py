@@ -42,6 +42,8 @@ class OidcSettings(Struct, frozen=True, kw_only=True):
     """None: the sign-in is protected by PKCE only."""
     scopes: Sequence[str] = ("openid", "email", "profile")
     role_claim: str = "groups"
+    absent_groups: Literal["none", "keep"] = "none"
+    """What a refresh means that states the address of a user, and has no claim `role_claim`."""
     email_claim: str = "email"
     admins: Sequence[str] = ()
     """Users of a role: e-mail addresses, or values of the claim `role_claim`."""

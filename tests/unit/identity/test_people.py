@@ -1,7 +1,9 @@
 """ID tokens as real identity providers send them: who signs in, and what each refusal says."""
 
 import json
+from typing import Any
 
+import pytest
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
@@ -52,3 +54,67 @@ def test_id_tokens_of_real_providers(golden: Check) -> None:
         return f"{user.email}: groups {named}; Claude Code: {access}; dashboard: {role}"
 
     golden("id_tokens", show)
+
+
+ISSUER = "https://login.example.org"
+SIGN_IN = {"sub": "248289761001", "email": "ann@example.org", "email_verified": True, "name": "Ann"}
+
+
+def build_settings(**oidc: Any) -> Settings:
+    groups = tuple(SignInGroup(name=name) for name in ("leads", "developers"))
+    return Settings(
+        virtual_keys=True,
+        oidc=OidcSettings(issuer=ISSUER, client_id="proxy", **oidc),
+        sign_in=SignInSettings(secrets=(Secret("a" * 32),), groups=groups),
+    )
+
+
+@pytest.mark.parametrize("absent", ["none", "keep"])
+@pytest.mark.parametrize(
+    ("stated", "none", "keep"),
+    [
+        ({"email": "ann@example.org", "email_verified": True}, (), ("developers",)),
+        ({"email": "ann@example.org", "email_verified": True, "groups": None}, (), ("developers",)),
+        ({"email": "ann@example.org", "email_verified": True, "groups": []}, (), ()),
+        ({"email": "ann@example.org", "email_verified": True, "groups": ["leads"]}, ("leads",), ("leads",)),
+        ({"groups": ["leads", "other"]}, ("leads",), ("leads",)),
+        ({"groups": "leads"}, ("leads",), ("leads",)),
+        ({"groups": []}, (), ()),
+        ({"groups": ["other"]}, (), ()),
+        ({"name": "Ann Lee"}, ("developers",), ("developers",)),
+        ({}, ("developers",), ("developers",)),
+    ],
+    ids=str,
+)
+def test_groups_of_a_refresh(
+    stated: dict[str, object], none: tuple[str, ...], keep: tuple[str, ...], absent: str
+) -> None:
+    settings = build_settings(absent_groups=absent)
+    known = accept_user(settings, {**SIGN_IN, "groups": ["developers"]})
+    renewed = accept_user(settings, stated, known)
+    assert renewed.groups == (keep if absent == "keep" else none)
+    assert (renewed.subject, renewed.email) == (known.subject, known.email)
+    assert renewed.name == stated.get("name", "Ann")
+
+
+def test_a_refresh_without_an_address_obeys_the_accepted_domains() -> None:
+    known = accept_user(build_settings(), {**SIGN_IN, "groups": ["developers"]})
+    with pytest.raises(OidcError) as refused:
+        accept_user(build_settings(domains=("example.net",)), {"groups": ["developers"]}, known)
+    assert refused.value.message == (
+        "The domain of ann@example.org is not accepted. OIDC_DOMAINS lists the accepted ones."
+    )
+
+
+@pytest.mark.parametrize(
+    ("subject", "message"),
+    [
+        ("", "The identity provider sent an id of ann@example.org that is no text (claim sub)."),
+        ("a\0b", "The identity provider sent an id of ann@example.org that is no text (claim sub)."),
+        ("x" * 256, "The identity provider sent an id of ann@example.org with 256 characters (claim sub)."),
+    ],
+)
+def test_a_user_without_a_usable_id_is_refused(subject: str, message: str) -> None:
+    with pytest.raises(OidcError) as refused:
+        accept_user(build_settings(), {**SIGN_IN, "sub": subject})
+    assert refused.value.message == message
