@@ -13,7 +13,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from anthropic_proxy.cli.output import Column, Output
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.platforms.program import is_temporary_installation
 from anthropic_proxy.errors import PACKAGE, ConfigurationError, is_installed, join_with_and, suggest_name
 from anthropic_proxy.gateway.platforms.processes import find_program
@@ -38,7 +38,7 @@ EXTRAS = {
 """Name of an extra → its purpose."""
 _MADE_BY_UV = compile_later(r"^uv\s*=", re.MULTILINE)
 _NAME_END = compile_later(r"[^\w.-]")
-_REQUIREMENT = compile_later(r"(.+?) *; *extra *== *['\"](.+)['\"]", most=500)
+_REQUIREMENT = compile_anchored(r"(.+?) *; *extra *== *['\"](.+)['\"]", most=500)
 
 
 def add(*extras: str, as_text: Annotated[bool, Parameter(name="--print")] = False, as_json: bool = False) -> None:

@@ -53,7 +53,7 @@ from anthropic_proxy.console.client_variables import (
 )
 from anthropic_proxy.console.doctor.server_tables import find_window_setting
 from anthropic_proxy.engine.options import LONG_CONTEXT_SUFFIX
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import AnchoredPattern, compile_anchored
 from anthropic_proxy.engine.platforms.files import managed_claude_settings_paths, read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.platforms.program import shorten_home
@@ -86,15 +86,15 @@ _SERVER_VARIABLES = (
     *("CLAUDE_CODE_USE_ANTHROPIC_AWS", "CLAUDE_CODE_USE_ANTHROPIC_GOOGLE_CLOUD"),
 )
 _CREDENTIAL_VARIABLES = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
-_CREDENTIAL_HEADER = compile_later(r"\s*(?:x-api-key|authorization)\s*:", re.IGNORECASE)
-_PROJECT_HEADER = compile_later(r"\s*x-project\s*:", re.IGNORECASE)
+_CREDENTIAL_HEADER = compile_anchored(r"\s*(?:x-api-key|authorization)\s*:", re.IGNORECASE)
+_PROJECT_HEADER = compile_anchored(r"\s*x-project\s*:", re.IGNORECASE)
 _OPEN_HEADERS = ("anthropic-beta", "user-agent", "x-claude-code-agent-id", "x-claude-code-session-id", "x-project")
 """Headers that the proxy reads and whose values are no secrets."""
 _HEADER_CHARACTERS = " !#$&'()*+,:;=?@[]^`{|}"
 """Special characters in names of folders that are not escaped in a header."""
 _HTTP_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _CLIENT_VARIABLES_UNPROXIED = ("NO_PROXY", "no_proxy")
-_MODEL_OPTION = compile_later(r"--model(?:=(.+))?")
+_MODEL_OPTION = compile_anchored(r"--model(?:=(.+))?")
 _MODEL_CHARACTERS = "/:@"
 """Special characters in model names that are not escaped in a URL path."""
 _LIMIT_VARIABLES = (
@@ -104,7 +104,7 @@ _LIMIT_VARIABLES = (
 _SINGLE_QUESTION = {"-p", "--print", "-h", "--help", "-v", "--version"}
 OLDEST_TESTED_VERSION = (2, 1, 197)
 """Oldest version of Claude Code that was tested with the proxy."""
-_VERSION = compile_later(rb"(\d{1,9})\.(\d{1,9})\.(\d{1,9})")
+_VERSION = compile_anchored(rb"(\d{1,9})\.(\d{1,9})\.(\d{1,9})")
 _EXIT_NOT_FOUND = 127
 """Exit status of `sh` and `env` for a program that they do not find."""
 _VERSION_SECONDS = 5.0
@@ -535,7 +535,7 @@ def find_overrides(level: ClaudeSettings, variables: Mapping[str, str]) -> list[
 class _NamedSetting(Struct, frozen=True):
     """A setting of Claude Code that a line names, because it changes models, their names or limits, or what is sent."""
 
-    pattern: re.Pattern[str]
+    pattern: AnchoredPattern[str]
     """Matches the name of a variable in `env`, or of a setting if `is_variable` is False."""
     text: str
     """What this session does, with the value as `{}`."""
@@ -546,25 +546,27 @@ class _NamedSetting(Struct, frozen=True):
 
 _NAMED_SETTINGS = (
     _NamedSetting(
-        compile_later(f"ANTHROPIC_(DEFAULT_|SMALL_FAST_|DEFAULT_({'|'.join(map(str.upper, TIERS))})_)?MODEL"),
+        compile_anchored(f"ANTHROPIC_(DEFAULT_|SMALL_FAST_|DEFAULT_({'|'.join(map(str.upper, TIERS))})_)?MODEL"),
         "requests the model {}",
         of_all_files=True,
     ),
-    _NamedSetting(compile_later(r"model"), "requests the model {}", is_variable=False, of_all_files=True),
-    _NamedSetting(compile_later(r"fallbackModel"), "requests {} after a failure", is_variable=False, of_all_files=True),
-    _NamedSetting(compile_later(r"modelOverrides"), "requests {}", is_variable=False, of_all_files=True),
-    _NamedSetting(compile_later(r"availableModels"), "offers only the models {}", is_variable=False),
+    _NamedSetting(compile_anchored(r"model"), "requests the model {}", is_variable=False, of_all_files=True),
     _NamedSetting(
-        compile_later(r"CLAUDE_CODE_\w*SUBAGENT_MODEL", most=200),
+        compile_anchored(r"fallbackModel"), "requests {} after a failure", is_variable=False, of_all_files=True
+    ),
+    _NamedSetting(compile_anchored(r"modelOverrides"), "requests {}", is_variable=False, of_all_files=True),
+    _NamedSetting(compile_anchored(r"availableModels"), "offers only the models {}", is_variable=False),
+    _NamedSetting(
+        compile_anchored(r"CLAUDE_CODE_\w*SUBAGENT_MODEL", most=200),
         "requests the model {} for sub-agents",
         of_all_files=True,
     ),
-    _NamedSetting(compile_later(r"ANTHROPIC_CUSTOM_MODEL_OPTION"), "offers the model {}"),
-    _NamedSetting(compile_later("|".join(_LIMIT_VARIABLES)), "uses {}"),
-    _NamedSetting(compile_later(r"(ANTHROPIC|CLAUDE_CODE)_\w*MODEL\w*", most=200), "uses {}"),
-    _NamedSetting(compile_later(CUSTOM_HEADERS), "sends {}"),
-    _NamedSetting(compile_later(_MODEL_NAMES), "shows its names of models", is_variable=False),
-    _NamedSetting(compile_later(_STATUS_LINE), "runs {} for its status line", is_variable=False),
+    _NamedSetting(compile_anchored(r"ANTHROPIC_CUSTOM_MODEL_OPTION"), "offers the model {}"),
+    _NamedSetting(compile_anchored("|".join(_LIMIT_VARIABLES)), "uses {}"),
+    _NamedSetting(compile_anchored(r"(ANTHROPIC|CLAUDE_CODE)_\w*MODEL\w*", most=200), "uses {}"),
+    _NamedSetting(compile_anchored(CUSTOM_HEADERS), "sends {}"),
+    _NamedSetting(compile_anchored(_MODEL_NAMES), "shows its names of models", is_variable=False),
+    _NamedSetting(compile_anchored(_STATUS_LINE), "runs {} for its status line", is_variable=False),
 )
 """The first row that matches a name decides."""
 _OVERRIDDEN_BY_OPTION = ("model", "ANTHROPIC_MODEL", "ANTHROPIC_DEFAULT_MODEL")

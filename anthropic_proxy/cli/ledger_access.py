@@ -31,14 +31,14 @@ from anthropic_proxy.console.ledger.request_queries import (
 )
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.console.ledger.users import LedgerUser
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.requests import LoggedRequest
 
 _BATCH_SECONDS, _POLL_SECONDS = 1.5, 0.05
 """Maximum seconds from the end of a request until it is in the ledger, and the interval of the checks for it."""
-_NUMBER = compile_later("[1-9][0-9]{0,3}")
+_NUMBER = compile_anchored("[1-9][0-9]{0,3}")
 
 
 @contextmanager

@@ -10,13 +10,13 @@ from sqlalchemy import Connection
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.request_queries import SessionRow, find_first_requests, read_several_contents
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 
 MAX_NAMED_SESSIONS = 50
 """Maximum number of sessions whose names are read from their texts."""
 MAX_TITLE_CHARACTERS = 80
 _ID_CHARACTERS = 8
-_OF_CLIENT = compile_later(r"<\w+[-_]|<(\w+)>.*</\1>\Z", re.DOTALL)
+_OF_CLIENT = compile_anchored(r"<\w+[-_]|<(\w+)>.*</\1>\Z", re.DOTALL)
 """Text of a client itself, in an element such as `<system-reminder>`. A text of a user may begin with `<div>`."""
 
 

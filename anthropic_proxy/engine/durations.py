@@ -1,8 +1,8 @@
 """Durations as users write them, such as `30m`. Each option, setting and field with a duration accepts all units."""
 
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 
-_DURATION = compile_later(r"([0-9]{1,6})([smhdw])")
+_DURATION = compile_anchored(r"([0-9]{1,6})([smhdw])")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _MAX_SECONDS = 1_000 * 365 * 86_400
 """1,000 years. A time that is further away may have no date."""

@@ -23,7 +23,7 @@ from msgspec import Meta, Struct, structs
 from anthropic_proxy.engine.efforts import Effort
 from anthropic_proxy.engine.messages.fidelity import Fidelity
 from anthropic_proxy.engine.messages.purpose import KnownKind
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.secrets import Secret
 
 SECRET_HEADER = compile_later(
@@ -255,7 +255,7 @@ TARGETS_SETTING = "targets of route"
 DEFAULT_TARGET = "default"
 """Target of a route that stands for the models that a request would have without routes."""
 NAME_PATTERN = "^[A-Za-z0-9][A-Za-z0-9 ._-]{0,62}$"
-NAME = compile_later(NAME_PATTERN)
+NAME = compile_anchored(NAME_PATTERN)
 """Regular expression of valid route names. A name is also the value of a response header."""
 Weight = Annotated[float, Meta(gt=0, le=1_000_000)]
 """Type of a relative share of requests, above 0. Only the ratio of the weights matters."""
@@ -386,7 +386,7 @@ def list_condition_texts(value: str | Sequence[str] | None) -> Sequence[str]:
     return (value,) if isinstance(value, str) else value
 
 
-_PERIOD = compile_later(r"([01]\d|2[0-3]):([0-5]\d)-(?:([01]\d|2[0-3]):([0-5]\d)|(24):(00))")
+_PERIOD = compile_anchored(r"([01]\d|2[0-3]):([0-5]\d)-(?:([01]\d|2[0-3]):([0-5]\d)|(24):(00))")
 
 
 def decode_period(text: str) -> TimePeriod | None:

@@ -1,36 +1,43 @@
-"""`compile_later`: the regular expressions of the package.
+"""`compile_later` and `compile_anchored`: the regular expressions of the package.
 
 They are compiled with their first use. Python compiles expressions slowly, and most of ours recognize errors, which the
 first requests do not have. Compiling all of them took a tenth of the start.
 
 Most of them read texts of strangers. So each one takes time in proportion to its text, or reads only its first `most`
-characters. `list_patterns` is the list that the growth tests measure.
+characters. An expression that is matched at one place may be one whose search would take longer: `compile_anchored`
+returns it without the methods that search. `list_patterns` is the list that the growth tests measure.
 """
 
 import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import Any, AnyStr, cast
+from typing import Any, AnyStr, Protocol, cast, overload
 from weakref import WeakSet
 
-_METHODS = ("search", "match", "fullmatch", "sub", "subn", "split", "findall", "finditer")
+Bytes = bytes | bytearray | memoryview
+_ANCHORED_METHODS = ("match", "fullmatch")
+_METHODS = (*_ANCHORED_METHODS, "search", "sub", "subn", "split", "findall", "finditer")
 _patterns: WeakSet["LaterPattern"] = WeakSet()
 
 
 class LaterPattern:
-    def __init__(self, pattern: Any, flags: int, most: int) -> None:
+    def __init__(self, pattern: Any, flags: int, most: int, is_anchored: bool) -> None:
         self.pattern = pattern
         self.flags = flags
         self.most = most
+        self.is_anchored = is_anchored
         _patterns.add(self)
 
     def __getattr__(self, name: str) -> Any:
         """Called until the methods are attributes: from then on, a use costs no more than that of a pattern."""
+        methods = _ANCHORED_METHODS if self.is_anchored else _METHODS
+        if name in _METHODS and name not in methods:
+            raise AttributeError(f"An anchored pattern has no method {name}; make it by compile_later.")
         compiled = re.compile(self.pattern, self.flags)
-        for method in _METHODS:
+        for method in methods:
             setattr(self, method, _bounded(compiled, method, self.most) if self.most else getattr(compiled, method))
-        return getattr(self if name in _METHODS else compiled, name)
+        return getattr(self if name in methods else compiled, name)
 
 
 def _bounded(compiled: re.Pattern[Any], method: str, most: int) -> Callable[..., Any]:
@@ -55,14 +62,52 @@ _MAX_CACHED_CHARACTERS = 2_000
 """Maximum length of a pattern in the cache. Longer ones may contain texts of strangers, which would fill the memory."""
 
 
+def _make(pattern: Any, flags: int, most: int, is_anchored: bool) -> LaterPattern:
+    make = _get_pattern if len(pattern) <= _MAX_CACHED_CHARACTERS else LaterPattern
+    return make(pattern, flags, most, is_anchored)
+
+
 def compile_later(pattern: AnyStr, flags: int = 0, *, most: int = 0) -> re.Pattern[AnyStr]:
     """Return an object with the methods of a compiled pattern.
 
     `most`: the number of characters from the start of a search that are read; 0: all. `fullmatch` does not match a
     longer text.
     """
-    make = _get_pattern if len(pattern) <= _MAX_CACHED_CHARACTERS else LaterPattern
-    return cast("re.Pattern[AnyStr]", make(pattern, flags, most))
+    return cast("re.Pattern[AnyStr]", _make(pattern, flags, most, False))
+
+
+class AnchoredPattern(Protocol[AnyStr]):
+    """A pattern that is matched at one place of a text, and never searched."""
+
+    pattern: AnyStr
+
+    @overload
+    def match(
+        self: "AnchoredPattern[str]", text: str, start: int = 0, end: int = sys.maxsize, /
+    ) -> re.Match[str] | None: ...
+
+    @overload
+    def match(
+        self: "AnchoredPattern[bytes]", text: Bytes, start: int = 0, end: int = sys.maxsize, /
+    ) -> re.Match[bytes] | None: ...
+
+    @overload
+    def fullmatch(
+        self: "AnchoredPattern[str]", text: str, start: int = 0, end: int = sys.maxsize, /
+    ) -> re.Match[str] | None: ...
+
+    @overload
+    def fullmatch(
+        self: "AnchoredPattern[bytes]", text: Bytes, start: int = 0, end: int = sys.maxsize, /
+    ) -> re.Match[bytes] | None: ...
+
+
+def compile_anchored(pattern: AnyStr, flags: int = 0, *, most: int = 0) -> AnchoredPattern[AnyStr]:
+    """Return an object with the methods `match` and `fullmatch` of a compiled pattern.
+
+    `most`: as in `compile_later`.
+    """
+    return cast("AnchoredPattern[AnyStr]", _make(pattern, flags, most, True))
 
 
 def list_patterns() -> Sequence[LaterPattern]:

@@ -10,17 +10,17 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 
 TRACEPARENT, TRACESTATE = "traceparent", "tracestate"
 """Names of the headers in lower case."""
 MAX_STATE_CHARACTERS = 512
 """Maximum length of the header `tracestate`, up to which every program should forward it. A longer header is dropped.
 """
-_PARENT = compile_later(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_PARENT = compile_anchored(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 MAX_STATE_MEMBERS = 32
 """Maximum number of entries of `tracestate` (section 3.3.1.1)."""
-_STATE_MEMBER = compile_later(
+_STATE_MEMBER = compile_anchored(
     r"[a-z0-9][a-z0-9_*/@-]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
 )
 _VERSION = "00"

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.engine.exchange.provider_errors import REMEDY_LEAD
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.routing.choices import find_tier
 from anthropic_proxy.errors import ProxyError
 
@@ -69,7 +69,7 @@ _ADD_KEYS = compile_later(r", or add keys \([^)]*\)")
 _SET_FALLBACK = ", or set FALLBACK_<TIER>"
 
 
-_VARIABLE = compile_later(r"[A-Z0-9_]+")
+_VARIABLE = compile_anchored(r"[A-Z0-9_]+")
 
 
 def find_remedy(

@@ -14,7 +14,7 @@ from msgspec import Struct, field, structs
 from anthropic_proxy.engine.engine import Engine, build_engine_fields, new_id
 from anthropic_proxy.engine.hooks import Receipt
 from anthropic_proxy.engine.options import TIERS
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import AnchoredPattern, compile_anchored, compile_later
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import (
     TAGS_TIMEOUT_SECONDS,
@@ -66,7 +66,7 @@ class PluginRoutes:
                 if method == "GET":
                     methods.setdefault("HEAD", route)
         self._exact = {path: FoundRoute(methods) for path, methods in by_path.items() if "{" not in path}
-        self._patterns: list[tuple[re.Pattern[str], Mapping[str, Route]]] = []
+        self._patterns: list[tuple[AnchoredPattern[str], Mapping[str, Route]]] = []
         for path, methods in by_path.items():
             if "{" in path:  # a parameter in braces matches one segment that is not empty; with `*`, any text
                 pieces = _PARAMETER.split(path)
@@ -74,7 +74,7 @@ class PluginRoutes:
                 pieces[1::2] = [
                     f"(?P<{name[:-1]}>.*)" if name.endswith("*") else f"(?P<{name}>[^/]+)" for name in pieces[1::2]
                 ]
-                self._patterns.append((compile_later("".join(pieces), re.DOTALL), methods))
+                self._patterns.append((compile_anchored("".join(pieces), re.DOTALL), methods))
 
     @property
     def paths(self) -> Sequence[str]:

@@ -4,8 +4,10 @@ import asyncio
 import functools
 import gc
 import os
+import re
 import time
 import tracemalloc
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from multiprocessing import get_context
 from typing import Any
@@ -24,8 +26,11 @@ DOUBTFUL_GROWTH = 2.3
 """Growth of steps or units from which a row is measured at larger sizes: a small quadratic part shows there."""
 NOISE_STEPS, NOISE_UNITS, NOISE_BYTES = 1_500, 30_000, 200_000
 """Differences below these are constant work."""
-MAX_TIME_RATIO, NOISE_SECONDS, TIME_TRIES = 8, 0.002, 6
-"""Bound of (time at 4n) / (time at n), where linear work has 4 and quadratic 16; shortest time; tries."""
+MAX_TIME_RATIO = 8
+"""Bound of (time at 4n) / (time at n), where linear work has 4 and quadratic 16."""
+TIME_TRIES = 6
+NOISE_CHARACTERS = 32_000
+"""Times below that of a search for each character of a text of this length are not compared."""
 WARM_UP = 3
 """Size of the input of a first run, which fills caches."""
 
@@ -169,15 +174,31 @@ async def _sample(build: Build, n: int) -> Sample:
 
 def _compare_times(small: Run, large: Run) -> float:
     """Return the ratio of the shortest times: another process may make each run longer, and none makes it shorter."""
+    noise = measure_plain_search(NOISE_CHARACTERS)
     best = [float("inf"), float("inf")]
     for _ in range(TIME_TRIES):
         for place, run in enumerate((small, large)):
             start = time.thread_time()
             asyncio.run(run())
             best[place] = min(best[place], time.thread_time() - start)
-        if best[1] < MAX_TIME_RATIO * max(best[0], NOISE_SECONDS):
+        if best[1] < MAX_TIME_RATIO * max(best[0], noise):
             break
-    return best[1] / max(best[0], NOISE_SECONDS)
+    return best[1] / max(best[0], noise)
+
+
+@functools.cache
+def measure_plain_search(characters: int) -> float:
+    """Return the processor time in seconds in which this machine finds each character of a text by a plain search.
+
+    It is the unit of all bounds of times, so that they hold on slow and fast machines.
+    """
+    pattern, text = re.compile("a"), "a" * characters
+    best = float("inf")
+    for _ in range(TIME_TRIES):
+        start = time.thread_time()
+        deque(pattern.finditer(text), 0)
+        best = min(best, time.thread_time() - start)
+    return best
 
 
 _to_measure: list[Measurement] = []

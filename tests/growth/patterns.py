@@ -1,26 +1,22 @@
 """Regular expressions of the package and the texts that are worst for them, which come from their own form."""
 
-import ast
 import importlib
 import pkgutil
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing import get_context
-from pathlib import Path
 from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
 
 import anthropic_proxy
 from anthropic_proxy.engine.patterns import LaterPattern, list_patterns
-from tests.growth.measure import MAX_TIME_RATIO, NOISE_SECONDS
+from tests.growth.measure import MAX_TIME_RATIO, measure_plain_search
 
 Text = Any
 """`str` or `bytes`."""
 _ENDS = ("", "\x00", "!", "x", "\n")
 _CATEGORIES = {"DIGIT": "1", "NOT_DIGIT": "a", "SPACE": " ", "NOT_SPACE": "a", "WORD": "a", "NOT_WORD": "-"}
-_READ_WHOLE = frozenset(("match", "fullmatch"))
 
 
 def make_texts(pattern: LaterPattern) -> Sequence[tuple[str, str, str]]:
@@ -117,28 +113,10 @@ def _children(name: str, value: Any) -> Sequence[Any]:
     return []
 
 
-def find_methods() -> Mapping[int, frozenset[str]]:
-    """Return the methods that the package calls, by the identity of each pattern that is a variable of a module.
-
-    Another use, such as an argument of a function, stands for a search.
-    """
-    found: dict[int, set[str]] = {}
-    for module in [module for name, module in sys.modules.items() if name.startswith("anthropic_proxy")]:
-        patterns = {name: id(value) for name, value in vars(module).items() if isinstance(value, LaterPattern)}
-        if not patterns or not module.__file__:
-            continue
-        tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
-        called = {id(node.value): node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in patterns:
-                found.setdefault(patterns[node.id], set()).add(called.get(id(node), "search"))
-    return {identity: frozenset(methods) for identity, methods in found.items()}
-
-
-def build_reader(pattern: Any, methods: frozenset[str]) -> Callable[[Text], object]:
+def build_reader(pattern: LaterPattern) -> Callable[[Text], object]:
     """Return a function that reads a text as the package does: at its beginning, or with a search at each place."""
-    if methods and methods <= _READ_WHOLE:
-        return lambda text: [getattr(pattern, method)(text) for method in sorted(methods)]
+    if pattern.is_anchored:
+        return lambda text: (pattern.match(text), pattern.fullmatch(text))
     return lambda text: deque(pattern.finditer(text), 0)
 
 
@@ -155,6 +133,8 @@ MOST = 4_000
 """The highest bound of a pattern: up to it, the time may grow with the square."""
 _MAX_BOUNDED_RATIO = 4 * MAX_TIME_RATIO
 _TRIES = 3
+_NOISE_CHARACTERS = 16_000
+"""Times below that of a plain search of this length are not compared."""
 
 
 def import_all() -> None:
@@ -164,24 +144,24 @@ def import_all() -> None:
             importlib.import_module(found.name)
 
 
-def find_growth(pattern: LaterPattern, methods: frozenset[str], sizes: Sequence[int]) -> str:
+def find_growth(pattern: LaterPattern, sizes: Sequence[int]) -> str:
     """Return the text for which the time of a pattern is not proportional to its length; "": there is none."""
     if pattern.most > MOST:
         return f"a bound of {pattern.most} characters is too high"
-    read = build_reader(pattern, methods)
+    read, noise = build_reader(pattern), measure_plain_search(_NOISE_CHARACTERS)
     sizes = [*dict.fromkeys(min(size, pattern.most or size) for size in sizes)]
     for shape in make_texts(pattern):
         before = 0.0
         for size in sizes:
             text = fill(shape, size, pattern.pattern)
-            limit = (_MAX_BOUNDED_RATIO if pattern.most else MAX_TIME_RATIO) * max(before, NOISE_SECONDS)
+            limit = (_MAX_BOUNDED_RATIO if pattern.most else MAX_TIME_RATIO) * max(before, noise)
             before = _time(read, text)
             for _ in range(_TRIES):
                 if before <= limit:
                     break
                 before = min(before, _time(read, text))
             if before > limit:
-                return f"{size} characters of {shape!r} take {before:.3f} s"
+                return f"{size} characters of {shape!r} take {before / noise:.0f} times as long as a plain search"
     return ""
 
 
@@ -191,7 +171,7 @@ def _time(read: Callable[[Text], object], text: Text) -> float:
     return time.thread_time() - start
 
 
-_patterns: list[tuple[LaterPattern, frozenset[str], Sequence[int]]] = []
+_patterns: list[tuple[LaterPattern, Sequence[int]]] = []
 """A pattern cannot be sent to a process; a forked one has it already."""
 
 
@@ -202,8 +182,7 @@ def _measure(place: int) -> str:
 def find_all_growth(sizes: Sequence[int]) -> Mapping[str, str]:
     """Return the patterns of the package whose time is not proportional to the text, each with such a text."""
     import_all()
-    methods = find_methods()
-    _patterns[:] = [(pattern, methods.get(id(pattern), frozenset()), sizes) for pattern in list_patterns()]
+    _patterns[:] = [(pattern, sizes) for pattern in list_patterns()]
     with get_context("fork").Pool(2) as pool:
         found = pool.map(_measure, range(len(_patterns)), chunksize=4)
-    return {repr(pattern.pattern): growth for (pattern, _, _), growth in zip(_patterns, found, strict=True) if growth}
+    return {repr(pattern.pattern): growth for (pattern, _), growth in zip(_patterns, found, strict=True) if growth}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from anthropic_proxy.engine.patterns import LaterPattern, compile_later
+from anthropic_proxy.engine.patterns import LaterPattern, compile_anchored, compile_later
 from tests.growth.patterns import MORE_SIZES, SIZES, find_all_growth, find_growth
 
 
@@ -13,7 +13,22 @@ def test_each_pattern_takes_time_in_proportion_to_its_text(sizes: tuple[int, ...
 
 @pytest.mark.parametrize("form", [r"(a+)+$", r"\s*x?\s*\.", r"(?:[a-z]\w*\.)+[A-Z]", r"'(?:[^'\\]|\\.)*'"])
 def test_a_steep_pattern_is_found(form: str) -> None:
-    assert find_growth(LaterPattern(form, 0, 0), frozenset(("search",)), MORE_SIZES)
+    assert find_growth(LaterPattern(form, 0, 0, is_anchored=False), MORE_SIZES)
+
+
+@pytest.mark.parametrize("form", [r"\s*</function>", r"\s*export\s"])
+def test_a_pattern_is_measured_as_it_is_read(form: str) -> None:
+    assert find_growth(LaterPattern(form, 0, 0, is_anchored=True), MORE_SIZES) == ""
+    assert find_growth(LaterPattern(form, 0, 0, is_anchored=False), MORE_SIZES)
+
+
+def test_an_anchored_pattern_cannot_be_searched() -> None:
+    anchored = compile_anchored(r"\s*x", most=4)
+    assert anchored.match("a x", 1) is not None
+    assert anchored.fullmatch("   x") is not None
+    assert anchored.fullmatch("    x") is None
+    with pytest.raises(AttributeError, match=r"^An anchored pattern has no method search; make it by compile_later\.$"):
+        anchored.search("a x")  # type: ignore[attr-defined]
 
 
 def test_a_pattern_with_a_bound_reads_the_beginning() -> None:

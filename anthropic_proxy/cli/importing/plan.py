@@ -22,7 +22,7 @@ from msgspec import Struct, field, structs
 
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.options import TIERS, ConfiguredProvider, suggest_key_variable, suggest_provider_name
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, ProviderRegistry, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
@@ -60,10 +60,10 @@ from anthropic_proxy.secrets import redact_key_patterns
 
 UNKNOWN_ENTRY = "import does not know this entry, so it is not imported"
 """Note about an entry of the other configuration that no reader knows."""
-_REFERENCE = compile_later(r"(?:os\.environ/|\$\{|\$(?![0-9]))(\w+)\}?", re.ASCII)
+_REFERENCE = compile_anchored(r"(?:os\.environ/|\$\{|\$(?![0-9]))(\w+)\}?", re.ASCII)
 _INVALID_IN_ROUTE_NAME = compile_later(r"[^A-Za-z0-9 ._-]+")
 _MAX_ROUTE_NAME = 63
-_UNUSED_KEY = compile_later(
+_UNUSED_KEY = compile_anchored(
     r"(?i).?|any(?:thing)?|dummy|empty|fake|key|lm-?studio|local|no-?key|none|not-?needed|null|ollama"
     r"|sk-no-key-required|test|unused"
 )

@@ -11,11 +11,11 @@ from typing import Any
 from msgspec import Struct, field, json
 
 from anthropic_proxy.engine.options import TIERS
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 
 _MODEL = "request.body.model"
 """Key of the change with which a rule chooses the model."""
-_HEADER = compile_later(r"request\.headers?\.(?P<name>[A-Za-z0-9][\w-]*)")
+_HEADER = compile_anchored(r"request\.headers?\.(?P<name>[A-Za-z0-9][\w-]*)")
 _PATTERN_CHARACTERS = compile_later(r"[*?]")
 _THINKING_TYPES = {"enabled": True, "adaptive": True, "disabled": False}
 _BLOCKS = {"image": "images", "document": "pdfs"}

@@ -19,7 +19,7 @@ from anthropic_proxy.console.ledger.periods import find_period_number, find_peri
 from anthropic_proxy.console.ledger.queries import ModelPeriod, PeriodSums, add_up_model_periods
 from anthropic_proxy.console.ledger.records import NOT_SENT, UsageSums
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 
 HEIGHT, TOP, BASE = 190, 6, 166
 """Height of a drawing, and vertical positions of the highest guide (horizontal line) and of zero, in pixels."""
@@ -227,7 +227,7 @@ def list_axis_values(highest: float, format_value: Callable[[float], str]) -> li
         step = 1.0 if step < 1 else 2 * step
 
 
-_NUMBER = compile_later(r"(\D*\d[\d,]*)(?:\.(\d+))?(\D*)")
+_NUMBER = compile_anchored(r"(\D*\d[\d,]*)(?:\.(\d+))?(\D*)")
 
 
 def _align_decimals(texts: Sequence[str]) -> Sequence[str]:

@@ -31,7 +31,7 @@ from anthropic_proxy.console.ledger.records import (
 from anthropic_proxy.console.ledger.request_queries import list_request_ids
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.messages.models.structs import IMAGE_TYPES
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_cost
 from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls
 from anthropic_proxy.gateway.telemetry.outcomes import INCIDENTS, VERDICTS, describe_outcome, name_verdict
@@ -53,7 +53,7 @@ _OF_CLIENT = {
     "<bash-": "Shell command of the user",
 }
 """Beginning of a text that the client wrote → title of its folded block."""
-_FENCE = compile_later(r"(`{3,}|~{3,})\s*([^`]*)")
+_FENCE = compile_anchored(r"(`{3,}|~{3,})\s*([^`]*)")
 """Line that begins a code block. What follows a line with ``` has no ` in it: else it is a word in the text."""
 _ERRORS = (InvalidJson, LookupError, TypeError, AttributeError, RecursionError)
 

@@ -39,7 +39,7 @@ from anthropic_proxy.console.ledger.failures import FailedAttempts, count_failed
 from anthropic_proxy.console.ledger.histograms import Histogram, add_histogram, find_percentile
 from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.console.ledger.units import MICROSECONDS
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_cost
@@ -267,7 +267,7 @@ _NO_RESULT = ("–", "none", "no result")
 _UNTESTED = ("…", "none", "not tested yet")
 _MEANINGS = {one[0]: one for one in (_WORKS, _EMULATED, _UNSUPPORTED, _NO_RESULT, _UNTESTED)}
 """Sign of a result → the sign, its role and its meaning."""
-_COMMAND = compile_later(
+_COMMAND = compile_anchored(
     r"[A-Z][A-Z0-9_]*=[^\s<][^<]*|targets = \[[^<]+\]|(?:anthropic-proxy|ollama|gcloud) [\w ./:@-]+"
 )
 """Pattern of a remedy that is a setting or a command without a placeholder, so that it can be copied."""

@@ -38,7 +38,7 @@ from anthropic_proxy.console.ledger.request_queries import (
     sum_sessions,
 )
 from anthropic_proxy.console.session_names import find_names
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.errors import InvalidRequest
 
 ROWS_PER_PAGE = 50
@@ -46,7 +46,7 @@ MAX_EXPORTED_ROWS = 10_000
 _MAX_FACET_VALUES = 10
 _TIME_POSITION = compile_later(r"([0-9]{1,18})\.(.*)")
 _SORTED_POSITION = compile_later(r"(-?[0-9]{1,20}(?:\.[0-9]{1,20})?(?:e[+-]?[0-9]{1,2})?)~([0-9]{1,18})~(.*)")
-_REQUEST_ID = compile_later(r"req_\w{8,}")
+_REQUEST_ID = compile_anchored(r"req_\w{8,}")
 _LISTED = {name: facet for name, facet in FACETS.items() if facet.sums}
 """Filters with their values. There are too many prompts for a list."""
 _SESSION = next(column for column in COLUMNS if column.name == "session")

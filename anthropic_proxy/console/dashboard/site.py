@@ -87,7 +87,7 @@ from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_cl
 from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.engine.exchange.client_side import STREAM_HEADERS
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.errors import (
     ClientError,
     ConfigurationError,
@@ -557,7 +557,7 @@ def _name_reader(request: RouteRequest, session: Session | None) -> str:
     return name_client(request) if session is None else session.client_name
 
 
-_POSITION = compile_later(r"([0-9]{1,18})\..*")
+_POSITION = compile_anchored(r"([0-9]{1,18})\..*")
 """Matches a position in a list in order of time: microseconds since the epoch, a dot, and a request id."""
 
 

@@ -27,7 +27,7 @@ from anthropic_proxy.console.dashboard.conversation import escape_controls, mark
 from anthropic_proxy.console.dashboard.page import FailedPanel
 from anthropic_proxy.console.dashboard.permissions import Session
 from anthropic_proxy.console.dashboard.query import session_link, title_month
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.errors import InvalidRequest, PermissionDenied
 from anthropic_proxy.gateway.money import format_cost
@@ -141,7 +141,7 @@ def compress_response(request: RouteRequest, response: RouteResponse) -> RouteRe
     return RouteResponse(status=response.status, headers=fields, body=gzip.compress(body, _GZIP_LEVEL, mtime=0))
 
 
-_GZIP = compile_later(r"\s*gzip\s*(;\s*q=(1|0?\.0*[1-9]|0\.0*[1-9])[0-9.]*\s*)?")
+_GZIP = compile_anchored(r"\s*gzip\s*(;\s*q=(1|0?\.0*[1-9]|0\.0*[1-9])[0-9.]*\s*)?")
 
 
 def accepts_gzip(request: RouteRequest) -> bool:

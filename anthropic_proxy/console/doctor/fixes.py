@@ -257,5 +257,5 @@ _LINE_AT_END = compile_later(r":\s+\S*/\S+$")
 """A setting or a model name with its prefix."""
 
 
-SETTING = compile_later(r"([A-Z][A-Z0-9_]*)=(?:<[^>]*>|[^ ,]*(?:,[^ ,]+)*)")
+SETTING = compile_later(r"(?<![A-Z0-9_])([A-Z][A-Z0-9_]*)=(?:<[^>]*>|[^ ,]*(?:,[^ ,]+)*)")
 """A setting in `Fix.remedy`, which may have several: `BIG_MODEL=openai/a and SMALL_MODEL=openai/a`."""

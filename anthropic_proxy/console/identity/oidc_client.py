@@ -33,7 +33,7 @@ from anthropic_proxy.console.identity.signed_tokens import (
     decode_key_set,
     request_json,
 )
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.gateway.settings import OidcSettings
 from anthropic_proxy.plugins import Gateway
 
@@ -48,7 +48,7 @@ _CLAIM_TEXTS = {
     "at_hash": "it does not belong to the access token",
 }
 _MAX_SHOWN_CHARACTERS = 200
-_HOST = compile_later(r"[\w.:\[\]-]+", re.ASCII)
+_HOST = compile_anchored(r"[\w.:\[\]-]+", re.ASCII)
 """Pattern of host and port, which the security policy of a page contains."""
 _MAX_REFRESH_CHARACTERS = 16_384
 _OFFLINE = "offline_access"

@@ -43,7 +43,7 @@ from anthropic_proxy.console.keys.virtual_keys import (
 from anthropic_proxy.console.ledger.database import Connection, open_for_writing
 from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, to_microseconds
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.errors import InvalidRequest, PermissionDenied, UnknownModel
 from anthropic_proxy.gateway.permissions import may
 from anthropic_proxy.gateway.settings import Settings
@@ -56,7 +56,7 @@ MAX_OWN_TEXTS_PER_DAY = 100
 """Maximum number of new texts within a day for the keys that a person creates. Each instance keeps all in memory."""
 MAX_EXPIRY = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 """Latest expiry of a key, in seconds since the epoch: the end of the year 9999, so that every time zone can show it."""
-_RESERVED_LABEL = compile_later(r"local|admin|doctor|((admin|monitor) )?key \d+", re.IGNORECASE)
+_RESERVED_LABEL = compile_anchored(r"local|admin|doctor|((admin|monitor) )?key \d+", re.IGNORECASE)
 """Matches labels that the log uses for clients without a virtual key. A virtual key cannot have such a label."""
 Changes = Mapping[str, tuple[object, object]]
 """Name of a changed field → (old value, new value), as the audit log stores them."""

@@ -16,7 +16,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.console.ledger.records import HOURLY_KEYS
 from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.engine.durations import decode_duration
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.errors import ConfigurationError
 
 MAX_SHORT_RANGE_HOURS = 3
@@ -70,7 +70,7 @@ class RequestSelection(Struct, frozen=True, kw_only=True):
 
 
 FORMS = "Use 30m, 24h, 7d, 4w, today, yesterday, a month such as 2026-11, or a date such as 2026-11-01"
-_MONTH = compile_later(r"(\d{4})-(\d{2})", re.ASCII)
+_MONTH = compile_anchored(r"(\d{4})-(\d{2})", re.ASCII)
 
 
 def resolve_usage_range(

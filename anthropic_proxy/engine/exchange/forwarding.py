@@ -38,7 +38,7 @@ from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityRepor
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope, guess_model
 from anthropic_proxy.engine.messages.preparation import prepare, server_tool_kinds
 from anthropic_proxy.engine.messages.tokens import MAX_TOKENS, EstimateCache, TokenScale
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.providers.call_options import extend_request, merge_batch
 from anthropic_proxy.engine.routing.choices import find_preferred_provider
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
@@ -77,7 +77,7 @@ LIST_TIMEOUT_SECONDS = 2.5
 """Maximum seconds for the provider's model list. After this time the proxy's own list is sent. Claude Code waits 3
 s."""
 
-_MODEL_PATHS = compile_later(r"/v1/models(?:/[\w.:@-]*\w)?", re.ASCII)
+_MODEL_PATHS = compile_anchored(r"/v1/models(?:/[\w.:@-]*\w)?", re.ASCII)
 """Pattern of the URL paths of model lists that are sent to the provider unchanged. They cannot contain `..` or a
 query."""
 
@@ -412,7 +412,7 @@ class _Listed(Struct):
     id: str | None = None
 
 
-RESOURCE_PATHS = compile_later(r"/v1/(?:messages/batches|files|skills)(?:/[\w.:@-]*\w){0,5}", re.ASCII)
+RESOURCE_PATHS = compile_anchored(r"/v1/(?:messages/batches|files|skills)(?:/[\w.:@-]*\w){0,5}", re.ASCII)
 """Pattern of the URL paths of batches, files and skills. They cannot contain `..` or a query."""
 BATCHES_PATH = "/v1/messages/batches"
 _EMPTY_BODIES = (b"", b"{}")

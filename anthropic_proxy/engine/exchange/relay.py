@@ -38,7 +38,7 @@ from anthropic_proxy.engine.messages.events import ErrorEvent, Event, MessageSto
 from anthropic_proxy.engine.messages.models import MessagesRequest, Source
 from anthropic_proxy.engine.messages.models.tools import list_tool_names
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.wires.anthropic.reply_forms import (
     StreamRepair,
@@ -361,12 +361,12 @@ _DELTA_FRAME = b'data: {"type":"content_block_delta","index":0,"delta":{"type":"
 """SSE frame with an empty text delta. Its length is subtracted to estimate the text in an incomplete reply."""
 _ERROR_NAME = compile_later(rb"(?:^|[\r\n])event: ?error[\r\n]")
 _DELAYS = ("retry-after", "retry-after-ms")
-_DELAY = compile_later(r" *(?:\d+(?:\.\d+)?|[A-Z][a-z]{2,}, .+) *")
+_DELAY = compile_anchored(r" *(?:\d+(?:\.\d+)?|[A-Z][a-z]{2,}, .+) *")
 """Pattern of a delay, a number or a date. Others, such as `nan` or `-5`, would be an error in a client."""
-_NAME = compile_later(r"[a-z0-9!#$%&'*+.^_`|~-]+")
-_OTHER_VERSION = compile_later(r"\w|[-.]\d{1,2}(?!\d)")
+_NAME = compile_anchored(r"[a-z0-9!#$%&'*+.^_`|~-]+")
+_OTHER_VERSION = compile_anchored(r"\w|[-.]\d{1,2}(?!\d)")
 """What follows the name of a model in that of another one: `-8` in `claude-opus-4-8`, but no date."""
-_VALUE = compile_later(r"[\t\x20-\x7e\x80-\xff]*")
+_VALUE = compile_anchored(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 def forwarded_headers(headers: Mapping[str, str]) -> dict[str, str]:

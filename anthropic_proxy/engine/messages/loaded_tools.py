@@ -47,7 +47,7 @@ from anthropic_proxy.engine.messages.models import (
 )
 from anthropic_proxy.engine.messages.models.tools import ToolList, is_client_tool, list_tool_names, share_tools
 from anthropic_proxy.engine.messages.tool_arguments import ObjectEnd
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 
 LoadedToolForm = Literal["caller", "items", "listed"]
 """Place of the definitions of loaded tools in upstream requests."""
@@ -229,7 +229,7 @@ def _with_definitions(content: Raw, tools: Sequence[Tool]) -> Raw:
     return Raw(msgspec.json.encode(blocks))
 
 
-_BEGINNING = compile_later(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*(?=\{)')
+_BEGINNING = compile_anchored(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*(?=\{)')
 _MAX_BEGINNING = 512
 """Maximum length of the text before the arguments that is recognized while it arrives. A longer one is read at the end
 of the call."""

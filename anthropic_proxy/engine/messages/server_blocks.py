@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.engine.messages.deltas import Block, Citation, Delta
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 
 _MAX_QUOTE_LENGTH = 150
 """Maximum characters of the quoted text of a citation (`cited_text`), as in Anthropic's own search."""
@@ -217,13 +217,13 @@ def decode_passage(sealed: str) -> str:
 
 # Domain lists
 
-_HOST = compile_later(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|(?=[0-9a-f.]*:)[0-9a-f:.]*")
+_HOST = compile_anchored(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|(?=[0-9a-f.]*:)[0-9a-f:.]*")
 _MAX_ENTRY = 2_000
 """Maximum number of characters of an entry of a list of domains."""
 _MAX_HOST = 253
 """Maximum number of characters of a host name in the DNS."""
 _PATH_END = compile_later(r"/|\Z")
-_ENTRY = compile_later(r"(?P<host>[^\s/*:?#@\\]+)(?P<path>/[^\s*?#]*(?:\*[^\s*?#]*)?)?")
+_ENTRY = compile_anchored(r"(?P<host>[^\s/*:?#@\\]+)(?P<path>/[^\s*?#]*(?:\*[^\s*?#]*)?)?")
 
 
 def is_domain_allowed(url: str, allowed: Sequence[str], blocked: Sequence[str]) -> bool:

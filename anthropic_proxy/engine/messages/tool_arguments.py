@@ -10,7 +10,7 @@ from contextlib import suppress
 import msgspec
 from msgspec import Raw
 
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 
 _NO_ARGUMENTS = ("", "null", "None", "[]")
 _object_decoder = msgspec.json.Decoder(dict[str, Raw])
@@ -256,13 +256,13 @@ class ArgumentsReader:
 # Possessive (`*+`) only over single characters: over a group, early releases of 3.11 (Debian 12 has one) match wrongly.
 _STRING = r'"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*'
 _NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
-_token = compile_later(rf'(?:{_STRING}")|(?:(?:{_NUMBER}|true|false|null)(?![0-9a-zA-Z.+-]))|[{{}}\[\]:,]')
-_cut_token = compile_later(
+_token = compile_anchored(rf'(?:{_STRING}")|(?:(?:{_NUMBER}|true|false|null)(?![0-9a-zA-Z.+-]))|[{{}}\[\]:,]')
+_cut_token = compile_anchored(
     rf"{_STRING}(?:\\(?:u[0-9a-fA-F]{{0,3}})?)?"
     r"|-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*|(?:\.[0-9]+)?[eE][+-]?[0-9]*)?)?"
     r"|t(?:r(?:u)?)?|f(?:a(?:l(?:s)?)?)?|n(?:u(?:l)?)?"
 )
-_space = compile_later(r"[ \t\r\n]*")
+_space = compile_anchored(r"[ \t\r\n]*")
 
 
 def _close_truncated(text: str) -> str | None:

@@ -8,16 +8,16 @@ import sys
 from collections.abc import Mapping
 from typing import Literal
 
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 
 Shell = Literal["sh", "fish", "powershell", "cmd"]
 """Family of shells with the same syntax. `sh` includes bash and zsh."""
 _POWERSHELL_QUOTES = compile_later("['\u2018\u2019\u201a\u201b]")
 """Characters that end a quoted text (PowerShell, `CharTraits.IsSingleQuote`). Two of them stand for one."""
 _CMD_ACTIVE = compile_later(r'([%^&|<>()!"])')
-_CMD_QUOTABLE = compile_later(r'[^%!"]*')
+_CMD_QUOTABLE = compile_anchored(r'[^%!"]*')
 """Text in which quotes take away the meaning of all characters."""
-_PLAIN = compile_later(r"[A-Za-z0-9_+:./-]+")
+_PLAIN = compile_anchored(r"[A-Za-z0-9_+:./-]+")
 
 
 def find_shell(environ: Mapping[str, str]) -> Shell:

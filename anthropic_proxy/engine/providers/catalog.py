@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Raw, Struct, field, structs
 
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.platforms.files import locked_folder, write_whole_file
 from anthropic_proxy.engine.providers.model_ids import read_model_id
 from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, fetch_answer
@@ -84,7 +84,7 @@ _FILE = Path(__file__).with_name("models.toml")
 VENDORS_FILE = _FILE.with_name("vendors.toml")
 _VERSION = compile_later(r"\d+(?:[.-]\d{1,2}(?![0-9a-z]))*")
 """Version in a model id: `4.1` of `deepseek-v4.1-flash`, `5-5` of `claude-opus-5-5-20261001`, `2604` (a date)."""
-_OTHER_VERSION = compile_later(r"[0-9a-z]|\.\d|-\d{1,2}(?![0-9a-z])")
+_OTHER_VERSION = compile_anchored(r"[0-9a-z]|\.\d|-\d{1,2}(?![0-9a-z])")
 """Pattern of a text that, right after a matched id prefix, makes the id another model: `.1`, `-5`, `v` (`glm-5v`).
 
 A size such as `-4b`, or a date, does not match: the id is still the same model."""

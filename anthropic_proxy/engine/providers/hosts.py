@@ -10,7 +10,7 @@ from msgspec import structs
 
 from anthropic_proxy.engine.advice import Problem, ProblemKind, report_problem
 from anthropic_proxy.engine.options import EngineOptions, format_origin_in_sentence, suggest_key_variable
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.providers.catalog import find_table_capabilities
 from anthropic_proxy.engine.providers.registry import REGION, RESOURCE, UNKNOWN_PROJECT, AnyWireConfig, Host, Provider
 
@@ -142,7 +142,7 @@ def _report_unset(kind: ProblemKind, provider: Provider, variable: str, settings
     return report_problem(kind, provider.name, **facts)
 
 
-_AWS_HOST = compile_later(
+_AWS_HOST = compile_anchored(
     r"(?:(?:[^.]+\.)?bedrock-(?:runtime|runtime-fips|mantle)|aws-external-anthropic)\.([a-z0-9-]+)\."
     r"(?:amazonaws\.com|api\.aws|vpce\.amazonaws\.com)"
 )
@@ -159,7 +159,9 @@ def find_netloc(base_url: str) -> str:
     return urlsplit(base_url).netloc.rpartition("@")[2]
 
 
-_VERTEX_HOST = compile_later(r"([a-z0-9-]+)-aiplatform\.googleapis\.com|aiplatform\.([a-z0-9-]+)\.rep\.googleapis\.com")
+_VERTEX_HOST = compile_anchored(
+    r"([a-z0-9-]+)-aiplatform\.googleapis\.com|aiplatform\.([a-z0-9-]+)\.rep\.googleapis\.com"
+)
 
 
 def find_location(url: str) -> str | None:

@@ -6,13 +6,13 @@ could be a variable, a command, a pattern or a way out of a folder there is none
 
 from typing import Any, NewType
 
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 
 ModelId = NewType("ModelId", str)
 """A name that `read_model_id` has accepted, or one that is part of this program or of its settings."""
 
 MAX_ID_CHARACTERS = 256
-_ID = compile_later(r"[A-Za-z0-9@~/_.][A-Za-z0-9@~/_.:+\\-]*(?:#[A-Za-z0-9@~/_.:+\\-]+)*")
+_ID = compile_anchored(r"[A-Za-z0-9@~/_.][A-Za-z0-9@~/_.:+\\-]*(?:#[A-Za-z0-9@~/_.:+\\-]+)*")
 """ASCII without blanks, quotes, brackets, and what has a meaning in a shell, a pattern or a list. Servers list paths of
 files too: `/models/qwen3.gguf` (vLLM, llama.cpp), with a backslash on Windows. Inside a name, `#` begins no comment:
 Fireworks writes a deployment behind it. A user can name a model of another form in the settings."""

@@ -59,7 +59,7 @@ from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.hooks import EngineLog, PrefixChange, Receipt
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT, replace_lone_surrogates
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.anthropic.json_spans import RepeatedKeyError, find_members
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.errors import InvalidRequest
@@ -107,14 +107,14 @@ _SYSTEM_FIELDS = ("system", "instructions", "systemInstruction")
 _MESSAGE_FIELDS = ("messages", "input", "contents")
 """Fields of the prompt in the APIs of all wires."""
 _MARK = b'"cache_control"'
-_CACHE_MARK = compile_later(rb'"cache_control": ?\{[^{}]*\}(, ?)?')
+_CACHE_MARK = compile_anchored(rb'"cache_control": ?\{[^{}]*\}(, ?)?')
 _MAX_MARKS = 8
 """Number of the last marks that may stand elsewhere in the next request. Anthropic accepts four."""
 _CONTENT = b'"content"'
 """Name of the field that has the marks of a message, and is a list instead of a text because of them."""
 _SINGLE_TEXT = compile_later(rb'\[\{"type": ?"text", ?"text": ?("[^"\\]*+(?:\\.[^"\\]*+)*+")\}\]')
 _ROLE = compile_later(rb'"role": ?"([a-z]+)"')
-_SYSTEM_ROLE = compile_later(rb'[^\[]{,40}"role": ?"(?:system|developer)"')
+_SYSTEM_ROLE = compile_anchored(rb'[^\[]{,40}"role": ?"(?:system|developer)"')
 _SYSTEM_MESSAGE = (b'"role":"system"', b'"role": "system"')
 _NAME = compile_later(rb'"name": ?"([A-Za-z0-9_.:/-]{1,128})"')
 _MAX_COMPARED_MESSAGES = 8

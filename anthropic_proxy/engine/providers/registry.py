@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.wires.contract import BaseDialect, DialectT, Wire
 
 UNKNOWN_PROJECT = "{project}"
@@ -174,7 +174,7 @@ class Host(HostFields, frozen=True, kw_only=True, eq=False):
         return {name: value for fields in matching for name, value in fields.items()}
 
 
-_IS_PLAIN = compile_later(r"[^*?\[]*")
+_IS_PLAIN = compile_anchored(r"[^*?\[]*")
 
 
 class HostEntry(Struct, frozen=True, eq=False):

@@ -49,7 +49,7 @@ from anthropic_proxy.engine.options import (
     load_time_zone,
     normalize_model_pattern,
 )
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.errors import ClientError, join_with_or
 
@@ -299,7 +299,7 @@ def _compile_patterns(patterns: Sequence[str]) -> Callable[[str], bool]:
     names = frozenset(text for text in patterns if not WILDCARDS.intersection(text))
     beginnings = tuple(text[:-1] for text in patterns if text[-1:] == "*" and not WILDCARDS.intersection(text[:-1]))
     others = [
-        compile_later(translate(escape_brackets(text))).match
+        compile_anchored(translate(escape_brackets(text))).match
         for text in patterns
         if text not in names and not (text[-1:] == "*" and text[:-1] in beginnings)
     ]

@@ -15,7 +15,7 @@ from urllib.parse import quote, urljoin, urlsplit
 import msgspec
 
 from anthropic_proxy.engine.messages.server_blocks import ascii_host, is_url_allowed
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.platforms import sandbox
 from anthropic_proxy.engine.platforms.sandbox import SandboxedProgram, SandboxFailed
 from anthropic_proxy.engine.upstream import html_to_markdown
@@ -314,11 +314,11 @@ def _shortened(url: str) -> str:
 
 HTML_MEDIA_TYPES = ("text/html", "application/xhtml+xml")
 _MAGIC = (
-    (compile_later(rb"\x89PNG\r\n\x1a\n"), "image/png"),
-    (compile_later(rb"\xff\xd8\xff"), "image/jpeg"),
-    (compile_later(rb"GIF8[79]a"), "image/gif"),
-    (compile_later(rb"RIFF....WEBP", re.DOTALL), "image/webp"),
-    (compile_later(rb"%PDF-"), PDF_MEDIA_TYPE),
+    (compile_anchored(rb"\x89PNG\r\n\x1a\n"), "image/png"),
+    (compile_anchored(rb"\xff\xd8\xff"), "image/jpeg"),
+    (compile_anchored(rb"GIF8[79]a"), "image/gif"),
+    (compile_anchored(rb"RIFF....WEBP", re.DOTALL), "image/webp"),
+    (compile_anchored(rb"%PDF-"), PDF_MEDIA_TYPE),
 )
 _BY_MAGIC = frozenset(media_type for _, media_type in _MAGIC)
 _GENERIC_TYPES = ("", "application/octet-stream", "binary/octet-stream", "application/x-download")
@@ -327,7 +327,7 @@ _CHARSET = compile_later(rb"""<meta[^>]{0,200}?charset\s{0,9}=\s{0,9}["']?([\w.:
 _PARAMETER = compile_later(r""";\s*charset\s*=\s*["']?([^\s;"']+)""", re.IGNORECASE)
 _MAX_CHARSET_OFFSET_BYTES = 1024
 """Bytes at the start of an HTML page that are searched for a charset (HTML Standard, "encoding sniffing algorithm")."""
-_TEXT_CODECS = compile_later(r"utf-(8|16|32)|iso8859|cp\d|euc|gb|big5|shift_jis|iso2022|koi8|mac-|tis")
+_TEXT_CODECS = compile_anchored(r"utf-(8|16|32)|iso8859|cp\d|euc|gb|big5|shift_jis|iso2022|koi8|mac-|tis")
 """Names of Python codecs that decode text. Some of the others are slow (punycode)."""
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 

@@ -16,7 +16,7 @@ from anthropic_proxy.engine.messages.models import Tool, ToolUseBlock
 from anthropic_proxy.engine.messages.models.tools import ToolList, is_client_tool
 from anthropic_proxy.engine.messages.preparation import server_tool_kind
 from anthropic_proxy.engine.messages.work_budget import WorkBudget, WorkCache
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.wires.contract import BaseDialect, TranslatedCall
 from anthropic_proxy.engine.wires.shared_notes import keywords_as_text_note
 from anthropic_proxy.errors import UnsupportedFeature
@@ -99,7 +99,7 @@ def list_blocked_domains(call: TranslatedCall[BaseDialect]) -> list[str]:
     return [domain for tool in searching for domain in tool.blocked_domains or ()]
 
 
-_KEEPABLE = compile_later(r"[a-zA-Z0-9_-]{1,64}")
+_KEEPABLE = compile_anchored(r"[a-zA-Z0-9_-]{1,64}")
 """Pattern of the tool call ids that the Messages API accepts."""
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.gateway.settings.fields import InspectorRule
 from anthropic_proxy.gateway.settings.inspector_tables import MAX_MATCH_CHARACTERS
 from anthropic_proxy.plugins import InspectedTexts, InspectorScope, Redaction, Refusal
@@ -26,7 +26,7 @@ _MIN_KEY = 20
 _KEY_BEGIN, _KEY_END = "-----BEGIN ", "-----END "
 _PRIVATE_KEY = compile_later(r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----")
 _CARD = compile_later(r"(?<![\w.-])\d(?:[ -]?\d){11,18}(?![\w-])")
-_CARD_FORMS = compile_later(
+_CARD_FORMS = compile_anchored(
     r"4\d{12}(?:\d{3}){0,2}|(?:5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3[068]\d{12}|6(?:011|5\d\d|4[4-9]\d)\d{12}|35\d{14}"
 )
 """Lengths and beginnings of Visa, Mastercard, American Express, Diners Club, Discover and JCB (source: ISO/IEC 7812 and

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 
 _NAME = "genai_prices.data"
 _COMPACT_DATE = compile_later(r"-(20\d\d)(\d\d)(\d\d)(?=-|:|$)")
@@ -26,7 +26,7 @@ _COMPACT_DATE = compile_later(r"-(20\d\d)(\d\d)(\d\d)(?=-|:|$)")
 
 _own_patterns: set[str] = set()
 """Regular expressions of the package's own data. Those of downloaded data are not run: they may never end."""
-_LITERAL = compile_later(r"(?:[\w:/-]|\\[.:/-])*")
+_LITERAL = compile_anchored(r"(?:[\w:/-]|\\[.:/-])*")
 """Pattern of an expression that matches only one text, such as `https://api\\.openai\\.com`."""
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from msgspec import structs
 
 from anthropic_proxy.engine.options import format_origin_in_sentence
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.errors import (
     AuthenticationFailed,
     ConfigurationError,
@@ -40,7 +40,7 @@ MAX_TARGET_BYTES = 16 * 1024
 _MAX_CONTENT_LENGTH_DIGITS = 15
 _FORWARDED_FOR = compile_later(r"""(?:^|[;,\s])for\s*=\s*("[^"]*"|[^;,\s]+)""", re.IGNORECASE)
 """Pattern of the client addresses in the header `Forwarded` (RFC 7239)."""
-_HOST = compile_later(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[^:/@\[\]\s]+))(?::[0-9]{0,5})?", re.ASCII)
+_HOST = compile_anchored(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[^:/@\[\]\s]+))(?::[0-9]{0,5})?", re.ASCII)
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _SAME_SITE_VALUES = frozenset({"same-origin", "same-site", "none"})
 _FORWARDING_HEADERS = frozenset({"x-forwarded-for", "x-real-ip", "forwarded"})

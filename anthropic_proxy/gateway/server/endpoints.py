@@ -39,7 +39,7 @@ from anthropic_proxy.engine.exchange.forwarding import RESOURCE_PATHS, forward_r
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected
 from anthropic_proxy.engine.hooks import NEGOTIATED
 from anthropic_proxy.engine.messages.deltas import BilledUsage
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.platforms.program import COMMANDS_USER_AGENT
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.routing.call_limits import RETRY_AFTER_SECONDS
@@ -220,13 +220,13 @@ BODY_TIMEOUT_SECONDS = 300.0
 DEFAULT_MODELS_PER_PAGE = 20
 MAX_MODELS_PER_PAGE = 1000
 """A larger `limit` is rejected with 400."""
-_PAGE_SIZE_DIGITS = compile_later(r"[0-9]{1,4}")
+_PAGE_SIZE_DIGITS = compile_anchored(r"[0-9]{1,4}")
 _CREDENTIAL_HEADERS = frozenset({"authorization", "x-api-key"})
 _WITHOUT_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 _OTHER_FORMATS = {
-    "OpenAI's API": compile_later(r"(?:/v1)?/(?:chat/completions|completions|responses|embeddings)"),
-    "Gemini's API": compile_later(r"/v1(?:beta)?/models/[^/]+:\w+"),
-    "Ollama's API": compile_later(r"/api/(?:chat|generate|tags|show)"),
+    "OpenAI's API": compile_anchored(r"(?:/v1)?/(?:chat/completions|completions|responses|embeddings)"),
+    "Gemini's API": compile_anchored(r"/v1(?:beta)?/models/[^/]+:\w+"),
+    "Ollama's API": compile_anchored(r"/api/(?:chat|generate|tags|show)"),
 }
 """Name of another API → pattern of its URL paths. The error message for such a path contains the name."""
 _UNKNOWN = Client()
@@ -672,7 +672,7 @@ async def get_icon(services: Services, request: ClientRequest, sink: AsgiSink) -
 
 _ELEMENT = compile_later(r'(?:[^",]|"(?:[^"\\]|\\.?)*+"?)++', re.DOTALL)
 """Pattern of one element of a comma-separated header. A quoted string without an end quote ends with the header."""
-_MEDIA_RANGE = compile_later(r"\s*([\w!#$&^.+*-]+/[\w!#$&^.+*-]+)\s*(?:;|$)")
+_MEDIA_RANGE = compile_anchored(r"\s*([\w!#$&^.+*-]+/[\w!#$&^.+*-]+)\s*(?:;|$)")
 _QUALITY = compile_later(r";\s*q\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*(?:;|$)", re.IGNORECASE)
 _HAS_QUALITY = compile_later(r";\s*q\s*=", re.IGNORECASE)
 

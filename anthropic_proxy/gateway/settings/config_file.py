@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct, inspect
 
 from anthropic_proxy.engine.options import NAME, format_origin_in_sentence, suggest_key_variable
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
 from anthropic_proxy.gateway.settings.file_format import (
@@ -39,7 +39,7 @@ from anthropic_proxy.gateway.settings.values import invalid_setting_error, redac
 _MAX_LISTED_NAMES = 12
 SCHEMA_FILE = Path(__file__).with_name("anthropic-proxy.schema.json")
 """JSON Schema of the configuration file, in the package."""
-_REFERENCED_VARIABLE = compile_later(r"\$\{?([A-Za-z_]\w*)\}?")
+_REFERENCED_VARIABLE = compile_anchored(r"\$\{?([A-Za-z_]\w*)\}?")
 KeyPath = tuple[str, ...]
 """Keys from the top of the file to a value: `("providers", "vllm", "base_url")`."""
 StructT = TypeVar("StructT", bound=Struct)
@@ -310,7 +310,7 @@ def _describe_type(kind: inspect.Type) -> str:
 
 _KEY = r"""(?:[\w-]+|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')"""
 _KEYS = rf"{_KEY}(?:[ \t]*\.[ \t]*{_KEY})*+"
-_STATEMENT = compile_later(rf"[ \t]*(?:(\[\[?)[ \t]*({_KEYS})[ \t]*\]|({_KEYS})[ \t]*=)")
+_STATEMENT = compile_anchored(rf"[ \t]*(?:(\[\[?)[ \t]*({_KEYS})[ \t]*\]|({_KEYS})[ \t]*=)")
 """Matches the beginning of a line with the header of a table, or with an assignment."""
 
 

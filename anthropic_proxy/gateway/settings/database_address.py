@@ -7,13 +7,13 @@ from urllib.parse import parse_qsl, unquote
 
 from msgspec import Struct
 
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 
-_URL = compile_later(
+_URL = compile_anchored(
     r"[\w+]+://(?:(?P<user>[^:/]*)(?::(?P<password>[^@]*))?@)?"
     r"(?:(?:\[(?P<ipv6>[^/?]+)\]|(?P<host>[^/:?@]+))?(?::(?P<port>[0-9]*))?)?(?:/(?P<database>[^?]*))?(?:\?(?P<query>.*))?"
 )
-_HOST_AND_PORT = compile_later(r"([a-zA-Z0-9.-]*):(\d*)")
+_HOST_AND_PORT = compile_anchored(r"([a-zA-Z0-9.-]*):(\d*)")
 _MAX_PORT = 65_535
 
 

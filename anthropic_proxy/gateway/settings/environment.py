@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from anthropic_proxy.engine.options import THIS_MACHINE
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.platforms.processes import list_absolute_folders
@@ -32,7 +32,7 @@ OTEL_HEADERS = "OTEL_EXPORTER_OTLP_HEADERS"
 _EXPORTERS = ("otlp", "console")
 _PROTOCOL = "http/protobuf"
 """The supported value of `OTEL_EXPORTER_OTLP_PROTOCOL`, which is also the default of the specification."""
-_COLLECTOR_ADDRESS = compile_later(r"https?://[^/?#]", re.IGNORECASE)
+_COLLECTOR_ADDRESS = compile_anchored(r"https?://[^/?#]", re.IGNORECASE)
 _FILES = tuple(
     f"OTEL_EXPORTER_OTLP_{signal}{file}"
     for signal in ("", "TRACES_")

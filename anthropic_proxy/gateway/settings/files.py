@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.platforms.files import (
     MAX_CONFIG_BYTES,
     locked_folder,
@@ -114,9 +114,9 @@ _OTHER_USERS = 0o077
 """Bits of a file mode with the permissions of users other than the owner."""
 _MAX_SHOWN = 80
 """Characters of a rejected value in a message."""
-_PLAIN_VALUE = compile_later(r"[\w.,:/@%+=~?-]*", re.ASCII)
-_PLAIN_KEY = compile_later(r"[A-Za-z0-9_-]+")
-_EXPORT = compile_later(r"\s*export\s")
+_PLAIN_VALUE = compile_anchored(r"[\w.,:/@%+=~?-]*", re.ASCII)
+_PLAIN_KEY = compile_anchored(r"[A-Za-z0-9_-]+")
+_EXPORT = compile_anchored(r"\s*export\s")
 _LINE_END = compile_later(r"\r?\n")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import values
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath
@@ -26,8 +26,8 @@ MAX_MATCH_CHARACTERS = 1_024
 _MAX_REPETITIONS = 256
 _OF_PATTERNS = ("detect", "patterns", "action", "reason")
 _OF_GUARDRAIL = ("base_url", "api_key", "parameters", "sends")
-_COUNTS = compile_later(r"\{(\d{0,4})(,?)(\d{0,4})\}")
-_GROUP = compile_later(r"\(\?(?:[:=!>]|<[=!]|P<\w+>|[aiLmsux-]+[:)])")
+_COUNTS = compile_anchored(r"\{(\d{0,4})(,?)(\d{0,4})\}")
+_GROUP = compile_anchored(r"\(\?(?:[:=!>]|<[=!]|P<\w+>|[aiLmsux-]+[:)])")
 
 
 def load_inspectors(file: ConfigFile, sources: Sources, *, resolves_keys: bool) -> Sequence[InspectorRule]:

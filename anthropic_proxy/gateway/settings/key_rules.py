@@ -11,7 +11,7 @@ from typing import Literal
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.options import NAME, matches_model
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_price
 
@@ -23,7 +23,7 @@ MAX_DOLLARS = 9_000_000
 MAX_COUNTER_AMOUNT = MAX_DOLLARS * NANO_DOLLARS
 """Maximum amount in a counter of the store, in nano-dollars. Redis counts with numbers of double precision, which are
 exact up to 2⁵³."""
-_BUDGET = compile_later(
+_BUDGET = compile_anchored(
     r"(?P<dollar>\$)?\s*+(?P<number>\d{1,13}(?:\.\d{1,9})?)\s*+(?P<scale>[kKmM])?\s*+"
     r"(?P<unit>usd|USD|tokens?)?\s*+/\s*+(?P<period>day|month|total)"
     r"(?:\s++for\s++(?P<models>[^\s,]{1,200}))?(?:\s++(?P<soft>soft))?"

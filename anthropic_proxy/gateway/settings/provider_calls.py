@@ -20,7 +20,7 @@ import msgspec
 
 from anthropic_proxy.engine.messages.purpose import HINT_HEADERS
 from anthropic_proxy.engine.options import SECRET_HEADER, CallOptions, ConfiguredProvider
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.providers.lookup import ProviderRegistry
@@ -36,10 +36,10 @@ from anthropic_proxy.secrets import KEY_BEGINNINGS, Secret, redact_key_patterns
 
 _MAX_PEM_BYTES = 4 * 1024 * 1024
 """Maximum size of a file with certificates. The bundle of a system has about 230 KB."""
-_HEADER_NAME = compile_later(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
-_SHELL_VARIABLE = compile_later(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?")
+_HEADER_NAME = compile_anchored(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
+_SHELL_VARIABLE = compile_anchored(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?")
 _VARIABLE_IN_TEXT = compile_later(r"\$\{[A-Za-z_][A-Za-z0-9_]*(?::-[^}]*)?\}", most=4_000)
-_HEADER_TEXT = compile_later(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
+_HEADER_TEXT = compile_anchored(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
 _FRAMING_HEADERS = frozenset(
     {
         *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"),
@@ -58,7 +58,7 @@ _SECRET_FIELD = compile_later(
 )
 """Fields of a body whose names say that they contain a secret. `prompt_cache_key` and `eos_token` do not."""
 _CAPITAL = compile_later(r"(?<=[a-z0-9])(?=[A-Z])")
-_AUTHORIZATION = compile_later(r"(?:bearer|basic|token)\s", re.IGNORECASE)
+_AUTHORIZATION = compile_anchored(r"(?:bearer|basic|token)\s", re.IGNORECASE)
 _MIN_SECRET = 16
 """Minimum characters of a key in a body field, where a short text may begin like a key."""
 _PROTECTED_BODY_FIELDS = frozenset(

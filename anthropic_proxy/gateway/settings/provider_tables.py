@@ -14,7 +14,7 @@ from anthropic_proxy.engine.options import (
     suggest_key_variable,
     suggest_provider_name,
 )
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.providers.lookup import (
     ProviderRegistry,
     TableOrigin,
@@ -120,8 +120,8 @@ def list_ignored_table_warnings(search: SearchService | None, file: ConfigFile, 
     ]
 
 
-_NAME = compile_later(r"[a-z0-9][a-z0-9_-]{0,62}")
-_MESSAGES_ONLY = compile_later(
+_NAME = compile_anchored(r"[a-z0-9][a-z0-9_-]{0,62}")
+_MESSAGES_ONLY = compile_anchored(
     r"https?://(?:[\w.-]+\.services\.ai\.azure\.com/anthropic(?:/v1)?|aws-external-anthropic\..*|claude\.googleapis\.com/.*)"
 )
 _OTHER_WIRE_NAMES = {"anthropic": "messages", "openai": "chat", "completions": "chat", "google": "gemini"}
@@ -320,7 +320,7 @@ def load_provider_fields(
 
 
 _PRICES = ("prices",)
-_ID_WITH_PREFIX = compile_later(r"[^/\s]+/\S+|\*")
+_ID_WITH_PREFIX = compile_anchored(r"[^/\s]+/\S+|\*")
 
 
 def load_prices(file: ConfigFile, sources: Sources) -> Mapping[str, PriceTable]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from anthropic_proxy.engine.options import format_origin_in_sentence, split_origin
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings.fields import ReferencedVariable
@@ -34,10 +34,10 @@ _PLACEHOLDER = compile_later(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-_EXAMPLE = compile_later(r"(?:example|placeholder)(?:[-_]\w+)?", re.IGNORECASE)
+_EXAMPLE = compile_anchored(r"(?:example|placeholder)(?:[-_]\w+)?", re.IGNORECASE)
 _MAX_VALUE_CHARACTERS = 1 << 20
 """Maximum number of characters of all values of `.env` together. References to other variables can double them."""
-_QUOTED = compile_later(r"""(["'])(.*?)\1\s*(?:\#.*)?""", re.DOTALL)
+_QUOTED = compile_anchored(r"""(["'])(.*?)\1\s*(?:\#.*)?""", re.DOTALL)
 _COMMENT = compile_later(r"(?:^|(?<!\s)\s+)#(?:\s.*)?$|(?<!\s)\s+#.*$", re.DOTALL)
 
 

@@ -12,7 +12,7 @@ from urllib.parse import unquote_plus, urlsplit
 
 from msgspec import structs
 
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.providers.lookup import find_vendor
 from anthropic_proxy.engine.providers.registry import Provider
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
@@ -25,20 +25,20 @@ _BOOLEANS = {
     **dict.fromkeys(("false", "0", "no", "off", "n", "f"), False),
 }
 _SECRET_PATTERN = compile_later(r"//[^/]*@|[?&]\w*(?:key|token|secret)=|^(?=.*[a-zA-Z])(?=.*\d)[\w-]{32,}$")
-_VARIABLE_NAME = compile_later(r"[A-Za-z_][A-Za-z0-9_]*")
+_VARIABLE_NAME = compile_anchored(r"[A-Za-z_][A-Za-z0-9_]*")
 _MIN_KEY_CHARACTERS = 16
 _MIN_SECRET_CHARACTERS = 32
 _MAX_NOTICE_CHARACTERS = 500
 """Number of characters of a notice that Claude Code shows."""
-_HEADER_TEXT = compile_later(r"[\x21-\x7e]+")
-_QUERY = compile_later(r"(?:api-version=[\w.-]+)?")
+_HEADER_TEXT = compile_anchored(r"[\x21-\x7e]+")
+_QUERY = compile_anchored(r"(?:api-version=[\w.-]+)?")
 _ENDPOINT = compile_later(
     r"(?:/v1/messages|/chat/completions|/responses|/api/(?:chat|generate)|/models/[^/:]+:(?:streamG|g)enerateContent)/*$"
 )
-_DEPLOYMENT = compile_later(
+_DEPLOYMENT = compile_anchored(
     r"(https?://[\w.-]+\.(?:azure\.(?:com|us|cn)|cognitive\.microsoft\.com)/openai)/deployments/[^/]+", re.IGNORECASE
 )
-_DURATION = compile_later(r"-?(?:\d{1,9}|(?:\d{1,9}(?:\.\d{1,9})?(?:ns|us|ms|h|m|s)){1,6})")
+_DURATION = compile_anchored(r"-?(?:\d{1,9}|(?:\d{1,9}(?:\.\d{1,9})?(?:ns|us|ms|h|m|s)){1,6})")
 OWN_PATHS = frozenset(
     {
         *("admin", "api", "dashboard", "device", "favicon.ico", "health", "help", "livez", "managed", "metrics"),
@@ -46,14 +46,14 @@ OWN_PATHS = frozenset(
     }
 )
 """First parts of the paths of the proxy."""
-_PUBLIC_PATH = compile_later(r"(?:/(?!\.)[\w.~-]+)*", re.ASCII)
-_MODEL_NAME = compile_later(r"[^\s\x00-\x1f,\ud800-\udfff]+")
+_PUBLIC_PATH = compile_anchored(r"(?:/(?!\.)[\w.~-]+)*", re.ASCII)
+_MODEL_NAME = compile_anchored(r"[^\s\x00-\x1f,\ud800-\udfff]+")
 """Model id, without lone surrogates, which stand for bytes that are not UTF-8."""
-_HOST_NAME = compile_later(r"(?:(?P<name>[\w.-]+)|\[(?P<address>[0-9a-fA-F:.]+)\])(?::\d+)?")
-AWS_REGION = compile_later(r"[a-z]{2,4}(?:-[a-z]+){1,2}-\d{1,2}")
-AZURE_RESOURCE = compile_later(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}[A-Za-z0-9]")
-_VERTEX_LOCATION = compile_later(r"global|us|eu|(?:[a-z]-)?[a-z]+-[a-z]+\d{1,2}")
-_PROJECT = compile_later(r"(?:[A-Za-z0-9][A-Za-z0-9.-]*:)?[A-Za-z0-9][A-Za-z0-9-]*")
+_HOST_NAME = compile_anchored(r"(?:(?P<name>[\w.-]+)|\[(?P<address>[0-9a-fA-F:.]+)\])(?::\d+)?")
+AWS_REGION = compile_anchored(r"[a-z]{2,4}(?:-[a-z]+){1,2}-\d{1,2}")
+AZURE_RESOURCE = compile_anchored(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}[A-Za-z0-9]")
+_VERTEX_LOCATION = compile_anchored(r"global|us|eu|(?:[a-z]-)?[a-z]+-[a-z]+\d{1,2}")
+_PROJECT = compile_anchored(r"(?:[A-Za-z0-9][A-Za-z0-9.-]*:)?[A-Za-z0-9][A-Za-z0-9-]*")
 """Names that become part of the host or path to which credentials are sent, so nothing else is accepted.
 
 Sources: partitions.json of botocore 1.44.5; learn.microsoft.com/azure/templates/microsoft.cognitiveservices/accounts;
@@ -61,7 +61,7 @@ docs.cloud.google.com/vertex-ai/docs/general/locations; read 2026-11-25."""
 _MAX_SHOWN_CHARACTERS = 60
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 _REDIS_SCHEMES = ("redis", "rediss", "unix")
-_REDIS_PREFIX = compile_later(r"[\w.:-]{1,64}", re.ASCII)
+_REDIS_PREFIX = compile_anchored(r"[\w.:-]{1,64}", re.ASCII)
 _FILE_PARAMETERS = frozenset(
     {
         *("passfile", "sslcert", "sslcrl", "sslcrldir", "sslkey", "sslkeylogfile", "sslrootcert"),
@@ -182,7 +182,7 @@ def remove_endpoint(url: str) -> str:
     return f"{base_url}/v1" if base_url.endswith("/openai") and query else f"{base_url}{mark}{query}"
 
 
-_WITHOUT_SCHEME = compile_later(r"[\w.-]+(:\d+)?(/\S*)?")
+_WITHOUT_SCHEME = compile_anchored(r"[\w.-]+(:\d+)?(/\S*)?")
 
 
 def decode_url(found: FoundSetting) -> str:
@@ -331,7 +331,7 @@ def decode_aws_region(found: FoundSetting) -> str:
     return text
 
 
-_AZURE_ADDRESS = compile_later(r"(?:https?://)?([\w-]+)\.(?:services\.ai|openai|cognitiveservices)\.azure\.com\b.*")
+_AZURE_ADDRESS = compile_anchored(r"(?:https?://)?([\w-]+)\.(?:services\.ai|openai|cognitiveservices)\.azure\.com\b.*")
 
 
 def decode_resource(found: FoundSetting) -> str:
@@ -511,7 +511,7 @@ _SECRET_PARAMETER = compile_later(
     r"([?&](?=[^=&#?\s]*(?:pass|pwd|secret|token|key))[^=&#?\s]*=)[^&#\s]+", re.IGNORECASE
 )
 """Pattern of a URL parameter that contains a credential: `?sslpassword=…`."""
-_REFERENCE = compile_later(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
+_REFERENCE = compile_anchored(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 
 
 def is_secret_variable(name: str) -> bool:

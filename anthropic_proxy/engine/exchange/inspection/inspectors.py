@@ -28,7 +28,7 @@ from anthropic_proxy.engine.hooks import (
     Refusal,
     StoreUnavailable,
 )
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.errors import PolicyBlocked, ProxyBusy, ProxyError
 
 MAX_REDACTIONS = 10_000
@@ -45,7 +45,7 @@ _KEY_LIFETIME_SECONDS = 365 * 86_400.0
 _PLACEHOLDER = compile_later(r"REDACTED_[A-Z_]{1,40}_[0-9a-f]{16}")
 _BEGINNING = "REDACTED_"
 _MAX_PLACEHOLDER = len(_BEGINNING) + MAX_KIND_CHARACTERS + 17
-_OPEN_PLACEHOLDER = compile_later(r"REDACTED_[A-Z_]{0,41}[0-9a-f]{0,15}")
+_OPEN_PLACEHOLDER = compile_anchored(r"REDACTED_[A-Z_]{0,41}[0-9a-f]{0,15}")
 _NOT_LETTERS = compile_later(r"[^A-Z]+")
 _SERIOUSNESS: Sequence[InspectionDecision] = ("passed", "redacted", "failed", "refused")
 

@@ -18,7 +18,7 @@ from anthropic_proxy.engine.hooks import Passage, PassageKind
 from anthropic_proxy.engine.messages.models.raw_json import EMPTY_STRING_LENGTH
 from anthropic_proxy.engine.messages.models.structs import decode_data_url
 from anthropic_proxy.engine.messages.server_blocks import decode_passage, encode_passage
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.batches import find_params
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
@@ -68,12 +68,12 @@ NOT_TEXTS: Mapping[str, frozenset[str]] = {
 """Type of an object in a content block → its fields that have no text. "": of an object without a type. Of another
 type, all strings are texts."""
 _SOMETIMES_NOT_TEXTS = frozenset().union(*NOT_TEXTS.values())
-_TYPE = compile_later(r"[a-z]+(?:_[a-z0-9]+)*")
+_TYPE = compile_anchored(r"[a-z]+(?:_[a-z0-9]+)*")
 """Pattern of the name of a type, which is no text."""
 _MEDIA = ("image/", "audio/", "video/", "application/pdf")
 """Beginnings of the media types of base64 data that is no text, except images that are written in XML (SVG)."""
 _CALL_TYPES = frozenset(("tool_use", "server_tool_use", "mcp_tool_use"))
-_PLAIN_NAME = compile_later(r"[A-Za-z_.-]{0,40}")
+_PLAIN_NAME = compile_anchored(r"[A-Za-z_.-]{0,40}")
 """Pattern of a key in arguments that is the name of a field, and no text."""
 _QUOTE, _LIST, _OBJECT, _END_OF_LIST, _END_OF_OBJECT = b'"[{]}'
 _decode_string = msgspec.json.Decoder(str).decode

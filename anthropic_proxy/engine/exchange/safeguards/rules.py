@@ -10,7 +10,7 @@ a call.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 
 _FREE_TOOLS = frozenset(
     (
@@ -55,15 +55,15 @@ _GIT: Mapping[str, Sequence[str]] = {
     "show": ("--stat", "--name-only", "--oneline"),
 }
 _COMMAND_FIELDS = frozenset(("command", "description", "timeout"))
-_PLAIN = compile_later(r"[A-Za-z0-9_./@+,=-]+(?: [A-Za-z0-9_./@+,=-]+)*")
-_PLAIN_COMMAND = compile_later(r"[A-Za-z0-9_./-]+(?: [A-Za-z0-9_./@+,-]+)*")
-_PLAIN_GLOB = compile_later(r"[A-Za-z0-9_./@+*?-]+(?:\{[A-Za-z0-9_]+(?:,[A-Za-z0-9_]+)*\})?")
+_PLAIN = compile_anchored(r"[A-Za-z0-9_./@+,=-]+(?: [A-Za-z0-9_./@+,=-]+)*")
+_PLAIN_COMMAND = compile_anchored(r"[A-Za-z0-9_./-]+(?: [A-Za-z0-9_./@+,-]+)*")
+_PLAIN_GLOB = compile_anchored(r"[A-Za-z0-9_./@+*?-]+(?:\{[A-Za-z0-9_]+(?:,[A-Za-z0-9_]+)*\})?")
 _SECRET = compile_later(
     r"(?i)secret|credential|passw|id_(?:rsa|dsa|ecdsa|ed25519)|(?:^|[_.-])(?:env|environ|keys?|tokens?|private|wallet"
     r"|shadow|pem|p12|pfx|jks|kdbx|netrc|tfstate)(?:$|[_.-])"
 )
 """Names of files that often have secrets."""
-_NUMBER = compile_later(r"-?\d{1,9}")
+_NUMBER = compile_anchored(r"-?\d{1,9}")
 _MAX_PLACES = 50
 """Maximum number of further directories of the user. What is in others is asked."""
 _MAX_TEXT = 1_000

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 
 MAX_EARLIER_CALLS = 40
 _MAX_USER_TEXT, _MAX_USER_TEXTS = 4_000, 16_000
@@ -27,7 +27,7 @@ _MAX_EARLIER_INPUT = 6_000
 _MAX_NAME = 200
 _TAG = compile_later(r"<(/?)(?:[a-z]{1,40}[-_][a-z_-]{1,60}|channel|input|tick)(?:>|(?=\s))")
 """Tags that Claude Code puts around texts that the user did not write: files, output, messages of others."""
-_NOT_OF_USER = compile_later(
+_NOT_OF_USER = compile_anchored(
     r"(?:Another Claude session|A peer session|The coordinator|The .{1,80} plugin) sent |Your background observer "
     r"|A message arrived |Messages arrived |Activity was observed |[^\n:]{1,40} hook feedback\b|Caveat: "
     r"|Base directory for this skill:|This skill is served by |This session is being continued "
@@ -40,7 +40,7 @@ _SUMMARY = "This session is being continued from a previous conversation"
 _INTERRUPTED = "[Request interrupted by user"
 _QUEUED = "The user sent a new message while you were working:\n"
 _AFTER_QUEUED = "\n\nThis is how Claude Code surfaces "
-_COMMAND = compile_later(r"<command-(?:message|name|args)>")
+_COMMAND = compile_anchored(r"<command-(?:message|name|args)>")
 _READS_TEXT = frozenset(("Skill", "SlashCommand"))
 """Tools whose file Claude Code adds to the message with their result."""
 

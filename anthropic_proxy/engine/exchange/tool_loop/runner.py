@@ -51,7 +51,7 @@ from anthropic_proxy.engine.messages.server_blocks import (
     web_fetch_content,
     web_search_content,
 )
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.upstream.contract import DEFAULT_MEDIA_TYPES, MAX_URL_CHARACTERS, TEXT_MEDIA_TYPES
 from anthropic_proxy.errors import WebFetchFailed, WebSearchFailed
@@ -59,7 +59,7 @@ from anthropic_proxy.errors import WebFetchFailed, WebSearchFailed
 _MAX_BEFORE_CHARACTERS = len("https://www.")
 _BEFORE = compile_later(r"(?:\A|[^\w@.-])(?:https?://)?(?:www\.)?\Z", re.IGNORECASE)
 """Pattern of the text before a URL: a character that cannot belong to a URL, then an optional scheme and `www.`."""
-_AFTER = compile_later(r"/?(?![\w/%&=?~+@-]|[.:]\w)")
+_AFTER = compile_anchored(r"/?(?![\w/%&=?~+@-]|[.:]\w)")
 """Pattern of the text after a URL: a character that cannot continue the path or host of the URL."""
 _MAX_OCCURRENCES = 10_000
 """Maximum number of places of one text at which a URL is looked for. Most are within longer URLs."""

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Raw
 
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.errors import InvalidRequest
 
 T = TypeVar("T")
@@ -189,11 +189,11 @@ def is_json_text_too_deep(text: bytes) -> bool:
     return False
 
 
-_PLACED = compile_later(r"(?P<what>.*?)(?: - at `\$(?P<place>[^`]*)`)?", re.DOTALL)
+_PLACED = compile_anchored(r"(?P<what>.*?)(?: - at `\$(?P<place>[^`]*)`)?", re.DOTALL)
 _STEP = compile_later(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 _ROOT = compile_later(r" - at `\$\.([^.\[`]+)")
-_EXPECTED = compile_later(r"Expected `(?P<wanted>[^`]*)`, got `[^`]*`")
-_MISSING = compile_later(r"Object missing required field `(?P<name>[^`]*)`")
+_EXPECTED = compile_anchored(r"Expected `(?P<wanted>[^`]*)`, got `[^`]*`")
+_MISSING = compile_anchored(r"Object missing required field `(?P<name>[^`]*)`")
 _WORDS = {
     "str": "a string",
     "int": "an integer",

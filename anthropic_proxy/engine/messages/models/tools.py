@@ -28,7 +28,7 @@ from anthropic_proxy.engine.messages.models.raw_json import (
     wrong_type_error,
 )
 from anthropic_proxy.engine.messages.models.structs import MessagesRequest, Tool
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.errors import InvalidRequest
 
 TOOL_NAME_PATTERN, MAX_TOOL_NAME_LENGTH = r"[a-zA-Z0-9_-]+", 128
@@ -44,7 +44,7 @@ _NO_ARGUMENTS = Raw(b'{"type":"object","properties":{}}')
 _OPTIONAL_FIELDS = frozenset(Tool.__struct_encode_fields__) - {"name", "type", "description", "input_schema"}
 """Fields of a tool definition that are dropped if they have an unexpected type."""
 
-_match_tool_name = compile_later(TOOL_NAME_PATTERN).fullmatch
+_match_tool_name = compile_anchored(TOOL_NAME_PATTERN).fullmatch
 _decode_tool = msgspec.json.Decoder(Tool).decode
 _decode_raws = msgspec.json.Decoder(list[Raw]).decode
 _decode_fields = build_fields_decoder(set(Tool.__struct_encode_fields__) - {"px.source"})

@@ -63,7 +63,7 @@ from anthropic_proxy.engine.messages.models.tools import (
 from anthropic_proxy.engine.messages.preparation.cleaning import result_as_text
 from anthropic_proxy.engine.messages.preparation.request import ProxyTool, ServerToolKind, TargetLimits
 from anthropic_proxy.engine.messages.server_blocks import domain_names
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
 
 _MAX_CACHED_NAME = 256
@@ -114,13 +114,13 @@ def valid_name(name: str) -> str:
 
 
 def _find_alias(name: str, pattern: str, length: int) -> str:
-    if len(name) <= length and compile_later(pattern).fullmatch(name):
+    if len(name) <= length and compile_anchored(pattern).fullmatch(name):
         return name
     # equal arguments always give the same alias, so nothing is stored between requests
     mark = hashlib.sha256(name.encode()).hexdigest()[:8]
     start = _INVALID_CHARACTER.sub("_", name)[: min(_MAX_KEPT_CHARACTERS, length - len(mark) - 1)]
     alias = f"{start}_{mark}"
-    return alias if compile_later(pattern).fullmatch(alias) else f"t{alias[1:]}"
+    return alias if compile_anchored(pattern).fullmatch(alias) else f"t{alias[1:]}"
 
 
 _find_alias_cached = functools.lru_cache(maxsize=4096)(_find_alias)
@@ -137,7 +137,7 @@ _TYPE_PREFIXES: tuple[tuple[str, ServerToolKind], ...] = (
 )
 _NOTHING: frozenset[str] = frozenset()
 _BM25 = "tool_search_tool_bm25"
-_CLIENT_TYPE = compile_later(r"(?:bash|text_editor|computer|memory)_\d+")
+_CLIENT_TYPE = compile_anchored(r"(?:bash|text_editor|computer|memory)_\d+")
 _MAX_SHOWN, _MAX_SHOWN_CHARACTERS = 3, 60
 """Maximum number of domains in an error message, and maximum number of characters of each domain."""
 

@@ -8,14 +8,14 @@ from typing import Any
 import msgspec
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
 from anthropic_proxy.engine.wires.anthropic.request import edit_body
 from anthropic_proxy.engine.wires.contract import NoteCheck, RelayCall
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
 
-_RESULTS_URL = compile_later(rb'"https?://[^/"]+(/v1/messages/batches/[\w-]+/results)"')
+_RESULTS_URL = compile_anchored(rb'"https?://[^/"]+(/v1/messages/batches/[\w-]+/results)"')
 _QUOTE = ord('"')
 _MAX_NAME = 100
 """Maximum number of bytes of a `custom_id` in an error. Anthropic accepts 64 characters."""

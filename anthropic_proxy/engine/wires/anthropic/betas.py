@@ -30,7 +30,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling
 from anthropic_proxy.engine.messages.models import require_bounded_members
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.contract import Adaptation, RelayCall
@@ -40,7 +40,7 @@ from anthropic_proxy.errors import InvalidRequest
 BETA_HEADER, BETA_FIELD = "anthropic-beta", "anthropic_beta"
 """Header with the betas, and the field of the body that clouds have for them."""
 _ALL_BETAS = ("*",)
-_BETA_NAME = compile_later(r"[A-Za-z0-9_-]{1,100}")
+_BETA_NAME = compile_anchored(r"[A-Za-z0-9_-]{1,100}")
 _DROP, _SUSPECT, ACCEPTED = "betas", "suspects", "accepted"
 """First words of adaptations: the betas that follow are removed, have one that the server rejects, or were accepted."""
 _MAX_BETAS = 100
@@ -49,7 +49,7 @@ _MAX_LEARNED_BETAS = 64
 """Maximum number of betas that are remembered because of one request."""
 _NAMED_REFUSALS = 2
 """Number of rejections of betas of one request that remove only the betas that the server names."""
-_REFUSED = compile_later(
+_REFUSED = compile_anchored(
     r"invalid beta flag|unsupported beta\b"
     r"|anthropic-beta\b(?=.*unexpected value)|unexpected value\b(?=.*anthropic-beta)"
     r"|unexpected value\(s\) `[\w-]+-20\d\d-\d\d-\d\d`",
@@ -61,7 +61,7 @@ headers"). A long list of values is cut, so the name of the header may be missin
 of a message only: the rest may quote text of the client."""
 _DATE_LENGTH = len("2025-05-14")
 """Length of the date at the end of the name of a beta."""
-_DATE_OF_BETA = compile_later(r"20\d\d-[01]\d-[0-3]\d")
+_DATE_OF_BETA = compile_anchored(r"20\d\d-[01]\d-[0-3]\d")
 _FIELDS_OF_BETAS: Mapping[str, tuple[Handling, tuple[str, ...]]] = {
     **dict.fromkeys(
         ("cache_control.scope", *(f"{place}.cache_control.scope" for place in ("messages.content", "system", "tools"))),

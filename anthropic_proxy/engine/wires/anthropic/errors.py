@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from msgspec import structs
 
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.anthropic.betas import (
     apply_beta_adaptation,
     find_beta_adaptation,
@@ -64,7 +64,7 @@ _THINKING_DEMANDED = compile_later(
 wording for `reasoning_content`)."""
 _WITH_CALLS = "thinking with calls"
 _DROP_FIELDS = "fields"
-_PART_OF_SAFEGUARDS = compile_later(rf"{SAFEGUARDS}\.(?!\d+: Input tag 'dangerous_tool_use' found)")
+_PART_OF_SAFEGUARDS = compile_anchored(rf"{SAFEGUARDS}\.(?!\d+: Input tag 'dangerous_tool_use' found)")
 _FIELD_STATUSES = (400, 422)
 """Statuses of errors about fields and betas. 422 is that of FastAPI."""
 _OF_API = frozenset(
@@ -80,7 +80,7 @@ _MAX_INNER_FIELDS = 32
 """Maximum number of fields inside of others that are remembered for a model. A client can invent their names, and would
 remove all that was learned before."""
 _LAST_WORD, _FIRST_WORD = compile_later(r"\w*\W*\Z", re.ASCII, most=40), compile_later(r"\w*", re.ASCII)
-_FIRST_WORDS = compile_later(r"\W*+[\w.]++\W++\w++", re.ASCII)
+_FIRST_WORDS = compile_anchored(r"\W*+[\w.]++\W++\w++", re.ASCII)
 _MAX_END = 40
 """Number of characters at the end of a gateway's text that are compared with the request."""
 _ASCII_ESCAPE = compile_later(r"\\u00([2-7][0-9a-f])")

@@ -15,7 +15,7 @@ from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.models import require_bounded_members
 from anthropic_proxy.engine.messages.models.raw_json import MAX_MEMBERS, TOO_DEEP_MESSAGE, replace_lone_surrogates
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.errors import InvalidRequest
 
 _decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -24,9 +24,9 @@ _decode_string = msgspec.json.Decoder(str).decode
 _MIN_COUNTED_BYTES = MAX_MEMBERS * len('"":0,')
 """Size from which an object can have too many members."""
 
-_OPEN = compile_later(rb"[ \t\r\n]*[\[{][ \t\r\n]*")
-_KEY = compile_later(rb'("(?:[^"\\]|\\.)*+")[ \t\r\n]*:[ \t\r\n]*')
-_NEXT = compile_later(rb"[ \t\r\n]*(?:,[ \t\r\n]*|[\]}])")
+_OPEN = compile_anchored(rb"[ \t\r\n]*[\[{][ \t\r\n]*")
+_KEY = compile_anchored(rb'("(?:[^"\\]|\\.)*+")[ \t\r\n]*:[ \t\r\n]*')
+_NEXT = compile_anchored(rb"[ \t\r\n]*(?:,[ \t\r\n]*|[\]}])")
 
 
 class RepeatedKeyError(ValueError):

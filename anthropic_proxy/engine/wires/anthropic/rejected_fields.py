@@ -26,13 +26,13 @@ from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.conversation import EMPTY_TEXT, as_text, read_block
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 
-_REFUSED = compile_later(
+_REFUSED = compile_anchored(
     r"(?P<path>[\w$]+(?:\.[\w$]+)*): (?:Extra inputs are not permitted|Input tag '(?P<tag>[\w$-]+)' found)"
     r"|(?:Malformed input request: )?#(?P<place>[/\w$]*): extraneous key \[(?P<key>[\w$-]+)\] is not permitted"
 )
@@ -40,7 +40,7 @@ _REFUSED = compile_later(
 not permitted` (anthropics/claude-code issue 11678) and `messages.2.content.0.tool_result.content.0: Input tag
 'tool_reference' found using 'type' does not match …`; Amazon's own check, `#: extraneous key [speed] is not permitted`
 (BerriAI/litellm issue 7416). It is matched at the start of a message only: the rest may quote text of the client."""
-_REFUSED_BY_OTHERS = compile_later(
+_REFUSED_BY_OTHERS = compile_anchored(
     r"(?:json: |invalid json payload received\. |failed to (?:parse|decode|deserialize)\b[^:\n]{0,80}: |the )?(?:"
     r"(?:unsupported|unknown|unrecognized|unexpected) (?:request )?(?:parameter|field|argument|property|key|name)s?"
     r"(?: supplied)?:? ?['\"`]?(?P<unknown>\w+)"

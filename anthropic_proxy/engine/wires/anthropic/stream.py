@@ -26,7 +26,7 @@ from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.engine.messages.deltas import Delta, Stop, Usage
 from anthropic_proxy.engine.messages.models import ABSENT
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit
@@ -51,7 +51,7 @@ _CHECKSUM = struct.Struct("!I")
 _MIN_BYTES = _PRELUDE.size + _CHECKSUM.size
 _VALUE_BYTES = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 """Type of a header value → its size. The types 6 (bytes) and 7 (text) begin with their length."""
-_EVENT_NAME = compile_later(r"[\w.-]+", re.ASCII)
+_EVENT_NAME = compile_anchored(r"[\w.-]+", re.ASCII)
 _WITHOUT_LINES = bytes.maketrans(b"\r\n", b"  ")
 
 

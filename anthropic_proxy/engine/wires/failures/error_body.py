@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.json_repair import decode_repaired
 from anthropic_proxy.secrets import redact_key_patterns
 
@@ -35,8 +35,8 @@ _SERVER_PREFIXES = "|".join(
 )
 """Texts that servers and gateways put before the error message of another server."""
 _WRAPPERS = rf"\s*+(?:(?:{_SERVER_PREFIXES})\s*+)*+"
-_WRAPPED = compile_later(_WRAPPERS, re.IGNORECASE)
-_QUOTING = compile_later(
+_WRAPPED = compile_anchored(_WRAPPERS, re.IGNORECASE)
+_QUOTING = compile_anchored(
     _WRAPPERS + r"(?P<failure>(?:error parsing tool call|failed to parse input at pos \d{1,20}|failed to parse xml"
     r"|xml syntax error on line \d{1,20})(?=:)|expected element type(?= <))",
     re.IGNORECASE,
@@ -381,7 +381,9 @@ MAX_DELAY_SECONDS = 3_600
 
 _MIN_EPOCH_SECONDS = 1_000_000_000
 """Smallest number in a header that is a time since 1970, and not a duration: September 2001."""
-_DURATION = compile_later(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
+_DURATION = compile_anchored(
+    r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?"
+)
 _AMOUNT = (
     r"\d{1,9}(?:\.\d{1,9})? ?(?:ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?)?(?![a-z])"
 )

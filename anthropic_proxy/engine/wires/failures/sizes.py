@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.messages.preparation import STATED_WINDOW_MARGIN, available_output_tokens
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.failures.error_body import UpstreamFault
 from anthropic_proxy.errors import UpstreamErrorCause
 
@@ -47,7 +47,7 @@ _LEXEME = compile_later(
     r"|(?P<sign><=|>=|=<|=>|≤|≥|[<>+=\[\]()\-–/.;:,%\n!?])"
 )
 _JOINT = compile_later(r"[-./]")
-_GROUPED = compile_later(r"[0-9]{1,3}(?:[,_][0-9]{3})+")
+_GROUPED = compile_anchored(r"[0-9]{1,3}(?:[,_][0-9]{3})+")
 _PART = compile_later(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
 _MAX_DIGITS = 15
 _FACTORS = {"": 1, "k": 1_000, "m": 1_000_000}

@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 
-_STEP = compile_later(
+_STEP = compile_anchored(
     r"""\.(?P<name>[^.\[\]'"]{1,1000})|\[(?P<index>\d{1,9})\]|\[(?P<quoted>'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+")\]""",
     re.DOTALL,
 )

@@ -43,7 +43,7 @@ from anthropic_proxy.engine.messages.server_blocks import (
     is_domain_allowed,
 )
 from anthropic_proxy.engine.messages.server_blocks import SearchResultPage as Result
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.wires.contract import Decoder, TranslatedCall
 from anthropic_proxy.engine.wires.failures import (
     UpstreamFault,
@@ -575,7 +575,7 @@ _FETCH_ERRORS: dict[str, FetchError | None] = {
     "URL_RETRIEVAL_STATUS_PAYWALL": "url_not_accessible",
     "URL_RETRIEVAL_STATUS_UNSAFE": "url_not_allowed",
 }
-_DOMAIN = compile_later(r"[\w-]+(\.[\w-]+)+")
+_DOMAIN = compile_anchored(r"[\w-]+(\.[\w-]+)+")
 
 
 _MAX_SEARCHED = 4_000_000

@@ -27,7 +27,7 @@ from anthropic_proxy.engine.messages.models import (
     json_string,
 )
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.wires.contract import TranslatedCall, UpstreamRequest
 from anthropic_proxy.engine.wires.json_schema import may_accept_object
 from anthropic_proxy.engine.wires.message_encoder import (
@@ -160,7 +160,7 @@ _BRIDGE_TEXT = json_string("Understood.")
 """Assistant text that is inserted between tool results and a user message, for servers that require a message there."""
 
 _NULL = Raw(b"null")
-_NINE = compile_later(r"[a-zA-Z0-9]{9}")
+_NINE = compile_anchored(r"[a-zA-Z0-9]{9}")
 _MAX_ID_LENGTH = 40
 _MISSING_THINKING_TEXT = " "
 """Reasoning text for an earlier reply without reasoning. It is sent to servers that require reasoning in each reply."""

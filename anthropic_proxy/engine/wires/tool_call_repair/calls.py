@@ -14,7 +14,7 @@ import msgspec
 
 from anthropic_proxy.engine.messages.models import Tool
 from anthropic_proxy.engine.messages.models.tools import is_client_tool
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.contract import BaseDialect, TranslatedCall
 from anthropic_proxy.engine.wires.json_schema import required_names
 
@@ -25,7 +25,7 @@ again."""
 _ENDING = compile_later(r"(?::\d+)?\s*<\|.*|:\d+$", re.DOTALL, most=1_000)
 """Pattern of what models append to a tool name: a counter, `functions.Read:0`, special tokens of their chat format,
 `Read<|channel|>commentary`, or both (Kimi)."""
-_NAMESPACE = compile_later(r"[^.:/]*[.:/]")
+_NAMESPACE = compile_anchored(r"[^.:/]*[.:/]")
 _MAX_NAME_LENGTH = 512
 """Maximum length of a tool name that is searched without its namespaces (`functions.`). Each one costs a lookup."""
 
@@ -126,7 +126,7 @@ up to 0.2 s."""
 _MAX_DEPTH = 200
 """Maximum nesting of arguments that are repaired. Deeper text takes the library too much time."""
 
-_TOKEN = compile_later(
+_TOKEN = compile_anchored(
     r"""
     (?P<space>[\s\ufeff]+)
   | (?P<string>"[^"\\]*(?:\\.[^"\\]*)*" | '[^'\\]*(?:\\.[^'\\]*)*')
@@ -143,8 +143,8 @@ larger value."""
 _ESCAPE = compile_later(r"\\.|\"", re.DOTALL)
 _OPENERS = ("{", "[")
 _CLOSERS = ("}", "]")
-_COLON = compile_later(r"\s*:")
-_SPACE = compile_later(r"\s*")
+_COLON = compile_anchored(r"\s*:")
+_SPACE = compile_anchored(r"\s*")
 _scan = json.JSONDecoder(strict=False).raw_decode
 
 

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import AnchoredPattern, compile_anchored, compile_later
 from anthropic_proxy.engine.wires.tool_call_repair.calls import OfferedTools, is_json_object, repair_arguments
 
 ToolCallFormat = Literal[
@@ -40,7 +40,7 @@ ToolCallFormat = Literal[
 TOOL_CALL_FORMATS: tuple[ToolCallFormat, ...] = get_args(ToolCallFormat)
 """All text formats, in the order of `ToolCallFormat`."""
 
-_SEPARATORS = compile_later(r"[ \t\r\n,;]*")
+_SEPARATORS = compile_anchored(r"[ \t\r\n,;]*")
 _scan = json.JSONDecoder(strict=False).raw_decode
 
 
@@ -144,21 +144,23 @@ def _read_object(text: str, offered: OfferedTools, *, needs_arguments: bool) -> 
 
 
 _CALL_TAG, _CALL_TAG_END = "<tool_call>", "</tool_call>"
-_JSON_TAG = compile_later(
+_JSON_TAG = compile_anchored(
     r"<tool_calls?>|</tool_calls?>|</?TOOLCALL>|<\|/?tool_call\|>|<\|tool_call_(?:start|end)\|>|</?seed:tool_call>"
 )
-_FUNCTION = compile_later(r"\s*<function=(?P<name>[^<>\s]+)>")
-_FUNCTION_END = compile_later(r"\s*</function>")
-_PARAMETER = compile_later(r"\s*<parameter=([^<>]+)>")
+_FUNCTION = compile_anchored(r"\s*<function=(?P<name>[^<>\s]+)>")
+_FUNCTION_END = compile_anchored(r"\s*</function>")
+_PARAMETER = compile_anchored(r"\s*<parameter=([^<>]+)>")
 _PARAMETER_END = compile_later(r"</parameter>(?=\s*(?:<parameter=|</function>|\Z))")
-_INVOKE = compile_later(r'\s*<(?:｜DSML｜)?invoke name="(?P<name>[^"<>]+)"\s*>')
-_INVOKE_END = compile_later(r"\s*</(?:｜DSML｜)?invoke>")
-_ARGUMENT = compile_later(r'\s*<(?:｜DSML｜)?parameter name="([^"<>]+)"[^<>]*>')
+_INVOKE = compile_anchored(r'\s*<(?:｜DSML｜)?invoke name="(?P<name>[^"<>]+)"\s*>')
+_INVOKE_END = compile_anchored(r"\s*</(?:｜DSML｜)?invoke>")
+_ARGUMENT = compile_anchored(r'\s*<(?:｜DSML｜)?parameter name="([^"<>]+)"[^<>]*>')
 _ARGUMENT_END = compile_later(
     r"</(?:｜DSML｜)?parameter>(?=\s*(?:<(?:｜DSML｜)?parameter name=|</(?:｜DSML｜)?invoke>|\Z))"
 )
-_WRAPPER = compile_later(r"\s*</?(?:function_calls|minimax:tool_call|｜DSML｜(?:function|tool)_calls|tool_calls?)>\s*")
-_KEY = compile_later(r"\s*<arg_key>(.*?)</arg_key>\s*<arg_value>", re.DOTALL)
+_WRAPPER = compile_anchored(
+    r"\s*</?(?:function_calls|minimax:tool_call|｜DSML｜(?:function|tool)_calls|tool_calls?)>\s*"
+)
+_KEY = compile_anchored(r"\s*<arg_key>(.*?)</arg_key>\s*<arg_value>", re.DOTALL)
 _VALUE_END = compile_later(r"</arg_value>(?=\s*(?:<arg_key>|\Z))")
 _BRACKET = compile_later(r"[\[\]{}]")
 _LISTED, _LISTED_ID, _LISTED_ARGUMENTS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
@@ -173,7 +175,7 @@ _BARRED_CALL = compile_later(
 )
 _BARRED_MARKERS = compile_later(r"<｜tool▁calls▁(?:begin|end)｜>|\s+")
 _CODE_FENCE = "```"
-_CHANNEL = compile_later(
+_CHANNEL = compile_anchored(
     r"\A.*?\bto=(?:functions\.)?([\w.:-]++)(?:<\|channel\|>\w++)?\s*+(?:<\|constrain\|>\s*+)?(?:(?:json|code)\s*+)?"
     r"<\|message\|>(.*?)(?:<\|call\|>|<\|end\|>|\Z)",
     re.DOTALL,
@@ -334,7 +336,7 @@ def _is_cut(written: re.Match[str]) -> bool:
 
 
 _Find = Callable[[str, int], re.Match[str] | None]
-_Tags = tuple[re.Pattern[str], re.Pattern[str]]
+_Tags = tuple[AnchoredPattern[str], AnchoredPattern[str]]
 
 
 def _read_elements(
@@ -393,7 +395,7 @@ def _typed(value: str, schema: Any) -> Any:
 
 
 _TAG = "<|python_tag|>"
-_FENCE = compile_later(r"\A```tool_code[ \t]*\n(.*?)\n?(?:```)?\Z", re.DOTALL)
+_FENCE = compile_anchored(r"\A```tool_code[ \t]*\n(.*?)\n?(?:```)?\Z", re.DOTALL)
 _PRINTS = "print"
 """Name of the Python function that may enclose a call. `print(name(x=1))` is the call `name(x=1)`."""
 _MAX_CHARACTERS = 64 * 1024
@@ -559,7 +561,7 @@ _NAMELESS = ("```tool_code", "<｜tool▁call▁begin｜>")
 
 _KEYS = ("name", "type", "function", "parameters", "arguments", "id")
 """Possible first keys of the JSON object of a call. An unmarked call is recognized by them."""
-_IDENTIFIER = compile_later(r"[\w.]*")
+_IDENTIFIER = compile_anchored(r"[\w.]*")
 
 
 @functools.lru_cache(maxsize=64)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from anthropic_proxy.engine.messages.deltas import Delta, Text, ToolArgs, ToolCall, ToolEnd
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.tool_call_repair.calls import OfferedTools
 from anthropic_proxy.engine.wires.tool_call_repair.formats import (
     RecoveredCall,
@@ -22,7 +22,7 @@ from anthropic_proxy.engine.wires.tool_call_repair.formats import (
     read_unmarked_calls,
 )
 
-_WORD = compile_later(r"[\w.:/-]*")
+_WORD = compile_anchored(r"[\w.:/-]*")
 _MAX_NAME_LENGTH = 128
 _MAX_FAILURES = 64
 """Maximum number of start markers in a reply that began no call. Later text is not searched."""

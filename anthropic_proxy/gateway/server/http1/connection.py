@@ -40,7 +40,7 @@ from typing import Protocol, cast
 import httptools
 
 from anthropic_proxy.engine.exchange.client_side import encode_error, error_headers
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.errors import (
     HeadersTooLarge,
     MalformedHttp,
@@ -695,7 +695,7 @@ class Http1Connection(asyncio.Protocol):
 MAX_PIECE_BYTES = 16 * 1024
 """Maximum size of a piece for the parser, except for bodies of known length."""
 _HEAD_END = b"\r\n\r\n"
-_REQUEST_LINE = compile_later(rb"[^\x00\t-\r ]+ [^\x00\t-\r ]+ HTTP/[0-9]\.[0-9]\r\n")
+_REQUEST_LINE = compile_anchored(rb"[^\x00\t-\r ]+ [^\x00\t-\r ]+ HTTP/[0-9]\.[0-9]\r\n")
 
 
 class ReceiveBuffer:
@@ -828,7 +828,7 @@ def find_repeatable_head(
 
 _TLS_HANDSHAKE = b"\x16"
 _UPGRADE_HEADERS = frozenset((b"connection", b"upgrade", b"http2-settings"))
-_ABSOLUTE_FORM = compile_later(rb"([^:/?]+)://([^/?]*)(.*)", re.DOTALL)
+_ABSOLUTE_FORM = compile_anchored(rb"([^:/?]+)://([^/?]*)(.*)", re.DOTALL)
 _DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from http import HTTPStatus
 from typing import Any, Protocol
 
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 
 CYCLE_EXTENSION = "anthropic_proxy.cycle"
 """Key in the ASGI `scope["extensions"]` of the `RequestResponseCycle`, which only the proxy's own server sets.
@@ -81,7 +81,7 @@ _SMALL_BYTES = 4096
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 STATUS_LINES = {status: f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode() for status in range(100, 600)}
 """HTTP status (100 to 599) → encoded status line of a response: `HTTP/1.1 200 OK`."""
-_HEADERS = compile_later(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t\x20-\x7e\x80-\xff]*\r\n)*")
+_HEADERS = compile_anchored(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t\x20-\x7e\x80-\xff]*\r\n)*")
 _BODILESS = (204, 304)
 _INTERNAL_ERROR_BODY = b"Internal Server Error"
 

@@ -32,7 +32,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.gateway.stores.memory import SETTLED_SECONDS
 from anthropic_proxy.gateway.stores.redis.connections import OWN_CLASSES
@@ -46,7 +46,7 @@ MAX_RENEWED = 100
 """Maximum number of reservations of one `RedisStore.renew`, a script during which Redis runs no other command."""
 
 
-_OBSERVATION = compile_later(r"\d+(\.\d+)? ")
+_OBSERVATION = compile_anchored(r"\d+(\.\d+)? ")
 """Matches the beginning of a stored observation: the time of its expiry."""
 
 

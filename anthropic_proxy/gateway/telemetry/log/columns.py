@@ -4,10 +4,10 @@ import textwrap
 from collections.abc import Iterator
 from types import ModuleType
 
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 
 _COLOR = compile_later(r"\x1b\[[0-9;]*m")
-_NARROW = compile_later(
+_NARROW = compile_anchored(
     "[ -~\xa0-\xac\xae-\u02ff\u0370-\u0482\u048a-\u052f"
     "\u2010-\u2027\u2030-\u205e\u20a0-\u20bf\u2190-\u2211\u2264\u2265\u2500-\u25fc\u2713\u2715]*"
 )
