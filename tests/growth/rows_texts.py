@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from anthropic_proxy.console.dashboard.web import accepts_gzip, find_cookie
+from anthropic_proxy.console.dashboard.web import accepts_gzip
+from anthropic_proxy.console.identity.cookies import find_cookie
 from anthropic_proxy.engine.exchange.tool_loop.runner import KnownUrls
 from anthropic_proxy.engine.messages.deltas import Text
 from anthropic_proxy.engine.messages.models import Message, decode_request

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anthropic_proxy.console.dashboard.plugin import PAGES
-from anthropic_proxy.console.dashboard.sign_in import COOKIE
+from anthropic_proxy.console.dashboard.sign_in import SESSION_COOKIE
 from tests.support.dashboard import ledger_settings, wait_for_request
 from tests.support.raw_http import Answer, read_answer
 from tests.support.server_process import Proxy, running_proxy
@@ -90,9 +90,10 @@ def test_any_path_gets_a_page_or_the_reason(proxy: Proxy, segments: list[bytes])
     cookie=HEADER_BYTES,
 )
 def test_any_header_gets_a_page_or_the_reason(protected: Proxy, name: bytes, value: bytes, cookie: bytes) -> None:
-    headers = b"%b: %b\r\nX-Other: %b=%b\r\n" % (name, value, COOKIE.encode(), cookie)
+    own = SESSION_COOKIE.name.encode()
+    headers = b"%b: %b\r\nX-Other: %b=%b\r\n" % (name, value, own, cookie)
     assert send(protected, b"/dashboard/requests?x=1", headers=headers).status == 303
-    headers = b"Cookie: a=%b; %b=%b; anthropic_proxy_theme=%b\r\n" % (value, COOKIE.encode(), cookie, cookie)
+    headers = b"Cookie: a=%b; %b=%b; anthropic_proxy_theme=%b\r\n" % (value, own, cookie, cookie)
     assert send(protected, b"/dashboard", headers=headers).status == 303
 
 

@@ -1,6 +1,7 @@
 """Virtual keys in a database, with their policy, for tests."""
 
 import asyncio
+import html
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -139,6 +140,12 @@ class Response(Struct):
     status: int
     headers: dict[str, str]
     body: bytes
+    cookies: list[str] = []
+    """Headers `Set-Cookie`."""
+
+    @property
+    def text(self) -> str:
+        return html.unescape(self.body.decode())
 
     @property
     def json(self) -> Any:
@@ -171,8 +178,10 @@ async def send(app: App, method: str, path: str, body: Any = None, **headers: st
     await app(
         {**scope, "headers": [(name.encode(), value.encode()) for name, value in named.items()]}, receive, collect
     )
-    received = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
-    return Response(sent[0]["status"], received, b"".join(message.get("body", b"") for message in sent))
+    received = [(name.decode(), value.decode()) for name, value in sent[0]["headers"]]
+    content = b"".join(message.get("body", b"") for message in sent)
+    cookies = [value for name, value in received if name == "set-cookie"]
+    return Response(sent[0]["status"], dict(received), content, cookies)
 
 
 @asynccontextmanager

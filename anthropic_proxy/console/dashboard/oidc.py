@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from anthropic_proxy.console.dashboard.sign_in import (
+    SESSION_COOKIE,
+    SESSION_SECONDS,
     refuse_sign_in,
     send_sign_in_page,
-    write_session_cookie,
 )
 from anthropic_proxy.console.dashboard.web import (
     digest,
-    find_cookie,
-    is_https,
     redirect,
     resolve_redirect_path,
     send_public_page,
@@ -27,7 +26,6 @@ from anthropic_proxy.console.identity.attempts import (
     SignInAttempt,
     decode_attempt,
     encode_attempt,
-    write_attempt_cookie,
 )
 from anthropic_proxy.console.identity.limits import AddressLimit, Window
 from anthropic_proxy.console.identity.people import (
@@ -63,10 +61,11 @@ async def start_oidc(site: "Site", request: RouteRequest) -> RouteResponse:
 
 async def finish_oidc(site: "Site", request: RouteRequest) -> RouteResponse:
     """Answer the request with which the provider's response comes."""
+    settings = site.gateway.settings
     try:
-        require_provider(site.gateway.settings)
-        cookie = find_cookie(request.headers.get("cookie", ""), ATTEMPT_COOKIE)
-        attempt = decode_attempt(cookie, request.query.get("state", [""])[-1], site.gateway.settings)
+        require_provider(settings)
+        cookie = ATTEMPT_COOKIE.read(request, settings)
+        attempt = decode_attempt(cookie, request.query.get("state", [""])[-1], settings)
     except OidcError as error:  # not counted: other sites can cause this request with a link
         return await _explain(site, request, error)
     if attempt.purpose == "device":
@@ -75,11 +74,14 @@ async def finish_oidc(site: "Site", request: RouteRequest) -> RouteResponse:
         return await finish_device(site, request, attempt)
 
     async def open_session(user: OidcUser, _: str) -> RouteResponse:
-        require_role(site.gateway.settings, user)
+        require_role(settings, user)
         if await site.people.is_ended(user.email, math.inf):
             raise UserRefused(f"The key {user.email!r} is revoked, so the person may not sign in.")
         session, target = await site.sessions.create_for_user(user), resolve_redirect_path(attempt.target)
-        cookies = [write_session_cookie(site, request, session), _write_attempt_cookie(site, request, "", 0)]
+        cookies = [
+            SESSION_COOKIE.write(request, settings, session, SESSION_SECONDS),
+            ATTEMPT_COOKIE.write(request, settings, "", 0),
+        ]
         # no redirect: after one that began at the identity provider, the browser would not send the session's cookie
         page = await send_public_page(request, "signed_in.html", "Signed in", {"target": target})
         location = redirect(target).headers["location"]
@@ -115,8 +117,8 @@ async def redirect_to_provider(site: "Site", request: RouteRequest, attempt: Sig
     """The response has a cookie of random values that the provider's response is compared with. Raises `OidcError`."""
     client = await site.provider.find_client()
     url = await client.build_authorization_url(attempt, _redirect_uri(site, request))
-    value = encode_attempt(attempt, site.gateway.settings)
-    cookie = _write_attempt_cookie(site, request, value, ATTEMPT_SECONDS)
+    settings = site.gateway.settings
+    cookie = ATTEMPT_COOKIE.write(request, settings, encode_attempt(attempt, settings), ATTEMPT_SECONDS)
     headers = {"location": url, "cache-control": "no-store", "set-cookie": cookie}
     return RouteResponse(status=303, headers=headers)
 
@@ -155,8 +157,5 @@ def log_rejection(site: "Site", request: RouteRequest, error: OidcError, page: R
 
 
 def end_attempt(site: "Site", request: RouteRequest, page: RouteResponse) -> RouteResponse:
-    return replace(page, headers={**page.headers, "set-cookie": _write_attempt_cookie(site, request, "", 0)})
-
-
-def _write_attempt_cookie(site: "Site", request: RouteRequest, value: str, seconds: int) -> str:
-    return write_attempt_cookie(value, seconds, is_https=is_https(request, site.gateway.settings))
+    cookie = ATTEMPT_COOKIE.write(request, site.gateway.settings, "", 0)
+    return replace(page, headers={**page.headers, "set-cookie": cookie})

@@ -17,14 +17,13 @@ from msgspec import Struct
 from anthropic_proxy.console.dashboard.permissions import Session
 from anthropic_proxy.console.dashboard.web import (
     digest,
-    find_cookie,
-    is_https,
     read_own_form,
     redirect,
     require_equal_tokens,
     resolve_redirect_path,
     send_public_page,
 )
+from anthropic_proxy.console.identity.cookies import Cookie
 from anthropic_proxy.console.identity.limits import AddressLimit, Window, explain_limit
 from anthropic_proxy.console.identity.people import OidcUser, find_group, resolve_role
 from anthropic_proxy.console.keys.ended_people import EndedPeople
@@ -37,7 +36,7 @@ from anthropic_proxy.secrets import Secret
 if TYPE_CHECKING:
     from anthropic_proxy.console.dashboard.site import Site
 
-COOKIE = "anthropic_proxy_session"
+SESSION_COOKIE = Cookie(name="anthropic_proxy_session", path="/dashboard", same_site="Strict")
 SESSION_SECONDS = 12 * 3600
 IDLE_SECONDS = 2 * 3600
 """Time in seconds without a request after which a session ends. A page with live rows sends one request each minute."""
@@ -190,7 +189,7 @@ async def find_session(site: "Site", request: RouteRequest) -> Session | None:
     """Session of the browser that sent `request`. None: the browser is not signed in, or no sign-in is required."""
     if request.client.name:
         return None
-    return await site.sessions.find(find_cookie(request.headers.get("cookie", ""), COOKIE))
+    return await site.sessions.find(SESSION_COOKIE.read(request, site.gateway.settings))
 
 
 async def sign_in(site: "Site", request: RouteRequest) -> RouteResponse:
@@ -209,15 +208,17 @@ async def sign_in(site: "Site", request: RouteRequest) -> RouteResponse:
     await FAILED_KEYS.settle(site.gateway.store, begun, is_success=cookie is not None)
     if cookie is None:
         return await send_sign_in_page(site, request, target, _WRONG_KEY, status=401)
-    return redirect(resolve_redirect_path(target), set_cookie=[write_session_cookie(site, request, cookie)])
+    sent = SESSION_COOKIE.write(request, site.gateway.settings, cookie, SESSION_SECONDS)
+    return redirect(resolve_redirect_path(target), set_cookie=[sent])
 
 
 async def sign_out(site: "Site", request: RouteRequest) -> RouteResponse:
     """End the session of the browser on the server, so that copies of its cookie are useless too."""
     form, session = read_own_form(request), await find_session(site, request)
     require_equal_tokens("" if session is None else session.form_token, form.get("token", ""))
-    await site.sessions.end(find_cookie(request.headers.get("cookie", ""), COOKIE))
-    return redirect(SIGN_IN_PATH, set_cookie=[write_session_cookie(site, request, "", 0)])
+    settings = site.gateway.settings
+    await site.sessions.end(SESSION_COOKIE.read(request, settings))
+    return redirect(SIGN_IN_PATH, set_cookie=[SESSION_COOKIE.write(request, settings, "", 0)])
 
 
 async def refuse_sign_in(site: "Site", request: RouteRequest, target: str, begun: Reservation) -> RouteResponse:
@@ -228,14 +229,6 @@ async def refuse_sign_in(site: "Site", request: RouteRequest, target: str, begun
     )
     text = f"Several sign-ins from your address have failed. Wait {wait} s, then try again."
     return await send_sign_in_page(site, request, target, text, status=429, retry_after=wait)
-
-
-def write_session_cookie(site: "Site", request: RouteRequest, cookie: str, seconds: int = SESSION_SECONDS) -> str:
-    """Return the header `Set-Cookie` with the session cookie of a signed-in browser. With 0 `seconds`, the browser
-    removes the cookie.
-    """
-    secure = "; Secure" if is_https(request, site.gateway.settings) else ""
-    return f"{COOKIE}={cookie}; Path=/dashboard; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"
 
 
 async def send_sign_in_page(

@@ -52,9 +52,7 @@ from anthropic_proxy.console.dashboard.web import (
     accepts_gzip,
     compress_response,
     find_asset,
-    find_cookie,
     find_or_create_form_token,
-    is_https,
     read_own_form,
     redirect,
     render_error,
@@ -64,6 +62,7 @@ from anthropic_proxy.console.dashboard.web import (
 )
 from anthropic_proxy.console.doctor.runs import DoctorRuns
 from anthropic_proxy.console.identity.attempts import IdentityProvider
+from anthropic_proxy.console.identity.cookies import find_cookie
 from anthropic_proxy.console.keys.administration import open_administration
 from anthropic_proxy.console.keys.ended_people import EndedPeople
 from anthropic_proxy.console.ledger.database import (
@@ -119,6 +118,7 @@ _STORE_SECONDS = 10.0
 SAME_LOOK_SECONDS = 600.0
 """Time for which a page with texts of others that is shown again is the same look."""
 THEME_COOKIE = "anthropic_proxy_theme"
+"""A script sets it. It only chooses colors, so another host may set it too."""
 _YEAR_SECONDS = 31_536_000
 _SESSION_CHECK_SECONDS = 1.0
 """Minimum time in seconds between two checks whether the session of an open stream has ended."""
@@ -325,7 +325,7 @@ class Site:
         if reason := explain_denial(permission, request, session, self.gateway.settings):
             raise PermissionDenied(reason, code="dashboard-role")
         if sent is not None:
-            require_token(request, session, sent.get("token", ""))
+            require_token(request, session, self.gateway.settings, sent.get("token", ""))
         return await form.respond(OpenedForm(self, form, request, session), sent)
 
     async def _respond_error(self, request: RouteRequest, error: ProxyError, section: str) -> RouteResponse:
@@ -347,7 +347,7 @@ class Site:
     async def respond_form(self, form: OpenedForm, template: str, values: Mapping[str, Any]) -> RouteResponse:
         """A text in `problem` of the values makes the HTTP status 400."""
         request, session = form.request, form.session
-        token, cookie = find_or_create_form_token(request, session, is_https=is_https(request, self.gateway.settings))
+        token, cookie = find_or_create_form_token(request, session, self.gateway.settings)
         frame = {**self.build_frame(form.form.section, request, session), "live": False, "edit_token": token, **values}
         headers = {"set-cookie": cookie} if cookie else {}
         status = 400 if values["problem"] else 200

@@ -1,4 +1,4 @@
-"""HTTP of the pages: cookies, forms and their protection against forgery (CSRF), compression, static files, templates.
+"""HTTP of the pages: forms and their protection against forgery (CSRF), compression, static files, templates.
 
 Other web sites can make a browser send a form in the user's name. Each form of the dashboard therefore contains a
 token, a random text that other sites cannot read: that of the session, or of a cookie if no sign-in is required.
@@ -27,6 +27,7 @@ from anthropic_proxy.console.dashboard.conversation import escape_controls, mark
 from anthropic_proxy.console.dashboard.page import FailedPanel
 from anthropic_proxy.console.dashboard.permissions import Session
 from anthropic_proxy.console.dashboard.query import session_link, title_month
+from anthropic_proxy.console.identity.cookies import Cookie
 from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.errors import InvalidRequest, PermissionDenied
@@ -49,21 +50,8 @@ SECURITY_HEADERS: Mapping[str, str] = {
 _MIN_COMPRESSED_BYTES = 1_000
 _GZIP_LEVEL = 5
 _MAX_FORM_FIELDS = 20
-TOKEN_COOKIE = "anthropic_proxy_form"
+FORM_COOKIE = Cookie(name="anthropic_proxy_form", path="/dashboard", same_site="Strict")
 MAX_TARGET_CHARACTERS = 2_000
-
-
-def is_https(request: RouteRequest, settings: Settings) -> bool:
-    """The reverse proxy uses TLS if `DASHBOARD_URL` begins with `https:`."""
-    return request.scheme == "https" or settings.dashboard_url.startswith("https:")
-
-
-def find_cookie(header: str, name: str) -> str:
-    for pair in header.split(";"):
-        key, _, value = pair.strip().partition("=")
-        if key == name:
-            return value
-    return ""
 
 
 def read_own_form(request: RouteRequest) -> Mapping[str, str]:
@@ -102,22 +90,21 @@ def resolve_redirect_path(target: str) -> str:
     return target if is_own and is_short and "\\" not in target and target.isprintable() else "/dashboard"
 
 
-def find_or_create_form_token(request: RouteRequest, session: Session | None, *, is_https: bool) -> tuple[str, str]:
+def find_or_create_form_token(request: RouteRequest, session: Session | None, settings: Settings) -> tuple[str, str]:
     """Return the random text that each form of one browser contains, as protection against forms of other sites, and
     the value of a header `Set-Cookie` that stores it. "": the browser has it in its session or a cookie.
     """
     if session is not None:
         return session.form_token, ""
-    token = find_cookie(request.headers.get("cookie", ""), TOKEN_COOKIE)
+    token = FORM_COOKIE.read(request, settings)
     if len(token) >= 32:
         return token, ""
     token = secrets.token_urlsafe(32)
-    secure = "; Secure" if is_https else ""
-    return token, f"{TOKEN_COOKIE}={token}; Path=/dashboard; HttpOnly; SameSite=Strict{secure}"
+    return token, FORM_COOKIE.write(request, settings, token)
 
 
-def require_token(request: RouteRequest, session: Session | None, presented: str) -> None:
-    token, new_cookie = find_or_create_form_token(request, session, is_https=True)
+def require_token(request: RouteRequest, session: Session | None, settings: Settings, presented: str) -> None:
+    token, new_cookie = find_or_create_form_token(request, session, settings)
     require_equal_tokens("" if new_cookie else token, presented)
 
 

@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 
 from msgspec import Struct, field
 
+from anthropic_proxy.console.identity.cookies import Cookie
 from anthropic_proxy.console.identity.people import RETRY, OidcError, require_provider
 from anthropic_proxy.errors import MissingExtra, is_installed
 from anthropic_proxy.gateway.settings import Settings
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 CALLBACK_PATH = "/dashboard/oidc/callback"
 """Path of the redirect URI, which is registered at the identity provider. Each kind of sign-in uses it."""
-ATTEMPT_COOKIE = "anthropic_proxy_oidc"
+ATTEMPT_COOKIE = Cookie(name="anthropic_proxy_oidc", path="/dashboard/oidc", same_site="Lax")
+"""The response of the provider comes from another site, so it would not have a cookie with `Strict`."""
 ATTEMPT_SECONDS = 600
 Purpose = Literal["dashboard", "device"]
 """What the browser signs in to: the dashboard, or a device on which Claude Code waits."""
@@ -88,16 +90,9 @@ def decode_attempt(cookie: str, presented_state: str, settings: Settings) -> Sig
     return SignInAttempt(state=state, nonce=nonce, verifier=verifier, purpose=found, target=unquote(target))
 
 
-def write_attempt_cookie(value: str, seconds: int, *, is_https: bool) -> str:
-    """Return the header `Set-Cookie` by which the proxy later recognizes the browser that began the sign-in. With 0
-    `seconds`, the browser removes the cookie.
-    """
-    secure = "; Secure" if is_https else ""
-    return f"{ATTEMPT_COOKIE}={value}; Path=/dashboard/oidc; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"
-
-
 def _list_signatures(text: str, settings: Settings) -> Sequence[str]:
-    """Return the signatures of a cookie that all workers and instances accept. The first one is for new cookies.
+    """Return the signatures of a cookie that all workers and instances at this address accept. The first one is for new
+    cookies.
 
     So invented cookies cause no request to the provider. A client without a secret (PKCE only) has no such protection,
     unless `SIGN_IN_SECRET` is set.
@@ -105,5 +100,6 @@ def _list_signatures(text: str, settings: Settings) -> Sequence[str]:
     provider = require_provider(settings)
     secret = "" if provider.client_secret is None else provider.client_secret.reveal()
     own = [""] if settings.sign_in is None else [each.reveal() for each in settings.sign_in.secrets]
-    keys = (f"sign-in\n{provider.issuer}\n{provider.client_id}\n{secret}\n{each}".encode() for each in own)
+    place = (settings.dashboard_url, provider.issuer, provider.client_id, secret)
+    keys = ("\n".join(("sign-in", *place, each)).encode() for each in own)
     return [hmac.new(key, text.encode("utf-8", "replace"), hashlib.sha256).hexdigest() for key in keys]

@@ -17,6 +17,8 @@ _LINK = compile_later(rb"""( (?:href|action|src|data-events)=")/(?!/)""")
 _ROOT = compile_later(r"(; ?(?:path|url)=|^)/(?!/)", re.IGNORECASE)
 """Pattern of a path in a header: in `Location`, and behind its name in `Set-Cookie` and `Refresh`."""
 _HEADERS = ("location", "set-cookie", "refresh")
+HOST_COOKIE = "__Host-"
+"""Beginning of the name of a cookie that browsers accept with the path `/` only (RFC 6265bis, section 4.1.3.2)."""
 
 
 def remove_prefix(path: str, prefix: str) -> str:
@@ -25,7 +27,7 @@ def remove_prefix(path: str, prefix: str) -> str:
 
 def add_prefix(response: RouteResponse, prefix: str) -> RouteResponse:
     def add(value: str) -> str:
-        return _ROOT.sub(rf"\g<1>{prefix}/", value)
+        return value if value.startswith(HOST_COOKIE) else _ROOT.sub(rf"\g<1>{prefix}/", value)
 
     headers: dict[str, str | Sequence[str]] = {**response.headers}
     for name in headers.keys() & _HEADERS:
