@@ -50,6 +50,7 @@ from anthropic_proxy.engine.hooks import (
 from anthropic_proxy.engine.messages.purpose import RequestKind
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.model_listing import ModelEntry
+from anthropic_proxy.engine.wires.bound_requests import OperatorPurpose
 from anthropic_proxy.gateway.settings import Settings
 
 __all__ = [
@@ -473,11 +474,12 @@ class Gateway(Protocol):
         body: bytes = b"",
         *,
         max_bytes: int = 1024 * 1024,
+        purpose: OperatorPurpose = "plugin",
     ) -> HttpReply:
         """Send an HTTP request to another server, and return its reply.
 
         Only `GET` and `HEAD` are sent once more if the server closes a reused connection without a reply. With
-        `max_bytes` 0, the body of the reply is not read.
+        `max_bytes` 0, the body of the reply is not read. `purpose` names requests of the proxy's own plugins.
         Raises `UpstreamError` if the request fails, takes more than ten seconds, or its reply exceeds `max_bytes`.
         """
         # redirects are not followed; the settings for HTTP proxies in the environment are used

@@ -39,7 +39,8 @@ from anthropic_proxy.engine.routing.routes import CompiledRoutes
 from anthropic_proxy.engine.routing.targets import Target, build_target_limits
 from anthropic_proxy.engine.upstream.contract import WebFetch, WebSearch
 from anthropic_proxy.engine.upstream.transports import Transports
-from anthropic_proxy.engine.wires.contract import BaseDialect, Call, Transport
+from anthropic_proxy.engine.wires.bound_requests import Transport
+from anthropic_proxy.engine.wires.contract import BaseDialect, Call
 from anthropic_proxy.secrets import Secret, redact_secrets
 
 _Arguments = TypeVarTuple("_Arguments")

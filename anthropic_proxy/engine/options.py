@@ -478,10 +478,14 @@ class AutoMode(Struct, frozen=True, kw_only=True):
     """Sentences of a company about its surroundings, such as its hosts and repositories."""
 
 
+SearchServiceName = Literal["searxng", "brave", "tavily", "exa"]
+"""Name of a search service."""
+
+
 class SearchService(Struct, frozen=True, kw_only=True):
     """Service that runs web searches for models, selected by the table `[search]` of the configuration file."""
 
-    service: Literal["searxng", "brave", "tavily", "exa"]
+    service: SearchServiceName
     """Name of the search service, which selects its client."""
     base_url: str | None = None
     """Address of the search service without a trailing slash. None: the public address of the service."""

@@ -6,7 +6,8 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from anthropic_proxy.engine.wires.contract import Transport, UpstreamRequest, read_body
+from anthropic_proxy.engine.wires.bound_requests import BoundRequest, OperatorOrigin, OperatorPurpose, Transport
+from anthropic_proxy.engine.wires.contract import UpstreamRequest, read_body
 from anthropic_proxy.errors import UpstreamTimeout
 from anthropic_proxy.plugins import HttpReply
 
@@ -27,6 +28,7 @@ class HttpCalls(Struct):
         body: bytes = b"",
         *,
         max_bytes: int = MAX_REPLY_BYTES,
+        purpose: OperatorPurpose = "plugin",
     ) -> HttpReply:
         """The contract is that of `plugins.Gateway.send_http`."""
         parsed = urlsplit(url)
@@ -36,7 +38,8 @@ class HttpCalls(Struct):
         )
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                response = await self.find_transport()(f"{parsed.scheme}://{parsed.netloc}", request, None)
+                bound = BoundRequest(OperatorOrigin(purpose), f"{parsed.scheme}://{parsed.netloc}", request)
+                response = await self.find_transport()(bound)
                 try:
                     body = await read_body(response, max_bytes) if max_bytes else b""
                     return HttpReply(status=response.status, body=body)

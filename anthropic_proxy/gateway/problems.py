@@ -50,7 +50,8 @@ from anthropic_proxy.engine.routing.replacements import (
 from anthropic_proxy.engine.upstream.cloud_credentials import OPENAI_SCOPES
 from anthropic_proxy.engine.upstream.http.dialer import accepts_connections, is_public_address
 from anthropic_proxy.engine.upstream.http.url import parse_url
-from anthropic_proxy.engine.wires.contract import Transport, UpstreamRequest
+from anthropic_proxy.engine.wires.bound_requests import BoundRequest, OperatorOrigin, Transport
+from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import ProxyError, build_extra_install_command, is_installed, join_with_and
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
@@ -141,7 +142,7 @@ async def _find_missing_path(provider: Provider, settings: Settings, send: Trans
 
     async def ask(base_url: str) -> int:
         request = UpstreamRequest(path="/models", body=b"", method="GET")
-        response = await send(base_url, request, None)
+        response = await send(BoundRequest(OperatorOrigin("server_probe"), base_url, request))
         await response.close()
         return response.status
 

@@ -30,7 +30,7 @@ from anthropic_proxy.engine.routing.choices import list_route_choices, should_qu
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import find_capabilities
 from anthropic_proxy.engine.upstream.transports import Transports
-from anthropic_proxy.engine.wires.contract import Transport
+from anthropic_proxy.engine.wires.bound_requests import Transport
 from anthropic_proxy.errors import ClientError
 from anthropic_proxy.gateway.http_calls import HttpCalls
 from anthropic_proxy.gateway.platforms.heap import HeapTrimmer

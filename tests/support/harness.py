@@ -15,6 +15,7 @@ from anthropic_proxy.engine.messages.events import Event
 from anthropic_proxy.engine.messages.models import MessagesResponse
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.engine.trace_context import TraceContext
+from anthropic_proxy.engine.wires.bound_requests import BoundRequest
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.gateway.services import Services, build_services
@@ -124,8 +125,8 @@ class ProxyHarness:
     """The services of one proxy; `post` runs one exchange and returns the recorded output."""
 
     def __init__(self, upstream: UpstreamFunction, *, env_file: str | None = None, **settings: str) -> None:
-        async def send(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
-            return upstream(base_url, request, credential)
+        async def send(bound: BoundRequest) -> FakeResponse:
+            return upstream(bound.base_url, bound.request, bound.credential)
 
         numbers = itertools.count(1)
         self.log = io.StringIO()

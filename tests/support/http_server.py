@@ -9,6 +9,7 @@ from typing import Any
 from anthropic_proxy.engine.upstream.http.client import HttpTransport
 from anthropic_proxy.engine.upstream.http.connection import HttpResponse
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from tests.support.bound_requests import bound
 
 
 class Server:
@@ -57,7 +58,7 @@ async def asking(**options: Any) -> AsyncIterator[HttpTransport]:
 
 
 async def post(upstream: HttpTransport, port: int, body: bytes = b"{}", scheme: str = "http") -> HttpResponse:
-    return await upstream.send(f"{scheme}://127.0.0.1:{port}/v1", UpstreamRequest(path="/chat", body=body), None)
+    return await upstream.send(bound(f"{scheme}://127.0.0.1:{port}/v1", UpstreamRequest(path="/chat", body=body)))
 
 
 async def read_all(response: HttpResponse) -> bytes:

@@ -89,7 +89,13 @@ class Searcher:
         self._pages, self._error = pages, error
 
     async def __call__(
-        self, query: str, allowed_domains: Sequence[str] = (), blocked_domains: Sequence[str] = (), limit: int = 10
+        self,
+        origin: object,
+        query: str,
+        *,
+        allowed_domains: Sequence[str] = (),
+        blocked_domains: Sequence[str] = (),
+        limit: int = 10,
     ) -> Sequence[SearchResult]:
         self.requests.append((query, tuple(allowed_domains), tuple(blocked_domains)))
         if self._error:
@@ -104,7 +110,9 @@ class Fetcher:
         self.requests: list[str] = []
         self._pages = {page.url: page for page in pages}
 
-    async def __call__(self, url: str, *, media_types: Collection[str] = DEFAULT_MEDIA_TYPES, **_: Any) -> FetchedPage:
+    async def __call__(
+        self, origin: object, url: str, *, media_types: Collection[str] = DEFAULT_MEDIA_TYPES, **_: Any
+    ) -> FetchedPage:
         self.requests.append(url)
         if url not in self._pages:
             raise WebFetchFailed("404", "url_not_accessible")

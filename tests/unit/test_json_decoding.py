@@ -20,7 +20,7 @@ from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import LEARNED_FILE_NAME, load_learned_models
 from anthropic_proxy.engine.providers.provider_models import query_chat_models
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.bound_requests import BoundRequest
 from anthropic_proxy.errors import UpstreamProtocolError, UpstreamUnreachable
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.stores.memory import MemoryStore
@@ -83,7 +83,7 @@ async def test_a_session_in_a_damaged_store_has_ended(body: bytes) -> None:
 
 @each_body
 async def test_the_model_list_of_a_provider_is_an_error(body: bytes) -> None:
-    async def send(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+    async def send(bound: BoundRequest) -> FakeResponse:
         return FakeResponse(200, body)
 
     provider = next(provider for provider in PROVIDERS if provider.prefix == "openai")

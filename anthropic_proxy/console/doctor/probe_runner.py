@@ -23,13 +23,8 @@ from anthropic_proxy.engine.providers.provider_models import ListedModel, has_mo
 from anthropic_proxy.engine.routing.health import CircuitBreakers, RetryBudget
 from anthropic_proxy.engine.routing.router import FixedPlanCache, Plan
 from anthropic_proxy.engine.routing.targets import Target, find_capabilities
-from anthropic_proxy.engine.wires.contract import (
-    ConvertedResponse,
-    Credential,
-    Transport,
-    UpstreamRequest,
-    UpstreamResponse,
-)
+from anthropic_proxy.engine.wires.bound_requests import BoundRequest, Transport
+from anthropic_proxy.engine.wires.contract import ConvertedResponse, UpstreamResponse
 from anthropic_proxy.errors import ProxyError, UpstreamProtocolError, UpstreamTimeout
 from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.telemetry.log import Log
@@ -184,12 +179,10 @@ class ProbeRunner:
 def _record(send: Transport, recorded: list[UpstreamExchange]) -> Transport:
     """Return a transport that sends by `send` and appends each request with its response to `recorded`."""
 
-    async def send_and_record(
-        base_url: str, request: UpstreamRequest, credential: Credential | None
-    ) -> UpstreamResponse:
-        exchange = UpstreamExchange(request.body)
+    async def send_and_record(bound: BoundRequest) -> UpstreamResponse:
+        exchange = UpstreamExchange(bound.request.body)
         recorded.append(exchange)
-        response = await send(base_url, request, credential)
+        response = await send(bound)
         exchange.status = response.status
 
         def record(chunk: bytes) -> bytes:

@@ -143,7 +143,9 @@ async def _send(gateway: Gateway, waiting: _Waiting, body: bytes) -> bool:
     secrets = gateway.settings.collector.headers
     headers = {"content-type": waiting.content_type, **{name: value.reveal() for name, value in secrets.items()}}
     try:
-        reply = await gateway.send_http("POST", _find_address(gateway, waiting.kind), headers, body)
+        reply = await gateway.send_http(
+            "POST", _find_address(gateway, waiting.kind), headers, body, purpose="telemetry"
+        )
     except ProxyError as error:
         gateway.log_warning_once(f"Telemetry of clients was dropped: {error.message}")
         return False

@@ -142,7 +142,7 @@ async def request_json(
     """Return the HTTP status and the JSON value. None: the body is no JSON. Raises `OidcError`."""
     lower = {name.lower(): value for name, value in (headers or {"accept": "application/json"}).items()}
     try:
-        reply = await gateway.send_http(method, url, lower, body)
+        reply = await gateway.send_http(method, url, lower, body, purpose="identity_provider")
     except UpstreamError as error:
         raise OidcError(
             f"The identity provider cannot be reached: {error.message}. {remedy}".rstrip(), status=502

@@ -227,7 +227,9 @@ class BudgetAlerts:
         headers = {"content-type": "application/json", "user-agent": "anthropic-proxy"}
         headers |= sign(msgspec.json.decode(body)["id"], int(self._clock()), body, alerts.secret)
         try:
-            reply = await self._gateway.send_http("POST", alerts.url.reveal(), headers, body, max_bytes=0)
+            reply = await self._gateway.send_http(
+                "POST", alerts.url.reveal(), headers, body, max_bytes=0, purpose="alert"
+            )
             problem = "" if 200 <= reply.status < 300 else f"status {reply.status}"
         except ProxyError as error:
             problem = type(error).__name__

@@ -79,6 +79,7 @@ from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.routing.routes import RouteBalancer
 from anthropic_proxy.engine.routing.targets import Target, find_capabilities
 from anthropic_proxy.engine.trace_context import new_span_id
+from anthropic_proxy.engine.wires.bound_requests import BoundRequest, ClientOrigin
 from anthropic_proxy.engine.wires.contract import (
     CLIENT_CREDENTIAL_ORIGIN,
     REASONS_ALWAYS,
@@ -217,10 +218,12 @@ class Attempts:
         request: MessagesRequest,
         watchdog: Watchdog,
         *,
+        origin: ClientOrigin,
         clock: Callable[[], float],
         estimates: EstimateCache,
         further_calls: Sequence[AdmitFurtherCall] = (),
     ) -> None:
+        self.origin = origin
         self._further_calls = further_calls
         """Functions of policies that admit another call after a billed one."""
         self._engine = engine
@@ -249,7 +252,7 @@ class Attempts:
         receipt = self.receipt
         route = plan.route
         if engine.web_fetch is not None and SOURCE_OF_LINK in self._incoming.body:
-            self._inliner = MediaInliner(engine.web_fetch)
+            self._inliner = MediaInliner(engine.web_fetch, self.origin)
         balancer: RouteBalancer | None = None
         if route is not None and route.balance == "latency":
             balancer = RouteBalancer(engine.store, engine.route_prices)
@@ -316,6 +319,8 @@ class Attempts:
             requires_room=requires_room,
             has_next_target=has_next_target,
         )
+        if target.model != model:
+            await self._admit_successor(target, run)
         engine.retry_budget.record_first_call(target.upstream)
         prepare = self._prepare_relay if target.is_relayed else self._prepare
         return await self.call_with_retries(target, run, prepare, self._send)
@@ -420,8 +425,15 @@ class Attempts:
         """Ask the policies for another call, if one was billed before. Raises the `ClientError` of the first that
         rejects it.
         """
-        if not any(each.all_input_tokens or each.output_tokens for each in self.receipt.attempts):
-            return
+        if any(each.all_input_tokens or each.output_tokens for each in self.receipt.attempts):
+            await self._ask_policies(target, run)
+
+    async def _admit_successor(self, target: Target, run: TargetRun) -> None:
+        """Ask the policies for the successor of a retired model, which the plan does not name."""
+        await self._ask_policies(target, run)
+        self.origin = structs.replace(self.origin, models={*self.origin.models, (target.provider.name, target.model)})
+
+    async def _ask_policies(self, target: Target, run: TargetRun) -> None:
         request = run.request
         further = FurtherCall(
             target=describe_target(target, request),
@@ -584,8 +596,16 @@ class Attempts:
                 bounds = build_usage_bounds(call, len(upstream_request.body), limit, receipt.fidelity)
                 watchdog.begin_upstream_call()
                 send = engine.transports[receipt.provider]
-                response = await send(target.base_url, upstream_request, attempt.credential)
-                del upstream_request  # frees its body: the wait for content can take minutes
+                bound = BoundRequest(
+                    self.origin,
+                    target.base_url,
+                    upstream_request,
+                    attempt.credential,
+                    server=receipt.provider,
+                    model=target.model,
+                )
+                response = await send(bound)
+                del upstream_request, bound  # frees the body: the wait for content can take minutes
                 receipt.attempts[-1].status = response.status
                 await self._wait_for_content(attempt, response, bounds)
             except UpstreamError as error:
@@ -772,6 +792,8 @@ class Attempts:
             if (adapted := await run.adaptations.find_adapted_target(target, attempt.call, error)) is not None:
                 run.adaptations_left -= 1
                 failed_attempts.append(describe_attempt(target, error))
+                if adapted.model != target.model:
+                    await self._admit_successor(adapted, run)
                 return adapted
             if error.status == 400:
                 self._store_lessons(attempt, is_rejected=True)

@@ -26,6 +26,7 @@ from anthropic_proxy.engine.routing.router import FixedPlanCache, Plan
 from anthropic_proxy.engine.routing.routes import RouteCheck
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.upstream.contract import FetchedPage, SearchResult
+from anthropic_proxy.engine.wires.bound_requests import BoundRequest, ClientOrigin
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest, UpstreamResponse
 from anthropic_proxy.errors import AuthenticationFailed, ProxyError, WebFetchFailed, WebSearchFailed
 
@@ -170,11 +171,9 @@ class _RecordingTransport:
         self._name = name
         self._result = result
 
-    async def __call__(
-        self, base_url: str, request: UpstreamRequest, credential: Credential | None
-    ) -> UpstreamResponse:
+    async def __call__(self, bound: BoundRequest) -> UpstreamResponse:
         if self._result.recorded is None:
-            self._result.recorded = UnsentRequest(self._name, base_url, request, credential)
+            self._result.recorded = UnsentRequest(self._name, bound.base_url, bound.request, bound.credential)
         raise NotSent("the request was not sent")
 
 
@@ -208,10 +207,10 @@ class _SkippedWebTools:
     def __init__(self, skipped: list[str]) -> None:
         self._skipped = skipped
 
-    async def fetch(self, url: str, **options: object) -> FetchedPage:
+    async def fetch(self, origin: ClientOrigin, url: str, **options: object) -> FetchedPage:
         self._skipped.append(f"fetch of {url}")
         raise WebFetchFailed("a dry run fetches nothing", "unavailable")
 
-    async def search(self, query: str, **options: object) -> Sequence[SearchResult]:
+    async def search(self, origin: ClientOrigin, query: str, **options: object) -> Sequence[SearchResult]:
         self._skipped.append(f"search for {query!r}")
         raise WebSearchFailed("a dry run searches nothing", "unavailable")

@@ -62,6 +62,7 @@ from anthropic_proxy.engine.providers.prefix_guard import find_lost_tokens, sett
 from anthropic_proxy.engine.routing.choices import MAX_NAME_LENGTH
 from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.routing.routes import read_project
+from anthropic_proxy.engine.wires.bound_requests import ClientOrigin
 from anthropic_proxy.errors import InternalError, ProxyError, ShuttingDown, UpstreamError
 from anthropic_proxy.secrets import redact_error
 
@@ -237,6 +238,7 @@ class Exchange:
             incoming,
             request,
             self._watchdog,
+            origin=ClientOrigin("message", receipt.request_id, plan.places),
             clock=self._clock,
             estimates=self._estimates,
             further_calls=further_calls,
@@ -367,7 +369,7 @@ class Exchange:
         return reply if reply_schema is None else SchemaCheckedStream(reply, reply_schema, engine.background)
 
     def _new_runner(self) -> ProxyToolRunner:
-        runner = ProxyToolRunner(self._engine)
+        runner = ProxyToolRunner(self._engine, self._attempts.origin)
         if self._inspection is not None:
             runner.inspect = self._inspection.inspect_result
         return runner

@@ -44,6 +44,7 @@ from anthropic_proxy.engine.routing.choices import find_preferred_provider
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import Target, switch_wire
 from anthropic_proxy.engine.wires.anthropic.batches import encode_batch, remove_results_host
+from anthropic_proxy.engine.wires.bound_requests import BoundRequest, ClientOrigin, ClientPurpose
 from anthropic_proxy.engine.wires.contract import (
     BaseDialect,
     Call,
@@ -111,7 +112,13 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
     if target.dialect.has_count_tokens and not is_paused:
         try:
             return await _request_json(
-                engine, incoming, request, target, wait_disconnected, seconds=COUNT_TIMEOUT_SECONDS
+                engine,
+                incoming,
+                request,
+                target,
+                wait_disconnected,
+                purpose="token_count",
+                seconds=COUNT_TIMEOUT_SECONDS,
             )
         except ProxyError as error:
             if request.decode_error is not None:
@@ -185,6 +192,7 @@ async def _count_by_provider(
                 request,
                 call,
                 place,
+                origin=_new_origin("token_count", incoming, place),
                 read=read,
                 wait_disconnected=wait_disconnected,
                 total_seconds=deadline - loop.time(),
@@ -266,7 +274,15 @@ async def list_models(engine: Engine, incoming: ClientRequest, wait_disconnected
         return None
     incoming = structs.replace(incoming, body=b"")
     try:
-        return await _request_json(engine, incoming, request, target, wait_disconnected, seconds=LIST_TIMEOUT_SECONDS)
+        return await _request_json(
+            engine,
+            incoming,
+            request,
+            target,
+            wait_disconnected,
+            purpose="model_list",
+            seconds=LIST_TIMEOUT_SECONDS,
+        )
     except ProxyError as error:
         if error.status != 404:
             engine.log.write_once(f"models: listed from the proxy's own tables, because {error.message}")
@@ -280,6 +296,7 @@ async def _request_json(
     target: Target,
     wait_disconnected: WaitDisconnected,
     *,
+    purpose: ClientPurpose,
     seconds: float,
 ) -> JsonReply:
     call = build_relay_call(incoming, request, target)
@@ -305,6 +322,7 @@ async def _request_json(
             request,
             call,
             target,
+            origin=_new_origin(purpose, incoming, target),
             read=read,
             wait_disconnected=wait_disconnected,
             total_seconds=seconds,
@@ -314,6 +332,10 @@ async def _request_json(
         raise
 
 
+def _new_origin(purpose: ClientPurpose, incoming: ClientRequest, target: Target) -> ClientOrigin:
+    return ClientOrigin(purpose, incoming.receipt.request_id, [(target.provider.name, target.model)], ())
+
+
 async def call_provider(
     engine: Engine,
     incoming: ClientRequest,
@@ -321,6 +343,7 @@ async def call_provider(
     call: Call[BaseDialect],
     target: Target,
     *,
+    origin: ClientOrigin,
     read: Callable[[UpstreamResponse, Watchdog], Awaitable[_Result]],
     wait_disconnected: WaitDisconnected,
     total_seconds: float | None = None,
@@ -355,7 +378,7 @@ async def call_provider(
     )
     deadline = asyncio.get_running_loop().time() + total_seconds if total_seconds is not None else None
     clock = start_clock(engine.clock())
-    attempts = Attempts(engine, incoming, request, watchdog, clock=clock, estimates=EstimateCache())
+    attempts = Attempts(engine, incoming, request, watchdog, origin=origin, clock=clock, estimates=EstimateCache())
 
     async def prepare(target: Target, credential: Credential | None, run: TargetRun) -> Attempt:
         return Attempt(target=target, run=run, call=call, credential=credential)
@@ -368,7 +391,10 @@ async def call_provider(
                 if attempt.credential is None and credentials.uses_tokens(provider):
                     attempt.credential, base_url = await credentials.next_token_and_url(provider, base_url)
                 request = attempts.records.begin_attempt(target, encoded)
-                response = await engine.transports[provider.name](base_url, request, attempt.credential)
+                bound = BoundRequest(
+                    origin, base_url, request, attempt.credential, server=provider.name, model=target.model
+                )
+                response = await engine.transports[provider.name](bound)
                 try:
                     incoming.receipt.attempts[-1].status = response.status
                     if not 200 <= response.status < 300:
@@ -491,6 +517,7 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
         request,
         call,
         target,
+        origin=_new_origin("resource", incoming, target),
         read=forward,
         wait_disconnected=sink.wait_disconnected,
         method=method,

@@ -29,6 +29,7 @@ from anthropic_proxy.engine.messages.models.structs import IMAGE_TYPES
 from anthropic_proxy.engine.messages.preparation import TargetLimits
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.upstream.contract import DEFAULT_MEDIA_TYPES, TEXT_MEDIA_TYPES, FetchedPage, WebFetch
+from anthropic_proxy.engine.wires.bound_requests import ClientOrigin
 from anthropic_proxy.errors import WebFetchFailed
 
 MAX_URLS_PER_REQUEST = 20
@@ -57,8 +58,9 @@ MediaKey = tuple[str, str]
 class MediaInliner:
     """Downloader of the images and documents of one client request. All targets and retries share the files."""
 
-    def __init__(self, fetch: WebFetch) -> None:
+    def __init__(self, fetch: WebFetch, origin: ClientOrigin) -> None:
         self._fetch = fetch
+        self._origin = structs.replace(origin, purpose="media")
         self._found: dict[MediaKey, FetchedPage | WebFetchFailed] = {}
         self.fetched_bytes = 0
         """Size of all fetched files. With many, the request is edited and encoded in a thread."""
@@ -115,7 +117,9 @@ class MediaInliner:
             found: FetchedPage | WebFetchFailed
             async with slots:
                 try:
-                    found = await self._fetch(block.source.url, media_types=kinds, max_url_length=MAX_URL_LENGTH)
+                    found = await self._fetch(
+                        self._origin, block.source.url, media_types=kinds, max_url_length=MAX_URL_LENGTH
+                    )
                 except WebFetchFailed as error:
                     error.release_tracebacks()
                     found = error

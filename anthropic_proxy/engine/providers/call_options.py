@@ -12,7 +12,8 @@ from anthropic_proxy.engine.options import CallOptions
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.batches import find_params
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
-from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, UpstreamResponse
+from anthropic_proxy.engine.wires.bound_requests import BoundRequest, Transport
+from anthropic_proxy.engine.wires.contract import UpstreamRequest, UpstreamResponse
 from anthropic_proxy.secrets import Secret
 
 
@@ -44,8 +45,8 @@ def extend_transport(send: Transport, options: CallOptions | None) -> Transport:
     if options is None:
         return send
 
-    async def send_extended(base_url: str, request: UpstreamRequest, credential: Credential | None) -> UpstreamResponse:
-        return await send(base_url, extend_request(options, request), credential)
+    async def send_extended(bound: BoundRequest) -> UpstreamResponse:
+        return await send(structs.replace(bound, request=extend_request(options, bound.request)))
 
     return send_extended
 

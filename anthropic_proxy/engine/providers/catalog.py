@@ -25,7 +25,8 @@ from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.platforms.files import locked_folder, write_whole_file
 from anthropic_proxy.engine.providers.model_ids import read_model_id
-from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, fetch_answer
+from anthropic_proxy.engine.wires.bound_requests import BoundRequest, OperatorOrigin, Transport, fetch_answer
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import ProxyError
 
 
@@ -760,7 +761,8 @@ class OllamaModelSource:
     async def _query(self, request: UpstreamRequest, kind: type[_Reply], seconds: float) -> _Reply | None:
         try:
             async with asyncio.timeout(seconds):
-                answer = await fetch_answer(self._send, self._base_url, request, self._find_credential(), _MAX_BYTES)
+                bound = BoundRequest(OperatorOrigin("model_list"), self._base_url, request, self._find_credential())
+                answer = await fetch_answer(self._send, bound, _MAX_BYTES)
             return decode_json(answer.body, kind) if answer.status == 200 else None
         except (ProxyError, TimeoutError, InvalidJson):
             return None

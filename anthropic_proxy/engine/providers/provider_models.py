@@ -25,10 +25,12 @@ from anthropic_proxy.engine.providers.hosts import (
     is_own_server,
 )
 from anthropic_proxy.engine.providers.model_ids import ModelId, read_model_id
-from anthropic_proxy.engine.wires.contract import Answer, Credential, Transport, UpstreamRequest, fetch_answer
+from anthropic_proxy.engine.wires.bound_requests import Answer, BoundRequest, OperatorOrigin, Transport, fetch_answer
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.engine.wires.failures import decode_error_body
 from anthropic_proxy.errors import ProxyError, UpstreamProtocolError, UpstreamRefused, UpstreamTimeout
 
+_ORIGIN = OperatorOrigin("model_list")
 _PATHS: Mapping[str, str] = {
     "chat": "/models",
     "responses": "/models",
@@ -126,7 +128,7 @@ async def query_chat_models(
     base_url = find_base_url(provider, provider.wires[wire], settings)
     try:
         async with asyncio.timeout(timeout_seconds):
-            answer = await fetch_answer(send, base_url, request, credential, _MAX_BYTES)
+            answer = await fetch_answer(send, BoundRequest(_ORIGIN, base_url, request, credential), _MAX_BYTES)
     except TimeoutError:
         text = f"{provider.prefix} did not answer the query for its models within {timeout_seconds:g} s."
         raise UpstreamTimeout(text, provider=provider.prefix) from None
@@ -185,7 +187,7 @@ async def is_key_accepted(
     key = credential if key_path else None
     try:
         async with asyncio.timeout(timeout_seconds):
-            answer = await fetch_answer(send, address, request, key, _MAX_BYTES)
+            answer = await fetch_answer(send, BoundRequest(OperatorOrigin("setup"), address, request, key), _MAX_BYTES)
     except (ProxyError, TimeoutError):
         return False
     if key_path and answer.status == 401:
@@ -224,7 +226,8 @@ async def _query_loaded_windows(
     async def query(path: str) -> dict[str, int]:
         try:
             async with asyncio.timeout(_LOADED_TIMEOUT_SECONDS):
-                answer = await fetch_answer(send, root, structs.replace(request, path=path), credential, _MAX_BYTES)
+                bound = BoundRequest(_ORIGIN, root, structs.replace(request, path=path), credential)
+                answer = await fetch_answer(send, bound, _MAX_BYTES)
             if path == "/props":
                 settings = decode_json(answer.body)["default_generation_settings"]
                 entries: Iterable[Mapping[str, Any]] = [{"id": "", **settings}]

@@ -15,7 +15,7 @@ once for the settings and the catalog.
 
 from collections.abc import Sequence
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from anthropic_proxy.engine.messages.fidelity import Fidelity
 from anthropic_proxy.engine.options import ConfiguredRoute, EngineOptions
@@ -27,6 +27,7 @@ from anthropic_proxy.engine.routing.choices import (
     resolve_model_name_and_tier,
 )
 from anthropic_proxy.engine.routing.targets import Target, build_target, prefer_wire_with_tools
+from anthropic_proxy.engine.wires.bound_requests import Place
 from anthropic_proxy.errors import ClientError
 
 
@@ -55,6 +56,11 @@ class Plan(Struct, frozen=True):
     """True if `Target.is_relayed` is True for every target."""
     route: ConfiguredRoute | None = None
     """Table `[[routes]]` that chose the targets. None: the model mapping of the settings."""
+    places: frozenset[Place] = frozenset()
+    """Providers and models of the targets. Computed."""
+
+    def __post_init__(self) -> None:
+        structs.force_setattr(self, "places", frozenset((one.provider.name, one.model) for one in self.targets))
 
 
 def build_plan(query: RoutingQuery, settings: EngineOptions, catalog: Catalog) -> Plan:

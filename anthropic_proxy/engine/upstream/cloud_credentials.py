@@ -318,7 +318,7 @@ class GoogleCredentials(TokenLoader):
             from google.auth.transport import requests  # noqa: PLC0415
         except ImportError:
             raise MissingExtra("A token of Google Cloud needs google-auth", "vertex") from None
-        request = _with_limits(requests.Request, self._limits, new_requests_session(), self._note_call)
+        request = _with_limits(requests.Request, self._limits, new_requests_session("access_token"), self._note_call)
         self._begin_calls()
         try:
             found = self._loaded or self._load(request)
@@ -601,7 +601,7 @@ class EntraCredentials(TokenLoader):
             if found is None:
                 given = [self._variables[name].reveal() for name in _OF_APPLICATION if name in self._variables]
                 is_complete = len(given) == len(_OF_APPLICATION)
-                session = new_requests_session()
+                session = new_requests_session("access_token")
                 accepted = session.merge_environment_settings("https://", {}, None, None, None)["verify"]
                 new = partial(ClientSecretCredential, *given) if is_complete else DefaultAzureCredential
                 found = new(

@@ -6,6 +6,8 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from anthropic_proxy.engine.wires.bound_requests import ClientOrigin
+
 TEXT_MEDIA_TYPES = frozenset(
     {"text/*", *(f"application/{kind}" for kind in ("xhtml+xml", "json", "xml", "rss+xml", "atom+xml"))}
 )
@@ -52,6 +54,7 @@ class WebFetch(Protocol):
 
     async def __call__(
         self,
+        origin: ClientOrigin,
         url: str,
         *,
         media_types: Collection[str] = DEFAULT_MEDIA_TYPES,
@@ -68,6 +71,12 @@ class WebFetch(Protocol):
 
 class WebSearch(Protocol):
     async def __call__(
-        self, query: str, *, allowed_domains: Sequence[str] = (), blocked_domains: Sequence[str] = (), limit: int = 10
+        self,
+        origin: ClientOrigin,
+        query: str,
+        *,
+        allowed_domains: Sequence[str] = (),
+        blocked_domains: Sequence[str] = (),
+        limit: int = 10,
     ) -> Sequence[SearchResult]:
         """The best results first. Raises `WebSearchFailed`. Empty domains: all domains are allowed."""

@@ -28,7 +28,8 @@ from anthropic_proxy.engine.messages.work_budget import (
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import name_program
-from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, UpstreamResponse
+from anthropic_proxy.engine.wires.bound_requests import BoundRequest, Transport
+from anthropic_proxy.engine.wires.contract import UpstreamResponse
 
 CHUNK_INTERVAL_SECONDS = 0.01
 """Pause before each chunk of a streamed demo reply, so that users see the reply arrive in fragments."""
@@ -71,7 +72,8 @@ def new_demo_transport(
         setup_variables[1:],
     )
 
-    async def send(base_url: str, request: UpstreamRequest, credential: Credential | None) -> UpstreamResponse:
+    async def send(bound: BoundRequest) -> UpstreamResponse:
+        request = bound.request
         if request.path.partition("?")[0] != "/chat/completions":
             return _refuse(404, f"Unknown request URL: {request.method} {request.path}.")
         try:

@@ -15,7 +15,14 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from anthropic_proxy.engine.upstream.http.client import HttpTransport
-from anthropic_proxy.engine.wires.contract import Answer, UpstreamRequest, fetch_answer
+from anthropic_proxy.engine.wires.bound_requests import (
+    Answer,
+    BoundRequest,
+    OperatorOrigin,
+    OperatorPurpose,
+    fetch_answer,
+)
+from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
 
 MAX_REPLY_BYTES = 4 * 1024 * 1024
@@ -30,6 +37,7 @@ _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
 def _send(
+    purpose: OperatorPurpose,
     request: tuple[str, str, Mapping[str, str], bytes | str | None],
     *,
     timeout: Any,
@@ -57,7 +65,8 @@ def _send(
         try:
             address = f"{found.scheme}://{found.netloc}"
             async with asyncio.timeout(min(connect + (read or MAX_SECONDS), MAX_SECONDS)):
-                return await fetch_answer(transport.send, address, request, None, MAX_REPLY_BYTES)
+                bound = BoundRequest(OperatorOrigin(purpose), address, request)
+                return await fetch_answer(transport.send, bound, MAX_REPLY_BYTES)
         finally:
             await transport.close()
 
@@ -70,7 +79,7 @@ class _Raw(BytesIO):
     enforce_content_length = True
 
 
-def new_requests_session() -> Any:
+def new_requests_session(purpose: OperatorPurpose) -> Any:
     """Return a session of the library requests with the certificate authorities of this machine, unless
     `REQUESTS_CA_BUNDLE` names others. The library's own list has no authorities of companies.
     """
@@ -88,6 +97,7 @@ def new_requests_session() -> Any:
         ) -> Any:
             try:
                 reply = _send(
+                    purpose,
                     (request.method, request.url, request.headers, request.body),
                     timeout=timeout,
                     tls=_new_tls(request.url, verify, cert),
@@ -175,6 +185,7 @@ class _AwsSender:
         }
         try:
             reply = _send(
+                "access_token",
                 (request.method, url, headers, request.body),
                 timeout=self._seconds,
                 tls=_new_tls(url, self._verify),

@@ -18,7 +18,7 @@ from anthropic_proxy.engine.platforms.os_errors import clean_error_text
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.lookup import find_vendor_of_litellm
 from anthropic_proxy.engine.upstream.http.dialer import is_public_address
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.bound_requests import BoundRequest
 from anthropic_proxy.errors import MissingExtra, UpstreamUnreachable
 
 Result = TypeVar("Result")
@@ -170,11 +170,13 @@ class LiteLLMTransport:
         self._engine = engine
         self._timeout = timeout
 
-    async def send(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> "LiteLLMResponse":
+    async def send(self, bound: BoundRequest) -> "LiteLLMResponse":
         """Raises `UpstreamUnreachable` if no provider replied, and `MissingExtra` if LiteLLM is not installed."""
         response = LiteLLMResponse(self._engine)
         try:
-            await self._engine.run_coroutine(response.start_call(to_acompletion_arguments(request.body, self._timeout)))
+            await self._engine.run_coroutine(
+                response.start_call(to_acompletion_arguments(bound.request.body, self._timeout))
+            )
         except BaseException:
             await response.close()
             raise

@@ -29,7 +29,8 @@ from anthropic_proxy.engine.upstream.web_search import (
     TavilyClient,
     refuse_search,
 )
-from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, UpstreamResponse
+from anthropic_proxy.engine.wires.bound_requests import BoundRequest, ClientOrigin, Transport
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest, UpstreamResponse
 from anthropic_proxy.secrets import Secret
 
 if TYPE_CHECKING:
@@ -121,16 +122,14 @@ class Transports:
         if self._litellm_thread is not None:
             await self._litellm_thread.close()
 
-    async def _fetch_url(self, url: str, **options: Any) -> FetchedPage:
+    async def _fetch_url(self, origin: ClientOrigin, url: str, **options: Any) -> FetchedPage:
         if self._fetcher is None:
             from anthropic_proxy.engine.upstream.web_fetch import PageFetcher  # noqa: PLC0415
 
             self._fetcher = PageFetcher(proxies=self._proxies, no_proxy_hosts=self._settings.no_proxy_hosts)
-        return await self._fetcher.fetch(url, **options)
+        return await self._fetcher.fetch(origin, url, **options)
 
-    async def _send_to_demo(
-        self, base_url: str, request: UpstreamRequest, credential: Credential | None
-    ) -> UpstreamResponse:
+    async def _send_to_demo(self, bound: BoundRequest) -> UpstreamResponse:
         if self._demo is None:
             from anthropic_proxy.engine.upstream import demo  # noqa: PLC0415
 
@@ -139,11 +138,9 @@ class Transports:
                 self._settings,
                 chunk_interval_seconds=demo.CHUNK_INTERVAL_SECONDS,
             )
-        return await self._demo(base_url, request, credential)
+        return await self._demo(bound)
 
-    async def _send_to_litellm(
-        self, base_url: str, request: UpstreamRequest, credential: Credential | None
-    ) -> UpstreamResponse:
+    async def _send_to_litellm(self, bound: BoundRequest) -> UpstreamResponse:
         if self._litellm is None:
             from anthropic_proxy.engine.upstream.litellm import LiteLLMThread, LiteLLMTransport  # noqa: PLC0415
 
@@ -153,7 +150,7 @@ class Transports:
             )
             seconds = max(timeouts.first_byte_seconds, timeouts.idle_seconds)
             self._litellm = LiteLLMTransport(self._litellm_thread, seconds)
-        return await self._litellm.send(base_url, request, credential)
+        return await self._litellm.send(bound)
 
 
 def _new_own_transport(

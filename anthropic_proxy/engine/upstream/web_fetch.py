@@ -36,6 +36,7 @@ from anthropic_proxy.engine.upstream.http.dialer import (
 )
 from anthropic_proxy.engine.upstream.http.names import AddressInfo, NameLookup, NameLookups
 from anthropic_proxy.engine.upstream.http.url import Origin, find_proxy, parse_url
+from anthropic_proxy.engine.wires.bound_requests import WEB, BoundRequest, ClientOrigin
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import FetchErrorCode, UpstreamError, WebFetchFailed, build_extra_install_command
 
@@ -153,6 +154,7 @@ class PageFetcher:
 
     async def fetch(
         self,
+        origin: ClientOrigin,
         url: str,
         *,
         media_types: Collection[str] = DEFAULT_MEDIA_TYPES,
@@ -171,7 +173,7 @@ class PageFetcher:
         async with self._fetch_slots:
             try:
                 async with asyncio.timeout(self._seconds):
-                    found = await self._follow(url, options)
+                    found = await self._follow(origin, url, options)
             except TimeoutError:
                 raise _fetch_error(url, f"gave nothing whole within {self._seconds:g} s") from None
             except UpstreamError as error:
@@ -184,7 +186,7 @@ class PageFetcher:
         await self._http.close()
         self._text_threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _follow(self, url: str, options: _FetchOptions) -> "_Found":
+    async def _follow(self, origin: ClientOrigin, url: str, options: _FetchOptions) -> "_Found":
         address = _normalize_url(url)
         for _ in range(MAX_REDIRECTS + 1):
             try:
@@ -206,7 +208,7 @@ class PageFetcher:
                 accepted = ["text/markdown", "text/html", "text/*;q=0.9", *others, "*/*;q=0.1"]
             headers = _HEADERS | {"accept": ", ".join(accepted)}
             request = UpstreamRequest(method="GET", path=target.request_target, headers=headers, body=b"")
-            response = await self._http.send(str(target.origin), request, None)
+            response = await self._http.send(BoundRequest(origin, str(target.origin), request, server=WEB))
             try:
                 location = response.headers.get("location") if response.status in _REDIRECTS else None
                 if location is None:

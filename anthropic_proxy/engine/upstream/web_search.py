@@ -11,9 +11,11 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.engine.messages.server_blocks import domain_names, is_url_allowed
+from anthropic_proxy.engine.options import SearchServiceName
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.upstream.contract import SearchResult
-from anthropic_proxy.engine.wires.contract import Answer, Credential, Transport, UpstreamRequest, fetch_answer
+from anthropic_proxy.engine.wires.bound_requests import Answer, BoundRequest, ClientOrigin, Transport, fetch_answer
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import UpstreamError, WebSearchFailed
 
 SEARCH_TIMEOUT_SECONDS = 20.0
@@ -58,6 +60,7 @@ class SearchClient(ABC):
     configures the service. Error messages for the user contain this name.
     """
 
+    service: SearchServiceName
     max_query_characters: int
     """Maximum characters of a query. A longer query is rejected with `query_too_long`, because services cut or reject
     it."""
@@ -105,7 +108,13 @@ class SearchClient(ABC):
         """Cause of a response other than 200, or a remedy. "": unknown."""
 
     async def search(
-        self, query: str, allowed_domains: Sequence[str] = (), blocked_domains: Sequence[str] = (), limit: int = 10
+        self,
+        origin: ClientOrigin,
+        query: str,
+        *,
+        allowed_domains: Sequence[str] = (),
+        blocked_domains: Sequence[str] = (),
+        limit: int = 10,
     ) -> Sequence[SearchResult]:
         """Return at most `limit` results, the best first, never from `blocked_domains`. `allowed_domains` empty: all
         domains. Raises `WebSearchFailed`.
@@ -125,7 +134,8 @@ class SearchClient(ABC):
         try:
             request = self.encode_query(words, sites, excluded_sites, limit)
             async with asyncio.timeout(SEARCH_TIMEOUT_SECONDS):
-                answer = await fetch_answer(self._send, self._url, request, self._credential, _MAX_BYTES)
+                bound = BoundRequest(origin, self._url, request, self._credential, server=self.service)
+                answer = await fetch_answer(self._send, bound, _MAX_BYTES)
         except TimeoutError:
             text = f"{self._url} gave no results within {SEARCH_TIMEOUT_SECONDS:g} s"
             raise WebSearchFailed(text, "unavailable") from None
@@ -176,6 +186,7 @@ MAX_QUERY_CHARACTERS = 1_000
 class SearxngClient(SearchClient):
     """Client of a SearXNG server with the base URL `url`. Its `settings.yml` must enable the JSON format."""
 
+    service = "searxng"
     max_query_characters = MAX_QUERY_CHARACTERS
 
     def __init__(self, send: Transport, url: str, *, setting: str = "SEARCH_URL") -> None:
@@ -231,6 +242,7 @@ class _BraveResponse(Struct):
 
 
 class BraveClient(SearchClient):
+    service = "brave"
     max_query_characters = 400
 
     def encode_query(
@@ -282,6 +294,7 @@ class _JsonClient(SearchClient):
 class TavilyClient(_JsonClient):
     """Its own status codes 432 and 433 mean that the limit of the user's plan is reached."""
 
+    service = "tavily"
     max_query_characters = 400
     fields = ("max_results", "include_domains", "exclude_domains")
     max_results = 20
@@ -289,6 +302,7 @@ class TavilyClient(_JsonClient):
 
 
 class ExaClient(_JsonClient):
+    service = "exa"
     max_query_characters = 1_000
     fields = ("numResults", "includeDomains", "excludeDomains")
     max_results = 100
@@ -296,7 +310,7 @@ class ExaClient(_JsonClient):
     error_path = ("error",)
 
 
-async def refuse_search(problem: str, query: str, **options: object) -> Sequence[SearchResult]:
+async def refuse_search(problem: str, origin: ClientOrigin, query: str, **options: object) -> Sequence[SearchResult]:
     """Raise `WebSearchFailed`, in place of a search by a service whose API key is missing."""
     raise WebSearchFailed(problem, "unavailable")
 

@@ -2,8 +2,8 @@
 
 A `Wire` encodes requests and decodes responses of one provider API. The relay (`anthropic.AnthropicWire`) forwards
 those of the Messages API with few edits. A wire converts a `Call`, its input, to an `UpstreamRequest`. A `Transport`
-sends the request with a `Credential`, the header with the API key, and returns an `UpstreamResponse`. A `Decoder`
-converts one response to deltas.
+(`bound_requests.py`) sends the request with a `Credential`, the header with the API key, and returns an
+`UpstreamResponse`. A `Decoder` converts one response to deltas.
 
 A dialect (`BaseDialect`) describes how one server differs from the API of its wire. Fields `has_…` and `accepts_…`
 describe the server: its endpoints, and the content that it accepts. Fields `sends_…` describe the upstream request. An
@@ -376,36 +376,6 @@ async def read_body(response: UpstreamResponse, max_bytes: int, on_read: Callabl
             raise build_size_error(max_bytes)
         chunks.append(chunk)
     return b"".join(chunks).removeprefix(b"\xef\xbb\xbf")
-
-
-class Transport(Protocol):
-    """Function that sends one upstream request to the server at a base URL."""
-
-    async def __call__(
-        self, base_url: str, request: UpstreamRequest, credential: Credential | None
-    ) -> UpstreamResponse:
-        """Send the request, and return the response once its status and headers have arrived.
-
-        Raises `UpstreamUnreachable`, `UpstreamProtocolError`, or `ShuttingDown` after the transport was closed.
-        """
-        ...
-
-
-class Answer(Struct, frozen=True):
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-async def fetch_answer(
-    send: Transport, base_url: str, request: UpstreamRequest, credential: Credential | None, max_bytes: int
-) -> Answer:
-    """Send a request, and return the whole response. Raises `UpstreamError`."""
-    response = await send(base_url, request, credential)
-    try:
-        return Answer(response.status, response.headers, await read_body(response, max_bytes))
-    finally:
-        await response.close()
 
 
 class Decoder(ABC):

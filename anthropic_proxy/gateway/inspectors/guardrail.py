@@ -88,7 +88,7 @@ class GuardrailInspector:
             headers["x-api-key"] = rule.key.reveal()
         encoded = msgspec.json.encode(body)
         reply = await self.http.send_http(
-            "POST", rule.base_url + PATH, headers, encoded, max_bytes=len(encoded) + 1024 * 1024
+            "POST", rule.base_url + PATH, headers, encoded, max_bytes=len(encoded) + 1024 * 1024, purpose="guardrail"
         )
         if reply.status != 200:
             raise UpstreamProtocolError(f"the guardrail service answered with status {reply.status}")

@@ -50,7 +50,7 @@ class PriceUpdates:
         while True:
             try:
                 url = await asyncio.to_thread(find_published_url) if self._url is None else self._url
-                reply = await gateway.send_http("GET", url, max_bytes=MAX_LIST_BYTES)
+                reply = await gateway.send_http("GET", url, max_bytes=MAX_LIST_BYTES, purpose="price_list")
                 if reply.status != 200:
                     raise ValueError(f"the server answers with HTTP {reply.status}")  # noqa: TRY301
                 unused = await asyncio.to_thread(PRICE_SOURCE.update, reply.body)

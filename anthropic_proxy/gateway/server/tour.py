@@ -20,7 +20,8 @@ from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.bound_requests import BoundRequest
+from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import build_extra_install_command
 from anthropic_proxy.gateway.money import format_cost, format_price
 from anthropic_proxy.gateway.prices.price_list import Price, PriceList
@@ -85,7 +86,7 @@ class _StoredReply:
         self.headers = {"content-type": "text/event-stream"}
         self._pieces = [stop.reply]
 
-    async def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> "_StoredReply":
+    async def __call__(self, bound: BoundRequest) -> "_StoredReply":
         return self
 
     async def read(self) -> bytes:

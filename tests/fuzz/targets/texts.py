@@ -19,13 +19,14 @@ from anthropic_proxy.engine.upstream.web_fetch import (
     is_text_media_type,
 )
 from anthropic_proxy.engine.upstream.web_search import SearxngClient
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.bound_requests import BoundRequest
 from anthropic_proxy.engine.wires.framing import NDJSONReader, SSEReader
 from anthropic_proxy.engine.wires.thinking import ReasoningState, decode_signature, encode_signature
 from anthropic_proxy.errors import ConfigurationError, UpstreamProtocolError, WebSearchFailed
 from anthropic_proxy.gateway.settings import load_settings
 from tests.fuzz.targets.scenarios import MAX_SEED_BYTES, WIRES, playable, scenario_of
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, split_headline
+from tests.support.bound_requests import CLIENT
 from tests.support.harness import FakeResponse
 from tests.support.paths import ROOT
 
@@ -183,12 +184,14 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 
 def _check_search(data: bytes) -> None:
-    async def send(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+    async def send(bound: BoundRequest) -> FakeResponse:
         return FakeResponse(200, *cuts_of(data))
 
     service = SearxngClient(send, "http://search.example")
     try:
-        found = _loop().run_until_complete(service.search("words", ["example.com", "b.de/x"][: len(data) % 3]))
+        found = _loop().run_until_complete(
+            service.search(CLIENT, "words", allowed_domains=["example.com", "b.de/x"][: len(data) % 3])
+        )
     except WebSearchFailed:
         return
     expect(len(found) <= 10, f"{len(found)} results")

@@ -50,9 +50,9 @@ class World:
         self.log.append(text)
 
     async def send_http(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, max_bytes: int
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, max_bytes: int, purpose: str
     ) -> HttpReply:
-        assert (method, url) == ("POST", WEBHOOK.url.reveal())
+        assert (method, url, purpose) == ("POST", WEBHOOK.url.reveal(), "alert")
         self.received.append((headers, body))
         return HttpReply(status=self.answer(), body=b"\xff<garbage>" * 9)
 

@@ -21,7 +21,8 @@ from anthropic_proxy.engine.options import CallOptions, KeySource
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.call_options import extend_request, merge_body
 from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.bound_requests import BoundRequest
+from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 from anthropic_proxy.gateway.settings_listing import list_settings
@@ -172,8 +173,8 @@ async def test_each_message_of_a_batch_gets_the_fields_of_the_body(tmp_path: Pat
     ]
     sent: list[bytes] = []
 
-    async def upstream(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
-        sent.append(request.body)
+    async def upstream(bound: BoundRequest) -> FakeResponse:
+        sent.append(bound.request.body)
         return FakeResponse(200, b"{}")
 
     settings = load(tmp_path, text, ANTHROPIC_API_KEY=ANTHROPIC_KEY, PREFERRED_PROVIDER="anthropic")

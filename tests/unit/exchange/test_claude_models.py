@@ -10,7 +10,7 @@ from anthropic_proxy.engine.engine import build_engine
 from anthropic_proxy.engine.exchange.in_process import send_request
 from anthropic_proxy.engine.options import ConfiguredProvider, ModelTable
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.bound_requests import BoundRequest
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.secrets import Secret
 from tests.support.harness import FakeResponse
@@ -53,8 +53,8 @@ async def sent_for(variables: dict[str, str], asked: str, fields: dict[str, Any]
     """Return the body that the provider gets, the counts of the losses, and the client's own body."""
     sent: list[bytes] = []
 
-    async def upstream(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
-        sent.append(request.body)
+    async def upstream(bound: BoundRequest) -> FakeResponse:
+        sent.append(bound.request.body)
         return FakeResponse(200, REPLY)
 
     providers = PROVIDERS.resolve(TABLES)

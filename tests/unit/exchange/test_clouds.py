@@ -1436,7 +1436,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 IMAGE, GONE, PAGE = (f"https://files.test/{name}" for name in ("a.png", "gone.png", "page.txt"))
 
 
-async def fetch_file(url: str, **_: Any) -> FetchedPage:
+async def fetch_file(_origin: object, url: str, **_: Any) -> FetchedPage:
     if url == GONE:
         raise WebFetchFailed("no such file", "url_not_accessible")
     if url == PAGE:

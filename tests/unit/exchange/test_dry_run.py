@@ -122,7 +122,7 @@ def test_web_tools_before_the_request_are_not_run() -> None:
 
 
 def with_search(harness: ProxyHarness) -> ProxyHarness:
-    async def search(query: str, *_: object, **__: object) -> Any:
+    async def search(_origin: object, query: str, *_: object, **__: object) -> Any:
         raise AssertionError(f"searched for {query}")
 
     harness.services = structs.replace(harness.services, web_search=search)

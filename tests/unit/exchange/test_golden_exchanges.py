@@ -148,7 +148,7 @@ class Exchanges:
         return self.given[-1]
 
     def search(self, found: list[dict[str, str]] | str) -> Any:
-        async def search(query: str, *domains: Any, **options: Any) -> list[SearchResult]:
+        async def search(_origin: object, query: str, *domains: Any, **options: Any) -> list[SearchResult]:
             limits = [value for value in (*domains, *options.values()) if value]
             self.lines.append(f"search {query!r} {limits or ''}".rstrip())
             if isinstance(found, str):
@@ -158,7 +158,9 @@ class Exchanges:
         return search
 
     def fetch(self, pages: Mapping[str, dict[str, Any]]) -> Any:
-        async def fetch(url: str, *, media_types: Collection[str] = DEFAULT_MEDIA_TYPES, **_: Any) -> FetchedPage:
+        async def fetch(
+            _origin: object, url: str, *, media_types: Collection[str] = DEFAULT_MEDIA_TYPES, **_: Any
+        ) -> FetchedPage:
             self.lines.append(f"fetch {url}")
             page = dict(pages.get(url, {"error": "url_not_accessible"}))
             if "error" not in page and not matches_media_types(page["media_type"], media_types):

@@ -24,7 +24,7 @@ async def test_links_are_fetched_together_up_to_a_limit() -> None:
     active = most_active = 0
     bodies: list[Any] = []
 
-    async def fetch(url: str, **_: Any) -> FetchedPage:
+    async def fetch(_origin: object, url: str, **_: Any) -> FetchedPage:
         nonlocal active, most_active
         fetched.append(url)
         active += 1
@@ -52,7 +52,7 @@ async def send_images(*messages: Any, sizes: Mapping[str, int] = {}, hanging: Co
     """Return the parts of the messages that the backend gets: `image`, or the text."""
     delays = itertools.cycle((3, 1, 2, 0))
 
-    async def fetch(url: str, **_: Any) -> FetchedPage:
+    async def fetch(_origin: object, url: str, **_: Any) -> FetchedPage:
         for _ in range(next(delays)):
             await asyncio.sleep(0)
         if url in hanging:
@@ -126,7 +126,7 @@ async def test_the_encoding_of_large_files_leaves_the_event_loop_free(model: str
             await asyncio.sleep(0)
 
     async def turns_for(size: int) -> int:
-        async def fetch(url: str, **_: Any) -> FetchedPage:
+        async def fetch(_origin: object, url: str, **_: Any) -> FetchedPage:
             nonlocal begun
             begun = turns
             return FetchedPage(url=url, media_type="image/png", body=b"\x89PNG" * (size // 4))

@@ -22,9 +22,10 @@ class Service:
         self.sent: list[tuple[str, str, Mapping[str, str], Any]] = []
 
     async def send_http(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, max_bytes: int
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, max_bytes: int, purpose: str
     ) -> HttpReply:
         assert max_bytes > len(body)
+        assert purpose == "guardrail"
         self.sent.append((method, url, headers, json.loads(body)))
         answer = self.answers.pop(0)
         if isinstance(answer, HttpReply):

@@ -112,7 +112,12 @@ async def test_a_search_without_a_service_is_a_loss() -> None:
     proxy = ProxyHarness(FakeProvider(), **CHAT)
 
     async def find(
-        query: str, allowed_domains: Sequence[str] = (), blocked_domains: Sequence[str] = (), limit: int = 10
+        origin: object,
+        query: str,
+        *,
+        allowed_domains: Sequence[str] = (),
+        blocked_domains: Sequence[str] = (),
+        limit: int = 10,
     ) -> Sequence[SearchResult]:
         return []
 

@@ -15,6 +15,7 @@ from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import ConfigurationError, ShuttingDown
 from anthropic_proxy.gateway.settings import Settings, load_settings
 from anthropic_proxy.secrets import Secret
+from tests.support.bound_requests import bound
 from tests.support.interleaving import interleave
 
 PROXY = "http://user:secret-of-the-proxy@127.0.0.1:3128"
@@ -85,7 +86,7 @@ async def test_requests_go_through_the_proxy_unless_their_host_is_excepted(unpro
     port = server.sockets[0].getsockname()[1]
     both = f"http://127.0.0.1:{port}"
     upstream = HttpTransport(1.0, proxies={"http": both}, no_proxy_hosts=unproxied.format(port=port))
-    response = await upstream.send(both, UpstreamRequest(method="GET", path="/models", headers={}, body=b""), None)
+    response = await upstream.send(bound(both, UpstreamRequest(method="GET", path="/models", headers={}, body=b"")))
     await response.close()
     await upstream.close()
     server.close()
@@ -164,7 +165,7 @@ async def test_a_removed_outgoing_proxy_stays_removed() -> None:
     upstream = HttpTransport(1.0)
     await upstream.close()
     with pytest.raises(ShuttingDown):
-        await upstream.send("http://127.0.0.1:9", UpstreamRequest(method="GET", path="/", headers={}, body=b""), None)
+        await upstream.send(bound("http://127.0.0.1:9", UpstreamRequest(method="GET", path="/", headers={}, body=b"")))
 
 
 @pytest.mark.parametrize("variables", [{}, {"XDG_DATA_HOME": "/data/of/user"}])

@@ -18,7 +18,9 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.upstream import demo
-from anthropic_proxy.engine.wires.contract import Transport, UpstreamRequest
+from anthropic_proxy.engine.wires.bound_requests import Transport
+from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from tests.support.bound_requests import bound
 from tests.support.golden_texts import GOLDEN, Check
 
 Json = dict[str, Any]
@@ -38,7 +40,7 @@ def new_demo_transport() -> Transport:
 
 
 async def post(body: Json, path: str = "/chat/completions") -> tuple[int, bytes]:
-    response = await new_demo_transport()("demo:", UpstreamRequest(path=path, body=json.dumps(body).encode()), None)
+    response = await new_demo_transport()(bound("demo:", UpstreamRequest(path=path, body=json.dumps(body).encode())))
     parts = []
     while part := await response.read():
         parts.append(part)
@@ -151,7 +153,7 @@ async def test_what_is_no_chat_request_is_refused_as_openai_does() -> None:
     status, body = await post({}, path="/embeddings")
     assert (status, json.loads(body)["error"]["type"]) == (404, "invalid_request_error")
     for wrong in (b"{", b"[]", b""):
-        response = await new_demo_transport()("demo:", UpstreamRequest(path="/chat/completions", body=wrong), None)
+        response = await new_demo_transport()(bound("demo:", UpstreamRequest(path="/chat/completions", body=wrong)))
         assert response.status == 400
 
 

@@ -18,6 +18,7 @@ from anthropic_proxy.engine.upstream.http.client import HttpTransport
 from anthropic_proxy.engine.upstream.http.url import Origin, join_url
 from anthropic_proxy.engine.wires.contract import CLIENT_CREDENTIAL_ORIGIN, Credential, UpstreamRequest
 from anthropic_proxy.errors import ShuttingDown, UpstreamProtocolError, UpstreamUnreachable
+from tests.support.bound_requests import bound
 from tests.support.http_server import Server, asking, post, read_all, serving, tunnel
 from tests.support.messages import exactly
 from tests.support.waiting import WAIT_SECONDS
@@ -91,7 +92,7 @@ async def test_a_request_has_the_required_headers_and_its_own_come_first() -> No
         headers = {"content-type": "application/json", "user-agent": "somebody"}
         request = UpstreamRequest(path="/a b?c=ü", body=b"{}", headers=headers)
         credential = Credential("authorization", "Bearer secret", extra_headers={"x-payer": "me"})
-        await read_all(await upstream.send(f"http://127.0.0.1:{port}/v1?api-version=1", request, credential))
+        await read_all(await upstream.send(bound(f"http://127.0.0.1:{port}/v1?api-version=1", request, credential)))
     line, *fields = server.heads[0].split("\r\n")
     assert line == "POST /v1/a%20b?c=%C3%BC&api-version=1 HTTP/1.1"
     assert sorted(filter(None, fields)) == [
@@ -109,9 +110,11 @@ async def test_a_request_has_the_required_headers_and_its_own_come_first() -> No
 async def test_user_and_password_of_an_address_are_sent_unless_there_is_a_key() -> None:
     async with serving(sends(OK)) as (server, port), asking() as upstream:
         base = f"http://me:p%40ss@127.0.0.1:{port}"
-        await read_all(await upstream.send(base, UpstreamRequest(path="/x", body=b""), None))
+        await read_all(await upstream.send(bound(base, UpstreamRequest(path="/x", body=b""))))
         await read_all(
-            await upstream.send(base, UpstreamRequest(path="/x", body=b""), Credential("authorization", "Bearer k"))
+            await upstream.send(
+                bound(base, UpstreamRequest(path="/x", body=b""), Credential("authorization", "Bearer k"))
+            )
         )
     assert f"authorization: Basic {base64.b64encode(b'me:p@ss').decode()}" in server.heads[0]
     assert "Bearer k" in server.heads[1]
@@ -126,7 +129,9 @@ async def test_state_kept_for_the_next_request_holds_no_key_of_a_client() -> Non
             ("ours", "OPENAI_API_KEY"),
         ):
             request = UpstreamRequest(path=f"/{value}", body=b"")
-            await read_all(await upstream.send(f"http://127.0.0.1:{port}", request, Credential("key", value, origin)))
+            await read_all(
+                await upstream.send(bound(f"http://127.0.0.1:{port}", request, Credential("key", value, origin)))
+            )
         kept = [(head.header_bytes, head.credential) for head in upstream._heads.values()]
     assert [f"key: {owner}" in head for owner, head in zip(("ours", "theirs", "ours"), server.heads, strict=True)] == [
         True
@@ -143,7 +148,7 @@ async def test_a_header_cannot_become_two(value: str) -> None:
             match=exactly(f"no request can be sent to http://127.0.0.1:{port} (a header contains a line break)"),
         ):
             await upstream.send(
-                f"http://127.0.0.1:{port}", UpstreamRequest(path="/x", body=b"", headers={"x-a": value}), None
+                bound(f"http://127.0.0.1:{port}", UpstreamRequest(path="/x", body=b"", headers={"x-a": value}))
             )
     assert not server.connections
 
@@ -164,7 +169,7 @@ _NO_URL = "the address does not begin with http:// or https:// and the name of a
 async def test_what_is_no_address_is_refused_in_words(base: str, shown: str, reason: str) -> None:
     async with asking() as upstream:
         with pytest.raises(UpstreamUnreachable, match=exactly(f"no request can be sent to {shown} ({reason})")):
-            await upstream.send(base, UpstreamRequest(path="/x", body=b""), None)
+            await upstream.send(bound(base, UpstreamRequest(path="/x", body=b"")))
 
 
 async def test_a_connection_serves_again_only_what_was_read_whole() -> None:
@@ -207,7 +212,7 @@ async def test_a_dialer_opens_the_connections_to_servers_and_none_to_proxies() -
             dialer=dialer, proxies={"http": f"http://127.0.0.1:{proxy_port}"}, no_proxy_hosts="direct.test"
         ) as up:
             for host in ("direct.test", "proxied.test"):
-                response = await up.send(f"http://{host}", UpstreamRequest(path="/x", body=b""), None)
+                response = await up.send(bound(f"http://{host}", UpstreamRequest(path="/x", body=b"")))
                 assert await read_all(response) == b"ok"
     assert dialer.origins == ["http://direct.test"]
     assert [head.splitlines()[0] for head in (*server.heads, *proxy.heads)] == [
@@ -445,11 +450,11 @@ async def test_an_unknown_name_and_a_closed_port_are_reported() -> None:
         with pytest.raises(
             UpstreamUnreachable, match=exactly(f"no server responds at http://nobody.invalid ({reason})")
         ):
-            await upstream.send("http://nobody.invalid", UpstreamRequest(path="/x", body=b""), None)
+            await upstream.send(bound("http://nobody.invalid", UpstreamRequest(path="/x", body=b"")))
         with pytest.raises(
             UpstreamUnreachable, match=exactly("no server responds at http://127.0.0.1:1 (connection refused)")
         ):
-            await upstream.send("http://127.0.0.1:1", UpstreamRequest(path="/x", body=b""), None)
+            await upstream.send(bound("http://127.0.0.1:1", UpstreamRequest(path="/x", body=b"")))
 
 
 async def test_a_name_is_looked_up_again_where_nothing_answered_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -475,8 +480,8 @@ async def test_a_name_is_looked_up_again_where_nothing_answered_in_time(monkeypa
             UpstreamUnreachable,
             match=exactly(f"no server responds at http://moved.example:{port} (no connection in time)"),
         ):
-            await upstream.send(f"http://moved.example:{port}", request, None)
-        assert await read_all(await upstream.send(f"http://moved.example:{port}", request, None)) == b"ok"
+            await upstream.send(bound(f"http://moved.example:{port}", request))
+        assert await read_all(await upstream.send(bound(f"http://moved.example:{port}", request))) == b"ok"
         await upstream.close()
         for held in (full, *fillers):
             held.close()
@@ -542,7 +547,7 @@ async def test_a_proxy_that_wants_a_password_is_named_with_its_settings(scheme: 
         async with asking(proxies={scheme: at}) as upstream:
             for _attempt in range(2):
                 with pytest.raises(UpstreamUnreachable) as raised:
-                    await upstream.send(f"{scheme}://provider.example", UpstreamRequest(path="/x", body=b""), None)
+                    await upstream.send(bound(f"{scheme}://provider.example", UpstreamRequest(path="/x", body=b"")))
                 assert str(raised.value) == (
                     f"no server responds at {scheme}://provider.example through the proxy {at} "
                     "(the proxy answers with HTTP 407; set user and password in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY: http://user:password@host:port)"
@@ -574,7 +579,7 @@ async def test_an_answer_to_connect_without_end_is_not_read_to_its_end(piece: by
                     "(the proxy sends a head of more than 262,144 bytes)"
                 ),
             ):
-                await upstream.send("https://provider.example", UpstreamRequest(path="/x", body=b""), None)
+                await upstream.send(bound("https://provider.example", UpstreamRequest(path="/x", body=b"")))
 
 
 async def test_a_provider_that_answers_407_without_a_proxy_is_an_answer() -> None:
@@ -631,7 +636,7 @@ async def refusal_at(address: str, **options: Any) -> UpstreamUnreachable:
     upstream = HttpTransport(5, **options)
     try:
         with pytest.raises(UpstreamUnreachable) as caught:
-            await upstream.send(address, UpstreamRequest(path="/x", body=b"{}"), None)
+            await upstream.send(bound(address, UpstreamRequest(path="/x", body=b"{}")))
     finally:
         await upstream.close()
     return caught.value

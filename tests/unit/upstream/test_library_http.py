@@ -149,7 +149,7 @@ def test_an_export_of_traces_reads_no_reply_without_end(kind: str) -> None:
 
     with endless(*BODIES[kind]) as server:
         with pytest.raises(requests.exceptions.RequestException) as caught:
-            new_requests_session().post(f"http://127.0.0.1:{server.port}/v1/traces", data=b"x", timeout=60)
+            new_requests_session("traces").post(f"http://127.0.0.1:{server.port}/v1/traces", data=b"x", timeout=60)
         assert server.sent < MAX_SENT
     if kind == "plain":
         assert str(caught.value) == "the reply is larger than 4 MiB"
@@ -161,7 +161,7 @@ def test_a_reply_that_comes_slowly_ends_in_time(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(library_http, "MAX_SECONDS", 0.2)
     server = EndlessServer(HEAD + b"content-length: 1000000\r\n\r\n", b" ", threading.Event())
     with pytest.raises(requests.exceptions.ReadTimeout, match=r"^127\.0\.0\.1 did not answer in time$"):
-        new_requests_session().get(f"http://127.0.0.1:{server.port}/", timeout=WAIT_SECONDS)
+        new_requests_session("traces").get(f"http://127.0.0.1:{server.port}/", timeout=WAIT_SECONDS)
     server.close()
 
 

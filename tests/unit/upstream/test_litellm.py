@@ -26,6 +26,7 @@ from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.engine.wires.failures import KnownTokenCounts, build_upstream_error, decode_error_body
 from anthropic_proxy.errors import MissingExtra, UpstreamUnreachable
 from anthropic_proxy.gateway.settings import load_settings
+from tests.support.bound_requests import bound
 from tests.support.fakes.openai_chat import KEY, new_openai
 from tests.support.fakes.server import Running, serving
 from tests.support.golden_texts import Check
@@ -168,7 +169,7 @@ async def test_without_the_library_the_error_names_the_install_command(
     monkeypatch.setitem(sys.modules, "litellm", None)
     upstream = LiteLLMTransport(LiteLLMThread(lambda: None), 5)
     with pytest.raises(MissingExtra) as caught:
-        await upstream.send("litellm:", encoded(model, "hi"), None)
+        await upstream.send(bound("litellm:", encoded(model, "hi")))
     await upstream.close()
     assert (caught.value.status, caught.value.error_type, caught.value.should_retry) == (500, "api_error", False)
     assert caught.value.message == f"{need}, which is not installed. Install it:  anthropic-proxy add litellm"
@@ -223,7 +224,7 @@ async def read_all(response: LiteLLMResponse) -> list[Any]:
 
 @needs_litellm
 async def test_a_stream_is_frames_of_the_wire(upstream: LiteLLMTransport) -> None:
-    response = await upstream.send("litellm:", encoded("openai/gpt-4.1", "Count to 5", **STREAM), None)
+    response = await upstream.send(bound("litellm:", encoded("openai/gpt-4.1", "Count to 5", **STREAM)))
     frames = await read_all(response)
     await response.close(wait_for_end=True)
     assert response.status == 200
@@ -237,7 +238,7 @@ async def test_a_stream_is_frames_of_the_wire(upstream: LiteLLMTransport) -> Non
 
 @needs_litellm
 async def test_a_reply_that_is_no_stream_is_one_body(upstream: LiteLLMTransport) -> None:
-    response = await upstream.send("litellm:", encoded("openai/gpt-4.1", "Say exactly: hello"), None)
+    response = await upstream.send(bound("litellm:", encoded("openai/gpt-4.1", "Say exactly: hello")))
     body = json.loads(await response.read())
     assert body["choices"][0]["message"]["content"] == "hello"
     assert body["usage"]["prompt_tokens"] > 0
@@ -263,7 +264,7 @@ async def test_it_runs_in_a_thread_of_its_own(openai: Running) -> None:
     upstream = LiteLLMTransport(engine, 60)
     with patch.dict(os.environ, {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{openai.url}/v1"}):
         for _ in range(2):
-            response = await upstream.send("litellm:", encoded("openai/gpt-4.1", "Say exactly: hello"), None)
+            response = await upstream.send(bound("litellm:", encoded("openai/gpt-4.1", "Say exactly: hello")))
             await response.close()
     await upstream.close()
     assert loaded_in == ["litellm"]
@@ -289,7 +290,7 @@ async def test_a_refusal_has_its_status_and_openai_s_body(
     upstream: LiteLLMTransport, openai: Running, stream: dict[str, Any], fault: str, status: int, code: str | None
 ) -> None:
     before = len(openai.journal.exchanges)
-    response = await upstream.send("litellm:", encoded("openai/gpt-4.1", f"[fault:{fault}] x", **stream), None)
+    response = await upstream.send(bound("litellm:", encoded("openai/gpt-4.1", f"[fault:{fault}] x", **stream)))
     error = json.loads(await response.read())["error"]
     await response.close()
     assert response.status == status
@@ -302,13 +303,13 @@ async def test_a_refusal_has_its_status_and_openai_s_body(
 async def test_no_connection_is_raised(upstream: LiteLLMTransport) -> None:
     for stream in ({}, STREAM):
         with pytest.raises(UpstreamUnreachable):
-            await upstream.send("litellm:", encoded("openai/gpt-4.1", "[fault:reset] x", **stream), None)
+            await upstream.send(bound("litellm:", encoded("openai/gpt-4.1", "[fault:reset] x", **stream)))
 
 
 @needs_litellm
 async def test_a_stream_that_ends_without_a_reason_is_not_ended_by_litellm(upstream: LiteLLMTransport) -> None:
     request = encoded("openai/gpt-4.1", "[fault:torn pieces=3] Count to 9", **STREAM)
-    frames = await read_all(await upstream.send("litellm:", request, None))
+    frames = await read_all(await upstream.send(bound("litellm:", request)))
     assert "[DONE]" not in frames
     assert not any(choice.get("finish_reason") for frame in frames for choice in frame["choices"])
 
@@ -316,7 +317,7 @@ async def test_a_stream_that_ends_without_a_reason_is_not_ended_by_litellm(upstr
 @needs_litellm
 async def test_an_error_in_the_middle_of_a_stream_ends_it(upstream: LiteLLMTransport) -> None:
     request = encoded("openai/gpt-4.1", "[fault:error pieces=3] Count to 9", **STREAM)
-    frames = await read_all(await upstream.send("litellm:", request, None))
+    frames = await read_all(await upstream.send(bound("litellm:", request)))
     assert frames[0]["choices"]
     assert "server had an error" in frames[-1]["error"]["message"]
 
@@ -324,7 +325,7 @@ async def test_an_error_in_the_middle_of_a_stream_ends_it(upstream: LiteLLMTrans
 @needs_litellm
 async def test_a_stream_that_is_cut_is_not_ended_by_litellm(upstream: LiteLLMTransport) -> None:
     request = encoded("openai/gpt-4.1", "[fault:cut pieces=3] Count to 9", **STREAM)
-    frames = await read_all(await upstream.send("litellm:", request, None))
+    frames = await read_all(await upstream.send(bound("litellm:", request)))
     assert frames[0]["choices"]
     assert "[DONE]" not in frames
     assert not any(choice.get("finish_reason") for frame in frames for choice in frame.get("choices", ()))
@@ -341,7 +342,7 @@ async def test_closing_in_the_middle_cuts_the_provider_s_connection(
 ) -> None:
     number = len(openai.journal.exchanges)
     request = encoded("openai/gpt-4.1", "[fault:stall pieces=3 seconds=60] Count to 9", **STREAM)
-    response = await upstream.send("litellm:", request, None)
+    response = await upstream.send(bound("litellm:", request))
     assert await response.read()
     await response.close()
     assert await settled(openai, number) == "cancelled"
@@ -358,7 +359,7 @@ async def test_a_cancelled_caller_ends_the_call(
 
     async def ask() -> None:
         text = f"[fault:{fault} pieces=1 seconds=60] Count to 9" if stream else "[fault:late seconds=60] Count to 9"
-        response = await upstream.send("litellm:", encoded("openai/gpt-4.1", text, **stream), None)
+        response = await upstream.send(bound("litellm:", encoded("openai/gpt-4.1", text, **stream)))
         try:
             await read_all(response)
         finally:

@@ -18,6 +18,7 @@ from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import UpstreamUnreachable
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 from anthropic_proxy.secrets import redact_error, redact_secrets
+from tests.support.bound_requests import bound
 from tests.support.http_server import Server, read_all, serving, tunnel
 from tests.support.messages import exactly
 from tests.support.waiting import WAIT_SECONDS
@@ -47,7 +48,7 @@ def table(text: str = "") -> str:
 
 
 async def fetch(transports: Transports, url: str, name: str = "openai") -> bytes:
-    return await read_all(await transports.by_provider()[name](url, GET, None))  # type: ignore[arg-type]
+    return await read_all(await transports.by_provider()[name](bound(url, GET)))  # type: ignore[arg-type]
 
 
 @asynccontextmanager
@@ -110,7 +111,7 @@ async def test_without_tls_a_socks_proxy_gets_no_absolute_url() -> None:
     asked: list[bytes] = []
     async with serving(answer) as (server, port), socks_proxy(asked, port=port) as at:
         upstream = HttpTransport(5, proxies={"http": f"socks5://127.0.0.1:{at}"})
-        assert await read_all(await upstream.send(f"http://127.0.0.1:{port}", GET, None)) == b"ok"
+        assert await read_all(await upstream.send(bound(f"http://127.0.0.1:{port}", GET))) == b"ok"
         await upstream.close()
     assert asked == [b"\x01" + socket.inet_aton("127.0.0.1") + port.to_bytes(2, "big")]
     assert server.heads[0].startswith("GET /x HTTP/1.1\r\n")
@@ -139,7 +140,7 @@ async def test_what_a_socks_proxy_refuses_is_said_without_the_password(
     async with socks_proxy([], **reply) as at:  # type: ignore[arg-type]
         upstream = HttpTransport(5, proxies={"http": address.format(at)})
         with pytest.raises(UpstreamUnreachable) as raised:
-            await upstream.send("http://models.example", GET, None)
+            await upstream.send(bound("http://models.example", GET))
         await upstream.close()
     place = f"http://models.example through the proxy socks5://127.0.0.1:{at}"
     assert str(raised.value) == f"no server responds at {place} ({reason})"

@@ -14,6 +14,7 @@ from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.errors import WebSearchFailed
 from anthropic_proxy.gateway.problems import find_feature_problems
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
+from tests.support.bound_requests import CLIENT
 from tests.support.fakes.search_services import KEY, SearchStandIn, new_search_service
 from tests.support.fakes.searxng import Searxng, new_searxng, result
 from tests.support.fakes.server import serving_strictly
@@ -45,20 +46,20 @@ async def asking(service: SearchStandIn, folder: Path, key: str = KEY) -> AsyncI
 async def failure(service: SearchStandIn, folder: Path, query: str = "brie", key: str = KEY) -> WebSearchFailed:
     async with asking(service, folder, key) as search:
         with pytest.raises(WebSearchFailed) as caught:
-            await search(query)
+            await search(CLIENT, query)
     return caught.value
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_results_of_each_service(kind: str, tmp_path: Path) -> None:
     async with asking(SearchStandIn(kind, RESULTS[kind]), tmp_path) as search:
-        assert await search("what is brie?") == FOUND
+        assert await search(CLIENT, "what is brie?") == FOUND
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_nothing_found_is_no_failure(kind: str, tmp_path: Path) -> None:
     async with asking(SearchStandIn(kind), tmp_path) as search:
-        assert await search("brie") == []
+        assert await search(CLIENT, "brie") == []
 
 
 @pytest.mark.parametrize(
@@ -72,15 +73,15 @@ async def test_nothing_found_is_no_failure(kind: str, tmp_path: Path) -> None:
 async def test_domains_are_sent_in_the_form_of_the_service(kind: str, expected: dict[str, Any], tmp_path: Path) -> None:
     service = SearchStandIn(kind, RESULTS[kind])
     async with asking(service, tmp_path) as search:
-        assert await search("brie", allowed_domains=["a.test"], limit=7) == FOUND[:1]
-        assert await search("brie", blocked_domains=["a.test"], limit=7) == FOUND[1:]
+        assert await search(CLIENT, "brie", allowed_domains=["a.test"], limit=7) == FOUND[:1]
+        assert await search(CLIENT, "brie", blocked_domains=["a.test"], limit=7) == FOUND[1:]
     assert service.requests[0] == expected
 
 
 async def test_a_query_that_domains_would_make_too_long_is_sent_alone(tmp_path: Path) -> None:
     service, words = SearchStandIn("brave", RESULTS["brave"]), "x" * 395
     async with asking(service, tmp_path) as search:
-        assert await search(words, allowed_domains=["a.test"]) == FOUND[:1]
+        assert await search(CLIENT, words, allowed_domains=["a.test"]) == FOUND[:1]
     assert service.requests[0]["q"] == words
 
 
@@ -114,7 +115,7 @@ async def test_a_missing_key_fails_each_search_and_is_a_warning(tmp_path: Path) 
     search = Transports(settings).web_search
     assert search is not None
     with pytest.raises(WebSearchFailed) as caught:
-        await search("brie")
+        await search(CLIENT, "brie")
     assert (caught.value.message, caught.value.error_code) == (problem, "unavailable")
 
 
@@ -123,5 +124,5 @@ async def test_searxng_in_the_file(tmp_path: Path) -> None:
         settings = load(f'[search]\nservice = "searxng"\nbase_url = "{running.url}"\n', tmp_path)
         transports = Transports(settings)
         assert transports.web_search is not None
-        assert [page.url for page in await transports.web_search("brie")] == ["https://a.test/"]
+        assert [page.url for page in await transports.web_search(CLIENT, "brie")] == ["https://a.test/"]
         await transports.close()

@@ -15,6 +15,7 @@ from anthropic_proxy.engine.upstream.http.client import HttpTransport
 from anthropic_proxy.engine.upstream.web_search import MAX_QUERY_CHARACTERS, SearxngClient
 from anthropic_proxy.errors import ConfigurationError, WebSearchFailed
 from anthropic_proxy.gateway.settings import load_settings
+from tests.support.bound_requests import CLIENT
 from tests.support.fakes.searxng import Searxng as Instance
 from tests.support.fakes.searxng import new_searxng, result
 from tests.support.fakes.server import Running, serving_strictly
@@ -33,7 +34,7 @@ async def asking(instance: Instance, path: str = "") -> AsyncIterator[tuple[Sear
 async def failure(instance: Instance, query: str = "brie", **domains: Sequence[str]) -> WebSearchFailed:
     async with asking(instance) as (service, _):
         with pytest.raises(WebSearchFailed) as caught:
-            await service.search(query, **domains)
+            await service.search(CLIENT, query, **domains)
     return caught.value
 
 
@@ -43,7 +44,7 @@ async def test_results_come_in_their_order_as_the_service_shows_them() -> None:
         result("https://example.org/", "", content=None, publishedDate="2026-05-01T10:30:00"),
     ]
     async with asking(Instance(found)) as (service, running):
-        assert await service.search(" what is\n brie? ") == [
+        assert await service.search(CLIENT, " what is\n brie? ") == [
             SearchResult(
                 url="https://example.com/brie",
                 title="Brie",
@@ -60,14 +61,14 @@ async def test_results_come_in_their_order_as_the_service_shows_them() -> None:
 
 async def test_nothing_found_is_no_failure() -> None:
     async with asking(Instance()) as (service, _):
-        assert await service.search("brie") == []
+        assert await service.search(CLIENT, "brie") == []
 
 
 async def test_results_are_limited_unique_and_only_pages() -> None:
     no_pages = ["magnet:?xt=1", "", "https://", "https:///path", "https://[a.test"]
     urls = ["https://a.test/", *no_pages, "https://a.test/", "https://b.test/", "https://c.test/"]
     async with asking(Instance([result(url) for url in urls])) as (service, _):
-        found = await service.search("brie", limit=2)
+        found = await service.search(CLIENT, "brie", limit=2)
     assert [page.url for page in found] == ["https://a.test/", "https://b.test/"]
 
 
@@ -76,7 +77,7 @@ async def test_only_the_first_results_of_a_service_are_looked_at() -> None:
     blocked, good = [result(f"https://a.test/{number}") for number in range(200)], result("https://b.test/")
     for given, kept in (([*blocked[1:], good], ["https://b.test/"]), ([*blocked, good], [])):
         async with asking(Instance(given)) as (service, _):
-            found = await service.search("brie", blocked_domains=["a.test"])
+            found = await service.search(CLIENT, "brie", blocked_domains=["a.test"])
         assert [page.url for page in found] == kept
 
 
@@ -92,7 +93,7 @@ async def test_only_the_first_results_of_a_service_are_looked_at() -> None:
 async def test_domains_are_kept_to(allowed: list[str], blocked: list[str], query: str, kept: list[str]) -> None:
     urls = ["https://a.test/x", "https://www.a.test/y", "https://b.test/x", "https://c.test/x"]
     async with asking(Instance([result(url) for url in urls])) as (service, running):
-        found = await service.search("brie", allowed, blocked)
+        found = await service.search(CLIENT, "brie", allowed_domains=allowed, blocked_domains=blocked)
         assert running.journal.exchanges[0].body["q"] == query
     assert [page.url for page in found] == kept
 
@@ -100,7 +101,7 @@ async def test_domains_are_kept_to(allowed: list[str], blocked: list[str], query
 @pytest.mark.parametrize("path", ["", "/search"])
 async def test_the_address_may_name_the_search_page_itself(path: str) -> None:
     async with asking(Instance([result("https://a.test/")]), path) as (service, _):
-        assert len(await service.search("brie")) == 1
+        assert len(await service.search(CLIENT, "brie")) == 1
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ async def test_the_address_may_name_the_search_page_itself(path: str) -> None:
 )
 async def test_a_query_gives_the_service_no_commands(query: str, expected: str) -> None:
     async with asking(Instance([result("https://a.test/")])) as (service, running):
-        assert await service.search(query)
+        assert await service.search(CLIENT, query)
         assert running.journal.exchanges[0].body["q"] == expected
 
 
@@ -128,7 +129,7 @@ def test_golden_failures(golden: Check) -> None:
 async def test_engines_that_fail_beside_others_are_no_failure() -> None:
     instance = Instance([result("https://a.test/")], unresponsive=[["brave", "timeout"]])
     async with asking(instance) as (service, _):
-        assert len(await service.search("brie")) == 1
+        assert len(await service.search(CLIENT, "brie")) == 1
 
 
 @pytest.mark.parametrize(
@@ -151,7 +152,7 @@ async def test_a_service_that_is_not_there_is_unavailable() -> None:
     with pytest.raises(
         WebSearchFailed, match=exactly("SEARCH_URL: no server responds at http://127.0.0.1:1 (connection refused)")
     ) as caught:
-        await SearxngClient(http.send, "http://127.0.0.1:1").search("brie")
+        await SearxngClient(http.send, "http://127.0.0.1:1").search(CLIENT, "brie")
     assert caught.value.error_code == "unavailable"
     await http.close()
 

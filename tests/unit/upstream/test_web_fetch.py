@@ -30,6 +30,7 @@ from anthropic_proxy.engine.upstream.web_fetch import (
 )
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import WebFetchFailed
+from tests.support.bound_requests import CLIENT, bound
 from tests.support.golden_texts import Check
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
@@ -176,7 +177,7 @@ async def pages() -> AsyncIterator[PageFetcher]:
 
 async def refusal(pages: PageFetcher, url: str, **options: Any) -> WebFetchFailed:
     with pytest.raises(WebFetchFailed) as caught:
-        await pages.fetch(url, **options)
+        await pages.fetch(CLIENT, url, **options)
     return caught.value
 
 
@@ -192,7 +193,7 @@ def test_golden_pages(golden: Check) -> None:
             url = site.url(address) if address.startswith("/") else address
             media_types = frozenset(IMAGE_TYPES) if kinds else DEFAULT_MEDIA_TYPES
             try:
-                page = await pages.fetch(url, media_types=media_types)
+                page = await pages.fetch(CLIENT, url, media_types=media_types)
             except WebFetchFailed as error:
                 shown = f"{error.error_code}: {error.message}"
             else:
@@ -204,7 +205,7 @@ def test_golden_pages(golden: Check) -> None:
 
 
 async def test_a_request_identifies_no_client(site: Site, pages: PageFetcher) -> None:
-    await pages.fetch(site.url("/to?place=/html"))
+    await pages.fetch(CLIENT, site.url("/to?place=/html"))
     for request in site.asked:
         names = {name.lower() for name in request.headers}
         assert names == {"host", "user-agent", "accept", "accept-encoding", "accept-language", "connection"}
@@ -212,15 +213,15 @@ async def test_a_request_identifies_no_client(site: Site, pages: PageFetcher) ->
 
 
 async def test_a_page_in_several_forms_is_asked_for_as_people_read_it(site: Site, pages: PageFetcher) -> None:
-    await pages.fetch(site.url("/html"))
+    await pages.fetch(CLIENT, site.url("/html"))
     first, *_, last = site.asked[0].headers["accept"].split(", ")
     assert (first, last) == ("text/markdown", "*/*;q=0.1")
-    await pages.fetch(site.url("/png"), media_types=frozenset(IMAGE_TYPES))
+    await pages.fetch(CLIENT, site.url("/png"), media_types=frozenset(IMAGE_TYPES))
     assert "text" not in site.asked[1].headers["accept"]
 
 
 async def test_a_signed_address_arrives_as_it_was_signed(site: Site, pages: PageFetcher) -> None:
-    await pages.fetch(site.url("/html/a%2Fb+c?X=%2B%3A%7E/~&sig=a+b=="))
+    await pages.fetch(CLIENT, site.url("/html/a%2Fb+c?X=%2B%3A%7E/~&sig=a+b=="))
     assert site.asked[0].raw_path == "/html/a%2Fb+c?X=%2B%3A%7E/~&sig=a+b=="
 
 
@@ -237,8 +238,8 @@ async def test_all_of_a_page_has_one_time_limit(site: Site, path: str) -> None:
 
 async def test_an_address_of_http_is_asked_for_as_https(site: Site, pages: PageFetcher) -> None:
     plain = site.url("/html").replace("https://", "http://")
-    assert (await pages.fetch(plain)).url == site.url("/html")
-    assert (await pages.fetch(site.url(f"/to?place={plain}"))).url == site.url("/html")
+    assert (await pages.fetch(CLIENT, plain)).url == site.url("/html")
+    assert (await pages.fetch(CLIENT, site.url(f"/to?place={plain}"))).url == site.url("/html")
     assert {request.scheme for request in site.asked} == {"https"}
 
 
@@ -264,8 +265,8 @@ async def test_a_page_made_to_hurt_is_given_up(site: Site) -> None:
 async def test_without_the_extra_only_html_is_refused(site: Site) -> None:
     async with fetching(html_converter=structs.replace(HTML_CONVERTER, imports_packages=False)) as pages:
         failure = await refusal(pages, site.url("/html"))
-        assert (await pages.fetch(site.url("/plain"))).text == "naïve"
-        assert (await pages.fetch(site.url("/pdf"))).body == PDF
+        assert (await pages.fetch(CLIENT, site.url("/plain"))).text == "naïve"
+        assert (await pages.fetch(CLIENT, site.url("/pdf"))).body == PDF
     assert (failure.error_code, failure.message) == (
         "unavailable",
         f"{site.url('/html')} is HTML; lxml, which reads it, is not installed. "
@@ -286,7 +287,7 @@ async def test_domains_hold_for_redirections_too(site: Site) -> None:
         lookup=telling({"pages.test": "127.0.0.2", "www.pages.test": "127.0.0.2"}),
     )
     url = site.url("/html", "www.pages.test")
-    assert (await pages.fetch(url, allowed_domains=["pages.test"])).title == "Cheese"
+    assert (await pages.fetch(CLIENT, url, allowed_domains=["pages.test"])).title == "Cheese"
     assert (await refusal(pages, url, blocked_domains=["pages.test"])).error_code == "url_not_allowed"
     moved = site.url(f"/to?place={site.url('/html', '127.0.0.2')}", "pages.test")
     assert (await refusal(pages, moved, allowed_domains=["pages.test"])).error_code == "url_not_allowed"
@@ -356,7 +357,7 @@ def telling(names: dict[str, str], *, then: str = "") -> Any:
 async def test_a_name_is_looked_up_once_so_that_it_cannot_change_its_mind(site: Site) -> None:
     lookup = telling({"pages.test": "127.0.0.2"}, then="127.0.0.1")
     async with fetching(lookup=lookup) as pages:
-        assert (await pages.fetch(site.url("/html", "pages.test"))).title == "Cheese"
+        assert (await pages.fetch(CLIENT, site.url("/html", "pages.test"))).title == "Cheese"
         assert lookup.asked == ["pages.test"]
         assert (await refusal(pages, site.url("/html", "pages.test"))).error_code == "url_not_allowed"
 
@@ -372,11 +373,11 @@ async def test_the_client_itself_reaches_no_closed_address(site: Site, host: str
     dialer = GuardedDialer(HERE)
     upstream = HttpTransport(5, dialer=dialer, tls=_trusting())
     request = UpstreamRequest(method="GET", path="/html", body=b"")
-    response = await upstream.send(site.url("", "127.0.0.2"), request, None)
+    response = await upstream.send(bound(site.url("", "127.0.0.2"), request))
     assert response.status == 200
     await response.close()
     with pytest.raises(WebFetchFailed) as caught:
-        await upstream.send(site.url("", host), request, None)
+        await upstream.send(bound(site.url("", host), request))
     assert caught.value.message == f"{host} is not a public address; pages are fetched from public ones only"
     assert len(site.asked) == 1
     await upstream.close()
@@ -407,7 +408,7 @@ async def test_the_peer_of_the_connection_is_judged_before_a_byte_is_sent() -> N
 
 
 async def test_pages_wait_for_their_turn(site: Site, pages: PageFetcher) -> None:
-    found = await asyncio.gather(*(pages.fetch(site.url(f"/html/{number}")) for number in range(40)))
+    found = await asyncio.gather(*(pages.fetch(CLIENT, site.url(f"/html/{number}")) for number in range(40)))
     assert {page.title for page in found} == {"Cheese"}
 
 
@@ -433,7 +434,7 @@ async def test_a_page_comes_through_a_proxy_of_the_private_network(site: Site) -
     server = await asyncio.start_server(proxy, "127.0.0.1", 0)
     proxies = {"https": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"}
     pages = PageFetcher(proxies=proxies, tls=_trusting(), lookup=telling({"pages.test": "8.8.8.8"}))
-    page = await pages.fetch(site.url("/to?place=/html", "pages.test"))
+    page = await pages.fetch(CLIENT, site.url("/to?place=/html", "pages.test"))
     assert (page.url, page.title) == (site.url("/html", "pages.test"), "Cheese")
     assert asked == [f"CONNECT pages.test:{site.port} HTTP/1.1".encode()] * 2
     await pages.close()

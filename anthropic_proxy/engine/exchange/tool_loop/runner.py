@@ -15,7 +15,7 @@ from unicodedata import normalize
 from urllib.parse import quote, urlsplit
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.tool_loop.tool_search import (
@@ -54,6 +54,7 @@ from anthropic_proxy.engine.messages.server_blocks import (
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.upstream.contract import DEFAULT_MEDIA_TYPES, MAX_URL_CHARACTERS, TEXT_MEDIA_TYPES
+from anthropic_proxy.engine.wires.bound_requests import ClientOrigin
 from anthropic_proxy.errors import WebFetchFailed, WebSearchFailed
 
 _MAX_BEFORE_CHARACTERS = len("https://www.")
@@ -240,8 +241,9 @@ class _ToolQuery(Struct, frozen=True):
 class ProxyToolRunner:
     """Runner of the proxy's tools (web search …) for one reply. It counts the calls of the reply, for limits."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, origin: ClientOrigin) -> None:
         self._engine = engine
+        self._origin = origin
         self._slots = asyncio.Semaphore(MAX_CONCURRENT_CALLS)
         self._uses: dict[str, int] = {}
         """Tool name → number of calls in this reply, for the limits."""
@@ -329,7 +331,8 @@ class ProxyToolRunner:
         if self._engine.web_search is None:
             return error_content("web_search", "unavailable")
         try:
-            results = await self._engine.web_search(query, **_list_domains(tool), limit=_RESULTS_ASKED)
+            origin = structs.replace(self._origin, purpose="web_search")
+            results = await self._engine.web_search(origin, query, **_list_domains(tool), limit=_RESULTS_ASKED)
         except WebSearchFailed as error:
             if error.error_code in ("unavailable", "too_many_requests"):  # a failure of the service, not of the query
                 self._engine.log.write_once(f"web_search failed: {error.message}", "warning")
@@ -357,7 +360,8 @@ class ProxyToolRunner:
             return error_content("web_fetch", "url_not_in_prior_context")
         try:
             media_types = DEFAULT_MEDIA_TYPES if accepts_pdf else TEXT_MEDIA_TYPES
-            fetched = await self._engine.web_fetch(url, media_types=media_types, **_list_domains(tool))
+            origin = structs.replace(self._origin, purpose="web_fetch")
+            fetched = await self._engine.web_fetch(origin, url, media_types=media_types, **_list_domains(tool))
         except WebFetchFailed as error:
             return error_content("web_fetch", error.error_code)
         max_tokens = _MAX_FETCHED_TOKENS if tool.max_content_tokens is None else max(tool.max_content_tokens, 0)

@@ -41,6 +41,7 @@ from anthropic_proxy.engine.upstream.http.url import (
     parse_proxy_url,
     parse_url,
 )
+from anthropic_proxy.engine.wires.bound_requests import BoundRequest
 from anthropic_proxy.engine.wires.contract import CLIENT_CREDENTIAL_ORIGIN, Credential, UpstreamRequest
 from anthropic_proxy.errors import ShuttingDown, UpstreamError, UpstreamProtocolError, UpstreamUnreachable
 
@@ -113,13 +114,14 @@ class HttpTransport:
         """Base URL and path → head of the last request."""
         self._closed = False
 
-    async def send(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> HttpResponse:
+    async def send(self, bound: BoundRequest) -> HttpResponse:
         """Send a request, and return its response when status and headers have arrived.
 
         Raises `UpstreamUnreachable`, `UpstreamProtocolError` or `ShuttingDown`.
         """
         if self._closed:
             raise ShuttingDown
+        base_url, request, credential = bound.base_url, bound.request, bound.credential
         is_signed = credential is not None and credential.sign is not None
         if credential is not None and is_signed:
             if len(request.body) > _MAX_BYTES_SIGNED_ON_LOOP:

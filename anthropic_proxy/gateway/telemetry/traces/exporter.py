@@ -132,7 +132,7 @@ class TraceExporter:
 
 
 def _open_exporter(name: str) -> SpanExporter:
-    return OTLPSpanExporter(session=new_requests_session()) if name == "otlp" else ConsoleSpanExporter()
+    return OTLPSpanExporter(session=new_requests_session("traces")) if name == "otlp" else ConsoleSpanExporter()
 
 
 class _Records(logging.Handler):

@@ -12,6 +12,7 @@ from anthropic_proxy.engine.messages.preparation.request import MIN_MARGIN_TOKEN
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities, OllamaModelSource
 from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
+from anthropic_proxy.engine.wires.bound_requests import BoundRequest
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import load_settings
@@ -37,8 +38,8 @@ class Server:
         self.credentials.append(credential)
         return self._answers.get(name, lambda _: FakeResponse(200, REPLY))(body)  # type: ignore[no-any-return]
 
-    async def send(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
-        return self(base_url, request, credential)
+    async def send(self, bound: BoundRequest) -> FakeResponse:
+        return self(bound.base_url, bound.request, bound.credential)
 
     @property
     def chats(self) -> list[Any]:

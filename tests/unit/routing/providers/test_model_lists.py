@@ -9,14 +9,14 @@ import pytest
 
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.provider_models import ListedModel, query_chat_models
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.bound_requests import BoundRequest
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.gateway.settings import Settings
 from tests.support.harness import FakeResponse
 
 
 async def query(*entries: dict[str, Any]) -> list[ListedModel]:
-    async def send(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+    async def send(bound: BoundRequest) -> FakeResponse:
         return FakeResponse(200, json.dumps({"data": entries}).encode())
 
     return await query_chat_models(PROVIDERS.find("openai"), Settings(), send, None, 5.0)
@@ -104,7 +104,7 @@ async def test_a_long_list_does_not_hold_up_others() -> None:
 
 @pytest.mark.parametrize("body", ["[1", '{"data": 1}', '{"data": null}', "{}", '[{"id": "x"}, ]', "1", ""])
 async def test_a_body_that_is_no_list_is_an_error(body: str) -> None:
-    async def send(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+    async def send(bound: BoundRequest) -> FakeResponse:
         return FakeResponse(200, body.encode())
 
     with pytest.raises(UpstreamProtocolError) as caught:

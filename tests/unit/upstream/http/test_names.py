@@ -15,6 +15,7 @@ from anthropic_proxy.engine.upstream.http.names import MAX_RUNNING_LOOKUPS, Name
 from anthropic_proxy.engine.upstream.http.url import parse_url
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import UpstreamUnreachable
+from tests.support.bound_requests import bound
 from tests.support.http_server import Server, read_all, serving
 from tests.support.messages import exactly
 from tests.support.waiting import wait_for, wait_for_async
@@ -68,7 +69,7 @@ async def send_ok(_: Server, writer: asyncio.StreamWriter) -> None:
 
 
 async def ask(upstream: HttpTransport, host: str, port: int) -> bytes:
-    return await read_all(await upstream.send(f"http://{host}:{port}", UpstreamRequest(path="/x", body=b""), None))
+    return await read_all(await upstream.send(bound(f"http://{host}:{port}", UpstreamRequest(path="/x", body=b""))))
 
 
 async def test_silent_names_do_not_stop_other_hosts(resolver: Resolver) -> None:

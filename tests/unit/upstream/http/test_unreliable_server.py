@@ -20,6 +20,7 @@ from anthropic_proxy.engine.upstream.http.client import HttpTransport
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.gateway.platforms.signals import new_event_loop
+from tests.support.bound_requests import bound
 
 SEED = 20261120
 EXCHANGES, CLIENTS = 1_500, 40
@@ -179,7 +180,7 @@ class Clients:
         request = UpstreamRequest(path="/", body=body, headers={"x-number": str(number)})
         received = b""
         try:
-            response = await self._upstream.send(self._address, request, None)
+            response = await self._upstream.send(bound(self._address, request))
             try:
                 while piece := await response.read():
                     received += piece

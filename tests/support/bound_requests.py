@@ -1,0 +1,12 @@
+"""Requests for transports, as the operator of the proxy and a client cause them."""
+
+from anthropic_proxy.engine.wires.bound_requests import BoundRequest, ClientOrigin, OperatorOrigin
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+
+OPERATOR = OperatorOrigin("plugin")
+CLIENT = ClientOrigin("message", "req_test", ())
+"""A client that may use all servers beside the providers."""
+
+
+def bound(base_url: str, request: UpstreamRequest, credential: Credential | None = None) -> BoundRequest:
+    return BoundRequest(OPERATOR, base_url, request, credential)
