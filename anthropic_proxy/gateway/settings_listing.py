@@ -15,7 +15,7 @@ from anthropic_proxy.gateway.settings.config_file import format_key_path
 from anthropic_proxy.gateway.settings.file_format import DEFAULT_WIRE
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.gateway.settings.managed_settings import format_group_setting
-from anthropic_proxy.gateway.settings.provider_tables import format_price_setting
+from anthropic_proxy.gateway.settings.provider_tables import format_price_setting, format_vendor_setting
 from anthropic_proxy.gateway.settings.table import list_setting_groups
 from anthropic_proxy.gateway.settings.values import mask_setting
 from anthropic_proxy.secrets import Secret
@@ -118,6 +118,8 @@ def _list_tables(settings: Settings) -> list[SettingRow]:
     for pattern, price in settings.prices.items():
         text = f"{format_price(price.input)} in, {format_price(price.output)} out, per million tokens"
         add(format_price_setting(pattern), text, "Prices of a model, in place of those of the price list.")
+    for provider, vendor in settings.price_vendors.items():
+        add(format_vendor_setting(provider), vendor, "Vendor whose list prices the models of this provider have.")
     for group, managed in settings.managed_settings.items():
         add(format_group_setting(group), ", ".join(managed), "Settings of Claude Code that are sent to these people.")
     return rows

@@ -286,6 +286,21 @@ def find_vendor(name: str, built_in: Sequence[Provider]) -> Host | None:
     return next((host for host in found if host is not None and _is_vendor(host)), None)
 
 
+def find_price_vendor(name: str, built_in: Sequence[Provider]) -> Host | None:
+    """Return the built-in provider or vendor with this name, if its models have list prices."""
+    row = next((row for row in built_in if name in (row.name, row.prefix)), None)
+    if row is not None:
+        return row if row.transport == "http" and not row.uses_installed_models else None
+    vendor = find_vendor(name, built_in)
+    return vendor if vendor is not None and not vendor.unpriced else None
+
+
+def list_price_vendors(built_in: Sequence[Provider]) -> list[str]:
+    """Return the names with which `find_price_vendor` finds a vendor."""
+    names = [*(row.prefix for row in built_in), *(vendor.name for vendor in list_vendors(built_in))]
+    return [name for name in names if find_price_vendor(name, built_in) is not None]
+
+
 def find_vendor_of_litellm(prefix: str, built_in: Sequence[Provider]) -> Host | None:
     """Return the vendor that LiteLLM calls for model ids with this prefix."""
     return next((each for each in list_vendors(built_in) if prefix in (each.name, each.litellm_prefix)), None)

@@ -30,12 +30,15 @@ from anthropic_proxy.engine.providers import PROVIDERS, Host, Provider
 from anthropic_proxy.engine.providers.catalog import Catalog, ListedPrices, load_vendor_prices
 from anthropic_proxy.engine.providers.hosts import (
     LOCAL_HOST,
+    UNKNOWN_HOSTS,
     build_server_name,
     find_base_url,
     find_netloc,
+    has_own_models,
     is_own_server,
     resolve_host,
 )
+from anthropic_proxy.engine.providers.lookup import find_price_vendor
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.service_tiers import normalize_service_tier
@@ -386,17 +389,19 @@ class PriceList:
                 price = _convert_table(rates, table.web_search_per_1000, origin)
             return structs.replace(price, is_final=True)
         is_cloud = model.rpartition(":")[2].endswith("cloud") or _CLOUD_ADDRESS in base_url
+        vendor = find_named_vendor(provider, base_url, self._settings)
         host = resolve_host(_find_provider_with_hosts(provider), base_url)
-        is_near = host.name == LOCAL_HOST and is_own_server(provider)
+        is_near = vendor is None and host.name == LOCAL_HOST and is_own_server(provider)
         is_keyless = is_near and not self._settings.keys.get(provider.name)  # with a key, it may be a gateway
         if provider.transport == "demo" or ((is_keyless or provider.uses_installed_models) and not is_cloud):
             return FREE
         name = provider.find_known_name(model)
-        published = find_price(host.price_url or provider.price_url or base_url, name, when, tier=tier)
-        if published is None and not tier:
-            published = _find_vendor_price(provider, base_url, name)
-            if published is None:
-                published = _find_vendor_price(host, base_url, name)
+        if vendor is not None:
+            published = _find_price_of_vendor(vendor, name, when, tier)
+        else:
+            published = find_price(host.price_url or provider.price_url or base_url, name, when, tier=tier)
+            if published is None and not tier:
+                published = _find_vendor_price(provider, base_url, name) or _find_vendor_price(host, base_url, name)
         fields = PRICE_SOURCE.listed.get((build_server_name(provider, base_url), model))
         if fields is None or tier or not self._uses_server_lists:
             return published
@@ -416,11 +421,42 @@ def find_published_window(provider: Provider, model: str, settings: Settings) ->
     data = None if is_own_server(provider) or provider.transport != "http" else PRICE_SOURCE.load()
     if data is None:
         return None
+    vendor = find_named_vendor(provider, base_url, settings)
     host = resolve_host(_find_provider_with_hosts(provider), base_url)
     address = host.price_url or provider.price_url or base_url
+    if vendor is not None:
+        address = vendor.price_url or vendor.base_url
     found = find_model(data.providers, address, provider.find_known_name(model))
     window = vars(found[0]).get("context_window") if found is not None else None
     return window if isinstance(window, int) and window > 0 else None
+
+
+def find_named_vendor(provider: Provider, base_url: str, settings: Settings) -> Host | None:
+    """Return the vendor whose prices apply at an address that is not its own, such as a mirror. None: none is named.
+
+    The field `prices` of `[providers.NAME]` names one. Otherwise the setting of the address does, such as
+    `GROQ_BASE_URL`, or the name of a table, such as `[providers.deepseek]`. `OPENAI_BASE_URL` may be any server, and so
+    may an address on this machine or in its network, unless the provider is a cloud with credentials of its own.
+    """
+    if name := settings.price_vendors.get(provider.name):
+        return find_price_vendor(name, PROVIDERS)
+    openai = PROVIDERS.find("openai")
+    is_near = provider.key_source == "settings" and resolve_host(openai, base_url).name == LOCAL_HOST
+    if provider.name == openai.name or is_near:
+        return None
+    host = resolve_host(_find_provider_with_hosts(provider), base_url)
+    is_of_vendor = host.name not in (provider.name, *UNKNOWN_HOSTS) or (
+        not is_own_server(provider) if provider.is_configured else has_own_models(provider, settings)
+    )
+    return None if is_of_vendor else find_price_vendor(provider.name, PROVIDERS)
+
+
+def _find_price_of_vendor(vendor: Host, model: str, when: datetime, tier: str) -> Price | None:
+    """Return the price of a model at the address of its vendor, with the vendor in its source."""
+    price = find_price(vendor.price_url or vendor.base_url, model, when, tier=tier)
+    if price is not None:
+        return structs.replace(price, source=f"{price.source}, prices of {vendor.title}")
+    return None if tier else _find_vendor_price(vendor, vendor.base_url, model)
 
 
 def _find_provider_with_hosts(provider: Provider) -> Provider:

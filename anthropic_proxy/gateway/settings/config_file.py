@@ -36,7 +36,7 @@ from anthropic_proxy.gateway.settings.place import CONFIG_FILE
 from anthropic_proxy.gateway.settings.sources import ErrorList, FoundSetting
 from anthropic_proxy.gateway.settings.values import invalid_setting_error, redact_and_shorten
 
-_MAX_LISTED_NAMES = 12
+_MAX_LISTED_NAMES = 15
 SCHEMA_FILE = Path(__file__).with_name("anthropic-proxy.schema.json")
 """JSON Schema of the configuration file, in the package."""
 _REFERENCED_VARIABLE = compile_anchored(r"\$\{?([A-Za-z_]\w*)\}?")

@@ -194,6 +194,8 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
     prices: Mapping[str, PriceTable] = {}
     """Model id with prefix, or a pattern of ids for `matches_model` → its table `[prices."MODEL"]`, in
     the order of the file."""
+    price_vendors: Mapping[str, str] = {}
+    """Provider name → the vendor whose list prices apply, from the field `prices` of `[providers.NAME]`."""
     limit_contact: str = ""
     """Address or text where to ask for a higher limit. "": errors name the command of the administrator."""
     managed_settings: Mapping[str, Mapping[str, object]] = {}

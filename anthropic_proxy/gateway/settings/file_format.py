@@ -88,6 +88,9 @@ class ProviderTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Path of a PEM file with certificate authorities that are trusted in addition to those of the system."""
     client_certificate: ClientCertificate | None = None
     """Certificate that identifies the proxy to the server (mutual TLS)."""
+    prices: str | None = None
+    """Vendor whose list prices apply, such as `openai`, if the address is a mirror or gateway of it. By default the
+    vendor of the address."""
     requests_per_minute: Annotated[int, Meta(ge=1, le=100_000)] | None = None
     """Maximum number of messages to this provider within 60 seconds. Further ones wait in the order of their arrival.
     Token counts and lists do not count."""

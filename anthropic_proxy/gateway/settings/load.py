@@ -35,6 +35,7 @@ from anthropic_proxy.gateway.settings.provider_calls import load_call_options
 from anthropic_proxy.gateway.settings.provider_tables import (
     list_ignored_table_warnings,
     load_alerts,
+    load_price_vendors,
     load_prices,
     load_provider_fields,
     load_provider_tables,
@@ -106,6 +107,7 @@ def load_settings(
     fields["call_options"] = load_call_options(file, tables, built_in, sources)
     fields["auto_mode"] = _build_auto_mode(fields.get("auto_mode", {}), file, sources)
     fields["prices"] = load_prices(file, sources)
+    fields["price_vendors"] = load_price_vendors(file, built_in, sources)
     fields["routes"] = load_routes(file, sources)
     fields["managed_settings"] = load_managed_settings(file, sources)
     fields["inspectors"] = load_inspectors(file, sources, resolves_keys=resolves_now)

@@ -20,7 +20,9 @@ from anthropic_proxy.engine.providers.lookup import (
     TableOrigin,
     find_known_model,
     find_origin,
+    find_price_vendor,
     find_vendor,
+    list_price_vendors,
     list_wires,
 )
 from anthropic_proxy.engine.providers.registry import Provider
@@ -317,6 +319,35 @@ def load_provider_fields(
         "base_urls": {table.name: table.base_url for table in tables},
         "wires": {table.name: table.wire for table in tables if table.has_wire},
     }
+
+
+def load_price_vendors(file: ConfigFile, built_in: ProviderRegistry, sources: Sources) -> Mapping[str, str]:
+    """Return provider name → the vendor that the field `prices` of its table names."""
+    vendors: dict[str, str] = {}
+    for name, table in file.tables.providers.items():
+        if table.prices is None:
+            continue
+        path = ("providers", name, "prices")
+        with sources.errors.collect():
+            if find_price_vendor(table.prices, built_in) is None:
+                names = list_price_vendors(built_in)
+                raise file.invalid_value_error(
+                    path,
+                    table.prices,
+                    f"Use the name of a vendor with list prices: {join_with_or(names)}.",
+                    find_similar_choice(table.prices, names),
+                )
+            row = find_extended_provider(file, name, built_in)
+            provider = name if row is None else row.name
+            vendors[provider] = table.prices
+            sources.origins[format_vendor_setting(provider)] = file.describe_origin(path)
+            sources.given[format_vendor_setting(provider)] = Secret(table.prices)
+    return vendors
+
+
+def format_vendor_setting(provider: str) -> str:
+    """Return the name of the field `prices` of a provider in `Settings.origins` and in lists of settings."""
+    return f"prices of [providers.{provider}]"
 
 
 _PRICES = ("prices",)

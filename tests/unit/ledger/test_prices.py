@@ -1,5 +1,6 @@
 """Prices of models: at the address of a server, of the configuration file, and of local models."""
 
+import importlib.metadata
 import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
@@ -208,7 +209,81 @@ def test_a_new_model_of_google_has_the_price_of_its_page_until_the_library_has_o
         price = PriceList(Settings()).find_price_at_default_address(PROVIDERS.find(name), "gemini-4-neon", TODAY)
         assert known(price).base == rates("3", "3", "3", "15", "15")
     elsewhere = load_settings({"GEMINI_BASE_URL": "https://gateway.example/v1beta"}, PROVIDERS, env_file=None)
-    assert find(elsewhere, "gemini/gemini-4-neon") is None
+    assert find(elsewhere, "gemini/gemini-4-neon") == rates("3", "3", "3", "15", "15")
+
+
+MIRROR = "https://egress.example.org"
+NEAR = "http://127.0.0.1:8000"
+
+
+def find_at_setting(variable: str, address: str, model: str) -> Rates | None:
+    key = {"GEMINI_API_KEY": "a", "GROQ_API_KEY": "b", "ANTHROPIC_API_KEY": "c", "OPENAI_API_KEY": "d"}
+    return find(load_settings({variable: address, **key}, PROVIDERS, env_file=None), model)
+
+
+@pytest.mark.parametrize(
+    ("variable", "model"),
+    [
+        ("ANTHROPIC_UPSTREAM_URL", "anthropic/claude-opus-5-5"),
+        ("GEMINI_BASE_URL", "gemini/gemini-2.5-pro"),
+        ("GROQ_BASE_URL", "groq/openai/gpt-oss-120b"),
+        ("MOONSHOT_BASE_URL", "moonshot/kimi-k2.6"),
+        ("XAI_BASE_URL", "xai/grok-4.3"),
+        ("BEDROCK_BASE_URL", "bedrock/anthropic.claude-opus-5-5"),
+        ("VERTEX_BASE_URL", "vertex_ai/gemini-2.5-pro"),
+        ("FOUNDRY_BASE_URL", "foundry/claude-opus-5-5"),
+    ],
+)
+def test_a_mirror_of_a_vendor_has_its_prices_unless_it_may_be_any_server(variable: str, model: str) -> None:
+    at_vendor = find(load_settings({"AWS_REGION": "us-east-1"}, PROVIDERS, env_file=None), model)
+    assert at_vendor is not None or variable == "FOUNDRY_BASE_URL"
+    found = find_at_setting(variable, MIRROR, model)
+    assert found is not None
+    assert found == (at_vendor or found)
+    assert find_at_setting(variable, f"{MIRROR}/v1", f"{model.partition('/')[0]}/no-such-model") is None
+    is_cloud = variable in ("BEDROCK_BASE_URL", "VERTEX_BASE_URL", "FOUNDRY_BASE_URL")
+    assert find_at_setting(variable, NEAR, model) == (found if is_cloud else None)
+
+
+def test_another_address_of_openai_may_be_any_server() -> None:
+    assert find_at_setting("OPENAI_BASE_URL", f"{MIRROR}/v1", "openai/gpt-4.1") is None
+    assert find_at_setting("OPENAI_BASE_URL", f"{NEAR}/v1", "openai/gpt-4.1") is None
+    assert find_at_setting("OPENAI_BASE_URL", "https://api.deepseek.com", "openai/gpt-4.1") is None
+    assert find_at_setting("GROQ_BASE_URL", "https://api.together.xyz/v1", "groq/zai-org/GLM-5.3") == rates(
+        "1.4", "0.26", "1.4", "4.4", "4.4"
+    ), "the address names another vendor"
+
+
+def test_a_table_with_the_name_of_a_vendor_has_its_prices_at_another_address(tmp_path: Path) -> None:
+    def find_in_table(name: str, fields: str, model: str) -> Rates | None:
+        return find(load(tmp_path, f"[providers.{name}]\n{fields}\n", {"X": "a-key"}), f"{name}/{model}")
+
+    listed = find_in_table("deepseek", "", "deepseek-v4-pro")
+    assert listed is not None
+    assert find_in_table("deepseek", f'base_url = "{MIRROR}"', "deepseek-v4-pro") == listed
+    assert find_in_table("other", f'base_url = "{MIRROR}"', "deepseek-v4-pro") is None
+    assert find_in_table("other", f'base_url = "{MIRROR}"\nprices = "deepseek"', "deepseek-v4-pro") == listed
+    assert find_in_table("deepseek", f'base_url = "{NEAR}"\napi_key = {{ env = "X" }}', "deepseek-v4-pro") is None
+    assert find_in_table("deepseek", f'base_url = "{NEAR}"', "deepseek-v4-pro") == FREE.base
+    assert find_in_table("deepseek", f'base_url = "{NEAR}"\nprices = "deepseek"', "deepseek-v4-pro") == listed
+
+
+@pytest.mark.parametrize("address", [f"{MIRROR}/v1", f"{NEAR}/v1", "https://api.deepseek.com"])
+@pytest.mark.parametrize(("table", "vendor"), [("openai", "openai"), ("mirror", "openai"), ("mirror", "anthropic")])
+def test_the_table_of_a_provider_names_the_vendor_of_its_prices(
+    tmp_path: Path, address: str, table: str, vendor: str
+) -> None:
+    model, title = {"openai": ("gpt-4.1", "OpenAI"), "anthropic": ("claude-opus-5-5", "Anthropic")}[vendor]
+    text = f'[providers.{table}]\nprices = "{vendor}"\n'
+    text += "" if table == "openai" else f'base_url = "{address}"\n'
+    settings = load(tmp_path, text, {"OPENAI_BASE_URL": address} if table == "openai" else {})
+    assert find(settings, f"{table}/{model}") == find(Settings(), f"{vendor}/{model}")
+    provider = known(find_registry(settings).find_by_prefix(table))
+    price = known(PriceList(settings).find(provider, model, TODAY))
+    assert price.source == f"genai-prices {importlib.metadata.version('genai-prices')}, prices of {title}"
+    assert find(settings, f"{table}/no-such-model") is None
+    priced = load(tmp_path, f'{text}[prices."{table}/{model}"]\ninput = 7\noutput = 8\n')
+    assert find(priced, f"{table}/{model}") == rates("7", "7", "7", "8", "8")
 
 
 def test_another_address_of_a_vendor_has_its_prices_only_if_they_are_the_same() -> None:
