@@ -16,6 +16,7 @@ from anthropic_proxy.cli.ledger_access import changing_database, name_author, op
 from anthropic_proxy.cli.output import Column, Output, encode_printed_json, open_data_output
 from anthropic_proxy.cli.remote_proxy import RemoteProxy, find_remote_proxy
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.identity.offline_access import NO_REFRESH_TOKEN
 from anthropic_proxy.console.keys.acceptance import list_key_states
 from anthropic_proxy.console.keys.administration import KeyAction, KeyOutcome, decode_command, open_administration
 from anthropic_proxy.console.keys.descriptions import (
@@ -39,7 +40,7 @@ from anthropic_proxy.console.keys.queries import (
     read_used_budgets,
     require_key,
 )
-from anthropic_proxy.console.keys.sign_ins import encode_sign_in, list_sign_ins
+from anthropic_proxy.console.keys.sign_ins import NOT_ASKED, SignIn, encode_sign_in, list_sign_ins
 from anthropic_proxy.console.keys.virtual_keys import KeyState, Team, VirtualKey
 from anthropic_proxy.console.ledger.database import Reader
 from anthropic_proxy.console.ledger.engines import EngineReader
@@ -82,6 +83,7 @@ keys = new_group("keys")
 _AUDIT_TITLES = ("id", "at", "actor", "action", "object", "changes")
 _LABEL_COLUMNS = 9
 _CREATOR = Column("Creator")
+_PROVIDER = Column("Provider")
 
 
 @keys.command
@@ -284,11 +286,21 @@ def sign_ins(*, as_json: bool = False) -> None:
     if not found and output.is_terminal:
         output.write_notice("Nobody is signed in from Claude Code.")
         return
-    columns = [Column("Person"), Column("Device"), Column("Address"), Column("Signed in"), Column("Last refresh")]
-    columns += [Column("Ends"), Column("Id", is_optional=True)]
-    times = [[str(format_time(at)) for at in (each.created_at, each.refreshed_at, each.ends_at)] for each in found]
-    rows = [[one.user.email, one.device, one.address, *at, one.id] for one, at in zip(found, times, strict=True)]
-    output.write_table(columns, rows)
+    shown: Sequence[tuple[Column, Callable[[SignIn], str]]] = [
+        (Column("Person"), lambda one: one.user.email),
+        (Column("Device"), lambda one: one.device),
+        (Column("Address"), lambda one: one.address),
+        (Column("Signed in"), lambda one: str(format_time(one.created_at))),
+        (Column("Last refresh"), lambda one: str(format_time(one.refreshed_at))),
+        (_PROVIDER, lambda one: "" if one.provider_token else NOT_ASKED),
+        (Column("Ends"), lambda one: str(format_time(one.ends_at))),
+        (Column("Id", is_optional=True), lambda one: one.id),
+    ]
+    if all(each.provider_token for each in found):
+        shown = [column for column in shown if column[0] is not _PROVIDER]
+    output.write_table([column for column, _ in shown], [[text(each) for _, text in shown] for each in found])
+    if output.is_terminal and any(not each.provider_token for each in found):
+        output.write_notice(NO_REFRESH_TOKEN, "!")
 
 
 @keys.command(name="sign-out")

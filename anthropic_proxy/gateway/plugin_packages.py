@@ -35,6 +35,8 @@ def require_usable_features(settings: Settings) -> Settings:
         )
     if settings.oidc is not None:
         require_package("Sign-in with OIDC_ISSUER needs Authlib", "authlib", "oidc")
+        if settings.oidc.client_key is not None or settings.oidc.client_key_file is not None:
+            import_module("anthropic_proxy.console.identity.client_keys").load_client_key(settings.oidc)
     if settings.virtual_keys and settings.token_issuers:
         require_package("Tokens of identity providers ([token_issuers]) need joserfc", "joserfc", "oidc")
     return settings

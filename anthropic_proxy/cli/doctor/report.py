@@ -221,6 +221,7 @@ def encode_report(report: Report, file_format: Literal["json", "markdown"], toda
             "problems": [problem.text for problem in report.settings_problems],
             "certificate": report.gateway.fingerprint,
             "certificate_problems": report.gateway.problems,
+            "identity_problems": report.identity_problems,
             "auto_mode": report.auto_mode,
             "tables": [server.table for server in report.servers],
         }

@@ -51,7 +51,7 @@ from anthropic_proxy.console.keys.queries import (
     require_key,
 )
 from anthropic_proxy.console.keys.rights import is_of_person
-from anthropic_proxy.console.keys.sign_ins import SignIn, encode_sign_in, list_sign_ins
+from anthropic_proxy.console.keys.sign_ins import NOT_ASKED, SignIn, encode_sign_in, list_sign_ins
 from anthropic_proxy.console.keys.virtual_keys import AuditEntry, KeyState, KeyStatus, Team, VirtualKey
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.database import Reader
@@ -183,6 +183,12 @@ def _show_moment(seconds: float) -> Cell:
     return Cell(text=formats.day_and_time(seconds * MICROSECONDS), title=formats.full_time(seconds * MICROSECONDS))
 
 
+def _show_refresh(sign_in: SignIn) -> Cell:
+    """The identity provider is asked at each refresh, unless it gave no refresh token."""
+    note = "" if sign_in.provider_token else f"provider {NOT_ASKED}"
+    return structs.replace(_show_moment(sign_in.refreshed_at), note=note)
+
+
 def _link_key(key_id: str, text: str, note: str = "") -> Cell:
     return Cell(text=text, href=f"/dashboard/keys/{quote(key_id, safe='')}", note=note)
 
@@ -255,7 +261,7 @@ _SIGN_IN_COLUMNS: Sequence[TableColumn[SignIn]] = (
     TableColumn("device", "Device, address", lambda row: Cell(text=row.device, note=row.address), style="wrap"),
     TableColumn("groups", "Groups", lambda row: ", ".join(row.user.groups) or formats.UNKNOWN, style="small wrap"),
     TableColumn("since", "Signed in", lambda row: _show_moment(row.created_at), style="nowrap"),
-    TableColumn("refreshed", "Last refresh", lambda row: _show_moment(row.refreshed_at), style="nowrap"),
+    TableColumn("refreshed", "Last refresh", _show_refresh, style="nowrap"),
     TableColumn("ends", "Ends", lambda row: _show_moment(row.ends_at), style="nowrap"),
     _action_column("end", "End", "sign-out", lambda row: (row.id, f"the sign-in of {row.user.email} on {row.device}")),
 )
@@ -551,7 +557,7 @@ _ENTRY_EXPORT: Mapping[str, Callable[[AuditEntry], Any]] = {
 
 
 _SIGN_IN_NAMES = ("id", "email", "key_id", "device", "address", "created_at", "refreshed_at", "checked_at", "ends_at")
-_SIGN_IN_EXPORT = {name: itemgetter(name) for name in _SIGN_IN_NAMES}
+_SIGN_IN_EXPORT = {name: itemgetter(name) for name in (*_SIGN_IN_NAMES, "provider_refresh_token")}
 
 
 def _require_key(context: PageContext) -> VirtualKey:

@@ -36,6 +36,8 @@ class Report(Struct, kw_only=True):
     """Problems that concern no examined backend."""
     gateway: GatewayCheck = GatewayCheck()
     """Certificate at the address where persons sign in from Claude Code."""
+    identity_problems: Sequence[str] = ()
+    """Problems of the identity provider, by which persons sign in from Claude Code."""
     auto_mode: str = ""
     """Who checks tool calls in auto mode: `answered by gpt-4.1 (openai)`. "": not examined."""
     servers: Sequence[FoundServer]
@@ -55,7 +57,11 @@ class Report(Struct, kw_only=True):
     @property
     def problems(self) -> Sequence[Problem]:
         """Problems that no fix belongs to."""
-        found = (report_problem(ProblemKind.STATED, "DASHBOARD_URL", reason=text) for text in self.gateway.problems)
+        stated = [
+            *(("DASHBOARD_URL", text) for text in self.gateway.problems),
+            *(("OIDC_ISSUER", text) for text in self.identity_problems),
+        ]
+        found = (report_problem(ProblemKind.STATED, setting, reason=text) for setting, text in stated)
         return [*self.settings_problems, *found]
 
     @property

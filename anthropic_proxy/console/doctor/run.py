@@ -15,6 +15,7 @@ from anthropic_proxy.console.doctor.certificates import GatewayCheck, check_gate
 from anthropic_proxy.console.doctor.diagnosis import diagnose_backend, must_run
 from anthropic_proxy.console.doctor.findings import Backend, Diagnosis
 from anthropic_proxy.console.doctor.fixes import list_fixes
+from anthropic_proxy.console.doctor.identity import check_identity
 from anthropic_proxy.console.doctor.probe_runner import ProbeRunner
 from anthropic_proxy.console.doctor.probes import PROBES
 from anthropic_proxy.console.doctor.report import Report, find_total_price
@@ -99,8 +100,8 @@ async def run_doctor(
 ) -> Report:
     """`on_change` is called with all results so far, at the start and after each probe.
 
-    `checks_settings`: look for problems of settings that concern no backend, for who checks tool calls, and at the
-    address where persons sign in.
+    `checks_settings`: look for problems of settings that concern no backend, for who checks tool calls, at the address
+    where persons sign in, and at the identity provider.
     """
     started = time.monotonic()
     diagnoses = [Diagnosis(backend=backend, outcomes={}) for backend in backends]
@@ -119,6 +120,7 @@ async def run_doctor(
         diagnoses=diagnoses,
         fixes=fixes,
         gateway=await check_gateway(services.settings) if checks_settings else GatewayCheck(),
+        identity_problems=await check_identity(services) if checks_settings else (),
         auto_mode=await describe_auto_mode(services, backends) if checks_settings else "",
         settings_problems=problems,
         servers=find_servers(diagnoses, services.settings),

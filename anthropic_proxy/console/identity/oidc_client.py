@@ -3,6 +3,7 @@
 This module needs Authlib, an optional library, and is loaded with the first sign-in.
 """
 
+import asyncio
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -21,11 +22,13 @@ from joserfc.jwk import KeySet
 from msgspec import Struct
 
 from anthropic_proxy.console.identity.attempts import SignInAttempt
+from anthropic_proxy.console.identity.client_keys import ASSERTION_TYPE, load_client_key
+from anthropic_proxy.console.identity.offline_access import OFFLINE_SCOPE, OfflineAccess, find_offline_access
 from anthropic_proxy.console.identity.people import CHECK_CLIENT, CHECK_ISSUER, RETRY, OidcError, find_claim_texts
 from anthropic_proxy.console.identity.signed_tokens import (
-    CACHE_SECONDS,
     LEEWAY_SECONDS,
     CachedDocument,
+    HttpSender,
     InvalidTokenError,
     PublishedKeys,
     UnknownKeyError,
@@ -34,8 +37,8 @@ from anthropic_proxy.console.identity.signed_tokens import (
     request_json,
 )
 from anthropic_proxy.engine.patterns import compile_anchored
+from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import OidcSettings
-from anthropic_proxy.plugins import Gateway
 
 _CLAIM_TEXTS = {
     "iss": "it is of another issuer",
@@ -51,8 +54,6 @@ _MAX_SHOWN_CHARACTERS = 200
 _HOST = compile_anchored(r"[\w.:\[\]-]+", re.ASCII)
 """Pattern of host and port, which the security policy of a page contains."""
 _MAX_REFRESH_CHARACTERS = 16_384
-_OFFLINE = "offline_access"
-"""Scope for a refresh token (OpenID Connect Core 1.0, section 11)."""
 _FORM = {"content-type": "application/x-www-form-urlencoded", "accept": "application/json"}
 
 
@@ -65,6 +66,7 @@ class _Metadata(Struct, frozen=True):
     jwks_uri: str
     userinfo_endpoint: str = ""
     token_endpoint_auth_methods_supported: tuple[str, ...] = ("client_secret_basic",)
+    token_endpoint_auth_signing_alg_values_supported: tuple[str, ...] = ()
     authorization_response_iss_parameter_supported: bool = False
     scopes_supported: tuple[str, ...] = ()
 
@@ -85,28 +87,52 @@ class GrantRejected(OidcError):
 
 
 class OidcClient:
-    def __init__(self, settings: OidcSettings, gateway: Gateway, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: OidcSettings, sender: HttpSender, clock: Callable[[], float] = time.time) -> None:
         self.settings = settings
-        self._gateway = gateway
+        self._sender = sender
         self._clock = clock
         self._metadata = CachedDocument(self._load_metadata)
         self._keys = PublishedKeys(self._load_keys)
 
     async def build_authorization_url(self, attempt: SignInAttempt, redirect_uri: str) -> str:
-        metadata = await self._metadata.find_or_request(CACHE_SECONDS)
-        needs_refresh = attempt.purpose == "device" and _OFFLINE in metadata.scopes_supported
-        scopes = list(dict.fromkeys([*self.settings.scopes, *([_OFFLINE] if needs_refresh else [])]))
+        """A sign-in to the dashboard needs no refresh token."""
+        metadata = await self._metadata.find_or_request()
+        offline = await self.find_offline_access() if attempt.purpose == "device" else OfflineAccess("", {})
+        scopes = [*(name for name in self.settings.scopes if name != OFFLINE_SCOPE), *filter(None, [offline.scope])]
+        chosen = {**offline.parameters, **self.settings.authorization}
         own = {"nonce": attempt.nonce, "code_challenge": create_s256_code_challenge(attempt.verifier)}
-        request = (metadata.authorization_endpoint, self.settings.client_id, "code", redirect_uri, scopes)
-        url: str = prepare_grant_uri(*request, attempt.state, **own, code_challenge_method="S256")
+        url: str = prepare_grant_uri(
+            metadata.authorization_endpoint,
+            self.settings.client_id,
+            "code",
+            redirect_uri,
+            scopes,
+            attempt.state,
+            **{name: value for name, value in chosen.items() if value},
+            **own,
+            code_challenge_method="S256",
+        )
         return url
+
+    async def find_offline_access(self) -> OfflineAccess:
+        """Raises `OidcError`."""
+        metadata = await self._metadata.find_or_request()
+        return find_offline_access(self.settings, metadata.scopes_supported)
+
+    async def examine(self) -> bool:
+        """Return True if a device asks for a refresh token. Raises `OidcError` if nobody can sign in: the provider does
+        not answer, has no usable keys, or accepts no algorithm of the private key.
+        """
+        await self._keys.find_or_request()
+        await self._prove_by_key(await self._metadata.find_or_request())
+        return await self.find_offline_access() != OfflineAccess("", {}) or bool(self.settings.authorization)
 
     async def require_issuer(self, presented: str | None) -> None:
         """Raise `OidcError` if another identity provider sent the response (RFC 9207).
 
         None, a response without issuer, is accepted unless the provider's configuration announces this parameter.
         """
-        metadata = await self._metadata.find_or_request(CACHE_SECONDS)
+        metadata = await self._metadata.find_or_request()
         if presented is None and not metadata.authorization_response_iss_parameter_supported:
             return
         if presented != metadata.issuer:
@@ -114,7 +140,7 @@ class OidcClient:
 
     async def find_authorization_origin(self) -> str:
         """Return scheme, host and port of the provider's page for users. Raises `OidcError`."""
-        metadata = await self._metadata.find_or_request(CACHE_SECONDS)
+        metadata = await self._metadata.find_or_request()
         url = urlsplit(metadata.authorization_endpoint)
         return f"{url.scheme}://{url.netloc}"
 
@@ -152,7 +178,7 @@ class OidcClient:
 
     async def _add_user_info(self, claims: Mapping[str, Any], subject: str, access_token: str) -> Mapping[str, Any]:
         """Add what the ID token lacks. Raises `OidcError`."""
-        metadata = await self._metadata.find_or_request(CACHE_SECONDS)
+        metadata = await self._metadata.find_or_request()
         needed = {self.settings.email_claim, *(["email_verified"] if self.settings.email_claim == "email" else [])}
         is_complete = needed <= claims.keys() and bool(find_claim_texts(claims, self.settings.role_claim))
         if not access_token or not metadata.userinfo_endpoint or is_complete:
@@ -166,33 +192,44 @@ class OidcClient:
         return {**found, **claims}
 
     async def _request_tokens(self, grant: str, **parameters: str) -> Mapping[str, Any]:
-        metadata = await self._metadata.find_or_request(CACHE_SECONDS)
-        secret, methods = self.settings.client_secret, metadata.token_endpoint_auth_methods_supported
-        client_id, secret_text, method = self.settings.client_id, "", "none"
-        if secret is not None:
-            secret_text, method = secret.reveal(), "client_secret_post"
-            if "client_secret_basic" in methods or method not in methods:
-                client_id, secret_text = quote(client_id, safe=""), quote(secret_text, safe="")
-                method = "client_secret_basic"
-        body = prepare_token_request(grant, **parameters)
-        authentication = ClientAuth(client_id, secret_text, method)
-        _, headers, body = authentication.prepare("POST", metadata.token_endpoint, dict(_FORM), body)
+        metadata = await self._metadata.find_or_request()
+        body = prepare_token_request(grant, **parameters, **await self._prove_by_key(metadata))
+        _, headers, body = self._authenticate(metadata).prepare("POST", metadata.token_endpoint, dict(_FORM), body)
         return await self._request_json("POST", metadata.token_endpoint, headers, body.encode())
 
-    async def _check(self, id_token: str, nonce: str | None, access_token: str) -> Mapping[str, Any]:
-        """The provider's keys are read again if the key of the token is unknown. Raises `OidcError` for an invalid
-        token.
+    async def _prove_by_key(self, metadata: _Metadata) -> Mapping[str, str]:
+        """Return the parameters with which a private key proves who the proxy is. {}: there is no private key. Raises
+        `OidcError`.
         """
-        metadata = await self._metadata.find_or_request(CACHE_SECONDS)
+        try:
+            key = await asyncio.to_thread(load_client_key, self.settings)
+        except ConfigurationError as error:
+            raise OidcError(error.message, status=502) from None
+        if key is None:
+            return {}
+        supported = metadata.token_endpoint_auth_signing_alg_values_supported
+        assertion = key.sign(self.settings.client_id, metadata.token_endpoint, supported, self._clock())
+        return {"client_assertion_type": ASSERTION_TYPE, "client_assertion": assertion}
 
+    def _authenticate(self, metadata: _Metadata) -> ClientAuth:
+        secret, methods = self.settings.client_secret, metadata.token_endpoint_auth_methods_supported
+        client_id = self.settings.client_id
+        if secret is None:
+            return ClientAuth(client_id, "", "none")
+        if "client_secret_post" in methods and "client_secret_basic" not in methods:
+            return ClientAuth(client_id, secret.reveal(), "client_secret_post")
+        return ClientAuth(quote(client_id, safe=""), quote(secret.reveal(), safe=""), "client_secret_basic")
+
+    async def _check(self, id_token: str, nonce: str | None, access_token: str) -> Mapping[str, Any]:
+        """Raises `OidcError` for an invalid token."""
+        metadata = await self._metadata.find_or_request()
         verify = partial(verify_id_token, id_token, issuer=metadata.issuer, client_id=self.settings.client_id)
         try:
             return await self._keys.check(partial(verify, nonce=nonce, access_token=access_token, now=self._clock()))
         except UnknownKeyError:
-            raise OidcError(
-                "The identity provider sent an ID token that is not valid: its key is not one of the provider. "
-                "Sign in again in a minute."
-            ) from None
+            raise _invalid("its key is not one of the provider", "Sign in again in a minute.") from None
+        except InvalidTokenError as error:
+            raise _invalid(error.reason) from None
 
     async def _load_metadata(self) -> _Metadata:
         url = get_well_known_url(self.settings.issuer, external=True)
@@ -218,14 +255,14 @@ class OidcClient:
         return metadata
 
     async def _load_keys(self) -> KeySet:
-        metadata = await self._metadata.find_or_request(CACHE_SECONDS)
+        metadata = await self._metadata.find_or_request()
         return decode_key_set(await self._request_json("GET", metadata.jwks_uri))
 
     async def _request_json(
         self, method: str, url: str, headers: Mapping[str, str] | None = None, body: bytes = b""
     ) -> Mapping[str, Any]:
         """Raises `OidcError` if the HTTP status is not 200."""
-        status, document = await request_json(self._gateway, method, url, headers, body, remedy=RETRY)
+        status, document = await request_json(self._sender, method, url, headers, body, remedy=RETRY)
         if status == 200 and isinstance(document, dict):
             return document
         place = url.partition("?")[0]
@@ -267,15 +304,10 @@ def _find_text(tokens: Mapping[str, Any], name: str) -> str:
 def verify_id_token(
     id_token: str, keys: KeySet, *, issuer: str, client_id: str, nonce: str | None, access_token: str, now: float
 ) -> Mapping[str, Any]:
-    """`nonce`: None for the token of a refresh, which has none. Raises `OidcError` for an invalid token, and
-    `UnknownKeyError` if its key is not among `keys`.
-    """
+    """`nonce`: None for the token of a refresh, which has none. Raises `InvalidTokenError` for an invalid token."""
     if nonce == "":
-        raise _invalid("its nonce is not that of this sign-in")
-    try:
-        token = check_signature(id_token, keys, needs_key_id=len(keys.keys) > 1)
-    except InvalidTokenError as error:
-        raise _invalid(error.reason) from None
+        raise InvalidTokenError(_CLAIM_TEXTS["nonce"])
+    token = check_signature(id_token, keys, needs_key_id=len(keys.keys) > 1)
     options = {"iss": {"essential": True, "value": issuer}, "aud": {"essential": True, "value": client_id}}
     parameters = {"client_id": client_id, "access_token": access_token, **({"nonce": nonce} if nonce else {})}
     claims = CodeIDToken(dict(token.claims), token.header, options, parameters)
@@ -288,9 +320,9 @@ def verify_id_token(
             reason = f"the claim {name} is missing"
         elif name == "exp" and not isinstance(error, ExpiredTokenError):
             reason = "the claim exp is not a time"
-        raise _invalid(reason) from None
+        raise InvalidTokenError(reason) from None
     return dict(claims)
 
 
-def _invalid(reason: str) -> OidcError:
-    return OidcError(f"The identity provider sent an ID token that is not valid: {reason}. {RETRY}")
+def _invalid(reason: str, remedy: str = RETRY) -> OidcError:
+    return OidcError(f"The identity provider sent an ID token that is not valid: {reason}. {remedy}")

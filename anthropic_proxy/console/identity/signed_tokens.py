@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from joserfc import jws, jwt
 from joserfc.errors import InvalidKeyIdError, JoseError
@@ -12,13 +12,14 @@ from joserfc.jwk import Key, KeySet
 
 from anthropic_proxy.console.identity.people import CHECK_ISSUER, OidcError
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
+from anthropic_proxy.engine.wires.bound_requests import OperatorPurpose
 from anthropic_proxy.errors import UpstreamError
-from anthropic_proxy.plugins import Gateway
+from anthropic_proxy.plugins import HttpReply
 
 CACHE_SECONDS = 3_600.0
 """Time in seconds for which the discovery document and the keys of the identity provider are cached."""
-MIN_KEY_INTERVAL_SECONDS = 60.0
-"""Minimum time in seconds between two requests for keys, so that tokens with unknown keys cause no load."""
+MIN_DOUBT_SECONDS = 60.0
+"""Minimum time in seconds between two requests that tokens with other keys cause. So false tokens cause no load."""
 RETRY_SECONDS = 5.0
 """Minimum time after a failed request for the discovery document or the keys."""
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519")
@@ -34,6 +35,21 @@ MAX_ID_TOKEN_CHARACTERS = 131_072
 ValueT = TypeVar("ValueT")
 
 
+class HttpSender(Protocol):
+    """What sends requests to other servers: `Gateway`, or `HttpCalls` of a command."""
+
+    async def send_http(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        *,
+        purpose: OperatorPurpose = "plugin",
+    ) -> HttpReply:
+        """The contract is that of `plugins.Gateway.send_http`."""
+
+
 class InvalidTokenError(Exception):
     """Exception: a token is not accepted. `reason` is a part of a sentence, without the token."""
 
@@ -42,53 +58,77 @@ class InvalidTokenError(Exception):
         self.reason = reason
 
 
+class KeyMismatch(InvalidTokenError):
+    """Exception: no known key of the provider proves the signature. The provider may have changed its keys, also one
+    under its old name.
+    """
+
+
+class UnknownKeyError(KeyMismatch):
+    """Exception: the token names a key that is not known."""
+
+    def __init__(self) -> None:
+        super().__init__("its key is not one of the issuer (header kid)")
+
+
 class CachedDocument(Generic[ValueT]):
     """Cache for one document of the identity provider, such as its keys. `ticks`: a clock that nobody sets."""
 
     def __init__(self, load: Callable[[], Awaitable[ValueT]], ticks: Callable[[], float] = time.monotonic) -> None:
         self._load, self._ticks = load, ticks
         self._value: ValueT | None = None
-        self._loaded_at = self._failed_at = float("-inf")
+        self._loaded_at = self._failed_at = self._doubted_at = float("-inf")
         self._failure = OidcError("")
         self._lock = asyncio.Lock()
 
-    async def find_or_request(self, max_age_seconds: float) -> ValueT:
-        """Return the cached document, or request it again if it is older than `max_age_seconds`. If the request fails,
+    async def find_or_request(self) -> ValueT:
+        """Return the cached document, or request it again if it is older than `CACHE_SECONDS`. If the request fails,
         the old document is returned. Raises `OidcError` if there is no old document.
         """
-        is_sufficient = self._lock.locked() and max_age_seconds >= CACHE_SECONDS  # nobody waits for a slow provider
-        if self._value is not None and (is_sufficient or self._is_fresh(max_age_seconds)):
+        if self._value is not None and (self._lock.locked() or self._is_fresh()):  # nobody waits for a slow provider
             return self._value
         async with self._lock:
-            now = self._ticks()
-            if self._value is not None and self._is_fresh(max_age_seconds):
-                return self._value
-            if now >= self._failed_at + RETRY_SECONDS:
-                try:
-                    self._value, self._loaded_at = await self._load(), self._ticks()
-                except OidcError as error:
-                    self._failure, self._failed_at = error, self._ticks()
+            if self._value is None or not self._is_fresh():
+                await self._request()
             if self._value is None:
                 raise OidcError(self._failure.message, status=self._failure.status)
             return self._value
 
-    def _is_fresh(self, max_age_seconds: float) -> bool:
-        return self._ticks() < self._loaded_at + max_age_seconds
+    async def find_newer(self, known: ValueT) -> ValueT:
+        """Return the document as it is now, because `known` may have changed. It is requested for this reason at most
+        once in `MIN_DOUBT_SECONDS`; else, or if the request fails, the result is `known`.
+        """
+        async with self._lock:
+            if self._value is known and self._ticks() >= self._doubted_at + MIN_DOUBT_SECONDS:
+                self._doubted_at = self._ticks()
+                await self._request()
+            return known if self._value is None else self._value
 
+    async def _request(self) -> None:
+        if self._ticks() < self._failed_at + RETRY_SECONDS:
+            return
+        try:
+            self._value, self._loaded_at = await self._load(), self._ticks()
+        except OidcError as error:
+            self._failure, self._failed_at = error, self._ticks()
 
-class UnknownKeyError(Exception):
-    pass
+    def _is_fresh(self) -> bool:
+        return self._ticks() < self._loaded_at + CACHE_SECONDS
 
 
 class PublishedKeys(CachedDocument[KeySet]):
     async def check(self, check: Callable[[KeySet], ValueT]) -> ValueT:
-        """Return the result of `check`. If it raises `UnknownKeyError`, the keys are requested again, at most once a
-        minute, and checked once more. Raises `OidcError` if there are no keys.
+        """Return the result of `check`. If it raises `KeyMismatch`, the keys are requested again, at most once in
+        `MIN_DOUBT_SECONDS`, and checked once more. Raises `OidcError` if there are no keys.
         """
+        keys = await self.find_or_request()
         try:
-            return check(await self.find_or_request(CACHE_SECONDS))
-        except UnknownKeyError:
-            return check(await self.find_or_request(MIN_KEY_INTERVAL_SECONDS))
+            return check(keys)
+        except KeyMismatch:
+            newer = await self.find_newer(keys)
+            if newer is keys:
+                raise
+            return check(newer)
 
 
 def decode_key_set(document: Mapping[str, Any], remedy: str = CHECK_ISSUER) -> KeySet:
@@ -108,8 +148,8 @@ def decode_key_set(document: Mapping[str, Any], remedy: str = CHECK_ISSUER) -> K
 
 
 def check_signature(text: str, keys: KeySet, *, needs_key_id: bool) -> jwt.Token:
-    """Return the token whose signature is by one of `keys`. Raises `InvalidTokenError`, and `UnknownKeyError` if it
-    names another key.
+    """Return the token whose signature is by one of `keys`. Raises `InvalidTokenError`, and `KeyMismatch` if other keys
+    might prove the signature.
     """
     if len(text) > MAX_ID_TOKEN_CHARACTERS:
         raise InvalidTokenError(f"it has {len(text):,} characters; {MAX_ID_TOKEN_CHARACTERS:,} are allowed")
@@ -121,17 +161,17 @@ def check_signature(text: str, keys: KeySet, *, needs_key_id: bool) -> jwt.Token
     if algorithm not in ALGORITHMS:
         raise InvalidTokenError(f"its signature has the algorithm {str(algorithm)[:20]!r}, which is not accepted")
     if header.get("kid") is None and needs_key_id:
-        raise InvalidTokenError("it does not name its key")
+        raise KeyMismatch("it does not name its key")
     try:
         return jwt.decode(text, keys, algorithms=[algorithm])
     except InvalidKeyIdError:
         raise UnknownKeyError from None
     except (JoseError, ValueError, TypeError, RecursionError):
-        raise InvalidTokenError("its signature does not match a key of the provider") from None
+        raise KeyMismatch("its signature does not match a key of the provider") from None
 
 
 async def request_json(
-    gateway: Gateway,
+    sender: HttpSender,
     method: str,
     url: str,
     headers: Mapping[str, str] | None = None,
@@ -142,7 +182,7 @@ async def request_json(
     """Return the HTTP status and the JSON value. None: the body is no JSON. Raises `OidcError`."""
     lower = {name.lower(): value for name, value in (headers or {"accept": "application/json"}).items()}
     try:
-        reply = await gateway.send_http(method, url, lower, body, purpose="identity_provider")
+        reply = await sender.send_http(method, url, lower, body, purpose="identity_provider")
     except UpstreamError as error:
         raise OidcError(
             f"The identity provider cannot be reached: {error.message}. {remedy}".rstrip(), status=502

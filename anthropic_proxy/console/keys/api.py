@@ -359,6 +359,10 @@ def build_schemas() -> Schema:
             {
                 **dict.fromkeys(("id", "email", "key_id", "device", "address"), _TEXT),
                 "type": {"const": "sign_in"},
+                "provider_refresh_token": {
+                    "type": "boolean",
+                    "description": "False: the identity provider cannot be asked whether the person still has access.",
+                },
                 **dict.fromkeys(("created_at", "refreshed_at", "checked_at", "ends_at"), _TIME),
             }
         ),

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from msgspec import Struct, structs
 
+from anthropic_proxy.console.identity.offline_access import NO_REFRESH_TOKEN
 from anthropic_proxy.console.identity.people import OidcUser
 from anthropic_proxy.console.keys.acceptance import KeyEnd, read_key_facts
 from anthropic_proxy.console.keys.group_tables import apply_group_tables
@@ -105,6 +106,8 @@ class KeyTable:
         self._ends: Mapping[str, KeyEnd] = {}
         self._teams: Mapping[str, Team] = {}
         self._sign_ins: Mapping[str, SignInEntry] = {}
+        self._has_unasked = False
+        """True if the identity provider cannot be asked about the person of a sign-in."""
         self._problems: Mapping[str, None] = {}
         """Reasons why keys and teams cannot be read. They are read again with each query."""
         self._version = -1
@@ -175,7 +178,7 @@ class KeyTable:
     async def refresh(self) -> bool:
         """Return False, and keep the present keys, if the database cannot be read."""
         async with self._reading:
-            known, delay = self._problems, self._delay
+            known, delay, had_unasked = self._problems, self._delay, self._has_unasked
             problem = await run_in_own_thread("keys", self._load)
             if problem and not self._is_failing:
                 effect = _IF_READ_BEFORE if self.is_loaded else _IF_NEVER_READ
@@ -183,6 +186,8 @@ class KeyTable:
             self._is_failing = bool(problem)
             if self._delay and not delay:
                 self._warn(f"The tables [sign_in.groups] are applied later: {self._delay}")
+            if self._has_unasked and not had_unasked:
+                self._warn(NO_REFRESH_TOKEN)
             for text in self._problems:
                 if text not in known:
                     self._warn(f"{text} Until it is repaired, requests with it receive 401.")
@@ -246,7 +251,9 @@ class KeyTable:
                 for each in key.hashes
             }
             sign_ins = {}
-            for one in [] if settings.sign_in is None else list_sign_ins(connection, time.time()):
+            active = [] if settings.sign_in is None else list_sign_ins(connection, time.time())
+            self._has_unasked = any(not one.provider_token for one in active)
+            for one in active:
                 if (owner := by_id.get(one.key_id)) is not None:
                     client = structs.replace(_build_client(owner), groups=one.user.groups, sign_in=one.id)
                     # a person without a group gets the reason of the present settings

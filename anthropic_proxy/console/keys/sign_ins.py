@@ -17,6 +17,10 @@ from anthropic_proxy.console.ledger.database import Reader
 from anthropic_proxy.console.ledger.schema import SIGN_INS
 from anthropic_proxy.console.ledger.units import MICROSECONDS, to_microseconds
 
+NOT_ASKED = "not asked"
+"""Word of lists for a sign-in without a refresh token of the identity provider, so that the provider is not asked
+whether the person still has access."""
+
 
 class SignIn(Struct, frozen=True, kw_only=True):
     """One device on which a person has signed in. Times are seconds since the epoch."""
@@ -58,6 +62,7 @@ def encode_sign_in(sign_in: SignIn) -> dict[str, Any]:
         "created_at": format_time(sign_in.created_at),
         "refreshed_at": format_time(sign_in.refreshed_at),
         "checked_at": format_time(sign_in.checked_at),
+        "provider_refresh_token": bool(sign_in.provider_token),
         "ends_at": format_time(sign_in.ends_at),
     }
 

@@ -302,6 +302,8 @@ def _describe_type(kind: inspect.Type) -> str:
             return f"a list of {len(items)} items: {', '.join(map(_describe_type, items))}"
         case inspect.StructType(fields=fields) if len(fields) <= _MAX_LISTED_NAMES:
             return f"a table with {', '.join(sorted(field.name for field in fields))}"
+        case inspect.DictType(value_type=inspect.StrType()):
+            return "a table of texts in quotes"
         case inspect.DictType() | inspect.StructType():
             return "a table"
         case _:

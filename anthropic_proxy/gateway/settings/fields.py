@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from anthropic_proxy.engine.hooks import InspectorScope
 from anthropic_proxy.engine.options import EngineOptions
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.gateway.settings.file_format import GroupRole, InspectorTable, PriceTable
 from anthropic_proxy.gateway.settings.key_rules import Rules
@@ -28,6 +29,9 @@ _FOR_LITELLM = {
     # the Chat Completions request has no `cache_control`: LiteLLM must add it for prompt caching of Claude on Bedrock
     "LITELLM_ENABLE_ANTHROPIC_PROMPT_CACHING": "true",
 }
+_PRIVATE_KEY = compile_later(r'-----BEGIN [A-Z ]*PRIVATE KEY-----|^\s*\{[^{}]*"kty"')
+_KEY_PARTS = compile_later(r"[A-Za-z0-9+/=_]{24,}")
+"""Pattern of the numbers in a private key (PEM or JWK). The words around them occur in other texts too."""
 _exporting = threading.Lock()
 """Held by the thread that changes `os.environ` for LiteLLM."""
 
@@ -39,7 +43,13 @@ class OidcSettings(Struct, frozen=True, kw_only=True):
     """URL without `/.well-known/openid-configuration` and trailing slash."""
     client_id: str
     client_secret: Secret | None = None
-    """None: the sign-in is protected by PKCE only."""
+    """None: the sign-in is protected by PKCE only, unless there is a private key."""
+    client_key: Secret | None = None
+    """Private key of the client, as PEM or JWK, which proves who it is in place of a secret (RFC 7523)."""
+    client_key_file: str | None = None
+    """Path of a file with this key, which is read at each use."""
+    authorization: Mapping[str, str] = {}
+    """Further parameters of the authorization request. "": a parameter of the proxy itself is left out."""
     scopes: Sequence[str] = ("openid", "email", "profile")
     role_claim: str = "groups"
     absent_groups: Literal["none", "keep"] = "none"
@@ -284,10 +294,12 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
         return [key.reveal() for key in (*self.proxy_api_keys, *self.admin_api_keys, *self.monitor_api_keys)]
 
     def reveal_all_secrets(self) -> Sequence[str]:
-        own = [self.oidc.client_secret] if self.oidc is not None and self.oidc.client_secret is not None else []
+        client = () if self.oidc is None else (self.oidc.client_secret, self.oidc.client_key)
+        own = [secret for secret in client if secret is not None]
         own += [rule.key for rule in self.inspectors if rule.key is not None]
         own += [] if self.sign_in is None else self.sign_in.secrets
-        return [*super().reveal_all_secrets(), *(secret.reveal() for secret in own)]
+        found = [*super().reveal_all_secrets(), *(secret.reveal() for secret in own)]
+        return [part for text in found for part in (_KEY_PARTS.findall(text) if _PRIVATE_KEY.search(text) else [text])]
 
     def export_to_litellm(self, exported: dict[str, Secret] | None = None) -> None:
         """Copy these variables and fixed options to `os.environ`, where LiteLLM reads them. Existing ones are kept.

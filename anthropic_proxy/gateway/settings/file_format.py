@@ -246,6 +246,9 @@ class TokenIssuerTable(RuleTable, frozen=True, kw_only=True, forbid_unknown_fiel
 class SignInTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Persons that sign in from Claude Code."""
 
+    authorization: dict[str, str] = {}
+    """Further parameters of the request with which a browser goes to the identity provider: `hd = "example.org"`. An
+    empty text leaves out a parameter that the proxy sends itself, such as `prompt`."""
     groups: dict[str, GroupTable] = {}
     """Group of the identity provider → what its persons may do."""
 

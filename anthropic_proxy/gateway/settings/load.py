@@ -42,7 +42,7 @@ from anthropic_proxy.gateway.settings.provider_tables import (
     load_search_service,
 )
 from anthropic_proxy.gateway.settings.route_tables import load_routes
-from anthropic_proxy.gateway.settings.sign_in_tables import load_sign_in, load_token_issuers
+from anthropic_proxy.gateway.settings.sign_in_tables import load_authorization, load_sign_in, load_token_issuers
 from anthropic_proxy.gateway.settings.sources import Sources
 from anthropic_proxy.gateway.settings.table import Setting, list_all_settings, list_fixed_fields
 from anthropic_proxy.secrets import Secret
@@ -94,7 +94,7 @@ def load_settings(
     traces, trace_warnings = load_trace_fields(fields.pop("traces", {}), sources)
     fields |= traces
     with sources.errors.collect():
-        fields["oidc"] = _build_oidc(fields.get("oidc", {}), sources)
+        fields["oidc"] = _build_oidc(fields.get("oidc", {}), file, sources)
     with sources.errors.collect():
         _require_different_keys(fields)
     with sources.errors.collect():
@@ -255,8 +255,17 @@ def _build_auto_mode(fields: Mapping[str, Any], file: ConfigFile, sources: Sourc
     return AutoMode(**fields, deny=deny, allow=allow, environment=environment, confirm_with=second)
 
 
-def _build_oidc(fields: Mapping[str, Any], sources: Sources) -> OidcSettings | None:
+_CLIENT_PROOFS = {
+    "OIDC_CLIENT_KEY_FILE": "client_key_file",
+    "OIDC_CLIENT_KEY": "client_key",
+    "OIDC_CLIENT_SECRET": "client_secret",
+}
+"""Variables with which the proxy proves at the identity provider who it is. The first one that is set is used."""
+
+
+def _build_oidc(fields: Mapping[str, Any], file: ConfigFile, sources: Sources) -> OidcSettings | None:
     """Return None if `OIDC_ISSUER` is not set."""
+    authorization = load_authorization(file, sources)
     has_issuer, has_client = ("OIDC_ISSUER" in sources.origins, "OIDC_CLIENT_ID" in sources.origins)
     if not sources.is_readable:  # it may have the other one
         return None
@@ -272,7 +281,12 @@ def _build_oidc(fields: Mapping[str, Any], sources: Sources) -> OidcSettings | N
             "OIDC_CLIENT_ID to the id of the client.",
             code="identity-provider",
         )
-    return OidcSettings(**fields) if "issuer" in fields else None
+    used, *ignored = [name for name in _CLIENT_PROOFS if name in sources.origins] or [""]
+    file.warnings += [f"{name} is ignored, because {used} is set." for name in ignored]
+    fields = {name: value for name, value in fields.items() if name not in {_CLIENT_PROOFS[each] for each in ignored}}
+    if authorization and not has_issuer:
+        file.warnings.append("[sign_in.authorization] is ignored, because OIDC_ISSUER is not set.")
+    return OidcSettings(**fields, authorization=authorization) if "issuer" in fields else None
 
 
 def find_listen_address(environ: Mapping[str, str], env_file: str | None) -> tuple[str, int]:

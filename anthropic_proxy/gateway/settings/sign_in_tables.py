@@ -1,7 +1,9 @@
 """Checks of the settings for the sign-in from Claude Code, the variables `SIGN_IN_…` and the tables
-`[sign_in.groups.NAME]` of the configuration file, and for tokens of services, the tables `[token_issuers.NAME]`.
+`[sign_in.groups.NAME]` and `[sign_in.authorization]` of the configuration file, and for tokens of services, the tables
+`[token_issuers.NAME]`.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -9,6 +11,7 @@ from urllib.parse import urlsplit
 from msgspec import structs
 
 from anthropic_proxy.engine.options import ConfiguredRoute
+from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest, join_with_and
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, format_key_path
 from anthropic_proxy.gateway.settings.fields import SignInGroup, SignInSettings, TokenIssuer
@@ -30,7 +33,51 @@ EVERYBODY = "*"
 GATEWAY_AUDIENCE = "claude-gateway"
 """Audience by which Claude Code recognizes a token of a gateway."""
 _GROUPS: KeyPath = ("sign_in", "groups")
+_AUTHORIZATION: KeyPath = ("sign_in", "authorization")
+_OWN_PARAMETERS = frozenset(
+    {
+        *("response_type", "response_mode", "client_id", "redirect_uri", "scope", "state", "nonce"),
+        *("code_challenge", "code_challenge_method", "request", "request_uri", "registration"),
+        *("client_secret", "client_assertion", "client_assertion_type"),
+    }
+)
+"""Parameters of the authorization request on which the sign-in of the proxy depends, or which would replace them."""
+_PARAMETER_NAME = compile_anchored(r"[A-Za-z0-9._:-]{1,100}", re.ASCII)
+_MAX_PARAMETER_CHARACTERS = 2_000
+"""Maximum number of characters of all these parameters: some browsers and servers refuse long addresses."""
 _NEEDED = {"OIDC_ISSUER": "who somebody is", "DASHBOARD_URL": "the address that Claude Code and browsers use"}
+
+
+def load_authorization(file: ConfigFile, sources: Sources) -> Mapping[str, str]:
+    """Return the table `[sign_in.authorization]`. Errors are added to those of `sources`."""
+    table = {} if file.tables.sign_in is None else file.tables.sign_in.authorization
+    for name, value in table.items():
+        path = (*_AUTHORIZATION, name)
+        with sources.errors.collect():
+            if name.lower() in _OWN_PARAMETERS:
+                raise file.rejection(
+                    path,
+                    "is not allowed, because the sign-in sets this parameter itself, or depends on it.",
+                    code="sign-in-settings",
+                    hint="Set OIDC_SCOPES." if name.lower() == "scope" else "",
+                )
+            if not _PARAMETER_NAME.fullmatch(name):
+                raise file.rejection(
+                    path,
+                    "is no name of a parameter.",
+                    code="sign-in-settings",
+                    hint="Use at most 100 letters, digits, dots, colons, hyphens and underscores of ASCII.",
+                )
+            if not value.isprintable():
+                raise file.invalid_value_error(path, value, "Use printable characters.")
+    with sources.errors.collect():
+        if (length := sum(len(name) + len(value) for name, value in table.items())) > _MAX_PARAMETER_CHARACTERS:
+            raise file.rejection(
+                _AUTHORIZATION,
+                f"has {length:,} characters; {_MAX_PARAMETER_CHARACTERS:,} are allowed.",
+                code="sign-in-settings",
+            )
+    return table
 
 
 def load_sign_in(
@@ -63,7 +110,7 @@ def load_sign_in(
             if route not in {one.name for one in routes}
         ]
     if "SIGN_IN_SECRET" not in sources.origins:
-        if table is not None and sources.is_readable:
+        if table is not None and table.groups and sources.is_readable:
             file.warnings.append(
                 f"[sign_in.groups] ({file.describe_origin_in_sentence(_GROUPS)}) is ignored, because SIGN_IN_SECRET "
                 "is not set."

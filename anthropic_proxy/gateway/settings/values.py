@@ -278,6 +278,18 @@ def decode_sign_in_secrets(found: FoundSetting) -> tuple[Secret, ...]:
     return decode_keys(found)
 
 
+def decode_private_key(found: FoundSetting) -> Secret:
+    """A private key as PEM or JWK. `\\n` stands for the end of a line, where a text cannot have several lines."""
+    text = found.text.replace("\\n", "\n")
+    if not (text.startswith("{") or "-----BEGIN " in text):
+        raise ConfigurationError(
+            f"{found.variable} is no private key. Use a PEM text that begins with -----BEGIN PRIVATE KEY-----, or a "
+            f"JWK that begins with {{.{found.location} Its value is not shown, because it may be a key.",
+            code="invalid-key-text",
+        )
+    return Secret(text, f"{found.variable} {found.origin_phrase}")
+
+
 def decode_notice(found: FoundSetting) -> str:
     if len(found.text) > _MAX_NOTICE_CHARACTERS or not found.text.replace("\n", "").isprintable():
         raise invalid_setting_error(

@@ -19,6 +19,7 @@ from authlib.oauth2.rfc7636 import create_s256_code_challenge  # type: ignore[im
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 from joserfc import jwt
+from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey
 
 from tests.support.waiting import WAIT_SECONDS
@@ -53,7 +54,17 @@ class FakeProvider:
         """Body of the token endpoint. b"": a valid one."""
         self.error = ""
         self.offers_refresh = False
-        """True: the scope offline_access gives a refresh token, which is replaced at each use."""
+        """True: the scope offline_access gives a refresh token, which is replaced at each use. As a certified provider
+        does, it ignores the scope without `prompt=consent` (OpenID Connect Core 1.0, section 11)."""
+        self.offers_refresh_by_access_type = False
+        """True: `access_type=offline` gives one, as at Google, to a person that is asked for consent."""
+        self.client_keys: list[RSAKey | ECKey] = []
+        """Public keys of the client, which has no secret then, but proves who it is by `private_key_jwt`."""
+        self.assertion_algorithms = ["RS256", "PS256", "ES256"]
+        self.assertion_header: Claims = {}
+        """Header of the last assertion."""
+        self.queries: list[Mapping[str, str]] = []
+        """Parameters of the authorization requests."""
         self.refresh_characters = 22
         """Length of refresh tokens."""
         self.refresh_status = 200
@@ -68,6 +79,7 @@ class FakeProvider:
         self.key_requests = 0
         self._codes: dict[str, Mapping[str, str]] = {}
         self._access_tokens: set[str] = set()
+        self._assertions: set[str] = set()
         self._refresh_tokens: dict[str, Claims] = {}
         """Valid refresh token → claims that identify its user."""
         self.token_requests = 0
@@ -87,6 +99,7 @@ class FakeProvider:
             self._require(len(query.get(name, "")) >= length, f"{name} is too short")
         code = secrets.token_urlsafe(16)
         self._codes[code] = query
+        self.queries.append(query)
         answer = {"error": self.error, "error_description": "not today"} if self.error else {"code": code}
         answer |= {"state": query.get("state", "")} | ({"iss": self.issuer} if self.sends_issuer else {})
         return f"{self.redirect_uri}?{urlencode(answer)}"
@@ -94,9 +107,7 @@ class FakeProvider:
     def exchange(self, form: Mapping[str, str], authorization: str) -> tuple[int, Claims]:
         """Return status and body of the token endpoint."""
         self.token_requests += 1
-        decoded = base64.b64decode(authorization.removeprefix("Basic ")).decode()
-        given = tuple(unquote(piece) for piece in decoded.split(":"))
-        if given != (CLIENT_ID, CLIENT_SECRET):
+        if not (self._proves_by_key(form) if self.client_keys else self._proves_by_secret(authorization)):
             return 401, {"error": "invalid_client"}
         if form.get("grant_type") == "refresh_token":
             return self._refresh(form)
@@ -108,7 +119,34 @@ class FakeProvider:
         self._require(challenge == asked["code_challenge"], "the code verifier does not match")
         has_scope = "offline_access" in asked.get("scope", "").split()
         self._require(has_scope <= self.offers_refresh, "the scope offline_access is not supported")
-        return 200, self._issue({"nonce": asked["nonce"]}, with_refresh=has_scope)
+        is_asked = "consent" in asked.get("prompt", "").split()
+        has_type = self.offers_refresh_by_access_type and asked.get("access_type") == "offline"
+        return 200, self._issue({"nonce": asked["nonce"]}, with_refresh=is_asked and (has_scope or has_type))
+
+    def _proves_by_secret(self, authorization: str) -> bool:
+        decoded = base64.b64decode(authorization.removeprefix("Basic ")).decode()
+        return tuple(unquote(piece) for piece in decoded.split(":")) == (CLIENT_ID, CLIENT_SECRET)
+
+    def _proves_by_key(self, form: Mapping[str, str]) -> bool:
+        """OpenID Connect Core 1.0, section 9, and RFC 7523, section 3."""
+        if form.get("client_assertion_type") != "urn:ietf:params:oauth:client-assertion-type:jwt-bearer":
+            return False
+        self._require("client_secret" not in form, "a secret beside the assertion")
+        for key in self.client_keys:
+            try:
+                token = jwt.decode(form.get("client_assertion", ""), key, algorithms=self.assertion_algorithms)
+            except (JoseError, ValueError):
+                continue
+            claims, now = token.claims, time.time()
+            self.assertion_header = dict(token.header)
+            self._require(claims["iss"] == claims["sub"] == CLIENT_ID, "the assertion is of another client")
+            self._require(claims["aud"] == f"{self.issuer}/token", f"the audience is {claims['aud']!r}")
+            self._require(now - 60 < claims["iat"] <= now + 1, "the assertion is old")
+            self._require(now < claims["exp"] <= now + 300, "the assertion is valid for too long")
+            self._require(claims["jti"] not in self._assertions, "the assertion was used before")
+            self._assertions.add(claims["jti"])
+            return form.get("client_id", CLIENT_ID) == CLIENT_ID
+        return False
 
     def revoke_refresh_tokens(self) -> None:
         """Take away the access of all users."""
@@ -154,7 +192,8 @@ class FakeProvider:
             "token_endpoint": f"{self.issuer}/token",
             "jwks_uri": f"{self.issuer}/keys",
             "userinfo_endpoint": f"{self.issuer}/userinfo",
-            "token_endpoint_auth_methods_supported": ["client_secret_basic"],
+            "token_endpoint_auth_methods_supported": ["private_key_jwt" if self.client_keys else "client_secret_basic"],
+            "token_endpoint_auth_signing_alg_values_supported": self.assertion_algorithms,
             "authorization_response_iss_parameter_supported": self.sends_issuer,
             "id_token_signing_alg_values_supported": ["RS256", "ES256"],
             "scopes_supported": ["openid", "email", "profile", *(["offline_access"] if self.offers_refresh else [])],
