@@ -14,7 +14,7 @@ from tests.e2e.npm import install
 from tests.pages.browser import open_tab
 from tests.support.dashboard import ledger_settings
 from tests.support.server_process import Proxy, free_port, running_proxy
-from tests.support.sign_in import SECRET, Device
+from tests.support.sign_in import SECRET, USER_AGENT, Device
 from tests.support.waiting import WAIT_SECONDS
 
 if shutil.which("npm") is None:
@@ -110,6 +110,10 @@ def test_a_person_confirms_the_code_of_claude_code_and_the_provider_refreshes(br
     page.get_by_placeholder("and password").fill("any")
     page.get_by_role("button", name="Sign-in").click()
     page.get_by_role("button", name="Continue").click()
+    expect(page.get_by_text(f"Sign in {USER_AGENT}, code {begun['user_code']}, as root@example.com?")).to_be_visible()
+    expect(page.get_by_text(begun["user_code"], exact=True)).to_be_visible()
+    assert not Axe().run(page).response["violations"]
+    page.get_by_role("button", name="Approve").click()
     expect(page.get_by_role("status")).to_have_text(
         "claude-code/2.1.332 is signed in as root@example.com. Return to Claude Code, and confirm the account there."
     )

@@ -199,7 +199,7 @@ def test_a_rotation_of_the_secret_ends_no_sign_in_that_has_begun(tmp_path: Path)
         (tmp_path / ".env").write_text(f"SIGN_IN_SECRET=a-new-canary-of-32-characters-or-more,{SECRET}\n")
         company.reload()
         assert signed_in.send().status_code == 200
-        assert browser.client.get(at_provider).status_code == 200
+        assert browser.decide(browser.client.get(at_provider)).status_code == 200
         assert waiting.poll().status_code == 200
         renewed = signed_in.refresh()
         assert renewed.status_code == 200

@@ -127,7 +127,8 @@ def test_a_person_signs_in_and_is_a_virtual_key_of_the_team_of_the_group(company
         assert f">{shown}<" in text
     policy = page.headers["content-security-policy"]
     assert f"form-action 'self' {company.provider.issuer}; " in policy
-    done = browser.client.get(browser.follow(browser.confirm(begun["user_code"].lower().replace("-", ""))))
+    asked = browser.client.get(browser.follow(browser.confirm(begun["user_code"].lower().replace("-", ""))))
+    done = browser.decide(asked)
     assert read_result(done) == (
         "claude-code/2.1.332 is signed in as bea@example.com. Return to Claude Code, and confirm the account there."
     )

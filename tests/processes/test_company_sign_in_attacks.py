@@ -383,7 +383,7 @@ def test_a_code_is_confirmed_five_times_at_most(company: Company) -> None:
     ],
     ids=str,
 )
-@pytest.mark.parametrize("action", ["confirm", "deny"])
+@pytest.mark.parametrize("action", ["confirm", "approve", "deny"])
 def test_a_form_of_another_page_is_refused(company: Company, headers: dict[str, str], action: str) -> None:
     device, browser, url = (
         Device(company.proxy, next(ADDRESSES)),
@@ -471,9 +471,11 @@ def test_a_response_is_accepted_only_in_the_browser_that_began(company: Company)
 def test_a_response_is_accepted_once(company: Company) -> None:
     device, browser, address = begin(company)
     cookie = browser.client.cookies["anthropic_proxy_oidc"]
-    assert browser.client.get(address).status_code == 200
+    page = browser.client.get(address)
+    assert page.status_code == 200
     again = company.proxy.client(headers={"cookie": f"anthropic_proxy_oidc={cookie}"}).get(address)
     assert find_page_text(again) == (403, "This sign-in was completed before, or was canceled. Sign in again.")
+    assert browser.decide(page).status_code == 200
     assert device.poll().status_code == 200
 
 

@@ -110,7 +110,9 @@ def _sign_in_from_claude_code(proxy: Proxy, url: str) -> None:
     page = browser.open(begun)
     assert set(LINK.findall(page.text)) >= {f"{PREFIX}/device", f"{PREFIX}/dashboard"}
     by_origin = {"origin": url.removesuffix(PREFIX)}  # of an old browser, which sends no sec-fetch-site
-    done = browser.client.get(browser.follow(browser.confirm(begun["user_code"], headers=by_origin)))
+    asked = browser.client.get(browser.follow(browser.confirm(begun["user_code"], headers=by_origin)))
+    assert f"{PREFIX}/device" in LINK.findall(asked.text)
+    done = browser.decide(asked, headers=by_origin)
     assert done.status_code == 200, done.text
     device.tokens = device.poll().json()
     assert device.send().status_code == 200

@@ -1,5 +1,6 @@
 """A device and a browser of a person that signs in from Claude Code, as the gateway protocol describes it."""
 
+import html
 import re
 from typing import Any
 
@@ -14,6 +15,7 @@ from anthropic_proxy.secrets import Secret
 from tests.support.fakes.oidc import CLIENT_ID, CLIENT_SECRET, FakeProvider
 from tests.support.server_process import Proxy
 
+_HIDDEN = re.compile(r'<input type="hidden" name="(\w+)" value="([^"]*)">')
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 SECRET = "sign-in-canary-0123456789abcdef0123456789"
 USER_AGENT = "claude-code/2.1.332"
@@ -40,7 +42,7 @@ def store_sign_in(database_url: str, email: str = "ann@example.org") -> SignIn:
     code, user_code = grants.create_code(USER_AGENT, "192.0.2.1")
     waiting = grants.find_code("user_code", user_code)
     assert waiting is not None
-    grants.approve(waiting.code_hash, OidcUser(issuer, client, "1", email), "")
+    grants.approve(grants.identify(waiting.code_hash, OidcUser(issuer, client, "1", email), ""))
     _, stored, _ = grants.redeem(code)
     assert stored is not None
     return stored
@@ -104,9 +106,19 @@ class Browser:
         assert answer.status_code == 303, answer.text
         return httpx.get(answer.headers["location"], trust_env=False).headers["location"]
 
-    def approve(self, begun: dict[str, Any]) -> httpx.Response:
+    def return_from_provider(self, begun: dict[str, Any]) -> httpx.Response:
+        """Confirm the code, and return the page behind the identity provider, which asks for the approval."""
         assert self.open(begun).status_code == 200
         return self.client.get(self.follow(self.confirm(begun["user_code"])))
+
+    def decide(self, page: httpx.Response, action: str = "approve", headers: dict[str, str] = SAME_ORIGIN) -> Any:
+        """Send the form of the page behind the identity provider."""
+        return self.client.post("/device", data={**read_form(page), "action": action}, headers=headers)
+
+    def approve(self, begun: dict[str, Any]) -> httpx.Response:
+        """Return the last page of the sign-in, or the one that refuses it before."""
+        page = self.return_from_provider(begun)
+        return self.decide(page) if page.status_code == 200 else page
 
 
 def sign_in_to_dashboard(proxy: Proxy) -> httpx.Client:
@@ -121,6 +133,11 @@ def sign_in_to_dashboard(proxy: Proxy) -> httpx.Client:
 
 def _forward(address: str) -> dict[str, str]:
     return {"x-forwarded-for": address} if address else {}
+
+
+def read_form(page: httpx.Response) -> dict[str, str]:
+    """Return the hidden fields of the form of a page."""
+    return {name: html.unescape(value) for name, value in _HIDDEN.findall(page.text)}
 
 
 def read_result(page: httpx.Response) -> str:

@@ -1,18 +1,30 @@
-"""The page `/device`, on which a person confirms the code of a device that signs in from Claude Code.
+"""The page `/device`, on which a person confirms the code of a device that signs in from Claude Code, and then approves
+the sign-in with the account that the identity provider has named.
 
-Nothing is confirmed without a click, and a session of the dashboard is not enough: the identity provider says who the
-person is.
+A session of the dashboard is not enough. The provider asks a known user nothing, so its response alone approves nothing
+either: it may be to a link of somebody else (RFC 8628, section 5.4). The form that approves has a signature over the
+code, the account and a cookie, so that only the browser that returned from the provider can send it.
 """
 
+import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from anthropic_proxy.console.dashboard.oidc import complete_attempt, end_attempt, log_rejection, redirect_to_provider
+from msgspec import structs
+
+from anthropic_proxy.console.dashboard.oidc import complete_attempt, log_rejection, redirect_to_provider
 from anthropic_proxy.console.dashboard.web import SECURITY_HEADERS, read_form, send_public_page
-from anthropic_proxy.console.gateway_protocol.grants import CODE_SECONDS, DeviceCode, Grants, normalize_user_code
-from anthropic_proxy.console.identity.attempts import SignInAttempt
+from anthropic_proxy.console.gateway_protocol.grants import (
+    CODE_SECONDS,
+    WAITS_NO_LONGER,
+    DeviceCode,
+    Grants,
+    normalize_user_code,
+)
+from anthropic_proxy.console.identity.attempts import SignInAttempt, is_signed, sign_text
+from anthropic_proxy.console.identity.cookies import Cookie
 from anthropic_proxy.console.identity.limits import AddressLimit, Window
 from anthropic_proxy.console.identity.people import OidcError, OidcUser, UserRefused
 from anthropic_proxy.console.keys.access_tokens import TokenKeys
@@ -27,6 +39,9 @@ if TYPE_CHECKING:
 _WRONG_CODES = AddressLimit("sign-in/user-codes", (Window(300, 600.0),))
 """Limit of user codes that no device waits with. Those that are looked up at the moment count too. Each guess finds one
 of 5,000 codes among 25,600 millions."""
+_BROWSER_COOKIE = Cookie(name="anthropic_proxy_device", path="/", same_site="Lax")
+"""Random text of a browser that returned from the provider: several devices in several tabs have the same one. With
+`Strict`, the browser would not send it with the provider's response."""
 _MAX_CONFIRMATIONS = 5
 """Maximum number of confirmations of one code, such as of a person that went back in the browser."""
 ResultT = TypeVar("ResultT")
@@ -69,11 +84,14 @@ async def _decide(site: "Site", request: RouteRequest) -> RouteResponse:
             "Code shows."
         )
     form = read_form(request)
-    code = await _require_code(site, request, form.get("user_code", ""))
     action = form.get("action", "")
+    missing = WAITS_NO_LONGER if action == "approve" else _UNKNOWN_CODE
+    code = await _require_code(site, request, form.get("user_code", ""), missing)
     if action == "deny":
         await _use_grants(site, request, lambda grants: grants.reject(code.code_hash))
         return await _send_device_page(site, request, result="The sign-in is denied. You can close this page.")
+    if action == "approve":
+        return await _approve(site, request, code, form.get("token", ""))
     if action != "confirm":  # a code was entered
         return await _send_device_page(site, request, code=code)
     place = f"sign-in/confirmations/{code.code_hash}"
@@ -83,8 +101,38 @@ async def _decide(site: "Site", request: RouteRequest) -> RouteResponse:
     return await redirect_to_provider(site, request, SignInAttempt(purpose="device", target=code.code_hash))
 
 
-async def _require_code(site: "Site", request: RouteRequest, text: str) -> DeviceCode:
-    """Raises `OidcError` if no device waits with the user code `text`, and for too many such codes."""
+async def _approve(site: "Site", request: RouteRequest, code: DeviceCode, token: str) -> RouteResponse:
+    """Raises `OidcError`, also if another browser or another user has signed in for the device since."""
+    settings, user = site.gateway.settings, code.user
+    browser = _BROWSER_COOKIE.read(request, settings)
+    if user is None or not browser or not is_signed("approval", _list_approved(browser, code), token, settings):
+        raise OidcError(
+            "The form is not of the last sign-in for this code. Open the link that Claude Code shows again."
+        )
+    try:
+        await _use_grants(site, request, lambda grants: grants.approve(code))
+    except UserRefused as error:
+        await _refuse(site, request, code.code_hash, error)
+        raise
+    result = f"{code.device} is signed in as {user.email}. Return to Claude Code, and confirm the account there."
+    return await _send_device_page(site, request, result=result)
+
+
+def _list_approved(browser: str, code: DeviceCode) -> str:
+    """Return what a signature of the form is for. `browser`: value of the cookie."""
+    return f"{browser}.{code.code_hash}.{code.person}"
+
+
+async def _refuse(site: "Site", request: RouteRequest, code_hash: str, error: UserRefused) -> None:
+    """Claude Code shows the reason too."""
+    with suppress(*DATABASE_ERRORS, ConfigurationError):
+        await _use_grants(site, request, lambda grants: grants.reject(code_hash, error.message))
+
+
+async def _require_code(site: "Site", request: RouteRequest, text: str, missing: str = _UNKNOWN_CODE) -> DeviceCode:
+    """Raises `OidcError` with the text `missing` if no device waits with the user code `text`, and for too many such
+    codes.
+    """
     begun = await _WRONG_CODES.reserve(site.gateway.store, request)
     if begun.refused is not None:
         wait = int(begun.retry_after_seconds) + 1
@@ -95,29 +143,34 @@ async def _require_code(site: "Site", request: RouteRequest, text: str) -> Devic
     is_waiting = code is not None and code.state == "pending"
     await _WRONG_CODES.settle(site.gateway.store, begun, is_success=is_waiting)
     if code is None or not is_waiting:
-        raise OidcError(_UNKNOWN_CODE, status=404)
+        raise OidcError(missing, status=404)
     return code
 
 
 async def finish_device(site: "Site", request: RouteRequest, attempt: SignInAttempt) -> RouteResponse:
-    """Answer the provider's response: the device may sign in as the user."""
+    """Answer the provider's response: ask the user whether the device may sign in."""
+    settings = site.gateway.settings
 
-    async def approve(user: OidcUser, provider_token: str) -> RouteResponse:
+    async def ask(user: OidcUser, provider_token: str) -> RouteResponse:
+        target = attempt.target
         try:
-            code = await _use_grants(site, request, lambda grants: grants.approve(attempt.target, user, provider_token))
+            code = await _use_grants(site, request, lambda grants: grants.identify(target, user, provider_token))
         except (*DATABASE_ERRORS, ConfigurationError):
             raise OidcError(_NO_DATABASE, status=503) from None
-        result = f"{code.device} is signed in as {user.email}. Return to Claude Code, and confirm the account there."
-        return end_attempt(site, request, await _send_device_page(site, request, result=result))
+        browser = _BROWSER_COOKIE.read(request, settings) or secrets.token_urlsafe(32)
+        token = sign_text("approval", _list_approved(browser, code), settings)
+        page = await _send_device_page(site, request, code=code, user=user, token=token)
+        # the cookie of the attempt stays: a person that comes back to this page reads that the sign-in is completed
+        cookie = _BROWSER_COOKIE.write(request, settings, browser, CODE_SECONDS)
+        return structs.replace(page, headers={**page.headers, "set-cookie": cookie})
 
     async def explain(error: OidcError) -> RouteResponse:
-        if isinstance(error, UserRefused):  # Claude Code shows the reason too
-            with suppress(*DATABASE_ERRORS, ConfigurationError):
-                await _use_grants(site, request, lambda grants: grants.reject(attempt.target, error.message))
+        if isinstance(error, UserRefused):
+            await _refuse(site, request, attempt.target, error)
         page = await _send_device_page(site, request, error.message, status=error.status)
         return log_rejection(site, request, error, page)
 
-    return await complete_attempt(site, request, attempt, approve, explain)
+    return await complete_attempt(site, request, attempt, ask, explain)
 
 
 def _find_grants(settings: Settings) -> Grants | None:
@@ -140,19 +193,25 @@ async def _send_device_page(
     problem: str = "",
     *,
     code: DeviceCode | None = None,
+    user: OidcUser | None = None,
+    token: str = "",
     result: str = "",
     status: int = 200,
 ) -> RouteResponse:
-    """`code`: a device that waits. None: the page asks for a code, unless it has a `result`. Raises `OidcError`."""
+    """`code`: a device that waits. None: the page asks for a code, unless it has a `result`. `user`: who has signed in
+    at the provider, and approves with `token`; None: the page leads to the provider. Raises `OidcError`.
+    """
     provider = site.gateway.settings.oidc
     values: dict[str, Any] = {
         "problem": problem,
         "code": code,
+        "account": "" if user is None else user.email,
+        "token": token,
         "result": result,
         "provider": "" if provider is None else urlsplit(provider.issuer).netloc,
     }
     headers = {"referrer-policy": "no-referrer"}
-    if code is not None:
+    if code is not None and user is None:
         client = await site.provider.find_client()
         origin = await client.find_authorization_origin()
         # Chrome applies `form-action` to each redirect, and a provider may lead to the one of another company

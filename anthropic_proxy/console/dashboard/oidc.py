@@ -153,9 +153,5 @@ async def _explain(site: "Site", request: RouteRequest, error: OidcError) -> Rou
 def log_rejection(site: "Site", request: RouteRequest, error: OidcError, page: RouteResponse) -> RouteResponse:
     """Return the page that states the reason, so that it ends the attempt."""
     site.gateway.log_warning_each_time(f"Sign-in from {request.address} was rejected. {error.message}")
-    return end_attempt(site, request, page)
-
-
-def end_attempt(site: "Site", request: RouteRequest, page: RouteResponse) -> RouteResponse:
     cookie = ATTEMPT_COOKIE.write(request, site.gateway.settings, "", 0)
     return replace(page, headers={**page.headers, "set-cookie": cookie})

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.console.identity.limits import SITE_BITS, name_network
-from anthropic_proxy.console.identity.people import RETRY, OidcError, OidcUser, UserRefused, require_group
+from anthropic_proxy.console.identity.people import OidcError, OidcUser, UserRefused, require_group
 from anthropic_proxy.console.keys.access_tokens import TokenKeys
 from anthropic_proxy.console.keys.administration import KeyAdministration, KeyCommand, KeyOutcome, name_key
 from anthropic_proxy.console.keys.descriptions import hash_key
@@ -46,6 +46,9 @@ MAX_DEVICES = 100
 CLAIM_SECONDS = 15.0
 """Time for which one instance asks the identity provider about a person, and others wait for the result."""
 State = Literal["pending", "approved", "denied", "refused"]
+WAITS_NO_LONGER = (
+    "The device waits no longer: its code has expired, was used, or was denied. Start the sign-in again in Claude Code."
+)
 
 
 class DeviceCode(Struct, frozen=True, kw_only=True):
@@ -60,10 +63,15 @@ class DeviceCode(Struct, frozen=True, kw_only=True):
     address: str
     key_id: str
     person: str
-    """JSON of the `OidcUser`. "": nobody has approved."""
+    """JSON of the `OidcUser` who has signed in at the identity provider, and whose approval counts. "": nobody has."""
     provider_token: str
     created_at: float
     expires_at: float
+
+    @property
+    def user(self) -> OidcUser | None:
+        """None: nobody has signed in at the identity provider."""
+        return msgspec.json.decode(self.person, type=OidcUser) if self.person else None
 
 
 class Claim(Struct, frozen=True, kw_only=True):
@@ -110,28 +118,46 @@ class Grants:
     def reject(self, code_hash: str, reason: str = "") -> None:
         """End the sign-in of a device that waits. `reason`: why the person is refused. "": the person has denied."""
         with self._open() as connection, connection.transaction():
-            statement = "UPDATE device_codes SET state = ?, reason = ? WHERE code_hash = ? AND state = 'pending'"
+            statement = (
+                "UPDATE device_codes SET state = ?, reason = ?, provider_token = '' "
+                "WHERE code_hash = ? AND state = 'pending'"
+            )
             connection.execute(statement, ("refused" if reason else "denied", reason, code_hash))
 
-    def approve(self, code_hash: str, user: OidcUser, provider_token: str) -> DeviceCode:
-        """Let the device sign in as `user`. Raises `OidcError` with the reason if that is refused."""
+    def identify(self, code_hash: str, user: OidcUser, provider_token: str) -> DeviceCode:
+        """Store who has signed in at the identity provider for a device that waits. The device gets nothing before
+        `approve`. Raises `OidcError` with the reason if the user may not sign in.
+        """
         with self._open() as connection:
             code = self._find_code(connection, "code_hash", code_hash)
             if code is None or code.state != "pending":
-                raise OidcError(
-                    "The device waits no longer: its code has expired, was used, or was denied. Start the sign-in "
-                    "again in Claude Code."
-                )
-            key = self._set_person(connection, user).key
-            values = (key.id, encode_user(user), self._encrypt(provider_token, user), code_hash)
+                raise OidcError(WAITS_NO_LONGER)
+            self._set_person(connection, user, dry_run=True)
+            person, encrypted = encode_user(user), self._encrypt(provider_token, user)
             with connection.transaction():
                 statement = (
-                    "UPDATE device_codes SET state = 'approved', key_id = ?, person = ?, provider_token = ? "
-                    "WHERE code_hash = ? AND state = 'pending'"
+                    "UPDATE device_codes SET person = ?, provider_token = ? WHERE code_hash = ? AND state = 'pending'"
                 )
+                if not connection.execute(statement, (person, encrypted, code_hash)):
+                    raise OidcError(WAITS_NO_LONGER)
+        return structs.replace(code, person=person, provider_token=encrypted)
+
+    def approve(self, code: DeviceCode) -> None:
+        """Let the device sign in as the user of `code`. Raises `OidcError` with the reason if that is refused, also if
+        another user has signed in for the device since.
+        """
+        user = code.user
+        assert user is not None
+        with self._open() as connection:
+            key = self._set_person(connection, user).key
+            with connection.transaction():
+                statement = (
+                    "UPDATE device_codes SET state = 'approved', key_id = ? "
+                    "WHERE code_hash = ? AND state = 'pending' AND person = ? AND expires_at > ?"
+                )
+                values = (key.id, code.code_hash, code.person, to_microseconds(self._clock()))
                 if not connection.execute(statement, values):
-                    raise OidcError(f"The code was used in another browser meanwhile. {RETRY}")
-        return code
+                    raise OidcError(WAITS_NO_LONGER)
 
     def redeem(self, device_code: str) -> tuple[DeviceCode | None, SignIn | None, str]:
         """Return the device code, and after the approval a new sign-in with its refresh token. The code is deleted when
@@ -143,7 +169,7 @@ class Grants:
             if code is None or code.state == "pending":
                 return code, None, ""
             sign_in, token = None, ""
-            user = msgspec.json.decode(code.person, type=OidcUser) if code.state == "approved" else None
+            user = code.user if code.state == "approved" else None
             administration = self._administer(connection, user)
             with administration.changing():
                 if not connection.execute("DELETE FROM device_codes WHERE code_hash = ?", (code_hash,)):
@@ -255,7 +281,7 @@ class Grants:
         assert self._settings.sign_in is not None
         return self._settings.sign_in
 
-    def _set_person(self, connection: Connection, user: OidcUser) -> KeyOutcome:
+    def _set_person(self, connection: Connection, user: OidcUser, *, dry_run: bool = False) -> KeyOutcome:
         """Create or change the key of the person by the table of its group. Without tables, its rules are those that an
         administrator has set. Raises `UserRefused`.
         """
@@ -265,7 +291,7 @@ class Grants:
             fields = {"team": group.team, **structs.asdict(group.rules)}
         command = KeyCommand(action="person", target=user.email, fields=fields)
         try:
-            return self._administer(connection, user).execute(command)
+            return self._administer(connection, user).execute(command, dry_run=dry_run)
         except InvalidRequest as error:
             raise UserRefused(error.message) from None
 
@@ -300,9 +326,10 @@ def _end_oldest(connection: Connection, key_id: str, now: float) -> Sequence[str
 def _make_room(connection: Connection, address: str, now: float) -> None:
     """Delete a code if its network has too many, or all together. It is then the oldest one of the site that has most.
 
-    So a flood displaces its own codes, and not those of others. A code that a person has confirmed does not give way.
+    So a flood displaces its own codes, and not those of others. A code for which a person has signed in at the identity
+    provider does not give way.
     """
-    condition, values = "state = 'pending' AND expires_at > ?", (to_microseconds(now),)
+    condition, values = "state = 'pending' AND person = '' AND expires_at > ?", (to_microseconds(now),)
     ((number,),) = connection.query(f"SELECT count(*) FROM device_codes WHERE {condition}", values)
     if number < MAX_WAITING_OF_NETWORK:
         return

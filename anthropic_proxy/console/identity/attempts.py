@@ -32,6 +32,8 @@ ATTEMPT_COOKIE = Cookie(name="anthropic_proxy_oidc", path="/dashboard/oidc", sam
 ATTEMPT_SECONDS = 600
 Purpose = Literal["dashboard", "device"]
 """What the browser signs in to: the dashboard, or a device on which Claude Code waits."""
+Signed = Literal["sign-in", "approval"]
+"""Purpose of a signature: a sign-in that has begun, or the form that approves a device."""
 
 
 class SignInAttempt(Struct, frozen=True, kw_only=True):
@@ -72,14 +74,13 @@ def encode_attempt(attempt: SignInAttempt, settings: Settings) -> str:
     """Return the value of the cookie of the attempt, with a signature."""
     target = quote(attempt.target, safe="")
     signed = ".".join((attempt.state, attempt.nonce, attempt.verifier, attempt.purpose, target))
-    return f"{_list_signatures(signed, settings)[0]}.{signed}"
+    return f"{sign_text('sign-in', signed, settings)}.{signed}"
 
 
 def decode_attempt(cookie: str, presented_state: str, settings: Settings) -> SignInAttempt:
     """Return the sign-in that this browser began. Raises `OidcError` if the response is of another one."""
     signature, _, signed = cookie.partition(".")
-    presented = signature.encode("utf-8", "replace")
-    if not any(hmac.compare_digest(presented, each.encode()) for each in _list_signatures(signed, settings)):
+    if not is_signed("sign-in", signed, signature, settings):
         raise OidcError(
             "This browser has no sign-in in progress: it took more than ten minutes, or cookies are blocked. " + RETRY
         )
@@ -90,9 +91,18 @@ def decode_attempt(cookie: str, presented_state: str, settings: Settings) -> Sig
     return SignInAttempt(state=state, nonce=nonce, verifier=verifier, purpose=found, target=unquote(target))
 
 
-def _list_signatures(text: str, settings: Settings) -> Sequence[str]:
-    """Return the signatures of a cookie that all workers and instances at this address accept. The first one is for new
-    cookies.
+def sign_text(purpose: Signed, text: str, settings: Settings) -> str:
+    """Return a signature that all workers and instances at this address accept."""
+    return _list_signatures(purpose, text, settings)[0]
+
+
+def is_signed(purpose: Signed, text: str, signature: str, settings: Settings) -> bool:
+    presented = signature.encode("utf-8", "replace")
+    return any(hmac.compare_digest(presented, each.encode()) for each in _list_signatures(purpose, text, settings))
+
+
+def _list_signatures(purpose: Signed, text: str, settings: Settings) -> Sequence[str]:
+    """Return the accepted signatures. The first one is for new texts.
 
     So invented cookies cause no request to the provider. A client without a secret (PKCE only) has no such protection,
     unless `SIGN_IN_SECRET` is set.
@@ -101,5 +111,5 @@ def _list_signatures(text: str, settings: Settings) -> Sequence[str]:
     secret = "" if provider.client_secret is None else provider.client_secret.reveal()
     own = [""] if settings.sign_in is None else [each.reveal() for each in settings.sign_in.secrets]
     place = (settings.dashboard_url, provider.issuer, provider.client_id, secret)
-    keys = ("\n".join(("sign-in", *place, each)).encode() for each in own)
+    keys = ("\n".join((purpose, *place, each)).encode() for each in own)
     return [hmac.new(key, text.encode("utf-8", "replace"), hashlib.sha256).hexdigest() for key in keys]

@@ -44,7 +44,7 @@ class Proxy:
         code, user_code = grants.create_code("claude-code", "192.0.2.1")
         waiting = grants.find_code("user_code", user_code)
         assert waiting is not None
-        grants.approve(waiting.code_hash, ANN, "token")
+        grants.approve(grants.identify(waiting.code_hash, ANN, "token"))
         _, stored, _ = grants.redeem(code)
         assert stored is not None
         return stored.id, keys.sign(build_claims(ANN, stored.id, URL, self.now, 3_600))

@@ -54,7 +54,11 @@ class Company:
         code, user_code = self.grants.create_code("claude-code", "192.0.2.1")
         waiting = self.grants.find_code("user_code", user_code)
         assert waiting is not None
-        self.grants.approve(waiting.code_hash, OidcUser(ISSUER, "proxy", email, email, groups or ("build",)), "token")
+        self.grants.approve(
+            self.grants.identify(
+                waiting.code_hash, OidcUser(ISSUER, "proxy", email, email, groups or ("build",)), "token"
+            )
+        )
         _, stored, _ = self.grants.redeem(code)
         assert stored is not None
         return stored
@@ -244,7 +248,9 @@ def test_a_device_that_was_approved_before_a_revocation_gets_no_sign_in(company:
     code, user_code = company.grants.create_code("claude-code", "192.0.2.1")
     waiting = company.grants.find_code("user_code", user_code)
     assert waiting is not None
-    company.grants.approve(waiting.code_hash, OidcUser(ISSUER, "proxy", ANN, ANN, ("build",)), "token")
+    company.grants.approve(
+        company.grants.identify(waiting.code_hash, OidcUser(ISSUER, "proxy", ANN, ANN, ("build",)), "token")
+    )
     company.execute("revoke", ANN)
     company.execute("allow", ANN)
     assert company.grants.redeem(code) == (None, None, "")

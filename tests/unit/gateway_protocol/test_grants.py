@@ -68,7 +68,7 @@ class Database:
         code, user_code = self.grants.create_code("claude-code/2.1.332", "192.0.2.1")
         waiting = self.grants.find_code("user_code", user_code)
         assert waiting is not None
-        self.grants.approve(waiting.code_hash, user, provider_token)
+        self.grants.approve(self.grants.identify(waiting.code_hash, user, provider_token))
         _, sign_in, refresh_token = self.grants.redeem(code)
         assert sign_in is not None
         return sign_in, refresh_token
@@ -96,11 +96,11 @@ def test_a_code_is_approved_once_and_redeemed_once(stored: Database) -> None:
     assert (waiting.device, waiting.address, waiting.state) == ("claude-code/2.1.332", "192.0.2.1", "pending")
     pending, none, _ = stored.grants.redeem(code)
     assert (pending, none) == (waiting, None)
-    stored.grants.approve(waiting.code_hash, ANN, "")
+    stored.grants.approve(stored.grants.identify(waiting.code_hash, ANN, ""))
     with pytest.raises(
         OidcError, match=r"^The device waits no longer: its code has expired, was used, or was denied\."
     ):
-        stored.grants.approve(waiting.code_hash, ANN, "")
+        stored.grants.approve(stored.grants.identify(waiting.code_hash, ANN, ""))
     _, sign_in, refresh_token = stored.grants.redeem(code)
     assert sign_in is not None
     assert (sign_in.user, sign_in.ends_at) == (ANN, NOON + 12 * 3_600)
@@ -121,7 +121,7 @@ def test_a_code_expires(stored: Database) -> None:
     assert stored.grants.find_code("user_code", user_code) is None
     assert stored.grants.redeem(code) == (None, None, "")
     with pytest.raises(OidcError):
-        stored.grants.approve(waiting.code_hash, ANN, "")
+        stored.grants.approve(stored.grants.identify(waiting.code_hash, ANN, ""))
 
 
 @pytest.mark.parametrize(("reason", "state"), [("", "denied"), ("no group", "refused")])
