@@ -14,6 +14,7 @@ from referencing.jsonschema import DRAFT7
 
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings import list_variables
+from anthropic_proxy.gateway.settings.table import list_secret_variables
 from tests.deployment.helm import CHART, KUBERNETES, MANIFEST, find_tools, render, run_tool
 from tests.support.paths import ROOT
 
@@ -441,9 +442,88 @@ def test_a_wrong_value_is_rejected(option: str, message: str) -> None:
     ],
 )
 def test_values_that_exclude_each_other_are_rejected(option: str, message: str) -> None:
-    done = run_tool("helm", "template", "x", str(CHART), "--set", option, check=False)
+    require_refused(message, "--set", option)
+
+
+def require_refused(message: str, *words: str) -> None:
+    done = run_tool("helm", "template", "x", str(CHART), *words, check=False)
     first, _, _ = done.stderr.partition("\n")
     assert (done.returncode, first) == (
         1,
         f"Error: execution error at (anthropic-proxy/templates/configmap.yaml:1:4): {message}",
     )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *list_secret_variables(PROVIDERS),
+        "DEEPSEEK_API_KEY",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AZURE_CLIENT_SECRET",
+        "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+    ],
+)
+def test_no_secret_is_a_plain_value(name: str) -> None:
+    require_refused(
+        f'settings.{name} is a secret, and settings are in a ConfigMap: put it into the Secret "keys"',
+        *("--set", f"settings.{name}=x", "--set", "secretName=keys"),
+    )
+    require_refused(
+        f'extraEnv has the secret {name} as a plain value: put it into the Secret "keys", or use valueFrom',
+        *("--set", f"extraEnv[0].name={name},extraEnv[0].value=x", "--set", "secretName=keys"),
+    )
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "http://user:password@proxy.corp.example:8080",
+        "https://collector.example/v1?api_key=0123",
+        "https://collector.example/v1?a=b&Access_Token=0123",
+        "sk-ant-0123456789",
+        '{"type": "service_account", "private_key": "x"}',
+        "-----BEGIN PRIVATE KEY-----",
+    ],
+)
+def test_no_value_with_a_password_is_a_plain_value(value: str, tmp_path: Path) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text(json.dumps({"settings": {"HTTPS_PROXY": value}}))
+    require_refused(
+        "settings.HTTPS_PROXY contains a key or password, and settings are in a ConfigMap: "
+        'put it into the Secret "anthropic-proxy"',
+        *("-f", str(file)),
+    )
+    file.write_text(json.dumps({"extraEnv": [{"name": "HTTPS_PROXY", "value": value}]}))
+    require_refused(
+        "extraEnv has the secret HTTPS_PROXY as a plain value: "
+        'put it into the Secret "anthropic-proxy", or use valueFrom',
+        *("-f", str(file)),
+    )
+
+
+@pytest.mark.parametrize("reference", ['url = { env = "ALERTS_URL" }', "url = {env='ALERTS_URL'}"])
+def test_a_variable_that_the_file_names_for_a_secret_is_no_plain_value(reference: str, tmp_path: Path) -> None:
+    file = tmp_path / "values.yaml"
+    values = {"configuration": f"[alerts]\n{reference}\n", "settings": {"ALERTS_URL": "https://hooks.example/T0/B0"}}
+    file.write_text(json.dumps(values))
+    require_refused(
+        'settings.ALERTS_URL is a secret, and settings are in a ConfigMap: put it into the Secret "anthropic-proxy"',
+        *("-f", str(file)),
+    )
+
+
+def test_other_settings_are_plain_values(tmp_path: Path) -> None:
+    settings = {
+        "OPENAI_BASE_URL": "https://egress.example.org/v1",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
+        "GOOGLE_APPLICATION_CREDENTIALS": "/etc/google/key.json",
+        "TLS_KEY_FILE": "/etc/tls/key.pem",
+        "OIDC_ADMINS": "ann@example.org",
+        "BEDROCK_BASE_URL": "https://bedrock-runtime.{region}.amazonaws.com",
+    }
+    file = tmp_path / "values.yaml"
+    file.write_text(json.dumps({"settings": settings}))
+    data = documents(render("-f", str(file)))["ConfigMap anthropic-proxy"]["data"]
+    assert {name: data[name] for name in settings} == settings

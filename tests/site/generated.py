@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.site import (
+    chart_secrets,
     config_schema,
     error_page,
     install_page,
@@ -19,6 +20,7 @@ from tests.site import (
 from tests.site.pages import DOCS
 
 PAGES: dict[Path, Callable[[], str]] = {
+    chart_secrets.TEMPLATE: chart_secrets.written_template,
     error_page.PAGE: error_page.written_page,
     error_page.DATA: error_page.written_catalog,
     install_page.PAGE: install_page.written_page,

@@ -46,6 +46,8 @@ class Setting(Struct, frozen=True):
     """Text of the default. "": that of the field of `Settings`."""
     is_list: bool = False
     """True if the value is a list, separated by commas."""
+    is_secret: bool = False
+    """True if the value is a secret or may contain one, such as the password in an address of a database."""
     reloadable: bool = True
     """False if a change takes effect at the next start of the server only."""
     editable: bool = False
@@ -136,6 +138,7 @@ def list_setting_groups(providers: Sequence[Provider], table_names: tuple[str, .
                     f"{_KEY_NOTES.get(row.name, '')}".rstrip(),
                     f"your-{row.name}-key",
                     is_list=True,
+                    is_secret=True,
                     editable=row.offered_to_users,
                 )
             )
@@ -225,6 +228,11 @@ def list_provider_settings(provider: Provider) -> list[Setting]:
 def list_variables(providers: Sequence[Provider]) -> tuple[str, ...]:
     """Return the names of all variables, with aliases, in the order of the table."""
     return tuple(name for setting in list_all_settings(providers) for name in setting.names)
+
+
+def list_secret_variables(providers: Sequence[Provider]) -> tuple[str, ...]:
+    """Return the names of the variables whose values are secrets or may contain one, with aliases, in their order."""
+    return tuple(name for setting in list_all_settings(providers) if setting.is_secret for name in setting.names)
 
 
 def list_backend_variables(providers: Sequence[Provider]) -> frozenset[str]:

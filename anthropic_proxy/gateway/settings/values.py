@@ -517,7 +517,7 @@ def redact_and_shorten(text: str, max_characters: int = _MAX_SHOWN_CHARACTERS) -
     return text if len(text) <= max_characters else text[: max_characters - 1] + "…"
 
 
-_SECRET_NAME = compile_later(r"_(?:KEY|TOKEN|SECRET|PASSWORD|HEADERS|BEARER_TOKEN_[A-Z]+)$")
+SECRET_NAME = compile_later(r"_(?:KEY|TOKEN|SECRET|PASSWORD|HEADERS|BEARER_TOKEN_[A-Z]+)$")
 _USER_INFO = compile_later(r"(?<=://)[^/?#\s]*(?=@)")
 _SECRET_PARAMETER = compile_later(
     r"([?&](?=[^=&#?\s]*(?:pass|pwd|secret|token|key))[^=&#?\s]*=)[^&#\s]+", re.IGNORECASE
@@ -527,7 +527,7 @@ _REFERENCE = compile_anchored(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 
 
 def is_secret_variable(name: str) -> bool:
-    return _SECRET_NAME.search(name) is not None
+    return SECRET_NAME.search(name) is not None
 
 
 def mask_setting(name: str, text: str) -> str:

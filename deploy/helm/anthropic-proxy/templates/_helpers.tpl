@@ -48,9 +48,20 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- if gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas) }}
 {{- fail (printf "autoscaling.minReplicas (%d) is larger than autoscaling.maxReplicas (%d)" (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) }}
 {{- end }}
-{{- range $name, $_ := .Values.settings }}
-{{- if regexMatch "(_API_KEY|_SECRET|_TOKEN|_PASSWORD)$" $name }}
+{{- $names := include "anthropic-proxy.secretNames" . }}
+{{- $values := include "anthropic-proxy.secretValues" . }}
+{{- $referenced := regexFindAll "\\benv[ \t]*=[ \t]*[\"'][A-Za-z0-9_]+" .Values.configuration -1 | join " " }}
+{{- range $name, $value := .Values.settings }}
+{{- if or (regexMatch $names $name) (regexMatch (printf "[\"']%s\\b" $name) $referenced) }}
 {{- fail (printf "settings.%s is a secret, and settings are in a ConfigMap: put it into the Secret %q" $name $.Values.secretName) }}
+{{- end }}
+{{- if regexMatch $values (toString $value) }}
+{{- fail (printf "settings.%s contains a key or password, and settings are in a ConfigMap: put it into the Secret %q" $name $.Values.secretName) }}
+{{- end }}
+{{- end }}
+{{- range .Values.extraEnv }}
+{{- if and (hasKey . "value") (or (regexMatch $names .name) (regexMatch $values (toString .value))) }}
+{{- fail (printf "extraEnv has the secret %s as a plain value: put it into the Secret %q, or use valueFrom" .name $.Values.secretName) }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -1,0 +1,11 @@
+{{- /* Written by `python3 scripts/fix.py` from the table of settings. */}}
+
+{{- /* Names of variables whose values are secrets, or may contain one. */}}
+{{- define "anthropic-proxy.secretNames" -}}
+^(OPENAI_API_KEY|GEMINI_API_KEY|OLLAMA_API_KEY|GROQ_API_KEY|MOONSHOT_API_KEY|XAI_API_KEY|ANTHROPIC_API_KEY|AWS_BEARER_TOKEN_BEDROCK|ANTHROPIC_FOUNDRY_API_KEY|PROXY_API_KEY|ADMIN_API_KEY|MONITOR_API_KEY|OIDC_CLIENT_SECRET|SIGN_IN_SECRET|OTEL_EXPORTER_OTLP_HEADERS|DATABASE_URL|REDIS_URL)$|_(?:KEY|TOKEN|SECRET|PASSWORD|HEADERS|BEARER_TOKEN_[A-Z]+)$
+{{- end }}
+
+{{- /* Values that are or contain a secret, whatever their variable is. */}}
+{{- define "anthropic-proxy.secretValues" -}}
+^(sk\-|gsk_|xai\-|AIza|ya29\.|eyJ|hf_|AKIA|csk\-|nvapi\-|ghp_|sk_|rk_|rk\-|pk_|pk\-)|://[^/?#\s]*@|[?&][^=&#?\s]*(?i:pass|pwd|secret|token|key)[^=&#?\s]*=|-----BEGIN |"private_key"
+{{- end }}

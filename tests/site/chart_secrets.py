@@ -1,0 +1,37 @@
+"""The template of the Helm chart by which it recognizes secrets among plain values, from the table of settings."""
+
+import re
+
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.gateway.settings.table import list_secret_variables
+from anthropic_proxy.gateway.settings.values import SECRET_NAME
+from anthropic_proxy.secrets import KEY_BEGINNINGS
+from tests.support.paths import ROOT
+
+TEMPLATE = ROOT / "deploy/helm/anthropic-proxy/templates/_secrets.tpl"
+_VALUES = (
+    r"://[^/?#\s]*@",
+    r"[?&][^=&#?\s]*(?i:pass|pwd|secret|token|key)[^=&#?\s]*=",
+    r"-----BEGIN ",
+    r'"private_key"',
+)
+"""Passwords in addresses, and keys in PEM or JSON form. The expressions are those of Go, which has no lookbehind."""
+
+
+def written_template() -> str:
+    """Return the template: two expressions, for names and for values."""
+    names = "|".join(list_secret_variables(PROVIDERS))
+    beginnings = "|".join(re.escape(beginning) for beginning in KEY_BEGINNINGS)
+    return f"""\
+{{{{- /* Written by `python3 scripts/fix.py` from the table of settings. */}}}}
+
+{{{{- /* Names of variables whose values are secrets, or may contain one. */}}}}
+{{{{- define "anthropic-proxy.secretNames" -}}}}
+^({names})$|{SECRET_NAME.pattern}
+{{{{- end }}}}
+
+{{{{- /* Values that are or contain a secret, whatever their variable is. */}}}}
+{{{{- define "anthropic-proxy.secretValues" -}}}}
+^({beginnings})|{"|".join(_VALUES)}
+{{{{- end }}}}
+"""
