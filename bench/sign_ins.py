@@ -16,6 +16,7 @@ from pathlib import Path
 
 import httpx2 as httpx
 from google.protobuf.json_format import ParseDict
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from bench.processes import Process, free_port
@@ -27,9 +28,13 @@ from tests.support.sign_in import DEVICE_GRANT, SAME_ORIGIN, USER_AGENT, list_si
 PEOPLE = 300
 POINTS = 6
 """Data points of a metrics export: Claude Code sends 5 to 10 while a person works."""
+RECORDS = 4
+"""Records of an export of logs in 5 seconds of work: requests, and results of tools."""
 START_SECONDS = 60.0
 SETTLE_SECONDS = 3.0
 """Wait before a reading, in which the ledger's thread and the relay complete their work."""
+ACTIVE_SHARE = 0.35
+"""Share of the people who work at a time, as in `bench/fleet.py`. Without work, Claude Code sends no logs."""
 TABLES = """
 [sign_in.groups."*"]
 team = "build"
@@ -42,7 +47,9 @@ PER_HOUR = {
     "managed settings, unchanged": 1,
     "refresh, with the identity provider": 1,
     # one export a minute: OTEL_METRIC_EXPORT_INTERVAL
-    "telemetry, forwarded": 60,
+    "telemetry: metrics, forwarded": 60,
+    # one export every 5 seconds in which something is logged: OTEL_LOGS_EXPORT_INTERVAL
+    "telemetry: logs, forwarded": round(ACTIVE_SHARE * 720),
 }
 """Operation → its number per person and hour."""
 
@@ -84,9 +91,15 @@ class Person:
         self.provider.user = dict(self.claims)
         self._store(self._post("/oauth/token", grant_type="refresh_token", refresh_token=self.refresh_token))
 
-    def send_telemetry(self) -> None:
+    def send_metrics(self) -> None:
+        self._send("/v1/metrics", METRICS)
+
+    def send_logs(self) -> None:
+        self._send("/v1/logs", LOGS)
+
+    def _send(self, path: str, content: bytes) -> None:
         headers = {**self.headers, "content-type": "application/x-protobuf"}
-        _expect(self.client.post("/v1/metrics", content=METRICS, headers=headers), 200)
+        _expect(self.client.post(path, content=content, headers=headers), 200)
 
     def _post(self, path: str, **form: str) -> httpx.Response:
         return _expect(self.client.post(path, data=form, headers=self.headers), 200)
@@ -102,7 +115,8 @@ OPERATIONS: Mapping[str, Callable[[Person], None]] = {
     "managed settings, complete": Person.fetch_settings,
     "managed settings, unchanged": Person.poll_settings,
     "refresh, with the identity provider": Person.refresh,
-    "telemetry, forwarded": Person.send_telemetry,
+    "telemetry: metrics, forwarded": Person.send_metrics,
+    "telemetry: logs, forwarded": Person.send_logs,
 }
 
 
@@ -126,7 +140,25 @@ def _make_metrics() -> bytes:
     return ParseDict(sample, ExportMetricsServiceRequest()).SerializeToString()
 
 
-METRICS = _make_metrics()
+def _make_logs() -> bytes:
+    names = {
+        "user.id": "0" * 64,
+        "session.id": "0" * 36,
+        "event.name": "api_request",
+        "model": "claude-sonnet-5-5",
+        "prompt.id": "0" * 36,
+        "duration_ms": "1234",
+        "cost_usd": "0.0123",
+    }
+    attributes = [{"key": key, "value": {"stringValue": value}} for key, value in names.items()]
+    record = {"timeUnixNano": "1", "body": {"stringValue": "claude_code.api_request"}, "attributes": attributes}
+    scope = {"scope": {"name": "com.anthropic.claude_code.events"}, "logRecords": [record] * RECORDS}
+    resource = {"attributes": [{"key": "service.name", "value": {"stringValue": "claude-code"}}]}
+    sample = {"resourceLogs": [{"resource": resource, "scopeLogs": [scope]}]}
+    return ParseDict(sample, ExportLogsServiceRequest()).SerializeToString()
+
+
+METRICS, LOGS = _make_metrics(), _make_logs()
 
 
 class _Server(ThreadingHTTPServer):
@@ -140,7 +172,7 @@ class _Collector(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["content-length"]))
-        self.server.received += self.path == "/v1/metrics"
+        self.server.received += self.path in ("/v1/metrics", "/v1/logs")
         self.send_response(200)
         self.send_header("content-length", "0")
         self.end_headers()
@@ -193,8 +225,8 @@ def measure(people: int, directory: Path, *, uses_postgres: bool) -> dict[str, f
                 operate(person)
             time.sleep(SETTLE_SECONDS)
             found[title] = (proxy.cpu_seconds() - before) / people
-        if collector.received < people:
-            raise SystemExit(f"The collector received {collector.received} exports of {people}.")
+        if collector.received < 2 * people:
+            raise SystemExit(f"The collector received {collector.received} exports of {2 * people}.")
         before = proxy.cpu_seconds()
         time.sleep(10 * SETTLE_SECONDS)
         found["idle"] = (proxy.cpu_seconds() - before) / (10 * SETTLE_SECONDS)

@@ -9,11 +9,14 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from msgspec import structs
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT7
 
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.gateway.settings import list_variables
+from anthropic_proxy.gateway.plugin_packages import require_usable_features
+from anthropic_proxy.gateway.server.auth import require_auth_if_exposed
+from anthropic_proxy.gateway.settings import list_variables, load_settings
 from anthropic_proxy.gateway.settings.table import list_secret_variables
 from tests.deployment.helm import CHART, KUBERNETES, MANIFEST, find_tools, render, run_tool
 from tests.support.paths import ROOT
@@ -61,6 +64,7 @@ affinity: {nodeAffinity: {}}
 priorityClassName: high
 """ % ("0" * 64)
 
+COMPANY = ROOT / "deploy/helm/values-company.yaml"
 
 USUAL = {"ConfigMap", "Deployment", "HorizontalPodAutoscaler", "NetworkPolicy", "PodDisruptionBudget", "Service"}
 USUAL |= {"ServiceAccount"}
@@ -157,6 +161,7 @@ maxUnavailable: 50%
 """,
         (),
     ),
+    "company": (COMPANY.read_text("utf-8"), ("Ingress", "ServiceMonitor")),
     "operator of Prometheus": (
         "{serviceMonitor: {enabled: true, interval: 1m}, podAnnotations: {}}",
         ("ServiceMonitor",),
@@ -527,3 +532,27 @@ def test_other_settings_are_plain_values(tmp_path: Path) -> None:
     file.write_text(json.dumps({"settings": settings}))
     data = documents(render("-f", str(file)))["ConfigMap anthropic-proxy"]["data"]
     assert {name: data[name] for name in settings} == settings
+
+
+def test_the_values_of_a_company_are_settings_with_which_the_server_starts(tmp_path: Path) -> None:
+    found = documents(render("-f", str(COMPANY)))
+    (tmp_path / "anthropic-proxy.toml").write_text(
+        found["ConfigMap anthropic-proxy-file"]["data"]["anthropic-proxy.toml"], "utf-8"
+    )
+    secrets = {
+        "DATABASE_URL": "postgresql://proxy:password@db.example.org/proxy",
+        "REDIS_URL": "rediss://:password@cache.example.org:6379/0",
+        "OIDC_CLIENT_SECRET": "secret-of-the-client",
+        "SIGN_IN_SECRET": "0123456789abcdef" * 2,
+        "MONITOR_API_KEY": "a-key-for-prometheus",
+        "OPENAI_API_KEY": "sk-0123456789",
+    }
+    text = COMPANY.read_text("utf-8")
+    assert [name for name in secrets if name not in text] == []
+    environ = {**found["ConfigMap anthropic-proxy"]["data"], **secrets, "ANTHROPIC_PROXY_CONFIG": str(tmp_path)}
+    settings = load_settings(environ, PROVIDERS, env_file=str(tmp_path / ".env"))
+    assert settings.warnings == ()
+    assert settings.sign_in is not None
+    assert [group.name for group in settings.sign_in.groups] == ["platform-team", "developers"]
+    require_auth_if_exposed(structs.replace(settings, host="0.0.0.0"))
+    require_usable_features(settings)
