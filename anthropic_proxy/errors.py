@@ -27,6 +27,7 @@ ProxyError                            base class
 ├─ ServerToolFailed                  a web search or web fetch of the proxy failed; the request continues
 │  └─ WebFetchFailed, WebSearchFailed      a page or link could not be fetched; a search failed
 ├─ MissingExtra                      500 api_error; an optional package is not installed
+├─ InspectorUnavailable              503 api_error; an inspector that must read each text has failed
 ├─ ShuttingDown                      503 api_error; the server stops before the reply is complete
 ├─ ConfigurationError                the user of the proxy must correct a setting, option, file or database
 └─ InternalError                     500 api_error; usually a bug of the proxy
@@ -240,6 +241,17 @@ class ProxyBusy(ProxyError):
 
     status = 529
     error_type = "overloaded_error"
+
+
+class InspectorUnavailable(ProxyError):
+    """An inspector that must read each text gave no decision.
+
+    Claude Code shows a 503 without a retry in its own words at once. It shows 529 as a lack of capacity, after retries.
+    """
+
+    status = 503
+    code = "inspector-unavailable"
+    should_retry = False
 
 
 class ShuttingDown(ProxyError):

@@ -151,15 +151,15 @@ def test_a_key_leaves_as_a_placeholder_and_is_stored_as_one(
     wait_for(lambda: "~ secrets redacted the request: 1 × key; ~ guard redacted the reply: 2 × text" in proxy.log)
 
 
-def test_a_service_refuses_and_its_failure_is_temporary(proxy: Proxy, upstream: Running) -> None:
+def test_a_service_refuses_and_its_failure_is_told_at_once(proxy: Proxy, upstream: Running) -> None:
     response = send(proxy, "something forbidden")
     assert (response.status_code, response.headers["x-should-retry"]) == (400, "false")
     error = response.json()["error"]
     assert error == {"type": "policy_blocked", "message": "That is forbidden."}
     response = send(proxy, "the service is down")
-    assert (response.status_code, response.headers["retry-after"]) == (529, "2")
+    assert (response.status_code, response.headers["x-should-retry"]) == (503, "false")
     assert response.json()["error"] == {
-        "type": "overloaded_error",
+        "type": "api_error",
         "message": "The inspector guard of this proxy, which must read each request, is not available. "
         "Try again in a moment.",
     }
@@ -177,7 +177,7 @@ def test_a_service_refuses_and_its_failure_is_temporary(proxy: Proxy, upstream: 
 )
 def test_an_answer_that_cannot_be_used_is_a_failure(proxy: Proxy, upstream: Running, text: str, reason: str) -> None:
     before = len(upstream.journal.exchanges)
-    assert send(proxy, text).status_code == 529
+    assert send(proxy, text).status_code == 503
     assert [one.path for one in upstream.journal.exchanges[before:]] == ["/guard/beta/litellm_basic_guardrail_api"]
     wait_for(lambda: f"Inspector guard: {reason}" in proxy.log)
     assert "Traceback" not in proxy.log

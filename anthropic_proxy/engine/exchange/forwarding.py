@@ -144,7 +144,10 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
 async def _inspect(
     engine: Engine, incoming: ClientRequest, wait_disconnected: WaitDisconnected, *, is_batch: bool = False
 ) -> ClientRequest:
-    """Return the request as the inspectors leave it. Raises `PolicyBlocked`, `ProxyBusy` and `ClientDisconnected`."""
+    """Return the request as the inspectors leave it.
+
+    Raises `PolicyBlocked`, `InspectorUnavailable` and `ClientDisconnected`.
+    """
     inspection = open_inspection(engine, incoming.receipt, guess_model(incoming.body) or "")
     work = inspection.inspect_body(incoming.body, is_batch=is_batch)
     return structs.replace(incoming, body=await end_if_disconnected(work, wait_disconnected))

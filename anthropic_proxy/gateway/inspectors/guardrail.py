@@ -5,6 +5,7 @@ The service gets a list of texts and answers with one of three actions: `NONE`, 
 2026-11. A conversation repeats its texts in each request, so a text that the service has let pass is not sent again.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from itertools import islice
@@ -13,14 +14,17 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from anthropic_proxy.errors import UpstreamProtocolError
+from anthropic_proxy.errors import UpstreamProtocolError, UpstreamUnreachable
 from anthropic_proxy.gateway.http_calls import HttpCalls
 from anthropic_proxy.gateway.settings.fields import InspectorRule
-from anthropic_proxy.plugins import InspectedTexts, InspectorScope, Redaction, Refusal
+from anthropic_proxy.plugins import HttpReply, InspectedTexts, InspectorScope, Redaction, Refusal
 
 PATH = "/beta/litellm_basic_guardrail_api"
 MAX_REMEMBERED_TEXTS = 50_000
 """Maximum number of texts of which this process remembers that they have passed: 16 bytes for each."""
+RETRY_SECONDS = 0.5
+"""Pause before the second request, if the service cannot be reached or is overloaded. There is no third one."""
+_TEMPORARY_STATUSES = (429, 500, 502, 503, 504)
 _REMOVED = "[text]"
 """In place of a text that the service makes empty: providers reject empty texts."""
 _DEFAULT_REASON = "The text must not be sent, by a rule of this proxy."
@@ -87,9 +91,13 @@ class GuardrailInspector:
         if rule.key is not None:
             headers["x-api-key"] = rule.key.reveal()
         encoded = msgspec.json.encode(body)
-        reply = await self.http.send_http(
-            "POST", rule.base_url + PATH, headers, encoded, max_bytes=len(encoded) + 1024 * 1024, purpose="guardrail"
-        )
+        try:
+            reply = await self._send(headers, encoded)
+        except UpstreamUnreachable:
+            reply = None
+        if reply is None or reply.status in _TEMPORARY_STATUSES:  # a restart of the service fails no request
+            await asyncio.sleep(RETRY_SECONDS)
+            reply = await self._send(headers, encoded)
         if reply.status != 200:
             raise UpstreamProtocolError(f"the guardrail service answered with status {reply.status}")
         try:
@@ -101,3 +109,9 @@ class GuardrailInspector:
                 "the answer of the guardrail service does not have one text for each that was sent"
             )
         return answer
+
+    async def _send(self, headers: dict[str, str], body: bytes) -> HttpReply:
+        max_bytes = len(body) + 1024 * 1024
+        return await self.http.send_http(
+            "POST", self.rule.base_url + PATH, headers, body, max_bytes=max_bytes, purpose="guardrail"
+        )

@@ -23,7 +23,7 @@ from anthropic_proxy.engine.messages.models import structs as structs_of_blocks
 from anthropic_proxy.engine.messages.server_blocks import decode_passage, encode_passage
 from anthropic_proxy.engine.upstream.contract import SearchResult
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
-from anthropic_proxy.errors import InvalidRequest, ProxyBusy, UpstreamUnreachable
+from anthropic_proxy.errors import InvalidRequest, UpstreamUnreachable
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.telemetry.outcomes import describe_inspection
 from anthropic_proxy.plugins import Client, InspectedTexts, InspectorScope, Redaction, Refusal, StoreUnavailable
@@ -520,8 +520,8 @@ async def test_a_failing_inspector_lets_pass_or_rejects_by_its_setting(
             == "The request is too long for the inspector reader of this proxy, which must read it before."
         )
     else:
-        assert isinstance(sink.error, ProxyBusy)
-        assert (sink.error.status, sink.error.code, sink.error.retry_after) == (529, "inspector-unavailable", 2)
+        assert (sink.error.status, sink.error.error_type) == (503, "api_error")
+        assert (sink.error.code, sink.error.should_retry) == ("inspector-unavailable", False)
         assert (
             sink.error.message == "The inspector reader of this proxy, which must read each request, is not available. "
             "Try again in a moment."
@@ -648,7 +648,7 @@ async def test_a_failing_inspector_of_replies_shows_them_or_ends_them(
     assert sink.error is not None
     assert sink.error.code == "inspector-unavailable"
     (receipt,) = built.receipts
-    assert (receipt.outcome, receipt.error_code, receipt.status) == ("error", "inspector-unavailable", 529)
+    assert (receipt.outcome, receipt.error_code, receipt.status) == ("error", "inspector-unavailable", 503)
 
 
 @A_TRANSLATION_AND_A_RELAY

@@ -1,17 +1,19 @@
 """The inspector that asks a guardrail service: what it sends, and how it reads the answers."""
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from anthropic_proxy.errors import UpstreamError
-from anthropic_proxy.gateway.inspectors.guardrail import GuardrailInspector
+from anthropic_proxy.errors import UpstreamError, UpstreamUnreachable
+from anthropic_proxy.gateway.inspectors.guardrail import RETRY_SECONDS, GuardrailInspector
 from anthropic_proxy.gateway.settings.fields import InspectorRule
 from anthropic_proxy.gateway.settings.file_format import InspectorTable
 from anthropic_proxy.plugins import Client, HttpReply, InspectedTexts, Passage, Redaction, Refusal
 from anthropic_proxy.secrets import Secret
+from tests.support.virtual_time import in_virtual_time
 
 
 class Service:
@@ -28,6 +30,8 @@ class Service:
         assert purpose == "guardrail"
         self.sent.append((method, url, headers, json.loads(body)))
         answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
         if isinstance(answer, HttpReply):
             return answer
         return HttpReply(200, json.dumps(answer).encode())
@@ -125,7 +129,8 @@ async def test_a_blocked_text_is_refused_and_asked_again(answer: Any, reason: st
 @pytest.mark.parametrize(
     ("answer", "problem"),
     [
-        (HttpReply(503, b""), "the guardrail service answered with status 503"),
+        (HttpReply(307, b""), "the guardrail service answered with status 307"),
+        (HttpReply(401, b""), "the guardrail service answered with status 401"),
         (
             HttpReply(200, b"<html>"),
             "the answer of the guardrail service cannot be read: JSON is malformed: invalid character (byte 0)",
@@ -148,3 +153,20 @@ async def test_an_unusable_answer_is_a_failure(answer: Any, problem: str) -> Non
     with pytest.raises(UpstreamError) as caught:
         await build(Service(answer)).inspect(texts_of("one"))
     assert caught.value.message == problem
+
+
+FAILURES = [HttpReply(status, b"") for status in (429, 500, 502, 503, 504)]
+
+
+@in_virtual_time
+@pytest.mark.parametrize("failure", [*FAILURES, UpstreamUnreachable("refused the connection")], ids=repr)
+async def test_a_temporary_failure_of_the_service_is_asked_once_more(failure: HttpReply | UpstreamError) -> None:
+    now = asyncio.get_running_loop().time
+    start, service = now(), Service(failure, {"action": "NONE"})
+    assert await build(service).inspect(texts_of("one")) == []
+    assert service.texts == [["one"]] * 2
+    assert now() - start >= RETRY_SECONDS
+    service = Service(failure, failure)
+    with pytest.raises(UpstreamError):
+        await build(service).inspect(texts_of("one"))
+    assert service.texts == [["one"]] * 2

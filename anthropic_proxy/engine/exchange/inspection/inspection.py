@@ -23,14 +23,14 @@ from anthropic_proxy.engine.exchange.inspection.texts import (
 )
 from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream
-from anthropic_proxy.errors import PolicyBlocked, ProxyBusy
+from anthropic_proxy.errors import InspectorUnavailable, PolicyBlocked
 
 
 class Inspection(InspectorCalls):
     async def inspect_body(self, body: bytes, *, is_batch: bool = False) -> bytes:
         """Return the body of a request, or of a batch of requests, with the redactions.
 
-        Raises `InvalidRequest` if an inspector refuses it, or if it is not JSON, and `ProxyBusy` if an inspector has
+        Raises `InvalidRequest` if an inspector refuses it, or if it is not JSON, and `InspectorUnavailable` if one has
         failed.
         """
         find = partial(find_texts_of_batch if is_batch else find_texts_of_request, describes_tools=self.describes_tools)
@@ -45,7 +45,7 @@ class Inspection(InspectorCalls):
         found = read_body(bytes(result), find_texts_of_whole_block)
         try:
             await self.inspect_request(found.texts)
-        except (PolicyBlocked, ProxyBusy):
+        except (PolicyBlocked, InspectorUnavailable):
             return None
         return Raw(found.encode())
 

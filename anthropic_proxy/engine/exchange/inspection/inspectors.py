@@ -29,7 +29,7 @@ from anthropic_proxy.engine.hooks import (
     StoreUnavailable,
 )
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
-from anthropic_proxy.errors import PolicyBlocked, ProxyBusy, ProxyError
+from anthropic_proxy.errors import InspectorUnavailable, PolicyBlocked, ProxyError
 
 MAX_REDACTIONS = 10_000
 """Maximum number of redactions of one decision."""
@@ -39,7 +39,6 @@ MAX_KIND_CHARACTERS = 40
 MAX_OPEN_CHARACTERS = 65_536
 """Maximum number of characters of a reply that wait because a redaction may reach them, unless whole blocks wait."""
 MAX_REASON_CHARACTERS = 500
-RETRY_AFTER_SECONDS = 2
 _KEY = "inspection/placeholder-key"
 _KEY_LIFETIME_SECONDS = 365 * 86_400.0
 _PLACEHOLDER = compile_later(r"REDACTED_[A-Z_]{1,40}_[0-9a-f]{16}")
@@ -90,7 +89,7 @@ class InspectorCalls:
     async def inspect_request(self, texts: Sequence[PlacedText]) -> None:
         """Apply the redactions to the texts of a request.
 
-        Raises `PolicyBlocked` if an inspector refuses it, and `ProxyBusy` if one has failed.
+        Raises `PolicyBlocked` if an inspector refuses it, and `InspectorUnavailable` if one has failed.
         """
         for inspector, scope in self._scopes:
             if scope.requests:
@@ -98,7 +97,7 @@ class InspectorCalls:
                 await self._redact_all(inspector, "request", read)
 
     async def inspect_reply(self, texts: Sequence[PlacedText]) -> None:
-        """Apply the redactions to complete texts of the reply. Raises `ReplyRefused` and `ProxyBusy`."""
+        """Apply the redactions to complete texts of the reply. Raises `ReplyRefused` and `InspectorUnavailable`."""
         for inspector, _ in self.readers:
             await self._redact_all(inspector, "reply", texts)
 
@@ -272,11 +271,8 @@ class _InspectionFailure(Exception):  # becomes a `ProxyError`, or nothing
             if part == "reply":
                 return ReplyRefused(message)
             return PolicyBlocked(message)
-        return ProxyBusy(
-            f"The inspector {name} of this proxy, which must read each {part}, is not available. "
-            "Try again in a moment.",
-            code="inspector-unavailable",
-            retry_after=RETRY_AFTER_SECONDS,
+        return InspectorUnavailable(
+            f"The inspector {name} of this proxy, which must read each {part}, is not available. Try again in a moment."
         )
 
 
