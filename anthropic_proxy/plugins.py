@@ -31,6 +31,7 @@ from anthropic_proxy.engine.hooks import (
     InspectionRecord,
     Inspector,
     InspectorScope,
+    ModelUsage,
     Observer,
     Passage,
     PassageKind,
@@ -47,6 +48,7 @@ from anthropic_proxy.engine.hooks import (
     UpstreamAttempt,
     ValueStore,
 )
+from anthropic_proxy.engine.messages.deltas import Iteration
 from anthropic_proxy.engine.messages.purpose import RequestKind
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.model_listing import ModelEntry
@@ -74,6 +76,7 @@ __all__ = [
     "InspectionRecord",
     "Inspector",
     "InspectorScope",
+    "Iteration",
     "LedgerCondition",
     "LedgerState",
     "Limit",
@@ -81,6 +84,7 @@ __all__ = [
     "ModelEntry",
     "ModelFeatures",
     "ModelMapping",
+    "ModelUsage",
     "Observer",
     "Passage",
     "PassageKind",

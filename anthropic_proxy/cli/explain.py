@@ -29,6 +29,8 @@ from anthropic_proxy.console.ledger.records import (
     decode_attempt_times,
     decode_checks,
     decode_inspections,
+    decode_model_usage,
+    describe_part,
 )
 from anthropic_proxy.console.ledger.request_queries import (
     find_check_requests,
@@ -205,6 +207,9 @@ def _list_results(row: StoredRequest, settings: Settings) -> Iterator[tuple[str,
     thinking = f" ({row.thinking_tokens:,} of thinking)" if row.thinking_tokens else ""
     estimated = ", partly estimated" * (row.outcome_class == "cancelled")
     yield "tokens", f"{incoming:,} in{cached}, {row.output_tokens:,} out{thinking}{estimated}"
+    for part in decode_model_usage(row.model_usage):
+        tokens = f"{part.all_input_tokens:,} in, {part.output_tokens:,} out"
+        yield "model", f"{describe_part(part)}: {tokens}, {format_cost(part.cost)}"
     if row.cost is None:
         reason = row.price_source or f"no price for {_name_model(row)}"
         cost = f"unknown: {reason}. Set it in anthropic-proxy.toml, [prices]"

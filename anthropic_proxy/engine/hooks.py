@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct, field
 
-from anthropic_proxy.engine.messages.deltas import BilledUsage
+from anthropic_proxy.engine.messages.deltas import BilledUsage, TokenCounts
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.engine.messages.purpose import RequestKind
 from anthropic_proxy.engine.trace_context import TraceContext
@@ -113,6 +113,16 @@ class AdmissionTarget(Struct, frozen=True, kw_only=True):
     max_searches: int = 0
     """Maximum number of web searches by the provider: `max_uses` of the search tools of the request. A tool without it
     counts as five."""
+    region: str = ""
+    """Region that the client requires (`inference_geo`), which may cost more: `us`. "": none."""
+    field: str = ""
+    """Field of the request that names the model: `tools.0.model`, `fallbacks.1.model`. "": routes and settings have
+    chosen it."""
+    max_calls: int = 1
+    """Maximum number of calls of the model. A tool without `max_uses` counts as three."""
+    named_models: Sequence["AdmissionTarget"] = ()
+    """Models that the provider may call in addition, because the request names them: advisors and fallbacks. Empty if
+    the fields that name them are not sent to this provider."""
 
 
 class FurtherCall(Struct, frozen=True, kw_only=True):
@@ -380,6 +390,24 @@ class InspectionRecord(Struct, omit_defaults=True):
     """Why there is no decision: `timeout`, `too large`, or the class of the exception. "": there was no failure."""
 
 
+class ModelUsage(TokenCounts, kw_only=True, omit_defaults=True):
+    """What one model has used of a request, and what this costs."""
+
+    provider: str
+    """Name of the provider."""
+    model: str
+    """Model id at the provider, without a prefix."""
+    kind: str = ""
+    """What the model was called for within the provider: `advisor_message`, `compaction`, `fallback_message`,
+    `message`, or another type of `usage.iterations`. "": the request itself."""
+    searches: int = 0
+    """Web searches that the provider ran and bills."""
+    cost: int | None = None
+    """Cost in nano-dollars at the price of the model. None: the price is unknown."""
+    requested_cost: int | None = None
+    """As `Cost.requested_cost`."""
+
+
 class Cost(Struct, frozen=True):
     """Two costs of one request: at the price of the used model, and at the price of the model the client requested."""
 
@@ -394,6 +422,8 @@ class Cost(Struct, frozen=True):
     Service tier and number of searches follow: `genai-prices 0.2.3, tier flex, 2 web searches`. If only a part of the
     price is unknown, the text names it: `genai-prices 0.2.3, no price of web searches`. "": the model has no price.
     """
+    parts: tuple[ModelUsage, ...] = ()
+    """Parts of tokens and costs by model. Empty: all of it belongs to the model of the receipt."""
 
 
 class Receipt(BilledUsage, kw_only=True):

@@ -9,8 +9,9 @@ from contextlib import AsyncExitStack, suppress
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.console.keys.limits import Amounts, KeyLimit, Scope, build_limits
+from anthropic_proxy.console.keys.limits import KeyLimit, Scope, build_limits
 from anthropic_proxy.console.keys.reservations import Reservations
+from anthropic_proxy.console.ledger.costs import Amounts
 from anthropic_proxy.errors import LimitReached
 from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from anthropic_proxy.gateway.stores.fallback import FallbackStore
@@ -217,7 +218,7 @@ async def test_a_share_without_room_is_no_limit_that_is_used_up(instances: Insta
     store, other = await instances.open(2)
     reservations = Reservations(store, instances.warnings.append)
     scope = Scope("key", "ci", "key/ci", rules)
-    limits = build_limits([scope], Amounts(10, 0), time.time())
+    limits = build_limits([scope], [[Amounts(10, 0)]], time.time())
 
     async def refuse() -> LimitReached:
         try:
@@ -466,7 +467,7 @@ async def test_a_loss_of_data_raises_budgets_once_to_their_use_by_the_ledger(ins
 
     stores = await instances.open(2)
     scope = Scope("key", "a", "key/a", Rules(budgets=(Budget(1_000, "tokens", "total"),)))
-    limits = build_limits([scope], Amounts(10, 0), time.time())
+    limits = build_limits([scope], [[Amounts(10, 0)]], time.time())
     all_ = [Reservations(store, instances.warnings.append, read_used=read_used) for store in stores]
 
     async def reserve() -> list[int]:
@@ -476,7 +477,7 @@ async def test_a_loss_of_data_raises_budgets_once_to_their_use_by_the_ledger(ins
     running = Reservations(stores[0], instances.warnings.append)  # what runs is not in the ledger yet
     held = await running.reserve(limits, {}, time.time())
     assert (await reserve())[0] == 1_000 - 450 - 60 - 10
-    running.settle(held, Amounts(10, 0))
+    running.settle(held, [Amounts(10, 0)])
     await running.stop()
     instances.server.kill()
     instances.server.start()

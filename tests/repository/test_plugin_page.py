@@ -11,10 +11,11 @@ from tests.support.paths import ROOT
 
 PAGE = (ROOT / "docs/contributing/plugins.md").read_text("utf-8")
 OTHER_NAMES = {
-    "values of a receipt": {"cancelled", "default", "fast", "flex"},
-    "names of the HTTP API": {"count_tokens", "speed", "traceparent"},
+    "values of a receipt": {"cancelled", "default", "fast", "flex", "us"},
+    "names of the HTTP API": {"count_tokens", "inference_geo", "speed", "traceparent"},
     "names of other modules": {
         "ClientError",
+        "Iteration",
         "MAX_UPSTREAM_CALLS",
         "ProxyError",
         "redact_secrets",

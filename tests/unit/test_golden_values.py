@@ -23,7 +23,7 @@ from anthropic_proxy.engine.platforms.os_errors import clean_error_text
 from anthropic_proxy.engine.platforms.shells import find_shell, format_set_command
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.call_options import merge_body
-from anthropic_proxy.engine.service_tiers import normalize_service_tier
+from anthropic_proxy.engine.service_tiers import normalize_region, normalize_service_tier
 from anthropic_proxy.engine.trace_context import read_trace_context
 from anthropic_proxy.engine.upstream.web_fetch import find_charset_parameter
 from anthropic_proxy.engine.wires.reply_ends import find_finish_kind
@@ -100,6 +100,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "mask_setting": mask_setting,
     "merge_body": merge_body,
     "name_host": name_host,
+    "normalize_region": normalize_region,
     "normalize_service_tier": normalize_service_tier,
     "other_command_line": read_serve_options,
     "postgres_options": lambda url: parse_postgres_url(url).list_options(),

@@ -33,7 +33,10 @@ from anthropic_proxy.console.ledger.records import (
     decode_block_times,
     decode_checks,
     decode_inspections,
+    decode_model_usage,
     describe_failure_status,
+    describe_part,
+    find_context,
 )
 from anthropic_proxy.console.ledger.request_queries import (
     find_check_requests,
@@ -46,11 +49,12 @@ from anthropic_proxy.console.ledger.request_queries import (
 )
 from anthropic_proxy.console.ledger.units import MICROSECONDS, to_microseconds
 from anthropic_proxy.console.session_names import find_names
+from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.errors import UnknownModel
 from anthropic_proxy.gateway.error_catalog import find_cause, find_remedy
 from anthropic_proxy.gateway.money import format_cost, format_price
 from anthropic_proxy.gateway.telemetry.outcomes import INSPECTIONS, count_verdicts, describe_outcome, list_findings
-from anthropic_proxy.plugins import RouteRequest, RouteResponse
+from anthropic_proxy.plugins import ModelUsage, RouteRequest, RouteResponse
 
 if TYPE_CHECKING:
     from anthropic_proxy.console.dashboard.site import Site
@@ -102,7 +106,7 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         check_note += f" · {format_cost(sum(one.cost or 0 for one in asked.values()), unknown)}"
     setting, fallbacks = costs.find_key_setting(row.provider), context.settings.fallbacks
     remedy = find_remedy(row.error_code, setting, row.requested_model, row.prefix, row.remedy, fallbacks=fallbacks)
-    share = f"{formats.percent(tokens, window)} of the window of {formats.count(window)} tokens" if window else ""
+    share = f"{formats.percent(find_context(row), window)} of the window of {formats.count(window)} tokens"
     return {
         "title": f"Request {row.id}",
         "row": row,
@@ -134,7 +138,7 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         "remedy": remedy,
         "content_days": context.settings.ledger_content_days,
         "context": tokens,
-        "window": share if tokens else "",
+        "window": share if tokens and window else "",
         **_describe_session(context, row),
     }
 
@@ -250,7 +254,16 @@ class TokenCost(Struct, frozen=True):
 
 
 def _tokens(prices: ModelCosts, row: StoredRequest) -> list[TokenCost]:
-    """Divide the stored cost, without the searches, among the kinds of tokens. The current prices give the shares."""
+    """Divide the stored cost, without the searches and other models, among the kinds of tokens. The current prices give
+    the shares.
+    """
+    parts = decode_model_usage(row.model_usage)
+    own = next((part for part in parts if (part.provider, part.model) == (row.provider, row.model)), None)
+    others = [_describe_part(part) for part in parts if part is not own]
+    tokens: TokenCounts = row
+    own_cost = row.cost
+    if parts:
+        tokens, own_cost = (own, own.cost) if own is not None else (TokenCounts(), 0)
     search_cost = 0
     searches = list[TokenCost]()
     if count := row.billed_searches:
@@ -258,20 +271,25 @@ def _tokens(prices: ModelCosts, row: StoredRequest) -> list[TokenCost]:
         whole = None if price is None else price.calculate_search_cost(count)
         each = cost = ""
         if price is not None and whole is not None:
-            search_cost = whole if row.cost is None else min(whole, row.cost)
+            search_cost = whole if own_cost is None else min(whole, own_cost)
             each = f"{format_cost(price.calculate_search_cost(1_000))} per 1,000"
             cost = format_cost(search_cost)
         searches.append(TokenCost("web search", "", formats.count(count), each, cost))
-    costs = prices.divide_cost(row.provider, row.model, row, row.cost - search_cost) if row.cost else {}
+    costs = prices.divide_cost(row.provider, row.model, tokens, own_cost - search_cost) if own_cost else {}
     found = []
-    for kind, number in row.divide_by_kind().items():
+    for kind, number in tokens.divide_by_kind().items():
         amount = costs.get(kind)
         if number or kind in ("input", "output"):
             each = format_price(round(amount / number / 1_000, 4)) if amount and number else ""
             cost = format_cost(amount) if amount else ""
             shown = formats.count(number) if row.all_input_tokens or row.output_tokens else formats.UNKNOWN
             found.append(TokenCost(kind.replace("_", " "), kind.replace("_", "-"), shown, each, cost))
-    return [*found, *searches]
+    return [*found, *searches, *others]
+
+
+def _describe_part(part: ModelUsage) -> TokenCost:
+    tokens = f"{formats.count(part.all_input_tokens)} in, {formats.count(part.output_tokens)} out"
+    return TokenCost(describe_part(part), "", tokens, "", format_cost(part.cost))
 
 
 def _shorten(stored: StoredContent, text: str) -> tuple[str, str]:

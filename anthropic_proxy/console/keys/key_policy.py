@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from anthropic_proxy.console.keys.descriptions import has_valid_checksum, hash_key, is_jwt
 from anthropic_proxy.console.keys.key_table import KeysUnavailable, KeyTable
-from anthropic_proxy.console.keys.limits import Amounts, Scope, build_limits, build_token_count_limits
+from anthropic_proxy.console.keys.limits import Scope, build_limits, build_token_count_limits
 from anthropic_proxy.console.keys.reservations import Reservations
-from anthropic_proxy.console.ledger.costs import ModelCosts, find_request_usage, find_running_usage
+from anthropic_proxy.console.ledger.costs import Amounts, ModelCosts, list_amounts_so_far, list_used_amounts
 from anthropic_proxy.engine.messages.purpose import SETTINGS_HEADER
+from anthropic_proxy.engine.service_tiers import normalize_region
 from anthropic_proxy.errors import PermissionDenied
 from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE
 from anthropic_proxy.gateway.server.auth import find_credentials, find_matching_key
@@ -40,38 +41,45 @@ class RequestCosts:
         self._settings = current_settings()
         self._costs = ModelCosts(self._settings, needs_published=True)
 
-    def estimate(self, target: AdmissionTarget, input_tokens: int) -> Amounts:
-        """Return the maximum of tokens and cost (in nano-dollars) of a reply by `target`, with the service tier and the
-        web searches that the request asks for. A model without a known price counts as free, and so do searches.
+    def estimate(self, target: AdmissionTarget, input_tokens: int) -> Sequence[Amounts]:
+        """Return the maximum amounts of a reply by `target`, and of the models that the request names in addition, with
+        service tier, region and web searches that it asks for. A model without a known price counts as free, and so do
+        searches.
         """
+        return [self._estimate_model(one, input_tokens) for one in (target, *target.named_models)]
+
+    def _estimate_model(self, target: AdmissionTarget, input_tokens: int) -> Amounts:
         costs, cost = self._current_costs(), 0
-        for tier in {"", target.service_tier}:
-            price = costs.find_price_by_prefix(target.prefix, target.model, tier=tier)
-            if price is not None:
-                searches = price.calculate_search_cost(target.max_searches) or 0
-                cost = max(cost, price.calculate_max_cost(input_tokens, target.max_output_tokens) + searches)
-        return Amounts(max(input_tokens + target.max_output_tokens, 1), cost, f"{target.prefix}/{target.model}")
+        prices = [
+            costs.find_price_by_prefix(target.prefix, target.model, tier=tier, region=normalize_region(region))
+            for tier in {"", target.service_tier}
+            for region in {"", target.region}
+        ]
+        for price in filter(None, prices):
+            searches = price.calculate_search_cost(target.max_searches) or 0
+            call = price.calculate_max_cost(input_tokens, target.max_output_tokens)
+            cost = max(cost, call * target.max_calls + searches)
+        tokens = max(input_tokens + target.max_output_tokens, 1) * target.max_calls
+        return Amounts(tokens, cost, f"{target.prefix}/{target.model}")
 
     def find_target_without_price(self, request: AdmissionRequest, budgets: Sequence[Budget]) -> AdmissionTarget | None:
-        """Return the first provider and model that may answer `request`, counts for one of `budgets` and has no known
-        price. None: all prices are known, so these budgets in dollars can be checked.
+        """Return the first provider and model that may be called for `request`, counts for one of `budgets` and has no
+        known price. None: all prices are known, so these budgets in dollars can be checked.
         """
         costs = self._current_costs()
-        for each in request.targets:
+        for each in list_called_models(request):
             is_counted = any(budget.counts(f"{each.prefix}/{each.model}") for budget in budgets)
             if is_counted and costs.find_price_by_prefix(each.prefix, each.model) is None:
                 return each
         return None
 
-    def find_actual_usage(self, receipt: Receipt) -> Amounts:
-        """Return the tokens and the cost (in nano-dollars) of a finished request. An unknown cost counts as 0."""
-        usage = find_request_usage(self._current_costs(), receipt)
-        return Amounts(usage.tokens, usage.cost or 0, f"{receipt.prefix}/{receipt.model}")
+    def list_used(self, receipt: Receipt) -> Sequence[Amounts]:
+        """Return what a finished request has used of each model."""
+        return list_used_amounts(self._current_costs(), receipt)
 
-    def find_usage_so_far(self, receipt: Receipt) -> Amounts:
-        """Return the tokens and the cost (in nano-dollars) of the calls of a running request."""
-        usage = find_running_usage(self._current_costs(), receipt)
-        return Amounts(usage.tokens, usage.cost or 0)
+    def list_used_so_far(self, receipt: Receipt) -> Sequence[Amounts]:
+        """Return what the calls of a running request have used of each model."""
+        return list_amounts_so_far(self._current_costs(), receipt)
 
     def _current_costs(self) -> ModelCosts:
         settings = self._current_settings()
@@ -161,16 +169,12 @@ class KeyPolicy:
             require_allowed_models(scopes, request)
         now, reservations = self._clock(), self._find_reservations()
         if request.is_limit_query:
-            budgets = [each for each in build_limits(scopes, Amounts(0, 0), now) if each.budget is not None]
+            budgets = [each for each in build_limits(scopes, (), now) if each.budget is not None]
             if budgets and reservations is not None:
                 await reservations.read_states(budgets, request.response_headers, now)
             return None
         targets = await self._estimate(scopes, request)
-        if request.has_reply:
-            estimate = Amounts(max(one.tokens for one in targets), max(one.cost for one in targets))
-            limits = build_limits(scopes, estimate, now, targets)
-        else:
-            limits = build_token_count_limits(scopes)
+        limits = build_limits(scopes, targets, now) if request.has_reply else build_token_count_limits(scopes)
         if request.parent:  # its request is counted already, and runs meanwhile
             limits = [each for each in limits if each.rule not in ("requests_per_minute", "concurrency")]
         if not limits or reservations is None:
@@ -180,21 +184,17 @@ class KeyPolicy:
 
             async def admit_further_call(further: FurtherCall) -> None:
                 tokens = await _estimate_tokens(further.body_bytes, further.estimate_input_tokens)
-                spent = costs.find_usage_so_far(further.receipt)
-                next_call = costs.estimate(further.target, tokens)
-                needed = Amounts(spent.tokens + next_call.tokens, spent.cost + next_call.cost, next_call.model)
+                needed = [*costs.list_used_so_far(further.receipt), *costs.estimate(further.target, tokens)]
                 await reservations.raise_to(held, needed, self._clock())
 
             request.further_calls.append(admit_further_call)
-        return lambda receipt: reservations.settle(
-            held, Amounts(0, 0) if self._costs is None else self._costs.find_actual_usage(receipt)
-        )
+        return lambda receipt: reservations.settle(held, () if self._costs is None else self._costs.list_used(receipt))
 
-    async def _estimate(self, scopes: Sequence[Scope], request: AdmissionRequest) -> Sequence[Amounts]:
-        """Return the amounts to reserve for each model that may reply."""
+    async def _estimate(self, scopes: Sequence[Scope], request: AdmissionRequest) -> Sequence[Sequence[Amounts]]:
+        """Return for each target the amounts to reserve for the models that are called then."""
         needs_tokens = any(scope.rules.tokens_per_minute is not None or scope.rules.budgets for scope in scopes)
         if not (request.has_reply and needs_tokens):
-            return [Amounts(0, 0)]
+            return []
         if self._costs is None:
             await asyncio.to_thread(PRICE_SOURCE.load)
             self._costs = RequestCosts(self._current_settings)
@@ -203,17 +203,23 @@ class KeyPolicy:
             target = self._costs.find_target_without_price(request, in_dollars) if in_dollars else None
             if target is not None:
                 name = f"{target.prefix}/{target.model}"
+                place = f", which the field {target.field} names," if target.field else ""
                 raise PermissionDenied(
-                    f"{scope.describe()} has a budget in dollars, and the price of {name} is unknown. Add a table "
-                    f"[prices.{format_toml_value(name)}] to anthropic-proxy.toml, or use a budget in tokens.",
+                    f"{scope.describe()} has a budget in dollars, and the price of {name}{place} is unknown. Add a "
+                    f"table [prices.{format_toml_value(name)}] to anthropic-proxy.toml, or use a budget in tokens.",
                     code="key-price",
                 )
         tokens = await _estimate_tokens(request.body_bytes, request.estimate_input_tokens)
-        return [self._costs.estimate(target, tokens) for target in request.targets] or [Amounts(1, 0)]
+        return [self._costs.estimate(target, tokens) for target in request.targets] or [[Amounts(1, 0)]]
 
 
 async def _estimate_tokens(body_bytes: int, estimate: Callable[[], int]) -> int:
     return await asyncio.to_thread(estimate) if body_bytes > MAX_BYTES_ON_LOOP else estimate()
+
+
+def list_called_models(request: AdmissionRequest) -> Sequence[AdmissionTarget]:
+    """Return the models that may reply, and those that the request names in addition."""
+    return [one for target in request.targets for one in (target, *target.named_models)]
 
 
 def require_allowed_models(scopes: Sequence[Scope], request: AdmissionRequest) -> None:
@@ -228,6 +234,14 @@ def require_allowed_models(scopes: Sequence[Scope], request: AdmissionRequest) -
                 raise PermissionDenied(
                     f"{scope.describe()} does not allow the model {request.model!r} ({denied}). Allowed: "
                     f"{', '.join(rules.models)}. Another list:  {scope.format_change_command('--models LIST')}",
+                    code="key-models",
+                )
+        for named in (one for target in request.targets for one in target.named_models):
+            if not rules.allows_model([named.model, f"{named.prefix}/{named.model}"]):
+                raise PermissionDenied(
+                    f"{scope.describe()} does not allow the model {named.model!r}, which the field {named.field} "
+                    f"names. Allowed: {', '.join(rules.models)}. Another list:  "
+                    f"{scope.format_change_command('--models LIST')}",
                     code="key-models",
                 )
         for target in request.targets:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from msgspec import Struct
 
 from anthropic_proxy.console.keys.virtual_keys import Team, VirtualKey, find_budget_start, find_period_end
+from anthropic_proxy.console.ledger.costs import Amounts
 from anthropic_proxy.console.ledger.units import to_microseconds
 from anthropic_proxy.gateway.settings.key_rules import MAX_COUNTER_AMOUNT, Budget, Rules
 from anthropic_proxy.plugins import Limit
@@ -51,17 +52,6 @@ class KeyLimit(Struct, frozen=True):
     budget: Budget | None = None
 
 
-class Amounts(Struct, frozen=True):
-    """What a request uses, or may use."""
-
-    tokens: int
-    """Number of input and output tokens, without input tokens that were read from a cache."""
-    cost: int
-    """Cost in nano-dollars (10⁻⁹ US dollars)."""
-    model: str = ""
-    """Model that replies, with the prefix of its provider. "": none, or several may reply."""
-
-
 def build_key_scope(key: VirtualKey) -> Scope:
     return Scope("key", key.label, f"key/{key.id}", key.rules)
 
@@ -70,13 +60,12 @@ def build_team_scope(team: Team) -> Scope:
     return Scope("team", team.name, f"team/{team.name}", team.rules)
 
 
-def build_limits(
-    scopes: Sequence[Scope], estimate: Amounts, now: float, targets: Sequence[Amounts] = ()
-) -> Sequence[KeyLimit]:
-    """`targets`: the amounts of each model that may reply; `estimate`: the largest of them. `now`: seconds since the
-    epoch. A budget for models of which none may reply is left out.
+def build_limits(scopes: Sequence[Scope], targets: Sequence[Sequence[Amounts]], now: float) -> Sequence[KeyLimit]:
+    """`targets`: for each target of the request, the highest amounts of the models that are called then. `now`: seconds
+    since the epoch. A budget for models of which none may be called is left out.
     """
     found: list[KeyLimit] = []
+    tokens = max((sum(one.tokens for one in amounts) for amounts in targets), default=0)
     for scope in scopes:
         rules, start = scope.rules, scope.counter
         if (maximum := rules.requests_per_minute) is not None:
@@ -84,17 +73,16 @@ def build_limits(
             found.append(KeyLimit(scope, limit, "requests_per_minute"))
         if (maximum := rules.tokens_per_minute) is not None:
             # a request above the whole limit is admitted if no other one is counted
-            limit = Limit(f"{start}/tokens", "rate", min(estimate.tokens, maximum), maximum, MINUTE_SECONDS)
+            limit = Limit(f"{start}/tokens", "rate", min(tokens, maximum), maximum, MINUTE_SECONDS)
             found.append(KeyLimit(scope, limit, "tokens_per_minute"))
         if (maximum := rules.concurrency) is not None:
             found.append(KeyLimit(scope, Limit(f"{start}/concurrency", "concurrency", 1, maximum), "concurrency"))
         for budget in rules.budgets:
-            amounts = [one for one in targets if budget.counts(one.model)] if budget.models else [estimate]
-            if not amounts:
+            if budget.models and not any(budget.counts(one.model) for amounts in targets for one in amounts):
                 continue
             counter = build_budget_counter(scope, budget, now)
-            amount = min(max(_find_amount(budget, one) for one in amounts), counter.maximum + 1)
-            limit = Limit(counter.key, counter.kind, amount, counter.maximum, counter.seconds)
+            needed = max((_count_amounts(budget, amounts) for amounts in targets), default=0)
+            limit = Limit(counter.key, counter.kind, min(needed, counter.maximum + 1), counter.maximum, counter.seconds)
             found.append(KeyLimit(scope, limit, budget=budget))
     return found
 
@@ -124,16 +112,14 @@ def build_token_count_limits(scopes: Sequence[Scope]) -> Sequence[KeyLimit]:
     ]
 
 
-def find_actual_amounts(limits: Sequence[KeyLimit], actual: Amounts) -> Sequence[int]:
-    """The amount for the limit of concurrent requests is 0, because the request no longer runs. That for a budget of
-    other models is 0 too.
+def find_actual_amounts(limits: Sequence[KeyLimit], used: Sequence[Amounts]) -> Sequence[int]:
+    """`used`: the amounts of each model. The amount for the limit of concurrent requests is 0, because the request no
+    longer runs. That for a budget of other models is 0 too.
     """
-    actual = Amounts(min(actual.tokens, MAX_COUNTER_AMOUNT), min(actual.cost, MAX_COUNTER_AMOUNT), actual.model)
-    by_rule = {"tokens_per_minute": actual.tokens, "concurrency": 0}  # of the others, the request itself is counted
+    tokens = min(sum(one.tokens for one in used), MAX_COUNTER_AMOUNT)
+    by_rule = {"tokens_per_minute": tokens, "concurrency": 0}  # of the others, the request itself is counted
     return [
-        by_rule.get(each.rule, 1)
-        if each.budget is None
-        else _find_amount(each.budget, actual) * each.budget.counts(actual.model)
+        by_rule.get(each.rule, 1) if each.budget is None else min(_count_amounts(each.budget, used), MAX_COUNTER_AMOUNT)
         for each in limits
     ]
 
@@ -154,5 +140,6 @@ def build_budget_counter(scope: Scope, budget: Budget, now: float) -> Limit:
     return Limit(f"{scope.counter}/{budget.unit}/{period}", "amount", 0, maximum, seconds)
 
 
-def _find_amount(budget: Budget, amounts: Amounts) -> int:
-    return amounts.cost if budget.unit == "usd" else amounts.tokens
+def _count_amounts(budget: Budget, amounts: Sequence[Amounts]) -> int:
+    counted = [one for one in amounts if budget.counts(one.model)]
+    return sum(one.cost if budget.unit == "usd" else one.tokens for one in counted)

@@ -21,7 +21,7 @@ from anthropic_proxy.console.keys.virtual_keys import (
 from anthropic_proxy.console.ledger.database import Reader
 from anthropic_proxy.console.ledger.forecasts import PeriodBounds, PeriodUse
 from anthropic_proxy.console.ledger.periods import RequestSelection
-from anthropic_proxy.console.ledger.records import COMMON_VALUES
+from anthropic_proxy.console.ledger.records import COMMON_VALUES, UsageSums, move_sums
 from anthropic_proxy.console.ledger.schema import AUDIT_LOG, KEY_HASHES, VIRTUAL_KEYS
 from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.engine.providers import find_registry
@@ -364,9 +364,19 @@ def sum_budget_use(connection: Reader, settings: Settings, scope: Scope, budget:
                 total += int(connection.query(sql, (first, last, name))[0][0] or 0)
                 continue
             sql = f"SELECT provider, model, sum({added}) FROM {table} WHERE {condition} GROUP BY provider, model"
-            for provider, model, used in connection.query(sql, (first, last, name)):
-                total += int(used or 0) * budget.counts(f"{prefixes.get(provider, provider)}/{model}")
+            used_by_model = [(row[0], row[1], int(row[2] or 0)) for row in connection.query(sql, (first, last, name))]
+            if table == "requests":
+                columns = "provider, model, cost, requested_cost, model_usage"
+                sql = f"SELECT {columns} FROM {table} WHERE {condition} AND model_usage != ''"
+                moved = [part for row in connection.query(sql, (first, last, name)) for part in move_sums(*row)]
+                used_by_model += [(part.provider, part.model, _find_used(budget, part.sums)) for part in moved]
+            for provider, model, used in used_by_model:
+                total += used * budget.counts(f"{prefixes.get(provider, provider)}/{model}")
     return total
+
+
+def _find_used(budget: Budget, sums: UsageSums) -> int:
+    return sums.cost if budget.unit == "usd" else sums.input_tokens + sums.cache_write_tokens + sums.output_tokens
 
 
 def read_used_budgets(connection: Reader, settings: Settings, scope: Scope, now: float) -> Sequence[Spending]:

@@ -22,8 +22,9 @@ from anthropic_proxy.console.keys.budget_states import (
     list_budget_states,
 )
 from anthropic_proxy.console.keys.descriptions import format_time
-from anthropic_proxy.console.keys.limits import Amounts, KeyLimit, Scope, find_actual_amounts
+from anthropic_proxy.console.keys.limits import KeyLimit, Scope, find_actual_amounts
 from anthropic_proxy.console.keys.virtual_keys import find_period_end
+from anthropic_proxy.console.ledger.costs import Amounts
 from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.errors import BudgetUsedUp, LimitReached, ProxyError
 from anthropic_proxy.gateway.settings.key_rules import Budget
@@ -206,7 +207,7 @@ class Reservations:
             refused = next(each for each in limits if each.budget is state.budget)
             raise budget_used_up_error(refused.scope, state.budget, now, self._find_contact())
 
-    async def raise_to(self, held: HeldLimits, needed: Amounts, now: float) -> None:
+    async def raise_to(self, held: HeldLimits, needed: Sequence[Amounts], now: float) -> None:
         """Reserve what is missing in the budgets of a running request, so that it has the amounts `needed` for its
         calls so far and the next one. Raises `LimitReached`, and reserves nothing, if a budget lacks it.
         """
@@ -231,13 +232,13 @@ class Reservations:
         if reservation.is_held:
             self._held.add(addition)
 
-    def settle(self, held: HeldLimits, actual: Amounts) -> None:
-        """A background task writes the amounts to the store, so this method does not wait."""
+    def settle(self, held: HeldLimits, used: Sequence[Amounts]) -> None:
+        """A background task writes the amounts of each model to the store, so this method does not wait."""
         for addition in held.additions:
-            self.settle(addition, Amounts(0, 0))
+            self.settle(addition, ())
         if held in self._held:
             self._held.discard(held)
-            amounts = find_actual_amounts(held.limits, actual)
+            amounts = find_actual_amounts(held.limits, used)
             self._run(self._settle(held.reservation, amounts))
 
     async def _reserve(self, limits: Sequence[KeyLimit]) -> Reservation:

@@ -57,6 +57,7 @@ from anthropic_proxy.console.openapi import (
     refer_to,
     require_database_text,
 )
+from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.errors import ConfigurationError, UnknownModel
 from anthropic_proxy.gateway.settings import Settings
@@ -318,12 +319,18 @@ _CHECK = {
     "probability": _NUMBER_OR_NULL,
 }
 _TOOL_TIME = {"name": _TEXT, "duration_seconds": {"type": "number"}}
+_MODEL_USAGE = {
+    **dict.fromkeys(("provider", "model", "kind"), _TEXT),
+    **{name: {"type": "integer"} for name in (*TokenCounts.__struct_fields__, "searches")},
+    **dict.fromkeys(COSTS, _NUMBER_OR_NULL),
+}
 _LISTS: Mapping[str, Schema] = {
     **dict.fromkeys(("failed_attempts", "adaptations"), _TEXT),
     "notes": build_object(dict.fromkeys(FidelityNote.__struct_fields__, _TEXT)),
     "attempt_times": _times(AttemptTime, "A call to a provider.", {}),
     "reply_blocks": _times(BlockTime, "A content block of the reply.", _BLOCK),
     "checks": build_object(_CHECK, description="The check of a tool call of the reply."),
+    "model_usage": build_object(_MODEL_USAGE, description="What a model used of the request, if it is not all of it."),
     "tool_times": build_object(_TOOL_TIME, description="How long a tool took whose result the request has."),
 }
 """Field of a stored request → schema of the items of its list."""

@@ -16,11 +16,12 @@ from msgspec import Struct, structs
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.records import UsageSums, add_up
 from anthropic_proxy.engine.bounded import BoundedDict
-from anthropic_proxy.engine.messages.deltas import BilledUsage, TokenCounts
+from anthropic_proxy.engine.messages.deltas import OF_REPLY, BilledUsage, TokenCounts
 from anthropic_proxy.engine.options import LONG_CONTEXT_SUFFIX
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.hosts import find_missing_key
-from anthropic_proxy.engine.service_tiers import normalize_service_tier
+from anthropic_proxy.engine.service_tiers import normalize_region, normalize_service_tier
 from anthropic_proxy.errors import build_extra_install_command, join_with_and
 from anthropic_proxy.gateway.money import NANO_DOLLARS
 from anthropic_proxy.gateway.prices.price_list import (
@@ -35,7 +36,7 @@ from anthropic_proxy.gateway.prices.price_list import (
 )
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
-from anthropic_proxy.plugins import Cost, Receipt
+from anthropic_proxy.plugins import Cost, ModelUsage, Receipt
 
 if TYPE_CHECKING:
     from anthropic_proxy.console.ledger.queries import ModelSums
@@ -63,21 +64,23 @@ class ModelCosts:
         self._registry = find_registry(settings)
         self._prices = PriceList(settings)
 
-    def find_price(self, provider: str, model: str, when: datetime | None = None, tier: str = "") -> Price | None:
-        """Return the price of the model `model` of a provider. None: the price is unknown. `tier` is a service tier as
-        `normalize_service_tier` returns it.
+    def find_price(
+        self, provider: str, model: str, when: datetime | None = None, tier: str = "", region: str = ""
+    ) -> Price | None:
+        """Return the price of the model `model` of a provider. None: the price is unknown. `tier` and `region` are
+        names as `normalize_service_tier` and `normalize_region` return them.
         """
         row = next((row for row in self._registry if row.name == provider), None)
-        return None if row is None else self._find(row, model, when, tier)
+        return None if row is None else self._find(row, model, when, tier, region)
 
     def find_price_by_prefix(
-        self, prefix: str, model: str, when: datetime | None = None, tier: str = ""
+        self, prefix: str, model: str, when: datetime | None = None, tier: str = "", region: str = ""
     ) -> Price | None:
         provider = self._registry.find_by_prefix(prefix)
-        return None if provider is None else self._find(provider, model, when, tier)
+        return None if provider is None else self._find(provider, model, when, tier, region)
 
-    def _find(self, provider: Provider, model: str, when: datetime | None, tier: str) -> Price | None:
-        price = self._prices.find(provider, model, when, tier)
+    def _find(self, provider: Provider, model: str, when: datetime | None, tier: str, region: str) -> Price | None:
+        price = self._prices.find(provider, model, when, tier, region)
         return None if price is not None and price.is_unconfirmed and self._needs_published else price
 
     def find_requested_price(
@@ -138,10 +141,10 @@ class ModelCosts:
 
 
 def calculate_base_cost(price: Price, sums: UsageSums) -> int:
-    """Cost of the tokens in nano-dollars. Surcharges for long contexts, web searches and service tiers are not
-    included.
+    """Cost of the tokens in nano-dollars. Surcharges for long contexts, service tiers and regions, and what searches
+    and calls cost, are not included.
     """
-    return structs.replace(price, long_contexts=()).calculate_cost(sums)
+    return structs.replace(price, long_contexts=(), call_cost=0).calculate_cost(sums)
 
 
 class CostCalculator:
@@ -159,8 +162,9 @@ class CostCalculator:
         """Nano-dollars, summed over the calls to providers. None: a price is unknown."""
         if (
             len(receipt.attempts) < 2
-            and not receipt.billed_searches
+            and not (receipt.billed_searches or receipt.iterations)
             and not (receipt.service_tier and normalize_service_tier(receipt.service_tier))
+            and not (receipt.region and normalize_region(receipt.region))
         ):
             # almost all requests: one call to a provider, without searches, in the normal service tier
             if not _has_tokens(receipt):
@@ -175,20 +179,15 @@ class CostCalculator:
         calls = _list_calls(receipt)
         if not calls:
             return Cost(0, 0, "")
-        used, (_, requested) = _find_used_prices(self._costs, receipt, calls), self._find_prices(receipt)
-        listed = _add_costs(calls, [requested] * len(calls))
-        normal = _find_used_prices(self._costs, receipt, [structs.replace(call, tier="") for call in calls])
-        amounts = _list_stated(calls, normal)
-        cost = _add_costs(calls, used, amounts)
-        if cost is None:
-            return Cost(None, listed, "" if None in normal else _describe_source(calls, used, normal))
-        # a stated cost includes the tier and the searches
-        rest = [at for at, amount in enumerate(amounts) if not amount]
-        source = _describe_source([calls[at] for at in rest], [used[at] for at in rest], [normal[at] for at in rest])
-        if any(amounts):
-            source = ", ".join([_STATED, *filter(None, [source])])
-            listed = cost if requested is not None and all(price == requested for price in normal) else listed
-        return Cost(cost, listed, source)
+        _, requested = self._find_prices(receipt)
+        priced = [_price_call(self._costs, receipt, call) for call in calls]
+        amounts = [one.calculate_cost() for one in priced]
+        requested_amounts = [one.calculate_requested_cost(requested) for one in priced]
+        if requested is not None and any(one.stated for one in priced) and None not in amounts:
+            is_same = all(one.normal == requested for one in priced)
+            requested_amounts = amounts if is_same else requested_amounts
+        parts = _divide_by_model(receipt, calls, amounts, requested_amounts)
+        return Cost(_add_up(amounts), _add_up(requested_amounts), _describe_source(priced), parts)
 
     def _find_prices(self, receipt: Receipt) -> tuple[Price | None, Price | None]:
         period = int(receipt.started_at) // CONSTANT_SECONDS
@@ -230,135 +229,228 @@ class CurrentCosts:
             return receipt.cost
 
 
-class RequestUsage(Struct, frozen=True):
-    """Tokens and cost of one request, as sums over its calls to providers.
-
-    Input tokens that were read from a cache are part of the cost, but not of the number of tokens.
-    """
+class Amounts(Struct, frozen=True):
+    """What a request uses of one model, or may use, as limits and budgets count it."""
 
     tokens: int
-    cost: int | None
-    """Cost in nano-dollars. None: the price of a used model is unknown."""
+    """Number of input and output tokens, without input tokens that were read from a cache."""
+    cost: int
+    """Cost in nano-dollars (10⁻⁹ US dollars). What has no known price is not included."""
+    model: str = ""
+    """Model id with the prefix of its provider. "": several models."""
 
 
-def find_request_usage(costs: ModelCosts, receipt: Receipt) -> RequestUsage:
-    """Return what a request has used, as budgets count it: tokens and cost."""
-    return _sum_usage(costs, receipt, _list_calls(receipt))
+def list_used_amounts(costs: ModelCosts, receipt: Receipt) -> Sequence[Amounts]:
+    """Return what the calls of a finished request have used. One model can occur several times."""
+    return _list_amounts(costs, receipt, _list_calls(receipt))
 
 
-def find_running_usage(costs: ModelCosts, receipt: Receipt) -> RequestUsage:
+def list_amounts_so_far(costs: ModelCosts, receipt: Receipt) -> Sequence[Amounts]:
     """Return what the calls of a running request have used. The receipt itself has no tokens yet."""
-    return _sum_usage(costs, receipt, _list_attempts(receipt))
+    return _list_amounts(costs, receipt, _list_attempts(receipt))
 
 
-def _sum_usage(costs: ModelCosts, receipt: Receipt, calls: Sequence["_Call"]) -> RequestUsage:
-    counts = [call.tokens for call in calls]
-    new_tokens = sum(one.input_tokens + one.cache_write_tokens + one.output_tokens for one in counts)
-    normal = _find_used_prices(costs, receipt, [structs.replace(call, tier="") for call in calls])
-    # a budget counts the known part of a cost
-    found = zip(_find_used_prices(costs, receipt, calls), normal, strict=True)
-    used = [price or other for price, other in found]
-    priced = [
-        structs.replace(call, searches=0) if price and price.web_search is None else call
-        for call, price in zip(calls, used, strict=True)
-    ]
-    # what a server states about a model without a published price could be any amount
-    stated = [0 if price is None else cost for price, cost in zip(normal, _list_stated(calls, normal), strict=True)]
-    return RequestUsage(new_tokens, _add_costs(priced, used, stated))
+def _list_amounts(costs: ModelCosts, receipt: Receipt, calls: Sequence["_Call"]) -> Sequence[Amounts]:
+    found = []
+    for one in (_price_call(costs, receipt, call) for call in calls):
+        call, tokens = one.call, one.call.tokens
+        prefix = costs.find_prefix(call.provider) if call.provider else receipt.prefix
+        new_tokens = tokens.input_tokens + tokens.cache_write_tokens + tokens.output_tokens
+        found.append(Amounts(new_tokens, one.calculate_known_cost(), f"{prefix}/{call.model or receipt.model}"))
+    return found
 
 
 class _Call(Struct, frozen=True):
+    """A call of one model, by the proxy or within a provider."""
+
     tokens: TokenCounts
     provider: str = ""
-    """Name of the provider. "": provider and model are those of the receipt."""
+    """Name of the provider. "": that of the receipt."""
     model: str = ""
+    """"": that of the receipt."""
     searches: int = 0
     tier: str = ""
     """Service tier as `normalize_service_tier` returns it. "": the normal tier."""
+    region: str = ""
+    """Region as `normalize_region` returns it. "": no certain one."""
     stated_cost: int = 0
+    kind: str = ""
+    """`ModelUsage.kind`."""
+    is_other_model: bool = False
+    """True if the provider has called another model than the proxy."""
 
-
-def _to_call(usage: BilledUsage) -> _Call:
-    tier = normalize_service_tier(usage.service_tier)
-    return _Call(usage, searches=usage.billed_searches, tier=tier, stated_cost=usage.stated_cost)
-
-
-def _list_attempts(receipt: Receipt) -> list[_Call]:
-    return [structs.replace(_to_call(one), provider=one.provider, model=one.model) for one in receipt.attempts]
+    @property
+    def is_empty(self) -> bool:
+        return not self.searches and not _has_tokens(self.tokens)
 
 
 def _list_calls(receipt: Receipt) -> list[_Call]:
     """The last item has tokens that belong to no attempt, such as those of an interrupted reply."""
     if len(receipt.attempts) < 2:
-        calls = [_to_call(receipt)]
-    else:
-        calls = _list_attempts(receipt)
-        left = BilledUsage()
-        left.copy_usage(receipt)
-        for attempt in receipt.attempts:
-            left.subtract_usage(attempt)
-        calls.append(_to_call(left))
-    return [call for call in calls if call.searches or _has_tokens(call.tokens)]
+        return _divide_call(receipt, "", "", receipt.model)
+    left = BilledUsage()
+    left.copy_usage(receipt)
+    for attempt in receipt.attempts:
+        left.subtract_usage(attempt)
+    return [*_list_attempts(receipt), *_divide_call(left, "", "", receipt.model)]
 
 
-def _find_used_prices(costs: ModelCosts, receipt: Receipt, calls: Sequence[_Call]) -> list[Price | None]:
-    when = datetime.fromtimestamp(receipt.started_at, UTC)
-    return [
-        costs.find_price(call.provider, call.model, when, call.tier)
-        if call.provider
-        else costs.find_price_by_prefix(receipt.prefix, receipt.model, when, call.tier)
-        for call in calls
-    ]
+def _list_attempts(receipt: Receipt) -> list[_Call]:
+    return [call for one in receipt.attempts for call in _divide_call(one, one.provider, one.model, one.model)]
+
+
+def _divide_call(usage: BilledUsage, provider: str, model: str, own_model: str) -> list[_Call]:
+    """Return a call of the proxy without those within the provider, and these."""
+    tier, region = normalize_service_tier(usage.service_tier), normalize_region(usage.region)
+    if not usage.iterations:
+        whole = _Call(usage, provider, model, usage.billed_searches, tier, region, usage.stated_cost)
+        return [] if whole.is_empty else [whole]
+    calls = [_Call(usage.count_without_iterations(), provider, model, usage.billed_searches, tier, region)]
+    for one in usage.iterations:
+        is_other = bool(one.model) and not _is_same_model(one.model, own_model)
+        calls.append(
+            _Call(
+                one,
+                provider,
+                one.model if is_other else model,
+                tier=tier,
+                region=region,
+                kind=one.kind if is_other or one.kind not in OF_REPLY else "",
+                is_other_model=is_other,
+            )
+        )
+    return [call for call in calls if not call.is_empty]
+
+
+_DATE_OF_MODEL = compile_later(r"[-@]20\d{6}$")
+_OTHER_VERSION = compile_later(r"\w|[-.]\d{1,2}(?!\d)")
+"""What follows the name of a model in that of another one: `-8` in `claude-opus-4-8`, but no date."""
+
+
+def _is_same_model(named: str, own: str) -> bool:
+    """Return True if an id without the name of a vendor means the model `own`: `claude-haiku-4-5-20251001` for
+    `anthropic.claude-haiku-4-5-20251001-v1:0`.
+    """
+    name, own = _DATE_OF_MODEL.sub("", named.lower()), own.lower()
+    own = own if name in own else own.replace(".", "-")  # gateways write `claude-haiku-4.5`
+    return name in own and not _OTHER_VERSION.match(own[own.index(name) + len(name) :])
 
 
 def _has_tokens(tokens: TokenCounts) -> bool:
     return bool(tokens.all_input_tokens or tokens.output_tokens)
 
 
-def _add_costs(
-    calls: Sequence[_Call], prices: Sequence[Price | None], stated: Sequence[int] | None = None
-) -> int | None:
-    """Sum in nano-dollars. None: the price of a call is unknown. `stated`: costs that apply instead of the prices; 0:
-    none.
-    """
-    whole = 0
-    for call, price, cost in zip(calls, prices, stated or [0] * len(calls), strict=True):
-        if cost:
-            whole += cost
-            continue
-        searches = None if price is None else price.calculate_search_cost(call.searches)
-        if price is None or searches is None:
+class _PricedCall(Struct, frozen=True):
+    call: _Call
+    used: Price | None
+    """Price in the tier and region of the call. None: unknown."""
+    normal: Price | None
+    """Price in the normal tier and no certain region. None: unknown."""
+    stated: int
+    """Cost that the reply states, and that applies instead of the price. 0: none. It includes tier and searches."""
+    missing: Sequence[str] = ()
+    """What has no known price although the model has one: `tier priority`, `region eu`."""
+
+    def calculate_cost(self) -> int | None:
+        """Nano-dollars. None: unknown."""
+        return self.stated or self._apply(self.used)
+
+    def calculate_known_cost(self) -> int:
+        """Return the part of the cost whose price is known. What a server states about a model without a published
+        price could be any amount, so it is not counted.
+        """
+        if self.stated and self.normal is not None:
+            return self.stated
+        price = self.used or self.normal
+        if price is None:
+            return 0
+        return price.calculate_cost(self.call.tokens) + (price.calculate_search_cost(self.call.searches) or 0)
+
+    def calculate_requested_cost(self, requested: Price | None) -> int | None:
+        """Nano-dollars at the price of the model that the client requested. It has requested another model within the
+        provider too, unless the provider has chosen that one.
+        """
+        return self._apply(self.normal if self.call.is_other_model else requested)
+
+    def _apply(self, price: Price | None) -> int | None:
+        if price is None or (searches := price.calculate_search_cost(self.call.searches)) is None:
             return None
-        whole += price.calculate_cost(call.tokens) + searches
-    return whole
+        return price.calculate_cost(self.call.tokens) + searches
 
 
-def _describe_source(calls: Sequence[_Call], used: Sequence[Price | None], normal: Sequence[Price | None]) -> str:
-    tiers = dict.fromkeys(call.tier for call in calls if call.tier)
-    searches = sum(call.searches for call in calls)
-    missing = [call.tier for call, price in zip(calls, used, strict=True) if price is None]
-    unpriced = any(
-        price is not None and price.calculate_search_cost(call.searches) is None
-        for call, price in zip(calls, normal, strict=True)
-    )
+def _price_call(costs: ModelCosts, receipt: Receipt, call: _Call) -> _PricedCall:
+    when = datetime.fromtimestamp(receipt.started_at, UTC)
+
+    def find(tier: str, region: str) -> Price | None:
+        if call.provider:
+            return costs.find_price(call.provider, call.model, when, tier, region)
+        return costs.find_price_by_prefix(receipt.prefix, call.model or receipt.model, when, tier, region)
+
+    tier, region, normal = call.tier, call.region, find("", "")
+    if tier and call.is_other_model and find(tier, "") is None:
+        tier = ""  # the tier is that of the requested model
+    missing = []
+    if normal is not None:
+        missing += [f"tier {tier}"] if tier and find(tier, "") is None else []
+        missing += [f"region {region}"] if region and find("", region) is None else []
+    used = find(tier, region) if tier or region else normal
+    stated = _accept_stated(normal, call.stated_cost, call.tokens, call.searches)
+    return _PricedCall(structs.replace(call, tier=tier), used, normal, stated, missing)
+
+
+def _add_up(amounts: Sequence[int | None]) -> int | None:
+    return None if None in amounts else sum(amount or 0 for amount in amounts)
+
+
+MAX_PARTS = 50
+"""Maximum number of models and kinds of calls of a request that are stored one by one."""
+
+
+def _divide_by_model(
+    receipt: Receipt, calls: Sequence[_Call], amounts: Sequence[int | None], listed: Sequence[int | None]
+) -> tuple[ModelUsage, ...]:
+    """Empty: one model was called, for one purpose."""
+    found: dict[tuple[str, str, str], ModelUsage] = {}
+    for call, cost, requested_cost in zip(calls, amounts, listed, strict=True):
+        key = call.provider or receipt.provider, call.model or receipt.model, call.kind
+        key = key if key in found or len(found) < MAX_PARTS else (receipt.provider, receipt.model, "")
+        if (part := found.get(key)) is None:
+            provider, model, kind = key
+            part = found[key] = ModelUsage(provider=provider, model=model, kind=kind, cost=0, requested_cost=0)
+        part.add_tokens(call.tokens)
+        part.searches += call.searches
+        part.cost = _add_up([part.cost, cost])
+        part.requested_cost = _add_up([part.requested_cost, requested_cost])
+    parts = (*found.values(),)
+    is_whole = len(parts) == 1 and (parts[0].provider, parts[0].model) == (receipt.provider, receipt.model)
+    return () if is_whole and not parts[0].kind else parts
+
+
+def _describe_source(calls: Sequence[_PricedCall]) -> str:
+    """ "": the model of the receipt has no price."""
+    is_unknown = any(one.calculate_cost() is None for one in calls)
+    if is_unknown and any(one.normal is None and not one.call.is_other_model for one in calls):
+        return ""
+    # a stated cost includes the tier and the searches
+    rest = calls if is_unknown else [one for one in calls if not one.stated]
+    searches = sum(one.call.searches for one in rest)
+    unpriced = any(one.normal and one.normal.calculate_search_cost(one.call.searches) is None for one in rest)
+    named = [text for one in rest for text in _name_conditions(one.call)]
+    missing = {text for one in rest for text in one.missing}
     return ", ".join(
         [
-            *dict.fromkeys(price.source for price in normal if price is not None),
-            *(f"no price of tier {tier}" if tier in missing else f"tier {tier}" for tier in tiers),
+            *([_STATED] if len(rest) < len(calls) else []),
+            *dict.fromkeys(one.normal.source for one in rest if one.normal is not None),
+            *dict.fromkeys(f"no price of {one.call.model}" for one in rest if one.normal is None),
+            *dict.fromkeys(f"no price of {text}" if text in missing else text for text in named),
             *(["no price of web searches"] if unpriced else []),
             *([f"{searches} web search{'es' if searches > 1 else ''}"] if searches and not unpriced else []),
         ]
     )
 
 
-def _list_stated(calls: Sequence[_Call], normal: Sequence[Price | None]) -> list[int]:
-    """Return the cost of each call that its reply states, in nano-dollars. 0: none that is used. `normal`: prices in
-    the normal service tier. A stated cost includes the tier and the searches.
-    """
-    return [
-        _accept_stated(price, call.stated_cost, call.tokens, call.searches)
-        for call, price in zip(calls, normal, strict=True)
-    ]
+def _name_conditions(call: _Call) -> Sequence[str]:
+    return [*([f"tier {call.tier}"] if call.tier else []), *([f"region {call.region}"] if call.region else [])]
 
 
 def _accept_stated(price: Price | None, stated: int, tokens: TokenCounts, searches: int = 0) -> int:

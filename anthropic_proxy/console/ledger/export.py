@@ -29,6 +29,7 @@ from anthropic_proxy.console.ledger.records import (
     decode_block_times,
     decode_checks,
     decode_inspections,
+    decode_model_usage,
     decode_tool_times,
     known_cost_or_none,
 )
@@ -39,7 +40,7 @@ from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.gateway.money import NANO_DOLLARS
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls, escape_unprintable_json
-from anthropic_proxy.plugins import RouteResponse
+from anthropic_proxy.plugins import ModelUsage, RouteResponse
 
 RowT = TypeVar("RowT")
 FORMATS = ("csv", "json")
@@ -132,6 +133,7 @@ def build_request_object(row: StoredRequest) -> dict[str, Any]:
     values["tool_times"] = [
         {"name": one.name, "duration_seconds": one.duration / MICROSECONDS} for one in decode_tool_times(row.tool_times)
     ]
+    values["model_usage"] = [_encode_part(one) for one in decode_model_usage(row.model_usage)]
     for name in COSTS:
         values[name] = to_dollars(values[name])
     values["started_at"] = format_time(row.started_at)
@@ -144,6 +146,11 @@ def build_request_object(row: StoredRequest) -> dict[str, Any]:
 def _encode_times(one: AttemptTime | BlockTime) -> dict[str, Any]:
     values: dict[str, Any] = {name: values for name, values in structs.asdict(one).items() if name not in TIMES}
     return {f"{name}_seconds": getattr(one, name) / MICROSECONDS for name in TIMES} | values
+
+
+def _encode_part(part: ModelUsage) -> dict[str, Any]:
+    values = {name: getattr(part, name) for name in ("provider", "model", "kind", *TokenCounts.__struct_fields__)}
+    return values | {"searches": part.searches, **{name: to_dollars(getattr(part, name)) for name in COSTS}}
 
 
 def tabulate_requests(rows: Iterable[StoredRequest]) -> ExportTable:

@@ -157,6 +157,11 @@ _STEPS: Mapping[str, Sequence[str | _Statements]] = {
         "CREATE INDEX limit_holds_by_counter ON limit_holds (counter) WHERE amount > 0",
         f"CREATE TABLE shared_values (name TEXT NOT NULL PRIMARY KEY, value {TEXT}, expires_at {TIME})",
     ),
+    "0025": (
+        *_add_columns("model_usage"),
+        *_add_columns("untimed_output_tokens", COUNT, "hourly"),
+        "CREATE INDEX requests_by_model_usage ON requests (started_at) WHERE model_usage != ''",
+    ),
 }
 """Version of the schema → statements of the migration from the version before, or a function that returns some."""
 NEWEST_VERSION = max(_STEPS)

@@ -9,12 +9,24 @@ second lies, so that each hour counts once in time zones with half hours.
 import math
 import operator
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct, structs
-from sqlalchemy import BigInteger, ColumnElement, Connection, Table, Text, and_, case, cast, func, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Table,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    func,
+    select,
+)
 
 from anthropic_proxy.console.ledger.forecasts import PeriodBounds, PeriodUse
 from anthropic_proxy.console.ledger.histograms import Histogram, count_buckets, encode_histogram, sum_encoded_histograms
@@ -32,10 +44,13 @@ from anthropic_proxy.console.ledger.records import (
     SUM_NAMES,
     GroupName,
     KeyT,
+    MovedSums,
     SplitName,
     StoredRequest,
     UsageSums,
+    add_up,
     add_up_groups,
+    move_sums,
 )
 from anthropic_proxy.console.ledger.request_queries import (
     LATEST_START,
@@ -199,13 +214,9 @@ def sum_previous_range(connection: Connection, selection: RequestSelection, now:
     first_hour = start // MICROSECONDS_PER_HOUR if is_single else -(-before.start // MICROSECONDS_PER_HOUR)
     # complete hours, and single requests of the part of an hour before them
     fragment = structs.replace(before, end=start if is_single else first_hour * MICROSECONDS_PER_HOUR)
-    counted = select(func.count(), func.sum(requests.c.cost)).where(*request_conditions(fragment))
-    found = [connection.execute(counted).one()]
-    if not is_single:
-        whole = structs.replace(before, start=first_hour * MICROSECONDS_PER_HOUR)
-        summed = select(func.sum(hourly.c.requests), func.sum(hourly.c.cost)).where(*hourly_conditions(whole))
-        found.append(connection.execute(summed).one())
-    return PreviousRange(*(sum(int(value or 0) for value in values) for values in zip(*found, strict=True)))
+    ranges = [fragment] if is_single else [fragment, structs.replace(before, start=first_hour * MICROSECONDS_PER_HOUR)]
+    found = [sums for chosen in ranges for _, _, sums in _sum(connection, chosen, 0, (), ("requests", "cost"))]
+    return PreviousRange(sum(sums.requests for sums in found), sum(sums.cost for sums in found))
 
 
 def expect_month_cost(
@@ -265,21 +276,32 @@ def measure_model_performance(
     """`period_seconds` 0: one period."""
     source = _find_source(selection)
     column = source.table.c
-    waited = func.coalesce(column.first_token, 0) if source.table is requests else column.first_token_sum
+    is_single = source.table is requests
+    waited = func.coalesce(column.first_token, 0) if is_single else column.first_token_sum
+    timed = column.output_tokens if is_single else column.output_tokens - column.untimed_output_tokens
     succeeded = column.outcome_class.not_in(("error", "cancelled"))
-    output = [func.sum(case((succeeded, value), else_=0)) for value in (column.output_tokens, column.duration - waited)]
+    output = [func.sum(case((succeeded, value), else_=0)) for value in (timed, column.duration - waited)]
     values = [*source.sums, *output, _list_times(connection, source, "first_token")]
     rows = _read(connection, selection, source, period_seconds, group_columns=("provider", "model"), values=values)
-    return [
-        ModelPeriod(
+    found = {
+        (start, keys): ModelPeriod(
             start,
-            ModelSums(provider, model, UsageSums(*map(int, sums))),
+            ModelSums(keys[0], keys[1], UsageSums(*map(int, sums))),
             first_tokens=_encode_times(source, times),
             rated_tokens=int(tokens),
             rated_time=int(elapsed),
         )
-        for start, (provider, model), (*sums, tokens, elapsed, times) in rows
-    ]
+        for start, keys, (*sums, tokens, elapsed, times) in rows
+    }
+    if is_single:
+        for part in _list_moved(connection, selection, period_seconds, ("provider", "model")):
+            key, moved = (part.start, part.keys), part.moved
+            before = found.get(key) or ModelPeriod(part.start, ModelSums(moved.provider, moved.model, UsageSums()))
+            model = structs.replace(before.model, sums=add_up([before.model.sums, moved.sums]))
+            is_timed = part.has_succeeded and not moved.is_added
+            rated = before.rated_tokens + (moved.sums.output_tokens if is_timed else 0)
+            found[key] = structs.replace(before, model=model, rated_tokens=rated)
+    return [found[key] for key in sorted(found, key=lambda key: key[0])]
 
 
 def group_latencies(rows: Iterable[ModelPeriod], key: Callable[[ModelPeriod], KeyT]) -> dict[KeyT, Histogram]:
@@ -360,11 +382,52 @@ def _sum(
     source = _find_source(selection, *group_columns)
     values = [source.sums[SUM_NAMES.index(name)] for name in sum_names]
     rows = _read(connection, selection, source, period_seconds, group_columns=group_columns, values=values)
-    return [
-        (start, keys, UsageSums(**dict(zip(sum_names, map(int, sums), strict=True))))
+    found = {
+        (start, keys): UsageSums(**dict(zip(sum_names, map(int, sums), strict=True)))
         for start, keys, sums in rows
         if None not in sums  # without a group, SQL returns a row without values if there are no requests
-    ]
+    }
+    if source.table is requests and not {*group_columns, *selection.values}.isdisjoint(_MODEL_COLUMNS):
+        for part in _list_moved(connection, selection, period_seconds, group_columns):
+            key = part.start, part.keys
+            found[key] = add_up([found.get(key, UsageSums()), part.moved.sums])
+    return [(start, keys, found[start, keys]) for start, keys in sorted(found, key=lambda key: key[0])]
+
+
+_MODEL_COLUMNS = ("provider", "model")
+
+
+class _MovedPart(NamedTuple):
+    start: int
+    keys: tuple[str, ...]
+    moved: MovedSums
+    has_succeeded: bool
+
+
+def _list_moved(
+    connection: Connection, selection: RequestSelection, period_seconds: int, group_columns: Sequence[str]
+) -> Iterator[_MovedPart]:
+    """Yield what is added to sums of single requests, so that each model has its own part of a request (`move_sums`).
+    The tables of hourly sums have these parts already.
+    """
+    wanted = {name: value for name, value in selection.values.items() if name in _MODEL_COLUMNS}
+    others = {name: value for name, value in selection.values.items() if name not in _MODEL_COLUMNS}
+    column = requests.c
+    periods = _list_periods(selection, requests, column.started_at // MICROSECONDS, period_seconds)
+    moved_columns = (column.provider, column.model, column.cost, column.requested_cost, column.model_usage)
+    columns = [*periods, *(column[name] for name in group_columns), column.outcome_class, *moved_columns]
+    conditions = request_conditions(structs.replace(selection, values=others))
+    first, last = len(periods), len(periods) + len(group_columns)
+    # the index is used only if the condition has the value
+    has_parts = column.model_usage != bindparam(None, "", literal_execute=True)
+    for row in connection.execute(select(*columns).where(*conditions, has_parts)):
+        start = find_period_start(int(row[0]), period_seconds) if periods else 0
+        names, (outcome, *values) = row[first:last], row[last:]
+        for moved in move_sums(*values):
+            own = {"provider": moved.provider, "model": moved.model}
+            if wanted.items() <= own.items():
+                keys = tuple(own.get(name, value) for name, value in zip(group_columns, names, strict=True))
+                yield _MovedPart(start, keys, moved, outcome not in ("error", "cancelled"))
 
 
 def _read(
@@ -380,19 +443,25 @@ def _read(
 
     `period_seconds` 0: one period that begins at 0.
     """
-    if not period_seconds:
-        periods: list[ColumnElement[Any]] = []
-    elif source.table is hourly and period_seconds == HOUR_SECONDS:
-        periods = [hourly.c.hour]  # the primary key has this order, so that nothing has to be sorted
-    else:
-        span = selection.start // MICROSECONDS, selection.end // MICROSECONDS
-        periods = [build_period_number(source.seconds, period_seconds, *span)]
+    periods = _list_periods(selection, source.table, source.seconds, period_seconds)
     keys = [*periods, *(source.table.c[name] for name in group_columns)]
     query = select(*keys, *values).where(*source.conditions)
     rows = connection.execute(query.group_by(*keys).order_by(*periods) if keys else query).all()
     first, last = len(periods), len(keys)
     starts = (find_period_start(int(row[0]), period_seconds) if periods else 0 for row in rows)
-    return [(start, row[first:last], row[last:]) for start, row in zip(starts, rows, strict=True)]
+    return [(start, (*row[first:last],), row[last:]) for start, row in zip(starts, rows, strict=True)]
+
+
+def _list_periods(
+    selection: RequestSelection, table: Table, seconds: ColumnElement[Any], period_seconds: int
+) -> list[ColumnElement[Any]]:
+    """Return the expression of the number of the period in which a row lies. Empty: one period."""
+    if not period_seconds:
+        return []
+    if table is hourly and period_seconds == HOUR_SECONDS:
+        return [hourly.c.hour]  # the primary key has this order, so that nothing has to be sorted
+    span = selection.start // MICROSECONDS, selection.end // MICROSECONDS
+    return [build_period_number(seconds, period_seconds, *span)]
 
 
 def build_period_number(seconds: ColumnElement[Any], length: int, start: int, end: int) -> ColumnElement[Any]:
@@ -519,7 +588,9 @@ def count_facets(
         else:
             counters = _count_sums(connection, other, table, together, limit)
         for column in together:
-            most = sorted(counters[column].items(), key=lambda pair: (-pair[1], pair[0]))[:limit]
+            # a model that providers have called for a part of requests has no requests of its own
+            counted = [pair for pair in counters[column].items() if pair[1]]
+            most = sorted(counted, key=lambda pair: (-pair[1], pair[0]))[:limit]
             found[column] = [(value, int(count)) for value, count in most]
     return FacetCounts(found, partial_columns)
 

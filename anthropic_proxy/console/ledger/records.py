@@ -24,7 +24,15 @@ from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.messages.fidelity import TOOL_CALL_FIELDS
 from anthropic_proxy.gateway.money import UNKNOWN_AMOUNT, format_cost
 from anthropic_proxy.gateway.telemetry.outcomes import VERDICTS, classify_outcome, find_verdict
-from anthropic_proxy.plugins import BlockMark, CallCheck, Cost, InspectionRecord, Receipt, UpstreamAttempt
+from anthropic_proxy.plugins import (
+    BlockMark,
+    CallCheck,
+    Cost,
+    InspectionRecord,
+    ModelUsage,
+    Receipt,
+    UpstreamAttempt,
+)
 from anthropic_proxy.secrets import list_secret_encodings, redact_key_patterns, redact_secrets
 
 REPLACEMENT = "other"
@@ -200,6 +208,9 @@ class StoredRequest(RequestCounts, gc=False):
     """
     remedy: str = ""
     """Own remedy at the end of `error`. "": that of the error catalog, or stored by an earlier version."""
+    model_usage: str = ""
+    """What each model has used of the request, as JSON (`ModelUsage`). "": all of it is of `model`, or stored by an
+    earlier version."""
 
 
 class FacetLimits:
@@ -220,12 +231,21 @@ class FacetLimits:
                 del self._hours[min(self._hours)]
             known = self._hours[hour] = {column: {""} for column in _MAX_VALUES}
         for column, values in known.items():
-            value = getattr(row, column)
-            if value not in values:
-                if len(values) > _MAX_VALUES[column]:
-                    setattr(row, column, REPLACEMENT)
-                else:
-                    values.add(value)
+            setattr(row, column, self._limit(column, getattr(row, column), values))
+        if row.model_usage:
+            parts = decode_model_usage(row.model_usage)
+            for part in parts:  # a provider chooses the names
+                part.model = self._limit("model", part.model, known["model"])
+            row.model_usage = _json(parts)
+
+    @staticmethod
+    def _limit(column: str, value: str, values: set[str]) -> str:
+        if value in values:
+            return value
+        if len(values) > _MAX_VALUES[column]:
+            return REPLACEMENT
+        values.add(value)
+        return value
 
 
 class UsageSums(RequestCounts):
@@ -265,6 +285,52 @@ class UsageSums(RequestCounts):
     def known_cost(self) -> int | None:
         """Cost in nano-dollars of the requests with a known price. None: the cost is 0, but some prices are unknown."""
         return known_cost_or_none(self.cost, self.unknown_cost_requests)
+
+
+def describe_part(part: ModelUsage) -> str:
+    """`claude-opus-4-5 (advisor message)`"""
+    return f"{part.model} ({part.kind.replace('_', ' ')})" if part.kind else part.model
+
+
+class MovedSums(NamedTuple):
+    """Tokens and costs that are added to the sums of a model."""
+
+    provider: str
+    model: str
+    sums: UsageSums
+    is_added: bool
+    """True if the provider has called this model for a request of another one. False: the sums are negative, because
+    the tokens are those of another model."""
+
+
+def move_sums(
+    provider: str, model: str, cost: int | None, requested_cost: int | None, model_usage: str
+) -> Sequence[MovedSums]:
+    """Return what is added to the sums of a request so that each model has its own tokens and costs. All of it together
+    is 0, and the request itself counts for its `model`. The arguments are columns of the request.
+
+    A cost that is unknown is missing in the sums of all its models, and counts as unknown for the first of those
+    without a price.
+    """
+    moved = list[MovedSums]()
+    try:
+        parts = decode_model_usage(model_usage)
+    except (msgspec.DecodeError, TypeError):  # SQLite stores any value in any column
+        return moved
+    unpriced = next((part for part in parts if part.cost is None), None)
+    unlisted = next((part for part in parts if part.requested_cost is None), None)
+    for part in parts:
+        if (part.provider, part.model) == (provider, model):
+            continue
+        sums = UsageSums(*(getattr(part, name) for name in TokenCounts.__struct_fields__))
+        sums.cost = 0 if cost is None else part.cost or 0
+        sums.requested_cost = 0 if requested_cost is None else part.requested_cost or 0
+        sums.unknown_cost_requests = int(part is unpriced)
+        sums.unknown_requested_cost_requests = int(part is unlisted)
+        moved.append(MovedSums(part.provider, part.model, sums, is_added=True))
+        rest = UsageSums(*(-amount for amount in structs.astuple(sums)))
+        moved.append(MovedSums(provider, model, rest, is_added=False))
+    return moved
 
 
 def describe_claude_cost(sums: UsageSums) -> str:
@@ -357,11 +423,11 @@ def _list_labels(receipt: Receipt) -> tuple[str, ...]:
     )
 
 
-def _has_texts(receipt: Receipt) -> bool:
+def _has_texts(receipt: Receipt, cost: Cost) -> bool:
     """Return True if the request has what few requests have: texts, and lists that are stored as texts."""
     return bool(
         (receipt.error or receipt.failed_attempts or receipt.fidelity.notes or receipt.adaptations)
-        or (receipt.prefix_change or receipt.checks or receipt.tool_times or receipt.inspections)
+        or (receipt.prefix_change or receipt.checks or receipt.tool_times or receipt.inspections or cost.parts)
     )
 
 
@@ -392,8 +458,8 @@ class RowBuilder:
         words = [name for _, name, _, _ in blocks]
         for attempt in attempts:
             words += attempt.model, attempt.error
-        if _has_texts(receipt):
-            texts = self._encode_texts(receipt)
+        if _has_texts(receipt, cost):
+            texts = self._encode_texts(receipt, cost)
             words += texts
         if not self._sound_texts.issuperset(words):
             stored = self._redact((*texts, *times))
@@ -407,7 +473,7 @@ class RowBuilder:
             error, row.failed_attempts, row.notes, row.adaptations, row.prefix_change = texts[:5]
             row.error = formats.shorten(error, MAX_ERROR_CHARACTERS)  # after the removal of keys
             row.checks = shorten_checks(texts[5])  # after that too
-            row.tool_times, row.inspections, row.remedy = texts[6:]
+            row.tool_times, row.inspections, row.remedy, row.model_usage = texts[6:]
             notes, change = receipt.fidelity.notes, receipt.prefix_change
             row.verdict = find_verdict(receipt.checks)
             row.note_count = len(notes)
@@ -433,7 +499,7 @@ class RowBuilder:
         return row
 
     @staticmethod
-    def _encode_texts(receipt: Receipt) -> Sequence[str]:
+    def _encode_texts(receipt: Receipt, cost: Cost) -> Sequence[str]:
         change = receipt.prefix_change
         return (
             receipt.error,
@@ -445,6 +511,7 @@ class RowBuilder:
             _json(build_tool_times(receipt.tool_times)),
             _json(receipt.inspections),
             receipt.remedy,
+            _json([_limit_part(part) for part in cost.parts]),
         )
 
     def _build_labeled(self, names: tuple[str, ...]) -> StoredRequest:
@@ -498,6 +565,14 @@ def _limit(count: int) -> int:
     return count if 0 <= count <= _MAX_COUNT else max(0, min(count, _MAX_COUNT))
 
 
+def _limit_part(part: ModelUsage) -> ModelUsage:
+    limited = structs.replace(part)
+    for name in (*TokenCounts.__struct_fields__, "searches", "cost", "requested_cost"):
+        if (number := getattr(part, name)) is not None:
+            setattr(limited, name, _limit(number))
+    return limited
+
+
 MAX_ATTEMPT_ERROR_CHARACTERS = 300
 
 
@@ -521,7 +596,8 @@ class AttemptTime(Struct, frozen=True, array_like=True):
     error: str
     """Error message of the failure. "": the attempt did not fail."""
     context: int = 0
-    """Number of input tokens of the attempt, cached ones included. 0: failed, or stored by an earlier version."""
+    """Number of input tokens of the attempt, cached ones included. Of several iterations, that of the largest one.
+    0: failed, or stored by an earlier version."""
 
 
 decode_attempt_times = list_decoder(AttemptTime)
@@ -537,10 +613,17 @@ def build_attempt_times(attempts: Sequence[UpstreamAttempt]) -> list[AttemptTime
             one.status,
             one.error_type,
             one.error,
-            one.all_input_tokens,
+            one.context_tokens,
         )
         for one in attempts
     ]
+
+
+def find_context(row: StoredRequest) -> int:
+    """Return the number of input tokens of the largest call of a model."""
+    # the tokens of a request are the sum over its calls, which can exceed the context window
+    highest = max((call.context for call in decode_attempt_times(row.attempt_times)), default=0)
+    return min(highest, row.all_input_tokens) or row.all_input_tokens
 
 
 def shorten_attempt_errors(text: str) -> str:
@@ -635,6 +718,7 @@ def build_tool_times(times: Sequence[tuple[str, float]]) -> list[ToolTime]:
 
 
 decode_tool_times = list_decoder(ToolTime)
+decode_model_usage = list_decoder(ModelUsage)
 
 
 _MIN_LOST_TOKENS = 1_024

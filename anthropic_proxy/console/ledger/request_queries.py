@@ -27,6 +27,7 @@ from anthropic_proxy.console.ledger.records import (
     decode_block_times,
     decode_checks,
     decode_inspections,
+    decode_model_usage,
     decode_tool_times,
     list_decoder,
 )
@@ -127,6 +128,7 @@ _LISTS: Mapping[str, Callable[[str], object]] = {
     "reply_blocks": decode_block_times,
     "checks": decode_checks,
     "tool_times": decode_tool_times,
+    "model_usage": decode_model_usage,
 }
 """Column with a list as JSON text → its decoder."""
 LATEST_START = round(datetime.max.replace(tzinfo=UTC).timestamp()) * MICROSECONDS - MICROSECONDS

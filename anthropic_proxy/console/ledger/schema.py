@@ -50,6 +50,7 @@ REQUESTS = TableDefinition(
     ("id",),
     (
         Index("requests_by_time", ("started_at",)),
+        Index("requests_by_model_usage", ("started_at",), "model_usage != ''"),
         *(
             Index(
                 f"requests_by_{facet.column}",
@@ -67,14 +68,15 @@ HOURLY = TableDefinition(
         "hour": "INTEGER NOT NULL",
         **dict.fromkeys(("instance", *HOURLY_KEYS), _KEY),
         **dict.fromkeys((name for name in SUM_NAMES if name != "cancelled"), COUNT),
-        **dict.fromkeys(("duration", "first_token_sum", "first_token_count"), COUNT),
+        **dict.fromkeys(("duration", "first_token_sum", "first_token_count", "untimed_output_tokens"), COUNT),
         **dict.fromkeys(("first_token_histogram", "duration_histogram"), "BLOB NOT NULL"),
     },
     ("hour", "instance", *HOURLY_KEYS),
 )
 """Sums over the requests that started in one hour (hours since the epoch, UTC). `instance` is "" on SQLite, and an id
 of the writing process on PostgreSQL. `…_histogram` columns have numbers of durations, encoded by
-`histograms.encode_histogram`."""
+`histograms.encode_histogram`. `untimed_output_tokens` are those that a model has written for requests of another one,
+within a provider."""
 
 SESSION_HOURS = TableDefinition(
     "session_hours",

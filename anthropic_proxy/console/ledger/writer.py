@@ -11,6 +11,7 @@ minute is a row; the sums have all of them.
 """
 
 import hashlib
+import operator
 import os
 import secrets
 import sqlite3
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from operator import attrgetter, itemgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Struct, structs
@@ -47,8 +48,9 @@ from anthropic_proxy.console.ledger.records import (
     StoredRequest,
     UsageSums,
     add_up,
-    decode_attempt_times,
+    find_context,
     is_rejected_by_limit,
+    move_sums,
 )
 from anthropic_proxy.console.ledger.retention import Retention
 from anthropic_proxy.console.ledger.schema import CONTENTS, HOURLY, SESSION_HOURS, SUM_TABLES, TableDefinition
@@ -63,8 +65,6 @@ _HISTOGRAMS = ("first_token_histogram", "duration_histogram")
 _COUNTED = RequestCounts.__struct_fields__
 _read_counted = attrgetter(*_COUNTED)
 _read_facets = attrgetter(*dict.fromkeys((*HOURLY_KEYS, *SESSION_KEYS)))
-_NEXT_CALL = "],["
-"""Text between two calls to providers in the column `attempt_times`."""
 
 
 def _build_addition(table: TableDefinition) -> str:
@@ -101,11 +101,14 @@ def add_sums(connection: Connection, rows: Iterable[StoredRequest], instance: st
     is "".
     """
     alike: dict[tuple[Any, ...], list[StoredRequest]] = {}
+    moved: list[_Group] = []
     for row in rows:
         alike.setdefault((row.started_at // MICROSECONDS_PER_HOUR, *_read_facets(row)), []).append(row)
-    groups = [(_sum_up(group), group) for group in alike.values()]
+        if row.model_usage:
+            moved += _list_moved(row)
+    groups = [_Group(group[0], _sum_up(group), group) for group in alike.values()]
     added = []
-    for sums, group in _merge_groups(HOURLY, groups, instance):
+    for sums, group in _merge_groups(HOURLY, [*groups, *moved], instance):
         first_tokens = [row.first_token for row in group if row.first_token is not None]
         durations = [row.duration for row in group]
         sums["duration"] = sum(durations)
@@ -122,9 +125,26 @@ def add_sums(connection: Connection, rows: Iterable[StoredRequest], instance: st
     added = []
     for sums, group in _merge_groups(SESSION_HOURS, groups, instance):
         times = [row.started_at for row in group]
-        sums |= {"max_context": max(map(_find_context, group)), "started_at": min(times), "last_at": max(times)}
+        sums |= {"max_context": max(map(find_context, group)), "started_at": min(times), "last_at": max(times)}
         added.append(_read_session_hours(sums))
     connection.execute_many(_ADD_TO_SESSION_HOURS, added)
+
+
+class _Group(NamedTuple):
+    """Sums of requests whose facets are equal."""
+
+    facets: StoredRequest
+    sums: UsageSums
+    rows: Sequence[StoredRequest]
+    """Empty: the sums are those of a part of a request."""
+    untimed_output_tokens: int = 0
+
+
+def _list_moved(row: StoredRequest) -> Iterator[_Group]:
+    """Yield what is added to the sums so that each model has its own part of a request."""
+    for part in move_sums(row.provider, row.model, row.cost, row.requested_cost, row.model_usage):
+        facets = structs.replace(row, provider=part.provider, model=part.model)
+        yield _Group(facets, part.sums, (), untimed_output_tokens=part.sums.output_tokens if part.is_added else 0)
 
 
 def _sum_up(group: Sequence[StoredRequest]) -> UsageSums:
@@ -144,31 +164,24 @@ def _sum_up(group: Sequence[StoredRequest]) -> UsageSums:
 
 
 def _merge_groups(
-    table: TableDefinition, groups: Sequence[tuple[UsageSums, Sequence[StoredRequest]]], instance: str
+    table: TableDefinition, groups: Sequence[_Group], instance: str
 ) -> Iterator[tuple[dict[str, Any], list[StoredRequest]]]:
     """Yield keys and sums of each row for `table`, and the requests in it, in the order of the keys."""
     read_key = attrgetter(*SUM_TABLES[table.name])
-    merged: dict[tuple[Any, ...], list[tuple[UsageSums, Sequence[StoredRequest]]]] = {}
+    merged: dict[tuple[Any, ...], list[_Group]] = {}
     for group in groups:
-        first = group[1][0]
-        merged.setdefault((first.started_at // MICROSECONDS_PER_HOUR, instance, *read_key(first)), []).append(group)
+        hour = group.facets.started_at // MICROSECONDS_PER_HOUR
+        merged.setdefault((hour, instance, *read_key(group.facets)), []).append(group)
     for key, members in sorted(merged.items(), key=itemgetter(0)):
-        sums = add_up(sums for sums, _ in members)
+        sums = add_up(group.sums for group in members)
         yield (
-            {**dict(zip(table.key, key, strict=True)), **structs.asdict(sums)},
-            [row for _, group in members for row in group],
+            {
+                **dict(zip(table.key, key, strict=True)),
+                **structs.asdict(sums),
+                "untimed_output_tokens": sum(group.untimed_output_tokens for group in members),
+            },
+            [row for group in members for row in group.rows],
         )
-
-
-def _find_context(row: StoredRequest) -> int:
-    """Return the number of input tokens of the largest call to a provider."""
-    total = row.all_input_tokens
-    if _NEXT_CALL not in row.attempt_times:
-        return total
-    # the tokens of a request are the sum over its calls, which can exceed the context window
-    calls = decode_attempt_times(row.attempt_times)
-    highest = max(call.context for call in calls) if len(calls) > 1 else 0
-    return min(highest, total) or total
 
 
 MAX_BATCH_ROWS = 500
@@ -276,9 +289,11 @@ class LedgerWriter:
                     self._warn(f"The ledger dropped {lost} of a block in {self._spool.file}: {self._block.problem}")
             state.written_rows += len(self._batch)
             for row in self._batch:
-                labels = row.team, row.provider, row.kind
-                count, cost, unknown = state.spending.get(labels, (0, 0, 0))
-                state.spending[labels] = count + 1, cost + (row.cost or 0), unknown + (row.cost is None)
+                self._add_spending(row, row.provider, (1, row.cost or 0, int(row.cost is None)))
+                if row.model_usage:
+                    for part in _list_moved(row):
+                        amounts = (0, part.sums.cost, part.sums.unknown_cost_requests)
+                        self._add_spending(row, part.facets.provider, amounts)
             self._batch, self._texts, self._block = [], {}, None
             self._queue.in_batch = 0
             state.queued_rows = self._count_waiting()
@@ -288,6 +303,11 @@ class LedgerWriter:
         if not self._queue.state.queued_rows:
             self._queue.state.waiting_since = None
         return True
+
+    def _add_spending(self, row: StoredRequest, provider: str, amounts: tuple[int, int, int]) -> None:
+        labels, spending = (row.team, provider, row.kind), self._queue.state.spending
+        count, cost, unknown = map(operator.add, spending.get(labels, (0, 0, 0)), amounts)
+        spending[labels] = count, cost, unknown
 
     def _load_block(self) -> bool:
         """Make the oldest rows of the spool file the present batch and return True. False: there are none."""

@@ -147,6 +147,8 @@ class Exchange:
                     self._watchdog.stop()
                     writer = self._writer
                     receipt.copy_usage(writer.counts)
+                    if writer.usage.iterations is not None:
+                        receipt.add_iterations(writer.usage.iterations, writer.counts)
                     if receipt.prefix_change is not None:
                         settle_change(receipt, receipt.prefix_change, engine.log)
                     # attempts that the client did not see count too

@@ -33,7 +33,7 @@ from anthropic_proxy.engine.exchange.plan import estimate_client_request_tokens
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES, TRAILING_USAGE_TIMEOUT_SECONDS, Reply
 from anthropic_proxy.engine.exchange.usage_bounds import UsageBounds
 from anthropic_proxy.engine.exchange.watchdog import FIRST_PING_SECONDS, Watchdog
-from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN, Delta, Stop, Usage, merge_latest
+from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN, NO_USAGE, Delta, Stop, Usage, merge_latest
 from anthropic_proxy.engine.messages.events import ErrorEvent, Event, MessageStop
 from anthropic_proxy.engine.messages.models import MessagesRequest, Source
 from anthropic_proxy.engine.messages.models.tools import list_tool_names
@@ -97,7 +97,7 @@ class RelayStream(Reply):
     ) -> None:
         self.headers = forwarded_headers(response.headers)
         """Response headers of the provider that the client receives."""
-        self.usage = Usage()
+        self.usage = NO_USAGE
         self.stop_reason: str | None = None
         self.failure: UpstreamError | None = None
         """Error of the provider's `error` event, or of an early end of its stream. None: no failure."""

@@ -56,12 +56,23 @@ class UsageBounds(Struct):
         is_small = not counts or (min(counts) > 0 and sum(counts) <= min(self.max_input, self.max_output))
         if not is_small or any(_read_searches(usage)):
             usage = self._leave_out_impossible(usage)
+        if usage.iterations is not None:
+            usage = self._check_iterations(usage)
         if (cost := usage.stated_cost) is not None:
             tokens = sum(filter(None, _read_billed(usage)))
             if not 0 <= cost <= tokens * _NANODOLLARS_PER_TOKEN + _NANODOLLARS_PER_CALL:
                 self._tell("cost", cost)
                 usage = structs.replace(usage, stated_cost=None)
         return usage
+
+    def _check_iterations(self, usage: Usage) -> Usage:
+        """Return the counts without the iterations if these together cannot be those of the call."""
+        read = sum(one.all_input_tokens for one in usage.iterations or ())
+        written = sum(one.output_tokens for one in usage.iterations or ())
+        if read <= self.max_input and written <= self.max_output:
+            return usage
+        self._tell("iterations", read if read > self.max_input else written)
+        return structs.replace(usage, iterations=None)
 
     def _leave_out_impossible(self, usage: Usage) -> Usage:
         left_out = dict[str, None]()

@@ -5,6 +5,7 @@ may contain several `Stop` and `Usage`; the functions at the end of this file co
 numbers that follow from them. `TrailingThinkingBuffer` removes thinking that no client may send back.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Raw, Struct, structs
@@ -60,6 +61,65 @@ class Block(Struct, frozen=True, gc=False):
     raw: Raw
 
 
+class TokenCounts(Struct):
+    """Numbers of tokens by kind, as the Messages API counts them."""
+
+    input_tokens: int = 0
+    """Input tokens without cached ones."""
+    cache_read_tokens: int = 0
+    """Input tokens read from the provider's cache."""
+    cache_write_tokens: int = 0
+    """Input tokens written to the provider's cache."""
+    cache_write_1h_tokens: int = 0
+    """Part of `cache_write_tokens` that the provider keeps for one hour, at a higher price."""
+    output_tokens: int = 0
+    """Output tokens, thinking included."""
+    thinking_tokens: int = 0
+    """Output tokens of thinking; 0 if the provider does not count them."""
+
+    @property
+    def all_input_tokens(self) -> int:
+        return self.input_tokens + self.cache_read_tokens + self.cache_write_tokens
+
+    @property
+    def all_tokens(self) -> int:
+        return self.all_input_tokens + self.output_tokens
+
+    def add_tokens(self, other: "TokenCounts") -> None:
+        for name in TokenCounts.__struct_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def divide_by_kind(self) -> dict[str, int]:
+        """Kinds of tokens that have their own price, in the order of a stacked chart from bottom to top."""
+        thinking = min(self.thinking_tokens, self.output_tokens)
+        return {
+            "cache_read": self.cache_read_tokens,
+            "cache_write": self.cache_write_tokens,
+            "input": self.input_tokens,
+            "output": self.output_tokens - thinking,
+            "thinking": thinking,
+        }
+
+
+class Iteration(TokenCounts, kw_only=True):
+    """A call of a model within the provider for one reply: an entry of `usage.iterations` of the Messages API.
+
+    The provider bills each by its own model (platform.claude.com, "Refusals and fallback", "Advisor tool",
+    "Compaction", read 2026-11).
+    """
+
+    kind: str
+    """Type of the entry: `message`, `fallback_message`, `advisor_message`, `compaction`, or one of later versions."""
+    model: str = ""
+    """Model id at the provider. "": that of the reply."""
+
+
+OF_REPLY = frozenset({"message", "fallback_message"})
+"""Kinds of iterations whose tokens the counts of the reply have too, at least in part. The counts are those of the
+attempt that produced the message; of several iterations with tools, all output, but only the input of the first. The
+tokens of any other kind are in no count of the reply."""
+
+
 class Usage(Struct, frozen=True):
     """Token counts of one upstream call, as reported by the provider.
 
@@ -87,6 +147,10 @@ class Usage(Struct, frozen=True):
     receive it."""
     stated_cost: int | None = None
     """Cost of the call in nano-dollars, as the provider states it. The client does not receive it."""
+    region: str | None = None
+    """Region where the model ran, in the words of the provider: `us`. The client does not receive it."""
+    iterations: tuple[Iteration, ...] | None = None
+    """Calls of models within the provider, which it bills in place of the counts above."""
     repeated_input: "Usage | None" = None
     """Input counts of earlier calls for the same reply, which the provider bills in addition to the counts above. The
     client receives only the counts above: clients derive the size of the conversation from them."""
@@ -94,7 +158,9 @@ class Usage(Struct, frozen=True):
 
 NO_USAGE = Usage()
 _INPUT_COUNTS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens")
-_SUMMED = tuple(set(Usage.__struct_fields__) - {"service_tier", "billed_tier", "repeated_input"})
+_SUMMED = tuple(
+    set(Usage.__struct_fields__) - {"service_tier", "billed_tier", "region", "iterations", "repeated_input"}
+)
 
 
 class Stop(Struct, frozen=True):
@@ -185,6 +251,8 @@ def sum_usages(earlier: Usage, current: Usage) -> Usage:
         **{name: max(one or 0, 0) + max(other or 0, 0) for name, one, other in counts if (one, other) != (None, None)},
         service_tier=current.service_tier or earlier.service_tier,
         billed_tier=current.billed_tier or "",
+        region=current.region,
+        iterations=(*(earlier.iterations or ()), *(current.iterations or ())) or None,
         repeated_input=_sum_repeated(earlier.repeated_input, current.repeated_input),
     )
 
@@ -209,44 +277,8 @@ def _sum_repeated(earlier: Usage | None, current: Usage | None) -> Usage | None:
     return sum_usages(earlier, current)
 
 
-class TokenCounts(Struct):
-    """Numbers of tokens by kind, as the Messages API counts them."""
-
-    input_tokens: int = 0
-    """Input tokens without cached ones."""
-    cache_read_tokens: int = 0
-    """Input tokens read from the provider's cache."""
-    cache_write_tokens: int = 0
-    """Input tokens written to the provider's cache."""
-    cache_write_1h_tokens: int = 0
-    """Part of `cache_write_tokens` that the provider keeps for one hour, at a higher price."""
-    output_tokens: int = 0
-    """Output tokens, thinking included."""
-    thinking_tokens: int = 0
-    """Output tokens of thinking; 0 if the provider does not count them."""
-
-    @property
-    def all_input_tokens(self) -> int:
-        return self.input_tokens + self.cache_read_tokens + self.cache_write_tokens
-
-    @property
-    def all_tokens(self) -> int:
-        return self.all_input_tokens + self.output_tokens
-
-    def divide_by_kind(self) -> dict[str, int]:
-        """Kinds of tokens that have their own price, in the order of a stacked chart from bottom to top."""
-        thinking = min(self.thinking_tokens, self.output_tokens)
-        return {
-            "cache_read": self.cache_read_tokens,
-            "cache_write": self.cache_write_tokens,
-            "input": self.input_tokens,
-            "output": self.output_tokens - thinking,
-            "thinking": thinking,
-        }
-
-
 class BilledUsage(TokenCounts):
-    """What providers bill for one or more calls."""
+    """What providers bill for one or more calls. The counts include those of all iterations."""
 
     billed_searches: int = 0
     """Web searches that the provider ran and bills. Searches of the proxy itself do not count."""
@@ -254,6 +286,11 @@ class BilledUsage(TokenCounts):
     """Service tier that the provider of the last call reported, in its own words: `default`, `flex`. "": none."""
     stated_cost: int = 0
     """Cost in nano-dollars that the provider stated (OpenRouter, xAI). 0: none. It counts unless you set a price."""
+    region: str = ""
+    """Region where the model of the last call ran, in the words of its provider: `us`. "": not reported."""
+    iterations: tuple[Iteration, ...] = ()
+    """Calls of models within the provider that it bills by themselves: advisors, fallbacks, compactions. Empty: none.
+    """
 
     def copy_usage(self, source: "BilledUsage") -> None:
         # for each request, so without a loop over the names
@@ -261,11 +298,11 @@ class BilledUsage(TokenCounts):
         self.cache_read_tokens, self.cache_write_tokens = source.cache_read_tokens, source.cache_write_tokens
         self.cache_write_1h_tokens, self.thinking_tokens = source.cache_write_1h_tokens, source.thinking_tokens
         self.billed_searches, self.service_tier = source.billed_searches, source.service_tier
-        self.stated_cost = source.stated_cost
+        self.stated_cost, self.region, self.iterations = source.stated_cost, source.region, source.iterations
 
     def set_usage(self, usage: Usage) -> None:
         """Replace all counts by the reported ones, and by 0 if one is not reported."""
-        self.copy_usage(BilledUsage(service_tier=usage.billed_tier or ""))
+        self.copy_usage(BilledUsage(service_tier=usage.billed_tier or "", region=usage.region or ""))
         self.add_usage(usage)
         if usage.repeated_input is not None:
             self.add_usage(usage.repeated_input)
@@ -273,11 +310,61 @@ class BilledUsage(TokenCounts):
     def add_usage(self, usage: Usage) -> None:
         for name in _COUNTS:
             setattr(self, name, getattr(self, name) + clamp_count(getattr(usage, name)))
+        if usage.iterations is not None:
+            totals = TokenCounts(*(clamp_count(getattr(usage, name)) for name in _TOKENS))
+            self.add_iterations(usage.iterations, totals)
+
+    def add_iterations(self, iterations: Sequence[Iteration], totals: TokenCounts) -> None:
+        """Count the iterations of a reply. The counts must have `totals`, those of the same reply, already."""
+        iterations = _divide_long_writes(iterations, totals)
+        of_reply = [one for one in iterations if one.kind in OF_REPLY]
+        for name in _TOKENS:
+            known = min(getattr(totals, name), sum(getattr(one, name) for one in of_reply))
+            added = sum(getattr(one, name) for one in iterations) - known
+            setattr(self, name, getattr(self, name) + added)
+        self.iterations = (*self.iterations, *iterations)
 
     def subtract_usage(self, part: "BilledUsage") -> None:
         """No count becomes negative."""
         for name in _COUNTS:
             setattr(self, name, max(getattr(self, name) - getattr(part, name), 0))
+        if part.iterations:
+            others = [*self.iterations]
+            for one in part.iterations:
+                if one in others:
+                    others.remove(one)
+            self.iterations = tuple(others)
+
+    def count_without_iterations(self) -> TokenCounts:
+        """Return the tokens that belong to no iteration. The model of the reply has used them."""
+        rest = TokenCounts()
+        for name in _TOKENS:
+            counted = sum(getattr(one, name) for one in self.iterations)
+            setattr(rest, name, max(getattr(self, name) - counted, 0))
+        return rest
+
+    @property
+    def context_tokens(self) -> int:
+        """Input tokens of the largest call of a model."""
+        if not self.iterations:
+            return self.all_input_tokens
+        return max(one.all_input_tokens for one in (*self.iterations, self.count_without_iterations()))
 
 
-_COUNTS = tuple(name for name in BilledUsage.__struct_fields__ if name != "service_tier")
+_TOKENS = TokenCounts.__struct_fields__
+_COUNTS = (*_TOKENS, "billed_searches", "stated_cost")
+
+
+def _divide_long_writes(iterations: Sequence[Iteration], totals: TokenCounts) -> Sequence[Iteration]:
+    """Divide the cache writes for one hour that only the counts of the reply state among its iterations."""
+    of_reply = [one for one in iterations if one.kind in OF_REPLY]
+    left = totals.cache_write_1h_tokens - sum(one.cache_write_1h_tokens for one in of_reply)
+    if left <= 0:
+        return iterations
+    divided = []
+    for one in iterations:
+        room = max(one.cache_write_tokens - one.cache_write_1h_tokens, 0) if one.kind in OF_REPLY else 0
+        moved = min(room, left)
+        left -= moved
+        divided.append(structs.replace(one, cache_write_1h_tokens=one.cache_write_1h_tokens + moved))
+    return divided

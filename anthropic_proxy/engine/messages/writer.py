@@ -157,6 +157,8 @@ class MessageWriter:
             counts.billed_searches = clamp_count(searches)
         if cost := usage.stated_cost:
             counts.stated_cost = clamp_count(cost)
+        if usage.region:
+            counts.region = usage.region
         if (tokens := usage.input_tokens) is None:
             tokens = self.estimate - counts.cache_read_tokens - counts.cache_write_tokens
         counts.input_tokens = clamp_count(tokens)

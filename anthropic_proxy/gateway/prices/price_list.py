@@ -41,7 +41,7 @@ from anthropic_proxy.engine.providers.hosts import (
 from anthropic_proxy.engine.providers.lookup import find_price_vendor
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import Target
-from anthropic_proxy.engine.service_tiers import normalize_service_tier
+from anthropic_proxy.engine.service_tiers import normalize_region, normalize_service_tier
 from anthropic_proxy.errors import ClientError, ConfigurationError, build_extra_install_command
 from anthropic_proxy.gateway.money import NANO_DOLLARS
 from anthropic_proxy.gateway.platforms.heap import permanent_objects
@@ -52,7 +52,7 @@ from anthropic_proxy.gateway.prices.package_data import (
     list_prices,
     read_providers,
 )
-from anthropic_proxy.gateway.settings import Settings, TokenPriceFields
+from anthropic_proxy.gateway.settings import PriceFields, Settings, TokenPriceFields
 from anthropic_proxy.gateway.settings.provider_tables import format_price_setting
 
 PACKAGE = "genai-prices"
@@ -80,6 +80,12 @@ _USUAL_SEARCH_COST = NANO_DOLLARS // 100
 """Cost of a web search with an unknown price, for the upper limit of a stated cost."""
 
 
+REGION_FACTORS: Mapping[str, Decimal] = {"us": Decimal("1.1")}
+"""Region that a reply names (`inference_geo`) → factor of all prices of tokens. Source: platform.claude.com, "Pricing",
+"Data residency pricing", read 2026-11. It applies to each provider with the Messages API: gateways pass on what
+Anthropic bills."""
+
+
 class Rates(Struct, frozen=True, dict=True):
     """Prices of each kind of token in US dollars per million tokens."""
 
@@ -89,6 +95,9 @@ class Rates(Struct, frozen=True, dict=True):
     output: Decimal
     thinking: Decimal
     cache_write_1h: Decimal
+
+    def multiply(self, factor: Decimal) -> "Rates":
+        return Rates(*(each * factor for each in astuple(self)))
 
     @cached_property
     def integer_ratios(self) -> tuple[tuple[int, ...], int]:
@@ -108,6 +117,8 @@ class Price(Struct, frozen=True, kw_only=True):
     """Pairs (number of input tokens, prices of requests with more input tokens), in ascending order."""
     web_search: Decimal | None = None
     """Price of 1,000 web searches by the provider, in US dollars. None: unknown."""
+    call_cost: int = 0
+    """Nano-dollars of each call, in addition to its tokens."""
     source: str = ""
     """Origin of the price: a price list such as `genai-prices 0.2.3`, `anthropic-proxy.toml line 12`, or `local`."""
     is_final: bool = False
@@ -128,25 +139,31 @@ class Price(Struct, frozen=True, kw_only=True):
             return 0
         return None if self.web_search is None else round(searches * self.web_search * (NANO_DOLLARS // 1_000))
 
+    def multiply_tokens(self, factor: Decimal) -> "Price":
+        longer = tuple((above, rates.multiply(factor)) for above, rates in self.long_contexts)
+        return structs.replace(self, base=self.base.multiply(factor), long_contexts=longer)
+
     @property
     def is_free(self) -> bool:
         every = [self.base, *(rates for _, rates in self.long_contexts)]
-        return not any(getattr(rates, name) for rates in every for name in Rates.__struct_fields__)
+        return not self.call_cost and not any(
+            getattr(rates, name) for rates in every for name in Rates.__struct_fields__
+        )
 
     def confirms(self, stated: int, tokens: TokenCounts, searches: int = 0) -> bool:
         """Return True if a cost that the server states (nano-dollars) is similar to the published price of the same
         request. Web searches whose price is unknown only raise the upper limit.
         """
         published = self.published or self
-        searched = published.calculate_search_cost(searches)
-        cost = published.calculate_cost(tokens) + (searches * _USUAL_SEARCH_COST if searched is None else searched)
+        searched, call = published.calculate_search_cost(searches), published.calculate_cost(tokens)
+        cost = call + (searches * _USUAL_SEARCH_COST if searched is None else searched)
         if not cost:
             return True
-        lowest = published.calculate_cost(tokens) if searched is None else cost
+        lowest = call if searched is None else cost
         return lowest <= stated * MAX_PRICE_RATIO and stated <= cost * MAX_PRICE_RATIO
 
     def calculate_cost(self, tokens: TokenCounts) -> int:
-        """Nano-dollars."""
+        """Nano-dollars of one call."""
         rates = self.base
         if self.long_contexts:
             context = tokens.all_input_tokens
@@ -160,7 +177,7 @@ class Price(Struct, frozen=True, kw_only=True):
             scaled += tokens.cache_read_tokens * read + (tokens.cache_write_tokens - long) * written + long * kept
         if tokens.thinking_tokens:
             scaled += min(tokens.thinking_tokens, tokens.output_tokens) * (thinking - output)
-        return (2 * scaled + scale) // (2 * scale)  # rounded half up
+        return (2 * scaled + scale) // (2 * scale) + self.call_cost  # rounded half up
 
     def calculate_max_cost(self, max_input_tokens: int, max_output_tokens: int) -> int:
         """Nano-dollars, if each token is of the most expensive kind. Web searches are not included."""
@@ -328,7 +345,12 @@ def find_price(base_url: str, model: str, when: datetime | None = None, *, tier:
     longer = tuple((start, Rates(*(_find_rate(kind, start) for kind in kinds))) for start in starts)
     base, searches = Rates(*(_find_rate(kind, -1) for kind in kinds)), prices.get("web_searches_kcount")
     search = None if searches is None else _find_rate(searches, -1)
-    return Price(base=base, long_contexts=longer, web_search=search, source=data.source)
+    call_cost = _to_call_cost(_find_rate(prices.get("requests_kcount", Decimal(0)), -1))
+    return Price(base=base, long_contexts=longer, web_search=search, call_cost=call_cost, source=data.source)
+
+
+def _to_call_cost(dollars_per_1000: Decimal) -> int:
+    return round(dollars_per_1000 * (NANO_DOLLARS // 1_000))
 
 
 def _find_own_pattern(patterns: Iterable[str], model: str) -> str | None:
@@ -351,35 +373,56 @@ class PriceList:
         """
         self._settings, self._uses_server_lists = settings, uses_server_lists
         self._edition = 0
-        self._found = BoundedDict[tuple[str, str, int, str], Price | None](MAX_CACHED_PRICES)
+        self._found = BoundedDict[tuple[str, str, int, str, str], Price | None](MAX_CACHED_PRICES)
 
-    def find(self, provider: Provider, model: str, when: datetime | None = None, tier: str = "") -> Price | None:
-        """Return the price of a model. None: unknown. `when` None: now."""
+    def find(
+        self, provider: Provider, model: str, when: datetime | None = None, tier: str = "", region: str = ""
+    ) -> Price | None:
+        """Return the price of a model. None: unknown. `when` None: now. `tier` and `region`: the names that a reply
+        states, as `normalize_service_tier` and `normalize_region` return them.
+        """
         base_url = find_base_url(provider, next(iter(provider.wires.values())), self._settings)
-        return self._find_cached(provider, model, base_url, when or datetime.now(UTC), tier)
+        return self._find_cached(provider, model, base_url, when or datetime.now(UTC), tier=tier, region=region)
 
     def find_price_at_default_address(self, vendor: Provider, model: str, when: datetime) -> Price | None:
         """The list price of the vendor, even if the settings have another base URL. None: unknown."""
         return self._find_cached(vendor, model, vendor.base_url, when)
 
     def _find_cached(
-        self, provider: Provider, model: str, base_url: str, when: datetime, tier: str = ""
+        self, provider: Provider, model: str, base_url: str, when: datetime, *, tier: str = "", region: str = ""
     ) -> Price | None:
         if PRICE_SOURCE.edition != self._edition:
             self._edition = PRICE_SOURCE.edition
             self._found.clear()
-        key = (base_url, f"{provider.prefix}/{model}", int(when.timestamp()) // CONSTANT_SECONDS, tier)
+        key = (base_url, f"{provider.prefix}/{model}", int(when.timestamp()) // CONSTANT_SECONDS, tier, region)
         if key not in self._found:
-            self._found[key] = self._find(provider, model, base_url, when, tier)
+            price = self._find(provider, model, base_url, when, tier)
+            self._found[key] = self._find_in_region(price, provider, model, when, region) if region else price
         return self._found[key]
 
-    def _find(self, provider: Provider, model: str, base_url: str, when: datetime, tier: str) -> Price | None:
+    def _find_in_region(
+        self, price: Price | None, provider: Provider, model: str, when: datetime, region: str
+    ) -> Price | None:
+        if price is None or price.is_free:
+            return price
+        own = self._find_own_table(provider, model, when)
+        factors = {} if own is None else {normalize_region(name): factor for name, factor in own[1].regions.items()}
+        factor = Decimal(str(factors[region])) if region in factors else REGION_FACTORS.get(region)
+        return None if factor is None else price.multiply_tokens(factor)
+
+    def _find_own_table(self, provider: Provider, model: str, when: datetime) -> tuple[str, PriceFields] | None:
+        """Return origin and fields of the user's own price at a time. None: there is none."""
         pattern = _find_own_pattern(self._settings.prices, f"{provider.prefix}/{model}")
-        if pattern is not None:
-            own = self._settings.prices[pattern]
-            origin = self._settings.origins.get(format_price_setting(pattern), "")
-            earlier = [past for past in own.earlier if when.astimezone(UTC).date() <= past.until]
-            table = min(earlier, key=lambda past: past.until) if earlier else own
+        if pattern is None:
+            return None
+        own = self._settings.prices[pattern]
+        earlier = [past for past in own.earlier if when.astimezone(UTC).date() <= past.until]
+        table = min(earlier, key=lambda past: past.until) if earlier else own
+        return self._settings.origins.get(format_price_setting(pattern), ""), table
+
+    def _find(self, provider: Provider, model: str, base_url: str, when: datetime, tier: str) -> Price | None:
+        if (own := self._find_own_table(provider, model, when)) is not None:
+            origin, table = own
             price = _convert_table(table, table.web_search_per_1000, origin)
             if tier and not price.is_free:
                 tiers = table.tiers.items()
@@ -387,7 +430,8 @@ class PriceList:
                 if rates is None:
                     return None
                 price = _convert_table(rates, table.web_search_per_1000, origin)
-            return structs.replace(price, is_final=True)
+            call_cost = _to_call_cost(Decimal(str(table.request_per_1000)))
+            return structs.replace(price, call_cost=call_cost, is_final=True)
         is_cloud = model.rpartition(":")[2].endswith("cloud") or _CLOUD_ADDRESS in base_url
         vendor = find_named_vendor(provider, base_url, self._settings)
         host = resolve_host(_find_provider_with_hosts(provider), base_url)
@@ -410,9 +454,14 @@ class PriceList:
             return structs.replace(stated, is_unconfirmed=True)
         if not published.confirms(stated.calculate_cost(_TYPICAL), _TYPICAL):
             return published
-        # the list states no surcharges for long contexts, and no price of searches
-        extras = {"long_contexts": published.long_contexts, "web_search": published.web_search}
-        return structs.replace(stated, published=published, **extras)
+        # the list states no surcharges for long contexts, and no prices of searches and calls
+        return structs.replace(
+            stated,
+            published=published,
+            long_contexts=published.long_contexts,
+            web_search=published.web_search,
+            call_cost=published.call_cost,
+        )
 
 
 def find_published_window(provider: Provider, model: str, settings: Settings) -> int | None:

@@ -12,7 +12,7 @@ from anthropic_proxy.gateway.settings.environment import (
     remove_python_safe_path,
 )
 from anthropic_proxy.gateway.settings.fields import OidcSettings, Settings, SignInGroup, SignInSettings, TokenIssuer
-from anthropic_proxy.gateway.settings.file_format import PriceTable, TokenPriceFields
+from anthropic_proxy.gateway.settings.file_format import PriceFields, PriceTable, TokenPriceFields
 from anthropic_proxy.gateway.settings.load import (
     SettingsReader,
     find_changed_variables,
@@ -29,6 +29,7 @@ __all__ = [
     "ConfigFile",
     "ErrorList",
     "OidcSettings",
+    "PriceFields",
     "PriceTable",
     "Settings",
     "SettingsReader",

@@ -304,6 +304,8 @@ def _describe_type(kind: inspect.Type) -> str:
             return f"a table with {', '.join(sorted(field.name for field in fields))}"
         case inspect.DictType(value_type=inspect.StrType()):
             return "a table of texts in quotes"
+        case inspect.DictType(value_type=inspect.FloatType()):
+            return "a table of numbers of at least 0"
         case inspect.DictType() | inspect.StructType():
             return "a table"
         case _:

@@ -292,6 +292,10 @@ class PriceFields(TokenPriceFields, frozen=True, kw_only=True, forbid_unknown_fi
 
     web_search_per_1000: Dollars | None = None
     """US dollars per 1,000 web searches that the provider runs. By default unknown. Searches of the proxy are free."""
+    request_per_1000: Dollars = 0
+    """US dollars per 1,000 calls, in addition to their tokens."""
+    regions: dict[str, Dollars] = {}
+    """Factor of the prices of tokens by region as the reply names it: `us`. By default 1.1 for `us`, else unknown."""
     tiers: dict[str, TokenPriceFields] = {}
     """Prices of tokens by service tier as the provider reports it: `flex`, `priority`. By default unknown."""
 

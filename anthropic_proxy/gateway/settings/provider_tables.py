@@ -26,7 +26,7 @@ from anthropic_proxy.engine.providers.lookup import (
     list_wires,
 )
 from anthropic_proxy.engine.providers.registry import Provider
-from anthropic_proxy.engine.service_tiers import normalize_service_tier
+from anthropic_proxy.engine.service_tiers import normalize_region, normalize_service_tier
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_and, join_with_or
 from anthropic_proxy.gateway.settings import values
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, format_key_path
@@ -376,6 +376,15 @@ def load_prices(file: ConfigFile, sources: Sources) -> Mapping[str, PriceTable]:
                             place,
                             f'has the normal service tier "{tier}". Its prices are the fields of the table itself.',
                             subject=f'prices."{name}".tiers',
+                            code="configuration-file",
+                        )
+                for region in fields.regions:
+                    if not normalize_region(region):
+                        raise file.rejection(
+                            place,
+                            f'has the factor of "{region}", which is no certain region. Its prices are the fields of '
+                            "the table itself.",
+                            subject=f'prices."{name}".regions',
                             code="configuration-file",
                         )
         sources.origins[format_price_setting(name)] = file.describe_origin(path)

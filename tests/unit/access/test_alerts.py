@@ -13,8 +13,9 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy.console.keys.alerts import LEASE_SECONDS, MAX_ATTEMPTS, BudgetAlerts, claim_alert
-from anthropic_proxy.console.keys.limits import Amounts, Scope, build_limits
+from anthropic_proxy.console.keys.limits import Scope, build_limits
 from anthropic_proxy.console.keys.reservations import HeldLimits, Reservations
+from anthropic_proxy.console.ledger.costs import Amounts
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.errors import UpstreamTimeout, UpstreamUnreachable
 from anthropic_proxy.gateway.settings import Settings
@@ -72,11 +73,11 @@ class Instance:
 
     async def begin(self, amount: int, budget: Budget = DAY, name: str = "web") -> HeldLimits:
         scope = Scope("team", name, f"team/{name}", Rules(budgets=(budget,)))
-        limits = build_limits([scope], Amounts(amount, 0), self.world.now)
+        limits = build_limits([scope], [[Amounts(amount, 0)]], self.world.now)
         return await self.reservations.reserve(limits, {}, self.world.now)
 
     async def end(self, held: HeldLimits, amount: int) -> None:
-        self.reservations.settle(held, Amounts(amount, 0))
+        self.reservations.settle(held, [Amounts(amount, 0)])
         await self.reservations.stop()
 
     async def use(self, amount: int, budget: Budget = DAY) -> None:
@@ -118,8 +119,8 @@ async def test_a_report_is_signed_and_has_the_fields_of_the_budget(database: Set
     instance, budget = world.start(), Budget(2, "usd", "month", soft=True, models="claude-opus-*")
     scope = Scope("key", "ci", "key/key_1", Rules(budgets=(budget,)))
     amounts = Amounts(0, 1_700_000_000, "anthropic/claude-opus-5")
-    held = await instance.reservations.reserve(build_limits([scope], amounts, world.now, [amounts]), {}, world.now)
-    instance.reservations.settle(held, amounts)
+    held = await instance.reservations.reserve(build_limits([scope], [[amounts]], world.now), {}, world.now)
+    instance.reservations.settle(held, [amounts])
     await instance.reservations.stop()
     await instance.alerts.work()
     ((headers, body),) = world.received

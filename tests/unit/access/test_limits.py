@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from anthropic_proxy.console.keys.limits import Amounts, KeyLimit, Scope, build_limits, find_actual_amounts
+from anthropic_proxy.console.keys.limits import KeyLimit, Scope, build_limits, find_actual_amounts
 from anthropic_proxy.console.keys.reservations import Reservations
+from anthropic_proxy.console.ledger.costs import Amounts
 from anthropic_proxy.errors import LimitReached, ProxyError
 from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE
 from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
@@ -273,10 +274,10 @@ async def test_a_request_of_unknown_size_is_settled(keys: Keys) -> None:
 def test_the_maximum_amounts_are_exact_in_each_store() -> None:
     budgets = (Budget(9_000_000, "usd", "total"), Budget(10**12, "tokens", "total"), Budget(10**12, "usd", "day"))
     scope = Scope("key", "ci", "key/1", Rules(budgets=budgets))
-    limits = build_limits([scope], Amounts(2**70, 2**70), NOON)
+    limits = build_limits([scope], [[Amounts(2**70, 2**70)]], NOON)
     assert [each.limit.maximum for each in limits] == [9 * 10**15, 10**12, 9 * 10**15]
     assert [each.limit.amount - each.limit.maximum for each in limits] == [1, 1, 1]
-    assert max(find_actual_amounts(limits, Amounts(2**70, 2**70))) < 2**53
+    assert max(find_actual_amounts(limits, [Amounts(2**70, 2**70)])) < 2**53
 
 
 async def test_a_ledger_that_cannot_be_read_is_read_again(keys: Keys) -> None:
@@ -293,7 +294,7 @@ async def test_a_ledger_that_cannot_be_read_is_read_again(keys: Keys) -> None:
     scope = Scope("key", "ci", "key/1", Rules(budgets=(Budget(1_000, "tokens", "total"),)))
     remaining = []
     for seconds in (0, 9, 10, 99):
-        limits = build_limits([scope], Amounts(10, 0), NOON)
+        limits = build_limits([scope], [[Amounts(10, 0)]], NOON)
         passed = seconds
         held = await reservations.reserve(limits, {}, NOON - seconds)  # the clock of the machine is set back
         remaining.append(held.reservation.remaining[0])

@@ -11,12 +11,12 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy.console.ledger.costs import (
+    Amounts,
     CostCalculator,
     CurrentCosts,
     ModelCosts,
-    RequestUsage,
     calculate_base_cost,
-    find_request_usage,
+    list_used_amounts,
 )
 from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.engine.messages.deltas import TokenCounts
@@ -24,7 +24,7 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE, find_price, find_price_package_version
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 from anthropic_proxy.gateway.telemetry.requests import RequestFeed, RequestSnapshot, RunningRequests, encode_requests
-from anthropic_proxy.plugins import Client, Cost, Receipt, UpstreamAttempt
+from anthropic_proxy.plugins import Client, Cost, ModelUsage, Receipt, UpstreamAttempt
 
 NOVEMBER = datetime(2026, 11, 20, 12, tzinfo=UTC)
 OWN = """
@@ -284,7 +284,8 @@ def test_each_call_of_a_tool_loop_has_its_own_tier_and_searches(calculator: Cost
     first, second = new_attempt("openai", "gpt-5", 1_000, 0), new_attempt("openai", "gpt-5", 1_000, 100)
     first.service_tier, first.billed_searches = "flex", 1
     looped = receipt("claude-opus-4-8", "openai/gpt-5", (2_000, 0, 0, 100, 0))
-    looped = structs.replace(looped, attempts=[first, second], billed_searches=2, service_tier="default")
+    attempts = [first, second]
+    looped = structs.replace(looped, provider="openai", attempts=attempts, billed_searches=2, service_tier="default")
     # 1,000 × 0.625 + 1,000 × 1.25 + 100 × 10, and two searches, of which one belongs to no call
     assert calculator.calculate(looped) == Cost(22_875_000, 32_500_000, f"{PACKAGE}, tier flex, 2 web searches")
 
@@ -295,10 +296,10 @@ def test_a_budget_counts_the_known_part_of_a_cost(tmp_path: Path) -> None:
         ("openai/own", 2, "flex", 11_000_000),
         ("openai/own", 2, "priority", 12_000_000),  # the normal price
         ("openai/without", 2, "priority", 2_000_000),
-        ("openai/no-such-model", 2, "priority", None),
+        ("openai/no-such-model", 2, "priority", 0),
     ):
         billed = structs.replace(receipt("x", used, TOKENS), billed_searches=searches, service_tier=tier)
-        assert find_request_usage(costs, billed) == RequestUsage(1_500, cost)
+        assert list_used_amounts(costs, billed) == [Amounts(1_500, cost, used)]
 
 
 TEST_MODEL = """
@@ -358,12 +359,13 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return replace
 
 
-def bill(settings: Settings, used: str, stated: int, **fields: Any) -> tuple[int | None, str, int | None]:
+def bill(settings: Settings, used: str, stated: int, **fields: Any) -> tuple[int | None, str, int]:
     """Return the cost in the ledger, its source, and the cost that a budget counts."""
     request = structs.replace(receipt(used, used, (22_000, 0, 0, 278, 0)), stated_cost=stated, **fields)
     cost = CostCalculator(settings).calculate(request)
     assert cost.requested_cost == cost.cost, "the client requested this model"
-    return cost.cost, cost.source, find_request_usage(ModelCosts(settings, needs_published=True), request).cost
+    (counted,) = list_used_amounts(ModelCosts(settings, needs_published=True), request)
+    return cost.cost, cost.source, counted.cost
 
 
 def test_the_order_of_prices(tmp_path: Path, listed: Callable[..., None]) -> None:
@@ -396,8 +398,8 @@ def test_no_budget_counts_what_only_the_server_states(tmp_path: Path, listed: Ca
     settings = load(tmp_path, OPENROUTER)
     assert ModelCosts(settings).find_price("openrouter", "mystery") is None
     listed(input=0.6, output=2.2)
-    assert bill(settings, "openrouter/mystery", 0) == (13_811_600, "model list of openrouter.ai", None)
-    assert bill(settings, "openrouter/mystery", 5_000) == (5_000, "stated by the provider", None)
+    assert bill(settings, "openrouter/mystery", 0) == (13_811_600, "model list of openrouter.ai", 0)
+    assert bill(settings, "openrouter/mystery", 5_000) == (5_000, "stated by the provider", 0)
     assert ModelCosts(settings, needs_published=True).find_price("openrouter", "mystery") is None
 
 
@@ -417,7 +419,13 @@ def test_the_cost_of_a_loop_has_stated_and_calculated_parts(tmp_path: Path) -> N
     calls[0].stated_cost = 5_000
     looped = structs.replace(receipt("x", "openai/gpt-4.1", (2_000, 0, 0, 0, 0)), attempts=calls)
     assert calculator.calculate(looped) == Cost(
-        2_005_000, None, f"stated by the provider, {find_price_package_version()}"
+        2_005_000,
+        None,
+        f"stated by the provider, {find_price_package_version()}",
+        (
+            ModelUsage(provider="openai", model="no-such-model", input_tokens=1_000, cost=5_000),
+            ModelUsage(provider="openai", model="gpt-4.1", input_tokens=1_000, cost=2_000_000),
+        ),
     )
     calls[0].stated_cost = 0
-    assert calculator.calculate(looped) == Cost(None, None, "")
+    assert structs.replace(calculator.calculate(looped), parts=()) == Cost(None, None, "")

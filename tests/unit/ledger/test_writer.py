@@ -32,7 +32,15 @@ from anthropic_proxy.console.ledger.tables import hourly, requests, session_hour
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.gateway.prices.price_list import find_price_package_version
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import CallCheck, Client, Cost, InspectionRecord, PrefixChange, UpstreamAttempt
+from anthropic_proxy.plugins import (
+    CallCheck,
+    Client,
+    Cost,
+    InspectionRecord,
+    ModelUsage,
+    PrefixChange,
+    UpstreamAttempt,
+)
 from anthropic_proxy.secrets import Secret
 from tests.support.ledger import (
     NOON,
@@ -97,7 +105,11 @@ async def test_every_fact_of_a_receipt_is_stored(database: Settings) -> None:
             )
         ],
     )
-    await store(database, receipt, cost=Cost(1500, None, "genai-prices 0.2.3"))
+    parts = (
+        ModelUsage(provider="groq", model="small", input_tokens=80, output_tokens=20, cost=1_400, requested_cost=9),
+        ModelUsage(provider="groq", model="large", kind="advisor_message", input_tokens=20, searches=2, cost=100),
+    )
+    await store(database, receipt, cost=Cost(1500, None, "genai-prices 0.2.3", parts))
     (row,) = read_rows(database)
     assert isinstance(row.pop("worker"), int)
     assert row.pop("instance")
@@ -168,6 +180,9 @@ async def test_every_fact_of_a_receipt_is_stored(database: Settings) -> None:
         "billed_searches": 2,
         "attempt_times": '[[250000,0,"openai","m",529,"overloaded_error","",0]]',
         "reply_blocks": '[["text","",500000,250000,12],["tool call","Read",750000,0,0]]',
+        "model_usage": '[{"input_tokens":80,"output_tokens":20,"provider":"groq","model":"small","cost":1400,'
+        '"requested_cost":9},{"input_tokens":20,"provider":"groq","model":"large","kind":"advisor_message",'
+        '"searches":2,"cost":100}]',
     }
 
 

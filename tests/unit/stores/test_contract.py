@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from anthropic_proxy.console.keys.limits import Amounts, KeyLimit, Scope
+from anthropic_proxy.console.keys.limits import KeyLimit, Scope
 from anthropic_proxy.console.keys.reservations import Reservations
+from anthropic_proxy.console.ledger.costs import Amounts
 from anthropic_proxy.gateway.settings.key_rules import Rules
 from anthropic_proxy.gateway.stores.memory import SLOT_COUNT
 from anthropic_proxy.plugins import Limit, LimitKind, Reservation, Store
@@ -105,7 +106,7 @@ async def test_a_request_that_is_cancelled_while_it_reserves_holds_nothing(store
             await asyncio.sleep(0)
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            reservations.settle(await running, Amounts(0, 0))
+            reservations.settle(await running, [Amounts(0, 0)])
     await reservations.stop()
     assert [await total(store, limit) for limit in (STREAMS, BUDGET)] == [0, 0]
 

@@ -17,14 +17,14 @@ import json
 import re
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct, structs
 
-from anthropic_proxy.engine.messages.deltas import Delta, Stop, Usage
+from anthropic_proxy.engine.messages.deltas import Delta, Iteration, Stop, Usage, clamp_count
 from anthropic_proxy.engine.messages.models import ABSENT
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
@@ -311,7 +311,7 @@ class RelayInspector(Decoder):
             return self._follow(event_type, _read_odd(frame, self._billed_tier))
         if event.is_error:
             raise self._build_error(frame)
-        return self._follow(event.type, list(_read(event.message, event.usage, event.delta, self._billed_tier)))
+        return self._follow(event.type, _read(event.message, event.usage, event.delta, self._billed_tier))
 
     def decode_error_event(self, data: bytes) -> tuple[UpstreamError, bool]:
         """Return the error of an SSE event named `error`, whose `data` may have any form, and True if clients can read
@@ -351,7 +351,7 @@ class RelayInspector(Decoder):
             raise self._build_error(body)
         if not reads or reply.content == ABSENT:
             raise self._call.build_protocol_error(" sent an invalid message.")
-        return list(_read(reply, reply.usage, None))
+        return _read(reply, reply.usage, None)
 
     def _follow(self, event_type: Any, deltas: list[Delta]) -> list[Delta]:
         """Store what later events need of this one, and return the same deltas. Raises `UpstreamProtocolError` for the
@@ -421,12 +421,13 @@ def _has_error_form(body: bytes) -> bool:
 
 def _read(
     message: _Message | _Reply | None, usage: Raw, ending: _Ending | None, earlier_tier: str | None = None
-) -> Iterator[Delta]:
-    if counts := _read_usage(usage, earlier_tier) or (message and _read_usage(message.usage)):
-        yield counts
+) -> list[Delta]:
+    counts = _read_usage(usage, earlier_tier) or (message and _read_usage(message.usage))
+    found: list[Delta] = [counts] if counts else []
     end = ending or message
     if end and end.stop_reason:
-        yield Stop(end.stop_reason, end.stop_sequence)
+        found.append(Stop(end.stop_reason, end.stop_sequence))
+    return found
 
 
 def _read_odd(frame: bytes, earlier_tier: str | None = None) -> list[Delta]:
@@ -436,7 +437,7 @@ def _read_odd(frame: bytes, earlier_tier: str | None = None) -> list[Delta]:
     ending = _read_members(whole.get("delta")) or message or whole
     reason, sequence = _read_string(ending, "stop_reason"), _read_string(ending, "stop_sequence")
     usage = whole.get("usage", message.get("usage", ABSENT))
-    return list(_read(None, usage, _Ending(reason, sequence), earlier_tier))
+    return _read(None, usage, _Ending(reason, sequence), earlier_tier)
 
 
 _FAST = "fast"
@@ -454,23 +455,42 @@ class _ServerTools(Struct, gc=False):
 
 
 class _CacheCreation(Struct, gc=False):
+    ephemeral_5m_input_tokens: int | None = None
     ephemeral_1h_input_tokens: int | None = None
 
 
-class _CountedUsage(StatedCost, gc=False):
+class _CallCounts(StatedCost, gc=False):
     input_tokens: int | None = None
     output_tokens: int | None = None
     cache_read_input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
     cache_creation: _CacheCreation | None = None
     output_tokens_details: _OutputDetails | None = None
+
+
+class _CountedUsage(_CallCounts, gc=False):
     server_tool_use: _ServerTools | None = None
     service_tier: str | None = None
     speed: str | None = None
+    inference_geo: str | None = None
+    iterations: Raw = ABSENT
+
+
+class _CountedIteration(_CallCounts, gc=False):
+    type: str = ""
+    model: str | None = None
 
 
 _decode_usage = msgspec.json.Decoder(_CountedUsage | None).decode
+_decode_iteration = msgspec.json.Decoder(_CountedIteration).decode
+_decode_list = msgspec.json.Decoder(list[Raw]).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
+_NESTED_COUNTS = ("cache_creation", "output_tokens_details", "server_tool_use")
+_LABELS = ("service_tier", "speed", "inference_geo", "type", "model")
+MAX_ITERATIONS, MAX_KINDS_OF_ITERATIONS = 200, 50
+"""Number of iterations of a reply that are counted one by one, and of their kinds and models. A further one counts
+together with the last of the same kind and model, or with the last of all."""
+_MAX_MODEL_CHARACTERS = 200
 
 
 def _read_usage(usage: Raw, earlier_tier: str | None = None) -> Usage | None:
@@ -482,49 +502,103 @@ def _read_usage(usage: Raw, earlier_tier: str | None = None) -> Usage | None:
     try:
         counts = _decode_usage(usage) if memoryview(usage).nbytes else None
     except DECODE_ERRORS:
-        counts = _read_odd_usage(usage)
+        counts = _read_odd_counts(usage, _CountedUsage)
     if counts is None:
         return None
+    billed_tier = counts.service_tier
     if (counts.speed or earlier_tier) == _FAST:
-        billed_tier: str | None = _FAST
-    else:
-        billed_tier = counts.service_tier or (_STANDARD if earlier_tier == _FAST else None)
-    written = counts.cache_creation
-    details = counts.output_tokens_details
-    server_tools = counts.server_tool_use
+        billed_tier = _FAST
+    elif earlier_tier == _FAST:
+        billed_tier = billed_tier or _STANDARD
+    details, server_tools, searches = counts.output_tokens_details, counts.server_tool_use, None
+    if server_tools is not None:
+        searches = server_tools.web_search_requests
+    written, long = counts.cache_creation_input_tokens, None
+    if (by_duration := counts.cache_creation) is not None:
+        long = by_duration.ephemeral_1h_input_tokens
+        written = _complete_writes(written, by_duration)
     return Usage(
         input_tokens=counts.input_tokens,
         output_tokens=counts.output_tokens,
         cache_read_tokens=counts.cache_read_input_tokens,
-        cache_write_tokens=counts.cache_creation_input_tokens,
-        cache_write_1h_tokens=written.ephemeral_1h_input_tokens if written else None,
+        cache_write_tokens=written,
+        cache_write_1h_tokens=long,
         thinking_tokens=details.thinking_tokens if details else None,
-        web_search_requests=server_tools.web_search_requests if server_tools else None,
+        web_search_requests=searches,
         web_fetch_requests=server_tools.web_fetch_requests if server_tools else None,
         service_tier=counts.service_tier,
-        billed_searches=server_tools.web_search_requests if server_tools else None,
+        billed_searches=searches,
         billed_tier=billed_tier,
         stated_cost=counts.read_nano_dollars(),
+        region=counts.inference_geo,
+        iterations=_read_iterations(counts.iterations) if counts.iterations is not ABSENT else None,
     )
 
 
-def _read_odd_usage(usage: Raw) -> _CountedUsage | None:
-    """Return the token counts of a `usage` object, each decoded separately. Values of unexpected types are ignored."""
-    members = _read_members(usage)
+def _complete_writes(whole: int | None, by_duration: _CacheCreation) -> int | None:
+    """Return the tokens that were written to the cache. Some servers state only those of each duration."""
+    short, long = by_duration.ephemeral_5m_input_tokens, by_duration.ephemeral_1h_input_tokens
+    return max(whole or 0, clamp_count(short) + clamp_count(long)) if short or long else whole
+
+
+def _read_iterations(listed: Raw) -> tuple[Iteration, ...] | None:
+    """None: there are none, or their list cannot be read."""
+    try:
+        entries = _decode_list(listed)
+    except DECODE_ERRORS:
+        return None
+    found: list[Iteration] = []
+    latest: dict[tuple[str, str], Iteration] = {}
+    for entry in entries:
+        try:
+            counts: _CountedIteration | None = _decode_iteration(entry)
+        except DECODE_ERRORS:
+            counts = _read_odd_counts(entry, _CountedIteration)
+        if counts is None:
+            continue
+        by_duration, details = counts.cache_creation or _CacheCreation(), counts.output_tokens_details
+        one = Iteration(
+            input_tokens=clamp_count(counts.input_tokens),
+            cache_read_tokens=clamp_count(counts.cache_read_input_tokens),
+            cache_write_tokens=clamp_count(_complete_writes(counts.cache_creation_input_tokens, by_duration)),
+            cache_write_1h_tokens=clamp_count(by_duration.ephemeral_1h_input_tokens),
+            output_tokens=clamp_count(counts.output_tokens),
+            thinking_tokens=clamp_count(details.thinking_tokens) if details else 0,
+            kind=counts.type[:_MAX_MODEL_CHARACTERS],
+            model=(counts.model or "")[:_MAX_MODEL_CHARACTERS],
+        )
+        before = latest.get((one.kind, one.model))
+        if len(found) < MAX_ITERATIONS or (before is None and len(latest) < MAX_KINDS_OF_ITERATIONS):
+            found.append(one)
+            latest[one.kind, one.model] = one
+        else:
+            (before or found[-1]).add_tokens(one)
+    return tuple(found) or None
+
+
+_OddT = TypeVar("_OddT", _CountedUsage, _CountedIteration)
+
+
+def _read_odd_counts(text: Raw, kind: type[_OddT]) -> _OddT | None:
+    """Return token counts, each decoded separately. Values of unexpected types are ignored. None: no object."""
+    members = _read_members(text)
     if members is None:
         return None
+    names = {field.name for field in structs.fields(kind)}
+    kept = {name: members[name] for name in (*StatedCost.__struct_fields__, "iterations") if name in members}
     counts: dict[str, Any] = {}
-    for name in members.keys() - {*StatedCost.__struct_fields__}:
+    for name in members.keys() & names - kept.keys():
         value = decode_repaired(members[name])
-        if name in ("service_tier", "speed"):
+        if name in _LABELS:
             counts[name] = value if isinstance(value, str) else None
-        elif name in ("cache_creation", "output_tokens_details", "server_tool_use"):
+        elif name in _NESTED_COUNTS:
             inner = value if isinstance(value, dict) else {}
             counts[name] = {key: parse_token_count(one) for key, one in inner.items()}
         else:
             counts[name] = parse_token_count(value)
-    stated = {name: members[name] for name in StatedCost.__struct_fields__ if name in members}
-    return structs.replace(msgspec.convert(counts, _CountedUsage), **stated)
+    if counts.get("type", "") is None:
+        del counts["type"]
+    return structs.replace(msgspec.convert(counts, kind), **{name: kept[name] for name in kept.keys() & names})
 
 
 def _read_members(text: Raw | bytes | None) -> Mapping[str, Raw] | None:

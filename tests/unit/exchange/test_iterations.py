@@ -1,0 +1,187 @@
+"""All tokens that a reply states are counted, by the model that has used them: advisors, fallbacks, compactions."""
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from anthropic_proxy.console.ledger.costs import CostCalculator
+from anthropic_proxy.plugins import ModelUsage, Receipt
+from tests.support.harness import FakeResponse, ProxyHarness
+
+HAIKU, OPUS = "claude-haiku-4-5", "claude-opus-4-5"
+PRICES = {
+    HAIKU: {"input": "1", "read": "0.1", "short": "1.25", "long": "2", "output": "5"},
+    OPUS: {"input": "5", "read": "0.5", "short": "6.25", "long": "10", "output": "25"},
+}
+"""Dollars per million tokens (platform.claude.com, "Pricing", read 2026-11)."""
+KINDS = ("input", "read", "short", "long", "output")
+
+
+def counts(incoming: int, output: int, read: int = 0, short: int = 0, long: int = 0, **fields: Any) -> dict[str, Any]:
+    return {
+        "input_tokens": incoming,
+        "cache_read_input_tokens": read,
+        "cache_creation_input_tokens": short + long,
+        "cache_creation": {"ephemeral_5m_input_tokens": short, "ephemeral_1h_input_tokens": long},
+        "output_tokens": output,
+        **fields,
+    }
+
+
+def entry(kind: str, *numbers: int, model: str | None = None) -> dict[str, Any]:
+    return counts(*numbers, type=kind, model=model)
+
+
+Row = tuple[str, str, tuple[int, ...]]
+"""Model, kind, and numbers of tokens in the order of `KINDS`."""
+ADVISED = counts(
+    412,
+    531,
+    iterations=[
+        entry("message", 412, 89),
+        entry("advisor_message", 823, 1_612, model=OPUS),
+        entry("message", 1_348, 442, 412),
+    ],
+)
+"""The example of platform.claude.com, "Advisor tool"."""
+FELL_BACK = counts(
+    412,
+    264,
+    iterations=[entry("message", 535, 0, model=HAIKU), entry("fallback_message", 412, 264, model=OPUS)],
+)
+"""The example of platform.claude.com, "Refusals and fallback"."""
+CASES: dict[str, tuple[dict[str, Any], list[Row]]] = {
+    "no iterations": (counts(10, 20, 300, 40, 50), [(HAIKU, "", (10, 300, 40, 50, 20))]),
+    "an advisor": (ADVISED, [(HAIKU, "", (1_760, 412, 0, 0, 531)), (OPUS, "advisor_message", (823, 0, 0, 0, 1_612))]),
+    "a fallback": (FELL_BACK, [(HAIKU, "", (535, 0, 0, 0, 0)), (OPUS, "fallback_message", (412, 0, 0, 0, 264))]),
+    "a compaction": (
+        counts(45, 1_234, iterations=[entry("compaction", 180_000, 3_500), entry("message", 23_000, 1_000)]),
+        [(HAIKU, "", (23_000, 0, 0, 0, 1_234)), (HAIKU, "compaction", (180_000, 0, 0, 0, 3_500))],
+    ),
+    "an advisor that writes to its cache for both durations": (
+        counts(10, 20, iterations=[entry("message", 10, 20), entry("advisor_message", 1, 2, 3, 4, 5, model=OPUS)]),
+        [(HAIKU, "", (10, 0, 0, 0, 20)), (OPUS, "advisor_message", (1, 3, 4, 5, 2))],
+    ),
+    "a kind of later versions, with a model of its own": (
+        counts(10, 20, iterations=[entry("message", 10, 20), entry("review", 7, 8, model=OPUS)]),
+        [(HAIKU, "", (10, 0, 0, 0, 20)), (OPUS, "review", (7, 0, 0, 0, 8))],
+    ),
+    "a kind of later versions, without a model": (
+        counts(10, 20, iterations=[entry("message", 10, 20), entry("review", 7, 8)]),
+        [(HAIKU, "", (10, 0, 0, 0, 20)), (HAIKU, "review", (7, 0, 0, 0, 8))],
+    ),
+    "no entry of the reply itself": (
+        counts(10, 20, iterations=[entry("advisor_message", 7, 8, model=OPUS)]),
+        [(HAIKU, "", (10, 0, 0, 0, 20)), (OPUS, "advisor_message", (7, 0, 0, 0, 8))],
+    ),
+    "more in the counts of the reply than in its entries": (
+        counts(100, 200, 30, iterations=[entry("message", 10, 200), entry("advisor_message", 7, 8, model=OPUS)]),
+        [(HAIKU, "", (100, 30, 0, 0, 200)), (OPUS, "advisor_message", (7, 0, 0, 0, 8))],
+    ),
+    "writes for an hour that only the reply states": (
+        counts(
+            1,
+            2,
+            0,
+            30,
+            70,
+            iterations=[{**entry("message", 1, 2), "cache_creation_input_tokens": 100, "cache_creation": None}],
+        ),
+        [(HAIKU, "", (1, 0, 30, 70, 2))],
+    ),
+    "writes by duration without their sum": (
+        {**counts(1, 2, 0, 30, 70), "cache_creation_input_tokens": 0},
+        [(HAIKU, "", (1, 0, 30, 70, 2))],
+    ),
+    "the id of the called model with a date": (
+        counts(10, 20, iterations=[entry("message", 10, 20, model=f"{HAIKU}-20251001"), entry("compaction", 1, 2)]),
+        [(HAIKU, "", (10, 0, 0, 0, 20)), (HAIKU, "compaction", (1, 0, 0, 0, 2))],
+    ),
+    "entries of other types": (
+        counts(
+            10, 20, iterations=[7, None, "x", [], {"type": 5, "model": 6, "input_tokens": "3", "output_tokens": True}]
+        ),
+        [(HAIKU, "", (13, 0, 0, 0, 20))],
+    ),
+    "no list": (counts(10, 20, iterations={"type": "message"}), [(HAIKU, "", (10, 0, 0, 0, 20))]),
+    "null": (counts(10, 20, iterations=None), [(HAIKU, "", (10, 0, 0, 0, 20))]),
+    "an empty list": (counts(10, 20, iterations=[]), [(HAIKU, "", (10, 0, 0, 0, 20))]),
+    "negative counts": (
+        counts(10, 20, iterations=[entry("advisor_message", -7, -8, model=OPUS)]),
+        [(HAIKU, "", (10, 0, 0, 0, 20))],
+    ),
+    "hundreds of entries": (
+        counts(
+            300, 300, iterations=[entry("message", 1, 1)] * 300 + [entry("advisor_message", 1, 1, model=OPUS)] * 300
+        ),
+        [(HAIKU, "", (300, 0, 0, 0, 300)), (OPUS, "advisor_message", (300, 0, 0, 0, 300))],
+    ),
+}
+
+
+def message(usage: dict[str, Any]) -> bytes:
+    content = [{"type": "text", "text": "Cold."}]
+    return json.dumps({"type": "message", "stop_reason": "end_turn", "content": content, "usage": usage}).encode()
+
+
+def stream(usage: dict[str, Any], *, is_cut: bool = False) -> bytes:
+    """`is_cut`: the connection ends after the last count."""
+    start = {name: number for name, number in usage.items() if name != "iterations"}
+    events = [
+        {
+            "type": "message_start",
+            "message": {"type": "message", "content": [], "usage": {**start, "output_tokens": 1}},
+        },
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Cold."}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage},
+        *([] if is_cut else [{"type": "message_stop"}]),
+    ]
+    return b"".join(f"event: {one['type']}\ndata: {json.dumps(one)}\n\n".encode() for one in events)
+
+
+async def receive(body: bytes, *, is_streamed: bool, **settings: str) -> tuple[Receipt, CostCalculator]:
+    built = ProxyHarness(lambda *_: FakeResponse(200, body), ANTHROPIC_API_KEY="k", **settings)
+    await built.post(model=HAIKU, stream=is_streamed)
+    (receipt,) = built.receipts
+    return receipt, CostCalculator(built.services.settings)
+
+
+def price(model: str, numbers: tuple[int, ...]) -> int:
+    dollars = sum(Decimal(PRICES[model][kind]) * number for kind, number in zip(KINDS, numbers, strict=True))
+    return round(dollars * 1_000)
+
+
+def list_rows(parts: tuple[ModelUsage, ...]) -> list[Row]:
+    rows = []
+    for one in parts:
+        short = one.cache_write_tokens - one.cache_write_1h_tokens
+        numbers = (one.input_tokens, one.cache_read_tokens, short, one.cache_write_1h_tokens, one.output_tokens)
+        rows.append((one.model, one.kind, numbers))
+    return rows
+
+
+@pytest.mark.parametrize("form", ["whole", "streamed", "cut"])
+@pytest.mark.parametrize("case", CASES)
+async def test_each_model_has_the_tokens_that_the_reply_states(case: str, form: str) -> None:
+    usage, expected = CASES[case]
+    body = message(usage) if form == "whole" else stream(usage, is_cut=form == "cut")
+    receipt, calculator = await receive(body, is_streamed=form != "whole")
+    cost = calculator.calculate(receipt)
+    whole = tuple(map(sum, zip(*(numbers for _, _, numbers in expected), strict=True)))
+    (attempt,) = receipt.attempts
+    for one in (receipt, attempt):
+        short = one.cache_write_tokens - one.cache_write_1h_tokens
+        assert (
+            one.input_tokens,
+            one.cache_read_tokens,
+            short,
+            one.cache_write_1h_tokens,
+            one.output_tokens,
+        ) == whole
+    assert cost.cost == sum(price(model, numbers) for model, _, numbers in expected)
+    assert sorted(list_rows(cost.parts)) == (sorted(expected) if len(expected) > 1 else [])
+    assert [part.cost for part in cost.parts] == [price(model, numbers) for model, _, numbers in list_rows(cost.parts)]
