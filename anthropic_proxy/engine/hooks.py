@@ -13,6 +13,7 @@ from anthropic_proxy.engine.messages.deltas import BilledUsage, TokenCounts
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.engine.messages.purpose import RequestKind
 from anthropic_proxy.engine.trace_context import TraceContext
+from anthropic_proxy.engine.wires.bound_requests import AdmittedPurpose
 from anthropic_proxy.errors import ProxyBusy
 
 RecordPoint = Literal["client request", "upstream request", "client response"]
@@ -147,6 +148,8 @@ class AdmissionRequest(Struct, frozen=True, kw_only=True):
 
     client: Client
     """Client that sent the request."""
+    purpose: AdmittedPurpose = "message"
+    """What the request is for. `auto_mode_check`, `confirmation`: the proxy asks a model about the request `parent`."""
     model: str
     """Model id in the client request."""
     normalized_model: str = ""
@@ -241,8 +244,11 @@ NEGOTIATED = "negotiated"
 CheckVerdict = Literal["not_flagged", "flagged", "unavailable", "harmless"]
 """Result of the check of a tool call. `unavailable`: there is no verdict, so the client checks the call. `harmless`:
 the table of harmless calls has it, so no model was asked, and the client's own rule decides."""
-CheckFailure = Literal["timeout", "refusal", "unreadable", "too large", "disagreement", "cancelled", "error"]
-"""Why there is no verdict. `cancelled`: the reply ended before, such as when the client leaves."""
+CheckFailure = Literal[
+    "timeout", "refusal", "unreadable", "too large", "disagreement", "cancelled", "not allowed", "error"
+]
+"""Why there is no verdict. `cancelled`: the reply ended before, such as when the client leaves. `not allowed`: the
+rules of the request allow no checking model."""
 CheckKind = Literal["model", "rule", "provider", CheckFailure]
 """Who gave a verdict: the checking model, the table of harmless calls, or the provider of the reply. Or why there is
 none."""

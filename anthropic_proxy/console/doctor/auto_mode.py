@@ -23,19 +23,18 @@ from anthropic_proxy.console.doctor.findings import Backend
 from anthropic_proxy.console.ledger.costs import CostCalculator
 from anthropic_proxy.console.ledger.engines import read_ledger
 from anthropic_proxy.console.ledger.request_queries import find_latest_adaptations
+from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink
-from anthropic_proxy.engine.exchange.exchange import Exchange
-from anthropic_proxy.engine.exchange.plan import choose_plan, read_client_request
-from anthropic_proxy.engine.exchange.safeguards.check import SONNET, ReplyCheck
-from anthropic_proxy.engine.exchange.safeguards.prompt import ToolCallToCheck, build_check_body
+from anthropic_proxy.engine.exchange.exchange import run_exchange
+from anthropic_proxy.engine.exchange.own_requests import ParentRequest
+from anthropic_proxy.engine.exchange.safeguards.check import CHECK_PURPOSES, ReplyCheck, list_check_plans
+from anthropic_proxy.engine.exchange.safeguards.prompt import ToolCallToCheck
 from anthropic_proxy.engine.exchange.safeguards.rules import find_harmless_rule
-from anthropic_proxy.engine.exchange.safeguards.transcript import read_transcript
 from anthropic_proxy.engine.hooks import CallCheck, Client, Receipt
 from anthropic_proxy.engine.messages.deltas import TokenCounts
-from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.options import AutoMode
 from anthropic_proxy.engine.providers.hosts import find_missing_key, find_netloc
-from anthropic_proxy.engine.routing.router import RoutingQuery
+from anthropic_proxy.engine.routing.router import Plan, RoutingQuery
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.wires.anthropic.betas import lacks_beta
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
@@ -51,6 +50,8 @@ limit: its checks would wait for each other, and end without a verdict. So it ge
 INPUT_TOKENS, OUTPUT_TOKENS = 3_000, 100
 """Expected tokens of one check."""
 _DIRECTORY = "/home/dev/shop"
+_NO_ROUTE = Plan((), "")
+"""Plan of a request that no route matches."""
 _Z = 1.959964
 """Quantile of the normal distribution for intervals of 95 %."""
 
@@ -108,9 +109,9 @@ class CaseRuns:
         """
         waiting, services = iter(self.cases), self._services
 
-        async def send(request: ClientRequest, sink: ResponseSink) -> None:
+        async def run(engine: Engine, request: ClientRequest, sink: ResponseSink) -> None:
             self._receipts.append(request.receipt)
-            await Exchange(services, request, sink).run()
+            await run_exchange(engine, request, sink)
 
         async def check_next() -> None:
             for case in waiting:
@@ -118,7 +119,8 @@ class CaseRuns:
                 receipt = Receipt(request_id=request_id, client=client, started_at=services.clock())
                 incoming = ClientRequest(receipt=receipt, headers={}, body=_build_body(case))
                 started = time.monotonic()
-                checks = ReplyCheck(services, incoming, build_context(case), self._measured.auto_mode, send)
+                parent = ParentRequest(services, incoming, _NO_ROUTE, run)
+                checks = ReplyCheck(parent, build_context(case), self._measured.auto_mode)
                 try:
                     checks.start_check(_build_call(case))
                     await checks.finish()
@@ -238,23 +240,21 @@ def _build_body(case: AutoModeCase) -> bytes:
     return msgspec.json.encode({"messages": messages})
 
 
-async def choose_checkers(services: Services, auto_mode: AutoMode, case: AutoModeCase) -> list[Target]:
+async def choose_checkers(services: Services, auto_mode: AutoMode) -> list[Target]:
     """Return the target of each checking model, by the same choice as for a check.
 
     Raises `ClientError` if no target can serve the model.
     """
     targets = list[Target]()
-    for model in filter(None, (auto_mode.model or SONNET, auto_mode.confirm_with)):
-        transcript, context = read_transcript(_build_body(case)), build_context(case)
-        body = build_check_body(_build_call(case), (), transcript, context=context, auto_mode=auto_mode, model=model)
-        receipt = Receipt(request_id="", client=Client(name="doctor"), started_at=0.0, kind="auto_mode_check")
-        incoming = ClientRequest(receipt=receipt, headers={}, body=body)
-        request, match = read_client_request(services, incoming)
-        plan = await choose_plan(services, incoming, request, EstimateCache(), match)
-        if plan.route is not None:  # in the order of the table: a balance may choose another target for each request
-            query = RoutingQuery(request.model, route=plan.route)
-            plan = services.plan_cache.find_plan(query, services.settings, services.catalog)
-        targets.append(plan.targets[0])
+    receipt = Receipt(request_id="", client=Client(name="doctor"), started_at=0.0)
+    parent = ParentRequest(services, ClientRequest(receipt=receipt, headers={}, body=b""), _NO_ROUTE, run_exchange)
+    for purpose in CHECK_PURPOSES:
+        for plan in (await list_check_plans(parent, auto_mode, purpose))[:1]:
+            found = plan
+            if plan.route is not None:  # in the order of the table: a balance may choose another one for each request
+                query = RoutingQuery(plan.requested, route=plan.route)
+                found = services.plan_cache.find_plan(query, services.settings, services.catalog)
+            targets.append(found.targets[0])
     return targets
 
 
@@ -302,9 +302,8 @@ async def _describe_answer(services: Services) -> str:
     auto_mode = services.settings.auto_mode
     if auto_mode.mode != "check":
         return "off" if auto_mode.mode == "off" else "answered by the client"
-    case = (await asyncio.to_thread(load_cases))[0]  # many cases; the loop serves clients too
     try:
-        first, *others = await choose_checkers(services, auto_mode, case)
+        first, *others = await choose_checkers(services, auto_mode)
     except ClientError as error:
         return f"not answered: {error.message}"
     if first.provider.transport == "demo":
@@ -325,7 +324,7 @@ async def plan_measurement(services: Services, auto_mode: AutoMode) -> Measured:
     asked = [case for case in load_cases() if not find_harmless_rule(case.tool, dict(case.input), build_context(case))]
     tokens = TokenCounts(input_tokens=len(asked) * INPUT_TOKENS, output_tokens=len(asked) * OUTPUT_TOKENS)
     prices, costs = PriceList(services.settings), list[int | None]()
-    targets = await choose_checkers(services, measured, asked[0])
+    targets = await choose_checkers(services, measured)
     for target in targets:
         price = prices.find(target.provider, target.model)
         costs.append(None if price is None else price.calculate_cost(tokens))

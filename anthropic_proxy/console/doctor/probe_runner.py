@@ -21,7 +21,7 @@ from anthropic_proxy.engine.providers.catalog import ModelCapabilities
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
 from anthropic_proxy.engine.providers.provider_models import ListedModel, has_model_list, query_chat_models
 from anthropic_proxy.engine.routing.health import CircuitBreakers, RetryBudget
-from anthropic_proxy.engine.routing.router import FixedPlanCache, Plan
+from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.routing.targets import Target, find_capabilities
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest, Transport
 from anthropic_proxy.engine.wires.contract import ConvertedResponse, UpstreamResponse
@@ -129,14 +129,13 @@ class ProbeRunner:
             observations=observations,
             circuit_breakers=CircuitBreakers(),
             retry_budget=RetryBudget(),
-            plan_cache=FixedPlanCache(Plan((target,), "probe", is_relayed=target.is_relayed)),
-            compiled_routes=None,
             transports={name: _record(self._services.transports[name], recorded)},
         )
         receipt = Receipt(request_id=services.new_id("req_"), client=Client(name="doctor"), started_at=services.clock())
         sink, started = CollectingSink(receipt, _MAX_REPLY_BYTES), time.monotonic()
         content = msgspec.json.encode({"model": f"{target.provider.prefix}/{target.model}", **body})
-        request = ClientRequest(receipt=receipt, headers={}, body=content)
+        plan = Plan((target,), "probe", is_relayed=target.is_relayed)
+        request = ClientRequest(receipt=receipt, headers={}, body=content, purpose="probe", plans=(plan,))
         error: ProxyError | None = None
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_SECONDS):

@@ -6,8 +6,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, get_args
 
 from anthropic_proxy.console.keys.descriptions import has_valid_checksum, hash_key, is_jwt
 from anthropic_proxy.console.keys.key_table import KeysUnavailable, KeyTable
@@ -16,12 +16,13 @@ from anthropic_proxy.console.keys.reservations import Reservations
 from anthropic_proxy.console.ledger.costs import Amounts, ModelCosts, list_amounts_so_far, list_used_amounts
 from anthropic_proxy.engine.messages.purpose import SETTINGS_HEADER
 from anthropic_proxy.engine.service_tiers import normalize_region
+from anthropic_proxy.engine.wires.bound_requests import AdmittedPurpose, OwnPurpose
 from anthropic_proxy.errors import PermissionDenied
 from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE
 from anthropic_proxy.gateway.server.auth import find_credentials, find_matching_key
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.files import format_toml_value
-from anthropic_proxy.gateway.settings.key_rules import Budget
+from anthropic_proxy.gateway.settings.key_rules import LIMIT_FIELDS, Budget
 from anthropic_proxy.plugins import AdmissionRequest, AdmissionTarget, Client, FurtherCall, Headers, Receipt, Settle
 
 if TYPE_CHECKING:
@@ -31,6 +32,18 @@ if TYPE_CHECKING:
 MAX_BYTES_ON_LOOP = 1024 * 1024
 """Maximum size in bytes of a request body for which tokens are counted on the event loop. For a larger one, a thread
 counts."""
+
+
+_ALL_RULES = frozenset((*LIMIT_FIELDS, ""))
+_OF_THE_PARENT = frozenset(("requests_per_minute", "concurrency"))
+"""Rules by which the request counts that caused another one, and that runs meanwhile."""
+_COUNTED_RULES: Mapping[AdmittedPurpose, Collection[str]] = {
+    **dict.fromkeys(("message", "classifier", "probe"), _ALL_RULES),
+    **dict.fromkeys(get_args(OwnPurpose), _ALL_RULES - _OF_THE_PARENT),
+    **dict.fromkeys(("token_count", "resource"), frozenset(("token_counts_per_minute",))),
+    "model_list": frozenset(),
+}
+"""Purpose of a request → the rules by which it counts (`KeyLimit.rule`). "": budgets."""
 
 
 class RequestCosts:
@@ -164,9 +177,9 @@ class KeyPolicy:
         if not request.client.key_id:
             return None
         scopes = self._table.find_scopes(request.client.key_id)
-        if request.has_reply and not request.parent:  # the settings choose the model of a check, not the client
+        if request.model:
             require_allowed_route(scopes, request)
-            require_allowed_models(scopes, request)
+        require_allowed_models(scopes, request, request.targets)
         now, reservations = self._clock(), self._find_reservations()
         if request.is_limit_query:
             budgets = [each for each in build_limits(scopes, (), now) if each.budget is not None]
@@ -175,8 +188,13 @@ class KeyPolicy:
             return None
         targets = await self._estimate(scopes, request)
         limits = build_limits(scopes, targets, now) if request.has_reply else build_token_count_limits(scopes)
-        if request.parent:  # its request is counted already, and runs meanwhile
-            limits = [each for each in limits if each.rule not in ("requests_per_minute", "concurrency")]
+        limits = [each for each in limits if each.rule in _COUNTED_RULES[request.purpose]]
+        if request.has_reply:
+
+            async def require_allowed_call(further: FurtherCall) -> None:
+                require_allowed_models(scopes, request, [further.target])
+
+            request.further_calls.append(require_allowed_call)
         if not limits or reservations is None:
             return None
         held = await reservations.reserve(limits, request.response_headers, now)
@@ -222,13 +240,15 @@ def list_called_models(request: AdmissionRequest) -> Sequence[AdmissionTarget]:
     return [one for target in request.targets for one in (target, *target.named_models)]
 
 
-def require_allowed_models(scopes: Sequence[Scope], request: AdmissionRequest) -> None:
-    """Raise `PermissionDenied` if a virtual key or its team may not use a model or provider of `request`."""
+def require_allowed_models(
+    scopes: Sequence[Scope], request: AdmissionRequest, targets: Sequence[AdmissionTarget]
+) -> None:
+    """Raise `PermissionDenied` if a virtual key or its team may not use a model or provider of `targets`."""
     for scope in scopes:
         rules = scope.rules
-        used = [f"{target.prefix}/{target.model}" for target in request.targets]
+        used = [f"{target.prefix}/{target.model}" for target in targets]
         normalized = request.normalized_model or request.model  # an alias may name another provider
-        if not rules.allows_model([normalized, request.mapped_model or normalized]):
+        if normalized and not rules.allows_model([normalized, request.mapped_model or normalized]):
             denied = next((name for name in used if not rules.allows_model([name])), None)
             if denied is not None or not used:
                 raise PermissionDenied(
@@ -236,7 +256,7 @@ def require_allowed_models(scopes: Sequence[Scope], request: AdmissionRequest) -
                     f"{', '.join(rules.models)}. Another list:  {scope.format_change_command('--models LIST')}",
                     code="key-models",
                 )
-        for named in (one for target in request.targets for one in target.named_models):
+        for named in (one for target in targets for one in target.named_models):
             if not rules.allows_model([named.model, f"{named.prefix}/{named.model}"]):
                 raise PermissionDenied(
                     f"{scope.describe()} does not allow the model {named.model!r}, which the field {named.field} "
@@ -244,7 +264,7 @@ def require_allowed_models(scopes: Sequence[Scope], request: AdmissionRequest) -
                     f"{scope.format_change_command('--models LIST')}",
                     code="key-models",
                 )
-        for target in request.targets:
+        for target in targets:
             if not rules.allows_provider(target.prefix):
                 raise PermissionDenied(
                     f"{scope.describe()} does not allow the provider {target.prefix!r}, to which {request.model!r} is "

@@ -1,70 +1,170 @@
-"""Asks the policies of plugins if a client request may be served.
+"""`Admission`: asks the policies of plugins if a request may be served, and says where it may lead (`ClientOrigin`).
 
 A policy may reserve an amount, such as a part of a budget. When the request has ended, it receives the receipt, and
 replaces the reservation by the real amount.
 """
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.exchange.plan import estimate_client_request_tokens
-from anthropic_proxy.engine.hooks import AdmissionRequest, AdmissionTarget, AdmitFurtherCall, Receipt, Settle
+from anthropic_proxy.engine.hooks import AdmissionRequest, AdmissionTarget, AdmitFurtherCall, FurtherCall, Settle
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.preparation import DEFAULT_MAX_TOKENS
-from anthropic_proxy.engine.messages.tokens import EstimateCache
-from anthropic_proxy.engine.providers import find_registry
+from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
+from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.routing.choices import find_preferred_provider, resolve_model_name_and_tier
 from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.routing.targets import Target
+from anthropic_proxy.engine.wires.bound_requests import ClientOrigin, Place
+from anthropic_proxy.errors import PermissionDenied
 
 _USUAL_SEARCHES = 5
 """Number of web searches that a policy expects of a tool without `max_uses`."""
 
 
-async def admit(
-    engine: Engine,
-    incoming: ClientRequest,
-    request: MessagesRequest,
-    plan: Plan,
-    *,
-    estimates: EstimateCache,
-    settles: list[Settle],
-    further_calls: list[AdmitFurtherCall],
-    is_limit_query: bool = False,
-) -> None:
-    """Ask the policies to admit a request to `/v1/messages`. Raises the `ClientError` of the first that rejects it.
+class Admission:
+    """What the policies say about one request."""
 
-    `settles` receives the functions to call with the receipt at the end of the request, also after a rejection.
-    `further_calls` receives those that admit another call for the same request. `is_limit_query`: no provider is
-    called.
-    """
-    settings = engine.settings
-    receipt = incoming.receipt
-    preferred = find_preferred_provider(settings, engine.catalog)
-    first = plan.targets[0]
-    scale = engine.observations.find_token_scale(first.provider.name, first.model)
-    name, tier = resolve_model_name_and_tier(request.model, preferred, settings)
-    prefix, _, rest = name.partition("/")
-    is_ignored = tier and find_registry(settings).find_by_prefix(prefix.lower()) is not None
-    described = AdmissionRequest(
-        client=receipt.client,
-        model=request.model,
-        normalized_model=name,
-        mapped_model=rest if is_ignored else name,
-        body_bytes=len(incoming.body),
-        route=plan.route.name if plan.route is not None else "",
-        request_id=receipt.request_id,
-        parent=receipt.parent,
-        is_limit_query=is_limit_query,
-        targets=[describe_target(target, request) for target in plan.targets],
-        estimate_input_tokens=partial(estimate_client_request_tokens, incoming, estimates, scale, request),
-        response_headers=receipt.limit_headers,
-        further_calls=further_calls,
-    )
-    await _ask_policies(engine, described, settles)
+    def __init__(self, engine: Engine, incoming: ClientRequest, estimates: EstimateCache) -> None:
+        self._engine = engine
+        self._incoming = incoming
+        self._estimates = estimates
+        self._settles: list[Settle] = []
+        """Functions to call with the receipt at the end of the request, also after a rejection."""
+        self.further_calls: list[AdmitFurtherCall] = []
+        """Functions that admit another call for the same request."""
+
+    async def admit_plan(self, request: MessagesRequest, plans: Sequence[Plan], *, is_limit_query: bool) -> Plan:
+        """Return the first plan whose models the policies allow.
+
+        Raises the `ClientError` of the first policy that rejects the request: if it allows no model, that for the last
+        plan. `is_limit_query`: no provider is called.
+        """
+        *others, last = plans
+        for plan in others:
+            try:
+                await self._ask(self._describe(request, plan, is_limit_query=is_limit_query))
+            except PermissionDenied:
+                self.settle()  # of policies that allowed it
+                self._settles.clear()
+                self.further_calls.clear()
+            else:
+                return plan
+        await self._ask(self._describe(request, last, is_limit_query=is_limit_query))
+        return last
+
+    def build_origin(self, models: Collection[Place]) -> ClientOrigin:
+        """Return the origin of the calls of admitted models."""
+        incoming = self._incoming
+        return ClientOrigin(incoming.purpose, incoming.receipt.request_id, models)
+
+    async def admit_call(self, target: Target, request: MessagesRequest, scale: TokenScale) -> None:
+        """Ask the policies for another call of a model. Raises the `ClientError` of the first that rejects it."""
+        incoming = self._incoming
+        further = FurtherCall(
+            target=describe_target(target, request),
+            body_bytes=request.body_bytes,
+            estimate_input_tokens=partial(estimate_client_request_tokens, incoming, self._estimates, scale, request),
+            receipt=incoming.receipt,
+        )
+        for admit in self.further_calls:
+            await admit(further)
+
+    async def admit_further_call(self, target: Target, request: MessagesRequest, scale: TokenScale) -> None:
+        """The same, unless no call was billed before, so that the request itself was admitted for this one."""
+        if any(each.all_input_tokens or each.output_tokens for each in self._incoming.receipt.attempts):
+            await self.admit_call(target, request, scale)
+
+    async def admit_count(self, request: MessagesRequest, plan: Plan) -> bool:
+        """Return False if the policies do not allow the models of `plan`, so that the tokens can only be estimated.
+
+        Raises the `ClientError` of a policy that rejects a token count.
+        """
+        try:
+            await self._ask(self._describe(request, plan, has_reply=False))
+        except PermissionDenied:
+            await self.admit_without_model()
+            return False
+        return True
+
+    async def admit_without_model(self, *providers: Provider) -> None:
+        """Ask the policies for a request that calls no model, but perhaps providers.
+
+        Raises the `ClientError` of the first that rejects it.
+        """
+        incoming = self._incoming
+        described = AdmissionRequest(
+            client=incoming.receipt.client,
+            purpose=incoming.purpose,
+            model="",
+            body_bytes=len(incoming.body),
+            request_id=incoming.receipt.request_id,
+            has_reply=False,
+            targets=[AdmissionTarget(prefix=one.prefix, model="", max_output_tokens=0) for one in providers],
+            response_headers=incoming.receipt.limit_headers,
+        )
+        await self._ask(described)
+
+    def settle(self) -> None:
+        """Give the receipt to all policies that reserved something.
+
+        The exception of one is logged, so that no other reservation stays open.
+        """
+        for settle in self._settles:
+            try:
+                settle(self._incoming.receipt)
+            except Exception:  # noqa: BLE001  # a defect of a plugin
+                self._engine.log.write_traceback(self._incoming.receipt.request_id)
+
+    def _describe(
+        self, request: MessagesRequest, plan: Plan, *, has_reply: bool = True, is_limit_query: bool = False
+    ) -> AdmissionRequest:
+        engine, incoming = self._engine, self._incoming
+        settings, receipt = engine.settings, incoming.receipt
+        requested = plan.requested or request.model
+        preferred = find_preferred_provider(settings, engine.catalog)
+        first = plan.targets[0]
+        scale = engine.observations.find_token_scale(first.provider.name, first.model)
+        name, tier = resolve_model_name_and_tier(requested, preferred, settings)
+        prefix, _, rest = name.partition("/")
+        is_ignored = tier and find_registry(settings).find_by_prefix(prefix.lower()) is not None
+        return AdmissionRequest(
+            client=receipt.client,
+            purpose=incoming.purpose,
+            model=requested,
+            normalized_model=name,
+            mapped_model=rest if is_ignored else name,
+            body_bytes=len(incoming.body),
+            route=plan.route.name if plan.route is not None else "",
+            request_id=receipt.request_id,
+            parent=receipt.parent,
+            has_reply=has_reply,
+            is_limit_query=is_limit_query,
+            targets=[describe_target(target, request) for target in plan.targets],
+            estimate_input_tokens=partial(estimate_client_request_tokens, incoming, self._estimates, scale, request),
+            response_headers=receipt.limit_headers,
+            further_calls=self.further_calls,
+        )
+
+    async def _ask(self, described: AdmissionRequest) -> None:
+        for policy in self._engine.policies:
+            settle = await policy.admit(described)
+            if settle is not None:
+                self._settles.append(settle)
+
+
+@contextmanager
+def settled_admission(engine: Engine, incoming: ClientRequest) -> Iterator[Admission]:
+    """Settle an admission at the end of a `with` block, for requests other than messages."""
+    admission = Admission(engine, incoming, EstimateCache())
+    try:
+        yield admission
+    finally:
+        admission.settle()
 
 
 def describe_target(target: Target, request: MessagesRequest) -> AdmissionTarget:
@@ -81,42 +181,3 @@ def describe_target(target: Target, request: MessagesRequest) -> AdmissionTarget
         service_tier="fast" if request.is_fast else "",
         max_searches=sum(_USUAL_SEARCHES if uses is None else max(uses, 0) for uses in searches),
     )
-
-
-@asynccontextmanager
-async def admit_without_reply(engine: Engine, incoming: ClientRequest) -> AsyncIterator[None]:
-    """Admit a request other than a message at the start of an `async with` block, and settle the admission at its end.
-
-    Raises the `ClientError` of a policy that rejects the request.
-    """
-    receipt = incoming.receipt
-    described = AdmissionRequest(
-        client=receipt.client,
-        model="",
-        body_bytes=len(incoming.body),
-        request_id=receipt.request_id,
-        has_reply=False,
-        response_headers=receipt.limit_headers,
-    )
-    settles: list[Settle] = []
-    try:
-        await _ask_policies(engine, described, settles)
-        yield
-    finally:
-        settle_admissions(engine, settles, receipt)
-
-
-def settle_admissions(engine: Engine, settles: Sequence[Settle], receipt: Receipt) -> None:
-    """Call all `settles`. The exception of one is logged, so that no other reservation stays open."""
-    for settle in settles:
-        try:
-            settle(receipt)
-        except Exception:  # noqa: BLE001  # a defect of a plugin
-            engine.log.write_traceback(receipt.request_id)
-
-
-async def _ask_policies(engine: Engine, described: AdmissionRequest, settles: list[Settle]) -> None:
-    for policy in engine.policies:
-        settle = await policy.admit(described)
-        if settle is not None:
-            settles.append(settle)

@@ -37,10 +37,9 @@ from anthropic_proxy.engine.engine import (
     is_large_request,
 )
 from anthropic_proxy.engine.exchange.adaptation import Adaptations, apply_stored_adaptations
-from anthropic_proxy.engine.exchange.admission import describe_target
+from anthropic_proxy.engine.exchange.admission import Admission
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, record_bytes
 from anthropic_proxy.engine.exchange.media_inlining import SAMPLE_LINK, SOURCE_OF_LINK, MediaInliner, MediaKey
-from anthropic_proxy.engine.exchange.plan import estimate_client_request_tokens
 from anthropic_proxy.engine.exchange.provider_errors import (
     add_address_advice,
     add_key_setting,
@@ -55,11 +54,10 @@ from anthropic_proxy.engine.exchange.provider_errors import (
     require_api_response,
 )
 from anthropic_proxy.engine.exchange.relay import RelayStream, build_relay_call
-from anthropic_proxy.engine.exchange.safeguards.verdict import QUESTIONS
 from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream
 from anthropic_proxy.engine.exchange.usage_bounds import UsageBounds, build_usage_bounds
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
-from anthropic_proxy.engine.hooks import AdmitFurtherCall, FurtherCall, Receipt, UpstreamAttempt
+from anthropic_proxy.engine.hooks import Receipt, UpstreamAttempt
 from anthropic_proxy.engine.messages.deltas import Delta, Usage, sum_usages
 from anthropic_proxy.engine.messages.effort_plan import EffortPlan
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
@@ -218,22 +216,21 @@ class Attempts:
         request: MessagesRequest,
         watchdog: Watchdog,
         *,
+        admission: Admission,
         origin: ClientOrigin,
         clock: Callable[[], float],
         estimates: EstimateCache,
-        further_calls: Sequence[AdmitFurtherCall] = (),
     ) -> None:
+        self._admission = admission
         self.origin = origin
-        self._further_calls = further_calls
-        """Functions of policies that admit another call after a billed one."""
         self._engine = engine
         self._incoming = incoming
         self._request = request
         self._watchdog = watchdog
         self._estimates = estimates
         self.receipt = incoming.receipt
-        self._session = "" if self.receipt.parent else self.receipt.session
-        """Conversation of the request. A check of the proxy is no part of it, although its record names the session."""
+        self._session = "" if incoming.cache_session else self.receipt.session
+        """Conversation of the request. "": it is no part of one, although its record may name the session."""
         self._is_large = is_large_request(incoming.body, len(request.tools))
         self._inliner: MediaInliner | None = None
         """Downloader for the files to which the request links. None: no links, or `FETCH_URLS` is off."""
@@ -398,8 +395,8 @@ class Attempts:
         """
         engine = self._engine
         while True:
-            if self._further_calls:
-                await self._admit_further_call(target, run)
+            if self._admission.further_calls:
+                await self._admission.admit_further_call(target, run.request, run.token_scale)
             provider = target.provider
             credential: Credential | None = None
             if provider.accepts_client_credential:
@@ -421,30 +418,10 @@ class Attempts:
         """Log why a reply ends before its next call."""
         self._engine.log.write_once(f"A reply was paused before its next call: {error.message}", "warning")
 
-    async def _admit_further_call(self, target: Target, run: TargetRun) -> None:
-        """Ask the policies for another call, if one was billed before. Raises the `ClientError` of the first that
-        rejects it.
-        """
-        if any(each.all_input_tokens or each.output_tokens for each in self.receipt.attempts):
-            await self._ask_policies(target, run)
-
     async def _admit_successor(self, target: Target, run: TargetRun) -> None:
         """Ask the policies for the successor of a retired model, which the plan does not name."""
-        await self._ask_policies(target, run)
+        await self._admission.admit_call(target, run.request, run.token_scale)
         self.origin = structs.replace(self.origin, models={*self.origin.models, (target.provider.name, target.model)})
-
-    async def _ask_policies(self, target: Target, run: TargetRun) -> None:
-        request = run.request
-        further = FurtherCall(
-            target=describe_target(target, request),
-            body_bytes=request.body_bytes,
-            estimate_input_tokens=partial(
-                estimate_client_request_tokens, self._incoming, self._estimates, run.token_scale, request
-            ),
-            receipt=self.receipt,
-        )
-        for admit in self._further_calls:
-            await admit(further)
 
     async def _prepare_relay(self, target: Target, credential: Credential | None, run: TargetRun) -> Attempt:
         """Return a new attempt at a relay. Its provider checks the request, which may be invalid."""
@@ -501,10 +478,8 @@ class Attempts:
             places = engine.observations.find_tool_places(conversation, request.messages)
         given = request, limits, estimate, places or NOWHERE
         prepared = await engine.background.run_in_thread(prepare, *given) if self._is_large else prepare(*given)
-        # checks of tool calls have no conversation, but one beginning, which the provider caches by the session
-        prepared.request.session = session or (f"checks {self.receipt.session}" if self.receipt.parent else "")
-        if self.receipt.kind == "auto_mode_check":
-            prepared.request.questions = QUESTIONS
+        prepared.request.session = session or self._incoming.cache_session
+        prepared.request.questions = self._incoming.questions
         if loads_tools:
             engine.observations.store_tool_places(conversation, request.messages, places, prepared.places)
         is_further_call = run.continuation is not None

@@ -39,6 +39,9 @@ from anthropic_proxy.engine.messages.events import (
     replace_surrogates,
 )
 from anthropic_proxy.engine.messages.models import MessagesResponse
+from anthropic_proxy.engine.messages.preparation import Question
+from anthropic_proxy.engine.routing.router import Plan
+from anthropic_proxy.engine.wires.bound_requests import AdmittedPurpose
 from anthropic_proxy.errors import ProxyError, UpstreamError
 
 _LIMITS = "anthropic-ratelimit-"
@@ -60,6 +63,16 @@ class ClientRequest(Struct, kw_only=True):
     """Received bytes of the request body. They are removed after the reply has started, to free memory."""
     query: str = ""
     """Query of the URL, without `?`. "": none."""
+    purpose: AdmittedPurpose = "message"
+    """Other purposes than those of clients: `ParentRequest.new_request`, and the doctor."""
+    plans: Sequence[Plan] = ()
+    """The plans of the request, in the order of the admission, if its sender has chosen them. Empty: the exchange
+    chooses."""
+    questions: Sequence[Question] = ()
+    """The request in the form of questions, for models that answer these without writing text. Empty: it has none."""
+    cache_session: str = ""
+    """Session by which a provider finds the cache of the prompt, for a request of the proxy, which is no part of a
+    conversation. "": that of the client."""
     on_model: Callable[[str], None] | None = None
     """Function that receives the requested model, once the body is read. None: nobody waits for it."""
     on_freed: Callable[[int], None] | None = None

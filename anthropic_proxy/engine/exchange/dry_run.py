@@ -22,7 +22,7 @@ from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.credentials import Credentials, TokenSource
 from anthropic_proxy.engine.providers.registry import UNKNOWN_PROJECT
-from anthropic_proxy.engine.routing.router import FixedPlanCache, Plan
+from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.routing.routes import RouteCheck
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.upstream.contract import FetchedPage, SearchResult
@@ -133,7 +133,7 @@ async def _run(engine: Engine, body: bytes, path: str, sender: DryRunClient, cre
             facts = build_request_facts(engine, incoming, request, estimates)
             result.checks = engine.compiled_routes.check_routes(facts)
         plan = result.plan = await choose_plan(engine, incoming, request, estimates, choice)
-        dry = structs.replace(dry, compiled_routes=None, plan_cache=FixedPlanCache(plan))  # a random choice stays
+        incoming.plans = (plan,)  # a random choice stays
         if path == COUNT_TOKENS_PATH:
             target = plan.targets[0]
             receipt.route_reason, receipt.model = plan.reason, target.model

@@ -19,7 +19,7 @@ The receipt is the record of the request for log, metrics and ledger. The server
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import structs
@@ -27,10 +27,11 @@ from msgspec import structs
 from anthropic_proxy.engine.clock import start_clock
 from anthropic_proxy.engine.engine import Engine, is_large_request
 from anthropic_proxy.engine.exchange.adaptation import correct_system_form
-from anthropic_proxy.engine.exchange.admission import admit, settle_admissions
+from anthropic_proxy.engine.exchange.admission import Admission
 from anthropic_proxy.engine.exchange.attempts import Attempts
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink, find_retry_after, start_recording
 from anthropic_proxy.engine.exchange.inspection import open_inspection
+from anthropic_proxy.engine.exchange.own_requests import ParentRequest
 from anthropic_proxy.engine.exchange.plan import choose_plan, estimate_client_request_tokens, read_client_request
 from anthropic_proxy.engine.exchange.provider_errors import hide_key_error, idle_timeout_error
 from anthropic_proxy.engine.exchange.relay import RelayStream
@@ -41,7 +42,7 @@ from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolRunner
 from anthropic_proxy.engine.exchange.tool_loop.schema_retry import SchemaCheckedStream
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream, SingleToolCallFilter
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, end_if_disconnected, uncancel
-from anthropic_proxy.engine.hooks import NEGOTIATED, AdmitFurtherCall, Receipt, Settle
+from anthropic_proxy.engine.hooks import NEGOTIATED, Receipt
 from anthropic_proxy.engine.messages.deltas import Delta, Stop, Usage
 from anthropic_proxy.engine.messages.events import ErrorEvent, Event, MessageDelta, Ping
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
@@ -59,10 +60,10 @@ from anthropic_proxy.engine.messages.purpose import (
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.providers.prefix_guard import find_lost_tokens, settle_change
+from anthropic_proxy.engine.routing.call_limits import CallSlot
 from anthropic_proxy.engine.routing.choices import MAX_NAME_LENGTH
 from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.routing.routes import read_project
-from anthropic_proxy.engine.wires.bound_requests import ClientOrigin
 from anthropic_proxy.errors import InternalError, ProxyError, ShuttingDown, UpstreamError
 from anthropic_proxy.secrets import redact_error
 
@@ -110,8 +111,9 @@ class Exchange:
         """Filter that drops all tool calls after the first one. None: the client allows parallel calls."""
         self._check: ReplyCheck | None = None
         """Checks of the tool calls of the reply. None: the client requested none."""
-        self._settles: list[Settle] = []
-        """Functions of the policies, to be called with the receipt when the request has ended."""
+        self._admission = Admission(engine, incoming, self._estimates)
+        self._slot = CallSlot(engine.queue, incoming.receipt) if engine.queue is not None else None
+        """The place among the concurrent calls to providers. None: their number is not limited."""
 
     async def run(self) -> None:
         """Serve the request. Raises only the cancellation of this task, after the client got an error."""
@@ -163,8 +165,7 @@ class Exchange:
                         self._attempts.records.add_input(await self._estimate_sent_tokens())
             finally:
                 receipt.duration_seconds = clock() - receipt.started_at
-                if self._settles:
-                    settle_admissions(engine, self._settles, receipt)
+                self._admission.settle()
                 engine.end_exchange(receipt)
 
     async def _serve(self) -> None:
@@ -194,35 +195,24 @@ class Exchange:
 
         # plan
         plan = await choose_plan(engine, incoming, request, self._estimates, match)
-        if is_classifier_request(request) and not receipt.parent:
-            plan = await self._choose_model_of_classifier(plan)
+        plans = incoming.plans or (plan,)
+        if not incoming.plans and is_classifier_request(request):
+            plans = await self._list_plans_of_classifier(plan)
             request = self._request
-        self._plan = plan
-        if plan.route is not None:
-            receipt.route = plan.route.name
-        receipt.route_reason = plan.reason
-        receipt.fidelity.mode = plan.fidelity
-        begins_as_relay = plan.targets[0].is_relayed
-        if request.decode_error is not None and not begins_as_relay:  # a relay's provider checks the request itself
+        self._take_plan(plans[0])
+        # a relay's provider checks the request itself
+        if request.decode_error is not None and not all(each.targets[0].is_relayed for each in plans):
             raise request.decode_error
-        for note in plan.notes:
-            engine.log.write_once(note)
 
         # admit
-        further_calls: list[AdmitFurtherCall] = []
         # the limits of a virtual key are known here; those of another client are the provider's
         asks_limits = receipt.client.role == "member" and is_limit_query(incoming.headers, request, incoming.body)
         if engine.policies:
-            await admit(
-                engine,
-                incoming,
-                request,
-                plan,
-                estimates=self._estimates,
-                settles=self._settles,
-                further_calls=further_calls,
-                is_limit_query=asks_limits,
-            )
+            self._take_plan(await self._admission.admit_plan(request, plans, is_limit_query=asks_limits))
+        plan = self._plan
+        begins_as_relay = plan.targets[0].is_relayed
+        for note in plan.notes:
+            engine.log.write_once(note)
         if engine.inspectors:
             request = await self._inspect()
         writer = self._writer = MessageWriter(message_id=engine.new_id("msg_"), model=request.model, signature="")
@@ -240,26 +230,24 @@ class Exchange:
             incoming,
             request,
             self._watchdog,
-            origin=ClientOrigin("message", receipt.request_id, plan.places),
+            admission=self._admission,
+            origin=self._admission.build_origin(plan.places),
             clock=self._clock,
             estimates=self._estimates,
-            further_calls=further_calls,
         )
         self._is_admitted = True
         if request.safeguards and (context := read_safeguards(request.safeguards)) is not None:
-            auto_mode = find_auto_mode(engine.settings.auto_mode, plan.route)
-            self._check = ReplyCheck(engine, incoming, context, auto_mode, self._send_check)
-            if self._inspection is not None:
-                self._check.hide = self._inspection.hide_values
+            parent = ParentRequest(engine, incoming, plan, run_exchange)
+            hide = self._inspection.hide_values if self._inspection is not None else None
+            self._check = ReplyCheck(parent, context, find_auto_mode(engine.settings.auto_mode, plan.route), hide)
         if asks_limits or (request.max_tokens == 0 and not begins_as_relay):
             await self._answer_without_call(_LIMIT_QUERY if asks_limits else _WARM_UP)
             return
 
         # call and deliver
-        queue = engine.queue if not receipt.parent else None  # a check would wait for the reply that waits for it
-        if queue is not None:
-            # grouped by session, so that one session does not delay all others
-            await queue.acquire(f"{receipt.client.name} {receipt.session}")
+        slot = self._slot
+        if slot is not None:
+            await slot.acquire()
         try:
             self._may_call = True
             reply = await self._open_reply()
@@ -267,25 +255,35 @@ class Exchange:
                 reply = self._inspection.open_reply(reply)
             await self._deliver(reply)
         finally:
-            if queue is not None:
-                queue.release()
+            if slot is not None:
+                slot.release()
             if self._check is not None:
                 self._check.close()
 
         if writer.estimate or self._attempts.prompt is not None:
             await self._learn(reply)
 
-    async def _choose_model_of_classifier(self, plan: Plan) -> Plan:
-        """Questions of Claude Code's own classifier go to the model of auto mode, if one is set."""
-        engine, incoming, request = self._engine, self._incoming, self._request
-        model = find_auto_mode(engine.settings.auto_mode, plan.route).model
-        if model is None:
-            return plan
-        if request.scanned_only:
-            request = self._request = await engine.background.run_in_thread_if_large(
+    def _take_plan(self, plan: Plan) -> None:
+        self._plan = plan
+        receipt = self._receipt
+        receipt.route = plan.route.name if plan.route is not None else ""
+        receipt.route_reason = plan.reason
+        receipt.fidelity.mode = plan.fidelity
+
+    async def _list_plans_of_classifier(self, plan: Plan) -> Sequence[Plan]:
+        """Questions of Claude Code's own classifier go to the model of auto mode, if one is set and the client may use
+        it, else to that of the request.
+        """
+        engine, incoming = self._engine, self._incoming
+        parent = ParentRequest(engine, incoming, plan, run_exchange)
+        chosen = await parent.list_plans(
+            "classifier", route_model=parent.route_model_of_checks, setting_model=engine.settings.auto_mode.model
+        )
+        if chosen and self._request.scanned_only:
+            self._request = await engine.background.run_in_thread_if_large(
                 is_large_request(incoming.body), decode_request_or_envelope, incoming.body
             )
-        return await choose_plan(engine, incoming, structs.replace(request, model=model), self._estimates)
+        return (*chosen, plan)
 
     async def _inspect(self) -> MessagesRequest:
         """Return the request as the inspectors leave it. The recorders get this form too."""
@@ -450,12 +448,15 @@ class Exchange:
             await self._sink.send_events(events[:place])
             self._watchdog.end_write()
             events, place = events[place:], 0
-        self._watchdog.end_upstream_call()
+        self._end_upstream_call()
         events[place] = structs.replace(delta, safeguard_results=await check.finish())
         return events
 
-    async def _send_check(self, request: ClientRequest, sink: ResponseSink) -> None:
-        await Exchange(self._engine, request, sink).run()
+    def _end_upstream_call(self) -> None:
+        """The provider has sent all. The checks of its calls need a place among the concurrent calls too."""
+        self._watchdog.end_upstream_call()
+        if self._slot is not None:
+            self._slot.release()
 
     async def _fold(self, reply: DeltaStream) -> None:
         """Send the reply as one message, for a request that is not streamed."""
@@ -473,7 +474,7 @@ class Exchange:
         message = fold.finish()
         if self._check is not None:
             self._check.observe_message(message)
-            self._watchdog.end_upstream_call()
+            self._end_upstream_call()
             message.safeguard_results = await self._check.finish()
         await self._sink.send_message(message)
 
@@ -496,7 +497,7 @@ class Exchange:
                 if check is not None:
                     data = check.feed(data) if streams else check.feed_message(data)
                     if is_last and check.is_waiting:
-                        watchdog.end_upstream_call()
+                        self._end_upstream_call()
                         if data:
                             self._relayed = streams
                             watchdog.begin_write()
@@ -587,6 +588,10 @@ class Exchange:
         return await self._engine.background.run_in_thread_if_large(
             is_large, estimate_client_request_tokens, incoming, self._estimates, scale, request
         )
+
+
+async def run_exchange(engine: Engine, incoming: ClientRequest, sink: ResponseSink) -> None:
+    await Exchange(engine, incoming, sink).run()
 
 
 def record_client(receipt: Receipt, headers: Mapping[str, str]) -> None:

@@ -21,6 +21,7 @@ from msgspec import Meta, Raw, Struct, field, structs
 from anthropic_proxy.engine.clock import start_clock
 from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP, Engine, is_large_request
 from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
+from anthropic_proxy.engine.exchange.admission import Admission, settled_admission
 from anthropic_proxy.engine.exchange.attempts import Attempt, Attempts, TargetRun, require_lossless
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink
 from anthropic_proxy.engine.exchange.inspection import open_inspection
@@ -44,7 +45,7 @@ from anthropic_proxy.engine.routing.choices import find_preferred_provider
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import Target, switch_wire
 from anthropic_proxy.engine.wires.anthropic.batches import encode_batch, remove_results_host
-from anthropic_proxy.engine.wires.bound_requests import BoundRequest, ClientOrigin, ClientPurpose
+from anthropic_proxy.engine.wires.bound_requests import BoundRequest
 from anthropic_proxy.engine.wires.contract import (
     BaseDialect,
     Call,
@@ -100,45 +101,76 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
 
     Raises `ClientDisconnected`.
     """
-    if engine.inspectors:
-        incoming = await _inspect(engine, incoming, wait_disconnected)
-    request = await engine.background.run_in_thread_if_large(
+    incoming.purpose = "token_count"
+    request = await _decode_count(engine, incoming)
+    plan = await choose_plan(engine, incoming, request, EstimateCache())
+    target = apply_stored_adaptations(engine, plan.targets[0], [])
+    with settled_admission(engine, incoming) as admission:
+        may_ask = await admission.admit_count(request, structs.replace(plan, targets=[target]))
+        if may_ask and engine.inspectors:
+            incoming = await _inspect(engine, incoming, wait_disconnected)
+            request = await _decode_count(engine, incoming)
+        if may_ask:
+            reply = await _relay_count(engine, incoming, request, target, wait_disconnected, admission=admission)
+            if reply is not None:
+                return reply
+        if request.decode_error is not None:
+            raise request.decode_error
+        scale = engine.observations.find_token_scale(target.provider.name, target.model)
+        count: int | None = None
+        if may_ask:
+            count = await _count_by_provider(engine, incoming, request, target, wait_disconnected, admission=admission)
+        estimates = EstimateCache()
+        is_large = is_large_request(incoming.body, len(request.tools))
+        estimated = await engine.background.run_in_thread_if_large(
+            is_large, estimates.get_or_estimate, request, TokenScale(scale.family)
+        )
+        if count is None:
+            count = round(estimated * scale.factor)
+        elif estimates.is_latest_usual(scale.family):
+            engine.observations.record_token_count(target.provider.name, target.model, estimated, count)
+        return JsonReply(b'{"input_tokens":%d}' % count)
+
+
+async def _decode_count(engine: Engine, incoming: ClientRequest) -> MessagesRequest:
+    return await engine.background.run_in_thread_if_large(
         is_large_request(incoming.body), partial(decode_request_or_envelope, for_token_count=True), incoming.body
     )
-    estimates = EstimateCache()
-    target = (await choose_plan(engine, incoming, request, estimates)).targets[0]
-    target = apply_stored_adaptations(engine, target, [])
+
+
+async def _relay_count(
+    engine: Engine,
+    incoming: ClientRequest,
+    request: MessagesRequest,
+    target: Target,
+    wait_disconnected: WaitDisconnected,
+    *,
+    admission: Admission,
+) -> JsonReply | None:
+    """Return the count of a provider that has the endpoint. None: it has none, is paused, or failed.
+
+    Raises the error about a request that only the provider can decode.
+    """
     is_paused = engine.observations.pauses_counts(target.upstream) and request.decode_error is None
-    if target.dialect.has_count_tokens and not is_paused:
-        try:
-            return await _request_json(
-                engine,
-                incoming,
-                request,
-                target,
-                wait_disconnected,
-                purpose="token_count",
-                seconds=COUNT_TIMEOUT_SECONDS,
-            )
-        except ProxyError as error:
-            if request.decode_error is not None:
-                raise
-            if isinstance(error, UpstreamTimeout):
-                engine.observations.pause_counts(target.upstream)
-            engine.log.write_once(f"count_tokens: estimated by the proxy, because {error.message}")
-    if request.decode_error is not None:
-        raise request.decode_error
-    scale = engine.observations.find_token_scale(target.provider.name, target.model)
-    count = await _count_by_provider(engine, incoming, request, target, wait_disconnected)
-    is_large = is_large_request(incoming.body, len(request.tools))
-    estimated = await engine.background.run_in_thread_if_large(
-        is_large, estimates.get_or_estimate, request, TokenScale(scale.family)
-    )
-    if count is None:
-        count = round(estimated * scale.factor)
-    elif estimates.is_latest_usual(scale.family):
-        engine.observations.record_token_count(target.provider.name, target.model, estimated, count)
-    return JsonReply(b'{"input_tokens":%d}' % count)
+    if not target.dialect.has_count_tokens or is_paused:
+        return None
+    try:
+        return await _request_json(
+            engine,
+            incoming,
+            request,
+            target,
+            wait_disconnected,
+            admission=admission,
+            seconds=COUNT_TIMEOUT_SECONDS,
+        )
+    except ProxyError as error:
+        if request.decode_error is not None:
+            raise
+        if isinstance(error, UpstreamTimeout):
+            engine.observations.pause_counts(target.upstream)
+        engine.log.write_once(f"count_tokens: estimated by the proxy, because {error.message}")
+        return None
 
 
 async def _inspect(
@@ -159,6 +191,8 @@ async def _count_by_provider(
     request: MessagesRequest,
     target: Target,
     wait_disconnected: WaitDisconnected,
+    *,
+    admission: Admission,
 ) -> int | None:
     """Return the input tokens as the provider counts them in its own format. None: it cannot, or it failed."""
     if not target.dialect.count_paths:  # a model of OpenAI with Chat Completions, which counts over Responses
@@ -195,7 +229,7 @@ async def _count_by_provider(
                 request,
                 call,
                 place,
-                origin=_new_origin("token_count", incoming, place),
+                admission=admission,
                 read=read,
                 wait_disconnected=wait_disconnected,
                 total_seconds=deadline - loop.time(),
@@ -275,17 +309,21 @@ async def list_models(engine: Engine, incoming: ClientRequest, wait_disconnected
     target = build_plan(RoutingQuery(request.model), engine.settings, engine.catalog).targets[0]
     if not target.dialect.has_model_list:
         return None
-    incoming = structs.replace(incoming, body=b"")
+    incoming = structs.replace(incoming, body=b"", purpose="model_list")
     try:
-        return await _request_json(
-            engine,
-            incoming,
-            request,
-            target,
-            wait_disconnected,
-            purpose="model_list",
-            seconds=LIST_TIMEOUT_SECONDS,
-        )
+        with settled_admission(engine, incoming) as admission:
+            await admission.admit_without_model(preferred)
+            return await _request_json(
+                engine,
+                incoming,
+                request,
+                target,
+                wait_disconnected,
+                admission=admission,
+                seconds=LIST_TIMEOUT_SECONDS,
+            )
+    except PermissionDenied:
+        return None
     except ProxyError as error:
         if error.status != 404:
             engine.log.write_once(f"models: listed from the proxy's own tables, because {error.message}")
@@ -299,7 +337,7 @@ async def _request_json(
     target: Target,
     wait_disconnected: WaitDisconnected,
     *,
-    purpose: ClientPurpose,
+    admission: Admission,
     seconds: float,
 ) -> JsonReply:
     call = build_relay_call(incoming, request, target)
@@ -325,7 +363,7 @@ async def _request_json(
             request,
             call,
             target,
-            origin=_new_origin(purpose, incoming, target),
+            admission=admission,
             read=read,
             wait_disconnected=wait_disconnected,
             total_seconds=seconds,
@@ -335,10 +373,6 @@ async def _request_json(
         raise
 
 
-def _new_origin(purpose: ClientPurpose, incoming: ClientRequest, target: Target) -> ClientOrigin:
-    return ClientOrigin(purpose, incoming.receipt.request_id, [(target.provider.name, target.model)], ())
-
-
 async def call_provider(
     engine: Engine,
     incoming: ClientRequest,
@@ -346,7 +380,7 @@ async def call_provider(
     call: Call[BaseDialect],
     target: Target,
     *,
-    origin: ClientOrigin,
+    admission: Admission,
     read: Callable[[UpstreamResponse, Watchdog], Awaitable[_Result]],
     wait_disconnected: WaitDisconnected,
     total_seconds: float | None = None,
@@ -381,7 +415,17 @@ async def call_provider(
     )
     deadline = asyncio.get_running_loop().time() + total_seconds if total_seconds is not None else None
     clock = start_clock(engine.clock())
-    attempts = Attempts(engine, incoming, request, watchdog, origin=origin, clock=clock, estimates=EstimateCache())
+    origin = admission.build_origin([(provider.name, target.model)])
+    attempts = Attempts(
+        engine,
+        incoming,
+        request,
+        watchdog,
+        admission=admission,
+        origin=origin,
+        clock=clock,
+        estimates=EstimateCache(),
+    )
 
     async def prepare(target: Target, credential: Credential | None, run: TargetRun) -> Attempt:
         return Attempt(target=target, run=run, call=call, credential=credential)
@@ -451,6 +495,15 @@ _SAFE_HEADERS = {"content-security-policy": "sandbox; default-src 'none'", "x-co
 
 async def forward_resource(engine: Engine, incoming: ClientRequest, method: str, sink: ResponseSink) -> None:
     """Forward a request for a batch, file or skill, and send the response. May raise `ClientDisconnected`."""
+    incoming.purpose = "resource"
+    with settled_admission(engine, incoming) as admission:
+        await admission.admit_without_model()
+        await _forward_admitted(engine, incoming, method, sink, admission)
+
+
+async def _forward_admitted(
+    engine: Engine, incoming: ClientRequest, method: str, sink: ResponseSink, admission: Admission
+) -> None:
     path = incoming.receipt.path
     preferred = find_preferred_provider(engine.settings, engine.catalog)
     if not preferred.serves_claude:
@@ -520,7 +573,7 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
         request,
         call,
         target,
-        origin=_new_origin("resource", incoming, target),
+        admission=admission,
         read=forward,
         wait_disconnected=sink.wait_disconnected,
         method=method,

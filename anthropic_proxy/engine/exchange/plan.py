@@ -40,6 +40,9 @@ def read_client_request(engine: Engine, incoming: ClientRequest) -> tuple[Messag
     Raises `InvalidRequest` if the request has no valid model. Any other decoding error is stored in the field
     `decode_error` of the request.
     """
+    if incoming.plans:
+        scanned = scan_request(incoming.body) if all(plan.is_relayed for plan in incoming.plans) else None
+        return scanned or decode_request_or_envelope(incoming.body), None
     routes = engine.compiled_routes
     plans = engine.plan_cache
     match: RouteMatch | None = None
@@ -74,11 +77,13 @@ async def choose_plan(
     estimates: EstimateCache,
     match: RouteMatch | None = None,
 ) -> Plan:
-    """Return the plan of a client request.
+    """Return the plan of a client request: the first that its sender has chosen, or that of routes and settings.
 
     `match` is the result of `match_route`, if the caller already has it. Raises `ClientError` if no target can serve
     the request.
     """
+    if incoming.plans:
+        return incoming.plans[0]
     routes = engine.compiled_routes
     if routes is not None and match is None:
         large = routes.reads_body and is_large_request(incoming.body, len(request.tools))

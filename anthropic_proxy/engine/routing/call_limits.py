@@ -9,6 +9,7 @@ from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 
+from anthropic_proxy.engine.hooks import Receipt
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.errors import ProxyBusy
 
@@ -77,6 +78,26 @@ class FairQueue:
             if not waiter.done():
                 self._used += needed
                 waiter.set_result(None)
+
+
+class CallSlot:
+    """The place of one request among the concurrent calls to providers."""
+
+    def __init__(self, queue: FairQueue, receipt: Receipt) -> None:
+        self._queue = queue
+        self._receipt = receipt
+        self._is_held = False
+
+    async def acquire(self) -> None:
+        # grouped by session, so that one session does not delay all others
+        await self._queue.acquire(f"{self._receipt.client.name} {self._receipt.session}")
+        self._is_held = True
+
+    def release(self) -> None:
+        """A second call has no effect."""
+        if self._is_held:
+            self._is_held = False
+            self._queue.release()
 
 
 def slots_per_worker(limit: int, worker_index: int, worker_count: int) -> int:

@@ -56,6 +56,8 @@ class Plan(Struct, frozen=True):
     """True if `Target.is_relayed` is True for every target."""
     route: ConfiguredRoute | None = None
     """Table `[[routes]]` that chose the targets. None: the model mapping of the settings."""
+    requested: str = ""
+    """Model id for which the targets were chosen. "": the caller has chosen them."""
     places: frozenset[Place] = frozenset()
     """Providers and models of the targets. Computed."""
 
@@ -88,7 +90,8 @@ def build_plan(query: RoutingQuery, settings: EngineOptions, catalog: Catalog) -
     if not targets and rejection is not None:
         raise rejection
     fidelity = settings.tier_fidelities.get(tier, settings.fidelity)
-    return Plan(targets, choices[0].reason, notes, fidelity, all(target.is_relayed for target in targets), route)
+    is_relayed = all(target.is_relayed for target in targets)
+    return Plan(targets, choices[0].reason, notes, fidelity, is_relayed, route, query.model)
 
 
 _MAX_ENTRIES = 1_024
@@ -117,12 +120,3 @@ class PlanCache:
             if len(plans) < _MAX_ENTRIES:
                 plans[query] = plan
         return plan
-
-
-class FixedPlanCache(PlanCache):
-    def __init__(self, plan: Plan) -> None:
-        super().__init__()
-        self._plan = plan
-
-    def find_plan(self, query: RoutingQuery, settings: EngineOptions, catalog: Catalog) -> Plan:
-        return self._plan

@@ -26,9 +26,16 @@ from msgspec import Struct
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest, UpstreamResponse, read_body
 from anthropic_proxy.errors import InternalError
 
-ClientPurpose = Literal["message", "token_count", "model_list", "resource", "web_search", "web_fetch", "media"]
-"""What the proxy sends because of the request of a client. `resource`: batches, files and skills. `media`: the files to
-which a request links."""
+OwnPurpose = Literal["auto_mode_check", "confirmation"]
+"""A question of the proxy to a model because of the request of a client, with a record of its own. `confirmation`: that
+to the second model of auto mode."""
+AdmittedPurpose = OwnPurpose | Literal["message", "classifier", "probe", "token_count", "model_list", "resource"]
+"""What passes the admission by itself. `classifier`: a question of Claude Code's own classifier. `probe`: a request of
+the doctor, which takes the way of a client. `resource`: batches, files and skills."""
+InnerPurpose = Literal["further_call", "web_search", "web_fetch", "media"]
+"""What belongs to an admitted request. `media`: the files to which it links."""
+ClientPurpose = AdmittedPurpose | InnerPurpose
+"""What the proxy sends because of the request of a client."""
 OperatorPurpose = Literal[
     "access_token",
     "alert",

@@ -26,7 +26,6 @@ from msgspec import Struct, structs
 
 from anthropic_proxy import __version__
 from anthropic_proxy.engine.exchange import forwarding
-from anthropic_proxy.engine.exchange.admission import admit_without_reply
 from anthropic_proxy.engine.exchange.client_side import (
     STREAM_HEADERS,
     ClientRequest,
@@ -454,8 +453,7 @@ def post_messages(services: Services, request: ClientRequest, sink: AsgiSink) ->
 
 
 async def post_count_tokens(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    async with admit_without_reply(services, request):
-        reply = await forwarding.count_tokens(services, request, sink.wait_disconnected)
+    reply = await forwarding.count_tokens(services, request, sink.wait_disconnected)
     await _send_json_reply(sink, reply)
 
 
@@ -513,8 +511,7 @@ def _position(ids: Sequence[str], name: str, value: str) -> int:
 async def send_resource(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     method = request.receipt.method
     sink.has_exchange_headers = method == "POST" and request.receipt.path == forwarding.BATCHES_PATH
-    async with admit_without_reply(services, request):
-        await forward_resource(services, request, method, sink)
+    await forward_resource(services, request, method, sink)
 
 
 _MEMBER_FIELDS = (

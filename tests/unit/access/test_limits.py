@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -79,9 +80,12 @@ async def test_a_check_of_a_tool_call_is_no_further_request_of_its_key_but_its_t
     allowed = [AdmissionTarget(prefix="openai", model="gpt-5.6-sol", max_output_tokens=100)]
     main = await keys.admit(key, model="openai/gpt-5.6-sol", targets=allowed, estimate_input_tokens=lambda: 900)
     assert main.headers["anthropic-ratelimit-tokens-remaining"] == "2000"
-    check = await keys.admit(key, parent="req_1", estimate_input_tokens=lambda: 900, **PRICED)
-    assert check.headers["anthropic-ratelimit-tokens-remaining"] == "100"
-    assert (await keys.refuse(key, 429, parent="req_1", estimate_input_tokens=lambda: 900, **PRICED)).message == (
+    asked: dict[str, Any] = {"purpose": "auto_mode_check", "parent": "req_1", "estimate_input_tokens": lambda: 900}
+    check = await keys.admit(key, targets=allowed, **asked)
+    assert check.headers["anthropic-ratelimit-tokens-remaining"] == "1000"
+    assert (await keys.refuse(key, 403, **asked, **PRICED)).code == "key-models"
+    await keys.admit(key, targets=allowed, **asked)
+    assert (await keys.refuse(key, 429, targets=allowed, **asked)).message == (
         "The key 'ci' has reached its limit of 3,000 tokens per minute. Try again in 61 s. Another limit:  "
         "anthropic-proxy keys change ci --tpm N"
     )
@@ -404,7 +408,8 @@ async def test_brackets_in_the_model_of_a_key_are_no_wildcards(keys: Keys) -> No
 async def test_a_key_or_team_allows_only_its_routes(keys: Keys) -> None:
     key = await keys.create("ci", team="build", rules=Rules(routes=("cheap", "long context")))
     await keys.admit(key, route="long context")
-    await keys.admit(key, has_reply=False)
+    await keys.admit(key, model="", purpose="resource", has_reply=False, targets=())
+    assert (await keys.refuse(key, 403, purpose="token_count", has_reply=False)).code == "key-routes"
     denied = await keys.refuse(key, 403, route="night")
     assert (denied.error_type, denied.message) == (
         "permission_error",

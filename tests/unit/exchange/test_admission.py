@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.engine.exchange.admission import admit_without_reply
+from anthropic_proxy.engine.exchange.admission import settled_admission
 from anthropic_proxy.plugins import AdmissionRequest, Client, Headers, Receipt, Settle
 from tests.support.harness import FakeResponse, ProxyHarness, new_client_request
 
@@ -92,8 +92,8 @@ async def _post_message(proxy: ProxyHarness) -> None:
 
 
 async def _count_tokens(proxy: ProxyHarness) -> None:
-    async with admit_without_reply(proxy.services, new_client_request(b"{}")):
-        pass
+    with settled_admission(proxy.services, new_client_request(b"{}")) as admission:
+        await admission.admit_without_model()
 
 
 @pytest.mark.parametrize("request_of", [_post_message, _count_tokens])

@@ -6,15 +6,16 @@ is a request of its own to the engine, so that it has retries, keys, budgets, an
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 from msgspec import Raw, Struct, structs
 
-from anthropic_proxy.engine.engine import Engine, is_large_request
-from anthropic_proxy.engine.exchange.client_side import ClientRequest, CollectingSink
+from anthropic_proxy.engine.engine import is_large_request
+from anthropic_proxy.engine.exchange.client_side import CollectingSink
+from anthropic_proxy.engine.exchange.own_requests import ParentRequest
 from anthropic_proxy.engine.exchange.safeguards.prompt import (
     MAX_CALL_CHARACTERS,
     CallTooLargeError,
@@ -27,6 +28,7 @@ from anthropic_proxy.engine.exchange.safeguards.prompt import (
 from anthropic_proxy.engine.exchange.safeguards.rules import find_harmless_rule
 from anthropic_proxy.engine.exchange.safeguards.transcript import Transcript, read_transcript
 from anthropic_proxy.engine.exchange.safeguards.verdict import (
+    QUESTIONS,
     TYPE,
     UNAVAILABLE,
     UNSUPPORTED,
@@ -39,23 +41,21 @@ from anthropic_proxy.engine.hooks import CallCheck, CheckFailure, Receipt
 from anthropic_proxy.engine.messages.events import BlockStop, Event, InputDelta, ToolCallStart
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import MessagesResponse
-from anthropic_proxy.engine.messages.purpose import AGENT_HEADER, AGENT_TYPE_HEADER, PROMPT_HEADER, SESSION_HEADER
+from anthropic_proxy.engine.messages.purpose import AGENT_HEADER
 from anthropic_proxy.engine.options import AutoMode, ConfiguredRoute
-from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.engine.routing.router import Plan
+from anthropic_proxy.engine.wires.bound_requests import OwnPurpose
+from anthropic_proxy.errors import ClientError, PermissionDenied, ProxyError
 
 SONNET = "claude-sonnet-5-5"
 """Model id that stands for the sonnet tier."""
+CHECK_PURPOSES: Sequence[OwnPurpose] = ("auto_mode_check", "confirmation")
+"""The questions about a call. The second is that to the model which must agree, if there is one."""
 MAX_CALLS = 32
 """Maximum number of calls of one reply that are checked. Further calls have no verdict."""
 _MAX_NAME = 200
-_PASSED_HEADERS = (
-    *("x-api-key", "authorization", "anthropic-version", "user-agent", "x-project"),
-    *(SESSION_HEADER, AGENT_HEADER, AGENT_TYPE_HEADER, PROMPT_HEADER),
-)
-"""Headers of the client that a check has too: its key for the provider, and what its record names."""
 BY_PROXY = FidelityNote("emulated", "safeguards", "the proxy checks the tool calls of the reply")
-SendCheck = Callable[[ClientRequest, CollectingSink], Awaitable[None]]
-"""Function that runs an exchange of the proxy's own."""
+_NOT_ALLOWED = "the rules of the request allow no model that could check it"
 
 
 class _Safeguard(Struct):
@@ -93,6 +93,24 @@ def find_auto_mode(auto_mode: AutoMode, route: ConfiguredRoute | None) -> AutoMo
     return structs.replace(auto_mode, **{name: value for name, value in own.items() if value is not None})
 
 
+async def list_check_plans(parent: ParentRequest, auto_mode: AutoMode, purpose: OwnPurpose) -> Sequence[Plan]:
+    """Return the plans of a question about a call. Empty: no model is allowed, or none is set. Raises `ClientError`.
+
+    `auto_mode`: settings of the request, with those of its route.
+    """
+    match purpose:
+        case "auto_mode_check":
+            return await parent.list_plans(
+                "auto_mode_check",
+                route_model=parent.route_model_of_checks,
+                setting_model=auto_mode.model,
+                default_model=SONNET,
+            )
+        case "confirmation":
+            return await parent.list_plans("auto_mode_check", setting_model=auto_mode.confirm_with)
+    assert_never(purpose)
+
+
 class _CheckSink(CollectingSink):
     """It reads the verdict before the request ends, so that its record has it."""
 
@@ -127,7 +145,12 @@ class _CheckSink(CollectingSink):
 
     async def send_error_response(self, error: ProxyError) -> None:
         if not self._closed.is_set():
-            self.check = self._fail(f"the checking model failed: {error.error_type}")
+            if isinstance(error, PermissionDenied):
+                self.check = self._fail(_NOT_ALLOWED, "not allowed")
+            elif error.code == "fidelity-strict":
+                self.check = self._fail("FIDELITY=strict: the checking model would lose a part of the check")
+            else:
+                self.check = self._fail(f"the checking model failed: {error.error_type}")
 
     async def wait_disconnected(self) -> None:
         await self._closed.wait()
@@ -149,17 +172,23 @@ class _RelayedMessage(Struct):
 
 
 class ReplyCheck:
-    """`body`: the client request, from which the conversation is read when the first call is checked."""
+    """The checks of one reply. The conversation is read from the body of `parent` when the first call is checked."""
 
     def __init__(
-        self, engine: Engine, incoming: ClientRequest, context: Mapping[str, Any], auto_mode: AutoMode, send: SendCheck
+        self,
+        parent: ParentRequest,
+        context: Mapping[str, Any],
+        auto_mode: AutoMode,
+        hide: Callable[[bytes], bytes] | None = None,
     ) -> None:
-        self._engine = engine
-        self._incoming = incoming
-        self._body = incoming.body
+        """`hide` returns arguments with placeholders, if the client gets the texts of redactions."""
+        self._parent = parent
+        self._engine = parent.engine
+        self._incoming = parent.incoming
+        self._body = parent.incoming.body
         self._context = context
         self._auto_mode = auto_mode
-        self._send = send
+        self._hide = hide
         self._calls: list[ToolCallToCheck] = []
         self._unchecked: list[CallCheck] = []
         """Records of the calls above `MAX_CALLS`."""
@@ -170,8 +199,6 @@ class ReplyCheck:
         self._transcript: asyncio.Task[Transcript] | None = None
         self._may_have_moved = False
         """True after a command that may have changed the current directory, as in `cd /etc`."""
-        self.hide: Callable[[bytes], bytes] | None = None
-        """Returns arguments with placeholders, if the client gets the texts of redactions. None: it gets none."""
         self._is_answered = False
         """True once the receipt has the verdicts that the client gets."""
 
@@ -261,10 +288,8 @@ class ReplyCheck:
             if self._transcript is None:
                 self._transcript = asyncio.create_task(self._read_transcript())
             transcript = await self._transcript
-            models = [self._auto_mode.model or SONNET]
-            if self._auto_mode.confirm_with:
-                models.append(self._auto_mode.confirm_with)
-            found = await asyncio.gather(*(self._ask(call, before, transcript, model) for model in models))
+            purposes = CHECK_PURPOSES if self._auto_mode.confirm_with else CHECK_PURPOSES[:1]
+            found = await asyncio.gather(*(self._ask(call, before, transcript, purpose) for purpose in purposes))
             return found[0] if len(found) == 1 else combine(*found)
         except CallTooLargeError as error:
             return _fail(call, str(error), "too large")
@@ -290,31 +315,32 @@ class ReplyCheck:
         return await self._engine.background.run_in_thread_if_large(is_large, read, body)
 
     def _hide_texts(self, call: ToolCallToCheck) -> ToolCallToCheck:
-        if self.hide is None:
+        if self._hide is None:
             return call
-        return structs.replace(call, arguments=self.hide(call.arguments.encode(errors="replace")).decode())
+        return structs.replace(call, arguments=self._hide(call.arguments.encode(errors="replace")).decode())
 
     async def _ask(
-        self, call: ToolCallToCheck, before: Sequence[ToolCallToCheck], transcript: Transcript, model: str
+        self, call: ToolCallToCheck, before: Sequence[ToolCallToCheck], transcript: Transcript, purpose: OwnPurpose
     ) -> CallCheck:
-        engine, parent = self._engine, self._incoming.receipt
+        engine = self._engine
+        try:
+            plans = await list_check_plans(self._parent, self._auto_mode, purpose)
+        except ClientError as error:
+            engine.log.write_once(f"auto mode: {error.message}", "warning")
+            return _fail(call, f"the checking model failed: {error.error_type}")
+        if not plans:
+            return _fail(call, _NOT_ALLOWED, "not allowed")
         is_large = is_large_request(call.arguments.encode(errors="replace"))
-        build = partial(build_check_body, context=self._context, auto_mode=self._auto_mode, model=model)
+        build = partial(build_check_body, context=self._context, auto_mode=self._auto_mode, model=plans[0].requested)
         asked, *earlier = (self._hide_texts(one) for one in (call, *before))
         body = await engine.background.run_in_thread_if_large(is_large, build, asked, earlier, transcript)
-        receipt = Receipt(request_id=engine.new_id("req_"), client=parent.client, started_at=engine.clock())
-        receipt.kind, receipt.parent = "auto_mode_check", parent.request_id
-        if engine.tracer is not None:
-            receipt.trace = engine.tracer.start_trace(parent.trace)
-        headers = {name: value for name in _PASSED_HEADERS if (value := self._incoming.headers.get(name))}
-        if parent.session:
-            headers[SESSION_HEADER] = parent.session
-        sink = _CheckSink(receipt, call)
+        request = self._parent.new_request(purpose, body, plans, questions=QUESTIONS)
+        sink = _CheckSink(request.receipt, call)
         self._sinks.append(sink)
 
         async def run() -> None:
             try:
-                await self._send(ClientRequest(receipt=receipt, headers=headers, body=body), sink)
+                await self._parent.send(request, sink)
             finally:
                 sink.ended.set()
 

@@ -1,0 +1,195 @@
+"""Requests of the proxy to models because of the request of a client: `ParentRequest` makes them.
+
+Theory of operation. A check of a tool call sends what the user wrote to a model. It must not go where the request
+itself could not go, and it has the client, the price and the rules of the request. So such a request is made from its
+parent, and gets from it: the client (key, team and owner), the headers that rules read, the route, the fidelity mode,
+the region, the trace, and the id for its record. It then takes the way of a client request: the admission, attempts,
+inspectors, recorders and limits are the same.
+
+Its models are a list of plans in order, of which the first is used that the policies allow. With routes, the list
+depends on the route of the parent:
+
+    a route of the parent's rank or earlier names the kind of the request   its targets
+    the route of the parent names a model for the purpose                   this model
+    the route of the parent                                                 the model of the setting, if it is at a
+                                                                            provider of the route; then its targets
+    no route                                                                the model of the setting, then the default
+
+If the policies allow none, the request is not sent, and its caller goes on without a reply.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType, structs
+
+from anthropic_proxy.engine.engine import Engine
+from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink
+from anthropic_proxy.engine.exchange.plan import choose_plan
+from anthropic_proxy.engine.hooks import Receipt
+from anthropic_proxy.engine.messages.models import MessagesRequest
+from anthropic_proxy.engine.messages.preparation import Question
+from anthropic_proxy.engine.messages.purpose import (
+    AGENT_HEADER,
+    AGENT_TYPE_HEADER,
+    PROMPT_HEADER,
+    SESSION_HEADER,
+    RequestKind,
+)
+from anthropic_proxy.engine.messages.tokens import EstimateCache
+from anthropic_proxy.engine.options import list_condition_texts
+from anthropic_proxy.engine.routing.router import Plan, RoutingQuery
+from anthropic_proxy.engine.routing.routes import PROJECT_HEADER
+from anthropic_proxy.engine.wires.anthropic.betas import BETA_HEADER
+from anthropic_proxy.engine.wires.bound_requests import OwnPurpose
+
+RunExchange = Callable[[Engine, ClientRequest, ResponseSink], Awaitable[None]]
+"""Function that runs an exchange."""
+_KINDS: Mapping[OwnPurpose, RequestKind] = {"auto_mode_check": "auto_mode_check", "confirmation": "auto_mode_check"}
+"""Purpose → kind in records and in conditions of routes."""
+_PASSED_HEADERS = frozenset(
+    (
+        *("x-api-key", "authorization", "user-agent", PROJECT_HEADER),
+        *(SESSION_HEADER, AGENT_HEADER, AGENT_TYPE_HEADER, PROMPT_HEADER),
+    )
+)
+"""Headers of the client that its own requests have too: its key for the provider, and what records name."""
+_PASSED_PREFIX = "anthropic-"
+"""Beginning of further ones, such as the workspace. Betas belong to the body."""
+_ANY_REGION = (b"null", b'"global"')
+_ONLY_STANDARD = b'"standard_only"'
+
+
+class _BindingFields(Struct):
+    """Fields of a request that restrict what is sent because of it too."""
+
+    inference_geo: Raw | UnsetType = UNSET
+    service_tier: Raw | UnsetType = UNSET
+
+    @property
+    def pins_region(self) -> bool:
+        return self.inference_geo is not UNSET and bytes(self.inference_geo) not in _ANY_REGION
+
+
+class ParentRequest:
+    """A request of a client that has a plan, as the cause of requests of the proxy. `run` runs an exchange."""
+
+    def __init__(self, engine: Engine, incoming: ClientRequest, plan: Plan, run: RunExchange) -> None:
+        self.engine = engine
+        self.incoming = incoming
+        self._plan = plan
+        self._run = run
+        self._fields = _read_binding_fields(incoming.body)
+
+    @property
+    def route_model_of_checks(self) -> str | None:
+        """Model that the route names for checks of tool calls. None: it names none."""
+        return self._plan.route.auto_mode_model if self._plan.route is not None else None
+
+    async def list_plans(
+        self,
+        kind: RequestKind,
+        *,
+        route_model: str | None = None,
+        setting_model: str | None = None,
+        default_model: str | None = None,
+    ) -> Sequence[Plan]:
+        """Return the plans of a request in the order in which the admission tries them. Empty: no model is allowed.
+
+        `route_model`: model that the route of the parent names for the purpose. `setting_model`: model that a setting
+        names for it. `default_model`: model of the purpose if neither does. None: there is none. Raises `ClientError`
+        if no target can serve a model.
+        """
+        route = self._plan.route
+        named = [model for model in (route_model, setting_model, default_model) if model is not None]
+        if not named:
+            return ()
+        chosen = await self._choose(kind, named[0])
+        if self._names_kind(chosen, kind):
+            plans = [chosen]
+        elif route is None:
+            plans = [chosen, *[await self._choose(kind, model) for model in named[1:]]]
+        elif route_model is not None:
+            plans = [self._map(route_model)]
+        else:
+            providers = {provider for provider, _ in self._plan.places}
+            mapped = [] if setting_model is None else [self._map(setting_model)]
+            plans = [plan for plan in mapped if {provider for provider, _ in plan.places} <= providers]
+            if default_model is not None:
+                plans.append(self._plan)
+        if self._plan.fidelity == "strict" or self._fields.pins_region:
+            return [structs.replace(plan, fidelity="strict") for plan in plans]
+        return plans
+
+    def new_request(
+        self, purpose: OwnPurpose, body: bytes, plans: Sequence[Plan], *, questions: Sequence[Question] = ()
+    ) -> ClientRequest:
+        """Return a request with the parent's rules. `body`: a JSON object without the fields that bind."""
+        engine, parent = self.engine, self.incoming.receipt
+        receipt = Receipt(request_id=engine.new_id("req_"), client=parent.client, started_at=engine.clock())
+        receipt.kind, receipt.parent = _KINDS[purpose], parent.request_id
+        if engine.tracer is not None:
+            receipt.trace = engine.tracer.start_trace(parent.trace)
+        fields = msgspec.json.encode(self._fields)
+        if fields != b"{}":
+            body = body[:-1] + b"," + fields[1:]
+        return ClientRequest(
+            receipt=receipt,
+            headers=self._select_headers(),
+            body=body,
+            purpose=purpose,
+            plans=plans,
+            questions=questions,
+            cache_session=f"checks {parent.session}",
+        )
+
+    async def send(self, request: ClientRequest, sink: ResponseSink) -> None:
+        await self._run(self.engine, request, sink)
+
+    async def _choose(self, kind: RequestKind, model: str) -> Plan:
+        """Return the plan that a request of the client for `model` would have."""
+        parent = self.incoming.receipt
+        receipt = Receipt(request_id=parent.request_id, client=parent.client, started_at=0.0, kind=kind)
+        request = MessagesRequest(model=model, messages=[])
+        asked = ClientRequest(receipt=receipt, headers=self._with_session(self.incoming.headers), body=b"")
+        return await choose_plan(self.engine, asked, request, EstimateCache())
+
+    def _map(self, model: str) -> Plan:
+        """Return the plan of a model, as one of the parent's route."""
+        engine = self.engine
+        plan = engine.plan_cache.find_plan(RoutingQuery(model), engine.settings, engine.catalog)
+        return structs.replace(plan, route=self._plan.route)
+
+    def _names_kind(self, plan: Plan, kind: RequestKind) -> bool:
+        """Return True if the route of `plan` is one for requests of this kind, and not behind that of the parent."""
+        route, own = plan.route, self._plan.route
+        if route is None or kind not in list_condition_texts(route.when.request):
+            return False
+        routes = self.engine.settings.routes
+        return own is None or routes.index(route) <= routes.index(own)
+
+    def _select_headers(self) -> Mapping[str, str]:
+        options = self.engine.settings.call_options.values()
+        copied = {source for each in options for source in each.copied_headers.values()}
+        selected = {
+            name: value
+            for name, value in self.incoming.headers.items()
+            if name in _PASSED_HEADERS or name in copied or (name.startswith(_PASSED_PREFIX) and name != BETA_HEADER)
+        }
+        return self._with_session(selected)
+
+    def _with_session(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        session = self.incoming.receipt.session
+        return {**headers, SESSION_HEADER: session} if session else headers
+
+
+def _read_binding_fields(body: bytes) -> _BindingFields:
+    if b'"inference_geo"' not in body and _ONLY_STANDARD not in body:
+        return _BindingFields()
+    try:
+        fields = msgspec.json.decode(body, type=_BindingFields)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # nothing else reads such a body either
+        return _BindingFields()
+    if fields.service_tier is not UNSET and bytes(fields.service_tier) != _ONLY_STANDARD:  # a wish
+        fields.service_tier = UNSET
+    return fields

@@ -1,0 +1,165 @@
+"""A proxy with two servers, `inhouse` and `cloud`, with virtual keys and routes, that shows where each text goes."""
+
+import itertools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct, structs
+
+from anthropic_proxy.engine.exchange.exchange import Exchange
+from anthropic_proxy.engine.exchange.forwarding import count_tokens, list_models
+from anthropic_proxy.engine.exchange.safeguards.prompt import INSTRUCTIONS
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.gateway.settings import CONFIG_FILE
+from anthropic_proxy.gateway.settings.key_rules import Rules
+from anthropic_proxy.plugins import Client
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
+from tests.support.tool_loop import call, calls, reply, text
+from tests.support.virtual_keys import Keys
+
+SERVERS = """
+[providers.inhouse]
+base_url = "http://inhouse.test/v1"
+
+[providers.inhouse.models]
+"qwen3" = {}
+"guard" = {}
+
+[providers.cloud]
+base_url = "http://cloud.test/v1"
+
+[providers.cloud.models]
+"big" = {}
+"small" = {}
+"judge" = {}
+"""
+SECRET = "the merger is called walrus"
+"""What the user writes in each request."""
+DANGER = "rm -rf /srv/data"
+TOOLS = [{"name": "Bash", "input_schema": {"type": "object", "properties": {"command": {"type": "string"}}}}]
+SHOP = "/home/ada/shop"
+CONTEXT = {
+    "live_cwd": SHOP,
+    "trusted_directories": {"primary": {"path": SHOP, "resolved": [SHOP]}, "additional": []},
+}
+SAFEGUARDS = [{"type": "dangerous_tool_use", "classifier_context": CONTEXT}]
+CLASSIFIER: Mapping[str, Any] = {"stop_sequences": ["</block>"]}
+"""Fields of a question of Claude Code's own classifier."""
+PRICES = """
+[prices."inhouse/*"]
+input = 1.0
+output = 1.0
+
+[prices."cloud/*"]
+input = 1.0
+output = 1.0
+"""
+
+
+_NUMBERS = itertools.count(1)
+
+
+class Sent(Struct, frozen=True):
+    """A request that left the proxy."""
+
+    host: str
+    model: str
+    purpose: str
+    """`message`, `check`, `count` or the path of another one."""
+    body: Any
+    headers: Mapping[str, str]
+
+
+class World:
+    """`text`: the rest of the configuration file."""
+
+    def __init__(self, folder: Path, keys: Keys, text: str = "", **settings: str) -> None:
+        (folder / CONFIG_FILE).write_text(SERVERS + text, encoding="utf-8")
+        usual = {"BIG_MODEL": "cloud/big", "SMALL_MODEL": "cloud/small", "PREFERRED_PROVIDER": "cloud"}
+        self.proxy = ProxyHarness(self._answer, env_file=str(folder / ".env"), **{**usual, **settings})
+        self.proxy.services = structs.replace(self.proxy.services, policies=(keys.policy,))
+        self.sent: list[Sent] = []
+        self.verdict = {"rule": "Task", "verdict": "not_flagged", "explanation": ""}
+        self.calls = [call("Bash", command=DANGER)]
+        """Tool calls of the model, in its first reply."""
+        self._keys = keys
+
+    @property
+    def places(self) -> list[tuple[str, str]]:
+        """Purpose and model of each request that left, with the name of the server."""
+        return [(one.purpose, f"{one.host}/{one.model}") for one in self.sent]
+
+    def hosts_of(self, words: str = SECRET) -> set[str]:
+        """Return the servers that got a text."""
+        return {one.host for one in self.sent if words in json.dumps(one.body)}
+
+    async def new_client(self, **rules: Any) -> Client:
+        """Create a key, and return its client."""
+        key = await self._keys.create(f"ci {next(_NUMBERS)}", rules=Rules(**rules))
+        client = await self._keys.policy.identify({"x-api-key": key})
+        assert client is not None
+        return client
+
+    async def post(
+        self, client: Client | None = None, headers: Mapping[str, str] | None = None, **fields: Any
+    ) -> RecordingSink:
+        """Send a message with a tool, for which auto mode is on."""
+        body = {
+            "model": "claude-opus-5-5",
+            "max_tokens": 1_000,
+            "messages": [{"role": "user", "content": SECRET}],
+            "tools": TOOLS,
+            "safeguards": SAFEGUARDS,
+            **fields,
+        }
+        sink = RecordingSink()
+        incoming = new_client_request(json.dumps(body).encode(), headers, client=client, request_id="req_parent")
+        sink.receipt = incoming.receipt
+        await Exchange(self.proxy.services, incoming, sink).run()
+        return sink
+
+    async def count(self, client: Client, headers: Mapping[str, str] | None = None, **fields: Any) -> int:
+        body = {"model": "claude-opus-5-5", "messages": [{"role": "user", "content": SECRET}], **fields}
+        incoming = new_client_request(json.dumps(body).encode(), headers, client=client)
+        found = await count_tokens(self.proxy.services, incoming, RecordingSink().wait_disconnected)
+        tokens: int = json.loads(found.body)["input_tokens"]
+        return tokens
+
+    async def list_models(self, client: Client) -> bytes | None:
+        """Return the list of the provider. None: the client gets that of the proxy."""
+        incoming = new_client_request(b"", client=client, path="/v1/models")
+        found = await list_models(self.proxy.services, incoming, RecordingSink().wait_disconnected)
+        return None if found is None else found.body
+
+    def _answer(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        host = base_url.removeprefix("http://").partition(".")[0]
+        body = json.loads(request.body or b"{}")
+        messages = body.get("messages", [])
+        is_check = bool(messages) and messages[0].get("content") == INSTRUCTIONS
+        purpose = "check" if is_check else "message" if request.path.endswith("/completions") else request.path
+        self.sent.append(Sent(host, body.get("model", ""), purpose, body, dict(request.headers)))
+        if is_check:
+            return _message(json.dumps(self.verdict))
+        made, self.calls = self.calls, []
+        if body.get("stream"):
+            return FakeResponse(200, *(calls(*made) if made else reply(text("Done."))))
+        if not made:
+            return _message("Done.")
+        listed = [{**one, "type": "function"} for each in made for one in each["tool_calls"]]
+        return _message(None, tool_calls=listed, finish="tool_calls")
+
+
+def _message(words: str | None, finish: str = "stop", **fields: Any) -> FakeResponse:
+    message = {"role": "assistant", "content": words, **fields}
+    usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
+    body = {"choices": [{"message": message, "finish_reason": finish}], "usage": usage}
+    return FakeResponse(200, json.dumps(body).encode())
+
+
+def verdicts_of(sink: RecordingSink) -> Any:
+    """Return the verdicts that the client gets: id of a call → its outcome."""
+    assert sink.error is None, sink.error
+    (result,) = sink.body["safeguard_results"]
+    return {name: found["outcome"] for name, found in result["status"]["tool_uses"].items()}

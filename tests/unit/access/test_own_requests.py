@@ -1,0 +1,135 @@
+"""Where the texts of a request go if the proxy sends requests because of it: checks, and questions of the client."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.own_requests import CLASSIFIER, World, verdicts_of
+from tests.support.virtual_keys import Keys
+
+VERDICT = {"call_0": "not_flagged"}
+CLAUDE_CODE = {"x-claude-code-session-id": "s-1", "user-agent": "claude-cli/2.1.332 (external, cli)"}
+
+
+def route(conditions: str, *targets: str, name: str = "secret", more: str = "") -> str:
+    listed = ", ".join(f'"{target}"' for target in targets)
+    return f'[[routes]]\nname = "{name}"\nwhen = {{ {conditions} }}\ntargets = [{listed}]\n{more}\n'
+
+
+@pytest.mark.parametrize("settings", [{}, {"AUTO_MODE_MODEL": "cloud/judge"}])
+async def test_the_texts_of_a_key_for_some_providers_stay_with_these(
+    tmp_path: Path, keys: Keys, settings: dict[str, str]
+) -> None:
+    world = World(tmp_path, keys, **settings)
+    client = await world.new_client(providers=("inhouse",))
+    sink = await world.post(client, model="inhouse/qwen3")
+    assert verdicts_of(sink) == {}
+    assert world.places == [("message", "inhouse/qwen3")]
+    (check,) = sink.receipt.checks
+    assert (check.verdict, check.kind) == ("unavailable", "not allowed")
+    assert check.reason == "the rules of the request allow no model that could check it"
+
+
+async def test_a_key_is_checked_by_the_model_of_the_setting_if_it_may_use_that(tmp_path: Path, keys: Keys) -> None:
+    world = World(tmp_path, keys, AUTO_MODE_MODEL="inhouse/guard")
+    client = await world.new_client(providers=("inhouse",))
+    assert verdicts_of(await world.post(client, model="inhouse/qwen3")) == VERDICT
+    assert world.places == [("message", "inhouse/qwen3"), ("check", "inhouse/guard")]
+
+
+async def test_a_key_that_may_not_use_the_model_of_the_setting_is_checked_by_the_mapped_one(
+    tmp_path: Path, keys: Keys
+) -> None:
+    world = World(tmp_path, keys, AUTO_MODE_MODEL="inhouse/guard")
+    client = await world.new_client(models=("claude-*",), providers=("cloud",))
+    assert verdicts_of(await world.post(client)) == VERDICT
+    assert world.places == [("message", "cloud/big"), ("check", "cloud/big")]
+
+
+CONDITIONS: list[tuple[str, dict[str, Any]]] = [
+    ('header = { "x-data" = "secret" }', {"headers": {"x-data": "secret"}}),
+    ('tier = "opus"', {}),
+    ('model = "claude-opus-*"', {}),
+    ('request = "main"', {"headers": CLAUDE_CODE}),
+    ('request = ["main", "subagent"]', {"headers": {**CLAUDE_CODE, "x-claude-code-agent-id": "a"}}),
+    ("subagent = true", {"headers": {"x-claude-code-agent-id": "a"}}),
+    ('time = "00:00-24:00"', {}),
+    ('project = "secret"', {"headers": {"x-project": "secret"}}),
+    ("images = false", {}),
+    ("input_below = 1000", {}),
+    ('key = "ci *"', {}),
+]
+
+
+@pytest.mark.parametrize("settings", [{}, {"AUTO_MODE_MODEL": "cloud/judge"}])
+@pytest.mark.parametrize(("conditions", "given"), CONDITIONS)
+async def test_the_texts_of_a_route_stay_at_its_targets(
+    tmp_path: Path, keys: Keys, conditions: str, given: dict[str, Any], settings: dict[str, str]
+) -> None:
+    world = World(tmp_path, keys, route(conditions, "inhouse/qwen3"), **settings)
+    sink = await world.post(await world.new_client(), **given)
+    assert verdicts_of(sink) == VERDICT
+    assert world.places == [("message", "inhouse/qwen3"), ("check", "inhouse/qwen3")]
+    check, _ = world.proxy.receipts
+    assert (check.parent, check.kind, check.route) == ("req_parent", "auto_mode_check", "secret")
+
+
+async def test_a_route_names_the_model_of_its_checks(tmp_path: Path, keys: Keys) -> None:
+    named = route('tier = "opus"', "inhouse/qwen3", more='auto_mode_model = "cloud/judge"')
+    world = World(tmp_path, keys, named, AUTO_MODE_MODEL="cloud/small")
+    assert verdicts_of(await world.post(await world.new_client())) == VERDICT
+    assert world.places == [("message", "inhouse/qwen3"), ("check", "cloud/judge")]
+    world.sent.clear()
+    world.calls = world.calls or [*World(tmp_path, keys).calls]
+    client = await world.new_client(providers=("inhouse",))
+    assert verdicts_of(await world.post(client)) == {}
+    assert world.places == [("message", "inhouse/qwen3")]
+
+
+async def test_the_model_of_the_setting_checks_the_requests_of_a_route_to_its_provider(
+    tmp_path: Path, keys: Keys
+) -> None:
+    world = World(tmp_path, keys, route('tier = "opus"', "inhouse/qwen3"), AUTO_MODE_MODEL="inhouse/guard")
+    assert verdicts_of(await world.post(await world.new_client())) == VERDICT
+    assert world.places == [("message", "inhouse/qwen3"), ("check", "inhouse/guard")]
+
+
+async def test_a_route_of_checks_decides_for_the_routes_behind_it(tmp_path: Path, keys: Keys) -> None:
+    checks = route('request = "auto_mode_check"', "cloud/judge", name="checks")
+    secret = route('tier = "opus"', "inhouse/qwen3")
+    for text, checker in ((checks + secret, "cloud/judge"), (secret + checks, "inhouse/qwen3")):
+        world = World(tmp_path, keys, text)
+        assert verdicts_of(await world.post(await world.new_client())) == VERDICT
+        assert world.places == [("message", "inhouse/qwen3"), ("check", checker)]
+        sonnet = World(tmp_path, keys, text)
+        assert verdicts_of(await sonnet.post(await sonnet.new_client(), model="claude-sonnet-5-5")) == VERDICT
+        assert sonnet.places == [("message", "cloud/big"), ("check", "cloud/judge")]
+
+
+async def test_a_model_that_must_agree_is_one_that_the_rules_allow(tmp_path: Path, keys: Keys) -> None:
+    confirmed = '[auto_mode]\nconfirm_with = "cloud/judge"\n'
+    world = World(tmp_path, keys, route('tier = "opus"', "inhouse/qwen3") + confirmed)
+    sink = await world.post(await world.new_client())
+    assert verdicts_of(sink) == {}
+    assert world.hosts_of() == {"inhouse"}
+    assert sink.receipt.checks[0].kind == "not allowed"
+
+
+async def test_a_key_gets_no_better_model_for_a_question_in_the_form_of_the_classifier(
+    tmp_path: Path, keys: Keys
+) -> None:
+    world = World(tmp_path, keys, AUTO_MODE_MODEL="cloud/judge")
+    fields = {"model": "claude-haiku-4-5", "tools": [], "safeguards": [], **CLASSIFIER}
+    await world.post(await world.new_client(models=("claude-haiku-*",)), **fields)
+    await world.post(await world.new_client(models=("claude-haiku-*", "cloud/judge")), **fields)
+    await world.post(await world.new_client(), **fields)
+    assert world.places == [("message", "cloud/small"), ("message", "cloud/judge"), ("message", "cloud/judge")]
+
+
+async def test_a_question_of_the_classifier_stays_at_the_targets_of_its_route(tmp_path: Path, keys: Keys) -> None:
+    fields = {"tools": [], "safeguards": [], **CLASSIFIER}
+    for model, expected in (("cloud/judge", "inhouse/qwen3"), ("inhouse/guard", "inhouse/guard")):
+        world = World(tmp_path, keys, route('tier = "opus"', "inhouse/qwen3"), AUTO_MODE_MODEL=model)
+        await world.post(await world.new_client(), **fields)
+        assert world.places == [("message", expected)]
