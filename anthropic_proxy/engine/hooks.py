@@ -245,10 +245,19 @@ CheckVerdict = Literal["not_flagged", "flagged", "unavailable", "harmless"]
 """Result of the check of a tool call. `unavailable`: there is no verdict, so the client checks the call. `harmless`:
 the table of harmless calls has it, so no model was asked, and the client's own rule decides."""
 CheckFailure = Literal[
-    "timeout", "refusal", "unreadable", "too large", "disagreement", "cancelled", "not allowed", "error"
+    "timeout",
+    "refusal",
+    "unreadable",
+    "too large",
+    "hidden text",
+    "disagreement",
+    "cancelled",
+    "not allowed",
+    "error",
 ]
-"""Why there is no verdict. `cancelled`: the reply ended before, such as when the client leaves. `not allowed`: the
-rules of the request allow no checking model."""
+"""Why there is no verdict. `hidden text`: the call has a redacted text that matters, which only the client gets.
+`cancelled`: the reply ended before, such as when the client leaves. `not allowed`: the rules of the request allow no
+checking model."""
 CheckKind = Literal["model", "rule", "provider", CheckFailure]
 """Who gave a verdict: the checking model, the table of harmless calls, or the provider of the reply. Or why there is
 none."""
