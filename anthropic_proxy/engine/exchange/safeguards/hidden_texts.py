@@ -17,16 +17,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from anthropic_proxy.engine.exchange.final_calls import PLACEHOLDER, FinalCall
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 
 PLAIN_WORD = "one word of the characters A-Z a-z 0-9 . _ @ -"
 """What the checking model is told about a hidden text."""
 NO_PLAIN_WORD = "a redacted text in the call is not one plain word"
 MAY_BE_A_COMMAND = "a redacted word in the call may be the name of a command"
-_PLAIN = compile_later(r"[A-Za-z0-9_@][A-Za-z0-9._@-]*")
-_PART_OF_WORD = compile_later(r"[A-Za-z0-9._@%+:=/~-]*")
-_ADDRESS = compile_later(r"(?:-{0,2}[A-Za-z_][A-Za-z0-9_.-]*=)?[A-Za-z][A-Za-z0-9+.-]*://.*")
-_VALUE = compile_later(r"-{0,2}[A-Za-z_][A-Za-z0-9_.-]*=[^/~]*")
+_PLAIN = compile_anchored(r"[A-Za-z0-9_@][A-Za-z0-9._@-]*")
+_PART_OF_WORD = compile_anchored(r"[A-Za-z0-9._@%+:=/~-]*")
+_ADDRESS = compile_anchored(r"(?:-{0,2}[A-Za-z_][A-Za-z0-9_.-]*=)?[A-Za-z][A-Za-z0-9+.-]*://.*")
+_VALUE = compile_anchored(r"-{0,2}[A-Za-z_][A-Za-z0-9_.-]*=[^/~]*")
 _RUNS_VALUES = compile_later(r"[$`;&|]")
 _LINE_END = compile_later(r"[\r\n]")
 _MAX_PART = 1_000

@@ -190,7 +190,7 @@ def find_words(arguments: str) -> frozenset[str]:
 
 
 _SHELL_WORD = compile_later(r"[^\s'\"`;|&()<>{}\[\]$,=:*?!#]{2,}")
-_FILE_NAME = compile_later(r"[\w@+~-][\w.@+~-]*\.[A-Za-z]\w*")
+_FILE_NAME = compile_anchored(r"[\w@+~-][\w.@+~-]*\.[A-Za-z]\w*")
 _WRITTEN = compile_later(r">\s*['\"]?([^\s'\"`;|&()<>{}\[\]$,=:*?!#]+)")
 _QUOTED = compile_later(r"(['\"])([^\s'\"`;|&()<>{}\[\]$,=:*?!#]+)\1")
 
