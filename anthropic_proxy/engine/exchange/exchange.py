@@ -235,7 +235,7 @@ class Exchange:
             request,
             self._watchdog,
             admission=self._admission,
-            origin=self._admission.build_origin(plan.places),
+            origin=self._admission.build_origin(plan.places, plan.route),
             clock=self._clock,
             estimates=self._estimates,
         )
