@@ -13,7 +13,7 @@ from anthropic_proxy.engine.messages.deltas import BilledUsage, TokenCounts
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.engine.messages.purpose import RequestKind
 from anthropic_proxy.engine.trace_context import TraceContext
-from anthropic_proxy.engine.wires.bound_requests import AdmittedPurpose, ServerName
+from anthropic_proxy.engine.wires.bound_requests import AdmittedPurpose
 from anthropic_proxy.errors import ProxyBusy
 
 RecordPoint = Literal["client request", "upstream request", "client response"]
@@ -86,6 +86,9 @@ class Client(Struct, frozen=True):
     """Id of the virtual key: `key_…`. "": another client."""
     owner: str = ""
     """Owner of the virtual key. "": none, or another client."""
+    is_restricted: bool = False
+    """True if the key, its person or its team may use only certain models, providers or routes, or has a budget in
+    dollars. Only fields of the Messages API are then relayed, because others may name models that nobody knows."""
     has_foreign_texts: bool = False
     """True if the key's text (secret) was given out before the key got this owner: others than the owner use it."""
     team: str = ""
@@ -176,9 +179,6 @@ class AdmissionRequest(Struct, frozen=True, kw_only=True):
     parent: str = ""
     """Id of the client request to which a check of the proxy belongs. Its tokens and costs count, but it is no further
     request of the client. "": a request of a client."""
-    servers: set[ServerName] = field(default_factory=set)
-    """Servers beside the providers that the request may lead to: the search service, and `web` for pages and files. A
-    policy removes those that the client may not use. The proxy then goes on without them."""
     response_headers: dict[str, str] = field(default_factory=dict)
     """Headers that a policy adds to the response, also to an error response. Names are in lower case."""
     further_calls: list[AdmitFurtherCall] = field(default_factory=list)
@@ -248,19 +248,10 @@ CheckVerdict = Literal["not_flagged", "flagged", "unavailable", "harmless"]
 """Result of the check of a tool call. `unavailable`: there is no verdict, so the client checks the call. `harmless`:
 the table of harmless calls has it, so no model was asked, and the client's own rule decides."""
 CheckFailure = Literal[
-    "timeout",
-    "refusal",
-    "unreadable",
-    "too large",
-    "hidden text",
-    "disagreement",
-    "cancelled",
-    "not allowed",
-    "error",
+    "timeout", "refusal", "unreadable", "too large", "disagreement", "cancelled", "not allowed", "error"
 ]
-"""Why there is no verdict. `hidden text`: the call has a redacted text that matters, which only the client gets.
-`cancelled`: the reply ended before, such as when the client leaves. `not allowed`: the rules of the request allow no
-checking model."""
+"""Why there is no verdict. `cancelled`: the reply ended before, such as when the client leaves. `not allowed`: the
+rules of the request allow no checking model."""
 CheckKind = Literal["model", "rule", "provider", CheckFailure]
 """Who gave a verdict: the checking model, the table of harmless calls, or the provider of the reply. Or why there is
 none."""

@@ -9,7 +9,6 @@ from msgspec import structs
 
 from anthropic_proxy.engine.upstream.contract import DEFAULT_MEDIA_TYPES, FetchedPage, SearchResult
 from anthropic_proxy.engine.upstream.web_fetch import matches_media_types
-from anthropic_proxy.engine.wires.bound_requests import ServerName
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import WebFetchFailed
 from tests.support.event_grammar import check_bytes
@@ -83,16 +82,13 @@ def proxy(script: Script, search: Any = None, fetch: Any = None, **settings: str
 
 
 class Searcher:
-    """A search service with one page. It stores the received queries. `service`: its name."""
+    """A search service with one page. It stores the received queries."""
 
-    def __init__(
-        self, pages: Sequence[SearchResult] = FACTS, error: Exception | None = None, service: ServerName = "searxng"
-    ) -> None:
-        self.service = service
+    def __init__(self, pages: Sequence[SearchResult] = FACTS, error: Exception | None = None) -> None:
         self.requests: list[tuple[str, Sequence[str], Sequence[str]]] = []
         self._pages, self._error = pages, error
 
-    async def search(
+    async def __call__(
         self,
         origin: object,
         query: str,

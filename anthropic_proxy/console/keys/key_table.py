@@ -246,7 +246,7 @@ class KeyTable:
             self._ends = ends
             # the last one: `find_scopes` finds the key of each accepted entry
             self._entries = {
-                each.hash: KeyEntry(facts.find_end(key, each), _build_client(key, each))
+                each.hash: KeyEntry(facts.find_end(key, each), self._build_client(key, each))
                 for key in keys
                 for each in key.hashes
             }
@@ -255,7 +255,7 @@ class KeyTable:
             self._has_unasked = any(not one.provider_token for one in active)
             for one in active:
                 if (owner := by_id.get(one.key_id)) is not None:
-                    client = structs.replace(_build_client(owner), groups=one.user.groups, sign_in=one.id)
+                    client = structs.replace(self._build_client(owner), groups=one.user.groups, sign_in=one.id)
                     # a person without a group gets the reason of the present settings
                     end = ends[owner.id]
                     ends_at = one.ends_at if end.ending == "no group" else min(one.ends_at, end.at)
@@ -265,19 +265,23 @@ class KeyTable:
             self._version = version
             self._access = None if self._delay else access
 
+    def _build_client(self, key: VirtualKey, text: KeyHash | None = None) -> Client:
+        return Client(
+            name=key.label,
+            role="member",
+            key_id=key.id,
+            owner=key.owner,
+            team=key.team,
+            is_restricted=self.is_restricted(key.id),
+            has_foreign_texts=text is not None and key.owner_since is not None and text.created_at < key.owner_since,
+        )
+
+    def is_restricted(self, key_id: str) -> bool:
+        """Return True if rules or budgets of a key, its person or its team hold only if all called models are known."""
+        return key_id not in self._keys or any(scope.rules.restrict_models for scope in self.find_scopes(key_id))
+
     def _close(self) -> None:
         with self._connection_lock:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
-
-
-def _build_client(key: VirtualKey, text: KeyHash | None = None) -> Client:
-    return Client(
-        name=key.label,
-        role="member",
-        key_id=key.id,
-        owner=key.owner,
-        team=key.team,
-        has_foreign_texts=text is not None and key.owner_since is not None and text.created_at < key.owner_since,
-    )

@@ -6,9 +6,10 @@ keys.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from anthropic_proxy.console.identity.people import OidcError
 from anthropic_proxy.console.identity.signed_tokens import InvalidTokenError
@@ -16,7 +17,6 @@ from anthropic_proxy.console.identity.token_issuers import AcceptedToken, TokenI
 from anthropic_proxy.console.keys.administration import KeyCommand, open_administration
 from anthropic_proxy.console.keys.descriptions import hash_key, is_jwt
 from anthropic_proxy.console.keys.key_table import KeysUnavailable, KeyTable
-from anthropic_proxy.console.keys.table_rules import list_table_fields
 from anthropic_proxy.console.keys.virtual_keys import VirtualKey
 from anthropic_proxy.console.ledger.database import DATABASE_ERRORS
 from anthropic_proxy.engine.bounded import BoundedDict
@@ -81,7 +81,15 @@ class ServiceTokens:
         if self._clock() >= end.at:
             raise AuthenticationFailed(end.describe(), code="issuer-token", should_retry=False)
         key = end.key
-        return Client(name=key.label, role="member", key_id=key.id, owner=key.owner, team=key.team, groups=known.groups)
+        return Client(
+            name=key.label,
+            role="member",
+            key_id=key.id,
+            owner=key.owner,
+            team=key.team,
+            groups=known.groups,
+            is_restricted=self._table.is_restricted(key.id),
+        )
 
     async def _find_key(self, accepted: AcceptedToken, settings: Settings) -> VirtualKey:
         """Return the key of the owner, which is created or changed if the table of the issuer says so."""
@@ -96,7 +104,7 @@ class ServiceTokens:
             raise _reject(
                 f"[token_issuers.{issuer.name}] has {MAX_OWNERS:,} owners already. Choose another owner_claim"
             )
-        fields = {"owner": accepted.owner, **list_table_fields(issuer)}
+        fields: Mapping[str, Any] = {"owner": accepted.owner, "team": issuer.team, **structs.asdict(issuer.rules)}
 
         def store() -> VirtualKey:
             actor = f"token issuer ({issuer.name})"

@@ -18,9 +18,9 @@ from anthropic_proxy.console.ledger.records import UsageSums, add_up
 from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.engine.messages.deltas import OF_REPLY, BilledUsage, TokenCounts
 from anthropic_proxy.engine.options import LONG_CONTEXT_SUFFIX
-from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.hosts import find_missing_key
+from anthropic_proxy.engine.providers.model_ids import is_id_of_model
 from anthropic_proxy.engine.service_tiers import normalize_region, normalize_service_tier
 from anthropic_proxy.errors import build_extra_install_command, join_with_and
 from anthropic_proxy.gateway.money import NANO_DOLLARS
@@ -307,7 +307,7 @@ def _divide_call(usage: BilledUsage, provider: str, model: str, own_model: str) 
         return [] if whole.is_empty else [whole]
     calls = [_Call(usage.count_without_iterations(), provider, model, usage.billed_searches, tier, region)]
     for one in usage.iterations:
-        is_other = bool(one.model) and not _is_same_model(one.model, own_model)
+        is_other = bool(one.model) and not is_id_of_model(one.model, own_model)
         calls.append(
             _Call(
                 one,
@@ -320,20 +320,6 @@ def _divide_call(usage: BilledUsage, provider: str, model: str, own_model: str) 
             )
         )
     return [call for call in calls if not call.is_empty]
-
-
-_DATE_OF_MODEL = compile_later(r"[-@]20\d{6}$")
-_OTHER_VERSION = compile_later(r"\w|[-.]\d{1,2}(?!\d)")
-"""What follows the name of a model in that of another one: `-8` in `claude-opus-4-8`, but no date."""
-
-
-def _is_same_model(named: str, own: str) -> bool:
-    """Return True if an id without the name of a vendor means the model `own`: `claude-haiku-4-5-20251001` for
-    `anthropic.claude-haiku-4-5-20251001-v1:0`.
-    """
-    name, own = _DATE_OF_MODEL.sub("", named.lower()), own.lower()
-    own = own if name in own else own.replace(".", "-")  # gateways write `claude-haiku-4.5`
-    return name in own and not _OTHER_VERSION.match(own[own.index(name) + len(name) :])
 
 
 def _has_tokens(tokens: TokenCounts) -> bool:

@@ -11,20 +11,23 @@ from functools import partial
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.exchange.plan import estimate_client_request_tokens
+from anthropic_proxy.engine.exchange.relay import build_relay_call
 from anthropic_proxy.engine.hooks import AdmissionRequest, AdmissionTarget, AdmitFurtherCall, FurtherCall, Settle
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.preparation import DEFAULT_MAX_TOKENS
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
-from anthropic_proxy.engine.options import ConfiguredRoute
 from anthropic_proxy.engine.providers import Provider, find_registry
+from anthropic_proxy.engine.providers.catalog import ModelCapabilities
 from anthropic_proxy.engine.routing.choices import find_preferred_provider, resolve_model_name_and_tier
 from anthropic_proxy.engine.routing.router import Plan
-from anthropic_proxy.engine.routing.targets import Target
-from anthropic_proxy.engine.wires.bound_requests import ALL_SERVERS, ClientOrigin, Place, ServerName
+from anthropic_proxy.engine.routing.targets import Target, find_capabilities
+from anthropic_proxy.engine.wires.anthropic.request import list_sent_models
+from anthropic_proxy.engine.wires.bound_requests import ClientOrigin, Place
 from anthropic_proxy.errors import PermissionDenied
 
-_USUAL_SEARCHES = 5
-"""Number of web searches that a policy expects of a tool without `max_uses`."""
+_USUAL_SEARCHES, _USUAL_CONSULTATIONS = 5, 3
+"""Number of web searches, and of calls of an advisor, that a policy expects of a tool without `max_uses`."""
+_FAST = "fast"
 
 
 class Admission:
@@ -36,8 +39,6 @@ class Admission:
         self._estimates = estimates
         self._settles: list[Settle] = []
         """Functions to call with the receipt at the end of the request, also after a rejection."""
-        self.servers: Collection[ServerName] = ALL_SERVERS
-        """Servers beside the providers that the policies and the route allow."""
         self.further_calls: list[AdmitFurtherCall] = []
         """Functions that admit another call for the same request."""
 
@@ -60,17 +61,16 @@ class Admission:
         await self._ask(self._describe(request, last, is_limit_query=is_limit_query))
         return last
 
-    def build_origin(self, models: Collection[Place], route: ConfiguredRoute | None = None) -> ClientOrigin:
-        """Return the origin of the calls of admitted models. `route`: the one that chose them."""
+    def build_origin(self, models: Collection[Place]) -> ClientOrigin:
+        """Return the origin of the calls of admitted models."""
         incoming = self._incoming
-        servers = self.servers if route is None or route.web else ()
-        return ClientOrigin(incoming.purpose, incoming.receipt.request_id, models, servers)
+        return ClientOrigin(incoming.purpose, incoming.receipt.request_id, models)
 
     async def admit_call(self, target: Target, request: MessagesRequest, scale: TokenScale) -> None:
         """Ask the policies for another call of a model. Raises the `ClientError` of the first that rejects it."""
         incoming = self._incoming
         further = FurtherCall(
-            target=describe_target(target, request),
+            target=describe_target(self._engine, incoming, target, request),
             body_bytes=request.body_bytes,
             estimate_input_tokens=partial(estimate_client_request_tokens, incoming, self._estimates, scale, request),
             receipt=incoming.receipt,
@@ -148,15 +148,15 @@ class Admission:
             parent=receipt.parent,
             has_reply=has_reply,
             is_limit_query=is_limit_query,
-            targets=[describe_target(target, request) for target in plan.targets],
+            targets=[
+                describe_target(engine, incoming, target, request, has_reply=has_reply) for target in plan.targets
+            ],
             estimate_input_tokens=partial(estimate_client_request_tokens, incoming, self._estimates, scale, request),
             response_headers=receipt.limit_headers,
-            servers={*ALL_SERVERS},
             further_calls=self.further_calls,
         )
 
     async def _ask(self, described: AdmissionRequest) -> None:
-        self.servers = described.servers
         for policy in self._engine.policies:
             settle = await policy.admit(described)
             if settle is not None:
@@ -173,17 +173,48 @@ def settled_admission(engine: Engine, incoming: ClientRequest) -> Iterator[Admis
         admission.settle()
 
 
-def describe_target(target: Target, request: MessagesRequest) -> AdmissionTarget:
-    """Describe a call of `request` for policies."""
-    limit = target.capabilities.max_output
-    output = limit or DEFAULT_MAX_TOKENS if request.max_tokens is None else max(request.max_tokens, 0)
-    if target.capabilities.known and limit is not None:
-        output = min(output, limit)
+def describe_target(
+    engine: Engine, incoming: ClientRequest, target: Target, request: MessagesRequest, *, has_reply: bool = True
+) -> AdmissionTarget:
+    """Describe a call of `request` for policies. `has_reply` False: its tokens are only counted."""
     searches = [tool.max_uses for tool in request.tools if tool.type is not None and tool.type.startswith("web_search")]
     return AdmissionTarget(
         prefix=target.provider.prefix,
         model=target.model,
-        max_output_tokens=output,
-        service_tier="fast" if request.is_fast else "",
+        max_output_tokens=_find_max_output(target.capabilities, request.max_tokens),
+        service_tier=_FAST if request.is_fast else "",
+        region=request.region,
         max_searches=sum(_USUAL_SEARCHES if uses is None else max(uses, 0) for uses in searches),
+        named_models=_describe_named_models(engine, incoming, target, request) if has_reply else (),
     )
+
+
+def _describe_named_models(
+    engine: Engine, incoming: ClientRequest, target: Target, request: MessagesRequest
+) -> Sequence[AdmissionTarget]:
+    """Describe the models that the body names beside `model`. Only a relay sends them to its provider."""
+    if not (incoming.named_models and target.is_relayed):
+        return ()
+    found, provider = [], target.provider
+    for named in list_sent_models(build_relay_call(incoming, request, target), incoming.named_models):
+        facts = find_capabilities(provider, named.model, engine.settings, engine.catalog)
+        limit = request.max_tokens if named.is_fallback and named.max_tokens is None else named.max_tokens
+        uses = 1 if named.is_fallback else _USUAL_CONSULTATIONS if named.max_uses is None else max(named.max_uses, 0)
+        found.append(
+            AdmissionTarget(
+                prefix=provider.prefix,
+                model=named.model,
+                max_output_tokens=_find_max_output(facts, limit),
+                service_tier=_FAST if request.is_fast or named.is_fast else "",
+                region=request.region,
+                field=named.field,
+                max_calls=uses,
+            )
+        )
+    return found
+
+
+def _find_max_output(facts: ModelCapabilities, requested: int | None) -> int:
+    limit = facts.max_output
+    output = limit or DEFAULT_MAX_TOKENS if requested is None else max(requested, 0)
+    return min(output, limit) if facts.known and limit is not None else output

@@ -32,7 +32,7 @@ from anthropic_proxy.engine.exchange.provider_errors import (
     idle_timeout_error,
     require_api_response,
 )
-from anthropic_proxy.engine.exchange.relay import build_relay_call, forwarded_headers
+from anthropic_proxy.engine.exchange.relay import build_relay_call, forwarded_headers, restrict_relayed_request
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, end_if_disconnected, uncancel
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
@@ -265,7 +265,7 @@ async def _count_by_provider(
     is_large = is_large_request(incoming.body, len(request.tools))
     deadline = loop.time() + PROVIDER_COUNT_SECONDS
     try:
-        limits = engine.find_target_limits(target, admission.servers)
+        limits = engine.find_target_limits(target)
         prepared = await engine.background.run_in_thread_if_large(is_large, prepare, request, limits)
         call = TranslatedCall(
             request=prepared.request,
@@ -340,6 +340,8 @@ async def _request_json(
     admission: Admission,
     seconds: float,
 ) -> JsonReply:
+    if incoming.receipt.client.is_restricted:
+        await restrict_relayed_request(engine, incoming)
     call = build_relay_call(incoming, request, target)
 
     async def read(response: UpstreamResponse, _: Watchdog) -> JsonReply:

@@ -27,7 +27,13 @@ from typing import Any, TypeVar, final
 
 from msgspec import structs
 
-from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP, BackgroundWork
+from anthropic_proxy.engine.engine import (
+    MAX_REPLY_BYTES_ON_LOOP,
+    MAX_STEPS_ON_LOOP,
+    BackgroundWork,
+    Engine,
+    is_large_request,
+)
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.exchange.plan import estimate_client_request_tokens
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES, TRAILING_USAGE_TIMEOUT_SECONDS, Reply
@@ -39,7 +45,9 @@ from anthropic_proxy.engine.messages.models import MessagesRequest, Source
 from anthropic_proxy.engine.messages.models.tools import list_tool_names
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
+from anthropic_proxy.engine.providers.model_ids import is_id_of_model
 from anthropic_proxy.engine.routing.targets import Target
+from anthropic_proxy.engine.wires.anthropic.api_fields import keep_api_fields
 from anthropic_proxy.engine.wires.anthropic.reply_forms import (
     StreamRepair,
     convert_events_to_message,
@@ -364,8 +372,6 @@ _DELAYS = ("retry-after", "retry-after-ms")
 _DELAY = compile_anchored(r" *(?:\d+(?:\.\d+)?|[A-Z][a-z]{2,}, .+) *")
 """Pattern of a delay, a number or a date. Others, such as `nan` or `-5`, would be an error in a client."""
 _NAME = compile_anchored(r"[a-z0-9!#$%&'*+.^_`|~-]+")
-_OTHER_VERSION = compile_anchored(r"\w|[-.]\d{1,2}(?!\d)")
-"""What follows the name of a model in that of another one: `-8` in `claude-opus-4-8`, but no date."""
 _VALUE = compile_anchored(r"[\t\x20-\x7e\x80-\xff]*")
 
 
@@ -386,6 +392,23 @@ def _raw(value: str) -> str:
     return value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
+_API_PARAMETERS = frozenset(("after_id", "before_id", "beta", "limit"))
+"""Parameters of the query in the Messages API and its list of models (SDK `anthropic` 2.10)."""
+
+
+async def restrict_relayed_request(engine: Engine, incoming: ClientRequest) -> None:
+    """Leave only the fields and parameters of the Messages API in the request of a restricted client.
+
+    Raises `InvalidRequest` for a body that is not JSON.
+    """
+    parameters = incoming.query.split("&") if incoming.query else ()
+    incoming.query = "&".join(each for each in parameters if each.partition("=")[0] in _API_PARAMETERS)
+    if incoming.body:
+        is_large = is_large_request(incoming.body)
+        read = await engine.background.run_in_thread_if_large(is_large, keep_api_fields, incoming.body)
+        incoming.body, incoming.named_models, incoming.notes = read.body, read.named_models, read.notes
+
+
 def build_relay_call(
     incoming: ClientRequest,
     request: MessagesRequest,
@@ -399,10 +422,8 @@ def build_relay_call(
 ) -> RelayCall[BaseDialect]:
     """Return the input of a wire that forwards the client's body, headers, path and query without translation."""
     facts = target.capabilities
-    named = request.model.partition("[")[0]
-    model = target.provider.find_known_name(target.model).replace(".", "-")  # gateways write `claude-haiku-4.5`
-    is_same = named in model and not _OTHER_VERSION.match(model[model.index(named) + len(named) :])
-    is_replaced = target.model_setting is not None and not is_same
+    known = target.provider.find_known_name(target.model)
+    is_replaced = target.model_setting is not None and not is_id_of_model(request.model.partition("[")[0], known)
     return RelayCall(
         model=target.model,
         requested_model=request.model,
@@ -413,6 +434,7 @@ def build_relay_call(
         names_headers=bool(incoming.receipt.client.key_id),
         path=incoming.receipt.path,
         query=incoming.query,
+        notes=incoming.notes,
         is_renamed=request.model != target.model,
         limits=ModelLimits(facts.max_output, facts.efforts) if facts.features_known and is_replaced else None,
         has_proxy_signatures=request.has_proxy_signatures,

@@ -1,4 +1,4 @@
-"""Names of models that a server lists, checked where its list is decoded.
+"""Names of models: those that a server lists, checked where its list is decoded, and which of them mean the same model.
 
 A stranger may have written the list. Its names become settings, parts of commands and texts of pages, so a name that
 could be a variable, a command, a pattern or a way out of a folder there is none.
@@ -25,3 +25,20 @@ def read_model_id(value: Any) -> ModelId | None:
     if ".." in value.replace("\\", "/").split("/"):
         return None
     return ModelId(value)
+
+
+_DATE_LENGTH = len("-20251001")
+_DATE = compile_anchored(r"-20\d{6}|@20\d{6}")
+_OTHER_VERSION = compile_anchored(r"\w|[-.]\d{1,2}(?!\d)")
+"""What follows the name of a model in that of another one: `-8` in `claude-opus-4-8`, but no date."""
+
+
+def is_id_of_model(named: str, model: str) -> bool:
+    """Return True if the id of a vendor, which may have a date, means the model `model` of a provider:
+    `claude-haiku-4-5-20251001` for `anthropic.claude-haiku-4-5-v1:0`.
+    """
+    name, known = named.lower(), model.lower()
+    if _DATE.fullmatch(name[-_DATE_LENGTH:]):
+        name = name[:-_DATE_LENGTH]
+    known = known if name in known else known.replace(".", "-")  # gateways write `claude-haiku-4.5`
+    return name in known and not _OTHER_VERSION.match(known, known.index(name) + len(name))

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from anthropic_proxy.engine.wires.bound_requests import ClientOrigin, ServerName
+from anthropic_proxy.engine.wires.bound_requests import ClientOrigin
 
 TEXT_MEDIA_TYPES = frozenset(
     {"text/*", *(f"application/{kind}" for kind in ("xhtml+xml", "json", "xml", "rss+xml", "atom+xml"))}
@@ -70,14 +70,7 @@ class WebFetch(Protocol):
 
 
 class WebSearch(Protocol):
-    """Interface of a search service."""
-
-    @property
-    def service(self) -> ServerName:
-        """Name of the service, by which rules allow it."""
-        ...
-
-    async def search(
+    async def __call__(
         self,
         origin: ClientOrigin,
         query: str,

@@ -180,6 +180,8 @@ class RelayCall(BaseCall[DialectT_co], frozen=True, kw_only=True):
     path: str = "/v1/messages"
     query: str = ""
     """Without `?`."""
+    notes: Sequence[FidelityNote] = ()
+    """Notes on fields of the client that are no longer in `body`."""
     is_renamed: bool = False
     """True if the provider has another name for the model than the client."""
     limits: ModelLimits | None = None

@@ -99,6 +99,11 @@ class Rules(Struct, frozen=True, kw_only=True, omit_defaults=True):
     budgets: tuple[Budget, ...] = ()
     """Budgets, at most one for each unit, period and pattern of models, and a soft one beside it."""
 
+    @property
+    def restrict_models(self) -> bool:
+        """True if the rules hold only for requests whose models and prices are known."""
+        return bool(self.models or self.providers or self.routes) or any(each.unit == "usd" for each in self.budgets)
+
     def allows_model(self, names: Iterable[str]) -> bool:
         """Without patterns, every model is allowed."""
         return not self.models or any(matches_model(name, pattern) for name in names for pattern in self.models)

@@ -96,8 +96,7 @@ class FallbackStore:
         self._interruptions = 0
         self._processes = 1
         self._task: asyncio.Task[None] | None = None
-        self._wake = store.has_news
-        """Set: the next heartbeat is due."""
+        self._wake = asyncio.Event()
 
     @property
     def state(self) -> StoreState:
@@ -280,15 +279,12 @@ class FallbackStore:
             self._warn(message)
 
     async def _run_heartbeats(self) -> None:
-        pause, has_begun = MIN_PAUSE_SECONDS, False
+        pause = MIN_PAUSE_SECONDS
         while True:
             try:
-                beat = await self.redis.send_heartbeat()
+                processes = await self.redis.send_heartbeat()
                 # Redis may have lost its data, or may count no process after a long interruption
-                self._processes = max(beat.processes, self._processes) if self._problem else beat.processes
-                if has_begun and not beat.is_known and not self._problem:
-                    self._interruptions += 1  # so short that no call has failed
-                has_begun = True
+                self._processes = max(processes, self._processes) if self._problem else processes
                 await self._add_own_use()
                 if self._problem:
                     self._is_away = False

@@ -218,7 +218,7 @@ def decode_request(
             request.safeguards = read.safeguards.copy()  # not of the whole body
         request.container = read.container not in _NOT_GIVEN
         if read.inference_geo not in _NOT_GIVEN:
-            request.pins_region = bytes(read.inference_geo) != _GLOBAL_REGION
+            request.region = _decode_region(read.inference_geo)
         if read.context_management not in _NOT_GIVEN:
             edits = bytes(read.context_management)
             request.clears_context = any(edit in edits for edit in _CHANGING_EDITS)
@@ -308,6 +308,12 @@ def decode_envelope(body: bytes, error: ClientError) -> MessagesRequest:
         body_bytes=len(body),
         decode_error=error,
     )
+
+
+def _decode_region(raw: Raw) -> str:
+    """Return the region in lower case. "": any."""
+    text = bytes(raw)
+    return "" if text == _GLOBAL_REGION else text.decode(errors="replace").strip('"').lower()
 
 
 _NO_SERVER = McpServer()
@@ -787,6 +793,7 @@ class _Head(Struct, kw_only=True):
     mcp_servers: Raw = ABSENT
     metadata: Metadata | None = None
     speed: Raw = ABSENT
+    inference_geo: Raw = ABSENT
     safeguards: Raw = ABSENT
     stop_sequences: list[str] | None = None
 
@@ -850,6 +857,7 @@ def scan_request(body: bytes) -> MessagesRequest | None:
         body_bytes=len(body),
         scanned_only=True,
         is_fast=read.speed == _FAST,
+        region="" if read.inference_geo in _NOT_GIVEN else _decode_region(read.inference_geo),
         has_proxy_signatures=isinstance(read, _ScannedBody)
         and any(_has_proxy_signature(message.content) for message in read.messages),
         has_invalid_calls=_has_invalid_calls(read, tools),

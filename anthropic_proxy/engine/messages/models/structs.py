@@ -388,8 +388,8 @@ class MessagesRequest(Struct, kw_only=True):
     """True if the client requests fast mode (`speed`), which costs more."""
     mcp_servers: list[McpServer] = field(default_factory=list)
     container: bool = False
-    pins_region: bool = False
-    """True if the client restricts the region of the model (`inference_geo`)."""
+    region: str = ""
+    """Region to which the client restricts the model (`inference_geo`): `us`. "": any."""
     clears_context: bool = False
     """True if `context_management` requests the removal of earlier tool results or a summary of the history."""
     cache_marks: CacheMarks | None = None

@@ -151,7 +151,7 @@ def _note_fields(request: MessagesRequest, limits: TargetLimits, notes: list[Fid
         notes.append(_MCP_SERVERS)
     if request.container:
         notes.append(_CONTAINER)
-    if request.pins_region:
+    if request.region:
         notes.append(_REGION)
     if request.clears_context:
         notes.append(_CONTEXT)

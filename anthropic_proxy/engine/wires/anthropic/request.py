@@ -21,6 +21,7 @@ from msgspec import Struct
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling, note_replacement
 from anthropic_proxy.engine.messages.purpose import AGENT_HEADER, HINT_HEADERS, SESSION_HEADER
 from anthropic_proxy.engine.wires.anthropic import json_spans
+from anthropic_proxy.engine.wires.anthropic.api_fields import NamedModel
 from anthropic_proxy.engine.wires.anthropic.betas import ACCEPTED, BETA_FIELD, BETA_HEADER, filters_betas, select_betas
 from anthropic_proxy.engine.wires.anthropic.conversation import (
     FIELDS_OF_THINKING,
@@ -48,6 +49,7 @@ from anthropic_proxy.engine.wires.anthropic.tools import (
     MissingTools,
     find_missing_tools,
     find_tool_edits,
+    is_missing_tool,
     require_free_choice,
 )
 from anthropic_proxy.engine.wires.contract import RelayCall, UpstreamRequest
@@ -117,7 +119,7 @@ _BILLING = "x-anthropic-billing-header:"
 def encode_request(call: RelayCall[Dialect]) -> UpstreamRequest:
     headers, dialect = call.headers, call.dialect
     betas = select_betas(call)
-    notes = [*betas.notes]
+    notes = [*call.notes, *betas.notes]
     added: dict[str, Any] = {}
     if dialect.version_in_body:
         added[_VERSION_FIELD] = _select_version(call, notes)
@@ -161,6 +163,15 @@ def encode_request(call: RelayCall[Dialect]) -> UpstreamRequest:
         notes=notes,
         proves=" ".join((ACCEPTED, *betas.tested)) if betas.tested else "",
     )
+
+
+def list_sent_models(call: RelayCall[Any], named: Sequence[NamedModel]) -> Sequence[NamedModel]:
+    """Return those of the models that a body names whose fields are sent to the server."""
+    dialect = call.dialect
+    has_fallbacks = "fallbacks" not in dialect.dropped_fields and "fallbacks" not in select_betas(call).lost_fields
+    return [
+        each for each in named if (has_fallbacks if each.is_fallback else not is_missing_tool(each.tool_type, dialect))
+    ]
 
 
 def edit_body(

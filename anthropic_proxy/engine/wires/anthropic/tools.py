@@ -40,11 +40,12 @@ def find_missing_tools(body: bytes, members: Sequence[JsonSpan], dialect: Dialec
         return None
     spans = json_spans.find_elements(body, tools.value, tools.end)
     blocks = [read_block(body[span.start : span.end]) for span in spans]
-    names = {block.name or block.type: block.type for block in blocks if _is_missing(block.type, dialect)}
-    return MissingTools(names, leaves_tools=any(not _is_missing(block.type, dialect) for block in blocks))
+    names = {block.name or block.type: block.type for block in blocks if is_missing_tool(block.type, dialect)}
+    return MissingTools(names, leaves_tools=any(not is_missing_tool(block.type, dialect) for block in blocks))
 
 
-def _is_missing(tool_type: str, dialect: Dialect) -> bool:
+def is_missing_tool(tool_type: str, dialect: Dialect) -> bool:
+    """Return True for the type of a server tool that the server does not run, so that it is not sent."""
     return any(tool_type.startswith(f"{kind}_") for kind in dialect.missing_tools)
 
 
@@ -80,7 +81,7 @@ def find_tool_edits(
         if body[tool.value] != ord("{"):
             continue
         block = read_block(body[tool.value : tool.end])
-        if _is_missing(block.type, dialect):
+        if is_missing_tool(block.type, dialect):
             kept[position] = False
             reason = f"{provider} is not known to run {block.type}"
             notes.append(FidelityNote("dropped", f"{_OF_TOOLS}{block.name or block.type}", reason))
