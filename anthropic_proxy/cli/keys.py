@@ -24,6 +24,7 @@ from anthropic_proxy.console.keys.descriptions import (
     decode_state,
     describe_changes,
     describe_creator,
+    describe_exceptions,
     describe_rules,
     describe_unknown_routes,
     encode_audit_entry,
@@ -40,7 +41,7 @@ from anthropic_proxy.console.keys.queries import (
     read_used_budgets,
     require_key,
 )
-from anthropic_proxy.console.keys.sign_ins import NOT_ASKED, SignIn, encode_sign_in, list_sign_ins
+from anthropic_proxy.console.keys.sign_ins import NOT_ASKED, encode_sign_in, list_sign_ins
 from anthropic_proxy.console.keys.virtual_keys import KeyState, Team, VirtualKey
 from anthropic_proxy.console.ledger.database import Reader
 from anthropic_proxy.console.ledger.engines import EngineReader
@@ -83,7 +84,9 @@ keys = new_group("keys")
 _AUDIT_TITLES = ("id", "at", "actor", "action", "object", "changes")
 _LABEL_COLUMNS = 9
 _CREATOR = Column("Creator")
-_PROVIDER = Column("Provider")
+_EXCEPTIONS = Column("Exceptions")
+_LAST_REFRESH = 4
+"""Number of the column with the last refresh in the list of sign-ins."""
 
 
 @keys.command
@@ -148,10 +151,12 @@ def list_(*, as_json: bool = False) -> None:
         (_CREATOR, describe_creator),
         (Column("Expires"), lambda key, _: format_time(key.expires_at) or "never"),
         (Column("Limits", wraps=True), lambda key, _: key.problem or describe_rules(key.rules)),
+        (_EXCEPTIONS, lambda key, _: describe_exceptions(key)),
         (Column("Id", is_optional=True), lambda key, _: key.id),
     ]
-    if not any(describe_creator(*each) for each in found):
-        shown = [one for one in shown if one[0] is not _CREATOR]
+    for column, text in ((_CREATOR, describe_creator), (_EXCEPTIONS, lambda key, _: describe_exceptions(key))):
+        if not any(text(*each) for each in found):
+            shown = [one for one in shown if one[0] is not column]
     if output.is_terminal:  # room for the columns with values
         shown = [one for one in shown if any(one[1](*each) not in ("", "never") for each in found)]
     columns, rows = [column for column, _ in shown], [[text(*each) for _, text in shown] for each in found]
@@ -198,11 +203,13 @@ def change(
     owner: str | None = None,
     team: str | None = None,
     expires: str | None = None,
+    exceptions: str | None = None,
     rules: RuleOptions | None = None,
 ) -> None:
     """Change label, owner, team, expiry, models, routes, limits or budgets of a key.
 
-    Running servers apply the change after at most 2 s.
+    Running servers apply the change after at most 2 s. What is set for a person or a service is an exception, which
+    stays: the table of its group or issuer does not change it any more.
 
     Parameters
     ----------
@@ -216,8 +223,11 @@ def change(
         New team, or an empty text for a key without a team.
     expires
         Time of expiry: 30d, 12h, never, or a date such as 2026-12-31. The key is valid until that day ends in UTC.
+    exceptions
+        Fields of a person or a service that are exceptions, separated by commas, such as budget,team. One that is left
+        out gets the value of the table again. none ends all exceptions.
     """
-    given = {"label": label, "owner": owner, "team": team, "expires": expires}
+    given = {"label": label, "owner": owner, "team": team, "expires": expires, "exceptions": exceptions}
     outcome, settings = _execute("change", key, given, rules)
     write_key(outcome.key, outcome.state)
     _warn_of_unknown_routes(outcome.key.rules, settings)
@@ -286,20 +296,15 @@ def sign_ins(*, as_json: bool = False) -> None:
     if not found and output.is_terminal:
         output.write_notice("Nobody is signed in from Claude Code.")
         return
-    shown: Sequence[tuple[Column, Callable[[SignIn], str]]] = [
-        (Column("Person"), lambda one: one.user.email),
-        (Column("Device"), lambda one: one.device),
-        (Column("Address"), lambda one: one.address),
-        (Column("Signed in"), lambda one: str(format_time(one.created_at))),
-        (Column("Last refresh"), lambda one: str(format_time(one.refreshed_at))),
-        (_PROVIDER, lambda one: "" if one.provider_token else NOT_ASKED),
-        (Column("Ends"), lambda one: str(format_time(one.ends_at))),
-        (Column("Id", is_optional=True), lambda one: one.id),
-    ]
-    if all(each.provider_token for each in found):
-        shown = [column for column in shown if column[0] is not _PROVIDER]
-    output.write_table([column for column, _ in shown], [[text(each) for _, text in shown] for each in found])
-    if output.is_terminal and any(not each.provider_token for each in found):
+    columns = [Column("Person"), Column("Device"), Column("Address"), Column("Signed in"), Column("Last refresh")]
+    columns += [Column("Ends"), Column("Id", is_optional=True)]
+    times = [[str(format_time(at)) for at in (each.created_at, each.refreshed_at, each.ends_at)] for each in found]
+    rows = [[one.user.email, one.device, one.address, *at, one.id] for one, at in zip(found, times, strict=True)]
+    unasked = [number for number, one in enumerate(found) if not one.provider_token]
+    for number in unasked:
+        rows[number][_LAST_REFRESH] += f" (provider {NOT_ASKED})"
+    output.write_table(columns, rows)
+    if unasked:
         output.write_notice(NO_REFRESH_TOKEN, "!")
 
 
@@ -481,6 +486,7 @@ def write_key(key: VirtualKey, state: KeyState, spending: Sequence[Spending] = (
         end = "" if each.expires_at is None else f"  until {formats.long_time(each.expires_at)}"
         facts.append(("key", f"{each.hint}  from {formats.long_time(each.created_at)}{end}"))
     facts.append(("limits", key.problem or describe_rules(key.rules) or "none"))
+    facts.append(("except", describe_exceptions(key)))
     facts += [("used", each.describe()) for each in spending]
     for title, value in facts:
         if value:

@@ -9,7 +9,7 @@ import logging
 import random
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypedDict, TypeVar, TypeVarTuple
@@ -20,7 +20,7 @@ from anthropic_proxy.engine.first_checks import FirstChecks
 from anthropic_proxy.engine.histories import Histories
 from anthropic_proxy.engine.hooks import EngineLog, Inspector, LogLevel, Policy, Receipt, Recorder, Tracer, ValueStore
 from anthropic_proxy.engine.memory_values import MemoryValues
-from anthropic_proxy.engine.messages.preparation import TargetLimits
+from anthropic_proxy.engine.messages.preparation import SearchState, TargetLimits
 from anthropic_proxy.engine.messages.work_budget import WorkPostponed
 from anthropic_proxy.engine.options import EngineOptions, KeySource
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
@@ -39,7 +39,7 @@ from anthropic_proxy.engine.routing.routes import CompiledRoutes
 from anthropic_proxy.engine.routing.targets import Target, build_target_limits
 from anthropic_proxy.engine.upstream.contract import WebFetch, WebSearch
 from anthropic_proxy.engine.upstream.transports import Transports
-from anthropic_proxy.engine.wires.bound_requests import Transport
+from anthropic_proxy.engine.wires.bound_requests import ALL_SERVERS, WEB, ServerName, Transport
 from anthropic_proxy.engine.wires.contract import BaseDialect, Call
 from anthropic_proxy.secrets import Secret, redact_secrets
 
@@ -178,7 +178,7 @@ class Engine(Struct, frozen=True, kw_only=True):
     web_fetch: WebFetch | None = None
     """Function that fetches web pages and URLs for a model. None: `FETCH_URLS` is off."""
     web_search: WebSearch | None = None
-    """Function that runs web searches for a model. None: `SEARCH_URL` is not set."""
+    """Search service for models. None: `SEARCH_URL` is not set."""
     new_id: Callable[[str], str]
     """Function that returns a new identifier with the given beginning: `new_id("msg_")`."""
     clock: Callable[[], float]
@@ -200,11 +200,16 @@ class Engine(Struct, frozen=True, kw_only=True):
     log: EngineLog = field(default_factory=LibraryLog)
     """Log for what an engineer should know. It masks keys."""
 
-    def find_target_limits(self, target: Target) -> TargetLimits:
-        """Return the limits to which requests for a target are adapted, with what this engine can do for it."""
-        return build_target_limits(
-            target, self.settings.check_context_window, self.web_search is not None, self.web_fetch is not None
-        )
+    def find_target_limits(self, target: Target, servers: Collection[ServerName] = ALL_SERVERS) -> TargetLimits:
+        """Return the limits to which requests for a target are adapted, with what this engine can do for it.
+
+        `servers`: those that the request may lead to.
+        """
+        search: SearchState = "none"
+        if self.web_search is not None:
+            search = "allowed" if self.web_search.service in servers else "forbidden"
+        may_fetch = self.web_fetch is not None and WEB in servers
+        return build_target_limits(target, self.settings.check_context_window, search, may_fetch)
 
     async def close(self) -> None:
         """Stop the background refresh of model lists, and close the connections to providers."""

@@ -13,7 +13,7 @@ from anthropic_proxy.engine.messages.deltas import BilledUsage, TokenCounts
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.engine.messages.purpose import RequestKind
 from anthropic_proxy.engine.trace_context import TraceContext
-from anthropic_proxy.engine.wires.bound_requests import AdmittedPurpose
+from anthropic_proxy.engine.wires.bound_requests import AdmittedPurpose, ServerName
 from anthropic_proxy.errors import ProxyBusy
 
 RecordPoint = Literal["client request", "upstream request", "client response"]
@@ -179,6 +179,9 @@ class AdmissionRequest(Struct, frozen=True, kw_only=True):
     parent: str = ""
     """Id of the client request to which a check of the proxy belongs. Its tokens and costs count, but it is no further
     request of the client. "": a request of a client."""
+    servers: set[ServerName] = field(default_factory=set)
+    """Servers beside the providers that the request may lead to: the search service, and `web` for pages and files. A
+    policy removes those that the client may not use. The proxy then goes on without them."""
     response_headers: dict[str, str] = field(default_factory=dict)
     """Headers that a policy adds to the response, also to an error response. Names are in lower case."""
     further_calls: list[AdmitFurtherCall] = field(default_factory=list)
@@ -248,10 +251,19 @@ CheckVerdict = Literal["not_flagged", "flagged", "unavailable", "harmless"]
 """Result of the check of a tool call. `unavailable`: there is no verdict, so the client checks the call. `harmless`:
 the table of harmless calls has it, so no model was asked, and the client's own rule decides."""
 CheckFailure = Literal[
-    "timeout", "refusal", "unreadable", "too large", "disagreement", "cancelled", "not allowed", "error"
+    "timeout",
+    "refusal",
+    "unreadable",
+    "too large",
+    "hidden text",
+    "disagreement",
+    "cancelled",
+    "not allowed",
+    "error",
 ]
-"""Why there is no verdict. `cancelled`: the reply ended before, such as when the client leaves. `not allowed`: the
-rules of the request allow no checking model."""
+"""Why there is no verdict. `hidden text`: the call has a redacted text that matters, which only the client gets.
+`cancelled`: the reply ended before, such as when the client leaves. `not allowed`: the rules of the request allow no
+checking model."""
 CheckKind = Literal["model", "rule", "provider", CheckFailure]
 """Who gave a verdict: the checking model, the table of harmless calls, or the provider of the reply. Or why there is
 none."""

@@ -336,6 +336,8 @@ class RouteTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Model that checks tool calls for these requests. By default AUTO_MODE_MODEL."""
     auto_mode_timeout: Annotated[float, Meta(gt=0, le=600)] | None = None
     """Seconds that a reply waits for these checks. By default AUTO_MODE_TIMEOUT."""
+    web: bool = True
+    """False: for these requests, the proxy neither searches the web nor fetches pages and files."""
     sticky: bool = True
     """True if a session keeps its first target with `weighted` or `latency`, so that its prompt cache stays usable."""
 

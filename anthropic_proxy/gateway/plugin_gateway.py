@@ -168,7 +168,7 @@ async def describe_models(services: Services, names: Sequence[str]) -> list[Mode
                 documents=limits.accepts_pdf,
                 efforts=limits.efforts,
                 has_thinking_budget=limits.accepts_thinking_budget,
-                web_search=_find_place(services, name, "web_search", has_own=limits.can_search),
+                web_search=_find_place(services, name, "web_search", has_own=limits.search == "allowed"),
                 web_fetch=_find_place(services, name, "web_fetch", has_own=services.web_fetch is not None),
                 source=source,
                 other_sources={

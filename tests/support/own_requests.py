@@ -4,13 +4,16 @@ import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.forwarding import count_tokens, list_models
 from anthropic_proxy.engine.exchange.safeguards.prompt import INSTRUCTIONS
+from anthropic_proxy.engine.upstream.contract import FetchedPage
+from anthropic_proxy.engine.upstream.web_search import BraveClient, ExaClient, SearxngClient, TavilyClient
+from anthropic_proxy.engine.wires.bound_requests import WEB, BoundRequest, ClientOrigin, ServerName
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.gateway.settings import CONFIG_FILE
 from anthropic_proxy.gateway.settings.key_rules import Rules
@@ -22,6 +25,7 @@ from tests.support.virtual_keys import Keys
 SERVERS = """
 [providers.inhouse]
 base_url = "http://inhouse.test/v1"
+dialect = { accepts_image_urls = false }
 
 [providers.inhouse.models]
 "qwen3" = {}
@@ -35,8 +39,11 @@ base_url = "http://cloud.test/v1"
 "small" = {}
 "judge" = {}
 """
-SECRET = "the merger is called walrus"
+SECRET = "walrus"
 """What the user writes in each request."""
+SEARCH = {"type": "web_search_20250305", "name": "web_search"}
+FETCH = {"type": "web_fetch_20250910", "name": "web_fetch"}
+PAGE_URL, IMAGE_URL = "http://page.test/a", "http://page.test/a.png"
 DANGER = "rm -rf /srv/data"
 TOOLS = [{"name": "Bash", "input_schema": {"type": "object", "properties": {"command": {"type": "string"}}}}]
 SHOP = "/home/ada/shop"
@@ -85,6 +92,24 @@ class World:
         self.calls = [call("Bash", command=DANGER)]
         """Tool calls of the model, in its first reply."""
         self._keys = keys
+
+    def add_search(self, service: ServerName) -> None:
+        """Let the proxy search by the real client of a service."""
+        clients = {"searxng": SearxngClient, "brave": BraveClient, "tavily": TavilyClient, "exa": ExaClient}
+        client = clients[service](self.proxy.services.http, f"http://{service}.test")
+        self.proxy.services = structs.replace(self.proxy.services, web_search=client)
+
+    def add_fetch(self) -> None:
+        """Let the proxy fetch pages and files."""
+
+        async def fetch(origin: ClientOrigin, url: str, **_: object) -> FetchedPage:
+            request = UpstreamRequest(path="/", body=b"", method="GET")
+            await self.proxy.services.http(BoundRequest(origin, url, request, server=WEB))
+            if url.endswith(".png"):
+                return FetchedPage(url=url, media_type="image/png", body=b"\x89PNG")
+            return FetchedPage(url=url, media_type="text/plain", text="A page.")
+
+        self.proxy.services = structs.replace(self.proxy.services, web_fetch=fetch)
 
     @property
     def places(self) -> list[tuple[str, str]]:
@@ -139,9 +164,13 @@ class World:
         messages = body.get("messages", [])
         is_check = bool(messages) and messages[0].get("content") == INSTRUCTIONS
         purpose = "check" if is_check else "message" if request.path.endswith("/completions") else request.path
-        self.sent.append(Sent(host, body.get("model", ""), purpose, body, dict(request.headers)))
+        if host in (*get_args(ServerName), "page"):
+            purpose = host
+        self.sent.append(Sent(host, body.get("model", ""), purpose, body or request.path, dict(request.headers)))
         if is_check:
             return _message(json.dumps(self.verdict))
+        if purpose == host:
+            return FakeResponse(200, b'{"results": [], "web": {"results": []}}')
         made, self.calls = self.calls, []
         if body.get("stream"):
             return FakeResponse(200, *(calls(*made) if made else reply(text("Done."))))

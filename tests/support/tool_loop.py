@@ -9,6 +9,7 @@ from msgspec import structs
 
 from anthropic_proxy.engine.upstream.contract import DEFAULT_MEDIA_TYPES, FetchedPage, SearchResult
 from anthropic_proxy.engine.upstream.web_fetch import matches_media_types
+from anthropic_proxy.engine.wires.bound_requests import ServerName
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import WebFetchFailed
 from tests.support.event_grammar import check_bytes
@@ -82,13 +83,16 @@ def proxy(script: Script, search: Any = None, fetch: Any = None, **settings: str
 
 
 class Searcher:
-    """A search service with one page. It stores the received queries."""
+    """A search service with one page. It stores the received queries. `service`: its name."""
 
-    def __init__(self, pages: Sequence[SearchResult] = FACTS, error: Exception | None = None) -> None:
+    def __init__(
+        self, pages: Sequence[SearchResult] = FACTS, error: Exception | None = None, service: ServerName = "searxng"
+    ) -> None:
+        self.service = service
         self.requests: list[tuple[str, Sequence[str], Sequence[str]]] = []
         self._pages, self._error = pages, error
 
-    async def __call__(
+    async def search(
         self,
         origin: object,
         query: str,

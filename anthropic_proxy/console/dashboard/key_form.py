@@ -18,7 +18,8 @@ from anthropic_proxy.console.keys.administration import (
     open_administration,
 )
 from anthropic_proxy.console.keys.descriptions import describe_field_value, describe_unknown_routes
-from anthropic_proxy.console.keys.virtual_keys import NONE, RULE_NAMES, VirtualKey, encode_rule_texts
+from anthropic_proxy.console.keys.rights import is_of_person
+from anthropic_proxy.console.keys.virtual_keys import NONE, RULE_NAMES, VirtualKey, encode_exceptions, encode_rule_texts
 from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
     classify_database_error,
@@ -57,6 +58,7 @@ async def respond_key_form(form: OpenedForm, sent: Mapping[str, str] | None) -> 
     return await site.respond_form(form, "key_form.html", values)
 
 
+_REMOVABLE = (*RULE_NAMES, "exceptions")
 OVERLAPS = (("0m", "none: it ends at once"), ("1h", "1 hour"), ("24h", "24 hours"), ("7d", "7 days"))
 _TITLES: Mapping[KeyAction, str] = {
     "create": "New key",
@@ -120,6 +122,8 @@ def load_form(administration: KeyAdministration, settings: Settings, name: str, 
         is_own = bool(key.person) if key.id else administration.rights.creates_own_keys
         given = {} if is_own else {"owner": key.owner, "team": key.team}
         fields = {"label": key.label, **given, "expires": "", **encode_rule_texts(key.rules)}
+        if key.id and is_of_person(key):
+            fields["exceptions"] = encode_exceptions(key.exceptions)
     elif action == "rotate":
         fields = {"overlap": OVERLAPS[0][0]}
     title, before = _TITLES[action].format(key.label), find_digest(key)
@@ -139,11 +143,13 @@ def submit_form(administration: KeyAdministration, settings: Settings, sent: Map
     nothing is changed, and the field `problem` of the returned form describes the error.
     """
     form = load_form(administration, settings, sent.get("action", ""), sent.get("target", ""))
-    form.fields = {name: sent.get(name, "").strip() for name in form.fields}
+    stored, form.fields = form.fields, {name: sent.get(name, "").strip() for name in form.fields}
     # an empty limit is none, and an empty expiry changes nothing
-    given = {name: text or NONE if name in RULE_NAMES else text for name, text in form.fields.items()}
+    given = {name: text or NONE if name in _REMOVABLE else text for name, text in form.fields.items()}
     if not given.get("expires"):
         given.pop("expires", None)
+    if "exceptions" in stored:  # each value that is given becomes an exception
+        given = {name: text for name, text in given.items() if form.fields[name] != stored[name]}
     digest = sent.get("before", "")
     try:
         command = decode_command(form.action, form.target, given, time.time(), expected_digest=digest)

@@ -35,7 +35,12 @@ from anthropic_proxy.console.dashboard.tables import (
     sort_rows,
 )
 from anthropic_proxy.console.keys.acceptance import list_key_states
-from anthropic_proxy.console.keys.descriptions import describe_changes, describe_creator, describe_rules
+from anthropic_proxy.console.keys.descriptions import (
+    describe_changes,
+    describe_creator,
+    describe_exceptions,
+    describe_rules,
+)
 from anthropic_proxy.console.keys.descriptions import format_time as format_key_time
 from anthropic_proxy.console.keys.limits import build_key_scope, build_team_scope
 from anthropic_proxy.console.keys.machine_reports import read_reports
@@ -168,11 +173,15 @@ class TeamRow(Struct, frozen=True):
         return Cell(text=cost, href=href, label=f"Cost of the team {self.team.name} by key: {cost}")
 
 
-def show_rules(rules: Rules) -> Cell:
-    """Return the allowed names and limits of a key or a team, without the budgets."""
+def show_rules(rules: Rules, key: VirtualKey | None = None) -> Cell:
+    """Return the allowed names and limits of a key or a team, without the budgets. `key`: the one whose exceptions are
+    named.
+    """
     lines = [(name, ", ".join(names)) for name in LIST_FIELDS if (names := getattr(rules, name))]
     limits = describe_rules(structs.replace(rules, budgets=(), **dict.fromkeys(LIST_FIELDS, ())))
-    return Cell(lines=[*(lines or [("all models and routes", "")]), *([("", limits)] if limits else [])])
+    exceptions = "" if key is None else describe_exceptions(key)
+    further = [("", limits), ("exceptions", exceptions)]
+    return Cell(lines=[*(lines or [("all models and routes", "")]), *(line for line in further if line[1])])
 
 
 def show_budgets(budgets: Sequence[ShareBar], none: str = formats.UNKNOWN) -> Cell:
@@ -202,7 +211,7 @@ _COLUMNS: Sequence[TableColumn[KeyRow]] = (
     TableColumn("key", "Key", lambda row: _link_key(row.key.id, row.key.label, row.hint), style="a-what wrap"),
     TableColumn("state", "State", KeyRow.show_state, style="a-state"),
     TableColumn("owner", "Owner, team", KeyRow.show_owner, style="wrap"),
-    TableColumn("allowed", "Allowed, limits", lambda row: show_rules(row.rules), style="small allowed"),
+    TableColumn("allowed", "Allowed, limits", lambda row: show_rules(row.rules, row.key), style="small allowed"),
     TableColumn("used", "Budget used", lambda row: show_budgets(row.budgets), attrgetter("used_share"), style="full"),
     TableColumn(
         "last", "Last used", KeyRow.show_last_use, lambda row: row.last_used_at or 0, ends=("latest", "earliest")
@@ -437,6 +446,7 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
         ("Created", formats.long_time(key.created_at)),
         ("Expires", formats.long_time(key.expires_at) or "never"),
         ("Revoked", formats.long_time(key.revoked_at)),
+        ("Exceptions", describe_exceptions(key)),
     ]
     for each in key.hashes:
         end = "" if each.expires_at is None else f", until {formats.long_time(each.expires_at)}"
@@ -539,6 +549,7 @@ _KEY_EXPORT: Mapping[str, Callable[[KeyRow], Any]] = {
     "created_at": lambda row: format_key_time(row.key.created_at),
     "expires_at": lambda row: format_key_time(row.key.expires_at),
     "revoked_at": lambda row: format_key_time(row.key.revoked_at),
+    "exceptions": lambda row: describe_exceptions(row.key),
     "last_used_at": lambda row: None if row.last_used_at is None else format_time(row.last_used_at),
     **_RULES_AND_USE,
 }

@@ -26,9 +26,9 @@ from anthropic_proxy.console.ledger.request_queries import find_latest_adaptatio
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink
 from anthropic_proxy.engine.exchange.exchange import run_exchange
+from anthropic_proxy.engine.exchange.final_calls import FinalCall, finish_call
 from anthropic_proxy.engine.exchange.own_requests import ParentRequest
 from anthropic_proxy.engine.exchange.safeguards.check import CHECK_PURPOSES, ReplyCheck, list_check_plans
-from anthropic_proxy.engine.exchange.safeguards.prompt import ToolCallToCheck
 from anthropic_proxy.engine.exchange.safeguards.rules import find_harmless_rule
 from anthropic_proxy.engine.hooks import CallCheck, Client, Receipt
 from anthropic_proxy.engine.messages.deltas import TokenCounts
@@ -228,8 +228,8 @@ def build_context(case: AutoModeCase) -> dict[str, Any]:
     }
 
 
-def _build_call(case: AutoModeCase) -> ToolCallToCheck:
-    return ToolCallToCheck("toolu_case", case.tool, msgspec.json.encode(case.input).decode())
+def _build_call(case: AutoModeCase) -> FinalCall:
+    return finish_call("toolu_case", case.tool, msgspec.json.encode(case.input).decode(), None)
 
 
 def _build_body(case: AutoModeCase) -> bytes:

@@ -22,6 +22,7 @@ from anthropic_proxy.console.keys.administration import KeyAdministration, KeyCo
 from anthropic_proxy.console.keys.descriptions import hash_key
 from anthropic_proxy.console.keys.queries import decode_row
 from anthropic_proxy.console.keys.sign_ins import SignIn, encode_user, find_active_sign_in
+from anthropic_proxy.console.keys.table_rules import list_table_fields
 from anthropic_proxy.console.ledger.database import Connection, open_for_writing
 from anthropic_proxy.console.ledger.schema import DEVICE_CODES, SIGN_INS
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, HOUR_SECONDS, to_microseconds
@@ -288,7 +289,7 @@ class Grants:
         fields: Mapping[str, Any] = {}
         group = require_group(self._settings, user)
         if self._sign_in_settings.groups:
-            fields = {"team": group.team, **structs.asdict(group.rules)}
+            fields = list_table_fields(group)
         command = KeyCommand(action="person", target=user.email, fields=fields)
         try:
             return self._administer(connection, user).execute(command, dry_run=dry_run)

@@ -29,12 +29,16 @@ from anthropic_proxy.console.keys.descriptions import (
 from anthropic_proxy.console.keys.queries import escape_pattern, find_key, find_team, list_keys, require_key
 from anthropic_proxy.console.keys.rights import ADMINISTRATOR, Rights, is_of_person, is_person
 from anthropic_proxy.console.keys.sign_ins import SignIn, find_sign_ins
+from anthropic_proxy.console.keys.table_rules import find_table_fields
 from anthropic_proxy.console.keys.virtual_keys import (
     ACTIVE,
     RULE_NAMES,
+    TABLE_FIELDS,
+    FieldException,
     KeyState,
     Team,
     VirtualKey,
+    decode_exceptions,
     decode_expiry,
     decode_rule_texts,
     field_error,
@@ -44,7 +48,7 @@ from anthropic_proxy.console.ledger.database import Connection, open_for_writing
 from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, to_microseconds
 from anthropic_proxy.engine.patterns import compile_anchored
-from anthropic_proxy.errors import InvalidRequest, PermissionDenied, UnknownModel
+from anthropic_proxy.errors import InvalidRequest, PermissionDenied, UnknownModel, join_with_and
 from anthropic_proxy.gateway.permissions import may
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_rules import Rules, require_name, require_valid_rules
@@ -80,7 +84,9 @@ class KeyCommand(Struct, frozen=True, kw_only=True):
     """Id or label of the key, name of the team, or e-mail address of the person. "": a new key. `sign-out`: also the id
     of a sign-in. `revoke`: also an e-mail address without a key, whose user is refused from then on."""
     fields: Mapping[str, Any] = {}
-    """Name of a field of `VirtualKey` or `Rules`, or `overlap_seconds` → its new value. Others keep their values."""
+    """Name of a field of `VirtualKey` or `Rules`, or `overlap_seconds` → its new value. Others keep their values.
+    `exceptions`: names of the fields that no table may change; one that is left out gets the value of the table again.
+    """
     expected_digest: str = ""
     """`find_digest` of the values that the user saw. If others are stored now, nothing is changed. "": any values."""
 
@@ -120,6 +126,8 @@ def decode_command(
         fields["expires_at"] = decode_expiry(f"{prefix}expires", str(given["expires"]), now)
     if "overlap" in given:
         fields["overlap_seconds"] = require_duration(f"{prefix}overlap", str(given["overlap"]))
+    if "exceptions" in given:
+        fields["exceptions"] = decode_exceptions(f"{prefix}exceptions", str(given["exceptions"]))
     rules = decode_rule_texts({name: given[name] for name in RULE_NAMES if name in given}, prefix)
     return KeyCommand(action=action, target=target, fields={**fields, **rules}, expected_digest=expected_digest)
 
@@ -139,10 +147,13 @@ class KeyAdministration:
         actor: str,
         clock: Callable[[], float] = time.time,
         rights: Rights = ADMINISTRATOR,
+        settings: Settings | None = None,
     ) -> None:
+        """`settings`: those with the tables of groups and issuers. None: there are no tables."""
         self._connection = connection
         self._actor = actor
         self._clock = clock
+        self._settings = settings
         self.rights = rights.with_teams(connection)
 
     def require_key(self, name: str) -> VirtualKey:
@@ -201,8 +212,12 @@ class KeyAdministration:
         """Create the key, or change the given fields."""
         now, is_new, is_sign_in = self._clock(), not before.id, command.action == "person"
         _require_readable(before)
-        given = {name: value for name, value in command.fields.items() if name in (*NAME_FIELDS, "expires_at")}
-        after = structs.replace(before, rules=_set_rules(before.rules, command.fields, now), **given)
+        exceptions, from_table = before.exceptions, dict[str, Any]()
+        if not is_new and not is_sign_in:
+            exceptions, from_table = self._find_exceptions(before, command.fields, now)
+        fields = {**from_table, **command.fields}
+        given = {name: value for name, value in fields.items() if name in (*NAME_FIELDS, "expires_at")}
+        after = structs.replace(before, rules=_set_rules(before.rules, fields, now), exceptions=exceptions, **given)
         if not is_sign_in:
             person = self._find_person(before, given, now, dry_run=dry_run)
             if person is not None:
@@ -226,6 +241,7 @@ class KeyAdministration:
         times = {name: getattr(after, name) for name in _STORED_TIMES}
         values |= {name: None if at is None else to_microseconds(at) for name, at in times.items()}
         values["rules"] = msgspec.json.encode(after.rules).decode()
+        values["exceptions"] = msgspec.json.encode(after.exceptions).decode() if after.exceptions else ""
         if is_new:
             self._connection.insert_row("virtual_keys", values)
         else:
@@ -262,8 +278,37 @@ class KeyAdministration:
                 f"The key {label!r} is {before.find_status(self._clock())}, so the person may not sign in.",
                 code="sign-in-person",
             )
+        fields = {name: value for name, value in command.fields.items() if name not in before.exceptions}
+        command = structs.replace(command, fields=fields)
         outcome = self._set_key(before, command, dry_run=True)
         return self._set_key(before, command, dry_run=dry_run) if outcome.changes else outcome
+
+    def _find_exceptions(
+        self, before: VirtualKey, fields: Mapping[str, Any], now: float
+    ) -> tuple[Mapping[str, FieldException], dict[str, Any]]:
+        """Return the exceptions of a key after a change by an administrator, and what its table sets in place of those
+        that end. Each field that the command gives is an exception, so that the change lasts. Raises `InvalidRequest`
+        for exceptions of a key that no table sets.
+        """
+        own = FieldException(self._actor, now)
+        kept = set(fields.get("exceptions", before.exceptions))
+        if not is_of_person(before):
+            if kept:
+                raise field_error(f"The key {before.label!r} is no person and no service, so it has no exceptions.")
+            return {}, {}
+        if unknown := sorted(kept - {*TABLE_FIELDS.values()}):
+            raise field_error(f"The exceptions have {unknown[0]!r}. Use {join_with_and([*TABLE_FIELDS.values()])}.")
+        given = {name for name in TABLE_FIELDS.values() if name in fields}
+        found = {
+            name: own if name in given else before.exceptions.get(name, own)
+            for name in TABLE_FIELDS.values()
+            if name in kept | given
+        }
+        ended = before.exceptions.keys() - found.keys()
+        if not ended or self._settings is None:
+            return found, {}
+        table = find_table_fields(self._connection, self._settings, before)
+        return found, {name: value for name, value in table.items() if name in ended}
 
     def _end_sign_ins(self, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
         """The person can sign in again, and the own keys stay valid, so the outcome names them."""
@@ -416,8 +461,12 @@ class KeyAdministration:
         ended = [one for one in owned if one.revoked_at is None]
         if ended:
             changes = {**changes, "keys": ([one.label for one in ended], [])}
+        if key.exceptions:
+            changes = {**changes, "exceptions": ([*key.exceptions], [])}
         if not dry_run and key.revoked_at is None:
             times = (to_microseconds(now), key.id)
+            if is_of_person(key):
+                self._connection.execute("UPDATE virtual_keys SET exceptions = '' WHERE id = ?", (key.id,))
             if is_person(key):
                 self._connection.execute("UPDATE virtual_keys SET sessions_from = ? WHERE id = ?", times)
                 self._connection.execute("DELETE FROM device_codes WHERE key_id = ?", (key.id,))
@@ -540,7 +589,7 @@ def open_administration(
 ) -> Iterator[KeyAdministration]:
     """The database is created or migrated if necessary."""
     with closing(open_for_writing(settings)) as connection:
-        yield KeyAdministration(connection, actor, clock, rights)
+        yield KeyAdministration(connection, actor, clock, rights, settings)
 
 
 def _set_rules(before: Rules, fields: Mapping[str, Any], now: float) -> Rules:

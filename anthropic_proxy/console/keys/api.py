@@ -96,6 +96,13 @@ class KeyFields(RuleFields, forbid_unknown_fields=True):
         return given
 
 
+class ChangedFields(KeyFields, forbid_unknown_fields=True):
+    """Body of a request that changes a virtual key."""
+
+    exceptions: tuple[str, ...] | UnsetType = UNSET
+    """Fields that no table may change. One that is left out gets the value of the table again."""
+
+
 class RotationFields(Struct, forbid_unknown_fields=True):
     overlap_seconds: float = 0.0
 
@@ -251,7 +258,7 @@ def _decode_command(action: KeyAction, request: RouteRequest) -> KeyCommand:
     if action == "team":
         fields = _decode(request, RuleFields).list_given()
     elif action in ("create", "change"):
-        fields = _decode(request, KeyFields).list_given()
+        fields = _decode(request, KeyFields if action == "create" else ChangedFields).list_given()
     elif action == "rotate" and request.body:
         fields = structs.asdict(_decode(request, RotationFields))
     if action == "create" and "label" not in fields:
@@ -303,7 +310,7 @@ def build_paths() -> Schema:
         ("get /admin/keys", "listKeys", "All keys, the newest first.", _list_of(key), ""),
         ("post /admin/keys", "createKey", "Create a key. Its text is only in this response.", _NEW, "KeyFields"),
         ("get /admin/keys/{id}", "getKey", "One key, by id or label, with its spending.", _SPENDING, ""),
-        ("post /admin/keys/{id}", "changeKey", "Change fields of a key.", key, "KeyFields"),
+        ("post /admin/keys/{id}", "changeKey", "Change fields of a key.", key, "ChangedFields"),
         ("post /admin/keys/{id}/rotate", "rotateKey", "Give a key a new text.", _NEW, "RotationFields"),
         ("post /admin/keys/{id}/revoke", "revokeKey", revoked, key, ""),
         ("post /admin/keys/{id}/allow", "allowKey", "Allow a revoked person or service again.", key, ""),
@@ -346,13 +353,23 @@ def build_schemas() -> Schema:
     times = {"partial_key_hint": _TEXT, "created_at": _TIME, "revoked_at": _TIME}
     whose = {"person": person, "creator": creator, "creator_status": creator_status}
     values = _object({"before": {}, "after": {}})
+    exception = _object({"field": _TEXT, "by": _TEXT, "at": _TIME})
+    exceptions = {"type": "array", "items": exception, "description": "Fields that no table of a group or issuer sets."}
+    exception_names = "Fields that no table sets. One that is left out gets the value of the table again."
     change = dict.fromkeys(("actor", "action", "object"), _TEXT)
     overlap = {"type": "number", "default": 0, "description": "Time for which the old text stays valid."}
     return {
         "Rules": {"type": "object", "properties": rules, "additionalProperties": False},
         "KeyFields": {"type": "object", "properties": {**names, **rules}, "additionalProperties": False},
+        "ChangedFields": {
+            "type": "object",
+            "properties": {**names, **rules, "exceptions": {**_TEXTS, "description": exception_names}},
+            "additionalProperties": False,
+        },
         "RotationFields": {"type": "object", "properties": {"overlap_seconds": overlap}},
-        "VirtualKey": _object({**state, "problem": problem, **names, **whose, **times, **rules}),
+        "VirtualKey": _object(
+            {**state, "problem": problem, **names, **whose, **times, "exceptions": exceptions, **rules}
+        ),
         "Spending": _object({**about, "amount": {"type": "number"}, "used": {"type": "number"}, "forecast": forecast}),
         "Team": _object({"type": {"const": "team"}, "name": _TEXT, "problem": problem, **rules}),
         "SignIn": _object(

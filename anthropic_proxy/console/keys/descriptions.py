@@ -11,7 +11,15 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from anthropic_proxy.console.keys.virtual_keys import AuditEntry, KeyHash, KeyState, Team, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import (
+    AuditEntry,
+    FieldException,
+    KeyHash,
+    KeyState,
+    Team,
+    VirtualKey,
+    encode_exceptions,
+)
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_rules import LIST_FIELDS, Rules
 
@@ -53,6 +61,9 @@ def encode_key(key: VirtualKey, state: KeyState) -> dict[str, Any]:
         "person": key.person,
         "creator": key.creator,
         "creator_status": state.creator_status,
+        "exceptions": [
+            {"field": name, "by": one.by, "at": format_time(one.at)} for name, one in key.exceptions.items()
+        ],
         **_encode_rules(key.rules),
     }
 
@@ -71,6 +82,10 @@ def decode_key(encoded: Mapping[str, Any]) -> VirtualKey:
         created_at=times["created_at"] or 0.0,
         expires_at=times["expires_at"],
         revoked_at=times["revoked_at"],
+        exceptions={
+            one["field"]: FieldException(one["by"], datetime.fromisoformat(one["at"]).timestamp())
+            for one in encoded.get("exceptions", ())
+        },
         **{name: encoded.get(name, "") for name in ("owner", "team", "person", "creator", "problem")},
     )
 
@@ -101,7 +116,7 @@ def _encode_rules(rules: Rules) -> dict[str, Any]:
 
 def list_settable_fields(key: VirtualKey) -> dict[str, Any]:
     values = {"label": key.label, "owner": key.owner, "team": key.team, "expires_at": format_time(key.expires_at)}
-    return {**values, **list_rule_fields(key.rules)}
+    return {**values, **list_rule_fields(key.rules), "exceptions": [*key.exceptions]}
 
 
 def list_rule_fields(rules: Rules) -> dict[str, Any]:
@@ -117,6 +132,19 @@ def describe_creator(key: VirtualKey, state: KeyState) -> str:
         return ""
     problem = state.creator_status not in ("", "active")
     return f"{key.creator} ({state.creator_status})" if problem else key.creator
+
+
+def describe_exceptions(key: VirtualKey) -> str:
+    """Return which fields the table of the group or issuer does not set, and their origin: `budget (by command
+    (ada@host), 2026-11-28T12:00:00Z)`. "": none.
+    """
+    origins: dict[FieldException, list[str]] = {}
+    for name, origin in key.exceptions.items():
+        origins.setdefault(origin, []).append(name)
+    return "; ".join(
+        f"{encode_exceptions(names).replace(',', ', ')} (by {one.by}, {format_time(one.at)})"
+        for one, names in origins.items()
+    )
 
 
 def describe_unknown_routes(names: Iterable[str], settings: Settings) -> Sequence[str]:

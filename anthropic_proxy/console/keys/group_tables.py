@@ -4,9 +4,7 @@ A refresh sets team and rules of a person by the table of its group. After a cha
 the next refresh: each instance applies the tables itself, and the first one changes the rows.
 """
 
-from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 
 from msgspec import structs
 
@@ -14,10 +12,11 @@ from anthropic_proxy.console.identity.people import find_group
 from anthropic_proxy.console.keys.administration import KeyCommand, open_administration
 from anthropic_proxy.console.keys.queries import list_keys
 from anthropic_proxy.console.keys.sign_ins import list_people
+from anthropic_proxy.console.keys.table_rules import list_table_fields
+from anthropic_proxy.console.keys.virtual_keys import VirtualKey
 from anthropic_proxy.console.ledger.database import Reader
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.gateway.settings.key_rules import Rules
 
 
 def apply_group_tables(settings: Settings, connection: Reader) -> None:
@@ -32,9 +31,9 @@ def apply_group_tables(settings: Settings, connection: Reader) -> None:
         group = None if user is None else find_group(settings, user)
         if user is None or group is None or key.label != user.email:
             continue
-        if key.team == group.team and _without_times(key.rules) == _without_times(group.rules):
+        fields = list_table_fields(group)
+        if all(_is_equal(key, name, value) for name, value in fields.items() if name not in key.exceptions):
             continue
-        fields: Mapping[str, Any] = {"team": group.team, **structs.asdict(group.rules)}
         with (
             open_administration(settings, "settings ([sign_in.groups])") as administration,
             suppress(InvalidRequest),  # the key is revoked or cannot be read, so it is refused anyway
@@ -42,6 +41,7 @@ def apply_group_tables(settings: Settings, connection: Reader) -> None:
             administration.execute(KeyCommand(action="person", target=user.email, fields=fields))
 
 
-def _without_times(rules: Rules) -> Rules:
-    """The stored budgets have the time at which they were set."""
-    return structs.replace(rules, budgets=tuple(structs.replace(budget, since=0.0) for budget in rules.budgets))
+def _is_equal(key: VirtualKey, name: str, value: object) -> bool:
+    if name == "budgets":  # the stored ones have the time at which they were set
+        return tuple(structs.replace(budget, since=0.0) for budget in key.rules.budgets) == value
+    return (key.team if name == "team" else getattr(key.rules, name)) == value

@@ -16,7 +16,7 @@ from anthropic_proxy.console.keys.reservations import Reservations
 from anthropic_proxy.console.ledger.costs import Amounts, ModelCosts, list_amounts_so_far, list_used_amounts
 from anthropic_proxy.engine.messages.purpose import SETTINGS_HEADER
 from anthropic_proxy.engine.service_tiers import normalize_region
-from anthropic_proxy.engine.wires.bound_requests import AdmittedPurpose, OwnPurpose
+from anthropic_proxy.engine.wires.bound_requests import OWN_SEARCH, AdmittedPurpose, OwnPurpose
 from anthropic_proxy.errors import PermissionDenied
 from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE
 from anthropic_proxy.gateway.server.auth import find_credentials, find_matching_key
@@ -180,6 +180,9 @@ class KeyPolicy:
         if request.model:
             require_allowed_route(scopes, request)
         require_allowed_models(scopes, request, request.targets)
+        for scope in scopes:
+            if scope.rules.providers:
+                request.servers.intersection_update((OWN_SEARCH, *scope.rules.providers))
         now, reservations = self._clock(), self._find_reservations()
         if request.is_limit_query:
             budgets = [each for each in build_limits(scopes, (), now) if each.budget is not None]

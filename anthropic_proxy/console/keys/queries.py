@@ -147,6 +147,7 @@ def _decode_key(row: Sequence[Any], hashes: Sequence[Sequence[Any]]) -> VirtualK
     try:
         decoded = [decode_row(KEY_HASHES.columns, one, ("created_at", "expires_at")) for one in hashes]
         values = {**decode_row(VIRTUAL_KEYS.columns, row, _TIMES), "rules": _decode_rules(columns["rules"])}
+        values["exceptions"] = msgspec.json.decode(columns["exceptions"]) if columns["exceptions"] else {}
         return msgspec.convert({**values, "hashes": decoded}, VirtualKey)
     except Exception as error:  # noqa: BLE001  # SQLite stores any value in any column
         texts: dict[str, Any] = {

@@ -6,10 +6,9 @@ keys.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from anthropic_proxy.console.identity.people import OidcError
 from anthropic_proxy.console.identity.signed_tokens import InvalidTokenError
@@ -17,6 +16,7 @@ from anthropic_proxy.console.identity.token_issuers import AcceptedToken, TokenI
 from anthropic_proxy.console.keys.administration import KeyCommand, open_administration
 from anthropic_proxy.console.keys.descriptions import hash_key, is_jwt
 from anthropic_proxy.console.keys.key_table import KeysUnavailable, KeyTable
+from anthropic_proxy.console.keys.table_rules import list_table_fields
 from anthropic_proxy.console.keys.virtual_keys import VirtualKey
 from anthropic_proxy.console.ledger.database import DATABASE_ERRORS
 from anthropic_proxy.engine.bounded import BoundedDict
@@ -104,7 +104,7 @@ class ServiceTokens:
             raise _reject(
                 f"[token_issuers.{issuer.name}] has {MAX_OWNERS:,} owners already. Choose another owner_claim"
             )
-        fields: Mapping[str, Any] = {"owner": accepted.owner, "team": issuer.team, **structs.asdict(issuer.rules)}
+        fields = {"owner": accepted.owner, **list_table_fields(issuer)}
 
         def store() -> VirtualKey:
             actor = f"token issuer ({issuer.name})"

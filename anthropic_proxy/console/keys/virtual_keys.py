@@ -3,14 +3,14 @@
 A key or a team has `Rules`: allowed models, limits and budgets.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal
 
 from msgspec import Struct
 
 from anthropic_proxy.engine.durations import decode_duration
-from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.errors import InvalidRequest, join_with_and
 from anthropic_proxy.gateway.settings.key_rules import LIST_FIELDS, Budget, Period, Rules, decode_budget
 
 KeyStatus = Literal["active", "inactive", "expired", "revoked", "unreadable"]
@@ -31,6 +31,14 @@ class KeyHash(Struct, frozen=True):
     created_at: float
     expires_at: float | None
     """Time from which the text is rejected, after a rotation replaced it. None: the current text."""
+
+
+class FieldException(Struct, frozen=True):
+    """Origin of a field of a person or a service that an administrator has set, so that no table changes it."""
+
+    by: str
+    """Author of the change, as in the audit log."""
+    at: float
 
 
 class VirtualKey(Struct, frozen=True, kw_only=True):
@@ -56,6 +64,9 @@ class VirtualKey(Struct, frozen=True, kw_only=True):
     """Time of the revocation. None: the key is not revoked."""
     owner_since: float | None = None
     """Time of the last change of the owner. None: the owner is the first one."""
+    exceptions: Mapping[str, FieldException] = {}
+    """Field (`TABLE_FIELDS`) of a person or a service → who has set it, in place of the table of its group or issuer.
+    """
     sessions_from: float | None = None
     """Time of the last revocation of a person: sessions of the dashboard that began before have ended. None: none."""
     hashes: tuple[KeyHash, ...] = ()
@@ -141,6 +152,12 @@ NONE = "none"
 NUMBER_FIELDS = {"rpm": "requests_per_minute", "tpm": "tokens_per_minute", "concurrency": "concurrency"}
 """Name of an option with a number, such as `rpm` → field of `Rules`."""
 RULE_NAMES = (*LIST_FIELDS, *NUMBER_FIELDS, "budget")
+TABLE_FIELDS: Mapping[str, str] = {
+    "team": "team",
+    **{name: NUMBER_FIELDS.get(name, name) for name in (*LIST_FIELDS, *NUMBER_FIELDS)},
+    "budget": "budgets",
+}
+"""Name of an option → field of a person or a service that a table of its group or issuer sets."""
 
 
 def decode_rule_texts(given: Mapping[str, str | Sequence[str]], prefix: str = "") -> dict[str, Any]:
@@ -169,6 +186,21 @@ def decode_rule_texts(given: Mapping[str, str | Sequence[str]], prefix: str = ""
         else:
             changes[name] = tuple(dict.fromkeys(items))
     return changes
+
+
+def decode_exceptions(name: str, text: str) -> tuple[str, ...]:
+    """Return the fields that are exceptions, for a text such as `team,budget` or `none`. `name`: of the option. Raises
+    `InvalidRequest`.
+    """
+    items = [item.strip() for item in text.split(",") if item.strip().lower() not in ("", NONE)]
+    if unknown := [item for item in items if item not in TABLE_FIELDS]:
+        raise field_error(f'{name} has "{unknown[0][:60]}". Use none, or {join_with_and([*TABLE_FIELDS])}.')
+    return tuple(dict.fromkeys(TABLE_FIELDS[item] for item in items))
+
+
+def encode_exceptions(exceptions: Iterable[str]) -> str:
+    """The opposite of `decode_exceptions`."""
+    return ",".join(option for option, field in TABLE_FIELDS.items() if field in {*exceptions})
 
 
 def encode_rule_texts(rules: Rules) -> dict[str, str]:

@@ -162,6 +162,7 @@ _STEPS: Mapping[str, Sequence[str | _Statements]] = {
         *_add_columns("untimed_output_tokens", COUNT, "hourly"),
         "CREATE INDEX requests_by_model_usage ON requests (started_at) WHERE model_usage != ''",
     ),
+    "0026": _add_columns("exceptions", tables="virtual_keys"),
 }
 """Version of the schema → statements of the migration from the version before, or a function that returns some."""
 NEWEST_VERSION = max(_STEPS)

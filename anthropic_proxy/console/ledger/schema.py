@@ -113,10 +113,12 @@ VIRTUAL_KEYS = TableDefinition(
         **dict.fromkeys(("expires_at", "revoked_at"), "BIGINT"),
         **dict.fromkeys(("person", "creator"), TEXT),
         **dict.fromkeys(("owner_since", "sessions_from"), "BIGINT"),
+        "exceptions": TEXT,
     },
     ("id",),
 )
-"""One row per virtual key, with the fields of `VirtualKey`. `rules`: JSON of `Rules`. A time that is NULL: never."""
+"""One row per virtual key, with the fields of `VirtualKey`. `rules`: JSON of `Rules`. `exceptions`: JSON of field →
+`FieldException`. A time that is NULL: never."""
 
 KEY_HASHES = TableDefinition(
     "key_hashes",

@@ -16,13 +16,14 @@ from anthropic_proxy.engine.hooks import AdmissionRequest, AdmissionTarget, Admi
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.preparation import DEFAULT_MAX_TOKENS
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
+from anthropic_proxy.engine.options import ConfiguredRoute
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import ModelCapabilities
 from anthropic_proxy.engine.routing.choices import find_preferred_provider, resolve_model_name_and_tier
 from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.routing.targets import Target, find_capabilities
 from anthropic_proxy.engine.wires.anthropic.request import list_sent_models
-from anthropic_proxy.engine.wires.bound_requests import ClientOrigin, Place
+from anthropic_proxy.engine.wires.bound_requests import ALL_SERVERS, ClientOrigin, Place, ServerName
 from anthropic_proxy.errors import PermissionDenied
 
 _USUAL_SEARCHES, _USUAL_CONSULTATIONS = 5, 3
@@ -39,6 +40,8 @@ class Admission:
         self._estimates = estimates
         self._settles: list[Settle] = []
         """Functions to call with the receipt at the end of the request, also after a rejection."""
+        self.servers: Collection[ServerName] = ALL_SERVERS
+        """Servers beside the providers that the policies and the route allow."""
         self.further_calls: list[AdmitFurtherCall] = []
         """Functions that admit another call for the same request."""
 
@@ -61,10 +64,11 @@ class Admission:
         await self._ask(self._describe(request, last, is_limit_query=is_limit_query))
         return last
 
-    def build_origin(self, models: Collection[Place]) -> ClientOrigin:
-        """Return the origin of the calls of admitted models."""
+    def build_origin(self, models: Collection[Place], route: ConfiguredRoute | None = None) -> ClientOrigin:
+        """Return the origin of the calls of admitted models. `route`: the one that chose them."""
         incoming = self._incoming
-        return ClientOrigin(incoming.purpose, incoming.receipt.request_id, models)
+        servers = self.servers if route is None or route.web else ()
+        return ClientOrigin(incoming.purpose, incoming.receipt.request_id, models, servers)
 
     async def admit_call(self, target: Target, request: MessagesRequest, scale: TokenScale) -> None:
         """Ask the policies for another call of a model. Raises the `ClientError` of the first that rejects it."""
@@ -153,10 +157,12 @@ class Admission:
             ],
             estimate_input_tokens=partial(estimate_client_request_tokens, incoming, self._estimates, scale, request),
             response_headers=receipt.limit_headers,
+            servers={*ALL_SERVERS},
             further_calls=self.further_calls,
         )
 
     async def _ask(self, described: AdmissionRequest) -> None:
+        self.servers = described.servers
         for policy in self._engine.policies:
             settle = await policy.admit(described)
             if settle is not None:

@@ -77,7 +77,7 @@ from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.routing.routes import RouteBalancer
 from anthropic_proxy.engine.routing.targets import Target, find_capabilities
 from anthropic_proxy.engine.trace_context import new_span_id
-from anthropic_proxy.engine.wires.bound_requests import BoundRequest, ClientOrigin
+from anthropic_proxy.engine.wires.bound_requests import WEB, BoundRequest, ClientOrigin
 from anthropic_proxy.engine.wires.contract import (
     CLIENT_CREDENTIAL_ORIGIN,
     REASONS_ALWAYS,
@@ -248,7 +248,7 @@ class Attempts:
         engine = self._engine
         receipt = self.receipt
         route = plan.route
-        if engine.web_fetch is not None and SOURCE_OF_LINK in self._incoming.body:
+        if engine.web_fetch is not None and SOURCE_OF_LINK in self._incoming.body and WEB in self.origin.servers:
             self._inliner = MediaInliner(engine.web_fetch, self.origin)
         balancer: RouteBalancer | None = None
         if route is not None and route.balance == "latency":
@@ -432,7 +432,9 @@ class Attempts:
             read = await engine.background.run_in_thread_if_large(
                 self._is_large, decode_request_or_envelope, self._incoming.body
             )
-            fetched = await self._fetch_media(self._inliner, read, target, engine.find_target_limits(target))
+            fetched = await self._fetch_media(
+                self._inliner, read, target, engine.find_target_limits(target, self.origin.servers)
+            )
             files = await engine.background.run_in_thread_if_large(self._is_large, self._inliner.encode_files, fetched)
             self.receipt.fidelity.add_notes(self._inliner.notes)
         refused: Collection[bytes] = engine.observations.refused_thinking
@@ -460,7 +462,7 @@ class Attempts:
         report = self.receipt.fidelity
         if request.decode_error is not None:
             raise request.decode_error
-        limits = engine.find_target_limits(target)
+        limits = engine.find_target_limits(target, self.origin.servers)
         if run.requires_room:
             limits = structs.replace(limits, reject_overflow=True)
         inliner = self._inliner

@@ -26,7 +26,7 @@ from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.routing.routes import RouteCheck
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.upstream.contract import FetchedPage, SearchResult
-from anthropic_proxy.engine.wires.bound_requests import BoundRequest, ClientOrigin
+from anthropic_proxy.engine.wires.bound_requests import BoundRequest, ClientOrigin, ServerName
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest, UpstreamResponse
 from anthropic_proxy.errors import AuthenticationFailed, ProxyError, WebFetchFailed, WebSearchFailed
 
@@ -115,14 +115,13 @@ async def _run(engine: Engine, body: bytes, path: str, sender: DryRunClient, cre
     client = structs.replace(sender.client, credential_forwardable=not engine.settings.requires_client_key)
     receipt = Receipt(request_id=engine.new_id("req_"), client=client, started_at=engine.clock(), path=path)
     result = DryRun(receipt=receipt)
-    web = _SkippedWebTools(result.skipped)
     dry = structs.replace(
         engine,
         transports={row.name: _RecordingTransport(row.transport, result) for row in find_registry(engine.settings)},
         credentials=credentials,
         inspectors=(),
-        web_fetch=web.fetch if engine.web_fetch is not None else None,
-        web_search=web.search if engine.web_search is not None else None,
+        web_fetch=None if engine.web_fetch is None else _SkippedFetch(result.skipped),
+        web_search=None if engine.web_search is None else _SkippedSearch(engine.web_search.service, result.skipped),
     )
     headers = {"content-type": "application/json", "x-api-key": CLIENT_CREDENTIAL, **sender.headers}
     incoming = ClientRequest(receipt=receipt, headers=headers, body=body)
@@ -203,13 +202,19 @@ class _PlaceholderTokens:
         return False
 
 
-class _SkippedWebTools:
+class _SkippedFetch:
     def __init__(self, skipped: list[str]) -> None:
         self._skipped = skipped
 
-    async def fetch(self, origin: ClientOrigin, url: str, **options: object) -> FetchedPage:
+    async def __call__(self, origin: ClientOrigin, url: str, **options: object) -> FetchedPage:
         self._skipped.append(f"fetch of {url}")
         raise WebFetchFailed("a dry run fetches nothing", "unavailable")
+
+
+class _SkippedSearch:
+    def __init__(self, service: ServerName, skipped: list[str]) -> None:
+        self.service = service
+        self._skipped = skipped
 
     async def search(self, origin: ClientOrigin, query: str, **options: object) -> Sequence[SearchResult]:
         self._skipped.append(f"search for {query!r}")

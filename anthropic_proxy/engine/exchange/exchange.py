@@ -30,11 +30,13 @@ from anthropic_proxy.engine.exchange.adaptation import correct_system_form
 from anthropic_proxy.engine.exchange.admission import Admission
 from anthropic_proxy.engine.exchange.attempts import Attempts
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink, find_retry_after, start_recording
+from anthropic_proxy.engine.exchange.final_calls import FinalCalls
 from anthropic_proxy.engine.exchange.inspection import open_inspection
 from anthropic_proxy.engine.exchange.own_requests import ParentRequest
 from anthropic_proxy.engine.exchange.plan import choose_plan, estimate_client_request_tokens, read_client_request
 from anthropic_proxy.engine.exchange.provider_errors import hide_key_error, idle_timeout_error
 from anthropic_proxy.engine.exchange.relay import RelayStream, restrict_relayed_request
+from anthropic_proxy.engine.exchange.relayed_calls import RelayedCalls
 from anthropic_proxy.engine.exchange.safeguards.check import BY_PROXY, ReplyCheck, find_auto_mode, read_safeguards
 from anthropic_proxy.engine.exchange.safeguards.relayed import RelayedCheck
 from anthropic_proxy.engine.exchange.tool_loop.loop import RepeatableStream, ToolLoop, run_pending_calls
@@ -111,6 +113,8 @@ class Exchange:
         """Filter that drops all tool calls after the first one. None: the client allows parallel calls."""
         self._check: ReplyCheck | None = None
         """Checks of the tool calls of the reply. None: the client requested none."""
+        self._calls: FinalCalls | None = None
+        """The tool calls of a translated reply. None: they are neither checked nor changed."""
         self._admission = Admission(engine, incoming, self._estimates)
         self._slot = CallSlot(engine.queue, incoming.receipt) if engine.queue is not None else None
         """The place among the concurrent calls to providers. None: their number is not limited."""
@@ -233,15 +237,16 @@ class Exchange:
             request,
             self._watchdog,
             admission=self._admission,
-            origin=self._admission.build_origin(plan.places),
+            origin=self._admission.build_origin(plan.places, plan.route),
             clock=self._clock,
             estimates=self._estimates,
         )
         self._is_admitted = True
         if request.safeguards and (context := read_safeguards(request.safeguards)) is not None:
             parent = ParentRequest(engine, incoming, plan, run_exchange)
-            hide = self._inspection.hide_values if self._inspection is not None else None
-            self._check = ReplyCheck(parent, context, find_auto_mode(engine.settings.auto_mode, plan.route), hide)
+            auto_mode = find_auto_mode(engine.settings.auto_mode, plan.route)
+            placeholders = {} if self._inspection is None else self._inspection.values
+            self._check = ReplyCheck(parent, context, auto_mode, placeholders)
         if asks_limits or (request.max_tokens == 0 and not begins_as_relay):
             await self._answer_without_call(_LIMIT_QUERY if asks_limits else _WARM_UP)
             return
@@ -290,8 +295,13 @@ class Exchange:
     async def _inspect(self) -> MessagesRequest:
         """Return the request as the inspectors leave it. The recorders get this form too."""
         engine, incoming, request = self._engine, self._incoming, self._request
-        inspection = self._inspection = open_inspection(engine, self._receipt, request.model)
-        body = await end_if_disconnected(inspection.inspect_body(incoming.body), self._sink.wait_disconnected)
+        inspection = incoming.inspection
+        if inspection is None:
+            inspection = open_inspection(engine, self._receipt, request.model)
+            body = await end_if_disconnected(inspection.inspect_body(incoming.body), self._sink.wait_disconnected)
+        else:
+            body = incoming.body
+        self._inspection = inspection
         if body != incoming.body:
             incoming.body = body
             read = scan_request if request.scanned_only else decode_request_or_envelope
@@ -386,6 +396,8 @@ class Exchange:
             self._receipt.message_id = self._writer.message_id
             if self._check is not None:
                 self._receipt.fidelity.add_notes((BY_PROXY,))
+            if self._check is not None or reply.restore is not None:
+                self._calls = FinalCalls(None if self._check is None else self._check.start_check, reply.restore)
         try:
             if type(reply) is RelayStream:
                 await self._relay(reply)
@@ -407,6 +419,7 @@ class Exchange:
         writer = self._writer
         watchdog = self._watchdog
         sink = self._sink
+        calls = self._calls
         call_filter = self._call_filter
         writer.signature = reply.default_signature
         self._streamed_reply = reply
@@ -416,8 +429,8 @@ class Exchange:
             if call_filter is not None:
                 deltas = call_filter.feed(deltas)
             events = writer.feed(deltas) if writer.started else self._start() + writer.feed(deltas)
-            if self._check is not None:
-                self._check.observe(events)
+            if calls is not None:
+                events = calls.feed(events)
             if writer.stop is not None and reply.complete:
                 last_events = events
                 break
@@ -430,10 +443,9 @@ class Exchange:
                     holds_request = False
                     self._release_body()
                     reply.release_request()
-        ending = writer.finish()
+        ending = writer.finish() if calls is None else calls.feed(writer.finish())
         last_events = (last_events or self._start()) + ending
         if self._check is not None:
-            self._check.observe(ending)
             last_events = await self._add_verdicts(self._check, last_events)
         self._opened = True
         watchdog.begin_write()
@@ -474,8 +486,9 @@ class Exchange:
         if self._writer.usage.input_tokens is None or self._estimates.has_estimate(self._request):
             self._writer.estimate = self._attempts.estimate_tokens(self._request)
         message = fold.finish()
+        if self._calls is not None:
+            self._calls.finish_message(message)
         if self._check is not None:
-            self._check.observe_message(message)
             self._end_upstream_call()
             message.safeguard_results = await self._check.finish()
         await self._sink.send_message(message)
@@ -488,16 +501,23 @@ class Exchange:
         if self._opened:
             reply.omit_message_start()
         is_last = False
-        read = reply.read if self._inspection is None else self._inspection.open_relay(reply, streams=streams).read
+        read = reply.read
         check: RelayedCheck | None = None
-        if self._check is not None:
-            is_told = any(note.field == "safeguards" for note in self._receipt.notes)
-            check = RelayedCheck(self._check, answers=not is_told)
+        inspection = self._inspection
+        if inspection is not None and not inspection.changes_replies:
+            inspection = None
+        if inspection is not None or self._check is not None:
+            calls = RelayedCalls(inspection)
+            if inspection is not None:
+                read = inspection.open_relay(reply, calls, streams=streams).read
+            if self._check is not None or self._request.safeguards:
+                is_told = any(note.field == "safeguards" for note in self._receipt.notes)
+                check = RelayedCheck(self._check, calls, reads_calls=inspection is None, answers=not is_told)
         try:
             while (data := await read()) is not None:
                 is_last = reply.complete and reply.ending is None
                 if check is not None:
-                    data = check.feed(data) if streams else check.feed_message(data)
+                    data = await (check.feed(data) if streams else check.feed_message(data))
                     if is_last and check.is_waiting:
                         self._end_upstream_call()
                         if data:
@@ -572,6 +592,8 @@ class Exchange:
                 if self._call_filter is not None:
                     deltas = [*self._call_filter.feed(deltas), *self._call_filter.flush_pending()]
                 events = self._writer.feed(deltas)
+                if self._calls is not None:
+                    events = self._calls.feed(events)
             await self._sink.send_events([*events, *self._writer.fail(error)], is_last=True)
         elif self._relayed:
             await self._sink.send_events([ErrorEvent(error)], is_last=True)

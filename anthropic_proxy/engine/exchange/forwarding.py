@@ -265,7 +265,7 @@ async def _count_by_provider(
     is_large = is_large_request(incoming.body, len(request.tools))
     deadline = loop.time() + PROVIDER_COUNT_SECONDS
     try:
-        limits = engine.find_target_limits(target)
+        limits = engine.find_target_limits(target, admission.servers)
         prepared = await engine.background.run_in_thread_if_large(is_large, prepare, request, limits)
         call = TranslatedCall(
             request=prepared.request,

@@ -19,6 +19,7 @@ If the policies allow none, the request is not sent, and its caller goes on with
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, structs
@@ -42,6 +43,9 @@ from anthropic_proxy.engine.routing.router import Plan, RoutingQuery
 from anthropic_proxy.engine.routing.routes import PROJECT_HEADER
 from anthropic_proxy.engine.wires.anthropic.betas import BETA_HEADER
 from anthropic_proxy.engine.wires.bound_requests import OwnPurpose
+
+if TYPE_CHECKING:
+    from anthropic_proxy.engine.exchange.inspection.inspection import Inspection
 
 RunExchange = Callable[[Engine, ClientRequest, ResponseSink], Awaitable[None]]
 """Function that runs an exchange."""
@@ -121,15 +125,28 @@ class ParentRequest:
             return [structs.replace(plan, fidelity="strict") for plan in plans]
         return plans
 
-    def new_request(
-        self, purpose: OwnPurpose, body: bytes, plans: Sequence[Plan], *, questions: Sequence[Question] = ()
-    ) -> ClientRequest:
-        """Return a request with the parent's rules. `body`: a JSON object without the fields that bind."""
+    def new_receipt(self, purpose: OwnPurpose) -> Receipt:
         engine, parent = self.engine, self.incoming.receipt
         receipt = Receipt(request_id=engine.new_id("req_"), client=parent.client, started_at=engine.clock())
         receipt.kind, receipt.parent = _KINDS[purpose], parent.request_id
         if engine.tracer is not None:
             receipt.trace = engine.tracer.start_trace(parent.trace)
+        return receipt
+
+    def new_request(
+        self,
+        purpose: OwnPurpose,
+        receipt: Receipt,
+        body: bytes,
+        plans: Sequence[Plan],
+        *,
+        questions: Sequence[Question] = (),
+        inspection: "Inspection | None" = None,
+    ) -> ClientRequest:
+        """Return a request with the parent's rules. `body`: a JSON object without the fields that bind.
+
+        `inspection`: what has inspected the body. None: it is inspected when it is sent.
+        """
         fields = msgspec.json.encode(self._fields)
         if fields != b"{}":
             body = body[:-1] + b"," + fields[1:]
@@ -140,7 +157,8 @@ class ParentRequest:
             purpose=purpose,
             plans=plans,
             questions=questions,
-            cache_session=f"checks {parent.session}",
+            cache_session=f"checks {self.incoming.receipt.session}",
+            inspection=inspection,
         )
 
     async def send(self, request: ClientRequest, sink: ResponseSink) -> None:

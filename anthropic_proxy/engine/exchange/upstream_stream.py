@@ -14,6 +14,7 @@ from functools import partial
 from typing import TypeVar, TypeVarTuple
 
 from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, BackgroundWork
+from anthropic_proxy.engine.exchange.final_calls import Restore
 from anthropic_proxy.engine.exchange.usage_bounds import UsageBounds
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.messages.deltas import (
@@ -89,6 +90,8 @@ class DeltaStream(Reply):
     """Value of the field `signature` for thinking blocks that the provider did not sign."""
     may_send_again = True
     """True if another call with the client request may follow, so that its content is still needed."""
+    restore: Restore | None = None
+    """Restores the texts of the request in the arguments of calls, when these are final. None: none was redacted."""
 
     @property
     def complete(self) -> bool:

@@ -11,7 +11,12 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.engine.messages.preparation import STATED_WINDOW_MARGIN, ServerToolKind, TargetLimits
+from anthropic_proxy.engine.messages.preparation import (
+    STATED_WINDOW_MARGIN,
+    SearchState,
+    ServerToolKind,
+    TargetLimits,
+)
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.providers import AnyWireConfig, Host, Provider
 from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
@@ -66,12 +71,12 @@ _PROXY_TOOLS_WITH_FETCH: tuple[ServerToolKind, ...] = (*_PROXY_TOOLS, "web_fetch
 def build_target_limits(
     target: Target,
     rejects_overflow: bool = False,  # also by position: lru_cache is slower with keywords
-    has_web_search: bool = True,
+    search: SearchState = "allowed",
     has_web_fetch: bool = False,
 ) -> TargetLimits:
     """Return the limits to which client requests for `target` are adapted.
 
-    `has_web_search` and `has_web_fetch` are True if the proxy itself can run these tools.
+    `search`: whether the proxy itself can run web searches. `has_web_fetch`: True if it can fetch pages.
     """
     facts = target.capabilities
     dialect = target.dialect
@@ -97,7 +102,7 @@ def build_target_limits(
         server_tools=dialect.server_tools,
         server_tools_exclusive=dialect.server_tools_exclusive,
         proxy_tool_kinds=_PROXY_TOOLS_WITH_FETCH if has_web_fetch else _PROXY_TOOLS,
-        can_search=has_web_search,
+        search=search,
         provider=target.provider.prefix,
         loaded_tools=dialect.loaded_tool_form,
         tool_name_pattern=dialect.tool_name_pattern,

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from anthropic_proxy.engine.wires.bound_requests import ClientOrigin
+from anthropic_proxy.engine.wires.bound_requests import ClientOrigin, ServerName
 
 TEXT_MEDIA_TYPES = frozenset(
     {"text/*", *(f"application/{kind}" for kind in ("xhtml+xml", "json", "xml", "rss+xml", "atom+xml"))}
@@ -70,7 +70,14 @@ class WebFetch(Protocol):
 
 
 class WebSearch(Protocol):
-    async def __call__(
+    """Interface of a search service."""
+
+    @property
+    def service(self) -> ServerName:
+        """Name of the service, by which rules allow it."""
+        ...
+
+    async def search(
         self,
         origin: ClientOrigin,
         query: str,

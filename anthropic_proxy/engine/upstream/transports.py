@@ -5,7 +5,6 @@ running still use the old one. The caller closes it after the last of them.
 """
 
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from anthropic_proxy.engine.options import CallOptions, EngineOptions
@@ -25,9 +24,9 @@ from anthropic_proxy.engine.upstream.http.client import PROXY_VARIABLES, HttpTra
 from anthropic_proxy.engine.upstream.web_search import (
     BraveClient,
     ExaClient,
+    RefusedSearch,
     SearxngClient,
     TavilyClient,
-    refuse_search,
 )
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest, ClientOrigin, Transport
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest, UpstreamResponse
@@ -81,16 +80,16 @@ class Transports:
 
     @property
     def web_search(self) -> WebSearch | None:
-        """Function that runs a web search for a model. None: the settings name no search service."""
+        """The search service for models. None: the settings name none."""
         url, service = self._settings.search_url, self._settings.search
         if url is not None:
-            return SearxngClient(self._http.send, url).search
+            return SearxngClient(self._http.send, url)
         if service is None:
             return None
         if service.base_url is not None and service.service == "searxng":
-            return SearxngClient(self._http.send, service.base_url, setting="base_url of [search]").search
+            return SearxngClient(self._http.send, service.base_url, setting="base_url of [search]")
         if service.key is None:
-            return partial(refuse_search, service.problem or "[search] has no key.")
+            return RefusedSearch(service.service, service.problem or "[search] has no key.")
         clients = {
             "brave": (BraveClient, "https://api.search.brave.com", "x-subscription-token", ""),
             "tavily": (TavilyClient, "https://api.tavily.com", "authorization", "Bearer "),
@@ -98,7 +97,7 @@ class Transports:
         }
         client, address, header, scheme = clients[service.service]
         credential = Credential(header, scheme + service.key.reveal(), service.key.origin)
-        return client(self._http.send, service.base_url or address, credential=credential, setting="[search]").search
+        return client(self._http.send, service.base_url or address, credential=credential, setting="[search]")
 
     def reuse_or_replace(self, settings: EngineOptions) -> "Transports":
         """Return this object if its connections can be kept with the new settings, or else a new one."""

@@ -310,9 +310,16 @@ class ExaClient(_JsonClient):
     error_path = ("error",)
 
 
-async def refuse_search(problem: str, origin: ClientOrigin, query: str, **options: object) -> Sequence[SearchResult]:
-    """Raise `WebSearchFailed`, in place of a search by a service whose API key is missing."""
-    raise WebSearchFailed(problem, "unavailable")
+class RefusedSearch:
+    """Stands for a search service whose API key is missing."""
+
+    def __init__(self, service: SearchServiceName, problem: str) -> None:
+        self.service = service
+        self._problem = problem
+
+    async def search(self, origin: ClientOrigin, query: str, **options: object) -> Sequence[SearchResult]:
+        """Raises `WebSearchFailed`."""
+        raise WebSearchFailed(self._problem, "unavailable")
 
 
 def _quote(body: bytes, *keys: str) -> str:

@@ -60,6 +60,8 @@ ServerName = Literal["searxng", "brave", "tavily", "exa", "web"]
 """Name of a server beside the providers: a search service, or `web` for all public web pages and files."""
 WEB: ServerName = "web"
 ALL_SERVERS: frozenset[ServerName] = frozenset(get_args(ServerName))
+OWN_SEARCH: ServerName = "searxng"
+"""The search service that is a server of the operator. All others are public."""
 
 
 class ClientOrigin(Struct, frozen=True):
@@ -68,7 +70,7 @@ class ClientOrigin(Struct, frozen=True):
     purpose: ClientPurpose
     request_id: str
     models: Collection[Place]
-    servers: Collection[str] = ALL_SERVERS
+    servers: Collection[ServerName] = ALL_SERVERS
 
     def require_allowed(self, server: str, model: str) -> None:
         if (server, model) not in self.models and (model or server not in self.servers):

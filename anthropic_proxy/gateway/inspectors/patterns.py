@@ -19,12 +19,25 @@ from anthropic_proxy.secrets import find_key_patterns
 _PIECE_CHARACTERS = 65_536
 _THREAD_CHARACTERS = 262_144
 """Length of the texts of a request from which a thread searches them."""
-_MAX_PRIVATE_KEY = 16_384
+_MAX_PRIVATE_KEY = 20_000
 _MAX_KEY = 4_096
 _MIN_KEY = 20
 """Minimum length of a key. The beginnings of shorter ones are beginnings of ordinary names too."""
-_KEY_BEGIN, _KEY_END = "-----BEGIN ", "-----END "
-_PRIVATE_KEY = compile_later(r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----")
+_TOKEN = compile_anchored(r"[A-Za-z0-9._~+/-]+=*")
+"""What follows `Bearer` in a header (RFC 6750, 2.1)."""
+_KEY_BEGIN = "-----BEGIN "
+_LINE_END = r"(?:[ \t\r\n]|\\[rn]|(?<=\d)\u2192)"
+"""A part of a line end in a private key: also an indentation, an escape of JSON, or the arrow behind the number of the
+next line, which Claude Code writes before each line of a file."""
+_PRIVATE_KEY = compile_later(
+    r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----"
+    rf"(?:{_LINE_END}{{1,20}}+[A-Za-z][A-Za-z-]{{0,30}}+: ?[A-Za-z0-9,-]{{1,200}}+){{0,8}}+"
+    rf"(?:[A-Za-z0-9+/=]|{_LINE_END}){{1,16384}}+"
+    r"-----END [A-Z ]{0,30}PRIVATE KEY-----"
+)
+"""Lines of base64, and headers before them (RFC 1421, 4.4), between the lines of a PEM file. A stranger's text that
+contains these lines around anything else is no key."""
+_OPEN_PRIVATE_KEY = compile_anchored(r"-----BEGIN [A-Z ]{0,42}+-{0,5}+[A-Za-z0-9+/=,:\\\u2192 \t\r\n-]*+")
 _CARD = compile_later(r"(?<![\w.-])\d(?:[ -]?\d){11,18}(?![\w-])")
 _CARD_FORMS = compile_anchored(
     r"4\d{12}(?:\d{3}){0,2}|(?:5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3[068]\d{12}|6(?:011|5\d\d|4[4-9]\d)\d{12}|35\d{14}"
@@ -39,21 +52,15 @@ Span = tuple[int, int]
 
 
 def _find_keys(text: str) -> Iterator[Span]:
-    for begin, secret, end in find_key_patterns(text):
-        start = secret if text.startswith("Bearer", begin) else begin
+    for begin, secret, found_end in find_key_patterns(text):
+        start, end = begin, found_end
+        if text.startswith("Bearer", begin):
+            token = _TOKEN.match(text, secret, found_end)
+            start, end = token.span() if token is not None else (secret, secret)
         key = text[start:end]
         if len(key) >= _MIN_KEY and any(map(str.isdigit, key)) and any(map(str.isalpha, key)):
             yield start, end
-    at = end = 0
-    while found := _PRIVATE_KEY.search(text, at):
-        at = found.end()
-        if end < at and (end := text.find(_KEY_END, at)) < 0:  # an end is searched once for all beginnings before it
-            return
-        name = end + len(_KEY_END)
-        close = text.find("-----", name, name + 64) if name <= at + _MAX_PRIVATE_KEY else -1
-        if close >= 0:
-            at = close + len("-----")
-            yield found.start(), at
+    yield from (key.span() for key in _PRIVATE_KEY.finditer(text))
 
 
 def _find_cards(text: str) -> Iterator[Span]:
@@ -123,7 +130,8 @@ class PatternInspector:
         if card := _OPEN_CARD.search(text, max(len(text) - _MAX_CARD, 0)):
             ends.append(card.start())
         begin = text.rfind(_KEY_BEGIN, max(len(text) - _MAX_PRIVATE_KEY, 0))
-        if "keys" in self._table.detect and begin >= 0 and not any(at == begin for at, _ in _find_keys(text)):
+        may_be_key = "keys" in self._table.detect and begin >= 0 and _OPEN_PRIVATE_KEY.fullmatch(text, begin)
+        if may_be_key and not any(at == begin for at, _ in _find_keys(text)):
             ends.append(begin)
         return min(ends)
 

@@ -96,7 +96,8 @@ class FallbackStore:
         self._interruptions = 0
         self._processes = 1
         self._task: asyncio.Task[None] | None = None
-        self._wake = asyncio.Event()
+        self._wake = store.has_news
+        """Set: the next heartbeat is due."""
 
     @property
     def state(self) -> StoreState:
@@ -279,12 +280,15 @@ class FallbackStore:
             self._warn(message)
 
     async def _run_heartbeats(self) -> None:
-        pause = MIN_PAUSE_SECONDS
+        pause, has_begun = MIN_PAUSE_SECONDS, False
         while True:
             try:
-                processes = await self.redis.send_heartbeat()
+                beat = await self.redis.send_heartbeat()
                 # Redis may have lost its data, or may count no process after a long interruption
-                self._processes = max(processes, self._processes) if self._problem else processes
+                self._processes = max(beat.processes, self._processes) if self._problem else beat.processes
+                if has_begun and not beat.is_known and not self._problem:
+                    self._interruptions += 1  # so short that no call has failed
+                has_begun = True
                 await self._add_own_use()
                 if self._problem:
                     self._is_away = False

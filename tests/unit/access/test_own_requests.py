@@ -5,7 +5,18 @@ from typing import Any
 
 import pytest
 
-from tests.support.own_requests import CLASSIFIER, World, verdicts_of
+from anthropic_proxy.engine.wires.bound_requests import ServerName
+from tests.support.own_requests import (
+    CLASSIFIER,
+    FETCH,
+    IMAGE_URL,
+    PAGE_URL,
+    SEARCH,
+    SECRET,
+    World,
+    verdicts_of,
+)
+from tests.support.tool_loop import call
 from tests.support.virtual_keys import Keys
 
 VERDICT = {"call_0": "not_flagged"}
@@ -133,3 +144,63 @@ async def test_a_question_of_the_classifier_stays_at_the_targets_of_its_route(tm
         world = World(tmp_path, keys, route('tier = "opus"', "inhouse/qwen3"), AUTO_MODE_MODEL=model)
         await world.post(await world.new_client(), **fields)
         assert world.places == [("message", expected)]
+
+
+SEARCHES = [
+    ((), "searxng", True),
+    ((), "brave", True),
+    (("inhouse",), "searxng", True),
+    (("inhouse",), "brave", False),
+    (("inhouse",), "tavily", False),
+    (("inhouse",), "exa", False),
+    (("inhouse", "brave"), "brave", True),
+    (("inhouse", "brave"), "exa", False),
+]
+
+
+@pytest.mark.parametrize(("providers", "service", "is_sent"), SEARCHES)
+async def test_a_public_search_service_gets_no_query_of_a_key_that_does_not_name_it(
+    tmp_path: Path, keys: Keys, providers: tuple[str, ...], service: ServerName, is_sent: bool
+) -> None:
+    world = World(tmp_path, keys)
+    world.add_search(service)
+    world.calls = [call("web_search", query=SECRET)]
+    sink = await world.post(await world.new_client(providers=providers), model="inhouse/qwen3", tools=[SEARCH])
+    assert world.hosts_of() == ({"inhouse", service} if is_sent else {"inhouse"})
+    (result,) = [block for block in sink.body["content"] if block["type"] == "web_search_tool_result"]
+    assert result["content"] == (
+        [] if is_sent else {"type": "web_search_tool_result_error", "error_code": "unavailable"}
+    )
+    reasons = [note.reason for note in sink.receipt.notes if note.field == "tools.web_search"]
+    forbidden = "and the rules of the request exclude the search service, so each search fails"
+    assert any(forbidden in reason for reason in reasons) is not is_sent
+
+
+@pytest.mark.parametrize("providers", [(), ("inhouse",), ("inhouse", "web")])
+async def test_pages_and_files_are_fetched_only_for_keys_that_may_leave_their_providers(
+    tmp_path: Path, keys: Keys, providers: tuple[str, ...]
+) -> None:
+    world = World(tmp_path, keys)
+    world.add_fetch()
+    client = await world.new_client(providers=providers)
+    world.calls = [call("web_fetch", url=PAGE_URL)]
+    content = [{"type": "text", "text": PAGE_URL}, {"type": "image", "source": {"type": "url", "url": IMAGE_URL}}]
+    sink = await world.post(
+        client, model="inhouse/qwen3", tools=[FETCH], messages=[{"role": "user", "content": content}]
+    )
+    assert sink.error is None
+    fetched = [one for one in world.sent if one.host == "page"]
+    assert len(fetched) == (2 if providers != ("inhouse",) else 0)
+
+
+async def test_a_route_can_forbid_searches_and_fetches(tmp_path: Path, keys: Keys) -> None:
+    world = World(tmp_path, keys, route('tier = "opus"', "inhouse/qwen3", more="web = false"))
+    world.add_search("searxng")
+    world.add_fetch()
+    world.calls = [call("web_search", query=SECRET), call("web_fetch", 1, url=PAGE_URL)]
+    content = [{"type": "text", "text": PAGE_URL}, {"type": "image", "source": {"type": "url", "url": IMAGE_URL}}]
+    sink = await world.post(
+        await world.new_client(), tools=[SEARCH, FETCH], messages=[{"role": "user", "content": content}]
+    )
+    assert sink.error is None
+    assert {one.host for one in world.sent} == {"inhouse"}

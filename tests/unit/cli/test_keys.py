@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
@@ -143,6 +144,7 @@ def test_signed_in_devices_are_listed_and_signed_out(tmp_path: Path) -> None:
     assert titles == ["Person", "Device", "Address", "Signed in", "Last refresh", "Ends", "Id"]
     assert [row[:3] for row in rows] == [["ann@example.org", "claude-code/2.1.332", "192.0.2.1"]] * 2
     assert sorted(row[6] for row in rows) == sorted([first.id, second.id])
+    assert all(row[4].endswith("Z (provider not asked)") for row in rows)
     done = run_command("keys", "sign-out", first.id, directory=tmp_path, settings=settings)
     assert (done.returncode, done.stdout) == (0, "  ✓ 1 sign-in of ann@example.org is ended.\n")
     printed = run_command("keys", "sign-ins", "--json", directory=tmp_path, settings=settings).stdout
@@ -208,3 +210,23 @@ def test_the_keys_of_a_person_without_access_are_shown_with_the_reason(tmp_path:
     )
     done = run_command("keys", "allow", "ann@example.org", directory=tmp_path, settings=settings)
     assert done.stdout == "  ✓ Key ann@example.org is allowed.\n"
+
+
+def test_exceptions_of_a_person_are_made_listed_and_ended(tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path}/ledger.sqlite3"
+    settings = {**SETTINGS, "DATABASE_URL": database}
+    store_sign_in(database)
+
+    def run(*words: str) -> str:
+        return run_command("keys", *words, directory=tmp_path, settings=settings).stdout
+
+    assert "except" not in run("show", "ann@example.org").casefold() + run("list").casefold()
+    shown = run("change", "ann@example.org", "--rpm", "9", "--team", "core")
+    (line,) = (line.strip() for line in shown.splitlines() if line.startswith("    except"))
+    origin = re.fullmatch(r"except   team, rpm \(by (command \(.+@.+\), 20\d\d-.+Z)\)", line)
+    assert origin is not None, line
+    assert run("list").splitlines()[0].split("\t")[-2:] == ["Exceptions", "Id"]
+    assert run("list").splitlines()[1].split("\t")[-2] == f"team, rpm (by {origin[1]})"
+    shown = run("change", "ann@example.org", "--exceptions", "none")
+    assert "except" not in shown
+    assert "9 requests/min" in shown, "no table sets it"

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -388,3 +389,61 @@ async def test_the_page_lists_signed_in_devices_and_ends_one_after_a_confirmatio
         assert ("End sign-ins" in page, "Rotate" in page) == (True, False)
         exported = json.loads(await browser.get("/dashboard/keys?format=json&table=sign-ins"))
         assert [row["id"] for row in exported] == [sign_ins[1].id]
+
+
+async def test_the_form_of_a_person_makes_and_ends_exceptions(tmp_path: Path) -> None:
+    address = f"sqlite:///{tmp_path}/ledger.sqlite3"
+    store_sign_in(address)
+    (tmp_path / "anthropic-proxy.toml").write_text(
+        '[sign_in.groups."*"]\nteam = "build"\nbudgets = ["20USD/day"]\nconcurrency = 4\n'
+    )
+    own = {
+        "ADMIN_API_KEY": ADMIN,
+        "DATABASE_URL": address,
+        "SIGN_IN_SECRET": "a" * 32,
+        "OIDC_ISSUER": "https://login.example.org",
+        "OIDC_CLIENT_ID": "proxy",
+        "DASHBOARD_URL": "https://proxy.example.org",
+    }
+    async with running_app(tmp_path, **own) as app:
+        browser = await sign_in(app, ADMIN)
+
+        async def change(**fields: str) -> list[str]:
+            """Return the lines of the preview."""
+            await browser.get(f"{EDIT}?action=change&target=ann@example.org")
+            preview = await browser.submit(**fields)
+            lines = re.findall(r'<span class="(?:added|removed)">(.*?)</span>', preview)
+            assert "Key ann@example.org is changed." in await browser.submit()
+            return lines
+
+        async def find() -> dict[str, Any]:
+            found: dict[str, Any] = (await send(app, "GET", "/admin/keys/ann@example.org", x_api_key=ADMIN)).json
+            return found
+
+        await browser.get(f"{EDIT}?action=change&target=ann@example.org")
+        assert (browser.fields["budget"], browser.fields["exceptions"]) == ("20USD/day", "")
+        assert await change(budget="200USD/month") == [
+            "- budgets: $20.00 per day",
+            "+ budgets: $200.00 per month",
+            "+ exceptions: budgets",
+        ]
+        (exception,) = (await find())["exceptions"]
+        assert (exception["field"], exception["by"]) == ("budgets", "dashboard (admin key 1)")
+        shown = html.unescape(await browser.get("/dashboard/keys"))
+        assert f"budget (by dashboard (admin key 1), {exception['at']})" in shown
+        assert await change(exceptions="") == [
+            "- budgets: $200.00 per month",
+            "+ budgets: $20.00 per day",
+            "- exceptions: budgets",
+        ]
+        assert (await find())["exceptions"] == []
+        changed = await send(
+            app, "POST", "/admin/keys/ann@example.org", {"exceptions": ["team"], "concurrency": 9}, x_api_key=ADMIN
+        )
+        assert [one["field"] for one in changed.json["exceptions"]] == ["team", "concurrency"]
+        refused = await send(app, "POST", "/admin/keys/ann@example.org", {"exceptions": ["owner"]}, x_api_key=ADMIN)
+        assert (refused.status, refused.message) == (
+            400,
+            "The exceptions have 'owner'. Use team, models, providers, routes, requests_per_minute, tokens_per_minute, "
+            "concurrency and budgets.",
+        )

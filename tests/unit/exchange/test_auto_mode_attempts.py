@@ -13,12 +13,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthropic_proxy.engine.exchange.safeguards.prompt import (
-    INSTRUCTIONS,
-    CallTooLargeError,
-    ToolCallToCheck,
-    build_check_body,
-)
+from anthropic_proxy.engine.exchange.final_calls import finish_call
+from anthropic_proxy.engine.exchange.safeguards.prompt import INSTRUCTIONS, CallTooLargeError, build_check_body
 from anthropic_proxy.engine.exchange.safeguards.transcript import Transcript, read_transcript
 from anthropic_proxy.engine.options import AutoMode
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
@@ -61,7 +57,8 @@ class HonestChecker:
 def judge(question: dict[str, Any]) -> dict[str, str]:
     is_wanted = any(WANTED in text for text in question["user_messages"])
     shown = json.dumps(question["call"])
-    scripts = [one["input"] for one in question["earlier_calls"] if one["tool"] == "Write" and "clean.sh" in shown]
+    earlier = [*question["earlier_calls"], *question.get("earlier_calls_with_same_files", [])]
+    scripts = [one["input"] for one in earlier if one["tool"] == "Write" and "clean.sh" in shown]
     is_dangerous = DATA in shown or any(DATA in text for text in scripts)
     if is_dangerous and not is_wanted:
         return {"rule": "Deleting", "verdict": "flagged", "explanation": EXPLANATION}
@@ -163,17 +160,18 @@ def test_no_text_between_tags_becomes_a_text_of_the_user(
     tool=st.sampled_from([("Bash", "command"), ("Write", "content")]),
     end=st.sampled_from(["\n", ""]),
 )
-def test_each_line_of_a_long_text_is_shown_or_the_call_is_not_checked(
+def test_what_is_shown_of_a_long_text_states_all_of_it_or_the_call_is_not_checked(
     lines: list[str], times: int, place: float, end: str, tool: tuple[str, str]
 ) -> None:
     all_lines = lines * times
     all_lines.insert(int(place * len(all_lines)), "the line")
-    call = ToolCallToCheck("c", tool[0], json.dumps({tool[1]: "\n".join(all_lines) + end}))
+    text = "\n".join(all_lines) + end
+    call = finish_call("c", tool[0], json.dumps({tool[1]: text}), None)
     try:
         body = build_check_body(call, (), Transcript([], []), context={}, auto_mode=AutoMode(), model="m")
     except CallTooLargeError:
         return
     (message,) = json.loads(body)["messages"]
     shown = json.loads(message["content"])["call"]["input"][tool[1]]
-    parts = [shown] if isinstance(shown, str) else [shown["beginning"], *shown["excerpts"], shown["end"]]
-    assert {*all_lines} <= {line for part in parts for line in part.split("\n")}
+    parts = [shown] if isinstance(shown, str) else shown["text_with_repeated_lines"]
+    assert "".join(part if isinstance(part, str) else part["line"] * part["times"] for part in parts) == text

@@ -14,6 +14,7 @@ from anthropic_proxy.secrets import Secret
 from tests.support.fake_upstream import KEYS, error
 from tests.support.golden_runner import GoldenCase, find_cases
 from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.tool_loop import Searcher
 
 HELLO = {"model": "claude-sonnet-4-6", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
 _CATALOG_PATHS = ("/api/tags", "/api/show")
@@ -122,8 +123,5 @@ def test_web_tools_before_the_request_are_not_run() -> None:
 
 
 def with_search(harness: ProxyHarness) -> ProxyHarness:
-    async def search(_origin: object, query: str, *_: object, **__: object) -> Any:
-        raise AssertionError(f"searched for {query}")
-
-    harness.services = structs.replace(harness.services, web_search=search)
+    harness.services = structs.replace(harness.services, web_search=Searcher(error=AssertionError("searched")))
     return harness

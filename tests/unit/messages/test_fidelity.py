@@ -3,20 +3,19 @@
 import asyncio
 import io
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from msgspec import structs
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
-from anthropic_proxy.engine.upstream.contract import SearchResult
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.gateway.server.endpoints import serve_request
 from anthropic_proxy.gateway.telemetry.log import Log
 from tests.matrix.backends import BACKENDS, Backend
 from tests.matrix.cells import encode_upstream, sample
 from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.tool_loop import Searcher
 
 KEYS = {"OPENAI_API_KEY": "k", "GROQ_API_KEY": "k"}
 WELL = json.dumps(
@@ -111,17 +110,7 @@ async def test_a_search_without_a_service_is_a_loss() -> None:
     )
     proxy = ProxyHarness(FakeProvider(), **CHAT)
 
-    async def find(
-        origin: object,
-        query: str,
-        *,
-        allowed_domains: Sequence[str] = (),
-        blocked_domains: Sequence[str] = (),
-        limit: int = 10,
-    ) -> Sequence[SearchResult]:
-        return []
-
-    proxy.services = structs.replace(proxy.services, web_search=find)
+    proxy.services = structs.replace(proxy.services, web_search=Searcher([]))
     sink = await proxy.post(tools=[search])
     assert sink.error is None
     assert sink.receipt.fidelity.format_counts().endswith("emulated=1; dropped=0")

@@ -46,20 +46,20 @@ async def asking(service: SearchStandIn, folder: Path, key: str = KEY) -> AsyncI
 async def failure(service: SearchStandIn, folder: Path, query: str = "brie", key: str = KEY) -> WebSearchFailed:
     async with asking(service, folder, key) as search:
         with pytest.raises(WebSearchFailed) as caught:
-            await search(CLIENT, query)
+            await search.search(CLIENT, query)
     return caught.value
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_results_of_each_service(kind: str, tmp_path: Path) -> None:
     async with asking(SearchStandIn(kind, RESULTS[kind]), tmp_path) as search:
-        assert await search(CLIENT, "what is brie?") == FOUND
+        assert await search.search(CLIENT, "what is brie?") == FOUND
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_nothing_found_is_no_failure(kind: str, tmp_path: Path) -> None:
     async with asking(SearchStandIn(kind), tmp_path) as search:
-        assert await search(CLIENT, "brie") == []
+        assert await search.search(CLIENT, "brie") == []
 
 
 @pytest.mark.parametrize(
@@ -73,15 +73,15 @@ async def test_nothing_found_is_no_failure(kind: str, tmp_path: Path) -> None:
 async def test_domains_are_sent_in_the_form_of_the_service(kind: str, expected: dict[str, Any], tmp_path: Path) -> None:
     service = SearchStandIn(kind, RESULTS[kind])
     async with asking(service, tmp_path) as search:
-        assert await search(CLIENT, "brie", allowed_domains=["a.test"], limit=7) == FOUND[:1]
-        assert await search(CLIENT, "brie", blocked_domains=["a.test"], limit=7) == FOUND[1:]
+        assert await search.search(CLIENT, "brie", allowed_domains=["a.test"], limit=7) == FOUND[:1]
+        assert await search.search(CLIENT, "brie", blocked_domains=["a.test"], limit=7) == FOUND[1:]
     assert service.requests[0] == expected
 
 
 async def test_a_query_that_domains_would_make_too_long_is_sent_alone(tmp_path: Path) -> None:
     service, words = SearchStandIn("brave", RESULTS["brave"]), "x" * 395
     async with asking(service, tmp_path) as search:
-        assert await search(CLIENT, words, allowed_domains=["a.test"]) == FOUND[:1]
+        assert await search.search(CLIENT, words, allowed_domains=["a.test"]) == FOUND[:1]
     assert service.requests[0]["q"] == words
 
 
@@ -115,7 +115,7 @@ async def test_a_missing_key_fails_each_search_and_is_a_warning(tmp_path: Path) 
     search = Transports(settings).web_search
     assert search is not None
     with pytest.raises(WebSearchFailed) as caught:
-        await search(CLIENT, "brie")
+        await search.search(CLIENT, "brie")
     assert (caught.value.message, caught.value.error_code) == (problem, "unavailable")
 
 
@@ -124,5 +124,5 @@ async def test_searxng_in_the_file(tmp_path: Path) -> None:
         settings = load(f'[search]\nservice = "searxng"\nbase_url = "{running.url}"\n', tmp_path)
         transports = Transports(settings)
         assert transports.web_search is not None
-        assert [page.url for page in await transports.web_search(CLIENT, "brie")] == ["https://a.test/"]
+        assert [page.url for page in await transports.web_search.search(CLIENT, "brie")] == ["https://a.test/"]
         await transports.close()

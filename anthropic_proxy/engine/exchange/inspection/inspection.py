@@ -6,12 +6,14 @@ inspector gets what the one before it left. In the reply, the inspectors read wh
 placeholders become texts again, but only those of this request.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, structs
 
 from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP
+from anthropic_proxy.engine.exchange.final_calls import FinalCall
 from anthropic_proxy.engine.exchange.inspection.inspectors import InspectorCalls
 from anthropic_proxy.engine.exchange.inspection.relayed import InspectedRelay
 from anthropic_proxy.engine.exchange.inspection.reply import InspectedStream
@@ -19,9 +21,11 @@ from anthropic_proxy.engine.exchange.inspection.texts import (
     find_texts_of_batch,
     find_texts_of_request,
     find_texts_of_whole_block,
+    read_arguments,
     read_body,
 )
 from anthropic_proxy.engine.exchange.relay import RelayStream
+from anthropic_proxy.engine.exchange.relayed_calls import RelayedCalls
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream
 from anthropic_proxy.errors import InspectorUnavailable, PolicyBlocked
 
@@ -40,6 +44,18 @@ class Inspection(InspectorCalls):
         await self.inspect_request(found.texts)
         return await run(is_large, found.encode)
 
+    async def hide_texts(self, calls: Sequence[FinalCall]) -> list[FinalCall]:
+        """Return calls whose shown form has nothing that the inspectors of requests redact.
+
+        Raises like `inspect_request`.
+        """
+        found = [read_arguments(call.shown, call.name) for call in calls]
+        await self.inspect_request([text for arguments in found for text in arguments.texts])
+        return [
+            structs.replace(call, shown=arguments.encode().decode(), hidden={**call.hidden, **self.values})
+            for call, arguments in zip(calls, found, strict=True)
+        ]
+
     async def inspect_result(self, result: Raw) -> Raw | None:
         """Return the result of a tool that the proxy has run, as the model may get it. None: it may not."""
         found = read_body(bytes(result), find_texts_of_whole_block)
@@ -53,8 +69,8 @@ class Inspection(InspectorCalls):
         may_redact_more = not reply.has_one_call  # in results of tools
         return InspectedStream(reply, self) if self.changes_replies or may_redact_more else reply
 
-    def open_relay(self, relay: RelayStream, *, streams: bool) -> InspectedRelay | RelayStream:
-        return InspectedRelay(relay, self, streams=streams) if self.changes_replies else relay
+    def open_relay(self, relay: RelayStream, calls: RelayedCalls, *, streams: bool) -> InspectedRelay:
+        return InspectedRelay(relay, self, calls, streams=streams)
 
     def hide_values(self, data: bytes) -> bytes:
         """Return a piece of the response with placeholders in place of the values that the client gets.

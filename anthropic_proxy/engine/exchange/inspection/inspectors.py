@@ -15,7 +15,8 @@ from collections.abc import Sequence
 import msgspec
 
 from anthropic_proxy.engine.engine import Engine
-from anthropic_proxy.engine.exchange.inspection.texts import PlacedText
+from anthropic_proxy.engine.exchange.final_calls import PLACEHOLDER, RestoredArguments
+from anthropic_proxy.engine.exchange.inspection.texts import PlacedText, read_arguments
 from anthropic_proxy.engine.hooks import (
     InspectedPart,
     InspectedTexts,
@@ -41,7 +42,6 @@ MAX_OPEN_CHARACTERS = 65_536
 MAX_REASON_CHARACTERS = 500
 _KEY = "inspection/placeholder-key"
 _KEY_LIFETIME_SECONDS = 365 * 86_400.0
-_PLACEHOLDER = compile_later(r"REDACTED_[A-Z_]{1,40}_[0-9a-f]{16}")
 _BEGINNING = "REDACTED_"
 _MAX_PLACEHOLDER = len(_BEGINNING) + MAX_KIND_CHARACTERS + 17
 _OPEN_PLACEHOLDER = compile_anchored(r"REDACTED_[A-Z_]{0,41}[0-9a-f]{0,15}")
@@ -72,8 +72,10 @@ class InspectorCalls:
         self._scopes = [(inspector, inspector.scope) for inspector in engine.inspectors]
         self._key = b""
         """Key of the placeholders, which all processes of the store share. b"": not needed so far."""
-        self._values: dict[str, str] = {}
+        self.values: dict[str, str] = {}
         """Placeholder → the text that it stands for."""
+        self.has_replaced = False
+        """True if a text of the request was replaced by other words than a placeholder."""
         self._records: dict[tuple[str, InspectedPart], InspectionRecord] = {}
         self.restored: dict[str, str] = {}
         """The values that the client got in its reply, with their placeholders."""
@@ -84,7 +86,7 @@ class InspectorCalls:
     @property
     def changes_replies(self) -> bool:
         """True if the reply passes the inspection at all."""
-        return bool(self.readers or self._values)
+        return bool(self.readers or self.values)
 
     async def inspect_request(self, texts: Sequence[PlacedText]) -> None:
         """Apply the redactions to the texts of a request.
@@ -122,19 +124,45 @@ class InspectorCalls:
         end = max(end, *(one.end for one in found)) if found else end
         return await self._redact(inspector, "reply", text[:end], found), text[end:]
 
-    def restore(self, text: str, *, in_json: bool = False) -> str:
-        """Return a text with values in place of the placeholders of this request. `in_json`: it is a part of JSON."""
+    async def inspect_arguments(self, arguments: str, name: str) -> str:
+        """Return the arguments of a call of the reply as the inspectors leave them. Raises like `inspect_reply`."""
+        if not self.readers:
+            return arguments
+        found = read_arguments(arguments, name)
+        await self.inspect_reply(found.texts)
+        return found.encode().decode() if any(text.is_changed for text in found.texts) else arguments
+
+    def restore_arguments(self, arguments: str) -> RestoredArguments:
+        """Return the arguments of a call with values in place of the placeholders of this request."""
+        hidden: dict[str, str] = {}
+        found = read_arguments(arguments, "")
+        for text in found.texts:
+            restored = self._restore(text.passage.text, hidden, in_json=not text.is_json)
+            if restored != text.passage.text:
+                text.replace(restored)
+        return RestoredArguments(found.encode().decode() if hidden else arguments, hidden)
+
+    def restore(self, text: str) -> str:
+        """Return a text with values in place of the placeholders of this request.
+
+        The reply to a request of the proxy's own keeps them: nobody runs it, and parts of it are recorded.
+        """
+        return text if self._receipt.parent else self._restore(text, {})
+
+    def _restore(self, text: str, hidden: dict[str, str], *, in_json: bool = False) -> str:
+        """`hidden`: the restored values are added to it. `in_json`: the text is a part of JSON."""
         if _BEGINNING not in text:
             return text
 
         def restore_one(match: re.Match[str]) -> str:
-            value = self._values.get(match[0])
+            value = self.values.get(match[0])
             if value is None:
                 return match[0]
+            hidden[match[0]] = value
             self.restored[value] = match[0]
             return msgspec.json.encode(value).decode()[1:-1] if in_json else value
 
-        return _PLACEHOLDER.sub(restore_one, text)
+        return PLACEHOLDER.sub(restore_one, text)
 
     def find_open_placeholder(self, text: str) -> int:
         """Return the place from which on the end of an incomplete text may be a part of a placeholder."""
@@ -222,6 +250,7 @@ class InspectorCalls:
         for one in redactions:
             self._note(record, "redacted", one.kind)
             new = one.replacement
+            self.has_replaced |= new is not None and part == "request"
             if new is None and part == "request":
                 new = await self._keep(one.kind, text[one.start : one.end])
             pieces += (text[end : one.start], f"[{one.kind}]" if new is None else new)
@@ -230,7 +259,7 @@ class InspectorCalls:
 
     async def _keep(self, kind: str, text: str) -> str:
         """Return the placeholder of a text, whose own placeholders of earlier inspectors are replaced."""
-        text = _PLACEHOLDER.sub(lambda match: self._values.get(match[0], match[0]), text)
+        text = PLACEHOLDER.sub(lambda match: self.values.get(match[0], match[0]), text)
         client = self._receipt.client
         owner = client.key_id or client.name
         if not self._key:
@@ -246,7 +275,7 @@ class InspectorCalls:
         digest = hmac.new(self._key, f"{owner}\0{text}".encode(errors="surrogatepass"), "sha256").hexdigest()[:16]
         word = _NOT_LETTERS.sub("_", kind.upper()).strip("_")[:MAX_KIND_CHARACTERS] or "TEXT"
         placeholder = f"{_BEGINNING}{word}_{digest}"
-        self._values[placeholder] = text
+        self.values[placeholder] = text
         return placeholder
 
     def _note(self, record: InspectionRecord, decision: InspectionDecision, kind: str = "") -> None:

@@ -15,7 +15,6 @@ from anthropic_proxy.engine.exchange.inspection.inspectors import InspectorCalls
 from anthropic_proxy.engine.exchange.inspection.texts import (
     TextsOfBody,
     find_texts_of_whole_block,
-    read_arguments,
     read_body,
 )
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream
@@ -107,7 +106,9 @@ async def inspect_texts(inspection: InspectorCalls, found: TextsOfBody) -> bytes
         text = one.passage.text
         if one.wrap is not None:  # nobody reads it, and records could not hide the value
             continue
-        if (restored := inspection.restore(text, in_json=not one.is_json)) != text:
+        if one.passage.kind == "tool_call":  # `finish_call` restores the texts of a call
+            continue
+        if (restored := inspection.restore(text)) != text:
             one.replace(restored)
     return found.encode()
 
@@ -127,6 +128,7 @@ class InspectedStream(DeltaStream):
         self._inspection = inspection
         self.default_signature = stream.default_signature
         self.has_one_call = stream.has_one_call
+        self.restore = inspection.restore_arguments
         self._open: HeldText | None = None
         """The open block of text or thinking. None: there is none."""
         self._is_thinking = False
@@ -211,7 +213,7 @@ class InspectedStream(DeltaStream):
             call = held.call
             del self._calls[call.key]
             arguments = "".join(one.json for one in held.arguments)
-            edited = (await inspect_texts(self._inspection, read_arguments(arguments, call.name))).decode()
+            edited = await self._inspection.inspect_arguments(arguments, call.name)
             shown.append(call)
             shown += held.arguments if edited == arguments else [ToolArgs(call.key, edited)]
             if held.is_complete:

@@ -6,21 +6,23 @@ is a request of its own to the engine, so that it has retries, keys, budgets, an
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, assert_never
 
 import msgspec
 from msgspec import Raw, Struct, structs
 
-from anthropic_proxy.engine.engine import is_large_request
+from anthropic_proxy.engine.engine import MAX_BYTES_ON_LOOP, is_large_request
 from anthropic_proxy.engine.exchange.client_side import CollectingSink
+from anthropic_proxy.engine.exchange.final_calls import FinalCall
+from anthropic_proxy.engine.exchange.inspection import open_inspection
 from anthropic_proxy.engine.exchange.own_requests import ParentRequest
+from anthropic_proxy.engine.exchange.safeguards.hidden_texts import MAY_BE_A_COMMAND, NO_PLAIN_WORD, find_doubt
 from anthropic_proxy.engine.exchange.safeguards.prompt import (
     MAX_CALL_CHARACTERS,
     CallTooLargeError,
-    OpenCall,
-    ToolCallToCheck,
+    HiddenTextError,
     build_check_body,
     decode_arguments,
     select_context,
@@ -38,7 +40,6 @@ from anthropic_proxy.engine.exchange.safeguards.verdict import (
     read_verdict,
 )
 from anthropic_proxy.engine.hooks import CallCheck, CheckFailure, Receipt
-from anthropic_proxy.engine.messages.events import BlockStop, Event, InputDelta, ToolCallStart
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import MessagesResponse
 from anthropic_proxy.engine.messages.purpose import AGENT_HEADER
@@ -54,6 +55,7 @@ CHECK_PURPOSES: Sequence[OwnPurpose] = ("auto_mode_check", "confirmation")
 MAX_CALLS = 32
 """Maximum number of calls of one reply that are checked. Further calls have no verdict."""
 _MAX_NAME = 200
+_AMBIGUOUS = "clients may read another input of the call than the proxy"
 BY_PROXY = FidelityNote("emulated", "safeguards", "the proxy checks the tool calls of the reply")
 _NOT_ALLOWED = "the rules of the request allow no model that could check it"
 
@@ -114,7 +116,7 @@ async def list_check_plans(parent: ParentRequest, auto_mode: AutoMode, purpose: 
 class _CheckSink(CollectingSink):
     """It reads the verdict before the request ends, so that its record has it."""
 
-    def __init__(self, receipt: Receipt, call: ToolCallToCheck) -> None:
+    def __init__(self, receipt: Receipt, call: FinalCall) -> None:
         super().__init__(receipt)
         self.call = call
         self._closed = asyncio.Event()
@@ -162,8 +164,8 @@ class _CheckSink(CollectingSink):
             self._closed.set()
 
 
-def _fail(call: ToolCallToCheck, reason: str, kind: CheckFailure = "error") -> CallCheck:
-    return CallCheck(call.id, call.name, UNAVAILABLE, reason, kind=kind)
+def _fail(call: FinalCall, reason: str, kind: CheckFailure = "error") -> CallCheck:
+    return CallCheck(call.id, call.name[:_MAX_NAME], UNAVAILABLE, reason, kind=kind)
 
 
 class _RelayedMessage(Struct):
@@ -172,28 +174,28 @@ class _RelayedMessage(Struct):
 
 
 class ReplyCheck:
-    """The checks of one reply. The conversation is read from the body of `parent` when the first call is checked."""
+    """The checks of one reply. The conversation is read from the body of `parent` when the first call is checked.
+
+    `placeholders`: placeholder → text, of what inspectors have redacted in the conversation.
+    """
 
     def __init__(
         self,
         parent: ParentRequest,
         context: Mapping[str, Any],
         auto_mode: AutoMode,
-        hide: Callable[[bytes], bytes] | None = None,
+        placeholders: Mapping[str, str] = {},
     ) -> None:
-        """`hide` returns arguments with placeholders, if the client gets the texts of redactions."""
         self._parent = parent
         self._engine = parent.engine
         self._incoming = parent.incoming
         self._body = parent.incoming.body
         self._context = context
         self._auto_mode = auto_mode
-        self._hide = hide
-        self._calls: list[ToolCallToCheck] = []
+        self._placeholders = placeholders
+        self._calls: list[FinalCall] = []
         self._unchecked: list[CallCheck] = []
         """Records of the calls above `MAX_CALLS`."""
-        self._open: dict[int, OpenCall] = {}
-        """Index of a block → its call."""
         self._tasks: list[asyncio.Task[CallCheck]] = []
         self._sinks: list[_CheckSink] = []
         self._transcript: asyncio.Task[Transcript] | None = None
@@ -202,29 +204,9 @@ class ReplyCheck:
         self._is_answered = False
         """True once the receipt has the verdicts that the client gets."""
 
-    def observe(self, events: Iterable[Event]) -> None:
-        """Start the check of each call that is complete after these events of the reply."""
-        for event in events:
-            if type(event) is InputDelta:
-                if (found := self._open.get(event.index)) is not None:
-                    found.add(event.json)
-            elif type(event) is ToolCallStart:
-                self._open[event.index] = OpenCall(event.id, event.name)
-            elif type(event) is BlockStop and (found := self._open.pop(event.index, None)) is not None:
-                self.start_check(found.build())
-
-    def observe_message(self, message: MessagesResponse) -> None:
-        """Start the checks of all calls of a complete message."""
-        for raw in message.content:
-            block = msgspec.json.decode(raw, type=_ToolUse)
-            if block.type == "tool_use":
-                self.start_check(ToolCallToCheck(block.id, block.name, bytes(block.input).decode(errors="replace")))
-
-    def start_check(self, call: ToolCallToCheck) -> None:
+    def start_check(self, call: FinalCall) -> None:
         if self._auto_mode.mode != "check":
             return
-        if len(call.name) > _MAX_NAME:
-            call = structs.replace(call, name=call.name[:_MAX_NAME])  # no record keeps a longer one
         if len(self._calls) >= MAX_CALLS:
             self._unchecked.append(_fail(call, f"at most {MAX_CALLS} calls of a reply are checked", "too large"))
             return
@@ -235,20 +217,35 @@ class ReplyCheck:
     def is_waiting(self) -> bool:
         return not all(task.done() for task in self._tasks)
 
-    async def finish(self) -> list[dict[str, Any]]:
-        """Return the field `safeguard_results`, after the wait for the verdicts that are missing."""
+    async def finish(self, continued: Collection[str] = ()) -> list[dict[str, Any]]:
+        """Return the field `safeguard_results`, after the wait for the verdicts that are missing.
+
+        `continued`: ids of calls of which clients may read another input than the one that was checked.
+        """
         if self._auto_mode.mode == "off":
             return UNSUPPORTED
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._auto_mode.timeout_seconds)
         if self.is_waiting:
             self._end_requests("timeout", "timeout")
-        return build_results(self._collect("timeout", "timeout"))
+        checks = [
+            structs.replace(check, verdict=UNAVAILABLE, reason=_AMBIGUOUS, kind="unreadable")
+            if check.call in continued
+            else check
+            for check in self._collect("timeout", "timeout")
+        ]
+        self._incoming.receipt.checks = checks
+        return build_results(checks)
 
-    def take_answer(self, results: bytes, calls: Iterable[ToolCallToCheck]) -> None:
-        """Record the verdicts of a provider that checks the calls itself."""
+    def take_answer(self, results: bytes, calls: Sequence[FinalCall], doubts: Mapping[str, str]) -> None:
+        """Record the verdicts of a provider that checks the calls itself.
+
+        `doubts`: id of a call about which they do not hold → the reason.
+        """
         self._is_answered = True
-        self._incoming.receipt.checks = read_results(results, [(call.id, call.name[:_MAX_NAME]) for call in calls])
+        judged = read_results(results, [(call.id, call.name[:_MAX_NAME]) for call in calls if call.id not in doubts])
+        hidden = [_fail(call, doubts[call.id], "hidden text") for call in calls if call.id in doubts]
+        self._incoming.receipt.checks = [*judged, *hidden]
 
     def close(self) -> None:
         """End what still runs, because the reply has ended, also by a failure."""
@@ -279,11 +276,17 @@ class ReplyCheck:
         self._incoming.receipt.checks = checks
         return checks
 
-    async def _check(self, call: ToolCallToCheck, place: int) -> CallCheck:
+    async def _check(self, call: FinalCall, place: int) -> CallCheck:
         """`place`: number of calls of the reply before this one."""
         try:
-            if rule := self._find_harmless_rule(call):
+            rule = self._find_harmless_rule(call)
+            doubt = await self._find_doubt(call)
+            if rule and doubt in ("", MAY_BE_A_COMMAND):  # the table has read the call as the client gets it
                 return CallCheck(call.id, call.name, "harmless", rule=rule, kind="rule")
+            if doubt:
+                return _fail(call, doubt, "hidden text")
+            if call.is_ambiguous:
+                return _fail(call, _AMBIGUOUS, "unreadable")
             before = self._calls[:place]
             if self._transcript is None:
                 self._transcript = asyncio.create_task(self._read_transcript())
@@ -293,19 +296,41 @@ class ReplyCheck:
             return found[0] if len(found) == 1 else combine(*found)
         except CallTooLargeError as error:
             return _fail(call, str(error), "too large")
+        except HiddenTextError as error:
+            return _fail(call, str(error), "hidden text")
+        except ProxyError as error:  # an inspector refuses the call, or fails
+            return _fail(call, f"the call cannot be inspected: {error.error_type}")
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             return _fail(call, "the conversation cannot be read")
         except Exception:  # noqa: BLE001  # a defect of the proxy must neither allow the call nor end the reply
             self._engine.log.write_traceback(self._incoming.receipt.request_id)
             return _fail(call, "internal error of the proxy")
 
-    def _find_harmless_rule(self, call: ToolCallToCheck) -> str:
+    def _find_harmless_rule(self, call: FinalCall) -> str:
         """Return the row of the table for a call. "": the call is asked."""
         is_asked = bool(self._auto_mode.deny) or (call.name == "Bash" and self._may_have_moved)
         is_asked = is_asked or call.is_too_long or len(call.arguments) > MAX_CALL_CHARACTERS
         rule = "" if is_asked else find_harmless_rule(call.name, decode_arguments(call.arguments), self._context)
         self._may_have_moved |= call.name == "Bash" and not rule
         return rule
+
+    async def _find_doubt(self, call: FinalCall) -> str:
+        is_large = bool(call.hidden) and is_large_request(call.shown.encode(errors="replace"))
+        return await self._engine.background.run_in_thread_if_large(is_large, find_doubt, call.shown, call.hidden)
+
+    async def _build_body(
+        self, call: FinalCall, before: Sequence[FinalCall], transcript: Transcript, model: str
+    ) -> bytes:
+        characters = len(call.shown) + sum(len(one.input) for one in transcript.earlier_calls)
+        build = partial(
+            build_check_body,
+            context=self._context,
+            auto_mode=self._auto_mode,
+            model=model,
+            placeholders=self._placeholders,
+        )
+        is_large = characters > MAX_BYTES_ON_LOOP
+        return await self._engine.background.run_in_thread_if_large(is_large, build, call, before, transcript)
 
     async def _read_transcript(self) -> Transcript:
         body, self._body = self._body, b""
@@ -314,13 +339,8 @@ class ReplyCheck:
         read = partial(read_transcript, is_subagent=is_subagent)
         return await self._engine.background.run_in_thread_if_large(is_large, read, body)
 
-    def _hide_texts(self, call: ToolCallToCheck) -> ToolCallToCheck:
-        if self._hide is None:
-            return call
-        return structs.replace(call, arguments=self._hide(call.arguments.encode(errors="replace")).decode())
-
     async def _ask(
-        self, call: ToolCallToCheck, before: Sequence[ToolCallToCheck], transcript: Transcript, purpose: OwnPurpose
+        self, call: FinalCall, before: Sequence[FinalCall], transcript: Transcript, purpose: OwnPurpose
     ) -> CallCheck:
         engine = self._engine
         try:
@@ -330,11 +350,17 @@ class ReplyCheck:
             return _fail(call, f"the checking model failed: {error.error_type}")
         if not plans:
             return _fail(call, _NOT_ALLOWED, "not allowed")
-        is_large = is_large_request(call.arguments.encode(errors="replace"))
-        build = partial(build_check_body, context=self._context, auto_mode=self._auto_mode, model=plans[0].requested)
-        asked, *earlier = (self._hide_texts(one) for one in (call, *before))
-        body = await engine.background.run_in_thread_if_large(is_large, build, asked, earlier, transcript)
-        request = self._parent.new_request(purpose, body, plans, questions=QUESTIONS)
+        receipt = self._parent.new_receipt(purpose)
+        inspection = open_inspection(engine, receipt, plans[0].requested) if engine.inspectors else None
+        asked, earlier = call, before
+        if inspection is not None:
+            asked, *earlier = await inspection.hide_texts((call, *before))
+            if inspection.has_replaced:
+                return _fail(call, NO_PLAIN_WORD, "hidden text")
+            if doubt := await self._find_doubt(asked):
+                return _fail(call, doubt, "hidden text")
+        body = await self._build_body(asked, earlier, transcript, plans[0].requested)
+        request = self._parent.new_request(purpose, receipt, body, plans, questions=QUESTIONS, inspection=inspection)
         sink = _CheckSink(request.receipt, call)
         self._sinks.append(sink)
 
@@ -347,10 +373,3 @@ class ReplyCheck:
         engine.background.start_task(run())  # it outlives this task, so that its record is complete
         await sink.ended.wait()
         return sink.check
-
-
-class _ToolUse(Struct):
-    type: str = ""
-    id: str = ""
-    name: str = ""
-    input: Raw = Raw(b"{}")  # immutable

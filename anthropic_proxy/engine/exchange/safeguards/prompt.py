@@ -2,26 +2,30 @@
 
 The object has what the user wrote, earlier tool calls with shortened inputs, and the call. It has no result of a tool
 and no text of the model, because what a web page or file said must not decide. Texts are JSON strings, and invisible
-and look-alike characters are written as escapes, so nothing in them can end a string or look like another part. The
-size is limited: of a long text in an input, the beginning, the end and parts of the middle are shown. If even that is
-too much, the call is not checked.
+and look-alike characters are written as escapes, so nothing in them can end a string or look like another part.
+
+The size is limited, and nothing that the call runs is left out: two different inputs never have the same form here. In
+a long input, only lines that equal the line before them are replaced by their number. Earlier calls that name a file
+of the call are shown whole, because it may run what they have written. If this is too much, the call is not checked.
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw
 
+from anthropic_proxy.engine.exchange.final_calls import MAX_KEPT_CHARACTERS, PLACEHOLDER, FinalCall
+from anthropic_proxy.engine.exchange.safeguards.hidden_texts import PLAIN_WORD, find_doubt
 from anthropic_proxy.engine.exchange.safeguards.transcript import (
-    MAX_EARLIER_CALLS,
     EarlierCall,
     Transcript,
+    find_words,
+    keep_call,
     shorten,
-    shorten_call,
 )
 from anthropic_proxy.engine.exchange.safeguards.verdict import SCHEMA
 from anthropic_proxy.engine.options import AutoMode
@@ -29,16 +33,16 @@ from anthropic_proxy.engine.patterns import compile_later
 
 MAX_REPLY_TOKENS = 4_096
 """Maximum output tokens of a check. A verdict has about 60; models that always reason need the rest."""
-MAX_CALL_CHARACTERS = 24_000
-"""Maximum characters of the input of the checked call that are shown in full."""
-_END_CHARACTERS = 6_000
-"""Characters at the beginning and at the end of a long text in a longer input. Up to 2,000 more complete a line."""
-_MAX_LINE = 2_000
-_MAX_SHOWN_CHARACTERS = 48_000
-"""Maximum characters of a longer input that are shown. A call with more is not checked."""
-_MAX_EARLIER_INPUT, _MAX_WRITTEN_FILES = 300, 4
-"""Maximum characters of the input of an earlier call, and number of those that are shown without this limit, because
-they wrote a file which the checked call names."""
+MAX_CALL_CHARACTERS = 48_000
+"""Maximum characters of the input of the checked call. If repeated lines do not make it shorter, it is not checked."""
+_MIN_REPEATED_LINES = 3
+"""Minimum number of equal lines in a row of a longer input that are replaced by their number."""
+_REPEATED = "text_with_repeated_lines"
+"""Key of the object that takes the place of a text with replaced lines."""
+_MAX_NAME = 200
+MAX_EARLIER_CALLS = 40
+_MAX_EARLIER_INPUT, _MAX_SAME_FILES = 300, 64_000
+"""Maximum characters of the input of an earlier call, and of all inputs together that are shown whole."""
 _MAX_CONTEXT = 16_000
 """Maximum characters of the facts and sentences of the client. A call with more is not checked."""
 _MAX_FACT, _MAX_ENTRIES = 1_000, 30
@@ -64,72 +68,24 @@ _DECEPTIVE = compile_later(
 )
 """Characters that have no shape, look like a blank or a Latin letter, or change the direction of others. Greek and
 Cyrillic letters only beside Latin ones."""
-_WRITING_TOOLS = frozenset(("Edit", "MultiEdit", "NotebookEdit", "Write"))
-"""Tools that write files, which later calls may run."""
-_WRITTEN_FILE = compile_later(r'"(?:file_path|notebook_path|path)": ?"([^"\\]{1,300})"')
-_RISKY = compile_later(
-    r"\b(?:rm|rmdir|unlink|shred|dd|mkfs\w*|truncate|find|xargs|parallel|curl|wget|nc|ncat|netcat|socat|telnet|ssh|scp"
-    r"|sftp|rsync|ftp|sudo|doas|su|chmod|chown|chgrp|setfacl|kill|killall|pkill|eval|exec|source|bash|zsh|dash|ksh|sh"
-    r"|python[\d.]*|perl|ruby|node|deno|bun|php|lua|osascript|powershell|pwsh|cmd|iex|base64|xxd|openssl|gpg|crontab"
-    r"|systemctl|launchctl|service|schtasks|reg|at|nohup|disown|screen|tmux|git|gh|glab|npm|npx|pnpm|yarn|pip\d*|pipx|uv"
-    r"|twine|cargo|gem|docker|podman|kubectl|helm|terraform|pulumi|ansible\S*|aws|gcloud|az|gsutil|heroku|fly|vercel"
-    r"|netlify|psql|mysql|mongo\w*|redis-cli|sqlite3|drop|delete|update|insert|alter|grant|revoke|truncate|push|publish"
-    r"|deploy|release|upload|force|hard|prod\w*|secret\w*|token\w*|password\w*|passwd|credential\w*|key|keys|id_rsa"
-    r"|authorized_keys|bashrc|zshrc|profile|hooks?|cron|sudoers|hosts|env|environ|printenv|export|payment\w*|invoice\w*"
-    r"|transfer|http|https|subprocess|popen|system|spawn|import|require|fetch|socket|requests|urllib|shutil|unlink\w*"
-    r"|rmtree|remove\w*|write\w*|open)\b|[|;&`]|\$\(|<\(|>|\.\./|~/|/etc/|/dev/|/proc/|\.ssh|\.aws|\.env|\\x[0-9a-f]{2}",
-    re.IGNORECASE,
-)
-"""Pattern of risky words: what deletes, sends, publishes, runs code, changes permissions or reaches other places."""
-
 INSTRUCTIONS = Path(__file__).with_name("instructions.txt").read_text("utf-8")
 """The stable beginning of every check, which providers can cache."""
 
 
-class ToolCallToCheck(Struct, frozen=True):
-    """A complete tool call of a reply, as the client gets it."""
-
-    id: str
-    name: str
-    arguments: str
-    """The input as JSON text, as the model wrote it. "": `{}`."""
-    is_too_long: bool = False
-    """True if `arguments` lacks the input, which has more than `MAX_ARGUMENTS_CHARACTERS`."""
-
-
-class OpenCall:
-    """A tool call of a stream that is not complete."""
-
-    def __init__(self, call_id: str, name: str) -> None:
-        self._id = call_id
-        self._name = name
-        self._fragments: list[str] = []
-        self._size = 0
-
-    def add(self, fragment: str) -> None:
-        self._size += len(fragment)
-        if self._size <= MAX_ARGUMENTS_CHARACTERS:
-            self._fragments.append(fragment)
-        else:
-            self._fragments.clear()
-
-    def build(self) -> ToolCallToCheck:
-        is_too_long = self._size > MAX_ARGUMENTS_CHARACTERS
-        return ToolCallToCheck(self._id, self._name, "".join(self._fragments), is_too_long=is_too_long)
-
-
 _TOO_LONG = "the input of the call is too long for a check"
 _CONTEXT_IS_TOO_LONG = "the rules and facts of the client are too long for a check"
-MAX_ARGUMENTS_CHARACTERS = 1_000_000
-"""Maximum characters of an input that is read."""
-
-
+_NAME_IS_TOO_LONG = "the name of the tool is too long for a check"
+_FILES_ARE_TOO_LONG = "the earlier calls that name a file of the call are too long for a check"
 CONTEXT_TOO_LONG: Mapping[str, Any] = {"restricted": True}
 """Stands for a `classifier_context` that is too long for a check."""
 
 
 class CallTooLargeError(ValueError):
     """The call, or the facts of the client, cannot be shown to the checking model."""
+
+
+class HiddenTextError(ValueError):
+    """An earlier call that may have written what the call runs has a redacted text that matters."""
 
 
 def select_context(members: Mapping[str, Raw]) -> Mapping[str, Any]:
@@ -141,20 +97,23 @@ def select_context(members: Mapping[str, Raw]) -> Mapping[str, Any]:
 
 
 def build_check_body(
-    call: ToolCallToCheck,
-    before: Sequence[ToolCallToCheck],
+    call: FinalCall,
+    before: Sequence[FinalCall],
     transcript: Transcript,
     *,
     context: Mapping[str, Any],
     auto_mode: AutoMode,
     model: str,
+    placeholders: Mapping[str, str] = {},
 ) -> bytes:
     """Return the body of the request to the checking model.
 
-    `before`: calls of the same reply before this one. Raises `CallTooLargeError`.
+    `before`: calls of the same reply before this one. `placeholders`: placeholder → text, of what inspectors have
+    redacted in the conversation. Raises `CallTooLargeError` and `HiddenTextError`.
     """
     if context is CONTEXT_TOO_LONG:
         raise CallTooLargeError(_CONTEXT_IS_TOO_LONG)
+    described = _describe_call(call)
     facts = {name: _cut(context[name], name) for name in _CONTEXT_FIELDS if context.get(name) is not None}
     given = context.get("auto_mode")
     user = {name: given[name] for name in _SENTENCES if given.get(name)} if isinstance(given, dict) else {}
@@ -162,22 +121,27 @@ def build_check_body(
     sentences = {"user": user, "company": company}
     if _count_characters(facts) + _count_characters(sentences) > _MAX_CONTEXT:
         raise CallTooLargeError(_CONTEXT_IS_TOO_LONG)
-    earlier = [*transcript.earlier_calls, *(shorten_call(one.name, one.arguments) for one in before)]
+    earlier = [*transcript.earlier_calls, *(keep_call(one.name, one.shown) for one in before)]
     # The beginning of the list moves with each tenth call only, so that providers can cache what precedes the call.
-    too_many = max(transcript.calls_left_out + len(earlier) - MAX_EARLIER_CALLS, 0)
+    too_many = max(len(earlier) - MAX_EARLIER_CALLS, 0)
     left_out = too_many + -too_many % 10
     parts: dict[str, Any] = {
         "context": _separate_repository_rules(facts),
         "sentences": sentences,
         "user_messages": list(transcript.user_messages),
     }
+    if transcript.messages_left_out:
+        parts["user_messages_left_out"] = transcript.messages_left_out
     if transcript.agent_task:
         parts["agent_task"] = list(transcript.agent_task)
     if left_out:
         parts["earlier_calls_left_out"] = left_out
-    shown = earlier[left_out - transcript.calls_left_out if left_out else 0 :]
-    parts["earlier_calls"] = _describe_earlier_calls(shown, call.arguments)
-    parts["call"] = _describe_call(call)
+    parts["earlier_calls"] = [
+        {"tool": one.tool, "input": shorten(one.input, _MAX_EARLIER_INPUT)} for one in earlier[left_out:]
+    ]
+    if same_files := _find_calls_of_same_files(call, earlier, left_out, placeholders):
+        parts["earlier_calls_with_same_files"] = [{"tool": one.tool, "input": one.input} for one in same_files]
+    parts["call"] = described
     if len(_encode(parts["context"])) + len(_encode(parts["sentences"])) > _MAX_CONTEXT:
         raise CallTooLargeError(_CONTEXT_IS_TOO_LONG)
     lines = ",\n".join(f"{_encode(name)}: {_encode(value)}" for name, value in parts.items())
@@ -206,12 +170,14 @@ def _count_characters(value: object) -> int:
 
 
 def _cut(fact: Any, name: str = "") -> Any:
-    """`name`: field of the fact. Without all that forbids a call, none may be checked."""
+    """`name`: field of the fact. What forbids a call is not cut: without all of it, none may be checked."""
+    if name in _FORBIDDING:
+        return fact
     if isinstance(fact, dict):
         return {name: _cut(value, name) for name, value in fact.items()}
     if isinstance(fact, list):
         half = _MAX_ENTRIES // 2
-        too_many = 0 if name in _FORBIDDING else len(fact) - 2 * half
+        too_many = len(fact) - 2 * half
         kept = fact if too_many <= 0 else [*fact[:half], f"{too_many} entries left out", *fact[-half:]]
         return [_cut(entry) for entry in kept]
     return shorten(fact, _MAX_FACT) if isinstance(fact, str) else fact
@@ -229,61 +195,60 @@ def _separate_repository_rules(facts: dict[str, Any]) -> dict[str, Any]:
     return {**facts, "rules": {**rules, "allow": others}, "repository_rules": of_repository}
 
 
-def _describe_earlier_calls(calls: Sequence[EarlierCall], checked: str) -> list[dict[str, str]]:
-    """`checked`: the input of the checked call. What it runs may be a file that an earlier call has written."""
-    shown, written = list[dict[str, str]](), 0
-    for call in reversed(calls):
-        place = _WRITTEN_FILE.search(call.input) if call.tool in _WRITING_TOOLS else None
-        is_named = place is not None and place[1].rpartition("/")[2] in checked and written < _MAX_WRITTEN_FILES
-        written += is_named
-        text = call.input if is_named else shorten(call.input, _MAX_EARLIER_INPUT)
-        shown.append({"tool": call.tool, "input": text})
-    return shown[::-1]
+def _find_calls_of_same_files(
+    call: FinalCall, earlier: Sequence[EarlierCall], left_out: int, placeholders: Mapping[str, str]
+) -> list[EarlierCall]:
+    """Return the earlier calls that name a file of the call, and of which the checking model would not see all.
+
+    `left_out`: number of earlier calls that it does not see at all.
+    """
+    words = find_words(call.shown)
+    found = [one for one in earlier if not words.isdisjoint(one.names)]
+    if any(find_doubt(one.input, placeholders) for one in found):
+        raise HiddenTextError("a redacted text is in an earlier call that names a file of the call")
+    is_seen = {id(one) for one in earlier[left_out:] if len(one.input) <= _MAX_EARLIER_INPUT}
+    found = [one for one in found if id(one) not in is_seen]
+    if sum(len(one.input) for one in found) > _MAX_SAME_FILES:
+        raise CallTooLargeError(_FILES_ARE_TOO_LONG)
+    return found
 
 
-def _describe_call(call: ToolCallToCheck) -> dict[str, Any]:
-    if call.is_too_long or len(call.arguments) > MAX_ARGUMENTS_CHARACTERS:
+def _describe_call(call: FinalCall) -> dict[str, Any]:
+    if call.is_too_long or len(call.shown) > MAX_KEPT_CHARACTERS:
         raise CallTooLargeError(_TOO_LONG)
-    value = decode_arguments(call.arguments)
-    if len(call.arguments) > MAX_CALL_CHARACTERS:
-        value = _shorten_texts(value)
-        if _count_characters(value) > _MAX_SHOWN_CHARACTERS or len(_encode(value)) > _MAX_SHOWN_CHARACTERS:
-            raise CallTooLargeError(_TOO_LONG)
-    return {"tool": call.name[:200], "input": value}
+    if len(call.name) > _MAX_NAME:
+        raise CallTooLargeError(_NAME_IS_TOO_LONG)
+    value = decode_arguments(call.shown)
+    described: dict[str, Any] = {"tool": call.name, "input": value}
+    if len(_encode(value)) > MAX_CALL_CHARACTERS:
+        described = {"tool": call.name, "has_repeated_lines": True, "input": _replace_repeated_lines(value)}
+    if hidden := {name for name in PLACEHOLDER.findall(_encode(value)) if name in call.hidden}:
+        described["placeholders"] = dict.fromkeys(sorted(hidden), PLAIN_WORD)
+    if len(_encode(described)) > MAX_CALL_CHARACTERS:
+        raise CallTooLargeError(_TOO_LONG)
+    return described
 
 
-def _shorten_texts(value: Any) -> Any:
-    """Return an input with the ends and some lines of its long texts, in place of these texts."""
+def _replace_repeated_lines(value: Any) -> Any:
+    """Return an input with the number of equal lines in a row, in place of these lines."""
     if isinstance(value, dict):
-        return {name: _shorten_texts(item) for name, item in value.items()}
+        if _REPEATED in value:  # it would look like a text
+            raise CallTooLargeError(_TOO_LONG)
+        return {name: _replace_repeated_lines(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_shorten_texts(item) for item in value]
-    if not isinstance(value, str) or len(value) <= 2 * (_END_CHARACTERS + _MAX_LINE):
+        return [_replace_repeated_lines(item) for item in value]
+    if not isinstance(value, str):
         return value
-    start = value.find("\n", _END_CHARACTERS, _END_CHARACTERS + _MAX_LINE) + 1 or _END_CHARACTERS
-    latest = len(value) - _END_CHARACTERS
-    end = value.rfind("\n", latest - _MAX_LINE, latest) + 1 or latest
-    lines = _find_new_lines(value, start, end)
-    return {"characters": len(value), "beginning": value[:start], "excerpts": lines, "end": value[end:]}
-
-
-def _find_new_lines(text: str, start: int, end: int) -> list[str]:
-    """Return the lines that have not occurred before, or have a risky word. Other lines only repeat what is shown."""
-    seen = {*text[:start].split("\n"), *text[end:].split("\n")}
-    excerpts, shown, is_open = list[str](), 0, False
-    for line in text[start:end].removesuffix("\n").split("\n"):
-        is_shown = line not in seen or _RISKY.search(line) is not None
-        if is_shown:
-            seen.add(line)
-            shown += len(line) + 1
-            if shown > _MAX_SHOWN_CHARACTERS:
-                raise CallTooLargeError(_TOO_LONG)
-            if is_open:
-                excerpts[-1] += f"\n{line}"
-            else:
-                excerpts.append(line)
-        is_open = is_shown
-    return excerpts
+    parts: list[Any] = [""]
+    is_replaced = False
+    for line, lines in groupby(value.splitlines(keepends=True)):
+        count = sum(1 for _ in lines)
+        if count >= _MIN_REPEATED_LINES:
+            parts += [{"line": line, "times": count}, ""]
+            is_replaced = True
+        else:
+            parts[-1] += line * count
+    return {_REPEATED: [part for part in parts if part]} if is_replaced else value
 
 
 def decode_arguments(text: str) -> Any:

@@ -1,102 +1,123 @@
-"""`RelayedCheck`: the verdicts in a relayed reply, if its server has sent none.
+"""`RelayedCheck`: the verdicts in a relayed reply, of its server or of the proxy.
 
 A server that got the field `safeguards` may answer it, so nothing is checked before the end of its reply shows that it
-did not. If the field was left out for this server, the checks start with each complete call.
+did not. If the field was left out for this server, the checks start with each complete call. The server has judged what
+it sent: its verdict about a call that the client gets in another form is removed (`find_doubt_of_provider`).
 """
 
+from collections.abc import Collection, Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
 
+from anthropic_proxy.engine.exchange.final_calls import FinalCall, finish_call
+from anthropic_proxy.engine.exchange.relayed_calls import (
+    RelayedCalls,
+    edit_data,
+    find_data,
+    join_data_lines,
+    read_event,
+)
 from anthropic_proxy.engine.exchange.safeguards.check import MAX_CALLS, ReplyCheck
-from anthropic_proxy.engine.exchange.safeguards.prompt import OpenCall, ToolCallToCheck
-from anthropic_proxy.engine.wires.framing import EVENT_BORDER, EVENT_DATA
+from anthropic_proxy.engine.exchange.safeguards.hidden_texts import NO_PLAIN_WORD, find_doubt_of_provider
+from anthropic_proxy.engine.exchange.safeguards.verdict import NO_VERDICTS, TYPE
+from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
+from anthropic_proxy.engine.wires.anthropic import json_spans
+from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
+from anthropic_proxy.engine.wires.framing import EVENT_BORDER
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
+from anthropic_proxy.errors import InvalidRequest
 
 _FIELD = "safeguard_results"
 _NO_ANSWER = (b"", b"null", b"[]")
 """Values of the field from a server that does not check calls."""
+_WITHOUT_VERDICT = ("unavailable", "unsupported")
+"""Types of a status that lets no call run."""
 _MAX_HELD_BYTES = 1024 * 1024
 """Maximum bytes of the events that wait for the verdicts. `message_stop` is the only one behind `message_delta`."""
-_READ_FIRST = (b"content_block_start", b"message_delta")
+_READ_ALWAYS = (b"message_start", b"message_delta")
+_READ_FOR_CALLS = (*_READ_ALWAYS, b"content_block_start", b"partial_json")
 """Marks of events that are read if no call is open. Within a call, all events are read."""
 
 
-class _Block(Struct):
-    type: str = ""
-    id: str = ""
-    name: str = ""
-    input: Raw = Raw(b"{}")  # immutable
-
-
 class _Delta(Struct):
-    type: str = ""
-    partial_json: str = ""
     safeguard_results: Raw = Raw()  # immutable
 
 
 class _Event(Struct):
-    type: str = ""
-    index: int = 0
-    content_block: _Block | None = None
     delta: _Delta | None = None
 
 
 _decode_event = msgspec.json.Decoder(_Event).decode
+_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 class RelayedCheck:
-    """`answers`: True if the server got the field, so that it may answer."""
+    """The verdicts of one reply.
 
-    def __init__(self, check: ReplyCheck, *, answers: bool) -> None:
+    `check`: None if the client requested none that the proxy can read. `calls`: the calls of the reply. `reads_calls`:
+    True if nothing before has read them. `answers`: True if the server got the field, so that it may answer.
+    """
+
+    def __init__(self, check: ReplyCheck | None, calls: RelayedCalls, *, reads_calls: bool, answers: bool) -> None:
         self._check = check
+        self._calls = calls
+        self._reads_calls = reads_calls
         self._answers = answers
-        self._calls: list[ToolCallToCheck] = []
-        """Complete calls that are not checked yet."""
-        self._open: dict[int, OpenCall] = {}
+        self._marks = _READ_FOR_CALLS if reads_calls else _READ_ALWAYS
+        self._taken: list[FinalCall] = []
+        """The complete calls so far."""
+        self._started = 0
+        """Number of calls whose checks were started."""
         self._held = bytearray()
         """Bytes from the end of the reply on, which wait for the verdicts."""
         self._is_message = False
-        self._has_answer = False
+        self._doubts: dict[str, str] = {}
+        """Id of a call about which no verdict of the server holds → the reason."""
         self.answered: bool | None = None
-        """False: the server got the field, and its reply has calls but no answer. None: nothing is known."""
+        """True: the server has answered. False: it got the field, and its reply has calls but no answer."""
 
     @property
     def is_waiting(self) -> bool:
         return bool(self._held)
 
-    def feed(self, data: bytes) -> bytes:
+    async def feed(self, data: bytes) -> bytes:
         """Return what can be forwarded of the next bytes of a stream."""
-        if self._has_answer:
-            return data
         if self._held:
             if len(self._held) < _MAX_HELD_BYTES:
                 self._held += data
             return b""
-        if not self._open and not any(mark in data for mark in _READ_FIRST):
+        is_open = self._reads_calls and self._calls.is_open
+        if not is_open and not any(mark in data for mark in self._marks):
             return data
+        sent: list[bytes] = []
         start = 0
         for border in EVENT_BORDER.finditer(data):
-            if self._read(data[start : border.end()]):
+            frame = await self._read(data[start : border.end()])
+            if frame is None:
                 self._held += data[start:]
-                return data[:start]
+                break
+            sent.append(frame)
             start = border.end()
-        return data
+        else:
+            sent.append(data[start:])
+        return b"".join(sent)
 
-    def feed_message(self, data: bytes) -> bytes:
+    async def feed_message(self, data: bytes) -> bytes:
         """Return a reply that is not streamed, if its server has answered. Otherwise it waits for `finish`."""
         try:
-            message = msgspec.json.decode(data, type=dict[str, Raw])
-            blocks = msgspec.json.decode(message.get("content", Raw(b"[]")), type=list[_Block])
-        except DECODE_ERRORS:
+            if self._reads_calls:
+                data = self._calls.read_message(data, data)
+            results = bytes(_decode_members(data).get(_FIELD, b""))
+        except (*DECODE_ERRORS, InvalidRequest):
             return data
-        for block in blocks:
-            if block.type == "tool_use":
-                arguments = bytes(block.input).decode(errors="replace")
-                self._calls.append(ToolCallToCheck(block.id, block.name, arguments))
-        if (results := bytes(message.get(_FIELD, b""))) not in _NO_ANSWER:
-            self._take_answer(results)
+        self._take_calls()
+        if results not in _NO_ANSWER:
+            doubts = self._take_answer(results)
+            return json_spans.edit(data, partial(_find_verdict_edits, calls=doubts, holder="")) if doubts else data
+        if self._check is None:
             return data
         self._start_checks()
         self._is_message = True
@@ -105,67 +126,148 @@ class RelayedCheck:
 
     async def finish(self) -> bytes:
         """Return the held bytes with the verdicts."""
+        assert self._check is not None, "only checks make the reply wait"
         held, self._held = bytes(self._held), bytearray()
-        results = await self._check.finish()
+        results = await self._check.finish(self._calls.continued)
         if self._is_message:
             return _add_field(held, results)
         border = EVENT_BORDER.search(held)
         end = border.end() if border is not None else len(held)
-        event = msgspec.json.decode(_find_data(held[:end]), type=dict[str, Raw])
+        event = _decode_members(find_data(join_data_lines(held[:end])))
         delta = bytes(event.get("delta", b"null"))
         event["delta"] = Raw(_add_field(b"{}" if delta == b"null" else delta, results))
-        return b"event: message_delta\ndata: " + msgspec.json.encode(event) + b"\n\n" + held[end:]
+        ending = b"event: message_delta\ndata: " + msgspec.json.encode(event) + b"\n\n"
+        return ending + b"".join(map(_remove_answer, _divide(held[end:])))
 
-    def _read(self, frame: bytes) -> bool:
-        """Read one event. Return True if the reply waits from here on."""
-        data = _find_data(frame)
-        if not data:
-            return False
-        try:
-            event = _decode_event(data)
-        except DECODE_ERRORS:
-            self._open.clear()  # the client may read what was not read here, so these calls are not checked
-            return False
-        if event.type == "content_block_start" and event.content_block is not None:
-            if event.content_block.type == "tool_use" and len(self._open) < MAX_CALLS:
-                self._open[event.index] = OpenCall(event.content_block.id, event.content_block.name)
-        elif event.type == "content_block_delta" and event.delta is not None:
-            if event.index in self._open and event.delta.type == "input_json_delta":
-                self._open[event.index].add(event.delta.partial_json)
-        elif event.type == "content_block_stop" and event.index in self._open:
-            call = self._open.pop(event.index).build()
-            if len(self._calls) >= MAX_CALLS:  # it is not checked
-                call = ToolCallToCheck(call.id, call.name, "", is_too_long=True)
-            self._calls.append(call)
+    async def _read(self, frame: bytes) -> bytes | None:
+        """Return an event for the client. None: the reply waits from here on."""
+        joined = join_data_lines(frame)
+        event = read_event(find_data(joined))
+        if self._reads_calls and await self._calls.read(event, frame) is not None:
             if not self._answers:
+                self._take_calls()
                 self._start_checks()
-        elif event.type == "message_delta":
-            results = bytes(event.delta.safeguard_results) if event.delta is not None else b""
-            self._has_answer = results not in _NO_ANSWER
-            if not self._has_answer:
-                self._start_checks()
-                return True
-            self._take_answer(results)
-        return False
+            return frame
+        if event.type == "message_start":
+            return _remove_answer(frame)
+        if event.type != "message_delta":
+            return frame
+        self._take_calls()
+        if (results := _read_answer(find_data(joined))) not in _NO_ANSWER:
+            doubts = self._take_answer(results)
+            return edit_data(joined, partial(_find_verdict_edits, calls=doubts, holder="delta")) if doubts else frame
+        if self._check is None or self.answered:
+            return frame
+        self._start_checks()
+        return None
 
-    def _take_answer(self, results: bytes) -> None:
+    def _take_calls(self) -> None:
+        for call in self._calls.take_complete():
+            if doubt := find_doubt_of_provider(call):
+                self._doubts[call.id] = doubt
+            is_checked = len(self._taken) < MAX_CALLS
+            self._taken.append(call if is_checked else finish_call(call.id, call.name, "", None))
+
+    def _take_answer(self, results: bytes) -> Collection[str]:
+        """Record the verdicts of the server. Return the ids of the calls about which they do not hold."""
         self.answered = True
-        self._check.take_answer(results, self._calls)
+        if not self._reads_calls:  # texts were restored, also in what the server has sent behind the end of a call
+            self._doubts |= dict.fromkeys(self._calls.continued, NO_PLAIN_WORD)
+        if self._check is not None:
+            self._check.take_answer(results, self._taken, self._doubts)
+        return self._doubts.keys()
 
     def _start_checks(self) -> None:
         """Start the checks of calls that the server has not answered."""
-        if self._answers and self._calls:
+        if self._answers and self._taken:
             self.answered = False
-        for call in self._calls:
-            self._check.start_check(call)
-        self._calls.clear()
+        if self._check is not None:
+            for call in self._taken[self._started :]:
+                self._check.start_check(call)
+        self._started = len(self._taken)
 
 
-def _find_data(frame: bytes) -> bytes:
-    return b"\n".join(EVENT_DATA.findall(frame))
+def _read_answer(data: bytes) -> bytes:
+    """Return the field in the data of an event. b"": it is absent."""
+    for readable in (data, replace_lone_surrogates(data)[0]):
+        try:
+            event = _decode_event(readable)
+        except DECODE_ERRORS:
+            continue
+        return b"" if event.delta is None else bytes(event.delta.safeguard_results)
+    return b""
+
+
+def _divide(events: bytes) -> Iterator[bytes]:
+    start = 0
+    for border in EVENT_BORDER.finditer(events):
+        yield events[start : border.end()]
+        start = border.end()
+    yield events[start:]
+
+
+def _remove_answer(frame: bytes) -> bytes:
+    """Return an event without the field, which clients would read too, at a place where no server answers."""
+    joined = join_data_lines(frame)
+    if not find_data(joined):
+        return frame
+    try:
+        edited = edit_data(joined, _find_removals)
+    except InvalidRequest:
+        return frame
+    return frame if edited == joined else edited
+
+
+def _find_removals(event: bytes) -> list[Edit]:
+    return [
+        edit
+        for holder in json_spans.find_members(event)
+        if holder.key in ("message", "delta") and event[holder.value : holder.value + 1] == b"{"
+        for edit in json_spans.find_removal_edits(event, holder, _FIELD)
+    ]
+
+
+def _find_verdict_edits(text: bytes, *, calls: Collection[str], holder: str) -> list[Edit]:
+    """Return the edits that remove the verdicts about `calls`.
+
+    `holder`: name of the member that has the field. "": `text` has it.
+    """
+    members = json_spans.find_members(text)
+    if holder:
+        found = next(member for member in reversed(members) if member.key == holder)
+        members = json_spans.find_members(text, found.value, found.end)
+    return [edit for member in members if member.key == _FIELD for edit in _reduce_answer(text, member, calls)]
+
+
+def _reduce_answer(text: bytes, answer: JsonSpan, calls: Collection[str]) -> Iterator[Edit]:
+    if text[answer.value : answer.value + 1] != b"[":  # nobody knows which calls it is about
+        yield Edit(answer.value, answer.end, msgspec.json.encode(NO_VERDICTS))
+        return
+    for entry in json_spans.find_elements(text, answer.value, answer.end):
+        if text[entry.value : entry.value + 1] != b"{":
+            continue
+        members = {member.key: member for member in json_spans.find_members(text, entry.value, entry.end)}
+        kind, place = (members.get(name) for name in ("type", "status"))
+        if place is None:
+            continue
+        status = msgspec.json.decode(text[place.value : place.end])
+        is_of_calls = kind is not None and msgspec.json.decode(text[kind.value : kind.end]) == TYPE
+        if is_of_calls or (isinstance(status, dict) and "tool_uses" in status):
+            reduced = _reduce_status(status, calls)
+            if reduced != status:
+                yield Edit(place.value, place.end, msgspec.json.encode(reduced))
+
+
+def _reduce_status(status: Any, calls: Collection[str]) -> dict[str, Any]:
+    """Return a status without verdicts about `calls`. One that is not about single calls must let no call run."""
+    given = status if isinstance(status, dict) else {}
+    if given.get("type") in _WITHOUT_VERDICT:
+        return {name: value for name, value in given.items() if name != "tool_uses"}
+    uses = given.get("tool_uses")
+    kept = {call: verdict for call, verdict in uses.items() if call not in calls} if isinstance(uses, dict) else {}
+    return {"type": "available", "tool_uses": kept}
 
 
 def _add_field(data: bytes, results: list[dict[str, Any]]) -> bytes:
     """Return a JSON object with the verdicts as its last member."""
-    members = msgspec.json.decode(data, type=dict[str, Raw])
-    return msgspec.json.encode({**members, _FIELD: Raw(msgspec.json.encode(results))})
+    return msgspec.json.encode({**_decode_members(data), _FIELD: Raw(msgspec.json.encode(results))})

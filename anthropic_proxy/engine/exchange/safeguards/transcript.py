@@ -11,6 +11,7 @@ this, so only texts in places that Claude Code fills with the user's words count
 What a sub-agent gets as a message of the user was written by the model. So was the text of a planned wake-up.
 """
 
+import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 
@@ -20,11 +21,10 @@ from msgspec import Raw, Struct
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 
-MAX_EARLIER_CALLS = 40
 _MAX_USER_TEXT, _MAX_USER_TEXTS = 4_000, 16_000
-_MAX_EARLIER_INPUT = 6_000
-"""Maximum characters of the input of an earlier call that are kept."""
 _MAX_NAME = 200
+_MAX_PATH = 400
+"""Maximum characters of a text in an input that may be the path of a file as a whole."""
 _TAG = compile_later(r"<(/?)(?:[a-z]{1,40}[-_][a-z_-]{1,60}|channel|input|tick)(?:>|(?=\s))")
 """Tags that Claude Code puts around texts that the user did not write: files, output, messages of others."""
 _NOT_OF_USER = compile_anchored(
@@ -77,7 +77,9 @@ _decode_prompt = msgspec.json.Decoder(_Prompt).decode
 class EarlierCall(Struct, frozen=True):
     tool: str
     input: str
-    """Its input as JSON text, shortened."""
+    """Its input as JSON text."""
+    names: frozenset[str]
+    """Names of files that it may have written."""
 
 
 class Transcript(Struct, frozen=True):
@@ -85,8 +87,8 @@ class Transcript(Struct, frozen=True):
 
     user_messages: Sequence[str]
     earlier_calls: Sequence[EarlierCall]
-    calls_left_out: int = 0
-    """Number of calls before `earlier_calls`."""
+    messages_left_out: int = 0
+    """Number of messages of the user between the first and the latest ones."""
     agent_task: Sequence[str] = ()
     """What the model wrote to the sub-agent whose calls are checked, in place of `user_messages`."""
 
@@ -124,11 +126,10 @@ def read_transcript(body: bytes, *, is_subagent: bool = False) -> Transcript:
             break
         latest.append(text)
     shown = [shorten(text, _MAX_USER_TEXT) for text in (*first, *reversed(latest))]
-    kept = calls[-MAX_EARLIER_CALLS:]
     return Transcript(
         [] if is_subagent else shown,
-        [shorten_call(call.name, bytes(call.input).decode(errors="replace")) for call in kept],
-        len(calls) - len(kept),
+        [keep_call(call.name, bytes(call.input).decode(errors="replace")) for call in calls],
+        0 if is_subagent else len(texts) - len(shown),
         shown if is_subagent else [],
     )
 
@@ -176,8 +177,61 @@ def remove_added_text(text: str) -> str:
     return ("" if first[1] else text[: first.start()]) + (text[last.end() :] if last[1] else "")
 
 
-def shorten_call(tool: str, arguments: str) -> EarlierCall:
-    return EarlierCall(tool[:_MAX_NAME], shorten(arguments, _MAX_EARLIER_INPUT))
+def keep_call(tool: str, arguments: str) -> EarlierCall:
+    names = {name for text in _list_texts(arguments) for name in _find_files(text)}
+    return EarlierCall(tool[:_MAX_NAME], arguments, frozenset(names))
+
+
+def find_words(arguments: str) -> frozenset[str]:
+    """Return all words in the input of a call that may be names of files, without their folders."""
+    texts = list(_list_texts(arguments))
+    paths = (_remove_folder(text) for text in texts if len(text) <= _MAX_PATH)
+    return frozenset((*paths, *(word for text in texts for word in _list_words(text))))
+
+
+_SHELL_WORD = compile_later(r"[^\s'\"`;|&()<>{}\[\]$,=:*?!#]{2,}")
+_FILE_NAME = compile_anchored(r"[\w@+~-][\w.@+~-]*\.[A-Za-z]\w*")
+_WRITTEN = compile_later(r">\s*['\"]?([^\s'\"`;|&()<>{}\[\]$,=:*?!#]+)")
+_QUOTED = compile_later(r"(['\"])([^\s'\"`;|&()<>{}\[\]$,=:*?!#]+)\1")
+
+
+def _find_files(text: str) -> Iterator[str]:
+    """Yield the names of files in a text of an input: the text itself if it is a path, names with an extension that
+    stand in quotes or beside a redirection, and what follows `>`.
+    """
+    if len(text) <= _MAX_PATH and "\n" not in text:
+        yield _remove_folder(text)
+    for number, line in enumerate(text.split("\n")):
+        if number == 0 or "<" in line or ">" in line:
+            yield from (word for word in _list_words(line) if _FILE_NAME.fullmatch(word))
+            yield from (_remove_folder(place[1]) for place in _WRITTEN.finditer(line))
+    for place in _QUOTED.finditer(text):
+        if _FILE_NAME.fullmatch(name := _remove_folder(place[2])):
+            yield name
+
+
+def _list_words(text: str) -> Iterator[str]:
+    return (_remove_folder(place[0]) for place in _SHELL_WORD.finditer(text))
+
+
+def _remove_folder(path: str) -> str:
+    return path.replace("\\", "/").rstrip("/").rpartition("/")[2]
+
+
+def _list_texts(arguments: str) -> Iterator[str]:
+    """Yield the texts in the input of a call. An input that is no JSON is one text."""
+    try:
+        waiting = [json.loads(arguments or "{}")]
+    except (ValueError, RecursionError):
+        waiting = [arguments]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, str):
+            yield value
 
 
 def shorten(text: str, maximum: int) -> str:

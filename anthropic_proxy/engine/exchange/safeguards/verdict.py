@@ -242,5 +242,7 @@ def _get_strictness(check: CallCheck) -> int:
     return {NOT_FLAGGED: 0, FLAGGED: 2}.get(check.verdict, 1)
 
 
+NO_VERDICTS: list[dict[str, Any]] = [{"type": TYPE, "status": {"type": "available", "tool_uses": {}}}]
+"""An answer that has a verdict about no call."""
 UNSUPPORTED: list[dict[str, Any]] = [{"type": TYPE, "status": {"type": "unsupported"}}]
 """The answer if `AUTO_MODE` is `off`."""

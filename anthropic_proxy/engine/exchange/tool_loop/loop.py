@@ -468,7 +468,7 @@ async def run_pending_calls(
     target = plan.targets[0]
     if target.is_relayed:
         return request, []
-    limits = engine.find_target_limits(target)
+    limits = engine.find_target_limits(target, runner.origin.servers)
     tools = {tool.name: tool for tool in resolve_proxy_tools(request, limits).values()}
     if not tools:
         return request, []

@@ -54,7 +54,7 @@ from anthropic_proxy.engine.messages.server_blocks import (
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.upstream.contract import DEFAULT_MEDIA_TYPES, MAX_URL_CHARACTERS, TEXT_MEDIA_TYPES
-from anthropic_proxy.engine.wires.bound_requests import ClientOrigin
+from anthropic_proxy.engine.wires.bound_requests import WEB, ClientOrigin
 from anthropic_proxy.errors import WebFetchFailed, WebSearchFailed
 
 _MAX_BEFORE_CHARACTERS = len("https://www.")
@@ -243,7 +243,7 @@ class ProxyToolRunner:
 
     def __init__(self, engine: Engine, origin: ClientOrigin) -> None:
         self._engine = engine
-        self._origin = origin
+        self.origin = origin
         self._slots = asyncio.Semaphore(MAX_CONCURRENT_CALLS)
         self._uses: dict[str, int] = {}
         """Tool name → number of calls in this reply, for the limits."""
@@ -328,11 +328,12 @@ class ProxyToolRunner:
         query = arguments.get("query")
         if not isinstance(query, str) or not query.strip():
             return error_content("web_search", "invalid_tool_input")
-        if self._engine.web_search is None:
+        service = self._engine.web_search
+        if service is None or service.service not in self.origin.servers:
             return error_content("web_search", "unavailable")
         try:
-            origin = structs.replace(self._origin, purpose="web_search")
-            results = await self._engine.web_search(origin, query, **_list_domains(tool), limit=_RESULTS_ASKED)
+            origin = structs.replace(self.origin, purpose="web_search")
+            results = await service.search(origin, query, **_list_domains(tool), limit=_RESULTS_ASKED)
         except WebSearchFailed as error:
             if error.error_code in ("unavailable", "too_many_requests"):  # a failure of the service, not of the query
                 self._engine.log.write_once(f"web_search failed: {error.message}", "warning")
@@ -352,7 +353,7 @@ class ProxyToolRunner:
         url = arguments.get("url")
         if not isinstance(url, str) or not url.strip():
             return error_content("web_fetch", "invalid_tool_input")
-        if self._engine.web_fetch is None:
+        if self._engine.web_fetch is None or WEB not in self.origin.servers:
             return error_content("web_fetch", "unavailable")
         if len(url) > MAX_URL_CHARACTERS:
             return error_content("web_fetch", "url_too_long")
@@ -360,7 +361,7 @@ class ProxyToolRunner:
             return error_content("web_fetch", "url_not_in_prior_context")
         try:
             media_types = DEFAULT_MEDIA_TYPES if accepts_pdf else TEXT_MEDIA_TYPES
-            origin = structs.replace(self._origin, purpose="web_fetch")
+            origin = structs.replace(self.origin, purpose="web_fetch")
             fetched = await self._engine.web_fetch(origin, url, media_types=media_types, **_list_domains(tool))
         except WebFetchFailed as error:
             return error_content("web_fetch", error.error_code)

@@ -66,6 +66,11 @@ def available_output_tokens(window: int, input_tokens: int, margin: float = 0.0)
     return max(output, min(_MIN_ESTIMATED_OUTPUT, window // 16)) if margin else output
 
 
+SearchState = Literal["allowed", "none", "forbidden"]
+"""Whether the proxy can run web searches for a request. `none`: no service is set. `forbidden`: the rules of the
+request exclude it. Each search then returns an error."""
+
+
 class TargetLimits(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Limits and features of a target.
 
@@ -101,8 +106,7 @@ class TargetLimits(Struct, frozen=True, kw_only=True, cache_hash=True):
     """True if the provider rejects a request with both server tools and functions."""
     proxy_tool_kinds: tuple[ServerToolKind, ...] = ()
     """Server tools that the proxy runs unless the provider does: web_search, web_fetch, tool_search."""
-    can_search: bool = True
-    """True if a web search service is configured. False: each search by the proxy returns an error."""
+    search: SearchState = "allowed"
     provider: str
     """Prefix of the provider, for error messages and notes."""
     loaded_tools: LoadedToolForm

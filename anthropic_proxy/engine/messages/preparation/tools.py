@@ -61,7 +61,7 @@ from anthropic_proxy.engine.messages.models.tools import (
     share_tools,
 )
 from anthropic_proxy.engine.messages.preparation.cleaning import result_as_text
-from anthropic_proxy.engine.messages.preparation.request import ProxyTool, ServerToolKind, TargetLimits
+from anthropic_proxy.engine.messages.preparation.request import ProxyTool, SearchState, ServerToolKind, TargetLimits
 from anthropic_proxy.engine.messages.server_blocks import domain_names
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
@@ -173,6 +173,12 @@ def server_tool_kinds(tools: Sequence[Tool]) -> frozenset[str]:
     return frozenset({server_tool_kind(tool) for tool in tools if not is_client_tool(tool)} - {""})
 
 
+_SEARCH_PROBLEMS: Mapping[SearchState, str] = {
+    "none": "SEARCH_URL is not set",
+    "forbidden": "the rules of the request exclude the search service",
+}
+
+
 def assign_server_tools(declared: list[Tool], limits: TargetLimits, notes: list[FidelityNote]) -> ToolOffer:
     """Decide where each server tool runs, and return the tools to offer to the model.
 
@@ -203,8 +209,8 @@ def assign_server_tools(declared: list[Tool], limits: TargetLimits, notes: list[
             offer.tools.append(_build_function(search if kind == "tool_search" else kind, name))
             field = _field(tool, place)
             reason = _drop_reason(tool, kind, limits)
-            if kind == "web_search" and not limits.can_search:
-                reason = f"{reason}, and SEARCH_URL is not set, so each search fails"
+            if kind == "web_search" and limits.search != "allowed":
+                reason = f"{reason}, and {_SEARCH_PROBLEMS[limits.search]}, so each search fails"
                 notes.append(FidelityNote("dropped", field, reason))
             else:
                 notes.append(FidelityNote("emulated", field, f"the proxy runs it; {reason}"))

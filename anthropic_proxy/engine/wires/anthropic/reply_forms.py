@@ -108,6 +108,7 @@ def convert_message_to_events(body: bytes) -> bytes:
     blocks = blocks if isinstance(blocks, list) else []
     usage = usage if isinstance(usage, dict) else _NO_USAGE
     ending = {"stop_reason": message.get("stop_reason") or "end_turn", "stop_sequence": message.get("stop_sequence")}
+    ending |= {name: message.pop(name) for name in _OF_THE_END if name in message}
     started = {**message, "content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
     events: list[dict[str, Any]] = [{"type": "message_start", "message": started}]
     for index, block in enumerate(blocks):
@@ -128,6 +129,8 @@ def convert_message_to_events(body: bytes) -> bytes:
     return b"".join(map(encode_event, events))
 
 
+_OF_THE_END = ("stop_details", "safeguard_results")
+"""Further fields of a message that a stream has in `message_delta`."""
 _TEXTS = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}
 """Type of a delta → field of the delta and of its block."""
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -23,6 +24,7 @@ from redis.exceptions import (
     BusyLoadingError,
     DataError,
     InvalidResponse,
+    MasterDownError,
     MovedError,
     NoPermissionError,
     NoScriptError,
@@ -55,6 +57,13 @@ class StoredObservation(NamedTuple):
     text: str
 
 
+class Heartbeat(NamedTuple):
+    processes: int
+    """Number of running processes that use this server, with this one."""
+    is_known: bool
+    """True if the server has the previous heartbeat of this process. False: it is the first one, or data are lost."""
+
+
 class RedisStore:
     """It implements `plugins.Store`. `prefix` is the beginning of all keys."""
 
@@ -66,21 +75,29 @@ class RedisStore:
             socket_timeout=None,
             socket_connect_timeout=None,
             retry=Retry(NoBackoff(), 0),
+            protocol=2,  # with 3, redis-py uses an idle connection that the server has closed
             decode_responses=True,
             encoding_errors="replace",
             client_name="anthropic-proxy",
+            redis_connect_func=self._greet,
         )
         self._pool.connection_class = OWN_CLASSES[self._pool.connection_class]
         self.client: Redis = Redis.from_pool(self._pool)
         """Redis client for commands outside the pipeline, such as publish and subscribe."""
         # with the prefix in braces, a cluster keeps all keys on one node
         self._prefix, self._clock = f"{{{prefix}}}", clock
+        self.has_news = asyncio.Event()
+        """Set with each new connection, until its user clears it: the server may have started again, without data."""
         self._pipeline = CommandPipeline(self.client)
         self.process_id = os.urandom(16).hex()
 
     @property
     def state(self) -> StoreState:
         return StoreState(kind="redis")
+
+    async def _greet(self, connection: AbstractConnection) -> None:
+        await connection.on_connect()
+        self.has_news.set()
 
     def _name_key(self, kind: str, name: str) -> str:
         """`kind`: `value`, `counter`, `holds`, `settled`, `channel` and others."""
@@ -173,11 +190,10 @@ class RedisStore:
     def heartbeat_keys(self) -> list[str]:
         return [self._name_key("processes", "")]
 
-    async def send_heartbeat(self) -> int:
-        """Return the number of running processes that use this server, with this one."""
-        return int(
-            await self._pipeline.run_script("heartbeat", self.heartbeat_keys, [self.process_id, PROCESS_SECONDS])
-        )
+    async def send_heartbeat(self) -> Heartbeat:
+        words = [self.process_id, PROCESS_SECONDS]
+        processes, is_new = await self._pipeline.run_script("heartbeat", self.heartbeat_keys, words)
+        return Heartbeat(int(processes), is_known=not is_new)
 
     async def close(self) -> None:
         await self._pipeline.close()
@@ -276,6 +292,8 @@ _MAX_LATE_STEPS = 20
 """Number of late steps that do not count. It bounds the wait on a machine that is always busy."""
 MAX_CALLS = 100
 """Maximum number of calls in one message. Redis runs them one after another, in about 0.05 ms each."""
+_OTHER_SERVER = (ReadOnlyError, MasterDownError, MovedError, AuthenticationError, NoPermissionError)
+"""Replies after which a new connection may lead to another server: the address of a group has a new primary one."""
 SCRIPTS = ("reserve", "settle", "renew", "heartbeat", "add", "publish")
 _WITH_COMMON = frozenset({"reserve", "settle", "renew"})
 """Names of the scripts that use the functions of `common.lua`. Its text is put before theirs."""
@@ -292,6 +310,9 @@ class CommandPipeline:
     if this process is paused (a stopped container, a busy machine), the reply waits in the socket, and the timer of the
     event loop is late too. Hence the time is counted in short steps, between which the event loop reads what has
     arrived. A late step means that this process did not run, so it does not count.
+
+    After a failure, the idle connections are closed: those of a server that has ended without a word, or to which the
+    name of the server no longer leads, would fail later, one after the other.
     """
 
     def __init__(self, client: Redis) -> None:
@@ -343,12 +364,19 @@ class CommandPipeline:
                             future.set_result(result)
             except (RedisError, OSError, TimeoutError) as error:
                 self._fail(calls, error)
+                await self._close_idle_connections()
             except Exception as error:  # noqa: BLE001  # redis-py raises any exception for an invalid reply
                 self._fail(calls, InvalidResponse(describe_os_error(error)))
-                # the rest of the reply would be read as the reply to the next command
-                with suppress(RedisError, OSError, TimeoutError):
-                    async with asyncio.timeout(REPLY_TIMEOUT_SECONDS):
-                        await self._client.connection_pool.disconnect()
+                # also because the rest of the reply would be read as the reply to the next command
+                await self._close_idle_connections()
+            else:
+                if any(isinstance(result, _OTHER_SERVER) for _, result in results):
+                    await self._close_idle_connections()
+
+    async def _close_idle_connections(self) -> None:
+        with suppress(RedisError, OSError, TimeoutError):
+            async with asyncio.timeout(REPLY_TIMEOUT_SECONDS):
+                await self._client.connection_pool.disconnect(inuse_connections=False)
 
     def _fail(self, calls: Sequence[_Call], error: Exception) -> None:
         # each of the other calls would wait for its own timeout

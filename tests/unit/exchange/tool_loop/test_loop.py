@@ -42,7 +42,7 @@ async def test_a_storm_of_calls_is_run_a_few_at_a_time_and_cut() -> None:
     class Busy(Searcher):
         active_calls = 0
 
-        async def __call__(self, *asked: Any, **more: Any) -> Sequence[SearchResult]:
+        async def search(self, *asked: Any, **more: Any) -> Sequence[SearchResult]:
             self.active_calls += 1
             running.append(self.active_calls)
             await asyncio.sleep(0)
@@ -136,7 +136,7 @@ async def test_a_deferred_tool_that_no_search_has_found_is_called_by_its_name() 
 
 async def test_a_breaker_does_not_end_a_reply_that_has_begun() -> None:
     class Tripping(Searcher):
-        async def __call__(self, *asked: Any, **more: Any) -> Sequence[SearchResult]:
+        async def search(self, *asked: Any, **more: Any) -> Sequence[SearchResult]:
             for target in built.upstreams:
                 for _ in range(50):
                     built.services.circuit_breakers.record_failure(target, UpstreamUnreachable("gone"))

@@ -1,0 +1,34 @@
+"""Team and rules that tables of the configuration file give to persons (`[sign_in.groups.NAME]`) and to services
+(`[token_issuers.NAME]`).
+
+A field of such a key has one owner. It is the table, which sets the field at each sign-in, refresh and reload, unless
+an administrator has set the field for this person or service: `VirtualKey.exceptions` names these fields.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import structs
+
+from anthropic_proxy.console.identity.people import find_group
+from anthropic_proxy.console.keys.sign_ins import list_people
+from anthropic_proxy.console.keys.virtual_keys import VirtualKey
+from anthropic_proxy.console.ledger.database import Reader
+from anthropic_proxy.gateway.settings import Settings, SignInGroup, TokenIssuer
+
+
+def list_table_fields(table: SignInGroup | TokenIssuer) -> dict[str, Any]:
+    """Return the fields of a `KeyCommand` that a table sets."""
+    return {"team": table.team, **structs.asdict(table.rules)}
+
+
+def find_table_fields(connection: Reader, settings: Settings, key: VirtualKey) -> Mapping[str, Any]:
+    """Return what the present settings give to a person or a service. {}: no table has it, so that administrators set
+    all its fields.
+    """
+    if (user := list_people(connection).get(key.id)) is not None:
+        group = find_group(settings, user)
+        return {} if group is None else list_table_fields(group)
+    name, separator, _ = key.label.partition("/")
+    issuer = next((one for one in settings.token_issuers if one.name == name), None) if separator else None
+    return {} if issuer is None else list_table_fields(issuer)
