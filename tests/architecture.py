@@ -270,6 +270,17 @@ def patterns_are_made_by_modules(module: Module) -> Breaches:
                 yield node.lineno, "makes a pattern with each call"
 
 
+def only_the_admission_makes_origins_of_clients(module: Module) -> Breaches:
+    for node in ast.walk(module.tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        if name == "ClientOrigin" and module.name != "engine.exchange.admission":
+            yield node.lineno, "makes a ClientOrigin"
+        if name == "OperatorOrigin" and below(module.name, "engine.exchange"):
+            yield node.lineno, "makes an OperatorOrigin for a request of a client"
+
+
 class Rule(NamedTuple):
     """A condition that must hold, and its reason."""
 
@@ -281,6 +292,10 @@ RULES = (
     Rule(
         only_upstream_opens_sockets,
         "Limits, proxies and cancellation hold only if every connection is opened in one package: engine/upstream/.",
+    ),
+    Rule(
+        only_the_admission_makes_origins_of_clients,
+        "A request of the proxy must not reach what the rules of its client exclude. Only the admission knows them.",
     ),
     Rule(
         only_platforms_calls_the_operating_system,

@@ -39,10 +39,10 @@ class FakeResponse:
         self.status = status
         self.headers = headers or {}
         self.closed = 0
-        self._chunks = list(chunks)
+        self.chunks = list(chunks)
 
     async def read(self) -> bytes:
-        chunk = self._chunks.pop(0) if self._chunks else b""
+        chunk = self.chunks.pop(0) if self.chunks else b""
         if chunk is STALL:
             await asyncio.Event().wait()
         if isinstance(chunk, Exception):

@@ -1,10 +1,12 @@
 """A proxy with two servers, `inhouse` and `cloud`, with virtual keys and routes, that shows where each text goes."""
 
+import asyncio
 import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
 
@@ -18,14 +20,14 @@ from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.gateway.settings import CONFIG_FILE
 from anthropic_proxy.gateway.settings.key_rules import Rules
 from anthropic_proxy.plugins import Client
-from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
+from tests.support.harness import STALL, FakeResponse, ProxyHarness, RecordingSink, new_client_request
 from tests.support.tool_loop import call, calls, reply, text
 from tests.support.virtual_keys import Keys
 
 SERVERS = """
 [providers.inhouse]
 base_url = "http://inhouse.test/v1"
-dialect = { accepts_image_urls = false }
+dialect = { accepts_image_urls = false, count_paths = ["/count"] }
 
 [providers.inhouse.models]
 "qwen3" = {}
@@ -33,11 +35,20 @@ dialect = { accepts_image_urls = false }
 
 [providers.cloud]
 base_url = "http://cloud.test/v1"
+dialect = { count_paths = ["/count"] }
 
 [providers.cloud.models]
 "big" = {}
 "small" = {}
 "judge" = {}
+
+[providers.claude]
+base_url = "http://claude.test"
+wire = "messages"
+
+[providers.claude.models]
+"claude-opus-5-5" = {}
+"claude-judge" = {}
 """
 SECRET = "walrus"
 """What the user writes in each request."""
@@ -66,6 +77,8 @@ output = 1.0
 
 
 _NUMBERS = itertools.count(1)
+_CLAUDE = ("claude", "anthropic")
+"""Servers with the Messages API."""
 
 
 class Sent(Struct, frozen=True):
@@ -79,6 +92,18 @@ class Sent(Struct, frozen=True):
     headers: Mapping[str, str]
 
 
+class GatedResponse(FakeResponse):
+    def __init__(self, response: FakeResponse, gate: asyncio.Event) -> None:
+        super().__init__(response.status, headers=response.headers)
+        self._response = response
+        self._gate = gate
+
+    async def read(self) -> bytes:
+        if len(self._response.chunks) <= 1:
+            await self._gate.wait()
+        return await self._response.read()
+
+
 class World:
     """`text`: the rest of the configuration file."""
 
@@ -88,6 +113,10 @@ class World:
         self.proxy = ProxyHarness(self._answer, env_file=str(folder / ".env"), **{**usual, **settings})
         self.proxy.services = structs.replace(self.proxy.services, policies=(keys.policy,))
         self.sent: list[Sent] = []
+        self.gate: asyncio.Event | None = None
+        """The last piece of each reply to a message waits for it. None: it comes at once."""
+        self.has_sent = asyncio.Event()
+        self.is_checker_silent = False
         self.verdict = {"rule": "Task", "verdict": "not_flagged", "explanation": ""}
         self.calls = [call("Bash", command=DANGER)]
         """Tool calls of the model, in its first reply."""
@@ -159,19 +188,40 @@ class World:
         return None if found is None else found.body
 
     def _answer(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
-        host = base_url.removeprefix("http://").partition(".")[0]
+        host = (urlsplit(base_url).hostname or "").removeprefix("api.").partition(".")[0]
         body = json.loads(request.body or b"{}")
         messages = body.get("messages", [])
-        is_check = bool(messages) and messages[0].get("content") == INSTRUCTIONS
-        purpose = "check" if is_check else "message" if request.path.endswith("/completions") else request.path
+        first = (messages or [{}])[0].get("content")
+        is_check = INSTRUCTIONS in (first, *(part["text"] for part in body.get("system", ())))
+        is_message = request.path.endswith(("/completions", "/v1/messages"))
+        purpose = "check" if is_check else "message" if is_message else request.path
         if host in (*get_args(ServerName), "page"):
             purpose = host
         self.sent.append(Sent(host, body.get("model", ""), purpose, body or request.path, dict(request.headers)))
+        self.has_sent.set()
         if is_check:
-            return _message(json.dumps(self.verdict))
+            if self.is_checker_silent:
+                return FakeResponse(200, STALL)
+            return self._say(host, json.dumps(self.verdict))
         if purpose == host:
             return FakeResponse(200, b'{"results": [], "web": {"results": []}}')
+        if purpose.endswith("/count"):
+            return FakeResponse(200, b'{"input_tokens": 12}')
+        if purpose.startswith("/v1/"):
+            return FakeResponse(200, b'{"data": [], "id": "msgbatch_1"}')
+        response = self._reply(host, body)
+        if (gate := self.gate) is not None:
+            return GatedResponse(response, gate)
+        return response
+
+    def _say(self, host: str, words: str) -> FakeResponse:
+        return _claude_message({"type": "text", "text": words}) if host in _CLAUDE else _message(words)
+
+    def _reply(self, host: str, body: Any) -> FakeResponse:
         made, self.calls = self.calls, []
+        if host in _CLAUDE:
+            block = {"type": "tool_use", "id": "call_0", "name": "Bash", "input": {"command": DANGER}}
+            return _claude_message(block) if made else self._say(host, "Done.")
         if body.get("stream"):
             return FakeResponse(200, *(calls(*made) if made else reply(text("Done."))))
         if not made:
@@ -187,8 +237,16 @@ def _message(words: str | None, finish: str = "stop", **fields: Any) -> FakeResp
     return FakeResponse(200, json.dumps(body).encode())
 
 
+def _claude_message(block: dict[str, Any]) -> FakeResponse:
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-opus-5-5", "content": [block]}
+    usage = {"input_tokens": 100, "output_tokens": 10}
+    stop = "tool_use" if block["type"] == "tool_use" else "end_turn"
+    return FakeResponse(200, json.dumps({**message, "stop_reason": stop, "usage": usage}).encode())
+
+
 def verdicts_of(sink: RecordingSink) -> Any:
     """Return the verdicts that the client gets: id of a call → its outcome."""
     assert sink.error is None, sink.error
-    (result,) = sink.body["safeguard_results"]
+    body = json.loads(sink.stream) if sink.stream else sink.body
+    (result,) = body["safeguard_results"]
     return {name: found["outcome"] for name, found in result["status"]["tool_uses"].items()}

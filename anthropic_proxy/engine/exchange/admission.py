@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
+from msgspec import structs
+
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.exchange.plan import estimate_client_request_tokens
@@ -70,8 +72,17 @@ class Admission:
         servers = self.servers if route is None or route.web else ()
         return ClientOrigin(incoming.purpose, incoming.receipt.request_id, models, servers)
 
-    async def admit_call(self, target: Target, request: MessagesRequest, scale: TokenScale) -> None:
-        """Ask the policies for another call of a model. Raises the `ClientError` of the first that rejects it."""
+    async def admit_successor(
+        self, origin: ClientOrigin, target: Target, request: MessagesRequest, scale: TokenScale
+    ) -> ClientOrigin:
+        """Ask the policies for the successor of a retired model, which the plan does not name.
+
+        Return `origin` with the successor. Raises the `ClientError` of the first that rejects it.
+        """
+        await self._admit_call(target, request, scale)
+        return structs.replace(origin, models={*origin.models, (target.provider.name, target.model)})
+
+    async def _admit_call(self, target: Target, request: MessagesRequest, scale: TokenScale) -> None:
         incoming = self._incoming
         further = FurtherCall(
             target=describe_target(self._engine, incoming, target, request),
@@ -83,9 +94,12 @@ class Admission:
             await admit(further)
 
     async def admit_further_call(self, target: Target, request: MessagesRequest, scale: TokenScale) -> None:
-        """The same, unless no call was billed before, so that the request itself was admitted for this one."""
+        """Ask the policies for another call of a model, if one was billed before.
+
+        The request itself was admitted for the first. Raises the `ClientError` of the first policy that rejects it.
+        """
         if any(each.all_input_tokens or each.output_tokens for each in self._incoming.receipt.attempts):
-            await self.admit_call(target, request, scale)
+            await self._admit_call(target, request, scale)
 
     async def admit_count(self, request: MessagesRequest, plan: Plan) -> bool:
         """Return False if the policies do not allow the models of `plan`, so that the tokens can only be estimated.

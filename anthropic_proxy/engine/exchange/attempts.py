@@ -351,6 +351,7 @@ class Attempts:
         if learned:
             target = apply_stored_adaptations(self._engine, target, self.receipt.adaptations)
         run = TargetRun(request, previous.run.token_scale, adaptations_left=0, continuation=continuation)
+        self.origin = structs.replace(self.origin, purpose="further_call")
         self._engine.retry_budget.record_first_call(target.upstream)
         if continuation:
             run.reply_end = previous.decoded().reply_end
@@ -419,9 +420,7 @@ class Attempts:
         self._engine.log.write_once(f"A reply was paused before its next call: {error.message}", "warning")
 
     async def _admit_successor(self, target: Target, run: TargetRun) -> None:
-        """Ask the policies for the successor of a retired model, which the plan does not name."""
-        await self._admission.admit_call(target, run.request, run.token_scale)
-        self.origin = structs.replace(self.origin, models={*self.origin.models, (target.provider.name, target.model)})
+        self.origin = await self._admission.admit_successor(self.origin, target, run.request, run.token_scale)
 
     async def _prepare_relay(self, target: Target, credential: Credential | None, run: TargetRun) -> Attempt:
         """Return a new attempt at a relay. Its provider checks the request, which may be invalid."""

@@ -201,6 +201,7 @@ class Exchange:
         plan = await choose_plan(engine, incoming, request, self._estimates, match)
         plans = incoming.plans or (plan,)
         if not incoming.plans and is_classifier_request(request):
+            incoming.purpose = "classifier"
             plans = await self._list_plans_of_classifier(plan)
             request = self._request
         self._take_plan(plans[0])
@@ -276,6 +277,8 @@ class Exchange:
         receipt.route = plan.route.name if plan.route is not None else ""
         receipt.route_reason = plan.reason
         receipt.fidelity.mode = plan.fidelity
+        if self._incoming.plans and plan.requested:
+            receipt.requested_model = plan.requested
 
     async def _list_plans_of_classifier(self, plan: Plan) -> Sequence[Plan]:
         """Questions of Claude Code's own classifier go to the model of auto mode, if one is set and the client may use

@@ -1,13 +1,24 @@
 """Where the texts of a request go if the proxy sends requests because of it: checks, and questions of the client."""
 
+import asyncio
+import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
+from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.wires.bound_requests import ServerName
+from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.gateway.http_calls import HttpCalls
+from anthropic_proxy.gateway.inspectors import open_inspectors
+from anthropic_proxy.gateway.settings.key_rules import Rules
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 from tests.support.own_requests import (
     CLASSIFIER,
+    CONTEXT,
     FETCH,
     IMAGE_URL,
     PAGE_URL,
@@ -16,7 +27,7 @@ from tests.support.own_requests import (
     World,
     verdicts_of,
 )
-from tests.support.tool_loop import call
+from tests.support.tool_loop import call, reply, text
 from tests.support.virtual_keys import Keys
 
 VERDICT = {"call_0": "not_flagged"}
@@ -109,11 +120,11 @@ async def test_the_model_of_the_setting_checks_the_requests_of_a_route_to_its_pr
 async def test_a_route_of_checks_decides_for_the_routes_behind_it(tmp_path: Path, keys: Keys) -> None:
     checks = route('request = "auto_mode_check"', "cloud/judge", name="checks")
     secret = route('tier = "opus"', "inhouse/qwen3")
-    for text, checker in ((checks + secret, "cloud/judge"), (secret + checks, "inhouse/qwen3")):
-        world = World(tmp_path, keys, text)
+    for routes, checker in ((checks + secret, "cloud/judge"), (secret + checks, "inhouse/qwen3")):
+        world = World(tmp_path, keys, routes)
         assert verdicts_of(await world.post(await world.new_client())) == VERDICT
         assert world.places == [("message", "inhouse/qwen3"), ("check", checker)]
-        sonnet = World(tmp_path, keys, text)
+        sonnet = World(tmp_path, keys, routes)
         assert verdicts_of(await sonnet.post(await sonnet.new_client(), model="claude-sonnet-5-5")) == VERDICT
         assert sonnet.places == [("message", "cloud/big"), ("check", "cloud/judge")]
 
@@ -204,3 +215,123 @@ async def test_a_route_can_forbid_searches_and_fetches(tmp_path: Path, keys: Key
     )
     assert sink.error is None
     assert {one.host for one in world.sent} == {"inhouse"}
+
+
+# Rules of the request itself, and of the operator
+
+
+async def test_a_check_is_of_the_region_and_the_tier_of_its_request(tmp_path: Path, keys: Keys) -> None:
+    world = World(tmp_path, keys, AUTO_MODE_MODEL="claude/claude-judge")
+    fields = {"model": "claude/claude-opus-5-5", "inference_geo": "us", "service_tier": "standard_only"}
+    assert verdicts_of(await world.post(await world.new_client(), **fields)) == VERDICT
+    message, check = world.sent
+    assert (message.model, check.model) == ("claude-opus-5-5", "claude-judge")
+    assert [(one.body["inference_geo"], one.body["service_tier"]) for one in world.sent] == [
+        ("us", "standard_only")
+    ] * 2
+
+
+@pytest.mark.parametrize("region", ["us", "eu"])
+async def test_a_request_that_pins_its_region_has_no_check_elsewhere(tmp_path: Path, keys: Keys, region: str) -> None:
+    world = World(tmp_path, keys, AUTO_MODE_MODEL="cloud/judge")
+    sink = await world.post(await world.new_client(), model="claude/claude-opus-5-5", inference_geo=region)
+    assert verdicts_of(sink) == {}
+    assert world.hosts_of() == {"claude"}
+    assert sink.receipt.checks[0].reason == "the checking model would lose a part of the check, which its rules forbid"
+
+
+@pytest.mark.parametrize("fields", [{"inference_geo": "global"}, {"inference_geo": None}, {"service_tier": "auto"}])
+async def test_a_request_without_a_region_is_checked_anywhere(
+    tmp_path: Path, keys: Keys, fields: dict[str, Any]
+) -> None:
+    world = World(tmp_path, keys, AUTO_MODE_MODEL="cloud/judge")
+    sink = await world.post(await world.new_client(), model="claude/claude-opus-5-5", **fields)
+    assert verdicts_of(sink) == VERDICT
+
+
+async def test_a_check_has_the_headers_that_a_table_copies_and_those_of_the_api(tmp_path: Path, keys: Keys) -> None:
+    copied = '[providers.cloud.headers]\nx-tenant = { client = "x-company" }\n'
+    headers = {"x-company": "acme", "anthropic-workspace": "w1", "anthropic-beta": "b", "x-other": "1"}
+    world = World(tmp_path, keys, copied, AUTO_MODE_MODEL="cloud/judge")
+    assert verdicts_of(await world.post(await world.new_client(), headers)) == VERDICT
+    assert [one.headers.get("x-tenant") for one in world.sent] == ["acme", "acme"]
+    anthropic = {"ANTHROPIC_API_KEY": "sk-ant-0123456789", "AUTO_MODE_MODEL": "anthropic/claude-opus-5-5"}
+    relayed = World(tmp_path, keys, MODEL_OPUS="anthropic/claude-opus-5-5", **anthropic)
+    assert verdicts_of(await relayed.post(await relayed.new_client(), headers)) == VERDICT
+    check = relayed.sent[-1].headers
+    assert {name: check.get(name) for name in headers} == {**dict.fromkeys(headers), "anthropic-workspace": "w1"}
+
+
+async def test_what_an_inspector_redacts_is_redacted_in_the_check_too(tmp_path: Path, keys: Keys) -> None:
+    rules = '[[inspectors]]\nname = "names"\ntype = "patterns"\npatterns = { name = "walrus" }\n'
+    world = World(tmp_path, keys, rules, AUTO_MODE_MODEL="cloud/judge")
+    context = {**CONTEXT, "user_identity": f"works on {SECRET}"}
+    asked = [{"type": "dangerous_tool_use", "classifier_context": context}]
+    recorded: list[tuple[str, str]] = []
+
+    class Recorder:
+        def record(self, request_id: str, point: str, data: bytes) -> None:
+            recorded.append((point, "with the text" if SECRET.encode() in data else "redacted"))
+
+    services = world.proxy.services
+    inspectors = open_inspectors(services.settings.inspectors, HttpCalls(lambda: services.http))
+    world.proxy.services = structs.replace(services, inspectors=inspectors, recorders=(Recorder(),))
+    assert verdicts_of(await world.post(await world.new_client(), safeguards=asked)) == VERDICT
+    assert [purpose for purpose, _ in world.places] == ["message", "check"]
+    assert "walrus" not in json.dumps([one.body for one in world.sent])
+    assert {found for _, found in recorded} == {"redacted"}
+
+
+async def test_a_check_takes_the_place_of_its_reply_among_the_calls_to_providers(tmp_path: Path, keys: Keys) -> None:
+    world = World(tmp_path, keys, MAX_UPSTREAM_CALLS="1", AUTO_MODE_TIMEOUT="5")
+    world.calls = [call("Bash", command="make"), call("Bash", 1, command="make test")]
+    sink = await world.post(await world.new_client())
+    assert verdicts_of(sink) == {"call_0": "not_flagged", "call_1": "not_flagged"}
+    assert [purpose for purpose, _ in world.places] == ["message", "check", "check"]
+
+
+async def test_a_check_waits_while_its_reply_has_the_only_place(tmp_path: Path, keys: Keys) -> None:
+    turns = 0
+    for limit, sent in (("2", ["message", "check"]), ("1", ["message"])):
+        world = World(tmp_path, keys, MAX_UPSTREAM_CALLS=limit)
+        world.gate = asyncio.Event()  # the call is complete, and the reply is not
+        reply = asyncio.create_task(world.post(await world.new_client(), stream=True))
+        needed, turns = 2 * turns, 0
+        while turns < needed or (not needed and len(world.sent) < 2):
+            turns += 1
+            await asyncio.sleep(0)
+        assert [purpose for purpose, _ in world.places] == sent
+        world.gate.set()
+        assert b'"outcome":"not_flagged"' in (await reply).stream
+
+
+async def test_the_successor_of_a_retired_model_is_called_only_if_the_key_allows_it(keys: Keys) -> None:
+    sent: list[str] = []
+
+    def upstream(_: str, request: UpstreamRequest, __: object) -> FakeResponse:
+        sent.append(json.loads(request.body)["model"])
+        if sent[-1] == "gpt-4.1":
+            gone = {"message": "The model `gpt-4.1` has been deprecated", "code": "model_not_found"}
+            return FakeResponse(404, json.dumps({"error": gone}).encode())
+        return FakeResponse(200, *reply(text("Well.")))
+
+    after = datetime(2027, 1, 15, 12).timestamp()
+    for models, expected in ((("openai/gpt-4.1",), ["gpt-4.1"]), (("openai/*",), ["gpt-4.1", "gpt-6-luna"])):
+        sent.clear()
+        proxy = ProxyHarness(upstream, OPENAI_API_KEY="sk-test-0123456789", OPENAI_WIRE="chat")
+        proxy.services = structs.replace(proxy.services, clock=lambda: after, policies=(keys.policy,))
+        key = await keys.create(f"for {len(expected)}", rules=Rules(models=models))
+        body = {"model": "claude-sonnet-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
+        client = await keys.policy.identify({"x-api-key": key})
+        sink = RecordingSink()
+        incoming = new_client_request(json.dumps(body | {"stream": True}).encode(), client=client)
+        sink.receipt = incoming.receipt
+        await Exchange(proxy.services, incoming, sink).run()
+        assert sent == expected
+        message = "" if sink.error is None else sink.error.message
+        assert message == (
+            "The key 'for 1' does not allow the model 'claude-sonnet-4-5' (openai/gpt-6-luna). Allowed: "
+            "openai/gpt-4.1. Another list:  anthropic-proxy keys change 'for 1' --models LIST"
+            if len(expected) == 1
+            else ""
+        )

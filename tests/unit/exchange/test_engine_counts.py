@@ -126,7 +126,7 @@ async def test_vllm_counts_beside_its_api_and_the_missing_path_is_asked_once_a_d
     proxy, now = ProxyHarness(server, **LOCAL), [0.0]
     proxy.services.observations.store = MemoryValues(clock=lambda: now[0])
     for at in (0, 10, 86_399, 86_401):
-        now[0], counted._chunks = at, [b'{"count":391,"max_model_len":4096,"tokens":[1]}']
+        now[0], counted.chunks = at, [b'{"count":391,"max_model_len":4096,"tokens":[1]}']
         assert await ask_count(proxy) == 391
     first, second = "v1/chat/completions/input_tokens", "tokenize"
     assert server.paths == [first, second, second, second, first, second]
@@ -158,7 +158,7 @@ async def test_a_server_without_counts_is_asked_once_and_then_estimated(status: 
 async def test_counts_at_the_same_time_ask_for_a_path_once_and_of_all_models(
     first: FakeResponse, sent: list[str]
 ) -> None:
-    server = Server(lambda path: FakeResponse(first.status, b"".join(first._chunks)))
+    server = Server(lambda path: FakeResponse(first.status, b"".join(first.chunks)))
     proxy = ProxyHarness(server, **LOCAL, SMALL_MODEL="openai/other")
     models = ["claude-sonnet-4-5"] * 3 + ["claude-haiku-4-5"] * 2
     counts = await asyncio.gather(*(ask_count(proxy, {**ASKED, "model": model}) for model in models))

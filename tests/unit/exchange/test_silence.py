@@ -47,7 +47,7 @@ class Silent(FakeResponse):
         self._seconds = seconds
 
     async def read(self) -> bytes:
-        if len(self._chunks) == 1:
+        if len(self.chunks) == 1:
             await asyncio.sleep(self._seconds)
         return await super().read()
 

@@ -150,7 +150,7 @@ class _CheckSink(CollectingSink):
             if isinstance(error, PermissionDenied):
                 self.check = self._fail(_NOT_ALLOWED, "not allowed")
             elif error.code == "fidelity-strict":
-                self.check = self._fail("FIDELITY=strict: the checking model would lose a part of the check")
+                self.check = self._fail("the checking model would lose a part of the check, which its rules forbid")
             else:
                 self.check = self._fail(f"the checking model failed: {error.error_type}")
 
