@@ -65,7 +65,8 @@ class RuleOptions:
     models: str | None = None
     """Allowed models, separated by commas: requested or used names, with patterns: claude-*,openai/gpt-4.1-mini."""
     providers: str | None = None
-    """Prefixes of allowed providers, separated by commas: openai,gemini."""
+    """Prefixes of allowed providers, separated by commas: openai,gemini. Web searches and fetches by the proxy need
+    brave, tavily, exa or web in the list."""
     routes: str | None = None
     """Names of allowed [[routes]] of anthropic-proxy.toml, separated by commas. Other requests are rejected."""
     rpm: str | None = None

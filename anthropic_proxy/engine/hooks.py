@@ -143,7 +143,8 @@ class FurtherCall(Struct, frozen=True, kw_only=True):
 
 
 AdmitFurtherCall = Callable[[FurtherCall], Awaitable[None]]
-"""Function that a policy adds to `AdmissionRequest.further_calls`. It raises `LimitReached` to reject the call."""
+"""Function that a policy adds to `AdmissionRequest.further_calls`. It raises `LimitReached` or `PermissionDenied` to
+reject the call."""
 
 
 class AdmissionRequest(Struct, frozen=True, kw_only=True):
@@ -186,8 +187,9 @@ class AdmissionRequest(Struct, frozen=True, kw_only=True):
     """Headers that a policy adds to the response, also to an error response. Names are in lower case."""
     further_calls: list[AdmitFurtherCall] = field(default_factory=list)
     """Functions that a policy adds. The proxy calls each of them before a further call to a provider for the same
-    request: after tools that the proxy runs, to continue a split reply, or after a billed call that failed. If one
-    rejects the call, the reply ends with what it has, and the stop reason `pause_turn`."""
+    request: after tools that the proxy runs, to continue a split reply, or after a billed call that failed; and before
+    the call of a model that replaces a retired one. If one rejects the call, the reply ends with what it has, and the
+    stop reason `pause_turn`."""
 
 
 BlockMark = tuple[str, str, float, int]

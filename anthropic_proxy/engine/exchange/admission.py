@@ -40,7 +40,7 @@ class Admission:
         self._engine = engine
         self._incoming = incoming
         self._estimates = estimates
-        self._settles: list[Settle] = []
+        self.settles: list[Settle] = []
         """Functions to call with the receipt at the end of the request, also after a rejection."""
         self.servers: Collection[ServerName] = ALL_SERVERS
         """Servers beside the providers that the policies and the route allow."""
@@ -59,7 +59,7 @@ class Admission:
                 await self._ask(self._describe(request, plan, is_limit_query=is_limit_query))
             except PermissionDenied:
                 self.settle()  # of policies that allowed it
-                self._settles.clear()
+                self.settles.clear()
                 self.further_calls.clear()
             else:
                 return plan
@@ -136,7 +136,7 @@ class Admission:
 
         The exception of one is logged, so that no other reservation stays open.
         """
-        for settle in self._settles:
+        for settle in self.settles:
             try:
                 settle(self._incoming.receipt)
             except Exception:  # noqa: BLE001  # a defect of a plugin
@@ -180,7 +180,7 @@ class Admission:
         for policy in self._engine.policies:
             settle = await policy.admit(described)
             if settle is not None:
-                self._settles.append(settle)
+                self.settles.append(settle)
 
 
 @contextmanager

@@ -169,7 +169,8 @@ class Exchange:
                         self._attempts.records.add_input(await self._estimate_sent_tokens())
             finally:
                 receipt.duration_seconds = clock() - receipt.started_at
-                self._admission.settle()
+                if self._admission.settles:
+                    self._admission.settle()
                 engine.end_exchange(receipt)
 
     async def _serve(self) -> None:

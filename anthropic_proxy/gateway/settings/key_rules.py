@@ -89,6 +89,7 @@ class Rules(Struct, frozen=True, kw_only=True, omit_defaults=True):
     models: tuple[str, ...] = ()
     """Patterns of allowed models, with `*` and `?`: `claude-*`, `openai/gpt-4.1-mini`."""
     providers: tuple[str, ...] = ()
+    """Prefixes of allowed providers, and names of public servers beside them (`ServerName`): `brave`, `web`."""
     routes: tuple[str, ...] = ()
     """Names of allowed `[[routes]]` of the configuration file. If not empty, a request that no route matches is
     rejected."""
