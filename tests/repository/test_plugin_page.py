@@ -17,6 +17,7 @@ OTHER_NAMES = {
         "ClientError",
         "Iteration",
         "MAX_UPSTREAM_CALLS",
+        "PermissionDenied",
         "ProxyError",
         "redact_secrets",
     },

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -263,9 +264,9 @@ async def test_a_check_has_the_headers_that_a_table_copies_and_those_of_the_api(
 
 
 async def test_what_an_inspector_redacts_is_redacted_in_the_check_too(tmp_path: Path, keys: Keys) -> None:
-    rules = '[[inspectors]]\nname = "names"\ntype = "patterns"\npatterns = { name = "walrus" }\n'
+    rules = '[[inspectors]]\nname = "names"\ntype = "patterns"\npatterns = { name = "walrus|narwhal" }\n'
     world = World(tmp_path, keys, rules, AUTO_MODE_MODEL="cloud/judge")
-    context = {**CONTEXT, "user_identity": f"works on {SECRET}"}
+    context = {**CONTEXT, "user_identity": f"works on {SECRET} and narwhal"}
     asked = [{"type": "dangerous_tool_use", "classifier_context": context}]
     recorded: list[tuple[str, str]] = []
 
@@ -278,7 +279,8 @@ async def test_what_an_inspector_redacts_is_redacted_in_the_check_too(tmp_path: 
     world.proxy.services = structs.replace(services, inspectors=inspectors, recorders=(Recorder(),))
     assert verdicts_of(await world.post(await world.new_client(), safeguards=asked)) == VERDICT
     assert [purpose for purpose, _ in world.places] == ["message", "check"]
-    assert "walrus" not in json.dumps([one.body for one in world.sent])
+    sent = json.dumps([one.body for one in world.sent])
+    assert not re.search("walrus|narwhal", sent)
     assert {found for _, found in recorded} == {"redacted"}
 
 
