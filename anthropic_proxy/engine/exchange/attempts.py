@@ -53,7 +53,7 @@ from anthropic_proxy.engine.exchange.provider_errors import (
     read_error_body,
     require_api_response,
 )
-from anthropic_proxy.engine.exchange.relay import RelayStream, build_relay_call
+from anthropic_proxy.engine.exchange.relay import RelayStream, build_relay_call, expect_inner_calls
 from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream
 from anthropic_proxy.engine.exchange.usage_bounds import UsageBounds, build_usage_bounds
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
@@ -682,7 +682,13 @@ class Attempts:
             if isinstance(call, RelayCall):
                 secrets = self._list_call_secrets(attempt)
                 stream = RelayStream(
-                    call, response, self._watchdog, self._engine.background, bounds=bounds, secrets=secrets
+                    call,
+                    response,
+                    self._watchdog,
+                    self._engine.background,
+                    bounds=bounds,
+                    secrets=secrets,
+                    inner_calls=expect_inner_calls(attempt.run.request, call.model),
                 )
             else:
                 stream = UpstreamStream(

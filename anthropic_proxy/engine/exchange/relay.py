@@ -35,6 +35,7 @@ from anthropic_proxy.engine.engine import (
     is_large_request,
 )
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
+from anthropic_proxy.engine.exchange.inner_calls import InnerCalls
 from anthropic_proxy.engine.exchange.plan import estimate_client_request_tokens
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES, TRAILING_USAGE_TIMEOUT_SECONDS, Reply
 from anthropic_proxy.engine.exchange.usage_bounds import UsageBounds
@@ -42,7 +43,7 @@ from anthropic_proxy.engine.exchange.watchdog import FIRST_PING_SECONDS, Watchdo
 from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN, NO_USAGE, Delta, Stop, Usage, merge_latest
 from anthropic_proxy.engine.messages.events import ErrorEvent, Event, MessageStop
 from anthropic_proxy.engine.messages.models import MessagesRequest, Source
-from anthropic_proxy.engine.messages.models.tools import list_tool_names
+from anthropic_proxy.engine.messages.models.tools import find_tool_model, list_tool_names
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.providers.model_ids import is_id_of_model
@@ -89,7 +90,11 @@ stream."""
 
 @final
 class RelayStream(Reply):
-    """The bytes of one reply. `secrets` are the keys of the call, which are masked in an error that quotes them."""
+    """The bytes of one reply.
+
+    `secrets`: the keys of the call, which are masked in an error that quotes them. `inner_calls`: None if the request
+    permits no calls of further models.
+    """
 
     has_one_call = True
 
@@ -102,6 +107,7 @@ class RelayStream(Reply):
         *,
         bounds: UsageBounds,
         secrets: Sequence[str] = (),
+        inner_calls: InnerCalls | None = None,
     ) -> None:
         self.headers = forwarded_headers(response.headers)
         """Response headers of the provider that the client receives."""
@@ -120,6 +126,7 @@ class RelayStream(Reply):
         self._background = background
         self._bounds = bounds
         self._secrets = secrets
+        self._inner_calls = inner_calls
         self._decoder = RelayInspector(call)
         self._streams = call.streams_upstream
         self._first: bytes | None = None
@@ -146,6 +153,8 @@ class RelayStream(Reply):
             if body[:1] != b"{":
                 body = await self._run(convert_events_to_message, body)
             self._remember(await self._run(self._decoder.decode_body, body))
+            if self._inner_calls is not None:
+                await self._run(self._inner_calls.feed_body, body)
             self._content_bytes = len(body)
             self._first = body
             self.complete = True
@@ -155,6 +164,8 @@ class RelayStream(Reply):
             if (begun := chunks[0] + self._events.peek_pending()).lstrip()[:1] in (b"{", b"["):
                 body = begun + await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_content)
                 self._remember(await self._run(self._decoder.decode_body, body))  # raises the error in the body
+                if self._inner_calls is not None:
+                    await self._run(self._inner_calls.feed_body, body)
                 chunks = [await self._run(convert_message_to_events, body)]
                 self.complete = True
             size = len(chunks[0])
@@ -202,18 +213,21 @@ class RelayStream(Reply):
     @property
     def unread_usage(self) -> Usage:
         """Token usage of a reply that has failed before its first content."""
-        return self.usage
+        return self.usage if self._inner_calls is None else self._inner_calls.complete(self.usage)
 
     @property
     def usage_so_far(self) -> Usage:
         """Token usage so far. Of an incomplete stream, the output is at least an estimate from the received content."""
         if self.stop_reason is not None and self.usage.input_tokens is None:
             self.usage = structs.replace(self.usage, input_tokens=self._bounds.estimated_input)
-        is_counted = self.usage.output_tokens is not None and not self._bounds.estimates_output
-        if is_counted and (self.stop_reason is not None or not self._streams):
-            return self.usage
-        estimate = -(-max(self._content_bytes, 0) // CHARACTERS_PER_TOKEN)
-        return structs.replace(self.usage, output_tokens=max(self.usage.output_tokens or 0, estimate))
+        usage, is_whole = self.usage, self.stop_reason is not None or not self._streams
+        if not is_whole or usage.output_tokens is None or self._bounds.estimates_output:
+            estimate = -(-max(self._content_bytes, 0) // CHARACTERS_PER_TOKEN)
+            usage = structs.replace(usage, output_tokens=max(usage.output_tokens or 0, estimate))
+        if self._inner_calls is not None:
+            missing_input = None if is_whole else self._bounds.estimated_input or 0
+            usage = self._inner_calls.complete(usage, missing_input)
+        return usage
 
     def end_early(self, stop_reason: str) -> Usage:
         """End the reply before the provider does. Return its token usage so far."""
@@ -242,6 +256,8 @@ class RelayStream(Reply):
                 else:
                     data = self._events.feed(chunk)
                 data = self._repair.feed(data)
+                if self._inner_calls is not None:
+                    self._inner_calls.feed(data)
                 relevant = select_frames_to_inspect(data)
                 if relevant and (invalid := self._inspect(relevant)) is not None:
                     self._end_with_error(invalid[1])
@@ -394,6 +410,12 @@ def _raw(value: str) -> str:
 
 _API_PARAMETERS = frozenset(("after_id", "before_id", "beta", "limit"))
 """Parameters of the query in the Messages API and its list of models (SDK `anthropic` 2.10)."""
+
+
+def expect_inner_calls(request: MessagesRequest, model: str) -> InnerCalls | None:
+    """Return None if the request permits no calls of further models. `model`: the called one."""
+    advisor = find_tool_model(request.tools) if request.tools else ""
+    return InnerCalls(model, advisor) if advisor or request.permits_other_calls else None
 
 
 async def restrict_relayed_request(engine: Engine, incoming: ClientRequest) -> None:

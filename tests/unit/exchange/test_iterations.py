@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.console.ledger.costs import CostCalculator
+from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.plugins import ModelUsage, Receipt
 from tests.support.harness import FakeResponse, ProxyHarness
 
@@ -143,9 +144,11 @@ def stream(usage: dict[str, Any], *, is_cut: bool = False) -> bytes:
     return b"".join(f"event: {one['type']}\ndata: {json.dumps(one)}\n\n".encode() for one in events)
 
 
-async def receive(body: bytes, *, is_streamed: bool, **settings: str) -> tuple[Receipt, CostCalculator]:
-    built = ProxyHarness(lambda *_: FakeResponse(200, body), ANTHROPIC_API_KEY="k", **settings)
-    await built.post(model=HAIKU, stream=is_streamed)
+async def receive(body: bytes, *, is_streamed: bool, **fields: Any) -> tuple[Receipt, CostCalculator]:
+    """`fields`: of the request."""
+    chunks = body.splitlines(keepends=True) if is_streamed else [body]
+    built = ProxyHarness(lambda *_: FakeResponse(200, *chunks), ANTHROPIC_API_KEY="k")
+    await built.post(model=HAIKU, stream=is_streamed, **fields)
     (receipt,) = built.receipts
     return receipt, CostCalculator(built.services.settings)
 
@@ -155,13 +158,13 @@ def price(model: str, numbers: tuple[int, ...]) -> int:
     return round(dollars * 1_000)
 
 
+def list_numbers(used: TokenCounts) -> tuple[int, ...]:
+    short = used.cache_write_tokens - used.cache_write_1h_tokens
+    return used.input_tokens, used.cache_read_tokens, short, used.cache_write_1h_tokens, used.output_tokens
+
+
 def list_rows(parts: tuple[ModelUsage, ...]) -> list[Row]:
-    rows = []
-    for one in parts:
-        short = one.cache_write_tokens - one.cache_write_1h_tokens
-        numbers = (one.input_tokens, one.cache_read_tokens, short, one.cache_write_1h_tokens, one.output_tokens)
-        rows.append((one.model, one.kind, numbers))
-    return rows
+    return [(one.model, one.kind, list_numbers(one)) for one in parts]
 
 
 @pytest.mark.parametrize("form", ["whole", "streamed", "cut"])
@@ -173,15 +176,110 @@ async def test_each_model_has_the_tokens_that_the_reply_states(case: str, form: 
     cost = calculator.calculate(receipt)
     whole = tuple(map(sum, zip(*(numbers for _, _, numbers in expected), strict=True)))
     (attempt,) = receipt.attempts
-    for one in (receipt, attempt):
-        short = one.cache_write_tokens - one.cache_write_1h_tokens
-        assert (
-            one.input_tokens,
-            one.cache_read_tokens,
-            short,
-            one.cache_write_1h_tokens,
-            one.output_tokens,
-        ) == whole
+    assert list_numbers(receipt) == list_numbers(attempt) == whole
     assert cost.cost == sum(price(model, numbers) for model, _, numbers in expected)
     assert sorted(list_rows(cost.parts)) == (sorted(expected) if len(expected) > 1 else [])
     assert [part.cost for part in cost.parts] == [price(model, numbers) for model, _, numbers in list_rows(cost.parts)]
+
+
+WITH_ADVISOR = {"tools": [{"type": "advisor_20260301", "name": "advisor", "model": OPUS}]}
+WITH_FALLBACKS = {"fallbacks": [{"model": OPUS}]}
+WITH_COMPACTION = {"context_management": {"edits": [{"type": "compact_20260112"}]}}
+WITH_TOOL = {"tools": [{"name": "advise", "input_schema": {"type": "object"}}]}
+CUT_BYTES = 400
+"""Length of each text in a cut stream: 100 tokens."""
+
+
+def cut_stream(model: str, *blocks: dict[str, Any]) -> bytes:
+    """A stream that ends without its usage. A block of text has its text in deltas."""
+    usage = counts(100, 1, 1_000, 200)
+    events: list[dict[str, Any]] = [
+        {"type": "message_start", "message": {"model": model, "content": [], "usage": usage}}
+    ]
+    for index, block in enumerate(blocks):
+        is_text = block["type"] == "text"
+        events.append(
+            {"type": "content_block_start", "index": index, "content_block": block | ({"text": ""} if is_text else {})}
+        )
+        if is_text:
+            delta = {"type": "text_delta", "text": block["text"]}
+            events.append({"type": "content_block_delta", "index": index, "delta": delta})
+        events.append({"type": "content_block_stop", "index": index})
+    return b"".join(
+        f"event: {one['type']}\ndata: {json.dumps(one, separators=(',', ':'))}\n\n".encode() for one in events
+    )
+
+
+TEXT = {"type": "text", "text": "x" * CUT_BYTES}
+CALL = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "advisor", "input": {}}
+ADVICE = {
+    "type": "advisor_tool_result",
+    "tool_use_id": "srvtoolu_1",
+    "content": {"type": "advisor_result", "text": "y" * (CUT_BYTES - len('{"type":"advisor_result","text":""}'))},
+}
+HOP = {"type": "fallback", "from": {"model": HAIKU}, "to": {"model": OPUS}, "trigger": {"type": "refusal"}}
+COMPACTED = {"type": "compaction", "content": None}
+READ = 1_300
+CUT_CASES: dict[str, tuple[dict[str, Any], bytes, list[Row]]] = {
+    "advice": (
+        WITH_ADVISOR,
+        cut_stream(HAIKU, TEXT, CALL, ADVICE),
+        [(HAIKU, "", (100, 1_000, 200, 0, 100)), (OPUS, "advisor_message", (READ, 0, 0, 0, 100))],
+    ),
+    "two pieces of advice": (
+        WITH_ADVISOR,
+        cut_stream(HAIKU, TEXT, CALL, ADVICE, CALL, ADVICE),
+        [(HAIKU, "", (100, 1_000, 200, 0, 100)), (OPUS, "advisor_message", (2 * READ, 0, 0, 0, 200))],
+    ),
+    "an advisor that was not called": (WITH_ADVISOR, cut_stream(HAIKU, TEXT), [(HAIKU, "", (100, 1_000, 200, 0, 100))]),
+    "the words of an advisor in a text": (
+        WITH_ADVISOR,
+        cut_stream(
+            HAIKU, {"type": "text", "text": 'content_block_start "fallback" advisor_tool_result'.ljust(CUT_BYTES - 2)}
+        ),
+        [(HAIKU, "", (100, 1_000, 200, 0, 100))],
+    ),
+    "a tool of the client": (WITH_TOOL, cut_stream(HAIKU, TEXT), [(HAIKU, "", (100, 1_000, 200, 0, 100))]),
+    "a fallback from the beginning": (
+        WITH_FALLBACKS,
+        cut_stream(OPUS, TEXT),
+        [(OPUS, "fallback_message", (100, 1_000, 200, 0, 100))],
+    ),
+    "a fallback in the middle": (
+        WITH_FALLBACKS,
+        cut_stream(HAIKU, TEXT, HOP, TEXT, TEXT),
+        [(HAIKU, "", (100, 1_000, 200, 0, 100)), (OPUS, "fallback_message", (READ, 0, 0, 0, 200))],
+    ),
+    "a model with a date": (
+        WITH_FALLBACKS,
+        cut_stream(f"{HAIKU}-20251001", TEXT),
+        [(HAIKU, "", (100, 1_000, 200, 0, 100))],
+    ),
+    "a compaction": (
+        WITH_COMPACTION,
+        cut_stream(HAIKU, COMPACTED, TEXT),
+        [(HAIKU, "", (100, 1_000, 200, 0, 100)), (HAIKU, "compaction", (READ, 0, 0, 0, 0))],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CUT_CASES)
+async def test_calls_of_other_models_count_in_a_stream_that_ends_before_its_usage(case: str) -> None:
+    fields, body, expected = CUT_CASES[case]
+    receipt, calculator = await receive(body, is_streamed=True, **fields)
+    cost = calculator.calculate(receipt)
+    rows = list_rows(cost.parts) or [(receipt.model, "", list_numbers(receipt))]
+    assert sorted(rows) == sorted(expected)
+    assert cost.cost == sum(price(model, numbers) for model, _, numbers in expected)
+
+
+@pytest.mark.parametrize("is_streamed", [True, False])
+async def test_the_model_that_a_reply_names_has_its_tokens_after_a_fallback(is_streamed: bool) -> None:
+    usage = counts(10, 20, 300, 40, 50)
+    body = stream(usage).replace(b'"type": "message", ', b'"model": "%b", ' % OPUS.encode())
+    if not is_streamed:
+        body = json.dumps({**json.loads(message(usage)), "model": OPUS}).encode()
+    receipt, calculator = await receive(body, is_streamed=is_streamed, **WITH_FALLBACKS)
+    cost = calculator.calculate(receipt)
+    assert list_rows(cost.parts) == [(OPUS, "fallback_message", (10, 300, 40, 50, 20))]
+    assert cost.cost == price(OPUS, (10, 300, 40, 50, 20))

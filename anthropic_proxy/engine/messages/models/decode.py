@@ -85,7 +85,8 @@ _MAX_SEQUENCES, _MAX_SEQUENCE_CHARACTERS = 4_096, 65_536
 _GLOBAL_REGION = b'"global"'
 """Value of the request field `inference_geo`, as JSON, that permits every region."""
 _FAST = Raw(b'"fast"')
-_CHANGING_EDITS = (b'"clear_tool_uses_', b'"compact_')
+_COMPACTION = b'"compact_'
+_CHANGING_EDITS = (b'"clear_tool_uses_', _COMPACTION)
 """Edits of the request field `context_management` that change the model's input. Each text begins the `type` of an
 edit."""
 _NOT_GIVEN = (ABSENT, Raw(b"null"), Raw(b"[]"))
@@ -114,6 +115,7 @@ class _Body(Struct, kw_only=True):
     container: Raw = ABSENT
     context_management: Raw = ABSENT
     inference_geo: Raw = ABSENT
+    fallbacks: Raw = ABSENT
     thread: Raw = ABSENT
     compaction: Raw = ABSENT
     safeguards: Raw = ABSENT
@@ -222,6 +224,7 @@ def decode_request(
         if read.context_management not in _NOT_GIVEN:
             edits = bytes(read.context_management)
             request.clears_context = any(edit in edits for edit in _CHANGING_EDITS)
+        request.permits_other_calls = _permits_other_calls(read)
         request.message_count = len(read.messages)
         if at_once is not None:  # a body with a call whose input is no object is not decoded at once
             called: Collection[str]
@@ -314,6 +317,11 @@ def _decode_region(raw: Raw) -> str:
     """Return the region in lower case. "": any."""
     text = bytes(raw)
     return "" if text == _GLOBAL_REGION else text.decode(errors="replace").strip('"').lower()
+
+
+def _permits_other_calls(read: "_Body | _Head") -> bool:
+    edits = read.context_management
+    return read.fallbacks is not ABSENT or (edits is not ABSENT and _COMPACTION in bytes(edits))
 
 
 _NO_SERVER = McpServer()
@@ -794,6 +802,8 @@ class _Head(Struct, kw_only=True):
     metadata: Metadata | None = None
     speed: Raw = ABSENT
     inference_geo: Raw = ABSENT
+    fallbacks: Raw = ABSENT
+    context_management: Raw = ABSENT
     safeguards: Raw = ABSENT
     stop_sequences: list[str] | None = None
 
@@ -858,6 +868,7 @@ def scan_request(body: bytes) -> MessagesRequest | None:
         scanned_only=True,
         is_fast=read.speed == _FAST,
         region="" if read.inference_geo in _NOT_GIVEN else _decode_region(read.inference_geo),
+        permits_other_calls=_permits_other_calls(read),
         has_proxy_signatures=isinstance(read, _ScannedBody)
         and any(_has_proxy_signature(message.content) for message in read.messages),
         has_invalid_calls=_has_invalid_calls(read, tools),

@@ -392,6 +392,9 @@ class MessagesRequest(Struct, kw_only=True):
     """Region to which the client restricts the model (`inference_geo`): `us`. "": any."""
     clears_context: bool = False
     """True if `context_management` requests the removal of earlier tool results or a summary of the history."""
+    permits_other_calls: bool = False
+    """True if the provider may call a model several times for the reply: `fallbacks`, and the compaction of
+    `context_management`."""
     cache_marks: CacheMarks | None = None
     message_count: int = 0
     tool_results: int = 0

@@ -8,6 +8,7 @@ that Anthropic defines.
 import functools
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 
 import msgspec
 from msgspec import Raw, Struct
@@ -55,7 +56,7 @@ class ToolList(list[Tool]):
     caches use as a key: they keep it, and what they found for it.
     """
 
-    __slots__ = ("all_from_client", "called_by_code", "has_deferred", "names", "source")
+    __slots__ = ("all_from_client", "called_by_code", "has_deferred", "model", "names", "source")
     __hash__ = object.__hash__  # type: ignore[assignment]
 
     def __init__(self, tools: Iterable[Tool], source: Raw = ABSENT) -> None:
@@ -64,6 +65,7 @@ class ToolList(list[Tool]):
         self.all_from_client = all(map(is_client_tool, self))
         self.called_by_code = any(map(_is_called_by_code, self))
         self.has_deferred = any(tool.defer_loading for tool in self)
+        self.model = _find_model(self)
         self.source = source
         """JSON text of the list in the client request."""
 
@@ -122,6 +124,11 @@ def are_called_by_code(tools: Sequence[Tool]) -> bool:
     return tools.called_by_code if isinstance(tools, ToolList) else any(map(_is_called_by_code, tools))
 
 
+def find_tool_model(tools: Sequence[Tool]) -> str:
+    """Return the model that a tool names: the advisor. "": none."""
+    return tools.model if isinstance(tools, ToolList) else _find_model(tools)
+
+
 def list_tool_names(tools: Sequence[Tool]) -> frozenset[str]:
     return tools.names if isinstance(tools, ToolList) else frozenset(tool.name for tool in tools)
 
@@ -130,6 +137,22 @@ def are_valid_names(called: Collection[str], tools: Sequence[Tool]) -> bool:
     """Return True if the Messages API allows the names of all called tools, apart from the client's own `tools`."""
     others = {*called} - list_tool_names(tools)
     return all(len(name) <= MAX_TOOL_NAME_LENGTH and _match_tool_name(name) for name in others)
+
+
+class _Called(Struct):
+    model: str = ""
+
+
+_decode_called = msgspec.json.Decoder(_Called).decode
+
+
+def _find_model(tools: Iterable[Tool]) -> str:
+    for tool in tools:
+        if not is_client_tool(tool) and b'"model"' in tool.source:
+            with suppress(msgspec.ValidationError):
+                if model := _decode_called(tool.source).model:
+                    return model
+    return ""
 
 
 def _is_called_by_code(tool: Tool) -> bool:
