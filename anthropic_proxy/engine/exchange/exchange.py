@@ -38,6 +38,7 @@ from anthropic_proxy.engine.exchange.provider_errors import hide_key_error, idle
 from anthropic_proxy.engine.exchange.relay import RelayStream, restrict_relayed_request
 from anthropic_proxy.engine.exchange.relayed_calls import RelayedCalls
 from anthropic_proxy.engine.exchange.safeguards.check import BY_PROXY, ReplyCheck, find_auto_mode, read_safeguards
+from anthropic_proxy.engine.exchange.safeguards.hidden_texts import hides_more_than_words
 from anthropic_proxy.engine.exchange.safeguards.relayed import RelayedCheck
 from anthropic_proxy.engine.exchange.tool_loop.loop import RepeatableStream, ToolLoop, run_pending_calls
 from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolRunner
@@ -66,7 +67,7 @@ from anthropic_proxy.engine.routing.call_limits import CallSlot
 from anthropic_proxy.engine.routing.choices import MAX_NAME_LENGTH
 from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.routing.routes import read_project
-from anthropic_proxy.errors import InternalError, ProxyError, ShuttingDown, UpstreamError
+from anthropic_proxy.errors import InternalError, PolicyBlocked, ProxyError, ShuttingDown, UpstreamError
 from anthropic_proxy.secrets import redact_error
 
 if TYPE_CHECKING:
@@ -303,6 +304,12 @@ class Exchange:
         if inspection is None:
             inspection = open_inspection(engine, self._receipt, request.model)
             body = await end_if_disconnected(inspection.inspect_body(incoming.body), self._sink.wait_disconnected)
+            is_hidden = inspection.has_replaced or hides_more_than_words(inspection.values)
+            if is_hidden and is_classifier_request(request):
+                raise PolicyBlocked(
+                    "The inspectors of this proxy redact texts of this question, so no model can judge what would run.",
+                    code="classifier-redacted",
+                )
         else:
             body = incoming.body
         self._inspection = inspection

@@ -674,3 +674,34 @@ def test_the_input_and_the_verdict_are_the_same_wherever_the_provider_divides_it
         is_plain = re.fullmatch(r"[A-Za-z0-9_@][A-Za-z0-9._@-]*", text) is not None
         expected = [NOT_FLAGGED] if is_plain and place in ("KEY=@1", "https://a.example/@1") else []
         assert [list(outcome.values()) for outcome in outcomes] == [expected] * len(outcomes)
+
+
+# The client's own classifier
+
+CLASSIFIER: dict[str, Any] = {"max_tokens": 64, "stop_sequences": ["</block>"], "tools": []}
+
+
+@pytest.mark.parametrize("wire", ["chat", "relay"])
+@pytest.mark.parametrize(("text", "is_refused"), [(HARMFUL, True), ("Ada Lovelace", True), (WORD, False)])
+async def test_the_classifier_of_the_client_does_not_judge_a_placeholder(
+    wire: str, text: str, is_refused: bool
+) -> None:
+    bodies: list[bytes] = []
+
+    def answer(_: str, request: UpstreamRequest, __: Any) -> FakeResponse:
+        bodies.append(request.body)
+        return FakeResponse(200, WIRES[wire][1].whole(Reply(texts=["<block>no"])))
+
+    built = ProxyHarness(answer, **WIRES[wire][0])
+    built.services = structs.replace(built.services, inspectors=[Redactor(text)])
+    sink = await built.post(f"May it run echo '{text}'?", **CLASSIFIER)
+    if is_refused:
+        assert sink.error is not None
+        assert (sink.error.status, sink.error.code, sink.error.should_retry) == (400, "classifier-redacted", False)
+        assert (
+            sink.error.message
+            == "The inspectors of this proxy redact texts of this question, so no model can judge what would run."
+        )
+        assert bodies == []
+    else:
+        assert message_of(sink)["content"] == [{"type": "text", "text": "<block>no"}]

@@ -33,6 +33,11 @@ _MAX_PART = 1_000
 """Maximum characters of a word before and after a hidden text that are read. A longer word is not certain."""
 
 
+def hides_more_than_words(hidden: Mapping[str, str]) -> bool:
+    """Return True if a hidden text is not one plain word. `hidden`: placeholder → text."""
+    return not all(map(_PLAIN.fullmatch, hidden.values()))
+
+
 def find_doubt(shown: str, hidden: Mapping[str, str]) -> str:
     """Return why a call cannot be judged by `shown`, its input as JSON text. "": it can.
 
@@ -50,7 +55,7 @@ def find_doubt(shown: str, hidden: Mapping[str, str]) -> str:
         places = [place for place in PLACEHOLDER.finditer(text) if place[0] in hidden]
         if not places:
             continue
-        if not isinstance(given, _Members) or not all(_PLAIN.fullmatch(hidden[place[0]]) for place in places):
+        if not isinstance(given, _Members) or hides_more_than_words({place[0]: hidden[place[0]] for place in places}):
             return NO_PLAIN_WORD
         may_run_values = _RUNS_VALUES.search(text) is not None
         if is_key or not all(_is_value(text, *place.span(), may_run_values=may_run_values) for place in places):
