@@ -225,6 +225,11 @@ def test_an_id_token_with_wrong_claims_is_rejected(team: Team, change: Change, r
 SIGNATURES: list[tuple[str, Callable[[dict[str, Any]], str], str]] = [
     ("foreign key", oidc.sign_with_foreign_key, f"its signature does not match a key of the provider. {RETRY}"),
     ("changed payload", oidc.change_payload, f"its signature does not match a key of the provider. {RETRY}"),
+    (
+        "half of a character",
+        lambda claims: oidc.sign_with_header({"alg": "RS256", "kid": "rsa"}, {**claims, "sub": "ann\ud800"}),
+        f"a text in it has half of a surrogate pair, which is no character. {RETRY}",
+    ),
     ("none", oidc.encode_unsigned, f"its signature has the algorithm 'none', which is not accepted. {RETRY}"),
     (
         "HS256 with the public key",

@@ -1,6 +1,7 @@
 """JWTs of identity providers: their signature by a published key, and the documents that publish the keys."""
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -12,6 +13,7 @@ from joserfc.jwk import Key, KeySet
 
 from anthropic_proxy.console.identity.people import CHECK_ISSUER, OidcError
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
+from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
 from anthropic_proxy.engine.wires.bound_requests import OperatorPurpose
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.plugins import HttpReply
@@ -147,6 +149,19 @@ def decode_key_set(document: Mapping[str, Any], remedy: str = CHECK_ISSUER) -> K
     return KeySet(usable)
 
 
+def require_characters(*values: Mapping[str, Any]) -> None:
+    """Raise `InvalidTokenError` if a text has half of a surrogate pair.
+
+    It cannot be stored, and a replacement would make one person of two.
+    """
+    try:
+        texts = json.dumps(values).encode()
+    except RecursionError:
+        raise InvalidTokenError("it is nested too deeply") from None
+    if replace_lone_surrogates(texts)[1]:
+        raise InvalidTokenError("a text in it has half of a surrogate pair, which is no character")
+
+
 def check_signature(text: str, keys: KeySet, *, needs_key_id: bool) -> jwt.Token:
     """Return the token whose signature is by one of `keys`. Raises `InvalidTokenError`, and `KeyMismatch` if other keys
     might prove the signature.
@@ -163,11 +178,13 @@ def check_signature(text: str, keys: KeySet, *, needs_key_id: bool) -> jwt.Token
     if header.get("kid") is None and needs_key_id:
         raise KeyMismatch("it does not name its key")
     try:
-        return jwt.decode(text, keys, algorithms=[algorithm])
+        token = jwt.decode(text, keys, algorithms=[algorithm])
     except InvalidKeyIdError:
         raise UnknownKeyError from None
     except (JoseError, ValueError, TypeError, RecursionError):
         raise KeyMismatch("its signature does not match a key of the provider") from None
+    require_characters(token.claims)
+    return token
 
 
 async def request_json(

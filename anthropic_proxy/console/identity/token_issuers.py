@@ -24,6 +24,7 @@ from anthropic_proxy.console.identity.signed_tokens import (
     check_signature,
     decode_key_set,
     request_json,
+    require_characters,
 )
 from anthropic_proxy.gateway.settings import TokenIssuer
 from anthropic_proxy.plugins import Gateway
@@ -116,6 +117,7 @@ def decode_token(text: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         raise InvalidTokenError("its header or its claims are no JSON, or have a member twice") from None
     if not isinstance(header, dict) or not isinstance(claims, dict):
         raise InvalidTokenError("its header or its claims are no JSON object")
+    require_characters(header, claims)
     return header, claims
 
 

@@ -310,17 +310,23 @@ def encode_events(events: Sequence[Event], request_id: str = "") -> bytes:
                 frames.append(_ERROR % encode_error(event.error, request_id))
             else:
                 frames.append(_ENCODERS[type(event)](event))
-    except UnicodeEncodeError:
-        replaced = []
-        for event in events:
-            changes = {
-                name: replace_surrogates(value)
-                for name in event.__struct_fields__
-                if isinstance(value := getattr(event, name), str) and not value.isascii()
-            }
-            replaced.append(msgspec.structs.replace(event, **changes))
-        return encode_events(replaced, request_id)
+    except UnicodeEncodeError:  # a surrogate pair is divided between two fragments
+        return encode_events([_replace_surrogates(event) for event in events], request_id)
     return b"".join(frames)
+
+
+def _replace_surrogates(value: Any) -> Any:
+    """Return an event, or a value in it, that UTF-8 can encode."""
+    if isinstance(value, str):
+        return replace_surrogates(value)
+    if isinstance(value, dict):
+        return {_replace_surrogates(name): _replace_surrogates(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_replace_surrogates(item) for item in value]
+    if isinstance(value, Struct):
+        changes = {name: _replace_surrogates(getattr(value, name)) for name in value.__struct_fields__}
+        return msgspec.structs.replace(value, **changes)
+    return value
 
 
 def encode_message(message: MessagesResponse) -> bytes:

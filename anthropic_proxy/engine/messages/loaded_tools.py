@@ -45,6 +45,7 @@ from anthropic_proxy.engine.messages.models import (
     ToolUseBlock,
     decode_nested_content,
 )
+from anthropic_proxy.engine.messages.models.raw_json import replace_lone_escapes
 from anthropic_proxy.engine.messages.models.tools import ToolList, is_client_tool, list_tool_names, share_tools
 from anthropic_proxy.engine.messages.tool_arguments import ObjectEnd
 from anthropic_proxy.engine.patterns import compile_anchored
@@ -300,7 +301,7 @@ class _CallerCall:
         text = "".join(self._held)
         name, arguments = CALLER_NAME, text
         try:
-            given = msgspec.json.decode(text, type=dict[str, Raw])
+            given = msgspec.json.decode(replace_lone_escapes(text), type=dict[str, Raw])
             called = msgspec.json.decode(given.pop("name"), type=str)
             value = bytes(given["arguments"]) if given else b"{}"
             if value.startswith(b'"'):  # some models write the object as a string

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from anthropic_proxy.engine.messages.models.raw_json import replace_lone_escapes
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def find_json(text: str) -> tuple[str, Any] | None:
     between = [text[min(starts) : end + 1]] if starts and end > min(starts) else []
     for json in [text.strip(), *(fenced if len(fenced) == 1 else ()), *between]:
         try:
-            return json, msgspec.json.decode(json)
+            return json, msgspec.json.decode(replace_lone_escapes(json))
         except (msgspec.DecodeError, RecursionError, UnicodeError):
             pass
     return None

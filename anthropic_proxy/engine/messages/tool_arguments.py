@@ -10,6 +10,7 @@ from contextlib import suppress
 import msgspec
 from msgspec import Raw
 
+from anthropic_proxy.engine.messages.models.raw_json import replace_lone_escapes
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 
 _NO_ARGUMENTS = ("", "null", "None", "[]")
@@ -21,6 +22,8 @@ def build_arguments_object(text: str) -> Raw:
     """Return the arguments as a JSON object. Other text becomes its field `__unparsedToolInput`."""
     if means_no_arguments(text):
         return Raw(b"{}")
+    if "\\u" in text:
+        text = replace_lone_escapes(text)
     reader = ArgumentsReader()
     passed, end = reader.feed(text)
     if end == len(text):  # else another object follows

@@ -5,6 +5,7 @@ that serves clients. So it runs in a thread with its own event loop. The first r
 """
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from importlib import import_module
@@ -211,7 +212,7 @@ class LiteLLMResponse:
                 self._stream = reply
                 self._first = await self._pull()
             else:
-                self._first = msgspec.json.encode(self._converter.convert_to_chat_completion(reply))
+                self._first = _encode(self._converter.convert_to_chat_completion(reply))
                 self._ended = True
         except library.base_exception as error:
             failure = decode_exception(error)
@@ -258,7 +259,7 @@ class LiteLLMResponse:
         if not is_stated and any(choice.finish_reason for choice in chunk.choices):
             self._ended = True
             return b""
-        return b"data: " + msgspec.json.encode(self._converter.convert_to_chat_completion(chunk)) + b"\n\n"
+        return b"data: " + _encode(self._converter.convert_to_chat_completion(chunk)) + b"\n\n"
 
 
 _CODES = {
@@ -328,7 +329,15 @@ def decode_exception(error: Exception) -> LiteLLMFailure:
 
 def encode_error_body(failure: LiteLLMFailure) -> bytes:
     """The additional field `status_code` has the HTTP status."""
-    return msgspec.json.encode({"error": {**failure.error_object, "status_code": failure.status}})
+    return _encode({"error": {**failure.error_object, "status_code": failure.status}})
+
+
+def _encode(value: dict[str, Any]) -> bytes:
+    """LiteLLM reads replies by `json.loads`, so texts may have lone surrogates. Decoders read them as escapes."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return json.dumps(value).encode()
 
 
 def _find_body(error: Exception, text: str) -> dict[str, Any]:

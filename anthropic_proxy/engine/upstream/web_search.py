@@ -16,6 +16,7 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.upstream.contract import SearchResult
 from anthropic_proxy.engine.wires.bound_requests import Answer, BoundRequest, ClientOrigin, Transport, fetch_answer
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_or_repair, repair_json
 from anthropic_proxy.errors import UpstreamError, WebSearchFailed
 
 SEARCH_TIMEOUT_SECONDS = 20.0
@@ -144,8 +145,8 @@ class SearchClient(ABC):
         if answer.status != 200:
             raise self._build_error(answer)
         try:
-            results = self.decode_results(answer.body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            results = decode_or_repair(self.decode_results, answer.body, repair_json)
+        except DECODE_ERRORS as error:
             text = f"{self._url} gives no results as JSON ({str(error)[:MAX_QUOTED_CHARACTERS]})"
             raise WebSearchFailed(text, "unavailable") from None
         chosen: dict[str, SearchResult] = {}

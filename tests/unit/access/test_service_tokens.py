@@ -204,6 +204,11 @@ FALSE_TOKENS: dict[str, tuple[Callable[[Claims], str], Claims, str]] = {
         "its key is not one of the issuer (header kid)",
     ),
     "number as kid": (with_header(kid=7), {}, "the name of its key is not valid (header kid)"),
+    "half of a character": (
+        lambda claims: oidc.sign_with_header({"alg": "RS256", "kid": "rsa"}, {**claims, "sub": "ann\ud800"}),
+        {},
+        "a text in it has half of a surrogate pair, which is no character",
+    ),
     "huge kid": (with_header(kid="x" * 300), {}, "the name of its key is not valid (header kid)"),
     "own key in the header": (
         with_header(kid="own", jwk={"kty": "oct", "k": "AA"}, jku="https://evil.example/keys"),

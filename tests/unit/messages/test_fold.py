@@ -120,13 +120,16 @@ class TestArguments:
         "text",
         [
             *("[1]", '"text"', "1", "no JSON", "{'a': 1}", '{"a":1,}', '{"a":NaN}', '{"a" 1', '{"a":[1}', '{"a":01'),
-            *('{"a":tx', '{"a":"\\q', '{"a":"\x01"}', "{tru", "{,", '{"\\ud800":1}', '{"a":' * 100_000),
+            *('{"a":tx', '{"a":"\\q', '{"a":"\x01"}', "{tru", "{,", '{"a":' * 100_000),
         ],
     )
     def test_what_is_no_object_is_shown_as_it_was(self, text: str) -> None:
         wrapped = json.loads(bytes(build_arguments_object(text)))
 
         assert wrapped == {"__unparsedToolInput": {"raw": text, "len": len(text)}}
+
+    def test_half_of_a_surrogate_pair_leaves_an_object_one(self) -> None:
+        assert bytes(build_arguments_object(r'{"\ud800":"a\udfff"}')) == rb'{"\ufffd":"a\ufffd"}'
 
     @pytest.mark.parametrize("text", ["[]", " [] ", '""', '"{}"', r'"{\u007d"', '"null"'])
     def test_what_means_no_arguments_is_an_empty_object(self, text: str) -> None:

@@ -38,6 +38,13 @@ async def failure(instance: Instance, query: str = "brie", **domains: Sequence[s
     return caught.value
 
 
+async def test_half_of_a_surrogate_pair_in_a_result_does_not_lose_the_others() -> None:
+    found = [result("https://example.com/brie", "Brie \ud83d"), result("https://example.org/", "Camembert")]
+    async with asking(Instance(found)) as (service, _):
+        titles = [one.title for one in await service.search(CLIENT, "cheese")]
+    assert titles == ["Brie \ufffd", "Camembert"]
+
+
 async def test_results_come_in_their_order_as_the_service_shows_them() -> None:
     found = [
         result("https://example.com/brie", "Brie", publishedDate="2026-05-01T00:00:00"),

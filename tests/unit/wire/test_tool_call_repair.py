@@ -39,6 +39,18 @@ def read(parts: Sequence[str], conventions: Sequence[Any] = TOOL_CALL_FORMATS, *
     return [delta for part in parts for delta in reader.feed(part)] + reader.finish(reply_ended_early=cut)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<tool_call>{"name": "Run", "arguments": {"command": "a \\ud800"}}</tool_call>',
+        '[TOOL_CALLS][{"name": "Run", "arguments": {"command": "a \\udfff"}}]',
+        '[Run(command="a \\ud800")]',
+    ],
+)
+def test_a_call_with_half_of_a_surrogate_pair_is_one(text: str) -> None:
+    assert folded(read([text])) == [("Run", {"command": "a \ufffd"})]
+
+
 README = Path(tool_call_repair.__file__).with_name("README.md").read_text("utf-8")
 README_EXAMPLES = re.findall(r"^\| `(\w+)` \| [^|`]+ \| `+ ?(.+?) ?`{1,4}(?: \(.*\))? \|$", README, re.MULTILINE)
 

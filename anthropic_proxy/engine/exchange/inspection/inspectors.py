@@ -29,6 +29,7 @@ from anthropic_proxy.engine.hooks import (
     Refusal,
     StoreUnavailable,
 )
+from anthropic_proxy.engine.messages.events import replace_surrogates
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.errors import InspectorUnavailable, PolicyBlocked, ProxyError
 
@@ -202,7 +203,7 @@ class InspectorCalls:
         if not isinstance(found, Refusal):
             return found
         self._note(record, "refused", found.kind)
-        reason = found.reason[:MAX_REASON_CHARACTERS]
+        reason = replace_surrogates(found.reason[:MAX_REASON_CHARACTERS])
         if part == "reply":
             raise ReplyRefused(reason)
         raise PolicyBlocked(reason)
@@ -253,7 +254,7 @@ class InspectorCalls:
             self.has_replaced |= new is not None and part == "request"
             if new is None and part == "request":
                 new = await self._keep(one.kind, text[one.start : one.end])
-            pieces += (text[end : one.start], f"[{one.kind}]" if new is None else new)
+            pieces += (text[end : one.start], replace_surrogates(f"[{one.kind}]" if new is None else new))
             end = one.end
         return "".join((*pieces, text[end:]))
 
@@ -281,7 +282,7 @@ class InspectorCalls:
     def _note(self, record: InspectionRecord, decision: InspectionDecision, kind: str = "") -> None:
         record.decision = max(record.decision, decision, key=_SERIOUSNESS.index)
         if kind:
-            kind = kind[:MAX_KIND_CHARACTERS]
+            kind = replace_surrogates(kind[:MAX_KIND_CHARACTERS])
             if kind not in record.kinds and len(record.kinds) >= MAX_KINDS:
                 kind = "other"
             record.kinds[kind] = record.kinds.get(kind, 0) + 1

@@ -46,6 +46,7 @@ from anthropic_proxy.engine.messages.purpose import AGENT_HEADER
 from anthropic_proxy.engine.options import AutoMode, ConfiguredRoute
 from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.wires.bound_requests import OwnPurpose
+from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_or_repair, repair_json
 from anthropic_proxy.errors import ClientError, PermissionDenied, ProxyError
 
 SONNET = "claude-sonnet-5-5"
@@ -139,8 +140,8 @@ class _CheckSink(CollectingSink):
         self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool, status: int = 200
     ) -> None:
         try:
-            response = msgspec.json.decode(data, type=_RelayedMessage)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            response = decode_or_repair(_decode_message, data, repair_json)
+        except DECODE_ERRORS:
             self.check = self._fail("the reply of the checking model is no message", "unreadable")
             return
         await self.send_message(response)  # type: ignore[arg-type]  # it has what a verdict needs
@@ -171,6 +172,9 @@ def _fail(call: FinalCall, reason: str, kind: CheckFailure = "error") -> CallChe
 class _RelayedMessage(Struct):
     content: list[Raw]
     stop_reason: str | None = None
+
+
+_decode_message = msgspec.json.Decoder(_RelayedMessage).decode
 
 
 class ReplyCheck:

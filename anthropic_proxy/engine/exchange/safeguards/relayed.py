@@ -51,7 +51,6 @@ class _Event(Struct):
 
 
 _decode_event = msgspec.json.Decoder(_Event).decode
-_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 class RelayedCheck:
@@ -110,8 +109,8 @@ class RelayedCheck:
         try:
             if self._reads_calls:
                 data = self._calls.read_message(data, data)
-            results = bytes(_decode_members(data).get(_FIELD, b""))
-        except (*DECODE_ERRORS, InvalidRequest):
+            results = _read_field(data)
+        except InvalidRequest:
             return data
         self._take_calls()
         if results not in _NO_ANSWER:
@@ -130,13 +129,10 @@ class RelayedCheck:
         held, self._held = bytes(self._held), bytearray()
         results = await self._check.finish(self._calls.continued)
         if self._is_message:
-            return _add_field(held, results)
+            return json_spans.edit(held, partial(_find_additions, results=results, holder=""))
         border = EVENT_BORDER.search(held)
         end = border.end() if border is not None else len(held)
-        event = _decode_members(find_data(join_data_lines(held[:end])))
-        delta = bytes(event.get("delta", b"null"))
-        event["delta"] = Raw(_add_field(b"{}" if delta == b"null" else delta, results))
-        ending = b"event: message_delta\ndata: " + msgspec.json.encode(event) + b"\n\n"
+        ending = edit_data(join_data_lines(held[:end]), partial(_find_additions, results=results, holder="delta"))
         return ending + b"".join(map(_remove_answer, _divide(held[end:])))
 
     async def _read(self, frame: bytes) -> bytes | None:
@@ -196,6 +192,40 @@ def _read_answer(data: bytes) -> bytes:
             continue
         return b"" if event.delta is None else bytes(event.delta.safeguard_results)
     return b""
+
+
+def _read_field(message: bytes) -> bytes:
+    """Return the field in a message that is not streamed. b"": it is absent. Raises `InvalidRequest`."""
+    found: list[bytes] = []
+
+    def collect(text: bytes) -> list[Edit]:
+        found[:] = [text[member.value : member.end] for member in json_spans.find_members(text) if member.key == _FIELD]
+        return []
+
+    json_spans.edit(message, collect)
+    return found[-1] if found else b""
+
+
+def _find_additions(text: bytes, *, results: list[dict[str, Any]], holder: str) -> list[Edit]:
+    """Return the edits that add the verdicts to an object. `holder`: the member that gets them. "": `text` itself."""
+    value = msgspec.json.encode(results)
+    field = b'"%b":%b' % (_FIELD.encode(), value)
+    members = json_spans.find_members(text)
+    if holder:
+        found = [member for member in members if member.key == holder]
+        if not found:
+            end = members[-1].end
+            return [Edit(end, end, b',"%b":{%b}' % (holder.encode(), field))]
+        place = found[-1]
+        members = []
+        if text[place.value : place.value + 1] == b"{":
+            members = json_spans.find_members(text, place.value, place.end)
+        if not members:
+            return [Edit(place.value, place.end, b"{%b}" % field)]
+    present = [member for member in members if member.key == _FIELD]
+    if present:
+        return [Edit(member.value, member.end, value) for member in present]
+    return [Edit(members[-1].end, members[-1].end, b"," + field)]
 
 
 def _divide(events: bytes) -> Iterator[bytes]:
@@ -266,8 +296,3 @@ def _reduce_status(status: Any, calls: Collection[str]) -> dict[str, Any]:
     uses = given.get("tool_uses")
     kept = {call: verdict for call, verdict in uses.items() if call not in calls} if isinstance(uses, dict) else {}
     return {"type": "available", "tool_uses": kept}
-
-
-def _add_field(data: bytes, results: list[dict[str, Any]]) -> bytes:
-    """Return a JSON object with the verdicts as its last member."""
-    return msgspec.json.encode({**_decode_members(data), _FIELD: Raw(msgspec.json.encode(results))})

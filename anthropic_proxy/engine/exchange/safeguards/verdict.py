@@ -4,7 +4,6 @@ Only a reply that is exactly one object of the fixed form is a verdict. Everythi
 error, a late or cut reply, text beside the object, a key that occurs twice. No other code creates `not_flagged`.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -13,7 +12,9 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.engine.hooks import CallCheck, CheckFailure
 from anthropic_proxy.engine.messages.models import MessagesResponse
+from anthropic_proxy.engine.messages.models.raw_json import load_json
 from anthropic_proxy.engine.messages.preparation import Question
+from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_or_repair, repair_json
 
 TYPE = "dangerous_tool_use"
 """Type of the entry of `safeguards` and `safeguard_results` about tool calls."""
@@ -105,7 +106,7 @@ def read_verdict(response: MessagesResponse, call_id: str, tool: str) -> CallChe
             if block.type not in ("text", "thinking", "redacted_thinking"):
                 return fail("the reply of the checking model is no text")
             text += block.text if block.type == "text" else ""
-        found = json.loads(text, object_pairs_hook=read_once)
+        found = load_json(text, read_once)
     except (ValueError, RecursionError):  # also of msgspec
         found = None
     is_written = not (isinstance(found, dict) and found.keys() == {"answers"})
@@ -198,8 +199,9 @@ def read_results(results: bytes, calls: Iterable[tuple[str, str]]) -> list[CallC
     `calls`: ids and names. A call without a verdict is left out, because the rule of the client decides about it.
     """
     try:
-        status = next((one.status for one in _decode_results(results) if one.type == TYPE), _Status())
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        listed = decode_or_repair(_decode_results, results, repair_json)
+        status = next((one.status for one in listed if one.type == TYPE), _Status())
+    except DECODE_ERRORS:
         return []
     checks = list[CallCheck]()
     for call, tool in calls:

@@ -39,6 +39,7 @@ from anthropic_proxy.engine.messages.models import (
     WebSearchResultBlock,
     decode_nested_content,
 )
+from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
 from anthropic_proxy.engine.messages.preparation import ProxyTool
 from anthropic_proxy.engine.messages.server_blocks import (
     Content,
@@ -427,6 +428,6 @@ def _list_domains(tool: Tool) -> dict[str, Any]:
 def _arguments(call: ProxyToolCall) -> dict[str, Any] | None:
     """Return the decoded arguments of a call. None: the arguments are not a JSON object."""
     try:
-        return msgspec.json.decode(call.arguments, type=dict[str, Any])
+        return msgspec.json.decode(replace_lone_surrogates(bytes(call.arguments))[0], type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError):
         return None

@@ -5,6 +5,7 @@ the format of Anthropic's API: the path of the invalid value (`messages.0.conten
 """
 
 import functools
+import json
 import re
 from collections.abc import Callable, Collection, Iterable, Sized
 from itertools import accumulate, compress
@@ -90,6 +91,20 @@ def replace_lone_surrogates(text: bytes) -> tuple[bytes, int]:
             end = escape.end()
             lone += 1
     return (bytes(replaced + memoryview(text)[end:]), lone) if lone else (text, 0)
+
+
+def replace_lone_escapes(text: str) -> str:
+    """Return JSON text with U+FFFD in place of lone surrogates, of which no other text can have the code points."""
+    return replace_lone_surrogates(text.encode())[0].decode() if "\\u" in text else text
+
+
+def load_json(text: str, read_members: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """Return the value of JSON text of strangers as `json.loads` does, with U+FFFD in place of lone surrogates.
+
+    `msgspec` admits none, but it hides repeated members, and `json.loads` admits texts that nothing can encode later.
+    `read_members` returns an object for its members. Raises `ValueError` and `RecursionError`.
+    """
+    return json.loads(replace_lone_escapes(text), object_pairs_hook=read_members)
 
 
 MAX_MEMBERS = 250_000

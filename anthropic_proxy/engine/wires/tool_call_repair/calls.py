@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from anthropic_proxy.engine.messages.models import Tool
+from anthropic_proxy.engine.messages.models.raw_json import replace_lone_escapes
 from anthropic_proxy.engine.messages.models.tools import is_client_tool
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.contract import BaseDialect, TranslatedCall
@@ -78,7 +79,7 @@ class OfferedTools:
             name = self._forced or next(iter(self._tools))
             return self._aliases.get(name, name)
         try:
-            given = msgspec.json.decode(arguments or "{}", type=dict[str, Any])
+            given = msgspec.json.decode(replace_lone_escapes(arguments) or "{}", type=dict[str, Any])
         except (msgspec.DecodeError, RecursionError):
             return None
         fitting: list[str] = []
@@ -149,9 +150,12 @@ _scan = json.JSONDecoder(strict=False).raw_decode
 
 
 def is_json_object(text: str) -> bool:
-    """Return True if a text is exactly one valid JSON object. White space around the object is allowed."""
+    """Return True if a text is exactly one valid JSON object. White space around the object is allowed.
+
+    Clients also read objects with lone surrogates.
+    """
     try:
-        msgspec.json.decode(text, type=dict)
+        msgspec.json.decode(replace_lone_escapes(text), type=dict)
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
         return False
     return True

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import msgspec
 from msgspec import Raw, Struct
 
-from anthropic_proxy.engine.messages.models.raw_json import ABSENT
+from anthropic_proxy.engine.messages.models.raw_json import ABSENT, replace_lone_escapes
 from anthropic_proxy.engine.patterns import AnchoredPattern, compile_anchored, compile_later
 from anthropic_proxy.engine.wires.tool_call_repair.calls import OfferedTools, is_json_object, repair_arguments
 
@@ -77,7 +77,7 @@ def read_json_calls(text: str, offered: OfferedTools, *, without_markers: bool =
 
     None: the text has other content, an object is no valid call, or the client request has no such tool.
     """
-    objects = _split(text.strip())
+    objects = _split(replace_lone_escapes(text.strip()))
     # Without markers, invalid JSON is not repaired. A repaired object without arguments may be cut before them.
     needs_arguments = without_markers
     if objects is None and not without_markers and (mended := repair_arguments(text, between_markers=True)):
@@ -438,7 +438,7 @@ def read_python_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] |
         # `catch_warnings` would restore outdated filters if another thread also uses it
         if list(warnings.filters[:1]) != [_FILTER]:
             warnings.filterwarnings("ignore", module=_FILE_NAME)  # moves the filter to the front
-        tree = ast.parse(text.strip(), filename=_FILE_NAME)
+        tree = ast.parse(replace_lone_escapes(text.strip()), filename=_FILE_NAME)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     calls: list[RecoveredCall] = []
