@@ -80,7 +80,7 @@ def add(*extras: str, as_text: Annotated[bool, Parameter(name="--print")] = Fals
     )
     if as_text:
         shown = subprocess.list2cmdline(command) if sys.platform == "win32" else shlex.join(command)
-        output.write_raw_text(f"{shown}\n")
+        output.write_text(f"{shown}\n")
         return
     # pip, pipx and uv read files of the current directory and its parents, which a stranger may have written
     if status := subprocess.run(command, cwd=Path(sys.prefix).anchor, check=False).returncode:

@@ -12,11 +12,11 @@ from msgspec import Struct
 
 from anthropic_proxy.cli import EXIT_FAILED
 from anthropic_proxy.cli.command_settings import load_command_settings
-from anthropic_proxy.cli.local_proxy import RECENT_PATH, LocalProxy, open_proxy
+from anthropic_proxy.cli.local_proxy import LocalProxy, open_proxy
 from anthropic_proxy.cli.output import Output, write_errors
 from anthropic_proxy.cli.proxy_client import stream_message
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.errors import ConfigurationError, UpstreamError
+from anthropic_proxy.errors import ConfigurationError, UpstreamError, UpstreamUnreachable
 from anthropic_proxy.gateway.settings import copy_environment
 from anthropic_proxy.gateway.telemetry.log.columns import count_columns
 from anthropic_proxy.gateway.telemetry.log.lines import (
@@ -39,7 +39,32 @@ _CLIENT_TOKEN = "ANTHROPIC_AUTH_TOKEN"
 """Variable with the credential of Claude Code and other clients."""
 _WORDS = compile_later(r" *[^ \n]+| *\n\s*| +")
 """A word with the spaces before it, or line ends with the indentation after them."""
-_INPUT_COUNTS = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+
+
+class _Delta(Struct):
+    text: str = ""
+    stop_reason: str | None = None
+
+
+class _Usage(Struct, omit_defaults=True):
+    input_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+class _Message(Struct):
+    model: str = ""
+    usage: _Usage | None = None
+
+
+class _Event(Struct):
+    """The fields of an event that the command shows."""
+
+    type: str
+    message: _Message = msgspec.field(default_factory=_Message)
+    delta: _Delta = msgspec.field(default_factory=_Delta)
+    usage: _Usage | None = None
 
 
 def ask(question: str | None = None, *, model: str = DEFAULT_MODEL, as_json: bool = False) -> None:
@@ -86,19 +111,17 @@ def print_reply(proxy: LocalProxy, body: bytes, *, as_json: bool, has_ledger: bo
     is_terminal, started = sys.stdout.isatty(), time.time()
     events = stream_message(proxy.host, proxy.port, body, proxy.token, proxy.certificate_file)
     reply = _Reply(Output().width)
-    used: dict[str, Any] = {}
+    used: dict[str, int] = {}
     model = stop_reason = ""
     try:
-        for event in events if as_json else _announce_wait(events):
+        for raw, event in _announce_wait(events, announces=not as_json):
             if as_json:
-                _write(json.dumps(event) + "\n")
-            elif event["type"] == "content_block_delta":
-                text = event["delta"].get("text", "")
-                reply.write(escape_terminal_controls(text) if is_terminal else text)
-            message = event.get("message") or {}
-            model = message.get("model", model)
-            used |= message.get("usage") or event.get("usage") or {}
-            stop_reason = event.get("delta", {}).get("stop_reason") or stop_reason
+                _write(json.dumps(raw) + "\n")
+            elif event.type == "content_block_delta":
+                reply.write(escape_terminal_controls(event.delta.text) if is_terminal else event.delta.text)
+            model = event.message.model or model
+            used |= msgspec.to_builtins(event.message.usage or event.usage or _Usage())
+            stop_reason = event.delta.stop_reason or stop_reason
     except UpstreamError as error:
         if (request_id := error.headers.get("request-id")) is None:
             raise
@@ -109,7 +132,7 @@ def print_reply(proxy: LocalProxy, body: bytes, *, as_json: bool, has_ledger: bo
         return FailedRequest(receipt)
     if not as_json:
         reply.end()
-        sent = sum(used.get(name) or 0 for name in _INPUT_COUNTS)
+        sent = sum(count for name, count in used.items() if name != "output_tokens")
         tokens = format_tokens(sent, used.get("output_tokens", 0))
         receipt = _find_receipt(
             proxy, lambda one: bool(one.model) and one.requested_model == model and one.started_at >= started
@@ -121,8 +144,8 @@ def print_reply(proxy: LocalProxy, body: bytes, *, as_json: bool, has_ledger: bo
     return None
 
 
-def _announce_wait(events: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the events of a reply. A terminal shows a line if no text arrives for a while."""
+def _announce_wait(events: Iterator[Any], *, announces: bool) -> Iterator[tuple[Any, _Event]]:
+    """Yield the events of a reply, as they are and decoded. A terminal shows a line if no text arrives for a while."""
     timer = threading.Timer(_QUIET_SECONDS, Output().write_notice, ["Waiting for the reply …"])
 
     def stop() -> None:
@@ -130,13 +153,16 @@ def _announce_wait(events: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]
         if timer.ident is not None:
             timer.join()  # its line is complete before the reply
 
-    if sys.stderr.isatty():
+    if announces and sys.stderr.isatty():
         timer.start()
     try:
-        for event in events:
-            if "text" in event.get("delta", ()):
+        for raw in events:
+            event = msgspec.convert(raw, _Event)
+            if event.delta.text:
                 stop()
-            yield event
+            yield raw, event
+    except msgspec.ValidationError as error:
+        raise UpstreamUnreachable(f"The reply of the proxy cannot be read: {error}", code="proxy-connection") from None
     finally:
         stop()
 
@@ -177,11 +203,9 @@ def _find_receipt(proxy: LocalProxy, is_wanted: Callable[[Receipt], bool]) -> Re
     """Return the receipt of the last wanted request. None: the proxy does not tell it in time."""
     deadline = time.monotonic() + _RECEIPT_SECONDS
     while time.monotonic() < deadline:
-        recent = proxy.get_json(RECENT_PATH)
-        for request in reversed(recent.get("finished", ()) if isinstance(recent, dict) else ()):
-            receipt = msgspec.convert(request["receipt"], Receipt)
-            if is_wanted(receipt):
-                return receipt
+        for request in reversed(proxy.get_recent_requests().finished):
+            if is_wanted(request.receipt):
+                return request.receipt
         time.sleep(_POLL_SECONDS)
     return None
 

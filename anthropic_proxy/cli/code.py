@@ -215,7 +215,7 @@ def env(*, shell: Shell | None = None, as_json: bool = False) -> None:
         output.write_json(variables)
         return
     for name, value in variables.items():
-        output.write_raw_text(f"{format_set_command(shell or find_shell(environ), name, value)}\n")
+        output.write_text(f"{format_set_command(shell or find_shell(environ), name, value)}\n")
     if running is None:
         output.write_notice(
             f"No proxy responds on port {settings.port} (PORT), so the limits of the model are missing. "

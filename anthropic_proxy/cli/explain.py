@@ -426,16 +426,19 @@ class Explanation:
             for reason in wrap_words(change.reason, output.width - 6):
                 output.write_line(f"      {output.paint(reason, 'quiet')}")
         if result.recorded is not None:
-            output.write_line(f"\n  Full upstream request:  {output.paint(upstream_request_command, 'type')}")
+            output.write_line()
+            output.write_line(f"  Full upstream request:  {output.paint(upstream_request_command, 'type')}")
 
     def write_upstream_request(self) -> None:
         """Write method and URL, headers, and the exact bytes of the body."""
         sent = self._result.recorded
         assert sent is not None
         lines = [self._request_line(), *(f"{name}: {value}" for name, value in self._headers), "", ""]
+        if self._output.is_terminal:
+            self._output.write_text("\n".join(lines) + sent.request.body.decode(errors="backslashreplace") + "\n")
+            return
         sys.stdout.flush()
         sys.stdout.buffer.write("\n".join(lines).encode("utf-8", "backslashreplace") + sent.request.body)
-        sys.stdout.buffer.write(b"\n" if sys.stdout.isatty() else b"")
         sys.stdout.buffer.flush()
 
     def write_json(self) -> None:

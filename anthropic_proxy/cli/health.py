@@ -1,7 +1,7 @@
 """Command `health`: checks if a proxy runs on this machine, for containers and scripts."""
 
 import time
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 
 from anthropic_proxy.cli.command_settings import load_command_settings
@@ -18,6 +18,7 @@ from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.gateway.readiness import find_readiness
 from anthropic_proxy.gateway.running_proxy import find_running_proxy
+from anthropic_proxy.gateway.telemetry.log.lines import format_utc_time
 
 _LABEL_COLUMNS = 10
 
@@ -37,9 +38,9 @@ def health(*, as_json: bool = False) -> None:
     ledger: str | None = None  # `ok`, `off`, or the kind of failure
     ready: list[str] | None = None
     if not proxy.foreign_user:
-        reply = proxy.get_json("/health")
-        if isinstance(reply, dict):
-            ledger = str(found.get("condition")) if isinstance(found := reply.get("ledger"), dict) else "off"
+        reply = proxy.get_health()
+        if reply is not None:
+            ledger = "off" if reply.ledger is None else reply.ledger.condition
         record = find_running_proxy(settings.data_directory, proxy.port)
         if record is not None:
             folder = None if record.env_file is None else str(Path(record.env_file).parent)
@@ -49,13 +50,14 @@ def health(*, as_json: bool = False) -> None:
             unseen = [one.prefix for one in find_registry(settings) if one.key_variable in record.keys]
             ready = list(dict.fromkeys([*names, *unseen]))
     if as_json:
-        described = {"address": proxy.address, "version": proxy.version, "started_at": proxy.started_at}
+        started_at = format_utc_time(proxy.started_at) if proxy.started_at else ""
+        described = {"address": proxy.address, "version": proxy.version, "started_at": started_at}
         Output().write_json({**described, "settings_folder": folder, "ledger": ledger, "ready_providers": ready})
         return
     started = ""
     if proxy.started_at:
-        seconds = datetime.fromisoformat(proxy.started_at).timestamp()
-        started = f", started {formats.long_time(seconds)} ({formats.ago(time.time() - seconds)})"
+        age = formats.ago(time.time() - proxy.started_at)
+        started = f", started {formats.long_time(proxy.started_at)} ({age})"
     Output().write_line(f"anthropic-proxy {proxy.version} responds at {proxy.address}{started}.")
     used = shorten_home(folder or "") or (proxy.other_settings.text if proxy.other_settings else "")
     providers = "" if ready is None else "no provider"

@@ -4,8 +4,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
-from urllib.parse import quote
 
 from cyclopts import Parameter
 from msgspec import structs
@@ -20,8 +18,6 @@ from anthropic_proxy.console.identity.offline_access import NO_REFRESH_TOKEN
 from anthropic_proxy.console.keys.acceptance import list_key_states
 from anthropic_proxy.console.keys.administration import KeyAction, KeyOutcome, decode_command, open_administration
 from anthropic_proxy.console.keys.descriptions import (
-    decode_key,
-    decode_state,
     describe_changes,
     describe_creator,
     describe_exceptions,
@@ -34,7 +30,6 @@ from anthropic_proxy.console.keys.descriptions import (
 from anthropic_proxy.console.keys.limits import build_key_scope, build_team_scope
 from anthropic_proxy.console.keys.queries import (
     Spending,
-    decode_spending,
     find_team,
     list_audit_entries,
     list_keys,
@@ -182,7 +177,10 @@ def show(key: str, *, as_json: bool = False) -> None:
     """
     settings = load_command_settings()
     if (remote := _find_remote(settings)) is not None:
-        write_encoded_key(remote.request("GET", f"/admin/keys/{quote(key, safe='')}"), as_json=as_json)
+        if as_json:
+            Output().write_json(remote.request("GET", remote.place_key(key)))
+        else:
+            write_key(*remote.find_key(key))
         return
     with open_ledger_for_reading(settings) as connection:
         if connection is None:
@@ -461,15 +459,6 @@ def write_new_key(outcome: KeyOutcome, completed_action: str, settings: Settings
     if not settings.virtual_keys and find_remote_proxy() is None:
         step = f"Set VIRTUAL_KEYS=true in {settings.variables_file} and {settings.start_again}."
         output.write_notice(f"The proxy does not accept it yet. {step}", "!")
-
-
-def write_encoded_key(encoded: Mapping[str, Any], *, as_json: bool) -> None:
-    """`encoded`: JSON value of the API, with `spending`."""
-    if as_json:
-        Output().write_json(encoded)
-        return
-    spending = [decode_spending(each) for each in encoded["spending"]]
-    write_key(decode_key(encoded), decode_state(encoded), spending)
 
 
 def write_key(key: VirtualKey, state: KeyState, spending: Sequence[Spending] = (), *, as_json: bool = False) -> None:

@@ -5,12 +5,11 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from msgspec import structs
 from sqlalchemy import Connection, exc
 
-from anthropic_proxy.cli.local_proxy import RECENT_PATH, find_proxy
+from anthropic_proxy.cli.local_proxy import find_proxy
 from anthropic_proxy.console.keys.administration import open_administration
 from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
@@ -173,14 +172,14 @@ def require_stored_request(settings: Settings, name: str, path: str = "") -> Sto
 def _wait_for_batch(settings: Settings) -> None:
     """Wait until the last request of the proxy on this machine is stored, because the proxy stores them in batches."""
     proxy = find_proxy(settings)
-    recent = None if proxy is None else proxy.get_json(RECENT_PATH)
-    # the proxy may be another version, with other fields
-    receipts = [one.get("receipt", {}) for one in recent.get("finished", ())] if isinstance(recent, dict) else []
-    last: dict[str, Any] = next((receipt for receipt in reversed(receipts) if receipt.get("path") == EXCHANGE_PATH), {})
-    age = time.time() - last.get("started_at", 0) - last.get("duration_seconds", 0)
+    finished = [] if proxy is None else proxy.get_recent_requests().finished
+    exchanges = (one.receipt for one in reversed(finished) if one.receipt.path == EXCHANGE_PATH)
+    if (last := next(exchanges, None)) is None:
+        return
+    age = time.time() - last.started_at - last.duration_seconds
     deadline = time.monotonic() + _BATCH_SECONDS - max(age, 0)  # the clock may have been set back since
     while time.monotonic() < deadline:
         with open_ledger_for_reading(settings) as connection:
-            if connection is None or find_stored_request(connection, last.get("request_id", "")) is not None:
+            if connection is None or find_stored_request(connection, last.request_id) is not None:
                 return
         time.sleep(_POLL_SECONDS)

@@ -3,12 +3,13 @@
 import subprocess
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from msgspec import Struct, structs
+from msgspec import Meta, Struct, structs
 from platformdirs import user_log_path
 
 from anthropic_proxy.cli.command_settings import (
@@ -35,6 +36,7 @@ from anthropic_proxy.gateway.running_proxy import (
 )
 from anthropic_proxy.gateway.server.listener import find_free_port
 from anthropic_proxy.gateway.settings import Settings, load_settings
+from anthropic_proxy.gateway.telemetry.requests import RequestSnapshot
 
 MAX_LOG_BYTES = 10 * 1024 * 1024
 """Size in bytes of the log of started proxies above which the next start begins a new file."""
@@ -49,6 +51,24 @@ _POLL_SECONDS = 0.05
 _MAX_ERROR_CHARACTERS = 2_000
 
 
+class _LedgerHealth(Struct):
+    condition: Annotated[str, Meta(max_length=100)]
+
+
+class Health(Struct):
+    """Reply of `/health`."""
+
+    status: Literal["ok"]
+    version: Annotated[str, Meta(max_length=100)]
+    started_at: Annotated[datetime, Meta(tz=True)] | None = None
+    ledger: _LedgerHealth | None = None
+
+    @property
+    def start_time(self) -> float:
+        """Seconds since the epoch. 0: unknown."""
+        return 0.0 if self.started_at is None else min(max(self.started_at.timestamp(), 0.0), time.time())
+
+
 class LocalProxy(Struct, frozen=True):
     """A proxy on this machine that accepts requests."""
 
@@ -58,8 +78,8 @@ class LocalProxy(Struct, frozen=True):
     token: str
     """Credential for clients: a key of `PROXY_API_KEY`, or `local` if none is required. "": clients use their own
     credential."""
-    started_at: str = ""
-    """Start time of this proxy: `2026-11-21T09:14:00.000Z`. "": unknown."""
+    started_at: float = 0.0
+    """Start time of this proxy in seconds since the epoch. 0: unknown."""
     certificate_file: str = ""
     """`TLS_CERT_FILE` of the proxy. "": the proxy uses no TLS."""
     log_file: Path | None = None
@@ -84,6 +104,14 @@ class LocalProxy(Struct, frozen=True):
         """Return the JSON value at a URL path. None: no response in time, a status other than 200, or no JSON."""
         return get_json(self.host, self.port, path, self.token, self.certificate_file, timeout=timeout)
 
+    def get_health(self) -> Health | None:
+        return get_json(self.host, self.port, "/health", certificate_file=self.certificate_file, kind=Health)
+
+    def get_recent_requests(self) -> RequestSnapshot:
+        """Return the last requests, none if the proxy does not tell them."""
+        found = get_json(self.host, self.port, RECENT_PATH, self.token, self.certificate_file, kind=RequestSnapshot)
+        return RequestSnapshot() if found is None else found
+
 
 def find_proxy(settings: Settings, timeout: float = PROBE_TIMEOUT_SECONDS) -> LocalProxy | None:
     """Return the proxy that listens on the PORT of `settings` on this machine, if commands use it. None: no such proxy
@@ -106,19 +134,19 @@ def find_any_proxy(settings: Settings, timeout: float = PROBE_TIMEOUT_SECONDS) -
     is_trusted = certificate or is_named_by_user((host,), port)
     foreign_user = "" if is_trusted else find_foreign_user(host, port)
     other = None if foreign_user else find_other_settings(record, settings, (host,), port)
-    version, started_at, token = health["version"], str(health.get("started_at", "")), client_token(settings)
-    return LocalProxy(host, port, version, token, started_at, certificate, None, foreign_user, other)
+    token = client_token(settings)
+    return LocalProxy(host, port, health.version, token, health.start_time, certificate, None, foreign_user, other)
 
 
 def find_health(
     hosts: Collection[str], port: int, certificate_file: str, timeout: float = PROBE_TIMEOUT_SECONDS
-) -> tuple[str, Mapping[str, Any]] | None:
+) -> tuple[str, Health] | None:
     """Return the first address at which a proxy responds, and its reply to `/health`. `certificate_file`: "": it uses
     no TLS.
     """
     for host in hosts:
-        health = get_json(host, port, "/health", certificate_file=certificate_file, timeout=timeout)
-        if isinstance(health, dict) and health.get("status") == "ok" and isinstance(health.get("version"), str):
+        health = get_json(host, port, "/health", certificate_file=certificate_file, timeout=timeout, kind=Health)
+        if health is not None:
             return host, health
     return None
 
@@ -278,8 +306,8 @@ def open_proxy(settings: Settings, command: str) -> Iterator[LocalProxy]:
             message = log_file.read_bytes()[written_before:].decode(errors="replace").strip()[-_MAX_ERROR_CHARACTERS:]
             raise ConfigurationError(message.removeprefix("✕ ") or "The proxy did not start.")
         host, _, port = address.removeprefix("http://").rpartition(":")
-        health = get_json(host, int(port), "/health")
-        version = health["version"] if isinstance(health, dict) else ""
+        health = get_json(host, int(port), "/health", kind=Health)
+        version = "" if health is None else health.version
         record = ServerRecord(int(port), host=host, session_command=command)
         record.open(structs.replace(settings, tls_certificate_file=None))  # as `serve --attached`
         yield LocalProxy(host, int(port), version, client_token(settings), log_file=log_file)

@@ -197,6 +197,7 @@ def _write(log: Log, requests: Iterable[LoggedRequest]) -> None:
 MODELS_PATH = "/v1/models/"
 LIVE_PATH = "/api/requests/live"
 """URL path at which the proxy sends its recent and running requests as an event stream."""
+_MAX_TIME = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 RECONNECT_SECONDS = 0.5
 """Pause in seconds before another attempt to connect, after the end of a stream or without a proxy."""
 _decode_snapshot = msgspec.json.Decoder(RequestSnapshot).decode
@@ -227,7 +228,10 @@ class RequestStream:
         require_accepted_credential(proxy)
         for name, data in _open_stream(proxy):
             if name == "snapshot":
-                return self._apply_snapshot(data)
+                try:
+                    return self._apply_snapshot(data)
+                except msgspec.DecodeError as error:
+                    raise _build_unreadable_error(proxy, error) from None
         raise UpstreamUnreachable(f"The proxy at {proxy.address} closed the connection.", code="proxy-connection")
 
     def read_updates(self) -> Iterator[RequestUpdate]:
@@ -246,11 +250,17 @@ class RequestStream:
                         if name == "snapshot":
                             yield self._apply_snapshot(data)
                         elif name == "running":
-                            yield RequestUpdate(running=_decode_running(data))
+                            running = _decode_running(data)
+                            _require_times(running)
+                            yield RequestUpdate(running=running)
                         else:
-                            yield RequestUpdate(finished=self._list_new([_decode_request(data)]))
+                            request = _decode_request(data)
+                            _require_times([request.receipt])
+                            yield RequestUpdate(finished=self._list_new([request]))
                 except UpstreamUnreachable:
                     pass
+                except msgspec.DecodeError as error:
+                    raise _build_unreadable_error(proxy, error) from None
             time.sleep(RECONNECT_SECONDS)
             if (proxy := find_proxy(self._settings)) is not None:
                 proxy = self._use_reading_key(proxy)
@@ -267,6 +277,7 @@ class RequestStream:
 
     def _apply_snapshot(self, data: bytes) -> RequestUpdate:
         snapshot = _decode_snapshot(data)
+        _require_times([*(request.receipt for request in snapshot.finished), *snapshot.running])
         new = self._list_new(snapshot.finished)
         self._known = {request.receipt.request_id: None for request in snapshot.finished}
         return RequestUpdate(finished=new, running=snapshot.running)
@@ -275,6 +286,21 @@ class RequestStream:
         new = [request for request in requests if request.receipt.request_id not in self._known]
         self._known |= {request.receipt.request_id: None for request in new}
         return new
+
+
+def _require_times(receipts: Iterable[Receipt]) -> None:
+    """Raises `msgspec.ValidationError` for a time that no calendar has."""
+    for receipt in receipts:
+        if not 0 <= receipt.started_at < _MAX_TIME:
+            raise msgspec.ValidationError("Invalid time - at `$.started_at`")
+
+
+def _build_unreadable_error(proxy: LocalProxy, error: msgspec.DecodeError) -> UpstreamUnreachable:
+    return UpstreamUnreachable(
+        f"The requests of the proxy at {proxy.address} (version {proxy.version}) cannot be read: {error}. "
+        "Use the same version for the command.",
+        code="proxy-connection",
+    )
 
 
 def _open_stream(proxy: LocalProxy) -> Iterator[tuple[str, bytes]]:

@@ -15,6 +15,7 @@ from anthropic_proxy.gateway.running_proxy import find_running_proxy
 from anthropic_proxy.gateway.server.listener import find_free_port
 from anthropic_proxy.gateway.settings import copy_environment
 from anthropic_proxy.gateway.settings.place import find_data_directory
+from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 
 
 def describe_occupied_port(host: str, port: int, certificate_file: str = "") -> str:
@@ -35,16 +36,14 @@ def describe_occupied_port(host: str, port: int, certificate_file: str = "") -> 
     certificate = certificate_file if record is None else record.certificate_file
     if found := find_health(list_called_hosts(host), port, certificate):
         called, health = found
-        try:
-            begin = datetime.fromisoformat(str(health.get("started_at", ""))).astimezone()
-        except ValueError:
-            started = ""
-        else:
+        started = ""
+        if health.start_time:
+            begin = datetime.fromtimestamp(health.start_time).astimezone()
             day = "" if begin.date() == datetime.now().date() else f"{begin.day} {begin:%b}, "
             started = f", started {day}{begin:%H:%M}"
         owner = find_port_owner(port)
         process = f", process {owner.pid}" if owner is not None else ""
-        described = f"another anthropic-proxy (version {health['version']}{started}{process})"
+        described = f"another anthropic-proxy (version {escape_unprintable(health.version)}{started}{process})"
         if user := find_foreign_user(called, port):
             return f"Port {port} is in use by {described} of another user, {user}. To use another port, run:  {free}"
         return f"Port {port} is in use by {described}. Use that one, or run:  {free}"

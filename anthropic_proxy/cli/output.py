@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import msgspec
 from msgspec import Struct
@@ -22,6 +22,7 @@ from anthropic_proxy.gateway.settings.environment import copy_environment, find_
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.columns import count_columns, cut, pad, wrap_text, wrap_words
 from anthropic_proxy.gateway.telemetry.log.lines import (
+    escape_all_but_colors,
     escape_terminal_controls,
     escape_unprintable,
     escape_unprintable_json,
@@ -102,11 +103,12 @@ class Output:
             self._write(line)
 
     def _write(self, line: str) -> None:
+        line = escape_line(line)
         self._stream.write((line if self._has_symbols else to_ascii_symbols(line)) + "\n")
 
-    def write_raw_text(self, text: str) -> None:
-        """Write `text`, which has line ends of its own, unchanged."""
-        self._stream.write(text)
+    def write_text(self, text: str) -> None:
+        """Write `text`, which has line ends of its own."""
+        self._stream.write(escape_all_but_colors(text))
 
     def write_step(self, lead: str, command: str, purpose: str) -> None:
         """Write the command of a next step after `lead`, and its purpose beside it; on a narrow terminal, below it."""
@@ -143,7 +145,8 @@ class Output:
         lead = f"{self._notice_style.paint(sign, SIGN_ROLES[sign])} " if sign else ""
         text = f"{_GAP}{lead}{paint_commands(escape_unprintable(text), self._notice_style.paint)}"
         for line in wrap_text(text, self._notice_style.terminal_width):
-            sys.stderr.write((line if self._has_symbols else to_ascii_symbols(line)) + "\n")
+            shown = escape_line(line)
+            sys.stderr.write((shown if self._has_symbols else to_ascii_symbols(shown)) + "\n")
 
     def write_problems(self, problems: Iterable[Problem]) -> None:
         for problem in problems:
@@ -257,6 +260,30 @@ def encode_printed_json(value: Any, indent: int = 0) -> str:
     return "".join(f"{escape_unprintable_json(line)}\n" for line in text.split("\n"))
 
 
+def escape_line(line: str) -> str:
+    """Return one line for a terminal, whatever it contains: a text of a server may be a part of it."""
+    return escape_all_but_colors(line).replace("\n", "\\n")
+
+
+class _Terminal(io.TextIOBase):
+    """A terminal for data: what it would obey is escaped. A program that reads data has no terminal."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(escape_all_but_colors(text))
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+
 def open_data_output() -> TextIO:
     """Return stdout for texts that programs read, such as JSON and CSV: in UTF-8, with the line ends of the text.
 
@@ -264,7 +291,7 @@ def open_data_output() -> TextIO:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="")
-    return sys.stdout
+    return cast("TextIO", _Terminal(sys.stdout)) if sys.stdout.isatty() else sys.stdout
 
 
 def write_errors(messages: Sequence[str]) -> None:

@@ -1,25 +1,58 @@
-"""HTTP client of commands for a running proxy, with the standard library only, so that they start quickly."""
+"""HTTP client of commands for a running proxy, with the standard library only, so that they start quickly.
+
+Another program may listen at the address, and another version of the proxy may answer. So each reply has a limit of
+size and time, and is decoded as a type; what is of another form is no reply.
+"""
 
 import http.client
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Any
+from typing import Any, TypeVar, overload
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from anthropic_proxy.engine.json_decoding import decode_json
 from anthropic_proxy.engine.platforms.program import COMMANDS_USER_AGENT
 from anthropic_proxy.errors import UpstreamError, UpstreamUnreachable
 
 PROBE_TIMEOUT_SECONDS = 2.0
+MAX_ERROR_CHARACTERS = 2_000
+"""Number of characters of an error of a proxy that are shown."""
 STREAM_TIMEOUT_SECONDS = 30.0
 """Maximum number of seconds without data on an event stream of the proxy, which sends a comment every 10 seconds."""
 
 
 _REQUEST_TIMEOUT_SECONDS = 30.0
-_MAX_REPLY_BYTES = 4 * 1024 * 1024
+_MAX_REPLY_BYTES = 16 * 1024 * 1024
+"""Limit of a reply, and of an event of a stream. The last requests of a proxy with many workers have about 4 MiB."""
+_MAX_REMOTE_BYTES = 2 * 1024 * 1024
+"""Limit of a reply of a proxy elsewhere, such as a list of 1,000 keys."""
+T = TypeVar("T")
 
 
+class _ErrorText(Struct):
+    message: str
+
+
+class _ErrorBody(Struct):
+    error: _ErrorText
+
+
+class _AnyEvent(Struct):
+    type: str
+
+
+@overload
+def get_json(
+    host: str, port: int, path: str, token: str = "", certificate_file: str = "", *, timeout: float = ...
+) -> Any | None: ...
+@overload
+def get_json(
+    host: str, port: int, path: str, token: str = "", certificate_file: str = "", *, timeout: float = ..., kind: type[T]
+) -> T | None: ...
 def get_json(
     host: str,
     port: int,
@@ -28,13 +61,18 @@ def get_json(
     certificate_file: str = "",
     *,
     timeout: float = PROBE_TIMEOUT_SECONDS,
+    kind: Any = Any,
 ) -> Any | None:
-    """Return the decoded JSON of a `GET`. None: no response in time, a status other than 200, or no JSON."""
+    """Return the decoded JSON of a `GET`. None: no response in time, a status other than 200, or no JSON of this
+    kind.
+    """
     try:
         with closing(_connect(host, port, certificate_file, timeout)) as connection:
             connection.request("GET", path, headers=_headers(token))
             response = connection.getresponse()
-            return decode_json(response.read()) if response.status == http.client.OK else None
+            if response.status != http.client.OK:
+                return None
+            return decode_json(_read(response, _MAX_REPLY_BYTES, timeout), kind)
     except (OSError, http.client.HTTPException, ValueError):  # also if the certificate cannot be read
         return None
 
@@ -58,12 +96,11 @@ def stream_message(
     connection = _connect(host, port, certificate_file)
     headers = {"content-type": "application/json", "anthropic-version": "2023-06-01", **_headers(token)}
     with _reading(connection, "POST", "/v1/messages", headers, body) as response:
-        for line in response:
+        for line in _read_lines(response):
             if line.startswith(b"data:"):
-                event: dict[str, Any] = decode_json(line[5:])
-                if event["type"] == "error":
-                    raise _error(event, response)
-                yield event
+                if decode_json(line[5:], _AnyEvent).type == "error":
+                    raise _error(line[5:], response)
+                yield decode_json(line[5:])
 
 
 def stream_events(
@@ -73,9 +110,9 @@ def stream_events(
     connection = _connect(host, port, certificate_file, STREAM_TIMEOUT_SECONDS)
     with _reading(connection, "GET", path, _headers(token)) as response:
         name = ""
-        for line in response:
+        for line in _read_lines(response):
             if line.startswith(b"event: "):
-                name = line[7:].strip().decode()
+                name = line[7:].strip().decode(errors="replace")
             elif line.startswith(b"data: "):
                 yield name, line[6:].rstrip()
 
@@ -95,7 +132,7 @@ def send_request(method: str, url: str, headers: dict[str, str], body: bytes) ->
         with closing(connection):
             connection.request(method, target, body or None, headers)
             response = connection.getresponse()
-            return response.status, response.read(_MAX_REPLY_BYTES)
+            return response.status, _read(response, _MAX_REMOTE_BYTES, _REQUEST_TIMEOUT_SECONDS)
     except http.client.HTTPException as error:
         raise ValueError(type(error).__name__) from None
 
@@ -109,7 +146,7 @@ def _reading(
             connection.request(method, path, body, headers)
             response = connection.getresponse()
             if response.status != http.client.OK:
-                raise _error(decode_json(response.read()), response)
+                raise _error(_read(response, _MAX_REPLY_BYTES, _REQUEST_TIMEOUT_SECONDS), response)
             yield response
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise UpstreamUnreachable(
@@ -132,7 +169,27 @@ def _headers(token: str) -> dict[str, str]:
     return {"user-agent": COMMANDS_USER_AGENT, **({"x-api-key": token} if token else {})}
 
 
-def _error(body: dict[str, Any], response: http.client.HTTPResponse) -> UpstreamError:
-    error = UpstreamError(str(body["error"]["message"]))
+def _read(response: http.client.HTTPResponse, max_bytes: int, seconds: float) -> bytes:
+    """Return the body. Raises `ValueError` if it is too large, and `TimeoutError` if it is not complete in time."""
+    deadline, body = time.monotonic() + seconds, bytearray()
+    while data := response.read1(65_536):
+        body += data
+        if len(body) > max_bytes:
+            raise ValueError(f"the reply has more than {max_bytes >> 20} MiB")
+        if time.monotonic() > deadline:
+            raise TimeoutError
+    return bytes(body)
+
+
+def _read_lines(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """Yield the lines of a stream. Raises `ValueError` for one that is too long."""
+    while line := response.readline(_MAX_REPLY_BYTES):
+        if len(line) == _MAX_REPLY_BYTES:
+            raise ValueError(f"an event has more than {_MAX_REPLY_BYTES >> 20} MiB")
+        yield line
+
+
+def _error(body: bytes, response: http.client.HTTPResponse) -> UpstreamError:
+    error = UpstreamError(decode_json(body, _ErrorBody).error.message[:MAX_ERROR_CHARACTERS])
     error.headers = {name.lower(): value for name, value in response.getheaders()}
     return error

@@ -7,19 +7,21 @@ that only the user reads.
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar, cast
 from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import Meta, Struct, structs
 
 from anthropic_proxy.cli.output import Output
-from anthropic_proxy.cli.proxy_client import send_request
+from anthropic_proxy.cli.proxy_client import MAX_ERROR_CHARACTERS, send_request
 from anthropic_proxy.console.keys.administration import KeyCommand, KeyOutcome
-from anthropic_proxy.console.keys.descriptions import decode_key, decode_state, encode_fields
+from anthropic_proxy.console.keys.descriptions import decode_key, encode_fields
+from anthropic_proxy.console.keys.queries import Spending, decode_spending
 from anthropic_proxy.console.keys.virtual_keys import KeyState, VirtualKey
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
@@ -29,13 +31,17 @@ from anthropic_proxy.gateway.settings import copy_environment
 from anthropic_proxy.gateway.settings.files import read_text, replace_file
 from anthropic_proxy.gateway.settings.place import find_user_folder
 from anthropic_proxy.gateway.settings.values import is_safe_address
+from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 
 _DISCOVERY_PATH = "/.well-known/oauth-authorization-server"
+_KEYS_PATH = "/admin/keys"
 _DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 _MARGIN_SECONDS = 60.0
 """Time before the end of an access token from which it is replaced."""
 _WAITING = {"authorization_pending": 0.0, "slow_down": 5.0}
 """Error of a device that waits → seconds by which its interval grows (RFC 8628, section 3.5)."""
+
+T = TypeVar("T")
 
 
 class SignInFile(Struct, frozen=True):
@@ -50,26 +56,63 @@ class SignInFile(Struct, frozen=True):
     expires_at: float
 
 
+_Address = Annotated[str, Meta(max_length=2_000)]
+_Token = Annotated[str, Meta(max_length=16_384, pattern="^[!-~]*$")]
+_YEARS = 10 * 366 * 86_400.0
+
+
 class _Endpoints(Struct):
-    device_authorization_endpoint: str
-    token_endpoint: str
-    revocation_endpoint: str
+    device_authorization_endpoint: _Address
+    token_endpoint: _Address
+    revocation_endpoint: _Address
 
 
 class _Device(Struct):
-    device_code: str
-    user_code: str
-    verification_uri: str
-    verification_uri_complete: str = ""
-    expires_in: float = 600.0
-    interval: float = 5.0
-    login_notice: str = ""
+    device_code: _Token
+    user_code: Annotated[str, Meta(min_length=1, max_length=100, pattern="^[ -~]*$")]
+    verification_uri: _Address
+    verification_uri_complete: _Address = ""
+    expires_in: Annotated[float, Meta(gt=0, le=86_400)] = 600.0
+    interval: Annotated[float, Meta(ge=0, le=3_600)] = 5.0
+    login_notice: Annotated[str, Meta(max_length=2_000)] = ""
+
+    @property
+    def link(self) -> str:
+        return self.verification_uri_complete or self.verification_uri
 
 
 class _Tokens(Struct):
-    access_token: str
-    refresh_token: str = ""
-    expires_in: float = 0.0
+    access_token: Annotated[_Token, Meta(min_length=1)]
+    refresh_token: _Token = ""
+    expires_in: Annotated[float, Meta(ge=0, le=_YEARS)] = 0.0
+
+
+class _OAuthError(Struct):
+    error: Annotated[str, Meta(max_length=100)]
+    error_description: str = ""
+
+
+class _ApiError(Struct):
+    message: str
+
+
+class _ErrorBody(Struct):
+    """An error in Anthropic's form."""
+
+    error: _ApiError
+
+
+class _KeyList(Struct):
+    data: list[Any]
+
+
+class _NewKey(Struct):
+    key: _Token = ""
+    """Text (secret) of a created or rotated key. "": it was changed otherwise."""
+
+
+class _SpentKey(Struct):
+    spending: list[Any]
 
 
 class _Failure(Exception):
@@ -92,17 +135,17 @@ def login(address: str, /) -> None:
             code="remote-proxy",
         )
     try:
-        endpoints = msgspec.convert(_call("GET", f"{base}{_DISCOVERY_PATH}"), _Endpoints)
-        device = msgspec.convert(_post(endpoints.device_authorization_endpoint, {"surface": "command"}), _Device)
+        endpoints = _call("GET", f"{base}{_DISCOVERY_PATH}", _Endpoints)
+        device = _post(endpoints.device_authorization_endpoint, {"surface": "command"}, _Device)
+        _require_safe_address(device.link)
         if device.login_notice:
             output.write_notice(device.login_notice)
-        output.write_line(f"Open {device.verification_uri_complete or device.verification_uri}")
+        output.write_line(f"Open {device.link}")
         output.write_line(f"and compare the code: {device.user_code}")
         sys.stdout.flush()  # a program that reads the link waits for it
         tokens = _wait_for_tokens(endpoints, device)
-    except (_Failure, msgspec.ValidationError) as error:
-        reason = error.text if isinstance(error, _Failure) else f"Its reply is not valid: {error}."
-        raise ConfigurationError(f"{base} does not sign in: {reason}", code="remote-proxy") from None
+    except _Failure as error:
+        raise ConfigurationError(f"{base} does not sign in: {error.text}", code="remote-proxy") from None
     stored = SignInFile(
         address=base,
         token_endpoint=endpoints.token_endpoint,
@@ -123,7 +166,7 @@ def logout() -> None:
         output.write_notice("You are not signed in at a proxy.")
         return
     try:
-        _post(stored.revocation_endpoint, {"token": stored.refresh_token})
+        _post(stored.revocation_endpoint, {"token": stored.refresh_token}, Any)
     except _Failure as error:
         output.write_notice(f"{stored.address} could not end the sign-in: {error.text}", "!")
     file.unlink(missing_ok=True)
@@ -145,7 +188,7 @@ class RemoteProxy:
         """Raises `ConfigurationError` with the message of the proxy."""
         token, data = self._find_token(), b"" if body is None else msgspec.json.encode(body)
         try:
-            return _call(method, f"{self.address}{path}", {"authorization": f"Bearer {token}"}, data)
+            return _call(method, f"{self.address}{path}", Any, {"authorization": f"Bearer {token}"}, data)
         except _Failure as error:
             raise ConfigurationError(f"{self.address}: {error.text}", code="remote-proxy") from None
 
@@ -155,12 +198,11 @@ class RemoteProxy:
             return stored.access_token
         form = {"grant_type": "refresh_token", "refresh_token": stored.refresh_token}
         try:
-            tokens = msgspec.convert(_post(stored.token_endpoint, form), _Tokens)
-        except (_Failure, msgspec.ValidationError) as error:
-            reason = error.text if isinstance(error, _Failure) else f"Its reply is not valid: {error}."
+            tokens = _post(stored.token_endpoint, form, _Tokens)
+        except _Failure as error:
             raise ConfigurationError(
-                f"The sign-in at {stored.address} cannot be refreshed: {reason} Sign in again:  anthropic-proxy login "
-                f"{stored.address}",
+                f"The sign-in at {stored.address} cannot be refreshed: {error.text} Sign in again:  anthropic-proxy "
+                f"login {stored.address}",
                 code="remote-proxy",
             ) from None
         self._stored = structs.replace(
@@ -173,17 +215,37 @@ class RemoteProxy:
         return tokens.access_token
 
     def list_keys(self) -> list[tuple[VirtualKey, KeyState]]:
-        rows = self.request("GET", "/admin/keys?limit=1000")["data"]
-        return [(decode_key(row), decode_state(row)) for row in rows]
+        reply = self.request("GET", f"{_KEYS_PATH}?limit=1000")
+        with self._decoding():
+            return [decode_key(row) for row in msgspec.convert(reply, _KeyList).data]
+
+    def place_key(self, target: str) -> str:
+        """Return the path of a key. `target`: label or id."""
+        return f"{_KEYS_PATH}/{quote(target, safe='')}"
+
+    def find_key(self, target: str) -> tuple[VirtualKey, KeyState, Sequence[Spending]]:
+        """Return a key with its state and the used amounts of its budgets."""
+        reply = self.request("GET", self.place_key(target))
+        with self._decoding():
+            spending = [decode_spending(each) for each in msgspec.convert(reply, _SpentKey).spending]
+            return *decode_key(reply), spending
+
+    @contextmanager
+    def _decoding(self) -> Iterator[None]:
+        try:
+            yield
+        except msgspec.ValidationError as error:
+            raise ConfigurationError(f"{self.address}: Its reply is not valid: {error}.", code="remote-proxy") from None
 
     def execute(self, command: KeyCommand) -> KeyOutcome:
-        place = f"/{quote(command.target, safe='')}" if command.target else ""
-        path = f"/admin/keys{place}" + (f"/{command.action}" if command.action in ("rotate", "revoke") else "")
+        path = self.place_key(command.target) if command.target else _KEYS_PATH
+        path += f"/{command.action}" if command.action in ("rotate", "revoke") else ""
         reply = self.request("POST", path, encode_fields(command.fields))
-        key = decode_key(reply)
+        with self._decoding():
+            (key, state), new = decode_key(reply), msgspec.convert(reply, _NewKey)
         verb = {"create": "created", "change": "changed", "rotate": "rotated", "revoke": "revoked"}[command.action]
         sentence = f"Key {key.label} is {verb}."
-        return KeyOutcome(key=key, state=decode_state(reply), text=reply.get("key", ""), changes={}, sentence=sentence)
+        return KeyOutcome(key=key, state=state, text=new.key, changes={}, sentence=sentence)
 
 
 def find_remote_proxy() -> RemoteProxy | None:
@@ -195,11 +257,11 @@ def find_remote_proxy() -> RemoteProxy | None:
 
 def _wait_for_tokens(endpoints: _Endpoints, device: _Device) -> _Tokens:
     interval, end = max(device.interval, 1.0), time.monotonic() + device.expires_in
-    while time.monotonic() < end:
-        time.sleep(interval)
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(interval, left))
         form = {"grant_type": _DEVICE_GRANT, "device_code": device.device_code}
         try:
-            return msgspec.convert(_post(endpoints.token_endpoint, form), _Tokens)
+            return _post(endpoints.token_endpoint, form, _Tokens)
         except _Failure as error:
             if error.error not in _WAITING:
                 raise
@@ -236,29 +298,43 @@ def _store(file: Path, stored: SignInFile) -> None:
     replace_file(file, msgspec.json.encode(stored).decode(), has_keys=True)
 
 
-def _post(url: str, form: Mapping[str, str]) -> Any:
-    return _call("POST", url, {"content-type": "application/x-www-form-urlencoded"}, urlencode(form).encode())
+def _post(url: str, form: Mapping[str, str], kind: type[T]) -> T:
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    return _call("POST", url, kind, headers, urlencode(form).encode())
 
 
-def _call(method: str, url: str, headers: Mapping[str, str] | None = None, body: bytes = b"") -> Any:
-    """Return the JSON value of a reply. A redirect is not followed. Raises `_Failure`."""
-    if not is_safe_address(url):
-        raise _Failure("", f"It names the address {url[:200]}, which is not https://.")
+def _call(method: str, url: str, kind: type[T], headers: Mapping[str, str] | None = None, body: bytes = b"") -> T:
+    """Return the JSON object of a reply, as an object of the type `kind`. A redirect is not followed.
+
+    Raises `_Failure`.
+    """
+    _require_safe_address(url)
     try:
         status, data = send_request(method, url, {"user-agent": COMMANDS_USER_AGENT, **(headers or {})}, body)
     except OSError as error:
         raise _Failure("", f"The connection failed: {describe_os_error(error)}.") from None
     except ValueError as error:
         raise _Failure("", f"The connection failed: {error}.") from None
-    try:
-        value: Any = decode_json(data) if data else {}
-    except InvalidJson:
-        value = None
-    if status == HTTPStatus.OK and isinstance(value, dict):
-        return value
-    found = value.get("error") if isinstance(value, dict) else None
-    if isinstance(found, dict):  # Anthropic's form
-        raise _Failure("", str(found.get("message", ""))[:2_000])
-    if isinstance(found, str):  # OAuth's form
-        raise _Failure(found[:100], str(value.get("error_description") or f"{found[:100]}."))
+    if status == HTTPStatus.OK:
+        try:
+            value = decode_json(data or b"{}", dict[str, Any])
+            return msgspec.convert(value, kind)
+        except (InvalidJson, msgspec.ValidationError) as error:
+            raise _Failure("", f"Its reply is not valid: {error}.") from None
+    for form in (_ErrorBody, _OAuthError):
+        with suppress(InvalidJson):
+            raise _build_failure(cast("_ErrorBody | _OAuthError", decode_json(data, form)))
     raise _Failure("", f"It answered {urlsplit(url).path} with HTTP {status}.")
+
+
+def _build_failure(found: _ErrorBody | _OAuthError) -> _Failure:
+    if isinstance(found, _ErrorBody):
+        return _Failure("", escape_unprintable(found.error.message[:MAX_ERROR_CHARACTERS]))
+    text = found.error_description[:MAX_ERROR_CHARACTERS] or f"{found.error}."
+    return _Failure(found.error, escape_unprintable(text))
+
+
+def _require_safe_address(url: str) -> None:
+    """Raises `_Failure` for an address of a server to which no token may be sent, and that no browser should open."""
+    if not (is_safe_address(url) and url.isascii() and url.isprintable() and " " not in url):
+        raise _Failure("", f"It names the address {escape_unprintable(url[:200])}, which is not https://.")

@@ -47,7 +47,7 @@ def install(*, as_text: Annotated[bool, Parameter(name="--print")] = False) -> N
     found, output = _find_service(), Output()
     if as_text:
         commands = "".join(f"# {' '.join(command)}\n" for command in found.install_commands)
-        output.write_raw_text(f"# {found.path}\n{found.text}{commands}")
+        output.write_text(f"# {found.path}\n{found.text}{commands}")
         return
     Path(found.directory).mkdir(mode=0o700, parents=True, exist_ok=True)
     found.install()

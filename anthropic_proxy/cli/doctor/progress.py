@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from anthropic_proxy.cli.output import Output
+from anthropic_proxy.cli.output import Output, escape_line
 
 _WAITING_SECONDS = 10.0
 """Interval in seconds of the lines if stderr is no terminal."""
@@ -39,7 +39,8 @@ class Progress:
     def show(self, list_lines: Callable[[Output], Iterable[str]]) -> None:
         """Replace the lines in a terminal."""
         if self._live is not None:
-            self._live.update(Text.from_ansi("\n".join(list_lines(Output(sys.stderr)))))
+            lines = map(escape_line, list_lines(Output(sys.stderr)))
+            self._live.update(Text.from_ansi("\n".join(lines)))
 
     def describe_waiting(self) -> str:
         """Return the line that is written from time to time."""
@@ -49,5 +50,5 @@ class Progress:
         """Write what is unfinished every `interval` seconds, unless a terminal shows it."""
         while self._live is None:
             await asyncio.sleep(interval)
-            sys.stderr.write(f"{self.describe_waiting()}\n")
+            sys.stderr.write(f"{escape_line(self.describe_waiting())}\n")
             sys.stderr.flush()

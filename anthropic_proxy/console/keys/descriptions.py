@@ -6,16 +6,17 @@ import string
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import structs
+from msgspec import Meta, Struct, structs
 
 from anthropic_proxy.console.keys.virtual_keys import (
     AuditEntry,
     FieldException,
     KeyHash,
     KeyState,
+    KeyStatus,
     Team,
     VirtualKey,
     encode_exceptions,
@@ -68,30 +69,61 @@ def encode_key(key: VirtualKey, state: KeyState) -> dict[str, Any]:
     }
 
 
-def decode_key(encoded: Mapping[str, Any]) -> VirtualKey:
-    """Return a key from its JSON value (`encode_key`). It has one hash, of which only the hint is known."""
-    names = [name for name in Rules.__struct_fields__ if name in encoded]
-    texts = {name: encoded.get(name) for name in ("created_at", "expires_at", "revoked_at")}
-    times = {name: None if at is None else datetime.fromisoformat(at).timestamp() for name, at in texts.items()}
-    hint = encoded.get("partial_key_hint", "")
-    return VirtualKey(
-        id=encoded["id"],
-        label=encoded["name"],
-        rules=msgspec.convert({name: encoded[name] for name in names}, Rules),
-        hashes=(KeyHash("", hint, times["created_at"] or 0.0, None),) if hint else (),
-        created_at=times["created_at"] or 0.0,
-        expires_at=times["expires_at"],
-        revoked_at=times["revoked_at"],
-        exceptions={
-            one["field"]: FieldException(one["by"], datetime.fromisoformat(one["at"]).timestamp())
-            for one in encoded.get("exceptions", ())
-        },
-        **{name: encoded.get(name, "") for name in ("owner", "team", "person", "creator", "problem")},
+_Text = Annotated[str, Meta(max_length=2_000)]
+_Time = Annotated[datetime, Meta(tz=True)]
+
+
+class _EncodedException(Struct):
+    field: _Text
+    by: _Text
+    at: _Time
+
+
+class _EncodedKey(Struct):
+    """The fields of `encode_key` that are not those of `Rules`."""
+
+    id: _Text
+    name: _Text
+    status: KeyStatus
+    status_reason: _Text = ""
+    problem: _Text = ""
+    partial_key_hint: _Text = ""
+    created_at: _Time | None = None
+    expires_at: _Time | None = None
+    revoked_at: _Time | None = None
+    owner: _Text = ""
+    team: _Text = ""
+    person: _Text = ""
+    creator: _Text = ""
+    creator_status: _Text = ""
+    exceptions: Annotated[list[_EncodedException], Meta(max_length=100)] = []
+
+
+def decode_key(encoded: object) -> tuple[VirtualKey, KeyState]:
+    """Return a key and its state from their JSON value (`encode_key`). Of its text, only the hint is known.
+
+    Raises `msgspec.ValidationError`, because another program may have written it.
+    """
+    fields, rules = msgspec.convert(encoded, _EncodedKey), msgspec.convert(encoded, Rules)
+    if len(describe_rules(rules)) > _MAX_RULES_CHARACTERS:
+        raise msgspec.ValidationError(f"The rules have more than {_MAX_RULES_CHARACTERS:,} characters")
+    created_at = 0.0 if fields.created_at is None else fields.created_at.timestamp()
+    key = VirtualKey(
+        id=fields.id,
+        label=fields.name,
+        rules=rules,
+        hashes=(KeyHash("", fields.partial_key_hint, created_at, None),) if fields.partial_key_hint else (),
+        created_at=created_at,
+        expires_at=None if fields.expires_at is None else fields.expires_at.timestamp(),
+        revoked_at=None if fields.revoked_at is None else fields.revoked_at.timestamp(),
+        owner=fields.owner,
+        team=fields.team,
+        person=fields.person,
+        creator=fields.creator,
+        problem=fields.problem,
+        exceptions={one.field: FieldException(one.by, one.at.timestamp()) for one in fields.exceptions},
     )
-
-
-def decode_state(encoded: Mapping[str, Any]) -> KeyState:
-    return KeyState(encoded["status"], encoded.get("status_reason", ""), encoded.get("creator_status", ""))
+    return key, KeyState(fields.status, fields.status_reason, fields.creator_status)
 
 
 def encode_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,6 +210,8 @@ _ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _RANDOM_CHARACTERS = 40
 """Number of random characters in the text of a key. They have 238 bits of randomness."""
 _CHECKSUM_CHARACTERS = 6
+_MAX_RULES_CHARACTERS = 20_000
+"""Number of characters of the limits of a key of another proxy that can be shown."""
 
 
 def new_key() -> str:

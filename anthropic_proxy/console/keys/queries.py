@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import Meta, Struct, structs
 
 from anthropic_proxy.console.keys.limits import Scope, build_budget_counter
 from anthropic_proxy.console.keys.rights import ADMINISTRATOR, Rights
@@ -216,14 +216,21 @@ class Spending(Struct, frozen=True):
         return {**{name: getattr(self.budget, name) for name in names}, **amounts}
 
 
-def decode_spending(encoded: Mapping[str, Any]) -> Spending:
-    """Return a used amount from its JSON value (`Spending.encode`)."""
-    budget = msgspec.convert({name: encoded[name] for name in Budget.__struct_fields__ if name in encoded}, Budget)
-    unit = NANO_DOLLARS if budget.unit == "usd" else 1
-    forecast = encoded.get("forecast")
-    return Spending(
-        budget, round(encoded["used"] * unit), forecast=None if forecast is None else round(forecast * unit)
-    )
+_Amount = Annotated[float, Meta(ge=0, le=1e15)]
+
+
+class _EncodedSpending(Struct):
+    """The fields of `Spending.encode` that are not those of its budget."""
+
+    used: _Amount
+    forecast: _Amount | None = None
+
+
+def decode_spending(encoded: object) -> Spending:
+    """Return a used amount from its JSON value (`Spending.encode`). Raises `msgspec.ValidationError`."""
+    budget, fields = msgspec.convert(encoded, Budget), msgspec.convert(encoded, _EncodedSpending)
+    unit, forecast = NANO_DOLLARS if budget.unit == "usd" else 1, fields.forecast
+    return Spending(budget, round(fields.used * unit), forecast=None if forecast is None else round(forecast * unit))
 
 
 async def read_all_spending(store: Store, scopes: Sequence[Scope], now: float) -> Sequence[Sequence[Spending]]:

@@ -1,5 +1,6 @@
 """Tables and labeled texts in a narrow terminal: no word is divided, and no row loses what it says."""
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.cli.output import Column, Output
+from anthropic_proxy.cli.output import Column, Output, open_data_output
 from anthropic_proxy.engine.platforms.program import find_program_command
 from anthropic_proxy.errors import PACKAGE
 from tests.support.terminal import read_output
@@ -234,3 +235,27 @@ def test_only_a_value_that_is_too_long_is_below_its_row_if_most_values_fit(monke
         "  SEARCH_URL         –            default",
         "  OIDC_ADMINS        –            default",
     ]
+
+
+FOREIGN = "a\x1b[2J\x1b]52;c;aGk=\x07\x9b8m\u202eb\x1b[36mc\x1b[0m\nd\te"
+ESCAPED = "a\\x1b[2J\\x1b]52;c;aGk=\\x07\\x9b8m\\u202eb\x1b[36mc\x1b[0m{}d\te"
+
+
+def test_a_line_has_no_control_but_the_colors_of_the_program() -> None:
+    shown = io.StringIO()
+    output = Output(shown)
+    output.write_line(FOREIGN)
+    output.write_quiet(FOREIGN)
+    output.write_text(FOREIGN)
+    assert shown.getvalue() == f"{ESCAPED}\n  {ESCAPED}\n".format("\\n", "\\n") + ESCAPED.format("\n")
+
+
+def test_data_on_a_terminal_is_escaped_and_in_a_file_it_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for stream, expected in ((io.StringIO(), FOREIGN), (Screen(), ESCAPED.format("\n"))):
+        monkeypatch.setattr(sys, "stdout", stream)
+        open_data_output().write(FOREIGN)
+        assert stream.getvalue() == expected

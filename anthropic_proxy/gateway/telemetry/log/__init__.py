@@ -24,6 +24,7 @@ from anthropic_proxy.engine.hooks import NEGOTIATED, LogLevel
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.gateway.telemetry.log.columns import wrap_text
 from anthropic_proxy.gateway.telemetry.log.lines import (
+    COLORS,
     INDENT,
     MIN_WRAP_COLUMNS,
     QUARTER_HOUR,
@@ -147,7 +148,6 @@ class BackgroundWriter:
 
 
 _WEIGHTS = {"debug": 0, "info": 1, "warning": 2, "error": 3}
-_COLORS = {"ok": "32", "warn": "33", "error": "1;31", "quiet": "2", "type": "36", "title": "1", "bar": "34"}
 _MAX_ONCE_KEYS = 10_000
 
 
@@ -320,7 +320,7 @@ class Log:
 
     def paint(self, text: str, role: str) -> str:
         # before the escape sequence, whose end looks like a part of the name
-        return f"\x1b[{_COLORS[role]}m{name_program(text)}\x1b[0m" if self.color and role else text
+        return f"\x1b[{COLORS[role]}m{name_program(text)}\x1b[0m" if self.color and role else text
 
     @property
     def terminal_width(self) -> int | None:

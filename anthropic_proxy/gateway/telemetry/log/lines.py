@@ -48,6 +48,10 @@ _CLIENT_FIELDS = (
 _LAYOUT = "\n\t\u200c\u200d"
 """Unprintable characters that ordinary text contains: line break, tab, zero-width non-joiner and joiner."""
 
+COLORS = {"ok": "32", "warn": "33", "error": "1;31", "quiet": "2", "type": "36", "title": "1", "bar": "34"}
+"""Role of a text → parameter of its terminal color."""
+_OWN_COLOR = compile_later(rf"(\x1b\[(?:0|{'|'.join(COLORS.values())})m)")
+
 Paint = Callable[[str, str], str]
 """Function that returns a text in the terminal color of a role: (text, role) → colored text."""
 
@@ -68,6 +72,14 @@ def escape_terminal_controls(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c in _LAYOUT or unicodedata.category(c) == "Zs" else _escape(c) for c in text)
+
+
+def escape_all_but_colors(text: str) -> str:
+    """Return a text for a terminal: as `escape_terminal_controls`, but with the colors that `Log.paint` writes."""
+    if text.isprintable():
+        return text
+    parts = _OWN_COLOR.split(text)
+    return "".join(part if place % 2 else escape_terminal_controls(part) for place, part in enumerate(parts))
 
 
 def escape_unprintable_json(text: str) -> str:
