@@ -342,7 +342,7 @@ class App:
         """Set the gauges of requests, circuits and keys in `now`. The supervisor serves no request and counts as 0."""
         self._receipts.flush()  # the counters too have all that has ended
         now.replace(metrics.WORKERS, int(self._current is not None))
-        now.replace(metrics.REQUESTS_IN_FLIGHT, self.peer.running.count - self.peer.requests.view_count)
+        now.replace(metrics.REQUESTS_IN_FLIGHT, self.peer.running.count - self.peer.requests.live.count)
         for plugin in self._plugins:
             if plugin.ledger_state is not None:
                 self.peer.totals.copy_ledger_state(plugin.ledger_state())

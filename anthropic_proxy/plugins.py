@@ -546,10 +546,13 @@ class Gateway(Protocol):
         The fields about the reply are still empty.
         """
 
-    def stream_request_events(self, client_names: Collection[str] | None = None) -> AsyncGenerator[bytes, None]:
+    def stream_request_events(
+        self, client_names: Collection[str] | None = None, *, client: str = ""
+    ) -> AsyncGenerator[bytes, None]:
         """Yield the SSE bytes of `GET /api/requests/live`: first the running and latest requests, then each change.
 
-        With `client_names`, only requests of these clients are included. None: all clients.
+        With `client_names`, only requests of these clients are included. None: all clients. `client` is who reads them:
+        raises `LimitReached` if it has too many streams already, and `ProxyBusy` if all together have.
         """
 
 

@@ -33,7 +33,7 @@ from anthropic_proxy.console.ledger.users import LedgerUser
 from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.gateway.telemetry.requests import LoggedRequest
+from anthropic_proxy.gateway.telemetry.logged_requests import LoggedRequest
 
 _BATCH_SECONDS, _POLL_SECONDS = 1.5, 0.05
 """Maximum seconds from the end of a request until it is in the ledger, and the interval of the checks for it."""

@@ -22,8 +22,8 @@ from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.gateway.telemetry.log.columns import count_columns, cut
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
+from anthropic_proxy.gateway.telemetry.logged_requests import LoggedRequest
 from anthropic_proxy.gateway.telemetry.outcomes import VERDICTS, classify_outcome, describe_check, describe_outcome
-from anthropic_proxy.gateway.telemetry.requests import LoggedRequest
 from anthropic_proxy.plugins import Receipt
 
 COLUMNS = ("Time", "Model used", "Requested", "Outcome", "In", "Cached", "Out", "First", "Total")

@@ -36,7 +36,7 @@ from anthropic_proxy.gateway.running_proxy import (
 )
 from anthropic_proxy.gateway.server.listener import find_free_port
 from anthropic_proxy.gateway.settings import Settings, load_settings
-from anthropic_proxy.gateway.telemetry.requests import RequestSnapshot
+from anthropic_proxy.gateway.telemetry.logged_requests import RequestSnapshot
 
 MAX_LOG_BYTES = 10 * 1024 * 1024
 """Size in bytes of the log of started proxies above which the next start begins a new file."""

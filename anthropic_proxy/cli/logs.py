@@ -33,8 +33,8 @@ from anthropic_proxy.errors import ConfigurationError, UpstreamUnreachable
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log import Log
+from anthropic_proxy.gateway.telemetry.logged_requests import LoggedRequest, RequestSnapshot
 from anthropic_proxy.gateway.telemetry.outcomes import classify_outcome
-from anthropic_proxy.gateway.telemetry.requests import LoggedRequest, RequestSnapshot
 from anthropic_proxy.plugins import Receipt
 
 _USUAL_LINES = 20
@@ -253,7 +253,7 @@ class RequestStream:
                             running = _decode_running(data)
                             _require_times(running)
                             yield RequestUpdate(running=running)
-                        else:
+                        elif name == "request":
                             request = _decode_request(data)
                             _require_times([request.receipt])
                             yield RequestUpdate(finished=self._list_new([request]))

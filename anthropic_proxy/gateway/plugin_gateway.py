@@ -22,7 +22,6 @@ from anthropic_proxy.gateway.problems import find_server_problems
 from anthropic_proxy.gateway.readiness import describe_setup
 from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.gateway.telemetry.requests import stream_request_events
 from anthropic_proxy.plugins import Cost, LedgerState, ModelFeatures, Setup, Store
 
 
@@ -129,8 +128,10 @@ class ExchangeGateway:
     async def collect_running_requests(self) -> Sequence[Receipt]:
         return (await self._current_services().receipts.feed.collect_snapshot()).running
 
-    def stream_request_events(self, client_names: Collection[str] | None = None) -> AsyncGenerator[bytes, None]:
-        return stream_request_events(self._current_services().receipts.feed, client_names)
+    def stream_request_events(
+        self, client_names: Collection[str] | None = None, *, client: str = ""
+    ) -> AsyncGenerator[bytes, None]:
+        return self._current_services().receipts.feed.live.open_stream(client, client_names)
 
 
 async def describe_models(services: Services, names: Sequence[str]) -> list[ModelFeatures]:

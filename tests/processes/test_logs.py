@@ -7,16 +7,17 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from anthropic_proxy.gateway.telemetry.live_requests import MAX_STREAMS_OF_CLIENT
 from tests.support.command_line import run_command
 from tests.support.dashboard import wait_for_request
 from tests.support.paths import ROOT
 from tests.support.server_process import Proxy, environment_of, running_proxy
-from tests.support.waiting import WAIT_SECONDS
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
 REQUEST = {"model": "claude-haiku-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
 
@@ -221,6 +222,27 @@ def test_the_views_need_the_key_of_the_proxy(tmp_path: Path) -> None:
         "Set PROXY_API_KEY to one of its keys, in .env or in the environment.\n"
     )
     assert (wrong.returncode, wrong.stdout, wrong.stderr) == (2, "", message)
+
+
+def test_streams_of_a_client_that_does_not_read_have_a_limit_and_no_effect_on_requests(tmp_path: Path) -> None:
+    with running_proxy(tmp_path, {}) as proxy, ExitStack() as stack:
+        place = ("127.0.0.1", int(port_of(proxy)["PORT"]))
+        for _ in range(MAX_STREAMS_OF_CLIENT):
+            client = stack.enter_context(socket.create_connection(place, timeout=WAIT_SECONDS))
+            client.sendall(b"GET /api/requests/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert client.recv(1).startswith(b"H")  # its stream has begun
+        refused = proxy.client().get("/api/requests/live")
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "10")
+        assert refused.json()["error"] == {
+            "type": "rate_limit_error",
+            "message": f"{MAX_STREAMS_OF_CLIENT} live views of this client are open. Close one of them.",
+        }
+        post(proxy, 3)
+        shown = run_command("logs", "--no-follow", directory=tmp_path, settings=port_of(proxy))
+        assert shown.stderr == f"✕ {MAX_STREAMS_OF_CLIENT} live views of this client are open. Close one of them.\n"
+        client.close()
+        stack.pop_all().close()
+        wait_for(lambda: run_command("logs", "--no-follow", directory=tmp_path, settings=port_of(proxy)).stdout)
 
 
 def test_a_web_page_of_another_site_cannot_read_the_views(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from anthropic_proxy.console.dashboard.request import summarize_outcome
 from anthropic_proxy.console.dashboard.tables import COLUMNS, build_finished_row, build_running_row
 from anthropic_proxy.console.ledger.records import RowBuilder
 from anthropic_proxy.gateway.telemetry.log import Log
-from anthropic_proxy.gateway.telemetry.requests import LoggedRequest
+from anthropic_proxy.gateway.telemetry.logged_requests import LoggedRequest
 from anthropic_proxy.plugins import Client, Cost, Receipt, UpstreamAttempt
 from tests.support.ledger import NOON, new_receipt
 

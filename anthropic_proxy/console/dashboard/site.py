@@ -607,7 +607,8 @@ async def stream_events(site: Site, request: RouteRequest) -> RouteResponse:
     names = None
     if session is not None and not may(session.role, "read all requests"):
         names = await site.list_readable_key_labels(request, session)
-    events = site.gateway.stream_request_events(names)
+    reader = request.client.name if session is None else session.client_name
+    events = site.gateway.stream_request_events(names, client=reader)
 
     async def end_with_session() -> AsyncIterator[bytes]:
         checked_at = time.monotonic()

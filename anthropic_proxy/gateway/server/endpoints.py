@@ -87,7 +87,7 @@ from anthropic_proxy.gateway.server.web_page import (
 from anthropic_proxy.gateway.services import FoundRoute, Services, fetch_model_limits, fetch_model_lists
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.lines import format_utc_time
-from anthropic_proxy.gateway.telemetry.requests import encode_requests, stream_request_events
+from anthropic_proxy.gateway.telemetry.logged_requests import encode_requests
 from anthropic_proxy.plugins import Client, Receipt, Route, RouteRequest, RouteResponse
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -557,7 +557,7 @@ async def get_recent_requests(services: Services, request: ClientRequest, sink: 
 
 async def get_live_requests(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """Serve `GET /api/requests/live`: send an SSE event `snapshot`, then one event for each change of a request."""
-    events = stream_request_events(services.receipts.feed)
+    events = services.receipts.feed.live.open_stream(request.receipt.client.name)
     await sink.send_route_response(RouteResponse(headers=STREAM_HEADERS, body=events))
 
 

@@ -22,6 +22,8 @@ from anthropic_proxy.gateway.platforms.processes import read_process_stats
 from anthropic_proxy.gateway.platforms.sockets import SocketEvents
 from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.stores.memory import MemoryStore
+from anthropic_proxy.gateway.telemetry.live_requests import MAX_KEPT_EVENTS
+from anthropic_proxy.gateway.telemetry.logged_requests import LoggedRequest, RequestSnapshot, encode_requests
 from anthropic_proxy.gateway.telemetry.metrics import (
     CPU_SECONDS,
     MAX_FDS,
@@ -35,14 +37,7 @@ from anthropic_proxy.gateway.telemetry.metrics import (
     encode_snapshot,
     sum_snapshots,
 )
-from anthropic_proxy.gateway.telemetry.requests import (
-    MAX_QUEUED_REQUESTS,
-    LoggedRequest,
-    RequestFeed,
-    RequestSnapshot,
-    RunningRequests,
-    encode_requests,
-)
+from anthropic_proxy.gateway.telemetry.requests import RequestFeed, RunningRequests
 from anthropic_proxy.gateway.workers.ipc import (
     IpcChannel,
     ReloadRequest,
@@ -116,7 +111,7 @@ class WorkerPeer:
             self._link.close()
 
     def end_live_request_streams(self) -> None:
-        self.requests.end_live_request_streams()
+        self.requests.live.end()
 
     @property
     def worker_index_and_count(self) -> tuple[int, int]:
@@ -317,7 +312,7 @@ class RequestSharing:
         self._worker = worker
         self._send = send
         self._loop = asyncio.get_running_loop()
-        self._pending: deque[LoggedRequest] = deque(maxlen=MAX_QUEUED_REQUESTS)
+        self._pending: deque[LoggedRequest] = deque(maxlen=MAX_KEPT_EVENTS)
         self._watched_until = 0.0
         self._timer: asyncio.TimerHandle | None = None
         """Timer of the next update. None: this worker is not watched."""

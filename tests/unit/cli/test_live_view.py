@@ -6,7 +6,7 @@ from typing import Any
 from anthropic_proxy.cli.live_view import LiveView
 from anthropic_proxy.cli.logs import RequestUpdate
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
-from anthropic_proxy.gateway.telemetry.requests import LoggedRequest
+from anthropic_proxy.gateway.telemetry.logged_requests import LoggedRequest
 from anthropic_proxy.plugins import CallCheck, Client, Receipt
 
 NOW = 1_000.0

@@ -23,7 +23,8 @@ from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE, find_price, find_price_package_version
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
-from anthropic_proxy.gateway.telemetry.requests import RequestFeed, RequestSnapshot, RunningRequests, encode_requests
+from anthropic_proxy.gateway.telemetry.logged_requests import RequestSnapshot, encode_requests
+from anthropic_proxy.gateway.telemetry.requests import RequestFeed, RunningRequests
 from anthropic_proxy.plugins import Client, Cost, ModelUsage, Receipt, UpstreamAttempt
 
 NOVEMBER = datetime(2026, 11, 20, 12, tzinfo=UTC)

@@ -5,15 +5,8 @@ import io
 from functools import partial
 
 from anthropic_proxy.gateway.telemetry.log import Log
-from anthropic_proxy.gateway.telemetry.requests import (
-    MAX_QUEUED_REQUESTS,
-    MAX_RECENT_REQUESTS,
-    Receipts,
-    RequestFeed,
-    RequestSnapshot,
-    RunningRequests,
-    encode_requests,
-)
+from anthropic_proxy.gateway.telemetry.logged_requests import RequestSnapshot, encode_requests
+from anthropic_proxy.gateway.telemetry.requests import MAX_RECENT_REQUESTS, Receipts, RequestFeed, RunningRequests
 from anthropic_proxy.gateway.workers.ipc import RequestsUpdate, RequestsWatch
 from anthropic_proxy.gateway.workers.link import RequestSharing
 from anthropic_proxy.plugins import CallCheck, Client, Receipt
@@ -59,17 +52,6 @@ def test_a_lone_surrogate_is_encoded() -> None:
     assert b'"error":"a?"' in encode_requests([receipt_of("req_1", error="a\ud800")])
 
 
-async def test_a_slow_reader_loses_the_oldest_requests() -> None:
-    feed = RequestFeed(RunningRequests())
-    view = feed.open_view()
-    for number in range(MAX_QUEUED_REQUESTS + 1):
-        feed.add_finished(receipt_of(f"req_{number}"))
-    requests = await view.read(0)
-    assert (len(requests), requests[0].receipt.request_id) == (MAX_QUEUED_REQUESTS, "req_1")
-    feed.end_live_request_streams()
-    assert (await view.read(60), view.ended) == ([], True)
-
-
 class TwoWorkers:
     """Two workers with a connection that keeps all messages."""
 
@@ -110,13 +92,13 @@ async def test_exchanges_that_wait_in_another_worker_are_collected() -> None:
     workers.close()
 
 
-async def test_a_view_receives_the_requests_of_other_workers() -> None:
+async def test_a_stream_has_the_requests_of_other_workers() -> None:
     workers = TwoWorkers()
-    view = workers.first.open_view()
-    await workers.first.collect_snapshot()
+    stream = workers.first.live.open_stream("ann")
+    await anext(stream)
     workers.second.add_finished(receipt_of("req_1"))
-    (request,) = await view.read(60)
-    assert request.receipt.request_id == "req_1"
+    assert b"req_1" in await anext(stream)
+    await stream.aclose()
     workers.close()
 
 
