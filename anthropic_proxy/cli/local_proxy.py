@@ -45,6 +45,8 @@ _STOP_MARGIN_SECONDS = 5.0
 RECENT_PATH = "/api/requests/recent"
 """URL path of the last requests. It also tests a credential: it needs that of a client, and calls no provider."""
 _LOG_NAME = "proxy.log"
+_MAX_TIME = 253_370_764_800.0
+"""The year 9999 in seconds since the epoch: later times are none in some time zone."""
 _RELOAD_SECONDS = 10.0
 """Maximum time in seconds until a proxy has read changed settings files."""
 _POLL_SECONDS = 0.05
@@ -66,7 +68,7 @@ class Health(Struct):
     @property
     def start_time(self) -> float:
         """Seconds since the epoch. 0: unknown."""
-        return 0.0 if self.started_at is None else min(max(self.started_at.timestamp(), 0.0), time.time())
+        return 0.0 if self.started_at is None else min(max(self.started_at.timestamp(), 0.0), _MAX_TIME)
 
 
 class LocalProxy(Struct, frozen=True):

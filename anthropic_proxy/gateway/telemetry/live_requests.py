@@ -124,7 +124,7 @@ class LiveRequests:
             )
         if self.count >= MAX_STREAMS:
             raise ProxyBusy(
-                f"{MAX_STREAMS} live views are open at this process of the proxy. Try again later.",
+                f"All {MAX_STREAMS} live views of this process of the proxy are open. Try again later.",
                 code="live-views",
                 retry_after=RETRY_AFTER_SECONDS,
             )

@@ -183,7 +183,7 @@ async def test_a_client_and_all_clients_have_a_number_of_streams() -> None:
         streams += others
     with pytest.raises(ProxyBusy) as busy:
         live.open_stream("bob")
-    assert busy.value.message == f"{MAX_STREAMS} live views are open at this process of the proxy. Try again later."
+    assert busy.value.message == f"All {MAX_STREAMS} live views of this process of the proxy are open. Try again later."
     await close(*streams)
     stream = live.open_stream("ann")
     assert [name for name, _ in await read(stream)] == ["snapshot"]
