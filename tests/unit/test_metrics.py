@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
-from anthropic_proxy.engine.messages.deltas import MAX_COUNT
+from anthropic_proxy.engine.messages.deltas import MAX_COUNT, Iteration
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.gateway.telemetry.metrics import (
     BUDGET_USED_RATIO,
@@ -103,13 +103,28 @@ async def test_an_exchange_counts_once_in_each_metric_that_it_concerns() -> None
             InspectionRecord("guard", "request", "failed", seconds=2.0, failure="timeout"),
         ],
     )
+    advised = receipt_of(
+        provider="cloud",
+        model="haiku",
+        input_tokens=830,
+        output_tokens=97,
+        iterations=(
+            Iteration(kind="message", input_tokens=30, output_tokens=7),
+            Iteration(kind="advisor_message", model="opus", input_tokens=800, output_tokens=90),
+        ),
+    )
     check = receipt_of(provider="judge", kind="auto_mode_check", parent=failed.request_id, checks=failed.checks[:1])
-    page, _ = await page_of(await count(streamed, failed, check))
+    page, _ = await page_of(await count(streamed, failed, advised, check))
     values = values_of(page)
     assert values["anthropic_proxy_requests_total", "small", "end_turn", "groq", "200", "true"] == 1
     assert values["anthropic_proxy_requests_total", "small", "error", "groq", "529", "false"] == 1
     assert values["anthropic_proxy_tokens_total", "cache_read", "small", "groq"] == 7
     assert values["anthropic_proxy_tokens_total", "input", "small", "groq"] == 5
+    assert values["anthropic_proxy_tokens_total", "input", "haiku", "cloud"] == 30
+    assert values["anthropic_proxy_tokens_total", "input", "opus", "cloud"] == 800
+    assert values["anthropic_proxy_tokens_total", "output", "opus", "cloud"] == 90
+    assert values["anthropic_proxy_requests_total", "haiku", "end_turn", "cloud", "200", "false"] == 1
+    assert values["anthropic_proxy_requests_total", "opus", "end_turn", "cloud", "200", "false"] == 0
     assert values["anthropic_proxy_fidelity_notes_total", "dropped", "small", "groq"] == 2
     assert values["anthropic_proxy_failed_attempts_total", "groq", "429"] == 2
     assert values["anthropic_proxy_failed_attempts_total", "gemini", "circuit_open"] == 1

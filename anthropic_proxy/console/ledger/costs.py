@@ -16,11 +16,11 @@ from msgspec import Struct, structs
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.records import UsageSums, add_up
 from anthropic_proxy.engine.bounded import BoundedDict
-from anthropic_proxy.engine.messages.deltas import OF_REPLY, BilledUsage, TokenCounts
+from anthropic_proxy.engine.messages.deltas import TokenCounts
+from anthropic_proxy.engine.model_calls import ModelCall, list_calls, list_calls_of_attempts
 from anthropic_proxy.engine.options import LONG_CONTEXT_SUFFIX
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.hosts import find_missing_key
-from anthropic_proxy.engine.providers.model_ids import is_id_of_model
 from anthropic_proxy.engine.service_tiers import normalize_region, normalize_service_tier
 from anthropic_proxy.errors import build_extra_install_command, join_with_and
 from anthropic_proxy.gateway.money import NANO_DOLLARS
@@ -167,7 +167,7 @@ class CostCalculator:
             and not (receipt.region and normalize_region(receipt.region))
         ):
             # almost all requests: one call to a provider, without searches, in the normal service tier
-            if not _has_tokens(receipt):
+            if not receipt.all_tokens:
                 return Cost(0, 0, "")
             price, requested = self._find_prices(receipt)
             listed = None if requested is None else requested.calculate_cost(receipt)
@@ -176,7 +176,7 @@ class CostCalculator:
             if price is None:
                 return Cost(None, listed, "")
             return Cost(price.calculate_cost(receipt), listed, price.source)
-        calls = _list_calls(receipt)
+        calls = list_calls(receipt)
         if not calls:
             return Cost(0, 0, "")
         _, requested = self._find_prices(receipt)
@@ -242,15 +242,15 @@ class Amounts(Struct, frozen=True):
 
 def list_used_amounts(costs: ModelCosts, receipt: Receipt) -> Sequence[Amounts]:
     """Return what the calls of a finished request have used. One model can occur several times."""
-    return _list_amounts(costs, receipt, _list_calls(receipt))
+    return _list_amounts(costs, receipt, list_calls(receipt))
 
 
 def list_amounts_so_far(costs: ModelCosts, receipt: Receipt) -> Sequence[Amounts]:
     """Return what the calls of a running request have used. The receipt itself has no tokens yet."""
-    return _list_amounts(costs, receipt, _list_attempts(receipt))
+    return _list_amounts(costs, receipt, list_calls_of_attempts(receipt))
 
 
-def _list_amounts(costs: ModelCosts, receipt: Receipt, calls: Sequence["_Call"]) -> Sequence[Amounts]:
+def _list_amounts(costs: ModelCosts, receipt: Receipt, calls: Sequence[ModelCall]) -> Sequence[Amounts]:
     found = []
     for one in (_price_call(costs, receipt, call) for call in calls):
         call, tokens = one.call, one.call.tokens
@@ -260,74 +260,8 @@ def _list_amounts(costs: ModelCosts, receipt: Receipt, calls: Sequence["_Call"])
     return found
 
 
-class _Call(Struct, frozen=True):
-    """A call of one model, by the proxy or within a provider."""
-
-    tokens: TokenCounts
-    provider: str = ""
-    """Name of the provider. "": that of the receipt."""
-    model: str = ""
-    """"": that of the receipt."""
-    searches: int = 0
-    tier: str = ""
-    """Service tier as `normalize_service_tier` returns it. "": the normal tier."""
-    region: str = ""
-    """Region as `normalize_region` returns it. "": no certain one."""
-    stated_cost: int = 0
-    kind: str = ""
-    """`ModelUsage.kind`."""
-    is_other_model: bool = False
-    """True if the provider has called another model than the proxy."""
-
-    @property
-    def is_empty(self) -> bool:
-        return not self.searches and not _has_tokens(self.tokens)
-
-
-def _list_calls(receipt: Receipt) -> list[_Call]:
-    """The last item has tokens that belong to no attempt, such as those of an interrupted reply."""
-    if len(receipt.attempts) < 2:
-        return _divide_call(receipt, "", "", receipt.model)
-    left = BilledUsage()
-    left.copy_usage(receipt)
-    for attempt in receipt.attempts:
-        left.subtract_usage(attempt)
-    return [*_list_attempts(receipt), *_divide_call(left, "", "", receipt.model)]
-
-
-def _list_attempts(receipt: Receipt) -> list[_Call]:
-    return [call for one in receipt.attempts for call in _divide_call(one, one.provider, one.model, one.model)]
-
-
-def _divide_call(usage: BilledUsage, provider: str, model: str, own_model: str) -> list[_Call]:
-    """Return a call of the proxy without those within the provider, and these."""
-    tier, region = normalize_service_tier(usage.service_tier), normalize_region(usage.region)
-    if not usage.iterations:
-        whole = _Call(usage, provider, model, usage.billed_searches, tier, region, usage.stated_cost)
-        return [] if whole.is_empty else [whole]
-    calls = [_Call(usage.count_without_iterations(), provider, model, usage.billed_searches, tier, region)]
-    for one in usage.iterations:
-        is_other = bool(one.model) and not is_id_of_model(one.model, own_model)
-        calls.append(
-            _Call(
-                one,
-                provider,
-                one.model if is_other else model,
-                tier=tier,
-                region=region,
-                kind=one.kind if is_other or one.kind not in OF_REPLY else "",
-                is_other_model=is_other,
-            )
-        )
-    return [call for call in calls if not call.is_empty]
-
-
-def _has_tokens(tokens: TokenCounts) -> bool:
-    return bool(tokens.all_input_tokens or tokens.output_tokens)
-
-
 class _PricedCall(Struct, frozen=True):
-    call: _Call
+    call: ModelCall
     used: Price | None
     """Price in the tier and region of the call. None: unknown."""
     normal: Price | None
@@ -364,7 +298,7 @@ class _PricedCall(Struct, frozen=True):
         return price.calculate_cost(self.call.tokens) + searches
 
 
-def _price_call(costs: ModelCosts, receipt: Receipt, call: _Call) -> _PricedCall:
+def _price_call(costs: ModelCosts, receipt: Receipt, call: ModelCall) -> _PricedCall:
     when = datetime.fromtimestamp(receipt.started_at, UTC)
 
     def find(tier: str, region: str) -> Price | None:
@@ -393,7 +327,7 @@ MAX_PARTS = 50
 
 
 def _divide_by_model(
-    receipt: Receipt, calls: Sequence[_Call], amounts: Sequence[int | None], listed: Sequence[int | None]
+    receipt: Receipt, calls: Sequence[ModelCall], amounts: Sequence[int | None], listed: Sequence[int | None]
 ) -> tuple[ModelUsage, ...]:
     """Empty: one model was called, for one purpose."""
     found: dict[tuple[str, str, str], ModelUsage] = {}
@@ -435,7 +369,7 @@ def _describe_source(calls: Sequence[_PricedCall]) -> str:
     )
 
 
-def _name_conditions(call: _Call) -> Sequence[str]:
+def _name_conditions(call: ModelCall) -> Sequence[str]:
     return [*([f"tier {call.tier}"] if call.tier else []), *([f"region {call.region}"] if call.region else [])]
 
 

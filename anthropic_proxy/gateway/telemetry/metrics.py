@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct, field
 
 from anthropic_proxy import __version__
+from anthropic_proxy.engine.model_calls import list_calls
 from anthropic_proxy.gateway.money import NANO_DOLLARS
 from anthropic_proxy.plugins import LedgerState, Receipt, RouteRequest, RouteResponse, StoreState
 
@@ -66,7 +67,8 @@ REQUESTS = MetricFamily(
 TOKENS = MetricFamily(
     "anthropic_proxy_tokens_total",
     ("provider", "model", "kind"),
-    "Tokens as Anthropic counts them: input excludes cached tokens, output includes thinking.",
+    "Tokens as Anthropic counts them: input excludes cached tokens, output includes thinking. Each model of a reply "
+    "has its own.",
 )
 REQUEST_SECONDS = MetricFamily(
     "anthropic_proxy_request_duration_seconds",
@@ -332,23 +334,14 @@ class MetricsTotals:
             self.snapshot.replace(REDIS_PENDING_SETTLEMENTS, state.pending_settlements)
 
     def count_exchange(self, receipt: Receipt) -> None:
-        key = (receipt.provider, receipt.model, receipt.stream, receipt.status, receipt.outcome)
-        row = self.snapshot.counters.get(key)
-        if row is None:
-            provider = receipt.provider or NONE_LABEL
-            outcome = NONE_LABEL
-            if receipt.outcome:
-                outcome = self._name(receipt.outcome)
-            model, known = receipt.model or NONE_LABEL, (receipt.provider, receipt.model)
-            if receipt.model and known not in self._models:  # clients choose names, so their number is limited
-                is_new = receipt.status == _ANSWERED and len(self._models) < MAX_MODEL_LABELS
-                model = self._name(receipt.model) if is_new else OTHER_LABEL
-                if model != OTHER_LABEL:
-                    self._models.add(known)
-            labels = (provider, model, receipt.stream, receipt.status, outcome)
-            row = self.snapshot.find_or_add_counters(labels)
+        row = self._find_row(receipt, receipt.provider, receipt.model)
         row.requests += 1
-        row.tokens = list(map(add, row.tokens, _read_tokens(receipt)))
+        if len(receipt.attempts) < 2 and not receipt.iterations:
+            row.tokens = list(map(add, row.tokens, _read_tokens(receipt)))
+        else:
+            for call in list_calls(receipt):
+                used = self._find_row(receipt, call.provider or receipt.provider, call.model or receipt.model)
+                used.tokens = list(map(add, used.tokens, _read_tokens(call.tokens)))
         row.duration_sum_seconds += receipt.duration_seconds
         row.duration_buckets[bisect_left(BUCKET_LIMITS_SECONDS, receipt.duration_seconds)] += 1
         if receipt.first_token_seconds is not None:
@@ -372,6 +365,21 @@ class MetricsTotals:
             decided = record.inspector, record.part, record.decision
             self.snapshot.add(INSPECTIONS, labels=decided)
             self.snapshot.add(INSPECTION_SECONDS, record.seconds, decided)
+
+    def _find_row(self, receipt: Receipt, provider: str, model: str) -> ExchangeCounters:
+        """Return the counters of a model that the request has called."""
+        row = self.snapshot.counters.get((provider, model, receipt.stream, receipt.status, receipt.outcome))
+        if row is not None:
+            return row
+        label, known = model or NONE_LABEL, (provider, model)
+        if model and known not in self._models:  # clients choose names, so their number is limited
+            is_new = receipt.status == _ANSWERED and len(self._models) < MAX_MODEL_LABELS
+            label = self._name(model) if is_new else OTHER_LABEL
+            if label != OTHER_LABEL:
+                self._models.add(known)
+        outcome = self._name(receipt.outcome) if receipt.outcome else NONE_LABEL
+        labels = (provider or NONE_LABEL, label, receipt.stream, receipt.status, outcome)
+        return self.snapshot.find_or_add_counters(labels)
 
     def _name(self, word: str) -> str:
         fits = len(word) <= MAX_LABEL_CHARACTERS and word.isprintable() and not self._contains_secret(word)

@@ -10,6 +10,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 from opentelemetry.trace import StatusCode
 
+from anthropic_proxy.engine.messages.deltas import Iteration
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.trace_context import TraceContext
 from anthropic_proxy.gateway.settings import Settings
@@ -55,6 +56,34 @@ def test_input_tokens_include_cached_ones_and_each_call_of_a_tool_loop_has_its_o
     assert (two["gen_ai.usage.input_tokens"], two["gen_ai.usage.reasoning.output_tokens"]) == (20, 4)
     assert "gen_ai.response.finish_reasons" not in one
     assert two["gen_ai.response.finish_reasons"] == ("end_turn",)
+
+
+def test_each_model_that_a_provider_has_called_has_its_own_span() -> None:
+    iterations = (
+        Iteration(kind="message", input_tokens=10, output_tokens=7),
+        Iteration(kind="advisor_message", model="opus", input_tokens=800, cache_read_tokens=30, output_tokens=90),
+        Iteration(kind="compaction", input_tokens=500, output_tokens=3),
+    )
+    counted = attempt(1, input_tokens=1_310, cache_read_tokens=30, output_tokens=100, iterations=iterations)
+    advice, call, _ = spans_of(counted, outcome="end_turn", status=200)
+    assert (advice.name, call.name) == ("chat opus", "chat grok")
+    assert advice.parent is not None
+    assert advice.parent.span_id == call.context.span_id != advice.context.span_id
+    assert (advice.start_time, advice.end_time) == (call.start_time, call.end_time)
+    assert attributes_of(advice) == {
+        "gen_ai.provider.name": "x_ai",
+        "gen_ai.operation.name": "chat",
+        "gen_ai.request.model": "opus",
+        "gen_ai.response.model": "opus",
+        "anthropic_proxy.kind": "advisor_message",
+        "gen_ai.usage.input_tokens": 830,
+        "gen_ai.usage.output_tokens": 90,
+        "gen_ai.usage.cache_read.input_tokens": 30,
+    }
+    usage = {
+        name.removeprefix("gen_ai.usage."): value for name, value in attributes_of(call).items() if "usage" in name
+    }
+    assert usage == {"input_tokens": 510, "output_tokens": 10}
 
 
 def test_a_cancelled_reply_is_no_failure_of_the_request() -> None:

@@ -33,6 +33,8 @@ from opentelemetry.trace import (
 )
 
 from anthropic_proxy import __version__
+from anthropic_proxy.engine.messages.deltas import TokenCounts
+from anthropic_proxy.engine.model_calls import ModelCall, list_calls_of_attempt
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.trace_context import TraceContext, new_span_id, new_trace_id
 from anthropic_proxy.engine.upstream.library_http import new_requests_session
@@ -218,7 +220,20 @@ class SpanRecorder:
             )
             if attempt.error_type:
                 call.set_status(Status(StatusCode.ERROR, attempt.error))
-            call.end(_nanoseconds(started_at + attempt.duration_seconds))
+            ended_at = _nanoseconds(started_at + attempt.duration_seconds)
+            if attempt.iterations:
+                inside_call = set_span_in_context(call)
+                for other in _list_others(attempt):
+                    inner = self._start(
+                        f"{_CHAT} {other.model}",
+                        new_span_id(),
+                        SpanKind.INTERNAL,
+                        dict(_model_attributes(attempt.provider, other)),
+                        context=inside_call,
+                        at=started_at,
+                    )
+                    inner.end(ended_at)
+            call.end(ended_at)
         if receipt.outcome == "error" and receipt.status >= _SERVER_ERROR:
             span.set_status(Status(StatusCode.ERROR, receipt.error))
         span.end(_nanoseconds(receipt.started_at + receipt.duration_seconds))
@@ -312,16 +327,41 @@ def _attempt_attributes(receipt: Receipt, attempt: UpstreamAttempt) -> "Iterator
         yield "gen_ai.response.model", attempt.model
         if is_last and receipt.message_id:
             yield "gen_ai.response.id", receipt.message_id
-        cached, written = attempt.cache_read_tokens, attempt.cache_write_tokens
-        yield "gen_ai.usage.input_tokens", attempt.input_tokens + cached + written  # in Anthropic's API without these
-        yield "gen_ai.usage.output_tokens", attempt.output_tokens
-        if cached:
-            yield "gen_ai.usage.cache_read.input_tokens", cached
-        if written:
-            yield "gen_ai.usage.cache_write.input_tokens", written
-            yield "gen_ai.usage.cache_creation.input_tokens", written  # its name until 1.41, which viewers still expect
-        if attempt.thinking_tokens:
-            yield "gen_ai.usage.reasoning.output_tokens", attempt.thinking_tokens
+        yield from _usage_attributes(_count_own(attempt) if attempt.iterations else attempt)
+
+
+def _list_others(attempt: UpstreamAttempt) -> list[ModelCall]:
+    """Return the calls of other models within the provider."""
+    return [call for call in list_calls_of_attempt(attempt) if call.is_other_model]
+
+
+def _count_own(attempt: UpstreamAttempt) -> TokenCounts:
+    own = TokenCounts()
+    for call in list_calls_of_attempt(attempt):
+        if not call.is_other_model:
+            own.add_tokens(call.tokens)
+    return own
+
+
+def _model_attributes(provider: str, call: ModelCall) -> "Iterator[tuple[str, AttributeValue]]":
+    yield "gen_ai.provider.name", PROVIDER_NAMES.get(provider, provider)
+    yield "gen_ai.operation.name", _CHAT
+    yield "gen_ai.request.model", call.model
+    yield "gen_ai.response.model", call.model
+    yield "anthropic_proxy.kind", call.kind
+    yield from _usage_attributes(call.tokens)
+
+
+def _usage_attributes(tokens: TokenCounts) -> "Iterator[tuple[str, AttributeValue]]":
+    yield "gen_ai.usage.input_tokens", tokens.all_input_tokens  # in Anthropic's API without cached ones
+    yield "gen_ai.usage.output_tokens", tokens.output_tokens
+    if tokens.cache_read_tokens:
+        yield "gen_ai.usage.cache_read.input_tokens", tokens.cache_read_tokens
+    if written := tokens.cache_write_tokens:
+        yield "gen_ai.usage.cache_write.input_tokens", written
+        yield "gen_ai.usage.cache_creation.input_tokens", written  # its name until 1.41, which viewers still expect
+    if tokens.thinking_tokens:
+        yield "gen_ai.usage.reasoning.output_tokens", tokens.thinking_tokens
 
 
 def _find_operation(receipt: Receipt) -> str:
