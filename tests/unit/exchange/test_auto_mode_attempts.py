@@ -8,8 +8,10 @@ text of a stranger has become a message of the user, that a part of the call was
 import asyncio
 import json
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -175,3 +177,126 @@ def test_what_is_shown_of_a_long_text_states_all_of_it_or_the_call_is_not_checke
     shown = json.loads(message["content"])["call"]["input"][tool[1]]
     parts = [shown] if isinstance(shown, str) else shown["text_with_repeated_lines"]
     assert "".join(part if isinstance(part, str) else part["line"] * part["times"] for part in parts) == text
+
+
+NOTHING: Mapping[str, Any] = {}
+
+
+def read_check(tool: str, given: Any, *, history: Sequence[Any] = (), context: Mapping[str, Any] = NOTHING) -> str:
+    """Return the question to the checking model, or why there is none. `history`: tools and inputs of earlier calls."""
+    messages: list[Any] = [{"role": "user", "content": "go"}]
+    for number, (earlier_tool, earlier) in enumerate(history):
+        block = {"type": "tool_use", "id": f"t{number}", "name": earlier_tool, "input": earlier}
+        messages.append({"role": "assistant", "content": [block]})
+        messages.append({"role": "user", "content": [{"type": "tool_result", "tool_use_id": f"t{number}"}]})
+    transcript = read_transcript(json.dumps({"messages": messages}).encode())
+    call = finish_call("c", tool, json.dumps(given), None)
+    try:
+        body = build_check_body(call, (), transcript, context=context, auto_mode=AutoMode(), model="m")
+    except CallTooLargeError as error:
+        return f"too large: {error}"
+    (message,) = json.loads(body)["messages"]
+    return str(message["content"])
+
+
+def lines(count: int, *, start: int = 0) -> str:
+    return "".join(f"line {number} of a long text\n" for number in range(start, start + count))
+
+
+INPUTS = {
+    "quoted": (
+        "cat <<'E'\ntar -xf a.tar -C /\nmake\nE\n" + lines(900) + "{}\n" + lines(900),
+        "tar -xf a.tar -C /",
+        "make",
+    ),
+    "no known word": (lines(700) + "{}\n" + lines(700), "make deploy", "make test"),
+    "alternating": ("a\nb\n" * 12_000 + "{}\n" + "a\nb\n" * 12_000, "a", "b"),
+    "moved": ("x = 1\n" * 9_000 + "{}\n" + "x = 1\n" * 9_000 + "{}\n" + "x = 1\n" * 9_000, "mv /srv /tmp", "x = 1"),
+    "without line ends": ("{}" + "a" * 30_000, "rm -rf /srv; ", "ls; "),
+    "one more repetition": ("{}" + "y\n" * 50_000, "y\n", ""),
+    "end of the line": ("y\n" * 50_000 + "{}", "y", "y\n"),
+    "other line ends": ("y\r\n" * 30_000 + "{}" + "y\n" * 30_000, "\r", "\n"),
+}
+
+
+@pytest.mark.parametrize("form", INPUTS)
+def test_two_inputs_that_differ_never_look_alike(form: str) -> None:
+    template, first, second = INPUTS[form]
+    count = template.count("{}")
+    parts = [first, second] if count == 2 else [first]
+    swapped = [second, first] if count == 2 else [second]
+    shown = {read_check("Bash", {"command": template.format(*texts)}) for texts in (parts, swapped)}
+    reason = "too large: the input of the call is too long for a check"
+    assert len(shown) == 2 or shown == {reason}
+
+
+def test_an_object_that_looks_like_a_shortened_text_is_not_checked() -> None:
+    long = {"command": "y\n" * 50_000}
+    shown = json.loads(read_check("Bash", long))["call"]
+    assert shown["has_repeated_lines"] is True
+    assert "has_repeated_lines" not in json.loads(read_check("Bash", shown["input"]))["call"]
+    both = {"a": shown["input"]["command"], "b": "y\n" * 50_000}
+    assert read_check("Bash", both) == "too large: the input of the call is too long for a check"
+
+
+def test_a_tool_with_a_very_long_name_is_not_checked() -> None:
+    assert read_check("mcp__" + "a" * 200, {}) == "too large: the name of the tool is too long for a check"
+
+
+def script(danger: str, size: int = 400) -> str:
+    return "#!/bin/sh\n" + lines(size) + danger + "\n" + lines(size)
+
+
+OTHERS = [("Bash", {"command": f"make {number}"}) for number in range(60)]
+HISTORIES: dict[str, Any] = {
+    "a file": ([("Write", {"file_path": f"{SHOP}/a.sh", "content": "{}"})], "sh a.sh"),
+    "a file of another tool": ([("mcp__files__put", {"uri": "notes/a.sh", "text": "{}"})], "sh notes/a.sh"),
+    "without an extension": ([("Write", {"file_path": f"{SHOP}/bin/run", "content": "{}"})], "./bin/run"),
+    "a name with blanks": ([("Write", {"file_path": f"{SHOP}/my script.sh", "content": "{}"})], f"{SHOP}/my script.sh"),
+    "a name with quotes": ([("Write", {"file_path": f"{SHOP}/it's.sh", "content": "{}"})], f"{SHOP}/it's.sh"),
+    "another alphabet": ([("Write", {"file_path": f"{SHOP}/café.sh", "content": "{}"})], "sh café.sh"),
+    "a shell": ([("Bash", {"command": "cat > a.sh <<'E'\n{}\nE"})], "sh a.sh"),
+    "a later line of a shell": ([("Bash", {"command": "cd shop\ntee a.sh <<'E'\n{}\nE"})], "bash -x ./a.sh"),
+    "appended": ([("Bash", {"command": "cat >>run <<'E'\n{}\nE"})], "chmod +x run && ./run"),
+    "written by a program": (
+        [("Bash", {"command": "python - <<'E'\nopen('a.sh', 'w').write('''{}''')\nE"})],
+        "sh a.sh",
+    ),
+    "an option": ([("Bash", {"command": "gen --output=a.sh '{}'"})], "(sh a.sh)"),
+    "an edit": ([("Edit", {"file_path": f"{SHOP}/a.sh", "old_string": "x", "new_string": "{}"})], "$(./a.sh)"),
+    "long ago": ([("Write", {"file_path": "a.sh", "content": "{}"}), *OTHERS], "sh a.sh"),
+    "short and long ago": ([("Bash", {"command": "echo '{}' > a.sh"}), *OTHERS], "sh a.sh"),
+    "among many": (
+        [("Write", {"file_path": "a.sh", "content": text}) for text in (*"12345678", "{}")],
+        "sh a.sh",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", HISTORIES)
+def test_a_file_that_a_call_runs_never_hides_what_an_earlier_call_wrote(form: str) -> None:
+    history, command = HISTORIES[form]
+    shown = set[str]()
+    for danger in ("rm -rf /srv/data", "ls -l /srv/data"):
+        text = danger if "short" in form else script(danger)
+        filled = json.loads(json.dumps(history).replace("{}", json.dumps(text)[1:-1]))
+        shown.add(read_check("Bash", {"command": command}, history=filled))
+    assert len(shown) == 2
+    assert not [text for text in shown if text.startswith("too large")]
+
+
+def test_too_much_in_files_of_the_same_name_is_not_checked() -> None:
+    history = [("Write", {"file_path": "a.sh", "content": script("ls")}) for _ in range(4)]
+    reason = "too large: the earlier calls that name a file of the call are too long for a check"
+    assert read_check("Bash", {"command": "sh a.sh"}, history=history) == reason
+    assert not read_check("Bash", {"command": "sh b.sh"}, history=history).startswith("too large")
+
+
+def test_what_forbids_is_never_cut_and_messages_that_are_left_out_are_counted() -> None:
+    long = "x" * 5_000
+    context = {"rules": {"deny": [f"{long}deny{long}"]}, "refused_calls": [{"input": f"{long[:400]}no{long[:900]}"}]}
+    shown = json.loads(read_check("Bash", {"command": "make"}, context=context))
+    assert shown["context"] == context
+    messages = [{"role": "user", "content": f"{number} {long}"} for number in range(9)]
+    transcript = read_transcript(json.dumps({"messages": messages}).encode())
+    assert (len(transcript.user_messages), transcript.messages_left_out) == (5, 4)

@@ -189,29 +189,25 @@ def find_words(arguments: str) -> frozenset[str]:
     return frozenset((*paths, *(word for text in texts for word in _list_words(text))))
 
 
-_SHELL_WORD = compile_later(r"[^\s'\"`;|&()<>{}\[\]$,=:*?!#]{2,}")
+_PATH = r"[\w.@+~%/\\-]+"
+_NAMED = compile_later(rf"(?:^|(?<=[\s'\"`;|&<>=(])){_PATH}(?=$|[\s'\"`;|&<>)])")
+"""A word as a shell reads it, with its folders. Names in code, such as `os.path.join(a)`, mostly stand otherwise."""
+_WRITTEN = compile_later(rf">\s*['\"]?({_PATH})")
 _FILE_NAME = compile_anchored(r"[\w@+~-][\w.@+~-]*\.[A-Za-z]\w*")
-_WRITTEN = compile_later(r">\s*['\"]?([^\s'\"`;|&()<>{}\[\]$,=:*?!#]+)")
-_QUOTED = compile_later(r"(['\"])([^\s'\"`;|&()<>{}\[\]$,=:*?!#]+)\1")
 
 
 def _find_files(text: str) -> Iterator[str]:
-    """Yield the names of files in a text of an input: the text itself if it is a path, names with an extension that
-    stand in quotes or beside a redirection, and what follows `>`.
+    """Yield the names of files in a text of an input: words with an extension, what follows `>`, and the text itself if
+    it may be a path.
     """
     if len(text) <= _MAX_PATH and "\n" not in text:
         yield _remove_folder(text)
-    for number, line in enumerate(text.split("\n")):
-        if number == 0 or "<" in line or ">" in line:
-            yield from (word for word in _list_words(line) if _FILE_NAME.fullmatch(word))
-            yield from (_remove_folder(place[1]) for place in _WRITTEN.finditer(line))
-    for place in _QUOTED.finditer(text):
-        if _FILE_NAME.fullmatch(name := _remove_folder(place[2])):
-            yield name
+    yield from (word for word in _list_words(text) if _FILE_NAME.fullmatch(word))
+    yield from (_remove_folder(place[1]) for place in _WRITTEN.finditer(text))
 
 
 def _list_words(text: str) -> Iterator[str]:
-    return (_remove_folder(place[0]) for place in _SHELL_WORD.finditer(text))
+    return (_remove_folder(place[0]) for place in _NAMED.finditer(text))
 
 
 def _remove_folder(path: str) -> str:
