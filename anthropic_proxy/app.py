@@ -20,6 +20,7 @@ from anthropic_proxy.engine.engine import new_id
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.errors import ConfigurationError, ProxyError, join_with_and
+from anthropic_proxy.gateway.conditions import ConditionLog
 from anthropic_proxy.gateway.platforms.heap import HeapTrimmer, tune_gc
 from anthropic_proxy.gateway.plugin_gateway import ExchangeGateway
 from anthropic_proxy.gateway.plugin_packages import open_plugins, require_usable_features
@@ -49,7 +50,7 @@ from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.requests import Receipts
 from anthropic_proxy.gateway.workers.ipc import SharedObservation
 from anthropic_proxy.gateway.workers.link import WorkerLink, WorkerPeer, apply_observation, register_publisher
-from anthropic_proxy.plugins import Cost, Plugin, Receipt, Route
+from anthropic_proxy.plugins import Cost, Plugin, Receipt, Route, ServerFacts
 from anthropic_proxy.secrets import redact_secrets
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class App:
         self._reload_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         """Tasks that close replaced transports after the requests that use them, or complete the start-up summary."""
+        self._condition_reports: asyncio.Task[None] | None = None
         self.peer = WorkerPeer(
             lambda word: redact_secrets(word, self._settings.reveal_all_secrets()) != word,
             self._collect_gauges,
@@ -277,12 +279,27 @@ class App:
                 self._current = services, self._transports
                 self.peer.open()  # plugins use the store of all workers
                 self.peer.start_instance_sharing()
-            gateway = ExchangeGateway(self._current_services, self._calculate_cost, self._request_reload)
+            gateway = ExchangeGateway(
+                self._current_services, self._calculate_cost, self._request_reload, self._describe_server
+            )
             while self._waiting_plugins:
                 if (start := self._waiting_plugins[0].start) is not None:
                     await start(gateway)
                 del self._waiting_plugins[0]
+            if self._condition_reports is None and self.peer.worker_index_and_count[0] == 0:
+                conditions = ConditionLog(lambda: self._current_services().list_conditions(), self.log_warning)
+                self._condition_reports = asyncio.create_task(conditions.run())
         return self._current
+
+    def _describe_server(self) -> ServerFacts:
+        index, count = self.peer.worker_index_and_count
+        return ServerFacts(
+            id=self.peer.server_id,
+            address=self._address or "",
+            worker_index=index,
+            worker_count=count,
+            is_stopping=self.peer.running.draining,
+        )
 
     def _current_services(self) -> Services:
         assert self._current is not None
@@ -325,8 +342,9 @@ class App:
         for plugin in self._plugins if self._current is not None else ():
             if plugin.stop is not None:
                 await plugin.stop()
-        for task in self._tasks:
-            task.cancel()
+        for task in (*self._tasks, self._condition_reports):
+            if task is not None:
+                task.cancel()
         if self._current is None:
             await self._transports.close()
         else:

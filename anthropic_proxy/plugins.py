@@ -8,6 +8,7 @@ shares state. A `Route` serves a URL path. `Gateway` has the functions of the pr
 the engine itself calls is defined in `engine.hooks`.
 """
 
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Literal, Protocol
 
@@ -65,6 +66,7 @@ __all__ = [
     "CallCheck",
     "CheckVerdict",
     "Client",
+    "Condition",
     "Cost",
     "FurtherCall",
     "Gateway",
@@ -103,6 +105,7 @@ __all__ = [
     "Route",
     "RouteRequest",
     "RouteResponse",
+    "ServerFacts",
     "Settle",
     "Setup",
     "Store",
@@ -164,7 +167,34 @@ class Setup(Struct, frozen=True, kw_only=True):
     mapping: Sequence[ModelMapping] = ()
     """Rows of the model mapping. Tiers with the same target share a row."""
     problems: Sequence[Problem] = ()
-    """Errors with which requests of mapped models and enabled features fail, then warnings. Each has its remedy."""
+    """Errors with which requests of mapped models and enabled features fail, or of the running server, then warnings.
+    Each has its remedy."""
+
+
+class Condition(Struct, frozen=True, kw_only=True):
+    """Something that is wrong with the running server now. The settings alone do not show it."""
+
+    check: str
+    """Name of the check in `/readyz`: `instances`."""
+    state: str
+    """Result of the check, which everybody may read: `4 without Redis`."""
+    problem: Problem
+    """The same with its remedy, for the log, the doctor and the pages."""
+
+
+class ServerFacts(Struct, frozen=True, kw_only=True):
+    """The server to which this process belongs, with all its workers."""
+
+    id: str
+    """Random id. It is the same in all workers, for as long as the server runs."""
+    address: str = ""
+    """URL at which it listens. "": unknown, because another ASGI server runs the application."""
+    worker_index: int = 0
+    """Index of this process, from 0."""
+    worker_count: int = 1
+    """Number of processes of the server."""
+    is_stopping: bool = False
+    """True if the server only completes its running requests."""
 
 
 class ModelFeatures(Struct, frozen=True, kw_only=True):
@@ -279,8 +309,20 @@ class StoreState(Struct, frozen=True, kw_only=True):
     """Number of running processes that use the store, as far as known."""
     pending_settlements: int = 0
     """Settled reservations that are not yet in the store."""
+    group: str = ""
+    """Random id of the data in Redis, which all processes that share them know. "": it is unknown, or there is no
+    Redis."""
+    clock_base: float | None = None
+    """Time of the clock of the store, in seconds since the epoch, at the zero of `time.monotonic`. None: the processes
+    that share the store have the same clock, or its clock is unknown."""
     interruptions: int = 0
     """Number of times that this process could not use the store. After each one, the store may have lost amounts."""
+
+    def find_time(self, clock: Callable[[], float]) -> float:
+        """Return the time in seconds since the epoch by the clock that all processes share. `clock`: that of this
+        machine.
+        """
+        return clock() if self.clock_base is None else time.monotonic() + self.clock_base
 
 
 class Store(ValueStore, Protocol):
@@ -517,6 +559,9 @@ class Gateway(Protocol):
         Any thread may call the method.
         """
 
+    def describe_server(self) -> ServerFacts:
+        """Return the facts about the server to which this process belongs."""
+
     def describe_setup(self) -> Setup:
         """Return the state of the providers, and the models to which Claude models are mapped. No request is sent.
 
@@ -577,6 +622,9 @@ class Plugin(Struct, kw_only=True):
     """Returns the state of the ledger, for `/health` and `/metrics`. None: the plugin stores no requests."""
     budget_uses: Callable[[], Mapping[BudgetLabels, float]] | None = None
     """Returns the used share of each budget that is nearly used up, for `/metrics`. None: the plugin has no budgets."""
+    conditions: Callable[[], Sequence[Condition]] | None = None
+    """Returns what is wrong with the running server now, for `/readyz` and the dashboard. None: the plugin checks
+    nothing."""
     telemetry_counts: Callable[[], Mapping[str, int]] | None = None
     """Returns the requests with telemetry of clients since the start, for `/metrics`: `forwarded` and `dropped`. None:
     the plugin accepts none."""

@@ -99,6 +99,21 @@ class ProblemKind(Enum):
         "For this server, request {prefix}/{model}",
     )
 
+    # several instances of the server
+    SEPARATE_LIMITS = (
+        "{count} instances share this database without Redis, so each of them counts limits per minute and requests in "
+        "progress by itself: a key can use up to {count} times its limit. ",
+        "Set REDIS_URL to the same Redis server on all of them.",
+    )
+    SEPARATE_STORES = (
+        "{count} instances do not count limits and budgets together. {uses}. ",
+        "Set REDIS_URL to the same Redis server, and REDIS_PREFIX to the same text, on all of them.",
+    )
+    WRONG_CLOCK = (
+        "The clock of {subject} is {difference}. ",
+        "Correct it, for example with NTP. Sign-ins, logs and stored times follow it.",
+    )
+
     def __init__(self, sentence: str, remedy: str) -> None:
         self.sentence = sentence
         self.remedy = remedy

@@ -7,6 +7,8 @@ from datetime import date
 from functools import partial
 from typing import Literal
 
+from msgspec import structs
+
 from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, CollectingSink
 from anthropic_proxy.engine.exchange.exchange import Exchange
@@ -18,11 +20,11 @@ from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.errors import ClientError, InternalError
 from anthropic_proxy.gateway.http_calls import HttpCalls
-from anthropic_proxy.gateway.problems import find_server_problems
+from anthropic_proxy.gateway.problems import find_server_problems, sort_problems
 from anthropic_proxy.gateway.readiness import describe_setup
 from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import Cost, LedgerState, ModelFeatures, Setup, Store
+from anthropic_proxy.plugins import Cost, LedgerState, ModelFeatures, Problem, ServerFacts, Setup, Store
 
 
 class ExchangeGateway:
@@ -33,10 +35,12 @@ class ExchangeGateway:
         current_services: Callable[[], Services],
         calculate_cost: Callable[[Receipt], Cost],
         reload: Callable[[], Awaitable[bool]],
+        describe_server: Callable[[], ServerFacts],
     ) -> None:
         self._current_services = current_services
         self._calculate_cost = calculate_cost
         self._reload = reload
+        self.describe_server = describe_server
         self.send_http = HttpCalls(lambda: current_services().http).send_http
 
     @property
@@ -106,18 +110,26 @@ class ExchangeGateway:
         self._current_services().log.write_warning(text)
 
     def describe_setup(self) -> Setup:
-        services = self._current_services()
-        return describe_setup(
-            services.settings, services.catalog, services.circuit_breakers, services.credentials, today=date.today()
-        )
+        return self._describe_setup({})
 
     async def check_setup(self) -> Setup:
         services = self._current_services()
-        settings, catalog = services.settings, services.catalog
-        server_problems = await find_server_problems(settings, catalog, services.transports)
-        return describe_setup(
-            settings, catalog, services.circuit_breakers, services.credentials, server_problems, today=date.today()
+        return self._describe_setup(
+            await find_server_problems(services.settings, services.catalog, services.transports)
         )
+
+    def _describe_setup(self, server_problems: Mapping[str, Problem]) -> Setup:
+        services = self._current_services()
+        setup = describe_setup(
+            services.settings,
+            services.catalog,
+            services.circuit_breakers,
+            services.credentials,
+            server_problems,
+            today=date.today(),
+        )
+        of_server = [condition.problem for condition in services.list_conditions()]
+        return structs.replace(setup, problems=sort_problems([*of_server, *setup.problems]))
 
     async def reload_settings(self) -> bool:
         return await self._reload()

@@ -7,7 +7,7 @@ their models if their address seems to be incomplete.
 import asyncio
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -91,7 +91,12 @@ def find_problems(
     by_text: dict[str, Problem] = {}
     for problem in found:
         by_text.setdefault(problem.text, problem)
-    return sorted(by_text.values(), key=lambda problem: [*SIGNS].index(problem.severity))
+    return sort_problems(by_text.values())
+
+
+def sort_problems(problems: Iterable[Problem]) -> list[Problem]:
+    """Return errors first, then warnings."""
+    return sorted(problems, key=lambda problem: [*SIGNS].index(problem.severity))
 
 
 _CONNECT_SECONDS = 0.5

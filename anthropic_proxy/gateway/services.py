@@ -32,6 +32,7 @@ from anthropic_proxy.engine.routing.targets import find_capabilities
 from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.engine.wires.bound_requests import Transport
 from anthropic_proxy.errors import ClientError
+from anthropic_proxy.gateway.conditions import find_wrong_clock
 from anthropic_proxy.gateway.http_calls import HttpCalls
 from anthropic_proxy.gateway.platforms.heap import HeapTrimmer
 from anthropic_proxy.gateway.settings import Settings, export_no_proxy
@@ -40,7 +41,7 @@ from anthropic_proxy.gateway.stores import open_redis_store
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.requests import Receipts, RunningRequests
-from anthropic_proxy.plugins import Inspector, LedgerState, Limit, Plugin, Route, Store
+from anthropic_proxy.plugins import Condition, Inspector, LedgerState, Limit, Plugin, Route, Store
 
 _PARAMETER = compile_later(r"\{([a-z_]+\*?)\}")
 
@@ -105,6 +106,8 @@ class Services(Engine, frozen=True, kw_only=True):
     """URL paths that plugins serve."""
     ledger_state: Callable[[], LedgerState] | None = None
     """Function that returns the state of the ledger. None: requests are not stored."""
+    condition_sources: Sequence[Callable[[], Sequence[Condition]]] = ()
+    """Functions of plugins that return what is wrong with the running server."""
     store: Store = field(default_factory=MemoryStore)
     """Limits, budgets and values that workers or instances share."""
     heap_trimmer: HeapTrimmer = field(default_factory=HeapTrimmer)
@@ -113,6 +116,13 @@ class Services(Engine, frozen=True, kw_only=True):
     """The running client requests. A reload keeps it."""
     body_memory: FairQueue
     """Bytes of memory for the large bodies of client requests (`MAX_BODY_MEMORY_MB`)."""
+
+    def list_conditions(self) -> Sequence[Condition]:
+        """Return what is wrong with the running server now."""
+        found = [condition for find in self.condition_sources for condition in find()]
+        if any(condition.check == "clock" for condition in found):
+            return found
+        return [*found, *find_wrong_clock(self.store.state, self.clock)]
 
     def end_exchange(self, receipt: Receipt) -> None:
         self.receipts.end_exchange(receipt, self.log)
@@ -130,6 +140,7 @@ def _collect_members(plugins: Sequence[Plugin]) -> dict[str, Any]:
         "recorders": [recorder for plugin in plugins for recorder in plugin.recorders],
         "plugin_routes": PluginRoutes([route for plugin in plugins for route in plugin.routes]),
         "tracer": next(filter(None, (plugin.tracer for plugin in plugins)), None),
+        "condition_sources": [plugin.conditions for plugin in plugins if plugin.conditions is not None],
         "ledger_state": next(filter(None, (plugin.ledger_state for plugin in plugins)), None),
     }
 

@@ -13,8 +13,11 @@ from tests.support.debian_packages import install_package
 from tests.support.ledger import DATABASE_VARIABLE
 from tests.support.postgres import find_programs, running_postgres
 
-TESTS = ("tests/unit/ledger", "tests/unit/access", "tests/unit/gateway_protocol", "tests/processes/test_ledger.py")
-ON_POSTGRESQL = ("-k", "postgresql or test_ledger")
+TESTS = (
+    *("tests/unit/ledger", "tests/unit/access", "tests/unit/gateway_protocol", "tests/processes/test_ledger.py"),
+    "tests/databases",
+)
+ON_POSTGRESQL = ("-k", "postgresql or test_ledger or databases")
 
 if find_programs() is None:
     install_package("postgresql")

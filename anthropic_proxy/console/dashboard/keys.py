@@ -395,8 +395,9 @@ def read_budget_bars(
     scopes = [build_key_scope(one) if isinstance(one, VirtualKey) else build_team_scope(one) for one in owners]
     if store is not None and any(scope.rules != Rules() for scope in scopes):
         try:
-            used = context.wait_for(read_all_spending(store, scopes, context.now))
-            found = add_forecasts(require_reader(context), context.settings, scopes, used, context.now)
+            now = store.state.find_time(lambda: context.now)
+            used = context.wait_for(read_all_spending(store, scopes, now))
+            found = add_forecasts(require_reader(context), context.settings, scopes, used, now)
             return {scope.counter: [*map(_draw_budget, one)] for scope, one in zip(scopes, found, strict=True)}, ""
         except (StoreUnavailable, TimeoutError):
             problem = STORE_PROBLEM

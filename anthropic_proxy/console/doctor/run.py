@@ -20,8 +20,10 @@ from anthropic_proxy.console.doctor.probe_runner import ProbeRunner
 from anthropic_proxy.console.doctor.probes import PROBES
 from anthropic_proxy.console.doctor.report import Report, find_total_price
 from anthropic_proxy.console.doctor.server_tables import find_servers
+from anthropic_proxy.console.ledger.instances import read_conditions
 from anthropic_proxy.engine.advice import Problem
 from anthropic_proxy.engine.options import TIERS
+from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.hosts import find_missing_key, is_own_server
 from anthropic_proxy.engine.routing.choices import find_tier
@@ -30,7 +32,7 @@ from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.errors import ClientError, ConfigurationError, suggest_name
 from anthropic_proxy.gateway.prices.price_list import PriceList
-from anthropic_proxy.gateway.problems import find_problems
+from anthropic_proxy.gateway.problems import find_problems, sort_problems
 from anthropic_proxy.gateway.services import Services, open_services
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log import Log
@@ -116,6 +118,8 @@ async def run_doctor(
         examined, remedies = {one.target.provider.name for one in backends}, {fix.remedy for fix in fixes}
         found = find_problems(services.settings, services.catalog, date.today())
         problems = [one for one in found if one.subject not in examined and one.remedy not in remedies]
+        conditions = await run_in_own_thread("instances", read_conditions, services.settings)
+        problems = sort_problems([*(condition.problem for condition in conditions), *problems])
     return Report(
         diagnoses=diagnoses,
         fixes=fixes,

@@ -31,7 +31,7 @@ async def serve_usage(
     """`scopes`: the key and its team. A person without a budget in dollars sees the costs of the day, the week and the
     month.
     """
-    now = time.time()
+    now = gateway.store.state.find_time(time.time)
     limits = [each for each in list_budget_limits(scopes, now) if each.budget and each.budget.unit == "usd"]
     if limits:
         held = await gateway.store.reserve([each.limit for each in limits])

@@ -5,7 +5,7 @@ process. The plugin of `gateway_protocol` opens them.
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from anthropic_proxy.console.ledger.database import open_for_reading
 from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import BudgetLabels, Client, Gateway, Headers, Store
+from anthropic_proxy.plugins import BudgetLabels, Client, Gateway, Headers, Store, StoreUnavailable
 
 if TYPE_CHECKING:
     from anthropic_proxy.console.keys.access_tokens import SignedInClients
@@ -87,6 +87,8 @@ class Access:
         )
         self._reservations.start()
         await self.table.start()
+        with suppress(StoreUnavailable):  # the first request of a budget needs the clock of the store
+            await gateway.store.get(_COUNTING)
         self._alerts.start()
         if gateway.store.state.kind == "memory":
             self._counting = asyncio.create_task(self._count_earlier_use(gateway.store, self._reservations))
@@ -114,7 +116,8 @@ class Access:
         return self._services
 
     def budget_uses(self) -> Mapping[BudgetLabels, float]:
-        return {} if self._reservations is None else self._reservations.find_budget_uses(time.time())
+        reservations = self._reservations
+        return {} if reservations is None else reservations.find_budget_uses(reservations.find_time(time.time))
 
     async def _count_earlier_use(self, store: Store, reservations: Reservations) -> None:
         """Count the use of all budgets before this start, so that pages and reports have it before the next request of
@@ -122,7 +125,7 @@ class Access:
         """
         if await store.increment(_COUNTING, 1, _COUNTING_SECONDS) > 1:
             return  # another worker does it
-        scopes, now = self.table.list_scopes_with_budgets(), time.time()
+        scopes, now = self.table.list_scopes_with_budgets(), reservations.find_time(time.time)
         for start in range(0, len(scopes), _COUNTED_SCOPES):
             limits = list_budget_limits(scopes[start : start + _COUNTED_SCOPES], now)
             await reservations.add_forgotten_use(limits, now)

@@ -75,7 +75,7 @@ _COLUMNS = BudgetAlert.__struct_fields__
 
 
 class BudgetAlerts:
-    """`clock` returns seconds since the epoch."""
+    """`clock` returns seconds since the epoch, if the store has no clock that all processes share."""
 
     def __init__(self, gateway: Gateway, clock: Callable[[], float] = time.time) -> None:
         self._gateway = gateway
@@ -89,6 +89,9 @@ class BudgetAlerts:
         self._task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._is_failing = False
+
+    def _now(self) -> float:
+        return self._gateway.store.state.find_time(self._clock)
 
     def note(self, limit: KeyLimit, share: float) -> None:
         """Called with the share that settled and running requests use."""
@@ -163,7 +166,7 @@ class BudgetAlerts:
             if self._next.get(_name(each), lowest) <= one / 100 <= _find_share(each, used)
         ]
         if reached:
-            new = await self._write(lambda connection: add_alerts(connection, reached, self._clock()))
+            new = await self._write(lambda connection: add_alerts(connection, reached, self._now()))
             for row in new:
                 self._gateway.log_warning_each_time(html.unescape(msgspec.json.decode(row.body)["text"]))
         for each, used, total in uses:
@@ -173,7 +176,7 @@ class BudgetAlerts:
                 self._noted.setdefault(_name(each), each)
 
     def _build(self, limit: KeyLimit, used: int, threshold: int) -> BudgetAlert:
-        budget, scope, now = limit.budget, limit.scope, self._clock()
+        budget, scope, now = limit.budget, limit.scope, self._now()
         assert budget is not None
         end = find_period_end(budget.period, datetime.fromtimestamp(now, UTC))
         spending = Spending(budget, used)
@@ -213,9 +216,9 @@ class BudgetAlerts:
 
         while not self._stopping.is_set():
             due = await run_in_own_thread("alerts", find_next_time)
-            if due is None or due > self._clock():
-                return POLL_SECONDS if due is None else min(due - self._clock(), POLL_SECONDS)
-            row = await self._write(lambda connection: claim_alert(connection, self._clock()))
+            if due is None or due > self._now():
+                return POLL_SECONDS if due is None else min(due - self._now(), POLL_SECONDS)
+            row = await self._write(lambda connection: claim_alert(connection, self._now()))
             if row is not None:
                 again_at = await self._send(alerts, row)
                 await self._write(partial(finish_alert, row=row, next_at=again_at))
@@ -225,7 +228,7 @@ class BudgetAlerts:
         """Return when the row is sent again, in microseconds since the epoch. None: it is not."""
         body = row.body.encode()
         headers = {"content-type": "application/json", "user-agent": "anthropic-proxy"}
-        headers |= sign(msgspec.json.decode(body)["id"], int(self._clock()), body, alerts.secret)
+        headers |= sign(msgspec.json.decode(body)["id"], int(self._now()), body, alerts.secret)
         try:
             reply = await self._gateway.send_http(
                 "POST", alerts.url.reveal(), headers, body, max_bytes=0, purpose="alert"
@@ -243,7 +246,7 @@ class BudgetAlerts:
             self._gateway.log_warning_each_time(
                 f"The webhook of [alerts], {host}, has not accepted a report about a budget: {problem}. {then}"
             )
-        return None if is_last else to_microseconds(self._clock() + pause)
+        return None if is_last else to_microseconds(self._now() + pause)
 
     async def _write(self, function: Callable[[Connection], _Result]) -> _Result:
         def write() -> _Result:

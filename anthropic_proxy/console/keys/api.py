@@ -216,9 +216,10 @@ class AdminApi:
         self, request: RouteRequest, scopes: Sequence[Scope]
     ) -> Sequence[Sequence[Mapping[str, object]]]:
         """Return the used amounts of the budgets of each scope, with forecasts. Raises `StoreUnavailable`."""
-        store, now = self._current_store(), self._clock()
+        store = self._current_store()
         if store is None or not any(scope.rules.budgets for scope in scopes):
             return [()] * len(scopes)
+        now = store.state.find_time(self._clock)
         used = await read_all_spending(store, scopes, now)
 
         def forecast(connection: Connection, _: Rights) -> Sequence[Sequence[Spending]]:

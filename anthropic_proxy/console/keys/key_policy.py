@@ -183,7 +183,8 @@ class KeyPolicy:
         for scope in scopes:
             if scope.rules.providers:
                 request.servers.intersection_update((OWN_SEARCH, *scope.rules.providers))
-        now, reservations = self._clock(), self._find_reservations()
+        reservations = self._find_reservations()
+        now = self._clock() if reservations is None else reservations.find_time(self._clock)
         if request.is_limit_query:
             budgets = [each for each in build_limits(scopes, (), now) if each.budget is not None]
             if budgets and reservations is not None:
@@ -206,7 +207,7 @@ class KeyPolicy:
             async def admit_further_call(further: FurtherCall) -> None:
                 tokens = await _estimate_tokens(further.body_bytes, further.estimate_input_tokens)
                 needed = [*costs.list_used_so_far(further.receipt), *costs.estimate(further.target, tokens)]
-                await reservations.raise_to(held, needed, self._clock())
+                await reservations.raise_to(held, needed, reservations.find_time(self._clock))
 
             request.further_calls.append(admit_further_call)
         return lambda receipt: reservations.settle(held, () if self._costs is None else self._costs.list_used(receipt))

@@ -92,6 +92,10 @@ class Reservations:
         self._budget_uses = BoundedDict[BudgetLabels, tuple[float, float]](_MAX_REPORTED)
         """Nearly used budget → used share, and the time until which it is reported."""
 
+    def find_time(self, clock: Callable[[], float]) -> float:
+        """Return the time that decides the periods of budgets. `clock`: that of this machine."""
+        return self._store.state.find_time(clock)
+
     def find_budget_uses(self, now: float) -> Mapping[BudgetLabels, float]:
         return {budget: share for budget, (share, end) in self._budget_uses.items() if end > now}
 

@@ -6,18 +6,26 @@ loads it half a second after the start. A thread for queries loads SQLAlchemy wi
 
 import asyncio
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
 from anthropic_proxy.console.ledger.receipt_queue import MAX_BUFFERED_BYTES, ContentBuffer, ReceiptQueue
+from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.errors import require_package
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import Gateway, Plugin, Route, RouteRequest, RouteResponse
+from anthropic_proxy.plugins import Condition, Gateway, Plugin, Route, RouteRequest, RouteResponse
+
+if TYPE_CHECKING:
+    from anthropic_proxy.console.ledger.instances import InstanceWatch
 
 STOP_SECONDS = 5.0
 MIGRATION_DELAY_SECONDS = 0.5
 """Time in seconds from the start of the server to the check of the schema, so that it accepts requests first."""
+UNUSED_SECONDS = 5.0
+"""Pause between two looks whether a SQLite database has come into use."""
 DEFECT_PAUSE_SECONDS = 5.0
 _FULL = (
     "The ledger stores some requests without their texts, because the running and waiting ones need "
@@ -28,8 +36,7 @@ API_PATHS = ("/api/usage", "/api/requests", "/api/requests/{id}", "/api/openapi.
 
 def open_plugin(settings: Settings) -> Plugin:
     """Raises `ConfigurationError` if `DATABASE_URL` selects PostgreSQL and its driver is not installed."""
-    url = settings.database_url
-    if url is not None and url.reveal().startswith("postgres"):
+    if _is_on_postgres(settings):
         require_package("A PostgreSQL database (DATABASE_URL) needs psycopg", "psycopg", "postgres")
     ledger = _Ledger(settings)
     return Plugin(
@@ -39,7 +46,13 @@ def open_plugin(settings: Settings) -> Plugin:
         start=ledger.start,
         stop=ledger.stop,
         ledger_state=lambda: ledger.queue.state,
+        conditions=ledger.list_conditions,
     )
+
+
+def _is_on_postgres(settings: Settings) -> bool:
+    url = settings.database_url
+    return url is not None and url.reveal().startswith("postgres")
 
 
 class _Ledger:
@@ -51,18 +64,43 @@ class _Ledger:
         self._settings = settings
         self._timer: asyncio.TimerHandle | None = None
         self._gateway: Gateway | None = None
+        self._instances: InstanceWatch | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     async def start(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self._watching = asyncio.create_task(self._watch_instances(gateway))
         self._timer = asyncio.get_running_loop().call_later(MIGRATION_DELAY_SECONDS, self.queue.start)
 
     async def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait({self._watching})
+        if self._instances is not None:
+            await self._instances.close()
         await self._readers.stop()
         lost = await asyncio.to_thread(self.queue.stop, STOP_SECONDS)
         if lost:
             self._warn(f"The ledger did not store the last {lost} requests. {self.queue.state.problem}".strip())
+
+    def list_conditions(self) -> Sequence[Condition]:
+        return () if self._instances is None else self._instances.list_conditions()
+
+    async def _watch_instances(self, gateway: Gateway) -> None:
+        pause = MIGRATION_DELAY_SECONDS
+        while self._instances is None:
+            await asyncio.sleep(pause)
+            pause = UNUSED_SECONDS
+            if self._uses_database():
+                module = await run_in_own_thread("instances", import_module, "anthropic_proxy.console.ledger.instances")
+                self._instances = module.InstanceWatch(self._settings, gateway)
+        await self._instances.run()
+
+    def _uses_database(self) -> bool:
+        """A server that stores nothing does not create a SQLite file."""
+        return _is_on_postgres(self._settings) or self._settings.virtual_keys or self.queue.state.written_rows > 0
 
     async def respond(self, route: str, request: RouteRequest) -> RouteResponse:
         def read() -> RouteResponse:

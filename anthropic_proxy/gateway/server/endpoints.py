@@ -577,13 +577,15 @@ async def get_livez(services: Services, request: ClientRequest, sink: AsgiSink) 
 
 
 async def get_readyz(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """503 while the process stops. A failed database or Redis, shared by all instances, does not change the status."""
+    """503 while the process stops. What concerns all instances, such as a failed database, leaves the status 200."""
     draining = services.running.draining
     checks = {"server": "draining" if draining else "ok"}
     if services.ledger_state is not None:
         checks["ledger"] = services.ledger_state().condition
     if (store := services.store.state).kind == "redis":
         checks["redis"] = "ok" if store.available else _REDIS_FAILURES[services.settings.redis_failure]
+    for condition in services.list_conditions():
+        checks[condition.check] = condition.state
     status, text = (503, "draining") if draining else (200, "ready")
     await _send(request, sink, status, {"status": text, "checks": checks})
 

@@ -95,6 +95,10 @@ class FallbackStore:
         self._failed_at = 0.0
         self._interruptions = 0
         self._processes = 1
+        self._group = ""
+        self._clock_base: float | None = None
+        self._has_begun = asyncio.Event()
+        """Set after the first heartbeat: the clock of Redis is known, unless it is away."""
         self._task: asyncio.Task[None] | None = None
         self._wake = store.has_news
         """Set: the next heartbeat is due."""
@@ -106,6 +110,8 @@ class FallbackStore:
             available=not self._problem,
             problem=self._problem,
             processes=self._processes,
+            group=self._group,
+            clock_base=self._clock_base,
             pending_settlements=len(self._pending),
             interruptions=self._interruptions,
         )
@@ -232,6 +238,7 @@ class FallbackStore:
         self, key: str, function: Callable[[], Awaitable[_Result]], replacement: Callable[[], Awaitable[_Result]]
     ) -> _Result:
         self.start()
+        await self._has_begun.wait()
         if not self._is_away:
             try:
                 return await function()
@@ -280,15 +287,15 @@ class FallbackStore:
             self._warn(message)
 
     async def _run_heartbeats(self) -> None:
-        pause, has_begun = MIN_PAUSE_SECONDS, False
+        pause = MIN_PAUSE_SECONDS
         while True:
             try:
                 beat = await self.redis.send_heartbeat()
                 # Redis may have lost its data, or may count no process after a long interruption
                 self._processes = max(beat.processes, self._processes) if self._problem else beat.processes
-                if has_begun and not beat.is_known and not self._problem:
+                if self._has_begun.is_set() and not beat.is_known and not self._problem:
                     self._interruptions += 1  # so short that no call has failed
-                has_begun = True
+                self._group, self._clock_base = beat.group, beat.clock_base
                 await self._add_own_use()
                 if self._problem:
                     self._is_away = False
@@ -305,6 +312,7 @@ class FallbackStore:
             except FAILURES as error:
                 self._fail(error, self.redis.heartbeat_keys, "processes do not count each other")
                 seconds, pause = pause, min(pause * 2, MAX_PAUSE_SECONDS)
+            self._has_begun.set()
             self._wake.clear()
             try:
                 async with asyncio.timeout(seconds * random.uniform(0.5, 1.5)):

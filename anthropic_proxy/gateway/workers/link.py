@@ -10,6 +10,7 @@ object matters. Client requests are sent only while a user of another worker wat
 
 import asyncio
 import hashlib
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -66,6 +67,10 @@ HUB_TIMEOUT_SECONDS = 5.0
 CLOSE_TIMEOUT_SECONDS = 1.0
 
 
+def new_server_id() -> str:
+    return secrets.token_hex(8)
+
+
 class WorkerPeer:
     """What the application sees of the other processes of the server.
 
@@ -78,15 +83,17 @@ class WorkerPeer:
         collect_gauges: Callable[[MetricsSnapshot], None],
         apply_observation: Callable[[SharedObservation], None],
         link: "WorkerLink | None" = None,
-        secrets: Callable[[], Sequence[str]] = tuple,
+        reveal_secrets: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self.totals = MetricsTotals(contains_secret)
         self.running = RunningRequests()
-        self.requests = RequestFeed(self.running, secrets)
+        self.requests = RequestFeed(self.running, reveal_secrets)
         self.apply_observation = apply_observation
         self._collect_gauges = collect_gauges
         self._started = time.time()
         self._link = link
+        self.server_id = new_server_id() if link is None else link.server_id
+        """Random id that all workers of the server have."""
         self.store: Store = MemoryStore() if link is None else SharedStore(link.call_store)
         """Limits and values of all workers of this server, without Redis."""
         self._instances: InstanceSharing | None = None
@@ -182,8 +189,13 @@ class WorkerPeer:
 
 
 class WorkerLink:
-    def __init__(self, channel: IpcChannel, board: memoryview, worker_index: int, worker_count: int) -> None:
+    """`server_id`: random id of the server, which all its workers have."""
+
+    def __init__(
+        self, channel: IpcChannel, board: memoryview, worker_index: int, worker_count: int, server_id: str = ""
+    ) -> None:
         self.board = board
+        self.server_id = server_id
         self.worker_index, self.worker_count = worker_index, worker_count
         """A process that replaces a worker has its index."""
         self._channel = channel

@@ -45,7 +45,7 @@ from anthropic_proxy.gateway.telemetry.requests import (
 )
 from anthropic_proxy.gateway.workers.hub import Hub
 from anthropic_proxy.gateway.workers.ipc import IpcChannel
-from anthropic_proxy.gateway.workers.link import WorkerLink, WorkerPeer
+from anthropic_proxy.gateway.workers.link import WorkerLink, WorkerPeer, new_server_id
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -86,6 +86,7 @@ class SupervisorConnection:
     """Socket for commands of the supervisor, and for the worker's reply that it has begun to serve."""
     channel: socket.socket
     board: "WriteableBuffer"
+    server_id: str
 
 
 def run_worker(
@@ -95,7 +96,8 @@ def run_worker(
     supervisor: SupervisorConnection,
     worker_index_and_count: tuple[int, int],
 ) -> None:
-    link = WorkerLink(IpcChannel(supervisor.channel), memoryview(supervisor.board).cast("B"), *worker_index_and_count)
+    board = memoryview(supervisor.board).cast("B")
+    link = WorkerLink(IpcChannel(supervisor.channel), board, *worker_index_and_count, supervisor.server_id)
     serve_supervised(partial(load_app, link=link), config, supervisor.control, sockets=[listener], logs_startup=False)
 
 
@@ -161,6 +163,7 @@ class Supervisor:
         self._listener = listener
         self._worker_count = worker_count
         self._application = application
+        self._server_id = new_server_id()
         self._hub = Hub(application.peer)
         self._workers: list[_Worker] = []
         self._any_served = False
@@ -246,7 +249,7 @@ class Supervisor:
         end, worker_end = socket.socketpair()
         board = _spawning.RawArray("B", SHARED_MEMORY_BYTES)
         index = min(set(range(self._worker_count)) - {worker.index for worker in self._workers})
-        connection = SupervisorConnection(worker_control, worker_end, board)
+        connection = SupervisorConnection(worker_control, worker_end, board, self._server_id)
         process = _spawning.Process(
             target=run_worker,
             args=(self._load_app, self._config, self._listener, connection, (index, self._worker_count)),

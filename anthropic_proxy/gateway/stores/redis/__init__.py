@@ -7,6 +7,7 @@ The methods raise the errors of redis-py. All errors of one command mean that Re
 import asyncio
 import math
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import cache
@@ -62,6 +63,10 @@ class Heartbeat(NamedTuple):
     """Number of running processes that use this server, with this one."""
     is_known: bool
     """True if the server has the previous heartbeat of this process. False: it is the first one, or data are lost."""
+    group: str
+    """As in `StoreState`."""
+    clock_base: float
+    """As in `StoreState`."""
 
 
 class RedisStore:
@@ -90,6 +95,8 @@ class RedisStore:
         """Set with each new connection, until its user clears it: the server may have started again, without data."""
         self._pipeline = CommandPipeline(self.client)
         self.process_id = os.urandom(16).hex()
+        self._group = os.urandom(8).hex()
+        """Id of the data. After their loss, the first process brings it back."""
 
     @property
     def state(self) -> StoreState:
@@ -191,9 +198,17 @@ class RedisStore:
         return [self._name_key("processes", "")]
 
     async def send_heartbeat(self) -> Heartbeat:
-        words = [self.process_id, PROCESS_SECONDS]
-        processes, is_new = await self._pipeline.run_script("heartbeat", self.heartbeat_keys, words)
-        return Heartbeat(int(processes), is_known=not is_new)
+        keys = [*self.heartbeat_keys, self._name_key("group", "")]
+        words = [self.process_id, PROCESS_SECONDS, self._group]
+        before = time.monotonic()
+        processes, is_new, group, now = await self._pipeline.run_script("heartbeat", keys, words)
+        self._group = str(group)
+        return Heartbeat(
+            processes=int(processes),
+            is_known=not is_new,
+            group=self._group,
+            clock_base=float(now) - (before + time.monotonic()) / 2,
+        )
 
     async def close(self) -> None:
         await self._pipeline.close()
