@@ -32,6 +32,7 @@ from anthropic_proxy.engine.exchange.safeguards.check import CHECK_PURPOSES, Rep
 from anthropic_proxy.engine.exchange.safeguards.rules import find_harmless_rule
 from anthropic_proxy.engine.hooks import CallCheck, Client, Receipt
 from anthropic_proxy.engine.messages.deltas import TokenCounts
+from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.options import AutoMode
 from anthropic_proxy.engine.providers.hosts import find_missing_key, find_netloc
 from anthropic_proxy.engine.routing.router import Plan, RoutingQuery
@@ -50,6 +51,7 @@ limit: its checks would wait for each other, and end without a verdict. So it ge
 INPUT_TOKENS, OUTPUT_TOKENS = 3_000, 100
 """Expected tokens of one check."""
 _DIRECTORY = "/home/dev/shop"
+_NO_REQUEST = MessagesRequest(model="", messages=[])
 _NO_ROUTE = Plan((), "")
 """Plan of a request that no route matches."""
 _Z = 1.959964
@@ -119,7 +121,7 @@ class CaseRuns:
                 receipt = Receipt(request_id=request_id, client=client, started_at=services.clock())
                 incoming = ClientRequest(receipt=receipt, headers={}, body=_build_body(case))
                 started = time.monotonic()
-                parent = ParentRequest(services, incoming, _NO_ROUTE, run)
+                parent = ParentRequest(services, incoming, _NO_REQUEST, _NO_ROUTE, run)
                 checks = ReplyCheck(parent, build_context(case), self._measured.auto_mode)
                 try:
                     checks.start_check(_build_call(case))
@@ -247,7 +249,9 @@ async def choose_checkers(services: Services, auto_mode: AutoMode) -> list[Targe
     """
     targets = list[Target]()
     receipt = Receipt(request_id="", client=Client(name="doctor"), started_at=0.0)
-    parent = ParentRequest(services, ClientRequest(receipt=receipt, headers={}, body=b""), _NO_ROUTE, run_exchange)
+    parent = ParentRequest(
+        services, ClientRequest(receipt=receipt, headers={}, body=b""), _NO_REQUEST, _NO_ROUTE, run_exchange
+    )
     for purpose in CHECK_PURPOSES:
         for plan in (await list_check_plans(parent, auto_mode, purpose))[:1]:
             found = plan

@@ -67,7 +67,14 @@ from anthropic_proxy.engine.routing.call_limits import CallSlot
 from anthropic_proxy.engine.routing.choices import MAX_NAME_LENGTH
 from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.routing.routes import read_project
-from anthropic_proxy.errors import InternalError, PolicyBlocked, ProxyError, ShuttingDown, UpstreamError
+from anthropic_proxy.errors import (
+    ClientError,
+    InternalError,
+    PolicyBlocked,
+    ProxyError,
+    ShuttingDown,
+    UpstreamError,
+)
 from anthropic_proxy.secrets import redact_error
 
 if TYPE_CHECKING:
@@ -246,7 +253,7 @@ class Exchange:
         )
         self._is_admitted = True
         if request.safeguards and (context := read_safeguards(request.safeguards)) is not None:
-            parent = ParentRequest(engine, incoming, plan, run_exchange)
+            parent = ParentRequest(engine, incoming, request, plan, run_exchange)
             auto_mode = find_auto_mode(engine.settings.auto_mode, plan.route)
             placeholders = {} if self._inspection is None else self._inspection.values
             self._check = ReplyCheck(parent, context, auto_mode, placeholders)
@@ -287,10 +294,14 @@ class Exchange:
         it, else to that of the request.
         """
         engine, incoming = self._engine, self._incoming
-        parent = ParentRequest(engine, incoming, plan, run_exchange)
-        chosen = await parent.list_plans(
-            "classifier", route_model=parent.route_model_of_checks, setting_model=engine.settings.auto_mode.model
-        )
+        parent = ParentRequest(engine, incoming, self._request, plan, run_exchange)
+        chosen: Sequence[Plan] = ()
+        try:
+            chosen = await parent.list_plans(
+                "classifier", route_model=parent.route_model_of_checks, setting_model=engine.settings.auto_mode.model
+            )
+        except ClientError as error:
+            engine.log.write_once(f"auto mode: {error.message}", "warning")
         if chosen and self._request.scanned_only:
             self._request = await engine.background.run_in_thread_if_large(
                 is_large_request(incoming.body), decode_request_or_envelope, incoming.body

@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType, structs
+from msgspec import structs
 
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink
@@ -60,30 +60,26 @@ _PASSED_HEADERS = frozenset(
 """Headers of the client that its own requests have too: its key for the provider, and what records name."""
 _PASSED_PREFIX = "anthropic-"
 """Beginning of further ones, such as the workspace. Betas belong to the body."""
-_ANY_REGION = (b"null", b'"global"')
-_ONLY_STANDARD = b'"standard_only"'
-
-
-class _BindingFields(Struct):
-    """Fields of a request that restrict what is sent because of it too."""
-
-    inference_geo: Raw | UnsetType = UNSET
-    service_tier: Raw | UnsetType = UNSET
-
-    @property
-    def pins_region(self) -> bool:
-        return self.inference_geo is not UNSET and bytes(self.inference_geo) not in _ANY_REGION
+_ONLY_STANDARD = "standard_only"
+"""Value of `service_tier` that restricts a request. The others are wishes."""
 
 
 class ParentRequest:
     """A request of a client that has a plan, as the cause of requests of the proxy. `run` runs an exchange."""
 
-    def __init__(self, engine: Engine, incoming: ClientRequest, plan: Plan, run: RunExchange) -> None:
+    def __init__(
+        self, engine: Engine, incoming: ClientRequest, request: MessagesRequest, plan: Plan, run: RunExchange
+    ) -> None:
         self.engine = engine
         self.incoming = incoming
         self._plan = plan
         self._run = run
-        self._fields = _read_binding_fields(incoming.body)
+        self._binding_fields: dict[str, str] = {}
+        """Fields of the request that bind what is sent because of it."""
+        if request.region:
+            self._binding_fields["inference_geo"] = request.region
+        if request.service_tier == _ONLY_STANDARD:
+            self._binding_fields["service_tier"] = _ONLY_STANDARD
 
     @property
     def route_model_of_checks(self) -> str | None:
@@ -104,24 +100,22 @@ class ParentRequest:
         names for it. `default_model`: model of the purpose if neither does. None: there is none. Raises `ClientError`
         if no target can serve a model.
         """
-        route = self._plan.route
         named = [model for model in (route_model, setting_model, default_model) if model is not None]
         if not named:
             return ()
-        chosen = await self._choose(kind, named[0])
-        if self._names_kind(chosen, kind):
-            plans = [chosen]
+        route = self._plan.route
+        if (plan := await self._find_plan_of_kind(kind, named[0])) is not None:
+            plans = [plan]
         elif route is None:
-            plans = [chosen, *[await self._choose(kind, model) for model in named[1:]]]
+            plans = [await self._choose(kind, model) for model in named]
         elif route_model is not None:
             plans = [self._map(route_model)]
         else:
-            providers = {provider for provider, _ in self._plan.places}
-            mapped = [] if setting_model is None else [self._map(setting_model)]
-            plans = [plan for plan in mapped if {provider for provider, _ in plan.places} <= providers]
+            plans = [] if setting_model is None else [self._map(setting_model)]
+            plans = [plan for plan in plans if self._has_providers_of(plan)]
             if default_model is not None:
                 plans.append(self._plan)
-        if self._plan.fidelity == "strict" or self._fields.pins_region:
+        if self._plan.fidelity == "strict" or "inference_geo" in self._binding_fields:
             return [structs.replace(plan, fidelity="strict") for plan in plans]
         return plans
 
@@ -147,9 +141,8 @@ class ParentRequest:
 
         `inspection`: what has inspected the body. None: it is inspected when it is sent.
         """
-        fields = msgspec.json.encode(self._fields)
-        if fields != b"{}":
-            body = body[:-1] + b"," + fields[1:]
+        if self._binding_fields:
+            body = body[:-1] + b"," + msgspec.json.encode(self._binding_fields)[1:]
         return ClientRequest(
             receipt=receipt,
             headers=self._select_headers(),
@@ -178,13 +171,19 @@ class ParentRequest:
         plan = engine.plan_cache.find_plan(RoutingQuery(model), engine.settings, engine.catalog)
         return structs.replace(plan, route=self._plan.route)
 
-    def _names_kind(self, plan: Plan, kind: RequestKind) -> bool:
-        """Return True if the route of `plan` is one for requests of this kind, and not behind that of the parent."""
-        route, own = plan.route, self._plan.route
-        if route is None or kind not in list_condition_texts(route.when.request):
-            return False
-        routes = self.engine.settings.routes
-        return own is None or routes.index(route) <= routes.index(own)
+    def _has_providers_of(self, plan: Plan) -> bool:
+        """Return True if all targets of another plan are at providers of the parent's targets."""
+        return {provider for provider, _ in plan.places} <= {provider for provider, _ in self._plan.places}
+
+    async def _find_plan_of_kind(self, kind: RequestKind, model: str) -> Plan | None:
+        """Return the plan of a route for requests of this kind, which is not behind the parent's route. None: none."""
+        routes, own = self.engine.settings.routes, self._plan.route
+        before = routes if own is None else routes[: routes.index(own) + 1]
+        if not any(kind in list_condition_texts(route.when.request) for route in before):
+            return None
+        plan = await self._choose(kind, model)
+        is_of_kind = plan.route in before and kind in list_condition_texts(plan.route.when.request)
+        return plan if is_of_kind else None
 
     def _select_headers(self) -> Mapping[str, str]:
         options = self.engine.settings.call_options.values()
@@ -199,15 +198,3 @@ class ParentRequest:
     def _with_session(self, headers: Mapping[str, str]) -> Mapping[str, str]:
         session = self.incoming.receipt.session
         return {**headers, SESSION_HEADER: session} if session else headers
-
-
-def _read_binding_fields(body: bytes) -> _BindingFields:
-    if b'"inference_geo"' not in body and _ONLY_STANDARD not in body:
-        return _BindingFields()
-    try:
-        fields = msgspec.json.decode(body, type=_BindingFields)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # nothing else reads such a body either
-        return _BindingFields()
-    if fields.service_tier is not UNSET and bytes(fields.service_tier) != _ONLY_STANDARD:  # a wish
-        fields.service_tier = UNSET
-    return fields

@@ -315,8 +315,12 @@ def decode_envelope(body: bytes, error: ClientError) -> MessagesRequest:
 
 def _decode_region(raw: Raw) -> str:
     """Return the region in lower case. "": any."""
-    text = bytes(raw)
-    return "" if text == _GLOBAL_REGION else text.decode(errors="replace").strip('"').lower()
+    return "" if bytes(raw) == _GLOBAL_REGION else _decode_word(raw).lower()
+
+
+def _decode_word(raw: Raw) -> str:
+    """Return a text without escapes. Any other value: its JSON text."""
+    return bytes(raw).decode(errors="replace").strip('"')
 
 
 def _permits_other_calls(read: "_Body | _Head") -> bool:
@@ -804,6 +808,7 @@ class _Head(Struct, kw_only=True):
     inference_geo: Raw = ABSENT
     fallbacks: Raw = ABSENT
     context_management: Raw = ABSENT
+    service_tier: Raw = ABSENT
     safeguards: Raw = ABSENT
     stop_sequences: list[str] | None = None
 
@@ -869,6 +874,7 @@ def scan_request(body: bytes) -> MessagesRequest | None:
         is_fast=read.speed == _FAST,
         region="" if read.inference_geo in _NOT_GIVEN else _decode_region(read.inference_geo),
         permits_other_calls=_permits_other_calls(read),
+        service_tier=None if read.service_tier in _NOT_GIVEN else _decode_word(read.service_tier),
         has_proxy_signatures=isinstance(read, _ScannedBody)
         and any(_has_proxy_signature(message.content) for message in read.messages),
         has_invalid_calls=_has_invalid_calls(read, tools),
