@@ -403,10 +403,8 @@ class Exchange:
         return reply if reply_schema is None else SchemaCheckedStream(reply, reply_schema, engine.background)
 
     def _new_runner(self) -> ProxyToolRunner:
-        runner = ProxyToolRunner(self._engine, self._attempts.origin)
-        if self._inspection is not None:
-            runner.inspect = self._inspection.inspect_result
-        return runner
+        inspect = self._inspection.inspect_result if self._inspection is not None else None
+        return ProxyToolRunner(self._engine, self._attempts.origin, inspect)
 
     async def _deliver(self, reply: DeltaStream | RelayStream) -> None:
         """Send an open reply to the client in the form that it expects, and close it."""

@@ -250,12 +250,13 @@ async def test_a_request_without_a_region_is_checked_anywhere(
     assert verdicts_of(sink) == VERDICT
 
 
-async def test_a_check_has_the_headers_that_a_table_copies_and_those_of_the_api(tmp_path: Path, keys: Keys) -> None:
-    copied = '[providers.cloud.headers]\nx-tenant = { client = "x-company" }\n'
+async def test_a_check_has_what_its_provider_adds_and_the_headers_of_the_api(tmp_path: Path, keys: Keys) -> None:
+    copied = '[providers.cloud.headers]\nx-tenant = { client = "x-company" }\n[providers.cloud.body]\nstore = false\n'
     headers = {"x-company": "acme", "anthropic-workspace": "w1", "anthropic-beta": "b", "x-other": "1"}
     world = World(tmp_path, keys, copied, AUTO_MODE_MODEL="cloud/judge")
     assert verdicts_of(await world.post(await world.new_client(), headers)) == VERDICT
     assert [one.headers.get("x-tenant") for one in world.sent] == ["acme", "acme"]
+    assert [one.body["store"] for one in world.sent] == [False, False]
     anthropic = {"ANTHROPIC_API_KEY": "sk-ant-0123456789", "AUTO_MODE_MODEL": "anthropic/claude-opus-5-5"}
     relayed = World(tmp_path, keys, MODEL_OPUS="anthropic/claude-opus-5-5", **anthropic)
     assert verdicts_of(await relayed.post(await relayed.new_client(), headers)) == VERDICT

@@ -239,20 +239,23 @@ class _ToolQuery(Struct, frozen=True):
     max_results: int
 
 
+InspectResult = Callable[[Raw], Awaitable[Raw | None]]
+"""Function that returns a result as the model may get it, or None if it may not."""
+
+
 class ProxyToolRunner:
     """Runner of the proxy's tools (web search …) for one reply. It counts the calls of the reply, for limits."""
 
-    def __init__(self, engine: Engine, origin: ClientOrigin) -> None:
+    def __init__(self, engine: Engine, origin: ClientOrigin, inspect: InspectResult | None = None) -> None:
         self._engine = engine
         self.origin = origin
+        self._inspect = inspect
         self._slots = asyncio.Semaphore(MAX_CONCURRENT_CALLS)
         self._uses: dict[str, int] = {}
         """Tool name → number of calls in this reply, for the limits."""
         self._runs = 0
         self._successes: dict[str, int] = {}
         """Kind of tool (`web_search`) → number of its successful calls in this reply."""
-        self.inspect: Callable[[Raw], Awaitable[Raw | None]] | None = None
-        """Returns a result as the model may get it, or None if it may not. None: there are no inspectors."""
 
     @property
     def usage(self) -> Usage:
@@ -292,10 +295,10 @@ class ProxyToolRunner:
             encode_server_tool_result(call.proxy_tool.kind, call.id, contents[index])
             for index, call in enumerate(calls)
         ]
-        if self.inspect is not None:
+        if self._inspect is not None:
             for index, call in enumerate(calls):
                 kind = call.proxy_tool.kind
-                found = await self.inspect(results[index].raw)
+                found = await self._inspect(results[index].raw)
                 unavailable = encode_server_tool_result(kind, call.id, error_content(kind, "unavailable"))
                 results[index] = unavailable if found is None else ResultBlock(found)
         return [*results]
