@@ -1,5 +1,6 @@
 """Commands `keys …`: virtual keys that this proxy gives to its clients, with limits and budgets."""
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +17,13 @@ from anthropic_proxy.cli.remote_proxy import RemoteProxy, find_remote_proxy
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.identity.offline_access import NO_REFRESH_TOKEN
 from anthropic_proxy.console.keys.acceptance import list_key_states
-from anthropic_proxy.console.keys.administration import KeyAction, KeyOutcome, decode_command, open_administration
+from anthropic_proxy.console.keys.administration import (
+    KeyAction,
+    KeyCommand,
+    KeyOutcome,
+    decode_command,
+    open_administration,
+)
 from anthropic_proxy.console.keys.descriptions import (
     describe_changes,
     describe_creator,
@@ -28,8 +35,10 @@ from anthropic_proxy.console.keys.descriptions import (
     format_time,
 )
 from anthropic_proxy.console.keys.limits import build_key_scope, build_team_scope
+from anthropic_proxy.console.keys.person_keys import PersonElsewhere
 from anthropic_proxy.console.keys.queries import (
     Spending,
+    build_ambiguity_error,
     find_team,
     list_audit_entries,
     list_keys,
@@ -43,8 +52,9 @@ from anthropic_proxy.console.ledger.engines import EngineReader
 from anthropic_proxy.console.ledger.export import write_csv
 from anthropic_proxy.console.ledger.periods import find_times
 from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.console.ledger.users import find_address
 from anthropic_proxy.engine.platforms.shells import quote_word
-from anthropic_proxy.errors import ConfigurationError, UnknownModel
+from anthropic_proxy.errors import ConfigurationError, InvalidRequest, UnknownModel
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_rules import Rules
 
@@ -266,15 +276,76 @@ def revoke(key: str) -> None:
 
 
 @keys.command
-def allow(key: str) -> None:
+def allow(key: str, *, new_person: bool = False) -> None:
     """Allow a revoked person or service again. The keys and sign-ins that the revocation ended stay ended.
 
     Parameters
     ----------
     key
         E-mail address of the person, label of the service, or id.
+    new_person
+        The address has been given to somebody else. The key stays as it is, and the next user with the address is
+        another person, who reads nothing of the earlier one.
     """
-    _write_done(_execute("allow", key)[0])
+    _write_done(_execute("leave" if new_person else "allow", key)[0])
+
+
+@keys.command(name="move-people")
+def move_people(*people: str, dry_run: bool = False) -> None:
+    """Let people of an earlier identity provider or client go on at the present one (OIDC_ISSUER, OIDC_CLIENT_ID).
+
+    The next user with the verified address of a person is this person, once. Without arguments, all people with access
+    are moved. The addresses of the others are free: the next user with one of them is another person.
+
+    Parameters
+    ----------
+    people
+        E-mail addresses or ids of the people to move.
+    dry_run
+        List what would be done, and change nothing.
+    """
+    settings, output = load_command_settings(), Output()
+    if settings.oidc is None:
+        raise ConfigurationError(
+            "OIDC_ISSUER is not set, so there is no identity provider to which people could be moved.",
+            code="identity-provider",
+        )
+    problems = list[str]()
+    with changing_database(settings), open_administration(settings, name_author()) as administration:
+        if people:
+            commands = [KeyCommand(action="move", target=name) for name in people]
+        else:
+            commands, problems = _list_moves(administration.list_people_elsewhere(settings))
+        for command in commands:
+            try:
+                outcome = administration.execute(command, dry_run=dry_run)
+            except (InvalidRequest, UnknownModel) as error:
+                problems.append(error.message)
+            else:
+                output.write_line(f"  {output.mark('✓')} {outcome.sentence}")
+    for problem in problems:
+        output.write_notice(problem, "✕")
+    if not commands and not problems:
+        output.write_notice(f"Everybody is of {settings.oidc.issuer} and the client {settings.oidc.client_id}.")
+    if problems:
+        sys.exit(1)
+
+
+def _list_moves(elsewhere: Sequence[PersonElsewhere]) -> tuple[list[KeyCommand], list[str]]:
+    """Return the commands, and why some people cannot be moved."""
+    commands, problems = list[KeyCommand](), list[str]()
+    by_address: dict[str, list[VirtualKey]] = {}
+    for one in elsewhere:
+        if one.has_access:
+            by_address.setdefault(find_address(one.key.label), []).append(one.key)
+        else:
+            commands.append(KeyCommand(action="leave", target=one.key.id))
+    for address, keys_of_address in by_address.items():
+        if len(keys_of_address) > 1:
+            problems.append(build_ambiguity_error(address, keys_of_address).message)
+        else:
+            commands.append(KeyCommand(action="move", target=keys_of_address[0].id))
+    return commands, problems
 
 
 @keys.command(name="sign-ins")
@@ -298,7 +369,7 @@ def sign_ins(*, as_json: bool = False) -> None:
     columns = [Column("Person"), Column("Device"), Column("Address"), Column("Signed in"), Column("Last refresh")]
     columns += [Column("Ends"), Column("Id", is_optional=True)]
     times = [[str(format_time(at)) for at in (each.created_at, each.refreshed_at, each.ends_at)] for each in found]
-    rows = [[one.user.email, one.device, one.address, *at, one.id] for one, at in zip(found, times, strict=True)]
+    rows = [[one.user.unique_name, one.device, one.address, *at, one.id] for one, at in zip(found, times, strict=True)]
     unasked = [number for number, one in enumerate(found) if not one.provider_token]
     for number in unasked:
         rows[number][_LAST_REFRESH] += f" (provider {NOT_ASKED})"
@@ -469,6 +540,7 @@ def write_key(key: VirtualKey, state: KeyState, spending: Sequence[Spending] = (
         return
     output.write_line(f"  {output.paint(key.label, 'title')}  {state.status}")
     facts = [("reason", state.reason), ("id", key.id), ("owner", key.owner), ("team", key.team)]
+    facts += [("subject", f"{key.subject} at {key.issuer}" if key.subject else "")]
     facts += [("creator", describe_creator(key, state))]
     facts += [("created", formats.long_time(key.created_at)), ("expires", formats.long_time(key.expires_at) or "never")]
     facts += [("revoked", formats.long_time(key.revoked_at))]

@@ -42,7 +42,7 @@ def store_sign_in(database_url: str, email: str = "ann@example.org") -> SignIn:
     code, user_code = grants.create_code(USER_AGENT, "192.0.2.1")
     waiting = grants.find_code("user_code", user_code)
     assert waiting is not None
-    grants.approve(grants.identify(waiting.code_hash, OidcUser(issuer, client, "1", email), ""))
+    grants.approve(grants.identify(waiting.code_hash, OidcUser(issuer, client, f"id of {email}", email), ""))
     _, stored, _ = grants.redeem(code)
     assert stored is not None
     return stored

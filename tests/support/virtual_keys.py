@@ -2,7 +2,8 @@
 
 import asyncio
 import html
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,18 @@ import pytest
 from msgspec import Struct, structs
 
 from anthropic_proxy.app import App
+from anthropic_proxy.console.identity.people import OidcUser
 from anthropic_proxy.console.keys.administration import NAME_FIELDS, KeyAdministration, KeyCommand
 from anthropic_proxy.console.keys.key_policy import KeyPolicy
 from anthropic_proxy.console.keys.key_table import KeyTable
 from anthropic_proxy.console.keys.reservations import Reservations
+from anthropic_proxy.console.keys.rights import Rights
 from anthropic_proxy.console.keys.virtual_keys import Team, VirtualKey
-from anthropic_proxy.console.ledger.database import open_for_writing
+from anthropic_proxy.console.ledger.database import Connection, open_for_writing
+from anthropic_proxy.console.ledger.users import list_people_ids
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.gateway.permissions import Role
 from anthropic_proxy.gateway.settings import Settings, load_settings
 from anthropic_proxy.gateway.settings.key_rules import Rules
 from anthropic_proxy.gateway.stores.memory import MemoryStore
@@ -44,6 +49,42 @@ def store_key(directory: Path, rules: Rules, team: str = "", *, label: str = "ci
     _, text = create_key(KeyAdministration(connection, "test"), key)
     connection.close()
     return text
+
+
+ISSUER = "https://login.example.org"
+
+
+def admit(
+    connection: Connection,
+    address: str,
+    *,
+    subject: str = "",
+    actor: str = "test",
+    clock: Callable[[], float] = time.time,
+    **fields: Any,
+) -> VirtualKey:
+    """Return the key of a person that signs in. `subject` "": the address. `fields`: those of its group."""
+    user = OidcUser(ISSUER, "proxy", subject or address, address)
+    return KeyAdministration(connection, actor, clock).admit_user(user, lambda _: fields).key
+
+
+class User(Struct, frozen=True, kw_only=True):
+    """A user of the dashboard."""
+
+    role: Role
+    address: str
+    team: str = ""
+    rules: Rules = Rules()
+    max_keys: int = 0
+
+    def find_rights(
+        self, connection: Connection, actor: str = "test", clock: Callable[[], float] = time.time
+    ) -> Rights:
+        """The user signs in, if it has not before."""
+        fields = {"team": self.team, **structs.asdict(self.rules)}
+        people = list_people_ids(connection, self.address)
+        person = people[0] if people else admit(connection, self.address, actor=actor, clock=clock, **fields).id
+        return Rights(role=self.role, person=person, team=self.team, max_keys=self.max_keys)
 
 
 def change_key(administration: KeyAdministration, name: str, **fields: Any) -> VirtualKey:

@@ -14,7 +14,12 @@ from urllib.parse import urlsplit
 
 from msgspec import structs
 
-from anthropic_proxy.console.dashboard.oidc import complete_attempt, log_rejection, redirect_to_provider
+from anthropic_proxy.console.dashboard.oidc import (
+    NO_DATABASE,
+    complete_attempt,
+    log_rejection,
+    redirect_to_provider,
+)
 from anthropic_proxy.console.dashboard.web import SECURITY_HEADERS, read_form, send_public_page
 from anthropic_proxy.console.gateway_protocol.grants import (
     CODE_SECONDS,
@@ -45,7 +50,6 @@ _BROWSER_COOKIE = Cookie(name="anthropic_proxy_device", path="/", same_site="Lax
 _MAX_CONFIRMATIONS = 5
 """Maximum number of confirmations of one code, such as of a person that went back in the browser."""
 ResultT = TypeVar("ResultT")
-_NO_DATABASE = "The database of the proxy is not available. Try again in a moment."
 _UNKNOWN_CODE = (
     "No device waits with this code. Compare it with the one that Claude Code shows. After ten minutes, start the "
     "sign-in again there."
@@ -67,7 +71,7 @@ async def show_device(site: "Site", request: RouteRequest) -> RouteResponse:
     except OidcError as error:
         return await _send_device_page(site, request, error.message, status=error.status)
     except (*DATABASE_ERRORS, ConfigurationError):
-        return await _send_device_page(site, request, _NO_DATABASE, status=503)
+        return await _send_device_page(site, request, NO_DATABASE, status=503)
 
 
 async def _decide(site: "Site", request: RouteRequest) -> RouteResponse:
@@ -156,7 +160,7 @@ async def finish_device(site: "Site", request: RouteRequest, attempt: SignInAtte
         try:
             code = await _use_grants(site, request, lambda grants: grants.identify(target, user, provider_token))
         except (*DATABASE_ERRORS, ConfigurationError):
-            raise OidcError(_NO_DATABASE, status=503) from None
+            raise OidcError(NO_DATABASE, status=503) from None
         browser = _BROWSER_COOKIE.read(request, settings) or secrets.token_urlsafe(32)
         token = sign_text("approval", _list_approved(browser, code), settings)
         page = await _send_device_page(site, request, code=code, user=user, token=token)

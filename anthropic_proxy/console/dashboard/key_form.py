@@ -111,7 +111,8 @@ def load_form(administration: KeyAdministration, settings: Settings, name: str, 
     if action == "sign-out":
         outcome = administration.execute(KeyCommand(action=action, target=target), dry_run=True)
         found = outcome.sign_ins
-        key, title = administration.require_key(found[0].key_id), _TITLES[action].format(found[0].user.email)
+        key = administration.require_key(found[0].key_id)
+        title = _TITLES[action].format(key.label)
         before, notices = find_digest(found), outcome.notices
         return KeyForm(action=action, title=title, target=target, key=key, before=before, notices=notices)
     key = VirtualKey(id="", label="") if action == "create" else administration.require_key(target)

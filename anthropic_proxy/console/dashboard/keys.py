@@ -265,14 +265,16 @@ _CHANGE_COLUMNS: Sequence[TableColumn[AuditEntry]] = (
 
 _SIGN_IN_COLUMNS: Sequence[TableColumn[SignIn]] = (
     TableColumn(
-        "person", "Person", lambda row: _link_key(row.key_id, row.user.email, row.user.name), style="a-what wrap"
+        "person", "Person", lambda row: _link_key(row.key_id, row.user.unique_name, row.user.name), style="a-what wrap"
     ),
     TableColumn("device", "Device, address", lambda row: Cell(text=row.device, note=row.address), style="wrap"),
     TableColumn("groups", "Groups", lambda row: ", ".join(row.user.groups) or formats.UNKNOWN, style="small wrap"),
     TableColumn("since", "Signed in", lambda row: _show_moment(row.created_at), style="nowrap"),
     TableColumn("refreshed", "Last refresh", _show_refresh, style="nowrap"),
     TableColumn("ends", "Ends", lambda row: _show_moment(row.ends_at), style="nowrap"),
-    _action_column("end", "End", "sign-out", lambda row: (row.id, f"the sign-in of {row.user.email} on {row.device}")),
+    _action_column(
+        "end", "End", "sign-out", lambda row: (row.id, f"the sign-in of {row.user.unique_name} on {row.device}")
+    ),
 )
 
 
@@ -306,7 +308,7 @@ def build_keys_page(context: PageContext) -> Mapping[str, Any]:
 
 def _list_sign_ins(context: PageContext) -> Sequence[SignIn]:
     found = list_sign_ins(require_reader(context), context.now)
-    return [each for each in found if context.rights.reads_sign_in(each.user.email)]
+    return [each for each in found if context.rights.reads_sign_in(each.key_id)]
 
 
 def _summarize(rows: Sequence[KeyRow]) -> str:
@@ -442,6 +444,7 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
         ("Id", key.id),
         ("Error of its requests", state.reason),
         ("Owner", key.owner),
+        ("Subject", f"{key.subject} at {key.issuer}" if key.subject else ""),
         ("Team", key.team),
         ("Created by", describe_creator(key, state)),
         ("Created", formats.long_time(key.created_at)),
@@ -568,7 +571,8 @@ _ENTRY_EXPORT: Mapping[str, Callable[[AuditEntry], Any]] = {
 }
 
 
-_SIGN_IN_NAMES = ("id", "email", "key_id", "device", "address", "created_at", "refreshed_at", "checked_at", "ends_at")
+_SIGN_IN_TIMES = ("created_at", "refreshed_at", "checked_at", "ends_at")
+_SIGN_IN_NAMES = ("id", "name", "email", "key_id", "device", "address", *_SIGN_IN_TIMES)
 _SIGN_IN_EXPORT = {name: itemgetter(name) for name in (*_SIGN_IN_NAMES, "provider_refresh_token")}
 
 

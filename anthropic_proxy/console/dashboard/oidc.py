@@ -1,6 +1,5 @@
 """Sign-ins at the identity provider: the way of the browser to it and back, and the sign-in to the dashboard."""
 
-import math
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -32,12 +31,15 @@ from anthropic_proxy.console.identity.people import (
     RETRY,
     OidcError,
     OidcUser,
-    UserRefused,
     accept_user,
     require_provider,
     require_role,
 )
-from anthropic_proxy.plugins import RouteRequest, RouteResponse
+from anthropic_proxy.console.keys.administration import KeyOutcome, open_administration
+from anthropic_proxy.console.keys.admission import admit_person
+from anthropic_proxy.console.ledger.database import DATABASE_ERRORS
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.plugins import Gateway, RouteRequest, RouteResponse
 
 if TYPE_CHECKING:
     from anthropic_proxy.console.dashboard.site import Site
@@ -48,6 +50,7 @@ _FAILED_RESPONSES = AddressLimit("dashboard/sign-in/provider", (Window(300, 60.0
 _MAX_TARGET_CHARACTERS = 1_000
 _MAX_SHOWN_CHARACTERS = 200
 _MAX_CODE_CHARACTERS = 4_096
+NO_DATABASE = "The database of the proxy is not available. Try again in a moment."
 
 
 async def start_oidc(site: "Site", request: RouteRequest) -> RouteResponse:
@@ -74,10 +77,13 @@ async def finish_oidc(site: "Site", request: RouteRequest) -> RouteResponse:
         return await finish_device(site, request, attempt)
 
     async def open_session(user: OidcUser, _: str) -> RouteResponse:
-        require_role(settings, user)
-        if await site.people.is_ended(user.email, math.inf):
-            raise UserRefused(f"The key {user.email!r} is revoked, so the person may not sign in.")
-        session, target = await site.sessions.create_for_user(user), resolve_redirect_path(attempt.target)
+        person = ""
+        if settings.virtual_keys:
+            admitted = await _admit(site, request, user)
+            person, user = admitted.key.id, admitted.user or user
+        else:
+            require_role(settings, user)
+        session, target = await site.sessions.create_for_user(user, person), resolve_redirect_path(attempt.target)
         cookies = [
             SESSION_COOKIE.write(request, settings, session, SESSION_SECONDS),
             ATTEMPT_COOKIE.write(request, settings, "", 0),
@@ -88,6 +94,20 @@ async def finish_oidc(site: "Site", request: RouteRequest) -> RouteResponse:
         return replace(page, headers={**page.headers, "refresh": f"0; url={location}", "set-cookie": cookies})
 
     return await complete_attempt(site, request, attempt, open_session, partial(_explain, site, request))
+
+
+async def _admit(site: "Site", request: RouteRequest, user: OidcUser) -> KeyOutcome:
+    """Raises `OidcError`."""
+
+    def admit(gateway: Gateway) -> KeyOutcome:
+        with open_administration(gateway.settings, f"dashboard ({user.email})") as administration:
+            return admit_person(administration, gateway.settings, user, require_role)
+
+    try:
+        # the address may be that of a whole company, and its requests are limited before
+        return await site.use_database(request, admit, client=request.request_id)
+    except (*DATABASE_ERRORS, ConfigurationError):
+        raise OidcError(NO_DATABASE, status=503) from None
 
 
 async def complete_attempt(

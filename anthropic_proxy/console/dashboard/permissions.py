@@ -13,13 +13,13 @@ from anthropic_proxy.plugins import RouteRequest
 
 class Session(Struct, frozen=True, kw_only=True):
     client_name: str
-    """Name of the user: `key 1`, `admin key 1`, or the e-mail address at the identity provider."""
+    """Name of the user: `key 1`, `admin key 1`, or that of the person (`OidcUser.unique_name`)."""
     form_token: str
     """Random text that each form of this session contains. Pages of other sites cannot read it, so they cannot send a
     valid form."""
     role: Role = "owner"
-    email: str = ""
-    """E-mail address of the user. "": the user signed in with a key."""
+    person: str = ""
+    """Id of the key of the person. "": the user signed in with a key, or there are no virtual keys."""
     group: SignInGroup | None = None
     """Table of the user's group. None: none."""
 
@@ -36,15 +36,14 @@ def find_role(request: RouteRequest, session: Session | None) -> Role:
 
 
 def find_rights(request: RouteRequest, session: Session | None, settings: Settings) -> Rights:
-    """The teams of the user are not yet known."""
-    if session is None or not session.email:
+    """What the database has is not yet known."""
+    if session is None or not session.person:
         return Rights(role=find_role(request, session))
     group = session.group or SignInGroup(name="")
     return Rights(
         role=session.role,
-        email=session.email,
+        person=session.person,
         team=group.team,
-        rules=group.rules,
         max_keys=settings.keys_per_person,
         has_no_group=session.group is None and settings.sign_in is not None and bool(settings.sign_in.groups),
     )

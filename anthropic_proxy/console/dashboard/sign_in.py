@@ -61,6 +61,8 @@ class _StoredSession(Struct, frozen=True, omit_defaults=True):
     """HMAC of the user's key with the cookie, so that the store reveals nothing about the key. "": no key."""
     user: OidcUser | None = None
     """User of the identity provider. None: the user signed in with a key."""
+    person: str = ""
+    """Id of the key of the person, if there are virtual keys."""
 
 
 class BrowserSessions:
@@ -93,9 +95,10 @@ class BrowserSessions:
         await self._save(cookie, _StoredSession(self._clock(), key_digest=_sign(cookie, "key", key_text)))
         return cookie
 
-    async def create_for_user(self, user: OidcUser) -> str:
+    async def create_for_user(self, user: OidcUser, person: str) -> str:
+        """`person`: id of the key of the person. "": there are no virtual keys."""
         cookie = secrets.token_urlsafe(32)
-        await self._save(cookie, _StoredSession(self._clock(), user=user))
+        await self._save(cookie, _StoredSession(self._clock(), user=user, person=person))
         return cookie
 
     async def find(self, cookie: str) -> Session | None:
@@ -119,7 +122,8 @@ class BrowserSessions:
         session = self._decode(cookie, stored) if now < stored.created_at + SESSION_SECONDS else None
         if session is None:
             return None
-        if session.email and self._people is not None and await self._people.is_ended(session.email, stored.created_at):
+        person = session.person
+        if person and self._people is not None and await self._people.is_ended(person, stored.created_at):
             return None
         if now >= last_use + _USE_INTERVAL_SECONDS:
             await store.put(_use_of(place), repr(now), IDLE_SECONDS)
@@ -152,10 +156,10 @@ class BrowserSessions:
         if (user := stored.user) is not None:
             settings = self._current_settings()
             role = resolve_role(settings, user)
-            if not role:
+            if not role or (settings.virtual_keys and not stored.person):
                 return None
-            group = find_group(settings, user)
-            return Session(client_name=user.email, form_token=form_token, role=role, email=user.email, group=group)
+            name, group = user.unique_name, find_group(settings, user)
+            return Session(client_name=name, form_token=form_token, role=role, person=stored.person, group=group)
         found = None
         for label, role, key in self._list_keys():
             if hmac.compare_digest(_sign(cookie, "key", key).encode(), stored.key_digest.encode()):

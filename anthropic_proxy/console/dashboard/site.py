@@ -437,7 +437,7 @@ class Site:
                 keys = None
                 if page.section == KEYS_ENTRY.section:  # a restricted connection has no keys of others
                     keys = EngineReader(opened.enter_context(self._ledger.open(self.gateway.settings).connection))
-                    rights = rights.with_teams(keys)
+                    rights = rights.resolve(keys)
                 access = self._restrict(ledger.connection, request, session)
                 facts = ledger.facts
                 if access.labels is not None:  # of the setup, a member gets the mapping
@@ -504,7 +504,7 @@ class Site:
     def _restrict(self, connection: Connection, request: RouteRequest, session: Session | None) -> ReadAccess:
         """Limit a connection to what the user may read."""
         settings = self.gateway.settings
-        rights = find_rights(request, session, settings).with_teams(EngineReader(connection))
+        rights = find_rights(request, session, settings).resolve(EngineReader(connection))
         return restrict_reading(connection, rights, settings)
 
     def build_frame(self, section: str, request: RouteRequest, session: Session | None) -> dict[str, Any]:

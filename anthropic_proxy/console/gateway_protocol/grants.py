@@ -16,17 +16,17 @@ import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.console.identity.limits import SITE_BITS, name_network
-from anthropic_proxy.console.identity.people import OidcError, OidcUser, UserRefused, require_group
+from anthropic_proxy.console.identity.people import OidcError, OidcUser, require_group
 from anthropic_proxy.console.keys.access_tokens import TokenKeys
 from anthropic_proxy.console.keys.administration import KeyAdministration, KeyCommand, KeyOutcome, name_key
+from anthropic_proxy.console.keys.admission import admit_person
 from anthropic_proxy.console.keys.descriptions import hash_key
 from anthropic_proxy.console.keys.queries import decode_row
 from anthropic_proxy.console.keys.sign_ins import SignIn, encode_user, find_active_sign_in
-from anthropic_proxy.console.keys.table_rules import list_table_fields
 from anthropic_proxy.console.ledger.database import Connection, open_for_writing
 from anthropic_proxy.console.ledger.schema import DEVICE_CODES, SIGN_INS
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, HOUR_SECONDS, to_microseconds
-from anthropic_proxy.errors import InvalidRequest, UnknownModel
+from anthropic_proxy.errors import UnknownModel
 from anthropic_proxy.gateway.settings import Settings, SignInSettings
 
 CODE_SECONDS = 600
@@ -133,8 +133,8 @@ class Grants:
             code = self._find_code(connection, "code_hash", code_hash)
             if code is None or code.state != "pending":
                 raise OidcError(WAITS_NO_LONGER)
-            self._set_person(connection, user, dry_run=True)
-            person, encrypted = encode_user(user), self._encrypt(provider_token, user)
+            named = self._admit(connection, user, dry_run=True).user or user
+            person, encrypted = encode_user(named), self._encrypt(provider_token, user)
             with connection.transaction():
                 statement = (
                     "UPDATE device_codes SET person = ?, provider_token = ? WHERE code_hash = ? AND state = 'pending'"
@@ -150,13 +150,14 @@ class Grants:
         user = code.user
         assert user is not None
         with self._open() as connection:
-            key = self._set_person(connection, user).key
+            admitted = self._admit(connection, user)
             with connection.transaction():
                 statement = (
-                    "UPDATE device_codes SET state = 'approved', key_id = ? "
+                    "UPDATE device_codes SET state = 'approved', key_id = ?, person = ? "
                     "WHERE code_hash = ? AND state = 'pending' AND person = ? AND expires_at > ?"
                 )
-                values = (key.id, code.code_hash, code.person, to_microseconds(self._clock()))
+                person, now = encode_user(admitted.user or user), to_microseconds(self._clock())
+                values = (admitted.key.id, person, code.code_hash, code.person, now)
                 if not connection.execute(statement, values):
                     raise OidcError(WAITS_NO_LONGER)
 
@@ -233,18 +234,22 @@ class Grants:
 
     def renew(self, sign_in: SignIn, user: OidcUser, provider_token: str, *, is_checked: bool) -> SignIn | None:
         """End a claim, and store what the identity provider said about the person. None: the sign-in has ended
-        meanwhile. `is_checked`: the provider was asked. Raises `UserRefused` if the person may not sign in any more.
+        meanwhile. `is_checked`: the provider was asked. Raises `UserRefused` if the person may not sign in any more,
+        and `OidcError` if the sign-in is of another person.
         """
         now = self._clock()
         checked_at = now if is_checked else sign_in.checked_at
         with self._open() as connection:
-            key = self._set_person(connection, user).key  # another one, if the person has a new address
+            admitted = self._admit(connection, user)
+            key, user = admitted.key, admitted.user or user
+            if key.id != sign_in.key_id:
+                raise OidcError("The sign-in is of a person who has been moved or replaced. Sign in again.")
             administration = self._administer(connection, user)
             encrypted = self._encrypt(provider_token, user)
-            values = (key.id, encode_user(user), encrypted, *map(to_microseconds, (checked_at, now)), sign_in.id)
+            values = (encode_user(user), encrypted, *map(to_microseconds, (checked_at, now)), sign_in.id)
             with administration.changing():
                 statement = (
-                    "UPDATE sign_ins SET key_id = ?, person = ?, provider_token = ?, checked_at = ?, refreshed_at = ?, "
+                    "UPDATE sign_ins SET person = ?, provider_token = ?, checked_at = ?, refreshed_at = ?, "
                     "claimed_until = 0 WHERE id = ? AND ended_at IS NULL"
                 )
                 if not connection.execute(statement, values):
@@ -253,8 +258,8 @@ class Grants:
                     shown = {"email": (sign_in.user.email, user.email), "groups": (sign_in.user.groups, user.groups)}
                     changed = {name: pair for name, pair in shown.items() if pair[0] != pair[1]}
                     administration.record("change sign-in", name_key(key), changed)
-        renewed = structs.replace(sign_in, key_id=key.id, user=user, provider_token=encrypted)
-        return structs.replace(renewed, checked_at=checked_at, refreshed_at=now)
+        times = {"checked_at": checked_at, "refreshed_at": now}
+        return structs.replace(sign_in, user=user, provider_token=encrypted, **times)
 
     def end(self, sign_in: str, user: OidcUser, reason: str) -> None:
         """`sign_in`: id of the sign-in, or of the person's key for all its sign-ins. `reason`: why the identity
@@ -282,22 +287,13 @@ class Grants:
         assert self._settings.sign_in is not None
         return self._settings.sign_in
 
-    def _set_person(self, connection: Connection, user: OidcUser, *, dry_run: bool = False) -> KeyOutcome:
-        """Create or change the key of the person by the table of its group. Without tables, its rules are those that an
-        administrator has set. Raises `UserRefused`.
-        """
-        fields: Mapping[str, Any] = {}
-        group = require_group(self._settings, user)
-        if self._sign_in_settings.groups:
-            fields = list_table_fields(group)
-        command = KeyCommand(action="person", target=user.email, fields=fields)
-        try:
-            return self._administer(connection, user).execute(command, dry_run=dry_run)
-        except InvalidRequest as error:
-            raise UserRefused(error.message) from None
+    def _admit(self, connection: Connection, user: OidcUser, *, dry_run: bool = False) -> KeyOutcome:
+        """Raises `UserRefused`."""
+        administration = self._administer(connection, user)
+        return admit_person(administration, self._settings, user, require_group, dry_run=dry_run)
 
     def _administer(self, connection: Connection, user: OidcUser | None) -> KeyAdministration:
-        actor = "sign-in" if user is None else f"sign-in ({user.email})"
+        actor = "sign-in" if user is None else f"sign-in ({user.unique_name})"
         return KeyAdministration(connection, actor, self._clock)
 
     @contextmanager

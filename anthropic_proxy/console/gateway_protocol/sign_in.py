@@ -226,7 +226,7 @@ class SignInEndpoints:
             reason = error.message
             ended = sign_in.key_id if isinstance(error, UserRefused) else sign_in.id  # of the person, or of the device
             await self._threads.run(sign_in.id, lambda: grants.end(ended, sign_in.user, reason))
-            self._gateway.log_warning_each_time(f"The sign-in of {sign_in.user.email} has ended. {reason}")
+            self._gateway.log_warning_each_time(f"The sign-in of {sign_in.user.unique_name} has ended. {reason}")
             return None
         except OAuthError:
             await self._threads.run(sign_in.id, lambda: grants.release(sign_in.id))

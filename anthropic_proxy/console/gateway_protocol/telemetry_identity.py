@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from anthropic_proxy.console.ledger.users import find_address
 from anthropic_proxy.engine.json_decoding import decode_json
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.plugins import Client
@@ -79,7 +80,8 @@ _JSON_PARENTS = frozenset({"resource", "dataPoints", "data_points", "logRecords"
 def build_attributes(client: Client) -> Mapping[str, str]:
     """Return the facts about the sender that the proxy knows. The name of the key stands for a missing owner."""
     person = client.owner or client.name
-    values = (SOURCE, person, person if "@" in person else "", ",".join(client.groups), client.team)
+    address = find_address(person) if "@" in person else ""
+    values = (SOURCE, person, address, ",".join(client.groups), client.team)
     return {name: value for name, value in zip(_NAMES, values, strict=True) if value}
 
 

@@ -50,6 +50,13 @@ class OidcUser(Struct, frozen=True, omit_defaults=True):
     """Name of the user. "": the identity provider sent none."""
     has_group_claim: bool = True
     """False: the identity provider sent no claim with groups or roles."""
+    label: str = ""
+    """Name of the person in the settings and in lists: `ann@example.org (2)`. "": the address, which is the name of the
+    first person with it."""
+
+    @property
+    def unique_name(self) -> str:
+        return self.label or self.email
 
 
 def accept_user(settings: Settings, claims: Mapping[str, Any], known: OidcUser | None = None) -> OidcUser:
@@ -91,7 +98,8 @@ def accept_user(settings: Settings, claims: Mapping[str, Any], known: OidcUser |
 def _accept_address(provider: OidcSettings, claims: Mapping[str, Any]) -> str:
     """Raises `UserRefused`."""
     email = claims.get(provider.email_claim)
-    if not isinstance(email, str) or email.count("@") != 1 or not (email.isascii() and email.isprintable()):
+    is_address = isinstance(email, str) and email.count("@") == 1 and email.isascii() and email.isprintable()
+    if not isinstance(email, str) or not is_address or " " in email:  # `ann@example.org (2)` is another person
         raise UserRefused(
             f"The identity provider sent no e-mail address (claim {provider.email_claim!r}). An administrator should "
             "allow the scope email for the client, or set OIDC_EMAIL_CLAIM."
@@ -160,7 +168,7 @@ def require_role(settings: Settings, user: OidcUser) -> OidcUser:
     """Raises `UserRefused` if the user has no role in the dashboard."""
     if resolve_role(settings, user) is None:
         raise UserRefused(
-            f"{user.email} has no role. An administrator should add the user or a group to OIDC_MEMBERS."
+            f"{user.unique_name} has no role. An administrator should add the user or a group to OIDC_MEMBERS."
             f"{_describe_missing_claim(settings, user)}"
         )
     return user
@@ -191,7 +199,7 @@ def require_group(settings: Settings, user: OidcUser) -> SignInGroup:
     if settings.sign_in is not None and settings.sign_in.groups:
         named = join_with_or([table.name for table in settings.sign_in.groups[:_MAX_LISTED_GROUPS]])
         raise UserRefused(
-            f"{user.email} may not use Claude Code, because none of the groups of the user has a table "
+            f"{user.unique_name} may not use Claude Code, because none of the groups of the user has a table "
             f"[sign_in.groups.NAME]. An administrator should add the user to a group ({named}), or add a table."
             f"{_describe_missing_claim(settings, user)}"
         )
@@ -250,5 +258,8 @@ def _has_domain(settings: OidcSettings, email: str) -> bool:
 
 
 def _is_listed(entries: Sequence[str], user: OidcUser) -> bool:
-    """Upper and lower case of addresses are equal."""
-    return any(entry.lower() == user.email if "@" in entry else entry in user.groups for entry in entries)
+    """An entry with `@` is the name of a person: an address means the first person with it. Upper and lower case are
+    equal.
+    """
+    name = user.unique_name
+    return any(entry.lower() == name if "@" in entry else entry in user.groups for entry in entries)

@@ -158,15 +158,15 @@ def list_key_states(
     """Return the states of `keys`, in the same order. `now`: seconds since the epoch."""
     facts, creators = read_key_facts(connection, settings, keys), dict[str, str]()
     # the team administrators who created some of the keys for their team
-    for address in {key.creator for key in keys if not key.person} - {""}:
-        person = find_key(connection, address)
+    for name in {key.creator for key in keys if not key.person} - {""}:
+        person = find_key(connection, name)
         if person is None or not is_of_person(person):
             continue
         status: str = facts.find_state(person, now).status
         user = facts.described.get(person.id)
         if status == "active" and user is not None and resolve_role(settings, user) not in ("team admin", "admin"):
             status = "no team admin"
-        creators[address] = status
+        creators[name] = status
     return [
         structs.replace(facts.find_state(key, now), creator_status="" if key.person else creators.get(key.creator, ""))
         for key in keys

@@ -18,17 +18,34 @@ import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.identity.people import OidcUser
 from anthropic_proxy.console.keys.acceptance import list_key_states
 from anthropic_proxy.console.keys.descriptions import (
     build_key_hint,
+    format_time,
     hash_key,
     list_rule_fields,
     list_settable_fields,
     new_key,
 )
-from anthropic_proxy.console.keys.queries import escape_pattern, find_key, find_team, list_keys, require_key
+from anthropic_proxy.console.keys.person_keys import (
+    PersonElsewhere,
+    find_free_name,
+    find_person,
+    is_waiting,
+    list_people_elsewhere,
+)
+from anthropic_proxy.console.keys.queries import (
+    build_ambiguity_error,
+    find_key,
+    find_people,
+    find_team,
+    list_keys,
+    list_named_keys,
+    require_key,
+)
 from anthropic_proxy.console.keys.rights import ADMINISTRATOR, Rights, is_of_person, is_person
-from anthropic_proxy.console.keys.sign_ins import SignIn, find_sign_ins
+from anthropic_proxy.console.keys.sign_ins import SignIn, list_sign_ins
 from anthropic_proxy.console.keys.table_rules import find_table_fields
 from anthropic_proxy.console.keys.virtual_keys import (
     ACTIVE,
@@ -47,6 +64,7 @@ from anthropic_proxy.console.keys.virtual_keys import (
 from anthropic_proxy.console.ledger.database import Connection, open_for_writing
 from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, to_microseconds
+from anthropic_proxy.console.ledger.users import find_address, list_people_ids
 from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.errors import InvalidRequest, PermissionDenied, UnknownModel, join_with_and
 from anthropic_proxy.gateway.permissions import may
@@ -69,11 +87,15 @@ _CHANGE_LOCK = 0x6B657973
 the changes."""
 
 
-KeyAction = Literal["create", "change", "rotate", "revoke", "allow", "team", "person", "sign-out"]
+KeyAction = Literal["create", "change", "rotate", "revoke", "allow", "leave", "move", "team", "person", "sign-out"]
+"""`leave`: the next user with the address of a person is another person. `move`: the next one at another identity
+provider or client is the same person."""
 _MAX_NAMED_KEYS = 10
 _NO_KEY = VirtualKey(id="", label="")
-_STORED_TEXTS = ("id", "label", "owner", "team", "person", "creator")
-_STORED_TIMES = ("created_at", "expires_at", "owner_since")
+_IDENTITY_FIELDS = ("issuer", "client_id", "subject", "left_at")
+"""Fields of `VirtualKey` that only a sign-in sets."""
+_STORED_TEXTS = ("id", "label", "owner", "team", "person", "creator", "issuer", "client_id", "subject")
+_STORED_TIMES = ("created_at", "expires_at", "owner_since", "left_at")
 
 
 class KeyCommand(Struct, frozen=True, kw_only=True):
@@ -81,8 +103,9 @@ class KeyCommand(Struct, frozen=True, kw_only=True):
 
     action: KeyAction
     target: str = ""
-    """Id or label of the key, name of the team, or e-mail address of the person. "": a new key. `sign-out`: also the id
-    of a sign-in. `revoke`: also an e-mail address without a key, whose user is refused from then on."""
+    """Id or label of the key, name of the team, or e-mail address of the person, if only one person has or had it. "":
+    a new key. `sign-out`: also the id of a sign-in. `revoke`: also an e-mail address without a key, whose user is
+    refused from then on."""
     fields: Mapping[str, Any] = {}
     """Name of a field of `VirtualKey` or `Rules`, or `overlap_seconds` → its new value. Others keep their values.
     `exceptions`: names of the fields that no table may change; one that is left out gets the value of the table again.
@@ -107,6 +130,8 @@ class KeyOutcome(Struct, frozen=True, kw_only=True):
     sentence: str
     notices: Sequence[str] = ()
     """Further sentences: what the change leaves, and how to change that."""
+    user: OidcUser | None = None
+    """The user who was admitted, with its label."""
 
 
 def decode_command(
@@ -154,18 +179,27 @@ class KeyAdministration:
         self._actor = actor
         self._clock = clock
         self._settings = settings
-        self.rights = rights.with_teams(connection)
+        self.rights = rights.resolve(connection)
 
     def require_key(self, name: str) -> VirtualKey:
-        """Raises `UnknownModel` if no key that the user reads has the id or label `name`."""
+        """Raises `UnknownModel` if no key that the user reads has the id, label or address `name`, and `InvalidRequest`
+        if several have it.
+        """
         return require_key(self._connection, name, self.rights)
 
     def find_sign_ins(self, name: str) -> Sequence[SignIn]:
         """Return the sign-ins of a person or device that have not ended. `name`: id of the sign-in or of the key, or
-        e-mail address. Raises `UnknownModel` if there is none.
+        e-mail address. Raises `UnknownModel` if there is none, and `InvalidRequest` if several people have or had the
+        address.
         """
-        named = find_sign_ins(self._connection, name, self._clock())
-        found = [each for each in named if self.rights.ends_sign_in(each.user.email)]
+        ending = self.rights.ends_sign_in
+        active = [each for each in list_sign_ins(self._connection, self._clock()) if ending(each.key_id)]
+        found = [each for each in active if each.id == name]
+        if not found:
+            people = [key for key in list_named_keys(self._connection, name) if ending(key.id)]
+            if len(people) > 1:
+                raise build_ambiguity_error(name, people)
+            found = [each for each in active if people and each.key_id == people[0].id]
         if not found:
             raise UnknownModel(
                 f"There is no sign-in of {name[:80]!r}. List the sign-ins:  anthropic-proxy keys sign-ins",
@@ -177,6 +211,9 @@ class KeyAdministration:
         if not key.id:  # a team or sign-ins were changed
             return ACTIVE
         return list_key_states(self._connection, settings, [key], self._clock())[0]
+
+    def list_people_elsewhere(self, settings: Settings) -> Sequence[PersonElsewhere]:
+        return list_people_elsewhere(self._connection, settings, self._clock())
 
     def find_team(self, name: str) -> Team:
         """A name that is not stored gives a team without rules."""
@@ -206,6 +243,10 @@ class KeyAdministration:
                 return self._revoke_key(key, dry_run=dry_run)
             if command.action == "allow":
                 return self._allow_person(key, dry_run=dry_run)
+            if command.action == "leave":
+                return self._leave_address(key, dry_run=dry_run)
+            if command.action == "move":
+                return self._move_person(key, dry_run=dry_run)
             return self._set_key(key, command, dry_run=dry_run)
 
     def _set_key(self, before: VirtualKey, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
@@ -216,7 +257,10 @@ class KeyAdministration:
         if not is_new and not is_sign_in:
             exceptions, from_table = self._find_exceptions(before, command.fields, now)
         fields = {**from_table, **command.fields}
-        given = {name: value for name, value in fields.items() if name in (*NAME_FIELDS, "expires_at")}
+        names = (*NAME_FIELDS, "expires_at", *(_IDENTITY_FIELDS if is_sign_in else ()))
+        given = {name: value for name, value in fields.items() if name in names}
+        if "owner" in given and not is_sign_in and not self.rights.creates_own_keys:
+            given["owner"] = self._name_owner(given["owner"])
         after = structs.replace(before, rules=_set_rules(before.rules, fields, now), exceptions=exceptions, **given)
         if not is_sign_in:
             person = self._find_person(before, given, now, dry_run=dry_run)
@@ -227,9 +271,9 @@ class KeyAdministration:
             # without a person, the team of a new key is checked also if none is given
             self.rights.require_fields({"team": "", **given} if is_new and person is None else given, before, person)
         if is_new:
-            creator = "" if is_sign_in else self.rights.email
+            creator = "" if is_sign_in else self.rights.name
             after = structs.replace(after, id=f"key_{secrets.token_hex(12)}", created_at=now, creator=creator)
-        elif after.owner.lower() != before.owner.lower():
+        elif after.owner.lower() != before.owner.lower() and not is_sign_in:
             after = structs.replace(after, owner_since=now)
         self._require_valid(before, after, now)
         changes = _compare(list_settable_fields(before), list_settable_fields(after))
@@ -249,34 +293,87 @@ class KeyAdministration:
             self._connection.execute(statement, (*values.values(), before.id))
             # the keys that a person created stay in its team
             self._connection.execute("UPDATE virtual_keys SET team = ? WHERE person = ?", (after.team, before.id))
+            if after.label != before.label:
+                self._keep_label(before, after)
         text = _add_text(self._connection, after.id, now) if is_new and not is_sign_in else ""
         self.record(f"{verb} key", name_key(after if is_new else before), changes)
         return structs.replace(outcome, key=self.require_key(after.id), text=text)
 
-    def _set_person(self, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
-        """Create or change the key of a signed-in person, which has no text. Without changes, nothing is stored.
+    def _keep_label(self, before: VirtualKey, after: VirtualKey) -> None:
+        """No other key gets the label of `before`. The owner and the creator of a person's keys are its label."""
+        self._connection.execute("DELETE FROM former_labels WHERE label = ?", (after.label,))
+        self._connection.insert_row("former_labels", {"label": before.label, "key_id": before.id})
+        if is_person(before):
+            for column in ("owner", "creator"):
+                statement = f"UPDATE virtual_keys SET {column} = ? WHERE lower({column}) = ?"
+                self._connection.execute(statement, (after.label, before.label))
 
-        The key of a service has an owner that is not its label.
+    def _name_owner(self, owner: str) -> str:
+        """Return the name of the person that `owner`, an address or an id, means. Other owners stay as they are. Raises
+        `InvalidRequest` if several people have or had the address.
         """
-        label = command.target
-        if "/" in label and "owner" not in command.fields:
+        people = [key for key in list_named_keys(self._connection, owner) if is_person(key) and self.rights.reads(key)]
+        if len(people) > 1:
+            raise build_ambiguity_error(owner, people)
+        return people[0].label if people else owner
+
+    def admit_user(
+        self, user: OidcUser, find_fields: Callable[[OidcUser], Mapping[str, Any]], *, dry_run: bool = False
+    ) -> KeyOutcome:
+        """Create or change the key of a user of the identity provider. Without changes, nothing is stored.
+
+        `find_fields` returns what the settings give to the user, whose label is set, and may raise the reason for which
+        the user is refused. Raises `InvalidRequest` if the user may not sign in.
+        """
+        with nullcontext() if dry_run else self.changing():
+            before = find_person(self._connection, user)
+            label = "" if before is None else before.label
+            if before is None or find_address(label) != user.email:
+                self._require_address(user.email)
+                label = find_free_name(self._connection, user.email, "" if before is None else before.id)
+            named = user
+            if label != user.email:
+                people = list_people_ids(self._connection, user.email)
+                is_first = not people or (before is not None and before.id == people[0])
+                named = structs.replace(user, label="" if is_first else label)
+            identity = {"issuer": user.issuer, "client_id": user.client_id, "subject": user.subject, "left_at": None}
+            fields = {"label": label, "owner": label, **identity, **find_fields(named)}
+            command = KeyCommand(action="person", target=label, fields=fields)
+            return structs.replace(self._store_person(before, command, dry_run=dry_run), user=named)
+
+    def _set_person(self, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
+        """Create or change the key of a service, whose owner is not its label; or that of an address, whose user is
+        refused from then on. It has no text.
+        """
+        if "owner" not in command.fields:
+            self._require_address(command.target)
+        before = find_key(self._connection, command.target)
+        if before is None:
+            fields = {"label": command.target, "owner": command.target, **command.fields}
+            command = structs.replace(command, fields=fields)
+        return self._store_person(before, command, dry_run=dry_run)
+
+    def _require_address(self, address: str) -> None:
+        """Raise `InvalidRequest` for an address that cannot be the name of a person."""
+        if "/" in address:
             raise InvalidRequest(
-                f"The address {label!r} contains /, as the label of a service does, so the person may not sign in.",
+                f"The address {address!r} contains /, as the label of a service does, so the person may not sign in.",
                 code="sign-in-person",
             )
-        if (before := find_key(self._connection, label)) is None:
-            fields = {"label": label, "owner": label, **command.fields}
-            return self._set_key(_NO_KEY, structs.replace(command, fields=fields), dry_run=dry_run)
-        if before.hashes:
+        key = find_key(self._connection, address)
+        if key is not None and key.hashes:
             raise InvalidRequest(
-                f"The key {label!r} has a text, so it is not the key of a signed-in person. An administrator should "
-                f"give it another label:  anthropic-proxy keys change {shlex.quote(label)} --label LABEL",
+                f"The key {address!r} has a text, so it is not the key of a signed-in person. An administrator should "
+                f"give it another label:  anthropic-proxy keys change {shlex.quote(address)} --label LABEL",
                 code="sign-in-person",
             )
-        if before.find_status(self._clock()) in ("revoked", "expired"):
+
+    def _store_person(self, before: VirtualKey | None, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
+        if before is None:
+            return self._set_key(_NO_KEY, command, dry_run=dry_run)
+        if (status := before.find_status(self._clock())) in ("revoked", "expired"):
             raise InvalidRequest(
-                f"The key {label!r} is {before.find_status(self._clock())}, so the person may not sign in.",
-                code="sign-in-person",
+                f"The key {before.label!r} is {status}, so the person may not sign in.", code="sign-in-person"
             )
         fields = {name: value for name, value in command.fields.items() if name not in before.exceptions}
         command = structs.replace(command, fields=fields)
@@ -327,28 +424,27 @@ class KeyAdministration:
                 statement = f"UPDATE sign_ins SET ends_at = ? WHERE {column} = ? AND ends_at > ?"
                 self._connection.execute(statement, (moment, command.target, moment))
             self.record("sign out", name_key(key), {**changes, **({"reason": (None, reason)} if reason else {})})
-        address = found[0].user.email
-        verb = f"{formats.plural(len(found), 'sign-in')} of {address} {'is' if len(found) == 1 else 'are'}"
+        verb = f"{formats.plural(len(found), 'sign-in')} of {key.label} {'is' if len(found) == 1 else 'are'}"
         valid = [one for one in self._list_owned(key) if one.hashes and one.find_status(now) == "active"]
         return KeyOutcome(
             sign_ins=found,
             valid_keys=valid,
             changes=changes,
             sentence=f"{verb} ended.",
-            notices=self.describe_valid_keys(address, valid),
+            notices=self.describe_valid_keys(key.label, valid),
         )
 
-    def describe_valid_keys(self, address: str, valid: Sequence[VirtualKey]) -> Sequence[str]:
-        """Return what stays after a sign-out of a person, and how to end it. `valid`: keys of the person."""
+    def describe_valid_keys(self, name: str, valid: Sequence[VirtualKey]) -> Sequence[str]:
+        """Return what stays after a sign-out of the person `name`, and how to end it. `valid`: keys of the person."""
         if not valid:
             return ()
         labels = ", ".join(key.label for key in valid[:_MAX_NAMED_KEYS])
         if len(valid) > _MAX_NAMED_KEYS:
             labels += f" and {len(valid) - _MAX_NAMED_KEYS:,} more"
         subject, verb = ("key", "stays") if len(valid) == 1 else ("keys", "stay")
-        notices = [f"The {subject} of {address} {verb} valid: {labels}. End one:  anthropic-proxy keys revoke LABEL"]
+        notices = [f"The {subject} of {name} {verb} valid: {labels}. End one:  anthropic-proxy keys revoke LABEL"]
         if may(self.rights.role, "manage all keys"):
-            notices.append(f"To end all access of the person:  anthropic-proxy keys revoke {shlex.quote(address)}")
+            notices.append(f"To end all access of the person:  anthropic-proxy keys revoke {shlex.quote(name)}")
         return notices
 
     def _list_owned(self, person: VirtualKey) -> Sequence[VirtualKey]:
@@ -363,39 +459,41 @@ class KeyAdministration:
     def _find_target(self, command: KeyCommand, *, dry_run: bool) -> VirtualKey:
         """Return the key of a command. A revocation of an e-mail address without a key creates that of the person."""
         address = command.target.lower()
-        is_new = address.count("@") == 1 and "/" not in address and address.isascii() and address.isprintable()
-        if is_new and command.action == "revoke" and may(self.rights.role, "manage all keys"):
-            found = find_key(self._connection, command.target) or find_key(self._connection, address)
-            return found or self._set_person(KeyCommand(action="person", target=address), dry_run=dry_run).key
+        is_address = address.count("@") == 1 and not {"/", " "} & {*address} and address.isascii()
+        is_new = command.action == "revoke" and is_address and address.isprintable()
+        is_new = is_new and may(self.rights.role, "manage all keys")
+        if is_new and not list_named_keys(self._connection, command.target):
+            name = find_free_name(self._connection, address)
+            return self._set_person(KeyCommand(action="person", target=name), dry_run=dry_run).key
         return self.require_key(command.target)
 
     def _find_person(
         self, key: VirtualKey, fields: Mapping[str, Any], now: float, *, dry_run: bool
     ) -> VirtualKey | None:
         """Return the key of the person whose rules and access apply to `key`: a key that a person creates or changes,
-        or that the administrator of a team creates for a person. None: it is no such key. Without a sign-in so far, the
-        key of the user is created. Raises `InvalidRequest` if the user has enough keys.
+        or that the administrator of a team creates for a person. None: it is no such key. Raises `InvalidRequest` if
+        the user has enough keys.
         """
         rights = self.rights
         if key.person:
             return require_key(self._connection, key.person)
         if key.id or may(rights.role, "manage all keys"):
             return None
-        owner = rights.email if rights.creates_own_keys else str(fields.get("owner", "")).lower()
         if reason := rights.explain_no_new_key():
             raise PermissionDenied(reason, code="key-rights")
-        person = find_key(self._connection, owner) if owner else None
-        if person is None and owner and owner == rights.email:
-            group: Mapping[str, Any] = {"team": rights.team, **structs.asdict(rights.rules)}
-            command = KeyCommand(action="person", target=rights.email, fields=group)
-            person = self._set_person(command, dry_run=dry_run).key
         if not rights.creates_own_keys:
+            owner = str(fields.get("owner", ""))
+            person = find_key(self._connection, owner) if owner else None
             return person if person is not None and is_of_person(person) else None
-        assert person is not None  # the user has an e-mail address
-        if not is_of_person(person) or person.find_status(now) != "active":
-            raise PermissionDenied(f"The key of {rights.email} is not active. Ask an administrator.", code="key-rights")
+        person = find_key(self._connection, rights.person) if rights.person else None
+        if person is None or person.find_status(now) != "active":
+            raise PermissionDenied(
+                f"The key of {rights.name or 'the user'} is not active. Ask an administrator.", code="key-rights"
+            )
         own = [
-            one for one in list_keys(self._connection) if one.person == person.id and one.creator in ("", rights.email)
+            key
+            for key in list_keys(self._connection)
+            if key.person == person.id and (not key.creator or key.creator.lower() in rights.names)
         ]
         number = sum(one.find_status(now) == "active" for one in own)
         if number >= rights.max_keys:
@@ -411,7 +509,7 @@ class KeyAdministration:
         keys for itself, for members of its teams, or for nobody.
         """
         owner, teams = key.owner.lower(), self.rights.teams
-        if may(self.rights.role, "manage all keys") or owner in ("", self.rights.email) or key.team not in teams:
+        if may(self.rights.role, "manage all keys") or owner in ("", *self.rights.names) or key.team not in teams:
             return  # another team is refused afterwards
         query = "SELECT id FROM virtual_keys WHERE lower(owner) = ? AND team = ? AND revoked_at IS NULL LIMIT 1"
         if not self._connection.query(query, (owner, key.team)):
@@ -511,6 +609,42 @@ class KeyAdministration:
             key = self.require_key(key.id)
         return KeyOutcome(key=key, changes=changes, sentence=f"Key {key.label} is allowed.")
 
+    def _leave_address(self, key: VirtualKey, *, dry_run: bool) -> KeyOutcome:
+        _require_person(key)
+        now = self._clock()
+        changes: Changes = {} if key.left_at is not None else {"left_at": (None, format_time(now))}
+        if not dry_run and changes:
+            self._connection.execute("UPDATE virtual_keys SET left_at = ? WHERE id = ?", (to_microseconds(now), key.id))
+            self.record("change key", name_key(key), changes)
+        sentence = f"The next user with the address {find_address(key.label)} is another person than {key.label}."
+        return KeyOutcome(key=self.require_key(key.id), changes=changes, sentence=sentence)
+
+    def _move_person(self, key: VirtualKey, *, dry_run: bool) -> KeyOutcome:
+        """Let the person wait for its next sign-in. Sign-ins and sessions of the earlier identity provider end."""
+        _require_person(key)
+        if key.revoked_at is not None:
+            raise field_error(
+                f"The key {key.label!r} is revoked. Allow the person first:  anthropic-proxy keys allow {key.id}"
+            )
+        address, now = find_address(key.label), self._clock()
+        people = find_people(self._connection, address)
+        waiting = [one for one in people if is_waiting(one, address) and one.id != key.id]
+        if waiting:  # nobody knows which of both the next user with the address is
+            raise build_ambiguity_error(address, [key, *waiting])
+        before = {name: getattr(key, name) for name in _IDENTITY_FIELDS}
+        after = {**dict.fromkeys(_IDENTITY_FIELDS, ""), "left_at": None}
+        changes = _compare(before, after)
+        if not dry_run and changes:
+            moment = to_microseconds(now)
+            statement = ", ".join(f"{name} = ?" for name in (*after, "sessions_from"))
+            values = (*after.values(), moment, key.id)
+            self._connection.execute(f"UPDATE virtual_keys SET {statement} WHERE id = ?", values)
+            statement = "UPDATE sign_ins SET ended_at = ?, provider_token = '' WHERE key_id = ? AND ended_at IS NULL"
+            self._connection.execute(statement, (moment, key.id))
+            self.record("move person", name_key(key), changes)
+        sentence = f"The next user with the address {address} is {key.label}."
+        return KeyOutcome(key=self.require_key(key.id), changes=changes, sentence=sentence)
+
     def _change_team(self, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
         """Set the given rules of the team. If no rule remains, the team is deleted from the database."""
         now, name, before = self._clock(), command.target, self.find_team(command.target)
@@ -564,13 +698,9 @@ class KeyAdministration:
         # no other key has or had the label: the owner of the label reads its requests
         if find_key(self._connection, key.label) is not None:
             raise field_error(f"A key with the label {key.label!r} exists. Use another label, or rotate that key.")
-        renaming = f'"label":[{msgspec.json.encode(key.label).decode()},'
-        renamed = self._connection.query(
-            "SELECT object FROM audit_log WHERE action = 'change key' AND changes LIKE ? ESCAPE '/' "
-            "AND NOT object LIKE ? ESCAPE '/' LIMIT 1",
-            (f"%{escape_pattern(renaming)}%", f"{escape_pattern(key.id)} %"),
-        )
-        if renamed:
+        if self._connection.query(
+            "SELECT key_id FROM former_labels WHERE label = ? AND key_id != ?", (key.label, key.id)
+        ):
             raise field_error(
                 f"Another key had the label {key.label!r}, and the ledger has its requests. Use another label."
             )
@@ -618,6 +748,11 @@ def _require_readable(stored: VirtualKey | Team) -> None:
         raise InvalidRequest(
             f"{stored.problem} Nothing was changed. {remedy} update this version.", code="virtual-key-unreadable"
         )
+
+
+def _require_person(key: VirtualKey) -> None:
+    if not is_person(key):
+        raise field_error(f"The key {key.label!r} is no person.")
 
 
 def _require_few_texts(own: Sequence[VirtualKey], now: float) -> None:

@@ -230,7 +230,7 @@ class AdminApi:
 
     def _list_sign_ins(self, request: RouteRequest) -> Any:
         def find(connection: Connection, rights: Rights) -> Sequence[SignIn]:
-            return [each for each in list_sign_ins(connection, self._clock()) if rights.reads_sign_in(each.user.email)]
+            return [each for each in list_sign_ins(connection, self._clock()) if rights.reads_sign_in(each.key_id)]
 
         return {"data": [encode_sign_in(each) for each in self._query(request, find)], "has_more": False}
 
@@ -250,7 +250,7 @@ class AdminApi:
     def _query(self, request: RouteRequest, query: Callable[[Connection, Rights], BodyT]) -> BodyT:
         settings = self._current_settings()
         with closing(open_for_reading(settings)) as connection:
-            return query(connection, find_client_rights(request.client, settings).with_teams(connection))
+            return query(connection, find_client_rights(request.client, settings).resolve(connection))
 
 
 def _decode_command(action: KeyAction, request: RouteRequest) -> KeyCommand:
@@ -352,7 +352,10 @@ def build_schemas() -> Schema:
     state |= {"status_reason": reason}
     problem = {"type": "string", "description": "Why its row in the database cannot be read. Empty: it can."}
     times = {"partial_key_hint": _TEXT, "created_at": _TIME, "revoked_at": _TIME}
-    whose = {"person": person, "creator": creator, "creator_status": creator_status}
+    issuer = {"type": "string", "description": "Identity provider of a person. Empty: it has not signed in."}
+    subject = {"type": "string", "description": "Id of a person at the identity provider."}
+    whose = {"person": person, "issuer": issuer, "subject": subject}
+    whose |= {"creator": creator, "creator_status": creator_status}
     values = _object({"before": {}, "after": {}})
     exception = _object({"field": _TEXT, "by": _TEXT, "at": _TIME})
     exceptions = {"type": "array", "items": exception, "description": "Fields that no table of a group or issuer sets."}
@@ -375,7 +378,7 @@ def build_schemas() -> Schema:
         "Team": _object({"type": {"const": "team"}, "name": _TEXT, "problem": problem, **rules}),
         "SignIn": _object(
             {
-                **dict.fromkeys(("id", "email", "key_id", "device", "address"), _TEXT),
+                **dict.fromkeys(("id", "name", "email", "key_id", "device", "address"), _TEXT),
                 "type": {"const": "sign_in"},
                 "provider_refresh_token": {
                     "type": "boolean",

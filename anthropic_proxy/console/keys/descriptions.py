@@ -60,6 +60,8 @@ def encode_key(key: VirtualKey, state: KeyState) -> dict[str, Any]:
         "owner": key.owner,
         "team": key.team,
         "person": key.person,
+        "issuer": key.issuer,
+        "subject": key.subject,
         "creator": key.creator,
         "creator_status": state.creator_status,
         "exceptions": [
@@ -94,6 +96,8 @@ class _EncodedKey(Struct):
     owner: _Text = ""
     team: _Text = ""
     person: _Text = ""
+    issuer: _Text = ""
+    subject: _Text = ""
     creator: _Text = ""
     creator_status: _Text = ""
     exceptions: Annotated[list[_EncodedException], Meta(max_length=100)] = []
@@ -119,6 +123,8 @@ def decode_key(encoded: object) -> tuple[VirtualKey, KeyState]:
         owner=fields.owner,
         team=fields.team,
         person=fields.person,
+        issuer=fields.issuer,
+        subject=fields.subject,
         creator=fields.creator,
         problem=fields.problem,
         exceptions={one.field: FieldException(one.by, one.at.timestamp()) for one in fields.exceptions},
@@ -148,7 +154,9 @@ def _encode_rules(rules: Rules) -> dict[str, Any]:
 
 def list_settable_fields(key: VirtualKey) -> dict[str, Any]:
     values = {"label": key.label, "owner": key.owner, "team": key.team, "expires_at": format_time(key.expires_at)}
-    return {**values, **list_rule_fields(key.rules), "exceptions": [*key.exceptions]}
+    identity = {"issuer": key.issuer, "client_id": key.client_id, "subject": key.subject}
+    rules = {**list_rule_fields(key.rules), "exceptions": [*key.exceptions]}
+    return {**values, **identity, "left_at": format_time(key.left_at), **rules}
 
 
 def list_rule_fields(rules: Rules) -> dict[str, Any]:

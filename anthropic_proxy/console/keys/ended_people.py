@@ -1,4 +1,4 @@
-"""People whose access an administrator has ended: sessions of the dashboard and new sign-ins ask here.
+"""People whose access an administrator has ended: sessions of the dashboard ask here.
 
 `KeyTable` has the same rows for requests.
 """
@@ -18,7 +18,7 @@ from anthropic_proxy.gateway.settings import Settings
 
 _FRESH_SECONDS = 1.0
 """Time in seconds for which the result of a query is used, so that pages with many parts cause one query."""
-_ENDED = "SELECT label, revoked_at IS NOT NULL, sessions_from FROM virtual_keys WHERE sessions_from IS NOT NULL"
+_ENDED = "SELECT id, revoked_at IS NOT NULL, sessions_from FROM virtual_keys WHERE sessions_from IS NOT NULL"
 
 
 class _End(NamedTuple):
@@ -34,12 +34,13 @@ class EndedPeople:
         self._clock = clock
         self._reading = asyncio.Lock()
         self._ends: Mapping[str, _End] | None = None
-        """Result of the last query that did not fail. None: there was none."""
+        """Id of the key of a person → its end. Result of the last query that did not fail. None: there was none."""
         self._asked_at = -math.inf
 
-    async def is_ended(self, email: str, since: float) -> bool:
-        """Return True if a session that began at the time `since` has ended by a revocation of its user. While the
-        database cannot be read, the last result counts. Raises `KeysUnavailable` without one.
+    async def is_ended(self, person: str, since: float) -> bool:
+        """Return True if a session that began at the time `since` has ended by a revocation of its user. `person`: id
+        of the key of the user. While the database cannot be read, the last result counts. Raises `KeysUnavailable`
+        without one.
         """
         settings = self._current_settings()
         if not settings.virtual_keys:
@@ -48,7 +49,7 @@ class EndedPeople:
         def read() -> Mapping[str, _End]:
             with closing(open_for_reading(settings)) as connection:
                 rows = connection.query(_ENDED)
-            return {str(label): _End(bool(revoked), first / MICROSECONDS) for label, revoked, first in rows}
+            return {str(number): _End(bool(revoked), first / MICROSECONDS) for number, revoked, first in rows}
 
         async with self._reading:
             now = self._clock()
@@ -59,5 +60,5 @@ class EndedPeople:
                     if self._ends is None:
                         raise
                 self._asked_at = now
-            end = self._ends.get(email)
+            end = self._ends.get(person)
         return end is not None and (end.is_revoked or since < end.sessions_from)

@@ -29,7 +29,7 @@ def apply_group_tables(settings: Settings, connection: Reader) -> None:
     for key in list_keys(connection) if people else ():
         user = people.get(key.id)
         group = None if user is None else find_group(settings, user)
-        if user is None or group is None or key.label != user.email:
+        if user is None or group is None or (key.issuer, key.subject) != (user.issuer, user.subject):
             continue
         fields = list_table_fields(group)
         if all(_is_equal(key, name, value) for name, value in fields.items() if name not in key.exceptions):
@@ -38,7 +38,7 @@ def apply_group_tables(settings: Settings, connection: Reader) -> None:
             open_administration(settings, "settings ([sign_in.groups])") as administration,
             suppress(InvalidRequest),  # the key is revoked or cannot be read, so it is refused anyway
         ):
-            administration.execute(KeyCommand(action="person", target=user.email, fields=fields))
+            administration.execute(KeyCommand(action="person", target=key.label, fields=fields))
 
 
 def _is_equal(key: VirtualKey, name: str, value: object) -> bool:

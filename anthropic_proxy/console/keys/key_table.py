@@ -254,7 +254,8 @@ class KeyTable:
             active = [] if settings.sign_in is None else list_sign_ins(connection, time.time())
             self._has_unasked = any(not one.provider_token for one in active)
             for one in active:
-                if (owner := by_id.get(one.key_id)) is not None:
+                owner = by_id.get(one.key_id)
+                if owner is not None and (owner.issuer, owner.subject) == (one.user.issuer, one.user.subject):
                     client = structs.replace(self._build_client(owner), groups=one.user.groups, sign_in=one.id)
                     # a person without a group gets the reason of the present settings
                     end = ends[owner.id]

@@ -7,6 +7,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta, Struct, structs
 
+from anthropic_proxy.console.keys.descriptions import format_time
 from anthropic_proxy.console.keys.limits import Scope, build_budget_counter
 from anthropic_proxy.console.keys.rights import ADMINISTRATOR, Rights
 from anthropic_proxy.console.keys.virtual_keys import (
@@ -24,8 +25,9 @@ from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.records import COMMON_VALUES, UsageSums, move_sums
 from anthropic_proxy.console.ledger.schema import AUDIT_LOG, KEY_HASHES, VIRTUAL_KEYS
 from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
+from anthropic_proxy.console.ledger.users import escape_pattern, list_people_ids
 from anthropic_proxy.engine.providers import find_registry
-from anthropic_proxy.errors import UnknownModel
+from anthropic_proxy.errors import InvalidRequest, UnknownModel
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_rules import Budget, Period, Rules
@@ -33,7 +35,7 @@ from anthropic_proxy.plugins import Store
 
 _KEYS = f"SELECT {', '.join(VIRTUAL_KEYS.columns)} FROM virtual_keys"
 _HASHES = f"SELECT {', '.join(KEY_HASHES.columns)} FROM key_hashes"
-_TIMES = ("created_at", "expires_at", "revoked_at", "owner_since", "sessions_from")
+_TIMES = ("created_at", "expires_at", "revoked_at", "owner_since", "sessions_from", "left_at")
 _ENTRIES = f"SELECT {', '.join(AUDIT_LOG.columns)} FROM audit_log"
 
 
@@ -55,14 +57,47 @@ def find_key(connection: Reader, name: str) -> VirtualKey | None:
     return _decode_key(found[0], hashes)
 
 
-def require_key(connection: Reader, name: str, rights: Rights = ADMINISTRATOR) -> VirtualKey:
-    """`rights` with the teams of the user. A key that it may not read seems to be missing."""
+def find_people(connection: Reader, address: str) -> Sequence[VirtualKey]:
+    """Return the keys of people that have or had an address, the first one first."""
+    found = [find_key(connection, number) for number in list_people_ids(connection, address)]
+    return [key for key in found if key is not None]
+
+
+def list_named_keys(connection: Reader, name: str) -> Sequence[VirtualKey]:
+    """Return the keys that `name` may mean: the one with this id; the one with this label, and people that have or had
+    this address.
+    """
     key = find_key(connection, name)
-    if key is None or not rights.reads(key):
+    if key is not None and key.id == name:
+        return [key]
+    named = {} if key is None else {key.id: key}
+    return [*(named | {one.id: one for one in find_people(connection, name.lower())}).values()]
+
+
+def require_key(connection: Reader, name: str, rights: Rights = ADMINISTRATOR) -> VirtualKey:
+    """`name`: as for `list_named_keys`. `rights` are resolved: a key that they do not read seems to be missing. Raises
+    `InvalidRequest` if several keys have the name.
+    """
+    found = [key for key in list_named_keys(connection, name) if rights.reads(key)]
+    if not found:
         raise UnknownModel(
             f"There is no key {name[:80]!r}. List the keys:  anthropic-proxy keys list", code="virtual-key-unknown"
         )
-    return key
+    if len(found) > 1:
+        raise build_ambiguity_error(name, found)
+    return found[0]
+
+
+def build_ambiguity_error(address: str, keys: Sequence[VirtualKey]) -> InvalidRequest:
+    described = "; ".join(
+        f"{key.id} {key.label!r}, since {format_time(key.created_at)}"
+        + ("" if key.revoked_at is None else f", revoked at {format_time(key.revoked_at)}")
+        for key in keys
+    )
+    return InvalidRequest(
+        f"{len(keys)} keys have or had the address {address!r}: {described}. Use the id of one of them.",
+        code="person-ambiguous",
+    )
 
 
 def list_readable_keys(connection: Reader, rights: Rights) -> Sequence[VirtualKey]:
@@ -128,11 +163,6 @@ def _decode_changes(text: str) -> dict[str, tuple[object, object]]:
         return msgspec.json.decode(text, type=dict[str, tuple[object, object]])
     except (msgspec.DecodeError, TypeError):
         return {"unreadable": (None, str(text))}
-
-
-def escape_pattern(text: str) -> str:
-    """Return `text` for a pattern of LIKE with `ESCAPE '/'`."""
-    return text.replace("/", "//").replace("%", "/%").replace("_", "/_")
 
 
 def find_newest_audit_id(connection: Reader) -> int:
@@ -256,7 +286,7 @@ def add_forecasts(
     """
     periods = {one.budget.period for found in spending for one in found} - {"total"}
     uses = {period: _read_period_uses(connection, settings, period, now) for period in periods}
-    labels = find_counted_labels(connection, min((bounds.start_before for bounds, _ in uses.values()), default=now))
+    labels = find_counted_labels(connection)
 
     def forecast(scope: Scope, one: Spending) -> Spending:
         if one.budget.period == "total":
@@ -320,27 +350,21 @@ def _read_period_uses(
     return bounds, [read(bounds.start, now), *(read(bounds.start_before, last) for last in ends)]
 
 
-def find_counted_labels(connection: Reader, since: float, key_id: str = "") -> Mapping[str, Sequence[str]]:
+def find_counted_labels(connection: Reader, key_id: str = "") -> Mapping[str, Sequence[str]]:
     """Return the id of each key → labels of the requests that its budgets count: of the key and of the personal keys
-    that refer to it, and earlier ones since a time in seconds since the epoch. `key_id`: only those of this key.
+    that refer to it, also former ones. `key_id`: only those of this key.
     """
     chosen, values = ("WHERE id = ? OR person = ?", (key_id, key_id)) if key_id else ("", ())
     rows = connection.query(f"SELECT id, label, person FROM virtual_keys {chosen}", values)
     labels = {str(number): [str(label)] for number, label, _ in rows}
-    renamed = connection.query(
-        "SELECT object, changes FROM audit_log WHERE action = 'change key' AND at >= ? AND changes LIKE ?",
-        (round(since * MICROSECONDS), '%"label":%'),
-    )
-    for target, changes in renamed:
-        number, change = str(target).partition(" ")[0], _decode_changes(changes)
-        if number in labels and "label" in change:
-            labels[number].append(str(change["label"][0]))  # no other key gets an earlier label
+    for label, number in connection.query("SELECT label, key_id FROM former_labels"):
+        if number in labels:
+            labels[number].append(str(label))
     own = {number: list(names) for number, names in labels.items()}
     for number, _, person in rows:
         if person in labels:
             labels[person] += own[number]
-    # a key may get its first label again
-    return {number: list(dict.fromkeys(names)) for number, names in labels.items()}
+    return labels
 
 
 def sum_budget_use(connection: Reader, settings: Settings, scope: Scope, budget: Budget, now: float) -> int:
@@ -348,7 +372,7 @@ def sum_budget_use(connection: Reader, settings: Settings, scope: Scope, budget:
     is_team = scope.kind == "team"
     start, names = find_budget_start(budget, now), [scope.name]
     if not is_team:
-        names = list(find_counted_labels(connection, start, scope.key_id).get(scope.key_id, names))
+        names = list(find_counted_labels(connection, scope.key_id).get(scope.key_id, names))
     counted = RequestSelection(start=round(start * MICROSECONDS), end=round(now * MICROSECONDS) + 1)
     parts = [counted]
     if not counted.is_short_range:  # sums of complete hours, and single requests of the part of an hour before them

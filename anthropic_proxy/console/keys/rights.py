@@ -1,4 +1,4 @@
-"""Which virtual keys somebody may read and change, by role, e-mail address and teams.
+"""Which virtual keys somebody may read and change, by role, person and teams.
 
 A user changes the own keys, the administrator of a team those of its teams, and an administrator all. The key of a
 person is the row that a sign-in creates, with the rules of the group. A personal key refers to it
@@ -16,13 +16,10 @@ from anthropic_proxy.console.ledger.users import LedgerUser, find_client_user
 from anthropic_proxy.errors import PermissionDenied, join_with_or
 from anthropic_proxy.gateway.permissions import may
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.gateway.settings.key_rules import Rules
 from anthropic_proxy.plugins import Client
 
 
 class Rights(LedgerUser, frozen=True, kw_only=True):
-    rules: Rules = Rules()
-    """Rules of the user's group."""
     max_keys: int = 0
     """Maximum number of active keys that a user creates."""
     has_no_group: bool = False
@@ -34,7 +31,7 @@ class Rights(LedgerUser, frozen=True, kw_only=True):
         return not may(self.role, "manage team keys")
 
     def owns(self, key: VirtualKey) -> bool:
-        return bool(self.email) and key.owner.lower() == self.email
+        return key.owner.lower() in self.names
 
     def reads(self, key: VirtualKey) -> bool:
         return may(self.role, "read all keys") or self.owns(key) or self._manages(key.team)
@@ -42,11 +39,12 @@ class Rights(LedgerUser, frozen=True, kw_only=True):
     def reads_team(self, name: str) -> bool:
         return may(self.role, "read all keys") or name in self.teams
 
-    def reads_sign_in(self, email: str) -> bool:
-        return may(self.role, "read all keys") or email.lower() == self.email
+    def reads_sign_in(self, key_id: str) -> bool:
+        """`key_id`: id of the key of the person that has signed in."""
+        return may(self.role, "read all keys") or key_id == self.person
 
-    def ends_sign_in(self, email: str) -> bool:
-        return may(self.role, "manage all keys") or email.lower() == self.email
+    def ends_sign_in(self, key_id: str) -> bool:
+        return may(self.role, "manage all keys") or key_id == self.person
 
     def explain_denial(self, key: VirtualKey) -> str:
         """Return why this user changes nothing of the key. "": the user may at least rotate and revoke it."""
@@ -79,7 +77,7 @@ class Rights(LedgerUser, frozen=True, kw_only=True):
 
     def changes_fields(self, key: VirtualKey) -> bool:
         """Return True if this user may change label, expiry and rules of a key that it may rotate and revoke."""
-        is_own = bool(key.person) and key.creator.lower() in ("", self.email)
+        is_own = bool(key.person) and (not key.creator or key.creator.lower() in self.names)
         return is_own or self._manages(key.team)
 
     def require_change(self, key: VirtualKey, *, of_fields: bool) -> None:
@@ -104,7 +102,7 @@ class Rights(LedgerUser, frozen=True, kw_only=True):
         if not may(self.role, "manage all keys") and {"@", "/"} & set(str(given.get("label", ""))):
             raise field_error(f"The label is {given['label']!r}. Labels with @ or / are those of persons and services.")
         if before.id and is_of_person(before):
-            # the owner reads the texts of later requests, and the label is the address that a sign-in looks for
+            # the owner reads the texts of later requests, and the label names the person everywhere
             for name, own in (("owner", before.owner), ("label", before.label)):
                 if given.get(name, own) != own:
                     raise field_error(
@@ -143,7 +141,7 @@ ADMINISTRATOR = Rights()
 
 
 def find_client_rights(client: Client, settings: Settings) -> Rights:
-    """Return the rights of a client of the API. Its teams are not yet known."""
+    """Return the rights of a client of the API. What the database has is not yet known."""
     return Rights(**structs.asdict(find_client_user(client)), max_keys=settings.keys_per_person)
 
 

@@ -55,6 +55,7 @@ def encode_sign_in(sign_in: SignIn) -> dict[str, Any]:
     return {
         "id": sign_in.id,
         "type": "sign_in",
+        "name": sign_in.user.unique_name,
         "email": sign_in.user.email,
         "key_id": sign_in.key_id,
         "device": sign_in.device,
@@ -91,16 +92,6 @@ def list_people(connection: Reader) -> Mapping[str, OidcUser]:
         with suppress(msgspec.MsgspecError):  # such a row signs nobody in
             found[str(key_id)] = msgspec.json.decode(person, type=OidcUser)
     return found
-
-
-def find_sign_ins(connection: Reader, name: str, now: float) -> Sequence[SignIn]:
-    """Return those of one person or device that have not ended. `name`: id of the sign-in or of the key, or the
-    person's e-mail address.
-    """
-    address = name.lower()
-    return [
-        each for each in list_sign_ins(connection, now) if each.user.email == address or name in (each.id, each.key_id)
-    ]
 
 
 def find_active_sign_in(connection: Reader, column: str, value: str, now: float) -> SignIn | None:

@@ -68,7 +68,17 @@ class VirtualKey(Struct, frozen=True, kw_only=True):
     """Field (`TABLE_FIELDS`) of a person or a service → who has set it, in place of the table of its group or issuer.
     """
     sessions_from: float | None = None
-    """Time of the last revocation of a person: sessions of the dashboard that began before have ended. None: none."""
+    """Time of the last revocation or move of a person: sessions of the dashboard that began before have ended. None:
+    none."""
+    issuer: str = ""
+    """Identity provider of the person. "": it has not signed in, or the key is none of a person."""
+    client_id: str = ""
+    """Client at the identity provider by which the person signed in last. A provider may give each client another
+    subject for the same user."""
+    subject: str = ""
+    """Id of the person at the identity provider, which it gives to nobody else."""
+    left_at: float | None = None
+    """Time from which the address is no longer of this person: another user with it is another person. None: it is."""
     hashes: tuple[KeyHash, ...] = ()
     """Hashes of the texts of the key, the newest first."""
     problem: str = ""
@@ -116,7 +126,7 @@ class AuditEntry(Struct, frozen=True, kw_only=True):
     """Author of the change: `command (USER@HOST)`, `API (admin key 1)` or `dashboard (admin key 1)`."""
     action: str
     """Kind of the change: `create key`, `change key`, `rotate key`, `revoke key`, `allow key`, `change team`,
-    `delete team`, `sign in`, `sign out`, `change sign-in`, `read texts`."""
+    `delete team`, `sign in`, `sign out`, `change sign-in`, `move person`, `read texts`."""
     target: str
     """Id and label of the changed key, or name of the changed team."""
     changes: dict[str, tuple[object, object]]

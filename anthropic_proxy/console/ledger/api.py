@@ -143,7 +143,7 @@ def _reading(request: RouteRequest, settings: Settings, warn: Callable[[str], No
     """The connection shows what the client may read. Raises `ConfigurationError` as `LedgerReader`."""
     with read_ledger(settings, MAX_READ_SECONDS, warn) as connection:
         if connection is not None:
-            user = find_client_user(request.client).with_teams(EngineReader(connection))
+            user = find_client_user(request.client).resolve(EngineReader(connection))
             restrict_reading(connection, user, settings)
             yield connection
             return

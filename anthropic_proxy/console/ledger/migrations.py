@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from anthropic_proxy.console.ledger.bind_people import bind_people, store_former_labels
 from anthropic_proxy.console.ledger.schema import COUNT, TEXT, TIME, VERSION_TABLE, adapt_types, list_statements
 from anthropic_proxy.engine.patterns import compile_later
 
@@ -163,6 +164,15 @@ _STEPS: Mapping[str, Sequence[str | _Statements]] = {
         "CREATE INDEX requests_by_model_usage ON requests (started_at) WHERE model_usage != ''",
     ),
     "0026": _add_columns("exceptions", tables="virtual_keys"),
+    "0027": (
+        *_add_columns("issuer client_id subject", tables="virtual_keys"),
+        *_add_columns("left_at", "BIGINT", "virtual_keys"),
+        "CREATE UNIQUE INDEX virtual_keys_by_subject ON virtual_keys (issuer, subject) WHERE subject != ''",
+        "CREATE TABLE former_labels (label TEXT NOT NULL PRIMARY KEY, key_id TEXT NOT NULL)",
+        "CREATE INDEX former_labels_by_key ON former_labels (key_id)",
+        store_former_labels,
+        bind_people,
+    ),
 }
 """Version of the schema → statements of the migration from the version before, or a function that returns some."""
 NEWEST_VERSION = max(_STEPS)

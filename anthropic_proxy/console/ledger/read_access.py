@@ -40,7 +40,7 @@ from anthropic_proxy.console.ledger.request_queries import (
     request_conditions,
     uncommon_value_condition,
 )
-from anthropic_proxy.console.ledger.tables import contents, hourly, requests, session_hours, virtual_keys
+from anthropic_proxy.console.ledger.tables import contents, former_labels, hourly, requests, session_hours, virtual_keys
 from anthropic_proxy.console.ledger.users import LedgerUser
 from anthropic_proxy.gateway.permissions import may
 from anthropic_proxy.gateway.settings import Settings
@@ -128,10 +128,9 @@ class ReadAccess(Struct, kw_only=True):
     """Labels of the keys whose requests may be read. None: all requests."""
     text_labels: Sequence[str] | None
     """Labels of the keys whose stored texts may be read. None: all texts."""
-    text_owner: str = ""
-    """E-mail address of the user, in lower case, whose texts may be read, too. The owner at the time of a request
-    counts, unless others used the key (`texts_of`), so that nobody gets texts of others by a change of a key's
-    owner. "": none."""
+    text_owners: Collection[str] = ()
+    """Names of the user, in lower case, whose texts may be read, too. The owner at the time of a request counts, unless
+    others used the key (`texts_of`), so that nobody gets texts of others by a change of a key's owner."""
     opens_others: bool = False
     """True if the user may open further texts."""
     opened: set[str] = field(default_factory=set)
@@ -144,36 +143,36 @@ class ReadAccess(Struct, kw_only=True):
         return [
             row
             for row in rows
-            if row.key_label not in labels
-            and not (self.text_owner and row.owner.lower() == self.text_owner and not row.texts_of)
+            if row.key_label not in labels and not (row.owner.lower() in self.text_owners and not row.texts_of)
         ]
 
 
-def find_key_labels(connection: Connection, owner: str, teams: Collection[str] = ()) -> list[str]:
-    """Return the labels of the keys of an owner or of one of `teams`, revoked keys included. Upper and lower case of
-    `owner` are equal.
+def find_key_labels(connection: Connection, names: Collection[str], teams: Collection[str] = ()) -> list[str]:
+    """Return the labels of the keys of a person or of one of `teams`, revoked keys and former labels included. `names`:
+    those of the person, in lower case.
     """
-    if not owner:
+    if not names:
         return []
-    column = virtual_keys.c
-    condition = or_(func.lower(column.owner) == owner.lower(), column.team.in_(teams))
-    return list(connection.execute(select(column.label).where(condition).order_by(column.label)).scalars())
+    key, former = virtual_keys.c, former_labels.c
+    condition = or_(func.lower(key.owner).in_(names), key.team.in_(teams))
+    earlier = select(former.label).where(former.key_id.in_(select(key.id).where(condition)))
+    return sorted(connection.execute(select(key.label).where(condition).union(earlier)).scalars())
 
 
 def restrict_reading(connection: Connection, user: LedgerUser, settings: Settings) -> ReadAccess:
-    """Limit a connection to what the user, with its teams, may read."""
+    """Limit a connection to what the user, who is resolved, may read."""
     texts: Sequence[str] | None = ()
     labels = None
     if not may(user.role, "read all requests"):
         teams = user.teams if may(user.role, "read team requests") else ()
-        labels = find_key_labels(connection, user.email, teams)
+        labels = find_key_labels(connection, user.names, teams)
     if user.role == "owner":
         # the owner of a proxy without other users reads everything, else only what keys of PROXY_API_KEY have sent
         numbers = range(1, len(settings.proxy_api_keys) + 1)
         own = [COMMON_VALUES["key_label"], *(f"key {number}" for number in numbers)]
         texts = own if settings.virtual_keys or settings.oidc is not None else None
     opens_others = may(user.role, "read texts of others") and settings.admins_read_content
-    access = ReadAccess(labels=labels, text_labels=texts, text_owner=user.email, opens_others=opens_others)
+    access = ReadAccess(labels=labels, text_labels=texts, text_owners=user.names, opens_others=opens_others)
     restrict_rows(connection, access)
     return access
 
@@ -195,8 +194,8 @@ def restrict_rows(connection: Connection, access: ReadAccess) -> None:
     def permit_texts() -> FromClause:
         assert access.text_labels is not None
         senders: list[ColumnElement[bool]] = [requests.c.key_label.in_(access.text_labels)]
-        if access.text_owner:
-            is_owner = func.lower(requests.c.owner) == access.text_owner
+        if access.text_owners:
+            is_owner = func.lower(requests.c.owner).in_(access.text_owners)
             senders.append(and_(is_owner, requests.c.texts_of == ""))
         own = exists().where(requests.c.id == contents.c.request_id, or_(*senders))
         allowed = or_(own, contents.c.request_id.in_(sorted(access.opened)))

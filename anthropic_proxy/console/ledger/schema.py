@@ -25,6 +25,7 @@ class Index(NamedTuple):
     columns: Sequence[str]
     condition: str = ""
     """"": the index has all rows."""
+    is_unique: bool = False
 
 
 class TableDefinition(NamedTuple):
@@ -114,11 +115,22 @@ VIRTUAL_KEYS = TableDefinition(
         **dict.fromkeys(("person", "creator"), TEXT),
         **dict.fromkeys(("owner_since", "sessions_from"), "BIGINT"),
         "exceptions": TEXT,
+        **dict.fromkeys(("issuer", "client_id", "subject"), TEXT),
+        "left_at": "BIGINT",
     },
     ("id",),
+    (Index("virtual_keys_by_subject", ("issuer", "subject"), "subject != ''", is_unique=True),),
 )
 """One row per virtual key, with the fields of `VirtualKey`. `rules`: JSON of `Rules`. `exceptions`: JSON of field →
 `FieldException`. A time that is NULL: never."""
+
+FORMER_LABELS = TableDefinition(
+    "former_labels",
+    {"label": _KEY, "key_id": _KEY},
+    ("label",),
+    (Index("former_labels_by_key", ("key_id",)),),
+)
+"""Labels that a key had before. No other key gets one, because the ledger has requests with it."""
 
 KEY_HASHES = TableDefinition(
     "key_hashes",
@@ -218,6 +230,7 @@ SHARED_VALUES = TableDefinition("shared_values", {"name": _KEY, "value": TEXT, "
 
 TABLES = (
     *(REQUESTS, HOURLY, SESSION_HOURS, CONTENTS, VIRTUAL_KEYS, KEY_HASHES, TEAMS, AUDIT_LOG, BUDGET_ALERTS),
+    FORMER_LABELS,
     *(SIGN_INS, DEVICE_CODES, INSTANCES, LIMIT_COUNTERS, LIMIT_HOLDS, SHARED_VALUES),
 )
 SUM_TABLES: Mapping[str, Sequence[str]] = {HOURLY.name: HOURLY_KEYS, SESSION_HOURS.name: SESSION_KEYS}
@@ -235,6 +248,6 @@ def list_statements(*, is_postgres: bool) -> Iterator[str]:
         columns = ", ".join(f"{name} {kind}" for name, kind in table.columns.items())
         sql = f"CREATE TABLE {table.name} ({columns}, PRIMARY KEY ({', '.join(table.key)}))"
         yield adapt_types(sql, is_postgres=is_postgres)
-        for name, indexed, condition in table.indexes:
-            text = f"CREATE INDEX {name} ON {table.name} ({', '.join(indexed)})"
+        for name, indexed, condition, is_unique in table.indexes:
+            text = f"CREATE {'UNIQUE ' * is_unique}INDEX {name} ON {table.name} ({', '.join(indexed)})"
             yield f"{text} WHERE {condition}" if condition else text

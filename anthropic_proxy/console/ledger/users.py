@@ -1,5 +1,6 @@
 """Who reads the ledger and the keys: the role, and what makes requests and keys the own ones."""
 
+from collections.abc import Sequence
 from typing import Self
 
 from msgspec import Struct, structs
@@ -8,27 +9,64 @@ from anthropic_proxy.console.ledger.database import Reader
 from anthropic_proxy.gateway.permissions import Role, find_client_role
 from anthropic_proxy.plugins import Client
 
-_TEAMS = "SELECT DISTINCT team FROM virtual_keys WHERE lower(owner) = ? AND team != '' AND revoked_at IS NULL"
+_NAMES = "SELECT label, 1 FROM virtual_keys WHERE id = ? UNION ALL SELECT label, 0 FROM former_labels WHERE key_id = ?"
+_OF_ADDRESS = "label = ? OR label LIKE ? ESCAPE '/'"
+_PEOPLE = (
+    f"SELECT id FROM virtual_keys WHERE ({_OF_ADDRESS} OR id IN "
+    f"(SELECT key_id FROM former_labels WHERE {_OF_ADDRESS})) "
+    "AND owner = label AND id NOT IN (SELECT key_id FROM key_hashes) ORDER BY created_at, id"
+)
+_TEAMS = "SELECT DISTINCT team FROM virtual_keys WHERE lower(owner) IN ({marks}) AND team != '' AND revoked_at IS NULL"
 
 
 class LedgerUser(Struct, frozen=True, kw_only=True):
     role: Role = "admin"
-    email: str = ""
-    """E-mail address of the user in lower case, which is the owner of the own keys. "": the user has a key of the
-    settings, or runs a command."""
+    person: str = ""
+    """Id of the key of the person that the user is. "": the user has a key of the settings, or runs a command."""
+    name: str = ""
+    """Label of this key (`resolve`). "": there is none."""
+    names: frozenset[str] = frozenset()
+    """Its labels, also former ones, in lower case (`resolve`): no other key has or had one. They are the owners of the
+    own keys and requests."""
     team: str = ""
     """Team of the user's group. "": none."""
     teams: frozenset[str] = frozenset()
-    """Teams of the user: that of the group, and those of the own keys (`with_teams`)."""
+    """Teams of the user: that of the group, and those of the own keys (`resolve`)."""
 
-    def with_teams(self, reader: Reader) -> Self:
-        """Return this user with `teams` as the database has them."""
-        if not self.email:
+    def resolve(self, reader: Reader) -> Self:
+        """Return this user with `name`, `names` and `teams` as the database has them."""
+        if not self.person:
             return self
-        found = {str(name) for (name,) in reader.query(_TEAMS, (self.email,))}
-        return structs.replace(self, teams=frozenset((found | {self.team}) - {""}))
+        rows = reader.query(_NAMES, (self.person, self.person))
+        labels = {str(label) for label, _ in rows}
+        addresses = {find_address(label) for label in labels} - labels
+        own = {one for one in addresses if list_people_ids(reader, one)[:1] == [self.person]}
+        names = sorted(one.lower() for one in labels | own)
+        found = reader.query(_TEAMS.format(marks=", ".join("?" * len(names))), names) if names else []
+        return structs.replace(
+            self,
+            name=next((str(label) for label, is_present in rows if is_present), ""),
+            names=frozenset(names),
+            teams=frozenset({str(name) for (name,) in found} | {self.team}) - {""},
+        )
+
+
+def find_address(name: str) -> str:
+    """Return the e-mail address of the person with this name: an address, or `ann@example.org (2)`."""
+    return name.partition(" (")[0]
+
+
+def list_people_ids(reader: Reader, address: str) -> Sequence[str]:
+    """Return the ids of the keys of people that have or had an address, the first one first."""
+    of_address = (address, f"{escape_pattern(address)} (%)")
+    return [str(number) for (number,) in reader.query(_PEOPLE, (*of_address, *of_address))]
+
+
+def escape_pattern(text: str) -> str:
+    """Return `text` for a pattern of LIKE with `ESCAPE '/'`."""
+    return text.replace("/", "//").replace("%", "/%").replace("_", "/_")
 
 
 def find_client_user(client: Client) -> LedgerUser:
-    """`teams` are not yet known."""
-    return LedgerUser(role=find_client_role(client), email=client.owner.lower(), team=client.team)
+    """What the database has is not yet known."""
+    return LedgerUser(role=find_client_role(client), person=client.key_id if client.sign_in else "", team=client.team)

@@ -17,8 +17,8 @@ from anthropic_proxy.console.keys.administration import KeyCommand, KeyOutcome, 
 from anthropic_proxy.console.keys.ended_people import EndedPeople
 from anthropic_proxy.console.keys.key_policy import KeyPolicy
 from anthropic_proxy.console.keys.key_table import KeysUnavailable, KeyTable
-from anthropic_proxy.console.keys.queries import list_audit_entries, list_keys
-from anthropic_proxy.console.keys.rights import ADMINISTRATOR, Rights
+from anthropic_proxy.console.keys.queries import find_key, list_audit_entries, list_keys
+from anthropic_proxy.console.keys.rights import ADMINISTRATOR
 from anthropic_proxy.console.keys.sign_ins import SignIn
 from anthropic_proxy.console.keys.virtual_keys import KeyState
 from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
@@ -27,11 +27,12 @@ from anthropic_proxy.errors import AuthenticationFailed, ProxyError
 from anthropic_proxy.gateway.settings import OidcSettings, Settings, SignInGroup, SignInSettings
 from anthropic_proxy.secrets import Secret
 from tests.support.ledger import NOON
+from tests.support.virtual_keys import User
 
 URL, ISSUER = "https://proxy.example.org", "https://login.example.org"
 ANN, LEAD = "ann@example.org", "lead@example.org"
-MEMBER = Rights(role="member", email=ANN, team="core", max_keys=3)
-TEAM_ADMIN = Rights(role="team admin", email=LEAD, team="core")
+MEMBER = User(role="member", address=ANN, team="core", max_keys=3)
+TEAM_ADMIN = User(role="team admin", address=LEAD, team="core")
 
 
 class Company:
@@ -63,13 +64,19 @@ class Company:
         assert stored is not None
         return stored
 
-    def execute(self, action: Any, target: str = "", rights: Rights = ADMINISTRATOR, **fields: Any) -> KeyOutcome:
-        with open_administration(self.settings, rights.email or "command", lambda: self.now, rights) as administration:
+    def execute(self, action: Any, target: str = "", user: User | None = None, **fields: Any) -> KeyOutcome:
+        """`user` None: an administrator."""
+        actor, rights = "command", ADMINISTRATOR
+        if user is not None:
+            actor = user.address
+            with closing(open_for_writing(self.settings)) as connection:
+                rights = user.find_rights(connection, actor, lambda: self.now)
+        with open_administration(self.settings, actor, lambda: self.now, rights) as administration:
             return administration.execute(KeyCommand(action=action, target=target, fields=fields))
 
-    def refuse(self, action: Any, target: str = "", rights: Rights = ADMINISTRATOR, **fields: Any) -> str:
+    def refuse(self, action: Any, target: str = "", user: User | None = None, **fields: Any) -> str:
         with pytest.raises(ProxyError) as raised:
-            self.execute(action, target, rights, **fields)
+            self.execute(action, target, user, **fields)
         return f"{raised.value.status} {raised.value.message}"
 
     async def present(self, text: str) -> str:
@@ -80,6 +87,11 @@ class Company:
         except AuthenticationFailed as error:
             return error.message
         return ""
+
+    async def is_ended(self, name: str, since: float) -> bool:
+        with closing(open_for_reading(self.settings)) as connection:
+            key = find_key(connection, name)
+        return key is not None and await self.people.is_ended(key.id, since)
 
     def list_states(self) -> dict[str, KeyState]:
         with closing(open_for_reading(self.settings)) as connection:
@@ -103,10 +115,10 @@ async def company(database: Settings) -> AsyncIterator[Company]:
 async def test_lists_have_the_reason_for_which_a_request_is_rejected(company: Company) -> None:
     """Each reason is that of the request, word for word."""
     sign_in = company.sign_in(ANN)
-    texts = {label: company.execute("create", rights=MEMBER, label=label).text for label in ("laptop", "old", "gone")}
+    texts = {label: company.execute("create", user=MEMBER, label=label).text for label in ("laptop", "old", "gone")}
     texts |= {"ci": company.execute("create", label="ci", team="core").text}
     assert company.list_states() == dict.fromkeys((ANN, *texts), KeyState("active"))
-    company.execute("change", "old", rights=MEMBER, expires_at=NOON + 59)
+    company.execute("change", "old", user=MEMBER, expires_at=NOON + 59)
     company.execute("revoke", "gone")
     company.now += 60
     company.grants.end(sign_in.key_id, sign_in.user, "The user left the group.")
@@ -131,7 +143,7 @@ async def test_lists_have_the_reason_for_which_a_request_is_rejected(company: Co
 
 
 async def test_a_key_without_a_sign_in_of_its_person_lasts_as_long_as_one(company: Company) -> None:
-    text = company.execute("create", rights=MEMBER, label="laptop").text
+    text = company.execute("create", user=MEMBER, label="laptop").text
     company.now += 30 * DAY_SECONDS
     reason = await company.present(text)
     assert company.list_states()["laptop"] == KeyState("inactive", reason)
@@ -140,7 +152,7 @@ async def test_a_key_without_a_sign_in_of_its_person_lasts_as_long_as_one(compan
 
 async def test_the_expiry_of_a_person_is_the_reason_for_its_keys(company: Company) -> None:
     company.sign_in(ANN)
-    text = company.execute("create", rights=MEMBER, label="laptop").text
+    text = company.execute("create", user=MEMBER, label="laptop").text
     company.execute("change", ANN, expires_at=NOON + 60)
     company.now += 60
     reason = await company.present(text)
@@ -155,7 +167,7 @@ async def test_the_expiry_of_a_person_is_the_reason_for_its_keys(company: Compan
 
 async def test_an_unreadable_team_is_the_reason_for_its_keys_and_people(company: Company) -> None:
     company.sign_in(ANN)
-    text = company.execute("create", rights=MEMBER, label="laptop").text
+    text = company.execute("create", user=MEMBER, label="laptop").text
     company.execute("team", "core", concurrency=3)
     with closing(open_for_writing(company.settings)) as connection, connection.transaction():
         connection.execute("UPDATE teams SET rules = '{'")
@@ -168,9 +180,9 @@ def test_a_sign_out_names_the_keys_that_stay_valid(company: Company) -> None:
     company.sign_in(ANN)
     one = company.sign_in(ANN)
     assert company.execute("sign-out", one.id).notices == ()
-    company.execute("create", rights=MEMBER, label="laptop")
+    company.execute("create", user=MEMBER, label="laptop")
     company.execute("create", label="ann-ci", owner="Ann@example.org")
-    company.execute("create", rights=MEMBER, label="gone")
+    company.execute("create", user=MEMBER, label="gone")
     company.execute("revoke", "gone", MEMBER)
     company.now += 1
     company.sign_in(ANN)
@@ -191,10 +203,10 @@ def test_a_sign_out_names_the_keys_that_stay_valid(company: Company) -> None:
 
 async def test_one_act_ends_all_access_of_a_person_until_it_is_allowed_again(company: Company) -> None:
     company.sign_in(ANN)
-    own = company.execute("create", rights=MEMBER, label="laptop").text
+    own = company.execute("create", user=MEMBER, label="laptop").text
     given = company.execute("create", label="ann-ci", owner="Ann@Example.org", team="core").text
     other = company.execute("create", label="ci", owner="ben@example.org", team="core").text
-    assert not await company.people.is_ended(ANN, NOON)
+    assert not await company.is_ended(ANN, NOON)
     company.now += 10
     done = company.execute("revoke", ANN)
     assert [done.sentence, *done.notices] == [
@@ -213,8 +225,8 @@ async def test_one_act_ends_all_access_of_a_person_until_it_is_allowed_again(com
             {"status": ("active", "revoked"), "reason": (None, "ann@example.org is revoked")},
         )
     assert await company.present(other) == ""
-    assert await company.people.is_ended(ANN, NOON)
-    assert await company.people.is_ended(ANN, company.now + 5), "a new session"
+    assert await company.is_ended(ANN, NOON)
+    assert await company.is_ended(ANN, company.now + 5), "a new session"
     refused = "^The key 'ann@example.org' is revoked, so the person may not sign in.$"
     with pytest.raises(Exception, match=refused):
         company.sign_in(ANN)
@@ -222,8 +234,8 @@ async def test_one_act_ends_all_access_of_a_person_until_it_is_allowed_again(com
     company.now += 10
     assert company.execute("allow", ANN).sentence == "Key ann@example.org is allowed."
     company.now += 2
-    assert await company.people.is_ended(ANN, NOON), "a session from before the revocation"
-    assert not await company.people.is_ended(ANN, company.now)
+    assert await company.is_ended(ANN, NOON), "a session from before the revocation"
+    assert not await company.is_ended(ANN, company.now)
     assert company.sign_in(ANN)
     assert "is revoked" in await company.present(own)
     assert [action for action, _ in company.list_changes(ANN)][:3] == ["sign in", "allow key", "revoke key"]
@@ -232,14 +244,14 @@ async def test_one_act_ends_all_access_of_a_person_until_it_is_allowed_again(com
 async def test_all_instances_of_a_database_refuse_a_revoked_person(company: Company) -> None:
     instances = [company, *(Company(company.settings) for _ in range(3))]
     company.sign_in(ANN)
-    text = company.execute("create", rights=MEMBER, label="laptop").text
+    text = company.execute("create", user=MEMBER, label="laptop").text
     assert [await one.present(text) for one in instances] == [""] * 4
-    assert [await one.people.is_ended(ANN, NOON) for one in instances] == [False] * 4
+    assert [await one.is_ended(ANN, NOON) for one in instances] == [False] * 4
     instances[3].execute("revoke", ANN)
     for one in instances:
         one.now += 1
     assert {await one.present(text) for one in instances} == {company.list_states()["laptop"].reason}
-    assert [await one.people.is_ended(ANN, NOON) for one in instances] == [True] * 4
+    assert [await one.is_ended(ANN, NOON) for one in instances] == [True] * 4
     for one in instances[1:]:
         await one.table.stop()
 
@@ -261,7 +273,7 @@ async def test_a_person_that_only_uses_the_dashboard_can_be_revoked(company: Com
     assert company.list_states() == {
         "eve@example.org": KeyState("revoked", "The key 'eve@example.org' is revoked, so the person may not sign in.")
     }
-    assert await company.people.is_ended("eve@example.org", company.now + 1)
+    assert await company.is_ended("eve@example.org", company.now + 1)
     for target in ("eve", "ci/eve@example.org", "eve@example@org"):
         assert company.refuse("revoke", target).startswith("404 There is no key")
     assert company.refuse("revoke", "ben@example.org", TEAM_ADMIN).startswith("404 There is no key")
@@ -279,8 +291,8 @@ def test_only_an_administrator_ends_and_allows_people(company: Company) -> None:
         )
     company.execute("create", label="ci", team="core")
     company.execute("revoke", "ci")
-    for rights in (ADMINISTRATOR, TEAM_ADMIN):
-        assert company.refuse("allow", "ci", rights) == (
+    for user in (None, TEAM_ADMIN):
+        assert company.refuse("allow", "ci", user) == (
             "400 The key 'ci' is no person and no service. Only these can be allowed again: create another key."
         )
 
@@ -288,7 +300,7 @@ def test_only_an_administrator_ends_and_allows_people(company: Company) -> None:
 async def test_a_revocation_of_an_earlier_version_ends_what_it_left(company: Company) -> None:
     """That version revoked the person alone, and rejected its keys for this reason."""
     company.sign_in(ANN)
-    text = company.execute("create", rights=MEMBER, label="laptop").text
+    text = company.execute("create", user=MEMBER, label="laptop").text
     with closing(open_for_writing(company.settings)) as connection, connection.transaction():
         connection.execute("UPDATE virtual_keys SET revoked_at = 1 WHERE label = ?", (ANN,))
     company.execute("create", label="another")  # instances read the keys again
@@ -299,13 +311,13 @@ async def test_a_revocation_of_an_earlier_version_ends_what_it_left(company: Com
 
 
 async def test_without_the_database_the_last_result_counts_for_sessions(company: Company) -> None:
-    company.execute("revoke", ANN)
-    assert await company.people.is_ended(ANN, NOON)
+    person = company.execute("revoke", ANN).key.id
+    assert await company.people.is_ended(person, NOON)
     company.now += 10
     company.settings = structs.replace(company.settings, database_url=Secret("sqlite:////nowhere/at/all.sqlite3"))
-    assert await company.people.is_ended(ANN, NOON), "the last result counts"
+    assert await company.people.is_ended(person, NOON), "the last result counts"
     with pytest.raises(KeysUnavailable):
-        await EndedPeople(lambda: company.settings, lambda: company.now).is_ended(ANN, NOON)
+        await EndedPeople(lambda: company.settings, lambda: company.now).is_ended(person, NOON)
 
 
 async def test_a_new_owner_reads_texts_only_of_those_who_got_the_key_from_then_on(company: Company) -> None:
@@ -338,14 +350,14 @@ def test_a_team_admin_creates_keys_for_members_or_nobody(company: Company) -> No
     company.execute("create", label="bot", owner="bots", team="core")
     company.execute("create", label="eve-ci", owner="eve@example.org", team="site")
     for owner in ("eve@example.org", "nobody@example.org", "ghosts"):
-        assert company.refuse("create", rights=TEAM_ADMIN, label="x", owner=owner, team="core") == (
+        assert company.refuse("create", user=TEAM_ADMIN, label="x", owner=owner, team="core") == (
             f"400 The owner is {owner!r}, who has no key in the team 'core'. Use a member of the team, or leave the "
             "owner out."
         )
     for owner in ("", "bots"):
-        key = company.execute("create", rights=TEAM_ADMIN, label=f"for-{owner}", owner=owner, team="core").key
+        key = company.execute("create", user=TEAM_ADMIN, label=f"for-{owner}", owner=owner, team="core").key
         assert (key.owner, key.person, key.creator) == (owner, "", LEAD)
-    key = company.execute("create", rights=TEAM_ADMIN, label="ann-ci", owner="Ann@example.org", team="core").key
+    key = company.execute("create", user=TEAM_ADMIN, label="ann-ci", owner="Ann@example.org", team="core").key
     assert (key.owner, key.person != "", key.creator) == (ANN, True, LEAD)
     assert company.list_changes("ann-ci")[0][1]["owner"] == ("", ANN)
     assert company.refuse("change", "ann-ci", MEMBER, models=()) == (
@@ -354,9 +366,9 @@ def test_a_team_admin_creates_keys_for_members_or_nobody(company: Company) -> No
     )
     assert company.execute("rotate", "ann-ci", MEMBER).text
     for number in range(3):
-        company.execute("create", rights=MEMBER, label=f"own {number}")
+        company.execute("create", user=MEMBER, label=f"own {number}")
     company.execute("person", "sue@example.org", team="site")
-    assert company.refuse("create", rights=TEAM_ADMIN, label="x", owner="sue@example.org") == (
+    assert company.refuse("create", user=TEAM_ADMIN, label="x", owner="sue@example.org") == (
         "400 The team is 'site'. You manage keys of your own teams, which are 'core'."
     )
 
@@ -364,7 +376,7 @@ def test_a_team_admin_creates_keys_for_members_or_nobody(company: Company) -> No
 async def test_personal_keys_end_with_their_person_and_team_keys_show_their_creator(company: Company) -> None:
     ann, lead = company.sign_in(ANN), company.sign_in(LEAD, "leads")
     texts = {
-        label: company.execute("create", rights=TEAM_ADMIN, label=label, owner=owner, team="core").text
+        label: company.execute("create", user=TEAM_ADMIN, label=label, owner=owner, team="core").text
         for label, owner in (("deploy", ""), ("lead-pc", LEAD), ("ann-ci", ANN))
     }
     states = company.list_states()

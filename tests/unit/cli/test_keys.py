@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.console.keys.administration import KeyCommand, open_administration
-from anthropic_proxy.console.keys.rights import Rights
+from anthropic_proxy.console.keys.administration import KeyAdministration, KeyCommand
+from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.secrets import Secret
 from tests.support.command_line import run_command
 from tests.support.sign_in import store_sign_in
+from tests.support.virtual_keys import User
 
 SETTINGS = {"VIRTUAL_KEYS": "true"}
 
@@ -183,8 +184,9 @@ def test_the_keys_of_a_person_without_access_are_shown_with_the_reason(tmp_path:
         "DASHBOARD_URL": "https://proxy.example.org",
     }
     store_sign_in(database)
-    person = Rights(role="member", email="ann@example.org", max_keys=2)
-    with open_administration(Settings(database_url=Secret(database)), "test", rights=person) as administration:
+    with closing(open_for_writing(Settings(database_url=Secret(database)))) as opened:
+        rights = User(role="member", address="ann@example.org", max_keys=2).find_rights(opened)
+        administration = KeyAdministration(opened, "test", rights=rights)
         administration.execute(KeyCommand(action="create", fields={"label": "laptop"}))
     with closing(sqlite3.connect(tmp_path / "ledger.sqlite3")) as connection:
         connection.execute("UPDATE sign_ins SET ends_at = 1795046400000000 - 172800000000")

@@ -1,6 +1,7 @@
 """The page Keys in detail: states, used budgets, sums of the range, pages of rows, and an unavailable store."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from anthropic_proxy.console.dashboard.query import ViewQuery, read_view_query
 from anthropic_proxy.console.keys.administration import KeyAdministration, KeyCommand, open_administration
 from anthropic_proxy.console.keys.limits import build_budget_counter, build_key_scope
 from anthropic_proxy.console.keys.machine_reports import MachineReport, store_report
-from anthropic_proxy.console.keys.rights import Rights
 from anthropic_proxy.console.keys.virtual_keys import VirtualKey
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.engines import open_reading_engine
@@ -26,7 +26,7 @@ from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import LEASE_SECONDS, Client, Limit, Reservation, StoreUnavailable
 from tests.support.ledger import NOON, new_receipt, store
 from tests.support.page_context import read_table
-from tests.support.virtual_keys import create_key, revoke_key
+from tests.support.virtual_keys import User, create_key, revoke_key
 
 DAY = 86_400
 
@@ -190,11 +190,12 @@ def test_the_pages_show_keys_without_access_and_the_creator_of_team_keys(
     engine: Engine, settings: Settings, administration: KeyAdministration
 ) -> None:
     """The reason is that of a request with the key."""
-    person = Rights(role="member", email="ann@example.com", max_keys=2)
-    lead = Rights(role="team admin", email="lead@example.com", team="build")
-    for rights, label in ((person, "laptop"), (lead, "deploy")):
-        with open_administration(settings, "test", lambda: NOON, rights) as own:
-            own.execute(KeyCommand(action="create", fields={"label": label, "team": rights.team}))
+    person = User(role="member", address="ann@example.com", max_keys=2)
+    lead = User(role="team admin", address="lead@example.com", team="build")
+    for user, label in ((person, "laptop"), (lead, "deploy")):
+        with closing(open_for_writing(settings)) as connection:
+            own = KeyAdministration(connection, "test", lambda: NOON, user.find_rights(connection, clock=lambda: NOON))
+            own.execute(KeyCommand(action="create", fields={"label": label, "team": user.team}))
     administration.execute(KeyCommand(action="revoke", target="lead@example.com"))
     settings = structs.replace(settings, sign_in=SignInSettings(secrets=(), days=30))
     now = NOON + 30 * DAY

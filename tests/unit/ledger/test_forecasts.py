@@ -1,6 +1,7 @@
 """What is expected for the rest of a period, and from which data nothing is."""
 
 import itertools
+from contextlib import closing
 from datetime import UTC, datetime
 
 import pytest
@@ -9,7 +10,7 @@ from msgspec import structs
 from anthropic_proxy.console.keys.administration import KeyCommand, open_administration
 from anthropic_proxy.console.keys.limits import Scope, build_key_scope
 from anthropic_proxy.console.keys.queries import Spending, add_forecasts, read_used_budgets, require_key
-from anthropic_proxy.console.keys.rights import Rights
+from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.engines import EngineReader
 from anthropic_proxy.console.ledger.forecasts import PeriodUse
 from anthropic_proxy.console.ledger.periods import RequestSelection
@@ -18,6 +19,7 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from anthropic_proxy.plugins import Client, Cost
 from tests.support.ledger import new_receipt, reading, store
+from tests.support.virtual_keys import User
 
 ENOUGH = PeriodUse(elapsed_share=0.5, requests=10, used=100)
 
@@ -101,7 +103,9 @@ async def test_budgets_and_months_have_forecasts_from_the_ledger(database: Setti
 
 async def test_the_forecast_of_a_person_counts_what_its_budgets_count(database: Settings) -> None:
     """Sign-ins, keys that the person created, and those under an earlier label."""
-    person = Rights(role="member", email="ann@example.com", max_keys=2)
+    with closing(open_for_writing(database)) as connection:
+        user = User(role="member", address="ann@example.com", max_keys=2)
+        person = user.find_rights(connection, clock=lambda: at("11-01T00:00"))
     now = at("11-16T00:00")
     with open_administration(database, "test", lambda: at("11-01T00:00"), person) as administration:
         administration.execute(KeyCommand(action="create", fields={"label": "laptop"}))

@@ -81,8 +81,8 @@ def own(*labels: str) -> ReadAccess:
 
 async def test_no_query_returns_a_row_of_another_key(shared: Settings) -> None:
     with reading(shared) as engine, engine.connect() as connection:
-        assert find_key_labels(connection, "ANN@example.com") == ["laptop", "tablet"]
-        assert find_key_labels(connection, "") == []
+        assert find_key_labels(connection, {"ann@example.com"}) == ["laptop", "tablet"]
+        assert find_key_labels(connection, set(), {"core"}) == []
         before = repr(_query_everything(connection))
         restrict_rows(connection, own("laptop", "tablet"))
         found = repr(_query_everything(connection))
@@ -152,7 +152,7 @@ async def test_an_owner_reads_no_text_that_others_sent_with_the_key(database: Se
         "foreign": Client("ci", role="member", owner="boss@example.com", has_foreign_texts=True),
     }
     await store(database, *(new_receipt(client=one, request_id=name) for name, one in clients.items()))
-    boss = LedgerUser(role="admin", email="boss@example.com")
+    boss = LedgerUser(role="admin", names=frozenset({"boss@example.com"}))
     with reading(database) as engine, engine.connect() as connection:
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("PRAGMA query_only=OFF")

@@ -1,0 +1,33 @@
+"""A user whom the identity provider has described becomes a person: the one step of each sign-in and refresh."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from anthropic_proxy.console.identity.people import OidcUser, UserRefused, find_group
+from anthropic_proxy.console.keys.administration import KeyAdministration, KeyOutcome
+from anthropic_proxy.console.keys.table_rules import list_table_fields
+from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.gateway.settings import Settings
+
+
+def admit_person(
+    administration: KeyAdministration,
+    settings: Settings,
+    user: OidcUser,
+    require_access: Callable[[Settings, OidcUser], object],
+    *,
+    dry_run: bool = False,
+) -> KeyOutcome:
+    """Create or change the key of the person by the table of its group. Without a table, its rules are those that an
+    administrator has set. `require_access`: `require_group` or `require_role`. Raises `UserRefused`.
+    """
+
+    def find_fields(named: OidcUser) -> Mapping[str, Any]:
+        require_access(settings, named)
+        group = find_group(settings, named)
+        return {} if group is None else list_table_fields(group)
+
+    try:
+        return administration.admit_user(user, find_fields, dry_run=dry_run)
+    except InvalidRequest as error:
+        raise UserRefused(error.message) from None
