@@ -370,7 +370,7 @@ async def test_wrong_data_of_the_heartbeat_are_named_and_limits_stay_in_use(inst
 
 async def test_a_value_that_is_not_utf_8_is_a_value(instances: Instances) -> None:
     (store,) = await instances.open(1)
-    await store.redis.client.set("{test}:value:a", b"\xff\xfe")
+    await store.remote.client.set("{test}:value:a", b"\xff\xfe")
     assert await store.get("a") == "\ufffd\ufffd"
     assert (await store.reserve(LIMITS)).is_held
     assert instances.warnings == []
@@ -378,10 +378,10 @@ async def test_a_value_that_is_not_utf_8_is_a_value(instances: Instances) -> Non
 
 async def test_a_damaged_observation_does_not_hide_the_others(instances: Instances) -> None:
     (store,) = await instances.open(1)
-    await store.redis.publish_observation("good", "{}", 60.0)
+    await store.remote.publish_observation("good", "{}", 60.0)
     for name, text in (("empty", b""), ("words", b"no time"), ("binary", b"\xff \xff")):
-        await store.redis.client.hset("{test}:observations:", name, text)  # type: ignore[arg-type]
-    assert [each.text for each in await store.redis.list_observations()] == ["{}"]
+        await store.remote.client.hset("{test}:observations:", name, text)  # type: ignore[arg-type]
+    assert [each.text for each in await store.remote.list_observations()] == ["{}"]
 
 
 async def test_wrong_data_of_one_limit_do_not_end_the_reservations_of_others(instances: Instances) -> None:
@@ -390,7 +390,7 @@ async def test_wrong_data_of_one_limit_do_not_end_the_reservations_of_others(ins
     instances.server.command("SET", "{test}:holds:key/b/streams", "text")
 
     async def find_lease_end() -> float:
-        return float((await store.redis.client.zrange("{test}:holds:key/a/streams", 0, -1, withscores=True))[0][1])
+        return float((await store.remote.client.zrange("{test}:holds:key/a/streams", 0, -1, withscores=True))[0][1])
 
     before = await find_lease_end()
     await store.renew([damaged, held])
@@ -430,7 +430,7 @@ async def test_a_wrong_password_is_named_without_the_password(instances: Instanc
 async def test_rejected_commands_for_values_do_not_concern_limits(instances: Instances, fails_open: bool) -> None:
     (admin,) = await instances.open(1)
     rights = ("on", ">secret", "~*", "&*", "+@all", "-incrbyfloat")
-    await admin.redis.client.execute_command("ACL", "SETUSER", "limited", *rights)
+    await admin.remote.client.execute_command("ACL", "SETUSER", "limited", *rights)
     url = instances.server.url.replace("redis://", "redis://limited:secret@")
     (store,) = await instances.open(1, fails_open=fails_open, url=url)
     for number in (1, 2):
@@ -453,7 +453,7 @@ async def test_values_that_are_read_at_the_same_time_are_one_message(instances: 
     await store.put("route/latency/a", "1.5", 60.0)
 
     async def count_reads() -> int:
-        return int((await store.redis.client.info("stats"))["total_reads_processed"])
+        return int((await store.remote.client.info("stats"))["total_reads_processed"])
 
     keys = ["route/latency/a", *(f"route/latency/{number}" for number in range(20))]
     before, idle = await count_reads(), await count_reads()

@@ -1,17 +1,17 @@
-"""`FallbackStore`: a store in Redis that keeps working while Redis is unavailable.
+"""`FallbackStore`: a store on a server, such as Redis, that keeps working while the server is unavailable.
 
-Theory of operation. While Redis is away, each process admits requests against its own use plus its share of what was
-last known to be left, and adds its own use afterwards. Hence this store has all reservations of its process in a
+Theory of operation. While the server is away, each process admits requests against its own use plus its share of what
+was last known to be left, and adds its own use afterwards. Hence this store has all reservations of its process in a
 `MemoryStore` too. The shares of all processes add up to what is left, so that limits are not exceeded. Processes
 connect again within `OTHERS_SECONDS` of each other. During this time, a request must fit both the share of its process,
-because the use of the others is still missing in Redis, and the limit in Redis, because the others may have ended this
-time. With `REDIS_FAILURE=closed`, calls raise `StoreUnavailable` instead.
+because the use of the others is still missing on the server, and the limit there, because the others may have ended
+this time. With `REDIS_FAILURE=closed`, calls raise `StoreUnavailable` instead.
 
-Redis is away after a failure, or if it sends no reply for a second in which this process runs. `_is_away` then is True
-until this process has added its use; `_problem` has the message until the others have too. Heartbeats run all the time:
-they count the processes, and find out when Redis is back. A command for values that fails alone does not make limits
-unavailable: a heartbeat decides. Wrong data under single keys are reported and dropped, because a repetition is
-useless.
+The server is away after a failure, or if it sends no reply for a time in which this process runs. `_is_away` then is
+True until this process has added its use; `_problem` has the message until the others have too. Heartbeats run all the
+time: they count the processes, and find out when the server is back. A command for values that fails alone does not
+make limits unavailable: a heartbeat decides. Wrong data under single keys are reported and dropped, because a
+repetition is useless.
 """
 
 import asyncio
@@ -21,75 +21,65 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from msgspec import Struct, structs
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.gateway.stores.memory import MemoryStore
-from anthropic_proxy.gateway.stores.redis import (
-    FAILURES,
-    MAX_CALLS,
-    MAX_RENEWED,
-    RedisStore,
-    describe_data_error,
-    describe_failure,
-    is_data_error,
-)
+from anthropic_proxy.gateway.stores.remote import MAX_CALLS, MAX_RENEWED, RemoteStore
 from anthropic_proxy.plugins import LEASE_SECONDS, Limit, Reservation, StoreState, StoreUnavailable
 
+_Remote = TypeVar("_Remote", bound=RemoteStore)
+_Result = TypeVar("_Result")
 HEARTBEAT_SECONDS = 5.0
-"""Time in seconds between two heartbeats (checks of Redis)."""
+"""Time in seconds between two heartbeats (checks of the server)."""
 MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 5.0
 """Pause after the first failed attempt to connect, and maximum. It doubles, and is multiplied by 0.5 to 1.5."""
 OTHERS_SECONDS = 8.0
 """Time in seconds in which all processes connect again, more than the maximum pause."""
 MAX_PENDING = 100_000
-"""Maximum number of settlements that wait for Redis. Above it, the oldest one is dropped: its rate has probably ended,
-and budgets get their use from the ledger after an interruption."""
+"""Maximum number of settlements that wait for the server. Above it, the oldest one is dropped: its rate has probably
+ended, and budgets get their use from the ledger after an interruption."""
 MAX_KNOWN = 100_000
 """Maximum number of limits whose latest result is kept."""
 _CLOSE_SECONDS = 2.0
-_UNKNOWN_RESULT = (OSError, TimeoutError, RedisConnectionError, RedisTimeoutError, asyncio.CancelledError)
-"""Exceptions after which it is unknown whether Redis has executed the command."""
 _UNLIMITED = 2**53
 """Maximum of a limit when amounts are added that are already used. Redis counts with double precision."""
 _VALUES_EFFECT = {True: "each process keeps its own values", False: "such values are not stored"}
-_Result = TypeVar("_Result")
 
 
 class _Known(Struct):
-    """Latest result of Redis for a limit."""
+    """Latest result of the server for a limit."""
 
     ends_at: float
     """Monotonic seconds until which it counts: one period of a rate, or the end of a budget."""
     left: int
     share: int | None = None
-    """Maximum amount of this process, fixed at the first use while Redis is away."""
+    """Maximum amount of this process, fixed at the first use while the server is away."""
 
 
-class FallbackStore:
-    """It implements `plugins.Store`. `fails_open`: the setting `REDIS_FAILURE`."""
+class FallbackStore(Generic[_Remote]):
+    """It implements `plugins.Store`. `fails_open`: the setting `REDIS_FAILURE`. `address`: that of the server, for
+    messages.
+    """
 
-    def __init__(self, store: RedisStore, *, fails_open: bool, address: str, warn: Callable[[str], None]) -> None:
-        self.redis = store
+    def __init__(self, store: _Remote, *, fails_open: bool, address: str, warn: Callable[[str], None]) -> None:
+        self.remote = store
         self._fails_open = fails_open
         self._address = address
         self._warn = warn
         self._own = MemoryStore()
-        """All reservations of this process, and the values that are stored while Redis is away."""
+        """All reservations of this process, and the values that are stored while the server is away."""
         self._running: dict[str, Reservation] = {}
         """Id → unsettled reservation of this process, with its slots in `_own`."""
         self._known = BoundedDict[str, _Known](MAX_KNOWN)
         self._unsent: dict[str, Reservation] = {}
-        """Id → running reservation that was made while Redis was away."""
+        """Id → running reservation that was made while the server was away."""
         self._pending: deque[tuple[Reservation, Sequence[int]]] = deque(maxlen=MAX_PENDING)
-        """Settlements that wait for Redis."""
+        """Settlements that wait for the server."""
         self._problem = ""
-        """Message of the failure. "": Redis is available."""
+        """Message of the failure. "": the server is available."""
         self._is_away = False
         self._data_problem = ""
         self._failed_at = 0.0
@@ -98,7 +88,7 @@ class FallbackStore:
         self._group = ""
         self._clock_base: float | None = None
         self._has_begun = asyncio.Event()
-        """Set after the first heartbeat: the clock of Redis is known, unless it is away."""
+        """Set after the first heartbeat: the clock of the server is known, unless it is away."""
         self._task: asyncio.Task[None] | None = None
         self._wake = store.has_news
         """Set: the next heartbeat is due."""
@@ -106,7 +96,7 @@ class FallbackStore:
     @property
     def state(self) -> StoreState:
         return StoreState(
-            kind="redis",
+            kind=self.remote.state.kind,
             available=not self._problem,
             problem=self._problem,
             processes=self._processes,
@@ -122,25 +112,25 @@ class FallbackStore:
             self._task = asyncio.create_task(self._run_heartbeats())
 
     async def get(self, key: str) -> str | None:
-        return await self._use_values(key, lambda: self.redis.get(key), lambda: self._own.get(key))
+        return await self._use_values(key, lambda: self.remote.get(key), lambda: self._own.get(key))
 
     async def put(self, key: str, value: str, lifetime_seconds: float) -> None:
         await self._use_values(
             key,
-            lambda: self.redis.put(key, value, lifetime_seconds),
+            lambda: self.remote.put(key, value, lifetime_seconds),
             lambda: self._own.put(key, value, lifetime_seconds),
         )
 
     async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
         return await self._use_values(
             key,
-            lambda: self.redis.increment(key, amount, lifetime_seconds),
+            lambda: self.remote.increment(key, amount, lifetime_seconds),
             lambda: self._own.increment(key, amount, lifetime_seconds),
         )
 
     async def delete(self, key: str) -> None:
         await self._own.delete(key)
-        await self._use_values(key, lambda: self.redis.delete(key), lambda: self._own.delete(key))
+        await self._use_values(key, lambda: self.remote.delete(key), lambda: self._own.delete(key))
 
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS) -> Reservation:
         self.start()
@@ -149,16 +139,17 @@ class FallbackStore:
         if own is None or (own.is_held and not self._is_away):
             id_ = os.urandom(16).hex()
             try:
-                reservation = await self.redis.reserve(limits, lease_seconds, id_)
-            except (*FAILURES, asyncio.CancelledError) as error:
-                if isinstance(error, _UNKNOWN_RESULT):  # a rate counts as used, the other amounts are released
-                    sent = Reservation(id=id_, limits=tuple(limits), slots=zeros, lease_seconds=lease_seconds)
-                    used = [limit.amount if limit.kind == "rate" else 0 for limit in limits]
-                    self._pending.append((sent, used))
+                reservation = await self.remote.reserve(limits, lease_seconds, id_)
+            except asyncio.CancelledError:
+                self._release_later(limits, lease_seconds, id_)
                 if own is not None:
                     await self._own.settle(own, zeros)
-                if isinstance(error, asyncio.CancelledError):
-                    raise
+                raise
+            except self.remote.failures as error:
+                if self.remote.has_unknown_result(error):
+                    self._release_later(limits, lease_seconds, id_)
+                if own is not None:
+                    await self._own.settle(own, zeros)
                 self._fail(error, [limit.key for limit in limits])
                 own = await self._reserve_share(limits, lease_seconds)
             else:
@@ -179,6 +170,11 @@ class FallbackStore:
             self._running[own.id] = own
             self._unsent[own.id] = reservation
         return reservation
+
+    def _release_later(self, limits: Sequence[Limit], lease_seconds: float, id_: str) -> None:
+        """Settle a reservation that the server may have made: a rate counts as used, other amounts are released."""
+        sent = Reservation(id=id_, limits=tuple(limits), slots=[0] * len(limits), lease_seconds=lease_seconds)
+        self._pending.append((sent, [limit.amount if limit.kind == "rate" else 0 for limit in limits]))
 
     async def _reserve_share(self, limits: Sequence[Limit], lease_seconds: float) -> Reservation:
         if not self._fails_open:
@@ -202,11 +198,11 @@ class FallbackStore:
         if (running := self._running.pop(reservation.id, None)) is not None:
             await self._own.settle(running, amounts)
         if self._unsent.pop(reservation.id, None) is not None:
-            # Redis has no amount of a rate that this settlement could reduce
+            # the server has no amount of a rate that this settlement could reduce
             rates = [structs.replace(each, amount=0) if each.kind == "rate" else each for each in reservation.limits]
             reservation = structs.replace(reservation, limits=rates)
         elif not self._is_away and await self._try(
-            lambda: self.redis.settle(reservation, amounts), _list_keys([reservation])
+            lambda: self.remote.settle(reservation, amounts), _list_keys([reservation])
         ):
             return
         self._pending.append((reservation, amounts))
@@ -218,10 +214,10 @@ class FallbackStore:
         for start in range(0, len(sent), MAX_RENEWED):
             chosen = sent[start : start + MAX_RENEWED]
             if not self._is_away:
-                await self._try(partial(self.redis.renew, chosen), _list_keys(chosen))
+                await self._try(partial(self.remote.renew, chosen), _list_keys(chosen))
 
     async def close(self) -> None:
-        """Send the amounts that Redis does not have yet, within two seconds, and close all connections."""
+        """Send the amounts that the server does not have yet, within two seconds, and close all connections."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -229,8 +225,8 @@ class FallbackStore:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 if self._unsent or self._pending:
                     await self._add_own_use()
-                await self.redis.close()
-        except FAILURES:
+                await self.remote.close()
+        except self.remote.failures:
             if self._pending:
                 self._warn(f"{len(self._pending)} settlements of limits were not stored. {self._problem}".strip())
 
@@ -242,33 +238,34 @@ class FallbackStore:
         if not self._is_away:
             try:
                 return await function()
-            except FAILURES as error:
-                if is_data_error(error):
+            except self.remote.failures as error:
+                if self.remote.is_data_error(error):
                     self._fail(error, [key])
                 else:
                     self._wake.set()
-                    if isinstance(error, ResponseError):
+                    if self.remote.is_rejection(error):
                         effect = _VALUES_EFFECT[self._fails_open]
-                        self._warn_of_data(f"{describe_failure(error, self._address)} Until then, {effect}.")
+                        problem = self.remote.describe_failure(error, self._address)
+                        self._warn_of_data(f"{problem} Until then, {effect}.")
         if not self._fails_open:
             raise StoreUnavailable
         return await replacement()
 
     async def _try(self, function: Callable[[], Awaitable[None]], keys: Sequence[str]) -> bool:
-        """Return False if Redis is unavailable. True: success, or Redis rejects the data of `keys` for ever."""
+        """Return False if the server is unavailable. True: success, or it rejects the data of `keys` for ever."""
         self.start()
         try:
             await function()
-        except FAILURES as error:
+        except self.remote.failures as error:
             self._fail(error, keys)
-            return is_data_error(error)
+            return self.remote.is_data_error(error)
         return True
 
     def _fail(self, error: BaseException, keys: Sequence[str] = (), effect: str = "its amounts are dropped") -> None:
-        if is_data_error(error):
-            self._warn_of_data(f"{describe_data_error(error, self._address, keys)} Until then, {effect}.")
+        if self.remote.is_data_error(error):
+            self._warn_of_data(f"{self.remote.describe_data_error(error, self._address, keys)} Until then, {effect}.")
             return
-        problem = describe_failure(error, self._address)
+        problem = self.remote.describe_failure(error, self._address)
         if not self._problem:
             self._failed_at = time.monotonic()
             self._interruptions += 1
@@ -277,7 +274,7 @@ class FallbackStore:
                 effect = "Requests with limits are rejected (REDIS_FAILURE=closed)"
             elif self._processes == 1:
                 effect = "This process counts limits by itself"
-            self._warn(f"{problem} {effect} until Redis is available.")
+            self._warn(f"{problem} {effect} until {self.remote.title} is available.")
             self._wake.set()
         self._problem, self._is_away = problem, True
 
@@ -290,8 +287,8 @@ class FallbackStore:
         pause = MIN_PAUSE_SECONDS
         while True:
             try:
-                beat = await self.redis.send_heartbeat()
-                # Redis may have lost its data, or may count no process after a long interruption
+                beat = await self.remote.send_heartbeat()
+                # the server may have lost its data, or may count no process after a long interruption
                 self._processes = max(beat.processes, self._processes) if self._problem else beat.processes
                 if self._has_begun.is_set() and not beat.is_known and not self._problem:
                     self._interruptions += 1  # so short that no call has failed
@@ -305,12 +302,12 @@ class FallbackStore:
                         if self._is_away:
                             continue
                     seconds = time.monotonic() - self._failed_at
-                    self._warn(f"Redis at {self._address} is available again after {seconds:.1f} s.")
+                    self._warn(f"{self.remote.title} at {self._address} is available again after {seconds:.1f} s.")
                     self._problem = ""
                 pause = MIN_PAUSE_SECONDS
                 seconds = HEARTBEAT_SECONDS
-            except FAILURES as error:
-                self._fail(error, self.redis.heartbeat_keys, "processes do not count each other")
+            except self.remote.failures as error:
+                self._fail(error, self.remote.heartbeat_keys, "processes do not count each other")
                 seconds, pause = pause, min(pause * 2, MAX_PAUSE_SECONDS)
             self._has_begun.set()
             self._wake.clear()
@@ -321,10 +318,10 @@ class FallbackStore:
                 continue
 
     async def _add_own_use(self) -> None:
-        """Send to Redis what it lacks: running reservations, then settlements, in messages of many."""
+        """Send to the server what it lacks: running reservations, then settlements, in messages of many."""
         while self._unsent:
             running = [self._unsent.popitem()[1] for _ in range(min(len(self._unsent), MAX_CALLS))]
-            reserve = self.redis.reserve
+            reserve = self.remote.reserve
             used = [[structs.replace(limit, maximum=_UNLIMITED) for limit in each.limits] for each in running]
             steps = [reserve(limits, each.lease_seconds, each.id) for limits, each in zip(used, running, strict=True)]
             try:
@@ -335,17 +332,17 @@ class FallbackStore:
         while self._pending:
             ended = [self._pending.popleft() for _ in range(min(len(self._pending), MAX_CALLS))]
             try:
-                await asyncio.gather(*(self._add(self.redis.settle(each, amounts), each) for each, amounts in ended))
+                await asyncio.gather(*(self._add(self.remote.settle(each, amounts), each) for each, amounts in ended))
             except BaseException:
                 self._pending.extendleft(reversed(ended))  # a repeated settlement has no effect
                 raise
 
     async def _add(self, step: Awaitable[object], reservation: Reservation) -> None:
-        """Wait for `step`. If Redis rejects the data of the limits, drop the amounts with a warning."""
+        """Wait for `step`. If the server rejects the data of the limits, drop the amounts with a warning."""
         try:
             await step
-        except FAILURES as error:
-            if not is_data_error(error):
+        except self.remote.failures as error:
+            if not self.remote.is_data_error(error):
                 raise
             self._fail(error, _list_keys([reservation]))
 

@@ -56,6 +56,10 @@ class Holds:
             self._ends = [(ends, name) for name, (ends, _) in self._found.items()]
             heapify(self._ends)
 
+    def find(self, reservation_id: str) -> tuple[float, int] | None:
+        """Return the end of its lease and the amount of a reservation."""
+        return self._found.get(reservation_id)
+
     def remove(self, reservation_id: str) -> None:
         self.total -= self._found.pop(reservation_id, (0.0, 0))[1]
 
@@ -127,12 +131,18 @@ class Counter(Struct):
 
 
 class MemoryStore(MemoryValues):
-    """It implements `plugins.Store`. No method waits for anything."""
+    """It implements `plugins.Store`. No method waits for anything. `counters` and `settled`: state that was stored."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        counters: dict[str, Counter] | None = None,
+        settled: dict[str, float] | None = None,
+    ) -> None:
         super().__init__(clock=clock)
-        self._counters: dict[str, Counter] = {}
-        self._settled: dict[str, float] = {}
+        self._counters = counters or {}
+        self._settled = settled or {}
         """Id of a settled reservation → time until which the id is remembered, the oldest first."""
 
     @property
@@ -144,6 +154,9 @@ class MemoryStore(MemoryValues):
         self._counters.pop(key, None)
 
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS) -> Reservation:
+        return self.reserve_as(os.urandom(16).hex(), limits, lease_seconds)
+
+    def reserve_as(self, reservation_id: str, limits: Sequence[Limit], lease_seconds: float) -> Reservation:
         now = self._clock()
         counters = [self.find_counter(limit) for limit in limits]
         waits = []
@@ -153,7 +166,7 @@ class MemoryStore(MemoryValues):
         refused = waits.index(max(waits)) if limits and max(waits) >= 0 else None
         is_held = refused is None and any(limit.amount for limit in limits)
         reservation = Reservation(
-            id=os.urandom(16).hex() if is_held else "",
+            id=reservation_id if is_held else "",
             limits=tuple(limits),
             refused=refused,
             retry_after_seconds=0.0 if refused is None else waits[refused],
@@ -227,6 +240,9 @@ class MemoryStore(MemoryValues):
                         self._counters[limit.key] = counter
 
     async def close(self) -> None: ...
+
+    def is_settled(self, reservation_id: str) -> bool:
+        return reservation_id in self._settled
 
     def find_counter(self, limit: Limit) -> Counter:
         """Return the counter of `limit` without its expired amounts. A missing counter is returned empty."""

@@ -9,7 +9,7 @@ from msgspec import structs
 
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.gateway.stores.fallback import FallbackStore
-from anthropic_proxy.gateway.stores.redis import FAILURES
+from anthropic_proxy.gateway.stores.redis import FAILURES, RedisStore
 from anthropic_proxy.gateway.workers.ipc import SharedObservation
 from anthropic_proxy.plugins import Store
 
@@ -27,7 +27,9 @@ MAX_UNSENT_OBSERVATIONS = 10_000
 
 def share_observations(store: Store, apply: Callable[[SharedObservation], None]) -> "InstanceSharing | None":
     """Share observed facts with the other instances. None: `store` is not on a server that all instances use."""
-    return InstanceSharing(store, apply) if isinstance(store, FallbackStore) else None
+    if isinstance(store, FallbackStore) and isinstance(store.remote, RedisStore):
+        return InstanceSharing(store, apply)
+    return None
 
 
 class InstanceSharing:
@@ -36,7 +38,7 @@ class InstanceSharing:
     `apply` is called with each fact that another process has observed.
     """
 
-    def __init__(self, store: FallbackStore, apply: Callable[[SharedObservation], None]) -> None:
+    def __init__(self, store: FallbackStore[RedisStore], apply: Callable[[SharedObservation], None]) -> None:
         self._store, self._apply = store, apply
         self._unsent: dict[str, SharedObservation] = {}
         self._has_unsent = asyncio.Event()
@@ -69,7 +71,7 @@ class InstanceSharing:
                 while unsent:
                     name, observation = next(iter(unsent.items()))
                     text = msgspec.json.encode(observation).decode()
-                    await self._store.redis.publish_observation(name, text, observation.lifetime_seconds)
+                    await self._store.remote.publish_observation(name, text, observation.lifetime_seconds)
                     del unsent[name]
             except FAILURES:
                 self._unsent = {**unsent, **self._unsent}
@@ -77,7 +79,7 @@ class InstanceSharing:
                 await asyncio.sleep(random.uniform(0, MAX_RECONNECT_DELAY_SECONDS))
 
     async def _receive_all(self) -> None:
-        redis = self._store.redis
+        redis = self._store.remote
         while True:
             try:
                 async with redis.client.pubsub() as messages:

@@ -8,8 +8,8 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
@@ -34,19 +34,20 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.gateway.stores.memory import SETTLED_SECONDS
 from anthropic_proxy.gateway.stores.redis.connections import OWN_CLASSES
+from anthropic_proxy.gateway.stores.remote import MAX_CALLS, Heartbeat, limit_wait
 from anthropic_proxy.plugins import LEASE_SECONDS, Limit, Reservation, StoreState
 
 MAX_CONNECTIONS = 8
 """Maximum number of connections of one process: one for values and limits, one for messages, and few for others."""
 PROCESS_SECONDS = 30
 """Time in seconds after its last heartbeat during which a process counts as running."""
-MAX_RENEWED = 100
-"""Maximum number of reservations of one `RedisStore.renew`, a script during which Redis runs no other command."""
 
 
 _OBSERVATION = compile_anchored(r"\d+(\.\d+)? ")
@@ -58,19 +59,11 @@ class StoredObservation(NamedTuple):
     text: str
 
 
-class Heartbeat(NamedTuple):
-    processes: int
-    """Number of running processes that use this server, with this one."""
-    is_known: bool
-    """True if the server has the previous heartbeat of this process. False: it is the first one, or data are lost."""
-    group: str
-    """As in `StoreState`."""
-    clock_base: float
-    """As in `StoreState`."""
-
-
 class RedisStore:
-    """It implements `plugins.Store`. `prefix` is the beginning of all keys."""
+    """It implements `RemoteStore`. `prefix` is the beginning of all keys."""
+
+    title: str = "Redis"
+    failures: tuple[type[Exception], ...] = (RedisError, OSError, TimeoutError)
 
     def __init__(self, url: str, prefix: str, *, clock: Callable[[], float] | None = None) -> None:
         self._pool = BlockingConnectionPool.from_url(
@@ -92,7 +85,7 @@ class RedisStore:
         # with the prefix in braces, a cluster keeps all keys on one node
         self._prefix, self._clock = f"{{{prefix}}}", clock
         self.has_news = asyncio.Event()
-        """Set with each new connection, until its user clears it: the server may have started again, without data."""
+        self.heartbeat_keys: Sequence[str] = [self._name_key("processes", "")]
         self._pipeline = CommandPipeline(self.client)
         self.process_id = os.urandom(16).hex()
         self._group = os.urandom(8).hex()
@@ -193,10 +186,6 @@ class RedisStore:
             await self.client.hdel(key, *expired)
         return [StoredObservation(float(end) - now, text) for end, text in found.values() if float(end) > now]
 
-    @property
-    def heartbeat_keys(self) -> list[str]:
-        return [self._name_key("processes", "")]
-
     async def send_heartbeat(self) -> Heartbeat:
         keys = [*self.heartbeat_keys, self._name_key("group", "")]
         words = [self.process_id, PROCESS_SECONDS, self._group]
@@ -209,6 +198,21 @@ class RedisStore:
             group=self._group,
             clock_base=float(now) - (before + time.monotonic()) / 2,
         )
+
+    def is_data_error(self, error: BaseException) -> bool:
+        return is_data_error(error)
+
+    def is_rejection(self, error: BaseException) -> bool:
+        return isinstance(error, ResponseError)
+
+    def has_unknown_result(self, error: BaseException) -> bool:
+        return isinstance(error, _UNKNOWN_RESULT)
+
+    def describe_data_error(self, error: BaseException, address: str, keys: Sequence[str]) -> str:
+        return describe_data_error(error, address, keys)
+
+    def describe_failure(self, error: BaseException, address: str) -> str:
+        return describe_failure(error, address)
 
     async def close(self) -> None:
         await self._pipeline.close()
@@ -227,7 +231,9 @@ class RedisStore:
 
 _CONNECTING = compile_later(r"^Error -?\d+ connecting to \S+ ")
 """Matches the beginning of a message of redis-py about a failed connection. Its number differs between systems."""
-FAILURES = (RedisError, OSError, TimeoutError)
+FAILURES = RedisStore.failures
+_UNKNOWN_RESULT = (OSError, TimeoutError, RedisConnectionError, RedisTimeoutError)
+"""Exceptions after which it is unknown whether Redis has executed the command."""
 _SCRIPT_END = compile_later(r" script:(?: \w+,)? on @\S+$")
 """Matches the end of an error message about a script: of Redis with the digest of the script, of Valkey without it."""
 _MAX_NAMED_KEYS = 10
@@ -301,12 +307,6 @@ def _describe_password(subject: str) -> str:
 
 REPLY_TIMEOUT_SECONDS = 1.0
 """Maximum time for a reply of Redis to a message, including a new connection."""
-_STEPS = 10
-_STEP_SECONDS = REPLY_TIMEOUT_SECONDS / _STEPS
-_MAX_LATE_STEPS = 20
-"""Number of late steps that do not count. It bounds the wait on a machine that is always busy."""
-MAX_CALLS = 100
-"""Maximum number of calls in one message. Redis runs them one after another, in about 0.05 ms each."""
 _OTHER_SERVER = (ReadOnlyError, MasterDownError, MovedError, AuthenticationError, NoPermissionError)
 """Replies after which a new connection may lead to another server: the address of a group has a new primary one."""
 SCRIPTS = ("reserve", "settle", "renew", "heartbeat", "add", "publish")
@@ -321,10 +321,7 @@ class CommandPipeline:
 
     Calls that come while an earlier message is in progress are sent together in the next one.
 
-    Redis has failed if it does not reply to a message within `REPLY_TIMEOUT_SECONDS`. A timer cannot decide that alone:
-    if this process is paused (a stopped container, a busy machine), the reply waits in the socket, and the timer of the
-    event loop is late too. Hence the time is counted in short steps, between which the event loop reads what has
-    arrived. A late step means that this process did not run, so it does not count.
+    Redis has failed if it does not reply to a message within `REPLY_TIMEOUT_SECONDS`, in which this process runs.
 
     After a failure, the idle connections are closed: those of a server that has ended without a word, or to which the
     name of the server no longer leads, would fail later, one after the other.
@@ -362,7 +359,7 @@ class CommandPipeline:
             calls, self._waiting = self._waiting[:MAX_CALLS], self._waiting[MAX_CALLS:]
             calls = [call for call in calls if not call[3].done()]  # the caller no longer waits
             try:
-                async with _limit_wait():
+                async with limit_wait(REPLY_TIMEOUT_SECONDS):
                     results = await self._execute(calls)
                     if missing := {call[0] for call, result in results if isinstance(result, NoScriptError)}:
                         for name in missing:  # the server has started again
@@ -409,35 +406,6 @@ class CommandPipeline:
                 else:
                     pipeline.execute_command(*words)
             return list(zip(calls, await pipeline.execute(raise_on_error=False), strict=True))
-
-
-@asynccontextmanager
-async def _limit_wait() -> AsyncIterator[None]:
-    """Raise `TimeoutError` in the block after `REPLY_TIMEOUT_SECONDS` in which the event loop has run."""
-    loop = asyncio.get_running_loop()
-    steps = _STEPS
-    late_steps = _MAX_LATE_STEPS
-    due = loop.time() + _STEP_SECONDS
-    timer: asyncio.Handle
-
-    def end_step() -> None:
-        nonlocal timer, steps, late_steps, due
-        if loop.time() - due > _STEP_SECONDS and late_steps:
-            late_steps -= 1
-        else:
-            steps -= 1
-        if steps:
-            due = loop.time() + _STEP_SECONDS
-            timer = loop.call_at(due, end_step)
-        else:
-            timeout.reschedule(loop.time())
-
-    timer = loop.call_at(due, end_step)
-    async with asyncio.timeout(None) as timeout:
-        try:
-            yield
-        finally:
-            timer.cancel()
 
 
 @cache
