@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from anthropic_proxy.engine.clock import start_clock
-from anthropic_proxy.engine.engine import Engine, is_large_request
+from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, Engine, is_large_request
 from anthropic_proxy.engine.exchange.adaptation import correct_system_form
 from anthropic_proxy.engine.exchange.admission import Admission
 from anthropic_proxy.engine.exchange.attempts import Attempts
@@ -497,15 +497,17 @@ class Exchange:
         fold = Fold(self._writer)
         call_filter = self._call_filter
         self._writer.signature = reply.default_signature
+        run_if_large = self._engine.background.run_in_thread_if_large
         while (deltas := await reply.read()) is not None:
-            fold.feed(call_filter.feed(deltas) if call_filter is not None else deltas)
+            deltas = call_filter.feed(deltas) if call_filter is not None else deltas
+            await run_if_large(fold.builds_more_than(MAX_REPLY_BYTES_ON_LOOP, deltas), fold.feed, deltas)
             if self._writer.stop is not None and reply.complete:  # nothing is left to read
                 self._watchdog.end_upstream_call()
                 break
         # an estimate was needed if the input may fill the context window: the reply's count then corrects the next one
         if self._writer.usage.input_tokens is None or self._estimates.has_estimate(self._request):
             self._writer.estimate = self._attempts.estimate_tokens(self._request)
-        message = fold.finish()
+        message = await run_if_large(fold.open_characters > MAX_REPLY_BYTES_ON_LOOP, fold.finish)
         if self._calls is not None:
             self._calls.finish_message(message)
         if self._check is not None:

@@ -230,6 +230,7 @@ class UpstreamStream(DeltaStream):
         received: list[Delta] = []
         deltas: list[Delta]
         while not self._ended:
+            is_large = False
             if self._reader is None:
                 deltas = []
                 try:
@@ -237,6 +238,7 @@ class UpstreamStream(DeltaStream):
                     if len(body) <= MAX_REPLY_BYTES_ON_LOOP:
                         self._decode_complete(body, deltas)
                     else:
+                        is_large = True
                         await self._run_in_thread(self._decode_complete, body, deltas)
                 except UpstreamError as error:
                     self._fail(error, deltas)
@@ -269,6 +271,7 @@ class UpstreamStream(DeltaStream):
                         if len(frame) <= MAX_REPLY_BYTES_ON_LOOP:
                             deltas += decoder.decode_frame(frame)
                         else:
+                            is_large = True
                             deltas += await self._run_in_thread(decoder.decode_frame, frame)
                         if decoder.finished:
                             break
@@ -285,10 +288,15 @@ class UpstreamStream(DeltaStream):
             # filters
             if Usage in map(type, deltas):
                 deltas = self._bounds.check_deltas(deltas)
-            if self._loaded_calls is not None:
-                deltas = self._loaded_calls.feed(deltas)
+            calls = self._loaded_calls
+            if calls is not None or self.reply_end is not None:
+                if calls is not None and ToolEnd in map(type, deltas):
+                    is_large = is_large or calls.held_characters > MAX_REPLY_BYTES_ON_LOOP
+                if is_large:
+                    deltas = await self._run_in_thread(self._filter, deltas)
+                else:
+                    deltas = self._filter(deltas)
             if self.reply_end is not None:
-                deltas = self.reply_end.feed(deltas)
                 if self.reply_end.matched:
                     self._ended = True
                 elif self._ended and not self.continuation:
@@ -314,15 +322,17 @@ class UpstreamStream(DeltaStream):
             raise self._failure
         return None
 
+    def _filter(self, deltas: list[Delta]) -> list[Delta]:
+        if self._loaded_calls is not None:
+            deltas = self._loaded_calls.feed(deltas)
+        return deltas if self.reply_end is None else self.reply_end.feed(deltas)
+
     def flush_pending(self) -> list[Delta]:
         if self._stopped or self._is_left_to_thread:
             return []
         deltas = self._late_thinking.feed(self._decoder.flush_pending()) + self._late_thinking.flush_pending()
-        if self._loaded_calls is not None:
-            deltas = self._loaded_calls.feed(deltas)
-        if self.reply_end is not None:
-            deltas = self.reply_end.feed(deltas) + self.reply_end.flush()
-        return deltas
+        deltas = self._filter(deltas)
+        return deltas if self.reply_end is None else deltas + self.reply_end.flush()
 
     async def close(self) -> None:
         self._report.add_notes(self._decoder.notes)

@@ -3,13 +3,13 @@
 The message is built from the stream events of `MessageWriter`, so it is equal with and without streaming.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Raw, structs
 
-from anthropic_proxy.engine.messages.deltas import Delta
+from anthropic_proxy.engine.messages.deltas import Delta, ToolArgs
 from anthropic_proxy.engine.messages.events import (
     BlockStart,
     BlockStop,
@@ -43,8 +43,18 @@ class Fold:
         # of the open block
         self._start: TextStart | ThinkingStart | ToolCallStart | BlockStart | None = None
         self._fragments: list[str] = []
+        self.open_characters = 0
+        """Number of characters of arguments in `_fragments`."""
         self._citations: list[Raw] = []
         self._signature = ""
+
+    def builds_more_than(self, characters: int, deltas: Sequence[Delta]) -> bool:
+        """Return True if `feed(deltas)` may build a tool call with arguments of more characters than this."""
+        types = {*map(type, deltas)}
+        if types == {ToolArgs} or not (ToolArgs in types or isinstance(self._start, (ToolCallStart, BlockStart))):
+            return False
+        added = sum(len(delta.json) for delta in deltas if isinstance(delta, ToolArgs))
+        return self.open_characters + added > characters
 
     def feed(self, deltas: Iterable[Delta]) -> None:
         """Add the deltas of one network read. Raises `UpstreamProtocolError` if the message becomes too large."""
@@ -76,6 +86,7 @@ class Fold:
                 self._fragments.append(event.text)
             elif type(event) is InputDelta:
                 self._fragments.append(event.json)
+                self.open_characters += len(event.json)
             elif type(event) is BlockStop:
                 self._content.append(self._build_block())
             elif type(event) is CitationDelta:
@@ -85,6 +96,7 @@ class Fold:
             elif isinstance(event, (TextStart, ThinkingStart, ToolCallStart, BlockStart)):  # a union is built each time
                 self._start = event
                 self._fragments = []
+                self.open_characters = 0
                 self._citations = []
                 self._signature = ""
 

@@ -248,6 +248,11 @@ class LoadedToolCalls:
         self._names = names
         self._open: dict[int | str, _CallerCall] = {}
 
+    @property
+    def held_characters(self) -> int:
+        """Number of characters of arguments that are read at the end of their calls."""
+        return sum(call.held_characters for call in self._open.values())
+
     def feed(self, deltas: list[Delta]) -> list[Delta]:
         if not self._open and ToolCall not in map(type, deltas):  # faster than a generator
             return deltas
@@ -271,7 +276,7 @@ class _CallerCall:
         self._call = call
         self._names = names
         self._held: list[str] = []
-        self._length = 0
+        self.held_characters = 0
         self._forwards = False
         """True after the name was read: the arguments are passed on."""
         self._end = ObjectEnd()
@@ -280,8 +285,8 @@ class _CallerCall:
         if self._forwards:
             return self._forward(text)
         self._held.append(text)
-        self._length += len(text)
-        if self._length - len(text) > _MAX_BEGINNING:
+        self.held_characters += len(text)
+        if self.held_characters - len(text) > _MAX_BEGINNING:
             return []
         held = "".join(self._held)
         beginning = _BEGINNING.match(held[: _MAX_BEGINNING + 1])
@@ -291,7 +296,7 @@ class _CallerCall:
             name = ""
         if beginning is None or name not in self._names:
             return []
-        self._forwards = True
+        self._forwards, self.held_characters = True, 0
         return [replace(self._call, name=name), *self._forward(held[beginning.end() :])]
 
     def end(self) -> list[Delta]:

@@ -28,10 +28,11 @@ def build_arguments_object(text: str) -> Raw:
     passed, end = reader.feed(text)
     if end == len(text):  # else another object follows
         text = passed + reader.finish()  # without the empty objects before another one
-    # a truncated object keeps its complete members, as in the official SDKs
-    for candidate in (text, _close_truncated(text)):
-        if candidate is not None and _is_object(candidate):
-            return Raw(candidate.encode())
+    if _is_object(text):
+        return Raw(text.encode())
+    closed = _close_truncated(text)  # a truncated object keeps its complete members, as in the official SDKs
+    if closed is not None and _is_object(closed):
+        return Raw(closed.encode())
     with suppress(msgspec.DecodeError):  # some models write the object as a JSON string
         inner = _decode_string(text)
         if means_no_arguments(inner) or _is_object(inner):

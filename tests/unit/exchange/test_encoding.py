@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.engine.engine import MAX_BYTES_ON_LOOP
+from anthropic_proxy.engine.messages.loaded_tools import CALLER_NAME, PLACEHOLDER_NAME
 from anthropic_proxy.gateway.server.endpoints import serve_request
 from tests.support.harness import FakeResponse, ProxyHarness
 
@@ -34,13 +35,15 @@ def many_blocks() -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": blocks}]}
 
 
-async def post(path: str, fields: dict[str, Any], reply: str = "Done.") -> tuple[dict[str, Any], float]:
+async def post(
+    path: str, fields: dict[str, Any], reply: str | None = "Done.", **members: Any
+) -> tuple[dict[str, Any], float]:
     """Return the response, and the longest time between two turns of another task of the event loop, as a part of the
     time of the work in threads. Both are processor time, so that other programs have no effect.
     """
     body = {"model": "openai/gpt-4.1", "max_tokens": 10, "messages": [USER], **fields}
     requests = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
-    message = {"role": "assistant", "content": reply}
+    message = {"role": "assistant", "content": reply, **members}
     answered = {**REPLY, "choices": [{**REPLY["choices"][0], "message": message}]}
     services = ProxyHarness(lambda *_: FakeResponse(200, json.dumps(answered).encode()), OPENAI_API_KEY="sk-0").services
     sent: list[bytes] = []
@@ -100,3 +103,36 @@ async def test_a_large_request_gets_the_errors_of_a_small_one() -> None:
             "type": "invalid_request_error",
             "message": """messages.1.role: Input should be 'user', 'assistant' or 'system', got "judge\"""",
         }
+
+
+DEFERRED = [
+    {"name": name, "input_schema": {"type": "object"}, "defer_loading": True} for name in (PLACEHOLDER_NAME, "WebFetch")
+]
+SIZE = 600_000
+ARGUMENTS = {
+    "texts": '{"a":[' + '"",' * (SIZE // 3) + "0]}",
+    "nested": '{"a":[' + "[[]]," * (SIZE // 5) + "0]}",
+    "objects": '{"a":[' + '{"b":1},' * (SIZE // 8) + "0]}",
+    "incomplete": '{"a":[' + '{"b":1},' * (SIZE // 8),
+}
+
+
+@pytest.mark.parametrize("arguments", ARGUMENTS.values(), ids=ARGUMENTS)
+@pytest.mark.parametrize("form", ["loaded, name first", "loaded, name last", "listed"])
+async def test_large_arguments_of_a_call_leave_the_event_loop_free(form: str, arguments: str) -> None:
+    name, text = (CALLER_NAME, f'{{"name":"WebFetch","arguments":{arguments}}}')
+    if form == "loaded, name last":
+        text = f'{{"arguments":{arguments},"name":"WebFetch"}}'
+    tools = DEFERRED
+    if form == "listed":
+        name, text, tools = "WebFetch", arguments, [{"name": "WebFetch", "input_schema": {"type": "object"}}]
+    call = {"id": "call_1", "type": "function", "function": {"name": name, "arguments": text}}
+    response, longest = await post("/v1/messages", {"tools": tools}, None, tool_calls=[call])
+    assert [block["type"] for block in response["content"]] == ["tool_use"]
+    assert longest < 1 / 3
+
+
+async def test_stop_sequences_of_a_large_reply_leave_the_event_loop_free() -> None:
+    response, longest = await post("/v1/messages", {"stop_sequences": ["xy1", "xy2", "xy3", "xy4", "xy5"]}, "x" * SIZE)
+    assert response["content"] == [{"type": "text", "text": "x" * SIZE}]
+    assert longest < 1 / 3
