@@ -59,13 +59,33 @@ def chat(*deltas: Callable[[int], list[dict[str, Any]]]) -> Operation:
     return answer(chunks)
 
 
-def checked(context: Callable[[int], dict[str, Any]], count: Callable[[int], int] = lambda n: 1) -> Operation:
+def checked(
+    context: Callable[[int], dict[str, Any]], count: Callable[[int], int] = lambda n: 1, **fields: Any
+) -> Operation:
     """Return a reply with calls for a client that requests their check, and states these facts."""
     return reply(
-        lambda n: Reply(calls=[(f"c{i}", "Read", ['{"file_path":"/x"}']) for i in range(count(n))]),
+        lambda n: Reply(calls=[(f"c{i}", "Read", ['{"file_path":"/x.sh"}']) for i in range(count(n))]),
         tools=[TOOL],
         safeguards=lambda n: [{"type": "dangerous_tool_use", "classifier_context": context(n)}],
+        **fields,
     )
+
+
+def checked_input(arguments: Callable[[int], str]) -> Operation:
+    """Return a reply with one call for a client that requests its check."""
+    return reply(
+        lambda n: Reply(calls=[("c", "Bash", [json.dumps({"command": arguments(n)})])]),
+        tools=[TOOL],
+        safeguards=[{"type": "dangerous_tool_use", "classifier_context": {}}],
+    )
+
+
+def written(n: int, text: str) -> list[dict[str, Any]]:
+    """Return a conversation with n calls that have written a text."""
+    calls = [{"type": "tool_use", "id": f"t{i}", "name": "Write", "input": {"text": text}} for i in range(n)]
+    results = [{"type": "tool_result", "tool_use_id": f"t{i}", "content": "ok"} for i in range(n)]
+    start = {"role": "user", "content": "go"}
+    return [start, {"role": "assistant", "content": calls}, {"role": "user", "content": results}]
 
 
 def rule(number: int) -> dict[str, Any]:
@@ -243,6 +263,10 @@ ROWS = [
             ("fields", checked(lambda n: {f"f{i}": i for i in range(n)}), 500),
             ("sentences", checked(lambda n: {"auto_mode": {"allow": ["a"] * n}}), 500),
             ("calls of a reply", checked(lambda n: {}, lambda n: n), 60),
+            ("earlier calls", checked(lambda n: {}, messages=lambda n: written(n, "cat > x.sh")), 300),
+            ("length of an earlier call", checked(lambda n: {}, messages=lambda n: written(1, "> x.sh " * n)), 4_000),
+            ("words of an input", checked_input(lambda n: "a.sh 'b.sh' >c " * n), 2_000),
+            ("equal lines of an input", checked_input(lambda n: "y\n" * n), 20_000),
             (
                 "directories, and a call for each",
                 checked(lambda n: {"trusted_directories": {"additional": [f"/d{i}" for i in range(n)]}}, lambda n: n),

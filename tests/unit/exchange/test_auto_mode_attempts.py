@@ -205,9 +205,9 @@ def lines(count: int, *, start: int = 0) -> str:
 
 INPUTS = {
     "quoted": (
-        "cat <<'E'\ntar -xf a.tar -C /\nmake\nE\n" + lines(900) + "{}\n" + lines(900),
+        "cat <<'E'\ntar -xf a.tar -C /\ntar -tf a.tar -C /\nE\n" + lines(900) + "{}\n" + lines(900),
         "tar -xf a.tar -C /",
-        "make",
+        "tar -tf a.tar -C /",
     ),
     "no known word": (lines(700) + "{}\n" + lines(700), "make deploy", "make test"),
     "alternating": ("a\nb\n" * 12_000 + "{}\n" + "a\nb\n" * 12_000, "a", "b"),
