@@ -147,6 +147,8 @@ class RelayedCalls:
         index = event.index if isinstance(event.index, int) else 0
         call = self._open.get(index)
         is_held = self._inspection is not None
+        if event.type == "message_delta":
+            self._restore = None  # the client has the verdicts, so no later call gets a text that they do not know
         if event.type == "content_block_start" and find_text(event.content_block, "type") in CALL_TYPES:
             self._open[index] = _OpenCall(frame, event.content_block, is_held=is_held, is_edited=is_edited)
             return [] if is_held else [frame]

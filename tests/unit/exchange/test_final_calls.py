@@ -620,6 +620,17 @@ async def test_no_odd_stream_of_a_relay_has_a_verdict_about_a_hidden_text(form: 
     assert server.checks == 0 or form == "of two calls at a time"
 
 
+async def test_a_call_behind_the_answer_of_the_server_gets_no_text_that_it_does_not_know() -> None:
+    answer, stop = finish(safeguard_results=ANSWER)
+    server = Odd([answer, begin(), add(RUNS), end(), stop])
+    built = ProxyHarness(server, **RELAY[0])
+    built.services = structs.replace(built.services, inspectors=[Redactor("reboot")])
+    safeguards = [{"type": "dangerous_tool_use", "classifier_context": CONTEXT}]
+    sink = await built.post("Use reboot.", stream=True, safeguards=safeguards)
+    assert b"not_flagged" in sink.stream
+    assert b"reboot" not in sink.stream
+
+
 @pytest.mark.parametrize(
     ("events", "expected"),
     [
