@@ -57,6 +57,25 @@ def build_extra_install_command(extra: str) -> str:
     return f"{PACKAGE} add {extra}"
 
 
+REMEDY_LEAD = " Remedy: "
+"""Text between the cause and the remedy in the message about a model that a setting names."""
+
+
+def replace_remedy(message: str, remedy: str, wish: str, contact: str) -> str:
+    """Return a message for somebody who cannot change the proxy: in place of the `remedy` at its end, it says what to
+    ask for. `contact`: where (`LIMIT_CONTACT`). "": an administrator.
+    """
+    cause = message.removesuffix(f"{REMEDY_LEAD}{remedy}").removesuffix(remedy)
+    if not remedy or cause == message:
+        return message
+    cause = cause.rstrip(" :")
+    end = "" if cause.endswith((".", "!", "?", "·")) else "."
+    wish = wish or "help"
+    return (
+        f"{cause}{end} {f'Ask for {wish}: {contact}' if contact else f'Ask an administrator of the proxy for {wish}.'}"
+    )
+
+
 class ProxyError(Exception):
     """Base class of all errors that the proxy raises on purpose. The message states the cause and the remedy."""
 
@@ -70,7 +89,11 @@ class ProxyError(Exception):
     code: str = ""
     """Entry of the error catalog: `/help/errors#rate-limit`. "": the section of the class, for errors of plugins."""
     remedy: str = ""
-    """Line or command at the end of the message that removes the cause of this error. "": none."""
+    """End of the message that only concerns whoever administers the proxy: the command, line or setting that removes
+    the cause. `describe_to_people` replaces it. "": none."""
+    wish: str = ""
+    """What somebody who cannot change the proxy asks its administrator for, as the end of a sentence: `more`, `a key`.
+    "": help."""
     should_retry: bool | None = None
     """Response header `x-should-retry`. True: Anthropic's clients retry. False: they do not retry. None: no header, and
     the clients decide by the status."""
@@ -79,12 +102,19 @@ class ProxyError(Exception):
         self,
         message: str,
         *,
+        remedy: str = "",
+        wish: str = "",
         code: str = "",
         details: dict[str, Any] | None = None,
         retry_after: float | None = None,
         should_retry: bool | None = None,
         is_negotiated: bool = False,
     ) -> None:
+        if remedy:
+            self.remedy = remedy
+            message = f"{message}{'' if message.endswith(' ') else ' '}{remedy}"
+        if wish:
+            self.wish = wish
         super().__init__(message)
         self.message = message
         self.is_negotiated = is_negotiated
@@ -98,6 +128,14 @@ class ProxyError(Exception):
         """Seconds until a retry is useful, sent to the client as `retry-after`. None: unknown, no header."""
         if should_retry is not None:
             self.should_retry = should_retry
+
+    @property
+    def message_without_remedy(self) -> str:
+        return self.message.removesuffix(self.remedy).rstrip()
+
+    def describe_to_people(self, contact: str) -> str:
+        """Return the message for a client that cannot change the proxy. `contact`: `LIMIT_CONTACT`."""
+        return replace_remedy(self.message, self.remedy, self.wish, contact)
 
     def release_tracebacks(self) -> None:
         """Remove the tracebacks of this error and of the earlier exceptions in `__context__`, to free memory.
@@ -277,7 +315,8 @@ class MissingExtra(ProxyError):
     def __init__(self, subject: str, extra: str) -> None:
         # `subject` is a beginning such as "A token of Google Cloud needs google-auth"
         super().__init__(
-            f"{subject}, which is not installed. Install it:  {build_extra_install_command(extra)}",
+            f"{subject}, which is not installed.",
+            remedy=f"Install it:  {build_extra_install_command(extra)}",
             should_retry=False,
         )
         self.subject = subject
@@ -440,6 +479,9 @@ class UpstreamError(ProxyError):
     def add_advice(self, text: str, remedy: str = "") -> None:
         self.advice, self.remedy = f"{text}{remedy}", remedy
         self.message += self.advice
+
+    def describe_to_people(self, contact: str) -> str:
+        return replace_remedy(self.message, self.advice if self.remedy else "", self.wish, contact)
 
 
 class UpstreamRefused(UpstreamError):

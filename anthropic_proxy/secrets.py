@@ -140,12 +140,13 @@ def redact_error(error: ProxyError, secrets: Iterable[str]) -> None:
     """Some providers quote the API key in their errors."""
     for secret in filter(_is_redactable, secrets):
         error.message = _redact_secret(error.message, secret)
+        if error.remedy:
+            error.remedy = _redact_secret(error.remedy, secret)
         error.args = (error.message,)
         if not isinstance(error, UpstreamError):
             continue
         error.provider_text = _redact_secret(error.provider_text, secret)
         error.advice = _redact_secret(error.advice, secret)
-        error.remedy = _redact_secret(error.remedy, secret)
         if error.parameter is not None:
             error.parameter = _redact_secret(error.parameter, secret)
         if error.body is not None:

@@ -102,6 +102,11 @@ class Client(Struct, frozen=True):
     """True if the client is on this machine, or if no client needs a key. Only a trusted client sees the provider
     setup."""
 
+    @property
+    def administers(self) -> bool:
+        """False: the client is one of several people or programs, and cannot change the proxy."""
+        return self.role not in ("member", "team admin")
+
 
 class AdmissionTarget(Struct, frozen=True, kw_only=True):
     """A provider and model that may serve the request."""

@@ -11,10 +11,9 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from anthropic_proxy.engine.exchange.provider_errors import REMEDY_LEAD
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.routing.choices import find_tier
-from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.errors import REMEDY_LEAD, ProxyError
 
 PAGE = "/help/errors"
 """URL path at which the proxy serves the catalog."""

@@ -68,8 +68,8 @@ def test_a_refused_person_reads_the_reason_in_the_terminal(claude: Path, tmp_pat
         *_, last = machine.sign_in(is_accepted=False)
         assert last["state"] == "error"
         assert (
-            f"{EMAIL} may not use Claude Code, because none of the groups of the user has a table "
-            "[sign_in.groups.NAME]. An administrator should add the user to a group (platform), or add a table."
+            f"{EMAIL} may not use Claude Code, because none of the groups of the user gives access. Ask an "
+            "administrator of the proxy for access."
         ) in json.dumps(last)
         assert machine.saved == {}
 

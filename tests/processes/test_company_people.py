@@ -174,7 +174,11 @@ def test_a_changed_address_and_a_changed_subject(company: Company) -> None:
     assert {name: key["id"] for name, key in company.list_keys().items()} == {"ann.lee@example.com": before}
     assert device.send().status_code == 200
     company.be("sub-2", "ann.lee@example.com")
-    ended = {"error": "invalid_grant", "error_description": "The sign-in is unknown or has ended. Sign in again."}
+    ended = {
+        "error": "invalid_grant",
+        "error_description": "The sign-in has ended. The identity provider sent an ID token of another user. Sign in "
+        "again.",
+    }
     assert (device.refresh().status_code, device.refresh().json()) == (400, ended)
     assert [*company.list_keys()] == ["ann.lee@example.com"]
 
@@ -212,8 +216,7 @@ def test_people_go_on_at_another_identity_provider_after_one_command(company: Co
             page = Browser(proxy).approve(Device(proxy).begin())
             assert html.unescape(read_result(page)) == (
                 f"{ANN} is known here from another identity provider or client ({company.provider.issuer}, "
-                "anthropic-proxy). An administrator decides whether it is the same person:  anthropic-proxy keys "
-                f"move-people {ANN}, or another one:  anthropic-proxy keys allow {ANN} --new-person"
+                "anthropic-proxy). Ask an administrator of the proxy for access."
             )
             done = moved.run("move-people")
             lines = [f"  ✓ The next user with the address {one} is {one}." for one in (ANN, "ben@example.com")]

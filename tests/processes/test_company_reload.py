@@ -14,12 +14,12 @@ from tests.support.waiting import wait_for
 
 ADMIN_KEY = "admin-canary0123456789abcdef01234567"
 NO_GROUP = (
-    "ann@example.com may not use Claude Code, because none of the groups of the user has a table "
-    "[sign_in.groups.NAME]. An administrator should add the user to a group (others), or add a table."
+    "ann@example.com may not use Claude Code, because none of the groups of the user gives access. Ask an "
+    "administrator of the proxy for access."
 )
 NO_GROUP_KEY = (
-    "The key 'laptop' is rejected, because no table [sign_in.groups.NAME] has its owner any more. An administrator "
-    "should add the owner to a group, or add a table."
+    "The key 'laptop' is rejected, because none of the groups of its owner gives access any more. Ask an "
+    "administrator of the proxy for access."
 )
 
 

@@ -63,6 +63,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
             "LOG_LEVEL": "info",
             "DATABASE_URL": f"sqlite:///{directory}/ledger.sqlite3",
             "SIGN_IN_NOTICE": "Questions: platform@example.com",
+            "LIMIT_CONTACT": "https://go.example.com/claude",
             "OIDC_DOMAINS": "example.com",
             "KEYS_PER_PERSON": "2",
         }
@@ -175,18 +176,21 @@ def test_a_refresh_asks_the_provider_and_follows_the_groups(company: Company) ->
     assert device.send(answer.json()["access_token"]).status_code == 200
     company.new_device("cem@example.com", ())
     refused = device.refresh()
-    ended = {"error": "invalid_grant", "error_description": "The sign-in is unknown or has ended. Sign in again."}
-    assert (refused.status_code, refused.json()) == (400, ended)
-    message = {
-        "type": "error",
-        "error": {
-            "type": "authentication_error",
-            "message": "The sign-in has ended: it was ended on the device or by an administrator, or its time is over. "
-            "Sign in again:  /login",
-        },
-    }
+    reason = (
+        "The sign-in has ended. cem@example.com may not use Claude Code, because none of the groups of the user gives "
+        "access. Ask for access: https://go.example.com/claude"
+    )
+    for answer in (refused, device.refresh()):
+        assert (answer.status_code, answer.json()) == (400, {"error": "invalid_grant", "error_description": reason})
+    # Claude Code drops the refresh token, and shows the answer to its next request
     late = wait_for(device.send, lambda answer: answer.status_code == 401)
-    assert {name: late.json()[name] for name in message} == message
+    assert late.json()["error"] == {"type": "authentication_error", "message": reason}
+    (logged,) = (one for one in company.admin.get("/admin/audit").json()["data"] if one["action"] == "sign out")
+    assert logged["changes"]["reason"]["after"] == (
+        "cem@example.com may not use Claude Code, because none of the groups of the user gives access. An "
+        "administrator should add the user to a group with a table [sign_in.groups.NAME] (platform or developers), or "
+        "add a table."
+    )
     assert late.headers["x-should-retry"] == "false"
 
 
@@ -199,8 +203,7 @@ def test_a_person_without_a_group_gets_no_access_by_keys_of_the_dashboard(compan
     assert device.refresh().status_code == 400
     dashboard = sign_in_to_dashboard(company.proxy)
     reason = (
-        "None of your groups has a table [sign_in.groups.NAME], so your keys get no new text. An administrator should "
-        "add you to a group, or add a table."
+        "None of your groups gives access, so your keys get no new text. Ask an administrator of the proxy for access."
     )
     creation = {"action": "create", "target": "", "label": "leo-2"}
     for sent in (creation, {"action": "rotate", "target": created["id"], "overlap": "0m"}):
@@ -297,7 +300,7 @@ def test_a_refresh_with_the_facts_of_another_user_ends_the_sign_in(company: Comp
         reason = "The user info of the identity provider is of another user than the ID token. Sign in again."
     answer = device.refresh()
     company.provider.user_info_subject = ""
-    ended = {"error": "invalid_grant", "error_description": "The sign-in is unknown or has ended. Sign in again."}
+    ended = {"error": "invalid_grant", "error_description": f"The sign-in has ended. {reason}"}
     assert (answer.status_code, answer.json()) == (400, ended)
     entry = company.admin.get("/admin/audit").json()["data"][0]
     assert (entry["actor"], entry["action"]) == ("sign-in (max@example.com)", "sign out")
@@ -333,9 +336,8 @@ def test_a_person_without_a_group_is_refused_with_the_reason_in_browser_and_term
     device = company.new_device("eve@example.com", ())
     page = Browser(company.proxy).approve(device.begin())
     reason = (
-        "eve@example.com may not use Claude Code, because none of the groups of the user has a table "
-        "[sign_in.groups.NAME]. An administrator should add the user to a group (platform or developers), or add a "
-        "table."
+        "eve@example.com may not use Claude Code, because none of the groups of the user gives access. Ask for access: "
+        "https://go.example.com/claude"
     )
     assert (page.status_code, html.unescape(read_result(page))) == (403, reason)
     answer = device.poll()
@@ -348,8 +350,8 @@ def test_a_refresh_token_of_absurd_size_is_not_stored(company: Company) -> None:
     company.provider.refresh_characters = 22
     assert (page.status_code, html.unescape(read_result(page))) == (
         502,
-        "The identity provider sent a refresh token with 20,000 characters; 16,384 are allowed. An administrator "
-        "should check OIDC_ISSUER.",
+        "The identity provider sent a refresh token with 20,000 characters; 16,384 are allowed. Ask for help: "
+        "https://go.example.com/claude",
     )
 
 

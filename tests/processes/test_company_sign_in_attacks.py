@@ -82,8 +82,7 @@ ENDED = (
     "/login"
 )
 UNKNOWN_KEY = (
-    "The key is not a key of this proxy, or it was not copied completely. Its administrator creates one:  "
-    "anthropic-proxy keys create LABEL"
+    "The key is not a key of this proxy, or it was not copied completely. Ask an administrator of the proxy for a key."
 )
 NO_SIGNATURE = INVALID.format("its signature does not match SIGN_IN_SECRET")
 OTHER_PROXY = INVALID.format("it is of another proxy (claim iss)")

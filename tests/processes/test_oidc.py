@@ -20,6 +20,14 @@ ADMIN_KEY = "admin-canary0123456789abcdef01234567"
 START = "/dashboard/oidc/start"
 RETRY = "Sign in again."
 CHECK_ISSUER = "An administrator should check OIDC_ISSUER."
+REMEDIES = {
+    CHECK_ISSUER: "help",
+    "OIDC_DOMAINS lists the accepted ones.": "access",
+    "An administrator should allow the scope email for the client, or set OIDC_EMAIL_CLAIM.": "help",
+    "If the provider sends no claim email_verified, an administrator should set OIDC_EMAIL_CLAIM to a claim that users "
+    "cannot change.": "help",
+}
+"""End of a message in the log → what the page says to ask for instead."""
 INVALID = "The identity provider sent an ID token that is not valid: "
 IMAGE = {"type": "base64", "media_type": "image/gif", "data": "R0lGODdhAQABAIAAAP///////ywAAAAAAQABAAACAkQBADs="}
 PAGES = ("", "/requests", "/sessions", "/models", "/requests/{id}", "/session?session={session}")
@@ -275,7 +283,10 @@ def require_rejection(team: Team, message: str, status: int = 403) -> None:
 
 def require_page(team: Team, answer: httpx.Response, message: str, status: int = 403) -> None:
     assert answer.status_code == status
-    assert message in html.unescape(answer.text)
+    shown = message
+    for remedy, wish in REMEDIES.items():
+        shown = shown.replace(remedy, f"Ask an administrator of the proxy for {wish}.")
+    assert f"{shown}</p>" in html.unescape(answer.text)
     assert "anthropic_proxy_session" not in str(answer.headers)
     wait_for(lambda: f"Sign-in from 127.0.0.1 was rejected. {message}" in " ".join(team.proxy.log.split()))
 

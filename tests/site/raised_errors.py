@@ -44,19 +44,28 @@ def error_classes() -> dict[str, type[ProxyError]]:
     return dict(sorted(received.items(), key=lambda item: described.index(item[0])))
 
 
-@cache
 def raised_messages() -> dict[tuple[str, str], list[str]]:
     """Return (class name, code) → messages, in the order of the source, with `…` for each variable piece.
 
     Messages without fixed text are omitted.
     """
+    return _read_messages(has_remedy=True)
+
+
+def raised_texts() -> dict[tuple[str, str], list[str]]:
+    """As `raised_messages`, without the remedies that only administrators read."""
+    return _read_messages(has_remedy=False)
+
+
+@cache
+def _read_messages(*, has_remedy: bool) -> dict[tuple[str, str], list[str]]:
     found: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
     for tree in _trees().values():
         for name, call in sorted(_creations(tree), key=lambda created: created[1].lineno):
             codes = [keyword.value for keyword in call.keywords if keyword.arg == "code"]
             code = ast.literal_eval(codes[0]) if codes and isinstance(codes[0], ast.Constant) else ""
             code = code or _BUILDERS.get(_called(call), ("", "", ""))[2]
-            message = re.sub(r"…(?:\s*…)*", "…", _message(call))
+            message = re.sub(r"…(?:\s*…)*", "…", _message(call, has_remedy=has_remedy))
             if re.search(r"[A-Za-z]{2}[^A-Za-z]+[A-Za-z]{2}", message):
                 found[name, code or error_classes()[name].code][" ".join(message.split())] = None
     return {key: list(messages) for key, messages in found.items()}
@@ -127,11 +136,12 @@ def _called(call: ast.Call) -> str:
     return ast.unparse(call.func).rpartition(".")[2]
 
 
-def _message(call: ast.Call) -> str:
+def _message(call: ast.Call, *, has_remedy: bool) -> str:
     if (builder := _BUILDERS.get(_called(call))) is not None:
         return builder[1] + _text(call.args[-1])
     if not _is_rejection(call):
-        return _text(call.args[0]) if call.args else ""
+        remedies = [_text(keyword.value) for keyword in call.keywords if keyword.arg == "remedy" and has_remedy]
+        return " ".join([_text(call.args[0]), *remedies]) if call.args else ""
     parts = {keyword.arg: _text(keyword.value) for keyword in call.keywords}
     return " ".join(filter(None, (parts.get("subject", "…"), _text(call.args[1]), parts.get("hint"))))
 

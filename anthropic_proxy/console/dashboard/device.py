@@ -69,7 +69,7 @@ async def show_device(site: "Site", request: RouteRequest) -> RouteResponse:
         code = await _require_code(site, request, text) if text else None
         return await _send_device_page(site, request, code=code)
     except OidcError as error:
-        return await _send_device_page(site, request, error.message, status=error.status)
+        return await _send_device_page(site, request, _explain(site, error), status=error.status)
     except (*DATABASE_ERRORS, ConfigurationError):
         return await _send_device_page(site, request, NO_DATABASE, status=503)
 
@@ -130,7 +130,11 @@ def _list_approved(browser: str, code: DeviceCode) -> str:
 async def _refuse(site: "Site", request: RouteRequest, code_hash: str, error: UserRefused) -> None:
     """Claude Code shows the reason too."""
     with suppress(*DATABASE_ERRORS, ConfigurationError):
-        await _use_grants(site, request, lambda grants: grants.reject(code_hash, error.message))
+        await _use_grants(site, request, lambda grants: grants.reject(code_hash, _explain(site, error)))
+
+
+def _explain(site: "Site", error: OidcError) -> str:
+    return error.describe_to_people(site.gateway.settings.limit_contact)
 
 
 async def _require_code(site: "Site", request: RouteRequest, text: str, missing: str = _UNKNOWN_CODE) -> DeviceCode:
@@ -171,7 +175,7 @@ async def finish_device(site: "Site", request: RouteRequest, attempt: SignInAtte
     async def explain(error: OidcError) -> RouteResponse:
         if isinstance(error, UserRefused):
             await _refuse(site, request, attempt.target, error)
-        page = await _send_device_page(site, request, error.message, status=error.status)
+        page = await _send_device_page(site, request, _explain(site, error), status=error.status)
         return log_rejection(site, request, error, page)
 
     return await complete_attempt(site, request, attempt, ask, explain)

@@ -368,7 +368,7 @@ def read_key_list(context: PageContext) -> KeyList:
     named = {name: named.get(name, Team(name)) for name in names}
     budgets, problem = read_budget_bars(context, [*keys, *named.values()])
     uses = find_last_key_uses(context.connection)
-    states = list_key_states(reader, context.settings, keys, context.now)
+    states = _list_states(context, keys)
     rows = []
     for key, state in zip(keys, states, strict=True):
         link = context.query.link("/dashboard/requests", facets={"key": key.label}, measure="", order="", text="")
@@ -381,6 +381,14 @@ def read_key_list(context: PageContext) -> KeyList:
         total = team_sums.get(name, UsageSums())
         team_rows.append(TeamRow(team, members, total, budgets[f"team/{name}"], context.query))
     return KeyList(rows, team_rows, problem)
+
+
+def _list_states(context: PageContext, keys: Sequence[VirtualKey]) -> Sequence[KeyState]:
+    """Commands of administrators stand only on their pages."""
+    states = list_key_states(require_reader(context), context.settings, keys, context.now)
+    if may(context.rights.role, "manage all keys"):
+        return states
+    return [state.for_people(context.settings.limit_contact) for state in states]
 
 
 def require_reader(context: PageContext) -> Reader:
@@ -429,7 +437,7 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
     budgets, problem = read_budget_bars(context, [key] if team is None else [key, team])
     last = find_last_key_uses(context.connection, key.label)
     link = context.query.link("/dashboard/requests")
-    (state,) = list_key_states(require_reader(context), context.settings, [key], context.now)
+    (state,) = _list_states(context, [key])
     row = KeyRow(key, state, total, budgets[f"key/{key.id}"], last.get(key.label), context.now, link)
     latest = list_stored_requests(context.connection, context.selection, _MAX_REQUESTS)
     shown = [build_finished_row(one, context.now) for one in latest]

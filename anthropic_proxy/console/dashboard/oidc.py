@@ -166,7 +166,8 @@ def _redirect_uri(site: "Site", request: RouteRequest) -> str:
 
 
 async def _explain(site: "Site", request: RouteRequest, error: OidcError) -> RouteResponse:
-    page = await send_sign_in_page(site, request, "", error.message, status=error.status)
+    text = error.describe_to_people(site.gateway.settings.limit_contact)
+    page = await send_sign_in_page(site, request, "", text, status=error.status)
     return log_rejection(site, request, error, page)
 
 

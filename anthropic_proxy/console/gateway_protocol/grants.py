@@ -22,7 +22,7 @@ from anthropic_proxy.console.keys.administration import KeyAdministration, KeyCo
 from anthropic_proxy.console.keys.admission import admit_person
 from anthropic_proxy.console.keys.descriptions import hash_key
 from anthropic_proxy.console.keys.queries import decode_row
-from anthropic_proxy.console.keys.sign_ins import SignIn, encode_user, find_active_sign_in
+from anthropic_proxy.console.keys.sign_ins import SignIn, encode_user, find_active_sign_in, read_end_reason
 from anthropic_proxy.console.ledger.database import Connection, open_for_writing
 from anthropic_proxy.console.ledger.schema import DEVICE_CODES, SIGN_INS
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, HOUR_SECONDS, to_microseconds
@@ -261,16 +261,24 @@ class Grants:
         times = {"checked_at": checked_at, "refreshed_at": now}
         return structs.replace(sign_in, user=user, provider_token=encrypted, **times)
 
-    def end(self, sign_in: str, user: OidcUser, reason: str) -> None:
-        """`sign_in`: id of the sign-in, or of the person's key for all its sign-ins. `reason`: why the identity
-        provider refuses the person; "": the person has signed out. Does nothing if the sign-in has ended.
+    def end(self, sign_in: str, user: OidcUser, refusal: OidcError | None = None) -> None:
+        """`sign_in`: id of the sign-in, or of the person's key for all its sign-ins. `refusal`: why the person has no
+        access any more; None: the person has signed out. Does nothing if the sign-in has ended.
         """
+        fields: Mapping[str, Any] = {}
+        if refusal is not None:
+            shown = refusal.describe_to_people(self._settings.limit_contact)
+            fields = {"reason": refusal.message, "shown_reason": shown}
         with self._open() as connection:
-            fields: Mapping[str, Any] = {"reason": reason} if reason else {}
             try:
                 self._administer(connection, user).execute(KeyCommand(action="sign-out", target=sign_in, fields=fields))
             except UnknownModel:
                 return
+
+    def find_end_reason(self, refresh_token: str) -> str:
+        """Return why the sign-in with this refresh token was ended, as the person reads it. "": not known."""
+        with self._open() as connection:
+            return read_end_reason(connection, "refresh_hash", hash_key(refresh_token.encode()))
 
     def find_active(self, sign_in: str) -> SignIn | None:
         with self._open() as connection:

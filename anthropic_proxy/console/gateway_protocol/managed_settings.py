@@ -44,7 +44,9 @@ async def serve_managed_settings(
         generated = {}
     if generated.get("availableModels") == []:
         raise PermissionDenied(
-            f"{scopes[0].describe()} allows no model of Claude Code. Ask the administrator of this proxy.",
+            f"{scopes[0].describe()} allows no model of Claude Code.",
+            remedy=f"Another list:  {scopes[0].format_change_command('--models LIST')}",
+            wish="models",
             code="key-models",
         )
     settings = merge_settings(generated, find_group_settings(request.client, gateway.settings.managed_settings))

@@ -178,7 +178,7 @@ class SignInEndpoints:
         grants = self._grants
         sign_in = await self._threads.run(refresh_token, lambda: grants.find_sign_in(refresh_token))
         if sign_in is None:
-            raise _ended()
+            raise await self._build_end(refresh_token)
         task = self._renewals.get(sign_in.id)
         if task is None:
             task = self._renewals[sign_in.id] = asyncio.create_task(self._renew(sign_in))
@@ -189,8 +189,12 @@ class SignInEndpoints:
             raise _unavailable("The identity provider has not answered in time.")
         renewed = task.result()
         if renewed is None:
-            raise _ended()
+            raise await self._build_end(refresh_token)
         return self._send_tokens(renewed)
+
+    async def _build_end(self, refresh_token: str) -> OAuthError:
+        grants = self._grants
+        return _ended(await self._threads.run(refresh_token, lambda: grants.find_end_reason(refresh_token)))
 
     def _forget(self, sign_in: str, task: asyncio.Task[SignIn | None]) -> None:
         del self._renewals[sign_in]
@@ -223,10 +227,12 @@ class SignInEndpoints:
                 sign_in.id, lambda: grants.renew(sign_in, user, token, is_checked=bool(token))
             )
         except OidcError as error:
-            reason = error.message
+            refusal = error
             ended = sign_in.key_id if isinstance(error, UserRefused) else sign_in.id  # of the person, or of the device
-            await self._threads.run(sign_in.id, lambda: grants.end(ended, sign_in.user, reason))
-            self._gateway.log_warning_each_time(f"The sign-in of {sign_in.user.unique_name} has ended. {reason}")
+            await self._threads.run(sign_in.id, lambda: grants.end(ended, sign_in.user, refusal))
+            self._gateway.log_warning_each_time(
+                f"The sign-in of {sign_in.user.unique_name} has ended. {refusal.message}"
+            )
             return None
         except OAuthError:
             await self._threads.run(sign_in.id, lambda: grants.release(sign_in.id))
@@ -264,7 +270,7 @@ class SignInEndpoints:
         def end() -> None:
             found = grants.find_active(number) if number else grants.find_sign_in(token)
             if found is not None:
-                grants.end(found.id, found.user, "")
+                grants.end(found.id, found.user)
 
         await self._threads.run(token, end)
         return _json({})
@@ -346,8 +352,9 @@ def _expired() -> OAuthError:
     return OAuthError("expired_token", "The code is unknown or has expired. Start the sign-in again.")
 
 
-def _ended() -> OAuthError:
-    return OAuthError("invalid_grant", "The sign-in is unknown or has ended. Sign in again.")
+def _ended(reason: str = "") -> OAuthError:
+    text = f"The sign-in has ended. {reason}" if reason else "The sign-in is unknown or has ended. Sign in again."
+    return OAuthError("invalid_grant", text)
 
 
 def _json(value: Mapping[str, Any]) -> RouteResponse:

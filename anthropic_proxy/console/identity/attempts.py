@@ -64,7 +64,8 @@ class IdentityProvider:
         provider = require_provider(self._gateway.settings)
         if self._client is None or self._client.settings != provider:
             if not is_installed("authlib"):
-                raise OidcError(MissingExtra("Sign-in with OIDC_ISSUER needs Authlib", "oidc").message, status=502)
+                missing = MissingExtra("Sign-in with OIDC_ISSUER needs Authlib", "oidc")
+                raise OidcError(missing.message_without_remedy, remedy=missing.remedy, status=502)
             module = await asyncio.to_thread(import_module, "anthropic_proxy.console.identity.oidc_client")
             self._client = module.OidcClient(provider, self._gateway)
         return self._client

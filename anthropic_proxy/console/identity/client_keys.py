@@ -51,8 +51,8 @@ class ClientKey(Struct, frozen=True):
         if algorithm is None:
             raise OidcError(
                 f"The identity provider accepts assertions with {join_with_or(list(supported)[:8])}, and the private "
-                f"key of this proxy signs with {join_with_or(list(self.algorithms))}. An administrator should use a "
-                "key of another type.",
+                f"key of this proxy signs with {join_with_or(list(self.algorithms))}.",
+                remedy="An administrator should use a key of another type.",
                 status=502,
             )
         times = {"iat": int(now), "exp": int(now) + _ASSERTION_SECONDS}

@@ -151,7 +151,7 @@ class OidcClient:
         )
         id_token, access_token = tokens.get("id_token"), _find_text(tokens, "access_token")
         if not isinstance(id_token, str):
-            raise OidcError(f"The identity provider sent no ID token. {CHECK_CLIENT}")
+            raise OidcError("The identity provider sent no ID token.", remedy=CHECK_CLIENT)
         claims = await self._check(id_token, attempt.nonce, access_token)
         claims = await self._add_user_info(claims, str(claims["sub"]), access_token)
         return ProviderReply(claims, _find_refresh_token(tokens))
@@ -204,7 +204,9 @@ class OidcClient:
         try:
             key = await asyncio.to_thread(load_client_key, self.settings)
         except ConfigurationError as error:
-            raise OidcError(error.message, status=502) from None
+            raise OidcError(
+                "The proxy cannot prove to the identity provider who it is.", remedy=error.message, status=502
+            ) from None
         if key is None:
             return {}
         supported = metadata.token_endpoint_auth_signing_alg_values_supported
@@ -239,7 +241,8 @@ class OidcClient:
             if metadata.issuer.rstrip("/") != self.settings.issuer:
                 raise OidcError(
                     f"The identity provider has the issuer {metadata.issuer[:_MAX_SHOWN_CHARACTERS]!r}, and "
-                    f"OIDC_ISSUER is {self.settings.issuer!r}. {CHECK_ISSUER}",
+                    f"OIDC_ISSUER is {self.settings.issuer!r}.",
+                    remedy=CHECK_ISSUER,
                     status=502,
                 )
             scheme = urlsplit(self.settings.issuer).scheme
@@ -248,10 +251,10 @@ class OidcClient:
                 _require_url(address)
                 if urlsplit(address).scheme not in ("https", scheme):
                     raise OidcError(
-                        f"The identity provider has a URL without TLS: {address}. {CHECK_ISSUER}", status=502
+                        f"The identity provider has a URL without TLS: {address}.", remedy=CHECK_ISSUER, status=502
                     )
         except ValueError as error:  # of msgspec, or of a URL
-            raise OidcError(f"The document {url} is not valid: {error}. {CHECK_ISSUER}", status=502) from None
+            raise OidcError(f"The document {url} is not valid: {error}.", remedy=CHECK_ISSUER, status=502) from None
         return metadata
 
     async def _load_keys(self) -> KeySet:
@@ -273,9 +276,10 @@ class OidcClient:
                     f"The identity provider does not accept the code: it was used before, or it has expired. {RETRY}"
                 )
             raise OidcError(
-                f"The identity provider rejected the request for tokens: {name[:_MAX_SHOWN_CHARACTERS]}. {CHECK_CLIENT}"
+                f"The identity provider rejected the request for tokens: {name[:_MAX_SHOWN_CHARACTERS]}.",
+                remedy=CHECK_CLIENT,
             )
-        raise OidcError(f"The identity provider answered {place} with HTTP {status}. {CHECK_ISSUER}", status=502)
+        raise OidcError(f"The identity provider answered {place} with HTTP {status}.", remedy=CHECK_ISSUER, status=502)
 
 
 def _find_refresh_token(tokens: Mapping[str, Any]) -> str:
@@ -284,7 +288,8 @@ def _find_refresh_token(tokens: Mapping[str, Any]) -> str:
     if len(found) > _MAX_REFRESH_CHARACTERS:
         raise OidcError(
             f"The identity provider sent a refresh token with {len(found):,} characters; {_MAX_REFRESH_CHARACTERS:,} "
-            f"are allowed. {CHECK_ISSUER}",
+            "are allowed.",
+            remedy=CHECK_ISSUER,
             status=502,
         )
     return found

@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from anthropic_proxy.errors import join_with_or
+from anthropic_proxy.errors import join_with_or, replace_remedy
 from anthropic_proxy.gateway.permissions import Role
 from anthropic_proxy.gateway.settings import OidcSettings, Settings, SignInGroup
 from anthropic_proxy.gateway.settings.sign_in_tables import EVERYBODY
@@ -23,15 +23,24 @@ _MAX_SUBJECT_CHARACTERS = 255
 
 
 class OidcError(Exception):
-    """Exception: a sign-in with the identity provider failed or was rejected. Its message is shown to the user. It has
-    the cause and usually a remedy, but no tokens.
+    """Exception: a sign-in with the identity provider failed or was rejected. No text has a token.
+
+    The user reads `describe_to_people`; the log and administrators read `message`.
     """
 
-    def __init__(self, message: str, *, status: int = 403) -> None:
-        super().__init__(message)
-        self.message = message
+    def __init__(self, cause: str, *, remedy: str = "", wish: str = "", status: int = 403) -> None:
+        """`remedy`, `wish`: as those of `ProxyError`."""
+        self.cause = cause
+        self.remedy = remedy
+        self.wish = wish
+        self.message = f"{cause} {remedy}" if remedy else cause
+        super().__init__(self.message)
         self.status = status
         """HTTP status of the page: 403; 502 for a failure of the provider."""
+
+    def describe_to_people(self, contact: str) -> str:
+        """`contact`: `LIMIT_CONTACT`."""
+        return replace_remedy(self.message, self.remedy, self.wish, contact)
 
 
 class UserRefused(OidcError):
@@ -76,9 +85,10 @@ def accept_user(settings: Settings, claims: Mapping[str, Any], known: OidcUser |
         and any("@" not in one and one != EVERYBODY for one in used)
     ):
         raise UserRefused(
-            f"The identity provider sent no groups of {email}, because the user has too many (claim _claim_names). An "
-            "administrator should let Microsoft Entra ID send only the groups that are assigned to the application, "
-            "or use app roles with OIDC_ROLE_CLAIM=roles."
+            f"The identity provider sent no groups of {email}, because the user has too many (claim _claim_names).",
+            remedy="An administrator should let Microsoft Entra ID send only the groups that are assigned to the "
+            "application, or use app roles with OIDC_ROLE_CLAIM=roles.",
+            wish="access",
         )
     groups = tuple(name for name in dict.fromkeys(stated) if name in used and "@" not in name)
     # many providers leave out an empty claim; an answer without an address only confirms the access
@@ -91,7 +101,9 @@ def accept_user(settings: Settings, claims: Mapping[str, Any], known: OidcUser |
     identity = (provider.issuer, provider.client_id, subject, email.lower())
     user = OidcUser(*identity, groups, shown, has_group_claim=has_groups)
     if not _has_domain(provider, user.email):
-        raise UserRefused(f"The domain of {email} is not accepted. OIDC_DOMAINS lists the accepted ones.")
+        raise UserRefused(
+            f"The domain of {email} is not accepted.", remedy="OIDC_DOMAINS lists the accepted ones.", wish="access"
+        )
     return user
 
 
@@ -101,16 +113,16 @@ def _accept_address(provider: OidcSettings, claims: Mapping[str, Any]) -> str:
     is_address = isinstance(email, str) and email.count("@") == 1 and email.isascii() and email.isprintable()
     if not isinstance(email, str) or not is_address or " " in email:  # `ann@example.org (2)` is another person
         raise UserRefused(
-            f"The identity provider sent no e-mail address (claim {provider.email_claim!r}). An administrator should "
-            "allow the scope email for the client, or set OIDC_EMAIL_CLAIM."
+            f"The identity provider sent no e-mail address (claim {provider.email_claim!r}).",
+            remedy="An administrator should allow the scope email for the client, or set OIDC_EMAIL_CLAIM.",
         )
     if len(email) > _MAX_EMAIL_CHARACTERS:
         raise UserRefused(f"The identity provider sent an e-mail address with {len(email):,} characters.")
     if provider.email_claim == "email" and claims.get("email_verified") not in (True, "true"):
         raise UserRefused(
-            f"The identity provider has not verified the address {email}. Confirm it there, then try again. If the "
-            "provider sends no claim email_verified, an administrator should set OIDC_EMAIL_CLAIM to a claim that "
-            "users cannot change."
+            f"The identity provider has not verified the address {email}. Confirm it there, then try again.",
+            remedy="If the provider sends no claim email_verified, an administrator should set OIDC_EMAIL_CLAIM to a "
+            "claim that users cannot change.",
         )
     if provider.issuer == _GOOGLE and not claims.get("hd") and email.lower().rpartition("@")[2] not in _GOOGLE_DOMAINS:
         # developers.google.com/identity/gsi/web/guides/verify-google-id-token, read on 2026-11-27
@@ -168,8 +180,10 @@ def require_role(settings: Settings, user: OidcUser) -> OidcUser:
     """Raises `UserRefused` if the user has no role in the dashboard."""
     if resolve_role(settings, user) is None:
         raise UserRefused(
-            f"{user.unique_name} has no role. An administrator should add the user or a group to OIDC_MEMBERS."
-            f"{_describe_missing_claim(settings, user)}"
+            f"{user.unique_name} has no role.",
+            remedy="An administrator should add the user or a group to OIDC_MEMBERS."
+            f"{_describe_missing_claim(settings, user)}",
+            wish="access",
         )
     return user
 
@@ -199,9 +213,10 @@ def require_group(settings: Settings, user: OidcUser) -> SignInGroup:
     if settings.sign_in is not None and settings.sign_in.groups:
         named = join_with_or([table.name for table in settings.sign_in.groups[:_MAX_LISTED_GROUPS]])
         raise UserRefused(
-            f"{user.unique_name} may not use Claude Code, because none of the groups of the user has a table "
-            f"[sign_in.groups.NAME]. An administrator should add the user to a group ({named}), or add a table."
-            f"{_describe_missing_claim(settings, user)}"
+            f"{user.unique_name} may not use Claude Code, because none of the groups of the user gives access.",
+            remedy=f"An administrator should add the user to a group with a table [sign_in.groups.NAME] ({named}), or "
+            f"add a table.{_describe_missing_claim(settings, user)}",
+            wish="access",
         )
     require_role(settings, user)
     return _NO_RULES

@@ -93,7 +93,8 @@ class CachedDocument(Generic[ValueT]):
             if self._value is None or not self._is_fresh():
                 await self._request()
             if self._value is None:
-                raise OidcError(self._failure.message, status=self._failure.status)
+                failure = self._failure
+                raise OidcError(failure.cause, remedy=failure.remedy, wish=failure.wish, status=failure.status)
             return self._value
 
     async def find_newer(self, known: ValueT) -> ValueT:
@@ -145,7 +146,7 @@ def decode_key_set(document: Mapping[str, Any], remedy: str = CHECK_ISSUER) -> K
             with suppress(JoseError, ValueError, TypeError, KeyError, RecursionError):
                 usable += KeySet.import_key_set({"keys": [key]}).keys
     if not usable:
-        raise OidcError(f"The identity provider has no usable keys for signatures. {remedy}".rstrip(), status=502)
+        raise OidcError("The identity provider has no usable keys for signatures.", remedy=remedy, status=502)
     return KeySet(usable)
 
 

@@ -3,7 +3,7 @@
 import math
 import shlex
 from collections.abc import Collection, Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from msgspec import Struct, structs
 
@@ -28,27 +28,54 @@ _STATUSES: Mapping[Ending, KeyStatus] = {
     **dict.fromkeys(("expired", "person expired", "replaced"), "expired"),
     **dict.fromkeys(("no access", "no group"), "inactive"),
 }
-_REJECTED: Mapping[Ending, str] = {
-    "unknown": "The key is not a key of this proxy{typed}. Its administrator creates one:  "
-    "anthropic-proxy keys create LABEL",
-    "revoked": "The key {label!r} is revoked. The administrator of the proxy creates another one:  "
-    "anthropic-proxy keys create LABEL",
-    "unreadable": "The key {label!r} is rejected, because its limits or those of its team cannot be read from the "
-    "database. The log of the proxy has the reason. Its administrator repairs it, or creates another key:  "
-    "anthropic-proxy keys create LABEL",
-    "expired": "The key {label!r} expired at {end}. The administrator of the proxy extends it:  "
-    "anthropic-proxy keys change {argument} --expires 30d",
-    "person expired": "The key {label!r} is rejected, because the access of {person!r} expired at {end}. The "
-    "administrator of the proxy extends it:  anthropic-proxy keys change {argument} --expires 30d",
-    "replaced": "The key {label!r} was replaced at {end}. Use its new text, or create another one:  "
-    "anthropic-proxy keys rotate {argument}",
-    "no access": "The key {label!r} is rejected, because the access of its owner has ended at {end}. The owner "
-    "signs in again from Claude Code.",
-    "no group": "The key {label!r} is rejected, because no table [sign_in.groups.NAME] has its owner any more. An "
-    "administrator should add the owner to a group, or add a table.",
+
+
+class _Rejection(NamedTuple):
+    """Text of the error that a request receives, with names of facts in braces."""
+
+    cause: str
+    remedy: str = ""
+    """What an administrator does."""
+    wish: str = ""
+    """What a person asks an administrator for."""
+
+
+_CREATE = "anthropic-proxy keys create LABEL"
+_EXTEND = "The administrator of the proxy extends it:  anthropic-proxy keys change {argument} --expires 30d"
+_REJECTED: Mapping[Ending, _Rejection] = {
+    "unknown": _Rejection(
+        "The key is not a key of this proxy{typed}.", f"Its administrator creates one:  {_CREATE}", "a key"
+    ),
+    "revoked": _Rejection(
+        "The key {label!r} is revoked.",
+        f"The administrator of the proxy creates another one:  {_CREATE}",
+        "another key",
+    ),
+    "unreadable": _Rejection(
+        "The key {label!r} is rejected, because its limits or those of its team cannot be read from the database.",
+        "The log of the proxy has the reason. Its administrator repairs it, or creates another key:  " + _CREATE,
+        "another key",
+    ),
+    "expired": _Rejection("The key {label!r} expired at {end}.", _EXTEND, "more time"),
+    "person expired": _Rejection(
+        "The key {label!r} is rejected, because the access of {person!r} expired at {end}.", _EXTEND, "more time"
+    ),
+    "replaced": _Rejection(
+        "The key {label!r} was replaced at {end}. Use its new text, or create another one:  "
+        "anthropic-proxy keys rotate {argument}"
+    ),
+    "no access": _Rejection(
+        "The key {label!r} is rejected, because the access of its owner has ended at {end}. The owner signs in again "
+        "from Claude Code."
+    ),
+    "no group": _Rejection(
+        "The key {label!r} is rejected, because none of the groups of its owner gives access any more.",
+        "An administrator should add the owner to a group, or add a table [sign_in.groups.NAME].",
+        "access",
+    ),
 }
-_PERSON_REJECTED = "The key {label!r} is {status}, so the person may not sign in."
-_SERVICE_REJECTED = "The token is not accepted: its key {label!r} is {status}."
+_PERSON_REJECTED = _Rejection("The key {label!r} is {status}, so the person may not sign in.")
+_SERVICE_REJECTED = _Rejection("The token is not accepted: its key {label!r} is {status}.")
 _BEFORE_ALL = -math.inf
 _ORDER: Mapping[Ending, int] = {"unreadable": 1, "no group": 2}
 """Of several reasons from the beginning, the first one counts. Others: 0."""
@@ -68,22 +95,26 @@ class KeyEnd(Struct, frozen=True):
         """State of the key from this time."""
         return _STATUSES[self.ending]
 
-    def describe(self, typed: str = "") -> str:
-        """Return the text of the error that a request receives. `typed`: words about a mistyped text."""
-        key, text = self.key, _REJECTED[self.ending]
+    def build_error(self, typed: str = "", code: str = "virtual-key-rejected") -> AuthenticationFailed:
+        """Return the error that a request receives. `typed`: words about a mistyped text."""
+        key, rejection = self.key, _REJECTED[self.ending]
         if is_of_person(key) and self.ending in ("revoked", "expired"):
-            text = _PERSON_REJECTED if key.owner == key.label else _SERVICE_REJECTED
-        return text.format(
-            label=key.label,
-            person=self.person,
-            argument=shlex.quote(self.person or key.label),
-            status=self.status,
-            end=format_time(max(self.at, 0.0)),
-            typed=typed,
+            rejection = _PERSON_REJECTED if key.owner == key.label else _SERVICE_REJECTED
+        facts = {
+            "label": key.label,
+            "person": self.person,
+            "argument": shlex.quote(self.person or key.label),
+            "status": self.status,
+            "end": format_time(max(self.at, 0.0)),
+            "typed": typed,
+        }
+        return AuthenticationFailed(
+            rejection.cause.format(**facts),
+            remedy=rejection.remedy.format(**facts),
+            wish=rejection.wish,
+            code=code,
+            should_retry=False,
         )
-
-    def build_error(self, typed: str = "") -> AuthenticationFailed:
-        return AuthenticationFailed(self.describe(typed), code="virtual-key-rejected", should_retry=False)
 
 
 class KeyFacts(Struct, frozen=True, kw_only=True):
@@ -127,7 +158,10 @@ class KeyFacts(Struct, frozen=True, kw_only=True):
 
     def find_state(self, key: VirtualKey, now: float) -> KeyState:
         end = self.find_end(key)
-        return ACTIVE if now < end.at else KeyState(end.status, end.describe())
+        if now < end.at:
+            return ACTIVE
+        error = end.build_error()
+        return KeyState(end.status, error.message, remedy=error.remedy, wish=error.wish)
 
 
 def read_key_facts(connection: Reader, settings: Settings, keys: Sequence[VirtualKey]) -> KeyFacts:

@@ -82,7 +82,6 @@ class Access:
             gateway.store,
             self._warn,
             read_used=self._read_used,
-            find_contact=lambda: self._current_settings().limit_contact,
             note_use=self._alerts.note,
         )
         self._reservations.start()

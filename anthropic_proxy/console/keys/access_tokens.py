@@ -118,6 +118,12 @@ def build_claims(user: OidcUser, sign_in: str, issuer: str, now: float, seconds:
     }
 
 
+_ENDED = (
+    "The sign-in has ended: it was ended on the device or by an administrator, or its time is over. Sign in again:  "
+    "/login"
+)
+
+
 class SignedInClients:
     """Finds the client of an access token. `clock` returns seconds since the epoch."""
 
@@ -135,6 +141,8 @@ class SignedInClients:
         """Tokens with a valid signature, so that it is checked once."""
         self._sought = BoundedDict[str, None](_MAX_CACHED_TOKENS)
         """Keys: ids of sign-ins for which the table was read again. Later ones are read by the regular query."""
+        self._end_reasons = BoundedDict[str, str](_MAX_CACHED_TOKENS)
+        """Id of a sign-in that has ended → why its person was refused."""
         self._allowed = BoundedDict[str, tuple[SignInEntry, Client]](_MAX_CACHED_TOKENS)
         """Id of a sign-in → entry whose person may use Claude Code by these settings, and its client."""
 
@@ -199,12 +207,7 @@ class SignedInClients:
         if entry is not None and entry.end.ending == "unreadable":
             raise entry.end.build_error()
         if entry is None or self._clock() >= entry.ends_at:
-            raise AuthenticationFailed(
-                "The sign-in has ended: it was ended on the device or by an administrator, or its time is over. Sign "
-                "in again:  /login",
-                code="sign-in-ended",
-                should_retry=False,
-            )
+            raise await self._build_end(token.sign_in)
         if settings.oidc is not None and not is_of_issuer(settings.oidc, entry.user):
             raise AuthenticationFailed(
                 "The identity provider of this proxy has been replaced. Sign in again:  /login",
@@ -216,12 +219,22 @@ class SignedInClients:
             try:
                 require_group(settings, entry.user)
             except OidcError as error:
-                raise PermissionDenied(error.message, code="sign-in-group") from None
+                raise PermissionDenied(
+                    error.cause, remedy=error.remedy, wish=error.wish, code="sign-in-group"
+                ) from None
             # a program of the developer has the token, so it never has the role of an administrator or viewer
             is_team_admin = resolve_role(settings, entry.user) == "team admin"
             client = structs.replace(entry.client, role="team admin") if is_team_admin else entry.client
             self._allowed[token.sign_in] = entry, client
         return client
+
+    async def _build_end(self, sign_in: str) -> AuthenticationFailed:
+        """The reason is read once for each sign-in that has ended."""
+        reason = self._end_reasons.get(sign_in)
+        if reason is None and (reason := await self._table.read_end_reason(sign_in)) is not None:
+            self._end_reasons[sign_in] = reason
+        text = f"The sign-in has ended. {reason}" if reason else _ENDED
+        return AuthenticationFailed(text, code="sign-in-ended", should_retry=False)
 
 
 def find_own_claims(credential: bytes) -> Mapping[str, Any] | None:

@@ -108,6 +108,7 @@ class KeyCommand(Struct, frozen=True, kw_only=True):
     refused from then on."""
     fields: Mapping[str, Any] = {}
     """Name of a field of `VirtualKey` or `Rules`, or `overlap_seconds` → its new value. Others keep their values.
+    `reason`, `shown_reason`: why the person of a sign-out is refused, for the audit log and for the person.
     `exceptions`: names of the fields that no table may change; one that is left out gets the value of the table again.
     """
     expected_digest: str = ""
@@ -363,8 +364,10 @@ class KeyAdministration:
         key = find_key(self._connection, address)
         if key is not None and key.hashes:
             raise InvalidRequest(
-                f"The key {address!r} has a text, so it is not the key of a signed-in person. An administrator should "
-                f"give it another label:  anthropic-proxy keys change {shlex.quote(address)} --label LABEL",
+                f"The key {address!r} has a text, so it is not the key of a signed-in person.",
+                remedy="An administrator should give it another label:  anthropic-proxy keys change "
+                f"{shlex.quote(address)} --label LABEL",
+                wish="access",
                 code="sign-in-person",
             )
 
@@ -414,10 +417,11 @@ class KeyAdministration:
         changes: Changes = {"sign_ins": ([each.id for each in found], [])}
         key = require_key(self._connection, found[0].key_id)
         if not dry_run:
-            moment = to_microseconds(now)
+            moment, shown = to_microseconds(now), command.fields.get("shown_reason", "")
             for each in found:
                 self._connection.execute(
-                    "UPDATE sign_ins SET ended_at = ?, provider_token = '' WHERE id = ?", (moment, each.id)
+                    "UPDATE sign_ins SET ended_at = ?, provider_token = '', end_reason = ? WHERE id = ?",
+                    (moment, shown, each.id),
                 )
             if reason := command.fields.get("reason"):  # own keys end too, unless another device proves the access
                 column = "key_id" if command.target == key.id else "id"

@@ -30,4 +30,4 @@ def admit_person(
     try:
         return administration.admit_user(user, find_fields, dry_run=dry_run)
     except InvalidRequest as error:
-        raise UserRefused(error.message) from None
+        raise UserRefused(error.message_without_remedy, remedy=error.remedy, wish=error.wish) from None

@@ -46,6 +46,7 @@ from anthropic_proxy.console.openapi import (
 )
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.gateway.permissions import may
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_rules import LIST_FIELDS, Budget
 from anthropic_proxy.plugins import Route, RouteRequest, RouteResponse, Store
@@ -172,6 +173,8 @@ class AdminApi:
             with open_administration(settings, actor, self._clock, rights) as administration:
                 outcome = administration.execute(_decode_command(action, request))
                 state = administration.find_state(outcome.key, settings)
+                if not may(rights.role, "manage all keys"):
+                    state = state.for_people(settings.limit_contact)
             if action == "team":
                 return encode_team(outcome.team)
             if action == "sign-out":
@@ -188,7 +191,9 @@ class AdminApi:
         status, team, after = (query.values.get(name, "") for name in ("status", "team", "after_id"))
         if status not in ("", *get_args(KeyStatus)):
             raise request_error(f"status is {status[:40]!r}. Use active, inactive, expired, revoked or unreadable.")
-        rows = self._query(request, lambda reader, rights: self._encode(reader, list_readable_keys(reader, rights)))
+        rows = self._query(
+            request, lambda reader, rights: self._encode(reader, list_readable_keys(reader, rights), rights)
+        )
         found = [row for row in rows if status in ("", row["status"]) and team in ("", row["team"])]
         ids = [row["id"] for row in found]
         if after and after not in ids:
@@ -200,7 +205,7 @@ class AdminApi:
 
         def read(connection: Connection, rights: Rights) -> tuple[VirtualKey, Mapping[str, Any]]:
             key = require_key(connection, name, rights)
-            return key, self._encode(connection, [key])[0]
+            return key, self._encode(connection, [key], rights)[0]
 
         key, encoded = await self._use_database(request, lambda: self._query(request, read))
         (spending,) = await self._read_spending(request, [build_key_scope(key)])
@@ -243,8 +248,13 @@ class AdminApi:
         found = self._query(request, lambda reader, _: list_audit_entries(reader, before_id=before, limit=limit + 1))
         return _encode_rows([encode_audit_entry(entry) for entry in found], limit)
 
-    def _encode(self, connection: Connection, keys: Sequence[VirtualKey]) -> Sequence[Mapping[str, Any]]:
-        states = list_key_states(connection, self._current_settings(), keys, self._clock())
+    def _encode(
+        self, connection: Connection, keys: Sequence[VirtualKey], rights: Rights
+    ) -> Sequence[Mapping[str, Any]]:
+        settings = self._current_settings()
+        states = list_key_states(connection, settings, keys, self._clock())
+        if not may(rights.role, "manage all keys"):
+            states = [state.for_people(settings.limit_contact) for state in states]
         return list(map(encode_key, keys, states))
 
     def _query(self, request: RouteRequest, query: Callable[[Connection, Rights], BodyT]) -> BodyT:

@@ -227,8 +227,10 @@ class KeyPolicy:
                 name = f"{target.prefix}/{target.model}"
                 place = f", which the field {target.field} names," if target.field else ""
                 raise PermissionDenied(
-                    f"{scope.describe()} has a budget in dollars, and the price of {name}{place} is unknown. Add a "
-                    f"table [prices.{format_toml_value(name)}] to anthropic-proxy.toml, or use a budget in tokens.",
+                    f"{scope.describe()} has a budget in dollars, and the price of {name}{place} is unknown.",
+                    remedy=f"Add a table [prices.{format_toml_value(name)}] to anthropic-proxy.toml, or use a budget "
+                    "in tokens.",
+                    wish="the price of this model",
                     code="key-price",
                 )
         tokens = await _estimate_tokens(request.body_bytes, request.estimate_input_tokens)
@@ -257,23 +259,27 @@ def require_allowed_models(
             if denied is not None or not used:
                 raise PermissionDenied(
                     f"{scope.describe()} does not allow the model {request.model!r} ({denied}). Allowed: "
-                    f"{', '.join(rules.models)}. Another list:  {scope.format_change_command('--models LIST')}",
+                    f"{', '.join(rules.models)}.",
+                    remedy=f"Another list:  {scope.format_change_command('--models LIST')}",
+                    wish="other models",
                     code="key-models",
                 )
         for named in (one for target in targets for one in target.named_models):
             if not rules.allows_model([named.model, f"{named.prefix}/{named.model}"]):
                 raise PermissionDenied(
                     f"{scope.describe()} does not allow the model {named.model!r}, which the field {named.field} "
-                    f"names. Allowed: {', '.join(rules.models)}. Another list:  "
-                    f"{scope.format_change_command('--models LIST')}",
+                    f"names. Allowed: {', '.join(rules.models)}.",
+                    remedy=f"Another list:  {scope.format_change_command('--models LIST')}",
+                    wish="other models",
                     code="key-models",
                 )
         for target in targets:
             if not rules.allows_provider(target.prefix):
                 raise PermissionDenied(
                     f"{scope.describe()} does not allow the provider {target.prefix!r}, to which {request.model!r} is "
-                    f"sent. Allowed: {', '.join(rules.providers)}. Another list:  "
-                    f"{scope.format_change_command('--providers LIST')}",
+                    f"sent. Allowed: {', '.join(rules.providers)}.",
+                    remedy=f"Another list:  {scope.format_change_command('--providers LIST')}",
+                    wish="other providers",
                     code="key-models",
                 )
 
@@ -287,11 +293,15 @@ def require_allowed_route(scopes: Sequence[Scope], request: AdmissionRequest) ->
         if request.route:
             raise PermissionDenied(
                 f"{scope.describe()} does not allow the route {request.route!r}, which matches this request. Allowed: "
-                f"{allowed}. Another list:  {scope.format_change_command('--routes LIST')}",
+                f"{allowed}.",
+                remedy=f"Another list:  {scope.format_change_command('--routes LIST')}",
+                wish="other routes",
                 code="key-routes",
             )
         raise PermissionDenied(
             f"{scope.describe()} allows only requests of certain routes, and no route matches this one. Allowed: "
-            f"{allowed}. Another list:  {scope.format_change_command('--routes LIST')}",
+            f"{allowed}.",
+            remedy=f"Another list:  {scope.format_change_command('--routes LIST')}",
+            wish="other routes",
             code="key-routes",
         )

@@ -10,6 +10,8 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from functools import partial
 from typing import TypeVar
 
 from msgspec import Struct, structs
@@ -20,7 +22,7 @@ from anthropic_proxy.console.keys.acceptance import KeyEnd, read_key_facts
 from anthropic_proxy.console.keys.group_tables import apply_group_tables
 from anthropic_proxy.console.keys.limits import Scope, build_key_scope, build_team_scope
 from anthropic_proxy.console.keys.queries import find_newest_audit_id, list_keys, list_teams
-from anthropic_proxy.console.keys.sign_ins import list_sign_ins
+from anthropic_proxy.console.keys.sign_ins import list_sign_ins, read_end_reason
 from anthropic_proxy.console.keys.virtual_keys import KeyHash, Team, VirtualKey
 from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
@@ -124,6 +126,8 @@ class KeyTable:
         self._is_failing = False
         self._reading = asyncio.Lock()
         """Held while the keys are read, so that a slow query does not replace the result of a later one."""
+        self._reading_reason = asyncio.Lock()
+        """Held while the reason of an ended sign-in is read, so that one thread does it."""
 
     @property
     def is_loaded(self) -> bool:
@@ -158,6 +162,21 @@ class KeyTable:
     def find_sign_in(self, number: str) -> SignInEntry | None:
         """None: it is unknown or has ended."""
         return self._sign_ins.get(number)
+
+    async def read_end_reason(self, sign_in: str) -> str | None:
+        """Return why the person of a sign-in that has ended was refused. "": it was not. None: the database cannot be
+        read.
+        """
+
+        def read() -> str:
+            with closing(open_for_reading(self._settings)) as connection:
+                return read_end_reason(connection, "id", sign_in)
+
+        async with self._reading_reason:
+            try:
+                return await run_in_own_thread("sign-ins", partial(with_database_errors, read))
+            except KeysUnavailable:
+                return None
 
     def list_scopes_with_budgets(self) -> Sequence[Scope]:
         """Return the keys and teams with budgets, without revoked keys."""

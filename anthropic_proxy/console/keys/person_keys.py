@@ -54,9 +54,10 @@ def find_person(connection: Reader, user: OidcUser) -> VirtualKey | None:
         if (key.issuer, key.client_id) != (user.issuer, user.client_id):
             address = shlex.quote(user.email)
             raise InvalidRequest(
-                f"{user.email} is known here from another identity provider or client ({key.issuer}, {key.client_id}). "
-                f"An administrator decides whether it is the same person:  anthropic-proxy keys move-people {address}, "
-                f"or another one:  anthropic-proxy keys allow {address} --new-person",
+                f"{user.email} is known here from another identity provider or client ({key.issuer}, {key.client_id}).",
+                remedy="An administrator decides whether it is the same person:  anthropic-proxy keys move-people "
+                f"{address}, or another one:  anthropic-proxy keys allow {address} --new-person",
+                wish="access",
                 code="sign-in-person",
             )
     return None

@@ -58,8 +58,7 @@ class HeldLimits(Struct, eq=False):
 
 class Reservations:
     """`read_used` returns the use of budgets by the ledger, at a time in seconds since the epoch. `ticks`: a clock that
-    nobody sets. `find_contact` returns where people ask for a higher limit; "": nobody is named. `note_use` gets each
-    budget of a request and its used share, with the reserved amounts.
+    nobody sets. `note_use` gets each budget of a request and its used share, with the reserved amounts.
     """
 
     def __init__(
@@ -70,14 +69,12 @@ class Reservations:
         read_used: Callable[[Sequence[KeyLimit], float], Awaitable[Sequence[int]]] | None = None,
         ticks: Callable[[], float] = time.monotonic,
         *,
-        find_contact: Callable[[], str] = lambda: "",
         note_use: Callable[[KeyLimit, float], None] | None = None,
     ) -> None:
         self._store = store
         self._note_use = note_use
         self._ticks = ticks
         self._read_used = read_used
-        self._find_contact = find_contact
         self._checked: set[str] = set()
         """Counters of budgets with at least the use by the ledger, since the last interruption of the store."""
         self._checking = asyncio.Lock()
@@ -134,7 +131,7 @@ class Reservations:
         self._note_budget_uses(limits, reservation, now)
         if reservation.refused is not None:
             limit = limits[reservation.refused]
-            error = limit_reached_error(limit, reservation, now, self._find_contact())
+            error = limit_reached_error(limit, reservation, now)
             if isinstance(error, BudgetUsedUp):
                 states = [one for one in states if one.budget is limit.budget]
             if state := choose_state(states):
@@ -209,7 +206,7 @@ class Reservations:
         response_headers.update(build_usage_headers(state))
         if state.is_used_up:
             refused = next(each for each in limits if each.budget is state.budget)
-            raise budget_used_up_error(refused.scope, state.budget, now, self._find_contact())
+            raise budget_used_up_error(refused.scope, state.budget, now)
 
     async def raise_to(self, held: HeldLimits, needed: Sequence[Amounts], now: float) -> None:
         """Reserve what is missing in the budgets of a running request, so that it has the amounts `needed` for its
@@ -230,7 +227,7 @@ class Reservations:
         reservation = await self._reserve(missing)
         self._note_budget_uses(missing, reservation, now)
         if reservation.refused is not None:
-            raise limit_reached_error(missing[reservation.refused], reservation, now, self._find_contact())
+            raise limit_reached_error(missing[reservation.refused], reservation, now)
         addition = HeldLimits(missing, reservation)
         held.additions.append(addition)
         if reservation.is_held:
@@ -283,8 +280,8 @@ class Reservations:
                     self._warn(f"Limits of running requests were not renewed: {type(error).__name__}: {error}")
 
 
-def limit_reached_error(refused: KeyLimit, reservation: Reservation, now: float, contact: str) -> LimitReached:
-    """`now`: seconds since the epoch. `contact`: where people ask for more; "": the command is named."""
+def limit_reached_error(refused: KeyLimit, reservation: Reservation, now: float) -> LimitReached:
+    """`now`: seconds since the epoch."""
     wait, budget, scope = reservation.retry_after_seconds, refused.budget, refused.scope
     unit, option = _UNITS.get(refused.rule, ("request", "--concurrency"))
     counted = formats.plural(refused.limit.maximum, unit)
@@ -294,46 +291,44 @@ def limit_reached_error(refused: KeyLimit, reservation: Reservation, now: float,
             limit = f"a budget of {budget.describe()}"
         else:
             limit = f"a limit of {counted} {'in progress' if refused.rule == 'concurrency' else 'per minute'}"
+        remedy = ""
         message = (
             f"{scope.describe()} has {limit}. The Redis server of the proxy is unavailable, so each process has a "
             "share of it, and that of this process has no room. Try again in a moment."
         )
     elif budget is not None and wait > RESERVED_WAIT_SECONDS:
-        return budget_used_up_error(scope, budget, now, contact)
+        return budget_used_up_error(scope, budget, now)
     elif budget is not None:
+        remedy = _suggest_budget(scope, budget)
         message = (
             f"{scope.describe()} has a budget of {budget.describe()}, and running requests reserve the remainder. "
-            f"Try again when one ends. {_explain_budget_change(scope, budget, contact)}"
+            "Try again when one ends."
         )
     elif refused.rule == "concurrency":
-        message = (
-            f"{scope.describe()} has {counted} in progress, which is its limit. Try again when one ends. "
-            f"{_explain_change(scope, 'limit', f'{option} N', contact)}"
-        )
+        remedy = f"Another limit:  {scope.format_change_command(f'{option} N')}"
+        message = f"{scope.describe()} has {counted} in progress, which is its limit. Try again when one ends."
     else:
-        message = (
-            f"{scope.describe()} has reached its limit of {counted} per minute. Try again in {math.ceil(wait)} s. "
-            f"{_explain_change(scope, 'limit', f'{option} N', contact)}"
-        )
-    return LimitReached(message, code="virtual-key-limit", retry_after=wait)
+        remedy = f"Another limit:  {scope.format_change_command(f'{option} N')}"
+        message = f"{scope.describe()} has reached its limit of {counted} per minute. Try again in {math.ceil(wait)} s."
+    return LimitReached(message, remedy=remedy, wish="more", code="virtual-key-limit", retry_after=wait)
 
 
-def budget_used_up_error(scope: Scope, budget: Budget, now: float, contact: str) -> BudgetUsedUp:
+def budget_used_up_error(scope: Scope, budget: Budget, now: float) -> BudgetUsedUp:
     """As `limit_reached_error`."""
     end = find_period_end(budget.period, datetime.fromtimestamp(now, UTC))
     # Claude Code replaces this date by the time of the header, in the time zone of its user
     renewal = "it is not renewed" if end is None else f"resets {end:%b} {end.day}"
-    more = _explain_budget_change(scope, budget, contact)
-    message = f"{scope.describe()} has used up its budget of {budget.describe()} · {renewal} · {more}"
-    return BudgetUsedUp(message, retry_after=None if end is None else end.timestamp() - now)
+    return BudgetUsedUp(
+        f"{scope.describe()} has used up its budget of {budget.describe()} · {renewal} ·",
+        remedy=_suggest_budget(scope, budget),
+        wish="more",
+        retry_after=None if end is None else end.timestamp() - now,
+    )
 
 
-def _explain_budget_change(scope: Scope, budget: Budget, contact: str) -> str:
-    return _explain_change(scope, "budget", f"--budget {shlex.quote(budget.format_with('AMOUNT'))}", contact)
-
-
-def _explain_change(scope: Scope, what: str, option: str, contact: str) -> str:
-    return f"Ask for more: {contact}" if contact else f"Another {what}:  {scope.format_change_command(option)}"
+def _suggest_budget(scope: Scope, budget: Budget) -> str:
+    option = f"--budget {shlex.quote(budget.format_with('AMOUNT'))}"
+    return f"Another budget:  {scope.format_change_command(option)}"
 
 
 _UNITS = {

@@ -70,8 +70,8 @@ class Rights(LedgerUser, frozen=True, kw_only=True):
         """Return why the own keys of this user get no new text. "": they may get one."""
         if self.creates_own_keys and self.has_no_group:
             return (
-                "None of your groups has a table [sign_in.groups.NAME], so your keys get no new text. An administrator "
-                "should add you to a group, or add a table."
+                "None of your groups gives access, so your keys get no new text. Ask an administrator of the proxy for "
+                "access."
             )
         return ""
 

@@ -79,7 +79,7 @@ class ServiceTokens:
         if end is None:
             raise KeysUnavailable
         if self._clock() >= end.at:
-            raise AuthenticationFailed(end.describe(), code="issuer-token", should_retry=False)
+            raise end.build_error(code="issuer-token")
         key = end.key
         return Client(
             name=key.label,

@@ -99,6 +99,14 @@ def find_active_sign_in(connection: Reader, column: str, value: str, now: float)
     return next((found for found in _read(connection, f"{column} = ?", value) if found.is_active(now)), None)
 
 
+def read_end_reason(connection: Reader, column: str, value: str) -> str:
+    """Return why a sign-in was ended by a refusal of its person, as the person reads it. `column`: `id` or
+    `refresh_hash`. "": it was not, or is unknown.
+    """
+    found = connection.query(f"SELECT end_reason FROM sign_ins WHERE {column} = ?", (value,))
+    return str(found[0][0]) if found else ""
+
+
 def encode_user(user: OidcUser) -> str:
     return msgspec.json.encode(user).decode()
 

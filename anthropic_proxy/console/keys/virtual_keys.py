@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from anthropic_proxy.engine.durations import decode_duration
-from anthropic_proxy.errors import InvalidRequest, join_with_and
+from anthropic_proxy.errors import InvalidRequest, join_with_and, replace_remedy
 from anthropic_proxy.gateway.settings.key_rules import LIST_FIELDS, Budget, Period, Rules, decode_budget
 
 KeyStatus = Literal["active", "inactive", "expired", "revoked", "unreadable"]
@@ -102,6 +102,15 @@ class KeyState(Struct, frozen=True):
     creator_status: str = ""
     """State of a team administrator who created the key for the team: one of `KeyStatus`, or `no team admin`. "":
     somebody else created it, or the state is unknown."""
+    remedy: str = ""
+    """End of the reason that only concerns administrators."""
+    wish: str = ""
+    """What somebody else asks an administrator for."""
+
+    def for_people(self, contact: str) -> "KeyState":
+        """Return the state with the reason as a client reads it. `contact`: `LIMIT_CONTACT`."""
+        reason = replace_remedy(self.reason, self.remedy, self.wish, contact)
+        return structs.replace(self, reason=reason, remedy="", wish="")
 
 
 ACTIVE = KeyState("active")

@@ -173,6 +173,7 @@ _STEPS: Mapping[str, Sequence[str | _Statements]] = {
         store_former_labels,
         bind_people,
     ),
+    "0028": _add_columns("end_reason", tables="sign_ins"),
 }
 """Version of the schema → statements of the migration from the version before, or a function that returns some."""
 NEWEST_VERSION = max(_STEPS)

@@ -156,10 +156,12 @@ SIGN_INS = TableDefinition(
         **dict.fromkeys(("created_at", "checked_at", "refreshed_at", "ends_at"), TIME),
         "ended_at": "BIGINT",
         "claimed_until": COUNT,
+        "end_reason": TEXT,
     },
     ("id",),
 )
-"""One row per device on which a person has signed in from Claude Code. `person`: JSON of `OidcUser`.
+"""One row per device on which a person has signed in from Claude Code. `person`: JSON of `OidcUser`. `end_reason`: why
+the identity provider or the settings refused the person, as the person reads it.
 
 `refresh_hash`: hash of the refresh token of the device. `provider_token`: encrypted refresh token of the identity
 provider. `claimed_until`: until then, one instance asks the identity provider about the person.

@@ -406,7 +406,7 @@ class Attempts:
                 credential = credential or engine.credentials.next_credential(provider, is_first=run.uses_first_key)
             except AuthenticationFailed as error:
                 if problem := find_missing_key_of(target, engine.settings, engine.catalog):
-                    error.message = problem.text
+                    error.message, error.remedy = problem.text, problem.remedy
                 raise
             attempt = await prepare(target, credential, run)
             try:

@@ -606,6 +606,8 @@ class Exchange:
                 self._attempts.annotate_error(error)
             hide_key_error(error, self._receipt.client)
         record_failure(self._receipt, error, self._engine.settings.reveal_proxy_keys())
+        if not self._receipt.client.administers:
+            error.message = error.describe_to_people(self._engine.settings.limit_contact)
         if self._opened:
             events: list[Event] = []
             reply = self._streamed_reply

@@ -39,6 +39,7 @@ from anthropic_proxy.engine.wires.contract import (
     read_body,
 )
 from anthropic_proxy.errors import (
+    REMEDY_LEAD,
     InternalError,
     ProxyBusy,
     ProxyError,
@@ -235,8 +236,6 @@ _OBJECT_WITH_ID = compile_later(
 """Pattern of error texts about an object that a request names by id. Gemini: Not found: cache content metadata for 123
 (recorded). OpenAI: Response with id 'resp_123' not found (2026-11). The base URL is then right."""
 _MAX_ROUTE_ERROR_CHARACTERS = 200
-REMEDY_LEAD = " Remedy: "
-"""Text between the cause and the remedy in the message about a model that a setting names."""
 _NAMED_MODELS = 2
 """Number of models that are named in place of one that does not exist."""
 

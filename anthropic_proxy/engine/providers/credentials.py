@@ -107,7 +107,9 @@ class Credentials:
             headers = self._headers.get(provider.name)
             if headers is None:
                 if problem := find_unset_place(provider, self._settings):
-                    raise AuthenticationFailed(problem.text, code="provider-place-missing", should_retry=False)
+                    raise AuthenticationFailed(
+                        problem.cause, remedy=problem.remedy, code="provider-place-missing", should_retry=False
+                    )
                 header, scheme = self._find_header(provider)
                 headers = tuple(Credential(header, scheme + key.reveal(), key.origin) for key in keys)
                 self._headers[provider.name] = headers
@@ -121,7 +123,9 @@ class Credentials:
                     return headers[position]
             return headers[min(range(len(keys)), key=lambda place: self._cooldown_ends[keys[place].reveal()])]
         if provider.key_source != "google" and (problem := find_missing_key(provider, self._settings)):
-            raise AuthenticationFailed(problem.text, code="provider-key-missing", should_retry=False)
+            raise AuthenticationFailed(
+                problem.cause, remedy=problem.remedy, code="provider-key-missing", should_retry=False
+            )
         return None
 
     def uses_tokens(self, provider: Provider) -> bool:

@@ -126,22 +126,25 @@ def build_target(choice: ModelChoice, settings: EngineOptions, catalog: Catalog)
         retired = row.retired_models.get(row.default_big_model or "")
         alternative = f"{row.prefix}/{retired.successor if retired else row.default_big_model}"
         raise InvalidRequest(
-            f"{choice.prefixed_id} {reason} and does not support chat. One that does is {alternative}. "
-            f"Chat models of {row.prefix}:  anthropic-proxy models {row.prefix}",
+            f"{choice.prefixed_id} {reason} and does not support chat. One that does is {alternative}.",
+            remedy=f"Chat models of {row.prefix}:  anthropic-proxy models {row.prefix}",
+            wish="a model",
             code="no-chat-model",
         )
     if not model:
         example = f"{row.prefix}/<model>" if row.is_configured else "mistral/mistral-large-latest"
         raise InvalidRequest(
-            f"{row.name} has no default models. Set BIG_MODEL and SMALL_MODEL, for example to {example}",
+            f"{row.name} has no default models.",
+            remedy=f"Set BIG_MODEL and SMALL_MODEL, for example to {example}",
             code="no-default-models",
         )
     wire_name = _pick_wire(row, model, settings)
     config = row.host.wires[wire_name]
     if config.custom_url_only and row.name not in settings.base_urls:
         raise UnsupportedFeature(
-            f"{choice.prefixed_id} cannot be reached: {row.title} does not support {wire_name}. "
-            f"{row.env_prefix}_WIRE={wire_name} is for your own server: set its address in {row.base_url_variable}",
+            f"{choice.prefixed_id} cannot be reached: {row.title} does not support {wire_name}.",
+            remedy=f"{row.env_prefix}_WIRE={wire_name} is for your own server: set its address in "
+            f"{row.base_url_variable}",
             code="wire",
         )
     dialect = _merge_dialect(config, model)

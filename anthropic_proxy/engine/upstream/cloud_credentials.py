@@ -366,8 +366,8 @@ class GoogleCredentials(TokenLoader):
 
     def _build_error(self, error: Exception) -> AuthenticationFailed:
         return AuthenticationFailed(
-            f"has no access token: {_describe_google(error)} The credentials come from {self.origin}. "
-            "Set GOOGLE_APPLICATION_CREDENTIALS, or log in with: gcloud auth application-default login",
+            f"has no access token: {_describe_google(error)} The credentials come from {self.origin}.",
+            remedy="Set GOOGLE_APPLICATION_CREDENTIALS, or log in with: gcloud auth application-default login",
             should_retry=False,
             code="vertex-token",
         )
@@ -546,7 +546,8 @@ def sign_request(
 
 def _build_aws_error(problem: str) -> AuthenticationFailed:
     return AuthenticationFailed(
-        f"has no credentials of AWS: {problem}. Set AWS_PROFILE, or log in with: aws sso login",
+        f"has no credentials of AWS: {problem}.",
+        remedy="Set AWS_PROFILE, or log in with: aws sso login",
         code="cloud-credentials",
         should_retry=False,
     )
@@ -618,7 +619,8 @@ class EntraCredentials(TokenLoader):
             if failure := self._server_failure or self._unusable:
                 raise _build_unreachable(f"{failure}.", self.origin) from error
             raise AuthenticationFailed(
-                f"has no access token: {_describe_azure(error)} Log in with: az login",
+                f"has no access token: {_describe_azure(error)}",
+                remedy="Log in with: az login",
                 code="cloud-credentials",
                 should_retry=False,
             ) from error

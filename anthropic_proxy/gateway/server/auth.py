@@ -162,7 +162,9 @@ def _explain_missing_key(headers: Mapping[str, str], settings: Settings) -> Auth
     if settings.virtual_keys:
         return AuthenticationFailed(
             "This proxy requires a key: send yours as the API key (ANTHROPIC_API_KEY) or as Authorization: Bearer "
-            "(ANTHROPIC_AUTH_TOKEN). Its administrator creates one:  anthropic-proxy keys create LABEL",
+            "(ANTHROPIC_AUTH_TOKEN).",
+            remedy="Its administrator creates one:  anthropic-proxy keys create LABEL",
+            wish="a key",
             should_retry=False,
             code="proxy-key-missing",
         )

@@ -56,6 +56,7 @@ from anthropic_proxy.errors import (
     UnknownModel,
     build_extra_install_command,
     join_with_or,
+    replace_remedy,
 )
 from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_CATALOG_PATH
 from anthropic_proxy.gateway.error_catalog import error_help_headers
@@ -415,8 +416,12 @@ async def _reject(services: Services, sink: AsgiSink, error: ProxyError, headers
     asks = receipt.method == "HEAD" and isinstance(error, (UnknownModel, MethodNotAllowed))
     asks |= error.code == "model-not-available" and receipt.user_agent == COMMANDS_USER_AGENT
     error.is_negotiated |= asks
-    record_failure(receipt, error, services.settings.reveal_proxy_keys())
+    settings = services.settings
+    record_failure(receipt, error, settings.reveal_proxy_keys())
     _finish(services, sink)
+    is_unknown = receipt.client is _UNKNOWN and settings.virtual_keys
+    if is_unknown or not receipt.client.administers:
+        error.message = error.describe_to_people(settings.limit_contact)
     await sink.send_error_response(error)
 
 
@@ -524,8 +529,11 @@ _MEMBER_FIELDS = (
 """Fields of a request that a virtual key reads. The others can name files of the server and addresses of providers."""
 
 
-def _copy_for_member(receipt: Receipt) -> Receipt:
-    return Receipt(**{name: getattr(receipt, name) for name in _MEMBER_FIELDS})
+def _copy_for_member(receipt: Receipt, contact: str) -> Receipt:
+    """Where an administrator would act, the error says where to ask. `contact`: `LIMIT_CONTACT`."""
+    copy = Receipt(**{name: getattr(receipt, name) for name in _MEMBER_FIELDS})
+    copy.error = replace_remedy(receipt.error, receipt.remedy, "", contact)
+    return copy
 
 
 async def get_recent_requests(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
@@ -537,12 +545,14 @@ async def get_recent_requests(services: Services, request: ClientRequest, sink: 
     snapshot.finished = await feed.add_costs(snapshot.finished)
     client = request.receipt.client
     if not may(find_client_role(client), "read all requests"):
+        contact = services.settings.limit_contact
         snapshot.finished = [
-            structs.replace(one, receipt=_copy_for_member(one.receipt))
+            structs.replace(one, receipt=_copy_for_member(one.receipt, contact))
             for one in snapshot.finished
             if one.receipt.client.key_id == client.key_id
         ]
-        snapshot.running = [_copy_for_member(one) for one in snapshot.running if one.client.key_id == client.key_id]
+        running = [one for one in snapshot.running if one.client.key_id == client.key_id]
+        snapshot.running = [_copy_for_member(one, contact) for one in running]
     registry = find_registry(services.settings)
     receipts = [one.receipt for one in snapshot.finished if one.receipt.model]
     for prefix, model, requested in {(one.prefix, one.model, one.requested_model) for one in receipts}:

@@ -206,8 +206,6 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
     the order of the file."""
     price_vendors: Mapping[str, str] = {}
     """Provider name → the vendor whose list prices apply, from the field `prices` of `[providers.NAME]`."""
-    limit_contact: str = ""
-    """Address or text where to ask for a higher limit. "": errors name the command of the administrator."""
     managed_settings: Mapping[str, Mapping[str, object]] = {}
     """Group, team or `*` → settings of Claude Code, in the order of the file."""
     stop_timeout_seconds: float = 25.0

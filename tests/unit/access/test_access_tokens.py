@@ -171,8 +171,8 @@ async def test_a_reload_applies_groups_and_secrets_at_once(proxy: Proxy) -> None
         await proxy.identify(token)
     assert (refused.value.status, refused.value.message) == (
         403,
-        "ann@example.org may not use Claude Code, because none of the groups of the user has a table "
-        "[sign_in.groups.NAME]. An administrator should add the user to a group (platform), or add a table.",
+        "ann@example.org may not use Claude Code, because none of the groups of the user gives access. An "
+        "administrator should add the user to a group with a table [sign_in.groups.NAME] (platform), or add a table.",
     )
     proxy.settings = structs.replace(
         before, sign_in=structs.replace(before.sign_in, secrets=(Secret("b" * 32), Secret("a" * 32)))

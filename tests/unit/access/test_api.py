@@ -139,8 +139,8 @@ async def test_token_counts_have_a_limit_of_their_own_and_lists_of_models_none(a
         refused = await send(app, "POST", f"/v1/messages{path}", body, x_api_key=key)
         assert (refused.status, re.sub(r"\d+ s\b", "N s", refused.message)) == (
             429,
-            f"The key 'ci' has reached its limit of {most} per minute. Try again in N s. Another limit:  "
-            "anthropic-proxy keys change ci --rpm N",
+            f"The key 'ci' has reached its limit of {most} per minute. Try again in N s. Ask an "
+            "administrator of the proxy for more.",
         )
 
 
@@ -158,7 +158,7 @@ async def test_a_key_is_limited_to_a_route(tmp_path: Path) -> None:
             403,
             "permission_error",
             "The key 'ci' allows only requests of certain routes, and no route matches this one. Allowed: small. "
-            "Another list:  anthropic-proxy keys change ci --routes LIST",
+            "Ask an administrator of the proxy for other routes.",
         )
 
 

@@ -10,7 +10,7 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy.console.gateway_protocol.grants import Grants
-from anthropic_proxy.console.identity.people import OidcUser
+from anthropic_proxy.console.identity.people import OidcUser, UserRefused
 from anthropic_proxy.console.keys.acceptance import list_key_states
 from anthropic_proxy.console.keys.access_tokens import TokenKeys
 from anthropic_proxy.console.keys.administration import KeyCommand, KeyOutcome, open_administration
@@ -97,7 +97,8 @@ class Company:
         with closing(open_for_reading(self.settings)) as connection:
             keys = list_keys(connection)
             states = list_key_states(connection, self.settings, keys, self.now)
-        return {key.label: state for key, state in zip(keys, states, strict=True)}
+        shown = [structs.replace(state, remedy="", wish="") for state in states]
+        return {key.label: state for key, state in zip(keys, shown, strict=True)}
 
     def list_changes(self, target: str) -> list[tuple[str, dict[str, Any]]]:
         with closing(open_for_reading(self.settings)) as connection:
@@ -121,7 +122,7 @@ async def test_lists_have_the_reason_for_which_a_request_is_rejected(company: Co
     company.execute("change", "old", user=MEMBER, expires_at=NOON + 59)
     company.execute("revoke", "gone")
     company.now += 60
-    company.grants.end(sign_in.key_id, sign_in.user, "The user left the group.")
+    company.grants.end(sign_in.key_id, sign_in.user, UserRefused("The user left the group."))
     states = company.list_states()
     assert {label: state.status for label, state in states.items()} == {
         ANN: "inactive",
@@ -382,13 +383,13 @@ async def test_personal_keys_end_with_their_person_and_team_keys_show_their_crea
     states = company.list_states()
     assert (states["deploy"], states["lead-pc"]) == (KeyState("active", "", "active"), KeyState("active"))
     company.now += 1
-    company.grants.end(ann.key_id, ann.user, "The user left the group.")
+    company.grants.end(ann.key_id, ann.user, UserRefused("The user left the group."))
     assert [bool(await company.present(texts[label])) for label in texts] == [False, False, True]
     user = structs.replace(lead.user, groups=("build",))
     assert company.grants.renew(lead, user, "token", is_checked=True)
     assert company.list_states()["deploy"] == KeyState("active", "", "no team admin")
     company.now += 1
-    company.grants.end(lead.key_id, lead.user, "The user left the group.")
+    company.grants.end(lead.key_id, lead.user, UserRefused("The user left the group."))
     assert company.list_states()["deploy"] == KeyState("active", "", "inactive")
     company.execute("revoke", LEAD)
     assert company.list_states()["deploy"] == KeyState("active", "", "revoked")

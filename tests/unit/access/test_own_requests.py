@@ -334,7 +334,7 @@ async def test_the_successor_of_a_retired_model_is_called_only_if_the_key_allows
         message = "" if sink.error is None else sink.error.message
         assert message == (
             "The key 'for 1' does not allow the model 'claude-sonnet-4-5' (openai/gpt-6-luna). Allowed: "
-            "openai/gpt-4.1. Another list:  anthropic-proxy keys change 'for 1' --models LIST"
+            "openai/gpt-4.1. Ask an administrator of the proxy for other models."
             if len(expected) == 1
             else ""
         )

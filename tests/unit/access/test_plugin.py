@@ -73,7 +73,7 @@ async def test_each_kind_of_key_has_its_paths(tmp_path: Path) -> None:
         assert (missing.status, missing.message) == (
             401,
             "This proxy requires a key: send yours as the API key (ANTHROPIC_API_KEY) or as Authorization: Bearer "
-            "(ANTHROPIC_AUTH_TOKEN). Its administrator creates one:  anthropic-proxy keys create LABEL",
+            "(ANTHROPIC_AUTH_TOKEN). Ask an administrator of the proxy for a key.",
         )
         assert (await send(app, "GET", "/metrics", x_api_key=OTHERS["ADMIN_API_KEY"])).status == 200
     settings = Settings(data_directory=tmp_path / "anthropic-proxy")

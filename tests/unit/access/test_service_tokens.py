@@ -110,8 +110,8 @@ async def test_the_rules_of_the_table_apply_to_an_owner(app: App, provider: Fake
     limited = await ask(app, sign(new_claims(provider, jti="another"), "rsa"))
     assert (limited.status, re.sub(r"in \d+ s", "in 61 s", limited.message)) == (
         429,
-        "The key 'ci/example/app' has reached its limit of 4 requests per minute. Try again in 61 s. Another limit:  "
-        "anthropic-proxy keys change ci/example/app --rpm N",
+        "The key 'ci/example/app' has reached its limit of 4 requests per minute. Try again in 61 s. Ask an "
+        "administrator of the proxy for more.",
     )
     assert (await ask(app, sign(new_claims(provider, repository="example/site"), "rsa"))).status == 200
     denied = await send(app, "GET", "/admin/keys", authorization=f"Bearer {token}")

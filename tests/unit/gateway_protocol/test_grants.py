@@ -206,7 +206,7 @@ ENDS: list[Callable[[Database, SignIn], object]] = [
     end_by_administrator,
     revoke_key,
     wait,
-    lambda stored, sign_in: stored.grants.end(sign_in.id, ANN, "no access any more"),
+    lambda stored, sign_in: stored.grants.end(sign_in.id, ANN, UserRefused("no access any more")),
 ]
 
 
@@ -257,7 +257,7 @@ def test_own_keys_stay_ended_after_the_refusal_of_the_person(stored: Database) -
     """The ledger deletes old rows meanwhile."""
     stored.change_days(365)
     sign_in, _ = stored.sign_in()
-    stored.grants.end(sign_in.key_id, ANN, "The user has no group.")
+    stored.grants.end(sign_in.key_id, ANN, UserRefused("The user has no group."))
     for days in (1, 31, 360):
         with closing(open_for_writing(stored.settings)) as connection:
             Retention(stored.settings, partial(float, NOON + days * DAY_SECONDS)).delete_expired(connection)

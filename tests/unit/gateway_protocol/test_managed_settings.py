@@ -88,7 +88,7 @@ async def test_a_key_without_any_model_of_claude_code_may_not_use_it(tmp_path: P
         403,
         {
             "type": "permission_error",
-            "message": "The key 'ci' allows no model of Claude Code. Ask the administrator of this proxy.",
+            "message": "The key 'ci' allows no model of Claude Code. Ask an administrator of the proxy for models.",
         },
     )
     wrong = await ask(tmp_path, "sk-ap-wrong")
