@@ -17,6 +17,7 @@ from msgspec import structs
 from anthropic_proxy.console.dashboard.oidc import (
     NO_DATABASE,
     complete_attempt,
+    log_notices,
     log_rejection,
     redirect_to_provider,
 )
@@ -114,10 +115,11 @@ async def _approve(site: "Site", request: RouteRequest, code: DeviceCode, token:
             "The form is not of the last sign-in for this code. Open the link that Claude Code shows again."
         )
     try:
-        await _use_grants(site, request, lambda grants: grants.approve(code))
+        admitted = await _use_grants(site, request, lambda grants: grants.approve(code))
     except UserRefused as error:
         await _refuse(site, request, code.code_hash, error)
         raise
+    log_notices(site, admitted)
     result = f"{code.device} is signed in as {user.email}. Return to Claude Code, and confirm the account there."
     return await _send_device_page(site, request, result=result)
 

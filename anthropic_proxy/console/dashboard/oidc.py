@@ -80,6 +80,7 @@ async def finish_oidc(site: "Site", request: RouteRequest) -> RouteResponse:
         person = ""
         if settings.virtual_keys:
             admitted = await _admit(site, request, user)
+            log_notices(site, admitted)
             person, user = admitted.key.id, admitted.user or user
         else:
             require_role(settings, user)
@@ -169,6 +170,11 @@ async def _explain(site: "Site", request: RouteRequest, error: OidcError) -> Rou
     text = error.describe_to_people(site.gateway.settings.limit_contact)
     page = await send_sign_in_page(site, request, "", text, status=error.status)
     return log_rejection(site, request, error, page)
+
+
+def log_notices(site: "Site", admitted: KeyOutcome) -> None:
+    for notice in admitted.notices:
+        site.gateway.log_warning_each_time(notice)
 
 
 def log_rejection(site: "Site", request: RouteRequest, error: OidcError, page: RouteResponse) -> RouteResponse:

@@ -143,9 +143,9 @@ class Grants:
                     raise OidcError(WAITS_NO_LONGER)
         return structs.replace(code, person=person, provider_token=encrypted)
 
-    def approve(self, code: DeviceCode) -> None:
-        """Let the device sign in as the user of `code`. Raises `OidcError` with the reason if that is refused, also if
-        another user has signed in for the device since.
+    def approve(self, code: DeviceCode) -> KeyOutcome:
+        """Let the device sign in as the user of `code`, and return the key of the person. Raises `OidcError` with the
+        reason if that is refused, also if another user has signed in for the device since.
         """
         user = code.user
         assert user is not None
@@ -160,6 +160,7 @@ class Grants:
                 values = (admitted.key.id, person, code.code_hash, code.person, now)
                 if not connection.execute(statement, values):
                     raise OidcError(WAITS_NO_LONGER)
+        return admitted
 
     def redeem(self, device_code: str) -> tuple[DeviceCode | None, SignIn | None, str]:
         """Return the device code, and after the approval a new sign-in with its refresh token. The code is deleted when

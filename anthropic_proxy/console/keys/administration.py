@@ -340,7 +340,14 @@ class KeyAdministration:
             identity = {"issuer": user.issuer, "client_id": user.client_id, "subject": user.subject, "left_at": None}
             fields = {"label": label, "owner": label, **identity, **find_fields(named)}
             command = KeyCommand(action="person", target=label, fields=fields)
-            return structs.replace(self._store_person(before, command, dry_run=dry_run), user=named)
+            outcome = self._store_person(before, command, dry_run=dry_run)
+            notices = []
+            if before is None and named.label:
+                notices = [
+                    f"{user.email} was of another person before, so this one is {label!r}. What the settings give to "
+                    f"{user.email} is not for this person."
+                ]
+            return structs.replace(outcome, user=named, notices=notices)
 
     def _set_person(self, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
         """Create or change the key of a service, whose owner is not its label; or that of an address, whose user is
