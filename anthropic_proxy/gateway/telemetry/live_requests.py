@@ -220,11 +220,15 @@ class LiveRequests:
                     refresh_at = loop.time() + REFRESH_SECONDS
                     has_changed = self._refresh_running() or has_changed
                 if has_changed:
-                    self._changed.set()
-                    self._changed = asyncio.Event()
+                    self._wake_streams()
                 await asyncio.sleep(BATCH_SECONDS)
         finally:
-            self._changed.set()  # after a failure, the streams go on with pings, and end
+            self._wake_streams()  # after a failure, the streams go on with pings, and end
+
+    def _wake_streams(self) -> None:
+        """A stream that comes later waits for the next change: a set event would let it run without a pause."""
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     async def _add_events(self) -> None:
         if not self._new:

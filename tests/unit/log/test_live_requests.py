@@ -216,6 +216,23 @@ async def test_a_quiet_stream_has_pings_and_ends_after_its_time() -> None:
     assert MAX_LIVE_SECONDS <= now() - start < MAX_LIVE_SECONDS + 1
 
 
+@pytest.mark.parametrize("pause", [0.0, 0.01])
+async def test_a_stream_after_the_last_one_was_closed_waits_for_its_events(pause: float) -> None:
+    """A page of the dashboard that is opened again. If the stream did not wait, nothing else would run."""
+    live = LiveRequests(Source())
+    first = live.open_stream("ann")
+    await read(first)
+    await first.aclose()
+    await asyncio.sleep(pause)
+    second = live.open_stream("ann")
+    await read(second)
+    waiting = asyncio.create_task(read(second))
+    await asyncio.sleep(0.01)
+    live.add(logged("req_1"))
+    assert ids_of(await waiting) == ["req_1"]
+    await second.aclose()
+
+
 @in_virtual_time
 async def test_all_streams_end_when_the_server_stops() -> None:
     live = LiveRequests(Source())
