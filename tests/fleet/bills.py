@@ -1,17 +1,25 @@
-"""Bills of a company: sums by team, person, kind, model and day, and reports about budgets, over several instances."""
+"""Bills of a company: sums by team, person, kind, model and day, and reports about budgets, over several instances.
+
+The providers' bills are computed by `tests.fleet.billing`, which imports nothing of the product.
+"""
 
 import asyncio
 import json
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from random import Random
 from typing import Any, NamedTuple
 
 import httpx2 as httpx
+from sqlalchemy import create_engine, make_url, text
 
-from tests.fleet.accounts import Tokens, read_journals
+from tests.fleet import billing
+from tests.fleet.billing import HAIKU, MINI, OPUS, SONNET, BillingProvider, Charge, Counts, name_model
 from tests.fleet.setup import Fleet, running_fleet
+from tests.support.fakes.server import Exchange, serving
 from tests.support.waiting import wait_for
 from tests.support.webhook import Webhook, running_webhook
 
@@ -20,15 +28,75 @@ TEAMS = 5
 PEOPLE = 50
 MOVED = 5
 """People who change their team in the middle."""
+LIMITED = 5
+"""People with a budget in dollars, the last ones."""
+BUDGET_DOLLARS = Decimal("0.80")
 CLIENTS = 16
+BURST = 20
+"""Number of successive requests of one person with a budget. Each tenth request is of such a burst."""
 KINDS = ("main", "main", "subagent", "compaction", "auxiliary")
-MODELS = {"claude-haiku-4-5": "openai/gpt-4.1-mini", "claude-sonnet-5": "openai/gpt-4.1"}
 SOFT_BUDGET = 2_000
 """Tokens of the soft budget of each team, which all of them exceed."""
 GROUPS = ("team", "owner", "kind", "model", "day")
+CHECK_KIND = "auto_mode_check"
 ADMIN = "admin-key-of-the-fleet-1"
 _FAILURES = (503, 302)
 """Statuses of the first answers of the webhook."""
+_NANO = 10**9
+_SCHEMA = "anthropic_proxy"
+"""Schema of the database with the tables of the ledger."""
+
+ADVISOR = {"type": "advisor_20260301", "name": "advisor", "model": OPUS, "max_uses": 2, "max_tokens": 800}
+SEARCH = {"type": "web_search_20250305", "name": "web_search", "max_uses": 3}
+BASH = {"name": "Bash", "input_schema": {"type": "object", "properties": {"command": {"type": "string"}}}}
+SAFEGUARDS = [{"type": "dangerous_tool_use", "classifier_context": {"v": 1, "live_cwd": "/home/ada/shop"}}]
+COMPACTION = {"edits": [{"type": "compact_20260112"}]}
+
+
+class Case(NamedTuple):
+    """A kind of request. Its name is that of the case in `tests.fleet.billing`."""
+
+    share: int
+    fields: Mapping[str, Any] = {}
+    model: str = ""
+    """"": any."""
+    is_streamed: bool = False
+    statuses: tuple[int, ...] = (200,)
+
+
+CASES: Mapping[str, Case] = {
+    "plain": Case(30),
+    "translated": Case(12, model=f"openai/{MINI}"),
+    "advised": Case(8, {"tools": [ADVISOR]}),
+    "fallback": Case(7, {"fallbacks": [{"model": OPUS}]}),
+    "compacted": Case(5, {"context_management": COMPACTION}),
+    "searched": Case(6, {"tools": [SEARCH]}),
+    "checked": Case(8, {"tools": [BASH], "safeguards": SAFEGUARDS}),
+    "fast": Case(5, {"speed": "fast"}, SONNET),
+    "in a region": Case(5, {"inference_geo": "us"}),
+    "mixed": Case(4, {"tools": [ADVISOR, SEARCH], "speed": "fast", "inference_geo": "us"}, SONNET),
+    "later kind": Case(2),
+    "overloaded": Case(2),
+    "failed after usage": Case(2, is_streamed=True),
+    "cut": Case(2, is_streamed=True),
+    "no end": Case(1, is_streamed=True),
+    "left": Case(2, is_streamed=True),
+    "invalid": Case(1, statuses=(400,)),
+}
+
+
+class Sums(NamedTuple):
+    """Sums of a group."""
+
+    requests: int = 0
+    nano_dollars: int = 0
+    input: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    output: int = 0
+
+    def add(self, other: "Sums") -> "Sums":
+        return Sums(*map(sum, zip(self, other, strict=True)))
 
 
 class Sent(NamedTuple):
@@ -38,43 +106,73 @@ class Sent(NamedTuple):
     groups: Mapping[str, str]
 
 
+class Span(NamedTuple):
+    """Monotonic seconds at which a client began a request and had its reply."""
+
+    started_at: float
+    ended_at: float
+
+
 class Bills:
     """One run with a number of requests."""
 
     def __init__(self, requests: int, seed: int) -> None:
         self._requests = requests
         self._random = Random(seed)
+        self._provider = BillingProvider(seed)
         self._keys: dict[str, str] = {}
         self._teams: dict[str, str] = {}
         self._sent: list[Sent] = []
+        self._statuses = Counter[tuple[str, int]]()
+        self._checked = set[str]()
+        """Sessions with a check. The budget may have refused it."""
+        self._spans: dict[str, Span] = {}
+        self._shares: dict[str, Decimal] = {}
+        """Team or person → used percentage of the budget."""
         self.problems: list[str] = []
 
     def run(self) -> None:
         """Send requests of all people, half of them before some people change their teams, and compare all sums."""
-        own = {"VIRTUAL_KEYS": "true", "ADMIN_API_KEY": ADMIN, "MODEL_SONNET": "openai/gpt-4.1"}
-        with (
-            running_webhook(*_FAILURES) as webhook,
-            running_fleet(INSTANCES, own, table=f'[alerts]\nurl = "{webhook.url}"\n') as fleet,
-        ):
-            for number in range(PEOPLE):
-                self._create(fleet, f"person-{number:02}@example.com", f"team-{number % TEAMS}")
-            for number in range(TEAMS):
-                fleet.run_command("keys", "team", f"team-{number}", "--budget", f"{SOFT_BUDGET}tokens/total soft")
-            self._wait_until_known(fleet)
-            half = self._requests // 2
-            asyncio.run(self._send_all(fleet, half))
-            for number in range(MOVED):
-                person = f"person-{number:02}@example.com"
-                self._teams[person] = f"team-{(number + 1) % TEAMS}"
-                fleet.run_command("keys", "change", person, "--team", self._teams[person])
-            self._wait_until_known(fleet)
-            asyncio.run(self._send_all(fleet, self._requests - half))
-            self._compare(fleet)
-            self._compare_reports(fleet, webhook)
+        own = {
+            "VIRTUAL_KEYS": "true",
+            "ADMIN_API_KEY": ADMIN,
+            "ANTHROPIC_API_KEY": billing.KEY,
+            "MODEL_HAIKU": f"anthropic/{HAIKU}",
+            "MODEL_SONNET": f"anthropic/{SONNET}",
+            "FALLBACK_HAIKU": f"anthropic/{SONNET}",
+            "FALLBACK_SONNET": f"anthropic/{HAIKU}",
+            "AUTO_MODE_MODEL": f"anthropic/{HAIKU}",
+        }
+        with running_webhook(*_FAILURES) as webhook, serving(self._provider.build_application()) as running:
+            own["ANTHROPIC_UPSTREAM_URL"] = running.url
+            table = f'[alerts]\nurl = "{webhook.url}"\n' + billing.write_price_tables()
+            with running_fleet(INSTANCES, own, table=table) as fleet:
+                self._run(fleet, webhook)
 
-    def _create(self, fleet: Fleet, person: str, team: str) -> None:
+    def _run(self, fleet: Fleet, webhook: Webhook) -> None:
+        for number in range(PEOPLE):
+            budget = {"amount": float(BUDGET_DOLLARS), "unit": "usd", "period": "total"}
+            budgets = [budget] if number >= PEOPLE - LIMITED else []
+            self._create(fleet, f"person-{number:02}@example.com", f"team-{number % TEAMS}", budgets)
+        for number in range(TEAMS):
+            fleet.run_command("keys", "team", f"team-{number}", "--budget", f"{SOFT_BUDGET}tokens/total soft")
+        self._wait_until_known(fleet)
+        half = self._requests // 2
+        asyncio.run(self._send_all(fleet, half))
+        for number in range(MOVED):
+            person = f"person-{number:02}@example.com"
+            self._teams[person] = f"team-{(number + 1) % TEAMS}"
+            fleet.run_command("keys", "change", person, "--team", self._teams[person])
+        self._wait_until_known(fleet)
+        asyncio.run(self._send_all(fleet, self._requests - half))
+        self._compare(fleet)
+        self._compare_reports(fleet, webhook)
+
+    def _create(self, fleet: Fleet, person: str, team: str, budgets: Sequence[Mapping[str, Any]]) -> None:
         self._teams[person] = team
-        self._keys[person] = fleet.run_command("keys", "create", person, "--owner", person, "--team", team)
+        body = {"name": person, "owner": person, "team": team, "budgets": budgets}
+        url = f"{fleet.url}/admin/keys"
+        self._keys[person] = httpx.post(url, json=body, headers={"x-api-key": ADMIN}, trust_env=False).json()["key"]
 
     def _wait_until_known(self, fleet: Fleet) -> None:
         """Wait until each instance has read the last change: a key that was created after all others."""
@@ -91,79 +189,236 @@ class Bills:
         limits = httpx.Limits(max_connections=CLIENTS, max_keepalive_connections=CLIENTS)
 
         async def work(client: httpx.AsyncClient) -> None:
-            for _ in numbers:
-                await self._send(client)
+            for number in numbers:
+                await self._send(client, number)
 
         async with httpx.AsyncClient(base_url=fleet.url, timeout=60, trust_env=False, limits=limits) as client:
             await asyncio.gather(*(work(client) for _ in range(CLIENTS)))
 
-    async def _send(self, client: httpx.AsyncClient) -> None:
+    async def _send(self, client: httpx.AsyncClient, number: int) -> None:
         choose, session = self._random.choice, f"job-{len(self._sent):06d}"
-        person, kind, model = choose([*self._keys]), choose(KINDS), choose([*MODELS])
+        person, kind = self._choose_person(number), choose(KINDS)
+        name = self._random.choices([*CASES], [case.share for case in CASES.values()])[0]
+        case = CASES[name]
+        model, is_streamed = case.model or choose((HAIKU, SONNET)), case.is_streamed or self._random.random() < 0.7
         day = datetime.now(UTC).astimezone().date().isoformat()
-        groups = {"team": self._teams[person], "owner": person, "kind": kind, "model": MODELS[model], "day": day}
-        self._sent.append(Sent(session, groups))
+        self._sent.append(Sent(session, {"team": self._teams[person], "owner": person, "kind": kind, "day": day}))
         body = {
             "model": model,
             "max_tokens": 1_000,
-            "stream": self._random.random() < 0.7,
-            "system": f"This is {session}.",
-            "messages": [{"role": "user", "content": f"Count to {choose((5, 20, 60))}"}],
+            "stream": is_streamed,
+            "messages": [
+                {"role": "user", "content": f"This is {session}. Case: {name}. Count to {choose((5, 20, 60))}"}
+            ],
+            **case.fields,
         }
         headers = {
             "x-api-key": self._keys[person],
             "x-claude-code-session-id": session,
             "x-claude-code-request-class": kind,
         }
-        response = await client.post("/v1/messages", json=body, headers=headers)
-        if response.status_code != 200:
-            self.problems.append(f"{session}: status {response.status_code}: {response.text[:200]}")
+        started_at = time.monotonic()
+        async with client.stream("POST", "/v1/messages", json=body, headers=headers) as response:
+            received = b""
+            async for chunk in response.aiter_bytes():
+                received += chunk
+                if name == "left" and b"content_block_start" in received:
+                    break
+        self._spans[session] = Span(started_at, time.monotonic())
+        self._statuses[name, response.status_code] += 1
+        if name == "checked" and response.status_code == 200:
+            self._checked.add(session)
+        is_refused = response.status_code == 429 and self._is_limited(person)
+        if not is_refused and response.status_code not in case.statuses:
+            self.problems.append(f"{session}: {name}: status {response.status_code}: {received[:300]!r}")
+
+    def _choose_person(self, number: int) -> str:
+        people = [*self._keys]
+        burst = number // BURST
+        if burst % 10 == 9:
+            return people[PEOPLE - 1 - burst // 10 % LIMITED]
+        return self._random.choice(people)
+
+    def _is_limited(self, person: str) -> bool:
+        return person in [*self._keys][-LIMITED:]
 
     def _compare(self, fleet: Fleet) -> None:
-        journals = [provider.journal.exchanges for provider in fleet.providers]
-        tokens = read_journals(journals)
-        print(
-            f"{len(self._sent):,} requests of {PEOPLE} people; the providers counted {sum(tokens.values(), Tokens())}"
-        )
+        charges = [*self._provider.charges, *read_openai_charges([one.journal.exchanges for one in fleet.providers])]
+        checks = self._checked
+        total = sum((charge.nano_dollars for charge in charges), 0)
+        self._print_bill(charges)
         wait_for(
-            lambda: json.loads(fleet.run_command("usage", "--json"))["total"]["requests"],
-            lambda stored: stored == len(self._sent),
+            lambda: read_json(fleet, "/api/usage")["total"]["requests"],
+            lambda stored: stored == len(self._sent) + len(checks),
         )
         for by in GROUPS:
-            self._compare_sums(by, self._add_up(tokens, lambda groups, by=by: (groups[by],)), read_sums(fleet, by))
-        pairs = self._add_up(tokens, lambda groups: (groups["team"], groups["owner"], groups["kind"]))
+            expected = self._add_up(charges, checks, lambda groups, by=by: (groups[by],))
+            self._compare_sums(f"by {by}, command", expected, read_command(fleet, by))
+            self._compare_sums(f"by {by}, API", expected, read_api(fleet, by=by))
+        for first, second in (("owner", "kind"), ("owner", "model"), ("team", "model"), ("kind", "model")):
+            expected = self._add_up(charges, checks, lambda groups, a=first, b=second: (groups[a], groups[b]))
+            self._compare_sums(
+                f"by {first} and {second}, command", expected, read_command(fleet, first, "--split", second)
+            )
+            self._compare_sums(f"by {first} and {second}, API", expected, read_api(fleet, by=first, split=second))
         for number in range(TEAMS):
             team = f"team-{number}"
-            expected = {names[1:]: counts for names, counts in pairs.items() if names[0] == team}
-            found = read_sums(fleet, "owner", "--split", "kind", "--only", f"team={team}")
-            self._compare_sums(f"owner and kind of {team}", expected, found)
-            served = httpx.get(
-                f"{fleet.url}/api/usage",
-                params={"by": "owner", "split": "kind", "team": team},
-                headers={"x-api-key": ADMIN},
-                trust_env=False,
+            of_team = [charge for charge in charges if self._groups[charge.session]["team"] == team]
+            sums = self._add_up(of_team, checks, lambda groups: (groups["owner"], groups["kind"]), only=team)
+            found = read_command(fleet, "owner", "--split", "kind", "--only", f"team={team}")
+            self._compare_sums(f"by owner and kind of {team}, command", sums, found)
+            self._compare_sums(
+                f"by owner and kind of {team}, API", sums, read_api(fleet, by="owner", split="kind", team=team)
             )
-            self._compare_sums(f"owner and kind of {team} by the API", expected, add_up(served.json()))
+        self._compare_database(fleet, charges, total)
+        self._compare_budgets(fleet, charges)
+
+    @property
+    def _groups(self) -> Mapping[str, Mapping[str, str]]:
+        return {one.session: one.groups for one in self._sent}
+
+    def _print_bill(self, charges: Sequence[Charge]) -> None:
+        kinds = Counter[str]()
+        for charge in charges:
+            kinds["check" if charge.is_check else charge.kind] += charge.nano_dollars
+        total = Decimal(sum(kinds.values())) / _NANO
+        print(f"{len(self._sent):,} requests of {PEOPLE} people over {INSTANCES} instances; the bill is ${total}")
+        print("  " + ", ".join(f"{kind}: ${Decimal(amount) / _NANO}" for kind, amount in sorted(kinds.items())))
+        print("  " + ", ".join(f"{name} {status}: {count}" for (name, status), count in sorted(self._statuses.items())))
+        print(f"  failures of the provider: {dict(self._provider.failures)}", flush=True)
 
     def _add_up(
-        self, tokens: Mapping[str, Tokens], find: Callable[[Mapping[str, str]], tuple[str, ...]]
-    ) -> Mapping[tuple[str, ...], tuple[int, Tokens]]:
-        found: dict[tuple[str, ...], tuple[int, Tokens]] = defaultdict(lambda: (0, Tokens()))
-        for one in self._sent:
-            number, counted = found[find(one.groups)]
-            found[find(one.groups)] = number + 1, counted + tokens.get(one.session, Tokens())
+        self,
+        charges: Iterable[Charge],
+        checks: Iterable[str],
+        find: Callable[[Mapping[str, str]], tuple[str, ...]],
+        only: str = "",
+    ) -> Mapping[tuple[str, ...], Sums]:
+        """Return the sums of each group. The requests are not counted of groups by model: one has several.
+
+        `only`: team.
+        """
+        found: dict[tuple[str, ...], Sums] = defaultdict(Sums)
+        groups = self._groups
+        for charge in charges:
+            own = {**groups[charge.session], "model": name_model(charge.model)}
+            if charge.is_check:
+                own["kind"] = CHECK_KIND
+            counts = charge.counts
+            added = Sums(
+                0,
+                charge.nano_dollars,
+                counts.input,
+                counts.cache_read,
+                counts.written + counts.written_1h,
+                counts.output,
+            )
+            found[find(own)] = found[find(own)].add(added)
+        requests = [one.groups for one in self._sent]
+        requests += [{**groups[session], "kind": CHECK_KIND} for session in checks]
+        for one in requests:
+            if not only or one["team"] == only:
+                name = find({**one, "model": ""})
+                if "" not in name:
+                    found[name] = found[name].add(Sums(1))
         return found
 
-    def _compare_sums(self, title: str, expected: Mapping[Any, Any], found: Mapping[Any, Any]) -> None:
-        print(f"  by {title}: {len(found)} groups", flush=True)
-        for name in sorted({*expected, *found}):
-            if expected.get(name) != found.get(name):
-                self.problems.append(f"{title} {name}: sent {expected.get(name)}, stored {found.get(name)}")
+    def _compare_sums(self, title: str, expected: Mapping[Any, Sums], found: Mapping[Any, Sums]) -> None:
+        """A group of the ledger without tokens may have requests that failed before their usage."""
+        by_model = "model" in title
+        cleared = {name: sums._replace(requests=0) if by_model else sums for name, sums in found.items()}
+        left = {name: sums for name, sums in cleared.items() if any(sums)}
+        problems = [
+            f"{title} {name}: billed {expected.get(name)}, stored {left.get(name)}"
+            for name in sorted({*expected, *left})
+            if expected.get(name) != left.get(name)
+        ]
+        amount = Decimal(sum(one.nano_dollars for one in left.values())) / _NANO
+        print(f"  {title}: {len(left)} groups, ${amount}{'' if not problems else '  ✕'}", flush=True)
+        self.problems += problems
+
+    def _compare_database(self, fleet: Fleet, charges: Sequence[Charge], total: int) -> None:
+        engine = create_engine(make_url(fleet.postgres.url).set(drivername="postgresql+psycopg"))
+        with engine.connect() as connection:
+            columns = "session, kind, cost, price_source, model, model_usage"
+            rows = connection.execute(text(f"SELECT {columns} FROM {_SCHEMA}.requests")).all()
+            (hourly,) = connection.execute(text(f"SELECT sum(cost) FROM {_SCHEMA}.hourly")).one()
+        engine.dispose()
+        stored = defaultdict[tuple[str, bool], int](int)
+        stored_calls = defaultdict[tuple[str, str], int](int)
+        for session, kind, cost, source, model, parts in rows:
+            if cost is None:
+                self.problems.append(f"{session}: unknown cost: {source}")
+            stored[session, kind == CHECK_KIND] += cost or 0
+            for part in json.loads(parts or "[]") or [{"model": model, "cost": cost}]:
+                stored_calls[part["model"], part.get("kind", "")] += part["cost"] or 0
+        expected = defaultdict[tuple[str, bool], int](int)
+        expected_calls = defaultdict[tuple[str, str], int](int)
+        for charge in charges:
+            expected[charge.session, charge.is_check] += charge.nano_dollars
+            is_own = charge.kind in ("message", "search")
+            expected_calls[charge.model, "" if is_own else charge.kind] += charge.nano_dollars
+        self._compare_amounts("database, by request", expected, stored)
+        self._compare_amounts("database, by model and kind of call", expected_calls, stored_calls)
+        print(f"  database, sums by hour, ${Decimal(hourly) / _NANO}", flush=True)
+        if hourly != total:
+            self.problems.append(f"database: billed {total}, sums by hour {hourly}")
+
+    def _compare_amounts(self, title: str, expected: Mapping[Any, int], found: Mapping[Any, int]) -> None:
+        left = {name: amount for name, amount in found.items() if amount}
+        print(f"  {title}: {len(left)} groups, ${Decimal(sum(left.values())) / _NANO}", flush=True)
+        for name in sorted({*expected, *left}):
+            if expected.get(name, 0) != left.get(name, 0):
+                self.problems.append(f"{title} {name}: billed {expected.get(name)}, stored {left.get(name)}")
+
+    def _compare_budgets(self, fleet: Fleet, charges: Sequence[Charge]) -> None:
+        """Compare what people with a budget have used with their bill, and with what ran when it was reached."""
+        budget = int(BUDGET_DOLLARS * _NANO)
+        people = {person: list[Charge]() for person in [*self._keys][-LIMITED:]}
+        for charge in charges:
+            if (own := people.get(self._groups[charge.session]["owner"])) is not None:
+                own.append(charge)
+        ids = {key["name"]: key["id"] for key in read_json(fleet, "/admin/keys")["data"]}
+        for person, own in people.items():
+            spent, running, late = self._measure(own, budget)
+            used = read_json(fleet, f"/admin/keys/{ids[person]}")["spending"][0]["used"] * _NANO
+            self._shares[person] = used * 100 / budget
+            print(
+                f"  {person}: ${Decimal(spent) / _NANO} of ${BUDGET_DOLLARS}; "
+                f"${Decimal(running) / _NANO} of requests that ran when it was reached",
+                flush=True,
+            )
+            if used != spent:
+                self.problems.append(f"{person}: billed {spent}, the budget has {used}")
+            if late or spent > budget + running:
+                self.problems.append(f"{person}: {spent} of {budget}; {running} ran, {late} began later")
+
+    def _measure(self, charges: Sequence[Charge], budget: int) -> tuple[int, int, int]:
+        """Return the nano-dollars of a person, and of them those of the requests that ran when the budget was reached,
+        and of those that began later. A request runs until the client has its reply.
+        """
+        amounts = defaultdict[str, int](int)
+        for charge in charges:
+            amounts[charge.session] += charge.nano_dollars
+        spans = self._spans
+        spent = 0
+        reached_at = float("inf")
+        for session in sorted(amounts, key=lambda session: spans[session].ended_at):
+            spent += amounts[session]
+            if spent >= budget:
+                reached_at = min(reached_at, spans[session].ended_at)
+        running = sum(
+            amount
+            for session, amount in amounts.items()
+            if spans[session].started_at <= reached_at <= spans[session].ended_at
+        )
+        late = sum(amount for session, amount in amounts.items() if spans[session].started_at > reached_at)
+        return spent, running, late
 
     def _compare_reports(self, fleet: Fleet, webhook: Webhook) -> None:
-        listed = httpx.get(f"{fleet.url}/admin/teams", headers={"x-api-key": ADMIN}, trust_env=False).json()["data"]
-        shares = {team["name"]: team["spending"][0]["used"] * 100 / SOFT_BUDGET for team in listed}
-        expected = sorted((team, one) for team, share in shares.items() for one in (80, 100) if share >= one)
+        for team in read_json(fleet, "/admin/teams")["data"]:
+            self._shares[team["name"]] = Decimal(team["spending"][0]["used"] * 100) / SOFT_BUDGET
+        expected = sorted((name, one) for name, share in self._shares.items() for one in (80, 100) if share >= one)
         wait_for(lambda: len(webhook.accepted), lambda number: number >= len(expected))
         accepted = webhook.accepted
         print(f"  {len(accepted)} reports about budgets, and {len(_FAILURES)} that the webhook refused", flush=True)
@@ -174,16 +429,40 @@ class Bills:
             self.problems.append(f"{logged} lines in the logs about reports")
 
 
-def read_sums(fleet: Fleet, by: str, *options: str) -> Mapping[tuple[str, ...], tuple[int, Tokens]]:
-    return add_up(json.loads(fleet.run_command("usage", "--by", by, *options, "--json")))
+def read_openai_charges(journals: Iterable[Sequence[Exchange]]) -> list[Charge]:
+    charges = []
+    for exchange in (exchange for journal in journals for exchange in journal):
+        if exchange.outcome == "answered" and (usage := exchange.usage) is not None:
+            found = billing.OF_SESSION.search(str(exchange.body))
+            assert found is not None, exchange.body
+            cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
+            counts = Counts(usage["prompt_tokens"] - cached, cached, output=usage["completion_tokens"])
+            charges.append(Charge(found[1], False, "message", MINI, counts))
+    return charges
 
 
-def add_up(usage: Mapping[str, Any]) -> Mapping[tuple[str, ...], tuple[int, Tokens]]:
-    parts = ("input_tokens", "cache_read_tokens", "cache_write_tokens")
+def read_json(fleet: Fleet, path: str, **parameters: str) -> Any:
+    response = httpx.get(f"{fleet.url}{path}", params=parameters, headers={"x-api-key": ADMIN}, trust_env=False)
+    return json.loads(response.text, parse_float=Decimal)
+
+
+def read_command(fleet: Fleet, by: str, *options: str) -> Mapping[tuple[str, ...], Sums]:
+    return read_groups(json.loads(fleet.run_command("usage", "--by", by, *options, "--json"), parse_float=Decimal))
+
+
+def read_api(fleet: Fleet, **parameters: str) -> Mapping[tuple[str, ...], Sums]:
+    return read_groups(read_json(fleet, "/api/usage", **parameters))
+
+
+def read_groups(usage: Mapping[str, Any]) -> Mapping[tuple[str, ...], Sums]:
     return {
-        (row["name"], *([row["part"]] if "part" in row else [])): (
+        (row["name"], *([row["part"]] if "part" in row else [])): Sums(
             row["requests"],
-            Tokens(sum(row[part] for part in parts), row["output_tokens"]),
+            -1 if row["cost"] is None else int(row["cost"] * _NANO),
+            row["input_tokens"],
+            row["cache_read_tokens"],
+            row["cache_write_tokens"],
+            row["output_tokens"],
         )
         for row in usage["groups"]
     }
