@@ -24,6 +24,7 @@ from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
 from anthropic_proxy.engine.exchange.admission import Admission, settled_admission
 from anthropic_proxy.engine.exchange.attempts import Attempt, Attempts, TargetRun, require_lossless
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink
+from anthropic_proxy.engine.exchange.exchange import record_client
 from anthropic_proxy.engine.exchange.inspection import open_inspection
 from anthropic_proxy.engine.exchange.plan import choose_plan, match_route
 from anthropic_proxy.engine.exchange.provider_errors import (
@@ -35,6 +36,7 @@ from anthropic_proxy.engine.exchange.provider_errors import (
 from anthropic_proxy.engine.exchange.relay import build_relay_call, forwarded_headers, restrict_relayed_request
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, end_if_disconnected, uncancel
+from anthropic_proxy.engine.hooks import Receipt, StoreUnavailable
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope, guess_model
 from anthropic_proxy.engine.messages.preparation import prepare, server_tool_kinds
@@ -44,6 +46,7 @@ from anthropic_proxy.engine.providers.call_options import extend_request, merge_
 from anthropic_proxy.engine.routing.choices import find_preferred_provider
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import Target, switch_wire
+from anthropic_proxy.engine.wires.anthropic.batch_results import BATCH_TIER, BatchResults
 from anthropic_proxy.engine.wires.anthropic.batches import encode_batch, remove_results_host
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest
 from anthropic_proxy.engine.wires.contract import (
@@ -490,6 +493,8 @@ class _Listed(Struct):
 RESOURCE_PATHS = compile_anchored(r"/v1/(?:messages/batches|files|skills)(?:/[\w.:@-]*\w){0,5}", re.ASCII)
 """Pattern of the URL paths of batches, files and skills. They cannot contain `..` or a query."""
 BATCHES_PATH = "/v1/messages/batches"
+_BATCH_LIFETIME_SECONDS = 60 * 24 * 3600.0
+"""Time for which a batch is known whose results were counted. Anthropic keeps results for 29 days."""
 _EMPTY_BODIES = (b"", b"{}")
 _SAFE_HEADERS = {"content-security-policy": "sandbox; default-src 'none'", "x-content-type-options": "nosniff"}
 """Headers that keep a browser from running a downloaded file as a page of the proxy."""
@@ -538,6 +543,7 @@ async def _forward_admitted(
     request = MessagesRequest(model=target.model, messages=[], has_proxy_signatures=False, has_invalid_calls=False)
     call = build_relay_call(incoming, request, target)
     is_download = path.endswith("/content")
+    results = BatchResults() if path.startswith(BATCHES_PATH) and path.endswith("/results") else None
 
     async def forward(response: UpstreamResponse, watchdog: Watchdog) -> None:
         if not is_download:
@@ -550,12 +556,15 @@ async def _forward_admitted(
             if "content-range" in given:  # of a response with status 206
                 headers["content-range"] = given["content-range"]
         send_bytes = partial(sink.send_relayed_bytes, headers=headers, status=response.status)
-        if is_download or path.endswith("/results"):
+        if is_download or results is not None:
             while piece := await response.read():
                 watchdog.note_content()
                 watchdog.begin_write()
                 await send_bytes(piece, is_stream=True, is_last=False)
                 watchdog.end_write()
+                if results is not None:
+                    is_large = results.pending_bytes + len(piece) > MAX_REPLY_BYTES_ON_LOOP
+                    await engine.background.run_in_thread_if_large(is_large, results.feed, piece)
             watchdog.end_upstream_call()
             watchdog.begin_write()
             await send_bytes(b"", is_stream=True, is_last=True)
@@ -568,6 +577,8 @@ async def _forward_admitted(
             watchdog.begin_write()
             await send_bytes(body, is_stream=False, is_last=True)
         watchdog.stop()  # complete: a disconnect has no effect now
+        if results is not None:
+            await _count_results(engine, incoming, target, results)
 
     await call_provider(
         engine,
@@ -581,6 +592,31 @@ async def _forward_admitted(
         method=method,
         uses_first_key=True,
     )
+
+
+async def _count_results(engine: Engine, incoming: ClientRequest, target: Target, results: BatchResults) -> None:
+    """Record what the requests of a batch have used, once: clients may read its results several times."""
+    batch_id = incoming.receipt.path.split("/")[-2]
+    usages = results.finish()
+    if not usages:
+        return
+    try:
+        if await engine.store.increment(f"batch:{batch_id}", 1, _BATCH_LIFETIME_SECONDS) > 1:
+            return
+    except StoreUnavailable:
+        pass  # the ledger stores an id once
+    for usage in usages:
+        parts = (batch_id, usage.region, "" if usage.service_tier == BATCH_TIER else usage.service_tier)
+        receipt = Receipt(
+            request_id=".".join(filter(None, parts)), client=incoming.receipt.client, started_at=engine.clock()
+        )
+        record_client(receipt, incoming.headers)
+        receipt.copy_usage(usage)
+        receipt.method, receipt.path, receipt.status = "GET", incoming.receipt.path, 200
+        receipt.provider, receipt.prefix = target.provider.name, target.provider.prefix
+        receipt.model = receipt.requested_model = usage.model
+        receipt.message_count, receipt.outcome = usage.requests, "end_turn"
+        engine.end_exchange(receipt)
 
 
 async def _with_mapped_models(engine: Engine, incoming: ClientRequest, target: Target) -> ClientRequest:

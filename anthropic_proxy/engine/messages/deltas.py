@@ -85,6 +85,11 @@ class TokenCounts(Struct):
     def all_tokens(self) -> int:
         return self.all_input_tokens + self.output_tokens
 
+    @property
+    def context_tokens(self) -> int:
+        """Input tokens of one call of a model, by which prices for long contexts apply."""
+        return self.all_input_tokens
+
     def add_tokens(self, other: "TokenCounts") -> None:
         for name in TokenCounts.__struct_fields__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -112,6 +117,16 @@ class Iteration(TokenCounts, kw_only=True):
     """Type of the entry: `message`, `fallback_message`, `advisor_message`, `compaction`, or one of later versions."""
     model: str = ""
     """Model id at the provider. "": that of the reply."""
+    calls: int = 1
+    """Number of calls with these tokens together. Above 1: of a reply with very many, or of the results of a batch."""
+
+    @property
+    def context_tokens(self) -> int:
+        return self.all_input_tokens // self.calls
+
+    def add_call(self, other: "Iteration") -> None:
+        self.add_tokens(other)
+        self.calls += other.calls
 
 
 OF_REPLY = frozenset({"message", "fallback_message"})
@@ -345,10 +360,10 @@ class BilledUsage(TokenCounts):
 
     @property
     def context_tokens(self) -> int:
-        """Input tokens of the largest call of a model."""
+        """Those of the largest call."""
         if not self.iterations:
             return self.all_input_tokens
-        return max(one.all_input_tokens for one in (*self.iterations, self.count_without_iterations()))
+        return max(one.context_tokens for one in (*self.iterations, self.count_without_iterations()))
 
 
 _TOKENS = TokenCounts.__struct_fields__

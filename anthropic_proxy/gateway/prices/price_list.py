@@ -166,7 +166,7 @@ class Price(Struct, frozen=True, kw_only=True):
         """Nano-dollars of one call."""
         rates = self.base
         if self.long_contexts:
-            context = tokens.all_input_tokens
+            context = tokens.context_tokens
             for above, surcharged in self.long_contexts:
                 if context > above:
                     rates = surcharged

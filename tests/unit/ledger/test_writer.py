@@ -280,6 +280,16 @@ async def test_a_receipt_is_stored_once(database: Settings) -> None:
     assert sum(row["requests"] for row in read_hourly(database)) == 5
 
 
+async def test_the_results_of_a_batch_are_stored_once(database: Settings) -> None:
+    """Clients may read them again, from an instance that does not know that they were counted."""
+    batch = {"request_id": "msgbatch_01abc", "input_tokens": 700}
+    await store(database, new_receipt(1), new_receipt(**batch))
+    await store(database, new_receipt(**batch), new_receipt(2))
+    assert [row["id"] for row in read_rows(database)] == ["msgbatch_01abc", f"req_{1:024d}", f"req_{2:024d}"]
+    assert sum(row["requests"] for row in read_hourly(database)) == 3
+    assert sum(row["input_tokens"] for row in read_hourly(database)) == 900
+
+
 async def test_texts_that_no_database_accepts_are_replaced(database: Settings) -> None:
     hostile = "a\x00b\ud800c\n\x1b[31m" + "x" * 5000
     note = FidelityNote("dropped", "a\x00\ud800", "r")

@@ -422,7 +422,7 @@ def _has_error_form(body: bytes) -> bool:
 def _read(
     message: _Message | _Reply | None, usage: Raw, ending: _Ending | None, earlier_tier: str | None = None
 ) -> list[Delta]:
-    counts = _read_usage(usage, earlier_tier) or (message and _read_usage(message.usage))
+    counts = read_usage(usage, earlier_tier) or (message and read_usage(message.usage))
     found: list[Delta] = [counts] if counts else []
     end = ending or message
     if end and end.stop_reason:
@@ -493,7 +493,7 @@ together with the last of the same kind and model, or with the last of all."""
 _MAX_MODEL_CHARACTERS = 200
 
 
-def _read_usage(usage: Raw, earlier_tier: str | None = None) -> Usage | None:
+def read_usage(usage: Raw, earlier_tier: str | None = None) -> Usage | None:
     """Return the token counts of a `usage` object. None: `usage` is missing or null.
 
     `earlier_tier` is the `billed_tier` of earlier events of the same reply. The tier `fast` remains until an event has
@@ -572,7 +572,7 @@ def _read_iterations(listed: Raw) -> tuple[Iteration, ...] | None:
             found.append(one)
             latest[one.kind, one.model] = one
         else:
-            (before or found[-1]).add_tokens(one)
+            (before or found[-1]).add_call(one)
     return tuple(found) or None
 
 
