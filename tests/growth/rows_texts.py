@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec import structs
+from msgspec import Raw, structs
 
 from anthropic_proxy.console.dashboard.web import accepts_gzip
 from anthropic_proxy.console.identity.cookies import find_cookie
+from anthropic_proxy.engine.exchange.inner_calls import InnerCalls
 from anthropic_proxy.engine.exchange.tool_loop.runner import KnownUrls
-from anthropic_proxy.engine.messages.deltas import Text
+from anthropic_proxy.engine.messages.deltas import NO_USAGE, BilledUsage, Text
 from anthropic_proxy.engine.messages.models import Message, decode_request
 from anthropic_proxy.engine.messages.models.raw_json import MAX_JSON_DEPTH, is_json_text_too_deep
 from anthropic_proxy.engine.messages.reply_schema import ReplySchema
@@ -30,6 +31,9 @@ from anthropic_proxy.engine.upstream.http.connection import Decompressor
 from anthropic_proxy.engine.upstream.litellm import decode_exception
 from anthropic_proxy.engine.upstream.web_search import BraveClient
 from anthropic_proxy.engine.wires import anthropic, ollama, openai_responses
+from anthropic_proxy.engine.wires.anthropic.api_fields import keep_api_fields
+from anthropic_proxy.engine.wires.anthropic.batch_results import BatchResults
+from anthropic_proxy.engine.wires.anthropic.stream import read_usage
 from anthropic_proxy.engine.wires.contract import RelayCall
 from anthropic_proxy.engine.wires.failures import (
     UpstreamFault,
@@ -50,7 +54,7 @@ from anthropic_proxy.engine.wires.tool_call_repair import (
     ToolCallRepair,
     repair_arguments,
 )
-from anthropic_proxy.errors import MalformedHttp, UpstreamError
+from anthropic_proxy.errors import InvalidRequest, MalformedHttp, UpstreamError
 from anthropic_proxy.gateway.server.auth import authenticate, find_credentials
 from anthropic_proxy.gateway.server.endpoints import prefers_html
 from anthropic_proxy.gateway.settings import Settings
@@ -194,6 +198,33 @@ def find_settings(text: str) -> None:
             os.chdir(before)
 
 
+def read_restricted(body: str) -> None:
+    """Read the body of a client of which only fields of the Messages API are relayed."""
+    with contextlib.suppress(InvalidRequest):
+        keep_api_fields(body.encode())
+
+
+def read_results(text: str, size: int = 1_000) -> None:
+    """Read the results of a batch, which come in pieces of so many characters."""
+    results = BatchResults()
+    for start in range(0, len(text), size):
+        results.feed(text[start : start + size].encode())
+    results.finish()
+
+
+def read_inner_calls(events: str) -> None:
+    """Read a stream that ends before its usage."""
+    calls = InnerCalls("a", "b")
+    for event in events.encode().split(b"\n\n"):
+        calls.feed(event + b"\n\n")
+    calls.complete(NO_USAGE, 1)
+
+
+def read_iterations(usage: str) -> None:
+    if (counts := read_usage(Raw(usage.encode()))) is not None:
+        BilledUsage().set_usage(counts)
+
+
 HELD = (
     ("", " ", "x"),
     ("Hello\n", "\n", "x"),
@@ -222,6 +253,36 @@ ERRORS = (
     *("sk-a-", "eyJ.", *FILLERS),
 )
 WIRE_ERRORS = ("model ", "model not supported ", "model unsupported", "encrypted content ", "signature ", "thinking ")
+BODIES = (
+    ('{"model": "m"', ', "x": 1', "}"),
+    ('{"model": "m"', ', "x": {"y": []}', "}"),
+    ('{"model": "m"', ', "model": "n"', "}"),
+    ('{"tools": [{"type": "advisor_20260301", "model": "m"', ', "x": 1', "}]}"),
+    ('{"tools": [{}', ', {"type": "advisor_20260301", "model": "m", "x": 1}', "]}"),
+    ('{"fallbacks": [{}', ', {"model": "m"}', "]}"),
+    ('{"messages": [{}', ', {"role": "user", "content": [{"type": "text", "x": 1}]}', "]}"),
+    ('{"metadata": ', '{"x": ', ""),
+    ('{"metadata": ', "[", ""),
+    ('{"x', "\\u0041", '": 1}'),
+)
+"""Bodies of a client with rules: a beginning, fields that are left out, and an end."""
+RESULTS = (
+    ("", '{"result": {"message": {"model": "m", "usage": {"input_tokens": 1}}}}\n', ""),
+    ('{"result": {"message": {"model": "', "m", '", "usage": {"input_tokens": 1}}}}\n'),
+    ("", "\n", ""),
+    ("", "{", "\n"),
+)
+EVENTS = (
+    ("", 'event: content_block_start\ndata: {"content_block": {"type": "fallback", "to": {"model": "c"}}}\n\n', ""),
+    ("", 'event: content_block_start\ndata: {"content_block": {"type": "advisor_tool_result"}}\n\n', ""),
+    ("", 'event: content_block_start\ndata: {"content_block": {"type": "compaction"}}\n\n', ""),
+    ('event: content_block_start\ndata: {"advisor_tool_result": "', "a", '"}\n\n'),
+)
+ITERATIONS = (
+    ('{"iterations": [{}', ', {"type": "advisor_message", "model": "m", "input_tokens": 1}', "]}"),
+    ('{"iterations": [{}', ', {"type": 1, "input_tokens": "1"}', "]}"),
+    ('{"iterations": [{}', ", 1", "]}"),
+)
 HEADERS = {
     "accept": ("", '"', "text/html;", "text/html;q=", 'text/html;a="', "a/"),
     "accept-encoding": ("", "gzip;", "gzip;q=", "gzip;q=0.", "gzip;q=1"),
@@ -273,6 +334,10 @@ ROWS = [
             "}",
         ),
     ),
+    row("text: fields that are not relayed", read_restricted, *BODIES),
+    row("text: results of a batch", read_results, *RESULTS),
+    row("text: calls within a provider", read_inner_calls, *EVENTS),
+    row("text: iterations of a reply", read_iterations, *ITERATIONS),
     row("text: errors", read_error, *shapes(("",), ERRORS)),
     row("text: errors of each wire", read_error_of_a_wire, *shapes(("",), WIRE_ERRORS)),
     row(
