@@ -148,10 +148,11 @@ class SignInEndpoints:
         )
 
     async def _redeem(self, request: RouteRequest, device_code: str) -> RouteResponse:
-        if not self._keys.is_sealed(device_code, "device code", self._clock()):
+        sealed = self._keys.find_sealed(device_code, "device code", self._clock())
+        if sealed is None:
             await self._count_unknown(request)
             raise _expired()
-        place = f"sign-in/polls/{hash_key(device_code.encode())}"
+        place = f"sign-in/polls/{hash_key(sealed.encode())}"
         try:
             polled = await self._gateway.store.reserve([Limit(place, "rate", 1, 1, _MIN_INTERVAL_SECONDS)])
             if polled.refused is not None:
@@ -171,10 +172,11 @@ class SignInEndpoints:
         return self._send_tokens(sign_in, refresh_token)
 
     async def _refresh(self, request: RouteRequest, refresh_token: str) -> RouteResponse:
-        if not self._keys.is_sealed(refresh_token, "refresh token", self._clock()):
+        sealed = self._keys.find_sealed(refresh_token, "refresh token", self._clock())
+        if sealed is None:
             await self._count_unknown(request)
             raise _ended()
-        await self._count_use(refresh_token)
+        await self._count_use(sealed)
         grants = self._grants
         sign_in = await self._threads.run(refresh_token, lambda: grants.find_sign_in(refresh_token))
         if sign_in is None:
@@ -262,10 +264,11 @@ class SignInEndpoints:
         token, grants, keys = form.get("token", ""), self._grants, self._keys
         claims = find_own_claims(token.encode("utf-8", "replace"))
         number = "" if claims is None or keys.find_signed_claims(token) is None else str(claims.get("sid"))
-        if not number and not keys.is_sealed(token, "refresh token", self._clock()):
+        counted = number or keys.find_sealed(token, "refresh token", self._clock())
+        if not counted:
             await self._count_unknown(request)
             return _json({})
-        await self._count_use(token)
+        await self._count_use(counted)
 
         def end() -> None:
             found = grants.find_active(number) if number else grants.find_sign_in(token)
@@ -290,7 +293,7 @@ class SignInEndpoints:
         )
 
     async def _count_use(self, token: str) -> None:
-        """Raises `OAuthError` if the token is used too often."""
+        """Raises `OAuthError` if the token is used too often. `token`: what identifies it, in whatever spelling."""
         place = f"sign-in/uses/{hash_key(token.encode())}"
         counted = await self._gateway.store.reserve([Limit(place, "rate", 1, _MAX_USES_PER_MINUTE, 60.0)])
         if counted.refused is not None:

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
+from itertools import product
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, unquote
 
@@ -19,7 +20,7 @@ from msgspec import Struct, field
 from anthropic_proxy.console.identity.cookies import Cookie
 from anthropic_proxy.console.identity.people import RETRY, OidcError, require_provider
 from anthropic_proxy.errors import MissingExtra, is_installed
-from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings import MAX_SIGN_IN_SECRETS, Settings
 from anthropic_proxy.plugins import Gateway
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ ATTEMPT_COOKIE = Cookie(name="anthropic_proxy_oidc", path="/dashboard/oidc", sam
 ATTEMPT_SECONDS = 600
 Purpose = Literal["dashboard", "device"]
 """What the browser signs in to: the dashboard, or a device on which Claude Code waits."""
+_SEPARATOR = "~"
+"""Stands between the signatures. It has no meaning in cookies."""
 Signed = Literal["sign-in", "approval"]
 """Purpose of a signature: a sign-in that has begun, or the form that approves a device."""
 
@@ -93,24 +96,27 @@ def decode_attempt(cookie: str, presented_state: str, settings: Settings) -> Sig
 
 
 def sign_text(purpose: Signed, text: str, settings: Settings) -> str:
-    """Return a signature that all workers and instances at this address accept."""
-    return _list_signatures(purpose, text, settings)[0]
+    """Return what all workers and instances at this address accept. It has a signature by each secret, so it is enough
+    if an instance knows one of them.
+    """
+    return _SEPARATOR.join(_list_signatures(purpose, text, settings))
 
 
 def is_signed(purpose: Signed, text: str, signature: str, settings: Settings) -> bool:
-    presented = signature.encode("utf-8", "replace")
-    return any(hmac.compare_digest(presented, each.encode()) for each in _list_signatures(purpose, text, settings))
+    presented = signature.encode("utf-8", "replace").split(_SEPARATOR.encode(), MAX_SIGN_IN_SECRETS)
+    accepted = [each.encode() for each in _list_signatures(purpose, text, settings)]
+    return any(hmac.compare_digest(*pair) for pair in product(presented, accepted))
 
 
 def _list_signatures(purpose: Signed, text: str, settings: Settings) -> Sequence[str]:
-    """Return the accepted signatures. The first one is for new texts.
-
-    So invented cookies cause no request to the provider. A client without a secret (PKCE only) has no such protection,
-    unless `SIGN_IN_SECRET` is set.
+    """So invented cookies cause no request to the provider. A client without a secret (PKCE only) has no such
+    protection, unless `SIGN_IN_SECRET` is set.
     """
     provider = require_provider(settings)
-    secret = "" if provider.client_secret is None else provider.client_secret.reveal()
-    own = [""] if settings.sign_in is None else [each.reveal() for each in settings.sign_in.secrets]
-    place = (settings.dashboard_url, provider.issuer, provider.client_id, secret)
+    if settings.sign_in is not None:
+        own = [secret.reveal() for secret in settings.sign_in.secrets]
+    else:
+        own = ["" if provider.client_secret is None else provider.client_secret.reveal()]
+    place = (settings.dashboard_url, provider.issuer, provider.client_id)
     keys = ("\n".join((purpose, *place, each)).encode() for each in own)
     return [hmac.new(key, text.encode("utf-8", "replace"), hashlib.sha256).hexdigest() for key in keys]

@@ -9,11 +9,13 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate, product
 from typing import Any, Literal
 
 from joserfc import jwe, jws, jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
+from joserfc.util import urlsafe_b64decode, urlsafe_b64encode
 from msgspec import Struct, structs
 
 from anthropic_proxy.console.identity.people import OidcError, OidcUser, is_of_issuer, require_group, resolve_role
@@ -22,7 +24,7 @@ from anthropic_proxy.console.keys.key_table import KeysUnavailable, KeyTable, Si
 from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.errors import AuthenticationFailed, PermissionDenied
-from anthropic_proxy.gateway.settings import Settings, SignInSettings
+from anthropic_proxy.gateway.settings import MAX_SIGN_IN_SECRETS, Settings, SignInSettings
 from anthropic_proxy.gateway.settings.sign_in_tables import GATEWAY_AUDIENCE
 from anthropic_proxy.plugins import Client
 
@@ -34,9 +36,14 @@ _NEW_SECONDS = 60.0
 _MAX_CACHED_TOKENS = 10_000
 _ENCRYPTION = {"alg": "dir", "enc": "A256GCM"}
 Purpose = Literal["device code", "refresh token"]
-_RANDOM_BYTES, _TIME_BYTES, _SEAL_BYTES = 32, 5, 17
-"""Parts of a sealed text. Their sum is a multiple of three, so that no bit of the text is without meaning."""
-_SEALED_CHARACTERS = (_RANDOM_BYTES + _TIME_BYTES + _SEAL_BYTES) // 3 * 4
+_RANDOM_BYTES, _TIME_BYTES = 32, 5
+_SEAL_BYTES = (17, *[18] * (MAX_SIGN_IN_SECRETS - 1))
+"""Lengths of the seals of a text, by the order of the secrets. With them, the length of a sealed text is a multiple of
+three, so that no bit of its Base64 is without meaning."""
+_MAX_SEALED_CHARACTERS = (_RANDOM_BYTES + _TIME_BYTES + sum(_SEAL_BYTES)) // 3 * 4
+_SIGNATURE_BYTES = (32,) * MAX_SIGN_IN_SECRETS
+_IDENTIFYING_CHARACTERS = _RANDOM_BYTES // 3 * 4
+"""Number of characters at the beginning of a sealed text that only the random bytes decide."""
 
 
 class _Token(Struct, frozen=True):
@@ -46,7 +53,11 @@ class _Token(Struct, frozen=True):
 
 
 class TokenKeys:
-    """Keys that are derived from `SIGN_IN_SECRET`. The first of several secrets signs and encrypts."""
+    """Keys that are derived from `SIGN_IN_SECRET`.
+
+    What they sign, seal and encrypt has a proof by each secret, and one known secret is enough to accept it. So
+    instances that have a secret in common accept all of each other, in whatever order they read changed settings.
+    """
 
     def __init__(self, settings: SignInSettings) -> None:
         texts = [secret.reveal().encode() for secret in settings.secrets]
@@ -55,13 +66,25 @@ class TokenKeys:
         self._sealing = [hmac.digest(text, b"sealed text", "sha256") for text in texts]
 
     def sign(self, claims: Mapping[str, Any]) -> str:
-        return jwt.encode({"alg": _ALGORITHM, "typ": "JWT"}, dict(claims), self._signing[0])
+        """Return a JWT. With several secrets, the last part of it has their signatures one behind the other."""
+        tokens = [jwt.encode({"alg": _ALGORITHM, "typ": "JWT"}, dict(claims), key) for key in self._signing]
+        if len(tokens) == 1:
+            return tokens[0]
+        signed, *_ = tokens[0].rpartition(".")
+        signatures = b"".join(urlsafe_b64decode(token.rpartition(".")[2].encode()) for token in tokens)
+        return f"{signed}.{urlsafe_b64encode(signatures).decode()}"
 
     def find_signed_claims(self, text: str) -> Mapping[str, Any] | None:
-        """None: no key has signed the token."""
-        for key in self._signing:
+        """None: no secret has signed the token."""
+        signed, _, signatures = text.rpartition(".")
+        try:
+            data = urlsafe_b64decode(signatures.encode())
+        except ValueError:
+            return None
+        for part, key in product(_split(data, _SIGNATURE_BYTES), self._signing):
             try:
-                return jwt.decode(text, key, algorithms=[_ALGORITHM]).claims
+                token = f"{signed}.{urlsafe_b64encode(part).decode()}"
+                return jwt.decode(token, key, algorithms=[_ALGORITHM]).claims
             except (JoseError, ValueError, TypeError, RecursionError):
                 continue
         return None
@@ -69,30 +92,41 @@ class TokenKeys:
     def seal(self, purpose: Purpose, ends_at: float) -> str:
         """Return a new random text, whose purpose and end are proved without a look into the database."""
         content = secrets.token_bytes(_RANDOM_BYTES) + math.ceil(ends_at).to_bytes(_TIME_BYTES, "big")
-        return base64.urlsafe_b64encode(content + _seal(self._sealing[0], purpose, content)).decode()
+        seals = (_seal(key, purpose, content)[:size] for key, size in zip(self._sealing, _SEAL_BYTES, strict=False))
+        return base64.urlsafe_b64encode(content + b"".join(seals)).decode()
 
-    def is_sealed(self, text: str, purpose: Purpose, now: float) -> bool:
-        """Return True if the text is of this purpose, and has not ended."""
-        # Python reads `+` and `/` too, with which one text would have several spellings, each with limits of its own
-        if len(text) != _SEALED_CHARACTERS or "+" in text or "/" in text:
-            return False
+    def find_sealed(self, text: str, purpose: Purpose, now: float) -> str | None:
+        """Return what identifies the text, whatever seals are in it. None: it has another purpose, it has ended, or no
+        secret has sealed it.
+        """
+        # Python reads `+` and `/` too, with which one text would have several spellings
+        if len(text) > _MAX_SEALED_CHARACTERS or "+" in text or "/" in text:
+            return None
         try:
             data = base64.b64decode(text, altchars=b"-_", validate=True)
         except ValueError:
-            return False
-        content, seal = data[:-_SEAL_BYTES], data[-_SEAL_BYTES:]
-        is_own = any(hmac.compare_digest(seal, _seal(key, purpose, content)) for key in self._sealing)
-        return is_own and now < int.from_bytes(content[_RANDOM_BYTES:], "big")
+            return None
+        content, seals = data[: _RANDOM_BYTES + _TIME_BYTES], data[_RANDOM_BYTES + _TIME_BYTES :]
+        is_own = any(
+            hmac.compare_digest(seal, _seal(key, purpose, content)[: len(seal)])
+            for seal, key in product(_split(seals, _SEAL_BYTES), self._sealing)
+        )
+        if not is_own or now >= int.from_bytes(content[_RANDOM_BYTES:], "big"):
+            return None
+        return text[:_IDENTIFYING_CHARACTERS]
 
     def encrypt(self, text: str, user: OidcUser) -> str:
-        """Encrypt a refresh token of the identity provider, so that it can be used for this user only."""
-        return jwe.encrypt_compact({**_ENCRYPTION, "kid": user.subject}, text.encode(), self._encrypting[0])
+        """Encrypt a refresh token of the identity provider once with each secret, so that it can be used for this user
+        only.
+        """
+        header = {**_ENCRYPTION, "kid": user.subject}
+        return " ".join(jwe.encrypt_compact(header, text.encode(), key) for key in self._encrypting)
 
     def decrypt(self, text: str, user: OidcUser) -> str | None:
-        """None: it was encrypted with another secret, or for another user."""
-        for key in self._encrypting:
+        """None: it was encrypted with other secrets, or for another user."""
+        for part, key in product(text.split(), self._encrypting):
             try:
-                found = jwe.decrypt_compact(text, key, algorithms=[*_ENCRYPTION.values()])
+                found = jwe.decrypt_compact(part, key, algorithms=[*_ENCRYPTION.values()])
             except (JoseError, ValueError, TypeError):
                 continue
             return found.plaintext.decode() if found.plaintext and found.headers().get("kid") == user.subject else None
@@ -100,7 +134,13 @@ class TokenKeys:
 
 
 def _seal(key: bytes, purpose: Purpose, content: bytes) -> bytes:
-    return hmac.digest(key, f"{purpose}\0".encode() + content, "sha256")[:_SEAL_BYTES]
+    return hmac.digest(key, f"{purpose}\0".encode() + content, "sha256")
+
+
+def _split(data: bytes, sizes: Sequence[int]) -> Sequence[bytes]:
+    """Return the first parts of these sizes that make up the data. Empty: it has another number of bytes."""
+    parts = [data[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True) if end <= len(data)]
+    return parts if sum(map(len, parts)) == len(data) else ()
 
 
 def build_claims(user: OidcUser, sign_in: str, issuer: str, now: float, seconds: float) -> dict[str, Any]:

@@ -11,7 +11,14 @@ from anthropic_proxy.gateway.settings.environment import (
     python_safe_path_for_workers,
     remove_python_safe_path,
 )
-from anthropic_proxy.gateway.settings.fields import OidcSettings, Settings, SignInGroup, SignInSettings, TokenIssuer
+from anthropic_proxy.gateway.settings.fields import (
+    MAX_SIGN_IN_SECRETS,
+    OidcSettings,
+    Settings,
+    SignInGroup,
+    SignInSettings,
+    TokenIssuer,
+)
 from anthropic_proxy.gateway.settings.file_format import PriceFields, PriceTable, TokenPriceFields
 from anthropic_proxy.gateway.settings.load import (
     SettingsReader,
@@ -26,6 +33,7 @@ from anthropic_proxy.gateway.settings.table import is_fixed_variable, list_varia
 __all__ = [
     "CONFIG_FILE",
     "ENV_FILE",
+    "MAX_SIGN_IN_SECRETS",
     "ConfigFile",
     "ErrorList",
     "OidcSettings",

@@ -132,11 +132,14 @@ class TokenIssuer(Struct, frozen=True, kw_only=True):
     rules: Rules = Rules()
 
 
+MAX_SIGN_IN_SECRETS = 8
+
+
 class SignInSettings(Struct, frozen=True, kw_only=True):
     """Sign-in from Claude Code: the variables `SIGN_IN_…` and the tables `[sign_in.groups.NAME]`."""
 
     secrets: Sequence[Secret]
-    """The first one signs tokens, and all are accepted."""
+    """From 1 to `MAX_SIGN_IN_SECRETS`. Tokens have a signature by each one, and one known signature is enough."""
     days: int = 30
     token_minutes: int = 60
     notice: str = ""

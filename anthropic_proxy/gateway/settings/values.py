@@ -17,6 +17,7 @@ from anthropic_proxy.engine.providers.lookup import find_vendor
 from anthropic_proxy.engine.providers.registry import Provider
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
 from anthropic_proxy.gateway.settings.database_address import parse_postgres_url
+from anthropic_proxy.gateway.settings.fields import MAX_SIGN_IN_SECRETS
 from anthropic_proxy.gateway.settings.sources import FoundSetting
 from anthropic_proxy.secrets import KEY_BEGINNINGS, Secret
 
@@ -275,6 +276,12 @@ def decode_sign_in_secrets(found: FoundSetting) -> tuple[Secret, ...]:
                 f"ones, such as the output of  openssl rand -hex 32.{found.location}",
                 code="invalid-key-text",
             )
+    if len(found.items) > MAX_SIGN_IN_SECRETS:
+        raise ConfigurationError(
+            f"{found.variable} lists {len(found.items)} secrets. Use at most {MAX_SIGN_IN_SECRETS}, and remove those "
+            f"that were replaced longest ago.{found.location}",
+            code="invalid-key-text",
+        )
     return decode_keys(found)
 
 

@@ -114,29 +114,66 @@ async def test_a_new_sign_in_is_not_judged_if_the_table_cannot_be_read(proxy: Pr
         await proxy.identify(token)
 
 
+def build_keys(*letters: str) -> TokenKeys:
+    return TokenKeys(SignInSettings(secrets=tuple(Secret(letter * 32) for letter in letters)))
+
+
 def test_a_sealed_text_proves_its_purpose_and_its_end() -> None:
-    keys, other = (TokenKeys(SignInSettings(secrets=(Secret(letter * 32),))) for letter in "ab")
-    both = TokenKeys(SignInSettings(secrets=(Secret("b" * 32), Secret("a" * 32))))
+    keys = build_keys("a")
     text = keys.seal("refresh token", NOON + 60)
-    assert keys.is_sealed(text, "refresh token", NOON + 59)
-    assert both.is_sealed(text, "refresh token", NOON), "an old secret that is still listed"
+    assert keys.find_sealed(text, "refresh token", NOON + 59) == text[:40]
     assert text != keys.seal("refresh token", NOON + 60)
-    assert not keys.is_sealed(text, "refresh token", NOON + 60)
-    assert not keys.is_sealed(text, "device code", NOON)
-    assert not other.is_sealed(text, "refresh token", NOON)
+    assert keys.find_sealed(text, "refresh token", NOON + 60) is None
+    assert keys.find_sealed(text, "device code", NOON) is None
+    assert build_keys("b").find_sealed(text, "refresh token", NOON) is None
     for place in range(len(text)):
         changed = f"{text[:place]}{'A' if text[place] != 'A' else 'B'}{text[place + 1 :]}"
-        assert not keys.is_sealed(changed, "refresh token", NOON), place
-    for false in ("", text[:-1], text + "A", text[:-1] + "é", text[:-1] + "=", "A" * len(text), " " * len(text)):
-        assert not keys.is_sealed(false, "refresh token", NOON), false
+        assert keys.find_sealed(changed, "refresh token", NOON) is None, place
+    cut = [text[:end] for end in range(len(text))]
+    for false in (*cut, text + "A", text + "AAAA", text[:-1] + "é", text[:-1] + "=", "A" * len(text), " " * len(text)):
+        assert keys.find_sealed(false, "refresh token", NOON) is None, false
+
+
+def test_the_seals_of_a_text_do_not_change_what_identifies_it() -> None:
+    """Otherwise, each spelling would have limits of its own."""
+    text = build_keys("a", "b", "c").seal("refresh token", NOON + 60)
+    for changed in (text[:72] + "A" * 48, text[:72] + text[96:] + text[72:96], text[:96]):
+        assert build_keys("a", "c").find_sealed(changed, "refresh token", NOON) == text[:40]
+
+
+@pytest.mark.parametrize(
+    ("issuing", "reading"), [("a", "ba"), ("ba", "a"), ("ba", "b"), ("ab", "ba"), ("cba", "bd"), ("abcdefgh", "h")]
+)
+def test_one_secret_in_common_is_enough(issuing: str, reading: str) -> None:
+    """Instances read changed settings at different times, and in any order."""
+    issuer, reader, other = build_keys(*issuing), build_keys(*reading), build_keys("x", "y")
+    claims = build_claims(ANN, "sign_1", URL, NOON, 60)
+    token = issuer.sign(claims)
+    assert reader.find_signed_claims(token) == issuer.find_signed_claims(token) == {**claims, "groups": [*ANN.groups]}
+    assert other.find_signed_claims(token) is None
+    header, payload, signatures = token.split(".")
+    forged = build_keys("x").sign({**claims, "sub": "2"})
+    for false in (
+        f"{header}.{forged.split('.')[1]}.{signatures}",
+        f"{header}.{payload}.{forged.split('.')[2]}",
+        *(f"{header}.{payload}.{signatures[:end]}" for end in range(42)),
+    ):
+        assert reader.find_signed_claims(false) is None, false
+    sealed = issuer.seal("device code", NOON + 60)
+    assert reader.find_sealed(sealed, "device code", NOON) == sealed[:40]
+    assert other.find_sealed(sealed, "device code", NOON) is None
+    encrypted = issuer.encrypt("of the provider", ANN)
+    assert reader.decrypt(encrypted, ANN) == "of the provider"
+    assert reader.decrypt(encrypted, structs.replace(ANN, subject="2")) is None
+    assert other.decrypt(encrypted, ANN) is None
 
 
 def test_a_sealed_text_has_one_spelling() -> None:
-    keys = TokenKeys(SignInSettings(secrets=(Secret("a" * 32),)))
+    keys = build_keys("a")
     for mark, other in (("-", "+"), ("_", "/")):
         text = next(one for one in iter(lambda: keys.seal("device code", NOON + 60), "") if mark in one)
-        assert keys.is_sealed(text, "device code", NOON)
-        assert not keys.is_sealed(text.replace(mark, other), "device code", NOON)
+        assert keys.find_sealed(text, "device code", NOON) is not None
+        assert keys.find_sealed(text.replace(mark, other), "device code", NOON) is None
 
 
 async def test_a_token_ends_with_its_time_its_sign_in_and_its_key(proxy: Proxy) -> None:
