@@ -687,6 +687,35 @@ def test_the_input_and_the_verdict_are_the_same_wherever_the_provider_divides_it
         assert [list(outcome.values()) for outcome in outcomes] == [expected] * len(outcomes)
 
 
+async def test_a_call_of_an_inspected_relay_is_checked_as_soon_as_it_is_complete() -> None:
+    """The server that does not know the field gets none, and waits behind the call until its check has begun."""
+    is_asked = asyncio.Event()
+
+    class Waiting(FakeResponse):
+        async def read(self) -> bytes:
+            data = await super().read()
+            if b"message_delta" in data:
+                await is_asked.wait()
+            return data
+
+    def answer(_: str, request: UpstreamRequest, __: Any) -> FakeResponse:
+        if b"safety check of a coding agent" in request.body:
+            is_asked.set()
+            return FakeResponse(200, MESSAGES.whole(Reply(texts=[CALM])))
+        if b'"safeguards"' in request.body:
+            error = {"type": "invalid_request_error", "message": "safeguards: Extra inputs are not permitted"}
+            return FakeResponse(400, json.dumps({"type": "error", "error": error}).encode())
+        frames = sse(START, begin(), add('{"command": "make"}'), end(), *finish())
+        return Waiting(200, *frames, headers={"content-type": "text/event-stream"})
+
+    built = ProxyHarness(answer, **RELAY[0])
+    built.services = structs.replace(built.services, inspectors=[Redactor("reboot")])
+    safeguards = [{"type": "dangerous_tool_use", "classifier_context": CONTEXT}]
+    async with asyncio.timeout(30):
+        sink = await built.post("Use reboot.", stream=True, safeguards=safeguards)
+    assert verdicts_of(sink, stream=True) == ids("call_1")
+
+
 # The client's own classifier
 
 CLASSIFIER: dict[str, Any] = {"max_tokens": 64, "stop_sequences": ["</block>"], "tools": []}
