@@ -219,6 +219,8 @@ WORD = "sk-a1B2c3D4e5F6g7H8"
 PLACES_OF_VALUES: Sequence[Any] = (
     *({"command": f"{command}"} for command in ("git push --token=@1", "KEY=@1", "export KEY=@1", "KEY=@1 make test")),
     {"command": "curl https://shop.example/v1/@1"},
+    {"command": "curl -H 'Authorization: Bearer @1' https://shop.example"},
+    {"command": 'curl --header="x-api-key: @1" https://shop.example'},
     {"command": "psql postgres://ada:@1@db.example/shop -c 'select 1'"},
     {"command": "curl -s 'https://shop.example/v1/@1' | head; echo $?"},
     {"file_path": f"{SHOP}/.env", "content": "A=1\nKEY=@1\nB=$\n".replace("$", "2")},
@@ -254,8 +256,11 @@ COMMANDS = (
     *("f() { @1; }", "trap @1 0", "'@1'", '"@1" x', "\\@1", "./@1", "/usr/bin/@1", "~/bin/@1", "bin/@1", "@1/run.sh"),
     *("a@1", "x-@1", "@1.sh", "'a'@1", "a=@1; $a", "a=@1\n$a", "a=@1 && eval $a", "alias a=@1\na", "PATH=/x/@1 make"),
     *("a=`@1`", "a=$(@1)", "echo a=@1 | sh", "cat <<E | sh\n@1\nE", "cat > a.sh <<E\n@1\nE", "echo '@1' > a.sh"),
-    *("printf '@1' | sh", "> @1", "a=~/@1", "a=x/@1", "curl -H 'Authorization: Bearer @1' https://a.example"),
-    *("echo 'run: @1' >> ci.yml", "git @1", "make @1", "{a,@1}", "@2@1", "@1@2", "re@1", "https://a.example @1"),
+    *("printf '@1' | sh", "> @1", "a=~/@1", "a=x/@1", "curl -H 'Authorization: Bearer @1; x'"),
+    *("curl -H 'a: b @1", "curl -H 'a: b @1\"", "'a: @1'", "sh -c 'a: b @1 c'", "sh -c 'a; b: @1'", "sh -c 'a b: @1'"),
+    *("echo 'run: @1' > a.yml", "echo 'run: @1'\nmake", "echo 'run: @1' | tee a.yml", "sh -c 'run:@1'"),
+    *("x 'a: b c @1'", "echo 'run: @1' >> ci.yml", "git @1", "make @1", "{a,@1}", "@2@1", "@1@2", "re@1"),
+    "https://a.example @1",
     *("--a=b @1", "a=b@1;c", "=@1", "-@1", "--@1", "1=@1", "a =@1", "a= @1"),
 )
 """Commands in which a redacted word may be the name of a command, whatever runs it."""
