@@ -298,8 +298,9 @@ class Reservation(Struct, frozen=True):
 class StoreState(Struct, frozen=True, kw_only=True):
     """Condition of a store, shown in `/health`, `/readyz` and `/metrics`."""
 
-    kind: Literal["memory", "redis", "plugin"] = "memory"
-    """Kind of the store, which decides the processes that share it."""
+    kind: Literal["memory", "redis", "database", "plugin"] = "memory"
+    """Kind of the store, which decides the processes that share it. `database`: those that use the same PostgreSQL
+    share budgets and values; rates and requests in progress are in the memory of each server."""
     available: bool = True
     """True if the store can be used. False: Redis has failed, so limits are approximated in this process, or requests
     are rejected."""
@@ -616,6 +617,10 @@ class Plugin(Struct, kw_only=True):
     """Source of trace ids, which are sent to providers. The first one of all plugins is used. None: traces are off."""
     store: Store | None = None
     """Store for limits and shared state, in place of the store that the settings select. None: the plugin has none."""
+    extend_store: Callable[[Store, Callable[[str], None]], Store] | None = None
+    """Returns the store of the server with values and counters that more processes share. It gets the store in the
+    memory of the server, and a function that logs a warning. It is called once, if neither a plugin nor `REDIS_URL` has
+    the store. None: the memory stays as it is."""
     routes: Sequence[Route] = ()
     """URL paths that the plugin serves."""
     ledger_state: Callable[[], LedgerState] | None = None

@@ -196,7 +196,10 @@ class Engine(Struct, frozen=True, kw_only=True):
     owned_transports: Transports | None = None
     """Owner of `transports`, which is closed with the engine. None: another object closes the transports."""
     store: ValueStore = field(default_factory=MemoryValues)
-    """Values that expire, such as sticky targets of routes."""
+    """Values that expire. Processes may share them."""
+    route_values: ValueStore | None = None
+    """Latencies of targets, and sticky targets of sessions, which each request of some routes reads. None: `store` has
+    them."""
     log: EngineLog = field(default_factory=LibraryLog)
     """Log for what an engineer should know. It masks keys."""
 

@@ -9,7 +9,7 @@ from anthropic_proxy.plugins import Condition, StoreState
 MAX_CLOCK_DIFFERENCE_SECONDS = 5.0
 CHECK_SECONDS = 1.0
 """Pause between two looks for changes that the log reports."""
-_STORES = {"memory": "the server", "redis": "Redis", "plugin": "the store of limits"}
+_STORES = {"memory": "the server", "redis": "Redis", "database": "the database", "plugin": "the store of limits"}
 
 
 def find_wrong_clock(state: StoreState, clock: Callable[[], float]) -> Sequence[Condition]:

@@ -196,11 +196,11 @@ async def open_services(
         receipts=receipts,
         worker_index_and_count=worker_index_and_count,
     )
-    if previous is not None:
-        store: Store | None = previous.store
-    else:
-        store = next((plugin.store for plugin in plugins if plugin.store is not None), None)
-    shared = store or open_redis_store(settings, log.write_warning) or shared_store
+    stores: dict[str, Any] = (
+        _open_stores(settings, log, plugins, shared_store)
+        if previous is None
+        else {"store": previous.store, "route_values": previous.route_values}
+    )
     inspectors: Sequence[Inspector] = ()
     if settings.inspectors:
         from anthropic_proxy.gateway.inspectors import open_inspectors  # noqa: PLC0415  # most proxies have none
@@ -214,14 +214,14 @@ async def open_services(
         web_search=transports.web_search,
         **_collect_members(plugins),
         inspectors=[*inspectors, *(inspector for plugin in plugins for inspector in plugin.inspectors)],
-        store=shared or services.store,
+        **stores,
         heap_trimmer=heap_trimmer or services.heap_trimmer,
         running=running or services.running,
     )
     if previous is not None:
         services = _continue_from(services, previous)
     for throttle in services.throttles.values():
-        throttle.reserve = None if shared is None else partial(reserve_call, shared)
+        throttle.reserve = partial(reserve_call, services.store) if stores else None
     today = date.fromtimestamp(services.clock())
     learned, warnings = load_learned_models(services.settings.data_directory, today)
     services.catalog.replace_learned_models(learned)
@@ -230,6 +230,20 @@ async def open_services(
     if should_query_ollama(settings) and (previous is None or services.catalog is not previous.catalog):
         await services.catalog.refresh_listing(find_registry(settings).local.name, TAGS_TIMEOUT_SECONDS)
     return services
+
+
+def _open_stores(settings: Settings, log: Log, plugins: Sequence[Plugin], shared_store: Store | None) -> dict[str, Any]:
+    """Return field of `Services` → the store for it. Empty: the usual one, in the memory of this process."""
+    of_plugins = (plugin.store for plugin in plugins if plugin.store is not None)
+    store = next(of_plugins, None) or open_redis_store(settings, log.write_warning)
+    if store is not None:
+        return {"store": store}
+    if shared_store is None:
+        return {}
+    extend = next((plugin.extend_store for plugin in plugins if plugin.extend_store is not None), None)
+    if extend is None:
+        return {"store": shared_store}
+    return {"store": extend(shared_store, log.write_warning), "route_values": shared_store}
 
 
 async def reserve_call(store: Store, provider: str, limit: int) -> float:

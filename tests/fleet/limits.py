@@ -1,4 +1,6 @@
-"""Limits of virtual keys on several instances: a budget and a rate, also while Redis is stopped."""
+"""Limits of virtual keys on several instances: a budget and a rate, also while Redis is stopped, and a budget without
+Redis, also while PostgreSQL is stopped.
+"""
 
 import asyncio
 import time
@@ -50,7 +52,12 @@ class Limits:
         self.problems: list[str] = []
 
     def run(self) -> None:
-        """Test a budget and a rate with Redis, then both with an interruption of Redis for each policy."""
+        """Test a budget without Redis; a budget and a rate with Redis; then both with an interruption of Redis for each
+        policy.
+        """
+        with running_fleet(INSTANCES, {"VIRTUAL_KEYS": "true", "REDIS_URL": ""}) as fleet:
+            self.test_budget(fleet, "budget without Redis", BUDGET_TOKENS)
+            self.test_budget(fleet, "PostgreSQL stopped", LARGE_BUDGET_TOKENS, self._outage_seconds)
         with running_fleet(INSTANCES, {"VIRTUAL_KEYS": "true"}) as fleet:
             self.test_budget(fleet, "budget", BUDGET_TOKENS)
             self.test_budget(fleet, "budget for a model", BUDGET_TOKENS // 2, models=" for openai/gpt-4.1-m*")
@@ -157,8 +164,8 @@ async def _send_until(
 ) -> list[Reply]:
     """Send requests with several clients for some time, also after rejections. Return all replies.
 
-    `outage_seconds`: duration for which Redis is stopped, one second after the start. `ends_at_budget`: True if a
-    client ends when the proxy replies that the budget is used up.
+    `outage_seconds`: duration for which the server that counts the limits is stopped, one second after the start.
+    `ends_at_budget`: True if a client ends when the proxy replies that the budget is used up.
     """
     replies: list[Reply] = []
     deadline = time.monotonic() + seconds
@@ -174,10 +181,11 @@ async def _send_until(
     async with _new_client(fleet, key, clients) as client:
         tasks = [asyncio.create_task(work(client)) for _ in range(clients)]
         if outage_seconds:
+            server = fleet.redis if fleet.settings["REDIS_URL"] else fleet.postgres
             await asyncio.sleep(1)
-            await asyncio.to_thread(fleet.redis.stop)
+            await asyncio.to_thread(server.stop)
             await asyncio.sleep(outage_seconds)
-            await asyncio.to_thread(fleet.redis.start)
+            await asyncio.to_thread(server.start)
         await asyncio.gather(*tasks)
     return replies
 

@@ -1,15 +1,21 @@
 """Stores for the contract tests, with a clock that the test advances, and a plain model of a store."""
 
+import atexit
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from functools import cache
 from math import floor
+from pathlib import Path
 
+from anthropic_proxy.console.ledger.database import open_for_writing
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.workers.ipc import StoreCall
 from anthropic_proxy.gateway.workers.shared_store import SharedStore, answer_call
 from anthropic_proxy.plugins import Limit, Reservation, Store
+from tests.support.ledger import DATABASE_VARIABLE, new_database
 
 REDIS_VARIABLE = "TEST_REDIS_URL"
 """Variable with the address of a Redis server for the tests."""
@@ -29,13 +35,18 @@ class Clock:
 
 
 def store_kinds() -> Sequence[str]:
-    """Return the names for `open_store`. Redis needs a running server, which `python3 scripts/ci.py redis` starts."""
-    return ("memory", "workers", "redis") if REDIS_VARIABLE in os.environ else ("memory", "workers")
+    """Return the names for `open_store`. The others need a running server, which `python3 scripts/ci.py redis` and
+    `databases` start.
+    """
+    servers = {"redis": REDIS_VARIABLE, "postgresql": DATABASE_VARIABLE}
+    return ("memory", "workers", *(kind for kind, variable in servers.items() if variable in os.environ))
 
 
 @asynccontextmanager
 async def open_store(kind: str, clock: Clock, prefix: str = "") -> AsyncIterator[Store]:
-    """Yield an empty store. `workers`: that of a worker. `prefix`: of a store in Redis that processes share."""
+    """Yield an empty store. `workers`: that of a worker. `prefix`: of a store in Redis that processes share.
+    `postgresql`: that of a server without Redis.
+    """
     memory = MemoryStore(clock=clock)
 
     async def call(method: str, arguments: bytes) -> bytes:
@@ -48,10 +59,30 @@ async def open_store(kind: str, clock: Clock, prefix: str = "") -> AsyncIterator
         from anthropic_proxy.gateway.stores.redis import RedisStore
 
         store = RedisStore(os.environ[REDIS_VARIABLE], prefix or uuid.uuid4().hex, clock=clock)
+    elif kind == "postgresql":
+        from anthropic_proxy.console.ledger.database_store import DatabaseStore
+        from anthropic_proxy.console.ledger.postgres_store import PostgresStore
+
+        store = DatabaseStore(memory, PostgresStore(empty_database(), clock=clock))
     try:
         yield store
     finally:
         await store.close()
+
+
+def empty_database() -> Settings:
+    """Return the settings of a PostgreSQL database without counters. All tests of this process share it."""
+    settings = _create_database()
+    with closing(open_for_writing(settings)) as connection:
+        connection.execute("TRUNCATE limit_counters, limit_holds, shared_values")
+    return settings
+
+
+@cache
+def _create_database() -> Settings:
+    created = new_database("postgresql", Path())
+    atexit.register(created.__exit__, None, None, None)
+    return created.__enter__()
 
 
 class _Entry:

@@ -89,7 +89,7 @@ class Access:
         with suppress(StoreUnavailable):  # the first request of a budget needs the clock of the store
             await gateway.store.get(_COUNTING)
         self._alerts.start()
-        if gateway.store.state.kind == "memory":
+        if gateway.store.state.kind in ("memory", "database"):
             self._counting = asyncio.create_task(self._count_earlier_use(gateway.store, self._reservations))
 
     async def stop(self) -> None:

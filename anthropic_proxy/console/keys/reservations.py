@@ -131,7 +131,7 @@ class Reservations:
         self._note_budget_uses(limits, reservation, now)
         if reservation.refused is not None:
             limit = limits[reservation.refused]
-            error = limit_reached_error(limit, reservation, now)
+            error = self._describe_refusal(limit, reservation, now)
             if isinstance(error, BudgetUsedUp):
                 states = [one for one in states if one.budget is limit.budget]
             if state := choose_state(states):
@@ -158,6 +158,8 @@ class Reservations:
             return
         async with self._checking:
             chosen = [each for each in limits if each.budget is not None and each.limit.key not in self._checked]
+            if not chosen or self._ticks() < self._next_check:  # another request has checked them meanwhile
+                return
             counters = [structs.replace(each.limit, amount=0) for each in chosen]
             try:
                 known = await self._read_used(chosen, now)
@@ -227,11 +229,14 @@ class Reservations:
         reservation = await self._reserve(missing)
         self._note_budget_uses(missing, reservation, now)
         if reservation.refused is not None:
-            raise limit_reached_error(missing[reservation.refused], reservation, now)
+            raise self._describe_refusal(missing[reservation.refused], reservation, now)
         addition = HeldLimits(missing, reservation)
         held.additions.append(addition)
         if reservation.is_held:
             self._held.add(addition)
+
+    def _describe_refusal(self, limit: KeyLimit, reservation: Reservation, now: float) -> LimitReached:
+        return limit_reached_error(limit, reservation, now, _SERVERS[self._store.state.kind])
 
     def settle(self, held: HeldLimits, used: Sequence[Amounts]) -> None:
         """A background task writes the amounts of each model to the store, so this method does not wait."""
@@ -280,8 +285,16 @@ class Reservations:
                     self._warn(f"Limits of running requests were not renewed: {type(error).__name__}: {error}")
 
 
-def limit_reached_error(refused: KeyLimit, reservation: Reservation, now: float) -> LimitReached:
-    """`now`: seconds since the epoch."""
+_SERVERS = {"database": "The database", **dict.fromkeys(("memory", "redis", "plugin"), "The Redis server")}
+"""Kind of a store → the server without which each process has a share of its limits."""
+
+
+def limit_reached_error(
+    refused: KeyLimit, reservation: Reservation, now: float, server: str = "The Redis server"
+) -> LimitReached:
+    """`now`: seconds since the epoch. `server`: that which is unavailable, if only the share of this process is used
+    up.
+    """
     wait, budget, scope = reservation.retry_after_seconds, refused.budget, refused.scope
     unit, option = _UNITS.get(refused.rule, ("request", "--concurrency"))
     counted = formats.plural(refused.limit.maximum, unit)
@@ -293,7 +306,7 @@ def limit_reached_error(refused: KeyLimit, reservation: Reservation, now: float)
             limit = f"a limit of {counted} {'in progress' if refused.rule == 'concurrency' else 'per minute'}"
         remedy = ""
         message = (
-            f"{scope.describe()} has {limit}. The Redis server of the proxy is unavailable, so each process has a "
+            f"{scope.describe()} has {limit}. {server} of the proxy is unavailable, so each process has a "
             "share of it, and that of this process has no room. Try again in a moment."
         )
     elif budget is not None and wait > RESERVED_WAIT_SECONDS:

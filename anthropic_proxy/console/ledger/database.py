@@ -301,6 +301,33 @@ class Connection:
                 self._driver.rollback()
             raise
 
+    def query_together(self, statements: Sequence[tuple[str, Sequence[object]]]) -> list[list[Any]]:
+        """Send several statements in one message to PostgreSQL. Return the rows of each; [] for one without rows."""
+        sql = "; ".join(_to_postgres(text) for text, _ in statements)
+
+        def run() -> list[list[Any]]:
+            # not the pipeline of psycopg: after it, PostgreSQL does not end a transaction that is idle for too long
+            cursor = self._module.ClientCursor(self._driver)
+            cursor.execute(sql, [value for _, values in statements for value in values])
+            found = []
+            for _ in statements:
+                found.append(cursor.fetchall() if cursor.description is not None else [])
+                cursor.nextset()
+            return found
+
+        found: list[list[Any]] = self._call(run)
+        return found
+
+    def roll_back(self) -> None:
+        """End a transaction that `query_together` has begun."""
+        with suppress(self._errors):  # the error that is the reason is raised, not this one
+            self._driver.rollback()
+
+    @property
+    def is_closed(self) -> bool:
+        """True if the server has ended the connection."""
+        return bool(self._driver.closed)
+
     def release_free_pages(self) -> None:
         """Return the free pages of a SQLite file to the disk."""
         if not self.is_postgres:  # `execute` would release only one page

@@ -322,7 +322,7 @@ class InstanceWatch:
 
 def _name_redis(state: StoreState) -> str:
     match state.kind:
-        case "memory":
+        case "memory" | "database":
             return ""
         case "redis":
             return state.group or UNKNOWN_REDIS

@@ -16,7 +16,7 @@ from anthropic_proxy.console.ledger.receipt_queue import MAX_BUFFERED_BYTES, Con
 from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.errors import require_package
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import Condition, Gateway, Plugin, Route, RouteRequest, RouteResponse
+from anthropic_proxy.plugins import Condition, Gateway, Plugin, Route, RouteRequest, RouteResponse, Store
 
 if TYPE_CHECKING:
     from anthropic_proxy.console.ledger.instances import InstanceWatch
@@ -47,6 +47,7 @@ def open_plugin(settings: Settings) -> Plugin:
         stop=ledger.stop,
         ledger_state=lambda: ledger.queue.state,
         conditions=ledger.list_conditions,
+        extend_store=ledger.extend_store if _is_on_postgres(settings) else None,
     )
 
 
@@ -84,6 +85,11 @@ class _Ledger:
         lost = await asyncio.to_thread(self.queue.stop, STOP_SECONDS)
         if lost:
             self._warn(f"The ledger did not store the last {lost} requests. {self.queue.state.problem}".strip())
+
+    def extend_store(self, own: Store, warn: Callable[[str], None]) -> Store:
+        from anthropic_proxy.console.ledger.database_store import open_database_store  # noqa: PLC0415  # loads the driver
+
+        return open_database_store(self._settings, own, warn)
 
     def list_conditions(self) -> Sequence[Condition]:
         return () if self._instances is None else self._instances.list_conditions()

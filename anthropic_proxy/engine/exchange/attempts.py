@@ -252,7 +252,7 @@ class Attempts:
             self._inliner = MediaInliner(engine.web_fetch, self.origin)
         balancer: RouteBalancer | None = None
         if route is not None and route.balance == "latency":
-            balancer = RouteBalancer(engine.store, engine.route_prices)
+            balancer = RouteBalancer(engine.route_values or engine.store, engine.route_prices)
         failure: ProxyError | None = None
         place = 0  # of `failure` among the failed attempts
         for position, target in enumerate(plan.targets, 1):

@@ -95,7 +95,7 @@ async def choose_plan(
     plan = engine.plan_cache.find_plan(query, engine.settings, engine.catalog)
     if match is None or route is None or route.balance == "order":
         return plan
-    balancer = RouteBalancer(engine.store, engine.route_prices)
+    balancer = RouteBalancer(engine.route_values or engine.store, engine.route_prices)
     return structs.replace(plan, targets=await balancer.order_targets(plan.targets, route, match.facts))
 
 

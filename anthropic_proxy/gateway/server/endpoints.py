@@ -231,7 +231,9 @@ _OTHER_FORMATS = {
 """Name of another API → pattern of its URL paths. The error message for such a path contains the name."""
 _UNKNOWN = Client()
 """Client of a request before its authentication."""
-_REDIS_FAILURES = {
+_STORE_CHECKS = {"redis": "redis", "database": "budgets"}
+"""Kind of a store → name of its check in `/readyz`."""
+_STORE_FAILURES = {
     "open": "unavailable, limits are approximated",
     "closed": "unavailable, requests with limits are rejected",
 }
@@ -592,8 +594,9 @@ async def get_readyz(services: Services, request: ClientRequest, sink: AsgiSink)
     checks = {"server": "draining" if draining else "ok"}
     if services.ledger_state is not None:
         checks["ledger"] = services.ledger_state().condition
-    if (store := services.store.state).kind == "redis":
-        checks["redis"] = "ok" if store.available else _REDIS_FAILURES[services.settings.redis_failure]
+    store = services.store.state
+    if (name := _STORE_CHECKS.get(store.kind)) is not None:
+        checks[name] = "ok" if store.available else _STORE_FAILURES[services.settings.redis_failure]
     for condition in services.list_conditions():
         checks[condition.check] = condition.state
     status, text = (503, "draining") if draining else (200, "ready")

@@ -15,9 +15,10 @@ same with the counters of all instances, and `fallback.py` counts here while Red
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from heapq import heapify, heappop, heappush
 from math import floor
+from typing import Any, TypeVar
 
 from msgspec import Struct, field, structs
 
@@ -36,6 +37,17 @@ UNKNOWN_WAIT_SECONDS = 1.0
 """Value of `Reservation.retry_after_seconds` if a limit has room only when a running request ends, at an unknown time.
 """
 _MIN_COMPACTED = 64
+_Result = TypeVar("_Result")
+
+
+def run_at_once(call: Coroutine[Any, Any, _Result]) -> _Result:
+    """Return the result of a method of `MemoryStore`, which never waits."""
+    try:
+        call.send(None)
+    except StopIteration as end:
+        result: _Result = end.value
+        return result
+    raise AssertionError(call)
 
 
 class Holds:

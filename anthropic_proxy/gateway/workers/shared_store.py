@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from anthropic_proxy.gateway.stores.memory import MemoryStore
+from anthropic_proxy.gateway.stores.memory import MemoryStore, run_at_once
 from anthropic_proxy.gateway.workers.ipc import StoreCall, StoreResult
 from anthropic_proxy.plugins import LEASE_SECONDS, Limit, Reservation, StoreState
 
@@ -73,8 +73,4 @@ class SharedStore:
 def answer_call(store: MemoryStore, call: StoreCall) -> StoreResult:
     """Run a call of a worker in the hub."""
     method = getattr(store, call.method)(*_argument_decoders[call.method](call.arguments))
-    try:
-        method.send(None)
-    except StopIteration as end:
-        return StoreResult(call.number, _encode(end.value))
-    raise AssertionError(call.method)  # a `MemoryStore` never waits
+    return StoreResult(call.number, _encode(run_at_once(method)))

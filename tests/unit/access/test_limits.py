@@ -307,6 +307,25 @@ async def test_a_ledger_that_cannot_be_read_is_read_again(keys: Keys) -> None:
     assert keys.warnings == ["The use of budgets was not read from the ledger: OSError: disk failed"]
 
 
+@pytest.mark.parametrize("fails", [False, True])
+async def test_requests_that_come_together_read_the_ledger_once(keys: Keys, *, fails: bool) -> None:
+    readings = 0
+
+    async def read_used(limits: Sequence[KeyLimit], _: float) -> Sequence[int]:
+        nonlocal readings
+        readings += 1
+        await asyncio.sleep(0)
+        if fails:
+            raise OSError("the server does not answer")
+        return [450] * len(limits)
+
+    reservations = Reservations(keys.store, keys.warnings.append, read_used=read_used)
+    scope = Scope("key", "ci", "key/1", Rules(budgets=(Budget(1_000, "tokens", "total"),)))
+    limits = build_limits([scope], [[Amounts(10, 0)]], NOON)
+    await asyncio.gather(*(reservations.reserve(limits, {}, NOON) for _ in range(20)))
+    assert (readings, len(keys.warnings)) == (1, int(fails))
+
+
 async def test_a_failing_store_does_not_end_the_renewal(keys: Keys) -> None:
     class Failing(MemoryStore):
         renewals = 0
