@@ -110,8 +110,7 @@ def accept_user(settings: Settings, claims: Mapping[str, Any], known: OidcUser |
 def _accept_address(provider: OidcSettings, claims: Mapping[str, Any]) -> str:
     """Raises `UserRefused`."""
     email = claims.get(provider.email_claim)
-    is_address = isinstance(email, str) and email.count("@") == 1 and email.isascii() and email.isprintable()
-    if not isinstance(email, str) or not is_address or " " in email:  # `ann@example.org (2)` is another person
+    if not isinstance(email, str) or not is_address(email):
         raise UserRefused(
             f"The identity provider sent no e-mail address (claim {provider.email_claim!r}).",
             remedy="An administrator should allow the scope email for the client, or set OIDC_EMAIL_CLAIM.",
@@ -150,6 +149,11 @@ def _has_too_many_groups(provider: OidcSettings, claims: Mapping[str, Any]) -> b
     elsewhere, path = claims.get("_claim_names"), provider.role_claim
     is_elsewhere = isinstance(elsewhere, dict) and path in elsewhere
     return is_elsewhere or (path == "groups" and claims.get("hasgroups") in (True, "true"))
+
+
+def is_address(text: str) -> bool:
+    """Return False also for a text like the name of another person, `ann@example.org (2)`."""
+    return text.count("@") == 1 and text.isascii() and text.isprintable() and not {*" ()"} & {*text}
 
 
 def list_named_groups(settings: Settings) -> frozenset[str]:

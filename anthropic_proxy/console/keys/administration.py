@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.identity.people import OidcUser
+from anthropic_proxy.console.identity.people import OidcUser, is_address
 from anthropic_proxy.console.keys.acceptance import list_key_states
 from anthropic_proxy.console.keys.descriptions import (
     build_key_hint,
@@ -311,11 +311,13 @@ class KeyAdministration:
 
     def _name_owner(self, owner: str) -> str:
         """Return the name of the person that `owner`, an address or an id, means. Other owners stay as they are. Raises
-        `InvalidRequest` if several people have or had the address.
+        `InvalidRequest` if several people have or had the address, and for a name that a later person may get.
         """
         people = [key for key in list_named_keys(self._connection, owner) if is_person(key) and self.rights.reads(key)]
         if len(people) > 1:
             raise build_ambiguity_error(owner, people)
+        if not people and "@" in owner and find_address(owner) != owner:
+            raise field_error(f"The owner is {owner!r}, which is the name of no person. Use an address or a name.")
         return people[0].label if people else owner
 
     def admit_user(
@@ -470,10 +472,12 @@ class KeyAdministration:
     def _find_target(self, command: KeyCommand, *, dry_run: bool) -> VirtualKey:
         """Return the key of a command. A revocation of an e-mail address without a key creates that of the person."""
         address = command.target.lower()
-        is_address = address.count("@") == 1 and not {"/", " "} & {*address} and address.isascii()
-        is_new = command.action == "revoke" and is_address and address.isprintable()
-        is_new = is_new and may(self.rights.role, "manage all keys")
-        if is_new and not list_named_keys(self._connection, command.target):
+        is_new = command.action == "revoke" and is_address(address) and "/" not in address
+        if (
+            is_new
+            and may(self.rights.role, "manage all keys")
+            and not list_named_keys(self._connection, command.target)
+        ):
             name = find_free_name(self._connection, address)
             return self._set_person(KeyCommand(action="person", target=name), dry_run=dry_run).key
         return self.require_key(command.target)

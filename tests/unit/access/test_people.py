@@ -266,14 +266,16 @@ def test_an_address_has_one_spelling_and_a_new_account_is_a_new_person(company: 
 
 
 def test_a_name_is_given_once(company: Company) -> None:
-    """A key with a text, and the owner of one, can have such a name too."""
-    company.execute("create", label="ci", owner="ann@example.org (2)")
-    company.execute("create", label="ann@example.org (3)")
-    company.execute("change", "ann@example.org (3)", label="other")
+    """A key with a text can have such a name too, but it is no owner before the person is known."""
+    assert company.refuse("create", label="ci", owner=SECOND) == (
+        "The owner is 'ann@example.org (2)', which is the name of no person. Use an address or a name."
+    )
+    company.execute("create", label=SECOND)
+    company.execute("change", SECOND, label="other")
     first, second = company.sign_in("1"), company.sign_in("2")
     labels = [company.find_key(one.key_id).label for one in (first, second)]
-    assert labels == [ANN, "ann@example.org (4)"]
-    assert "Another key had the label 'ann@example.org (3)'" in company.refuse("create", label="ann@example.org (3)")
+    assert labels == [ANN, "ann@example.org (3)"]
+    assert "Another key had the label 'ann@example.org (2)'" in company.refuse("create", label=SECOND)
 
 
 def test_the_first_person_has_the_keys_that_were_given_to_the_address_before(company: Company) -> None:

@@ -118,3 +118,30 @@ def test_a_user_without_a_usable_id_is_refused(subject: str, message: str) -> No
     with pytest.raises(OidcError) as refused:
         accept_user(build_settings(), {**SIGN_IN, "sub": subject})
     assert refused.value.message == message
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "ann@example.org (2)",
+        "ann@example.org(2)",
+        " ann@example.org",
+        "ann@example.org ",
+        "ann@exаmple.org",  # a letter of another alphabet
+        "ＡＮＮ@example.org",
+        "ann@example.org\u200b",
+        "ann@example.org\x00",
+        "ann@@example.org",
+        "ann",
+        "",
+        7,
+        ["ann@example.org"],
+    ],
+)
+def test_an_address_that_looks_like_another_one_is_refused(address: object) -> None:
+    with pytest.raises(OidcError) as refused:
+        accept_user(build_settings(), {**SIGN_IN, "email": address})
+    assert refused.value.message == (
+        "The identity provider sent no e-mail address (claim 'email'). An administrator should allow the scope email "
+        "for the client, or set OIDC_EMAIL_CLAIM."
+    )
