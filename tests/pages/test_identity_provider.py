@@ -93,7 +93,7 @@ def test_other_users_are_members(browser: Browser, proxy: Proxy) -> None:
 
 def test_a_user_of_another_domain_is_rejected(browser: Browser, proxy: Proxy) -> None:
     page = sign_in(browser, proxy, "ann@other.example")
-    text = "The domain of ann@other.example is not accepted. OIDC_DOMAINS lists the accepted ones."
+    text = "The domain of ann@other.example is not accepted. Ask an administrator of the proxy for access."
     expect(page.get_by_role("alert")).to_contain_text(text)
     assert Axe().run(page).response["violations"] == []
 
