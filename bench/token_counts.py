@@ -11,7 +11,7 @@ import csv
 import json
 import math
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -349,6 +349,10 @@ def fit_families(rows: Sequence[CountedRequest]) -> list[FittedFamily]:
     return fitted
 
 
+def join_estimates(families: Iterable[FittedFamily]) -> dict[int, int]:
+    return {place: tokens for fitted in families for place, tokens in fitted.estimates.items()}
+
+
 def _predict(
     members: Mapping[int, Example],
     asked: Mapping[int, Example],
@@ -404,10 +408,8 @@ class Errors(Struct):
         ]
 
 
-def list_errors(rows: Sequence[CountedRequest], families: Sequence[FittedFamily]) -> list[Errors]:
-    estimates: dict[int, int] = {}
-    for fitted in families:
-        estimates |= fitted.estimates
+def list_errors(rows: Sequence[CountedRequest], estimates: Mapping[int, int]) -> list[Errors]:
+    """`estimates`: position in the table → tokens. A request without one has the estimate for unknown models."""
     groups: dict[tuple[str, str, bool], Errors] = {}
     for place, row in enumerate(rows):
         after = estimates.get(place) or estimate_tokens(row.facts, DEFAULT_FAMILY)
@@ -475,7 +477,7 @@ def main() -> None:
     families = fit_families(rows)
     _write_families([fitted.family for fitted in families])
     before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
-    tables = error_tables(list_errors(rows, families))
+    tables = error_tables(list_errors(rows, join_estimates(families)))
     PAGE.write_text(f"{before}{BEGIN}{tables}{END}{rest.partition(END)[2]}", "utf-8")
 
 
