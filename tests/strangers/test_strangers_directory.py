@@ -23,13 +23,19 @@ import pytest
 
 from tests.support.fakes.openai_chat.server import KEY, new_openai
 from tests.support.fakes.server import Running, serving
-from tests.support.forked_command import IMPORTED
 from tests.support.paths import ROOT
 from tests.support.server_process import ending, hold_port, reserve_closed_port
 from tests.support.waiting import WAIT_SECONDS, wait_for
 
 MODULES = ("msgspec", "sitecustomize", "usercustomize", "cyclopts", "dotenv", "sqlalchemy", "uvicorn", "json", "server")
 PROGRAMS = ("claude", "true", "sh", "python", "python3", "uname", "ldconfig", "gcc", "git", "lsof", "ps", "op")
+IMPORTED = (
+    "anthropic_proxy.cli",
+    "anthropic_proxy.app",
+    "anthropic_proxy.console.ledger.plugin",
+    "anthropic_proxy.console.ledger.queries",
+)
+"""Modules that a process imports before it forks commands."""
 COMMANDS: Mapping[str, int] = {
     "ask hello": 0,
     "run -- true": 0,

@@ -17,12 +17,6 @@ from pathlib import Path
 from tests.support.machine.sitecustomize import VARIABLE, replace_localhost
 from tests.support.paths import ROOT
 
-IMPORTED = (
-    "anthropic_proxy.cli",
-    "anthropic_proxy.app",
-    "anthropic_proxy.console.ledger.plugin",
-    "anthropic_proxy.console.ledger.queries",
-)
 _READ_AT_START = ("PYTHON", "LC_", "LANG")
 """Beginnings of the variables that an interpreter reads when it starts."""
 NO_LOCAL_SERVERS = {VARIABLE: ""}
@@ -69,7 +63,7 @@ def start_forked(
     `owns_terminal`: the first one is a terminal, and becomes the one of the process, so that Ctrl+C reaches it.
     """
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload([*IMPORTED, __name__])
+    processes.set_forkserver_preload(["tests.support.preloaded_commands", __name__])
     process = processes.Process(target=_Command(words, directory, environment, streams, owns_terminal))
     process.start()
     return process
