@@ -1,16 +1,15 @@
 """Check of a request body against the official SDK's own types: no field beyond them, every type as declared.
 
-The SDK's request types are typed dictionaries; this walks their annotations and reports differences in the words of the
-real server, which are those of its validation library.
+Differences are reported in the words of the real server, which are those of its validation library.
 """
 
 import types
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-import typing_extensions
 from anthropic.types.beta import message_count_tokens_params, message_create_params
 
+from tests.support.fakes.declared_types import Alternative, Declared, read_fields
 from tests.support.fakes.server import ContractViolation
 
 BETA_FIELDS = {
@@ -21,105 +20,62 @@ BETA_FIELDS = {
     "thread": "threads-",
 }
 """Top-level field → beginning of the beta without which the API does not know it."""
-_UNTYPED = {"safeguards": object, "stream": bool, "temperature": float, "top_p": float, "top_k": int}
+_UNTYPED = {"safeguards": object, "stream": bool, "temperature": float, "top_p": float, "top_k": int, "model": str}
+_EXTRA = {name: Declared(hint) for name, hint in _UNTYPED.items()}
 """Fields that the API takes and the SDK's types do not list, or not where the rest is."""
 _IN_HEADERS = {"betas", "user_profile_id", "workspace_id"}
-_KINDS = {dict: "dictionary", list: "list", str: "string", bool: "boolean", int: "integer", float: "number"}
+_KINDS = {
+    dict: "dictionary",
+    list: "list",
+    str: "string",
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    types.NoneType: "none",
+}
 
 
-def _kind(value: Any) -> str:
-    return "none" if value is None else _KINDS.get(type(value), "object")
-
-
-def _plain(hint: Any) -> Any:
-    while get_origin(hint) in (Annotated, typing_extensions.Required, typing_extensions.NotRequired):
-        hint = get_args(hint)[0]
-    return hint
-
-
-def _fields(hint: Any) -> tuple[dict[str, Any], set[str]]:
-    hints = typing_extensions.get_type_hints(hint, include_extras=True)
-    required = {name for name, field in hints.items() if get_origin(field) is typing_extensions.Required}
-    return {name: _plain(field) for name, field in hints.items()}, required
-
-
-def _needed(hint: Any) -> set[str]:
-    return _fields(hint)[1]
-
-
-def _choices(hint: Any) -> list[Any]:
-    hint = _plain(hint)
-    if get_origin(hint) in (Union, types.UnionType):
-        return [one for part in get_args(hint) for one in _choices(part)]
-    if isinstance(hint, typing_extensions.TypeAliasType):
-        return _choices(hint.__value__)
-    return [hint]
-
-
-def _expects(hint: Any) -> str | None:
-    """Return the kind of JSON value that a hint asks for; None: none, it is for the SDK's own objects."""
-    origin = get_origin(hint) or hint
-    if typing_extensions.is_typeddict(hint) or origin is dict:
-        return "dictionary"
-    if origin is Literal:
-        return _kind(get_args(hint)[0])
-    if origin in _KINDS:
-        return _KINDS[origin]
-    if hint is type(None):
-        return "none"
-    return "list" if getattr(origin, "__module__", "") == "collections.abc" and get_args(hint) else None
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    expected = _expects(hint)
-    return hint is object or _kind(value) == expected or (expected == "number" and type(value) is int)
-
-
-def _tag(hint: Any) -> tuple[str, tuple[Any, ...]] | None:
-    """Return the field that distinguishes a union's member from the others, and its values."""
-    if not typing_extensions.is_typeddict(hint):
-        return None
-    fields = _fields(hint)[0]
-    for name in ("type", "role"):
-        for one in _choices(fields[name]) if name in fields else ():
-            if get_origin(one) is Literal:
-                return name, get_args(one)
-    return None
-
-
-def _check_fields(value: dict[str, Any], hint: Any, path: str, extra: dict[str, Any]) -> Iterator[ContractViolation]:
-    fields, required = _fields(hint)
-    fields = {**fields, **extra}
+def _check_fields(
+    value: dict[str, Any], hint: Any, path: str, extra: Mapping[str, Declared]
+) -> Iterator[ContractViolation]:
+    fields = read_fields(hint)
+    known = {**fields.types, **extra} if extra else fields.types
     for name in value:
-        if name not in fields:
+        if name not in known:
             yield ContractViolation("unknown_field", f"{path}{name}: Extra inputs are not permitted", f"{path}{name}")
-    for name, field in fields.items():
+    for name, field in known.items():
         if name in value:
             yield from _check(value[name], field, f"{path}{name}")
-        elif name in required:
+        elif name in fields.required:
             yield ContractViolation("missing", f"{path}{name}: Field required", f"{path}{name}")
 
 
-def _check(value: Any, hint: Any, path: str) -> Iterator[ContractViolation]:
-    choices = [choice for choice in _choices(hint) if choice is object or _expects(choice)]
-    fitting = [choice for choice in choices if _fits(value, choice)]
+def _check(value: Any, declared: Declared, path: str) -> Iterator[ContractViolation]:
+    fitting = declared.list_fitting(value)
     if not fitting:
-        kinds = dict.fromkeys(_expects(choice) for choice in choices)
-        expected = next((kind for kind in kinds if kind != "none"), "none")
+        kinds = dict.fromkeys(choice.kind for choice in declared.alternatives if choice.kind is not None)
+        expected = _KINDS[next((kind for kind in kinds if kind is not types.NoneType), types.NoneType)]
         yield ContractViolation("type", f"{path}: Input should be a valid {expected}", path)
         return
-    tagged = {id(choice): tag for choice in fitting if (tag := _tag(choice))}
-    if isinstance(value, dict) and len(fitting) > 1 and tagged:
-        name = next(iter(tagged.values()))[0]
+    if isinstance(value, dict) and len(fitting) > 1 and any(_tags(choice) for choice in fitting):
+        name = next(name for choice in fitting for name in _tags(choice))
         tag = value.get(name)
-        loose = [choice for choice in fitting if not typing_extensions.is_typeddict(choice)]
-        untold = [choice for choice in fitting if choice not in loose and tag is None and name not in _needed(choice)]
-        fitting = [choice for choice in fitting if id(choice) in tagged and tag in tagged[id(choice)][1]]
+        loose = [choice for choice in fitting if not choice.is_fields]
+        untold = [
+            choice for choice in fitting if choice.is_fields and tag is None and name not in choice.fields.required
+        ]
+        allowed = [literal for choice in fitting for tags in list(_tags(choice).values())[:1] for literal in tags]
+        fitting = [choice for choice in fitting if tag in next(iter(_tags(choice).values()), ())]
         fitting = [*fitting, *loose] or untold
         if not fitting:
-            yield _wrong_tag(tag, name, [one for _, values in tagged.values() for one in values], path)
+            yield _wrong_tag(tag, name, allowed, path)
             return
-    yield from min((list(_check_one(value, choice, path)) for choice in fitting), key=len)
+    yield from min((list(_check_choice(value, choice, path)) for choice in fitting), key=len)
+
+
+def _tags(choice: Alternative) -> Mapping[str, tuple[Any, ...]]:
+    """Return the field that distinguishes a member of a union from the others, and its values."""
+    return choice.fields.tags if choice.is_fields else {}
 
 
 def _wrong_tag(tag: Any, name: str, allowed: list[str], path: str) -> ContractViolation:
@@ -127,25 +83,25 @@ def _wrong_tag(tag: Any, name: str, allowed: list[str], path: str) -> ContractVi
         return ContractViolation("missing", f"{path}.{name}: Field required", path)
     if name == "role":
         return ContractViolation("value", f'{path}: Unexpected role "{tag}".', path)
-    tags = ", ".join(f"'{one}'" for one in dict.fromkeys(allowed))
+    tags = ", ".join(f"'{literal}'" for literal in dict.fromkeys(allowed))
     text = f"{path}: Input tag '{tag}' found using '{name}' does not match any of the expected tags: {tags}"
     return ContractViolation("value", text, path)
 
 
-def _check_one(value: Any, choice: Any, path: str) -> Iterator[ContractViolation]:
-    origin = get_origin(choice)
-    if typing_extensions.is_typeddict(choice):
+def _check_choice(value: Any, choice: Alternative, path: str) -> Iterator[ContractViolation]:
+    if choice.is_fields:
         tag = value.get("type")
-        yield from _check_fields(value, choice, f"{path}.{tag}." if tag and path[-1].isdigit() else f"{path}.", {})
-    elif origin is Literal and value not in get_args(choice):
-        allowed = " or ".join(f"'{one}'" for one in get_args(choice))
-        yield ContractViolation("value", f"{path}: Input should be {allowed}", path)
-    elif origin is dict:
+        yield from _check_fields(value, choice.hint, f"{path}.{tag}." if tag and path[-1].isdigit() else f"{path}.", {})
+    elif choice.literals:
+        if value not in choice.literals:
+            allowed = " or ".join(f"'{literal}'" for literal in choice.literals)
+            yield ContractViolation("value", f"{path}: Input should be {allowed}", path)
+    elif choice.inner is not None and isinstance(value, dict):
         for key, inner in value.items():
-            yield from _check(inner, get_args(choice)[1], f"{path}.{key}")
-    elif isinstance(value, list) and get_args(choice):
+            yield from _check(inner, choice.inner, f"{path}.{key}")
+    elif choice.inner is not None and isinstance(value, list):
         for position, inner in enumerate(value):
-            yield from _check(inner, get_args(choice)[0], f"{path}.{position}")
+            yield from _check(inner, choice.inner, f"{path}.{position}")
 
 
 def check_request(body: dict[str, Any], betas: str, *, counting: bool = False) -> Iterator[ContractViolation]:
@@ -154,7 +110,7 @@ def check_request(body: dict[str, Any], betas: str, *, counting: bool = False) -
     for name in sorted(unsaid & body.keys()):
         yield ContractViolation("unknown_field", f"{name}: Extra inputs are not permitted", name)
     others = {name: value for name, value in body.items() if name not in unsaid}
-    yield from _check_fields(others, known, "", {**_UNTYPED, "model": str})
+    yield from _check_fields(others, known, "", _EXTRA)
 
 
 _CREATE = message_create_params.MessageCreateParamsBase
