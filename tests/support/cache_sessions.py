@@ -7,6 +7,7 @@ prints the table of the decision about loaded tools.
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, Literal
 
 from genai_prices import Usage, calc_price
@@ -227,6 +228,7 @@ def _tool(name: str, size: int, *, deferred: bool = False) -> dict[str, Any]:
     return tool | ({"defer_loading": True} if deferred else {})
 
 
+@cache
 def _text(topic: str, size: int) -> str:
     line = " ".join(f"{topic} {number}" for number in range(size // (len(topic) + 2) + 1))
     return line[:size]

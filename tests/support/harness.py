@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from msgspec import structs
@@ -19,7 +20,7 @@ from anthropic_proxy.engine.wires.bound_requests import BoundRequest
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.gateway.services import Services, build_services
-from anthropic_proxy.gateway.settings import load_settings
+from anthropic_proxy.gateway.settings import Settings, load_settings
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.requests import Receipts
 from anthropic_proxy.plugins import Client, Receipt
@@ -121,6 +122,12 @@ class _Recipient:
         self._receipts.append(receipt)
 
 
+@cache
+def _load(variables: tuple[tuple[str, str], ...]) -> Settings:
+    """Return settings from variables alone. They are immutable, and most tests have the same ones."""
+    return load_settings(dict(variables), PROVIDERS)
+
+
 class ProxyHarness:
     """The services of one proxy; `post` runs one exchange and returns the recorded output."""
 
@@ -134,7 +141,7 @@ class ProxyHarness:
         self.sleeps: list[float] = []
         """Seconds that a repeat would have waited."""
         log = Log(self.log)
-        loaded = load_settings(settings, PROVIDERS, env_file=env_file)
+        loaded = load_settings(settings, PROVIDERS, env_file=env_file) if env_file else _load(tuple(settings.items()))
         self.services: Services = build_services(
             loaded,
             {row.name: send for row in find_registry(loaded) if row.transport == "http"},

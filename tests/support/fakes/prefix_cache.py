@@ -148,8 +148,10 @@ class CachingProvider:
 
     def reply(self, wire: str, body: dict[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
         parts = _blocks(body) if wire == "messages" else _list_parts(wire, body)
-        marked = [place for place, part in enumerate(parts) if f'"{self.policy.marks}": ' in json.dumps(part)]
-        prompt = [json.dumps(_without(part, self.policy.marks), ensure_ascii=False).encode() for part in parts]
+        marked = list[int]()
+        if mark := self.policy.marks:
+            marked = [place for place, part in enumerate(parts) if f'"{mark}": ' in json.dumps(part)]
+        prompt = [json.dumps(_without(part, mark), ensure_ascii=False).encode() for part in parts]
         given = {**{name.lower(): value for name, value in headers.items()}, **body}
         machines = [str(given[key]) for key in self.policy.keys if key in given]
         machine = machines[0] if machines else str(len(self.calls)) if self.policy.keys else ""

@@ -546,17 +546,21 @@ def marked_session(marks: Collection[int], form: str, size: int, *, turns: int =
 
     `marks`: places of the marked messages, from the end.
     """
-    body: dict[str, Any] = {"system": lines("rule", 4_000), "messages": []}
+    encoded = [list[str](), list[str]()]
+    """All messages without a mark, and all with one."""
+    beginning = f'{{"system":{json.dumps(lines("rule", 4_000))},"messages":['
     for turn in range(turns):
         for role in ("user", "assistant"):
-            body["messages"].append({"role": role, "content": lines(f"{role} {turn}", size)})
+            text = lines(f"{role} {turn}", size)
+            for messages, mark in zip(encoded, ({}, MARK), strict=True):
+                content = [{"type": "text", "text": text, **mark}] if form == "list" or mark else text
+                messages.append(json.dumps({"role": role, "content": content}, separators=(",", ":")))
             if role == "user":
-                sent = [dict(message) for message in body["messages"]]
-                for place, message in enumerate(reversed(sent), start=1):
-                    if form == "list" or place in marks:
-                        mark = MARK if place in marks else {}
-                        message["content"] = [{"type": "text", "text": message["content"], **mark}]
-                yield json.dumps({**body, "messages": sent}, separators=(",", ":")).encode()
+                sent = [*encoded[0]]
+                for place in marks:
+                    if place <= len(sent):
+                        sent[-place] = encoded[1][-place]
+                yield f"{beginning}{','.join(sent)}]}}".encode()
 
 
 @pytest.mark.parametrize("marks", [(), (1,), (1, 2), (1, 2, 3), (1, 9)], ids=str)
@@ -607,6 +611,10 @@ def test_a_small_change_in_a_message_that_loses_its_mark_is_none() -> None:
     assert ask([first, second + "!", "three", "four"]) is None
 
 
+_CHARACTERS = bytes(b'abcd ,{}[]"\\'[byte % 12] for byte in range(256))
+"""Byte → one of the characters in texts of a `RandomSession`."""
+
+
 class RandomSession:
     """A client that sends a session with moving marks, and changes some part of it now and then."""
 
@@ -629,7 +637,7 @@ class RandomSession:
         )
 
     def _text(self, size: int) -> str:
-        return "".join(self._chance.choices('abcd ,{}[]"\\', k=size))
+        return self._chance.randbytes(size).translate(_CHARACTERS).decode()
 
     def change(self, name: str = "") -> tuple[str | None, int]:
         """Change a part. Return the size that the provider has to read again, and the part's name if that is much.
@@ -733,12 +741,14 @@ def test_a_change_at_a_provider_without_counts_is_found_within_some_requests(
     marks: Collection[int], part: str, old: str, new: str, latest: int, begin: int
 ) -> None:
     guard, found = PrefixGuard(), dict[int, str]()
-    tools = [{"name": name, "description": lines(name, 400)} for name in ("Bash", "Read", "Write")]
+    declared = [{"name": name, "description": lines(name, 400)} for name in ("Bash", "Read", "Write")]
+    tools = json.dumps(declared, separators=(",", ":"))
+    changed_tools = tools.replace(old, new, 1)
     for turn, session in enumerate(marked_session(marks, "text", 60, turns=80)):
-        body = json.dumps({"tools": tools, **json.loads(session)}, separators=(",", ":"))
+        body = f'{{"tools":{tools},{session.decode()[1:]}'
         if turn >= begin:
             body = body.replace(old, new, 1)
-        sent_tools = [json.dumps(tool) for tool in json.loads(body)["tools"]]
+        sent_tools = [json.dumps(tool) for tool in json.loads(tools if turn < begin else changed_tools)]
         prompt = Prompt(("one", "", "local", "m"), body.encode(), tools=sent_tools)
         guard.compare(prompt)
         guard.keep(prompt)
