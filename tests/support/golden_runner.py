@@ -27,10 +27,10 @@ from anthropic_proxy.engine.upstream.http.url import join_url
 from anthropic_proxy.engine.wires.contract import Call, TranslatedCall, UpstreamRequest
 from anthropic_proxy.engine.wires.framing import NDJSONReader, SSEReader
 from anthropic_proxy.errors import ClientError, ProxyError
-from anthropic_proxy.gateway.settings import load_settings
 from tests.support import golden_relay as relay
 from tests.support.fold import fold
 from tests.support.golden_relay import readable
+from tests.support.harness import load_variables
 from tests.support.paths import GOLDEN
 
 ESTIMATE = 100
@@ -110,7 +110,7 @@ def _resolve_target(folder: Path) -> Target:
         environ[row.key_variable] = "golden"
     if row.offered_to_users:
         environ["PREFERRED_PROVIDER"] = row.name
-    settings = load_settings({**environ, **fields.get("settings", {})}, PROVIDERS, env_file=None)
+    settings = load_variables({**environ, **fields.get("settings", {})})
     target = build_plan(RoutingQuery(_read(read_request(folder)).model), settings, Catalog()).targets[0]
     capabilities = {name: _frozen(value) for name, value in fields.get("capabilities", {}).items()}
     changes = {name: _frozen(value) for name, value in fields.get("dialect", {}).items()}
@@ -145,6 +145,8 @@ class GoldenCase:
         self.streams = file is not None and file.suffix != ".json"
         """True if the upstream streams; a refusal never does."""
         self.target = _resolve_target(folder)
+        self.finished_at: int | None = None
+        """Number of frames after which the reply is finished. None: not yet replayed, or it has no such frame."""
 
     def change_target(self, target: Target) -> None:
         """Play for another target than the router's."""
@@ -230,6 +232,24 @@ class GoldenCase:
         )
         return ReplayResult(events=encode_events(sent), message=readable(msgspec.json.decode(encode_message(whole))))
 
+    def list_decoded(self, chunks: Sequence[bytes]) -> tuple[bytes, ...]:
+        """Return what is decoded if the upstream's bytes arrive in these fragments. It determines the response.
+
+        A decoder gets a body as a whole, and a stream by frames, up to the end of the network read in which the reply
+        is finished. A relay gets the fragments. Needs a replay before, in which the end of the reply is found.
+        """
+        if self.target.is_relayed:
+            return tuple(chunks)
+        if self.fields.get("status", 200) != 200 or not self.streams:
+            return (b"".join(chunks),)
+        reader = READERS[self.target.wire.framing]()
+        frames = list[bytes]()
+        for chunk in chunks:
+            frames += reader.feed(chunk)
+            if self.finished_at is not None and len(frames) >= self.finished_at:
+                return tuple(frames)
+        return (*frames, *reader.finish())
+
 
 class _Reads:
     """The lists of deltas of one answer, one for each network read."""
@@ -280,9 +300,13 @@ class _Reads:
 
     def _streamed(self) -> Iterable[list[Delta]]:
         reader = READERS[self._wire.framing]()
+        count = 0
         for chunk in (*self._chunks, b""):
             for frame in reader.feed(chunk) if chunk else reader.finish():
                 yield self._decoder.decode_frame(frame)
+                count += 1
+                if self._decoder.finished and self._scenario.finished_at is None:
+                    self._scenario.finished_at = count
             if self._decoder.finished:
                 break
         yield self._decoder.decode_end()

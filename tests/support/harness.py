@@ -122,9 +122,13 @@ class _Recipient:
         self._receipts.append(receipt)
 
 
+def load_variables(variables: Mapping[str, str]) -> Settings:
+    """Return settings from variables alone. They are immutable, and many tests have the same ones."""
+    return _load(tuple(variables.items()))
+
+
 @cache
 def _load(variables: tuple[tuple[str, str], ...]) -> Settings:
-    """Return settings from variables alone. They are immutable, and most tests have the same ones."""
     return load_settings(dict(variables), PROVIDERS)
 
 
@@ -141,7 +145,7 @@ class ProxyHarness:
         self.sleeps: list[float] = []
         """Seconds that a repeat would have waited."""
         log = Log(self.log)
-        loaded = load_settings(settings, PROVIDERS, env_file=env_file) if env_file else _load(tuple(settings.items()))
+        loaded = load_settings(settings, PROVIDERS, env_file=env_file) if env_file else load_variables(settings)
         self.services: Services = build_services(
             loaded,
             {row.name: send for row in find_registry(loaded) if row.transport == "http"},

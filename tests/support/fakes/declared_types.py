@@ -4,11 +4,13 @@ An SDK declares requests as typed dictionaries. A validator built from them woul
 name an error the way the real servers do, so that each fake walks the alternatives and reports in its own words.
 """
 
+import json
 import types
 from functools import cache, cached_property
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typing_extensions
+from pydantic import TypeAdapter
 
 _WRAPPERS = (Annotated, typing_extensions.Required, typing_extensions.NotRequired)
 _KINDS = (dict, list, str, bool, int, float)
@@ -91,3 +93,17 @@ def _list_choices(hint: Any) -> list[Any]:
     if get_origin(hint) in (Union, types.UnionType):
         return [choice for part in get_args(hint) for choice in _list_choices(part)]
     return [hint]
+
+
+def understood(kind: Any, value: Any) -> Any:
+    """Return a JSON value without the fields that a declared type does not know.
+
+    Raises pydantic's error if a field has another type.
+    """
+    adapter = _adapter(kind)
+    return json.loads(adapter.dump_json(adapter.validate_python(value), warnings=False))
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)

@@ -59,13 +59,19 @@ def test_scenario(folder: Path, update: bool) -> None:
 
 
 def assert_cuts_do_not_matter(scenario: GoldenCase, upstream: bytes, whole: ReplayResult) -> None:
-    assert scenario.play([bytes([byte]) for byte in upstream]) == whole, "one byte at a time gives another answer"
+    """Replay each way in which the bytes may arrive. Those that give the decoder the same are replayed once."""
+    bytewise = [bytes([byte]) for byte in upstream]
+    assert scenario.play(bytewise) == whole, "one byte at a time gives another answer"
+    replayed = {scenario.list_decoded([upstream]), scenario.list_decoded(bytewise)}
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     chance = random.Random(seed)
     for _ in range(RANDOM_CUTS if upstream else 0):
         points = [chance.randrange(len(upstream)) for _ in range(chance.randint(1, 8))]
-        assert scenario.play(cut(upstream, points)) == whole, f"cut at {sorted(points)} it gives another answer"
+        fragments = cut(upstream, points)
+        if (decoded := scenario.list_decoded(fragments)) not in replayed:
+            assert scenario.play(fragments) == whole, f"cut at {sorted(points)} it gives another answer"
+            replayed.add(decoded)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=title)

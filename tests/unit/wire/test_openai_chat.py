@@ -18,6 +18,7 @@ from anthropic_proxy.engine.wires.tool_call_repair import OPENED_THINKING_TAGS
 from anthropic_proxy.errors import UpstreamError
 from tests.support import decoding
 from tests.support.dialect_fields import changes_a_scenario, missing_proofs, proofs_of
+from tests.support.fakes.declared_types import understood
 from tests.support.fakes.openai_chat.models import find_model
 from tests.support.fakes.openai_chat.rules import check_body
 from tests.support.golden_runner import find_cases, read_fields
@@ -64,17 +65,10 @@ def test_openai_knows_every_field(body: Any) -> None:
     for message in body["messages"]:
         if isinstance(message.get("content"), list):  # pydantic reads a list inside a choice of types only once
             for part in message["content"]:
-                assert _understood(ChatCompletionContentPartParam, part) == part
+                assert understood(ChatCompletionContentPartParam, part) == part
             message["content"] = "parts"
     kind = params.CompletionCreateParamsStreaming if body.get("stream") else params.CompletionCreateParamsNonStreaming
-    assert _understood(kind, body) == body, "a field that OpenAI's types do not know is lost on the way through them"
-
-
-def _understood(kind: Any, value: Any) -> Any:
-    from pydantic import TypeAdapter
-
-    adapter: TypeAdapter[Any] = TypeAdapter(kind)
-    return json.loads(adapter.dump_json(adapter.validate_python(value)))
+    assert understood(kind, body) == body, "a field that OpenAI's types do not know is lost on the way through them"
 
 
 # Quirks

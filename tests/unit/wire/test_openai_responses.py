@@ -1,6 +1,5 @@
 """Responses: OpenAI's own types, complete replies, reasoning in signatures, adaptations."""
 
-import functools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +15,7 @@ from anthropic_proxy.engine.wires.contract import TranslatedCall
 from tests.support import decoding
 from tests.support.decoding import decode_whole, new_limits
 from tests.support.dialect_fields import changes_a_scenario, missing_proofs, proofs_of, scenarios_of
+from tests.support.fakes.declared_types import understood
 from tests.support.fakes.openai_chat.models import find_model
 from tests.support.fakes.openai_responses.rules import check_body
 from tests.support.fold import fold
@@ -65,27 +65,15 @@ def test_openai_knows_every_field(body: Any) -> None:
     from openai.types.responses.response_create_params import ToolChoice
 
     for item in body["input"]:
-        assert _understood(ResponseInputItemParam, item) == item
+        assert understood(ResponseInputItemParam, item) == item
     for tool in body.get("tools", ()):
-        assert _understood(ToolParam, tool) == tool
+        assert understood(ToolParam, tool) == tool
     if "tool_choice" in body:
-        assert _understood(ToolChoice, body["tool_choice"]) == body["tool_choice"]
+        assert understood(ToolChoice, body["tool_choice"]) == body["tool_choice"]
     kinds = response_create_params
     kind = kinds.ResponseCreateParamsStreaming if body.get("stream") else kinds.ResponseCreateParamsNonStreaming
     plain = {**body, "input": "read apart, because pydantic reads lists inside choices of types only once"}
-    assert _understood(kind, plain) == plain, "a field that OpenAI's types do not know is lost on the way through them"
-
-
-def _understood(kind: Any, value: Any) -> Any:
-    adapter = _adapter(kind)
-    return json.loads(adapter.dump_json(adapter.validate_python(value), warnings=False))
-
-
-@functools.cache
-def _adapter(kind: Any) -> Any:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(kind)
+    assert understood(kind, plain) == plain, "a field that OpenAI's types do not know is lost on the way through them"
 
 
 # Quirks
