@@ -40,7 +40,9 @@ def run_command(
         own["PORT"] = reserve_closed_port()
     environment = {**own, **NO_LOCAL_SERVERS, **settings}
     if can_fork(environment):
-        return run_forked(words, directory, environment, stdin, WAIT_SECONDS)
+        done = run_forked(words, directory, environment, stdin, WAIT_SECONDS)
+        output, errors = (text.decode().replace("\r\n", "\n") for text in (done.stdout, done.stderr))
+        return subprocess.CompletedProcess(done.args, done.returncode, output, errors)
     return subprocess.run(
         [sys.executable, "-m", "anthropic_proxy", *words],
         cwd=directory,

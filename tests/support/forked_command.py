@@ -19,6 +19,7 @@ from tests.support.paths import ROOT
 
 _READ_AT_START = ("PYTHON", "LC_", "LANG")
 """Beginnings of the variables that an interpreter reads when it starts."""
+_CHARSET = "PYTHONIOENCODING"
 NO_LOCAL_SERVERS = {VARIABLE: ""}
 """Variables with which a program meets no model server of this machine on its usual port, such as localhost:11434."""
 
@@ -30,14 +31,15 @@ def with_localhost(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def can_fork(environment: Mapping[str, str]) -> bool:
+    others = environment.keys() - {_CHARSET}
     usual = {"PYTHONPATH": str(ROOT)}
-    given = any(name.startswith(_READ_AT_START) and usual.get(name) != environment[name] for name in environment)
+    given = any(name.startswith(_READ_AT_START) and usual.get(name) != environment[name] for name in others)
     return sys.platform == "linux" and hasattr(os, "fork") and not given
 
 
 def run_forked(
     words: Sequence[str], directory: Path, environment: Mapping[str, str], stdin: str, timeout: float
-) -> "subprocess.CompletedProcess[str]":
+) -> "subprocess.CompletedProcess[bytes]":
     """Run a command as `subprocess.run` does, with files as its standard streams."""
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         given.write(stdin.encode())
@@ -46,8 +48,7 @@ def run_forked(
         status = wait_forked(process, timeout)
         output.seek(0)
         errors.seek(0)
-        texts = (file.read().decode().replace("\r\n", "\n") for file in (output, errors))
-        return subprocess.CompletedProcess(list(words), status, *texts)
+        return subprocess.CompletedProcess(list(words), status, output.read(), errors.read())
 
 
 def start_forked(
@@ -110,9 +111,11 @@ class _Command:
 
             os.setsid()
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-        sys.stdin = os.fdopen(0, encoding="utf-8", errors="surrogateescape", closefd=False)
-        sys.stdout = os.fdopen(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)
-        sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
+        charset = self._environment.get(_CHARSET, "utf-8")
+        on_error = "strict" if _CHARSET in self._environment else "surrogateescape"
+        sys.stdin = os.fdopen(0, encoding=charset, errors=on_error, closefd=False)
+        sys.stdout = os.fdopen(1, "w", encoding=charset, errors=on_error, closefd=False)
+        sys.stderr = os.fdopen(2, "w", encoding=charset, errors="backslashreplace", buffering=1, closefd=False)
         os.environ.clear()
         os.environ.update(self._environment)
         replace_localhost()

@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from anthropic_proxy.gateway.settings import Settings
+from tests.support.forked_command import can_fork, run_forked
 from tests.support.ledger import new_receipt, running_ledger
 from tests.support.server_process import environment_of, reserve_closed_port
 from tests.support.waiting import WAIT_SECONDS
@@ -20,17 +22,26 @@ PROJECT = "日本 café"
 
 def run(directory: Path, charset: str, *words: str, stdin: str = "") -> bytes:
     own = environment_of(directory) | {"PORT": reserve_closed_port(), "PYTHONIOENCODING": charset}
-    done = subprocess.run(
+    if can_fork(own):
+        done = run_forked(words, directory, own, stdin, WAIT_SECONDS)
+    else:
+        done = run_interpreter(directory, own, *words, stdin=stdin)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.replace(os.linesep.encode(), b"\n")
+
+
+def run_interpreter(
+    directory: Path, environment: Mapping[str, str], *words: str, stdin: str
+) -> "subprocess.CompletedProcess[bytes]":
+    return subprocess.run(
         [sys.executable, "-m", "anthropic_proxy", *words],
         cwd=directory,
-        env=own,
+        env=environment,
         input=stdin.encode(),
         capture_output=True,
         timeout=WAIT_SECONDS,
         check=False,
     )
-    assert done.returncode == 0, done.stderr.decode()
-    return done.stdout.replace(os.linesep.encode(), b"\n")
 
 
 @pytest.mark.parametrize("charset", ["cp1252", "ascii"])
@@ -60,6 +71,8 @@ async def test_text_has_escapes_and_data_is_utf_8(charset: str, tmp_path: Path) 
 
 
 def test_the_status_line_is_utf_8_as_claude_code_reads_it(tmp_path: Path) -> None:
+    """In an interpreter of its own, which opens its standard streams itself."""
     session = json.dumps({"model": {"display_name": PROJECT}}, ensure_ascii=False)
-    output = run(tmp_path, "cp1252", "statusline", stdin=session)
-    assert output.decode() == f"{PROJECT} · no proxy responds\n"
+    own = environment_of(tmp_path) | {"PORT": reserve_closed_port(), "PYTHONIOENCODING": "cp1252"}
+    done = run_interpreter(tmp_path, own, "statusline", stdin=session)
+    assert done.stdout.decode() == f"{PROJECT} · no proxy responds{os.linesep}"

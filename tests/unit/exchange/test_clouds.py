@@ -17,14 +17,12 @@ from anthropic_proxy.engine.engine import Engine, build_engine
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.forwarding import count_tokens
 from anthropic_proxy.engine.exchange.in_process import send_request
-from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.providers.model_observations import MAX_ADAPTATIONS
 from anthropic_proxy.engine.upstream.contract import FetchedPage
 from anthropic_proxy.engine.wires import anthropic as anthropic_wire
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import WebFetchFailed
-from anthropic_proxy.gateway.settings import load_settings
 from tests.support.fakes.anthropic.server import STAND_IN, new_anthropic
 from tests.support.fakes.clouds import (
     BEDROCK_MODEL,
@@ -43,7 +41,7 @@ from tests.support.fakes.clouds import (
 )
 from tests.support.fakes.server import Exchange as Sent
 from tests.support.fakes.server import Running, serving
-from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, load_variables, new_client_request
 from tests.support.http_server import Server
 from tests.support.http_server import serving as http_serving
 from tests.support.sdk import text_of
@@ -97,7 +95,7 @@ def settings_of(kind: Kind, url: str) -> dict[str, str]:
 
 
 def engine_of(variables: Mapping[str, str]) -> Engine:
-    options = load_settings({**variables, "PREFERRED_PROVIDER": "anthropic"}, PROVIDERS, env_file=None)
+    options = load_variables({**variables, "PREFERRED_PROVIDER": "anthropic"})
     return build_engine(options, credentials=Credentials(options, {"google": Tokens()}))
 
 
