@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.command_line import run_command
 from tests.support.event_grammar import check_bytes
 from tests.support.fakes.openai_chat.server import KEY
 from tests.support.fakes.server import Running
-from tests.support.process_checks import MESSAGES, ask, error_of, run_command
+from tests.support.process_checks import MESSAGES, ask, error_of
 from tests.support.server_process import Proxy, free_port, running_proxy
 from tests.support.waiting import wait_for
 

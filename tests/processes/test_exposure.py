@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
+from tests.support.command_line import run_command as run
 from tests.support.process_checks import error_of, port_of
-from tests.support.process_checks import run_command as run
 from tests.support.server_process import running_proxy
 from tests.support.tls import NO_AUTHORITIES
 from tests.support.waiting import wait_for

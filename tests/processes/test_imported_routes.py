@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from tests.support.command_line import run_command
 from tests.support.compatible import picture
 from tests.support.fakes.gemini.server import KEY as GEMINI_KEY
 from tests.support.fakes.gemini.server import new_gemini
 from tests.support.fakes.openai_chat.server import KEY, new_openai
 from tests.support.fakes.server import Running, serving
-from tests.support.process_checks import MESSAGES, ask, run_command
+from tests.support.process_checks import MESSAGES, ask
 from tests.support.routes import CLAUDE_CODE
 from tests.support.server_process import Proxy, reserve_closed_port, running_proxy
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.command_line import run_command
 from tests.support.paths import ROOT
-from tests.support.process_checks import MESSAGES, ask, reload, run_command, serve
+from tests.support.process_checks import MESSAGES, ask, reload, serve
 from tests.support.server_process import running_proxy
 from tests.support.waiting import wait_for
 

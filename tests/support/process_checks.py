@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +12,6 @@ import httpx2 as httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.paths import ROOT
 from tests.support.platform_marks import HAS_SIGHUP, NO_SIGHUP
 from tests.support.raw_http import Answer
 from tests.support.server_process import Proxy
@@ -40,24 +38,6 @@ def reload(proxy: Proxy, text: str = "Settings reloaded") -> str:
     proxy.process.send_signal(signal.SIGHUP)
     wait_for(lambda: proxy.log.count(text) > before)
     return [line for line in proxy.log.splitlines() if text in line][-1]
-
-
-def run_command(*words: str, settings: dict[str, str], directory: Path) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "anthropic_proxy", *words],
-        cwd=directory,
-        env={
-            "PATH": os.environ["PATH"],
-            "HOME": str(directory),
-            "ANTHROPIC_PROXY_CONFIG": str(directory),
-            "PYTHONPATH": str(ROOT),
-            **settings,
-        },
-        capture_output=True,
-        text=True,
-        timeout=WAIT_SECONDS,
-        check=False,
-    )
 
 
 def serve(workers: int) -> tuple[str, ...]:
