@@ -1,10 +1,14 @@
-"""Each name with an underscore on the pages for contributors is one of the source: a function, a field, a file."""
+"""The pages for contributors, and the files for their editors and agents, agree with the source."""
 
+import configparser
+import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from anthropic_proxy.gateway.settings import Settings
 from tests.support.paths import ROOT
 
 PAGES = ("architecture", "recipes", "add-a-provider", "testing")
@@ -28,3 +32,28 @@ def test_each_name_of_the_source_exists(page: str, words: set[str]) -> None:
     code = " ".join(re.findall(r"`([^`\n]+)`", text))
     names = set(re.findall(r"(?<![\w*])\w*_\w*[^\W_]\b", code))
     assert sorted(names - words - OF_OTHERS) == []
+
+
+def test_the_container_for_development_is_set_up_as_a_clone_is() -> None:
+    container = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text("utf-8"))
+    commands = re.search(r"^ *```sh long\n *(.+)$", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.MULTILINE)
+    assert commands is not None
+    assert container["postCreateCommand"] == commands[1]
+    assert container["forwardPorts"] == [Settings().port]
+    python = re.fullmatch(r".+/python:(\d+\.\d+)", container["image"])
+    assert python is not None
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert f"Programming Language :: Python :: {python[1]}" in project["classifiers"]
+
+
+def test_editors_use_the_line_length_of_the_formatter() -> None:
+    editors = configparser.ConfigParser()
+    editors.read_string("[common]\n" + (ROOT / ".editorconfig").read_text("utf-8"))
+    ruff = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["ruff"]
+    assert editors["*.py"].getint("max_line_length") == ruff["line-length"]
+
+
+def test_each_script_and_folder_that_agents_are_told_about_exists() -> None:
+    named = re.findall(r"\b(?:scripts|tests)/[\w/.]+\w", (ROOT / "AGENTS.md").read_text("utf-8"))
+    assert named
+    assert [name for name in named if not (ROOT / name).exists()] == []
