@@ -16,6 +16,8 @@ from tests.support.fakes.oidc import CLIENT_ID, CLIENT_SECRET, FakeProvider
 from tests.support.server_process import Proxy
 
 _HIDDEN = re.compile(r'<input type="hidden" name="(\w+)" value="([^"]*)">')
+ISSUER = "https://login.example.org"
+_CLIENT = "proxy"
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 SECRET = "sign-in-canary-0123456789abcdef0123456789"
 USER_AGENT = "claude-code/2.1.332"
@@ -25,7 +27,7 @@ SAME_ORIGIN = {"sec-fetch-site": "same-origin"}
 def list_sign_in_settings(provider: FakeProvider) -> dict[str, str]:
     return {
         "VIRTUAL_KEYS": "true",
-        "OIDC_ISSUER": provider.issuer,
+        "OIDCISSUER": provider.issuer,
         "OIDC_CLIENT_ID": CLIENT_ID,
         "OIDC_CLIENT_SECRET": CLIENT_SECRET,
         "DASHBOARD_URL": "http://127.0.0.1:{port}",
@@ -33,16 +35,26 @@ def list_sign_in_settings(provider: FakeProvider) -> dict[str, str]:
     }
 
 
-def store_sign_in(database_url: str, email: str = "ann@example.org") -> SignIn:
-    """Return a sign-in in a database, as the identity provider and the browser of a person would cause it."""
-    issuer, client = "https://login.example.org", "proxy"
+def open_grants(database_url: str) -> Grants:
+    """Return the grants in a database. The identity provider itself is not asked."""
     sign_in = SignInSettings(secrets=(Secret(SECRET),))
-    oidc = OidcSettings(issuer=issuer, client_id=client)
-    grants = Grants(Settings(database_url=Secret(database_url), oidc=oidc, sign_in=sign_in), TokenKeys(sign_in))
-    code, user_code = grants.create_code(USER_AGENT, "192.0.2.1")
+    oidc = OidcSettings(issuer=ISSUER, client_id=_CLIENT)
+    return Grants(Settings(database_url=Secret(database_url), oidc=oidc, sign_in=sign_in), TokenKeys(sign_in))
+
+
+def approve_device(database_url: str, user_code: str, email: str = "ann@example.org") -> None:
+    """Let a person approve the device with this code, as the identity provider and the browser would cause it."""
+    grants = open_grants(database_url)
     waiting = grants.find_code("user_code", user_code)
     assert waiting is not None
-    grants.approve(grants.identify(waiting.code_hash, OidcUser(issuer, client, f"id of {email}", email), ""))
+    grants.approve(grants.identify(waiting.code_hash, OidcUser(ISSUER, _CLIENT, f"id of {email}", email), ""))
+
+
+def store_sign_in(database_url: str, email: str = "ann@example.org") -> SignIn:
+    """Return a sign-in in a database."""
+    grants = open_grants(database_url)
+    code, user_code = grants.create_code(USER_AGENT, "192.0.2.1")
+    approve_device(database_url, user_code, email)
     _, stored, _ = grants.redeem(code)
     assert stored is not None
     return stored

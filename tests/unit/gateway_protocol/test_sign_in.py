@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from anthropic_proxy.console.keys.access_tokens import TokenKeys
 from anthropic_proxy.gateway.settings import SignInSettings
 from anthropic_proxy.secrets import Secret
-from tests.support.sign_in import DEVICE_GRANT, SECRET
+from tests.support.sign_in import DEVICE_GRANT, ISSUER, SECRET, approve_device
 from tests.support.virtual_keys import Response, running_app, send
 
 KEYS = TokenKeys(SignInSettings(secrets=(Secret(SECRET),)))
@@ -129,3 +130,24 @@ async def test_three_hundred_people_behind_one_address_begin_within_ten_minutes(
             form = urlencode({"grant_type": DEVICE_GRANT, "device_code": each.json["device_code"]}).encode()
             reply = await send(app, "POST", "/oauth/token", form, content_type=FORM)
             assert show(reply) == (400, {"error": "authorization_pending"})
+
+
+async def test_an_access_token_ends_with_the_sign_in_at_the_latest(tmp_path: Path) -> None:
+    """A sign-in without a refresh token of the identity provider ends after 12 hours."""
+    settings = SETTINGS | {"OIDC_ISSUER": ISSUER, "SIGN_IN_TOKEN_MINUTES": "1440"}
+    async with running_app(tmp_path, **settings) as app:
+
+        async def ask_for_token(**form: str) -> dict[str, Any]:
+            reply = await send(app, "POST", "/oauth/token", urlencode(form).encode(), content_type=FORM)
+            assert reply.status == 200, reply.text
+            return reply.json
+
+        begun = await send(app, "POST", "/oauth/device_authorization", b"surface=claude_code", content_type=FORM)
+        approve_device(f"sqlite:///{tmp_path}/anthropic-proxy/ledger.sqlite3", begun.json["user_code"])
+        first = await ask_for_token(grant_type=DEVICE_GRANT, device_code=begun.json["device_code"])
+        second = await ask_for_token(grant_type="refresh_token", refresh_token=first["refresh_token"])
+    for tokens in (first, second):
+        claims = KEYS.find_signed_claims(tokens["access_token"])
+        assert claims is not None
+        assert claims["exp"] - claims["iat"] == tokens["expires_in"] <= 12 * 3_600
+    assert second["email"] == "ann@example.org"

@@ -4,13 +4,34 @@ import base64
 import contextlib
 import json
 import struct
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from anthropic_proxy.engine.messages.models import decode_request
+from anthropic_proxy.engine.messages.models.structs import (
+    Block,
+    CompactionBlock,
+    DocumentBlock,
+    FallbackBlock,
+    ImageBlock,
+    RedactedThinkingBlock,
+    SearchResultBlock,
+    ServerToolUseBlock,
+    TextBlock,
+    ThinkingBlock,
+    ToolAdditionBlock,
+    ToolReferenceBlock,
+    ToolRemovalBlock,
+    ToolResultBlock,
+    ToolSearchResultBlock,
+    ToolUseBlock,
+    UnknownBlock,
+    WebFetchResultBlock,
+    WebSearchResultBlock,
+)
 from anthropic_proxy.engine.messages.server_blocks import encode_passage
 from anthropic_proxy.engine.messages.tokens import TokenFamily
 from anthropic_proxy.errors import ClientError
@@ -353,6 +374,44 @@ SERVER_BLOCKS: dict[str, tuple[dict[str, Any], float]] = {
 def test_what_a_provider_ran_weighs_what_a_model_reads_of_it(name: str) -> None:
     block, tokens = SERVER_BLOCKS[name]
     assert estimated([block]) - EMPTY == pytest.approx(tokens, rel=0.2, abs=16)
+
+
+REFERENCES = [{"type": "tool_reference", "tool_name": name} for name in SENTENCE.split()]
+CHANGE = {"tool": {"type": "tool_reference", "name": SENTENCE}}
+READ: dict[type, dict[str, Any]] = {
+    TextBlock: {"type": "text", "text": SENTENCE},
+    DocumentBlock: TEXT_PAGE,
+    SearchResultBlock: {"type": "search_result", "title": "t", "source": "s", "content": of_text(SENTENCE)},
+    ToolUseBlock: {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"q": SENTENCE}},
+    ToolResultBlock: {"type": "tool_result", "tool_use_id": "toolu_1", "content": SENTENCE},
+    ToolReferenceBlock: {"type": "tool_result", "tool_use_id": "toolu_1", "content": REFERENCES},
+    ServerToolUseBlock: server_call("web_search", query=SENTENCE),
+    WebSearchResultBlock: found({"encrypted_content": encode_passage(SENTENCE)}),
+    WebFetchResultBlock: fetched(TEXT_PAGE),
+    ToolSearchResultBlock: ran(
+        "tool_search", {"type": "tool_search_tool_search_result", "tool_references": REFERENCES}
+    ),
+    CompactionBlock: {"type": "compaction", "content": SENTENCE},
+    UnknownBlock: ran("mcp", of_text(SENTENCE)),
+}
+"""Kind of block → one in which a text of `TOKENS` tokens stands."""
+NOT_READ: dict[type, dict[str, Any]] = {
+    ThinkingBlock: {"type": "thinking", "thinking": SENTENCE, "signature": "s"},
+    RedactedThinkingBlock: {"type": "redacted_thinking", "data": SENTENCE},
+    ToolAdditionBlock: {"type": "tool_addition", **CHANGE},
+    ToolRemovalBlock: {"type": "tool_removal", **CHANGE},
+    FallbackBlock: {"type": "fallback"},
+}
+"""Kind of block → one whose text models do not read: reasoning of earlier replies, and marks of the client."""
+
+
+def test_each_kind_of_block_counts_by_the_text_that_a_model_reads() -> None:
+    """A picture counts by its size (`test_a_picture_counts_by_its_size_and_not_as_text`)."""
+    assert READ.keys() | NOT_READ.keys() | {ImageBlock} == {*get_args(Block)}
+    counted = {kind.__name__: estimated([block]) - EMPTY for kind, block in READ.items()}
+    assert {kind: tokens for kind, tokens in counted.items() if tokens < 0.8 * TOKENS} == {}
+    unread = {kind.__name__: estimated([block]) - EMPTY for kind, block in NOT_READ.items()}
+    assert {kind: tokens for kind, tokens in unread.items() if tokens > 0} == {}
 
 
 def deferring(*more: dict[str, Any], **fields: Any) -> list[dict[str, Any]]:
