@@ -68,7 +68,7 @@ def fold_events(events: bytes) -> dict[str, Any]:
     """Return the message that a client builds from a stream."""
     message: dict[str, Any] = {}
     arguments: dict[int, str] = {}
-    for line in events.decode().splitlines():
+    for line in events.decode().split("\n"):  # the texts of a model may have other ends of lines
         event = msgspec.json.decode(line[6:]) if line.startswith("data: ") else {"type": ""}
         if event["type"] == "message_start":
             message = event["message"]

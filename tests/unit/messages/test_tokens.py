@@ -378,7 +378,7 @@ def test_what_a_provider_ran_weighs_what_a_model_reads_of_it(name: str) -> None:
 
 REFERENCES = [{"type": "tool_reference", "tool_name": name} for name in SENTENCE.split()]
 CHANGE = {"tool": {"type": "tool_reference", "name": SENTENCE}}
-READ: dict[type, dict[str, Any]] = {
+READ_BLOCKS: dict[type, dict[str, Any]] = {
     TextBlock: {"type": "text", "text": SENTENCE},
     DocumentBlock: TEXT_PAGE,
     SearchResultBlock: {"type": "search_result", "title": "t", "source": "s", "content": of_text(SENTENCE)},
@@ -395,7 +395,7 @@ READ: dict[type, dict[str, Any]] = {
     UnknownBlock: ran("mcp", of_text(SENTENCE)),
 }
 """Kind of block → one in which a text of `TOKENS` tokens stands."""
-NOT_READ: dict[type, dict[str, Any]] = {
+UNREAD_BLOCKS: dict[type, dict[str, Any]] = {
     ThinkingBlock: {"type": "thinking", "thinking": SENTENCE, "signature": "s"},
     RedactedThinkingBlock: {"type": "redacted_thinking", "data": SENTENCE},
     ToolAdditionBlock: {"type": "tool_addition", **CHANGE},
@@ -407,10 +407,10 @@ NOT_READ: dict[type, dict[str, Any]] = {
 
 def test_each_kind_of_block_counts_by_the_text_that_a_model_reads() -> None:
     """A picture counts by its size (`test_a_picture_counts_by_its_size_and_not_as_text`)."""
-    assert READ.keys() | NOT_READ.keys() | {ImageBlock} == {*get_args(Block)}
-    counted = {kind.__name__: estimated([block]) - EMPTY for kind, block in READ.items()}
+    assert READ_BLOCKS.keys() | UNREAD_BLOCKS.keys() | {ImageBlock} == {*get_args(Block)}
+    counted = {kind.__name__: estimated([block]) - EMPTY for kind, block in READ_BLOCKS.items()}
     assert {kind: tokens for kind, tokens in counted.items() if tokens < 0.8 * TOKENS} == {}
-    unread = {kind.__name__: estimated([block]) - EMPTY for kind, block in NOT_READ.items()}
+    unread = {kind.__name__: estimated([block]) - EMPTY for kind, block in UNREAD_BLOCKS.items()}
     assert {kind: tokens for kind, tokens in unread.items() if tokens > 0} == {}
 
 
