@@ -163,7 +163,7 @@ def _ask_with_our_own(origin: str, body_for: _Bodies, opened: AsyncExitStack) ->
 
     async def ask(reply: str) -> int:
         request = UpstreamRequest(path=CHAT.path, body=body_for(reply))
-        response = await upstream.send(BoundRequest(OperatorOrigin("doctor"), origin, request))
+        response = await upstream.send(BoundRequest(OperatorOrigin("setup"), origin, request))
         size = 0
         while data := await response.read():
             size += len(data)

@@ -69,6 +69,7 @@ DATE_READERS = {
     "console.keys.key_policy",
     "console.keys.key_table",
     "console.keys.service_tokens",
+    "console.ledger.bind_people",
     "console.ledger.instances",
     "console.ledger.receipt_queue",
     "console.ledger.retention",

@@ -22,12 +22,13 @@ _CATEGORIES = {"DIGIT": "1", "NOT_DIGIT": "a", "SPACE": " ", "NOT_SPACE": "a", "
 def make_texts(pattern: LaterPattern) -> Sequence[tuple[str, str, str]]:
     """Return texts in three parts: a beginning, what follows again and again, and an end."""
     parsed = parser.parse(pattern.pattern, pattern.flags)
-    pieces = list(dict.fromkeys(piece for piece in _pieces(parsed) if piece))[:24]
+    all_pieces = list(dict.fromkeys(piece for piece in _pieces(parsed) if piece))
+    pieces = all_pieces[:24]
     stems = list(dict.fromkeys(["", *_stems(parsed)]))[:8]
     found = [(stem, piece, end) for stem in stems for piece in pieces for end in _ENDS[:1] if stem]
     found += [("", piece, end) for piece in pieces for end in _ENDS]
     found += [(stem, filler, "!") for stem in stems for filler in (" ", "\n", "a", "1")]
-    marks = list(dict.fromkeys(one for piece in pieces for one in piece if not one.isalnum()))[:6]
+    marks = list(dict.fromkeys(one for piece in all_pieces for one in piece if not one.isalnum()))
     found += [("", first + second, "") for first in marks for second in marks]
     return list(dict.fromkeys(found))
 
@@ -132,6 +133,8 @@ MORE_SIZES = (*SIZES, 16_000)
 MOST = 4_000
 """The highest bound of a pattern: up to it, the time may grow with the square."""
 _MAX_BOUNDED_RATIO = 4 * MAX_TIME_RATIO
+_MAX_START_RATIO = 4 * MAX_TIME_RATIO
+"""Bound of (time of the second size) / (time of a plain search): a bounded part may be tried at each character."""
 _TRIES = 3
 _NOISE_CHARACTERS = 16_000
 """Times below that of a plain search of this length are not compared."""
@@ -152,9 +155,10 @@ def find_growth(pattern: LaterPattern, sizes: Sequence[int]) -> str:
     sizes = [*dict.fromkeys(min(size, pattern.most or size) for size in sizes)]
     for shape in make_texts(pattern):
         before = 0.0
-        for size in sizes:
+        for place, size in enumerate(sizes):
             text = fill(shape, size, pattern.pattern)
-            limit = (_MAX_BOUNDED_RATIO if pattern.most else MAX_TIME_RATIO) * max(before, noise)
+            growth = _MAX_BOUNDED_RATIO if pattern.most else MAX_TIME_RATIO if place > 1 else _MAX_START_RATIO
+            limit = growth * max(before, noise)
             before = _time(read, text)
             for _ in range(_TRIES):
                 if before <= limit:

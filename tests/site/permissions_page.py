@@ -39,7 +39,8 @@ services; the new owner reads no texts that others sent. [Owners](../guide/team.
 
 ## Paths
 
-Keys are for the API; pages below `/dashboard` are for browsers with a session. A page or an API of the own requests
+*Own* is what belongs to the [person](../guide/sign-in.md#people), not to an address. Keys are for the API; pages below
+`/dashboard` are for browsers with a session. A page or an API of the own requests
 shows a `member` nothing of others. Batches, files and skills (`/v1/messages/batches`, `/v1/files`, `/v1/skills`)
 belong to the API key of the provider: people, services and virtual keys get 403 there, also where the table has `yes`.
 

@@ -25,7 +25,7 @@ _JSON5_TOKEN = compile_later(
     (?P<comment>//[^\n]*+|/\*(?:[^*]|\*(?!/))*+(?:\*/)?)
     | (?P<comma>,)(?=(?:\s|//[^\n]*+|/\*(?:[^*]|\*(?!/))*+\*/)*+[}\]])
     | "(?:[^"\\\n]|\\.)*+"?
-    | '(?P<single>(?:[^'\\\n]|\\.)*+)'
+    | '(?P<unclosed>(?:[^'\\\n]|\\.)*+)(?P<single>')?
     | (?P<name>(?<![\w$.+-])[A-Za-z_$][\w$]*+)(?=\s*+:)
     """,
     re.DOTALL | re.VERBOSE,
@@ -108,9 +108,10 @@ def _decode_json5(text: str, name: str) -> Any:
     def to_json(found: re.Match[str]) -> str:
         if found.lastgroup in {"comment", "comma"}:
             return "\n" * found[0].count("\n")  # the line of an error stays the same
-        if found.lastgroup is None:
+        if found.lastgroup in {None, "unclosed"}:
             return found[0]
-        escaped = _UNESCAPED_QUOTE.sub(lambda part: part[1] or part[2] or '\\"', found[found.lastgroup])
+        text = found["name"] or found["unclosed"]
+        escaped = _UNESCAPED_QUOTE.sub(lambda part: part[1] or part[2] or '\\"', text)
         return f'"{escaped}"'
 
     document = _JSON5_TOKEN.sub(to_json, text).rstrip()

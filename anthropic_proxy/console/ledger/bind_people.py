@@ -6,7 +6,7 @@ dashboard or were revoked before a sign-in, are bound at their next sign-in by t
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -44,9 +44,9 @@ class _User(Struct):
         return self.identity.issuer, self.identity.subject
 
 
-def bind_people(connection: "Connection", clock: Callable[[], float] = time.time) -> Iterator[str]:
+def bind_people(connection: "Connection") -> Iterator[str]:
     yield from ()
-    now, users = to_microseconds(clock()), _read_users(connection)
+    now, users = to_microseconds(time.time()), _read_users(connection)
     labels = {str(key_id): str(label) for key_id, label in connection.query("SELECT id, label FROM virtual_keys")}
     bound: dict[tuple[str, str], str] = {}
     """Issuer and subject → the key with the latest sign-in. A user with a new address got another key."""

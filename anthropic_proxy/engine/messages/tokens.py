@@ -658,7 +658,8 @@ _DICTIONARY_BYTES = 512
 """Maximum bytes before a stream that are read as its dictionary."""
 _WITHOUT_TEXT = compile_later(rb"/(?:Image|Length1|XRef|Metadata|FunctionType|Alternate)\b")
 """Keys of dictionaries of streams without text: pictures, fonts, tables, functions, color profiles."""
-_SHOWN_STRING = compile_later(rb"\(((?:[^()\\]|\\.)*)\)|<([0-9A-Fa-f\s]+)>", re.DOTALL)
+_SHOWN_STRING = compile_later(rb"\(((?:[^()\\]|\\.)*+)(\))?|<([0-9A-Fa-f\s]+)>", re.DOTALL)
+"""String in parentheses, with its end, or in hexadecimal. It matches one without an end, which would be tried again."""
 _MAX_STREAMS = 8
 """Maximum streams of one kind that are decompressed. The others are assumed to contain as much as those."""
 _MAX_INFLATED = 32 * 1024
@@ -708,10 +709,10 @@ def _count_characters(content: bytes) -> float:
     literal = digits = 0
     is_wide = True
     for match in _SHOWN_STRING.finditer(content):
-        if match[1] is not None:
+        if match[2]:
             literal += len(match[1]) - match[1].count(b"\\")
-        else:
-            length = len(match[2]) - match[2].count(b"\n") - match[2].count(b" ")
+        elif match[3]:
+            length = len(match[3]) - match[3].count(b"\n") - match[3].count(b" ")
             digits += length
             is_wide = is_wide and length % 4 == 0
     return literal + digits / (4 if is_wide else 2)

@@ -26,7 +26,7 @@ from anthropic_proxy.engine.messages.work_budget import (
     count_json_nodes,
 )
 from anthropic_proxy.engine.options import EngineOptions
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import AnchoredPattern, compile_anchored, compile_later
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest, Transport
 from anthropic_proxy.engine.wires.contract import UpstreamResponse
@@ -463,10 +463,10 @@ _FOLDER = (
 )
 
 
-_ToolKind = tuple[re.Pattern[str], str, str]
+_ToolKind = tuple[AnchoredPattern[str], str, str]
 
 
-def _tool_call_rule(form: str, *tools: tuple[str, str, str]) -> tuple[re.Pattern[str], Sequence[_ToolKind]]:
+def _tool_call_rule(form: str, *tools: tuple[str, str, str]) -> tuple[AnchoredPattern[str], Sequence[_ToolKind]]:
     """Return a rule: the compiled pattern of a user text, and the kinds of tools that can serve the request.
 
     A kind has a pattern of the tool name, the possible names of its argument, and a template of the value (see
@@ -474,9 +474,9 @@ def _tool_call_rule(form: str, *tools: tuple[str, str, str]) -> tuple[re.Pattern
     prefix.
     """
     kinds = [
-        (compile_later(name, most=MAX_TOOL_NAME_LENGTH), arguments, template) for name, arguments, template in tools
+        (compile_anchored(name, most=MAX_TOOL_NAME_LENGTH), arguments, template) for name, arguments, template in tools
     ]
-    return compile_later(f"{_START}(?:{form}){_END}", re.IGNORECASE, most=MAX_PROMPT_CHARACTERS), kinds
+    return compile_anchored(f"{_START}(?:{form}){_END}", re.IGNORECASE, most=MAX_PROMPT_CHARACTERS), kinds
 
 
 _SHELL = (

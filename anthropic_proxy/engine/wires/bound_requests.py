@@ -4,8 +4,8 @@ Theory of operation. The proxy sends more than the requests of clients: it check
 tokens, and its operator asks for model lists and prices. Such a request must not reach what the rules of its cause
 exclude. So each request to another server names its *origin*. There are two: the request of a client (`ClientOrigin`),
 which has passed the admission and has the places that were allowed there, and the operator (`OperatorOrigin`), whose
-requests have no text of a client. `BoundRequest` refuses a place that its origin does not allow, and a transport
-accepts nothing else, which mypy checks.
+settings name the server. Of the latter, only the guardrail and the collector of telemetry get texts of clients.
+`BoundRequest` refuses a place that its origin does not allow, and a transport accepts nothing else, which mypy checks.
 
 Example: a route sends a request to `inhouse/qwen3`, and the reply needs a web search.
 
@@ -39,7 +39,6 @@ ClientPurpose = AdmittedPurpose | InnerPurpose
 OperatorPurpose = Literal[
     "access_token",
     "alert",
-    "doctor",
     "guardrail",
     "identity_provider",
     "model_list",
@@ -51,7 +50,8 @@ OperatorPurpose = Literal[
     "traces",
 ]
 """What the proxy sends because of its operator. `guardrail`: the service of an inspector. `plugin`: a plugin of others.
-`server_probe`: whether a server has the API at its address. `telemetry`: that of Claude Code."""
+`setup`: `init` tests a key. `server_probe`: whether a server has the API at its address. `telemetry`: that of Claude
+Code."""
 Place = tuple[str, str]
 """Name of a provider, and model id there."""
 
@@ -79,7 +79,7 @@ class ClientOrigin(Struct, frozen=True):
 
 
 class OperatorOrigin(Struct, frozen=True):
-    """The operator of the proxy: its settings and commands. A request with this origin has no text of a client."""
+    """The operator of the proxy: its settings and commands."""
 
     purpose: OperatorPurpose
 

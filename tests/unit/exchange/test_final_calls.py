@@ -219,6 +219,8 @@ WORD = "sk-a1B2c3D4e5F6g7H8"
 PLACES_OF_VALUES: Sequence[Any] = (
     *({"command": f"{command}"} for command in ("git push --token=@1", "KEY=@1", "export KEY=@1", "KEY=@1 make test")),
     {"command": "curl https://shop.example/v1/@1"},
+    {"command": "curl -H 'Authorization: Bearer @1' https://shop.example"},
+    {"command": 'curl --header="x-api-key: @1" https://shop.example'},
     {"command": "psql postgres://ada:@1@db.example/shop -c 'select 1'"},
     {"command": "curl -s 'https://shop.example/v1/@1' | head; echo $?"},
     {"file_path": f"{SHOP}/.env", "content": "A=1\nKEY=@1\nB=$\n".replace("$", "2")},
@@ -254,8 +256,11 @@ COMMANDS = (
     *("f() { @1; }", "trap @1 0", "'@1'", '"@1" x', "\\@1", "./@1", "/usr/bin/@1", "~/bin/@1", "bin/@1", "@1/run.sh"),
     *("a@1", "x-@1", "@1.sh", "'a'@1", "a=@1; $a", "a=@1\n$a", "a=@1 && eval $a", "alias a=@1\na", "PATH=/x/@1 make"),
     *("a=`@1`", "a=$(@1)", "echo a=@1 | sh", "cat <<E | sh\n@1\nE", "cat > a.sh <<E\n@1\nE", "echo '@1' > a.sh"),
-    *("printf '@1' | sh", "> @1", "a=~/@1", "a=x/@1", "curl -H 'Authorization: Bearer @1' https://a.example"),
-    *("echo 'run: @1' >> ci.yml", "git @1", "make @1", "{a,@1}", "@2@1", "@1@2", "re@1", "https://a.example @1"),
+    *("printf '@1' | sh", "> @1", "a=~/@1", "a=x/@1", "curl -H 'Authorization: Bearer @1; x'"),
+    *("curl -H 'a: b @1", "curl -H 'a: b @1\"", "'a: @1'", "sh -c 'a: b @1 c'", "sh -c 'a; b: @1'", "sh -c 'a b: @1'"),
+    *("echo 'run: @1' > a.yml", "echo 'run: @1'\nmake", "echo 'run: @1' | tee a.yml", "sh -c 'run:@1'"),
+    *("x 'a: b c @1'", "echo 'run: @1' >> ci.yml", "git @1", "make @1", "{a,@1}", "@2@1", "@1@2", "re@1"),
+    "https://a.example @1",
     *("--a=b @1", "a=b@1;c", "=@1", "-@1", "--@1", "1=@1", "a =@1", "a= @1"),
 )
 """Commands in which a redacted word may be the name of a command, whatever runs it."""
@@ -685,6 +690,35 @@ def test_the_input_and_the_verdict_are_the_same_wherever_the_provider_divides_it
         is_plain = re.fullmatch(r"[A-Za-z0-9_@][A-Za-z0-9._@-]*", text) is not None
         expected = [NOT_FLAGGED] if is_plain and place in ("KEY=@1", "https://a.example/@1") else []
         assert [list(outcome.values()) for outcome in outcomes] == [expected] * len(outcomes)
+
+
+async def test_a_call_of_an_inspected_relay_is_checked_as_soon_as_it_is_complete() -> None:
+    """The server that does not know the field gets none, and waits behind the call until its check has begun."""
+    is_asked = asyncio.Event()
+
+    class Waiting(FakeResponse):
+        async def read(self) -> bytes:
+            data = await super().read()
+            if b"message_delta" in data:
+                await is_asked.wait()
+            return data
+
+    def answer(_: str, request: UpstreamRequest, __: Any) -> FakeResponse:
+        if b"safety check of a coding agent" in request.body:
+            is_asked.set()
+            return FakeResponse(200, MESSAGES.whole(Reply(texts=[CALM])))
+        if b'"safeguards"' in request.body:
+            error = {"type": "invalid_request_error", "message": "safeguards: Extra inputs are not permitted"}
+            return FakeResponse(400, json.dumps({"type": "error", "error": error}).encode())
+        frames = sse(START, begin(), add('{"command": "make"}'), end(), *finish())
+        return Waiting(200, *frames, headers={"content-type": "text/event-stream"})
+
+    built = ProxyHarness(answer, **RELAY[0])
+    built.services = structs.replace(built.services, inspectors=[Redactor("reboot")])
+    safeguards = [{"type": "dangerous_tool_use", "classifier_context": CONTEXT}]
+    async with asyncio.timeout(30):
+        sink = await built.post("Use reboot.", stream=True, safeguards=safeguards)
+    assert verdicts_of(sink, stream=True) == ids("call_1")
 
 
 # The client's own classifier

@@ -37,6 +37,7 @@ def text(*operators: bytes) -> bytes:
         (objects(5) * 20, PdfSize(100, 0)),
         (PAGE + text(b"(Sample PDF) Tj"), PdfSize(1, 10)),
         (PAGE + text(rb"[(Lor) 17 (em) -91 (\(x\))] TJ"), PdfSize(1, 8)),
+        (PAGE + text(b"(one (two) Tj (th", b"(four)) Tj"), PdfSize(1, 7)),
         (PAGE + text(b"<01020303> Tj <04> Tj"), PdfSize(1, 5)),
         (PAGE + text(b"<00010002> Tj <0003> Tj"), PdfSize(1, 3)),
         ((PAGE + text(b"(Sample PDF) Tj")) * 30, PdfSize(30, 300)),

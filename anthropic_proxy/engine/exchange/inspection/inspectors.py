@@ -135,6 +135,8 @@ class InspectorCalls:
 
     def restore_arguments(self, arguments: str) -> RestoredArguments:
         """Return the arguments of a call with values in place of the placeholders of this request."""
+        if _BEGINNING not in arguments and "\\u" not in arguments:  # no escape hides it
+            return RestoredArguments(arguments, {})
         hidden: dict[str, str] = {}
         found = read_arguments(arguments, "")
         for text in found.texts:

@@ -3,10 +3,13 @@
 A verdict about a call holds only if the hidden texts cannot change what the call does. This is certain for a plain
 word at a place that no shell reads as the name of a command. Which programs run their arguments (`sudo`, `xargs`,
 `sh -c` …) is known to nobody completely. So no list of names decides, but the place alone: a word that consists of the
-hidden text, or has it in a path, may be a command, whatever stands before it. Two places are certain:
+hidden text, or has it in a path, may be a command, whatever stands before it. Three places are certain:
 
 - the value of an option or assignment: `--token=WORD`, `KEY=WORD`. Not in a text with `$`, a backtick or a separator
   of commands, which could run the value later. In a text of several lines, it must be a line of its own.
+- the value of a header, which fills the quotes around it: `curl -H "Authorization: Bearer WORD"`. A shell that runs
+  this text would run `Authorization:`. Not in a text that has `<` or `>`, or one of the characters above, or several
+  lines, because in a file such a line can name a command.
 - the rest of an address: `https://example.com/WORD`, `postgres://user:WORD@host`.
 
 All other calls have no verdict, so that the client asks its user or its own classifier, which see the text itself.
@@ -27,6 +30,9 @@ _PLAIN = compile_anchored(r"[A-Za-z0-9_@][A-Za-z0-9._@-]*")
 _PART_OF_WORD = compile_anchored(r"[A-Za-z0-9._@%+:=/~-]*")
 _ADDRESS = compile_anchored(r"(?:-{0,2}[A-Za-z_][A-Za-z0-9_.-]*=)?[A-Za-z][A-Za-z0-9+.-]*://.*")
 _VALUE = compile_anchored(r"-{0,2}[A-Za-z_][A-Za-z0-9_.-]*=[^/~]*")
+_HEADER = compile_later(r"[ =](['\"])[A-Za-z][A-Za-z0-9-]{0,60}: (?:[A-Za-z]{1,20} )?\Z")
+_MAX_HEADER = 100
+_REDIRECTS = ("<", ">")
 _RUNS_VALUES = compile_later(r"[$`;&|]")
 _LINE_END = compile_later(r"[\r\n]")
 _MAX_PART = 1_000
@@ -102,7 +108,12 @@ def _is_value(text: str, start: int, end: int, *, may_run_values: bool) -> bool:
         return False
     if _ADDRESS.fullmatch(word):
         return True
-    if may_run_values or not _VALUE.fullmatch(word):
+    if may_run_values:
+        return False
+    header = _HEADER.search(text, max(start - _MAX_HEADER, 0), start)
+    if header is not None and text[end : end + 1] == header[1]:
+        return _LINE_END.search(text) is None and not any(mark in text for mark in _REDIRECTS)
+    if not _VALUE.fullmatch(word):
         return False
     first, last = start - len(word), end + len(rest)
     is_line = text[max(first - 1, 0) : first] in ("", "\n") and text[last : last + 1] in ("", "\n", "\r")

@@ -88,6 +88,9 @@ class RelayedCheck:
             if len(self._held) < _MAX_HELD_BYTES:
                 self._held += data
             return b""
+        if not (self._reads_calls or self._answers):
+            self._take_calls()
+            self._start_checks()
         is_open = self._reads_calls and self._calls.is_open
         if not is_open and not any(mark in data for mark in self._marks):
             return data
