@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from anthropic_proxy.console.identity.people import OidcUser, require_provider
-from anthropic_proxy.console.keys.queries import build_ambiguity_error, find_key, find_people, list_keys
+from anthropic_proxy.console.keys.queries import find_key, find_people, list_keys
 from anthropic_proxy.console.keys.sign_ins import list_access_ends
 from anthropic_proxy.console.keys.virtual_keys import VirtualKey
 from anthropic_proxy.console.ledger.database import Reader
@@ -46,13 +46,18 @@ def find_person(connection: Reader, user: OidcUser) -> VirtualKey | None:
     people = [key for key in find_people(connection, user.email) if find_address(key.label) == user.email]
     present = [key for key in people if key.left_at is None]
     waiting = [key for key in present if is_waiting(key, user.email)]
+    address = shlex.quote(user.email)
     if len(waiting) > 1:
-        raise build_ambiguity_error(user.email, waiting)
+        raise InvalidRequest(
+            f"{user.email} may be {len(waiting)} people of this proxy.",
+            remedy="An administrator ends this for all of them but one:  anthropic-proxy keys allow ID --new-person",
+            wish="access",
+            code="person-ambiguous",
+        )
     if waiting:
         return waiting[0]
     for key in present:
         if (key.issuer, key.client_id) != (user.issuer, user.client_id):
-            address = shlex.quote(user.email)
             raise InvalidRequest(
                 f"{user.email} is known here from another identity provider or client ({key.issuer}, {key.client_id}).",
                 remedy="An administrator decides whether it is the same person:  anthropic-proxy keys move-people "

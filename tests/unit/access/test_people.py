@@ -375,6 +375,19 @@ def test_a_revoked_person_is_not_moved_and_two_waiting_ones_are_named(company: C
     assert company.sign_in("3").key_id == first
 
 
+def test_an_address_that_several_people_wait_for_is_not_guessed(company: Company) -> None:
+    """An instance of an earlier version, or an administrator of the database, can store such rows."""
+    first, second = company.sign_in("1").key_id, company.sign_in("2").key_id
+    with closing(open_for_writing(company.settings)) as connection:
+        connection.execute("UPDATE virtual_keys SET issuer = '', client_id = '', subject = ''")
+    assert company.refuse_sign_in("3") == (
+        "ann@example.org may be 2 people of this proxy. An administrator ends this for all of them but one:  "
+        "anthropic-proxy keys allow ID --new-person"
+    )
+    company.execute("leave", first)
+    assert company.sign_in("3").key_id == second
+
+
 def test_tables_and_roles_with_an_address_are_for_the_first_person(company: Company) -> None:
     company.groups = GROUPS
     signed_in = [company.sign_in(subject) for subject in ("1", "2", "3")]
