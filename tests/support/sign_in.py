@@ -27,7 +27,7 @@ SAME_ORIGIN = {"sec-fetch-site": "same-origin"}
 def list_sign_in_settings(provider: FakeProvider) -> dict[str, str]:
     return {
         "VIRTUAL_KEYS": "true",
-        "OIDCISSUER": provider.issuer,
+        "OIDC_ISSUER": provider.issuer,
         "OIDC_CLIENT_ID": CLIENT_ID,
         "OIDC_CLIENT_SECRET": CLIENT_SECRET,
         "DASHBOARD_URL": "http://127.0.0.1:{port}",
