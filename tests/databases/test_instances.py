@@ -93,5 +93,5 @@ def test_workers_of_one_server_and_one_that_stops_are_no_problem(database: Setti
 
             wait_for(has_beaten_twice)
         assert row.processes == 3
-        assert {*read_checks(proxy)} == {"server", "ledger"}
+        assert {*read_checks(proxy)} == {"server", "ledger", "budgets"}
         assert "instances share" not in proxy.log

@@ -199,7 +199,7 @@ def _find_wrong_clocks(known: KnownInstances) -> Sequence[Condition]:
     return [
         Condition(
             check="clock",
-            state=f"{len(wrong)} of {len(running)} differ: {describe_clock_difference(largest)} the database",
+            state=f"{len(wrong)} of {len(running)} differ: {describe_clock_difference(largest)} that of the database",
             problem=report_warning(
                 ProblemKind.WRONG_CLOCK,
                 names[each.id],

@@ -119,8 +119,8 @@ def test_servers_of_one_host_are_named_with_their_ports() -> None:
 def test_a_clock_that_differs_is_named(difference: float, text: str) -> None:
     wrong = new_instance("web-2", clock_difference=difference, started_at=NOW - 1)
     assert describe(new_instance("web-1", redis="r"), wrong, settings=Settings()) == [
-        f"clock: 1 of 2 differ: {text} the database | ! The clock of web-2 is {text} that of the database. Correct it, "
-        "for example with NTP. Sign-ins, logs and stored times follow it."
+        f"clock: 1 of 2 differ: {text} that of the database | ! The clock of web-2 is {text} that of the database. "
+        "Correct it, for example with NTP. Sign-ins, logs and stored times follow it."
     ]
 
 
@@ -203,7 +203,7 @@ async def test_a_wrong_clock_is_compared_with_that_of_the_database(database: Set
         await wait_for_async(lambda: read_rows(database))
         if database.database_url is not None:
             (found,) = await wait_for_async(late.list_conditions)
-            assert found.state == "1 of 1 differ: 25.0 h ahead of the database"
+            assert found.state == "1 of 1 differ: 25.0 h ahead of that of the database"
     finally:
         task.cancel()
         await late.close()
