@@ -157,6 +157,7 @@ def fleet(*options: str) -> None:
     defaults: 2000 requests, seed 1.
     `ci.py fleet upgrade [seconds] [revision]`: an earlier commit beside this code; defaults: 30 seconds, the newest one
     before the latest migration. It needs the history of the repository.
+    `ci.py fleet people [revision]`: people who are signed in at an earlier commit, and then at this code.
     """
     _run_module("tests.fleet", *options)
 

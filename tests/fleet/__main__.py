@@ -1,4 +1,8 @@
-"""`python -m tests.fleet`: `outages [seconds] [instances] [seed]`, `limits [seconds] [outage]`, `bills`, `upgrade`."""
+"""`python -m tests.fleet`: a scenario with its options.
+
+`outages [seconds] [instances] [seed]`, `limits [seconds] [outage]`, `bills [requests] [seed]`, `upgrade [seconds]
+[commit]`, `people [commit]`.
+"""
 
 import logging
 import sys
@@ -7,11 +11,12 @@ from bench.load import BenchError
 from tests.fleet.bills import Bills
 from tests.fleet.limits import Limits
 from tests.fleet.outages import Outages
+from tests.fleet.people import People
 from tests.fleet.upgrade import Upgrade
 from tests.support.debian_packages import find_program, install_package
 from tests.support.postgres import find_programs
 
-SCENARIOS = ("outages", "limits", "bills", "upgrade")
+SCENARIOS = ("outages", "limits", "bills", "upgrade", "people")
 
 
 def main(name: str = "outages", *options: str) -> int:
@@ -24,7 +29,7 @@ def main(name: str = "outages", *options: str) -> int:
         if find_program(program) is None:
             install_package(package)
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # it logs each client that disconnects
-    scenario: Outages | Limits | Bills | Upgrade
+    scenario: Outages | Limits | Bills | Upgrade | People
     if name == "limits":
         seconds, outage_seconds = (*options, *("70", "5")[len(options) :])
         scenario = Limits(float(seconds), float(outage_seconds))
@@ -34,6 +39,8 @@ def main(name: str = "outages", *options: str) -> int:
     elif name == "upgrade":
         seconds, revision = (*options, *("30", "")[len(options) :])
         scenario = Upgrade(float(seconds), revision)
+    elif name == "people":
+        scenario = People(*(options or [""]))
     else:
         seconds, instances, seed = (*options, *("60", "4", "1")[len(options) :])
         scenario = Outages(float(seconds), int(instances), int(seed))
@@ -44,7 +51,7 @@ def main(name: str = "outages", *options: str) -> int:
     for problem in scenario.problems[:40]:
         print(f"✕ {problem}")
     count = len(scenario.problems)
-    print(f"{count} problems." if count else "Every request and every token is accounted for.")
+    print(f"{count} problems." if count else "Everything is as expected.")
     return int(bool(count))
 
 

@@ -21,7 +21,9 @@ from tests.fleet.setup import Fleet, running_fleet
 from tests.support.paths import ROOT
 
 BUDGET_TOKENS = 15_000
-MIGRATIONS = "anthropic_proxy/console/ledger/migrations/versions"
+MIGRATIONS = "anthropic_proxy/console/ledger/migrations.py"
+_STEP = '^    "00'
+"""Beginning of a line with a migration."""
 
 
 class Upgrade:
@@ -29,7 +31,7 @@ class Upgrade:
 
     def __init__(self, seconds: float, revision: str) -> None:
         self._seconds = seconds
-        self._revision = revision or f"{_git('log', '-1', '--diff-filter=A', '--format=%H', '--', MIGRATIONS)}^"
+        self._revision = revision or f"{_git('log', '-1', f'-G{_STEP}', '--format=%H', '--', MIGRATIONS)}^"
         self.problems: list[str] = []
 
     def run(self) -> None:

@@ -56,6 +56,8 @@ class FakeProvider:
         self.offers_refresh = False
         """True: the scope offline_access gives a refresh token, which is replaced at each use. As a certified provider
         does, it ignores the scope without `prompt=consent` (OpenID Connect Core 1.0, section 11)."""
+        self.requires_consent = True
+        """False: it gives a refresh token without `prompt=consent` too."""
         self.offers_refresh_by_access_type = False
         """True: `access_type=offline` gives one, as at Google, to a person that is asked for consent."""
         self.client_keys: list[RSAKey | ECKey] = []
@@ -119,7 +121,7 @@ class FakeProvider:
         self._require(challenge == asked["code_challenge"], "the code verifier does not match")
         has_scope = "offline_access" in asked.get("scope", "").split()
         self._require(has_scope <= self.offers_refresh, "the scope offline_access is not supported")
-        is_asked = "consent" in asked.get("prompt", "").split()
+        is_asked = not self.requires_consent or "consent" in asked.get("prompt", "").split()
         has_type = self.offers_refresh_by_access_type and asked.get("access_type") == "offline"
         return 200, self._issue({"nonce": asked["nonce"]}, with_refresh=is_asked and (has_scope or has_type))
 
