@@ -10,12 +10,14 @@ from anthropic_proxy.gateway.permissions import Role, find_client_role
 from anthropic_proxy.plugins import Client
 
 _NAMES = "SELECT label, 1 FROM virtual_keys WHERE id = ? UNION ALL SELECT label, 0 FROM former_labels WHERE key_id = ?"
-_OF_ADDRESS = "label = ? OR label LIKE ? ESCAPE '/'"
+_PERSON = "owner = virtual_keys.label AND id NOT IN (SELECT key_id FROM key_hashes)"
 _PEOPLE = (
-    f"SELECT id FROM virtual_keys WHERE ({_OF_ADDRESS} OR id IN "
-    f"(SELECT key_id FROM former_labels WHERE {_OF_ADDRESS})) "
-    "AND owner = label AND id NOT IN (SELECT key_id FROM key_hashes) ORDER BY created_at, id"
+    f"SELECT id, label, created_at FROM virtual_keys WHERE (label = ? OR label LIKE ? ESCAPE '/') AND {_PERSON} "
+    "UNION SELECT id, former_labels.label, created_at FROM former_labels JOIN virtual_keys ON id = key_id "
+    f"WHERE (former_labels.label = ? OR former_labels.label LIKE ? ESCAPE '/') AND {_PERSON}"
 )
+_MAX_DIGITS = 9
+"""More digits are no number of a person. Python converts at most 4,300."""
 _TEAMS = "SELECT DISTINCT team FROM virtual_keys WHERE lower(owner) IN ({marks}) AND team != '' AND revoked_at IS NULL"
 
 
@@ -57,9 +59,19 @@ def find_address(name: str) -> str:
 
 
 def list_people_ids(reader: Reader, address: str) -> Sequence[str]:
-    """Return the ids of the keys of people that have or had an address, the first one first."""
+    """Return the ids of the keys of people that have or had an address: in the order in which they got it, which the
+    numbers of their names say. A person can be known for longer with another address.
+    """
     of_address = (address, f"{escape_pattern(address)} (%)")
-    return [str(number) for (number,) in reader.query(_PEOPLE, (*of_address, *of_address))]
+    rows = reader.query(_PEOPLE, (*of_address, *of_address))
+    ordered = sorted(rows, key=lambda row: (_find_number(str(row[1])), row[2], row[0]))
+    return [*dict.fromkeys(str(key_id) for key_id, _, _ in ordered)]
+
+
+def _find_number(name: str) -> int:
+    """Return 1 for an address, 2 for `ann@example.org (2)`."""
+    digits = name.partition(" (")[2].removesuffix(")")
+    return int(digits) if digits.isdecimal() and digits.isascii() and len(digits) <= _MAX_DIGITS else 1
 
 
 def escape_pattern(text: str) -> str:

@@ -32,6 +32,7 @@ from anthropic_proxy.console.ledger.database import open_for_reading, open_for_w
 from anthropic_proxy.console.ledger.engines import EngineReader
 from anthropic_proxy.console.ledger.read_access import restrict_reading
 from anthropic_proxy.console.ledger.tables import contents, hourly, requests
+from anthropic_proxy.console.ledger.users import list_people_ids
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.gateway.permissions import Role
 from anthropic_proxy.gateway.settings import OidcSettings, Settings, SignInGroup, SignInSettings
@@ -250,6 +251,27 @@ async def test_a_person_keeps_everything_with_another_address(company: Company) 
     company.sign_in("1")
     assert company.find_key(before.key_id).label == ANN, "an own label comes back"
     assert company.sign_in("2").key_id == other.key_id
+
+
+@pytest.mark.parametrize("has_left", [False, True])
+async def test_an_earlier_person_who_gets_the_address_of_a_later_one_is_the_second_one(
+    company: Company, has_left: bool
+) -> None:
+    company.groups = GROUPS
+    ben, ann = company.sign_in("ben", "ben@example.org"), company.sign_in("ann")
+    await company.store_requests(ANN, "ben@example.org")
+    if has_left:
+        company.execute("revoke", ANN)
+    for _ in range(2):  # the second one finds the new name
+        renewed = company.sign_in("ben")
+        assert (renewed.key_id, renewed.user.unique_name) == (ben.key_id, SECOND)
+        assert resolve_role(company.settings, renewed.user) == "viewer"
+        assert company.find_key(ben.key_id).team == "site"
+    assert company.find_rights(ben.key_id).names == {"ben@example.org", SECOND}
+    assert company.read(company.find_rights(ben.key_id)) == (["ben@example.org"],) * 3
+    assert company.read(company.find_rights(ann.key_id)) == ([ANN],) * 3
+    with closing(open_for_reading(company.settings)) as connection:
+        assert list_people_ids(connection, ANN) == [ann.key_id, ben.key_id]
 
 
 def test_an_address_has_one_spelling_and_a_new_account_is_a_new_person(company: Company) -> None:
