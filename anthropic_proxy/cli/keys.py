@@ -418,7 +418,7 @@ def team(name: str, *, rules: RuleOptions | None = None) -> None:
 
 @keys.command
 def audit(*, since: str = "90d", as_json: bool = False, as_csv: bool = False) -> None:
-    """List the changes of keys and teams, the latest first: time, actor, action, object and changed fields.
+    """List the changes of keys, teams and settings, the latest first: time, actor, action, object and changed fields.
 
     Parameters
     ----------
@@ -449,7 +449,7 @@ def audit(*, since: str = "90d", as_json: bool = False, as_csv: bool = False) ->
         write_csv(open_data_output(), _AUDIT_TITLES, texts)
         return
     if not entries and output.is_terminal:
-        output.write_notice(f"No key or team was changed (since {since}).")
+        output.write_notice(f"No key, team or setting was changed (since {since}).")
         return
     if not output.is_terminal:
         columns = [Column(title) for title in ("Time", "Actor", "Action", "Object", "Changes")]

@@ -1,6 +1,6 @@
 """Pages about virtual keys, the keys that this proxy gives to clients: list of keys and teams, one key, and audit log.
 
-The audit log has each change of a key or a team, with time, author, and old and new values.
+The audit log has each change of a key, a team or the settings, with time, author, and old and new values.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -257,7 +257,7 @@ _TEAM_COLUMNS: Sequence[TableColumn[TeamRow]] = (
 _CHANGE_COLUMNS: Sequence[TableColumn[AuditEntry]] = (
     TableColumn("time", "Time", lambda entry: _show_moment(entry.at), style="a-state nowrap"),
     TableColumn("action", "Action", lambda entry: entry.action, style="a-change nowrap"),
-    TableColumn("target", "Key or team", _show_target, style="full wrap"),
+    TableColumn("target", "Key, team or instance", _show_target, style="full wrap"),
     TableColumn("actor", "Actor", lambda entry: fit_text(entry.actor, "wrap"), style="full muted"),
     TableColumn("changes", "Changes", lambda one: describe_changes(one.changes) or formats.UNKNOWN, style="full wrap"),
 )
@@ -516,12 +516,12 @@ def limit_to_key(context: PageContext, key: VirtualKey) -> PageContext:
 def build_audit_page(context: PageContext) -> Mapping[str, Any]:
     found = list_shown_entries(context, _MAX_AUDIT_ROWS + 1)
     part = page_rows(context.query, found, _MAX_AUDIT_ROWS, lambda entry: str(entry.id))
-    verdict = "Each change of a key or a team, the latest first. It contains no text of a key."
+    verdict = "Each change of a key, a team or the settings, the latest first. It contains no text of a key."
     return {
         "title": "Audit log",
-        "verdict": verdict if part.rows else "No change of a key or a team is recorded.",
+        "verdict": verdict if part.rows else "No change of a key, a team or the settings is recorded.",
         "part": part,
-        "table": _build_change_table(part.rows, "Changes of keys and teams", "rows"),
+        "table": _build_change_table(part.rows, "Changes of keys, teams and settings", "rows"),
     }
 
 

@@ -57,6 +57,8 @@ class PageContext(Struct, frozen=True, kw_only=True):
     database."""
     log_condition: Callable[[str], None] = lambda _: None
     setup: Setup = Setup()
+    server_id: str = ""
+    """Id of the server that shows the page, among those of the same database."""
     settings: Settings
     catalog: Catalog = field(default_factory=Catalog)
     describe_models: Callable[[Sequence[str]], Sequence[ModelFeatures]] = lambda _: ()
@@ -252,3 +254,7 @@ class OpenedForm(NamedTuple):
     request: RouteRequest
     session: Session | None
     """None: no sign-in is required."""
+
+    def name_user(self) -> str:
+        """Return the name of the user for the audit log."""
+        return self.request.client.name if self.session is None else self.session.client_name

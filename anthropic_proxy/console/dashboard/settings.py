@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from msgspec import Struct, structs
@@ -17,8 +17,18 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.page import Form, OpenedForm, Page, PageContext, PageTable
 from anthropic_proxy.console.dashboard.web import digest, redirect
 from anthropic_proxy.console.ledger.costs import ModelCosts
+from anthropic_proxy.console.ledger.engines import EngineReader
 from anthropic_proxy.console.ledger.export import ExportTable
+from anthropic_proxy.console.ledger.instances import (
+    Instance,
+    list_names,
+    name_instances,
+    read_instances,
+    read_time,
+)
+from anthropic_proxy.console.ledger.settings_watch import note_author, read_reach, wait_for_reach
 from anthropic_proxy.engine.advice import list_texts
+from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
@@ -41,10 +51,6 @@ from anthropic_proxy.plugins import Gateway, RouteResponse
 SETTINGS_EDIT_PATH = "/dashboard/settings/edit"
 BACKUP_FILE = ".env.bak"
 MAX_VALUE_CHARACTERS = 1_000
-_SAVED = {
-    "now": "Written to .env. The previous file is .env.bak. New requests use the value.",
-    "start": "Written to .env. The previous file is .env.bak. To use the value, {}.",
-}
 _POLLS, _POLL_SECONDS = 20, 0.1
 _OTHERS = "Configuration file and network"
 """Title of the group of settings that are no variables of `.env`."""
@@ -65,9 +71,47 @@ def build_settings_page(context: PageContext) -> Mapping[str, Any]:
         "set": [] if words else given,
         "editable": list_editable_settings(context.settings, context.catalog),
         "groups": [*groups.items()],
+        "instances": [] if words else list_instance_rows(context),
         "is_searched": bool(words),
         "verdict": verdict,
     }
+
+
+class InstanceRow(NamedTuple):
+    """One of several running servers on the page."""
+
+    name: str
+    instance: Instance
+    is_own: bool
+    """True for the server that shows the page."""
+    different: Sequence[str]
+    """Settings with other values than on this server."""
+
+
+def list_instance_rows(context: PageContext) -> Sequence[InstanceRow]:
+    """Empty: this server is alone, or the database cannot be read."""
+    if not (context.can_read and context.server_id):
+        return []
+    reader = EngineReader(context.connection)
+    now, _ = read_time(reader)
+    running = read_instances(reader, now).list_running()
+    names = name_instances(running)
+    own = next((each for each in running if each.id == context.server_id), None)
+    if own is None or len(running) < 2:
+        return []
+    return [
+        InstanceRow(
+            names[each.id],
+            each,
+            each is own,
+            [
+                name
+                for name in sorted({*own.settings, *each.settings})
+                if own.settings.get(name) != each.settings.get(name)
+            ],
+        )
+        for each in running
+    ]
 
 
 def list_editable_settings(settings: Settings, catalog: Catalog) -> dict[str, SettingRow]:
@@ -91,15 +135,21 @@ async def respond_setting_form(form: OpenedForm, sent: Mapping[str, str] | None)
     gateway = form.site.gateway
     settings, catalog = gateway.settings, gateway.catalog
     if sent is None:
-        name, saved = (form.request.query.get(key, [""])[-1] for key in ("name", "saved"))
+        name, saved, server = (form.request.query.get(key, [""])[-1] for key in ("name", "saved", "server"))
         values = await asyncio.to_thread(load_setting_form, settings, catalog, name)
-        values["saved"] = _SAVED.get(saved, "").format(settings.start_again)
+        if saved in ("now", "start"):
+            values["saved"] = await describe_saved(settings, name, server, needs_start=saved == "start")
     else:
         name = sent.get("name", "")
         values, is_written = await asyncio.to_thread(submit_setting_form, settings, catalog, sent)
         if is_written:
-            is_reloaded = await reload_settings(gateway)
-            return redirect(f"{SETTINGS_EDIT_PATH}?name={quote(name)}&saved={'now' if is_reloaded else 'start'}")
+            await note_author(gateway.store, settings.env_file, f"dashboard ({form.name_user()})")
+            page = f"{SETTINGS_EDIT_PATH}?name={quote(name)}"
+            if not await reload_settings(gateway):
+                return redirect(f"{page}&saved=start")
+            if not await wait_for_reach(gateway.settings, name):
+                return redirect(f"{page}&saved=now")
+            return redirect(f"{page}&saved=now&server={quote(gateway.describe_server().id)}")
 
     def propose_models() -> Sequence[tuple[str, str]]:
         """Return the models that the field proposes, with their prices, and add warnings about others."""
@@ -114,7 +164,26 @@ async def respond_setting_form(form: OpenedForm, sent: Mapping[str, str] | None)
         return [(one, describe_price(costs, one)) for one in models]
 
     values["models"] = await asyncio.to_thread(propose_models)
+    reach = await run_in_own_thread("settings", read_reach, settings, gateway.describe_server().id, name)
+    values["has_company"] = reach is not None
     return await form.site.respond_form(form, "setting.html", values)
+
+
+async def describe_saved(settings: Settings, name: str, server: str, *, needs_start: bool) -> str:
+    """`server`: id of the server whose file was written. `needs_start`: it reads files only at its start."""
+    written = "Written to .env. The previous file is .env.bak."
+    if needs_start:
+        return f"{written} To use the value, {settings.start_again}."
+    reach = await run_in_own_thread("settings", read_reach, settings, server, name)
+    if reach is None:
+        return f"{written} New requests use the value."
+    if not reach.others:
+        return f"{written} New requests use the value on all {len(reach.same)} instances."
+    verb = "has" if len(reach.others) == 1 else "have"
+    return (
+        f"Written to .env of {reach.writer}. The previous file is .env.bak. New requests use the value on "
+        f"{list_names(reach.same)}. {list_names(reach.others)} {verb} another value: change it there too."
+    )
 
 
 def list_unlisted_models(value: str, available: Sequence[str]) -> list[str]:

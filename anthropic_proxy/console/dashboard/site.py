@@ -452,6 +452,7 @@ class Site:
                     can_read=ledger.problem is None,
                     log_condition=self.gateway.log_warning_each_time,
                     setup=setup,
+                    server_id=self.gateway.describe_server().id,
                     settings=self.gateway.settings,
                     catalog=self.gateway.catalog,
                     describe_models=lambda names: wait(self.gateway.describe_models(names)),

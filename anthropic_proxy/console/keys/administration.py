@@ -61,6 +61,7 @@ from anthropic_proxy.console.keys.virtual_keys import (
     field_error,
     require_duration,
 )
+from anthropic_proxy.console.ledger.audit import Changes, add_entry, changing
 from anthropic_proxy.console.ledger.database import Connection, open_for_writing
 from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, to_microseconds
@@ -80,11 +81,6 @@ MAX_EXPIRY = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 """Latest expiry of a key, in seconds since the epoch: the end of the year 9999, so that every time zone can show it."""
 _RESERVED_LABEL = compile_anchored(r"local|admin|doctor|((admin|monitor) )?key \d+", re.IGNORECASE)
 """Matches labels that the log uses for clients without a virtual key. A virtual key cannot have such a label."""
-Changes = Mapping[str, tuple[object, object]]
-"""Name of a changed field → (old value, new value), as the audit log stores them."""
-_CHANGE_LOCK = 0x6B657973
-"""Number of the PostgreSQL advisory lock that is held during a change. Ids in the audit log thus ascend in the order of
-the changes."""
 
 
 KeyAction = Literal["create", "change", "rotate", "revoke", "allow", "leave", "move", "team", "person", "sign-out"]
@@ -685,16 +681,13 @@ class KeyAdministration:
     @contextmanager
     def changing(self) -> Iterator[None]:
         """The changes are stored together."""
-        with self._connection.transaction():
-            if self._connection.is_postgres:
-                self._connection.query("SELECT pg_advisory_xact_lock(?)", (_CHANGE_LOCK,))
+        with changing(self._connection):
             yield
 
     def record(self, action: str, name: str, changes: Changes) -> None:
         """Add a row to the audit log. By it, all instances read keys and sign-ins again."""
-        encoded = msgspec.json.encode(changes).decode()
-        row = {"at": to_microseconds(self._clock()), "actor": self._actor, "action": action, "object": name}
-        self._connection.insert_row("audit_log", {**row, "changes": encoded})
+        now = self._clock()
+        add_entry(self._connection, now, actor=self._actor, action=action, target=name, changes=changes)
 
     def _require_valid(self, before: VirtualKey, key: VirtualKey, now: float) -> None:
         for field, value in (("label", key.label), ("owner", key.owner), ("team", key.team)):

@@ -9,54 +9,45 @@ On SQLite, servers are processes of one machine, such as those of the command `c
 less often.
 """
 
-import asyncio
-import math
-import platform
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from typing import Literal, NamedTuple, assert_never
+from itertools import islice
+from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct, structs
 
-from anthropic_proxy import __version__
 from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
     Connection,
+    Reader,
     find_database,
     open_for_reading,
-    open_for_writing,
 )
 from anthropic_proxy.console.ledger.schema import INSTANCES
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.engine.advice import ProblemKind, report_problem, report_warning
-from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.errors import ConfigurationError, join_with_and
 from anthropic_proxy.gateway.conditions import MAX_CLOCK_DIFFERENCE_SECONDS, describe_clock_difference
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import Condition, Gateway, StoreState
+from anthropic_proxy.plugins import Condition
 
-READ_SECONDS = 5.0
 HEARTBEAT_SECONDS, LOCAL_HEARTBEAT_SECONDS = 5.0, 30.0
 """Time in seconds between two heartbeats on PostgreSQL and on SQLite."""
 MISSED_HEARTBEATS = 3
 """Number of heartbeats without which a server has ended."""
 EXPIRY_SECONDS = MISSED_HEARTBEATS * HEARTBEAT_SECONDS
-COMPANY_SECONDS = EXPIRY_SECONDS + READ_SECONDS
+COMPANY_SECONDS = EXPIRY_SECONDS + HEARTBEAT_SECONDS
 """Time in seconds for which a server runs before it counts as one of several. It is longer than the time for which the
 row of a killed server remains, so that its successor is alone."""
-_TICK_SECONDS = 1.0
-"""Pause between two looks whether the server stops or its settings have changed."""
 _KEPT_SECONDS = 600.0
 """Time in seconds after which the row of a server that has ended is deleted."""
-_CLOSE_SECONDS = 2.0
 _MAX_NAMED = 5
 UNKNOWN_REDIS = "?"
-_FAILURES = (*DATABASE_ERRORS, ConfigurationError)
+FAILURES = (*DATABASE_ERRORS, ConfigurationError)
 
 
 class Instance(Struct, frozen=True, kw_only=True):
@@ -75,11 +66,18 @@ class Instance(Struct, frozen=True, kw_only=True):
     processes: int
     clock_difference: float
     """Seconds by which its clock is ahead of that of the database."""
+    settings: Mapping[str, str] = {}
+    """Name of a setting → digest of its value."""
+    files: Mapping[str, str] = {}
+    """Name of a settings file → digest of the content that it has read."""
     started_at: float = 0.0
     seen_at: float = 0.0
 
 
 _TIMES = ("clock_difference", "started_at", "seen_at")
+_DIGESTS = ("settings", "files")
+MAX_DIGESTS = 1_000
+"""Maximum number of settings of which a row has digests."""
 _COLUMNS = Instance.__struct_fields__
 _STORE = (
     f"INSERT INTO {INSTANCES.name} ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "
@@ -88,7 +86,7 @@ _STORE = (
 )
 
 
-def read_time(connection: Connection, clock: Callable[[], float] = time.time) -> tuple[float, float]:
+def read_time(connection: Reader, clock: Callable[[], float] = time.time) -> tuple[float, float]:
     """Return the time of the database in seconds since the epoch, and by how many seconds `clock` is ahead of it. A
     difference that the duration of the query explains is 0.
     """
@@ -106,6 +104,7 @@ def store_instance(connection: Connection, instance: Instance, now: float) -> No
     """Write the heartbeat of a server. Rows of servers that ended long ago are deleted."""
     row = structs.asdict(structs.replace(instance, started_at=now, seen_at=now))
     row |= {name: round(row[name] * MICROSECONDS) for name in _TIMES}
+    row |= {name: msgspec.json.encode(dict(islice(row[name].items(), MAX_DIGESTS))).decode() for name in _DIGESTS}
     with connection.transaction():
         connection.execute(_STORE, [row[name] for name in _COLUMNS])
         connection.execute(
@@ -113,14 +112,15 @@ def store_instance(connection: Connection, instance: Instance, now: float) -> No
         )
 
 
-def list_instances(connection: Connection) -> Sequence[Instance]:
+def list_instances(connection: Reader) -> Sequence[Instance]:
     """Return all stored servers, in the order of their starts, without rows that cannot be read."""
     found = []
     rows = connection.query(f"SELECT {', '.join(_COLUMNS)} FROM {INSTANCES.name} ORDER BY started_at, id")
     for values in rows:
         row = dict(zip(_COLUMNS, values, strict=True))
-        with suppress(msgspec.ValidationError, TypeError):  # SQLite stores any value in any column
+        with suppress(msgspec.DecodeError, TypeError):  # SQLite stores any value in any column
             row |= {name: row[name] / MICROSECONDS for name in _TIMES}
+            row |= {name: msgspec.json.decode(row[name] or "{}") for name in _DIGESTS}
             found.append(msgspec.convert(row, Instance))
     return found
 
@@ -142,7 +142,7 @@ class KnownInstances(NamedTuple):
         return [each for each in running if each.started_at <= self.now - COMPANY_SECONDS]
 
 
-def read_instances(connection: Connection, now: float) -> KnownInstances:
+def read_instances(connection: Reader, now: float) -> KnownInstances:
     """`now`: time of the database."""
     seconds = HEARTBEAT_SECONDS if connection.is_postgres else LOCAL_HEARTBEAT_SECONDS
     return KnownInstances(now, list_instances(connection), seconds)
@@ -177,7 +177,7 @@ def _find_separate_limits(known: KnownInstances, settings: Settings) -> Sequence
         problem = report_problem(ProblemKind.SEPARATE_LIMITS, "REDIS_URL", count=count)
         state = f"{count} without Redis: each counts limits per minute by itself"
     else:
-        uses = [f"{_list_names(members)}: {title}" for title, members in _title_groups(groups, unknown)]
+        uses = [f"{list_names(members)}: {title}" for title, members in _title_groups(groups, unknown)]
         problem = report_problem(ProblemKind.SEPARATE_STORES, "REDIS_URL", count=count, uses="; ".join(uses))
         state = f"{count} with separate limits and budgets"
     return [Condition(check="instances", state=state, problem=problem)]
@@ -210,7 +210,7 @@ def _find_wrong_clocks(known: KnownInstances) -> Sequence[Condition]:
     ]
 
 
-def _list_names(names: Sequence[str]) -> str:
+def list_names(names: Sequence[str]) -> str:
     more = [f"{len(names) - _MAX_NAMED} more"] if len(names) > _MAX_NAMED else []
     return join_with_and([*names[:_MAX_NAMED], *more])
 
@@ -225,108 +225,5 @@ def read_conditions(settings: Settings) -> Sequence[Condition]:
         with closing(open_for_reading(settings)) as connection:
             now, _ = read_time(connection)
             return find_conditions(read_instances(connection, now), settings)
-    except (*_FAILURES, ImportError):
+    except (*FAILURES, ImportError):
         return ()
-
-
-class InstanceWatch:
-    """The heartbeat of this server, and what it knows of the others. `settings`: those of the start."""
-
-    def __init__(self, settings: Settings, gateway: Gateway, clock: Callable[[], float] = time.time) -> None:
-        self._settings = settings
-        self._is_postgres = find_database(settings).file is None
-        self._gateway = gateway
-        self._clock = clock
-        self._connection: Connection | None = None
-        self._connection_lock = threading.Lock()
-        """Held by the thread that uses the connection. A query may last longer than the task that waits for it."""
-        self._known: KnownInstances | None = None
-        self._known_at = 0.0
-        """Monotonic time of `_known`."""
-
-    def list_conditions(self) -> Sequence[Condition]:
-        """Empty on SQLite, and while the database is not available."""
-        if not self._is_postgres or self._known is None or time.monotonic() > self._known_at + EXPIRY_SECONDS:
-            return ()
-        return find_conditions(self._known, self._gateway.settings)
-
-    async def run(self) -> None:
-        written: Instance | None = None
-        read_at = written_at = -math.inf
-        pause = HEARTBEAT_SECONDS if self._is_postgres else LOCAL_HEARTBEAT_SECONDS
-        is_writer = self._gateway.describe_server().worker_index == 0
-        while True:
-            own, now = self._describe(), time.monotonic()
-            writes = is_writer and (own != written or now >= written_at + pause)
-            if writes or now >= read_at + READ_SECONDS:
-                is_done = await run_in_own_thread("instances", self._beat, own if writes else None)
-                read_at = now
-                if writes and is_done:
-                    written, written_at = own, now
-            await asyncio.sleep(_TICK_SECONDS)
-
-    async def close(self) -> None:
-        """Delete the row of this server, within two seconds. Else it expires."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                await run_in_own_thread("instances", self._end)
-
-    def _describe(self) -> Instance:
-        server = self._gateway.describe_server()
-        return Instance(
-            id=server.id,
-            name=platform.node(),
-            address=server.address,
-            version=__version__,
-            state="stopping" if server.is_stopping else "serving",
-            redis=_name_redis(self._gateway.store.state),
-            processes=server.worker_count,
-            clock_difference=0.0,
-        )
-
-    def _beat(self, own: Instance | None) -> bool:
-        """Called in a thread. None: only read. False: it failed; the ledger reports failures of the database."""
-        with self._connection_lock:
-            try:
-                if self._connection is not None and self._connection.is_replaced:
-                    self._close()
-                if self._connection is None:
-                    is_writer = self._gateway.describe_server().worker_index == 0
-                    self._connection = (open_for_writing if is_writer else open_for_reading)(self._settings)
-                now, difference = read_time(self._connection, self._clock)
-                if own is not None:
-                    store_instance(self._connection, structs.replace(own, clock_difference=difference), now)
-                self._known, self._known_at = read_instances(self._connection, now), time.monotonic()
-            except _FAILURES:
-                self._close()
-                return False
-        return True
-
-    def _end(self) -> None:
-        with self._connection_lock:
-            server = self._gateway.describe_server()
-            try:
-                if self._connection is not None and server.worker_index == 0:
-                    with self._connection.transaction():
-                        self._connection.execute(f"DELETE FROM {INSTANCES.name} WHERE id = ?", (server.id,))
-            except _FAILURES:
-                pass  # the row expires
-            finally:
-                self._close()
-
-    def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-
-def _name_redis(state: StoreState) -> str:
-    match state.kind:
-        case "memory" | "database":
-            return ""
-        case "redis":
-            return state.group or UNKNOWN_REDIS
-        case "plugin":
-            return state.kind
-        case _:
-            assert_never(state.kind)

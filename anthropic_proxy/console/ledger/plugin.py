@@ -19,11 +19,12 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Condition, Gateway, Plugin, Route, RouteRequest, RouteResponse, Store
 
 if TYPE_CHECKING:
-    from anthropic_proxy.console.ledger.instances import InstanceWatch
+    from anthropic_proxy.console.ledger.instance_watch import InstanceWatch
 
 STOP_SECONDS = 5.0
 MIGRATION_DELAY_SECONDS = 0.5
 """Time in seconds from the start of the server to the check of the schema, so that it accepts requests first."""
+_INSTANCE_WATCH = "anthropic_proxy.console.ledger.instance_watch"
 UNUSED_SECONDS = 5.0
 """Pause between two looks whether a SQLite database has come into use."""
 DEFECT_PAUSE_SECONDS = 5.0
@@ -100,13 +101,15 @@ class _Ledger:
             await asyncio.sleep(pause)
             pause = UNUSED_SECONDS
             if self._uses_database():
-                module = await run_in_own_thread("instances", import_module, "anthropic_proxy.console.ledger.instances")
+                module = await run_in_own_thread("instances", import_module, _INSTANCE_WATCH)
                 self._instances = module.InstanceWatch(self._settings, gateway)
         await self._instances.run()
 
     def _uses_database(self) -> bool:
-        """A server that stores nothing does not create a SQLite file."""
-        return _is_on_postgres(self._settings) or self._settings.virtual_keys or self.queue.state.written_rows > 0
+        """A server that stores nothing does not create a SQLite file. A change of its settings is stored."""
+        is_changed = self._current_settings() is not self._settings
+        is_used = self._settings.virtual_keys or self.queue.state.written_rows > 0
+        return _is_on_postgres(self._settings) or is_used or is_changed
 
     async def respond(self, route: str, request: RouteRequest) -> RouteResponse:
         def read() -> RouteResponse:

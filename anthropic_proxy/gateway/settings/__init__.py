@@ -22,6 +22,7 @@ from anthropic_proxy.gateway.settings.fields import (
 from anthropic_proxy.gateway.settings.file_format import PriceFields, PriceTable, TokenPriceFields
 from anthropic_proxy.gateway.settings.load import (
     SettingsReader,
+    digest_files,
     find_changed_variables,
     find_listen_address,
     load_settings,
@@ -46,6 +47,7 @@ __all__ = [
     "TokenIssuer",
     "TokenPriceFields",
     "copy_environment",
+    "digest_files",
     "export_no_proxy",
     "export_to_otel",
     "find_changed_variables",

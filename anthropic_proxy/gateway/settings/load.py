@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -75,7 +75,7 @@ def load_settings(
     all errors.
     """
     config_file = resolve_config_file_path(env_file)
-    files = _digest_files((env_file, config_file))  # before they are read: a change meanwhile is noticed later
+    files = digest_files(env_file)  # before they are read: a change meanwhile is noticed later
     sources = Sources(environ, env_file, env_draft)
     file = ConfigFile(config_file, sources.errors, config_draft)
     tables = load_provider_tables(file, sources.errors, built_in)
@@ -170,10 +170,12 @@ def _read_table(table: Sequence[Setting], sources: Sources) -> dict[str, Any]:
     return fields
 
 
-def _digest_files(paths: Iterable[str | None]) -> dict[str, str]:
-    """Return absolute path → digest, for the files that can be read. The reader of a file reports an error."""
+def digest_files(env_file: str | None) -> dict[str, str]:
+    """Return absolute path → digest of the content, for the settings files that can be read now. The reader of a file
+    reports an error. `env_file` None: no files are read.
+    """
     digests = {}
-    for path in filter(None, paths):
+    for path in filter(None, (env_file, resolve_config_file_path(env_file))):
         if os.path.isfile(path):
             with suppress(OSError):
                 digests[os.path.abspath(path)] = hashlib.sha256(read_bounded_file(path)).hexdigest()

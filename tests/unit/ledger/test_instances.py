@@ -9,12 +9,12 @@ import pytest
 from msgspec import Struct, structs
 
 from anthropic_proxy.console.ledger.database import open_for_writing
+from anthropic_proxy.console.ledger.instance_watch import InstanceWatch
 from anthropic_proxy.console.ledger.instances import (
     COMPANY_SECONDS,
     EXPIRY_SECONDS,
     UNKNOWN_REDIS,
     Instance,
-    InstanceWatch,
     KnownInstances,
     find_conditions,
     list_instances,

@@ -1,0 +1,194 @@
+"""Changes of the settings: each one gets an entry in the audit log, and servers with the same files follow each other.
+
+Theory of operation. The row of a server in the table `instances` has digests of its settings, and of the files from
+which it has read them. If a server reads in the row of another one that a file has another content, and its own file
+has this content too, the file is shared: then it reads its settings again. A file of its own keeps its content, and the
+page Settings and the log name the server as one that has not followed. No content of a file is in the database.
+"""
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
+
+from msgspec import Struct
+
+from anthropic_proxy.console.ledger.audit import Changes
+from anthropic_proxy.console.ledger.database import open_for_reading
+from anthropic_proxy.console.ledger.instances import (
+    FAILURES,
+    KnownInstances,
+    list_names,
+    name_instances,
+    read_instances,
+    read_time,
+)
+from anthropic_proxy.engine.own_thread import run_in_own_thread
+from anthropic_proxy.gateway.settings import Settings, digest_files
+from anthropic_proxy.gateway.settings.changes import digest_value, digest_values, list_changes
+from anthropic_proxy.plugins import Gateway, StoreUnavailable, ValueStore
+
+FOLLOW_SECONDS = 10.0
+"""Time in seconds after a change in which servers with the same files follow."""
+_AUTHOR_SECONDS = 60.0
+_POLL_SECONDS = 0.5
+
+
+class SettingsEntry(Struct, frozen=True):
+    """A change of the settings for the audit log."""
+
+    actor: str
+    """`dashboard (NAME)`, or `file (.env)`."""
+    changes: Changes
+
+
+async def note_author(store: ValueStore, env_file: str | None, actor: str) -> None:
+    """Remember who has written the settings files, for the servers that read them next."""
+    files = await asyncio.to_thread(read_file_digests, env_file)
+    with suppress(StoreUnavailable):
+        await store.put(_name_author(files), actor, _AUTHOR_SECONDS)
+
+
+def read_file_digests(env_file: str | None) -> Mapping[str, str]:
+    """Return name → digest of the settings files as they are now."""
+    return _name_files(digest_files(env_file))
+
+
+class Reach(Struct, frozen=True):
+    """The names of the running servers, by their value of a setting."""
+
+    writer: str
+    """Server whose setting was changed."""
+    same: Sequence[str]
+    """Servers with the value of this one, which is among them."""
+    others: Sequence[str]
+
+
+def find_reach(known: KnownInstances, writer: str, setting: str) -> Reach | None:
+    """Return where a setting has the value that it has on the server with the id `writer`. None: this server is alone,
+    or is not known.
+    """
+    running = known.list_running()
+    names = name_instances(running)
+    if len(running) < 2 or writer not in names:
+        return None
+    digests = {names[each.id]: each.settings.get(setting) for each in running}
+    own = digests[names[writer]]
+    return Reach(
+        names[writer],
+        [name for name, digest in digests.items() if digest == own],
+        [name for name, digest in digests.items() if digest != own],
+    )
+
+
+def read_reach(settings: Settings, writer: str, setting: str) -> Reach | None:
+    known = _read(settings)
+    return None if known is None else find_reach(known, writer, setting)
+
+
+async def wait_for_reach(settings: Settings, setting: str) -> bool:
+    """Wait until all servers have the value of `settings`, at most for the time in which they follow. Return whether
+    there are several.
+    """
+    expected = (await run_in_own_thread("settings", digest_values, settings)).get(setting)
+    end = time.monotonic() + FOLLOW_SECONDS
+    while True:
+        known = await run_in_own_thread("settings", _read, settings)
+        running = () if known is None else known.list_running()
+        is_reached = all(each.settings.get(setting) == expected for each in running)
+        if len(running) < 2 or is_reached or time.monotonic() > end:
+            return len(running) > 1
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+def _read(settings: Settings) -> KnownInstances | None:
+    """None: there is no database, or it cannot be read."""
+    if not settings.has_ledger():
+        return None
+    try:
+        with closing(open_for_reading(settings)) as connection:
+            now, _ = read_time(connection)
+            return read_instances(connection, now)
+    except FAILURES:
+        return None
+
+
+class SettingsWatch:
+    """What the first worker of a server notes. `started`: the settings of the start."""
+
+    def __init__(self, gateway: Gateway, started: Settings) -> None:
+        self._gateway = gateway
+        self._examined = started
+        self.values: Mapping[str, str] | None = None
+        """Name of a setting → digest of its value. None: not calculated yet."""
+        self.files: Mapping[str, str] = {}
+        """Name of a settings file → digest of the content that was read."""
+        self._followed: frozenset[tuple[str, str]] = frozenset()
+        """Names and digests of files for which the settings were read again. They may be invalid."""
+        self._changed: tuple[float, Sequence[str]] | None = None
+        """Monotonic time of the last change, and names of the settings, until its reach is reported."""
+
+    async def examine(self) -> SettingsEntry | None:
+        """Return what has changed since the last call."""
+        before, after = self._examined, self._gateway.settings
+        if before is after and self.values is not None:
+            return None
+        self.values = await run_in_own_thread("settings", digest_values, after)
+        self.files = await run_in_own_thread("settings", _name_files, after.files)
+        self._examined = after
+        changes = list_changes(before, after)
+        if not changes:
+            return None
+        if self._followed.isdisjoint(self.files.items()):
+            self._changed = time.monotonic(), [*changes]
+        self._followed = frozenset()
+        return SettingsEntry(await self._find_author(before, after), changes)
+
+    async def follow(self, known: KnownInstances, own: str) -> None:
+        """Read the settings again if another server has read a file that this one has too."""
+        missing = {
+            (name, digest)
+            for each in known.list_running()
+            for name, digest in each.files.items()
+            if each.id != own and digest != self.files.get(name)
+        } - self._followed
+        if not missing or self._examined.env_file is None:
+            return
+        present = await run_in_own_thread("settings", read_file_digests, self._examined.env_file)
+        shared = missing & present.items()
+        if shared:
+            self._followed = frozenset(shared)
+            await self._gateway.reload_settings()
+
+    def report_reach(self, known: KnownInstances, own: str) -> str:
+        """Return a warning about the servers that have not followed a change. "": there is nothing to report now."""
+        if self._changed is None or time.monotonic() < self._changed[0] + FOLLOW_SECONDS:
+            return ""
+        (_, names), self._changed = self._changed, None
+        reached = [find_reach(known, own, setting) for setting in names]
+        others = dict.fromkeys(name for reach in reached if reach is not None for name in reach.others)
+        if not others:
+            return ""
+        shown = list_names(names)
+        return f"The change of {shown} has not reached {list_names([*others])}: change the settings there too."
+
+    async def _find_author(self, before: Settings, after: Settings) -> str:
+        with suppress(StoreUnavailable):
+            if author := await self._gateway.store.get(_name_author(self.files)):
+                return author
+        paths = dict.fromkeys((*after.files, *before.files))
+        changed = [os.path.basename(path) for path in paths if before.files.get(path) != after.files.get(path)]
+        return f"file ({', '.join(changed)})" if changed else "reload"
+
+
+def _name_files(files: Mapping[str, str]) -> Mapping[str, str]:
+    """`files`: path → digest. A file may have a short secret, so the digest of the database is one of a secret."""
+    return {
+        (name := os.path.basename(path)): digest_value(name, digest, is_secret=True) for path, digest in files.items()
+    }
+
+
+def _name_author(files: Mapping[str, str]) -> str:
+    return f"settings/author/{hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()}"
