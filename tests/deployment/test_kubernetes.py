@@ -80,6 +80,7 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "sign-in, alerts and managed settings": (
         """
 secretName: company
+redis: true
 settings: {VIRTUAL_KEYS: true, DASHBOARD_URL: "https://proxy.example.com", OIDC_ISSUER: "https://login.example.com",
   OIDC_CLIENT_ID: proxy, SIGN_IN_NOTICE: "Questions: #help"}
 ledger: true
@@ -346,6 +347,8 @@ def test_the_notes_say_how_long_old_pods_stay() -> None:
         "  kubectl --namespace default rollout status deployment/anthropic-proxy",
         "The first pod of a new version migrates the tables of the ledger. `helm rollback` does not migrate them back: "
         "restore a backup of the database for an earlier version.",
+        "The pods use no Redis: unless they share a PostgreSQL database, a sign-in to the dashboard is known to one "
+        "pod only. Set redis to true, or use one pod.",
     ]
 
 
@@ -448,6 +451,56 @@ def test_a_wrong_value_is_rejected(option: str, message: str) -> None:
 )
 def test_values_that_exclude_each_other_are_rejected(option: str, message: str) -> None:
     require_refused(message, "--set", option)
+
+
+SHARED_LIMITS = (
+    "%s has limits that up to %d pods share by Redis only: set redis to true and put REDIS_URL into the Secret "
+    '"anthropic-proxy", or use one pod (autoscaling.enabled false, replicas 1)'
+)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ("settings: {VIRTUAL_KEYS: true}", SHARED_LIMITS % ("VIRTUAL_KEYS", 20)),
+        (
+            '{settings: {VIRTUAL_KEYS: "Yes"}, replicas: 2, autoscaling: {enabled: false}}',
+            SHARED_LIMITS % ("VIRTUAL_KEYS", 2),
+        ),
+        ('extraEnv: [{name: VIRTUAL_KEYS, value: "true"}]', SHARED_LIMITS % ("VIRTUAL_KEYS", 20)),
+        (
+            "configuration: |\n  [providers.box]\n  requests_per_minute = 60\n",
+            SHARED_LIMITS % ("requests_per_minute", 20),
+        ),
+    ],
+)
+def test_limits_that_several_pods_do_not_share_are_refused(values: str, message: str, tmp_path: Path) -> None:
+    (file := tmp_path / "values.yaml").write_text(values)
+    require_refused(message, "-f", str(file))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        "{settings: {VIRTUAL_KEYS: true}, redis: true}",
+        "{settings: {VIRTUAL_KEYS: true}, extraEnv: [{name: REDIS_URL, valueFrom: {secretKeyRef: {name: r, key: u}}}]}",
+        "{settings: {VIRTUAL_KEYS: true}, replicas: 1, autoscaling: {enabled: false}}",
+        "{settings: {VIRTUAL_KEYS: true}, autoscaling: {minReplicas: 1, maxReplicas: 1}}",
+        "settings: {VIRTUAL_KEYS: false}",
+        "configuration: |\n  # requests_per_minute = 60\n",
+    ],
+)
+def test_limits_of_one_pod_and_limits_in_redis_are_accepted(values: str, tmp_path: Path) -> None:
+    (file := tmp_path / "values.yaml").write_text(values)
+    render("-f", str(file))
+
+
+def test_pods_with_redis_do_not_start_without_its_address() -> None:
+    found = documents(render("--set", "redis=true,secretName=keys"))
+    (container,) = found["Deployment anthropic-proxy"]["spec"]["template"]["spec"]["containers"]
+    assert container["env"] == [
+        {"name": "REDIS_URL", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "REDIS_URL"}}}
+    ]
 
 
 def require_refused(message: str, *words: str) -> None:

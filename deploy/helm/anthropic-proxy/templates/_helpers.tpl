@@ -37,6 +37,27 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{ if .Values.configurationMapName }}{{ .Values.configurationMapName }}{{ else if .Values.configuration }}{{ include "anthropic-proxy.name" . }}-file{{ end }}
 {{- end }}
 
+{{- /* Largest number of pods, apart from those that are replaced. */}}
+{{- define "anthropic-proxy.pods" -}}
+{{ if .Values.autoscaling.enabled }}{{ int .Values.autoscaling.maxReplicas }}{{ else }}{{ int .Values.replicas }}{{ end }}
+{{- end }}
+
+{{- /* "true": all pods share limits by Redis. */}}
+{{- define "anthropic-proxy.sharesLimits" -}}
+{{- $names := list }}
+{{- range .Values.extraEnv }}{{ $names = append $names .name }}{{ end }}
+{{- or .Values.redis (has "REDIS_URL" $names) }}
+{{- end }}
+
+{{- /* Name of the setting with limits that pods have to share. "": there is none. */}}
+{{- define "anthropic-proxy.limits" -}}
+{{- $values := list .Values.settings.VIRTUAL_KEYS }}
+{{- range .Values.extraEnv }}{{ if eq .name "VIRTUAL_KEYS" }}{{ $values = append $values .value }}{{ end }}{{ end }}
+{{- $isOn := false }}
+{{- range $values }}{{ if has (toString . | trim | lower) (list "true" "1" "yes" "on") }}{{ $isOn = true }}{{ end }}{{ end }}
+{{- if $isOn }}VIRTUAL_KEYS{{ else if regexMatch `(?m)^[^#\n]*\brequests_per_minute\b` .Values.configuration }}requests_per_minute{{ end }}
+{{- end }}
+
 {{- /* Rules between values, and secrets at a place that is not secret. */}}
 {{- define "anthropic-proxy.check" -}}
 {{- if and .Values.configuration .Values.configurationMapName }}
@@ -47,6 +68,11 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- end }}
 {{- if gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas) }}
 {{- fail (printf "autoscaling.minReplicas (%d) is larger than autoscaling.maxReplicas (%d)" (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) }}
+{{- end }}
+{{- $limits := include "anthropic-proxy.limits" . }}
+{{- $pods := int (include "anthropic-proxy.pods" .) }}
+{{- if and $limits (gt $pods 1) (ne (include "anthropic-proxy.sharesLimits" .) "true") }}
+{{- fail (printf "%s has limits that up to %d pods share by Redis only: set redis to true and put REDIS_URL into the Secret %q, or use one pod (autoscaling.enabled false, replicas 1)" $limits $pods .Values.secretName) }}
 {{- end }}
 {{- $names := include "anthropic-proxy.secretNames" . }}
 {{- $values := include "anthropic-proxy.secretValues" . }}
