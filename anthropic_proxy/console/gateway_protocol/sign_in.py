@@ -17,7 +17,14 @@ from anthropic_proxy.console.gateway_protocol.grants import CODE_SECONDS, MAX_WA
 from anthropic_proxy.console.identity.attempts import IdentityProvider
 from anthropic_proxy.console.identity.limits import AddressLimit, Window, explain_limit
 from anthropic_proxy.console.identity.oidc_client import GrantRejected
-from anthropic_proxy.console.identity.people import OidcError, OidcUser, UserRefused, accept_user
+from anthropic_proxy.console.identity.people import (
+    OidcError,
+    OidcUser,
+    UserRefused,
+    accept_user,
+    is_of_issuer,
+    require_provider,
+)
 from anthropic_proxy.console.keys.access_tokens import TokenKeys, build_claims, find_own_claims
 from anthropic_proxy.console.keys.descriptions import hash_key
 from anthropic_proxy.console.keys.sign_ins import SignIn
@@ -245,6 +252,8 @@ class SignInEndpoints:
         provider cannot be asked. Raises `OidcError` if the person has no access any more, and `OAuthError` if the
         provider gives no answer.
         """
+        if not is_of_issuer(require_provider(self._settings), sign_in.user):  # the token is a secret of the earlier one
+            raise OidcError("It is of another identity provider or client than this proxy has now. Sign in again.")
         if not sign_in.provider_token:
             return sign_in.user, ""
         if (token := grants.decrypt(sign_in)) is None:

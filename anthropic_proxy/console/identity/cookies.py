@@ -48,9 +48,11 @@ class Cookie(Struct, frozen=True, kw_only=True):
 
 
 def find_cookie(header: str, name: str) -> str:
-    """ "": there is none."""
+    """ "": there is none. Only space and tab stand around a pair. `strip` removes others too, such as U+00A0: a name
+    behind one of them does not begin with `__Host-` for the browser, which accepts it from any host.
+    """
     for pair in header.split(";"):
-        key, _, value = pair.strip().partition("=")
+        key, _, value = pair.strip(" \t").partition("=")
         if key == name:
             return value
     return ""

@@ -24,7 +24,14 @@ from msgspec import Struct
 from anthropic_proxy.console.identity.attempts import SignInAttempt
 from anthropic_proxy.console.identity.client_keys import ASSERTION_TYPE, load_client_key
 from anthropic_proxy.console.identity.offline_access import OFFLINE_SCOPE, OfflineAccess, find_offline_access
-from anthropic_proxy.console.identity.people import CHECK_CLIENT, CHECK_ISSUER, RETRY, OidcError, find_claim_texts
+from anthropic_proxy.console.identity.people import (
+    CHECK_CLIENT,
+    CHECK_ISSUER,
+    RETRY,
+    OidcError,
+    find_claim,
+    find_claim_texts,
+)
 from anthropic_proxy.console.identity.signed_tokens import (
     LEEWAY_SECONDS,
     CachedDocument,
@@ -177,8 +184,9 @@ class OidcClient:
         return ProviderReply(claims, _find_refresh_token(tokens) or refresh_token)
 
     async def _add_user_info(self, claims: Mapping[str, Any], subject: str, access_token: str) -> Mapping[str, Any]:
-        """Add what the ID token lacks. Raises `OidcError`."""
+        """Add what the ID token lacks: also groups inside an object that it has. Raises `OidcError`."""
         metadata = await self._metadata.find_or_request()
+        claims = {name: value for name, value in claims.items() if value is not None}
         needed = {self.settings.email_claim, *(["email_verified"] if self.settings.email_claim == "email" else [])}
         is_complete = needed <= claims.keys() and bool(find_claim_texts(claims, self.settings.role_claim))
         if not access_token or not metadata.userinfo_endpoint or is_complete:
@@ -189,7 +197,10 @@ class OidcClient:
             raise GrantRejected(f"The user info of the identity provider is of another user than the ID token. {RETRY}")
         if claims.get("email", found.get("email")) != found.get("email"):  # another address was verified
             found = {name: value for name, value in found.items() if name != "email_verified"}
-        return {**found, **claims}
+        path = self.settings.role_claim
+        groups = find_claim(found, path)
+        is_added = groups is not None and find_claim(claims, path) is None
+        return {**found, **claims, **({path: groups} if is_added else {})}
 
     async def _request_tokens(self, grant: str, **parameters: str) -> Mapping[str, Any]:
         metadata = await self._metadata.find_or_request()

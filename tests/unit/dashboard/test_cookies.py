@@ -10,7 +10,7 @@ import pytest
 from anthropic_proxy.app import App
 from tests.support.browser import Browser
 from tests.support.fakes.oidc import CLIENT_ID, CLIENT_SECRET, FakeProvider, running_provider
-from tests.support.virtual_keys import Response, running_app
+from tests.support.virtual_keys import Response, running_app, send
 
 ROOT = "https://proxy.example.org"
 FIRST, SECOND = f"{ROOT}/first", f"{ROOT}/second"
@@ -110,6 +110,19 @@ async def test_a_host_beside_the_proxy_signs_nobody_in_as_another_user(site: Sit
     assert not await is_signed_in(victim, ROOT)
     await site.sign_in(victim, ROOT)
     assert await is_signed_in(victim, ROOT)
+
+
+@pytest.mark.parametrize("space", ["\x85", "\xa0", "\x1c", "\x0b"], ids=ascii)
+async def test_a_name_behind_a_space_of_another_alphabet_is_another_name(site: Site, space: str) -> None:
+    """For a browser, it does not begin with `__Host-`, so a host beside the proxy can set it."""
+    await site.add(ROOT)
+    attacker = Browser(site.apps)
+    await site.sign_in(attacker, ROOT)
+    ((name, cookie),) = attacker.find(f"{ROOT}/dashboard").items()
+    for before, status in ((" \t", 200), (space, 303)):
+        header = f"other=1;{before}{name}={cookie.value}"
+        answer = await send(site.apps[ROOT], "GET", "/dashboard", cookie=header, host="proxy.example.org")
+        assert answer.status == status
 
 
 async def test_proxies_below_paths_of_one_host_have_cookies_of_their_own(site: Site) -> None:

@@ -120,6 +120,64 @@ async def test_a_device_asks_for_a_refresh_token_as_a_strict_provider_requires_i
         assert (refreshed.status, provider.refreshes) == (200, 1)
 
 
+async def refresh(app: App, tokens: dict[str, Any]) -> Response:
+    return await post(app, "/oauth/token", {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]})
+
+
+@pytest.mark.parametrize("has_refresh_token", [True, False])
+@pytest.mark.parametrize("changed", ["issuer", "client"])
+async def test_a_refresh_token_is_sent_to_its_own_provider_and_client_only(
+    provider: FakeProvider, tmp_path: Path, changed: str, has_refresh_token: bool
+) -> None:
+    provider.offers_refresh = has_refresh_token
+    async with running_app(tmp_path, **list_settings(provider)) as app:
+        tokens = await sign_in(app)
+    with running_provider() as other:
+        asked = other if changed == "issuer" else provider
+        settings = list_settings(asked, **({"OIDC_CLIENT_ID": "other"} if changed == "client" else {}))
+        number = asked.token_requests
+        async with running_app(tmp_path, **settings) as app:
+            answers = [await refresh(app, tokens) for _ in range(2)]
+        assert asked.token_requests == number
+    ended = {
+        "error": "invalid_grant",
+        "error_description": "The sign-in has ended. It is of another identity provider or client than this proxy has "
+        "now. Sign in again.",
+    }
+    assert [(answer.status, answer.json) for answer in answers] == [(400, ended)] * 2
+
+
+@pytest.mark.parametrize(
+    ("path", "in_token", "in_user_info"),
+    [
+        ("groups", {}, {"groups": ["leads"]}),
+        ("groups", {"groups": None}, {"groups": "leads"}),
+        ("realm_access.roles", {"realm_access": {}}, {"realm_access": {"roles": ["leads"]}}),
+        ("realm_access.roles", {"realm_access": {"verify_caller": True}}, {"realm_access": {"roles": ["leads"]}}),
+        ("https://example.org/roles", {}, {"https://example.org/roles": ["leads"]}),
+        ("groups", {"email": None, "groups": ["leads"]}, {}),
+    ],
+    ids=str,
+)
+async def test_what_the_id_token_lacks_comes_from_the_user_info(
+    provider: FakeProvider, tmp_path: Path, path: str, in_token: dict[str, Any], in_user_info: dict[str, Any]
+) -> None:
+    provider.offers_refresh = True
+    provider.user |= in_user_info
+
+    def change(claims: dict[str, Any]) -> None:
+        for name in in_user_info:
+            claims.pop(name)
+        claims.update(in_token)
+
+    provider.change = change
+    (tmp_path / "anthropic-proxy.toml").write_text('[sign_in.groups.leads]\nteam = "core"\n')
+    async with running_app(tmp_path, **list_settings(provider, OIDC_ROLE_CLAIM=path)) as app:
+        tokens = await sign_in(app)
+        renewed = await refresh(app, tokens)
+    assert (renewed.status, renewed.json["email"]) == (200, "ann@example.com")
+
+
 async def test_a_provider_that_does_not_offer_the_scope_is_not_asked_for_it(
     provider: FakeProvider, tmp_path: Path
 ) -> None:
