@@ -20,6 +20,7 @@ QUICK = (
     "reply: '```json\\n' × 60,000 in one piece",
     "provider: a trailer of 50 MB",
     "client: HTTP/1.0 with Upgrade and chunks",
+    "verdicts: streams of a relay that clients read in another way",
 )
 
 

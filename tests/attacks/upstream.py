@@ -19,6 +19,7 @@ class UpstreamCall:
 
     protocol: ProviderProtocol
     streaming: bool
+    body: Any = None
 
 
 Reply = Callable[[UpstreamCall], bytes]
@@ -54,6 +55,8 @@ class AttackUpstream:
 
     def __init__(self) -> None:
         self.reply: Reply = reply_text("All is well.")
+        self.calls: list[UpstreamCall] = []
+        """Requests with a body so far."""
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -89,4 +92,6 @@ class AttackUpstream:
             return respond(ANSWERED[path])
         body: Any = json.loads(raw) if raw else {}
         protocol = next((protocol for protocol in PROTOCOLS if protocol.serves_path(path)), PROTOCOLS[0])
-        return self.reply(UpstreamCall(protocol, protocol.streams(path, body)))
+        call = UpstreamCall(protocol, protocol.streams(path, body), body)
+        self.calls.append(call)
+        return self.reply(call)

@@ -5,7 +5,7 @@ held until its end: the inspectors read what the provider sent, then placeholder
 takes the place of the arguments in a received event.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -35,6 +35,8 @@ class RelayedEvent(Struct):
     delta: Any = None
 
 
+_OF_BLOCKS = frozenset(("content_block_start", "content_block_delta", "content_block_stop"))
+"""Types of events that belong to a block."""
 _decode_event = msgspec.json.Decoder(RelayedEvent).decode
 _decode_string = msgspec.json.Decoder(str).decode
 
@@ -127,12 +129,23 @@ class RelayedCalls:
         self._ended: dict[int, str] = {}
         """Index of a block that has ended → the id of its call."""
         self._complete: list[FinalCall] = []
-        self.continued: set[str] = set()
-        """Ids of calls whose arguments went on after their end, so that clients may read another input."""
+        self._ids: set[str] = set()
+        """Ids of all calls so far."""
+        self._continued: set[str] = set()
+        """Ids of calls whose arguments went on after their end."""
+        self._begun = 0
+        """Number of blocks so far."""
+        self._is_unclear = False
+        """True after an event that clients may add to any call: one that cannot be read, or is of no certain block."""
 
     @property
     def is_open(self) -> bool:
         return bool(self._open)
+
+    @property
+    def ambiguous(self) -> Collection[str]:
+        """Ids of the calls of which clients may read another input than the proxy."""
+        return self._ids if self._is_unclear else self._continued
 
     def take_complete(self) -> list[FinalCall]:
         """Return the calls of the client's tools that are complete and were not taken before."""
@@ -147,16 +160,20 @@ class RelayedCalls:
         index = event.index if isinstance(event.index, int) else 0
         call = self._open.get(index)
         is_held = self._inspection is not None
+        self._is_unclear |= self._is_of_no_certain_block(event, frame)
         if event.type == "message_delta":
             self._restore = None  # the client has the verdicts, so no later call gets a text that they do not know
         if event.type == "content_block_start" and find_text(event.content_block, "type") in CALL_TYPES:
             self._open[index] = _OpenCall(frame, event.content_block, is_held=is_held, is_edited=is_edited)
+            self._ids.add(self._open[index].id)
             return [] if is_held else [frame]
         if event.type == "content_block_delta":
             fragment = find_text(event.delta, "partial_json")
             if call is None:
                 if fragment and index in self._ended:
-                    self.continued.add(self._ended[index])
+                    self._continued.add(self._ended[index])
+                elif fragment:  # of no call
+                    self._is_unclear = True
                 return None
             call.add(fragment)
             if not is_held:
@@ -169,6 +186,19 @@ class RelayedCalls:
             self._ended[index] = call.id
             return [*await self._finish(call), frame]
         return None
+
+    def _is_of_no_certain_block(self, event: RelayedEvent, frame: bytes) -> bool:
+        """Return True if clients may add an event to another block than the proxy.
+
+        Some find a block by the index of the event, others by its place in the message.
+        """
+        if event.type == "":
+            return find_data(frame).lstrip().startswith(b"{")
+        if event.type not in _OF_BLOCKS:
+            return False
+        is_expected = event.type != "content_block_start" or event.index == self._begun
+        self._begun += event.type == "content_block_start"
+        return type(event.index) is not int or event.index < 0 or not is_expected
 
     async def _finish(self, call: _OpenCall) -> list[bytes]:
         """Return the held events of a call in their final form."""

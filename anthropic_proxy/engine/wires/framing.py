@@ -15,8 +15,8 @@ MAX_FRAME_BYTES = 8 * 1024 * 1024
 """Maximum size of an unfinished frame, which is held in memory. A larger one raises `UpstreamProtocolError`. No known
 provider sends frames of this size."""
 
-EVENT_BORDER = compile_later(rb"(?:\r?\n){2}|\r\r")
-"""The end of an SSE event in bytes that are forwarded."""
+EVENT_BORDER = compile_later(rb"(?:\r?\n){2}|\r\r|\n\r(?=[^\n])")
+"""The end of an SSE event in bytes that are forwarded. Each of its two line ends is LF, CRLF or CR."""
 EVENT_DATA = compile_later(rb"(?:\A|[\r\n])data: ?([^\r\n]*)")
 """A data line of an SSE event, with its text as group 1."""
 

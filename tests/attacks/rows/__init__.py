@@ -6,5 +6,6 @@ from tests.attacks.rows.conversations import CONVERSATIONS
 from tests.attacks.rows.http import HTTP
 from tests.attacks.rows.replies import REPLIES
 from tests.attacks.rows.schemas import SCHEMAS
+from tests.attacks.rows.verdicts import VERDICTS
 
-ROWS: tuple[Row, ...] = (*SCHEMAS, *CONVERSATIONS, *BODIES, *REPLIES, *HTTP)
+ROWS: tuple[Row, ...] = (*SCHEMAS, *CONVERSATIONS, *BODIES, *REPLIES, *HTTP, *VERDICTS)

@@ -221,10 +221,10 @@ class ReplyCheck:
     def is_waiting(self) -> bool:
         return not all(task.done() for task in self._tasks)
 
-    async def finish(self, continued: Collection[str] = ()) -> list[dict[str, Any]]:
+    async def finish(self, ambiguous: Collection[str] = ()) -> list[dict[str, Any]]:
         """Return the field `safeguard_results`, after the wait for the verdicts that are missing.
 
-        `continued`: ids of calls of which clients may read another input than the one that was checked.
+        `ambiguous`: ids of calls of which clients may read another input than the one that was checked.
         """
         if self._auto_mode.mode == "off":
             return UNSUPPORTED
@@ -234,7 +234,7 @@ class ReplyCheck:
             self._end_requests("timeout", "timeout")
         checks = [
             structs.replace(check, verdict=UNAVAILABLE, reason=_AMBIGUOUS, kind="unreadable")
-            if check.call in continued
+            if check.call in ambiguous
             else check
             for check in self._collect("timeout", "timeout")
         ]

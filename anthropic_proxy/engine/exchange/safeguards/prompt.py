@@ -252,8 +252,18 @@ def _replace_repeated_lines(value: Any) -> Any:
 
 
 def decode_arguments(text: str) -> Any:
-    """Return the input of a call as the client reads it, or its text if that is no JSON."""
+    """Return the input of a call as the client reads it.
+
+    If it is no JSON, or has a key twice, of which clients read different values, return its text.
+    """
     try:
-        return json.loads(text or "{}")
+        return json.loads(text or "{}", object_pairs_hook=_read_once)
     except (ValueError, RecursionError):
         return text
+
+
+def _read_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return members

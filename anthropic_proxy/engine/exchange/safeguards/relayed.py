@@ -42,6 +42,11 @@ _READ_FOR_CALLS = (*_READ_ALWAYS, b"content_block_start", b"partial_json")
 """Marks of events that are read if no call is open. Within a call, all events are read."""
 
 
+_ESCAPE = b"\\u"
+"""Mark of an event that is read too, because an escape can hide the other marks from the proxy, but not from clients.
+"""
+
+
 class _Delta(Struct):
     safeguard_results: Raw = Raw()  # immutable
 
@@ -92,7 +97,7 @@ class RelayedCheck:
             self._take_calls()
             self._start_checks()
         is_open = self._reads_calls and self._calls.is_open
-        if not is_open and not any(mark in data for mark in self._marks):
+        if not is_open and _ESCAPE not in data and not any(mark in data for mark in self._marks):
             return data
         sent: list[bytes] = []
         start = 0
@@ -130,13 +135,16 @@ class RelayedCheck:
         """Return the held bytes with the verdicts."""
         assert self._check is not None, "only checks make the reply wait"
         held, self._held = bytes(self._held), bytearray()
-        results = await self._check.finish(self._calls.continued)
         if self._is_message:
+            results = await self._check.finish()
             return json_spans.edit(held, partial(_find_additions, results=results, holder=""))
-        border = EVENT_BORDER.search(held)
-        end = border.end() if border is not None else len(held)
-        ending = edit_data(join_data_lines(held[:end]), partial(_find_additions, results=results, holder="delta"))
-        return ending + b"".join(map(_remove_answer, _divide(held[end:])))
+        ending, *later = _divide(held)
+        if self._reads_calls:  # clients may add what comes behind the end to a call
+            for frame in later:
+                await self._calls.read(read_event(find_data(join_data_lines(frame))), frame)
+        results = await self._check.finish(self._calls.ambiguous)
+        ending = edit_data(join_data_lines(ending), partial(_find_additions, results=results, holder="delta"))
+        return ending + b"".join(map(_remove_answer, later))
 
     async def _read(self, frame: bytes) -> bytes | None:
         """Return an event for the client. None: the reply waits from here on."""
@@ -171,7 +179,7 @@ class RelayedCheck:
         """Record the verdicts of the server. Return the ids of the calls about which they do not hold."""
         self.answered = True
         if not self._reads_calls:  # texts were restored, also in what the server has sent behind the end of a call
-            self._doubts |= dict.fromkeys(self._calls.continued, NO_PLAIN_WORD)
+            self._doubts |= dict.fromkeys(self._calls.ambiguous, NO_PLAIN_WORD)
         if self._check is not None:
             self._check.take_answer(results, self._taken, self._doubts)
         return self._doubts.keys()

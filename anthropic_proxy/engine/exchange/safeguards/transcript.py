@@ -14,6 +14,7 @@ What a sub-agent gets as a message of the user was written by the model. So was 
 import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
@@ -217,17 +218,20 @@ def _remove_folder(path: str) -> str:
 def _list_texts(arguments: str) -> Iterator[str]:
     """Yield the texts in the input of a call. An input that is no JSON is one text."""
     try:
-        waiting = [json.loads(arguments or "{}")]
+        waiting = [json.loads(arguments or "{}", object_pairs_hook=_list_values)]
     except (ValueError, RecursionError):
         waiting = [arguments]
     while waiting:
         value = waiting.pop()
-        if isinstance(value, dict):
-            waiting += value.values()
-        elif isinstance(value, list):
+        if isinstance(value, list):
             waiting += value
         elif isinstance(value, str):
             yield value
+
+
+def _list_values(pairs: list[tuple[str, Any]]) -> list[Any]:
+    """Return the values of an object, also those of a repeated key."""
+    return [value for _, value in pairs]
 
 
 def shorten(text: str, maximum: int) -> str:
