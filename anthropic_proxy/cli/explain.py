@@ -77,8 +77,8 @@ EXIT_REJECTED = 1
 """Exit status 1: the request failed, or the proxy would reject it."""
 _BARE_FILE = compile_later(r"(?<![\w./\\-])(?:\.env|anthropic-proxy\.toml)(?=,? line \d)")
 """Name of a settings file without its folder."""
-_ID_START = "req_"
-"""Prefix of the ids of requests, by which an id is distinguished from a file name."""
+_ID_STARTS = ("req_", "msgbatch_")
+"""Prefixes of the ids of requests and of batches, by which an id is distinguished from a file name."""
 
 
 def explain(
@@ -108,7 +108,7 @@ def explain(
     """
     if file is not None and last:
         raise ConfigurationError(f"--last and {file} exclude each other. Use one of them.", code="explain-source")
-    is_stored = file is None or str(file).startswith(_ID_START) or is_request_number(str(file))
+    is_stored = file is None or str(file).startswith(_ID_STARTS) or is_request_number(str(file))
     if file is not None and (file.exists() or not is_stored):
         name, content = str(file), read_input(file, MAX_REQUEST_BYTES)
         settings = load_command_settings()

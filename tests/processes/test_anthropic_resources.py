@@ -89,7 +89,7 @@ class Resources:
         if name not in self.stored or self.owners[name] != request.headers["x-api-key"]:
             return refuse(404, "not_found_error", f"{name} is not found")
         if part == "results":
-            lines = [{"custom_id": each["custom_id"], "result": {"type": "canceled"}} for each in self.contents[name]]
+            lines = [{"custom_id": each["custom_id"], "result": build_result(each)} for each in self.contents[name]]
             body = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
             return web.Response(body=body, content_type="application/x-jsonl")
         if part == "content":
@@ -147,6 +147,16 @@ def partial_response(status: int) -> web.Response:
 def refuse(status: int, kind: str, text: str) -> web.Response:
     body = {"type": "error", "error": {"type": kind, "message": text}, "request_id": "req_upstream"}
     return web.json_response(body, status=status, headers={"request-id": "req_upstream"})
+
+
+def build_result(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return the result of a request, which is canceled unless its name begins with `done`."""
+    if not entry["custom_id"].startswith("done"):
+        return {"type": "canceled"}
+    usage = {"input_tokens": 1_000, "output_tokens": 100, "service_tier": "batch"}
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": entry["params"]["model"], "usage": usage}
+    content = [{"type": "text", "text": "Hello"}]
+    return {"type": "succeeded", "message": {**message, "content": content, "stop_reason": "end_turn"}}
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +231,35 @@ def test_a_batch_is_created_listed_read_cancelled_and_deleted(
     assert client.messages.batches.delete(created.id).id == created.id
     assert resources.keys == {KEY}
     assert ("GET", "/v1/messages/batches?limit=5") in resources.requests
+
+
+def test_the_tokens_of_a_batch_are_in_the_ledger_once(settings: dict[str, str], tmp_path: Path) -> None:
+    prices = "\n".join(
+        f'[prices."anthropic/{model}"]\ninput = 2\noutput = 8\ntiers.batch = {{ input = 1, output = 4 }}'
+        for model in MODELS
+    )
+    (tmp_path / "anthropic-proxy.toml").write_text(prices, "utf-8")
+    models = ["claude-opus-5-5", "claude-sonnet-5-5", "claude-opus-5-5"]
+    requests = [entry(f"done-{number}", model) for number, model in enumerate(models)] + [entry("not", models[0])]
+    database = {"DATABASE_URL": f"sqlite:///{tmp_path / 'ledger.sqlite3'}"}
+    with (
+        running_proxy(tmp_path, {**settings, **database}) as proxy,
+        open_sdk(base_url=proxy.url, api_key=SECRET, max_retries=0) as client,
+    ):
+        batch = client.messages.batches.create(requests=requests).id
+        for _ in range(2):
+            assert len([*client.messages.batches.results(batch)]) == 4
+        reader = proxy.client()
+        stored = wait_for(lambda: reader.get("/api/requests").json()["requests"], bool)
+        usage = reader.get("/api/usage", params={"by": "model"}).json()
+    (row,) = stored
+    assert (row["id"], row["input_tokens"], row["output_tokens"], row["cost"]) == (batch, 3_000, 300, 0.0042)
+    assert row["price_source"].endswith(", tier batch")
+    sums = {one["name"]: (one["input_tokens"], one["output_tokens"], one["cost"]) for one in usage["groups"]}
+    assert sums == {
+        "anthropic/claude-opus-5-5": (2_000, 200, 0.0028),
+        "anthropic/claude-sonnet-5-5": (1_000, 100, 0.0014),
+    }
 
 
 def test_a_batch_with_a_model_of_another_provider_is_refused_unsent(

@@ -278,9 +278,12 @@ def measure_model_performance(
     column = source.table.c
     is_single = source.table is requests
     waited = func.coalesce(column.first_token, 0) if is_single else column.first_token_sum
-    timed = column.output_tokens if is_single else column.output_tokens - column.untimed_output_tokens
+    untimed = case((column.duration == 0, column.output_tokens), else_=0) if is_single else column.untimed_output_tokens
     succeeded = column.outcome_class.not_in(("error", "cancelled"))
-    output = [func.sum(case((succeeded, value), else_=0)) for value in (timed, column.duration - waited)]
+    output = [
+        func.sum(case((succeeded, value), else_=0))
+        for value in (column.output_tokens - untimed, column.duration - waited)
+    ]
     values = [*source.sums, *output, _list_times(connection, source, "first_token")]
     rows = _read(connection, selection, source, period_seconds, group_columns=("provider", "model"), values=values)
     found = {
@@ -298,8 +301,7 @@ def measure_model_performance(
             key, moved = (part.start, part.keys), part.moved
             before = found.get(key) or ModelPeriod(part.start, ModelSums(moved.provider, moved.model, UsageSums()))
             model = structs.replace(before.model, sums=add_up([before.model.sums, moved.sums]))
-            is_timed = part.has_succeeded and not moved.is_added
-            rated = before.rated_tokens + (moved.sums.output_tokens if is_timed else 0)
+            rated = before.rated_tokens + (moved.sums.output_tokens if part.is_timed else 0)
             found[key] = structs.replace(before, model=model, rated_tokens=rated)
     return [found[key] for key in sorted(found, key=lambda key: key[0])]
 
@@ -401,7 +403,8 @@ class _MovedPart(NamedTuple):
     start: int
     keys: tuple[str, ...]
     moved: MovedSums
-    has_succeeded: bool
+    is_timed: bool
+    """True if the output tokens count for the speed of the model."""
 
 
 def _list_moved(
@@ -415,19 +418,20 @@ def _list_moved(
     column = requests.c
     periods = _list_periods(selection, requests, column.started_at // MICROSECONDS, period_seconds)
     moved_columns = (column.provider, column.model, column.cost, column.requested_cost, column.model_usage)
-    columns = [*periods, *(column[name] for name in group_columns), column.outcome_class, *moved_columns]
+    has_time = (column.outcome_class.not_in(("error", "cancelled")) & (column.duration > 0)).label("has_time")
+    columns = [*periods, *(column[name] for name in group_columns), has_time, *moved_columns]
     conditions = request_conditions(structs.replace(selection, values=others))
     first, last = len(periods), len(periods) + len(group_columns)
     # the index is used only if the condition has the value
     has_parts = column.model_usage != bindparam(None, "", literal_execute=True)
     for row in connection.execute(select(*columns).where(*conditions, has_parts)):
         start = find_period_start(int(row[0]), period_seconds) if periods else 0
-        names, (outcome, *values) = row[first:last], row[last:]
+        names, (is_timed, *values) = row[first:last], row[last:]
         for moved in move_sums(*values):
             own = {"provider": moved.provider, "model": moved.model}
             if wanted.items() <= own.items():
                 keys = tuple(own.get(name, value) for name, value in zip(group_columns, names, strict=True))
-                yield _MovedPart(start, keys, moved, outcome not in ("error", "cancelled"))
+                yield _MovedPart(start, keys, moved, bool(is_timed) and not moved.is_added)
 
 
 def _read(

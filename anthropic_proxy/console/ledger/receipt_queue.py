@@ -169,7 +169,7 @@ class ReceiptQueue:
 
     def record(self, receipt: Receipt) -> None:
         """The first call starts the thread. If the queue is full, the receipt counts as lost."""
-        if receipt.path != EXCHANGE_PATH and receipt.outcome != "error":
+        if receipt.path != EXCHANGE_PATH and receipt.outcome != "error" and not receipt.all_tokens:
             return
         if len(self._waiting) + self.in_batch >= self._max_rows:
             self.state.dropped_rows += 1

@@ -76,8 +76,8 @@ HOURLY = TableDefinition(
 )
 """Sums over the requests that started in one hour (hours since the epoch, UTC). `instance` is "" on SQLite, and an id
 of the writing process on PostgreSQL. `…_histogram` columns have numbers of durations, encoded by
-`histograms.encode_histogram`. `untimed_output_tokens` are those that a model has written for requests of another one,
-within a provider."""
+`histograms.encode_histogram`. `untimed_output_tokens` are those without a known time: that a model has written for
+requests of another one, within a provider, and those of batches, whose `duration` is 0."""
 
 SESSION_HOURS = TableDefinition(
     "session_hours",

@@ -106,11 +106,14 @@ def add_sums(connection: Connection, rows: Iterable[StoredRequest], instance: st
         alike.setdefault((row.started_at // MICROSECONDS_PER_HOUR, *_read_facets(row)), []).append(row)
         if row.model_usage:
             moved += _list_moved(row)
-    groups = [_Group(group[0], _sum_up(group), group) for group in alike.values()]
+    groups = [
+        _Group(group[0], _sum_up(group), group, sum(row.output_tokens for row in group if not row.duration))
+        for group in alike.values()
+    ]
     added = []
     for sums, group in _merge_groups(HOURLY, [*groups, *moved], instance):
         first_tokens = [row.first_token for row in group if row.first_token is not None]
-        durations = [row.duration for row in group]
+        durations = [row.duration for row in group if row.duration]
         sums["duration"] = sum(durations)
         sums["first_token_sum"], sums["first_token_count"] = sum(first_tokens), len(first_tokens)
         found = connection.query(_FIND_HISTOGRAMS, _read_hourly_key(sums))
@@ -144,7 +147,8 @@ def _list_moved(row: StoredRequest) -> Iterator[_Group]:
     """Yield what is added to the sums so that each model has its own part of a request."""
     for part in move_sums(row.provider, row.model, row.cost, row.requested_cost, row.model_usage):
         facets = structs.replace(row, provider=part.provider, model=part.model)
-        yield _Group(facets, part.sums, (), untimed_output_tokens=part.sums.output_tokens if part.is_added else 0)
+        is_timed = row.duration and not part.is_added
+        yield _Group(facets, part.sums, (), 0 if is_timed else part.sums.output_tokens)
 
 
 def _sum_up(group: Sequence[StoredRequest]) -> UsageSums:

@@ -36,7 +36,7 @@ from anthropic_proxy.engine.exchange.provider_errors import (
 from anthropic_proxy.engine.exchange.relay import build_relay_call, forwarded_headers, restrict_relayed_request
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, end_if_disconnected, uncancel
-from anthropic_proxy.engine.hooks import Receipt, StoreUnavailable
+from anthropic_proxy.engine.hooks import Receipt, StoreUnavailable, UpstreamAttempt
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope, guess_model
 from anthropic_proxy.engine.messages.preparation import prepare, server_tool_kinds
@@ -616,6 +616,9 @@ async def _count_results(engine: Engine, incoming: ClientRequest, target: Target
         receipt.provider, receipt.prefix = target.provider.name, target.provider.prefix
         receipt.model = receipt.requested_model = usage.model
         receipt.message_count, receipt.outcome = usage.requests, "end_turn"
+        call = UpstreamAttempt(provider=receipt.provider, model=receipt.model, offset_seconds=0.0, status=200)
+        call.copy_usage(usage)
+        receipt.attempts.append(call)
         engine.end_exchange(receipt)
 
 

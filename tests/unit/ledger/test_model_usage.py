@@ -17,6 +17,7 @@ from anthropic_proxy.console.ledger.database import open_for_reading
 from anthropic_proxy.console.ledger.export import build_request_object, tabulate_requests
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.queries import (
+    collect_latencies,
     count_facets,
     group_speeds,
     measure_model_performance,
@@ -64,7 +65,7 @@ PLAIN = part(HAIKU, "", 1_100, input_tokens=100, output_tokens=20)
 UNPRICED = (PLAIN, part(OPUS, "advisor_message", None, input_tokens=10, output_tokens=2))
 
 
-async def fill(settings: Settings, *usages: tuple[ModelUsage, ...], start: float = NOON) -> None:
+async def fill(settings: Settings, *usages: tuple[ModelUsage, ...], start: float = NOON, **fields: Any) -> None:
     """Store a request for each of `usages`, one second apart, with the cost of its parts."""
     costs, receipts = {}, []
     for number, parts in enumerate(usages):
@@ -73,7 +74,10 @@ async def fill(settings: Settings, *usages: tuple[ModelUsage, ...], start: float
             totals.add_tokens(one)
         counts = {name: getattr(totals, name) for name in ("input_tokens", "output_tokens", "cache_read_tokens")}
         receipt = new_receipt(
-            number, **FIELDS, **counts, cache_write_tokens=totals.cache_write_tokens, started_at=start + number
+            number,
+            **{**FIELDS, **counts, **fields},
+            cache_write_tokens=totals.cache_write_tokens,
+            started_at=start + number,
         )
         amounts = [one.cost for one in parts]
         cost = None if None in amounts else sum(amount or 0 for amount in amounts)
@@ -158,6 +162,22 @@ async def test_what_a_model_writes_for_requests_of_another_one_is_no_speed(conne
         OPUS[1]: (0, 0),
     }
     assert group_speeds(rows, lambda row: row.model.model) == {HAIKU[1]: pytest.approx(64 / 3)}
+
+
+@SOURCES
+async def test_a_batch_whose_duration_is_unknown_has_no_speed_and_no_latency(database: Settings, hours: int) -> None:
+    await fill(database, ADVISED, (PLAIN,))
+    batch = {"request_id": "msgbatch_1", "duration_seconds": 0.0, "first_token_seconds": None}
+    await fill(database, ADVISED, **batch)
+    chosen = select_hours(FIRST_HOUR, FIRST_HOUR + hours)
+    with reading(database) as engine, engine.connect() as opened:
+        rows = measure_model_performance(opened, chosen, 0)
+        (latencies,) = collect_latencies(opened, chosen, 0, quantity="duration").values()
+    assert {row.model.model: (row.rated_tokens, row.rated_time) for row in rows} == {
+        HAIKU[1]: (44, 2_000_000),
+        OPUS[1]: (0, 0),
+    }
+    assert sum(latencies.values()) == 2
 
 
 @SOURCES

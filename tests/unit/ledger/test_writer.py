@@ -209,7 +209,7 @@ async def test_hourly_sums_equal_the_rows(database: Settings) -> None:
             model=f"m{number % 3}",
             outcome=outcomes[number % 4],
             first_token_seconds=None if number % 4 == 1 else 0.1 * (number % 7 + 1),
-            duration_seconds=number / 100,
+            duration_seconds=(number + 1) / 100,
             input_tokens=number,
             output_tokens=2 * number,
             tool_results=2 * number,
@@ -478,10 +478,11 @@ def test_an_hour_keeps_the_values_that_it_had_first_and_another_one_begins_anew(
 
 
 async def test_successful_requests_without_an_exchange_are_left_out(database: Settings) -> None:
+    free = {"outcome": "", "input_tokens": 0, "output_tokens": 0}
     with running_ledger(database) as ledger:
         await ledger.record(
-            new_receipt(1, path="/v1/models", outcome=""),
-            new_receipt(2, path="/v1/messages/count_tokens", outcome=""),
+            new_receipt(1, path="/v1/models", **free),
+            new_receipt(2, path="/v1/messages/count_tokens", **free),
             new_receipt(3, path="/v1/messages/count_tokens", outcome="error", error_type="api_error", status=502),
             new_receipt(4, path="/nothing", outcome="error", status=404),
             new_receipt(5),
