@@ -13,7 +13,9 @@ from tests.fleet.programs import THIS_VERSION, Instance, Program, Version, new_n
 from tests.support.fakes import openai_chat, searxng
 from tests.support.fakes.server import Running, serving
 from tests.support.postgres import Postgres, find_programs, running_postgres
+from tests.support.process_checks import is_refused
 from tests.support.redis import RedisServer, running_redis
+from tests.support.waiting import wait_for
 
 COMMAND_SECONDS = 60
 CONFIGURATION = """\
@@ -104,6 +106,7 @@ def running_fleet(
         for instance in started:
             instance.wait_until_ready()
         stack.enter_context(_running(new_nginx(directory, front, [each.address for each in instances])))
+        wait_for(lambda: not is_refused(front))
         yield Fleet(f"http://127.0.0.1:{front}", instances, redis, postgres, providers, settings, directory)
 
 
