@@ -36,6 +36,10 @@ from tests.support.paths import GOLDEN
 ESTIMATE = 100
 """Input tokens that `message_start` reports in every scenario: how well they are counted is proven elsewhere."""
 READERS: dict[str, Callable[[], SSEReader | NDJSONReader]] = {"sse": SSEReader, "ndjson": NDJSONReader}
+_FIELDS_WITH_OWN_FORM = frozenset({"path", "body", "headers", "method", "notes", "compute_headers"})
+"""Fields of an upstream request that the expected file shows under another name, or in another form. It shows each
+other field that is not the default."""
+_PLAIN = UpstreamRequest(path="", body=b"")
 UPSTREAM_FILES = ("upstream.sse", "upstream.ndjson", "upstream.json")
 
 
@@ -182,12 +186,20 @@ class GoldenCase:
         """Return the upstream request without secrets, as a readable file with its notes at the end."""
         target, call = self.target, self.call()
         request: UpstreamRequest = target.wire.encode_request(call)
+        url = join_url(target.base_url, request.path)
+        headers = dict(request.headers)
+        if request.compute_headers is not None:
+            computed = request.compute_headers(method=request.method, url=url, headers=headers, body=request.body)
+            headers = {**computed, **headers}
         encoded: dict[str, Any] = {
             "method": request.method,
-            "url": join_url(target.base_url, request.path),
-            "headers": dict(request.headers),
+            "url": url,
+            "headers": headers,
             "body": msgspec.json.decode(request.body),
         }
+        for name in UpstreamRequest.__struct_fields__:
+            if name not in _FIELDS_WITH_OWN_FORM and (value := getattr(request, name)) != getattr(_PLAIN, name):
+                encoded[name] = value
         report = FidelityReport()
         report.add_notes([*self.common_notes(), *request.notes])
         if report.notes:

@@ -212,6 +212,14 @@ NoteCheck = Callable[[Collection[FidelityNote]], None]
 """Function that raises `UnsupportedFeature` if the notes on a request contain a loss that its fidelity mode rejects."""
 
 
+class ComputeHeaders(Protocol):
+    """Function that computes headers from an HTTP request as it is sent: a digest, a signature. It performs no I/O."""
+
+    def __call__(self, *, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Mapping[str, str]:
+        """Return the computed headers, names in lower case. `headers`: the other headers of the request."""
+        ...
+
+
 class UpstreamRequest(Struct, frozen=True, kw_only=True):
     """HTTP request to a provider, without base URL and credential."""
 
@@ -234,17 +242,13 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
     proves: str = ""
     """Name of an adaptation to store for the model if the provider accepts this request, or rejects it (status 400) for
     a reason that no adaptation avoids. "": none."""
+    compute_headers: ComputeHeaders | None = None
+    """Function for headers that depend on the bytes of the body, such as a digest. The transport calls it when it sends
+    the request, because settings change the body after `encode_request` (`[providers.NAME.body]`). None: no header
+    does."""
 
 
 JSON_HEADERS: Mapping[str, str] = {"content-type": "application/json"}
-
-
-class SignRequest(Protocol):
-    """Function that computes the signature of one HTTP request. It performs no I/O."""
-
-    def __call__(self, *, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Mapping[str, str]:
-        """Return `headers`, the headers of the request, with the signature added. Names are in lower case."""
-        ...
 
 
 def select_fields(request: UpstreamRequest, path: str, fields: Collection[str]) -> UpstreamRequest:
@@ -276,7 +280,7 @@ class Credential(Struct, frozen=True):
     """Source of the credential for error messages: `OPENAI_API_KEY`."""
     extra_headers: Mapping[str, str] = {}
     """Headers without secrets that belong to the credential, such as the project that is billed."""
-    sign: SignRequest | None = None
+    sign: ComputeHeaders | None = None
     """Function that signs each request. `value` is then a secret of the signature, which is not sent itself. None: the
     header `header` authenticates the request."""
     further_secrets: Sequence[str] = ()

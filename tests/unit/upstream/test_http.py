@@ -4,16 +4,19 @@ import asyncio
 import base64
 import gc
 import gzip
+import hashlib
 import random
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
 
+from anthropic_proxy.engine.options import CallOptions
+from anthropic_proxy.engine.providers.call_options import extend_request
 from anthropic_proxy.engine.upstream.http.client import HttpTransport
 from anthropic_proxy.engine.upstream.http.url import Origin, join_url
 from anthropic_proxy.engine.wires.contract import CLIENT_CREDENTIAL_ORIGIN, Credential, UpstreamRequest
@@ -105,6 +108,42 @@ async def test_a_request_has_the_required_headers_and_its_own_come_first() -> No
         "user-agent: somebody",
         "x-payer: me",
     ]
+
+
+def digest(*, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Mapping[str, str]:
+    return {"x-digest": hashlib.sha256(b"%b %b %b" % (method.encode(), url.encode(), body)).hexdigest()}
+
+
+async def test_a_header_that_depends_on_the_body_is_computed_from_the_bytes_that_are_sent() -> None:
+    """Also of a body that `[providers.NAME.body]` has changed, and of further requests to the same path."""
+
+    def sign(*, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Mapping[str, str]:
+        return {"authorization": f"signed {headers['x-digest']}"}
+
+    options = CallOptions(body={"user": "me"}, headers={"x-team": "a"})
+    async with serving(sends(OK)) as (server, port), asking() as upstream:
+        url = f"http://127.0.0.1:{port}/v1"
+        for body in (b'{"n":1}', b'{"n":2}', b'{"n":"%b"}' % (b"x" * 2_000_000)):
+            encoded = UpstreamRequest(path="/chat", body=body, compute_headers=digest)
+            sent = extend_request(options, encoded, with_body=True)
+            for credential in (Credential("key", "k"), Credential("key", "k", sign=sign), None):
+                await read_all(await upstream.send(bound(url, sent, credential)))
+                head = upstream.encode_head(url, sent, credential)
+                given = digest(method="POST", url=f"{url}/chat", headers={}, body=server.bodies[-1])["x-digest"]
+                assert f"x-digest: {given}\r\n" in server.heads[-1]
+                assert head.decode() == server.heads[-1]
+                assert (f"authorization: signed {given}\r\n" in server.heads[-1]) is (
+                    credential is not None and credential.sign is not None
+                )
+        assert server.bodies[0] == b'{"n":1,"user":"me"}'
+
+
+async def test_a_header_of_the_settings_replaces_one_that_is_computed() -> None:
+    async with serving(sends(OK)) as (server, port), asking() as upstream:
+        encoded = UpstreamRequest(path="/chat", body=b"{}", compute_headers=digest)
+        sent = extend_request(CallOptions(headers={"x-digest": "ours"}), encoded)
+        await read_all(await upstream.send(bound(f"http://127.0.0.1:{port}", sent)))
+    assert [line for line in server.heads[0].split("\r\n") if "digest" in line] == ["x-digest: ours"]
 
 
 async def test_user_and_password_of_an_address_are_sent_unless_there_is_a_key() -> None:

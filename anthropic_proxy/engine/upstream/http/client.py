@@ -122,21 +122,23 @@ class HttpTransport:
         if self._closed:
             raise ShuttingDown
         base_url, request, credential = bound.base_url, bound.request, bound.credential
-        is_signed = credential is not None and credential.sign is not None
-        if credential is not None and is_signed:
+        if (credential is not None and credential.sign is not None) or request.compute_headers is not None:
             if len(request.body) > _MAX_BYTES_SIGNED_ON_LOOP:
-                request = await asyncio.to_thread(_sign, base_url, request, credential)
+                request, credential = await asyncio.to_thread(_complete_headers, base_url, request, credential)
             else:
-                request = _sign(base_url, request, credential)
-            credential = None
-        cached = None if is_signed else self._heads.get((base_url, request.path))
+                request, credential = _complete_headers(base_url, request, credential)
+            cached = None
+            is_reusable = False
+        else:
+            cached = self._heads.get((base_url, request.path))
+            is_reusable = True
         if (
             cached is None
             or cached.credential != credential
             or cached.headers != request.headers
             or cached.method != request.method
         ):
-            cached = self._new_head(base_url, request, credential, is_reusable=not is_signed)
+            cached = self._new_head(base_url, request, credential, is_reusable=is_reusable)
         origin = cached.origin
         head = cached.complete(request)
         response, sent_at = None, None
@@ -177,9 +179,7 @@ class HttpTransport:
 
     def encode_head(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> bytes:
         """Return the head exactly as `send` sends it. Raises `UpstreamUnreachable` if the base URL is invalid."""
-        if credential is not None and credential.sign is not None:
-            request = _sign(base_url, request, credential)
-            credential = None
+        request, credential = _complete_headers(base_url, request, credential)
         return self._new_head(base_url, request, credential).complete(request)
 
     async def close(self) -> None:
@@ -220,12 +220,24 @@ class HttpTransport:
         return head
 
 
-def _sign(base_url: str, request: UpstreamRequest, credential: Credential) -> UpstreamRequest:
-    assert credential.sign is not None
+def _complete_headers(
+    base_url: str, request: UpstreamRequest, credential: Credential | None
+) -> tuple[UpstreamRequest, Credential | None]:
+    """Return the request with the headers that depend on its bytes, and the credential that its head still needs.
+
+    A signature replaces other headers. Computed headers replace none, because the settings may have set them.
+    """
     url = join_url(base_url, request.path)
-    headers = {**request.headers, **credential.extra_headers}
-    signature = credential.sign(method=request.method, url=url, headers=headers, body=request.body)
-    return structs.replace(request, headers={**headers, **signature})
+    headers = request.headers
+    if request.compute_headers is not None:
+        computed = request.compute_headers(method=request.method, url=url, headers=headers, body=request.body)
+        headers = {**computed, **headers}
+    if credential is not None and credential.sign is not None:
+        headers = {**headers, **credential.extra_headers}
+        signature = credential.sign(method=request.method, url=url, headers=headers, body=request.body)
+        headers = {**headers, **signature}
+        credential = None
+    return structs.replace(request, headers=headers), credential
 
 
 def _is_alert(error: Exception | None) -> bool:
