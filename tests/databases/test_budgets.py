@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, closing, nullcontext
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -249,6 +251,51 @@ def test_a_wrong_clock_gives_no_budget_again(database: Settings, tmp_path: Path)
             reply = wait_for(lambda proxy=proxy: proxy.client().get("/readyz"), lambda reply: state in reply.text)
             assert reply.status_code == 200
             wait_for(lambda proxy=proxy: "is 25.0 h ahead of that of the database. Correct it" in proxy.log)
+
+
+PRICE = Decimal("0.001")
+"""Dollars for a token of the input and of the output, as in `PRICES`."""
+PRICES = """
+[prices."demo/*"]
+input = 1000
+output = 1000
+cache_read = 1000
+cache_write = 1000
+"""
+CLIENTS = 16
+
+
+def test_four_servers_do_not_exceed_a_budget_in_dollars_by_more_than_running_requests(
+    database: Settings, tmp_path: Path
+) -> None:
+    shared = environment(database)
+    (tmp_path / "anthropic-proxy.toml").write_text(PRICES)
+    key = run_command("keys", "create", "ci", "--budget", "20USD/day", directory=tmp_path, settings=shared).stdout
+
+    with ExitStack() as stack:
+        proxies = []
+        for number in range(4):
+            (folder := tmp_path / str(number)).mkdir()
+            (folder / "anthropic-proxy.toml").write_text(PRICES)
+            proxies.append(stack.enter_context(running_proxy(folder, shared)))
+        body = ask("hello " * 50, model="demo/demo", max_tokens=100)
+
+        def spend(number: int) -> tuple[Decimal, Decimal]:
+            """Send requests until the budget is used up. Return the cost of all replies, and of the largest one."""
+            total = largest = Decimal(0)
+            with proxies[number % 4].client(headers={"x-api-key": key.strip()}) as client:
+                while (reply := client.post(MESSAGES, json=body)).status_code == 200:
+                    usage = reply.json()["usage"]
+                    kinds = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+                    cost = PRICE * sum(usage.get(kind) or 0 for kind in kinds)
+                    total, largest = total + cost, max(largest, cost)
+                assert reply.status_code == 429, reply.text
+            return total, largest
+
+        with ThreadPoolExecutor(CLIENTS) as threads:
+            costs = [*threads.map(spend, range(CLIENTS))]
+        used, largest = sum(total for total, _ in costs), max(largest for _, largest in costs)
+        assert Decimal(20) - CLIENTS * largest < used <= Decimal(20) + CLIENTS * largest
 
 
 def test_a_session_of_the_dashboard_is_one_of_all_servers(database: Settings, tmp_path: Path) -> None:
