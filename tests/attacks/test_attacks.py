@@ -21,6 +21,7 @@ QUICK = (
     "provider: a trailer of 50 MB",
     "client: HTTP/1.0 with Upgrade and chunks",
     "verdicts: streams of a relay that clients read in another way",
+    "verdicts: commands that may run what an earlier call has written with a redacted text",
 )
 
 

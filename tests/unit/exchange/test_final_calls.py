@@ -456,14 +456,27 @@ def history(tool: str, **given_input: Any) -> list[dict[str, Any]]:
         ("mcp__files__put", {"name": "run", "text": HARMFUL}, f"{SHOP}/run"),
     ],
 )
-async def test_a_run_of_a_file_with_a_hidden_text_has_no_verdict(tool: str, earlier: Any, command: str) -> None:
-    server = Server("chat", json.dumps({"command": command}))
+@pytest.mark.parametrize("runs", ["its file", "make"])
+async def test_a_run_of_what_an_earlier_call_has_written_with_a_hidden_text_has_no_verdict(
+    tool: str, earlier: Any, command: str, runs: str
+) -> None:
+    """`make` runs files that its command does not name."""
+    server = Server("chat", json.dumps({"command": command if runs == "its file" else runs}))
     _, verdicts, built = await run("chat", True, server, HARMFUL, messages=history(tool, **earlier))
+    assert (verdicts, server.questions) == ({}, [])
+    reason = "an earlier call has a redacted text that is not one plain word"
+    assert [(check.reason, check.kind) for check in built.receipts[-1].checks] == [(reason, "hidden text")]
+
+
+async def test_a_run_of_a_file_with_a_hidden_word_has_no_verdict_and_others_have() -> None:
+    earlier = history("Write", file_path=f"{SHOP}/a.sh", content=f"sudo {WORD}")
+    server = Server("chat", json.dumps({"command": "sh a.sh"}))
+    _, verdicts, built = await run("chat", True, server, WORD, messages=earlier)
     assert (verdicts, server.questions) == ({}, [])
     reason = "a redacted text is in an earlier call that names a file of the call"
     assert [(check.reason, check.kind) for check in built.receipts[-1].checks] == [(reason, "hidden text")]
     server = Server("chat", json.dumps({"command": "make"}))
-    _, verdicts, _ = await run("chat", True, server, HARMFUL, messages=history(tool, **earlier))
+    _, verdicts, _ = await run("chat", True, server, WORD, messages=earlier)
     assert verdicts == {"call_1": NOT_FLAGGED}
 
 

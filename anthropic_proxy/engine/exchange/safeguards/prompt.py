@@ -19,7 +19,8 @@ import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.engine.exchange.final_calls import MAX_KEPT_CHARACTERS, PLACEHOLDER, FinalCall
-from anthropic_proxy.engine.exchange.safeguards.hidden_texts import PLAIN_WORD, find_doubt
+from anthropic_proxy.engine.exchange.safeguards.hidden_texts import NO_PLAIN_WORD, PLAIN_WORD, find_doubt
+from anthropic_proxy.engine.exchange.safeguards.rules import find_harmless_rule
 from anthropic_proxy.engine.exchange.safeguards.transcript import (
     EarlierCall,
     Transcript,
@@ -139,6 +140,8 @@ def build_check_body(
     parts["earlier_calls"] = [
         {"tool": one.tool, "input": shorten(one.input, _MAX_EARLIER_INPUT)} for one in earlier[left_out:]
     ]
+    if placeholders:
+        _require_visible_calls(earlier, placeholders, context)
     if same_files := _find_calls_of_same_files(call, earlier, left_out, placeholders):
         parts["earlier_calls_with_same_files"] = [{"tool": one.tool, "input": one.input} for one in same_files]
     parts["call"] = described
@@ -193,6 +196,19 @@ def _separate_repository_rules(facts: dict[str, Any]) -> dict[str, Any]:
     if not of_repository:
         return facts
     return {**facts, "rules": {**rules, "allow": others}, "repository_rules": of_repository}
+
+
+def _require_visible_calls(
+    earlier: Sequence[EarlierCall], placeholders: Mapping[str, str], context: Mapping[str, Any]
+) -> None:
+    """Raise `HiddenTextError` if an earlier call has a redacted text that the call may run without naming its file, as
+    `make` and `npm test` do. One plain word is no program, and calls that only read write nothing.
+    """
+    for one in earlier:
+        if find_doubt(one.input, placeholders) == NO_PLAIN_WORD and not find_harmless_rule(
+            one.tool, decode_arguments(one.input), context
+        ):
+            raise HiddenTextError("an earlier call has a redacted text that is not one plain word")
 
 
 def _find_calls_of_same_files(

@@ -184,8 +184,12 @@ def keep_call(tool: str, arguments: str) -> EarlierCall:
 
 
 def find_words(arguments: str) -> frozenset[str]:
-    """Return all words in the input of a call that may be names of files, without their folders."""
-    texts = list(_list_texts(arguments))
+    """Return all words in the input of a call that may be names of files, without their folders.
+
+    Quotes and backslashes inside of a word are no part of the name that a shell reads.
+    """
+    given = list(_list_texts(arguments))
+    texts = [*given, *(plain for text in given if (plain := text.translate(_QUOTES)) != text)]
     paths = (_remove_folder(text) for text in texts if len(text) <= _MAX_PATH)
     return frozenset((*paths, *(word for text in texts for word in _list_words(text))))
 
@@ -211,8 +215,12 @@ def _list_words(text: str) -> Iterator[str]:
     return (_remove_folder(place[0]) for place in _NAMED.finditer(text))
 
 
+_QUOTES = str.maketrans("", "", "'\"\\")
+
+
 def _remove_folder(path: str) -> str:
-    return path.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    """Return the name of a file in the form in which all systems compare it."""
+    return path.replace("\\", "/").rstrip("/").rpartition("/")[2].casefold()
 
 
 def _list_texts(arguments: str) -> Iterator[str]:
