@@ -70,7 +70,12 @@ from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.errors import InvalidRequest, PermissionDenied, UnknownModel, join_with_and
 from anthropic_proxy.gateway.permissions import may
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.gateway.settings.key_rules import Rules, require_name, require_valid_rules
+from anthropic_proxy.gateway.settings.key_rules import (
+    MAX_PERSON_CHARACTERS,
+    Rules,
+    require_name,
+    require_valid_rules,
+)
 
 NAME_FIELDS = ("label", "owner", "team")
 MAX_OVERLAP_SECONDS = 30 * 86_400
@@ -330,6 +335,12 @@ class KeyAdministration:
             if before is None or find_address(label) != user.email:
                 self._require_address(user.email)
                 label = find_free_name(self._connection, user.email, "" if before is None else before.id)
+                if len(label) > MAX_PERSON_CHARACTERS:
+                    raise InvalidRequest(
+                        f"The address {user.email} is too long: the name {label!r} has {len(label)} characters, and a "
+                        f"name here has at most {MAX_PERSON_CHARACTERS}.",
+                        code="sign-in-person",
+                    )
             named = user
             if label != user.email:
                 people = list_people_ids(self._connection, user.email)

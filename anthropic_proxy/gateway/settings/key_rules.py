@@ -34,6 +34,8 @@ BUDGET_FORMS = (
     "for all models, for and a pattern; and soft, if it only warns: 20USD/day for claude-opus-* soft"
 )
 MAX_NAME_CHARACTERS = 64
+MAX_PERSON_CHARACTERS = 100
+"""Maximum for names with an e-mail address. Metrics have no longer labels."""
 _MAX_BUDGETS = 20
 _MAX_PATTERNS = 100
 _MAX_PATTERN_CHARACTERS = 200
@@ -124,10 +126,10 @@ _EXAMPLES = {"models": "names or patterns such as claude-*", "providers": "prefi
 
 def require_name(field: str, value: str) -> None:
     """Raises `InvalidRequest` if `value` is no name of a key, an owner or a team."""
-    if len(value) > MAX_NAME_CHARACTERS or not value.isprintable() or value != value.strip():
+    most = MAX_PERSON_CHARACTERS if "@" in value else MAX_NAME_CHARACTERS
+    if len(value) > most or not value.isprintable() or value != value.strip():
         raise InvalidRequest(
-            f"The {field} is {value[:80]!r}. Use at most {MAX_NAME_CHARACTERS} printable characters without spaces at "
-            "its ends.",
+            f"The {field} is {value[:80]!r}. Use at most {most} printable characters without spaces at its ends.",
             code="virtual-key-fields",
         )
 

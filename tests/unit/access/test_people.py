@@ -287,6 +287,17 @@ def test_an_address_has_one_spelling_and_a_new_account_is_a_new_person(company: 
     assert company.sign_in("1").key_id == first.key_id
 
 
+def test_the_name_of_a_person_has_at_most_100_characters(company: Company) -> None:
+    address = f"{'x' * 84}@example.org"  # 96 characters
+    assert [company.sign_in(subject, address).user.unique_name for subject in "12"] == [address, f"{address} (2)"]
+    longer = f"x{address}"
+    assert company.sign_in("3", longer).user.unique_name == longer
+    assert company.refuse_sign_in("4", longer) == (
+        f"The address {longer} is too long: the name '{longer} (2)' has 101 characters, and a name here has at most "
+        "100."
+    )
+
+
 def test_a_name_is_given_once(company: Company) -> None:
     """A key with a text can have such a name too, but it is no owner before the person is known."""
     assert company.refuse("create", label="ci", owner=SECOND) == (
