@@ -1,7 +1,7 @@
 """`python -m tests.fleet`: a scenario with its options.
 
-`outages [seconds] [instances] [seed]`, `limits [seconds] [outage]`, `bills [requests] [seed]`, `upgrade [seconds]
-[commit]`, `people [commit]`.
+`outages [seconds] [instances] [seed]`, `limits [seconds] [outage]`, `bills [requests] [seed] [redis|postgres]`,
+`upgrade [seconds] [commit]`, `people [commit]`. With `postgres`, the instances share no Redis.
 """
 
 import logging
@@ -34,8 +34,8 @@ def main(name: str = "outages", *options: str) -> int:
         seconds, outage_seconds = (*options, *("70", "5")[len(options) :])
         scenario = Limits(float(seconds), float(outage_seconds))
     elif name == "bills":
-        requests, seed = (*options, *("2000", "1")[len(options) :])
-        scenario = Bills(int(requests), int(seed))
+        requests, seed, store = (*options, *("2000", "1", "redis")[len(options) :])
+        scenario = Bills(int(requests), int(seed), has_redis=store != "postgres")
     elif name == "upgrade":
         seconds, revision = (*options, *("30", "")[len(options) :])
         scenario = Upgrade(float(seconds), revision)

@@ -114,10 +114,11 @@ class Span(NamedTuple):
 
 
 class Bills:
-    """One run with a number of requests."""
+    """One run with a number of requests. `has_redis`: False: the instances count budgets in PostgreSQL."""
 
-    def __init__(self, requests: int, seed: int) -> None:
+    def __init__(self, requests: int, seed: int, *, has_redis: bool) -> None:
         self._requests = requests
+        self._has_redis = has_redis
         self._random = Random(seed)
         self._provider = BillingProvider(seed)
         self._keys: dict[str, str] = {}
@@ -143,6 +144,8 @@ class Bills:
             "FALLBACK_SONNET": f"anthropic/{HAIKU}",
             "AUTO_MODE_MODEL": f"anthropic/{HAIKU}",
         }
+        if not self._has_redis:
+            own["REDIS_URL"] = ""
         with running_webhook(*_FAILURES) as webhook, serving(self._provider.build_application()) as running:
             own["ANTHROPIC_UPSTREAM_URL"] = running.url
             table = f'[alerts]\nurl = "{webhook.url}"\n' + billing.write_price_tables()
@@ -282,7 +285,9 @@ class Bills:
         for charge in charges:
             kinds["check" if charge.is_check else charge.kind] += charge.nano_dollars
         total = Decimal(sum(kinds.values())) / _NANO
-        print(f"{len(self._sent):,} requests of {PEOPLE} people over {INSTANCES} instances; the bill is ${total}")
+        store = "Redis" if self._has_redis else "PostgreSQL only"
+        print(f"{len(self._sent):,} requests of {PEOPLE} people over {INSTANCES} instances with {store}")
+        print(f"  the bill is ${total}")
         print("  " + ", ".join(f"{kind}: ${Decimal(amount) / _NANO}" for kind, amount in sorted(kinds.items())))
         print("  " + ", ".join(f"{name} {status}: {count}" for (name, status), count in sorted(self._statuses.items())))
         print(f"  failures of the provider: {dict(self._provider.failures)}", flush=True)
