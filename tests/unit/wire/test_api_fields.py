@@ -30,7 +30,7 @@ def test_the_list_has_the_fields_of_the_sdk(request: pytest.FixtureRequest) -> N
 
 def test_each_further_field_is_missing_in_the_sdk() -> None:
     listed = json.loads(FILE.read_text("utf-8"))
-    assert {place: set(fields) & set(listed[place]) for place, fields in _FURTHER_FIELDS.items()} == {
+    assert {place: set(fields) & set(listed.get(place, ())) for place, fields in _FURTHER_FIELDS.items()} == {
         place: set() for place in _FURTHER_FIELDS
     }
 
@@ -106,6 +106,17 @@ LEFT_OUT: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
     ),
     ({"tool_choice": {"type": "auto", "provider": "x"}}, {"tool_choice": {"type": "auto"}}, ["tool_choice.provider"]),
     ({"fallbacks": "default"}, {}, ["fallbacks"]),
+    ({"fallbacks": [OPUS, "default"]}, {}, ["fallbacks"]),
+    ({"fallbacks": [[{"model": OPUS}], [OPUS]]}, {}, ["fallbacks"]),
+    ({"fallbacks": [{"claude-haiku-4-5": [OPUS]}, {"model": None}, {}]}, {}, ["fallbacks"]),
+    ({"fallbacks": True}, {}, ["fallbacks"]),
+    ({"fallbacks": {"max_tokens": 9}}, {}, ["fallbacks"]),
+    ({"fallbacks": ["x", {"model": OPUS}, 7]}, {"fallbacks": [{"model": OPUS}]}, ["fallbacks"]),
+    (
+        {"safeguards": [{"type": "dangerous_tool_use", "classifier_context": {"v": 1}, "model": "x"}]},
+        {"safeguards": [{"type": "dangerous_tool_use", "classifier_context": {"v": 1}}]},
+        ["safeguards.model"],
+    ),
     ({"system": [[text(model="x")]]}, {"system": [[text()]]}, ["system.model"]),
 ]
 NAMED: list[tuple[dict[str, Any], list[NamedModel]]] = [
@@ -120,6 +131,8 @@ NAMED: list[tuple[dict[str, Any], list[NamedModel]]] = [
         [NamedModel("fallbacks.0.model", "a", max_tokens=7, is_fast=True), NamedModel("fallbacks.1.model", "b")],
     ),
     ({"fallbacks": {"model": "a"}}, [NamedModel("fallbacks.model", "a")]),
+    ({"tools": [ADVISOR], "fallbacks": []}, [NamedModel("tools.0.model", OPUS, ADVISES)]),
+    ({"tools": [ADVISOR], "fallbacks": None}, [NamedModel("tools.0.model", OPUS, ADVISES)]),
     ({"tools": [{"type": ADVISES, "model": 7}]}, [NamedModel("tools.0.model", "7", ADVISES)]),
     (
         {"messages": [MESSAGE, message({"type": "tool_addition", "tool": {"definition": ADVISOR}}, role="system")]},

@@ -37,8 +37,9 @@ _FURTHER_FIELDS: Places = {
         **dict.fromkeys(("temperature", "top_k", "top_p"), ""),
         "output_format": "output_config.format",  # of the beta structured-outputs-2025-11-13
         **dict.fromkeys(("anthropic_beta", "anthropic_version"), ""),  # fields of clouds (docs.aws.amazon.com/bedrock)
-        "safeguards": _ANY,  # auto mode of Claude Code 2.1.332
+        "safeguards": "safeguards",
     },
+    "safeguards": {"type": "", "classifier_context": _ANY},  # auto mode of Claude Code 2.1.332
     "cache_control": {"scope": ""},  # of the beta prompt-caching-scope-2026-01-05 (Claude Code 2.1.332)
     "messages.content": {"connector_text": ""},  # platform.claude.com, "Refusals and fallback", read 2026-11
 }
@@ -116,7 +117,8 @@ def keep_api_fields(body: bytes) -> ApiBody:
 def load_places() -> Places:
     """Return the fields of each object: name → place of its value; "": no object."""
     listed = msgspec.json.decode(files(__package__).joinpath("api_fields.json").read_bytes(), type=dict[str, Any])
-    return {place: {**fields, **_FURTHER_FIELDS.get(place, {})} for place, fields in listed.items()}
+    places = {*listed, *_FURTHER_FIELDS}
+    return {place: {**listed.get(place, {}), **_FURTHER_FIELDS.get(place, {})} for place in places}
 
 
 @cache
@@ -179,14 +181,35 @@ class _Reader:
             below = fields.get(name)
             if below is None:
                 self._note((*path, name), _NO_FIELD)
-            elif (place, name) == ("", _FALLBACKS) and _read_first_byte(value) == b'"':
-                self._note((*path, name), _NO_MODEL)
+            elif (place, name) == ("", _FALLBACKS):
+                if (fallbacks := self._keep_fallbacks(value)) is not None:
+                    found[name] = fallbacks
             else:
                 found[name] = value if below in ("", _ANY) else self.keep_fields(value, below, (*path, name))
         kept = Raw(msgspec.json.encode(found))
         if place not in _OTHER_MODELS and found.get(_MODEL, ABSENT) not in _ABSENT_VALUES:
             self._add_model(kept, path)
         return kept
+
+    def _keep_fallbacks(self, text: Raw) -> Raw | None:
+        """Return the fallbacks that name a model each. None: there are none.
+
+        Others are names of models or of lists of them, which only gateways read (LiteLLM: `fallbacks: ["name"]`), or
+        let the server choose.
+        """
+        if text in _ABSENT_VALUES:
+            return text
+        is_list = _read_first_byte(text) == b"["
+        entries = _decode_elements(text) if is_list else [text]
+        kept = {index: entry for index, entry in enumerate(entries) if _names_model(entry)}
+        if len(kept) < len(entries):
+            self._note((_FALLBACKS,), _NO_MODEL)
+            if not kept:
+                return None
+        if not is_list:
+            return self.keep_fields(text, _FALLBACKS, (_FALLBACKS,))
+        objects = [self.keep_fields(entry, _FALLBACKS, (_FALLBACKS, index)) for index, entry in kept.items()]
+        return Raw(msgspec.json.encode(objects))
 
     def _add_model(self, text: Raw, path: tuple[str | int, ...]) -> None:
         read = msgspec.json.decode(text, type=_NamingObject)
@@ -205,6 +228,10 @@ class _Reader:
         field = ".".join(name[:_MAX_NAME] for name in path if isinstance(name, str))
         if len(self.notes) < _MAX_NOTES:
             self.notes.setdefault(field, FidelityNote("approximated", field, reason))
+
+
+def _names_model(text: Raw) -> bool:
+    return _read_first_byte(text) == b"{" and _decode_members(text).get(_MODEL, ABSENT) not in _ABSENT_VALUES
 
 
 def _read_first_byte(text: Raw) -> bytes:
