@@ -5,10 +5,13 @@ because the client disconnects or the connection fails, is billed nevertheless. 
 request that permits such calls.
 """
 
+from collections import Counter
+from collections.abc import Sequence
+
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
-from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN, Iteration, Usage, clamp_count
+from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN, OF_REPLY, Iteration, Usage, clamp_count
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT
 from anthropic_proxy.engine.providers.model_ids import is_id_of_model
 from anthropic_proxy.engine.wires.framing import EVENT_BORDER, SSEReader
@@ -106,9 +109,11 @@ class InnerCalls:
         """Return the usage of the reply with the calls that it does not state.
 
         `estimated_input`: tokens of the request, if the stream has ended before its usage. Then the input counts are
-        those of the first attempt at the reply, and the tokens of each call are estimated. None: the usage is whole.
+        those of the first attempt at the reply, and the tokens of each call are estimated that its beginning does not
+        state. None: the usage is whole.
         """
-        if usage.iterations is not None:
+        stated = usage.iterations
+        if stated is not None and estimated_input is None:
             return usage
         counts = Iteration(
             kind="message",
@@ -123,16 +128,20 @@ class InnerCalls:
             calls = [] if self._is_called(self._model) else [_name_model(counts, self._model)]
         else:
             read = counts.all_input_tokens or estimated_input
-            calls = self._divide(counts, read) + [structs.replace(one, input_tokens=read) for one in self._others]
+            attempts = self._list_attempts(counts, read)
+            others = [structs.replace(one, input_tokens=read) for one in self._others]
+            if stated is not None:
+                calls = _add_shown(stated, attempts, others)
+            else:
+                is_plain = not self._refused and self._is_called(self._model)
+                calls = others if is_plain else [*attempts, *others]
         return structs.replace(usage, iterations=tuple(calls) or None)
 
-    def _divide(self, counts: Iteration, read: int) -> list[Iteration]:
-        """Return the attempts of several models at the reply. Empty: it has one, of the called model.
+    def _list_attempts(self, counts: Iteration, read: int) -> list[Iteration]:
+        """Return the attempts of models at the reply, at least one.
 
         `counts`: those of the reply. `read`: input tokens of an attempt.
         """
-        if not self._refused and self._is_called(self._model):
-            return []
         output = sum(one.output_tokens for one in self._refused)
         last = _Attempt(self._model, max(counts.output_tokens - output, 0))
         calls = list[Iteration]()
@@ -148,3 +157,26 @@ class InnerCalls:
 
 def _name_model(call: Iteration, model: str) -> Iteration:
     return structs.replace(call, kind="fallback_message", model=model)
+
+
+def _add_shown(
+    stated: Sequence[Iteration], attempts: Sequence[Iteration], others: Sequence[Iteration]
+) -> list[Iteration]:
+    """Return the calls that the beginning of a stream states, and those that only its blocks show.
+
+    The last stated attempt at the reply is the first one of `attempts`, and has written more since the beginning.
+    """
+    calls, later = [*stated], [*attempts]
+    if of_reply := [index for index, call in enumerate(calls) if call.kind in OF_REPLY]:
+        running = calls[of_reply[-1]]
+        output = max(running.output_tokens, later.pop(0).output_tokens)
+        calls[of_reply[-1]] = structs.replace(running, output_tokens=output)
+    known = Counter[str]()
+    for call in stated:
+        known[call.kind] += call.calls
+    for call in others:
+        if known[call.kind] > 0:
+            known[call.kind] -= 1
+        else:
+            later.append(call)
+    return [*calls, *later]

@@ -1,6 +1,7 @@
 """All tokens that a reply states are counted, by the model that has used them: advisors, fallbacks, compactions."""
 
 import json
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -190,9 +191,11 @@ CUT_BYTES = 400
 """Length of each text in a cut stream: 100 tokens."""
 
 
-def cut_stream(model: str, *blocks: dict[str, Any]) -> bytes:
-    """A stream that ends without its usage. A block of text has its text in deltas."""
-    usage = counts(100, 1, 1_000, 200)
+def cut_stream(model: str, *blocks: dict[str, Any], begun: Sequence[dict[str, Any]] = ()) -> bytes:
+    """A stream that ends without its usage. A block of text has its text in deltas. `begun`: the iterations that the
+    beginning states.
+    """
+    usage = counts(100, 1, 1_000, 200, **({"iterations": begun} if begun else {}))
     events: list[dict[str, Any]] = [
         {"type": "message_start", "message": {"model": model, "content": [], "usage": usage}}
     ]
@@ -220,6 +223,7 @@ ADVICE = {
 HOP = {"type": "fallback", "from": {"model": HAIKU}, "to": {"model": OPUS}, "trigger": {"type": "refusal"}}
 COMPACTED = {"type": "compaction", "content": None}
 READ = 1_300
+BEGUN = entry("message", 100, 1, 1_000, 200)
 CUT_CASES: dict[str, tuple[dict[str, Any], bytes, list[Row]]] = {
     "advice": (
         WITH_ADVISOR,
@@ -259,6 +263,34 @@ CUT_CASES: dict[str, tuple[dict[str, Any], bytes, list[Row]]] = {
         WITH_COMPACTION,
         cut_stream(HAIKU, COMPACTED, TEXT),
         [(HAIKU, "", (100, 1_000, 200, 0, 100)), (HAIKU, "compaction", (READ, 0, 0, 0, 0))],
+    ),
+    "advice after the beginning has stated the first call": (
+        WITH_ADVISOR,
+        cut_stream(HAIKU, TEXT, CALL, ADVICE, begun=[BEGUN]),
+        [(HAIKU, "", (100, 1_000, 200, 0, 100)), (OPUS, "advisor_message", (READ, 0, 0, 0, 100))],
+    ),
+    "a compaction that the beginning has stated, and advice": (
+        WITH_ADVISOR | WITH_COMPACTION,
+        cut_stream(HAIKU, COMPACTED, TEXT, CALL, ADVICE, begun=[entry("compaction", 50_000, 300), BEGUN]),
+        [
+            (HAIKU, "", (100, 1_000, 200, 0, 100)),
+            (HAIKU, "compaction", (50_000, 0, 0, 0, 300)),
+            (OPUS, "advisor_message", (READ, 0, 0, 0, 100)),
+        ],
+    ),
+    "a fallback after the beginning has stated the first call": (
+        WITH_FALLBACKS,
+        cut_stream(HAIKU, TEXT, HOP, TEXT, TEXT, begun=[BEGUN]),
+        [(HAIKU, "", (100, 1_000, 200, 0, 100)), (OPUS, "fallback_message", (READ, 0, 0, 0, 200))],
+    ),
+    "a fallback that the beginning has stated": (
+        WITH_FALLBACKS,
+        cut_stream(
+            OPUS,
+            TEXT,
+            begun=[entry("message", 90, 0, model=HAIKU), entry("fallback_message", 100, 1, 1_000, 200, model=OPUS)],
+        ),
+        [(HAIKU, "", (90, 0, 0, 0, 0)), (OPUS, "fallback_message", (100, 1_000, 200, 0, 100))],
     ),
 }
 
