@@ -27,8 +27,12 @@ class ModelCall(Struct, frozen=True):
     stated_cost: int = 0
     kind: str = ""
     """`ModelUsage.kind`."""
-    is_other_model: bool = False
-    """True if the provider has called another model than the proxy."""
+    called_model: str = ""
+    """Model that the proxy has called, if the provider has called another one, `model`. "": `model` itself."""
+
+    @property
+    def is_other_model(self) -> bool:
+        return bool(self.called_model)
 
     @property
     def is_empty(self) -> bool:
@@ -71,7 +75,7 @@ def _divide_call(usage: BilledUsage, provider: str, model: str, own_model: str) 
                 tier=tier,
                 region=region,
                 kind=one.kind if is_other or one.kind not in OF_REPLY else "",
-                is_other_model=is_other,
+                called_model=own_model if is_other else "",
             )
         )
     return [call for call in calls if not call.is_empty]

@@ -235,7 +235,8 @@ class Amounts(Struct, frozen=True):
     tokens: int
     """Number of input and output tokens, without input tokens that were read from a cache."""
     cost: int
-    """Cost in nano-dollars (10⁻⁹ US dollars). What has no known price is not included."""
+    """Cost in nano-dollars (10⁻⁹ US dollars). What has no known price is not included, except tokens of models that the
+    provider has called: they have the price of the model that the proxy has called."""
     model: str = ""
     """Model id with the prefix of its provider. "": several models."""
 
@@ -268,6 +269,8 @@ class _PricedCall(Struct, frozen=True):
     """Price in the normal tier and no certain region. None: unknown."""
     stated: int
     """Cost that the reply states, and that applies instead of the price. 0: none. It includes tier and searches."""
+    called: Price | None = None
+    """Price of the called model, if the provider has called another one without a price."""
     missing: Sequence[str] = ()
     """What has no known price although the model has one: `tier priority`, `region eu`."""
 
@@ -276,12 +279,12 @@ class _PricedCall(Struct, frozen=True):
         return self.stated or self._apply(self.used)
 
     def calculate_known_cost(self) -> int:
-        """Return the part of the cost whose price is known. What a server states about a model without a published
-        price could be any amount, so it is not counted.
+        """Return the part of the cost whose price is known, or that of the called model. What a server states about a
+        model without a published price could be any amount, so it is not counted.
         """
         if self.stated and self.normal is not None:
             return self.stated
-        price = self.used or self.normal
+        price = self.used or self.normal or self.called
         if price is None:
             return 0
         return price.calculate_cost(self.call.tokens) + (price.calculate_search_cost(self.call.searches) or 0)
@@ -301,10 +304,10 @@ class _PricedCall(Struct, frozen=True):
 def _price_call(costs: ModelCosts, receipt: Receipt, call: ModelCall) -> _PricedCall:
     when = datetime.fromtimestamp(receipt.started_at, UTC)
 
-    def find(tier: str, region: str) -> Price | None:
+    def find(tier: str, region: str, model: str = call.model) -> Price | None:
         if call.provider:
-            return costs.find_price(call.provider, call.model, when, tier, region)
-        return costs.find_price_by_prefix(receipt.prefix, call.model or receipt.model, when, tier, region)
+            return costs.find_price(call.provider, model, when, tier, region)
+        return costs.find_price_by_prefix(receipt.prefix, model or receipt.model, when, tier, region)
 
     tier, region, normal = call.tier, call.region, find("", "")
     if tier and call.is_other_model and find(tier, "") is None:
@@ -315,7 +318,10 @@ def _price_call(costs: ModelCosts, receipt: Receipt, call: ModelCall) -> _Priced
         missing += [f"region {region}"] if region and find("", region) is None else []
     used = find(tier, region) if tier or region else normal
     stated = _accept_stated(normal, call.stated_cost, call.tokens, call.searches)
-    return _PricedCall(structs.replace(call, tier=tier), used, normal, stated, missing)
+    called = None
+    if normal is None and call.is_other_model:
+        called = find(tier, region, call.called_model) or find("", "", call.called_model)
+    return _PricedCall(structs.replace(call, tier=tier), used, normal, stated, called, missing)
 
 
 def _add_up(amounts: Sequence[int | None]) -> int | None:

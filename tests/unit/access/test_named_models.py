@@ -98,10 +98,12 @@ async def test_budgets_get_what_each_model_has_cost(keys: Keys) -> None:
     assert await read_used(keys) == [(opus + haiku) * 1_000, opus * 1_000, haiku * 1_000, 120]
 
 
-async def test_what_has_no_price_counts_nothing_and_the_rest_counts(keys: Keys) -> None:
+async def test_a_model_without_a_price_that_the_provider_calls_counts_at_the_price_of_the_called_one(
+    keys: Keys,
+) -> None:
     key = await keys.create("ci", rules=Rules(budgets=(decode_budget("100USD/day"),)))
     admitted = await keys.admit(key, **targets())
     unknown = Iteration(kind="review", model="claude-of-next-year", input_tokens=10, output_tokens=10)
     used = {"provider": "anthropic", "prefix": "anthropic", "model": HAIKU}
     await keys.finish(admitted, **used, input_tokens=60, output_tokens=20, iterations=(unknown,))
-    assert await read_used(keys) == [(50 + 50) * 1_000]
+    assert await read_used(keys) == [(60 + 20 * 5) * 1_000]
