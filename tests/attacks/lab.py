@@ -93,6 +93,7 @@ class Row:
     statuses: frozenset[int] = frozenset({200, 400})
     """Statuses that the answers may have."""
     settings: Mapping[str, str] = field(default_factory=dict)
+    """`{directory}` in a value stands for the folder of the server."""
     configuration: str = ""
     """Text of `anthropic-proxy.toml`."""
     input_mib: int = 0
@@ -136,7 +137,8 @@ def _serving(case: Row) -> Iterator[Attack]:
         if case.configuration:
             (Path(directory) / "anthropic-proxy.toml").write_text(case.configuration)
         try:
-            with running_proxy(Path(directory), {**protocols, **case.settings}) as proxy:
+            settings = {name: value.replace("{directory}", directory) for name, value in case.settings.items()}
+            with running_proxy(Path(directory), {**protocols, **settings}) as proxy:
                 yield Attack(proxy, upstream, case.settings.get("PROXY_API_KEY", ""))
         finally:
             upstream.close()

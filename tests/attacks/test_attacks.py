@@ -20,6 +20,8 @@ QUICK = (
     "reply: '```json\\n' × 60,000 in one piece",
     "provider: a trailer of 50 MB",
     "client: HTTP/1.0 with Upgrade and chunks",
+    "own requests of a key for one provider",
+    "texts: of clients",
     "verdicts: streams of a relay that clients read in another way",
     "verdicts: commands that may run what an earlier call has written with a redacted text",
 )

@@ -4,8 +4,10 @@ from tests.attacks.lab import Row
 from tests.attacks.rows.bodies import BODIES
 from tests.attacks.rows.conversations import CONVERSATIONS
 from tests.attacks.rows.http import HTTP
+from tests.attacks.rows.own_calls import OWN_CALLS
 from tests.attacks.rows.replies import REPLIES
 from tests.attacks.rows.schemas import SCHEMAS
+from tests.attacks.rows.texts import TEXTS
 from tests.attacks.rows.verdicts import VERDICTS
 
-ROWS: tuple[Row, ...] = (*SCHEMAS, *CONVERSATIONS, *BODIES, *REPLIES, *HTTP, *VERDICTS)
+ROWS: tuple[Row, ...] = (*SCHEMAS, *CONVERSATIONS, *BODIES, *REPLIES, *HTTP, *VERDICTS, *OWN_CALLS, *TEXTS)
