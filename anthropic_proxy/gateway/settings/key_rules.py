@@ -105,7 +105,8 @@ class Rules(Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def restrict_models(self) -> bool:
         """True if the rules hold only for requests whose models and prices are known."""
-        return bool(self.models or self.providers or self.routes) or any(each.unit == "usd" for each in self.budgets)
+        has_lists = self.models or self.providers or self.routes
+        return bool(has_lists) or any(budget.unit == "usd" or budget.models for budget in self.budgets)
 
     def allows_model(self, names: Iterable[str]) -> bool:
         """Without patterns, every model is allowed."""

@@ -107,3 +107,26 @@ async def test_a_model_without_a_price_that_the_provider_calls_counts_at_the_pri
     used = {"provider": "anthropic", "prefix": "anthropic", "model": HAIKU}
     await keys.finish(admitted, **used, input_tokens=60, output_tokens=20, iterations=(unknown,))
     assert await read_used(keys) == [(60 + 20 * 5) * 1_000]
+
+
+RESTRICTING: dict[str, bool] = {
+    "1USD/day": True,
+    "1USD/month soft": True,
+    "9tokens/day for claude-opus-*": True,
+    "9tokens/day": False,
+}
+
+
+@pytest.mark.parametrize("budget", RESTRICTING)
+@pytest.mark.parametrize("has_team", [True, False])
+async def test_a_budget_that_depends_on_the_model_restricts_what_is_relayed(
+    keys: Keys, budget: str, has_team: bool
+) -> None:
+    budgets = (decode_budget(budget),)
+    key = await keys.create("ci", team="build", rules=Rules() if has_team else Rules(budgets=budgets))
+    if has_team:
+        change_team(keys.administration, "build", {"budgets": budgets})
+        await keys.table.refresh()
+    client = await keys.policy.identify({"x-api-key": key})
+    assert client is not None
+    assert client.is_restricted == RESTRICTING[budget]
