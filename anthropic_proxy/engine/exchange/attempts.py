@@ -688,7 +688,7 @@ class Attempts:
                     self._engine.background,
                     bounds=bounds,
                     secrets=secrets,
-                    inner_calls=expect_inner_calls(attempt.run.request, call.model),
+                    inner_calls=expect_inner_calls(self._incoming, attempt.run.request, call.model),
                 )
             else:
                 stream = UpstreamStream(

@@ -412,9 +412,11 @@ _API_PARAMETERS = frozenset(("after_id", "before_id", "beta", "limit"))
 """Parameters of the query in the Messages API and its list of models (SDK `anthropic` 2.10)."""
 
 
-def expect_inner_calls(request: MessagesRequest, model: str) -> InnerCalls | None:
+def expect_inner_calls(incoming: ClientRequest, request: MessagesRequest, model: str) -> InnerCalls | None:
     """Return None if the request permits no calls of further models. `model`: the called one."""
     advisor = find_tool_model(request.tools) if request.tools else ""
+    if not advisor and incoming.named_models:  # of a tool that a later message adds
+        advisor = next((named.model for named in incoming.named_models if not named.is_fallback), "")
     return InnerCalls(model, advisor) if advisor or request.permits_other_calls else None
 
 

@@ -37,12 +37,16 @@ class Relay:
     def __init__(self, **settings: str) -> None:
         self.sent: list[UpstreamRequest] = []
         self.policy = Recorder()
+        self.stream = b""
+        """Reply in place of the usual one."""
         usual = {"ANTHROPIC_API_KEY": "k", "OPENAI_API_KEY": "k", "PREFERRED_PROVIDER": "anthropic"}
         self.built = ProxyHarness(self._answer, **{**usual, **settings})
         self.built.services = structs.replace(self.built.services, policies=(self.policy,))
 
     def _answer(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         self.sent.append(request)
+        if self.stream:
+            return FakeResponse(200, self.stream)
         return FakeResponse(200, json.dumps({"input_tokens": 5} if "count" in request.path else REPLY).encode())
 
     async def post(self, client: Client = RESTRICTED, query: str = "", **fields: Any) -> Receipt:
@@ -166,3 +170,52 @@ async def test_a_body_that_cannot_be_compared_is_not_sent() -> None:
     await Exchange(relay.built.services, incoming, sink).run()
     assert sink.error is not None
     assert (sink.error.status, relay.sent) == (400, [])
+
+
+def write_events(*events: dict[str, Any]) -> bytes:
+    return b"".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in events)
+
+
+CUT_BEHIND_ADVICE = write_events(
+    {"type": "message_start", "message": {"model": HAIKU, "content": [], "usage": {**USAGE, "input_tokens": 100}}},
+    {
+        "type": "content_block_start",
+        "index": 0,
+        "content_block": {"type": "advisor_tool_result", "tool_use_id": "srvtoolu_1", "content": {"text": "Use a."}},
+    },
+    {"type": "content_block_stop", "index": 0},
+)
+"""A stream that ends before its usage."""
+ADDED = {"role": "system", "content": [{"type": "tool_addition", "tool": {"type": "inline", "definition": ADVISOR}}]}
+
+
+async def test_an_advisor_of_a_later_message_counts_in_a_stream_that_ends_before_its_usage() -> None:
+    relay = Relay()
+    relay.stream = CUT_BEHIND_ADVICE
+    incoming = new_client_request(
+        json.dumps({**BODY, "stream": True, "messages": [*BODY["messages"], ADDED]}).encode(), client=RESTRICTED
+    )
+    await Exchange(relay.built.services, incoming, RecordingSink()).run()
+    assert [(one.kind, one.model, one.input_tokens) for one in incoming.receipt.iterations] == [
+        ("advisor_message", OPUS, 100)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        (
+            b'"tools": [{"type": "advisor_20260301", "name": "advisor", "\\u006dodel": "claude-opus-4-5"}]',
+            "advisor_message",
+        ),
+        (b'"context_management": {"edits": [{"type": "\\u0063ompact_20260112"}]}', "compaction"),
+    ],
+)
+async def test_escapes_hide_no_call_in_a_stream_that_ends_before_its_usage(fields: bytes, kind: str) -> None:
+    relay = Relay()
+    compaction = {"type": "content_block_start", "index": 1, "content_block": {"type": "compaction", "content": None}}
+    relay.stream = CUT_BEHIND_ADVICE + write_events(compaction, {"type": "content_block_stop", "index": 1})
+    body = json.dumps({**BODY, "stream": True}).encode()[:-1] + b", " + fields + b"}"
+    incoming = new_client_request(body, client=Client(name="ci", role="member", key_id="key_1"))
+    await Exchange(relay.built.services, incoming, RecordingSink()).run()
+    assert kind in [one.kind for one in incoming.receipt.iterations]

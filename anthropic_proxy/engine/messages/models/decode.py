@@ -325,7 +325,10 @@ def _decode_word(raw: Raw) -> str:
 
 def _permits_other_calls(read: "_Body | _Head") -> bool:
     edits = read.context_management
-    return read.fallbacks is not ABSENT or (edits is not ABSENT and _COMPACTION in bytes(edits))
+    if read.fallbacks is not ABSENT:
+        return True
+    text = b"" if edits is ABSENT else bytes(edits)
+    return _COMPACTION in text or b"\\u" in text  # an escape may hide the type
 
 
 _NO_SERVER = McpServer()

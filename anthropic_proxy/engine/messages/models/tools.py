@@ -146,9 +146,13 @@ class _Called(Struct):
 _decode_called = msgspec.json.Decoder(_Called).decode
 
 
+_SIGNS_OF_A_MODEL = (b'"model"', b"\\u")
+"""Bytes of a definition that can have the field `model`, whose name may have escapes."""
+
+
 def _find_model(tools: Iterable[Tool]) -> str:
     for tool in tools:
-        if not is_client_tool(tool) and b'"model"' in tool.source:
+        if not is_client_tool(tool) and any(map(tool.source.__contains__, _SIGNS_OF_A_MODEL)):
             with suppress(msgspec.ValidationError):
                 if model := _decode_called(tool.source).model:
                     return model
