@@ -132,12 +132,13 @@ class AuditEntry(Struct, frozen=True, kw_only=True):
     at: float
     """Time of the change, in seconds since the epoch."""
     actor: str
-    """Author of the change: `command (USER@HOST)`, `API (admin key 1)` or `dashboard (admin key 1)`."""
+    """Author of the change: `command (USER@HOST)`, `API (admin key 1)` or `dashboard (admin key 1)`. For settings
+    also `file (NAMES)`, or `reload` if no file has changed."""
     action: str
     """Kind of the change: `create key`, `change key`, `rotate key`, `revoke key`, `allow key`, `change team`,
-    `delete team`, `sign in`, `sign out`, `change sign-in`, `move person`, `read texts`."""
+    `delete team`, `sign in`, `sign out`, `change sign-in`, `move person`, `read texts`, `change settings`."""
     target: str
-    """Id and label of the changed key, or name of the changed team."""
+    """Id and label of the changed key, name of the changed team, or name of the server whose settings changed."""
     changes: dict[str, tuple[object, object]]
 
 
