@@ -71,6 +71,7 @@ KEPT: list[dict[str, Any]] = [
     {"messages": [message({"type": "fallback", **FALLBACK}, {"type": "later", "text": "x"})]},
     {"messages": [message({"type": "tool_result", "content": [text(), {"type": "tool_reference", "tool_name": "a"}]})]},
     {"messages": [message({"type": "document", "source": {"type": "content", "content": [text()]}, "title": "t"})]},
+    {"stop_sequences": ["a", "b"], "metadata": {"user_id": None}},
     {"tools": "none", "system": None, "messages": 7, "container": "c_1", "mcp_servers": []},
 ]
 """Fields of bodies of which each byte is sent."""
@@ -105,6 +106,9 @@ LEFT_OUT: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
         ["mcp_servers.model", "thinking.model"],
     ),
     ({"tool_choice": {"type": "auto", "provider": "x"}}, {"tool_choice": {"type": "auto"}}, ["tool_choice.provider"]),
+    ({"service_tier": {"models": ["x"]}, "stop_sequences": [{"model": "x"}]}, {}, ["service_tier", "stop_sequences"]),
+    ({"metadata": {"user_id": {"model": "x"}}, "speed": [[{}]]}, {"metadata": {}}, ["metadata.user_id", "speed"]),
+    ({"system": [text(text={"route": "x"})]}, {"system": [{"type": "text"}]}, ["system.text"]),
     ({"fallbacks": "default"}, {}, ["fallbacks"]),
     ({"fallbacks": [OPUS, "default"]}, {}, ["fallbacks"]),
     ({"fallbacks": [[{"model": OPUS}], [OPUS]]}, {}, ["fallbacks"]),

@@ -9,8 +9,9 @@ Theory of operation. An object of the API is a place, such as `messages.content`
 each field that some block has. Nearly all bodies have only known fields and name no other model. One decoding shows
 this, in which each place is a struct without further fields (`_build_decoder`). Any other body is read and written
 place by place (`_Reader`): without other fields, and with each field once, because servers read another one of two
-values. Values that are no place, such as texts and the input of a tool, are not read. Each field `model`, except those
-of the request and of earlier replies, names a model that the provider may call in addition.
+values. A value that is no place, such as a text, has no objects; only schemas and the input of a tool have any content,
+which is not read. Each field `model`, except those of the request and of earlier replies, names a model that the
+provider may call in addition.
 """
 
 import codecs
@@ -127,10 +128,15 @@ def _build_decoder() -> msgspec.json.Decoder[Any]:
     places, built = load_places(), dict[str, Any]()
 
     def build_value(place: str) -> Any:
-        """Return the type of a value of any JSON type, of whose objects only the fields of the place are accepted."""
-        if place in ("", _ANY):
+        """Return the type of a value of any JSON type, of whose objects only the fields of the place are accepted. ""
+        is the place of a value without objects.
+        """
+        if place == _ANY:
             return Raw
-        kind, scalar = build_object(place), str | int | float | bool | None
+        scalar = str | int | float | bool | None
+        if place == "":
+            return scalar | list[scalar]
+        kind = build_object(place)
         items: Any = list[kind | scalar]  # type: ignore[valid-type]
         found: Any = dict[str, kind] if place.startswith(_MAP) else kind  # type: ignore[valid-type]
         return found | items | scalar
@@ -179,7 +185,7 @@ class _Reader:
         found: dict[str, Raw] = {}
         for name, value in members.items():
             below = fields.get(name)
-            if below is None:
+            if below is None or (below == "" and _has_object(value)):
                 self._note((*path, name), _NO_FIELD)
             elif (place, name) == ("", _FALLBACKS):
                 if (fallbacks := self._keep_fallbacks(value)) is not None:
@@ -228,6 +234,11 @@ class _Reader:
         field = ".".join(name[:_MAX_NAME] for name in path if isinstance(name, str))
         if len(self.notes) < _MAX_NOTES:
             self.notes.setdefault(field, FidelityNote("approximated", field, reason))
+
+
+def _has_object(text: Raw) -> bool:
+    first = _read_first_byte(text)
+    return first == b"{" or (first == b"[" and any(map(_has_object, _decode_elements(text))))
 
 
 def _names_model(text: Raw) -> bool:
