@@ -109,8 +109,11 @@ class Rules(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return bool(has_lists) or any(budget.unit == "usd" or budget.models for budget in self.budgets)
 
     def allows_model(self, names: Iterable[str]) -> bool:
-        """Without patterns, every model is allowed."""
-        return not self.models or any(matches_model(name, pattern) for name in names for pattern in self.models)
+        """Without patterns, every model is allowed. No pattern allows a name with a comma, because some gateways read
+        `a,b` as two models (LiteLLM, "Batch completion").
+        """
+        single = [name for name in names if "," not in name]
+        return not self.models or any(matches_model(name, pattern) for name in single for pattern in self.models)
 
     def allows_provider(self, prefix: str) -> bool:
         return not self.providers or prefix in self.providers

@@ -44,6 +44,17 @@ async def test_a_key_without_the_named_model_is_refused(keys: Keys, models: tupl
     await keys.admit(key, **targets(name(HAIKU, field)))
 
 
+@pytest.mark.parametrize("model", [f"{HAIKU},{OPUS}", f"{HAIKU}, {OPUS}"])
+async def test_a_pattern_matches_no_list_of_models(keys: Keys, model: str) -> None:
+    key = await keys.create("ci", rules=Rules(models=("claude-haiku-*", "anthropic/claude-haiku-*")))
+    target = AdmissionTarget(prefix="anthropic", model=model, max_output_tokens=1_000)
+    error = await keys.refuse(key, 403, model=model, normalized_model=model, targets=[target])
+    assert error.message == (
+        f"The key 'ci' does not allow the model '{model}' (anthropic/{model}). Allowed: claude-haiku-*, "
+        "anthropic/claude-haiku-*. Another list:  anthropic-proxy keys change ci --models LIST"
+    )
+
+
 @pytest.mark.parametrize("pattern", ["claude-*", OPUS, "anthropic/claude-opus-4-5", "anthropic/*"])
 async def test_a_key_with_the_named_model_is_admitted(keys: Keys, pattern: str) -> None:
     key = await keys.create("ci", rules=Rules(models=("claude-haiku-4-5", pattern)))
