@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from anthropic_proxy.cli.output import Output, describe_input, read_input
 from anthropic_proxy.console import formats
+from anthropic_proxy.engine.messages.server_tools import CALL_TYPES
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
@@ -117,7 +118,6 @@ _DELTAS = {
     "input_json_delta": ("tool_use", "partial_json"),
 }
 """Type of a delta → type of the content block to which it belongs, and name of its field with the content."""
-_CALLS = {"tool_use", "server_tool_use", "mcp_tool_use"}
 _EMPTY_STARTS: Mapping[str, Mapping[str, Any]] = {
     "text": {"text": ""},
     "thinking": {"thinking": "", "signature": ""},
@@ -273,7 +273,7 @@ class EventGrammar:
             self._require(found == value, "block-start", f"block {index} begins with {field} {_to_json(found)}")
         if self._open.kind == "tool_use":
             self._call_count += 1
-        if self._open.kind not in _CALLS:
+        if self._open.kind not in CALL_TYPES:
             return
         for field in ("id", "name"):
             is_text = isinstance(started.get(field), str) and started[field] != ""
@@ -294,7 +294,7 @@ class EventGrammar:
             self._require(is_new, "delta", f"{_to_json(delta_kind)} in a {block.kind} block")
             return
         required, field = _DELTAS[delta_kind]
-        fits = block.kind == required or (required == "tool_use" and block.kind in _CALLS)
+        fits = block.kind == required or (required == "tool_use" and block.kind in CALL_TYPES)
         self._require(fits, "delta", f"{delta_kind} in a {block.kind} block")
         value = delta.get(field)
         has_type = isinstance(value, dict if field == "citation" else str)

@@ -19,7 +19,7 @@ from msgspec import Raw, structs
 from anthropic_proxy.console.dashboard.web import accepts_gzip
 from anthropic_proxy.console.identity.cookies import find_cookie
 from anthropic_proxy.engine.exchange.inner_calls import InnerCalls
-from anthropic_proxy.engine.exchange.tool_loop.runner import KnownUrls
+from anthropic_proxy.engine.exchange.tool_loop.known_urls import KnownUrls
 from anthropic_proxy.engine.messages.deltas import NO_USAGE, BilledUsage, Text
 from anthropic_proxy.engine.messages.models import Message, decode_request
 from anthropic_proxy.engine.messages.models.raw_json import MAX_JSON_DEPTH, is_json_text_too_deep

@@ -14,7 +14,7 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.client_models import find_tier_models, list_limit_variables
 from anthropic_proxy.console.dashboard.conversation import list_reply_blocks
 from anthropic_proxy.console.dashboard.web import accepts_gzip
-from anthropic_proxy.engine.exchange.tool_loop.runner import KnownUrls
+from anthropic_proxy.engine.exchange.tool_loop.known_urls import KnownUrls
 from anthropic_proxy.engine.messages.models import Message, guess_model
 from anthropic_proxy.engine.messages.purpose import read_tool_times
 from anthropic_proxy.engine.messages.reply_schema import ReplySchema

@@ -31,6 +31,7 @@ from anthropic_proxy.console.ledger.records import (
 from anthropic_proxy.console.ledger.request_queries import list_request_ids
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.messages.models.structs import IMAGE_TYPES
+from anthropic_proxy.engine.messages.server_tools import CALL_TYPES
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_cost
 from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls
@@ -447,7 +448,7 @@ def _convert(block: Mapping[str, Any], limit: _Limit) -> Iterator[Block]:
         title = "Thinking" if text else "Thinking, which the provider hides"
         parts = [Part(text)] if text else ()
         yield Block(kind="thinking", title=title, summary=_summarize(text), parts=parts, note=note)
-    elif kind in ("tool_use", "server_tool_use", "mcp_tool_use"):
+    elif kind in CALL_TYPES:
         arguments = block.get("input")
         text, note = limit.shorten(_format_arguments(arguments))
         first = next(iter(arguments.values()), "") if isinstance(arguments, dict) else arguments

@@ -16,7 +16,7 @@ from anthropic_proxy.engine.exchange.plan import estimate_client_request_tokens
 from anthropic_proxy.engine.exchange.relay import build_relay_call
 from anthropic_proxy.engine.hooks import AdmissionRequest, AdmissionTarget, AdmitFurtherCall, FurtherCall, Settle
 from anthropic_proxy.engine.messages.models import MessagesRequest
-from anthropic_proxy.engine.messages.preparation import DEFAULT_MAX_TOKENS
+from anthropic_proxy.engine.messages.preparation import DEFAULT_MAX_TOKENS, server_tool_kind
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.options import ConfiguredRoute
 from anthropic_proxy.engine.providers import Provider, find_registry
@@ -197,7 +197,7 @@ def describe_target(
     engine: Engine, incoming: ClientRequest, target: Target, request: MessagesRequest, *, has_reply: bool = True
 ) -> AdmissionTarget:
     """Describe a call of `request` for policies. `has_reply` False: its tokens are only counted."""
-    searches = [tool.max_uses for tool in request.tools if tool.type is not None and tool.type.startswith("web_search")]
+    searches = [tool.max_uses for tool in request.tools if server_tool_kind(tool) == "web_search"]
     return AdmissionTarget(
         prefix=target.provider.prefix,
         model=target.model,

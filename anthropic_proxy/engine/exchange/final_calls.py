@@ -14,13 +14,13 @@ from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.events import BlockStart, BlockStop, Event, InputDelta, ToolCallStart
 from anthropic_proxy.engine.messages.models import MessagesResponse
+from anthropic_proxy.engine.messages.server_tools import CALL_TYPES
 from anthropic_proxy.engine.patterns import compile_later
 
 PLACEHOLDER = compile_later(r"REDACTED_[A-Z_]{1,40}_[0-9a-f]{16}")
 """Pattern of what stands for a redacted text: its kind, and a keyed hash."""
 CLIENT_CALL = "tool_use"
 """Type of the content block of a call that the client runs."""
-CALL_TYPES = frozenset((CLIENT_CALL, "server_tool_use", "mcp_tool_use"))
 """Types of content blocks with the arguments of a call."""
 MAX_KEPT_CHARACTERS = 1_000_000
 """Maximum characters of the arguments of a call that are kept only for a check."""

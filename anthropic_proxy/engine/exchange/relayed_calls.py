@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from anthropic_proxy.engine.exchange.final_calls import CALL_TYPES, CLIENT_CALL, FinalCall, OpenCall, finish_call
+from anthropic_proxy.engine.exchange.final_calls import CLIENT_CALL, FinalCall, OpenCall, finish_call
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
+from anthropic_proxy.engine.messages.server_tools import CALL_TYPES
 from anthropic_proxy.engine.messages.writer import require_bounded_reply
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan

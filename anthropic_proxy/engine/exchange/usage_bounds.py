@@ -13,6 +13,7 @@ from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN, MAX_COU
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.engine.messages.models.decode import CleanMessages
 from anthropic_proxy.engine.messages.models.tools import is_client_tool
+from anthropic_proxy.engine.messages.server_tools import USAGE_COUNTERS
 from anthropic_proxy.engine.wires.contract import BaseDialect, Call, TranslatedCall
 
 _MAX_WINDOW = 10_000_000
@@ -31,7 +32,7 @@ _NANODOLLARS_PER_CALL = 100_000_000_000
 
 _INPUTS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens")
 _OUTPUTS = ("output_tokens", "thinking_tokens")
-_SEARCHES = ("web_search_requests", "web_fetch_requests", "billed_searches")
+_SEARCHES = (*USAGE_COUNTERS, "billed_searches")
 _read_tokens, _read_searches = attrgetter(*_INPUTS, *_OUTPUTS), attrgetter(*_SEARCHES)
 _read_billed = attrgetter("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
 

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.models import MessagesResponse, UsageBody
+from anthropic_proxy.engine.messages.server_tools import SERVER_CALL_TYPES
 from anthropic_proxy.errors import ProxyError
 
 
@@ -126,8 +127,6 @@ Event = (
     | ErrorEvent
 )
 
-_SERVER_TOOL_CALLS = frozenset(("server_tool_use", "mcp_tool_use"))
-
 
 class _AnyBlock(Struct):
     type: str
@@ -137,7 +136,7 @@ class _AnyBlock(Struct):
 def block_events(index: int, raw: Raw) -> list[Event]:
     """Return the events for a complete content block, from its start to its stop."""
     block = msgspec.json.decode(raw, type=_AnyBlock)
-    if block.type not in _SERVER_TOOL_CALLS:
+    if block.type not in SERVER_CALL_TYPES:
         return [BlockStart(index, raw), BlockStop(index)]
     opened = msgspec.json.decode(raw, type=dict[str, Raw]) | {"input": Raw(b"{}")}
     # clients read the arguments of a server tool call only from this event (observed with Claude Code)

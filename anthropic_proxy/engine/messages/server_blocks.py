@@ -56,10 +56,8 @@ def encode_server_tool_result(tool_kind: str, identifier: str, content: Content)
     return _block(type=f"{tool_kind}_tool_result", tool_use_id=identifier, content=content)
 
 
-def error_content(tool_kind: str, code: str, message: str | None = None) -> Content:
-    fields = {"type": f"{tool_kind}_tool_result_error", "error_code": code}
-    # other results have no field for text
-    return fields | {"error_message": message} if tool_kind == "tool_search" else fields
+def error_content(tool_kind: str, code: str) -> dict[str, Any]:
+    return {"type": f"{tool_kind}_tool_result_error", "error_code": code}
 
 
 def is_error_content(content: Content) -> bool:

@@ -39,6 +39,7 @@ from anthropic_proxy.engine.messages.models import (
     Message,
     MessagesRequest,
     SearchResultBlock,
+    ServerToolResultBlock,
     ServerToolUseBlock,
     Source,
     TextBlock,
@@ -46,11 +47,8 @@ from anthropic_proxy.engine.messages.models import (
     Tool,
     ToolReferenceBlock,
     ToolResultBlock,
-    ToolSearchResultBlock,
     ToolUseBlock,
     UnknownBlock,
-    WebFetchResultBlock,
-    WebSearchResultBlock,
     decode_nested_content,
     is_string_or_absent,
 )
@@ -58,6 +56,7 @@ from anthropic_proxy.engine.messages.models.raw_json import ABOVE_STRINGS
 from anthropic_proxy.engine.messages.models.tools import ToolList
 from anthropic_proxy.engine.messages.preparation.cleaning import result_as_text, unknown_block_text
 from anthropic_proxy.engine.messages.preparation.tools import list_visible_tools
+from anthropic_proxy.engine.messages.server_tools import SERVER_TOOLS
 from anthropic_proxy.engine.patterns import compile_later
 
 MAX_IMAGE_CELLS = 64
@@ -361,24 +360,28 @@ class _TokenCounter:
             elif isinstance(block, SearchResultBlock):
                 self._add_text(f"{block.title}\n{block.source}")
                 self._add_content(block.content)
-            elif isinstance(block, WebFetchResultBlock):
-                self.results += 1
-                try:
-                    fetched = msgspec.json.decode(block.content, type=_Fetched)
-                    document = msgspec.json.decode(fetched.content, type=DocumentBlock)
-                except (msgspec.DecodeError, RecursionError):
-                    self._add_text(result_as_text(block))
-                else:
-                    self._add_text(fetched.url)
-                    self._add_document(document)
-            elif isinstance(block, WebSearchResultBlock | ToolSearchResultBlock):
-                self._add_text(result_as_text(block))
+            elif isinstance(block, ServerToolResultBlock):
+                self._add_server_result(block)
             elif isinstance(block, ToolReferenceBlock):
                 self._add_text(block.tool_name)
             elif isinstance(block, CompactionBlock):
                 self._add_text(block.content or "")
             elif isinstance(block, UnknownBlock):
                 self._add_text(unknown_block_text(block))
+
+    def _add_server_result(self, block: ServerToolResultBlock) -> None:
+        if SERVER_TOOLS[block.kind].has_document:
+            self.results += 1
+            try:
+                fetched = msgspec.json.decode(block.content, type=_Fetched)
+                document = msgspec.json.decode(fetched.content, type=DocumentBlock)
+            except (msgspec.DecodeError, RecursionError):
+                pass
+            else:
+                self._add_text(fetched.url)
+                self._add_document(document)
+                return
+        self._add_text(result_as_text(block))
 
     def _add_text(self, text: str) -> None:
         self.texts.append(text.encode(errors="replace"))

@@ -50,6 +50,7 @@ from anthropic_proxy.engine.messages.events import (
     replace_surrogates,
 )
 from anthropic_proxy.engine.messages.models import MessagesResponse, UsageBody
+from anthropic_proxy.engine.messages.server_tools import NO_COUNTS, USAGE_COUNTERS, read_counts
 from anthropic_proxy.engine.messages.tool_arguments import build_arguments_object
 from anthropic_proxy.errors import InternalError, ProxyError, UpstreamProtocolError
 
@@ -224,12 +225,8 @@ class MessageWriter:
             long = counts.cache_write_1h_tokens
             short = counts.cache_write_tokens - long
             totals.cache_creation = {"ephemeral_5m_input_tokens": short, "ephemeral_1h_input_tokens": long}
-        searches, fetches = usage.web_search_requests, usage.web_fetch_requests
-        if searches is not None or fetches is not None:
-            totals.server_tool_use = {
-                "web_search_requests": clamp_count(searches),
-                "web_fetch_requests": clamp_count(fetches),
-            }
+        if (tool_counts := read_counts(usage)) != NO_COUNTS:
+            totals.server_tool_use = dict(zip(USAGE_COUNTERS, map(clamp_count, tool_counts), strict=True))
         self._final = counts
         self.finished = True
         events, self._events = self._events, []

@@ -12,6 +12,7 @@ from typing import Any
 from msgspec import Struct
 
 from anthropic_proxy.engine.advice import Problem
+from anthropic_proxy.engine.messages.server_tools import SERVER_TOOLS
 from anthropic_proxy.engine.options import TIERS, ConfiguredRoute, EngineOptions
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
@@ -297,8 +298,12 @@ def _find_max_input(
 
 
 def _describe(capabilities: ModelCapabilities, server_tools: frozenset[str], settings: EngineOptions) -> dict[str, Any]:
-    searches = "web_search" in server_tools or settings.search_url is not None or settings.search is not None
-    runs_code = "code_execution" in server_tools
+    has_search = settings.search_url is not None or settings.search is not None
+    tools = {
+        kind: kind in server_tools or (has_search and row.service == "search")
+        for kind, row in sorted(SERVER_TOOLS.items())
+        if row.is_capability
+    }
     levels = {level: _support(level in capabilities.efforts) for level in ("low", "medium", "high", "xhigh", "max")}
     thinking_types = ("adaptive", "between_tools", "disabled", "enabled")
     return {
@@ -315,9 +320,8 @@ def _describe(capabilities: ModelCapabilities, server_tools: frozenset[str], set
         "image_input": _support(capabilities.accepts_images),
         "pdf_input": _support(capabilities.accepts_pdf),
         "server_tools": {
-            **_support(searches or runs_code),
-            "code_execution": _support(runs_code),
-            "web_search": _support(searches),
+            **_support(any(tools.values())),
+            **{kind: _support(is_supported) for kind, is_supported in tools.items()},
         },
         "structured_outputs": _support(True),
         "thinking": {

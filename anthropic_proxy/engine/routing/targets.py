@@ -14,9 +14,9 @@ from msgspec import Struct, structs
 from anthropic_proxy.engine.messages.preparation import (
     STATED_WINDOW_MARGIN,
     SearchState,
-    ServerToolKind,
     TargetLimits,
 )
+from anthropic_proxy.engine.messages.server_tools import PROXY_TOOLS, ServerToolKind
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.providers import AnyWireConfig, Host, Provider
 from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
@@ -60,9 +60,13 @@ class Target(Struct, frozen=True, kw_only=True, eq=False):
         return f"{self.provider.prefix}/{self.model}"
 
 
-_PROXY_TOOLS: tuple[ServerToolKind, ...] = ("web_search", "tool_search")
-
-_PROXY_TOOLS_WITH_FETCH: tuple[ServerToolKind, ...] = (*_PROXY_TOOLS, "web_fetch")
+_PROXY_TOOLS: tuple[ServerToolKind, ...] = tuple(
+    kind for kind, row in PROXY_TOOLS.items() if row.service is None or row.is_offered_without_service
+)
+_PROXY_TOOLS_WITH_FETCH: tuple[ServerToolKind, ...] = (
+    *_PROXY_TOOLS,
+    *(kind for kind, row in PROXY_TOOLS.items() if row.service == "fetch"),
+)
 """Kinds of server tools that the proxy itself can run for a provider without them, if `FETCH_URLS` is set. Without
 `SEARCH_URL`, a web search returns an error block."""
 

@@ -24,7 +24,8 @@ from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.loaded_tools import LoadedToolForm
 from anthropic_proxy.engine.messages.models import DocumentBlock, ImageBlock, Source
 from anthropic_proxy.engine.messages.models.tools import MAX_TOOL_NAME_LENGTH, TOOL_NAME_PATTERN
-from anthropic_proxy.engine.messages.preparation import PreparedRequest, ServerToolKind
+from anthropic_proxy.engine.messages.preparation import PreparedRequest
+from anthropic_proxy.engine.messages.server_tools import ServerToolKind
 from anthropic_proxy.engine.wires.json_repair import FrameRepair
 from anthropic_proxy.errors import UnsupportedFeature, UpstreamError, UpstreamProtocolError
 

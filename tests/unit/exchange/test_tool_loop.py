@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy.engine.exchange import watchdog
-from anthropic_proxy.engine.exchange.tool_loop.runner import KnownUrls
+from anthropic_proxy.engine.exchange.tool_loop.known_urls import KnownUrls
 from anthropic_proxy.engine.messages.events import Event
 from anthropic_proxy.engine.messages.models import DocumentBlock, Source
 from anthropic_proxy.engine.messages.models import Message as HistoryMessage

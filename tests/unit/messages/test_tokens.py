@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.messages.models.structs import (
+    SERVER_RESULTS,
     Block,
     CompactionBlock,
     DocumentBlock,
@@ -26,11 +27,8 @@ from anthropic_proxy.engine.messages.models.structs import (
     ToolReferenceBlock,
     ToolRemovalBlock,
     ToolResultBlock,
-    ToolSearchResultBlock,
     ToolUseBlock,
     UnknownBlock,
-    WebFetchResultBlock,
-    WebSearchResultBlock,
 )
 from anthropic_proxy.engine.messages.server_blocks import encode_passage
 from anthropic_proxy.engine.messages.tokens import TokenFamily
@@ -386,9 +384,9 @@ READ_BLOCKS: dict[type, dict[str, Any]] = {
     ToolResultBlock: {"type": "tool_result", "tool_use_id": "toolu_1", "content": SENTENCE},
     ToolReferenceBlock: {"type": "tool_result", "tool_use_id": "toolu_1", "content": REFERENCES},
     ServerToolUseBlock: server_call("web_search", query=SENTENCE),
-    WebSearchResultBlock: found({"encrypted_content": encode_passage(SENTENCE)}),
-    WebFetchResultBlock: fetched(TEXT_PAGE),
-    ToolSearchResultBlock: ran(
+    SERVER_RESULTS["web_search"]: found({"encrypted_content": encode_passage(SENTENCE)}),
+    SERVER_RESULTS["web_fetch"]: fetched(TEXT_PAGE),
+    SERVER_RESULTS["tool_search"]: ran(
         "tool_search", {"type": "tool_search_tool_search_result", "tool_references": REFERENCES}
     ),
     CompactionBlock: {"type": "compaction", "content": SENTENCE},

@@ -18,6 +18,7 @@ from anthropic_proxy.engine.hooks import Passage, PassageKind
 from anthropic_proxy.engine.messages.models.raw_json import EMPTY_STRING_LENGTH
 from anthropic_proxy.engine.messages.models.structs import decode_data_url
 from anthropic_proxy.engine.messages.server_blocks import decode_passage, encode_passage
+from anthropic_proxy.engine.messages.server_tools import CALL_TYPES, SERVER_TOOLS
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.batches import find_params
@@ -47,16 +48,12 @@ NOT_TEXTS: Mapping[str, frozenset[str]] = {
     "text": frozenset(("media_type",)),  # of the source of a document
     "thinking": frozenset(("signature",)),
     "redacted_thinking": frozenset(("data",)),
-    **dict.fromkeys(("tool_use", "server_tool_use", "mcp_tool_use"), _CALL),
-    **dict.fromkeys(("tool_result", "mcp_tool_result", "web_search_tool_result", "web_fetch_tool_result"), _RESULT),
-    **dict.fromkeys(("tool_search_tool_result", "code_execution_tool_result"), _RESULT),
-    **dict.fromkeys(("bash_code_execution_tool_result", "text_editor_code_execution_tool_result"), _RESULT),
-    "web_search_result": frozenset(("encrypted_content",)),
-    "web_fetch_result": frozenset(("retrieved_at",)),
-    "encrypted_code_execution_result": frozenset(("encrypted_stdout",)),
-    **dict.fromkeys(("code_execution_output", "bash_code_execution_output", "container_upload", "file"), _FILE),
+    **dict.fromkeys(CALL_TYPES, _CALL),
+    "tool_result": _RESULT,
+    **{result_type: _RESULT for row in SERVER_TOOLS.values() for result_type in row.result_types},
+    **{kind: frozenset(fields) for row in SERVER_TOOLS.values() for kind, fields in row.not_texts.items()},
+    **dict.fromkeys(("container_upload", "file"), _FILE),
     **dict.fromkeys(("char_location", "page_location", "content_block_location"), _FILE),
-    "web_search_result_location": frozenset(("encrypted_index",)),
     **dict.fromkeys(("tool_reference", "tool_addition", "tool_removal"), frozenset(("tool_name", "name"))),
     "compaction": frozenset(("encrypted_content",)),
     "base64": frozenset(("media_type", "data")),
@@ -72,7 +69,6 @@ _TYPE = compile_anchored(r"[a-z]+(?:_[a-z0-9]+)*")
 """Pattern of the name of a type, which is no text."""
 _MEDIA = ("image/", "audio/", "video/", "application/pdf")
 """Beginnings of the media types of base64 data that is no text, except images that are written in XML (SVG)."""
-_CALL_TYPES = frozenset(("tool_use", "server_tool_use", "mcp_tool_use"))
 _PLAIN_NAME = compile_anchored(r"[A-Za-z_.-]{0,40}")
 """Pattern of a key in arguments that is the name of a field, and no text."""
 _QUOTE, _LIST, _OBJECT, _END_OF_LIST, _END_OF_OBJECT = b'"[{]}'
@@ -216,7 +212,7 @@ def _find_texts_of_content(body: bytes, content: JsonSpan, kind: PassageKind) ->
 def find_texts_of_block(body: bytes, block: JsonSpan, kind: PassageKind = "assistant") -> Iterator[PlacedText]:
     """Yield the texts of a content block. `kind`: that of the texts of its message."""
     header = _read_header(body[block.value : block.end])
-    if header.type in _CALL_TYPES:
+    if header.type in CALL_TYPES:
         for member in json_spans.find_members(body, block.value, block.end):
             if member.key == "input":
                 yield from _find_arguments(body, member, header.name)

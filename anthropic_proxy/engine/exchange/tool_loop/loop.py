@@ -24,7 +24,8 @@ from msgspec.structs import replace
 
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.attempts import Attempt, Attempts
-from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolCall, ProxyToolRunner
+from anthropic_proxy.engine.exchange.tool_loop.proxy_calls import ProxyToolCall
+from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolRunner
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream, SingleToolCallFilter
 from anthropic_proxy.engine.messages.deltas import (
     Block,

@@ -1,4 +1,4 @@
-"""Search for tools of the client, for models that receive some tool definitions only on demand.
+"""Tool searches that the proxy runs for a model.
 
 A client may defer tools: the model receives their definitions only after a tool search has found them.
 `search_by_regex` and `search_by_words` return the names of matching tools.
@@ -15,9 +15,13 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.engine.exchange.tool_loop import regex_program
+from anthropic_proxy.engine.exchange.tool_loop.proxy_calls import ProxyToolCall, ToolContext
 from anthropic_proxy.engine.messages.models import Tool
+from anthropic_proxy.engine.messages.server_blocks import Content, tool_search_content
+from anthropic_proxy.engine.messages.server_tools import PROXY_TOOLS
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms import sandbox
+from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.platforms.sandbox import SandboxedProgram, SandboxFailed
 
 MAX_PATTERN_LENGTH = 200
@@ -59,6 +63,62 @@ class _Found(Struct):
     names: list[str] = []
     error: str = ""
     slow: bool = False
+
+
+_ROW = PROXY_TOOLS["tool_search"]
+_DEFAULT_TOOLS_FOUND, _MAX_TOOLS_FOUND = 5, 10
+"""Default and maximum number of tools that a tool search returns."""
+
+
+class _ToolQuery(Struct, frozen=True):
+    """Arguments of a tool search call: words (`by_words` is True) or a regular expression, in `text`."""
+
+    text: str
+    by_words: bool
+    max_results: int
+
+
+async def run_tool_searches(calls: Sequence[ProxyToolCall], context: ToolContext) -> list[Content]:
+    """Return the result contents of tool search calls, in their order.
+
+    One thread runs all searches by words; one separate process runs all regular expressions.
+    """
+    deferred = context.deferred
+    queries_by_call = [_tool_query(call) for call in calls]
+    queries = [query.text for query in queries_by_call if query and query.by_words]
+    patterns = [query.text for query in queries_by_call if query and not query.by_words]
+    by_words = iter(await asyncio.to_thread(search_by_words, queries, deferred) if queries else ())
+    try:
+        found: Sequence[SearchOutcome | OSError] = await search_by_regex(patterns, deferred)
+    except OSError as error:  # no process could be started
+        found = [error] * len(patterns)
+    by_pattern = iter(found)
+    contents = list[Content]()
+    for query in queries_by_call:
+        if query is None:
+            contents.append(_ROW.error_content("invalid_tool_input", "query or pattern: a text is needed"))
+            continue
+        outcome = next(by_words if query.by_words else by_pattern)
+        if isinstance(outcome, list):
+            contents.append(tool_search_content(outcome[: query.max_results]))
+        elif isinstance(outcome, InvalidPattern):
+            contents.append(_ROW.error_content("invalid_tool_input", str(outcome)))
+        elif isinstance(outcome, RegexTimeout):
+            text = "the pattern takes too long; use a simpler one"
+            contents.append(_ROW.error_content("execution_time_exceeded", text))
+        else:
+            text = f"the search could not be run: {describe_os_error(outcome)}"
+            contents.append(_ROW.error_content("unavailable", text))
+    return contents
+
+
+def _tool_query(call: ProxyToolCall) -> _ToolQuery | None:
+    by_words = (call.proxy_tool.tool.type or "").startswith("tool_search_tool_bm25")
+    arguments = call.decode_arguments() or {}
+    text = arguments.get("query" if by_words else "pattern")
+    limit = arguments.get("limit")
+    max_results = min(max(limit, 1), _MAX_TOOLS_FOUND) if isinstance(limit, int) else _DEFAULT_TOOLS_FOUND
+    return _ToolQuery(text, by_words, max_results) if isinstance(text, str) and text else None
 
 
 async def search_by_regex(patterns: Sequence[str], tools: Sequence[Tool]) -> list[SearchOutcome]:

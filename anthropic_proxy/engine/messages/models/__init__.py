@@ -23,6 +23,7 @@ from anthropic_proxy.engine.messages.models.raw_json import (
     require_bounded_members,
 )
 from anthropic_proxy.engine.messages.models.structs import (
+    SERVER_RESULTS,
     Block,
     CacheMarks,
     CompactionBlock,
@@ -38,6 +39,7 @@ from anthropic_proxy.engine.messages.models.structs import (
     OutputFormat,
     RedactedThinkingBlock,
     SearchResultBlock,
+    ServerToolResultBlock,
     ServerToolUseBlock,
     Source,
     TextBlock,
@@ -50,18 +52,16 @@ from anthropic_proxy.engine.messages.models.structs import (
     ToolReferenceBlock,
     ToolRemovalBlock,
     ToolResultBlock,
-    ToolSearchResultBlock,
     ToolUseBlock,
     UnknownBlock,
     UsageBody,
-    WebFetchResultBlock,
-    WebSearchResultBlock,
     name_url,
 )
 from anthropic_proxy.engine.messages.models.tools import decode_tool
 
 __all__ = [
     "ABSENT",
+    "SERVER_RESULTS",
     "Block",
     "CacheMarks",
     "CleanMessages",
@@ -79,6 +79,7 @@ __all__ = [
     "Raw",
     "RedactedThinkingBlock",
     "SearchResultBlock",
+    "ServerToolResultBlock",
     "ServerToolUseBlock",
     "Source",
     "TextBlock",
@@ -91,12 +92,9 @@ __all__ = [
     "ToolReferenceBlock",
     "ToolRemovalBlock",
     "ToolResultBlock",
-    "ToolSearchResultBlock",
     "ToolUseBlock",
     "UnknownBlock",
     "UsageBody",
-    "WebFetchResultBlock",
-    "WebSearchResultBlock",
     "decode_envelope",
     "decode_nested_content",
     "decode_request",

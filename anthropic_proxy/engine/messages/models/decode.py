@@ -59,6 +59,7 @@ from anthropic_proxy.engine.messages.models.structs import (
     OutputConfig,
     OutputFormat,
     SearchResultBlock,
+    ServerToolResultBlock,
     ServerToolUseBlock,
     Source,
     TextBlock,
@@ -67,11 +68,8 @@ from anthropic_proxy.engine.messages.models.structs import (
     Tool,
     ToolChoice,
     ToolResultBlock,
-    ToolSearchResultBlock,
     ToolUseBlock,
     UnknownBlock,
-    WebFetchResultBlock,
-    WebSearchResultBlock,
 )
 from anthropic_proxy.engine.messages.models.tools import are_valid_names, decode_tools
 from anthropic_proxy.engine.messages.tool_arguments import build_arguments_object
@@ -611,7 +609,7 @@ def are_well_formed(blocks: list[Block]) -> bool:
         elif type(block) is ServerToolUseBlock:
             if is_raw_too_deep(block.input):
                 return False
-        elif isinstance(block, WebSearchResultBlock | WebFetchResultBlock | ToolSearchResultBlock):
+        elif isinstance(block, ServerToolResultBlock):
             if is_raw_too_deep(block.content):
                 return False
         elif type(block) is UnknownBlock:

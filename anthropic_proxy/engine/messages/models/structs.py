@@ -6,12 +6,14 @@ the API reference and the official SDK, read 2026-11.
 """
 
 from base64 import b64decode, b64encode
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Union
 
-from msgspec import UNSET, Raw, Struct, UnsetType, field
+from msgspec import UNSET, Raw, Struct, UnsetType, defstruct, field
 
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT, json_string
+from anthropic_proxy.engine.messages.server_tools import PROXY_TOOLS, ServerToolKind
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ClientError
 
@@ -170,19 +172,31 @@ class ServerToolUseBlock(Struct, tag="server_tool_use", tag_field="type", gc=Fal
     """A JSON object, as text."""
 
 
-class WebSearchResultBlock(Struct, tag="web_search_tool_result", tag_field="type", gc=False):
+class ServerToolResultBlock(Struct, gc=False):
+    """Result of a server tool that the proxy can run. `SERVER_RESULTS` has a struct for each type of these blocks."""
+
+    kind: ClassVar[ServerToolKind]
     tool_use_id: str
     content: Raw = ABSENT
 
 
-class WebFetchResultBlock(Struct, tag="web_fetch_tool_result", tag_field="type", gc=False):
-    tool_use_id: str
-    content: Raw = ABSENT
+def _define_result(kind: ServerToolKind, result_type: str) -> type[ServerToolResultBlock]:
+    defined: Any = defstruct(
+        result_type,
+        (),
+        bases=(ServerToolResultBlock,),
+        module=__name__,
+        namespace={"kind": kind},
+        tag=result_type,
+        tag_field="type",
+        gc=False,
+    )
+    return defined  # type: ignore[no-any-return]
 
 
-class ToolSearchResultBlock(Struct, tag="tool_search_tool_result", tag_field="type", gc=False):
-    tool_use_id: str
-    content: Raw = ABSENT
+SERVER_RESULTS: Mapping[ServerToolKind, type[ServerToolResultBlock]] = {
+    row.kind: _define_result(row.kind, result_type) for row in PROXY_TOOLS.values() for result_type in row.result_types
+}
 
 
 class ToolChange(Struct):
@@ -219,7 +233,7 @@ class UnknownBlock(Struct, tag="px.unknown", tag_field="type", gc=False):
     raw: Raw
 
 
-Block = (
+_BlockOfOneType = (
     TextBlock
     | ImageBlock
     | DocumentBlock
@@ -230,15 +244,16 @@ Block = (
     | ToolResultBlock
     | ToolReferenceBlock
     | ServerToolUseBlock
-    | WebSearchResultBlock
-    | WebFetchResultBlock
-    | ToolSearchResultBlock
     | ToolAdditionBlock
     | ToolRemovalBlock
     | CompactionBlock
     | FallbackBlock
     | UnknownBlock
 )
+if TYPE_CHECKING:
+    Block = _BlockOfOneType | ServerToolResultBlock
+else:  # the decoder needs a struct for each type of block
+    Block = Union[(_BlockOfOneType, *SERVER_RESULTS.values())]
 
 
 class CacheMarks(Struct):

@@ -30,16 +30,14 @@ from anthropic_proxy.engine.messages.models import (
     Message,
     RedactedThinkingBlock,
     SearchResultBlock,
+    ServerToolResultBlock,
     ServerToolUseBlock,
     TextBlock,
     ThinkingBlock,
     ToolReferenceBlock,
     ToolResultBlock,
-    ToolSearchResultBlock,
     ToolUseBlock,
     UnknownBlock,
-    WebFetchResultBlock,
-    WebSearchResultBlock,
     decode_nested_content,
     is_string_or_absent,
     json_string,
@@ -47,7 +45,7 @@ from anthropic_proxy.engine.messages.models import (
 )
 from anthropic_proxy.engine.messages.models.decode import AUDIO_VIDEO_PREFIXES, is_supported_media
 from anthropic_proxy.engine.messages.models.raw_json import EMPTY_STRING_LENGTH
-from anthropic_proxy.engine.messages.server_blocks import decode_passage
+from anthropic_proxy.engine.messages.server_tools import SERVER_TOOLS
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
 
 _BILLING, _BEHIND_BILLING = (bytearray(b'"x-anthropic-billing-header' + end) for end in (b":", b";"))
@@ -354,13 +352,8 @@ def _repaired(
 
 _UNSUPPORTED = "[unsupported block: %s]"
 _EMPTY_VALUES = (b"", b'""', b"null")
-_NOTHING_FOUND = "[nothing found]"
-NOTHING_LISTED = "[no results listed]"
-"""Text in place of a web search without results. The provider may have found some without listing them: Gemini has them
-in its signature, OpenAI lists them only on request."""
 _ERROR = "_tool_result_error"
 _FAILED = "[tool error] "
-_TOOLS = {WebSearchResultBlock: "web_search", WebFetchResultBlock: "web_fetch", ToolSearchResultBlock: "tool_search"}
 _MAX_SHOWN_CHARACTERS = 200
 
 
@@ -399,34 +392,21 @@ def to_upstream_blocks(block: Block) -> Iterable[Block]:
         text = f"Tool available: {block.tool_name}"
     elif isinstance(block, ServerToolUseBlock):
         text = call_as_text(block.name, _object(block.input))
-    elif isinstance(block, WebSearchResultBlock | WebFetchResultBlock | ToolSearchResultBlock):
+    elif isinstance(block, ServerToolResultBlock):
         text = result_as_text(block)
     elif isinstance(block, UnknownBlock):
         text = unknown_block_text(block)
     return (new_text_block(text),) if text else ()
 
 
-def result_as_text(block: WebSearchResultBlock | WebFetchResultBlock | ToolSearchResultBlock) -> str:
+def result_as_text(block: ServerToolResultBlock) -> str:
+    row = SERVER_TOOLS[block.kind]
     content = _value(block.content)
     if isinstance(content, dict) and "error_code" in content:
         message = content.get("error_message")
         code = content["error_code"] or "unknown error"
-        return f"[{_TOOLS[type(block)]} failed: {code}{f', {message}' if isinstance(message, str) else ''}]"
-    if isinstance(block, WebSearchResultBlock):
-        if isinstance(content, dict):
-            return "[web_search failed: unknown error]"
-        results = [result for result in content if isinstance(result, dict)] if isinstance(content, list) else []
-        texts = []
-        for result in results:
-            title, url = result.get("title") or "", result.get("url") or ""
-            text = url if title in ("", url) else f"{title} – {url}"
-            # the proxy encodes the text of the page
-            encoded, age = result.get("encrypted_content"), result.get("page_age")
-            if isinstance(encoded, str) and (passage := decode_passage(encoded)):
-                text = f"{text}{f' ({age})' if isinstance(age, str) else ''}\n{passage}"
-            texts.append(text)
-        return ("\n\n" if any("\n" in text for text in texts) else "\n").join(texts) or NOTHING_LISTED
-    return _content_as_text(content) or (_NOTHING_FOUND if isinstance(block, ToolSearchResultBlock) else "")
+        return f"[{row.kind} failed: {code}{f', {message}' if isinstance(message, str) else ''}]"
+    return (row.as_text or _content_as_text)(content) or row.empty_text
 
 
 def _plain_result(block: ToolResultBlock) -> ToolResultBlock:

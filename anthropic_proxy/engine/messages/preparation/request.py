@@ -25,10 +25,8 @@ from anthropic_proxy.engine.messages.models import (
     ToolChoice,
 )
 from anthropic_proxy.engine.messages.preparation.cleaning import MERGED
+from anthropic_proxy.engine.messages.server_tools import ServerToolKind
 from anthropic_proxy.engine.patterns import compile_later
-
-ServerToolKind = Literal["web_search", "web_fetch", "code_execution", "mcp_toolset", "tool_search", ""]
-"""Kind of a server tool, without the version of its type: `web_search`. "": a tool that only Anthropic runs."""
 
 _SESSION = compile_later(r"_session_([0-9A-Za-z-]+)$")
 _MAX_ID_LENGTH = 256
@@ -105,7 +103,7 @@ class TargetLimits(Struct, frozen=True, kw_only=True, cache_hash=True):
     server_tools_exclusive: bool = False
     """True if the provider rejects a request with both server tools and functions."""
     proxy_tool_kinds: tuple[ServerToolKind, ...] = ()
-    """Server tools that the proxy runs unless the provider does: web_search, web_fetch, tool_search."""
+    """Server tools that the proxy runs unless the provider does."""
     search: SearchState = "allowed"
     provider: str
     """Prefix of the provider, for error messages and notes."""

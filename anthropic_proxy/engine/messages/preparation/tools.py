@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Raw, Struct
@@ -36,6 +36,7 @@ from anthropic_proxy.engine.messages.models import (
     CleanMessages,
     Message,
     MessagesRequest,
+    ServerToolResultBlock,
     ServerToolUseBlock,
     Tool,
     ToolAdditionBlock,
@@ -43,10 +44,7 @@ from anthropic_proxy.engine.messages.models import (
     ToolReferenceBlock,
     ToolRemovalBlock,
     ToolResultBlock,
-    ToolSearchResultBlock,
     ToolUseBlock,
-    WebFetchResultBlock,
-    WebSearchResultBlock,
     decode_nested_content,
     decode_tool,
 )
@@ -61,8 +59,9 @@ from anthropic_proxy.engine.messages.models.tools import (
     share_tools,
 )
 from anthropic_proxy.engine.messages.preparation.cleaning import result_as_text
-from anthropic_proxy.engine.messages.preparation.request import ProxyTool, SearchState, ServerToolKind, TargetLimits
+from anthropic_proxy.engine.messages.preparation.request import ProxyTool, SearchState, TargetLimits
 from anthropic_proxy.engine.messages.server_blocks import domain_names
+from anthropic_proxy.engine.messages.server_tools import PROXY_TOOLS, SERVER_TOOLS, Function, ServerToolKind
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
 
@@ -128,15 +127,7 @@ _find_alias_cached = functools.lru_cache(maxsize=4096)(_find_alias)
 
 # Server tools
 
-_TYPE_PREFIXES: tuple[tuple[str, ServerToolKind], ...] = (
-    ("web_search_", "web_search"),
-    ("web_fetch_", "web_fetch"),
-    ("code_execution_", "code_execution"),
-    ("mcp_toolset", "mcp_toolset"),
-    ("tool_search_tool_", "tool_search"),
-)
-_NOTHING: frozenset[str] = frozenset()
-_BM25 = "tool_search_tool_bm25"
+_NOTHING: frozenset[ServerToolKind] = frozenset()
 _CLIENT_TYPE = compile_anchored(r"(?:bash|text_editor|computer|memory)_\d+")
 _MAX_SHOWN, _MAX_SHOWN_CHARACTERS = 3, 60
 """Maximum number of domains in an error message, and maximum number of characters of each domain."""
@@ -157,20 +148,20 @@ class ToolOffer(Struct):
     """Where the deferred tools are that searches of the client load (`place_loaded_tools`)."""
 
 
-def server_tool_kind(tool: Tool) -> ServerToolKind:
-    """Return the kind of a server tool from its type. "": any other tool.
+def server_tool_kind(tool: Tool) -> ServerToolKind | Literal[""]:
+    """Return the kind of a server tool from its type. "": a tool of the client, or one that only Anthropic knows.
 
     >>> server_tool_kind(Tool(type="web_search_20250305", name="web_search"))
     'web_search'
     """
     kind = tool.type or ""
-    return next((name for prefix, name in _TYPE_PREFIXES if kind.startswith(prefix)), "")
+    return next((row.kind for row in SERVER_TOOLS.values() if kind.startswith(row.type_prefix)), "")
 
 
-def server_tool_kinds(tools: Sequence[Tool]) -> frozenset[str]:
+def server_tool_kinds(tools: Sequence[Tool]) -> frozenset[ServerToolKind]:
     if not tools or are_client_tools(tools):
         return _NOTHING
-    return frozenset({server_tool_kind(tool) for tool in tools if not is_client_tool(tool)} - {""})
+    return frozenset(kind for tool in tools if not is_client_tool(tool) and (kind := server_tool_kind(tool)))
 
 
 _SEARCH_PROBLEMS: Mapping[SearchState, str] = {
@@ -197,7 +188,7 @@ def assign_server_tools(declared: list[Tool], limits: TargetLimits, notes: list[
         _require_valid_domains(tool, place)
         if is_client_tool(tool) or (kind in limits.server_tools and not alone):
             offer.tools.append(tool)
-        elif kind in limits.proxy_tool_kinds:
+        elif kind and kind in limits.proxy_tool_kinds:
             name = tool.name or kind
             count = 1
             while name in used_names:
@@ -205,11 +196,10 @@ def assign_server_tools(declared: list[Tool], limits: TargetLimits, notes: list[
                 name = f"{tool.name or kind}_{count}"
             used_names.add(name)
             proxy_tools[name] = ProxyTool(kind, tool.name or kind, tool)
-            search = _BM25 if (tool.type or "").startswith(_BM25) else "tool_search_tool_regex"
-            offer.tools.append(_build_function(search if kind == "tool_search" else kind, name))
+            offer.tools.append(_build_function(PROXY_TOOLS[kind].find_function(tool.type or ""), name))
             field = _field(tool, place)
             reason = _drop_reason(tool, kind, limits)
-            if kind == "web_search" and limits.search != "allowed":
+            if SERVER_TOOLS[kind].service == "search" and limits.search != "allowed":
                 reason = f"{reason}, and {_SEARCH_PROBLEMS[limits.search]}, so each search fails"
                 notes.append(FidelityNote("dropped", field, reason))
             else:
@@ -239,7 +229,7 @@ def require_offered(choice: ToolChoice, offer: ToolOffer, limits: TargetLimits) 
     raise UnsupportedFeature(text, code="forced-tool")
 
 
-def _drop_reason(tool: Tool, kind: ServerToolKind, limits: TargetLimits) -> str:
+def _drop_reason(tool: Tool, kind: str, limits: TargetLimits) -> str:
     if kind in limits.server_tools:
         return f"{limits.provider} is not known to run {tool.type} together with functions"
     return f"{limits.provider} is not known to run {tool.type}"
@@ -285,18 +275,23 @@ def _load_definitions() -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=64)
-def _build_function(kind: str, name: str, addition: str = "") -> Tool:
+def _build_client_function(kind: str, name: str, addition: str) -> Tool:
     """Return the function for a table. `addition`: a sentence after its description."""
     definition = _load_definitions()[kind]
-    schema = {"type": "object", "properties": definition["properties"], "required": definition["required"]}
     description = f"{definition['description']}{addition}"
-    shown = {"name": name or definition["name"], "description": description, "input_schema": schema}
-    source = msgspec.json.encode(shown)
+    return _encode_function(name or definition["name"], description, definition["properties"], definition["required"])
+
+
+def _build_function(function: Function, name: str) -> Tool:
+    return _encode_function(name, function.description, function.properties, function.required)
+
+
+def _encode_function(
+    name: str, description: str, properties: Mapping[str, Mapping[str, str]], required: Sequence[str]
+) -> Tool:
+    schema = {"type": "object", "properties": properties, "required": required}
+    source = msgspec.json.encode({"name": name, "description": description, "input_schema": schema})
     return msgspec.structs.replace(msgspec.json.decode(source, type=Tool), source=source)
-
-
-ServerResult = WebSearchResultBlock | WebFetchResultBlock | ToolSearchResultBlock
-"""Result blocks of the server tools that the proxy runs."""
 
 
 def restore_function_calls(messages: list[Message], tools: Mapping[str, ProxyTool]) -> list[Message]:
@@ -323,13 +318,13 @@ def find_pending_calls(messages: list[Message], tools: Mapping[str, ProxyTool]) 
     if last.role != "assistant" or isinstance(last.content, str):
         return []
     names = {tool.name for tool in tools.values()}
-    answered = {block.tool_use_id for block in last.content if isinstance(block, ServerResult)}
+    answered = {block.tool_use_id for block in last.content if isinstance(block, ServerToolResultBlock)}
     calls: list[ServerToolUseBlock] = []
     for block in reversed(last.content):
         if isinstance(block, ServerToolUseBlock) and block.name in names:
             if block.id not in answered:
                 calls.append(block)
-        elif not isinstance(block, ServerResult):
+        elif not isinstance(block, ServerToolResultBlock):
             break
     return calls[::-1]
 
@@ -342,7 +337,7 @@ def ends_with_paused_reply(messages: list[Message]) -> bool:
     last = messages[-1] if messages else None
     if last is None or last.role != "assistant" or isinstance(last.content, str) or not last.content:
         return False
-    return isinstance(last.content[-1], ServerToolUseBlock | ServerResult)
+    return isinstance(last.content[-1], ServerToolUseBlock | ServerToolResultBlock)
 
 
 def _split_reply(content: list[Block], names: Mapping[str, str]) -> list[Message]:
@@ -356,7 +351,7 @@ def _split_reply(content: list[Block], names: Mapping[str, str]) -> list[Message
     results: list[Block] = []
     called: set[str] = set()
     for block in content:
-        if isinstance(block, ServerResult) and block.tool_use_id in called:
+        if isinstance(block, ServerToolResultBlock) and block.tool_use_id in called:
             found = msgspec.json.decode(block.content) if len(block.content) else None
             failed = isinstance(found, dict) and "error_code" in found
             if isinstance(found, dict) and isinstance(fetched := found.get("content"), dict):  # may be a PDF
@@ -429,7 +424,9 @@ def _found_names(messages: list[Message]) -> Iterator[tuple[str, str]]:
         if isinstance(message.content, str):
             continue
         for block in message.content:
-            if isinstance(block, ToolSearchResultBlock):
+            if isinstance(block, ServerToolResultBlock):
+                if block.kind != "tool_search":
+                    continue
                 with suppress(msgspec.DecodeError):
                     found = msgspec.json.decode(block.content, type=_Found)
                     yield from ((block.tool_use_id, reference.tool_name) for reference in found.tool_references)
@@ -565,7 +562,9 @@ def _defined(tool: Tool) -> Tool:
         return tool
     kind = next(name for name in _load_definitions() if tool.type.startswith(name))
     width, height = tool.display_width_px, tool.display_height_px
-    return _build_function(kind, tool.name, f" The screen is {width} × {height} pixels." if width and height else "")
+    return _build_client_function(
+        kind, tool.name, f" The screen is {width} × {height} pixels." if width and height else ""
+    )
 
 
 def _under_alias(tool: Tool, names: ToolNames) -> Tool:

@@ -20,6 +20,7 @@ from msgspec import Struct
 from anthropic_proxy.engine.efforts import REASONING_EFFORTS, nearest_effort
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, note_replacement
 from anthropic_proxy.engine.messages.preparation import DEFAULT_MAX_TOKENS, THINKING_BUDGETS
+from anthropic_proxy.engine.messages.server_tools import CALL_TYPES
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.conversation import find_disabling_edits
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
@@ -38,7 +39,6 @@ _BUDGET_OF_EFFORT = {effort: budget for budget, effort in THINKING_BUDGETS}
 _MOST_TOKENS = max(_BUDGET_OF_EFFORT.values())
 _LOSES_THINKING = FidelityNote("approximated", "thinking", "the model does not think, or has no room for a budget")
 _LOSES_BUDGET = FidelityNote("approximated", "thinking.budget_tokens", "the model decides how much to think")
-_CALLS = ("tool_use", "server_tool_use", "mcp_tool_use")
 _ASK_TO_CONTINUE = b'{"role":"user","content":%b}' % bytes(CONTINUE_TEXT)
 
 
@@ -142,7 +142,7 @@ class _Fit(Struct):
         with suppress(msgspec.ValidationError):
             last = _decode_message(self.body[messages[-1].start : messages[-1].end]) if messages else _Message()
             blocks = last.content if isinstance(last.content, list) else []
-            calls = any(isinstance(block, dict) and block.get("type") in _CALLS for block in blocks)
+            calls = any(isinstance(block, dict) and block.get("type") in CALL_TYPES for block in blocks)
             if last.role == "assistant" and not calls:  # a text that the model is to continue
                 self.edits.append(Edit(messages[-1].end, messages[-1].end, b"," + _ASK_TO_CONTINUE))
                 self.notes.append(PREFILL_AS_TEXT)

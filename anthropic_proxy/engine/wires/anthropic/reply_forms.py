@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from anthropic_proxy.engine.messages.server_tools import CALL_TYPES
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.framing import SSEReader
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_repaired
@@ -19,7 +20,6 @@ _EVENT_ENDS = compile_later(rb"(?<=\n\n)|(?<=\r\n\r\n)|(?<=\r\r)")
 _LINE_ENDS = compile_later(rb"\r\n|\n|\r")
 _USUAL_DELTA = b'event: content_block_delta\ndata: {"type":"content_block_delta"'
 _NO_USAGE = {"input_tokens": 0, "output_tokens": 0}
-_CALLS = ("tool_use", "server_tool_use", "mcp_tool_use")
 
 
 def encode_event(event: dict[str, Any]) -> bytes:
@@ -119,7 +119,7 @@ def convert_message_to_events(body: bytes) -> bytes:
         texts = {kind: field for kind, field in texts.items() if isinstance(block[field], str)}
         deltas = [{"type": kind, field: block[field]} for kind, field in texts.items()]
         emptied = {**block, **dict.fromkeys(texts.values(), "")}
-        if block.get("type") in _CALLS and block.get("input"):
+        if block.get("type") in CALL_TYPES and block.get("input"):
             deltas.append({"type": "input_json_delta", "partial_json": msgspec.json.encode(block["input"]).decode()})
             emptied["input"] = {}
         events.append({"type": "content_block_start", "index": index, "content_block": emptied})

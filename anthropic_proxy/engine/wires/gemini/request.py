@@ -30,7 +30,8 @@ from anthropic_proxy.engine.messages.models import (
     json_string,
     name_url,
 )
-from anthropic_proxy.engine.messages.preparation.cleaning import NOTHING_LISTED, call_as_text
+from anthropic_proxy.engine.messages.preparation.cleaning import call_as_text
+from anthropic_proxy.engine.messages.server_tools import NOTHING_LISTED
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.wires.contract import JSON_HEADERS, TranslatedCall, UpstreamRequest, select_fields
 from anthropic_proxy.engine.wires.gemini.dialect import Dialect

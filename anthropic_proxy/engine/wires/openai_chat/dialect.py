@@ -10,7 +10,8 @@ continues. An alias replaces a tool name that the server rejects.
 from typing import Literal
 
 from anthropic_proxy.engine.messages.models.structs import IMAGE_TYPES
-from anthropic_proxy.engine.messages.preparation import PreparedRequest, ServerToolKind
+from anthropic_proxy.engine.messages.preparation import PreparedRequest
+from anthropic_proxy.engine.messages.server_tools import ServerToolKind
 from anthropic_proxy.engine.wires.json_schema import UNRESTRICTED_RULES, SchemaRules
 from anthropic_proxy.engine.wires.openai_chat.effort_forms import EFFORT_FORMS, EffortFormName
 from anthropic_proxy.engine.wires.openai_shared import OpenAIDialect

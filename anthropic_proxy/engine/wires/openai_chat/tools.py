@@ -70,9 +70,10 @@ def encode_tools(call: TranslatedCall[Dialect], budget: WorkBudget) -> ToolField
         known = dict(dialect.server_tool_names)
         enabled: list[str] = []
         for tool in call.request.tools:
-            if is_client_tool(tool) or server_tool_kind(tool) not in known:
+            kind = server_tool_kind(tool)
+            if is_client_tool(tool) or not kind or kind not in known:
                 continue
-            name = known[server_tool_kind(tool)]
+            name = known[kind]
             location = msgspec.json.decode(tool.user_location) if len(tool.user_location) else None
             values = {
                 "max_uses": tool.max_uses,
@@ -80,7 +81,7 @@ def encode_tools(call: TranslatedCall[Dialect], budget: WorkBudget) -> ToolField
                 "blocked_domains": tool.blocked_domains,
                 "user_location": location,
             }
-            names = dict(dialect.server_tool_setting_names) if server_tool_kind(tool) == "web_search" else {}
+            names = dict(dialect.server_tool_setting_names) if kind == "web_search" else {}
             given = {name: value for name, value in values.items() if value}
             tools.notes += [missing_setting_note(tool.name, field) for field in given if field not in names]
             settings = {names[field]: value for field, value in given.items() if field in names}

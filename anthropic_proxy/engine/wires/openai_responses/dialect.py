@@ -10,7 +10,7 @@ from typing import Literal
 
 from anthropic_proxy.engine.messages.loaded_tools import LoadedToolForm
 from anthropic_proxy.engine.messages.models.structs import IMAGE_TYPES
-from anthropic_proxy.engine.messages.preparation import ServerToolKind
+from anthropic_proxy.engine.messages.server_tools import ServerToolKind
 from anthropic_proxy.engine.wires.json_schema import UNRESTRICTED_RULES, SchemaRules
 from anthropic_proxy.engine.wires.openai_shared import OpenAIDialect
 

@@ -1,0 +1,60 @@
+"""Web fetches that the proxy runs for a model."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from msgspec import structs
+
+from anthropic_proxy.engine.exchange.tool_loop.proxy_calls import (
+    MAX_TITLE_CHARACTERS,
+    ToolContext,
+    list_domains,
+    run_each,
+)
+from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN
+from anthropic_proxy.engine.messages.models import Tool
+from anthropic_proxy.engine.messages.server_blocks import Content, error_content, web_fetch_content
+from anthropic_proxy.engine.upstream.contract import (
+    DEFAULT_MEDIA_TYPES,
+    MAX_URL_CHARACTERS,
+    PDF_MEDIA_TYPE,
+    TEXT_MEDIA_TYPES,
+)
+from anthropic_proxy.engine.wires.bound_requests import WEB
+from anthropic_proxy.errors import WebFetchFailed
+
+_MAX_FETCHED_TOKENS = 100_000
+"""Maximum tokens of a fetched page for the model, if the client sets no limit. A longer page is truncated."""
+
+
+async def _fetch(tool: Tool, arguments: dict[str, Any], context: ToolContext) -> Content:
+    url = arguments.get("url")
+    if not isinstance(url, str) or not url.strip():
+        return error_content("web_fetch", "invalid_tool_input")
+    if context.engine.web_fetch is None or WEB not in context.origin.servers:
+        return error_content("web_fetch", "unavailable")
+    if len(url) > MAX_URL_CHARACTERS:
+        return error_content("web_fetch", "url_too_long")
+    if not await context.engine.background.run_in_thread(context.known_urls.contains, url):
+        return error_content("web_fetch", "url_not_in_prior_context")
+    try:
+        media_types = DEFAULT_MEDIA_TYPES if context.accepts_pdf else TEXT_MEDIA_TYPES
+        origin = structs.replace(context.origin, purpose="web_fetch")
+        fetched = await context.engine.web_fetch(origin, url, media_types=media_types, **list_domains(tool))
+    except WebFetchFailed as error:
+        return error_content("web_fetch", error.error_code)
+    max_tokens = _MAX_FETCHED_TOKENS if tool.max_content_tokens is None else max(tool.max_content_tokens, 0)
+    citations = msgspec.json.decode(tool.citations) if memoryview(tool.citations).nbytes else None
+    room = max_tokens * CHARACTERS_PER_TOKEN
+    title = (fetched.title or "")[: min(room, MAX_TITLE_CHARACTERS)]
+    now = datetime.fromtimestamp(context.engine.clock(), UTC).isoformat(timespec="seconds")
+    if fetched.media_type == PDF_MEDIA_TYPE:
+        source = {"type": "base64", "media_type": PDF_MEDIA_TYPE, "data": fetched.body_base64}
+    else:
+        text = (fetched.text or "")[: max(room - len(title), 0)]
+        source = {"type": "text", "media_type": "text/plain", "data": text}
+    return web_fetch_content(fetched.url, source, title or None, citations, now)
+
+
+run_web_fetches = run_each(_fetch)
