@@ -62,7 +62,9 @@ def test_serve_passes_the_folder_of_the_current_directory(
             marks=needs_process_limits,
         ),
         pytest.param(
-            ("-m", "tests.fleet", "no such row"), " outages, limits, bills, upgrade\n", marks=needs_process_limits
+            ("-m", "tests.fleet", "no such row"),
+            " outages, limits, bills, upgrade, people\n",
+            marks=needs_process_limits,
         ),
         (("scripts/ci.py", "nightly", "growth", "no such row"), "python3 scripts/ci.py growth, "),
     ],
