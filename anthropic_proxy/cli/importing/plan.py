@@ -23,6 +23,7 @@ from msgspec import Struct, field, structs
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.options import TIERS, ConfiguredProvider, suggest_key_variable, suggest_provider_name
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
+from anthropic_proxy.engine.platforms.files import MAX_CONFIG_BYTES
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, ProviderRegistry, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
@@ -32,6 +33,7 @@ from anthropic_proxy.engine.routing.replacements import find_successor_id, join_
 from anthropic_proxy.errors import ConfigurationError, join_with_and, join_with_or
 from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, load_settings
 from anthropic_proxy.gateway.settings.files import (
+    MAX_ENV_BYTES,
     append_env_line,
     decode_env_text,
     decode_toml,
@@ -243,27 +245,36 @@ class ImportPlan:
 
         Each of them gets a note with its value. `place`: path of the part. "": the whole file.
         """
+        removed: dict[tuple[int | str, ...], list[int]] = {}
         while True:
             try:
                 return msgspec.convert(value, kind, strict=False)
             except msgspec.ValidationError as error:
                 expected, _, path = str(error).partition(" - at ")
-            field, wrong = place, value
             steps = [int(index) if index else name for name, index in _PATH_ITEM.findall(path)]
-            for step in steps:
-                field += f"[{step}]" if isinstance(step, int) else f".{step}" if field else step
+            field, wrong = place, value
+            for depth, step in enumerate(steps):
                 wrong = wrong[step]
+                if isinstance(step, int):
+                    field += f"[{_find_first_index(step, removed.get(tuple(steps[:depth]), ()))}]"
+                else:
+                    field += f".{step}" if field else step
             problem = "has a name that is no text" if path.startswith("`key`") else _describe_wrong(field, wrong)
             names = [_TYPE_NAMES[name] for name in expected.split("`")[1].split(" | ") if name in _TYPE_NAMES]
             allowed = join_with_or(list(dict.fromkeys(names))) + " of 0 or more" * (" >= 0" in expected)
             self.add_note(field, f"it is not imported, because it {problem}. Use {allowed}", is_error=True)
             if not steps:
                 return kind()
-            value = copy.deepcopy(value)
+            if not removed:
+                value = copy.deepcopy(value)
+            *above, last = steps
             parent = value
-            for step in steps[:-1]:
+            for step in above:
                 parent = parent[step]
-            del parent[steps[-1]]
+            del parent[last]
+            removed.setdefault(tuple(above), [])
+            if isinstance(last, int):
+                removed[tuple(above)].append(last)
 
     def decode_scalar(self, value: Any, place: str) -> str:
         """Return a value as text. "": it is empty or false, or no text, number or Boolean, and gets a note."""
@@ -433,7 +444,9 @@ class ImportPlan:
         second key, because the other configuration selects the key with the model.
         """
         provider = find_built_in_provider(server.base_url)
-        if provider is not None and self._is_same_account(provider.name, server, is_built_in=True):
+        key = server.key if _needs_key(server) else ""
+        own_address = server.base_url if urlsplit(server.base_url).port == _OLLAMA_PORT else ""
+        if provider is not None and self._is_same_account(provider.name, own_address, key):
             url = urlsplit(server.base_url)
             for model, limits in server.models.items():
                 if limits:
@@ -456,7 +469,7 @@ class ImportPlan:
         if valid in {word for row in find_built_in_registry() for word in (row.name, row.prefix)}:
             names = _number(valid, f"{valid}-server" if provider is None else f"{valid}-2")
             reason = "is the name of a provider of this proxy" if provider is None else "has another key"
-        name = next(text for text in names if self._is_same_account(text, server, is_built_in=False))
+        name = next(text for text in names if self._is_same_account(text, server.base_url, key))
         if server.is_named_by_user and name != valid:
             self.add_note(server.name, f"its name here is {name}, as in {name}/MODEL, because {valid} {reason}")
         address = server.base_url.removesuffix("/v1") if wire == "ollama" else server.base_url
@@ -488,13 +501,22 @@ class ImportPlan:
 
     def _add_call_fields(self, name: str, server: ImportedServer) -> None:
         """Add the headers and body fields of `server` to `[providers.NAME]`, with a note about each that is refused."""
+        if not server.headers and not server.body:
+            return
+        table = self.servers.get(name, ServerTable())
+        headers, body = {**table.headers, **server.headers}, {**table.body, **server.body}
+        with_all = structs.replace(table, headers=headers, body=body)
+        if not _find_table_problem(name, with_all):
+            self.servers[name] = with_all
+            return
         for kind, fields in (("headers", server.headers), ("body", server.body)):
             for key, value in fields.items():
                 table = self.servers.get(name, ServerTable())
-                changed = structs.replace(table, **{kind: {**getattr(table, kind), key: value}})
-                problem = _find_table_problem(name, changed)
-                if not problem:
-                    self.servers[name] = changed
+                present = getattr(table, kind)
+                equal = {other: text for other, text in present.items() if other.lower() == key.lower()}
+                alone = structs.replace(table, **{"headers": {}, "body": {}, kind: {**equal, key: value}})
+                if not (problem := _find_table_problem(name, alone)):
+                    self.servers[name] = structs.replace(table, **{kind: {**present, key: value}})
                     continue
                 reason, line = f"{kind}.{key} is not imported. {problem}", ""
                 if isinstance(value, str) and _KEY_IN_FILE in problem:
@@ -538,15 +560,20 @@ class ImportPlan:
             known = [*self.servers, *(name for row in find_built_in_registry() for name in (row.name, row.prefix))]
             self.variables["PREFERRED_PROVIDER"] = prefix if prefix in known else "litellm"
 
-    def _is_same_account(self, name: str, server: ImportedServer, *, is_built_in: bool) -> bool:
-        """Return True if `name` stands for no other server and key yet. It then stands for those of `server`."""
-        address = server.base_url if not is_built_in or urlsplit(server.base_url).port == _OLLAMA_PORT else ""
-        key = server.key if _needs_key(server) else ""
+    def _is_same_account(self, name: str, address: str, key: str) -> bool:
+        """Return True if `name` stands for no other server and key yet. It then stands for these."""
         known_address, known_key = self._accounts.get(name, (address, key))
         if known_address != address or (known_key and key and known_key != key):
             return False
         self._accounts[name] = (address, known_key or key)
         return True
+
+
+def _find_first_index(index: int, removed: Sequence[int]) -> int:
+    """Return the index that an item of a list had before items were removed, in this order, at the indices."""
+    for each in reversed(removed):
+        index += each <= index
+    return index
 
 
 def _describe_wrong(field: str, wrong: object) -> str:
@@ -564,6 +591,7 @@ class _Successors:
 
     def __init__(self, settings: Settings, today: date) -> None:
         self._settings, self._today, self._catalog = settings, today, Catalog()
+        self._registry = find_registry(settings)
         self._preferred = find_preferred_provider(settings, self._catalog)
         self.retired: dict[str, list[ModelChoice]] = {}
         """Name of a setting → its retired models."""
@@ -593,7 +621,7 @@ class _Successors:
         return structs.replace(route, targets=targets, weights=weights)
 
     def replace_in_table(self, name: str, table: ServerTable) -> ServerTable:
-        provider = find_registry(self._settings).find_by_prefix(name)
+        provider = self._registry.find_by_prefix(name)
         if provider is None:
             return table
         in_use: dict[str, dict[str, int | str]] = {}
@@ -729,6 +757,12 @@ def prepare_files(plan: ImportPlan, folder: Path, replaced_names: Collection[str
     `ConfigurationError` if the proxy could not start with the result.
     """
     env, config = _change_env(plan, folder / ENV_FILE, replaced_names), _change_config(plan, folder / CONFIG_FILE)
+    for change, maximum in ((env, MAX_ENV_BYTES), (config, MAX_CONFIG_BYTES)):
+        if change.added and (size := len(change.after.encode())) > maximum:
+            raise ConfigurationError(
+                f"{shorten_home(change.path)} would have {size:,} bytes, and the maximum is {maximum:,}.",
+                code="configuration-file",
+            )
     settings = load_settings({}, PROVIDERS, env_file=str(env.path), env_draft=env.after, config_draft=config.after)
     return FilesToWrite((env, config), settings)
 
@@ -771,11 +805,14 @@ def _change_config(plan: ImportPlan, file: Path) -> FileChange:
     ]
     tables += [(each.label, each.encode_toml(), routes.get(each.name)) for each in plan.routes]
     kept, new = [], dict[str, str]()
+    extended = set[str]()
     for label, table, old in tables:
         kind, heading = ("routes", "[[routes]]") if label.startswith("[[") else ("providers", "[providers.NAME]")
         if old is None:
             new[label] = table
-            if kind in configured and not _can_be_added(before, table):
+            is_first = kind not in extended
+            extended.add(kind)
+            if is_first and kind in configured and not _can_be_added(before, table):
                 raise ConfigurationError(
                     f'{label} cannot be added to {file}, because "{kind}" is written in one line there. Write '
                     f"{heading} in its place, with a line for each field.",

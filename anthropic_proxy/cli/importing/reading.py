@@ -9,17 +9,19 @@ from anthropic_proxy.cli.importing.env_file import has_provider_variable, read_e
 from anthropic_proxy.cli.importing.litellm_config import LITELLM_SECTIONS, read_litellm_config
 from anthropic_proxy.cli.importing.plan import ImportPlan
 from anthropic_proxy.cli.importing.router_config import is_router_database, read_router_config, read_router_database
+from anthropic_proxy.cli.importing.yaml_file import decode_yaml
 from anthropic_proxy.cli.output import describe_input, read_input
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.files import MAX_CONFIG_BYTES
-from anthropic_proxy.errors import ConfigurationError, build_extra_install_command, join_with_or
+from anthropic_proxy.errors import ConfigurationError, join_with_or
 from anthropic_proxy.gateway.settings import copy_environment
 from anthropic_proxy.gateway.settings.files import decode_env_text, find_invalid_env_line
+from anthropic_proxy.gateway.settings.values import redact_and_shorten
 
 ROUTER_FOLDER = ".claude-code-router"
 _MODEL_LIST = compile_later(r"^model_list:", re.MULTILINE)
-_MAX_MERGED_PAIRS = 10_000
-"""Maximum number of pairs in all mappings of a YAML file, beside one for each character."""
+_MAX_ENTRIES = 1_000
+"""Maximum number of entries of a list or an object: more of them take minutes, and no person wrote them."""
 _JSON5_TOKEN = compile_later(
     r"""
     (?P<comment>//[^\n]*+|/\*(?:[^*]|\*(?!/))*+(?:\*/)?)
@@ -67,7 +69,9 @@ def find_router_file() -> Path:
 def read_plan(file: Path) -> ImportPlan:
     """Raises `ConfigurationError` for a file that cannot be read, and for an unknown format."""
     if is_router_database(file):
-        return read_router_config(read_router_database(file, MAX_CONFIG_BYTES))
+        config: Any = read_router_database(file, MAX_CONFIG_BYTES)
+        _require_few_entries(config, describe_input(file))
+        return read_router_config(config)
     content, name = read_input(file, MAX_CONFIG_BYTES), describe_input(file)
     try:
         text = content.decode("utf-8-sig")
@@ -84,11 +88,12 @@ def read_plan(file: Path) -> ImportPlan:
             raise _reject(name, "it sets no key, address or model of a provider, such as OPENAI_API_KEY or BIG_MODEL")
         return read_env_file(variables)
     try:
-        config: Any = _decode_json5(text, name) if is_json else _decode_yaml(text, name)
+        config = _decode_json5(text, name) if is_json else decode_yaml(text, name)
     except RecursionError:
         raise _reject(name, "it nests lists or objects too deeply") from None
     except ValueError:  # Python's limit of digits
         raise _reject(name, "a number has too many digits") from None
+    _require_few_entries(config, name)
     sections = {*config} if isinstance(config, dict) else set[str]()
     if is_json:
         if {"Providers", "providers", "Router", "router"} & sections:
@@ -125,31 +130,21 @@ def _decode_json5(text: str, name: str) -> Any:
         ) from None
 
 
-def _decode_yaml(text: str, name: str) -> Any:
-    try:
-        import yaml  # type: ignore[import-untyped]  # noqa: PLC0415  # an extra
-    except ImportError:
-        command = build_extra_install_command("import")
-        raise ConfigurationError(
-            f"{name} is YAML, which needs PyYAML. It is not installed:  {command}", code="import-file"
-        ) from None
-
-    class Loader(yaml.SafeLoader):  # type: ignore[misc]
-        """With merge keys (`<<: [*a, *a]`), each line could double the values."""
-
-        pairs_left = _MAX_MERGED_PAIRS + len(text)
-
-        def flatten_mapping(self, node: Any) -> None:
-            super().flatten_mapping(node)
-            self.pairs_left -= len(node.value)
-            if self.pairs_left < 0:
-                raise yaml.constructor.ConstructorError(None, None, "merge keys make too many values", node.start_mark)
-
-    try:
-        return yaml.load(text, Loader)  # a `SafeLoader`
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise ConfigurationError(f"{name} is not valid YAML: {reason}. {_SUPPORTED}", code="import-file") from None
+def _require_few_entries(config: object, name: str) -> None:
+    """Raises `ConfigurationError` for a configuration whose import would take minutes."""
+    waiting: list[tuple[str, object]] = [("", config)]
+    while waiting:
+        place, value = waiting.pop()
+        if not isinstance(value, dict | list):
+            continue
+        if len(value) > _MAX_ENTRIES:
+            what = redact_and_shorten(place.removeprefix(".")) or "it"
+            problem = f"{what} has {len(value):,} entries, and the maximum is {_MAX_ENTRIES:,}"
+            raise ConfigurationError(f"{name} cannot be imported: {problem}.", code="import-file")
+        if isinstance(value, dict):
+            waiting += ((f"{place}.{key}", item) for key, item in value.items())
+        else:
+            waiting += ((f"{place}[{index}]", item) for index, item in enumerate(value))
 
 
 def _reject(name: str, reason: str) -> ConfigurationError:

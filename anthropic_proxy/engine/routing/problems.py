@@ -1,5 +1,7 @@
 """Problems of the models that settings name: why each cannot be called."""
 
+from collections.abc import Sequence
+
 from msgspec import structs
 
 from anthropic_proxy.engine.advice import Problem, ProblemKind, report_problem, report_warning
@@ -61,15 +63,15 @@ def find_missing_key_of(choice: ModelChoice | Target, settings: EngineOptions, c
     problem = find_missing_key(provider, settings)
     if setting is None or "/" not in setting.value or provider.transport != "http":
         return problem
-    name, preferred = without_suffix(setting.value), find_preferred_provider(settings, catalog)
+    name, (preferred, servers) = without_suffix(setting.value), _list_own_servers(settings, catalog)
     # with the log-in of the client, only models that the proxy knows are surely meant
     is_known = not provider.accepts_client_credential or choice.model in provider.known_models
     is_served = settings.keys.get(provider.name) or (not problem and is_known)
-    for row in (preferred, *find_registry(settings)):
-        if not has_own_list(row, settings) or row.transport != "http" or find_missing_key(row, settings):
+    for row in servers:
+        if is_served and row is not provider:
             continue
         listed = catalog.cached_model_ids(row.name) or catalog.list_reported_models(find_server_name(row, settings))
-        if is_served and (row is not provider or choice.model in (name, *listed)):
+        if is_served and choice.model in (name, *listed):
             continue
         facts = {
             "host": find_netloc(settings.base_urls.get(row.name, row.base_url)),
@@ -84,6 +86,23 @@ def find_missing_key_of(choice: ModelChoice | Target, settings: EngineOptions, c
             facts |= {"cause": problem.cause, "remedy": problem.remedy}
             return report_problem(ProblemKind.NO_KEY_HERE, provider.name, **facts)
     return problem
+
+
+class _Latest:
+    """The servers for the latest settings and edition of the catalog, because each model of the settings needs them."""
+
+    found: tuple[EngineOptions, Catalog, int, tuple[Provider, Sequence[Provider]]] | None = None
+
+
+def _list_own_servers(settings: EngineOptions, catalog: Catalog) -> tuple[Provider, Sequence[Provider]]:
+    """Return the preferred provider, and the servers that list models of their own and can be called, it first."""
+    found = _Latest.found
+    if found is None or found[0] is not settings or found[1] is not catalog or found[2] != catalog.edition:
+        preferred = find_preferred_provider(settings, catalog)
+        rows = [row for row in (preferred, *find_registry(settings)) if row.transport == "http"]
+        servers = [row for row in rows if has_own_list(row, settings) and not find_missing_key(row, settings)]
+        found = _Latest.found = settings, catalog, catalog.edition, (preferred, servers)
+    return found[3]
 
 
 def _name(setting: ModelSetting) -> str:

@@ -225,7 +225,7 @@ class ConfigFile:
             )
 
     def _require_fields(self, path: KeyPath, table: Mapping[str, object], struct_type: type[Struct]) -> None:
-        fields = {field.name: field for field in msgspec.structs.fields(struct_type)}
+        fields = _list_fields(struct_type)
         errors, unknown = ErrorList(), []
         for key, value in table.items():
             place = (*path, key)
@@ -251,6 +251,12 @@ class ConfigFile:
             f"{format_key_path(path)} is missing. Set it in {self.describe_origin_in_sentence(path[:-1])}.",
             code="configuration-file",
         )
+
+
+@cache
+def _list_fields(struct_type: type[Struct]) -> Mapping[str, msgspec.structs.FieldInfo]:
+    """Return name → field. Cached, because it takes 0.5 ms, and each table of a file needs it."""
+    return {field.name: field for field in msgspec.structs.fields(struct_type)}
 
 
 def resolve_config_file_path(env_file: str | None) -> str | None:

@@ -227,12 +227,3 @@ def test_a_key_with_a_variable_inside_is_copied(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "OWN_API_KEY=" not in done.stdout  # it is not missing
     assert "OWN_API_KEY='sk-${PART}'\n" in (tmp_path / ".env").read_text()
-
-
-def test_merge_keys_that_double_the_values_with_each_line_are_rejected(tmp_path: Path) -> None:
-    lines = [f"k{number}: &a{number} {{<<: [*a{number - 1}, *a{number - 1}]}}" for number in range(1, 20)]
-    config = tmp_path / "config.yaml"
-    config.write_text("\n".join(["model_list: []", "k0: &a0 {x: 1}", *lines]))
-    done = run_command("import", str(config), directory=tmp_path)
-    assert done.returncode == 2
-    assert "is not valid YAML: merge keys make too many values in" in done.stderr
