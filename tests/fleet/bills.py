@@ -281,14 +281,21 @@ class Bills:
         return {one.session: one.groups for one in self._sent}
 
     def _print_bill(self, charges: Sequence[Charge]) -> None:
-        kinds = Counter[str]()
+        kinds, calls = Counter[str](), Counter[str]()
+        searches = written = written_1h = 0
         for charge in charges:
-            kinds["check" if charge.is_check else charge.kind] += charge.nano_dollars
+            kind = "check" if charge.is_check else charge.kind
+            kinds[kind] += charge.nano_dollars
+            calls[kind] += 1
+            searches += charge.searches
+            written += charge.counts.written
+            written_1h += charge.counts.written_1h
         total = Decimal(sum(kinds.values())) / _NANO
         store = "Redis" if self._has_redis else "PostgreSQL only"
         print(f"{len(self._sent):,} requests of {PEOPLE} people over {INSTANCES} instances with {store}")
-        print(f"  the bill is ${total}")
-        print("  " + ", ".join(f"{kind}: ${Decimal(amount) / _NANO}" for kind, amount in sorted(kinds.items())))
+        print(f"  the bill is ${total}, with {searches:,} web searches")
+        print(f"  tokens written to caches: {written:,} for 5 minutes, {written_1h:,} for an hour")
+        print("  " + ", ".join(f"{kind}: {calls[kind]:,}, ${Decimal(kinds[kind]) / _NANO}" for kind in sorted(kinds)))
         print("  " + ", ".join(f"{name} {status}: {count}" for (name, status), count in sorted(self._statuses.items())))
         print(f"  failures of the provider: {dict(self._provider.failures)}", flush=True)
 
