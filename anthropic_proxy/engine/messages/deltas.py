@@ -6,15 +6,17 @@ numbers that follow from them. `TrailingThinkingBuffer` removes thinking that no
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, final
 
 from msgspec import Raw, Struct, structs
 
 
+@final
 class Text(Struct, frozen=True, gc=False):
     text: str
 
 
+@final
 class Citation(Struct, frozen=True, gc=False):
     """A source that the model cites for the text of the reply so far."""
 
@@ -22,6 +24,7 @@ class Citation(Struct, frozen=True, gc=False):
     """One JSON object: the field `citation` in a `citations_delta` of the Messages API."""
 
 
+@final
 class Thinking(Struct, frozen=True, gc=False):
     """A fragment of the model's reasoning. The last fragment of a thinking block may have a signature."""
 
@@ -31,6 +34,7 @@ class Thinking(Struct, frozen=True, gc=False):
     """Signature that ends the thinking block. "": more text may follow."""
 
 
+@final
 class ToolCall(Struct, frozen=True, gc=False):
     """Start of a tool call of the model. Its arguments follow as `ToolArgs`."""
 
@@ -43,18 +47,21 @@ class ToolCall(Struct, frozen=True, gc=False):
     """Name of the called tool in the client request. Decoders replace the name that was sent upstream."""
 
 
+@final
 class ToolArgs(Struct, frozen=True, gc=False):
     key: int | str
     json: str
     """Fragment of JSON text, not parsed. All fragments of one call, joined, are one JSON object."""
 
 
+@final
 class ToolEnd(Struct, frozen=True, gc=False):
     """End of a tool call: all its arguments were received. Each decoder detects it by the rules of its API."""
 
     key: int | str
 
 
+@final
 class Block(Struct, frozen=True, gc=False):
     """A complete content block, such as the result of a server tool, which the client receives unchanged."""
 
@@ -135,6 +142,7 @@ attempt that produced the message; of several iterations with tools, all output,
 tokens of any other kind are in no count of the reply."""
 
 
+@final
 class Usage(Struct, frozen=True):
     """Token counts of one upstream call, as reported by the provider.
 
@@ -178,6 +186,7 @@ _SUMMED = tuple(
 )
 
 
+@final
 class Stop(Struct, frozen=True):
     """End of the reply. `merge_stops` says which one of several counts."""
 

@@ -4,7 +4,7 @@ A reply is a list of content blocks. A `…Start` event begins a block, a `…De
 it. `index` is the number of the block. Source: the API reference, "Streaming messages", read 2026-11.
 """
 
-from typing import Any
+from typing import Any, final
 
 import msgspec
 from msgspec import Raw, Struct
@@ -14,6 +14,7 @@ from anthropic_proxy.engine.messages.server_tools import SERVER_CALL_TYPES
 from anthropic_proxy.errors import ProxyError
 
 
+@final
 class MessageStart(Struct, frozen=True):
     """Event `message_start`: begins the reply."""
 
@@ -21,18 +22,22 @@ class MessageStart(Struct, frozen=True):
     """Message without content and stop reason. Its `usage` has the estimated number of input tokens."""
 
 
+@final
 class Ping(Struct, frozen=True):
     pass
 
 
+@final
 class TextStart(Struct, frozen=True, gc=False):
     index: int
 
 
+@final
 class ThinkingStart(Struct, frozen=True, gc=False):
     index: int
 
 
+@final
 class ToolCallStart(Struct, frozen=True, gc=False):
     """Event `content_block_start` of a tool call. The arguments of the call follow as `InputDelta` events."""
 
@@ -42,6 +47,7 @@ class ToolCallStart(Struct, frozen=True, gc=False):
     name: str
 
 
+@final
 class BlockStart(Struct, frozen=True, gc=False):
     """Event `content_block_start` that contains a complete block, such as a web search result.
 
@@ -53,22 +59,26 @@ class BlockStart(Struct, frozen=True, gc=False):
     """The content block as JSON: one object."""
 
 
+@final
 class TextDelta(Struct, frozen=True, gc=False):
     index: int
     text: str
 
 
+@final
 class CitationDelta(Struct, frozen=True, gc=False):
     index: int
     raw: Raw
     """The citation as JSON: one object."""
 
 
+@final
 class ThinkingDelta(Struct, frozen=True, gc=False):
     index: int
     text: str
 
 
+@final
 class SignatureDelta(Struct, frozen=True, gc=False):
     """Event `content_block_delta` that sets the signature of a thinking block, after the block's text."""
 
@@ -77,15 +87,18 @@ class SignatureDelta(Struct, frozen=True, gc=False):
     """Opaque text that the client sends back with the thinking block."""
 
 
+@final
 class InputDelta(Struct, frozen=True, gc=False):
     index: int
     json: str
 
 
+@final
 class BlockStop(Struct, frozen=True, gc=False):
     index: int
 
 
+@final
 class MessageDelta(Struct, frozen=True):
     """Event `message_delta`: stop reason and usage, after the last block."""
 
@@ -99,10 +112,12 @@ class MessageDelta(Struct, frozen=True):
     """Checks of the tool calls of the reply. None: the client requested none."""
 
 
+@final
 class MessageStop(Struct, frozen=True):
     pass
 
 
+@final
 class ErrorEvent(Struct, frozen=True):
     """Event `error`: end of an incomplete reply."""
 

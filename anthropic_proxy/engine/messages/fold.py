@@ -4,7 +4,7 @@ The message is built from the stream events of `MessageWriter`, so it is equal w
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 from msgspec import Raw, structs
@@ -14,9 +14,13 @@ from anthropic_proxy.engine.messages.events import (
     BlockStart,
     BlockStop,
     CitationDelta,
+    ErrorEvent,
     Event,
     InputDelta,
     MessageDelta,
+    MessageStart,
+    MessageStop,
+    Ping,
     SignatureDelta,
     TextDelta,
     TextStart,
@@ -31,6 +35,8 @@ from anthropic_proxy.engine.messages.writer import MessageWriter, require_bounde
 from anthropic_proxy.errors import InternalError
 
 _encode = msgspec.json.Encoder().encode
+_WITHOUT_CONTENT = MessageStart, Ping, MessageDelta, MessageStop, ErrorEvent
+"""Events that belong to no block. `finish` reads the last two of a complete reply."""
 
 
 class Fold:
@@ -99,6 +105,8 @@ class Fold:
                 self.open_characters = 0
                 self._citations = []
                 self._signature = ""
+            elif not isinstance(event, _WITHOUT_CONTENT):
+                assert_never(event)
 
     def _build_block(self) -> Raw:
         start = self._start

@@ -23,7 +23,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from math import ceil
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, assert_never
 
 import msgspec
 from msgspec import Raw, Struct, structs
@@ -35,9 +35,11 @@ from anthropic_proxy.engine.messages.models import (
     CleanMessages,
     CompactionBlock,
     DocumentBlock,
+    FallbackBlock,
     ImageBlock,
     Message,
     MessagesRequest,
+    RedactedThinkingBlock,
     SearchResultBlock,
     ServerToolResultBlock,
     ServerToolUseBlock,
@@ -45,7 +47,9 @@ from anthropic_proxy.engine.messages.models import (
     TextBlock,
     ThinkingBlock,
     Tool,
+    ToolAdditionBlock,
     ToolReferenceBlock,
+    ToolRemovalBlock,
     ToolResultBlock,
     ToolUseBlock,
     UnknownBlock,
@@ -282,6 +286,10 @@ class _Fetched(Struct):
     content: Raw = ABSENT
 
 
+_UNREAD = RedactedThinkingBlock, ToolAdditionBlock, ToolRemovalBlock, FallbackBlock
+"""Blocks, besides thinking, whose text no model reads: reasoning of earlier replies, and marks of the client."""
+
+
 class _TokenCounter:
     """Counter of the parts of one request. It collects all texts, so that they are estimated together."""
 
@@ -366,8 +374,10 @@ class _TokenCounter:
                 self._add_text(block.tool_name)
             elif isinstance(block, CompactionBlock):
                 self._add_text(block.content or "")
-            elif isinstance(block, UnknownBlock):
+            elif type(block) is UnknownBlock:
                 self._add_text(unknown_block_text(block))
+            elif not isinstance(block, _UNREAD):
+                assert_never(block)
 
     def _add_server_result(self, block: ServerToolResultBlock) -> None:
         if SERVER_TOOLS[block.kind].has_document:
@@ -606,7 +616,8 @@ def read_image_size(source: Source) -> tuple[int, int] | None:
         case b"VP8 ":
             width, height = struct.unpack("<HH", head[26:30])
             return width & 0x3FFF, height & 0x3FFF
-    return None
+        case _:
+            return None
 
 
 def count_image_units(size: tuple[int, int] | None, family: TokenFamily) -> int:

@@ -173,6 +173,8 @@ class _Page:
                 self._line.append(" | " if self._cells > 1 else "")
             case "tr":
                 self._cells = 0
+            case _:
+                pass
 
     def end(self, tag: str) -> None:
         if self._invisible:

@@ -193,7 +193,8 @@ def _is_match(clause: Any, text: str) -> bool:
             return any(_is_match(each, text) for each in value)
         case "and_":
             return all(_is_match(each, text) for each in value)
-    return False
+        case _:
+            return False
 
 
 def _is_active(constraint: Any, when: datetime) -> bool:

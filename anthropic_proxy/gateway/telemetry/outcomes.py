@@ -52,7 +52,8 @@ def describe_outcome(outcome_class: str, stop_reason: str, status: int) -> Outco
             return OutcomeTag("!", "warn", outcome_class)
         case "cancelled":
             return OutcomeTag("–", "quiet", "cancelled")
-    return OutcomeTag("✓", "ok", stop_reason or str(status))
+        case _:
+            return OutcomeTag("✓", "ok", stop_reason or str(status))
 
 
 VERDICTS: Mapping[CheckVerdict, OutcomeTag] = {

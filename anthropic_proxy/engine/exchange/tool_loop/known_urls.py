@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from typing import assert_never
 from unicodedata import normalize
 from urllib.parse import quote, urlsplit
 
@@ -10,12 +11,23 @@ import msgspec
 
 from anthropic_proxy.engine.messages.models import (
     Block,
+    CompactionBlock,
     DocumentBlock,
+    FallbackBlock,
+    ImageBlock,
     Message,
+    RedactedThinkingBlock,
     SearchResultBlock,
     ServerToolResultBlock,
+    ServerToolUseBlock,
     TextBlock,
+    ThinkingBlock,
+    ToolAdditionBlock,
+    ToolReferenceBlock,
+    ToolRemovalBlock,
     ToolResultBlock,
+    ToolUseBlock,
+    UnknownBlock,
     decode_nested_content,
 )
 from anthropic_proxy.engine.messages.server_blocks import decode_passage
@@ -132,6 +144,24 @@ def _texts(messages: Iterable[Message]) -> Iterator[str]:
                     yield from _texts_of(block)
 
 
+_WITHOUT_URLS = (
+    ImageBlock,
+    ThinkingBlock,
+    RedactedThinkingBlock,
+    ToolUseBlock,
+    ToolReferenceBlock,
+    ServerToolUseBlock,
+    ServerToolResultBlock,
+    ToolAdditionBlock,
+    ToolRemovalBlock,
+    CompactionBlock,
+    FallbackBlock,
+    UnknownBlock,
+)
+"""Blocks of a user message that permit no URL: models write them, or people do not read them. `_texts` reads the
+results of server tools, which are in replies."""
+
+
 def _texts_of(block: Block) -> Iterator[str]:
     if isinstance(block, TextBlock):
         yield msgspec.json.decode(block.text, type=str)
@@ -150,6 +180,8 @@ def _texts_of(block: Block) -> Iterator[str]:
         elif source.type == "content":
             for inner in decode_nested_content(source.content, in_result=False):
                 yield from _texts_of(inner)
+    elif not isinstance(block, _WITHOUT_URLS):
+        assert_never(block)
 
 
 def _strings(value: object) -> Iterator[str]:

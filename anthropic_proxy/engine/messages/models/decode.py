@@ -18,7 +18,7 @@ import re
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
-from typing import Annotated, Any, Literal, Protocol, TypeVar, get_args
+from typing import Annotated, Any, Literal, Protocol, TypeVar, assert_never, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -50,7 +50,9 @@ from anthropic_proxy.engine.messages.models.structs import (
     ROLES,
     Block,
     CacheMarks,
+    CompactionBlock,
     DocumentBlock,
+    FallbackBlock,
     ImageBlock,
     McpServer,
     Message,
@@ -58,6 +60,7 @@ from anthropic_proxy.engine.messages.models.structs import (
     Metadata,
     OutputConfig,
     OutputFormat,
+    RedactedThinkingBlock,
     SearchResultBlock,
     ServerToolResultBlock,
     ServerToolUseBlock,
@@ -66,7 +69,10 @@ from anthropic_proxy.engine.messages.models.structs import (
     ThinkingBlock,
     ThinkingConfig,
     Tool,
+    ToolAdditionBlock,
     ToolChoice,
+    ToolReferenceBlock,
+    ToolRemovalBlock,
     ToolResultBlock,
     ToolUseBlock,
     UnknownBlock,
@@ -589,6 +595,20 @@ def decode_blocks(content: Raw, path: str) -> list[Block]:
     return [_read_block(raw, f"{path}.{index}") for index, raw in enumerate(_decode_raws(content))]
 
 
+_WITHOUT_JSON = (
+    ThinkingBlock,
+    ImageBlock,
+    DocumentBlock,
+    RedactedThinkingBlock,
+    ToolReferenceBlock,
+    ToolAdditionBlock,
+    ToolRemovalBlock,
+    CompactionBlock,
+    FallbackBlock,
+)
+"""Blocks whose fields the decoder has checked. A document has JSON too, which is decoded where it is read."""
+
+
 def are_well_formed(blocks: list[Block]) -> bool:
     """Return True if texts, arguments and results in the blocks have the right JSON type and allowed nesting.
 
@@ -614,6 +634,8 @@ def are_well_formed(blocks: list[Block]) -> bool:
                 return False
         elif type(block) is UnknownBlock:
             return False
+        elif not isinstance(block, _WITHOUT_JSON):
+            assert_never(block)
     return True
 
 

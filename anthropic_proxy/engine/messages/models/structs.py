@@ -8,7 +8,7 @@ the API reference and the official SDK, read 2026-11.
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar, Union
+from typing import TYPE_CHECKING, Any, ClassVar, Union, final
 
 from msgspec import UNSET, Raw, Struct, UnsetType, defstruct, field
 
@@ -22,6 +22,7 @@ IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 _MEDIA_TYPE_ALIASES = {"image/jpg": "image/jpeg"}
 
 
+@final
 class TextBlock(Struct, tag="text", tag_field="type", omit_defaults=True, gc=False):
     text: Raw
     """Text of the block as a JSON string, with quotes and escapes."""
@@ -92,10 +93,12 @@ def _decode_percent_escapes(text: str) -> bytes:
     return escaped.replace(b"\\", b"%5c").replace(b"%", b"\\x").decode("unicode_escape").encode("latin-1")
 
 
+@final
 class ImageBlock(Struct, tag="image", tag_field="type", gc=False):
     source: Source
 
 
+@final
 class DocumentBlock(Struct, tag="document", tag_field="type", omit_defaults=True, gc=False):
     source: Source
     title: str | None = None
@@ -117,6 +120,7 @@ class DocumentBlock(Struct, tag="document", tag_field="type", omit_defaults=True
         return b"true" in bytes(self.citations)
 
 
+@final
 class SearchResultBlock(Struct, tag="search_result", tag_field="type", gc=False):
     """A passage that a search of the client found. The client sends it as a citable source."""
 
@@ -127,6 +131,7 @@ class SearchResultBlock(Struct, tag="search_result", tag_field="type", gc=False)
     """Text of the passage as a JSON list of text blocks."""
 
 
+@final
 class ThinkingBlock(Struct, tag="thinking", tag_field="type", gc=False):
     """Reasoning of an earlier reply. Its `signature` was made by the proxy or by the provider of the reply."""
 
@@ -136,11 +141,13 @@ class ThinkingBlock(Struct, tag="thinking", tag_field="type", gc=False):
     """Opaque text in which the server of the reply stored its state."""
 
 
+@final
 class RedactedThinkingBlock(Struct, tag="redacted_thinking", tag_field="type", gc=False):
     data: str
     """Reasoning as opaque text, encrypted by the provider."""
 
 
+@final
 class ToolUseBlock(Struct, tag="tool_use", tag_field="type", gc=False):
     """A tool call of the model in an earlier reply. The client runs the tool."""
 
@@ -149,6 +156,7 @@ class ToolUseBlock(Struct, tag="tool_use", tag_field="type", gc=False):
     input: Raw = Raw(b"{}")  # immutable
 
 
+@final
 class ToolResultBlock(Struct, tag="tool_result", tag_field="type", gc=False):
     """Result of a client tool. `decode_nested_content(block.content)` returns its blocks."""
 
@@ -159,12 +167,14 @@ class ToolResultBlock(Struct, tag="tool_result", tag_field="type", gc=False):
     """True if the tool failed. None means False."""
 
 
+@final
 class ToolReferenceBlock(Struct, tag="tool_reference", tag_field="type", gc=False):
     """A tool that a tool search found, given by its name. The block is part of a tool result."""
 
     tool_name: str
 
 
+@final
 class ServerToolUseBlock(Struct, tag="server_tool_use", tag_field="type", gc=False):
     id: str
     name: str
@@ -207,14 +217,17 @@ class ToolChange(Struct):
     definition: Raw = ABSENT
 
 
+@final
 class ToolAdditionBlock(Struct, tag="tool_addition", tag_field="type", gc=False):
     tool: ToolChange
 
 
+@final
 class ToolRemovalBlock(Struct, tag="tool_removal", tag_field="type", gc=False):
     tool: ToolChange
 
 
+@final
 class CompactionBlock(Struct, tag="compaction", tag_field="type", gc=False):
     """Summary of the conversation that replaces all earlier messages."""
 
@@ -222,10 +235,12 @@ class CompactionBlock(Struct, tag="compaction", tag_field="type", gc=False):
     """Text of the summary. None: the compaction failed, and the block is ignored."""
 
 
+@final
 class FallbackBlock(Struct, tag="fallback", tag_field="type", gc=False):
     """Mark at the place where another model continued the reply. It is not sent to providers."""
 
 
+@final
 class UnknownBlock(Struct, tag="px.unknown", tag_field="type", gc=False):
     """A block of a type that the proxy does not know."""
 

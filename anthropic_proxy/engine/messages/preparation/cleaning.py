@@ -14,7 +14,7 @@ import operator
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 from msgspec import Raw
@@ -26,6 +26,7 @@ from anthropic_proxy.engine.messages.models import (
     CleanMessages,
     CompactionBlock,
     DocumentBlock,
+    FallbackBlock,
     ImageBlock,
     Message,
     RedactedThinkingBlock,
@@ -34,7 +35,9 @@ from anthropic_proxy.engine.messages.models import (
     ServerToolUseBlock,
     TextBlock,
     ThinkingBlock,
+    ToolAdditionBlock,
     ToolReferenceBlock,
+    ToolRemovalBlock,
     ToolResultBlock,
     ToolUseBlock,
     UnknownBlock,
@@ -361,6 +364,11 @@ def new_text_block(text: str) -> TextBlock:
     return TextBlock(json_string(text))
 
 
+_LEFT_OUT = RedactedThinkingBlock, CompactionBlock, ToolAdditionBlock, ToolRemovalBlock, FallbackBlock
+"""Blocks that are not sent: what only Anthropic can read, and marks of the client. A summary that replaces earlier
+messages (`CompactionBlock`) has become a message before."""
+
+
 def to_upstream_blocks(block: Block) -> Iterable[Block]:
     """Return the blocks to send in place of one block. A block that providers reject becomes text, or is dropped."""
     if isinstance(block, TextBlock):
@@ -387,7 +395,6 @@ def to_upstream_blocks(block: Block) -> Iterable[Block]:
         inner = decode_nested_content(block.content, in_result=False)
         passages = (text for one in inner for text in to_upstream_blocks(one))
         return (new_text_block(f"{block.title}\n{block.source}"), *passages)
-    text = ""
     if isinstance(block, ToolReferenceBlock):
         text = f"Tool available: {block.tool_name}"
     elif isinstance(block, ServerToolUseBlock):
@@ -396,6 +403,10 @@ def to_upstream_blocks(block: Block) -> Iterable[Block]:
         text = result_as_text(block)
     elif isinstance(block, UnknownBlock):
         text = unknown_block_text(block)
+    elif isinstance(block, _LEFT_OUT):
+        text = ""
+    else:
+        assert_never(block)
     return (new_text_block(text),) if text else ()
 
 
@@ -500,6 +511,16 @@ _CALL_AS_TEXT = FidelityNote("approximated", "messages.tool_use", "a call outsid
 _RESULT_AS_TEXT = FidelityNote(
     "approximated", "messages.tool_result", "a result outside a user message is sent as text"
 )
+_WITHOUT_NOTES = (
+    TextBlock,
+    ToolUseBlock,
+    ThinkingBlock,
+    CompactionBlock,
+    ToolAdditionBlock,
+    ToolRemovalBlock,
+    FallbackBlock,
+)
+"""Blocks that are sent, or whose loss is noted elsewhere or loses nothing."""
 _MAX_KIND_LENGTH = 64
 
 
@@ -528,10 +549,12 @@ def notes_on_blocks(blocks: Iterable[Block], role: str) -> Iterator[FidelityNote
             yield _CALL_AS_TEXT
         elif isinstance(block, ThinkingBlock) and role != "assistant":
             yield _OF_BLOCKS[RedactedThinkingBlock]
-        elif kind in _OF_BLOCKS:
+        elif isinstance(block, SearchResultBlock | ToolReferenceBlock | RedactedThinkingBlock):
             yield _OF_BLOCKS[kind]
-        elif (name := str(kind.__struct_config__.tag)).endswith(("_tool_use", "_tool_result")):
-            yield _note_on_unknown(name, is_text=True)
+        elif isinstance(block, ServerToolUseBlock | ServerToolResultBlock):
+            yield _note_on_unknown(str(kind.__struct_config__.tag), is_text=True)
+        elif not isinstance(block, _WITHOUT_NOTES):
+            assert_never(block)
 
 
 def _note_on_unknown(kind: str, *, is_text: bool) -> FidelityNote:
