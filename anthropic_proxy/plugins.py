@@ -221,16 +221,23 @@ class ModelFeatures(Struct, frozen=True, kw_only=True):
     """Levels of reasoning effort. Empty: none are known."""
     has_thinking_budget: bool
     """True if the amount of thinking is sent as a number of tokens."""
-    web_search: Literal["provider", "proxy", "none"]
-    """Place where web searches run: at the provider, in the proxy, or `none` (not available)."""
-    web_fetch: Literal["provider", "proxy", "none"]
-    """Place where web fetches run: at the provider, in the proxy, or `none` (not available)."""
+    server_tools: Mapping[str, Literal["provider", "proxy", "none"]] = {}
+    """Kind of a server tool, such as `web_search` → place where it runs: at the provider, in the proxy, or `none` (not
+    available)."""
     source: str
     """Source of the values: `built-in table`, `server` (its description of the model), or `assumed` (defaults)."""
     other_sources: Mapping[str, str] = {}
     """Field → source of its value, if different from `source`: `doctor, 20 Nov 2026`, `model list of the server`."""
     adaptations: Sequence[str] = ()
     """Changes that the proxy makes to requests because the provider rejected a parameter: `drop top_k`."""
+
+    @property
+    def web_search(self) -> Literal["provider", "proxy", "none"]:
+        return self.server_tools["web_search"]
+
+    @property
+    def web_fetch(self) -> Literal["provider", "proxy", "none"]:
+        return self.server_tools["web_fetch"]
 
 
 LimitKind = Literal["rate", "concurrency", "amount"]

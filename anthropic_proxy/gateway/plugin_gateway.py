@@ -13,6 +13,8 @@ from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, CollectingSink
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.hooks import Client, Receipt
+from anthropic_proxy.engine.messages.preparation import TargetLimits
+from anthropic_proxy.engine.messages.server_tools import SERVER_TOOLS, ServerToolKind
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.hosts import build_server_name, is_in_table
 from anthropic_proxy.engine.routing.model_listing import ModelEntry, find_model, list_models
@@ -181,8 +183,11 @@ async def describe_models(services: Services, names: Sequence[str]) -> list[Mode
                 documents=limits.accepts_pdf,
                 efforts=limits.efforts,
                 has_thinking_budget=limits.accepts_thinking_budget,
-                web_search=_find_place(services, name, "web_search", has_own=limits.search == "allowed"),
-                web_fetch=_find_place(services, name, "web_fetch", has_own=services.web_fetch is not None),
+                server_tools={
+                    kind: _find_place(services, name, kind, limits)
+                    for kind, row in SERVER_TOOLS.items()
+                    if row.is_in_matrix
+                },
                 source=source,
                 other_sources={
                     **_find_other_sources(services, target),
@@ -194,13 +199,16 @@ async def describe_models(services: Services, names: Sequence[str]) -> list[Mode
     return found
 
 
-def _find_place(services: Services, name: str, kind: str, *, has_own: bool) -> Literal["provider", "proxy", "none"]:
-    """`provider`: also if the provider runs the tool only on another of its APIs. `has_own`: the proxy can run it."""
+def _find_place(
+    services: Services, name: str, kind: ServerToolKind, limits: TargetLimits
+) -> Literal["provider", "proxy", "none"]:
+    """`provider`: also if the provider runs the tool only on another of its APIs. `limits`: those of the model."""
     query = RoutingQuery(name, frozenset((kind,)))
     target = build_plan(query, services.settings, services.catalog).targets[0]
     if target.is_relayed or kind in target.dialect.server_tools:
         return "provider"
-    return "proxy" if has_own else "none"
+    can_search = SERVER_TOOLS[kind].service != "search" or limits.search == "allowed"
+    return "proxy" if can_search and kind in limits.proxy_tool_kinds else "none"
 
 
 _SOURCE_FIELDS = {

@@ -39,6 +39,7 @@ from anthropic_proxy.console.ledger.failures import FailedAttempts, count_failed
 from anthropic_proxy.console.ledger.histograms import Histogram, add_histogram, find_percentile
 from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.engine.messages.server_tools import SERVER_TOOLS
 from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.errors import InvalidRequest
@@ -248,8 +249,11 @@ def _list_features(one: ModelFeatures) -> Mapping[str, MatrixCell]:
         "Images": mark("images", one.images),
         "PDF documents": mark("documents", one.documents),
         "Thinking, levels": MatrixCell(sign, role, text, one.other_sources.get("efforts", "")),
-        "Web search": MatrixCell(*places.get(one.web_search, _UNSUPPORTED)),
-        "Web fetch": MatrixCell(*places.get(one.web_fetch, _UNSUPPORTED)),
+        **{
+            row.title: MatrixCell(*places.get(one.server_tools.get(kind, ""), _UNSUPPORTED))
+            for kind, row in SERVER_TOOLS.items()
+            if row.is_in_matrix
+        },
         "Context window, tokens": number("context_window", one.context_window),
         "Input limit, tokens": number("context_window", one.max_input),
         "Output limit, tokens": number("max_output", one.max_output),

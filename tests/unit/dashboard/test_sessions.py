@@ -57,8 +57,6 @@ async def pages_of(
             documents=True,
             efforts=(),
             has_thinking_budget=False,
-            web_search="none",
-            web_fetch="none",
             source="list",
         )
         found = [
