@@ -384,6 +384,7 @@ READ_BLOCKS: dict[type, dict[str, Any]] = {
     ToolResultBlock: {"type": "tool_result", "tool_use_id": "toolu_1", "content": SENTENCE},
     ToolReferenceBlock: {"type": "tool_result", "tool_use_id": "toolu_1", "content": REFERENCES},
     ServerToolUseBlock: server_call("web_search", query=SENTENCE),
+    **{struct: ran(kind, of_text(SENTENCE)) for kind, struct in SERVER_RESULTS.items()},
     SERVER_RESULTS["web_search"]: found({"encrypted_content": encode_passage(SENTENCE)}),
     SERVER_RESULTS["web_fetch"]: fetched(TEXT_PAGE),
     SERVER_RESULTS["tool_search"]: ran(
