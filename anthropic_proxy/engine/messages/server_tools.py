@@ -45,6 +45,11 @@ class ServerTool(Struct, frozen=True, kw_only=True):
     names: tuple[str, ...]
     """Names of the tool in its calls. The types of its results are these names with `_tool_result`, unless
     `result_names` differs."""
+    not_texts: Mapping[str, tuple[str, ...]]
+    """Type of an object in its results or citations → fields of it that inspectors do not read, because they have no
+    text. The id of the call is never read."""
+    is_in_matrix: bool
+    """True if the dashboard shows for each model who runs the tool."""
     result_names: tuple[str, ...] = ()
     """Names in the types of its results. Empty: `names`."""
     call_type: CallType = "server_tool_use"
@@ -70,13 +75,8 @@ class ServerTool(Struct, frozen=True, kw_only=True):
     """`error_code` of a call above the limit `max_uses` of the client."""
     error_has_message: bool = False
     """True if an error of the tool has a field for a text."""
-    not_texts: Mapping[str, tuple[str, ...]] = {}
-    """Type of an object in its results or citations → fields of it that inspectors do not read, because they have no
-    text. The id of the call is never read."""
     is_capability: bool = False
     """True if the list of models states whether a model has the tool, as Anthropic's list does."""
-    is_in_matrix: bool = False
-    """True if the dashboard shows for each model who runs the tool."""
 
     @property
     def result_types(self) -> tuple[str, ...]:
@@ -171,6 +171,8 @@ _ROWS = (
         title="Tool search",
         type_prefix="tool_search_tool_",
         names=("tool_search", "tool_search_tool_regex", "tool_search_tool_bm25"),
+        not_texts={},
+        is_in_matrix=False,
         result_names=("tool_search",),
         functions={
             "tool_search_tool_bm25": Function(
@@ -211,6 +213,7 @@ _ROWS = (
             "code_execution_output": ("file_id",),
             "bash_code_execution_output": ("file_id",),
         },
+        is_in_matrix=False,
         is_capability=True,
     ),
     ServerTool(
@@ -218,9 +221,18 @@ _ROWS = (
         title="MCP servers",
         type_prefix="mcp_toolset",
         names=("mcp",),
+        not_texts={},
+        is_in_matrix=False,
         call_type="mcp_tool_use",
     ),
-    ServerTool(kind="advisor", title="Advisor", type_prefix="advisor_", names=("advisor",)),
+    ServerTool(
+        kind="advisor",
+        title="Advisor",
+        type_prefix="advisor_",
+        names=("advisor",),
+        not_texts={},
+        is_in_matrix=False,
+    ),
 )
 
 SERVER_TOOLS: Mapping[ServerToolKind, ServerTool] = {row.kind: row for row in _ROWS}

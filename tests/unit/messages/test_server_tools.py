@@ -79,6 +79,12 @@ def test_a_result_of_a_tool_of_the_proxy_is_decoded_with_its_kind_and_an_error_b
     assert [*to_upstream_blocks(block)] == [*to_upstream_blocks(decode_text(f"[{kind} failed: unavailable]"))]
 
 
+@pytest.mark.parametrize("kind", [kind for kind in PROXY_KINDS if not PROXY_TOOLS[kind].has_document])
+def test_another_model_reads_that_a_result_is_empty(kind: ServerToolKind) -> None:
+    block = decode_result({"type": PROXY_TOOLS[kind].result_types[0], "tool_use_id": "srvtoolu_1", "content": []})
+    assert [*to_upstream_blocks(block)]
+
+
 def decode_text(text: str) -> Any:
     body = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": [{"type": "text", "text": text}]}]}
     return decode_request(json.dumps(body).encode()).messages[0].content[0]
