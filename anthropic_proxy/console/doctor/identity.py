@@ -1,7 +1,6 @@
 """Check of the identity provider: whether it answers, and whether it can be asked later about a person."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from contextlib import closing
 from importlib import import_module
@@ -34,20 +33,20 @@ async def check_identity(services: Services) -> Sequence[str]:
         offers_refresh = await client.examine()
     except OidcError as error:
         return [error.message]
-    known = await asyncio.to_thread(_list_refreshed, settings)
+    known = await asyncio.to_thread(_list_refreshed, settings, services.clock())
     if False in known:
         number = f"{known.count(False):,} of {formats.plural(len(known), 'sign-in')}"
         return [f"{number} cannot be checked later. {NO_REFRESH_TOKEN}"]
     return () if known or offers_refresh else [_NOT_OFFERED]
 
 
-def _list_refreshed(settings: Settings) -> Sequence[bool]:
+def _list_refreshed(settings: Settings, now: float) -> Sequence[bool]:
     """Return for each present sign-in whether the identity provider gave a refresh token. Empty: the database has none,
-    or cannot be read, which is another problem.
+    or cannot be read, which is another problem. `now`: seconds since the epoch.
     """
     try:
         with closing(open_for_reading(settings)) as connection:
             active = "SELECT provider_token FROM sign_ins WHERE ended_at IS NULL AND ends_at > ?"
-            return [bool(token) for (token,) in connection.query(active, (to_microseconds(time.time()),))]
+            return [bool(token) for (token,) in connection.query(active, (to_microseconds(now),))]
     except (*DATABASE_ERRORS, ConfigurationError):
         return ()

@@ -61,6 +61,10 @@ class ClientKey(Struct, frozen=True):
         return jwt.encode(header, claims, self.key, algorithms=[algorithm])
 
 
+class _UnusableKey(Exception):
+    """A key that can be read, but not used. The text continues a sentence that begins with its place."""
+
+
 def load_client_key(settings: OidcSettings) -> ClientKey | None:
     """Read the file again, so that a replaced key needs no reload. None: there is no private key. Raises
     `ConfigurationError`, whose message does not show the key.
@@ -82,8 +86,8 @@ def load_client_key(settings: OidcSettings) -> ClientKey | None:
 def _decode(place: str, text: str) -> ClientKey:
     try:
         return _decode_jwk(text) if text.lstrip().startswith("{") else _decode_pem(text)
-    except ConfigurationError as error:
-        raise _invalid(place, error.message) from None
+    except _UnusableKey as error:
+        raise _invalid(place, str(error)) from None
     except (JoseError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         raise _invalid(place, "contains no private key that can be read") from None
 
@@ -95,13 +99,13 @@ def _decode_jwk(text: str) -> ClientKey:
     fields: dict[str, Any] = {name: value for name, value in listed[0].items() if name not in ("use", "key_ops")}
     key = JWKRegistry.import_key(fields)
     if not isinstance(key, RSAKey | ECKey | OKPKey) or not key.is_private:
-        raise ConfigurationError("contains no private key of the type RSA, EC or OKP")
+        raise _UnusableKey("contains no private key of the type RSA, EC or OKP")
     names = ("kid", "x5t", "x5t#S256")
     header = {name: value for name in names if isinstance(value := fields.get(name), str)}
     algorithms = _list_algorithms(key)
     if (stated := fields.get("alg")) is not None:
         if stated not in algorithms:
-            raise ConfigurationError(f'has the algorithm "{str(stated)[:20]}", which this type of key does not have')
+            raise _UnusableKey(f'has the algorithm "{str(stated)[:20]}", which this type of key does not have')
         algorithms = [stated]
     return ClientKey(key, algorithms, header)
 
@@ -117,7 +121,7 @@ def _decode_pem(text: str) -> ClientKey:
         case Ed25519PrivateKey():
             key = OKPKey.import_key(pem)
         case _:
-            raise ConfigurationError("contains a private key of another type than RSA, EC and Ed25519")
+            raise _UnusableKey("contains a private key of another type than RSA, EC and Ed25519")
     header = {}
     if _CERTIFICATE in text:
         certificate = load_pem_x509_certificate(text[text.index(_CERTIFICATE) :].encode())
@@ -129,13 +133,13 @@ def _decode_pem(text: str) -> ClientKey:
 def _list_algorithms(key: PrivateKey) -> Sequence[str]:
     if isinstance(key, RSAKey):
         if key.raw_value.key_size < _MIN_RSA_BITS:
-            raise ConfigurationError(f"contains an RSA key of less than {_MIN_RSA_BITS:,} bits")
+            raise _UnusableKey(f"contains an RSA key of less than {_MIN_RSA_BITS:,} bits")
         return _RSA_ALGORITHMS
     if isinstance(key, ECKey) and key.curve_name in _EC_ALGORITHMS:
         return [_EC_ALGORITHMS[key.curve_name]]
     if isinstance(key, OKPKey) and key.curve_name == "Ed25519":
         return ["EdDSA", "Ed25519"]
-    raise ConfigurationError(f"contains a key with the curve {key.curve_name}, which is not supported")
+    raise _UnusableKey(f"contains a key with the curve {key.curve_name}, which is not supported")
 
 
 def _invalid(place: str, reason: str) -> ConfigurationError:
