@@ -10,6 +10,8 @@ import pytest
 from aiohttp import web
 
 from anthropic_proxy.console.keys.virtual_keys import find_period_end
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.routing.choices import find_tier
 from tests.e2e.claude import run_claude
 from tests.e2e.company import ADMIN_KEY, Machine, TwoPartReply, new_machine
 from tests.e2e.terminal import terminal
@@ -61,6 +63,22 @@ def test_a_person_signs_in_works_and_signs_out(machine: Machine) -> None:
     assert machine.list_sign_ins() == []
     client = machine.proxy.client(headers={"authorization": f"Bearer {token}"})
     wait_for(lambda: client.get("/v1/models").status_code == 401)
+
+
+def test_a_relay_makes_claude_code_request_the_models_of_today(claude: Path, tmp_path: Path) -> None:
+    """Signed in at a gateway, version 2.1.332 requests older models by itself."""
+    with serving_strictly(new_anthropic()) as upstream:
+        settings = {"ANTHROPIC_API_KEY": ANTHROPIC_KEY, "ANTHROPIC_UPSTREAM_URL": upstream.url}
+        with new_machine(claude, tmp_path, {**settings, "PREFERRED_PROVIDER": "anthropic"}) as machine:
+            machine.sign_in()
+            for words in ((), *(("--model", tier) for tier in ("opus", "sonnet", "haiku"))):
+                run = run_claude(machine.claude, machine.proxy.url, machine.work, PROMPT, *words, home=machine.home)
+                assert run.text.startswith("still here"), run.stderr
+            sent = [one.body for one in upstream.journal.exchanges if one.path.startswith("/v1/messages?")]
+        found = {(one["model"], one["output_config"]["effort"], one["max_tokens"]) for one in sent}
+        known = next(row.known_models for row in PROVIDERS if row.serves_claude)
+        newest = [next(name for name in known if find_tier(name) == tier) for tier in ("opus", "sonnet", "haiku")]
+        assert found == {(name, "medium", 128_000) for name in newest}
 
 
 def test_a_refused_person_reads_the_reason_in_the_terminal(claude: Path, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from anthropic_proxy.console.client_limits import (
 )
 from anthropic_proxy.console.client_models import (
     MAIN_MODELS,
+    TierModel,
     build_model_picker,
     list_limit_variables,
     list_name_variables,
@@ -102,8 +103,9 @@ async def generate_settings(gateway: Gateway, rules: Sequence[Rules]) -> dict[st
     found: dict[str, Any] = {}
     tiers, prices = offer.served.tiers, offer.served.prices
     variables = list_name_variables(tiers, prices, {})
-    if variables:
-        found["env"] = {**variables, **_list_limits(gateway, offer.served)}
+    limits = _list_limits(gateway, offer.served) if variables else {}
+    if environment := {**_list_relayed_defaults(tiers), **variables, **limits}:
+        found["env"] = environment
     rows = build_model_picker(tiers, variables, prices, {}, ())
     if offer.named:
         texts = describe_prices(offer.named, settings)
@@ -145,6 +147,13 @@ async def _find_offer(gateway: Gateway, rules: Sequence[Rules]) -> _Offer:
             "/" in name and not WILDCARDS.isdisjoint(name) for one in rules for name in one.models or ["*/*"]
         ),
     )
+
+
+def _list_relayed_defaults(tiers: Sequence[TierModel]) -> dict[str, str]:
+    """Signed in at a gateway, Claude Code requests older models than it does with an API key, unless variables name
+    them.
+    """
+    return {f"ANTHROPIC_DEFAULT_{one.tier.upper()}_MODEL": one.id for one in tiers if not one.target}
 
 
 def _list_limits(gateway: Gateway, served: ServedModels) -> dict[str, str]:

@@ -65,9 +65,16 @@ async def test_the_answer_has_a_checksum_and_none_is_sent_again(tmp_path: Path) 
     async with running_app(tmp_path, ANTHROPIC_API_KEY="sk-ant-0123456789") as app:
         bearer = f"Bearer {key}"
         first = await send(app, "GET", PATH, authorization=bearer, user_agent="claude-code/2.1.332")
-        # echo -n '{"cleanupPeriodDays":30}' | sha256sum
-        checksum = "sha256:cff0614ed24a30700312dad6ec1c2ed9cb3c3d6e0fec89afdd35e0a5e0c9ff92"
-        assert first.json == {"uuid": checksum, "checksum": checksum, "settings": {"cleanupPeriodDays": 30}}
+        # the checksum is that of the settings as compact JSON with sorted names, by sha256sum
+        checksum = "sha256:7efd7856bbdaada6ed11e64239bc8bede7154bbfca8582833eb90bb8adec5672"
+        variables = {
+            "ANTHROPIC_DEFAULT_OPUS_MODEL": "claude-opus-5-5",
+            "ANTHROPIC_DEFAULT_SONNET_MODEL": "claude-sonnet-5-5",
+            "ANTHROPIC_DEFAULT_HAIKU_MODEL": "claude-haiku-5-5",
+            "ANTHROPIC_DEFAULT_FABLE_MODEL": "claude-fable-5-2",
+        }
+        shown = {"cleanupPeriodDays": 30, "env": variables}
+        assert first.json == {"uuid": checksum, "checksum": checksum, "settings": shown}
         assert {name: first.headers[name] for name in ("etag", "cache-control", "content-type")} == {
             "etag": f'"{checksum}"',
             "cache-control": "no-store",
