@@ -190,7 +190,9 @@ class RemoteProxy:
         try:
             return _call(method, f"{self.address}{path}", Any, {"authorization": f"Bearer {token}"}, data)
         except _Failure as error:
-            raise ConfigurationError(f"{self.address}: {error.text}", code="remote-proxy") from None
+            # the text is for Claude Code, whose user it asks to type a command of it
+            text = error.text.replace("  /login", f"  anthropic-proxy login {self.address}")
+            raise ConfigurationError(f"{self.address}: {text}", code="remote-proxy") from None
 
     def _find_token(self) -> str:
         stored = self._stored
@@ -200,8 +202,9 @@ class RemoteProxy:
         try:
             tokens = _post(stored.token_endpoint, form, _Tokens)
         except _Failure as error:
+            cause = error.text.removesuffix("Sign in again.").rstrip()
             raise ConfigurationError(
-                f"The sign-in at {stored.address} cannot be refreshed: {error.text} Sign in again:  anthropic-proxy "
+                f"The sign-in at {stored.address} cannot be refreshed: {cause} Sign in again:  anthropic-proxy "
                 f"login {stored.address}",
                 code="remote-proxy",
             ) from None

@@ -69,7 +69,8 @@ def log_startup_summary(
             "start",
             version=__version__,
             address=address or "",
-            dashboard=f"{address}{DASHBOARD_PATH}" if address and services.plugin_routes.find(DASHBOARD_PATH) else "",
+            dashboard=_find_dashboard(services, address or ""),
+            sign_in=settings.dashboard_url if settings.sign_in else "",
             workers=worker_count,
             settings_files=list(settings.files),
             preferred_provider=find_preferred_provider(settings, catalog).name,
@@ -90,6 +91,8 @@ def log_startup_summary(
         files = [shorten_home(file) for file in services.settings.files]
         for line in _join_items("  settings: ", files, ", ", log.terminal_width or sys.maxsize):
             log.write_line(line)
+    if settings.sign_in is not None:
+        log.write_line(f"  sign-in: {settings.dashboard_url}")
     for warning in (*_describe_unread_files(services), *services.settings.warnings):
         for line in _signed(log, "!", "warn", warning):
             log.write_line(line, level="warning")
@@ -119,10 +122,10 @@ def _title(services: Services, where: str) -> Iterator[str]:
     log = services.log
     name = f"anthropic-proxy {__version__}"
     line = f"{log.paint(name, 'title')}   {log.paint(where, 'type')}"
-    if where == UNKNOWN_ADDRESS or services.plugin_routes.find(DASHBOARD_PATH) is None:
+    link = _find_dashboard(services, "" if where == UNKNOWN_ADDRESS else where)
+    if not link:
         yield line
         return
-    link = f"{where}{DASHBOARD_PATH}"
     gap = max(_WIDTH + 2 - len(f"{name}   {where}dashboard {link}"), 3)
     shown = f"dashboard {log.paint(link, 'type')}"
     if count_columns(f"{name}   {where}dashboard {link}") + gap > (log.terminal_width or sys.maxsize):
@@ -130,6 +133,12 @@ def _title(services: Services, where: str) -> Iterator[str]:
         yield f"  {shown}"
     else:
         yield f"{line}{' ' * gap}{shown}"
+
+
+def _find_dashboard(services: Services, address: str) -> str:
+    """Return the URL that browsers use. "": it is unknown, or there is no dashboard. `address`: that of the server."""
+    base = services.settings.dashboard_url or address
+    return f"{base}{DASHBOARD_PATH}" if base and services.plugin_routes.find(DASHBOARD_PATH) else ""
 
 
 def _describe_unread_files(services: Services) -> list[str]:

@@ -124,6 +124,6 @@ def test_a_person_confirms_the_code_of_claude_code_and_the_provider_refreshes(br
         answer = device.refresh()
         assert answer.status_code == 200, answer.text
     page.goto("/device")
-    page.get_by_label("Code that Claude Code shows").fill("bcdf ghjk")
+    page.get_by_label("Code that the device shows").fill("bcdf ghjk")
     page.get_by_role("button", name="Continue").click()
     expect(page.get_by_role("alert")).to_contain_text("No device waits with this code.")

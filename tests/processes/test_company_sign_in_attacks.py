@@ -324,10 +324,10 @@ def test_a_false_grant_is_refused(
 
 
 UNKNOWN_CODE = (
-    "No device waits with this code. Compare it with the one that Claude Code shows. After ten minutes, start the "
+    "No device waits with this code. Compare it with the one that the device shows. After ten minutes, start the "
     "sign-in again there."
 )
-OTHER_SITE = "The form did not come from the page of this proxy at {url}. Open the link that Claude Code shows."
+OTHER_SITE = "The form did not come from the page of this proxy at {url}. Open the link that the device shows."
 NO_ATTEMPT = (
     "This browser has no sign-in in progress: it took more than ten minutes, or cookies are blocked. Sign in again."
 )
@@ -363,7 +363,7 @@ def test_user_codes_are_limited_by_address(company: Company) -> None:
 def test_a_code_is_confirmed_five_times_at_most(company: Company) -> None:
     browser, code = Browser(company.proxy, next(ADDRESSES)), Device(company.proxy, next(ADDRESSES)).begin()["user_code"]
     assert [browser.confirm(code).status_code for _ in range(5)] == [303] * 5
-    text = "The code was confirmed too often. Start the sign-in again in Claude Code."
+    text = "The code was confirmed too often. Start the sign-in again there."
     assert find_page_text(browser.confirm(code)) == (429, text)
 
 

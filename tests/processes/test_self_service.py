@@ -252,10 +252,10 @@ def test_a_command_ends_all_access_of_a_person_and_allows_it_again(company: Comp
     assert (refused.status_code, "is revoked, so the person may not sign in." in refused.text) == (403, True)
     listed = {one["name"]: one for one in company.admin.get("/admin/keys?limit=1000").json()["data"]}
     for name, client in (("ida-pc", keys[0]), ("ida-ci", keys[1])):
-        assert (listed[name]["status"], listed[name]["status_reason"]) == (
-            "revoked",
-            _message(client.get("/v1/models")),
-        )
+        cause = f"The key '{name}' is revoked."
+        command = "The administrator of the proxy creates another one:  anthropic-proxy keys create LABEL"
+        assert (listed[name]["status"], listed[name]["status_reason"]) == ("revoked", f"{cause} {command}")
+        assert _message(client.get("/v1/models")) == f"{cause} Ask an administrator of the proxy for another key."
     page = root.get(f"/dashboard/keys/{listed['ida@example.com']['id']}").text
     assert ("Allow again" in page, "is revoked, so the person may not sign in." in page) == (True, True)
     form = root.get("/dashboard/keys/edit?action=allow&target=ida@example.com").text
@@ -331,6 +331,17 @@ def test_commands_of_another_machine_use_the_proxy_of_the_company(company: Compa
     file.write_text(json.dumps({**stored, "expires_at": 0.0}))
     assert "fay-pc" in run("keys", "list")
     assert json.loads(file.read_text())["expires_at"] > 0
+    ended = company.admin.post("/admin/sign-ins/fay@example.com/sign-out")
+    assert ended.status_code == 200
+    again = f"Sign in again:  anthropic-proxy login {url}"
+    assert wait_for(lambda: run("keys", "list"), lambda shown: shown.startswith("✕")) == (
+        f"✕ {url}: The sign-in has ended: it was ended on the device or by an administrator, or its time is over. "
+        f"{again}\n"
+    )
+    file.write_text(json.dumps({**stored, "expires_at": 0.0}))
+    assert run("keys", "list") == (
+        f"✕ The sign-in at {url} cannot be refreshed: The sign-in is unknown or has ended. {again}\n"
+    )
     assert "Signed out at" in run("logout")
     assert not file.exists()
     client = company.proxy.client(headers={"authorization": f"Bearer {stored['access_token']}"})

@@ -43,8 +43,9 @@ With `LOG_FORMAT=json`, the log has one JSON object per line. [Operations](../gu
 log, and [Traces, logs and metrics](../guide/observability.md#logs) its connection with other programs.
 
 Each line has `time` (UTC, RFC 3339) and `level` (`debug`, `info`, `warning`, `error`). A line that is no request has
-`message`; at the start of the server `event` is `start`, with `address`, `mapping`, `ready` and `not_set`; a defect of
-the proxy has `request_id` and `trace`, its traceback.
+`message`; at the start of the server `event` is `start`, with `address`, `dashboard`, `sign_in` (the address at which
+people sign in from Claude Code), `mapping`, `ready` and `not_set`; a defect of the proxy has `request_id` and `trace`,
+its traceback.
 
 ## A request
 

@@ -8,7 +8,7 @@ import sys
 from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from msgspec import structs
@@ -16,9 +16,11 @@ from msgspec import structs
 from anthropic_proxy.engine.advice import SIGNS
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.gateway.services import PluginRoutes
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.gateway.startup_summary import log_startup_summary
 from anthropic_proxy.gateway.telemetry.log import Log
+from anthropic_proxy.plugins import Route, RouteRequest, RouteResponse
 from tests.support.golden_texts import Check, mask
 from tests.support.harness import ProxyHarness
 
@@ -32,11 +34,17 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
 
-def screen(environ: dict[str, str], today: date = NOW, columns: int | None = None, **changes: Any) -> str:
+def screen(
+    environ: dict[str, str],
+    today: date = NOW,
+    columns: int | None = None,
+    form: Literal["plain", "json"] = "plain",
+    **changes: Any,
+) -> str:
     """Return the summary of a server with these variables. `changes`: services other than those of the variables."""
     proxy = ProxyHarness(lambda *_: pytest.fail("start-up calls nobody"), **environ)
     stream = io.StringIO()
-    services = structs.replace(proxy.services, log=Log(stream, columns=columns), **changes)
+    services = structs.replace(proxy.services, log=Log(stream, form, columns=columns), **changes)
     log_startup_summary(services, "http://127.0.0.1:8082", today)
     text = stream.getvalue()
     if columns:  # the number of providers decides where these lines are divided
@@ -85,6 +93,35 @@ def test_golden_summaries(golden: Check, tmp_path: Path, monkeypatch: pytest.Mon
         return mask(text, HOME=str(tmp_path))
 
     golden("startup", show)
+
+
+async def answer(_: RouteRequest) -> RouteResponse:
+    return RouteResponse()
+
+
+@pytest.mark.parametrize(
+    ("url", "dashboard"),
+    [
+        ("", "http://127.0.0.1:8082/dashboard"),
+        ("https://proxy.example.org", "https://proxy.example.org/dashboard"),
+        ("https://example.org/proxy", "https://example.org/proxy/dashboard"),
+    ],
+)
+def test_the_address_of_browsers_and_of_people_who_sign_in_is_named(url: str, dashboard: str) -> None:
+    company = {
+        "DASHBOARD_URL": url,
+        "VIRTUAL_KEYS": "true",
+        "OIDC_ISSUER": "https://login.example.org",
+        "OIDC_CLIENT_ID": "proxy",
+        "SIGN_IN_SECRET": "0123456789abcdef0123456789abcdef",
+    }
+    environ = {**OPENAI, **(company if url else {})}
+    served = PluginRoutes([Route(path="/dashboard", respond=answer)])
+    lines = screen(environ, plugin_routes=served).splitlines()
+    assert lines[0].split()[2:] == ["http://127.0.0.1:8082", "dashboard", dashboard]
+    assert [line for line in lines if "sign-in" in line] == ([f"  sign-in: {url}"] if url else [])
+    event = json.loads(screen(environ, form="json", plugin_routes=served).splitlines()[0])
+    assert (event["dashboard"], event["sign_in"]) == (dashboard, url)
 
 
 def test_every_successor_is_known_and_served() -> None:

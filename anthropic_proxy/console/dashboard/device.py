@@ -35,6 +35,7 @@ from anthropic_proxy.console.identity.limits import AddressLimit, Window
 from anthropic_proxy.console.identity.people import OidcError, OidcUser, UserRefused
 from anthropic_proxy.console.keys.access_tokens import TokenKeys
 from anthropic_proxy.console.ledger.database import DATABASE_ERRORS
+from anthropic_proxy.engine.platforms.program import COMMANDS_USER_AGENT
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, Limit, RouteRequest, RouteResponse
@@ -48,11 +49,13 @@ of 5,000 codes among 25,600 millions."""
 _BROWSER_COOKIE = Cookie(name="anthropic_proxy_device", path="/", same_site="Lax")
 """Random text of a browser that returned from the provider: several devices in several tabs have the same one. With
 `Strict`, the browser would not send it with the provider's response."""
+_CLAUDE_CODE, _TERMINAL = "Claude Code", "the terminal"
+"""Where a sign-in begins: the terminal is that of `anthropic-proxy login`."""
 _MAX_CONFIRMATIONS = 5
 """Maximum number of confirmations of one code, such as of a person that went back in the browser."""
 ResultT = TypeVar("ResultT")
 _UNKNOWN_CODE = (
-    "No device waits with this code. Compare it with the one that Claude Code shows. After ten minutes, start the "
+    "No device waits with this code. Compare it with the one that the device shows. After ten minutes, start the "
     "sign-in again there."
 )
 
@@ -85,8 +88,8 @@ async def _decide(site: "Site", request: RouteRequest) -> RouteResponse:
         is_own = fetch_site in ("same-origin", "none")
     if not is_own:
         raise OidcError(
-            f"The form did not come from the page of this proxy at {settings.dashboard_url}. Open the link that Claude "
-            "Code shows."
+            f"The form did not come from the page of this proxy at {settings.dashboard_url}. Open the link that the "
+            "device shows."
         )
     form = read_form(request)
     action = form.get("action", "")
@@ -102,7 +105,7 @@ async def _decide(site: "Site", request: RouteRequest) -> RouteResponse:
     place = f"sign-in/confirmations/{code.code_hash}"
     counted = await site.gateway.store.reserve([Limit(place, "rate", 1, _MAX_CONFIRMATIONS, float(CODE_SECONDS))])
     if counted.refused is not None:
-        raise OidcError("The code was confirmed too often. Start the sign-in again in Claude Code.", status=429)
+        raise OidcError("The code was confirmed too often. Start the sign-in again on the device.", status=429)
     return await redirect_to_provider(site, request, SignInAttempt(purpose="device", target=code.code_hash))
 
 
@@ -111,17 +114,22 @@ async def _approve(site: "Site", request: RouteRequest, code: DeviceCode, token:
     settings, user = site.gateway.settings, code.user
     browser = _BROWSER_COOKIE.read(request, settings)
     if user is None or not browser or not is_signed("approval", _list_approved(browser, code), token, settings):
-        raise OidcError(
-            "The form is not of the last sign-in for this code. Open the link that Claude Code shows again."
-        )
+        raise OidcError("The form is not of the last sign-in for this code. Open the link that the device shows again.")
     try:
         admitted = await _use_grants(site, request, lambda grants: grants.approve(code))
     except UserRefused as error:
         await _refuse(site, request, code.code_hash, error)
         raise
     log_notices(site, admitted)
-    result = f"{code.device} is signed in as {user.email}. Return to Claude Code, and confirm the account there."
-    return await _send_device_page(site, request, result=result)
+    program = _name_program(code)
+    end = f"Return to {program}." if program == _TERMINAL else f"Return to {program}, and confirm the account there."
+    result = f"{code.device} is signed in as {user.email}. {end}"
+    return await _send_device_page(site, request, result=result, program=program)
+
+
+def _name_program(code: DeviceCode | None) -> str:
+    """Return where the person has begun the sign-in, as the device states it."""
+    return _TERMINAL if code is not None and code.device == COMMANDS_USER_AGENT else _CLAUDE_CODE
 
 
 def _list_approved(browser: str, code: DeviceCode) -> str:
@@ -206,18 +214,20 @@ async def _send_device_page(
     user: OidcUser | None = None,
     token: str = "",
     result: str = "",
+    program: str = "",
     status: int = 200,
 ) -> RouteResponse:
     """`code`: a device that waits. None: the page asks for a code, unless it has a `result`. `user`: who has signed in
     at the provider, and approves with `token`; None: the page leads to the provider. Raises `OidcError`.
     """
-    provider = site.gateway.settings.oidc
+    provider, program = site.gateway.settings.oidc, program or _name_program(code)
     values: dict[str, Any] = {
         "problem": problem,
         "code": code,
         "account": "" if user is None else user.email,
         "token": token,
         "result": result,
+        "program": program,
         "provider": "" if provider is None else urlsplit(provider.issuer).netloc,
     }
     headers = {"referrer-policy": "no-referrer"}
@@ -230,5 +240,5 @@ async def _send_device_page(
         allowed = policy.replace("form-action 'self'", f"form-action 'self' {origin}{others}")
         headers["content-security-policy"] = allowed
     return await send_public_page(
-        request, "device.html", "Sign in from Claude Code", values, status=status, headers=headers
+        request, "device.html", f"Sign in from {program}", values, status=status, headers=headers
     )

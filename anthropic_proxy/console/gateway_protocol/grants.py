@@ -48,7 +48,7 @@ CLAIM_SECONDS = 15.0
 """Time for which one instance asks the identity provider about a person, and others wait for the result."""
 State = Literal["pending", "approved", "denied", "refused"]
 WAITS_NO_LONGER = (
-    "The device waits no longer: its code has expired, was used, or was denied. Start the sign-in again in Claude Code."
+    "The device waits no longer: its code has expired, was used, or was denied. Start the sign-in again there."
 )
 
 

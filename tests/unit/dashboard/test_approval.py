@@ -20,9 +20,9 @@ URL = "https://proxy.example.org"
 KEY = "admin-0123456789"
 PENDING = (400, {"error": "authorization_pending"})
 WAITS_NO_LONGER = (
-    "The device waits no longer: its code has expired, was used, or was denied. Start the sign-in again in Claude Code."
+    "The device waits no longer: its code has expired, was used, or was denied. Start the sign-in again there."
 )
-OTHER_FORM = "The form is not of the last sign-in for this code. Open the link that Claude Code shows again."
+OTHER_FORM = "The form is not of the last sign-in for this code. Open the link that the device shows again."
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +43,9 @@ class Company:
         self.provider.user = {"sub": f"id-{name}", "email": f"{name}@example.org", "email_verified": True}
         return Browser({URL: self.app})
 
-    async def begin(self) -> dict[str, Any]:
+    async def begin(self, program: str = USER_AGENT) -> dict[str, Any]:
         """Return the codes of a device that begins to sign in."""
-        answer = await send(
-            self.app, "POST", "/oauth/device_authorization", b"", content_type=FORM, user_agent=USER_AGENT
-        )
+        answer = await send(self.app, "POST", "/oauth/device_authorization", b"", content_type=FORM, user_agent=program)
         assert answer.status == 200
         begun: dict[str, Any] = answer.json
         return begun
@@ -123,6 +121,19 @@ async def test_nothing_is_approved_before_the_person_approves_behind_the_provide
     assert company.find_state(begun) == ("approved", True)
     again = await decide(browser, page)
     assert read_problem(again) == (404, WAITS_NO_LONGER)
+
+
+async def test_the_pages_for_a_command_name_the_terminal_instead_of_claude_code(company: Company) -> None:
+    begun, browser = await company.begin("anthropic-proxy"), company.new_browser("ann")
+    confirmation = await browser.get(f"{URL}/device?user_code={begun['user_code']}")
+    approval = await company.return_from_provider(browser, begun)
+    for page in (confirmation, approval):
+        assert '<h1 id="device-title">Sign in from the terminal</h1>' in page.text
+        assert "only if you have just started this sign-in, and the terminal shows the same code." in page.text
+    done = await decide(browser, approval)
+    assert "anthropic-proxy is signed in as ann@example.org. Return to the terminal.</p>" in done.text
+    for page in (confirmation, approval, done):
+        assert "Claude Code" not in page.text
 
 
 @pytest.mark.parametrize("is_approved", [True, False])
