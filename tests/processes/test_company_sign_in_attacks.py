@@ -363,7 +363,7 @@ def test_user_codes_are_limited_by_address(company: Company) -> None:
 def test_a_code_is_confirmed_five_times_at_most(company: Company) -> None:
     browser, code = Browser(company.proxy, next(ADDRESSES)), Device(company.proxy, next(ADDRESSES)).begin()["user_code"]
     assert [browser.confirm(code).status_code for _ in range(5)] == [303] * 5
-    text = "The code was confirmed too often. Start the sign-in again there."
+    text = "The code was confirmed too often. Start the sign-in again on the device."
     assert find_page_text(browser.confirm(code)) == (429, text)
 
 
