@@ -561,15 +561,91 @@ def test_no_value_with_a_password_is_a_plain_value(value: str, tmp_path: Path) -
     )
 
 
-@pytest.mark.parametrize("reference", ['url = { env = "ALERTS_URL" }', "url = {env='ALERTS_URL'}"])
+@pytest.mark.parametrize(
+    "reference",
+    [
+        'url = { env = "ALERTS_URL" }',
+        "url = {env='ALERTS_URL'}",
+        'url = { "env" = "ALERTS_URL" }',
+        'url.env = "ALERTS_URL"',
+        "url.'env' = 'ALERTS_URL'",
+    ],
+)
 def test_a_variable_that_the_file_names_for_a_secret_is_no_plain_value(reference: str, tmp_path: Path) -> None:
     file = tmp_path / "values.yaml"
-    values = {"configuration": f"[alerts]\n{reference}\n", "settings": {"ALERTS_URL": "https://hooks.example/T0/B0"}}
-    file.write_text(json.dumps(values))
+    values = {"configuration": f"[alerts]\n{reference}\n"}
+    address = "https://hooks.example/T0/B0"
+    file.write_text(json.dumps({**values, "settings": {"ALERTS_URL": address}}))
     require_refused(
         'settings.ALERTS_URL is a secret, and settings are in a ConfigMap: put it into the Secret "anthropic-proxy"',
         *("-f", str(file)),
     )
+    file.write_text(json.dumps({**values, "extraEnv": [{"name": "ALERTS_URL", "value": address}]}))
+    require_refused(
+        "extraEnv has the secret ALERTS_URL as a plain value: "
+        'put it into the Secret "anthropic-proxy", or use valueFrom',
+        *("-f", str(file)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ('api_key = "a-key-of-the-company"', "api_key"),
+        ("api_key = 'a-key-of-the-company'", "api_key"),
+        ('"api_key" = "a-key-of-the-company"', "api_key"),
+        ('box.api_key="a-key-of-the-company"', "api_key"),
+        ('box = { base_url = "http://h", api_key = "a-key-of-the-company" }', "api_key"),
+        ('secret = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="', "secret"),
+        ('headers = { X-Api-Key = "a-key-of-the-company" }', "X-Api-Key"),
+        ('Authorization = "Bearer 0123456789"', "Authorization"),
+        ('Cookie = "session=0123456789"', "Cookie"),
+        ('ANTHROPIC_AUTH_TOKEN = "a-token-of-the-company"', "ANTHROPIC_AUTH_TOKEN"),
+        ('password = """a-password"""', "password"),
+    ],
+)
+def test_a_secret_in_the_file_is_refused(line: str, name: str, tmp_path: Path) -> None:
+    (file := tmp_path / "values.yaml").write_text(json.dumps({"configuration": f"[providers]\n{line}\n"}))
+    require_refused(
+        f"configuration has a text as {name}, and it is in a ConfigMap: put it into the Secret "
+        '"anthropic-proxy", and write { env = "NAME" } in its place',
+        *("-f", str(file)),
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'x-team = "sk-ant-0123456789"',
+        "proxy = 'http://user:password@proxy.example.org:3128'",
+        'base_url = "https://models.example.org/v1?api_key=0123"',
+    ],
+)
+def test_a_text_of_the_file_with_a_password_is_refused(line: str, tmp_path: Path) -> None:
+    (file := tmp_path / "values.yaml").write_text(json.dumps({"configuration": f"[providers.box]\n{line}\n"}))
+    require_refused(
+        'configuration contains a key or password, and it is in a ConfigMap: put it into the Secret "anthropic-proxy", '
+        'and write { env = "NAME" } in its place',
+        *("-f", str(file)),
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'api_key = { env = "LOCAL_API_KEY" }',
+        'api_key = { file = "/run/secrets/key" }',
+        'api_key = { command = ["vault", "read", "token"] }',
+        'key_header = "x-api-key"',
+        'headers = { X-Api-Key = { env = "BOX_KEY" }, x-team = "models" }',
+        '# api_key = "a-key-of-the-company"',
+        'api_key = ""',
+        "api_key.env = 'LOCAL_API_KEY'",
+    ],
+)
+def test_the_place_of_a_secret_in_the_file_is_accepted(line: str, tmp_path: Path) -> None:
+    (file := tmp_path / "values.yaml").write_text(json.dumps({"configuration": f"[providers.box]\n{line}\n"}))
+    render("-f", str(file))
 
 
 def test_other_settings_are_plain_values(tmp_path: Path) -> None:

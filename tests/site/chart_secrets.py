@@ -3,6 +3,7 @@
 import re
 
 from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.gateway.settings.provider_calls import SECRET_WORDS
 from anthropic_proxy.gateway.settings.table import list_secret_variables
 from anthropic_proxy.gateway.settings.values import SECRET_NAME
 from anthropic_proxy.secrets import KEY_BEGINNINGS
@@ -16,10 +17,13 @@ _VALUES = (
     r'"private_key"',
 )
 """Passwords in addresses, and keys in PEM or JSON form. The expressions are those of Go, which has no lookbehind."""
+_TEXT = r"""["']?[ \t]*=[ \t]*(?:"[^"\n]|'[^'\n]|\"""|''')"""
+_FIELDS = rf"\b(?:[A-Za-z0-9_-]*[_-])?(?:(?i:{SECRET_WORDS})|[A-Z0-9_]+{SECRET_NAME.pattern.removesuffix('$')}){_TEXT}"
+"""A field of the configuration file, such as a header, whose text is a secret itself and not the place of one."""
 
 
 def written_template() -> str:
-    """Return the template: two expressions, for names and for values."""
+    """Return the template: three expressions, for names, for values, and for fields of the configuration file."""
     names = "|".join(list_secret_variables(PROVIDERS))
     beginnings = "|".join(re.escape(beginning) for beginning in KEY_BEGINNINGS)
     return f"""\
@@ -33,5 +37,10 @@ def written_template() -> str:
 {{{{- /* Values that are or contain a secret, whatever their variable is. */}}}}
 {{{{- define "anthropic-proxy.secretValues" -}}}}
 ^({beginnings})|{"|".join(_VALUES)}
+{{{{- end }}}}
+
+{{{{- /* Fields of anthropic-proxy.toml with a text that is a secret itself. */}}}}
+{{{{- define "anthropic-proxy.secretFields" -}}}}
+{_FIELDS}
 {{{{- end }}}}
 """

@@ -50,12 +50,12 @@ _FRAMING_HEADERS = frozenset(
 """Headers that the proxy sets itself: hop-by-hop headers (RFC 9110, 7.6.1), framing, encodings and traces."""
 _CLIENT_CREDENTIALS = frozenset({"authorization", "x-api-key", "api-key", "cookie", "proxy-authorization"})
 """Client headers that may contain a key of the proxy, or the login of a browser."""
-_SECRET_FIELD = compile_later(
-    r"(?:^|[-_.])(?:pass(?:word|wd|phrase)|pwd|secret|authorization|credentials?|cookie|jwt"
-    r"|(?:api|access|auth|private|secret|signing|subscription|bearer)[-_]?(?:keys?|tokens?))(?:$|[-_.])"
-    r"|^(?:key|token|auth)s?$",
-    re.IGNORECASE,
+SECRET_WORDS = (
+    r"pass(?:word|wd|phrase)|pwd|secret|authorization|credentials?|cookie|jwt"
+    r"|(?:api|access|auth|private|secret|signing|subscription|bearer)[-_]?(?:keys?|tokens?)"
 )
+"""Words in the name of a field by which its text is a secret, as a part of a pattern."""
+_SECRET_FIELD = compile_later(rf"(?:^|[-_.])(?:{SECRET_WORDS})(?:$|[-_.])|^(?:key|token|auth)s?$", re.IGNORECASE)
 """Fields of a body whose names say that they contain a secret. `prompt_cache_key` and `eos_token` do not."""
 _CAPITAL = compile_later(r"(?<=[a-z0-9])(?=[A-Z])")
 _AUTHORIZATION = compile_anchored(r"(?:bearer|basic|token)\s", re.IGNORECASE)

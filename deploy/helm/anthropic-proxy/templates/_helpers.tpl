@@ -76,7 +76,7 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- end }}
 {{- $names := include "anthropic-proxy.secretNames" . }}
 {{- $values := include "anthropic-proxy.secretValues" . }}
-{{- $referenced := regexFindAll "\\benv[ \t]*=[ \t]*[\"'][A-Za-z0-9_]+" .Values.configuration -1 | join " " }}
+{{- $referenced := regexFindAll "\\benv[\"']?[ \t]*=[ \t]*[\"'][A-Za-z0-9_]+" .Values.configuration -1 | join " " }}
 {{- range $name, $value := .Values.settings }}
 {{- if or (regexMatch $names $name) (regexMatch (printf "[\"']%s\\b" $name) $referenced) }}
 {{- fail (printf "settings.%s is a secret, and settings are in a ConfigMap: put it into the Secret %q" $name $.Values.secretName) }}
@@ -86,8 +86,18 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- end }}
 {{- end }}
 {{- range .Values.extraEnv }}
-{{- if and (hasKey . "value") (or (regexMatch $names .name) (regexMatch $values (toString .value))) }}
+{{- if and (hasKey . "value") (or (regexMatch $names .name) (regexMatch (printf "[\"']%s\\b" .name) $referenced) (regexMatch $values (toString .value))) }}
 {{- fail (printf "extraEnv has the secret %s as a plain value: put it into the Secret %q, or use valueFrom" .name $.Values.secretName) }}
+{{- end }}
+{{- end }}
+{{- $file := regexReplaceAll "(?m)^[ \t]*#.*$" .Values.configuration "" }}
+{{- range regexFindAll (include "anthropic-proxy.secretFields" .) $file -1 }}
+{{- $field := regexFind "[A-Za-z0-9_-]+[\"']?[ \t]*=" . | regexFind "[A-Za-z0-9_-]+" }}
+{{- fail (printf "configuration has a text as %s, and it is in a ConfigMap: put it into the Secret %q, and write { env = \"NAME\" } in its place" $field $.Values.secretName) }}
+{{- end }}
+{{- range regexFindAll "\"[^\"\n]*\"|'[^'\n]*'" $file -1 }}
+{{- if regexMatch $values (trimAll "\"'" .) }}
+{{- fail (printf "configuration contains a key or password, and it is in a ConfigMap: put it into the Secret %q, and write { env = \"NAME\" } in its place" $.Values.secretName) }}
 {{- end }}
 {{- end }}
 {{- end }}

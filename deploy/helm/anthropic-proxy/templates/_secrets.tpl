@@ -9,3 +9,8 @@
 {{- define "anthropic-proxy.secretValues" -}}
 ^(sk\-|gsk_|xai\-|AIza|ya29\.|eyJ|hf_|AKIA|csk\-|nvapi\-|ghp_|sk_|rk_|rk\-|pk_|pk\-)|://[^/?#\s]*@|[?&][^=&#?\s]*(?i:pass|pwd|secret|token|key)[^=&#?\s]*=|-----BEGIN |"private_key"
 {{- end }}
+
+{{- /* Fields of anthropic-proxy.toml with a text that is a secret itself. */}}
+{{- define "anthropic-proxy.secretFields" -}}
+\b(?:[A-Za-z0-9_-]*[_-])?(?:(?i:pass(?:word|wd|phrase)|pwd|secret|authorization|credentials?|cookie|jwt|(?:api|access|auth|private|secret|signing|subscription|bearer)[-_]?(?:keys?|tokens?))|[A-Z0-9_]+_(?:KEY|TOKEN|SECRET|PASSWORD|HEADERS|BEARER_TOKEN_[A-Z]+))["']?[ \t]*=[ \t]*(?:"[^"\n]|'[^'\n]|\"""|''')
+{{- end }}
