@@ -17,6 +17,7 @@ from msgspec import Struct
 from anthropic_proxy.engine.json_decoding import decode_json
 from anthropic_proxy.engine.platforms.program import COMMANDS_USER_AGENT
 from anthropic_proxy.errors import UpstreamError, UpstreamUnreachable
+from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 
 PROBE_TIMEOUT_SECONDS = 2.0
 MAX_ERROR_CHARACTERS = 2_000
@@ -190,6 +191,6 @@ def _read_lines(response: http.client.HTTPResponse) -> Iterator[bytes]:
 
 
 def _error(body: bytes, response: http.client.HTTPResponse) -> UpstreamError:
-    error = UpstreamError(decode_json(body, _ErrorBody).error.message[:MAX_ERROR_CHARACTERS])
+    error = UpstreamError(escape_unprintable(decode_json(body, _ErrorBody).error.message[:MAX_ERROR_CHARACTERS]))
     error.headers = {name.lower(): value for name, value in response.getheaders()}
     return error

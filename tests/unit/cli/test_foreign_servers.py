@@ -279,3 +279,14 @@ def test_a_reply_of_another_program_is_an_error(tmp_path: Path, event: Any) -> N
             done = run_command(*words, directory=tmp_path, settings=settings)
             assert (done.returncode, done.stderr[:1]) == (1, "✕"), done.stderr
             assert "Traceback" not in done.stderr
+
+
+def test_an_error_of_a_proxy_is_one_line_that_looks_like_no_other_report(tmp_path: Path) -> None:
+    with running() as server:
+        error = {"type": "error", "error": {"type": "api_error", "message": f"No.\n✓ Done.\r\u2028{CONTROLS[:3]}"}}
+        settings = {"PORT": str(server.server_port)}
+        for answer in ((500, error), b"event: error\ndata: " + json.dumps(error).encode() + b"\n\n"):
+            server.answers = {"/health": HEALTH, "/v1/messages": answer}
+            done = run_command("ask", "hello", directory=tmp_path, settings=settings)
+            _, _, shown = done.stderr.partition("container.\n")  # after the remark that another proxy answers
+            assert (done.returncode, shown) == (1, "✕ No.\\n✓ Done.\\r\\u2028\\x1b]5\n")
