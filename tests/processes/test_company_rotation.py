@@ -1,6 +1,6 @@
 """SIGN_IN_SECRET is replaced while persons work and sign in, at four instances that read it at different times."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from itertools import count
@@ -45,8 +45,8 @@ class _Transport(httpx.HTTPTransport):
 
 
 class Company:
-    def __init__(self, directory: Path, instances: Sequence[Proxy]) -> None:
-        self._env = directory / ".env"
+    def __init__(self, files: Mapping[str, Path], instances: Sequence[Proxy]) -> None:
+        self._files = files
         self.instances = instances
         self.balancer: Any = Balancer(instances)
 
@@ -69,14 +69,15 @@ class Company:
 
     def replace(self, secrets: str, order: Callable[[Sequence[Proxy]], Iterator[Proxy]], devices: list[Device]) -> None:
         """Let the instances read the setting in this order, while the devices work and another one signs in."""
-        self._env.write_text(f"SIGN_IN_SECRET={secrets}\n")
+        changed = "Settings reloaded: SIGN_IN_SECRET changed."
         for instance in order(self.instances):
             with ThreadPoolExecutor(4) as threads:
                 running: list[Future[Any]] = [threads.submit(self.work, device) for device in devices]
                 running.append(threads.submit(lambda: self.work(self.sign_in())))
-                assert reload(instance) == "Settings reloaded: SIGN_IN_SECRET changed."
-                for each in running:
-                    each.result()
+                self._files[instance.url].write_text(f"SIGN_IN_SECRET={secrets}\n")
+                assert reload(instance) == changed
+                for work in running:
+                    work.result()
 
 
 def _refresh(device: Device) -> httpx.Response | None:
@@ -89,7 +90,6 @@ def _refresh(device: Device) -> httpx.Response | None:
 def running_company(directory: Path) -> Iterator[Company]:
     with running_provider() as provider, ExitStack() as stack:
         provider.offers_refresh = True
-        (directory / ".env").write_text(f"SIGN_IN_SECRET={SECRET}\n")
         settings = {
             **list_sign_in_settings(provider),
             "SERVE_DEMO": "true",
@@ -97,12 +97,17 @@ def running_company(directory: Path) -> Iterator[Company]:
             "DATABASE_URL": f"sqlite:///{directory}/ledger.sqlite3",
         }
         del settings["SIGN_IN_SECRET"]
+        files: dict[str, Path] = {}
         instances: list[Proxy] = []
-        for _ in range(4):
-            instances.append(stack.enter_context(running_proxy(directory, settings)))
+        for number in range(4):
+            file = directory / str(number) / ".env"
+            file.parent.mkdir()
+            file.write_text(f"SIGN_IN_SECRET={SECRET}\n")
+            instances.append(stack.enter_context(running_proxy(file.parent, settings)))
+            files[instances[-1].url] = file
             settings["DASHBOARD_URL"] = instances[0].url
         provider.redirect_uri = f"{instances[0].url}/dashboard/oidc/callback"
-        yield Company(directory, instances)
+        yield Company(files, instances)
         assert provider.problems == []
 
 
