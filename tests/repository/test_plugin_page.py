@@ -21,7 +21,6 @@ OTHER_NAMES = {
         "ProxyError",
         "redact_secrets",
     },
-    "names of settings": {"REDIS_URL"},
 }
 """Names in the tables of the page that the plugin interface does not define."""
 
