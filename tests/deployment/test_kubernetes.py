@@ -616,7 +616,10 @@ def test_a_secret_in_the_file_is_refused(line: str, name: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     "line",
     [
-        'x-team = "sk-ant-0123456789"',
+        'x-team = "sk-ant-0123456789abcdef"',
+        'x-teams = ["a", "sk-ant-0123456789abcdef"]',
+        'note = """\nsk-ant-0123456789abcdef"""',
+        'note = "-----BEGIN PRIVATE KEY-----\\nMIIEvQIBADANBgkqhkiG9w0B"',
         "proxy = 'http://user:password@proxy.example.org:3128'",
         'base_url = "https://models.example.org/v1?api_key=0123"',
     ],
@@ -641,6 +644,9 @@ def test_a_text_of_the_file_with_a_password_is_refused(line: str, tmp_path: Path
         '# api_key = "a-key-of-the-company"',
         'api_key = ""',
         "api_key.env = 'LOCAL_API_KEY'",
+        'pattern = "sk-[a-z0-9]{20,}|https?://[^/@]+@|-----BEGIN [A-Z ]+-----"',
+        'model = "sk-model"',
+        'prompt_cache_key = "team"',
     ],
 )
 def test_the_place_of_a_secret_in_the_file_is_accepted(line: str, tmp_path: Path) -> None:

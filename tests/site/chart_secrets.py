@@ -20,10 +20,17 @@ _VALUES = (
 _TEXT = r"""["']?[ \t]*=[ \t]*(?:"[^"\n]|'[^'\n]|\"""|''')"""
 _FIELDS = rf"\b(?:[A-Za-z0-9_-]*[_-])?(?:(?i:{SECRET_WORDS})|[A-Z0-9_]+{SECRET_NAME.pattern.removesuffix('$')}){_TEXT}"
 """A field of the configuration file, such as a header, whose text is a secret itself and not the place of one."""
+_TEXTS = (
+    r"(?:^|[\s\"'=,\[])(?:{beginnings})[A-Za-z0-9_.-]{{16,}}(?:$|[\s\"',\]])",
+    r"[\"'][a-z0-9+]+://[^/?#\s\[\](){{}}\\\"']*@",
+    r"[\"'][a-z0-9+]+://[^\s\"']*[?&][^=&#?\s]*(?i:pass|pwd|secret|token|key)[^=&#?\s]*=",
+    r"-----BEGIN [A-Z ]+-----(?:\s|\\[nr])+[A-Za-z0-9+/=]{{16}}",
+)
+"""Complete keys and addresses with passwords in the configuration file. Its patterns of inspectors are none."""
 
 
 def written_template() -> str:
-    """Return the template: three expressions, for names, for values, and for fields of the configuration file."""
+    """Return the template: expressions for variables, and for fields and texts of the configuration file."""
     names = "|".join(list_secret_variables(PROVIDERS))
     beginnings = "|".join(re.escape(beginning) for beginning in KEY_BEGINNINGS)
     return f"""\
@@ -42,5 +49,10 @@ def written_template() -> str:
 {{{{- /* Fields of anthropic-proxy.toml with a text that is a secret itself. */}}}}
 {{{{- define "anthropic-proxy.secretFields" -}}}}
 {_FIELDS}
+{{{{- end }}}}
+
+{{{{- /* Texts in anthropic-proxy.toml that are or contain a secret, whatever their field is. */}}}}
+{{{{- define "anthropic-proxy.secretTexts" -}}}}
+{"|".join(_TEXTS).format(beginnings=beginnings)}
 {{{{- end }}}}
 """

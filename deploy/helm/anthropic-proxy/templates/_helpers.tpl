@@ -95,9 +95,7 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- $field := regexFind "[A-Za-z0-9_-]+[\"']?[ \t]*=" . | regexFind "[A-Za-z0-9_-]+" }}
 {{- fail (printf "configuration has a text as %s, and it is in a ConfigMap: put it into the Secret %q, and write { env = \"NAME\" } in its place" $field $.Values.secretName) }}
 {{- end }}
-{{- range regexFindAll "\"[^\"\n]*\"|'[^'\n]*'" $file -1 }}
-{{- if regexMatch $values (trimAll "\"'" .) }}
-{{- fail (printf "configuration contains a key or password, and it is in a ConfigMap: put it into the Secret %q, and write { env = \"NAME\" } in its place" $.Values.secretName) }}
-{{- end }}
+{{- if regexMatch (include "anthropic-proxy.secretTexts" .) $file }}
+{{- fail (printf "configuration contains a key or password, and it is in a ConfigMap: put it into the Secret %q, and write { env = \"NAME\" } in its place" .Values.secretName) }}
 {{- end }}
 {{- end }}

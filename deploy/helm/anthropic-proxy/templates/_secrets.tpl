@@ -14,3 +14,8 @@
 {{- define "anthropic-proxy.secretFields" -}}
 \b(?:[A-Za-z0-9_-]*[_-])?(?:(?i:pass(?:word|wd|phrase)|pwd|secret|authorization|credentials?|cookie|jwt|(?:api|access|auth|private|secret|signing|subscription|bearer)[-_]?(?:keys?|tokens?))|[A-Z0-9_]+_(?:KEY|TOKEN|SECRET|PASSWORD|HEADERS|BEARER_TOKEN_[A-Z]+))["']?[ \t]*=[ \t]*(?:"[^"\n]|'[^'\n]|\"""|''')
 {{- end }}
+
+{{- /* Texts in anthropic-proxy.toml that are or contain a secret, whatever their field is. */}}
+{{- define "anthropic-proxy.secretTexts" -}}
+(?:^|[\s\"'=,\[])(?:sk\-|gsk_|xai\-|AIza|ya29\.|eyJ|hf_|AKIA|csk\-|nvapi\-|ghp_|sk_|rk_|rk\-|pk_|pk\-)[A-Za-z0-9_.-]{16,}(?:$|[\s\"',\]])|[\"'][a-z0-9+]+://[^/?#\s\[\](){}\\\"']*@|[\"'][a-z0-9+]+://[^\s\"']*[?&][^=&#?\s]*(?i:pass|pwd|secret|token|key)[^=&#?\s]*=|-----BEGIN [A-Z ]+-----(?:\s|\\[nr])+[A-Za-z0-9+/=]{16}
+{{- end }}
