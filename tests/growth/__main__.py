@@ -11,7 +11,7 @@ from tests.growth import instrument
 
 instrument.install()
 
-from tests.growth import rows_http, rows_replies, rows_requests, rows_schemas, rows_texts  # noqa: E402
+from tests.growth import rows_http, rows_imports, rows_replies, rows_requests, rows_schemas, rows_texts  # noqa: E402
 from tests.growth.measure import Growth, Measurement, measure_all  # noqa: E402
 from tests.support.chosen_rows import choose_rows  # noqa: E402
 from tests.support.paths import ROOT  # noqa: E402
@@ -19,7 +19,14 @@ from tests.support.paths import ROOT  # noqa: E402
 PAGE = ROOT / "tests/growth/growth.md"
 MARK = "<!-- scripts/ci.py growth --write writes what follows -->\n"
 HEAD = "| input | wires | n | steps | units | memory | outcome at 4n |\n|---|---|--:|--:|--:|--:|---|\n"
-ROWS = [*rows_requests.ROWS, *rows_schemas.ROWS, *rows_replies.ROWS, *rows_texts.ROWS, *rows_http.ROWS]
+ROWS = [
+    *rows_requests.ROWS,
+    *rows_schemas.ROWS,
+    *rows_replies.ROWS,
+    *rows_texts.ROWS,
+    *rows_http.ROWS,
+    *rows_imports.ROWS,
+]
 MEASUREMENTS: list[Measurement] = [(row, wire) for row in ROWS for wire in row.wires]
 
 

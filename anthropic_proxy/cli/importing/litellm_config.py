@@ -348,10 +348,13 @@ def _read_fallbacks(plan: ImportPlan, settings: _Settings, models: Mapping[str, 
             _note_missing_targets(plan, f"fallbacks of {name}", chains[name], models)
     default = settings.default_fallbacks or []
     _note_missing_targets(plan, "default_fallbacks", default, models)
-    found = {
-        name: [target for other in chains.get(name, default) for target in models.get(other, [])] for name in models
-    }
-    return {name: [target for target in chain if target != _ANTHROPIC] for name, chain in found.items()}
+
+    def find_targets(chain: Sequence[str]) -> list[str]:
+        found = [target for name in dict.fromkeys(chain) for target in models.get(name, ())]
+        return [target for target in found if target != _ANTHROPIC]
+
+    targets = find_targets(default)  # one list for all, because its length times their number may be large
+    return {name: find_targets(chains[name]) if name in chains else targets for name in models}
 
 
 def _note_missing_targets(
@@ -388,6 +391,9 @@ def _add_routes(
             'routes balance by weight. With balance = "latency" they prefer the fastest model, with "cost" the cheapest'
         )
         plan.add_note("router_settings.routing_strategy", f"{strategy}: {text}")
+    aliases: dict[str, list[str]] = {}
+    for alias, meant in names.items():
+        aliases.setdefault(meant, []).append(alias)
     for name in sorted(groups, key=lambda name: "*" in name):
         group = groups[name]
         targets = list(dict.fromkeys(row.target for row in group))
@@ -398,8 +404,8 @@ def _add_routes(
         tiers = [tier for tier in TIERS if chosen.get(tier) == name]
         others = [  # the names that the mapping of the Claude tiers does not cover
             alias
-            for alias, meant in names.items()
-            if meant == name and alias not in _CATCH_ALL and (find_tier(alias) or "") not in tiers
+            for alias in aliases.get(name, ())
+            if alias not in _CATCH_ALL and (find_tier(alias) or "") not in tiers
         ]
         conditions: list[tuple[str, dict[str, object]]] = [(name, {"model": others})] if others else []
         if tiers and name in balances:

@@ -4,15 +4,14 @@ A server whose provider the proxy knows needs variables in `.env` only. Any othe
 `anthropic-proxy.toml`. Secrets of the other configuration are not copied there, only the names of their variables.
 """
 
-import copy
 import json
 import re
 import tomllib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date
 from functools import cache, partial
 from ipaddress import ip_address
-from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -30,7 +29,7 @@ from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.lookup import find_vendor
 from anthropic_proxy.engine.routing.choices import ModelChoice, choose_model, find_preferred_provider
 from anthropic_proxy.engine.routing.replacements import find_successor_id, join_equal_targets
-from anthropic_proxy.errors import ConfigurationError, join_with_and, join_with_or
+from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_and, join_with_or
 from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, load_settings
 from anthropic_proxy.gateway.settings.files import (
     MAX_ENV_BYTES,
@@ -85,6 +84,12 @@ _TYPE_NAMES = {
 }
 """Name of a type in messages of msgspec → its description."""
 _PATH_ITEM = compile_later(r"\.(\w+)|\[(\d+)\]")
+_CALL_FIELDS = ("headers", "body")
+_CallFields = defaultdict[tuple[str, str], dict[str, object]]
+"""Kind of a call field and its name in lower case → its present spellings with their values."""
+_MAX_SUGGESTIONS = 10
+_REMOVED = object()
+"""Stands for a part of a configuration that has another type."""
 _MAX_SHOWN_CHARACTERS = 60
 _LETTER = compile_later(r"[A-Za-z0-9]")
 _KEY_IN_FILE = "this file must not contain keys"
@@ -225,6 +230,16 @@ class ImportPlan:
         """Variable → setting of the other configuration with its value, if that has another name."""
         self.secrets: dict[str, ImportedKey] = {}
         """Name of a variable → key in the other configuration, which is written only if the user agrees."""
+        self._table_names: dict[tuple[str, str], dict[str, str]] = {}
+        """First choice of a name and address of a server → its keys with the names of their tables."""
+        self._call_fields = defaultdict[str, _CallFields](lambda: defaultdict(dict))
+        self._suggestions = 0
+        self._route_size = 0
+        """Bytes of the targets of all routes."""
+        self._route_names: set[str] = set()
+        self._route_numbers = defaultdict[str, int](lambda: 1)
+        self._table_numbers = defaultdict[str, int](lambda: 1)
+        """First choice of a name → the last number that was tried instead. 1: none."""
         self._notes: dict[ImportNote, None] = {}
         self._accounts: dict[str, tuple[str, str]] = {}
         """Name of a built-in provider or of a table → address and key of its server in the other configuration."""
@@ -245,36 +260,40 @@ class ImportPlan:
 
         Each of them gets a note with its value. `place`: path of the part. "": the whole file.
         """
-        removed: dict[tuple[int | str, ...], list[int]] = {}
-        while True:
-            try:
-                return msgspec.convert(value, kind, strict=False)
-            except msgspec.ValidationError as error:
-                expected, _, path = str(error).partition(" - at ")
-            steps = [int(index) if index else name for name, index in _PATH_ITEM.findall(path)]
-            field, wrong = place, value
-            for depth, step in enumerate(steps):
-                wrong = wrong[step]
-                if isinstance(step, int):
-                    field += f"[{_find_first_index(step, removed.get(tuple(steps[:depth]), ()))}]"
-                else:
-                    field += f".{step}" if field else step
-            problem = "has a name that is no text" if path.startswith("`key`") else _describe_wrong(field, wrong)
-            names = [_TYPE_NAMES[name] for name in expected.split("`")[1].split(" | ") if name in _TYPE_NAMES]
-            allowed = join_with_or(list(dict.fromkeys(names))) + " of 0 or more" * (" >= 0" in expected)
-            self.add_note(field, f"it is not imported, because it {problem}. Use {allowed}", is_error=True)
-            if not steps:
-                return kind()
-            if not removed:
-                value = copy.deepcopy(value)
-            *above, last = steps
-            parent = value
-            for step in above:
-                parent = parent[step]
-            del parent[last]
-            removed.setdefault(tuple(above), [])
-            if isinstance(last, int):
-                removed[tuple(above)].append(last)
+        kept = self._keep_part(value, kind, place, ())
+        return kind() if kept is _REMOVED else msgspec.convert(kept, kind, strict=False)
+
+    def _keep_part(self, value: Any, kind: type[object], place: str, steps: tuple[int | str, ...]) -> Any:
+        """Return the value at `steps` without what has another type. `_REMOVED`: it has another type itself.
+
+        Only the members of a value with a wrong one are decoded by themselves, each as the only one of its parents, so
+        that the work is proportional to the size.
+        """
+        if (problem := _find_type_problem(value, kind, steps)) is None:
+            return value
+        if isinstance(value, dict | list) and problem.depth > len(steps):
+            is_list = isinstance(value, list)
+            members = enumerate(value) if isinstance(value, list) else value.items()
+            decoded = [(key, self._keep_part(member, kind, place, (*steps, key))) for key, member in members]
+            kept = {key: member for key, member in decoded if member is not _REMOVED}
+            value = [*kept.values()] if is_list else kept
+            if (problem := _find_type_problem(value, kind, steps)) is None:
+                return value
+        if problem.depth < len(steps):  # the name in its parent has another type
+            return value
+        field = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
+        field = f"{place}{field}" if place else field.removeprefix(".")
+        reason = "has a name that is no text" if problem.is_name else _describe_wrong(field, value)
+        self.add_note(field, f"it is not imported, because it {reason}. Use {problem.allowed}", is_error=True)
+        return _REMOVED
+
+    def suggest_model(self, model: str, listed: Mapping[str, None]) -> str:
+        """Return the model of `listed` most similar to `model`. "": there is none, or many were suggested already.
+
+        A comparison with a long list takes tenths of a second.
+        """
+        self._suggestions += 1
+        return find_similar_choice(model, listed) if self._suggestions <= _MAX_SUGGESTIONS else ""
 
     def decode_scalar(self, value: Any, place: str) -> str:
         """Return a value as text. "": it is empty or false, or no text, number or Boolean, and gets a note."""
@@ -306,10 +325,12 @@ class ImportPlan:
         Without its address, a provider would be called at its own: its key, its models and its choice go with it.
         So do those of a table that stays with another address. `present_tables`: those of `anthropic-proxy.toml`.
         """
+        moved: dict[str, str] = {}
         for present in present_tables:
             table = self.servers.get(present.name)
             if table is not None and table.base_url and table.base_url.rstrip("/") != present.base_url:
-                self._leave_out_models(present.name, table.key_variable)
+                moved[present.name] = table.key_variable
+        self._leave_out_models(moved)
         for name, key in [*self.secrets.items()]:
             if not self.accepts(key.setting, "value", key.value, decode_keys):
                 self._leave_out(name)
@@ -373,18 +394,29 @@ class ImportPlan:
         self.routes = [old if old.label in kept_names else new for new, old in pairs]
         return {name: choices for name, choices in successors.retired.items() if name not in kept_names}
 
-    def _leave_out_models(self, name: str, key_variable: str) -> None:
-        """Remove the key, the routes and the variables that name a model of `[providers.NAME]`."""
-        reason = f"it is not imported, because [providers.{name}] has another address"
+    def _leave_out_models(self, moved: Mapping[str, str]) -> None:
+        """Remove the keys, the routes and the variables that name a model of a table with another address.
+
+        `moved`: NAME of such a `[providers.NAME]` → variable of its key.
+        """
+
+        def find_reason(targets: Sequence[str]) -> str:
+            name = next((name for target in targets if (name := target.partition("/")[0]) in moved), "")
+            return f"it is not imported, because [providers.{name}] has another address" if name else ""
+
         for variable, value in [*self.variables.items()]:
             is_model = variable in (*MODEL_VARIABLES, "PREFERRED_PROVIDER") or variable.startswith("FALLBACK_")
-            if is_model and name in [target.partition("/")[0] for target in value.split(",")]:
+            if is_model and (reason := find_reason(value.split(","))):
                 self._leave_out(variable, reason, is_error=True)
-        for route in [*self.routes]:
-            if name in [target.partition("/")[0] for target in route.targets]:
-                self.routes.remove(route)
+        kept = []
+        for route in self.routes:
+            if reason := find_reason(route.targets):
                 self.add_note(f'the route "{route.name}"', reason, is_error=True)
-        self._leave_out(key_variable, reason, is_error=True)
+            else:
+                kept.append(route)
+        self.routes = kept
+        for name, key_variable in moved.items():
+            self._leave_out(key_variable, find_reason([name]), is_error=True)
 
     def _leave_out(self, name: str, reason: str = "", *, is_harmless: bool = False, is_error: bool = False) -> None:
         """Remove a variable or key, if the plan has it. `reason`: text of a note."""
@@ -433,8 +465,19 @@ class ImportPlan:
     ) -> None:
         """The name is changed if it is invalid or used."""
         valid = _INVALID_IN_ROUTE_NAME.sub("-", name)[:_MAX_ROUTE_NAME].strip(" ._-") or "route"
-        names = {route.name for route in self.routes}
-        unique = next(text for text in _number(valid[: _MAX_ROUTE_NAME - 4], valid) if text not in names)
+        self._route_size += sum(len(target.encode()) for target in targets)
+        if self._route_size > MAX_CONFIG_BYTES:
+            raise ConfigurationError(
+                f"{CONFIG_FILE} would have more than {MAX_CONFIG_BYTES:,} bytes, because the routes have too many "
+                "targets.",
+                code="configuration-file",
+            )
+        stem = valid[: _MAX_ROUTE_NAME - 6]
+        unique = valid
+        while unique in self._route_names:
+            self._route_numbers[stem] += 1
+            unique = f"{stem}-{self._route_numbers[stem]}"
+        self._route_names.add(unique)
         self.routes.append(ImportedRoute(name=unique, when=when, targets=targets, balance=balance, weights=weights))
 
     def add_server(self, server: ImportedServer) -> str:
@@ -465,11 +508,11 @@ class ImportPlan:
         else:  # newer models of OpenAI accept tools with reasoning on the Responses API only
             wire = "responses" if provider.name == "openai" else next(iter(provider.wires))
         valid, reason = suggest_provider_name(server.name) or "server", "has another address or key"
-        names = _number(valid, valid)
+        first = valid
         if valid in {word for row in find_built_in_registry() for word in (row.name, row.prefix)}:
-            names = _number(valid, f"{valid}-server" if provider is None else f"{valid}-2")
+            first = f"{valid}-server" if provider is None else f"{valid}-2"
             reason = "is the name of a provider of this proxy" if provider is None else "has another key"
-        name = next(text for text in names if self._is_same_account(text, server.base_url, key))
+        name = self._choose_table_name(valid, first, server.base_url, key)
         if server.is_named_by_user and name != valid:
             self.add_note(server.name, f"its name here is {name}, as in {name}/MODEL, because {valid} {reason}")
         address = server.base_url.removesuffix("/v1") if wire == "ollama" else server.base_url
@@ -501,23 +544,17 @@ class ImportPlan:
 
     def _add_call_fields(self, name: str, server: ImportedServer) -> None:
         """Add the headers and body fields of `server` to `[providers.NAME]`, with a note about each that is refused."""
-        if not server.headers and not server.body:
+        fields = [(kind, *row) for kind in _CALL_FIELDS for row in getattr(server, kind).items()]
+        if not fields:
             return
-        table = self.servers.get(name, ServerTable())
-        headers, body = {**table.headers, **server.headers}, {**table.body, **server.body}
-        with_all = structs.replace(table, headers=headers, body=body)
-        if not _find_table_problem(name, with_all):
-            self.servers[name] = with_all
-            return
-        for kind, fields in (("headers", server.headers), ("body", server.body)):
-            for key, value in fields.items():
-                table = self.servers.get(name, ServerTable())
-                present = getattr(table, kind)
-                equal = {other: text for other, text in present.items() if other.lower() == key.lower()}
-                alone = structs.replace(table, **{"headers": {}, "body": {}, kind: {**equal, key: value}})
-                if not (problem := _find_table_problem(name, alone)):
-                    self.servers[name] = structs.replace(table, **{kind: {**present, key: value}})
-                    continue
+        present = self._call_fields[name]
+        accepts_all = not self._find_field_problem(name, fields)
+        for kind, key, value in fields:
+            if accepts_all or not (problem := self._find_field_problem(name, [(kind, key, value)])):
+                table = self.servers.setdefault(name, ServerTable())
+                getattr(table, kind)[key] = value
+                present[kind, key.lower()][key] = value
+            else:
                 reason, line = f"{kind}.{key} is not imported. {problem}", ""
                 if isinstance(value, str) and _KEY_IN_FILE in problem:
                     variable = suggest_key_variable(name, key if _LETTER.search(key) else kind)
@@ -527,6 +564,17 @@ class ImportPlan:
                     )
                     line = format_call_field(kind, key, {"env": variable})
                 self.add_note(f"Providers.{server.name}", reason, line, is_error=True)
+
+    def _find_field_problem(self, name: str, fields: Sequence[tuple[str, str, object]]) -> str:
+        """Return the problem of new call fields beside those with an equal name. "": they can be added.
+
+        The rest of the table is left out, so that the work is proportional to the new fields.
+        """
+        table, present = self.servers.get(name, ServerTable()), self._call_fields[name]
+        alone = structs.replace(table, headers={}, body={}, models={})
+        for kind, key, value in fields:
+            getattr(alone, kind).update({**present[kind, key.lower()], key: value})
+        return _find_table_problem(name, alone)
 
     def set_secret_reference(self, variable: str, value: str, setting: str) -> None:
         """Set `variable` of `.env` to `${KEY}` if `value` is a reference to the variable KEY, such as `$KEY`.
@@ -560,6 +608,18 @@ class ImportPlan:
             known = [*self.servers, *(name for row in find_built_in_registry() for name in (row.name, row.prefix))]
             self.variables["PREFERRED_PROVIDER"] = prefix if prefix in known else "litellm"
 
+    def _choose_table_name(self, stem: str, first: str, address: str, key: str) -> str:
+        """Return the name of the table of a server and key: `first`, or else `stem` with the next number."""
+        names = self._table_names.setdefault((first, address), {})
+        if not key and names:
+            return next(iter(names.values()))
+        name = names.get(key) or names.pop("", "") or first
+        while not self._is_same_account(name, address, key):
+            self._table_numbers[first] += 1
+            name = f"{stem}-{self._table_numbers[first]}"
+        names[key] = name
+        return name
+
     def _is_same_account(self, name: str, address: str, key: str) -> bool:
         """Return True if `name` stands for no other server and key yet. It then stands for these."""
         known_address, known_key = self._accounts.get(name, (address, key))
@@ -569,11 +629,28 @@ class ImportPlan:
         return True
 
 
-def _find_first_index(index: int, removed: Sequence[int]) -> int:
-    """Return the index that an item of a list had before items were removed, in this order, at the indices."""
-    for each in reversed(removed):
-        index += each <= index
-    return index
+class _TypeProblem(Struct, frozen=True):
+    """Why a value cannot be decoded."""
+
+    depth: int
+    """Number of names and indices that lead to the value."""
+    allowed: str
+    is_name: bool
+    """True if the value is an object with a name that is no text."""
+
+
+def _find_type_problem(value: object, kind: type[object], steps: Sequence[int | str]) -> _TypeProblem | None:
+    """Return the first problem of `value`, which `steps` lead to in a value of `kind`."""
+    for step in reversed(steps):
+        value = [value] if isinstance(step, int) else {step: value}
+    try:
+        msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError as error:
+        expected, _, path = str(error).partition(" - at ")
+        names = [_TYPE_NAMES[name] for name in expected.split("`")[1].split(" | ") if name in _TYPE_NAMES]
+        allowed = join_with_or(list(dict.fromkeys(names))) + (" of 0 or more" if " >= 0" in expected else "")
+        return _TypeProblem(len(_PATH_ITEM.findall(path)), allowed, path.startswith("`key`"))
+    return None
 
 
 def _describe_wrong(field: str, wrong: object) -> str:
@@ -637,12 +714,6 @@ class _Successors:
 def find_built_in_registry() -> ProviderRegistry:
     """Return the providers that the proxy knows, which need no table in the configuration file."""
     return find_registry(load_settings({}, PROVIDERS, env_file=None))
-
-
-def _number(stem: str, first: str) -> Iterator[str]:
-    """Yield `first`, then `stem` with the numbers from 2."""
-    yield first
-    yield from (f"{stem}-{number}" for number in count(2))
 
 
 def find_referenced_variable(text: str) -> str:

@@ -20,8 +20,8 @@ from anthropic_proxy.gateway.settings.values import redact_and_shorten
 
 ROUTER_FOLDER = ".claude-code-router"
 _MODEL_LIST = compile_later(r"^model_list:", re.MULTILINE)
-_MAX_ENTRIES = 1_000
-"""Maximum number of entries of a list or an object: more of them take minutes, and no person wrote them."""
+_MAX_ENTRIES = 10_000
+"""Maximum number of entries of a list or an object: 10,000 servers take seconds, and no person wrote more."""
 _JSON5_TOKEN = compile_later(
     r"""
     (?P<comment>//[^\n]*+|/\*(?:[^*]|\*(?!/))*+(?:\*/)?)
@@ -131,7 +131,7 @@ def _decode_json5(text: str, name: str) -> Any:
 
 
 def _require_few_entries(config: object, name: str) -> None:
-    """Raises `ConfigurationError` for a configuration whose import would take minutes."""
+    """Raises `ConfigurationError` for a configuration with a list or an object of too many entries."""
     waiting: list[tuple[str, object]] = [("", config)]
     while waiting:
         place, value = waiting.pop()

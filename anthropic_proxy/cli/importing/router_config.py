@@ -28,7 +28,8 @@ from anthropic_proxy.cli.importing.router_rules import RouterRule, RouterRules, 
 from anthropic_proxy.cli.importing.rules import EMPTY, FieldRule, load_rules, read_fields
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
+from anthropic_proxy.engine.routing.choices import MAX_NAME_LENGTH
+from anthropic_proxy.errors import ConfigurationError, join_with_or
 from anthropic_proxy.gateway.settings.values import decode_integer, decode_model, redact_and_shorten, remove_endpoint
 
 _SUFFIXES = (
@@ -156,7 +157,7 @@ class _PlacedServer(Struct):
 
     prefix: str
     """"": the server is not imported."""
-    models: Sequence[str] = ()
+    models: Mapping[str, None] = {}
     """Empty: the file does not list them."""
 
 
@@ -285,7 +286,7 @@ def _place_servers(plan: ImportPlan, servers: Sequence[Any]) -> dict[str, _Place
                 use = _decode_transformers(plan, entry.transformer or {}, f"Providers[{position}].transformer")
             placed[name] = _place_server(plan, name, setting, entry, use)
             if each.get("autoFetchModels"):
-                placed[name].models = ()
+                placed[name].models = {}
     return placed
 
 
@@ -331,7 +332,7 @@ def _place_server(
     prefix = plan.add_server(server)
     for model in filter(options.__contains__, models):
         _note_model_options(plan, f"{setting}.transformer.{model}", prefix, options[model])
-    return _PlacedServer(prefix, models)
+    return _PlacedServer(prefix, dict.fromkeys(models))
 
 
 def _find_obstacle(entry: _Server, names: Collection[str]) -> tuple[str, str] | None:
@@ -435,8 +436,8 @@ def _find_target(plan: ImportPlan, servers: Mapping[str, _PlacedServer], setting
     if value in EMPTY:
         return ""
     name, comma, model = str(value).partition(",")
-    if not comma and (named := [name for name in servers if str(value).startswith(f"{name}/")]):  # version 3
-        name, comma = max(named, key=len), "/"
+    if not comma and (named := _find_named_server(str(value), servers)):  # version 3
+        name, comma = named, "/"
         model = str(value)[len(name) + 1 :]
     if not comma and str(value).count("/"):
         name, comma, model = str(value).partition("/")
@@ -451,11 +452,21 @@ def _find_target(plan: ImportPlan, servers: Mapping[str, _PlacedServer], setting
     elif plan.accepts(setting, "model", model, decode_model):
         listed = servers[name].models
         if listed and model not in listed:
-            similar = find_similar_choice(model, listed)
+            similar = plan.suggest_model(model, listed)
             hint = ". Did you mean" if similar else ""
             text = f"it is imported, but the models of Providers.{name} do not include {model}{hint}"
             plan.add_note(setting, text, similar or "")
         return f"{servers[name].prefix}/{model}"
+    return ""
+
+
+def _find_named_server(value: str, servers: Mapping[str, _PlacedServer]) -> str:
+    """Return the longest name of a server with which `value`, a text `provider/model`, begins. "": none."""
+    start = value[:MAX_NAME_LENGTH]
+    while start:
+        start, _, _ = start.rpartition("/")
+        if start in servers:
+            return start
     return ""
 
 

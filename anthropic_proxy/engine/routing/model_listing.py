@@ -28,7 +28,7 @@ from anthropic_proxy.engine.routing.choices import (
     list_route_choices,
     resolve_model_name_and_tier,
 )
-from anthropic_proxy.engine.routing.problems import find_choice_problem
+from anthropic_proxy.engine.routing.problems import find_choice_problem, find_own_servers
 from anthropic_proxy.engine.routing.replacements import find_retirement
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.routes import RouteForecast, can_exceed, describe_conditions, forecast_route
@@ -110,13 +110,14 @@ def list_tier_mappings(settings: EngineOptions, catalog: Catalog) -> Sequence[Ti
 
 
 def _list_tier_mappings(settings: EngineOptions, catalog: Catalog) -> list[TierMapping]:
-    preferred_provider = find_preferred_provider(settings, catalog)
+    own = find_own_servers(settings, catalog)
+    preferred_provider = own.preferred
     claude = next(row.known_models for row in find_registry(settings) if row.serves_claude)
     rows = []
     for tier in TIERS:
         choices = choose_models_for_tier(tier, f"claude-{tier}-…", preferred_provider, settings, catalog)
         first, *others = choices
-        problems = (find_choice_problem(choice, settings, catalog) for choice in choices)
+        problems = (find_choice_problem(choice, settings, catalog, own) for choice in choices)
         reason = str(first.model_setting or "as asked")
         replies = [(first.prefixed_id, reason)]
         found = forecast_route(settings.routes, tier, [name for name in claude if find_tier(name) == tier])

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from anthropic_proxy.engine.advice import Problem, ProblemKind, report_problem, report_warning
 from anthropic_proxy.engine.options import EngineOptions, format_origin_in_sentence
@@ -22,11 +22,19 @@ from anthropic_proxy.engine.routing.targets import Target, build_target
 from anthropic_proxy.errors import ClientError
 
 
+class OwnServers(Struct, frozen=True):
+    """The servers that list models of their own and can be called."""
+
+    preferred: Provider
+    servers: Sequence[Provider]
+    """The preferred provider is the first, if it is one of them."""
+
+
 def find_route_problems(settings: EngineOptions, catalog: Catalog) -> list[Problem]:
     """Return the problems of models that routes of the file name by id."""
-    found = []
+    found, own = [], find_own_servers(settings, catalog)
     for route, choice in list_route_choices(settings, catalog):
-        if problem := find_choice_problem(choice, settings, catalog):
+        if problem := find_choice_problem(choice, settings, catalog, own):
             found.append(problem if route.name in problem.text else structs.replace(problem, route=route.label))
         elif choice.note and (setting := choice.model_setting) is not None:
             place, prefix = _place_of(setting, settings), choice.provider.prefix
@@ -35,7 +43,10 @@ def find_route_problems(settings: EngineOptions, catalog: Catalog) -> list[Probl
     return found
 
 
-def find_choice_problem(choice: ModelChoice, settings: EngineOptions, catalog: Catalog) -> Problem | None:
+def find_choice_problem(
+    choice: ModelChoice, settings: EngineOptions, catalog: Catalog, own: OwnServers
+) -> Problem | None:
+    """`own`: from `find_own_servers`, once for all choices."""
     setting = choice.model_setting
     try:
         build_target(choice, settings, catalog)
@@ -48,10 +59,12 @@ def find_choice_problem(choice: ModelChoice, settings: EngineOptions, catalog: C
         )
         if problem:
             return problem
-    return find_missing_key_of(choice, settings, catalog)
+    return find_missing_key_of(choice, settings, catalog, own)
 
 
-def find_missing_key_of(choice: ModelChoice | Target, settings: EngineOptions, catalog: Catalog) -> Problem | None:
+def find_missing_key_of(
+    choice: ModelChoice | Target, settings: EngineOptions, catalog: Catalog, own: OwnServers | None = None
+) -> Problem | None:
     """Return the problem that the provider of a model has no key, or has it only under its whole name. None: it can be
     called.
 
@@ -63,11 +76,11 @@ def find_missing_key_of(choice: ModelChoice | Target, settings: EngineOptions, c
     problem = find_missing_key(provider, settings)
     if setting is None or "/" not in setting.value or provider.transport != "http":
         return problem
-    name, (preferred, servers) = without_suffix(setting.value), _list_own_servers(settings, catalog)
+    name, own = without_suffix(setting.value), own or find_own_servers(settings, catalog)
     # with the log-in of the client, only models that the proxy knows are surely meant
     is_known = not provider.accepts_client_credential or choice.model in provider.known_models
     is_served = settings.keys.get(provider.name) or (not problem and is_known)
-    for row in servers:
+    for row in own.servers:
         if is_served and row is not provider:
             continue
         listed = catalog.cached_model_ids(row.name) or catalog.list_reported_models(find_server_name(row, settings))
@@ -82,27 +95,18 @@ def find_missing_key_of(choice: ModelChoice | Target, settings: EngineOptions, c
             facts |= {"sent": choice.model, "place": _place_of(setting, settings)}
             kind = ProblemKind.REMOVED_PREFIX if row is provider else ProblemKind.MODEL_OF_OTHER_HOST
             return report_problem(kind, setting.name, **facts)
-        if problem and row is preferred and not listed and not setting.value.startswith(f"{provider.prefix}/"):
+        if problem and row is own.preferred and not listed and not setting.value.startswith(f"{provider.prefix}/"):
             facts |= {"cause": problem.cause, "remedy": problem.remedy}
             return report_problem(ProblemKind.NO_KEY_HERE, provider.name, **facts)
     return problem
 
 
-class _Latest:
-    """The servers for the latest settings and edition of the catalog, because each model of the settings needs them."""
-
-    found: tuple[EngineOptions, Catalog, int, tuple[Provider, Sequence[Provider]]] | None = None
-
-
-def _list_own_servers(settings: EngineOptions, catalog: Catalog) -> tuple[Provider, Sequence[Provider]]:
-    """Return the preferred provider, and the servers that list models of their own and can be called, it first."""
-    found = _Latest.found
-    if found is None or found[0] is not settings or found[1] is not catalog or found[2] != catalog.edition:
-        preferred = find_preferred_provider(settings, catalog)
-        rows = [row for row in (preferred, *find_registry(settings)) if row.transport == "http"]
-        servers = [row for row in rows if has_own_list(row, settings) and not find_missing_key(row, settings)]
-        found = _Latest.found = settings, catalog, catalog.edition, (preferred, servers)
-    return found[3]
+def find_own_servers(settings: EngineOptions, catalog: Catalog) -> OwnServers:
+    preferred = find_preferred_provider(settings, catalog)
+    rows = [row for row in (preferred, *find_registry(settings)) if row.transport == "http"]
+    return OwnServers(
+        preferred, [row for row in rows if has_own_list(row, settings) and not find_missing_key(row, settings)]
+    )
 
 
 def _name(setting: ModelSetting) -> str:

@@ -95,27 +95,27 @@ def test_deep_levels_of_yaml_are_rejected(text: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "config", "place"),
     [
-        ("config.json", {"Providers": [SERVER] * 1_001}, "Providers"),
-        ("config.json", {"Providers": [{**SERVER, "models": ["m"] * 1_001}]}, "Providers[0].models"),
-        ("config.json", {"Router": dict.fromkeys(map(str, range(1_001)), "own,m")}, "Router"),
-        ("config.json", {"Providers": [], **dict.fromkeys(map(str, range(1_000)), "")}, "it"),
-        ("config.yaml", {"model_list": ["x"] * 1_001}, "model_list"),
+        ("config.json", {"Providers": [SERVER] * 10_001}, "Providers"),
+        ("config.json", {"Providers": [{**SERVER, "models": ["m"] * 10_001}]}, "Providers[0].models"),
+        ("config.json", {"Router": dict.fromkeys(map(str, range(10_001)), "own,m")}, "Router"),
+        ("config.json", {"Providers": [], **dict.fromkeys(map(str, range(10_000)), "")}, "it"),
+        ("config.yaml", {"model_list": ["x"] * 10_001}, "model_list"),
         (
             "config.yaml",
-            {"litellm_settings": {"default_fallbacks": ["x"] * 1_001}},
+            {"litellm_settings": {"default_fallbacks": ["x"] * 10_001}},
             "litellm_settings.default_fallbacks",
         ),
     ],
 )
-def test_more_than_1000_entries_are_rejected(name: str, config: Mapping[str, Any], place: str, tmp_path: Path) -> None:
+def test_more_than_10000_entries_are_rejected(name: str, config: Mapping[str, Any], place: str, tmp_path: Path) -> None:
     text = read_rejected(json.dumps(config), tmp_path, name)
-    assert text == f"cannot be imported: {place} has 1,001 entries, and the maximum is 1,000."
+    assert text == f"cannot be imported: {place} has 10,001 entries, and the maximum is 10,000."
 
 
 def test_a_command_with_too_many_providers_says_so(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"Providers": [SERVER] * 30_000}))
     done = run_command("import", "config.json", directory=tmp_path)
-    message = "✕ config.json cannot be imported: Providers has 30,000 entries, and the maximum is 1,000.\n"
+    message = "✕ config.json cannot be imported: Providers has 30,000 entries, and the maximum is 10,000.\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", message)
 
 
@@ -155,9 +155,48 @@ def test_headers_are_checked_in_proportion_to_their_number(tmp_path: Path, monke
 def test_settings_that_the_proxy_could_not_read_are_not_written(tmp_path: Path) -> None:
     plan = ImportPlan("LiteLLM")
     for index in range(900):
-        plan.add_route(f"r{index}", {"model": [f"m{index}"]}, [f"openai/model-{number}" for number in range(400)])
+        plan.add_route(f"r{index}", {"model": [f"openai/model-{number}" for number in range(400)]}, ["openai/m"])
     with pytest.raises(ConfigurationError) as failed:
         prepare_files(plan, tmp_path)
     (message,) = failed.value.messages
     assert "anthropic-proxy.toml would have 7," in message
     assert message.endswith(" bytes, and the maximum is 4,194,304.")
+
+
+def test_routes_with_too_many_targets_are_not_prepared() -> None:
+    plan, targets = ImportPlan("LiteLLM"), [f"openai/model-{number}" for number in range(400)]
+
+    def add_routes() -> None:
+        for index in range(900):
+            plan.add_route(f"r{index}", {"model": [f"m{index}"]}, targets)
+
+    with pytest.raises(ConfigurationError) as failed:
+        add_routes()
+    (message,) = failed.value.messages
+    assert message == (
+        "anthropic-proxy.toml would have more than 4,194,304 bytes, because the routes have too many targets."
+    )
+
+
+def test_names_of_routes_and_tables_are_numbered(tmp_path: Path) -> None:
+    servers = [
+        {**SERVER, "api_base_url": f"https://api{index}.example.org/v1", "api_key": key}
+        for index, key in ((1, "a"), (2, "a"), (1, "b"), (2, ""), (1, "a"))
+    ]
+    rules = [{"type": "model-prefix", "name": "r", "pattern": f"x{n}", "target": "own,m"} for n in range(3)]
+    router = {"default": "own,m", "rules": rules}
+    plan = read(json.dumps({"Providers": servers, "Router": router}), tmp_path, "config.json")
+    assert [(name, table.base_url) for name, table in plan.servers.items()] == [
+        ("own", "https://api1.example.org/v1"),
+        ("own-2", "https://api2.example.org/v1"),
+        ("own-3", "https://api1.example.org/v1"),
+    ]
+    assert [route.name for route in plan.routes] == ["r", "r-2", "r-3"]
+
+
+def test_the_longest_name_of_a_server_begins_a_target(tmp_path: Path) -> None:
+    servers = [{**SERVER, "name": name} for name in ("own", "own/large")]
+    rules = [{"type": "model-prefix", "name": "r", "pattern": "x", "target": "own/large/m/n"}]
+    config = {"Providers": servers, "Router": {"default": "own,m", "rules": rules}}
+    (route,) = read(json.dumps(config), tmp_path, "config.json").routes
+    assert [target.partition("/")[2] for target in route.targets] == ["m/n"]
