@@ -181,6 +181,7 @@ class Usage(Struct, frozen=True):
 
 NO_USAGE = Usage()
 _INPUT_COUNTS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens")
+_OUTPUT_COUNTS = ("output_tokens", "thinking_tokens")
 _SUMMED = tuple(
     set(Usage.__struct_fields__) - {"service_tier", "billed_tier", "region", "iterations", "repeated_input"}
 )
@@ -261,10 +262,14 @@ def merge_latest(before: Usage, new: Usage) -> Usage:
     """Return the combination of two usage reports of one upstream call.
 
     A count of `new` replaces the count of `before`, unless it is None. If `new` is the first report of a call that
-    repeats the input, it replaces all counts.
+    repeats the input, it replaces all counts. A report without any input tokens replaces no count of the input, and 0
+    replaces no count of the output: some servers end a stream with zeros.
     """
     if before is NO_USAGE or new.repeated_input != before.repeated_input:
         return new
+    for names in (_INPUT_COUNTS, _OUTPUT_COUNTS):
+        if getattr(new, names[0]) == 0 and not any(getattr(new, name) for name in names):
+            new = structs.replace(new, **dict.fromkeys(names))
     pairs = zip(structs.astuple(before), structs.astuple(new), strict=True)
     return Usage(*[earlier if value is None else value for earlier, value in pairs])
 

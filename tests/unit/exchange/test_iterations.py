@@ -183,6 +183,24 @@ async def test_each_model_has_the_tokens_that_the_reply_states(case: str, form: 
     assert [part.cost for part in cost.parts] == [price(model, numbers) for model, _, numbers in list_rows(cost.parts)]
 
 
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [
+        (counts(0, 0), (100, 1_000, 200, 0, 1)),
+        (counts(0, 20), (100, 1_000, 200, 0, 20)),
+        (counts(30, 0), (30, 0, 0, 0, 1)),
+        (counts(0, 20, 1_300), (0, 1_300, 0, 0, 20)),
+    ],
+)
+async def test_zeros_at_the_end_of_a_stream_replace_no_counts(last: dict[str, Any], expected: tuple[int, ...]) -> None:
+    ending = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": last}
+    events = b"".join(
+        f"event: {one['type']}\ndata: {json.dumps(one)}\n\n".encode() for one in (ending, {"type": "message_stop"})
+    )
+    receipt, _ = await receive(cut_stream(HAIKU, TEXT) + events, is_streamed=True)
+    assert list_numbers(receipt) == expected
+
+
 WITH_ADVISOR = {"tools": [{"type": "advisor_20260301", "name": "advisor", "model": OPUS}]}
 WITH_FALLBACKS = {"fallbacks": [{"model": OPUS}]}
 WITH_COMPACTION = {"context_management": {"edits": [{"type": "compact_20260112"}]}}
