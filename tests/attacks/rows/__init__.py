@@ -7,8 +7,20 @@ from tests.attacks.rows.http import HTTP
 from tests.attacks.rows.own_calls import OWN_CALLS
 from tests.attacks.rows.replies import REPLIES
 from tests.attacks.rows.schemas import SCHEMAS
+from tests.attacks.rows.sign_in import SIGN_IN
 from tests.attacks.rows.spending import SPENDING
 from tests.attacks.rows.texts import TEXTS
 from tests.attacks.rows.verdicts import VERDICTS
 
-ROWS: tuple[Row, ...] = (*SCHEMAS, *CONVERSATIONS, *BODIES, *REPLIES, *HTTP, *VERDICTS, *OWN_CALLS, *TEXTS, *SPENDING)
+ROWS: tuple[Row, ...] = (
+    *SCHEMAS,
+    *CONVERSATIONS,
+    *BODIES,
+    *REPLIES,
+    *HTTP,
+    *VERDICTS,
+    *OWN_CALLS,
+    *TEXTS,
+    *SPENDING,
+    *SIGN_IN,
+)
