@@ -61,7 +61,7 @@ def without_errors(page: Page, expected: str = "") -> Iterator[Page]:
     page.on("pageerror", lambda error: errors.append(str(error)))
     yield page
     page.context.close()
-    assert errors == []
+    assert errors == [], errors
 
 
 def press(page: Page, *keys: str) -> None:

@@ -537,9 +537,10 @@ class Http1Connection(asyncio.Protocol):
             self._encrypted
             or self._in_head
             or self._in_body
-            or any(cycle.scope["method"] not in _SAFE_METHODS for cycle in unfinished)
+            or any(cycle.scope["method"] not in _SAFE_METHODS or cycle.is_event_stream for cycle in unfinished)
         ):
-            # A useless call to a provider costs money, so all unfinished requests count as disconnected.
+            # A useless call to a provider costs money, so all unfinished requests count as disconnected. So does the
+            # reader of an event stream, which has no end: a browser closes a page in this way.
             self._disconnect()
         elif self._buffer.data:
             self._ended = True

@@ -153,6 +153,7 @@ class RequestResponseCycle:
         "_waiting",
         "disconnected",
         "head",
+        "is_event_stream",
         "keep_alive",
         "more_body",
         "response_complete",
@@ -189,6 +190,7 @@ class RequestResponseCycle:
         self.disconnected = False
         self.response_started = False
         self.response_complete = False
+        self.is_event_stream = False
         self.more_body = True
         self._pieces: list[bytes | bytearray] = []
         self._held = 0
@@ -315,6 +317,8 @@ class RequestResponseCycle:
         self.waiting_for_100_continue = False
         if "content-length" in fields:
             self._left = int(fields["content-length"])
+        else:
+            self.is_event_stream = fields.get("content-type", "").startswith("text/event-stream")
         if encoded.count(b"\n") != len(headers) or _HEADERS.fullmatch(encoded) is None:
             raise RuntimeError("a header cannot be sent as it is")
         if not self.keep_alive:

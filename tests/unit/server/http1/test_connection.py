@@ -200,6 +200,7 @@ class Streaming(Echo):
         super().__init__()
         self.left: list[str] = []
         self.ended = asyncio.Event()
+        self.headers = [(b"content-length", b"8")]
 
     async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[..., Any]) -> None:
         try:
@@ -210,8 +211,7 @@ class Streaming(Echo):
     async def _answer(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[..., Any]) -> None:
         while (await receive()).get("more_body"):
             pass
-        headers = [(b"content-length", b"8")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.start", "status": 200, "headers": self.headers})
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
         leaving = asyncio.ensure_future(receive())
         going_on = asyncio.ensure_future(self.go_on.wait())
@@ -413,3 +413,20 @@ async def test_a_half_closed_connection_counts_as_disconnected_after_a_post() ->
             await app.ended.wait()
         writer.close()
     assert app.left == ["/first"]
+
+
+@in_virtual_time
+async def test_a_half_closed_connection_counts_as_disconnected_from_an_event_stream() -> None:
+    app = Streaming()
+    app.headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+    app.go_on.clear()
+    async with serving(app) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readuntil(b"half")
+        writer.write_eof()
+        async with asyncio.timeout(WAIT_SECONDS):
+            await reader.read()
+            await app.ended.wait()
+        writer.close()
+    assert app.left == ["/live"]
