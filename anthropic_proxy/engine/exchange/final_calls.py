@@ -21,7 +21,6 @@ PLACEHOLDER = compile_later(r"REDACTED_[A-Z_]{1,40}_[0-9a-f]{16}")
 """Pattern of what stands for a redacted text: its kind, and a keyed hash."""
 CLIENT_CALL = "tool_use"
 """Type of the content block of a call that the client runs."""
-"""Types of content blocks with the arguments of a call."""
 MAX_KEPT_CHARACTERS = 1_000_000
 """Maximum characters of the arguments of a call that are kept only for a check."""
 

@@ -154,7 +154,9 @@ def server_tool_kind(tool: Tool) -> ServerToolKind | Literal[""]:
     >>> server_tool_kind(Tool(type="web_search_20250305", name="web_search"))
     'web_search'
     """
-    kind = tool.type or ""
+    kind = tool.type
+    if not kind:  # nearly all tools
+        return ""
     return next((row.kind for row in SERVER_TOOLS.values() if kind.startswith(row.type_prefix)), "")
 
 
