@@ -26,6 +26,7 @@ from msgspec import Raw, Struct
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import require_bounded_members
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT, TOO_DEEP_MESSAGE, replace_lone_surrogates
+from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.errors import InvalidRequest
 
@@ -53,6 +54,8 @@ _MAX_NOTES, _MAX_NAME = 50, 100
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_elements = msgspec.json.Decoder(list[Raw]).decode
 _ABSENT_VALUES = (ABSENT, Raw(b"null"))
+_OBJECT = compile_anchored(rb'(?:[^"{]++|"(?:[^"\\]++|\\.)*+")*+\{')
+"""Matches a JSON text up to the beginning of its first object, which is in no string."""
 
 
 class NamedModel(Struct, frozen=True):
@@ -185,7 +188,7 @@ class _Reader:
         found: dict[str, Raw] = {}
         for name, value in members.items():
             below = fields.get(name)
-            if below is None or (below == "" and _has_object(value)):
+            if below is None or (below == "" and _OBJECT.match(value)):
                 self._note((*path, name), _NO_FIELD)
             elif (place, name) == ("", _FALLBACKS):
                 if (fallbacks := self._keep_fallbacks(value)) is not None:
@@ -234,11 +237,6 @@ class _Reader:
         field = ".".join(name[:_MAX_NAME] for name in path if isinstance(name, str))
         if len(self.notes) < _MAX_NOTES:
             self.notes.setdefault(field, FidelityNote("approximated", field, reason))
-
-
-def _has_object(text: Raw) -> bool:
-    first = _read_first_byte(text)
-    return first == b"{" or (first == b"[" and any(map(_has_object, _decode_elements(text))))
 
 
 def _names_model(text: Raw) -> bool:
