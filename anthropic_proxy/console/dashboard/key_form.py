@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from anthropic_proxy.console.dashboard.page import Form, OpenedForm
-from anthropic_proxy.console.dashboard.permissions import find_rights
+from anthropic_proxy.console.dashboard.permissions import find_rights, name_actor
 from anthropic_proxy.console.dashboard.web import render_error
 from anthropic_proxy.console.keys.administration import (
     KeyAction,
@@ -33,7 +33,7 @@ from anthropic_proxy.plugins import Gateway, RouteResponse
 
 async def respond_key_form(form: OpenedForm, sent: Mapping[str, str] | None) -> RouteResponse:
     request, session, site = form.request, form.session, form.site
-    actor = f"dashboard ({request.client.name if session is None else session.client_name})"
+    actor = name_actor(request, session)
     action, target = (request.query.get(name, [""])[-1] for name in ("action", "target"))
 
     def run(gateway: Gateway) -> KeyForm | str:

@@ -254,7 +254,3 @@ class OpenedForm(NamedTuple):
     request: RouteRequest
     session: Session | None
     """None: no sign-in is required."""
-
-    def name_user(self) -> str:
-        """Return the name of the user for the audit log."""
-        return self.request.client.name if self.session is None else self.session.client_name

@@ -30,6 +30,16 @@ class NavigationEntry(NamedTuple):
     key: str
 
 
+def name_user(request: RouteRequest, session: Session | None) -> str:
+    """`session` None: the browser needs no sign-in."""
+    return request.client.name if session is None else session.client_name
+
+
+def name_actor(request: RouteRequest, session: Session | None) -> str:
+    """Return the name of the user for the audit log. `session`: see `name_user`."""
+    return f"dashboard ({name_user(request, session)})"
+
+
 def find_role(request: RouteRequest, session: Session | None) -> Role:
     """`session` None: the browser needs no sign-in."""
     return find_client_role(request.client) if session is None else session.role

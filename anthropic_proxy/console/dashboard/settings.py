@@ -15,6 +15,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.page import Form, OpenedForm, Page, PageContext, PageTable
+from anthropic_proxy.console.dashboard.permissions import name_actor
 from anthropic_proxy.console.dashboard.web import digest, redirect
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.engines import EngineReader
@@ -143,7 +144,7 @@ async def respond_setting_form(form: OpenedForm, sent: Mapping[str, str] | None)
         name = sent.get("name", "")
         values, is_written = await asyncio.to_thread(submit_setting_form, settings, catalog, sent)
         if is_written:
-            await note_author(gateway.store, settings.env_file, f"dashboard ({form.name_user()})")
+            await note_author(gateway.store, settings.env_file, name_actor(form.request, form.session))
             page = f"{SETTINGS_EDIT_PATH}?name={quote(name)}"
             if not await reload_settings(gateway):
                 return redirect(f"{page}&saved=start")

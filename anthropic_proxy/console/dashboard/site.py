@@ -41,6 +41,8 @@ from anthropic_proxy.console.dashboard.permissions import (
     find_rights,
     find_role,
     list_navigation_entries,
+    name_actor,
+    name_user,
 )
 from anthropic_proxy.console.dashboard.query import list_ranges, read_view_query
 from anthropic_proxy.console.dashboard.settings import reload_settings
@@ -383,7 +385,7 @@ class Site:
     def _build_open_texts(self, access: ReadAccess, request: RouteRequest, session: Session | None) -> OpenTexts:
         """An open page that is shown again adds no further entry for some minutes."""
         role, settings = find_role(request, session), self.gateway.settings
-        actor = f"dashboard ({request.client.name if session is None else session.client_name})"
+        actor = name_actor(request, session)
 
         def open_texts(target: str, rows: Sequence[StoredRequest]) -> str:
             if not (others := access.find_others(rows)):
@@ -608,7 +610,7 @@ async def stream_events(site: Site, request: RouteRequest) -> RouteResponse:
     names = None
     if session is not None and not may(session.role, "read all requests"):
         names = await site.list_readable_key_labels(request, session)
-    reader = request.client.name if session is None else session.client_name
+    reader = name_user(request, session)
     events = site.gateway.stream_request_events(names, client=reader)
 
     async def end_with_session() -> AsyncIterator[bytes]:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import assert_never
-from urllib.parse import urlsplit
 
 from msgspec import structs
 
@@ -23,6 +22,7 @@ from anthropic_proxy.console.ledger.instances import (
     UNKNOWN_REDIS,
     Instance,
     KnownInstances,
+    add_port,
     find_conditions,
     read_instances,
     read_time,
@@ -140,9 +140,7 @@ class InstanceWatch:
         entries = [*self._entries]
         if not entries:
             return
-        server = self._gateway.describe_server()
-        port = urlsplit(server.address).port if server.address else None
-        target = platform.node() if port is None else f"{platform.node()}:{port}"
+        target = add_port(platform.node(), self._gateway.describe_server().address)
         with changing(connection):
             for entry in entries:
                 changes = entry.changes

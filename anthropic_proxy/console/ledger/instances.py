@@ -153,9 +153,14 @@ def name_instances(instances: Sequence[Instance]) -> Mapping[str, str]:
     hosts = Counter(each.name for each in instances)
     found = {}
     for each in instances:
-        port = urlsplit(each.address).port if hosts[each.name] > 1 and each.address else None
-        found[each.id] = each.name if port is None else f"{each.name}:{port}"
+        found[each.id] = add_port(each.name, each.address) if hosts[each.name] > 1 else each.name
     return found
+
+
+def add_port(host: str, address: str) -> str:
+    """Return the name of a host with the port of the URL `address`, if it has one."""
+    port = urlsplit(address).port
+    return host if port is None else f"{host}:{port}"
 
 
 def find_conditions(known: KnownInstances, settings: Settings) -> Sequence[Condition]:
