@@ -22,7 +22,7 @@ from anthropic_proxy.plugins import Limit, Store, StoreUnavailable
 from anthropic_proxy.secrets import Secret
 from tests.support.clocks import set_clock
 from tests.support.command_line import run_command
-from tests.support.ledger import DATABASE_VARIABLE, new_database
+from tests.support.ledger import ADMIN, DATABASE_VARIABLE, list_server_settings
 from tests.support.paths import ROOT
 from tests.support.postgres import Postgres, find_programs, running_postgres
 from tests.support.process_checks import MESSAGES, ask
@@ -31,16 +31,9 @@ from tests.support.waiting import WAIT_SECONDS, wait_for, wait_for_async
 
 pytestmark = pytest.mark.skipif(DATABASE_VARIABLE not in os.environ, reason="engine: PostgreSQL")
 
-ADMIN = "admin-canary0123456789abcdef01234567"
 RATE = Limit("key/a/requests", "rate", 1, 100, 60.0)
 BUDGET = Limit("key/a/budget", "amount", 10, 1_000, 3_600.0)
 TEAM = Limit("team/t/budget", "amount", 10, 10_000, 3_600.0)
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Settings]:
-    with new_database("postgresql", tmp_path) as settings:
-        yield settings
 
 
 class Servers:
@@ -214,16 +207,6 @@ async def test_an_outage_is_one_outage_and_keeps_the_use_of_all_servers(server: 
     assert {text[:25] for text in warnings} == {"PostgreSQL at 127.0.0.1/p"}
 
 
-def environment(database: Settings) -> dict[str, str]:
-    assert database.database_url is not None
-    return {
-        "DATABASE_URL": database.database_url.reveal(),
-        "VIRTUAL_KEYS": "true",
-        "ADMIN_API_KEY": ADMIN,
-        "SERVE_DEMO": "true",
-    }
-
-
 def open_servers(stack: ExitStack, folder: Path, *settings: dict[str, str]) -> list[Proxy]:
     found = []
     for number, each in enumerate(settings):
@@ -233,7 +216,7 @@ def open_servers(stack: ExitStack, folder: Path, *settings: dict[str, str]) -> l
 
 
 def test_a_wrong_clock_gives_no_budget_again(database: Settings, tmp_path: Path) -> None:
-    shared = environment(database)
+    shared = list_server_settings(database)
     (wrong_folder := tmp_path / "1").mkdir()
     budget = ("--budget", "300tokens/day")
     key = run_command("keys", "create", "ci", *budget, directory=tmp_path, settings=shared).stdout.strip()
@@ -268,7 +251,7 @@ CLIENTS = 16
 def test_four_servers_do_not_exceed_a_budget_in_dollars_by_more_than_running_requests(
     database: Settings, tmp_path: Path
 ) -> None:
-    shared = environment(database)
+    shared = list_server_settings(database)
     (tmp_path / "anthropic-proxy.toml").write_text(PRICES)
     key = run_command("keys", "create", "ci", "--budget", "20USD/day", directory=tmp_path, settings=shared).stdout
 
@@ -301,7 +284,7 @@ def test_four_servers_do_not_exceed_a_budget_in_dollars_by_more_than_running_req
 def test_a_session_of_the_dashboard_is_one_of_all_servers(database: Settings, tmp_path: Path) -> None:
     same_origin = {"sec-fetch-site": "same-origin"}
     with ExitStack() as stack:
-        first, second = open_servers(stack, tmp_path, environment(database), environment(database))
+        first, second = open_servers(stack, tmp_path, list_server_settings(database), list_server_settings(database))
         browser, other = first.client(), second.client()
         signed_in = browser.post("/dashboard/sign-in", data={"key": ADMIN, "next": ""}, headers=same_origin)
         assert signed_in.status_code == 303

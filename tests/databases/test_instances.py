@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -12,34 +11,17 @@ from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.instances import list_instances
 from anthropic_proxy.gateway.settings import Settings
 from tests.support.command_line import run_command
-from tests.support.ledger import DATABASE_VARIABLE, new_database
+from tests.support.ledger import ADMIN, DATABASE_VARIABLE, list_server_settings
 from tests.support.process_checks import serve
 from tests.support.server_process import Proxy, running_proxy
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(DATABASE_VARIABLE not in os.environ, reason="engine: PostgreSQL")
 
-ADMIN = "admin-canary0123456789abcdef01234567"
 TEXT = (
     "3 instances share this database without Redis, so each of them counts limits per minute and requests in progress "
     "by itself: a key can use up to 3 times its limit. Set REDIS_URL to the same Redis server on all of them."
 )
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Settings]:
-    with new_database("postgresql", tmp_path) as settings:
-        yield settings
-
-
-def environment(database: Settings) -> dict[str, str]:
-    assert database.database_url is not None
-    return {
-        "DATABASE_URL": database.database_url.reveal(),
-        "VIRTUAL_KEYS": "true",
-        "ADMIN_API_KEY": ADMIN,
-        "SERVE_DEMO": "true",
-    }
 
 
 def pass_a_minute(database: Settings, count: int) -> None:
@@ -62,7 +44,7 @@ def read_checks(proxy: Proxy) -> dict[str, str]:
 
 
 def test_several_servers_without_redis_are_a_problem_until_one_is_left(database: Settings, tmp_path: Path) -> None:
-    settings, folders = environment(database), [tmp_path / name for name in ("a", "b", "c")]
+    settings, folders = list_server_settings(database), [tmp_path / name for name in ("a", "b", "c")]
     for folder in folders:
         folder.mkdir()
     with ExitStack() as stack:
@@ -82,7 +64,7 @@ def test_several_servers_without_redis_are_a_problem_until_one_is_left(database:
 
 
 def test_workers_of_one_server_and_one_that_stops_are_no_problem(database: Settings, tmp_path: Path) -> None:
-    with running_proxy(tmp_path, environment(database), serve(3)) as proxy:
+    with running_proxy(tmp_path, list_server_settings(database), serve(3)) as proxy:
         pass_a_minute(database, 1)
         with closing(open_for_writing(database)) as connection:
             (row,) = list_instances(connection)

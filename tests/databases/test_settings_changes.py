@@ -4,7 +4,7 @@ import json
 import os
 import re
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,12 @@ import pytest
 
 from anthropic_proxy.gateway.settings import Settings
 from tests.support.command_line import run_command
-from tests.support.ledger import DATABASE_VARIABLE, new_database
+from tests.support.ledger import ADMIN, DATABASE_VARIABLE, list_server_settings
 from tests.support.server_process import Proxy, running_proxy
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(DATABASE_VARIABLE not in os.environ, reason="engine: PostgreSQL")
 
-ADMIN = "admin-canary0123456789abcdef01234567"
 EDIT = "/dashboard/settings/edit"
 TABLES = """
 [managed_settings."*"]
@@ -33,22 +32,6 @@ detect = ["keys"]
 [providers.box]
 base_url = "http://127.0.0.1:1/canary-of-an-address"
 """
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Settings]:
-    with new_database("postgresql", tmp_path) as settings:
-        yield settings
-
-
-def environment(database: Settings) -> dict[str, str]:
-    assert database.database_url is not None
-    return {
-        "DATABASE_URL": database.database_url.reveal(),
-        "VIRTUAL_KEYS": "true",
-        "ADMIN_API_KEY": ADMIN,
-        "SERVE_DEMO": "true",
-    }
 
 
 class Browser:
@@ -90,7 +73,7 @@ def read_log(directory: Path, settings: dict[str, str]) -> Sequence[dict[str, An
 
 
 def test_servers_with_the_same_files_follow_and_others_are_named(database: Settings, tmp_path: Path) -> None:
-    settings = environment(database)
+    settings = list_server_settings(database)
     shared, other = tmp_path / "shared", tmp_path / "other"
     for folder in (shared, other):
         folder.mkdir()

@@ -22,6 +22,8 @@ from anthropic_proxy.plugins import CallCheck, Client, Cost, Receipt
 from anthropic_proxy.secrets import Secret
 from tests.support.waiting import WAIT_SECONDS, wait_for
 
+ADMIN = "admin-canary0123456789abcdef01234567"
+"""Admin key of servers under test."""
 DATABASE_VARIABLE = "LEDGER_TEST_DATABASE"
 """Variable with the URL of a PostgreSQL server on which tests may create databases."""
 NOON = 1_795_262_400.0
@@ -98,6 +100,17 @@ def new_database(kind: str, directory: Path) -> Iterator[Settings]:
         with admin.connect() as connection:
             connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
         admin.dispose()
+
+
+def list_server_settings(database: Settings) -> dict[str, str]:
+    """Return the settings of a server with virtual keys on a PostgreSQL database, whose administrator has `ADMIN`."""
+    assert database.database_url is not None
+    return {
+        "DATABASE_URL": database.database_url.reveal(),
+        "VIRTUAL_KEYS": "true",
+        "ADMIN_API_KEY": ADMIN,
+        "SERVE_DEMO": "true",
+    }
 
 
 FIRST_SCHEMA = """
