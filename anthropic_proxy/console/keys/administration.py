@@ -327,9 +327,10 @@ class KeyAdministration:
         """Create or change the key of a user of the identity provider. Without changes, nothing is stored.
 
         `find_fields` returns what the settings give to the user, whose label is set, and may raise the reason for which
-        the user is refused. Raises `InvalidRequest` if the user may not sign in.
+        the user is refused. Raises `InvalidRequest` if the user may not sign in. A dry run is a transaction too, so that
+        another first sign-in with the same address comes before or after it, not between its queries.
         """
-        with nullcontext() if dry_run else self.changing():
+        with self.changing():
             before = find_person(self._connection, user)
             label = "" if before is None else before.label
             if before is None or find_address(label) != user.email:
