@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx2 as httpx
 
 from tests.support.fakes.oidc import FakeProvider, running_provider
-from tests.support.process_checks import reload
+from tests.support.process_checks import reload, rewrite
 from tests.support.server_process import Proxy, running_proxy
 from tests.support.sign_in import SECRET, Browser, Device, list_sign_in_settings
 from tests.support.waiting import wait_for
@@ -32,11 +32,11 @@ class Company:
         self.instances = instances
         self.admin = instances[0].client(headers={"x-api-key": ADMIN_KEY})
 
-    def write_groups(self, text: str) -> None:
-        (self.directory / "anthropic-proxy.toml").write_text(text)
+    def change_groups(self, text: str) -> list[str]:
+        return rewrite(self.directory / "anthropic-proxy.toml", text, *self.instances)
 
-    def reload(self) -> list[str]:
-        return [reload(instance) for instance in self.instances]
+    def change_environment(self, text: str) -> list[str]:
+        return rewrite(self.directory / ".env", text, *self.instances)
 
     def at(self, device: Device, number: int) -> Device:
         """The same device, whose requests a load balancer sends to another instance."""
@@ -95,13 +95,12 @@ def test_limits_of_a_group_apply_without_a_refresh_on_all_instances(tmp_path: Pa
         second = company.at(first, 1)
         assert [device.send().status_code for device in (first, second, first, second)] == [200] * 4
         refreshes = company.provider.refreshes
-        company.write_groups(table("developers", "requests_per_minute = 1", 'budgets = ["5USD/day"]'))
-        assert company.reload() == ["Settings reloaded: sign_in changed."] * 2
+        limits = table("developers", "requests_per_minute = 1", 'budgets = ["5USD/day"]')
+        assert company.change_groups(limits) == ["Settings reloaded: sign_in changed."] * 2
         wait_for(lambda: company.find_key("ann@example.com")["requests_per_minute"] == 1)
         wait_for(lambda: [device.send().status_code for device in (first, second)] == [429, 429])
         assert company.find_key("ann@example.com")["team"] == "build"
-        company.write_groups(table("developers", "requests_per_minute = 60").replace("build", "core"))
-        company.reload()
+        company.change_groups(table("developers", "requests_per_minute = 60").replace("build", "core"))
         wait_for(lambda: [device.send().status_code for device in (first, second)] == [200, 200])
         assert company.find_key("ann@example.com")["team"] == "core"
         assert company.provider.refreshes == refreshes
@@ -117,16 +116,13 @@ def test_a_person_without_a_table_is_refused_until_the_settings_have_it_again(tm
         bearer = proxy.client(headers={"authorization": f"Bearer {token}"})
         key = bearer.post("/admin/keys", json={"name": "laptop"}).json()["key"]
         wait_for(lambda: send_with_key(proxy, key)[0] == 200)
-        company.write_groups(table("others"))
-        company.reload()
+        company.change_groups(table("others"))
         wait_for(lambda: show(device.send()) == (403, NO_GROUP))
         wait_for(lambda: send_with_key(proxy, key) == (401, NO_GROUP_KEY))
-        company.write_groups(table("developers"))
-        company.reload()
+        company.change_groups(table("developers"))
         wait_for(lambda: device.send().status_code == 200)
         wait_for(lambda: send_with_key(proxy, key)[0] == 200)
-        company.write_groups(table("others"))
-        company.reload()
+        company.change_groups(table("others"))
         refused = device.refresh()
         assert (refused.status_code, refused.json()["error"]) == (400, "invalid_grant")
         wait_for(lambda: device.send().status_code == 401)
@@ -135,7 +131,7 @@ def test_a_person_without_a_table_is_refused_until_the_settings_have_it_again(tm
 def test_changed_groups_apply_at_a_restart_too(tmp_path: Path) -> None:
     with running_company(tmp_path, table("developers")) as company:
         Device(company.instances[0]).sign_in()
-        company.write_groups(table("developers", "requests_per_minute = 7"))
+        (tmp_path / "anthropic-proxy.toml").write_text(table("developers", "requests_per_minute = 7"))
         settings = {"VIRTUAL_KEYS": "true", "ADMIN_API_KEY": ADMIN_KEY, "SIGN_IN_SECRET": SECRET}
         settings |= {name: value for name, value in list_sign_in_settings(company.provider).items() if value}
         settings |= {"DATABASE_URL": f"sqlite:///{tmp_path}/ledger.sqlite3", "SERVE_DEMO": "true"}
@@ -151,13 +147,12 @@ def test_a_reload_enables_and_disables_the_sign_in(tmp_path: Path) -> None:
         assert show(device.client.get("/.well-known/oauth-authorization-server")) == off
         assert show(device.client.post("/oauth/device_authorization", data={"surface": "x"})) == off
         assert device.client.get("/device").status_code == 404
-        (tmp_path / ".env").write_text(f"SIGN_IN_SECRET={SECRET}\n")
-        assert company.reload() == ["Settings reloaded: SIGN_IN_SECRET changed."]
+        changed = company.change_environment(f"SIGN_IN_SECRET={SECRET}\n")
+        assert changed == ["Settings reloaded: SIGN_IN_SECRET changed."]
         device.sign_in()
         assert device.send().status_code == 200
         assert "next start" not in proxy.log
-        (tmp_path / ".env").write_text("")
-        company.reload()
+        company.change_environment("")
         assert device.send().status_code == 401
         assert show(device.client.get("/.well-known/oauth-authorization-server")) == off
         assert show(device.refresh()) == off
@@ -190,21 +185,18 @@ def test_a_reload_does_not_enable_what_would_be_open_to_everybody(tmp_path: Path
 
 def test_a_rotation_of_the_secret_ends_no_sign_in_that_has_begun(tmp_path: Path) -> None:
     with running_company(tmp_path, table("developers"), SIGN_IN_SECRET="") as company:
-        (tmp_path / ".env").write_text(f"SIGN_IN_SECRET={SECRET}\n")
-        company.reload()
+        company.change_environment(f"SIGN_IN_SECRET={SECRET}\n")
         proxy, signed_in, waiting = company.instances[0], Device(company.instances[0]), Device(company.instances[0])
         signed_in.sign_in()
         browser, begun = Browser(proxy), waiting.begin()
         at_provider = browser.follow(browser.confirm(begun["user_code"]))
-        (tmp_path / ".env").write_text(f"SIGN_IN_SECRET=a-new-canary-of-32-characters-or-more,{SECRET}\n")
-        company.reload()
+        company.change_environment(f"SIGN_IN_SECRET=a-new-canary-of-32-characters-or-more,{SECRET}\n")
         assert signed_in.send().status_code == 200
         assert browser.decide(browser.client.get(at_provider)).status_code == 200
         assert waiting.poll().status_code == 200
         renewed = signed_in.refresh()
         assert renewed.status_code == 200
         old, new = signed_in.tokens["access_token"], renewed.json()["access_token"]
-        (tmp_path / ".env").write_text("SIGN_IN_SECRET=a-new-canary-of-32-characters-or-more\n")
-        company.reload()
+        company.change_environment("SIGN_IN_SECRET=a-new-canary-of-32-characters-or-more\n")
         assert [signed_in.send(token).status_code for token in (old, new)] == [401, 200]
         assert signed_in.refresh().json()["error"] == "invalid_grant", "the refresh token is of the old secret"

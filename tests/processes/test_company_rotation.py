@@ -11,7 +11,7 @@ import httpx2 as httpx
 import pytest
 
 from tests.support.fakes.oidc import running_provider
-from tests.support.process_checks import reload
+from tests.support.process_checks import rewrite
 from tests.support.server_process import Proxy, running_proxy
 from tests.support.sign_in import SECRET, Device, list_sign_in_settings
 from tests.support.waiting import wait_for
@@ -74,8 +74,8 @@ class Company:
             with ThreadPoolExecutor(4) as threads:
                 running: list[Future[Any]] = [threads.submit(self.work, device) for device in devices]
                 running.append(threads.submit(lambda: self.work(self.sign_in())))
-                self._files[instance.url].write_text(f"SIGN_IN_SECRET={secrets}\n")
-                assert reload(instance) == changed
+                content = f"SIGN_IN_SECRET={secrets}\n"
+                assert rewrite(self._files[instance.url], content, instance) == [changed]
                 for work in running:
                     work.result()
 

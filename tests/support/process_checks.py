@@ -18,6 +18,7 @@ from tests.support.server_process import Proxy
 from tests.support.waiting import WAIT_SECONDS, wait_for
 
 MESSAGES = "/v1/messages"
+RELOADED = "Settings reloaded"
 
 
 def ask(text: str, **fields: Any) -> dict[str, Any]:
@@ -31,13 +32,34 @@ def error_of(response: httpx.Response) -> tuple[int, str, str]:
     return response.status_code, body["error"]["type"], body["error"]["message"]
 
 
-def reload(proxy: Proxy, text: str = "Settings reloaded") -> str:
+def reload(proxy: Proxy, text: str = RELOADED) -> str:
+    """Return the first line with this text that the proxy writes after the signal."""
+    return _reload(proxy, text, _count(proxy, text))
+
+
+def rewrite(file: Path, content: str, *proxies: Proxy) -> list[str]:
+    """Write a settings file, and return the first line of each proxy about it after the signal, or before it: proxies
+    with one database and equal files follow each other.
+    """
+    before = [_count(proxy, RELOADED) for proxy in proxies]
+    file.write_text(content)
+    return [_reload(proxy, RELOADED, number) for proxy, number in zip(proxies, before, strict=True)]
+
+
+def _reload(proxy: Proxy, text: str, before: int) -> str:
     if not HAS_SIGHUP:
         pytest.skip(NO_SIGHUP)
-    before = proxy.log.count(text)
     proxy.process.send_signal(signal.SIGHUP)
-    wait_for(lambda: proxy.log.count(text) > before)
-    return [line for line in proxy.log.splitlines() if text in line][-1]
+    wait_for(lambda: _count(proxy, text) > before)
+    return _list_lines(proxy, text)[before]
+
+
+def _count(proxy: Proxy, text: str) -> int:
+    return len(_list_lines(proxy, text))
+
+
+def _list_lines(proxy: Proxy, text: str) -> list[str]:
+    return [line for line in proxy.log.splitlines() if text in line]
 
 
 def serve(workers: int) -> tuple[str, ...]:

@@ -327,8 +327,8 @@ class KeyAdministration:
         """Create or change the key of a user of the identity provider. Without changes, nothing is stored.
 
         `find_fields` returns what the settings give to the user, whose label is set, and may raise the reason for which
-        the user is refused. Raises `InvalidRequest` if the user may not sign in. A dry run is a transaction too, so that
-        another first sign-in with the same address comes before or after it, not between its queries.
+        the user is refused. Raises `InvalidRequest` if the user may not sign in. A dry run is a transaction too,
+        because another first sign-in with that address must not come between its queries.
         """
         with self.changing():
             before = find_person(self._connection, user)
