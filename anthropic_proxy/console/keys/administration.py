@@ -88,7 +88,8 @@ _RESERVED_LABEL = compile_anchored(r"local|admin|doctor|((admin|monitor) )?key \
 """Matches labels that the log uses for clients without a virtual key. A virtual key cannot have such a label."""
 
 
-KeyAction = Literal["create", "change", "rotate", "revoke", "allow", "leave", "move", "team", "person", "sign-out"]
+_ChangeOfKey = Literal["create", "change", "rotate", "revoke", "allow", "leave", "move"]
+KeyAction = Literal[_ChangeOfKey, "team", "person", "sign-out"]
 """`leave`: the next user with the address of a person is another person. `move`: the next one at another identity
 provider or client is the same person."""
 _MAX_NAMED_KEYS = 10
@@ -226,30 +227,37 @@ class KeyAdministration:
         `UnknownModel` for an unknown key.
         """
         with nullcontext() if dry_run else self.changing():
-            if command.action == "team":
-                self.rights.require_all_keys()
-                return self._change_team(command, dry_run=dry_run)
-            if command.action == "person":
-                return self._set_person(command, dry_run=dry_run)
-            if command.action == "sign-out":
-                return self._end_sign_ins(command, dry_run=dry_run)
-            key = _NO_KEY if command.action == "create" else self._find_target(command, dry_run=dry_run)
-            if key.id:
-                self.rights.require_change(key, of_fields=command.action == "change")
-            _require_expected(key, command)
-            if command.action == "rotate":
+            match command.action:
+                case "team":
+                    self.rights.require_all_keys()
+                    return self._change_team(command, dry_run=dry_run)
+                case "person":
+                    return self._set_person(command, dry_run=dry_run)
+                case "sign-out":
+                    return self._end_sign_ins(command, dry_run=dry_run)
+                case action:
+                    return self._change_key(action, command, dry_run=dry_run)
+
+    def _change_key(self, action: _ChangeOfKey, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
+        key = _NO_KEY if action == "create" else self._find_target(command, dry_run=dry_run)
+        if key.id:
+            self.rights.require_change(key, of_fields=action == "change")
+        _require_expected(key, command)
+        match action:
+            case "create" | "change":
+                return self._set_key(key, command, dry_run=dry_run)
+            case "rotate":
                 if reason := self.rights.explain_no_new_text():
                     raise PermissionDenied(reason, code="key-rights")
                 return self._rotate_key(key, command.fields.get("overlap_seconds", 0.0), dry_run=dry_run)
-            if command.action == "revoke":
+            case "revoke":
                 return self._revoke_key(key, dry_run=dry_run)
-            if command.action == "allow":
+            case "allow":
                 return self._allow_person(key, dry_run=dry_run)
-            if command.action == "leave":
+            case "leave":
                 return self._leave_address(key, dry_run=dry_run)
-            if command.action == "move":
+            case "move":
                 return self._move_person(key, dry_run=dry_run)
-            return self._set_key(key, command, dry_run=dry_run)
 
     def _set_key(self, before: VirtualKey, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
         """Create the key, or change the given fields."""

@@ -144,10 +144,14 @@ class AuditEntry(Struct, frozen=True, kw_only=True):
 
 def find_period_start(period: Period, now: datetime) -> datetime:
     """Return the start of the day or month that contains `now`, in UTC. The period `total` starts in 1970."""
-    if period == "total":
-        return datetime.fromtimestamp(0, UTC)
     midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    return midnight if period == "day" else midnight.replace(day=1)
+    match period:
+        case "day":
+            return midnight
+        case "month":
+            return midnight.replace(day=1)
+        case "total":
+            return datetime.fromtimestamp(0, UTC)
 
 
 def find_budget_start(budget: Budget, now: float) -> float:
@@ -160,11 +164,13 @@ def find_budget_start(budget: Budget, now: float) -> float:
 def find_period_end(period: Period, now: datetime) -> datetime | None:
     """Return the end of the day or month that contains `now`, in UTC. None: the period `total` never ends."""
     midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    if period == "day":
-        return midnight + timedelta(days=1)
-    if period == "month":
-        return (midnight.replace(day=1) + timedelta(days=32)).replace(day=1)
-    return None
+    match period:
+        case "day":
+            return midnight + timedelta(days=1)
+        case "month":
+            return (midnight.replace(day=1) + timedelta(days=32)).replace(day=1)
+        case "total":
+            return None
 
 
 NONE = "none"

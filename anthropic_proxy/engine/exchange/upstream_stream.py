@@ -19,6 +19,7 @@ from anthropic_proxy.engine.exchange.usage_bounds import UsageBounds
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.messages.deltas import (
     Block,
+    Citation,
     Delta,
     Stop,
     Text,
@@ -59,9 +60,6 @@ error body is ignored."""
 TRAILING_USAGE_TIMEOUT_SECONDS = 2.0
 """Maximum wait for token usage or the end of the stream after the stop reason. The reply itself is complete by then."""
 
-_DELIVERING_DELTAS: frozenset[type] = frozenset((ToolCall, Block, Stop))
-"""Types of deltas that always count as content of a reply. Text and thinking deltas count only if they are not
-empty."""
 _is_caller = partial(operator.is_, CALLER)
 _SSE_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
@@ -387,11 +385,15 @@ class UpstreamStream(DeltaStream):
 
 
 def _has_content(delta: Delta) -> bool:
-    if isinstance(delta, Text):
-        return bool(delta.text)
-    if isinstance(delta, Thinking):
-        return bool(delta.text or delta.signature)
-    return type(delta) in _DELIVERING_DELTAS
+    match delta:
+        case Text():
+            return bool(delta.text)
+        case Thinking():
+            return bool(delta.text or delta.signature)
+        case ToolCall() | Block() | Stop():
+            return True
+        case ToolArgs() | ToolEnd() | Citation() | Usage():
+            return False
 
 
 class SingleToolCallFilter:

@@ -203,7 +203,13 @@ Delta = Text | Citation | Thinking | ToolCall | ToolArgs | ToolEnd | Block | Usa
 
 
 def _is_answer(delta: Delta) -> bool:
-    return bool(delta.text) if type(delta) is Text else type(delta) in (ToolCall, Block)
+    match delta:
+        case Text():
+            return bool(delta.text)
+        case ToolCall() | Block():
+            return True
+        case Thinking() | Citation() | ToolArgs() | ToolEnd() | Usage() | Stop():
+            return False
 
 
 class TrailingThinkingBuffer:

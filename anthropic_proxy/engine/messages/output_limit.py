@@ -8,10 +8,12 @@ a call that would begin later is left out.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import assert_never
 
 from anthropic_proxy.engine.messages.deltas import (
     CHARACTERS_PER_TOKEN,
     Block,
+    Citation,
     Delta,
     Stop,
     Text,
@@ -41,8 +43,6 @@ class OutputLimitFilter:
         for delta in deltas:
             if isinstance(delta, Usage):
                 kept.append(delta)
-            elif isinstance(delta, Stop) and not self.reached:
-                kept.append(delta)  # there may be several: `merge_stops` says which one counts
             elif isinstance(delta, ToolArgs | ToolEnd):
                 if delta.key in self._open:  # of a call that began within the limit
                     kept.append(delta)
@@ -57,13 +57,17 @@ class OutputLimitFilter:
                     kept.append(delta if len(text) == len(delta.text) else Text(text))
                 self.reached = len(text) < len(delta.text)
                 self._left -= len(text)
-            elif isinstance(delta, ToolCall | Block | Thinking) and self._left <= 0:
-                self.reached = True
+            elif isinstance(delta, Stop | Citation):
+                kept.append(delta)  # there may be several `Stop`: `merge_stops` says which one counts
+            elif isinstance(delta, ToolCall | Block | Thinking):
+                self.reached = self._left <= 0
+                if not self.reached:
+                    kept.append(delta)
+                    if isinstance(delta, ToolCall):
+                        self._open.add(delta.key)
+                        self._left -= len(delta.name)
             else:
-                kept.append(delta)
-                if isinstance(delta, ToolCall):
-                    self._open.add(delta.key)
-                    self._left -= len(delta.name)
+                assert_never(delta)
             if self.reached and not self._ended and (not self._open or isinstance(delta, Stop)):
                 self._ended = True
                 kept.append(Stop("max_tokens"))

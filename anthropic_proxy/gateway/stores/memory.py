@@ -121,22 +121,30 @@ class Counter(Struct):
 
     def find_wait_seconds(self, excess: int, limit: Limit, now: float) -> float:
         """Seconds until the counter has decreased by `excess`. `UNKNOWN_WAIT_SECONDS`: a request must end first."""
-        if limit.kind == "rate":
-            for slot in sorted(self.slots):
-                excess -= self.slots[slot]
-                if excess <= 0:
-                    return self._slot_end(slot) - now
-            return limit.seconds
-        is_reserved = self.used < limit.maximum <= self.total()  # running requests have all that is left
-        if limit.kind == "concurrency" or self.holds.total >= excess or is_reserved:
-            return UNKNOWN_WAIT_SECONDS
-        return max(self.expires_at - now, 0.0) if self.expires_at else limit.seconds
+        match limit.kind:
+            case "rate":
+                for slot in sorted(self.slots):
+                    excess -= self.slots[slot]
+                    if excess <= 0:
+                        return self._slot_end(slot) - now
+                return limit.seconds
+            case "concurrency":
+                return UNKNOWN_WAIT_SECONDS
+            case "amount":
+                is_reserved = self.used < limit.maximum <= self.total()  # running requests have all that is left
+                if self.holds.total >= excess or is_reserved:
+                    return UNKNOWN_WAIT_SECONDS
+                return max(self.expires_at - now, 0.0) if self.expires_at else limit.seconds
 
     def seconds_until_reset(self, limit: Limit, now: float) -> float:
         """Return the seconds until the counter is 0 if no further request uses it. 0.0: it is empty, or unknown."""
-        if limit.kind == "rate":
-            return self._slot_end(max(self.slots)) - now if self.slots else 0.0
-        return max(self.expires_at - now, 0.0) if limit.kind == "amount" and self.expires_at else 0.0
+        match limit.kind:
+            case "rate":
+                return self._slot_end(max(self.slots)) - now if self.slots else 0.0
+            case "concurrency":
+                return 0.0
+            case "amount":
+                return max(self.expires_at - now, 0.0) if self.expires_at else 0.0
 
     def _slot_end(self, slot: int) -> float:
         return (slot + 1 + SLOT_COUNT) * self.slot_seconds

@@ -29,6 +29,7 @@ from anthropic_proxy.gateway.workers.ipc import (
     StatsRequest,
     StatsTotal,
     StoreCall,
+    StoreResult,
 )
 from anthropic_proxy.gateway.workers.link import WorkerPeer
 from anthropic_proxy.gateway.workers.shared_store import answer_call
@@ -83,41 +84,50 @@ class Hub:
 
     def receive_from(self, channel: IpcChannel) -> None:
         for message in channel.receive():
-            if isinstance(message, StoreCall):
-                channel.send(answer_call(self._store, message))
-            elif isinstance(message, StatsReport):
-                self._latest[channel] = message.stats
-                for query in self._queries:
-                    if message.query_number >= query.number:
-                        query.missing.discard(channel)
-                self.answer_due_queries()
-            elif isinstance(message, StatsQuery):
-                self._latest[channel] = message.stats
-                self._number += 1
-                missing = {other for other in self._latest if other is not channel}
-                for other in missing:
-                    other.send(StatsRequest(self._number))
-                deadline = self._clock() + WORKER_TIMEOUT_SECONDS
-                self._queries.append(_Query(channel, message, self._number, deadline, missing))
-                self.answer_due_queries()
-            elif isinstance(message, SharedObservation):
-                key = message.kind, message.settings_digest, message.name
-                self._observations.pop(key, None)
-                if message.lifetime_seconds > 0:
-                    if len(self._observations) >= MAX_OBSERVATIONS:
-                        del self._observations[next(iter(self._observations))]
-                    self._observations[key] = self._clock() + message.lifetime_seconds, message
-                self._forward(channel, message, self.channels)
-            elif isinstance(message, ReloadRequest):
-                self.reload_requested = True
-            elif isinstance(message, RequestsWatch):
-                self._watch_ends[channel] = self._clock() + message.duration_seconds
-                self._forward(channel, message, self.channels)
-            elif isinstance(message, RequestsUpdate):
-                now = self._clock()
-                self._forward(channel, message, [view for view, end in self._watch_ends.items() if end > now])
+            match message:
+                case StoreCall():
+                    channel.send(answer_call(self._store, message))
+                case StatsReport():
+                    self._latest[channel] = message.stats
+                    for query in self._queries:
+                        if message.query_number >= query.number:
+                            query.missing.discard(channel)
+                    self.answer_due_queries()
+                case StatsQuery():
+                    self._begin_query(channel, message)
+                case SharedObservation():
+                    self._keep_observation(message)
+                    self._forward(channel, message, self.channels)
+                case ReloadRequest():
+                    self.reload_requested = True
+                case RequestsWatch():
+                    self._watch_ends[channel] = self._clock() + message.duration_seconds
+                    self._forward(channel, message, self.channels)
+                case RequestsUpdate():
+                    now = self._clock()
+                    self._forward(channel, message, [view for view, end in self._watch_ends.items() if end > now])
+                case StatsRequest() | StatsTotal() | StoreResult():
+                    pass  # only the hub sends these
         if channel.ended:  # the worker process itself may end later
             self._note_end(channel)
+
+    def _begin_query(self, channel: IpcChannel, message: StatsQuery) -> None:
+        self._latest[channel] = message.stats
+        self._number += 1
+        missing = {other for other in self._latest if other is not channel}
+        for other in missing:
+            other.send(StatsRequest(self._number))
+        deadline = self._clock() + WORKER_TIMEOUT_SECONDS
+        self._queries.append(_Query(channel, message, self._number, deadline, missing))
+        self.answer_due_queries()
+
+    def _keep_observation(self, message: SharedObservation) -> None:
+        key = message.kind, message.settings_digest, message.name
+        self._observations.pop(key, None)
+        if message.lifetime_seconds > 0:
+            if len(self._observations) >= MAX_OBSERVATIONS:
+                del self._observations[next(iter(self._observations))]
+            self._observations[key] = self._clock() + message.lifetime_seconds, message
 
     def remove_worker(self, channel: IpcChannel) -> None:
         """Remove and close the channel of an ended worker. Its counters stay part of the statistics of all workers."""

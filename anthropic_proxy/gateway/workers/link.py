@@ -267,19 +267,23 @@ class WorkerLink:
 
     def _receive(self) -> None:
         for message in self._channel.receive():
-            if isinstance(message, StoreResult):
-                if (result := self._store_calls.get(message.number)) is not None and not result.done():
-                    result.set_result(message.result)
-            elif isinstance(message, StatsRequest):
-                self._publish_pending()
-                self._send(StatsReport(self._peer.collect_stats(), message.query_number))
-            elif isinstance(message, SharedObservation):
-                self._peer.apply_observation(message)
-            elif isinstance(message, RequestsWatch | RequestsUpdate):
-                self._sharing.apply_message(message)
-            elif isinstance(message, StatsTotal) and message.query_number == self._query_number and self._pending_query:
-                self._pending_query.set_result(message)
-                self._pending_query = None
+            match message:
+                case StoreResult():
+                    if (result := self._store_calls.get(message.number)) is not None and not result.done():
+                        result.set_result(message.result)
+                case StatsRequest():
+                    self._publish_pending()
+                    self._send(StatsReport(self._peer.collect_stats(), message.query_number))
+                case SharedObservation():
+                    self._peer.apply_observation(message)
+                case RequestsWatch() | RequestsUpdate():
+                    self._sharing.apply_message(message)
+                case StatsTotal():
+                    if message.query_number == self._query_number and self._pending_query:
+                        self._pending_query.set_result(message)
+                        self._pending_query = None
+                case StatsReport() | StatsQuery() | ReloadRequest() | StoreCall():
+                    pass  # only workers send these
         if self._channel.ended:
             self._socket_events.ignore_readable(self._channel.socket)
 

@@ -5,7 +5,7 @@ the end of a block, and before `Stop`, nothing is held. An inspector that refuse
 `refusal`: clients show its explanation and do not repeat the request, as they would after an error.
 """
 
-from typing import Literal
+from typing import Literal, assert_never
 
 import msgspec
 from msgspec import Raw
@@ -170,23 +170,34 @@ class InspectedStream(DeltaStream):
         elif isinstance(delta, ToolCall):
             await self._close(shown)
             self._calls[delta.key] = _HeldCall(delta)
-        elif isinstance(delta, ToolArgs) and delta.key in self._calls:
-            self._calls[delta.key].arguments.append(delta)
-        elif isinstance(delta, ToolEnd) and delta.key in self._calls:
-            self._calls[delta.key].is_complete = True
-            await self._send_calls(shown)
-        else:
-            if not isinstance(delta, Usage):
-                await self._close(shown)
-            if isinstance(delta, Stop):
-                await self._send_calls(shown, all_calls=True)
-                if delta.sequence is not None or delta.details is not None:  # a placeholder, or an explanation
-                    texts = msgspec.json.encode([delta.sequence, delta.details])
-                    sequence, details = msgspec.json.decode(await self._inspect_block(texts))
-                    delta = replace(delta, sequence=sequence, details=details)
-            elif isinstance(delta, Block | Citation):
-                delta = type(delta)(Raw(await self._inspect_block(bytes(delta.raw))))
+        elif isinstance(delta, ToolArgs | ToolEnd):
+            await self._add_to_call(delta, shown)
+        elif isinstance(delta, Usage):
             shown.append(delta)
+        elif isinstance(delta, Stop):
+            await self._close(shown)
+            await self._send_calls(shown, all_calls=True)
+            if delta.sequence is not None or delta.details is not None:  # a placeholder, or an explanation
+                texts = msgspec.json.encode([delta.sequence, delta.details])
+                sequence, details = msgspec.json.decode(await self._inspect_block(texts))
+                delta = replace(delta, sequence=sequence, details=details)
+            shown.append(delta)
+        elif isinstance(delta, Block | Citation):
+            await self._close(shown)
+            shown.append(type(delta)(Raw(await self._inspect_block(bytes(delta.raw)))))
+        else:
+            assert_never(delta)
+
+    async def _add_to_call(self, delta: ToolArgs | ToolEnd, shown: list[Delta]) -> None:
+        held = self._calls.get(delta.key)
+        if held is None:
+            await self._close(shown)
+            shown.append(delta)
+        elif isinstance(delta, ToolArgs):
+            held.arguments.append(delta)
+        else:
+            held.is_complete = True
+            await self._send_calls(shown)
 
     async def _add_text(self, text: str, shown: list[Delta], *, is_thinking: bool) -> None:
         if self._open is None or self._is_thinking != is_thinking:
