@@ -151,6 +151,10 @@ async def respond_setting_form(form: OpenedForm, sent: Mapping[str, str] | None)
             if not await wait_for_reach(gateway.settings, name):
                 return redirect(f"{page}&saved=now")
             return redirect(f"{page}&saved=now&server={quote(gateway.describe_server().id)}")
+        if values["proposal"] is not None:
+            own_id = gateway.describe_server().id
+            reach = await run_in_own_thread("settings", read_reach, settings, own_id, name)
+            values["has_company"] = reach is not None
 
     def propose_models() -> Sequence[tuple[str, str]]:
         """Return the models that the field proposes, with their prices, and add warnings about others."""
@@ -165,8 +169,6 @@ async def respond_setting_form(form: OpenedForm, sent: Mapping[str, str] | None)
         return [(one, describe_price(costs, one)) for one in models]
 
     values["models"] = await asyncio.to_thread(propose_models)
-    reach = await run_in_own_thread("settings", read_reach, settings, gateway.describe_server().id, name)
-    values["has_company"] = reach is not None
     return await form.site.respond_form(form, "setting.html", values)
 
 
@@ -217,7 +219,7 @@ def load_setting_form(settings: Settings, catalog: Catalog, name: str) -> dict[s
     row = _require_editable(settings, catalog, name)
     value = "" if is_secret_variable(name) or row.source == "default" else row.value
     shown = {"row": row, "meaning": row.help, "value": value, "is_secret": is_secret_variable(name)}
-    return {**shown, "proposal": None, "problem": "", "repeat": "", "saved": ""}
+    return {**shown, "proposal": None, "has_company": False, "problem": "", "repeat": "", "saved": ""}
 
 
 def _require_editable(settings: Settings, catalog: Catalog, name: str) -> SettingRow:

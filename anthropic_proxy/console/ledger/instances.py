@@ -46,6 +46,8 @@ row of a killed server remains, so that its successor is alone."""
 _KEPT_SECONDS = 600.0
 """Time in seconds after which the row of a server that has ended is deleted."""
 _MAX_NAMED = 5
+_ID_LENGTH = 8
+"""Characters of an id that tell apart the servers of one host and port."""
 UNKNOWN_REDIS = "?"
 FAILURES = (*DATABASE_ERRORS, ConfigurationError)
 
@@ -149,12 +151,16 @@ def read_instances(connection: Reader, now: float) -> KnownInstances:
 
 
 def name_instances(instances: Sequence[Instance]) -> Mapping[str, str]:
-    """Return id → name for people: that of the host, with the port if several servers run on it."""
-    hosts = Counter(each.name for each in instances)
-    found = {}
-    for each in instances:
-        found[each.id] = add_port(each.name, each.address) if hosts[each.name] > 1 else each.name
-    return found
+    """Return id → name for people, which is different for each server: that of the host, with the port if several
+    servers have this host, and the beginning of the id if they have the same port too, such as containers.
+    """
+    hosts = Counter(instance.name for instance in instances)
+    places = {
+        instance.id: add_port(instance.name, instance.address) if hosts[instance.name] > 1 else instance.name
+        for instance in instances
+    }
+    uses = Counter(places.values())
+    return {id_: place if uses[place] == 1 else f"{place} (id {id_[:_ID_LENGTH]})" for id_, place in places.items()}
 
 
 def add_port(host: str, address: str) -> str:

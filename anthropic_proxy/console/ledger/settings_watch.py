@@ -71,15 +71,14 @@ def find_reach(known: KnownInstances, writer: str, setting: str) -> Reach | None
     or is not known.
     """
     running = known.list_running()
-    names = name_instances(running)
-    if len(running) < 2 or writer not in names:
+    digests = {instance.id: instance.settings.get(setting) for instance in running}
+    if len(running) < 2 or writer not in digests:
         return None
-    digests = {names[each.id]: each.settings.get(setting) for each in running}
-    own = digests[names[writer]]
+    names = name_instances(running)
     return Reach(
-        names[writer],
-        [name for name, digest in digests.items() if digest == own],
-        [name for name, digest in digests.items() if digest != own],
+        writer=names[writer],
+        same=[names[id_] for id_, digest in digests.items() if digest == digests[writer]],
+        others=[names[id_] for id_, digest in digests.items() if digest != digests[writer]],
     )
 
 
@@ -184,7 +183,9 @@ class SettingsWatch:
 
 
 def _name_files(files: Mapping[str, str]) -> Mapping[str, str]:
-    """`files`: path → digest. A file may have a short secret, so the digest of the database is one of a secret."""
+    """`files`: path → digest. All are in one folder, so their names differ. A file may have a short secret, so the
+    digest of the database is one of a secret.
+    """
     return {
         (name := os.path.basename(path)): digest_value(name, digest, is_secret=True) for path, digest in files.items()
     }

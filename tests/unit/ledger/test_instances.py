@@ -22,6 +22,7 @@ from anthropic_proxy.console.ledger.instances import (
     read_time,
     store_instance,
 )
+from anthropic_proxy.console.ledger.settings_watch import Reach, find_reach
 from anthropic_proxy.engine.options import CallOptions
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.stores.memory import MemoryStore
@@ -105,6 +106,32 @@ def test_servers_of_one_host_are_named_with_their_ports() -> None:
     first = new_instance("a", name="web", address="http://[::]:8082", redis="r1")
     second = new_instance("b", name="web", address="http://[::]:8083")
     assert "web:8082: one Redis server; web:8083: no Redis server." in describe(first, second)[0]
+
+
+def test_servers_with_one_host_and_port_are_named_with_their_ids() -> None:
+    """Containers may all have the same host name and port."""
+    ids = ("0f31c4aa9d2e7b10", "7be09c1155d3a2f4")
+    first, second = (new_instance(id_, name="web", redis=f"r{id_}") for id_ in ids)
+    text = "web:8082 (id 0f31c4aa): one Redis server; web:8082 (id 7be09c11): another Redis server."
+    assert text in describe(first, second)[0]
+
+
+def test_a_setting_of_servers_with_one_host_and_port_has_the_values_of_each() -> None:
+    new, old = {"BIG_MODEL": "1"}, {"BIG_MODEL": "2"}
+    known = KnownInstances(
+        NOW,
+        [
+            new_instance("aaaaaaaa11", name="web", settings=new),
+            new_instance("bbbbbbbb22", name="web", settings=old),
+            new_instance("cccccccc33", name="web", settings=old),
+            new_instance("dddddddd44", name="api", settings=new),
+        ],
+    )
+    assert find_reach(known, "aaaaaaaa11", "BIG_MODEL") == Reach(
+        writer="web:8082 (id aaaaaaaa)",
+        same=["web:8082 (id aaaaaaaa)", "api"],
+        others=["web:8082 (id bbbbbbbb)", "web:8082 (id cccccccc)"],
+    )
 
 
 @pytest.mark.parametrize(
