@@ -333,8 +333,8 @@ class RouteTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     auto_mode: AutoModeChoice | None = None
     """Who checks tool calls for these requests in auto mode. By default AUTO_MODE."""
     auto_mode_model: str | None = None
-    """Model that checks tool calls for these requests. By default AUTO_MODE_MODEL, if it is at a provider of `targets`,
-    else the targets."""
+    """Model that checks tool calls for these requests. By default AUTO_MODE_MODEL, if it is one of the `targets`, else
+    the targets."""
     auto_mode_timeout: Annotated[float, Meta(gt=0, le=600)] | None = None
     """Seconds that a reply waits for these checks. By default AUTO_MODE_TIMEOUT."""
     web: bool = True

@@ -11,8 +11,8 @@ depends on the route of the parent:
 
     a route of the parent's rank or earlier names the kind of the request   its targets
     the route of the parent names a model for the purpose                   this model
-    the route of the parent                                                 the model of the setting, if it is at a
-                                                                            provider of the route; then its targets
+    the route of the parent                                                 the model of the setting, if it is one of
+                                                                            the targets; then the targets
     no route                                                                the model of the setting, then the default
 
 If the policies allow none, the request is not sent, and its caller goes on without a reply.
@@ -112,7 +112,7 @@ class ParentRequest:
             plans = [self._map(route_model)]
         else:
             plans = [] if setting_model is None else [self._map(setting_model)]
-            plans = [plan for plan in plans if self._has_providers_of(plan)]
+            plans = [plan for plan in plans if plan.places <= self._plan.places]
             if default_model is not None:
                 plans.append(self._plan)
         if self._plan.fidelity == "strict" or "inference_geo" in self._binding_fields:
@@ -170,10 +170,6 @@ class ParentRequest:
         engine = self.engine
         plan = engine.plan_cache.find_plan(RoutingQuery(model), engine.settings, engine.catalog)
         return structs.replace(plan, route=self._plan.route)
-
-    def _has_providers_of(self, plan: Plan) -> bool:
-        """Return True if all targets of another plan are at providers of the parent's targets."""
-        return {provider for provider, _ in plan.places} <= {provider for provider, _ in self._plan.places}
 
     async def _find_plan_of_kind(self, kind: RequestKind, model: str) -> Plan | None:
         """Return the plan of a route for requests of this kind, which is not behind the parent's route. None: none."""

@@ -110,12 +110,34 @@ async def test_a_route_names_the_model_of_its_checks(tmp_path: Path, keys: Keys)
     assert world.places == [("message", "inhouse/qwen3")]
 
 
-async def test_the_model_of_the_setting_checks_the_requests_of_a_route_to_its_provider(
-    tmp_path: Path, keys: Keys
+@pytest.mark.parametrize(
+    ("targets", "model", "checker"),
+    [
+        (("inhouse/qwen3", "inhouse/guard"), "inhouse/guard", "inhouse/guard"),
+        (("inhouse/qwen3",), "inhouse/guard", "inhouse/qwen3"),
+        (("inhouse/qwen3",), "inhouse/qwen3-large", "inhouse/qwen3"),
+        (("inhouse/qwen3",), "claude-opus-5-5", "inhouse/qwen3"),
+        (("opus",), "cloud/big", "cloud/big"),
+        (("opus",), "claude-opus-5-5", "cloud/big"),
+        (("opus",), "cloud/judge", "cloud/big"),
+        (("default",), "cloud/judge", "cloud/big"),
+        (("sonnet", "inhouse/guard"), "inhouse/guard", "inhouse/guard"),
+    ],
+)
+async def test_the_model_of_the_setting_checks_the_requests_of_a_route_if_it_is_a_target(
+    tmp_path: Path, keys: Keys, targets: tuple[str, ...], model: str, checker: str
 ) -> None:
-    world = World(tmp_path, keys, route('tier = "opus"', "inhouse/qwen3"), AUTO_MODE_MODEL="inhouse/guard")
+    world = World(tmp_path, keys, route('tier = "opus"', *targets), AUTO_MODE_MODEL=model)
     assert verdicts_of(await world.post(await world.new_client())) == VERDICT
-    assert world.places == [("message", "inhouse/qwen3"), ("check", "inhouse/guard")]
+    assert [place for purpose, place in world.places if purpose == "check"] == [checker]
+
+
+@pytest.mark.parametrize("model", ["cloud/judge", "inhouse/guard"])
+async def test_a_model_that_must_agree_is_a_target_of_the_route(tmp_path: Path, keys: Keys, model: str) -> None:
+    for targets, is_judged in ((("inhouse/qwen3",), False), (("inhouse/qwen3", model), True)):
+        confirmed = f'[auto_mode]\nconfirm_with = "{model}"\n'
+        world = World(tmp_path, keys, route('tier = "opus"', *targets) + confirmed)
+        assert verdicts_of(await world.post(await world.new_client())) == (VERDICT if is_judged else {})
 
 
 async def test_a_route_of_checks_decides_for_the_routes_behind_it(tmp_path: Path, keys: Keys) -> None:
@@ -152,8 +174,11 @@ async def test_a_key_gets_no_better_model_for_a_question_in_the_form_of_the_clas
 
 async def test_a_question_of_the_classifier_stays_at_the_targets_of_its_route(tmp_path: Path, keys: Keys) -> None:
     fields = {"tools": [], "safeguards": [], **CLASSIFIER}
-    for model, expected in (("cloud/judge", "inhouse/qwen3"), ("inhouse/guard", "inhouse/guard")):
-        world = World(tmp_path, keys, route('tier = "opus"', "inhouse/qwen3"), AUTO_MODE_MODEL=model)
+    for targets, expected in (
+        (("inhouse/qwen3",), "inhouse/qwen3"),
+        (("inhouse/qwen3", "inhouse/guard"), "inhouse/guard"),
+    ):
+        world = World(tmp_path, keys, route('tier = "opus"', *targets), AUTO_MODE_MODEL="inhouse/guard")
         await world.post(await world.new_client(), **fields)
         assert world.places == [("message", expected)]
 
