@@ -181,10 +181,16 @@ def _build_row(context: PageContext, provider: ProviderSetup, figures: _Figures 
 
 def _describe_state(provider: ProviderSetup) -> tuple[str, str, str, str]:
     """Return sign, CSS class, state and remedy of `provider`: `!`, `warn`, `blocked`, `The circuit is open …`."""
-    if provider.state == "unset":
-        return "–", "", "not set", provider.remedy or "Not in use: no model maps to it."
-    if provider.state == "problem":
-        return "✕", "error", "problem", provider.remedy
+    match provider.state:
+        case "unset":
+            return "–", "", "not set", provider.remedy or "Not in use: no model maps to it."
+        case "problem":
+            return "✕", "error", "problem", provider.remedy
+        case "ready":
+            return _describe_ready(provider)
+
+
+def _describe_ready(provider: ProviderSetup) -> tuple[str, str, str, str]:
     if provider.open_seconds:
         wait = formats.seconds(provider.open_seconds * MICROSECONDS)
         text = f"Repeated failures opened the circuit; the next call is tried in {wait}. {provider.failure}"

@@ -74,26 +74,35 @@ class ContentBuffer:
         client request and of its reply are kept. If these do not fit into the buffer, all bytes of this client request
         are dropped. If a provider request does not fit, only the provider request is dropped.
         """
-        if point == "client request":
-            kept = data[: self._max_content_bytes]
-            if self._reserve(len(kept)):
-                self._contents[request_id] = BufferedContent(self._clock(), kept, len(data))
-        elif point == "upstream request":
-            if (content := self._contents.get(request_id)) is not None:
-                self._discarded += len(content.upstream)
-                content.upstream = b""
-                if len(data) <= self._max_content_bytes and self.total_bytes + len(data) <= self._max_bytes:
-                    self._added += len(data)
-                    content.upstream = data
-        elif content := self._contents.get(request_id):
-            content.reply_size += len(data)
-            if piece := data[: self._max_content_bytes - len(content.reply)]:
-                if not self._reserve(len(piece)):
-                    self.discard(request_id)
-                elif request_id in self._contents:
-                    content.reply += piece
-                else:  # the request itself was the oldest one and has been discarded
-                    self._discarded += len(piece)
+        content = self._contents.get(request_id)
+        match point:
+            case "client request":
+                kept = data[: self._max_content_bytes]
+                if self._reserve(len(kept)):
+                    self._contents[request_id] = BufferedContent(self._clock(), kept, len(data))
+            case "upstream request":
+                if content is not None:
+                    self._keep_upstream(content, data)
+            case "client response":
+                if content is not None:
+                    self._add_reply(request_id, content, data)
+
+    def _keep_upstream(self, content: BufferedContent, data: bytes) -> None:
+        self._discarded += len(content.upstream)
+        content.upstream = b""
+        if len(data) <= self._max_content_bytes and self.total_bytes + len(data) <= self._max_bytes:
+            self._added += len(data)
+            content.upstream = data
+
+    def _add_reply(self, request_id: str, content: BufferedContent, data: bytes) -> None:
+        content.reply_size += len(data)
+        if piece := data[: self._max_content_bytes - len(content.reply)]:
+            if not self._reserve(len(piece)):
+                self.discard(request_id)
+            elif request_id in self._contents:
+                content.reply += piece
+            else:  # the request itself was the oldest one and has been discarded
+                self._discarded += len(piece)
 
     def pop(self, request_id: str) -> BufferedContent | None:
         """Remove the bytes of the finished request `request_id` from the buffer and return them. None: the buffer has

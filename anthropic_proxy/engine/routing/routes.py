@@ -515,17 +515,28 @@ class RouteBalancer:
     ) -> Sequence[Target]:
         if route.balance == "order" or len(targets) < 2:
             return targets
-        if route.balance == "cost":
-            return sorted(targets, key=lambda target: self._prices.get(target.prefixed_id, math.inf))
         session = facts.session if route.sticky else ""
-        if route.balance == "weighted":
+        match route.balance:
+            case "cost":
+                return sorted(targets, key=lambda target: self._prices.get(target.prefixed_id, math.inf))
+            case "weighted":
+                return self._order_by_weight(targets, route, facts, session)
+            case "latency":
+                return await self._order_by_latency(targets, route, session)
 
-            def draw(target: Target) -> float:
-                # so each target is first as often as its weight requires; a session has the same numbers everywhere
-                number = facts.draw_percent(f"{route.name} {target.prefixed_id}") / 100 if session else self._random()
-                return -math.log(max(number, 1e-12)) / target.weight
+    def _order_by_weight(
+        self, targets: Sequence[Target], route: ConfiguredRoute, facts: RequestFacts, session: str
+    ) -> Sequence[Target]:
+        def draw(target: Target) -> float:
+            # so each target is first as often as its weight requires; a session has the same numbers everywhere
+            number = facts.draw_percent(f"{route.name} {target.prefixed_id}") / 100 if session else self._random()
+            return -math.log(max(number, 1e-12)) / target.weight
 
-            return sorted(targets, key=draw)
+        return sorted(targets, key=draw)
+
+    async def _order_by_latency(
+        self, targets: Sequence[Target], route: ConfiguredRoute, session: str
+    ) -> Sequence[Target]:
         keys = [_latency_key(target) for target in targets]
         if session:
             keys.append(_session_key(route, session))

@@ -143,15 +143,18 @@ def _encode_thinking(call: TranslatedCall[Dialect], notes: list[FidelityNote]) -
     config: dict[str, Any] = {}
     if request.returns_thinking and effort != "none":
         config["includeThoughts"] = True
-    if dialect.thinking == "level":
-        if effort not in ("default", "none"):
-            config["thinkingLevel"] = effort
-    elif effort == "none":
-        config["thinkingBudget"] = 0
-    elif request.budget_tokens is not None:
-        config["thinkingBudget"] = min(max(request.budget_tokens, dialect.min_budget_tokens), dialect.max_budget_tokens)
-    elif effort != "default":
-        config["thinkingBudget"] = dict(dialect.thinking_budgets)[effort]
+    match dialect.thinking:
+        case "level":
+            if effort not in ("default", "none"):
+                config["thinkingLevel"] = effort
+        case "budget":
+            if effort == "none":
+                config["thinkingBudget"] = 0
+            elif request.budget_tokens is not None:
+                budget = max(request.budget_tokens, dialect.min_budget_tokens)
+                config["thinkingBudget"] = min(budget, dialect.max_budget_tokens)
+            elif effort != "default":
+                config["thinkingBudget"] = dict(dialect.thinking_budgets)[effort]
     return config
 
 

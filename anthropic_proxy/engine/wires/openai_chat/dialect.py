@@ -17,6 +17,8 @@ from anthropic_proxy.engine.wires.openai_chat.effort_forms import EFFORT_FORMS, 
 from anthropic_proxy.engine.wires.openai_shared import OpenAIDialect
 from anthropic_proxy.engine.wires.tool_call_repair import ThinkingTags, ToolCallFormat
 
+ThinkingRetention = Literal["keep", "clear_thinking", "preserve_thinking"]
+
 
 class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     """Deviations of one server from OpenAI's Chat Completions API. Model rules may replace fields for one model."""
@@ -118,7 +120,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     write `<think>` into the text) or `reasoning_split: true` (MiniMax: platform.minimax.io, text-openai-api.md,
     2026-11-23). Proven by: golden/openai_chat/thinking/groq_thinking, groq_qwen, cerebras_gpt_oss, minimax_thinking.
     """
-    thinking_retention_field: Literal["", "keep", "clear_thinking", "preserve_thinking"] = ""
+    thinking_retention_field: Literal["", ThinkingRetention] = ""
     """Request field that makes the server keep the reasoning of earlier turns. "": none.
 
     `thinking.keep: "all"` (Kimi k2.6 and later; k2.5 rejects it), `thinking.clear_thinking: false` (Z.ai, recorded) or

@@ -38,7 +38,7 @@ from anthropic_proxy.engine.wires.message_encoder import (
     pdf_filename,
     pdf_url,
 )
-from anthropic_proxy.engine.wires.openai_chat.dialect import Dialect
+from anthropic_proxy.engine.wires.openai_chat.dialect import Dialect, ThinkingRetention
 from anthropic_proxy.engine.wires.openai_chat.effort_forms import EFFORT_FORMS
 from anthropic_proxy.engine.wires.openai_chat.tools import ToolFields, encode_tools
 from anthropic_proxy.engine.wires.openai_shared import (
@@ -144,16 +144,24 @@ def _add_effort(body: dict[str, Any], call: TranslatedCall[Dialect], has_tools: 
         notes.append(renamed_effort_note(effort, sent_effort))
     elif has_level and not form.level and sent_effort != "none":
         notes.append(EFFORT_AS_SWITCH if form.switch else NO_EFFORT)
-    if dialect.thinking_retention_field == "preserve_thinking" and sent_effort != "none":
-        body["preserve_thinking"] = True
-    elif dialect.thinking_retention_field and sent_effort != "none":
-        kept = {"keep": "all"} if dialect.thinking_retention_field == "keep" else {"clear_thinking": False}
-        body["thinking"] = {"type": "enabled", **body.get("thinking", {}), **kept}
+    if dialect.thinking_retention_field and sent_effort != "none":
+        _retain_thinking(body, dialect.thinking_retention_field)
     if dialect.thinking_request_field:
         body[dialect.thinking_request_field] = (
             "parsed" if dialect.thinking_request_field == "reasoning_format" else True
         )
     return effort
+
+
+def _retain_thinking(body: dict[str, Any], field: ThinkingRetention) -> None:
+    enabled = {"type": "enabled", **body.get("thinking", {})}
+    match field:
+        case "preserve_thinking":
+            body["preserve_thinking"] = True
+        case "keep":
+            body["thinking"] = {**enabled, "keep": "all"}
+        case "clear_thinking":
+            body["thinking"] = {**enabled, "clear_thinking": False}
 
 
 _BRIDGE_TEXT = json_string("Understood.")
@@ -261,12 +269,13 @@ class ChatMessageEncoder(MessageEncoder):
             self._flush_late_texts()
         last = self.messages[-1] if self.messages else None
         if isinstance(last, _Reply):
-            if self._dialect.prefill_form == "prefix":
-                last.prefix = True
-            elif self._dialect.prefill_form == "partial":
-                last.partial = True
-            else:
-                self._append_prefill_request()
+            match self._dialect.prefill_form:
+                case "prefix":
+                    last.prefix = True
+                case "partial":
+                    last.partial = True
+                case "ask":
+                    self._append_prefill_request()
         if user_instruction:
             self._append_user([json_string(user_instruction)])
         self._join_texts()
@@ -447,16 +456,19 @@ class ChatMessageEncoder(MessageEncoder):
             return client_id
         if (known := self._ids.get(client_id)) is not None:
             return known
-        form = self._dialect.call_id_form
-        if form == "counted":
-            sent = f"functions.{name}:{len(self._ids)}"
-        elif form == "nine" and _NINE.fullmatch(client_id):
-            sent = client_id
-        else:
-            digest = hashlib.sha256(client_id.encode(errors="surrogatepass")).hexdigest()
-            sent = digest[:9] if form == "nine" else f"call_{digest[:32]}"
+        match self._dialect.call_id_form:
+            case "counted":
+                sent = f"functions.{name}:{len(self._ids)}"
+            case "nine":
+                sent = client_id if _NINE.fullmatch(client_id) else _digest_id(client_id)[:9]
+            case "short":
+                sent = f"call_{_digest_id(client_id)[:32]}"
         self._ids[client_id] = sent
         return sent
+
+
+def _digest_id(client_id: str) -> str:
+    return hashlib.sha256(client_id.encode(errors="surrogatepass")).hexdigest()
 
 
 def _write_signatures(signed: Sequence[ReasoningState], reply: _Reply) -> None:
