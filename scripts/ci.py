@@ -80,6 +80,16 @@ def clients(*options: str) -> None:
     _run_module("pytest", "tests/clients", *options)
 
 
+def company(*options: str) -> None:
+    """Sign in with Claude Code at identity providers of other people, before four instances behind nginx. Needs npm.
+
+    `ci.py company [redis] [postgres]`: the store of the limits; default: one run with Redis, and one without.
+    """
+    if shutil.which("npm") is None:
+        sys.exit("npm is needed; it comes with Node.js")
+    _run_module("tests.fleet", "company", *options)
+
+
 def cover(*options: str) -> None:
     """Run the tests with branch coverage, server processes included, and list the lines that no test reaches."""
     _run_module("pytest", "--cov", "--cov-report=term-missing", "--cov-report=html", *_with_folders(options))

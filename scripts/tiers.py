@@ -72,7 +72,7 @@ def tiers() -> dict[str, Tier]:
                 "redis valkey",
             ),
         ),
-        *(part(name) for name in ("attacks", "soak 2", "fleet outages", "fleet limits", "fleet bills")),
+        *(part(name) for name in ("attacks", "soak 2", "fleet outages", "fleet limits", "fleet bills", "company")),
         part("bench --quick --wires --features --rounds 1"),  # for the replies, all of which are checked
     )
     return {"merge": Tier(merge, 4800), "nightly": Tier(nightly, 7200)}

@@ -26,10 +26,9 @@ EVERYBODY = '[sign_in.groups."*"]\nteam = "build"\n'
 class Machine:
     """A person's machine, with Claude Code that knows the address of the company."""
 
-    def __init__(self, claude: Path, proxy: Proxy, provider: FakeProvider, home: Path) -> None:
+    def __init__(self, claude: Path, proxy: Proxy, home: Path) -> None:
         self.claude = claude
         self.proxy = proxy
-        self.provider = provider
         self.home = home
         self.work = home / "work"
         for folder in (self.home / ".claude", self.work):
@@ -39,8 +38,12 @@ class Machine:
         introduce(home, self.work)
         self.admin = proxy.client(headers={"x-api-key": ADMIN_KEY})
 
-    def sign_in(self, *, is_accepted: bool = True) -> list[dict[str, Any]]:
-        """Run `claude auth login`, answer its questions, confirm its code in a browser, and return what it shows."""
+    def sign_in(self, browser: Browser | None = None, *, is_accepted: bool = True) -> list[dict[str, Any]]:
+        """Run `claude auth login`, answer its questions, confirm its code in a browser, and return what it shows.
+
+        `browser`: None: one for a provider that asks nothing.
+        """
+        browser = browser or Browser(self.proxy)
         shown = []
         process = subprocess.Popen(
             [str(self.claude), "auth", "login", "--gateway-json"],
@@ -64,7 +67,7 @@ class Machine:
                 process.stdin.flush()
             elif message["state"] == "polling":
                 code = {"user_code": message["userCode"], "verification_uri_complete": message["browserUrl"]}
-                page = Browser(self.proxy).approve(code)
+                page = browser.approve(code)
                 assert page.status_code == (200 if is_accepted else 403), page.text
         process.stdin.close()
         assert (process.wait(WAIT_SECONDS) == 0) is is_accepted, shown
@@ -92,6 +95,14 @@ class Machine:
         file = self.home / ".claude" / ".credentials.json"
         found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
         return found.get("enterpriseGateway", {})
+
+
+class FakeCompanyMachine(Machine):
+    """A machine of a company whose identity provider is a fake."""
+
+    def __init__(self, claude: Path, proxy: Proxy, provider: FakeProvider, home: Path) -> None:
+        super().__init__(claude, proxy, home)
+        self.provider = provider
 
 
 class TwoPartReply:
@@ -130,7 +141,7 @@ def _encode_chunk(delta: dict[str, str], finish_reason: str | None = None) -> by
 @contextmanager
 def new_machine(
     claude: Path, directory: Path, settings: Mapping[str, str], tables: str = EVERYBODY
-) -> Iterator[Machine]:
+) -> Iterator[FakeCompanyMachine]:
     """Start a proxy and the identity provider of a company. `tables`: the configuration file."""
     server = directory / "server"
     server.mkdir()
@@ -144,6 +155,6 @@ def new_machine(
         }
         with running_proxy(server, {**own, **settings}) as proxy:
             provider.redirect_uri = f"{proxy.url}/dashboard/oidc/callback"
-            yield Machine(claude, proxy, provider, directory / "home")
+            yield FakeCompanyMachine(claude, proxy, provider, directory / "home")
             assert provider.problems == []
             assert "Traceback" not in proxy.log

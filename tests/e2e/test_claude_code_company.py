@@ -13,7 +13,7 @@ from anthropic_proxy.console.keys.virtual_keys import find_period_end
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.routing.choices import find_tier
 from tests.e2e.claude import run_claude
-from tests.e2e.company import ADMIN_KEY, Machine, TwoPartReply, new_machine
+from tests.e2e.company import ADMIN_KEY, FakeCompanyMachine, Machine, TwoPartReply, new_machine
 from tests.e2e.terminal import terminal
 from tests.support.fakes.anthropic import KEY as ANTHROPIC_KEY
 from tests.support.fakes.anthropic import new_anthropic
@@ -93,7 +93,7 @@ def test_a_refused_person_reads_the_reason_in_the_terminal(claude: Path, tmp_pat
 
 
 @pytest.fixture
-def short(claude: Path, tmp_path: Path) -> Iterator[Machine]:
+def short(claude: Path, tmp_path: Path) -> Iterator[FakeCompanyMachine]:
     """A machine whose tokens are refreshed before each request."""
     with serving_strictly(new_openai()) as upstream:
         settings = {"OPENAI_API_KEY": OPENAI_KEY, "OPENAI_BASE_URL": f"{upstream.url}/v1", "SIGN_IN_TOKEN_MINUTES": "5"}
@@ -101,7 +101,7 @@ def short(claude: Path, tmp_path: Path) -> Iterator[Machine]:
             yield machine
 
 
-def test_four_programs_refresh_one_sign_in_and_a_revoked_one_is_refused(short: Machine) -> None:
+def test_four_programs_refresh_one_sign_in_and_a_revoked_one_is_refused(short: FakeCompanyMachine) -> None:
     short.sign_in()
     with ThreadPoolExecutor(4) as threads:
         started = [

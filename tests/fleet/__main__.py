@@ -1,7 +1,8 @@
 """`python -m tests.fleet`: a scenario with its options.
 
 `outages [seconds] [instances] [seed]`, `limits [seconds] [outage]`, `bills [requests] [seed] [redis|postgres]`,
-`upgrade [seconds] [commit]`, `people [commit]`. With `postgres`, the instances share no Redis.
+`upgrade [seconds] [commit]`, `people [commit]`, `company [redis|postgres]`. With `postgres`, the instances share no
+Redis.
 """
 
 import logging
@@ -9,6 +10,7 @@ import sys
 
 from bench.load import BenchError
 from tests.fleet.bills import Bills
+from tests.fleet.company import Company
 from tests.fleet.limits import Limits
 from tests.fleet.outages import Outages
 from tests.fleet.people import People
@@ -16,7 +18,7 @@ from tests.fleet.upgrade import Upgrade
 from tests.support.debian_packages import find_program, install_package
 from tests.support.postgres import find_programs
 
-SCENARIOS = ("outages", "limits", "bills", "upgrade", "people")
+SCENARIOS = ("outages", "limits", "bills", "upgrade", "people", "company")
 
 
 def main(name: str = "outages", *options: str) -> int:
@@ -29,7 +31,7 @@ def main(name: str = "outages", *options: str) -> int:
         if find_program(program) is None:
             install_package(package)
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # it logs each client that disconnects
-    scenario: Outages | Limits | Bills | Upgrade | People
+    scenario: Outages | Limits | Bills | Upgrade | People | Company
     if name == "limits":
         seconds, outage_seconds = (*options, *("70", "5")[len(options) :])
         scenario = Limits(float(seconds), float(outage_seconds))
@@ -41,6 +43,8 @@ def main(name: str = "outages", *options: str) -> int:
         scenario = Upgrade(float(seconds), revision)
     elif name == "people":
         scenario = People(*(options or [""]))
+    elif name == "company":
+        scenario = Company(options or ("redis", "postgres"))
     else:
         seconds, instances, seed = (*options, *("60", "4", "1")[len(options) :])
         scenario = Outages(float(seconds), int(instances), int(seed))

@@ -62,10 +62,11 @@ class Fleet:
 
 @contextmanager
 def running_fleet(
-    count: int, own: Mapping[str, str], first: Version | None = None, *, table: str = ""
+    count: int, own: Mapping[str, str], first: Version | None = None, *, table: str = "", dotenv: str = ""
 ) -> Iterator[Fleet]:
-    """Start all parts and wait until the instances are ready. `own`: further settings of the instances. `table`: a
-    further table of their configuration file.
+    """Start all parts and wait until the instances are ready. `own`: further settings of the instances, in which
+    `{port}` stands for the port of nginx. `table`: a further table of their configuration file. `dotenv`: text of
+    their `.env`.
 
     `first`: version of the first instance; the others are then not started. None: this one.
     """
@@ -89,7 +90,7 @@ def running_fleet(
             "SEARCH_URL": search.url,
             "DATABASE_URL": postgres.url,
             "REDIS_URL": redis.url,
-            **own,
+            **{name: value.replace("{port}", str(front)) for name, value in own.items()},
         }
         versions = [first or THIS_VERSION, *[THIS_VERSION] * (count - 1)]
         instances = [
@@ -99,6 +100,7 @@ def running_fleet(
         for instance in instances:
             file = instance.log_file.parent / "anthropic-proxy.toml"
             file.write_text(CONFIGURATION.format(url=providers[1].url) + table, "utf-8")
+            file.with_name(".env").write_text(dotenv, "utf-8")
             stack.callback(_stop, instance)
         started = instances[: 1 if first else count]
         for instance in started:
