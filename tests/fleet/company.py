@@ -6,23 +6,30 @@ Each step is a situation of docs/guide/company.md. It prints its result and its 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx2 as httpx
 
-from tests.e2e.claude import find_claude, run_claude
+from tests.e2e.claude import Run, find_claude, run_claude
 from tests.e2e.company import ADMIN_KEY, Machine
-from tests.fleet.identity import OidcProvider, ProviderBrowser
-from tests.fleet.programs import reserve_ports
+from tests.fleet.identity import OidcProvider, ProviderBrowser, ProviderRefusal
+from tests.fleet.programs import Instance, reserve_ports
 from tests.fleet.setup import Fleet, running_fleet
+from tests.support.process_checks import reload
 from tests.support.server_process import Proxy
+from tests.support.sign_in import Device
+from tests.support.waiting import wait_for
 
 INSTANCES = 4
-SECRET = "secret-of-sign-ins-0123456789abcdef"
-ADDRESS = "{name}@example.org"
+OLD_SECRET = "secret-of-sign-ins-0123456789abcdef"
+NEW_SECRET = "secret-of-sign-ins-fedcba9876543210"
 PROMPT = "Say exactly: still here"
+MODEL = "gpt-4.1-mini"
+INPUT_PRICE, OUTPUT_PRICE = Decimal("0.40"), Decimal("1.60")
+"""List prices of the model in dollars per million tokens. Source: platform.openai.com/docs/pricing."""
 TABLES = """
 [providers.openai]
 prices = "openai"
@@ -43,49 +50,61 @@ class Company:
     def run(self) -> None:
         for store in self._stores:
             with ExitStack() as stack:
-                folder = Path(stack.enter_context(TemporaryDirectory(prefix="company-")))
-                (port,) = reserve_ports(stack, 1)
-                provider = OidcProvider(folder, port)
-                started_at = time.monotonic()
-                settings = {
-                    **provider.settings,
-                    "VIRTUAL_KEYS": "true",
-                    "DASHBOARD_URL": "http://127.0.0.1:{port}",
-                    "ADMIN_API_KEY": ADMIN_KEY,
-                    "FALLBACK_HAIKU": "",
-                }
-                if store == "postgres":
-                    settings["REDIS_URL"] = ""
-                dotenv = f"SIGN_IN_SECRET={SECRET}\n"
-                fleet = stack.enter_context(running_fleet(INSTANCES, settings, table=TABLES, dotenv=dotenv))
-                stack.callback(provider.program.stop)
-                provider.start(f"{fleet.url}/dashboard/oidc/callback")
-                name = f"oidc-provider, {store}"
-                print(f"{name:24}  {'start of all parts':52} {time.monotonic() - started_at:6.1f} s", flush=True)
-                run = _Run(fleet, provider, folder)
-                for title, step in run.steps.items():
-                    started_at = time.monotonic()
-                    try:
-                        result = step()
-                    except AssertionError as error:
-                        result = "FAILED"
-                        self.problems.append(f"{name}: {title}: {error}")
-                    seconds = time.monotonic() - started_at
-                    print(f"{name:24}  {title:52} {seconds:6.1f} s  {result}", flush=True)
+                self._run(f"oidc-provider, {store}", store, stack)
+
+    def _run(self, name: str, store: str, stack: ExitStack) -> None:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="company-")))
+        (port,) = reserve_ports(stack, 1)
+        provider = OidcProvider(folder, port)
+        settings = {
+            **provider.settings,
+            "VIRTUAL_KEYS": "true",
+            "DASHBOARD_URL": "http://127.0.0.1:{port}",
+            "ADMIN_API_KEY": ADMIN_KEY,
+            "SERVE_DEMO": "true",
+            "KEYS_PER_PERSON": "3",
+            "LOG_LEVEL": "info",
+            "FALLBACK_HAIKU": "",
+        }
+        if store == "postgres":
+            settings["REDIS_URL"] = ""
+        started_at = time.monotonic()
+        dotenv = f"SIGN_IN_SECRET={OLD_SECRET}\n"
+        fleet = stack.enter_context(running_fleet(INSTANCES, settings, table=TABLES, dotenv=dotenv))
+        stack.callback(provider.program.stop)
+        provider.start(f"{fleet.url}/dashboard/oidc/callback")
+        _print(name, "start of all parts", started_at, "")
+        run = _Steps(fleet, provider, folder)
+        for title, step in run.list_all().items():
+            started_at = time.monotonic()
+            try:
+                result = step()
+            except (AssertionError, ProviderRefusal) as error:
+                result = "FAILED"
+                self.problems.append(f"{name}: {title}: {error}")
+            _print(name, title, started_at, result)
 
 
-class _Run:
+class _Steps:
     """The steps with one provider and one store."""
 
     def __init__(self, fleet: Fleet, provider: OidcProvider, folder: Path) -> None:
+        self._fleet = fleet
         self._provider = provider
-        first = fleet.instances[0]
-        assert first.process is not None
-        self._proxy = Proxy(fleet.url, first.process, first.log_file)
+        self._proxy = _describe(fleet.instances[0], fleet.url)
         self._machine = Machine(find_claude(), self._proxy, folder / "home")
         self._admin = httpx.Client(base_url=fleet.url, headers={"x-api-key": ADMIN_KEY}, trust_env=False)
-        self.steps: Mapping[str, Callable[[], str]] = {
+
+    def list_all(self) -> Mapping[str, Callable[[], str]]:
+        """Return title → step, in the order in which they run. A step returns what it has shown."""
+        return {
             "first sign-in with Claude Code, and a reply": self._sign_in_first,
+            "SIGN_IN_SECRET replaced on one instance after another": self._replace_secret,
+            "lasting exception of a person": self._keep_exception,
+            "removed person": self._remove_person,
+            "reused address": self._reuse_address,
+            "price at the address of a mirror": self._pay_at_mirror,
+            "key of the provider changed under the same id": self._change_key,
         }
 
     def _sign_in_first(self) -> str:
@@ -95,22 +114,180 @@ class _Run:
         self._work()
         (sign_in,) = self._list_sign_ins("ann@example.org")
         assert sign_in["provider_refresh_token"], sign_in
-        (key,) = self._list_keys("ann@example.org")
-        assert key["team"] == "build", key
+        assert self._read_key("ann@example.org")["team"] == "build"
         return "refresh token of the provider, team of the group"
+
+    def _replace_secret(self) -> str:
+        """After the change of each instance, all of them accept the tokens, refresh, and sign in."""
+        self._add("cem")
+        before = self._sign_in("cem")
+        secrets = f"{NEW_SECRET},{OLD_SECRET}"
+        for instance in self._fleet.instances:
+            self._reload(instance, secrets)
+            self._use_everywhere(before)
+            self._sign_in("cem")
+            self._work()
+        after = self._sign_in("cem")
+        for instance in self._fleet.instances:
+            self._reload(instance, NEW_SECRET)
+            self._use_everywhere(after)
+        ended = before.refresh().json()["error"]
+        assert ended == "invalid_grant", ended
+        self._machine.sign_in(ProviderBrowser(self._proxy, "ann"))
+        self._work()
+        return f"{INSTANCES} changes, nobody signed out; without the old one, who signed in after it stays"
+
+    def _keep_exception(self) -> str:
+        """An administrator raises a budget. A refresh and a reload keep it, until the exception is removed."""
+        self._add("dan")
+        device, name = self._sign_in("dan"), "dan@example.org"
+        for options, amount in ((("--budget", "200USD/month"), 200), (("--exceptions", "none"), 100)):
+            self._fleet.run_command("keys", "change", name, *options)
+            self._use_everywhere(device)
+            for instance in self._fleet.instances:
+                reload(_describe(instance))
+            (budget,) = self._read_key(name)["budgets"]
+            assert budget["amount"] == amount, budget
+        return "$200 after a refresh and reloads; $100 of the table after its removal"
+
+    def _remove_person(self) -> str:
+        """After the refresh, all instances refuse the token of the device, and the key that the person has created."""
+        self._add("eve")
+        device = self._sign_in("eve")
+        self._use_everywhere(device)
+        answer = device.client.post("/admin/keys", json={"name": "laptop"}, headers=_authorize(device))
+        assert answer.status_code == 200, answer.text
+        tokens = device.tokens["access_token"], answer.json()["key"]
+        for token in tokens:
+            wait_for(lambda token=token: self._send_everywhere(token), lambda statuses: statuses == {200})
+        self._provider.remove("eve")
+        refused = device.refresh()
+        assert refused.json()["error"] == "invalid_grant", refused.text
+        ended_at = time.monotonic()
+        for token in tokens:
+            wait_for(lambda token=token: self._send_everywhere(token), lambda statuses: statuses == {401})
+        seconds = time.monotonic() - ended_at
+        try:
+            self._sign_in("eve")
+        except ProviderRefusal:
+            return f"device and key refused by all instances {seconds:.2f} s after the refresh, and a new sign-in"
+        raise AssertionError("a removed person signs in")
+
+    def _reuse_address(self) -> str:
+        """A new user with the address of the removed person has another name, and reads nothing of that person."""
+        assert self._count_requests("eve@example.org") > 0
+        self._add("eve-2", "eve")
+        device, name = self._sign_in("eve-2"), "eve@example.org (2)"
+        assert self._read_key(name)["owner"] == name
+        assert len(self._list_sign_ins(name)) == 1
+        client = self._proxy.client(headers=_authorize(device))
+        listed = client.get("/admin/keys").json()["data"]
+        assert [key["name"] for key in listed] == [name], listed
+        read = client.get("/api/requests").json()["requests"]
+        assert read == [], read
+        return f"the new user is {name}, without keys and requests of the first one"
+
+    def _pay_at_mirror(self) -> str:
+        """Both providers have an address of the company. One of them has the field `prices`."""
+        self._add("fay")
+        device = self._sign_in("fay")
+        answer = self._ask(device, f"openai/{MODEL}")
+        assert answer.status_code == 200, answer.text
+        usage = answer.json()["usage"]
+        cost = (usage["input_tokens"] * INPUT_PRICE + usage["output_tokens"] * OUTPUT_PRICE) / 10**6
+        (row,) = wait_for(lambda: self._list_requests("fay@example.org"), lambda rows: len(rows) == 1)
+        assert Decimal(str(row["cost"])) == cost, (row["cost"], cost)
+        assert row["price_source"].endswith(", prices of OpenAI"), row["price_source"]
+        refused = self._ask(device, f"backup/{MODEL}")
+        assert (refused.status_code, refused.json()["error"]["message"]) == (
+            403,
+            f"The key 'fay@example.org' has a budget in dollars, and the price of backup/{MODEL} is unknown. Ask an "
+            "administrator of the proxy for the price of this model.",
+        )
+        return f"with `prices` ${cost:.7f} from {row['price_source']}; without it 403 with the reason"
+
+    def _change_key(self) -> str:
+        """All instances have the earlier key of this id. Sign-ins with the new one succeed at once."""
+        self._provider.change_key()
+        started_at = time.monotonic()
+        for _ in range(2 * INSTANCES):
+            self._sign_in("ann")
+        return f"{2 * INSTANCES} sign-ins, none refused, in {time.monotonic() - started_at:.1f} s"
 
     def _work(self) -> None:
         """Let Claude Code answer a prompt with its sign-in."""
         machine = self._machine
-        run = run_claude(machine.claude, self._proxy.url, machine.work, PROMPT, "--model", "haiku", home=machine.home)
+        run: Run = run_claude(
+            machine.claude, self._proxy.url, machine.work, PROMPT, "--model", "haiku", home=machine.home
+        )
         assert run.text.startswith("still here"), run.text + run.stderr
 
     def _add(self, subject: str, name: str = "") -> None:
-        self._provider.add(subject, ADDRESS.format(name=name or subject), "developers")
+        self._provider.add(subject, f"{name or subject}@example.org", "developers")
+
+    def _sign_in(self, subject: str) -> Device:
+        """Sign in as Claude Code does it by HTTP."""
+        device = Device(self._proxy)
+        page = ProviderBrowser(self._proxy, subject).approve(device.begin())
+        assert page.status_code == 200, page.text
+        answer = device.poll()
+        assert answer.status_code == 200, answer.text
+        device.tokens = answer.json()
+        return device
+
+    def _use_everywhere(self, device: Device) -> None:
+        """Use the token at each instance; refresh it behind nginx, as Claude Code does; use the new one at each too."""
+        statuses = self._send_everywhere(device.tokens["access_token"])
+        assert statuses == {200}, statuses
+        answer = device.refresh()
+        assert answer.status_code == 200, answer.text
+        device.tokens = {**device.tokens, **answer.json()}
+        statuses = self._send_everywhere(device.tokens["access_token"])
+        assert statuses == {200}, statuses
+
+    def _send_everywhere(self, token: str) -> set[int]:
+        """Return the statuses of all instances for a request."""
+        body = {"model": "demo/demo", "max_tokens": 50, "messages": [{"role": "user", "content": "hi"}]}
+        headers = {"authorization": f"Bearer {token}"}
+        urls = [f"http://{instance.address}/v1/messages" for instance in self._fleet.instances]
+        return {httpx.post(url, json=body, headers=headers, trust_env=False).status_code for url in urls}
+
+    def _ask(self, device: Device, model: str) -> httpx.Response:
+        body = {"model": model, "max_tokens": 100, "messages": [{"role": "user", "content": "Count to 40"}]}
+        return device.client.post("/v1/messages", json=body, headers=_authorize(device))
+
+    def _reload(self, instance: Instance, secrets: str) -> None:
+        """Let an instance read other values of SIGN_IN_SECRET."""
+        instance.log_file.with_name(".env").write_text(f"SIGN_IN_SECRET={secrets}\n", "utf-8")
+        shown = reload(_describe(instance))
+        assert "SIGN_IN_SECRET" in shown, shown
 
     def _list_sign_ins(self, name: str) -> list[dict[str, Any]]:
         listed = self._admin.get("/admin/sign-ins").json()["data"]
         return [sign_in for sign_in in listed if sign_in["name"] == name]
 
-    def _list_keys(self, name: str) -> list[dict[str, Any]]:
-        return [key for key in self._admin.get("/admin/keys").json()["data"] if key["name"] == name]
+    def _read_key(self, name: str) -> dict[str, Any]:
+        (key,) = (key for key in self._admin.get("/admin/keys").json()["data"] if key["name"] == name)
+        read: dict[str, Any] = key
+        return read
+
+    def _list_requests(self, name: str) -> list[dict[str, Any]]:
+        listed = self._admin.get("/api/requests").json()["requests"]
+        return [row for row in listed if row["key_label"] == name]
+
+    def _count_requests(self, name: str) -> int:
+        return len(wait_for(lambda: self._list_requests(name)))
+
+
+def _describe(instance: Instance, url: str = "") -> Proxy:
+    """`url`: "": that of the instance itself."""
+    assert instance.process is not None
+    return Proxy(url or f"http://{instance.address}", instance.process, instance.log_file)
+
+
+def _authorize(device: Device) -> dict[str, str]:
+    return {"authorization": f"Bearer {device.tokens['access_token']}"}
+
+
+def _print(name: str, title: str, started_at: float, result: str) -> None:
+    print(f"{name:24}  {title:54} {time.monotonic() - started_at:6.1f} s  {result}".rstrip(), flush=True)

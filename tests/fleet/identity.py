@@ -26,6 +26,10 @@ _MAX_PAGES = 12
 """Pages and redirects of a sign-in at a provider."""
 
 
+class ProviderRefusal(Exception):
+    """The identity provider shows an error in place of a sign-in."""
+
+
 class OidcProvider:
     """The npm package oidc-provider with its defaults.
 
@@ -109,7 +113,7 @@ class ProviderBrowser(Browser):
         self._provider_client = httpx.Client(trust_env=False)
 
     def follow(self, answer: httpx.Response) -> str:
-        """Sign in at the provider, and return the address to which it sends the browser."""
+        """Sign in at the provider, and return the address to which it sends the browser. Raises `ProviderRefusal`."""
         assert answer.status_code == 303, answer.text
         page = answer
         url = httpx.URL(self._redirect_uri)
@@ -124,7 +128,8 @@ class ProviderBrowser(Browser):
         raise AssertionError(f"the provider shows page after page: {page.text}")
 
     def _send_form(self, page: httpx.Response) -> httpx.Response:
-        assert page.status_code == 200, f"{page.status_code} {page.url}: {page.text}"
+        if page.status_code >= 400:
+            raise ProviderRefusal(f"{page.status_code} {page.url}: {page.text}")
         form = _Form(page.text)
         assert form.is_complete, f"{page.url} has no form: {page.text}"
         fields = {**form.fields, **{name: value for name, value in self._fields.items() if name in form.fields}}
