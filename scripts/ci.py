@@ -83,11 +83,12 @@ def clients(*options: str) -> None:
 def company(*options: str) -> None:
     """Sign in with Claude Code at identity providers of other people, before four instances behind nginx. Needs npm.
 
-    `ci.py company [redis] [postgres]`: the store of the limits; default: one run with Redis, and one without.
+    The providers are oidc-provider and Canaille, the stores Redis and PostgreSQL. Words select runs: `ci.py company
+    canaille`.
     """
     if shutil.which("npm") is None:
         sys.exit("npm is needed; it comes with Node.js")
-    _run_module("tests.fleet", "company", *options)
+    _run_module("tests.fleet", "company", open_environment("company"), *options)
 
 
 def cover(*options: str) -> None:

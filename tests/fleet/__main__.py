@@ -1,7 +1,7 @@
 """`python -m tests.fleet`: a scenario with its options.
 
 `outages [seconds] [instances] [seed]`, `limits [seconds] [outage]`, `bills [requests] [seed] [redis|postgres]`,
-`upgrade [seconds] [commit]`, `people [commit]`, `company [redis|postgres]`. With `postgres`, the instances share no
+`upgrade [seconds] [commit]`, `people [commit]`, `company PYTHON [word ...]`. With `postgres`, the instances share no
 Redis.
 """
 
@@ -44,7 +44,7 @@ def main(name: str = "outages", *options: str) -> int:
     elif name == "people":
         scenario = People(*(options or [""]))
     elif name == "company":
-        scenario = Company(options or ("redis", "postgres"))
+        scenario = Company(options[0], options[1:])
     else:
         seconds, instances, seed = (*options, *("60", "4", "1")[len(options) :])
         scenario = Outages(float(seconds), int(instances), int(seed))

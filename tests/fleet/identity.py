@@ -1,13 +1,14 @@
-"""Identity providers of other people, and a browser that signs in at them: `OidcProvider`, `ProviderBrowser`."""
+"""Identity providers of other people, `OidcProvider` and `Canaille`, and a browser that signs in at them."""
 
 import json
 import os
 import secrets
 import shutil
+import subprocess
 from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx2 as httpx
 from joserfc.jwk import RSAKey
@@ -20,14 +21,35 @@ from tests.support.waiting import wait_for
 
 OIDC_PROVIDER_VERSION = "9.13.3"
 CLIENT_ID = "anthropic-proxy"
+GROUP = "developers"
+"""Group of all persons."""
 PASSWORD = "password-of-a-person-0123456789"
-_KEY_ID = "signing"
+COMMAND_SECONDS = 60
 _MAX_PAGES = 12
 """Pages and redirects of a sign-in at a provider."""
 
 
 class ProviderRefusal(Exception):
     """The identity provider shows an error in place of a sign-in."""
+
+
+class IdentityProvider(Protocol):
+    """A provider as a program. `settings`: those of the proxy for it."""
+
+    settings: Mapping[str, str]
+    program: Program
+
+    def start(self, redirect_uri: str) -> None:
+        """Start the provider with a new key, which always has the same id."""
+
+    def add(self, subject: str, address: str) -> None:
+        """Create the account of a person."""
+
+    def remove(self, subject: str) -> None:
+        """Take the access away from a person."""
+
+    def change_key(self) -> None:
+        """Replace the key that signs, under the same id."""
 
 
 class OidcProvider:
@@ -38,13 +60,8 @@ class OidcProvider:
     """
 
     def __init__(self, directory: Path, port: int) -> None:
-        self.issuer = f"http://127.0.0.1:{port}"
-        self.settings = {
-            "OIDC_ISSUER": self.issuer,
-            "OIDC_CLIENT_ID": CLIENT_ID,
-            "OIDC_CLIENT_SECRET": secrets.token_hex(16),
-            "OIDC_SCOPES": "openid email groups",
-        }
+        self._issuer = f"http://127.0.0.1:{port}"
+        self.settings: Mapping[str, str] = _list_settings(self._issuer)
         self._directory = directory
         self._users: dict[str, Mapping[str, Any]] = {}
         self._redirect_uri = ""
@@ -56,38 +73,35 @@ class OidcProvider:
         self.program = Program(command, directory, {"PATH": os.environ["PATH"]}, "oidc-provider")
 
     def start(self, redirect_uri: str) -> None:
-        """Start the provider with a new key, which always has the same id."""
         client = {
             "client_id": CLIENT_ID,
             "client_secret": self.settings["OIDC_CLIENT_SECRET"],
             "redirect_uris": [redirect_uri],
             "grant_types": ["authorization_code", "refresh_token"],
         }
-        key = RSAKey.generate_key(2048, {"kid": _KEY_ID, "use": "sig", "alg": "RS256"})
-        users_file = self._directory / "users.json"
         configuration = {
-            "issuer": self.issuer,
+            "issuer": self._issuer,
             "client": client,
-            "jwks": {"keys": [key.as_dict(private=True)]},
-            "users_file": str(users_file),
+            "jwks": {"keys": [_new_key()]},
+            "users_file": str(self._directory / "users.json"),
         }
         (self._directory / "provider.json").write_text(json.dumps(configuration), "utf-8")
         self._redirect_uri = redirect_uri
         self._write_users()
         self.program.start()
-        wait_for(self._is_reached)
+        _wait_until_reached(self._issuer)
 
-    def add(self, subject: str, address: str, *groups: str) -> None:
-        self._users[subject] = {"email": address, "email_verified": True, "groups": groups}
+    def add(self, subject: str, address: str) -> None:
+        self._users[subject] = {"email": address, "email_verified": True, "groups": [GROUP]}
         self._write_users()
 
     def remove(self, subject: str) -> None:
-        """Delete the account of a person."""
+        """Delete the account."""
         del self._users[subject]
         self._write_users()
 
     def change_key(self) -> None:
-        """Replace the key that signs, under the same id. All sign-ins at this provider end."""
+        """All sign-ins at this provider end too."""
         self.program.stop()
         self.start(self._redirect_uri)
 
@@ -96,11 +110,131 @@ class OidcProvider:
         new.write_text(json.dumps(self._users), "utf-8")
         new.replace(self._directory / "users.json")
 
-    def _is_reached(self) -> bool:
+
+class Canaille:
+    """The Python package Canaille, with its database in a SQLite file. `python`: interpreter of its environment.
+
+    It gives a refresh token with each sign-in, without the scope offline_access. It has no claim `email_verified`: the
+    address is in another claim, which users cannot change. The name of a user is the subject.
+    """
+
+    def __init__(self, directory: Path, port: int, python: str) -> None:
+        self._address = f"127.0.0.1:{port}"
+        self._issuer = f"http://{self._address}"
+        self.settings: Mapping[str, str] = {
+            **_list_settings(self._issuer),
+            "OIDC_EMAIL_CLAIM": "preferred_username",
+        }
+        self._directory = directory
+        self._members: list[str] = []
+        self._program = str(Path(python).with_name("canaille"))
+        self._environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(directory),
+            "CANAILLE_CONFIG": str(directory / "canaille.toml"),
+        }
+        self.program = Program(
+            [self._program, "run", "--bind", self._address], directory, self._environment, "canaille"
+        )
+
+    def start(self, redirect_uri: str) -> None:
+        self._write_configuration()
+        self._run("install")
+        client = {
+            "client-id": CLIENT_ID,
+            "client-secret": self.settings["OIDC_CLIENT_SECRET"],
+            "client-name": "Proxy",
+            "redirect-uris": redirect_uri,
+            "response-types": "code",
+            "token-endpoint-auth-method": "client_secret_basic",
+        }
+        lists = [
+            ("grant-types", ("authorization_code", "refresh_token")),
+            ("scope", ("openid", "email", "profile", "groups")),
+        ]
+        repeated = [f"--{name}={value}" for name, values in lists for value in values]
+        self._run("create", "client", *(f"--{name}={value}" for name, value in client.items()), *repeated)
+        self._run("set", "client", CLIENT_ID, f"--audience={CLIENT_ID}")  # as its page for new clients does
+        self.program.start()
+        _wait_until_reached(self._issuer)
+
+    def add(self, subject: str, address: str) -> None:
+        fields = {"user-name": subject, "family-name": subject, "password": PASSWORD, "emails": address}
+        self._run("create", "user", *(f"--{name}={value}" for name, value in fields.items()))
+        words = ("set", "group", GROUP) if self._members else ("create", "group", f"--display-name={GROUP}")
+        self._members.append(subject)
+        self._run(*words, *self._list_members())
+
+    def remove(self, subject: str) -> None:
+        """Take the person out of the group. A refresh of a deleted or locked account is `invalid_request` here, which
+        the proxy takes for a failure of the provider.
+        """
+        self._members.remove(subject)
+        self._run("set", "group", GROUP, *self._list_members())
+
+    def change_key(self) -> None:
+        self.program.stop()
+        self._write_configuration()
+        self.program.start()
+        _wait_until_reached(self._issuer)
+
+    def _list_members(self) -> list[str]:
+        return [f"--members={subject}" for subject in self._members]
+
+    def _write_configuration(self) -> None:
+        key = ", ".join(f"{name} = {json.dumps(value)}" for name, value in _new_key().items())
+        (self._directory / "canaille.toml").write_text(
+            f'''\
+SECRET_KEY = "secret-of-the-sessions-0123456789"
+SERVER_NAME = "{self._address}"
+PREFERRED_URL_SCHEME = "http"
+[CANAILLE_SQL]
+DATABASE_URI = "sqlite:///{self._directory}/canaille.sqlite3"
+[CANAILLE_OIDC]
+ACTIVE_JWKS = [{{{key}}}]
+[CANAILLE_OIDC.USERINFO_MAPPING]
+PREFERRED_USERNAME = "{{{{ user.preferred_email }}}}"
+[CANAILLE.ACL.DEFAULT]
+WRITE = ["password"]
+''',
+            "utf-8",
+        )
+
+    def _run(self, *words: str) -> None:
+        done = subprocess.run(
+            [self._program, *words],
+            cwd=self._directory,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            check=False,
+        )
+        assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+
+
+def _list_settings(issuer: str) -> Mapping[str, str]:
+    return {
+        "OIDC_ISSUER": issuer,
+        "OIDC_CLIENT_ID": CLIENT_ID,
+        "OIDC_CLIENT_SECRET": secrets.token_hex(16),
+        "OIDC_SCOPES": "openid email profile groups",
+    }
+
+
+def _new_key() -> dict[str, Any]:
+    key = RSAKey.generate_key(2048, {"kid": "signing", "use": "sig", "alg": "RS256"})
+    return {**key.as_dict(private=True)}
+
+
+def _wait_until_reached(issuer: str) -> None:
+    def is_reached() -> bool:
         try:
-            return httpx.get(f"{self.issuer}/.well-known/openid-configuration", trust_env=False).status_code == 200
+            return httpx.get(f"{issuer}/.well-known/openid-configuration", trust_env=False).status_code == 200
         except httpx.TransportError:
             return False
+
+    wait_for(is_reached)
 
 
 class ProviderBrowser(Browser):
@@ -108,7 +242,7 @@ class ProviderBrowser(Browser):
 
     def __init__(self, proxy: Proxy, subject: str) -> None:
         super().__init__(proxy)
-        self._fields = {"login": subject, "password": PASSWORD}
+        self._fields = {"login": subject, "password": PASSWORD, "answer": "accept"}
         self._redirect_uri = f"{proxy.url}/dashboard/oidc/callback"
         self._provider_client = httpx.Client(trust_env=False)
 
