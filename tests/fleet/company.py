@@ -143,7 +143,7 @@ class _Steps:
         for instance in self._fleet.instances:
             self._reload(instance, NEW_SECRET)
             self._use_everywhere(after)
-        ended = self._refresh(before).json()["error"]
+        ended = self._refresh(before).json().get("error")
         assert ended == "invalid_grant", ended
         self._machine.sign_in(ProviderBrowser(self._proxy, "ann"))
         self._work()
@@ -174,7 +174,7 @@ class _Steps:
             wait_for(lambda token=token: self._send_everywhere(token), lambda statuses: statuses == {200})
         self._provider.remove("eve")
         refused = self._refresh(device)
-        assert refused.json()["error"] == "invalid_grant", refused.text
+        assert refused.json().get("error") == "invalid_grant", refused.text
         ended_at = time.monotonic()
         for token in tokens:
             wait_for(lambda token=token: self._send_everywhere(token), lambda statuses: statuses == {401})

@@ -259,7 +259,7 @@ class ProviderBrowser(Browser):
                 page = self._provider_client.get(url)
             else:
                 page = self._send_form(page)
-        raise AssertionError(f"the provider shows page after page: {page.text}")
+        raise ProviderRefusal(f"the provider shows page after page: {page.text}")
 
     def _send_form(self, page: httpx.Response) -> httpx.Response:
         if page.status_code >= 400:
