@@ -44,6 +44,10 @@ def main(name: str = "outages", *options: str) -> int:
     elif name == "people":
         scenario = People(*(options or [""]))
     elif name == "company":
+        if not options:
+            sys.exit(
+                "The interpreter of the environment of locks/company.lock is missing:  python3 scripts/ci.py company"
+            )
         scenario = Company(options[0], options[1:])
     else:
         seconds, instances, seed = (*options, *("60", "4", "1")[len(options) :])

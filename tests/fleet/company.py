@@ -55,7 +55,11 @@ class Company:
         }
         runs = (("oidc-provider", "redis"), ("oidc-provider", "postgres"), ("canaille", "redis"))
         self._runs = [(f"{name}, {store}", providers[name], store) for name, store in runs if {*words} <= {name, store}]
-        self.problems = [] if self._runs else [f"no run has all of these words: {' '.join(words)}"]
+        self.problems = (
+            []
+            if self._runs
+            else [f"no run has all of these words: {' '.join(words)}. The runs are: {'; '.join(map(' '.join, runs))}"]
+        )
 
     def run(self) -> None:
         for name, new_provider, store in self._runs:

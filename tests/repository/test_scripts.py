@@ -63,7 +63,7 @@ def test_serve_passes_the_folder_of_the_current_directory(
         ),
         pytest.param(
             ("-m", "tests.fleet", "no such row"),
-            " outages, limits, bills, upgrade, people\n",
+            " outages, limits, bills, upgrade, people, company\n",
             marks=needs_process_limits,
         ),
         (("scripts/ci.py", "nightly", "growth", "no such row"), "python3 scripts/ci.py growth, "),
