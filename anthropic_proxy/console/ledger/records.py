@@ -369,19 +369,38 @@ MAX_LABEL_CHARACTERS = 200
 MAX_ERROR_CHARACTERS = 2_000
 _REJECTED_CLIENTS = frozenset({"authentication_error", "permission_error"})
 """Types of errors of requests by clients without access to the proxy."""
-_LABELS = (
-    *("key_label", "owner", "team", "project", "session", "agent", "user_agent", "method", "path", "requested_model"),
-    *("provider", "prefix", "model", "route", "route_reason", "outcome", "error_type", "error_code", "kind"),
-    *("agent_type", "prompt_id", "parent"),
-)
-"""Fields of `StoredRequest` with short texts."""
+_LABELS: Mapping[str, str] = {
+    "key_label": "client.name",
+    "owner": "client.owner",
+    "team": "client.team",
+    "project": "project",
+    "session": "session",
+    "agent": "agent",
+    "user_agent": "user_agent",
+    "method": "method",
+    "path": "path",
+    "requested_model": "requested_model",
+    "provider": "provider",
+    "prefix": "prefix",
+    "model": "model",
+    "route": "route",
+    "route_reason": "route_reason",
+    "outcome": "outcome",
+    "error_type": "error_type",
+    "error_code": "error_code",
+    "kind": "kind",
+    "agent_type": "agent_type",
+    "prompt_id": "prompt_id",
+    "parent": "parent",
+}
+"""Field of `StoredRequest` with a short text → field of the receipt."""
+_read_labels = cast(Callable[[Receipt], tuple[str, ...]], attrgetter(*_LABELS.values()))
 _HIDDEN_COLUMNS = frozenset({*HOURLY_KEYS, *SESSION_KEYS, "agent", "prompt_id"}) - {"key_label", "outcome_class"}
 """Columns that are "" in the rows of clients without access: each new value would add a row to the sums."""
 _MAX_CACHED, _MAX_CACHED_CHARACTERS = 1_000, 1_000
 """Maximum number of each kind of text that the builder of rows keeps, and of the characters of one."""
 _copy = cast(Callable[[StoredRequest], StoredRequest], attrgetter("__copy__")(StoredRequest))
 """`copy.copy` without the search for a function."""
-_NO_TEXTS: Sequence[str] = ()
 _MAX_COUNT = (2**63 - 1) >> 16
 """Maximum stored number of tokens or nano-dollars."""
 _HOST, _PROCESS = platform.node(), os.getpid()
@@ -394,33 +413,19 @@ def is_rejected_by_limit(row: StoredRequest) -> bool:
     return row.error_type in ("rate_limit_error", "billing_error") and not row.provider and row.outcome_class == "error"
 
 
-def _list_labels(receipt: Receipt) -> tuple[str, ...]:
-    """Return the texts of `_LABELS`."""
-    client = receipt.client
-    return (  # for each request, so without a loop over the names
-        client.name,
-        client.owner,
-        client.team,
-        receipt.project,
-        receipt.session,
-        receipt.agent,
-        receipt.user_agent,
-        receipt.method,
-        receipt.path,
-        receipt.requested_model,
-        receipt.provider,
-        receipt.prefix,
-        receipt.model,
-        receipt.route,
-        receipt.route_reason,
-        receipt.outcome,
-        receipt.error_type,
-        receipt.error_code,
-        receipt.kind,
-        receipt.agent_type,
-        receipt.prompt_id,
-        receipt.parent,
-    )
+class _Texts(NamedTuple):
+    """Columns that few requests have a value for: texts, and lists as JSON."""
+
+    error: str
+    failed_attempts: str
+    notes: str
+    adaptations: str
+    prefix_change: str
+    checks: str
+    tool_times: str
+    inspections: str
+    remedy: str
+    model_usage: str
 
 
 def _has_texts(receipt: Receipt, cost: Cost) -> bool:
@@ -428,6 +433,22 @@ def _has_texts(receipt: Receipt, cost: Cost) -> bool:
     return bool(
         (receipt.error or receipt.failed_attempts or receipt.fidelity.notes or receipt.adaptations)
         or (receipt.prefix_change or receipt.checks or receipt.tool_times or receipt.inspections or cost.parts)
+    )
+
+
+def _encode_texts(receipt: Receipt, cost: Cost) -> _Texts:
+    change = receipt.prefix_change
+    return _Texts(
+        error=receipt.error,
+        failed_attempts=_json(receipt.failed_attempts),
+        notes=_json(receipt.fidelity.notes),
+        adaptations=_json(receipt.adaptations),
+        prefix_change="" if change is None else change.part,
+        checks=_json(_select_checks(receipt.checks)),
+        tool_times=_json(build_tool_times(receipt.tool_times)),
+        inspections=_json(receipt.inspections),
+        remedy=receipt.remedy,
+        model_usage=_json([_limit_part(part) for part in cost.parts]),
     )
 
 
@@ -441,7 +462,7 @@ class RowBuilder:
         """Texts that are stored as they are, such as names of models and tools."""
 
     def build(self, receipt: Receipt, cost: Cost) -> StoredRequest:
-        names = _list_labels(receipt)
+        names = _read_labels(receipt)
         row = _copy(self._labeled.get(names) or self._build_labeled(names))
         row.input_tokens, row.output_tokens = _limit(receipt.input_tokens), _limit(receipt.output_tokens)
         if receipt.cache_read_tokens or receipt.cache_write_tokens:
@@ -450,30 +471,37 @@ class RowBuilder:
             row.cache_write_1h_tokens = _limit(receipt.cache_write_1h_tokens)
         if receipt.thinking_tokens:
             row.thinking_tokens = _limit(receipt.thinking_tokens)
-        attempts, blocks, texts = receipt.attempts, receipt.blocks, _NO_TEXTS
-        times: Sequence[str] = (
-            _json(build_attempt_times(attempts)),
-            _json(build_block_times(blocks, receipt.started_at)),
-        )
-        words = [name for _, name, _, _ in blocks]
+        attempts = receipt.attempts
+        attempt_times = _json(build_attempt_times(attempts))
+        reply_blocks = _json(build_block_times(receipt.blocks, receipt.started_at))
+        texts = _encode_texts(receipt, cost) if _has_texts(receipt, cost) else None
+        words = [name for _, name, _, _ in receipt.blocks]
         for attempt in attempts:
             words += attempt.model, attempt.error
-        if _has_texts(receipt, cost):
-            texts = self._encode_texts(receipt, cost)
+        if texts is not None:
             words += texts
         if not self._sound_texts.issuperset(words):
-            stored = self._redact((*texts, *times))
-            if stored == (*texts, *times) and max(map(len, words)) <= _MAX_CACHED_CHARACTERS:
+            encoded = (attempt_times, reply_blocks, *(texts or ()))
+            stored = self._redact(encoded)
+            if stored == encoded and max(map(len, words)) <= _MAX_CACHED_CHARACTERS:
                 if len(self._sound_texts) >= _MAX_CACHED:
                     self._sound_texts = set()
                 self._sound_texts.update(words)
-            texts, times = stored[: len(texts)], stored[len(texts) :]
-        row.attempt_times, row.reply_blocks = shorten_attempt_errors(times[0]), times[1]  # after the removal of keys
-        if texts is not _NO_TEXTS:
-            error, row.failed_attempts, row.notes, row.adaptations, row.prefix_change = texts[:5]
-            row.error = formats.shorten(error, MAX_ERROR_CHARACTERS)  # after the removal of keys
-            row.checks = shorten_checks(texts[5])  # after that too
-            row.tool_times, row.inspections, row.remedy, row.model_usage = texts[6:]
+            attempt_times, reply_blocks, *others = stored
+            texts = _Texts(*others) if others else None
+        row.attempt_times = shorten_attempt_errors(attempt_times)  # after the removal of keys
+        row.reply_blocks = reply_blocks
+        if texts is not None:
+            row.error = formats.shorten(texts.error, MAX_ERROR_CHARACTERS)  # after the removal of keys
+            row.failed_attempts = texts.failed_attempts
+            row.notes = texts.notes
+            row.adaptations = texts.adaptations
+            row.prefix_change = texts.prefix_change
+            row.checks = shorten_checks(texts.checks)  # after the removal of keys
+            row.tool_times = texts.tool_times
+            row.inspections = texts.inspections
+            row.remedy = texts.remedy
+            row.model_usage = texts.model_usage
             notes, change = receipt.fidelity.notes, receipt.prefix_change
             row.verdict = find_verdict(receipt.checks)
             row.note_count = len(notes)
@@ -497,22 +525,6 @@ class RowBuilder:
             if total - first > 0.001 and receipt.output_tokens:
                 row.output_rate = receipt.output_tokens / (total - first)
         return row
-
-    @staticmethod
-    def _encode_texts(receipt: Receipt, cost: Cost) -> Sequence[str]:
-        change = receipt.prefix_change
-        return (
-            receipt.error,
-            _json(receipt.failed_attempts),
-            _json(receipt.fidelity.notes),
-            _json(receipt.adaptations),
-            "" if change is None else change.part,
-            _json(_select_checks(receipt.checks)),
-            _json(build_tool_times(receipt.tool_times)),
-            _json(receipt.inspections),
-            receipt.remedy,
-            _json([_limit_part(part) for part in cost.parts]),
-        )
 
     def _build_labeled(self, names: tuple[str, ...]) -> StoredRequest:
         """Return a row that has only the labels."""
