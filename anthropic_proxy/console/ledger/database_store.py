@@ -108,7 +108,9 @@ class _Parts:
         self.shared = [limits[place] for place in self.shared_places]
 
     def join(self, own: Reservation, shared: Reservation) -> Reservation:
-        """Return the result of the whole request, whose id has those of both parts."""
+        """Return the result of the whole request, whose id has those of both parts. A part that has reserved nothing
+        has the id of the other one, because it may have an actual amount.
+        """
         parts = ((self.own_places, own), (self.shared_places, shared))
         refusals = [
             (part.retry_after_seconds, -places[part.refused])
@@ -117,7 +119,7 @@ class _Parts:
         ]
         wait, place = max(refusals, default=(0.0, 0))
         return Reservation(
-            id=_SEPARATOR.join((own.id, shared.id)) if own.is_held or shared.is_held else "",
+            id=_SEPARATOR.join((own.id or shared.id, shared.id or own.id)) if own.is_held or shared.is_held else "",
             limits=tuple(self._limits),
             refused=-place if refusals else None,
             retry_after_seconds=wait,

@@ -167,17 +167,27 @@ class PostgresStore:
         )
 
     async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
-        is_over = f"shared_values.expires_at <= {self._now()}"
+        """A row with the id of the call has its sum, so that a repetition adds nothing."""
+        call = f"call/{os.urandom(16).hex()}"
+        now = self._now()
+        is_over = f"shared_values.expires_at <= {now}"
         rows = await self._query(
-            f"INSERT INTO shared_values (name, value, expires_at) VALUES (?, ?, {self._now()} + ?) "
-            "ON CONFLICT (name) DO UPDATE SET "
-            f"value = CASE WHEN {is_over} THEN excluded.value "
+            "WITH call AS (SELECT value FROM shared_values WHERE name = ?), "
+            "changed AS (INSERT INTO shared_values (name, value, expires_at) "
+            f"SELECT ?, ?::text, {now} + ?::bigint WHERE NOT EXISTS (SELECT 1 FROM call) ON CONFLICT (name) DO UPDATE "
+            f"SET value = CASE WHEN {is_over} THEN excluded.value "
             "ELSE (shared_values.value::float8 + excluded.value::float8)::text END, "
             f"expires_at = CASE WHEN {is_over} THEN excluded.expires_at ELSE shared_values.expires_at END "
-            "RETURNING value",
+            "RETURNING value), "
+            "noted AS (INSERT INTO shared_values (name, value, expires_at) "
+            f"SELECT ?, value, {now} + ?::bigint FROM changed) "
+            "SELECT value FROM call UNION ALL SELECT value FROM changed",
+            call,
             key,
             repr(float(amount)),
             _to_lifetime(lifetime_seconds),
+            call,
+            _to_lifetime(SETTLED_SECONDS),
         )
         return float(rows[0][0])
 

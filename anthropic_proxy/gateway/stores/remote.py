@@ -41,7 +41,9 @@ class RemoteStore(Store, Protocol):
     async def reserve(
         self, limits: Sequence[Limit], lease_seconds: float = ..., reservation_id: str = ""
     ) -> Reservation:
-        """`reservation_id` "": random. A repeated call with an id has no further effect."""
+        """`reservation_id` "": random. A repeated call with an id has no further effect, except that the amount of a
+        rate may count again until its period ends.
+        """
         ...
 
     async def send_heartbeat(self) -> Heartbeat: ...

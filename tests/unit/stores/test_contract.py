@@ -87,6 +87,16 @@ async def test_large_amounts_are_exact(store: Store) -> None:
     assert (await store.reserve([limit])).remaining == [4 * 10**15 - (2 * 10**15 + 4)]
 
 
+@pytest.mark.parametrize("unused", [RATE, BUDGET], ids=["rate", "budget"])
+async def test_an_actual_amount_counts_where_nothing_was_reserved(store: Store, unused: Limit) -> None:
+    """The price of the model was 0, and its reply has the call of another model."""
+    limits = [structs.replace(limit, amount=0) if limit is unused else limit for limit in (RATE, STREAMS, BUDGET)]
+    held = await store.reserve(limits)
+    await store.renew([held])
+    await store.settle(held, [3, 1, 7])
+    assert [await total(store, limit) for limit in (RATE, STREAMS, BUDGET)] == [3, 0, 7]
+
+
 @pytest.mark.parametrize(("kind", "left"), [("amount", 2**60 - 2**56), ("rate", 2**60 - 2**56), ("concurrency", 2**60)])
 async def test_amounts_with_more_than_17_digits_are_settled(store: Store, kind: LimitKind, left: int) -> None:
     limit = Limit("large", kind, 2**57, 2**60, 3600.0)

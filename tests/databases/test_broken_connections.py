@@ -1,0 +1,92 @@
+"""A connection that breaks after PostgreSQL has committed a call, so that the store does not know it and repeats it."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import pytest
+from msgspec import structs
+from sqlalchemy import make_url
+
+from anthropic_proxy.console.ledger.postgres_store import PostgresStore
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.plugins import Limit, Store
+from anthropic_proxy.secrets import Secret
+from tests.support.ledger import DATABASE_VARIABLE
+
+pytestmark = pytest.mark.skipif(DATABASE_VARIABLE not in os.environ, reason="engine: PostgreSQL")
+
+Result = TypeVar("Result")
+BUDGET = Limit("key/a/budget", "amount", 10, 1_000, 3_600.0)
+_COMMITTED = b"Z\x00\x00\x00\x05I"
+"""Message `ReadyForQuery` outside of a transaction, at the end of a reply."""
+
+
+class Relay:
+    """A TCP relay in front of the server. It can close a connection in place of the reply after a commit."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._server = host, port
+        self.cuts_next_reply = False
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_connection(*self._server)
+
+        async def forward_requests() -> None:
+            while data := await reader.read(65_536):
+                server_writer.write(data)
+            server_writer.close()
+
+        forwarding = asyncio.create_task(forward_requests())
+        while data := await server_reader.read(65_536):
+            if self.cuts_next_reply and data.endswith(_COMMITTED):
+                self.cuts_next_reply = False
+                break
+            writer.write(data)
+        forwarding.cancel()
+        server_writer.close()
+        writer.close()
+
+
+@asynccontextmanager
+async def relaying(database: Settings) -> AsyncIterator[tuple[Relay, Settings]]:
+    assert database.database_url is not None
+    url = make_url(database.database_url.reveal())
+    relay = Relay(url.host or "127.0.0.1", url.port or 5432)
+    async with await asyncio.start_server(relay.serve, "127.0.0.1", 0) as listener:
+        port = listener.sockets[0].getsockname()[1]
+        changed = url.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
+        yield relay, structs.replace(database, database_url=Secret(changed))
+
+
+async def used(store: Store) -> int:
+    read = await store.reserve([structs.replace(BUDGET, amount=0)])
+    return BUDGET.maximum - read.remaining[0]
+
+
+async def test_a_call_that_is_repeated_after_its_commit_has_no_further_effect(database: Settings) -> None:
+    async with relaying(database) as (relay, settings):
+        store = PostgresStore(settings)
+        await store.get("start")
+
+        async def cut(call: Coroutine[Any, Any, Result]) -> Result:
+            relay.cuts_next_reply = True
+            result = await call
+            assert not relay.cuts_next_reply, "the connection was cut"
+            return result
+
+        held = await cut(store.reserve([BUDGET]))
+        assert (held.is_held, await used(store)) == (True, 10)
+        await cut(store.renew([held]))
+        assert await used(store) == 10
+        await cut(store.settle(held, [7]))
+        assert await used(store) == 7
+        await cut(store.delete(BUDGET.key))
+        assert await used(store) == 0
+        await cut(store.put("value", "a", 60.0))
+        assert await store.get("value") == "a"
+        assert [await cut(store.increment("count", 1, 60.0)) for _ in range(3)] == [1, 2, 3]
+        assert await store.increment("count", 1, 60.0) == 4
+        await store.close()
