@@ -11,6 +11,7 @@ a key are unknown to a key of another workspace.
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
@@ -495,6 +496,8 @@ RESOURCE_PATHS = compile_anchored(r"/v1/(?:messages/batches|files|skills)(?:/[\w
 BATCHES_PATH = "/v1/messages/batches"
 _BATCH_LIFETIME_SECONDS = 60 * 24 * 3600.0
 """Time for which a batch is known whose results were counted. Anthropic keeps results for 29 days."""
+_STORE_SECONDS = 30.0
+"""Time in seconds after which the ledger has stored a record, unless its database is not available."""
 _EMPTY_BODIES = (b"", b"{}")
 _SAFE_HEADERS = {"content-security-policy": "sandbox; default-src 'none'", "x-content-type-options": "nosniff"}
 """Headers that keep a browser from running a downloaded file as a page of the proxy."""
@@ -595,16 +598,19 @@ async def _forward_admitted(
 
 
 async def _count_results(engine: Engine, incoming: ClientRequest, target: Target, results: BatchResults) -> None:
-    """Record what the requests of a batch have used, once: clients may read its results several times."""
+    """Record what the requests of a batch have used, once: clients may read its results several times.
+
+    The batch is known for a short time until its records are stored, and only then until its results are gone. So if
+    the process is killed meanwhile, the next reader of the results counts them. The ledger stores an id once.
+    """
     batch_id = incoming.receipt.path.split("/")[-2]
     usages = results.finish()
     if not usages:
         return
-    try:
-        if await engine.store.increment(f"batch:{batch_id}", 1, _BATCH_LIFETIME_SECONDS) > 1:
+    mark = f"batch:{batch_id}"
+    with suppress(StoreUnavailable):
+        if await engine.store.increment(mark, 1, 2 * _STORE_SECONDS) > 1:
             return
-    except StoreUnavailable:
-        pass  # the ledger stores an id once
     for usage in usages:
         parts = (batch_id, usage.region, "" if usage.service_tier == BATCH_TIER else usage.service_tier)
         receipt = Receipt(
@@ -620,6 +626,13 @@ async def _count_results(engine: Engine, incoming: ClientRequest, target: Target
         call.copy_usage(usage)
         receipt.attempts.append(call)
         engine.end_exchange(receipt)
+    engine.background.start_task(_keep_mark(engine, mark))
+
+
+async def _keep_mark(engine: Engine, mark: str) -> None:
+    await engine.sleep(_STORE_SECONDS)
+    with suppress(StoreUnavailable):
+        await engine.store.put(mark, "1", _BATCH_LIFETIME_SECONDS)
 
 
 async def _with_mapped_models(engine: Engine, incoming: ClientRequest, target: Target) -> ClientRequest:

@@ -1,5 +1,6 @@
 """What the results of a batch state about tokens is counted once, by model, region and tier."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,30 @@ async def test_results_that_are_read_again_count_once() -> None:
     assert len(harness.receipts) == 1
     await receive(harness, asked("/v1/messages/batches/msgbatch_02/results"))
     assert [one.request_id for one in harness.receipts] == ["msgbatch_01abc", "msgbatch_02"]
+
+
+async def test_results_whose_records_a_killed_process_has_lost_count_when_they_are_read_again() -> None:
+    """The process is killed before the ledger has stored them, or some seconds later."""
+    day = 24 * 3_600.0
+    for is_killed, later, counted in ((True, 90.0, 1), (True, 5.0, 0), (False, 90.0, 0), (False, 29 * day, 0)):
+        now = [0.0]
+        store = MemoryValues(clock=lambda now=now: now[0])
+        stored = asyncio.Event()
+        killed, next_process = (ProxyHarness(lambda *_: FakeResponse(200, RESULTS), **SETTINGS) for _ in range(2))
+
+        async def wait(_: float, stored: asyncio.Event = stored) -> None:
+            await stored.wait()
+
+        killed.services = structs.replace(killed.services, store=store, sleep=wait)
+        next_process.services = structs.replace(next_process.services, store=store)
+        await receive(killed)
+        assert len(killed.receipts) == 1
+        if not is_killed:
+            stored.set()
+            await asyncio.sleep(0)
+        now[0] = later
+        await receive(next_process)
+        assert len(next_process.receipts) == counted
 
 
 async def test_results_count_while_the_store_is_unavailable() -> None:
