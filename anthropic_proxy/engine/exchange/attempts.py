@@ -20,14 +20,13 @@ only. Requests other than messages (`forwarding.py`) pass a `prepare` and a `sen
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import partial
 from operator import attrgetter
 from typing import TypeVar
-from urllib.parse import urlsplit
 
-from msgspec import Struct, structs
+from msgspec import structs
 
 from anthropic_proxy.engine.engine import (
     MAX_BYTES_ON_LOOP,
@@ -38,7 +37,9 @@ from anthropic_proxy.engine.engine import (
 )
 from anthropic_proxy.engine.exchange.adaptation import Adaptations, apply_stored_adaptations
 from anthropic_proxy.engine.exchange.admission import Admission
-from anthropic_proxy.engine.exchange.client_side import ClientRequest, record_bytes
+from anthropic_proxy.engine.exchange.attempt import Attempt, TargetRun
+from anthropic_proxy.engine.exchange.attempt_records import AttemptRecords
+from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.exchange.media_inlining import SAMPLE_LINK, SOURCE_OF_LINK, MediaInliner, MediaKey
 from anthropic_proxy.engine.exchange.provider_errors import (
     add_address_advice,
@@ -57,15 +58,13 @@ from anthropic_proxy.engine.exchange.relay import RelayStream, build_relay_call,
 from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream
 from anthropic_proxy.engine.exchange.usage_bounds import UsageBounds, build_usage_bounds
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
-from anthropic_proxy.engine.hooks import Receipt, UpstreamAttempt
-from anthropic_proxy.engine.messages.deltas import Delta, Usage, sum_usages
+from anthropic_proxy.engine.messages.deltas import Delta, Usage
 from anthropic_proxy.engine.messages.effort_plan import EffortPlan
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.engine.messages.loaded_tools import NOWHERE, PLACEHOLDER_NAME, DeferredToolPlaces
-from anthropic_proxy.engine.messages.models import MessagesRequest, Source, Tool, decode_request_or_envelope
+from anthropic_proxy.engine.messages.models import MessagesRequest, Source, decode_request_or_envelope
 from anthropic_proxy.engine.messages.models.tools import list_tool_names
-from anthropic_proxy.engine.messages.output_limit import ReplyEnd
-from anthropic_proxy.engine.messages.preparation import ProxyTool, TargetLimits, may_lack_room, prepare
+from anthropic_proxy.engine.messages.preparation import TargetLimits, may_lack_room, prepare
 from anthropic_proxy.engine.messages.reply_schema import ReplySchema
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.messages.work_budget import WorkPostponed
@@ -76,7 +75,6 @@ from anthropic_proxy.engine.routing.problems import find_missing_key_of
 from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.routing.routes import RouteBalancer
 from anthropic_proxy.engine.routing.targets import Target, find_capabilities
-from anthropic_proxy.engine.trace_context import new_span_id
 from anthropic_proxy.engine.wires.bound_requests import WEB, BoundRequest, ClientOrigin
 from anthropic_proxy.engine.wires.contract import (
     CLIENT_CREDENTIAL_ORIGIN,
@@ -106,19 +104,12 @@ from anthropic_proxy.errors import (
 )
 from anthropic_proxy.secrets import redact_error
 
-MAX_RETRIES_PER_TARGET = 1
-"""Maximum number of retries at one target after temporary failures."""
 MAX_ADAPTATIONS = 2
 """Maximum number of requests to one target that are repeated with a changed field, besides retries."""
 MAX_RELAY_ADAPTATIONS = 7
 """The same for a relay, whose requests may have several betas and thinking blocks that are rejected one by one."""
-MAX_REPLACED_KEYS = 1
-"""Maximum number of retries at one target with a key that was read again from its file or command."""
 RETRY_DELAY_SECONDS = 0.5
 """Seconds before a retry if the error has no delay. An error of status 503 always has one."""
-MAX_QUEUE_SECONDS = 5.0
-"""Maximum seconds that a call waits, if another target follows, for a throttled provider (`requests_per_minute`), or
-for the key of a command that its provider has rejected."""
 MAX_TOKEN_SECONDS = 15.0
 """Maximum seconds that a call waits, if another target follows, for the log-in of a cloud. azure-identity ends `az`
 after 10 s, and searches elsewhere before."""
@@ -142,68 +133,6 @@ _USUAL_CONTENT_TYPES = frozenset(
 
 
 _Result = TypeVar("_Result")
-
-
-class TargetRun(Struct):
-    """What all attempts at one target share: the request, and the repetitions that are left."""
-
-    request: MessagesRequest
-    token_scale: TokenScale
-    """How tokens of the model are estimated."""
-    adaptations_left: int
-    key_changes: int = 0
-    """How often the key was changed. The keys of the provider are a limit (`Credentials.max_key_changes`)."""
-    retries_left: int = MAX_RETRIES_PER_TARGET
-    key_replacements_left: int = MAX_REPLACED_KEYS
-    is_message: bool = True
-    """False: a request of `forwarding.py`. It is repeated with a key that was read again or a new access token, but not
-    with another key, which has limits of its own for such requests and may belong to another workspace."""
-    uses_first_key: bool = False
-    requires_room: bool = False
-    """True if a target before this one failed. A model whose window is known to be too small is then not called: its
-    refusal would hide the failure, and the client would shorten a conversation that only had to be repeated."""
-    has_next_target: bool = False
-    """True if another target follows. This one is then skipped while its circuit is open, or if the call would wait for
-    longer than `MAX_QUEUE_SECONDS`."""
-    continuation: str | None = None
-    """Token to continue a reply that the provider split. "": another call without a token. None: first call."""
-    reply_end: ReplyEnd | None = None
-    """Filter of the previous call, if this call continues its reply."""
-    adaptations: Adaptations | None = None
-    """Changes of the request after errors of the provider in this exchange. None: no change so far."""
-
-    @property
-    def max_queue_seconds(self) -> float | None:
-        return MAX_QUEUE_SECONDS if self.has_next_target else None
-
-
-class Attempt(Struct, kw_only=True):
-    """One call to a target. `Attempts` fills it step by step: prepared, encoded, sent, opened."""
-
-    target: Target
-    run: TargetRun
-    call: Call[BaseDialect]
-    """Input of the wire. A relay's body is removed when the reply begins, to free memory."""
-    credential: Credential | None
-    """None: the provider needs no key."""
-    proxy_tools: Mapping[str, ProxyTool] = {}
-    """Name of a tool in calls of the model → the tool that the proxy runs in place of client or provider."""
-    deferred_tools: Sequence[Tool] = ()
-    """Tools that are not sent to the model until its tool search finds them."""
-    upstream_path: str = ""
-    """Path below the base URL. "": not encoded yet."""
-    proves: str = ""
-    """`UpstreamRequest.proves`."""
-    reply_schema: ReplySchema | None = None
-    """JSON Schema against which the proxy checks the reply. None: none requested, or the provider enforces it."""
-    stream: UpstreamStream | RelayStream | None = None
-    """The reply, whose first content has arrived. None: not opened."""
-
-    def decoded(self) -> UpstreamStream:
-        """Return the reply as deltas. Only such a reply can have further calls."""
-        if not isinstance(self.stream, UpstreamStream):
-            raise InternalError("a relay cannot continue a reply")
-        return self.stream
 
 
 class Attempts:
@@ -856,126 +785,3 @@ def find_client_credential(engine: Engine, incoming: ClientRequest, provider: Pr
         if value := incoming.headers.get(header):
             return Credential(header, value, CLIENT_CREDENTIAL_ORIGIN)
     return None
-
-
-class AttemptRecords:
-    """Writer of `Receipt.attempts`: duration, status, error and tokens of each call.
-
-    At most one attempt is open (without a recorded end) at a time.
-    """
-
-    def __init__(self, receipt: Receipt, engine: Engine, clock: Callable[[], float]) -> None:
-        """`clock`: that of the exchange."""
-        self._receipt = receipt
-        self._engine = engine
-        self._clock = clock
-        self._open: UpstreamAttempt | None = None
-        self._uncounted: UpstreamAttempt | None = None
-        """Last attempt without a failure, until its token usage is recorded. None: no such attempt."""
-        self.unread_usage: Usage | None = None
-        """Token usage of attempts that failed before their first content, which the client's reply does not count.
-        None: no such attempt."""
-
-    def begin_attempt(self, target: Target, request: UpstreamRequest, max_tokens: int = 0) -> UpstreamRequest:
-        """Record the start of an attempt, and return `request` with its trace headers, if the proxy exports traces."""
-        if self._open is not None:
-            self.end_attempt()
-        receipt = self._receipt
-        host, port = _find_address(target.base_url)
-        attempt = UpstreamAttempt(
-            provider=target.provider.name,
-            model=target.model,
-            host=host,
-            port=port,
-            offset_seconds=self._clock() - receipt.started_at,
-            max_tokens=max_tokens,
-        )
-        receipt.attempts.append(attempt)
-        self._open = attempt
-        self._uncounted = attempt
-        if recorders := [*self._engine.recorders]:
-            record_bytes(recorders, self._engine.log, receipt.request_id, "upstream request", request.body)
-        if receipt.trace is None or not receipt.trace.span_id:
-            return request
-        attempt.span_id = new_span_id()
-        return structs.replace(request, trace_headers=receipt.trace.encode_headers(attempt.span_id))
-
-    def fail_attempt(self, error: ProxyError, usage: Usage | None = None) -> None:
-        """Record that the open attempt ended with `error`. The caller has removed API keys from its message."""
-        if self._open is not None:
-            self._open.error_type = error.error_type
-            self._open.error = error.message
-            self._uncounted = None
-            if usage is not None:
-                self._open.set_usage(usage)
-        self.end_attempt()
-
-    def count_unread_reply(self, usage: Usage) -> None:
-        """Record the token usage of the open attempt, which has failed before its first content."""
-        if self._open is not None:
-            self._open.set_usage(usage)
-            self.unread_usage = usage if self.unread_usage is None else sum_usages(self.unread_usage, usage)
-
-    def end_attempt(self) -> None:
-        if self._open is not None:
-            self._open.duration_seconds = self._clock() - self._receipt.started_at - self._open.offset_seconds
-            self._open = None
-
-    def add_usage(self, usage: Usage) -> None:
-        """Record the usage of the last attempt: `usage`, the sum of the reply so far, minus the earlier attempts."""
-        self._uncounted = None
-        last = self._receipt.attempts[-1]
-        last.set_usage(usage if self.unread_usage is None else sum_usages(self.unread_usage, usage))
-        for earlier in self._receipt.attempts[:-1]:
-            last.subtract_usage(earlier)
-
-    def finish_last_attempt(self) -> None:
-        """Complete the record of the last attempt when the client request ends.
-
-        It gets the usage of the client request that no earlier attempt has, unless it failed or `add_usage` has
-        recorded its usage.
-        """
-        receipt = self._receipt
-        last = self._uncounted
-        if last is None:
-            return
-        if self._open is not None:
-            if receipt.outcome == "error":
-                last.error_type = receipt.error_type
-                last.error = receipt.error
-            self.end_attempt()
-        last.copy_usage(receipt)
-        for earlier in receipt.attempts[:-1]:
-            last.subtract_usage(earlier)
-
-    @property
-    def lacks_input(self) -> bool:
-        """True if the provider of the last call may bill its input and has not reported it, when the client request has
-        ended: the client disconnected, or the reply began without a count.
-        """
-        receipt = self._receipt
-        last = receipt.attempts[-1] if receipt.attempts else None
-        if last is None or last.all_input_tokens:
-            return False
-        if receipt.outcome == "cancelled":
-            return not last.error_type
-        return receipt.first_token_seconds is not None and not receipt.all_input_tokens
-
-    def add_input(self, tokens: int) -> None:
-        """Count the estimated input `tokens` for the last call, but at least the input of each earlier one."""
-        receipt = self._receipt
-        tokens = max(tokens, *(each.all_input_tokens for each in receipt.attempts))
-        receipt.attempts[-1].input_tokens = tokens
-        receipt.input_tokens += tokens
-
-
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-
-
-@lru_cache(maxsize=64)
-def _find_address(base_url: str) -> tuple[str, int]:
-    try:
-        url = urlsplit(base_url)
-        return url.hostname or "", url.port or _DEFAULT_PORTS.get(url.scheme, 0)
-    except ValueError:
-        return "", 0

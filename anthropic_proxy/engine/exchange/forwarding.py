@@ -23,7 +23,8 @@ from anthropic_proxy.engine.clock import start_clock
 from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP, Engine, is_large_request
 from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
 from anthropic_proxy.engine.exchange.admission import Admission, settled_admission
-from anthropic_proxy.engine.exchange.attempts import Attempt, Attempts, TargetRun, require_lossless
+from anthropic_proxy.engine.exchange.attempt import Attempt, TargetRun
+from anthropic_proxy.engine.exchange.attempts import Attempts, require_lossless
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink
 from anthropic_proxy.engine.exchange.exchange import record_client
 from anthropic_proxy.engine.exchange.inspection import open_inspection

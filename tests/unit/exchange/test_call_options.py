@@ -14,7 +14,7 @@ from msgspec import structs
 
 from anthropic_proxy.cli.explain import dry_run_request
 from anthropic_proxy.engine.engine import Engine, build_engine
-from anthropic_proxy.engine.exchange import attempts
+from anthropic_proxy.engine.exchange import attempt
 from anthropic_proxy.engine.exchange.forwarding import count_tokens, forward_resource
 from anthropic_proxy.engine.exchange.in_process import send_request
 from anthropic_proxy.engine.options import CallOptions, KeySource
@@ -342,7 +342,7 @@ async def test_an_error_in_a_relayed_stream_does_not_quote_the_secret(tmp_path: 
 async def test_a_key_command_that_hangs_delays_the_next_target_briefly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempts, "MAX_QUEUE_SECONDS", 0.01)
+    monkeypatch.setattr(attempt, "MAX_QUEUE_SECONDS", 0.01)
     released = threading.Event()
     (tmp_path / "key").write_text("sk-that-has-ended")
 

@@ -23,7 +23,8 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from anthropic_proxy.engine.engine import Engine
-from anthropic_proxy.engine.exchange.attempts import Attempt, Attempts
+from anthropic_proxy.engine.exchange.attempt import Attempt
+from anthropic_proxy.engine.exchange.attempts import Attempts
 from anthropic_proxy.engine.exchange.tool_loop.proxy_calls import ProxyToolCall
 from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolRunner
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream, SingleToolCallFilter
