@@ -5,7 +5,7 @@ tokens would have had with other models.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Struct, structs
 
@@ -283,15 +283,24 @@ def _find_compared_prices(
     return prices | {model: costs.find_requested_price(model, "", "") for model in requested}
 
 
-def _compare(name: str, cost: int, total: UsageSums) -> tuple[str, str, str, bool]:
-    """Return the row of a model: name, cost, difference from the actual cost, and whether it is lower."""
-    difference, text = cost - total.cost, "the same"
+class ComparedModel(NamedTuple):
+    name: str
+    cost: str
+    difference: str
+    """Difference from the actual cost."""
+    is_lower: bool
+
+
+def _compare(name: str, cost: int, total: UsageSums) -> ComparedModel:
+    difference = cost - total.cost
+    text = "the same"
     if total.unknown_cost_requests:
-        difference, text = 0, formats.UNKNOWN
+        difference = 0
+        text = formats.UNKNOWN
     if difference:
         share = f" ({difference / total.cost:+.0%})".replace("%", " %").replace("-", "−") if total.cost else ""
         text = f"{'−' if difference < 0 else '+'}{format_cost(abs(difference))}{share}"
-    return name, format_cost(cost), text, difference < 0
+    return ComparedModel(name, format_cost(cost), text, is_lower=difference < 0)
 
 
 def _mapped(context: PageContext) -> list[tuple[str, str]]:

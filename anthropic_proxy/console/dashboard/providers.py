@@ -60,6 +60,15 @@ class _Figures(Struct):
     medians: Sequence[float | None]
 
 
+class ProviderState(Struct, frozen=True):
+    """State of a provider with its tag: `!`, `warn`, `blocked`, `The circuit is open …`."""
+
+    sign: str
+    role: str
+    name: str
+    remedy: str
+
+
 class ProviderRow(Struct, frozen=True):
     setup: ProviderSetup
     figures: _Figures | None
@@ -128,7 +137,7 @@ def build_providers_page(context: PageContext) -> Mapping[str, Any]:
         "verdict": verdict,
         "figures": figures,
         "table": build_table(caption, _COLUMNS, rows, lambda row: row.setup.name, is_link=False, style="states"),
-        "unused": [(one.name, one.prefix, _describe_state(one)[3]) for one in unused],
+        "unused": [(one.name, one.prefix, _describe_state(one).remedy) for one in unused],
         "problems": context.setup.problems,
         "doctor": doctor,
         "checkers": list_checkers(context.settings),
@@ -159,7 +168,8 @@ def _collect_figures(context: PageContext) -> dict[str, _Figures]:
 
 
 def _build_row(context: PageContext, provider: ProviderSetup, figures: _Figures | None) -> ProviderRow:
-    row = ProviderRow(provider, figures, *_describe_state(provider))
+    state = _describe_state(provider)
+    row = ProviderRow(provider, figures, state.sign, state.role, state.name, state.remedy)
     if figures is None or row.remedy != _NOTHING:
         return row
     errors, requests = figures.sums.errors, figures.sums.requests
@@ -179,28 +189,29 @@ def _build_row(context: PageContext, provider: ProviderSetup, figures: _Figures 
     return structs.replace(row, remedy=" ".join(problems), failures=links[0])
 
 
-def _describe_state(provider: ProviderSetup) -> tuple[str, str, str, str]:
-    """Return sign, CSS class, state and remedy of `provider`: `!`, `warn`, `blocked`, `The circuit is open …`."""
+def _describe_state(provider: ProviderSetup) -> ProviderState:
     match provider.state:
         case "unset":
-            return "–", "", "not set", provider.remedy or "Not in use: no model maps to it."
+            return ProviderState("–", "", "not set", provider.remedy or "Not in use: no model maps to it.")
         case "problem":
-            return "✕", "error", "problem", provider.remedy
+            return ProviderState("✕", "error", "problem", provider.remedy)
         case "ready":
             return _describe_ready(provider)
 
 
-def _describe_ready(provider: ProviderSetup) -> tuple[str, str, str, str]:
+def _describe_ready(provider: ProviderSetup) -> ProviderState:
     if provider.open_seconds:
         wait = formats.seconds(provider.open_seconds * MICROSECONDS)
         text = f"Repeated failures opened the circuit; the next call is tried in {wait}. {provider.failure}"
-        return "!", "warn", "blocked", text
+        return ProviderState("!", "warn", "blocked", text)
     if provider.cooldowns:
         wait, skipped = formats.seconds(min(provider.cooldowns) * MICROSECONDS), len(provider.cooldowns)
         verb, count = "is" if skipped == 1 else "are", formats.plural(provider.key_count, "key")
         text = f"{skipped} of {count} {verb} skipped after failures; the next one is used again in {wait}."
-        return ("!", "warn", "cooldown", text) if skipped == provider.key_count else ("✓", "ok", "ready", text)
-    return "✓", "ok", "ready", _NOTHING
+        if skipped == provider.key_count:
+            return ProviderState("!", "warn", "cooldown", text)
+        return ProviderState("✓", "ok", "ready", text)
+    return ProviderState("✓", "ok", "ready", _NOTHING)
 
 
 class MatrixCell(Struct, frozen=True):

@@ -31,6 +31,7 @@ from anthropic_proxy.console.ledger.queries import MAX_COUNTED_REQUESTS, FacetCo
 from anthropic_proxy.console.ledger.records import FACETS, StoredRequest
 from anthropic_proxy.console.ledger.request_queries import (
     MAX_SORTED_REQUESTS,
+    SortedPosition,
     SortOrder,
     find_stored_request,
     list_sorted_requests,
@@ -56,12 +57,22 @@ _Placed = tuple[StoredRequest, str]
 """A stored request, and its position in the list as text, for the URL parameters `before` and `after`."""
 
 
+class FacetChoice(Struct, frozen=True):
+    """A value of a filter."""
+
+    text: str
+    requests: int
+    """Number of the requests with this value."""
+    href: str
+    """URL of the page with the filter, or without it if it is set."""
+    is_set: bool
+
+
 class FacetPanel(Struct, frozen=True):
     """One of the filters beside the list, with the number of requests of each value."""
 
     title: str
-    choices: Sequence[tuple[str, int, str, bool]]
-    """Text of a value, number of its requests, URL with or without the filter, and whether it is set."""
+    choices: Sequence[FacetChoice]
     is_open: bool
     limit: int
     """Number of the latest requests that were counted. 0: all."""
@@ -138,7 +149,7 @@ def _list_facets(query: ViewQuery, counted: FacetCounts, names: Names) -> list[F
         choices = []
         for value, number in values:
             link = query.link_without_facet(name) if value == chosen else query.link_with_facet(name, value)
-            choices.append((name_value(name, value, names), number, link, value == chosen))
+            choices.append(FacetChoice(name_value(name, value, names), number, link, value == chosen))
         limit = MAX_COUNTED_REQUESTS if facet.column in counted.partial_columns else 0
         facets.append(FacetPanel(facet.title, choices, len(facets) < 3 or chosen is not None, limit))
     return facets
@@ -194,12 +205,15 @@ def _read_rows(context: PageContext, order: RequestOrder | None, limit: int) -> 
         stored = list_stored_requests(connection, chosen, limit + 1, before=before, after=after)
         rows = [(row, f"{row.started_at}.{row.id}") for row in stored]
     else:
-        first, last = (one and (float(one[1]), int(one[2]), one[3]) for one in (place, other))
+        first, last = (
+            found and SortedPosition(value=float(found[1]), started_at=int(found[2]), id=found[3])
+            for found in (place, other)
+        )
         key = order[0].sort
         assert isinstance(key, ColumnElement)
         sorting = SortOrder(key, is_descending=order[1])
         ordered = list_sorted_requests(connection, chosen, sorting, limit + 1, before=first, after=last)
-        rows = [(one.request, "~".join(map(str, one.position))) for one in ordered]
+        rows = [(placed.request, "~".join(map(str, placed.position))) for placed in ordered]
     return page_rows(query, rows, limit, lambda placed: placed[1])
 
 

@@ -21,7 +21,7 @@ from anthropic_proxy.console.keys.access_tokens import TokenKeys
 from anthropic_proxy.console.keys.administration import KeyAdministration, KeyCommand, KeyOutcome, name_key
 from anthropic_proxy.console.keys.admission import admit_person
 from anthropic_proxy.console.keys.descriptions import hash_key
-from anthropic_proxy.console.keys.queries import decode_row
+from anthropic_proxy.console.keys.queries import name_columns, to_seconds
 from anthropic_proxy.console.keys.sign_ins import SignIn, encode_user, find_active_sign_in, read_end_reason
 from anthropic_proxy.console.ledger.database import Connection, open_for_writing
 from anthropic_proxy.console.ledger.schema import DEVICE_CODES, SIGN_INS
@@ -312,10 +312,10 @@ class Grants:
 
     def _find_code(self, connection: Connection, column: str, value: str) -> DeviceCode | None:
         sql = f"SELECT {', '.join(DEVICE_CODES.columns)} FROM device_codes WHERE {column} = ? AND expires_at > ?"
-        found = connection.query(sql, (value, to_microseconds(self._clock())))
-        if not found:
+        rows = name_columns(DEVICE_CODES, connection.query(sql, (value, to_microseconds(self._clock()))))
+        if not rows:
             return None
-        return msgspec.convert(decode_row(DEVICE_CODES.columns, found[0], ("created_at", "expires_at")), DeviceCode)
+        return msgspec.convert(to_seconds(rows[0], ("created_at", "expires_at")), DeviceCode)
 
 
 def _end_oldest(connection: Connection, key_id: str, now: float) -> Sequence[str]:

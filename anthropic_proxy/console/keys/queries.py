@@ -22,8 +22,8 @@ from anthropic_proxy.console.keys.virtual_keys import (
 from anthropic_proxy.console.ledger.database import Reader
 from anthropic_proxy.console.ledger.forecasts import PeriodBounds, PeriodUse
 from anthropic_proxy.console.ledger.periods import RequestSelection
-from anthropic_proxy.console.ledger.records import COMMON_VALUES, UsageSums, move_sums
-from anthropic_proxy.console.ledger.schema import AUDIT_LOG, KEY_HASHES, VIRTUAL_KEYS
+from anthropic_proxy.console.ledger.records import COMMON_VALUES, MOVED_COLUMNS, UsageSums, move_sums
+from anthropic_proxy.console.ledger.schema import AUDIT_LOG, KEY_HASHES, VIRTUAL_KEYS, TableDefinition
 from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.console.ledger.users import escape_pattern, list_people_ids
 from anthropic_proxy.engine.providers import find_registry
@@ -41,20 +41,24 @@ _ENTRIES = f"SELECT {', '.join(AUDIT_LOG.columns)} FROM audit_log"
 
 def list_keys(connection: Reader) -> Sequence[VirtualKey]:
     """Revoked keys included, the newest first."""
-    hashes: dict[str, list[Sequence[Any]]] = {}
-    for row in connection.query(f"{_HASHES} ORDER BY created_at DESC"):
-        hashes.setdefault(row[1], []).append(row)
-    return [
-        _decode_key(row, hashes.get(row[0], ())) for row in connection.query(f"{_KEYS} ORDER BY created_at DESC, id")
-    ]
+    hashes: dict[str, list[Mapping[str, Any]]] = {}
+    for row in name_columns(KEY_HASHES, connection.query(f"{_HASHES} ORDER BY created_at DESC")):
+        hashes.setdefault(row["key_id"], []).append(row)
+    rows = name_columns(VIRTUAL_KEYS, connection.query(f"{_KEYS} ORDER BY created_at DESC, id"))
+    return [_decode_key(row, hashes.get(row["id"], ())) for row in rows]
 
 
 def find_key(connection: Reader, name: str) -> VirtualKey | None:
-    found = connection.query(f"{_KEYS} WHERE id = ? OR label = ?", (name, name))
-    if not found:
+    rows = name_columns(VIRTUAL_KEYS, connection.query(f"{_KEYS} WHERE id = ? OR label = ?", (name, name)))
+    if not rows:
         return None
-    hashes = connection.query(f"{_HASHES} WHERE key_id = ? ORDER BY created_at DESC", (found[0][0],))
-    return _decode_key(found[0], hashes)
+    hashes = connection.query(f"{_HASHES} WHERE key_id = ? ORDER BY created_at DESC", (rows[0]["id"],))
+    return _decode_key(rows[0], name_columns(KEY_HASHES, hashes))
+
+
+def name_columns(table: TableDefinition, rows: Iterable[Sequence[Any]]) -> Sequence[Mapping[str, Any]]:
+    """Return each row with all columns of `table` as column → value."""
+    return [dict(zip(table.columns, row, strict=True)) for row in rows]
 
 
 def find_people(connection: Reader, address: str) -> Sequence[VirtualKey]:
@@ -171,14 +175,14 @@ def find_newest_audit_id(connection: Reader) -> int:
     return newest or 0
 
 
-def _decode_key(row: Sequence[Any], hashes: Sequence[Sequence[Any]]) -> VirtualKey:
+def _decode_key(columns: Mapping[str, Any], hashes: Sequence[Mapping[str, Any]]) -> VirtualKey:
     """A key whose rows cannot be read has a `problem`."""
-    columns = dict(zip(VIRTUAL_KEYS.columns, row, strict=True))
     try:
-        decoded = [decode_row(KEY_HASHES.columns, one, ("created_at", "expires_at")) for one in hashes]
-        values = {**decode_row(VIRTUAL_KEYS.columns, row, _TIMES), "rules": _decode_rules(columns["rules"])}
+        values = to_seconds(columns, _TIMES)
+        values["hashes"] = [to_seconds(row, ("created_at", "expires_at")) for row in hashes]
+        values["rules"] = _decode_rules(columns["rules"])
         values["exceptions"] = msgspec.json.decode(columns["exceptions"]) if columns["exceptions"] else {}
-        return msgspec.convert({**values, "hashes": decoded}, VirtualKey)
+        return msgspec.convert(values, VirtualKey)
     except Exception as error:  # noqa: BLE001  # SQLite stores any value in any column
         texts: dict[str, Any] = {
             name: str(columns[name]) for name in ("id", "label", "owner", "team", "person", "creator")
@@ -186,7 +190,7 @@ def _decode_key(row: Sequence[Any], hashes: Sequence[Sequence[Any]]) -> VirtualK
         return VirtualKey(
             **texts,
             revoked_at=None if columns["revoked_at"] is None else 0.0,
-            hashes=tuple(KeyHash(str(key_hash), "", 0.0, None) for key_hash, *_ in hashes),
+            hashes=tuple(KeyHash(str(row["hash"]), "", 0.0, None) for row in hashes),
             problem=_describe_problem(f"key {columns['label']!r}", error),
         )
 
@@ -207,9 +211,9 @@ def _describe_problem(owner: str, error: Exception) -> str:
     return f"The {owner} cannot be read from the database: {error}. A newer version of the proxy may have stored it."
 
 
-def decode_row(columns: Iterable[str], row: Sequence[Any], times: Iterable[str]) -> dict[str, Any]:
-    """Return column → value, with `times` in seconds. Raises an error for a time that no calendar has."""
-    values = dict(zip(columns, row, strict=True))
+def to_seconds(columns: Mapping[str, Any], times: Iterable[str]) -> dict[str, Any]:
+    """Return `columns` with `times` in seconds. Raises an error for a time that no calendar has."""
+    values = dict(columns)
     for name in times:
         if values[name] is not None:
             values[name] /= MICROSECONDS
@@ -398,9 +402,9 @@ def sum_budget_use(connection: Reader, settings: Settings, scope: Scope, budget:
             sql = f"SELECT provider, model, sum({added}) FROM {table} WHERE {condition} GROUP BY provider, model"
             used_by_model = [(row[0], row[1], int(row[2] or 0)) for row in connection.query(sql, (first, last, name))]
             if table == "requests":
-                columns = "provider, model, cost, requested_cost, model_usage"
-                sql = f"SELECT {columns} FROM {table} WHERE {condition} AND model_usage != ''"
-                moved = [part for row in connection.query(sql, (first, last, name)) for part in move_sums(*row)]
+                sql = f"SELECT {', '.join(MOVED_COLUMNS)} FROM {table} WHERE {condition} AND model_usage != ''"
+                rows = connection.query(sql, (first, last, name))
+                moved = [part for row in rows for part in move_sums(**dict(zip(MOVED_COLUMNS, row, strict=True)))]
                 used_by_model += [(part.provider, part.model, _find_used(budget, part.sums)) for part in moved]
             for provider, model, used in used_by_model:
                 total += used * budget.counts(f"{prefixes.get(provider, provider)}/{model}")

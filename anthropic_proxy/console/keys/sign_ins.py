@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from anthropic_proxy.console.identity.people import OidcUser
 from anthropic_proxy.console.keys.descriptions import format_time
-from anthropic_proxy.console.keys.queries import decode_row
+from anthropic_proxy.console.keys.queries import name_columns, to_seconds
 from anthropic_proxy.console.ledger.database import Reader
 from anthropic_proxy.console.ledger.schema import SIGN_INS
 from anthropic_proxy.console.ledger.units import MICROSECONDS, to_microseconds
@@ -114,10 +114,11 @@ def encode_user(user: OidcUser) -> str:
 def _read(connection: Reader, condition: str, value: object) -> list[SignIn]:
     """A row that cannot be read signs nobody in."""
     found = []
-    for row in connection.query(f"SELECT {', '.join(SIGN_INS.columns)} FROM sign_ins WHERE {condition}", (value,)):
-        times = ("created_at", "checked_at", "refreshed_at", "ends_at", "ended_at")
+    sql = f"SELECT {', '.join(SIGN_INS.columns)} FROM sign_ins WHERE {condition}"
+    times = ("created_at", "checked_at", "refreshed_at", "ends_at", "ended_at")
+    for columns in name_columns(SIGN_INS, connection.query(sql, (value,))):
         try:
-            values = decode_row(SIGN_INS.columns, row, times)
+            values = to_seconds(columns, times)
             values["user"] = msgspec.json.decode(values["person"], type=OidcUser)
             found.append(msgspec.convert({name: values[name] for name in SignIn.__struct_fields__}, SignIn))
         except Exception:  # noqa: BLE001  # SQLite stores any value in any column

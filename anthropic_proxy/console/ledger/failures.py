@@ -35,7 +35,7 @@ OF_REQUESTS = frozenset({"invalid_request_error", "not_found_error", "request_to
 _OF_MODELS = OF_REQUESTS | {"permission_error"}
 
 
-class ErrorKind(Struct, frozen=True):
+class ErrorKind(Struct, frozen=True, order=True):
     """What failures of one group have in common."""
 
     provider: str
@@ -48,8 +48,14 @@ class ErrorKind(Struct, frozen=True):
     """Entry of the error catalog. "": none."""
 
     @property
-    def kind(self) -> tuple[str, str, int, bool, str]:
-        return self.provider, self.error_type, self.status, self.has_model, self.error_code
+    def kind(self) -> "ErrorKind":
+        return ErrorKind(
+            provider=self.provider,
+            error_type=self.error_type,
+            status=self.status,
+            has_model=self.has_model,
+            error_code=self.error_code,
+        )
 
 
 class ErrorPeriod(ErrorKind, frozen=True):
@@ -81,17 +87,36 @@ def count_errors(connection: Connection, selection: RequestSelection, period_sec
     span = selection.start // MICROSECONDS, selection.end // MICROSECONDS
     period = build_period_number(column.started_at // MICROSECONDS, period_seconds, *span)
     status = cast(column.status, Integer)  # SQLite stores texts in it too
-    kind = (column.provider, column.error_type, status, column.requested_model != "", column.error_code, column.model)
-    keys = (period, *kind)
-    values = func.count(), func.min(column.started_at), func.max(column.started_at)
-    rows = connection.execute(select(*keys, *values).where(*request_conditions(failed)).group_by(*keys)).all()
+    has_model = column.requested_model != ""
+    keys = (period, column.provider, column.error_type, status, has_model, column.error_code, column.model)
+    query = select(
+        period.label("period"),
+        column.provider,
+        column.error_type,
+        status.label("status"),
+        has_model.label("has_model"),
+        column.error_code,
+        column.model,
+        func.count().label("failures"),
+        func.min(column.started_at).label("first_at"),
+        func.max(column.started_at).label("last_at"),
+    )
     found = [
         ErrorPeriod(
-            provider, error, sent, bool(named), code, model, find_period_start(int(number), period_seconds), *own
+            provider=row.provider,
+            error_type=row.error_type,
+            status=row.status,
+            has_model=bool(row.has_model),
+            error_code=row.error_code,
+            model=row.model,
+            start=find_period_start(int(row.period), period_seconds),
+            count=row.failures,
+            first_at=row.first_at,
+            last_at=row.last_at,
         )
-        for number, provider, error, sent, named, code, model, *own in rows
+        for row in connection.execute(query.where(*request_conditions(failed)).group_by(*keys))
     ]
-    return sorted(found, key=lambda one: one.start)
+    return sorted(found, key=lambda failures: failures.start)
 
 
 def _select_failed(selection: RequestSelection) -> RequestSelection:
@@ -108,27 +133,39 @@ def list_errors(
     a request succeeded after it. `errors`: those of the selection. `is_set`: returns True for provider and model of a
     current setting.
     """
-    by_model: dict[tuple[str, str, int, bool, str, str], list[ErrorPeriod]] = {}
-    for one in errors:
-        by_model.setdefault((*one.kind, one.model), []).append(one)
-    found: dict[tuple[str, str, int, bool, str, bool], list[ErrorPeriod]] = {}
+    by_model: dict[tuple[ErrorKind, str], list[ErrorPeriod]] = {}
+    for period in errors:
+        by_model.setdefault((period.kind, period.model), []).append(period)
+    divided: dict[tuple[ErrorKind, bool], list[ErrorPeriod]] = {}
     # all failures of a provider have one answer, and the query reads all of them if it has not replied
     find = functools.cache(functools.partial(find_last_success, connection, selection.start))
-    newest = sorted(by_model.values(), key=lambda rows: -max(one.last_at for one in rows))
-    for number, rows in enumerate(newest):
+    newest = sorted(by_model.values(), key=lambda periods: -max(period.last_at for period in periods))
+    for number, periods in enumerate(newest):
         is_checked = number < _MAX_CHECKED
-        success = _find_last_success(connection, selection.start, rows, is_set, find) if is_checked else 0
-        for one in rows:
-            is_divided = one.first_at < success <= one.last_at
-            for part in _divide(connection, selection, one, success) if is_divided else [one]:
-                found.setdefault((*one.kind, part.last_at < success), []).append(part)
-    counts = {key: sum(one.count for one in rows) for key, rows in found.items()}
+        success = _find_last_success(connection, selection.start, periods, is_set, find) if is_checked else 0
+        for period in periods:
+            is_divided = period.first_at < success <= period.last_at
+            for part in _divide(connection, selection, period, success) if is_divided else [period]:
+                divided.setdefault((period.kind, part.last_at < success), []).append(part)
     groups = []
-    for key in sorted(sorted(found), key=lambda key: (key[-1], -counts[key]))[: 2 * MAX_ERRORS]:
-        last = max(found[key], key=lambda one: one.last_at)
-        first_at = min(one.first_at for one in found[key])
-        groups.append(ErrorGroup(*key, counts[key], first_at, last.last_at, _read_latest(connection, last)))
+    for (kind, is_solved), parts in sorted(divided.items(), key=_rank_group)[: 2 * MAX_ERRORS]:
+        last = max(parts, key=lambda part: part.last_at)
+        groups.append(
+            ErrorGroup(
+                **structs.asdict(kind),
+                is_solved=is_solved,
+                count=sum(part.count for part in parts),
+                first_at=min(part.first_at for part in parts),
+                last_at=last.last_at,
+                latest=_read_latest(connection, last),
+            )
+        )
     return groups
+
+
+def _rank_group(group: tuple[tuple[ErrorKind, bool], Sequence[ErrorPeriod]]) -> tuple[bool, int, ErrorKind]:
+    (kind, is_solved), parts = group
+    return is_solved, -sum(part.count for part in parts), kind
 
 
 def _divide(
@@ -138,9 +175,12 @@ def _divide(
     column = requests.c
     conditions = [
         *request_conditions(_select_failed(structs.replace(selection, start=whole.first_at, end=whole.last_at + 1))),
-        *(column.provider == whole.provider, column.error_type == whole.error_type),
-        *(cast(column.status, Integer) == whole.status, (column.requested_model != "") == whole.has_model),
-        *(column.error_code == whole.error_code, column.model == whole.model),
+        column.provider == whole.provider,
+        column.error_type == whole.error_type,
+        cast(column.status, Integer) == whole.status,
+        (column.requested_model != "") == whole.has_model,
+        column.error_code == whole.error_code,
+        column.model == whole.model,
     ]
     values = func.count(), func.min(column.started_at), func.max(column.started_at)
     for part in (column.started_at < success, column.started_at >= success):

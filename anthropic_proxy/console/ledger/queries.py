@@ -40,6 +40,7 @@ from anthropic_proxy.console.ledger.periods import (
 from anthropic_proxy.console.ledger.records import (
     FACETS,
     HOURLY_KEYS,
+    MOVED_COLUMNS,
     SESSION_KEYS,
     SUM_NAMES,
     GroupName,
@@ -81,6 +82,14 @@ class UsageGroup(Struct, frozen=True, kw_only=True):
     """Name of the provider of a model. "": not grouped by model, or no provider was called."""
     part: Sequence[str] = ()
     """Value of the facet by which groups are divided: one text, or provider and model. (): they are not divided."""
+    sums: UsageSums
+
+
+class _GroupSums(NamedTuple):
+    start: int
+    """Beginning of the period in seconds since the epoch. 0: there is one period."""
+    keys: Sequence[str]
+    """Values of the columns by which requests are grouped."""
     sums: UsageSums
 
 
@@ -132,7 +141,7 @@ def _rank(sums: UsageSums) -> tuple[int, int, int]:
     return -sums.cost, -sums.all_tokens, -sums.requests
 
 
-def _sum_sessions(connection: Connection, selection: RequestSelection) -> list[tuple[int, Sequence[str], UsageSums]]:
+def _sum_sessions(connection: Connection, selection: RequestSelection) -> list[_GroupSums]:
     every = structs.replace(selection, has_model=False)
     if not selection.has_model or selection.is_short_range or not every.has_sums(SESSION_KEYS):
         return _sum(connection, selection, 0, ("session",))
@@ -144,7 +153,7 @@ def _sum_sessions(connection: Connection, selection: RequestSelection) -> list[t
         excess = structs.astuple(left_out.get(keys, UsageSums()))
         own = UsageSums(*map(operator.sub, structs.astuple(sums), excess))
         if own.requests > 0:
-            found.append((start, keys, own))
+            found.append(_GroupSums(start, keys, own))
     return found
 
 
@@ -215,7 +224,7 @@ def sum_previous_range(connection: Connection, selection: RequestSelection, now:
     # complete hours, and single requests of the part of an hour before them
     fragment = structs.replace(before, end=start if is_single else first_hour * MICROSECONDS_PER_HOUR)
     ranges = [fragment] if is_single else [fragment, structs.replace(before, start=first_hour * MICROSECONDS_PER_HOUR)]
-    found = [sums for chosen in ranges for _, _, sums in _sum(connection, chosen, 0, (), ("requests", "cost"))]
+    found = [part.sums for chosen in ranges for part in _sum(connection, chosen, 0, (), ("requests", "cost"))]
     return PreviousRange(sum(sums.requests for sums in found), sum(sums.cost for sums in found))
 
 
@@ -248,7 +257,7 @@ def expect_month_cost(
         start, end = math.floor(first / HOUR_SECONDS), math.ceil(last / HOUR_SECONDS)
         chosen = structs.replace(selection, start=start * MICROSECONDS_PER_HOUR, end=end * MICROSECONDS_PER_HOUR)
         found = _sum(connection, chosen, 0, (), ("requests", "cost"))
-        return found[0][2] if found else UsageSums()
+        return found[0].sums if found else UsageSums()
 
     present = add_up_until(start, bounds.now)
     use = PeriodUse(
@@ -380,7 +389,7 @@ def _sum(
     period_seconds: int,
     group_columns: Sequence[str],
     sum_names: Sequence[str] = SUM_NAMES,
-) -> list[tuple[int, Sequence[str], UsageSums]]:
+) -> list[_GroupSums]:
     source = _find_source(selection, *group_columns)
     values = [source.sums[SUM_NAMES.index(name)] for name in sum_names]
     rows = _read(connection, selection, source, period_seconds, group_columns=group_columns, values=values)
@@ -393,7 +402,7 @@ def _sum(
         for part in _list_moved(connection, selection, period_seconds, group_columns):
             key = part.start, part.keys
             found[key] = add_up([found.get(key, UsageSums()), part.moved.sums])
-    return [(start, keys, found[start, keys]) for start, keys in sorted(found, key=lambda key: key[0])]
+    return [_GroupSums(start, keys, found[start, keys]) for start, keys in sorted(found, key=lambda key: key[0])]
 
 
 _MODEL_COLUMNS = ("provider", "model")
@@ -417,9 +426,9 @@ def _list_moved(
     others = {name: value for name, value in selection.values.items() if name not in _MODEL_COLUMNS}
     column = requests.c
     periods = _list_periods(selection, requests, column.started_at // MICROSECONDS, period_seconds)
-    moved_columns = (column.provider, column.model, column.cost, column.requested_cost, column.model_usage)
     has_time = (column.outcome_class.not_in(("error", "cancelled")) & (column.duration > 0)).label("has_time")
-    columns = [*periods, *(column[name] for name in group_columns), has_time, *moved_columns]
+    groups = (column[name] for name in group_columns)
+    columns = [*periods, *groups, has_time, *(column[name] for name in MOVED_COLUMNS)]
     conditions = request_conditions(structs.replace(selection, values=others))
     first, last = len(periods), len(periods) + len(group_columns)
     # the index is used only if the condition has the value
@@ -427,7 +436,7 @@ def _list_moved(
     for row in connection.execute(select(*columns).where(*conditions, has_parts)):
         start = find_period_start(int(row[0]), period_seconds) if periods else 0
         names, (is_timed, *values) = row[first:last], row[last:]
-        for moved in move_sums(*values):
+        for moved in move_sums(**dict(zip(MOVED_COLUMNS, values, strict=True))):
             own = {"provider": moved.provider, "model": moved.model}
             if wanted.items() <= own.items():
                 keys = tuple(own.get(name, value) for name, value in zip(group_columns, names, strict=True))

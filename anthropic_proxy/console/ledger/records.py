@@ -303,11 +303,15 @@ class MovedSums(NamedTuple):
     the tokens are those of another model."""
 
 
+MOVED_COLUMNS = ("provider", "model", "cost", "requested_cost", "model_usage")
+"""Columns of a request that are the arguments of `move_sums`."""
+
+
 def move_sums(
     provider: str, model: str, cost: int | None, requested_cost: int | None, model_usage: str
 ) -> Sequence[MovedSums]:
     """Return what is added to the sums of a request so that each model has its own tokens and costs. All of it together
-    is 0, and the request itself counts for its `model`. The arguments are columns of the request.
+    is 0, and the request itself counts for its `model`.
 
     A cost that is unknown is missing in the sums of all its models, and counts as unknown for the first of those
     without a price.

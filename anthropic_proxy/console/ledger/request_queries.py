@@ -8,7 +8,7 @@ common value itself reads the hourly sums first (`narrow_to_matching_hours`).
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct, structs
@@ -259,10 +259,18 @@ class SortOrder(Struct, frozen=True):
     is_descending: bool = True
 
 
+class SortedPosition(NamedTuple):
+    """Position of a request in a sorted list."""
+
+    value: float
+    """Value of the sorted column."""
+    started_at: int
+    id: str
+
+
 class SortedRequest(Struct, frozen=True):
     request: StoredRequest
-    position: tuple[float, int, str]
-    """Position in the list: value of the sorted column, start in microseconds, and id of the request."""
+    position: SortedPosition
 
 
 def list_sorted_requests(
@@ -271,8 +279,8 @@ def list_sorted_requests(
     order: SortOrder,
     limit: int,
     *,
-    before: tuple[float, int, str] | None = None,
-    after: tuple[float, int, str] | None = None,
+    before: SortedPosition | None = None,
+    after: SortedPosition | None = None,
 ) -> list[SortedRequest]:
     """Return at most `limit` requests. The page begins after the position `before`, or ends before `after`; without
     both, it is the first.
@@ -287,20 +295,23 @@ def list_sorted_requests(
         .subquery()
     )
     keys = (latest.c.value, latest.c.started_at, latest.c.id)
-    descending = [one == (after is None) for one in (order.is_descending, True, True)]
+    descending = [is_highest_first == (after is None) for is_highest_first in (order.is_descending, True, True)]
     conditions = []
     if (position := before or after) is not None:
         # the results follow the position `before` in the list, and precede the position `after`
         compared = zip(keys, position, descending, strict=True)
-        steps = [key < value if one else key > value for key, value, one in compared]
-        same = [key == value for key, value in zip(keys, position, strict=True)]
-        conditions.append(or_(steps[0], and_(same[0], steps[1]), and_(same[0], same[1], steps[2])))
-    ordered = [key.desc() if one else key.asc() for key, one in zip(keys, descending, strict=True)]
+        by_value, by_time, by_id = (key < place if falls else key > place for key, place, falls in compared)
+        has_value = latest.c.value == position.value
+        has_time = latest.c.started_at == position.started_at
+        conditions.append(or_(by_value, and_(has_value, by_time), and_(has_value, has_time, by_id)))
+    ordered = [key.desc() if falls else key.asc() for key, falls in zip(keys, descending, strict=True)]
     nearest = select(*keys).where(*conditions).order_by(*ordered).limit(limit)
-    positions = [(float(row[0]), int(row[1]), str(row[2])) for row in connection.execute(nearest)]
-    found = select(requests).where(_column.id.in_([request_id for _, _, request_id in positions]))
+    positions = [
+        SortedPosition(float(row.value), int(row.started_at), str(row.id)) for row in connection.execute(nearest)
+    ]
+    found = select(requests).where(_column.id.in_([place.id for place in positions]))
     rows = {row.id: build_stored_request(connection, row) for row in connection.execute(found)}
-    listed = [SortedRequest(rows[each[2]], each) for each in positions if each[2] in rows]
+    listed = [SortedRequest(rows[place.id], place) for place in positions if place.id in rows]
     return listed if after is None else listed[::-1]
 
 
@@ -341,8 +352,13 @@ def list_sessions(connection: Connection, chosen: RequestSelection, limit: int) 
     sample = select(*column).where(named).order_by(column.started_at.desc()).limit(MAX_SAMPLED_REQUESTS)
     sampled = sample.subquery().c
     context = sampled.input_tokens + sampled.cache_read_tokens + sampled.cache_write_tokens
-    times = (func.min(sampled.started_at), func.max(sampled.started_at))
-    return _select(connection, sampled, [*request_sums(sampled), *times, func.max(context)], [], limit)
+    values = _SessionValues(
+        dict(zip(SUM_NAMES, request_sums(sampled), strict=True)),
+        started_at=func.min(sampled.started_at),
+        last_at=func.max(sampled.started_at),
+        max_context=func.max(context),
+    )
+    return _select(connection, sampled, values, [], limit)
 
 
 def sum_session(connection: Connection, session: str) -> SessionRow | None:
@@ -412,50 +428,104 @@ def _select_hours(
     sums = (requests.c.session, *request_sums(requests.c))
     labeled = [one.label(name) for one, name in zip(sums, names, strict=True)]
     unnamed = select(*labeled).where(*own, requests.c.requested_model == "").group_by(requests.c.session).subquery()
-    every = hourly_sums(session_hours)
-    values = [total - func.coalesce(func.max(unnamed.c[name]), 0) for total, name in zip(every, SUM_NAMES, strict=True)]
-    times = (func.min(column.started_at), func.max(column.last_at), func.max(column.max_context))
+    every = zip(SUM_NAMES, hourly_sums(session_hours), strict=True)
+    values = _SessionValues(
+        {name: total - func.coalesce(func.max(unnamed.c[name]), 0) for name, total in every},
+        started_at=func.min(column.started_at),
+        last_at=func.max(column.last_at),
+        max_context=func.max(column.max_context),
+    )
     source = session_hours.outerjoin(unnamed, unnamed.c.session == column.session)
-    return _select(connection, column, [*values, *times], conditions, limit, source=source, has_model=has_model)
+    return _select(connection, column, values, conditions, limit, source=source, has_model=has_model)
+
+
+class _SessionValues(Struct, frozen=True):
+    """Expressions of the values of a `SessionRow`."""
+
+    sums: Mapping[str, ColumnElement[Any]]
+    """Field of `UsageSums` → its expression."""
+    started_at: ColumnElement[Any]
+    last_at: ColumnElement[Any]
+    max_context: ColumnElement[Any]
 
 
 def _select(
     connection: Connection,
     column: Any,
-    values: Sequence[Any],
+    values: _SessionValues,
     conditions: Sequence[ColumnElement[bool]],
     limit: int,
     *,
     source: FromClause | None = None,
     has_model: bool = False,
 ) -> SessionList:
-    project, count = (func.min(column.project), func.max(column.project)), values[SUM_NAMES.index("requests")]
-    keys = (column.session, *project, func.count().over(), func.sum(count).over())
-    query = select(*keys, *values).where(*conditions).group_by(column.session)
+    count = values.sums["requests"]
+    query = select(
+        column.session,
+        func.min(column.project).label("first_project"),
+        func.max(column.project).label("last_project"),
+        func.count().over().label("all_sessions"),
+        func.sum(count).over().label("all_requests"),
+        values.started_at.label("started_at"),
+        values.last_at.label("last_at"),
+        values.max_context.label("max_context"),
+        *(value.label(name) for name, value in values.sums.items()),
+    )
+    query = query.where(*conditions).group_by(column.session)
     if source is not None:
         query = query.select_from(source)
     if has_model:
         query = query.having(count > 0)
-    found = connection.execute(query.order_by(values[-2].desc()).limit(limit)).all()
-    moved = [session for session, first, last, *_ in found if first != last]
+    found = connection.execute(query.order_by(values.last_at.desc()).limit(limit)).mappings().all()
+    moved = [row["session"] for row in found if row["first_project"] != row["last_project"]]
     latest: dict[str, str] = {}
     if moved:
         by_project = select(column.session, column.project).where(*conditions, column.session.in_(moved))
-        grouped = by_project.group_by(column.session, column.project).order_by(values[-2], column.project)
+        grouped = by_project.group_by(column.session, column.project).order_by(values.last_at, column.project)
         latest = {row.session: row.project for row in connection.execute(grouped)}  # the last row of a session counts
     rows = [
-        SessionRow(session, latest.get(session, project), UsageSums(*map(int, sums[:-3])), *sums[-3:])
-        for session, project, _, _, _, *sums in found
+        SessionRow(
+            row["session"],
+            latest.get(row["session"], row["first_project"]),
+            UsageSums(**{name: int(row[name]) for name in values.sums}),
+            started_at=row["started_at"],
+            last_at=row["last_at"],
+            max_context=row["max_context"],
+        )
+        for row in found
     ]
-    count, read = found[0][3:5] if found else (0, 0)
-    return SessionList(rows, count, column is session_hours.c or read < MAX_SAMPLED_REQUESTS)
+    is_complete = column is session_hours.c or not found or found[0]["all_requests"] < MAX_SAMPLED_REQUESTS
+    return SessionList(rows, found[0]["all_sessions"] if found else 0, is_complete)
 
 
 _COPIED = (
     *TokenCounts.__struct_fields__,
-    *("path", "requested_model", "provider", "prefix", "model", "route", "route_reason", "stream", "status"),
-    *("tool_count", "message_count", "tool_results", "tool_errors", "outcome", "error_type", "error", "error_code"),
-    *("user_agent", "session", "agent", "project", "kind", "agent_type", "prompt_id", "parent", "billed_searches"),
+    "path",
+    "requested_model",
+    "provider",
+    "prefix",
+    "model",
+    "route",
+    "route_reason",
+    "stream",
+    "status",
+    "tool_count",
+    "message_count",
+    "tool_results",
+    "tool_errors",
+    "outcome",
+    "error_type",
+    "error",
+    "error_code",
+    "user_agent",
+    "session",
+    "agent",
+    "project",
+    "kind",
+    "agent_type",
+    "prompt_id",
+    "parent",
+    "billed_searches",
 )
 """Fields that a receipt has too, in the same form."""
 

@@ -250,6 +250,7 @@ def list_statements(*, is_postgres: bool) -> Iterator[str]:
         columns = ", ".join(f"{name} {kind}" for name, kind in table.columns.items())
         sql = f"CREATE TABLE {table.name} ({columns}, PRIMARY KEY ({', '.join(table.key)}))"
         yield adapt_types(sql, is_postgres=is_postgres)
-        for name, indexed, condition, is_unique in table.indexes:
-            text = f"CREATE {'UNIQUE ' * is_unique}INDEX {name} ON {table.name} ({', '.join(indexed)})"
-            yield f"{text} WHERE {condition}" if condition else text
+        for index in table.indexes:
+            kind = "UNIQUE INDEX" if index.is_unique else "INDEX"
+            text = f"CREATE {kind} {index.name} ON {table.name} ({', '.join(index.columns)})"
+            yield f"{text} WHERE {index.condition}" if index.condition else text

@@ -64,8 +64,8 @@ def list_people_ids(reader: Reader, address: str) -> Sequence[str]:
     """
     of_address = (address, f"{escape_pattern(address)} (%)")
     rows = reader.query(_PEOPLE, (*of_address, *of_address))
-    ordered = sorted(rows, key=lambda row: (_find_number(str(row[1])), row[2], row[0]))
-    return [*dict.fromkeys(str(key_id) for key_id, _, _ in ordered)]
+    ordered = sorted((_find_number(str(name)), since, str(key_id)) for key_id, name, since in rows)
+    return [*dict.fromkeys(key_id for _, _, key_id in ordered)]
 
 
 def _find_number(name: str) -> int:

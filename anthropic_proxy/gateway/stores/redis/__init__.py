@@ -16,6 +16,7 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from msgspec import Struct
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
@@ -312,8 +313,16 @@ _OTHER_SERVER = (ReadOnlyError, MasterDownError, MovedError, AuthenticationError
 SCRIPTS = ("reserve", "settle", "renew", "heartbeat", "add", "publish")
 _WITH_COMMON = frozenset({"reserve", "settle", "renew"})
 """Names of the scripts that use the functions of `common.lua`. Its text is put before theirs."""
-_Call = tuple[str, Sequence[str], Sequence[object], asyncio.Future[Any]]
-"""A waiting call. For a command, the name is "", the keys are empty, and the arguments are its words."""
+
+
+class _Call(Struct, eq=False):
+    """A waiting call."""
+
+    script: str
+    """Name of the script. "": a command, which has no keys. Its words are the arguments."""
+    keys: Sequence[str]
+    arguments: Sequence[object]
+    result: asyncio.Future[Any]
 
 
 class CommandPipeline:
@@ -342,7 +351,7 @@ class CommandPipeline:
 
     async def _run(self, name: str, keys: Sequence[str], words: Sequence[object]) -> Any:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append((name, keys, words, future))
+        self._waiting.append(_Call(name, keys, words, future))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._send_waiting())
         return await future
@@ -351,29 +360,29 @@ class CommandPipeline:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        for *_, future in self._waiting:
-            future.cancel()
+        for call in self._waiting:
+            call.result.cancel()
 
     async def _send_waiting(self) -> None:
         while self._waiting:
             calls, self._waiting = self._waiting[:MAX_CALLS], self._waiting[MAX_CALLS:]
-            calls = [call for call in calls if not call[3].done()]  # the caller no longer waits
+            calls = [call for call in calls if not call.result.done()]  # the caller no longer waits
             try:
                 async with limit_wait(REPLY_TIMEOUT_SECONDS):
                     results = await self._execute(calls)
-                    if missing := {call[0] for call, result in results if isinstance(result, NoScriptError)}:
+                    if missing := {call.script for call, result in results if isinstance(result, NoScriptError)}:
                         for name in missing:  # the server has started again
                             await self._client.script_load(_read_scripts()[name][1])
                         retried = [call for call, result in results if isinstance(result, NoScriptError)]
                         results = [pair for pair in results if not isinstance(pair[1], NoScriptError)]
                         results += await self._execute(retried)
-                    for (*_, future), result in results:
-                        if future.done():
+                    for call, result in results:
+                        if call.result.done():
                             continue
                         if isinstance(result, Exception):
-                            future.set_exception(result)
+                            call.result.set_exception(result)
                         else:
-                            future.set_result(result)
+                            call.result.set_result(result)
             except (RedisError, OSError, TimeoutError) as error:
                 self._fail(calls, error)
                 await self._close_idle_connections()
@@ -393,18 +402,19 @@ class CommandPipeline:
     def _fail(self, calls: Sequence[_Call], error: Exception) -> None:
         # each of the other calls would wait for its own timeout
         failed, self._waiting = [*calls, *self._waiting], []
-        for *_, future in failed:
-            if not future.done():
-                future.set_exception(error)
+        for call in failed:
+            if not call.result.done():
+                call.result.set_exception(error)
 
     async def _execute(self, calls: Sequence[_Call]) -> list[tuple[_Call, Any]]:
         scripts = _read_scripts()
         async with self._client.pipeline(transaction=False) as pipeline:
-            for name, keys, words, _ in calls:
-                if name:
-                    pipeline.evalsha(scripts[name][0], len(keys), *keys, *map(str, words))
+            for call in calls:
+                if call.script:
+                    digest, _ = scripts[call.script]
+                    pipeline.evalsha(digest, len(call.keys), *call.keys, *map(str, call.arguments))
                 else:
-                    pipeline.execute_command(*words)
+                    pipeline.execute_command(*call.arguments)
             return list(zip(calls, await pipeline.execute(raise_on_error=False), strict=True))
 
 
