@@ -73,6 +73,7 @@ from anthropic_proxy.engine.wires.contract import (
     read_body,
 )
 from anthropic_proxy.engine.wires.framing import EVENT_BORDER, MAX_FRAME_BYTES, EventSplitter, SSEReader
+from anthropic_proxy.engine.wires.json_repair import replace_non_numbers
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
 from anthropic_proxy.secrets import redact_secret_bytes
 
@@ -150,6 +151,7 @@ class RelayStream(Reply):
         """
         if not self._streams:
             body = await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_content)
+            body = await self._run(replace_non_numbers, body)
             if body[:1] != b"{":
                 body = await self._run(convert_events_to_message, body)
             self._remember(await self._run(self._decoder.decode_body, body))
@@ -163,6 +165,7 @@ class RelayStream(Reply):
             chunks = [await self._next()]
             if (begun := chunks[0] + self._events.peek_pending()).lstrip()[:1] in (b"{", b"["):
                 body = begun + await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_content)
+                body = await self._run(replace_non_numbers, body)
                 self._remember(await self._run(self._decoder.decode_body, body))  # raises the error in the body
                 if self._inner_calls is not None:
                     await self._run(self._inner_calls.feed_body, body)

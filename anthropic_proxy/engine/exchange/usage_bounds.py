@@ -33,6 +33,7 @@ _NANODOLLARS_PER_CALL = 100_000_000_000
 _INPUTS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens")
 _OUTPUTS = ("output_tokens", "thinking_tokens")
 _SEARCHES = (*USAGE_COUNTERS, "billed_searches")
+_read_inputs = attrgetter(*_INPUTS)
 _read_tokens, _read_searches = attrgetter(*_INPUTS, *_OUTPUTS), attrgetter(*_SEARCHES)
 _read_billed = attrgetter("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
 
@@ -46,6 +47,8 @@ class UsageBounds(Struct):
     report: FidelityReport
     estimates_output: bool = False
     """True after a count of the output was left out. An earlier one of the reply is partial."""
+    has_input: bool = False
+    """True after a report with input that the call can have. It is complete, so no later estimate replaces it."""
 
     def check_deltas(self, deltas: list[Delta]) -> list[Delta]:
         return [self.check(delta) if type(delta) is Usage else delta for delta in deltas]
@@ -57,6 +60,8 @@ class UsageBounds(Struct):
         is_small = not counts or (min(counts) > 0 and sum(counts) <= min(self.max_input, self.max_output))
         if not is_small or any(_read_searches(usage)):
             usage = self._leave_out_impossible(usage)
+        if usage.input_tokens is not None:
+            self.has_input = self.has_input or any(_read_inputs(usage))
         if usage.iterations is not None:
             usage = self._check_iterations(usage)
         if (cost := usage.stated_cost) is not None:
@@ -90,7 +95,7 @@ class UsageBounds(Struct):
             left_out |= dict.fromkeys(_INPUTS)
             usage, cached = structs.replace(usage, **left_out), 0
         self.estimates_output = self.estimates_output or "output_tokens" in left_out
-        if "input_tokens" in left_out and self.estimated_input is not None:
+        if "input_tokens" in left_out and self.estimated_input is not None and not self.has_input:
             usage = structs.replace(usage, input_tokens=max(self.estimated_input - cached, 0))
         return usage
 

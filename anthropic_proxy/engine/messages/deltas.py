@@ -5,7 +5,9 @@ may contain several `Stop` and `Usage`; the functions at the end of this file co
 numbers that follow from them. `TrailingThinkingBuffer` removes thinking that no client may send back.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from operator import attrgetter
 from typing import Any, final
 
 from msgspec import Raw, Struct, structs
@@ -269,15 +271,42 @@ def merge_latest(before: Usage, new: Usage) -> Usage:
 
     A count of `new` replaces the count of `before`, unless it is None. If `new` is the first report of a call that
     repeats the input, it replaces all counts. A report without any input tokens replaces no count of the input, and 0
-    replaces no count of the output: some servers end a stream with zeros.
+    replaces no count of the output: some servers end a stream with zeros. Iterations that `new` leaves out stay,
+    because a call that was made is billed.
     """
     if before is NO_USAGE or new.repeated_input != before.repeated_input:
         return new
     for names in (_INPUT_COUNTS, _OUTPUT_COUNTS):
         if getattr(new, names[0]) == 0 and not any(getattr(new, name) for name in names):
             new = structs.replace(new, **dict.fromkeys(names))
+    if before.iterations is not None and new.iterations is not None:
+        new = structs.replace(new, iterations=(*_find_left_out(before.iterations, new.iterations), *new.iterations))
     pairs = zip(structs.astuple(before), structs.astuple(new), strict=True)
     return Usage(*[earlier if value is None else value for earlier, value in pairs])
+
+
+def _find_left_out(before: Sequence[Iteration], new: Sequence[Iteration]) -> Sequence[Iteration]:
+    """Return the earlier calls without those that are among the new ones: unchanged, with other counts, or with another
+    model.
+    """
+    for read_same in (structs.astuple, attrgetter("kind", "model"), attrgetter("kind")):
+        if not before:
+            break
+        before, new = _remove_common(before, new, read_same), _remove_common(new, before, read_same)
+    return before
+
+
+def _remove_common(
+    calls: Sequence[Iteration], others: Sequence[Iteration], read_same: Callable[[Iteration], Hashable]
+) -> Sequence[Iteration]:
+    common = Counter(map(read_same, others))
+    rest = []
+    for call in calls:
+        if common[same := read_same(call)] > 0:
+            common[same] -= 1
+        else:
+            rest.append(call)
+    return rest
 
 
 def sum_usages(earlier: Usage, current: Usage) -> Usage:

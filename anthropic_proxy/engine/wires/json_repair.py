@@ -1,10 +1,12 @@
-"""JSON text of provider responses: repair of half characters and invalid UTF-8, and counts sent as strings.
+"""JSON text of provider responses: repair of half characters, invalid UTF-8 and numbers that JSON does not have, and
+counts sent as strings.
 
 Some servers split an emoji or another character between two frames of a stream. An unreadable character becomes U+FFFD,
-so that the reply continues.
+so that the reply continues. Servers in Python write `NaN` and `Infinity`, which becomes null.
 """
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -24,6 +26,8 @@ _FIRST_HALF = compile_later(
 """Pattern of the first half of a split character at the end of a JSON string."""
 _SECOND_HALF = compile_later(rb'(?<!\\)"(?=\\u[dD][c-fC-F][0-9a-fA-F]{2}|[\x80-\xbf])')
 """Pattern of the start of a JSON string that begins with the second half of a split character."""
+_NON_NUMBER = compile_later(rb'"(?:[^"\\]|\\.)*+"?|-?\b(NaN|Infinity)\b', re.DOTALL)
+"""Pattern of a string, or of a number that JSON does not have, which is the group."""
 _MAX_DIGITS = 20
 
 
@@ -51,8 +55,17 @@ class FrameRepair:
 
 
 def repair_json(text: Raw | bytes) -> bytes:
-    """Return JSON text as valid UTF-8. Invalid bytes and lone surrogate escapes are replaced by U+FFFD."""
-    return replace_lone_surrogates(bytes(text).decode(errors="replace").encode())[0]
+    """Return JSON text as valid UTF-8. Invalid bytes and lone surrogate escapes are replaced by U+FFFD, and numbers
+    that JSON does not have by null.
+    """
+    return replace_non_numbers(replace_lone_surrogates(bytes(text).decode(errors="replace").encode())[0])
+
+
+def replace_non_numbers(text: bytes) -> bytes:
+    """Return JSON text with null in place of `NaN`, `Infinity` and `-Infinity`."""
+    if b"NaN" not in text and b"Infinity" not in text:
+        return text
+    return _NON_NUMBER.sub(lambda match: match[0] if match[1] is None else b"null", text)
 
 
 def decode_repaired(text: Raw | bytes) -> Any:

@@ -1000,7 +1000,7 @@ async def test_a_citation_of_a_translation_is_read_and_redacted() -> None:
 async def test_an_event_that_is_no_json_is_shown_only_if_nobody_has_to_read_it(reads_replies: bool) -> None:
     relayed = Relayed(*block(0, TEXT, {"type": "text_delta", "text": "a bomb"}))
     relayed.frames = [
-        frame.replace(b'"index": 0, "delta"', b'"x": NaN, "index": 0, "delta"') for frame in relayed.frames
+        frame.replace(b'"index": 0, "delta"', b'"x": 01, "index": 0, "delta"') for frame in relayed.frames
     ]
     reader = Reader(refuse_bombs, requests=True, replies=reads_replies)
     sink = await inspected(relayed, reader, Reader(redact_secret), **ANTHROPIC).post(f"Use {SECRET}.", stream=True)

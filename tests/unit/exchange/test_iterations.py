@@ -1,6 +1,7 @@
 """All tokens that a reply states are counted, by the model that has used them: advisors, fallbacks, compactions."""
 
 import json
+import math
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
@@ -193,12 +194,17 @@ async def test_each_model_has_the_tokens_that_the_reply_states(case: str, form: 
     ],
 )
 async def test_zeros_at_the_end_of_a_stream_replace_no_counts(last: dict[str, Any], expected: tuple[int, ...]) -> None:
-    ending = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": last}
-    events = b"".join(
-        f"event: {one['type']}\ndata: {json.dumps(one)}\n\n".encode() for one in (ending, {"type": "message_stop"})
-    )
-    receipt, _ = await receive(cut_stream(HAIKU, TEXT) + events, is_streamed=True)
+    receipt, _ = await receive(cut_stream(HAIKU, TEXT) + ending(last), is_streamed=True)
     assert list_numbers(receipt) == expected
+
+
+def ending(*last: dict[str, Any]) -> bytes:
+    """The end of a stream that states its usage once or several times."""
+    events = [{"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage} for usage in last]
+    return b"".join(
+        f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
+        for event in (*events, {"type": "message_stop"})
+    )
 
 
 WITH_ADVISOR = {"tools": [{"type": "advisor_20260301", "name": "advisor", "model": OPUS}]}
@@ -333,3 +339,113 @@ async def test_the_model_that_a_reply_names_has_its_tokens_after_a_fallback(is_s
     cost = calculator.calculate(receipt)
     assert list_rows(cost.parts) == [(OPUS, "fallback_message", (10, 300, 40, 50, 20))]
     assert cost.cost == price(OPUS, (10, 300, 40, 50, 20))
+
+
+HUGE = 10**18
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [
+        (counts(-5, 20), (100, 0, 0, 0, 20)),
+        (counts(HUGE, 20), (100, 0, 0, 0, 20)),
+        (counts(math.nan, 20), (100, 0, 0, 0, 20)),
+        (counts(math.inf, 20, 1_300), (100, 1_300, 0, 0, 20)),
+        (counts(30, -5), (30, 0, 0, 0, 100)),
+        (counts(30, HUGE), (30, 0, 0, 0, 100)),
+        (counts(30, math.nan), (30, 0, 0, 0, 1)),
+        (counts(30, 20, -7), (30, 1_000, 0, 0, 20)),
+        (counts(30, 20, HUGE), (30, 1_000, 0, 0, 20)),
+        ({"input_tokens": -5, "output_tokens": -5}, (100, 1_000, 200, 0, 100)),
+        ({"input_tokens": -5, "x": math.nan, "output_tokens": 20}, (100, 1_000, 200, 0, 20)),
+        ({"output_tokens": 20, "iterations": math.nan}, (100, 1_000, 200, 0, 20)),
+    ],
+)
+async def test_an_invalid_count_at_the_end_of_a_stream_replaces_no_valid_one(
+    last: dict[str, Any], expected: tuple[int, ...]
+) -> None:
+    receipt, _ = await receive(cut_stream(HAIKU, TEXT) + ending(last), is_streamed=True)
+    assert list_numbers(receipt) == expected
+
+
+ADVISED_ONCE, ADVISED_AGAIN = entry("advisor_message", 7, 8, model=OPUS), entry("advisor_message", 90, 80, model=OPUS)
+OF_HAIKU = (HAIKU, "", (100, 1_000, 200, 0, 20))
+SHORTER_LISTS: dict[str, tuple[list[dict[str, Any]], list[Any] | None, list[Row]]] = {
+    "the same": ([BEGUN, ADVISED_ONCE], [BEGUN, ADVISED_ONCE], [OF_HAIKU, (OPUS, "advisor_message", (7, 0, 0, 0, 8))]),
+    "without the advisor": ([BEGUN, ADVISED_ONCE], [BEGUN], [OF_HAIKU, (OPUS, "advisor_message", (7, 0, 0, 0, 8))]),
+    "without the first of two": (
+        [BEGUN, ADVISED_ONCE, ADVISED_AGAIN],
+        [BEGUN, ADVISED_AGAIN],
+        [OF_HAIKU, (OPUS, "advisor_message", (97, 0, 0, 0, 88))],
+    ),
+    "with only the second call of another model": (
+        [BEGUN, ADVISED_ONCE],
+        [BEGUN, entry("advisor_message", 1, 2, model=HAIKU), ADVISED_ONCE],
+        [OF_HAIKU, (OPUS, "advisor_message", (7, 0, 0, 0, 8)), (HAIKU, "advisor_message", (1, 0, 0, 0, 2))],
+    ),
+    "with more tokens of the same call": (
+        [BEGUN, ADVISED_ONCE],
+        [BEGUN, ADVISED_AGAIN],
+        [OF_HAIKU, (OPUS, "advisor_message", (90, 0, 0, 0, 80))],
+    ),
+    "with the name of its model": (
+        [BEGUN, entry("compaction", 50, 3)],
+        [BEGUN | {"model": HAIKU}, entry("compaction", 50, 3, model=HAIKU)],
+        [OF_HAIKU, (HAIKU, "compaction", (50, 0, 0, 0, 3))],
+    ),
+    "without the refused attempt": (
+        [entry("message", 90, 1), BEGUN | {"type": "fallback_message", "model": OPUS}],
+        [entry("fallback_message", 100, 20, 1_000, 200, model=OPUS)],
+        [(HAIKU, "", (90, 0, 0, 0, 1)), (OPUS, "fallback_message", (100, 1_000, 200, 0, 20))],
+    ),
+    "with none": ([BEGUN, ADVISED_ONCE], [], [OF_HAIKU, (OPUS, "advisor_message", (7, 0, 0, 0, 8))]),
+    "with odd entries only": ([BEGUN, ADVISED_ONCE], [7], [OF_HAIKU, (OPUS, "advisor_message", (7, 0, 0, 0, 8))]),
+    "with calls that no reply has": (
+        [BEGUN, ADVISED_ONCE],
+        [BEGUN, entry("advisor_message", HUGE, 8, model=OPUS)],
+        [OF_HAIKU, (OPUS, "advisor_message", (7, 0, 0, 0, 8))],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SHORTER_LISTS)
+async def test_a_call_that_a_stream_has_stated_stays_if_its_end_leaves_it_out(case: str) -> None:
+    begun, last, expected = SHORTER_LISTS[case]
+    usage = counts(100, 20, 1_000, 200, iterations=last)
+    receipt, calculator = await receive(cut_stream(HAIKU, TEXT, begun=begun) + ending(usage), is_streamed=True)
+    cost = calculator.calculate(receipt)
+    assert sorted(list_rows(cost.parts)) == sorted(expected)
+    assert cost.cost == sum(price(model, numbers) for model, _, numbers in expected)
+    assert list_numbers(receipt) == tuple(map(sum, zip(*(numbers for _, _, numbers in expected), strict=True)))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", ["message", "usage", "iterations", "a count"])
+@pytest.mark.parametrize("is_streamed", [True, False])
+async def test_a_reply_with_a_number_that_json_does_not_have_costs_what_it_states(
+    place: str, value: float, *, is_streamed: bool
+) -> None:
+    usage, expected = CASES["an advisor"]
+    usage = json.loads(json.dumps(usage))
+    match place:
+        case "usage":
+            usage["seconds"] = value
+        case "iterations":
+            usage["iterations"][1]["seconds"] = value
+        case "a count":
+            usage["iterations"][1]["cache_read_input_tokens"] = value
+    if is_streamed:
+        body = stream(usage)
+        if place == "message":
+            body = body.replace(b'"type": "message_delta"', b'"seconds": %b, "type": "message_delta"' % shown(value))
+    else:
+        body = message(usage)
+        if place == "message":
+            body = body.replace(b"{", b'{"seconds": %b, ' % shown(value), 1)
+    receipt, calculator = await receive(body, is_streamed=is_streamed)
+    assert receipt.outcome == "end_turn"
+    assert sorted(list_rows(calculator.calculate(receipt).parts)) == sorted(expected)
+
+
+def shown(value: float) -> bytes:
+    return json.dumps(value).encode()

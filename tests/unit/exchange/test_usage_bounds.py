@@ -1,6 +1,8 @@
 """Counts that no call can have are not believed, whatever wire states them, and the own estimate counts."""
 
 import json
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -49,9 +51,10 @@ WIRES = {
 }
 
 
-async def ask(wire: str, count: Any, **fields: Any) -> Receipt:
+async def ask(wire: str, count: Any, others: Mapping[str, Any] = {}, **fields: Any) -> Receipt:
+    """`others`: further members of the reply."""
     build, settings = WIRES[wire]
-    body, kind = json.dumps(build(count)).encode(), "application/json"
+    body, kind = json.dumps({**others, **build(count)}).encode(), "application/json"
     if wire == "responses":
         body, kind = b"data: " + body + b"\n\n", "text/event-stream"
 
@@ -87,6 +90,13 @@ async def test_a_plausible_count_is_believed(wire: str) -> None:
     receipt = await ask(wire, 3_000)
     assert (receipt.all_input_tokens, receipt.output_tokens) == (3_000, 3_000)
     assert not any(note.field.startswith("usage.") for note in receipt.notes)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("wire", WIRES)
+async def test_a_number_that_json_does_not_have_hides_no_count(wire: str, value: float) -> None:
+    receipt = await ask(wire, 3_000, {"text": 'a "NaN" \\', "seconds": value, "list": [value, {"NaN": value}]})
+    assert (receipt.all_input_tokens, receipt.output_tokens, receipt.outcome) == (3_000, 3_000, "end_turn")
 
 
 async def test_an_earlier_plausible_count_stays() -> None:

@@ -14,7 +14,7 @@ import msgspec
 from anthropic_proxy.engine.messages.server_tools import CALL_TYPES
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.framing import SSEReader
-from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_repaired
+from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_repaired, replace_non_numbers
 
 _EVENT_ENDS = compile_later(rb"(?<=\n\n)|(?<=\r\n\r\n)|(?<=\r\r)")
 _LINE_ENDS = compile_later(rb"\r\n|\n|\r")
@@ -48,14 +48,19 @@ class StreamRepair:
                 data.append(value.removeprefix(b" "))
         if not any(map(bytes.strip, data)):
             return b"" if data or is_named else event
+        text = b"\n".join(data)
+        is_changed = False
         try:
-            content = msgspec.json.decode(b"\n".join(data))
+            content = msgspec.json.decode(text)
         except DECODE_ERRORS:
-            return event  # the decoder judges it
+            is_changed = True
+            try:
+                content = msgspec.json.decode(replace_non_numbers(text))
+            except DECODE_ERRORS:
+                return event  # the decoder judges it
         if not isinstance(content, dict) or name == "error":
             return event
         event_type = content.get("type")
-        is_changed = False
         if (
             name in _EVENT_TYPES
             and (not isinstance(event_type, str) or event_type not in _EVENT_TYPES)
