@@ -561,6 +561,7 @@ def finish(**fields: Any) -> list[dict[str, Any]]:
 
 
 RUNS = '{"command": "@1"}'
+LISTS = '{"command": "ls"}'
 ODD_STREAMS: dict[str, list[dict[str, Any]]] = {
     "input in the first event": [begin(input={"command": "@1"}), end(), *finish(safeguard_results=ANSWER)],
     "two inputs": [begin(input={"command": "make"}), add(RUNS), end(), *finish(safeguard_results=ANSWER)],
@@ -618,7 +619,14 @@ class Odd:
 
 
 async def read_odd(events: list[dict[str, Any]], *texts: str) -> tuple[Any, Odd]:
-    """Return all verdicts in the stream that a client gets, by the id of the call."""
+    verdicts, server, _ = await check_odd(events, *texts)
+    return verdicts, server
+
+
+async def check_odd(events: list[dict[str, Any]], *texts: str) -> tuple[Any, Odd, list[tuple[str, str]]]:
+    """Return all verdicts in the stream that a client gets, by the id of the call, and those in the record with their
+    kinds.
+    """
     server = Odd(events)
     built = ProxyHarness(server, **RELAY[0])
     built.services = structs.replace(built.services, inspectors=[Redactor(*texts)] if texts else [])
@@ -628,7 +636,8 @@ async def read_odd(events: list[dict[str, Any]], *texts: str) -> tuple[Any, Odd]
     sent = [json.loads(line[6:]) for line in sink.stream.split(b"\n") if line.startswith(b"data: ")]
     parts = [part for event in sent for part in (event, event.get("delta"), event.get("message")) if part]
     results = [result for part in parts for result in part.get("safeguard_results") or ()]
-    return {call: verdict for one in results for call, verdict in one["status"]["tool_uses"].items()}, server
+    verdicts = {call: verdict for one in results for call, verdict in one["status"]["tool_uses"].items()}
+    return verdicts, server, [(check.verdict, check.kind) for check in built.receipts[-1].checks]
 
 
 @pytest.mark.parametrize("form", ODD_STREAMS)
@@ -665,6 +674,23 @@ async def test_a_call_whose_input_clients_may_read_differently_is_not_judged_by_
 ) -> None:
     verdicts, _ = await read_odd(events)
     assert verdicts == expected
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        ([begin(), add(LISTS), end()], ("harmless", "rule")),
+        ([begin(input={"command": "reboot"}), add(LISTS), end()], ("unavailable", "unreadable")),
+        ([begin(input={"command": "ls"}), end()], ("unavailable", "unreadable")),
+        ([begin(), add(LISTS), end(), add(" ")], ("unavailable", "unreadable")),
+    ],
+    ids=["usual", "behind another input", "in the first event", "behind its end"],
+)
+async def test_a_call_whose_input_clients_may_read_differently_is_not_harmless(
+    events: list[dict[str, Any]], expected: tuple[str, str]
+) -> None:
+    verdicts, server, records = await check_odd([*events, *finish()])
+    assert (verdicts, server.checks, records) == ({}, 0, [expected])
 
 
 async def test_an_answer_of_a_server_in_another_form_of_the_reply_is_its_answer() -> None:

@@ -313,7 +313,7 @@ class ReplyCheck:
     def _find_harmless_rule(self, call: FinalCall) -> str:
         """Return the row of the table for a call. "": the call is asked."""
         is_asked = bool(self._auto_mode.deny) or (call.name == "Bash" and self._may_have_moved)
-        is_asked = is_asked or call.is_too_long or len(call.arguments) > MAX_CALL_CHARACTERS
+        is_asked = is_asked or call.is_ambiguous or call.is_too_long or len(call.arguments) > MAX_CALL_CHARACTERS
         rule = "" if is_asked else find_harmless_rule(call.name, decode_arguments(call.arguments), self._context)
         self._may_have_moved |= call.name == "Bash" and not rule
         return rule
