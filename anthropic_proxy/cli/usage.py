@@ -1,7 +1,7 @@
 """Command `usage`: requests, tokens and costs in the ledger, summed by a property such as the model or the day."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
@@ -32,6 +32,7 @@ from anthropic_proxy.console.ledger.records import (
 )
 from anthropic_proxy.console.ledger.request_queries import sum_sessions
 from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.console.measures import MEASURES, format_sums_briefly
 from anthropic_proxy.console.session_names import find_names
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.errors import ConfigurationError, build_extra_install_command
@@ -133,20 +134,11 @@ _LATEST_DAYS = ("Days with requests", "anthropic-proxy usage --by day --since 90
 _OWN_PRICES = f"{CONFIG_FILE}, [prices]"
 
 
-def _format_cost(sums: UsageSums) -> str:
-    return format_cost(sums.cost, sums.unknown_cost_requests) if sums.has_replies else formats.UNKNOWN
-
-
-_COLUMNS: Mapping[str, Callable[[UsageSums], str]] = {
-    "Requests": lambda sums: f"{sums.requests:,}",
-    "Input": lambda sums: formats.short_count(sums.all_input_tokens),
-    "Cached": lambda sums: formats.percent(sums.cache_read_tokens, sums.all_input_tokens),
-    "Output": lambda sums: formats.short_count(sums.output_tokens),
-    "Cost": _format_cost,
-    "Tool errors": lambda sums: formats.error_count_and_share(sums.tool_errors, sums.tool_results),
-}
-"""Title of a column → its cell for the sums of a group. The last one is beside the bars."""
-_NEEDED_COLUMNS = ("Requests", "Cost")
+_MEASURES = ("requests", "input", "cached", "output", "cost")
+_MEASURES_OF_MODELS = ("tool_errors",)
+"""Measures beside the bars, if requests are grouped by model and the sums of all groups have a number."""
+_NEEDED_MEASURES = ("requests", "cost")
+"""Measures that no terminal is too narrow for."""
 
 
 def write_table(
@@ -178,7 +170,7 @@ def write_table(
     texts = [formats.plural(total.requests, "request"), f"{total.succeeded:,} succeeded"]
     counts = (total.errors, "failed"), (total.cancelled, "cancelled")
     texts += [f"{count:,} {what}" for count, what in counts if count]
-    texts += [f"cost {_format_cost(total)}"] if total.has_replies else []
+    texts += [f"cost {format_sums_briefly(total)}"] if total.has_replies else []
     output.write_line(f"{', '.join(filter(None, (*texts, compared)))}.")
     if forecast is not None:
         output.write_line(f"About {format_cost(forecast)} is expected by the end of the month.")
@@ -192,7 +184,7 @@ def write_table(
     shown = groups[-_MAX_ROWS:] if by in ("day", "hour") else groups[: min(_MAX_ROWS, rows_in_terminal)]
     columns, rows = _build_rows(settings, by, split, shown, sessions=sessions, total=total)
     output.write_table(columns, rows, last_row_role="title")
-    costs = "".join(_format_cost(sums) for sums in (*(group.sums for group in shown), total))
+    costs = "".join(format_sums_briefly(sums) for sums in (*(group.sums for group in shown), total))
     if "≥" in f"{compared}{costs}":
         what = "these requests have no known price" if "≥" in costs else "the requested models have no Claude price"
         output.write_quiet(f"≥: at least, because some of {what}")
@@ -231,25 +223,32 @@ def _build_rows(
             name = sessions.get(group.name) or name_group(settings, by, group) or name_missing(by)
         labels.append([name, name_part(settings, split, group) or name_missing(split)] if split else [name])
     labels.append(["all", ""] if split else ["all"])
-    measure, lengths = "cost", [group.sums.cost for group in groups]
+    compared, lengths = "cost", [group.sums.cost for group in groups]
     if not any(lengths):
-        measure, lengths = "tokens", [group.sums.all_tokens for group in groups]
+        compared, lengths = "tokens", [group.sums.all_tokens for group in groups]
     highest = max(lengths, default=0) or 1
     bars = [_BAR * max(round(value / highest * _BAR_COLUMNS), 1 if value else 0) for value in lengths]
-    shows_errors = by == "model" and total.tool_errors
-    numbers = [Column(title, is_number=True, is_optional=title not in _NEEDED_COLUMNS) for title in _COLUMNS]
-    columns = [
-        Column(_find_title(by), can_be_cut=max(count_columns(name) for name, *_ in labels) > _MAX_WHOLE_NAME),
-        *([Column(_find_title(split))] if split else []),
-        *numbers[:-1],
-        Column(f"By {measure}", role="bar", is_optional=True),
-        *(numbers[-1:] if shows_errors else []),
+    every = [*(group.sums for group in groups), total]
+    names = [label[0] for label in labels]
+    columns: list[tuple[Column, Sequence[str]]] = [
+        (Column(_find_title(by), can_be_cut=max(map(count_columns, names)) > _MAX_WHOLE_NAME), names),
     ]
-    rows = []
-    for texts, sums, bar in zip(labels, (*(group.sums for group in groups), total), [*bars, ""], strict=True):
-        *cells, errors = (write(sums) for write in _COLUMNS.values())
-        rows.append([*texts, *cells, bar, *([errors] if shows_errors else [])])
-    return columns, rows
+    if split:
+        columns.append((Column(_find_title(split)), [label[1] for label in labels]))
+    columns += [_build_measure(name, every) for name in _MEASURES]
+    columns.append((Column(f"By {compared}", role="bar", is_optional=True), [*bars, ""]))
+    if by == "model":
+        columns += [_build_measure(name, every) for name in _MEASURES_OF_MODELS if MEASURES[name].find(total)]
+    rows = [list(row) for row in zip(*(cells for _, cells in columns), strict=True)]
+    return [column for column, _ in columns], rows
+
+
+def _build_measure(name: str, every: Sequence[UsageSums]) -> tuple[Column, Sequence[str]]:
+    """Return the column of a measure with its cells."""
+    measure = MEASURES[name]
+    show = measure.show_briefly or measure.show
+    column = Column(measure.title, is_number=True, is_optional=name not in _NEEDED_MEASURES)
+    return column, [show(sums) for sums in every]
 
 
 def _write_about_prices(output: Output, settings: Settings, models: Sequence[UsageGroup], total: UsageSums) -> None:

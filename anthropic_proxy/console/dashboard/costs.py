@@ -26,18 +26,13 @@ from anthropic_proxy.console.dashboard.page import (
     memoize_result,
 )
 from anthropic_proxy.console.dashboard.tables import (
-    CACHED,
-    COST,
-    INPUT,
-    OUTPUT,
-    REQUESTED_COST,
-    REQUESTS,
     Cell,
     Names,
     ShareBar,
     Table,
     TableColumn,
     build_table,
+    measure_column,
     name_providers,
     name_value,
     sort_rows,
@@ -81,22 +76,16 @@ class CostRow(Struct, frozen=True):
     def sums(self) -> UsageSums:
         return self.group.sums
 
-    def show_mean(self) -> str:
-        cost, unknown = round(self.sums.cost / self.sums.requests), self.sums.unknown_cost_requests
-        return format_cost(cost, unknown) if self.sums.all_tokens else formats.UNKNOWN
-
 
 _COLUMNS: Sequence[TableColumn[CostRow]] = (
     TableColumn("name", "", lambda row: Cell(text=row.name, href=row.href, note=row.note), style="a-what quiet wrap"),
-    REQUESTS,
-    INPUT,
-    CACHED,
-    OUTPUT,
-    TableColumn(
-        "mean", "Per request", CostRow.show_mean, lambda row: row.sums.cost / row.sums.requests, "Cost per request"
-    ),
-    REQUESTED_COST,
-    COST,
+    measure_column("requests"),
+    measure_column("input"),
+    measure_column("cached"),
+    measure_column("output"),
+    measure_column("mean"),
+    measure_column("requested"),
+    measure_column("cost"),
     TableColumn("share", "Share", lambda row: Cell(bars=[row.share]), is_number=True, style="context"),
 )
 

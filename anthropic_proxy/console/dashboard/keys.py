@@ -18,8 +18,6 @@ from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, Pa
 from anthropic_proxy.console.dashboard.query import ViewQuery
 from anthropic_proxy.console.dashboard.requests import list_exported_requests
 from anthropic_proxy.console.dashboard.tables import (
-    COST,
-    REQUESTS,
     Cell,
     RowT,
     ShareBar,
@@ -29,7 +27,7 @@ from anthropic_proxy.console.dashboard.tables import (
     build_request_table,
     build_table,
     fit_text,
-    format_sums,
+    measure_column,
     page_list,
     page_rows,
     sort_rows,
@@ -66,6 +64,7 @@ from anthropic_proxy.console.ledger.queries import find_last_key_uses
 from anthropic_proxy.console.ledger.records import UsageSums, add_up, add_up_groups
 from anthropic_proxy.console.ledger.request_queries import list_stored_requests
 from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.console.measures import format_sums
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.permissions import may
 from anthropic_proxy.gateway.settings.key_rules import LIMIT_FIELDS, LIST_FIELDS, Rules
@@ -216,8 +215,8 @@ _COLUMNS: Sequence[TableColumn[KeyRow]] = (
     TableColumn(
         "last", "Last used", KeyRow.show_last_use, lambda row: row.last_used_at or 0, ends=("latest", "earliest")
     ),
-    structs.replace(REQUESTS, text=lambda row: _show_requests(row, row.key.label), style="a-when"),
-    COST,
+    structs.replace(measure_column("requests"), text=lambda row: _show_requests(row, row.key.label), style="a-when"),
+    measure_column("cost"),
 )
 
 
@@ -248,8 +247,10 @@ _TEAM_COLUMNS: Sequence[TableColumn[TeamRow]] = (
     TableColumn("keys", "Keys", TeamRow.show_keys, style="a-state nowrap", phone_label="keys"),
     TableColumn("allowed", "Allowed, limits", lambda row: show_rules(row.rules), style="small allowed"),
     TableColumn("used", "Budget used", lambda row: show_budgets(row.budgets), is_number=True, style="full"),
-    structs.replace(REQUESTS, text=lambda row: _show_requests(row, f"the team {row.team.name}"), style="a-when"),
-    structs.replace(COST, text=TeamRow.show_cost),
+    structs.replace(
+        measure_column("requests"), text=lambda row: _show_requests(row, f"the team {row.team.name}"), style="a-when"
+    ),
+    structs.replace(measure_column("cost"), text=TeamRow.show_cost),
     _action_column("change", "Change", "team", lambda row: (row.team.name, f"the team {row.team.name}")),
 )
 

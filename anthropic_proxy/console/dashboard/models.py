@@ -21,16 +21,11 @@ from anthropic_proxy.console.dashboard.page import (
     memoize_result,
 )
 from anthropic_proxy.console.dashboard.tables import (
-    CACHED,
-    COST,
-    INPUT,
-    OUTPUT,
-    REQUESTED_COST,
-    REQUESTS,
     Cell,
     Table,
     TableColumn,
     build_table,
+    measure_column,
     sort_rows,
 )
 from anthropic_proxy.console.ledger import queries
@@ -39,6 +34,7 @@ from anthropic_proxy.console.ledger.export import ExportTable, tabulate
 from anthropic_proxy.console.ledger.histograms import Histogram, find_percentile
 from anthropic_proxy.console.ledger.queries import ModelPeriod, ModelSums, count_facets
 from anthropic_proxy.console.ledger.records import UsageSums, add_up
+from anthropic_proxy.console.measures import MEASURES
 from anthropic_proxy.gateway.money import format_cost, format_price
 from anthropic_proxy.gateway.prices.price_list import Price, describe_price_list
 from anthropic_proxy.gateway.settings.provider_tables import format_price_setting
@@ -74,9 +70,9 @@ class UsedModel(Struct, frozen=True):
         return f"{self.prefix}/{self.model.model}"
 
     def show_tool_errors(self) -> Cell:
-        text = formats.error_count_and_share(self.sums.tool_errors, self.sums.tool_results)
         malformed = self.sums.malformed_replies
-        return Cell(text=text, note=f"{formats.count(malformed)} malformed" if malformed else "")
+        note = f"{formats.count(malformed)} malformed" if malformed else ""
+        return Cell(text=MEASURES["tool_errors"].show(self.sums), note=note)
 
 
 def _percentile_column(
@@ -95,24 +91,19 @@ _COLUMNS: Sequence[TableColumn[UsedModel]] = (
         lambda row: Cell(model=(row.prefix, row.model.model, row.model.provider), href=row.href),
         style="a-what quiet",
     ),
-    REQUESTS,
-    TableColumn(
-        "errors",
-        "Errors",
-        lambda row: formats.error_share(row.sums.errors, row.sums.requests),
-        lambda row: row.sums.errors / row.sums.requests,
-    ),
-    TableColumn("tool_errors", "Tool errors", UsedModel.show_tool_errors, lambda row: row.sums.tool_error_share),
-    INPUT,
-    CACHED,
-    OUTPUT,
+    measure_column("requests"),
+    measure_column("errors"),
+    structs.replace(measure_column("tool_errors"), text=UsedModel.show_tool_errors),
+    measure_column("input"),
+    measure_column("cached"),
+    measure_column("output"),
     _percentile_column("p50", "First token p50", lambda row: row.first_tokens, 0.5),
     _percentile_column("p95", "p95", lambda row: row.first_tokens, 0.95, "First token p95"),
     _percentile_column("total50", "Total p50", lambda row: row.durations, 0.5),
     _percentile_column("total95", "p95", lambda row: row.durations, 0.95, "Total p95"),
     TableColumn("speed", "Tokens/s", lambda row: formats.count(row.speed), lambda row: row.speed),
-    REQUESTED_COST,
-    COST,
+    measure_column("requested"),
+    measure_column("cost"),
 )
 
 

@@ -51,7 +51,6 @@ from anthropic_proxy.console.dashboard.tables import (
     build_finished_row,
     build_request_table,
     build_running_row,
-    format_sums,
 )
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import MissingPrices, ModelCosts, count_unknown, find_missing_prices
@@ -76,6 +75,7 @@ from anthropic_proxy.console.ledger.records import (
 )
 from anthropic_proxy.console.ledger.request_queries import list_stored_requests
 from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS
+from anthropic_proxy.console.measures import format_sums
 from anthropic_proxy.gateway.error_catalog import find_cause, find_remedy
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.problems import describe_demo

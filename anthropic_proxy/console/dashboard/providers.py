@@ -39,6 +39,7 @@ from anthropic_proxy.console.ledger.failures import FailedAttempts, count_failed
 from anthropic_proxy.console.ledger.histograms import Histogram, add_histogram, find_percentile
 from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.console.measures import MEASURES
 from anthropic_proxy.engine.messages.server_tools import SERVER_TOOLS
 from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.platforms.program import name_program
@@ -101,6 +102,11 @@ def _figure(name: str, title: str, text: Callable[[_Figures], str]) -> TableColu
     return TableColumn(name, title, lambda row: text(row.figures) if row.figures else formats.UNKNOWN, is_number=True)
 
 
+def _measure(name: str) -> TableColumn[ProviderRow]:
+    measure = MEASURES[name]
+    return _figure(name, measure.title, lambda figures: measure.show(figures.sums))
+
+
 _COLUMNS: Sequence[TableColumn[ProviderRow]] = (
     TableColumn("provider", "Provider", lambda row: Cell(model=(row.setup.prefix, "", row.setup.name)), style="a-what"),
     TableColumn("state", "State", lambda row: Cell(tag=(row.sign, row.role, row.state)), style="a-state"),
@@ -109,8 +115,7 @@ _COLUMNS: Sequence[TableColumn[ProviderRow]] = (
     _figure("p50", "First token p50", lambda found: formats.seconds(find_percentile(found.speeds, 0.5))),
     _figure("p95", "p95", lambda found: formats.seconds(find_percentile(found.speeds, 0.95))),
     TableColumn("latency", "Latency", lambda row: Cell(line=row.figures.medians if row.figures else ())),
-    _figure("requests", "Requests", lambda found: formats.count(found.sums.requests)),
-    _figure("errors", "Errors", lambda found: formats.error_share(found.sums.errors, found.sums.requests)),
+    *(_measure(name) for name in ("requests", "errors")),
     TableColumn("remedy", "Remedy", ProviderRow.show_remedy, style="full wrap"),
 )
 

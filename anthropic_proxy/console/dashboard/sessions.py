@@ -13,14 +13,11 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.page import Page, PageContext, PageTable
 from anthropic_proxy.console.dashboard.query import session_link
 from anthropic_proxy.console.dashboard.tables import (
-    CACHED,
-    COST,
-    OUTPUT,
-    REQUESTS,
     Cell,
     ShareBar,
     TableColumn,
     build_table,
+    measure_column,
     sort_rows,
 )
 from anthropic_proxy.console.ledger import request_queries as queries
@@ -68,14 +65,14 @@ _COLUMNS: Sequence[TableColumn[ListedSession]] = (
     TableColumn("name", "Session", ListedSession.show_name, style="a-what wrap"),
     TableColumn("started", "Started", lambda row: formats.day_and_time(row.facts.started_at), style="nowrap"),
     TableColumn("length", "Length", ListedSession.show_length, lambda row: row.facts.last_at - row.facts.started_at),
-    REQUESTS,
+    measure_column("requests"),
     TableColumn("errors", "Errors", lambda row: str(row.sums.errors), lambda row: row.sums.errors),
     TableColumn(
         "context", "Largest context", ListedSession.show_context, lambda row: row.facts.max_context, style="context"
     ),
-    structs.replace(CACHED, style="muted"),
-    structs.replace(OUTPUT, text=lambda row: formats.count(row.sums.output_tokens)),
-    COST,
+    structs.replace(measure_column("cached"), style="muted"),
+    structs.replace(measure_column("output"), text=lambda row: formats.count(row.sums.output_tokens)),
+    measure_column("cost"),
 )
 
 

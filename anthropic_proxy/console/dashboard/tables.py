@@ -15,6 +15,7 @@ from anthropic_proxy.console.ledger.records import FACETS, NOT_SENT, RowBuilder,
 from anthropic_proxy.console.ledger.request_queries import list_failed_attempts
 from anthropic_proxy.console.ledger.tables import requests
 from anthropic_proxy.console.ledger.units import to_microseconds
+from anthropic_proxy.console.measures import MEASURES
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import format_cost
@@ -277,13 +278,6 @@ def decode_columns(text: str) -> RequestColumns:
     return tuple(column for column in COLUMNS if column.name in names)
 
 
-def format_sums(sums: UsageSums) -> str:
-    """Return the cost of several requests as text. Requests without tokens, such as failed ones, have none: `–`."""
-    if not sums.has_replies:
-        return formats.UNKNOWN
-    return formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests)
-
-
 def read_order(text: str, columns: Sequence[TableColumn[RowT]]) -> tuple[TableColumn[RowT], bool] | None:
     """Return the column by which the URL sorts, and True for highest first.
 
@@ -314,39 +308,18 @@ class RowWithSums(Protocol):
     def sums(self) -> UsageSums: ...
 
 
-def format_requested_cost(sums: UsageSums) -> str:
-    if not sums.has_replies:
-        return formats.UNKNOWN
-    return formats.cost_with_unknown(sums.requested_cost, sums.unknown_requested_cost_requests)
-
-
-def _sum(
-    name: str, title: str, field: str, show: Callable[[UsageSums], str] | None = None, **fields: Any
-) -> TableColumn[RowWithSums]:
-    """Column that is sorted by a property of sums. `show` None: the property is a number of tokens."""
-    find = attrgetter(field)
-    show = show or (lambda sums: formats.short_count(find(sums)))
-    return TableColumn(name, title, lambda row: show(row.sums), lambda row: find(row.sums), **fields)
-
-
-REQUESTS = _sum(
-    "requests",
-    "Requests",
-    "requests",
-    lambda sums: formats.count(sums.requests),
-    style="a-count",
-    phone_label="requests",
-)
-INPUT = _sum("input", "In", "all_input_tokens")
-CACHED = _sum(
-    "cached", "Cached", "cached_input_share", lambda one: formats.percent(one.cache_read_tokens, one.all_input_tokens)
-)
-OUTPUT = _sum("output", "Out", "output_tokens")
-_AT_OTHERS = "Cost at the prices of the requested models"
-REQUESTED_COST = _sum(
-    "requested", "At Claude's prices", "requested_cost", format_requested_cost, description=_AT_OTHERS, style="muted"
-)
-COST = _sum("cost", "Cost", "cost", format_sums, style="a-cost")
+def measure_column(name: str) -> TableColumn[RowWithSums]:
+    """Return the column of a measure."""
+    measure = MEASURES[name]
+    return TableColumn(
+        name,
+        measure.page_title or measure.title,
+        lambda row: measure.show(row.sums),
+        lambda row: measure.find(row.sums),
+        measure.description,
+        style=measure.style,
+        phone_label=measure.phone_label,
+    )
 
 
 _MAX_SESSION_CHARACTERS = 48

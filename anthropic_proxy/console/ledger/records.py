@@ -273,6 +273,11 @@ class UsageSums(RequestCounts):
         return self.tool_errors / self.tool_results if self.tool_results else None
 
     @property
+    def error_share(self) -> float | None:
+        """0 to 1. None: there are no requests."""
+        return self.errors / self.requests if self.requests else None
+
+    @property
     def has_replies(self) -> bool:
         """True if a model was used. Otherwise no request has a cost: this is not the same as a cost of 0."""
         return bool(self.all_tokens or self.cost or self.unknown_cost_requests)

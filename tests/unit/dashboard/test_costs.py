@@ -1,6 +1,6 @@
 """Page Costs: sums by project, key, owner, team and others, the summary, unknown costs and the export."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,14 @@ import pytest
 from anthropic_proxy.console.dashboard.costs import GROUPS, build_costs_page, tabulate_costs
 from anthropic_proxy.console.dashboard.models import build_models_page
 from anthropic_proxy.console.dashboard.overview import build_overview_page
+from anthropic_proxy.console.dashboard.page import PageContext
 from anthropic_proxy.console.dashboard.query import read_view_query
 from anthropic_proxy.console.dashboard.tables import list_filters, name_providers
 from anthropic_proxy.console.formats import day_and_time
 from anthropic_proxy.console.ledger.periods import find_month
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import Client, Cost
+from anthropic_proxy.plugins import Client, Cost, ModelUsage
 from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, store
 from tests.support.page_context import build_context, read_table
 
@@ -272,3 +273,28 @@ async def test_a_month_is_compared_with_the_month_before(tmp_path: Path, month: 
         query = {"range": [month]}
         page = build_costs_page(build_context("/dashboard/costs", connection, settings, query, now=NOON + 60))
     assert page["verdict"] == text
+
+
+@pytest.mark.parametrize(
+    ("build", "order", "rows"),
+    [
+        (build_costs_page, "-mean", [["small", "1", "$0.010"], ["large", "0", "–"]]),
+        (build_costs_page, "mean", [["large", "0", "–"], ["small", "1", "$0.010"]]),
+        (build_models_page, "errors", [["groq/large", "0", "–"], ["groq/small", "1", "0 %"]]),
+        (build_models_page, "", [["groq/large", "0", "–"], ["groq/small", "1", "0 %"]]),
+    ],
+)
+async def test_a_model_that_was_called_only_for_requests_of_another_one_has_a_row(
+    tmp_path: Path, build: Callable[[PageContext], Mapping[str, Any]], order: str, rows: list[list[str]]
+) -> None:
+    settings = Settings(data_directory=tmp_path / "data")
+    parts = [
+        ModelUsage(provider="groq", model="small", kind="", cost=10_000_000, input_tokens=40),
+        ModelUsage(provider="groq", model="large", kind="advisor_message", cost=20_000_000, input_tokens=60),
+    ]
+    await store(settings, new_receipt(1, model="small"), cost=Cost(30_000_000, None, "own", parts))
+    names = ("name", "requests", "mean") if build is build_costs_page else ("model", "requests", "errors")
+    with reading(settings) as engine, engine.connect() as connection:
+        query = {"by": ["model"], "sort": [order]}
+        page = build(build_context("/dashboard/costs", connection, settings, query, now=NOON + 60))
+    assert read_table(page, *names) == rows

@@ -8,8 +8,8 @@ from msgspec import structs
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import divide_range
 from anthropic_proxy.console.dashboard.query import read_view_query
-from anthropic_proxy.console.dashboard.tables import format_sums
 from anthropic_proxy.console.ledger.records import UsageSums
+from anthropic_proxy.console.measures import format_sums
 
 
 def test_the_zone_of_the_server_is_named_also_when_clocks_change(monkeypatch: pytest.MonkeyPatch) -> None:
