@@ -12,7 +12,10 @@ from anthropic_proxy.engine.messages.output_limit import ReplyEnd
 from anthropic_proxy.engine.messages.preparation import ProxyTool
 from anthropic_proxy.engine.messages.reply_schema import ReplySchema
 from anthropic_proxy.engine.messages.tokens import TokenScale
+from anthropic_proxy.engine.providers.model_observations import ModelObservations
+from anthropic_proxy.engine.providers.prefix_guard import Prompt
 from anthropic_proxy.engine.routing.targets import Target
+from anthropic_proxy.engine.wires.bound_requests import ClientOrigin
 from anthropic_proxy.engine.wires.contract import BaseDialect, Call, Credential
 from anthropic_proxy.errors import InternalError
 
@@ -31,6 +34,8 @@ class TargetRun(Struct):
     request: MessagesRequest
     token_scale: TokenScale
     """How tokens of the model are estimated."""
+    origin: ClientOrigin
+    """Why the calls are made, and where they may lead."""
     adaptations_left: int
     key_changes: int = 0
     """How often the key was changed. The keys of the provider are a limit (`Credentials.max_key_changes`)."""
@@ -59,7 +64,7 @@ class TargetRun(Struct):
 
 
 class Attempt(Struct, kw_only=True):
-    """One call to a target. `Attempts` fills it step by step: prepared, encoded, sent, opened."""
+    """One call to a target. It is filled step by step: prepared, encoded, sent, opened."""
 
     target: Target
     run: TargetRun
@@ -67,6 +72,8 @@ class Attempt(Struct, kw_only=True):
     """Input of the wire. A relay's body is removed when the reply begins, to free memory."""
     credential: Credential | None
     """None: the provider needs no key."""
+    is_large: bool = False
+    """True if a thread must encode the request, because it would occupy the event loop for too long."""
     proxy_tools: Mapping[str, ProxyTool] = {}
     """Name of a tool in calls of the model → the tool that the proxy runs in place of client or provider."""
     deferred_tools: Sequence[Tool] = ()
@@ -75,6 +82,8 @@ class Attempt(Struct, kw_only=True):
     """Path below the base URL. "": not encoded yet."""
     proves: str = ""
     """`UpstreamRequest.proves`."""
+    prompt: Prompt | None = None
+    """Its prompt, for the comparison with the one before. None: not encoded, no session, or too large."""
     reply_schema: ReplySchema | None = None
     """JSON Schema against which the proxy checks the reply. None: none requested, or the provider enforces it."""
     stream: UpstreamStream | RelayStream | None = None
@@ -85,3 +94,11 @@ class Attempt(Struct, kw_only=True):
         if not isinstance(self.stream, UpstreamStream):
             raise InternalError("a relay cannot continue a reply")
         return self.stream
+
+    def store_lessons(self, observations: ModelObservations, *, is_rejected: bool = False) -> None:
+        """Store what the success of the call shows about the model, or its rejection that no adaptation avoids."""
+        target = self.target
+        if self.proves:
+            observations.store_adaptation(target.upstream, target.model, self.proves)
+        if self.run.adaptations is not None:
+            self.run.adaptations.store_for_model(target, is_rejected=is_rejected)

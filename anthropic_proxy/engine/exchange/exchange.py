@@ -67,6 +67,7 @@ from anthropic_proxy.engine.routing.call_limits import CallSlot
 from anthropic_proxy.engine.routing.choices import MAX_NAME_LENGTH
 from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.routing.routes import read_project
+from anthropic_proxy.engine.wires.bound_requests import ClientOrigin
 from anthropic_proxy.errors import (
     ClientError,
     InternalError,
@@ -96,6 +97,7 @@ class Exchange:
     _writer: MessageWriter
     _watchdog: Watchdog
     _attempts: Attempts
+    _origin: ClientOrigin
     _clock: Callable[[], float]
     _inspection: "Inspection | None" = None
     """Inspection of request and reply. None: there are no inspectors."""
@@ -241,13 +243,14 @@ class Exchange:
             idle_seconds=engine.settings.timeouts.idle_seconds,
             first_checks=engine.first_checks,
         )
+        origin = self._origin = self._admission.build_origin(plan.places, plan.route)
         self._attempts = Attempts(
             engine,
             incoming,
             request,
             self._watchdog,
             admission=self._admission,
-            origin=self._admission.build_origin(plan.places, plan.route),
+            origin=origin,
             clock=self._clock,
             estimates=self._estimates,
         )
@@ -404,7 +407,7 @@ class Exchange:
 
     def _new_runner(self) -> ProxyToolRunner:
         inspect = self._inspection.inspect_result if self._inspection is not None else None
-        return ProxyToolRunner(self._engine, self._attempts.origin, inspect)
+        return ProxyToolRunner(self._engine, self._origin, inspect)
 
     async def _deliver(self, reply: DeltaStream | RelayStream) -> None:
         """Send an open reply to the client in the form that it expects, and close it."""

@@ -1,7 +1,7 @@
 """Forwarding of requests other than messages to a provider with the Messages API: token counts, model lists, batches,
 files and skills.
 
-`Attempts.call_with_retries` calls the provider, as for messages, but repeats a failed request only with a key that was
+`Retries.call_with_retries` calls the provider, as for messages, but repeats a failed request only with a key that was
 read again or a new access token (`TargetRun.is_message`). Batches, files and skills exist only if the preferred
 provider serves Claude models. Routes and settings map the model of each request in a batch, as for `POST /v1/messages`,
 and it must be a model of this provider. All calls for them use the first of several API keys, because the resources of
@@ -24,7 +24,8 @@ from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, MAX_STEPS_ON_
 from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
 from anthropic_proxy.engine.exchange.admission import Admission, settled_admission
 from anthropic_proxy.engine.exchange.attempt import Attempt, TargetRun
-from anthropic_proxy.engine.exchange.attempts import Attempts, require_lossless
+from anthropic_proxy.engine.exchange.attempt_records import AttemptRecords
+from anthropic_proxy.engine.exchange.attempt_sender import examine_response, require_lossless
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink
 from anthropic_proxy.engine.exchange.exchange import record_client
 from anthropic_proxy.engine.exchange.inspection import open_inspection
@@ -36,6 +37,7 @@ from anthropic_proxy.engine.exchange.provider_errors import (
     require_api_response,
 )
 from anthropic_proxy.engine.exchange.relay import build_relay_call, forwarded_headers, restrict_relayed_request
+from anthropic_proxy.engine.exchange.retries import Retries
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, end_if_disconnected, uncancel
 from anthropic_proxy.engine.hooks import Receipt, StoreUnavailable, UpstreamAttempt
@@ -423,16 +425,8 @@ async def call_provider(
     deadline = asyncio.get_running_loop().time() + total_seconds if total_seconds is not None else None
     clock = start_clock(engine.clock())
     origin = admission.build_origin([(provider.name, target.model)])
-    attempts = Attempts(
-        engine,
-        incoming,
-        request,
-        watchdog,
-        admission=admission,
-        origin=origin,
-        clock=clock,
-        estimates=EstimateCache(),
-    )
+    records = AttemptRecords(incoming.receipt, engine, clock)
+    retries = Retries(engine, incoming, request, watchdog, records=records, admission=admission)
 
     async def prepare(target: Target, credential: Credential | None, run: TargetRun) -> Attempt:
         return Attempt(target=target, run=run, call=call, credential=credential)
@@ -444,7 +438,7 @@ async def call_provider(
                 base_url = target.base_url
                 if attempt.credential is None and credentials.uses_tokens(provider):
                     attempt.credential, base_url = await credentials.next_token_and_url(provider, base_url)
-                request = attempts.records.begin_attempt(target, encoded)
+                request = records.begin_attempt(target, encoded)
                 bound = BoundRequest(
                     origin, base_url, request, attempt.credential, server=provider.name, model=target.model
                 )
@@ -452,7 +446,7 @@ async def call_provider(
                 try:
                     incoming.receipt.attempts[-1].status = response.status
                     if not 200 <= response.status < 300:
-                        await attempts.examine_response(target, call, response)  # raises
+                        await examine_response(engine, watchdog, target, call, response)  # raises
                     return await read(response, watchdog)
                 finally:
                     await response.close()
@@ -470,9 +464,11 @@ async def call_provider(
             raise idle_timeout_error(provider.prefix, watchdog.upstream_limit) from None
 
     scale = engine.observations.find_token_scale(provider.name, target.model)
-    run = TargetRun(request, scale, adaptations_left=0, retries_left=0, is_message=False, uses_first_key=uses_first_key)
+    run = TargetRun(
+        request, scale, origin, adaptations_left=0, retries_left=0, is_message=False, uses_first_key=uses_first_key
+    )
     try:
-        return await attempts.call_with_retries(target, run, prepare, send)
+        return await retries.call_with_retries(target, run, prepare, send)
     except asyncio.CancelledError:
         if watchdog.reason != "gone":
             raise
@@ -480,7 +476,7 @@ async def call_provider(
         raise ClientDisconnected from None
     finally:
         watchdog.stop()
-        attempts.records.end_attempt()
+        records.end_attempt()
 
 
 class _Counted(Struct):

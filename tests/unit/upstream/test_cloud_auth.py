@@ -22,7 +22,7 @@ import trustme
 from aiohttp import web
 
 from anthropic_proxy.engine.engine import Engine, build_engine
-from anthropic_proxy.engine.exchange import attempts
+from anthropic_proxy.engine.exchange import attempt_sender
 from anthropic_proxy.engine.exchange.in_process import send_request
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.providers import PROVIDERS
@@ -420,7 +420,7 @@ async def test_after_a_log_in_without_an_answer_only_requests_without_another_ta
 async def test_a_slow_log_in_leaves_the_request_to_the_next_target(
     cloud: Cloud, bedrock: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempts, "MAX_TOKEN_SECONDS", 0.01)
+    monkeypatch.setattr(attempt_sender, "MAX_TOKEN_SECONDS", 0.01)
     accept(cloud, FIRST, TOKEN)
     write_process(tmp_path, FIRST, TOKEN)
     program = tmp_path / "program.py"

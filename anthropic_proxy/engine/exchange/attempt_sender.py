@@ -1,0 +1,327 @@
+"""`AttemptSender`: the single call to a provider, from the prepared attempt to the first content of its reply.
+
+`send` checks the circuit, and `_call` makes the call: `_authorize` fetches an access token if the provider has tokens,
+`_encode` makes the provider's request, and `_wait_for_content` opens the reply.
+"""
+
+import asyncio
+from functools import partial
+from operator import attrgetter
+
+from msgspec import structs
+
+from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, Engine
+from anthropic_proxy.engine.exchange.attempt import Attempt
+from anthropic_proxy.engine.exchange.attempt_records import AttemptRecords
+from anthropic_proxy.engine.exchange.client_side import ClientRequest
+from anthropic_proxy.engine.exchange.provider_errors import (
+    add_address_advice,
+    add_missing_date,
+    decode_error_response,
+    idle_timeout_error,
+    read_error_body,
+    require_api_response,
+)
+from anthropic_proxy.engine.exchange.relay import RelayStream, expect_inner_calls
+from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream
+from anthropic_proxy.engine.exchange.usage_bounds import UsageBounds, build_usage_bounds
+from anthropic_proxy.engine.exchange.watchdog import Watchdog
+from anthropic_proxy.engine.messages.deltas import Delta
+from anthropic_proxy.engine.messages.fidelity import FidelityReport
+from anthropic_proxy.engine.messages.models import MessagesRequest
+from anthropic_proxy.engine.messages.reply_schema import ReplySchema
+from anthropic_proxy.engine.messages.work_budget import WorkPostponed
+from anthropic_proxy.engine.providers.call_options import extend_request
+from anthropic_proxy.engine.providers.prefix_guard import MAX_PROMPT_BYTES, Prompt
+from anthropic_proxy.engine.routing.targets import Target
+from anthropic_proxy.engine.wires.bound_requests import BoundRequest
+from anthropic_proxy.engine.wires.contract import (
+    TEMPLATE_SWITCH,
+    BaseDialect,
+    Call,
+    RelayCall,
+    TranslatedCall,
+    UpstreamRequest,
+    UpstreamResponse,
+)
+from anthropic_proxy.errors import CircuitOpen, UnsupportedFeature, UpstreamError
+
+MAX_TOKEN_SECONDS = 15.0
+"""Maximum seconds that a call waits, if another target follows, for the log-in of a cloud. azure-identity ends `az`
+after 10 s, and searches elsewhere before."""
+MAX_LISTED_LOSSES = 20
+"""Maximum number of lost fields that the error of the fidelity mode `strict` lists."""
+_MAX_SCHEMA_STEPS_ON_LOOP = 1_000
+"""Maximum steps for decoding the schema of a reply on the event loop: 3 to 10 ms. A larger schema is decoded in a
+thread."""
+_read_role = attrgetter("role")
+_USUAL_CONTENT_TYPES = frozenset(
+    kind + charset
+    for kind in ("text/event-stream", "application/json", "application/x-ndjson")
+    for charset in ("", "; charset=utf-8")
+)
+"""Content types of replies. A response with another one is examined."""
+
+
+class AttemptSender:
+    """Sends the attempts of one client request, and names the target of each in the receipt."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        incoming: ClientRequest,
+        request: MessagesRequest,
+        watchdog: Watchdog,
+        records: AttemptRecords,
+        *,
+        session: str,
+    ) -> None:
+        """`session`: see `AttemptPreparer`."""
+        self._engine = engine
+        self._incoming = incoming
+        self._request = request
+        self._receipt = incoming.receipt
+        self._watchdog = watchdog
+        self._records = records
+        self._session = session
+        self.latest: Attempt | None = None
+        """The latest attempt that was encoded, or whose circuit was open. None: there is none."""
+        self.prompt: Prompt | None = None
+        """The prompt of the latest call that was accepted. None: there is none, no session, or it is too large."""
+
+    async def send(self, attempt: Attempt) -> Attempt:
+        """Encode and send the request of an attempt, and wait until its reply has content.
+
+        Raises `UpstreamError`, and `UnsupportedFeature` in fidelity mode `strict` if the request drops fields.
+        """
+        engine = self._engine
+        circuit_breakers = engine.circuit_breakers
+        upstream = attempt.target.upstream
+        if attempt.run.has_next_target:
+            try:
+                circuit_breakers.require_closed(upstream)
+            except CircuitOpen:
+                self._record_target(attempt)
+                raise
+        try:
+            if attempt.credential is None and engine.credentials.uses_tokens(attempt.target.provider):
+                await self._authorize(attempt)
+            failure = await self._call(attempt)
+        except BaseException:
+            circuit_breakers.release_trial(upstream)
+            raise
+        if failure is not None:
+            circuit_breakers.record_failure(upstream, failure)
+            add_address_advice(failure, attempt.target, engine.settings)
+            raise failure
+        circuit_breakers.record_success(upstream)
+        self.prompt = attempt.prompt
+        attempt.store_lessons(engine.observations)
+        return attempt
+
+    async def _call(self, attempt: Attempt) -> UpstreamError | None:
+        """Send an attempt, and wait until its reply has content. Return its failure, if it has one."""
+        engine = self._engine
+        receipt = self._receipt
+        watchdog = self._watchdog
+        run = attempt.run
+        request = await self._encode(attempt)
+        self._record_target(attempt)
+        target = attempt.target
+        call = attempt.call
+        prepared = call.request if isinstance(call, TranslatedCall) else None
+        if self._session and len(request.body) <= MAX_PROMPT_BYTES:
+            conversation = receipt.session, receipt.agent, receipt.prefix, target.model
+            attempt.prompt = Prompt(
+                conversation,
+                request.body,
+                sent_at=asyncio.get_running_loop().time(),
+                system_messages=None if prepared is None else [*map(_read_role, prepared.messages)].count("system"),
+                settings=target.dialect.prompt_settings,
+                tools=(prepared and prepared.tools) or self._request.tools,
+            )
+        try:
+            if (throttle := engine.throttles.get(receipt.provider)) is not None:
+                self._records.end_attempt()  # this time belongs to no call
+                await throttle.wait(run.max_queue_seconds)
+            limit = (prepared or self._request).max_tokens or 0
+            request = self._records.begin_attempt(target, request, limit)
+            bounds = build_usage_bounds(call, len(request.body), limit, receipt.fidelity)
+            watchdog.begin_upstream_call()
+            bound = BoundRequest(
+                run.origin,
+                target.base_url,
+                request,
+                attempt.credential,
+                server=receipt.provider,
+                model=target.model,
+            )
+            response = await engine.transports[receipt.provider](bound)
+            del request, bound  # frees the body: the wait for content can take minutes
+            receipt.attempts[-1].status = response.status
+            await self._wait_for_content(attempt, response, bounds)
+        except UpstreamError as error:
+            return error
+        except asyncio.CancelledError:
+            if not watchdog.recover_from_idle():
+                raise
+            return idle_timeout_error(receipt.prefix, watchdog.upstream_limit)
+        return None
+
+    def _record_target(self, attempt: Attempt) -> None:
+        """Name the target of an attempt in the receipt, and for the messages of errors."""
+        self.latest = attempt
+        receipt = self._receipt
+        target = attempt.target
+        receipt.provider = target.provider.name
+        receipt.prefix = target.provider.prefix
+        receipt.model = target.model
+        receipt.base_url = target.base_url
+
+    async def _authorize(self, attempt: Attempt) -> None:
+        """Give the attempt an access token of its provider. It may come with the address to call."""
+        target = attempt.target
+        # an error of the token source names this provider
+        self._receipt.provider = target.provider.name
+        self._receipt.prefix = target.provider.prefix
+        max_seconds = MAX_TOKEN_SECONDS if attempt.run.has_next_target else None
+        attempt.credential, base_url = await self._engine.credentials.next_token_and_url(
+            target.provider, target.base_url, max_seconds=max_seconds
+        )
+        attempt.target = structs.replace(target, base_url=base_url)
+
+    async def _encode(self, attempt: Attempt) -> UpstreamRequest:
+        """Return the request of an attempt for the provider, with what the settings add to it (`CallOptions`).
+
+        It also completes the attempt: the proxy checks the reply against a schema that the provider does not enforce.
+        """
+        engine = self._engine
+        target = attempt.target
+        provider = target.provider
+        run = attempt.run
+        call = attempt.call
+        request = await engine.background.run_for_call(target.wire.encode_request, call, is_large=attempt.is_large)
+        options = engine.settings.call_options.get(provider.name)
+        if options is not None:
+            extend = partial(extend_request, options, client_headers=self._incoming.headers, with_body=True)
+            request = await engine.background.run_in_thread_if_large(attempt.is_large, extend, request)
+        report = self._receipt.fidelity
+        is_first_call = run.continuation is None
+        if request.notes:
+            report.add_notes(request.notes, skip_noted_fields=not is_first_call)
+        if run.adaptations is not None:
+            report.add_notes(run.adaptations.notes)
+        if is_first_call and report.notes:
+            require_lossless(report, target)
+        attempt.upstream_path, attempt.proves = request.path, request.proves
+        schema = bytes(call.request.output_schema) if isinstance(call, TranslatedCall) else b""
+        if schema and not request.enforces_schema:
+            try:
+                attempt.reply_schema = ReplySchema(schema, max_steps_here=_MAX_SCHEMA_STEPS_ON_LOOP)
+            except WorkPostponed:
+                attempt.reply_schema = await engine.background.run_in_thread(ReplySchema, schema)
+        return request
+
+    async def _wait_for_content(self, attempt: Attempt, response: UpstreamResponse, bounds: UsageBounds) -> None:
+        """Open the reply in a response, and wait until it has content. A failure closes the response."""
+        target = attempt.target
+        call = attempt.call
+        if isinstance(call, RelayCall):
+            call = structs.replace(call, body=b"", headers={}, files={})  # frees memory
+        stream: UpstreamStream | RelayStream
+        deltas: list[Delta] | None = None
+        try:
+            if (
+                response.status != 200
+                or response.headers.get("content-type") not in _USUAL_CONTENT_TYPES
+                or "content-encoding" in response.headers
+            ):
+                deltas = await examine_response(self._engine, self._watchdog, target, call, response)
+            if isinstance(call, RelayCall):
+                stream = RelayStream(
+                    call,
+                    response,
+                    self._watchdog,
+                    self._engine.background,
+                    bounds=bounds,
+                    secrets=list_call_secrets(self._engine, self._incoming, attempt),
+                    inner_calls=expect_inner_calls(self._incoming, attempt.run.request, call.model),
+                )
+            else:
+                stream = UpstreamStream(
+                    target.wire,
+                    call,
+                    response,
+                    self._watchdog,
+                    self._engine.background,
+                    bounds=bounds,
+                    report=self._receipt.fidelity,
+                    reply_end=attempt.run.reply_end,
+                    deferred_tools=attempt.deferred_tools,
+                )
+            attempt.stream = stream
+            if deltas is not None:
+                attempt.decoded().set_deltas(deltas)
+            else:
+                try:
+                    await stream.wait_for_content()
+                except UpstreamError:
+                    self._records.count_unread_reply(stream.unread_usage)
+                    raise
+                if isinstance(stream, UpstreamStream) and stream.has_thinking:
+                    self._learn_template_switch(attempt)
+        except BaseException:
+            await response.close()
+            raise
+        attempt.call = call
+
+    def _learn_template_switch(self, attempt: Attempt) -> None:
+        """Remember that a model reasons although the client disabled it, if the server's template may have a switch."""
+        thinking, target = attempt.run.request.thinking, attempt.target
+        if thinking is None or thinking.type != "disabled" or target.capabilities.efforts:
+            return
+        dialect = target.dialect
+        if not dialect.always_reasons and target.wire.apply_adaptation(dialect, TEMPLATE_SWITCH) != dialect:
+            self._engine.observations.store_adaptation(target.upstream, target.model, TEMPLATE_SWITCH)
+
+
+async def examine_response(
+    engine: Engine, watchdog: Watchdog, target: Target, call: Call[BaseDialect], response: UpstreamResponse
+) -> list[Delta] | None:
+    """Raise the error of a response that is no reply.
+
+    Return the deltas of a complete reply, such as a refusal, that has an error status. None: an ordinary reply.
+    """
+    require_api_response(response, target, engine.settings)
+    if 200 <= response.status < 300:
+        return None
+    body = await read_error_body(response, watchdog)
+    headers = add_missing_date(response.headers, engine.clock)
+    return await engine.background.run_in_thread_if_large(
+        len(body) > MAX_REPLY_BYTES_ON_LOOP, decode_error_response, target, call, response.status, headers, body
+    )
+
+
+def require_lossless(report: FidelityReport, target: Target) -> None:
+    """Raise `UnsupportedFeature` if the report is one of the mode `strict` and contains losses."""
+    losses = report.list_rejected_losses()
+    if not losses:
+        return
+    listed = "; ".join(f"{note.field}: {note.reason}" for note in losses[:MAX_LISTED_LOSSES])
+    more = f"; and {len(losses) - MAX_LISTED_LOSSES} more" if len(losses) > MAX_LISTED_LOSSES else ""
+    raise UnsupportedFeature(
+        f"{target.provider.prefix}/{target.model} would lose {listed}{more}. FIDELITY=strict rejects this. "
+        "Remove it from the request, choose another backend, or allow it with FIDELITY=best-effort "
+        "(FIDELITY_<TIER> for one tier).",
+        code="fidelity-strict",
+        should_retry=False,
+    )
+
+
+def list_call_secrets(engine: Engine, incoming: ClientRequest, attempt: Attempt) -> list[str]:
+    """Return the secrets in the headers of a call, which the provider may quote in an error."""
+    secrets = [*attempt.credential.secrets] if attempt.credential is not None else []
+    if (options := engine.settings.call_options.get(attempt.target.provider.name)) is not None:
+        secrets += options.reveal_secrets()
+        secrets += options.reveal_copied_secrets(incoming.headers)
+    return secrets
