@@ -1,88 +1,49 @@
 """One exchange: a client request, from its body to the last byte of the reply.
 
-`Exchange._serve` reads from top to bottom like its steps: read, plan, admit, call, deliver.
+`Exchange.run` admits the request, lets `Delivery` call and deliver, and sends a failure of either to the client.
+`Exchange._admit` reads from top to bottom like its steps: read, plan, admit.
 
 - *Read*: decode the body. If every provider that may serve the request receives the body unchanged (a relay), only its
   top-level fields are decoded.
 - *Plan*: choose the plan, which has the targets in the order of the calls.
 - *Admit*: policies of plugins check the client's limits and budgets, and reserve an amount.
-- *Call*: `Attempts` calls the targets until one sends content (`attempts.py`). If the proxy runs tools itself, one
-  reply has several calls (`tool_loop/`).
-- *Deliver*: the client gets events (`_stream`), one message (`_fold`), the provider's bytes (`_relay`), or an error.
+- *Call* and *deliver*: `Delivery` (`delivery.py`).
 
-Two flags decide how a failure reaches the client. `_opened`: events of the proxy were sent, so the status is 200, and
-an error becomes an `error` event. `_relayed`: bytes of the provider were sent, which an `error` event follows. Neither:
-an HTTP response with the status of the error. The watchdog cancels this task if the provider is silent or the client
-disconnects; its `reason` tells these from the stop of the server.
-
-The receipt is the record of the request for log, metrics and ledger. The server creates it, `run` completes it.
+The watchdog cancels this task if the provider is silent or the client disconnects; its `reason` tells these from the
+stop of the server. The receipt is the record of the request for log, metrics and ledger. The server creates it, `run`
+completes it.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from msgspec import structs
-
 from anthropic_proxy.engine.clock import start_clock
-from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, Engine, is_large_request
-from anthropic_proxy.engine.exchange.adaptation import correct_system_form
+from anthropic_proxy.engine.engine import Engine, is_large_request
 from anthropic_proxy.engine.exchange.admission import Admission
-from anthropic_proxy.engine.exchange.attempts import Attempts
-from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink, find_retry_after, start_recording
-from anthropic_proxy.engine.exchange.final_calls import FinalCalls
+from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink, start_recording
+from anthropic_proxy.engine.exchange.delivery import Delivery
 from anthropic_proxy.engine.exchange.inspection import open_inspection
 from anthropic_proxy.engine.exchange.own_requests import ParentRequest
-from anthropic_proxy.engine.exchange.plan import choose_plan, estimate_client_request_tokens, read_client_request
-from anthropic_proxy.engine.exchange.provider_errors import hide_key_error, idle_timeout_error
-from anthropic_proxy.engine.exchange.relay import RelayStream, restrict_relayed_request
-from anthropic_proxy.engine.exchange.relayed_calls import RelayedCalls
-from anthropic_proxy.engine.exchange.safeguards.check import BY_PROXY, ReplyCheck, find_auto_mode, read_safeguards
+from anthropic_proxy.engine.exchange.plan import choose_plan, read_client_request
+from anthropic_proxy.engine.exchange.provider_errors import idle_timeout_error
+from anthropic_proxy.engine.exchange.receipt_entries import record_client, record_failure
+from anthropic_proxy.engine.exchange.relay import restrict_relayed_request
+from anthropic_proxy.engine.exchange.safeguards.check import ReplyCheck, find_auto_mode, read_safeguards
 from anthropic_proxy.engine.exchange.safeguards.hidden_texts import hides_more_than_words
-from anthropic_proxy.engine.exchange.safeguards.relayed import RelayedCheck
-from anthropic_proxy.engine.exchange.tool_loop.loop import RepeatableStream, ToolLoop, run_pending_calls
-from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolRunner
-from anthropic_proxy.engine.exchange.tool_loop.schema_retry import SchemaCheckedStream
-from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream, SingleToolCallFilter
-from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, end_if_disconnected, uncancel
-from anthropic_proxy.engine.hooks import NEGOTIATED, Receipt
-from anthropic_proxy.engine.messages.deltas import Delta, Stop, Usage
-from anthropic_proxy.engine.messages.events import ErrorEvent, Event, MessageDelta, Ping
+from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, end_if_disconnected, uncancel
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
-from anthropic_proxy.engine.messages.fold import Fold
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope, scan_request
-from anthropic_proxy.engine.messages.preparation import ends_with_paused_reply, find_session_id, shorten_id
-from anthropic_proxy.engine.messages.purpose import (
-    AGENT_HEADER,
-    SESSION_HEADER,
-    is_classifier_request,
-    is_limit_query,
-    read_purpose,
-    read_tool_times,
-)
-from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
-from anthropic_proxy.engine.messages.writer import MessageWriter
-from anthropic_proxy.engine.providers.prefix_guard import find_lost_tokens, settle_change
-from anthropic_proxy.engine.routing.call_limits import CallSlot
+from anthropic_proxy.engine.messages.preparation import find_session_id
+from anthropic_proxy.engine.messages.purpose import is_classifier_request, is_limit_query, read_purpose
+from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.routing.choices import MAX_NAME_LENGTH
 from anthropic_proxy.engine.routing.router import Plan
-from anthropic_proxy.engine.routing.routes import read_project
-from anthropic_proxy.engine.wires.bound_requests import ClientOrigin
-from anthropic_proxy.errors import (
-    ClientError,
-    InternalError,
-    PolicyBlocked,
-    ProxyError,
-    ShuttingDown,
-    UpstreamError,
-)
-from anthropic_proxy.secrets import redact_error
+from anthropic_proxy.errors import ClientError, InternalError, PolicyBlocked, ProxyError, ShuttingDown
 
 if TYPE_CHECKING:
     from anthropic_proxy.engine.exchange.inspection.inspection import Inspection
 
-EMPTY_DELTA_AFTER_SECONDS = 240.0
-"""Idle seconds of a provider after which empty text deltas replace pings: clients accept only 10 minutes of pings."""
 _LIMIT_QUERY = FidelityNote("emulated", "max_tokens", "answered by the proxy: the client asks for its limits")
 _WARM_UP = FidelityNote(
     "emulated", "max_tokens", "answered by the proxy: other providers fill their caches automatically"
@@ -92,16 +53,6 @@ _WARM_UP = FidelityNote(
 class Exchange:
     """One `POST /v1/messages`. A failure becomes an HTTP status, or an `error` event in a started stream."""
 
-    _request: MessagesRequest
-    _plan: Plan
-    _writer: MessageWriter
-    _watchdog: Watchdog
-    _attempts: Attempts
-    _origin: ClientOrigin
-    _clock: Callable[[], float]
-    _inspection: "Inspection | None" = None
-    """Inspection of request and reply. None: there are no inspectors."""
-
     def __init__(self, engine: Engine, incoming: ClientRequest, sink: ResponseSink) -> None:
         self._engine = engine
         self._incoming = incoming
@@ -109,82 +60,44 @@ class Exchange:
         self._receipt = incoming.receipt
         self._estimates = EstimateCache()
         """Token estimate of the request, computed at most once, for routes, limits and `message_start`."""
-        self._is_admitted = False
-        """True once the request was admitted. Only then do writer, watchdog and attempts exist."""
-        self._may_call = False
-        """True once `FairQueue` lets the exchange call a provider."""
-        self._opened = False
-        """True once events that the proxy created were sent to the client. The status is then final."""
-        self._relayed = False
-        """True once bytes of a streamed provider response were forwarded to the client unchanged."""
-        self._streamed_reply: DeltaStream | None = None
-        """The decoded reply of a streamed request. None: no reply yet, not streamed, or a relay."""
-        self._call_filter: SingleToolCallFilter | None = None
-        """Filter that drops all tool calls after the first one. None: the client allows parallel calls."""
-        self._check: ReplyCheck | None = None
-        """Checks of the tool calls of the reply. None: the client requested none."""
-        self._calls: FinalCalls | None = None
-        """The tool calls of a translated reply. None: they are neither checked nor changed."""
         self._admission = Admission(engine, incoming, self._estimates)
-        self._slot = CallSlot(engine.queue, incoming.receipt) if engine.queue is not None else None
-        """The place among the concurrent calls to providers. None: their number is not limited."""
 
     async def run(self) -> None:
         """Serve the request. Raises only the cancellation of this task, after the client got an error."""
         engine = self._engine
         receipt = self._receipt
         receipt.started_at = engine.clock()  # the upload of the body does not count
-        clock = self._clock = start_clock(receipt.started_at)
+        clock = start_clock(receipt.started_at)
         record_client(receipt, self._incoming.headers)
         if engine.recorders and not engine.inspectors:
             start_recording(engine, self._incoming, self._sink)
+        delivery: Delivery | None = None
         try:
-            await self._serve()
+            delivery = await self._admit(clock)
+            await delivery.run()
         except ProxyError as error:
-            await self._fail(error)
+            await self._fail(error, delivery)
         except ClientDisconnected:
             receipt.outcome = "cancelled"
         except asyncio.CancelledError:
-            reason = self._watchdog.reason if self._is_admitted else ""
-            if reason == "gone":
-                uncancel()
-                receipt.outcome = "cancelled"
-            elif reason == "upstream silent":
-                uncancel()
-                await self._fail(idle_timeout_error(receipt.prefix, self._watchdog.upstream_limit))
-            else:
-                await self._fail(ShuttingDown())
+            if delivery is None or not delivery.watchdog.reason:
+                await self._fail(ShuttingDown(), delivery)
                 raise
+            uncancel()
+            if delivery.watchdog.reason == "gone":
+                receipt.outcome = "cancelled"
+            else:
+                await self._fail(idle_timeout_error(receipt.prefix, delivery.watchdog.upstream_limit), delivery)
         except Exception as error:  # noqa: BLE001  # any other exception is a defect of the proxy
-            await self._fail(log_internal_error(error, engine, receipt.request_id))
+            await self._fail(log_internal_error(error, engine, receipt.request_id), delivery)
         finally:
-            try:
-                if self._is_admitted:
-                    self._watchdog.stop()
-                    writer = self._writer
-                    receipt.copy_usage(writer.counts)
-                    if writer.usage.iterations is not None:
-                        receipt.add_iterations(writer.usage.iterations, writer.counts)
-                    if receipt.prefix_change is not None:
-                        settle_change(receipt, receipt.prefix_change, engine.log)
-                    # attempts that the client did not see count too
-                    for other in (self._attempts.records.unread_usage, writer.usage.repeated_input):
-                        if other is not None:
-                            receipt.add_usage(other)
-                    receipt.outcome = receipt.outcome or writer.stop_reason or ""
-                    if self._opened or self._relayed or receipt.outcome != "cancelled":
-                        receipt.status = receipt.status or 200
-                    self._attempts.records.finish_last_attempt()
-                    if self._attempts.records.lacks_input:
-                        self._attempts.records.add_input(await self._estimate_sent_tokens())
-            finally:
-                receipt.duration_seconds = clock() - receipt.started_at
-                if self._admission.settles:
-                    self._admission.settle()
-                engine.end_exchange(receipt)
+            await self._finish(delivery, clock)
 
-    async def _serve(self) -> None:
-        """Pass the steps of the request in order. The first failure is raised, and `run` sends it to the client."""
+    async def _admit(self, clock: Callable[[], float]) -> Delivery:
+        """Read, plan and admit the request. Return what calls the provider. The first failure is raised.
+
+        `clock`: that of the exchange.
+        """
         engine = self._engine
         incoming = self._incoming
         receipt = self._receipt
@@ -194,7 +107,6 @@ class Exchange:
             request, match = await engine.background.run_in_thread(read_client_request, engine, incoming)
         else:
             request, match = read_client_request(engine, incoming)
-        self._request = request
         receipt.requested_model = request.model[:MAX_NAME_LENGTH]  # a longer one is refused, but recorded
         receipt.stream = request.stream
         receipt.tool_count = len(request.tools)
@@ -213,78 +125,46 @@ class Exchange:
         plans = incoming.plans or (plan,)
         if not incoming.plans and is_classifier_request(request):
             incoming.purpose = "classifier"
-            plans = await self._list_plans_of_classifier(plan)
-            request = self._request
-        self._take_plan(plans[0])
+            plans, request = await self._list_plans_of_classifier(plan, request)
+        plan = plans[0]
+        self._record_plan(plan)
         # a relay's provider checks the request itself
-        if request.decode_error is not None and not all(each.targets[0].is_relayed for each in plans):
+        if request.decode_error is not None and not all(choice.targets[0].is_relayed for choice in plans):
             raise request.decode_error
 
         # admit
-        if receipt.client.is_restricted and any(target.is_relayed for each in plans for target in each.targets):
+        if receipt.client.is_restricted and any(target.is_relayed for choice in plans for target in choice.targets):
             await restrict_relayed_request(engine, incoming)
         # the limits of a virtual key are known here; those of another client are the provider's
         asks_limits = receipt.client.role == "member" and is_limit_query(incoming.headers, request, incoming.body)
         if engine.policies:
-            self._take_plan(await self._admission.admit_plan(request, plans, is_limit_query=asks_limits))
-        plan = self._plan
-        begins_as_relay = plan.targets[0].is_relayed
+            plan = await self._admission.admit_plan(request, plans, is_limit_query=asks_limits)
+            self._record_plan(plan)
         for note in plan.notes:
             engine.log.write_once(note)
+        inspection: Inspection | None = None
         if engine.inspectors:
-            request = await self._inspect()
-        writer = self._writer = MessageWriter(message_id=engine.new_id("msg_"), model=request.model, signature="")
-        writer.clock = self._clock
-        receipt.blocks = writer.marks
-        self._watchdog = Watchdog(
-            wait_disconnected=self._sink.wait_disconnected,
-            on_idle=self._keep_alive if request.stream else None,
-            first_byte_seconds=engine.settings.timeouts.first_byte_seconds,
-            idle_seconds=engine.settings.timeouts.idle_seconds,
-            first_checks=engine.first_checks,
-        )
-        origin = self._origin = self._admission.build_origin(plan.places, plan.route)
-        self._attempts = Attempts(
+            inspection, request = await self._inspect(request)
+        answer: FidelityNote | None = None
+        if asks_limits:
+            answer = _LIMIT_QUERY
+        elif request.max_tokens == 0 and not plan.targets[0].is_relayed:
+            answer = _WARM_UP
+        return Delivery(
             engine,
             incoming,
-            request,
-            self._watchdog,
+            self._sink,
+            request=request,
+            plan=plan,
             admission=self._admission,
-            origin=origin,
-            clock=self._clock,
             estimates=self._estimates,
+            clock=clock,
+            inspection=inspection,
+            check=self._open_check(request, plan, inspection) if request.safeguards else None,
+            answer=answer,
         )
-        self._is_admitted = True
-        if request.safeguards and (context := read_safeguards(request.safeguards)) is not None:
-            parent = ParentRequest(engine, incoming, request, plan, run_exchange)
-            auto_mode = find_auto_mode(engine.settings.auto_mode, plan.route)
-            placeholders = {} if self._inspection is None else self._inspection.values
-            self._check = ReplyCheck(parent, context, auto_mode, placeholders)
-        if asks_limits or (request.max_tokens == 0 and not begins_as_relay):
-            await self._answer_without_call(_LIMIT_QUERY if asks_limits else _WARM_UP)
-            return
 
-        # call and deliver
-        slot = self._slot
-        if slot is not None:
-            await slot.acquire()
-        try:
-            self._may_call = True
-            reply = await self._open_reply()
-            if self._inspection is not None and not isinstance(reply, RelayStream):
-                reply = self._inspection.open_reply(reply)
-            await self._deliver(reply)
-        finally:
-            if slot is not None:
-                slot.release()
-            if self._check is not None:
-                self._check.close()
-
-        if writer.estimate or self._attempts.prompt is not None:
-            await self._learn(reply)
-
-    def _take_plan(self, plan: Plan) -> None:
-        self._plan = plan
+    def _record_plan(self, plan: Plan) -> None:
         receipt = self._receipt
         receipt.route = plan.route.name if plan.route is not None else ""
         receipt.route_reason = plan.reason
@@ -292,12 +172,14 @@ class Exchange:
         if self._incoming.plans and plan.requested:
             receipt.requested_model = plan.requested
 
-    async def _list_plans_of_classifier(self, plan: Plan) -> Sequence[Plan]:
+    async def _list_plans_of_classifier(
+        self, plan: Plan, request: MessagesRequest
+    ) -> tuple[Sequence[Plan], MessagesRequest]:
         """Questions of Claude Code's own classifier go to the model of auto mode, if one is set and the client may use
-        it, else to that of the request.
+        it, else to that of the request. The request is returned decoded if it has a choice of models.
         """
         engine, incoming = self._engine, self._incoming
-        parent = ParentRequest(engine, incoming, self._request, plan, run_exchange)
+        parent = ParentRequest(engine, incoming, request, plan, run_exchange)
         chosen: Sequence[Plan] = ()
         try:
             chosen = await parent.list_plans(
@@ -305,15 +187,15 @@ class Exchange:
             )
         except ClientError as error:
             engine.log.write_once(f"auto mode: {error.message}", "warning")
-        if chosen and self._request.scanned_only:
-            self._request = await engine.background.run_in_thread_if_large(
+        if chosen and request.scanned_only:
+            request = await engine.background.run_in_thread_if_large(
                 is_large_request(incoming.body), decode_request_or_envelope, incoming.body
             )
-        return (*chosen, plan)
+        return (*chosen, plan), request
 
-    async def _inspect(self) -> MessagesRequest:
-        """Return the request as the inspectors leave it. The recorders get this form too."""
-        engine, incoming, request = self._engine, self._incoming, self._request
+    async def _inspect(self, request: MessagesRequest) -> "tuple[Inspection, MessagesRequest]":
+        """Return the inspection, and the request as the inspectors leave it. The recorders get this form too."""
+        engine, incoming = self._engine, self._incoming
         inspection = incoming.inspection
         if inspection is None:
             inspection = open_inspection(engine, self._receipt, request.model)
@@ -326,346 +208,54 @@ class Exchange:
                 )
         else:
             body = incoming.body
-        self._inspection = inspection
         if body != incoming.body:
             incoming.body = body
             read = scan_request if request.scanned_only else decode_request_or_envelope
-            found = await engine.background.run_in_thread_if_large(is_large_request(body), read, body)
-            assert found is not None, "the body was scanned before"
-            self._request = found
+            inspected = await engine.background.run_in_thread_if_large(is_large_request(body), read, body)
+            assert inspected is not None, "the body was scanned before"
+            request = inspected
         if engine.recorders:
             start_recording(engine, incoming, self._sink, inspection.hide_values)
-        return self._request
+        return inspection, request
 
-    async def _answer_without_call(self, note: FidelityNote) -> None:
-        """Send an empty reply."""
-        self._receipt.fidelity.add_notes((note,))
-        writer, check = self._writer, self._check
-        ending: list[Delta] = [Usage(input_tokens=0, output_tokens=0), Stop("max_tokens")]
-        if self._request.stream:
-            self._opened = True
-            events = [*self._start(), *writer.feed(ending), *writer.finish()]
-            if check is not None:
-                events = await self._add_verdicts(check, events)
-            await self._sink.send_events(events, is_last=True)
-        else:
-            fold = Fold(writer)
-            fold.feed(ending)
-            message = fold.finish()
-            if check is not None:
-                message.safeguard_results = await check.finish()
-            await self._sink.send_message(message)
+    def _open_check(self, request: MessagesRequest, plan: Plan, inspection: "Inspection | None") -> ReplyCheck | None:
+        """Return the checks of the tool calls of the reply. None: the client requests none."""
+        context = read_safeguards(request.safeguards)
+        if context is None:
+            return None
+        parent = ParentRequest(self._engine, self._incoming, request, plan, run_exchange)
+        auto_mode = find_auto_mode(self._engine.settings.auto_mode, plan.route)
+        return ReplyCheck(parent, context, auto_mode, {} if inspection is None else inspection.values)
 
-    async def _learn(self, reply: DeltaStream | RelayStream) -> None:
-        """Compare token counts with the estimate, and the prompt with the one before it.
-
-        The provider's count corrects later estimates for the model. The count of a tool loop does not, because it has
-        input that the estimate does not count.
-        """
-        engine, receipt, writer, latest = self._engine, self._receipt, self._writer, self._attempts.latest
-        if latest is not None and reply.has_one_call and writer.estimate and writer.usage.input_tokens is not None:
-            scale = latest.run.token_scale
-            if self._estimates.is_latest_usual(scale.family):
-                estimated = round(writer.estimate / scale.factor)
-                counted = writer.counts.all_input_tokens
-                engine.observations.record_token_count(receipt.provider, receipt.model, estimated, counted)
-        if (prompt := self._attempts.prompt) is not None:
-            counts = writer.counts
-            prompt.tokens = counts.all_input_tokens
-            if reply.has_one_call:
-                prompt.cached_tokens = counts.cache_read_tokens
-            is_large = is_large_request(prompt.body)
-            await engine.background.run_in_thread_if_large(is_large, engine.prefix_guard.compare, prompt)
-            if latest is not None and (lost := find_lost_tokens(prompt)):
-                correct_system_form(engine, latest.target, prompt.cached_tokens + lost, prompt.cached_tokens)
-            engine.prefix_guard.keep(prompt)
-            receipt.prefix_change = prompt.change
-
-    async def _open_reply(self) -> DeltaStream | RelayStream:
-        """Call the targets of the plan, and return the first reply that sends content. Raises an error if none does.
-
-        The reply has further calls (`tool_loop/`) if the proxy runs a tool, checks a schema, or continues a split one.
-        """
-        engine = self._engine
-        attempts = self._attempts
-        request = self._request
-        runner: ProxyToolRunner | None = None
-        ahead: list[Delta] = []
-        if ends_with_paused_reply(request.messages):
-            runner = self._new_runner()
-            request, ahead = await run_pending_calls(engine, runner, request, self._plan)
-        attempt = await attempts.open_first_call(request, self._plan)
-        stream = attempt.stream
-        reply_schema = attempt.reply_schema
-        if type(stream) is RelayStream:  # an `isinstance` of an abstract class costs eight times as much
-            return stream
-        assert stream is not None
-        if reply_schema is None and not (attempt.proxy_tools or ahead) and stream.continuation is None:
-            return RepeatableStream(attempts, attempt) if stream.begins_with_thinking else stream
-        reply = ToolLoop(attempts, runner or self._new_runner(), request, attempt, ahead)
-        return reply if reply_schema is None else SchemaCheckedStream(reply, reply_schema, engine.background)
-
-    def _new_runner(self) -> ProxyToolRunner:
-        inspect = self._inspection.inspect_result if self._inspection is not None else None
-        return ProxyToolRunner(self._engine, self._origin, inspect)
-
-    async def _deliver(self, reply: DeltaStream | RelayStream) -> None:
-        """Send an open reply to the client in the form that it expects, and close it."""
-        self._receipt.first_token_seconds = self._clock() - self._receipt.started_at
-        choice = self._request.tool_choice
-        if choice is not None and choice.disable_parallel_tool_use:
-            self._call_filter = SingleToolCallFilter()
-        if type(reply) is not RelayStream:
-            self._receipt.message_id = self._writer.message_id
-            if self._check is not None:
-                self._receipt.fidelity.add_notes((BY_PROXY,))
-            if self._check is not None or reply.restore is not None:
-                self._calls = FinalCalls(None if self._check is None else self._check.start_check, reply.restore)
-        try:
-            if type(reply) is RelayStream:
-                await self._relay(reply)
-            elif self._request.stream:
-                await self._stream(reply)
-            else:
-                await self._fold(reply)
-        finally:
-            self._watchdog.stop()  # complete or failed: a disconnect has no effect now
-            if (usage := reply.usage_so_far) is not None:
-                self._writer.usage = usage
-            await reply.close()
-
-    async def _stream(self, reply: DeltaStream) -> None:
-        """Send each list of deltas as events, in one write. The last list is sent together with the end.
-
-        After the first write, no further call needs the request, so its memory is freed.
-        """
-        writer = self._writer
-        watchdog = self._watchdog
-        sink = self._sink
-        calls = self._calls
-        call_filter = self._call_filter
-        writer.signature = reply.default_signature
-        self._streamed_reply = reply
-        holds_request = True
-        last_events: list[Event] = []
-        while (deltas := await reply.read()) is not None:
-            if call_filter is not None:
-                deltas = call_filter.feed(deltas)
-            events = writer.feed(deltas) if writer.started else self._start() + writer.feed(deltas)
-            if calls is not None:
-                events = calls.feed(events)
-            if writer.stop is not None and reply.complete:
-                last_events = events
-                break
-            if events:
-                self._opened = True
-                watchdog.begin_write()
-                await sink.send_events(events)
-                watchdog.end_write()
-                if holds_request and not reply.may_send_again:
-                    holds_request = False
-                    self._release_body()
-                    reply.release_request()
-        ending = writer.finish() if calls is None else calls.feed(writer.finish())
-        last_events = (last_events or self._start()) + ending
-        if self._check is not None:
-            last_events = await self._add_verdicts(self._check, last_events)
-        self._opened = True
-        watchdog.begin_write()
-        await sink.send_events(last_events, is_last=True)
-
-    async def _add_verdicts(self, check: ReplyCheck, events: list[Event]) -> list[Event]:
-        """Return the last events of a reply with the verdicts. The events before them are sent at once."""
-        place = next(place for place, event in enumerate(events) if isinstance(event, MessageDelta))
-        delta = events[place]
-        assert isinstance(delta, MessageDelta)
-        if check.is_waiting and place:
-            self._opened = True
-            self._watchdog.begin_write()
-            await self._sink.send_events(events[:place])
-            self._watchdog.end_write()
-            events, place = events[place:], 0
-        self._end_upstream_call()
-        events[place] = structs.replace(delta, safeguard_results=await check.finish())
-        return events
-
-    def _end_upstream_call(self) -> None:
-        """The provider has sent all. The checks of its calls need a place among the concurrent calls too."""
-        self._watchdog.end_upstream_call()
-        if self._slot is not None:
-            self._slot.release()
-
-    async def _fold(self, reply: DeltaStream) -> None:
-        """Send the reply as one message, for a request that is not streamed."""
-        fold = Fold(self._writer)
-        call_filter = self._call_filter
-        self._writer.signature = reply.default_signature
-        run_if_large = self._engine.background.run_in_thread_if_large
-        while (deltas := await reply.read()) is not None:
-            deltas = call_filter.feed(deltas) if call_filter is not None else deltas
-            await run_if_large(fold.builds_more_than(MAX_REPLY_BYTES_ON_LOOP, deltas), fold.feed, deltas)
-            if self._writer.stop is not None and reply.complete:  # nothing is left to read
-                self._watchdog.end_upstream_call()
-                break
-        # an estimate was needed if the input may fill the context window: the reply's count then corrects the next one
-        if self._writer.usage.input_tokens is None or self._estimates.has_estimate(self._request):
-            self._writer.estimate = self._attempts.estimate_tokens(self._request)
-        message = await run_if_large(fold.open_characters > MAX_REPLY_BYTES_ON_LOOP, fold.finish)
-        if self._calls is not None:
-            self._calls.finish_message(message)
-        if self._check is not None:
-            self._end_upstream_call()
-            message.safeguard_results = await self._check.finish()
-        await self._sink.send_message(message)
-
-    async def _relay(self, reply: RelayStream) -> None:
-        """Send the provider's bytes, and the event in place of a missing end."""
-        sink = self._sink
-        watchdog = self._watchdog
-        streams = self._request.stream
-        if self._opened:
-            reply.omit_message_start()
-        is_last = False
-        read = reply.read
-        check: RelayedCheck | None = None
-        inspection = self._inspection
-        if inspection is not None and not inspection.changes_replies:
-            inspection = None
-        if inspection is not None or self._check is not None:
-            calls = RelayedCalls(inspection)
-            if inspection is not None:
-                read = inspection.open_relay(reply, calls, streams=streams).read
-            if self._check is not None or self._request.safeguards:
-                is_told = any(note.field == "safeguards" for note in self._receipt.notes)
-                check = RelayedCheck(self._check, calls, reads_calls=inspection is None, answers=not is_told)
-        try:
-            while (data := await read()) is not None:
-                is_last = reply.complete and reply.ending is None
-                if check is not None:
-                    data = await (check.feed(data) if streams else check.feed_message(data))
-                    if is_last and check.is_waiting:
-                        self._end_upstream_call()
-                        if data:
-                            self._relayed = streams
-                            watchdog.begin_write()
-                            await sink.send_relayed_bytes(data, reply.headers, is_stream=streams, is_last=False)
-                            watchdog.end_write()
-                        data = await check.finish()
-                    elif not data:
-                        continue
-                self._relayed = streams
-                watchdog.begin_write()
-                await sink.send_relayed_bytes(data, reply.headers, is_stream=streams, is_last=is_last)
-                watchdog.end_write()
-                if self._incoming.body:
-                    self._release_body()
-        finally:
-            self._receipt.outcome = reply.stop_reason or ""
-        if reply.failure is not None:
-            self._attempts.annotate_error(reply.failure)
-            record_failure(self._receipt, reply.failure, self._engine.settings.reveal_proxy_keys())
-        if check is not None and check.is_waiting and (held := await check.finish()):
-            await sink.send_relayed_bytes(held, reply.headers, is_stream=streams, is_last=False)
-        if not is_last:
-            watchdog.begin_write()
-            await sink.send_events([reply.ending] if reply.ending else [], is_last=True)
-        if check is not None and check.answered is not None:
-            self._attempts.learn_safeguards(answered=check.answered)
-
-    def _release_body(self) -> None:
-        """Free the memory of the client request, as soon as no retry is possible."""
-        self._incoming.free_body()
-        self._request.release_body()
-
-    def _start(self) -> list[Event]:
-        """Return the first events of a stream: `message_start` and a ping. Empty after the first call."""
-        if self._writer.started:
-            return []
-        return [*self._writer.start(self._attempts.estimate_tokens(self._request)), Ping()]
-
-    async def _keep_alive(self) -> None:
-        """Send a ping or an empty delta after an idle time. Before the first delta, this fixes status 200.
-
-        A relay sends the pings of its provider only, unless the stream was already started for an earlier target.
-        """
-        latest = self._attempts.latest
-        if latest is not None:
-            is_relaying = latest.target.is_relayed
-        else:
-            is_relaying = self._may_call and self._plan.targets[0].is_relayed
-        if self._relayed or (is_relaying and not self._opened):
-            return
-        is_idle = self._watchdog.idle_seconds > EMPTY_DELTA_AFTER_SECONDS
-        # a block of the proxy would collide with the blocks of a relayed stream, which start at 0
-        opens = is_idle and not any(target.is_relayed for target in self._plan.targets)
-        events = self._start() or (self._writer.keep_alive() if opens else [Ping()])
-        self._opened = True
-        await self._sink.send_events(events)
-
-    async def _fail(self, error: ProxyError) -> None:
-        """Record an error and send it: as an event if the stream has begun, otherwise with its HTTP status."""
-        if self._is_admitted:
-            if isinstance(error, UpstreamError):
-                self._attempts.annotate_error(error)
-            hide_key_error(error, self._receipt.client)
-        record_failure(self._receipt, error, self._engine.settings.reveal_proxy_keys())
-        if not self._receipt.client.administers:
-            error.message = error.describe_to_people(self._engine.settings.limit_contact)
-        if self._opened:
-            events: list[Event] = []
-            reply = self._streamed_reply
-            if reply is not None and self._writer.started:  # what filters still hold
-                deltas = reply.flush_pending()
-                if self._call_filter is not None:
-                    deltas = [*self._call_filter.feed(deltas), *self._call_filter.flush_pending()]
-                events = self._writer.feed(deltas)
-                if self._calls is not None:
-                    events = self._calls.feed(events)
-            await self._sink.send_events([*events, *self._writer.fail(error)], is_last=True)
-        elif self._relayed:
-            await self._sink.send_events([ErrorEvent(error)], is_last=True)
+    async def _fail(self, error: ProxyError, delivery: Delivery | None) -> None:
+        """Record an error and send it. `delivery` None: the request was not admitted."""
+        engine, receipt = self._engine, self._receipt
+        if delivery is not None:
+            delivery.explain_error(error)
+        record_failure(receipt, error, engine.settings.reveal_proxy_keys())
+        if not receipt.client.administers:
+            error.message = error.describe_to_people(engine.settings.limit_contact)
+        if delivery is not None:
+            await delivery.send_error(error)
         else:
             await self._sink.send_error_response(error)
         error.release_tracebacks()
 
-    async def _estimate_sent_tokens(self) -> int:
-        """Return the estimated input of the last call. 0: its request was freed, and not estimated before."""
-        incoming, request = self._incoming, self._request
-        latest = self._attempts.latest
-        scale = TokenScale() if latest is None else latest.run.token_scale
-        if (estimate := self._estimates.estimate_latest(scale)) or not incoming.body:
-            return estimate
-        is_large = is_large_request(incoming.body, len(request.tools))
-        return await self._engine.background.run_in_thread_if_large(
-            is_large, estimate_client_request_tokens, incoming, self._estimates, scale, request
-        )
+    async def _finish(self, delivery: Delivery | None, clock: Callable[[], float]) -> None:
+        """Complete the receipt, and settle what the policies have reserved."""
+        receipt = self._receipt
+        try:
+            if delivery is not None:
+                await delivery.finish()
+        finally:
+            receipt.duration_seconds = clock() - receipt.started_at
+            if self._admission.settles:
+                self._admission.settle()
+            self._engine.end_exchange(receipt)
 
 
 async def run_exchange(engine: Engine, incoming: ClientRequest, sink: ResponseSink) -> None:
     await Exchange(engine, incoming, sink).run()
-
-
-def record_client(receipt: Receipt, headers: Mapping[str, str]) -> None:
-    receipt.user_agent = headers.get("user-agent", "")
-    if session := headers.get(SESSION_HEADER):
-        receipt.session = shorten_id(session)
-    if agent := headers.get(AGENT_HEADER):
-        receipt.agent = shorten_id(agent)
-    receipt.project = read_project(headers)
-    receipt.tool_times = read_tool_times(headers)
-
-
-def record_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str]) -> None:
-    """Store an error in the receipt. `proxy_keys`, with which clients authenticate, are masked in its message."""
-    redact_error(error, proxy_keys)
-    receipt.outcome = NEGOTIATED if error.is_negotiated else "error"
-    receipt.status = error.status
-    receipt.error_type = error.error_type
-    receipt.error_code = error.code
-    receipt.error = error.message
-    receipt.remedy = error.remedy
-    receipt.retry_after_seconds = None if error.should_retry is False else find_retry_after(error)
-    receipt.upstream_excerpt = " ".join(getattr(error, "__notes__", ()))
 
 
 def log_internal_error(error: Exception, engine: Engine, request_id: str) -> InternalError:

@@ -27,7 +27,6 @@ from anthropic_proxy.engine.exchange.attempt import Attempt, TargetRun
 from anthropic_proxy.engine.exchange.attempt_records import AttemptRecords
 from anthropic_proxy.engine.exchange.attempt_sender import examine_response, require_lossless
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink
-from anthropic_proxy.engine.exchange.exchange import record_client
 from anthropic_proxy.engine.exchange.inspection import open_inspection
 from anthropic_proxy.engine.exchange.plan import choose_plan, match_route
 from anthropic_proxy.engine.exchange.provider_errors import (
@@ -36,6 +35,7 @@ from anthropic_proxy.engine.exchange.provider_errors import (
     idle_timeout_error,
     require_api_response,
 )
+from anthropic_proxy.engine.exchange.receipt_entries import record_client
 from anthropic_proxy.engine.exchange.relay import build_relay_call, forwarded_headers, restrict_relayed_request
 from anthropic_proxy.engine.exchange.retries import Retries
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES

@@ -44,7 +44,7 @@ class Fold:
 
     def __init__(self, writer: MessageWriter) -> None:
         self._writer = writer
-        writer.started = True
+        writer.skip_start()
         self._content: list[Raw] = []
         # of the open block
         self._start: TextStart | ThinkingStart | ToolCallStart | BlockStart | None = None

@@ -87,7 +87,10 @@ class MessageWriter:
     Call `start` once, then `feed` repeatedly, and at the end `finish` or `fail`.
     """
 
-    def __init__(self, *, message_id: str, model: str, signature: str) -> None:
+    def __init__(
+        self, *, message_id: str, model: str, signature: str, clock: Callable[[], float] | None = None
+    ) -> None:
+        """`clock`: that for the times in `marks`. None: `marks` stays empty."""
         self.message_id = message_id
         self.model = model
         self.signature = signature
@@ -102,8 +105,7 @@ class MessageWriter:
         """Usage reported by the upstream so far. `counts` estimates missing counts."""
         self.estimate = 0
         """Estimated input tokens, used if the upstream reports none. It may change after `start`."""
-        self.clock: Callable[[], float] | None = None
-        """Clock for the times in `marks`. None: `marks` stays empty."""
+        self._clock = clock
         self.marks: list[tuple[str, str, float, int]] = []
         """Rows: kind of a content block, tool name, start time, number of characters before it. The kind "" marks the
         end of the reply. At most `MAX_MARKS` rows are kept."""
@@ -174,6 +176,10 @@ class MessageWriter:
         usage = UsageBody(input_tokens=self.estimate, output_tokens_details={"thinking_tokens": 0})
         message = MessagesResponse(id=self.message_id, model=self.model, content=[], stop_reason=None, usage=usage)
         return [MessageStart(message)]
+
+    def skip_start(self) -> None:
+        """Take the place of `start` if the client gets one message, so that nobody reads `message_start`."""
+        self.started = True
 
     def feed(self, deltas: Iterable[Delta]) -> list[Event]:
         """Return the events for the deltas of one network read. Deltas that cannot be written yet are queued."""
@@ -254,8 +260,8 @@ class MessageWriter:
         self._mark(_KINDS[state], name)
 
     def _mark(self, kind: str, name: str = "") -> None:
-        if self.clock is not None and len(self.marks) < MAX_MARKS:
-            self.marks.append((kind, name, self.clock(), self.characters))
+        if self._clock is not None and len(self.marks) < MAX_MARKS:
+            self.marks.append((kind, name, self._clock(), self.characters))
 
     def _close(self, signature: str = "") -> None:
         if self._state == _NONE:

@@ -33,8 +33,9 @@ from anthropic_proxy.engine.exchange.client_side import (
     encode_error_response,
     json_headers,
 )
-from anthropic_proxy.engine.exchange.exchange import Exchange, log_internal_error, record_client, record_failure
+from anthropic_proxy.engine.exchange.exchange import Exchange, log_internal_error
 from anthropic_proxy.engine.exchange.forwarding import RESOURCE_PATHS, forward_resource
+from anthropic_proxy.engine.exchange.receipt_entries import record_client, record_failure
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected
 from anthropic_proxy.engine.hooks import NEGOTIATED
 from anthropic_proxy.engine.messages.deltas import BilledUsage

@@ -424,8 +424,7 @@ def test_what_waits_for_the_end_of_a_call_is_bounded(delta: Delta) -> None:
 
 
 def test_the_times_of_the_first_100_blocks_are_kept() -> None:
-    writer = MessageWriter(message_id="msg_1", model="claude", signature="px1.x.e30")
-    writer.clock = lambda: 1.0
+    writer = MessageWriter(message_id="msg_1", model="claude", signature="px1.x.e30", clock=lambda: 1.0)
     writer.start(1)
     writer.feed([Text("a"), Thinking("b", "")] * 10_000)
     writer.feed([Stop("end_turn")])

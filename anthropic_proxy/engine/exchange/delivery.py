@@ -1,0 +1,468 @@
+"""`Delivery`: calls the provider for an admitted request, and delivers its reply.
+
+- *Call*: `Attempts` calls the targets until one sends content (`attempts.py`). If the proxy runs tools itself, one
+  reply has several calls (`tool_loop/`).
+- *Deliver*: the client gets events (`_stream`), one message (`_fold`), the provider's bytes (`_relay`), or an error.
+
+Two flags decide how a failure reaches the client. `_opened`: events of the proxy were sent, so the status is 200, and
+an error becomes an `error` event. `_relayed`: bytes of the provider were sent, which an `error` event follows. Neither:
+an HTTP response with the status of the error.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from msgspec import structs
+
+from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, Engine, is_large_request
+from anthropic_proxy.engine.exchange.adaptation import correct_system_form
+from anthropic_proxy.engine.exchange.admission import Admission
+from anthropic_proxy.engine.exchange.attempts import Attempts
+from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink
+from anthropic_proxy.engine.exchange.final_calls import FinalCalls
+from anthropic_proxy.engine.exchange.plan import estimate_client_request_tokens
+from anthropic_proxy.engine.exchange.provider_errors import hide_key_error
+from anthropic_proxy.engine.exchange.receipt_entries import record_failure
+from anthropic_proxy.engine.exchange.relay import RelayStream
+from anthropic_proxy.engine.exchange.relayed_calls import RelayedCalls
+from anthropic_proxy.engine.exchange.safeguards.check import BY_PROXY, ReplyCheck
+from anthropic_proxy.engine.exchange.safeguards.relayed import RelayedCheck
+from anthropic_proxy.engine.exchange.tool_loop.loop import RepeatableStream, ToolLoop, run_pending_calls
+from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolRunner
+from anthropic_proxy.engine.exchange.tool_loop.schema_retry import SchemaCheckedStream
+from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream, SingleToolCallFilter
+from anthropic_proxy.engine.exchange.watchdog import Watchdog
+from anthropic_proxy.engine.messages.deltas import Delta, Stop, Usage
+from anthropic_proxy.engine.messages.events import ErrorEvent, Event, MessageDelta, Ping
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.fold import Fold
+from anthropic_proxy.engine.messages.models import MessagesRequest
+from anthropic_proxy.engine.messages.preparation import ends_with_paused_reply
+from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
+from anthropic_proxy.engine.messages.writer import MessageWriter
+from anthropic_proxy.engine.providers.prefix_guard import find_lost_tokens, settle_change
+from anthropic_proxy.engine.routing.call_limits import CallSlot
+from anthropic_proxy.engine.routing.router import Plan
+from anthropic_proxy.errors import ProxyError, UpstreamError
+
+if TYPE_CHECKING:
+    from anthropic_proxy.engine.exchange.inspection.inspection import Inspection
+
+EMPTY_DELTA_AFTER_SECONDS = 240.0
+"""Idle seconds of a provider after which empty text deltas replace pings: clients accept only 10 minutes of pings."""
+
+
+class Delivery:
+    """An admitted request, until its reply is delivered. The watchdog observes it from the constructor to `finish`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        incoming: ClientRequest,
+        sink: ResponseSink,
+        *,
+        request: MessagesRequest,
+        plan: Plan,
+        admission: Admission,
+        estimates: EstimateCache,
+        clock: Callable[[], float],
+        inspection: "Inspection | None",
+        check: ReplyCheck | None,
+        answer: FidelityNote | None,
+    ) -> None:
+        """`inspection`: that of request and reply. None: there are no inspectors. `check`: checks of the tool calls of
+        the reply. None: the client requested none. `answer`: note on an empty reply of the proxy itself. None: a
+        provider is called.
+        """
+        self._engine = engine
+        self._incoming = incoming
+        self._sink = sink
+        self._request = request
+        self._plan = plan
+        self._estimates = estimates
+        self._clock = clock
+        self._inspection = inspection
+        self._check = check
+        self._answer = answer
+        receipt = self._receipt = incoming.receipt
+        timeouts = engine.settings.timeouts
+        self._writer = MessageWriter(message_id=engine.new_id("msg_"), model=request.model, signature="", clock=clock)
+        receipt.blocks = self._writer.marks
+        self.watchdog = Watchdog(
+            wait_disconnected=sink.wait_disconnected,
+            on_idle=self._keep_alive if request.stream else None,
+            first_byte_seconds=timeouts.first_byte_seconds,
+            idle_seconds=timeouts.idle_seconds,
+            first_checks=engine.first_checks,
+        )
+        self._origin = admission.build_origin(plan.places, plan.route)
+        self._attempts = Attempts(
+            engine,
+            incoming,
+            request,
+            self.watchdog,
+            admission=admission,
+            origin=self._origin,
+            clock=clock,
+            estimates=estimates,
+        )
+        self._slot = CallSlot(engine.queue, receipt) if engine.queue is not None else None
+        """The place among the concurrent calls to providers. None: their number is not limited."""
+        self._may_call = False
+        """True once `FairQueue` lets the exchange call a provider."""
+        self._opened = False
+        """True once events that the proxy created were sent to the client. The status is then final."""
+        self._relayed = False
+        """True once bytes of a streamed provider response were forwarded to the client unchanged."""
+        self._streamed_reply: DeltaStream | None = None
+        """The decoded reply of a streamed request. None: no reply yet, not streamed, or a relay."""
+        self._call_filter: SingleToolCallFilter | None = None
+        """Filter that drops all tool calls after the first one. None: the client allows parallel calls."""
+        self._calls: FinalCalls | None = None
+        """The tool calls of a translated reply. None: they are neither checked nor changed."""
+
+    async def run(self) -> None:
+        """Call and deliver. The first failure is raised."""
+        if self._answer is not None:
+            await self._answer_without_call(self._answer)
+            return
+        slot = self._slot
+        if slot is not None:
+            await slot.acquire()
+        try:
+            self._may_call = True
+            reply = await self._open_reply()
+            if self._inspection is not None and not isinstance(reply, RelayStream):
+                reply = self._inspection.open_reply(reply)
+            await self._deliver(reply)
+        finally:
+            if slot is not None:
+                slot.release()
+            if self._check is not None:
+                self._check.close()
+        if self._writer.estimate or self._attempts.prompt is not None:
+            await self._learn(reply)
+
+    def explain_error(self, error: ProxyError) -> None:
+        """Add to an error what the attempts know about its cause, and remove the keys from it."""
+        if isinstance(error, UpstreamError):
+            self._attempts.annotate_error(error)
+        hide_key_error(error, self._receipt.client)
+
+    async def send_error(self, error: ProxyError) -> None:
+        """Send an error: as an event if the stream has begun, otherwise with its HTTP status."""
+        if self._opened:
+            events: list[Event] = []
+            reply = self._streamed_reply
+            if reply is not None and self._writer.started:  # what filters still hold
+                deltas = reply.flush_pending()
+                if self._call_filter is not None:
+                    deltas = [*self._call_filter.feed(deltas), *self._call_filter.flush_pending()]
+                events = self._writer.feed(deltas)
+                if self._calls is not None:
+                    events = self._calls.feed(events)
+            await self._sink.send_events([*events, *self._writer.fail(error)], is_last=True)
+        elif self._relayed:
+            await self._sink.send_events([ErrorEvent(error)], is_last=True)
+        else:
+            await self._sink.send_error_response(error)
+
+    async def finish(self) -> None:
+        """Stop the watchdog, and complete the receipt with the usage of the calls."""
+        receipt = self._receipt
+        writer = self._writer
+        records = self._attempts.records
+        self.watchdog.stop()
+        receipt.copy_usage(writer.counts)
+        if writer.usage.iterations is not None:
+            receipt.add_iterations(writer.usage.iterations, writer.counts)
+        if receipt.prefix_change is not None:
+            settle_change(receipt, receipt.prefix_change, self._engine.log)
+        # attempts that the client did not see count too
+        if records.unread_usage is not None:
+            receipt.add_usage(records.unread_usage)
+        if writer.usage.repeated_input is not None:
+            receipt.add_usage(writer.usage.repeated_input)
+        receipt.outcome = receipt.outcome or writer.stop_reason or ""
+        if self._opened or self._relayed or receipt.outcome != "cancelled":
+            receipt.status = receipt.status or 200
+        records.finish_last_attempt()
+        if records.lacks_input:
+            records.add_input(await self._estimate_sent_tokens())
+
+    async def _answer_without_call(self, note: FidelityNote) -> None:
+        """Send an empty reply."""
+        self._receipt.fidelity.add_notes((note,))
+        writer, check = self._writer, self._check
+        ending: list[Delta] = [Usage(input_tokens=0, output_tokens=0), Stop("max_tokens")]
+        if self._request.stream:
+            self._opened = True
+            events = [*self._start(), *writer.feed(ending), *writer.finish()]
+            if check is not None:
+                events = await self._add_verdicts(check, events)
+            await self._sink.send_events(events, is_last=True)
+        else:
+            fold = Fold(writer)
+            fold.feed(ending)
+            message = fold.finish()
+            if check is not None:
+                message.safeguard_results = await check.finish()
+            await self._sink.send_message(message)
+
+    async def _open_reply(self) -> DeltaStream | RelayStream:
+        """Call the targets of the plan, and return the first reply that sends content. Raises an error if none does.
+
+        The reply has further calls (`tool_loop/`) if the proxy runs a tool, checks a schema, or continues a split one.
+        """
+        engine = self._engine
+        attempts = self._attempts
+        request = self._request
+        runner: ProxyToolRunner | None = None
+        ahead: list[Delta] = []
+        if ends_with_paused_reply(request.messages):
+            runner = self._new_runner()
+            request, ahead = await run_pending_calls(engine, runner, request, self._plan)
+        attempt = await attempts.open_first_call(request, self._plan)
+        stream = attempt.stream
+        reply_schema = attempt.reply_schema
+        if type(stream) is RelayStream:  # an `isinstance` of an abstract class costs eight times as much
+            return stream
+        assert stream is not None
+        if reply_schema is None and not (attempt.proxy_tools or ahead) and stream.continuation is None:
+            return RepeatableStream(attempts, attempt) if stream.begins_with_thinking else stream
+        reply = ToolLoop(attempts, runner or self._new_runner(), request, attempt, ahead)
+        return reply if reply_schema is None else SchemaCheckedStream(reply, reply_schema, engine.background)
+
+    def _new_runner(self) -> ProxyToolRunner:
+        inspect = self._inspection.inspect_result if self._inspection is not None else None
+        return ProxyToolRunner(self._engine, self._origin, inspect)
+
+    async def _deliver(self, reply: DeltaStream | RelayStream) -> None:
+        """Send an open reply to the client in the form that it expects, and close it."""
+        self._receipt.first_token_seconds = self._clock() - self._receipt.started_at
+        choice = self._request.tool_choice
+        if choice is not None and choice.disable_parallel_tool_use:
+            self._call_filter = SingleToolCallFilter()
+        if type(reply) is not RelayStream:
+            self._receipt.message_id = self._writer.message_id
+            if self._check is not None:
+                self._receipt.fidelity.add_notes((BY_PROXY,))
+            if self._check is not None or reply.restore is not None:
+                self._calls = FinalCalls(None if self._check is None else self._check.start_check, reply.restore)
+        try:
+            if type(reply) is RelayStream:
+                await self._relay(reply)
+            elif self._request.stream:
+                await self._stream(reply)
+            else:
+                await self._fold(reply)
+        finally:
+            self.watchdog.stop()  # complete or failed: a disconnect has no effect now
+            if (usage := reply.usage_so_far) is not None:
+                self._writer.usage = usage
+            await reply.close()
+
+    async def _stream(self, reply: DeltaStream) -> None:
+        """Send each list of deltas as events, in one write. The last list is sent together with the end.
+
+        After the first write, no further call needs the request, so its memory is freed.
+        """
+        writer = self._writer
+        watchdog = self.watchdog
+        sink = self._sink
+        calls = self._calls
+        call_filter = self._call_filter
+        writer.signature = reply.default_signature
+        self._streamed_reply = reply
+        holds_request = True
+        last_events: list[Event] = []
+        while (deltas := await reply.read()) is not None:
+            if call_filter is not None:
+                deltas = call_filter.feed(deltas)
+            events = writer.feed(deltas) if writer.started else self._start() + writer.feed(deltas)
+            if calls is not None:
+                events = calls.feed(events)
+            if writer.stop is not None and reply.complete:
+                last_events = events
+                break
+            if events:
+                self._opened = True
+                watchdog.begin_write()
+                await sink.send_events(events)
+                watchdog.end_write()
+                if holds_request and not reply.may_send_again:
+                    holds_request = False
+                    self._release_body()
+                    reply.release_request()
+        ending = writer.finish() if calls is None else calls.feed(writer.finish())
+        last_events = (last_events or self._start()) + ending
+        if self._check is not None:
+            last_events = await self._add_verdicts(self._check, last_events)
+        self._opened = True
+        watchdog.begin_write()
+        await sink.send_events(last_events, is_last=True)
+
+    async def _fold(self, reply: DeltaStream) -> None:
+        """Send the reply as one message, for a request that is not streamed."""
+        fold = Fold(self._writer)
+        call_filter = self._call_filter
+        self._writer.signature = reply.default_signature
+        run_if_large = self._engine.background.run_in_thread_if_large
+        while (deltas := await reply.read()) is not None:
+            deltas = call_filter.feed(deltas) if call_filter is not None else deltas
+            await run_if_large(fold.builds_more_than(MAX_REPLY_BYTES_ON_LOOP, deltas), fold.feed, deltas)
+            if self._writer.stop is not None and reply.complete:  # nothing is left to read
+                self.watchdog.end_upstream_call()
+                break
+        # an estimate was needed if the input may fill the context window: the reply's count then corrects the next one
+        if self._writer.usage.input_tokens is None or self._estimates.has_estimate(self._request):
+            self._writer.estimate = self._attempts.estimate_tokens(self._request)
+        message = await run_if_large(fold.open_characters > MAX_REPLY_BYTES_ON_LOOP, fold.finish)
+        if self._calls is not None:
+            self._calls.finish_message(message)
+        if self._check is not None:
+            self._end_upstream_call()
+            message.safeguard_results = await self._check.finish()
+        await self._sink.send_message(message)
+
+    async def _relay(self, reply: RelayStream) -> None:
+        """Send the provider's bytes, and the event in place of a missing end."""
+        sink = self._sink
+        watchdog = self.watchdog
+        streams = self._request.stream
+        if self._opened:
+            reply.omit_message_start()
+        is_last = False
+        read = reply.read
+        check: RelayedCheck | None = None
+        inspection = self._inspection
+        if inspection is not None and not inspection.changes_replies:
+            inspection = None
+        if inspection is not None or self._check is not None:
+            calls = RelayedCalls(inspection)
+            if inspection is not None:
+                read = inspection.open_relay(reply, calls, streams=streams).read
+            if self._check is not None or self._request.safeguards:
+                is_told = any(note.field == "safeguards" for note in self._receipt.notes)
+                check = RelayedCheck(self._check, calls, reads_calls=inspection is None, answers=not is_told)
+        try:
+            while (data := await read()) is not None:
+                is_last = reply.complete and reply.ending is None
+                if check is not None:
+                    data = await (check.feed(data) if streams else check.feed_message(data))
+                    if is_last and check.is_waiting:
+                        self._end_upstream_call()
+                        if data:
+                            self._relayed = streams
+                            watchdog.begin_write()
+                            await sink.send_relayed_bytes(data, reply.headers, is_stream=streams, is_last=False)
+                            watchdog.end_write()
+                        data = await check.finish()
+                    elif not data:
+                        continue
+                self._relayed = streams
+                watchdog.begin_write()
+                await sink.send_relayed_bytes(data, reply.headers, is_stream=streams, is_last=is_last)
+                watchdog.end_write()
+                if self._incoming.body:
+                    self._release_body()
+        finally:
+            self._receipt.outcome = reply.stop_reason or ""
+        if reply.failure is not None:
+            self._attempts.annotate_error(reply.failure)
+            record_failure(self._receipt, reply.failure, self._engine.settings.reveal_proxy_keys())
+        if check is not None and check.is_waiting and (held := await check.finish()):
+            await sink.send_relayed_bytes(held, reply.headers, is_stream=streams, is_last=False)
+        if not is_last:
+            watchdog.begin_write()
+            await sink.send_events([reply.ending] if reply.ending else [], is_last=True)
+        if check is not None and check.answered is not None:
+            self._attempts.learn_safeguards(answered=check.answered)
+
+    async def _add_verdicts(self, check: ReplyCheck, events: list[Event]) -> list[Event]:
+        """Return the last events of a reply with the verdicts. The events before them are sent at once."""
+        place = next(place for place, event in enumerate(events) if isinstance(event, MessageDelta))
+        delta = events[place]
+        assert isinstance(delta, MessageDelta)
+        if check.is_waiting and place:
+            self._opened = True
+            self.watchdog.begin_write()
+            await self._sink.send_events(events[:place])
+            self.watchdog.end_write()
+            events, place = events[place:], 0
+        self._end_upstream_call()
+        events[place] = structs.replace(delta, safeguard_results=await check.finish())
+        return events
+
+    def _end_upstream_call(self) -> None:
+        """The provider has sent all. The checks of its calls need a place among the concurrent calls too."""
+        self.watchdog.end_upstream_call()
+        if self._slot is not None:
+            self._slot.release()
+
+    def _release_body(self) -> None:
+        """Free the memory of the client request, as soon as no retry is possible."""
+        self._incoming.free_body()
+        self._request.release_body()
+
+    def _start(self) -> list[Event]:
+        """Return the first events of a stream: `message_start` and a ping. Empty after the first call."""
+        if self._writer.started:
+            return []
+        return [*self._writer.start(self._attempts.estimate_tokens(self._request)), Ping()]
+
+    async def _keep_alive(self) -> None:
+        """Send a ping or an empty delta after an idle time. Before the first delta, this fixes status 200.
+
+        A relay sends the pings of its provider only, unless the stream was already started for an earlier target.
+        """
+        latest = self._attempts.latest
+        if latest is not None:
+            is_relaying = latest.target.is_relayed
+        else:
+            is_relaying = self._may_call and self._plan.targets[0].is_relayed
+        if self._relayed or (is_relaying and not self._opened):
+            return
+        is_idle = self.watchdog.idle_seconds > EMPTY_DELTA_AFTER_SECONDS
+        # a block of the proxy would collide with the blocks of a relayed stream, which start at 0
+        opens = is_idle and not any(target.is_relayed for target in self._plan.targets)
+        events = self._start() or (self._writer.keep_alive() if opens else [Ping()])
+        self._opened = True
+        await self._sink.send_events(events)
+
+    async def _learn(self, reply: DeltaStream | RelayStream) -> None:
+        """Compare token counts with the estimate, and the prompt with the one before it.
+
+        The provider's count corrects later estimates for the model. The count of a tool loop does not, because it has
+        input that the estimate does not count.
+        """
+        engine, receipt, writer, latest = self._engine, self._receipt, self._writer, self._attempts.latest
+        if latest is not None and reply.has_one_call and writer.estimate and writer.usage.input_tokens is not None:
+            scale = latest.run.token_scale
+            if self._estimates.is_latest_usual(scale.family):
+                estimated = round(writer.estimate / scale.factor)
+                counted = writer.counts.all_input_tokens
+                engine.observations.record_token_count(receipt.provider, receipt.model, estimated, counted)
+        if (prompt := self._attempts.prompt) is not None:
+            counts = writer.counts
+            prompt.tokens = counts.all_input_tokens
+            if reply.has_one_call:
+                prompt.cached_tokens = counts.cache_read_tokens
+            is_large = is_large_request(prompt.body)
+            await engine.background.run_in_thread_if_large(is_large, engine.prefix_guard.compare, prompt)
+            if latest is not None and (lost := find_lost_tokens(prompt)):
+                correct_system_form(engine, latest.target, prompt.cached_tokens + lost, prompt.cached_tokens)
+            engine.prefix_guard.keep(prompt)
+            receipt.prefix_change = prompt.change
+
+    async def _estimate_sent_tokens(self) -> int:
+        """Return the estimated input of the last call. 0: its request was freed, and not estimated before."""
+        incoming, request = self._incoming, self._request
+        latest = self._attempts.latest
+        scale = TokenScale() if latest is None else latest.run.token_scale
+        if (estimate := self._estimates.estimate_latest(scale)) or not incoming.body:
+            return estimate
+        is_large = is_large_request(incoming.body, len(request.tools))
+        return await self._engine.background.run_in_thread_if_large(
+            is_large, estimate_client_request_tokens, incoming, self._estimates, scale, request
+        )
