@@ -53,7 +53,7 @@ from anthropic_proxy.engine.messages.deltas import Iteration
 from anthropic_proxy.engine.messages.purpose import RequestKind
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.model_listing import ModelEntry
-from anthropic_proxy.engine.wires.bound_requests import OperatorPurpose
+from anthropic_proxy.engine.wires.purposes import OperatorPurpose
 from anthropic_proxy.gateway.settings import Settings
 
 __all__ = [

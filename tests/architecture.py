@@ -275,13 +275,10 @@ def patterns_are_made_by_modules(module: Module) -> Breaches:
 
 def only_the_admission_makes_origins_of_clients(module: Module) -> Breaches:
     for node in ast.walk(module.tree):
-        if not isinstance(node, ast.Call):
+        if not isinstance(node, ast.Call) or module.name == "engine.exchange.admission":
             continue
-        name = ast.unparse(node.func)
-        if name == "ClientOrigin" and module.name != "engine.exchange.admission":
+        if ast.unparse(node.func) == "ClientOrigin":
             yield node.lineno, "makes a ClientOrigin"
-        if name == "OperatorOrigin" and below(module.name, "engine.exchange"):
-            yield node.lineno, "makes an OperatorOrigin for a request of a client"
 
 
 class Rule(NamedTuple):

@@ -13,7 +13,8 @@ from anthropic_proxy.engine.messages.deltas import BilledUsage, TokenCounts
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.engine.messages.purpose import RequestKind
 from anthropic_proxy.engine.trace_context import TraceContext
-from anthropic_proxy.engine.wires.bound_requests import AdmittedPurpose, ServerName
+from anthropic_proxy.engine.wires.bound_requests import ServerName
+from anthropic_proxy.engine.wires.purposes import AdmittedPurpose
 from anthropic_proxy.errors import ProxyBusy
 
 RecordPoint = Literal["client request", "upstream request", "client response"]

@@ -14,7 +14,7 @@ from joserfc.jwk import Key, KeySet
 from anthropic_proxy.console.identity.people import CHECK_ISSUER, OidcError
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
-from anthropic_proxy.engine.wires.bound_requests import OperatorPurpose
+from anthropic_proxy.engine.wires.purposes import OperatorPurpose
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.plugins import HttpReply
 

@@ -16,7 +16,8 @@ from anthropic_proxy.console.keys.reservations import Reservations
 from anthropic_proxy.console.ledger.costs import Amounts, ModelCosts, list_amounts_so_far, list_used_amounts
 from anthropic_proxy.engine.messages.purpose import SETTINGS_HEADER
 from anthropic_proxy.engine.service_tiers import normalize_region
-from anthropic_proxy.engine.wires.bound_requests import OWN_SEARCH, AdmittedPurpose, OwnPurpose
+from anthropic_proxy.engine.wires.bound_requests import OWN_SEARCH
+from anthropic_proxy.engine.wires.purposes import AdmittedPurpose, OwnPurpose
 from anthropic_proxy.errors import PermissionDenied
 from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE
 from anthropic_proxy.gateway.server.auth import find_credentials, find_matching_key

@@ -43,7 +43,7 @@ from anthropic_proxy.engine.messages.models import MessagesResponse
 from anthropic_proxy.engine.messages.preparation import Question
 from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.wires.anthropic.api_fields import NamedModel
-from anthropic_proxy.engine.wires.bound_requests import AdmittedPurpose
+from anthropic_proxy.engine.wires.purposes import AdmittedPurpose
 from anthropic_proxy.errors import ProxyError, UpstreamError
 
 if TYPE_CHECKING:

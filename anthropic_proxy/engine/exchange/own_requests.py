@@ -42,7 +42,7 @@ from anthropic_proxy.engine.options import list_condition_texts
 from anthropic_proxy.engine.routing.router import Plan, RoutingQuery
 from anthropic_proxy.engine.routing.routes import PROJECT_HEADER
 from anthropic_proxy.engine.wires.anthropic.betas import BETA_HEADER
-from anthropic_proxy.engine.wires.bound_requests import OwnPurpose
+from anthropic_proxy.engine.wires.purposes import OwnPurpose
 
 if TYPE_CHECKING:
     from anthropic_proxy.engine.exchange.inspection.inspection import Inspection

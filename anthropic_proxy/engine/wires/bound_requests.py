@@ -24,34 +24,10 @@ from typing import Literal, Protocol, get_args
 from msgspec import Struct
 
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest, UpstreamResponse, read_body
+from anthropic_proxy.engine.wires.operator_origin import OperatorOrigin
+from anthropic_proxy.engine.wires.purposes import ClientPurpose
 from anthropic_proxy.errors import InternalError
 
-OwnPurpose = Literal["auto_mode_check", "confirmation"]
-"""A question of the proxy to a model because of the request of a client, with a record of its own. `confirmation`: that
-to the second model of auto mode."""
-AdmittedPurpose = OwnPurpose | Literal["message", "classifier", "probe", "token_count", "model_list", "resource"]
-"""What passes the admission by itself. `classifier`: a question of Claude Code's own classifier. `probe`: a request of
-the doctor, which takes the way of a client. `resource`: batches, files and skills."""
-InnerPurpose = Literal["further_call", "web_search", "web_fetch", "media"]
-"""What belongs to an admitted request. `media`: the files to which it links."""
-ClientPurpose = AdmittedPurpose | InnerPurpose
-"""What the proxy sends because of the request of a client."""
-OperatorPurpose = Literal[
-    "access_token",
-    "alert",
-    "guardrail",
-    "identity_provider",
-    "model_list",
-    "plugin",
-    "price_list",
-    "server_probe",
-    "setup",
-    "telemetry",
-    "traces",
-]
-"""What the proxy sends because of its operator. `guardrail`: the service of an inspector. `plugin`: a plugin of others.
-`setup`: `init` tests a key. `server_probe`: whether a server has the API at its address. `telemetry`: that of Claude
-Code."""
 Place = tuple[str, str]
 """Name of a provider, and model id there."""
 
@@ -76,15 +52,6 @@ class ClientOrigin(Struct, frozen=True):
         if (server, model) not in self.models and (model or server not in self.servers):
             place = f"{server}/{model}" if model else server or "an unnamed server"
             raise InternalError(f"The {self.purpose} of {self.request_id} must not be sent to {place}.")
-
-
-class OperatorOrigin(Struct, frozen=True):
-    """The operator of the proxy: its settings and commands."""
-
-    purpose: OperatorPurpose
-
-    def require_allowed(self, server: str, model: str) -> None:
-        """The settings name the address."""
 
 
 Origin = ClientOrigin | OperatorOrigin

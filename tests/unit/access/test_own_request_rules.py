@@ -25,7 +25,7 @@ from anthropic_proxy.console.doctor.probe_runner import ProbeRunner
 from anthropic_proxy.engine.exchange.forwarding import forward_resource
 from anthropic_proxy.engine.options import RouteTable
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
-from anthropic_proxy.engine.wires.bound_requests import ClientPurpose
+from anthropic_proxy.engine.wires.purposes import ClientPurpose
 from anthropic_proxy.errors import InvalidRequest, PermissionDenied
 from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from anthropic_proxy.plugins import Client

@@ -5,17 +5,18 @@ from typing import get_args
 import pytest
 from msgspec import structs
 
+from anthropic_proxy.engine.wires import bound_requests
 from anthropic_proxy.engine.wires.bound_requests import (
     ALL_SERVERS,
     WEB,
     BoundRequest,
     ClientOrigin,
-    OperatorOrigin,
-    OperatorPurpose,
     ServerName,
     Transport,
 )
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.engine.wires.operator_origin import OperatorOrigin
+from anthropic_proxy.engine.wires.purposes import OperatorPurpose
 from anthropic_proxy.errors import InternalError
 
 REQUEST = UpstreamRequest(path="/x", body=b"{}")
@@ -63,6 +64,7 @@ def test_all_servers_beside_the_providers_are_known() -> None:
 
 async def send_unbound(send: Transport) -> None:
     """Never called: mypy must find an error in each line."""
+    bound_requests.OperatorOrigin("plugin")  # type: ignore[attr-defined]  # the contract is about its module
     await send(URL, REQUEST, None)  # type: ignore[call-arg, arg-type]
     await send(REQUEST)  # type: ignore[arg-type]
     await send(BoundRequest(URL, REQUEST))  # type: ignore[call-arg, arg-type]

@@ -45,8 +45,8 @@ from anthropic_proxy.engine.messages.models import MessagesResponse
 from anthropic_proxy.engine.messages.purpose import AGENT_HEADER
 from anthropic_proxy.engine.options import AutoMode, ConfiguredRoute
 from anthropic_proxy.engine.routing.router import Plan
-from anthropic_proxy.engine.wires.bound_requests import OwnPurpose
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_or_repair, repair_json
+from anthropic_proxy.engine.wires.purposes import OwnPurpose
 from anthropic_proxy.errors import ClientError, PermissionDenied, ProxyError
 
 SONNET = "claude-sonnet-5-5"
