@@ -22,7 +22,7 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.plugin_packages import open_plugins
 from anthropic_proxy.gateway.problems import describe_demo, find_problems, find_server_problems
 from anthropic_proxy.gateway.services import open_services
-from anthropic_proxy.gateway.settings import Settings, list_variables
+from anthropic_proxy.gateway.settings import Settings, list_known_variables
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.gateway.settings.place import describe_unread_files
 from anthropic_proxy.gateway.settings_listing import SettingRow, list_settings
@@ -46,7 +46,7 @@ def show(*, all_settings: Annotated[bool, Parameter(name="--all")] = False, as_j
     settings, output = load_command_settings(names_source=True), Output()
     rows = asyncio.run(_list_settings(settings))
     shown = [row for row in rows if all_settings or row.source != "default"]
-    if unread := describe_unread_files(settings.env_file, list_variables(PROVIDERS)):
+    if unread := describe_unread_files(settings.env_file, list_known_variables(PROVIDERS)):
         output.write_notice(unread, "!")
     if as_json:
         full = [structs.replace(row, source=os.path.expanduser(row.source)) for row in shown]

@@ -192,7 +192,7 @@ def _write_price_source(output: Output, models: Sequence["ModelFacts"]) -> None:
     elif models and output.is_terminal:
         listed = {fact.price.source for fact in models if fact.price and fact.price.is_of_server}
         known = ", else ".join([*sorted(listed), describe_price_list()])
-        output.write_quiet(f"Prices: {known}. A running proxy updates them with PRICE_UPDATE_DAYS")
+        output.write_quiet(f"Prices: {known}. A running proxy updates them with update_days of [price_list]")
         if listed:
             output.write_quiet("If a reply states its cost, the request has this cost.")
 

@@ -331,12 +331,12 @@ class RouteTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Relative shares of requests for the targets, in the order of `targets`, with `balance = "weighted"`. By default
     equal."""
     auto_mode: AutoModeChoice | None = None
-    """Who checks tool calls for these requests in auto mode. By default AUTO_MODE."""
+    """Who checks tool calls for these requests in auto mode. By default that of `[auto_mode]`."""
     auto_mode_model: str | None = None
-    """Model that checks tool calls for these requests. By default AUTO_MODE_MODEL, if it is one of the `targets`, else
-    the targets."""
+    """Model that checks tool calls for these requests. By default that of `[auto_mode]`, if it is one of the
+    `targets`, else the targets."""
     auto_mode_timeout: Annotated[float, Meta(gt=0, le=600)] | None = None
-    """Seconds that a reply waits for these checks. By default AUTO_MODE_TIMEOUT."""
+    """Seconds that a reply waits for these checks. By default that of `[auto_mode]`."""
     web: bool = True
     """False: for these requests, the proxy neither searches the web nor fetches pages and files."""
     sticky: bool = True
@@ -466,11 +466,11 @@ class AutoMode(Struct, frozen=True, kw_only=True):
     """Check of tool calls for Claude Code's auto mode, if the provider does none itself."""
 
     mode: AutoModeChoice = "check"
-    """`AUTO_MODE`: who checks the calls."""
+    """Who checks the calls."""
     model: str | None = None
-    """`AUTO_MODE_MODEL`: model of the check. None: that of the sonnet tier."""
+    """Model of the check. None: that of the sonnet tier."""
     timeout_seconds: float = 12.0
-    """`AUTO_MODE_TIMEOUT`: maximum time that the end of a reply waits for its checks."""
+    """Maximum time that the end of a reply waits for its checks."""
     confirm_with: str | None = None
     """Second model, which must agree that a call is not dangerous. None: one model decides."""
     deny: tuple[str, ...] = ()
@@ -602,7 +602,7 @@ class EngineOptions(Struct, frozen=True, kw_only=True):
     search: SearchService | None = None
     """`[search]` of `anthropic-proxy.toml`: search service for web searches. `search_url` takes precedence."""
     auto_mode: AutoMode = AutoMode()
-    """`AUTO_MODE`, `AUTO_MODE_MODEL`, `AUTO_MODE_TIMEOUT` and `[auto_mode]` of `anthropic-proxy.toml`."""
+    """Table `[auto_mode]` of `anthropic-proxy.toml`."""
     routes: tuple[ConfiguredRoute, ...] = ()
     """Tables `[[routes]]` of `anthropic-proxy.toml`, in the order of the file. The first match is used."""
     fetch_urls: bool = False

@@ -36,7 +36,7 @@ from anthropic_proxy.gateway.settings import (
     Settings,
     find_changed_variables,
     is_fixed_variable,
-    list_variables,
+    list_known_variables,
     load_settings,
 )
 from anthropic_proxy.gateway.settings.files import exchange_file
@@ -218,7 +218,7 @@ def load_settings_of(proxy: RunningProxy, environ: Mapping[str, str], *, resolve
     no substitute. `ConfigurationError` is raised if the command uses it: at once for a setting of providers and
     `resolves_keys`, and when an `UnknownSecret` is revealed.
     """
-    variables = list_variables(PROVIDERS)
+    variables = list_known_variables(PROVIDERS)
     own = {*variables, *proxy.variables, *proxy.keys} - {*_OF_EACH_PROCESS}
     kept = {name: text for name, text in environ.items() if name not in own}
     here = {name: environ[name] for name in proxy.keys if environ.get(name)}

@@ -17,11 +17,15 @@ from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.gateway.settings.managed_settings import format_group_setting
 from anthropic_proxy.gateway.settings.provider_tables import format_price_setting, format_vendor_setting
 from anthropic_proxy.gateway.settings.table import list_setting_groups
+from anthropic_proxy.gateway.settings.table_fields import list_table_fields, read_field_help
 from anthropic_proxy.gateway.settings.values import mask_setting
 from anthropic_proxy.secrets import Secret
 
 _MODEL_VARIABLES = {"BIG_MODEL": "sonnet", "SMALL_MODEL": "haiku"}
 """Variable → Claude tier. The default of the variable is the provider's default model for the tier."""
+
+
+TABLES_GROUP = "Tables of anthropic-proxy.toml"
 
 
 class SettingRow(Struct, frozen=True):
@@ -71,7 +75,22 @@ def list_settings(settings: Settings, catalog: Catalog) -> list[SettingRow]:
         address = f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
         help_text = "HTTP proxy for requests to providers, as for other programs."
         proxies[variable] = SettingRow(variable, address, "environment", "", help_text)
-    return [*rows, *_list_tables(settings), *proxies.values()]
+    return [*rows, *_list_plain_fields(settings), *_list_tables(settings), *proxies.values()]
+
+
+def _list_plain_fields(settings: Settings) -> list[SettingRow]:
+    texts, helps = settings.raw_values, read_field_help()
+    return [
+        SettingRow(
+            field.name,
+            mask_setting(field.name, texts[field.name].reveal()) if field.name in texts else field.default,
+            settings.origins.get(field.name, "default"),
+            field.default,
+            helps[field.name],
+            TABLES_GROUP,
+        )
+        for field in list_table_fields()
+    ]
 
 
 def _list_tables(settings: Settings) -> list[SettingRow]:

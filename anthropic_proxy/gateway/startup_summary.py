@@ -28,7 +28,7 @@ from anthropic_proxy.gateway.server.auth import (
 from anthropic_proxy.gateway.services import (
     Services,
 )
-from anthropic_proxy.gateway.settings import Settings, list_variables
+from anthropic_proxy.gateway.settings import Settings, list_known_variables
 from anthropic_proxy.gateway.settings.place import describe_unread_files
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.columns import count_columns, pad, wrap_text
@@ -143,7 +143,7 @@ def _find_dashboard(services: Services, address: str) -> str:
 
 def _describe_unread_files(services: Services) -> list[str]:
     """Return warnings about settings files in the current directory, which is not their place."""
-    sentence = describe_unread_files(services.settings.env_file, list_variables(find_registry(services.settings)))
+    sentence = describe_unread_files(services.settings.env_file, list_known_variables(find_registry(services.settings)))
     return [sentence] if sentence else []
 
 

@@ -72,7 +72,7 @@ def plan_session(work: Path) -> Script:
 
 
 def run_session(folder: Path, mode: str) -> CheckingProvider:
-    """Play the session. `mode`: value of `AUTO_MODE`, or "" without auto mode."""
+    """Play the session. `mode`: value of `mode` of `[auto_mode]`, or "" without auto mode."""
     work, place = folder / "work", folder / "server"
     for each in (work, place):
         each.mkdir(parents=True)
@@ -117,8 +117,8 @@ def main() -> None:
         "| | questions | their input tokens | their $ | share of the session | input tokens of all | $ of all |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
         describe("without auto mode", without, plain),
-        describe("`AUTO_MODE=client`", client, plain),
-        describe("`AUTO_MODE=check`", check, plain),
+        describe('`mode = "client"`', client, plain),
+        describe('`mode = "check"`', check, plain),
     ]
     head = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(head, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()

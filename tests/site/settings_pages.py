@@ -4,7 +4,9 @@ import textwrap
 from collections.abc import Iterator
 
 from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.gateway.settings.old_names import LAST_READING, OLD_NAMES
 from anthropic_proxy.gateway.settings.table import Setting, SettingGroup, list_setting_groups
+from anthropic_proxy.gateway.settings.table_fields import list_table_fields, read_field_help
 from tests.support.paths import ROOT
 
 EXAMPLE = ROOT / ".env.example"
@@ -51,7 +53,44 @@ def written_page() -> str:
         )
         table = f"| variable = default or example | meaning |\n| --- | --- |\n{rows}\n"
         blocks.append(f"## {group.title}\n\n{intro}{table}")
+    blocks += [_format_table_fields(), _format_old_names()]
     return "\n".join(blocks)
+
+
+def _format_table_fields() -> str:
+    helps = read_field_help()
+    rows = "".join(
+        f"| `[{field.path[0]}]` `{field.path[1]}`{f' = `{field.default}`' if field.default else ''} | "
+        f"{_escape(helps[field.name])} |\n"
+        for field in list_table_fields()
+    )
+    return f"""\
+## Tables of the configuration file
+
+Every field of these tables of `anthropic-proxy.toml` that is a text, a number or a list of texts.
+[Configuration](../guide/configuration.md#configuration-file) describes the file and its other tables.
+
+| field = default | meaning |
+| --- | --- |
+{rows}"""
+
+
+def _format_old_names() -> str:
+    rows = "".join(
+        f'| <a id="{old.name.lower()}"></a>`{old.name}` | `[{old.path[0]}]` `{old.path[1]}` | '
+        f"{'does not start' if old.guards else 'warns, and ignores it'} |\n"
+        for old in OLD_NAMES.values()
+    )
+    version = ".".join(map(str, LAST_READING))
+    return f"""\
+## Old names
+
+Variables of earlier versions. Version {version} still reads them, with a warning. A value in the file and another one
+in the variable are an error.
+
+| variable | place in `anthropic-proxy.toml` | a later version with the variable |
+| --- | --- | --- |
+{rows}"""
 
 
 def _group_by_help(group: SettingGroup) -> Iterator[list[Setting]]:

@@ -294,7 +294,8 @@ def write_address(folder: Path, detector: Detector) -> None:
     address = f"http://127.0.0.1:{detector.port}"
     names = ("OPENAI_BASE_URL", "GEMINI_BASE_URL", "OLLAMA_API_BASE", "ANTHROPIC_UPSTREAM_URL", "SEARCH_URL")
     lines = [f"{name}={address}" for name in (*names, "OTEL_EXPORTER_OTLP_ENDPOINT", "HTTP_PROXY")]
-    add_lines(folder / ".env", *lines, f"PRICE_UPDATE_URL={address}", "PRICE_UPDATE_DAYS=1")
+    add_lines(folder / ".env", *lines)
+    add_lines(folder / "anthropic-proxy.toml", "[price_list]", f'url = "{address}"', "update_days = 1")
 
 
 def write_database(folder: Path, detector: Detector) -> None:

@@ -1,4 +1,4 @@
-"""Downloads of newer prices while the proxy runs, every `PRICE_UPDATE_DAYS` days, in the format of `genai-prices`."""
+"""Downloads of newer prices while the proxy runs, in the format of `genai-prices`: the table `[price_list]`."""
 
 import asyncio
 
@@ -57,7 +57,7 @@ class PriceUpdates:
             except Exception as error:  # noqa: BLE001  # of the connection, and of the library that decodes the list
                 reason = str(error).strip().partition("\n")[0] or type(error).__name__
                 gateway.log_warning_once(
-                    f"The prices are not updated (PRICE_UPDATE_DAYS): {reason.rstrip('.')}. "
+                    f"The prices are not updated (update_days of [price_list]): {reason.rstrip('.')}. "
                     f"The prices in use stay: {describe_price_list()}."
                 )
                 await asyncio.sleep(RETRY_SECONDS)

@@ -29,7 +29,7 @@ from anthropic_proxy.gateway.settings.load import (
 )
 from anthropic_proxy.gateway.settings.place import CONFIG_FILE, ENV_FILE, find_env_file, use_settings_folder
 from anthropic_proxy.gateway.settings.sources import ErrorList
-from anthropic_proxy.gateway.settings.table import is_fixed_variable, list_variables
+from anthropic_proxy.gateway.settings.table import is_fixed_variable, list_known_variables, list_variables
 
 __all__ = [
     "CONFIG_FILE",
@@ -57,6 +57,7 @@ __all__ = [
     "find_listen_port_option",
     "is_fixed_variable",
     "keep_absolute_folders_of_path",
+    "list_known_variables",
     "list_variables",
     "load_settings",
     "python_safe_path_for_workers",

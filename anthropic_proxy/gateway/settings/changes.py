@@ -13,6 +13,7 @@ from anthropic_proxy.gateway.settings.fields import Settings
 from anthropic_proxy.gateway.settings.managed_settings import format_group_setting
 from anthropic_proxy.gateway.settings.provider_tables import format_price_setting
 from anthropic_proxy.gateway.settings.table import list_secret_variables
+from anthropic_proxy.gateway.settings.table_fields import list_table_fields
 from anthropic_proxy.gateway.settings.values import is_secret_variable, mask_setting
 from anthropic_proxy.secrets import Secret
 
@@ -79,10 +80,12 @@ def digest_values(settings: Settings) -> Mapping[str, str]:
 class _SecretNames:
     def __init__(self, settings: Settings) -> None:
         self._variables = frozenset(list_secret_variables(find_registry(settings)))
+        self._shown = {field.name for field in list_table_fields()}
 
     def __contains__(self, name: str) -> bool:
-        """Return True for a variable that may contain a secret, and for each table, whose values are not shown."""
-        return name in self._variables or is_secret_variable(name) or not name.isupper()
+        """Return True for a variable that may contain a secret, and for a table with other than plain fields."""
+        is_shown = name.isupper() or name in self._shown
+        return name in self._variables or is_secret_variable(name) or not is_shown
 
 
 def _compare_parts(before: Mapping[str, object], after: Mapping[str, object]) -> SettingChanges:

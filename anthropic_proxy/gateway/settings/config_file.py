@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import Struct, inspect
+from msgspec import Struct, inspect, structs
 
 from anthropic_proxy.engine.options import NAME, format_origin_in_sentence, suggest_key_variable
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
@@ -25,6 +25,8 @@ from anthropic_proxy.gateway.settings.file_format import (
     AlertTable,
     AutoModeTable,
     FileContents,
+    KeyPath,
+    PriceListTable,
     PriceTable,
     ProviderTable,
     SearchTable,
@@ -32,16 +34,15 @@ from anthropic_proxy.gateway.settings.file_format import (
     TokenIssuerTable,
 )
 from anthropic_proxy.gateway.settings.files import decode_toml, read_settings_file
+from anthropic_proxy.gateway.settings.old_names import MovedSetting, insert_moved_settings
 from anthropic_proxy.gateway.settings.place import CONFIG_FILE
-from anthropic_proxy.gateway.settings.sources import ErrorList, FoundSetting
+from anthropic_proxy.gateway.settings.sources import ErrorList, FoundSetting, Sources
 from anthropic_proxy.gateway.settings.values import invalid_setting_error, redact_and_shorten
 
 _MAX_LISTED_NAMES = 15
 SCHEMA_FILE = Path(__file__).with_name("anthropic-proxy.schema.json")
 """JSON Schema of the configuration file, in the package."""
 _REFERENCED_VARIABLE = compile_anchored(r"\$\{?([A-Za-z_]\w*)\}?")
-KeyPath = tuple[str, ...]
-"""Keys from the top of the file to a value: `("providers", "vllm", "base_url")`."""
 StructT = TypeVar("StructT", bound=Struct)
 _ITEM_INDEX = compile_later(r"\[\d+\]$")
 """Pattern of the index at the end of a key that names one item of a list: `[0]` in `routes[0]`."""
@@ -50,12 +51,19 @@ _REFERENCES = frozenset(("api_key", "secret"))
 
 
 class ConfigFile:
-    """Empty if the file is missing. The errors of an unreadable or invalid file are added to `errors`.
+    """Empty if the file is missing. The errors of an unreadable or invalid file are added to those of `sources`.
 
     `draft`: a text that is decoded instead of the content of the file. If there is only a draft, errors name no place.
+    `moved`: values of old variables, which count as values of the file.
     """
 
-    def __init__(self, path: str | None, errors: ErrorList, draft: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str | None,
+        sources: Sources,
+        draft: str | None = None,
+        moved: Mapping[KeyPath, MovedSetting] | None = None,
+    ) -> None:
         self.path = path or CONFIG_FILE
         self._shown_path = shorten_home(self.path)
         self._has_file = path is not None
@@ -66,17 +74,19 @@ class ConfigFile:
         self.tables = FileContents()
         """The decoded file, without tables that have a value of a wrong type, and without lists of tables
         (`list_tables`)."""
+        self._moved = moved or {}
         self._text = ""
         self._lines: Mapping[KeyPath, int] | None = None
         self.is_readable = False
         """False: its settings are unknown, because it cannot be read or is no TOML."""
-        with errors.collect():
+        with sources.errors.collect():
             if path is not None or draft is not None:
                 self._text = read_settings_file(self.path, self.warnings, draft=draft)
-            if self._text:
-                self.contents = decode_toml(self._text, self._shown_path)
+            contents = decode_toml(self._text, self._shown_path) if self._text else {}
             self.is_readable = True
-            if self._text:
+            insert_moved_settings(contents, self._moved, sources)
+            self.contents = contents
+            if contents:
                 managed = self.contents.get("managed_settings")
                 self.tables = FileContents(
                     providers=self._decode_tables("providers", ProviderTable),
@@ -86,6 +96,7 @@ class ConfigFile:
                     token_issuers=self._decode_tables("token_issuers", TokenIssuerTable),
                     sign_in=self._decode_table("sign_in", SignInTable),
                     prices=self._decode_tables("prices", PriceTable),
+                    price_list=self._decode_table("price_list", PriceListTable),
                     managed_settings=managed or {} if has_type(managed, dict[str, dict[str, object]]) else {},
                 )
                 self.require_type((), self.contents, FileContents)
@@ -116,6 +127,8 @@ class ConfigFile:
 
     def describe_origin(self, path: KeyPath) -> str:
         """`~/anthropic-proxy.toml line 4`. If the file does not have the key, the line of its table is returned."""
+        if (moved := self._find_moved(path)) is not None:
+            return moved.found.origin
         if self._lines is None:
             self._lines = find_key_lines(self._text)
         keys = tuple(_ITEM_INDEX.sub("", key) for key in path)
@@ -123,6 +136,16 @@ class ConfigFile:
             if (line := self._lines.get(path[:length]) or self._lines.get(keys[:length])) is not None:
                 return f"{self._shown_path} line {line}"
         return self._shown_path
+
+    def describe_source(self, path: KeyPath) -> str:
+        """As `describe_origin`, but a value from the environment names its variable: `environment (AUTO_MODE)`."""
+        moved = self._find_moved(path)
+        is_variable = moved is not None and moved.found.origin == "environment"
+        return f"environment ({moved.old.name})" if moved and is_variable else self.describe_origin(path)
+
+    def _find_moved(self, path: KeyPath) -> MovedSetting | None:
+        """Return the variable from which the value, or the list with the item, at `path` comes."""
+        return self._moved.get(tuple(_ITEM_INDEX.sub("", key) for key in path))
 
     def describe_origin_in_sentence(self, path: KeyPath) -> str:
         """`anthropic-proxy.toml, line 4`"""
@@ -133,6 +156,8 @@ class ConfigFile:
         return f" It is in {self.describe_origin_in_sentence(path)}." if self._has_file else ""
 
     def build_setting(self, path: KeyPath, text: str) -> FoundSetting:
+        if (moved := self._find_moved(path)) is not None:
+            return structs.replace(moved.found, text=text)
         origin = self.describe_origin(path) if self._has_file else ""
         return FoundSetting(format_key_path(path), text, origin, (text,), toml_key=path[-1])
 

@@ -10,11 +10,13 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from anthropic_proxy.engine.options import ModelTable, RouteTable, TokenCount
+from anthropic_proxy.engine.options import AutoModeChoice, ModelTable, RouteTable, TokenCount
 from anthropic_proxy.gateway.settings.key_rules import MAX_AMOUNT
 
 DEFAULT_WIRE = "chat"
 """Wire of a provider table without the field `wire`: Chat Completions, which most compatible servers have."""
+KeyPath = tuple[str, ...]
+"""Keys from the top of the file to a value: `("providers", "vllm", "base_url")`."""
 Dollars = Annotated[float, Meta(ge=0)]
 """Type of a price field: US dollars per million tokens, 0 or more."""
 
@@ -116,8 +118,16 @@ Sentence = Annotated[str, Meta(min_length=1, max_length=500)]
 
 
 class AutoModeTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Rules of a company for the check of tool calls in auto mode, in addition to those of each user."""
+    """Check of tool calls in Claude Code's auto mode, if the provider does none. The rules of a company are in addition
+    to those of each user."""
 
+    mode: AutoModeChoice = "check"
+    """Who checks. `check`: the proxy asks a model. `client`: the client's own classifier. `off`: the client is told
+    that there is no check."""
+    model: Annotated[str, Meta(min_length=1)] | None = None
+    """Model that checks, if key and route of the request allow it. By default the model of the sonnet tier."""
+    timeout: Annotated[float, Meta(gt=0, le=86_400)] = 12.0
+    """Seconds that the end of a reply waits for the checks of its tool calls."""
     deny: list[Sentence] = []
     """Sentences about actions that are flagged, also if the user allows or requests them. All calls are then asked."""
     allow: list[Sentence] = []
@@ -314,6 +324,16 @@ class PriceTable(PriceFields, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Prices that were valid in the past, for the costs of requests of that time."""
 
 
+class PriceListTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Updates of the price list (extra prices)."""
+
+    update_days: Annotated[int, Meta(ge=0, le=365)] = 0
+    """Days between two updates, which the proxy downloads in the background. 0: nothing is downloaded."""
+    url: str | None = None
+    """Address of the price list, such as a copy in your network. By default the address at which the project
+    genai-prices publishes it."""
+
+
 class FileContents(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Contents of the configuration file `anthropic-proxy.toml`."""
 
@@ -331,6 +351,8 @@ class FileContents(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Persons that sign in from Claude Code (`SIGN_IN_SECRET`)."""
     prices: dict[str, PriceTable] = {}
     """Own prices by model id with prefix, or by pattern: `openai/gpt-4.1`, `vllm/*`."""
+    price_list: PriceListTable | None = None
+    """Updates of the price list, which has the prices of all other models."""
     inspectors: list[InspectorTable] = []
     """Inspectors of the texts of requests and replies, in the order of their calls."""
     routes: list[RouteTable] = []

@@ -11,7 +11,7 @@ import re
 import secrets
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +75,7 @@ def _encoding_error(path: str, place: int) -> ConfigurationError:
     )
 
 
-def decode_toml(text: str, name: str) -> Mapping[str, Any]:
+def decode_toml(text: str, name: str) -> dict[str, Any]:
     """Decode a TOML file. Raises `ConfigurationError`, whose message begins with `name`."""
     if _NESTED_KEY.search(text):
         raise nesting_error(name)

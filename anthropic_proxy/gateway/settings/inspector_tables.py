@@ -12,9 +12,9 @@ from msgspec import Struct
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import values
-from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath
+from anthropic_proxy.gateway.settings.config_file import ConfigFile
 from anthropic_proxy.gateway.settings.fields import BoundedPattern, InspectorRule
-from anthropic_proxy.gateway.settings.file_format import InspectorTable
+from anthropic_proxy.gateway.settings.file_format import InspectorTable, KeyPath
 from anthropic_proxy.gateway.settings.key_references import resolve_keys
 from anthropic_proxy.gateway.settings.sources import ErrorList, Sources
 from anthropic_proxy.secrets import Secret

@@ -16,9 +16,9 @@ from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.platforms.processes import describe_missing_program, find_program
-from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, format_key_path
+from anthropic_proxy.gateway.settings.config_file import ConfigFile, format_key_path
 from anthropic_proxy.gateway.settings.environment import copy_environment
-from anthropic_proxy.gateway.settings.file_format import KeyReference
+from anthropic_proxy.gateway.settings.file_format import KeyPath, KeyReference
 from anthropic_proxy.gateway.settings.files import MAX_KEY_BYTES
 from anthropic_proxy.gateway.settings.sources import Sources
 from anthropic_proxy.gateway.settings.values import (

@@ -30,6 +30,7 @@ from anthropic_proxy.gateway.settings.fields import OidcSettings, Settings
 from anthropic_proxy.gateway.settings.inspector_tables import load_inspectors
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.gateway.settings.managed_settings import load_managed_settings
+from anthropic_proxy.gateway.settings.old_names import OLD_NAMES, find_moved_settings
 from anthropic_proxy.gateway.settings.place import find_data_directory, find_env_file
 from anthropic_proxy.gateway.settings.provider_calls import load_call_options
 from anthropic_proxy.gateway.settings.provider_tables import (
@@ -45,6 +46,7 @@ from anthropic_proxy.gateway.settings.route_tables import load_routes
 from anthropic_proxy.gateway.settings.sign_in_tables import load_authorization, load_sign_in, load_token_issuers
 from anthropic_proxy.gateway.settings.sources import Sources
 from anthropic_proxy.gateway.settings.table import Setting, list_all_settings, list_fixed_fields
+from anthropic_proxy.gateway.settings.table_fields import record_plain_fields
 from anthropic_proxy.secrets import Secret
 
 _KEY_ENDINGS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIALS")
@@ -77,7 +79,8 @@ def load_settings(
     config_file = resolve_config_file_path(env_file)
     files = digest_files(env_file)  # before they are read: a change meanwhile is noticed later
     sources = Sources(environ, env_file, env_draft)
-    file = ConfigFile(config_file, sources.errors, config_draft)
+    moved = find_moved_settings(sources)
+    file = ConfigFile(config_file, sources, config_draft, moved)
     tables = load_provider_tables(file, sources.errors, built_in)
     providers = built_in.resolve(tables)
     written = file.find_value(("providers",))
@@ -105,7 +108,9 @@ def load_settings(
     configured = load_provider_fields(tables, file, sources, resolves_keys=resolves_now)
     fields |= {name: {**fields.get(name, {}), **added} for name, added in configured.items()}
     fields["call_options"] = load_call_options(file, tables, built_in, sources)
-    fields["auto_mode"] = _build_auto_mode(fields.get("auto_mode", {}), file, sources)
+    fields["auto_mode"] = _build_auto_mode(file, sources)
+    fields |= _read_price_list(file, sources)
+    record_plain_fields(file, sources)
     fields["prices"] = load_prices(file, sources)
     fields["price_vendors"] = load_price_vendors(file, built_in, sources)
     fields["routes"] = load_routes(file, sources)
@@ -120,7 +125,7 @@ def load_settings(
     with sources.errors.collect():
         missing = _find_missing_authorities(sources)
     sources.errors.require_empty()
-    names = [name for setting in table for name in setting.names]
+    names = [*(name for setting in table for name in setting.names), *OLD_NAMES]
     others_of_file = _find_other_variables(names, providers, sources)
     seen = {**others_of_file} | {name: Secret(value, name) for name, value in environ.items() if value}
     found = [
@@ -245,16 +250,35 @@ def _find_other_variables(names: Collection[str], providers: ProviderRegistry, s
     }
 
 
-def _build_auto_mode(fields: Mapping[str, Any], file: ConfigFile, sources: Sources) -> AutoMode:
+def _build_auto_mode(file: ConfigFile, sources: Sources) -> AutoMode:
     if (table := file.tables.auto_mode) is None:
-        return AutoMode(**fields)
-    sources.given["auto_mode"] = Secret(str(table))
-    second = table.confirm_with
+        return AutoMode()
+
+    def decode(name: str, text: str | None) -> str | None:
+        with sources.errors.collect():
+            return None if text is None else values.decode_model(file.build_setting(("auto_mode", name), text))
+        return None
+
+    return AutoMode(
+        mode=table.mode,
+        model=decode("model", table.model),
+        timeout_seconds=table.timeout,
+        deny=tuple(table.deny),
+        allow=tuple(table.allow),
+        environment=tuple(table.environment),
+        confirm_with=decode("confirm_with", table.confirm_with),
+    )
+
+
+def _read_price_list(file: ConfigFile, sources: Sources) -> Mapping[str, Any]:
+    """Return field of `Settings` → value."""
+    if (table := file.tables.price_list) is None:
+        return {}
+    fields: dict[str, Any] = {"price_update_days": table.update_days}
     with sources.errors.collect():
-        if second is not None:
-            second = values.decode_model(file.build_setting(("auto_mode", "confirm_with"), second))
-    deny, allow, environment = map(tuple, (table.deny, table.allow, table.environment))
-    return AutoMode(**fields, deny=deny, allow=allow, environment=environment, confirm_with=second)
+        if table.url is not None:
+            fields["price_update_url"] = values.decode_url(file.build_setting(("price_list", "url"), table.url))
+    return fields
 
 
 _CLIENT_PROOFS = {

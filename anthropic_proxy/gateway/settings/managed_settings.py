@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from anthropic_proxy.errors import find_similar_choice
-from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, format_key_path
+from anthropic_proxy.gateway.settings.config_file import ConfigFile, format_key_path
+from anthropic_proxy.gateway.settings.file_format import KeyPath
 from anthropic_proxy.gateway.settings.files import format_toml_value
 from anthropic_proxy.gateway.settings.sources import Sources
 from anthropic_proxy.secrets import Secret

@@ -27,8 +27,8 @@ from anthropic_proxy.engine.providers.lookup import ProviderRegistry
 from anthropic_proxy.engine.providers.registry import Provider
 from anthropic_proxy.engine.upstream.http.url import parse_proxy_url
 from anthropic_proxy.errors import ConfigurationError, join_with_or
-from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, format_key_path, has_type
-from anthropic_proxy.gateway.settings.file_format import ClientCertificate, HeaderReference, ProviderTable
+from anthropic_proxy.gateway.settings.config_file import ConfigFile, format_key_path, has_type
+from anthropic_proxy.gateway.settings.file_format import ClientCertificate, HeaderReference, KeyPath, ProviderTable
 from anthropic_proxy.gateway.settings.provider_tables import find_extended_provider
 from anthropic_proxy.gateway.settings.sources import ErrorList, Sources
 from anthropic_proxy.gateway.settings.values import is_variable_name, redact_and_shorten

@@ -28,7 +28,8 @@ from anthropic_proxy.engine.options import (
 )
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import values
-from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath
+from anthropic_proxy.gateway.settings.config_file import ConfigFile
+from anthropic_proxy.gateway.settings.file_format import KeyPath
 from anthropic_proxy.gateway.settings.sources import ErrorList, Sources
 from anthropic_proxy.secrets import Secret
 

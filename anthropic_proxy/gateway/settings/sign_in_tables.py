@@ -13,9 +13,9 @@ from msgspec import structs
 from anthropic_proxy.engine.options import ConfiguredRoute
 from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest, join_with_and
-from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, format_key_path
+from anthropic_proxy.gateway.settings.config_file import ConfigFile, format_key_path
 from anthropic_proxy.gateway.settings.fields import SignInGroup, SignInSettings, TokenIssuer
-from anthropic_proxy.gateway.settings.file_format import RuleTable, TokenIssuerTable
+from anthropic_proxy.gateway.settings.file_format import KeyPath, RuleTable, TokenIssuerTable
 from anthropic_proxy.gateway.settings.key_rules import (
     BUDGET_FORMS,
     Budget,

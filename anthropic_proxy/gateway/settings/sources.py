@@ -172,6 +172,9 @@ class Sources:
         given = self._find_in_environment(variable) or self.file.get(variable)
         return None if given is None else FoundSetting(variable, given.text, given.origin, folder=self.folder)
 
+    def add_warning(self, text: str) -> None:
+        self._warnings.append(text)
+
     def _note_ignored(self, found: FoundSetting, others: Sequence[str]) -> None:
         for name in others:
             given = self._find_in_environment(name) or self.file.get(name)

@@ -18,6 +18,7 @@ from anthropic_proxy.engine.providers.registry import Provider
 from anthropic_proxy.errors import join_with_or
 from anthropic_proxy.gateway.settings import values
 from anthropic_proxy.gateway.settings.fields import Settings
+from anthropic_proxy.gateway.settings.old_names import OLD_NAMES
 from anthropic_proxy.gateway.settings.sources import FoundSetting, Sources
 
 _FILE = Path(__file__).with_name("settings.toml")
@@ -230,6 +231,11 @@ def list_variables(providers: Sequence[Provider]) -> tuple[str, ...]:
     return tuple(name for setting in list_all_settings(providers) for name in setting.names)
 
 
+def list_known_variables(providers: Sequence[Provider]) -> tuple[str, ...]:
+    """Return the names of all variables that the proxy reads: those of `list_variables`, and old names."""
+    return (*list_variables(providers), *OLD_NAMES)
+
+
 def list_secret_variables(providers: Sequence[Provider]) -> tuple[str, ...]:
     """Return the names of the variables whose values are secrets or may contain one, with aliases, in their order."""
     return tuple(name for setting in list_all_settings(providers) if setting.is_secret for name in setting.names)
@@ -244,6 +250,13 @@ def list_backend_variables(providers: Sequence[Provider]) -> frozenset[str]:
     return frozenset(name for group in groups for setting in group.settings for name in setting.names)
 
 
+_FIXED_FIELDS = {
+    "update_days of [price_list]": "price_update_days",
+    "url of [price_list]": "price_update_url",
+}
+"""Field of the configuration file whose change takes effect at the next start → field of `Settings`."""
+
+
 @cache
 def _fixed_settings() -> Mapping[str, Setting]:
     return {name: each for each in list_all_settings(()) if not each.reloadable for name in each.names}
@@ -251,9 +264,10 @@ def _fixed_settings() -> Mapping[str, Setting]:
 
 def is_fixed_variable(name: str) -> bool:
     """Return True if a change takes effect at the next start of the server."""
-    return name in _fixed_settings() or name.startswith("OTEL_")
+    return name in _fixed_settings() or name in _FIXED_FIELDS or name.startswith("OTEL_")
 
 
 def list_fixed_fields() -> Sequence[str]:
     """Fields of `Settings` that a reload does not change."""
-    return [one.field for one in _fixed_settings().values() if "." not in one.field]
+    variables = [setting.field for setting in _fixed_settings().values() if "." not in setting.field]
+    return [*variables, *_FIXED_FIELDS.values()]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings import list_variables
+from anthropic_proxy.gateway.settings.table_fields import list_table_fields
 from anthropic_proxy.gateway.settings.values import redact_and_shorten
 from tests.support.command_line import OPENAI, run_command
 
@@ -13,7 +14,7 @@ from tests.support.command_line import OPENAI, run_command
 def test_all_settings_are_listed_with_defaults(tmp_path: Path) -> None:
     ended = run_command("config", "show", "--all", "--json", directory=tmp_path)
     rows = {row["name"]: row for row in json.loads(ended.stdout)["settings"]}
-    assert list(rows) == list(list_variables(PROVIDERS))
+    assert list(rows) == [*list_variables(PROVIDERS), *(field.name for field in list_table_fields())]
     expected = {"PORT": "8082", "FETCH_URLS": "false", "STOP_TIMEOUT": "25", "OPENAI_WIRE": "auto"}
     expected |= {"SMALL_MODEL": "openai/gpt-4.1-mini", "PREFERRED_PROVIDER": "openai"}
     assert {name: rows[name]["value"] for name in expected} == expected

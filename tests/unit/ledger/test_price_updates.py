@@ -145,7 +145,7 @@ async def test_a_running_proxy_updates_its_prices_and_keeps_them_after_a_failure
         await app.close()
     shown = replace_dates(capsys.readouterr().err, first)
     lines = [re.sub(r"^[\d:]+  ", "", line) for line in shown.splitlines() if "rices" in line]
-    failed = "The prices are not updated (PRICE_UPDATE_DAYS): "
+    failed = "The prices are not updated (update_days of [price_list]): "
     assert lines[0] == f"Prices updated: {UPDATED}."
     assert [line.removeprefix(failed).partition(": ")[0] for line in lines[1:4]] == [
         "the server answers with HTTP 503. The prices in use stay",

@@ -114,22 +114,22 @@ def test_the_examples_of_the_documentation_are_valid() -> None:
         assert (settings.search is not None) == ("[search]" in example)
 
 
-def test_a_company_adds_sentences_and_a_second_model_to_the_variables_of_auto_mode() -> None:
+def test_the_guide_sets_auto_mode_sentences_of_a_company_and_a_second_model() -> None:
     page = (ROOT / "docs/guide/auto-mode.md").read_text("utf-8")
-    (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    first, second = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     route = '[[routes]]\nname = "ci"\ntargets = ["default"]\nauto_mode = "off"\nauto_mode_timeout = 3\n'
-    settings = load(f"{example}{route}", AUTO_MODE="client", AUTO_MODE_MODEL="gpt-4.1", AUTO_MODE_TIMEOUT="5")
+    settings = load(f"{first}{second.removeprefix('[auto_mode]')}{route}")
     assert settings.auto_mode == AutoMode(
-        mode="client",
-        model="gpt-4.1",
-        timeout_seconds=5,
+        mode="check",
+        model="openai/gpt-4.1",
+        timeout_seconds=12,
         confirm_with="gemini/gemini-3-pro",
         deny=("Changing or reading anything below payroll/.",),
         allow=("Restarting services in the namespace staging.",),
         environment=("git.example.com and its repositories are ours.",),
     )
     assert find_auto_mode(settings.auto_mode, settings.routes[0]).mode == "off"
-    assert find_auto_mode(settings.auto_mode, settings.routes[0]).model == "gpt-4.1"
+    assert find_auto_mode(settings.auto_mode, settings.routes[0]).model == "openai/gpt-4.1"
     assert find_auto_mode(settings.auto_mode, settings.routes[0]).timeout_seconds == 3
 
 

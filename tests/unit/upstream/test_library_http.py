@@ -178,7 +178,7 @@ async def test_an_update_of_prices_reads_no_list_without_end(kind: str, capsys: 
             shown.append(capsys.readouterr().err)
             return "".join(shown)
 
-        await wait_for_async(lambda: "The prices are not updated (PRICE_UPDATE_DAYS): " in read())
+        await wait_for_async(lambda: "The prices are not updated (update_days of [price_list]): " in read())
         await app.close()
         assert server.sent < 2 * MAX_SENT
     assert "the reply is larger than 16 MiB" in "".join(shown)

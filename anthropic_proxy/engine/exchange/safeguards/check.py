@@ -1,7 +1,7 @@
 """`ReplyCheck`: the checks of the tool calls of one reply.
 
 The check of a call starts when its block is complete, beside the stream, and all calls are checked at the same time.
-Only the end of the reply (`message_delta`) waits for them, at most `AUTO_MODE_TIMEOUT` seconds after it came. A check
+Only the end of the reply (`message_delta`) waits for them, at most `timeout` of `[auto_mode]` after it came. A check
 is a request of its own to the engine, so that it has retries, keys, budgets, and a receipt with its verdict.
 """
 

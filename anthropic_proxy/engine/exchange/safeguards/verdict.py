@@ -247,4 +247,4 @@ def _get_strictness(check: CallCheck) -> int:
 NO_VERDICTS: list[dict[str, Any]] = [{"type": TYPE, "status": {"type": "available", "tool_uses": {}}}]
 """An answer that has a verdict about no call."""
 UNSUPPORTED: list[dict[str, Any]] = [{"type": TYPE, "status": {"type": "unsupported"}}]
-"""The answer if `AUTO_MODE` is `off`."""
+"""The answer if `mode` of `[auto_mode]` is `off`."""

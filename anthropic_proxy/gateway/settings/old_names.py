@@ -1,0 +1,152 @@
+"""Variables of published versions whose setting is now a field of `anthropic-proxy.toml`: `old_names.toml`.
+
+The versions up to `LAST_READING` read such a variable as if the file had its value, and warn. A later version ignores
+it with a warning, or does not start if its value kept a rule. So each setting has one home, and the modules of the
+tables need not know that there was another one.
+"""
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy import __version__
+from anthropic_proxy.engine.options import format_origin_in_sentence
+from anthropic_proxy.errors import ConfigurationError, join_with_and
+from anthropic_proxy.gateway.settings.file_format import FileContents, KeyPath
+from anthropic_proxy.gateway.settings.place import CONFIG_FILE
+from anthropic_proxy.gateway.settings.sources import FoundSetting, Sources
+
+LAST_READING = (0, 1)
+"""Last version, as major and minor number, that reads the old names."""
+
+
+def format_setting_name(path: KeyPath) -> str:
+    """`mode of [auto_mode]`"""
+    return f"{path[-1]} of [{'.'.join(path[:-1])}]"
+
+
+class OldName(Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    place: str
+    """Field in the configuration file: `auto_mode.mode`."""
+    guards: bool = False
+    """True if a rule would be looser without the value."""
+    separator: str = ","
+    """Text between the items of a list."""
+
+    @property
+    def path(self) -> KeyPath:
+        return tuple(self.place.split("."))
+
+    @property
+    def home(self) -> str:
+        """`mode of [auto_mode] in anthropic-proxy.toml`"""
+        return f"{format_setting_name(self.path)} in {CONFIG_FILE}"
+
+
+OLD_NAMES: Mapping[str, OldName] = {
+    name: msgspec.convert({"name": name, **table}, OldName)
+    for name, table in tomllib.loads(Path(__file__).with_name("old_names.toml").read_text(encoding="utf-8")).items()
+}
+"""Variable → its entry, in the order of the file."""
+
+
+class MovedSetting(Struct, frozen=True):
+    """The value of an old name that is set, for the field of the configuration file."""
+
+    old: OldName
+    found: FoundSetting
+    value: Any
+    """Value as `tomllib` would return it. A text that is no value of the field stays a text, and is rejected there."""
+
+
+def find_moved_settings(sources: Sources, version: str = __version__) -> Mapping[KeyPath, MovedSetting]:
+    """Return place → value of each old name that is set. Warnings and errors are added to `sources`."""
+    moved: dict[KeyPath, MovedSetting] = {}
+    is_read = tuple(map(int, version.split(".")[:2])) <= LAST_READING
+    for old in OLD_NAMES.values():
+        decode = _find_decoder(old)
+        found = sources.find_setting(old.name, is_list=decode is _split)
+        if found is None:
+            continue
+        where = f"{old.name} ({format_origin_in_sentence(found.origin)})"
+        if is_read:
+            moved[old.path] = MovedSetting(old, found, decode(found, old))
+        elif old.guards:
+            with sources.errors.collect():
+                raise ConfigurationError(
+                    f"{where} is no longer read, and a rule of access would be looser without it. Set {old.home}, and "
+                    f"remove {old.name}.",
+                    code="old-setting",
+                )
+        else:
+            sources.add_warning(f"{where} is no longer read. Set {old.home}, and remove {old.name}.")
+    if moved:
+        names = [
+            f"{one.old.name} ({format_origin_in_sentence(one.found.origin)}) is now {format_setting_name(one.old.path)}"
+            for one in moved.values()
+        ]
+        sources.add_warning(
+            f"Settings whose old names only this version still reads: {join_with_and(names)}. Their place is "
+            f"{CONFIG_FILE}."
+        )
+    return moved
+
+
+def insert_moved_settings(contents: dict[str, Any], moved: Mapping[KeyPath, MovedSetting], sources: Sources) -> None:
+    """Add the values to the decoded configuration file. A field that has another value there is an error."""
+    for path, setting in moved.items():
+        table = contents.setdefault(path[0], {})
+        if not isinstance(table, dict):  # rejected as the value of the table
+            continue
+        written = table.setdefault(path[1], setting.value)
+        if written != setting.value:
+            with sources.errors.collect():
+                raise ConfigurationError(
+                    f"{setting.old.name} and {setting.old.home} are "
+                    f"the same setting and have different values. Remove {setting.old.name}, which is the old name."
+                    f"{setting.found.location}",
+                    code="old-setting",
+                )
+
+
+def _find_decoder(old: OldName) -> Callable[[FoundSetting, OldName], Any]:
+    types = msgspec.inspect.type_info(FileContents)
+    for key in old.path:
+        assert isinstance(types, msgspec.inspect.StructType)
+        types = next(_require_value(field.type) for field in types.fields if field.name == key)
+    return _DECODERS[type(types)]
+
+
+def _require_value(kind: msgspec.inspect.Type) -> msgspec.inspect.Type:
+    """Return the type without None."""
+    if isinstance(kind, msgspec.inspect.UnionType):
+        return next(each for each in kind.types if not isinstance(each, msgspec.inspect.NoneType))
+    return kind
+
+
+def _split(found: FoundSetting, old: OldName) -> Sequence[str]:
+    return [item for text in found.items for item in (text.split() if old.separator == " " else [text])]
+
+
+def _read_number(found: FoundSetting, _: OldName) -> object:
+    for form in (int, float):
+        try:
+            return form(found.text)
+        except ValueError:
+            continue
+    return found.text
+
+
+_DECODERS: Mapping[type[msgspec.inspect.Type], Callable[[FoundSetting, OldName], Any]] = {
+    msgspec.inspect.StrType: lambda found, _: found.text,
+    msgspec.inspect.LiteralType: lambda found, _: found.text.lower(),
+    msgspec.inspect.IntType: _read_number,
+    msgspec.inspect.FloatType: _read_number,
+    msgspec.inspect.ListType: _split,
+}
+"""Type of a field → function that returns its value from the text of a variable."""

@@ -1,0 +1,73 @@
+"""Plain fields of the configuration file: those of tables such as `[auto_mode]` with a text, a number, or a list of
+texts. They are shown, compared and listed like the variables of `.env`.
+"""
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from msgspec import Struct, inspect, structs
+
+from anthropic_proxy.gateway.settings.config_file import SCHEMA_FILE, ConfigFile
+from anthropic_proxy.gateway.settings.file_format import AutoModeTable, KeyPath, PriceListTable
+from anthropic_proxy.gateway.settings.old_names import format_setting_name
+from anthropic_proxy.gateway.settings.sources import Sources
+from anthropic_proxy.secrets import Secret
+
+_TABLES: dict[str, type[Struct]] = {"auto_mode": AutoModeTable, "price_list": PriceListTable}
+_PLAIN = (inspect.StrType, inspect.LiteralType, inspect.IntType, inspect.FloatType, inspect.ListType, inspect.NoneType)
+
+
+class TableField(Struct, frozen=True):
+    path: KeyPath
+    default: str
+    """Text of the default. "": none, or it depends on other settings."""
+
+    @property
+    def name(self) -> str:
+        """`mode of [auto_mode]`: in messages, and as a key of `Settings.origins` and `Settings.raw_values`."""
+        return format_setting_name(self.path)
+
+
+@cache
+def list_table_fields() -> Sequence[TableField]:
+    return [
+        TableField((table, field.name), format_field_value(field.default))
+        for table, kind in _TABLES.items()
+        for field in structs.fields(kind)
+        if all(isinstance(part, _PLAIN) for part in _list_parts(field.type))
+    ]
+
+
+def _list_parts(expected: Any) -> Sequence[inspect.Type]:
+    kind = inspect.type_info(expected)
+    return kind.types if isinstance(kind, inspect.UnionType) else (kind,)
+
+
+def format_field_value(value: object) -> str:
+    """`check`, `12`, `platform-team, ann@example.org`; "" for no value."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value) if isinstance(value, str | int) else ""
+
+
+def record_plain_fields(file: ConfigFile, sources: Sources) -> None:
+    """Add text and origin of each field that the file has, to show it and to find its changes."""
+    for field in list_table_fields():
+        value = file.find_value(field.path)
+        if value is not None:
+            sources.given[field.name] = Secret(format_field_value(value))
+            sources.origins[field.name] = file.describe_source(field.path)
+
+
+@cache
+def read_field_help() -> dict[str, str]:
+    """Return the name of each plain field → what it does."""
+    definitions = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))["definitions"]
+    return {
+        field.name: definitions[_TABLES[field.path[0]].__name__]["properties"][field.path[1]]["description"]
+        for field in list_table_fields()
+    }
