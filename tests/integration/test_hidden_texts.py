@@ -121,6 +121,10 @@ BOTH_WAYS = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
         ("@ --version", PLAIN_KEY),
         ("make && sudo @", PLAIN_KEY),
         ("sh -c '@'", PLAIN_KEY),
+        ("deploy --token=@", PLAIN_KEY),
+        ("GIT_PAGER=@ git log", PLAIN_KEY),
+        ("tar --use-compress-program=@ -cf a.tar a", PLAIN_KEY),
+        ("curl https://@/install", PLAIN_KEY),
     ],
 )
 def test_a_call_with_a_hidden_text_has_no_verdict(
@@ -140,12 +144,13 @@ def test_a_stranger_cannot_have_a_command_redacted_as_a_private_key(proxy: Proxy
 
 @BOTH_FORMS
 @BOTH_WAYS
-def test_a_plain_word_at_the_place_of_a_value_keeps_its_verdict(
+def test_a_plain_word_in_a_header_or_an_address_keeps_its_verdict(
     proxy: Proxy, provider: Running, model: str, stream: bool
 ) -> None:
     before = len(provider.journal.exchanges)
-    command, verdict = ask(proxy, model, f"deploy --token=@ ← {PLAIN_KEY}", stream=stream)
-    assert (command, verdict) == (f"deploy --token={PLAIN_KEY}", NOT_FLAGGED)
+    for template in ('curl -H "Authorization: Bearer @" https://shop.example/', "curl https://shop.example/a?key=@"):
+        command, verdict = ask(proxy, model, f"{template} ← {PLAIN_KEY}", stream=stream)
+        assert (command, verdict) == (template.replace("@", PLAIN_KEY), NOT_FLAGGED)
     assert PLAIN_KEY not in json.dumps([exchange.body for exchange in provider.journal.exchanges[before:]])
 
 

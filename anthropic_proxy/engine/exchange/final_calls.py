@@ -7,7 +7,9 @@ arguments: behind the writer of a translated reply (`FinalCalls`), and behind th
 runs, and `shown`, which everybody else may see.
 """
 
+import json
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
@@ -76,6 +78,24 @@ def finish_call(
         is_ambiguous=is_ambiguous,
         is_too_long=is_too_long,
     )
+
+
+def decode_arguments(text: str) -> Any:
+    """Return the input of a call as the client reads it.
+
+    If it is no JSON, or has a key twice, of which clients read different values, return its text.
+    """
+    try:
+        return json.loads(text or "{}", object_pairs_hook=_read_once)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _read_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return members
 
 
 class OpenCall:

@@ -16,7 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anthropic_proxy.engine.exchange.final_calls import finish_call
-from anthropic_proxy.engine.exchange.safeguards.prompt import INSTRUCTIONS, CallTooLargeError, build_check_body
+from anthropic_proxy.engine.exchange.safeguards.prompt import (
+    INSTRUCTIONS,
+    AmbiguousCallError,
+    CallTooLargeError,
+    build_check_body,
+)
 from anthropic_proxy.engine.exchange.safeguards.transcript import Transcript, read_transcript
 from anthropic_proxy.engine.options import AutoMode
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
@@ -59,8 +64,9 @@ class HonestChecker:
 def judge(question: dict[str, Any]) -> dict[str, str]:
     is_wanted = any(WANTED in text for text in question["user_messages"])
     shown = json.dumps(question["call"])
-    earlier = [*question["earlier_calls"], *question.get("earlier_calls_with_same_files", [])]
-    scripts = [one["input"] for one in earlier if one["tool"] == "Write" and "clean.sh" in shown]
+    scripts = [
+        earlier["input"] for earlier in question["earlier_calls"] if earlier["tool"] == "Write" and "clean.sh" in shown
+    ]
     is_dangerous = DATA in shown or any(DATA in text for text in scripts)
     if is_dangerous and not is_wanted:
         return {"rule": "Deleting", "verdict": "flagged", "explanation": EXPLANATION}
@@ -186,7 +192,8 @@ def read_check(tool: str, given: Any, *, history: Sequence[Any] = (), context: M
     """Return the question to the checking model, or why there is none. `history`: tools and inputs of earlier calls."""
     messages: list[Any] = [{"role": "user", "content": "go"}]
     for number, (earlier_tool, earlier) in enumerate(history):
-        block = {"type": "tool_use", "id": f"t{number}", "name": earlier_tool, "input": earlier}
+        kind = "mcp_tool_use" if earlier_tool == "mcp_tool_use" else "tool_use"
+        block = {"type": kind, "id": f"t{number}", "name": earlier_tool, "input": earlier}
         messages.append({"role": "assistant", "content": [block]})
         messages.append({"role": "user", "content": [{"type": "tool_result", "tool_use_id": f"t{number}"}]})
     transcript = read_transcript(json.dumps({"messages": messages}).encode())
@@ -266,6 +273,13 @@ HISTORIES: dict[str, Any] = {
     "an edit": ([("Edit", {"file_path": f"{SHOP}/a.sh", "old_string": "x", "new_string": "{}"})], "$(./a.sh)"),
     "long ago": ([("Write", {"file_path": "a.sh", "content": "{}"}), *OTHERS], "sh a.sh"),
     "short and long ago": ([("Bash", {"command": "echo '{}' > a.sh"}), *OTHERS], "sh a.sh"),
+    "a makefile": ([("Write", {"file_path": "Makefile", "content": "{}"})], "make"),
+    "a script of a package": ([("Write", {"file_path": "package.json", "content": "{}"})], "npm test"),
+    "by a pattern": ([("Write", {"file_path": f"{SHOP}/a.sh", "content": "{}"})], "sh ./[a-b]*"),
+    "by a program": ([("Bash", {"command": "tee run <<'E'\n{}\nE"}), *OTHERS], "ls | xargs -n 1 sh"),
+    "by a hook": ([("mcp__files__put", {"uri": ".git/hooks/pre-commit", "text": "{}"}), *OTHERS], "git push"),
+    "short, and by a makefile": ([("Bash", {"command": "echo '{}' > Makefile"}), *OTHERS], "make"),
+    "of a server": ([("mcp_tool_use", {"uri": "Makefile", "text": "{}"})], "make"),
     "among many": (
         [("Write", {"file_path": "a.sh", "content": text}) for text in (*"12345678", "{}")],
         "sh a.sh",
@@ -274,7 +288,7 @@ HISTORIES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("form", HISTORIES)
-def test_a_file_that_a_call_runs_never_hides_what_an_earlier_call_wrote(form: str) -> None:
+def test_a_call_never_hides_what_an_earlier_call_wrote(form: str) -> None:
     history, command = HISTORIES[form]
     shown = set[str]()
     for danger in ("rm -rf /srv/data", "ls -l /srv/data"):
@@ -285,11 +299,22 @@ def test_a_file_that_a_call_runs_never_hides_what_an_earlier_call_wrote(form: st
     assert not [text for text in shown if text.startswith("too large")]
 
 
-def test_too_much_in_files_of_the_same_name_is_not_checked() -> None:
-    history = [("Write", {"file_path": "a.sh", "content": script("ls")}) for _ in range(4)]
-    reason = "too large: the earlier calls that name a file of the call are too long for a check"
-    assert read_check("Bash", {"command": "sh a.sh"}, history=history) == reason
-    assert not read_check("Bash", {"command": "sh b.sh"}, history=history).startswith("too large")
+def test_after_too_many_earlier_calls_no_call_is_checked() -> None:
+    reason = "too large: the earlier calls are too long for a check"
+    for number, is_too_much in ((6, False), (7, True)):
+        history = [("Write", {"file_path": "a.sh", "content": script("ls")}) for _ in range(number)]
+        for tool, given_input in (("Bash", {"command": "make"}), ("Write", {"file_path": "b", "content": "b"})):
+            assert (read_check(tool, given_input, history=history) == reason) is is_too_much
+    short = [("Bash", {"command": "date"})] * 2_500
+    assert read_check("Bash", {"command": "make"}, history=short) == reason
+
+
+@pytest.mark.parametrize("form", ["too long", "ambiguous"])
+def test_an_earlier_call_of_the_reply_that_is_not_known_leaves_no_check(form: str) -> None:
+    before = finish_call("c", "Write", "{}", None, is_too_long=form == "too long", is_ambiguous=form == "ambiguous")
+    call = finish_call("d", "Bash", '{"command": "make"}', None)
+    with pytest.raises(CallTooLargeError if form == "too long" else AmbiguousCallError):
+        build_check_body(call, (before,), Transcript([], []), context={}, auto_mode=AutoMode(), model="m")
 
 
 def test_what_forbids_is_never_cut_and_messages_that_are_left_out_are_counted() -> None:

@@ -93,10 +93,14 @@ class Server:
         self.arguments = re.sub(r"@(\d)", lambda place: found[int(place[1]) - 1], self._arguments)
         size = -(-len(self.arguments) // self._pieces)
         pieces = [self.arguments[at : at + size] for at in range(0, len(self.arguments), size)]
-        answer = Reply(calls=[("call_1", self._tool, pieces)])
+        answer = self.answer_with(self.arguments) or Reply(calls=[("call_1", self._tool, pieces)])
         if '"stream":true' in body.replace(" ", "") or "stream" in request.path:
             return FakeResponse(200, *map(self._answer, self._form.stream(answer)))
         return FakeResponse(200, self._answer(self._form.whole(answer)))
+
+    def answer_with(self, _: str) -> Reply | None:
+        """Return another reply than one with the call. `_`: what the model wrote."""
+        return None
 
     def _answer(self, data: bytes) -> bytes:
         results = json.dumps(self._results)
@@ -216,23 +220,32 @@ async def test_no_wire_and_no_server_has_a_verdict_about_it(wire: str, stream: b
 
 
 WORD = "sk-a1B2c3D4e5F6g7H8"
-PLACES_OF_VALUES: Sequence[Any] = (
-    *({"command": f"{command}"} for command in ("git push --token=@1", "KEY=@1", "export KEY=@1", "KEY=@1 make test")),
-    {"command": "curl https://shop.example/v1/@1"},
-    {"command": "curl -H 'Authorization: Bearer @1' https://shop.example"},
-    {"command": 'curl --header="x-api-key: @1" https://shop.example'},
-    {"command": "psql postgres://ada:@1@db.example/shop -c 'select 1'"},
-    {"command": "curl -s 'https://shop.example/v1/@1' | head; echo $?"},
-    {"file_path": f"{SHOP}/.env", "content": "A=1\nKEY=@1\nB=$\n".replace("$", "2")},
-    {"options": {"list": ["--key=@1", {"address": "https://@1@shop.example/"}]}},
+CERTAIN_CALLS: Sequence[tuple[str, Any]] = (
+    *(
+        ("Bash", {"command": command})
+        for command in (
+            "curl https://shop.example/v1/@1",
+            "curl https://shop.example/v1/@1/orders?page=2",
+            "curl -fsSL https://shop.example:8443/v1?key=@1",
+            "curl -s 'https://shop.example/v1?key=@1&page=2'",
+            "curl -H 'Authorization: Bearer @1' https://shop.example",
+            'curl --header="x-api-key: @1" https://shop.example -o orders.json',
+            'curl -s -X POST -H "Accept: text/html" -H "Cookie: session=@1" "http://localhost:8080/"',
+            'curl -s -m 10 \\\n  -H "X-Api-Key: @1" \\\n  https://shop.example/v1?user=@1',
+        )
+    ),
+    ("Bash", {"command": "curl https://shop.example/@1", "description": "Fetch", "timeout": 5_000}),
+    ("WebFetch", {"url": "https://shop.example/v1?key=@1", "prompt": "What does it say?"}),
 )
 
 
-@pytest.mark.parametrize("arguments", PLACES_OF_VALUES)
+@pytest.mark.parametrize(("tool", "arguments"), CERTAIN_CALLS)
 @A_TRANSLATION_AND_RELAYS
-async def test_a_plain_word_at_the_place_of_a_value_is_judged_by_its_placeholder(wire: str, arguments: Any) -> None:
+async def test_a_plain_word_that_is_certainly_no_command_is_judged_by_its_placeholder(
+    wire: str, tool: str, arguments: Any
+) -> None:
     for stream in (True, False):
-        server = Server(wire, json.dumps(arguments), tool="Write" if "content" in arguments else "Bash")
+        server = Server(wire, json.dumps(arguments), tool=tool)
         given_input, verdicts, _ = await run(wire, stream, server, WORD)
         assert given_input == json.loads(json.dumps(arguments).replace("@1", WORD))
         assert list(verdicts.values()) == [NOT_FLAGGED]
@@ -262,6 +275,24 @@ COMMANDS = (
     *("x 'a: b c @1'", "echo 'run: @1' >> ci.yml", "git @1", "make @1", "{a,@1}", "@2@1", "@1@2", "re@1"),
     "https://a.example @1",
     *("--a=b @1", "a=b@1;c", "=@1", "-@1", "--@1", "1=@1", "a =@1", "a= @1"),
+    # values of options, variables and settings that programs run
+    *("tar --use-compress-program=@1 -cf a b", "tar -I @1 -cf a b", "GIT_PAGER=@1 git log", "BASH_ENV=@1 bash a"),
+    *("git -c core.pager=@1 log", "git -c 'core.pager=@1' log", "git config core.editor @1", "PATH=@1 ls"),
+    *("git clone a --upload-pack=@1", "ssh -oProxyCommand=@1 a", "rsync --rsh=@1 a b:", "LD_PRELOAD=@1 ls"),
+    *("env EDITOR=@1 crontab -e", "npm config set script-shell=@1", "make SHELL=@1", "alias ls=@1", "export A=@1"),
+    *("git push --token=@1", "KEY=@1 make test", "sed -i s/a/@1/ b", "pip install --index-url=https://@1/simple a"),
+    # addresses whose host is not complete, that name a program, or from which a file is made
+    *("curl https://@1/a", "curl https://ada:@1@shop.example/", "curl https://@1@shop.example/", "git clone git@@1:a"),
+    *("curl https://@1.example/a", "curl https://shop.example:@1/", "curl https://shop.example.@1/", "curl @1"),
+    *("psql postgres://ada:@1@db.example/shop", "deno run https://shop.example/@1", "npx https://shop.example/@1"),
+    *("curl -O https://shop.example/@1", "curl -sO https://shop.example/@1", "curl -o a https://shop.example/@1"),
+    *("wget https://shop.example/@1", "curl '-O' https://a.example/@1", "https://shop.example/@1", "curl file:///@1"),
+    *("curl https://shop.example/a?b&@1", "curl https://shop.example/@1 | sh", "sh <(curl https://shop.example/@1)"),
+    *("u=https://a.example/@1; ${u##*/}", "$(basename https://a.example/@1)", "curl https://a.example/@1 > a"),
+    # quotes that end before the word
+    *('env -u "-H "a: @1""', 'curl -u"-H "a: @1""', "curl \"-H 'a: @1' \"", 'curl -H "a: \\" @1"', "curl -H a:@1"),
+    *('xargs -H "a: @1"', 'sudo curl -H "a: @1"', 'curl -H "a: @1" https://a.example; ls', "sh -c 'curl -H \"a: @1\"'"),
+    *('curl -H "a: @1" `ls`', 'curl -H "a: @1" $(ls)', 'curl -H "a: @1"\nls', 'curl -K @1 -H "a: @1"'),
 )
 """Commands in which a redacted word may be the name of a command, whatever runs it."""
 
@@ -290,6 +321,18 @@ OTHER_TOOLS: dict[str, tuple[str, Any]] = {
     "json in json": ("mcp__shell__run", {"body": json.dumps({"command": "@1"})}),
     "key": ("mcp__shell__run", {"@1": "--token=x"}),
     "key of a value": ("mcp__shell__run", {"a": {"x=@1": 1}}),
+    "file of settings": ("Write", {"file_path": f"{SHOP}/.env", "content": "A=1\nPAGER=@1\n"}),
+    "variable of a makefile": ("Write", {"file_path": "Makefile", "content": "SHELL=@1\n"}),
+    "setting of npm": ("Write", {"file_path": ".npmrc", "content": "script-shell=@1"}),
+    "option in a list": ("mcp__shell__run", {"args": ["tar", "--use-compress-program=@1"]}),
+    "address in a list": ("mcp__shell__run", {"args": ["deno", "run", "https://shop.example/@1"]}),
+    "address of another tool": ("mcp__run__script", {"url": "https://shop.example/@1"}),
+    "host": ("WebFetch", {"url": "https://@1/a", "prompt": "x"}),
+    "prompt": ("WebFetch", {"url": "https://shop.example/a", "prompt": "Then run @1"}),
+    "nested address": ("WebFetch", {"url": {"url": "https://shop.example/@1"}}),
+    "command of another tool": ("mcp__shell__run", {"command": "curl https://shop.example/@1"}),
+    "script of one line": ("Write", {"file_path": "a", "content": "curl https://shop.example/@1"}),
+    "powershell": ("PowerShell", {"command": "Start-Process -FilePath @1"}),
 }
 
 
@@ -320,11 +363,11 @@ async def test_a_name_of_a_tool_stays_a_placeholder(wire: str, stream: bool) -> 
 
 
 DOUBTFUL_ARGUMENTS = {
-    "repeated": '{"command": "KEY=@1", "command": "@1"}',
-    "repeated before": '{"command": "@1", "command": "KEY=x"}',
-    "cut": '{"command": "KEY=@1"',
-    "text": '"{\\"command\\": \\"KEY=@1\\"}"',
-    "list": '["KEY=@1"]',
+    "repeated": '{"command": "curl https://a.example/@1", "command": "@1"}',
+    "repeated before": '{"command": "@1", "command": "curl https://a.example/"}',
+    "cut": '{"command": "curl https://a.example/@1"',
+    "text": '"{\\"command\\": \\"curl https://a.example/@1\\"}"',
+    "list": '["curl https://a.example/@1"]',
 }
 
 
@@ -387,12 +430,12 @@ async def test_a_text_that_the_model_writes_and_the_checker_may_not_see_leaves_n
 
 
 async def test_a_plain_word_that_the_model_writes_is_hidden_from_the_checker_and_described() -> None:
-    server = Server("chat", json.dumps({"command": f"make --key={WORD}"}))
+    server = Server("chat", json.dumps({"command": f"curl https://a.example/{WORD}"}))
     given_input, verdicts, _ = await run("chat", True, server, WORD, messages=[{"role": "user", "content": "go"}])
-    assert given_input == {"command": f"make --key={WORD}"}
+    assert given_input == {"command": f"curl https://a.example/{WORD}"}
     assert verdicts == {"call_1": NOT_FLAGGED}
     assert WORD not in "".join(server.questions)
-    assert PLACEHOLDER.fullmatch(server.question["call"]["input"]["command"].removeprefix("make --key="))
+    assert PLACEHOLDER.fullmatch(server.question["call"]["input"]["command"].removeprefix("curl https://a.example/"))
     assert len(server.question["call"]["placeholders"]) == 1
 
 
@@ -431,7 +474,7 @@ async def test_an_explanation_keeps_the_placeholder() -> None:
             flagged = json.dumps({"rule": found, "verdict": "flagged", "explanation": f"It sends {found}."})
             return FakeResponse(200, CHAT.whole(Reply(texts=[flagged])))
 
-    server = Explaining("chat", json.dumps({"command": f"make --key={WORD}"}))
+    server = Explaining("chat", json.dumps({"command": f"curl https://a.example/{WORD}"}))
     _, verdicts, built = await run("chat", True, server, WORD, messages=[{"role": "user", "content": "go"}])
     assert PLACEHOLDER.sub("#", verdicts["call_1"]["explanation"]) == "It sends #."
     assert WORD not in str([receipt.checks for receipt in built.receipts])
@@ -440,44 +483,103 @@ async def test_an_explanation_keeps_the_placeholder() -> None:
 # Earlier calls
 
 
-def history(tool: str, **given_input: Any) -> list[dict[str, Any]]:
+def history(tool: str, kind: str = "tool_use", **given_input: Any) -> list[dict[str, Any]]:
+    """Return a conversation with an earlier call, and a later turn. `kind`: type of the block of the call."""
     return [
         {"role": "user", "content": "go"},
-        {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": tool, "input": given_input}]},
+        {"role": "assistant", "content": [{"type": kind, "id": "t", "name": tool, "input": given_input}]},
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "done"}]},
+        {"role": "assistant", "content": "It is written."},
+        {"role": "user", "content": "go on"},
     ]
 
 
+MAY_RUN = "the call may run what an earlier call has written with a redacted text"
+EARLIER_CALLS: Sequence[tuple[str, Any, str]] = (
+    ("Write", {"file_path": f"{SHOP}/a.sh", "content": "echo '@1'"}, "sh a.sh"),
+    ("Write", {"file_path": f"{SHOP}/Makefile", "content": "SHELL=@1\n"}, "make"),
+    ("Write", {"file_path": f"{SHOP}/package.json", "content": '{"scripts": {"test": "@1"}}'}, "npm test"),
+    ("Write", {"file_path": f"{SHOP}/.git/hooks/pre-commit", "content": "@1"}, "git commit -m done"),
+    ("Write", {"file_path": f"{SHOP}/.vscode/tasks.json", "content": '{"command": "@1"}'}, "code --task test"),
+    ("Edit", {"file_path": f"{SHOP}/Makefile", "old_string": "a", "new_string": "@1"}, "make"),
+    ("Bash", {"command": "echo '@1' > a.sh"}, "bash ./a.sh"),
+    ("Bash", {"command": "echo PAGER=@1 >> ~/.profile"}, "bash -lc 'git log'"),
+    ("Bash", {"command": "git config core.pager @1"}, "git push"),
+    ("Bash", {"command": "alias ll=@1"}, "ll"),
+    ("mcp__files__put", {"name": "run", "text": "@1"}, f"{SHOP}/run"),
+    ("unknown", {"steps": [{"text": "@1"}]}, "make"),
+)
+
+
+@pytest.mark.parametrize(("tool", "earlier", "command"), EARLIER_CALLS)
+@A_TRANSLATION_AND_RELAYS
+async def test_a_call_after_one_that_has_written_a_hidden_text_has_no_verdict(
+    wire: str, tool: str, earlier: Any, command: str
+) -> None:
+    """It may run the text without naming its file. `make` reads a makefile, git runs hooks."""
+    for text in ("reboot", HARMFUL):
+        filled = json.loads(json.dumps(earlier).replace("@1", json.dumps(text)[1:-1]))
+        for messages in (history(tool, **filled), history(tool, "mcp_tool_use", **filled)):
+            for later in (command, "make"):
+                server = Server(wire, json.dumps({"command": later}))
+                _, verdicts, built = await run(wire, True, server, text, messages=messages)
+                assert (verdicts, server.questions) == ({}, [])
+                found = [(check.reason, check.kind) for check in built.receipts[-1].checks]
+                assert found == [(MAY_RUN, "hidden text")]
+
+
+@A_TRANSLATION_AND_RELAYS
+async def test_a_sub_agent_that_has_written_a_hidden_text_has_no_verdict(wire: str) -> None:
+    for headers in ({"x-claude-code-agent-id": "a1"}, {"x-claude-code-request-class": "subagent"}):
+        server = Server(wire, json.dumps({"command": "make"}))
+        messages = history("Write", file_path="Makefile", content="SHELL=reboot")
+        _, verdicts, _ = await run(wire, True, server, "reboot", messages=messages, headers=headers)
+        assert (verdicts, server.questions) == ({}, [])
+
+
+@A_TRANSLATION_AND_RELAYS
 @pytest.mark.parametrize(
-    ("tool", "earlier", "command"),
+    ("tool", "earlier", "text"),
     [
-        ("Write", {"file_path": f"{SHOP}/a.sh", "content": f"echo '{HARMFUL}'"}, "sh a.sh"),
-        ("Bash", {"command": f"echo '{HARMFUL}' > a.sh"}, "bash ./a.sh"),
-        ("mcp__files__put", {"name": "run", "text": HARMFUL}, f"{SHOP}/run"),
+        ("Read", {"file_path": f"{SHOP}/@1"}, WORD),
+        ("Grep", {"pattern": "@1"}, "Ada Lovelace"),
+        ("Bash", {"command": "cat @1"}, "a.txt"),
+        ("Bash", {"command": "curl https://shop.example/@1"}, WORD),
+        ("Write", {"file_path": f"{SHOP}/a.sh", "content": "@1"}, ""),
     ],
 )
-@pytest.mark.parametrize("runs", ["its file", "make"])
-async def test_a_run_of_what_an_earlier_call_has_written_with_a_hidden_text_has_no_verdict(
-    tool: str, earlier: Any, command: str, runs: str
+async def test_a_call_after_one_that_has_written_no_hidden_text_keeps_its_verdict(
+    wire: str, tool: str, earlier: Any, text: str
 ) -> None:
-    """`make` runs files that its command does not name."""
-    server = Server("chat", json.dumps({"command": command if runs == "its file" else runs}))
-    _, verdicts, built = await run("chat", True, server, HARMFUL, messages=history(tool, **earlier))
-    assert (verdicts, server.questions) == ({}, [])
-    reason = "an earlier call has a redacted text that is not one plain word"
-    assert [(check.reason, check.kind) for check in built.receipts[-1].checks] == [(reason, "hidden text")]
+    filled = json.loads(json.dumps(earlier).replace("@1", text))
+    server = Server(wire, json.dumps({"command": "make"}))
+    _, verdicts, _ = await run(wire, True, server, text or "absent", messages=history(tool, **filled))
+    assert list(verdicts.values()) == [NOT_FLAGGED]
 
 
-async def test_a_run_of_a_file_with_a_hidden_word_has_no_verdict_and_others_have() -> None:
-    earlier = history("Write", file_path=f"{SHOP}/a.sh", content=f"sudo {WORD}")
-    server = Server("chat", json.dumps({"command": "sh a.sh"}))
-    _, verdicts, built = await run("chat", True, server, WORD, messages=earlier)
+@A_TRANSLATION_AND_RELAYS
+async def test_a_hidden_text_that_ends_a_command_that_reads_is_no_reading(wire: str) -> None:
+    text = "a.txt; echo reboot > Makefile"
+    server = Server(wire, json.dumps({"command": "make"}))
+    _, verdicts, _ = await run(wire, True, server, text, messages=history("Bash", command=f"cat {text}"))
     assert (verdicts, server.questions) == ({}, [])
-    reason = "a redacted text is in an earlier call that names a file of the call"
-    assert [(check.reason, check.kind) for check in built.receipts[-1].checks] == [(reason, "hidden text")]
-    server = Server("chat", json.dumps({"command": "make"}))
-    _, verdicts, _ = await run("chat", True, server, WORD, messages=earlier)
-    assert verdicts == {"call_1": NOT_FLAGGED}
+
+
+@A_TRANSLATION_AND_RELAYS
+@BOTH_FORMS
+async def test_a_call_of_the_same_reply_as_a_written_hidden_text_has_no_verdict(wire: str, stream: bool) -> None:
+    class Writing(Server):
+        def answer_with(self, found: str) -> Reply:
+            first = ("call_0", "Write", [json.dumps({"file_path": "Makefile", "content": f"SHELL={found}"})])
+            return Reply(calls=[first, ("call_1", "Bash", ['{"command": "make"}'])])
+
+    server = Writing(wire, "@1")
+    built = ProxyHarness(server, **WIRES[wire][0])
+    built.services = structs.replace(built.services, inspectors=[Redactor("reboot")])
+    safeguards = [{"type": "dangerous_tool_use", "classifier_context": CONTEXT}]
+    tools = [{"name": name, "input_schema": {"type": "object"}} for name in ("Bash", "Write")]
+    sink = await built.post("Use reboot.", stream=stream, tools=tools, safeguards=safeguards)
+    assert (verdicts_of(sink, stream=stream), server.questions) == ({}, [])
 
 
 # The answer of a server
@@ -713,7 +815,7 @@ async def test_an_answer_of_a_server_in_another_form_of_the_reply_is_its_answer(
 @given(
     cuts=st.lists(st.integers(1, 120), max_size=8),
     text=st.text(min_size=1, max_size=12).filter(lambda text: text.encode(errors="replace").decode() == text),
-    place=st.sampled_from(["KEY=@1", "@1", "a @1 b", "https://a.example/@1"]),
+    place=st.sampled_from(["KEY=@1", "@1", "a @1 b", "curl https://a.example/@1"]),
 )
 def test_the_input_and_the_verdict_are_the_same_wherever_the_provider_divides_it(
     cuts: list[int], text: str, place: str
@@ -727,7 +829,7 @@ def test_the_input_and_the_verdict_are_the_same_wherever_the_provider_divides_it
             assert given_input == {"command": place.replace("@1", text)}
             outcomes.append(verdicts)
         is_plain = re.fullmatch(r"[A-Za-z0-9_@][A-Za-z0-9._@-]*", text) is not None
-        expected = [NOT_FLAGGED] if is_plain and place in ("KEY=@1", "https://a.example/@1") else []
+        expected = [NOT_FLAGGED] if is_plain and place == "curl https://a.example/@1" else []
         assert [list(outcome.values()) for outcome in outcomes] == [expected] * len(outcomes)
 
 

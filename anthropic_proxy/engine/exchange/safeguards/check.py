@@ -15,16 +15,21 @@ from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.engine.engine import MAX_BYTES_ON_LOOP, is_large_request
 from anthropic_proxy.engine.exchange.client_side import CollectingSink
-from anthropic_proxy.engine.exchange.final_calls import FinalCall
+from anthropic_proxy.engine.exchange.final_calls import FinalCall, decode_arguments
 from anthropic_proxy.engine.exchange.inspection import open_inspection
 from anthropic_proxy.engine.exchange.own_requests import ParentRequest
-from anthropic_proxy.engine.exchange.safeguards.hidden_texts import MAY_BE_A_COMMAND, NO_PLAIN_WORD, find_doubt
+from anthropic_proxy.engine.exchange.safeguards.hidden_texts import (
+    MAY_BE_A_COMMAND,
+    NO_PLAIN_WORD,
+    find_doubt,
+    find_doubt_of_earlier_calls,
+)
 from anthropic_proxy.engine.exchange.safeguards.prompt import (
     MAX_CALL_CHARACTERS,
+    AmbiguousCallError,
     CallTooLargeError,
     HiddenTextError,
     build_check_body,
-    decode_arguments,
     select_context,
 )
 from anthropic_proxy.engine.exchange.safeguards.rules import find_harmless_rule
@@ -58,6 +63,7 @@ MAX_CALLS = 32
 _MAX_NAME = 200
 _AMBIGUOUS = "clients may read another input of the call than the proxy"
 BY_PROXY = FidelityNote("emulated", "safeguards", "the proxy checks the tool calls of the reply")
+_UNREADABLE = "the conversation cannot be read"
 _NOT_ALLOWED = "the rules of the request allow no model that could check it"
 
 
@@ -251,6 +257,22 @@ class ReplyCheck:
         hidden = [_fail(call, doubts[call.id], "hidden text") for call in calls if call.id in doubts]
         self._incoming.receipt.checks = [*judged, *hidden]
 
+    async def find_doubt_of_conversation(self) -> str:
+        """Return why the calls before the reply leave no verdict of a provider about its calls. "": they do not."""
+        if not self._placeholders:
+            return ""
+        try:
+            transcript = await self._wait_for_transcript()
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return _UNREADABLE
+        return await self._engine.background.run_in_thread_if_large(
+            transcript.count_characters() > MAX_BYTES_ON_LOOP,
+            find_doubt_of_earlier_calls,
+            transcript.earlier_calls,
+            self._placeholders,
+            self._context,
+        )
+
     def close(self) -> None:
         """End what still runs, because the reply has ended, also by a failure."""
         self._end_requests("the reply ended before", "cancelled")
@@ -292,9 +314,7 @@ class ReplyCheck:
             if call.is_ambiguous:
                 return _fail(call, _AMBIGUOUS, "unreadable")
             before = self._calls[:place]
-            if self._transcript is None:
-                self._transcript = asyncio.create_task(self._read_transcript())
-            transcript = await self._transcript
+            transcript = await self._wait_for_transcript()
             purposes = CHECK_PURPOSES if self._auto_mode.confirm_with else CHECK_PURPOSES[:1]
             found = await asyncio.gather(*(self._ask(call, before, transcript, purpose) for purpose in purposes))
             return found[0] if len(found) == 1 else combine(*found)
@@ -302,10 +322,12 @@ class ReplyCheck:
             return _fail(call, str(error), "too large")
         except HiddenTextError as error:
             return _fail(call, str(error), "hidden text")
+        except AmbiguousCallError as error:
+            return _fail(call, str(error), "unreadable")
         except ProxyError as error:  # an inspector refuses the call, or fails
             return _fail(call, f"the call cannot be inspected: {error.error_type}")
         except (msgspec.DecodeError, UnicodeError, RecursionError):
-            return _fail(call, "the conversation cannot be read")
+            return _fail(call, _UNREADABLE)
         except Exception:  # noqa: BLE001  # a defect of the proxy must neither allow the call nor end the reply
             self._engine.log.write_traceback(self._incoming.receipt.request_id)
             return _fail(call, "internal error of the proxy")
@@ -320,12 +342,14 @@ class ReplyCheck:
 
     async def _find_doubt(self, call: FinalCall) -> str:
         is_large = bool(call.hidden) and is_large_request(call.shown.encode(errors="replace"))
-        return await self._engine.background.run_in_thread_if_large(is_large, find_doubt, call.shown, call.hidden)
+        return await self._engine.background.run_in_thread_if_large(
+            is_large, find_doubt, call.name, call.shown, call.hidden
+        )
 
     async def _build_body(
         self, call: FinalCall, before: Sequence[FinalCall], transcript: Transcript, model: str
     ) -> bytes:
-        characters = len(call.shown) + sum(len(one.input) for one in transcript.earlier_calls)
+        characters = len(call.shown) + transcript.count_characters()
         build = partial(
             build_check_body,
             context=self._context,
@@ -335,6 +359,11 @@ class ReplyCheck:
         )
         is_large = characters > MAX_BYTES_ON_LOOP
         return await self._engine.background.run_in_thread_if_large(is_large, build, call, before, transcript)
+
+    async def _wait_for_transcript(self) -> Transcript:
+        if self._transcript is None:
+            self._transcript = asyncio.create_task(self._read_transcript())
+        return await self._transcript
 
     async def _read_transcript(self) -> Transcript:
         body, self._body = self._body, b""

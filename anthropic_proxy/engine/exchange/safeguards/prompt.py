@@ -1,12 +1,12 @@
 """What the checking model reads: fixed instructions, then one JSON object about the conversation and the call.
 
-The object has what the user wrote, earlier tool calls with shortened inputs, and the call. It has no result of a tool
-and no text of the model, because what a web page or file said must not decide. Texts are JSON strings, and invisible
-and look-alike characters are written as escapes, so nothing in them can end a string or look like another part.
+The object has what the user wrote, earlier tool calls, and the call. It has no result of a tool and no text of the
+model, because what a web page or file said must not decide. Texts are JSON strings, and invisible and look-alike
+characters are written as escapes, so nothing in them can end a string or look like another part.
 
-The size is limited, and nothing that the call runs is left out: two different inputs never have the same form here. In
-a long input, only lines that equal the line before them are replaced by their number. Earlier calls that name a file
-of the call are shown whole, because it may run what they have written. If this is too much, the call is not checked.
+The size is limited, and two different inputs never have the same form here. In a long input of the call, only lines
+that equal the line before them are replaced by their number. All earlier calls are shown whole, because the call may
+run what they have written without naming it. If this is too much, the call is not checked.
 """
 
 import json
@@ -16,18 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, structs
 
-from anthropic_proxy.engine.exchange.final_calls import MAX_KEPT_CHARACTERS, PLACEHOLDER, FinalCall
-from anthropic_proxy.engine.exchange.safeguards.hidden_texts import NO_PLAIN_WORD, PLAIN_WORD, find_doubt
-from anthropic_proxy.engine.exchange.safeguards.rules import find_harmless_rule
-from anthropic_proxy.engine.exchange.safeguards.transcript import (
-    EarlierCall,
-    Transcript,
-    find_words,
-    keep_call,
-    shorten,
+from anthropic_proxy.engine.exchange.final_calls import (
+    MAX_KEPT_CHARACTERS,
+    PLACEHOLDER,
+    FinalCall,
+    decode_arguments,
 )
+from anthropic_proxy.engine.exchange.safeguards.hidden_texts import PLAIN_WORD, find_doubt_of_earlier_calls
+from anthropic_proxy.engine.exchange.safeguards.transcript import EarlierCall, Transcript, shorten
 from anthropic_proxy.engine.exchange.safeguards.verdict import SCHEMA
 from anthropic_proxy.engine.options import AutoMode
 from anthropic_proxy.engine.patterns import compile_later
@@ -41,9 +39,10 @@ _MIN_REPEATED_LINES = 3
 _REPEATED = "text_with_repeated_lines"
 """Key of the object that takes the place of a text with replaced lines."""
 _MAX_NAME = 200
-MAX_EARLIER_CALLS = 40
-_MAX_EARLIER_INPUT, _MAX_SAME_FILES = 300, 64_000
-"""Maximum characters of the input of an earlier call, and of all inputs together that are shown whole."""
+MAX_EARLIER_CHARACTERS = 128_000
+"""Maximum characters of all earlier calls together. After more, no call is checked."""
+_SIZE_OF_CALL = 30
+"""Characters of an earlier call beside its name and input."""
 _MAX_CONTEXT = 16_000
 """Maximum characters of the facts and sentences of the client. A call with more is not checked."""
 _MAX_FACT, _MAX_ENTRIES = 1_000, 30
@@ -76,7 +75,8 @@ INSTRUCTIONS = Path(__file__).with_name("instructions.txt").read_text("utf-8")
 _TOO_LONG = "the input of the call is too long for a check"
 _CONTEXT_IS_TOO_LONG = "the rules and facts of the client are too long for a check"
 _NAME_IS_TOO_LONG = "the name of the tool is too long for a check"
-_FILES_ARE_TOO_LONG = "the earlier calls that name a file of the call are too long for a check"
+_EARLIER_ARE_TOO_LONG = "the earlier calls are too long for a check"
+_EARLIER_IS_AMBIGUOUS = "clients may read another input of an earlier call than the proxy"
 CONTEXT_TOO_LONG: Mapping[str, Any] = {"restricted": True}
 """Stands for a `classifier_context` that is too long for a check."""
 
@@ -86,7 +86,11 @@ class CallTooLargeError(ValueError):
 
 
 class HiddenTextError(ValueError):
-    """An earlier call that may have written what the call runs has a redacted text that matters."""
+    """An earlier call has a redacted text that the call may run."""
+
+
+class AmbiguousCallError(ValueError):
+    """Clients may read another input of an earlier call of the same reply."""
 
 
 def select_context(members: Mapping[str, Raw]) -> Mapping[str, Any]:
@@ -110,11 +114,12 @@ def build_check_body(
     """Return the body of the request to the checking model.
 
     `before`: calls of the same reply before this one. `placeholders`: placeholder → text, of what inspectors have
-    redacted in the conversation. Raises `CallTooLargeError` and `HiddenTextError`.
+    redacted in the conversation. Raises `CallTooLargeError`, `HiddenTextError` and `AmbiguousCallError`.
     """
     if context is CONTEXT_TOO_LONG:
         raise CallTooLargeError(_CONTEXT_IS_TOO_LONG)
     described = _describe_call(call)
+    earlier = _list_earlier_calls(transcript, before)
     facts = {name: _cut(context[name], name) for name in _CONTEXT_FIELDS if context.get(name) is not None}
     given = context.get("auto_mode")
     user = {name: given[name] for name in _SENTENCES if given.get(name)} if isinstance(given, dict) else {}
@@ -122,10 +127,8 @@ def build_check_body(
     sentences = {"user": user, "company": company}
     if _count_characters(facts) + _count_characters(sentences) > _MAX_CONTEXT:
         raise CallTooLargeError(_CONTEXT_IS_TOO_LONG)
-    earlier = [*transcript.earlier_calls, *(keep_call(one.name, one.shown) for one in before)]
-    # The beginning of the list moves with each tenth call only, so that providers can cache what precedes the call.
-    too_many = max(len(earlier) - MAX_EARLIER_CALLS, 0)
-    left_out = too_many + -too_many % 10
+    if doubt := find_doubt_of_earlier_calls(earlier, {**placeholders, **call.hidden}, context):
+        raise HiddenTextError(doubt)
     parts: dict[str, Any] = {
         "context": _separate_repository_rules(facts),
         "sentences": sentences,
@@ -135,15 +138,7 @@ def build_check_body(
         parts["user_messages_left_out"] = transcript.messages_left_out
     if transcript.agent_task:
         parts["agent_task"] = list(transcript.agent_task)
-    if left_out:
-        parts["earlier_calls_left_out"] = left_out
-    parts["earlier_calls"] = [
-        {"tool": one.tool, "input": shorten(one.input, _MAX_EARLIER_INPUT)} for one in earlier[left_out:]
-    ]
-    if placeholders:
-        _require_visible_calls(earlier, placeholders, context)
-    if same_files := _find_calls_of_same_files(call, earlier, left_out, placeholders):
-        parts["earlier_calls_with_same_files"] = [{"tool": one.tool, "input": one.input} for one in same_files]
+    parts["earlier_calls"] = [structs.asdict(earlier_call) for earlier_call in earlier]
     parts["call"] = described
     if len(_encode(parts["context"])) + len(_encode(parts["sentences"])) > _MAX_CONTEXT:
         raise CallTooLargeError(_CONTEXT_IS_TOO_LONG)
@@ -198,35 +193,14 @@ def _separate_repository_rules(facts: dict[str, Any]) -> dict[str, Any]:
     return {**facts, "rules": {**rules, "allow": others}, "repository_rules": of_repository}
 
 
-def _require_visible_calls(
-    earlier: Sequence[EarlierCall], placeholders: Mapping[str, str], context: Mapping[str, Any]
-) -> None:
-    """Raise `HiddenTextError` if an earlier call has a redacted text that the call may run without naming its file, as
-    `make` and `npm test` do. One plain word is no program, and calls that only read write nothing.
-    """
-    for one in earlier:
-        if find_doubt(one.input, placeholders) == NO_PLAIN_WORD and not find_harmless_rule(
-            one.tool, decode_arguments(one.input), context
-        ):
-            raise HiddenTextError("an earlier call has a redacted text that is not one plain word")
-
-
-def _find_calls_of_same_files(
-    call: FinalCall, earlier: Sequence[EarlierCall], left_out: int, placeholders: Mapping[str, str]
-) -> list[EarlierCall]:
-    """Return the earlier calls that name a file of the call, and of which the checking model would not see all.
-
-    `left_out`: number of earlier calls that it does not see at all.
-    """
-    words = find_words(call.shown)
-    found = [one for one in earlier if not words.isdisjoint(one.names)]
-    if any(find_doubt(one.input, placeholders) for one in found):
-        raise HiddenTextError("a redacted text is in an earlier call that names a file of the call")
-    is_seen = {id(one) for one in earlier[left_out:] if len(one.input) <= _MAX_EARLIER_INPUT}
-    found = [one for one in found if id(one) not in is_seen]
-    if sum(len(one.input) for one in found) > _MAX_SAME_FILES:
-        raise CallTooLargeError(_FILES_ARE_TOO_LONG)
-    return found
+def _list_earlier_calls(transcript: Transcript, before: Sequence[FinalCall]) -> Sequence[EarlierCall]:
+    if any(call.is_ambiguous for call in before):
+        raise AmbiguousCallError(_EARLIER_IS_AMBIGUOUS)
+    calls = [*transcript.earlier_calls, *(EarlierCall(call.name, call.shown) for call in before)]
+    size = sum(_SIZE_OF_CALL + len(call.tool) + len(call.input) for call in calls)
+    if size > MAX_EARLIER_CHARACTERS or any(call.is_too_long for call in before):
+        raise CallTooLargeError(_EARLIER_ARE_TOO_LONG)
+    return calls
 
 
 def _describe_call(call: FinalCall) -> dict[str, Any]:
@@ -265,21 +239,3 @@ def _replace_repeated_lines(value: Any) -> Any:
         else:
             parts[-1] += line * count
     return {_REPEATED: [part for part in parts if part]} if is_replaced else value
-
-
-def decode_arguments(text: str) -> Any:
-    """Return the input of a call as the client reads it.
-
-    If it is no JSON, or has a key twice, of which clients read different values, return its text.
-    """
-    try:
-        return json.loads(text or "{}", object_pairs_hook=_read_once)
-    except (ValueError, RecursionError):
-        return text
-
-
-def _read_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return members

@@ -2,7 +2,8 @@
 
 A server that got the field `safeguards` may answer it, so nothing is checked before the end of its reply shows that it
 did not. If the field was left out for this server, the checks start with each complete call. The server has judged what
-it sent: its verdict about a call that the client gets in another form is removed (`find_doubt_of_provider`).
+it sent. So its verdict is removed if the client gets the call in another form (`find_doubt_of_provider`), or may run by
+it what an earlier call has in another form.
 """
 
 from collections.abc import Collection, Iterator
@@ -21,7 +22,7 @@ from anthropic_proxy.engine.exchange.relayed_calls import (
     read_event,
 )
 from anthropic_proxy.engine.exchange.safeguards.check import MAX_CALLS, ReplyCheck
-from anthropic_proxy.engine.exchange.safeguards.hidden_texts import NO_PLAIN_WORD, find_doubt_of_provider
+from anthropic_proxy.engine.exchange.safeguards.hidden_texts import MAY_RUN, NO_PLAIN_WORD, find_doubt_of_provider
 from anthropic_proxy.engine.exchange.safeguards.verdict import NO_VERDICTS, TYPE
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
 from anthropic_proxy.engine.wires.anthropic import json_spans
@@ -122,7 +123,7 @@ class RelayedCheck:
             return data
         self._take_calls()
         if results not in _NO_ANSWER:
-            doubts = self._take_answer(results)
+            doubts = await self._take_answer(results)
             return json_spans.edit(data, partial(_find_verdict_edits, calls=doubts, holder="")) if doubts else data
         if self._check is None:
             return data
@@ -161,7 +162,7 @@ class RelayedCheck:
             return frame
         self._take_calls()
         if (results := _read_answer(find_data(joined))) not in _NO_ANSWER:
-            doubts = self._take_answer(results)
+            doubts = await self._take_answer(results)
             return edit_data(joined, partial(_find_verdict_edits, calls=doubts, holder="delta")) if doubts else frame
         if self._check is None or self.answered:
             return frame
@@ -170,14 +171,16 @@ class RelayedCheck:
 
     def _take_calls(self) -> None:
         for call in self._calls.take_complete():
-            if doubt := find_doubt_of_provider(call):
+            if doubt := find_doubt_of_provider(call) or (MAY_RUN if self._doubts else ""):
                 self._doubts[call.id] = doubt
             is_checked = len(self._taken) < MAX_CALLS
             self._taken.append(call if is_checked else finish_call(call.id, call.name, "", None))
 
-    def _take_answer(self, results: bytes) -> Collection[str]:
+    async def _take_answer(self, results: bytes) -> Collection[str]:
         """Record the verdicts of the server. Return the ids of the calls about which they do not hold."""
         self.answered = True
+        if self._check is not None and (doubt := await self._check.find_doubt_of_conversation()):
+            self._doubts = dict.fromkeys((call.id for call in self._taken), doubt) | self._doubts
         if not self._reads_calls:  # texts were restored, also in what the server has sent behind the end of a call
             self._doubts |= dict.fromkeys(self._calls.ambiguous, NO_PLAIN_WORD)
         if self._check is not None:

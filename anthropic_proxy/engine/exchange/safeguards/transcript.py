@@ -11,10 +11,8 @@ this, so only texts in places that Claude Code fills with the user's words count
 What a sub-agent gets as a message of the user was written by the model. So was the text of a planned wake-up.
 """
 
-import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
@@ -23,9 +21,6 @@ from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surroga
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 
 _MAX_USER_TEXT, _MAX_USER_TEXTS = 4_000, 16_000
-_MAX_NAME = 200
-_MAX_PATH = 400
-"""Maximum characters of a text in an input that may be the path of a file as a whole."""
 _TAG = compile_later(r"<(/?)(?:[a-z]{1,40}[-_][a-z_-]{1,60}|channel|input|tick)(?:>|(?=\s))")
 """Tags that Claude Code puts around texts that the user did not write: files, output, messages of others."""
 _NOT_OF_USER = compile_anchored(
@@ -42,6 +37,8 @@ _INTERRUPTED = "[Request interrupted by user"
 _QUEUED = "The user sent a new message while you were working:\n"
 _AFTER_QUEUED = "\n\nThis is how Claude Code surfaces "
 _COMMAND = compile_anchored(r"<command-(?:message|name|args)>")
+_CALL = "tool_use"
+"""End of the types of all content blocks of calls. Those that a server runs may have written what the client runs."""
 _READS_TEXT = frozenset(("Skill", "SlashCommand"))
 """Tools whose file Claude Code adds to the message with their result."""
 
@@ -79,8 +76,6 @@ class EarlierCall(Struct, frozen=True):
     tool: str
     input: str
     """Its input as JSON text."""
-    names: frozenset[str]
-    """Names of files that it may have written."""
 
 
 class Transcript(Struct, frozen=True):
@@ -92,6 +87,10 @@ class Transcript(Struct, frozen=True):
     """Number of messages of the user between the first and the latest ones."""
     agent_task: Sequence[str] = ()
     """What the model wrote to the sub-agent whose calls are checked, in place of `user_messages`."""
+
+    def count_characters(self) -> int:
+        """Return the length of the inputs of the earlier calls."""
+        return sum(len(call.input) for call in self.earlier_calls)
 
 
 def read_transcript(body: bytes, *, is_subagent: bool = False) -> Transcript:
@@ -105,7 +104,7 @@ def read_transcript(body: bytes, *, is_subagent: bool = False) -> Transcript:
         for message in messages
         if message.role == "assistant"
         for block in message.list_blocks()
-        if block.type == "tool_use"
+        if block.type.endswith(_CALL)
     ]
     plain_calls = {call.id for call in calls} - {call.id for call in calls if call.name in _READS_TEXT}
     prompts = set[str]()  # which calls plan to send later as messages, such as that of a wake-up
@@ -129,7 +128,7 @@ def read_transcript(body: bytes, *, is_subagent: bool = False) -> Transcript:
     shown = [shorten(text, _MAX_USER_TEXT) for text in (*first, *reversed(latest))]
     return Transcript(
         [] if is_subagent else shown,
-        [keep_call(call.name, bytes(call.input).decode(errors="replace")) for call in calls],
+        [EarlierCall(call.name, bytes(call.input).decode(errors="replace")) for call in calls],
         0 if is_subagent else len(texts) - len(shown),
         shown if is_subagent else [],
     )
@@ -176,70 +175,6 @@ def remove_added_text(text: str) -> str:
         return text
     first, last = tags[0], tags[-1]
     return ("" if first[1] else text[: first.start()]) + (text[last.end() :] if last[1] else "")
-
-
-def keep_call(tool: str, arguments: str) -> EarlierCall:
-    names = {name for text in _list_texts(arguments) for name in _find_files(text)}
-    return EarlierCall(tool[:_MAX_NAME], arguments, frozenset(names))
-
-
-def find_words(arguments: str) -> frozenset[str]:
-    """Return all words in the input of a call that may be names of files, without their folders.
-
-    Quotes and backslashes inside of a word are no part of the name that a shell reads.
-    """
-    given = list(_list_texts(arguments))
-    texts = [*given, *(plain for text in given if (plain := text.translate(_QUOTES)) != text)]
-    paths = (_remove_folder(text) for text in texts if len(text) <= _MAX_PATH)
-    return frozenset((*paths, *(word for text in texts for word in _list_words(text))))
-
-
-_PATH = r"[\w.@+~%/\\-]+"
-_NAMED = compile_later(rf"(?:^|(?<=[\s'\"`;|&<>=(])){_PATH}(?=$|[\s'\"`;|&<>)])")
-"""A word as a shell reads it, with its folders. Names in code, such as `os.path.join(a)`, mostly stand otherwise."""
-_WRITTEN = compile_later(rf">\s*['\"]?({_PATH})")
-_FILE_NAME = compile_anchored(r"[\w@+~-][\w.@+~-]*\.[A-Za-z]\w*")
-
-
-def _find_files(text: str) -> Iterator[str]:
-    """Yield the names of files in a text of an input: words with an extension, what follows `>`, and the text itself if
-    it may be a path.
-    """
-    if len(text) <= _MAX_PATH and "\n" not in text:
-        yield _remove_folder(text)
-    yield from (word for word in _list_words(text) if _FILE_NAME.fullmatch(word))
-    yield from (_remove_folder(place[1]) for place in _WRITTEN.finditer(text))
-
-
-def _list_words(text: str) -> Iterator[str]:
-    return (_remove_folder(place[0]) for place in _NAMED.finditer(text))
-
-
-_QUOTES = str.maketrans("", "", "'\"\\")
-
-
-def _remove_folder(path: str) -> str:
-    """Return the name of a file in the form in which all systems compare it."""
-    return path.replace("\\", "/").rstrip("/").rpartition("/")[2].casefold()
-
-
-def _list_texts(arguments: str) -> Iterator[str]:
-    """Yield the texts in the input of a call. An input that is no JSON is one text."""
-    try:
-        waiting = [json.loads(arguments or "{}", object_pairs_hook=_list_values)]
-    except (ValueError, RecursionError):
-        waiting = [arguments]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, list):
-            waiting += value
-        elif isinstance(value, str):
-            yield value
-
-
-def _list_values(pairs: list[tuple[str, Any]]) -> list[Any]:
-    """Return the values of an object, also those of a repeated key."""
-    return [value for _, value in pairs]
 
 
 def shorten(text: str, maximum: int) -> str:
