@@ -104,6 +104,15 @@ class Client(Struct, frozen=True):
     setup."""
 
     @property
+    def id(self) -> str:
+        """Name under which something is kept for this client only."""
+        return self.key_id or self.name
+
+    def scope_session(self, session: str) -> str:
+        """Return a name of the session that no other client has. Session ids are texts, which anybody can send."""
+        return f"{self.id} {session}" if session else ""
+
+    @property
     def administers(self) -> bool:
         """False: the client is one of several people or programs, and cannot change the proxy."""
         return self.role not in ("member", "team admin")

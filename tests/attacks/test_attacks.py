@@ -26,6 +26,8 @@ QUICK = (
     "verdicts: commands that may run what an earlier call has written with a redacted text",
     "spending: other models of a key for one model",
     "spending: counts of a relay",
+    "neighbours: refusals with the text of another key",
+    "neighbours: the session of another key",
 )
 
 

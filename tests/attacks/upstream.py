@@ -3,9 +3,9 @@
 import json
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tests.faults.protocols import ANSWERED, PROTOCOLS, ProviderProtocol, literal
@@ -20,6 +20,10 @@ class UpstreamCall:
     protocol: ProviderProtocol
     streaming: bool
     body: Any = None
+    path: str = ""
+    """With the query."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Names in lower case. Of a repeated header, the last value."""
 
 
 Reply = Callable[[UpstreamCall], bytes]
@@ -85,13 +89,14 @@ class AttackUpstream:
                     name, _, value = header.decode("latin-1").partition(":")
                     headers[name.strip().lower()] = value.strip()
                 body = file.read(int(headers.get("content-length", 0)))
-                connection.sendall(self._answer(path, body))
+                connection.sendall(self._answer(path, headers, body))
 
-    def _answer(self, path: str, raw: bytes) -> bytes:
+    def _answer(self, path: str, headers: Mapping[str, str], raw: bytes) -> bytes:
         if path in ANSWERED:
             return respond(ANSWERED[path])
-        body: Any = json.loads(raw) if raw else {}
+        is_json = headers.get("content-type", "").startswith("application/json")
+        body: Any = json.loads(raw) if raw and is_json else {}
         protocol = next((protocol for protocol in PROTOCOLS if protocol.serves_path(path)), PROTOCOLS[0])
-        call = UpstreamCall(protocol, protocol.streams(path, body), body)
+        call = UpstreamCall(protocol, protocol.streams(path, body), body, path, headers)
         self.calls.append(call)
         return self.reply(call)

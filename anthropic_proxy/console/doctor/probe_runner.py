@@ -147,7 +147,7 @@ class ProbeRunner:
         is_large = len(sink.body) > MAX_REPLY_BYTES_ON_LOOP  # the loop may serve clients too
         result = await services.background.run_in_thread_if_large(is_large, _read_reply, sink, error)
         result.upstream, result.seconds = recorded, time.monotonic() - started
-        result.adaptations = observations.find_adaptations(target.upstream, target.model)
+        result.adaptations = observations.find_adaptations(target.upstream, target.model, receipt.client.id)
         self.totals.input_tokens += result.input_tokens
         self.totals.output_tokens += result.output_tokens
         return result

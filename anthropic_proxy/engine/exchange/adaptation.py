@@ -34,8 +34,10 @@ from anthropic_proxy.errors import UnreadableReply, UnsupportedFeature, Upstream
 class Adaptations:
     """Changes that one client request needs for one model. Their names are added to the list `used_names`."""
 
-    def __init__(self, engine: Engine, used_names: list[str]) -> None:
+    def __init__(self, engine: Engine, used_names: list[str], client: str) -> None:
+        """`client`: `Client.id` of the sender."""
         self._engine = engine
+        self._client = client
         self._used = used_names
         self.notes: list[FidelityNote] = []
         """Notes about the request fields that the adaptations change, for the fidelity report."""
@@ -74,7 +76,7 @@ class Adaptations:
         kept = [(model, each) for model, each in self._changes if not each.stored_name or _verb(each) not in verbs]
         self._changes = [*kept, *((target.model, each) for each in adaptations)]
         if adapted.model != target.model:
-            return apply_stored_adaptations(self._engine, adapted, self._used, earlier=shown)
+            return apply_stored_adaptations(self._engine, adapted, self._used, self._client, earlier=shown)
         return adapted
 
     def list_refused_thinking(self) -> frozenset[bytes]:
@@ -89,7 +91,9 @@ class Adaptations:
         observations = self._engine.observations
         for model, each in self._changes:
             if each.persistent and (each.stored_if_rejected or not is_rejected):
-                observations.store_adaptation(target.upstream, model, each.stored_name or each.name)
+                name = each.stored_name or each.name
+                client = "" if name.partition(" ")[0] in _OF_MODEL else self._client
+                observations.store_adaptation(target.upstream, model, name, client)
             if each.stored_name:
                 break  # later requests differ from this one, so what it needs besides shows nothing about them
         self._changes.clear()
@@ -99,16 +103,19 @@ class Adaptations:
 
 
 def apply_stored_adaptations(
-    engine: Engine, target: Target, used_names: list[str], *, earlier: Sequence[str] = ()
+    engine: Engine, target: Target, used_names: list[str], client: str = "", *, earlier: Sequence[str] = ()
 ) -> Target:
-    """Return `target` with the stored changes of its model. `used_names` becomes `earlier` and the names of these."""
+    """Return `target` with the stored changes of its model, also those that only the client with this id needs.
+
+    `used_names` becomes `earlier` and the names of these.
+    """
     used_names[:] = earlier
-    for name in engine.observations.find_adaptations(target.upstream, target.model):
+    for name in engine.observations.find_adaptations(target.upstream, target.model, client):
         adapted = _apply_adaptation(engine, target, name)
         if adapted is None:
             continue
         if adapted.model != target.model:  # a new target, without the changes for the earlier model
-            return apply_stored_adaptations(engine, adapted, used_names, earlier=[name])
+            return apply_stored_adaptations(engine, adapted, used_names, client, earlier=[name])
         used_names.append(_shorten(name))
         target = adapted
     return target
@@ -167,6 +174,10 @@ def _find_successor(engine: Engine, target: Target) -> Target | None:
 
 
 _MAX_SHOWN_WORDS = 12
+_OF_MODEL = frozenset(("limit", "window", "model", "wire", "betas", "suspects"))
+"""First words of adaptations that all clients need: numbers, and names of betas, models and APIs, that the server has
+judged. Any other one may be due to a value that one client has sent, such as a broken document, after which the
+documents of others must not be left out."""
 _FIELDS = {
     "betas": "anthropic-beta",
     "documents": "messages.document",

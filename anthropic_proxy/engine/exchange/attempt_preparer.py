@@ -99,7 +99,8 @@ class AttemptPreparer:
             )
         estimate = partial(self._estimates.get_or_estimate, scale=run.token_scale)
         session = self._session
-        conversation = f"{session} {self._receipt.agent} {target.prefixed_id}" if session else ""
+        scope = self._receipt.client.scope_session(session)
+        conversation = f"{scope} {self._receipt.agent} {target.prefixed_id}" if scope else ""
         places: DeferredToolPlaces | None = None
         loads_tools = session and limits.loaded_tools != "listed" and PLACEHOLDER_NAME in list_tool_names(request.tools)
         if loads_tools:

@@ -131,7 +131,8 @@ class AttemptSender:
         call = attempt.call
         prepared = call.request if isinstance(call, TranslatedCall) else None
         if self._session and len(request.body) <= MAX_PROMPT_BYTES:
-            conversation = receipt.session, receipt.agent, receipt.prefix, target.model
+            scope = receipt.client.scope_session(receipt.session)
+            conversation = scope, receipt.agent, receipt.prefix, target.model
             attempt.prompt = Prompt(
                 conversation,
                 request.body,

@@ -151,7 +151,8 @@ class Attempts:
                     receipt.route_reason += f"; fallback: {setting}"
                 if balancer is not None and route is not None:
                     seconds = time.monotonic() - started_at
-                    engine.background.start_task(balancer.record_reply(target, route, receipt.session, seconds))
+                    scope = receipt.client.scope_session(receipt.session)
+                    engine.background.start_task(balancer.record_reply(target, route, scope, seconds))
                 return attempt
         if failure is None:
             raise InternalError("a plan has no target")
@@ -174,8 +175,9 @@ class Attempts:
             capabilities = find_capabilities(provider, model, engine.settings, engine.catalog)
             target = structs.replace(target, capabilities=capabilities)
         self.receipt.adaptations.clear()
-        if engine.observations.find_adaptations(target.upstream, model):
-            target = apply_stored_adaptations(engine, target, self.receipt.adaptations)
+        client = self.receipt.client.id
+        if engine.observations.find_adaptations(target.upstream, model, client):
+            target = apply_stored_adaptations(engine, target, self.receipt.adaptations, client)
         run = TargetRun(
             request,
             engine.observations.find_token_scale(provider.name, model),
@@ -218,7 +220,8 @@ class Attempts:
         """
         target = previous.target
         if learned:
-            target = apply_stored_adaptations(self._engine, target, self.receipt.adaptations)
+            client = self.receipt.client.id
+            target = apply_stored_adaptations(self._engine, target, self.receipt.adaptations, client)
         origin = structs.replace(previous.run.origin, purpose="further_call")
         run = TargetRun(request, previous.run.token_scale, origin, adaptations_left=0, continuation=continuation)
         self._engine.retry_budget.record_first_call(target.upstream)

@@ -111,7 +111,7 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
     incoming.purpose = "token_count"
     request = await _decode_count(engine, incoming)
     plan = await choose_plan(engine, incoming, request, EstimateCache())
-    target = apply_stored_adaptations(engine, plan.targets[0], [])
+    target = apply_stored_adaptations(engine, plan.targets[0], [], incoming.receipt.client.id)
     with settled_admission(engine, incoming) as admission:
         may_ask = await admission.admit_count(request, structs.replace(plan, targets=[target]))
         if may_ask and engine.inspectors:

@@ -101,7 +101,7 @@ class Retries:
         add_key_setting(error, target, attempt.credential)
         self._records.fail_attempt(error, usage)
         if run.adaptations_left:
-            run.adaptations = run.adaptations or Adaptations(engine, self._receipt.adaptations)
+            run.adaptations = run.adaptations or Adaptations(engine, self._receipt.adaptations, self._receipt.client.id)
             if (adapted := await run.adaptations.find_adapted_target(target, attempt.call, error)) is not None:
                 run.adaptations_left -= 1
                 failed_attempts.append(describe_attempt(target, error))

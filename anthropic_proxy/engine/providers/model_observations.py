@@ -83,19 +83,26 @@ class ModelObservations:
         while len(self.refused_thinking) > MAX_SIGNATURES:
             del self.refused_thinking[next(iter(self.refused_thinking))]
 
-    def find_adaptations(self, upstream: str, model: str) -> tuple[str, ...]:
-        """Return the names of the stored adaptations of a model, oldest first."""
-        known = self.store.read(f"adaptations:{self._name_server(upstream)}/{model}")
+    def find_adaptations(self, upstream: str, model: str, client: str = "") -> tuple[str, ...]:
+        """Return the names of the stored adaptations of a model, oldest first: of all clients, then of `Client.id`."""
+        shared = self._read_adaptations(upstream, model, "")
+        return (*shared, *self._read_adaptations(upstream, model, client)) if client else shared
+
+    def _read_adaptations(self, upstream: str, model: str, client: str) -> tuple[str, ...]:
+        known = self.store.read(self._name_adaptations(upstream, model, client))
         return tuple(known.split("\n")) if known else ()
 
-    def store_adaptation(self, upstream: str, model: str, adaptation: str) -> None:
-        """Store the name of an adaptation as the newest. The oldest of too many is removed."""
+    def store_adaptation(self, upstream: str, model: str, adaptation: str, client: str = "") -> None:
+        """Store the name of an adaptation as the newest. The oldest of too many is removed.
+
+        `client`: `Client.id` of the only client to which it applies. "": it applies to all.
+        """
         verb = adaptation.partition(" ")[0]
-        known = [name for name in self.find_adaptations(upstream, model) if name != adaptation]
+        known = [name for name in self._read_adaptations(upstream, model, client) if name != adaptation]
         similar = [name for name in known if name.partition(" ")[0] == verb]
         removed = similar if verb in _REPLACING_VERBS else similar[: 1 - MAX_ADAPTATIONS]
         names = "\n".join((*(name for name in known if name not in removed), adaptation))
-        self.store.write(f"adaptations:{self._name_server(upstream)}/{model}", names, RETENTION_SECONDS)
+        self.store.write(self._name_adaptations(upstream, model, client), names, RETENTION_SECONDS)
 
     def follow_effort(self, conversation: str, request: PreparedRequest) -> EffortPlan:
         """Return the effort of a request as changes since its conversation began, and remember it."""
@@ -183,6 +190,9 @@ class ModelObservations:
         if known := _decode_scale(self.store.read(key)):
             scale = known * (1 - _SMOOTHING_FACTOR) + scale * _SMOOTHING_FACTOR
         self.store.write(key, f"{scale:.4f}", RETENTION_SECONDS)
+
+    def _name_adaptations(self, upstream: str, model: str, client: str) -> str:
+        return f"adaptations:{client}:{self._name_server(upstream)}/{model}"
 
     def _name_server(self, upstream: str) -> str:
         """`upstream`: name of a provider, or name and host."""

@@ -86,7 +86,7 @@ MAX_CACHE_SECONDS = 300.0
 caching", read 2026-11)."""
 
 Conversation = tuple[str, str, str, str]
-"""Session, subagent, provider and model."""
+"""Session with its client (`Client.scope_session`), subagent, provider and model."""
 
 _SETTINGS = {
     "reasoning.effort": "effort",

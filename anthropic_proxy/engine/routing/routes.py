@@ -89,6 +89,7 @@ class RequestFacts:
         self.model = model.lower()
         self.tier = tier
         self.headers = headers
+        self.client = client
         self.key, self.owner, self.team = client.name, client.owner, client.team
         self.now = now
         self._count_tokens = count_tokens
@@ -515,7 +516,7 @@ class RouteBalancer:
     ) -> Sequence[Target]:
         if route.balance == "order" or len(targets) < 2:
             return targets
-        session = facts.session if route.sticky else ""
+        session = facts.client.scope_session(facts.session) if route.sticky else ""
         match route.balance:
             case "cost":
                 return sorted(targets, key=lambda target: self._prices.get(target.prefixed_id, math.inf))
@@ -550,7 +551,10 @@ class RouteBalancer:
         return sorted(targets, key=ranks.__getitem__)
 
     async def record_reply(self, target: Target, route: ConfiguredRoute, session: str, seconds: float) -> None:
-        """Add the seconds until the first content to the average of a target, and keep the target of the session."""
+        """Add the seconds until the first content to the average of a target, and keep the target of the session.
+
+        `session` is the one of `Client.scope_session`.
+        """
         key = _latency_key(target)
         stored = _decode_latency(await self._find(key))
         average = seconds * _NEW_MEASUREMENT + stored * (1 - _NEW_MEASUREMENT) if stored else seconds

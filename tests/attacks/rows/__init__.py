@@ -4,6 +4,7 @@ from tests.attacks.lab import Row
 from tests.attacks.rows.bodies import BODIES
 from tests.attacks.rows.conversations import CONVERSATIONS
 from tests.attacks.rows.http import HTTP
+from tests.attacks.rows.neighbours import NEIGHBOURS
 from tests.attacks.rows.own_calls import OWN_CALLS
 from tests.attacks.rows.replies import REPLIES
 from tests.attacks.rows.schemas import SCHEMAS
@@ -23,4 +24,5 @@ ROWS: tuple[Row, ...] = (
     *TEXTS,
     *SPENDING,
     *SIGN_IN,
+    *NEIGHBOURS,
 )

@@ -4,22 +4,12 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import httpx2 as httpx
-
+from tests.attacks.buyer import KEY_SETTINGS, Buyer
 from tests.attacks.lab import Attack, Row, ordinary
 from tests.attacks.upstream import Reply, UpstreamCall, reply_text, respond
 from tests.faults.client import Answer
-from tests.support.waiting import wait_for
 
-_ADMIN = "attack-admin-key-01"
-_SETTINGS = {
-    "VIRTUAL_KEYS": "true",
-    "DATABASE_URL": "sqlite:///{directory}/keys.sqlite3",
-    "ADMIN_API_KEY": _ADMIN,
-    "PROXY_API_KEY": "attack-proxy-key-0001",
-    "PREFERRED_PROVIDER": "anthropic",
-    "OPENAI_WIRE": "chat",
-}
+_SETTINGS = {**KEY_SETTINGS, "PREFERRED_PROVIDER": "anthropic"}
 _PRICES = """
 [prices."anthropic/claude-haiku-4-5*"]
 input = 1
@@ -39,29 +29,6 @@ cache_write_1h = 10
 """
 _HAIKU, _OPUS = "claude-haiku-4-5", "claude-opus-4-5"
 _BODY = ordinary(_HAIKU, "Hello")
-_JSON = {"content-type": "application/json"}
-
-
-class _Buyer:
-    """A virtual key and what its budget has counted."""
-
-    def __init__(self, attack: Attack, **rules: Any) -> None:
-        self.admin = attack.proxy.client(headers={"x-api-key": _ADMIN})
-        created = self.admin.post("/admin/keys", json={"name": "buyer", **rules})
-        assert created.status_code == 200, created.text
-        self.id = created.json()["id"]
-        self.client = attack.proxy.client(headers={"x-api-key": created.json()["key"]})
-        wait_for(lambda: self.client.get("/v1/models"), lambda answer: answer.status_code != 401)
-
-    def post(self, body: Any, path: str = "/v1/messages", **headers: str) -> httpx.Response:
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return self.client.post(path, content=data, headers={**_JSON, **headers})
-
-    @property
-    def spent(self) -> float:
-        """Dollars that the first budget has counted."""
-        (spending, *_) = self.admin.get(f"/admin/keys/{self.id}").json()["spending"]
-        return float(spending["used"])
 
 
 _ADVISOR = {"type": "advisor_20260301", "name": "advisor", "model": _OPUS}
@@ -202,7 +169,7 @@ def _name_models(rules: Mapping[str, Any]) -> Callable[[Attack], list[Answer]]:
     """Send each request with a key that may use only the smallest model; the other name must not reach the provider."""
 
     def run(attack: Attack) -> list[Answer]:
-        buyer = _Buyer(attack, **rules)
+        buyer = Buyer(attack, **rules)
         seen: list[bytes] = []
         attack.upstream.reply = _recording(seen)
         assert buyer.post(_BODY).status_code == 200
@@ -475,7 +442,7 @@ _STREAMS: dict[str, tuple[bytes, float, float]] = {
 
 def _count_usages(attack: Attack) -> list[Answer]:
     """Spend with a budget in dollars; it must count at least what the reply has cost."""
-    buyer = _Buyer(attack, budgets=[{"amount": 1_000_000, "unit": "usd", "period": "month"}])
+    buyer = Buyer(attack, budgets=[{"amount": 1_000_000, "unit": "usd", "period": "month"}])
     replies = {name: (_whole(usage), least, most) for name, (usage, least, most) in _USAGES.items()} | _STREAMS
     replies |= {
         f"{name}, streamed": (_streamed(usage, usage), least, most) for name, (usage, least, most) in _USAGES.items()
@@ -493,7 +460,7 @@ def _count_usages(attack: Attack) -> list[Answer]:
     return [attack.post(ordinary("openai/gpt-4.1"))]
 
 
-def _wait_for_settled(buyer: _Buyer, before: float) -> float:
+def _wait_for_settled(buyer: Buyer, before: float) -> float:
     """Return the counted dollars when no request runs: two readings are equal."""
     last = -1.0
     for _ in range(40):

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from anthropic_proxy.engine.exchange.exchange import Exchange
+from anthropic_proxy.engine.hooks import Client
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
-from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 
 WINDOW = 32_768
 REPLY = {
@@ -287,3 +289,22 @@ async def test_a_limit_that_no_model_has_is_not_learned(text: str, outputs: list
     for _ in range(2):
         assert (await proxy.post(max_tokens=8_000)).error is None
     assert [output_of(body) for body in server.bodies] == outputs
+
+
+MESSAGES = [{"role": "user", "content": "hello"}]
+
+
+def reject_value(body: dict[str, Any]) -> tuple[int, Any] | None:
+    if body.get("temperature", 0) > 2:
+        return vllm("Invalid 'temperature': decimal above maximum value. Expected a value <= 2.", "temperature")
+    return None
+
+
+async def test_a_rejected_value_of_one_client_changes_no_request_of_another() -> None:
+    server = Server(reject_value)
+    proxy = local(server)
+    for key_id, temperature in (("key_a", 5), ("key_b", 0.5), ("key_a", 0.5)):
+        body = {"model": "claude-sonnet-4-5", "max_tokens": 100, "temperature": temperature, "messages": MESSAGES}
+        incoming = new_client_request(json.dumps(body).encode(), client=Client(name="same", key_id=key_id))
+        await Exchange(proxy.services, incoming, RecordingSink()).run()
+    assert [body.get("temperature") for body in server.bodies] == [5, None, 0.5, None]

@@ -32,8 +32,8 @@ class Balanced:
         self.store = MemoryStore(clock=lambda: self.now)
         self.balancer = RouteBalancer(self.store, prices or {}, random=Random(7).random)
 
-    def order(self, session: str = "") -> list[str]:
-        facts = self._facts(session)
+    def order(self, session: str = "", key: str = "local") -> list[str]:
+        facts = self._facts(session, key)
         ordered = LOOP.run_until_complete(self.balancer.order_targets(self.targets, self.route, facts))
         return [f"{target.provider.prefix}/{target.model}" for target in ordered]
 
@@ -43,11 +43,12 @@ class Balanced:
         if seconds is None:
             LOOP.run_until_complete(self.balancer.record_failure(target))
             return
-        session = self._facts(session).session
-        LOOP.run_until_complete(self.balancer.record_reply(target, self.route, session, seconds))
+        facts = self._facts(session)
+        scope = facts.client.scope_session(facts.session)
+        LOOP.run_until_complete(self.balancer.record_reply(target, self.route, scope, seconds))
 
-    def _facts(self, session: str) -> RequestFacts:
-        return new_facts(self.settings, headers={"x-claude-code-session-id": session} if session else {})
+    def _facts(self, session: str, key: str = "local") -> RequestFacts:
+        return new_facts(self.settings, headers={"x-claude-code-session-id": session} if session else {}, key=key)
 
 
 def test_without_balance_the_order_is_that_of_the_file(tmp_path: Path) -> None:
@@ -118,6 +119,13 @@ def test_a_session_keeps_the_target_that_served_it(tmp_path: Path) -> None:
     balanced.record(A, 3.0)
     balanced.record(C, 2.0)
     assert balanced.order("s") == [B, C, A]
+
+
+def test_a_session_id_of_another_client_keeps_no_target(tmp_path: Path) -> None:
+    balanced = Balanced(tmp_path, 'balance = "latency"')
+    for name, seconds in ((A, 3.0), (B, 1.0), (C, 2.0)):
+        balanced.record(name, seconds, session="s" if name == A else "")
+    assert (balanced.order("s")[0], balanced.order("s", key="other")[0]) == (A, B)
 
 
 def test_the_key_of_a_session_in_the_store_is_short_and_random(tmp_path: Path) -> None:

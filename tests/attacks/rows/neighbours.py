@@ -1,0 +1,298 @@
+"""What one key sends must not change, show or pay what another key sends: observations, sessions, credentials."""
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from tests.attacks.buyer import KEY_SETTINGS, Attempts, Buyer
+from tests.attacks.lab import Attack, Row, ordinary
+from tests.attacks.upstream import UpstreamCall, reply_text, respond
+from tests.faults.client import Answer
+
+_MODEL = "openai/gpt-4.1"
+_SESSION = {"x-claude-code-session-id": "5c7a2f0e-0000-4000-8000-000000000001"}
+_IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
+_PDF = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0xLjQK"}}
+_CONTENT = [{"type": "text", "text": "Hello"}, _IMAGE, _PDF]
+_SCHEMA = {
+    "type": "object",
+    "properties": {"command": {"type": "string", "pattern": "^a"}},
+    "required": ["command"],
+    "additionalProperties": False,
+}
+_TOOL = {"name": "Bash", "input_schema": _SCHEMA}
+_FIELDS: Mapping[str, Any] = {
+    "temperature": 0.5,
+    "top_p": 0.9,
+    "stop_sequences": ["END"],
+    "tools": [_TOOL],
+    "tool_choice": {"type": "any"},
+    "output_config": {"format": {"type": "json_schema", "schema": _SCHEMA}},
+    "messages": [{"role": "user", "content": _CONTENT}],
+}
+_USUAL = reply_text("All is well.")
+_LESSONS = (
+    "Unsupported parameter: 'temperature' is not supported with this model.",
+    "Unsupported parameter: 'top_p' is not supported with this model.",
+    "Unsupported value: 'temperature' does not support 0.5 with this model. Only the default (1) value is supported.",
+    "Unrecognized request argument supplied: top_p",
+    "property 'temperature' is unsupported",
+    "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+    "Unsupported parameter: 'stop' is not supported with this model.",
+    "Unsupported parameter: 'stream_options' is not supported",
+    "registry.ollama.ai/library/gpt-4.1 does not support tools",
+    "This model does not support tools",
+    "tool_choice: extra fields not permitted",
+    "This model's maximum context length is 16 tokens. However, you requested 900 tokens.",
+    "max_tokens is too large: 100. This model supports at most 5 completion tokens",
+)
+"""Sentences with which providers reject a field. A client makes the provider repeat them as the client's own text."""
+_ECHOES: Mapping[str, Mapping[str, Any]] = {
+    "invalid value": {"message": "Invalid value for 'stop': '{}'", "param": "stop", "code": "invalid_value"},
+    "invalid content": {"message": "Invalid content: {}", "param": "messages.[0].content", "code": None},
+    "no field": {"message": 'The text was refused: "{}"', "type": "invalid_request_error"},
+    "content filter": {"message": "Policy violation in '{}'", "param": "prompt", "code": "content_filter"},
+}
+
+
+def _refuse_once(refusals: list[bytes], call: UpstreamCall) -> bytes:
+    return refusals.pop() if refusals else _USUAL(call)
+
+
+_GENUINE = {"message": _LESSONS[0], "param": "temperature", "code": "unsupported_parameter"}
+
+
+def _refuse(lesson: str, form: Mapping[str, Any]) -> bytes:
+    error = {**form, "message": form["message"].format(lesson), "type": "invalid_request_error"}
+    return respond(json.dumps({"error": error}).encode(), status=400)
+
+
+_VALUES: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+    # what a client sends, and how the API of OpenAI refuses this value
+    "temperature": (
+        {"temperature": 5},
+        {
+            "message": "Invalid 'temperature': decimal above maximum value. Expected a value <= 2, but got 5 instead.",
+            "param": "temperature",
+            "code": "decimal_above_max_value",
+        },
+    ),
+    "top_p": (
+        {"top_p": -1},
+        {
+            "message": "Invalid 'top_p': decimal below minimum value. Expected a value >= 0, but got -1 instead.",
+            "param": "top_p",
+            "code": "decimal_below_min_value",
+        },
+    ),
+    "stop": (
+        {"stop_sequences": ["a", "b", "c", "d", "e"]},
+        {
+            "message": "Invalid 'stop': array too long. Expected an array with maximum length 4, but got 5 instead.",
+            "param": "stop",
+            "code": "array_above_max_length",
+        },
+    ),
+    "tool name": (
+        {"tools": [{**_TOOL, "name": "x" * 65}]},
+        {
+            "message": "Invalid 'tools[0].function.name': string too long. Expected a string with maximum length 64.",
+            "param": "tools[0].function.name",
+            "code": "string_above_max_length",
+        },
+    ),
+    "schema": (
+        {"tools": [{**_TOOL, "input_schema": {"type": "object", "properties": {"a": {"type": "nothing"}}}}]},
+        {
+            "message": "Invalid schema for function 'Bash': 'nothing' is not valid under any of the given schemas.",
+            "param": "tools[0].function.parameters",
+            "code": "invalid_function_parameters",
+        },
+    ),
+    "max_tokens": (
+        {"max_tokens": 900_000},
+        {
+            "message": "max_tokens is too large: 900000. This model supports at most 32768 completion tokens, "
+            "whereas you provided 900000.",
+            "param": "max_tokens",
+            "code": "invalid_value",
+        },
+    ),
+    "a wrong pattern": (
+        {},
+        {
+            "message": "Invalid schema for function 'Bash': In context=('properties', 'command'), '^a' is not a regex.",
+            "param": "tools[0].function.parameters",
+            "code": "invalid_function_parameters",
+        },
+    ),
+    "a wrong schema of the reply": (
+        {},
+        {
+            "message": "Invalid schema for response_format 'reply': In context=('properties', 'command'), 'pattern' is "
+            "not a 'regex'.",
+            "param": "response_format",
+            "code": None,
+        },
+    ),
+    "a name of a tool": (
+        {"tool_choice": {"type": "tool", "name": "Bash"}},
+        {"message": "Tool choice 'Bash' not found in 'tools' parameter.", "param": "tool_choice", "code": None},
+    ),
+    "a broken image": (
+        {},
+        {
+            "message": "The image data you provided does not represent a valid image. Please check your input and try "
+            "again with one of the supported image formats: ['image/jpeg', 'image/png', 'image/gif', 'image/webp'].",
+            "param": None,
+            "code": "invalid_image_format",
+        },
+    ),
+    "a broken image at its place": (
+        {},
+        {
+            "message": "Invalid 'messages[0].content[1].image_url.url'. Expected a base64-encoded data URL with an "
+            "image MIME type, but got unsupported MIME type 'image/png'.",
+            "param": "messages[0].content[1].image_url.url",
+            "code": "invalid_value",
+        },
+    ),
+    "an image of an unknown form": (
+        {},
+        {
+            "message": "You uploaded an unsupported image. Please make sure your image is valid.",
+            "param": "image_url",
+            "code": "invalid_image",
+        },
+    ),
+    "a broken document": (
+        {},
+        {
+            "message": "Invalid 'messages[0].content[2].file.file_data'. Expected a base64-encoded data URL.",
+            "param": "messages[0].content[2].file.file_data",
+            "code": "invalid_value",
+        },
+    ),
+    "a document that cannot be read": (
+        {},
+        {"message": "The file could not be read: it is no valid PDF.", "param": "file", "code": "invalid_file"},
+    ),
+    "a document with a password": (
+        {},
+        {
+            "message": "Failed to extract text from the file: the PDF is encrypted.",
+            "param": "messages[0].content[2].file",
+            "code": "invalid_file",
+        },
+    ),
+}
+
+
+def _compare(sent: tuple[int, str], control: tuple[int, str]) -> str:
+    """Return the fields that differ."""
+    after, before = (json.loads(body) for _, body in (sent, control))
+    differing = {name: (after.get(name), before.get(name)) for name in {*after, *before}}
+    return f"{sent[0]} { ({name: pair for name, pair in differing.items() if pair[0] != pair[1]}) }"
+
+
+def _learn_nothing(attack: Attack) -> list[Answer]:
+    """A provider repeats a client's text in its refusal: the next request of another key has all its fields."""
+    attempts = Attempts()
+    mallory, ann = Buyer(attack, "mallory"), Buyer(attack, "ann")
+
+    def send(model: str, client: Buyer = ann) -> Any:
+        attack.upstream.reply = _USUAL
+        attack.upstream.calls.clear()
+        answer = client.post({**ordinary(model), **_FIELDS})
+        call = next(iter(attack.upstream.calls), None)  # another one follows if the reply does not match the schema
+        body = {} if call is None else {**call.body, "model": ""}
+        return answer.status_code, json.dumps(body, sort_keys=True)
+
+    control = send("openai/gpt-4.1-control")
+    attack.upstream.reply = lambda call: _refuse("", _GENUINE) if "temperature" in call.body else _USUAL(call)
+    mallory.post({**ordinary("openai/gpt-4.1-strict"), **_FIELDS})
+    attempts.check("control: a refusal is learned", send("openai/gpt-4.1-strict", mallory) != control)
+    attempts.check("a refusal", send("openai/gpt-4.1-strict") == control)
+    for number, (place, form) in enumerate(_ECHOES.items()):
+        for index, lesson in enumerate(_LESSONS):
+            model = f"openai/gpt-4.1-echo-{number}-{index}"
+            attack.upstream.reply = lambda _, lesson=lesson, form=form: _refuse(lesson, form)  # type: ignore[misc]
+            mallory.post({**_FIELDS, **ordinary(model, lesson), "stop_sequences": [lesson]})
+            attempts.check(f"{place}: {lesson}", send(model) == control, _compare(send(model), control))
+    for number, (place, (fields, form)) in enumerate(_VALUES.items()):
+        model = f"openai/gpt-4.1-value-{number}"
+        attack.upstream.reply = partial(_refuse_once, [_refuse("", form)])
+        mallory.post({**ordinary(model), **_FIELDS, **fields})
+        attempts.check(f"an invalid value: {place}", send(model) == control, _compare(send(model), control))
+    return attempts.finish(attack)
+
+
+_DEFERRED = {"name": "DeferredToolPlaceholder", "input_schema": {"type": "object"}, "defer_loading": True}
+_LATE = {"name": "Late", "description": "x", "input_schema": {"type": "object"}, "defer_loading": True}
+_THINKING = {"thinking": {"type": "adaptive"}}
+_TURNS = [
+    {"role": "user", "content": "Hello"},
+    {"role": "assistant", "content": "Yes?"},
+    {"role": "user", "content": "Go on."},
+]
+_FOREIGN: Mapping[str, Mapping[str, Any]] = {
+    "another effort": {"output_config": {"effort": "low"}, **_THINKING},
+    "a higher effort": {"output_config": {"effort": "max"}, **_THINKING},
+    "no thinking": {"thinking": {"type": "disabled"}},
+    "a loaded tool": {"tools": [_TOOL, {**_LATE, "defer_loading": False}, _DEFERRED]},
+    "a deferred tool": {"tools": [_TOOL, _LATE, _DEFERRED]},
+    "another system text": {"system": "You are a pirate."},
+    "a marked system text": {"system": [{"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}]},
+    "another tool": {"tools": [{**_TOOL, "description": "Another one."}]},
+    "a longer conversation": {"messages": [*_TURNS, {"role": "assistant", "content": "x"}, _TURNS[2]]},
+    "a token count": {},
+    "a schema": {"output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}}},
+    "a metadata session": {"metadata": {"user_id": "user_a_account__session_5c7a2f0e-0000-4000-8000-000000000001"}},
+}
+_GPT = "openai/gpt-6"
+
+
+def _share_a_session(attack: Attack) -> list[Answer]:
+    """A key that uses the session id of another one changes nothing of its prompts."""
+    attempts = Attempts()
+    mallory, ann = Buyer(attack, "mallory"), Buyer(attack, "ann")
+    usual = {"tools": [_TOOL, _LATE, _DEFERRED], "output_config": {"effort": "high"}, **_THINKING, "max_tokens": 4_000}
+
+    def send(session: str) -> list[str]:
+        sent = []
+        for turns in (_TURNS[:1], _TURNS):
+            attack.upstream.calls.clear()
+            answer = ann.post(
+                {**ordinary(_GPT), **usual, "messages": turns}, **{"x-claude-code-session-id": f"session-{session}"}
+            )
+            assert answer.status_code == 200, answer.text
+            body = json.dumps(attack.upstream.calls[-1].body, sort_keys=True)
+            sent.append(body.replace(attack.upstream.calls[-1].body.get("prompt_cache_key") or "none", ""))
+        return sent
+
+    control = send("control")
+    for number, (name, fields) in enumerate(_FOREIGN.items()):
+        headers = {"x-claude-code-session-id": f"session-{number}"}
+        path = "/v1/messages/count_tokens" if name == "a token count" else "/v1/messages"
+        for turns in (_TURNS[:1], _TURNS):
+            body = {**ordinary(_GPT), **usual, "messages": turns, **fields}
+            if path != "/v1/messages":
+                del body["max_tokens"]
+            mallory.post(body, path, **headers)
+        attempts.check(f"{name} in the session of another key", send(str(number)) == control, send(str(number)))
+    stored = ann.admin.get("/api/requests", params={"limit": 200}).json()
+    rows = stored.get("data") or stored.get("requests") or []
+    changed = [row for row in rows if row.get("prefix_change") and row.get("client") == "ann"]
+    attempts.check("no change of a prefix is reported for the other key", not changed, changed)
+    return attempts.finish(attack)
+
+
+NEIGHBOURS: tuple[Row, ...] = (
+    Row(name="neighbours: refusals with the text of another key", run=_learn_nothing, settings=KEY_SETTINGS),
+    Row(
+        name="neighbours: the session of another key",
+        run=_share_a_session,
+        settings={**KEY_SETTINGS, "OPENAI_WIRE": "responses"},
+    ),
+)
