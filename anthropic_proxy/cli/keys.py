@@ -45,7 +45,7 @@ from anthropic_proxy.console.keys.queries import (
     read_used_budgets,
     require_key,
 )
-from anthropic_proxy.console.keys.sign_ins import NOT_ASKED, encode_sign_in, list_sign_ins
+from anthropic_proxy.console.keys.sign_ins import describe_refresh, encode_sign_in, list_sign_ins
 from anthropic_proxy.console.keys.virtual_keys import KeyState, Team, VirtualKey
 from anthropic_proxy.console.ledger.database import Reader
 from anthropic_proxy.console.ledger.engines import EngineReader
@@ -370,11 +370,10 @@ def sign_ins(*, as_json: bool = False) -> None:
     columns += [Column("Ends"), Column("Id", is_optional=True)]
     times = [[str(format_time(at)) for at in (each.created_at, each.refreshed_at, each.ends_at)] for each in found]
     rows = [[one.user.unique_name, one.device, one.address, *at, one.id] for one, at in zip(found, times, strict=True)]
-    unasked = [number for number, one in enumerate(found) if not one.provider_token]
-    for number in unasked:
-        rows[number][_LAST_REFRESH] += f" (provider {NOT_ASKED})"
+    for row, note in zip(rows, map(describe_refresh, found), strict=True):
+        row[_LAST_REFRESH] += f" ({note})" if note else ""
     output.write_table(columns, rows)
-    if unasked:
+    if any(not one.provider_token for one in found):
         output.write_notice(NO_REFRESH_TOKEN, "!")
 
 

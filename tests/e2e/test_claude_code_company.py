@@ -114,10 +114,10 @@ def test_four_programs_refresh_one_sign_in_and_a_revoked_one_is_refused(short: F
     assert short.saved["email"] == EMAIL
     assert len(short.list_sign_ins()) == 1
     # a provider that fails ends no work: the token is still valid
-    short.provider.refresh_status = 500
+    short.provider.refresh_failure = (500, {"error": "server_error"})
     run = run_claude(short.claude, short.proxy.url, short.work, PROMPT, home=short.home)
     assert run.text.startswith("still here"), run.stderr
-    short.provider.refresh_status = 200
+    short.provider.refresh_failure = None
     ended = short.admin.post(f"/admin/sign-ins/{EMAIL}/sign-out")
     assert ended.status_code == 200
     refused = run_claude(short.claude, short.proxy.url, short.work, PROMPT, home=short.home)

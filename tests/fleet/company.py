@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx2 as httpx
+from sqlalchemy import create_engine, make_url, text
 
 from tests.e2e.claude import Run, find_claude, run_claude
 from tests.e2e.company import ADMIN_KEY, Machine
@@ -30,8 +31,9 @@ PROMPT = "Say exactly: still here"
 MODEL = "gpt-4.1-mini"
 INPUT_PRICE, OUTPUT_PRICE = Decimal("0.40"), Decimal("1.60")
 """List prices of the model in dollars per million tokens. Source: platform.openai.com/docs/pricing."""
-PROVIDER_FAILURE = "rejected the request for tokens: internal_server_error"
+PROVIDER_FAILURE = "/oauth/token with HTTP 500"
 """Canaille 0.3.6 gives a person no second token within one second."""
+REFUSAL = "refuses to renew the sign-in"
 TABLES = f"""
 [providers.openai]
 prices = "openai"
@@ -167,24 +169,51 @@ class _Steps:
         return "$200 after a refresh and reloads; $100 of the table after its removal"
 
     def _remove_person(self) -> str:
-        """After the refresh, all instances refuse the token of the device, and the key that the person has created."""
-        self._add("eve")
-        device = self._sign_in("eve")
+        """In each way that the provider has. After the refresh, all instances refuse the token of the device, and the
+        key that the person has created.
+        """
+        removals = zip(("eve", "eve-b", "eve-c"), self._provider.removals.items(), strict=False)
+        return "; ".join(f"{way}: {self._remove(subject, remove)}" for subject, (way, remove) in removals)
+
+    def _remove(self, subject: str, remove: Callable[[str], None]) -> str:
+        self._add(subject)
+        device = self._sign_in(subject)
         self._use_everywhere(device)
-        answer = device.client.post("/admin/keys", json={"name": "laptop"}, headers=_authorize(device))
+        answer = device.client.post("/admin/keys", json={"name": f"laptop-{subject}"}, headers=_authorize(device))
         assert answer.status_code == 200, answer.text
         tokens = device.tokens["access_token"], answer.json()["key"]
         for token in tokens:
-            wait_for(lambda token=token: self._send_everywhere(token), lambda statuses: statuses == {200})
-        self._provider.remove("eve")
+            self._wait_until_answered(token, 200)
+        remove(subject)
         refused = self._refresh(device)
+        error = refused.json()
+        if refused.status_code == 503:  # the error may be about everybody, so it has to last
+            (marked,) = self._list_sign_ins(f"{subject}@example.org")
+            assert marked["refusal"] == error["error_description"], marked
+            self._let_an_hour_pass(marked["id"])
+            self._wait_until_answered(tokens[1], 401)
+            refused = self._refresh(device)
         assert refused.json().get("error") == "invalid_grant", refused.text
         ended_at = time.monotonic()
         for token in tokens:
-            wait_for(lambda token=token: self._send_everywhere(token), lambda statuses: statuses == {401})
+            self._wait_until_answered(token, 401)
         seconds = time.monotonic() - ended_at
-        assert not self._may_sign_in("eve")
-        return f"device and key refused by all instances {seconds:.2f} s after the refresh, and a new sign-in"
+        assert not self._may_sign_in(subject)
+        return f"{error['error_description']} Refused by all instances {seconds:.2f} s after the end"
+
+    def _let_an_hour_pass(self, sign_in: str) -> None:
+        """Change the times of the answers of the provider. A changed key lets the instances read sign-ins again."""
+        engine = create_engine(make_url(self._fleet.postgres.url).set(drivername="postgresql+psycopg"))
+        with engine.begin() as connection:
+            earlier = ", ".join(f"{name} = {name} - 3600000000" for name in ("refused_at", "checked_at"))
+            statement = text(f"UPDATE anthropic_proxy.sign_ins SET {earlier} WHERE id = :sign_in")
+            assert connection.execute(statement, {"sign_in": sign_in}).rowcount == 1
+        engine.dispose()
+        self._fleet.run_command("keys", "create", f"after-{sign_in}")
+
+    def _wait_until_answered(self, token: str, status: int) -> None:
+        """Wait until all instances answer requests with the token or key with this status."""
+        wait_for(lambda: self._send_everywhere(token), lambda statuses: statuses == {status})
 
     def _reuse_address(self) -> str:
         """A new user with the address of the removed person has another name, and reads nothing of that person."""
@@ -260,7 +289,7 @@ class _Steps:
 
     def _refresh(self, device: Device) -> httpx.Response:
         """Refresh behind nginx, and repeat it as Claude Code does while the provider fails."""
-        return wait_for(device.refresh, lambda answer: answer.status_code != 503)
+        return wait_for(device.refresh, lambda answer: answer.status_code != 503 or REFUSAL in answer.text)
 
     def _use_everywhere(self, device: Device) -> None:
         """Use the token at each instance, refresh it, and use the new one at each instance too."""

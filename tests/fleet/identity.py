@@ -5,7 +5,7 @@ import os
 import secrets
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,9 +34,12 @@ class ProviderRefusal(Exception):
 
 
 class IdentityProvider(Protocol):
-    """A provider as a program. `settings`: those of the proxy for it."""
+    """A provider as a program."""
 
     settings: Mapping[str, str]
+    """Settings of the proxy for it."""
+    removals: Mapping[str, Callable[[str], None]]
+    """Ways to take the access away from a person: name → function of the subject."""
     program: Program
 
     def start(self, redirect_uri: str) -> None:
@@ -44,9 +47,6 @@ class IdentityProvider(Protocol):
 
     def add(self, subject: str, address: str) -> None:
         """Create the account of a person."""
-
-    def remove(self, subject: str) -> None:
-        """Take the access away from a person."""
 
     def change_key(self) -> None:
         """Replace the key that signs, under the same id."""
@@ -62,6 +62,7 @@ class OidcProvider:
     def __init__(self, directory: Path, port: int) -> None:
         self._issuer = f"http://127.0.0.1:{port}"
         self.settings: Mapping[str, str] = _list_settings(self._issuer)
+        self.removals: Mapping[str, Callable[[str], None]] = {"account deleted": self._delete}
         self._directory = directory
         self._users: dict[str, Mapping[str, Any]] = {}
         self._redirect_uri = ""
@@ -95,15 +96,14 @@ class OidcProvider:
         self._users[subject] = {"email": address, "email_verified": True, "groups": [GROUP]}
         self._write_users()
 
-    def remove(self, subject: str) -> None:
-        """Delete the account."""
-        del self._users[subject]
-        self._write_users()
-
     def change_key(self) -> None:
         """All sign-ins at this provider end too."""
         self.program.stop()
         self.start(self._redirect_uri)
+
+    def _delete(self, subject: str) -> None:
+        del self._users[subject]
+        self._write_users()
 
     def _write_users(self) -> None:
         new = self._directory / "users.new"
@@ -124,6 +124,11 @@ class Canaille:
         self.settings: Mapping[str, str] = {
             **_list_settings(self._issuer),
             "OIDC_EMAIL_CLAIM": "preferred_username",
+        }
+        self.removals: Mapping[str, Callable[[str], None]] = {
+            "out of the group": self._leave_group,
+            "account locked": self._lock,
+            "account deleted": self._delete,
         }
         self._directory = directory
         self._members: list[str] = []
@@ -165,18 +170,22 @@ class Canaille:
         self._members.append(subject)
         self._run(*words, *self._list_members())
 
-    def remove(self, subject: str) -> None:
-        """Take the person out of the group. A refresh of a deleted or locked account is `invalid_request` here, which
-        the proxy takes for a failure of the provider.
-        """
-        self._members.remove(subject)
-        self._run("set", "group", GROUP, *self._list_members())
-
     def change_key(self) -> None:
         self.program.stop()
         self._write_configuration()
         self.program.start()
         _wait_until_reached(self._issuer)
+
+    def _leave_group(self, subject: str) -> None:
+        self._members.remove(subject)
+        self._run("set", "group", GROUP, *self._list_members())
+
+    def _lock(self, subject: str) -> None:
+        self._run("set", "user", subject, "--lock-date=2026-01-01T00:00:00+00:00")
+
+    def _delete(self, subject: str) -> None:
+        self._members.remove(subject)
+        self._run("delete", "user", "--noconfirm", f"--user-name={subject}")
 
     def _list_members(self) -> list[str]:
         return [f"--members={subject}" for subject in self._members]

@@ -75,7 +75,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
 
 @pytest.fixture
 def company(shared: Company) -> Company:
-    shared.provider.refresh_status = 200
+    shared.provider.refresh_failure = None
     shared.provider.may_refresh.set()
     shared.provider.error = ""
     shared.provider.refreshes_shortly = False
@@ -310,13 +310,17 @@ def test_a_refresh_with_the_facts_of_another_user_ends_the_sign_in(company: Comp
 def test_a_provider_that_does_not_answer_ends_no_sign_in(company: Company) -> None:
     device = company.new_device("dan@example.com")
     device.sign_in()
-    company.provider.refresh_status = 500
+    company.provider.refresh_failure = (500, {"error": "server_error"})
     waiting = device.refresh()
     assert (waiting.status_code, waiting.json()) == (
         503,
-        {"error": "temporarily_unavailable", "error_description": "The identity provider does not answer."},
+        {
+            "error": "temporarily_unavailable",
+            "error_description": f"The identity provider answered {company.provider.issuer}/token with HTTP 500. Ask "
+            "for help: https://go.example.com/claude",
+        },
     )
-    company.provider.refresh_status = 200
+    company.provider.refresh_failure = None
     company.provider.may_refresh.clear()
     slow = device.refresh()
     assert (slow.status_code, slow.json()) == (

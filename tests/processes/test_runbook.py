@@ -228,7 +228,7 @@ def replace_certificate(stack: ExitStack, folder: Path) -> Steps:
 @situation("The identity provider does not answer")
 def lose_identity_provider(stack: ExitStack, folder: Path) -> Steps:
     desk, device, provider = stack.enter_context(company(folder))
-    provider.refresh_status = 503
+    provider.refresh_failure = (503, {"error": "server_error"})
     assert device.refresh().status_code == 503
     desk.set(OIDC_ISSUER="http://127.0.0.1:9")
     yield desk

@@ -54,7 +54,7 @@ from anthropic_proxy.console.keys.queries import (
     require_key,
 )
 from anthropic_proxy.console.keys.rights import is_of_person
-from anthropic_proxy.console.keys.sign_ins import NOT_ASKED, SignIn, encode_sign_in, list_sign_ins
+from anthropic_proxy.console.keys.sign_ins import SignIn, describe_refresh, encode_sign_in, list_sign_ins
 from anthropic_proxy.console.keys.virtual_keys import AuditEntry, KeyState, KeyStatus, Team, VirtualKey
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.database import Reader
@@ -193,8 +193,7 @@ def _show_moment(seconds: float) -> Cell:
 
 def _show_refresh(sign_in: SignIn) -> Cell:
     """The identity provider is asked at each refresh, unless it gave no refresh token."""
-    note = "" if sign_in.provider_token else f"provider {NOT_ASKED}"
-    return structs.replace(_show_moment(sign_in.refreshed_at), note=note)
+    return structs.replace(_show_moment(sign_in.refreshed_at), note=describe_refresh(sign_in))
 
 
 def _link_key(key_id: str, text: str, note: str = "") -> Cell:
@@ -582,7 +581,8 @@ _ENTRY_EXPORT: Mapping[str, Callable[[AuditEntry], Any]] = {
 
 _SIGN_IN_TIMES = ("created_at", "refreshed_at", "checked_at", "ends_at")
 _SIGN_IN_NAMES = ("id", "name", "email", "key_id", "device", "address", *_SIGN_IN_TIMES)
-_SIGN_IN_EXPORT = {name: itemgetter(name) for name in (*_SIGN_IN_NAMES, "provider_refresh_token")}
+_SIGN_IN_STATES = ("provider_refresh_token", "refused_at", "refusal")
+_SIGN_IN_EXPORT = {name: itemgetter(name) for name in (*_SIGN_IN_NAMES, *_SIGN_IN_STATES)}
 
 
 def _require_key(context: PageContext) -> VirtualKey:

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import closing
 from importlib import import_module
+from operator import attrgetter
+from typing import NamedTuple
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.identity.offline_access import NO_REFRESH_TOKEN
@@ -21,6 +23,11 @@ _NOT_OFFERED = (
     "provider offer the scope, or set what it needs in [sign_in.authorization]."
 )
 
+_MANY_REFUSED = (
+    "If the provider refuses many people, it may have changed what it requires of this client. List them:  "
+    "anthropic-proxy keys sign-ins"
+)
+
 
 async def check_identity(services: Services) -> Sequence[str]:
     """Return the problems of the sign-in from Claude Code. Empty: none, or it is not set."""
@@ -33,20 +40,40 @@ async def check_identity(services: Services) -> Sequence[str]:
         offers_refresh = await client.examine()
     except OidcError as error:
         return [error.message]
-    known = await asyncio.to_thread(_list_refreshed, settings, services.clock())
-    if False in known:
-        number = f"{known.count(False):,} of {formats.plural(len(known), 'sign-in')}"
-        return [f"{number} cannot be checked later. {NO_REFRESH_TOKEN}"]
-    return () if known or offers_refresh else [_NOT_OFFERED]
+    sign_ins = await asyncio.to_thread(_list_present, settings, services.clock())
+    if not sign_ins:
+        return () if offers_refresh else [_NOT_OFFERED]
+    total, problems = formats.plural(len(sign_ins), "sign-in"), []
+    if refused := [sign_in for sign_in in sign_ins if sign_in.refused_at]:
+        first, latest = (choose(refused, key=attrgetter("refused_at")) for choose in (min, max))
+        problems.append(
+            f"The identity provider refuses to renew {len(refused):,} of {total}, since "
+            f"{formats.full_time(first.refused_at)}. The latest answer: {latest.refusal} {_MANY_REFUSED}"
+        )
+    if unasked := sum(not sign_in.has_refresh_token for sign_in in sign_ins):
+        problems.append(f"{unasked:,} of {total} cannot be checked later. {NO_REFRESH_TOKEN}")
+    return problems
 
 
-def _list_refreshed(settings: Settings, now: float) -> Sequence[bool]:
-    """Return for each present sign-in whether the identity provider gave a refresh token. Empty: the database has none,
-    or cannot be read, which is another problem. `now`: seconds since the epoch.
+class _SignIn(NamedTuple):
+    """What the identity provider said about a sign-in."""
+
+    has_refresh_token: bool
+    refused_at: int
+    """Time of the first refusal in microseconds since the epoch. 0: there is none."""
+    refusal: str
+
+
+def _list_present(settings: Settings, now: float) -> Sequence[_SignIn]:
+    """Return the sign-ins that have not ended. Empty: the database has none, or cannot be read, which is another
+    problem. `now`: seconds since the epoch.
     """
+    present = "SELECT provider_token, refused_at, end_reason FROM sign_ins WHERE ended_at IS NULL AND ends_at > ?"
     try:
         with closing(open_for_reading(settings)) as connection:
-            active = "SELECT provider_token FROM sign_ins WHERE ended_at IS NULL AND ends_at > ?"
-            return [bool(token) for (token,) in connection.query(active, (to_microseconds(now),))]
+            return [
+                _SignIn(bool(token), refused_at or 0, reason)
+                for token, refused_at, reason in connection.query(present, (to_microseconds(now),))
+            ]
     except (*DATABASE_ERRORS, ConfigurationError):
         return ()

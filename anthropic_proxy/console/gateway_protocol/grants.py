@@ -20,7 +20,7 @@ from anthropic_proxy.console.identity.people import OidcError, OidcUser, require
 from anthropic_proxy.console.keys.access_tokens import TokenKeys
 from anthropic_proxy.console.keys.administration import KeyAdministration, KeyCommand, KeyOutcome, name_key
 from anthropic_proxy.console.keys.admission import admit_person
-from anthropic_proxy.console.keys.descriptions import hash_key
+from anthropic_proxy.console.keys.descriptions import format_time, hash_key
 from anthropic_proxy.console.keys.queries import name_columns, to_seconds
 from anthropic_proxy.console.keys.sign_ins import SignIn, encode_user, find_active_sign_in, read_end_reason
 from anthropic_proxy.console.ledger.database import Connection, open_for_writing
@@ -251,16 +251,46 @@ class Grants:
             with administration.changing():
                 statement = (
                     "UPDATE sign_ins SET person = ?, provider_token = ?, checked_at = ?, refreshed_at = ?, "
-                    "claimed_until = 0 WHERE id = ? AND ended_at IS NULL"
+                    "refused_at = NULL, end_reason = '', claimed_until = 0 WHERE id = ? AND ended_at IS NULL"
                 )
                 if not connection.execute(statement, values):
                     return None
-                if user != sign_in.user:
-                    shown = {"email": (sign_in.user.email, user.email), "groups": (sign_in.user.groups, user.groups)}
-                    changed = {name: pair for name, pair in shown.items() if pair[0] != pair[1]}
+                shown = {
+                    "email": (sign_in.user.email, user.email),
+                    "groups": (sign_in.user.groups, user.groups),
+                    "refused_at": (format_time(sign_in.refused_at), None),
+                }
+                changed = {name: pair for name, pair in shown.items() if pair[0] != pair[1]}
+                if changed or user != sign_in.user:
                     administration.record("change sign-in", name_key(key), changed)
-        times = {"checked_at": checked_at, "refreshed_at": now}
+        times = {"checked_at": checked_at, "refreshed_at": now, "refused_at": None, "end_reason": ""}
         return structs.replace(sign_in, user=user, provider_token=encrypted, **times)
+
+    def keep_token(self, sign_in: SignIn, provider_token: str) -> None:
+        """Store the token for the next question, of a refresh that has failed otherwise."""
+        with self._open() as connection, connection.transaction():
+            statement = "UPDATE sign_ins SET provider_token = ? WHERE id = ? AND ended_at IS NULL"
+            connection.execute(statement, (self._encrypt(provider_token, sign_in.user), sign_in.id))
+
+    def mark_refused(self, sign_in: SignIn, refusal: OidcError) -> bool:
+        """End a claim, and store that the identity provider refuses a refresh. Return False if it has refused the one
+        before too, or if the sign-in has ended meanwhile.
+        """
+        now, shown = self._clock(), refusal.describe_to_people(self._settings.limit_contact)
+        with self._open() as connection:
+            administration = self._administer(connection, sign_in.user)
+            with administration.changing():
+                statement = (
+                    "UPDATE sign_ins SET refused_at = coalesce(refused_at, ?), end_reason = ?, claimed_until = 0 "
+                    "WHERE id = ? AND ended_at IS NULL"
+                )
+                is_stored = connection.execute(statement, (to_microseconds(now), shown, sign_in.id)) > 0
+                is_first = is_stored and sign_in.refused_at is None
+                if is_first:
+                    changes = {"sign_in": (None, sign_in.id), "reason": (None, refusal.message)}
+                    key = administration.require_key(sign_in.key_id)
+                    administration.record("refuse sign-in", name_key(key), changes)
+        return is_first
 
     def end(self, sign_in: str, user: OidcUser, refusal: OidcError | None = None) -> None:
         """`sign_in`: id of the sign-in, or of the person's key for all its sign-ins. `refusal`: why the person has no

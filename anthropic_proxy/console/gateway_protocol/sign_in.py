@@ -16,7 +16,7 @@ import msgspec
 from anthropic_proxy.console.gateway_protocol.grants import CODE_SECONDS, MAX_WAITING_OF_NETWORK, Grants
 from anthropic_proxy.console.identity.attempts import IdentityProvider
 from anthropic_proxy.console.identity.limits import AddressLimit, Window, explain_limit
-from anthropic_proxy.console.identity.oidc_client import GrantRejected
+from anthropic_proxy.console.identity.oidc_client import GrantRejected, UnclearRefusal
 from anthropic_proxy.console.identity.people import (
     OidcError,
     OidcUser,
@@ -235,22 +235,37 @@ class SignInEndpoints:
             return await self._threads.run(
                 sign_in.id, lambda: grants.renew(sign_in, user, token, is_checked=bool(token))
             )
+        except OAuthError:
+            await self._threads.run(sign_in.id, lambda: grants.release(sign_in.id))
+            raise
         except OidcError as error:
             refusal = error
+            if isinstance(refusal, UnclearRefusal) and self._may_pass(sign_in):
+                await self._mark_refused(grants, sign_in, refusal)
+                raise _unavailable(self._describe(refusal)) from None
             ended = sign_in.key_id if isinstance(error, UserRefused) else sign_in.id  # of the person, or of the device
             await self._threads.run(sign_in.id, lambda: grants.end(ended, sign_in.user, refusal))
             self._gateway.log_warning_each_time(
                 f"The sign-in of {sign_in.user.unique_name} has ended. {refusal.message}"
             )
             return None
-        except OAuthError:
-            await self._threads.run(sign_in.id, lambda: grants.release(sign_in.id))
-            raise
+
+    def _may_pass(self, sign_in: SignIn) -> bool:
+        """Return False if the provider has refused the sign-in for as long as an access token is valid."""
+        since = sign_in.refused_at
+        return since is None or self._clock() < since + self._sign_in_settings.token_seconds
+
+    async def _mark_refused(self, grants: Grants, sign_in: SignIn, refusal: OidcError) -> None:
+        if await self._threads.run(sign_in.id, lambda: grants.mark_refused(sign_in, refusal)):
+            self._gateway.log_warning_each_time(
+                f"The sign-in of {sign_in.user.unique_name} ends in {self._sign_in_settings.token_minutes} minutes, "
+                f"unless a refresh succeeds. {refusal.message}"
+            )
 
     async def _ask_provider(self, grants: Grants, sign_in: SignIn) -> tuple[OidcUser, str]:
         """Return the person as the provider describes it now, and its next refresh token. Without a refresh token, the
-        provider cannot be asked. Raises `OidcError` if the person has no access any more, and `OAuthError` if the
-        provider gives no answer.
+        provider cannot be asked. Raises `OidcError` if the provider or the settings refuse the person, and `OAuthError`
+        if the provider gives no answer about the person.
         """
         if not is_of_issuer(require_provider(self._settings), sign_in.user):  # the token is a secret of the earlier one
             raise OidcError("It is of another identity provider or client than this proxy has now. Sign in again.")
@@ -258,14 +273,18 @@ class SignInEndpoints:
             return sign_in.user, ""
         if (token := grants.decrypt(sign_in)) is None:
             raise OidcError("The secret of SIGN_IN_SECRET with which the sign-in was stored is not set any more.")
+
+        async def keep(token: str) -> None:
+            await self._threads.run(sign_in.id, lambda: grants.keep_token(sign_in, token))
+
         try:
             client = await self._provider.find_client()
-            reply = await client.refresh_claims(token, sign_in.user.subject)
-        except GrantRejected:
+            reply = await client.refresh_claims(token, sign_in.user.subject, keep)
+        except (GrantRejected, UnclearRefusal):
             raise
         except OidcError as error:
             self._gateway.log_warning_each_time(f"A refresh from Claude Code has to wait. {error.message}")
-            raise _unavailable("The identity provider does not answer.") from None
+            raise _unavailable(self._describe(error)) from None
         return accept_user(self._settings, reply.claims, sign_in.user), reply.refresh_token
 
     async def _revoke(self, request: RouteRequest, form: Mapping[str, str]) -> RouteResponse:
@@ -289,7 +308,7 @@ class SignInEndpoints:
 
     def _send_tokens(self, sign_in: SignIn, refresh_token: str = "") -> RouteResponse:
         now, user = self._clock(), sign_in.user
-        seconds = min(self._sign_in_settings.token_minutes * 60, int(sign_in.ends_at - now))
+        seconds = min(self._sign_in_settings.token_seconds, int(sign_in.ends_at - now))
         claims = build_claims(user, sign_in.id, self._settings.dashboard_url, now, seconds)
         return _json(
             {
@@ -300,6 +319,9 @@ class SignInEndpoints:
                 "email": user.email,
             }
         )
+
+    def _describe(self, error: OidcError) -> str:
+        return error.describe_to_people(self._settings.limit_contact)
 
     async def _count_use(self, token: str) -> None:
         """Raises `OAuthError` if the token is used too often. `token`: what identifies it, in whatever spelling."""

@@ -6,9 +6,9 @@ This module needs Authlib, an optional library, and is loaded with the first sig
 import asyncio
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -61,6 +61,14 @@ _MAX_SHOWN_CHARACTERS = 200
 _HOST = compile_anchored(r"[\w.:\[\]-]+", re.ASCII)
 """Pattern of host and port, which the security policy of a page contains."""
 _MAX_REFRESH_CHARACTERS = 16_384
+_FAILURES = (408, 425, 429)
+"""Statuses below 500 of a provider that answers later."""
+_NOT_ABOUT_PEOPLE = (
+    *("invalid_client", "unauthorized_client", "unsupported_grant_type"),
+    *("server_error", "temporarily_unavailable", "slow_down"),
+)
+"""Errors of the token endpoint about this client, or about the provider itself (RFC 6749, sections 4.1.2.1 and 5.2; RFC
+8628, section 3.5)."""
 _FORM = {"content-type": "application/x-www-form-urlencoded", "accept": "application/json"}
 
 
@@ -90,6 +98,13 @@ class ProviderReply(NamedTuple):
 class GrantRejected(OidcError):
     """Exception: the provider does not accept a code or a refresh token, or answers with the facts of another user. So
     the user has no access.
+    """
+
+
+class UnclearRefusal(OidcError):
+    """Exception: the provider refuses a refresh or the user info, and does not say whether the reason is this person or
+    concerns everybody. Canaille answers `invalid_request` for an account that is locked or deleted, and so does any
+    provider for a request that it requires in another form.
     """
 
 
@@ -163,25 +178,33 @@ class OidcClient:
         claims = await self._add_user_info(claims, str(claims["sub"]), access_token)
         return ProviderReply(claims, _find_refresh_token(tokens))
 
-    async def refresh_claims(self, refresh_token: str, subject: str) -> ProviderReply:
+    async def refresh_claims(
+        self, refresh_token: str, subject: str, keep: Callable[[str], Awaitable[None]]
+    ) -> ProviderReply:
         """Ask whether the user `subject` still has access. Raises `GrantRejected` if not (OpenID Connect Core 1.0,
-        sections 5.3.2 and 12.2), and `OidcError` if the provider gives no answer.
+        sections 5.3.2 and 12.2), `UnclearRefusal`, and `OidcError` if the provider gives no answer about the user.
+
+        `keep` gets the token for the next question if the provider fails after it has replaced the token.
         """
+        tokens = await self._request_tokens("refresh_token", refresh_token=refresh_token)
+        next_token = _find_refresh_token(tokens) or refresh_token
         try:
-            tokens = await self._request_tokens("refresh_token", refresh_token=refresh_token)
-        except GrantRejected:
-            raise GrantRejected(
-                "The identity provider does not accept the refresh token: the person has no access any more, or has to "
-                "sign in again."
-            ) from None
+            return ProviderReply(await self._find_claims(tokens, subject), next_token)
+        except OidcError:
+            await keep(next_token)
+            raise
+
+    async def _find_claims(self, tokens: Mapping[str, Any], subject: str) -> Mapping[str, Any]:
+        """Return what the answer to a refresh and the user info say about the user `subject`."""
         access_token, id_token = _find_text(tokens, "access_token"), _find_text(tokens, "id_token")
+        if not access_token and not id_token:
+            raise OidcError("The identity provider has sent no token.", remedy=CHECK_CLIENT, status=502)
         claims: Mapping[str, Any] = {}
         if id_token:
             claims = await self._check(id_token, None, access_token)
             if str(claims["sub"]) != subject:
                 raise GrantRejected(f"The identity provider sent an ID token of another user. {RETRY}")
-        claims = await self._add_user_info(claims, subject, access_token)
-        return ProviderReply(claims, _find_refresh_token(tokens) or refresh_token)
+        return await self._add_user_info(claims, subject, access_token)
 
     async def _add_user_info(self, claims: Mapping[str, Any], subject: str, access_token: str) -> Mapping[str, Any]:
         """Add what the ID token lacks: also groups inside an object that it has. Raises `OidcError`."""
@@ -192,7 +215,7 @@ class OidcClient:
         if not access_token or not metadata.userinfo_endpoint or is_complete:
             return claims
         fields = {"authorization": f"Bearer {access_token}", "accept": "application/json"}
-        found = await self._request_json("GET", metadata.userinfo_endpoint, fields)
+        found = await self._request_json(metadata.userinfo_endpoint, fields, refusals=(401, 403))
         if found.get("sub") != subject:
             raise GrantRejected(f"The user info of the identity provider is of another user than the ID token. {RETRY}")
         if claims.get("email", found.get("email")) != found.get("email"):  # another address was verified
@@ -202,11 +225,26 @@ class OidcClient:
         is_added = groups is not None and find_claim(claims, path) is None
         return {**found, **claims, **({path: groups} if is_added else {})}
 
-    async def _request_tokens(self, grant: str, **parameters: str) -> Mapping[str, Any]:
+    async def _request_tokens(
+        self, grant: Literal["authorization_code", "refresh_token"], **parameters: str
+    ) -> Mapping[str, Any]:
+        """Raises `OidcError`."""
         metadata = await self._metadata.find_or_request()
         body = prepare_token_request(grant, **parameters, **await self._prove_by_key(metadata))
         _, headers, body = self._authenticate(metadata).prepare("POST", metadata.token_endpoint, dict(_FORM), body)
-        return await self._request_json("POST", metadata.token_endpoint, headers, body.encode())
+        url = str(metadata.token_endpoint)
+        status, document = await request_json(self._sender, "POST", url, headers, body.encode(), remedy=RETRY)
+        name = document.get("error") if isinstance(document, dict) else None
+        if status >= 500 or status in _FAILURES or not isinstance(name, str):  # or 200 with an error, as of GitHub
+            return _require_success(url, status, document)
+        if name == "invalid_grant":  # RFC 6749, section 5.2
+            raise GrantRejected(_REJECTED_GRANTS[grant])
+        if grant == "authorization_code" or status == 401 or name in _NOT_ABOUT_PEOPLE:
+            raise OidcError(
+                f"The identity provider rejected the request for tokens: {_clean(name)}.", remedy=CHECK_CLIENT
+            )
+        shown = _describe_error(name, document.get("error_description"), parameters.values())
+        raise UnclearRefusal(f"The identity provider refuses to renew the sign-in: {shown}. {RETRY}")
 
     async def _prove_by_key(self, metadata: _Metadata) -> Mapping[str, str]:
         """Return the parameters with which a private key proves who the proxy is. {}: there is no private key. Raises
@@ -246,7 +284,7 @@ class OidcClient:
 
     async def _load_metadata(self) -> _Metadata:
         url = get_well_known_url(self.settings.issuer, external=True)
-        document = await self._request_json("GET", url)
+        document = await self._request_json(url)
         try:
             metadata = msgspec.convert(document, type=_Metadata)
             if metadata.issuer.rstrip("/") != self.settings.issuer:
@@ -270,27 +308,43 @@ class OidcClient:
 
     async def _load_keys(self) -> KeySet:
         metadata = await self._metadata.find_or_request()
-        return decode_key_set(await self._request_json("GET", metadata.jwks_uri))
+        return decode_key_set(await self._request_json(metadata.jwks_uri))
 
     async def _request_json(
-        self, method: str, url: str, headers: Mapping[str, str] | None = None, body: bytes = b""
+        self, url: str, headers: Mapping[str, str] | None = None, *, refusals: Collection[int] = ()
     ) -> Mapping[str, Any]:
-        """Raises `OidcError` if the HTTP status is not 200."""
-        status, document = await request_json(self._sender, method, url, headers, body, remedy=RETRY)
-        if status == 200 and isinstance(document, dict):
-            return document
-        place = url.partition("?")[0]
-        name = document.get("error") if isinstance(document, dict) else None
-        if method == "POST" and isinstance(name, str):
-            if name == "invalid_grant":  # RFC 6749, section 5.2
-                raise GrantRejected(
-                    f"The identity provider does not accept the code: it was used before, or it has expired. {RETRY}"
-                )
-            raise OidcError(
-                f"The identity provider rejected the request for tokens: {name[:_MAX_SHOWN_CHARACTERS]}.",
-                remedy=CHECK_CLIENT,
-            )
-        raise OidcError(f"The identity provider answered {place} with HTTP {status}.", remedy=CHECK_ISSUER, status=502)
+        """`refusals`: statuses with which the provider refuses a person. Raises `OidcError`."""
+        status, document = await request_json(self._sender, "GET", url, headers, remedy=RETRY)
+        return _require_success(url, status, document, refusals)
+
+
+_REJECTED_GRANTS: Mapping[Literal["authorization_code", "refresh_token"], str] = {
+    "authorization_code": "The identity provider does not accept the code: it was used before, or it has expired. "
+    + RETRY,
+    "refresh_token": "The identity provider does not accept the refresh token: the person has no access any more, or "
+    "has to sign in again.",
+}
+
+
+def _require_success(url: str, status: int, document: object, refusals: Collection[int] = ()) -> Mapping[str, Any]:
+    """Raises `OidcError`."""
+    if status == 200 and isinstance(document, dict):
+        return document
+    place, kind = url.partition("?")[0], UnclearRefusal if status in refusals else OidcError
+    raise kind(f"The identity provider answered {place} with HTTP {status}.", remedy=CHECK_ISSUER, status=502)
+
+
+def _describe_error(name: str, description: object, sent: Collection[str]) -> str:
+    """`description`: any value. It is left out if it has one of the texts `sent`, which are secret."""
+    if not isinstance(description, str) or not _clean(description) or any(text in description for text in sent):
+        return _clean(name)
+    return f"{_clean(name)} ({_clean(description)})"
+
+
+def _clean(text: str) -> str:
+    """Return the beginning of a text of the provider, on one line."""
+    printable = "".join(character if character.isprintable() else " " for character in text[:_MAX_SHOWN_CHARACTERS])
+    return " ".join(printable.split())
 
 
 def _find_refresh_token(tokens: Mapping[str, Any]) -> str:

@@ -179,7 +179,7 @@ def read_key_facts(connection: Reader, settings: Settings, keys: Sequence[Virtua
     return KeyFacts(
         people=people,
         unreadable_teams={team.name for team in list_teams(connection) if team.problem},
-        access_ends={} if sign_in is None else list_access_ends(connection),
+        access_ends={} if sign_in is None else list_access_ends(connection, sign_in.token_seconds),
         access_seconds=math.inf if sign_in is None else sign_in.days * DAY_SECONDS,
         refused=refused,
         described=described,

@@ -395,6 +395,12 @@ def build_schemas() -> Schema:
                     "description": "False: the identity provider cannot be asked whether the person still has access.",
                 },
                 **dict.fromkeys(("created_at", "refreshed_at", "checked_at", "ends_at"), _TIME),
+                "refused_at": _TIME
+                | {
+                    "description": "Time since which the identity provider refuses each refresh. If this lasts as long "
+                    "as an access token, the sign-in ends. null: it does not refuse."
+                },
+                "refusal": _TEXT | {"description": "Why the identity provider refuses. Empty: it does not."},
             }
         ),
         "Change": _object(

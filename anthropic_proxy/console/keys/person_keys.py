@@ -83,7 +83,8 @@ class PersonElsewhere(Struct, frozen=True):
 
 def list_people_elsewhere(connection: Reader, settings: Settings, now: float) -> Sequence[PersonElsewhere]:
     """Return those whose address nobody else has got. `now`: seconds since the epoch."""
-    provider, ends = require_provider(settings), list_access_ends(connection)
+    provider, sign_in = require_provider(settings), settings.sign_in
+    ends = list_access_ends(connection, 0 if sign_in is None else sign_in.token_seconds)
     return [
         PersonElsewhere(key, key.revoked_at is None and ends.get(key.id, math.inf) > now)
         for key in list_keys(connection)

@@ -3,6 +3,7 @@
 A person is a virtual key without a text, so that limits, budgets, ledger and audit log are those of keys.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -16,10 +17,6 @@ from anthropic_proxy.console.keys.queries import name_columns, to_seconds
 from anthropic_proxy.console.ledger.database import Reader
 from anthropic_proxy.console.ledger.schema import SIGN_INS
 from anthropic_proxy.console.ledger.units import MICROSECONDS, to_microseconds
-
-NOT_ASKED = "not asked"
-"""Word of lists for a sign-in without a refresh token of the identity provider, so that the provider is not asked
-whether the person still has access."""
 
 
 class SignIn(Struct, frozen=True, kw_only=True):
@@ -43,6 +40,11 @@ class SignIn(Struct, frozen=True, kw_only=True):
     """Time until which the person is taken to have access. A refusal of the identity provider sets it."""
     ended_at: float | None = None
     """Time of the sign-out. None: it has not ended before `ends_at`."""
+    refused_at: float | None = None
+    """Time since which the identity provider refuses each refresh, without saying that the person has no access. None:
+    it does not."""
+    end_reason: str = ""
+    """Why the identity provider or the settings refuse the person, as the person reads it. "": they do not."""
     provider_token: str = ""
     """Encrypted refresh token of the identity provider. "": it gave none."""
 
@@ -65,7 +67,16 @@ def encode_sign_in(sign_in: SignIn) -> dict[str, Any]:
         "checked_at": format_time(sign_in.checked_at),
         "provider_refresh_token": bool(sign_in.provider_token),
         "ends_at": format_time(sign_in.ends_at),
+        "refused_at": format_time(sign_in.refused_at),
+        "refusal": sign_in.end_reason,
     }
+
+
+def describe_refresh(sign_in: SignIn) -> str:
+    """Return what lists say beside the time of the last refresh. "": the identity provider is asked, and answers."""
+    if sign_in.refused_at is not None:
+        return f"provider refuses since {format_time(sign_in.refused_at)}"
+    return "" if sign_in.provider_token else "provider not asked"
 
 
 def list_sign_ins(connection: Reader, now: float) -> Sequence[SignIn]:
@@ -73,12 +84,25 @@ def list_sign_ins(connection: Reader, now: float) -> Sequence[SignIn]:
     return _read(connection, "ended_at IS NULL AND ends_at > ? ORDER BY created_at DESC, id", to_microseconds(now))
 
 
-def list_access_ends(connection: Reader) -> Mapping[str, float]:
+def list_access_ends(connection: Reader, refused_seconds: int) -> Mapping[str, float]:
     """Return the id of each person's key → time until which the person is taken to have access, also without devices.
     A person who has not signed in for a year is left out.
+
+    The newest answer of the identity provider about a person counts, whichever device has asked: after a refusal, the
+    person keeps the access for `refused_seconds`, in which another device may ask with success.
     """
-    rows = connection.query("SELECT key_id, max(ends_at) FROM sign_ins GROUP BY key_id")
-    return {str(key): end / MICROSECONDS for key, end in rows if isinstance(end, int)}
+    refusals = defaultdict[str, list[int]](list)
+    is_refused = "refused_at IS NOT NULL OR end_reason != ''"
+    for key, at in connection.query(f"SELECT key_id, coalesce(refused_at, ended_at) FROM sign_ins WHERE {is_refused}"):
+        if isinstance(at, int):
+            refusals[str(key)].append(at)
+    ends: dict[str, float] = {}
+    newest = "SELECT key_id, max(ends_at), max(checked_at) FROM sign_ins GROUP BY key_id"
+    for key, end, checked_at in connection.query(newest):
+        if isinstance(end, int) and isinstance(checked_at, int):
+            later = [at + to_microseconds(refused_seconds) for at in refusals[str(key)] if at > checked_at]
+            ends[str(key)] = min([end, *later]) / MICROSECONDS
+    return ends
 
 
 def list_people(connection: Reader) -> Mapping[str, OidcUser]:
@@ -115,7 +139,7 @@ def _read(connection: Reader, condition: str, value: object) -> list[SignIn]:
     """A row that cannot be read signs nobody in."""
     found = []
     sql = f"SELECT {', '.join(SIGN_INS.columns)} FROM sign_ins WHERE {condition}"
-    times = ("created_at", "checked_at", "refreshed_at", "ends_at", "ended_at")
+    times = ("created_at", "checked_at", "refreshed_at", "ends_at", "ended_at", "refused_at")
     for columns in name_columns(SIGN_INS, connection.query(sql, (value,))):
         try:
             values = to_seconds(columns, times)

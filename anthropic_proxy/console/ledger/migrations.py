@@ -174,6 +174,7 @@ _STEPS: Mapping[str, Sequence[str | _Statements]] = {
         bind_people,
     ),
     "0028": _add_columns("end_reason", tables="sign_ins"),
+    "0029": _add_columns("refused_at", "BIGINT", "sign_ins"),
 }
 """Version of the schema → statements of the migration from the version before, or a function that returns some."""
 NEWEST_VERSION = max(_STEPS)

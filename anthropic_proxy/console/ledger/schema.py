@@ -157,11 +157,13 @@ SIGN_INS = TableDefinition(
         "ended_at": "BIGINT",
         "claimed_until": COUNT,
         "end_reason": TEXT,
+        "refused_at": "BIGINT",
     },
     ("id",),
 )
 """One row per device on which a person has signed in from Claude Code. `person`: JSON of `OidcUser`. `end_reason`: why
-the identity provider or the settings refused the person, as the person reads it.
+the identity provider or the settings refused the person, as the person reads it. `refused_at`: time since which the
+provider refuses each refresh; NULL: it does not.
 
 `refresh_hash`: hash of the refresh token of the device. `provider_token`: encrypted refresh token of the identity
 provider. `claimed_until`: until then, one instance asks the identity provider about the person.

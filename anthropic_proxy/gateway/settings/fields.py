@@ -146,6 +146,10 @@ class SignInSettings(Struct, frozen=True, kw_only=True):
     groups: Sequence[SignInGroup] = ()
     """In the order of the file. Empty: every accepted person may sign in."""
 
+    @property
+    def token_seconds(self) -> int:
+        return self.token_minutes * 60
+
 
 class ReferencedVariable(Struct, frozen=True):
     """A variable with API keys that the configuration file names: `api_key = { env = "LOCAL_KEY" }`."""

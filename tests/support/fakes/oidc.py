@@ -69,8 +69,9 @@ class FakeProvider:
         """Parameters of the authorization requests."""
         self.refresh_characters = 22
         """Length of refresh tokens."""
-        self.refresh_status = 200
-        """Status of the answer to a refresh. Not 200: it fails."""
+        self.refresh_failure: tuple[int, Claims] | None = None
+        """Status and body of the answer to a refresh. None: it succeeds."""
+        self.user_info_status = 200
         self.refreshes_shortly = False
         """True: the answer to a refresh has an access token only, and the refresh token stays valid."""
         self.may_refresh = threading.Event()
@@ -157,8 +158,8 @@ class FakeProvider:
     def _refresh(self, form: Mapping[str, str]) -> tuple[int, Claims]:
         self.refreshes += 1
         assert self.may_refresh.wait(WAIT_SECONDS)
-        if self.refresh_status != 200:
-            return self.refresh_status, {"error": "server_error"}
+        if self.refresh_failure is not None:
+            return self.refresh_failure
         known = self._refresh_tokens.pop(form.get("refresh_token", ""), None)
         if known is None:
             return 400, {"error": "invalid_grant"}
@@ -184,6 +185,8 @@ class FakeProvider:
     def find_user_info(self, authorization: str) -> tuple[int, Claims]:
         if authorization.removeprefix("Bearer ") not in self._access_tokens:
             return 401, {"error": "invalid_token"}
+        if self.user_info_status != 200:
+            return self.user_info_status, {}
         return 200, {**self.user, "sub": self.user_info_subject or self.user["sub"]}
 
     def describe(self) -> Claims:

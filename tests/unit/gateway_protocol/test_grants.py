@@ -1,6 +1,6 @@
 """Device codes and sign-ins are stored, approved, redeemed, renewed and ended on each database."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from functools import partial
 
@@ -253,6 +253,56 @@ def test_a_person_does_not_get_the_key_of_a_service(stored: Database) -> None:
     )
 
 
+def test_a_refusal_that_may_pass_limits_the_access_until_a_refresh_succeeds(stored: Database) -> None:
+    sign_in, refresh_token = stored.sign_in()
+
+    def find_end() -> float:
+        with closing(open_for_reading(stored.settings)) as connection:
+            return list_access_ends(connection, 3_600)[sign_in.key_id]
+
+    assert find_end() == sign_in.ends_at
+    stored.now += 60
+    answers = []
+    for reason in ("first", "second"):
+        claimed = stored.grants.claim(sign_in.id).sign_in
+        assert claimed is not None
+        answers.append(stored.grants.mark_refused(claimed, OidcError(reason)))
+        stored.now += 60
+    assert answers == [True, False]
+    assert find_end() == NOON + 60 + 3_600
+    marked = stored.grants.find_sign_in(refresh_token)
+    assert marked == structs.replace(sign_in, refused_at=NOON + 60, end_reason="second")
+    assert marked is not None
+    assert stored.grants.renew(marked, ANN, "next token", is_checked=True) == stored.grants.find_sign_in(refresh_token)
+    assert find_end() == sign_in.ends_at
+    assert stored.list_actions()[2:] == [
+        ("sign-in (ann@example.org)", "refuse sign-in"),
+        ("sign-in (ann@example.org)", "change sign-in"),
+    ]
+    stored.grants.end(sign_in.id, ANN)
+    assert not stored.grants.mark_refused(marked, OidcError("late")), "the sign-in has ended meanwhile"
+
+
+@pytest.mark.parametrize("is_certain", [False, True])
+def test_another_device_keeps_the_access_only_if_it_asks_after_the_refusal(stored: Database, is_certain: bool) -> None:
+    first, _ = stored.sign_in()
+    second, _ = stored.sign_in()
+    stored.now += 60
+
+    def list_ends() -> Mapping[str, float]:
+        with closing(open_for_reading(stored.settings)) as connection:
+            return list_access_ends(connection, 3_600)
+
+    if is_certain:
+        stored.grants.end(first.id, ANN, OidcError("no access"))
+    else:
+        stored.grants.mark_refused(first, OidcError("refused"))
+    assert list_ends() == {first.key_id: stored.now + 3_600}
+    stored.now += 7_200
+    assert stored.grants.renew(second, ANN, "next token", is_checked=True) is not None
+    assert list_ends() == {first.key_id: second.ends_at}
+
+
 def test_own_keys_stay_ended_after_the_refusal_of_the_person(stored: Database) -> None:
     """The ledger deletes old rows meanwhile."""
     stored.change_days(365)
@@ -261,7 +311,7 @@ def test_own_keys_stay_ended_after_the_refusal_of_the_person(stored: Database) -
     for days in (1, 31, 360):
         with closing(open_for_writing(stored.settings)) as connection:
             Retention(stored.settings, partial(float, NOON + days * DAY_SECONDS)).delete_expired(connection)
-            assert list_access_ends(connection)[sign_in.key_id] == NOON
+            assert list_access_ends(connection, 3_600)[sign_in.key_id] == NOON
 
 
 class Waiting:

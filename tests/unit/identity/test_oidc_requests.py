@@ -10,9 +10,8 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
-import httpx2 as httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -29,18 +28,16 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import OidcSettings, load_settings
 from anthropic_proxy.secrets import Secret
+from tests.support.device_sign_in import REDIRECT_URI, confirm, list_settings, post, refresh, sign_in
 from tests.support.fakes.oidc import CLIENT_ID, FakeProvider, running_provider
-from tests.support.sign_in import DEVICE_GRANT, list_sign_in_settings
 from tests.support.virtual_keys import Response, running_app, send
 from tests.support.waiting import wait_for_async
 
-URL = "http://127.0.0.1:8082"
-FORM = "application/x-www-form-urlencoded"
 OWN = ("state", "nonce", "code_challenge")
 USUAL = {
     "response_type": "code",
     "client_id": CLIENT_ID,
-    "redirect_uri": f"{URL}/dashboard/oidc/callback",
+    "redirect_uri": REDIRECT_URI,
     "scope": "openid email profile",
     "code_challenge_method": "S256",
 }
@@ -49,15 +46,9 @@ USUAL = {
 @pytest.fixture
 def provider() -> Iterator[FakeProvider]:
     with running_provider() as provider:
-        provider.redirect_uri = USUAL["redirect_uri"]
+        provider.redirect_uri = REDIRECT_URI
         yield provider
         assert provider.problems == []
-
-
-def list_settings(provider: FakeProvider, **changes: str) -> dict[str, str]:
-    """`changes`: "" removes a setting."""
-    settings = {**list_sign_in_settings(provider), "DASHBOARD_URL": URL, **changes}
-    return {name: value for name, value in settings.items() if value}
 
 
 def read_query(reply: Response) -> dict[str, str]:
@@ -66,43 +57,6 @@ def read_query(reply: Response) -> dict[str, str]:
     query = {name: values[0] for name, values in parse_qs(urlsplit(reply.headers["location"]).query).items()}
     assert all(len(query.pop(name)) >= 32 for name in OWN)
     return query
-
-
-async def post(app: App, path: str, form: dict[str, str], **headers: str) -> Response:
-    return await send(app, "POST", path, urlencode(form).encode(), content_type=FORM, **headers)
-
-
-async def confirm(app: App) -> tuple[Response, str]:
-    """Begin a sign-in of a device. Return the answer to its confirmation, and the device code."""
-    begun = (await post(app, "/oauth/device_authorization", {"surface": "claude_code"})).json
-    form = {"user_code": begun["user_code"], "action": "confirm"}
-    return await post(app, "/device", form, sec_fetch_site="same-origin"), begun["device_code"]
-
-
-def read_cookies(reply: Response) -> str:
-    return reply.headers["set-cookie"].partition(";")[0]
-
-
-async def sign_in(app: App) -> dict[str, Any]:
-    """Sign in a device, and return its tokens."""
-    confirmed, code = await confirm(app)
-    back = httpx.get(confirmed.headers["location"], trust_env=False).headers["location"]
-    page = await send(app, "GET", back.removeprefix(URL), cookie=read_cookies(confirmed))
-    assert page.status == 200, page.body
-    form = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page.text))
-    approved = await send(
-        app,
-        "POST",
-        "/device",
-        urlencode({**form, "action": "approve"}).encode(),
-        content_type="application/x-www-form-urlencoded",
-        sec_fetch_site="same-origin",
-        cookie=read_cookies(page),
-    )
-    assert approved.status == 200, approved.body
-    redeemed = await post(app, "/oauth/token", {"grant_type": DEVICE_GRANT, "device_code": code})
-    tokens: dict[str, Any] = redeemed.json
-    return tokens
 
 
 async def test_a_device_asks_for_a_refresh_token_as_a_strict_provider_requires_it(
@@ -118,10 +72,6 @@ async def test_a_device_asks_for_a_refresh_token_as_a_strict_provider_requires_i
             app, "/oauth/token", {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
         )
         assert (refreshed.status, provider.refreshes) == (200, 1)
-
-
-async def refresh(app: App, tokens: dict[str, Any]) -> Response:
-    return await post(app, "/oauth/token", {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]})
 
 
 @pytest.mark.parametrize("has_refresh_token", [True, False])
