@@ -24,6 +24,7 @@ QUICK = (
     "texts: of clients",
     "verdicts: streams of a relay that clients read in another way",
     "verdicts: commands that may run what an earlier call has written with a redacted text",
+    "verdicts: calls that run a redacted word",
     "spending: other models of a key for one model",
     "spending: counts of a relay",
     "neighbours: refusals with the text of another key",

@@ -12,6 +12,7 @@ from tests.attacks.rows.sign_in import SIGN_IN
 from tests.attacks.rows.spending import SPENDING
 from tests.attacks.rows.texts import TEXTS
 from tests.attacks.rows.verdicts import VERDICTS
+from tests.attacks.rows.verdicts_words import WORDS
 
 ROWS: tuple[Row, ...] = (
     *SCHEMAS,
@@ -20,6 +21,7 @@ ROWS: tuple[Row, ...] = (
     *REPLIES,
     *HTTP,
     *VERDICTS,
+    *WORDS,
     *OWN_CALLS,
     *TEXTS,
     *SPENDING,

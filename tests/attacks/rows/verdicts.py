@@ -16,7 +16,7 @@ SAFEGUARDS = [{"type": "dangerous_tool_use", "classifier_context": {"v": 1, "liv
 BASH = {"name": "Bash", "input_schema": {"type": "object", "properties": {"command": {"type": "string"}}}}
 _CALM = json.dumps({"rule": "", "verdict": "not_flagged", "explanation": ""})
 _NOT_FLAGGED = {"type": "evaluated", "outcome": "not_flagged"}
-_SETTINGS = {"AUTO_MODE_MODEL": TRANSLATED, "OPENAI_WIRE": "chat", "PREFERRED_PROVIDER": "anthropic"}
+SETTINGS = {"AUTO_MODE_MODEL": TRANSLATED, "OPENAI_WIRE": "chat", "PREFERRED_PROVIDER": "anthropic"}
 
 
 def is_check(call: UpstreamCall) -> bool:
@@ -347,17 +347,17 @@ def _run_answers(attack: Attack) -> list[Answer]:
 
 
 VERDICTS: tuple[Row, ...] = (
-    Row(name="verdicts: streams of a relay that clients read in another way", run=_run_streams, settings=_SETTINGS),
+    Row(name="verdicts: streams of a relay that clients read in another way", run=_run_streams, settings=SETTINGS),
     Row(
         name="verdicts: commands that may run what an earlier call has written with a redacted text",
         run=_run_written,
-        settings=_SETTINGS,
+        settings=SETTINGS,
         configuration=_INSPECTORS,
     ),
     Row(
         name="verdicts: of a server about a call with a redacted text",
         run=_run_answers,
-        settings=_SETTINGS,
+        settings=SETTINGS,
         configuration=_INSPECTORS,
     ),
 )
