@@ -30,7 +30,6 @@ from anthropic_proxy.engine.exchange.provider_errors import idle_timeout_error
 from anthropic_proxy.engine.exchange.receipt_entries import record_client, record_failure
 from anthropic_proxy.engine.exchange.relay import restrict_relayed_request
 from anthropic_proxy.engine.exchange.safeguards.check import ReplyCheck, find_auto_mode, read_safeguards
-from anthropic_proxy.engine.exchange.safeguards.hidden_texts import hides_more_than_words
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, end_if_disconnected, uncancel
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope, scan_request
@@ -200,7 +199,7 @@ class Exchange:
         if inspection is None:
             inspection = open_inspection(engine, self._receipt, request.model)
             body = await end_if_disconnected(inspection.inspect_body(incoming.body), self._sink.wait_disconnected)
-            is_hidden = inspection.has_replaced or hides_more_than_words(inspection.values)
+            is_hidden = inspection.has_replaced or bool(inspection.values)
             if is_hidden and is_classifier_request(request):
                 raise PolicyBlocked(
                     "The inspectors of this proxy redact texts of this question, so no model can judge what would run.",

@@ -868,7 +868,9 @@ CLASSIFIER: dict[str, Any] = {"max_tokens": 64, "stop_sequences": ["</block>"], 
 
 
 @pytest.mark.parametrize("wire", ["chat", "relay"])
-@pytest.mark.parametrize(("text", "is_refused"), [(HARMFUL, True), ("Ada Lovelace", True), (WORD, False)])
+@pytest.mark.parametrize(
+    ("text", "is_refused"), [(HARMFUL, True), ("Ada Lovelace", True), (WORD, True), ("absent", False)]
+)
 async def test_the_classifier_of_the_client_does_not_judge_a_placeholder(
     wire: str, text: str, is_refused: bool
 ) -> None:
@@ -880,7 +882,7 @@ async def test_the_classifier_of_the_client_does_not_judge_a_placeholder(
 
     built = ProxyHarness(answer, **WIRES[wire][0])
     built.services = structs.replace(built.services, inspectors=[Redactor(text)])
-    sink = await built.post(f"May it run echo '{text}'?", **CLASSIFIER)
+    sink = await built.post(f"May it run sudo {text if is_refused else WORD}?", **CLASSIFIER)
     if is_refused:
         assert sink.error is not None
         assert (sink.error.status, sink.error.code, sink.error.should_retry) == (400, "classifier-redacted", False)

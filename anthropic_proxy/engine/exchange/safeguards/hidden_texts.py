@@ -8,9 +8,9 @@ a call whose grammar says that the word is no name of a program. There are two s
 - `Bash` with one `curl` and nothing that a shell interprets. The word is the value of a header
   (`-H "Authorization: Bearer WORD"`), or stands behind the complete host of an address, and curl stores no file.
 
-All other calls have no verdict, so that the client asks its user or its own classifier, which see the text itself. The
-same holds for a call after one of them, because it may run what the earlier call has written. It need not name it:
-`make` reads a makefile, and git runs hooks.
+All other calls have no verdict, so that the client asks its user, who sees the text itself. The same holds for a call
+after one of them, because it may run what the earlier call has written. It need not name it: `make` reads a makefile,
+and git runs hooks.
 """
 
 import json
@@ -45,11 +45,6 @@ _ADDRESS = compile_anchored(r"https?://[A-Za-z0-9.-]+(?::[0-9]{1,5})?[/?][A-Za-z
 """An address whose host is complete and has no placeholder: their names have `_`."""
 
 
-def hides_more_than_words(hidden: Mapping[str, str]) -> bool:
-    """Return True if a hidden text is not one plain word. `hidden`: placeholder → text."""
-    return not all(map(_PLAIN.fullmatch, hidden.values()))
-
-
 def find_doubt(tool: str, shown: str, hidden: Mapping[str, str]) -> str:
     """Return why a call cannot be judged by `shown`, its input as JSON text. "": it can.
 
@@ -67,7 +62,7 @@ def find_doubt(tool: str, shown: str, hidden: Mapping[str, str]) -> str:
         present = {place: hidden[place] for place in PLACEHOLDER.findall(text) if place in hidden}
         if not present:
             continue
-        if not isinstance(arguments, _Members) or hides_more_than_words(present):
+        if not isinstance(arguments, _Members) or not all(map(_PLAIN.fullmatch, present.values())):
             return NO_PLAIN_WORD
         match tool, name:
             case "WebFetch", "url":
