@@ -11,7 +11,8 @@ from typing import Any
 
 import anthropic_proxy
 from anthropic_proxy.engine.patterns import LaterPattern, list_patterns
-from tests.growth.measure import MAX_TIME_RATIO, measure_plain_search
+from anthropic_proxy.gateway.prices.package_data import find_data_file, find_model, read_providers
+from tests.growth.measure import MAX_TIME_RATIO, time_plain_search
 
 Text = Any
 """`str` or `bytes`."""
@@ -135,44 +136,69 @@ MOST = 4_000
 _MAX_BOUNDED_RATIO = 4 * MAX_TIME_RATIO
 _MAX_START_RATIO = 4 * MAX_TIME_RATIO
 """Bound of (time of the second size) / (time of a plain search): a bounded part may be tried at each character."""
-_TRIES = 3
+_ROUNDS = 5
+_MAX_SLOWDOWN = 10
+"""How many times slower a busy machine may be. A time above it is not measured again."""
 _NOISE_CHARACTERS = 16_000
 """Times below that of a plain search of this length are not compared."""
+Clock = Callable[[], float]
+"""Processor time in seconds."""
 
 
 def import_all() -> None:
-    """Import each module of the package, so that its patterns exist."""
+    """Import each module of the package, and read the data of prices, so that all patterns exist."""
     for found in pkgutil.walk_packages(anthropic_proxy.__path__, "anthropic_proxy."):
         if not found.name.endswith("__main__"):
             importlib.import_module(found.name)
+    if (file := find_data_file()) is not None:
+        providers = read_providers(file)
+        for base_url in ("https://unknown.test", None):
+            find_model(providers, base_url, "unknown")
 
 
-def find_growth(pattern: LaterPattern, sizes: Sequence[int]) -> str:
+def find_growth(pattern: LaterPattern, sizes: Sequence[int], clock: Clock = time.thread_time) -> str:
     """Return the text for which the time of a pattern is not proportional to its length; "": there is none."""
     if pattern.most > MOST:
         return f"a bound of {pattern.most} characters is too high"
-    read, noise = build_reader(pattern), measure_plain_search(_NOISE_CHARACTERS)
+    read = build_reader(pattern)
+    noise = min(time_plain_search(_NOISE_CHARACTERS, clock) for _ in range(_ROUNDS))
     sizes = [*dict.fromkeys(min(size, pattern.most or size) for size in sizes)]
     for shape in make_texts(pattern):
-        before = 0.0
+        before, earlier = 0.0, fill(shape, 0, pattern.pattern)
         for place, size in enumerate(sizes):
             text = fill(shape, size, pattern.pattern)
             growth = _MAX_BOUNDED_RATIO if pattern.most else MAX_TIME_RATIO if place > 1 else _MAX_START_RATIO
+            after = _time(read, text, clock)
             limit = growth * max(before, noise)
-            before = _time(read, text)
-            for _ in range(_TRIES):
-                if before <= limit:
-                    break
-                before = min(before, _time(read, text))
-            if before > limit:
-                return f"{size} characters of {shape!r} take {before / noise:.0f} times as long as a plain search"
+            if limit < after <= _MAX_SLOWDOWN * limit:
+                after, before, noise = _time_together(read, text, earlier, clock)
+                limit = growth * max(before, noise)
+            if after > limit:
+                return f"{size} characters of {shape!r} take {after / noise:.0f} times as long as a plain search"
+            before, earlier = after, text
     return ""
 
 
-def _time(read: Callable[[Text], object], text: Text) -> float:
-    start = time.thread_time()
+def _time(read: Callable[[Text], object], text: Text, clock: Clock) -> float:
+    start = clock()
     read(text)
-    return time.thread_time() - start
+    return clock() - start
+
+
+def _time_together(
+    read: Callable[[Text], object], text: Text, earlier: Text, clock: Clock
+) -> tuple[float, float, float]:
+    """Return the shortest times for two texts, and for a plain search.
+
+    The machine may have become slower since the earlier times were measured, so these are measured again, in turns. The
+    first turn that is not interrupted has the right ratio.
+    """
+    turns = [
+        (_time(read, text, clock), _time(read, earlier, clock), time_plain_search(_NOISE_CHARACTERS, clock))
+        for _ in range(_ROUNDS)
+    ]
+    after, before, noise = map(min, zip(*turns, strict=True))
+    return after, before, noise
 
 
 _patterns: list[tuple[LaterPattern, Sequence[int]]] = []

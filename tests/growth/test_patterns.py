@@ -1,5 +1,7 @@
 """The regular expressions of the package take time in proportion to a text, or read only its beginning."""
 
+import time
+
 import pytest
 
 from anthropic_proxy.engine.patterns import LaterPattern, compile_anchored, compile_later
@@ -14,6 +16,30 @@ def test_each_pattern_takes_time_in_proportion_to_its_text(sizes: tuple[int, ...
 @pytest.mark.parametrize("form", [r"(a+)+$", r"\s*x?\s*\.", r"(?:[a-z]\w*\.)+[A-Z]", r"'(?:[^'\\]|\\.)*'"])
 def test_a_steep_pattern_is_found(form: str) -> None:
     assert find_growth(LaterPattern(form, 0, 0, is_anchored=False), MORE_SIZES)
+
+
+class SlowingClock:
+    """The processor time of a machine that becomes slower when the clock has been read for some times."""
+
+    def __init__(self, reads: int) -> None:
+        self._reads = reads
+        self._before = time.thread_time()
+        self._sum = 0.0
+
+    def __call__(self) -> float:
+        now = time.thread_time()
+        self._reads -= 1
+        self._sum += (now - self._before) * (4.0 if self._reads < 0 else 1.0)
+        self._before = now
+        return self._sum
+
+
+@pytest.mark.parametrize("reads", [0, 12, *range(20, 40, 2), 100])
+def test_a_machine_that_becomes_slower_is_no_growth(reads: int) -> None:
+    """The clock is read ten times for the unit, and twice for each text."""
+    plain = LaterPattern(r"<(?:[a-z]<)*", 0, 0, is_anchored=False)
+    assert find_growth(plain, MORE_SIZES, SlowingClock(reads)) == ""
+    assert find_growth(LaterPattern(r"\s*x?\s*\.", 0, 0, is_anchored=False), SIZES, SlowingClock(reads))
 
 
 @pytest.mark.parametrize("form", [r"\s*</function>", r"\s*export\s"])

@@ -26,6 +26,8 @@ _COMPACT_DATE = compile_later(r"-(20\d\d)(\d\d)(\d\d)(?=-|:|$)")
 
 _own_patterns: set[str] = set()
 """Regular expressions of the package's own data. Those of downloaded data are not run: they may never end."""
+_MAX_READ_CHARACTERS = 1_000
+"""Maximum number of characters of an address or a model id that an expression of the package reads."""
 _LITERAL = compile_anchored(r"(?:[\w:/-]|\\[.:/-])*")
 """Pattern of an expression that matches only one text, such as `https://api\\.openai\\.com`."""
 
@@ -37,8 +39,9 @@ def list_foreign_patterns(providers: Sequence[Any]) -> Sequence[str]:
 
 def _matches(pattern: str, text: str, *, at_start: bool = False) -> bool:
     if pattern in _own_patterns:
-        own = compile_later(pattern)
-        return (own.match if at_start else own.search)(text) is not None
+        if at_start:
+            return compile_anchored(pattern, most=_MAX_READ_CHARACTERS).match(text) is not None
+        return compile_later(pattern, most=_MAX_READ_CHARACTERS).search(text) is not None
     if not _LITERAL.fullmatch(pattern):
         return False
     literal = pattern.replace("\\", "")
