@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from anthropic_proxy.gateway.settings import Settings
 from tests.support.paths import ROOT
@@ -57,3 +58,15 @@ def test_each_script_and_folder_that_agents_are_told_about_exists() -> None:
     named = re.findall(r"\b(?:scripts|tests)/[\w/.]+\w", (ROOT / "AGENTS.md").read_text("utf-8"))
     assert named
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_table_of_libraries_has_each_dependency_and_extra() -> None:
+    text = (ROOT / "docs/contributing/architecture.md").read_text("utf-8")
+    rows = re.findall(r"^\| (.*?) \|", text.partition("\n| library |")[2].partition("\n\n")[0], re.MULTILINE)
+    listed = re.findall(r"`([^`]+)`", " ".join(rows))
+    metadata = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    extras = metadata["project"]["optional-dependencies"]
+    of_users = [lines for extra, lines in extras.items() if extra != "tests"]
+    groups = (metadata["project"]["dependencies"], *of_users, metadata["dependency-groups"]["docs"])
+    names = {Requirement(line).name for group in groups for line in group}
+    assert sorted(listed) == sorted(names)

@@ -1,10 +1,18 @@
 """The table of calls that are harmless without a question to a model: whatever is not certain by its text is asked."""
 
+import re
 from typing import Any
 
 import pytest
 
-from anthropic_proxy.engine.exchange.safeguards.rules import find_harmless_rule
+from anthropic_proxy.engine.exchange.safeguards.rules import (
+    FREE_TOOLS,
+    HARMLESS_COMMANDS,
+    HARMLESS_GIT_COMMANDS,
+    READING_TOOLS,
+    find_harmless_rule,
+)
+from tests.support.paths import ROOT
 
 SHOP = "/home/ada/shop"
 CONTEXT: dict[str, Any] = {
@@ -206,3 +214,11 @@ def test_a_command_that_is_not_certain_is_asked(command: str) -> None:
 )
 def test_the_client_and_the_user_can_have_all_commands_asked(change: dict[str, Any]) -> None:
     assert find_harmless_rule("Bash", {"command": "ls"}, {**CONTEXT, **change}) == ""
+
+
+def test_the_guide_lists_the_harmless_calls() -> None:
+    guide = (ROOT / "docs/guide/auto-mode.md").read_text("utf-8")
+    whole, _, _ = guide.partition("Some calls need no model")[2].partition("The model is asked nevertheless")
+    listed = [re.findall(r"`([^`]+)`", line) for line in whole.splitlines() if line.startswith("- ")]
+    commands = [*HARMLESS_COMMANDS, *(f"git {name}" for name in HARMLESS_GIT_COMMANDS)]
+    assert listed == [[*READING_TOOLS], sorted(FREE_TOOLS), commands]

@@ -12,14 +12,23 @@ from typing import Any
 
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 
-_FREE_TOOLS = frozenset(
+FREE_TOOLS = frozenset(
     (
-        *("AskUserQuestion", "CronList", "ExitPlanMode", "ListAgents", "ReportFindings", "StructuredOutput", "TaskGet"),
-        *("TaskList", "TodoRead", "TodoWrite", "ToolSearch"),
+        "AskUserQuestion",
+        "CronList",
+        "ExitPlanMode",
+        "ListAgents",
+        "ReportFindings",
+        "StructuredOutput",
+        "TaskGet",
+        "TaskList",
+        "TodoRead",
+        "TodoWrite",
+        "ToolSearch",
     )
 )
 """Tools of Claude Code that change nothing outside of the conversation: they show or ask something, or load tools."""
-_READING_TOOLS: Mapping[str, Mapping[str, str]] = {
+READING_TOOLS: Mapping[str, Mapping[str, str]] = {
     "Read": {"file_path": "path", "limit": "any", "offset": "any", "pages": "any"},
     "NotebookRead": {"notebook_path": "path", "cell_id": "any"},
     "LS": {"path": "path"},
@@ -34,7 +43,7 @@ _READING_TOOLS: Mapping[str, Mapping[str, str]] = {
 """Tool → its fields, and what each contains. A call with another field is asked."""
 _REQUIRED = {"Read": "file_path", "NotebookRead": "notebook_path", "Glob": "pattern", "Grep": "pattern"}
 """Tool → field without which its call is asked. The others may read the current directory."""
-_COMMANDS: Mapping[str, Sequence[str]] = {
+HARMLESS_COMMANDS: Mapping[str, Sequence[str]] = {
     "pwd": (),
     "whoami": (),
     "date": (),
@@ -48,12 +57,13 @@ _COMMANDS: Mapping[str, Sequence[str]] = {
     "tree": ("-a", "-d", "-L"),
 }
 """Command → its options that only change the output. Other arguments are numbers and paths."""
-_GIT: Mapping[str, Sequence[str]] = {
+HARMLESS_GIT_COMMANDS: Mapping[str, Sequence[str]] = {
     "status": ("-s", "-sb", "--short", "--branch", "--porcelain"),
     "log": ("-n", "--oneline", "--stat", "--graph", "--decorate", "--all", "-p"),
     "diff": ("--stat", "--cached", "--staged", "--name-only", "--name-status"),
     "show": ("--stat", "--name-only", "--oneline"),
 }
+"""The same for commands of git."""
 _COMMAND_FIELDS = frozenset(("command", "description", "timeout"))
 _PLAIN = compile_anchored(r"[A-Za-z0-9_./@+,=-]+(?: [A-Za-z0-9_./@+,=-]+)*")
 _PLAIN_COMMAND = compile_anchored(r"[A-Za-z0-9_./-]+(?: [A-Za-z0-9_./@+,-]+)*")
@@ -114,10 +124,10 @@ def find_harmless_rule(tool: str, arguments: object, context: Mapping[str, Any])
     denies = isinstance(sentences, dict) and (sentences.get("soft_deny") or sentences.get("hard_deny"))
     if not isinstance(arguments, dict) or context.get("restricted") or denies:
         return ""
-    if tool in _FREE_TOOLS:
+    if tool in FREE_TOOLS:
         return f"changes nothing: {tool}"
     places = TrustedPlaces(context)
-    if (fields := _READING_TOOLS.get(tool)) is not None:
+    if (fields := READING_TOOLS.get(tool)) is not None:
         required = _REQUIRED.get(tool)
         is_complete = required is None or required in arguments
         is_inside = is_complete and arguments.keys() <= fields.keys() and places.contains_current()
@@ -145,9 +155,9 @@ def _find_command(command: str, places: TrustedPlaces) -> str:
     if len(command) > _MAX_TEXT or not _PLAIN_COMMAND.fullmatch(command):
         return ""
     name, *words = command.split(" ")
-    options = _COMMANDS.get(name)
+    options = HARMLESS_COMMANDS.get(name)
     if name == "git" and words:
-        options = _GIT.get(words[0])
+        options = HARMLESS_GIT_COMMANDS.get(words[0])
         name, words = f"git {words[0]}", words[1:]
     if options is None:
         return ""
