@@ -93,7 +93,7 @@ class Row:
     statuses: frozenset[int] = frozenset({200, 400})
     """Statuses that the answers may have."""
     settings: Mapping[str, str] = field(default_factory=dict)
-    """`{directory}` in a value stands for the folder of the server."""
+    """`{directory}` in a value stands for the folder of the server, `{upstream}` for the address of the provider."""
     configuration: str = ""
     """Text of `anthropic-proxy.toml`."""
     input_mib: int = 0
@@ -137,11 +137,18 @@ def _serving(case: Row) -> Iterator[Attack]:
         if case.configuration:
             (Path(directory) / "anthropic-proxy.toml").write_text(case.configuration)
         try:
-            settings = {name: value.replace("{directory}", directory) for name, value in case.settings.items()}
+            texts = {"{directory}": directory, "{upstream}": upstream.url}
+            settings = {name: _fill(value, texts) for name, value in case.settings.items()}
             with running_proxy(Path(directory), {**protocols, **settings}) as proxy:
                 yield Attack(proxy, upstream, case.settings.get("PROXY_API_KEY", ""))
         finally:
             upstream.close()
+
+
+def _fill(text: str, values: Mapping[str, str]) -> str:
+    for name, value in values.items():
+        text = text.replace(name, value)
+    return text
 
 
 def run_row(case: Row) -> Result:

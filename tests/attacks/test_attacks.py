@@ -29,6 +29,8 @@ QUICK = (
     "spending: counts of a relay",
     "neighbours: refusals with the text of another key",
     "neighbours: the session of another key",
+    "people: own keys, and keys of others",
+    "telemetry: another sender",
 )
 
 

@@ -24,6 +24,7 @@ class UpstreamCall:
     """With the query."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Names in lower case. Of a repeated header, the last value."""
+    raw: bytes = b""
 
 
 Reply = Callable[[UpstreamCall], bytes]
@@ -94,9 +95,12 @@ class AttackUpstream:
     def _answer(self, path: str, headers: Mapping[str, str], raw: bytes) -> bytes:
         if path in ANSWERED:
             return respond(ANSWERED[path])
-        is_json = headers.get("content-type", "").startswith("application/json")
-        body: Any = json.loads(raw) if raw and is_json else {}
+        body: Any = {}
+        with suppress(ValueError):  # telemetry and files have other forms
+            body = json.loads(raw)
+        if not isinstance(body, dict):
+            body = {}
         protocol = next((protocol for protocol in PROTOCOLS if protocol.serves_path(path)), PROTOCOLS[0])
-        call = UpstreamCall(protocol, protocol.streams(path, body), body, path, headers)
+        call = UpstreamCall(protocol, protocol.streams(path, body), body, path, headers, raw)
         self.calls.append(call)
         return self.reply(call)

@@ -2,14 +2,17 @@
 
 from tests.attacks.lab import Row
 from tests.attacks.rows.bodies import BODIES
+from tests.attacks.rows.budgets import BUDGETS
 from tests.attacks.rows.conversations import CONVERSATIONS
 from tests.attacks.rows.http import HTTP
 from tests.attacks.rows.neighbours import NEIGHBOURS
 from tests.attacks.rows.own_calls import OWN_CALLS
+from tests.attacks.rows.people import PEOPLE
 from tests.attacks.rows.replies import REPLIES
 from tests.attacks.rows.schemas import SCHEMAS
 from tests.attacks.rows.sign_in import SIGN_IN
 from tests.attacks.rows.spending import SPENDING
+from tests.attacks.rows.telemetry import TELEMETRY
 from tests.attacks.rows.texts import TEXTS
 from tests.attacks.rows.verdicts import VERDICTS
 from tests.attacks.rows.verdicts_words import WORDS
@@ -27,4 +30,7 @@ ROWS: tuple[Row, ...] = (
     *SPENDING,
     *SIGN_IN,
     *NEIGHBOURS,
+    *PEOPLE,
+    *BUDGETS,
+    *TELEMETRY,
 )
