@@ -344,7 +344,13 @@ class Delivery:
                 read = inspection.open_relay(reply, calls, streams=streams).read
             if self._check is not None or self._request.safeguards:
                 is_told = any(note.field == "safeguards" for note in self._receipt.notes)
-                check = RelayedCheck(self._check, calls, reads_calls=inspection is None, answers=not is_told)
+                check = RelayedCheck(
+                    self._check,
+                    calls,
+                    reads_calls=inspection is None,
+                    answers=not is_told,
+                    hides_texts=inspection is not None and bool(inspection.values),
+                )
         try:
             while (data := await read()) is not None:
                 is_last = reply.complete and reply.ending is None

@@ -224,7 +224,7 @@ class Exchange:
             return None
         parent = ParentRequest(self._engine, self._incoming, request, plan, run_exchange)
         auto_mode = find_auto_mode(self._engine.settings.auto_mode, plan.route)
-        return ReplyCheck(parent, context, auto_mode, {} if inspection is None else inspection.values)
+        return ReplyCheck(parent, context, auto_mode, inspection)
 
     async def _fail(self, error: ProxyError, delivery: Delivery | None) -> None:
         """Record an error and send it. `delivery` None: the request was not admitted."""

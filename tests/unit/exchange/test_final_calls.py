@@ -566,6 +566,20 @@ async def test_a_hidden_text_that_ends_a_command_that_reads_is_no_reading(wire: 
 
 
 @A_TRANSLATION_AND_RELAYS
+async def test_words_that_an_inspector_has_put_into_an_earlier_call_are_not_what_has_run(wire: str) -> None:
+    for command, replacement, expected in (
+        ("echo reboot > Makefile", "date", []),
+        ("echo other > Makefile", "date", [NOT_FLAGGED]),
+    ):
+        server = Server(wire, json.dumps({"command": "make"}))
+        messages = history("Bash", command=command)
+        messages[-1]["content"] = "reboot"  # replaced too, but nothing that runs
+        inspectors = [Redactor("reboot", replacement=replacement)]
+        _, verdicts, _ = await run(wire, True, server, inspectors=inspectors, messages=messages)
+        assert list(verdicts.values()) == expected
+
+
+@A_TRANSLATION_AND_RELAYS
 @BOTH_FORMS
 async def test_a_call_of_the_same_reply_as_a_written_hidden_text_has_no_verdict(wire: str, stream: bool) -> None:
     class Writing(Server):
@@ -632,6 +646,11 @@ async def test_a_request_for_checks_that_the_proxy_cannot_read_gets_no_verdict_a
     server = Server("relay that answers", json.dumps({"command": "@1"}))
     given_input, verdicts, _ = await run("relay that answers", True, server, HARMFUL, safeguards=safeguards)
     assert (given_input, verdicts) == ({"command": HARMFUL}, {})
+    for text, expected in (("reboot", {}), ("absent", ids("call_1"))):
+        server = Server("relay that answers", json.dumps({"command": "make"}))
+        messages = history("Bash", command="echo reboot > Makefile")
+        _, verdicts, _ = await run("relay that answers", True, server, text, safeguards=safeguards, messages=messages)
+        assert verdicts == expected
 
 
 def sse(*events: dict[str, Any]) -> list[bytes]:

@@ -77,6 +77,8 @@ class InspectorCalls:
         """Placeholder → the text that it stands for."""
         self.has_replaced = False
         """True if a text of the request was replaced by other words than a placeholder."""
+        self.has_replaced_call = False
+        """True if it is a text in the arguments of a tool call."""
         self._records: dict[tuple[str, InspectedPart], InspectionRecord] = {}
         self.restored: dict[str, str] = {}
         """The values that the client got in its reply, with their placeholders."""
@@ -184,6 +186,8 @@ class InspectorCalls:
             for text, found in zip(texts, decided, strict=True):
                 if found:
                     text.replace(await self._redact(inspector, part, text.passage.text, found))
+                    has_words = any(redaction.replacement is not None for redaction in found)
+                    self.has_replaced_call |= has_words and part == "request" and text.passage.kind == "tool_call"
 
     async def _decide(
         self, inspector: Inspector, part: InspectedPart, passages: Sequence[Passage]

@@ -8,7 +8,7 @@ is a request of its own to the engine, so that it has retries, keys, budgets, an
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 import msgspec
 from msgspec import Raw, Struct, structs
@@ -19,6 +19,7 @@ from anthropic_proxy.engine.exchange.final_calls import FinalCall, decode_argume
 from anthropic_proxy.engine.exchange.inspection import open_inspection
 from anthropic_proxy.engine.exchange.own_requests import ParentRequest
 from anthropic_proxy.engine.exchange.safeguards.hidden_texts import (
+    IS_REPLACED,
     MAY_BE_A_COMMAND,
     NO_PLAIN_WORD,
     find_doubt,
@@ -53,6 +54,9 @@ from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_or_repair, repair_json
 from anthropic_proxy.engine.wires.purposes import OwnPurpose
 from anthropic_proxy.errors import ClientError, PermissionDenied, ProxyError
+
+if TYPE_CHECKING:
+    from anthropic_proxy.engine.exchange.inspection.inspection import Inspection
 
 SONNET = "claude-sonnet-5-5"
 """Model id that stands for the sonnet tier."""
@@ -186,7 +190,7 @@ _decode_message = msgspec.json.Decoder(_RelayedMessage).decode
 class ReplyCheck:
     """The checks of one reply. The conversation is read from the body of `parent` when the first call is checked.
 
-    `placeholders`: placeholder → text, of what inspectors have redacted in the conversation.
+    `inspection`: what the inspectors have redacted in the conversation. None: there are no inspectors.
     """
 
     def __init__(
@@ -194,7 +198,7 @@ class ReplyCheck:
         parent: ParentRequest,
         context: Mapping[str, Any],
         auto_mode: AutoMode,
-        placeholders: Mapping[str, str] = {},
+        inspection: "Inspection | None" = None,
     ) -> None:
         self._parent = parent
         self._engine = parent.engine
@@ -202,7 +206,9 @@ class ReplyCheck:
         self._body = parent.incoming.body
         self._context = context
         self._auto_mode = auto_mode
-        self._placeholders = placeholders
+        self._placeholders: Mapping[str, str] = {} if inspection is None else inspection.values
+        self._has_other_words = inspection is not None and inspection.has_replaced_call
+        """True if an earlier call of the conversation has other words than what has run."""
         self._calls: list[FinalCall] = []
         self._unchecked: list[CallCheck] = []
         """Records of the calls above `MAX_CALLS`."""
@@ -259,6 +265,8 @@ class ReplyCheck:
 
     async def find_doubt_of_conversation(self) -> str:
         """Return why the calls before the reply leave no verdict of a provider about its calls. "": they do not."""
+        if self._has_other_words:
+            return IS_REPLACED
         if not self._placeholders:
             return ""
         try:
@@ -313,6 +321,8 @@ class ReplyCheck:
                 return _fail(call, doubt, "hidden text")
             if call.is_ambiguous:
                 return _fail(call, _AMBIGUOUS, "unreadable")
+            if self._has_other_words:
+                return _fail(call, IS_REPLACED, "hidden text")
             before = self._calls[:place]
             transcript = await self._wait_for_transcript()
             purposes = CHECK_PURPOSES if self._auto_mode.confirm_with else CHECK_PURPOSES[:1]

@@ -28,6 +28,7 @@ PLAIN_WORD = "one word of the characters A-Z a-z 0-9 . _ @ -"
 NO_PLAIN_WORD = "a redacted text in the call is not one plain word"
 MAY_BE_A_COMMAND = "a redacted word in the call may be the name of a command"
 MAY_RUN = "the call may run what an earlier call has written with a redacted text"
+IS_REPLACED = "an inspector has replaced words of an earlier call"
 IS_EDITED = "an inspector has changed the call, which the provider has not seen"
 _PLAIN = compile_anchored(r"[A-Za-z0-9_@][A-Za-z0-9._@-]*")
 _QUOTED = r"""'[^'"\\\x00-\x1f\x7f]*'|"[^'"\\$`!\x00-\x1f\x7f]*\""""

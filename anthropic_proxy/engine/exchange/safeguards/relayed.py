@@ -64,10 +64,20 @@ class RelayedCheck:
 
     `check`: None if the client requested none that the proxy can read. `calls`: the calls of the reply. `reads_calls`:
     True if nothing before has read them. `answers`: True if the server got the field, so that it may answer.
+    `hides_texts`: True if a text of the conversation is redacted.
     """
 
-    def __init__(self, check: ReplyCheck | None, calls: RelayedCalls, *, reads_calls: bool, answers: bool) -> None:
+    def __init__(
+        self,
+        check: ReplyCheck | None,
+        calls: RelayedCalls,
+        *,
+        reads_calls: bool,
+        answers: bool,
+        hides_texts: bool,
+    ) -> None:
         self._check = check
+        self._hides_texts = hides_texts
         self._calls = calls
         self._reads_calls = reads_calls
         self._answers = answers
@@ -179,7 +189,11 @@ class RelayedCheck:
     async def _take_answer(self, results: bytes) -> Collection[str]:
         """Record the verdicts of the server. Return the ids of the calls about which they do not hold."""
         self.answered = True
-        if self._check is not None and (doubt := await self._check.find_doubt_of_conversation()):
+        if self._check is not None:
+            doubt = await self._check.find_doubt_of_conversation()
+        else:  # nobody has read the earlier calls
+            doubt = MAY_RUN if self._hides_texts else ""
+        if doubt:
             self._doubts = dict.fromkeys((call.id for call in self._taken), doubt) | self._doubts
         if not self._reads_calls:  # texts were restored, also in what the server has sent behind the end of a call
             self._doubts |= dict.fromkeys(self._calls.ambiguous, NO_PLAIN_WORD)
