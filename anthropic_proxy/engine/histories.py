@@ -102,7 +102,8 @@ class Histories:
     """Histories of the conversations of one process. Large requests use them in another thread than the others."""
 
     def __init__(self, min_bytes: int = MIN_BYTES, max_kept_bytes: int = MAX_KEPT_BYTES) -> None:
-        self._min_bytes = min_bytes
+        self.min_bytes = min_bytes
+        """Minimum size of a body with a history. Nobody asks for the conversation of a smaller one."""
         self._max_kept_bytes = max_kept_bytes
         self._mark = b'[{"role":"%b","content":""},' % secrets.token_hex(16).encode()
         """`KnownMessages.mark` of all conversations."""
@@ -112,8 +113,11 @@ class Histories:
         self._lock = Lock()
 
     def find(self, client: object, headers: Mapping[str, str], body: bytes) -> Conversation | None:
-        """Return the conversation of a request of `client`. None: it has no history, as most small requests."""
-        if len(body) < self._min_bytes or (begin := body.find(_MESSAGES) + len(_MESSAGES)) < len(_MESSAGES):
+        """Return the conversation of a request of `client`, whose body has at least `min_bytes`. None: its messages are
+        not found.
+        """
+        begin = body.find(_MESSAGES) + len(_MESSAGES)
+        if begin < len(_MESSAGES):
             return None
         named = headers.get(SESSION_HEADER), headers.get(AGENT_HEADER), body[begin : begin + _BEGINNING_BYTES]
         key = client, hash(named)  # headers can be long
@@ -143,7 +147,7 @@ class Histories:
         begin = conversation.begin if known is None else known.end
         last_reply = max(begin, body.rfind(_REPLY, begin))
         end = body.rfind(_REPLY, begin, last_reply)  # the messages before the last reply but one; -1: there is none
-        is_enough = self._min_bytes <= end - begin <= self._max_kept_bytes // _TIMES_KEPT
+        is_enough = self.min_bytes <= end - begin <= self._max_kept_bytes // _TIMES_KEPT
         if not is_enough or not isinstance(request.messages, CleanMessages):
             return
         text = b"[%b]" % body[begin:end]  # so that the messages do not hold the whole body

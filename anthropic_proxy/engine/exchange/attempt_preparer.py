@@ -114,7 +114,8 @@ class AttemptPreparer:
         is_further_call = run.continuation is not None
         if report.notes and not is_further_call:
             report.clear_notes()
-        report.add_notes(prepared.notes, skip_noted_fields=is_further_call)
+        if prepared.notes:
+            report.add_notes(prepared.notes, skip_noted_fields=is_further_call)
         if inliner is not None:
             report.add_notes(inliner.notes)
         dialect = target.dialect

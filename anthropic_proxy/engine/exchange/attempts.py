@@ -37,7 +37,6 @@ from anthropic_proxy.engine.messages.deltas import Usage
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.preparation import may_lack_room
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
-from anthropic_proxy.engine.providers.prefix_guard import Prompt
 from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.routing.routes import RouteBalancer
 from anthropic_proxy.engine.routing.targets import Target, find_capabilities
@@ -96,18 +95,8 @@ class Attempts:
             origin=origin,
             estimates=estimates,
         )
-        self._sender = AttemptSender(engine, incoming, request, watchdog, self.records, session=session)
+        self.sender = AttemptSender(engine, incoming, request, watchdog, self.records, session=session)
         self._retries = Retries(engine, incoming, request, watchdog, records=self.records, admission=admission)
-
-    @property
-    def latest(self) -> Attempt | None:
-        """The latest attempt that was encoded, or whose circuit was open. None: there is none."""
-        return self._sender.latest
-
-    @property
-    def prompt(self) -> Prompt | None:
-        """The prompt of the latest call that was accepted. None: there is none, no session, or it is too large."""
-        return self._sender.prompt
 
     async def open_first_call(self, request: MessagesRequest, plan: Plan) -> Attempt:
         """Call the targets of the plan in order, and return the first attempt whose reply has content.
@@ -178,11 +167,12 @@ class Attempts:
         client = self.receipt.client.id
         if engine.observations.find_adaptations(target.upstream, model, client):
             target = apply_stored_adaptations(engine, target, self.receipt.adaptations, client)
+        is_relayed = target.is_relayed
         run = TargetRun(
             request,
             engine.observations.find_token_scale(provider.name, model),
             self._origin,
-            adaptations_left=MAX_RELAY_ADAPTATIONS if target.is_relayed else MAX_ADAPTATIONS,
+            adaptations_left=MAX_RELAY_ADAPTATIONS if is_relayed else MAX_ADAPTATIONS,
             requires_room=requires_room,
             has_next_target=has_next_target,
         )
@@ -190,8 +180,8 @@ class Attempts:
             run.origin = await self._admission.admit_successor(run.origin, target, request, run.token_scale)
         engine.retry_budget.record_first_call(target.upstream)
         preparer = self._preparer
-        prepare = preparer.prepare_relay if target.is_relayed else preparer.prepare
-        return await self._retries.call_with_retries(target, run, prepare, self._sender.send)
+        prepare = preparer.prepare_relay if is_relayed else preparer.prepare
+        return await self._retries.call_with_retries(target, run, prepare, self.sender.send)
 
     async def repeat_with_reserve(self, previous: Attempt) -> Attempt | None:
         """Repeat a call whose reasoning has used up the output limit before the first word, with a reserve for it.
@@ -230,7 +220,7 @@ class Attempts:
             if version := target.dialect.continuation_version:  # some providers continue replies only in this version
                 path = f"{target.provider.default_url_path}/"
                 target = structs.replace(target, base_url=target.base_url.replace(path, f"{version}/", 1))
-        return await self._retries.call_with_retries(target, run, self._preparer.prepare, self._sender.send)
+        return await self._retries.call_with_retries(target, run, self._preparer.prepare, self.sender.send)
 
     async def repeat_call(self, failed: Attempt, error: UnreadableReply, usage: Usage) -> Attempt:
         """Repeat a call whose reply is unreadable after thinking only. Raises `error` if the target has no retry left.
@@ -239,17 +229,17 @@ class Attempts:
         """
         self._engine.circuit_breakers.record_failure(failed.target.upstream, error)
         target = await self._retries.prepare_retry(failed, error, usage)
-        return await self._retries.call_with_retries(target, failed.run, self._preparer.prepare, self._sender.send)
+        return await self._retries.call_with_retries(target, failed.run, self._preparer.prepare, self.sender.send)
 
     def estimate_tokens(self, request: MessagesRequest) -> int:
         """Return the input tokens of a request to the latest target, by the proxy's own estimate."""
-        latest = self._sender.latest
+        latest = self.sender.latest
         scale = TokenScale() if latest is None else latest.run.token_scale
         return self._estimates.get_or_estimate(request, scale)
 
     def annotate_error(self, error: UpstreamError) -> None:
         """Remove keys from the message of an error, and add the provider's name and a probable cause to it."""
-        if (attempt := self._sender.latest) is not None:
+        if (attempt := self.sender.latest) is not None:
             self._retries.redact_keys(error, attempt)
             prefix_provider(error, self.receipt.prefix)
             add_not_found_cause(
@@ -258,7 +248,7 @@ class Attempts:
 
     def learn_safeguards(self, *, answered: bool) -> None:
         """Remember whether the server of the latest attempt answers requests for checks of its tool calls."""
-        if (attempt := self._sender.latest) is None:
+        if (attempt := self.sender.latest) is None:
             return
         target, observations = attempt.target, self._engine.observations
         if observations.record_checks(target.upstream, target.model, answered=answered) >= MIN_IGNORED_CHECKS:

@@ -140,7 +140,7 @@ class Delivery:
                 slot.release()
             if self._check is not None:
                 self._check.close()
-        if self._writer.estimate or self._attempts.prompt is not None:
+        if self._writer.estimate or self._attempts.sender.prompt is not None:
             await self._learn(reply)
 
     def explain_error(self, error: ProxyError) -> None:
@@ -422,7 +422,7 @@ class Delivery:
 
         A relay sends the pings of its provider only, unless the stream was already started for an earlier target.
         """
-        latest = self._attempts.latest
+        latest = self._attempts.sender.latest
         if latest is not None:
             is_relaying = latest.target.is_relayed
         else:
@@ -442,14 +442,14 @@ class Delivery:
         The provider's count corrects later estimates for the model. The count of a tool loop does not, because it has
         input that the estimate does not count.
         """
-        engine, receipt, writer, latest = self._engine, self._receipt, self._writer, self._attempts.latest
+        engine, receipt, writer, latest = self._engine, self._receipt, self._writer, self._attempts.sender.latest
         if latest is not None and reply.has_one_call and writer.estimate and writer.usage.input_tokens is not None:
             scale = latest.run.token_scale
             if self._estimates.is_latest_usual(scale.family):
                 estimated = round(writer.estimate / scale.factor)
                 counted = writer.counts.all_input_tokens
                 engine.observations.record_token_count(receipt.provider, receipt.model, estimated, counted)
-        if (prompt := self._attempts.prompt) is not None:
+        if (prompt := self._attempts.sender.prompt) is not None:
             counts = writer.counts
             prompt.tokens = counts.all_input_tokens
             if reply.has_one_call:
@@ -464,7 +464,7 @@ class Delivery:
     async def _estimate_sent_tokens(self) -> int:
         """Return the estimated input of the last call. 0: its request was freed, and not estimated before."""
         incoming, request = self._incoming, self._request
-        latest = self._attempts.latest
+        latest = self._attempts.sender.latest
         scale = TokenScale() if latest is None else latest.run.token_scale
         if (estimate := self._estimates.estimate_latest(scale)) or not incoming.body:
             return estimate

@@ -9,6 +9,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.engine.engine import Engine, is_large_request
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
+from anthropic_proxy.engine.histories import Conversation
 from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN
 from anthropic_proxy.engine.messages.models import (
     MessagesRequest,
@@ -62,11 +63,14 @@ def read_client_request(engine: Engine, incoming: ClientRequest) -> tuple[Messag
                 return scanned, match
     except ClientError:
         pass  # of an invalid model, or one without a target: raised again with the complete request
-    conversation = engine.histories.find(incoming.receipt.client, incoming.headers, incoming.body)
+    histories = engine.histories
+    conversation: Conversation | None = None
+    if len(incoming.body) >= histories.min_bytes:
+        conversation = histories.find(incoming.receipt.client, incoming.headers, incoming.body)
     if conversation is None:
         return decode_request_or_envelope(incoming.body), match
     request = decode_request_or_envelope(incoming.body, known=conversation.known)
-    engine.histories.learn(conversation, incoming.body, request)
+    histories.learn(conversation, incoming.body, request)
     return request, match
 
 

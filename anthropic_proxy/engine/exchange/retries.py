@@ -49,7 +49,6 @@ class Retries:
     ) -> None:
         self._engine = engine
         self._incoming = incoming
-        self._receipt = incoming.receipt
         self._mcp_servers = request.mcp_servers
         self._watchdog = watchdog
         self._records = records
@@ -95,13 +94,14 @@ class Retries:
         engine = self._engine
         run = attempt.run
         target = attempt.target
-        failed_attempts = self._receipt.failed_attempts
+        failed_attempts = self._incoming.receipt.failed_attempts
         self._watchdog.end_upstream_call()
         self.redact_keys(error, attempt)
         add_key_setting(error, target, attempt.credential)
         self._records.fail_attempt(error, usage)
         if run.adaptations_left:
-            run.adaptations = run.adaptations or Adaptations(engine, self._receipt.adaptations, self._receipt.client.id)
+            receipt = self._incoming.receipt
+            run.adaptations = run.adaptations or Adaptations(engine, receipt.adaptations, receipt.client.id)
             if (adapted := await run.adaptations.find_adapted_target(target, attempt.call, error)) is not None:
                 run.adaptations_left -= 1
                 failed_attempts.append(describe_attempt(target, error))

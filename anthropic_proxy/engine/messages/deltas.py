@@ -358,11 +358,17 @@ class BilledUsage(TokenCounts):
 
     def copy_usage(self, source: "BilledUsage") -> None:
         # for each request, so without a loop over the names
-        self.input_tokens, self.output_tokens = source.input_tokens, source.output_tokens
-        self.cache_read_tokens, self.cache_write_tokens = source.cache_read_tokens, source.cache_write_tokens
-        self.cache_write_1h_tokens, self.thinking_tokens = source.cache_write_1h_tokens, source.thinking_tokens
-        self.billed_searches, self.service_tier = source.billed_searches, source.service_tier
-        self.stated_cost, self.region, self.iterations = source.stated_cost, source.region, source.iterations
+        self.input_tokens = source.input_tokens
+        self.output_tokens = source.output_tokens
+        self.cache_read_tokens = source.cache_read_tokens
+        self.cache_write_tokens = source.cache_write_tokens
+        self.cache_write_1h_tokens = source.cache_write_1h_tokens
+        self.thinking_tokens = source.thinking_tokens
+        self.billed_searches = source.billed_searches
+        self.service_tier = source.service_tier
+        self.stated_cost = source.stated_cost
+        self.region = source.region
+        self.iterations = source.iterations
 
     def set_usage(self, usage: Usage) -> None:
         """Replace all counts by the reported ones, and by 0 if one is not reported."""

@@ -262,7 +262,7 @@ def is_usual(facts: TokenFacts, family: TokenFamily) -> bool:
 
     Their estimates may be wrong by a factor that other requests do not have.
     """
-    letters, digits, marks, spaces = (facts.text[place] + facts.tool_text[place] for place in _WORD_FEATURES)
+    letters, digits, marks, spaces = map(operator.add, _read_words(facts.text), _read_words(facts.tool_text))
     if letters + digits > MAX_WORD_LENGTH * (marks + spaces):
         return False
     if not (facts.images or facts.pages or facts.page_text):
@@ -466,7 +466,10 @@ TEXT_WEIGHTS = {
 """Feature of a text → tokens. The words of Vietnamese are in the vocabulary, so its letters cost less than others."""
 _WEIGHTS = tuple(TEXT_WEIGHTS.values())
 _CAPITAL, _DIGIT = list(TEXT_WEIGHTS).index("further capitals"), list(TEXT_WEIGHTS).index("digits")
-_WORD_FEATURES = tuple(map(list(TEXT_WEIGHTS).index, ("letters", "digits", "runs of punctuation", "spaces")))
+_read_words = operator.itemgetter(
+    *map(list(TEXT_WEIGHTS).index, ("letters", "digits", "runs of punctuation", "spaces"))
+)
+"""Returns these four features of a text."""
 _NO_TEXT: TextFacts = (0.0,) * (len(_WEIGHTS) + 1)
 _NO_SCRIPTS = (0,) * (len(_FIRST_BYTES) + 2)
 _ESCAPED = compile_later(rb"\\u(?:(0[0-9a-fA-F])|(1[eE])|[0-9a-fA-F]{2})[0-9a-fA-F]{2}")

@@ -209,7 +209,8 @@ class MessageWriter:
 
         Raises `UpstreamProtocolError` if the upstream sent no end of the reply (`Stop`).
         """
-        self._require_open()
+        if not self.started or self.finished:
+            self._require_open()
         reason = self.stop_reason
         if self.stop is None or reason is None:
             raise UpstreamProtocolError("The provider's reply ended before it was complete.", code="incomplete-reply")

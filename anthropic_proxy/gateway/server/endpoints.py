@@ -336,7 +336,8 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
             _finish(services, sink, is_quiet=is_quiet)
     finally:
         services.running.end(running_number)
-        memory.release()
+        if memory.size:
+            memory.release()
 
 
 class BodyMemory:

@@ -493,6 +493,8 @@ def list_visible_tools(request: MessagesRequest) -> list[Tool]:
     If the request has a tool search, deferred tools that were not found yet are left out.
     """
     tools = _with_changes(request)
+    if not tools:
+        return tools
     if not (tools.has_deferred if isinstance(tools, ToolList) else any(tool.defer_loading for tool in tools)):
         return tools
     tools = [tool for tool in tools if tool.name != PLACEHOLDER_NAME]
