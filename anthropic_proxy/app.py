@@ -100,6 +100,7 @@ class App:
             self._apply_observation,
             link,
             self._reveal_secrets,
+            calculate_cost=self._calculate_cost,
         )
         """Statistics and observations that the workers of a server share."""
         self._transports = Transports(settings)
@@ -111,7 +112,6 @@ class App:
         """Plugins that have not started yet. No request is served before."""
         observers = [observer for plugin in self._plugins for observer in plugin.observers]
         self._receipts = Receipts(self._log, observers, totals=self.peer.totals, feed=self.peer.requests)
-        self._receipts.feed.calculate_cost = self._calculate_cost
         self._checks_clients = address is None and logs_startup
         """True until the first request from a non-loopback address, if the bind address is unknown."""
 
@@ -186,7 +186,8 @@ class App:
             if changed:
                 log = new_log(settings)
                 log.inherit_from(self._log)
-                self._log = self._receipts.log = log
+                self._log = log
+                self._receipts.replace_log(log)
             transports = old_transports.reuse_or_replace(settings)
             services = await self._build(settings, transports, before)
             self._current = services, transports

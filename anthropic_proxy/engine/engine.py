@@ -25,7 +25,7 @@ from anthropic_proxy.engine.messages.work_budget import WorkPostponed
 from anthropic_proxy.engine.options import EngineOptions, KeySource
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.engine.providers.call_options import extend_transport
-from anthropic_proxy.engine.providers.catalog import Catalog, OllamaModelSource
+from anthropic_proxy.engine.providers.catalog import Catalog, OllamaModelSource, OnListedPrices
 from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.providers.hosts import digest_server_settings, find_base_url
 from anthropic_proxy.engine.providers.lookup import require_known_wire
@@ -253,8 +253,7 @@ def build_engine(
         require_known_wire(table, PROVIDERS)
     log = log or LibraryLog(options.reveal_all_secrets())
     transports = Transports(options)
-    credentials = Credentials(options, transports.tokens, read_key=read_key)
-    credentials.on_problem = log.write_warning
+    credentials = Credentials(options, transports.tokens, read_key=read_key, on_problem=log.write_warning)
     own = {"web_fetch": transports.web_fetch, "web_search": transports.web_search, "new_id": new_id, "clock": time.time}
     built: dict[str, Any] = {**build_engine_fields(options, transports.by_provider(), transports.http, credentials)}
     return Engine(settings=options, log=log, owned_transports=transports, **{**built, **own, **fields})
@@ -279,8 +278,10 @@ def build_engine_fields(
     http: Transport,
     credentials: Credentials,
     worker_index_and_count: tuple[int, int] = (0, 1),
+    *,
+    on_listed_prices: OnListedPrices | None = None,
 ) -> EngineFields:
-    """No connection is opened."""
+    """No connection is opened. `on_listed_prices`: see `Catalog`."""
     limit = options.max_upstream_calls
     queue = None if limit is None else FairQueue(slots_per_worker(limit, *worker_index_and_count), limit)
     listings = {
@@ -300,7 +301,7 @@ def build_engine_fields(
     }
     digests = {row.name: digest_server_settings(row, options) for row in find_registry(options)}
     return {
-        "catalog": Catalog(sources=listings, limit_queries=limit_queries),
+        "catalog": Catalog(sources=listings, limit_queries=limit_queries, on_listed_prices=on_listed_prices),
         "credentials": credentials,
         "observations": ModelObservations(MemoryValues(), digests),
         "queue": queue,

@@ -19,9 +19,12 @@ class MemoryValues:
         self._keys_by_lifetime: dict[int, dict[str, None]] = {}
         """Class of the lifetime → keys of its values, the oldest first. If the store is full, short-lived values thus
         do not replace all long-lived ones."""
-        self.on_put: Callable[[str, str, float], None] | None = None
-        """Function that sends each new or changed value to the other workers. Its arguments are key, value and seconds
-        until expiry. None: no other worker."""
+        self._on_put: Callable[[str, str, float], None] | None = None
+        """None: there is no other worker."""
+
+    def publish_to(self, send: Callable[[str, str, float], None]) -> None:
+        """Call `send` for each new or changed value, with key, value and seconds until expiry, for other workers."""
+        self._on_put = send
 
     def read(self, key: str) -> str | None:
         if not self._entries:
@@ -30,8 +33,8 @@ class MemoryValues:
         return None if entry is None or entry[0] <= self._clock() else entry[1]
 
     def write(self, key: str, value: str, lifetime_seconds: float) -> None:
-        if self.on_put is not None and self.read(key) != value:
-            self.on_put(key, value, lifetime_seconds)
+        if self._on_put is not None and self.read(key) != value:
+            self._on_put(key, value, lifetime_seconds)
         self.write_from_peer(key, value, lifetime_seconds)
 
     def write_from_peer(self, key: str, value: str, lifetime_seconds: float) -> None:

@@ -152,7 +152,6 @@ def _continue_from(services: Services, previous: Services) -> Services:
     carried: dict[str, Any] = {"retry_budget": previous.retry_budget, "started_at": previous.started_at}
     carried["histories"] = previous.histories
     carried["prefix_guard"] = previous.prefix_guard
-    carried["throttles"] = build_throttles(now, previous.throttles)
     services.observations.continue_from(previous.observations)
     is_same_server = services.observations.settings_digests == previous.observations.settings_digests
     if is_same_server and now.keys == then.keys and now.call_options == then.call_options:
@@ -218,10 +217,11 @@ async def open_services(
         heap_trimmer=heap_trimmer or services.heap_trimmer,
         running=running or services.running,
     )
+    reserve = partial(reserve_call, services.store) if stores else None
+    throttles = build_throttles(settings, {} if previous is None else previous.throttles, reserve)
+    services = structs.replace(services, throttles=throttles)
     if previous is not None:
         services = _continue_from(services, previous)
-    for throttle in services.throttles.values():
-        throttle.reserve = partial(reserve_call, services.store) if stores else None
     today = date.fromtimestamp(services.clock())
     learned, warnings = load_learned_models(services.settings.data_directory, today)
     services.catalog.replace_learned_models(learned)
@@ -342,20 +342,17 @@ def build_services(
 
     `transports`: name of a provider → transport.
     """
-    credentials = Credentials(settings, tokens, read_key=read_key_again)
-    credentials.on_new_key, credentials.on_problem = log.add_secret, log.write_warning
+    credentials = Credentials(
+        settings, tokens, read_key=read_key_again, on_new_key=log.add_secret, on_problem=log.write_warning
+    )
     route_prices: Mapping[str, float] = {}
     if any(route.balance == "cost" for route in settings.routes):
         route_prices = _prices().find_typical_request_prices(settings)
-    engine = build_engine_fields(settings, transports, http, credentials, worker_index_and_count)
-
-    def replace_listed_prices(servers: Collection[str], prices: ListedPrices) -> None:
-        _prices().PRICE_SOURCE.replace_listed(servers, prices)
-
-    engine["catalog"].on_listed_prices = replace_listed_prices
     return Services(
         settings=settings,
-        **engine,
+        **build_engine_fields(
+            settings, transports, http, credentials, worker_index_and_count, on_listed_prices=_replace_listed_prices
+        ),
         route_prices=route_prices,
         log=log,
         new_id=new_id,
@@ -363,6 +360,10 @@ def build_services(
         receipts=receipts or Receipts(log),
         body_memory=FairQueue(settings.max_body_memory_mb * 1024 * 1024),
     )
+
+
+def _replace_listed_prices(servers: Collection[str], prices: ListedPrices) -> None:
+    _prices().PRICE_SOURCE.replace_listed(servers, prices)
 
 
 def _prices() -> ModuleType:

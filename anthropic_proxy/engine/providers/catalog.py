@@ -388,6 +388,9 @@ ListedPrices = Mapping[tuple[str, str], Mapping[str, float]]
 LimitsQuery = Callable[[], Awaitable[Sequence[LearnedModel] | None]]
 """Query of a server for the models in its list, with the limits that it states. None: no reply."""
 
+OnListedPrices = Callable[[Collection[str], ListedPrices], None]
+"""Receives the servers of each new list of models, and its prices, if it or the list before has some."""
+
 
 class Catalog:
     """Cached capabilities of models, and model lists of providers.
@@ -403,6 +406,7 @@ class Catalog:
         *,
         clock: Callable[[], float] = time.monotonic,
         first_seconds: float = FIRST_QUERY_TIMEOUT_SECONDS,
+        on_listed_prices: OnListedPrices | None = None,
     ) -> None:
         self._listings = dict(listings or {})
         self._sources = sources or {}
@@ -426,8 +430,7 @@ class Catalog:
         """Provider → models in its newest list, also those without limits."""
         self._published: dict[tuple[str, str], LearnedModel] = {}
         """Context windows that others publish, for models that neither the doctor nor a server states."""
-        self.on_listed_prices: Callable[[Collection[str], ListedPrices], None] = lambda servers, prices: None
-        """Receives the servers of each new list, and its prices, if it or the list before has some."""
+        self._on_listed_prices = on_listed_prices
         self.edition = 0
         """Version number of the contents, increased by each change. `PlanCache` then discards its plans."""
 
@@ -610,8 +613,8 @@ class Catalog:
                 # some servers state the window of a model only while it is loaded
                 reported[model] = listed if has_limits else earlier.get(model, listed)
             prices = {(one.server, one.model): one.prices for one in found if one.prices is not None}
-            if prices or any(one.prices for one in earlier.values()):
-                self.on_listed_prices({server for server, _ in (*earlier, *reported)}, prices)
+            if self._on_listed_prices is not None and (prices or any(one.prices for one in earlier.values())):
+                self._on_listed_prices({server for server, _ in (*earlier, *reported)}, prices)
             self._reported[key[0]] = reported
             if reported != earlier:
                 self.edition += 1

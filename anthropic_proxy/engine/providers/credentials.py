@@ -63,8 +63,13 @@ class Credentials:
         tokens: Mapping[str, TokenSource] | None = None,
         *,
         read_key: Callable[[KeySource], Secret] | None = None,
+        on_new_key: Callable[[str], None] = lambda key: None,
+        on_problem: Callable[[str], None] = lambda problem: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`on_new_key`: callback with each key that was read again, before it is used. The log masks it. `on_problem`:
+        callback with the reason why a key could not be read again.
+        """
         self._settings = settings
         self._read_key = read_key
         """Function that reads the key of a file or command again, and blocks meanwhile. None: there are none."""
@@ -82,12 +87,13 @@ class Credentials:
         self._unchanged_at: dict[str, float] = {}
         """Provider name → clock time of the last read, if it found no other key."""
         self._reads: dict[str, asyncio.Task[None]] = {}
-        self.on_new_key: Callable[[str], None] = lambda key: None
-        """Callback with each key that was read again, before it is used. The log masks it."""
-        self.on_problem: Callable[[str], None] = lambda problem: None
-        """Callback with the reason why a key could not be read again."""
-        self.on_cooldown: Callable[[str, float], None] = lambda key, seconds: None
-        """Callback for each cooldown after a failed call, with unredacted key and seconds. Informs other workers."""
+        self._on_new_key = on_new_key
+        self._on_problem = on_problem
+        self._on_cooldown: Callable[[str, float], None] = lambda key, seconds: None
+
+    def publish_to(self, send: Callable[[str, float], None]) -> None:
+        """Call `send` for each cooldown after a failed call, with unredacted key and seconds, for other workers."""
+        self._on_cooldown = send
 
     def copy_state_from(self, previous: "Credentials") -> None:
         self._next_positions.update(previous._next_positions)
@@ -177,7 +183,7 @@ class Credentials:
         limited = error.status == 429
         seconds = (error.retry_after or RATE_LIMIT_COOLDOWN_SECONDS) if limited else REJECTED_KEY_COOLDOWN_SECONDS
         self.start_cooldown(secret, seconds)
-        self.on_cooldown(secret, seconds)
+        self._on_cooldown(secret, seconds)
         return any(self._is_available(key) for key in keys)
 
     async def replace_rejected_key(
@@ -216,13 +222,13 @@ class Credentials:
                 async with asyncio.timeout(_READ_TIMEOUT_SECONDS):
                     key = await run_in_own_thread("key", self._read_key, source)
             except ConfigurationError as error:
-                self.on_problem(f"{name}: the key is unchanged, because it could not be read again: {error}")
+                self._on_problem(f"{name}: the key is unchanged, because it could not be read again: {error}")
                 return
             except TimeoutError:
-                self.on_problem(f"{name}: the key is unchanged, because {source.origin} did not end.")
+                self._on_problem(f"{name}: the key is unchanged, because {source.origin} did not end.")
                 return
             if key.reveal() != self._keys[name][0].reveal():
-                self.on_new_key(key.reveal())
+                self._on_new_key(key.reveal())
                 self._keys[name] = (key,)
                 self._headers.pop(name, None)
                 del self._unchanged_at[name]

@@ -124,12 +124,12 @@ class Throttle:
     A call that would wait longer than `max_wait_seconds` is rejected.
     """
 
-    def __init__(self, name: str, limit: int, max_wait_seconds: float) -> None:
+    def __init__(self, name: str, limit: int, max_wait_seconds: float, reserve: ReserveCall | None = None) -> None:
+        """`reserve`: function that counts the calls of all processes. None: this process has the limit for itself."""
         self._name = name
         self.limit = limit
         self.max_wait_seconds = max_wait_seconds
-        self.reserve: ReserveCall | None = None
-        """Function that counts the calls of all processes. None: this process has the limit for itself."""
+        self._reserve = reserve
         self._starts: deque[float] = deque()
         """Times of the calls of the last 60 s by the clock of the event loop, the oldest first."""
         self._lock = asyncio.Lock()
@@ -170,9 +170,15 @@ class Throttle:
         finally:
             self._waiting -= 1
 
-    def change_limit(self, limit: int) -> None:
+    def change_limit(self, limit: int, max_wait_seconds: float) -> None:
         self.limit = limit
+        self.max_wait_seconds = max_wait_seconds
         self._changed.set()
+
+    def lift(self) -> None:
+        """Let all calls start that wait."""
+        self._reserve = None
+        self.change_limit(sys.maxsize, self.max_wait_seconds)
 
     def _busy(self, retry_after: float) -> ProxyBusy:
         queued = f", and {self._waiting} calls are already queued" if self._waiting > 1 else ""
@@ -188,7 +194,7 @@ class Throttle:
         self._forget_old_starts(now)
         if len(self._starts) >= self.limit:
             return self._starts[-self.limit] + _WINDOW_SECONDS - now
-        return 0.0 if self.reserve is None else await self.reserve(self._name, self.limit)
+        return 0.0 if self._reserve is None else await self._reserve(self._name, self.limit)
 
     def _estimate_wait(self, now: float) -> float:
         """Return the seconds that one more call would wait at least."""
@@ -207,19 +213,19 @@ class Throttle:
             self._starts.popleft()
 
 
-def build_throttles(options: EngineOptions, previous: Mapping[str, Throttle]) -> Mapping[str, Throttle]:
+def build_throttles(
+    options: EngineOptions, previous: Mapping[str, Throttle], reserve: ReserveCall | None = None
+) -> Mapping[str, Throttle]:
     """Return the throttles of providers by name. Those of `previous`, before a reload, are kept with the new limit.
 
-    Calls that wait for a throttle which is not kept may start at once.
+    Calls that wait for a throttle which is not kept may start at once. `reserve`: see `Throttle`.
     """
     max_wait_seconds = options.timeouts.first_byte_seconds / 2
     throttles: dict[str, Throttle] = {}
     for name, calls in options.call_options.items():
         if (limit := calls.requests_per_minute) is not None:
-            throttle = throttles[name] = previous.get(name) or Throttle(name, limit, max_wait_seconds)
-            throttle.change_limit(limit)
-            throttle.max_wait_seconds = max_wait_seconds
+            throttle = throttles[name] = previous.get(name) or Throttle(name, limit, max_wait_seconds, reserve)
+            throttle.change_limit(limit, max_wait_seconds)
     for name in previous.keys() - throttles.keys():
-        previous[name].reserve = None
-        previous[name].change_limit(sys.maxsize)
+        previous[name].lift()
     return throttles

@@ -49,11 +49,13 @@ class CircuitBreakers:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._breakers: dict[str, _Breaker] = {}
-        self.on_change: Callable[[str, str, float], None] = lambda upstream, failure, seconds: None
-        """Callback for each opened or closed circuit, with upstream, failure (`503 api_error`) and seconds.
+        self._on_change: Callable[[str, str, float], None] = lambda upstream, failure, seconds: None
 
-        A closed circuit has the failure "" and 0 seconds.
+    def publish_to(self, send: Callable[[str, str, float], None]) -> None:
+        """Call `send` for each opened or closed circuit, with upstream, failure (`503 api_error`) and seconds, for
+        other workers. A closed circuit has the failure "" and 0 seconds.
         """
+        self._on_change = send
 
     def require_closed(self, upstream: str) -> None:
         """Raise `CircuitOpen` if calls to the upstream are blocked now.
@@ -84,7 +86,7 @@ class CircuitBreakers:
             return
         breaker = self._breakers.pop(upstream, None)
         if breaker is not None and breaker.retry_at:
-            self.on_change(upstream, "", 0.0)
+            self._on_change(upstream, "", 0.0)
 
     def record_failure(self, upstream: str, error: UpstreamError) -> None:
         """Count a failed call. An error status below 500 counts as a success, because the upstream itself works."""
@@ -99,7 +101,7 @@ class CircuitBreakers:
         if breaker.is_trial_running or breaker.failures >= FAILURES_TO_OPEN:
             seconds = max(breaker.open_seconds, min(error.retry_after or 0.0, MAX_OPEN_SECONDS))
             breaker.retry_at = self._clock() + seconds
-            self.on_change(upstream, f"{error.status} {error.error_type}", seconds)
+            self._on_change(upstream, f"{error.status} {error.error_type}", seconds)
         breaker.is_trial_running = False
 
     def open_circuit_from_peer(self, upstream: str, error: UpstreamError, seconds: float) -> None:

@@ -13,15 +13,17 @@ def open_inspectors(
     rules: Sequence[InspectorRule], http: HttpCalls, previous: Sequence[Inspector] = ()
 ) -> Sequence[Inspector]:
     """Return an inspector for each rule. Those of `previous` with the same rule are kept, with what they remember."""
-    kept = {one.scope.name: one for one in previous if isinstance(one, GuardrailInspector | PatternInspector)}
-    found: list[Inspector] = []
+    kept = {
+        inspector.scope.name: inspector
+        for inspector in previous
+        if isinstance(inspector, GuardrailInspector | PatternInspector)
+    }
+    inspectors: list[Inspector] = []
     for rule in rules:
-        old = kept.get(rule.table.name)
-        if old is not None and old.rule == rule:
-            inspector = old
-        else:
-            inspector = PatternInspector(rule) if rule.table.type == "patterns" else GuardrailInspector(rule)
-        if isinstance(inspector, GuardrailInspector):
-            inspector.http = http
-        found.append(inspector)
-    return found
+        inspector = kept.get(rule.table.name)
+        if inspector is None or inspector.rule != rule:
+            inspector = PatternInspector(rule) if rule.table.type == "patterns" else GuardrailInspector(rule, http)
+        elif isinstance(inspector, GuardrailInspector):
+            inspector.replace_http(http)
+        inspectors.append(inspector)
+    return inspectors

@@ -37,14 +37,17 @@ class _Answer(Struct):
 
 
 class GuardrailInspector:
-    http: HttpCalls
-    """The connections to other servers, set before the first call."""
-
-    def __init__(self, rule: InspectorRule) -> None:
+    def __init__(self, rule: InspectorRule, http: HttpCalls) -> None:
+        """`http`: the connections to other servers."""
         self.scope: InspectorScope = rule.build_scope(holds_blocks=True)
         self.rule = rule
+        self._http = http
         self._passed: dict[bytes, None] = {}
         """Digests of texts that have passed, the latest at the end."""
+
+    def replace_http(self, http: HttpCalls) -> None:
+        """Call the service by other connections from now on, after a reload."""
+        self._http = http
 
     async def inspect(self, texts: InspectedTexts) -> Refusal | Sequence[Redaction]:
         remembers = self.rule.table.sends == "new texts"
@@ -112,6 +115,6 @@ class GuardrailInspector:
 
     async def _send(self, headers: dict[str, str], body: bytes) -> HttpReply:
         max_bytes = len(body) + 1024 * 1024
-        return await self.http.send_http(
+        return await self._http.send_http(
             "POST", self.rule.base_url + PATH, headers, body, max_bytes=max_bytes, purpose="guardrail"
         )

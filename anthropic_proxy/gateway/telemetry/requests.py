@@ -171,35 +171,53 @@ class RequestFeed:
     `secrets` is a function that returns the API keys to mask.
     """
 
-    def __init__(self, running: RunningRequests, secrets: Callable[[], Sequence[str]] = tuple) -> None:
+    def __init__(
+        self,
+        running: RunningRequests,
+        secrets: Callable[[], Sequence[str]] = tuple,
+        calculate_cost: Callable[[Receipt], Cost] | None = None,
+    ) -> None:
+        """`calculate_cost`: function with the prices of this process. None: views show no costs."""
         self._secrets = secrets
+        self._calculate_cost = calculate_cost
         self._finished: deque[LoggedRequest] = deque(maxlen=MAX_RECENT_REQUESTS)
         self.running = running
         self._running_elsewhere: dict[int, Sequence[Receipt]] = {}
         self.live = LiveRequests(self)
         """The open views."""
         self._collections: list[_Collection] = []
-        self.on_finish: Callable[[LoggedRequest], None] | None = None
+        self._send_finished: Callable[[LoggedRequest], None] | None = None
         """Called for each finished request of this process, to send it to other workers. None: no worker needs it."""
-        self.calculate_cost: Callable[[Receipt], Cost] | None = None
-        """Function with the prices of this process. None: views show no costs."""
         self.watch_peers: Callable[[bool], None] | None = None
         """Function that makes the other workers send their requests for some seconds. Argument True: all recent ones
         first. None: there are no other workers."""
-        self.peer_count = 0
-        self.flush: Callable[[], None] | None = None
+        self._peer_count = 0
+        self._flush: Callable[[], None] | None = None
         """Function that adds the finished requests that wait (`Receipts`). None: none wait."""
+
+    def flush_before_reading(self, flush: Callable[[], None]) -> None:
+        """Call `flush` before each snapshot. It adds the finished requests that wait."""
+        self._flush = flush
+
+    def connect_workers(self, count: int, watch: Callable[[bool], None]) -> None:
+        """`count`: number of the other workers. `watch`: see `watch_peers`."""
+        self._peer_count = count
+        self.watch_peers = watch
+
+    def send_finished_to(self, send: Callable[[LoggedRequest], None] | None) -> None:
+        """Call `send` for each finished request of this process from now on. None: no other worker needs them."""
+        self._send_finished = send
 
     def add_finished(self, receipt: Receipt, *, is_exchange: bool = True) -> None:
         request = LoggedRequest(receipt, is_exchange)
         self._finished.append(request)
         self.live.add(request)
-        if self.on_finish is not None:
-            self.on_finish(request)
+        if self._send_finished is not None:
+            self._send_finished(request)
 
     async def add_costs(self, requests: Iterable[LoggedRequest]) -> list[LoggedRequest]:
         """Return the requests with their costs, for a view. In a thread, because the first one reads the price list."""
-        calculate = self.calculate_cost
+        calculate = self._calculate_cost
         if calculate is None:
             return list(requests)
         return await asyncio.to_thread(
@@ -207,8 +225,8 @@ class RequestFeed:
         )
 
     def build_own_snapshot(self) -> RequestSnapshot:
-        if self.flush is not None:
-            self.flush()
+        if self._flush is not None:
+            self._flush()
         return self.redact(RequestSnapshot(list(self._finished), self.list_own_running()))
 
     def list_own_running(self) -> list[Receipt]:
@@ -227,9 +245,9 @@ class RequestFeed:
         `COLLECT_TIMEOUT_SECONDS` are missing.
         """
         own = self.build_own_snapshot()
-        if self.watch_peers is None or not self.peer_count:
+        if self.watch_peers is None or not self._peer_count:
             return own
-        collection = _Collection(self.peer_count)
+        collection = _Collection(self._peer_count)
         self._collections.append(collection)
         self.watch_peers(True)
         try:
@@ -309,7 +327,10 @@ class Receipts:
         """Exchanges that wait, and the log that each is written to."""
         self._pausing: asyncio.AbstractEventLoop | None = None
         """Event loop with a timer until whose end exchanges wait. None: the next one does not wait."""
-        self.feed.flush = self.flush
+        self.feed.flush_before_reading(self.flush)
+
+    def replace_log(self, log: Log) -> None:
+        self.log = log
 
     def end_exchange(self, receipt: Receipt, log: Log) -> None:
         """Call this after the last byte of the reply. `log`: the one of its settings."""

@@ -53,7 +53,7 @@ from anthropic_proxy.gateway.workers.ipc import (
     StoreResult,
 )
 from anthropic_proxy.gateway.workers.shared_store import SharedStore
-from anthropic_proxy.plugins import Store
+from anthropic_proxy.plugins import Cost, Receipt, Store
 
 if TYPE_CHECKING:
     from anthropic_proxy.gateway.workers.instance_sharing import InstanceSharing
@@ -84,10 +84,13 @@ class WorkerPeer:
         apply_observation: Callable[[SharedObservation], None],
         link: "WorkerLink | None" = None,
         reveal_secrets: Callable[[], Sequence[str]] = tuple,
+        *,
+        calculate_cost: Callable[[Receipt], Cost] | None = None,
     ) -> None:
+        """`calculate_cost`: see `RequestFeed`."""
         self.totals = MetricsTotals(contains_secret)
         self.running = RunningRequests()
-        self.requests = RequestFeed(self.running, reveal_secrets)
+        self.requests = RequestFeed(self.running, reveal_secrets, calculate_cost)
         self.apply_observation = apply_observation
         self._collect_gauges = collect_gauges
         self._started = time.time()
@@ -333,8 +336,10 @@ class RequestSharing:
         self._timer: asyncio.TimerHandle | None = None
         """Timer of the next update. None: this worker is not watched."""
         self._sent_running = False
-        feed.peer_count = worker_count - 1
-        feed.watch_peers = lambda needs_recent: send(RequestsWatch(WATCH_SECONDS, needs_recent))
+        feed.connect_workers(worker_count - 1, self._watch_workers)
+
+    def _watch_workers(self, needs_recent: bool) -> None:
+        self._send(RequestsWatch(WATCH_SECONDS, needs_recent))
 
     def apply_message(self, message: RequestsWatch | RequestsUpdate) -> None:
         if isinstance(message, RequestsUpdate):
@@ -345,11 +350,11 @@ class RequestSharing:
         if message.needs_recent:
             self._send_snapshot(self._feed.build_own_snapshot(), complete=True)
         if self._timer is None:
-            self._feed.on_finish = self._pending.append
+            self._feed.send_finished_to(self._pending.append)
             self._timer = self._loop.call_later(UPDATE_INTERVAL_SECONDS, self._update)
 
     def close(self) -> None:
-        self._feed.on_finish = None
+        self._feed.send_finished_to(None)
         if self._timer is not None:
             self._timer.cancel()
 
@@ -363,7 +368,8 @@ class RequestSharing:
         if self._loop.time() < self._watched_until:
             self._timer = self._loop.call_later(UPDATE_INTERVAL_SECONDS, self._update)
         else:
-            self._timer, self._feed.on_finish = None, None
+            self._timer = None
+            self._feed.send_finished_to(None)
 
     def _send_snapshot(self, snapshot: RequestSnapshot, *, complete: bool) -> None:
         self._send(RequestsUpdate(self._worker, encode_requests(snapshot), complete))
@@ -375,14 +381,16 @@ MODEL_OBSERVATION, KEY_COOLDOWN, CIRCUIT_STATE = "model", "key", "upstream"
 
 def register_publisher(services: Services, publish: Callable[[SharedObservation], None]) -> None:
     """The messages contain digests of API keys, not the keys."""
-    services.observations.store.on_put = lambda key, value, seconds: publish(
-        SharedObservation(MODEL_OBSERVATION, "", key, value, seconds)
+    services.observations.store.publish_to(
+        lambda key, value, seconds: publish(SharedObservation(MODEL_OBSERVATION, "", key, value, seconds))
     )
-    services.credentials.on_cooldown = lambda key, seconds: publish(
-        SharedObservation(KEY_COOLDOWN, "", _digest(key), "", seconds)
+    services.credentials.publish_to(
+        lambda key, seconds: publish(SharedObservation(KEY_COOLDOWN, "", _digest(key), "", seconds))
     )
-    services.circuit_breakers.on_change = lambda upstream, failure, seconds: publish(
-        SharedObservation(CIRCUIT_STATE, _digest_upstream(services, upstream), upstream, failure, seconds)
+    services.circuit_breakers.publish_to(
+        lambda upstream, failure, seconds: publish(
+            SharedObservation(CIRCUIT_STATE, _digest_upstream(services, upstream), upstream, failure, seconds)
+        )
     )
 
 

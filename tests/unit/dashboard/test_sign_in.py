@@ -70,7 +70,7 @@ async def test_sign_out_ends_every_copy_of_a_cookie_in_every_process() -> None:
 async def test_the_store_contains_neither_cookie_nor_key() -> None:
     setup = Setup()
     stored: list[str] = []
-    setup.store.on_put = lambda key, value, _: stored.extend((key, value))
+    setup.store.publish_to(lambda key, value, _: stored.extend((key, value)))
     cookie = await setup.new_process().create_for_key("first-key")
     assert stored
     assert not [text for text in stored if str(cookie) in text or "first-key" in text]

@@ -43,9 +43,8 @@ class Service:
 
 def build(service: Service, **fields: Any) -> GuardrailInspector:
     table = InspectorTable(**{"name": "g", "type": "guardrail", "base_url": "http://g.test/api", **fields})
-    inspector = GuardrailInspector(InspectorRule(table=table, base_url="http://g.test/api", key=Secret("guard-key")))
-    inspector.http = service  # type: ignore[assignment]  # it needs one method
-    return inspector
+    rule = InspectorRule(table=table, base_url="http://g.test/api", key=Secret("guard-key"))
+    return GuardrailInspector(rule, service)  # type: ignore[arg-type]  # it needs one method
 
 
 ADA = Client(name="ada", owner="ada@example.org", team="shop")

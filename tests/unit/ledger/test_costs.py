@@ -150,8 +150,7 @@ def test_a_request_keeps_its_cost_when_the_prices_change(tmp_path: Path) -> None
     assert stored.cost
     settings = load(tmp_path, '[prices."openai/own"]\ninput = 50\noutput = 50\n')
     assert CurrentCosts(lambda: settings).calculate(structs.replace(finished, cost=None)) != stored
-    feed = RequestFeed(RunningRequests())
-    feed.calculate_cost = CurrentCosts(lambda: settings).calculate
+    feed = RequestFeed(RunningRequests(), calculate_cost=CurrentCosts(lambda: settings).calculate)
     feed.add_finished(finished)
     snapshot = msgspec.json.decode(encode_requests(feed.build_own_snapshot()), type=RequestSnapshot)  # of a worker
     (shown,) = asyncio.run(feed.add_costs(snapshot.finished))

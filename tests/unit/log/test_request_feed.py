@@ -104,7 +104,7 @@ async def test_a_stream_has_the_requests_of_other_workers() -> None:
 
 async def test_workers_that_do_not_respond_are_counted() -> None:
     feed = RequestFeed(RunningRequests())
-    feed.peer_count, feed.watch_peers = 2, lambda _: None
+    feed.connect_workers(2, lambda _: None)
     feed.add_finished(receipt_of("req_1"))
     collecting = asyncio.ensure_future(feed.collect_snapshot())
     await asyncio.sleep(0)

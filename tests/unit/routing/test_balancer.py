@@ -131,7 +131,7 @@ def test_a_session_id_of_another_client_keeps_no_target(tmp_path: Path) -> None:
 def test_the_key_of_a_session_in_the_store_is_short_and_random(tmp_path: Path) -> None:
     balanced = Balanced(tmp_path, 'balance = "latency"')
     keys: list[str] = []
-    balanced.store.on_put = lambda key, value, seconds: keys.append(key)
+    balanced.store.publish_to(lambda key, value, seconds: keys.append(key))
     balanced.record(A, 3.0, session="secret " * 8_000)
     balanced.record(B, 1.0)
     balanced.record(C, 1.0)

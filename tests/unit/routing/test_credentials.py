@@ -128,15 +128,17 @@ def test_if_all_keys_are_paused_the_first_to_return_is_used():
     assert values(pool, 2) == ["b", "b"]
 
 
-def with_key_file(tmp_path, entry='{ file = "key" }'):
+def with_key_file(tmp_path, entry='{ file = "key" }', hidden=None):
+    hidden = [] if hidden is None else hidden
     (tmp_path / "key").write_text("sk-first-0123456789", encoding="utf-8")
     (tmp_path / "anthropic-proxy.toml").write_text(
         f'[providers.gateway]\nbase_url = "http://127.0.0.1:9/v1"\napi_key = {entry}\n', encoding="utf-8"
     )
     settings = load_settings({}, PROVIDERS, env_file=str(tmp_path / ".env"), resolves_keys=True)
     clock, problems = Clock(), []
-    pool = Credentials(settings, read_key=read_key_again, clock=clock)
-    pool.on_problem = problems.append
+    pool = Credentials(
+        settings, read_key=read_key_again, on_new_key=hidden.append, on_problem=problems.append, clock=clock
+    )
     return find_registry(settings).find("gateway"), pool, clock, problems
 
 
@@ -145,10 +147,9 @@ def rotate(tmp_path):
 
 
 async def test_a_rejected_key_is_read_again_once_for_all_requests_that_sent_it(tmp_path):
-    provider, pool, _, _ = with_key_file(tmp_path)
-    rejected = pool.next_credential(provider)
     hidden = []
-    pool.on_new_key = hidden.append
+    provider, pool, _, _ = with_key_file(tmp_path, hidden=hidden)
+    rejected = pool.next_credential(provider)
     rotate(tmp_path)
     assert (
         await asyncio.gather(*(pool.replace_rejected_key(provider, rejected, REJECTION) for _ in range(20)))

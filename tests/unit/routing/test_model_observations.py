@@ -240,7 +240,7 @@ def test_models_are_listed_with_their_maximum_input(model: str, max_input: int) 
 def test_the_tools_in_the_list_of_a_conversation_take_little_memory_whatever_their_names() -> None:
     store = MemoryStore()
     written: dict[str, str] = {}
-    store.on_put = lambda key, value, _: written.update({key: value})
+    store.publish_to(lambda key, value, _: written.update({key: value}))
     observations = ModelObservations(store)
     messages = decode_request(b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"hi"}]}').messages
     names = [f"{number}" * 20_000 for number in range(1_000)]
@@ -252,7 +252,7 @@ def test_the_tools_in_the_list_of_a_conversation_take_little_memory_whatever_the
 def test_places_of_tools_that_an_instance_of_another_version_has_stored_are_ignored() -> None:
     store = MemoryStore()
     written: dict[str, str] = {}
-    store.on_put = lambda key, value, _: written.update({key: value})
+    store.publish_to(lambda key, value, _: written.update({key: value}))
     observations = ModelObservations(store)
     messages = decode_request(b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"hi"}]}').messages
     observations.store_tool_places("c", messages, None, DeferredToolPlaces(listed=["Read"]))

@@ -70,9 +70,7 @@ async def test_a_call_that_would_wait_too_long_is_rejected_at_once() -> None:
 async def test_processes_with_a_common_store_have_one_limit() -> None:
     loop, started = asyncio.get_running_loop(), list[float]()
     store = MemoryStore(clock=loop.time)
-    throttles = [Throttle("openai", 3, 600) for _ in range(4)]
-    for throttle in throttles:
-        throttle.reserve = partial(reserve_call, store)
+    throttles = [Throttle("openai", 3, 600, partial(reserve_call, store)) for _ in range(4)]
 
     async def call(throttle: Throttle) -> None:
         await throttle.wait()
@@ -85,8 +83,8 @@ async def test_processes_with_a_common_store_have_one_limit() -> None:
 
 @in_virtual_time
 async def test_a_call_that_others_hold_up_for_too_long_is_rejected() -> None:
-    first, second = Throttle("openai", 1, 20), Throttle("openai", 1, 20)
-    first.reserve = second.reserve = partial(reserve_call, MemoryStore(clock=asyncio.get_running_loop().time))
+    reserve = partial(reserve_call, MemoryStore(clock=asyncio.get_running_loop().time))
+    first, second = Throttle("openai", 1, 20, reserve), Throttle("openai", 1, 20, reserve)
     await first.wait()
     with pytest.raises(ProxyBusy) as raised:
         await second.wait()
@@ -111,8 +109,8 @@ async def test_a_call_has_a_shorter_limit_of_its_own() -> None:
 
 @in_virtual_time
 async def test_a_call_does_not_join_a_queue_that_other_processes_hold_up() -> None:
-    first, second = Throttle("openai", 1, 600), Throttle("openai", 1, 600)
-    first.reserve = second.reserve = partial(reserve_call, MemoryStore(clock=asyncio.get_running_loop().time))
+    reserve = partial(reserve_call, MemoryStore(clock=asyncio.get_running_loop().time))
+    first, second = Throttle("openai", 1, 600, reserve), Throttle("openai", 1, 600, reserve)
     await first.wait()
     waiting = asyncio.create_task(second.wait())
     await asyncio.sleep(0)
@@ -127,15 +125,14 @@ async def test_a_call_does_not_join_a_queue_that_other_processes_hold_up() -> No
 @pytest.mark.parametrize("is_shared", [False, True])
 @pytest.mark.parametrize("max_seconds", [None, 5])
 async def test_calls_at_once_beyond_the_limit_are_rejected_at_once(is_shared: bool, max_seconds: float | None) -> None:
-    throttle, loop = Throttle("openai", 10, 20), asyncio.get_running_loop()
+    loop = asyncio.get_running_loop()
     store = MemoryStore(clock=loop.time)
 
     async def reserve(name: str, limit: int) -> float:
         await asyncio.sleep(0.001)  # the store is in another process
         return await reserve_call(store, name, limit)
 
-    if is_shared:
-        throttle.reserve = reserve
+    throttle = Throttle("openai", 10, 20, reserve if is_shared else None)
     calls = await asyncio.gather(*(throttle.wait(max_seconds) for _ in range(14)), return_exceptions=True)
     assert [type(call) for call in calls] == [type(None)] * 10 + [ProxyBusy] * 4
     assert loop.time() < 0.1
@@ -143,14 +140,14 @@ async def test_calls_at_once_beyond_the_limit_are_rejected_at_once(is_shared: bo
 
 @in_virtual_time
 async def test_a_call_behind_one_with_more_time_ends_in_its_own() -> None:
-    first, second, loop = Throttle("openai", 2, 600), Throttle("openai", 2, 600), asyncio.get_running_loop()
+    loop = asyncio.get_running_loop()
     store = MemoryStore(clock=loop.time)
 
     async def reserve(name: str, limit: int) -> float:
         await asyncio.sleep(0.001)
         return await reserve_call(store, name, limit)
 
-    first.reserve = second.reserve = reserve
+    first, second = Throttle("openai", 2, 600, reserve), Throttle("openai", 2, 600, reserve)
     await first.wait()
     await first.wait()
     patient, other = asyncio.create_task(second.wait()), asyncio.create_task(second.wait(5))
