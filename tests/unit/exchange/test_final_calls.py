@@ -284,6 +284,7 @@ COMMANDS = (
     # addresses whose host is not complete, that name a program, or from which a file is made
     *("curl https://@1/a", "curl https://ada:@1@shop.example/", "curl https://@1@shop.example/", "git clone git@@1:a"),
     *("curl https://@1.example/a", "curl https://shop.example:@1/", "curl https://shop.example.@1/", "curl @1"),
+    *("curl https://shop.example?@@1/", "curl https://shop.example:80@@1/", "curl https:/@1/", "curl shop.example/@1"),
     *("psql postgres://ada:@1@db.example/shop", "deno run https://shop.example/@1", "npx https://shop.example/@1"),
     *("curl -O https://shop.example/@1", "curl -sO https://shop.example/@1", "curl -o a https://shop.example/@1"),
     *("wget https://shop.example/@1", "curl '-O' https://a.example/@1", "https://shop.example/@1", "curl file:///@1"),

@@ -89,7 +89,7 @@ def read_safeguards(safeguards: Raw) -> Mapping[str, Any] | None:
         listed = _decode_safeguards(safeguards)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    chosen = next((one for one in listed if one.type == TYPE), None)
+    chosen = next((safeguard for safeguard in listed if safeguard.type == TYPE), None)
     if chosen is None:
         return None
     try:
@@ -102,8 +102,8 @@ def find_auto_mode(auto_mode: AutoMode, route: ConfiguredRoute | None) -> AutoMo
     """Return the settings of a request: those of its route take precedence."""
     if route is None:
         return auto_mode
-    own = {"mode": route.auto_mode, "model": route.auto_mode_model, "timeout_seconds": route.auto_mode_timeout}
-    return structs.replace(auto_mode, **{name: value for name, value in own.items() if value is not None})
+    of_route = {"mode": route.auto_mode, "model": route.auto_mode_model, "timeout_seconds": route.auto_mode_timeout}
+    return structs.replace(auto_mode, **{name: value for name, value in of_route.items() if value is not None})
 
 
 async def list_check_plans(parent: ParentRequest, auto_mode: AutoMode, purpose: OwnPurpose) -> Sequence[Plan]:
@@ -304,7 +304,7 @@ class ReplyCheck:
             if task.done() and not task.cancelled():
                 checks.append(task.result())
                 continue
-            first, second, *_ = [*(one.receipt.request_id for one in self._sinks if one.call is call), "", ""]
+            first, second, *_ = [*(sink.receipt.request_id for sink in self._sinks if sink.call is call), "", ""]
             checks.append(structs.replace(_fail(call, reason, kind), request=first, confirmation=second))
         checks += self._unchecked
         self._incoming.receipt.checks = checks
@@ -326,8 +326,8 @@ class ReplyCheck:
             before = self._calls[:place]
             transcript = await self._wait_for_transcript()
             purposes = CHECK_PURPOSES if self._auto_mode.confirm_with else CHECK_PURPOSES[:1]
-            found = await asyncio.gather(*(self._ask(call, before, transcript, purpose) for purpose in purposes))
-            return found[0] if len(found) == 1 else combine(*found)
+            checks = await asyncio.gather(*(self._ask(call, before, transcript, purpose) for purpose in purposes))
+            return checks[0] if len(checks) == 1 else combine(*checks)
         except CallTooLargeError as error:
             return _fail(call, str(error), "too large")
         except HiddenTextError as error:

@@ -42,8 +42,8 @@ _PRINTING_OPTION = compile_anchored(
     r"-[fgikLsSv]+|-[HmX]|--(?:header|max-time|request|fail|include|location|show-error|silent|verbose)"
 )
 """Options of curl with which it prints what it gets. Others may store it in a file with the name in the address."""
-_ADDRESS = compile_anchored(r"https?://[A-Za-z0-9.-]+(?::[0-9]{1,5})?[/?][A-Za-z0-9._~%/?=:@+,&-]*")
-"""An address whose host is complete and has no placeholder: their names have `_`."""
+_ADDRESS = compile_anchored(r"https?://[A-Za-z0-9.-]+(?::[0-9]{1,5})?/[A-Za-z0-9._~%/?=:@+,&-]*")
+"""An address whose host ends with `/`, and has no `_`, so that no placeholder is in it."""
 
 
 def find_doubt(tool: str, shown: str, hidden: Mapping[str, str]) -> str:

@@ -159,7 +159,7 @@ def build_check_body(
 
 def _encode(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
-    return _DECEPTIVE.sub(lambda found: json.dumps(found[0])[1:-1], text)
+    return _DECEPTIVE.sub(lambda character: json.dumps(character[0])[1:-1], text)
 
 
 def _count_characters(value: object) -> int:

@@ -224,14 +224,16 @@ def _read_answer(data: bytes) -> bytes:
 
 def _read_field(message: bytes) -> bytes:
     """Return the field in a message that is not streamed. b"": it is absent. Raises `InvalidRequest`."""
-    found: list[bytes] = []
+    values: list[bytes] = []
 
     def collect(text: bytes) -> list[Edit]:
-        found[:] = [text[member.value : member.end] for member in json_spans.find_members(text) if member.key == _FIELD]
+        values[:] = [
+            text[member.value : member.end] for member in json_spans.find_members(text) if member.key == _FIELD
+        ]
         return []
 
     json_spans.edit(message, collect)
-    return found[-1] if found else b""
+    return values[-1] if values else b""
 
 
 def _find_additions(text: bytes, *, results: list[dict[str, Any]], holder: str) -> list[Edit]:
@@ -240,11 +242,11 @@ def _find_additions(text: bytes, *, results: list[dict[str, Any]], holder: str) 
     field = b'"%b":%b' % (_FIELD.encode(), value)
     members = json_spans.find_members(text)
     if holder:
-        found = [member for member in members if member.key == holder]
-        if not found:
+        holders = [member for member in members if member.key == holder]
+        if not holders:
             end = members[-1].end
             return [Edit(end, end, b',"%b":{%b}' % (holder.encode(), field))]
-        place = found[-1]
+        place = holders[-1]
         members = []
         if text[place.value : place.value + 1] == b"{":
             members = json_spans.find_members(text, place.value, place.end)
@@ -292,8 +294,8 @@ def _find_verdict_edits(text: bytes, *, calls: Collection[str], holder: str) -> 
     """
     members = json_spans.find_members(text)
     if holder:
-        found = next(member for member in reversed(members) if member.key == holder)
-        members = json_spans.find_members(text, found.value, found.end)
+        delta = next(member for member in reversed(members) if member.key == holder)
+        members = json_spans.find_members(text, delta.value, delta.end)
     return [edit for member in members if member.key == _FIELD for edit in _reduce_answer(text, member, calls)]
 
 

@@ -144,7 +144,7 @@ def _list_user_texts(turn: Sequence[_Block], plain_calls: Collection[str]) -> It
         if text.startswith(_INTERRUPTED):
             is_of_user = True
         elif answered and text.startswith(_QUEUED):
-            yield from _find_own(text[len(_QUEUED) :].rpartition(_AFTER_QUEUED)[0])
+            yield from _find_words_of_user(text[len(_QUEUED) :].rpartition(_AFTER_QUEUED)[0])
         elif is_command or not is_of_user:
             continue
         elif _COMMAND.match(text):
@@ -155,14 +155,14 @@ def _list_user_texts(turn: Sequence[_Block], plain_calls: Collection[str]) -> It
         elif text.startswith(_SUMMARY):
             yield "(a summary of the earlier conversation by the agent is left out)"
         else:
-            yield from _find_own(text)
+            yield from _find_words_of_user(text)
 
 
-def _find_own(text: str) -> Iterator[str]:
+def _find_words_of_user(text: str) -> Iterator[str]:
     """Yield the words of the user in a text, if it has any."""
-    own = remove_added_text(text).strip()
-    if own and not _NOT_OF_USER.match(own):
-        yield own
+    words = remove_added_text(text).strip()
+    if words and not _NOT_OF_USER.match(words):
+        yield words
 
 
 def remove_added_text(text: str) -> str:
