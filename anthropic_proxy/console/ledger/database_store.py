@@ -22,22 +22,22 @@ _SEPARATOR = " "
 """Text between the ids of both parts of a reservation."""
 
 
-def open_database_store(settings: Settings, own: Store, warn: Callable[[str], None]) -> "DatabaseStore":
-    """`own`: the store in the memory of the server. No connection is opened before the first use."""
+def open_database_store(settings: Settings, local: Store, warn: Callable[[str], None]) -> "DatabaseStore":
+    """`local`: the store in the memory of the server. No connection is opened before the first use."""
     shared = FallbackStore(
         PostgresStore(settings),
         fails_open=settings.redis_failure == "open",
         address=find_database(settings).describe().removeprefix(f"{PostgresStore.title} "),
         warn=warn,
     )
-    return DatabaseStore(own, shared)
+    return DatabaseStore(local, shared)
 
 
 class DatabaseStore:
-    """It implements `plugins.Store`. `own`: rates and requests in progress. `shared`: budgets and values."""
+    """It implements `plugins.Store`. `local`: rates and requests in progress. `shared`: budgets and values."""
 
-    def __init__(self, own: Store, shared: Store) -> None:
-        self._own = own
+    def __init__(self, local: Store, shared: Store) -> None:
+        self._local = local
         self._shared = shared
 
     @property
@@ -54,47 +54,47 @@ class DatabaseStore:
         return await self._shared.increment(key, amount, lifetime_seconds)
 
     async def delete(self, key: str) -> None:
-        await self._own.delete(key)
+        await self._local.delete(key)
         await self._shared.delete(key)
 
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS) -> Reservation:
         parts = _Parts(limits)
         if not parts.shared:
-            return await self._own.reserve(limits, lease_seconds)
-        if not parts.own:
+            return await self._local.reserve(limits, lease_seconds)
+        if not parts.local:
             return await self._shared.reserve(limits, lease_seconds)
-        own = await self._own.reserve(parts.own, lease_seconds)
-        if own.refused is not None:  # the database is only read, without a lock
+        local = await self._local.reserve(parts.local, lease_seconds)
+        if local.refused is not None:  # the database is only read, without a lock
             shared = await self._shared.reserve(_without_amounts(parts.shared), lease_seconds)
-            return parts.join(own, _find_refused(parts.shared, shared))
+            return parts.join(local, _find_refused(parts.shared, shared))
         try:
             shared = await self._shared.reserve(parts.shared, lease_seconds)
         except BaseException:
-            await self._own.settle(own, [0] * len(parts.own))
+            await self._local.settle(local, [0] * len(parts.local))
             raise
         if shared.refused is not None:
-            await self._own.settle(own, [0] * len(parts.own))
-            own = await self._own.reserve(_without_amounts(parts.own), lease_seconds)
-        return parts.join(own, shared)
+            await self._local.settle(local, [0] * len(parts.local))
+            local = await self._local.reserve(_without_amounts(parts.local), lease_seconds)
+        return parts.join(local, shared)
 
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
         parts = _Parts(reservation.limits)
-        own, shared = parts.divide(reservation)
-        if own.is_held:
-            await self._own.settle(own, [amounts[place] for place in parts.own_places])
+        local, shared = parts.divide(reservation)
+        if local.is_held:
+            await self._local.settle(local, [amounts[place] for place in parts.local_places])
         if shared.is_held:
             await self._shared.settle(shared, [amounts[place] for place in parts.shared_places])
 
     async def renew(self, reservations: Sequence[Reservation]) -> None:
-        divided = [_Parts(each.limits).divide(each) for each in reservations]
-        if own := [part for part, _ in divided if part.is_held]:
-            await self._own.renew(own)
+        divided = [_Parts(reservation.limits).divide(reservation) for reservation in reservations]
+        if local := [part for part, _ in divided if part.is_held]:
+            await self._local.renew(local)
         if shared := [part for _, part in divided if part.is_held]:
             await self._shared.renew(shared)
 
     async def close(self) -> None:
         await self._shared.close()
-        await self._own.close()
+        await self._local.close()
 
 
 class _Parts:
@@ -102,16 +102,16 @@ class _Parts:
 
     def __init__(self, limits: Sequence[Limit]) -> None:
         self._limits = limits
-        self.own_places = [place for place, limit in enumerate(limits) if limit.kind != "amount"]
+        self.local_places = [place for place, limit in enumerate(limits) if limit.kind != "amount"]
         self.shared_places = [place for place, limit in enumerate(limits) if limit.kind == "amount"]
-        self.own = [limits[place] for place in self.own_places]
+        self.local = [limits[place] for place in self.local_places]
         self.shared = [limits[place] for place in self.shared_places]
 
-    def join(self, own: Reservation, shared: Reservation) -> Reservation:
+    def join(self, local: Reservation, shared: Reservation) -> Reservation:
         """Return the result of the whole request, whose id has those of both parts. A part that has reserved nothing
         has the id of the other one, because it may have an actual amount.
         """
-        parts = ((self.own_places, own), (self.shared_places, shared))
+        parts = ((self.local_places, local), (self.shared_places, shared))
         refusals = [
             (part.retry_after_seconds, -places[part.refused])
             for places, part in parts
@@ -119,23 +119,25 @@ class _Parts:
         ]
         wait, place = max(refusals, default=(0.0, 0))
         return Reservation(
-            id=_SEPARATOR.join((own.id or shared.id, shared.id or own.id)) if own.is_held or shared.is_held else "",
+            id=_SEPARATOR.join((local.id or shared.id, shared.id or local.id))
+            if local.is_held or shared.is_held
+            else "",
             limits=tuple(self._limits),
             refused=-place if refusals else None,
             retry_after_seconds=wait,
-            remaining=self._merge(own.remaining, shared.remaining),
-            settled=self._merge(own.settled, shared.settled),
-            reset_seconds=self._merge(own.reset_seconds, shared.reset_seconds),
-            slots=self._merge(own.slots, shared.slots),
+            remaining=self._merge(local.remaining, shared.remaining),
+            settled=self._merge(local.settled, shared.settled),
+            reset_seconds=self._merge(local.reset_seconds, shared.reset_seconds),
+            slots=self._merge(local.slots, shared.slots),
             lease_seconds=shared.lease_seconds,
             is_share=shared.is_share and shared.refused is not None,
         )
 
     def divide(self, reservation: Reservation) -> tuple[Reservation, Reservation]:
         """Return the parts of a held reservation that `join` has returned, or one store alone."""
-        own_id, is_joined, shared_id = reservation.id.partition(_SEPARATOR)
+        local_id, is_joined, shared_id = reservation.id.partition(_SEPARATOR)
         if not is_joined:
-            own_id, shared_id = ("", own_id) if self.shared else (own_id, "")
+            local_id, shared_id = ("", local_id) if self.shared else (local_id, "")
 
         def choose(id_: str, places: Sequence[int]) -> Reservation:
             return structs.replace(
@@ -145,10 +147,10 @@ class _Parts:
                 slots=[reservation.slots[place] for place in places],
             )
 
-        return choose(own_id, self.own_places), choose(shared_id, self.shared_places)
+        return choose(local_id, self.local_places), choose(shared_id, self.shared_places)
 
-    def _merge(self, own: Sequence[Any], shared: Sequence[Any]) -> list[Any]:
-        values = dict(zip((*self.own_places, *self.shared_places), (*own, *shared), strict=True))
+    def _merge(self, local: Sequence[Any], shared: Sequence[Any]) -> list[Any]:
+        values = dict(zip((*self.local_places, *self.shared_places), (*local, *shared), strict=True))
         return [values[place] for place in range(len(self._limits))]
 
 

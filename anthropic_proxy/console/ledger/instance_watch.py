@@ -73,16 +73,17 @@ class InstanceWatch:
         while True:
             if self._is_writer:
                 await self._examine_settings()
-            own, now = self._describe(), time.monotonic()
-            writes = self._is_writer and (own != written or bool(self._entries) or now >= written_at + pause)
+            instance = self._describe()
+            now = time.monotonic()
+            writes = self._is_writer and (instance != written or bool(self._entries) or now >= written_at + pause)
             if writes or now >= read_at + READ_SECONDS:
-                is_done = await run_in_own_thread("instances", self._beat, own if writes else None)
+                is_done = await run_in_own_thread("instances", self._beat, instance if writes else None)
                 read_at = now
                 if writes and is_done:
-                    written, written_at = own, now
+                    written, written_at = instance, now
                 if self._is_writer and self._known is not None:
-                    await self._watched.follow(self._known, own.id)
-                    if self._is_postgres and (text := self._watched.report_reach(self._known, own.id)):
+                    await self._watched.follow(self._known, instance.id)
+                    if self._is_postgres and (text := self._watched.report_reach(self._known, instance.id)):
                         self._gateway.log_warning_each_time(text)
             await asyncio.sleep(_TICK_SECONDS)
 
@@ -113,15 +114,15 @@ class InstanceWatch:
             files=self._watched.files,
         )
 
-    def _beat(self, own: Instance | None) -> bool:
+    def _beat(self, instance: Instance | None) -> bool:
         """Called in a thread. None: only read. False: it failed; the ledger reports failures of the database."""
         with self._connection_lock:
             try:
                 connection = self._open()
                 now, difference = read_time(connection, self._clock)
-                if own is not None:
+                if instance is not None:
                     self._store_entries(connection, now)
-                    store_instance(connection, structs.replace(own, clock_difference=difference), now)
+                    store_instance(connection, structs.replace(instance, clock_difference=difference), now)
                 self._known, self._known_at = read_instances(connection, now), time.monotonic()
             except FAILURES:
                 self._close()

@@ -95,9 +95,9 @@ def read_time(connection: Reader, clock: Callable[[], float] = time.time) -> tup
     if not connection.is_postgres:  # it has the clock of this machine
         return clock(), 0.0
     before = clock()
-    ((found,),) = connection.query("SELECT extract(epoch FROM clock_timestamp())::float8")
+    ((seconds,),) = connection.query("SELECT extract(epoch FROM clock_timestamp())::float8")
     after = clock()
-    now = float(found)
+    now = float(seconds)
     difference, error = (before + after) / 2 - now, abs(after - before) / 2
     return now, difference if abs(difference) > error else 0.0
 
@@ -116,15 +116,15 @@ def store_instance(connection: Connection, instance: Instance, now: float) -> No
 
 def list_instances(connection: Reader) -> Sequence[Instance]:
     """Return all stored servers, in the order of their starts, without rows that cannot be read."""
-    found = []
+    instances = []
     rows = connection.query(f"SELECT {', '.join(_COLUMNS)} FROM {INSTANCES.name} ORDER BY started_at, id")
     for values in rows:
         row = dict(zip(_COLUMNS, values, strict=True))
         with suppress(msgspec.DecodeError, TypeError):  # SQLite stores any value in any column
             row |= {name: row[name] / MICROSECONDS for name in _TIMES}
             row |= {name: msgspec.json.decode(row[name] or "{}") for name in _DIGESTS}
-            found.append(msgspec.convert(row, Instance))
-    return found
+            instances.append(msgspec.convert(row, Instance))
+    return instances
 
 
 class KnownInstances(NamedTuple):
@@ -136,12 +136,12 @@ class KnownInstances(NamedTuple):
 
     def list_running(self) -> Sequence[Instance]:
         oldest = self.now - MISSED_HEARTBEATS * self.heartbeat_seconds
-        return [each for each in self.instances if each.seen_at > oldest]
+        return [instance for instance in self.instances if instance.seen_at > oldest]
 
     def list_company(self) -> Sequence[Instance]:
         """Return the servers that share the work now."""
-        running = [each for each in self.list_running() if each.state == "serving"]
-        return [each for each in running if each.started_at <= self.now - COMPANY_SECONDS]
+        running = [instance for instance in self.list_running() if instance.state == "serving"]
+        return [instance for instance in running if instance.started_at <= self.now - COMPANY_SECONDS]
 
 
 def read_instances(connection: Reader, now: float) -> KnownInstances:
@@ -178,10 +178,10 @@ def _find_separate_limits(known: KnownInstances, settings: Settings) -> Sequence
     company = known.list_company()
     count, names = len(company), name_instances(company)
     groups: dict[str, list[str]] = {}
-    for each in company:
-        groups.setdefault(each.redis, []).append(names[each.id])
+    for instance in company:
+        groups.setdefault(instance.redis, []).append(names[instance.id])
     unknown = groups.pop(UNKNOWN_REDIS, [])
-    has_limits = settings.virtual_keys or any(one.requests_per_minute for one in settings.call_options.values())
+    has_limits = settings.virtual_keys or any(call.requests_per_minute for call in settings.call_options.values())
     if count < 2 or not has_limits or (len(groups) < 2 and "" not in groups):
         return []
     if len(groups) == 1 and not unknown:
@@ -205,19 +205,19 @@ def _title_groups(groups: Mapping[str, Sequence[str]], unknown: Sequence[str]) -
 def _find_wrong_clocks(known: KnownInstances) -> Sequence[Condition]:
     running = known.list_running()
     names = name_instances(running)
-    wrong = [each for each in running if abs(each.clock_difference) > MAX_CLOCK_DIFFERENCE_SECONDS]
-    largest = max((each.clock_difference for each in wrong), key=abs, default=0.0)
+    wrong = [instance for instance in running if abs(instance.clock_difference) > MAX_CLOCK_DIFFERENCE_SECONDS]
+    largest = max((instance.clock_difference for instance in wrong), key=abs, default=0.0)
     return [
         Condition(
             check="clock",
             state=f"{len(wrong)} of {len(running)} differ: {describe_clock_difference(largest)} that of the database",
             problem=report_warning(
                 ProblemKind.WRONG_CLOCK,
-                names[each.id],
-                difference=f"{describe_clock_difference(each.clock_difference)} that of the database",
+                names[instance.id],
+                difference=f"{describe_clock_difference(instance.clock_difference)} that of the database",
             ),
         )
-        for each in wrong[:_MAX_NAMED]
+        for instance in wrong[:_MAX_NAMED]
     ]
 
 

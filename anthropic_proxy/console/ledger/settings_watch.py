@@ -96,7 +96,7 @@ async def wait_for_reach(settings: Settings, setting: str) -> bool:
     while True:
         known = await run_in_own_thread("settings", _read, settings)
         running = () if known is None else known.list_running()
-        is_reached = all(each.settings.get(setting) == expected for each in running)
+        is_reached = all(instance.settings.get(setting) == expected for instance in running)
         if len(running) < 2 or is_reached or time.monotonic() > end:
             return len(running) > 1
         await asyncio.sleep(_POLL_SECONDS)
@@ -145,13 +145,13 @@ class SettingsWatch:
         self._followed = frozenset()
         return SettingsEntry(await self._find_author(before, after), changes)
 
-    async def follow(self, known: KnownInstances, own: str) -> None:
+    async def follow(self, known: KnownInstances, own_id: str) -> None:
         """Read the settings again if another server has read a file that this one has too."""
         missing = {
             (name, digest)
-            for each in known.list_running()
-            for name, digest in each.files.items()
-            if each.id != own and digest != self.files.get(name)
+            for instance in known.list_running()
+            for name, digest in instance.files.items()
+            if instance.id != own_id and digest != self.files.get(name)
         } - self._followed
         if not missing or self._examined.env_file is None:
             return
@@ -161,12 +161,12 @@ class SettingsWatch:
             self._followed = frozenset(shared)
             await self._gateway.reload_settings()
 
-    def report_reach(self, known: KnownInstances, own: str) -> str:
+    def report_reach(self, known: KnownInstances, own_id: str) -> str:
         """Return a warning about the servers that have not followed a change. "": there is nothing to report now."""
         if self._changed is None or time.monotonic() < self._changed[0] + FOLLOW_SECONDS:
             return ""
         (_, names), self._changed = self._changed, None
-        reached = [find_reach(known, own, setting) for setting in names]
+        reached = [find_reach(known, own_id, setting) for setting in names]
         others = dict.fromkeys(name for reach in reached if reach is not None for name in reach.others)
         if not others:
             return ""

@@ -98,7 +98,7 @@ class Admission:
 
         The request itself was admitted for the first. Raises the `ClientError` of the first policy that rejects it.
         """
-        if any(each.all_input_tokens or each.output_tokens for each in self._incoming.receipt.attempts):
+        if any(attempt.all_input_tokens or attempt.output_tokens for attempt in self._incoming.receipt.attempts):
             await self._admit_call(target, request, scale)
 
     async def admit_count(self, request: MessagesRequest, plan: Plan) -> bool:
@@ -126,7 +126,7 @@ class Admission:
             body_bytes=len(incoming.body),
             request_id=incoming.receipt.request_id,
             has_reply=False,
-            targets=[AdmissionTarget(prefix=one.prefix, model="", max_output_tokens=0) for one in providers],
+            targets=[AdmissionTarget(prefix=provider.prefix, model="", max_output_tokens=0) for provider in providers],
             response_headers=incoming.receipt.limit_headers,
         )
         await self._ask(described)
@@ -134,7 +134,7 @@ class Admission:
     def settle(self) -> None:
         """Give the receipt to all policies that reserved something.
 
-        The exception of one is logged, so that no other reservation stays open.
+        The exception of a policy is logged, so that no other reservation stays open.
         """
         for settle in self.settles:
             try:
@@ -215,12 +215,13 @@ def _describe_named_models(
     """Describe the models that the body names beside `model`. Only a relay sends them to its provider."""
     if not (incoming.named_models and target.is_relayed):
         return ()
-    found, provider = [], target.provider
+    described = []
+    provider = target.provider
     for named in list_sent_models(build_relay_call(incoming, request, target), incoming.named_models):
         facts = find_capabilities(provider, named.model, engine.settings, engine.catalog)
         limit = request.max_tokens if named.is_fallback and named.max_tokens is None else named.max_tokens
         uses = 1 if named.is_fallback else _USUAL_CONSULTATIONS if named.max_uses is None else max(named.max_uses, 0)
-        found.append(
+        described.append(
             AdmissionTarget(
                 prefix=provider.prefix,
                 model=named.model,
@@ -231,7 +232,7 @@ def _describe_named_models(
                 max_calls=uses,
             )
         )
-    return found
+    return described
 
 
 def _find_max_output(facts: ModelCapabilities, requested: int | None) -> int:

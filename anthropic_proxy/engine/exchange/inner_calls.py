@@ -129,7 +129,7 @@ class InnerCalls:
         else:
             read = counts.all_input_tokens or estimated_input
             attempts = self._list_attempts(counts, read)
-            others = [structs.replace(one, input_tokens=read) for one in self._others]
+            others = [structs.replace(call, input_tokens=read) for call in self._others]
             if stated is not None:
                 calls = _add_shown(stated, attempts, others)
             else:
@@ -142,7 +142,7 @@ class InnerCalls:
 
         `counts`: those of the reply. `read`: input tokens of an attempt.
         """
-        output = sum(one.output_tokens for one in self._refused)
+        output = sum(attempt.output_tokens for attempt in self._refused)
         last = _Attempt(self._model, max(counts.output_tokens - output, 0))
         calls = list[Iteration]()
         for attempt in (*self._refused, last):
