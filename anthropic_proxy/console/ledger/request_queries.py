@@ -41,7 +41,6 @@ from anthropic_proxy.console.ledger.tables import (
     session_hours,
 )
 from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
-from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.plugins import CallCheck, Client, Receipt
 
@@ -498,36 +497,13 @@ def _select(
     return SessionList(rows, found[0]["all_sessions"] if found else 0, is_complete)
 
 
-_COPIED = (
-    *TokenCounts.__struct_fields__,
-    "path",
-    "requested_model",
-    "provider",
-    "prefix",
-    "model",
-    "route",
-    "route_reason",
-    "stream",
-    "status",
-    "tool_count",
-    "message_count",
-    "tool_results",
-    "tool_errors",
-    "outcome",
-    "error_type",
-    "error",
-    "error_code",
-    "user_agent",
-    "session",
-    "agent",
-    "project",
-    "kind",
-    "agent_type",
-    "prompt_id",
-    "parent",
-    "billed_searches",
+_DEFAULTS = {field.name: field.default for field in structs.fields(Receipt)}
+_COPIED = tuple(
+    field.name
+    for field in structs.fields(StoredRequest)
+    if isinstance(field.default, str | int) and type(field.default) is type(_DEFAULTS.get(field.name))
 )
-"""Fields that a receipt has too, in the same form."""
+"""Texts, numbers and flags that a receipt has too. Other fields have another form there."""
 
 
 def list_failed_attempts(row: StoredRequest) -> list[str]:
@@ -552,12 +528,13 @@ def to_receipt(row: StoredRequest) -> Receipt:
     """Fields that the ledger does not store have their default values."""
     fidelity = FidelityReport()
     fidelity.add_notes(list_notes(row))
+    copied = {name: getattr(row, name) for name in _COPIED}
+    copied["method"] = row.method or ("POST" if row.path == EXCHANGE_PATH else "–")
     return Receipt(
-        **{name: getattr(row, name) for name in _COPIED},
+        **copied,
         request_id=row.id,
         client=Client(name=row.key_label),
         started_at=row.started_at / MICROSECONDS,
-        method=row.method or ("POST" if row.path == EXCHANGE_PATH else "–"),
         first_token_seconds=None if row.first_token is None else row.first_token / MICROSECONDS,
         duration_seconds=row.duration / MICROSECONDS,
         failed_attempts=list_failed_attempts(row),

@@ -347,11 +347,13 @@ class BilledUsage(TokenCounts):
     billed_searches: int = 0
     """Web searches that the provider ran and bills. Searches of the proxy itself do not count."""
     service_tier: str = ""
-    """Service tier that the provider of the last call reported, in its own words: `default`, `flex`. "": none."""
+    """Service tier that the provider of the last call reported, in its own words: `default`, `flex`; the `speed` of
+    Anthropic if it is `fast`. "": none."""
     stated_cost: int = 0
     """Cost in nano-dollars that the provider stated (OpenRouter, xAI). 0: none. It counts unless you set a price."""
     region: str = ""
-    """Region where the model of the last call ran, in the words of its provider: `us`. "": not reported."""
+    """Region where the model of the last call ran, in the words of its provider: `us` (`inference_geo` of Anthropic).
+    "": not reported."""
     iterations: tuple[Iteration, ...] = ()
     """Calls of models within the provider that it bills by themselves: advisors, fallbacks, compactions. Empty: none.
     """

@@ -471,7 +471,7 @@ async def test_an_export_streams_the_requests_in_order_of_time(connection: Conne
 async def test_logs_have_the_same_fields_of_a_stored_request_as_of_a_recent_one(tmp_path: Path) -> None:
     texts = {"user_agent": "claude-cli/2.1.332", "session": "s1", "agent": "a1", "project": "shop", "route": "small"}
     texts |= {"kind": "subagent", "agent_type": "Explore", "prompt_id": "p1", "parent": "req_0", "error": "busy"}
-    texts |= {"error_type": "overloaded_error", "error_code": "overloaded", "outcome": "error"}
+    texts |= {"error_type": "overloaded_error", "error_code": "overloaded", "outcome": "error", "remedy": "Wait."}
     lists = {"adaptations": ["limit 4096"], "tool_times": [("Bash", 1.099)], "failed_attempts": ["groq 529"]}
     lists |= {"checks": [CallCheck("toolu_1", "Bash", "flagged", "Deletes data.")]}
     settings = Settings(data_directory=tmp_path)
