@@ -95,7 +95,7 @@ class Row:
     settings: Mapping[str, str] = field(default_factory=dict)
     """`{directory}` in a value stands for the folder of the server, `{upstream}` for the address of the provider."""
     configuration: str = ""
-    """Text of `anthropic-proxy.toml`."""
+    """Text of `anthropic-proxy.toml`, filled in the same way."""
     input_mib: int = 0
     """Size of one ordinary but large input; several copies of it may exist at once."""
 
@@ -134,10 +134,10 @@ def _serving(case: Row) -> Iterator[Attack]:
         "PYTHONASYNCIODEBUG": "",
     }
     with tempfile.TemporaryDirectory() as directory:
+        texts = {"{directory}": directory, "{upstream}": upstream.url}
         if case.configuration:
-            (Path(directory) / "anthropic-proxy.toml").write_text(case.configuration)
+            (Path(directory) / "anthropic-proxy.toml").write_text(_fill(case.configuration, texts))
         try:
-            texts = {"{directory}": directory, "{upstream}": upstream.url}
             settings = {name: _fill(value, texts) for name, value in case.settings.items()}
             with running_proxy(Path(directory), {**protocols, **settings}) as proxy:
                 yield Attack(proxy, upstream, case.settings.get("PROXY_API_KEY", ""))

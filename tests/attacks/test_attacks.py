@@ -31,6 +31,7 @@ QUICK = (
     "neighbours: the session of another key",
     "people: own keys, and keys of others",
     "telemetry: another sender",
+    "inspected: a key at each place of a request",
 )
 
 

@@ -5,6 +5,7 @@ from tests.attacks.rows.bodies import BODIES
 from tests.attacks.rows.budgets import BUDGETS
 from tests.attacks.rows.conversations import CONVERSATIONS
 from tests.attacks.rows.http import HTTP
+from tests.attacks.rows.inspected import INSPECTED
 from tests.attacks.rows.neighbours import NEIGHBOURS
 from tests.attacks.rows.own_calls import OWN_CALLS
 from tests.attacks.rows.people import PEOPLE
@@ -16,6 +17,7 @@ from tests.attacks.rows.telemetry import TELEMETRY
 from tests.attacks.rows.texts import TEXTS
 from tests.attacks.rows.verdicts import VERDICTS
 from tests.attacks.rows.verdicts_words import WORDS
+from tests.attacks.rows.work import WORK
 
 ROWS: tuple[Row, ...] = (
     *SCHEMAS,
@@ -33,4 +35,6 @@ ROWS: tuple[Row, ...] = (
     *PEOPLE,
     *BUDGETS,
     *TELEMETRY,
+    *INSPECTED,
+    *WORK,
 )

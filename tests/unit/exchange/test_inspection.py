@@ -224,7 +224,12 @@ async def test_an_inspector_reads_all_texts_of_a_request_with_their_kinds() -> N
         {"role": "assistant", "content": assistant},
         {"role": "user", "content": user},
     ]
-    tools = [{"name": "Bash", "description": "eleven", "input_schema": {"type": "object", "description": "twelve"}}]
+    words = {"type": "string", "default": "thirteen", "enum": ["fourteen", {"type": ["string"]}], "format": "date"}
+    schema = {"type": "object", "description": "twelve", "properties": {"name": words}, "required": ["name"]}
+    tools = [
+        {"name": "Bash", "description": "eleven", "input_schema": schema, "input_examples": [{"type": "fifteen"}]},
+        {"type": "web_search_20250305", "name": "web_search", "allowed_domains": ["a.example"]},
+    ]
     system = [{"type": "text", "text": "zero", "cache_control": {"type": "ephemeral"}}]
     await built.post(messages=messages, system=system, tools=tools)
     expected = [
@@ -236,7 +241,8 @@ async def test_an_inspector_reads_all_texts_of_a_request_with_their_kinds() -> N
         *[("user", word) for word in ("eight", "nine", "ten")],
         ("system", "zero"),
     ]
-    descriptions = [("tool_description", "eleven"), ("tool_description", "twelve")]
+    named = ("eleven", "twelve", "thirteen", "fourteen", "fifteen")
+    descriptions = [("tool_description", word) for word in named]
     assert sorted(reader.passages()) == sorted(expected)
     assert sorted(strict.passages()) == sorted([*expected, *descriptions])
     assert [one.name for one in reader.read[0].passages if one.kind == "tool_call"] == ["Bash"] * 3

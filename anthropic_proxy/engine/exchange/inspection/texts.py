@@ -32,8 +32,17 @@ _OF_REQUEST = frozenset(
         *("inference_geo", "cache_control", "fallbacks", "diagnostics", "user_profile_id", "tools"),
     )
 )
-"""Fields of a request that have no text: limits, names, and the addresses and tokens of MCP servers. The descriptions
-of `tools` are read by `InspectorScope.tool_descriptions`."""
+"""Fields of a request that have no text: limits, names, and the addresses and tokens of MCP servers. The texts of
+`tools` are read by `InspectorScope.tool_descriptions`."""
+_OF_TOOL = frozenset(
+    (
+        *("name", "type", "model", "cache_control", "mcp_server_name", "configs", "default_config"),
+        *("allowed_domains", "blocked_domains", "allowed_callers"),
+    )
+)
+"""Fields of a tool that have no text: names and addresses."""
+_OF_SCHEMA = frozenset(("type", "required", "format", "$ref", "$schema", "$id", "$anchor"))
+"""Keywords of a JSON Schema of a tool that have no text. Others, such as descriptions and defaults, have one."""
 _OF_MESSAGE = frozenset(
     (
         *("role", "id", "type", "model", "stop_reason", "usage", "container", "context_management"),
@@ -148,10 +157,14 @@ def find_texts_of_request(
 
 
 def _find_descriptions(body: bytes, tool: JsonSpan) -> Iterator[PlacedText]:
+    if body[tool.value] != _OBJECT:
+        return
     name = _read_header(body[tool.value : tool.end]).name
-    for level, string in _walk(body, tool):
-        if string is not None and level.key == "description" and not string.is_key:
-            yield string.place("tool_description", name)
+    for member in json_spans.find_members(body, tool.value, tool.end):
+        excluded = _OF_SCHEMA if member.key.endswith("_schema") else _NOTHING
+        for level, string in () if member.key in _OF_TOOL else _walk(body, member):
+            if string is not None and level.key not in excluded and not string.is_key:
+                yield string.place("tool_description", name)
 
 
 def find_texts_of_batch(body: bytes, *, describes_tools: bool) -> Iterator[PlacedText]:
