@@ -40,8 +40,8 @@ from anthropic_proxy.console.ledger.request_queries import (
     list_request_ids,
     sum_sessions,
 )
-from anthropic_proxy.console.ledger.units import to_microseconds
 from anthropic_proxy.console.session_names import find_names
+from anthropic_proxy.console.units import to_microseconds
 from anthropic_proxy.engine.exchange.dry_run import (
     ACCESS_TOKEN,
     CLIENT_CREDENTIAL,

@@ -51,8 +51,8 @@ from anthropic_proxy.console.ledger.database import Reader
 from anthropic_proxy.console.ledger.engines import EngineReader
 from anthropic_proxy.console.ledger.export import write_csv
 from anthropic_proxy.console.ledger.periods import find_times
-from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.console.ledger.users import find_address
+from anthropic_proxy.console.units import MICROSECONDS
 from anthropic_proxy.engine.platforms.shells import quote_word
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest, UnknownModel
 from anthropic_proxy.gateway.settings import Settings

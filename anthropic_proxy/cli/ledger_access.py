@@ -28,8 +28,8 @@ from anthropic_proxy.console.ledger.request_queries import (
     read_contents,
     to_receipt,
 )
-from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.console.ledger.users import LedgerUser
+from anthropic_proxy.console.units import MICROSECONDS
 from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings

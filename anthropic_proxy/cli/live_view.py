@@ -16,9 +16,9 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import DataTable, Footer, Input, Static
 
-from anthropic_proxy.cli.logs import RequestUpdate
+from anthropic_proxy.cli.request_updates import RequestUpdate
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.console.units import MICROSECONDS
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.gateway.telemetry.log.columns import count_columns, cut
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable

@@ -13,7 +13,7 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 from cyclopts import Parameter
-from msgspec import Struct, structs
+from msgspec import structs
 
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.ledger_access import read_last_requests
@@ -28,6 +28,7 @@ from anthropic_proxy.cli.local_proxy import (
 )
 from anthropic_proxy.cli.output import Output, open_data_output
 from anthropic_proxy.cli.proxy_client import stream_events
+from anthropic_proxy.cli.request_updates import RequestUpdate
 from anthropic_proxy.console.ledger.periods import find_times
 from anthropic_proxy.errors import ConfigurationError, UpstreamUnreachable
 from anthropic_proxy.gateway.money import format_cost
@@ -203,15 +204,6 @@ RECONNECT_SECONDS = 0.5
 _decode_snapshot = msgspec.json.Decoder(RequestSnapshot).decode
 _decode_request = msgspec.json.Decoder(LoggedRequest).decode
 _decode_running = msgspec.json.Decoder(list[Receipt]).decode
-
-
-class RequestUpdate(Struct, kw_only=True):
-    finished: list[LoggedRequest] = []
-    """Requests that have finished since the previous update. The first update has the recent requests."""
-    running: list[Receipt] | None = None
-    """None: not changed."""
-    is_connected: bool = True
-    """False: no proxy responds any more. Another update follows when a proxy responds again."""
 
 
 class RequestStream:

@@ -31,9 +31,9 @@ from anthropic_proxy.console.ledger.records import (
     name_missing,
 )
 from anthropic_proxy.console.ledger.request_queries import sum_sessions
-from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.console.measures import MEASURES, format_sums_briefly
 from anthropic_proxy.console.session_names import find_names
+from anthropic_proxy.console.units import MICROSECONDS
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.errors import ConfigurationError, build_extra_install_command
 from anthropic_proxy.gateway.money import format_cost

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
-from anthropic_proxy.console.ledger.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS
+from anthropic_proxy.console.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.gateway.money import UNKNOWN_AMOUNT, format_amount, format_cost
 

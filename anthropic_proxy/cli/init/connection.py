@@ -12,7 +12,7 @@ from anthropic_proxy.cli.init.probe import ProbeResult, probe
 from anthropic_proxy.cli.init.questions import AnotherProviderError, ask_questions
 from anthropic_proxy.cli.questions import Option
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.ledger.units import to_microseconds
+from anthropic_proxy.console.units import to_microseconds
 from anthropic_proxy.engine.options import ConfiguredProvider
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.hosts import find_netloc

@@ -18,7 +18,7 @@ from anthropic_proxy.console.ledger.histograms import Histogram, find_percentile
 from anthropic_proxy.console.ledger.periods import find_period_number, find_period_start, list_period_starts
 from anthropic_proxy.console.ledger.queries import ModelPeriod, PeriodSums, add_up_model_periods
 from anthropic_proxy.console.ledger.records import NOT_SENT, UsageSums
-from anthropic_proxy.console.ledger.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS
+from anthropic_proxy.console.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.engine.patterns import compile_anchored
 
 HEIGHT, TOP, BASE = 190, 6, 166

@@ -63,8 +63,8 @@ from anthropic_proxy.console.ledger.export import format_time, tabulate, tabulat
 from anthropic_proxy.console.ledger.queries import find_last_key_uses
 from anthropic_proxy.console.ledger.records import UsageSums, add_up, add_up_groups
 from anthropic_proxy.console.ledger.request_queries import list_stored_requests
-from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.console.measures import format_sums
+from anthropic_proxy.console.units import MICROSECONDS
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.permissions import may
 from anthropic_proxy.gateway.settings.key_rules import LIMIT_FIELDS, LIST_FIELDS, Rules

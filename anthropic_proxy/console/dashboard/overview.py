@@ -74,8 +74,8 @@ from anthropic_proxy.console.ledger.records import (
     describe_failure_status,
 )
 from anthropic_proxy.console.ledger.request_queries import list_stored_requests
-from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.console.measures import format_sums
+from anthropic_proxy.console.units import HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.gateway.error_catalog import find_cause, find_remedy
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.problems import describe_demo

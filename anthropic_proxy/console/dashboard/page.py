@@ -21,7 +21,7 @@ from anthropic_proxy.console.ledger.periods import MAX_SHORT_RANGE_HOURS, Reques
 from anthropic_proxy.console.ledger.queries import LedgerExtent, PreviousRange, sum_periods, sum_previous_range
 from anthropic_proxy.console.ledger.read_access import describe_read_failure
 from anthropic_proxy.console.ledger.records import FACETS, StoredRequest, add_up
-from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS
+from anthropic_proxy.console.units import HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.errors import ClientError
 from anthropic_proxy.gateway.settings import Settings

@@ -21,8 +21,8 @@ from anthropic_proxy.console.dashboard.web import SECURITY_HEADERS
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.queries import sum_usage
 from anthropic_proxy.console.ledger.request_queries import list_sessions
-from anthropic_proxy.console.ledger.units import DAY_SECONDS, MICROSECONDS
 from anthropic_proxy.console.session_names import find_names, name_session
+from anthropic_proxy.console.units import DAY_SECONDS, MICROSECONDS
 from anthropic_proxy.gateway.permissions import may_open
 from anthropic_proxy.gateway.settings_listing import list_settings
 from anthropic_proxy.plugins import RouteRequest, RouteResponse

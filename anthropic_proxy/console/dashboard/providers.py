@@ -38,8 +38,8 @@ from anthropic_proxy.console.ledger.export import ExportTable
 from anthropic_proxy.console.ledger.failures import FailedAttempts, count_failed_attempts, has_recovered
 from anthropic_proxy.console.ledger.histograms import Histogram, add_histogram, find_percentile
 from anthropic_proxy.console.ledger.records import UsageSums
-from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.console.measures import MEASURES
+from anthropic_proxy.console.units import MICROSECONDS
 from anthropic_proxy.engine.messages.server_tools import SERVER_TOOLS
 from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.platforms.program import name_program

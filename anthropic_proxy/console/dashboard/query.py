@@ -12,8 +12,8 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.console.ledger.periods import add_months, find_month, resolve_usage_range
 from anthropic_proxy.console.ledger.records import FACETS
-from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.console.openapi import require_database_text
+from anthropic_proxy.console.units import HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.errors import InvalidRequest
 
 RANGES = {"1h": 1, "24h": 24, "today": 24, "yesterday": 24, "7d": 7 * 24, "30d": 30 * 24, "90d": 90 * 24}

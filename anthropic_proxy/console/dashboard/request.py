@@ -47,8 +47,8 @@ from anthropic_proxy.console.ledger.request_queries import (
     read_contents,
     sum_sessions,
 )
-from anthropic_proxy.console.ledger.units import MICROSECONDS, to_microseconds
 from anthropic_proxy.console.session_names import find_names
+from anthropic_proxy.console.units import MICROSECONDS, to_microseconds
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.errors import UnknownModel
 from anthropic_proxy.gateway.error_catalog import find_cause, find_remedy

@@ -26,8 +26,8 @@ from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import tabulate_requests
 from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.ledger.request_queries import SessionRow, read_several_contents
-from anthropic_proxy.console.ledger.units import DAY_SECONDS, MICROSECONDS
 from anthropic_proxy.console.session_names import find_names
+from anthropic_proxy.console.units import DAY_SECONDS, MICROSECONDS
 from anthropic_proxy.engine.messages.purpose import CLAUDE_CODE, KINDS_BESIDE
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import format_cost

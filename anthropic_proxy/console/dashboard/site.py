@@ -63,8 +63,8 @@ from anthropic_proxy.console.dashboard.web import (
     send_public_page,
 )
 from anthropic_proxy.console.doctor.runs import DoctorRuns
-from anthropic_proxy.console.identity.attempts import IdentityProvider
 from anthropic_proxy.console.identity.cookies import find_cookie
+from anthropic_proxy.console.identity.provider import IdentityProvider
 from anthropic_proxy.console.keys.administration import open_administration
 from anthropic_proxy.console.keys.ended_people import EndedPeople
 from anthropic_proxy.console.ledger.database import (
@@ -86,7 +86,7 @@ from anthropic_proxy.console.ledger.read_access import (
 )
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
 from anthropic_proxy.console.ledger.records import StoredRequest
-from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
+from anthropic_proxy.console.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.engine.exchange.client_side import STREAM_HEADERS
 from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.errors import (

@@ -14,8 +14,8 @@ from anthropic_proxy.console.dashboard.query import NO_COLUMNS, ViewQuery
 from anthropic_proxy.console.ledger.records import FACETS, NOT_SENT, RowBuilder, StoredRequest, UsageSums
 from anthropic_proxy.console.ledger.request_queries import list_failed_attempts
 from anthropic_proxy.console.ledger.tables import requests
-from anthropic_proxy.console.ledger.units import to_microseconds
 from anthropic_proxy.console.measures import MEASURES
+from anthropic_proxy.console.units import to_microseconds
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import format_cost

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct, structs
@@ -44,6 +44,9 @@ from anthropic_proxy.errors import ClientError, ConfigurationError, join_with_an
 from anthropic_proxy.gateway.prices.price_list import PriceList
 from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from anthropic_proxy.engine.exchange.inspection.inspection import Inspection
 
 CONCURRENCY = 8
 """Maximum number of cases that are checked at the same time. A free model is one of this machine, or has a small rate
@@ -111,9 +114,11 @@ class CaseRuns:
         """
         waiting, services = iter(self.cases), self._services
 
-        async def run(engine: Engine, request: ClientRequest, sink: ResponseSink) -> None:
+        async def run(
+            engine: Engine, request: ClientRequest, sink: ResponseSink, inspection: "Inspection | None" = None
+        ) -> None:
             self._receipts.append(request.receipt)
-            await run_exchange(engine, request, sink)
+            await run_exchange(engine, request, sink, inspection)
 
         async def check_next() -> None:
             for case in waiting:

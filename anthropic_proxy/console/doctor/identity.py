@@ -11,7 +11,7 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.identity.offline_access import NO_REFRESH_TOKEN
 from anthropic_proxy.console.identity.people import OidcError
 from anthropic_proxy.console.ledger.database import DATABASE_ERRORS, open_for_reading
-from anthropic_proxy.console.ledger.units import to_microseconds
+from anthropic_proxy.console.units import to_microseconds
 from anthropic_proxy.errors import ConfigurationError, is_installed
 from anthropic_proxy.gateway.http_calls import HttpCalls
 from anthropic_proxy.gateway.services import Services

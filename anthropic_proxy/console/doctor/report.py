@@ -18,7 +18,7 @@ from anthropic_proxy.console.doctor.findings import (
 )
 from anthropic_proxy.console.doctor.fixes import Fix
 from anthropic_proxy.console.doctor.server_tables import FoundServer
-from anthropic_proxy.console.ledger.units import to_microseconds
+from anthropic_proxy.console.units import to_microseconds
 from anthropic_proxy.engine.advice import Problem, ProblemKind, report_problem
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount

@@ -14,7 +14,6 @@ from urllib.parse import parse_qs
 import msgspec
 
 from anthropic_proxy.console.gateway_protocol.grants import CODE_SECONDS, MAX_WAITING_OF_NETWORK, Grants
-from anthropic_proxy.console.identity.attempts import IdentityProvider
 from anthropic_proxy.console.identity.limits import AddressLimit, Window, explain_limit
 from anthropic_proxy.console.identity.oidc_client import GrantRejected, UnclearRefusal
 from anthropic_proxy.console.identity.people import (
@@ -25,6 +24,7 @@ from anthropic_proxy.console.identity.people import (
     is_of_issuer,
     require_provider,
 )
+from anthropic_proxy.console.identity.provider import IdentityProvider
 from anthropic_proxy.console.keys.access_tokens import TokenKeys, build_claims, find_own_claims
 from anthropic_proxy.console.keys.descriptions import hash_key
 from anthropic_proxy.console.keys.sign_ins import SignIn

@@ -4,27 +4,20 @@ The browser has a cookie with random values until the provider's response arrive
 in the browser that has the cookie, and only once.
 """
 
-import asyncio
 import hashlib
 import hmac
 import secrets
 from collections.abc import Sequence
 from functools import partial
-from importlib import import_module
 from itertools import product
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 from urllib.parse import quote, unquote
 
 from msgspec import Struct, field
 
 from anthropic_proxy.console.identity.cookies import Cookie
 from anthropic_proxy.console.identity.people import RETRY, OidcError, require_provider
-from anthropic_proxy.errors import MissingExtra, is_installed
 from anthropic_proxy.gateway.settings import MAX_SIGN_IN_SECRETS, Settings
-from anthropic_proxy.plugins import Gateway
-
-if TYPE_CHECKING:
-    from anthropic_proxy.console.identity.oidc_client import OidcClient
 
 CALLBACK_PATH = "/dashboard/oidc/callback"
 """Path of the redirect URI, which is registered at the identity provider. Each kind of sign-in uses it."""
@@ -52,26 +45,6 @@ class SignInAttempt(Struct, frozen=True, kw_only=True):
     purpose: Purpose = "dashboard"
     target: str = ""
     """Path of the page to show after the sign-in, or the hash of the device code."""
-
-
-class IdentityProvider:
-    """The identity provider that the current settings name."""
-
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-        self._client: OidcClient | None = None
-        """None: no sign-in has used it."""
-
-    async def find_client(self) -> "OidcClient":
-        """The first call loads Authlib. Raises `OidcError` if no provider is set."""
-        provider = require_provider(self._gateway.settings)
-        if self._client is None or self._client.settings != provider:
-            if not is_installed("authlib"):
-                missing = MissingExtra("Sign-in with OIDC_ISSUER needs Authlib", "oidc")
-                raise OidcError(missing.message_without_remedy, remedy=missing.remedy, status=502)
-            module = await asyncio.to_thread(import_module, "anthropic_proxy.console.identity.oidc_client")
-            self._client = module.OidcClient(provider, self._gateway)
-        return self._client
 
 
 def encode_attempt(attempt: SignInAttempt, settings: Settings) -> str:

@@ -64,8 +64,8 @@ from anthropic_proxy.console.keys.virtual_keys import (
 from anthropic_proxy.console.ledger.audit import Changes, add_entry, changing
 from anthropic_proxy.console.ledger.database import Connection, open_for_writing
 from anthropic_proxy.console.ledger.records import StoredRequest
-from anthropic_proxy.console.ledger.units import DAY_SECONDS, to_microseconds
 from anthropic_proxy.console.ledger.users import find_address, list_people_ids
+from anthropic_proxy.console.units import DAY_SECONDS, to_microseconds
 from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.errors import InvalidRequest, PermissionDenied, UnknownModel, join_with_and
 from anthropic_proxy.gateway.permissions import may

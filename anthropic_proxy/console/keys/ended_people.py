@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from anthropic_proxy.console.keys.key_table import KeysUnavailable, with_database_errors
 from anthropic_proxy.console.ledger.database import open_for_reading
-from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.console.units import MICROSECONDS
 from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.gateway.settings import Settings
 

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from anthropic_proxy.console.keys.virtual_keys import Team, VirtualKey, find_budget_start, find_period_end
 from anthropic_proxy.console.ledger.costs import Amounts
-from anthropic_proxy.console.ledger.units import to_microseconds
+from anthropic_proxy.console.units import to_microseconds
 from anthropic_proxy.gateway.settings.key_rules import MAX_COUNTER_AMOUNT, Budget, Rules
 from anthropic_proxy.plugins import Limit
 

@@ -24,8 +24,8 @@ from anthropic_proxy.console.ledger.forecasts import PeriodBounds, PeriodUse
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.records import COMMON_VALUES, MOVED_COLUMNS, UsageSums, move_sums
 from anthropic_proxy.console.ledger.schema import AUDIT_LOG, KEY_HASHES, VIRTUAL_KEYS, TableDefinition
-from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.console.ledger.users import escape_pattern, list_people_ids
+from anthropic_proxy.console.units import HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.errors import InvalidRequest, UnknownModel
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount

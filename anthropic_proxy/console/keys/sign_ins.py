@@ -16,7 +16,7 @@ from anthropic_proxy.console.keys.descriptions import format_time
 from anthropic_proxy.console.keys.queries import name_columns, to_seconds
 from anthropic_proxy.console.ledger.database import Reader
 from anthropic_proxy.console.ledger.schema import SIGN_INS
-from anthropic_proxy.console.ledger.units import MICROSECONDS, to_microseconds
+from anthropic_proxy.console.units import MICROSECONDS, to_microseconds
 
 
 class SignIn(Struct, frozen=True, kw_only=True):

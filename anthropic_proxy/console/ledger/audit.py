@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import msgspec
 
 from anthropic_proxy.console.ledger.database import Connection
-from anthropic_proxy.console.ledger.units import to_microseconds
+from anthropic_proxy.console.units import to_microseconds
 
 Changes = Mapping[str, tuple[object, object]]
 """Name of a changed field → (old value, new value)."""

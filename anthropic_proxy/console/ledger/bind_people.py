@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from anthropic_proxy.console.ledger.units import to_microseconds
+from anthropic_proxy.console.units import to_microseconds
 
 if TYPE_CHECKING:
     from anthropic_proxy.console.ledger.database import Connection

@@ -22,7 +22,7 @@ from anthropic_proxy.console.ledger.read_access import limit_query_time
 from anthropic_proxy.console.ledger.records import RequestCounts
 from anthropic_proxy.console.ledger.request_queries import stream_stored_requests
 from anthropic_proxy.console.ledger.tables import hourly, metadata, requests
-from anthropic_proxy.console.ledger.units import MICROSECONDS_PER_HOUR
+from anthropic_proxy.console.units import MICROSECONDS_PER_HOUR
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings

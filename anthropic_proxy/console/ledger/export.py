@@ -33,7 +33,7 @@ from anthropic_proxy.console.ledger.records import (
     decode_tool_times,
     known_cost_or_none,
 )
-from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.console.units import MICROSECONDS
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers import find_registry

@@ -22,7 +22,7 @@ from anthropic_proxy.console.ledger.request_queries import (
     value_condition,
 )
 from anthropic_proxy.console.ledger.tables import requests
-from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.console.units import MICROSECONDS
 from anthropic_proxy.gateway.telemetry.outcomes import OutcomeClass
 
 MAX_ERRORS = 8

@@ -28,7 +28,7 @@ from anthropic_proxy.console.ledger.database import (
     open_for_reading,
 )
 from anthropic_proxy.console.ledger.schema import INSTANCES
-from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.console.units import MICROSECONDS
 from anthropic_proxy.engine.advice import ProblemKind, report_problem, report_warning
 from anthropic_proxy.errors import ConfigurationError, join_with_and
 from anthropic_proxy.gateway.conditions import MAX_CLOCK_DIFFERENCE_SECONDS, describe_clock_difference

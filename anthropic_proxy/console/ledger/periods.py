@@ -14,7 +14,7 @@ from time import localtime
 from msgspec import Struct, structs
 
 from anthropic_proxy.console.ledger.records import HOURLY_KEYS
-from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
+from anthropic_proxy.console.units import HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.engine.durations import decode_duration
 from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.errors import ConfigurationError

@@ -32,7 +32,7 @@ from anthropic_proxy.console.ledger.database import (
     open_for_writing,
 )
 from anthropic_proxy.console.ledger.instances import EXPIRY_SECONDS
-from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.console.units import MICROSECONDS
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.stores.memory import SETTLED_SECONDS, Counter, MemoryStore, run_at_once

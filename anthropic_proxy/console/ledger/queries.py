@@ -72,7 +72,7 @@ from anthropic_proxy.console.ledger.tables import (
     session_hours,
     virtual_keys,
 )
-from anthropic_proxy.console.ledger.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
+from anthropic_proxy.console.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
 
 
 class UsageGroup(Struct, frozen=True, kw_only=True):

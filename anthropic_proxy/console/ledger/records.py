@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.ledger.units import MICROSECONDS_PER_HOUR, to_microseconds
+from anthropic_proxy.console.units import MICROSECONDS_PER_HOUR, to_microseconds
 from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.messages.fidelity import TOOL_CALL_FIELDS

@@ -40,7 +40,7 @@ from anthropic_proxy.console.ledger.tables import (
     requests,
     session_hours,
 )
-from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
+from anthropic_proxy.console.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.plugins import CallCheck, Client, Receipt
 

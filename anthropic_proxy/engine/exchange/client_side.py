@@ -12,7 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
@@ -45,9 +45,6 @@ from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.wires.anthropic.api_fields import NamedModel
 from anthropic_proxy.engine.wires.purposes import AdmittedPurpose
 from anthropic_proxy.errors import ProxyError, UpstreamError
-
-if TYPE_CHECKING:
-    from anthropic_proxy.engine.exchange.inspection.inspection import Inspection
 
 _LIMITS = "anthropic-ratelimit-"
 """Beginning of the names of headers with limits, of which some state the use of budgets."""
@@ -84,8 +81,6 @@ class ClientRequest(Struct, kw_only=True):
     """Notes on fields of the client that are no longer in the body."""
     on_model: Callable[[str], None] | None = None
     """Function that receives the requested model, once the body is read. None: nobody waits for it."""
-    inspection: "Inspection | None" = None
-    """What has inspected the body already. None: it is inspected if there are inspectors."""
     on_freed: Callable[[int], None] | None = None
     """Function that receives the size of the body when it is no longer needed. None: nobody waits for it."""
 

@@ -52,10 +52,14 @@ _WARM_UP = FidelityNote(
 class Exchange:
     """One `POST /v1/messages`. A failure becomes an HTTP status, or an `error` event in a started stream."""
 
-    def __init__(self, engine: Engine, incoming: ClientRequest, sink: ResponseSink) -> None:
+    def __init__(
+        self, engine: Engine, incoming: ClientRequest, sink: ResponseSink, inspection: "Inspection | None" = None
+    ) -> None:
+        """`inspection`: what has inspected the body. None: the exchange inspects it, if there are inspectors."""
         self._engine = engine
         self._incoming = incoming
         self._sink = sink
+        self._inspection = inspection
         self._receipt = incoming.receipt
         self._estimates = EstimateCache()
         """Token estimate of the request, computed at most once, for routes, limits and `message_start`."""
@@ -195,7 +199,7 @@ class Exchange:
     async def _inspect(self, request: MessagesRequest) -> "tuple[Inspection, MessagesRequest]":
         """Return the inspection, and the request as the inspectors leave it. The recorders get this form too."""
         engine, incoming = self._engine, self._incoming
-        inspection = incoming.inspection
+        inspection = self._inspection
         if inspection is None:
             inspection = open_inspection(engine, self._receipt, request.model)
             body = await end_if_disconnected(inspection.inspect_body(incoming.body), self._sink.wait_disconnected)
@@ -253,8 +257,10 @@ class Exchange:
             self._engine.end_exchange(receipt)
 
 
-async def run_exchange(engine: Engine, incoming: ClientRequest, sink: ResponseSink) -> None:
-    await Exchange(engine, incoming, sink).run()
+async def run_exchange(
+    engine: Engine, incoming: ClientRequest, sink: ResponseSink, inspection: "Inspection | None" = None
+) -> None:
+    await Exchange(engine, incoming, sink, inspection).run()
 
 
 def log_internal_error(error: Exception, engine: Engine, request_id: str) -> InternalError:

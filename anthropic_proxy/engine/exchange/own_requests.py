@@ -47,8 +47,8 @@ from anthropic_proxy.engine.wires.purposes import OwnPurpose
 if TYPE_CHECKING:
     from anthropic_proxy.engine.exchange.inspection.inspection import Inspection
 
-RunExchange = Callable[[Engine, ClientRequest, ResponseSink], Awaitable[None]]
-"""Function that runs an exchange."""
+RunExchange = Callable[[Engine, ClientRequest, ResponseSink, "Inspection | None"], Awaitable[None]]
+"""Function that runs an exchange. Its last argument has inspected the body. None: the exchange inspects it."""
 _KINDS: Mapping[OwnPurpose, RequestKind] = {"auto_mode_check": "auto_mode_check", "confirmation": "auto_mode_check"}
 """Purpose → kind in records and in conditions of routes."""
 _PASSED_HEADERS = frozenset(
@@ -135,12 +135,8 @@ class ParentRequest:
         plans: Sequence[Plan],
         *,
         questions: Sequence[Question] = (),
-        inspection: "Inspection | None" = None,
     ) -> ClientRequest:
-        """Return a request with the parent's rules. `body`: a JSON object without the fields that bind.
-
-        `inspection`: what has inspected the body. None: it is inspected when it is sent.
-        """
+        """Return a request with the parent's rules. `body`: a JSON object without the fields that bind."""
         if self._binding_fields:
             body = body[:-1] + b"," + msgspec.json.encode(self._binding_fields)[1:]
         return ClientRequest(
@@ -151,11 +147,11 @@ class ParentRequest:
             plans=plans,
             questions=questions,
             cache_session=f"checks {self.incoming.receipt.session}",
-            inspection=inspection,
         )
 
-    async def send(self, request: ClientRequest, sink: ResponseSink) -> None:
-        await self._run(self.engine, request, sink)
+    async def send(self, request: ClientRequest, sink: ResponseSink, inspection: "Inspection | None" = None) -> None:
+        """`inspection`: what has inspected the body. None: it is inspected now."""
+        await self._run(self.engine, request, sink, inspection)
 
     async def _choose(self, kind: RequestKind, model: str) -> Plan:
         """Return the plan that a request of the client for `model` would have."""

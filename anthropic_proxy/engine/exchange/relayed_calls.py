@@ -6,12 +6,12 @@ takes the place of the arguments in a received event.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import Struct
 
-from anthropic_proxy.engine.exchange.final_calls import CLIENT_CALL, FinalCall, OpenCall, finish_call
+from anthropic_proxy.engine.exchange.final_calls import CLIENT_CALL, FinalCall, OpenCall, RestoredArguments, finish_call
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
 from anthropic_proxy.engine.messages.server_tools import CALL_TYPES
 from anthropic_proxy.engine.messages.writer import require_bounded_reply
@@ -20,11 +20,16 @@ from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
 from anthropic_proxy.engine.wires.framing import EVENT_DATA
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 
-if TYPE_CHECKING:
-    from anthropic_proxy.engine.exchange.inspection.inspectors import InspectorCalls
-
 _NO_INPUT: tuple[Any, ...] = (None, "", {})
 """Values of `input` in the first event of a call whose arguments follow."""
+
+
+class ArgumentInspection(Protocol):
+    """What the inspectors do with the arguments of a call: `InspectorCalls`."""
+
+    async def inspect_arguments(self, arguments: str, name: str) -> str: ...
+
+    def restore_arguments(self, arguments: str) -> RestoredArguments: ...
 
 
 class RelayedEvent(Struct):
@@ -122,7 +127,7 @@ class _CallBlock(Struct):
 class RelayedCalls:
     """The calls of one reply. `inspection`: None if no text of request and reply can be changed."""
 
-    def __init__(self, inspection: "InspectorCalls | None") -> None:
+    def __init__(self, inspection: ArgumentInspection | None) -> None:
         self._inspection = inspection
         self._restore = None if inspection is None else inspection.restore_arguments
         self._open: dict[int, _OpenCall] = {}

@@ -30,7 +30,7 @@ from anthropic_proxy.engine.messages.events import (
     replace_surrogates,
 )
 from anthropic_proxy.engine.messages.models import MessagesResponse
-from anthropic_proxy.engine.messages.tool_arguments import build_arguments_object
+from anthropic_proxy.engine.messages.models.tool_arguments import build_arguments_object
 from anthropic_proxy.engine.messages.writer import MessageWriter, require_bounded_reply
 from anthropic_proxy.errors import InternalError
 

@@ -46,8 +46,8 @@ from anthropic_proxy.engine.messages.models import (
     decode_nested_content,
 )
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_escapes
+from anthropic_proxy.engine.messages.models.tool_arguments import ObjectEnd
 from anthropic_proxy.engine.messages.models.tools import ToolList, is_client_tool, list_tool_names, share_tools
-from anthropic_proxy.engine.messages.tool_arguments import ObjectEnd
 from anthropic_proxy.engine.patterns import compile_anchored
 
 LoadedToolForm = Literal["caller", "items", "listed"]

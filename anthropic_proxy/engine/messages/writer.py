@@ -50,8 +50,8 @@ from anthropic_proxy.engine.messages.events import (
     replace_surrogates,
 )
 from anthropic_proxy.engine.messages.models import MessagesResponse, UsageBody
+from anthropic_proxy.engine.messages.models.tool_arguments import build_arguments_object
 from anthropic_proxy.engine.messages.server_tools import NO_COUNTS, USAGE_COUNTERS, read_counts
-from anthropic_proxy.engine.messages.tool_arguments import build_arguments_object
 from anthropic_proxy.errors import InternalError, ProxyError, UpstreamProtocolError
 
 KEEP_ALIVE_SIGNATURE = "px1.ka.e30"

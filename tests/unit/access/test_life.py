@@ -22,7 +22,7 @@ from anthropic_proxy.console.keys.rights import ADMINISTRATOR
 from anthropic_proxy.console.keys.sign_ins import SignIn
 from anthropic_proxy.console.keys.virtual_keys import KeyState
 from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
-from anthropic_proxy.console.ledger.units import DAY_SECONDS
+from anthropic_proxy.console.units import DAY_SECONDS
 from anthropic_proxy.errors import AuthenticationFailed, ProxyError
 from anthropic_proxy.gateway.settings import OidcSettings, Settings, SignInGroup, SignInSettings
 from anthropic_proxy.secrets import Secret

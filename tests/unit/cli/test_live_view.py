@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from anthropic_proxy.cli.live_view import LiveView
-from anthropic_proxy.cli.logs import RequestUpdate
+from anthropic_proxy.cli.request_updates import RequestUpdate
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.gateway.telemetry.logged_requests import LoggedRequest
 from anthropic_proxy.plugins import CallCheck, Client, Receipt

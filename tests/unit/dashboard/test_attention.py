@@ -13,7 +13,7 @@ from anthropic_proxy.console.dashboard.overview import PAGE, Notice, StateNow, b
 from anthropic_proxy.console.ledger.failures import count_errors, list_errors
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.request_queries import list_stored_requests
-from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.console.units import MICROSECONDS
 from anthropic_proxy.gateway.error_catalog import find_remedy
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Cost, ModelMapping, Receipt, Setup

@@ -23,7 +23,7 @@ from anthropic_proxy.console.keys.queries import list_audit_entries, list_keys
 from anthropic_proxy.console.keys.sign_ins import SignIn, encode_user, list_access_ends, list_sign_ins
 from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
 from anthropic_proxy.console.ledger.retention import Retention
-from anthropic_proxy.console.ledger.units import DAY_SECONDS
+from anthropic_proxy.console.units import DAY_SECONDS
 from anthropic_proxy.gateway.settings import OidcSettings, Settings, SignInGroup, SignInSettings
 from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from anthropic_proxy.secrets import Secret

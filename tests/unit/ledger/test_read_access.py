@@ -37,8 +37,8 @@ from anthropic_proxy.console.ledger.request_queries import (
     sum_session,
 )
 from anthropic_proxy.console.ledger.tables import contents, requests, teams, virtual_keys
-from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.console.ledger.users import LedgerUser
+from anthropic_proxy.console.units import MICROSECONDS
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client
 from anthropic_proxy.secrets import Secret

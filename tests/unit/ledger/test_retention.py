@@ -21,7 +21,7 @@ from anthropic_proxy.console.ledger.retention import (
     Retention,
     measure_used_bytes,
 )
-from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.console.units import MICROSECONDS
 from anthropic_proxy.gateway.settings import Settings
 from tests.support.ledger import NOON, new_receipt, read_hourly, read_rows, running_ledger, store
 

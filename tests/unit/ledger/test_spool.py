@@ -10,8 +10,8 @@ from msgspec import structs
 
 from anthropic_proxy.console.ledger.database import find_database
 from anthropic_proxy.console.ledger.records import StoredRequest
-from anthropic_proxy.console.ledger.units import to_microseconds
 from anthropic_proxy.console.ledger.writer import Spool, SpooledBlock
+from anthropic_proxy.console.units import to_microseconds
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.database_address import parse_postgres_url
 from anthropic_proxy.secrets import Secret

@@ -21,7 +21,7 @@ from anthropic_proxy.engine.messages.deltas import (
 )
 from anthropic_proxy.engine.messages.fold import Fold
 from anthropic_proxy.engine.messages.models import MessagesResponse
-from anthropic_proxy.engine.messages.tool_arguments import build_arguments_object
+from anthropic_proxy.engine.messages.models.tool_arguments import build_arguments_object
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.errors import UpstreamProtocolError
 from tests.support.delta_strategies import a_reply, cut_at, json_objects

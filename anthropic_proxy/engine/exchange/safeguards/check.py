@@ -403,13 +403,13 @@ class ReplyCheck:
             if doubt := await self._find_doubt(asked):
                 return _fail(call, doubt, "hidden text")
         body = await self._build_body(asked, earlier, transcript, plans[0].requested)
-        request = self._parent.new_request(purpose, receipt, body, plans, questions=QUESTIONS, inspection=inspection)
+        request = self._parent.new_request(purpose, receipt, body, plans, questions=QUESTIONS)
         sink = _CheckSink(request.receipt, call)
         self._sinks.append(sink)
 
         async def run() -> None:
             try:
-                await self._parent.send(request, sink)
+                await self._parent.send(request, sink, inspection)
             finally:
                 sink.ended.set()
 

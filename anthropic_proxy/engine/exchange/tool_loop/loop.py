@@ -47,9 +47,9 @@ from anthropic_proxy.engine.messages.fold import Fold
 from anthropic_proxy.engine.messages.models import Message, MessagesRequest
 from anthropic_proxy.engine.messages.models.decode import decode_blocks
 from anthropic_proxy.engine.messages.models.raw_json import is_json_text_too_deep
+from anthropic_proxy.engine.messages.models.tool_arguments import build_arguments_object
 from anthropic_proxy.engine.messages.preparation import ProxyTool, find_pending_calls, resolve_proxy_tools
 from anthropic_proxy.engine.messages.server_blocks import SERVER_TOOL_ID_PREFIX, encode_server_tool_call
-from anthropic_proxy.engine.messages.tool_arguments import build_arguments_object
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.errors import LimitReached, UnreadableReply

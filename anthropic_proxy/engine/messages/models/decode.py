@@ -77,8 +77,8 @@ from anthropic_proxy.engine.messages.models.structs import (
     ToolUseBlock,
     UnknownBlock,
 )
+from anthropic_proxy.engine.messages.models.tool_arguments import build_arguments_object
 from anthropic_proxy.engine.messages.models.tools import are_valid_names, decode_tools
-from anthropic_proxy.engine.messages.tool_arguments import build_arguments_object
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
 

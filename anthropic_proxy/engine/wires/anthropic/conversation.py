@@ -21,10 +21,10 @@ from msgspec import Raw, Struct
 from anthropic_proxy.engine.messages.models import Source, name_url, require_bounded_members
 from anthropic_proxy.engine.messages.models.decode import decode_blocks
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
+from anthropic_proxy.engine.messages.models.tool_arguments import build_arguments_object
 from anthropic_proxy.engine.messages.preparation.cleaning import to_upstream_blocks
 from anthropic_proxy.engine.messages.preparation.tools import valid_name
 from anthropic_proxy.engine.messages.server_tools import SERVER_TOOLS
-from anthropic_proxy.engine.messages.tool_arguments import build_arguments_object
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect

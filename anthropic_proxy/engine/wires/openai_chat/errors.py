@@ -9,7 +9,7 @@ import re
 from msgspec import structs
 
 from anthropic_proxy.engine.messages.deltas import Delta, Stop
-from anthropic_proxy.engine.messages.tool_arguments import is_truncated_object
+from anthropic_proxy.engine.messages.models.tool_arguments import is_truncated_object
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.contract import (
     SYSTEM_MESSAGE,

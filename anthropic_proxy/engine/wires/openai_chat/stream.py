@@ -17,9 +17,9 @@ from msgspec import Raw
 from anthropic_proxy.engine.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT, is_present
+from anthropic_proxy.engine.messages.models.tool_arguments import ArgumentsReader, is_same_object, is_truncated_object
 from anthropic_proxy.engine.messages.reply_schema import FENCE, find_json
 from anthropic_proxy.engine.messages.server_blocks import describe_generated_image
-from anthropic_proxy.engine.messages.tool_arguments import ArgumentsReader, is_same_object, is_truncated_object
 from anthropic_proxy.engine.wires.contract import Decoder, TranslatedCall
 from anthropic_proxy.engine.wires.failures import (
     UpstreamFault,

@@ -17,6 +17,7 @@ from anthropic_proxy.engine.messages.deltas import Citation, Delta, Text, ToolAr
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import McpServer, Tool, ToolChoice
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT
+from anthropic_proxy.engine.messages.models.tool_arguments import ArgumentsReader, divide_arguments, is_truncated_object
 from anthropic_proxy.engine.messages.models.tools import are_client_tools, decode_toolset, is_client_tool
 from anthropic_proxy.engine.messages.preparation import PreparedRequest, server_tool_kind
 from anthropic_proxy.engine.messages.server_blocks import (
@@ -36,7 +37,6 @@ from anthropic_proxy.engine.messages.server_blocks import (
     encode_search_result,
     is_domain_allowed,
 )
-from anthropic_proxy.engine.messages.tool_arguments import ArgumentsReader, divide_arguments, is_truncated_object
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.contract import TranslatedCall
