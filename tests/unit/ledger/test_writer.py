@@ -39,6 +39,7 @@ from anthropic_proxy.plugins import (
     InspectionRecord,
     ModelUsage,
     PrefixChange,
+    Receipt,
     UpstreamAttempt,
 )
 from anthropic_proxy.secrets import Secret
@@ -54,6 +55,18 @@ from tests.support.ledger import (
     running_ledger,
     store,
 )
+
+
+def test_each_field_that_a_receipt_shares_with_a_stored_request_is_stored() -> None:
+    defaults = {field.name: field.default for field in structs.fields(StoredRequest)}
+    samples = {bool: True, int: 7, str: "a text"}
+    values = {
+        field.name: samples[type(field.default)]
+        for field in structs.fields(Receipt)
+        if type(field.default) in samples and type(field.default) is type(defaults.get(field.name))
+    }
+    row = RowBuilder(()).build(new_receipt(**values), UNKNOWN_COST)
+    assert {name: getattr(row, name) for name in values} == values
 
 
 async def test_every_fact_of_a_receipt_is_stored(database: Settings) -> None:
