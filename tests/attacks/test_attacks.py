@@ -32,6 +32,8 @@ QUICK = (
     "people: own keys, and keys of others",
     "telemetry: another sender",
     "inspected: a key at each place of a request",
+    "access: credentials and paths of others",
+    "fetches: addresses of this machine and its network",
 )
 
 

@@ -1,9 +1,11 @@
 """All attacks, in the order of the table."""
 
 from tests.attacks.lab import Row
+from tests.attacks.rows.access import ACCESS
 from tests.attacks.rows.bodies import BODIES
 from tests.attacks.rows.budgets import BUDGETS
 from tests.attacks.rows.conversations import CONVERSATIONS
+from tests.attacks.rows.fetches import FETCHES
 from tests.attacks.rows.http import HTTP
 from tests.attacks.rows.inspected import INSPECTED
 from tests.attacks.rows.neighbours import NEIGHBOURS
@@ -37,4 +39,6 @@ ROWS: tuple[Row, ...] = (
     *TELEMETRY,
     *INSPECTED,
     *WORK,
+    *ACCESS,
+    *FETCHES,
 )

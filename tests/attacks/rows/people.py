@@ -1,5 +1,8 @@
 """People of an identity provider: claims that look like those of others, own keys, and pages and ids of others."""
 
+import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +17,8 @@ from tests.attacks.buyer import ADMIN_KEY, Attempts
 from tests.attacks.lab import Attack, Row
 from tests.faults.client import Answer
 from tests.support.fakes.oidc import FakeProvider, running_provider
-from tests.support.server_process import Proxy, running_proxy
-from tests.support.sign_in import Browser, Device, list_sign_in_settings, sign_in_to_dashboard
+from tests.support.server_process import Proxy, environment_of, running_proxy
+from tests.support.sign_in import SAME_ORIGIN, Browser, Device, list_sign_in_settings, read_form, sign_in_to_dashboard
 from tests.support.waiting import wait_for
 
 _GROUPS = """
@@ -329,7 +332,156 @@ def _use_own_keys(company: _Company, attempts: Attempts) -> None:
         )
 
 
+def _open_pages(company: _Company, attempts: Attempts) -> None:
+    """Pages, exports and forms show and change nothing of others, and accept no form of another origin or person."""
+    ann, bob = company.open_dashboard("ann", "developers"), company.open_dashboard("bob", "developers")
+    holder = company.sign_in("bob", "developers")
+    sent = holder.post(
+        "/v1/messages",
+        json={**_BODY, "messages": [{"role": "user", "content": "walrus-of-bob"}]},
+        headers={"x-claude-code-session-id": "session-of-bob", "x-project": "project-of-bob"},
+    )
+    request_id = sent.headers["request-id"]
+    wait_for(lambda: bob.get(f"/dashboard/requests/{request_id}"), lambda answer: answer.status_code == 200)
+    holder.post("/admin/keys", json={"name": "laptop-of-bob"})
+    keys = {row["name"]: row["id"] for row in company.admin.get("/admin/keys").json()["data"]}
+    shown = bob.get("/dashboard/keys").text + bob.get(f"/dashboard/requests/{request_id}").text
+    attempts.check("a control", "laptop-of-bob" in shown and "walrus-of-bob" in shown)
+    marks = ("laptop-of-bob", "walrus-of-bob", "session-of-bob", "project-of-bob", "bob@example.com")
+    for path in (
+        f"/dashboard/requests/{request_id}",
+        f"/dashboard/requests/{request_id}/images/0",
+        f"/dashboard/keys/{keys['laptop-of-bob']}",
+        f"/dashboard/keys/{keys['bob@example.com']}",
+        *("/dashboard/session?id=session-of-bob", "/dashboard/sessions?q=walrus", "/dashboard/requests?q=walrus"),
+        *("/dashboard/requests?owner=bob%40example.com", "/dashboard/requests?key=laptop-of-bob"),
+        *("/dashboard/costs?by=owner", "/dashboard/costs?by=key&split=project", "/dashboard/costs?format=csv&by=owner"),
+        *("/dashboard/models?owner=bob%40example.com", "/dashboard/palette?q=bob", "/dashboard/palette?q=session"),
+        *("/dashboard/keys?q=bob", "/dashboard/keys?format=json", "/dashboard/keys?format=csv", "/dashboard/settings"),
+        *("/dashboard/requests?format=csv", "/dashboard/requests?format=json&limit=10000", "/dashboard/providers"),
+        *("/dashboard/sessions?format=csv", "/dashboard/keys/audit", "/dashboard/keys/audit?format=csv"),
+        *("/dashboard?owner=bob%40example.com", "/api/requests", "/api/usage", "/admin/keys", "/metrics"),
+        *("/dashboard/requests?sort=owner&after=0", "/dashboard/requests?team=build", "/dashboard/sessions?team=build"),
+        "/dashboard/keys/edit?action=rotate&target=laptop-of-bob",
+        "/dashboard/keys/edit?action=revoke&target=bob%40example.com",
+        "/dashboard/keys/edit?action=team&target=build",
+    ):
+        answer = ann.get(path)
+        found = [mark for mark in marks if mark in answer.text and mark not in path.replace("%40", "@")]
+        is_held = answer.status_code < 500 and not found
+        attempts.check(f"page {path.replace(request_id, 'ID')[:70]}", is_held, (answer.status_code, found))
+    page = ann.get("/dashboard/keys/edit?action=create")
+    token, foreign = (read_form(each)["token"] for each in (page, bob.get("/dashboard/keys/edit?action=create")))
+    usual = {"token": token, "action": "create", "target": "", "label": "made-by-evil", "models": "demo/demo"}
+    preview = read_form(ann.post("/dashboard/keys/edit", data=usual, headers=SAME_ORIGIN))
+    form = {**usual, "before": preview["before"]}
+    origins: Mapping[str, dict[str, str]] = {
+        "cross-site": {"sec-fetch-site": "cross-site"},
+        "same-site": {"sec-fetch-site": "same-site"},
+        "another origin": {"origin": "https://evil.example"},
+        "no origin": {"origin": "null"},
+        "another port": {"origin": "http://127.0.0.1:1"},
+        "a longer host": {"origin": f"{company.proxy.url}.evil.example"},
+        "a user in the origin": {"origin": f"http://127.0.0.1@{company.proxy.url.removeprefix('http://')}"},
+    }
+    for name, headers in origins.items():
+        for path, data in (
+            ("/dashboard/keys/edit", form),
+            ("/dashboard/sign-in", {"key": ADMIN_KEY}),
+            ("/dashboard/settings/edit", {"token": token, "name": "LOG_LEVEL", "value": "debug"}),
+            ("/dashboard/providers/doctor", {"token": token}),
+        ):
+            client = company.proxy.client() if path == "/dashboard/sign-in" else ann
+            answer = client.post(path, data=data, headers=headers)
+            is_held = answer.status_code in (400, 403, 404)
+            attempts.check(f"form of {name}, {path}", is_held, (answer.status_code, answer.text[-300:]))
+    for name, data in {
+        "the token of another person": {**form, "token": foreign},
+        "no token": {**form, "token": ""},
+        "another action": {**form, "action": "rotate", "target": "laptop-of-bob"},
+        "a revocation": {**form, "action": "revoke", "target": keys["laptop-of-bob"]},
+        "the person of another": {**form, "action": "revoke", "target": "bob@example.com"},
+        "a team": {**form, "action": "team", "target": "build", "models": "*"},
+        "an allowance": {**form, "action": "allow", "target": "bob@example.com"},
+        "a sign-out": {**form, "action": "sign-out", "target": "bob@example.com"},
+        "an unknown action": {**form, "action": "delete", "target": "laptop-of-bob"},
+        "an owner": {**form, "owner": "bob@example.com"},
+        "another team": {**form, "team": "core"},
+    }.items():
+        first = ann.post("/dashboard/keys/edit", data=data, headers=SAME_ORIGIN)
+        confirmed = {**data, "before": read_form(first).get("before", data["before"])}
+        second = ann.post("/dashboard/keys/edit", data=confirmed, headers=SAME_ORIGIN)
+        rows = company.admin.get("/admin/keys").json()["data"]
+        states = {row["name"]: (row["status"], row["owner"], row["team"]) for row in rows}
+        own = states.get("made-by-evil", ("active", "ann@example.com", "build"))
+        is_same = states["laptop-of-bob"] == ("active", "bob@example.com", "build")
+        is_held = is_same and own[1:] == ("ann@example.com", "build") and second.status_code < 500
+        attempts.check(f"form with {name}", is_held, (first.status_code, states))
+    attempts.check("the person of another still works", holder.get("/v1/models").status_code == 200)
+    for name, content, kind in (
+        ("JSON", json.dumps(form).encode(), "application/json"),
+        ("plain text", "&".join(f"{key}={value}" for key, value in form.items()).encode(), "text/plain"),
+    ):
+        headers = {"content-type": kind, "sec-fetch-site": "cross-site", "origin": "https://evil.example"}
+        answer = ann.post("/dashboard/keys/edit", content=content, headers=headers)
+        attempts.check(f"a form as {name}", answer.status_code in (400, 403, 415), answer.status_code)
+
+
+_SPOKEN = (
+    *("\x1b]52;c;ZXZpbA==\x07", "\x1b[2J", "\x9b2J", "\u202e", "\r\n2026 forged line", "\u2028", "<script>", "=cmd()"),
+)
+"""Texts of people that a terminal, a log, a page or a table would obey."""
+
+
+def _speak(company: _Company, attempts: Attempts) -> None:
+    """Names, groups, programs and addresses of people reach logs, terminals and pages without their commands."""
+    for number, text in enumerate(_SPOKEN):
+        claims = {"name": f"Ann {text}", "preferred_username": text}
+        company.enter(f"ann-{number}", groups=["developers", text], **claims)
+        device = Device(company.proxy)
+        program = "".join(filter(str.isprintable, f"claude-code/{text}")).encode("latin-1", "replace")
+        device.client.headers = httpx.Headers([(b"user-agent", program)])
+        page = Browser(company.proxy).approve(device.begin())
+        attempts.check(f"{text!r}: page of the device", not _find_commands(page.text), page.text[-300:])
+        answer = device.poll()
+        assert answer.status_code == 200, answer.text
+        client = company.proxy.client(headers={"authorization": f"Bearer {answer.json()['access_token']}"})
+        created = client.post("/admin/keys", json={"name": f"k{number}{text}"})
+        attempts.check(f"{text!r}: label of a key", created.status_code < 500, created.text)
+        company.enter(f"eve-{number}", groups=[text])
+        refused = Browser(company.proxy).approve(Device(company.proxy).begin())
+        attempts.check(f"{text!r}: page of a refusal", not _find_commands(refused.text), refused.text[-300:])
+        company.enter(f"eva-{number}", "developers", email=f"eva{text}@example.com")
+        refused = Browser(company.proxy).approve(Device(company.proxy).begin())
+        attempts.check(f"{text!r}: page of a false address", not _find_commands(refused.text), refused.text[-300:])
+    for path in ("/admin/sign-ins", "/admin/audit", "/admin/keys"):
+        answer = company.admin.get(path)
+        attempts.check(f"{path} is JSON", answer.status_code == 200 and "\x1b" not in answer.text)
+    environment = {
+        **environment_of(company.directory),
+        "DATABASE_URL": f"sqlite:///{company.directory}/ledger.sqlite3",
+        "VIRTUAL_KEYS": "true",
+    }
+    for words in (("keys", "sign-ins"), ("keys", "list"), ("keys", "audit"), ("keys", "audit", "--csv")):
+        command = [sys.executable, "-m", "anthropic_proxy", *words]
+        done = subprocess.run(command, env=environment, capture_output=True, check=False, cwd=company.directory)
+        shown = (done.stdout + done.stderr).decode("utf-8", "replace").replace("\r\n", "\n")
+        is_held = done.returncode == 0 and not _find_commands(shown, of_pages=False)
+        attempts.check(" ".join(words), is_held, (done.returncode, _find_commands(shown, of_pages=False), shown[-300:]))
+    log = company.proxy.log
+    is_held = not _find_commands(log, of_pages=False) and "\n2026 forged line" not in log
+    attempts.check("the log", is_held, (_find_commands(log, of_pages=False), log[-600:]))
+
+
+def _find_commands(text: str, *, of_pages: bool = True) -> list[str]:
+    """Return what a terminal or a browser obeys."""
+    marks = ("\x1b", "\x9b", "\x07", "Ann <script>") if of_pages else ("\x1b", "\x9b", "\x07", "\u202e", "\u2028", "\r")
+    return [mark for mark in marks if mark in text]
+
+
 PEOPLE: tuple[Row, ...] = (
     Row(name="people: claims that look like those of others", run=_in_company(_pretend)),
     Row(name="people: own keys, and keys of others", run=_in_company(_use_own_keys)),
+    Row(name="people: pages and forms of others", run=_in_company(_open_pages)),
+    Row(name="people: texts of people in logs and terminals", run=_in_company(_speak)),
 )
