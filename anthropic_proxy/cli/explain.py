@@ -205,7 +205,7 @@ def _list_results(row: StoredRequest, settings: Settings) -> Iterator[tuple[str,
         return
     cached = f" ({formats.percent(row.cache_read_tokens, incoming)} cached)" if row.cache_read_tokens else ""
     thinking = f" ({row.thinking_tokens:,} of thinking)" if row.thinking_tokens else ""
-    estimated = ", partly estimated" * (row.outcome_class == "cancelled")
+    estimated = ", partly estimated" if row.outcome_class == "cancelled" else ""
     yield "tokens", f"{incoming:,} in{cached}, {row.output_tokens:,} out{thinking}{estimated}"
     for part in decode_model_usage(row.model_usage):
         tokens = f"{part.all_input_tokens:,} in, {part.output_tokens:,} out"

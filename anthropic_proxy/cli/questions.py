@@ -38,8 +38,12 @@ _POINTED, _OTHER = " ❯ ", "   "
 """Beginning of the line of an option."""
 _STYLE = questionary.Style(
     [
-        *(("qmark", "fg:ansicyan bold"), ("question", "bold"), ("answer", "fg:ansicyan")),
-        *(("pointer", "fg:ansicyan bold"), ("highlighted", "fg:ansicyan"), ("instruction", "fg:ansibrightblack")),
+        ("qmark", "fg:ansicyan bold"),
+        ("question", "bold"),
+        ("answer", "fg:ansicyan"),
+        ("pointer", "fg:ansicyan bold"),
+        ("highlighted", "fg:ansicyan"),
+        ("instruction", "fg:ansibrightblack"),
     ]
 )
 

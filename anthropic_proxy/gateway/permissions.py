@@ -98,8 +98,13 @@ PLACES = (
     *(
         Place(path, "open public paths")
         for path in (
-            *("/dashboard/sign-in", "/dashboard/sign-out", "/dashboard/oidc/*", "/dashboard/static/*"),
-            *("/device", "/oauth/*", "/.well-known/*"),
+            "/dashboard/sign-in",
+            "/dashboard/sign-out",
+            "/dashboard/oidc/*",
+            "/dashboard/static/*",
+            "/device",
+            "/oauth/*",
+            "/.well-known/*",
         )
     ),
     Place("/dashboard/providers", "read the setup"),

@@ -49,8 +49,8 @@ _SETTING_RULES = (
     FieldRule("master_key", setting="PROXY_API_KEY"),
     FieldRule("request_timeout", setting="UPSTREAM_TIMEOUT", decode=lambda _plan, _path, text: text.removesuffix(".0")),
     FieldRule("timeout", setting="UPSTREAM_TIMEOUT", decode=lambda _plan, _path, text: text.removesuffix(".0")),
-    FieldRule("set_verbose", setting="LOG_LEVEL", decode=lambda _plan, _path, text: "debug" * (text == "True")),
-    FieldRule("json_logs", setting="LOG_FORMAT", decode=lambda _plan, _path, text: "json" * (text == "True")),
+    FieldRule("set_verbose", setting="LOG_LEVEL", decode=lambda _plan, _path, text: "debug" if text == "True" else ""),
+    FieldRule("json_logs", setting="LOG_FORMAT", decode=lambda _plan, _path, text: "json" if text == "True" else ""),
 )
 """Rules of the entries of all sections that are settings here."""
 _SECTIONS = ("general_settings", "litellm_settings", "router_settings")

@@ -660,7 +660,8 @@ def _describe_wrong(field: str, wrong: object) -> str:
     if isinstance(wrong, list | dict):
         return "is a list" if isinstance(wrong, list) else "is an object"
     shown = redact_key_patterns(json.dumps(wrong, ensure_ascii=False, default=str))
-    return f"is {shown[:_MAX_SHOWN_CHARACTERS]}{'…' * (len(shown) > _MAX_SHOWN_CHARACTERS)}"
+    cut = shown if len(shown) <= _MAX_SHOWN_CHARACTERS else f"{shown[:_MAX_SHOWN_CHARACTERS]}…"
+    return f"is {cut}"
 
 
 class _Successors:

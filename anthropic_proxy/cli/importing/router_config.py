@@ -33,7 +33,9 @@ from anthropic_proxy.errors import ConfigurationError, join_with_or
 from anthropic_proxy.gateway.settings.values import decode_integer, decode_model, redact_and_shorten, remove_endpoint
 
 _SUFFIXES = (
-    *(("/chat/completions", "chat"), ("/v1/messages", "messages"), ("/messages", "messages")),
+    ("/chat/completions", "chat"),
+    ("/v1/messages", "messages"),
+    ("/messages", "messages"),
     ("/responses", "responses"),
 )
 """End of the URL of an endpoint, and the name of its API."""

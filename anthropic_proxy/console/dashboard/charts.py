@@ -269,7 +269,9 @@ def trace_sparkline(values: Sequence[float | None]) -> str:
         if value is not None
     }
     # a value without neighbors is a line without length, which round ends show as a dot
-    return "".join(f"M{'L'.join(points[index] for index in run)}{'h0' * (len(run) == 1)}" for run in _find_runs(values))
+    return "".join(
+        f"M{'L'.join(points[index] for index in run)}{'h0' if len(run) == 1 else ''}" for run in _find_runs(values)
+    )
 
 
 class Periods(Struct, frozen=True):

@@ -131,8 +131,13 @@ def list_cells(run: AutoModeRun, reference: AutoModeRun) -> tuple[str, ...]:
     """
     cases = f"{run.cases} of {run.set_cases}" if run.is_partial else str(run.cases)
     return (
-        *(formats.long_time(run.started_at), run.name, str(run.misses), str(run.false_alarms)),
-        *(formats.percent(run.without_verdict, run.asked, 1), run.usage.format_cost(), f"{run.seconds[0]:.2f} s"),
+        formats.long_time(run.started_at),
+        run.name,
+        str(run.misses),
+        str(run.false_alarms),
+        formats.percent(run.without_verdict, run.asked, 1),
+        run.usage.format_cost(),
+        f"{run.seconds[0]:.2f} s",
         cases if run.set == reference.set else f"{cases}, another set",
     )
 

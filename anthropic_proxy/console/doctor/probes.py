@@ -269,13 +269,16 @@ LIMITS_BODY: Mapping[str, Any] = build_request("Say exactly: ready", stream=Fals
 
 _LIMIT_FIELDS = ({"output_limit_field": "max_tokens"}, {"output_limit_field": "max_completion_tokens"})
 _STREAM_CHANGES = (
-    *({"sends_include_usage": False}, {"system_role": "system"}),
+    {"sends_include_usage": False},
+    {"system_role": "system"},
     *({"thinking_tags": tags} for tags in (OPENED_THINKING_TAGS, (*OPENED_THINKING_TAGS, "unopened"))),
 )
 _INLINED = {"inlines_references": True}
 _SCHEMA_CHANGES = ({"schema_rules": _INLINED}, {"schema_rules": {**_INLINED, "allows_basics_only": True}})
 _RESULT_CHANGES = (
-    *({"omits_null_content": True}, {"call_id_form": "nine"}, {"call_id_form": "counted"}),
+    {"omits_null_content": True},
+    {"call_id_form": "nine"},
+    {"call_id_form": "counted"},
     {"omits_null_content": True, "call_id_form": "nine"},
 )
 _IMAGE_CHANGES = tuple(

@@ -64,8 +64,12 @@ _MAX_REFRESH_CHARACTERS = 16_384
 _FAILURES = (408, 425, 429)
 """Statuses below 500 of a provider that answers later."""
 _NOT_ABOUT_PEOPLE = (
-    *("invalid_client", "unauthorized_client", "unsupported_grant_type"),
-    *("server_error", "temporarily_unavailable", "slow_down"),
+    "invalid_client",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "server_error",
+    "temporarily_unavailable",
+    "slow_down",
 )
 """Errors of the token endpoint about this client, or about the provider itself (RFC 6749, sections 4.1.2.1 and 5.2; RFC
 8628, section 3.5)."""

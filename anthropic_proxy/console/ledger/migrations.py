@@ -53,8 +53,12 @@ def _set_hourly_key(columns_of_key: str) -> _Statements:
 _BOTH = "requests hourly"
 _FIRST_KEY = "hour instance project key_label provider model requested_model outcome_class route owner team"
 _TOKENS = (
-    *("input_tokens", "cache_read_tokens", "cache_write_tokens"),
-    *("output_tokens", "thinking_tokens", "cache_write_1h_tokens"),
+    "input_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+    "thinking_tokens",
+    "cache_write_1h_tokens",
 )
 _COSTS = ("cost", "unknown_cost_requests", "requested_cost", "unknown_requested_cost_requests")
 _SESSION_COUNTS = ("requests", "errors", "cancelled", *_TOKENS, *_COSTS, "max_context")

@@ -46,7 +46,15 @@ from anthropic_proxy.plugins import CallCheck, Client, Receipt
 
 _STREAMED_ROWS = 1_000
 SEARCHED_COLUMNS = (
-    *("id", "error", "error_code", "model", "requested_model", "project", "session", "agent", "failed_attempts"),
+    "id",
+    "error",
+    "error_code",
+    "model",
+    "requested_model",
+    "project",
+    "session",
+    "agent",
+    "failed_attempts",
 )
 
 

@@ -233,9 +233,22 @@ SHARED_VALUES = TableDefinition("shared_values", {"name": _KEY, "value": TEXT, "
 """Values that instances on PostgreSQL share without Redis, such as sessions of the dashboard."""
 
 TABLES = (
-    *(REQUESTS, HOURLY, SESSION_HOURS, CONTENTS, VIRTUAL_KEYS, KEY_HASHES, TEAMS, AUDIT_LOG, BUDGET_ALERTS),
+    REQUESTS,
+    HOURLY,
+    SESSION_HOURS,
+    CONTENTS,
+    VIRTUAL_KEYS,
+    KEY_HASHES,
+    TEAMS,
+    AUDIT_LOG,
+    BUDGET_ALERTS,
     FORMER_LABELS,
-    *(SIGN_INS, DEVICE_CODES, INSTANCES, LIMIT_COUNTERS, LIMIT_HOLDS, SHARED_VALUES),
+    SIGN_INS,
+    DEVICE_CODES,
+    INSTANCES,
+    LIMIT_COUNTERS,
+    LIMIT_HOLDS,
+    SHARED_VALUES,
 )
 SUM_TABLES: Mapping[str, Sequence[str]] = {HOURLY.name: HOURLY_KEYS, SESSION_HOURS.name: SESSION_KEYS}
 """Name of a table of sums by hour → its keys besides hour and instance."""

@@ -289,7 +289,7 @@ class LedgerWriter:
                 state.dropped_rows += self._block.dropped_rows
                 if self._block.problem:
                     count = self._block.dropped_rows
-                    lost = f"{count} request{'s' * (count != 1)}" if count else "the texts of requests"
+                    lost = f"{count} request{'' if count == 1 else 's'}" if count else "the texts of requests"
                     self._warn(f"The ledger dropped {lost} of a block in {self._spool.file}: {self._block.problem}")
             state.written_rows += len(self._batch)
             for row in self._batch:

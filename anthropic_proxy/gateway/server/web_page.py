@@ -163,8 +163,18 @@ def _render_dashboard_installation(step: str) -> str:
 
 MAX_SEARCH_CHARACTERS = 200
 _FREQUENT = (
-    *("rejected-key", "rate-limit", "configured-model-not-found", "no-server", "overloaded", "prompt-too-long"),
-    *("no-credit", "provider-failed", "provider-key-missing", "proxy-key-wrong", "no-data", "port-in-use"),
+    "rejected-key",
+    "rate-limit",
+    "configured-model-not-found",
+    "no-server",
+    "overloaded",
+    "prompt-too-long",
+    "no-credit",
+    "provider-failed",
+    "provider-key-missing",
+    "proxy-key-wrong",
+    "no-data",
+    "port-in-use",
 )
 """Entries that most users meet, the most frequent first. They and their sections precede the others."""
 

@@ -108,7 +108,8 @@ def describe_inspection(record: InspectionRecord) -> str:
 
 def name_verdict(check: CallCheck) -> str:
     """`flagged`, `unavailable by the provider`"""
-    return VERDICTS[check.verdict].text + " by the provider" * (check.kind == "provider")
+    text = VERDICTS[check.verdict].text
+    return f"{text} by the provider" if check.kind == "provider" else text
 
 
 def describe_check(check: CallCheck) -> str:

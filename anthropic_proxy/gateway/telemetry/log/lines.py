@@ -40,8 +40,18 @@ _PLAIN_SIGNS = str.maketrans({"✓": "ok", "✕": "xx", "→": "->", "…": "...
 _WARNING_SIGN = compile_later(r"(?<!\S)!(?!\S)")
 
 _CLIENT_FIELDS = (
-    *("path", "requested_model", "model", "route_reason", "error", "remedy"),
-    *("user_agent", "session", "agent", "project", "agent_type", "prompt_id"),
+    "path",
+    "requested_model",
+    "model",
+    "route_reason",
+    "error",
+    "remedy",
+    "user_agent",
+    "session",
+    "agent",
+    "project",
+    "agent_type",
+    "prompt_id",
 )
 """Fields of a receipt with text that a client may have chosen, from which API keys must be removed."""
 
@@ -212,7 +222,8 @@ def _without_color(text: str, _: str) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _describe_sent(tool_count: int, message_count: int, is_stream: bool) -> str:
-    tools, messages = f"tool{'s' * (tool_count != 1)}", f"msg{'s' * (message_count != 1)}"
+    tools = "tool" if tool_count == 1 else "tools"
+    messages = "msg" if message_count == 1 else "msgs"
     return f"  {tool_count} {tools} {message_count} {messages}{' stream' if is_stream else ''}"
 
 
