@@ -12,9 +12,9 @@ from sqlalchemy import make_url
 
 from anthropic_proxy.console.ledger.postgres_store import PostgresStore
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import Limit, Store
+from anthropic_proxy.plugins import Client, Limit, Store
 from anthropic_proxy.secrets import Secret
-from tests.support.ledger import DATABASE_VARIABLE
+from tests.support.ledger import DATABASE_VARIABLE, new_receipt, read_hourly, read_rows, running_ledger
 
 pytestmark = pytest.mark.skipif(DATABASE_VARIABLE not in os.environ, reason="engine: PostgreSQL")
 
@@ -29,21 +29,28 @@ class Relay:
 
     def __init__(self, host: str, port: int) -> None:
         self._server = host, port
-        self.cuts_next_reply = False
+        self.cut_statement: bytes | None = None
+        """Part of a statement of the transaction whose reply is cut next. None: no one is."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server_reader, server_writer = await asyncio.open_connection(*self._server)
 
+        sent = b""
+
         async def forward_requests() -> None:
+            nonlocal sent
             while data := await reader.read(65_536):
+                sent += data
                 server_writer.write(data)
             server_writer.close()
 
         forwarding = asyncio.create_task(forward_requests())
         while data := await server_reader.read(65_536):
-            if self.cuts_next_reply and data.endswith(_COMMITTED):
-                self.cuts_next_reply = False
-                break
+            if data.endswith(_COMMITTED):
+                if self.cut_statement is not None and self.cut_statement in sent:
+                    self.cut_statement = None
+                    break
+                sent = b""
             writer.write(data)
         forwarding.cancel()
         server_writer.close()
@@ -72,9 +79,9 @@ async def test_a_call_that_is_repeated_after_its_commit_has_no_further_effect(da
         await store.get("start")
 
         async def cut(call: Coroutine[Any, Any, Result]) -> Result:
-            relay.cuts_next_reply = True
+            relay.cut_statement = b""
             result = await call
-            assert not relay.cuts_next_reply, "the connection was cut"
+            assert relay.cut_statement is None, "the connection was cut"
             return result
 
         held = await cut(store.reserve([BUDGET]))
@@ -90,3 +97,19 @@ async def test_a_call_that_is_repeated_after_its_commit_has_no_further_effect(da
         assert [await cut(store.increment("count", 1, 60.0)) for _ in range(3)] == [1, 2, 3]
         assert await store.increment("count", 1, 60.0) == 4
         await store.close()
+
+
+async def test_requests_count_once_if_the_answer_to_their_commit_is_lost(database: Settings) -> None:
+    rejected = {"outcome": "error", "error_type": "rate_limit_error", "status": 429, "provider": "", "model": ""}
+    rejections = [new_receipt(number, client=Client("a"), **rejected) for number in range(10, 15)]
+    async with relaying(database) as (relay, settings):
+        with running_ledger(settings, batch_seconds=0.2) as ledger:
+            await ledger.record(new_receipt(1))
+            await asyncio.to_thread(ledger.wait_written, 1)
+            relay.cut_statement = b"INSERT INTO requests"
+            await ledger.record(new_receipt(2), *rejections)
+            await asyncio.to_thread(ledger.wait_written, 7)
+            assert relay.cut_statement is None, "the connection was cut"
+            await asyncio.to_thread(ledger.stop)
+    assert [row["key_label"] for row in read_rows(database)] == ["local", "local", "a"]
+    assert sum(row["requests"] for row in read_hourly(database)) == 7

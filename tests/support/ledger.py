@@ -206,11 +206,16 @@ class RunningLedger:
     """
 
     def __init__(
-        self, settings: Settings, cost: Cost | Callable[[Receipt], Cost] | None = UNKNOWN_COST, **options: Any
+        self,
+        settings: Settings,
+        cost: Cost | Callable[[Receipt], Cost] | None = UNKNOWN_COST,
+        *,
+        batch_seconds: float = 0.001,
+        **options: Any,
     ) -> None:
         self.settings = settings
         self.warnings: list[str] = []
-        self.queue = ReceiptQueue(self._run, batch_seconds=0.001, **options)
+        self.queue = ReceiptQueue(self._run, batch_seconds=batch_seconds, **options)
         self._cost = cost
 
     def _run(self, queue: ReceiptQueue) -> None:

@@ -372,6 +372,7 @@ class LedgerWriter:
             with connection.transaction():
                 self._store(connection, self._batch)
         except Exception as error:
+            self._latest_rejections.clear()  # their rows may not be stored
             if not is_value_failure(error):
                 raise
         else:
@@ -398,7 +399,8 @@ class LedgerWriter:
             ids = [row.id for row in rows]
             marks = ", ".join("?" * len(ids))
             known = {found for (found,) in connection.query(f"SELECT id FROM requests WHERE id IN ({marks})", ids)}
-            rows = [row for row in rows if row.id not in known]
+            # a rejected request has perhaps no row, and was in the same transaction
+            rows = [row for row in rows if row.id not in known and not (known and is_rejected_by_limit(row))]
         stored = [row for row in rows if not is_rejected_by_limit(row) or self._is_new_rejection(row)]
         if stored:
             connection.insert("requests", StoredRequest.__struct_fields__, list(map(structs.astuple, stored)))

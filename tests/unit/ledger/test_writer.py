@@ -429,6 +429,15 @@ async def test_requests_that_limits_of_keys_reject_are_in_the_sums_and_one_a_min
         assert list(find_database_problems(connection)) == []
 
 
+async def test_a_rejection_in_a_transaction_that_failed_is_a_row_too(database: Settings) -> None:
+    rejected = {"outcome": "error", "error_type": "rate_limit_error", "status": 429, "provider": "", "model": ""}
+    with running_ledger(database) as ledger:
+        await ledger.record(new_receipt(1, client=Client("a"), **rejected), new_receipt(2, status=2**70))
+        ledger.wait_written(1)
+    assert [row["key_label"] for row in read_rows(database)] == ["a"]
+    assert sum(row["requests"] for row in read_hourly(database)) == 1
+
+
 @pytest.mark.parametrize("error_type", ["authentication_error", "permission_error"])
 async def test_a_client_without_access_cannot_add_rows_to_the_sums(database: Settings, error_type: str) -> None:
     chosen = ("project", "session", "agent", "user_agent", "method", "path", "requested_model", "model", "route")
