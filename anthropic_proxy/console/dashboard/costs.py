@@ -155,12 +155,12 @@ class _Panels:
         # the latest day first, others by cost
         listed = sorted(self.parts(), key=attrgetter("name"), reverse=True) if by == "day" else self.parts()
         chosen = sort_rows([CostRow(group) for group in listed], _COLUMNS, query.order)[:MAX_ROWS]
-        notes = _describe_prompts(self.context, [one.group.name for one in chosen]) if by == "prompt" else {}
+        notes = _describe_prompts(self.context, [row.group.name for row in chosen]) if by == "prompt" else {}
         # shares of 90 days are all about 1 %
-        whole = max((one.sums.cost for one in chosen), default=0) if by == "day" else self.total().cost
+        whole = max((row.sums.cost for row in chosen), default=0) if by == "day" else self.total().cost
         words = "of the most expensive day" if by == "day" else "of all costs"
         shown = []
-        for group in (one.group for one in chosen):
+        for group in (row.group for row in chosen):
             note = notes.get(group.name, "")
             if group.provider:
                 note = name_value("provider", group.provider, self.names)

@@ -112,14 +112,14 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
     connection, chosen = context.connection, context.model_selection
     by_period = memoize_result(lambda: queries.measure_model_performance(connection, chosen, periods.seconds))
     found = memoize_result(lambda: queries.add_up_model_periods(by_period()))
-    total = memoize_result(lambda: add_up(one.sums for one in found()))
+    total = memoize_result(lambda: add_up(model.sums for model in found()))
 
     used = memoize_result(lambda: _collect_used(context, costs, found(), by_period()))
 
     def list_used() -> Table:
         order = query.order or "-cost"
         rows = sort_rows(used(), _COLUMNS, order)
-        return build_table("Models used", _COLUMNS, rows, lambda one: one.name, query=query, order=order)
+        return build_table("Models used", _COLUMNS, rows, lambda model: model.name, query=query, order=order)
 
     table = build_panel(context, "the models", list_used)
     verdict = build_verdict(context, lambda: _summarize(found(), total()))
@@ -133,7 +133,7 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
         "table": table,
         "has_durations": context.query.hours <= _MAX_DURATION_HOURS,
         "mapping": context.setup.mapping,
-        "has_malformed": any(one.sums.malformed_replies for one in found()),
+        "has_malformed": any(model.sums.malformed_replies for model in found()),
         "chart": build_panel(context, "costs", chart_costs),
         "chart_title": f"Cost per {periods.length_name} and model",
         "prices": build_panel(context, "prices", lambda: list_prices(context, costs, found())),
@@ -157,24 +157,24 @@ def _collect_used(
         durations = queries.collect_latencies(context.connection, context.model_selection, 0, by, "duration")
     speeds = queries.group_speeds(by_period, _find_model)
     used = []
-    for one in found:
-        key = one.provider, one.model
-        if one.provider:
-            facets = {**query.facets, "provider": one.provider, "model": one.model}
+    for used_model in found:
+        key = used_model.provider, used_model.model
+        if used_model.provider:
+            facets = {**query.facets, "provider": used_model.provider, "model": used_model.model}
             href = query.link("/dashboard/requests", facets=facets, measure="", compared="", order="")
             times = first_tokens.get(key, {}), durations.get((0, key), {})
-            used.append(UsedModel(costs.find_prefix(one.provider), one, href, *times, speeds.get(key)))
+            used.append(UsedModel(costs.find_prefix(used_model.provider), used_model, href, *times, speeds.get(key)))
     return used
 
 
-def _find_model(one: ModelPeriod) -> tuple[str, str]:
-    return one.model.provider, one.model.model
+def _find_model(period: ModelPeriod) -> tuple[str, str]:
+    return period.model.provider, period.model.model
 
 
 def _name_slowest(used: Sequence[UsedModel]) -> str:
-    enough = [one for one in used if sum(one.first_tokens.values()) >= _MIN_RATED]
-    rated = [(find_percentile(one.first_tokens, 0.95), one) for one in enough]
-    known = [(value, one) for value, one in rated if value is not None]
+    enough = [model for model in used if sum(model.first_tokens.values()) >= _MIN_RATED]
+    rated = [(find_percentile(model.first_tokens, 0.95), model) for model in enough]
+    known = [(value, model) for value, model in rated if value is not None]
     if len(known) < 2:
         return ""
     value, slowest = max(known, key=lambda pair: pair[0])
@@ -184,7 +184,7 @@ def _name_slowest(used: Sequence[UsedModel]) -> str:
 def _summarize(found: Sequence[ModelSums], total: UsageSums) -> str:
     if not total.requests:
         return "No requests in this range."
-    served = [one.sums.requests for one in found if one.provider]
+    served = [model.sums.requests for model in found if model.provider]
     verdict = f"{formats.plural(len(served), 'model')} served {formats.plural(sum(served), 'request')}."
     if unsent := total.requests - sum(served):
         verdict += f" {formats.plural(unsent, 'request')} {'was' if unsent == 1 else 'were'} not sent."
@@ -207,8 +207,8 @@ class PriceRow(Struct, frozen=True):
 
 
 def list_prices(context: PageContext, costs: ModelCosts, used_models: Sequence[ModelSums]) -> list[PriceRow]:
-    replied = [one for one in used_models if one.provider and one.model and one.sums.succeeded]
-    used = [(costs.find_prefix(one.provider), one.model) for one in replied]
+    replied = [model for model in used_models if model.provider and model.model and model.sums.succeeded]
+    used = [(costs.find_prefix(model.provider), model.model) for model in replied]
     names = dict.fromkeys([*used, *_mapped(context)])
     rows = []
     for prefix, model in names:
@@ -232,21 +232,21 @@ def compare_costs(
     if not total.all_tokens:
         return None
     # the actual cost and the other costs are of the same requests: those of models whose prices were always known
-    priced = add_up(one.sums for one in used_models if not one.sums.unknown_cost_requests)
+    priced = add_up(model.sums for model in used_models if not model.sums.unknown_cost_requests)
     left_out = total.unknown_cost_requests if priced.all_tokens else 0
     total = priced if priced.all_tokens else total
-    asked = context.query.compared
+    compared = context.query.compared
     prices = _find_compared_prices(context, costs, used_models)
     rows = {name: calculate_base_cost(price, total) for name, price in prices.items() if price is not None}
-    shown = sorted(rows, key=lambda name: (name != asked, rows[name]))[:_MAX_COMPARED]
+    shown = sorted(rows, key=lambda name: (name != compared, rows[name]))[:_MAX_COMPARED]
     problem = ""
-    if asked and prices.get(asked) is None:
-        prefix, separator, _ = asked.partition("/")
+    if compared and prices.get(compared) is None:
+        prefix, separator, _ = compared.partition("/")
         if not separator:
-            problem = f"The price of {asked} is unknown. Add the prefix of its provider: openai/{asked}"
+            problem = f"The price of {compared} is unknown. Add the prefix of its provider: openai/{compared}"
         elif costs.find_provider_name(prefix):
-            table = format_price_setting(asked)
-            problem = f"The price of {asked} is unknown. Set it in anthropic-proxy.toml: {table}"
+            table = format_price_setting(compared)
+            problem = f"The price of {compared} is unknown. Set it in anthropic-proxy.toml: {table}"
         else:
             problem = f"{prefix} is no prefix of a provider. Examples: openai/gpt-4.1-mini, gemini/gemini-2.5-flash."
     return {
@@ -254,7 +254,7 @@ def compare_costs(
         "left_out": left_out,
         "compared": total.requests,
         "rows": [_compare(name, rows[name], total) for name in sorted(shown, key=lambda name: (rows[name], name))],
-        "asked": asked,
+        "asked": compared,
         "problem": problem,
     }
 
@@ -265,9 +265,9 @@ def _find_compared_prices(
     """Return model → price, for the model that the user named, those of the mapping, and those that were used or
     requested. None: unknown.
     """
-    asked = context.query.compared
-    prices = {asked: costs.find_requested_price(asked, "", "")} if asked else {}
-    named = [*_mapped(context), *((costs.find_prefix(one.provider), one.model) for one in used_models)]
+    compared = context.query.compared
+    prices = {compared: costs.find_requested_price(compared, "", "")} if compared else {}
+    named = [*_mapped(context), *((costs.find_prefix(used.provider), used.model) for used in used_models)]
     prices |= {f"{prefix}/{model}": costs.find_price_by_prefix(prefix, model) for prefix, model in named}
     counted = count_facets(context.connection, context.model_selection, ("requested_model",), _MAX_REQUESTED)
     requested = [model for model, _ in counted.values["requested_model"] if model.startswith("claude-")]
@@ -295,22 +295,22 @@ def _compare(name: str, cost: int, total: UsageSums) -> ComparedModel:
 
 
 def _mapped(context: PageContext) -> list[tuple[str, str]]:
-    targets = [target for one in context.setup.mapping for target in (one.target, *one.fallbacks)]
+    targets = [target for mapping in context.setup.mapping for target in (mapping.target, *mapping.fallbacks)]
     names = [target.partition("/") for target in targets if "…" not in target]
     return [(prefix, model) for prefix, _, model in names if model]
 
 
 def tabulate_models(context: PageContext) -> ExportTable:
     found = queries.sum_models(context.connection, context.model_selection)
-    fields = {"provider": lambda one: one.provider, "model": lambda one: one.model}
-    return tabulate(fields, found, lambda one: one.sums)
+    fields = {"provider": lambda used: used.provider, "model": lambda used: used.model}
+    return tabulate(fields, found, lambda used: used.sums)
 
 
 def _tabulate_mapping(context: PageContext) -> ExportTable:
     rows = [
-        [one.tiers, target, list(one.fallbacks) if target == one.target else [], reason]
-        for one in context.setup.mapping
-        for target, reason in one.replies
+        [mapping.tiers, target, list(mapping.fallbacks) if target == mapping.target else [], reason]
+        for mapping in context.setup.mapping
+        for target, reason in mapping.replies
     ]
     return ExportTable(["requested", "sent_to", "fallbacks", "setting"], rows)
 

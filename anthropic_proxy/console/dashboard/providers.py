@@ -123,8 +123,14 @@ _COLUMNS: Sequence[TableColumn[ProviderRow]] = (
 def build_providers_page(context: PageContext) -> Mapping[str, Any]:
     figures = build_panel(context, "the figures of providers", lambda: _collect_figures(context))
     known: Mapping[str, _Figures] = {} if isinstance(figures, FailedPanel) else figures
-    unused = [one for one in context.setup.providers if one.state == "unset" and one.name not in known]
-    rows = [_build_row(context, one, known.get(one.name)) for one in context.setup.providers if one not in unused]
+    unused = [
+        provider for provider in context.setup.providers if provider.state == "unset" and provider.name not in known
+    ]
+    rows = [
+        _build_row(context, provider, known.get(provider.name))
+        for provider in context.setup.providers
+        if provider not in unused
+    ]
     order = {"✕": 0, "!": 1, "✓": 2, "–": 3}
     rows.sort(key=lambda row: order[row.sign])
     doctor = build_doctor_panel(context.settings, context.now, context.find_doctor_run())
@@ -142,7 +148,7 @@ def build_providers_page(context: PageContext) -> Mapping[str, Any]:
         "verdict": verdict,
         "figures": figures,
         "table": build_table(caption, _COLUMNS, rows, lambda row: row.setup.name, is_link=False, style="states"),
-        "unused": [(one.name, one.prefix, _describe_state(one).remedy) for one in unused],
+        "unused": [(provider.name, provider.prefix, _describe_state(provider).remedy) for provider in unused],
         "problems": context.setup.problems,
         "doctor": doctor,
         "checkers": list_checkers(context.settings),
@@ -242,45 +248,47 @@ class Matrix(Struct, frozen=True):
 
 def build_matrix(context: PageContext) -> Matrix:
     costs = ModelCosts(context.settings)
-    targets = [target for one in context.setup.mapping for target in (one.target, *one.fallbacks)]
-    used = sorted(queries.sum_models(context.connection, context.model_selection), key=lambda one: -one.sums.requests)
-    replied = [one for one in used if one.provider and one.model and one.sums.succeeded]
-    names = [*targets, *(f"{costs.find_prefix(one.provider)}/{one.model}" for one in replied)]
+    targets = [target for mapping in context.setup.mapping for target in (mapping.target, *mapping.fallbacks)]
+    used = sorted(
+        queries.sum_models(context.connection, context.model_selection), key=lambda model: -model.sums.requests
+    )
+    replied = [model for model in used if model.provider and model.model and model.sums.succeeded]
+    names = [*targets, *(f"{costs.find_prefix(model.provider)}/{model.model}" for model in replied)]
     features = context.describe_models([name for name in dict.fromkeys(names) if "…" not in name][:_MAX_MODELS])
-    columns = [MatrixColumn(*one.model.partition("/")[::2], one.provider) for one in features]
-    cells = [_list_features(one) for one in features]
+    columns = [MatrixColumn(*model.model.partition("/")[::2], model.provider) for model in features]
+    cells = [_list_features(model) for model in features]
     return Matrix(columns, [(title, [found[title] for found in cells]) for title in cells[0]] if cells else [])
 
 
-def _list_features(one: ModelFeatures) -> Mapping[str, MatrixCell]:
+def _list_features(model: ModelFeatures) -> Mapping[str, MatrixCell]:
     """Return title of each row → cell of a model."""
 
     def mark(field: str, works: bool) -> MatrixCell:
-        return MatrixCell(*(_WORKS if works else _UNSUPPORTED), one.other_sources.get(field, ""))
+        return MatrixCell(*(_WORKS if works else _UNSUPPORTED), model.other_sources.get(field, ""))
 
     def number(field: str, value: int | None) -> MatrixCell:
         text = "unknown" if value is None else formats.count(value)
-        return MatrixCell(text=text, note=one.other_sources.get(field, ""))
+        return MatrixCell(text=text, note=model.other_sources.get(field, ""))
 
     places = {"provider": _WORKS, "proxy": _EMULATED}
-    levels = [level for level in one.efforts if level != "none"]
-    thinking = ", ".join(levels) or ("budget in tokens" if one.has_thinking_budget else "")
+    levels = [level for level in model.efforts if level != "none"]
+    thinking = ", ".join(levels) or ("budget in tokens" if model.has_thinking_budget else "")
     sign, role, text = ("", "", thinking) if thinking else ("–", "none", "not applicable")
     return {
-        "Tools": mark("tools", one.tools),
-        "Images": mark("images", one.images),
-        "PDF documents": mark("documents", one.documents),
-        "Thinking, levels": MatrixCell(sign, role, text, one.other_sources.get("efforts", "")),
+        "Tools": mark("tools", model.tools),
+        "Images": mark("images", model.images),
+        "PDF documents": mark("documents", model.documents),
+        "Thinking, levels": MatrixCell(sign, role, text, model.other_sources.get("efforts", "")),
         **{
-            row.title: MatrixCell(*places.get(one.server_tools.get(kind, ""), _UNSUPPORTED))
+            row.title: MatrixCell(*places.get(model.server_tools.get(kind, ""), _UNSUPPORTED))
             for kind, row in SERVER_TOOLS.items()
             if row.is_in_matrix
         },
-        "Context window, tokens": number("context_window", one.context_window),
-        "Input limit, tokens": number("context_window", one.max_input),
-        "Output limit, tokens": number("max_output", one.max_output),
-        "Learned from errors": MatrixCell(text=", ".join(one.adaptations) or formats.UNKNOWN),
-        "Source, if not named above": MatrixCell(text=one.source),
+        "Context window, tokens": number("context_window", model.context_window),
+        "Input limit, tokens": number("context_window", model.max_input),
+        "Output limit, tokens": number("max_output", model.max_output),
+        "Learned from errors": MatrixCell(text=", ".join(model.adaptations) or formats.UNKNOWN),
+        "Source, if not named above": MatrixCell(text=model.source),
     }
 
 
@@ -291,7 +299,7 @@ _ENDED_EARLY = "The proxy has ended."
 _EMULATED = ("~", "warn", "emulated by the proxy")
 _NO_RESULT = ("–", "none", "no result")
 _UNTESTED = ("…", "none", "not tested yet")
-_MEANINGS = {one[0]: one for one in (_WORKS, _EMULATED, _UNSUPPORTED, _NO_RESULT, _UNTESTED)}
+_MEANINGS = {sign[0]: sign for sign in (_WORKS, _EMULATED, _UNSUPPORTED, _NO_RESULT, _UNTESTED)}
 """Sign of a result → the sign, its role and its meaning."""
 _COMMAND = compile_anchored(
     r"[A-Z][A-Z0-9_]*=[^\s<][^<]*|targets = \[[^<]+\]|(?:anthropic-proxy|ollama|gcloud) [\w ./:@-]+"
@@ -352,7 +360,7 @@ def build_doctor_panel(settings: Settings, now: float, running: DoctorRun | None
         failure=failure,
         is_outdated=complete.settings_digest != stored_runs.digest_backend_settings(settings),
         table=_build_table(complete),
-        details=[(f"{one.prefix}/{one.model}", one.details) for one in complete.columns if one.details],
+        details=[(f"{column.prefix}/{column.model}", column.details) for column in complete.columns if column.details],
         remedies=_build_remedies(complete),
         tables=complete.tables,
     )
@@ -365,7 +373,7 @@ def list_checkers(settings: Settings) -> list[tuple[str, ...]]:
 
 
 def _build_table(run: DoctorRun) -> Matrix:
-    columns = [MatrixColumn(one.prefix, one.model, one.provider) for one in run.columns]
+    columns = [MatrixColumn(column.prefix, column.model, column.provider) for column in run.columns]
     rows = []
     for row in run.rows:
         cells = [
@@ -425,8 +433,15 @@ PAGE = Page(
             lambda context: ExportTable(
                 ["provider", "prefix", "state", "address", "key", "remedy"],
                 [
-                    [one.name, one.prefix, one.state, one.base_url, one.detail, one.remedy]
-                    for one in context.setup.providers
+                    [
+                        provider.name,
+                        provider.prefix,
+                        provider.state,
+                        provider.base_url,
+                        provider.detail,
+                        provider.remedy,
+                    ]
+                    for provider in context.setup.providers
                 ],
             ),
             reads_ledger=False,

@@ -79,7 +79,7 @@ _COLUMNS: Sequence[TableColumn[ListedSession]] = (
 def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
     found, sessions = _find_sessions(context)
     models = queries.find_latest_models(context.connection, [row.facts for row in sessions])
-    windows = {one.model: one.max_input for one in context.describe_models(sorted(set(models.values())))}
+    windows = {model.model: model.max_input for model in context.describe_models(sorted(set(models.values())))}
     shown = [structs.replace(row, window=windows.get(models.get(row.facts.session, ""))) for row in sessions]
     matching = f" with “{context.query.text}”" if context.query.text else ""
     verdict = f"{formats.plural(found.count, 'session') if shown else 'No sessions'}{matching} in this range."

@@ -432,7 +432,7 @@ def build_finished_row(row: StoredRequest, now: float, columns: RequestColumns =
     """`now`: seconds since the epoch."""
     is_exchange = bool(row.requested_model)
     note = f"requested: {_short_model(row.requested_model)}" if is_exchange else "no model"
-    if failed := [one.replace(" ", "\u00a0") for one in list_failed_attempts(row)]:
+    if failed := [attempt.replace(" ", "\u00a0") for attempt in list_failed_attempts(row)]:
         note += f" · ↻\u00a0{formats.shorten(', '.join(failed))}"
     return _build_request_row(
         row,

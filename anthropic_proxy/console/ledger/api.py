@@ -118,8 +118,8 @@ def _list_requests(request: RouteRequest, settings: Settings, warn: Callable[[st
         position = query.find_position()
         searched = limit_search_range(connection, chosen, position and position[0])
         rows = list_stored_requests(connection, searched, limit + 1, before=position)
-        counted = [one for name, one in FACETS.items() if one.sums and name != "session"]
-        columns = [one.column for one in counted if query.is_true("facets")]
+        counted = [facet for name, facet in FACETS.items() if facet.sums and name != "session"]
+        columns = [facet.column for facet in counted if query.is_true("facets")]
         found = count_facets(connection, chosen, columns, _MAX_FACET_VALUES).values
     shown = rows[:limit]
     if form == "csv":
@@ -303,7 +303,11 @@ def _times(kind: type[AttemptTime | BlockTime], description: str, own: Mapping[s
     """`own`: fields with another schema than that of their type."""
     names = {f"{name}_seconds": {"type": "number"} for name in TIMES}
     types = {str: "string", int: "integer"}
-    others = {one.name: {"type": types[one.type]} for one in structs.fields(kind) if f"{one.name}_seconds" not in names}
+    others = {
+        field.name: {"type": types[field.type]}
+        for field in structs.fields(kind)
+        if f"{field.name}_seconds" not in names
+    }
     text = f"{description} Offset: time since the start of the client request."
     return build_object({**names, **others, **own}, description=text)
 

@@ -126,14 +126,15 @@ def build_request_object(row: StoredRequest) -> dict[str, Any]:
     values: dict[str, Any] = dict(zip(row.__struct_fields__, structs.astuple(row), strict=True))
     for name in _LISTS:
         values[name] = msgspec.json.decode(values[name]) if values[name] else []
-    values["attempt_times"] = [_encode_times(one) for one in decode_attempt_times(row.attempt_times)]
-    values["reply_blocks"] = [_encode_times(one) for one in decode_block_times(row.reply_blocks)]
-    values["checks"] = [structs.asdict(one) for one in decode_checks(row.checks)]
-    values["inspections"] = [structs.asdict(one) for one in decode_inspections(row.inspections)]
+    values["attempt_times"] = [_encode_times(attempt) for attempt in decode_attempt_times(row.attempt_times)]
+    values["reply_blocks"] = [_encode_times(block) for block in decode_block_times(row.reply_blocks)]
+    values["checks"] = [structs.asdict(check) for check in decode_checks(row.checks)]
+    values["inspections"] = [structs.asdict(record) for record in decode_inspections(row.inspections)]
     values["tool_times"] = [
-        {"name": one.name, "duration_seconds": one.duration / MICROSECONDS} for one in decode_tool_times(row.tool_times)
+        {"name": tool.name, "duration_seconds": tool.duration / MICROSECONDS}
+        for tool in decode_tool_times(row.tool_times)
     ]
-    values["model_usage"] = [_encode_part(one) for one in decode_model_usage(row.model_usage)]
+    values["model_usage"] = [_encode_part(part) for part in decode_model_usage(row.model_usage)]
     for name in COSTS:
         values[name] = to_dollars(values[name])
     values["started_at"] = format_time(row.started_at)
@@ -143,9 +144,9 @@ def build_request_object(row: StoredRequest) -> dict[str, Any]:
     return {title: values[title] for title in REQUEST_TITLES}
 
 
-def _encode_times(one: AttemptTime | BlockTime) -> dict[str, Any]:
-    values: dict[str, Any] = {name: values for name, values in structs.asdict(one).items() if name not in TIMES}
-    return {f"{name}_seconds": getattr(one, name) / MICROSECONDS for name in TIMES} | values
+def _encode_times(timed: AttemptTime | BlockTime) -> dict[str, Any]:
+    values: dict[str, Any] = {name: values for name, values in structs.asdict(timed).items() if name not in TIMES}
+    return {f"{name}_seconds": getattr(timed, name) / MICROSECONDS for name in TIMES} | values
 
 
 def _encode_part(part: ModelUsage) -> dict[str, Any]:

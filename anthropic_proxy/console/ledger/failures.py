@@ -212,7 +212,7 @@ def _find_last_success(
     """Return the start of the latest request that shows these failures of one kind to be solved. 0: there is none.
     `find`: returns that of a provider and a model.
     """
-    last = max(rows, key=lambda one: one.last_at)
+    last = max(rows, key=lambda period: period.last_at)
     if last.provider:
         needs_model = last.error_type in _OF_MODELS and is_set(last.provider, last.model)
         return find(last.provider, last.model if needs_model else "")
@@ -287,8 +287,8 @@ def count_failed_attempts(connection: Connection, selection: RequestSelection) -
         for name in {name for name, cause in pairs if cause not in _STATUSES_OF_REQUESTS}:
             is_last = name == (prefix or provider)
             if not (is_last and failed):
-                one = found.setdefault(name, FailedAttempts())
-                one.requests += count
-                one.passed_on += 0 if is_last else count
-                one.last_at = max(one.last_at, last_at)
+                of_provider = found.setdefault(name, FailedAttempts())
+                of_provider.requests += count
+                of_provider.passed_on += 0 if is_last else count
+                of_provider.last_at = max(of_provider.last_at, last_at)
     return found

@@ -201,7 +201,7 @@ def sum_periods(
 
 def add_up_periods(periods: Iterable[PeriodSums]) -> list[UsageGroup]:
     """Return the groups of `sum_periods` as `sum_usage` does, without another query."""
-    found = add_up_groups((one.group, one.sums) for one in periods)
+    found = add_up_groups((period.group, period.sums) for period in periods)
     groups = [UsageGroup(name=name, sums=sums) for name, sums in found.items()]
     return sorted(groups, key=lambda group: (*_rank(group.sums), group.name))
 
@@ -341,9 +341,9 @@ def sum_models(connection: Connection, selection: RequestSelection) -> list[Mode
 
 def add_up_model_periods(by_period: Iterable[ModelPeriod]) -> list[ModelSums]:
     """The highest cost first."""
-    found = add_up_groups(((one.model.provider, one.model.model), one.model.sums) for one in by_period)
+    found = add_up_groups(((period.model.provider, period.model.model), period.model.sums) for period in by_period)
     models = [ModelSums(provider, model, sums) for (provider, model), sums in found.items()]
-    return sorted(models, key=lambda one: (-one.sums.cost, -one.sums.requests))
+    return sorted(models, key=lambda used: (-used.sums.cost, -used.sums.requests))
 
 
 def collect_latencies(

@@ -627,16 +627,16 @@ decode_attempt_times = list_decoder(AttemptTime)
 def build_attempt_times(attempts: Sequence[UpstreamAttempt]) -> list[AttemptTime]:
     return [
         AttemptTime(
-            to_microseconds(one.offset_seconds),
-            to_microseconds(one.duration_seconds),
-            one.provider,
-            one.model,
-            one.status,
-            one.error_type,
-            one.error,
-            one.context_tokens,
+            to_microseconds(attempt.offset_seconds),
+            to_microseconds(attempt.duration_seconds),
+            attempt.provider,
+            attempt.model,
+            attempt.status,
+            attempt.error_type,
+            attempt.error,
+            attempt.context_tokens,
         )
-        for one in attempts
+        for attempt in attempts
     ]
 
 
@@ -651,7 +651,10 @@ def shorten_attempt_errors(text: str) -> str:
     """API keys in `text` must already be redacted: the rest of a shortened key is not recognized."""
     if len(text) <= MAX_ATTEMPT_ERROR_CHARACTERS:
         return text
-    cut = [structs.replace(one, error=one.error[:MAX_ATTEMPT_ERROR_CHARACTERS]) for one in decode_attempt_times(text)]
+    cut = [
+        structs.replace(attempt, error=attempt.error[:MAX_ATTEMPT_ERROR_CHARACTERS])
+        for attempt in decode_attempt_times(text)
+    ]
     return msgspec.json.encode(cut).decode()
 
 
@@ -716,8 +719,8 @@ def shorten_checks(text: str) -> str:
     bounds = {"call": MAX_LABEL_CHARACTERS, "tool": MAX_NAME_CHARACTERS}
     bounds |= dict.fromkeys(("reason", "rule"), MAX_REASON_CHARACTERS)
     cut = [
-        structs.replace(one, **{name: getattr(one, name)[:most] for name, most in bounds.items()})
-        for one in decode_checks(text)
+        structs.replace(check, **{name: getattr(check, name)[:most] for name, most in bounds.items()})
+        for check in decode_checks(text)
     ]
     return _encode(cut).decode()
 

@@ -216,12 +216,12 @@ def find_stored_request(connection: Connection, request_id: str) -> StoredReques
 
 def list_request_ids(check: CallCheck) -> list[str]:
     """Return the ids of the requests to the checking models."""
-    return [one for one in (check.request, check.confirmation) if one]
+    return [request_id for request_id in (check.request, check.confirmation) if request_id]
 
 
 def find_check_requests(connection: Connection, checks: Iterable[CallCheck]) -> dict[str, StoredRequest]:
     """Return id → stored request to a checking model."""
-    ids = [one for check in checks for one in list_request_ids(check)]
+    ids = [request_id for check in checks for request_id in list_request_ids(check)]
     if not ids:
         return {}
     found = connection.execute(select(requests).where(requests.c.id.in_(ids)))
@@ -433,7 +433,7 @@ def _select_hours(
     # the hourly sums have no requested models, but an index finds the few requests that named none
     column, names = session_hours.c, ("session", *SUM_NAMES)
     sums = (requests.c.session, *request_sums(requests.c))
-    labeled = [one.label(name) for one, name in zip(sums, names, strict=True)]
+    labeled = [value.label(name) for value, name in zip(sums, names, strict=True)]
     unnamed = select(*labeled).where(*own, requests.c.requested_model == "").group_by(requests.c.session).subquery()
     every = zip(SUM_NAMES, hourly_sums(session_hours), strict=True)
     values = _SessionValues(
@@ -522,7 +522,7 @@ def list_failed_attempts(row: StoredRequest) -> list[str]:
 def list_fallbacks(row: StoredRequest) -> list[bool]:
     """Return for each of `list_failed_attempts` whether another model was called after it."""
     failed, times = list_failed_attempts(row), decode_attempt_times(row.attempt_times)
-    models = [(one.provider, one.model) for one in times]
+    models = [(attempt.provider, attempt.model) for attempt in times]
     if len(times) <= len(failed):  # a target without credentials was not called
         models = [(attempt.partition(" ")[0], "") for attempt in failed] + [(row.prefix or row.provider, "")]
     return [models[number] != models[number + 1] for number in range(len(failed))]
@@ -549,6 +549,6 @@ def to_receipt(row: StoredRequest) -> Receipt:
         adaptations=_decode_texts(row.adaptations),
         checks=decode_checks(row.checks),
         inspections=decode_inspections(row.inspections),
-        tool_times=[(one.name, one.duration / MICROSECONDS) for one in decode_tool_times(row.tool_times)],
+        tool_times=[(tool.name, tool.duration / MICROSECONDS) for tool in decode_tool_times(row.tool_times)],
         fidelity=fidelity,
     )

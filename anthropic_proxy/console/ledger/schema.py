@@ -47,7 +47,10 @@ _FIELD_KINDS = {
 """Field of `StoredRequest` → its SQL type. The others have that of their type in `_TYPE_KINDS`, or else `BIGINT`."""
 REQUESTS = TableDefinition(
     "requests",
-    {one.name: _FIELD_KINDS.get(one.name) or _TYPE_KINDS.get(one.type, "BIGINT") for one in fields(StoredRequest)},
+    {
+        field.name: _FIELD_KINDS.get(field.name) or _TYPE_KINDS.get(field.type, "BIGINT")
+        for field in fields(StoredRequest)
+    },
     ("id",),
     (
         Index("requests_by_time", ("started_at",)),
