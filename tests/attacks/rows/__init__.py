@@ -13,6 +13,7 @@ from tests.attacks.rows.own_calls import OWN_CALLS
 from tests.attacks.rows.people import PEOPLE
 from tests.attacks.rows.replies import REPLIES
 from tests.attacks.rows.schemas import SCHEMAS
+from tests.attacks.rows.services import SERVICES
 from tests.attacks.rows.sign_in import SIGN_IN
 from tests.attacks.rows.spending import SPENDING
 from tests.attacks.rows.telemetry import TELEMETRY
@@ -41,4 +42,5 @@ ROWS: tuple[Row, ...] = (
     *WORK,
     *ACCESS,
     *FETCHES,
+    *SERVICES,
 )

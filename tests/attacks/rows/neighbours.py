@@ -11,7 +11,6 @@ from tests.attacks.upstream import UpstreamCall, reply_text, respond
 from tests.faults.client import Answer
 
 _MODEL = "openai/gpt-4.1"
-_SESSION = {"x-claude-code-session-id": "5c7a2f0e-0000-4000-8000-000000000001"}
 _IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
 _PDF = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0xLjQK"}}
 _CONTENT = [{"type": "text", "text": "Hello"}, _IMAGE, _PDF]
@@ -288,11 +287,55 @@ def _share_a_session(attack: Attack) -> list[Answer]:
     return attempts.finish(attack)
 
 
+_REFUSALS: Mapping[str, tuple[int, Mapping[str, Any]]] = {
+    # errors that one request causes, as OpenRouter and OpenAI send them
+    "moderation": (
+        403,
+        {"code": 403, "message": "Your input was flagged for hate.", "metadata": {"reasons": ["hate"]}},
+    ),
+    "credits": (402, {"code": 402, "message": "This request requires more credits, or fewer max_tokens."}),
+    "size": (
+        429,
+        {"message": "Request too large for gpt-4.1 on tokens per min (TPM): Limit 30000, Requested 50000."},
+    ),
+    "region": (403, {"message": "Country, region, or territory not supported"}),
+    "model": (403, {"message": "Project does not have access to model `gpt-4.1`", "code": "model_not_found"}),
+    "scope": (401, {"message": "You have insufficient permissions for this operation."}),
+    "an error of the server": (500, {"message": "The server had an error processing your request"}),
+    "overload": (503, {"message": "overloaded"}),
+    "no reply": (200, {}),
+}
+
+
+def _fail_for_one(attack: Attack) -> list[Answer]:
+    """Errors that requests of one key cause, with each key of the provider, stop no request of another key."""
+    attempts = Attempts()
+    mallory, ann = Buyer(attack, "mallory"), Buyer(attack, "ann")
+    for name, (status, error) in _REFUSALS.items():
+
+        def answer(call: UpstreamCall, status: int = status, error: Mapping[str, Any] = error) -> bytes:
+            if "poison" in json.dumps(call.body):
+                return respond(json.dumps({"error": error} if error else {}).encode(), status=status)
+            return _USUAL(call)
+
+        attack.upstream.reply = answer
+        for _ in range(6):
+            mallory.post(ordinary(_MODEL, "poison"))
+        served = ann.post(ordinary(_MODEL))
+        attempts.check(f"errors of one key: {name}", served.status_code == 200, served.text)
+    return attempts.finish(attack)
+
+
 NEIGHBOURS: tuple[Row, ...] = (
     Row(name="neighbours: refusals with the text of another key", run=_learn_nothing, settings=KEY_SETTINGS),
     Row(
         name="neighbours: the session of another key",
         run=_share_a_session,
         settings={**KEY_SETTINGS, "OPENAI_WIRE": "responses"},
+    ),
+    Row(
+        name="neighbours: errors of another key",
+        run=_fail_for_one,
+        settings={**KEY_SETTINGS, "OPENAI_API_KEY": "sk-attack-0001,sk-attack-0002"},
     ),
 )
