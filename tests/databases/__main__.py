@@ -18,7 +18,7 @@ TESTS = (
     "tests/unit/stores",
     "tests/databases",
 )
-ON_POSTGRESQL = ("-k", "postgresql or test_ledger or databases")
+ON_POSTGRESQL = ("-k", "postgresql or test_ledger or test_spool or databases")
 
 if find_programs() is None:
     install_package("postgresql")

@@ -367,6 +367,8 @@ class LedgerWriter:
         return True
 
     def _write_batch(self) -> None:
+        if not self._batch:  # of a block in which no row can be decoded
+            return
         connection = self._open()
         try:
             with connection.transaction():

@@ -193,7 +193,8 @@ async def test_a_block_that_cannot_be_deleted_is_counted_once(tmp_path: Path) ->
     with new_database("postgresql", tmp_path) as database:
         spool = Spool(tmp_path, find_database(database))
         assert spool.append(SpooledBlock([StoredRequest(id="req_1"), StoredRequest(id="req_2")], {}))
-        data = msgspec.msgpack.encode({"rows": [{"id": 1}, {"id": "req_2"}], "texts": {}})
+        rows = [{"id": 1}, {"id": "req_2", "started_at": to_microseconds(NOON)}]
+        data = msgspec.msgpack.encode({"rows": rows, "texts": {}})
         with closing(sqlite3.connect(spool.file, isolation_level=None)) as file:
             file.execute("UPDATE block SET rows = ?", (data,))
             file.execute("CREATE TRIGGER keep BEFORE DELETE ON block BEGIN SELECT RAISE(ABORT, 'disk full'); END")
