@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anthropic_proxy.console.dashboard.browser_sessions import SESSION_COOKIE
 from anthropic_proxy.console.dashboard.plugin import PAGES
-from anthropic_proxy.console.dashboard.sign_in import SESSION_COOKIE
 from tests.support.dashboard import ledger_settings, wait_for_request
 from tests.support.raw_http import Answer, read_answer
 from tests.support.server_process import Proxy, running_proxy

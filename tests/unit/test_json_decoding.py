@@ -12,7 +12,7 @@ from joserfc import jws
 from joserfc.jwk import RSAKey
 
 from anthropic_proxy.cli.proxy_client import get_json, stream_message
-from anthropic_proxy.console.dashboard.sign_in import BrowserSessions
+from anthropic_proxy.console.dashboard.browser_sessions import BrowserSessions
 from anthropic_proxy.console.identity.oidc_client import verify_id_token
 from anthropic_proxy.console.identity.signed_tokens import InvalidTokenError, decode_key_set
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json

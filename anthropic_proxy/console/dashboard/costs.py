@@ -16,7 +16,6 @@ from anthropic_proxy.console.dashboard.charts import (
     explain_missing_cost,
 )
 from anthropic_proxy.console.dashboard.page import (
-    FailedPanel,
     Page,
     PageContext,
     PageTable,
@@ -25,6 +24,7 @@ from anthropic_proxy.console.dashboard.page import (
     compare_with_previous_range,
     memoize_result,
 )
+from anthropic_proxy.console.dashboard.panels import FailedPanel
 from anthropic_proxy.console.dashboard.tables import (
     Cell,
     Names,

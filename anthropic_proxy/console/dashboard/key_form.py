@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
-from anthropic_proxy.console.dashboard.page import Form, OpenedForm
+from anthropic_proxy.console.dashboard.forms import Form, OpenedForm
 from anthropic_proxy.console.dashboard.permissions import find_rights, name_actor
 from anthropic_proxy.console.dashboard.web import render_error
 from anthropic_proxy.console.keys.administration import (
@@ -55,7 +55,7 @@ async def respond_key_form(form: OpenedForm, sent: Mapping[str, str] | None) -> 
         return await asyncio.to_thread(render_error, request, frame, 503, found)
     address = f"{request.scheme}://{request.headers.get('host', '')}"
     values = {"form": found, "problem": found.problem, "address": address, "title": found.title, "overlaps": OVERLAPS}
-    return await site.respond_form(form, "key_form.html", values)
+    return await form.show("key_form.html", values)
 
 
 _REMOVABLE = (*RULE_NAMES, "exceptions")

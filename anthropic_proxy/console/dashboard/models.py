@@ -12,7 +12,6 @@ from msgspec import Struct, structs
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import Chart, chart_models, divide_range, explain_missing_cost
 from anthropic_proxy.console.dashboard.page import (
-    FailedPanel,
     Page,
     PageContext,
     PageTable,
@@ -20,6 +19,7 @@ from anthropic_proxy.console.dashboard.page import (
     build_verdict,
     memoize_result,
 )
+from anthropic_proxy.console.dashboard.panels import FailedPanel
 from anthropic_proxy.console.dashboard.tables import (
     Cell,
     Table,

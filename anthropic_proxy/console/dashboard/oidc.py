@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from anthropic_proxy.console.dashboard.sign_in import (
+from anthropic_proxy.console.dashboard.browser_sessions import (
     SESSION_COOKIE,
     SESSION_SECONDS,
+)
+from anthropic_proxy.console.dashboard.sign_in import (
     refuse_sign_in,
     send_sign_in_page,
 )

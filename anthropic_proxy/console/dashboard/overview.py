@@ -34,7 +34,6 @@ from anthropic_proxy.console.dashboard.error_kinds import (
 )
 from anthropic_proxy.console.dashboard.models import tabulate_models
 from anthropic_proxy.console.dashboard.page import (
-    FailedPanel,
     Figure,
     Page,
     PageContext,
@@ -45,6 +44,7 @@ from anthropic_proxy.console.dashboard.page import (
     compare_with_previous_range,
     memoize_result,
 )
+from anthropic_proxy.console.dashboard.panels import FailedPanel
 from anthropic_proxy.console.dashboard.query import RANGES, ViewQuery, title_month
 from anthropic_proxy.console.dashboard.tables import (
     Table,

@@ -5,13 +5,13 @@ tables) can fail one by one.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Literal, Protocol, TypeVar
 
 from msgspec import MsgspecError, Struct, field, structs
 from sqlalchemy import Connection, exc
 
-from anthropic_proxy.console.dashboard.permissions import Session
+from anthropic_proxy.console.dashboard.panels import FailedPanel
 from anthropic_proxy.console.dashboard.query import ViewQuery
 from anthropic_proxy.console.doctor.stored_runs import DoctorRun
 from anthropic_proxy.console.keys.rights import ADMINISTRATOR, Rights
@@ -25,10 +25,7 @@ from anthropic_proxy.console.units import HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.errors import ClientError
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import ModelFeatures, Receipt, RouteRequest, RouteResponse, Setup, Store
-
-if TYPE_CHECKING:
-    from anthropic_proxy.console.dashboard.site import Site
+from anthropic_proxy.plugins import ModelFeatures, Receipt, Setup, Store
 
 _FIVE_MINUTES = 300
 ResultT = TypeVar("ResultT")
@@ -121,10 +118,6 @@ class StateLine(Struct, frozen=True):
 _VALUE_ERRORS = (ArithmeticError, AttributeError, LookupError, MsgspecError, TimeoutError, TypeError, ValueError)
 """Exceptions by unexpected values, such as a damaged row of the database. They make a panel fail, not the page."""
 PanelT = TypeVar("PanelT")
-
-
-class FailedPanel(Struct, frozen=True):
-    message: str
 
 
 def build_panel(context: PageContext, name: str, build: Callable[[], PanelT]) -> PanelT | FailedPanel:
@@ -236,21 +229,3 @@ class Page(Struct, frozen=True, kw_only=True):
     """True if the page tries whether own servers accept connections, because it shows the state of the providers."""
     adds_up: bool = True
     """True if the page adds up all stored requests of a time range, which can take some time."""
-
-
-class Form(Struct, frozen=True, kw_only=True):
-    section: str
-    page_path: str
-    """Page to which the user returns."""
-    respond: "Callable[[OpenedForm, Mapping[str, str] | None], Awaitable[RouteResponse]]"
-    """Gets the fields that this browser has sent. None: the form is only opened."""
-
-
-class OpenedForm(NamedTuple):
-    """A form that this user may see and send."""
-
-    site: "Site"
-    form: Form
-    request: RouteRequest
-    session: Session | None
-    """None: no sign-in is required."""

@@ -16,7 +16,6 @@ from anthropic_proxy.console.dashboard.costs import NOUNS
 from anthropic_proxy.console.dashboard.page import OpenTexts
 from anthropic_proxy.console.dashboard.permissions import find_role, list_navigation_entries
 from anthropic_proxy.console.dashboard.query import session_link
-from anthropic_proxy.console.dashboard.sign_in import find_session
 from anthropic_proxy.console.dashboard.web import SECURITY_HEADERS
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.queries import sum_usage
@@ -53,7 +52,7 @@ _VIEWS = (
 
 
 async def send_entries(site: "Site", request: RouteRequest) -> RouteResponse:
-    session = await find_session(site, request)
+    session = await site.find_session(request)
     role, settings = find_role(request, session), site.gateway.settings
 
     def find(connection: Connection, _: OpenTexts) -> list[PaletteEntry]:

@@ -18,15 +18,14 @@ from anthropic_proxy.console.dashboard.error_kinds import (
     is_frequent,
     link_to_failed_attempts,
 )
+from anthropic_proxy.console.dashboard.forms import Form, OpenedForm
 from anthropic_proxy.console.dashboard.page import (
-    FailedPanel,
-    Form,
-    OpenedForm,
     Page,
     PageContext,
     PageTable,
     build_panel,
 )
+from anthropic_proxy.console.dashboard.panels import FailedPanel
 from anthropic_proxy.console.dashboard.tables import Cell, TableColumn, build_table
 from anthropic_proxy.console.dashboard.web import is_from_own_page, redirect
 from anthropic_proxy.console.doctor import auto_mode_runs, stored_runs
@@ -411,7 +410,7 @@ async def respond_doctor_form(form: OpenedForm, sent: Mapping[str, str] | None) 
             else:
                 await runs.start(latest)
         except InvalidRequest as error:
-            return await form.site.respond_form(form, "doctor.html", {**values, "problem": error.message})
+            return await form.show("doctor.html", {**values, "problem": error.message})
         return redirect(f"{PROVIDERS_PATH}#doctor")
     if not is_from_own_page(form.request):
         return redirect(PROVIDERS_PATH)  # another site must not make this process ask a local server for its models
@@ -420,7 +419,7 @@ async def respond_doctor_form(form: OpenedForm, sent: Mapping[str, str] | None) 
     else:
         latest = await asyncio.to_thread(stored_runs.find_latest_start, find_directory(settings))
         values |= {"estimate": await runs.estimate(), "latest": repr(latest), "demo": describe_demo(settings)}
-    return await form.site.respond_form(form, "doctor.html", values)
+    return await form.show("doctor.html", values)
 
 
 PAGE = Page(

@@ -14,7 +14,8 @@ from urllib.parse import quote
 from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.page import Form, OpenedForm, Page, PageContext, PageTable
+from anthropic_proxy.console.dashboard.forms import Form, OpenedForm
+from anthropic_proxy.console.dashboard.page import Page, PageContext, PageTable
 from anthropic_proxy.console.dashboard.permissions import name_actor
 from anthropic_proxy.console.dashboard.web import digest, redirect
 from anthropic_proxy.console.ledger.costs import ModelCosts
@@ -47,12 +48,11 @@ from anthropic_proxy.gateway.settings.files import (
 )
 from anthropic_proxy.gateway.settings.values import is_secret_variable, mask_setting
 from anthropic_proxy.gateway.settings_listing import SettingRow, list_settings
-from anthropic_proxy.plugins import Gateway, RouteResponse
+from anthropic_proxy.plugins import RouteResponse
 
 SETTINGS_EDIT_PATH = "/dashboard/settings/edit"
 BACKUP_FILE = ".env.bak"
 MAX_VALUE_CHARACTERS = 1_000
-_POLLS, _POLL_SECONDS = 20, 0.1
 _OTHERS = "Configuration file and network"
 """Title of the group of settings that are no variables of `.env`."""
 
@@ -146,7 +146,7 @@ async def respond_setting_form(form: OpenedForm, sent: Mapping[str, str] | None)
         if is_written:
             await note_author(gateway.store, settings.env_file, name_actor(form.request, form.session))
             page = f"{SETTINGS_EDIT_PATH}?name={quote(name)}"
-            if not await reload_settings(gateway):
+            if not await form.site.reload_settings():
                 return redirect(f"{page}&saved=start")
             if not await wait_for_reach(gateway.settings, name):
                 return redirect(f"{page}&saved=now")
@@ -169,7 +169,7 @@ async def respond_setting_form(form: OpenedForm, sent: Mapping[str, str] | None)
         return [(one, describe_price(costs, one)) for one in models]
 
     values["models"] = await asyncio.to_thread(propose_models)
-    return await form.site.respond_form(form, "setting.html", values)
+    return await form.show("setting.html", values)
 
 
 async def describe_saved(settings: Settings, name: str, server: str, *, needs_start: bool) -> str:
@@ -335,17 +335,6 @@ def _shorten_paths(message: str, env_file: Path) -> str:
     for file in (env_file, env_file.with_name(CONFIG_FILE)):
         message = message.replace(shorten_home(file), file.name)
     return message
-
-
-async def reload_settings(gateway: Gateway) -> bool:
-    """Read the settings files again, in all workers. Return False if this server can read them only at its start."""
-    before = gateway.settings
-    is_reloaded = await gateway.reload_settings()
-    for _ in range(_POLLS if is_reloaded else 0):  # other workers reload by a message
-        if gateway.settings is not before:
-            break
-        await asyncio.sleep(_POLL_SECONDS)
-    return is_reloaded
 
 
 PAGE = Page(

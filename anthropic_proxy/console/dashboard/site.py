@@ -7,7 +7,6 @@ in two parts: its head, and when the result is known, the content.
 
 import asyncio
 import gzip
-import threading
 import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -20,33 +19,22 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from msgspec import Struct, structs
-from sqlalchemy import Connection, exc
+from sqlalchemy import exc
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.page import (
-    Form,
-    OpenedForm,
-    OpenTexts,
-    Page,
-    PageContext,
-    PageTable,
-    ResultT,
-    StateLine,
-    WaitFor,
-)
+from anthropic_proxy.console.dashboard.browser_sessions import SIGN_IN_PATH
+from anthropic_proxy.console.dashboard.forms import Form, OpenedForm
+from anthropic_proxy.console.dashboard.page import Page, PageContext, PageTable, ResultT, StateLine, WaitFor
 from anthropic_proxy.console.dashboard.permissions import (
     KEYS_ENTRY,
     Session,
     explain_denial,
     find_rights,
     find_role,
-    list_navigation_entries,
-    name_actor,
     name_user,
 )
 from anthropic_proxy.console.dashboard.query import list_ranges, read_view_query
-from anthropic_proxy.console.dashboard.settings import reload_settings
-from anthropic_proxy.console.dashboard.sign_in import SIGN_IN_PATH, BrowserSessions, find_session
+from anthropic_proxy.console.dashboard.services import DashboardServices, name_reader
 from anthropic_proxy.console.dashboard.tables import list_filters, name_providers
 from anthropic_proxy.console.dashboard.web import (
     MAX_TARGET_CHARACTERS,
@@ -54,7 +42,6 @@ from anthropic_proxy.console.dashboard.web import (
     accepts_gzip,
     compress_response,
     find_asset,
-    find_or_create_form_token,
     read_own_form,
     redirect,
     render_error,
@@ -62,51 +49,22 @@ from anthropic_proxy.console.dashboard.web import (
     require_token,
     send_public_page,
 )
-from anthropic_proxy.console.doctor.runs import DoctorRuns
-from anthropic_proxy.console.identity.cookies import find_cookie
-from anthropic_proxy.console.identity.provider import IdentityProvider
-from anthropic_proxy.console.keys.administration import open_administration
-from anthropic_proxy.console.keys.ended_people import EndedPeople
-from anthropic_proxy.console.ledger.database import (
-    DATABASE_ERRORS,
-    classify_database_error,
-    describe_database_failure,
-    find_database,
-)
-from anthropic_proxy.console.ledger.engines import EngineReader, LedgerReader, open_empty_ledger
+from anthropic_proxy.console.ledger.engines import EngineReader
 from anthropic_proxy.console.ledger.export import FORMATS
 from anthropic_proxy.console.ledger.queries import LedgerExtent, read_ledger_extent
-from anthropic_proxy.console.ledger.read_access import (
-    MAX_READ_SECONDS,
-    MAX_SEARCHED_REQUESTS,
-    ReadAccess,
-    describe_read_failure,
-    limit_search_range,
-    restrict_reading,
-)
-from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
-from anthropic_proxy.console.ledger.records import StoredRequest
+from anthropic_proxy.console.ledger.read_access import MAX_SEARCHED_REQUESTS, describe_read_failure, limit_search_range
 from anthropic_proxy.console.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.engine.exchange.client_side import STREAM_HEADERS
 from anthropic_proxy.engine.patterns import compile_anchored
-from anthropic_proxy.errors import (
-    ClientError,
-    ConfigurationError,
-    InvalidRequest,
-    PermissionDenied,
-    ProxyBusy,
-    ProxyError,
-    UnknownModel,
-)
+from anthropic_proxy.errors import ClientError, InvalidRequest, PermissionDenied, ProxyBusy, ProxyError, UnknownModel
 from anthropic_proxy.gateway.permissions import find_permission, may, require_page
-from anthropic_proxy.gateway.server.auth import claude_code_command
 from anthropic_proxy.gateway.server.path_prefix import add_prefix_to_links
-from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import Gateway, LedgerState, Receipt, RouteRequest, RouteResponse, Setup
+from anthropic_proxy.plugins import LedgerState, Receipt, RouteRequest, RouteResponse, Setup
 
 STALE_SECONDS = 10.0
 """Time in seconds that requests may wait for the ledger before a page mentions the wait. Usually they wait half a
 second."""
+_STORE_SECONDS = 10.0
 PATIENCE_SECONDS = 0.3
 """Time in seconds after which the browser receives the head of a page before its content."""
 MIN_REQUESTS = 10_000
@@ -116,11 +74,6 @@ _POLL_SECONDS = 0.1
 CONTENT_MARK = b"<!-- content -->"
 _GZIP_WINDOW = 31
 """Argument `wbits` of zlib that selects the gzip format."""
-_STORE_SECONDS = 10.0
-SAME_LOOK_SECONDS = 600.0
-"""Time for which a page with texts of others that is shown again is the same look."""
-THEME_COOKIE = "anthropic_proxy_theme"
-"""A script sets it. It only chooses colors, so another host may set it too."""
 _YEAR_SECONDS = 31_536_000
 _SESSION_CHECK_SECONDS = 1.0
 """Minimum time in seconds between two checks whether the session of an open stream has ended."""
@@ -160,53 +113,6 @@ def describe_ledger(ledger: LedgerState | None, facts: LedgerExtent | None, now:
         verb = "is" if ledger.dropped_rows == 1 else "are"
         lines.append(StateLine("!", "warn", f"{lost} {verb} missing here, because the ledger could not store them."))
     return lines
-
-
-class OpenedLedger(Struct, frozen=True):
-    connection: Connection
-    facts: LedgerExtent
-    problem: StateLine | None = None
-    """Line with the reason for which the ledger cannot be read. None: it can be read, or no request has been stored
-    yet. With a problem, the connection leads to an empty database."""
-
-
-class LedgerConnections:
-    """`warn` is that of `LedgerReader`."""
-
-    def __init__(self, warn: Callable[[str], None] | None = None) -> None:
-        self._warn = warn
-        self._lock = threading.Lock()
-        self._reader: LedgerReader | None = None
-        self._settings: Settings | None = None
-
-    def open(self, settings: Settings) -> OpenedLedger:
-        """The caller closes the connection. If the ledger cannot be read, it leads to an empty database."""
-        problem = None
-        try:
-            with self._lock:
-                if self._reader is None or self._settings is not settings:  # the first call after the start or a reload
-                    if self._reader is not None:
-                        self._reader.close()
-                    self._reader, self._settings = LedgerReader(settings, MAX_READ_SECONDS, self._warn), settings
-                reader = self._reader
-            connection = reader.connect()
-            if connection is not None:
-                try:
-                    return OpenedLedger(connection, read_ledger_extent(connection))
-                except exc.SQLAlchemyError:
-                    connection.close()
-                    raise
-        except ConfigurationError as error:
-            problem = StateLine("!", "warn", error.message)
-        except exc.SQLAlchemyError as error:
-            problem = StateLine("✕", "error", describe_read_failure(error).message)
-        return OpenedLedger(open_empty_ledger(), LedgerExtent(0, None, None), problem)
-
-    def close(self) -> None:
-        with self._lock:
-            if self._reader is not None:
-                self._reader.close()
-            self._reader = None
 
 
 async def respond_with_early_flush(
@@ -255,30 +161,15 @@ def _read_body(request: RouteRequest, response: RouteResponse) -> bytes:
     return add_prefix_to_links(response.headers, response.body, request.path_prefix)
 
 
-class Site:
-    def __init__(self, gateway: Gateway, clock: Callable[[], float] = time.time) -> None:
-        self.gateway = gateway
-        self.people = EndedPeople(lambda: gateway.settings, clock)
-        self.sessions = BrowserSessions(lambda: gateway.settings, lambda: gateway.store, clock, self.people)
-        self.provider = IdentityProvider(gateway)
-        self.doctor = DoctorRuns(gateway, partial(reload_settings, gateway))
-        self._threads = ReaderThreads()
-        self._clock = clock
-        self._ledger = LedgerConnections(gateway.log_warning_once)
-        self._looks: Mapping[tuple[str, ...], float] = {}
-        """Recent looks at texts of others, as (author, object, keys) → time of the entry in the audit log."""
-
-    async def stop(self) -> None:
-        await self.doctor.close()
-        await self._threads.stop()
-        self._ledger.close()
+class Site(DashboardServices):
+    """Answers the requests of browsers, by the targets of `plugin`."""
 
     async def respond(self, name: str, request: RouteRequest) -> RouteResponse:
         """`name`: that of a `Target`. An error of the client, or a busy proxy, becomes a page."""
         target = await asyncio.to_thread(load_target, name)
         try:
             if isinstance(target, Page):
-                session = await find_session(self, request)
+                session = await self.find_session(request)
                 if not request.client.name and session is None:
                     query = urlencode(request.query, doseq=True, errors="replace")
                     address = f"{request.path}?{query}" if query else request.path
@@ -306,7 +197,7 @@ class Site:
 
         progress = Progress()
         render = partial(self._render, page, request, session, running, wait=wait_for, progress=progress)
-        response = self._threads.run(_name_reader(request, session), render)
+        response = self.threads.run(name_reader(request, session), render)
         if "format" in request.query or page.missing or not page.adds_up:
             return await response
 
@@ -320,7 +211,7 @@ class Site:
 
     async def _respond_form(self, form: Form, request: RouteRequest) -> RouteResponse:
         sent = read_own_form(request) if request.method == "POST" else None
-        session = await find_session(self, request)
+        session = await self.find_session(request)
         if sent is None and session is None and not request.client.name:
             return redirect(f"{SIGN_IN_PATH}?next={form.page_path}")
         permission = find_permission(request.method, request.path)
@@ -335,7 +226,7 @@ class Site:
         session: Session | None = None
         headers = {} if error.retry_after is None else {"retry-after": str(ceil(error.retry_after))}
         with suppress(ProxyBusy):  # the store with the sessions is not available, which may be the error itself
-            session = await find_session(self, request)
+            session = await self.find_session(request)
         if session is None and not request.client.name:
             values = {"message": error.message}
             return await send_public_page(
@@ -345,78 +236,6 @@ class Site:
         frame = self.build_frame("Keys" if is_off else section, request, session)
         frame["setting"] = "VIRTUAL_KEYS=true" if is_off else ""
         return await asyncio.to_thread(render_error, request, frame, error.status, error.message, headers)
-
-    async def respond_form(self, form: OpenedForm, template: str, values: Mapping[str, Any]) -> RouteResponse:
-        """A text in `problem` of the values makes the HTTP status 400."""
-        request, session = form.request, form.session
-        token, cookie = find_or_create_form_token(request, session, self.gateway.settings)
-        frame = {**self.build_frame(form.form.section, request, session), "live": False, "edit_token": token, **values}
-        headers = {"set-cookie": cookie} if cookie else {}
-        status = 400 if values["problem"] else 200
-        return await asyncio.to_thread(render_page, request, template, frame, status=status, headers=headers)
-
-    async def use_database(
-        self, request: RouteRequest, function: Callable[[Gateway], ResultT], *, client: str = ""
-    ) -> ResultT:
-        """Call `function`, which opens the database itself, in a thread. `client`: whose calls are limited together.
-        "": those of the sender of the request.
-        """
-        return await self._threads.run(client or name_client(request), function, self.gateway)
-
-    async def read(
-        self, section: str, request: RouteRequest, function: Callable[[Connection, OpenTexts], ResultT]
-    ) -> ResultT:
-        """Call `function` in a thread with a connection to the ledger, which shows what the user may read. The database
-        is empty if the ledger cannot be read. Raises `PermissionDenied`.
-        """
-        session = await find_session(self, request)
-        if not request.client.name and session is None:
-            raise PermissionDenied("Sign in at /dashboard.", code="dashboard-form")
-        require_page(find_role(request, session), request.path, section)
-
-        def call() -> ResultT:
-            ledger = self._ledger.open(self.gateway.settings)
-            with ledger.connection:
-                access = self._restrict(ledger.connection, request, session)
-                return function(ledger.connection, self._build_open_texts(access, request, session))
-
-        return await self._threads.run(_name_reader(request, session), call)
-
-    def _build_open_texts(self, access: ReadAccess, request: RouteRequest, session: Session | None) -> OpenTexts:
-        """An open page that is shown again adds no further entry for some minutes."""
-        role, settings = find_role(request, session), self.gateway.settings
-        actor = name_actor(request, session)
-
-        def open_texts(target: str, rows: Sequence[StoredRequest]) -> str:
-            if not (others := access.find_others(rows)):
-                return ""
-            if not access.opens_others:
-                if may(role, "read texts of others"):
-                    return "Only its sender reads this text, because ADMINS_READ_CONTENT is false."
-                return f"The role {role} reads only own texts."
-            now = self._clock()
-            look = (actor, target, *sorted({row.key_label for row in others}))
-            if now >= self._looks.get(look, 0.0) + SAME_LOOK_SECONDS:
-                try:
-                    with open_administration(settings, actor, self._clock) as administration:
-                        administration.record_look(target, others)
-                except DATABASE_ERRORS as error:
-                    place = find_database(settings).describe()
-                    reason = describe_database_failure(classify_database_error(error), place, error)
-                    return f"The text is not shown, because the audit log cannot record it. {reason}"
-                recent = {each: at for each, at in self._looks.items() if now < at + SAME_LOOK_SECONDS}
-                self._looks = recent | {look: now}
-            access.opened |= {row.id for row in others}
-            return ""
-
-        return open_texts
-
-    async def list_readable_key_labels(self, request: RouteRequest, session: Session) -> Sequence[str] | None:
-        def find() -> Sequence[str] | None:
-            with self._ledger.open(self.gateway.settings).connection as connection:
-                return self._restrict(connection, request, session).labels
-
-        return await self._threads.run(session.client_name, find)
 
     def _render(
         self,
@@ -430,17 +249,17 @@ class Site:
     ) -> RouteResponse:
         frame = self.build_frame(page.section, request, session)
         try:
-            query = read_view_query(request.path, request.query, self._clock())
-            ledger = self._ledger.open(self.gateway.settings)
+            query = read_view_query(request.path, request.query, self.clock())
+            ledger = self.ledger.open(self.gateway.settings)
             setup = wait(self.gateway.check_setup()) if page.checks_servers else self.gateway.describe_setup()
             rights = find_rights(request, session, self.gateway.settings)
             with ExitStack() as opened:
                 opened.enter_context(ledger.connection)
                 keys = None
                 if page.section == KEYS_ENTRY.section:  # a restricted connection has no keys of others
-                    keys = EngineReader(opened.enter_context(self._ledger.open(self.gateway.settings).connection))
+                    keys = EngineReader(opened.enter_context(self.ledger.open(self.gateway.settings).connection))
                     rights = rights.resolve(keys)
-                access = self._restrict(ledger.connection, request, session)
+                access = self.restrict(ledger.connection, request, session)
                 facts = ledger.facts
                 if access.labels is not None:  # of the setup, a member gets the mapping
                     running = [receipt for receipt in running if receipt.client.name in access.labels]
@@ -449,7 +268,7 @@ class Site:
                     query=query,
                     connection=ledger.connection,
                     facts=facts,
-                    now=self._clock(),
+                    now=self.clock(),
                     running=running,
                     can_read=ledger.problem is None,
                     log_condition=self.gateway.log_warning_each_time,
@@ -464,7 +283,7 @@ class Site:
                     path_parameters=dict(request.path_parameters),
                     rights=rights,
                     keys=keys,
-                    open_texts=self._build_open_texts(access, request, session),
+                    open_texts=self.build_open_texts(access, request, session),
                 )
                 progress.requests = facts.requests
                 known = facts if ledger.problem is None else None
@@ -475,7 +294,7 @@ class Site:
                 else:
                     since = formats.local_day(known.first_hour * MICROSECONDS_PER_HOUR)
                     text = f"Ledger: {formats.plural(known.requests, 'request')} since {since}"
-                lines = describe_ledger(self.gateway.ledger_state, known, self._clock())
+                lines = describe_ledger(self.gateway.ledger_state, known, self.clock())
                 lines += [] if ledger.problem is None else [ledger.problem]
                 frame |= {
                     "query": query,
@@ -504,37 +323,6 @@ class Site:
             frame["tables"] = [name for name, table in page.tables.items() if not table.reads_ledger]
         return render_page(request, page.template, {**frame, **values})
 
-    def _restrict(self, connection: Connection, request: RouteRequest, session: Session | None) -> ReadAccess:
-        """Limit a connection to what the user may read."""
-        settings = self.gateway.settings
-        rights = find_rights(request, session, settings).resolve(EngineReader(connection))
-        return restrict_reading(connection, rights, settings)
-
-    def build_frame(self, section: str, request: RouteRequest, session: Session | None) -> dict[str, Any]:
-        """Return the values of `base.html`, which a page with a navigation has around its content."""
-        theme = find_cookie(request.headers.get("cookie", ""), THEME_COOKIE)
-        role = find_role(request, session)
-        return {
-            "title": section or "Dashboard",
-            "section": section,
-            "pages": list_navigation_entries(self.gateway.settings, role),
-            "user": session,
-            "theme": theme if theme in ("light", "dark") else "",
-            "running": (),
-            "host": (host := request.headers.get("host", "")),
-            "client_command": claude_code_command(f"{request.scheme}://{host}", self.gateway.settings),
-            "ledger_text": "",
-            "can_read": True,
-            "stores_content": self.gateway.settings.ledger_content,
-            "start_again": self.gateway.settings.start_again,
-            "zone": time.strftime("%Z", time.localtime(self._clock())),
-            "form_token": session.form_token if session else "",
-            "key_refusal": explain_denial("manage own keys", request, session, self.gateway.settings),
-            "doctor_refusal": explain_denial("run the doctor", request, session, self.gateway.settings),
-            "edit_refusal": explain_denial("change settings", request, session, self.gateway.settings),
-            "live": True,
-        }
-
 
 def export_table(
     context: PageContext, tables: Mapping[str, PageTable], query: Mapping[str, Sequence[str]]
@@ -554,10 +342,6 @@ def export_table(
     if not context.can_read and tables[chosen].reads_ledger:
         return None
     return tables[chosen].tabulate(context).build_download(chosen, form)
-
-
-def _name_reader(request: RouteRequest, session: Session | None) -> str:
-    return name_client(request) if session is None else session.client_name
 
 
 _POSITION = compile_anchored(r"([0-9]{1,18})\..*")
@@ -604,7 +388,7 @@ async def redirect_home(site: Site, request: RouteRequest) -> RouteResponse:
 
 
 async def stream_events(site: Site, request: RouteRequest) -> RouteResponse:
-    session = await find_session(site, request)
+    session = await site.find_session(request)
     if not request.client.name and session is None:
         raise PermissionDenied("Sign in at /dashboard to receive live rows.", code="dashboard-form")
     names = None
@@ -619,7 +403,7 @@ async def stream_events(site: Site, request: RouteRequest) -> RouteResponse:
             async for event in events:
                 if time.monotonic() >= checked_at + _SESSION_CHECK_SECONDS:
                     try:
-                        found = await find_session(site, request)
+                        found = await site.find_session(request)
                     except ProxyBusy:
                         found = None
                     if found is None:

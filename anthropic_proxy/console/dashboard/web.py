@@ -24,7 +24,7 @@ from anthropic_proxy import __version__
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import BASE, HEIGHT, trace_sparkline
 from anthropic_proxy.console.dashboard.conversation import escape_controls, mark_up
-from anthropic_proxy.console.dashboard.page import FailedPanel
+from anthropic_proxy.console.dashboard.panels import FailedPanel
 from anthropic_proxy.console.dashboard.permissions import Session
 from anthropic_proxy.console.dashboard.query import session_link, title_month
 from anthropic_proxy.console.identity.cookies import Cookie

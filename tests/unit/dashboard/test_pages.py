@@ -21,6 +21,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event, func, select
 
 from anthropic_proxy.console.dashboard.costs import build_costs_page
+from anthropic_proxy.console.dashboard.ledger_connections import LedgerConnections
 from anthropic_proxy.console.dashboard.models import build_models_page
 from anthropic_proxy.console.dashboard.page import Page
 from anthropic_proxy.console.dashboard.plugin import KEY_PATHS, PAGES
@@ -29,7 +30,6 @@ from anthropic_proxy.console.dashboard.requests import build_requests_page, list
 from anthropic_proxy.console.dashboard.sessions import build_sessions_page
 from anthropic_proxy.console.dashboard.site import (
     STALE_SECONDS,
-    LedgerConnections,
     Progress,
     StateLine,
     describe_ledger,

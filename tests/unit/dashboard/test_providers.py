@@ -9,7 +9,7 @@ from msgspec import structs
 
 from anthropic_proxy.console.dashboard.models import build_models_page
 from anthropic_proxy.console.dashboard.overview import build_overview_page
-from anthropic_proxy.console.dashboard.page import FailedPanel
+from anthropic_proxy.console.dashboard.panels import FailedPanel
 from anthropic_proxy.console.dashboard.permissions import Session, explain_denial
 from anthropic_proxy.console.dashboard.providers import (
     DoctorPanel,

@@ -2,11 +2,13 @@
 
 import pytest
 
-from anthropic_proxy.console.dashboard.sign_in import (
-    FAILED_KEYS,
+from anthropic_proxy.console.dashboard.browser_sessions import (
     IDLE_SECONDS,
     SESSION_SECONDS,
     BrowserSessions,
+)
+from anthropic_proxy.console.dashboard.sign_in import (
+    FAILED_KEYS,
 )
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.stores.memory import MemoryStore
