@@ -47,7 +47,7 @@ from anthropic_proxy.console.keys.queries import (
 )
 from anthropic_proxy.console.keys.sign_ins import describe_refresh, encode_sign_in, list_sign_ins
 from anthropic_proxy.console.keys.virtual_keys import KeyState, Team, VirtualKey
-from anthropic_proxy.console.ledger.database import Reader
+from anthropic_proxy.console.ledger.connection import Reader
 from anthropic_proxy.console.ledger.engines import EngineReader
 from anthropic_proxy.console.ledger.export import write_csv
 from anthropic_proxy.console.ledger.periods import find_times

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, Table, create_engine, func, make_url, select, text
 
-from anthropic_proxy.console.ledger.database import SCHEMA, Connection, connect_for_writing, find_database
+from anthropic_proxy.console.ledger.connection import Connection
+from anthropic_proxy.console.ledger.database import SCHEMA, connect_for_writing, find_database
 from anthropic_proxy.console.ledger.engines import open_reading_engine
 from anthropic_proxy.console.ledger.migrations import upgrade_schema
 from anthropic_proxy.console.ledger.receipt_queue import ReceiptQueue

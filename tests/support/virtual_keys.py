@@ -20,7 +20,8 @@ from anthropic_proxy.console.keys.key_table import KeyTable
 from anthropic_proxy.console.keys.reservations import Reservations
 from anthropic_proxy.console.keys.rights import Rights
 from anthropic_proxy.console.keys.virtual_keys import Team, VirtualKey
-from anthropic_proxy.console.ledger.database import Connection, open_for_writing
+from anthropic_proxy.console.ledger.connection import Connection
+from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.users import list_people_ids
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ProxyError

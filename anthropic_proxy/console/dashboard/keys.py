@@ -57,7 +57,7 @@ from anthropic_proxy.console.keys.rights import is_of_person
 from anthropic_proxy.console.keys.sign_ins import SignIn, describe_refresh, encode_sign_in, list_sign_ins
 from anthropic_proxy.console.keys.virtual_keys import AuditEntry, KeyState, KeyStatus, Team, VirtualKey
 from anthropic_proxy.console.ledger import queries
-from anthropic_proxy.console.ledger.database import Reader
+from anthropic_proxy.console.ledger.connection import Reader
 from anthropic_proxy.console.ledger.engines import EngineReader
 from anthropic_proxy.console.ledger.export import format_time, tabulate, tabulate_requests, to_dollars
 from anthropic_proxy.console.ledger.queries import find_last_key_uses

@@ -25,7 +25,6 @@ from anthropic_proxy.console.identity.attempts import (
     ATTEMPT_SECONDS,
     CALLBACK_PATH,
     SignInAttempt,
-    decode_attempt,
     encode_attempt,
 )
 from anthropic_proxy.console.identity.limits import AddressLimit, Window
@@ -34,7 +33,6 @@ from anthropic_proxy.console.identity.people import (
     OidcError,
     OidcUser,
     accept_user,
-    require_provider,
     require_role,
 )
 from anthropic_proxy.console.keys.administration import KeyOutcome, open_administration
@@ -61,22 +59,12 @@ async def start_oidc(site: "Site", request: RouteRequest) -> RouteResponse:
     try:
         return await redirect_to_provider(site, request, SignInAttempt(target=target))
     except OidcError as error:
-        return await _explain(site, request, error)
+        return await explain_error(site, request, error)
 
 
-async def finish_oidc(site: "Site", request: RouteRequest) -> RouteResponse:
-    """Answer the request with which the provider's response comes."""
+async def finish_sign_in(site: "Site", request: RouteRequest, attempt: SignInAttempt) -> RouteResponse:
+    """Open a session of the dashboard for the user of the provider's response."""
     settings = site.gateway.settings
-    try:
-        require_provider(settings)
-        cookie = ATTEMPT_COOKIE.read(request, settings)
-        attempt = decode_attempt(cookie, request.query.get("state", [""])[-1], settings)
-    except OidcError as error:  # not counted: other sites can cause this request with a link
-        return await _explain(site, request, error)
-    if attempt.purpose == "device":
-        from anthropic_proxy.console.dashboard.device import finish_device  # noqa: PLC0415  # needs an optional library
-
-        return await finish_device(site, request, attempt)
 
     async def open_session(user: OidcUser, _: str) -> RouteResponse:
         person = ""
@@ -96,7 +84,7 @@ async def finish_oidc(site: "Site", request: RouteRequest) -> RouteResponse:
         location = redirect(target).headers["location"]
         return replace(page, headers={**page.headers, "refresh": f"0; url={location}", "set-cookie": cookies})
 
-    return await complete_attempt(site, request, attempt, open_session, partial(_explain, site, request))
+    return await complete_attempt(site, request, attempt, open_session, partial(explain_error, site, request))
 
 
 async def _admit(site: "Site", request: RouteRequest, user: OidcUser) -> KeyOutcome:
@@ -168,7 +156,7 @@ def _redirect_uri(site: "Site", request: RouteRequest) -> str:
     return f"{base}{CALLBACK_PATH}"
 
 
-async def _explain(site: "Site", request: RouteRequest, error: OidcError) -> RouteResponse:
+async def explain_error(site: "Site", request: RouteRequest, error: OidcError) -> RouteResponse:
     text = error.describe_to_people(site.gateway.settings.limit_contact)
     page = await send_sign_in_page(site, request, "", text, status=error.status)
     return log_rejection(site, request, error, page)

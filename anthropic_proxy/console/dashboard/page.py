@@ -15,7 +15,7 @@ from anthropic_proxy.console.dashboard.panels import FailedPanel
 from anthropic_proxy.console.dashboard.query import ViewQuery
 from anthropic_proxy.console.doctor.stored_runs import DoctorRun
 from anthropic_proxy.console.keys.rights import ADMINISTRATOR, Rights
-from anthropic_proxy.console.ledger.database import Reader
+from anthropic_proxy.console.ledger.connection import Reader
 from anthropic_proxy.console.ledger.export import ExportTable
 from anthropic_proxy.console.ledger.periods import MAX_SHORT_RANGE_HOURS, RequestSelection
 from anthropic_proxy.console.ledger.queries import LedgerExtent, PreviousRange, sum_periods, sum_previous_range

@@ -54,7 +54,7 @@ _OTHER_PATHS: Mapping[str, PageModule] = {
     "/dashboard/sign-in": PageModule("sign_in:sign_in", FORM_BYTES),
     "/dashboard/sign-out": PageModule("sign_in:sign_out", FORM_BYTES),
     "/dashboard/oidc/start": PageModule("oidc:start_oidc"),
-    "/dashboard/oidc/callback": PageModule("oidc:finish_oidc"),
+    "/dashboard/oidc/callback": PageModule("callback:finish_oidc"),
     "/dashboard/settings/edit": PageModule("settings:FORM", FORM_BYTES),
     "/dashboard/providers/doctor": PageModule("providers:FORM", FORM_BYTES),
     "/dashboard/{rest*}": PageModule("site:report_missing"),

@@ -23,7 +23,8 @@ from anthropic_proxy.console.keys.admission import admit_person
 from anthropic_proxy.console.keys.descriptions import format_time, hash_key
 from anthropic_proxy.console.keys.queries import name_columns, to_seconds
 from anthropic_proxy.console.keys.sign_ins import SignIn, encode_user, find_active_sign_in, read_end_reason
-from anthropic_proxy.console.ledger.database import Connection, open_for_writing
+from anthropic_proxy.console.ledger.connection import Connection
+from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.schema import DEVICE_CODES, SIGN_INS
 from anthropic_proxy.console.units import DAY_SECONDS, HOUR_SECONDS, to_microseconds
 from anthropic_proxy.errors import UnknownModel

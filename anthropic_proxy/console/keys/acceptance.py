@@ -13,7 +13,7 @@ from anthropic_proxy.console.keys.queries import find_key, list_teams
 from anthropic_proxy.console.keys.rights import is_of_person
 from anthropic_proxy.console.keys.sign_ins import list_access_ends, list_people
 from anthropic_proxy.console.keys.virtual_keys import ACTIVE, KeyHash, KeyState, KeyStatus, VirtualKey
-from anthropic_proxy.console.ledger.database import Reader
+from anthropic_proxy.console.ledger.connection import Reader
 from anthropic_proxy.console.units import DAY_SECONDS
 from anthropic_proxy.errors import AuthenticationFailed
 from anthropic_proxy.gateway.settings import Settings

@@ -62,7 +62,8 @@ from anthropic_proxy.console.keys.virtual_keys import (
     require_duration,
 )
 from anthropic_proxy.console.ledger.audit import Changes, add_entry, changing
-from anthropic_proxy.console.ledger.database import Connection, open_for_writing
+from anthropic_proxy.console.ledger.connection import Connection
+from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.ledger.users import find_address, list_people_ids
 from anthropic_proxy.console.units import DAY_SECONDS, to_microseconds

@@ -28,7 +28,8 @@ from anthropic_proxy.console.keys.descriptions import format_time
 from anthropic_proxy.console.keys.limits import KeyLimit
 from anthropic_proxy.console.keys.queries import Spending
 from anthropic_proxy.console.keys.virtual_keys import find_period_end
-from anthropic_proxy.console.ledger.database import Connection, open_for_reading, open_for_writing
+from anthropic_proxy.console.ledger.connection import Connection
+from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
 from anthropic_proxy.console.units import MICROSECONDS, to_microseconds
 from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.engine.own_thread import run_in_own_thread

@@ -30,7 +30,8 @@ from anthropic_proxy.console.keys.queries import (
 from anthropic_proxy.console.keys.rights import Rights, find_client_rights
 from anthropic_proxy.console.keys.sign_ins import SignIn, encode_sign_in, list_sign_ins
 from anthropic_proxy.console.keys.virtual_keys import KeyStatus, VirtualKey
-from anthropic_proxy.console.ledger.database import Connection, open_for_reading
+from anthropic_proxy.console.ledger.connection import Connection
+from anthropic_proxy.console.ledger.database import open_for_reading
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
 from anthropic_proxy.console.openapi import (
     MAX_ROWS,

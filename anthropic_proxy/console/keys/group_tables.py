@@ -14,7 +14,7 @@ from anthropic_proxy.console.keys.queries import list_keys
 from anthropic_proxy.console.keys.sign_ins import list_people
 from anthropic_proxy.console.keys.table_rules import list_table_fields
 from anthropic_proxy.console.keys.virtual_keys import VirtualKey
-from anthropic_proxy.console.ledger.database import Reader
+from anthropic_proxy.console.ledger.connection import Reader
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
 

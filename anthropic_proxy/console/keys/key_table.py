@@ -24,10 +24,9 @@ from anthropic_proxy.console.keys.limits import Scope, build_key_scope, build_te
 from anthropic_proxy.console.keys.queries import find_newest_audit_id, list_keys, list_teams
 from anthropic_proxy.console.keys.sign_ins import list_sign_ins, read_end_reason
 from anthropic_proxy.console.keys.virtual_keys import KeyHash, Team, VirtualKey
+from anthropic_proxy.console.ledger.connection import Connection, DatabaseError
 from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
-    Connection,
-    DatabaseError,
     find_cause,
     open_for_reading,
     open_for_writing,

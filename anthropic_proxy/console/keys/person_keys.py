@@ -24,7 +24,7 @@ from anthropic_proxy.console.identity.people import OidcUser, require_provider
 from anthropic_proxy.console.keys.queries import find_key, find_people, list_keys
 from anthropic_proxy.console.keys.sign_ins import list_access_ends
 from anthropic_proxy.console.keys.virtual_keys import VirtualKey
-from anthropic_proxy.console.ledger.database import Reader
+from anthropic_proxy.console.ledger.connection import Reader
 from anthropic_proxy.console.ledger.users import escape_pattern, find_address
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings

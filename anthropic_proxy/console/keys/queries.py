@@ -19,7 +19,7 @@ from anthropic_proxy.console.keys.virtual_keys import (
     find_period_end,
     find_period_start,
 )
-from anthropic_proxy.console.ledger.database import Reader
+from anthropic_proxy.console.ledger.connection import Reader
 from anthropic_proxy.console.ledger.forecasts import PeriodBounds, PeriodUse
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.records import COMMON_VALUES, MOVED_COLUMNS, UsageSums, move_sums

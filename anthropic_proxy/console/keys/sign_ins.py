@@ -14,7 +14,7 @@ from msgspec import Struct
 from anthropic_proxy.console.identity.people import OidcUser
 from anthropic_proxy.console.keys.descriptions import format_time
 from anthropic_proxy.console.keys.queries import name_columns, to_seconds
-from anthropic_proxy.console.ledger.database import Reader
+from anthropic_proxy.console.ledger.connection import Reader
 from anthropic_proxy.console.ledger.schema import SIGN_INS
 from anthropic_proxy.console.units import MICROSECONDS, to_microseconds
 

@@ -13,7 +13,7 @@ from msgspec import structs
 from anthropic_proxy.console.identity.people import find_group
 from anthropic_proxy.console.keys.sign_ins import list_people
 from anthropic_proxy.console.keys.virtual_keys import VirtualKey
-from anthropic_proxy.console.ledger.database import Reader
+from anthropic_proxy.console.ledger.connection import Reader
 from anthropic_proxy.gateway.settings import Settings, SignInGroup, TokenIssuer
 
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import msgspec
 
-from anthropic_proxy.console.ledger.database import Connection
+from anthropic_proxy.console.ledger.connection import Connection
 from anthropic_proxy.console.units import to_microseconds
 
 Changes = Mapping[str, tuple[object, object]]

@@ -11,15 +11,14 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
+from anthropic_proxy.console.ledger.connection import Connection, import_psycopg
 from anthropic_proxy.console.ledger.database import (
     LOCK_TIMEOUT_SECONDS,
     SCHEMA,
-    Connection,
     NewerSchemaError,
     connect_for_reading,
     create_private_file,
     find_database,
-    import_psycopg,
     open_for_reading,
     replacing_file,
 )

@@ -15,7 +15,7 @@ from msgspec import Struct
 from anthropic_proxy.console.units import to_microseconds
 
 if TYPE_CHECKING:
-    from anthropic_proxy.console.ledger.database import Connection
+    from anthropic_proxy.console.ledger.connection import Connection
 
 _ACTOR = "migration"
 _REASON = "The sign-in is of another user than the one to whom the person is bound."

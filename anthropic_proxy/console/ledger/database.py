@@ -11,14 +11,12 @@ import sqlite3
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from functools import cache, lru_cache
-from itertools import chain
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
+from anthropic_proxy.console.ledger.connection import Connection, DatabaseError, Reader, import_psycopg
 from anthropic_proxy.console.ledger.migrations import (
     NEWEST_VERSION,
     OWN_TABLES,
@@ -48,24 +46,10 @@ _MAX_LISTED_TABLES = 3
 _SQLITE_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY name"
 _MIGRATION_LOCK = 0x616E7468
 """Number of the PostgreSQL advisory lock that a process holds during a migration, so that only one process migrates."""
-MAX_ROWS_PER_STATEMENT = 100
-_SQLITE_ROWS_PER_STATEMENT = (50, 10, 1)
-"""sqlite3 releases the interpreter for each statement, and waits for it while requests are served. With more rows, a
-statement takes as much CPU time per row. Each size is a prepared statement, which needs memory."""
 
 
 class NewerSchemaError(Exception):
     """The database has the schema of a newer version of the program, which this version cannot write."""
-
-
-class DatabaseError(Exception):
-    """Error of the database or its driver."""
-
-    def __init__(self, cause: Exception, *, concerns_value: bool) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
-        self.concerns_value = concerns_value
-        """True if the database rejects a value, and could store others."""
 
 
 DATABASE_ERRORS = (DatabaseError, OSError, NewerSchemaError)
@@ -212,179 +196,12 @@ def _name_file(file: Path) -> str:
     return f"{file.as_uri()}?mode=rw"  # read-only connections cannot open the shared memory of a WAL
 
 
-class Reader(Protocol):
-    """Connection for queries: one of a driver, or an `EngineReader`."""
-
-    is_postgres: bool
-
-    def query(self, sql: str, values: Sequence[object] = ()) -> list[Any]: ...
-
-
-@cache
-def _to_postgres(sql: str) -> str:
-    return sql.replace("?", "%s")
-
-
 def _decode_text(data: bytes) -> str | bytes:
     """Decode a text of SQLite. One that is no UTF-8 stays bytes, so that it concerns its row only."""
     try:
         return data.decode()
     except UnicodeDecodeError:
         return data
-
-
-class Connection:
-    """Connection of a driver, sqlite3 or psycopg, for one thread at a time. `?` in SQL is the place of a value.
-
-    `connect` opens a lost connection to PostgreSQL again, before a transaction begins.
-    """
-
-    def __init__(self, driver: Any, file: Path | None = None, connect: Callable[[], Any] | None = None) -> None:
-        self.is_postgres = not isinstance(driver, sqlite3.Connection)
-        self._module: ModuleType = import_psycopg() if self.is_postgres else sqlite3
-        self._errors: type[Exception] = self._module.Error
-        self._driver = driver
-        self._cursor = driver.cursor()
-        self._connect = connect
-        self._file = file
-        self._identity = _identify(file)
-
-    @property
-    def is_replaced(self) -> bool:
-        """True if the SQLite file was removed or replaced since the connection was opened."""
-        return self._identity != _identify(self._file)
-
-    def query(self, sql: str, values: Sequence[object] = ()) -> list[Any]:
-        self._call(self._cursor.execute, _to_postgres(sql) if self.is_postgres else sql, values)
-        found: list[Any] = self._call(self._cursor.fetchall)
-        return found
-
-    def execute(self, sql: str, values: Sequence[object] = ()) -> int:
-        """Return the number of changed rows."""
-        self._call(self._cursor.execute, _to_postgres(sql) if self.is_postgres else sql, values)
-        count: int = self._cursor.rowcount
-        return count
-
-    def execute_many(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
-        """The database must accept all rows. psycopg sends one statement per row in a pipeline, which needs half the
-        CPU time of single statements, but logs a warning about the pipeline if a row fails.
-        """
-        if len(rows) == 1:
-            self.execute(sql, rows[0])
-        else:
-            self._call(self._cursor.executemany, _to_postgres(sql) if self.is_postgres else sql, rows)
-
-    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """The database may reject a row. The caller then rolls back the transaction."""
-        start = 0
-        while left := len(rows) - start:
-            if self.is_postgres:
-                size = min(left, MAX_ROWS_PER_STATEMENT)
-            else:
-                size = next(size for size in _SQLITE_ROWS_PER_STATEMENT if size <= left)
-            insertion = _build_insertion(table, tuple(columns), size, is_postgres=self.is_postgres)
-            self.execute(insertion, list(chain.from_iterable(rows[start : start + size])))
-            start += size
-
-    def insert_row(self, table: str, values: Mapping[str, object]) -> None:
-        self.insert(table, tuple(values), [tuple(values.values())])
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """An exception rolls the transaction back."""
-        try:
-            self._begin()
-            yield
-            self._call(self._driver.commit)
-        except BaseException:
-            with suppress(self._errors):  # the exception of the transaction is raised, not this one
-                self._driver.rollback()
-            raise
-
-    def query_together(self, statements: Sequence[tuple[str, Sequence[object]]]) -> list[list[Any]]:
-        """Send several statements in one message to PostgreSQL. Return the rows of each; [] for one without rows."""
-        sql = "; ".join(_to_postgres(text) for text, _ in statements)
-
-        def run() -> list[list[Any]]:
-            # not the pipeline of psycopg: after it, PostgreSQL does not end a transaction that is idle for too long
-            cursor = self._module.ClientCursor(self._driver)
-            cursor.execute(sql, [value for _, values in statements for value in values])
-            found = []
-            for _ in statements:
-                found.append(cursor.fetchall() if cursor.description is not None else [])
-                cursor.nextset()
-            return found
-
-        found: list[list[Any]] = self._call(run)
-        return found
-
-    def roll_back(self) -> None:
-        """End a transaction that `query_together` has begun."""
-        with suppress(self._errors):  # the error that is the reason is raised, not this one
-            self._driver.rollback()
-
-    @property
-    def is_closed(self) -> bool:
-        """True if the server has ended the connection."""
-        return bool(self._driver.closed)
-
-    def release_free_pages(self) -> None:
-        """Return the free pages of a SQLite file to the disk."""
-        if not self.is_postgres:  # `execute` would release only one page
-            self._call(self._driver.executescript, "PRAGMA incremental_vacuum")
-
-    def close(self) -> None:
-        self._driver.close()
-
-    def _begin(self) -> None:
-        # SQLite: a transaction that reads first could not wait for the lock
-        sql = "BEGIN" if self.is_postgres else "BEGIN IMMEDIATE"
-        try:
-            self._cursor.execute(sql)
-        except self._errors as error:
-            if self._connect is None or not self._driver.closed:
-                raise self._convert(error) from error
-        else:
-            return
-        self._driver = self._connect()
-        self._cursor = self._driver.cursor()
-        self.execute(sql)
-
-    def _call(self, function: Callable[..., Any], *arguments: object) -> Any:
-        try:
-            return function(*arguments)
-        except self._errors as error:
-            raise self._convert(error) from error
-
-    def _convert(self, error: Exception) -> DatabaseError:
-        rejections = (self._module.DataError, self._module.IntegrityError)
-        return DatabaseError(error, concerns_value=isinstance(error, rejections))
-
-
-@lru_cache(maxsize=16)
-def _build_insertion(table: str, columns: tuple[str, ...], count: int, *, is_postgres: bool) -> str:
-    """Return the statement for `count` rows."""
-    # otherwise, SQLite copies each page before its change, to undo only this statement if it rejects a row
-    failure = "" if is_postgres else "OR FAIL "
-    marks = f"({', '.join('?' * len(columns))})"
-    return f"INSERT {failure}INTO {table} ({', '.join(columns)}) VALUES {', '.join([marks] * count)}"
-
-
-def _identify(file: Path | None) -> tuple[int, int] | None:
-    """Return device and inode of the SQLite file `file`. None: no such file, or the database is on PostgreSQL."""
-    if file is None:
-        return None
-    try:
-        status = os.stat(file)
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def import_psycopg() -> ModuleType:
-    import psycopg  # noqa: PLC0415  # optional
-
-    return psycopg
 
 
 def connect_for_reading(address: DatabaseAddress) -> Any:

@@ -13,7 +13,8 @@ from msgspec import structs
 
 from anthropic_proxy import __version__
 from anthropic_proxy.console.ledger.audit import add_entry, changing
-from anthropic_proxy.console.ledger.database import Connection, find_database, open_for_reading, open_for_writing
+from anthropic_proxy.console.ledger.connection import Connection
+from anthropic_proxy.console.ledger.database import find_database, open_for_reading, open_for_writing
 from anthropic_proxy.console.ledger.instances import (
     EXPIRY_SECONDS,
     FAILURES,

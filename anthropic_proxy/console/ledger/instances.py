@@ -20,13 +20,8 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct, structs
 
-from anthropic_proxy.console.ledger.database import (
-    DATABASE_ERRORS,
-    Connection,
-    Reader,
-    find_database,
-    open_for_reading,
-)
+from anthropic_proxy.console.ledger.connection import Connection, Reader
+from anthropic_proxy.console.ledger.database import DATABASE_ERRORS, find_database, open_for_reading
 from anthropic_proxy.console.ledger.schema import INSTANCES
 from anthropic_proxy.console.units import MICROSECONDS
 from anthropic_proxy.engine.advice import ProblemKind, report_problem, report_warning

@@ -8,7 +8,7 @@ from anthropic_proxy.console.ledger.schema import COUNT, TEXT, TIME, VERSION_TAB
 from anthropic_proxy.engine.patterns import compile_later
 
 if TYPE_CHECKING:
-    from anthropic_proxy.console.ledger.database import Connection, Reader
+    from anthropic_proxy.console.ledger.connection import Connection, Reader
 
 OWN_TABLES = (VERSION_TABLE, "requests", "hourly")
 """Tables that every version of the schema has. Other programs also have a table `alembic_version`."""

@@ -23,10 +23,9 @@ from typing import Any
 
 from msgspec import Struct
 
+from anthropic_proxy.console.ledger.connection import Connection, DatabaseError
 from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
-    Connection,
-    DatabaseError,
     classify_database_error,
     find_cause,
     open_for_writing,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from math import ceil
 
-from anthropic_proxy.console.ledger.database import Connection
+from anthropic_proxy.console.ledger.connection import Connection
 from anthropic_proxy.console.ledger.schema import SUM_TABLES
 from anthropic_proxy.console.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.gateway.settings import Settings

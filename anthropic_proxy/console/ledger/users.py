@@ -5,7 +5,7 @@ from typing import Self
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.console.ledger.database import Reader
+from anthropic_proxy.console.ledger.connection import Reader
 from anthropic_proxy.gateway.permissions import Role, find_client_role
 from anthropic_proxy.plugins import Client
 

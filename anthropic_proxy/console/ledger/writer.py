@@ -25,11 +25,11 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 from msgspec import Struct, structs
 
+from anthropic_proxy.console.ledger.connection import Connection
 from anthropic_proxy.console.ledger.contents import ContentRow, build_content_rows
 from anthropic_proxy.console.ledger.costs import CurrentCosts
 from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
-    Connection,
     classify_database_error,
     describe_database_failure,
     describe_value_failure,

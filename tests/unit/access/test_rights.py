@@ -15,7 +15,8 @@ from anthropic_proxy.console.keys.administration import (
 )
 from anthropic_proxy.console.keys.queries import list_audit_entries, list_keys, list_readable_keys
 from anthropic_proxy.console.keys.rights import Rights, is_person
-from anthropic_proxy.console.ledger.database import Connection, open_for_writing
+from anthropic_proxy.console.ledger.connection import Connection
+from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_rules import Budget, Rules

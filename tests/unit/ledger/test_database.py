@@ -18,10 +18,9 @@ from msgspec import structs
 from sqlalchemy import Inspector, inspect
 
 from anthropic_proxy.console.ledger import database as database_module
+from anthropic_proxy.console.ledger.connection import Connection, DatabaseError
 from anthropic_proxy.console.ledger.database import (
     SCHEMA,
-    Connection,
-    DatabaseError,
     classify_database_error,
     connect_for_writing,
     describe_reading_failure,

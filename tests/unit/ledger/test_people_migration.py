@@ -19,7 +19,8 @@ from anthropic_proxy.console.keys.key_table import KeyTable
 from anthropic_proxy.console.keys.queries import find_counted_labels, list_audit_entries, list_keys
 from anthropic_proxy.console.keys.sign_ins import list_sign_ins
 from anthropic_proxy.console.keys.virtual_keys import VirtualKey
-from anthropic_proxy.console.ledger.database import Connection, open_for_reading, open_for_writing
+from anthropic_proxy.console.ledger.connection import Connection
+from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
 from anthropic_proxy.gateway.settings import OidcSettings, Settings, SignInGroup, SignInSettings
 from anthropic_proxy.secrets import Secret
 from tests.support.ledger import NOON, create_earlier_schema, plain_connection

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+from anthropic_proxy.console.ledger.connection import Connection, DatabaseError
 from anthropic_proxy.console.ledger.database import (
-    Connection,
-    DatabaseError,
     classify_database_error,
     connect_for_writing,
     find_database,

@@ -11,12 +11,8 @@ from msgspec import structs
 from msgspec.structs import astuple
 from sqlalchemy import func, select
 
-from anthropic_proxy.console.ledger.database import (
-    MAX_ROWS_PER_STATEMENT,
-    DatabaseError,
-    classify_database_error,
-    open_for_writing,
-)
+from anthropic_proxy.console.ledger.connection import MAX_ROWS_PER_STATEMENT, DatabaseError
+from anthropic_proxy.console.ledger.database import classify_database_error, open_for_writing
 from anthropic_proxy.console.ledger.engines import find_database_problems
 from anthropic_proxy.console.ledger.histograms import decode_histogram, find_percentile
 from anthropic_proxy.console.ledger.records import (
