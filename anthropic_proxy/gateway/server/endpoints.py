@@ -4,79 +4,52 @@ An endpoint is an async function for one method and URL path. The table `ENDPOIN
 """
 
 import asyncio
-import re
 import time
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Collection,
-    Mapping,
-    MutableMapping,
-    Sequence,
-)
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
-from http import HTTPStatus
-from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from anthropic_proxy import __version__
 from anthropic_proxy.engine.exchange import forwarding
-from anthropic_proxy.engine.exchange.client_side import (
-    STREAM_HEADERS,
-    ClientRequest,
-    ResponseSink,
-    encode_error_response,
-    json_headers,
-)
+from anthropic_proxy.engine.exchange.client_side import ClientRequest, json_headers
 from anthropic_proxy.engine.exchange.exchange import Exchange, log_internal_error
 from anthropic_proxy.engine.exchange.forwarding import RESOURCE_PATHS, forward_resource
 from anthropic_proxy.engine.exchange.receipt_entries import record_client, record_failure
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected
 from anthropic_proxy.engine.hooks import NEGOTIATED
-from anthropic_proxy.engine.messages.deltas import BilledUsage
-from anthropic_proxy.engine.patterns import compile_anchored, compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.platforms.program import COMMANDS_USER_AGENT
-from anthropic_proxy.engine.providers import find_registry
-from anthropic_proxy.engine.routing.call_limits import RETRY_AFTER_SECONDS
-from anthropic_proxy.engine.routing.model_listing import find_model, find_served_input, list_models
-from anthropic_proxy.engine.routing.targets import find_capabilities
+from anthropic_proxy.engine.routing.model_listing import find_model, list_models
 from anthropic_proxy.engine.trace_context import TRACEPARENT, read_trace_context
 from anthropic_proxy.errors import (
     InvalidRequest,
     MethodNotAllowed,
-    ProxyBusy,
     ProxyError,
-    RequestTimeout,
     RequestTooLarge,
     ShuttingDown,
     UnknownModel,
     build_extra_install_command,
     join_with_or,
-    replace_remedy,
 )
 from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_CATALOG_PATH
-from anthropic_proxy.gateway.error_catalog import error_help_headers
-from anthropic_proxy.gateway.permissions import PUBLIC_PATHS, RECENT_REQUESTS_PATH, find_client_role, may
+from anthropic_proxy.gateway.permissions import PUBLIC_PATHS, RECENT_REQUESTS_PATH
 from anthropic_proxy.gateway.problems import find_server_problems
+from anthropic_proxy.gateway.server.accept_header import prefers_html
+from anthropic_proxy.gateway.server.asgi_sink import AsgiSink, Receive, Scope, Send
 from anthropic_proxy.gateway.server.auth import (
-    MAX_REQUEST_BYTES,
     authenticate,
     claude_code_command,
     decode_headers,
     find_client_address,
     require_accepted_length,
 )
-from anthropic_proxy.gateway.server.http1.cycle import (
-    CYCLE_EXTENSION,
-    MAX_BUFFERED_BODY_BYTES,
-    RequestResponseCycle,
-)
-from anthropic_proxy.gateway.server.path_prefix import add_prefix, remove_prefix
+from anthropic_proxy.gateway.server.http1.cycle import CYCLE_EXTENSION, RequestResponseCycle
+from anthropic_proxy.gateway.server.path_prefix import remove_prefix
+from anthropic_proxy.gateway.server.request_body import BodyMemory, read_body
+from anthropic_proxy.gateway.server.request_views import get_live_requests, get_recent_requests
 from anthropic_proxy.gateway.server.web_page import (
     ICON,
     MAX_SEARCH_CHARACTERS,
@@ -89,121 +62,7 @@ from anthropic_proxy.gateway.server.web_page import (
 from anthropic_proxy.gateway.services import FoundRoute, Services, fetch_model_limits, fetch_model_lists
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.lines import format_utc_time
-from anthropic_proxy.gateway.telemetry.logged_requests import encode_requests
 from anthropic_proxy.plugins import Client, Receipt, Route, RouteRequest, RouteResponse
-
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Scope = Mapping[str, Any]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-
-class AsgiSink(ResponseSink):
-    """The response to an HTTP client, sent with the functions that the HTTP server gives to an ASGI application.
-
-    `cycle`: the request and response of the proxy's own server. None: another ASGI server. `prefix`: path below which
-    the client sees the proxy.
-    """
-
-    def __init__(
-        self,
-        receipt: Receipt,
-        receive: Receive,
-        send: Send,
-        cycle: RequestResponseCycle | None = None,
-        prefix: str = "",
-    ) -> None:
-        super().__init__(receipt)
-        self._prefix = prefix
-        self._receive = receive
-        self._send = send
-        self._cycle = cycle
-        self._head: dict[str, Any] | None = None
-        """Message with status and headers that another server gets before the first piece. None: none waits."""
-        self.began = time.monotonic()
-        self.has_exchange_headers = False
-        self.status = 200
-
-    def start(self, status: int, headers: Collection[tuple[str, str]]) -> None:
-        self.status = status
-        if self._cycle is not None:
-            try:
-                self._cycle.start_response(status, headers)
-            finally:
-                self.started = self._cycle.response_started
-            return
-        pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-        self.started = True
-        self._head = {"type": "http.response.start", "status": status, "headers": pairs}
-
-    def write(self, data: bytes, *, is_last: bool) -> Awaitable[None]:
-        if self._cycle is not None:
-            return self._cycle.write_body(data, is_last=is_last)
-        return self._write_messages(data, is_last=is_last)
-
-    async def _write_messages(self, data: bytes, *, is_last: bool) -> None:
-        head, self._head = self._head, None
-        if head is not None:
-            await self._send(head)
-        await self._send({"type": "http.response.body", "body": data, "more_body": not is_last})
-
-    async def wait_disconnected(self) -> None:
-        """Wait until the client has disconnected. Call this only after the request body was read."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-
-    async def send_error_response(self, error: ProxyError) -> None:
-        """Does nothing if the response has started."""
-        if self.started:
-            return
-        headers, body = encode_error_response(error, self.receipt.request_id)
-        headers |= error_help_headers(error)
-        if isinstance(error, MethodNotAllowed):
-            headers["allow"] = ", ".join(error.allowed)
-        elif error.closes_connection:
-            headers["connection"] = "close"  # the remaining bytes would be parsed as a request
-        await self.send_response(error.status, body, headers)
-
-    async def send_route_response(self, response: RouteResponse, *, has_body: bool = True) -> None:
-        """Send the response of a route of a plugin. Without `has_body` (HEAD), a stream is not read."""
-        if self._prefix:
-            response = add_prefix(response, self._prefix)
-        lines = {"request-id": [self.receipt.request_id]}
-        lines |= {name: [value] if isinstance(value, str) else [*value] for name, value in response.headers.items()}
-        chunks = response.body
-        if isinstance(chunks, bytes) and response.status not in _WITHOUT_BODY:
-            lines["content-length"] = [str(len(chunks))]
-        self.start(response.status, [(name, value) for name in lines for value in lines[name]])
-        if isinstance(chunks, bytes):
-            await self.write(chunks, is_last=True)
-            return
-        if has_body:
-            disconnected = asyncio.ensure_future(self.wait_disconnected())
-            following: asyncio.Future[bytes] | None = None
-            try:
-                while True:
-                    following = asyncio.ensure_future(_next_chunk(chunks))
-                    await asyncio.wait({following, disconnected}, return_when=asyncio.FIRST_COMPLETED)
-                    if disconnected.done() or not (chunk := following.result()):
-                        break
-                    await self.write(chunk, is_last=False)
-            finally:
-                for task in (disconnected, following):
-                    if task is not None:
-                        task.cancel()
-                if following is not None:
-                    await asyncio.wait({following})
-                if isinstance(chunks, AsyncGenerator):
-                    await chunks.aclose()
-        await self.write(b"", is_last=True)
-
-
-async def _next_chunk(chunks: AsyncIterator[bytes]) -> bytes:
-    """Return the next chunk of a stream that is not empty. b"": the stream has ended."""
-    async for chunk in chunks:
-        if chunk:
-            return chunk
-    return b""
-
 
 Endpoint = Callable[[Services, ClientRequest, AsgiSink], Awaitable[None]]
 TOUR_PATH = "/tour"
@@ -212,18 +71,11 @@ LIVE_REQUESTS_PATH = "/api/requests/live"
 PROBE_PATHS = PUBLIC_PATHS | _DASHBOARD_PATHS | {"/metrics", RECENT_REQUESTS_PATH, LIVE_REQUESTS_PATH}
 """Probes, metrics and views of requests. Plugins receive no record of these requests."""
 _DEBUG_LOGGED_PATHS = PROBE_PATHS | {"/v1/messages/count_tokens"}
-READ_TIMEOUT_SECONDS = 30.0
-"""Maximum time between two received pieces of a request body. A longer pause is rejected with 408."""
-BODY_MEMORY_TIMEOUT_SECONDS = 30.0
-"""Maximum time for which a large request body waits for memory. A longer wait is rejected with 529."""
-BODY_TIMEOUT_SECONDS = 300.0
-"""Maximum time for a complete request body, enough for 32 MB at 1 Mbit/s. A slower body is rejected with 408."""
 DEFAULT_MODELS_PER_PAGE = 20
 MAX_MODELS_PER_PAGE = 1000
 """A larger `limit` is rejected with 400."""
 _PAGE_SIZE_DIGITS = compile_anchored(r"[0-9]{1,4}")
 _CREDENTIAL_HEADERS = frozenset({"authorization", "x-api-key"})
-_WITHOUT_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 _OTHER_FORMATS = {
     "OpenAI's API": compile_anchored(r"(?:/v1)?/(?:chat/completions|completions|responses|embeddings)"),
     "Gemini's API": compile_anchored(r"/v1(?:beta)?/models/[^/]+:\w+"),
@@ -340,79 +192,6 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
             memory.release()
 
 
-class BodyMemory:
-    """The part of `Services.body_memory` that the body of one request has until it is no longer needed."""
-
-    def __init__(self, services: Services, receipt: Receipt) -> None:
-        self._services, self._receipt = services, receipt
-        self.size = 0
-        """Reserved bytes. 0: the body is small, or was freed."""
-
-    async def reserve(self, size: int) -> None:
-        """Wait until other bodies have left so much memory. Raises `ProxyBusy`."""
-        try:
-            async with asyncio.timeout(BODY_MEMORY_TIMEOUT_SECONDS):
-                await self._services.body_memory.acquire(self._receipt.client.name, size)
-        except TimeoutError:
-            limit = self._services.settings.max_body_memory_mb
-            raise ProxyBusy(
-                f"The bodies of other requests need the {limit} MB for large bodies (MAX_BODY_MEMORY_MB). Try again in "
-                "a moment.",
-                code="body-memory",
-                retry_after=RETRY_AFTER_SECONDS,
-            ) from None
-        self.size = size
-
-    def release(self, kept: int = 0) -> None:
-        if self.size > kept:
-            self._services.body_memory.release(self.size - kept)
-            self.size = kept
-
-    def free(self, size: int) -> None:
-        self._services.heap_trimmer.count_freed_bytes(size)
-        self.release()
-
-
-async def read_body(
-    receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
-    memory: BodyMemory,
-    content_length: str = "",
-    *,
-    read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
-    body_timeout_seconds: float = BODY_TIMEOUT_SECONDS,
-) -> bytes:
-    """Return the request body from ASGI `receive`. Raises `ClientDisconnected`, `RequestTimeout` for a slow client,
-    `RequestTooLarge` above `MAX_REQUEST_BYTES`, and `ProxyBusy` if `memory` has no room for it.
-    """
-    pieces: list[bytes] = []
-    size = 0
-    if content_length.isdecimal() and int(content_length) > MAX_BUFFERED_BODY_BYTES:
-        await memory.reserve(int(content_length))
-    try:
-        async with asyncio.timeout(read_timeout_seconds) as limit:
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientDisconnected
-                piece = message.get("body", b"")
-                size += len(piece)
-                if size > MAX_REQUEST_BYTES:
-                    raise RequestTooLarge(f"The body is larger than {MAX_REQUEST_BYTES:,} bytes (32 MB).")
-                pieces.append(piece)
-                if size > max(memory.size, MAX_BUFFERED_BODY_BYTES):  # a body without a length
-                    limit.reschedule(None)
-                    await memory.reserve(MAX_REQUEST_BYTES)
-                if not message.get("more_body"):
-                    memory.release(size)
-                    return piece if len(pieces) == 1 else b"".join(pieces)
-                now = asyncio.get_running_loop().time()
-                if len(pieces) == 1:
-                    end = now + body_timeout_seconds
-                limit.reschedule(min(now + read_timeout_seconds, end))
-    except TimeoutError:
-        raise RequestTimeout(f"The body was not complete in time: {size} bytes were received.") from None
-
-
 async def _reject(services: Services, sink: AsgiSink, error: ProxyError, headers: Mapping[str, str]) -> None:
     receipt = sink.receipt
     record_client(receipt, headers)
@@ -523,58 +302,6 @@ async def send_resource(services: Services, request: ClientRequest, sink: AsgiSi
     await forward_resource(services, request, method, sink)
 
 
-_MEMBER_FIELDS = (
-    *BilledUsage.__struct_fields__,
-    *("request_id", "client", "started_at", "method", "path", "user_agent", "session", "agent", "project"),
-    *("requested_model", "provider", "prefix", "model", "stream", "first_token_seconds", "duration_seconds"),
-    *("status", "outcome", "error_type", "error_code", "error", "retry_after_seconds"),
-    *("failed_attempts", "prefix_change", "kind", "parent", "checks", "agent_type", "prompt_id"),
-)
-"""Fields of a request that a virtual key reads. The others can name files of the server and addresses of providers."""
-
-
-def _copy_for_member(receipt: Receipt, contact: str) -> Receipt:
-    """Where an administrator would act, the error says where to ask. `contact`: `LIMIT_CONTACT`."""
-    copy = Receipt(**{name: getattr(receipt, name) for name in _MEMBER_FIELDS})
-    copy.error = replace_remedy(receipt.error, receipt.remedy, "", contact)
-    return copy
-
-
-async def get_recent_requests(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """Requests of all workers, without message content and keys, and the windows of their models. A virtual key gets
-    those that were sent with it, without the facts about the server.
-    """
-    feed = services.receipts.feed
-    snapshot = await feed.collect_snapshot()
-    snapshot.finished = await feed.add_costs(snapshot.finished)
-    client = request.receipt.client
-    if not may(find_client_role(client), "read all requests"):
-        contact = services.settings.limit_contact
-        snapshot.finished = [
-            structs.replace(one, receipt=_copy_for_member(one.receipt, contact))
-            for one in snapshot.finished
-            if one.receipt.client.key_id == client.key_id
-        ]
-        running = [one for one in snapshot.running if one.client.key_id == client.key_id]
-        snapshot.running = [_copy_for_member(one, contact) for one in running]
-    registry = find_registry(services.settings)
-    receipts = [one.receipt for one in snapshot.finished if one.receipt.model]
-    for prefix, model, requested in {(one.prefix, one.model, one.requested_model) for one in receipts}:
-        if (provider := registry.find_by_prefix(prefix)) is not None:
-            limits = find_capabilities(provider, model, services.settings, services.catalog)
-            if limits.known:
-                name = f"{prefix}/{model}"
-                window = find_served_input(requested, limits, services.settings, services.catalog)
-                snapshot.windows[name] = min(window, snapshot.windows.get(name, window))
-    await sink.send_response(200, encode_requests(snapshot))
-
-
-async def get_live_requests(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """Serve `GET /api/requests/live`: send an SSE event `snapshot`, then one event for each change of a request."""
-    events = services.receipts.feed.live.open_stream(request.receipt.client.name)
-    await sink.send_route_response(RouteResponse(headers=STREAM_HEADERS, body=events))
-
-
 async def get_health(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """Also the state of the ledger and of Redis, if they are enabled."""
     body: dict[str, object] = {"status": "ok", **_version(services)}
@@ -682,33 +409,6 @@ async def get_missing_dashboard(services: Services, request: ClientRequest, sink
 async def get_icon(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     headers = {"content-type": "image/svg+xml", "cache-control": "public, max-age=86400"}
     await sink.send_route_response(RouteResponse(headers=headers, body=ICON))
-
-
-_ELEMENT = compile_later(r'(?:[^",]|"(?:[^"\\]|\\.?)*+"?)++', re.DOTALL)
-"""Pattern of one element of a comma-separated header. A quoted string without an end quote ends with the header."""
-_MEDIA_RANGE = compile_anchored(r"\s*([\w!#$&^.+*-]+/[\w!#$&^.+*-]+)\s*(?:;|$)")
-_QUALITY = compile_later(r";\s*q\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*(?:;|$)", re.IGNORECASE)
-_HAS_QUALITY = compile_later(r";\s*q\s*=", re.IGNORECASE)
-
-
-def prefers_html(accept: str) -> bool:
-    """Return True for web browsers. A wildcard such as `*/*` does not count as HTML."""
-    qualities: dict[str, float] = {}
-    for element in _ELEMENT.findall(accept):
-        found = _MEDIA_RANGE.match(element)
-        if found is None:
-            continue
-        weight = _QUALITY.search(element, found.end(1))
-        if weight is None and _HAS_QUALITY.search(element, found.end(1)):
-            continue  # an invalid weight
-        media_range = found[1].lower()
-        quality = float(weight[1]) if weight else 1.0
-        qualities[media_range] = max(quality, qualities.get(media_range, 0.0))
-    # the most specific media type that includes JSON
-    json_ranges = ("application/json", "application/*", "*/*")
-    json_quality = next((qualities[name] for name in json_ranges if name in qualities), 0.0)
-    html_quality = qualities.get("text/html", 0.0)
-    return html_quality > 0 and html_quality >= json_quality
 
 
 async def _send_plugin_route(

@@ -1,0 +1,127 @@
+"""`AsgiSink`: the response of an ASGI application to an HTTP client."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, MutableMapping
+from http import HTTPStatus
+from typing import Any
+
+from anthropic_proxy.engine.exchange.client_side import ResponseSink, encode_error_response
+from anthropic_proxy.errors import MethodNotAllowed, ProxyError
+from anthropic_proxy.gateway.error_catalog import error_help_headers
+from anthropic_proxy.gateway.server.http1.cycle import RequestResponseCycle
+from anthropic_proxy.gateway.server.path_prefix import add_prefix
+from anthropic_proxy.plugins import Receipt, RouteResponse
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Scope = Mapping[str, Any]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+_WITHOUT_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
+
+
+class AsgiSink(ResponseSink):
+    """The response to an HTTP client, sent with the functions that the HTTP server gives to an ASGI application.
+
+    `cycle`: the request and response of the proxy's own server. None: another ASGI server. `prefix`: path below which
+    the client sees the proxy.
+    """
+
+    def __init__(
+        self,
+        receipt: Receipt,
+        receive: Receive,
+        send: Send,
+        cycle: RequestResponseCycle | None = None,
+        prefix: str = "",
+    ) -> None:
+        super().__init__(receipt)
+        self._prefix = prefix
+        self._receive = receive
+        self._send = send
+        self._cycle = cycle
+        self._head: dict[str, Any] | None = None
+        """Message with status and headers that another server gets before the first piece. None: none waits."""
+        self.began = time.monotonic()
+        self.has_exchange_headers = False
+        self.status = 200
+
+    def start(self, status: int, headers: Collection[tuple[str, str]]) -> None:
+        self.status = status
+        if self._cycle is not None:
+            try:
+                self._cycle.start_response(status, headers)
+            finally:
+                self.started = self._cycle.response_started
+            return
+        pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        self.started = True
+        self._head = {"type": "http.response.start", "status": status, "headers": pairs}
+
+    def write(self, data: bytes, *, is_last: bool) -> Awaitable[None]:
+        if self._cycle is not None:
+            return self._cycle.write_body(data, is_last=is_last)
+        return self._write_messages(data, is_last=is_last)
+
+    async def _write_messages(self, data: bytes, *, is_last: bool) -> None:
+        head, self._head = self._head, None
+        if head is not None:
+            await self._send(head)
+        await self._send({"type": "http.response.body", "body": data, "more_body": not is_last})
+
+    async def wait_disconnected(self) -> None:
+        """Wait until the client has disconnected. Call this only after the request body was read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def send_error_response(self, error: ProxyError) -> None:
+        """Does nothing if the response has started."""
+        if self.started:
+            return
+        headers, body = encode_error_response(error, self.receipt.request_id)
+        headers |= error_help_headers(error)
+        if isinstance(error, MethodNotAllowed):
+            headers["allow"] = ", ".join(error.allowed)
+        elif error.closes_connection:
+            headers["connection"] = "close"  # the remaining bytes would be parsed as a request
+        await self.send_response(error.status, body, headers)
+
+    async def send_route_response(self, response: RouteResponse, *, has_body: bool = True) -> None:
+        """Send the response of a route of a plugin. Without `has_body` (HEAD), a stream is not read."""
+        if self._prefix:
+            response = add_prefix(response, self._prefix)
+        lines = {"request-id": [self.receipt.request_id]}
+        lines |= {name: [value] if isinstance(value, str) else [*value] for name, value in response.headers.items()}
+        chunks = response.body
+        if isinstance(chunks, bytes) and response.status not in _WITHOUT_BODY:
+            lines["content-length"] = [str(len(chunks))]
+        self.start(response.status, [(name, value) for name in lines for value in lines[name]])
+        if isinstance(chunks, bytes):
+            await self.write(chunks, is_last=True)
+            return
+        if has_body:
+            disconnected = asyncio.ensure_future(self.wait_disconnected())
+            following: asyncio.Future[bytes] | None = None
+            try:
+                while True:
+                    following = asyncio.ensure_future(_next_chunk(chunks))
+                    await asyncio.wait({following, disconnected}, return_when=asyncio.FIRST_COMPLETED)
+                    if disconnected.done() or not (chunk := following.result()):
+                        break
+                    await self.write(chunk, is_last=False)
+            finally:
+                for task in (disconnected, following):
+                    if task is not None:
+                        task.cancel()
+                if following is not None:
+                    await asyncio.wait({following})
+                if isinstance(chunks, AsyncGenerator):
+                    await chunks.aclose()
+        await self.write(b"", is_last=True)
+
+
+async def _next_chunk(chunks: AsyncIterator[bytes]) -> bytes:
+    """Return the next chunk of a stream that is not empty. b"": the stream has ended."""
+    async for chunk in chunks:
+        if chunk:
+            return chunk
+    return b""
