@@ -63,7 +63,7 @@ REMEDY_LEAD = " Remedy: "
 
 def replace_remedy(message: str, remedy: str, wish: str, contact: str) -> str:
     """Return a message for somebody who cannot change the proxy: in place of the `remedy` at its end, it says what to
-    ask for. `contact`: where (`LIMIT_CONTACT`). "": an administrator.
+    ask for. `contact`: where. "": an administrator.
     """
     cause = message.removesuffix(f"{REMEDY_LEAD}{remedy}").removesuffix(remedy)
     if not remedy or cause == message:
@@ -134,7 +134,7 @@ class ProxyError(Exception):
         return self.message.removesuffix(self.remedy).rstrip()
 
     def describe_to_people(self, contact: str) -> str:
-        """Return the message for a client that cannot change the proxy. `contact`: `LIMIT_CONTACT`."""
+        """Return the message for a client that cannot change the proxy. `contact`: that of `[sign_in]`."""
         return replace_remedy(self.message, self.remedy, self.wish, contact)
 
     def release_tracebacks(self) -> None:

@@ -16,15 +16,17 @@ from anthropic_proxy.cli.output import Column, Output
 from anthropic_proxy.cli.server_processes import require_startable
 from anthropic_proxy.engine.advice import Problem, ProblemKind, list_texts, report_warning
 from anthropic_proxy.engine.options import split_origin
+from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.routing.choices import find_preferred_provider
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.plugin_packages import open_plugins
 from anthropic_proxy.gateway.problems import describe_demo, find_problems, find_server_problems
 from anthropic_proxy.gateway.services import open_services
-from anthropic_proxy.gateway.settings import Settings, list_known_variables
+from anthropic_proxy.gateway.settings import ENV_FILE, Settings, copy_environment, list_known_variables
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
-from anthropic_proxy.gateway.settings.place import describe_unread_files
+from anthropic_proxy.gateway.settings.place import describe_unread_files, require_settings_folder
+from anthropic_proxy.gateway.settings.rewrite import plan_rewrite, write_rewrite
 from anthropic_proxy.gateway.settings_listing import SettingRow, list_settings
 
 config = new_group("config")
@@ -81,18 +83,27 @@ async def _list_settings(settings: Settings) -> list[SettingRow]:
 
 
 @config.command
-def check(*, reads_keys: Annotated[bool, Parameter(name="--keys")] = False, as_json: bool = False) -> None:
+def check(
+    *,
+    reads_keys: Annotated[bool, Parameter(name="--keys")] = False,
+    writes: Annotated[bool, Parameter(name="--write")] = False,
+    as_json: bool = False,
+) -> None:
     """Check the settings. Exit status: 0 without findings, 1 with warnings or missing keys, 2 for an invalid setting.
 
     Parameters
     ----------
     reads_keys
         Read the key files and run the key commands of anthropic-proxy.toml too, and report those that give no key.
+    writes
+        First move settings with old names from .env to anthropic-proxy.toml. A copy of each changed file stays.
     as_json
         Print one JSON object instead.
     """
     output = Output()
     try:
+        if writes:
+            _move_old_names(output)
         settings = load_command_settings(resolves_keys=reads_keys, names_source=True)
         found = asyncio.run(_find_problems(settings))
     except ConfigurationError as error:
@@ -111,6 +122,22 @@ def check(*, reads_keys: Annotated[bool, Parameter(name="--keys")] = False, as_j
         if UNRESOLVED_KEY in settings.reveal_all_secrets():
             output.write_notice(f"{_UNREAD_KEYS}  anthropic-proxy config check --keys")
     sys.exit(1 if found else 0)
+
+
+def _move_old_names(output: Output) -> None:
+    """Raises `ConfigurationError` if a file cannot be changed. No value is printed."""
+    environ = copy_environment()
+    folder = require_settings_folder(environ)
+    rewrite = plan_rewrite(environ, PROVIDERS, str(folder / ENV_FILE))
+    copies = write_rewrite(rewrite)
+    for old in rewrite.moved:
+        output.write_notice(f"{old.name} of .env is now {old.home}.", "✓")
+    for copy in copies:
+        output.write_notice(f"Copy of the previous file: {shorten_home(copy)}")
+    for old in rewrite.in_environment:
+        output.write_notice(f"{old.name} is in the environment: set {old.home}, and remove {old.name} there.", "!")
+    if not rewrite.moved and not rewrite.in_environment:
+        output.write_notice("No setting has an old name.")
 
 
 async def _find_problems(settings: Settings) -> list[Problem]:

@@ -545,7 +545,7 @@ class EngineOptions(Struct, frozen=True, kw_only=True):
     tier_models: Mapping[str, str] = {}
     """Tier (`opus`) → backend model, overriding BIG_MODEL, MIDDLE_MODEL and SMALL_MODEL (`MODEL_<TIER>`)."""
     limit_contact: str = ""
-    """`LIMIT_CONTACT`: where people ask for what only an administrator can change. "": errors name an administrator."""
+    """Where people ask for what only an administrator can change. "": errors name an administrator."""
     configured_providers: tuple[ConfiguredProvider, ...] = ()
     """Tables `[providers.NAME]` of `anthropic-proxy.toml`. Their keys and addresses are in `keys` and `base_urls`."""
     call_options: Mapping[str, CallOptions] = {}

@@ -82,9 +82,11 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
 secretName: company
 redis: true
 settings: {VIRTUAL_KEYS: true, DASHBOARD_URL: "https://proxy.example.com", OIDC_ISSUER: "https://login.example.com",
-  OIDC_CLIENT_ID: proxy, SIGN_IN_NOTICE: "Questions: #help"}
+  OIDC_CLIENT_ID: proxy}
 ledger: true
 configuration: |
+  [sign_in]
+  notice = "Questions: #help"
   [sign_in.groups.developers]
   team = "build"
   budgets = ["100USD/month"]
@@ -660,7 +662,7 @@ def test_other_settings_are_plain_values(tmp_path: Path) -> None:
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
         "GOOGLE_APPLICATION_CREDENTIALS": "/etc/google/key.json",
         "TLS_KEY_FILE": "/etc/tls/key.pem",
-        "OIDC_ADMINS": "ann@example.org",
+        "OIDC_CLIENT_ID": "ann@example.org",
         "BEDROCK_BASE_URL": "https://bedrock-runtime.{region}.amazonaws.com",
     }
     file = tmp_path / "values.yaml"

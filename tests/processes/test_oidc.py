@@ -22,10 +22,10 @@ RETRY = "Sign in again."
 CHECK_ISSUER = "An administrator should check OIDC_ISSUER."
 REMEDIES = {
     CHECK_ISSUER: "help",
-    "OIDC_DOMAINS lists the accepted ones.": "access",
-    "An administrator should allow the scope email for the client, or set OIDC_EMAIL_CLAIM.": "help",
-    "If the provider sends no claim email_verified, an administrator should set OIDC_EMAIL_CLAIM to a claim that users "
-    "cannot change.": "help",
+    "domains of [sign_in] lists the accepted ones.": "access",
+    "An administrator should allow the scope email for the client, or set email_claim of [sign_in].": "help",
+    "If the provider sends no claim email_verified, an administrator should set email_claim of [sign_in] to a claim "
+    "that users cannot change.": "help",
 }
 """End of a message in the log → what the page says to ask for instead."""
 INVALID = "The identity provider sent an ID token that is not valid: "
@@ -296,28 +296,28 @@ def require_page(team: Team, answer: httpx.Response, message: str, status: int =
     [
         (
             {"email": "ann@other.example"},
-            "The domain of ann@other.example is not accepted. OIDC_DOMAINS lists the accepted ones.",
+            "The domain of ann@other.example is not accepted. domains of [sign_in] lists the accepted ones.",
         ),
         (
             {"email_verified": False},
             "The identity provider has not verified the address ann@example.com. Confirm it there, then try again. If "
-            "the provider sends no claim email_verified, an administrator should set OIDC_EMAIL_CLAIM to a claim that "
-            "users cannot change.",
+            "the provider sends no claim email_verified, an administrator should set email_claim of [sign_in] to a "
+            "claim that users cannot change.",
         ),
         (
             {"email": "a@b@example.com"},
             "The identity provider sent no e-mail address (claim 'email'). An administrator should allow the scope "
-            "email for the client, or set OIDC_EMAIL_CLAIM.",
+            "email for the client, or set email_claim of [sign_in].",
         ),
         (
             {"email": "ann\x1b[2J@example.com"},
             "The identity provider sent no e-mail address (claim 'email'). An administrator should allow the scope "
-            "email for the client, or set OIDC_EMAIL_CLAIM.",
+            "email for the client, or set email_claim of [sign_in].",
         ),
         (
             {"email": ""},
             "The identity provider sent no e-mail address (claim 'email'). An administrator should allow the scope "
-            "email for the client, or set OIDC_EMAIL_CLAIM.",
+            "email for the client, or set email_claim of [sign_in].",
         ),
     ],
 )
@@ -340,8 +340,8 @@ def test_the_user_info_verifies_its_own_address_only(team: Team) -> None:
     require_rejection(
         team,
         "The identity provider has not verified the address root@example.com. Confirm it there, then try again. If the "
-        "provider sends no claim email_verified, an administrator should set OIDC_EMAIL_CLAIM to a claim that users "
-        "cannot change.",
+        "provider sends no claim email_verified, an administrator should set email_claim of [sign_in] to a claim that "
+        "users cannot change.",
     )
 
 

@@ -39,7 +39,7 @@ class OidcError(Exception):
         """HTTP status of the page: 403; 502 for a failure of the provider."""
 
     def describe_to_people(self, contact: str) -> str:
-        """`contact`: `LIMIT_CONTACT`."""
+        """`contact`: that of `[sign_in]`."""
         return replace_remedy(self.message, self.remedy, self.wish, contact)
 
 
@@ -87,7 +87,7 @@ def accept_user(settings: Settings, claims: Mapping[str, Any], known: OidcUser |
         raise UserRefused(
             f"The identity provider sent no groups of {email}, because the user has too many (claim _claim_names).",
             remedy="An administrator should let Microsoft Entra ID send only the groups that are assigned to the "
-            "application, or use app roles with OIDC_ROLE_CLAIM=roles.",
+            'application, or use app roles with role_claim = "roles" of [sign_in].',
             wish="access",
         )
     groups = tuple(name for name in dict.fromkeys(stated) if name in used and "@" not in name)
@@ -102,7 +102,9 @@ def accept_user(settings: Settings, claims: Mapping[str, Any], known: OidcUser |
     user = OidcUser(*identity, groups, shown, has_group_claim=has_groups)
     if not _has_domain(provider, user.email):
         raise UserRefused(
-            f"The domain of {email} is not accepted.", remedy="OIDC_DOMAINS lists the accepted ones.", wish="access"
+            f"The domain of {email} is not accepted.",
+            remedy="domains of [sign_in] lists the accepted ones.",
+            wish="access",
         )
     return user
 
@@ -113,15 +115,15 @@ def _accept_address(provider: OidcSettings, claims: Mapping[str, Any]) -> str:
     if not isinstance(email, str) or not is_address(email):
         raise UserRefused(
             f"The identity provider sent no e-mail address (claim {provider.email_claim!r}).",
-            remedy="An administrator should allow the scope email for the client, or set OIDC_EMAIL_CLAIM.",
+            remedy="An administrator should allow the scope email for the client, or set email_claim of [sign_in].",
         )
     if len(email) > _MAX_EMAIL_CHARACTERS:
         raise UserRefused(f"The identity provider sent an e-mail address with {len(email):,} characters.")
     if provider.email_claim == "email" and claims.get("email_verified") not in (True, "true"):
         raise UserRefused(
             f"The identity provider has not verified the address {email}. Confirm it there, then try again.",
-            remedy="If the provider sends no claim email_verified, an administrator should set OIDC_EMAIL_CLAIM to a "
-            "claim that users cannot change.",
+            remedy="If the provider sends no claim email_verified, an administrator should set email_claim of "
+            "[sign_in] to a claim that users cannot change.",
         )
     if provider.issuer == _GOOGLE and not claims.get("hd") and email.lower().rpartition("@")[2] not in _GOOGLE_DOMAINS:
         # developers.google.com/identity/gsi/web/guides/verify-google-id-token, read on 2026-11-27
@@ -169,8 +171,8 @@ def _describe_missing_claim(settings: Settings, user: OidcUser) -> str:
     if user.has_group_claim or settings.oidc is None:
         return ""
     return (
-        f" The identity provider sent no claim {settings.oidc.role_claim!r}: it may need a scope (OIDC_SCOPES), or "
-        "have the groups in another claim (OIDC_ROLE_CLAIM)."
+        f" The identity provider sent no claim {settings.oidc.role_claim!r}: it may need a scope (scopes of "
+        "[sign_in]), or have the groups in another claim (role_claim)."
     )
 
 
@@ -185,7 +187,7 @@ def require_role(settings: Settings, user: OidcUser) -> OidcUser:
     if resolve_role(settings, user) is None:
         raise UserRefused(
             f"{user.unique_name} has no role.",
-            remedy="An administrator should add the user or a group to OIDC_MEMBERS."
+            remedy="An administrator should add the user or a group to members of [sign_in]."
             f"{_describe_missing_claim(settings, user)}",
             wish="access",
         )

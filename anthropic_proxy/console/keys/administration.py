@@ -530,8 +530,8 @@ class KeyAdministration:
         number = sum(one.find_status(now) == "active" for one in own)
         if number >= rights.max_keys:
             raise field_error(
-                f"You have {formats.plural(number, 'active key')}, and KEYS_PER_PERSON allows {rights.max_keys}. "
-                "Revoke one first."
+                f"You have {formats.plural(number, 'active key')}, and keys_per_person of [sign_in] allows "
+                f"{rights.max_keys}. Revoke one first."
             )
         _require_few_texts(own, now)
         return person

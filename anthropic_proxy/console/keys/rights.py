@@ -63,7 +63,7 @@ class Rights(LedgerUser, frozen=True, kw_only=True):
         if reason := self.explain_no_new_text():
             return reason
         if self.creates_own_keys and not self.max_keys:
-            return "An administrator creates keys, because KEYS_PER_PERSON is 0."
+            return "An administrator creates keys, because keys_per_person of [sign_in] is 0."
         return ""
 
     def explain_no_new_text(self) -> str:

@@ -108,7 +108,7 @@ class KeyState(Struct, frozen=True):
     """What somebody else asks an administrator for."""
 
     def for_people(self, contact: str) -> "KeyState":
-        """Return the state with the reason as a client reads it. `contact`: `LIMIT_CONTACT`."""
+        """Return the state with the reason as a client reads it. `contact`: that of `[sign_in]`."""
         reason = replace_remedy(self.reason, self.remedy, self.wish, contact)
         return structs.replace(self, reason=reason, remedy="", wish="")
 

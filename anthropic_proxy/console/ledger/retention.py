@@ -28,8 +28,8 @@ REPLACED_KEY_DAYS = 7
 SIGNED_OUT_DAYS = 30
 """Days for which the row of a device is kept after its sign-out."""
 ACCESS_END_DAYS = 366
-"""Days for which a row shows that the access of a person has ended. It is longer than `SIGN_IN_DAYS`, so that the own
-keys of the person do not become valid again by the time of their creation."""
+"""Days for which a row shows that the access of a person has ended. It is longer than `days` of `[sign_in]`, so that
+the own keys of the person do not become valid again by the time of their creation."""
 CHUNK_ROWS = 1_000
 TARGET_SHARE = 0.9
 """Share (0 to 1) of the maximum size to which a deletion by size reduces the database."""

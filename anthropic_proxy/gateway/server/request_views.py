@@ -50,7 +50,7 @@ _MEMBER_FIELDS = (
 
 
 def _copy_for_member(receipt: Receipt, contact: str) -> Receipt:
-    """Where an administrator would act, the error says where to ask. `contact`: `LIMIT_CONTACT`."""
+    """Where an administrator would act, the error says where to ask. `contact`: that of `[sign_in]`."""
     copy = Receipt(**{name: getattr(receipt, name) for name in _MEMBER_FIELDS})
     copy.error = replace_remedy(receipt.error, receipt.remedy, "", contact)
     return copy

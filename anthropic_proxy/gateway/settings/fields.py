@@ -37,7 +37,7 @@ _exporting = threading.Lock()
 
 
 class OidcSettings(Struct, frozen=True, kw_only=True):
-    """An identity provider (OpenID Connect) for the sign-in to the dashboard: the variables `OIDC_…`."""
+    """An identity provider (OpenID Connect) for the sign-in: the variables `OIDC_…`, and the table `[sign_in]`."""
 
     issuer: str
     """URL without `/.well-known/openid-configuration` and trailing slash."""
@@ -136,7 +136,7 @@ MAX_SIGN_IN_SECRETS = 8
 
 
 class SignInSettings(Struct, frozen=True, kw_only=True):
-    """Sign-in from Claude Code: the variables `SIGN_IN_…` and the tables `[sign_in.groups.NAME]`."""
+    """Sign-in from Claude Code: `SIGN_IN_SECRET` and the table `[sign_in]`."""
 
     secrets: Sequence[Secret]
     """From 1 to `MAX_SIGN_IN_SECRETS`. Tokens have a signature by each one, and one known signature is enough."""

@@ -222,14 +222,14 @@ class RuleTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class GroupTable(RuleTable, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a group of the identity provider may do. The name is a value of OIDC_ROLE_CLAIM, an e-mail address, or `*`.
+    """What a group of the identity provider may do. The name is a value of `role_claim`, an e-mail address, or `*`.
 
     The first table that matches a person is used, and `*` matches everybody. Without tables, every person that the
-    identity provider and OIDC_DOMAINS accept may sign in, without limits.
+    identity provider and `domains` accept may sign in, without limits.
     """
 
     role: GroupRole | None = None
-    """Role in the dashboard, unless OIDC_ADMINS, OIDC_VIEWERS or OIDC_TEAM_ADMINS gives one. By default `member`."""
+    """Role in the dashboard, unless `admins`, `viewers` or `team_admins` gives one. By default `member`."""
 
 
 class TokenIssuerTable(RuleTable, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -253,9 +253,49 @@ class TokenIssuerTable(RuleTable, frozen=True, kw_only=True, forbid_unknown_fiel
     """Claim → accepted values, with patterns: `{ repository_owner = "company", ref = ["refs/heads/*"] }`."""
 
 
-class SignInTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Persons that sign in from Claude Code."""
+Name = Annotated[str, Meta(min_length=1)]
 
+
+class SignInTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """People that sign in by the identity provider (OIDC_ISSUER), to the dashboard and from Claude Code
+    (SIGN_IN_SECRET)."""
+
+    days: Annotated[int, Meta(ge=1, le=365)] = 30
+    """Days until a person signs in again from Claude Code. If the identity provider gives no refresh token, it is 12
+    hours."""
+    token_minutes: Annotated[int, Meta(ge=5, le=1440)] = 60
+    """Minutes until Claude Code refreshes its token. Then the identity provider is asked whether the person still has
+    access. 5: before each request."""
+    notice: Name | None = None
+    """Text that Claude Code shows during the sign-in, of at most 500 characters."""
+    contact: Name | None = None
+    """Where people ask for what only an administrator can change, such as a higher limit, another model or access: an
+    address or a name. Errors for people end with it. By default they name an administrator. The log has the command."""
+    keys_per_person: Annotated[int, Meta(ge=0, le=1000)] = 0
+    """Active virtual keys that a signed-in person may create, with the limits of the own group and team. 0: only
+    administrators create keys."""
+    scopes: tuple[Name, ...] = ("openid", "email", "profile")
+    """Scopes that the sign-in requests. `openid` is always one of them."""
+    role_claim: Name = "groups"
+    """Claim of the identity provider with the groups or roles of a user. Dots lead into objects:
+    `realm_access.roles`."""
+    absent_groups: Literal["none", "keep"] = "none"
+    """What a refresh without `role_claim` means, if it states the address. `none`: the user has no groups. `keep`: the
+    groups stay."""
+    email_claim: Name = "email"
+    """Claim with the e-mail address of a user, which is compared with the owners of virtual keys. Entra ID:
+    `preferred_username`."""
+    admins: list[Name] = []
+    """Users that change settings and keys in the dashboard: values of `role_claim`, or e-mail addresses."""
+    viewers: list[Name] = []
+    """Users that read everything in the dashboard: values of `role_claim`, or e-mail addresses."""
+    team_admins: list[Name] = []
+    """Users that manage the virtual keys of their own teams: values of `role_claim`, or e-mail addresses."""
+    members: list[Name] = []
+    """Users that read their own requests in the dashboard: values of `role_claim`, or e-mail addresses. By default all
+    other users of the identity provider."""
+    domains: list[Name] = []
+    """Domains of accepted e-mail addresses. By default all."""
     authorization: dict[str, str] = {}
     """Further parameters of the request with which a browser goes to the identity provider: `hd = "example.org"`. An
     empty text leaves out a parameter that the proxy sends itself, such as `prompt`."""
@@ -348,7 +388,7 @@ class FileContents(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     token_issuers: dict[str, TokenIssuerTable] = {}
     """Name → identity provider whose tokens services send as keys."""
     sign_in: SignInTable | None = None
-    """Persons that sign in from Claude Code (`SIGN_IN_SECRET`)."""
+    """People that sign in by the identity provider."""
     prices: dict[str, PriceTable] = {}
     """Own prices by model id with prefix, or by pattern: `openai/gpt-4.1`, `vllm/*`."""
     price_list: PriceListTable | None = None

@@ -263,7 +263,11 @@ def exchange_file(file: Path, text: str, *, has_keys: bool) -> bool:
             stream.write(text.encode())
             stream.flush()
             os.fsync(stream.fileno())
-        mode = target.stat().st_mode & 0o7777 if target.exists() else _NEW_FILE_MODE
+        status = target.stat() if target.exists() else None
+        mode = _NEW_FILE_MODE if status is None else status.st_mode & 0o7777
+        if status is not None and hasattr(os, "chown"):
+            with suppress(PermissionError):  # only root can keep another owner
+                os.chown(temporary, status.st_uid, status.st_gid)
         is_open = bool(mode & _OTHER_USERS) and has_keys and sys.platform != "win32"
         temporary.chmod(mode & ~_OTHER_USERS if is_open else mode)
         repeat_while_read(lambda: temporary.replace(target))

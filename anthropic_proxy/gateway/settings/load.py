@@ -43,7 +43,13 @@ from anthropic_proxy.gateway.settings.provider_tables import (
     load_search_service,
 )
 from anthropic_proxy.gateway.settings.route_tables import load_routes
-from anthropic_proxy.gateway.settings.sign_in_tables import load_authorization, load_sign_in, load_token_issuers
+from anthropic_proxy.gateway.settings.sign_in_tables import (
+    load_authorization,
+    load_identity_fields,
+    load_people_fields,
+    load_sign_in,
+    load_token_issuers,
+)
 from anthropic_proxy.gateway.settings.sources import Sources
 from anthropic_proxy.gateway.settings.table import Setting, list_all_settings, list_fixed_fields
 from anthropic_proxy.gateway.settings.table_fields import record_plain_fields
@@ -110,6 +116,7 @@ def load_settings(
     fields["call_options"] = load_call_options(file, tables, built_in, sources)
     fields["auto_mode"] = _build_auto_mode(file, sources)
     fields |= _read_price_list(file, sources)
+    fields |= load_people_fields(file, sources)
     record_plain_fields(file, sources)
     fields["prices"] = load_prices(file, sources)
     fields["price_vendors"] = load_price_vendors(file, built_in, sources)
@@ -312,7 +319,9 @@ def _build_oidc(fields: Mapping[str, Any], file: ConfigFile, sources: Sources) -
     fields = {name: value for name, value in fields.items() if name not in {_CLIENT_PROOFS[each] for each in ignored}}
     if authorization and not has_issuer:
         file.warnings.append("[sign_in.authorization] is ignored, because OIDC_ISSUER is not set.")
-    return OidcSettings(**fields, authorization=authorization) if "issuer" in fields else None
+    if "issuer" not in fields:
+        return None
+    return OidcSettings(**fields, **load_identity_fields(file), authorization=authorization)
 
 
 def find_listen_address(environ: Mapping[str, str], env_file: str | None) -> tuple[str, int]:

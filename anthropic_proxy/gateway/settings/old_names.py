@@ -22,6 +22,7 @@ from anthropic_proxy.gateway.settings.sources import FoundSetting, Sources
 
 LAST_READING = (0, 1)
 """Last version, as major and minor number, that reads the old names."""
+REWRITE_COMMAND = "anthropic-proxy config check --write"
 
 
 def format_setting_name(path: KeyPath) -> str:
@@ -92,7 +93,7 @@ def find_moved_settings(sources: Sources, version: str = __version__) -> Mapping
         ]
         sources.add_warning(
             f"Settings whose old names only this version still reads: {join_with_and(names)}. Their place is "
-            f"{CONFIG_FILE}."
+            f"{CONFIG_FILE}. To move them:  {REWRITE_COMMAND}"
         )
     return moved
 
@@ -148,5 +149,6 @@ _DECODERS: Mapping[type[msgspec.inspect.Type], Callable[[FoundSetting, OldName],
     msgspec.inspect.IntType: _read_number,
     msgspec.inspect.FloatType: _read_number,
     msgspec.inspect.ListType: _split,
+    msgspec.inspect.VarTupleType: _split,
 }
 """Type of a field → function that returns its value from the text of a variable."""

@@ -1,6 +1,5 @@
-"""Checks of the settings for the sign-in from Claude Code, the variables `SIGN_IN_…` and the tables
-`[sign_in.groups.NAME]` and `[sign_in.authorization]` of the configuration file, and for tokens of services, the tables
-`[token_issuers.NAME]`.
+"""Checks of the settings for the sign-in, `SIGN_IN_SECRET` and the table `[sign_in]` of the configuration file, and for
+tokens of services, the tables `[token_issuers.NAME]`.
 """
 
 import re
@@ -13,9 +12,10 @@ from msgspec import structs
 from anthropic_proxy.engine.options import ConfiguredRoute
 from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest, join_with_and
+from anthropic_proxy.gateway.settings import values
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, format_key_path
 from anthropic_proxy.gateway.settings.fields import SignInGroup, SignInSettings, TokenIssuer
-from anthropic_proxy.gateway.settings.file_format import KeyPath, RuleTable, TokenIssuerTable
+from anthropic_proxy.gateway.settings.file_format import KeyPath, RuleTable, SignInTable, TokenIssuerTable
 from anthropic_proxy.gateway.settings.key_rules import (
     BUDGET_FORMS,
     Budget,
@@ -59,7 +59,7 @@ def load_authorization(file: ConfigFile, sources: Sources) -> Mapping[str, str]:
                     path,
                     "is not allowed, because the sign-in sets this parameter itself, or depends on it.",
                     code="sign-in-settings",
-                    hint="Set OIDC_SCOPES." if name.lower() == "scope" else "",
+                    hint="Set scopes of [sign_in]." if name.lower() == "scope" else "",
                 )
             if not _PARAMETER_NAME.fullmatch(name):
                 raise file.rejection(
@@ -80,6 +80,35 @@ def load_authorization(file: ConfigFile, sources: Sources) -> Mapping[str, str]:
     return table
 
 
+def load_people_fields(file: ConfigFile, sources: Sources) -> dict[str, Any]:
+    """Return field of `Settings` → value, of the table `[sign_in]` for everybody with a key. Errors are added to those
+    of `sources`.
+    """
+    if (table := file.tables.sign_in) is None:
+        return {}
+    fields: dict[str, Any] = {"keys_per_person": table.keys_per_person}
+    with sources.errors.collect():
+        if table.contact is not None:
+            fields["limit_contact"] = values.decode_contact(file.build_setting(("sign_in", "contact"), table.contact))
+    return fields
+
+
+def load_identity_fields(file: ConfigFile) -> dict[str, Any]:
+    """Return field of `OidcSettings` → value, of the table `[sign_in]`."""
+    table = file.tables.sign_in or SignInTable()
+    return {
+        "scopes": tuple(dict.fromkeys(["openid", *table.scopes])),
+        "role_claim": table.role_claim,
+        "absent_groups": table.absent_groups,
+        "email_claim": table.email_claim,
+        "admins": tuple(dict.fromkeys(table.admins)),
+        "viewers": tuple(dict.fromkeys(table.viewers)),
+        "team_admins": tuple(dict.fromkeys(table.team_admins)),
+        "members": tuple(dict.fromkeys(table.members)),
+        "domains": tuple(dict.fromkeys(domain.lower().lstrip("@") for domain in table.domains)),
+    }
+
+
 def load_sign_in(
     fields: Mapping[str, Any], file: ConfigFile, routes: Sequence[ConfiguredRoute], sources: Sources
 ) -> SignInSettings | None:
@@ -88,8 +117,8 @@ def load_sign_in(
     """
     own: Mapping[str, Any] = fields.get("sign_in", {})
     table = file.tables.sign_in
-    if table is not None:
-        sources.given["sign_in"] = Secret(str(table))
+    if table is not None and (table.groups or table.authorization):
+        sources.given["sign_in"] = Secret(f"{table.groups} {table.authorization}")
     groups: list[SignInGroup] = []
     for name, group in table.groups.items() if table is not None else ():
         path = (*_GROUPS, name)
@@ -118,7 +147,19 @@ def load_sign_in(
         return None
     with sources.errors.collect():
         _require_neighbors(fields, sources)
-    return SignInSettings(**own, groups=tuple(groups)) if "secrets" in own else None
+    table = table or SignInTable()
+    with sources.errors.collect():
+        if table.notice is not None:
+            values.decode_notice(file.build_setting(("sign_in", "notice"), table.notice))
+    if "secrets" not in own:
+        return None
+    return SignInSettings(
+        secrets=own["secrets"],
+        days=table.days,
+        token_minutes=table.token_minutes,
+        notice=table.notice or "",
+        groups=tuple(groups),
+    )
 
 
 def _require_neighbors(fields: Mapping[str, Any], sources: Sources) -> None:

@@ -10,13 +10,21 @@ from typing import Any
 from msgspec import Struct, inspect, structs
 
 from anthropic_proxy.gateway.settings.config_file import SCHEMA_FILE, ConfigFile
-from anthropic_proxy.gateway.settings.file_format import AutoModeTable, KeyPath, PriceListTable
+from anthropic_proxy.gateway.settings.file_format import AutoModeTable, KeyPath, PriceListTable, SignInTable
 from anthropic_proxy.gateway.settings.old_names import format_setting_name
 from anthropic_proxy.gateway.settings.sources import Sources
 from anthropic_proxy.secrets import Secret
 
-_TABLES: dict[str, type[Struct]] = {"auto_mode": AutoModeTable, "price_list": PriceListTable}
-_PLAIN = (inspect.StrType, inspect.LiteralType, inspect.IntType, inspect.FloatType, inspect.ListType, inspect.NoneType)
+_TABLES: dict[str, type[Struct]] = {"auto_mode": AutoModeTable, "sign_in": SignInTable, "price_list": PriceListTable}
+_PLAIN = (
+    inspect.StrType,
+    inspect.LiteralType,
+    inspect.IntType,
+    inspect.FloatType,
+    inspect.ListType,
+    inspect.VarTupleType,
+    inspect.NoneType,
+)
 
 
 class TableField(Struct, frozen=True):

@@ -305,14 +305,6 @@ def decode_notice(found: FoundSetting) -> str:
     return found.text
 
 
-def decode_scopes(found: FoundSetting) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(["openid", *" ".join(found.items).split()]))
-
-
-def decode_domains(found: FoundSetting) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(domain.lower().lstrip("@") for domain in found.items))
-
-
 def decode_networks(found: FoundSetting) -> tuple[IPv4Network | IPv6Network, ...]:
     networks: list[IPv4Network | IPv6Network] = []
     for item in found.items:

@@ -78,7 +78,7 @@ def test_a_person_creates_keys_with_its_owner_team_and_rules(office: Office) -> 
     assert office.execute(ANN, "rotate", "tablet").text
     office.execute(ANN, "create", label="second")
     assert office.refuse(ANN, "create", label="third") == (
-        "400 You have 2 active keys, and KEYS_PER_PERSON allows 2. Revoke one first."
+        "400 You have 2 active keys, and keys_per_person of [sign_in] allows 2. Revoke one first."
     )
     office.execute(ANN, "revoke", "tablet")
     assert office.execute(ANN, "create", label="third").key.label == "third"
@@ -135,7 +135,7 @@ def test_a_person_gets_no_more_than_its_group(office: Office) -> None:
         )
     none = User(role="member", address="eve@example.com")
     assert office.refuse(none, "create", label="x") == (
-        "403 An administrator creates keys, because KEYS_PER_PERSON is 0."
+        "403 An administrator creates keys, because keys_per_person of [sign_in] is 0."
     )
     viewer = User(role="viewer", address="vic@example.com", max_keys=1)
     assert office.refuse(viewer, "revoke", "ben") == (

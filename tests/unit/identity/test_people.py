@@ -102,7 +102,7 @@ def test_a_refresh_without_an_address_obeys_the_accepted_domains() -> None:
     with pytest.raises(OidcError) as refused:
         accept_user(build_settings(domains=("example.net",)), {"groups": ["developers"]}, known)
     assert refused.value.message == (
-        "The domain of ann@example.org is not accepted. OIDC_DOMAINS lists the accepted ones."
+        "The domain of ann@example.org is not accepted. domains of [sign_in] lists the accepted ones."
     )
 
 
@@ -143,5 +143,5 @@ def test_an_address_that_looks_like_another_one_is_refused(address: object) -> N
         accept_user(build_settings(), {**SIGN_IN, "email": address})
     assert refused.value.message == (
         "The identity provider sent no e-mail address (claim 'email'). An administrator should allow the scope email "
-        "for the client, or set OIDC_EMAIL_CLAIM."
+        "for the client, or set email_claim of [sign_in]."
     )

@@ -21,6 +21,20 @@ EXAMPLES: Mapping[str, tuple[str, Any]] = {
     "AUTO_MODE_TIMEOUT": ("7.5", 7.5),
     "PRICE_UPDATE_DAYS": ("7", 7),
     "PRICE_UPDATE_URL": ("https://prices.example.org/list", "https://prices.example.org/list"),
+    "SIGN_IN_DAYS": ("7", 7),
+    "SIGN_IN_TOKEN_MINUTES": ("5", 5),
+    "SIGN_IN_NOTICE": ("Questions: ask us", "Questions: ask us"),
+    "LIMIT_CONTACT": ("https://go.example.org/limits", "https://go.example.org/limits"),
+    "KEYS_PER_PERSON": ("3", 3),
+    "OIDC_SCOPES": ("email  groups,profile", ["email", "groups", "profile"]),
+    "OIDC_ROLE_CLAIM": ("realm_access.roles", "realm_access.roles"),
+    "OIDC_ABSENT_GROUPS": ("keep", "keep"),
+    "OIDC_EMAIL_CLAIM": ("preferred_username", "preferred_username"),
+    "OIDC_ADMINS": ("platform, ann@example.org,platform", ["platform", "ann@example.org", "platform"]),
+    "OIDC_VIEWERS": ("finance", ["finance"]),
+    "OIDC_TEAM_ADMINS": ("leads", ["leads"]),
+    "OIDC_MEMBERS": ("developers", ["developers"]),
+    "OIDC_DOMAINS": ("@Example.org", ["@Example.org"]),
 }
 """Old name → a text of the variable, and the value of the field."""
 
@@ -69,7 +83,7 @@ def test_an_old_name_means_the_same_as_its_field_and_warns(name: str) -> None:
     assert [*new.warnings] == []
     assert [*old.warnings] == [
         f"Settings whose old names only this version still reads: {name} (environment) is now {place}. Their place is "
-        "anthropic-proxy.toml."
+        "anthropic-proxy.toml. To move them:  anthropic-proxy config check --write"
     ]
 
 
@@ -79,7 +93,7 @@ def test_several_old_names_are_one_warning() -> None:
     assert [*settings.warnings] == [
         "Settings whose old names only this version still reads: AUTO_MODE (environment) is now mode of [auto_mode], "
         "AUTO_MODE_MODEL (environment) is now model of [auto_mode] and AUTO_MODE_TIMEOUT (environment) is now timeout "
-        "of [auto_mode]. Their place is anthropic-proxy.toml."
+        "of [auto_mode]. Their place is anthropic-proxy.toml. To move them:  anthropic-proxy config check --write"
     ]
 
 

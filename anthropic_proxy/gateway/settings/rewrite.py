@@ -1,0 +1,241 @@
+"""Change of the settings files to the new places of settings, for `config check --write`.
+
+The lines of old names leave `.env`, and their values go to the fields of `anthropic-proxy.toml`. All other lines stay
+as they are: comments, order, line ends and a byte order mark. `tomllib` does not write, so a line is inserted as text,
+at the first place where the file, read again, has exactly one value more. Both files are then read as the server reads
+them, and must mean what they meant before. The configuration file is replaced first: in between, both files have the
+same values, which is no error.
+"""
+
+import os
+import re
+import shutil
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.platforms.os_errors import describe_os_error
+from anthropic_proxy.engine.providers.lookup import ProviderRegistry
+from anthropic_proxy.errors import ConfigurationError, join_with_and
+from anthropic_proxy.gateway.settings.file_format import KeyPath
+from anthropic_proxy.gateway.settings.files import (
+    decode_toml,
+    format_toml_key,
+    format_toml_value,
+    locked_for_change,
+    parse_env_text,
+    read_text,
+    replace_file,
+)
+from anthropic_proxy.gateway.settings.load import find_changed_variables, load_settings
+from anthropic_proxy.gateway.settings.old_names import (
+    OLD_NAMES,
+    MovedSetting,
+    OldName,
+    find_moved_settings,
+    format_setting_name,
+    insert_moved_settings,
+)
+from anthropic_proxy.gateway.settings.place import CONFIG_FILE
+from anthropic_proxy.gateway.settings.sources import Sources
+
+_MARK = "\ufeff"
+_MAX_PLACES = 20
+"""Maximum number of lines at which an insertion is tried."""
+_COMMENT_AFTER_VALUE = compile_later(
+    r"""^\s*(?:export\s+)?[^=]+=[ \t]*(?:'(?:\\.|[^'\\])*+'|"(?:\\.|[^"\\])*+"|[^'"\n][^\n]*?)?[ \t]+(\#[^\r\n]*)""",
+    re.DOTALL | re.VERBOSE,
+)
+"""Pattern of an assignment of `.env` with a comment behind the value, which is the group."""
+
+
+class Rewrite(Struct, frozen=True):
+    env_file: Path
+    config_file: Path
+    before: tuple[str, str]
+    """Texts of the two files."""
+    after: tuple[str, str]
+    moved: Sequence[OldName]
+    """Old names that leave `.env`."""
+    in_environment: Sequence[OldName]
+    """Old names that the environment has, which no file can change."""
+
+
+def plan_rewrite(environ: Mapping[str, str], providers: ProviderRegistry, env_file: str) -> Rewrite:
+    """Raises `ConfigurationError` if a file cannot be changed, with the reason."""
+    env, config = Path(env_file), Path(env_file).with_name(CONFIG_FILE)
+    env_text, config_text = read_text(env), read_text(config)
+    sources = Sources(environ, env_file)
+    moved = find_moved_settings(sources)
+    contents = decode_toml(_remove_mark(config_text).replace("\r\n", "\n"), str(config)) if config_text else {}
+    insert_moved_settings(deepcopy(contents), moved, sources)
+    sources.errors.require_empty()
+    written = config_text
+    done: list[OldName] = []
+    for path, setting in moved.items():
+        if setting.found.origin == "environment":
+            continue
+        _require_plain(env_text, setting, env)
+        if path[-1] not in contents.get(path[0], {}):
+            written = _insert_value(written, path, setting.value, config)
+        done.append(setting.old)
+    in_environment = [setting.old for setting in moved.values() if setting.found.origin == "environment"]
+    changed = _remove_lines(env_text, {old.name for old in done})
+    _require_same_meaning(environ, providers, env_file, (changed, written))
+    return Rewrite(env, config, (env_text, config_text), (changed, written), done, in_environment)
+
+
+def _require_same_meaning(
+    environ: Mapping[str, str], providers: ProviderRegistry, env_file: str, after: tuple[str, str]
+) -> None:
+    """Raises `ConfigurationError` also if the settings are invalid as they are."""
+    before = load_settings(environ, providers, env_file=env_file)
+    drafts = load_settings(environ, providers, env_file=env_file, env_draft=after[0], config_draft=after[1])
+    different = [name for name in find_changed_variables(before, drafts) if name not in OLD_NAMES]
+    if different:
+        raise ConfigurationError(
+            f"Nothing was written, because {join_with_and(different)} would change. Move the settings yourself.",
+            code="old-setting",
+        )
+
+
+def _remove_mark(text: str) -> str:
+    return text.removeprefix(_MARK)
+
+
+def _require_plain(env_text: str, setting: MovedSetting, env: Path) -> None:
+    """Raises `ConfigurationError` if a line refers to another variable, for which TOML has no form."""
+    for binding in parse_env_text(_remove_mark(env_text)):
+        if binding.key == setting.old.name and "${" in (binding.value or ""):
+            raise ConfigurationError(
+                f"{setting.old.name} in {env} refers to another variable, and {CONFIG_FILE} has no such references. "
+                f"Set {format_setting_name(setting.old.path)} there yourself, and remove {setting.old.name}.",
+                code="old-setting",
+            )
+
+
+def _remove_lines(text: str, names: set[str]) -> str:
+    """Remove all assignments of `names`. A comment at the end of such a line stays, as a line of its own."""
+    if not names:
+        return text
+    mark = _MARK if text.startswith(_MARK) else ""
+    kept = []
+    for binding in parse_env_text(text[len(mark) :]):
+        line = binding.original.string
+        if binding.key not in names:
+            kept.append(line)
+            continue
+        beginning = line[: len(line) - len(line.lstrip())]
+        comment = _COMMENT_AFTER_VALUE.match(line)
+        end = "\r\n" if line.endswith("\r\n") else "\n"
+        kept.append(f"{beginning}{comment[1].rstrip()}{end}" if comment else beginning)
+    return mark + "".join(kept)
+
+
+def _insert_value(text: str, path: KeyPath, value: Any, config: Path) -> str:
+    """Raises `ConfigurationError` if the file has a form into which no line can be inserted."""
+    mark = _MARK if text.startswith(_MARK) else ""
+    plain = text[len(mark) :]
+    expected = _decode(plain)
+    expected.setdefault(path[0], {})[path[-1]] = value
+    assignment = f"{format_toml_key(path[-1])} = {format_toml_value(value)}"
+    for changed in _propose(plain, path[0], assignment):
+        try:
+            if _decode(changed) == expected:
+                return mark + changed
+        except tomllib.TOMLDecodeError:
+            continue
+    raise ConfigurationError(
+        f"{config} has [{path[0]}] in a form into which {format_setting_name(path)} cannot be inserted. Write the "
+        f"table as [{path[0]}] with one line for each field, and try again.",
+        code="old-setting",
+    )
+
+
+def _decode(text: str) -> dict[str, Any]:
+    return tomllib.loads(text.replace("\r\n", "\n"))
+
+
+def _sets_table(line: str, table: str) -> bool:
+    """Return True for the header of the table, and for a line that sets it or a key of it."""
+    text = line.replace('"', "").replace("'", "").strip()
+    is_header = text.startswith("[")
+    name, rest = text[is_header:].strip()[: len(table)], text[is_header:].strip()[len(table) :].lstrip()
+    return name == table and rest.startswith("]" if is_header else (".", "="))
+
+
+def _propose(text: str, table: str, assignment: str) -> Iterator[str]:
+    """Yield the text with an assignment in the table: below its header, in an inline table, as a dotted key before
+    others, and in a new table at the end.
+    """
+    end = "\r\n" if "\r\n" in text else "\n"
+    lines = text.splitlines(keepends=True)
+    for number in [number for number, line in enumerate(lines) if _sets_table(line, table)][:_MAX_PLACES]:
+        line, before, after = lines[number], "".join(lines[:number]), "".join(lines[number + 1 :])
+        yield f"{before}{line.rstrip()}{end}{assignment}{end}{after}"
+        opened, brace, rest = line.partition("{")
+        if brace:
+            comma = "" if rest.lstrip().startswith("}") else ","
+            yield f"{before}{opened}{brace} {assignment}{comma}{rest}{after}"
+        yield f"{before}{table}.{assignment}{end}{line}{after}"
+    gap = "" if not text or text.endswith("\n") else end
+    yield f"{text}{gap}{end if text else ''}[{table}]{end}{assignment}{end}"
+
+
+def write_rewrite(rewrite: Rewrite) -> Sequence[Path]:
+    """Replace the files that change, each after a copy beside it. Return the copies. Raises `ConfigurationError`."""
+    pairs = zip((rewrite.config_file, rewrite.env_file), reversed(rewrite.before), reversed(rewrite.after), strict=True)
+    changes = [(file, before, after) for file, before, after in pairs if before != after]
+    copies: list[Path] = []
+    with locked_for_change(rewrite.env_file):
+        for file, before, _ in changes:
+            _require_writable(file)
+            if read_text(file) != before:
+                raise ConfigurationError(
+                    f"{file} was changed by another program in the meantime. Try again.", code="init-without-terminal"
+                )
+        for file, before, _ in changes:
+            if before:
+                copies.append(_copy(file))
+        for file, _, after in changes:
+            replace_file(file, after, has_keys=False)
+    return copies
+
+
+def _require_writable(file: Path) -> None:
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be read: {describe_os_error(error)}.", code="env-file") from None
+    reason = ""
+    if not status.st_mode & 0o222 or not os.access(file, os.W_OK):
+        reason = "it is read-only"
+    elif hasattr(os, "geteuid") and os.geteuid() not in (0, status.st_uid):
+        reason = "it belongs to another user, who must run the command"
+    if reason:
+        raise ConfigurationError(f"{file} was not changed: {reason}.", code="init-without-terminal")
+
+
+def _copy(file: Path) -> Path:
+    """Copy a file beside the file itself, not beside a link to it, under the first free name."""
+    target = file.resolve()
+    numbers = iter(range(1, 1_000))
+    copy = target.with_name(f"{target.name}.bak")
+    while copy.exists():
+        copy = target.with_name(f"{target.name}.bak{next(numbers)}")
+    try:
+        shutil.copy2(target, copy)
+        if hasattr(os, "chown"):
+            os.chown(copy, target.stat().st_uid, target.stat().st_gid)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{copy} cannot be written: {describe_os_error(error)}.", code="init-without-terminal"
+        ) from None
+    return copy
