@@ -76,18 +76,23 @@ def plan_rewrite(environ: Mapping[str, str], providers: ProviderRegistry, env_fi
     insert_moved_settings(deepcopy(contents), moved, sources)
     sources.errors.require_empty()
     written = config_text
-    done: list[OldName] = []
-    for path, setting in moved.items():
+    for path, setting in _order_for_insertion(moved):
         if setting.found.origin == "environment":
             continue
         _require_plain(env_text, setting, env)
         if path[-1] not in contents.get(path[0], {}):
             written = _insert_value(written, path, setting.value, config)
-        done.append(setting.old)
+    done = [setting.old for setting in moved.values() if setting.found.origin != "environment"]
     in_environment = [setting.old for setting in moved.values() if setting.found.origin == "environment"]
     changed = _remove_lines(env_text, {old.name for old in done})
     _require_same_meaning(environ, providers, env_file, (changed, written))
     return Rewrite(env, config, (env_text, config_text), (changed, written), done, in_environment)
+
+
+def _order_for_insertion(moved: Mapping[KeyPath, MovedSetting]) -> Iterator[tuple[KeyPath, MovedSetting]]:
+    """Yield the fields of each table in reverse, because each is inserted at the beginning of its table."""
+    for table in dict.fromkeys(path[0] for path in moved):
+        yield from reversed([(path, setting) for path, setting in moved.items() if path[0] == table])
 
 
 def _require_same_meaning(

@@ -48,7 +48,7 @@ def test_values_move_and_everything_else_stays(tmp_path: Path) -> None:
     after = rewrite(tmp_path, env, toml)
     assert after == (
         "# keys\nOPENAI_API_KEY=sk-0123456789abcdef # mine\n\n# the check\n# for now\nBIG_MODEL=gpt-4.1\n",
-        '# ours\n[auto_mode]  # rules\ntimeout = 7.5\nmodel = "openai/gpt-4.1"\nmode = "client"\ndeny = ["x"]\n\n'
+        '# ours\n[auto_mode]  # rules\nmode = "client"\nmodel = "openai/gpt-4.1"\ntimeout = 7.5\ndeny = ["x"]\n\n'
         '[sign_in.groups."*"]\nteam = "a"\n\n[sign_in]\nadmins = ["platform", "ann@example.org"]\n',
     )
     assert (tmp_path / ".env.bak").read_text() == env
