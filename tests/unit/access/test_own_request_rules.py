@@ -277,7 +277,7 @@ SET_FIELDS: Mapping[str, str] = {
     "sticky": 'balance = "weighted"\nsticky = false',
     "auto_mode": 'auto_mode = "client"',
     "auto_mode_model": 'auto_mode_model = "cloud/judge"',
-    "auto_mode_timeout": "auto_mode_timeout = 0.05",
+    "auto_mode_timeout": "auto_mode_timeout = 1.5",
     "web": "web = false",
 }
 """Field of a route → lines that set it, in addition to those of `ROUTE`."""
