@@ -11,6 +11,7 @@ from typing import Any
 from tests.faults.protocols import ANSWERED, PROTOCOLS, ProviderProtocol, literal
 
 _READ_BYTES = 262_144
+_GUARDRAIL_PATH = "/beta/litellm_basic_guardrail_api"
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class AttackUpstream:
 
     def __init__(self) -> None:
         self.reply: Reply = reply_text("All is well.")
+        self.guardrail = respond(b'{"action":"NONE"}')
+        """Answer of the guardrail service at the same address."""
         self.calls: list[UpstreamCall] = []
         """Requests with a body so far."""
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
@@ -95,6 +98,8 @@ class AttackUpstream:
     def _answer(self, path: str, headers: Mapping[str, str], raw: bytes) -> bytes:
         if path in ANSWERED:
             return respond(ANSWERED[path])
+        if path == _GUARDRAIL_PATH:
+            return self.guardrail
         body: Any = {}
         with suppress(ValueError):  # telemetry and files have other forms
             body = json.loads(raw)

@@ -8,13 +8,12 @@ from typing import Any
 
 from tests.attacks.buyer import KEY_SETTINGS, Attempts, Buyer
 from tests.attacks.lab import Attack, Row, ordinary
-from tests.attacks.upstream import UpstreamCall, reply_text, respond
+from tests.attacks.upstream import reply_text, respond
 from tests.faults.client import Answer
 
 _MODEL = "openai/gpt-4.1"
 _RELAYED = "claude-haiku-4-5"
 _SECRET = "sk-live-0a1b2c3d4e5f6g7h8i9j"
-_GUARD = "/beta/litellm_basic_guardrail_api"
 _USUAL = reply_text("All is well.")
 _ANSI = "\x1b]52;c;ZXZpbA==\x07\x1b[2J"
 
@@ -61,29 +60,19 @@ def _misbehave(attack: Attack) -> list[Answer]:
     """A request that the service does not let pass reaches no provider, whatever the service answers."""
     attempts = Attempts()
     buyer = Buyer(attack)
-    reached: list[UpstreamCall] = []
-
-    def serve(guard: bytes) -> Callable[[UpstreamCall], bytes]:
-        def answer(call: UpstreamCall) -> bytes:
-            if call.path.startswith(_GUARD):
-                return guard
-            reached.append(call)
-            return _USUAL(call)
-
-        return answer
-
-    attack.upstream.reply = serve(_json({"action": "NONE"}))
+    attack.upstream.reply = _USUAL
+    reached = attack.upstream.calls
     assert buyer.post(ordinary(_MODEL, "control")).status_code == 200
     assert reached
     for name, guard in _REFUSING.items():
         for model, streams in ((_MODEL, True), (_RELAYED, False)):
             reached.clear()
-            attack.upstream.reply = serve(guard)
+            attack.upstream.guardrail = guard
             answer = buyer.post({**ordinary(model, f"text of {name} {model}"), "stream": streams})
             is_clean = "\x1b" not in answer.text and "\x07" not in answer.text
             is_held = not reached and answer.status_code in (400, 503) and is_clean
             attempts.check(f"{name}, {model}", is_held, (len(reached), answer.status_code, answer.text[:200]))
-    attack.upstream.reply = serve(_json({"action": "BLOCKED", "blocked_reason": "no"}))
+    attack.upstream.guardrail = _json({"action": "BLOCKED", "blocked_reason": "no"})
     other = Buyer(attack, "other")
     for name, client, body in (
         ("of another key", other, ordinary(_MODEL, "control")),
@@ -102,6 +91,7 @@ def _misbehave(attack: Attack) -> list[Answer]:
         attempts.check(f"a blocked text, {path}", not reached, (answer.status_code, answer.text[:200]))
     assert _ANSI not in attack.proxy.log
     attempts.check("no escapes in the log", "\x1b]52" not in attack.proxy.log)
+    attack.upstream.guardrail = _json({"action": "NONE"})
     return attempts.finish(attack)
 
 
