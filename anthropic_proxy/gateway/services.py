@@ -248,10 +248,10 @@ def _open_stores(settings: Settings, log: Log, plugins: Sequence[Plugin], shared
 
 async def reserve_call(store: Store, provider: str, limit: int) -> float:
     """Count a call to a provider for all processes that share the store. The result is that of `ReserveCall`."""
-    found = await store.reserve([Limit(f"provider/{provider}/calls", "rate", 1, limit, 60.0)])
-    if found.is_held:
-        await store.settle(found, [1])
-    return 0.0 if found.refused is None else max(found.retry_after_seconds, 0.05)
+    reservation = await store.reserve([Limit(f"provider/{provider}/calls", "rate", 1, limit, 60.0)])
+    if reservation.is_held:
+        await store.settle(reservation, [1])
+    return 0.0 if reservation.refused is None else max(reservation.retry_after_seconds, 0.05)
 
 
 def new_log(settings: Settings) -> Log:

@@ -115,6 +115,16 @@ def describe_ledger(ledger: LedgerState | None, facts: LedgerExtent | None, now:
     return lines
 
 
+def describe_extent(facts: LedgerExtent | None) -> str:
+    """Return the line about the stored requests. `facts` is None if the ledger cannot be read."""
+    if facts is None:
+        return "Ledger: not available"
+    if facts.first_hour is None:
+        return "Ledger: empty"
+    since = formats.local_day(facts.first_hour * MICROSECONDS_PER_HOUR)
+    return f"Ledger: {formats.plural(facts.requests, 'request')} since {since}"
+
+
 async def respond_with_early_flush(
     request: RouteRequest, page: Awaitable[RouteResponse], render_head: Callable[[], RouteResponse], progress: Progress
 ) -> RouteResponse:
@@ -264,7 +274,7 @@ class Site(DashboardServices):
                 if access.labels is not None:  # of the setup, a member gets the mapping
                     running = [receipt for receipt in running if receipt.client.name in access.labels]
                     setup, facts = Setup(mapping=setup.mapping), read_ledger_extent(ledger.connection)
-                found = PageContext(
+                whole = PageContext(
                     query=query,
                     connection=ledger.connection,
                     facts=facts,
@@ -287,26 +297,19 @@ class Site(DashboardServices):
                 )
                 progress.requests = facts.requests
                 known = facts if ledger.problem is None else None
-                if known is None:
-                    text = "Ledger: not available"
-                elif known.first_hour is None:
-                    text = "Ledger: empty"
-                else:
-                    since = formats.local_day(known.first_hour * MICROSECONDS_PER_HOUR)
-                    text = f"Ledger: {formats.plural(known.requests, 'request')} since {since}"
                 lines = describe_ledger(self.gateway.ledger_state, known, self.clock())
                 lines += [] if ledger.problem is None else [ledger.problem]
                 frame |= {
                     "query": query,
                     "tables": list(page.tables),
-                    "ranges": list_ranges(facts.first_hour, found.now),
+                    "ranges": list_ranges(facts.first_hour, whole.now),
                     "filters": list_filters(query, name_providers(self.gateway.settings)),
                     "running": running,
                     "state": lines,
-                    "ledger_text": text,
-                    "can_read": found.can_read,
+                    "ledger_text": describe_extent(known),
+                    "can_read": whole.can_read,
                 }
-                context = limit_range(found, lines) if page.searches_requests else found
+                context = limit_range(whole, lines) if page.searches_requests else whole
                 values = None
                 if "format" not in request.query:
                     values = page.build(context)
@@ -351,8 +354,8 @@ _POSITION = compile_anchored(r"([0-9]{1,18})\..*")
 def limit_range(context: PageContext, lines: list[StateLine], maximum: int = MAX_SEARCHED_REQUESTS) -> PageContext:
     """Shorten the range if a search would read more than `maximum` requests, and add a line about it to `lines`."""
     whole = context.selection
-    found = [_POSITION.fullmatch(text) for text in (context.query.before, context.query.after)]
-    before, after = (None if one is None else int(one[1]) for one in found)
+    positions = [_POSITION.fullmatch(text) for text in (context.query.before, context.query.after)]
+    before, after = (None if position is None else int(position[1]) for position in positions)
     if context.query.order:  # all parts of a sorted list are of the same requests
         before = after = None
     chosen = limit_search_range(context.connection, whole, before, after, maximum)
@@ -403,10 +406,10 @@ async def stream_events(site: Site, request: RouteRequest) -> RouteResponse:
             async for event in events:
                 if time.monotonic() >= checked_at + _SESSION_CHECK_SECONDS:
                     try:
-                        found = await site.find_session(request)
+                        current = await site.find_session(request)
                     except ProxyBusy:
-                        found = None
-                    if found is None:
+                        current = None
+                    if current is None:
                         return
                     checked_at = time.monotonic()
                 yield event

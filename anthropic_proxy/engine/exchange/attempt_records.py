@@ -124,7 +124,7 @@ class AttemptRecords:
     def add_input(self, tokens: int) -> None:
         """Count the estimated input `tokens` for the last call, but at least the input of each earlier one."""
         receipt = self._receipt
-        tokens = max(tokens, *(each.all_input_tokens for each in receipt.attempts))
+        tokens = max(tokens, *(attempt.all_input_tokens for attempt in receipt.attempts))
         receipt.attempts[-1].input_tokens = tokens
         receipt.input_tokens += tokens
 

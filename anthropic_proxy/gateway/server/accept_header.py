@@ -15,13 +15,13 @@ def prefers_html(accept: str) -> bool:
     """Return True for web browsers. A wildcard such as `*/*` does not count as HTML."""
     qualities: dict[str, float] = {}
     for element in _ELEMENT.findall(accept):
-        found = _MEDIA_RANGE.match(element)
-        if found is None:
+        media = _MEDIA_RANGE.match(element)
+        if media is None:
             continue
-        weight = _QUALITY.search(element, found.end(1))
-        if weight is None and _HAS_QUALITY.search(element, found.end(1)):
+        weight = _QUALITY.search(element, media.end(1))
+        if weight is None and _HAS_QUALITY.search(element, media.end(1)):
             continue  # an invalid weight
-        media_range = found[1].lower()
+        media_range = media[1].lower()
         quality = float(weight[1]) if weight else 1.0
         qualities[media_range] = max(quality, qualities.get(media_range, 0.0))
     # the most specific media type that includes JSON

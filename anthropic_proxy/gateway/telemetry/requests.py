@@ -221,7 +221,7 @@ class RequestFeed:
         if calculate is None:
             return list(requests)
         return await asyncio.to_thread(
-            lambda: [structs.replace(one, cost=calculate(one.receipt).cost) for one in requests]
+            lambda: [structs.replace(request, cost=calculate(request.receipt).cost) for request in requests]
         )
 
     def build_own_snapshot(self) -> RequestSnapshot:

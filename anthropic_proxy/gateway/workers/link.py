@@ -134,7 +134,7 @@ class WorkerPeer:
             from anthropic_proxy.gateway.workers.instance_sharing import share_observations  # noqa: PLC0415  # loads redis-py
 
             self._instances = share_observations(store, self.apply_observation)
-        senders = [each.publish for each in (self._link, self._instances) if each is not None]
+        senders = [peer.publish for peer in (self._link, self._instances) if peer is not None]
         if not senders:
             return None
 
