@@ -40,6 +40,7 @@ from anthropic_proxy.engine.exchange.safeguards.verdict import (
     TYPE,
     UNAVAILABLE,
     UNSUPPORTED,
+    CheckReply,
     build_results,
     combine,
     read_results,
@@ -141,6 +142,9 @@ class _CheckSink(CollectingSink):
         return check
 
     async def send_message(self, response: MessagesResponse) -> None:
+        self._read(response)
+
+    def _read(self, response: CheckReply) -> None:
         if not self._closed.is_set():
             check = read_verdict(response, self.call.id, self.call.name)
             self.check = structs.replace(check, request=self.receipt.request_id)
@@ -154,7 +158,7 @@ class _CheckSink(CollectingSink):
         except DECODE_ERRORS:
             self.check = self._fail("the reply of the checking model is no message", "unreadable")
             return
-        await self.send_message(response)  # type: ignore[arg-type]  # it has what a verdict needs
+        self._read(response)
 
     async def send_error_response(self, error: ProxyError) -> None:
         if not self._closed.is_set():

@@ -5,13 +5,12 @@ error, a late or cut reply, text beside the object, a key that occurs twice. No 
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.engine.hooks import CallCheck, CheckFailure
-from anthropic_proxy.engine.messages.models import MessagesResponse
 from anthropic_proxy.engine.messages.models.raw_json import load_json
 from anthropic_proxy.engine.messages.preparation import Question
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_or_repair, repair_json
@@ -83,7 +82,14 @@ class _Block(Struct):
     text: str = ""
 
 
-def read_verdict(response: MessagesResponse, call_id: str, tool: str) -> CallCheck:
+class CheckReply(Protocol):
+    """What a verdict needs of a reply of the checking model: `MessagesResponse`, or the bytes of a relay."""
+
+    content: list[Raw]
+    stop_reason: str | None
+
+
+def read_verdict(response: CheckReply, call_id: str, tool: str) -> CallCheck:
     """Return the verdict in a reply of the checking model."""
 
     def fail(reason: str, kind: CheckFailure = "unreadable") -> CallCheck:
