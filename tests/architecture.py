@@ -54,7 +54,7 @@ DATE_READERS = {
     "cli.remote_proxy",
     "console.dashboard.key_form",
     "console.dashboard.palette",
-    "console.dashboard.site",
+    "console.dashboard.services",
     "console.gateway_protocol.managed_settings",
     "console.gateway_protocol.plugin",
     "console.gateway_protocol.usage",
