@@ -39,6 +39,11 @@ def locked_folder(folder: Path, timeout_seconds: float | None = None) -> Iterato
         os.close(descriptor)
 
 
+def may_keep_owner(status: os.stat_result) -> bool:
+    """Return True if this process may write a file again without a change of its owner."""
+    return sys.platform == "win32" or os.geteuid() in (0, status.st_uid)
+
+
 def is_folder_locked(folder: Path) -> bool:
     """Return True if a thread or process holds the lock of a folder. Simultaneous calls do not affect each other.
 

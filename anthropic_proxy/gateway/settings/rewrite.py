@@ -19,6 +19,7 @@ from typing import Any
 from msgspec import Struct
 
 from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.platforms.files import may_keep_owner
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.providers.lookup import ProviderRegistry
 from anthropic_proxy.errors import ConfigurationError, join_with_and
@@ -222,7 +223,7 @@ def _require_writable(file: Path) -> None:
     reason = ""
     if not status.st_mode & 0o222 or not os.access(file, os.W_OK):
         reason = "it is read-only"
-    elif hasattr(os, "geteuid") and os.geteuid() not in (0, status.st_uid):
+    elif not may_keep_owner(status):
         reason = "it belongs to another user, who must run the command"
     if reason:
         raise ConfigurationError(f"{file} was not changed: {reason}.", code="init-without-terminal")
