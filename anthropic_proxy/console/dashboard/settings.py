@@ -226,7 +226,7 @@ def _require_editable(settings: Settings, catalog: Catalog, name: str) -> Settin
     if (row := list_editable_settings(settings, catalog).get(name)) is not None:
         return row
     raise InvalidRequest(
-        f"{name[:60]!r} cannot be changed here. Edit .env, or the environment if it is set there.",
+        f"{name[:60]!r} cannot be changed here. Edit the file or the environment variable in which it is set.",
         code="dashboard-setting",
     )
 
