@@ -122,7 +122,9 @@ def write_sample_conversation(file: Path) -> None:
     )
     for receipt, body, reply in _build_requests(time.time() - 180):
         contents.record(receipt.request_id, "client request", msgspec.json.encode(body))
-        contents.record(receipt.request_id, "reply", msgspec.json.encode({"type": "message", "content": reply}))
+        contents.record(
+            receipt.request_id, "client response", msgspec.json.encode({"type": "message", "content": reply})
+        )
         queue.record(receipt)
     for receipt, body, reply in _build_checked_requests(time.time() - 400):
         contents.record(receipt.request_id, "client request", msgspec.json.encode(body))
