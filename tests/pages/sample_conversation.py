@@ -128,7 +128,9 @@ def write_sample_conversation(file: Path) -> None:
         queue.record(receipt)
     for receipt, body, reply in _build_checked_requests(time.time() - 400):
         contents.record(receipt.request_id, "client request", msgspec.json.encode(body))
-        contents.record(receipt.request_id, "reply", msgspec.json.encode({"type": "message", "content": reply}))
+        contents.record(
+            receipt.request_id, "client response", msgspec.json.encode({"type": "message", "content": reply})
+        )
         queue.record(receipt)
     lost = queue.stop(WAIT_SECONDS)
     assert not lost, queue.state.problem
