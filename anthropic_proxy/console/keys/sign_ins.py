@@ -92,8 +92,10 @@ def list_access_ends(connection: Reader, refused_seconds: int) -> Mapping[str, f
     person keeps the access for `refused_seconds`, in which another device may ask with success.
     """
     refusals = defaultdict[str, list[int]](list)
+    # a refusal that ends a sign-in is its last answer, and ends the access too; a sign-out is no answer
+    last_answer = "CASE WHEN ended_at >= ends_at THEN ended_at ELSE coalesce(refused_at, ended_at) END"
     is_refused = "refused_at IS NOT NULL OR end_reason != ''"
-    for key, at in connection.query(f"SELECT key_id, coalesce(refused_at, ended_at) FROM sign_ins WHERE {is_refused}"):
+    for key, at in connection.query(f"SELECT key_id, {last_answer} FROM sign_ins WHERE {is_refused}"):
         if isinstance(at, int):
             refusals[str(key)].append(at)
     ends: dict[str, float] = {}

@@ -303,6 +303,21 @@ def test_another_device_keeps_the_access_only_if_it_asks_after_the_refusal(store
     assert list_ends() == {first.key_id: second.ends_at}
 
 
+@pytest.mark.parametrize("is_refused", [True, False])
+def test_the_last_refusal_of_a_device_counts_and_its_sign_out_is_no_answer(stored: Database, is_refused: bool) -> None:
+    """Another device has asked with success after the first refusal, and is offline since."""
+    first, _ = stored.sign_in()
+    second, _ = stored.sign_in()
+    stored.grants.mark_refused(first, OidcError("refused"))
+    stored.now += DAY_SECONDS
+    assert stored.grants.renew(second, ANN, "next token", is_checked=True) is not None
+    stored.now += 2 * DAY_SECONDS
+    stored.grants.end(first.id, ANN, OidcError("refused again") if is_refused else None)
+    with closing(open_for_reading(stored.settings)) as connection:
+        end = list_access_ends(connection, 3_600)[first.key_id]
+    assert end == (stored.now + 3_600 if is_refused else second.ends_at)
+
+
 def test_own_keys_stay_ended_after_the_refusal_of_the_person(stored: Database) -> None:
     """The ledger deletes old rows meanwhile."""
     stored.change_days(365)
