@@ -12,7 +12,6 @@ import re
 import shutil
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from anthropic_proxy.engine.platforms.files import may_keep_owner
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.providers.lookup import ProviderRegistry
 from anthropic_proxy.errors import ConfigurationError, join_with_and
+from anthropic_proxy.gateway.settings.fields import Settings
 from anthropic_proxy.gateway.settings.file_format import KeyPath
 from anthropic_proxy.gateway.settings.files import (
     decode_toml,
@@ -40,7 +40,6 @@ from anthropic_proxy.gateway.settings.old_names import (
     OldName,
     find_moved_settings,
     format_setting_name,
-    insert_moved_settings,
 )
 from anthropic_proxy.gateway.settings.place import CONFIG_FILE
 from anthropic_proxy.gateway.settings.sources import Sources
@@ -68,14 +67,14 @@ class Rewrite(Struct, frozen=True):
 
 
 def plan_rewrite(environ: Mapping[str, str], providers: ProviderRegistry, env_file: str) -> Rewrite:
-    """Raises `ConfigurationError` if a file cannot be changed, with the reason."""
+    """Raises `ConfigurationError` if a file cannot be changed, with the reason, and if the settings are invalid as they
+    are.
+    """
     env, config = Path(env_file), Path(env_file).with_name(CONFIG_FILE)
     env_text, config_text = read_text(env), read_text(config)
-    sources = Sources(environ, env_file)
-    moved = find_moved_settings(sources)
-    contents = decode_toml(_remove_mark(config_text).replace("\r\n", "\n"), str(config)) if config_text else {}
-    insert_moved_settings(deepcopy(contents), moved, sources)
-    sources.errors.require_empty()
+    before = load_settings(environ, providers, env_file=env_file)
+    moved = find_moved_settings(Sources(environ, env_file))
+    contents = decode_toml(_remove_mark(config_text).replace("\r\n", "\n"), str(config))
     written = config_text
     for path, setting in _order_for_insertion(moved):
         if setting.found.origin == "environment":
@@ -86,7 +85,8 @@ def plan_rewrite(environ: Mapping[str, str], providers: ProviderRegistry, env_fi
     done = [setting.old for setting in moved.values() if setting.found.origin != "environment"]
     in_environment = [setting.old for setting in moved.values() if setting.found.origin == "environment"]
     changed = _remove_lines(env_text, {old.name for old in done})
-    _require_same_meaning(environ, providers, env_file, (changed, written))
+    after = load_settings(environ, providers, env_file=env_file, env_draft=changed, config_draft=written)
+    _require_same_meaning(before, after)
     return Rewrite(env, config, (env_text, config_text), (changed, written), done, in_environment)
 
 
@@ -96,13 +96,8 @@ def _order_for_insertion(moved: Mapping[KeyPath, MovedSetting]) -> Iterator[tupl
         yield from reversed([(path, setting) for path, setting in moved.items() if path[0] == table])
 
 
-def _require_same_meaning(
-    environ: Mapping[str, str], providers: ProviderRegistry, env_file: str, after: tuple[str, str]
-) -> None:
-    """Raises `ConfigurationError` also if the settings are invalid as they are."""
-    before = load_settings(environ, providers, env_file=env_file)
-    drafts = load_settings(environ, providers, env_file=env_file, env_draft=after[0], config_draft=after[1])
-    different = [name for name in find_changed_variables(before, drafts) if name not in OLD_NAMES]
+def _require_same_meaning(before: Settings, after: Settings) -> None:
+    different = [name for name in find_changed_variables(before, after) if name not in OLD_NAMES]
     if different:
         raise ConfigurationError(
             f"Nothing was written, because {join_with_and(different)} would change. Move the settings yourself.",

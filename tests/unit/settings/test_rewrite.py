@@ -129,6 +129,15 @@ def test_what_cannot_be_moved_is_refused_with_its_reason(tmp_path: Path) -> None
     assert refused(tmp_path, "AUTO_MODE=maybe\n", "") == (
         'AUTO_MODE is "maybe". Use "check", "client" or "off". Set in FOLDER/.env, line 1.'
     )
+    for toml, shown in [
+        ('auto_mode = "check"\n', "check"),
+        ('[[auto_mode]]\nmode = "check"\n', '[{"mode":"check"}]'),
+        ("auto_mode = []\n", "[]"),
+    ]:
+        assert refused(tmp_path, "AUTO_MODE=off\n", toml) == (
+            f'auto_mode is "{shown}". Use a table with allow, confirm_with, deny, environment, mode, model, timeout. '
+            "Set in FOLDER/anthropic-proxy.toml, line 1."
+        )
     assert refused(tmp_path, "AUTO_MODE=off\n", "[auto_mode\n").startswith("FOLDER/anthropic-proxy.toml, line 1")
 
 
