@@ -11,6 +11,7 @@ from msgspec import Struct, inspect, structs
 
 from anthropic_proxy.gateway.settings.config_file import SCHEMA_FILE, ConfigFile
 from anthropic_proxy.gateway.settings.file_format import AutoModeTable, KeyPath, PriceListTable, SignInTable
+from anthropic_proxy.gateway.settings.files import format_toml_value
 from anthropic_proxy.gateway.settings.old_names import format_setting_name
 from anthropic_proxy.gateway.settings.sources import Sources
 from anthropic_proxy.secrets import Secret
@@ -54,12 +55,20 @@ def _list_parts(expected: Any) -> Sequence[inspect.Type]:
 
 
 def format_field_value(value: object) -> str:
-    """`check`, `12`, `platform-team, ann@example.org`; "" for no value."""
+    """`check`, `12`, `platform-team, ann@example.org`; "" for no value. Different values have different texts: an item
+    with a comma or a quotation mark is quoted, as in TOML.
+    """
     if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
+        return ", ".join(map(_format_item, value))
     if isinstance(value, float):
-        return f"{value:g}"
+        return repr(value).removesuffix(".0")
     return str(value) if isinstance(value, str | int) else ""
+
+
+def _format_item(item: object) -> str:
+    text = str(item)
+    is_plain = text == text.strip() != "" and "," not in text and '"' not in text
+    return text if is_plain else format_toml_value(text)
 
 
 def record_plain_fields(file: ConfigFile, sources: Sources) -> None:

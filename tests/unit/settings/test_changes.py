@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings import Settings, load_settings
 from anthropic_proxy.gateway.settings.changes import digest_values, list_changes
@@ -93,6 +95,25 @@ def test_the_same_settings_have_no_changes_and_the_same_digests(tmp_path: Path) 
     first, second = (read(tmp_path, "LOG_LEVEL=info\nPROXY_API_KEY=key-canary-of-team\n", BEFORE) for _ in range(2))
     assert list_changes(first, second) == {}
     assert digest_values(first) == digest_values(second)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "shown"),
+    [
+        ('[auto_mode]\ndeny = ["a, b"]', '[auto_mode]\ndeny = ["a", "b"]', ('"a, b"', "a, b")),
+        ('[auto_mode]\ndeny = ["a\\", \\"b"]', '[auto_mode]\ndeny = ["a", "b"]', (r'"a\", \"b"', "a, b")),
+        ('[auto_mode]\ndeny = ["a "]', '[auto_mode]\ndeny = ["a"]', ('"a "', "a")),
+        ("[auto_mode]\ntimeout = 86399.75", "[auto_mode]\ntimeout = 86400", ("86399.75", "86400")),
+        ('[sign_in]\nadmins = ["a,b"]', '[sign_in]\nadmins = ["a", "b"]', ('"a,b"', "a, b")),
+    ],
+)
+def test_different_values_of_a_field_have_different_texts_and_digests(
+    tmp_path: Path, before: str, after: str, shown: tuple[str, str]
+) -> None:
+    old, new = read(tmp_path, "", before), read(tmp_path, "", after)
+    (values,) = list_changes(old, new).values()
+    assert values == shown
+    assert digest_values(old) != digest_values(new)
 
 
 def test_digests_differ_by_value_and_leave_out_the_address_of_a_server(tmp_path: Path) -> None:
