@@ -16,6 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
+from anthropic_proxy.engine.exchange.inspection.texts import restore_arguments
+from anthropic_proxy.engine.exchange.safeguards.hidden_texts import find_doubt
 from anthropic_proxy.engine.exchange.safeguards.prompt import INSTRUCTIONS
 from anthropic_proxy.engine.hooks import CallCheck
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
@@ -391,18 +393,79 @@ async def test_arguments_that_clients_may_read_differently_have_no_verdict(form:
     assert verdicts_of(sink, stream=True) == {}
 
 
-@pytest.mark.parametrize("spelled", ["\\u0052EDACTED", "REDACTED\\u005f", "R\\u0045DACTED"])
-async def test_a_placeholder_with_escapes_is_one_too(spelled: str) -> None:
-    class Spelling(Server):
-        def __call__(self, url: str, request: UpstreamRequest, credential: Any) -> FakeResponse:
-            found = PLACEHOLDER.findall(request.body.decode())
-            plain = "REDACTED_" if "005f" in spelled else "REDACTED"
-            self._arguments = json.dumps({"command": found[0]}).replace(plain, spelled) if found else ""
-            return super().__call__(url, request, credential)
+SPELLINGS = ("REDACTED", "\\u0052EDACTED", "REDACTED\\u005f", "R\\u0045DACTED")
+UNUSUAL_ARGUMENTS = {
+    **DOUBTFUL_ARGUMENTS,
+    "5,000 digits": f'{{"command": "@1", "timeout": {"9" * 5_000}}}',
+    "nested deeply": f'{{"command": "@1", "timeout": {"[" * 960}{"]" * 960}}}',
+    "nested deeply and cut": f'{{"command": "@1", "timeout": {"[" * 960}',
+    "nested deeply and closed too often": f'{{"command": "@1", "timeout": {"[" * 300}{"]" * 400}}}',
+    "no number": '{"command": "@1", "timeout": NaN}',
+    "byte order mark": '\ufeff{"command": "@1"}',
+    "half of a character": '{"command": "@1", "description": "\\ud83d"}',
+    "behind another placeholder": '{"command": "REDACTED_@1", "timeout": NaN}',
+}
 
+
+def spell(arguments: str, placeholder: str, spelled: str) -> str:
+    """Return the arguments with a placeholder, whose beginning has the given form."""
+    plain = "REDACTED_" if spelled.endswith("005f") else "REDACTED"
+    return arguments.replace("@1", placeholder.replace(plain, spelled, 1))
+
+
+class SpellingServer(Server):
+    """A provider whose model writes the first placeholder in another form."""
+
+    def __init__(self, wire: str, arguments: str, spelled: str) -> None:
+        super().__init__(wire, "")
+        self._written = arguments
+        self._spelled = spelled
+
+    def __call__(self, url: str, request: UpstreamRequest, credential: Any) -> FakeResponse:
+        if found := PLACEHOLDER.findall(request.body.decode()):
+            self._arguments = spell(self._written, found[0], self._spelled)
+        return super().__call__(url, request, credential)
+
+
+@pytest.mark.parametrize("spelled", SPELLINGS)
+async def test_a_placeholder_with_escapes_is_one_too(spelled: str) -> None:
     for wire in ("chat", "relay that answers"):
-        given_input, verdicts, _ = await run(wire, True, Spelling(wire, ""), HARMFUL)
+        given_input, verdicts, _ = await run(wire, True, SpellingServer(wire, '{"command": "@1"}', spelled), HARMFUL)
         assert (given_input, verdicts) == ({"command": HARMFUL}, {})
+
+
+@pytest.mark.parametrize("spelled", SPELLINGS)
+@pytest.mark.parametrize("form", UNUSUAL_ARGUMENTS)
+@A_TRANSLATION_AND_RELAYS
+async def test_no_form_of_arguments_gives_a_restored_text_a_verdict(wire: str, form: str, spelled: str) -> None:
+    server = SpellingServer(wire, UNUSUAL_ARGUMENTS[form], spelled)
+    built = ProxyHarness(server, **WIRES[wire][0])
+    built.services = structs.replace(built.services, inspectors=[Redactor(HARMFUL)])
+    safeguards = [{"type": "dangerous_tool_use", "classifier_context": CONTEXT}]
+    tools = [{"name": "Bash", "input_schema": {"type": "object"}}]
+    sink = await built.post(f"Use {HARMFUL}.", stream=True, tools=tools, safeguards=safeguards)
+    assert sink.error is None
+    if "evil.example" in sink.stream.decode():
+        assert (verdicts_of(sink, stream=True), server.questions) == ({}, [])
+
+
+WORD_OF_PROPERTY = "REDACTED_TEST_KEY_0123456789abcdef"
+
+
+@given(
+    form=st.sampled_from([*UNUSUAL_ARGUMENTS.values(), '{"a": {"@1": ["@1"]}}', '{"command": "@1"}', "@1"]),
+    spelled=st.sampled_from(SPELLINGS),
+    cut=st.integers(0, 40),
+    inserted=st.text('"\\{}[]:,u0052RED_ \ufeff\ud83d', max_size=8),
+    place=st.integers(0, 80),
+)
+def test_what_is_restored_is_what_is_judged(form: str, spelled: str, cut: int, inserted: str, place: int) -> None:
+    arguments = spell(form, WORD_OF_PROPERTY, spelled)
+    arguments = f"{arguments[:place]}{inserted}{arguments[place:]}"
+    arguments = arguments[: len(arguments) - cut]
+    hidden = {WORD_OF_PROPERTY: HARMFUL}
+    is_restored = bool(restore_arguments(arguments, hidden).hidden)
+    assert (find_doubt("Bash", arguments, hidden) == NO_PLAIN_WORD) is is_restored
 
 
 async def test_the_table_of_harmless_calls_reads_what_the_client_runs() -> None:

@@ -7,16 +7,18 @@ placeholder, or the placeholder of a text.
 
 import asyncio
 import hmac
-import re
 import secrets
 import time
-from collections.abc import Sequence
-
-import msgspec
+from collections.abc import Mapping, Sequence
 
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.final_calls import PLACEHOLDER, RestoredArguments
-from anthropic_proxy.engine.exchange.inspection.texts import PlacedText, read_arguments
+from anthropic_proxy.engine.exchange.inspection.texts import (
+    PlacedText,
+    read_arguments,
+    restore_arguments,
+    restore_text,
+)
 from anthropic_proxy.engine.hooks import (
     InspectedPart,
     InspectedTexts,
@@ -139,35 +141,24 @@ class InspectorCalls:
         """Return the arguments of a call with values in place of the placeholders of this request."""
         if _BEGINNING not in arguments and "\\u" not in arguments:  # no escape hides it
             return RestoredArguments(arguments, {})
-        hidden: dict[str, str] = {}
-        found = read_arguments(arguments, "")
-        for text in found.texts:
-            restored = self._restore(text.passage.text, hidden, in_json=not text.is_json)
-            if restored != text.passage.text:
-                text.replace(restored)
-        return RestoredArguments(found.encode().decode() if hidden else arguments, hidden)
+        restored = restore_arguments(arguments, self.values)
+        self._note_restored(restored.hidden)
+        return restored
 
     def restore(self, text: str) -> str:
         """Return a text with values in place of the placeholders of this request.
 
         The reply to a request of the proxy's own keeps them: nobody runs it, and parts of it are recorded.
         """
-        return text if self._receipt.parent else self._restore(text, {})
-
-    def _restore(self, text: str, hidden: dict[str, str], *, in_json: bool = False) -> str:
-        """`hidden`: the restored values are added to it. `in_json`: the text is a part of JSON."""
-        if _BEGINNING not in text:
+        if self._receipt.parent or _BEGINNING not in text:
             return text
+        hidden: dict[str, str] = {}
+        restored = restore_text(text, self.values, hidden)
+        self._note_restored(hidden)
+        return restored
 
-        def restore_one(match: re.Match[str]) -> str:
-            value = self.values.get(match[0])
-            if value is None:
-                return match[0]
-            hidden[match[0]] = value
-            self.restored[value] = match[0]
-            return msgspec.json.encode(value).decode()[1:-1] if in_json else value
-
-        return PLACEHOLDER.sub(restore_one, text)
+    def _note_restored(self, hidden: Mapping[str, str]) -> None:
+        self.restored.update((value, placeholder) for placeholder, value in hidden.items())
 
     def find_open_placeholder(self, text: str) -> int:
         """Return the place from which on the end of an incomplete text may be a part of a placeholder."""

@@ -8,14 +8,16 @@ is decoded as the translation decodes it.
 
 import base64
 import codecs
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import msgspec
 from msgspec import Raw, Struct
 
+from anthropic_proxy.engine.exchange.final_calls import PLACEHOLDER, RestoredArguments
 from anthropic_proxy.engine.hooks import Passage, PassageKind
-from anthropic_proxy.engine.messages.models.raw_json import EMPTY_STRING_LENGTH
+from anthropic_proxy.engine.messages.models.raw_json import EMPTY_STRING_LENGTH, is_json_text_too_deep
 from anthropic_proxy.engine.messages.models.structs import decode_data_url
 from anthropic_proxy.engine.messages.server_blocks import decode_passage, encode_passage
 from anthropic_proxy.engine.messages.server_tools import CALL_TYPES, SERVER_TOOLS
@@ -103,6 +105,8 @@ class PlacedText(Struct):
     """False: the text itself is there, without quotes and escapes."""
     wrap: Callable[[str], str] | None = None
     """Returns the string in the body for a text, which is encoded there. None: the text itself."""
+    member: str = ""
+    """Name of the member of the arguments of a call that is this text. "": another place."""
     is_changed: bool = False
 
     def replace(self, text: str) -> None:
@@ -204,14 +208,42 @@ FRAGMENTS = ("text", "thinking", "content", "partial_json", "signature")
 
 
 def read_arguments(arguments: str, name: str) -> TextsOfBody:
-    """Return the texts of the arguments of a tool call. Those of a call that was cut are one text."""
+    """Return the texts of the arguments of a tool call. Those of a call that was cut are one text.
+
+    What is restored, redacted and judged is read by this function, so that all of them find the same texts.
+    """
     encoded = arguments.encode(errors="replace")
     try:
-        msgspec.json.decode(encoded, type=Raw)
+        if not is_json_text_too_deep(encoded):  # a decoder would end at a depth that depends on its caller
+            msgspec.json.decode(encoded, type=Raw)
+        texts = [*_find_arguments(encoded, JsonSpan(0, 0, len(encoded)), name)]
     except msgspec.DecodeError:
-        return TextsOfBody(encoded, [PlacedText(0, len(encoded), Passage(arguments, "tool_call", name), is_json=False)])
-    span = JsonSpan(0, 0, len(encoded))
-    return TextsOfBody(encoded, [*_find_arguments(encoded, span, name)])
+        texts = [PlacedText(0, len(encoded), Passage(arguments, "tool_call", name), is_json=False)]
+    return TextsOfBody(encoded, texts)
+
+
+def restore_arguments(arguments: str, values: Mapping[str, str]) -> RestoredArguments:
+    """Return the arguments of a call with texts in place of their placeholders. `values`: placeholder → text."""
+    hidden: dict[str, str] = {}
+    found = read_arguments(arguments, "")
+    for text in found.texts:
+        restored = restore_text(text.passage.text, values, hidden, in_json=not text.is_json)
+        if restored != text.passage.text:
+            text.replace(restored)
+    return RestoredArguments(found.encode().decode() if hidden else arguments, hidden)
+
+
+def restore_text(text: str, values: Mapping[str, str], hidden: dict[str, str], *, in_json: bool = False) -> str:
+    """`hidden`: the restored values are added to it. `in_json`: the text is a part of JSON."""
+
+    def restore_value(match: re.Match[str]) -> str:
+        value = values.get(match[0])
+        if value is None:
+            return match[0]
+        hidden[match[0]] = value
+        return msgspec.json.encode(value).decode()[1:-1] if in_json else value
+
+    return PLACEHOLDER.sub(restore_value, text)
 
 
 def _find_texts_of_content(body: bytes, content: JsonSpan, kind: PassageKind) -> Iterator[PlacedText]:
@@ -244,9 +276,10 @@ def find_texts_of_whole_block(block: bytes) -> Iterator[PlacedText]:
 
 
 def _find_arguments(body: bytes, arguments: JsonSpan, name: str) -> Iterator[PlacedText]:
-    for _, string in _walk(body, arguments):
+    for level, string in _walk(body, arguments):
         if string is not None and not (string.is_key and _PLAIN_NAME.fullmatch(string.text)):
-            yield string.place("tool_call", name)
+            member = level.key if level.depth == 1 and not string.is_key else ""
+            yield string.place("tool_call", name, member)
 
 
 def _find_strings(body: bytes, span: JsonSpan, kind: PassageKind) -> Iterator[PlacedText]:
@@ -274,8 +307,8 @@ class _String(Struct):
     text: str
     is_key: bool
 
-    def place(self, kind: PassageKind, name: str = "") -> PlacedText:
-        return PlacedText(self.start, self.end, Passage(self.text, kind, name))
+    def place(self, kind: PassageKind, name: str = "", member: str = "") -> PlacedText:
+        return PlacedText(self.start, self.end, Passage(self.text, kind, name), member=member)
 
     def place_inside(self, kind: PassageKind, text: str, wrap: Callable[[str], str]) -> PlacedText:
         return PlacedText(self.start, self.end, Passage(text, kind), wrap=wrap)
@@ -286,6 +319,8 @@ class _Level(Struct):
 
     key: str
     """Key of the member that is read. Elements of a list have the key of the list."""
+    depth: int = 0
+    """Number of open objects and lists, with this one."""
     types: list[str] = []  # a struct copies it
     """All its `type`s: a key may be repeated."""
     held: list[tuple[str, _String]] = []
@@ -293,7 +328,10 @@ class _Level(Struct):
 
 
 def _walk(body: bytes, span: JsonSpan) -> Iterator[tuple[_Level, _String | None]]:
-    """Yield each string of a JSON value with the object that has it, and each object at its end, with None."""
+    """Yield each string of a JSON value with the object that has it, and each object at its end, with None.
+
+    Raises `msgspec.DecodeError` for an invalid string, and for an end without a beginning.
+    """
     levels = [_Level("")]
     for token in _TOKENS.finditer(body, span.value, span.end):
         level = levels[-1]
@@ -307,7 +345,9 @@ def _walk(body: bytes, span: JsonSpan) -> Iterator[tuple[_Level, _String | None]
                 level.key = text
             yield level, _String(token.start(1), token.end(1), text, is_key)
         elif first in (_OBJECT, _LIST):
-            levels.append(_Level(level.key if first == _LIST else ""))
+            levels.append(_Level(level.key if first == _LIST else "", len(levels)))
+        elif len(levels) == 1:
+            raise msgspec.DecodeError("JSON is malformed: it ends what it has not begun")
         else:
             yield level, None
             del levels[-1]

@@ -13,8 +13,7 @@ after one of them, because it may run what the earlier call has written. It need
 and git runs hooks.
 """
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -53,27 +52,21 @@ def find_doubt(tool: str, shown: str, hidden: Mapping[str, str]) -> str:
     """
     if not hidden:
         return ""
-    try:
-        # with the repeated members of an object too, of which clients read different ones
-        arguments = json.loads(shown or "{}", object_pairs_hook=_Members)
-    except (ValueError, RecursionError):
-        arguments = shown
-    doubt = ""
-    for name, text in _list_strings(arguments):
-        present = {place: hidden[place] for place in PLACEHOLDER.findall(text) if place in hidden}
-        if not present:
-            continue
-        if not isinstance(arguments, _Members) or not all(map(_PLAIN.fullmatch, present.values())):
-            return NO_PLAIN_WORD
-        match tool, name:
-            case "WebFetch", "url":
-                is_certain = _ADDRESS.fullmatch(text) is not None
-            case "Bash", "command":
-                is_certain = _is_certain_command(text, present)
-            case _:
-                is_certain = False
-        doubt = doubt if is_certain else MAY_BE_A_COMMAND
-    return doubt
+    from anthropic_proxy.engine.exchange.inspection.texts import read_arguments  # noqa: PLC0415  # as `inspection` does
+
+    present = set[str]()
+    is_certain = True
+    for text in read_arguments(shown, tool).texts:
+        words = hidden.keys() & PLACEHOLDER.findall(text.passage.text)
+        present |= words
+        is_certain &= not words or _is_certain(tool, text.member, text.passage.text, words)
+    if not present:
+        return ""
+    if not isinstance(decode_arguments(shown), dict):  # clients may read another input
+        return NO_PLAIN_WORD
+    if not all(_PLAIN.fullmatch(hidden[word]) for word in present):
+        return NO_PLAIN_WORD
+    return "" if is_certain else MAY_BE_A_COMMAND
 
 
 def find_doubt_of_provider(call: FinalCall) -> str:
@@ -94,48 +87,36 @@ def find_doubt_of_earlier_calls(
     """
     for call in calls:
         if find_doubt(call.tool, call.input, hidden):
-            arguments = _restore(decode_arguments(call.input), hidden)
+            from anthropic_proxy.engine.exchange.inspection.texts import restore_arguments  # noqa: PLC0415
+
+            arguments = decode_arguments(restore_arguments(call.input, hidden).arguments)
             if not find_harmless_rule(call.tool, arguments, context):
                 return MAY_RUN
     return ""
 
 
-def _restore(arguments: Any, hidden: Mapping[str, str]) -> Any:
-    """Return the input that the client has run."""
-    shown = json.dumps(arguments)
-    return json.loads(PLACEHOLDER.sub(lambda place: json.dumps(hidden.get(place[0], place[0]))[1:-1], shown))
+def _is_certain(tool: str, member: str, text: str, hidden: Collection[str]) -> bool:
+    """Return True if no hidden word of a text can be the name of a command.
+
+    `member`: name of the member of the input that is the text. "": another place.
+    """
+    match tool, member:
+        case "WebFetch", "url":
+            return _ADDRESS.fullmatch(text) is not None
+        case "Bash", "command":
+            return _is_certain_command(text, hidden)
+        case _:
+            return False
 
 
-class _Members(list[tuple[str, Any]]):
-    """An object of JSON."""
-
-
-def _list_strings(arguments: Any) -> Iterator[tuple[str, str]]:
-    """Yield the strings of an input, and the name of the member of the input that is this string. "": another place."""
-    waiting = [arguments]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, _Members):
-            for key, member in value:
-                yield "", key
-                if value is arguments and isinstance(member, str):
-                    yield key, member
-                else:
-                    waiting.append(member)
-        elif isinstance(value, list):
-            waiting += value
-        elif isinstance(value, str):
-            yield "", value
-
-
-def _is_certain_command(command: str, hidden: Mapping[str, str]) -> bool:
+def _is_certain_command(command: str, hidden: Collection[str]) -> bool:
     """Return True if all hidden words of a command are in headers and addresses of one `curl`."""
     if not _CURL.fullmatch(command):
         return False
     words = _WORDS.findall(command)
     prints = all(_PRINTING_OPTION.fullmatch(option) for word in words if (option := _read_option(word)))
     for previous, word in pairwise(words):
-        if hidden.keys().isdisjoint(PLACEHOLDER.findall(word)):
+        if not any(placeholder in hidden for placeholder in PLACEHOLDER.findall(word)):
             continue
         is_header = previous in _HEADER_OPTIONS or word.startswith("--header=")
         text = word.removeprefix("--header=").strip("'\"")
