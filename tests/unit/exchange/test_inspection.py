@@ -204,6 +204,27 @@ async def test_a_placeholder_that_is_not_of_the_request_stays() -> None:
     assert texts_of(await built.post(f"Is {SECRET} the text of {foreign}?")) == [f"It is {foreign}."]
 
 
+VALUES_IN_SCHEMAS = {
+    "default": {"type": "object", "default": {"type": "one", "required": ["two"]}},
+    "examples": {"type": "object", "examples": [{"format": "one", "$id": "two"}]},
+    "const of a property": {"type": "object", "properties": {"type": {"type": "string", "const": {"$ref": "one"}}}},
+    "enum in a list": {"anyOf": [{"type": "string", "enum": [["one", {"type": "two"}]]}]},
+    "schema in a default": {"default": {"properties": {"a": {"type": "one"}}, "items": [{"format": "two"}]}},
+    "unknown keyword": {"x-note": {"type": "one", "properties": {"format": {"type": "two"}}}},
+    "place of a schema": {"properties": {"type": "one"}, "$defs": {"a": {"not": {"items": {"type": "string"}}}}},
+}
+
+
+@pytest.mark.parametrize("place", VALUES_IN_SCHEMAS)
+async def test_a_value_in_a_schema_is_read_also_if_its_keys_are_names_of_keywords(place: str) -> None:
+    schema = VALUES_IN_SCHEMAS[place]
+    strict = Reader(tool_descriptions=True)
+    built = inspected(Echo(MESSAGES), strict, **ANTHROPIC)
+    await built.post("go", tools=[{"name": "Bash", "input_schema": schema}])
+    named = [word for word in ("one", "two") if f'"{word}"' in json.dumps(schema)]
+    assert sorted(strict.passages()) == [*(("tool_description", word) for word in named), ("user", "go")]
+
+
 async def test_an_inspector_reads_all_texts_of_a_request_with_their_kinds() -> None:
     reader, strict = Reader(), Reader(tool_descriptions=True, name="strict")
     built = inspected(Echo(MESSAGES), reader, strict, **ANTHROPIC)
@@ -224,7 +245,7 @@ async def test_an_inspector_reads_all_texts_of_a_request_with_their_kinds() -> N
         {"role": "assistant", "content": assistant},
         {"role": "user", "content": user},
     ]
-    words = {"type": "string", "default": "thirteen", "enum": ["fourteen", {"type": ["string"]}], "format": "date"}
+    words = {"type": "string", "default": "thirteen", "enum": ["fourteen", {"type": ["sixteen"]}], "format": "date"}
     schema = {"type": "object", "description": "twelve", "properties": {"name": words}, "required": ["name"]}
     tools = [
         {"name": "Bash", "description": "eleven", "input_schema": schema, "input_examples": [{"type": "fifteen"}]},
@@ -241,7 +262,7 @@ async def test_an_inspector_reads_all_texts_of_a_request_with_their_kinds() -> N
         *[("user", word) for word in ("eight", "nine", "ten")],
         ("system", "zero"),
     ]
-    named = ("eleven", "twelve", "thirteen", "fourteen", "fifteen")
+    named = ("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen")
     descriptions = [("tool_description", word) for word in named]
     assert sorted(reader.passages()) == sorted(expected)
     assert sorted(strict.passages()) == sorted([*expected, *descriptions])

@@ -11,6 +11,7 @@ import codecs
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Literal, assert_never
 
 import msgspec
 from msgspec import Raw, Struct
@@ -25,6 +26,12 @@ from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.batches import find_params
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
+from anthropic_proxy.engine.wires.json_schema import (
+    SCHEMA_LIST_KEYWORDS,
+    SCHEMA_MAP_KEYWORDS,
+    SCHEMA_OR_BOOLEAN_KEYWORDS,
+    SINGLE_SCHEMA_KEYWORDS,
+)
 
 _TOKENS = compile_later(rb'("[^"\\]*+(?:\\.?[^"\\]*+)*+"?)([ \t\r\n]*+:)?|[\[\]{}]')
 _OF_REQUEST = frozenset(
@@ -45,6 +52,13 @@ _OF_TOOL = frozenset(
 """Fields of a tool that have no text: names and addresses."""
 _OF_SCHEMA = frozenset(("type", "required", "format", "$ref", "$schema", "$id", "$anchor"))
 """Keywords of a JSON Schema of a tool that have no text. Others, such as descriptions and defaults, have one."""
+_PartOfSchema = Literal["schema", "map of schemas", "value"]
+"""What an object is in a schema. The members of a `value`, such as a default, are no keywords."""
+_PARTS_OF_SCHEMA: Mapping[str, _PartOfSchema] = {
+    **dict.fromkeys(SCHEMA_MAP_KEYWORDS, "map of schemas"),
+    **dict.fromkeys((*SCHEMA_LIST_KEYWORDS, *SINGLE_SCHEMA_KEYWORDS, *SCHEMA_OR_BOOLEAN_KEYWORDS), "schema"),
+}
+"""Keyword → what an object in its value is."""
 _OF_MESSAGE = frozenset(
     (
         *("role", "id", "type", "model", "stop_reason", "usage", "container", "context_management"),
@@ -165,10 +179,13 @@ def _find_descriptions(body: bytes, tool: JsonSpan) -> Iterator[PlacedText]:
         return
     name = _read_header(body[tool.value : tool.end]).name
     for member in json_spans.find_members(body, tool.value, tool.end):
-        excluded = _OF_SCHEMA if member.key.endswith("_schema") else _NOTHING
-        for level, string in () if member.key in _OF_TOOL else _walk(body, member):
-            if string is not None and level.key not in excluded and not string.is_key:
-                yield string.place("tool_description", name)
+        if member.key in _OF_TOOL:
+            continue
+        part: _PartOfSchema = "map of schemas" if member.key.endswith("_schema") else "value"
+        for level, string in _walk(body, member, part):
+            if string is None or string.is_key or (level.part == "schema" and level.key in _OF_SCHEMA):
+                continue
+            yield string.place("tool_description", name)
 
 
 def find_texts_of_batch(body: bytes, *, describes_tools: bool) -> Iterator[PlacedText]:
@@ -321,18 +338,36 @@ class _Level(Struct):
     """Key of the member that is read. Elements of a list have the key of the list."""
     depth: int = 0
     """Number of open objects and lists, with this one."""
+    part: _PartOfSchema = "value"
+    """A list is the same part as the object that has it."""
     types: list[str] = []  # a struct copies it
     """All its `type`s: a key may be repeated."""
     held: list[tuple[str, _String]] = []
     """Strings that are texts or not by the types."""
 
+    def open_list(self) -> "_Level":
+        return _Level(self.key, self.depth + 1, self.part)
 
-def _walk(body: bytes, span: JsonSpan) -> Iterator[tuple[_Level, _String | None]]:
+    def open_object(self) -> "_Level":
+        match self.part:
+            case "schema":
+                part = _PARTS_OF_SCHEMA.get(self.key, "value")
+            case "map of schemas":
+                part = "schema"
+            case "value":
+                part = "value"
+            case _:
+                assert_never(self.part)
+        return _Level("", self.depth + 1, part)
+
+
+def _walk(body: bytes, span: JsonSpan, part: _PartOfSchema = "value") -> Iterator[tuple[_Level, _String | None]]:
     """Yield each string of a JSON value with the object that has it, and each object at its end, with None.
 
-    Raises `msgspec.DecodeError` for an invalid string, and for an end without a beginning.
+    `part`: that of the object that has the value. Raises `msgspec.DecodeError` for an invalid string, and for an end
+    without a beginning.
     """
-    levels = [_Level("")]
+    levels = [_Level("", part=part)]
     for token in _TOKENS.finditer(body, span.value, span.end):
         level = levels[-1]
         first = body[token.start()]
@@ -345,7 +380,7 @@ def _walk(body: bytes, span: JsonSpan) -> Iterator[tuple[_Level, _String | None]
                 level.key = text
             yield level, _String(token.start(1), token.end(1), text, is_key)
         elif first in (_OBJECT, _LIST):
-            levels.append(_Level(level.key if first == _LIST else "", len(levels)))
+            levels.append(level.open_list() if first == _LIST else level.open_object())
         elif len(levels) == 1:
             raise msgspec.DecodeError("JSON is malformed: it ends what it has not begun")
         else:
