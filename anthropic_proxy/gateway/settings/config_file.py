@@ -128,7 +128,7 @@ class ConfigFile:
     def describe_origin(self, path: KeyPath) -> str:
         """`~/anthropic-proxy.toml line 4`. If the file does not have the key, the line of its table is returned."""
         if (moved := self._find_moved(path)) is not None:
-            return moved.found.origin
+            return moved.source.origin
         if self._lines is None:
             self._lines = find_key_lines(self._text)
         keys = tuple(_ITEM_INDEX.sub("", key) for key in path)
@@ -140,7 +140,7 @@ class ConfigFile:
     def describe_source(self, path: KeyPath) -> str:
         """As `describe_origin`, but a value from the environment names its variable: `environment (AUTO_MODE)`."""
         moved = self._find_moved(path)
-        is_variable = moved is not None and moved.found.origin == "environment"
+        is_variable = moved is not None and moved.source.origin == "environment"
         return f"environment ({moved.old.name})" if moved and is_variable else self.describe_origin(path)
 
     def _find_moved(self, path: KeyPath) -> MovedSetting | None:
@@ -157,7 +157,7 @@ class ConfigFile:
 
     def build_setting(self, path: KeyPath, text: str) -> FoundSetting:
         if (moved := self._find_moved(path)) is not None:
-            return structs.replace(moved.found, text=text)
+            return structs.replace(moved.source, text=text)
         origin = self.describe_origin(path) if self._has_file else ""
         return FoundSetting(format_key_path(path), text, origin, (text,), toml_key=path[-1])
 

@@ -5,8 +5,10 @@ it with a warning, or does not start if its value kept a rule. So each setting h
 tables need not know that there was another one.
 """
 
+import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from msgspec import Struct
 
 from anthropic_proxy import __version__
 from anthropic_proxy.engine.options import format_origin_in_sentence
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ConfigurationError, join_with_and
 from anthropic_proxy.gateway.settings.file_format import FileContents, KeyPath
 from anthropic_proxy.gateway.settings.place import CONFIG_FILE
@@ -23,6 +26,8 @@ from anthropic_proxy.gateway.settings.sources import FoundSetting, Sources
 
 LAST_READING = (0, 1)
 """Last version, as major and minor number, that reads the old names."""
+_RELEASE = compile_later(r"(\d*)\.?(\d*)")
+"""Pattern of the major and the minor number, of which each may be missing."""
 REWRITE_COMMAND = "anthropic-proxy config check --write"
 
 
@@ -61,7 +66,7 @@ class MovedSetting(Struct, frozen=True):
     """The value of an old name that is set, for the field of the configuration file."""
 
     old: OldName
-    found: FoundSetting
+    source: FoundSetting
     value: Any
     """Value as `tomllib` would return it. A text that is no value of the field stays a text, and is rejected there."""
 
@@ -69,15 +74,15 @@ class MovedSetting(Struct, frozen=True):
 def find_moved_settings(sources: Sources, version: str = __version__) -> Mapping[KeyPath, MovedSetting]:
     """Return place → value of each old name that is set. Warnings and errors are added to `sources`."""
     moved: dict[KeyPath, MovedSetting] = {}
-    is_read = tuple(map(int, version.split(".")[:2])) <= LAST_READING
+    is_read = _read_release(version) <= LAST_READING
     for old in OLD_NAMES.values():
         decode = _list_decoders()[old.name]
-        found = sources.find_setting(old.name, is_list=decode is _split)
-        if found is None:
+        setting = sources.find_setting(old.name, is_list=decode is _split)
+        if setting is None:
             continue
-        where = f"{old.name} ({format_origin_in_sentence(found.origin)})"
+        where = f"{old.name} ({format_origin_in_sentence(setting.origin)})"
         if is_read:
-            moved[old.path] = MovedSetting(old, found, decode(found, old))
+            moved[old.path] = MovedSetting(old, setting, decode(setting, old))
         elif old.guards:
             with sources.errors.collect():
                 raise ConfigurationError(
@@ -89,14 +94,22 @@ def find_moved_settings(sources: Sources, version: str = __version__) -> Mapping
             sources.add_warning(f"{where} is no longer read. Set {old.home}, and remove {old.name}.")
     if moved:
         names = [
-            f"{one.old.name} ({format_origin_in_sentence(one.found.origin)}) is now {format_setting_name(one.old.path)}"
-            for one in moved.values()
+            f"{moved_setting.old.name} ({format_origin_in_sentence(moved_setting.source.origin)}) is now "
+            f"{format_setting_name(path)}"
+            for path, moved_setting in moved.items()
         ]
         sources.add_warning(
             f"Settings whose old names only this version still reads: {join_with_and(names)}. Their place is "
             f"{CONFIG_FILE}. To move them:  {REWRITE_COMMAND}"
         )
     return moved
+
+
+def _read_release(version: str) -> tuple[int, int]:
+    """Return major and minor number: `(0, 2)` for `0.2rc1`. A missing one is 0."""
+    match = _RELEASE.match(version)
+    assert match is not None  # the pattern also matches ""
+    return int(match[1] or 0), int(match[2] or 0)
 
 
 def insert_moved_settings(contents: dict[str, Any], moved: Mapping[KeyPath, MovedSetting], sources: Sources) -> None:
@@ -111,7 +124,7 @@ def insert_moved_settings(contents: dict[str, Any], moved: Mapping[KeyPath, Move
                 raise ConfigurationError(
                     f"{setting.old.name} and {setting.old.home} are "
                     f"the same setting and have different values. Remove {setting.old.name}, which is the old name."
-                    f"{setting.found.location}",
+                    f"{setting.source.location}",
                     code="old-setting",
                 )
 
@@ -133,26 +146,27 @@ def _find_type(kind: msgspec.inspect.Type, path: KeyPath) -> msgspec.inspect.Typ
 def _require_value(kind: msgspec.inspect.Type) -> msgspec.inspect.Type:
     """Return the type without None."""
     if isinstance(kind, msgspec.inspect.UnionType):
-        return next(each for each in kind.types if not isinstance(each, msgspec.inspect.NoneType))
+        return next(member for member in kind.types if not isinstance(member, msgspec.inspect.NoneType))
     return kind
 
 
-def _split(found: FoundSetting, old: OldName) -> Sequence[str]:
-    return [item for text in found.items for item in (text.split() if old.separator == " " else [text])]
+def _split(setting: FoundSetting, old: OldName) -> Sequence[str]:
+    return [item for text in setting.items for item in (text.split() if old.separator == " " else [text])]
 
 
-def _read_number(found: FoundSetting, _: OldName) -> object:
-    for form in (int, float):
-        try:
-            return form(found.text)
-        except ValueError:
-            continue
-    return found.text
+def _read_number(setting: FoundSetting, _: OldName) -> object:
+    """TOML has infinite numbers and NaN, but no field has them as values."""
+    with suppress(ValueError):
+        return int(setting.text)
+    with suppress(ValueError):
+        number = float(setting.text)
+        return number if math.isfinite(number) else setting.text
+    return setting.text
 
 
 _DECODERS: Mapping[type[msgspec.inspect.Type], Callable[[FoundSetting, OldName], Any]] = {
-    msgspec.inspect.StrType: lambda found, _: found.text,
-    msgspec.inspect.LiteralType: lambda found, _: found.text.lower(),
+    msgspec.inspect.StrType: lambda setting, _: setting.text,
+    msgspec.inspect.LiteralType: lambda setting, _: setting.text.lower(),
     msgspec.inspect.IntType: _read_number,
     msgspec.inspect.FloatType: _read_number,
     msgspec.inspect.ListType: _split,

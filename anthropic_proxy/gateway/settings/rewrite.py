@@ -77,13 +77,13 @@ def plan_rewrite(environ: Mapping[str, str], providers: ProviderRegistry, env_fi
     contents = decode_toml(_remove_mark(config_text).replace("\r\n", "\n"), str(config))
     written = config_text
     for path, setting in _order_for_insertion(moved):
-        if setting.found.origin == "environment":
+        if setting.source.origin == "environment":
             continue
         _require_plain(env_text, setting, env)
         if path[-1] not in contents.get(path[0], {}):
             written = _insert_value(written, path, setting.value, config)
-    done = [setting.old for setting in moved.values() if setting.found.origin != "environment"]
-    in_environment = [setting.old for setting in moved.values() if setting.found.origin == "environment"]
+    done = [setting.old for setting in moved.values() if setting.source.origin != "environment"]
+    in_environment = [setting.old for setting in moved.values() if setting.source.origin == "environment"]
     changed = _remove_lines(env_text, {old.name for old in done})
     after = load_settings(environ, providers, env_file=env_file, env_draft=changed, config_draft=written)
     _require_same_meaning(before, after)

@@ -108,6 +108,31 @@ def test_an_invalid_value_names_the_variable_in_which_it_stands(tmp_path: Path) 
     ]
 
 
+@pytest.mark.parametrize("text", ["nan", "-NaN", "inf", "1e400"])
+def test_a_number_that_is_not_finite_is_rejected_as_it_was_written(text: str) -> None:
+    assert errors_of(AUTO_MODE_TIMEOUT=text) == [
+        f'AUTO_MODE_TIMEOUT is "{text}". Use a number above 0 and up to 86,400. Set in the environment.'
+    ]
+
+
+@pytest.mark.parametrize(
+    ("version", "is_read"),
+    [
+        ("0.1rc1", True),
+        ("0.1.dev3+g12", True),
+        ("0", True),
+        ("0.2rc1", False),
+        ("1", False),
+        ("2a1.0", False),
+        ("0rc5", True),
+    ],
+)
+def test_each_form_of_a_version_is_known(version: str, is_read: bool) -> None:
+    assert find_moved_settings(Sources({}, None), version) == {}
+    moved = find_moved_settings(Sources({"AUTO_MODE": "off"}, None), version)
+    assert bool(moved) is is_read
+
+
 def test_two_homes_with_different_values_are_an_error() -> None:
     assert load('[auto_mode]\nmode = "off"\n', AUTO_MODE="off").auto_mode.mode == "off"
     assert errors_of('[auto_mode]\nmode = "check"\n', AUTO_MODE="off") == [
