@@ -12,6 +12,7 @@ import re
 import shutil
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,9 @@ from anthropic_proxy.gateway.settings.sources import Sources
 _MARK = "\ufeff"
 _MAX_PLACES = 20
 """Maximum number of lines at which an insertion is tried."""
+_COPY = "before-move"
+"""End of the name of a copy: not `bak`, which the page Settings of the dashboard overwrites."""
+_MAX_COPIES = 1_000
 _COMMENT_AFTER_VALUE = compile_later(
     r"""^\s*(?:export\s+)?[^=]+=[ \t]*(?:'(?:\\.|[^'\\])*+'|"(?:\\.|[^"\\])*+"|[^'"\n][^\n]*?)?[ \t]+(\#[^\r\n]*)""",
     re.DOTALL | re.VERBOSE,
@@ -227,16 +231,29 @@ def _require_writable(file: Path) -> None:
 def _copy(file: Path) -> Path:
     """Copy a file beside the file itself, not beside a link to it, under the first free name."""
     target = file.resolve()
-    numbers = iter(range(1, 1_000))
-    copy = target.with_name(f"{target.name}.bak")
-    while copy.exists():
-        copy = target.with_name(f"{target.name}.bak{next(numbers)}")
-    try:
-        shutil.copy2(target, copy)
-        if hasattr(os, "chown"):
-            os.chown(copy, target.stat().st_uid, target.stat().st_gid)
-    except OSError as error:
-        raise ConfigurationError(
-            f"{copy} cannot be written: {describe_os_error(error)}.", code="init-without-terminal"
-        ) from None
-    return copy
+    for number in range(_MAX_COPIES):
+        copy = target.with_name(f"{target.name}.{_COPY}{number or ''}")
+        try:
+            _create_copy(target, copy)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise ConfigurationError(
+                f"{copy} cannot be written: {describe_os_error(error)}.", code="init-without-terminal"
+            ) from None
+        return copy
+    raise ConfigurationError(
+        f"{target.parent} has {_MAX_COPIES} copies of {target.name}. Delete some of them.", code="init-without-terminal"
+    )
+
+
+def _create_copy(target: Path, copy: Path) -> None:
+    """Other users can read the copy only if they can read the file, and not before it has the same owner. Raises
+    `OSError`.
+    """
+    # not the mode of the process, and through no link
+    with open(copy, "xb", opener=partial(os.open, mode=0o600)) as stream:
+        stream.write(target.read_bytes())
+    if hasattr(os, "chown"):
+        os.chown(copy, target.stat().st_uid, target.stat().st_gid)
+    shutil.copystat(target, copy)

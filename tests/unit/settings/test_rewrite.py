@@ -34,7 +34,7 @@ def refused(folder: Path, env: str, toml: str | None = None) -> str:
         rewrite(folder, env, toml)
     assert (folder / ".env").read_bytes().decode() == env
     assert read(folder) == (toml or "")
-    assert not [*folder.glob("*.bak*")]
+    assert not [*folder.glob("*.before-move*")]
     return " ".join(caught.value.messages).replace(str(folder), "FOLDER")
 
 
@@ -51,10 +51,10 @@ def test_values_move_and_everything_else_stays(tmp_path: Path) -> None:
         '# ours\n[auto_mode]  # rules\nmode = "client"\nmodel = "openai/gpt-4.1"\ntimeout = 7.5\ndeny = ["x"]\n\n'
         '[sign_in.groups."*"]\nteam = "a"\n\n[sign_in]\nadmins = ["platform", "ann@example.org"]\n',
     )
-    assert (tmp_path / ".env.bak").read_text() == env
-    assert (tmp_path / "anthropic-proxy.toml.bak").read_text() == toml
+    assert (tmp_path / ".env.before-move").read_text() == env
+    assert (tmp_path / "anthropic-proxy.toml.before-move").read_text() == toml
     assert rewrite(tmp_path, *after) == after
-    assert [*tmp_path.glob("*.bak?")] == []
+    assert [*tmp_path.glob("*.before-move?")] == []
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_mode_owner_and_links_stay(tmp_path: Path) -> None:
         os.chown(target / "env", 1234, 1234)
     write_rewrite(plan_rewrite({}, PROVIDERS, str(folder / ".env")))
     assert (folder / ".env").is_symlink()
-    for file in (target / "env", target / "env.bak"):
+    for file in (target / "env", target / "env.before-move"):
         status = file.stat()
         assert status.st_mode & 0o777 == 0o640
         assert os.geteuid() != 0 or (status.st_uid, status.st_gid) == (1234, 1234)
@@ -187,10 +187,20 @@ def test_a_file_that_changes_meanwhile_is_not_replaced(tmp_path: Path) -> None:
 def test_an_earlier_copy_is_kept(tmp_path: Path) -> None:
     rewrite(tmp_path, "AUTO_MODE=off\n")
     rewrite(tmp_path, "AUTO_MODE_TIMEOUT=5\n")
-    assert [(tmp_path / name).read_text() for name in (".env.bak", ".env.bak1")] == [
+    assert [(tmp_path / name).read_text() for name in (".env.before-move", ".env.before-move1")] == [
         "AUTO_MODE=off\n",
         "AUTO_MODE_TIMEOUT=5\n",
     ]
+
+
+@POSIX
+def test_a_copy_follows_no_link_and_keeps_the_previous_file_of_the_dashboard(tmp_path: Path) -> None:
+    (tmp_path / ".env.bak").write_text("LOG_LEVEL=debug\n")
+    (tmp_path / ".env.before-move").symlink_to(tmp_path / "elsewhere")
+    rewrite(tmp_path, "AUTO_MODE=off\n")
+    assert not (tmp_path / "elsewhere").exists()
+    assert (tmp_path / ".env.bak").read_text() == "LOG_LEVEL=debug\n"
+    assert (tmp_path / ".env.before-move1").read_text() == "AUTO_MODE=off\n"
 
 
 def test_the_command_names_what_it_moves_and_prints_no_value(tmp_path: Path) -> None:
@@ -200,7 +210,7 @@ def test_the_command_names_what_it_moves_and_prints_no_value(tmp_path: Path) -> 
     assert "hidden-place" not in ended.stdout + ended.stderr
     assert ended.stderr.splitlines()[:3] == [
         "  ✓ LIMIT_CONTACT of .env is now contact of [sign_in] in anthropic-proxy.toml.",
-        "  Copy of the previous file: ~/.env.bak",
+        "  Copy of the previous file: ~/.env.before-move",
         "  ! KEYS_PER_PERSON is in the environment: set keys_per_person of [sign_in] in anthropic-proxy.toml, and "
         "remove KEYS_PER_PERSON there.",
     ]
