@@ -115,10 +115,12 @@ def list_instances(connection: Reader) -> Sequence[Instance]:
     rows = connection.query(f"SELECT {', '.join(_COLUMNS)} FROM {INSTANCES.name} ORDER BY started_at, id")
     for values in rows:
         row = dict(zip(_COLUMNS, values, strict=True))
-        with suppress(msgspec.DecodeError, TypeError):  # SQLite stores any value in any column
+        with suppress(msgspec.DecodeError, TypeError, ValueError):  # SQLite stores any value in any column
             row |= {name: row[name] / MICROSECONDS for name in _TIMES}
             row |= {name: msgspec.json.decode(row[name] or "{}") for name in _DIGESTS}
-            instances.append(msgspec.convert(row, Instance))
+            instance = msgspec.convert(row, Instance)
+            _ = urlsplit(instance.address).port  # a damaged address raises an error
+            instances.append(instance)
     return instances
 
 

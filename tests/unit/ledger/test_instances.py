@@ -251,6 +251,9 @@ def test_rows_that_ended_long_ago_are_deleted_and_damaged_ones_are_left_out(data
         store_instance(connection, new_instance("new"), NOW + 700)
         assert [one.id for one in list_instances(connection)] == ["new"]
         assert connection.query("SELECT id FROM instances ORDER BY id") == [("damaged",), ("new",)]
+        for address in ("http://[::", "http://web:port", "http://web:99999"):
+            store_instance(connection, new_instance(address, name="new", address=address), NOW + 700)
+        assert [instance.id for instance in list_instances(connection)] == ["new"]
 
 
 def test_a_command_finds_nothing_in_a_database_that_cannot_be_read(database: Settings) -> None:
