@@ -34,7 +34,7 @@ class AttemptPreparer:
         origin: ClientOrigin,
         estimates: EstimateCache,
     ) -> None:
-        """`session`: conversation of the request. "": it is no part of one, although its record may name the session.
+        """`session`: conversation to which the request belongs. "": none. The record of such a request may name one.
         `is_large`: it occupies the event loop for too long.
         """
         self._engine = engine

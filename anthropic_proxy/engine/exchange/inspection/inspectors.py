@@ -259,7 +259,7 @@ class InspectorCalls:
         """Return the placeholder of a text, whose own placeholders of earlier inspectors are replaced."""
         text = PLACEHOLDER.sub(lambda match: self.values.get(match[0], match[0]), text)
         client = self._receipt.client
-        owner = client.key_id or client.name
+        owner = client.id
         if not self._key:
             store = self._engine.store
             try:
