@@ -354,10 +354,10 @@ def _end_oldest(connection: Connection, key_id: str, now: float) -> Sequence[str
     moment = to_microseconds(now)
     active = "key_id = ? AND ended_at IS NULL AND ends_at > ? ORDER BY refreshed_at DESC, created_at DESC"
     rows = connection.query(f"SELECT id FROM sign_ins WHERE {active}", (key_id, moment))
-    found = [str(number) for (number,) in rows[MAX_DEVICES:]]
-    for number in found:
-        connection.execute("UPDATE sign_ins SET ended_at = ?, provider_token = '' WHERE id = ?", (moment, number))
-    return found
+    oldest = [str(sign_in) for (sign_in,) in rows[MAX_DEVICES:]]
+    for sign_in in oldest:
+        connection.execute("UPDATE sign_ins SET ended_at = ?, provider_token = '' WHERE id = ?", (moment, sign_in))
+    return oldest
 
 
 def _make_room(connection: Connection, address: str, now: float) -> None:
@@ -370,7 +370,7 @@ def _make_room(connection: Connection, address: str, now: float) -> None:
     ((number,),) = connection.query(f"SELECT count(*) FROM device_codes WHERE {condition}", values)
     if number < MAX_WAITING_OF_NETWORK:
         return
-    own: list[str] = []
+    of_network: list[str] = []
     by_site: dict[str, list[str]] = defaultdict(list)
     network, find_network = name_network(address), cache(name_network)
     rows = connection.query(
@@ -379,9 +379,9 @@ def _make_room(connection: Connection, address: str, now: float) -> None:
     for code_hash, owner in rows:
         by_site[find_network(owner, SITE_BITS)].append(code_hash)
         if find_network(owner) == network:
-            own.append(code_hash)
+            of_network.append(code_hash)
     greediest = max(by_site.values(), key=len) if number >= MAX_WAITING_DEVICES else []
-    for code_hash in (own if len(own) >= MAX_WAITING_OF_NETWORK else greediest)[:1]:
+    for code_hash in (of_network if len(of_network) >= MAX_WAITING_OF_NETWORK else greediest)[:1]:
         connection.execute("DELETE FROM device_codes WHERE code_hash = ?", (code_hash,))
 
 

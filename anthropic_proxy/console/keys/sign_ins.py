@@ -111,26 +111,26 @@ def list_people(connection: Reader) -> Mapping[str, OidcUser]:
     """Return the id of each person's key → the person, as the identity provider described it last."""
     newest = "SELECT key_id AS person_key, max(refreshed_at) AS newest FROM sign_ins GROUP BY key_id"
     condition = "key_id = person_key AND refreshed_at = newest"
-    found: dict[str, OidcUser] = {}
+    people: dict[str, OidcUser] = {}
     for key_id, person in connection.query(
-        f"SELECT key_id, person FROM sign_ins JOIN ({newest}) AS one ON {condition}"
+        f"SELECT key_id, person FROM sign_ins JOIN ({newest}) AS newest_refreshes ON {condition}"
     ):
         with suppress(msgspec.MsgspecError):  # such a row signs nobody in
-            found[str(key_id)] = msgspec.json.decode(person, type=OidcUser)
-    return found
+            people[str(key_id)] = msgspec.json.decode(person, type=OidcUser)
+    return people
 
 
 def find_active_sign_in(connection: Reader, column: str, value: str, now: float) -> SignIn | None:
     """`column`: `id` or `refresh_hash`. None: no sign-in has this value, or it has ended."""
-    return next((found for found in _read(connection, f"{column} = ?", value) if found.is_active(now)), None)
+    return next((sign_in for sign_in in _read(connection, f"{column} = ?", value) if sign_in.is_active(now)), None)
 
 
 def read_end_reason(connection: Reader, column: str, value: str) -> str:
     """Return why a sign-in was ended by a refusal of its person, as the person reads it. `column`: `id` or
     `refresh_hash`. "": it was not, or is unknown.
     """
-    found = connection.query(f"SELECT end_reason FROM sign_ins WHERE {column} = ?", (value,))
-    return str(found[0][0]) if found else ""
+    rows = connection.query(f"SELECT end_reason FROM sign_ins WHERE {column} = ?", (value,))
+    return str(rows[0][0]) if rows else ""
 
 
 def encode_user(user: OidcUser) -> str:
@@ -139,14 +139,14 @@ def encode_user(user: OidcUser) -> str:
 
 def _read(connection: Reader, condition: str, value: object) -> list[SignIn]:
     """A row that cannot be read signs nobody in."""
-    found = []
+    sign_ins = []
     sql = f"SELECT {', '.join(SIGN_INS.columns)} FROM sign_ins WHERE {condition}"
     times = ("created_at", "checked_at", "refreshed_at", "ends_at", "ended_at", "refused_at")
     for columns in name_columns(SIGN_INS, connection.query(sql, (value,))):
         try:
             values = to_seconds(columns, times)
             values["user"] = msgspec.json.decode(values["person"], type=OidcUser)
-            found.append(msgspec.convert({name: values[name] for name in SignIn.__struct_fields__}, SignIn))
+            sign_ins.append(msgspec.convert({name: values[name] for name in SignIn.__struct_fields__}, SignIn))
         except Exception:  # noqa: BLE001  # SQLite stores any value in any column
             continue
-    return found
+    return sign_ins

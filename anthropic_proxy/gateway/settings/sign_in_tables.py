@@ -115,7 +115,7 @@ def load_sign_in(
     """`fields`: those of `Settings` that were decoded before. None: `SIGN_IN_SECRET` is not set. Errors are added to
     those of `sources`, and warnings to `file.warnings`.
     """
-    own: Mapping[str, Any] = fields.get("sign_in", {})
+    variables: Mapping[str, Any] = fields.get("sign_in", {})
     table = file.tables.sign_in
     if table is not None and (table.groups or table.authorization):
         sources.given["sign_in"] = Secret(f"{table.groups} {table.authorization}")
@@ -136,7 +136,7 @@ def load_sign_in(
         file.warnings += [
             f"{format_key_path(place)} has {route!r}, which is no name of [[routes]].{file.locate(place)}"
             for route in group.routes
-            if route not in {one.name for one in routes}
+            if route not in {configured.name for configured in routes}
         ]
     if "SIGN_IN_SECRET" not in sources.origins:
         if table is not None and table.groups and sources.is_readable:
@@ -151,10 +151,10 @@ def load_sign_in(
     with sources.errors.collect():
         if table.notice is not None:
             values.decode_notice(file.build_setting(("sign_in", "notice"), table.notice))
-    if "secrets" not in own:
+    if "secrets" not in variables:
         return None
     return SignInSettings(
-        secrets=own["secrets"],
+        secrets=variables["secrets"],
         days=table.days,
         token_minutes=table.token_minutes,
         notice=table.notice or "",
@@ -187,15 +187,15 @@ def _require_neighbors(fields: Mapping[str, Any], sources: Sources) -> None:
 
 def load_token_issuers(fields: Mapping[str, Any], file: ConfigFile, sources: Sources) -> tuple[TokenIssuer, ...]:
     """`fields`: those of `Settings` that were decoded before. Errors are added to those of `sources`."""
-    found: list[TokenIssuer] = []
+    issuers: list[TokenIssuer] = []
     for name, table in file.tables.token_issuers.items():
         with sources.errors.collect():
-            found.append(_build_token_issuer(file, ("token_issuers", name), table))
-    if found:
+            issuers.append(_build_token_issuer(file, ("token_issuers", name), table))
+    if issuers:
         sources.given["token_issuers"] = Secret(str(file.tables.token_issuers))
-    if found and sources.is_readable and not fields.get("virtual_keys", False):
+    if issuers and sources.is_readable and not fields.get("virtual_keys", False):
         file.warnings.append("[token_issuers] is ignored, because VIRTUAL_KEYS is not true.")
-    return tuple(found)
+    return tuple(issuers)
 
 
 def _build_token_issuer(file: ConfigFile, path: KeyPath, table: TokenIssuerTable) -> TokenIssuer:
