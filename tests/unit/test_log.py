@@ -445,6 +445,9 @@ def test_verdicts_about_tool_calls_are_in_the_line_of_their_request() -> None:
         f"{MODELS}  {SENT}  {NUMBERS}",
         "1 flagged, 5 unavailable, 1 not flagged, 1 harmless",
     ]
+    remedy = "the earlier calls are too long for a check; compact or clear the conversation"
+    long = [CallCheck(call, "Bash", "unavailable", remedy, kind="too large") for call in ("c5", "c6")]
+    assert written(None, checks=[*long, late[0]])[2] == f"! unavailable: Bash, WebFetch ({remedy}, timeout)"
     own = {"kind": "auto_mode_check", "parent": "req_0"}
     for check, text in (
         (late[0], "WebFetch: unavailable"),

@@ -112,6 +112,13 @@ def name_verdict(check: CallCheck) -> str:
     return f"{text} by the provider" if check.kind == "provider" else text
 
 
+def name_cause(check: CallCheck) -> str:
+    """Return why a call has no verdict, as short as a log line needs it: `timeout`. What is too large has its reason,
+    which says what the user can do.
+    """
+    return check.reason if check.kind == "too large" else check.kind
+
+
 def describe_check(check: CallCheck) -> str:
     """`flagged: Deletes the database.`, `unavailable: timeout`, `harmless (only reads: ls)`"""
     text = name_verdict(check)

@@ -300,7 +300,7 @@ def test_a_call_never_hides_what_an_earlier_call_wrote(form: str) -> None:
 
 
 def test_after_too_many_earlier_calls_no_call_is_checked() -> None:
-    reason = "too large: the earlier calls are too long for a check"
+    reason = "too large: the earlier calls are too long for a check; compact or clear the conversation"
     for number, is_too_much in ((6, False), (7, True)):
         history = [("Write", {"file_path": "a.sh", "content": script("ls")}) for _ in range(number)]
         for tool, given_input in (("Bash", {"command": "make"}), ("Write", {"file_path": "b", "content": "b"})):

@@ -75,7 +75,7 @@ INSTRUCTIONS = Path(__file__).with_name("instructions.txt").read_text("utf-8")
 _TOO_LONG = "the input of the call is too long for a check"
 _CONTEXT_IS_TOO_LONG = "the rules and facts of the client are too long for a check"
 _NAME_IS_TOO_LONG = "the name of the tool is too long for a check"
-_EARLIER_ARE_TOO_LONG = "the earlier calls are too long for a check"
+_EARLIER_ARE_TOO_LONG = "the earlier calls are too long for a check; compact or clear the conversation"
 _EARLIER_IS_AMBIGUOUS = "clients may read another input of an earlier call than the proxy"
 CONTEXT_TOO_LONG: Mapping[str, Any] = {"restricted": True}
 """Stands for a `classifier_context` that is too long for a check."""

@@ -22,6 +22,7 @@ from anthropic_proxy.gateway.telemetry.outcomes import (
     classify_outcome,
     count_verdicts,
     describe_inspection,
+    name_cause,
 )
 from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.secrets import redact_secrets
@@ -329,7 +330,7 @@ def _describe_incident(receipt: Receipt, paint: Paint) -> str:
     for verdict in INCIDENTS if receipt.checks and not receipt.parent else ():
         if found := [check for check in receipt.checks if check.verdict == verdict]:
             tag = VERDICTS[verdict]
-            causes = ", ".join(dict.fromkeys(check.kind for check in found))
+            causes = ", ".join(dict.fromkeys(map(name_cause, found)))
             tools = [*dict.fromkeys(escape_unprintable(check.tool[:_MAX_TOOL_CHARACTERS]) for check in found)]
             named = ", ".join((*tools[:_MAX_NAMED_TOOLS], *(["…"] if len(tools) > _MAX_NAMED_TOOLS else [])))
             cause = f" ({causes})" if verdict == "unavailable" else ""
