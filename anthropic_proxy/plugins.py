@@ -229,7 +229,8 @@ class ModelFeatures(Struct, frozen=True, kw_only=True):
     other_sources: Mapping[str, str] = {}
     """Field → source of its value, if different from `source`: `doctor, 20 Nov 2026`, `model list of the server`."""
     adaptations: Sequence[str] = ()
-    """Changes that the proxy makes to requests because the provider rejected a parameter: `drop top_k`."""
+    """Changes that the proxy makes to requests of this client because the provider rejected a parameter:
+    `drop top_k`."""
 
     @property
     def web_search(self) -> Literal["provider", "proxy", "none"]:
@@ -587,10 +588,11 @@ class Gateway(Protocol):
         Return False if this server can read them only at its start.
         """
 
-    async def describe_models(self, names: Sequence[str]) -> Sequence[ModelFeatures]:
+    async def describe_models(self, names: Sequence[str], client: str = "") -> Sequence[ModelFeatures]:
         """Return the limits and features of models, such as the context window.
 
         `names` are model ids with prefix (`openai/gpt-4.1`). A model that no request can reach is left out.
+        `client`: `Client.id` of the client for whose requests they hold. "": without what errors have taught.
         """
 
     async def collect_running_requests(self) -> Sequence[Receipt]:

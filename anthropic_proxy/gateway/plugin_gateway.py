@@ -136,8 +136,8 @@ class ExchangeGateway:
     async def reload_settings(self) -> bool:
         return await self._reload()
 
-    async def describe_models(self, names: Sequence[str]) -> Sequence[ModelFeatures]:
-        return await describe_models(self._current_services(), names)
+    async def describe_models(self, names: Sequence[str], client: str = "") -> Sequence[ModelFeatures]:
+        return await describe_models(self._current_services(), names, client)
 
     async def collect_running_requests(self) -> Sequence[Receipt]:
         return (await self._current_services().receipts.feed.collect_snapshot()).running
@@ -148,7 +148,7 @@ class ExchangeGateway:
         return self._current_services().receipts.feed.live.open_stream(client, client_names)
 
 
-async def describe_models(services: Services, names: Sequence[str]) -> list[ModelFeatures]:
+async def describe_models(services: Services, names: Sequence[str], client: str = "") -> list[ModelFeatures]:
     """Each name is a model id with the prefix of a provider. Models that no request can reach are omitted."""
     found = []
     for name in names:
@@ -157,7 +157,7 @@ async def describe_models(services: Services, names: Sequence[str]) -> list[Mode
         except ClientError:
             continue
         used: list[str] = []
-        adapted = apply_stored_adaptations(services, target, used)
+        adapted = apply_stored_adaptations(services, target, used, client)
         limits = services.find_target_limits(adapted)
         changed = {
             "context_window": target.capabilities.context_window_from_error

@@ -35,6 +35,11 @@ def name_user(request: RouteRequest, session: Session | None) -> str:
     return request.client.name if session is None else session.client_name
 
 
+def find_client_id(request: RouteRequest, session: Session | None) -> str:
+    """Return the `Client.id` of the requests that the user sends to models. `session`: see `name_user`."""
+    return request.client.id if session is None else session.person or session.client_name
+
+
 def name_actor(request: RouteRequest, session: Session | None) -> str:
     """Return the name of the user for the audit log. `session`: see `name_user`."""
     return f"dashboard ({name_user(request, session)})"

@@ -29,6 +29,7 @@ from anthropic_proxy.console.dashboard.permissions import (
     KEYS_ENTRY,
     Session,
     explain_denial,
+    find_client_id,
     find_rights,
     find_role,
     name_user,
@@ -263,6 +264,7 @@ class Site(DashboardServices):
             ledger = self.ledger.open(self.gateway.settings)
             setup = wait(self.gateway.check_setup()) if page.checks_servers else self.gateway.describe_setup()
             rights = find_rights(request, session, self.gateway.settings)
+            client = find_client_id(request, session)
             with ExitStack() as opened:
                 opened.enter_context(ledger.connection)
                 keys = None
@@ -286,7 +288,7 @@ class Site(DashboardServices):
                     server_id=self.gateway.describe_server().id,
                     settings=self.gateway.settings,
                     catalog=self.gateway.catalog,
-                    describe_models=lambda names: wait(self.gateway.describe_models(names)),
+                    describe_models=lambda names: wait(self.gateway.describe_models(names, client)),
                     find_doctor_run=lambda: wait(self.doctor.current()),
                     store=self.gateway.store,
                     wait_for=wait,

@@ -1,7 +1,8 @@
 """Adaptations: changes of an upstream request after the provider rejected it, such as `drop temperature`.
 
 The proxy repeats the rejected request with such a change. Changes that later requests for the same model also need are
-stored after the success. For some, it is enough that the repetition is rejected for another reason.
+stored after the success, for the client of the request only: the words of an error may be those of the request. For
+some, it is enough that the repetition is rejected for another reason.
 """
 
 from collections.abc import Mapping, Sequence
@@ -81,7 +82,8 @@ class Adaptations:
 
     def list_refused_thinking(self) -> frozenset[bytes]:
         """Return the digests of all thinking signatures that the next attempt leaves out."""
-        return frozenset((*self._engine.observations.refused_thinking, *self._refused))
+        known = self._engine.observations.list_refused_thinking(self._client)
+        return frozenset((*known, *self._refused))
 
     def store_for_model(self, target: Target, *, is_rejected: bool = False) -> None:
         """Store the changes that later requests to the model also need.
@@ -91,21 +93,19 @@ class Adaptations:
         observations = self._engine.observations
         for model, each in self._changes:
             if each.persistent and (each.stored_if_rejected or not is_rejected):
-                name = each.stored_name or each.name
-                client = "" if name.partition(" ")[0] in _OF_MODEL else self._client
-                observations.store_adaptation(target.upstream, model, name, client)
+                observations.store_adaptation(target.upstream, model, each.stored_name or each.name, self._client)
             if each.stored_name:
                 break  # later requests differ from this one, so what it needs besides shows nothing about them
         self._changes.clear()
         if not is_rejected:
-            observations.remember_refused_thinking(self._refused)
+            observations.remember_refused_thinking(self._refused, self._client)
             self._refused.clear()
 
 
 def apply_stored_adaptations(
-    engine: Engine, target: Target, used_names: list[str], client: str = "", *, earlier: Sequence[str] = ()
+    engine: Engine, target: Target, used_names: list[str], client: str, *, earlier: Sequence[str] = ()
 ) -> Target:
-    """Return `target` with the stored changes of its model, also those that only the client with this id needs.
+    """Return `target` with the stored changes of its model for the requests of `client` (`Client.id`).
 
     `used_names` becomes `earlier` and the names of these.
     """
@@ -121,8 +121,8 @@ def apply_stored_adaptations(
     return target
 
 
-def correct_system_form(engine: Engine, target: Target, cached_before: int, cached: int) -> None:
-    """Store that later requests to a model have system messages inside the conversation in the other form.
+def correct_system_form(engine: Engine, target: Target, client: str, cached_before: int, cached: int) -> None:
+    """Store that later requests of a client to a model have system messages inside the conversation in the other form.
 
     The cached tokens fell after such a message was sent to `target`. Both forms are accepted: no request becomes wrong,
     even if the tokens fell for another reason. If they fall in both forms, the text of the user stays, because no
@@ -132,8 +132,8 @@ def correct_system_form(engine: Engine, target: Target, cached_before: int, cach
     for name, form, other in _SYSTEM_FORMS:
         if target.wire.apply_adaptation(target.dialect, name) == target.dialect:
             continue
-        if name not in engine.observations.find_adaptations(upstream, model):
-            engine.observations.store_adaptation(upstream, model, name)
+        if name not in engine.observations.find_adaptations(upstream, model, client):
+            engine.observations.store_adaptation(upstream, model, name, client)
             engine.log.write_once(
                 f"{target.provider.prefix}/{model}: system messages inside a conversation are sent {form} from now on: "
                 f"after one of them {other}, the cached input fell from {cached_before:,} to {cached:,} tokens"
@@ -174,10 +174,6 @@ def _find_successor(engine: Engine, target: Target) -> Target | None:
 
 
 _MAX_SHOWN_WORDS = 12
-_OF_MODEL = frozenset(("limit", "window", "model", "wire", "betas", "suspects"))
-"""First words of adaptations that all clients need: numbers, and names of betas, models and APIs, that the server has
-judged. Any other one may be due to a value that one client has sent, such as a broken document, after which the
-documents of others must not be left out."""
 _FIELDS = {
     "betas": "anthropic-beta",
     "documents": "messages.document",

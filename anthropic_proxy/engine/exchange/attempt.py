@@ -95,10 +95,12 @@ class Attempt(Struct, kw_only=True):
             raise InternalError("a relay cannot continue a reply")
         return self.stream
 
-    def store_lessons(self, observations: ModelObservations, *, is_rejected: bool = False) -> None:
-        """Store what the success of the call shows about the model, or its rejection that no adaptation avoids."""
+    def store_lessons(self, observations: ModelObservations, client: str, *, is_rejected: bool = False) -> None:
+        """Store for a client what the success of the call shows about the model, or its rejection that no adaptation
+        avoids.
+        """
         target = self.target
         if self.proves:
-            observations.store_adaptation(target.upstream, target.model, self.proves)
+            observations.store_adaptation(target.upstream, target.model, self.proves, client)
         if self.run.adaptations is not None:
             self.run.adaptations.store_for_model(target, is_rejected=is_rejected)

@@ -63,7 +63,7 @@ class AttemptPreparer:
             )
             files = await engine.background.run_in_thread_if_large(self._is_large, self._inliner.encode_files, fetched)
             self._receipt.fidelity.add_notes(self._inliner.notes)
-        refused: Collection[bytes] = engine.observations.refused_thinking
+        refused = engine.observations.list_refused_thinking(self._receipt.client.id)
         if run.adaptations is not None:
             refused = run.adaptations.list_refused_thinking()
         call = build_relay_call(

@@ -116,7 +116,7 @@ class AttemptSender:
             raise failure
         circuit_breakers.record_success(upstream)
         self.prompt = attempt.prompt
-        attempt.store_lessons(engine.observations)
+        attempt.store_lessons(engine.observations, self._receipt.client.id)
         return attempt
 
     async def _call(self, attempt: Attempt) -> UpstreamError | None:
@@ -283,7 +283,8 @@ class AttemptSender:
             return
         dialect = target.dialect
         if not dialect.always_reasons and target.wire.apply_adaptation(dialect, TEMPLATE_SWITCH) != dialect:
-            self._engine.observations.store_adaptation(target.upstream, target.model, TEMPLATE_SWITCH)
+            client = self._receipt.client.id
+            self._engine.observations.store_adaptation(target.upstream, target.model, TEMPLATE_SWITCH, client)
 
 
 async def examine_response(

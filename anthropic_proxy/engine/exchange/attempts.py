@@ -195,7 +195,7 @@ class Attempts:
         thinking = previous.run.request.thinking
         is_disabled = sent.effort == "none" or (thinking is not None and thinking.type == "disabled")
         name = REASONS_ALWAYS if is_disabled else REASONS_UNASKED
-        self._engine.observations.store_adaptation(target.upstream, target.model, name)
+        self._engine.observations.store_adaptation(target.upstream, target.model, name, self.receipt.client.id)
         with suppress(ProxyError):
             return await self.open_next_call(previous, previous.run.request, learned=name)
         return None
@@ -251,8 +251,9 @@ class Attempts:
         if (attempt := self.sender.latest) is None:
             return
         target, observations = attempt.target, self._engine.observations
+        client = self.receipt.client.id
         if observations.record_checks(target.upstream, target.model, answered=answered) >= MIN_IGNORED_CHECKS:
-            observations.store_adaptation(target.upstream, target.model, WITHOUT_SAFEGUARDS)
+            observations.store_adaptation(target.upstream, target.model, WITHOUT_SAFEGUARDS, client)
             self._engine.log.write_once(
                 f"{target.provider.prefix}/{target.model}: the server has ignored safeguards, so the proxy checks "
                 "the tool calls (auto mode) from now on"

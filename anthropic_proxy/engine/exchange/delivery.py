@@ -461,7 +461,8 @@ class Delivery:
             is_large = is_large_request(prompt.body)
             await engine.background.run_in_thread_if_large(is_large, engine.prefix_guard.compare, prompt)
             if latest is not None and (lost := find_lost_tokens(prompt)):
-                correct_system_form(engine, latest.target, prompt.cached_tokens + lost, prompt.cached_tokens)
+                before = prompt.cached_tokens + lost
+                correct_system_form(engine, latest.target, receipt.client.id, before, prompt.cached_tokens)
             engine.prefix_guard.keep(prompt)
             receipt.prefix_change = prompt.change
 

@@ -635,7 +635,7 @@ async def _keep_mark(engine: Engine, mark: str) -> None:
 
 async def _with_mapped_models(engine: Engine, incoming: ClientRequest, target: Target) -> ClientRequest:
     routes = engine.compiled_routes
-    refused = frozenset(engine.observations.refused_thinking)
+    refused = frozenset(engine.observations.list_refused_thinking(incoming.receipt.client.id))
     known = dict[str, tuple[RelayCall[BaseDialect], NoteCheck]]()
 
     def build_call(path: str, model: str, params: bytes) -> tuple[RelayCall[BaseDialect], NoteCheck]:

@@ -111,7 +111,7 @@ class Retries:
                     )
                 return adapted
             if error.status == 400:
-                attempt.store_lessons(engine.observations, is_rejected=True)
+                attempt.store_lessons(engine.observations, self._incoming.receipt.client.id, is_rejected=True)
         pause = 0.0
         if not await self._change_key(attempt, error):
             pause = error.retry_after or RETRY_DELAY_SECONDS

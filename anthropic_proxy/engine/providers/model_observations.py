@@ -6,7 +6,7 @@ the ratio of real to estimated tokens, which corrects estimates.
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from types import MappingProxyType
@@ -44,13 +44,13 @@ MIN_SCALE, MAX_SCALE = 0.7, 1.6
 
 Larger deviations come from errors, or from text that the provider adds to the prompt."""
 MAX_SIGNATURES = 16_384
-"""Maximum number of remembered thinking signatures, of all conversations together."""
+"""Maximum number of remembered thinking signatures, of all conversations of all clients together."""
 MIN_RECORDED_TOKENS = 1_000
 """Minimum estimated input tokens of a request from which the token scale is computed. In smaller requests, text that
 the provider adds to the prompt would distort the ratio."""
 MAX_ADAPTATIONS = 64
-"""Maximum number of adaptations with the same first word that are stored for a model. Made-up betas of a client, which
-the provider rejects, cannot remove its limits."""
+"""Maximum number of adaptations with the same first word that are stored for a client and a model. Made-up betas, which
+the provider rejects, cannot remove limits."""
 _REPLACING_VERBS = frozenset(("limit", "reasons", "window"))
 """First words of adaptations with a value, such as `limit 4096`. A new adaptation replaces a stored one with the same
 first word."""
@@ -69,36 +69,42 @@ class ModelObservations:
         """Provider name → digest of the settings on which its replies depend."""
         self.count_locks: dict[str, asyncio.Lock] = {}
         """Server and path → lock of the first token count there, whose answer shows whether the server has the path."""
-        self.refused_thinking: dict[bytes, None] = {}
-        """Digests of thinking blocks that a model has rejected, and of tool loops that it accepts only without
-        thinking, oldest first. The conversations that contain them need no rejected call in each later turn."""
+        self._refused_thinking: dict[str, dict[bytes, None]] = {}
+        """`Client.id` → digests of thinking blocks that a model has rejected, and of tool loops that it accepts only
+        without thinking, oldest first. The conversations that contain them need no rejected call in each later turn.
+        """
 
     def continue_from(self, previous: "ModelObservations") -> None:
         """Use the facts of the observations before a reload."""
         self.store, self.count_locks = previous.store, previous.count_locks
-        self.refused_thinking = previous.refused_thinking
+        self._refused_thinking = previous._refused_thinking
 
-    def remember_refused_thinking(self, refused: Iterable[bytes]) -> None:
-        self.refused_thinking |= dict.fromkeys(refused)
-        while len(self.refused_thinking) > MAX_SIGNATURES:
-            del self.refused_thinking[next(iter(self.refused_thinking))]
+    def list_refused_thinking(self, client: str) -> Collection[bytes]:
+        return self._refused_thinking.get(client, ())
 
-    def find_adaptations(self, upstream: str, model: str, client: str = "") -> tuple[str, ...]:
-        """Return the names of the stored adaptations of a model, oldest first: of all clients, then of `Client.id`."""
-        shared = self._read_adaptations(upstream, model, "")
-        return (*shared, *self._read_adaptations(upstream, model, client)) if client else shared
+    def remember_refused_thinking(self, refused: Sequence[bytes], client: str) -> None:
+        """The oldest digests of the client that has most make room for new ones."""
+        if not refused:
+            return
+        self._refused_thinking.setdefault(client, {}).update(dict.fromkeys(refused))
+        excess = sum(map(len, self._refused_thinking.values())) - MAX_SIGNATURES
+        if excess > 0:
+            largest = max(self._refused_thinking.values(), key=len)
+            for digest in list(islice(largest, excess)):
+                del largest[digest]
 
-    def _read_adaptations(self, upstream: str, model: str, client: str) -> tuple[str, ...]:
+    def find_adaptations(self, upstream: str, model: str, client: str) -> tuple[str, ...]:
+        """Return the names of the stored adaptations of a model for the requests of a client, oldest first.
+
+        `client`: `Client.id` of the sender of the requests that taught them. All devices of a person have the same.
+        """
         known = self.store.read(self._name_adaptations(upstream, model, client))
         return tuple(known.split("\n")) if known else ()
 
-    def store_adaptation(self, upstream: str, model: str, adaptation: str, client: str = "") -> None:
-        """Store the name of an adaptation as the newest. The oldest of too many is removed.
-
-        `client`: `Client.id` of the only client to which it applies. "": it applies to all.
-        """
+    def store_adaptation(self, upstream: str, model: str, adaptation: str, client: str) -> None:
+        """Store the name of an adaptation as the newest. The oldest of too many is removed."""
         verb = adaptation.partition(" ")[0]
-        known = [name for name in self._read_adaptations(upstream, model, client) if name != adaptation]
+        known = [name for name in self.find_adaptations(upstream, model, client) if name != adaptation]
         similar = [name for name in known if name.partition(" ")[0] == verb]
         removed = similar if verb in _REPLACING_VERBS else similar[: 1 - MAX_ADAPTATIONS]
         names = "\n".join((*(name for name in known if name not in removed), adaptation))

@@ -20,17 +20,17 @@ LEARNED = LearnedModel(
 )
 
 
-async def _describe(*names: str, adaptations: tuple[str, ...] = ()) -> dict[str, ModelFeatures]:
+async def _describe(*names: str, client: str, adaptations: tuple[str, ...]) -> dict[str, ModelFeatures]:
     environ = {"OPENAI_API_KEY": "sk-test-0000000000000000", "SEARCH_URL": "http://127.0.0.1:9/search"}
     services = await open_services(load_settings(environ, PROVIDERS, env_file=None))
     services.catalog.replace_learned_models({(LEARNED.server, LEARNED.model): LEARNED})
     for name in adaptations:
-        services.observations.store_adaptation("openai api.openai.com", "gpt-4.1", name)
-    return {one.model: one for one in await describe_models(services, names)}
+        services.observations.store_adaptation("openai api.openai.com", "gpt-4.1", name, "key_a")
+    return {one.model: one for one in await describe_models(services, names, client)}
 
 
-def describe(*names: str, adaptations: tuple[str, ...] = ()) -> dict[str, ModelFeatures]:
-    return asyncio.run(_describe(*names, adaptations=adaptations))
+def describe(*names: str, client: str = "key_a", adaptations: tuple[str, ...] = ()) -> dict[str, ModelFeatures]:
+    return asyncio.run(_describe(*names, client=client, adaptations=adaptations))
 
 
 def test_facts_of_the_doctor_and_errors_name_their_source() -> None:
@@ -40,6 +40,11 @@ def test_facts_of_the_doctor_and_errors_name_their_source() -> None:
     assert model.other_sources == {"images": "doctor, 20 Nov 2026", "max_output": "error of the provider"}
     assert model.adaptations == ("limit 4096", "drop top_p")
     assert (other.images, other.context_window, other.other_sources) == (True, 1_047_576, {})
+
+
+def test_what_errors_have_taught_about_a_model_is_shown_to_the_same_client_only() -> None:
+    model = describe("openai/gpt-4.1", client="key_b", adaptations=("limit 4096", "drop top_p"))["openai/gpt-4.1"]
+    assert (model.max_output, model.adaptations) == (32_768, ())
 
 
 CONFIGURED = """

@@ -40,11 +40,11 @@ async def test_lessons_are_sent_once_and_kept_for_equal_addresses() -> None:
     (elsewhere,) = towns(1, OPENAI_BASE_URL="http://localhost:1/v1")
     facts, echo = observations_of(teller), observations_of(other)
     for _ in range(2):
-        teller.services.observations.store_adaptation("openai", "new", "temperature")
+        teller.services.observations.store_adaptation("openai", "new", "temperature", "local")
     apply_all(other, facts)
     apply_all(elsewhere, facts)
-    assert other.services.observations.find_adaptations("openai", "new") == ("temperature",)
-    assert elsewhere.services.observations.find_adaptations("openai", "new") == ()
+    assert other.services.observations.find_adaptations("openai", "new", "local") == ("temperature",)
+    assert elsewhere.services.observations.find_adaptations("openai", "new", "local") == ()
     assert (len(facts), echo) == (1, [])
 
 
@@ -53,11 +53,11 @@ async def test_lessons_are_valid_after_a_change_of_another_provider(tmp_path: Pa
     (tmp_path / CONFIG_FILE).write_text('[providers.table]\nbase_url = "http://localhost:1/v1"')
     (teller,) = towns(1)
     facts = observations_of(teller)
-    teller.services.observations.store_adaptation("openai", "new", "temperature")
+    teller.services.observations.store_adaptation("openai", "new", "temperature", "local")
     fail(teller)
     later = ProxyHarness(lambda *_: FakeResponse(200, b"{}"), env_file=str(tmp_path / ".env"), **SETTINGS)
     apply_all(later, facts)
-    assert later.services.observations.find_adaptations("openai", "new") == ("temperature",)
+    assert later.services.observations.find_adaptations("openai", "new", "local") == ("temperature",)
     assert later.services.circuit_breakers.open_circuit_count() == 1
 
 
@@ -70,9 +70,9 @@ async def test_lessons_are_not_valid_with_other_headers_or_body_fields(tmp_path:
         proxies.append(ProxyHarness(lambda *_: FakeResponse(200, b"{}"), env_file=env_file, **SETTINGS))
     teller, other = proxies
     facts = observations_of(teller)
-    teller.services.observations.store_adaptation("openai", "new", "temperature")
+    teller.services.observations.store_adaptation("openai", "new", "temperature", "local")
     apply_all(other, facts)
-    assert other.services.observations.find_adaptations("openai", "new") == ()
+    assert other.services.observations.find_adaptations("openai", "new", "local") == ()
 
 
 @pytest.mark.parametrize(("host", "count"), [("api.openai.com", 1), ("api.cerebras.ai", 0)])
