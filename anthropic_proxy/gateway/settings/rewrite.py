@@ -52,7 +52,9 @@ _COPY = "before-move"
 """End of the name of a copy: not `bak`, which the page Settings of the dashboard overwrites."""
 _MAX_COPIES = 1_000
 _COMMENT_AFTER_VALUE = compile_later(
-    r"""^\s*(?:export\s+)?[^=]+=[ \t]*(?:'(?:\\.|[^'\\])*+'|"(?:\\.|[^"\\])*+"|[^'"\n][^\n]*?)?[ \t]+(\#[^\r\n]*)""",
+    r"""^[^=]+=[ \t]*+
+    (?:'(?:\\.|[^'\\])*+'[ \t]++|"(?:\\.|[^"\\])*+"[ \t]++|(?!['"])(?:[^\n\#]|(?<![ \t])\#)*+(?<=[ \t]))
+    (\#[^\r\n]*)""",
     re.DOTALL | re.VERBOSE,
 )
 """Pattern of an assignment of `.env` with a comment behind the value, which is the group."""
