@@ -452,6 +452,13 @@ async def test_no_form_of_arguments_gives_a_restored_text_a_verdict(wire: str, f
 WORD_OF_PROPERTY = "REDACTED_TEST_KEY_0123456789abcdef"
 
 
+@pytest.mark.parametrize("spelled", SPELLINGS)
+def test_half_of_a_character_beside_a_placeholder_stays_and_hides_nothing(spelled: str) -> None:
+    arguments = spell(UNUSUAL_ARGUMENTS["half of a character"], WORD_OF_PROPERTY, spelled)
+    restored = restore_arguments(arguments, {WORD_OF_PROPERTY: HARMFUL})
+    assert json.loads(restored.arguments) == {"command": HARMFUL, "description": "\ud83d"}
+
+
 @given(
     form=st.sampled_from([*UNUSUAL_ARGUMENTS.values(), '{"a": {"@1": ["@1"]}}', '{"command": "@1"}', "@1"]),
     spelled=st.sampled_from(SPELLINGS),

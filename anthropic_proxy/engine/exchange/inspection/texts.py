@@ -18,7 +18,11 @@ from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.exchange.final_calls import PLACEHOLDER, RestoredArguments
 from anthropic_proxy.engine.hooks import Passage, PassageKind
-from anthropic_proxy.engine.messages.models.raw_json import EMPTY_STRING_LENGTH, is_json_text_too_deep
+from anthropic_proxy.engine.messages.models.raw_json import (
+    EMPTY_STRING_LENGTH,
+    is_json_text_too_deep,
+    replace_lone_surrogates,
+)
 from anthropic_proxy.engine.messages.models.structs import decode_data_url
 from anthropic_proxy.engine.messages.server_blocks import decode_passage, encode_passage
 from anthropic_proxy.engine.messages.server_tools import CALL_TYPES, SERVER_TOOLS
@@ -230,10 +234,11 @@ def read_arguments(arguments: str, name: str) -> TextsOfBody:
     What is restored, redacted and judged is read by this function, so that all of them find the same texts.
     """
     encoded = arguments.encode(errors="replace")
+    readable, _ = replace_lone_surrogates(encoded)  # of the same length
     try:
-        if not is_json_text_too_deep(encoded):  # a decoder would end at a depth that depends on its caller
-            msgspec.json.decode(encoded, type=Raw)
-        texts = [*_find_arguments(encoded, JsonSpan(0, 0, len(encoded)), name)]
+        if not is_json_text_too_deep(readable):  # a decoder would end at a depth that depends on its caller
+            msgspec.json.decode(readable, type=Raw)
+        texts = [*_find_arguments(readable, JsonSpan(0, 0, len(readable)), name)]
     except msgspec.DecodeError:
         texts = [PlacedText(0, len(encoded), Passage(arguments, "tool_call", name), is_json=False)]
     return TextsOfBody(encoded, texts)
