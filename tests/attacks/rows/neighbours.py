@@ -45,12 +45,18 @@ _LESSONS = (
     "tool_choice: extra fields not permitted",
     "This model's maximum context length is 16 tokens. However, you requested 900 tokens.",
     "max_tokens is too large: 100. This model supports at most 5 completion tokens",
+    "max_tokens must be at most 1024",
+    "This request is supported in v1/responses only",
 )
 """Sentences with which providers reject a field. A client makes the provider repeat them as the client's own text."""
 _ECHOES: Mapping[str, Mapping[str, Any]] = {
     "invalid value": {"message": "Invalid value for 'stop': '{}'", "param": "stop", "code": "invalid_value"},
     "invalid content": {"message": "Invalid content: {}", "param": "messages.[0].content", "code": None},
     "no field": {"message": 'The text was refused: "{}"', "type": "invalid_request_error"},
+    "schema": {
+        "message": "Invalid schema for response_format 'reply': In context=('properties', '{}'), 'x' is not an object.",
+        "param": "response_format",
+    },
     "content filter": {"message": "Policy violation in '{}'", "param": "prompt", "code": "content_filter"},
 }
 

@@ -238,11 +238,11 @@ class Server:
         return FakeResponse(200, json.dumps(reply).encode())
 
 
-async def post(proxy: ProxyHarness, lesson: Lesson, key_id: str) -> RecordingSink:
+async def post(proxy: ProxyHarness, lesson: Lesson, key_id: str, sign_in: str = "") -> RecordingSink:
     fields = {"max_tokens": 8_000, "messages": [{"role": "user", "content": "hello"}], **lesson.fields}
     body = json.dumps({"model": lesson.model, **fields}).encode()
     headers = {"anthropic-beta": lesson.betas} if lesson.betas else {}
-    incoming = new_client_request(body, headers, client=Client(name="same", key_id=key_id))
+    incoming = new_client_request(body, headers, client=Client(name="same", key_id=key_id, sign_in=sign_in))
     sink = RecordingSink()
     await Exchange(proxy.services, incoming, sink).run()
     return sink
@@ -275,3 +275,11 @@ async def test_each_client_finds_the_successor_of_a_retired_model_after_one_refu
     for key_id in ("key_a", "key_a", "key_b", "key_b"):
         assert (await post(proxy, lesson, key_id)).error is None
     assert [body["model"] for _, body, _ in server.requests] == ["gpt-4.1", *["gpt-6-luna"] * 2] * 2
+
+
+async def test_all_devices_of_a_person_know_what_an_error_has_taught_on_one_of_them() -> None:
+    server = Server(LESSONS["drop"].responses)
+    proxy = proxy_for(server, LESSONS["drop"])
+    for device in ("sign_a", "sign_b"):
+        assert (await post(proxy, LESSONS["drop"], "key_a", sign_in=device)).error is None
+    assert ["temperature" in body for _, body, _ in server.requests] == [True, False, False]

@@ -12,7 +12,7 @@ from anthropic_proxy.engine.messages.loaded_tools import DeferredToolPlaces
 from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.messages.preparation import prepare
 from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.providers.model_observations import ModelObservations
+from anthropic_proxy.engine.providers.model_observations import MAX_SIGNATURES, ModelObservations
 from anthropic_proxy.engine.routing.model_listing import list_models
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.stores.memory import MemoryStore
@@ -262,3 +262,13 @@ def test_places_of_tools_that_an_instance_of_another_version_has_stored_are_igno
     for other in (f"{listed}|{placed}|{second}", f"{value}|new", f"{listed}|{placed}|many|{second}", "text"):
         store.write_from_peer(key, other, 60)
         assert observations.find_tool_places("c", messages) is None
+
+
+def test_the_refused_thinking_of_one_client_does_not_replace_that_of_another() -> None:
+    observations = ModelObservations(MemoryStore())
+    digests = [number.to_bytes(4, "big") for number in range(2 * MAX_SIGNATURES)]
+    observations.remember_refused_thinking([b"own"], "key_b")
+    for start in (0, MAX_SIGNATURES):
+        observations.remember_refused_thinking(digests[start : start + MAX_SIGNATURES], "key_a")
+    assert list(observations.list_refused_thinking("key_b")) == [b"own"]
+    assert list(observations.list_refused_thinking("key_a")) == digests[MAX_SIGNATURES + 1 :]
