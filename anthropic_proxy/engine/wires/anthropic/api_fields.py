@@ -17,7 +17,7 @@ provider may call in addition.
 import codecs
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -120,7 +120,7 @@ def keep_api_fields(body: bytes) -> ApiBody:
 @cache
 def load_places() -> Places:
     """Return the fields of each object: name → place of its value; "": no object."""
-    listed = msgspec.json.decode(files(__package__).joinpath("api_fields.json").read_bytes(), type=dict[str, Any])
+    listed = msgspec.json.decode(Path(__file__).with_name("api_fields.json").read_bytes(), type=dict[str, Any])
     places = {*listed, *_FURTHER_FIELDS}
     return {place: {**listed.get(place, {}), **_FURTHER_FIELDS.get(place, {})} for place in places}
 
