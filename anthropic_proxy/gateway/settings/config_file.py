@@ -9,7 +9,7 @@ lines that begin a table or set a key.
 
 import os
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +32,7 @@ from anthropic_proxy.gateway.settings.file_format import (
     SearchTable,
     SignInTable,
     TokenIssuerTable,
+    list_alternatives,
 )
 from anthropic_proxy.gateway.settings.files import decode_toml, read_settings_file
 from anthropic_proxy.gateway.settings.old_names import MovedSetting, insert_moved_settings
@@ -199,7 +200,7 @@ class ConfigFile:
         if path and path[-1] in _REFERENCES:
             self._require_reference(path, value)
         errors = ErrorList()
-        for kind in _alternatives(expected):
+        for kind in list_alternatives(expected):
             if isinstance(value, dict) and isinstance(kind, inspect.StructType):
                 self._require_fields(path, value, kind.cls)
                 return
@@ -218,12 +219,12 @@ class ConfigFile:
                 return
         if has_type(value, expected):
             return
-        allowed = f"Use {join_with_or([_describe_type(kind) for kind in _alternatives(expected)])}."
+        allowed = f"Use {join_with_or([_describe_type(kind) for kind in list_alternatives(expected)])}."
         if not _REFERENCES.isdisjoint(path):
             raise self.rejection(
                 path, f"is invalid. {allowed} Its value is not shown, because it may be a key.", code="key-in-file"
             )
-        words = [word for kind in _alternatives(expected) for word in getattr(kind, "values", ())]
+        words = [word for kind in list_alternatives(expected) for word in getattr(kind, "values", ())]
         raise self.invalid_value_error(
             path, value, allowed, find_similar_choice(value, words) if isinstance(value, str) else ""
         )
@@ -301,14 +302,6 @@ def has_type(value: object, expected: Any) -> bool:
     except msgspec.ValidationError:
         return False
     return True
-
-
-@cache
-def _alternatives(expected: Any) -> Sequence[Any]:
-    """The types of a union without None, or the type itself."""
-    kind = inspect.type_info(expected)
-    kinds = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
-    return [each for each in kinds if not isinstance(each, inspect.NoneType)]
 
 
 def _describe_type(kind: inspect.Type) -> str:

@@ -5,10 +5,12 @@
 in which a server deviates from the API that it offers.
 """
 
+from collections.abc import Sequence
 from datetime import date
-from typing import Annotated, Literal
+from functools import cache
+from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, inspect
 
 from anthropic_proxy.engine.options import AutoModeChoice, ModelTable, RouteTable, TokenCount
 from anthropic_proxy.gateway.settings.key_rules import MAX_AMOUNT
@@ -400,3 +402,11 @@ class FileContents(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     managed_settings: dict[str, dict[str, object]] = {}
     """Group of people, or `*` for everybody → settings of Claude Code that the proxy sends to them. The first table
     that names a group of the person, or the team of the key, is used."""
+
+
+@cache
+def list_alternatives(expected: Any) -> Sequence[Any]:
+    """Return the types of a union without None, or the type itself."""
+    kind = inspect.type_info(expected)
+    kinds = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
+    return [member for member in kinds if not isinstance(member, inspect.NoneType)]

@@ -5,12 +5,17 @@ texts. They are shown, compared and listed like the variables of `.env`.
 import json
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 from msgspec import Struct, inspect, structs
 
 from anthropic_proxy.gateway.settings.config_file import SCHEMA_FILE, ConfigFile
-from anthropic_proxy.gateway.settings.file_format import AutoModeTable, KeyPath, PriceListTable, SignInTable
+from anthropic_proxy.gateway.settings.file_format import (
+    AutoModeTable,
+    KeyPath,
+    PriceListTable,
+    SignInTable,
+    list_alternatives,
+)
 from anthropic_proxy.gateway.settings.files import format_toml_value
 from anthropic_proxy.gateway.settings.old_names import format_setting_name
 from anthropic_proxy.gateway.settings.sources import Sources
@@ -24,7 +29,6 @@ _PLAIN = (
     inspect.FloatType,
     inspect.ListType,
     inspect.VarTupleType,
-    inspect.NoneType,
 )
 
 
@@ -45,13 +49,8 @@ def list_table_fields() -> Sequence[TableField]:
         TableField((table, field.name), format_field_value(field.default))
         for table, kind in _TABLES.items()
         for field in structs.fields(kind)
-        if all(isinstance(part, _PLAIN) for part in _list_parts(field.type))
+        if all(isinstance(kind, _PLAIN) for kind in list_alternatives(field.type))
     ]
-
-
-def _list_parts(expected: Any) -> Sequence[inspect.Type]:
-    kind = inspect.type_info(expected)
-    return kind.types if isinstance(kind, inspect.UnionType) else (kind,)
 
 
 def format_field_value(value: object) -> str:
