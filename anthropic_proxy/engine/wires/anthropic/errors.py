@@ -137,7 +137,7 @@ def _without_prefix(call: RelayCall[Dialect], error: UpstreamError) -> str:
 
 
 def _may_quote_client(call: RelayCall[Dialect], error: UpstreamError, message: str) -> bool:
-    """Return True if the client can have written the beginning of `message`: it must not decide what others lose.
+    """Return True if the client can have written the beginning of `message`, which then teaches nothing.
 
     Example: an error that begins with the name of a field, `x error: Unexpected value(s) …`, reads like the error of a
     gateway.
