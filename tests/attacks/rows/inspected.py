@@ -72,8 +72,15 @@ def _misbehave(attack: Attack) -> list[Answer]:
             is_clean = "\x1b" not in answer.text and "\x07" not in answer.text
             is_held = not reached and answer.status_code in (400, 503) and is_clean
             attempts.check(f"{name}, {model}", is_held, (len(reached), answer.status_code, answer.text[:200]))
+    quoted = [(mark, f"hidden{mark}request{mark}user{mark}text") for mark in ("\0", "', '", "\n", "\x1f")]
+    for mark, _ in quoted:  # names of models that continue with the beginning of the blocked text
+        buyer.post(ordinary(f"{_MODEL}{mark}request{mark}user{mark}hidden", "text"))
     attack.upstream.guardrail = _json({"action": "BLOCKED", "blocked_reason": "no"})
     other = Buyer(attack, "other")
+    for mark, text in quoted:
+        reached.clear()
+        answer = buyer.post(ordinary(_MODEL, text))
+        attempts.check(f"a text whose beginning was the name of a model, {mark!r}", not reached, answer.text[:200])
     for name, client, body in (
         ("of another key", other, ordinary(_MODEL, "control")),
         ("for another model", buyer, ordinary(_RELAYED, "control")),

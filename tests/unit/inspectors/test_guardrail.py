@@ -102,6 +102,15 @@ async def test_what_may_be_sent_by_one_client_is_asked_again_for_others_and_for_
         assert await inspector.inspect(others) == Refusal("blocked", "Not for you.")
 
 
+@pytest.mark.parametrize("mark", ["\0", "', '", "\n", ")", ""])
+async def test_a_text_that_continues_the_name_of_a_model_is_asked(mark: str) -> None:
+    service = Service({"action": "NONE"}, {"action": "BLOCKED", "blocked_reason": "no"})
+    inspector = build(service)
+    name, text = f"m{mark}request{mark}user{mark}hidden", f"hidden{mark}request{mark}user{mark}text"
+    assert await inspector.inspect(texts_of("text", model=name)) == []
+    assert await inspector.inspect(texts_of(text)) == Refusal("blocked", "no")
+
+
 async def test_all_texts_are_sent_for_a_service_that_judges_conversations() -> None:
     service = Service({"action": "NONE"}, {"action": "NONE"})
     inspector = build(service, sends="all texts")
