@@ -9,7 +9,6 @@ import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +74,11 @@ def find_moved_settings(sources: Sources, version: str = __version__) -> Mapping
     """Return place → value of each old name that is set. Warnings and errors are added to `sources`."""
     moved: dict[KeyPath, MovedSetting] = {}
     is_read = _read_release(version) <= LAST_READING
+    variables = {name for name, _ in sources.list_variable_sources()}
     for old in OLD_NAMES.values():
-        decode = _list_decoders()[old.name]
+        if old.name not in variables:
+            continue
+        decode = _DECODERS[type(_find_type(old.path))]
         setting = sources.find_setting(old.name, is_list=decode is _split)
         if setting is None:
             continue
@@ -127,12 +129,6 @@ def insert_moved_settings(contents: dict[str, Any], moved: Mapping[KeyPath, Move
                     f"{setting.source.location}",
                     code="old-setting",
                 )
-
-
-@cache
-def _list_decoders() -> Mapping[str, Callable[[FoundSetting, OldName], Any]]:
-    """Return old name → function that returns the value of its field from the text of a variable."""
-    return {name: _DECODERS[type(_find_type(old.path))] for name, old in OLD_NAMES.items()}
 
 
 def _find_type(path: KeyPath) -> Any:

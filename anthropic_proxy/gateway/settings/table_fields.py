@@ -43,12 +43,15 @@ class TableField(Struct, frozen=True):
         return format_setting_name(self.path)
 
 
-@cache
 def list_table_fields() -> Sequence[TableField]:
+    return [field for table in _TABLES for field in _list_fields(table)]
+
+
+@cache
+def _list_fields(table: str) -> Sequence[TableField]:
     return [
         TableField((table, field.name), format_field_value(field.default))
-        for table, kind in _TABLES.items()
-        for field in structs.fields(kind)
+        for field in structs.fields(_TABLES[table])
         if all(isinstance(kind, _PLAIN) for kind in list_alternatives(field.type))
     ]
 
@@ -72,7 +75,7 @@ def _format_item(item: object) -> str:
 
 def record_plain_fields(file: ConfigFile, sources: Sources) -> None:
     """Add text and origin of each field that the file has, to show it and to find its changes."""
-    for field in list_table_fields():
+    for field in (field for table in _TABLES if file.find_value((table,)) for field in _list_fields(table)):
         value = file.find_value(field.path)
         if value is not None:
             sources.given[field.name] = Secret(format_field_value(value))
