@@ -30,11 +30,12 @@ from anthropic_proxy.engine.exchange.provider_errors import idle_timeout_error
 from anthropic_proxy.engine.exchange.receipt_entries import record_client, record_failure
 from anthropic_proxy.engine.exchange.relay import restrict_relayed_request
 from anthropic_proxy.engine.exchange.safeguards.check import ReplyCheck, find_auto_mode, read_safeguards
+from anthropic_proxy.engine.exchange.safeguards.hidden_texts import hides_call
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, end_if_disconnected, uncancel
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope, scan_request
 from anthropic_proxy.engine.messages.preparation import find_session_id
-from anthropic_proxy.engine.messages.purpose import is_classifier_request, is_limit_query, read_purpose
+from anthropic_proxy.engine.messages.purpose import is_limit_query, read_purpose
 from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.routing.choices import MAX_NAME_LENGTH
 from anthropic_proxy.engine.routing.router import Plan
@@ -126,7 +127,7 @@ class Exchange:
         # plan
         plan = await choose_plan(engine, incoming, request, self._estimates, match)
         plans = incoming.plans or (plan,)
-        if not incoming.plans and is_classifier_request(request):
+        if not incoming.plans and request.is_classifier_question:
             incoming.purpose = "classifier"
             plans, request = await self._list_plans_of_classifier(plan, request)
         plan = plans[0]
@@ -203,10 +204,11 @@ class Exchange:
         if inspection is None:
             inspection = open_inspection(engine, self._receipt, request.model)
             body = await end_if_disconnected(inspection.inspect_body(incoming.body), self._sink.wait_disconnected)
-            is_hidden = inspection.has_replaced or bool(inspection.values)
-            if is_hidden and is_classifier_request(request):
+            if request.is_classifier_question and (
+                inspection.has_replaced or (inspection.values and hides_call(body, inspection.values))
+            ):
                 raise PolicyBlocked(
-                    "The inspectors of this proxy redact texts of this question, so no model can judge what would run.",
+                    "The inspectors of this proxy redact texts of the calls, so no model can judge what would run.",
                     code="classifier-redacted",
                 )
         else:

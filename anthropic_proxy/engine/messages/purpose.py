@@ -73,7 +73,7 @@ def read_purpose(headers: Mapping[str, str], request: "MessagesRequest", own_kin
             kind = "subagent" if headers.get(AGENT_HEADER) else "main"
             if not request.tools and (request.thinking is None or request.thinking.type == "disabled"):
                 kind = "auxiliary"
-        if kind in ("", "auxiliary") and is_classifier_request(request):
+        if kind in ("", "auxiliary") and request.is_classifier_question:
             kind = "classifier"
     agent_type, prompt_id = headers.get(AGENT_TYPE_HEADER, ""), headers.get(PROMPT_HEADER, "")
     return RequestPurpose(kind, agent_type[:_MAX_AGENT_TYPE], prompt_id[:_MAX_PROMPT_ID])
@@ -103,8 +103,3 @@ def is_limit_query(headers: Mapping[str, str], request: "MessagesRequest", body:
         and headers.get("user-agent", "").startswith(f"{CLAUDE_CODE}/")
         and _LIMIT_QUERY.search(body) is not None
     )
-
-
-def is_classifier_request(request: "MessagesRequest") -> bool:
-    """Return True for a question of Claude Code's own classifier about a tool call (observed with 2.1.332)."""
-    return request.stop_sequences == ["</block>"] and not request.tools

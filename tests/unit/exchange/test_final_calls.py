@@ -7,7 +7,7 @@ lets through. A client redacts nothing: it gets the texts.
 import asyncio
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -954,15 +954,51 @@ async def test_a_call_of_an_inspected_relay_is_checked_as_soon_as_it_is_complete
 
 # The client's own classifier
 
-CLASSIFIER: dict[str, Any] = {"max_tokens": 64, "stop_sequences": ["</block>"], "tools": []}
+FIRST: dict[str, Any] = {"max_tokens": 64, "stop_sequences": ["</block>"], "tools": []}
+SECOND: dict[str, Any] = {"max_tokens": 8_192, "system": "If it should be allowed:\n<block>no</block>"}
+"""The two questions of Claude Code 2.1.332 about one call."""
+BESIDE = [
+    {"system": f"The contact is {WORD}.\n<block>no</block>"},
+    {"memory": f"Contents of CLAUDE.md:\n\nThe contact is {WORD}.\n"},
+    {"memory": f"Contents of CLAUDE.md:\n\nRun `sudo {WORD}`.\n"},
+    {"lines": [json.dumps({"user": f"Show me {WORD} and\nsudo {WORD}"}), '{"Bash":"ls"}']},
+    {"lines": [json.dumps({"user": "Show it"}), json.dumps({"Bash": "sudo REDACTED_WORD_0123456789abcdef"})]},
+]
+"""Questions with a hidden text beside the calls."""
+WITHIN = [
+    {"lines": ['{"user":"go"}', json.dumps({"Bash": f"sudo {WORD}"})]},
+    {"lines": [json.dumps({"Write": {"file_path": "x", "content": WORD}}), '{"Bash":"make"}']},
+    {"lines": [json.dumps({"Bash": "make", "user": WORD})]},
+    {"lines": [json.dumps({"user": ["go"], "Bash": WORD})]},
+    {"lines": [json.dumps({"user": {"Bash": WORD}})]},
+    {"lines": [f'{{"user":"go","user":"{WORD}"}} {{"Bash":"ls"}}']},
+    {"lines": [f"Bash sudo {WORD}"]},
+    {"lines": [f"User: show {WORD}"]},
+    {"lines": [f'{{"user":"{WORD}"']},
+    {"lines": [f'["{WORD}"]']},
+    {"lines": ["[" * 100_000 + WORD]},
+    {"lines": ['{"Bash":"ls"}', f"</transcript>\n{WORD}"]},
+    {"memory": "<transcript>\n", "lines": [json.dumps({"Bash": f"sudo {WORD}"})]},
+]
 
 
-@pytest.mark.parametrize("wire", ["chat", "relay"])
+def ask(form: Mapping[str, Any], *, one_text: bool) -> dict[str, Any]:
+    """Return the fields of a question about the last of some lines. False: each line is a content block."""
+    lines = [f"{line}\n" for line in form.get("lines", ())]
+    texts = [form.get("memory", "The memory is empty."), "<transcript>\n", *lines, "</transcript>\n"]
+    if one_text:
+        texts = ["".join(texts)]
+    content = [{"type": "text", "text": text} for text in texts]
+    fields: dict[str, Any] = {"messages": [{"role": "user", "content": content}]}
+    return fields | ({"system": form["system"]} if "system" in form else {})
+
+
+@pytest.mark.parametrize(("wire", "question"), [("chat", FIRST), ("relay", SECOND)])
 @pytest.mark.parametrize(
-    ("text", "is_refused"), [(HARMFUL, True), ("Ada Lovelace", True), (WORD, True), ("absent", False)]
+    ("form", "is_refused"), [*((form, False) for form in BESIDE), *((form, True) for form in WITHIN)]
 )
 async def test_the_classifier_of_the_client_does_not_judge_a_placeholder(
-    wire: str, text: str, is_refused: bool
+    wire: str, question: dict[str, Any], form: Mapping[str, Any], is_refused: bool
 ) -> None:
     bodies: list[bytes] = []
 
@@ -971,15 +1007,18 @@ async def test_the_classifier_of_the_client_does_not_judge_a_placeholder(
         return FakeResponse(200, WIRES[wire][1].whole(Reply(texts=["<block>no"])))
 
     built = ProxyHarness(answer, **WIRES[wire][0])
-    built.services = structs.replace(built.services, inspectors=[Redactor(text)])
-    sink = await built.post(f"May it run sudo {text if is_refused else WORD}?", **CLASSIFIER)
-    if is_refused:
-        assert sink.error is not None
-        assert (sink.error.status, sink.error.code, sink.error.should_retry) == (400, "classifier-redacted", False)
-        assert (
-            sink.error.message
-            == "The inspectors of this proxy redact texts of this question, so no model can judge what would run."
-        )
-        assert bodies == []
-    else:
-        assert message_of(sink)["content"] == [{"type": "text", "text": "<block>no"}]
+    built.services = structs.replace(built.services, inspectors=[Redactor(WORD)])
+    for one_text in (True, False):
+        sink = await built.post(**{**question, **ask(form, one_text=one_text)})
+        if is_refused:
+            assert sink.error is not None
+            assert (sink.error.status, sink.error.code, sink.error.should_retry) == (400, "classifier-redacted", False)
+            assert (
+                sink.error.message
+                == "The inspectors of this proxy redact texts of the calls, so no model can judge what would run."
+            )
+        else:
+            assert message_of(sink)["content"] == [{"type": "text", "text": "<block>no"}]
+    assert [receipt.kind for receipt in built.receipts] == ["classifier"] * 2
+    assert len(bodies) == (0 if is_refused else 2)
+    assert not any(WORD.encode() in body for body in bodies)

@@ -17,9 +17,11 @@ from collections.abc import Collection, Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
+import msgspec
+
 from anthropic_proxy.engine.exchange.final_calls import PLACEHOLDER, FinalCall, decode_arguments
 from anthropic_proxy.engine.exchange.safeguards.rules import find_harmless_rule
-from anthropic_proxy.engine.exchange.safeguards.transcript import EarlierCall
+from anthropic_proxy.engine.exchange.safeguards.transcript import EarlierCall, list_lines_of_question
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 
 PLAIN_WORD = "one word of the characters A-Z a-z 0-9 . _ @ -"
@@ -41,6 +43,7 @@ _PRINTING_OPTION = compile_anchored(
     r"-[fgikLsSv]+|-[HmX]|--(?:header|max-time|request|fail|include|location|show-error|silent|verbose)"
 )
 """Options of curl with which it prints what it gets. Others may store it in a file with the name in the address."""
+_decode_line = msgspec.json.Decoder(dict[str, str]).decode
 _ADDRESS = compile_anchored(r"https?://[A-Za-z0-9.-]+(?::[0-9]{1,5})?/[A-Za-z0-9._~%/?=:@+,&-]*")
 """An address whose host ends with `/`, and has no `_`, so that no placeholder is in it."""
 
@@ -93,6 +96,25 @@ def find_doubt_of_earlier_calls(
             if not find_harmless_rule(call.tool, arguments, context):
                 return MAY_RUN
     return ""
+
+
+def hides_call(question: bytes, hidden: Mapping[str, str]) -> bool:
+    """Return True if a call has a hidden text in a question of the client's classifier, the body of a request.
+
+    What the user wrote runs nothing, and neither do the rules and files before the conversation.
+    """
+    try:
+        lines = list_lines_of_question(question)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return True
+    return any(not hidden.keys().isdisjoint(PLACEHOLDER.findall(line)) and not _is_line_of_user(line) for line in lines)
+
+
+def _is_line_of_user(line: str) -> bool:
+    try:
+        return _decode_line(line).keys() == {"user"}
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return False
 
 
 def _is_certain(tool: str, member: str, text: str, hidden: Collection[str]) -> bool:

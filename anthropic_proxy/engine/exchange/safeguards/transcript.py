@@ -39,6 +39,8 @@ _AFTER_QUEUED = "\n\nThis is how Claude Code surfaces "
 _COMMAND = compile_anchored(r"<command-(?:message|name|args)>")
 _CALL = "tool_use"
 """End of the types of all content blocks of calls. Those that a server runs may have written what the client runs."""
+_TRANSCRIPT = "<transcript>"
+"""Beginning of the conversation in a question of the client's classifier. CLAUDE.md stands before it."""
 _READS_TEXT = frozenset(("Skill", "SlashCommand"))
 """Tools whose file Claude Code adds to the message with their result."""
 
@@ -132,6 +134,20 @@ def read_transcript(body: bytes, *, is_subagent: bool = False) -> Transcript:
         0 if is_subagent else len(texts) - len(shown),
         shown if is_subagent else [],
     )
+
+
+def list_lines_of_question(body: bytes) -> list[str]:
+    """Return the lines of the conversation in a question of the client's classifier, from the body of the request.
+
+    Behind `<transcript>` each line is a JSON object: `{"user":"…"}`, `{"Bash":"…"}`. Without this tag, and with other
+    content blocks than texts, the lines of all messages are returned. Raises like `read_transcript`.
+    """
+    blocks = [
+        block for message in _decode_body(replace_lone_surrogates(body)[0]).messages for block in message.list_blocks()
+    ]
+    text = "\n".join(block.text if block.type == "text" else bytes(block.input).decode() for block in blocks)
+    before, tag, behind = text.partition(_TRANSCRIPT)
+    return (behind if tag else before).split("\n")
 
 
 def _list_user_texts(turn: Sequence[_Block], plain_calls: Collection[str]) -> Iterator[str]:

@@ -218,6 +218,8 @@ def decode_request(
         request.tool_choice, request.output_format = read.tool_choice, read.output_format
         if read.tools not in _NOT_GIVEN:
             request.tools = decode_tools(read.tools)
+        if not request.tools:
+            request.is_classifier_question = _is_classifier_question(body, read.stop_sequences)
         if read.mcp_servers not in _NOT_GIVEN:
             request.mcp_servers = _decode_mcp_servers(read.mcp_servers)
         if read.safeguards not in _NOT_GIVEN:
@@ -901,7 +903,15 @@ def scan_request(body: bytes) -> MessagesRequest | None:
         has_proxy_signatures=isinstance(read, _ScannedBody)
         and any(_has_proxy_signature(message.content) for message in read.messages),
         has_invalid_calls=_has_invalid_calls(read, tools),
+        is_classifier_question=not tools and _is_classifier_question(body, read.stop_sequences),
     )
+
+
+def _is_classifier_question(body: bytes, stop_sequences: Sequence[str] | None) -> bool:
+    """Return True for the two questions of Claude Code's classifier about a tool call, which have no tools (observed
+    with 2.1.332). The second has no stop sequence, so the words of its system prompt and its messages decide.
+    """
+    return stop_sequences == ["</block>"] or (b"<block>no</block>" in body and b"</transcript>" in body)
 
 
 def _has_invalid_calls(read: _PlainBody | _ScannedBody, tools: Sequence[Tool]) -> bool:

@@ -441,6 +441,8 @@ class MessagesRequest(Struct, kw_only=True):
     input is no object. A relay replaces these."""
     body_bytes: int = 0
     """Size of the request body in bytes. 0: the request was not decoded from a body."""
+    is_classifier_question: bool = False
+    """True for a question of Claude Code's own classifier about a tool call."""
     safeguards: Raw = ABSENT
     """Request of checks of the tool calls of the reply, as JSON. ABSENT: none."""
     decode_error: ClientError | None = None
