@@ -22,6 +22,7 @@ from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.errors import ConfigurationError, ProxyError, join_with_and
 from anthropic_proxy.gateway.conditions import ConditionLog
 from anthropic_proxy.gateway.platforms.heap import HeapTrimmer, tune_gc
+from anthropic_proxy.gateway.plugin_answers import ask_plugin, read_budget_uses, read_counts
 from anthropic_proxy.gateway.plugin_gateway import ExchangeGateway
 from anthropic_proxy.gateway.plugin_packages import open_plugins, require_usable_features
 from anthropic_proxy.gateway.problems import find_server_problems
@@ -366,14 +367,14 @@ class App:
         for plugin in self._plugins:
             if plugin.ledger_state is not None:
                 self.peer.totals.copy_ledger_state(plugin.ledger_state())
-            if plugin.telemetry_counts is not None:
-                for result, number in plugin.telemetry_counts().items():
+            if (count := plugin.telemetry_counts) is not None:
+                for result, number in (ask_plugin(count, read_counts, self._log) or {}).items():
                     now.replace(metrics.TELEMETRY_REQUESTS, number, (result,))
-            if plugin.telemetry_drops is not None:
-                for person, number in plugin.telemetry_drops().items():
+            if (count := plugin.telemetry_drops) is not None:
+                for person, number in (ask_plugin(count, read_counts, self._log) or {}).items():
                     now.replace(metrics.TELEMETRY_DROPS, number, (person,))
             if plugin.budget_uses is not None:
-                for budget, share in plugin.budget_uses().items():
+                for budget, share in (ask_plugin(plugin.budget_uses, read_budget_uses, self._log) or {}).items():
                     now.replace(metrics.BUDGET_USED_RATIO, share, budget)
         open_circuits = cooldowns = 0
         if self._current is not None:

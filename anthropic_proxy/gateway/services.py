@@ -35,6 +35,7 @@ from anthropic_proxy.errors import ClientError
 from anthropic_proxy.gateway.conditions import find_wrong_clock
 from anthropic_proxy.gateway.http_calls import HttpCalls
 from anthropic_proxy.gateway.platforms.heap import HeapTrimmer
+from anthropic_proxy.gateway.plugin_answers import ask_plugin, read_conditions
 from anthropic_proxy.gateway.settings import Settings, export_no_proxy
 from anthropic_proxy.gateway.settings.key_references import read_key_again
 from anthropic_proxy.gateway.stores import open_redis_store
@@ -119,7 +120,8 @@ class Services(Engine, frozen=True, kw_only=True):
 
     def list_conditions(self) -> Sequence[Condition]:
         """Return what is wrong with the running server now."""
-        found = [condition for find in self.condition_sources for condition in find()]
+        answers = [ask_plugin(find, read_conditions, self.log) for find in self.condition_sources]
+        found = [condition for answer in answers for condition in answer or ()]
         if any(condition.check == "clock" for condition in found):
             return found
         return [*found, *find_wrong_clock(self.store.state, self.clock)]

@@ -34,6 +34,7 @@ QUICK = (
     "inspected: a key at each place of a request",
     "access: credentials and paths of others",
     "fetches: addresses of this machine and its network",
+    "plugins: hooks that fail",
 )
 
 

@@ -11,6 +11,7 @@ from tests.attacks.rows.inspected import INSPECTED
 from tests.attacks.rows.neighbours import NEIGHBOURS
 from tests.attacks.rows.own_calls import OWN_CALLS
 from tests.attacks.rows.people import PEOPLE
+from tests.attacks.rows.plugins import PLUGINS
 from tests.attacks.rows.replies import REPLIES
 from tests.attacks.rows.schemas import SCHEMAS
 from tests.attacks.rows.services import SERVICES
@@ -43,4 +44,5 @@ ROWS: tuple[Row, ...] = (
     *ACCESS,
     *FETCHES,
     *SERVICES,
+    *PLUGINS,
 )

@@ -5,6 +5,7 @@ import base64
 import json
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any, get_args
 
@@ -26,7 +27,15 @@ from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import InvalidRequest, UpstreamUnreachable
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.telemetry.outcomes import describe_inspection
-from anthropic_proxy.plugins import Client, InspectedTexts, InspectorScope, Redaction, Refusal, StoreUnavailable
+from anthropic_proxy.plugins import (
+    Client,
+    InspectedTexts,
+    InspectorScope,
+    Passage,
+    Redaction,
+    Refusal,
+    StoreUnavailable,
+)
 from tests.support.event_grammar import check_bytes
 from tests.support.golden_runner import fold_events
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
@@ -521,7 +530,53 @@ FAILURES: list[tuple[Any, dict[str, Any], str]] = [
     (lambda _: [Redaction(7, 0, 1, "x")], {}, "invalid redaction"),
     (lambda _: [Redaction(0, 0, 1, "x")] * 10_001, {}, "too many redactions"),
     (lambda _: (), {"max_characters": 4}, "too large"),
+    (lambda _: None, {}, "invalid decision"),
+    (lambda _: {}, {}, "invalid decision"),
+    (lambda _: "", {}, "invalid decision"),
+    (lambda _: b"", {}, "invalid decision"),
+    (lambda _: ["x"], {}, "invalid decision"),
+    (lambda _: [Refusal("x", "no")], {}, "invalid decision"),
+    (lambda _: Refusal(None, "no"), {}, "invalid decision"),  # type: ignore[arg-type]
+    (lambda _: Refusal("x", b"no"), {}, "invalid decision"),  # type: ignore[arg-type]
+    (lambda _: [Redaction(0, 0.5, 2, "x")], {}, "invalid decision"),  # type: ignore[arg-type]
+    (lambda _: [Redaction(True, 0, 2, "x")], {}, "invalid decision"),
+    (lambda _: [Redaction(0, 0, 2, 7)], {}, "invalid decision"),  # type: ignore[arg-type]
+    (lambda _: [Redaction(0, 0, 2, "x", b"y")], {}, "invalid decision"),  # type: ignore[arg-type]
+    (lambda _: [Redaction(0, 0, 2, "x", 7)], {}, "invalid decision"),  # type: ignore[arg-type]
+    (lambda _: StubbornReader, {}, "invalid decision"),
 ]
+
+
+class StubbornReader(Reader):
+    """It goes on after its cancellation, and then lets pass what it has read."""
+
+    async def inspect(self, texts: InspectedTexts) -> Decision:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return await super().inspect(texts)
+
+
+async def test_a_decision_after_the_time_limit_counts_as_none() -> None:
+    bodies: list[bytes] = []
+    built = inspected(answering(CHAT, Reply(texts=["ok"]), bodies), StubbornReader(timeout_seconds=0.01), **OPENAI)
+    sink = await built.post("hello")
+    (record,) = built.receipts[0].inspections
+    assert (record.decision, record.failure, bodies) == ("failed", "timeout", [])
+    assert sink.error is not None
+    assert sink.error.code == "inspector-unavailable"
+
+
+@pytest.mark.parametrize("change", [list.clear, list.pop, lambda texts: texts.append(texts[0])])
+async def test_an_inspector_cannot_change_what_the_next_one_reads(change: Callable[[list[Passage]], Any]) -> None:
+    def decide(texts: InspectedTexts) -> Decision:
+        change(texts.passages)  # type: ignore[arg-type]  # a list, as it happens
+        return ()
+
+    second = Reader(redact_secret, name="second")
+    upstream = Echo(CHAT)
+    await inspected(upstream, Reader(decide), second, **OPENAI).post(f"Use {SECRET}.", tools=TOOLS)
+    assert [kind for kind, _ in second.passages()] == ["user"]
+    assert SECRET not in upstream.bodies[0].decode()
 
 
 @pytest.mark.parametrize(("decide", "scope", "failure"), FAILURES)

@@ -11,6 +11,9 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 
+import msgspec
+from msgspec import structs
+
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.final_calls import PLACEHOLDER, RestoredArguments
 from anthropic_proxy.engine.exchange.inspection.texts import (
@@ -221,12 +224,15 @@ class InspectorCalls:
         if sum(len(passage.text) for passage in passages) > scope.max_characters:
             raise _InspectionFailure("too large")
         texts = InspectedTexts(
-            part=part, passages=passages, client=receipt.client, request_id=receipt.request_id, model=self._model
+            part=part, passages=[*passages], client=receipt.client, request_id=receipt.request_id, model=self._model
         )
         try:
-            async with asyncio.timeout(scope.timeout_seconds):
+            async with asyncio.timeout(scope.timeout_seconds) as limit:
                 found = await inspector.inspect(texts)
-            return found if isinstance(found, Refusal) else _sort(found, passages)
+            if limit.expired():  # the inspector has not ended at its cancellation
+                raise TimeoutError  # noqa: TRY301
+            decided = _read_decision(found)
+            return decided if isinstance(decided, Refusal) else _sort(decided, passages)
         except TimeoutError:
             log.write_once(f"Inspector {scope.name}: no decision within {scope.timeout_seconds:g} s", "warning")
             raise _InspectionFailure("timeout") from None
@@ -301,6 +307,21 @@ class _InspectionFailure(Exception):  # becomes a `ProxyError`, or nothing
         return InspectorUnavailable(
             f"The inspector {name} of this proxy, which must read each {part}, is not available. Try again in a moment."
         )
+
+
+def _read_decision(found: object) -> Refusal | list[Redaction]:
+    """Return what an inspector has decided. Raises `_InspectionFailure` for values of other types than it may return.
+
+    Another package may have made the objects, and structs do not check the types of their fields.
+    """
+    try:
+        if isinstance(found, Refusal):
+            return msgspec.convert(structs.asdict(found), Refusal)
+        if isinstance(found, list | tuple):
+            return [msgspec.convert(structs.asdict(one), Redaction) for one in found[: MAX_REDACTIONS + 1]]
+    except (TypeError, msgspec.ValidationError):
+        pass
+    raise _InspectionFailure("invalid decision")
 
 
 def _sort(redactions: Sequence[Redaction], passages: Sequence[Passage]) -> Sequence[Sequence[Redaction]]:

@@ -306,21 +306,22 @@ class RequestResponseCycle:
     def start_response(self, status: int, headers: Collection[tuple[str, str]]) -> None:
         """Begin the response, whose head is sent with the first piece of its body.
 
-        Raises `UnicodeEncodeError` or `RuntimeError` for a header that cannot be sent.
+        Raises `UnicodeEncodeError`, `RuntimeError` or `ValueError` for a header that cannot be sent, and `KeyError` for
+        an unknown status. No response has begun then.
         """
         fields = dict(headers)
+        status_line = STATUS_LINES[status]
         if fields.get("connection") == "close":
             self.keep_alive = False  # the line for it follows below
             headers = [header for header in headers if header[0] != "connection"]
         encoded = "".join([f"{name}: {value}\r\n" for name, value in headers]).encode("latin-1")
-        self.response_started = True
-        self.waiting_for_100_continue = False
-        if "content-length" in fields:
-            self._left = int(fields["content-length"])
-        else:
-            self.is_event_stream = fields.get("content-type", "").startswith("text/event-stream")
         if encoded.count(b"\n") != len(headers) or _HEADERS.fullmatch(encoded) is None:
             raise RuntimeError("a header cannot be sent as it is")
+        self._left = int(fields["content-length"]) if "content-length" in fields else None
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        if self._left is None:
+            self.is_event_stream = fields.get("content-type", "").startswith("text/event-stream")
         if not self.keep_alive:
             encoded += b"connection: close\r\n"
         # HTTP/1.0: closing the connection ends the body
@@ -328,7 +329,7 @@ class RequestResponseCycle:
             self._chunked = self.scope["method"] != "HEAD" and status not in _BODILESS
         if self._chunked:
             encoded += b"transfer-encoding: chunked\r\n"
-        self._head = b"%b%b%b\r\n" % (STATUS_LINES[status], self._default_headers, encoded)
+        self._head = b"%b%b%b\r\n" % (status_line, self._default_headers, encoded)
 
     async def write_body(self, body: bytes, *, is_last: bool) -> None:
         """Send a piece of the response body. After a disconnect, it is dropped.
