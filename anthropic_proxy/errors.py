@@ -399,6 +399,12 @@ class WebSearchFailed(ServerToolFailed):
         self.error_code: SearchErrorCode = error_code
 
 
+ACCOUNT_STATUSES = (401, 402, 403, 429)
+"""HTTP statuses that concern the key or account at a provider: rejected, without credit or access, over a limit."""
+STATED_IN_TEXT = "stated-in-text"
+"""Code of an error that only its text explains by one of `ACCOUNT_STATUSES`. The text may quote the client."""
+
+
 class UpstreamErrorCause(Struct, frozen=True, kw_only=True):
     """Cause of a failed upstream call, read from the provider's error message. Limits are numbers of tokens."""
 
@@ -466,6 +472,11 @@ class UpstreamError(ProxyError):
         """The provider's own text of the error. "": none."""
         self.provider_status: int | None = None
         """HTTP status of the provider's response. None: the error was in a stream, or there was no response."""
+        self.stated_status = self.status
+        """Status that follows from the provider's HTTP status and codes alone. Its texts may quote the client, so what
+        outlasts the request, such as the cooldown of a key, depends on this status. Without a response: `status`."""
+        self.stated_retry_after = retry_after
+        """`retry_after` without what only a text says."""
         self.advice = ""
         """End of the message that the proxy has added to what happened, with `remedy`. "": none."""
         self.concerned_field = ""

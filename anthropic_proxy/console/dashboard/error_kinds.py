@@ -14,6 +14,7 @@ from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.failures import OF_REQUESTS, ErrorPeriod, FailedAttempts
 from anthropic_proxy.console.ledger.queries import ModelPeriod, PeriodSums
 from anthropic_proxy.console.ledger.records import UsageSums
+from anthropic_proxy.errors import STATED_IN_TEXT
 
 KINDS: Mapping[str, tuple[str, str]] = {
     "rate_limit_error": ("rate limit", "warn"),
@@ -40,8 +41,9 @@ class Incident(Struct, frozen=True):
     count: int
 
 
-def find_error_kind(error_type: str) -> str:
-    return KINDS[error_type][0] if error_type in KINDS else error_type.removesuffix("_error").replace("_", " ")
+def find_error_kind(error_type: str, error_code: str = "") -> str:
+    kind = KINDS[error_type][0] if error_type in KINDS else error_type.removesuffix("_error").replace("_", " ")
+    return f"{kind} by its text" if error_code == STATED_IN_TEXT else kind
 
 
 def is_frequent(attempts: FailedAttempts, requests: int) -> bool:
@@ -85,13 +87,14 @@ def find_incidents(
     for one in errors:
         if one.provider and one.error_type not in OF_REQUESTS and one.start in numbers:
             kinds = failed.setdefault((one.provider, numbers[one.start]), {})
-            kinds[one.error_type] = kinds.get(one.error_type, 0) + one.count
+            kind = find_error_kind(one.error_type, one.error_code)
+            kinds[kind] = kinds.get(kind, 0) + one.count
     found: list[Incident] = []
     for (provider, number), kinds in sorted(failed.items()):
         count = sum(kinds.values())
         if count < MIN_INCIDENT_ERRORS or count < MIN_INCIDENT_SHARE * sent.get((provider, number), 0):
             continue
-        label = f"{costs.find_prefix(provider)} {find_error_kind(max(kinds, key=lambda kind: kinds[kind]))}"
+        label = f"{costs.find_prefix(provider)} {max(kinds, key=lambda kind: kinds[kind])}"
         if found and (found[-1].last, found[-1].label) == (number - 1, label):
             before = found.pop()
             found.append(Incident(before.first, number, label, before.count + count))

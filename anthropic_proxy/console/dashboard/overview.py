@@ -404,7 +404,7 @@ def _build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGro
     setting, prefix = costs.find_key_setting(group.provider), name if group.provider else ""
     asked, fallbacks = latest.requested_model, context.settings.fallbacks
     remedy = find_remedy(group.error_code, setting, asked, prefix, latest.remedy, fallbacks=fallbacks)
-    kind = f", {find_error_kind(group.error_type)}" if group.error_type else ""
+    kind = f", {find_error_kind(group.error_type, group.error_code)}" if group.error_type else ""
     status = describe_failure_status(group.status, latest.attempt_times)
     text = f"{formats.plural(group.count, 'request')} failed at {name} with {status}{kind}."
     if not group.has_model:  # no figure counts them

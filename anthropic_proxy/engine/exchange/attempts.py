@@ -64,6 +64,15 @@ _KEY_ERRORS = (401, 429)
 """HTTP statuses that concern the API key and not the server: 401, key rejected; 429, no quota left for the key."""
 
 
+def _fails_for_all(error: UpstreamError, *, own_key: bool) -> bool:
+    """Return True if the target fails for other requests too. A text can only excuse it: it may quote the client.
+
+    `own_key`: the call had a key of the proxy, not that of the client.
+    """
+    statuses = error.status, error.stated_status
+    return all(status >= 500 or (status in _KEY_ERRORS and own_key) for status in statuses)
+
+
 class Attempts:
     """The calls to providers for one client request. Each is recorded in the receipt."""
 
@@ -123,7 +132,7 @@ class Attempts:
                 if balancer is not None and isinstance(error, UpstreamError):  # a throttle says nothing of the target
                     # a rejected key of the client concerns no other request
                     own_key = find_client_credential(engine, self._incoming, target.provider) is None
-                    if error.status >= 500 or (error.status in _KEY_ERRORS and own_key):
+                    if _fails_for_all(error, own_key=own_key):
                         engine.background.start_task(balancer.record_failure(target))
                 place = len(receipt.failed_attempts)
                 receipt.failed_attempts.append(describe_attempt(target, error))

@@ -21,6 +21,7 @@ from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.messages.deltas import Usage
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.providers import Provider
+from anthropic_proxy.engine.providers.credentials import concerns_key
 from anthropic_proxy.engine.routing.problems import find_missing_key_of
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.wires.contract import CLIENT_CREDENTIAL_ORIGIN, Credential
@@ -144,7 +145,7 @@ class Retries:
         if not credentials.exclude_failed_key(provider, credential, error):
             return False
         run.key_changes += 1
-        if key := credentials.describe_key(provider, credential):
+        if concerns_key(error) and (key := credentials.describe_key(provider, credential)):
             engine.log.write_once(f"{key} is in cooldown, because of: {error.message}")
         return True
 

@@ -17,7 +17,7 @@ from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.hosts import find_missing_key, find_unset_place
 from anthropic_proxy.engine.providers.registry import UNKNOWN_PROJECT
 from anthropic_proxy.engine.wires.contract import Credential
-from anthropic_proxy.errors import AuthenticationFailed, ConfigurationError, UpstreamError
+from anthropic_proxy.errors import ACCOUNT_STATUSES, AuthenticationFailed, ConfigurationError, UpstreamError
 from anthropic_proxy.secrets import Secret
 
 REJECTED_KEY_COOLDOWN_SECONDS = 600.0
@@ -30,6 +30,12 @@ REJECTED_KEY_STATUSES = (401, 403)
 """HTTP statuses after which a key file or key command is read again. Amazon reports an expired key by 403."""
 _READ_TIMEOUT_SECONDS = 35.0
 """Maximum seconds for a read: more than a key command may take, which ends it by itself."""
+
+
+def concerns_key(error: UpstreamError) -> bool:
+    """Return True if status or codes of an error, not only its text, say that other requests fail with the key too."""
+    is_about_request = error.cause is not None and error.cause.kind != "quota"  # such as a prompt above a rate limit
+    return error.stated_status in ACCOUNT_STATUSES and not is_about_request
 
 
 class TokenSource(Protocol):
@@ -167,24 +173,29 @@ class Credentials:
         return max(len(self._keys.get(provider.name, ())) - 1, 0)
 
     def exclude_failed_key(self, provider: Provider, credential: Credential | None, error: UpstreamError) -> bool:
-        """Start the cooldown of a key, or discard a token, if `error` concerns it.
+        """Start the cooldown of a key, or discard a token, if status or codes of `error` say that it concerns the key.
 
-        Return True if a retry can use another one. The only key of a provider has no cooldown.
+        Return True if a retry can use another one, also if only a text says so: it may quote the client, so it changes
+        nothing for other requests. The only key of a provider has no cooldown.
         """
         if credential is None:
             return False
+        stated = error.stated_status
         if self.uses_tokens(provider):
             source = self._tokens[provider.key_source]
-            return error.status in source.rejection_statuses and source.invalidate_token(credential)
+            return stated in source.rejection_statuses and source.invalidate_token(credential)
         keys = self._keys.get(provider.name, ())
-        if len(keys) < 2 or error.status not in (401, 402, 403, 429):
+        lasts = concerns_key(error)
+        if len(keys) < 2 or not (lasts or error.status in ACCOUNT_STATUSES):
             return False
         secret = credential.value.removeprefix(self._find_header(provider)[1])
-        limited = error.status == 429
-        seconds = (error.retry_after or RATE_LIMIT_COOLDOWN_SECONDS) if limited else REJECTED_KEY_COOLDOWN_SECONDS
-        self.start_cooldown(secret, seconds)
-        self._on_cooldown(secret, seconds)
-        return any(self._is_available(key) for key in keys)
+        if lasts:
+            is_limited = 429 in (stated, error.status)
+            limit_seconds = error.stated_retry_after or RATE_LIMIT_COOLDOWN_SECONDS
+            seconds = limit_seconds if is_limited else REJECTED_KEY_COOLDOWN_SECONDS
+            self.start_cooldown(secret, seconds)
+            self._on_cooldown(secret, seconds)
+        return any(self._is_available(key) for key in keys if key.reveal() != secret)
 
     async def replace_rejected_key(
         self,
@@ -200,7 +211,8 @@ class Credentials:
         for later ones after `max_seconds` from its beginning. None: wait for its end.
         """
         source = self._settings.key_sources.get(provider.name)
-        if source is None or credential is None or self._read_key is None or error.status not in REJECTED_KEY_STATUSES:
+        is_rejected = error.stated_status in REJECTED_KEY_STATUSES
+        if source is None or credential is None or self._read_key is None or not is_rejected:
             return False
         rejected = credential.value.removeprefix(self._find_header(provider)[1])
         if all(key.reveal() != rejected for key in self._keys.get(provider.name, ())):

@@ -69,8 +69,10 @@ class CircuitBreakers:
         if wait > 0 or breaker.is_trial_running:
             error = breaker.error
             seconds = max(wait, 1.0)
+            # a text of the provider may quote the client whose call failed
+            failure = f"{error.provider} failed with status {error.status}" if error.provider_text else error.message
             raise CircuitOpen(
-                f"{error.message.rstrip('.')}. It failed {breaker.failures} times in a row; the next call is allowed "
+                f"{failure.rstrip('.')}. It failed {breaker.failures} times in a row; the next call is allowed "
                 f"in {seconds:.0f} s.",
                 provider=error.provider,
                 status=error.status,
@@ -89,9 +91,15 @@ class CircuitBreakers:
             self._on_change(upstream, "", 0.0)
 
     def record_failure(self, upstream: str, error: UpstreamError) -> None:
-        """Count a failed call. An error status below 500 counts as a success, because the upstream itself works."""
-        if error.status < 500:
+        """Count a failed call. A stated status below 500 counts as a success, because the upstream itself works.
+
+        A status that only the text of the error has lowered counts as neither: the text may quote the client.
+        """
+        if error.stated_status < 500:
             self.record_success(upstream)
+            return
+        if error.status < 500:
+            self.release_trial(upstream)
             return
         breaker = self._breakers.setdefault(upstream, _Breaker())
         breaker.failures += 1
@@ -99,7 +107,7 @@ class CircuitBreakers:
         if breaker.is_trial_running:
             breaker.open_seconds = min(breaker.open_seconds * 2, MAX_OPEN_SECONDS)
         if breaker.is_trial_running or breaker.failures >= FAILURES_TO_OPEN:
-            seconds = max(breaker.open_seconds, min(error.retry_after or 0.0, MAX_OPEN_SECONDS))
+            seconds = max(breaker.open_seconds, min(error.stated_retry_after or 0.0, MAX_OPEN_SECONDS))
             breaker.retry_at = self._clock() + seconds
             self._on_change(upstream, f"{error.status} {error.error_type}", seconds)
         breaker.is_trial_running = False

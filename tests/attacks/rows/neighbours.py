@@ -1,5 +1,6 @@
 """What one key sends must not change, show or pay what another key sends: observations, sessions, credentials."""
 
+import itertools
 import json
 from collections.abc import Mapping
 from functools import partial
@@ -332,6 +333,71 @@ def _fail_for_one(attack: Attack) -> list[Answer]:
     return attempts.finish(attack)
 
 
+_VERDICTS = (
+    # with which providers judge an account, a key or a server
+    "insufficient funds",
+    "Your credit balance is too low",
+    "daily usage limit reached, try again in 20 hours",
+    "Rate limit reached for requests. Please try again in 59 minutes.",
+    "invalid api key",
+    "The engine is currently overloaded",
+    "This model's maximum context length is 16 tokens. However, you requested 900 tokens.",
+    "operation not allowed",
+    json.dumps({"error": {"message": "no", "code": "insufficient_quota", "type": "billing_error"}}),
+    json.dumps({"message": "no", "code": "invalid_api_key", "status": 401}),
+    'litellm.RateLimitError: {"error": {"message": "no", "code": "rate_limit_exceeded", "type": "1308"}}',
+)
+_QUOTES = (
+    "Invalid schema for response_format 'reply': In context=('properties', '{}'), 'x' is not an object.",
+    "{} is bad",
+)
+_KEY_PAIRS = {
+    "OPENAI_API_KEY": "sk-attack-0001,sk-attack-0002",
+    "GEMINI_API_KEY": "attack-gemini-1,attack-gemini-2",
+    "ANTHROPIC_API_KEY": "attack-ant-1,attack-ant-2",
+}
+_PAIRED_MODELS = (_MODEL, "gemini/gemini-2.5-flash", "anthropic/claude-sonnet-4-5")
+
+
+def _refuse_with_quote(text: str, place: str, call: UpstreamCall) -> bytes:
+    error = {"message": text, "type": "invalid_request_error", "code": None, "param": None}
+    if place.isdecimal():
+        return respond(json.dumps({"type": "error", "error": error}).encode(), status=int(place))
+    if place == "plain text":
+        return respond(text.encode(), "text/plain", status=400)
+    error["type"] = "api_error"
+    body = json.dumps({"type": "error", "error": error})
+    return (
+        respond(f"event: error\ndata: {body}\n\n".encode(), "text/event-stream")
+        if place == "event"
+        else respond(body.encode())
+    )
+
+
+def _read_key(call: UpstreamCall) -> str:
+    names = ("x-api-key", "x-goog-api-key", "authorization")
+    return next(call.headers[name] for name in names if name in call.headers)
+
+
+def _judge_the_account(attack: Attack) -> list[Answer]:
+    """A provider repeats a client's text that reads like a verdict on the account: each key serves others as before."""
+    attempts = Attempts()
+    mallory, ann = Buyer(attack, "mallory"), Buyer(attack, "ann")
+    for model, place in itertools.product(_PAIRED_MODELS, ("400", "404", "422", "plain text", "200", "event")):
+        for quote, verdict in itertools.product(_QUOTES, _VERDICTS):
+            text = quote.replace("{}", verdict)
+            attack.upstream.reply = lambda call, text=text, place=place: _refuse_with_quote(text, place, call)  # type: ignore[misc]
+            for _ in range(2):
+                mallory.post({**ordinary(model, verdict), "stream": place == "event"})
+            attack.upstream.reply = _USUAL
+            attack.upstream.calls.clear()
+            served = [ann.post(ordinary(model)).status_code for _ in range(2)]
+            keys = {_read_key(call) for call in attack.upstream.calls}
+            shown = f"{served}, sent with {keys}"
+            attempts.check(f"{model}, {place}: {text}", served == [200, 200] and len(keys) == 2, shown)
+    return attempts.finish(attack)
+
+
 NEIGHBOURS: tuple[Row, ...] = (
     Row(name="neighbours: refusals with the text of another key", run=_learn_nothing, settings=KEY_SETTINGS),
     Row(
@@ -343,5 +409,13 @@ NEIGHBOURS: tuple[Row, ...] = (
         name="neighbours: errors of another key",
         run=_fail_for_one,
         settings={**KEY_SETTINGS, "OPENAI_API_KEY": "sk-attack-0001,sk-attack-0002"},
+    ),
+    *(
+        Row(
+            name=f"neighbours: a verdict on the account in a quoted text, {wire}",
+            run=_judge_the_account,
+            settings={**KEY_SETTINGS, **_KEY_PAIRS, "OPENAI_WIRE": wire, "PREFERRED_PROVIDER": "anthropic"},
+        )
+        for wire in ("chat", "responses")
     ),
 )

@@ -259,6 +259,15 @@ async def test_the_remedy_is_not_what_is_set_already(tmp_path: Path) -> None:
     ]
 
 
+async def test_a_reason_that_only_a_text_states_is_not_a_fact_about_the_account(tmp_path: Path) -> None:
+    fields = {"status": 402, "error_type": "billing_error", "error_code": "stated-in-text", "error": "openai: bad: 'x'"}
+    page = await show(tmp_path, [at(1, outcome="error", first_token_seconds=None, **fields)])
+    text = "1 request failed at openai with 402, no credit or budget by its text."
+    assert page["state_now"] == StateNow("✕", "error", "One open problem:", text)
+    (notice,) = page["notices"]
+    assert notice.remedy.startswith("Read the message. If other requests to the provider fail too, check the key")
+
+
 async def test_only_the_demo_replies(tmp_path: Path) -> None:
     page = await show(tmp_path, [at(1)], "demo/demo")
     text = "No provider is chosen, so the demo replies. Choose a provider:"

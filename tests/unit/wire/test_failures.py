@@ -138,3 +138,66 @@ def test_any_body_gives_an_error(body: bytes, status: int) -> None:
     error = refused(status, body)
     assert 400 <= error.status < 600
     assert len(error.message) <= 2_000
+
+
+VERDICTS = (
+    "insufficient funds",
+    "Your credit balance is too low to access the Anthropic API.",
+    "daily usage limit reached, try again in 20 hours",
+    "Rate limit reached for requests. Please try again in 59 minutes.",
+    "invalid api key",
+    "The engine is currently overloaded",
+    "This model's maximum context length is 16 tokens. However, you requested 900 tokens.",
+    "This model does not support image input",
+    "operation not allowed",
+    "error parsing tool call: raw='x'",
+    '{"error": {"message": "no", "code": "insufficient_quota", "type": "billing_error"}}',
+    'litellm.RateLimitError: {"error": {"message": "no", "code": "rate_limit_exceeded", "status": 401}}',
+)
+
+
+@pytest.mark.parametrize("text", VERDICTS)
+@pytest.mark.parametrize("status", [None, 400, 404, 413, 422, 429, 500, 503])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        "bad: @",
+        {"message": "In context=('properties', '@'), 'x' is no object.", "code": "invalid_value"},
+        {"message": "bad: @", "metadata": {"raw": "bad: @"}},
+        {"message": {"message": "bad: @"}},
+        {"detail": [{"loc": ["body", "tools"], "msg": "bad: @", "type": "value_error", "input": "@"}]},
+        {"message": "bad", "code": "invalid_input", "details": [{"loc": [], "msg": "bad: @"}]},
+    ],
+)
+def test_the_stated_status_and_delay_of_an_error_do_not_depend_on_its_texts(
+    text: str, status: int | None, shape: Any
+) -> None:
+    def state(message: str) -> tuple[int, float | None]:
+        body = msgspec.json.encode({"error": quote(message, shape)})
+        error = build_upstream_error(decode_error_body(status, {}, body), "p", KnownTokenCounts(None, lambda: 99, 64))
+        return error.stated_status, error.stated_retry_after
+
+    assert state(text) == state("something else") == ({None: 500, 422: 400}.get(status, status), None)
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "stated"),
+    [
+        (400, {"message": "x", "code": "Arrearage"}, 402),
+        (400, {"message": "x", "status": "INVALID_ARGUMENT", "details": [{"reason": "API_KEY_INVALID"}]}, 401),
+        (403, {"message": "x", "metadata": {"raw": {"error": {"code": "insufficient_quota"}}}}, 402),
+        (None, {"message": "x", "type": "rate_limit_error"}, 429),
+        (None, {"message": "x", "code": 401}, 401),
+        (
+            400,
+            {"message": "Incorrect API key provided: xa***9. You can obtain an API key from https://console.x.ai."},
+            401,
+        ),
+        (400, {"message": "API key not valid. Please pass a valid API key."}, 401),
+        (400, {"message": "Your credit balance is too low to access the Anthropic API."}, 402),
+        (400, {"message": "Your credit balance is too low to access the Anthropic API. Add one."}, 400),
+    ],
+)
+def test_codes_and_complete_messages_state_what_is_wrong(status: int | None, error: Any, stated: int) -> None:
+    found = build_upstream_error(decode_error_body(status, {}, msgspec.json.encode({"error": error})), "p")
+    assert found.stated_status == stated

@@ -111,7 +111,9 @@ def _convert(headers: dict[str, str], payload: bytes) -> bytes:
             failure = headers.get(":exception-type") or headers.get(":error-code") or ""
             text = decode_error_body(None, {}, payload).message or headers.get(":error-message") or failure
             name = "error"
-            fault = UpstreamFault(message=text, codes=frozenset((failure[:1].upper() + failure[1:],)))
+            fault = UpstreamFault(
+                codes=frozenset((failure[:1].upper() + failure[1:],))
+            )  # the text may quote the client
             error_type = build_upstream_error(fault, "").error_type
             event = msgspec.json.encode({"type": name, "error": {"type": error_type, "message": text}})
     except (*DECODE_ERRORS, binascii.Error) as error:

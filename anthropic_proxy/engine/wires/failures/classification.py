@@ -15,11 +15,11 @@ import re
 from collections.abc import Container
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from anthropic_proxy.engine.efforts import EFFORTS
 from anthropic_proxy.engine.messages.deltas import Stop
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.contract import BaseDialect, TranslatedCall
 from anthropic_proxy.engine.wires.failures.error_body import UpstreamFault, remove_wrappers
 from anthropic_proxy.engine.wires.failures.sizes import (
@@ -33,6 +33,8 @@ from anthropic_proxy.engine.wires.failures.sizes import (
 )
 from anthropic_proxy.engine.wires.reply_ends import build_blocked_reply_stop
 from anthropic_proxy.errors import (
+    ACCOUNT_STATUSES,
+    STATED_IN_TEXT,
     UnreadableReply,
     UpstreamError,
     UpstreamErrorCause,
@@ -597,6 +599,26 @@ _ROWS = (
     _Row(409, "conflict_error", (409,)),
     _Row(400, "invalid_request_error", tuple(range(400, 500)), ("ValidationException",)),
 )
+_WHOLE_TEXTS = tuple(
+    (compile_anchored(text, re.IGNORECASE), code)
+    for text, code in (
+        # xAI, 400 (2026-11)
+        (
+            r"incorrect api key provided: \S{0,20}\*{3}\S{0,20}\. you can obtain an api key from https://console\.x\.ai\.?",
+            "invalid_api_key",
+        ),
+        # Gemini at its path for OpenAI's SDK, 400 (2026-11)
+        (r"api key not valid\. please pass a valid api key\.", "invalid_api_key"),
+        # Anthropic, 400 `invalid_request_error` (2026-11)
+        (
+            r"your credit balance is too low to access the (?:anthropic|claude) api\."
+            r"(?: please go to plans & billing to upgrade or purchase credits\.)?",
+            "billing_error",
+        ),
+    )
+)
+"""Complete error messages without a code of their own, and the code that has their meaning. The client cannot cause
+them: what quotes a client has words around the quote."""
 _NO_KINDS = (401, 402)
 """HTTP statuses with a fixed meaning: 401 (invalid key) and 402 (payment). These errors are not searched for wrong
 sizes or images."""
@@ -609,6 +631,21 @@ def build_upstream_error(
     known: KnownTokenCounts = KnownTokenCounts(),  # noqa: B008  # frozen
 ) -> UpstreamError:
     """Return the error for the client that corresponds to a provider error."""
+    error = _build_error(fault, provider, known)
+    stated = _read_without_texts(fault)
+    error.stated_status, error.stated_retry_after = _find_row(stated).status, stated.retry_after
+    if error.status in ACCOUNT_STATUSES and error.stated_status not in ACCOUNT_STATUSES:
+        error.code = STATED_IN_TEXT
+    return error
+
+
+def _read_without_texts(fault: UpstreamFault) -> UpstreamFault:
+    stated = fault.without_texts or UpstreamFault()
+    code = next((code for pattern, code in _WHOLE_TEXTS if pattern.fullmatch(fault.message)), None)
+    return stated if code is None else structs.replace(stated, codes=stated.codes | {code})
+
+
+def _build_error(fault: UpstreamFault, provider: str, known: KnownTokenCounts) -> UpstreamError:
     if fault.is_unreadable_output:
         return UnreadableReply(
             f"{provider}: the model's reply could not be read ({fault.message})"[:MAX_MESSAGE_CHARACTERS],
@@ -634,18 +671,23 @@ def build_upstream_error(
         cause = find_image_refusal(fault)
     if cause is not None:
         row = _CLIENT_FAILED
-    elif (quota := find_exhausted_quota(fault)) is not None:
-        row = _BILLING if quota == "billing" else _ALLOWANCE
-        cause = UpstreamErrorCause(kind="quota")
     else:
-        general = _CLIENT_FAILED if _asks_wrong(fault) else _SERVER_FAILED
-        row = next((row for row in _ROWS if row.matches(fault)), general)
-    error = _build_error(row, fault, provider)
+        row = _find_row(fault)
+        cause = UpstreamErrorCause(kind="quota") if row in (_BILLING, _ALLOWANCE) else None
+    error = _build_error_of_row(row, fault, provider)
     error.cause = cause
     return error
 
 
-def _build_error(row: _Row, fault: UpstreamFault, provider: str) -> UpstreamError:
+def _find_row(fault: UpstreamFault) -> _Row:
+    quota = find_exhausted_quota(fault)
+    if quota is not None:
+        return _BILLING if quota == "billing" else _ALLOWANCE
+    general = _CLIENT_FAILED if _asks_wrong(fault) else _SERVER_FAILED
+    return next((row for row in _ROWS if row.matches(fault)), general)
+
+
+def _build_error_of_row(row: _Row, fault: UpstreamFault, provider: str) -> UpstreamError:
     text = f"{provider}: {fault.message}" if fault.message else f"{provider} returned HTTP {fault.status or row.status}"
     delay = fault.retry_after
     # the error is temporary, and its retry delay short; status 429 requires a stated delay

@@ -6,7 +6,7 @@ into a field or a message of its own. Each value may have any type and any lengt
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -96,6 +96,9 @@ class UpstreamFault(Struct, frozen=True, kw_only=True):
     """True if the body has a list of content that a filter found (Z.ai's `contentFilter`)."""
     excerpt: str = ""
     """Printable beginning of a body that is not an error object, for the log. "": the body is an error object."""
+    without_texts: "UpstreamFault | None" = None
+    """Status, codes and retry delay from the status line, headers and fields alone: texts may quote the client, also as
+    JSON. None: there are none of these."""
 
 
 def decode_error_body(status: int | None, headers: Mapping[str, str], body: bytes) -> UpstreamFault:
@@ -117,12 +120,15 @@ def decode_error_body(status: int | None, headers: Mapping[str, str], body: byte
             return fault
     text = "".join(character for character in body[:2_000].decode(errors="replace") if character.isprintable())
     excerpt = redact_key_patterns(text[:_EXCERPT_CHARACTERS])
+    codes = frozenset(_read_aws_name(headers.get("x-amzn-errortype")))
+    delay = find_retry_delay(headers, None, "")
     return UpstreamFault(
         status=status,
-        codes=frozenset(_read_aws_name(headers.get("x-amzn-errortype"))),
-        retry_after=find_retry_delay(headers, None, ""),
+        codes=codes,
+        retry_after=delay,
         is_permanent=_stays(headers),
         excerpt=excerpt,
+        without_texts=UpstreamFault(status=status, codes=codes, retry_after=delay),
     )
 
 
@@ -148,12 +154,14 @@ def read_error_object(content: Any, status: int | None, headers: Mapping[str, st
         status = next((number for number in numbers if number), None)
     if (failure := _find_unreadable_output(error, status)) is not None:
         # All other fields may contain what the model wrote, which must not decide which failure this is.
+        delay = find_retry_delay(headers, None, "")
         return UpstreamFault(
             status=status,
             message=failure,
-            retry_after=find_retry_delay(headers, None, ""),
+            retry_after=delay,
             is_permanent=_stays(headers),
             is_unreadable_output=True,
+            without_texts=UpstreamFault(status=status, retry_after=delay),
         )
     nested = _find_nested_errors(error)
     if isinstance(metadata := error.get("metadata"), dict) and isinstance(sent := metadata.get("headers"), dict):
@@ -165,12 +173,16 @@ def read_error_object(content: Any, status: int | None, headers: Mapping[str, st
         message = f"{message}: {named}"
         named = None
     message = message[:_MESSAGE_CHARACTERS]
-    codes = [code for one in (error, *nested) for code in _codes_of(one)]
-    codes += _read_aws_name(headers.get("x-amzn-errortype") or outer.get("__type"))
+    aws_name = _read_aws_name(headers.get("x-amzn-errortype") or outer.get("__type"))
+    without_texts = UpstreamFault(
+        status=status,
+        codes=_collect_codes((error, *_find_nested_errors(error, reads_texts=False)), aws_name),
+        retry_after=find_retry_delay(headers, error.get("details"), ""),
+    )
     return UpstreamFault(
         status=status,
         message=redact_key_patterns(message),
-        codes=frozenset(code[:_MAX_CODE_CHARACTERS] for code in codes),
+        codes=_collect_codes((error, *nested), aws_name),
         parameter=(named or find_parameter_in_message(message) or "")[:_MAX_CODE_CHARACTERS] or None,
         retry_after=find_retry_delay(headers, error.get("details"), message),
         is_permanent=_stays(headers),
@@ -178,6 +190,7 @@ def read_error_object(content: Any, status: int | None, headers: Mapping[str, st
         context_window=_integer(error.get("n_ctx")),
         failed_generation=_string(error.get("failed_generation")),
         is_content_filtered=bool(outer.get("contentFilter") or error.get("contentFilter")),
+        without_texts=without_texts,
     )
 
 
@@ -202,8 +215,11 @@ def find_bare_error(data: bytes) -> UpstreamFault | None:
     return fault if fault.message or fault.is_unreadable_output else None
 
 
-def _find_nested_errors(error: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the errors of other servers that a gateway puts into a field or into the message, the outer ones first."""
+def _find_nested_errors(error: dict[str, Any], *, reads_texts: bool = True) -> list[dict[str, Any]]:
+    """Return the errors of other servers that a gateway puts into a field or into the message, the outer ones first.
+
+    `reads_texts`: False leaves out those that are JSON in a text, which the client may have written.
+    """
     nested = list[dict[str, Any]]()
     level = [error]
     for _ in range(_MAX_DEPTH):
@@ -212,7 +228,10 @@ def _find_nested_errors(error: dict[str, Any]) -> list[dict[str, Any]]:
             metadata = one.get("metadata")
             raw = metadata.get("raw") if isinstance(metadata, dict) else None
             found += [one.get("innererror"), _message_value(one), raw, one.get("error") if one is not error else None]
-        decoded = [_decode_object(value) if isinstance(value, str) and "{" in value else value for value in found]
+        decoded = [
+            _decode_object(value) if reads_texts and isinstance(value, str) and "{" in value else value
+            for value in found
+        ]
         level = [one for one in decoded if isinstance(one, dict)]
         nested += level
     return nested
@@ -300,6 +319,11 @@ def _words_of_faults(value: list[Any]) -> str:
         place = ".".join(steps[1:] if steps[:1] == ["body"] else steps)
         texts.append(f"{place}: {one['msg']}" if place and one["msg"] else place or one["msg"])
     return "; ".join(texts)
+
+
+def _collect_codes(errors: Iterable[dict[str, Any]], aws_name: Sequence[str]) -> frozenset[str]:
+    codes = (code for one in errors for code in _codes_of(one))
+    return frozenset(code[:_MAX_CODE_CHARACTERS] for code in (*codes, *aws_name))
 
 
 def _codes_of(error: dict[str, Any]) -> list[str]:

@@ -98,7 +98,9 @@ def _unwrap(fault: UpstreamFault) -> UpstreamFault:
     except (msgspec.DecodeError, RecursionError):
         return fault
     inner = read_error_object(content, fault.status, {}) if isinstance(content, dict) else fault
-    return structs.replace(inner, retry_after=fault.retry_after) if inner.message else fault
+    if not inner.message:
+        return fault
+    return structs.replace(inner, retry_after=fault.retry_after, without_texts=fault.without_texts)
 
 
 _DROP, _SWITCH = "drop think", "switch think"

@@ -1,0 +1,83 @@
+"""What outlasts a request follows from the status and the codes of an error. Its text may quote the client."""
+
+import json
+from typing import Any
+
+import pytest
+
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.errors import CircuitOpen, UpstreamRefused
+from tests.support import replies
+from tests.support.harness import FakeResponse, ProxyHarness
+
+WELL = replies.Reply(texts=["well"], count=5)
+KEYS = "sk-test-0123456789aaaa,sk-test-0123456789bbbb"
+
+
+def build_proxy(status: int, error: dict[str, Any], *, headers: dict[str, str] | None = None) -> ProxyHarness:
+    """Return a proxy whose provider rejects the first of two keys."""
+
+    def answer(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        assert credential is not None
+        if credential.value.endswith("aaaa"):
+            return FakeResponse(status, json.dumps({"error": error}).encode(), headers=headers or {})
+        return FakeResponse(200, replies.CHAT.whole(WELL))
+
+    return ProxyHarness(answer, OPENAI_API_KEY=KEYS, OPENAI_WIRE="chat", MODEL_SONNET="openai/gpt-4.1")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "In context=('properties', 'insufficient funds'), 'x' is not of type 'object'.",
+        "Invalid value: 'invalid api key'",
+        "Invalid value: 'daily usage limit reached, try again in 20 hours'",
+    ],
+)
+async def test_a_request_is_sent_with_another_key_after_a_text_but_no_key_has_a_cooldown(message: str) -> None:
+    proxy = build_proxy(400, {"message": message, "type": "invalid_request_error"})
+    sink = await proxy.post(stream=False)
+    assert sink.body["content"][0]["text"] == "well"
+    assert proxy.services.credentials.cooldown_count() == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "headers", "seconds"),
+    [
+        (400, {"message": "x", "code": "insufficient_quota"}, {}, 600),
+        (401, {"message": "x"}, {}, 600),
+        (429, {"message": "x, try again in 20 hours"}, {}, 20),
+        (429, {"message": "x"}, {"retry-after": "90"}, 90),
+        (403, {"message": "You've reached your usage limit for this billing cycle"}, {}, 20),
+    ],
+)
+async def test_a_status_or_code_starts_the_cooldown_of_the_key(
+    status: int, error: dict[str, Any], headers: dict[str, str], seconds: float
+) -> None:
+    proxy = build_proxy(status, error, headers=headers)
+    sink = await proxy.post(stream=False)
+    assert sink.body["content"][0]["text"] == "well"
+    assert proxy.services.credentials.list_cooldown_seconds("openai") == pytest.approx([seconds], abs=5)
+
+
+def test_a_text_closes_no_circuit_and_opens_none_and_is_shown_to_no_other_client() -> None:
+    breakers = build_proxy(200, {}).services.circuit_breakers
+
+    def fail(stated_status: int, status: int) -> None:
+        error = UpstreamRefused("openai: bad: 'secret of a client'", provider="openai", status=status)
+        error.stated_status, error.provider_text = stated_status, "bad: 'secret of a client'"
+        breakers.record_failure("openai x", error)
+
+    for _ in range(9):
+        fail(400, 502)
+    breakers.require_closed("openai x")
+    for _ in range(3):
+        fail(500, 500)
+        fail(500, 402)
+    for _ in range(2):
+        fail(500, 500)
+    with pytest.raises(CircuitOpen) as refused:
+        breakers.require_closed("openai x")
+    assert refused.value.message == (
+        "openai failed with status 500. It failed 5 times in a row; the next call is allowed in 5 s."
+    )
