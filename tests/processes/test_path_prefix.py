@@ -19,6 +19,7 @@ from tests.support.sign_in import Browser, Device, list_sign_in_settings
 from tests.support.waiting import WAIT_SECONDS
 
 PREFIX = "/team/proxy"
+ADMIN = "admin-0123456789"
 LINK = re.compile(r'(?:href|src|action|data-events)="([^"]*)"')
 _HOP_HEADERS = ("connection", "transfer-encoding", "content-length", "keep-alive")
 
@@ -83,6 +84,7 @@ def test_everything_works_below_a_path(tmp_path: Path, removes_path: bool) -> No
         settings = {
             **list_sign_in_settings(provider),
             "DASHBOARD_URL": f"{url}/",
+            "ADMIN_API_KEY": ADMIN,
             "SERVE_DEMO": "true",
             "LOG_LEVEL": "warning",
             "DATABASE_URL": f"sqlite:///{tmp_path}/ledger.sqlite3",
@@ -91,6 +93,8 @@ def test_everything_works_below_a_path(tmp_path: Path, removes_path: bool) -> No
             ingress.port = urlsplit(proxy.url).port or 0
             seen = copy.copy(proxy)
             seen.url = url
+            overview = seen.client(headers={"x-api-key": ADMIN}).get("/dashboard").text
+            assert f"ANTHROPIC_BASE_URL={url} ANTHROPIC_AUTH_TOKEN=&#39;your key&#39; claude" in overview
             _sign_in_from_claude_code(seen, url)
             _use_dashboard(seen, url)
         assert provider.problems == []

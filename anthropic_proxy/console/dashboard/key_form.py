@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from anthropic_proxy.console.dashboard.forms import Form, OpenedForm
 from anthropic_proxy.console.dashboard.permissions import find_rights, name_actor
-from anthropic_proxy.console.dashboard.web import render_error
+from anthropic_proxy.console.dashboard.web import find_address, render_error
 from anthropic_proxy.console.keys.administration import (
     KeyAction,
     KeyAdministration,
@@ -53,7 +53,7 @@ async def respond_key_form(form: OpenedForm, sent: Mapping[str, str] | None) -> 
     if isinstance(found, str):
         frame = site.build_frame(form.form.section, request, session)
         return await asyncio.to_thread(render_error, request, frame, 503, found)
-    address = f"{request.scheme}://{request.headers.get('host', '')}"
+    address = find_address(request, site.gateway.settings)
     values = {"form": found, "problem": found.problem, "address": address, "title": found.title, "overlaps": OVERLAPS}
     return await form.show("key_form.html", values)
 

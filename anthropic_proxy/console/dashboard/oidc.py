@@ -16,6 +16,7 @@ from anthropic_proxy.console.dashboard.sign_in import (
 )
 from anthropic_proxy.console.dashboard.web import (
     digest,
+    find_address,
     redirect,
     resolve_redirect_path,
     send_public_page,
@@ -152,8 +153,7 @@ async def _request_user(site: "Site", request: RouteRequest, attempt: SignInAtte
 
 
 def _redirect_uri(site: "Site", request: RouteRequest) -> str:
-    base = site.gateway.settings.dashboard_url or f"{request.scheme}://{request.headers.get('host', '')}"
-    return f"{base}{CALLBACK_PATH}"
+    return f"{find_address(request, site.gateway.settings)}{CALLBACK_PATH}"
 
 
 async def explain_error(site: "Site", request: RouteRequest, error: OidcError) -> RouteResponse:

@@ -18,6 +18,7 @@ from anthropic_proxy.console.dashboard.permissions import (
     list_navigation_entries,
     name_actor,
 )
+from anthropic_proxy.console.dashboard.web import find_address
 from anthropic_proxy.console.doctor.runs import DoctorRuns
 from anthropic_proxy.console.identity.cookies import find_cookie
 from anthropic_proxy.console.identity.provider import IdentityProvider
@@ -161,8 +162,8 @@ class DashboardServices:
             "user": session,
             "theme": theme if theme in ("light", "dark") else "",
             "running": (),
-            "host": (host := request.headers.get("host", "")),
-            "client_command": claude_code_command(f"{request.scheme}://{host}", self.gateway.settings),
+            "host": request.headers.get("host", ""),
+            "client_command": claude_code_command(find_address(request, self.gateway.settings), self.gateway.settings),
             "ledger_text": "",
             "can_read": True,
             "stores_content": self.gateway.settings.ledger_content,

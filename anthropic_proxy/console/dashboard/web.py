@@ -114,6 +114,11 @@ def require_equal_tokens(token: str, presented: str) -> None:
         raise PermissionDenied("The form is not of this session. Open /dashboard again.", code="dashboard-form")
 
 
+def find_address(request: RouteRequest, settings: Settings) -> str:
+    """Return the address of the proxy for browsers and clients, without a path at the end: `https://host/path`."""
+    return settings.dashboard_url or f"{request.scheme}://{request.headers.get('host', '')}"
+
+
 def digest(text: str) -> str:
     """Return the SHA-256 of `text` as hexadecimal digits. Characters that UTF-8 cannot encode are hashed as `?`."""
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
