@@ -5,6 +5,7 @@ Each step is a situation of docs/guide/company.md. It prints its result and its 
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
@@ -22,7 +23,8 @@ from tests.fleet.setup import Fleet, running_fleet
 from tests.support.process_checks import reload
 from tests.support.server_process import Proxy
 from tests.support.sign_in import Device, read_result
-from tests.support.waiting import wait_for
+from tests.support.tls import NO_AUTHORITIES
+from tests.support.waiting import PAUSE_SECONDS, WAIT_SECONDS, wait_for
 
 INSTANCES = 4
 OLD_SECRET = "secret-of-sign-ins-0123456789abcdef"
@@ -34,6 +36,8 @@ INPUT_PRICE, OUTPUT_PRICE = Decimal("0.40"), Decimal("1.60")
 PROVIDER_FAILURE = "/oauth/token with HTTP 500"
 """Canaille 0.3.6 gives a person no second token within one second."""
 REFUSAL = "refuses to renew the sign-in"
+REVOCATION_SECONDS = 2
+"""Time after `keys revoke` in which all instances refuse the person: docs/guide/decision.md."""
 TABLES = f"""
 [providers.openai]
 prices = "openai"
@@ -45,7 +49,7 @@ budgets = ["100USD/month"]
 
 
 class Company:
-    """Three runs: oidc-provider with Redis and without it, Canaille with Redis.
+    """A run for each provider with Redis, and one without it.
 
     `python`: interpreter of the environment with Canaille. `words`: select runs.
     """
@@ -55,7 +59,7 @@ class Company:
             "oidc-provider": OidcProvider,
             "canaille": lambda folder, port: Canaille(folder, port, python),
         }
-        runs = (("oidc-provider", "redis"), ("oidc-provider", "postgres"), ("canaille", "redis"))
+        runs = [(name, store) for name in providers for store in ("redis", "postgres")]
         self._runs = [(f"{name}, {store}", providers[name], store) for name, store in runs if {*words} <= {name, store}]
         self.problems = (
             []
@@ -111,7 +115,9 @@ class _Steps:
         self._provider = provider
         self._proxy = _describe(fleet.instances[0], fleet.url)
         self._machine = Machine(find_claude(), self._proxy, folder / "home")
-        self._admin = httpx.Client(base_url=fleet.url, headers={"x-api-key": ADMIN_KEY}, trust_env=False)
+        options: Any = {"trust_env": False, "verify": NO_AUTHORITIES, "timeout": WAIT_SECONDS}
+        self._client = httpx.Client(**options)
+        self._admin = httpx.Client(base_url=fleet.url, headers={"x-api-key": ADMIN_KEY}, **options)
 
     def list_all(self) -> Mapping[str, Callable[[], str]]:
         """Return title → step, in the order in which they run. A step returns what it has shown."""
@@ -120,6 +126,7 @@ class _Steps:
             "SIGN_IN_SECRET replaced on one instance after another": self._replace_secret,
             "lasting exception of a person": self._keep_exception,
             "removed person": self._remove_person,
+            "revoked person": self._revoke_person,
             "reused address": self._reuse_address,
             "price at the address of a mirror": self._pay_at_mirror,
             "key of the provider changed under the same id": self._change_key,
@@ -201,15 +208,76 @@ class _Steps:
         assert not self._may_sign_in(subject)
         return f"{error['error_description']} Refused by all instances {seconds:.2f} s after the end"
 
+    def _revoke_person(self) -> str:
+        """By the command of an administrator. No instance accepts what is sent later than `REVOCATION_SECONDS` after
+        the time that the database has for the revocation.
+        """
+        self._add("gus")
+        device, name = self._sign_in("gus"), "gus@example.org"
+        created = device.client.post("/admin/keys", json={"name": "laptop-gus"}, headers=_authorize(device))
+        given = self._admin.post("/admin/keys", json={"name": "given", "owner": name})
+        assert (created.status_code, given.status_code) == (200, 200), (created.text, given.text)
+        requests: list[tuple[str, str, Mapping[str, str], int]] = [
+            ("device", "/v1/models", _authorize(device), 401),
+            ("own key", "/v1/models", {"x-api-key": created.json()["key"]}, 401),
+            ("key of an administrator", "/v1/models", {"x-api-key": given.json()["key"]}, 401),
+            ("session", "/dashboard", {"cookie": self._open_dashboard("gus")}, 303),
+        ]
+        for kind, path, headers, _ in requests:
+            statuses = {self._get(instance, path, headers) for instance in self._fleet.instances}
+            assert statuses == {200}, (kind, statuses)
+        with ThreadPoolExecutor(len(requests) * INSTANCES) as pool:
+            watches = {
+                (kind, instance.address): pool.submit(self._watch_end, instance, path, headers, status)
+                for kind, path, headers, status in requests
+                for instance in self._fleet.instances
+            }
+            self._fleet.run_command("keys", "revoke", name)
+            accepted_at = {watch: last.result() for watch, last in watches.items()}
+        statement = "SELECT revoked_at FROM anthropic_proxy.virtual_keys WHERE label = :name"
+        (revoked_at,) = self._query(statement, name=name)
+        seconds = {watch: last - revoked_at / 10**6 for watch, last in accepted_at.items()}
+        late = {watch: after for watch, after in seconds.items() if after > REVOCATION_SECONDS}
+        assert not late, f"accepted after `keys revoke`, by seconds: {late}"
+        assert not self._may_sign_in("gus")
+        return f"the last accepted request began {max(seconds.values()):.2f} s after the revocation"
+
+    def _watch_end(self, instance: Instance, path: str, headers: Mapping[str, str], status: int) -> float:
+        """Send requests until one has this status. Return the time at which the last other one began."""
+        started_at = last = time.time()
+        while True:
+            began_at = time.time()
+            if self._get(instance, path, headers) == status:
+                return last
+            assert began_at < started_at + WAIT_SECONDS
+            last = began_at
+            time.sleep(PAUSE_SECONDS)
+
+    def _get(self, instance: Instance, path: str, headers: Mapping[str, str]) -> int:
+        return self._client.get(f"http://{instance.address}{path}", headers=headers).status_code
+
+    def _open_dashboard(self, subject: str) -> str:
+        """Sign in to the dashboard. Return the header `cookie`."""
+        browser = ProviderBrowser(self._proxy, subject)
+        begun = browser.client.get("/dashboard/oidc/start", params={"next": "/dashboard"})
+        page = browser.client.get(browser.follow(begun))
+        assert page.status_code == 200, page.text
+        return "; ".join(f"{cookie.name}={cookie.value}" for cookie in browser.client.cookies.jar)
+
     def _let_an_hour_pass(self, sign_in: str) -> None:
         """Change the times of the answers of the provider. A changed key lets the instances read sign-ins again."""
+        earlier = ", ".join(f"{name} = {name} - 3600000000" for name in ("refused_at", "checked_at"))
+        statement = f"UPDATE anthropic_proxy.sign_ins SET {earlier} WHERE id = :sign_in RETURNING 1"
+        assert self._query(statement, sign_in=sign_in) == [1]
+        self._fleet.run_command("keys", "create", f"after-{sign_in}")
+
+    def _query(self, statement: str, **values: str) -> list[Any]:
+        """Run a statement in the database of the instances, and return the first column of its rows."""
         engine = create_engine(make_url(self._fleet.postgres.url).set(drivername="postgresql+psycopg"))
         with engine.begin() as connection:
-            earlier = ", ".join(f"{name} = {name} - 3600000000" for name in ("refused_at", "checked_at"))
-            statement = text(f"UPDATE anthropic_proxy.sign_ins SET {earlier} WHERE id = :sign_in")
-            assert connection.execute(statement, {"sign_in": sign_in}).rowcount == 1
+            rows = [*connection.execute(text(statement), values).scalars()]
         engine.dispose()
-        self._fleet.run_command("keys", "create", f"after-{sign_in}")
+        return rows
 
     def _wait_until_answered(self, token: str, status: int) -> None:
         """Wait until all instances answer requests with the token or key with this status."""
@@ -306,7 +374,7 @@ class _Steps:
         body = {"model": "demo/demo", "max_tokens": 50, "messages": [{"role": "user", "content": "hi"}]}
         headers = {"authorization": f"Bearer {token}"}
         urls = [f"http://{instance.address}/v1/messages" for instance in self._fleet.instances]
-        return {httpx.post(url, json=body, headers=headers, trust_env=False).status_code for url in urls}
+        return {self._client.post(url, json=body, headers=headers).status_code for url in urls}
 
     def _ask(self, device: Device, model: str) -> httpx.Response:
         body = {"model": model, "max_tokens": 100, "messages": [{"role": "user", "content": "Count to 40"}]}
