@@ -214,6 +214,9 @@ class _Wires(Mapping[str, AnyWireConfig]):
             raise KeyError(api)
         return build_config(self._name, api)
 
+    def __contains__(self, api: object) -> bool:
+        return api in self._apis
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._apis)
 

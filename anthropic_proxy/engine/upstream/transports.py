@@ -21,13 +21,6 @@ from anthropic_proxy.engine.upstream.cloud_credentials import (
 )
 from anthropic_proxy.engine.upstream.contract import FetchedPage, WebFetch, WebSearch
 from anthropic_proxy.engine.upstream.http.client import PROXY_VARIABLES, HttpTransport
-from anthropic_proxy.engine.upstream.web_search import (
-    BraveClient,
-    ExaClient,
-    RefusedSearch,
-    SearxngClient,
-    TavilyClient,
-)
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest, ClientOrigin, Transport
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest, UpstreamResponse
 from anthropic_proxy.secrets import Secret
@@ -82,10 +75,19 @@ class Transports:
     def web_search(self) -> WebSearch | None:
         """The search service for models. None: the settings name none."""
         url, service = self._settings.search_url, self._settings.search
+        if url is None and service is None:
+            return None
+        from anthropic_proxy.engine.upstream.web_search import (  # noqa: PLC0415  # most installations have none
+            BraveClient,
+            ExaClient,
+            RefusedSearch,
+            SearxngClient,
+            TavilyClient,
+        )
+
         if url is not None:
             return SearxngClient(self._http.send, url)
-        if service is None:
-            return None
+        assert service is not None
         if service.base_url is not None and service.service == "searxng":
             return SearxngClient(self._http.send, service.base_url, setting="base_url of [search]")
         if service.key is None:

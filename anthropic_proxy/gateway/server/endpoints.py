@@ -50,15 +50,6 @@ from anthropic_proxy.gateway.server.http1.cycle import CYCLE_EXTENSION, RequestR
 from anthropic_proxy.gateway.server.path_prefix import remove_prefix
 from anthropic_proxy.gateway.server.request_body import BodyMemory, read_body
 from anthropic_proxy.gateway.server.request_views import get_live_requests, get_recent_requests
-from anthropic_proxy.gateway.server.web_page import (
-    ICON,
-    MAX_SEARCH_CHARACTERS,
-    SECURITY_HEADERS,
-    build_setup_view,
-    render_error_catalog,
-    render_missing_dashboard,
-    render_web_page,
-)
 from anthropic_proxy.gateway.services import FoundRoute, Services, fetch_model_limits, fetch_model_lists
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.lines import format_utc_time
@@ -361,10 +352,12 @@ async def get_root(services: Services, request: ClientRequest, sink: AsgiSink) -
         headers = {"content-type": "application/json", "vary": "accept"}
         body = msgspec.json.encode({"message": text})
     else:
-        view = None
+        from anthropic_proxy.gateway.server import web_page  # noqa: PLC0415  # most clients are programs
+
+        view: web_page.SetupView | None = None
         if request.receipt.client.address_trusted:
             server_problems = await find_server_problems(settings, services.catalog, services.transports)
-            view = build_setup_view(settings, services.catalog, server_problems)
+            view = web_page.build_setup_view(settings, services.catalog, server_problems)
         needs_key = bool(settings.requires_client_key or services.policies) or view is None
         public = [
             path
@@ -372,21 +365,28 @@ async def get_root(services: Services, request: ClientRequest, sink: AsgiSink) -
             if (route := _find_route("GET", services.plugin_routes.find(path))) is not None and route.checks_key
         ]
         paths = ["/health", *public] if needs_key else [*ENDPOINTS, *services.plugin_routes.paths]
-        headers = {"content-type": "text/html; charset=utf-8", "vary": "accept", **SECURITY_HEADERS}
+        headers = {"content-type": "text/html; charset=utf-8", "vary": "accept", **web_page.SECURITY_HEADERS}
         is_missing = view is not None and services.plugin_routes.find("/dashboard") is None
-        body = render_web_page(command, view, paths, settings.start_again if is_missing else "").encode()
+        body = web_page.render_web_page(command, view, paths, settings.start_again if is_missing else "").encode()
     await sink.send_route_response(RouteResponse(headers=headers, body=body))
 
 
 async def get_error_catalog(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    policy = SECURITY_HEADERS["content-security-policy"].replace("form-action 'none'", "form-action 'self'")
-    headers = {"content-type": "text/html; charset=utf-8", **SECURITY_HEADERS, "content-security-policy": policy}
-    search = parse_qs(request.query).get("q", [""])[-1][:MAX_SEARCH_CHARACTERS]
-    await sink.send_route_response(RouteResponse(headers=headers, body=render_error_catalog(search).encode()))
+    from anthropic_proxy.gateway.server import web_page  # noqa: PLC0415  # most clients are programs
+
+    policy = web_page.SECURITY_HEADERS["content-security-policy"].replace("form-action 'none'", "form-action 'self'")
+    headers = {
+        "content-type": "text/html; charset=utf-8",
+        **web_page.SECURITY_HEADERS,
+        "content-security-policy": policy,
+    }
+    search = parse_qs(request.query).get("q", [""])[-1][: web_page.MAX_SEARCH_CHARACTERS]
+    await sink.send_route_response(RouteResponse(headers=headers, body=web_page.render_error_catalog(search).encode()))
 
 
 async def get_tour(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     from anthropic_proxy.gateway.server.tour import render_tour  # noqa: PLC0415  # imports the price list
+    from anthropic_proxy.gateway.server.web_page import SECURITY_HEADERS  # noqa: PLC0415
 
     headers = {"content-type": "text/html; charset=utf-8", **SECURITY_HEADERS}
     provider = parse_qs(request.query).get("provider", [""])[-1]
@@ -401,14 +401,18 @@ async def get_missing_dashboard(services: Services, request: ClientRequest, sink
         install = f" Install it: {command}, then {step}." if step else ""
         text = f"The dashboard is not installed.{install}"
         raise UnknownModel(text, code="path-not-found")
-    headers = {"content-type": "text/html; charset=utf-8", "vary": "accept", **SECURITY_HEADERS}
-    body = render_missing_dashboard(step).encode()
+    from anthropic_proxy.gateway.server import web_page  # noqa: PLC0415  # most clients are programs
+
+    headers = {"content-type": "text/html; charset=utf-8", "vary": "accept", **web_page.SECURITY_HEADERS}
+    body = web_page.render_missing_dashboard(step).encode()
     await sink.send_route_response(RouteResponse(status=404, headers=headers, body=body))
 
 
 async def get_icon(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    from anthropic_proxy.gateway.server import web_page  # noqa: PLC0415  # most clients are programs
+
     headers = {"content-type": "image/svg+xml", "cache-control": "public, max-age=86400"}
-    await sink.send_route_response(RouteResponse(headers=headers, body=ICON))
+    await sink.send_route_response(RouteResponse(headers=headers, body=web_page.ICON))
 
 
 async def _send_plugin_route(

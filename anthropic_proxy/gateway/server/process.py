@@ -16,9 +16,10 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
+
+from msgspec import Struct
 
 from anthropic_proxy.engine.exchange.client_side import format_http_date
 from anthropic_proxy.engine.platforms.files import FileWatch
@@ -123,8 +124,7 @@ class LoadApp(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class ServerConfig:
+class ServerConfig(Struct, frozen=True):
     """Configuration that all processes of a server share. Picklable, so that a worker can receive it."""
 
     address: str

@@ -73,7 +73,17 @@ def test_the_help_has_only_colors_of_the_users_theme() -> None:
 
 @pytest.mark.skipif(HIDDEN_POSIX, reason="platform: the plugin loads them to hide their POSIX parts")
 def test_the_server_loads_neither_the_library_of_commands_nor_that_of_pages_nor_several_processes() -> None:
-    unneeded = ["cyclopts", "email", "http.client", "jinja2", "multiprocessing", "sqlalchemy", "uvicorn"]
+    unneeded = [
+        "cyclopts",
+        "dataclasses",
+        "email",
+        "html",
+        "http.client",
+        "jinja2",
+        "multiprocessing",
+        "sqlalchemy",
+        "uvicorn",
+    ]
     program = f"""
 import sys
 from anthropic_proxy.cli.server_processes import start_server

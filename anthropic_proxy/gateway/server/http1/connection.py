@@ -33,11 +33,11 @@ import re
 import urllib.parse
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol, cast
 
 import httptools
+from msgspec import Struct, field
 
 from anthropic_proxy.engine.exchange.client_side import encode_error, error_headers
 from anthropic_proxy.engine.patterns import compile_anchored
@@ -198,8 +198,7 @@ class HttpApplication(AsgiApp, Protocol):
         ...
 
 
-@dataclass(eq=False)
-class ServerState:
+class ServerState(Struct, eq=False):
     app: HttpApplication
     keep_alive_seconds: float = KEEP_ALIVE_SECONDS
     heap_trimmer: HeapTrimmer = field(default_factory=HeapTrimmer)
