@@ -73,11 +73,17 @@ class Adaptations:
         self.notes += [FidelityNote(handling, field, f"{provider} refused it: {names}") for field in fields]
         self._used += shown
         self._refused += [digest for adaptation in adaptations for digest in adaptation.refused_thinking]
-        verbs = {_verb(each) for each in adaptations}
-        kept = [(model, each) for model, each in self._changes if not each.stored_name or _verb(each) not in verbs]
-        self._changes = [*kept, *((target.model, each) for each in adaptations)]
+        verbs = {_verb(change) for change in adaptations}
+        kept = [
+            (model, change)
+            for model, change in self._changes
+            if _verb(change) not in _FROM_TEXTS and (not change.stored_name or _verb(change) not in verbs)
+        ]
+        self._changes = [*kept, *((target.model, change) for change in adaptations)]
         if adapted.model != target.model:
             return apply_stored_adaptations(self._engine, adapted, self._used, self._client, earlier=shown)
+        if adapted.wire is not target.wire:  # the stored changes may concern a dialect of the other API only
+            return apply_stored_adaptations(self._engine, adapted, self._used, self._client, earlier=self._used)
         return adapted
 
     def list_refused_thinking(self) -> frozenset[bytes]:
@@ -91,10 +97,10 @@ class Adaptations:
         The changed request has succeeded. With `is_rejected`, it was rejected for a reason that no change avoids.
         """
         observations = self._engine.observations
-        for model, each in self._changes:
-            if each.persistent and (each.stored_if_rejected or not is_rejected):
-                observations.store_adaptation(target.upstream, model, each.stored_name or each.name, self._client)
-            if each.stored_name:
+        for model, change in self._changes:
+            if change.persistent and (change.stored_if_rejected or not is_rejected):
+                observations.store_adaptation(target.upstream, model, change.stored_name or change.name, self._client)
+            if change.stored_name:
                 break  # later requests differ from this one, so what it needs besides shows nothing about them
         self._changes.clear()
         if not is_rejected:
@@ -110,13 +116,15 @@ def apply_stored_adaptations(
     `used_names` becomes `earlier` and the names of these.
     """
     used_names[:] = earlier
-    for name in engine.observations.find_adaptations(target.upstream, target.model, client):
+    names = engine.observations.find_adaptations(target.upstream, target.model, client)
+    for name in sorted(names, key=lambda name: not name.startswith("wire ")):  # another API has a dialect of its own
         adapted = _apply_adaptation(engine, target, name)
         if adapted is None:
             continue
         if adapted.model != target.model:  # a new target, without the changes for the earlier model
             return apply_stored_adaptations(engine, adapted, used_names, client, earlier=[name])
-        used_names.append(_shorten(name))
+        if (shown := _shorten(name)) not in used_names:
+            used_names.append(shown)
         target = adapted
     return target
 
@@ -173,6 +181,9 @@ def _find_successor(engine: Engine, target: Target) -> Target | None:
     return find_successor(target, engine.settings, engine.catalog, today)
 
 
+_FROM_TEXTS = ("limit", "window", "wire")
+"""First words of changes that only the text of an error tells, which may quote the client. If the repetition with such
+a change is rejected too, it is not stored: if the limit or API was real, a later request finds it."""
 _MAX_SHOWN_WORDS = 12
 _FIELDS = {
     "betas": "anthropic-beta",

@@ -107,11 +107,7 @@ FORMAT = {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}
 LESSONS: Mapping[str, Lesson] = {
     "limit": lesson(OPENAI, "openai/gpt-4.1", {}, refuse("max_tokens must be at most 1024", "max_tokens")),
     "quoted limit": lesson(
-        OPENAI,
-        "openai/gpt-4.1",
-        FORMAT,
-        refuse(QUOTED.format("max_tokens must be at most 1024"), "response_format"),
-        refuse(QUOTED.format("max_tokens must be at most 1024"), "response_format"),
+        OPENAI, "openai/gpt-4.1", FORMAT, refuse(QUOTED.format("max_tokens must be at most 1024"), "response_format")
     ),
     "window": lesson(
         LOCAL,
@@ -212,6 +208,26 @@ LESSONS: Mapping[str, Lesson] = {
 }
 
 
+_QUOTED_WINDOW = (
+    "This model's maximum context length is 4096 tokens. However, you requested 8010 tokens (10 in the messages, "
+    "8000 in the completion)."
+)
+QUOTES: Mapping[str, Lesson] = {
+    name: lesson(
+        settings,
+        "openai/gpt-4.1",
+        {**FORMAT, "tools": TOOLS, "temperature": 0.5},
+        refuse(QUOTED.format(text), "response_format"),
+        refuse("Unsupported parameter: 'temperature' is not supported", "temperature"),
+    )
+    for name, settings, text in (
+        ("limit", OPENAI, "max_tokens must be at most 1024"),
+        ("window", OPENAI, _QUOTED_WINDOW),
+        ("API", EITHER_API, "Use /v1/responses instead."),
+    )
+}
+
+
 class Server:
     """A server with given responses to the first requests."""
 
@@ -253,6 +269,40 @@ def proxy_for(server: Server, lesson: Lesson) -> ProxyHarness:
     if lesson.now:
         proxy.services = structs.replace(proxy.services, clock=lambda: lesson.now)
     return proxy
+
+
+@pytest.mark.parametrize("lesson", QUOTES.values(), ids=QUOTES)
+async def test_a_quoted_number_or_api_changes_no_later_request_if_the_repetition_with_it_was_rejected(
+    lesson: Lesson,
+) -> None:
+    server = Server(lesson.responses)
+    proxy = proxy_for(server, lesson)
+    for _ in range(2):
+        assert (await post(proxy, lesson, "key_a")).error is None
+    (path, first, _), *_, (later_path, later, _) = server.requests
+    assert (later_path, later) == (path, {name: value for name, value in first.items() if name != "temperature"})
+
+
+async def test_an_api_whose_first_repetition_was_rejected_is_found_by_the_second_request() -> None:
+    server = Server([])
+
+    def answer(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        response = server(base_url, request, credential)
+        path, body, _ = server.requests[-1]
+        if path == "/chat/completions":
+            return FakeResponse(404, json.dumps({"error": {"message": "Use /v1/responses instead."}}).encode())
+        if "store" in body:
+            return FakeResponse(400, json.dumps({"error": {"message": "Unsupported parameter: 'store'"}}).encode())
+        return response
+
+    proxy = ProxyHarness(answer, **EITHER_API)
+    for _ in range(3):
+        assert (await post(proxy, lesson(EITHER_API, "openai/gpt-4.1", {"tools": TOOLS}), "key_a")).error is None
+    assert [path for path, _, _ in server.requests] == [
+        *("/chat/completions", "/responses", "/responses"),
+        *("/chat/completions", "/responses"),
+        "/responses",
+    ]
 
 
 @pytest.mark.parametrize("lesson", LESSONS.values(), ids=LESSONS)
