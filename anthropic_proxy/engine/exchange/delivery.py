@@ -24,11 +24,7 @@ from anthropic_proxy.engine.exchange.plan import estimate_client_request_tokens
 from anthropic_proxy.engine.exchange.provider_errors import hide_key_error
 from anthropic_proxy.engine.exchange.receipt_entries import record_failure
 from anthropic_proxy.engine.exchange.relay import RelayStream
-from anthropic_proxy.engine.exchange.relayed_calls import RelayedCalls
-from anthropic_proxy.engine.exchange.safeguards.check import BY_PROXY, ReplyCheck
-from anthropic_proxy.engine.exchange.safeguards.relayed import RelayedCheck
 from anthropic_proxy.engine.exchange.tool_loop.loop import RepeatableStream, ToolLoop, run_pending_calls
-from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolRunner
 from anthropic_proxy.engine.exchange.tool_loop.schema_retry import SchemaCheckedStream
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream, SingleToolCallFilter
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
@@ -47,6 +43,10 @@ from anthropic_proxy.errors import ProxyError, UpstreamError
 
 if TYPE_CHECKING:
     from anthropic_proxy.engine.exchange.inspection.inspection import Inspection
+    from anthropic_proxy.engine.exchange.relayed_calls import RelayedCalls
+    from anthropic_proxy.engine.exchange.safeguards.check import ReplyCheck
+    from anthropic_proxy.engine.exchange.safeguards.relayed import RelayedCheck
+    from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolRunner
 
 EMPTY_DELTA_AFTER_SECONDS = 240.0
 """Idle seconds of a provider after which empty text deltas replace pings: clients accept only 10 minutes of pings."""
@@ -67,7 +67,7 @@ class Delivery:
         estimates: EstimateCache,
         clock: Callable[[], float],
         inspection: "Inspection | None",
-        check: ReplyCheck | None,
+        check: "ReplyCheck | None",
         answer: FidelityNote | None,
     ) -> None:
         """`inspection`: that of request and reply. None: there are no inspectors. `check`: checks of the tool calls of
@@ -233,7 +233,9 @@ class Delivery:
         reply = ToolLoop(attempts, runner or self._new_runner(), request, attempt, ahead)
         return reply if reply_schema is None else SchemaCheckedStream(reply, reply_schema, engine.background)
 
-    def _new_runner(self) -> ProxyToolRunner:
+    def _new_runner(self) -> "ProxyToolRunner":
+        from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolRunner  # noqa: PLC0415  # few need it
+
         inspect = self._inspection.inspect_result if self._inspection is not None else None
         return ProxyToolRunner(self._engine, self._origin, inspect)
 
@@ -246,7 +248,7 @@ class Delivery:
         if type(reply) is not RelayStream:
             self._receipt.message_id = self._writer.message_id
             if self._check is not None:
-                self._receipt.fidelity.add_notes((BY_PROXY,))
+                self._receipt.fidelity.add_notes((self._check.note,))
             if self._check is not None or reply.restore is not None:
                 self._calls = FinalCalls(None if self._check is None else self._check.start_check, reply.restore)
         try:
@@ -343,18 +345,13 @@ class Delivery:
         if inspection is not None and not inspection.changes_replies:
             inspection = None
         if inspection is not None or self._check is not None:
+            from anthropic_proxy.engine.exchange.relayed_calls import RelayedCalls  # noqa: PLC0415  # few replies
+
             calls = RelayedCalls(inspection)
             if inspection is not None:
                 read = inspection.open_relay(reply, calls, streams=streams).read
             if self._check is not None or self._request.safeguards:
-                is_told = any(note.field == "safeguards" for note in self._receipt.notes)
-                check = RelayedCheck(
-                    self._check,
-                    calls,
-                    reads_calls=inspection is None,
-                    answers=not is_told,
-                    hides_texts=inspection is not None and bool(inspection.values),
-                )
+                check = self._open_relayed_check(calls, inspection)
         try:
             while (data := await read()) is not None:
                 is_last = reply.complete and reply.ending is None
@@ -389,7 +386,20 @@ class Delivery:
         if check is not None and check.answered is not None:
             self._attempts.learn_safeguards(answered=check.answered)
 
-    async def _add_verdicts(self, check: ReplyCheck, events: list[Event]) -> list[Event]:
+    def _open_relayed_check(self, calls: "RelayedCalls", inspection: "Inspection | None") -> "RelayedCheck":
+        """`inspection`: that of the reply. None: its texts are not changed."""
+        from anthropic_proxy.engine.exchange.safeguards.relayed import RelayedCheck  # noqa: PLC0415  # few replies
+
+        is_told = any(note.field == "safeguards" for note in self._receipt.notes)
+        return RelayedCheck(
+            self._check,
+            calls,
+            reads_calls=inspection is None,
+            answers=not is_told,
+            hides_texts=inspection is not None and bool(inspection.values),
+        )
+
+    async def _add_verdicts(self, check: "ReplyCheck", events: list[Event]) -> list[Event]:
         """Return the last events of a reply with the verdicts. The events before them are sent at once."""
         place = next(place for place, event in enumerate(events) if isinstance(event, MessageDelta))
         delta = events[place]

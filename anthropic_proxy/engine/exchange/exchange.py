@@ -29,7 +29,7 @@ from anthropic_proxy.engine.exchange.plan import choose_plan, read_client_reques
 from anthropic_proxy.engine.exchange.provider_errors import idle_timeout_error
 from anthropic_proxy.engine.exchange.receipt_entries import record_client, record_failure
 from anthropic_proxy.engine.exchange.relay import restrict_relayed_request
-from anthropic_proxy.engine.exchange.safeguards.check import ReplyCheck, find_auto_mode, read_safeguards
+from anthropic_proxy.engine.exchange.safeguards import open_check
 from anthropic_proxy.engine.exchange.safeguards.hidden_texts import hides_call
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, end_if_disconnected, uncancel
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
@@ -149,6 +149,10 @@ class Exchange:
         inspection: Inspection | None = None
         if engine.inspectors:
             inspection, request = await self._inspect(request)
+        check = None
+        if request.safeguards:
+            parent = ParentRequest(engine, incoming, request, plan, run_exchange)
+            check = open_check(parent, request.safeguards, inspection)
         answer: FidelityNote | None = None
         if asks_limits:
             answer = _LIMIT_QUERY
@@ -164,7 +168,7 @@ class Exchange:
             estimates=self._estimates,
             clock=clock,
             inspection=inspection,
-            check=self._open_check(request, plan, inspection) if request.safeguards else None,
+            check=check,
             answer=answer,
         )
 
@@ -222,15 +226,6 @@ class Exchange:
         if engine.recorders:
             start_recording(engine, incoming, self._sink, inspection.hide_values)
         return inspection, request
-
-    def _open_check(self, request: MessagesRequest, plan: Plan, inspection: "Inspection | None") -> ReplyCheck | None:
-        """Return the checks of the tool calls of the reply. None: the client requests none."""
-        context = read_safeguards(request.safeguards)
-        if context is None:
-            return None
-        parent = ParentRequest(self._engine, self._incoming, request, plan, run_exchange)
-        auto_mode = find_auto_mode(self._engine.settings.auto_mode, plan.route)
-        return ReplyCheck(parent, context, auto_mode, inspection)
 
     async def _fail(self, error: ProxyError, delivery: Delivery | None) -> None:
         """Record an error and send it. `delivery` None: the request was not admitted."""

@@ -38,7 +38,7 @@ from anthropic_proxy.engine.messages.purpose import (
     RequestKind,
 )
 from anthropic_proxy.engine.messages.tokens import EstimateCache
-from anthropic_proxy.engine.options import list_condition_texts
+from anthropic_proxy.engine.options import ConfiguredRoute, list_condition_texts
 from anthropic_proxy.engine.routing.router import Plan, RoutingQuery
 from anthropic_proxy.engine.routing.routes import PROJECT_HEADER
 from anthropic_proxy.engine.wires.anthropic.betas import BETA_HEADER
@@ -80,6 +80,11 @@ class ParentRequest:
             self._binding_fields["inference_geo"] = request.region
         if request.service_tier == _ONLY_STANDARD:
             self._binding_fields["service_tier"] = _ONLY_STANDARD
+
+    @property
+    def route(self) -> ConfiguredRoute | None:
+        """Route that the request matched. None: there is none."""
+        return self._plan.route
 
     @property
     def route_model_of_checks(self) -> str | None:

@@ -67,7 +67,6 @@ MAX_CALLS = 32
 """Maximum number of calls of one reply that are checked. Further calls have no verdict."""
 _MAX_NAME = 200
 _AMBIGUOUS = "clients may read another input of the call than the proxy"
-BY_PROXY = FidelityNote("emulated", "safeguards", "the proxy checks the tool calls of the reply")
 _UNREADABLE = "the conversation cannot be read"
 _NOT_ALLOWED = "the rules of the request allow no model that could check it"
 
@@ -196,6 +195,8 @@ class ReplyCheck:
 
     `inspection`: what the inspectors have redacted in the conversation. None: there are no inspectors.
     """
+
+    note = FidelityNote("emulated", "safeguards", "the proxy checks the tool calls of the reply")
 
     def __init__(
         self,

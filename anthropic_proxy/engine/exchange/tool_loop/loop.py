@@ -17,6 +17,7 @@ sum of the finished calls (`_spent`), of the tools (`runner.usage`) and of the p
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Raw, Struct
@@ -26,7 +27,6 @@ from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.attempt import Attempt
 from anthropic_proxy.engine.exchange.attempts import Attempts
 from anthropic_proxy.engine.exchange.tool_loop.proxy_calls import ProxyToolCall
-from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolRunner
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream, SingleToolCallFilter
 from anthropic_proxy.engine.messages.deltas import (
     Block,
@@ -53,6 +53,9 @@ from anthropic_proxy.engine.messages.server_blocks import SERVER_TOOL_ID_PREFIX,
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.errors import LimitReached, UnreadableReply
+
+if TYPE_CHECKING:
+    from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolRunner
 
 _CUT = Stop("max_tokens")
 
@@ -251,7 +254,7 @@ class ToolLoop(DeltaStream):
     def __init__(
         self,
         attempts: Attempts,
-        runner: ProxyToolRunner,
+        runner: "ProxyToolRunner",
         request: MessagesRequest,
         attempt: Attempt,
         ahead: list[Delta],
@@ -461,7 +464,7 @@ def without_forced_tool(request: MessagesRequest) -> MessagesRequest:
 
 
 async def run_pending_calls(
-    engine: Engine, runner: ProxyToolRunner, request: MessagesRequest, plan: Plan
+    engine: Engine, runner: "ProxyToolRunner", request: MessagesRequest, plan: Plan
 ) -> tuple[MessagesRequest, list[Delta]]:
     """Run those calls of the proxy's tools that have no result yet, when a client resumes a paused reply.
 

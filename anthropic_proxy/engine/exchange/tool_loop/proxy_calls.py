@@ -2,19 +2,21 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.engine import Engine
-from anthropic_proxy.engine.exchange.tool_loop.known_urls import KnownUrls
 from anthropic_proxy.engine.messages.models import Tool
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
 from anthropic_proxy.engine.messages.preparation import ProxyTool
 from anthropic_proxy.engine.messages.server_blocks import Content
 from anthropic_proxy.engine.messages.server_tools import PROXY_TOOLS
 from anthropic_proxy.engine.wires.bound_requests import ClientOrigin
+
+if TYPE_CHECKING:
+    from anthropic_proxy.engine.exchange.tool_loop.known_urls import KnownUrls
 
 TOOL_TIMEOUT_SECONDS = 60.0
 """Maximum seconds of one tool call. After this time the call gets an error result. Search and fetch have shorter
@@ -49,7 +51,7 @@ class ToolContext(Struct, frozen=True):
     """Request that causes the call."""
     slots: asyncio.Semaphore
     """Limit of the calls that run at the same time."""
-    known_urls: KnownUrls
+    known_urls: "KnownUrls"
     """URLs of the conversation, which a web fetch may fetch."""
     accepts_pdf: bool
     """True if the model reads PDF files."""
