@@ -9,7 +9,7 @@ from tests.attacks.upstream import reply_text
 from tests.faults.client import Answer
 from tests.support.paths import ROOT
 
-_CHAT, _RELAYED = "openai/gpt-4.1", "anthropic/claude-haiku-4-5"
+_CHAT, _RELAYED = "openai/gpt-4.1", "claude-haiku-4-5"
 _HOOKS = {
     "settle": RAISED,
     "record": (*RAISED, "a text"),
@@ -90,7 +90,7 @@ def _watch(attack: Attack) -> list[Answer]:
 
 
 _PACKAGES = f"{ROOT}:{ROOT / 'tests' / 'attacks' / 'packages'}"
-_SETTINGS = {**KEY_SETTINGS, "PLUGINS": "hostile", "PYTHONPATH": _PACKAGES}
+_SETTINGS = {**KEY_SETTINGS, "PREFERRED_PROVIDER": "anthropic", "PLUGINS": "hostile", "PYTHONPATH": _PACKAGES}
 PLUGINS: tuple[Row, ...] = (
     Row(name="plugins: decisions of an inspector that are none", run=_judge, settings=_SETTINGS, has_defects=True),
     Row(name="plugins: hooks that fail", run=_watch, settings=_SETTINGS, has_defects=True),
