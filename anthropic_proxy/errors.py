@@ -28,6 +28,7 @@ ProxyError                            base class
 │  └─ WebFetchFailed, WebSearchFailed      a page or link could not be fetched; a search failed
 ├─ MissingExtra                      500 api_error; an optional package is not installed
 ├─ InspectorUnavailable              503 api_error; an inspector that must read each text has failed
+├─ LoopDetected                      508 api_error; the address of a provider leads back to the proxy
 ├─ ShuttingDown                      503 api_error; the server stops before the reply is complete
 ├─ ConfigurationError                the user of the proxy must correct a setting, option, file or database
 └─ InternalError                     500 api_error; usually a bug of the proxy
@@ -289,6 +290,14 @@ class InspectorUnavailable(ProxyError):
 
     status = 503
     code = "inspector-unavailable"
+    should_retry = False
+
+
+class LoopDetected(ProxyError):
+    """The request has passed this proxy before, because the address of a provider leads back to it."""
+
+    status = 508
+    code = "proxy-loop"
     should_retry = False
 
 

@@ -45,7 +45,9 @@ from anthropic_proxy.engine.messages.events import ErrorEvent, Event, MessageSto
 from anthropic_proxy.engine.messages.models import MessagesRequest, Source
 from anthropic_proxy.engine.messages.models.tools import find_tool_model, list_tool_names
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
+from anthropic_proxy.engine.passed_proxies import LOOP_HEADER, add_pass
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
+from anthropic_proxy.engine.providers.hosts import is_known_server
 from anthropic_proxy.engine.providers.model_ids import is_id_of_model
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.wires.anthropic.api_fields import keep_api_fields
@@ -457,7 +459,7 @@ def build_relay_call(
         dialect=target.dialect,
         streams_upstream=request.stream,
         body=incoming.body,
-        headers=incoming.headers,
+        headers=_select_headers(incoming.headers, target),
         names_headers=bool(incoming.receipt.client.key_id),
         path=incoming.receipt.path,
         query=incoming.query,
@@ -476,4 +478,13 @@ def build_relay_call(
         context_window=facts.context_window if facts.known else None,
         max_input_tokens=facts.max_input if facts.known else None,
         estimate_input_tokens=lambda: estimate_client_request_tokens(incoming, EstimateCache(), token_scale, request),
+    )
+
+
+def _select_headers(headers: Mapping[str, str], target: Target) -> Mapping[str, str]:
+    """Return the client's headers, with the passed proxies only for a server that may be one."""
+    if not is_known_server(target.provider, target.base_url):
+        return add_pass(headers)
+    return (
+        {name: value for name, value in headers.items() if name != LOOP_HEADER} if LOOP_HEADER in headers else headers
     )

@@ -176,6 +176,23 @@ def build_server_name(provider: Provider, base_url: str) -> str:
     return f"{provider.name} {find_netloc(base_url)}"
 
 
+def is_known_server(provider: Provider, base_url: str) -> bool:
+    """Return True for a server of a vendor. False: an address of the settings, at which any program may listen."""
+    if provider.selected_host is not None:
+        return True
+    host = urlsplit(base_url).hostname or ""
+    patterns = (
+        ()
+        if provider.is_configured
+        else (
+            urlsplit(provider.base_url).hostname or "",
+            *provider.host_patterns,
+            *provider.other_hosts,
+        )
+    )
+    return any(fnmatchcase(host, pattern) for pattern in patterns)
+
+
 def find_server_name(provider: Provider, settings: EngineOptions) -> str:
     """Return the name of the server that the settings select."""
     return build_server_name(provider, find_called_url(provider, settings))

@@ -15,6 +15,7 @@ from typing import Any
 from msgspec import structs
 
 from anthropic_proxy.engine.options import format_origin_in_sentence
+from anthropic_proxy.engine.passed_proxies import require_no_loop
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.errors import (
     AuthenticationFailed,
@@ -70,8 +71,8 @@ def require_valid_head(
     """Reject a head that another HTTP program could read differently, or that exceeds a limit.
 
     Raises `MalformedHttp` for an unclear end or host, which permits request smuggling (RFC 9112, 3.2 and 6.1),
-    `HeadersTooLarge`, `UriTooLong`, `RequestTooLarge`, and `UnsupportedEncoding` for a compressed body, unless it is
-    accepted.
+    `HeadersTooLarge`, `UriTooLong`, `RequestTooLarge`, `UnsupportedEncoding` for a compressed body, unless it is
+    accepted, and `LoopDetected`.
     """
     host = headers.get("host")
     if host is None:
@@ -82,6 +83,7 @@ def require_valid_head(
     coding = headers.get("transfer-encoding")
     if coding is not None and (coding.lower() != "chunked" or scope.get("http_version") == "1.0"):
         raise MalformedHttp(f"transfer-encoding: {coding!r} is not supported in HTTP/{scope.get('http_version')}.")
+    require_no_loop(headers)
     size = sum(map(len, itertools.chain.from_iterable(scope["headers"])))
     if size > MAX_HEADER_BYTES:
         raise HeadersTooLarge(f"The headers have {size:,} bytes; {MAX_HEADER_BYTES:,} are allowed.")

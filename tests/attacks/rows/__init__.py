@@ -4,6 +4,7 @@ from tests.attacks.lab import Row
 from tests.attacks.rows.access import ACCESS
 from tests.attacks.rows.bodies import BODIES
 from tests.attacks.rows.budgets import BUDGETS
+from tests.attacks.rows.chains import CHAINS
 from tests.attacks.rows.conversations import CONVERSATIONS
 from tests.attacks.rows.fetches import FETCHES
 from tests.attacks.rows.http import HTTP
@@ -45,4 +46,5 @@ ROWS: tuple[Row, ...] = (
     *FETCHES,
     *SERVICES,
     *PLUGINS,
+    *CHAINS,
 )

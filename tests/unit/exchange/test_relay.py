@@ -322,6 +322,35 @@ async def test_of_people_of_a_company_only_named_headers_leave(client: dict[str,
         assert sent[0]["tracestate"] == "company=ann"
 
 
+@pytest.mark.parametrize(
+    ("settings", "received", "expected"),
+    [
+        ({}, "", None),
+        ({}, "anthropic-proxy, other", None),
+        ({"ANTHROPIC_UPSTREAM_URL": "https://api.anthropic.com/"}, "anthropic-proxy", None),
+        ({"ANTHROPIC_UPSTREAM_URL": "https://proxy.example.org"}, "", "anthropic-proxy"),
+        ({"ANTHROPIC_UPSTREAM_URL": "http://127.0.0.1:8082"}, "other; a=1, anthropic-proxy", None),
+    ],
+)
+@pytest.mark.parametrize("client", [Client(), Client(role="member", key_id="key_1")])
+async def test_only_a_server_that_is_no_vendor_s_learns_which_proxies_were_passed(
+    settings: dict[str, str], received: str, expected: str | None, client: Client
+) -> None:
+    sent: list[Mapping[str, str]] = []
+
+    def upstream(_: str, request: UpstreamRequest, __: Any) -> FakeResponse:
+        sent.append(request.headers)
+        return FakeResponse(200, replies.MESSAGES.whole(replies.Reply(texts=["ok"])))
+
+    built = ProxyHarness(upstream, ANTHROPIC_API_KEY="sk-ant-test-0123456789", **settings)
+    headers = {**PASSED, "cdn-loop": received} if received else PASSED
+    body = json.dumps({"model": "claude-sonnet-4-5", **HELLO}).encode()
+    await Exchange(built.services, new_client_request(body, headers, client=client), RecordingSink()).run()
+    if settings.get("ANTHROPIC_UPSTREAM_URL", "").startswith("http:"):
+        expected = f"{received}, anthropic-proxy"
+    assert sent[0].get("cdn-loop") == expected
+
+
 HELLO = {"max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
 REJECTED = {"type": "error", "error": {"type": "authentication_error", "message": "invalid x-api-key"}}
 

@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling, note_replacement
 from anthropic_proxy.engine.messages.purpose import AGENT_HEADER, HINT_HEADERS, SESSION_HEADER
+from anthropic_proxy.engine.passed_proxies import LOOP_HEADER
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.api_fields import NamedModel
 from anthropic_proxy.engine.wires.anthropic.betas import ACCEPTED, BETA_FIELD, BETA_HEADER, filters_betas, select_betas
@@ -83,6 +84,7 @@ load balancers of AWS, Google and Azure). A provider does not learn them."""
 _VERSION_HEADER, _VERSION = "anthropic-version", "2023-06-01"
 """API version that is added if the client request has none (source: the API reference, "Versions", read 2026-11)."""
 _NEEDED_HEADERS: Mapping[str, str] = {
+    LOOP_HEADER: "proxies that the request has passed",
     "accept": "form of the reply",
     "content-type": "form of the body",
     _VERSION_HEADER: "version of the API",
