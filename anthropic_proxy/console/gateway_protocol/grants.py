@@ -22,7 +22,13 @@ from anthropic_proxy.console.keys.administration import KeyAdministration, KeyCo
 from anthropic_proxy.console.keys.admission import admit_person
 from anthropic_proxy.console.keys.descriptions import format_time, hash_key
 from anthropic_proxy.console.keys.queries import name_columns, to_seconds
-from anthropic_proxy.console.keys.sign_ins import SignIn, encode_user, find_active_sign_in, read_end_reason
+from anthropic_proxy.console.keys.sign_ins import (
+    SignIn,
+    encode_user,
+    find_active_sign_in,
+    read_end_reason,
+    store_refusal,
+)
 from anthropic_proxy.console.ledger.connection import Connection
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.schema import DEVICE_CODES, SIGN_INS
@@ -252,7 +258,8 @@ class Grants:
             with administration.changing():
                 statement = (
                     "UPDATE sign_ins SET person = ?, provider_token = ?, checked_at = ?, refreshed_at = ?, "
-                    "refused_at = NULL, end_reason = '', claimed_until = 0 WHERE id = ? AND ended_at IS NULL"
+                    "refused_at = NULL, denied_at = NULL, end_reason = '', claimed_until = 0 "
+                    "WHERE id = ? AND ended_at IS NULL"
                 )
                 if not connection.execute(statement, values):
                     return None
@@ -286,6 +293,8 @@ class Grants:
                     "WHERE id = ? AND ended_at IS NULL"
                 )
                 is_stored = connection.execute(statement, (to_microseconds(now), shown, sign_in.id)) > 0
+                if is_stored:
+                    store_refusal(connection, "id", sign_in.id, to_microseconds(now))
                 is_first = is_stored and sign_in.refused_at is None
                 if is_first:
                     changes = {"sign_in": (None, sign_in.id), "reason": (None, refusal.message)}

@@ -45,7 +45,7 @@ from anthropic_proxy.console.keys.queries import (
     require_key,
 )
 from anthropic_proxy.console.keys.rights import ADMINISTRATOR, Rights, is_of_person, is_person
-from anthropic_proxy.console.keys.sign_ins import SignIn, list_sign_ins
+from anthropic_proxy.console.keys.sign_ins import SignIn, list_sign_ins, store_refusal
 from anthropic_proxy.console.keys.table_rules import find_table_fields
 from anthropic_proxy.console.keys.virtual_keys import (
     ACTIVE,
@@ -451,6 +451,7 @@ class KeyAdministration:
                 )
             if reason := command.fields.get("reason"):  # own keys end too, unless another device proves the access
                 column = "key_id" if command.target == key.id else "id"
+                store_refusal(self._connection, column, command.target, moment)
                 statement = f"UPDATE sign_ins SET ends_at = ? WHERE {column} = ? AND ends_at > ?"
                 self._connection.execute(statement, (moment, command.target, moment))
             self.record("sign out", name_key(key), {**changes, **({"reason": (None, reason)} if reason else {})})

@@ -14,7 +14,7 @@ from msgspec import Struct
 from anthropic_proxy.console.identity.people import OidcUser
 from anthropic_proxy.console.keys.descriptions import format_time
 from anthropic_proxy.console.keys.queries import name_columns, to_seconds
-from anthropic_proxy.console.ledger.connection import Reader
+from anthropic_proxy.console.ledger.connection import Connection, Reader
 from anthropic_proxy.console.ledger.schema import SIGN_INS
 from anthropic_proxy.console.units import MICROSECONDS, to_microseconds
 
@@ -88,14 +88,11 @@ def list_access_ends(connection: Reader, refused_seconds: int) -> Mapping[str, f
     """Return the id of each person's key → time until which the person is taken to have access, also without devices.
     A person who has not signed in for a year is left out.
 
-    The newest answer of the identity provider about a person counts, whichever device has asked: after a refusal, the
-    person keeps the access for `refused_seconds`, in which another device may ask with success.
+    A person whom the identity provider has refused since its newest success, whichever devices have asked, keeps the
+    access for `refused_seconds` after the first of these refusals. In this time, another device may ask with success.
     """
     refusals = defaultdict[str, list[int]](list)
-    # a refusal that ends a sign-in is its last answer, and ends the access too; a sign-out is no answer
-    last_answer = "CASE WHEN ended_at >= ends_at THEN ended_at ELSE coalesce(refused_at, ended_at) END"
-    is_refused = "refused_at IS NOT NULL OR end_reason != ''"
-    for key, at in connection.query(f"SELECT key_id, {last_answer} FROM sign_ins WHERE {is_refused}"):
+    for key, at in connection.query("SELECT key_id, denied_at FROM sign_ins WHERE denied_at IS NOT NULL"):
         if isinstance(at, int):
             refusals[str(key)].append(at)
     ends: dict[str, float] = {}
@@ -105,6 +102,19 @@ def list_access_ends(connection: Reader, refused_seconds: int) -> Mapping[str, f
             later = [at + to_microseconds(refused_seconds) for at in refusals[str(key)] if at > checked_at]
             ends[str(key)] = min([end, *later]) / MICROSECONDS
     return ends
+
+
+def store_refusal(connection: Connection, sign_ins: str, value: str, at: int) -> None:
+    """Store that the identity provider or the settings refuse the person of these sign-ins at the time `at`, in
+    microseconds. `sign_ins`: column, `id` or `key_id`, that has the `value`.
+
+    The first refusal after the newest success of any device counts: the access ends some time after it.
+    """
+    succeeded = "SELECT max(other.checked_at) FROM sign_ins AS other WHERE other.key_id = sign_ins.key_id"
+    connection.execute(
+        f"UPDATE sign_ins SET denied_at = ? WHERE {sign_ins} = ? AND coalesce(denied_at, 0) <= ({succeeded})",
+        (at, value),
+    )
 
 
 def list_people(connection: Reader) -> Mapping[str, OidcUser]:

@@ -179,6 +179,11 @@ _STEPS: Mapping[str, Sequence[str | _Statements]] = {
     ),
     "0028": _add_columns("end_reason", tables="sign_ins"),
     "0029": _add_columns("refused_at", "BIGINT", "sign_ins"),
+    "0030": (
+        *_add_columns("denied_at", "BIGINT", "sign_ins"),
+        "UPDATE sign_ins SET denied_at = CASE WHEN ended_at >= ends_at THEN ended_at ELSE "
+        "coalesce(refused_at, ended_at) END WHERE refused_at IS NOT NULL OR end_reason != ''",
+    ),
 }
 """Version of the schema → statements of the migration from the version before, or a function that returns some."""
 NEWEST_VERSION = max(_STEPS)

@@ -160,13 +160,14 @@ SIGN_INS = TableDefinition(
         "ended_at": "BIGINT",
         "claimed_until": COUNT,
         "end_reason": TEXT,
-        "refused_at": "BIGINT",
+        **dict.fromkeys(("refused_at", "denied_at"), "BIGINT"),
     },
     ("id",),
 )
 """One row per device on which a person has signed in from Claude Code. `person`: JSON of `OidcUser`. `end_reason`: why
 the identity provider or the settings refused the person, as the person reads it. `refused_at`: time since which the
-provider refuses each refresh; NULL: it does not.
+provider refuses each refresh; NULL: it does not. `denied_at`: time of the first refusal of the device after the newest
+success of any device of the person; NULL: it was not refused.
 
 `refresh_hash`: hash of the refresh token of the device. `provider_token`: encrypted refresh token of the identity
 provider. `claimed_until`: until then, one instance asks the identity provider about the person.

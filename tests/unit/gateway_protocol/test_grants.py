@@ -318,6 +318,33 @@ def test_the_last_refusal_of_a_device_counts_and_its_sign_out_is_no_answer(store
     assert end == (stored.now + 3_600 if is_refused else second.ends_at)
 
 
+def test_a_refusal_after_the_success_of_another_device_counts_before_it_ends_the_first_one(stored: Database) -> None:
+    """The first device was refused before, and asks no more after its second refusal."""
+    first, _ = stored.sign_in()
+    second, _ = stored.sign_in()
+    stored.grants.mark_refused(first, OidcError("refused"))
+    stored.now += 60
+    assert stored.grants.renew(second, ANN, "next token", is_checked=True) is not None
+    for _ in range(2):
+        stored.now += 60
+        stored.grants.mark_refused(first, OidcError("refused"))
+    with closing(open_for_reading(stored.settings)) as connection:
+        assert list_access_ends(connection, 3_600) == {first.key_id: NOON + 120 + 3_600}
+
+
+def test_the_end_of_an_expired_sign_in_is_no_refusal(stored: Database) -> None:
+    """The sign-in was refused once and has expired. Its person has been moved to another identity provider since."""
+    first, _ = stored.sign_in()
+    stored.grants.mark_refused(first, OidcError("refused"))
+    stored.now = first.ends_at + DAY_SECONDS
+    second, _ = stored.sign_in()
+    stored.now += 60
+    with open_administration(stored.settings, "test", lambda: stored.now) as administration:
+        administration.execute(KeyCommand(action="move", target=first.key_id))
+    with closing(open_for_reading(stored.settings)) as connection:
+        assert list_access_ends(connection, 3_600) == {first.key_id: second.ends_at}
+
+
 def test_own_keys_stay_ended_after_the_refusal_of_the_person(stored: Database) -> None:
     """The ledger deletes old rows meanwhile."""
     stored.change_days(365)

@@ -86,8 +86,9 @@ class Person:
     async def let_an_hour_pass_since_the_refusal(self) -> None:
         with closing(sqlite3.connect(self.database)) as connection, connection:
             hour = HOUR * 1_000_000
-            earlier = "UPDATE sign_ins SET refused_at = refused_at - ?, checked_at = checked_at - ?"
-            connection.execute(earlier, (hour, hour))
+            names = ("refused_at", "denied_at", "checked_at")
+            earlier = f"UPDATE sign_ins SET {', '.join(f'{name} = {name} - ?' for name in names)}"
+            connection.execute(earlier, [hour] * len(names))
         # a change of any key lets the server read sign-ins again
         await send(self.app, "POST", "/admin/keys", b'{"name": "other"}', x_api_key=ADMIN_KEY)
 
