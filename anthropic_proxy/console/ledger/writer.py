@@ -401,7 +401,9 @@ class LedgerWriter:
             ids = [row.id for row in rows]
             marks = ", ".join("?" * len(ids))
             known = {found for (found,) in connection.query(f"SELECT id FROM requests WHERE id IN ({marks})", ids)}
-            # a rejected request has perhaps no row, and was in the same transaction
+            # A rejected request has perhaps no row. If another row of its transaction is stored, it is counted. If all
+            # rows of a transaction are rejected requests without rows (a small batch, or one row at a time after a
+            # rejected value), a lost answer to its commit counts them twice.
             rows = [row for row in rows if row.id not in known and not (known and is_rejected_by_limit(row))]
         stored = [row for row in rows if not is_rejected_by_limit(row) or self._is_new_rejection(row)]
         if stored:

@@ -206,9 +206,14 @@ def write_rewrite(rewrite: Rewrite) -> Sequence[Path]:
                 raise ConfigurationError(
                     f"{file} was changed by another program in the meantime. Try again.", code="init-without-terminal"
                 )
-        for file, before, _ in changes:
-            if before:
-                copies.append(_copy(file))
+        try:
+            for file, before, _ in changes:
+                if before:
+                    copies.append(_copy(file))
+        except ConfigurationError:
+            for copy in copies:
+                copy.unlink(missing_ok=True)
+            raise
         for file, _, after in changes:
             replace_file(file, after, has_keys=False)
     return copies
@@ -250,12 +255,21 @@ def _copy(file: Path) -> Path:
 
 
 def _create_copy(target: Path, copy: Path) -> None:
-    """Other users can read the copy only if they can read the file, and not before it has the same owner. Raises
-    `OSError`.
+    """Other users can read the copy only if they can read the file, and not before it has the same owner.
+
+    Raises `OSError`, and leaves no part of a copy then.
     """
     # not the mode of the process, and through no link
-    with open(copy, "xb", opener=partial(os.open, mode=0o600)) as stream:
-        stream.write(target.read_bytes())
-    if hasattr(os, "chown"):
-        os.chown(copy, target.stat().st_uid, target.stat().st_gid)
-    shutil.copystat(target, copy)
+    stream = open(copy, "xb", opener=partial(os.open, mode=0o600))  # noqa: SIM115  # an existing file is not removed
+    try:
+        with stream:
+            stream.write(target.read_bytes())
+        if hasattr(os, "chown"):
+            try:
+                os.chown(copy, target.stat().st_uid, target.stat().st_gid)
+            except PermissionError:  # as for the file itself: another owner, or a group of others. The copy is private.
+                return
+        shutil.copystat(target, copy)
+    except OSError:
+        copy.unlink(missing_ok=True)
+        raise

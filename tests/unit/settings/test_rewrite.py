@@ -194,6 +194,25 @@ def test_an_earlier_copy_is_kept(tmp_path: Path) -> None:
 
 
 @POSIX
+def test_if_a_copy_cannot_be_completed_none_is_left(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    env = f"AUTO_MODE=client\nOPENAI_API_KEY={'k' * 50_000}\n"
+    (tmp_path / ".env").write_text(env)
+    (tmp_path / "anthropic-proxy.toml").write_text("[auto_mode]\n")
+    planned = plan_rewrite({}, PROVIDERS, str(tmp_path / ".env"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(ConfigurationError) as caught:
+            write_rewrite(planned)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [*caught.value.messages] == [f"{tmp_path / '.env.before-move'} cannot be written: file too large."]
+    assert ((tmp_path / ".env").read_text(), read(tmp_path)) == (env, "[auto_mode]\n")
+    assert [*tmp_path.glob("*.before-move*")] == []
+
+
+@POSIX
 def test_a_copy_follows_no_link_and_keeps_the_previous_file_of_the_dashboard(tmp_path: Path) -> None:
     (tmp_path / ".env.bak").write_text("LOG_LEVEL=debug\n")
     (tmp_path / ".env.before-move").symlink_to(tmp_path / "elsewhere")
