@@ -2,6 +2,7 @@
 
 `ClientRequest` is the request. `ResponseSink` encodes the response, as SSE frames of events, one JSON message, an error
 body or bytes of a provider, with its headers. A subclass sends it to an HTTP client, or keeps it for a program.
+`record_client` and `record_failure` write into the receipt what the client has sent and what failed.
 
 A lone surrogate (half of a UTF-16 character) in a text is replaced, because UTF-8 cannot encode it.
 """
@@ -10,7 +11,7 @@ import asyncio
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.engine import Engine
-from anthropic_proxy.engine.hooks import EngineLog, Receipt, Recorder, RecordPoint
+from anthropic_proxy.engine.hooks import NEGOTIATED, EngineLog, Receipt, Recorder, RecordPoint
 from anthropic_proxy.engine.messages.events import (
     BlockStart,
     BlockStop,
@@ -40,11 +41,14 @@ from anthropic_proxy.engine.messages.events import (
 )
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import MessagesResponse
-from anthropic_proxy.engine.messages.preparation import Question
+from anthropic_proxy.engine.messages.preparation import Question, shorten_id
+from anthropic_proxy.engine.messages.purpose import AGENT_HEADER, SESSION_HEADER, read_tool_times
 from anthropic_proxy.engine.routing.router import Plan
+from anthropic_proxy.engine.routing.routes import read_project
 from anthropic_proxy.engine.wires.anthropic.api_fields import NamedModel
 from anthropic_proxy.engine.wires.purposes import AdmittedPurpose
 from anthropic_proxy.errors import ProxyError, UpstreamError
+from anthropic_proxy.secrets import redact_error
 
 _LIMITS = "anthropic-ratelimit-"
 """Beginning of the names of headers with limits, of which some state the use of budgets."""
@@ -392,3 +396,26 @@ def record_bytes(recorders: list[Recorder], log: EngineLog, request_id: str, poi
 def _flatten(raw: Raw) -> bytes:
     # Valid JSON has line ends only between tokens, so a space may replace them.
     return bytes(raw).replace(b"\n", b" ").replace(b"\r", b" ")
+
+
+def record_client(receipt: Receipt, headers: Mapping[str, str]) -> None:
+    receipt.user_agent = headers.get("user-agent", "")
+    if session := headers.get(SESSION_HEADER):
+        receipt.session = shorten_id(session)
+    if agent := headers.get(AGENT_HEADER):
+        receipt.agent = shorten_id(agent)
+    receipt.project = read_project(headers)
+    receipt.tool_times = read_tool_times(headers)
+
+
+def record_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str]) -> None:
+    """Store an error in the receipt. `proxy_keys`, with which clients authenticate, are masked in its message."""
+    redact_error(error, proxy_keys)
+    receipt.outcome = NEGOTIATED if error.is_negotiated else "error"
+    receipt.status = error.status
+    receipt.error_type = error.error_type
+    receipt.error_code = error.code
+    receipt.error = error.message
+    receipt.remedy = error.remedy
+    receipt.retry_after_seconds = None if error.should_retry is False else find_retry_after(error)
+    receipt.upstream_excerpt = " ".join(getattr(error, "__notes__", ()))

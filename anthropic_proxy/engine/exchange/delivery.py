@@ -18,11 +18,10 @@ from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, Engine, is_la
 from anthropic_proxy.engine.exchange.adaptation import correct_system_form
 from anthropic_proxy.engine.exchange.admission import Admission
 from anthropic_proxy.engine.exchange.attempts import Attempts
-from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink
+from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink, record_failure
 from anthropic_proxy.engine.exchange.final_calls import FinalCalls
 from anthropic_proxy.engine.exchange.plan import estimate_client_request_tokens
 from anthropic_proxy.engine.exchange.provider_errors import hide_key_error
-from anthropic_proxy.engine.exchange.receipt_entries import record_failure
 from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.tool_loop.loop import RepeatableStream, ToolLoop, run_pending_calls
 from anthropic_proxy.engine.exchange.tool_loop.schema_retry import SchemaCheckedStream

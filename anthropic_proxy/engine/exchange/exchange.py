@@ -21,13 +21,18 @@ from typing import TYPE_CHECKING
 from anthropic_proxy.engine.clock import start_clock
 from anthropic_proxy.engine.engine import Engine, is_large_request
 from anthropic_proxy.engine.exchange.admission import Admission
-from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink, start_recording
+from anthropic_proxy.engine.exchange.client_side import (
+    ClientRequest,
+    ResponseSink,
+    record_client,
+    record_failure,
+    start_recording,
+)
 from anthropic_proxy.engine.exchange.delivery import Delivery
 from anthropic_proxy.engine.exchange.inspection import open_inspection
 from anthropic_proxy.engine.exchange.own_requests import ParentRequest
 from anthropic_proxy.engine.exchange.plan import choose_plan, read_client_request
 from anthropic_proxy.engine.exchange.provider_errors import idle_timeout_error
-from anthropic_proxy.engine.exchange.receipt_entries import record_client, record_failure
 from anthropic_proxy.engine.exchange.relay import restrict_relayed_request
 from anthropic_proxy.engine.exchange.safeguards import open_check
 from anthropic_proxy.engine.exchange.safeguards.hidden_texts import hides_call

@@ -24,9 +24,9 @@ from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, MAX_STEPS_ON_
 from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
 from anthropic_proxy.engine.exchange.admission import Admission, settled_admission
 from anthropic_proxy.engine.exchange.attempt import Attempt, TargetRun
-from anthropic_proxy.engine.exchange.attempt_records import AttemptRecords
-from anthropic_proxy.engine.exchange.attempt_sender import examine_response, require_lossless
-from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink
+from anthropic_proxy.engine.exchange.attempt_sender import AttemptRecords, examine_response, require_lossless
+from anthropic_proxy.engine.exchange.attempts import Retries
+from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink, record_client
 from anthropic_proxy.engine.exchange.inspection import open_inspection
 from anthropic_proxy.engine.exchange.plan import choose_plan, match_route
 from anthropic_proxy.engine.exchange.provider_errors import (
@@ -35,9 +35,7 @@ from anthropic_proxy.engine.exchange.provider_errors import (
     idle_timeout_error,
     require_api_response,
 )
-from anthropic_proxy.engine.exchange.receipt_entries import record_client
 from anthropic_proxy.engine.exchange.relay import build_relay_call, forwarded_headers, restrict_relayed_request
-from anthropic_proxy.engine.exchange.retries import Retries
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, end_if_disconnected, uncancel
 from anthropic_proxy.engine.hooks import Receipt, StoreUnavailable, UpstreamAttempt

@@ -14,10 +14,9 @@ from msgspec import Struct
 
 from anthropic_proxy import __version__
 from anthropic_proxy.engine.exchange import forwarding
-from anthropic_proxy.engine.exchange.client_side import ClientRequest, json_headers
+from anthropic_proxy.engine.exchange.client_side import ClientRequest, json_headers, record_client, record_failure
 from anthropic_proxy.engine.exchange.exchange import Exchange, log_internal_error
 from anthropic_proxy.engine.exchange.forwarding import RESOURCE_PATHS, forward_resource
-from anthropic_proxy.engine.exchange.receipt_entries import record_client, record_failure
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected
 from anthropic_proxy.engine.hooks import NEGOTIATED
 from anthropic_proxy.engine.patterns import compile_anchored
