@@ -588,11 +588,11 @@ class Gateway(Protocol):
         Return False if this server can read them only at its start.
         """
 
-    async def describe_models(self, names: Sequence[str], client: str = "") -> Sequence[ModelFeatures]:
+    async def describe_models(self, names: Sequence[str], client: str) -> Sequence[ModelFeatures]:
         """Return the limits and features of models, such as the context window.
 
         `names` are model ids with prefix (`openai/gpt-4.1`). A model that no request can reach is left out.
-        `client`: `Client.id` of the client for whose requests they hold. "": without what errors have taught.
+        `client`: `Client.id`. What errors have taught about the requests of this client is included. "": nothing is.
         """
 
     async def collect_running_requests(self) -> Sequence[Receipt]:

@@ -136,7 +136,7 @@ class ExchangeGateway:
     async def reload_settings(self) -> bool:
         return await self._reload()
 
-    async def describe_models(self, names: Sequence[str], client: str = "") -> Sequence[ModelFeatures]:
+    async def describe_models(self, names: Sequence[str], client: str) -> Sequence[ModelFeatures]:
         return await describe_models(self._current_services(), names, client)
 
     async def collect_running_requests(self) -> Sequence[Receipt]:
@@ -148,7 +148,7 @@ class ExchangeGateway:
         return self._current_services().receipts.feed.live.open_stream(client, client_names)
 
 
-async def describe_models(services: Services, names: Sequence[str], client: str = "") -> list[ModelFeatures]:
+async def describe_models(services: Services, names: Sequence[str], client: str) -> list[ModelFeatures]:
     """Each name is a model id with the prefix of a provider. Models that no request can reach are omitted."""
     found = []
     for name in names:

@@ -58,9 +58,9 @@ class PageContext(Struct, frozen=True, kw_only=True):
     """Id of the server that shows the page, among those of the same database."""
     settings: Settings
     catalog: Catalog = field(default_factory=Catalog)
-    describe_models: Callable[[Sequence[str]], Sequence[ModelFeatures]] = lambda _: ()
+    describe_models: Callable[[Sequence[str], str], Sequence[ModelFeatures]] = lambda *_: ()
     """Function that returns limits and features of models for ids with prefix. Models that no request can reach are
-    left out."""
+    left out. Second argument: label of the key with whose requests errors have taught some of them. "": of the user."""
     find_doctor_run: Callable[[], DoctorRun | None] = lambda: None
     """Function that returns the run of the doctor in progress."""
     store: Store | None = None

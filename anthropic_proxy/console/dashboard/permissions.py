@@ -4,8 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from msgspec import Struct
+from sqlalchemy import Connection
 
+from anthropic_proxy.console.keys.queries import find_key
 from anthropic_proxy.console.keys.rights import Rights
+from anthropic_proxy.console.ledger.engines import EngineReader
 from anthropic_proxy.gateway.permissions import Permission, Role, find_client_role, may, may_open
 from anthropic_proxy.gateway.settings import Settings, SignInGroup
 from anthropic_proxy.plugins import RouteRequest
@@ -38,6 +41,12 @@ def name_user(request: RouteRequest, session: Session | None) -> str:
 def find_client_id(request: RouteRequest, session: Session | None) -> str:
     """Return the `Client.id` of the requests that the user sends to models. `session`: see `name_user`."""
     return request.client.id if session is None else session.person or session.client_name
+
+
+def find_client_of_label(connection: Connection, label: str) -> str:
+    """Return the `Client.id` of the requests that the ledger stores with this label of a key. "": `label` is empty."""
+    key = find_key(EngineReader(connection), label) if label else None
+    return label if key is None else key.id
 
 
 def name_actor(request: RouteRequest, session: Session | None) -> str:

@@ -253,7 +253,7 @@ def build_matrix(context: PageContext) -> Matrix:
     )
     replied = [model for model in used if model.provider and model.model and model.sums.succeeded]
     names = [*targets, *(f"{costs.find_prefix(model.provider)}/{model.model}" for model in replied)]
-    features = context.describe_models([name for name in dict.fromkeys(names) if "…" not in name][:_MAX_MODELS])
+    features = context.describe_models([name for name in dict.fromkeys(names) if "…" not in name][:_MAX_MODELS], "")
     columns = [MatrixColumn(*model.model.partition("/")[::2], model.provider) for model in features]
     cells = [_list_features(model) for model in features]
     return Matrix(columns, [(title, [found[title] for found in cells]) for title in cells[0]] if cells else [])

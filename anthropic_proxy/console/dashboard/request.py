@@ -209,7 +209,7 @@ def summarize_outcome(row: StoredRequest) -> str:
 
 def find_max_input(context: PageContext, row: StoredRequest) -> int | None:
     name = f"{row.prefix or row.provider}/{row.model}"
-    found = context.describe_models([name]) if row.model else ()
+    found = context.describe_models([name], row.key_label) if row.model else ()
     return next((one.max_input for one in found if one.model == name), None)
 
 

@@ -23,7 +23,7 @@ from anthropic_proxy.console.dashboard.tables import (
 from anthropic_proxy.console.ledger import request_queries as queries
 from anthropic_proxy.console.ledger.export import format_time, tabulate
 from anthropic_proxy.console.ledger.records import UsageSums
-from anthropic_proxy.console.ledger.request_queries import SessionList, SessionRow
+from anthropic_proxy.console.ledger.request_queries import LatestModel, SessionList, SessionRow
 from anthropic_proxy.console.session_names import find_names, name_session, shorten_session_id
 
 MAX_SESSIONS = 100
@@ -79,8 +79,16 @@ _COLUMNS: Sequence[TableColumn[ListedSession]] = (
 def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
     found, sessions = _find_sessions(context)
     models = queries.find_latest_models(context.connection, [row.facts for row in sessions])
-    windows = {model.model: model.max_input for model in context.describe_models(sorted(set(models.values())))}
-    shown = [structs.replace(row, window=windows.get(models.get(row.facts.session, ""))) for row in sessions]
+    named: dict[str, set[str]] = {}  # label of a key → its models
+    for latest in models.values():
+        named.setdefault(latest.key_label, set()).add(latest.name)
+    windows = {
+        LatestModel(model.model, label): model.max_input
+        for label, names in named.items()
+        for model in context.describe_models(sorted(names), label)
+    }
+    session_windows = {session: windows.get(latest) for session, latest in models.items()}
+    shown = [structs.replace(row, window=session_windows.get(row.facts.session)) for row in sessions]
     matching = f" with “{context.query.text}”" if context.query.text else ""
     verdict = f"{formats.plural(found.count, 'session') if shown else 'No sessions'}{matching} in this range."
     if found.count > len(shown):

@@ -30,6 +30,7 @@ from anthropic_proxy.console.dashboard.permissions import (
     Session,
     explain_denial,
     find_client_id,
+    find_client_of_label,
     find_rights,
     find_role,
     name_user,
@@ -288,7 +289,9 @@ class Site(DashboardServices):
                     server_id=self.gateway.describe_server().id,
                     settings=self.gateway.settings,
                     catalog=self.gateway.catalog,
-                    describe_models=lambda names: wait(self.gateway.describe_models(names, client)),
+                    describe_models=lambda names, label: wait(
+                        self.gateway.describe_models(names, find_client_of_label(ledger.connection, label) or client)
+                    ),
                     find_doctor_run=lambda: wait(self.doctor.current()),
                     store=self.gateway.store,
                     wait_for=wait,

@@ -129,7 +129,7 @@ async def generate_settings(gateway: Gateway, rules: Sequence[Rules]) -> dict[st
 async def _find_offer(gateway: Gateway, rules: Sequence[Rules]) -> _Offer:
     settings, listed = gateway.settings, gateway.list_models()
     entries = [one for one in listed if "/" not in one.id]
-    providers = {one.model: one.provider for one in await gateway.describe_models([one.id for one in entries])}
+    providers = {one.model: one.provider for one in await gateway.describe_models([one.id for one in entries], "")}
     prefixes = {name: find_registry(settings).find(provider).prefix for name, provider in providers.items()}
     offered = [one for one in entries if _is_allowed(one, prefixes.get(one.id, _VENDOR), rules, settings)]
     served = find_served_models({"data": msgspec.to_builtins(offered)}, settings)
@@ -141,7 +141,7 @@ async def _find_offer(gateway: Gateway, rules: Sequence[Rules]) -> _Offer:
     return _Offer(
         entries=offered,
         served=served,
-        named={one.model: one for one in await gateway.describe_models(named[:_MAX_ROWS])},
+        named={one.model: one for one in await gateway.describe_models(named[:_MAX_ROWS], "")},
         forbids_some=len(offered) < len(entries),
         may_have_others=any(  # rules without models allow all
             "/" in name and not WILDCARDS.isdisjoint(name) for one in rules for name in one.models or ["*/*"]

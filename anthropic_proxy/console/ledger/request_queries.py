@@ -411,14 +411,24 @@ def find_prompt_starts(connection: Connection, prompts: Sequence[str]) -> dict[s
     }
 
 
-def find_latest_models(connection: Connection, rows: Sequence[SessionRow]) -> dict[str, str]:
-    """Session id → id with prefix. A session is missing if its latest request was sent to no model."""
+class LatestModel(Struct, frozen=True):
+    name: str
+    """Id of the model with the prefix of the provider."""
+    key_label: str
+
+
+def find_latest_models(connection: Connection, rows: Sequence[SessionRow]) -> dict[str, LatestModel]:
+    """Session id → model and key of its latest request. A session is missing if this was sent to no model."""
     column = requests.c
     latest = [and_(value_condition("session", row.session), column.started_at == row.last_at) for row in rows]
     if not latest:
         return {}
-    query = select(column.session, column.prefix, column.provider, column.model).where(or_(*latest), column.model != "")
-    return {row.session: f"{row.prefix or row.provider}/{row.model}" for row in connection.execute(query)}
+    columns = column.session, column.prefix, column.provider, column.model, column.key_label
+    query = select(*columns).where(or_(*latest), column.model != "")
+    return {
+        row.session: LatestModel(f"{row.prefix or row.provider}/{row.model}", row.key_label)
+        for row in connection.execute(query)
+    }
 
 
 def _select_hours(

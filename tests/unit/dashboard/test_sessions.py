@@ -1,24 +1,28 @@
 """Pages of sessions: names, share of the context window, failed requests and unknown costs."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from anthropic_proxy.console.dashboard.conversation import ToolWait
 from anthropic_proxy.console.dashboard.page import Figure
+from anthropic_proxy.console.dashboard.permissions import find_client_of_label
 from anthropic_proxy.console.dashboard.requests import build_requests_page
 from anthropic_proxy.console.dashboard.session import MAX_TURNS, build_session_page
 from anthropic_proxy.console.dashboard.sessions import build_sessions_page
 from anthropic_proxy.console.formats import clock_time, day_and_time
+from anthropic_proxy.console.keys.administration import KeyCommand, open_administration
 from anthropic_proxy.console.ledger.periods import resolve_usage_range
 from anthropic_proxy.console.ledger.queries import sum_usage
 from anthropic_proxy.console.ledger.receipt_queue import ContentBuffer
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import Cost, ModelFeatures, PrefixChange
+from anthropic_proxy.plugins import Client, Cost, ModelFeatures, PrefixChange
 from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, running_ledger, store
 from tests.support.page_context import build_context, read_table
 
@@ -59,8 +63,12 @@ async def pages_of(
             has_thinking_budget=False,
             source="list",
         )
+
+        def describe(names: Sequence[str], label: str) -> list[ModelFeatures]:
+            return [structs.replace(window, max_input=4_096) if label == "small" else window]
+
         found = [
-            build(build_context(path, connection, settings, query, describe_models=lambda _: [window]))
+            build(build_context(path, connection, settings, query, describe_models=describe))
             for build, path, query in (
                 (build_sessions_page, "/dashboard/sessions", {}),
                 (build_session_page, "/dashboard/session", {"session": ["0f6c2a1e"]}),
@@ -87,6 +95,23 @@ async def test_failed_requests_and_unknown_costs_are_no_zeros(tmp_path: Path) ->
 async def test_the_length_of_a_session_is_the_same_on_both_pages(tmp_path: Path) -> None:
     listed, page = await pages_of(tmp_path, {}, {}, {})
     assert (read_table(listed, "length")[0][0], page["verdict"]) == ("18.0 s", "3 requests in 18.0 s.")
+
+
+async def test_the_window_is_that_of_the_key_whose_requests_a_session_has(tmp_path: Path) -> None:
+    """An error has taught a window of 4,096 tokens about the requests of this key."""
+    listed, page = await pages_of(tmp_path, {"client": Client(name="small")})
+    assert page["figures"][2].note == "2 % of the window of 4,096; 100 in the latest request"
+    (row,) = listed["table"].rows
+    assert row.cells["context"].note == "2 % of 4,096"
+
+
+async def test_the_client_of_a_stored_label_is_its_key_or_the_label_itself(tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path / "data", virtual_keys=True)
+    with open_administration(settings, "test") as administration:
+        key = administration.execute(KeyCommand(action="create", fields={"label": "ci"})).key
+    assert key is not None
+    with reading(settings) as engine, engine.connect() as connection:
+        assert [find_client_of_label(connection, label) for label in ("ci", "key 1", "")] == [key.id, "key 1", ""]
 
 
 @pytest.mark.parametrize("range_name", ["1h", "7d"])

@@ -71,7 +71,7 @@ def test_the_source_of_a_limit_is_who_states_it(tmp_path: Path) -> None:
                 server=server, model="other", observed_on=date(2026, 11, 20), evidence="a list", context_window=2_000
             )
         )
-        found = await describe_models(services, ["mine/seen", "mine/other", "mine/fixed", "mine/new"])
+        found = await describe_models(services, ["mine/seen", "mine/other", "mine/fixed", "mine/new"], "key_a")
         return [(one.context_window, one.max_output, one.source, one.other_sources) for one in found]
 
     assert asyncio.run(run()) == [
