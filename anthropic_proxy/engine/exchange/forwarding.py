@@ -596,8 +596,8 @@ async def _count_results(engine: Engine, incoming: ClientRequest, target: Target
     """Record what the requests of a batch have used, once: clients may read its results several times.
 
     The batch is known for a short time until its records are stored, and only then until its results are gone. So if
-    the process is killed or stops meanwhile, the next reader of the results counts them. After a stop, whose records
-    are stored, metrics and spending then count them twice; the ledger stores an id once.
+    the process is killed or stops meanwhile, the next reader of the results counts them. If it has stopped after it
+    stored the records, metrics and spending count them twice then. The ledger stores each id once.
     """
     batch_id = incoming.receipt.path.split("/")[-2]
     usages = results.finish()

@@ -328,16 +328,16 @@ def _sort(redactions: Sequence[Redaction], passages: Sequence[Passage]) -> Seque
     """Return the redactions of each passage in their order. Raises `_InspectionFailure` for impossible ones."""
     if len(redactions) > MAX_REDACTIONS:
         raise _InspectionFailure("too many redactions")
-    found: list[list[Redaction]] = [[] for _ in passages]
-    for one in redactions:
-        if not 0 <= one.passage < len(passages):
+    by_passage: list[list[Redaction]] = [[] for _ in passages]
+    for redaction in redactions:
+        if not 0 <= redaction.passage < len(passages):
             raise _InspectionFailure("invalid redaction")
-        found[one.passage].append(one)
-    for several, passage in zip(found, passages, strict=True):
-        several.sort(key=lambda one: one.start)
+        by_passage[redaction.passage].append(redaction)
+    for ordered, passage in zip(by_passage, passages, strict=True):
+        ordered.sort(key=lambda redaction: redaction.start)
         end = 0
-        for one in several:
-            if not end <= one.start < one.end <= len(passage.text):
+        for redaction in ordered:
+            if not end <= redaction.start < redaction.end <= len(passage.text):
                 raise _InspectionFailure("invalid redaction")
-            end = one.end
-    return found
+            end = redaction.end
+    return by_passage

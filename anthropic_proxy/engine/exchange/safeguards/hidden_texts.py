@@ -55,7 +55,7 @@ def find_doubt(tool: str, shown: str, hidden: Mapping[str, str]) -> str:
     """
     if not hidden:
         return ""
-    from anthropic_proxy.engine.exchange.inspection.texts import read_arguments  # noqa: PLC0415  # as `inspection` does
+    from anthropic_proxy.engine.exchange.inspection.texts import read_arguments  # noqa: PLC0415  # loaded with inspectors
 
     present = set[str]()
     is_certain = True
@@ -90,6 +90,7 @@ def find_doubt_of_earlier_calls(
     """
     for call in calls:
         if find_doubt(call.tool, call.input, hidden):
+            # loaded with inspectors
             from anthropic_proxy.engine.exchange.inspection.texts import restore_arguments  # noqa: PLC0415
 
             arguments = decode_arguments(restore_arguments(call.input, hidden).arguments)
