@@ -27,7 +27,7 @@ from anthropic_proxy.gateway.plugin_gateway import ExchangeGateway
 from anthropic_proxy.gateway.plugin_packages import open_plugins, require_usable_features
 from anthropic_proxy.gateway.problems import find_server_problems
 from anthropic_proxy.gateway.running_proxy import ServerRecord
-from anthropic_proxy.gateway.server.asgi_sink import Receive, Scope, Send
+from anthropic_proxy.gateway.server.asgi import Receive, Scope, Send
 from anthropic_proxy.gateway.server.auth import exposure_warning, is_loopback, require_auth_if_exposed
 from anthropic_proxy.gateway.server.endpoints import log_rejected_request, serve_request
 from anthropic_proxy.gateway.services import (

@@ -55,8 +55,8 @@ from anthropic_proxy.engine.wires.tool_call_repair import (
     repair_arguments,
 )
 from anthropic_proxy.errors import InvalidRequest, MalformedHttp, UpstreamError
-from anthropic_proxy.gateway.server.accept_header import prefers_html
 from anthropic_proxy.gateway.server.auth import authenticate, find_credentials
+from anthropic_proxy.gateway.server.web_page import prefers_html
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.place import describe_unread_files
 from anthropic_proxy.plugins import RouteRequest

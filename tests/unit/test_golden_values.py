@@ -32,7 +32,7 @@ from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.platforms.processes import windows_system_program
 from anthropic_proxy.gateway.platforms.sockets import format_url
-from anthropic_proxy.gateway.server.accept_header import prefers_html
+from anthropic_proxy.gateway.server.web_page import prefers_html
 from anthropic_proxy.gateway.settings import find_listen_port_option, load_settings
 from anthropic_proxy.gateway.settings.database_address import parse_postgres_url
 from anthropic_proxy.gateway.settings.files import format_env_line, update_env_text

@@ -36,8 +36,7 @@ from anthropic_proxy.errors import (
 from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_CATALOG_PATH
 from anthropic_proxy.gateway.permissions import PUBLIC_PATHS, RECENT_REQUESTS_PATH
 from anthropic_proxy.gateway.problems import find_server_problems
-from anthropic_proxy.gateway.server.accept_header import prefers_html
-from anthropic_proxy.gateway.server.asgi_sink import AsgiSink, Receive, Scope, Send
+from anthropic_proxy.gateway.server.asgi import AsgiSink, BodyMemory, Receive, Scope, Send, read_body
 from anthropic_proxy.gateway.server.auth import (
     authenticate,
     claude_code_command,
@@ -47,7 +46,6 @@ from anthropic_proxy.gateway.server.auth import (
 )
 from anthropic_proxy.gateway.server.http1.cycle import CYCLE_EXTENSION, RequestResponseCycle
 from anthropic_proxy.gateway.server.path_prefix import remove_prefix
-from anthropic_proxy.gateway.server.request_body import BodyMemory, read_body
 from anthropic_proxy.gateway.server.request_views import get_live_requests, get_recent_requests
 from anthropic_proxy.gateway.services import FoundRoute, Services, fetch_model_limits, fetch_model_lists
 from anthropic_proxy.gateway.telemetry.log import Log
@@ -342,17 +340,17 @@ async def _send(request: ClientRequest, sink: AsgiSink, status: int, body: dict[
 
 async def get_root(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """Models and providers are shown only to clients on this machine, or if every client is served without a key."""
+    from anthropic_proxy.gateway.server import web_page  # noqa: PLC0415  # most clients are programs
+
     settings = services.settings
     scheme = "http" if settings.tls_certificate_file is None else "https"
     host = f"{request.headers.get('host', '127.0.0.1:8082')}{settings.path_prefix}"
     command = claude_code_command(f"{scheme}://{host}", settings)
-    if not prefers_html(request.headers.get("accept", "")):
+    if not web_page.prefers_html(request.headers.get("accept", "")):
         text = f"anthropic-proxy {__version__} serves the Anthropic Messages API. Use it with Claude Code: {command}"
         headers = {"content-type": "application/json", "vary": "accept"}
         body = msgspec.json.encode({"message": text})
     else:
-        from anthropic_proxy.gateway.server import web_page  # noqa: PLC0415  # most clients are programs
-
         view: web_page.SetupView | None = None
         if request.receipt.client.address_trusted:
             server_problems = await find_server_problems(settings, services.catalog, services.transports)
@@ -394,14 +392,14 @@ async def get_tour(services: Services, request: ClientRequest, sink: AsgiSink) -
 
 
 async def get_missing_dashboard(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    from anthropic_proxy.gateway.server import web_page  # noqa: PLC0415  # most clients are programs
+
     step = services.settings.start_again if request.receipt.client.address_trusted else ""
-    if not prefers_html(request.headers.get("accept", "")):
+    if not web_page.prefers_html(request.headers.get("accept", "")):
         command = build_extra_install_command("dashboard")
         install = f" Install it: {command}, then {step}." if step else ""
         text = f"The dashboard is not installed.{install}"
         raise UnknownModel(text, code="path-not-found")
-    from anthropic_proxy.gateway.server import web_page  # noqa: PLC0415  # most clients are programs
-
     headers = {"content-type": "text/html; charset=utf-8", "vary": "accept", **web_page.SECURITY_HEADERS}
     body = web_page.render_missing_dashboard(step).encode()
     await sink.send_route_response(RouteResponse(status=404, headers=headers, body=body))

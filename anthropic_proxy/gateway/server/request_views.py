@@ -9,7 +9,7 @@ from anthropic_proxy.engine.routing.model_listing import find_served_input
 from anthropic_proxy.engine.routing.targets import find_capabilities
 from anthropic_proxy.errors import replace_remedy
 from anthropic_proxy.gateway.permissions import find_client_role, may
-from anthropic_proxy.gateway.server.asgi_sink import AsgiSink
+from anthropic_proxy.gateway.server.asgi import AsgiSink
 from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.telemetry.logged_requests import encode_requests
 from anthropic_proxy.plugins import Receipt, RouteResponse

@@ -1,5 +1,9 @@
-"""Web pages of the server: the page at `/` for browsers, and the error catalog. They have no script and no keys."""
+"""Web pages of the server: the page at `/` for browsers, and the error catalog. They have no script and no keys.
 
+`prefers_html` tells whether a client gets a page or JSON.
+"""
+
+import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -11,7 +15,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy import __version__
 from anthropic_proxy.engine.advice import Problem
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.choices import find_preferred_provider
@@ -52,6 +56,11 @@ DOCUMENTATION = (
     "the repository: first steps, providers, clients, settings.</p>"
 )
 """No program and no page knows where the repository is published, so that only its path is named."""
+_ELEMENT = compile_later(r'(?:[^",]|"(?:[^"\\]|\\.?)*+"?)++', re.DOTALL)
+"""Pattern of one element of a comma-separated header. A quoted string without an end quote ends with the header."""
+_MEDIA_RANGE = compile_anchored(r"\s*([\w!#$&^.+*-]+/[\w!#$&^.+*-]+)\s*(?:;|$)")
+_QUALITY = compile_later(r";\s*q\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*(?:;|$)", re.IGNORECASE)
+_HAS_QUALITY = compile_later(r";\s*q\s*=", re.IGNORECASE)
 
 
 class SetupView(Struct, frozen=True):
@@ -61,6 +70,26 @@ class SetupView(Struct, frozen=True):
     problems: Sequence[Problem]
     demo: str
     """From `describe_demo`. "": the demo does not reply."""
+
+
+def prefers_html(accept: str) -> bool:
+    """Return True for web browsers. A wildcard such as `*/*` does not count as HTML."""
+    qualities: dict[str, float] = {}
+    for element in _ELEMENT.findall(accept):
+        media = _MEDIA_RANGE.match(element)
+        if media is None:
+            continue
+        weight = _QUALITY.search(element, media.end(1))
+        if weight is None and _HAS_QUALITY.search(element, media.end(1)):
+            continue  # an invalid weight
+        media_range = media[1].lower()
+        quality = float(weight[1]) if weight else 1.0
+        qualities[media_range] = max(quality, qualities.get(media_range, 0.0))
+    # the most specific media type that includes JSON
+    json_ranges = ("application/json", "application/*", "*/*")
+    json_quality = next((qualities[name] for name in json_ranges if name in qualities), 0.0)
+    html_quality = qualities.get("text/html", 0.0)
+    return html_quality > 0 and html_quality >= json_quality
 
 
 def build_setup_view(settings: Settings, catalog: Catalog, server_problems: Mapping[str, Problem]) -> SetupView:

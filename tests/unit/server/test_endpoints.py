@@ -16,7 +16,7 @@ from anthropic_proxy.engine.platforms.program import COMMANDS_USER_AGENT, name_p
 from anthropic_proxy.engine.providers.catalog import UNUSED_LIST_TIMEOUT_SECONDS
 from anthropic_proxy.engine.trace_context import TraceContext
 from anthropic_proxy.errors import InternalError
-from anthropic_proxy.gateway.server.asgi_sink import AsgiSink
+from anthropic_proxy.gateway.server.asgi import AsgiSink
 from anthropic_proxy.gateway.server.endpoints import serve_request
 from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.settings import CONFIG_FILE

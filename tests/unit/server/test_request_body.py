@@ -8,8 +8,8 @@ import pytest
 
 from anthropic_proxy.engine.routing.call_limits import FairQueue
 from anthropic_proxy.errors import ProxyBusy, RequestTimeout, RequestTooLarge
+from anthropic_proxy.gateway.server.asgi import BodyMemory, read_body
 from anthropic_proxy.gateway.server.auth import MAX_REQUEST_BYTES
-from anthropic_proxy.gateway.server.request_body import BodyMemory, read_body
 from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.plugins import Client, Receipt
 from tests.support.harness import FakeResponse, ProxyHarness
