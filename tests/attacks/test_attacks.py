@@ -25,6 +25,7 @@ QUICK = (
     "verdicts: streams of a relay that clients read in another way",
     "verdicts: commands that may run what an earlier call has written with a redacted text",
     "verdicts: calls that run a redacted word",
+    "verdicts: lines and deltas that only some clients read",
     "spending: other models of a key for one model",
     "spending: counts of a relay",
     "neighbours: refusals with the text of another key",

@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,8 +29,9 @@ class UpstreamCall:
     raw: bytes = b""
 
 
-Reply = Callable[[UpstreamCall], bytes]
-"""Build the complete response, head included."""
+Reply = Callable[[UpstreamCall], "bytes | list[bytes]"]
+"""Build the complete response, head included. A list: its pieces, which arrive one after the other."""
+_PAUSE_SECONDS = 0.005
 
 
 def respond(body: bytes, content_type: str = "application/json", head: bytes = b"", status: int = 200) -> bytes:
@@ -93,9 +95,16 @@ class AttackUpstream:
                     name, _, value = header.decode("latin-1").partition(":")
                     headers[name.strip().lower()] = value.strip()
                 body = file.read(int(headers.get("content-length", 0)))
-                connection.sendall(self._answer(path, headers, body))
+                answer = self._answer(path, headers, body)
+                if isinstance(answer, bytes):
+                    connection.sendall(answer)
+                    continue
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                for piece in answer:
+                    connection.sendall(piece)
+                    time.sleep(_PAUSE_SECONDS)
 
-    def _answer(self, path: str, headers: Mapping[str, str], raw: bytes) -> bytes:
+    def _answer(self, path: str, headers: Mapping[str, str], raw: bytes) -> "bytes | list[bytes]":
         if path in ANSWERED:
             return respond(ANSWERED[path])
         if path == _GUARDRAIL_PATH:

@@ -41,6 +41,8 @@ class RelayedEvent(Struct):
     delta: Any = None
 
 
+_ARGUMENTS = "input_json_delta"
+"""Type of a delta with a fragment of the arguments of a call."""
 _OF_BLOCKS = frozenset(("content_block_start", "content_block_delta", "content_block_stop"))
 """Types of events that belong to a block."""
 _decode_event = msgspec.json.Decoder(RelayedEvent).decode
@@ -175,6 +177,7 @@ class RelayedCalls:
             return [] if is_held else [frame]
         if event.type == "content_block_delta":
             fragment = find_text(event.delta, "partial_json")
+            self._is_unclear |= _is_unclear_fragment(event.delta)
             if call is None:
                 if fragment and index in self._ended:
                     self._continued.add(self._ended[index])
@@ -263,6 +266,17 @@ class RelayedCalls:
         if received != message:
             json_spans.edit(received, collect_inputs)
         return json_spans.edit(message, find_edits)
+
+
+def _is_unclear_fragment(delta: Any) -> bool:
+    """Return True if clients may read other arguments in a delta than its text.
+
+    Most read them only in deltas of their type, and some make a text of any value there, also of one that is absent.
+    """
+    if not isinstance(delta, dict):
+        return False
+    fragment = delta.get("partial_json")
+    return not isinstance(fragment, str) if delta.get("type") == _ARGUMENTS else fragment not in (None, "")
 
 
 def _find_calls(message: bytes) -> Iterator[_CallBlock]:

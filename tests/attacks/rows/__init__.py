@@ -21,6 +21,7 @@ from tests.attacks.rows.spending import SPENDING
 from tests.attacks.rows.telemetry import TELEMETRY
 from tests.attacks.rows.texts import TEXTS
 from tests.attacks.rows.verdicts import VERDICTS
+from tests.attacks.rows.verdicts_lines import LINES
 from tests.attacks.rows.verdicts_words import WORDS
 from tests.attacks.rows.work import WORK
 
@@ -32,6 +33,7 @@ ROWS: tuple[Row, ...] = (
     *HTTP,
     *VERDICTS,
     *WORDS,
+    *LINES,
     *OWN_CALLS,
     *TEXTS,
     *SPENDING,

@@ -547,6 +547,10 @@ REPAIRED = {
     "no end of the block": [*STREAM[:4], *STREAM[5:]],
     "no type in the last event": [*STREAM[:6], b"event: message_stop\ndata: {}\n\n"],
     "names of another protocol": [b"event: message\n" + event.partition(b"\n")[2] for event in STREAM],
+    "comments with the names": [b":" + event for event in STREAM],
+    "a byte order mark before each event": [b"\xef\xbb\xbf" + event for event in STREAM],
+    "a second name behind the data": [event[:-1] + b"event: ping\n\n" for event in STREAM],
+    "a second name behind CR": [event[:-2] + b"\revent: ping\n\n" for event in STREAM],
 }
 
 

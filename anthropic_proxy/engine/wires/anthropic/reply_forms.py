@@ -19,6 +19,9 @@ from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_repai
 _EVENT_ENDS = compile_later(rb"(?<=\n\n)|(?<=\r\n\r\n)|(?<=\r\r)")
 _LINE_ENDS = compile_later(rb"\r\n|\n|\r")
 _USUAL_DELTA = b'event: content_block_delta\ndata: {"type":"content_block_delta"'
+_USUAL_NEXT = b"\n\n" + _USUAL_DELTA
+_CR = ord("\r")
+_BOM = b"\xef\xbb\xbf"
 _NO_USAGE = {"input_tokens": 0, "output_tokens": 0}
 
 
@@ -34,13 +37,17 @@ class StreamRepair:
         """Index of the block that has begun and not ended. None: no block."""
 
     def feed(self, events: bytes) -> bytes:
-        if events.count(_USUAL_DELTA) == events.count(b"\n\n") > 0:
-            return events
+        # each event is the two usual lines: clients read another line, such as a second name, before they read the data
+        if events.startswith(_USUAL_DELTA) and _CR not in events:
+            number = events.count(_USUAL_NEXT) + 1
+            if number == events.count(b"\n\n") and 3 * number == events.count(b"\n"):
+                return events
         return b"".join([self._repair(event) for event in _EVENT_ENDS.split(events)])
 
     def _repair(self, event: bytes) -> bytes:
+        event = event.removeprefix(_BOM)  # behind the first event, it is a part of a name to clients
         name, data, is_named = "", list[bytes](), False
-        for line in _LINE_ENDS.split(event.removeprefix(b"\xef\xbb\xbf")):
+        for line in _LINE_ENDS.split(event):
             field, _, value = line.partition(b":")
             if field == b"event":
                 name, is_named = value.removeprefix(b" ").decode(errors="replace"), True
