@@ -116,9 +116,9 @@ async def test_the_token_scale_of_a_model_is_that_of_its_region_or_resource(
     first, second = (load_settings({variable: value}, PROVIDERS, env_file=None) for value in values)
     services = await open_services(first)
     for name in (provider, "openai"):
-        services.observations.record_token_count(name, "m", 100_000, 110_000)
+        services.observations.record_token_count(name, "m", "local", 100_000, 110_000)
     reloaded = await open_services(second, previous=services)
-    factors = [reloaded.observations.find_token_scale(name, "m").factor for name in (provider, "openai")]
+    factors = [reloaded.observations.find_token_scale(name, "m", "local").factor for name in (provider, "openai")]
     assert factors == [1.0, 1.1]
     await services.close()
     await reloaded.close()

@@ -150,7 +150,7 @@ class Admission:
         requested = plan.requested or request.model
         preferred = find_preferred_provider(settings, engine.catalog)
         first = plan.targets[0]
-        scale = engine.observations.find_token_scale(first.provider.name, first.model)
+        scale = engine.observations.find_token_scale(first.provider.name, first.model, receipt.client.id)
         name, tier = resolve_model_name_and_tier(requested, preferred, settings)
         prefix, _, rest = name.partition("/")
         is_ignored = tier and find_registry(settings).find_by_prefix(prefix.lower()) is not None

@@ -198,7 +198,7 @@ class Attempts:
         is_relayed = target.is_relayed
         run = TargetRun(
             request,
-            engine.observations.find_token_scale(provider.name, model),
+            engine.observations.find_token_scale(provider.name, model, client),
             self._origin,
             adaptations_left=MAX_RELAY_ADAPTATIONS if is_relayed else MAX_ADAPTATIONS,
             requires_room=requires_room,
@@ -280,7 +280,7 @@ class Attempts:
             return
         target, observations = attempt.target, self._engine.observations
         client = self.receipt.client.id
-        if observations.record_checks(target.upstream, target.model, answered=answered) >= MIN_IGNORED_CHECKS:
+        if observations.record_checks(target.upstream, target.model, client, answered=answered) >= MIN_IGNORED_CHECKS:
             observations.store_adaptation(target.upstream, target.model, WITHOUT_SAFEGUARDS, client)
             self._engine.log.write_once(
                 f"{target.provider.prefix}/{target.model}: the server has ignored safeguards, so the proxy checks "

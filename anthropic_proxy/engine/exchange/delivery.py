@@ -461,7 +461,9 @@ class Delivery:
             if self._estimates.is_latest_usual(scale.family):
                 estimated = round(writer.estimate / scale.factor)
                 counted = writer.counts.all_input_tokens
-                engine.observations.record_token_count(receipt.provider, receipt.model, estimated, counted)
+                engine.observations.record_token_count(
+                    receipt.provider, receipt.model, receipt.client.id, estimated, counted
+                )
         if (prompt := self._attempts.sender.prompt) is not None:
             counts = writer.counts
             prompt.tokens = counts.all_input_tokens

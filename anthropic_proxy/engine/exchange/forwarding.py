@@ -121,7 +121,7 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
                 return reply
         if request.decode_error is not None:
             raise request.decode_error
-        scale = engine.observations.find_token_scale(target.provider.name, target.model)
+        scale = engine.observations.find_token_scale(target.provider.name, target.model, incoming.receipt.client.id)
         count: int | None = None
         if may_ask:
             count = await _count_by_provider(engine, incoming, request, target, wait_disconnected, admission=admission)
@@ -133,7 +133,9 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
         if count is None:
             count = round(estimated * scale.factor)
         elif estimates.is_latest_usual(scale.family):
-            engine.observations.record_token_count(target.provider.name, target.model, estimated, count)
+            engine.observations.record_token_count(
+                target.provider.name, target.model, incoming.receipt.client.id, estimated, count
+            )
         return JsonReply(b'{"input_tokens":%d}' % count)
 
 
@@ -156,7 +158,8 @@ async def _relay_count(
 
     Raises the error about a request that only the provider can decode.
     """
-    is_paused = engine.observations.pauses_counts(target.upstream) and request.decode_error is None
+    client = incoming.receipt.client.id
+    is_paused = engine.observations.pauses_counts(target.upstream, client) and request.decode_error is None
     if not target.dialect.has_count_tokens or is_paused:
         return None
     try:
@@ -173,7 +176,7 @@ async def _relay_count(
         if request.decode_error is not None:
             raise
         if isinstance(error, UpstreamTimeout):
-            engine.observations.pause_counts(target.upstream)
+            engine.observations.pause_counts(target.upstream, client)
         engine.log.write_once(f"count_tokens: estimated by the proxy, because {error.message}")
         return None
 
@@ -205,9 +208,10 @@ async def _count_by_provider(
     observations = engine.observations
     server = target.upstream
     model = target.model
+    client = incoming.receipt.client.id
     dialect = target.dialect
-    paths = [path for path in dialect.count_paths if observations.has_count_path(server, path) is not False]
-    if not paths or observations.pauses_counts(server):
+    paths = [path for path in dialect.count_paths if observations.has_count_path(server, path, client) is not False]
+    if not paths or observations.pauses_counts(server, client):
         return None
 
     async def read(response: UpstreamResponse, _: Watchdog) -> int | None:
@@ -245,7 +249,7 @@ async def _count_by_provider(
                 raise
             if model in error.provider_text:  # the server may count for its other models
                 return None
-        observations.store_count_path(server, given, counts=count is not None)
+        observations.store_count_path(server, given, client, counts=count is not None)
         return count
 
     async def ask_once_decided(path: str, call: Call[BaseDialect]) -> int | None:
@@ -257,8 +261,8 @@ async def _count_by_provider(
         except TimeoutError:
             return None
         try:
-            known = observations.has_count_path(server, path)
-            if known is False or observations.pauses_counts(server):
+            known = observations.has_count_path(server, path, client)
+            if known is False or observations.pauses_counts(server, client):
                 return None
             if known is None:
                 return await try_path(path, call)
@@ -289,7 +293,7 @@ async def _count_by_provider(
                 return count
     except ProxyError as error:
         if isinstance(error, UpstreamTimeout):
-            observations.pause_counts(server)
+            observations.pause_counts(server, client)
         engine.log.write_once(f"count_tokens: estimated by the proxy, because {error.message}")
     return None
 
@@ -461,7 +465,7 @@ async def call_provider(
                 raise
             raise idle_timeout_error(provider.prefix, watchdog.upstream_limit) from None
 
-    scale = engine.observations.find_token_scale(provider.name, target.model)
+    scale = engine.observations.find_token_scale(provider.name, target.model, incoming.receipt.client.id)
     run = TargetRun(
         request, scale, origin, adaptations_left=0, retries_left=0, is_message=False, uses_first_key=uses_first_key
     )

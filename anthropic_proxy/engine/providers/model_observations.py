@@ -1,7 +1,8 @@
 """`ModelObservations`: facts about models that the proxy has learned from upstream replies, in a store.
 
 An adaptation is a change of requests that a provider requires, such as a dropped field. The token scale of a model is
-the ratio of real to estimated tokens, which corrects estimates.
+the ratio of real to estimated tokens, which corrects estimates. Each fact belongs to the client whose requests have
+shown it: these may be the reason.
 """
 
 import asyncio
@@ -158,40 +159,45 @@ class ModelObservations:
         parts += [str(len(messages)), _digest_second(messages)]
         self.store.write(key, "|".join(parts), CONVERSATION_SECONDS)
 
-    def record_checks(self, upstream: str, model: str, *, answered: bool) -> int:
+    def record_checks(self, upstream: str, model: str, client: str, *, answered: bool) -> int:
         """Return how many replies had no checks of their tool calls. 0: the server has answered such a request."""
-        key = f"checks:{self._name_server(upstream)}/{model}"
+        key = f"checks:{client}:{self._name_server(upstream)}/{model}"
         known = self.store.read(key) or "0"
         is_answered = answered or not known.isdecimal()
         self.store.write(key, "yes" if is_answered else str(int(known) + 1), RETENTION_SECONDS)
         return 0 if is_answered else int(known) + 1
 
-    def has_count_path(self, server: str, path: str) -> bool | None:
-        """Return whether the server counts at this path, or has answered that it is unknown. None: not asked."""
-        known = self.store.read(f"counts:{self._name_server(server)}{path}")
+    def has_count_path(self, server: str, path: str, client: str) -> bool | None:
+        """Return whether the server counts at this path, or has answered that it is unknown. None: not asked.
+
+        The answer may be about an object that the request names, so that of one client is not used for another one.
+        """
+        known = self.store.read(f"counts:{client}:{self._name_server(server)}{path}")
         return None if known is None else known == "yes"
 
-    def store_count_path(self, server: str, path: str, *, counts: bool) -> None:
-        key = f"counts:{self._name_server(server)}{path}"
+    def store_count_path(self, server: str, path: str, client: str, *, counts: bool) -> None:
+        key = f"counts:{client}:{self._name_server(server)}{path}"
         self.store.write(key, "yes" if counts else "no", COUNT_PATH_SECONDS)
 
-    def pause_counts(self, server: str) -> None:
-        self.store.write(f"counts:{self._name_server(server)}", "late", COUNT_PAUSE_SECONDS)
+    def pause_counts(self, server: str, client: str) -> None:
+        self.store.write(f"counts:{client}:{self._name_server(server)}", "late", COUNT_PAUSE_SECONDS)
 
-    def pauses_counts(self, server: str) -> bool:
-        return self.store.read(f"counts:{self._name_server(server)}") is not None
+    def pauses_counts(self, server: str, client: str) -> bool:
+        return self.store.read(f"counts:{client}:{self._name_server(server)}") is not None
 
-    def find_token_scale(self, provider: str, model: str) -> TokenScale:
-        """Return how tokens of a model are estimated. Its factor is 1.0 without earlier replies."""
-        known = self.store.read(f"scale:{self._name_server(provider)}/{model}")
+    def find_token_scale(self, provider: str, model: str, client: str) -> TokenScale:
+        """Return how tokens of a model are estimated. Its factor is 1.0 without earlier replies to the client, whose
+        texts decide about it.
+        """
+        known = self.store.read(f"scale:{client}:{self._name_server(provider)}/{model}")
         factor = None if known is None else _decode_scale(known)
         return TokenScale(find_token_family(model), factor or 1.0)
 
-    def record_token_count(self, provider: str, model: str, estimated: int, counted: int) -> None:
+    def record_token_count(self, provider: str, model: str, client: str, estimated: int, counted: int) -> None:
         """Update the token scale of a model. `estimated` is the proxy's estimate without correction."""
         if estimated < MIN_RECORDED_TOKENS or counted <= 0:
             return
-        key = f"scale:{self._name_server(provider)}/{model}"
+        key = f"scale:{client}:{self._name_server(provider)}/{model}"
         scale = min(max(counted / estimated, MIN_SCALE), MAX_SCALE)
         if known := _decode_scale(self.store.read(key)):
             scale = known * (1 - _SMOOTHING_FACTOR) + scale * _SMOOTHING_FACTOR

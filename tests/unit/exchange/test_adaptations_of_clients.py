@@ -8,8 +8,10 @@ import pytest
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.exchange.exchange import Exchange
+from anthropic_proxy.engine.exchange.forwarding import count_tokens
 from anthropic_proxy.engine.hooks import Client
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.errors import UpstreamTimeout
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 from tests.unit.exchange.test_adaptation import AFTER, GONE
 
@@ -333,3 +335,45 @@ async def test_all_devices_of_a_person_know_what_an_error_has_taught_on_one_of_t
     for device in ("sign_a", "sign_b"):
         assert (await post(proxy, LESSONS["drop"], "key_a", sign_in=device)).error is None
     assert ["temperature" in body for _, body, _ in server.requests] == [True, False, False]
+
+
+COUNT = "/v1/messages/count_tokens"
+
+
+async def count(proxy: ProxyHarness, key_id: str, text: str) -> int:
+    body = json.dumps({"model": "openai/gpt-4.1", "messages": [{"role": "user", "content": text}]}).encode()
+    incoming = new_client_request(body, {}, path=COUNT, client=Client(name="same", key_id=key_id))
+    reply = await count_tokens(proxy.services, incoming, RecordingSink().wait_disconnected)
+    return int(json.loads(reply.body)["input_tokens"])
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        FakeResponse(404, json.dumps({"error": {"message": "No file with id 'file_1' was found."}}).encode()),
+        FakeResponse(200, b"{}"),
+        UpstreamTimeout("openai sent no data."),
+    ],
+    ids=["404", "no count", "late"],
+)
+async def test_a_failed_count_of_one_client_stops_no_count_of_another_one(failure: FakeResponse | Exception) -> None:
+    def answer(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        if b"file_1" not in bytes(request.body):
+            return FakeResponse(200, b'{"input_tokens": 77}')
+        if isinstance(failure, Exception):
+            raise failure
+        return failure
+
+    proxy = ProxyHarness(answer, **EITHER_API)
+    await count(proxy, "key_a", "file_1")
+    assert await count(proxy, "key_b", "hello") == 77
+
+
+async def test_the_tokens_of_one_client_do_not_change_the_estimates_of_another_one() -> None:
+    def answer(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        return FakeResponse(200, b'{"input_tokens": 90000}')
+
+    proxy = ProxyHarness(answer, **EITHER_API)
+    await count(proxy, "key_a", "word " * 5_000)
+    find_scale = proxy.services.observations.find_token_scale
+    assert [find_scale("openai", "gpt-4.1", key_id).factor for key_id in ("key_a", "key_b")] == [1.6, 1.0]

@@ -97,10 +97,10 @@ async def test_only_requests_of_usual_text_correct_the_estimates_of_others(conte
 async def test_a_damaged_observation_in_the_store_counts_as_missing(text: str) -> None:
     store = MemoryStore()
     observations = ModelObservations(store)
-    await store.put("scale:openai/m", text, 60.0)
-    assert observations.find_token_scale("openai", "m").factor == 1.0
-    observations.record_token_count("openai", "m", 100_000, 110_000)
-    assert observations.find_token_scale("openai", "m").factor == 1.1
+    await store.put("scale:key_a: openai/m", text, 60.0)
+    assert observations.find_token_scale("openai", "m", "key_a").factor == 1.0
+    observations.record_token_count("openai", "m", "key_a", 100_000, 110_000)
+    assert observations.find_token_scale("openai", "m", "key_a").factor == 1.1
 
 
 async def test_small_requests_teach_nothing() -> None:
