@@ -579,7 +579,7 @@ async def _forward_admitted(
             watchdog.begin_write()
             await send_bytes(body, is_stream=False, is_last=True)
         watchdog.stop()  # complete: a disconnect has no effect now
-        if results is not None:
+        if results is not None and response.status == 200:  # of a range, the other results are not known
             await _count_results(engine, incoming, target, results)
 
     await call_provider(

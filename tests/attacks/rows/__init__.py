@@ -22,6 +22,7 @@ from tests.attacks.rows.telemetry import TELEMETRY
 from tests.attacks.rows.texts import TEXTS
 from tests.attacks.rows.verdicts import VERDICTS
 from tests.attacks.rows.verdicts_lines import LINES
+from tests.attacks.rows.verdicts_wholes import WHOLES
 from tests.attacks.rows.verdicts_words import WORDS
 from tests.attacks.rows.work import WORK
 
@@ -34,6 +35,7 @@ ROWS: tuple[Row, ...] = (
     *VERDICTS,
     *WORDS,
     *LINES,
+    *WHOLES,
     *OWN_CALLS,
     *TEXTS,
     *SPENDING,

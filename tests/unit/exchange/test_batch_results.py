@@ -133,6 +133,16 @@ async def test_results_that_are_read_again_count_once() -> None:
     assert [one.request_id for one in harness.receipts] == ["msgbatch_01abc", "msgbatch_02"]
 
 
+async def test_a_range_of_the_results_does_not_stand_for_all_of_them() -> None:
+    first = RESULTS[: RESULTS.index(b"\n") + 1]
+    answers = [FakeResponse(206, first, headers={"content-range": f"bytes 0-{len(first)}/{len(RESULTS)}"})]
+    harness = ProxyHarness(lambda *_: answers.pop() if answers else FakeResponse(200, RESULTS), **SETTINGS)
+    assert await receive(harness) == first
+    assert harness.receipts == []
+    await receive(harness)
+    assert [one.input_tokens for one in harness.receipts] == [118]
+
+
 async def test_results_whose_records_a_killed_process_has_lost_count_when_they_are_read_again() -> None:
     """The process is killed before the ledger has stored them, or some seconds later."""
     day = 24 * 3_600.0
