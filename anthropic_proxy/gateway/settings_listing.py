@@ -30,7 +30,7 @@ TABLES_GROUP = "Tables of anthropic-proxy.toml"
 
 class SettingRow(Struct, frozen=True):
     name: str
-    """Name of the environment variable."""
+    """Name of the environment variable, or `mode of [auto_mode]`."""
     value: str
     """Text of the value in use. A key is masked. "": none."""
     source: str
@@ -88,6 +88,7 @@ def _list_plain_fields(settings: Settings) -> list[SettingRow]:
             field.default,
             helps[field.name],
             TABLES_GROUP,
+            field.is_editable,
         )
         for field in list_table_fields()
     ]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -49,7 +50,7 @@ class Browser:
 
     def write(self, proxy: Proxy, name: str, value: str) -> str:
         """Return the address of the page after the change."""
-        page = self.get(proxy, f"{EDIT}?name={name}")
+        page = self.get(proxy, f"{EDIT}?name={quote(name)}")
         fields = {"name": name, "value": value, "token": _read_field(page, "token")}
         preview = proxy.client().post(EDIT, data=fields, headers=self._headers).text
         reply = proxy.client().post(
@@ -116,3 +117,15 @@ def test_servers_with_the_same_files_follow_and_others_are_named(database: Setti
                 "inspector secrets": {"before": None, "after": "set"},
                 "providers.box": {"before": None, "after": "set"},
             }
+
+        place = browser.write(first, "model of [auto_mode]", "demo/other")
+        text = (
+            f"Written to anthropic-proxy.toml of {names[0]}. The previous file is anthropic-proxy.toml.bak. New "
+            f"requests use the value on {names[0]} and {names[1]}. {names[2]} has another value: change it there too."
+        )
+        for proxy in (first, second):
+            assert text in browser.get(proxy, place)
+        assert (shared / "anthropic-proxy.toml.bak").read_text() == TABLES
+        changes = {"model of [auto_mode]": {"before": None, "after": "demo/other"}}
+        expected = [("dashboard (admin key 1)", name, changes) for name in names[:2]]
+        assert sorted(wait_for(read, lambda found: len(found) == 7)[5:]) == sorted(expected)

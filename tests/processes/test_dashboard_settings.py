@@ -70,6 +70,77 @@ def test_a_change_is_shown_then_written_and_used(folder: Path, proxy: Proxy) -> 
     assert "Another change of .env was written after this preview, so BIG_MODEL was not written." in again.text
 
 
+TABLES = '# rules\n[auto_mode]  # ours\nmodel = "openai/gpt-4.1"  # the small one\ndeny = ["x"]\n'
+
+
+def test_a_field_of_a_table_is_changed_in_its_file(folder: Path, proxy: Proxy) -> None:
+    client, file, name = proxy.client(), folder / "anthropic-proxy.toml", "model of [auto_mode]"
+    file.write_text(TABLES, encoding="utf-8")
+    file.chmod(0o640)
+    page, fields = propose(client, name, "openai/gpt-5")
+    assert "Change of anthropic-proxy.toml</h2>" in page.text
+    assert '<span class="removed">- model = &#34;openai/gpt-4.1&#34;</span>' in page.text
+    assert '<span class="added">+ model = &#34;openai/gpt-5&#34;</span>' in page.text
+    assert file.read_text("utf-8") == TABLES
+    written = client.post(EDIT, data=fields)
+    assert (written.status_code, "saved=now" in written.headers["location"]) == (303, True)
+    assert file.read_text("utf-8") == TABLES.replace("gpt-4.1", "gpt-5")
+    assert (folder / "anthropic-proxy.toml.bak").read_text("utf-8") == TABLES
+    assert os.name == "nt" or file.stat().st_mode & 0o777 == 0o640
+    assert os.name == "nt" or (folder / "anthropic-proxy.toml.bak").stat().st_mode & 0o077 == 0
+    assert (folder / ".env").read_text("utf-8") == FILE
+    shown = client.get(written.headers["location"]).text
+    assert "openai/gpt-5, set in anthropic-proxy.toml line 3" in shown.replace("~/", "")
+    text = "Written to anthropic-proxy.toml. The previous file is anthropic-proxy.toml.bak. New requests use the value."
+    assert text in shown
+    removed, fields = propose(client, name, "")
+    assert "added" not in removed.text
+    assert client.post(EDIT, data=fields).status_code == 303
+    assert file.read_text("utf-8") == '# rules\n[auto_mode]  # ours\n# the small one\ndeny = ["x"]\n'
+    file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (
+            "mode of [auto_mode]",
+            "sometimes",
+            "auto_mode.mode is &#34;sometimes&#34;. Use &#34;check&#34;, &#34;client&#34; or &#34;off&#34;. Set in "
+            "anthropic-proxy.toml, line 2.",
+        ),
+        (
+            "timeout of [auto_mode]",
+            "0",
+            "auto_mode.timeout is &#34;0&#34;. Use a number above 0 and up to 86,400. Set in anthropic-proxy.toml, "
+            "line 2.",
+        ),
+        ("deny of [auto_mode]", "x", "&#39;deny of [auto_mode]&#39; cannot be changed here."),
+        ("url of [price_list]", "https://x.example", "&#39;url of [price_list]&#39; cannot be changed here."),
+        ("admins of [sign_in]", "all", "&#39;admins of [sign_in]&#39; cannot be changed here."),
+    ],
+)
+def test_a_wrong_value_of_a_field_and_a_rule_of_access_are_not_written(
+    folder: Path, proxy: Proxy, name: str, value: str, message: str
+) -> None:
+    client = proxy.client()
+    token = field(client.get(EDIT, params={"name": "BIG_MODEL"}), "token")
+    page = client.post(EDIT, data={"token": token, "name": name, "value": value})
+    assert page.status_code == 400
+    assert message in page.text
+    assert not (folder / "anthropic-proxy.toml").exists()
+
+
+def test_a_field_whose_old_name_is_set_is_not_changed(folder: Path) -> None:
+    (folder / ".env").write_text("AUTO_MODE=client\n", encoding="utf-8")
+    with running_proxy(folder, {"DATABASE_URL": "off"}) as running:
+        page = running.client().get("/dashboard/settings").text
+        refused = running.client().get(EDIT, params={"name": "mode of [auto_mode]"})
+    assert 'aria-label="Change mode of [auto_mode]"' not in page
+    assert 'aria-label="Change timeout of [auto_mode]"' in page
+    assert "&#39;mode of [auto_mode]&#39; cannot be changed here." in refused.text
+
+
 def test_a_setting_with_a_model_proposes_models_with_their_prices(folder: Path) -> None:
     settings = {"DATABASE_URL": "off", "OPENAI_API_KEY": OLD_KEY}
     with running_proxy(folder, settings) as running:

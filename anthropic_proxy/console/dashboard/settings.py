@@ -1,4 +1,5 @@
-"""Page Settings: each setting with its value and source, and the form that changes a setting in the file `.env`.
+"""Page Settings: each setting with its value and source, and the form that changes a setting in its file: a variable in
+`.env`, and a field of a table in `anthropic-proxy.toml`.
 
 A change is shown before it is written. A user cannot change addresses of providers or settings for access here, because
 a wrong address, for example, would send keys to another host.
@@ -7,6 +8,7 @@ a wrong address, for example, would send keys to another host.
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -40,21 +42,25 @@ from anthropic_proxy.gateway.problems import find_problems
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, copy_environment, is_fixed_variable, load_settings
 from anthropic_proxy.gateway.settings.files import (
     decode_env_text,
+    decode_toml,
     format_env_line,
+    format_toml_value,
     locked_for_change,
     read_text,
     replace_file,
     update_env_text,
 )
+from anthropic_proxy.gateway.settings.old_names import decode_field_text
+from anthropic_proxy.gateway.settings.table_fields import TableField, find_table_field
+from anthropic_proxy.gateway.settings.toml_edit import MARK, change_toml_field, describe_unknown_form
 from anthropic_proxy.gateway.settings.values import is_secret_variable, mask_setting
 from anthropic_proxy.gateway.settings_listing import SettingRow, list_settings
 from anthropic_proxy.plugins import RouteResponse
 
 SETTINGS_EDIT_PATH = "/dashboard/settings/edit"
-BACKUP_FILE = ".env.bak"
 MAX_VALUE_CHARACTERS = 1_000
 _OTHERS = "Configuration file and network"
-"""Title of the group of settings that are no variables of `.env`."""
+"""Title of the group of settings that are neither variables of `.env` nor plain fields of a table."""
 
 
 def build_settings_page(context: PageContext) -> Mapping[str, Any]:
@@ -116,17 +122,24 @@ def list_instance_rows(context: PageContext) -> Sequence[InstanceRow]:
 
 
 def list_editable_settings(settings: Settings, catalog: Catalog) -> dict[str, SettingRow]:
-    """A setting in the environment of the process is left out, because it would override the value in `.env`. The
-    result is empty if the proxy reads no files.
+    """A setting that has its value from elsewhere than its file is left out, because that would override the value in
+    the file: the environment of the process, or the old name of a field. The result is empty if the proxy reads no
+    files.
     """
     if settings.env_file is None:
         return {}
+    env_file = Path(settings.env_file)
     return {
         row.name: row
         for row in list_settings(settings, catalog)
         if row.is_editable
-        and (row.source == "default" or row.source.startswith(f"{shorten_home(settings.env_file)} line "))
+        and (row.source == "default" or row.source.startswith(f"{shorten_home(_find_file(env_file, row.name))} line "))
     }
+
+
+def _find_file(env_file: Path, name: str) -> Path:
+    """Return the file in which a setting is changed."""
+    return env_file if find_table_field(name) is None else env_file.with_name(CONFIG_FILE)
 
 
 _MAX_PROPOSED_MODELS = 300
@@ -158,7 +171,7 @@ async def respond_setting_form(form: OpenedForm, sent: Mapping[str, str] | None)
 
     def propose_models() -> Sequence[tuple[str, str]]:
         """Return the models that the field proposes, with their prices, and add warnings about others."""
-        if not name.endswith("_MODEL") and not name.startswith("FALLBACK_"):
+        if not name.endswith("_MODEL") and not name.startswith(("FALLBACK_", "model of [")):
             return ()
         listed, costs = [one.id for one in gateway.list_models()], ModelCosts(settings)
         # clients such as Claude Code require that an id begins with `claude`
@@ -174,7 +187,9 @@ async def respond_setting_form(form: OpenedForm, sent: Mapping[str, str] | None)
 
 async def describe_saved(settings: Settings, name: str, server: str, *, needs_start: bool) -> str:
     """`server`: id of the server whose file was written. `needs_start`: it reads files only at its start."""
-    written = "Written to .env. The previous file is .env.bak."
+    assert settings.env_file is not None  # else no setting is editable
+    file = _find_file(Path(settings.env_file), name).name
+    written = f"Written to {file}. The previous file is {file}.bak."
     if needs_start:
         return f"{written} To use the value, {settings.start_again}."
     reach = await run_in_own_thread("settings", read_reach, settings, server, name)
@@ -184,7 +199,7 @@ async def describe_saved(settings: Settings, name: str, server: str, *, needs_st
         return f"{written} New requests use the value on all {len(reach.same)} instances."
     verb = "has" if len(reach.others) == 1 else "have"
     return (
-        f"Written to .env of {reach.writer}. The previous file is .env.bak. New requests use the value on "
+        f"Written to {file} of {reach.writer}. The previous file is {file}.bak. New requests use the value on "
         f"{list_names(reach.same)}. {list_names(reach.others)} {verb} another value: change it there too."
     )
 
@@ -256,8 +271,7 @@ class Proposal(Struct, frozen=True, kw_only=True):
     file: Path
     text: str
     before: str
-    """Digest of the content of `.env` before the change. If the file has another digest later, the change is rejected.
-    """
+    """Digest of the content of the file before the change. If it has another digest later, the change is rejected."""
     difference: Sequence[tuple[str, str]]
     """Changed lines: sign (`+` or `-`) and text, with masked keys."""
     warnings: Sequence[str]
@@ -267,6 +281,11 @@ class Proposal(Struct, frozen=True, kw_only=True):
     def is_secret(self) -> bool:
         """True if the setting is a key. Its value is then never shown."""
         return is_secret_variable(self.row.name)
+
+    @property
+    def backup(self) -> Path:
+        """Where the previous file is kept."""
+        return self.file.with_name(f"{self.file.name}.bak")
 
     @property
     def needs_restart(self) -> bool:
@@ -281,23 +300,29 @@ def propose_change(settings: Settings, catalog: Catalog, name: str, value: str) 
         raise InvalidRequest(
             f"{name}: use one line of at most {MAX_VALUE_CHARACTERS} characters.", code="dashboard-setting"
         )
-    if "${" in value:
+    field = find_table_field(name)
+    if "${" in value and field is None:
         raise InvalidRequest(
             f"{name}: a reference such as ${{NAME}} is not allowed here, because pages show its value.",
             code="dashboard-setting",
         )
     assert settings.env_file is not None  # else no setting is editable
-    file = Path(settings.env_file)
+    env_file = settings.env_file
+    file = _find_file(Path(env_file), name)
     try:
         before = read_text(file)
-        text = update_env_text(before, name, format_env_line(name, value) if value else "")
-        changed = load_settings(copy_environment(), PROVIDERS, env_file=str(file), env_draft=text)
+        if field is None:
+            text = update_env_text(before, name, format_env_line(name, value) if value else "")
+            changed = load_settings(copy_environment(), PROVIDERS, env_file=env_file, env_draft=text)
+        else:
+            text = _change_field(file, before, field, value)
+            changed = load_settings(copy_environment(), PROVIDERS, env_file=env_file, config_draft=text)
     except ConfigurationError as error:
-        text = _shorten_paths(" ".join(error.messages), file)
+        text = _shorten_paths(" ".join(error.messages), Path(env_file))
         raise InvalidRequest(text, code="dashboard-setting") from None
     # other lines are not shown, because they may contain keys
-    lines = zip("-+", (decode_env_text(each).get(name) for each in (before, text)), strict=True)
-    difference = [(sign, f"{name}={mask_setting(name, given)}") for sign, given in lines if given is not None]
+    show = partial(_show_line, name) if field is None else partial(_show_field, field)
+    difference = [(sign, line) for sign, shown in (("-", before), ("+", text)) if (line := show(shown))]
     present, warnings = (list_texts(find_problems(each, catalog, date.today())) for each in (settings, changed))
     return Proposal(
         row=row,
@@ -306,8 +331,31 @@ def propose_change(settings: Settings, catalog: Catalog, name: str, value: str) 
         text=text,
         before=digest(before),
         difference=[] if text == before else difference,
-        warnings=[_shorten_paths(text, file) for text in warnings if text not in present],
+        warnings=[_shorten_paths(text, Path(env_file)) for text in warnings if text not in present],
     )
+
+
+def _change_field(file: Path, text: str, field: TableField, value: str) -> str:
+    """`value` "": the field is removed. Raises `ConfigurationError`."""
+    decode_toml(text.replace("\r\n", "\n").removeprefix(MARK), file.name)
+    decoded = decode_field_text(field.path, value) if value else None
+    changed = change_toml_field(text, field.path, decoded)
+    if changed is None:
+        raise ConfigurationError(describe_unknown_form(file, field.path), code="configuration-file")
+    return changed
+
+
+def _show_line(name: str, text: str) -> str:
+    """Return the assignment of a variable in `.env`, with masked keys. "": there is none."""
+    value = decode_env_text(text).get(name)
+    return "" if value is None else f"{name}={mask_setting(name, value)}"
+
+
+def _show_field(field: TableField, text: str) -> str:
+    """Return the assignment of a field in its table. "": there is none."""
+    table, key = field.path
+    value = decode_toml(text.replace("\r\n", "\n").removeprefix(MARK), CONFIG_FILE).get(table, {}).get(key)
+    return "" if value is None else f"{key} = {format_toml_value(value)}"
 
 
 def write_change(proposal: Proposal, expected_digest: str) -> None:
@@ -320,12 +368,12 @@ def write_change(proposal: Proposal, expected_digest: str) -> None:
             before = read_text(proposal.file)
             if not proposal.before == digest(before) == expected_digest:
                 raise InvalidRequest(
-                    f"Another change of .env was written after this preview, so {proposal.row.name} was not written. "
-                    "Check its value and show the change again.",
+                    f"Another change of {proposal.file.name} was written after this preview, so {proposal.row.name} "
+                    "was not written. Check its value and show the change again.",
                     code="dashboard-setting",
                 )
             if before:
-                replace_file(proposal.file.with_name(BACKUP_FILE), before, has_keys=True)
+                replace_file(proposal.backup, before, has_keys=True)
             replace_file(proposal.file, proposal.text, has_keys=proposal.is_secret)
     except ConfigurationError as error:
         raise InvalidRequest(f"{error.message} Nothing was changed.", code="dashboard-setting") from None

@@ -78,13 +78,14 @@ def find_moved_settings(sources: Sources, version: str = __version__) -> Mapping
     for old in OLD_NAMES.values():
         if old.name not in variables:
             continue
-        decode = _DECODERS[type(_find_type(old.path))]
-        setting = sources.find_setting(old.name, is_list=decode is _split)
+        is_list = isinstance(_find_type(old.path), _LISTS)
+        setting = sources.find_setting(old.name, is_list=is_list)
         if setting is None:
             continue
         where = f"{old.name} ({format_origin_in_sentence(setting.origin)})"
         if is_read:
-            moved[old.path] = MovedSetting(old, setting, decode(setting, old))
+            value = _split(setting, old) if is_list else decode_field_text(old.path, setting.text)
+            moved[old.path] = MovedSetting(old, setting, value)
         elif old.guards:
             with sources.errors.collect():
                 raise ConfigurationError(
@@ -146,21 +147,27 @@ def _split(setting: FoundSetting, old: OldName) -> Sequence[str]:
     return [item for text in setting.items for item in (text.split() if old.separator == " " else [text])]
 
 
-def _read_number(setting: FoundSetting, _: OldName) -> object:
+def decode_field_text(path: KeyPath, text: str) -> Any:
+    """Return the value of a field with one text, word or number, as `tomllib` would return it. A text that is no value
+    of the field stays a text, and is rejected there.
+    """
+    return _DECODERS[type(_find_type(path))](text)
+
+
+def _read_number(text: str) -> object:
     """TOML has infinite numbers and NaN, but no field has them as values."""
     with suppress(ValueError):
-        return int(setting.text)
+        return int(text)
     with suppress(ValueError):
-        number = float(setting.text)
-        return number if math.isfinite(number) else setting.text
-    return setting.text
+        number = float(text)
+        return number if math.isfinite(number) else text
+    return text
 
 
-_DECODERS: Mapping[type[msgspec.inspect.Type], Callable[[FoundSetting, OldName], Any]] = {
-    msgspec.inspect.StrType: lambda setting, _: setting.text,
-    msgspec.inspect.LiteralType: lambda setting, _: setting.text.lower(),
+_DECODERS: Mapping[type[msgspec.inspect.Type], Callable[[str], Any]] = {
+    msgspec.inspect.StrType: str,
+    msgspec.inspect.LiteralType: str.lower,
     msgspec.inspect.IntType: _read_number,
     msgspec.inspect.FloatType: _read_number,
-    msgspec.inspect.ListType: _split,
-    msgspec.inspect.VarTupleType: _split,
 }
+_LISTS = (msgspec.inspect.ListType, msgspec.inspect.VarTupleType)

@@ -1,20 +1,17 @@
 """Change of the settings files to the new places of settings, for `config check --write`.
 
 The lines of old names leave `.env`, and their values go to the fields of `anthropic-proxy.toml`. All other lines stay
-as they are: comments, order, line ends and a byte order mark. `tomllib` does not write, so a line is inserted as text,
-at the first place where the file, read again, has exactly one value more. Both files are then read as the server reads
-them, and must mean what they meant before. The configuration file is replaced first: in between, both files have the
-same values, which is no error.
+as they are: comments, order, line ends and a byte order mark. Both files are then read as the server reads them, and
+must mean what they meant before. The configuration file is replaced first: in between, both files have the same values,
+which is no error.
 """
 
 import os
 import re
 import shutil
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from msgspec import Struct
 
@@ -27,8 +24,6 @@ from anthropic_proxy.gateway.settings.fields import Settings
 from anthropic_proxy.gateway.settings.file_format import KeyPath
 from anthropic_proxy.gateway.settings.files import (
     decode_toml,
-    format_toml_key,
-    format_toml_value,
     locked_for_change,
     parse_env_text,
     read_text,
@@ -44,10 +39,8 @@ from anthropic_proxy.gateway.settings.old_names import (
 )
 from anthropic_proxy.gateway.settings.place import CONFIG_FILE
 from anthropic_proxy.gateway.settings.sources import Sources
+from anthropic_proxy.gateway.settings.toml_edit import MARK, change_toml_field, describe_unknown_form
 
-_MARK = "\ufeff"
-_MAX_PLACES = 20
-"""Maximum number of lines at which an insertion is tried."""
 _COPY = "before-move"
 """End of the name of a copy: not `bak`, which the page Settings of the dashboard overwrites."""
 _MAX_COPIES = 1_000
@@ -87,7 +80,10 @@ def plan_rewrite(environ: Mapping[str, str], providers: ProviderRegistry, env_fi
             continue
         _require_plain(env_text, setting, env)
         if path[-1] not in contents.get(path[0], {}):
-            written = _insert_value(written, path, setting.value, config)
+            changed_config = change_toml_field(written, path, setting.value)
+            if changed_config is None:
+                raise ConfigurationError(describe_unknown_form(config, path), code="old-setting")
+            written = changed_config
     done = [setting.old for setting in moved.values() if setting.source.origin != "environment"]
     in_environment = [setting.old for setting in moved.values() if setting.source.origin == "environment"]
     changed = _remove_lines(env_text, {old.name for old in done})
@@ -112,7 +108,7 @@ def _require_same_meaning(before: Settings, after: Settings) -> None:
 
 
 def _remove_mark(text: str) -> str:
-    return text.removeprefix(_MARK)
+    return text.removeprefix(MARK)
 
 
 def _require_plain(env_text: str, setting: MovedSetting, env: Path) -> None:
@@ -130,7 +126,7 @@ def _remove_lines(text: str, names: set[str]) -> str:
     """Remove all assignments of `names`. A comment at the end of such a line stays, as a line of its own."""
     if not names:
         return text
-    mark = _MARK if text.startswith(_MARK) else ""
+    mark = MARK if text.startswith(MARK) else ""
     kept = []
     for binding in parse_env_text(text[len(mark) :]):
         line = binding.original.string
@@ -142,56 +138,6 @@ def _remove_lines(text: str, names: set[str]) -> str:
         end = "\r\n" if line.endswith("\r\n") else "\n"
         kept.append(f"{beginning}{comment[1].rstrip()}{end}" if comment else beginning)
     return mark + "".join(kept)
-
-
-def _insert_value(text: str, path: KeyPath, value: Any, config: Path) -> str:
-    """Raises `ConfigurationError` if the file has a form into which no line can be inserted."""
-    mark = _MARK if text.startswith(_MARK) else ""
-    plain = text[len(mark) :]
-    expected = _decode(plain)
-    expected.setdefault(path[0], {})[path[-1]] = value
-    assignment = f"{format_toml_key(path[-1])} = {format_toml_value(value)}"
-    for changed in _propose(plain, path[0], assignment):
-        try:
-            if _decode(changed) == expected:
-                return mark + changed
-        except tomllib.TOMLDecodeError:
-            continue
-    raise ConfigurationError(
-        f"{config} has [{path[0]}] in a form into which {format_setting_name(path)} cannot be inserted. Write the "
-        f"table as [{path[0]}] with one line for each field, and try again.",
-        code="old-setting",
-    )
-
-
-def _decode(text: str) -> dict[str, Any]:
-    return tomllib.loads(text.replace("\r\n", "\n"))
-
-
-def _sets_table(line: str, table: str) -> bool:
-    """Return True for the header of the table, and for a line that sets it or a key of it."""
-    text = line.replace('"', "").replace("'", "").strip()
-    is_header = text.startswith("[")
-    name, rest = text[is_header:].strip()[: len(table)], text[is_header:].strip()[len(table) :].lstrip()
-    return name == table and rest.startswith("]" if is_header else (".", "="))
-
-
-def _propose(text: str, table: str, assignment: str) -> Iterator[str]:
-    """Yield the text with an assignment in the table: below its header, in an inline table, as a dotted key before
-    others, and in a new table at the end.
-    """
-    end = "\r\n" if "\r\n" in text else "\n"
-    lines = text.splitlines(keepends=True)
-    for number in [number for number, line in enumerate(lines) if _sets_table(line, table)][:_MAX_PLACES]:
-        line, before, after = lines[number], "".join(lines[:number]), "".join(lines[number + 1 :])
-        yield f"{before}{line.rstrip()}{end}{assignment}{end}{after}"
-        opened, brace, rest = line.partition("{")
-        if brace:
-            comma = "" if rest.lstrip().startswith("}") else ","
-            yield f"{before}{opened}{brace} {assignment}{comma}{rest}{after}"
-        yield f"{before}{table}.{assignment}{end}{line}{after}"
-    gap = "" if not text or text.endswith("\n") else end
-    yield f"{text}{gap}{end if text else ''}[{table}]{end}{assignment}{end}"
 
 
 def write_rewrite(rewrite: Rewrite) -> Sequence[Path]:

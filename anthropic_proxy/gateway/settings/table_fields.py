@@ -22,13 +22,15 @@ from anthropic_proxy.gateway.settings.sources import Sources
 from anthropic_proxy.secrets import Secret
 
 _TABLES: dict[str, type[Struct]] = {"auto_mode": AutoModeTable, "sign_in": SignInTable, "price_list": PriceListTable}
+_EDITABLE_TABLES = frozenset({"auto_mode"})
+"""Tables whose fields with one value the page Settings changes: without addresses, and without rules of access."""
+_LISTS = (inspect.ListType, inspect.VarTupleType)
 _PLAIN = (
     inspect.StrType,
     inspect.LiteralType,
     inspect.IntType,
     inspect.FloatType,
-    inspect.ListType,
-    inspect.VarTupleType,
+    *_LISTS,
 )
 
 
@@ -36,6 +38,12 @@ class TableField(Struct, frozen=True):
     path: KeyPath
     default: str
     """Text of the default. "": none, or it depends on other settings."""
+    is_list: bool
+
+    @property
+    def is_editable(self) -> bool:
+        """True if the page Settings may change it."""
+        return self.path[0] in _EDITABLE_TABLES and not self.is_list
 
     @property
     def name(self) -> str:
@@ -50,10 +58,14 @@ def list_table_fields() -> Sequence[TableField]:
 @cache
 def _list_fields(table: str) -> Sequence[TableField]:
     return [
-        TableField((table, field.name), format_field_value(field.default))
+        TableField((table, field.name), format_field_value(field.default), _is_list(field.type))
         for field in structs.fields(_TABLES[table])
         if all(isinstance(kind, _PLAIN) for kind in list_alternatives(field.type))
     ]
+
+
+def _is_list(kind: inspect.Type) -> bool:
+    return isinstance(list_alternatives(kind)[0], _LISTS)
 
 
 def format_field_value(value: object) -> str:
@@ -80,6 +92,11 @@ def record_plain_fields(file: ConfigFile, sources: Sources) -> None:
         if value is not None:
             sources.given[field.name] = Secret(format_field_value(value))
             sources.origins[field.name] = file.describe_source(field.path)
+
+
+def find_table_field(name: str) -> TableField | None:
+    """`name`: `mode of [auto_mode]`"""
+    return next((field for field in list_table_fields() if field.name == name), None)
 
 
 @cache
