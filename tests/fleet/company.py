@@ -127,10 +127,10 @@ class _Steps:
             "SIGN_IN_SECRET replaced on one instance after another": self._replace_secret,
             "lasting exception of a person": self._keep_exception,
             "removed person": self._remove_person,
-            "revoked person": self._revoke_person,
             "reused address": self._reuse_address,
             "price at the address of a mirror": self._pay_at_mirror,
             "key of the provider changed under the same id": self._change_key,
+            "revoked person": self._revoke_person,
         }
 
     def _sign_in_first(self) -> str:
@@ -260,8 +260,12 @@ class _Steps:
     def _open_dashboard(self, subject: str) -> str:
         """Sign in to the dashboard. Return the header `cookie`."""
         browser = ProviderBrowser(self._proxy, subject)
-        begun = browser.client.get("/dashboard/oidc/start", params={"next": "/dashboard"})
-        page = browser.client.get(browser.follow(begun))
+
+        def open_page() -> httpx.Response:
+            begun = browser.client.get("/dashboard/oidc/start", params={"next": "/dashboard"})
+            return browser.client.get(browser.follow(begun))
+
+        page = wait_for(open_page, lambda page: page.status_code == 200 or PROVIDER_FAILURE not in page.text)
         assert page.status_code == 200, page.text
         return "; ".join(f"{cookie.name}={cookie.value}" for cookie in browser.client.cookies.jar)
 
