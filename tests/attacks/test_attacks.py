@@ -26,6 +26,7 @@ QUICK = (
     "verdicts: commands that may run what an earlier call has written with a redacted text",
     "verdicts: calls that run a redacted word",
     "verdicts: lines and deltas that only some clients read",
+    "verdicts: complete messages that are read in several ways",
     "spending: other models of a key for one model",
     "spending: counts of a relay",
     "neighbours: refusals with the text of another key",

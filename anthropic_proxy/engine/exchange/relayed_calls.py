@@ -124,6 +124,7 @@ class _CallBlock(Struct):
     name: str
     start: int
     end: int
+    has_text_as_id: bool
 
 
 class RelayedCalls:
@@ -172,6 +173,7 @@ class RelayedCalls:
         if event.type == "message_delta":
             self._restore = None  # the client has the verdicts, so no later call gets a text that they do not know
         if event.type == "content_block_start" and find_text(event.content_block, "type") in CALL_TYPES:
+            self._is_unclear |= not isinstance(event.content_block.get("id"), str)  # some clients make a text of it
             self._open[index] = _OpenCall(frame, event.content_block, is_held=is_held, is_edited=is_edited)
             self._ids.add(self._open[index].id)
             return [] if is_held else [frame]
@@ -251,7 +253,10 @@ class RelayedCalls:
         def find_edits(text: bytes) -> Sequence[Edit]:
             self._complete.clear()
             edits: list[Edit] = []
+            self._ids.clear()
             for place, block in enumerate(_find_calls(text)):
+                self._ids.add(block.id)
+                self._is_unclear |= not block.has_text_as_id
                 shown = text[block.start : block.end]
                 is_edited = received != message and inputs[place : place + 1] != [shown]
                 call = finish_call(
@@ -286,7 +291,9 @@ def _find_calls(message: bytes) -> Iterator[_CallBlock]:
         members = {member.key: member for member in json_spans.find_members(message, element.value, element.end)}
         texts = {name: _read_string(message, members.get(name)) for name in ("type", "id", "name")}
         if texts["type"] in CALL_TYPES and (found := members.get("input")) is not None:
-            yield _CallBlock(texts["type"], texts["id"], texts["name"], found.value, found.end)
+            number = members.get("id")
+            has_text = number is not None and message[number.value : number.value + 1] == b'"'
+            yield _CallBlock(texts["type"], texts["id"], texts["name"], found.value, found.end, has_text)
 
 
 def _read_string(text: bytes, member: JsonSpan | None) -> str:

@@ -50,7 +50,17 @@ def _list_messages() -> Iterator[tuple[str, bytes]]:
     yield "two messages", _message(_GOOD) + b" " + _message(_BAD)
     yield "UTF-16", _message(_BAD).decode().encode("utf-16")
     yield "3,000 levels", _message(_BAD, more=b',"x":' + b"[" * 3_000 + b"]" * 3_000)
-    for ids in (("a", "a"), ("", ""), ("a", "A"), ("a\0", "a"), ("a", "a "), (1, "1"), (None, "None")):
+    for ids in (
+        ("a", "a"),
+        ("", ""),
+        ("a", "A"),
+        ("a\0", "a"),
+        ("a", "a "),
+        (1, "1"),
+        (None, "null"),
+        (["a"], "a"),
+        (True, "true"),
+    ):
         yield f"the ids {ids}, the first harmful", _message(_call(_HARMFUL, ids[0]), _call("echo 1", ids[1]))
         yield f"the ids {ids}, the last harmful", _message(_call("echo 1", ids[0]), _call(_HARMFUL, ids[1]))
     several = [_call(_HARMFUL if number == 119 else f"echo {number}", f"call_{number}") for number in range(120)]
@@ -77,7 +87,14 @@ def _find_harmful(body: bytes) -> list[str]:
     except (ValueError, KeyError, RecursionError):
         return []
     calls = (block for block in content if isinstance(block, dict) and block.get("type") == "tool_use")
-    return [str(block["id"]) for block in calls if "evil" in json.dumps(block.get("input"))]
+    return [_as_member(block["id"]) for block in calls if "evil" in json.dumps(block.get("input"))]
+
+
+def _as_member(value: Any) -> str:
+    """Return the name under which JavaScript finds a value in an object."""
+    if isinstance(value, list):
+        return ",".join(map(_as_member, value))
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _run_wholes(attack: Attack) -> list[Answer]:

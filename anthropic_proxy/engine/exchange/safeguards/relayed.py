@@ -147,7 +147,7 @@ class RelayedCheck:
         assert self._check is not None, "only checks make the reply wait"
         held, self._held = bytes(self._held), bytearray()
         if self._is_message:
-            results = await self._check.finish()
+            results = await self._check.finish(self._calls.ambiguous)
             return json_spans.edit(held, partial(_find_additions, results=results, holder=""))
         ending, *later = _divide(held)
         if self._reads_calls:  # clients may add what comes behind the end to a call
