@@ -224,7 +224,7 @@ class AttemptSender:
         upstream = attempt.target.upstream
         if attempt.run.has_next_target:
             try:
-                circuit_breakers.require_closed(upstream)
+                circuit_breakers.require_closed(upstream, self._receipt.client.id)
             except CircuitOpen:
                 self._record_target(attempt)
                 raise
@@ -236,7 +236,7 @@ class AttemptSender:
             circuit_breakers.release_trial(upstream)
             raise
         if failure is not None:
-            circuit_breakers.record_failure(upstream, failure)
+            circuit_breakers.record_failure(upstream, failure, self._receipt.client.id)
             add_address_advice(failure, attempt.target, engine.settings)
             raise failure
         circuit_breakers.record_success(upstream)

@@ -43,6 +43,7 @@ from anthropic_proxy.engine.messages.preparation import may_lack_room
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.credentials import concerns_key
+from anthropic_proxy.engine.routing.health import fails_for_all
 from anthropic_proxy.engine.routing.problems import find_missing_key_of
 from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.routing.routes import RouteBalancer
@@ -79,12 +80,13 @@ _KEY_ERRORS = (401, 429)
 
 
 def _fails_for_all(error: UpstreamError, *, own_key: bool) -> bool:
-    """Return True if the target fails for other requests too. A text can only excuse it: it may quote the client.
+    """Return True if the target fails for the requests of other clients too. A text cannot say so: it may quote the
+    request.
 
     `own_key`: the call had a key of the proxy, not that of the client.
     """
-    statuses = error.status, error.stated_status
-    return all(status >= 500 or (status in _KEY_ERRORS and own_key) for status in statuses)
+    statuses = {error.status, error.stated_status}
+    return fails_for_all(error) or (own_key and statuses.issubset(_KEY_ERRORS))
 
 
 RETRY_DELAY_SECONDS = 0.5
@@ -255,7 +257,7 @@ class Attempts:
 
         `usage` is the token usage of the failed call.
         """
-        self._engine.circuit_breakers.record_failure(failed.target.upstream, error)
+        self._engine.circuit_breakers.record_failure(failed.target.upstream, error, self.receipt.client.id)
         target = await self._retries.prepare_retry(failed, error, usage)
         return await self._retries.call_with_retries(target, failed.run, self._preparer.prepare, self.sender.send)
 

@@ -4,23 +4,35 @@ A circuit is closed while calls to an upstream (such as `openai api.openai.com`)
 failures in a row it is open: calls fail at once, until one trial call is allowed. If the trial succeeds, the circuit is
 closed; otherwise it stays open for twice the time. Workers inform each other. The last target of a plan, or the only
 one, is called although its circuit is open: nothing else could serve the request.
+
+Failures that one request can cause, such as a status 500, open the circuit for the client whose requests have failed
+only. They open it for all if requests of two clients have failed so in a row.
 """
 
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from msgspec import Struct
+from msgspec import Struct, field
 
-from anthropic_proxy.errors import CircuitOpen, UpstreamError
+from anthropic_proxy.errors import CircuitOpen, UpstreamError, UpstreamProtocolError
 
 FAILURES_TO_OPEN = 5
 """Number of consecutive failures at which the circuit of an upstream opens."""
 MIN_OPEN_SECONDS = 5.0
 """Time from the opening of a circuit to the first trial call. It is short, because the upstream may only be restarting.
 """
+_UNAVAILABLE_STATUSES = (502, 503, 504, 529)
 MAX_OPEN_SECONDS = 60.0
 """Maximum time until the next trial call. Each failed trial doubles the time."""
+
+
+def fails_for_all(error: UpstreamError) -> bool:
+    """Return True if an error shows that an upstream is not available. After another one, such as a status 500 or a
+    reply that cannot be read, the request itself may be the reason.
+    """
+    is_own = isinstance(error, UpstreamProtocolError | CircuitOpen)  # status 502 or that of an earlier failure
+    return error.stated_status in _UNAVAILABLE_STATUSES and not is_own
 
 
 class OpenCircuit(NamedTuple):
@@ -41,6 +53,14 @@ class _Breaker(Struct):
     is_trial_running: bool = False
     error: UpstreamError | None = None
     """Last failure."""
+    clients: set[str] = field(default_factory=set)
+    """`Client.id` of those whose requests have failed since the last success: at most two."""
+    is_unavailable: bool = False
+    """True if one of these failures cannot be due to a request."""
+
+    @property
+    def blocks_all(self) -> bool:
+        return self.is_unavailable or len(self.clients) > 1
 
 
 class CircuitBreakers:
@@ -57,13 +77,15 @@ class CircuitBreakers:
         """
         self._on_change = send
 
-    def require_closed(self, upstream: str) -> None:
-        """Raise `CircuitOpen` if calls to the upstream are blocked now.
+    def require_closed(self, upstream: str, client: str) -> None:
+        """Raise `CircuitOpen` if calls to the upstream are blocked now for the requests of a client (`Client.id`).
 
         After an allowed call, call `record_success`, `record_failure` or `release_trial`.
         """
         breaker = self._breakers.get(upstream)
         if breaker is None or breaker.error is None or not breaker.retry_at:
+            return
+        if not breaker.blocks_all and client not in breaker.clients:
             return
         wait = breaker.retry_at - self._clock()
         if wait > 0 or breaker.is_trial_running:
@@ -87,13 +109,14 @@ class CircuitBreakers:
         if not self._breakers:
             return
         breaker = self._breakers.pop(upstream, None)
-        if breaker is not None and breaker.retry_at:
+        if breaker is not None and breaker.retry_at and breaker.blocks_all:
             self._on_change(upstream, "", 0.0)
 
-    def record_failure(self, upstream: str, error: UpstreamError) -> None:
-        """Count a failed call. A stated status below 500 counts as a success, because the upstream itself works.
+    def record_failure(self, upstream: str, error: UpstreamError, client: str) -> None:
+        """Count a failed call for a client (`Client.id`).
 
-        A status that only the text of the error has lowered counts as neither: the text may quote the client.
+        A stated status below 500 counts as a success, because the upstream itself works. A status that only the text of
+        the error has lowered counts as neither: the text may quote the client.
         """
         if error.stated_status < 500:
             self.record_success(upstream)
@@ -104,17 +127,22 @@ class CircuitBreakers:
         breaker = self._breakers.setdefault(upstream, _Breaker())
         breaker.failures += 1
         breaker.error = error
+        breaker.is_unavailable |= fails_for_all(error)
+        if not breaker.blocks_all:
+            breaker.clients.add(client)
         if breaker.is_trial_running:
             breaker.open_seconds = min(breaker.open_seconds * 2, MAX_OPEN_SECONDS)
         if breaker.is_trial_running or breaker.failures >= FAILURES_TO_OPEN:
             seconds = max(breaker.open_seconds, min(error.stated_retry_after or 0.0, MAX_OPEN_SECONDS))
             breaker.retry_at = self._clock() + seconds
-            self._on_change(upstream, f"{error.status} {error.error_type}", seconds)
+            if breaker.blocks_all:
+                self._on_change(upstream, f"{error.status} {error.error_type}", seconds)
         breaker.is_trial_running = False
 
     def open_circuit_from_peer(self, upstream: str, error: UpstreamError, seconds: float) -> None:
         breaker = self._breakers.setdefault(upstream, _Breaker())
         breaker.failures = max(breaker.failures, FAILURES_TO_OPEN)
+        breaker.is_unavailable = True
         breaker.open_seconds = min(max(breaker.open_seconds, seconds), MAX_OPEN_SECONDS)
         breaker.error = error
         breaker.retry_at = self._clock() + seconds

@@ -398,7 +398,41 @@ def _judge_the_account(attack: Attack) -> list[Answer]:
     return attempts.finish(attack)
 
 
+_FAILURES: Mapping[str, bytes] = {
+    # that one request can cause
+    "an error of the server": respond(b'{"error": {"message": "The server had an error processing it"}}', status=500),
+    "an unreadable reply": respond(b'{"error": "error parsing tool call: raw=x"}', status=500),
+    "invalid JSON": respond(b"{"),
+    "an error in a stream": respond(b'data: {"error": {"message": "failed"}}\n\n', "text/event-stream"),
+    "a quoted overload": respond(b'{"error": {"message": "bad: server overloaded"}}', status=500),
+}
+
+
+def _fail_before_a_fallback(attack: Attack) -> list[Answer]:
+    """Failures that requests of one key cause send no request of another key to the fallback."""
+    attempts = Attempts()
+    mallory, ann = Buyer(attack, "mallory"), Buyer(attack, "ann")
+    for name, failure in _FAILURES.items():
+
+        def answer(call: UpstreamCall, failure: bytes = failure) -> bytes:
+            return failure if "poison" in json.dumps(call.body) else _USUAL(call)
+
+        attack.upstream.reply = answer
+        for _ in range(6):
+            mallory.post({**ordinary("claude-sonnet-4-5", "poison"), "stream": "stream" in name})
+        attack.upstream.calls.clear()
+        served = ann.post(ordinary("claude-sonnet-4-5"))
+        models = [call.body["model"] for call in attack.upstream.calls]
+        attempts.check(name, served.status_code == 200 and models == ["gpt-4.1"], f"{served.status_code} {models}")
+    return attempts.finish(attack)
+
+
 NEIGHBOURS: tuple[Row, ...] = (
+    Row(
+        name="neighbours: failures of another key before a fallback",
+        run=_fail_before_a_fallback,
+        settings={**KEY_SETTINGS, "MODEL_SONNET": _MODEL, "FALLBACK_SONNET": "groq/llama-3.3-70b-versatile"},
+    ),
     Row(name="neighbours: refusals with the text of another key", run=_learn_nothing, settings=KEY_SETTINGS),
     Row(
         name="neighbours: the session of another key",

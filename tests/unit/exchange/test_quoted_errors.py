@@ -66,18 +66,18 @@ def test_a_text_closes_no_circuit_and_opens_none_and_is_shown_to_no_other_client
     def fail(stated_status: int, status: int) -> None:
         error = UpstreamRefused("openai: bad: 'secret of a client'", provider="openai", status=status)
         error.stated_status, error.provider_text = stated_status, "bad: 'secret of a client'"
-        breakers.record_failure("openai x", error)
+        breakers.record_failure("openai x", error, "local")
 
     for _ in range(9):
         fail(400, 502)
-    breakers.require_closed("openai x")
+    breakers.require_closed("openai x", "local")
     for _ in range(3):
         fail(500, 500)
         fail(500, 402)
     for _ in range(2):
         fail(500, 500)
     with pytest.raises(CircuitOpen) as refused:
-        breakers.require_closed("openai x")
+        breakers.require_closed("openai x", "local")
     assert refused.value.message == (
         "openai failed with status 500. It failed 5 times in a row; the next call is allowed in 5 s."
     )

@@ -7,7 +7,15 @@ import pytest
 
 from anthropic_proxy.engine.routing.call_limits import FairQueue
 from anthropic_proxy.engine.routing.health import CircuitBreakers
-from anthropic_proxy.errors import UpstreamError, UpstreamOverloaded, UpstreamRefused, UpstreamUnreachable
+from anthropic_proxy.errors import (
+    CircuitOpen,
+    UnreadableReply,
+    UpstreamError,
+    UpstreamOverloaded,
+    UpstreamProtocolError,
+    UpstreamRefused,
+    UpstreamUnreachable,
+)
 from tests.support.interleaving import interleave
 from tests.support.waiting import WAIT_SECONDS
 
@@ -27,8 +35,8 @@ def unreachable() -> UpstreamUnreachable:
 def open_breakers(clock: Clock) -> CircuitBreakers:
     breakers = CircuitBreakers(clock=clock)
     for _ in range(5):
-        breakers.require_closed("groq")
-        breakers.record_failure("groq", unreachable())
+        breakers.require_closed("groq", "local")
+        breakers.record_failure("groq", unreachable(), "local")
     return breakers
 
 
@@ -36,15 +44,15 @@ def test_four_failures_in_a_row_open_no_circuit() -> None:
     breakers = CircuitBreakers(clock=Clock())
     for _ in range(3):
         for _ in range(4):
-            breakers.record_failure("groq", unreachable())
-        breakers.require_closed("groq")
+            breakers.record_failure("groq", unreachable(), "local")
+        breakers.require_closed("groq", "local")
         breakers.record_success("groq")
 
 
 def test_an_upstream_that_fails_repeatedly_is_not_called_and_its_error_repeated() -> None:
     breakers = open_breakers(Clock())
     with pytest.raises(UpstreamError) as refused:
-        breakers.require_closed("groq")
+        breakers.require_closed("groq", "local")
     assert refused.value.status == 502
     assert refused.value.retry_after == 5
     assert (
@@ -52,15 +60,49 @@ def test_an_upstream_that_fails_repeatedly_is_not_called_and_its_error_repeated(
         == "groq: connection refused. It failed 5 times in a row; the next call is allowed in 5 s."
     )
     assert not refused.value.retryable
-    breakers.require_closed("openai")
+    breakers.require_closed("openai", "local")
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 429])
 def test_errors_of_a_request_or_a_key_do_not_count_against_the_upstream(status: int) -> None:
     breakers = CircuitBreakers(clock=Clock())
     for _ in range(10):
-        breakers.record_failure("groq", UpstreamRefused("no", status=status))
-    breakers.require_closed("groq")
+        breakers.record_failure("groq", UpstreamRefused("no", status=status), "local")
+    breakers.require_closed("groq", "local")
+
+
+def refused(status: int = 500) -> UpstreamRefused:
+    return UpstreamRefused("groq: the request has failed", provider="groq", status=status)
+
+
+@pytest.mark.parametrize("failure", [refused(), UnreadableReply("groq: unreadable"), UpstreamProtocolError("groq: {")])
+def test_failures_that_a_request_can_cause_open_the_circuit_for_its_client_until_another_client_has_one(
+    failure: UpstreamError,
+) -> None:
+    breakers = CircuitBreakers(clock=Clock())
+    published: list[str] = []
+    breakers.publish_to(lambda upstream, failure, seconds: published.append(failure))
+    for _ in range(6):
+        breakers.record_failure("groq", failure, "key_a")
+    breakers.require_closed("groq", "key_b")
+    with pytest.raises(CircuitOpen):
+        breakers.require_closed("groq", "key_a")
+    assert published == []
+    breakers.record_failure("groq", failure, "key_b")
+    for client in ("key_b", "key_c"):
+        with pytest.raises(CircuitOpen):
+            breakers.require_closed("groq", client)
+    assert len(published) == 1
+
+
+@pytest.mark.parametrize("failure", [unreachable(), refused(502), refused(503), refused(504), refused(529)])
+def test_an_upstream_that_is_not_available_is_called_for_no_client(failure: UpstreamError) -> None:
+    breakers = CircuitBreakers(clock=Clock())
+    for _ in range(4):
+        breakers.record_failure("groq", refused(), "key_a")
+    breakers.record_failure("groq", failure, "key_a")
+    with pytest.raises(CircuitOpen):
+        breakers.require_closed("groq", "key_b")
 
 
 def test_a_failed_trial_doubles_the_cooldown_up_to_a_limit() -> None:
@@ -69,10 +111,10 @@ def test_a_failed_trial_doubles_the_cooldown_up_to_a_limit() -> None:
     rests = []
     for _ in range(8):
         clock.now += 1000
-        breakers.require_closed("groq")
-        breakers.record_failure("groq", unreachable())
+        breakers.require_closed("groq", "local")
+        breakers.record_failure("groq", unreachable(), "local")
         with pytest.raises(UpstreamError) as refused:
-            breakers.require_closed("groq")
+            breakers.require_closed("groq", "local")
         rests.append(refused.value.retry_after)
     assert rests == [10, 20, 40, 60, 60, 60, 60, 60]
 
@@ -81,17 +123,17 @@ def test_a_trial_whose_client_left_lets_the_next_one_try() -> None:
     clock = Clock()
     breakers = open_breakers(clock)
     clock.now += 5
-    breakers.require_closed("groq")
+    breakers.require_closed("groq", "local")
     breakers.release_trial("groq")
-    breakers.require_closed("groq")
+    breakers.require_closed("groq", "local")
 
 
 def test_a_longer_wait_that_the_upstream_asked_for_is_kept() -> None:
     breakers = CircuitBreakers(clock=Clock())
     for _ in range(5):
-        breakers.record_failure("groq", UpstreamOverloaded("groq: busy", retry_after=30))
+        breakers.record_failure("groq", UpstreamOverloaded("groq: busy", retry_after=30), "local")
     with pytest.raises(UpstreamError) as refused:
-        breakers.require_closed("groq")
+        breakers.require_closed("groq", "local")
     assert refused.value.retry_after == 30
 
 
@@ -160,4 +202,4 @@ def test_a_page_lists_the_open_circuits_while_another_one_opens() -> None:
 
 def _open_circuit(breakers: CircuitBreakers, upstream: str) -> None:
     for _ in range(5):
-        breakers.record_failure(upstream, unreachable())
+        breakers.record_failure(upstream, unreachable(), "local")

@@ -28,7 +28,7 @@ def test_a_provider_is_described_with_its_circuit_and_cooldowns() -> None:
     }
     assert (before["groq"].open_seconds, before["groq"].cooldowns, before["groq"].key_count) == (0.0, [], 2)
     for _ in range(FAILURES_TO_OPEN):
-        breakers.record_failure("groq api.groq.com", UpstreamError("groq returned HTTP 503.", status=503))
+        breakers.record_failure("groq api.groq.com", UpstreamError("groq returned HTTP 503.", status=503), "local")
     credentials.start_cooldown("key-two", 30.0)
     found = {one.name: one for one in describe_setup(settings, Catalog(), breakers, credentials, today=TODAY).providers}
     groq = found["groq"]

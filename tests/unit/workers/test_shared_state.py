@@ -90,7 +90,7 @@ async def test_the_places_of_tools_are_sent_only_for_models_whose_loaded_tools_a
 def fail(proxy: ProxyHarness, times: int = FAILURES_TO_OPEN) -> None:
     for _ in range(times):
         proxy.services.circuit_breakers.record_failure(
-            CIRCUIT_STATE, UpstreamError(f"openai: {KEYS[0]} is no key", status=529, kind="overloaded_error")
+            CIRCUIT_STATE, UpstreamError(f"openai: {KEYS[0]} is no key", status=529, kind="overloaded_error"), "local"
         )
 
 
@@ -107,12 +107,12 @@ async def test_an_upstream_that_fails_one_worker_is_left_alone_by_all_until_it_w
     apply_all(mended, facts)
     assert mended.services.circuit_breakers.open_circuit_count() == 0, "another key may mend it"
     with pytest.raises(CircuitOpen) as refused:
-        other.services.circuit_breakers.require_closed(CIRCUIT_STATE)
+        other.services.circuit_breakers.require_closed(CIRCUIT_STATE, "local")
     assert (refused.value.status, refused.value.error_type) == (529, "overloaded_error")
     assert refused.value.message.startswith("openai failed with status 529. It failed 5 times in a row")
     teller.services.circuit_breakers.record_success(CIRCUIT_STATE)
     apply_all(other, facts)
-    other.services.circuit_breakers.require_closed(CIRCUIT_STATE)
+    other.services.circuit_breakers.require_closed(CIRCUIT_STATE, "local")
 
 
 async def test_a_spent_key_is_paused_for_all_and_never_sent() -> None:

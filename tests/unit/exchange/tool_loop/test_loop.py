@@ -139,7 +139,7 @@ async def test_a_breaker_does_not_end_a_reply_that_has_begun() -> None:
         async def search(self, *asked: Any, **more: Any) -> Sequence[SearchResult]:
             for target in built.upstreams:
                 for _ in range(50):
-                    built.services.circuit_breakers.record_failure(target, UpstreamUnreachable("gone"))
+                    built.services.circuit_breakers.record_failure(target, UpstreamUnreachable("gone"), "local")
             return FACTS
 
     script = Script(calls(text("Hm."), call("web_search", query="a")), reply(text("Cold.")))
