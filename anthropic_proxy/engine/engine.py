@@ -46,6 +46,8 @@ from anthropic_proxy.secrets import Secret, redact_secrets
 _Arguments = TypeVarTuple("_Arguments")
 _Result = TypeVar("_Result")
 _BASE_62 = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_RANDOM_CHARACTERS: Mapping[str, int] = {"req_": 14, "toolu_px": 22}
+"""Prefix of an id → number of its random characters, if it is not 24. The time of a request has ten."""
 _ID_CHARACTERS = bytes(_BASE_62[byte % len(_BASE_62)] for byte in range(256))
 
 
@@ -225,15 +227,15 @@ class Engine(Struct, frozen=True, kw_only=True):
 
 
 def new_id(prefix: str) -> str:
-    """Return the prefix and 24 random letters and digits. They can be predicted, so an id is no secret.
+    """Return the prefix and 24 letters and digits. They can be predicted, so an id is no secret.
 
     Those of a request begin with the time, because a database adds ids in ascending order at one place of its index.
     Only 22 follow the prefix `toolu_px`, so that the id is as long as one with the prefix `toolu_`.
     """
-    begin = hex(int(time.time() * 256))[2:] if prefix == "req_" else ""
-    length = (22 if prefix == "toolu_px" else 24) - len(begin)
-    characters = random.getrandbits(8 * length).to_bytes(length, "little").translate(_ID_CHARACTERS).decode()
-    return f"{prefix}{begin}{characters}"
+    length = _RANDOM_CHARACTERS.get(prefix, 24)
+    if prefix == "req_":
+        prefix = f"req_{int(time.time() * 256):x}"
+    return prefix + random.getrandbits(8 * length).to_bytes(length, "little").translate(_ID_CHARACTERS).decode()
 
 
 def build_engine(

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
@@ -33,19 +33,18 @@ _USUAL_SEARCHES, _USUAL_CONSULTATIONS = 5, 3
 _FAST = "fast"
 
 
-class Admission:
+class Admission(Struct, eq=False):
     """What the policies say about one request."""
 
-    def __init__(self, engine: Engine, incoming: ClientRequest, estimates: EstimateCache) -> None:
-        self._engine = engine
-        self._incoming = incoming
-        self._estimates = estimates
-        self.settles: list[Settle] = []
-        """Functions to call with the receipt at the end of the request, also after a rejection."""
-        self.servers: Collection[ServerName] = ALL_SERVERS
-        """Servers beside the providers that the policies and the route allow."""
-        self.further_calls: list[AdmitFurtherCall] = []
-        """Functions that admit another call for the same request."""
+    engine: Engine
+    incoming: ClientRequest
+    estimates: EstimateCache
+    settles: list[Settle] = []
+    """Functions to call with the receipt at the end of the request, also after a rejection."""
+    servers: Collection[ServerName] = ALL_SERVERS
+    """Servers beside the providers that the policies and the route allow."""
+    further_calls: list[AdmitFurtherCall] = []
+    """Functions that admit another call for the same request."""
 
     async def admit_plan(self, request: MessagesRequest, plans: Sequence[Plan], *, is_limit_query: bool) -> Plan:
         """Return the first plan whose models the policies allow.
@@ -68,7 +67,7 @@ class Admission:
 
     def build_origin(self, models: Collection[Place], route: ConfiguredRoute | None = None) -> ClientOrigin:
         """Return the origin of the calls of admitted models. `route`: the one that chose them."""
-        incoming = self._incoming
+        incoming = self.incoming
         servers = self.servers if route is None or route.web else ()
         return ClientOrigin(incoming.purpose, incoming.receipt.request_id, models, servers)
 
@@ -83,11 +82,11 @@ class Admission:
         return structs.replace(origin, models={*origin.models, (target.provider.name, target.model)})
 
     async def _admit_call(self, target: Target, request: MessagesRequest, scale: TokenScale) -> None:
-        incoming = self._incoming
+        incoming = self.incoming
         further = FurtherCall(
-            target=describe_target(self._engine, incoming, target, request),
+            target=describe_target(self.engine, incoming, target, request),
             body_bytes=request.body_bytes,
-            estimate_input_tokens=partial(estimate_client_request_tokens, incoming, self._estimates, scale, request),
+            estimate_input_tokens=partial(estimate_client_request_tokens, incoming, self.estimates, scale, request),
             receipt=incoming.receipt,
         )
         for admit in self.further_calls:
@@ -98,7 +97,7 @@ class Admission:
 
         The request itself was admitted for the first. Raises the `ClientError` of the first policy that rejects it.
         """
-        if any(attempt.all_input_tokens or attempt.output_tokens for attempt in self._incoming.receipt.attempts):
+        if any(attempt.all_input_tokens or attempt.output_tokens for attempt in self.incoming.receipt.attempts):
             await self._admit_call(target, request, scale)
 
     async def admit_count(self, request: MessagesRequest, plan: Plan) -> bool:
@@ -118,7 +117,7 @@ class Admission:
 
         Raises the `ClientError` of the first that rejects it.
         """
-        incoming = self._incoming
+        incoming = self.incoming
         described = AdmissionRequest(
             client=incoming.receipt.client,
             purpose=incoming.purpose,
@@ -138,14 +137,14 @@ class Admission:
         """
         for settle in self.settles:
             try:
-                settle(self._incoming.receipt)
+                settle(self.incoming.receipt)
             except Exception:  # noqa: BLE001  # a defect of a plugin
-                self._engine.log.write_traceback(self._incoming.receipt.request_id)
+                self.engine.log.write_traceback(self.incoming.receipt.request_id)
 
     def _describe(
         self, request: MessagesRequest, plan: Plan, *, has_reply: bool = True, is_limit_query: bool = False
     ) -> AdmissionRequest:
-        engine, incoming = self._engine, self._incoming
+        engine, incoming = self.engine, self.incoming
         settings, receipt = engine.settings, incoming.receipt
         requested = plan.requested or request.model
         preferred = find_preferred_provider(settings, engine.catalog)
@@ -169,7 +168,7 @@ class Admission:
             targets=[
                 describe_target(engine, incoming, target, request, has_reply=has_reply) for target in plan.targets
             ],
-            estimate_input_tokens=partial(estimate_client_request_tokens, incoming, self._estimates, scale, request),
+            estimate_input_tokens=partial(estimate_client_request_tokens, incoming, self.estimates, scale, request),
             response_headers=receipt.limit_headers,
             servers={*ALL_SERVERS},
             further_calls=self.further_calls,
@@ -177,7 +176,7 @@ class Admission:
 
     async def _ask(self, described: AdmissionRequest) -> None:
         self.servers = described.servers
-        for policy in self._engine.policies:
+        for policy in self.engine.policies:
             settle = await policy.admit(described)
             if settle is not None:
                 self.settles.append(settle)

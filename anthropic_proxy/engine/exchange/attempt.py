@@ -14,6 +14,7 @@ from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.exchange.media_inlining import SAMPLE_LINK, SOURCE_OF_LINK, MediaInliner, MediaKey
 from anthropic_proxy.engine.exchange.relay import RelayStream, build_relay_call
 from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream
+from anthropic_proxy.engine.hooks import Client
 from anthropic_proxy.engine.messages.effort_plan import EffortPlan
 from anthropic_proxy.engine.messages.loaded_tools import NOWHERE, PLACEHOLDER_NAME, DeferredToolPlaces
 from anthropic_proxy.engine.messages.models import MessagesRequest, Source, Tool, decode_request_or_envelope
@@ -105,13 +106,13 @@ class Attempt(Struct, kw_only=True):
             raise InternalError("a relay cannot continue a reply")
         return self.stream
 
-    def store_lessons(self, observations: ModelObservations, client: str, *, is_rejected: bool = False) -> None:
+    def store_lessons(self, observations: ModelObservations, client: Client, *, is_rejected: bool = False) -> None:
         """Store for a client what the success of the call shows about the model, or its rejection that no adaptation
         avoids.
         """
         target = self.target
         if self.proves:
-            observations.store_adaptation(target.upstream, target.model, self.proves, client)
+            observations.store_adaptation(target.upstream, target.model, self.proves, client.id)
         if self.run.adaptations is not None:
             self.run.adaptations.store_for_model(target, is_rejected=is_rejected)
 
@@ -194,8 +195,10 @@ class AttemptPreparer:
             )
         estimate = partial(self._estimates.get_or_estimate, scale=run.token_scale)
         session = self._session
-        scope = self._receipt.client.scope_session(session)
-        conversation = f"{scope} {self._receipt.agent} {target.prefixed_id}" if scope else ""
+        conversation = ""
+        if session:
+            scope = self._receipt.client.scope_session(session)
+            conversation = f"{scope} {self._receipt.agent} {target.prefixed_id}"
         places: DeferredToolPlaces | None = None
         loads_tools = session and limits.loaded_tools != "listed" and PLACEHOLDER_NAME in list_tool_names(request.tools)
         if loads_tools:

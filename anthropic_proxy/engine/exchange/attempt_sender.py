@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 from operator import attrgetter
 from urllib.parse import urlsplit
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, Engine
 from anthropic_proxy.engine.exchange.attempt import Attempt
@@ -68,43 +68,42 @@ _USUAL_CONTENT_TYPES = frozenset(
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-class AttemptRecords:
+class AttemptRecords(Struct, eq=False):
     """Writer of `Receipt.attempts`: duration, status, error and tokens of each call.
 
     At most one attempt is open (without a recorded end) at a time.
     """
 
-    def __init__(self, receipt: Receipt, engine: Engine, clock: Callable[[], float]) -> None:
-        """`clock`: that of the exchange."""
-        self._receipt = receipt
-        self._engine = engine
-        self._clock = clock
-        self._open: UpstreamAttempt | None = None
-        self._uncounted: UpstreamAttempt | None = None
-        """Last attempt without a failure, until its token usage is recorded. None: no such attempt."""
-        self.unread_usage: Usage | None = None
-        """Token usage of attempts that failed before their first content, which the client's reply does not count.
-        None: no such attempt."""
+    receipt: Receipt
+    engine: Engine
+    clock: Callable[[], float]
+    """That of the exchange."""
+    unread_usage: Usage | None = None
+    """Token usage of attempts that failed before their first content, which the client's reply does not count. None: no
+    such attempt."""
+    _open: UpstreamAttempt | None = None
+    _uncounted: UpstreamAttempt | None = None
+    """Last attempt without a failure, until its token usage is recorded. None: no such attempt."""
 
     def begin_attempt(self, target: Target, request: UpstreamRequest, max_tokens: int = 0) -> UpstreamRequest:
         """Record the start of an attempt, and return `request` with its trace headers, if the proxy exports traces."""
         if self._open is not None:
             self.end_attempt()
-        receipt = self._receipt
+        receipt = self.receipt
         host, port = _find_address(target.base_url)
         attempt = UpstreamAttempt(
             provider=target.provider.name,
             model=target.model,
             host=host,
             port=port,
-            offset_seconds=self._clock() - receipt.started_at,
+            offset_seconds=self.clock() - receipt.started_at,
             max_tokens=max_tokens,
         )
         receipt.attempts.append(attempt)
         self._open = attempt
         self._uncounted = attempt
-        if recorders := [*self._engine.recorders]:
-            record_bytes(recorders, self._engine.log, receipt.request_id, "upstream request", request.body)
+        if recorders := [*self.engine.recorders]:
+            record_bytes(recorders, self.engine.log, receipt.request_id, "upstream request", request.body)
         if receipt.trace is None or not receipt.trace.span_id:
             return request
         attempt.span_id = new_span_id()
@@ -128,15 +127,15 @@ class AttemptRecords:
 
     def end_attempt(self) -> None:
         if self._open is not None:
-            self._open.duration_seconds = self._clock() - self._receipt.started_at - self._open.offset_seconds
+            self._open.duration_seconds = self.clock() - self.receipt.started_at - self._open.offset_seconds
             self._open = None
 
     def add_usage(self, usage: Usage) -> None:
         """Record the usage of the last attempt: `usage`, the sum of the reply so far, minus the earlier attempts."""
         self._uncounted = None
-        last = self._receipt.attempts[-1]
+        last = self.receipt.attempts[-1]
         last.set_usage(usage if self.unread_usage is None else sum_usages(self.unread_usage, usage))
-        for earlier in self._receipt.attempts[:-1]:
+        for earlier in self.receipt.attempts[:-1]:
             last.subtract_usage(earlier)
 
     def finish_last_attempt(self) -> None:
@@ -145,7 +144,7 @@ class AttemptRecords:
         It gets the usage of the client request that no earlier attempt has, unless it failed or `add_usage` has
         recorded its usage.
         """
-        receipt = self._receipt
+        receipt = self.receipt
         last = self._uncounted
         if last is None:
             return
@@ -163,7 +162,7 @@ class AttemptRecords:
         """True if the provider of the last call may bill its input and has not reported it, when the client request has
         ended: the client disconnected, or the reply began without a count.
         """
-        receipt = self._receipt
+        receipt = self.receipt
         last = receipt.attempts[-1] if receipt.attempts else None
         if last is None or last.all_input_tokens:
             return False
@@ -173,7 +172,7 @@ class AttemptRecords:
 
     def add_input(self, tokens: int) -> None:
         """Count the estimated input `tokens` for the last call, but at least the input of each earlier one."""
-        receipt = self._receipt
+        receipt = self.receipt
         tokens = max(tokens, *(attempt.all_input_tokens for attempt in receipt.attempts))
         receipt.attempts[-1].input_tokens = tokens
         receipt.input_tokens += tokens
@@ -188,43 +187,32 @@ def _find_address(base_url: str) -> tuple[str, int]:
         return "", 0
 
 
-class AttemptSender:
+class AttemptSender(Struct, eq=False):
     """Sends the attempts of one client request, and names the target of each in the receipt."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        incoming: ClientRequest,
-        request: MessagesRequest,
-        watchdog: Watchdog,
-        records: AttemptRecords,
-        *,
-        session: str,
-    ) -> None:
-        """`session`: see `AttemptPreparer`."""
-        self._engine = engine
-        self._incoming = incoming
-        self._request = request
-        self._receipt = incoming.receipt
-        self._watchdog = watchdog
-        self._records = records
-        self._session = session
-        self.latest: Attempt | None = None
-        """The latest attempt that was encoded, or whose circuit was open. None: there is none."""
-        self.prompt: Prompt | None = None
-        """The prompt of the latest call that was accepted. None: there is none, no session, or it is too large."""
+    engine: Engine
+    incoming: ClientRequest
+    request: MessagesRequest
+    watchdog: Watchdog
+    records: AttemptRecords
+    session: str
+    """Conversation to which the request belongs. "": none."""
+    latest: Attempt | None = None
+    """The latest attempt that was encoded, or whose circuit was open. None: there is none."""
+    prompt: Prompt | None = None
+    """The prompt of the latest call that was accepted. None: there is none, no session, or it is too large."""
 
     async def send(self, attempt: Attempt) -> Attempt:
         """Encode and send the request of an attempt, and wait until its reply has content.
 
         Raises `UpstreamError`, and `UnsupportedFeature` in fidelity mode `strict` if the request drops fields.
         """
-        engine = self._engine
+        engine = self.engine
         circuit_breakers = engine.circuit_breakers
         upstream = attempt.target.upstream
         if attempt.run.has_next_target:
             try:
-                circuit_breakers.require_closed(upstream, self._receipt.client.id)
+                circuit_breakers.require_closed(upstream, self.incoming.receipt.client.id)
             except CircuitOpen:
                 self._record_target(attempt)
                 raise
@@ -236,26 +224,26 @@ class AttemptSender:
             circuit_breakers.release_trial(upstream)
             raise
         if failure is not None:
-            circuit_breakers.record_failure(upstream, failure, self._receipt.client.id)
+            circuit_breakers.record_failure(upstream, failure, self.incoming.receipt.client.id)
             add_address_advice(failure, attempt.target, engine.settings)
             raise failure
         circuit_breakers.record_success(upstream)
         self.prompt = attempt.prompt
-        attempt.store_lessons(engine.observations, self._receipt.client.id)
+        attempt.store_lessons(engine.observations, self.incoming.receipt.client)
         return attempt
 
     async def _call(self, attempt: Attempt) -> UpstreamError | None:
         """Send an attempt, and wait until its reply has content. Return its failure, if it has one."""
-        engine = self._engine
-        receipt = self._receipt
-        watchdog = self._watchdog
+        engine = self.engine
+        receipt = self.incoming.receipt
+        watchdog = self.watchdog
         run = attempt.run
         request = await self._encode(attempt)
         self._record_target(attempt)
         target = attempt.target
         call = attempt.call
         prepared = call.request if isinstance(call, TranslatedCall) else None
-        if self._session and len(request.body) <= MAX_PROMPT_BYTES:
+        if self.session and len(request.body) <= MAX_PROMPT_BYTES:
             scope = receipt.client.scope_session(receipt.session)
             conversation = scope, receipt.agent, receipt.prefix, target.model
             attempt.prompt = Prompt(
@@ -264,14 +252,14 @@ class AttemptSender:
                 sent_at=asyncio.get_running_loop().time(),
                 system_messages=None if prepared is None else [*map(_read_role, prepared.messages)].count("system"),
                 settings=target.dialect.prompt_settings,
-                tools=(prepared and prepared.tools) or self._request.tools,
+                tools=(prepared and prepared.tools) or self.request.tools,
             )
         try:
             if (throttle := engine.throttles.get(receipt.provider)) is not None:
-                self._records.end_attempt()  # this time belongs to no call
+                self.records.end_attempt()  # this time belongs to no call
                 await throttle.wait(run.max_queue_seconds)
-            limit = (prepared or self._request).max_tokens or 0
-            request = self._records.begin_attempt(target, request, limit)
+            limit = (prepared or self.request).max_tokens or 0
+            request = self.records.begin_attempt(target, request, limit)
             bounds = build_usage_bounds(call, len(request.body), limit, receipt.fidelity)
             watchdog.begin_upstream_call()
             bound = BoundRequest(
@@ -297,7 +285,7 @@ class AttemptSender:
     def _record_target(self, attempt: Attempt) -> None:
         """Name the target of an attempt in the receipt, and for the messages of errors."""
         self.latest = attempt
-        receipt = self._receipt
+        receipt = self.incoming.receipt
         target = attempt.target
         receipt.provider = target.provider.name
         receipt.prefix = target.provider.prefix
@@ -308,10 +296,10 @@ class AttemptSender:
         """Give the attempt an access token of its provider. It may come with the address to call."""
         target = attempt.target
         # an error of the token source names this provider
-        self._receipt.provider = target.provider.name
-        self._receipt.prefix = target.provider.prefix
+        self.incoming.receipt.provider = target.provider.name
+        self.incoming.receipt.prefix = target.provider.prefix
         max_seconds = MAX_TOKEN_SECONDS if attempt.run.has_next_target else None
-        attempt.credential, base_url = await self._engine.credentials.next_token_and_url(
+        attempt.credential, base_url = await self.engine.credentials.next_token_and_url(
             target.provider, target.base_url, max_seconds=max_seconds
         )
         attempt.target = structs.replace(target, base_url=base_url)
@@ -321,7 +309,7 @@ class AttemptSender:
 
         It also completes the attempt: the proxy checks the reply against a schema that the provider does not enforce.
         """
-        engine = self._engine
+        engine = self.engine
         target = attempt.target
         provider = target.provider
         run = attempt.run
@@ -329,9 +317,9 @@ class AttemptSender:
         request = await engine.background.run_for_call(target.wire.encode_request, call, is_large=attempt.is_large)
         options = engine.settings.call_options.get(provider.name)
         if options is not None:
-            extend = partial(extend_request, options, client_headers=self._incoming.headers, with_body=True)
+            extend = partial(extend_request, options, client_headers=self.incoming.headers, with_body=True)
             request = await engine.background.run_in_thread_if_large(attempt.is_large, extend, request)
-        report = self._receipt.fidelity
+        report = self.incoming.receipt.fidelity
         is_first_call = run.continuation is None
         if request.notes:
             report.add_notes(request.notes, skip_noted_fields=not is_first_call)
@@ -362,26 +350,26 @@ class AttemptSender:
                 or response.headers.get("content-type") not in _USUAL_CONTENT_TYPES
                 or "content-encoding" in response.headers
             ):
-                deltas = await examine_response(self._engine, self._watchdog, target, call, response)
+                deltas = await examine_response(self.engine, self.watchdog, target, call, response)
             if isinstance(call, RelayCall):
                 stream = RelayStream(
                     call,
                     response,
-                    self._watchdog,
-                    self._engine.background,
+                    self.watchdog,
+                    self.engine.background,
                     bounds=bounds,
-                    secrets=list_call_secrets(self._engine, self._incoming, attempt),
-                    inner_calls=expect_inner_calls(self._incoming, attempt.run.request, call.model),
+                    secrets=list_call_secrets(self.engine, self.incoming, attempt),
+                    inner_calls=expect_inner_calls(self.incoming, attempt.run.request, call.model),
                 )
             else:
                 stream = UpstreamStream(
                     target.wire,
                     call,
                     response,
-                    self._watchdog,
-                    self._engine.background,
+                    self.watchdog,
+                    self.engine.background,
                     bounds=bounds,
-                    report=self._receipt.fidelity,
+                    report=self.incoming.receipt.fidelity,
                     reply_end=attempt.run.reply_end,
                     deferred_tools=attempt.deferred_tools,
                 )
@@ -392,7 +380,7 @@ class AttemptSender:
                 try:
                     await stream.wait_for_content()
                 except UpstreamError:
-                    self._records.count_unread_reply(stream.unread_usage)
+                    self.records.count_unread_reply(stream.unread_usage)
                     raise
                 if isinstance(stream, UpstreamStream) and stream.has_thinking:
                     self._learn_template_switch(attempt)
@@ -408,8 +396,8 @@ class AttemptSender:
             return
         dialect = target.dialect
         if not dialect.always_reasons and target.wire.apply_adaptation(dialect, TEMPLATE_SWITCH) != dialect:
-            client = self._receipt.client.id
-            self._engine.observations.store_adaptation(target.upstream, target.model, TEMPLATE_SWITCH, client)
+            client = self.incoming.receipt.client.id
+            self.engine.observations.store_adaptation(target.upstream, target.model, TEMPLATE_SWITCH, client)
 
 
 async def examine_response(

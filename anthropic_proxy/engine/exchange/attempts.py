@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from anthropic_proxy.engine.engine import Engine, is_large_request
 from anthropic_proxy.engine.exchange.adaptation import Adaptations, apply_stored_adaptations
@@ -125,8 +125,8 @@ class Attempts:
             origin=origin,
             estimates=estimates,
         )
-        self.sender = AttemptSender(engine, incoming, request, watchdog, self.records, session=session)
-        self._retries = Retries(engine, incoming, request, watchdog, records=self.records, admission=admission)
+        self.sender = AttemptSender(engine, incoming, request, watchdog, self.records, session)
+        self._retries = Retries(engine, incoming, request, watchdog, self.records, admission)
 
     async def open_first_call(self, request: MessagesRequest, plan: Plan) -> Attempt:
         """Call the targets of the plan in order, and return the first attempt whose reply has content.
@@ -294,25 +294,15 @@ class Attempts:
         self._engine.log.write_once(f"A reply was paused before its next call: {error.message}", "warning")
 
 
-class Retries:
+class Retries(Struct, eq=False):
     """The repetitions of the calls for one client request. `TargetRun` counts what is left of them at one target."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        incoming: ClientRequest,
-        request: MessagesRequest,
-        watchdog: Watchdog,
-        *,
-        records: AttemptRecords,
-        admission: Admission,
-    ) -> None:
-        self._engine = engine
-        self._incoming = incoming
-        self._mcp_servers = request.mcp_servers
-        self._watchdog = watchdog
-        self._records = records
-        self._admission = admission
+    engine: Engine
+    incoming: ClientRequest
+    request: MessagesRequest
+    watchdog: Watchdog
+    records: AttemptRecords
+    admission: Admission
 
     async def call_with_retries(
         self,
@@ -325,14 +315,14 @@ class Retries:
 
         Raises the error of the last attempt, and each error of `prepare`.
         """
-        engine = self._engine
+        engine = self.engine
         while True:
-            if self._admission.further_calls:
-                await self._admission.admit_further_call(target, run.request, run.token_scale)
+            if self.admission.further_calls:
+                await self.admission.admit_further_call(target, run.request, run.token_scale)
             provider = target.provider
             credential: Credential | None = None
             if provider.accepts_client_credential:
-                credential = find_client_credential(engine, self._incoming, provider)
+                credential = find_client_credential(engine, self.incoming, provider)
             try:
                 credential = credential or engine.credentials.next_credential(provider, is_first=run.uses_first_key)
             except AuthenticationFailed as error:
@@ -351,27 +341,25 @@ class Retries:
 
         Raises `error` if no retry is left.
         """
-        engine = self._engine
+        engine = self.engine
         run = attempt.run
         target = attempt.target
-        failed_attempts = self._incoming.receipt.failed_attempts
-        self._watchdog.end_upstream_call()
+        failed_attempts = self.incoming.receipt.failed_attempts
+        self.watchdog.end_upstream_call()
         self.redact_keys(error, attempt)
         add_key_setting(error, target, attempt.credential)
-        self._records.fail_attempt(error, usage)
+        self.records.fail_attempt(error, usage)
         if run.adaptations_left:
-            receipt = self._incoming.receipt
+            receipt = self.incoming.receipt
             run.adaptations = run.adaptations or Adaptations(engine, receipt.adaptations, receipt.client.id)
             if (adapted := await run.adaptations.find_adapted_target(target, attempt.call, error)) is not None:
                 run.adaptations_left -= 1
                 failed_attempts.append(describe_attempt(target, error))
                 if adapted.model != target.model:
-                    run.origin = await self._admission.admit_successor(
-                        run.origin, adapted, run.request, run.token_scale
-                    )
+                    run.origin = await self.admission.admit_successor(run.origin, adapted, run.request, run.token_scale)
                 return adapted
             if error.status == 400:
-                attempt.store_lessons(engine.observations, self._incoming.receipt.client.id, is_rejected=True)
+                attempt.store_lessons(engine.observations, self.incoming.receipt.client, is_rejected=True)
         pause = 0.0
         if not await self._change_key(attempt, error):
             pause = error.retry_after or RETRY_DELAY_SECONDS
@@ -388,7 +376,7 @@ class Retries:
 
     async def _change_key(self, attempt: Attempt, error: UpstreamError) -> bool:
         """Return True if the next attempt has another key after this error: read again, or the next of the provider."""
-        engine = self._engine
+        engine = self.engine
         credentials = engine.credentials
         run = attempt.run
         provider = attempt.target.provider
@@ -409,10 +397,10 @@ class Retries:
         return True
 
     def redact_keys(self, error: UpstreamError, attempt: Attempt) -> None:
-        secrets = list_call_secrets(self._engine, self._incoming, attempt)
-        secrets += [server.authorization_token for server in self._mcp_servers if server.authorization_token]
+        secrets = list_call_secrets(self.engine, self.incoming, attempt)
+        secrets += [server.authorization_token for server in self.request.mcp_servers if server.authorization_token]
         if attempt.target.provider.transport != "http":  # LiteLLM reads the keys; the proxy cannot know which it sent
-            secrets += [key.reveal() for key in self._engine.settings.other_secrets]
+            secrets += [key.reveal() for key in self.engine.settings.other_secrets]
         redact_error(error, secrets)
 
 

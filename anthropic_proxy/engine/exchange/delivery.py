@@ -35,6 +35,7 @@ from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.preparation import ends_with_paused_reply
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.messages.writer import MessageWriter
+from anthropic_proxy.engine.providers.model_observations import MIN_RECORDED_TOKENS
 from anthropic_proxy.engine.providers.prefix_guard import find_lost_tokens, settle_change
 from anthropic_proxy.engine.routing.call_limits import CallSlot
 from anthropic_proxy.engine.routing.router import Plan
@@ -53,6 +54,19 @@ EMPTY_DELTA_AFTER_SECONDS = 240.0
 
 class Delivery:
     """An admitted request, until its reply is delivered. The watchdog observes it from the constructor to `finish`."""
+
+    _may_call = False
+    """True once `FairQueue` lets the exchange call a provider."""
+    _opened = False
+    """True once events that the proxy created were sent to the client. The status is then final."""
+    _relayed = False
+    """True once bytes of a streamed provider response were forwarded to the client unchanged."""
+    _streamed_reply: DeltaStream | None = None
+    """The decoded reply of a streamed request. None: no reply yet, not streamed, or a relay."""
+    _call_filter: SingleToolCallFilter | None = None
+    """Filter that drops all tool calls after the first one. None: the client allows parallel calls."""
+    _calls: FinalCalls | None = None
+    """The tool calls of a translated reply. None: they are neither checked nor changed."""
 
     def __init__(
         self,
@@ -107,18 +121,6 @@ class Delivery:
         )
         self._slot = CallSlot(engine.queue, receipt) if engine.queue is not None else None
         """The place among the concurrent calls to providers. None: their number is not limited."""
-        self._may_call = False
-        """True once `FairQueue` lets the exchange call a provider."""
-        self._opened = False
-        """True once events that the proxy created were sent to the client. The status is then final."""
-        self._relayed = False
-        """True once bytes of a streamed provider response were forwarded to the client unchanged."""
-        self._streamed_reply: DeltaStream | None = None
-        """The decoded reply of a streamed request. None: no reply yet, not streamed, or a relay."""
-        self._call_filter: SingleToolCallFilter | None = None
-        """Filter that drops all tool calls after the first one. None: the client allows parallel calls."""
-        self._calls: FinalCalls | None = None
-        """The tool calls of a translated reply. None: they are neither checked nor changed."""
 
     async def run(self) -> None:
         """Call and deliver. The first failure is raised."""
@@ -458,8 +460,8 @@ class Delivery:
         engine, receipt, writer, latest = self._engine, self._receipt, self._writer, self._attempts.sender.latest
         if latest is not None and reply.has_one_call and writer.estimate and writer.usage.input_tokens is not None:
             scale = latest.run.token_scale
-            if self._estimates.is_latest_usual(scale.family):
-                estimated = round(writer.estimate / scale.factor)
+            estimated = round(writer.estimate / scale.factor)
+            if estimated >= MIN_RECORDED_TOKENS and self._estimates.is_latest_usual(scale.family):
                 counted = writer.counts.all_input_tokens
                 engine.observations.record_token_count(
                     receipt.provider, receipt.model, receipt.client.id, estimated, counted

@@ -428,7 +428,7 @@ async def call_provider(
     clock = start_clock(engine.clock())
     origin = admission.build_origin([(provider.name, target.model)])
     records = AttemptRecords(incoming.receipt, engine, clock)
-    retries = Retries(engine, incoming, request, watchdog, records=records, admission=admission)
+    retries = Retries(engine, incoming, request, watchdog, records, admission)
 
     async def prepare(target: Target, credential: Credential | None, run: TargetRun) -> Attempt:
         return Attempt(target=target, run=run, call=call, credential=credential)

@@ -41,6 +41,20 @@ class Watchdog:
     `first_checks`: those of all exchanges. None: this one shares no timer.
     """
 
+    _calling = False
+    """True while an upstream call is open. Only then is the upstream limit active."""
+    reason: Literal["", "gone", "upstream silent"] = ""
+    """Reason of the cancellation. "": not cancelled by this watchdog."""
+    _writing_since = 0.0
+    """Loop time of the first check since the start of the pending write to the client. inf: there was no check yet.
+    0: no write is pending."""
+    _ping_seconds = FIRST_PING_SECONDS
+    _ping_task: asyncio.Task[None] | None = None
+    _disconnect_task: asyncio.Task[None] | None = None
+    _timer: asyncio.Handle | None = None
+    """Timer for the next check. None: it is the first one. It may have no `when()`: uvloop returns another handle
+    if the time has come."""
+
     def __init__(
         self,
         *,
@@ -62,29 +76,16 @@ class Watchdog:
         """Loop time of the last bytes to the client."""
         self.upstream_limit = first_byte_seconds
         """Current limit on the time without bytes from the provider, in seconds."""
-        self._calling = False
-        """True while an upstream call is open. Only then is the upstream limit active."""
-        self.reason: Literal["", "gone", "upstream silent"] = ""
-        """Reason of the cancellation. "": not cancelled by this watchdog."""
         self._idle_seconds = idle_seconds
         """Limit on the time without bytes once the first ones have arrived, in seconds."""
         self._first_byte_seconds = first_byte_seconds
         self._write_seconds = write_seconds
-        self._writing_since = 0.0
-        """Loop time of the first check since the start of the pending write to the client. inf: there was no check yet.
-        0: no write is pending."""
         self._on_idle = on_idle
         """Function that sends a ping to the client. None: the client requested no stream."""
-        self._ping_seconds = FIRST_PING_SECONDS
-        self._ping_task: asyncio.Task[None] | None = None
         self._exchange = asyncio.current_task(loop)
         self._wait_disconnected = wait_disconnected
-        self._disconnect_task: asyncio.Task[None] | None = None
         self._first_checks = first_checks or FirstChecks()
         self._first_checks.add(self._check, loop)
-        self._timer: asyncio.Handle | None = None
-        """Timer for the next check. None: it is the first one. It may have no `when()`: uvloop returns another handle
-        if the time has come."""
 
     def begin_upstream_call(self) -> None:
         self._calling = True

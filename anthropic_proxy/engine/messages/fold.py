@@ -42,17 +42,19 @@ _WITHOUT_CONTENT = MessageStart, Ping, MessageDelta, MessageStop, ErrorEvent
 class Fold:
     """Builds the message from the events of a writer. Its `message_start` is not needed."""
 
+    # of the open block
+    _start: TextStart | ThinkingStart | ToolCallStart | BlockStart | None = None
+    _signature = ""
+    open_characters = 0
+    """Number of characters of arguments in `_fragments`."""
+
     def __init__(self, writer: MessageWriter) -> None:
         self._writer = writer
         writer.skip_start()
         self._content: list[Raw] = []
-        # of the open block
-        self._start: TextStart | ThinkingStart | ToolCallStart | BlockStart | None = None
         self._fragments: list[str] = []
-        self.open_characters = 0
-        """Number of characters of arguments in `_fragments`."""
+        """Of the open block."""
         self._citations: list[Raw] = []
-        self._signature = ""
 
     def builds_more_than(self, characters: int, deltas: Sequence[Delta]) -> bool:
         """Return True if `feed(deltas)` may build a tool call with arguments of more characters than this."""

@@ -194,8 +194,10 @@ class ModelObservations:
         return TokenScale(find_token_family(model), factor or 1.0)
 
     def record_token_count(self, provider: str, model: str, client: str, estimated: int, counted: int) -> None:
-        """Update the token scale of a model. `estimated` is the proxy's estimate without correction."""
-        if estimated < MIN_RECORDED_TOKENS or counted <= 0:
+        """Update the token scale of a model. `estimated` is the proxy's estimate without correction, at least
+        `MIN_RECORDED_TOKENS`.
+        """
+        if counted <= 0:
             return
         key = f"scale:{client}:{self._name_server(provider)}/{model}"
         scale = min(max(counted / estimated, MIN_SCALE), MAX_SCALE)

@@ -536,10 +536,12 @@ def offers_output_tool(call: TranslatedCall[Dialect], budget: WorkBudget | None 
 
 
 class OutputToolConverter:
+    """Converts the call of the tool for the reply to its text."""
+
     def __init__(self) -> None:
         self._keys: set[int | str] = set()
 
-    def convert_to_text(self, deltas: list[Delta]) -> list[Delta]:
+    def feed(self, deltas: list[Delta]) -> list[Delta]:
         converted: list[Delta] = []
         for delta in deltas:
             if isinstance(delta, ToolCall) and delta.name == OUTPUT_TOOL_NAME:
@@ -550,3 +552,7 @@ class OutputToolConverter:
                 ends_call = isinstance(delta, Stop) and delta.reason == "tool_use" and self._keys
                 converted.append(Stop("end_turn") if ends_call else delta)
         return converted
+
+    def flush(self) -> list[Delta]:
+        """Return what the filter holds: nothing."""
+        return []

@@ -90,9 +90,10 @@ class ChatDecoder(Decoder):
         self._provider = call.provider_prefix
         self._tag = dialect.signature_tag
         self.default_signature = empty_signature(self._tag, replay=1 if dialect.replayed_thinking_field else 0)
-        uses_output_tool = len(call.request.output_schema) and offers_output_tool(call)
-        self._output = OutputToolConverter() if uses_output_tool else None
-        self._fence = None if uses_output_tool or not call.request.output_schema else FenceFilter()
+        self._schema_filter: OutputToolConverter | FenceFilter | None = None
+        """Filter of a reply with a JSON Schema, which becomes its text. None: the request has no schema."""
+        if call.request.output_schema:
+            self._schema_filter = OutputToolConverter() if offers_output_tool(call) else FenceFilter()
         self._server_tools = ServerToolDecoder(call) if dialect.server_tools and offers_server_tools(call) else None
         tags, formats = dialect.thinking_tags, dialect.text_call_formats
         self._text = TextSplitter(call, tags, formats) if tags or formats else None
@@ -118,7 +119,7 @@ class ChatDecoder(Decoder):
         except UpstreamError:
             self._keep_usage(chunk, frame)
             raise
-        return self._convert_output(deltas)
+        return deltas if self._schema_filter is None else self._schema_filter.feed(deltas)
 
     def decode_body(self, body: bytes) -> list[Delta]:
         try:
@@ -140,7 +141,7 @@ class ChatDecoder(Decoder):
             self._keep_usage(chunk, body)
             raise
         self.finished = True
-        return self._convert_output(deltas)
+        return deltas if self._schema_filter is None else self._schema_filter.feed(deltas)
 
     def decode_end(self) -> list[Delta]:
         deltas: list[Delta] = []
@@ -153,20 +154,15 @@ class ChatDecoder(Decoder):
             raise self._unreadable
         self._end_blocks(deltas, reply_ended_early=True)
         self._emit_stop(deltas)
-        return self._convert_output(deltas)
+        return deltas if self._schema_filter is None else self._schema_filter.feed(deltas)
 
     def flush_pending(self) -> list[Delta]:
         deltas = self._text.finish(reply_ended_early=True) if self._text is not None else []
         if self._calls is not None:
             self._calls.flush_pending(deltas)
-        deltas = self._convert_output(deltas)
-        return deltas if self._fence is None else deltas + self._fence.flush()
-
-    def _convert_output(self, deltas: list[Delta]) -> list[Delta]:
-        """Convert the deltas of a reply with a JSON Schema to its text."""
-        if self._output is not None:
-            return self._output.convert_to_text(deltas)
-        return deltas if self._fence is None else self._fence.feed(deltas)
+        if self._schema_filter is None:
+            return deltas
+        return self._schema_filter.feed(deltas) + self._schema_filter.flush()
 
     def _decode_odd(self, data: bytes, repair: Callable[[bytes], bytes]) -> Chunk:
         """Decode invalid UTF-8, and values of unexpected types."""
