@@ -17,6 +17,7 @@ from tests.attacks.rows.replies import REPLIES
 from tests.attacks.rows.schemas import SCHEMAS
 from tests.attacks.rows.services import SERVICES
 from tests.attacks.rows.sign_in import SIGN_IN
+from tests.attacks.rows.spans import SPANS
 from tests.attacks.rows.spending import SPENDING
 from tests.attacks.rows.telemetry import TELEMETRY
 from tests.attacks.rows.texts import TEXTS
@@ -51,4 +52,5 @@ ROWS: tuple[Row, ...] = (
     *SERVICES,
     *PLUGINS,
     *CHAINS,
+    *SPANS,
 )
