@@ -76,8 +76,8 @@ def is_in_table(provider: Provider, model: str) -> bool:
     return find_table_capabilities(provider.host.models_table or provider.name, model).known
 
 
-def find_base_url(provider: Provider, config: AnyWireConfig, settings: EngineOptions, model: str = "") -> str:
-    """Return the base URL for the API of `config`, without a trailing slash. `model`: "" if it is for no single one.
+def find_address(provider: Provider, settings: EngineOptions) -> str:
+    """Return the address of a provider, without a trailing slash. Its APIs may have other paths (`find_base_url`).
 
     It contains `UNKNOWN_PROJECT` if no setting names the Google Cloud project.
     """
@@ -96,6 +96,12 @@ def find_base_url(provider: Provider, config: AnyWireConfig, settings: EngineOpt
         project = settings.vertex_project or UNKNOWN_PROJECT
         location = (find_location(base_url) if provider.is_configured else None) or settings.vertex_location
         base_url = base_url.replace("{location}", location).replace(UNKNOWN_PROJECT, project)
+    return base_url
+
+
+def find_base_url(provider: Provider, config: AnyWireConfig, settings: EngineOptions, model: str = "") -> str:
+    """Return the base URL for the API of `config`. `model`: "" if it is for no single one. See `find_address`."""
+    base_url = find_address(provider, settings)
     path, mark, query = base_url.partition("?")
     for suffix, replacement in config.url_suffixes:
         beginning, _, end = suffix.partition("*")
@@ -116,11 +122,11 @@ def digest_server_settings(provider: Provider, settings: EngineOptions) -> str:
     """Return a hash of the settings on which the replies of a provider depend: address, API, table, and what the table
     adds to each call. It contains no key.
     """
-    base_url = find_called_url(provider, settings)
+    address = find_address(provider, settings)
     tables = [table.json_text for table in settings.configured_providers if table.name == provider.name]
     options = settings.call_options.get(provider.name)
     added = None if options is None else (options.headers, options.body)
-    parts = repr((base_url, settings.wires.get(provider.name), tables, added))
+    parts = repr((address, settings.wires.get(provider.name), tables, added))
     return hashlib.blake2b(parts.encode(errors="replace"), digest_size=8).hexdigest()
 
 
@@ -195,7 +201,7 @@ def is_known_server(provider: Provider, base_url: str) -> bool:
 
 def find_server_name(provider: Provider, settings: EngineOptions) -> str:
     """Return the name of the server that the settings select."""
-    return build_server_name(provider, find_called_url(provider, settings))
+    return build_server_name(provider, find_address(provider, settings))
 
 
 def find_missing_key(provider: Provider, settings: EngineOptions) -> Problem | None:

@@ -8,6 +8,7 @@ a table with a part `provider` is a provider of its own too. Tables without an a
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
+from importlib import import_module
 from typing import Any, get_args, get_type_hints
 from urllib.parse import urlsplit
 
@@ -28,7 +29,6 @@ from anthropic_proxy.engine.providers.registry import (
     WireConfig,
     decode_dialect_fields,
 )
-from anthropic_proxy.engine.wires import anthropic, gemini, ollama, openai_chat, openai_responses
 from anthropic_proxy.engine.wires.contract import Wire
 from anthropic_proxy.engine.wires.tool_call_repair import OPENED_THINKING_TAGS, TOOL_CALL_FORMATS, ThinkingTags
 
@@ -102,14 +102,14 @@ class VendorTable(HostFields, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Column of the page of vendors → text, source and date of reading."""
 
 
-_WIRES: Mapping[str, Wire[Any, Any]] = {
-    "chat": openai_chat.WIRE,
-    "responses": openai_responses.WIRE,
-    "gemini": gemini.WIRE,
-    "ollama": ollama.WIRE,
-    "messages": anthropic.WIRE,
+_WIRES: Mapping[str, str] = {
+    "chat": "openai_chat",
+    "responses": "openai_responses",
+    "gemini": "gemini",
+    "ollama": "ollama",
+    "messages": "anthropic",
 }
-"""The first API of a provider is the usual one."""
+"""API → package of its wire. The first API of a provider is the usual one."""
 _LISTS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "text_call_formats": {"all": TOOL_CALL_FORMATS},
     "thinking_tags": {"all": get_args(ThinkingTags), "opened": OPENED_THINKING_TAGS},
@@ -225,9 +225,17 @@ class _Wires(Mapping[str, AnyWireConfig]):
 
 
 @cache
+def _load_wire(api: str) -> Wire[Any, Any]:
+    """A wire is imported with its first use: most proxies call one or two of these APIs."""
+    wire: Wire[Any, Any] = import_module(f"anthropic_proxy.engine.wires.{_WIRES[api]}").WIRE
+    return wire
+
+
+@cache
 def build_config(name: str, api: str) -> AnyWireConfig:
     """Return the configuration for one API of a table."""
-    wire, part = _WIRES[api], _load_part(name, api)
+    wire = _load_wire(api)
+    part = _load_part(name, api)
     own = {"signature_tag": name} if api == "chat" else {}
     return WireConfig(
         wire=wire,
@@ -260,7 +268,7 @@ def build_rules(name: str, api: str) -> tuple[ModelRule, ...]:
     for patterns, fields in part.rules.items():
         of_rule = {"source": part.source or table.source, "read_date": part.read_date or table.read_date, **fields}
         source, read_date = of_rule.pop("source"), of_rule.pop("read_date")
-        decoded = _decode_fields(of_rule, _WIRES[api])
+        decoded = _decode_fields(of_rule, _load_wire(api))
         rules += (ModelRule(pattern, decoded, source, read_date) for pattern in patterns.split())
     return tuple(rules)
 

@@ -74,6 +74,8 @@ def test_the_help_has_only_colors_of_the_users_theme() -> None:
 @pytest.mark.skipif(HIDDEN_POSIX, reason="platform: the plugin loads them to hide their POSIX parts")
 def test_the_server_loads_neither_the_library_of_commands_nor_that_of_pages_nor_several_processes() -> None:
     unneeded = [
+        "anthropic_proxy.engine.exchange.safeguards.check",
+        "anthropic_proxy.engine.wires.gemini",
         "cyclopts",
         "dataclasses",
         "email",
