@@ -11,7 +11,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.engine.engine import MAX_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP, Engine
 from anthropic_proxy.engine.exchange.adaptation import Adaptations
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
-from anthropic_proxy.engine.exchange.media_inlining import SAMPLE_LINK, SOURCE_OF_LINK, MediaInliner, MediaKey
+from anthropic_proxy.engine.exchange.media_inlining import SAMPLE_LINK, MediaInliner, MediaKey
 from anthropic_proxy.engine.exchange.relay import RelayStream, build_relay_call
 from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream
 from anthropic_proxy.engine.hooks import Client
@@ -26,7 +26,7 @@ from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
 from anthropic_proxy.engine.providers.prefix_guard import Prompt
 from anthropic_proxy.engine.routing.targets import Target
-from anthropic_proxy.engine.wires.bound_requests import WEB, ClientOrigin
+from anthropic_proxy.engine.wires.bound_requests import ClientOrigin, ServerName
 from anthropic_proxy.engine.wires.contract import BaseDialect, Call, Credential, TranslatedCall
 from anthropic_proxy.errors import InternalError
 
@@ -117,53 +117,40 @@ class Attempt(Struct, kw_only=True):
             self.run.adaptations.store_for_model(target, is_rejected=is_rejected)
 
 
-class AttemptPreparer:
+class AttemptPreparer(Struct, eq=False):
     """Makes the attempts of one client request. Notes on what was changed go to its fidelity report."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        incoming: ClientRequest,
-        *,
-        session: str,
-        is_large: bool,
-        origin: ClientOrigin,
-        estimates: EstimateCache,
-    ) -> None:
-        """`session`: conversation to which the request belongs. "": none. The record of such a request may name one.
-        `is_large`: it occupies the event loop for too long.
-        """
-        self._engine = engine
-        self._incoming = incoming
-        self._receipt = incoming.receipt
-        self._session = session
-        self._is_large = is_large
-        self._servers = origin.servers
-        self._estimates = estimates
-        self._inliner: MediaInliner | None = None
-        """Downloader for the files to which the request links. None: no links, or `FETCH_URLS` is off."""
-        if engine.web_fetch is not None and SOURCE_OF_LINK in incoming.body and WEB in origin.servers:
-            self._inliner = MediaInliner(engine.web_fetch, origin)
+    engine: Engine
+    incoming: ClientRequest
+    session: str
+    """Conversation to which the request belongs. "": none. The record of such a request may name one."""
+    is_large: bool
+    """True if the request occupies the event loop for too long."""
+    servers: Collection[ServerName]
+    """Servers beside the providers that the calls may reach."""
+    estimates: EstimateCache
+    inliner: MediaInliner | None
+    """Downloader for the files to which the request links. None: no links, or `FETCH_URLS` is off."""
 
     async def prepare_relay(self, target: Target, credential: Credential | None, run: TargetRun) -> Attempt:
         """Return a new attempt at a relay. Its provider checks the request, which may be invalid."""
-        engine = self._engine
-        self._receipt.fidelity.clear_notes()
+        engine = self.engine
+        self.incoming.receipt.fidelity.clear_notes()
         files: Mapping[tuple[str, str], Source | None] = {}
-        if self._inliner is not None and not target.wire.accepts_media_url(target.dialect, SAMPLE_LINK):
+        if self.inliner is not None and not target.wire.accepts_media_url(target.dialect, SAMPLE_LINK):
             read = await engine.background.run_in_thread_if_large(
-                self._is_large, decode_request_or_envelope, self._incoming.body
+                self.is_large, decode_request_or_envelope, self.incoming.body
             )
             fetched = await self._fetch_media(
-                self._inliner, read, target, engine.find_target_limits(target, self._servers)
+                self.inliner, read, target, engine.find_target_limits(target, self.servers)
             )
-            files = await engine.background.run_in_thread_if_large(self._is_large, self._inliner.encode_files, fetched)
-            self._receipt.fidelity.add_notes(self._inliner.notes)
-        refused = engine.observations.list_refused_thinking(self._receipt.client.id)
+            files = await engine.background.run_in_thread_if_large(self.is_large, self.inliner.encode_files, fetched)
+            self.incoming.receipt.fidelity.add_notes(self.inliner.notes)
+        refused = engine.observations.list_refused_thinking(self.incoming.receipt.client.id)
         if run.adaptations is not None:
             refused = run.adaptations.list_refused_thinking()
         call = build_relay_call(
-            self._incoming,
+            self.incoming,
             run.request,
             target,
             refused,
@@ -172,41 +159,41 @@ class AttemptPreparer:
             adaptations_left=run.adaptations_left,
             token_scale=run.token_scale,
         )
-        return Attempt(target=target, run=run, call=call, credential=credential, is_large=self._is_large)
+        return Attempt(target=target, run=run, call=call, credential=credential, is_large=self.is_large)
 
     async def prepare(self, target: Target, credential: Credential | None, run: TargetRun) -> Attempt:
         """Return a new attempt, with the request adapted to the target and notes on what was changed.
 
         Raises the decoding error of an invalid request.
         """
-        engine = self._engine
+        engine = self.engine
         request = run.request
-        report = self._receipt.fidelity
+        report = self.incoming.receipt.fidelity
         if request.decode_error is not None:
             raise request.decode_error
-        limits = engine.find_target_limits(target, self._servers)
+        limits = engine.find_target_limits(target, self.servers)
         if run.requires_room:
             limits = structs.replace(limits, reject_overflow=True)
-        inliner = self._inliner
+        inliner = self.inliner
         if inliner is not None:
             fetched = await self._fetch_media(inliner, request, target, limits)
             request = await engine.background.run_in_thread_if_large(
-                self._is_large, inliner.inline_urls, request, fetched
+                self.is_large, inliner.inline_urls, request, fetched
             )
-        estimate = partial(self._estimates.get_or_estimate, scale=run.token_scale)
-        session = self._session
+        estimate = partial(self.estimates.get_or_estimate, scale=run.token_scale)
+        session = self.session
         conversation = ""
         if session:
-            scope = self._receipt.client.scope_session(session)
-            conversation = f"{scope} {self._receipt.agent} {target.prefixed_id}"
+            scope = self.incoming.receipt.client.scope_session(session)
+            conversation = f"{scope} {self.incoming.receipt.agent} {target.prefixed_id}"
         places: DeferredToolPlaces | None = None
         loads_tools = session and limits.loaded_tools != "listed" and PLACEHOLDER_NAME in list_tool_names(request.tools)
         if loads_tools:
             places = engine.observations.find_tool_places(conversation, request.messages)
         given = request, limits, estimate, places or NOWHERE
-        prepared = await engine.background.run_in_thread(prepare, *given) if self._is_large else prepare(*given)
-        prepared.request.session = session or self._incoming.cache_session
-        prepared.request.questions = self._incoming.questions
+        prepared = await engine.background.run_in_thread(prepare, *given) if self.is_large else prepare(*given)
+        prepared.request.session = session or self.incoming.cache_session
+        prepared.request.questions = self.incoming.questions
         if loads_tools:
             engine.observations.store_tool_places(conversation, request.messages, places, prepared.places)
         is_further_call = run.continuation is not None
@@ -243,7 +230,7 @@ class AttemptPreparer:
             run=run,
             call=call,
             credential=credential,
-            is_large=self._is_large,
+            is_large=self.is_large,
             proxy_tools=prepared.proxy_tools,
             deferred_tools=prepared.deferred,
         )
@@ -252,5 +239,5 @@ class AttemptPreparer:
         self, inliner: MediaInliner, request: MessagesRequest, target: Target, limits: TargetLimits
     ) -> Collection[MediaKey]:
         fetched = await inliner.fetch(request, target, limits)
-        self._is_large = self._is_large or inliner.fetched_bytes > MAX_BYTES_ON_LOOP
+        self.is_large = self.is_large or inliner.fetched_bytes > MAX_BYTES_ON_LOOP
         return fetched

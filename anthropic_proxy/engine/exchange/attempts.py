@@ -29,6 +29,7 @@ from anthropic_proxy.engine.exchange.admission import Admission
 from anthropic_proxy.engine.exchange.attempt import Attempt, AttemptPreparer, TargetRun
 from anthropic_proxy.engine.exchange.attempt_sender import AttemptRecords, AttemptSender, list_call_secrets
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
+from anthropic_proxy.engine.exchange.media_inlining import SOURCE_OF_LINK, MediaInliner
 from anthropic_proxy.engine.exchange.provider_errors import (
     add_key_setting,
     add_not_found_cause,
@@ -48,7 +49,7 @@ from anthropic_proxy.engine.routing.problems import find_missing_key_of
 from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.routing.routes import RouteBalancer
 from anthropic_proxy.engine.routing.targets import Target, find_capabilities
-from anthropic_proxy.engine.wires.bound_requests import ClientOrigin
+from anthropic_proxy.engine.wires.bound_requests import WEB, ClientOrigin
 from anthropic_proxy.engine.wires.contract import (
     CLIENT_CREDENTIAL_ORIGIN,
     REASONS_ALWAYS,
@@ -117,14 +118,11 @@ class Attempts:
         self.receipt = incoming.receipt
         self.records = AttemptRecords(incoming.receipt, engine, clock)
         session = "" if incoming.cache_session else incoming.receipt.session
-        self._preparer = AttemptPreparer(
-            engine,
-            incoming,
-            session=session,
-            is_large=is_large_request(incoming.body, len(request.tools)),
-            origin=origin,
-            estimates=estimates,
-        )
+        is_large = is_large_request(incoming.body, len(request.tools))
+        inliner: MediaInliner | None = None
+        if engine.web_fetch is not None and SOURCE_OF_LINK in incoming.body and WEB in origin.servers:
+            inliner = MediaInliner(engine.web_fetch, origin)
+        self._preparer = AttemptPreparer(engine, incoming, session, is_large, origin.servers, estimates, inliner)
         self.sender = AttemptSender(engine, incoming, request, watchdog, self.records, session)
         self._retries = Retries(engine, incoming, request, watchdog, self.records, admission)
 

@@ -310,11 +310,10 @@ class Delivery:
         fold = Fold(self._writer)
         call_filter = self._call_filter
         self._writer.signature = reply.default_signature
-        run_in_thread = self._engine.background.run_in_thread
         while (deltas := await reply.read()) is not None:
             deltas = call_filter.feed(deltas) if call_filter is not None else deltas
             if fold.builds_more_than(MAX_REPLY_BYTES_ON_LOOP, deltas):
-                await run_in_thread(fold.feed, deltas)
+                await self._engine.background.run_in_thread(fold.feed, deltas)
             else:
                 fold.feed(deltas)
             if self._writer.stop is not None and reply.complete:  # nothing is left to read
@@ -323,8 +322,10 @@ class Delivery:
         # an estimate was needed if the input may fill the context window: the reply's count then corrects the next one
         if self._writer.usage.input_tokens is None or self._estimates.has_estimate(self._request):
             self._writer.estimate = self._attempts.estimate_tokens(self._request)
-        is_large = fold.open_characters > MAX_REPLY_BYTES_ON_LOOP
-        message = await run_in_thread(fold.finish) if is_large else fold.finish()
+        if fold.open_characters > MAX_REPLY_BYTES_ON_LOOP:
+            message = await self._engine.background.run_in_thread(fold.finish)
+        else:
+            message = fold.finish()
         if self._calls is not None:
             self._calls.finish_message(message)
         if self._check is not None:

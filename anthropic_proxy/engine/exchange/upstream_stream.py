@@ -123,6 +123,26 @@ class UpstreamStream(DeltaStream):
 
     has_one_call = True
     may_send_again = False
+    _body = b""
+    """First bytes of a response that is not streamed, although a stream was requested."""
+    _loaded_calls: LoadedToolCalls | None = None
+    """Converter of calls of `CallLoadedTool`. None: the request does not offer it."""
+    begins_with_thinking = False
+    """True if the first deltas are only thinking. Then the call may still be repeated."""
+    has_thinking = False
+    """True if the first deltas contain thinking."""
+    unread_usage = Usage()
+    """Token usage of a response that has failed before its first content."""
+    _failure: UpstreamError | None = None
+    _broken: UpstreamError | None = None
+    """Error of the connection. It is raised only if the response is incomplete."""
+    _stopped = False
+    _ended = False
+    _is_left_to_thread = False
+    """True if the reply was cancelled while a thread decoded it. The thread continues, and uses the decoder."""
+    _bytes_left = MAX_STREAM_BYTES
+    _drain_until = 0.0
+    """Time on the loop clock until which token usage is awaited after `Stop`. 0: the wait has not started."""
 
     def __init__(
         self,
@@ -154,36 +174,16 @@ class UpstreamStream(DeltaStream):
         """Reader that divides a streamed response into frames (events). None: the response is not streamed."""
         self._check_framing = self._framing == "sse"
         """True until the first bytes prove that an SSE answer is streamed. NDJSON is indistinguishable from a body."""
-        self._body = b""
-        """First bytes of a response that is not streamed, although a stream was requested."""
         self.reply_end = reply_end
         """Filter that ends the reply at a stop sequence or the limit of the client. None: the provider ends it."""
         request = call.request
         if reply_end is None and (request.stop_sequences or request.reply_limit is not None):
             self.reply_end = ReplyEnd(request.stop_sequences, request.reply_limit)
-        self._loaded_calls: LoadedToolCalls | None = None
-        """Converter of calls of `CallLoadedTool`. None: the request does not offer it."""
         if any(map(_is_caller, call.request.tools)):  # faster than a generator
             callable_tools = [*call.request.loaded_tools.values(), deferred_tools]
             self._loaded_calls = LoadedToolCalls({tool.name for tools in callable_tools for tool in tools})
         self._waiting: deque[Delta] = deque()
         """Deltas that the next `read` returns: the first content, or the rest of many."""
-        self.begins_with_thinking = False
-        """True if the first deltas are only thinking. Then the call may still be repeated."""
-        self.has_thinking = False
-        """True if the first deltas contain thinking."""
-        self.unread_usage = Usage()
-        """Token usage of a response that has failed before its first content."""
-        self._failure: UpstreamError | None = None
-        self._broken: UpstreamError | None = None
-        """Error of the connection. It is raised only if the response is incomplete."""
-        self._stopped = False
-        self._ended = False
-        self._is_left_to_thread = False
-        """True if the reply was cancelled while a thread decoded it. The thread continues, and uses the decoder."""
-        self._bytes_left = MAX_STREAM_BYTES
-        self._drain_until = 0.0
-        """Time on the loop clock until which token usage is awaited after `Stop`. 0: the wait has not started."""
 
     @property
     def complete(self) -> bool:

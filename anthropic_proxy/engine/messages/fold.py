@@ -58,8 +58,9 @@ class Fold:
 
     def builds_more_than(self, characters: int, deltas: Sequence[Delta]) -> bool:
         """Return True if `feed(deltas)` may build a tool call with arguments of more characters than this."""
-        types = {*map(type, deltas)}
-        if types == {ToolArgs} or not (ToolArgs in types or isinstance(self._start, (ToolCallStart, BlockStart))):
+        if ToolArgs not in map(type, deltas) and not isinstance(self._start, (ToolCallStart, BlockStart)):
+            return False
+        if {*map(type, deltas)} == {ToolArgs}:
             return False
         added = sum(len(delta.json) for delta in deltas if isinstance(delta, ToolArgs))
         return self.open_characters + added > characters

@@ -87,6 +87,24 @@ class MessageWriter:
     Call `start` once, then `feed` repeatedly, and at the end `finish` or `fail`.
     """
 
+    started = False
+    finished = False
+    calls = 0
+    stop: Stop | None = None
+    """`Stop` delta of the upstream reply that counts. None: not received yet."""
+    usage = NO_USAGE
+    """Usage reported by the upstream so far. `counts` estimates missing counts."""
+    estimate = 0
+    """Estimated input tokens, used if the upstream reports none. It may change after `start`."""
+    _final: BilledUsage | None = None
+    characters = 0
+    """Number of characters written so far: text, thinking, and names and arguments of tool calls."""
+    _state = _NONE
+    _index = 0  # of the open block, or of the next
+    _filled = False  # True if the open thinking block or call has content
+    _key: int | str = 0  # of the open call
+    _queued_characters = 0  # that were ever queued
+
     def __init__(
         self, *, message_id: str, model: str, signature: str, clock: Callable[[], float] | None = None
     ) -> None:
@@ -96,32 +114,15 @@ class MessageWriter:
         self.signature = signature
         """Signature for thinking blocks that the upstream did not sign. It changes if the reply comes from another API
         than expected."""
-        self.started = False
-        self.finished = False
-        self.calls = 0
-        self.stop: Stop | None = None
-        """`Stop` delta of the upstream reply that counts. None: not received yet."""
-        self.usage = NO_USAGE
-        """Usage reported by the upstream so far. `counts` estimates missing counts."""
-        self.estimate = 0
-        """Estimated input tokens, used if the upstream reports none. It may change after `start`."""
         self._clock = clock
         self.marks: list[tuple[str, str, float, int]] = []
         """Rows: kind of a content block, tool name, start time, number of characters before it. The kind "" marks the
         end of the reply. At most `MAX_MARKS` rows are kept."""
-        self._final: BilledUsage | None = None
-        self.characters = 0
-        """Number of characters written so far: text, thinking, and names and arguments of tool calls."""
         self._events: list[Event] = []
-        self._state = _NONE
-        self._index = 0  # of the open block, or of the next
-        self._filled = False  # True if the open thinking block or call has content
         self._held: list[str] = []  # arguments of the open call that do not begin an object
-        self._key: int | str = 0  # of the open call
         self._keys: set[int | str] = set()
         self._queue: deque[Delta | _QueuedCall] = deque()
         self._queued_calls: dict[int | str, _QueuedCall] = {}
-        self._queued_characters = 0  # that were ever queued
 
     @property
     def stop_reason(self) -> str | None:

@@ -230,8 +230,9 @@ def decode_request(
         if read.context_management not in _NOT_GIVEN:
             edits = bytes(read.context_management)
             request.clears_context = any(edit in edits for edit in _CHANGING_EDITS)
-        if read.fallbacks is not ABSENT or read.context_management is not ABSENT:
             request.permits_other_calls = _permits_other_calls(read)
+        if read.fallbacks is not ABSENT:
+            request.permits_other_calls = True
         request.message_count = len(read.messages)
         if at_once is not None:  # a body with a call whose input is no object is not decoded at once
             called: Collection[str]
