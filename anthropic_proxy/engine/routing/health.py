@@ -40,7 +40,7 @@ class OpenCircuit(NamedTuple):
 
     seconds_to_trial: float
     failure: str
-    """Error message of the last failed call to the upstream."""
+    """Error message of the last failed call to the upstream, and whether the circuit is open for one client only."""
 
 
 class _Breaker(Struct):
@@ -61,6 +61,9 @@ class _Breaker(Struct):
     @property
     def blocks_all(self) -> bool:
         return self.is_unavailable or len(self.clients) > 1
+
+    def describe_failure(self, error: UpstreamError) -> str:
+        return error.message if self.blocks_all else f"{error.message.rstrip('.')}. Other clients are not concerned."
 
 
 class CircuitBreakers:
@@ -158,7 +161,7 @@ class CircuitBreakers:
         """Return the open circuits by upstream. Any thread may call the method."""
         now = self._clock()
         return {
-            upstream: OpenCircuit(breaker.retry_at - now, breaker.error.message)
+            upstream: OpenCircuit(breaker.retry_at - now, breaker.describe_failure(breaker.error))
             for upstream, breaker in self._breakers.copy().items()  # the event loop changes the dict
             if breaker.retry_at > now and breaker.error is not None
         }

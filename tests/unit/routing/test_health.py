@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from anthropic_proxy.engine.routing.call_limits import FairQueue
-from anthropic_proxy.engine.routing.health import CircuitBreakers
+from anthropic_proxy.engine.routing.health import MIN_OPEN_SECONDS, CircuitBreakers
 from anthropic_proxy.errors import (
     CircuitOpen,
     UnreadableReply,
@@ -88,7 +88,10 @@ def test_failures_that_a_request_can_cause_open_the_circuit_for_its_client_until
     with pytest.raises(CircuitOpen):
         breakers.require_closed("groq", "key_a")
     assert published == []
+    shown = f"{failure.message}. Other clients are not concerned."
+    assert breakers.list_open_circuits() == {"groq": (MIN_OPEN_SECONDS, shown)}
     breakers.record_failure("groq", failure, "key_b")
+    assert breakers.list_open_circuits()["groq"].failure == failure.message
     for client in ("key_b", "key_c"):
         with pytest.raises(CircuitOpen):
             breakers.require_closed("groq", client)
