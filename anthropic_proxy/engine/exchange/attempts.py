@@ -191,10 +191,11 @@ class Attempts:
             await engine.catalog.fetch_capabilities(provider.name, model)
             capabilities = find_capabilities(provider, model, engine.settings, engine.catalog)
             target = structs.replace(target, capabilities=capabilities)
-        self.receipt.adaptations.clear()
+        adaptations = self.receipt.adaptations
+        adaptations.clear()
         client = self.receipt.client.id
         if engine.observations.find_adaptations(target.upstream, model, client):
-            target = apply_stored_adaptations(engine, target, self.receipt.adaptations, client)
+            target = apply_stored_adaptations(engine, target, adaptations, client)
         is_relayed = target.is_relayed
         run = TargetRun(
             request,

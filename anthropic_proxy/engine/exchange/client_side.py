@@ -105,12 +105,13 @@ class ResponseSink(ABC):
     `x-proxy-route: long context`
     """
 
+    started = False
+    """True once status and headers are final."""
+    record: Callable[[bytes], None] | None = None
+    """Function that receives each piece of the body, for recorders. None: nothing is recorded."""
+
     def __init__(self, receipt: Receipt) -> None:
         self.receipt = receipt
-        self.started = False
-        """True once status and headers are final."""
-        self.record: Callable[[bytes], None] | None = None
-        """Function that receives each piece of the body, for recorders. None: nothing is recorded."""
 
     def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> Awaitable[None]:
         """Send events of a stream. The first call also sends status 200 and the stream headers.

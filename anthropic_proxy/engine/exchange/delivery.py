@@ -307,21 +307,22 @@ class Delivery:
 
     async def _fold(self, reply: DeltaStream) -> None:
         """Send the reply as one message, for a request that is not streamed."""
-        fold = Fold(self._writer)
+        writer = self._writer
+        fold = Fold(writer)
         call_filter = self._call_filter
-        self._writer.signature = reply.default_signature
+        writer.signature = reply.default_signature
         while (deltas := await reply.read()) is not None:
             deltas = call_filter.feed(deltas) if call_filter is not None else deltas
             if fold.builds_more_than(MAX_REPLY_BYTES_ON_LOOP, deltas):
                 await self._engine.background.run_in_thread(fold.feed, deltas)
             else:
                 fold.feed(deltas)
-            if self._writer.stop is not None and reply.complete:  # nothing is left to read
+            if writer.stop is not None and reply.complete:  # nothing is left to read
                 self.watchdog.end_upstream_call()
                 break
         # an estimate was needed if the input may fill the context window: the reply's count then corrects the next one
-        if self._writer.usage.input_tokens is None or self._estimates.has_estimate(self._request):
-            self._writer.estimate = self._attempts.estimate_tokens(self._request)
+        if writer.usage.input_tokens is None or self._estimates.has_estimate(self._request):
+            writer.estimate = self._attempts.estimate_tokens(self._request)
         if fold.open_characters > MAX_REPLY_BYTES_ON_LOOP:
             message = await self._engine.background.run_in_thread(fold.finish)
         else:

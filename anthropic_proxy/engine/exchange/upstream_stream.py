@@ -179,8 +179,8 @@ class UpstreamStream(DeltaStream):
         request = call.request
         if reply_end is None and (request.stop_sequences or request.reply_limit is not None):
             self.reply_end = ReplyEnd(request.stop_sequences, request.reply_limit)
-        if any(map(_is_caller, call.request.tools)):  # faster than a generator
-            callable_tools = [*call.request.loaded_tools.values(), deferred_tools]
+        if any(map(_is_caller, request.tools)):  # faster than a generator
+            callable_tools = [*request.loaded_tools.values(), deferred_tools]
             self._loaded_calls = LoadedToolCalls({tool.name for tools in callable_tools for tool in tools})
         self._waiting: deque[Delta] = deque()
         """Deltas that the next `read` returns: the first content, or the rest of many."""

@@ -214,19 +214,16 @@ def _is_answer(delta: Delta) -> bool:
             return False
 
 
-class TrailingThinkingBuffer:
+class TrailingThinkingBuffer(Struct, eq=False):
     """Buffers thinking after text or tool calls, and drops it if the reply ends before other content follows.
 
     The Messages API rejects a history in which a reply ends with such thinking. Thinking alone may be the complete
     reply.
     """
 
-    __slots__ = ("_answered", "_kept")
-
-    def __init__(self) -> None:
-        self._answered = False
-        """True after text, a tool call or a block. Thinking before it is never buffered."""
-        self._kept: list[Delta] = []
+    _answered: bool = False
+    """True after text, a tool call or a block. Thinking before it is never buffered."""
+    _kept: "list[Delta]" = []
 
     def feed(self, deltas: list[Delta]) -> list[Delta]:
         """Add the next deltas of the reply and return those to send now."""

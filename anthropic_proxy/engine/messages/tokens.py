@@ -180,12 +180,11 @@ class TokenFacts(Struct):
 class EstimateCache:
     """Cache for the facts of the latest request, because several steps of a request need its estimate."""
 
-    def __init__(self) -> None:
-        self._last: tuple[MessagesRequest, TokenFacts] | None = None
-        self._has_reasoning = False
-        """True if the facts have the reasoning of earlier replies apart."""
-        self._tokens: tuple[TokenFamily, int] | None = None
-        """Estimate of the latest request for the family that was asked for last."""
+    _last: "tuple[MessagesRequest, TokenFacts] | None" = None
+    _has_reasoning = False
+    """True if the facts have the reasoning of earlier replies apart."""
+    _tokens: tuple[TokenFamily, int] | None = None
+    """Estimate of the latest request for the family that was asked for last."""
 
     def has_estimate(self, request: MessagesRequest) -> bool:
         return self._last is not None and self._last[0] is request

@@ -93,6 +93,10 @@ class MessageEncoder(ABC):
     STATE: ClassVar[tuple[str, ...]] = ("notes", "_has_open_calls", "_drops_thinking")
     """Attributes on which the encoding of a reply and what follows it depends, besides the key of `__init__`."""
 
+    _has_open_calls = False
+    """True if the last assistant message has tool calls without encoded results so far."""
+    _drops_thinking = False
+
     def __init__(self, request: PreparedRequest, *key: Hashable) -> None:
         """`key`: everything on which the encoding of messages depends, besides the messages and what `request` tells
         about images and documents. Empty: encoded messages are not kept.
@@ -104,9 +108,6 @@ class MessageEncoder(ABC):
         self._late_texts: list[Raw] = []
         """Texts of system messages inside the conversation that are not yet encoded. They wait for the results of open
         tool calls, or for the next user message."""
-        self._has_open_calls = False
-        """True if the last assistant message has tool calls without encoded results so far."""
-        self._drops_thinking = False
 
     @abstractmethod
     def _append_system(self, texts: list[Raw]) -> None:

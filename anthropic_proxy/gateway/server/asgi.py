@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from http import HTTPStatus
 from typing import Any
 
+from msgspec import Struct
+
 from anthropic_proxy.engine.exchange.client_side import ResponseSink, encode_error_response
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected
 from anthropic_proxy.engine.routing.call_limits import RETRY_AFTER_SECONDS
@@ -31,21 +33,21 @@ BODY_TIMEOUT_SECONDS = 300.0
 """Maximum time for a complete request body, enough for 32 MB at 1 Mbit/s. A slower body is rejected with 408."""
 
 
-class BodyMemory:
+class BodyMemory(Struct, eq=False):
     """The part of `Services.body_memory` that the body of one request has until it is no longer needed."""
 
-    def __init__(self, services: Services, receipt: Receipt) -> None:
-        self._services, self._receipt = services, receipt
-        self.size = 0
-        """Reserved bytes. 0: the body is small, or was freed."""
+    services: Services
+    receipt: Receipt
+    size: int = 0
+    """Reserved bytes. 0: the body is small, or was freed."""
 
     async def reserve(self, size: int) -> None:
         """Wait until other bodies have left so much memory. Raises `ProxyBusy`."""
         try:
             async with asyncio.timeout(BODY_MEMORY_TIMEOUT_SECONDS):
-                await self._services.body_memory.acquire(self._receipt.client.name, size)
+                await self.services.body_memory.acquire(self.receipt.client.name, size)
         except TimeoutError:
-            limit = self._services.settings.max_body_memory_mb
+            limit = self.services.settings.max_body_memory_mb
             raise ProxyBusy(
                 f"The bodies of other requests need the {limit} MB for large bodies (MAX_BODY_MEMORY_MB). Try again in "
                 "a moment.",
@@ -56,11 +58,11 @@ class BodyMemory:
 
     def release(self, kept: int = 0) -> None:
         if self.size > kept:
-            self._services.body_memory.release(self.size - kept)
+            self.services.body_memory.release(self.size - kept)
             self.size = kept
 
     def free(self, size: int) -> None:
-        self._services.heap_trimmer.count_freed_bytes(size)
+        self.services.heap_trimmer.count_freed_bytes(size)
         self.release()
 
 
@@ -111,6 +113,11 @@ class AsgiSink(ResponseSink):
     the client sees the proxy.
     """
 
+    has_exchange_headers = False
+    status = 200
+    _head: dict[str, Any] | None = None
+    """Message with status and headers that another server gets before the first piece. None: none waits."""
+
     def __init__(
         self,
         receipt: Receipt,
@@ -124,11 +131,7 @@ class AsgiSink(ResponseSink):
         self._receive = receive
         self._send = send
         self._cycle = cycle
-        self._head: dict[str, Any] | None = None
-        """Message with status and headers that another server gets before the first piece. None: none waits."""
         self.began = time.monotonic()
-        self.has_exchange_headers = False
-        self.status = 200
 
     def start(self, status: int, headers: Collection[tuple[str, str]]) -> None:
         self.status = status

@@ -72,17 +72,16 @@ _MAX_KEPT_CHARACTERS = 50
 _INVALID_CHARACTER = compile_later(r"[^a-zA-Z0-9_]")
 
 
-class ToolNames:
+class ToolNames(Struct, eq=False):
     """Conversion of the tool names of one client request to names that the provider allows.
 
     An allowed name matches `pattern` and has at most `length` characters. Any other name gets an alias.
     """
 
-    def __init__(self, pattern: str, length: int) -> None:
-        self._pattern = pattern
-        self._length = length
-        self._upstream_names: dict[str, str] = {}
-        self.aliases: dict[str, str] = {}
+    pattern: str
+    length: int
+    aliases: dict[str, str] = {}
+    _upstream_names: dict[str, str] = {}
 
     def allow(self, called: Iterable[str], offered: Sequence[Tool]) -> bool:
         """Return True if the provider allows the names of all called tools. It allows those of the offered ones."""
@@ -93,7 +92,7 @@ class ToolNames:
         """Return the name to send upstream: `name` itself if the provider allows it, otherwise its alias."""
         upstream = self._upstream_names.get(name)
         if upstream is None:
-            upstream = self._upstream_names[name] = name_or_alias(name, self._pattern, self._length)
+            upstream = self._upstream_names[name] = name_or_alias(name, self.pattern, self.length)
             if upstream != name:
                 self.aliases[upstream] = name
         return upstream

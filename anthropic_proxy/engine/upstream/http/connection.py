@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import httptools
+from msgspec import Struct
 
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.upstream.http.url import Origin
@@ -102,38 +103,30 @@ DRAIN_TIMEOUT_SECONDS = 0.25
 be reused."""
 
 
-class HttpResponse:
+class HttpResponse(Struct, eq=False):
     """Response of a provider. Its connection appends received bytes, and `read` returns them. If too many bytes are
     unread, the connection pauses until the next `read`.
     """
 
-    __slots__ = (
-        *("_closed", "_connection", "_decompressed", "_decompressed_bytes", "_decompressor", "_error"),
-        *("body_received", "fragments", "headers", "reading_paused", "status", "unread_bytes", "waiter"),
-    )
-
-    def __init__(self, connection: "Connection", status: int, headers: Mapping[str, str]) -> None:
-        self.status = status
-        self.headers = headers
-        """Names in lower case. The values of a repeated header are joined by commas."""
-        self.body_received = False
-        self.fragments: list[bytes] = []
-        """Received bytes of the body that were not read."""
-        self.unread_bytes = 0
-        """Number of bytes received since the last `read`, with the framing of chunks."""
-        self.reading_paused = False
-        self.waiter: asyncio.Future[None] | None = None
-        """Future of a `read` that waits for bytes. None: no `read` waits."""
-        self._connection = connection
-        self._closed = False
-        self._error: Exception | None = None
-        """Error that ended the body early. None: the body is complete, or still being received."""
-        self._decompressor: Decompressor | None = None
-        if "content-encoding" in headers:
-            decompressor = Decompressor(headers["content-encoding"])
-            self._decompressor = decompressor if decompressor.supports_encoding else None
-        self._decompressed: Iterator[bytes] = iter(())
-        self._decompressed_bytes = 0
+    connection: "Connection"
+    status: int
+    headers: Mapping[str, str]
+    """Names in lower case. The values of a repeated header are joined by commas."""
+    decompressor: Decompressor | None = None
+    """None: the body is not compressed, or in a form that the proxy does not know."""
+    body_received: bool = False
+    fragments: list[bytes] = []
+    """Received bytes of the body that were not read."""
+    unread_bytes: int = 0
+    """Number of bytes received since the last `read`, with the framing of chunks."""
+    reading_paused: bool = False
+    waiter: asyncio.Future[None] | None = None
+    """Future of a `read` that waits for bytes. None: no `read` waits."""
+    _closed: bool = False
+    _error: Exception | None = None
+    """Error that ended the body early. None: the body is complete, or still being received."""
+    _decompressed: Iterator[bytes] = iter(())
+    _decompressed_bytes: int = 0
 
     def end_body(self, error: Exception | None = None) -> None:
         """Mark the body as received. `error` None: the body is complete."""
@@ -152,15 +145,15 @@ class HttpResponse:
 
         Raises `UpstreamProtocolError` if the body is incomplete, damaged or too large.
         """
-        if self._decompressor is not None:
+        if self.decompressor is not None:
             try:
                 while not (chunk := next(self._decompressed, b"")):
                     if not (self.fragments or self.body_received):
-                        self.waiter = self._connection.loop.create_future()
+                        self.waiter = self.connection.loop.create_future()
                         await self.waiter
                     if not (data := self._pop_received()):
                         return b""
-                    self._decompressed = self._decompressor.decompress(data)
+                    self._decompressed = self.decompressor.decompress(data)
             except zlib.error as error:
                 raise UpstreamProtocolError(
                     "the reply ended before it was complete", code="incomplete-reply"
@@ -172,7 +165,7 @@ class HttpResponse:
             await asyncio.sleep(0)  # before each chunk, because one MiB of data can decompress to one GiB
             return chunk
         if not (self.fragments or self.body_received):
-            self.waiter = self._connection.loop.create_future()
+            self.waiter = self.connection.loop.create_future()
             await self.waiter
         if len(self.fragments) == 1 and not self.reading_paused:  # inlined: almost every read of a stream
             self.unread_bytes = 0
@@ -187,8 +180,8 @@ class HttpResponse:
             return
         self._closed = True
         try:
-            if wait_for_end and not (self.body_received or self._decompressor):
-                timer = self._connection.loop.call_later(DRAIN_TIMEOUT_SECONDS, self.end_body, TimeoutError())
+            if wait_for_end and not (self.body_received or self.decompressor):
+                timer = self.connection.loop.call_later(DRAIN_TIMEOUT_SECONDS, self.end_body, TimeoutError())
                 try:
                     while not self.body_received:
                         await self.read()
@@ -198,7 +191,7 @@ class HttpResponse:
             pass
         finally:
             self.fragments.clear()
-            self._connection.owner.take_back(self._connection, complete=self.body_received and self._error is None)
+            self.connection.owner.take_back(self.connection, complete=self.body_received and self._error is None)
 
     def _pop_received(self) -> bytes:
         """Remove and return the received bytes of the body. b"": the end of the body. Raises `UpstreamProtocolError` if
@@ -210,7 +203,7 @@ class HttpResponse:
             self.unread_bytes = 0
             if self.reading_paused:
                 self.reading_paused = False
-                self._connection.resume_reading()
+                self.connection.resume_reading()
             return data
         if self._error is None:
             return b""
@@ -387,7 +380,11 @@ class Connection(asyncio.Protocol):
         if (100 <= status < 200 and status != _SWITCHING) or self._pending is None or self._pending.done():
             return  # an interim or unrequested response
         self._head_bytes = 0
-        self._response = HttpResponse(self, status, headers)
+        decompressor: Decompressor | None = None
+        if "content-encoding" in headers:
+            known = Decompressor(headers["content-encoding"])
+            decompressor = known if known.supports_encoding else None
+        self._response = HttpResponse(self, status, headers, decompressor)
         self._pending.set_result(self._response)
 
     def on_body(self, data: bytes) -> None:

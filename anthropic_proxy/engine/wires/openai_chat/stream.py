@@ -87,7 +87,6 @@ class ChatDecoder(Decoder):
     def __init__(self, call: TranslatedCall[Dialect]) -> None:
         dialect = call.dialect
         self._call = call
-        self._provider = call.provider_prefix
         self._tag = dialect.signature_tag
         self.default_signature = empty_signature(self._tag, replay=1 if dialect.replayed_thinking_field else 0)
         self._schema_filter: OutputToolConverter | FenceFilter | None = None
@@ -327,13 +326,13 @@ class ChatDecoder(Decoder):
                 kind = "limit"  # vLLM still sends `tool_calls`
         if kind == "failed":
             fault = UpstreamFault(message=f"the answer ended with {reason!r}", codes=frozenset((reason,)))
-            raise build_upstream_error(fault, self._provider)
+            raise build_upstream_error(fault, self._call.provider_prefix)
         if kind == "unreadable":
-            self._unreadable = build_unreadable_reply(self._provider, reason)
+            self._unreadable = build_unreadable_reply(self._call.provider_prefix, reason)
             return
         self._end_blocks(deltas, reply_ended_early=kind not in {"end", "calls"})
         is_cut = self._calls is not None and self._calls.has_incomplete_arguments
-        self._stop = build_stop(kind, self._provider, reason, refusal="".join(self._refusal), is_cut=is_cut)
+        self._stop = build_stop(kind, self._call.provider_prefix, reason, refusal="".join(self._refusal), is_cut=is_cut)
         if self._stop.reason != "max_tokens" or self._call.context_window is None:
             self._emit_stop(deltas)
 
