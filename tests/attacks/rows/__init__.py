@@ -13,6 +13,7 @@ from tests.attacks.rows.neighbours import NEIGHBOURS
 from tests.attacks.rows.own_calls import OWN_CALLS
 from tests.attacks.rows.people import PEOPLE
 from tests.attacks.rows.plugins import PLUGINS
+from tests.attacks.rows.redirects import REDIRECTS
 from tests.attacks.rows.replies import REPLIES
 from tests.attacks.rows.schemas import SCHEMAS
 from tests.attacks.rows.services import SERVICES
@@ -53,4 +54,5 @@ ROWS: tuple[Row, ...] = (
     *PLUGINS,
     *CHAINS,
     *SPANS,
+    *REDIRECTS,
 )

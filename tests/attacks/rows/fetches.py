@@ -47,7 +47,7 @@ _LOCAL = (
 
 
 @contextmanager
-def _counting() -> Iterator[tuple[int, list[str]]]:
+def counting() -> Iterator[tuple[int, list[str]]]:
     """Yield a port of this machine, and who has connected."""
     seen: list[str] = []
     listener = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
@@ -71,7 +71,7 @@ def _counting() -> Iterator[tuple[int, list[str]]]:
 def _fetch(attack: Attack) -> list[Answer]:
     attempts = Attempts()
     buyer = Buyer(attack)
-    with _counting() as (port, seen):
+    with counting() as (port, seen):
         socket.create_connection(("127.0.0.1", port)).close()
         socket.create_connection(("::1", port)).close()
         wait_for(lambda: len(seen), lambda number: number == 2)
