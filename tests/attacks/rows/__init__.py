@@ -25,6 +25,7 @@ from tests.attacks.rows.texts import TEXTS
 from tests.attacks.rows.verdicts import VERDICTS
 from tests.attacks.rows.verdicts_lines import LINES
 from tests.attacks.rows.verdicts_wholes import WHOLES
+from tests.attacks.rows.verdicts_wires import WIRES
 from tests.attacks.rows.verdicts_words import WORDS
 from tests.attacks.rows.work import WORK
 
@@ -38,6 +39,7 @@ ROWS: tuple[Row, ...] = (
     *WORDS,
     *LINES,
     *WHOLES,
+    *WIRES,
     *OWN_CALLS,
     *TEXTS,
     *SPENDING,

@@ -66,3 +66,25 @@ async def test_a_dropped_call_is_dropped_with_its_thinking(
     else:
         content = sink.body["content"]
         assert [block.get("name") or block.get("thinking") or block.get("text") for block in content] == expected
+
+
+@pytest.mark.parametrize("blank", ["\n", " ", "", None])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_blank_fragment_behind_the_end_of_a_call_adds_nothing(blank: str | None, stream: bool) -> None:
+    function = {"name": "look", "arguments": "{}"}
+    choices = [
+        {"delta": {"tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": function}]}},
+        {"delta": {}, "finish_reason": "tool_calls"},
+        {"delta": {"tool_calls": [{"index": 0, "function": {"arguments": blank}}]}},
+        {"delta": {"tool_calls": [{"function": {"arguments": blank}}]}, "finish_reason": "tool_calls"},
+    ]
+    chunks = [b"data: " + json.dumps({"choices": [{"index": 0, **one}]}).encode() + b"\n\n" for one in choices]
+    proxy = ProxyHarness(
+        lambda *_: FakeResponse(200, *chunks, b"data: [DONE]\n\n", headers={"content-type": "text/event-stream"}),
+        GROQ_API_KEY="gsk-test-0123456789",
+    )
+    sink = await proxy.post(model="groq/llama-3.3-70b-versatile", stream=stream, tools=TOOLS)
+    assert sink.error is None
+    if stream:
+        assert check_bytes(sink.stream) == []
+        assert blocks_of(sink.stream) == ["look"]

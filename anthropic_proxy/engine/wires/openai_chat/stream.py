@@ -561,6 +561,8 @@ class ToolCallDecoder:
                     self._feed(known, function.arguments, fragment, deltas)
                 return
         call = None if is_complete else self._find(fragment, function)
+        if call is not None and call.ended:
+            return
         if call is None:
             call = self._begin(fragment, deltas)
             self._known.append(call)
