@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,8 +29,8 @@ class UpstreamCall:
     raw: bytes = b""
 
 
-Reply = Callable[[UpstreamCall], "bytes | list[bytes]"]
-"""Build the complete response, head included. A list: its pieces, which arrive one after the other."""
+Reply = Callable[[UpstreamCall], bytes | Iterable[bytes]]
+"""Build the complete response, head included: its bytes, or its pieces, which arrive one after the other."""
 _PAUSE_SECONDS = 0.005
 
 
@@ -103,8 +103,10 @@ class AttackUpstream:
                 for piece in answer:
                     connection.sendall(piece)
                     time.sleep(_PAUSE_SECONDS)
+                if not isinstance(answer, list):  # its head states no length
+                    return
 
-    def _answer(self, path: str, headers: Mapping[str, str], raw: bytes) -> "bytes | list[bytes]":
+    def _answer(self, path: str, headers: Mapping[str, str], raw: bytes) -> bytes | Iterable[bytes]:
         if path in ANSWERED:
             return respond(ANSWERED[path])
         if path == _GUARDRAIL_PATH:

@@ -5,6 +5,7 @@ from tests.attacks.rows.access import ACCESS
 from tests.attacks.rows.bodies import BODIES
 from tests.attacks.rows.budgets import BUDGETS
 from tests.attacks.rows.chains import CHAINS
+from tests.attacks.rows.changes import CHANGES
 from tests.attacks.rows.conversations import CONVERSATIONS
 from tests.attacks.rows.fetches import FETCHES
 from tests.attacks.rows.http import HTTP
@@ -56,5 +57,6 @@ ROWS: tuple[Row, ...] = (
     *PLUGINS,
     *CHAINS,
     *SPANS,
+    *CHANGES,
     *REDIRECTS,
 )
