@@ -295,6 +295,7 @@ _ENCODERS: Mapping[type[Event], Callable[[Any], bytes]] = {
     MessageDelta: _encode_message_delta,
     MessageStop: lambda _: _MESSAGE_STOP,
 }
+"""Of the events that a reply has few of. `encode_events` encodes the others."""
 
 
 def encode_events(events: Sequence[Event], request_id: str = "") -> bytes:
@@ -302,7 +303,7 @@ def encode_events(events: Sequence[Event], request_id: str = "") -> bytes:
     frames = []
     try:
         for event in events:
-            if type(event) is TextDelta:  # the two most frequent events, without a call
+            if type(event) is TextDelta:
                 frames.append(_TEXT_DELTA % (event.index, _encode(event.text)))
             elif type(event) is InputDelta:
                 frames.append(_INPUT_DELTA % (event.index, _encode(event.json)))

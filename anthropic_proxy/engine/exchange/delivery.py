@@ -226,7 +226,7 @@ class Delivery:
         attempt = await attempts.open_first_call(request, self._plan)
         stream = attempt.stream
         reply_schema = attempt.reply_schema
-        if type(stream) is RelayStream:  # an `isinstance` of an abstract class costs eight times as much
+        if type(stream) is RelayStream:
             return stream
         assert stream is not None
         if reply_schema is None and not (attempt.proxy_tools or ahead) and stream.continuation is None:

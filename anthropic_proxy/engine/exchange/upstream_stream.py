@@ -179,7 +179,7 @@ class UpstreamStream(DeltaStream):
         request = call.request
         if reply_end is None and (request.stop_sequences or request.reply_limit is not None):
             self.reply_end = ReplyEnd(request.stop_sequences, request.reply_limit)
-        if any(map(_is_caller, request.tools)):  # faster than a generator
+        if any(map(_is_caller, request.tools)):
             callable_tools = [*request.loaded_tools.values(), deferred_tools]
             self._loaded_calls = LoadedToolCalls({tool.name for tools in callable_tools for tool in tools})
         self._waiting: deque[Delta] = deque()
@@ -279,7 +279,7 @@ class UpstreamStream(DeltaStream):
                 except UpstreamError as error:
                     self._fail(error, deltas)  # raised after the client has received the earlier deltas
                 deltas = self._late_thinking.feed(deltas)
-                if Stop in map(type, deltas):  # faster than a generator
+                if Stop in map(type, deltas):
                     self._stopped = True
                 elif self._stopped and any(map(_has_content, deltas)) and not self._is_cut:
                     self._drain_until = 0.0  # the provider repeats its stop reason

@@ -56,7 +56,6 @@ class UsageBounds(Struct):
     def check(self, usage: Usage) -> Usage:
         """Return the counts without those that the call cannot have."""
         counts = [*filter(None, _read_tokens(usage))]
-        # the usual case needs one comparison
         is_small = not counts or (min(counts) > 0 and sum(counts) <= min(self.max_input, self.max_output))
         if not is_small or any(_read_searches(usage)):
             usage = self._leave_out_impossible(usage)

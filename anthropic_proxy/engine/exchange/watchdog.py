@@ -29,6 +29,8 @@ PING_SECONDS = 10.0
 """Seconds without an event for the client after which each further ping is sent."""
 WRITE_TIMEOUT_SECONDS = 600.0
 """Maximum seconds of one write to the client. The server itself ends slow clients earlier, by the bytes per time."""
+_UNSEEN = math.inf
+"""Beginning of a write that no check has seen. Most writes end before one."""
 
 
 class ClientDisconnected(Exception):  # no failure
@@ -46,8 +48,8 @@ class Watchdog:
     reason: Literal["", "gone", "upstream silent"] = ""
     """Reason of the cancellation. "": not cancelled by this watchdog."""
     _writing_since = 0.0
-    """Loop time of the first check since the start of the pending write to the client. inf: there was no check yet.
-    0: no write is pending."""
+    """Loop time of the first check since the start of the pending write to the client, or `_UNSEEN`. 0: no write is
+    pending."""
     _ping_seconds = FIRST_PING_SECONDS
     _ping_task: asyncio.Task[None] | None = None
     _disconnect_task: asyncio.Task[None] | None = None
@@ -115,7 +117,7 @@ class Watchdog:
 
     def begin_write(self) -> None:
         """Begin a write to the client. Meanwhile the provider is not idle, because nothing is read from it."""
-        self._writing_since = math.inf  # cheaper than the time, and most writes end before a check
+        self._writing_since = _UNSEEN
 
     def end_write(self) -> None:
         """End a write to the client. The times without bytes, of the provider and for the client, begin again."""

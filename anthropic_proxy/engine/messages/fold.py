@@ -35,6 +35,7 @@ from anthropic_proxy.engine.messages.writer import MessageWriter, require_bounde
 from anthropic_proxy.errors import InternalError
 
 _encode = msgspec.json.Encoder().encode
+_STARTS = TextStart, ThinkingStart, ToolCallStart, BlockStart
 _WITHOUT_CONTENT = MessageStart, Ping, MessageDelta, MessageStop, ErrorEvent
 """Events that belong to no block. `finish` reads the last two of a complete reply."""
 
@@ -102,7 +103,7 @@ class Fold:
                 self._citations.append(event.raw)
             elif type(event) is SignatureDelta:
                 self._signature = event.signature
-            elif isinstance(event, (TextStart, ThinkingStart, ToolCallStart, BlockStart)):  # a union is built each time
+            elif isinstance(event, _STARTS):
                 self._start = event
                 self._fragments = []
                 self.open_characters = 0

@@ -254,7 +254,7 @@ class LoadedToolCalls:
         return sum(call.held_characters for call in self._open.values())
 
     def feed(self, deltas: list[Delta]) -> list[Delta]:
-        if not self._open and ToolCall not in map(type, deltas):  # faster than a generator
+        if not self._open and ToolCall not in map(type, deltas):
             return deltas
         converted: list[Delta] = []
         for delta in deltas:

@@ -53,7 +53,7 @@ class Target(Struct, frozen=True, kw_only=True, eq=False):
     @property
     def is_relayed(self) -> bool:
         """True if request and reply are forwarded without translation to another API. Only few fields are changed."""
-        return self.wire.is_relay  # isinstance of an abstract class costs eight times as much
+        return self.wire.is_relay
 
     @property
     def prefixed_id(self) -> str:

@@ -210,7 +210,7 @@ def decode_request(
             body_bytes=len(body),
             repairs=repairs,
         )
-        # what few requests have: a call with more than 15 arguments costs as much as the rest of this function
+        # what few requests have
         request.top_p = read.top_p
         request.top_k = read.top_k
         request.service_tier = read.service_tier
