@@ -611,7 +611,7 @@ _WHOLE_TEXTS = tuple(
         (r"api key not valid\. please pass a valid api key\.", "invalid_api_key"),
         # Anthropic, 400 `invalid_request_error` (2026-11)
         (
-            r"your credit balance is too low to access the (?:anthropic|claude) api\."
+            r"your credit balance is too low to access the [a-z]{1,20} api\."
             r"(?: please go to plans & billing to upgrade or purchase credits\.)?",
             "billing_error",
         ),
