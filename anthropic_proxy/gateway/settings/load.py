@@ -49,6 +49,7 @@ from anthropic_proxy.gateway.settings.sign_in_tables import (
     load_people_fields,
     load_sign_in,
     load_token_issuers,
+    warn_about_ignored_fields,
 )
 from anthropic_proxy.gateway.settings.sources import Sources
 from anthropic_proxy.gateway.settings.table import Setting, list_all_settings, list_fixed_fields
@@ -125,6 +126,7 @@ def load_settings(
     fields["inspectors"] = load_inspectors(file, sources, resolves_keys=resolves_now)
     fields["token_issuers"] = load_token_issuers(fields, file, sources)
     fields["sign_in"] = load_sign_in(fields, file, fields["routes"], sources)
+    warn_about_ignored_fields(file, sources)
     proxies: Mapping[str, Secret] = {}
     with sources.errors.collect():
         proxies = find_proxies(environ)

@@ -109,6 +109,23 @@ def load_identity_fields(file: ConfigFile) -> dict[str, Any]:
     }
 
 
+_DEVICE_FIELDS = ("days", "token_minutes", "notice")
+
+
+def warn_about_ignored_fields(file: ConfigFile, sources: Sources) -> None:
+    """Add a warning about fields of `[sign_in]` that have no effect, because the setting that they need is not set."""
+    if file.tables.sign_in is None:
+        return
+    for needed, names in (("OIDC_ISSUER", (*load_identity_fields(file),)), ("SIGN_IN_SECRET", _DEVICE_FIELDS)):
+        ignored = [name for name in names if file.find_value(("sign_in", name)) is not None]
+        if ignored and needed not in sources.origins and sources.is_readable:
+            place = file.describe_origin_in_sentence(("sign_in", ignored[0]))
+            file.warnings.append(
+                f"{join_with_and(ignored)} of [sign_in] ({place}) {'is' if len(ignored) == 1 else 'are'} ignored, "
+                f"because {needed} is not set."
+            )
+
+
 def load_sign_in(
     fields: Mapping[str, Any], file: ConfigFile, routes: Sequence[ConfiguredRoute], sources: Sources
 ) -> SignInSettings | None:
