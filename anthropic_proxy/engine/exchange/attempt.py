@@ -110,11 +110,10 @@ class Attempt(Struct, kw_only=True):
         """Store for a client what the success of the call shows about the model, or its rejection that no adaptation
         avoids.
         """
-        target = self.target
         if self.proves:
-            observations.store_adaptation(target.upstream, target.model, self.proves, client.id)
+            observations.store_adaptation(self.target.upstream, self.target.model, self.proves, client.id)
         if self.run.adaptations is not None:
-            self.run.adaptations.store_for_model(target, is_rejected=is_rejected)
+            self.run.adaptations.store_for_model(self.target, is_rejected=is_rejected)
 
 
 class AttemptPreparer(Struct, eq=False):
@@ -167,8 +166,9 @@ class AttemptPreparer(Struct, eq=False):
         Raises the decoding error of an invalid request.
         """
         engine = self.engine
+        incoming = self.incoming
         request = run.request
-        report = self.incoming.receipt.fidelity
+        report = incoming.receipt.fidelity
         if request.decode_error is not None:
             raise request.decode_error
         limits = engine.find_target_limits(target, self.servers)
@@ -184,16 +184,19 @@ class AttemptPreparer(Struct, eq=False):
         session = self.session
         conversation = ""
         if session:
-            scope = self.incoming.receipt.client.scope_session(session)
-            conversation = f"{scope} {self.incoming.receipt.agent} {target.prefixed_id}"
+            scope = incoming.receipt.client.scope_session(session)
+            conversation = f"{scope} {incoming.receipt.agent} {target.prefixed_id}"
         places: DeferredToolPlaces | None = None
         loads_tools = session and limits.loaded_tools != "listed" and PLACEHOLDER_NAME in list_tool_names(request.tools)
         if loads_tools:
             places = engine.observations.find_tool_places(conversation, request.messages)
-        given = request, limits, estimate, places or NOWHERE
-        prepared = await engine.background.run_in_thread(prepare, *given) if self.is_large else prepare(*given)
-        prepared.request.session = session or self.incoming.cache_session
-        prepared.request.questions = self.incoming.questions
+        if self.is_large:
+            prepared = await engine.background.run_in_thread(prepare, request, limits, estimate, places or NOWHERE)
+        else:
+            prepared = prepare(request, limits, estimate, places or NOWHERE)
+        sent = prepared.request
+        sent.session = session or incoming.cache_session
+        sent.questions = incoming.questions
         if loads_tools:
             engine.observations.store_tool_places(conversation, request.messages, places, prepared.places)
         is_further_call = run.continuation is not None
@@ -206,13 +209,13 @@ class AttemptPreparer(Struct, eq=False):
         dialect = target.dialect
         effort_plan: EffortPlan | None = None
         if session and dialect.sends_effort_changes:
-            effort_plan = engine.observations.follow_effort(conversation, prepared.request)
+            effort_plan = engine.observations.follow_effort(conversation, sent)
         call = TranslatedCall(
-            request=prepared.request,
+            request=sent,
             model=target.model,
             requested_model=request.model,
             dialect=dialect,
-            streams_upstream=request.stream or prepared.request.may_end_early or dialect.always_stream,
+            streams_upstream=request.stream or sent.may_end_early or dialect.always_stream,
             effort_plan=effort_plan,
             client_tool_names=prepared.aliases,
             continuation_token=run.continuation or "",

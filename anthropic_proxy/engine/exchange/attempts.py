@@ -208,8 +208,7 @@ class Attempts:
         if target.model != model:
             run.origin = await self._admission.admit_successor(run.origin, target, request, run.token_scale)
         engine.retry_budget.record_first_call(target.upstream)
-        preparer = self._preparer
-        prepare = preparer.prepare_relay if is_relayed else preparer.prepare
+        prepare = self._preparer.prepare_relay if is_relayed else self._preparer.prepare
         return await self._retries.call_with_retries(target, run, prepare, self.sender.send)
 
     async def repeat_with_reserve(self, previous: Attempt) -> Attempt | None:

@@ -312,7 +312,8 @@ class Delivery:
         call_filter = self._call_filter
         writer.signature = reply.default_signature
         while (deltas := await reply.read()) is not None:
-            deltas = call_filter.feed(deltas) if call_filter is not None else deltas
+            if call_filter is not None:
+                deltas = call_filter.feed(deltas)
             if fold.builds_more_than(MAX_REPLY_BYTES_ON_LOOP, deltas):
                 await self._engine.background.run_in_thread(fold.feed, deltas)
             else:
