@@ -23,6 +23,7 @@ from tests.attacks.rows.spans import SPANS
 from tests.attacks.rows.spending import SPENDING
 from tests.attacks.rows.telemetry import TELEMETRY
 from tests.attacks.rows.texts import TEXTS
+from tests.attacks.rows.tiers import TIERS
 from tests.attacks.rows.verdicts import VERDICTS
 from tests.attacks.rows.verdicts_lines import LINES
 from tests.attacks.rows.verdicts_wholes import WHOLES
@@ -58,5 +59,6 @@ ROWS: tuple[Row, ...] = (
     *CHAINS,
     *SPANS,
     *CHANGES,
+    *TIERS,
     *REDIRECTS,
 )
