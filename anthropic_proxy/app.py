@@ -10,7 +10,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -63,6 +63,8 @@ _SUMMARY_SECONDS = 0.25
 a server ready that has not refused by then, and a later line reports it. A busy machine needs more than 50 ms."""
 SHUTDOWN_GRACE_SECONDS = 2.0
 """Maximum seconds for cancelled exchanges to send their errors to clients when the server stops."""
+PLUGIN_STOP_SECONDS = 10.0
+"""Maximum seconds for one plugin to stop. Those of this project need less."""
 
 
 class App:
@@ -344,7 +346,7 @@ class App:
         await self._receipts.close(min(SHUTDOWN_GRACE_SECONDS, self._settings.stop_timeout_seconds))
         for plugin in self._plugins if self._current is not None else ():
             if plugin.stop is not None:
-                await plugin.stop()
+                await self._stop_plugin(plugin.stop)
         for task in (*self._tasks, self._condition_reports):
             if task is not None:
                 task.cancel()
@@ -355,6 +357,14 @@ class App:
             await self._current[0].close()
         await asyncio.to_thread(self._record.close)
         await asyncio.to_thread(self._log.flush)
+
+    async def _stop_plugin(self, stop: Callable[[], Awaitable[None]]) -> None:
+        """A plugin with a defect neither keeps the process running nor the others from their end."""
+        try:
+            async with asyncio.timeout(PLUGIN_STOP_SECONDS):
+                await stop()
+        except Exception:  # noqa: BLE001  # a defect of a plugin
+            self._log.write_traceback("–")
 
     def _reveal_secrets(self) -> Sequence[str]:
         return self._settings.reveal_all_secrets()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from anthropic_proxy.plugins import (
     RouteResponse,
 )
 from tests.support.messages import exactly
+from tests.support.virtual_time import in_virtual_time
 
 BODY = {"model": "demo/demo", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
 
@@ -208,3 +210,27 @@ async def test_no_request_is_served_before_all_plugins_have_started() -> None:
     assert await asyncio.gather(*requests) == [(200, b"hello")] * 2
     assert starts == ["first", "first", "other"]
     await app.close()
+
+
+async def fail() -> None:
+    raise RuntimeError("a defect")
+
+
+async def hang() -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("stop", [fail, hang])
+@in_virtual_time
+async def test_a_plugin_that_cannot_stop_keeps_no_other_from_its_end(stop: Callable[[], Awaitable[None]]) -> None:
+    stopped: list[str] = []
+
+    async def end() -> None:
+        stopped.append("next")
+
+    settings = load_settings({"SERVE_DEMO": "true", "DATABASE_URL": "off"}, PROVIDERS, env_file=None)
+    app = App(settings, logs_startup=False, plugins=[Plugin(stop=stop), Plugin(stop=end)])
+    await app.start()
+    async with asyncio.timeout(60):
+        await app.close()
+    assert stopped == ["next"]
