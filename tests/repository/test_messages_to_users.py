@@ -11,9 +11,11 @@ from cyclopts import App
 
 from anthropic_proxy.cli.commands import commands
 from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import list_variables
 from tests.architecture import modules_of_the_package
 from tests.site.pages import all_pages
+from tests.site.raised_errors import error_classes, raised_texts
 from tests.support.paths import ROOT
 
 GAP = "\0"
@@ -158,3 +160,18 @@ def test_settings_that_are_put_together_exist_for_every_provider() -> None:
 def test_extras_exist() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     assert {extra for names in named(EXTRA) for extra in names.split(",")} <= set(extras)
+
+
+_OF_ADMINISTRATION = ("key-role", "sign-in-unknown", "virtual-key-fields", "virtual-key-unknown")
+"""Codes of errors that only those receive who manage keys, by the API or by the commands that the texts name."""
+
+
+def test_no_error_for_clients_has_a_command_outside_its_remedy() -> None:
+    found = {
+        f"{name} {code}: {text}"
+        for (name, code), texts in raised_texts().items()
+        if not issubclass(error_classes()[name], ConfigurationError) and code not in _OF_ADMINISTRATION
+        for text in texts
+        if re.search(r"anthropic-proxy \w|[Aa]n administrator should", text)
+    }
+    assert sorted(found) == []

@@ -58,6 +58,7 @@ class Interleaving:
                 self.is_reached = True
                 self._thread.start()
                 self._thread.join(self._blocked_seconds)
+                sys.settrace(None)  # the other instructions need not be counted
             self._left -= 1
         return self._trace
 

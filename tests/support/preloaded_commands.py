@@ -1,9 +1,9 @@
 """The process that forks commands imports this module first, and so all that a command would import.
 
-A module of a command imports its libraries at the top, such as cyclopts and questionary.
+A module of a command imports its libraries at the top, such as cyclopts and questionary. Others are imported where they
+are used.
 """
 
-import encodings.idna  # noqa: F401  # by each look-up of a host
 import gc
 from importlib import import_module
 
@@ -12,7 +12,20 @@ import anthropic_proxy.console.ledger.plugin
 import anthropic_proxy.console.ledger.queries  # noqa: F401
 from anthropic_proxy.cli.command_table import COMMANDS
 
+LATE_IMPORTS = (
+    "anthropic_proxy.engine.exchange.tool_loop.runner",
+    "anthropic_proxy.engine.messages.json_validation",
+    "dotenv",
+    "encodings.idna",  # by each look-up of a host
+    "encodings.utf_8_sig",
+    "sqlalchemy.dialects.sqlite",
+    "yaml",
+)
+"""What many commands import only while they run."""
+
 for command in COMMANDS.values():
     import_module(f"anthropic_proxy.cli.{command.path.partition(':')[0]}")
+for name in LATE_IMPORTS:
+    import_module(name)
 gc.collect()
 gc.freeze()  # otherwise the first collection in each command would copy the memory of all objects

@@ -9,8 +9,10 @@ size on, and by which key a machine is selected. The order is that of the provid
 import hashlib
 import itertools
 import json
+import marshal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 from aiohttp import web
@@ -30,6 +32,8 @@ from tests.support.harness import FakeResponse
 BYTES_PER_TOKEN = 4
 Script = list[tuple[str, Mapping[str, Any]] | str]
 """Steps of a model: a tool call (name, arguments), or a text that ends the turn."""
+_WITHOUT_REFERENCES = 2
+"""Version of the format of `marshal` in which equal values have equal bytes."""
 _LOOKBACK = 20
 """Parts before a mark whose ends may be known (platform.claude.com, Prompt caching, read 2026-11)."""
 
@@ -148,10 +152,9 @@ class CachingProvider:
 
     def reply(self, wire: str, body: dict[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
         parts = _blocks(body) if wire == "messages" else _list_parts(wire, body)
-        marked = list[int]()
-        if mark := self.policy.marks:
-            marked = [place for place, part in enumerate(parts) if f'"{mark}": ' in json.dumps(part)]
-        prompt = [json.dumps(_without(part, mark), ensure_ascii=False).encode() for part in parts]
+        read = [_read_part(marshal.dumps(part, _WITHOUT_REFERENCES), self.policy.marks) for part in parts]
+        marked = [place for place, (_, is_marked) in enumerate(read) if is_marked]
+        prompt = [text for text, _ in read]
         given = {**{name.lower(): value for name, value in headers.items()}, **body}
         machines = [str(given[key]) for key in self.policy.keys if key in given]
         machine = machines[0] if machines else str(len(self.calls)) if self.policy.keys else ""
@@ -178,6 +181,14 @@ def _blocks(body: dict[str, Any]) -> list[Any]:
     system = [{"type": "text", "text": system}] if isinstance(system, str) else system
     messages = [[message["role"], block] for message in body["messages"] for block in blocks_of(message)]
     return [*tools, *system, *messages]
+
+
+@lru_cache(maxsize=10_000)
+def _read_part(part: bytes, mark: str) -> tuple[bytes, bool]:
+    """Return the text of a part of a prompt, and whether it has a mark. Each request repeats the parts before it."""
+    value = marshal.loads(part)
+    is_marked = bool(mark) and f'"{mark}": ' in json.dumps(value)
+    return json.dumps(_without(value, mark), ensure_ascii=False).encode(), is_marked
 
 
 def _without(value: Any, name: str) -> Any:

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from anthropic_proxy.app import App
-from anthropic_proxy.errors import ConfigurationError, ProxyError, UpstreamError
+from anthropic_proxy.errors import ProxyError, UpstreamError
 from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
-from tests.site.raised_errors import error_classes, raised_texts
 from tests.support.virtual_keys import Response, running_app, send, store_key
 from tests.support.waiting import wait_for_async
 
@@ -125,21 +124,6 @@ async def test_a_missing_key_of_the_company_is_named_to_the_owner_only(tmp_path:
         "start it again.",
         f"openai has no key: OPENAI_API_KEY is not set. Ask for help: {CONTACT}",
     ]
-
-
-_OF_ADMINISTRATION = ("key-role", "sign-in-unknown", "virtual-key-fields", "virtual-key-unknown")
-"""Codes of errors that only those receive who manage keys, by the API or by the commands that the texts name."""
-
-
-def test_no_error_for_clients_has_a_command_outside_its_remedy() -> None:
-    found = {
-        f"{name} {code}: {text}"
-        for (name, code), texts in raised_texts().items()
-        if not issubclass(error_classes()[name], ConfigurationError) and code not in _OF_ADMINISTRATION
-        for text in texts
-        if re.search(r"anthropic-proxy \w|[Aa]n administrator should", text)
-    }
-    assert sorted(found) == []
 
 
 def test_the_remedy_of_a_provider_error_is_replaced_with_what_leads_to_it() -> None:
