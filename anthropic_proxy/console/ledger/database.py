@@ -356,7 +356,10 @@ def require_own_database(connection: Reader, place: str) -> None:
             "ORDER BY schemaname, tablename"
         )
         other_remedy = f", or create the schema for it yourself:  CREATE SCHEMA {SCHEMA}"
-    if tables := [str(name) for (name,) in connection.query(query)]:
+    tables = [str(name) for (name,) in connection.query(query)]
+    # another process may have created our tables since the caller looked for them
+    is_own = not connection.is_postgres and {*OWN_TABLES} <= {*tables}
+    if tables and not is_own:
         listed = ", ".join(tables[:_MAX_LISTED_TABLES]) + (", …" if len(tables) > _MAX_LISTED_TABLES else "")
         raise ConfigurationError(
             f"The database {place} belongs to another program: it has tables ({listed}), and none of the ledger. "

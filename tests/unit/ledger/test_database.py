@@ -27,6 +27,7 @@ from anthropic_proxy.console.ledger.database import (
     find_database,
     open_for_reading,
     open_for_writing,
+    require_own_database,
     write_backup,
 )
 from anthropic_proxy.console.ledger.engines import open_reading_engine, read_ledger
@@ -246,6 +247,11 @@ def _count_in_another_process(file: Path | None) -> int:
     )
     command = [sys.executable, "-c", script, str(file)]
     return int(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
+
+
+def test_tables_that_another_process_has_created_meanwhile_are_not_those_of_another_program(database: Settings) -> None:
+    with closing(open_for_writing(database)) as connection:
+        require_own_database(connection, "ledger.sqlite3")
 
 
 FOREIGN_TABLES = ("CREATE TABLE users (name TEXT)", "CREATE TABLE alembic_version (version_num TEXT)")
