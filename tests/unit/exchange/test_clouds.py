@@ -444,7 +444,7 @@ async def send_until_steady(
     return found[-1]
 
 
-@pytest.mark.parametrize("count", [1, 4, 8, 12])
+@pytest.mark.parametrize("count", [1, 4, 8, pytest.param(12, marks=pytest.mark.merge)])
 async def test_each_beta_that_bedrock_rejects_without_a_name_is_found_and_no_other_is_lost(count: int) -> None:
     given = SEARCHED[:count]
     assert len({*given}) == count

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -117,9 +118,19 @@ ARGUMENTS = {
 }
 
 
-@pytest.mark.parametrize("arguments", ARGUMENTS.values(), ids=ARGUMENTS)
-@pytest.mark.parametrize("form", ["loaded, name first", "loaded, name last", "listed"])
-async def test_large_arguments_of_a_call_leave_the_event_loop_free(form: str, arguments: str) -> None:
+FORMS = ("loaded, name first", "loaded, name last", "listed")
+IN_EACH_RUN = [("loaded, name last", "texts"), ("listed", "nested"), ("loaded, name first", "incomplete")]
+
+
+@pytest.mark.parametrize(
+    ("form", "kind"),
+    [
+        pytest.param(*call, marks=[] if call in IN_EACH_RUN else pytest.mark.merge)
+        for call in itertools.product(FORMS, ARGUMENTS)
+    ],
+)
+async def test_large_arguments_of_a_call_leave_the_event_loop_free(form: str, kind: str) -> None:
+    arguments = ARGUMENTS[kind]
     name, text = (CALLER_NAME, f'{{"name":"WebFetch","arguments":{arguments}}}')
     if form == "loaded, name last":
         text = f'{{"arguments":{arguments},"name":"WebFetch"}}'
