@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from msgspec import Struct
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
-from anthropic_proxy.console.keys.queries import find_key
 from anthropic_proxy.console.keys.rights import Rights
-from anthropic_proxy.console.ledger.engines import EngineReader
+from anthropic_proxy.console.ledger.tables import virtual_keys
 from anthropic_proxy.gateway.permissions import Permission, Role, find_client_role, may, may_open
 from anthropic_proxy.gateway.settings import Settings, SignInGroup
 from anthropic_proxy.plugins import RouteRequest
@@ -44,9 +43,12 @@ def find_client_id(request: RouteRequest, session: Session | None) -> str:
 
 
 def find_client_of_label(connection: Connection, label: str) -> str:
-    """Return the `Client.id` of the requests that the ledger stores with this label of a key. "": `label` is empty."""
-    key = find_key(EngineReader(connection), label) if label else None
-    return label if key is None else key.id
+    """Return the `Client.id` of the requests that the ledger stores with this label of a key. "": `label` is empty.
+
+    The connection may be that of a member, which reads no SQL text, and of the keys those of the member.
+    """
+    statement = select(virtual_keys.c.id).where(virtual_keys.c.label == label)
+    return (connection.execute(statement).scalar() or label) if label else ""
 
 
 def name_actor(request: RouteRequest, session: Session | None) -> str:
