@@ -73,14 +73,13 @@ def provider() -> Iterator[Running]:
 @pytest.fixture(scope="module")
 def proxy(provider: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     directory = tmp_path_factory.mktemp("hidden_texts")
-    (directory / "anthropic-proxy.toml").write_text(CONFIG)
+    (directory / "anthropic-proxy.toml").write_text(f'{CONFIG}\n[auto_mode]\nmodel = "openai/gpt-4.1"\n')
     settings = {
         "OPENAI_API_KEY": "k1",
         "OPENAI_BASE_URL": f"{provider.url}/v1",
         "OPENAI_WIRE": "chat",
         "ANTHROPIC_API_KEY": "k2",
         "ANTHROPIC_UPSTREAM_URL": provider.url,
-        "AUTO_MODE_MODEL": "openai/gpt-4.1",
         "DATABASE_URL": f"sqlite:///{directory / 'ledger.sqlite3'}",
     }
     with running_proxy(directory, settings) as running:

@@ -21,6 +21,12 @@ if shutil.which("npm") is None:
     pytest.skip("platform: npm is not installed", allow_module_level=True)
 VERSION = "9.13.3"
 CLIENT_ID, CLIENT_SECRET = "anthropic-proxy", "secret-of-the-client-0123456789"
+SIGN_IN = """
+[sign_in]
+scopes = ["openid", "email", "groups"]
+admins = ["platform"]
+domains = ["example.com"]
+"""
 SCRIPT = Path(__file__).with_name("identity_provider.mjs")
 
 
@@ -28,15 +34,13 @@ SCRIPT = Path(__file__).with_name("identity_provider.mjs")
 def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     """Yield a proxy with the provider."""
     directory, port = tmp_path_factory.mktemp("provider"), free_port()
+    (directory / "anthropic-proxy.toml").write_text(SIGN_IN, "utf-8")
     settings = ledger_settings(
         directory,
         VIRTUAL_KEYS="true",
         OIDC_ISSUER=f"http://127.0.0.1:{port}",
         OIDC_CLIENT_ID=CLIENT_ID,
         OIDC_CLIENT_SECRET=CLIENT_SECRET,
-        OIDC_SCOPES="openid email groups",
-        OIDC_ADMINS="platform",
-        OIDC_DOMAINS="example.com",
         DASHBOARD_URL="http://127.0.0.1:{port}",
         SIGN_IN_SECRET=SECRET,
     )

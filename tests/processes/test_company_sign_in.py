@@ -50,10 +50,19 @@ class Company:
         return Device(self.proxy)
 
 
+SIGN_IN = """
+[sign_in]
+notice = "Questions: platform@example.com"
+contact = "https://go.example.com/claude"
+domains = ["example.com"]
+keys_per_person = 2
+"""
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
     directory: Path = tmp_path_factory.mktemp("company")
-    (directory / "anthropic-proxy.toml").write_text(GROUPS)
+    (directory / "anthropic-proxy.toml").write_text(GROUPS + SIGN_IN)
     with running_provider() as provider:
         provider.offers_refresh = True
         settings = {
@@ -62,10 +71,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
             "SERVE_DEMO": "true",
             "LOG_LEVEL": "info",
             "DATABASE_URL": f"sqlite:///{directory}/ledger.sqlite3",
-            "SIGN_IN_NOTICE": "Questions: platform@example.com",
-            "LIMIT_CONTACT": "https://go.example.com/claude",
-            "OIDC_DOMAINS": "example.com",
-            "KEYS_PER_PERSON": "2",
         }
         with running_proxy(directory, settings) as proxy:
             provider.redirect_uri = f"{proxy.url}/dashboard/oidc/callback"

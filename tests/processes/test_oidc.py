@@ -71,9 +71,18 @@ class Team:
         return client
 
 
+SIGN_IN = """
+[sign_in]
+admins = ["platform", "Root@example.com"]
+viewers = ["finance"]
+domains = ["example.com"]
+"""
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     directory: Path = tmp_path_factory.mktemp("oidc")
+    (directory / "anthropic-proxy.toml").write_text(SIGN_IN, "utf-8")
     with running_provider() as provider:
         settings = {
             "VIRTUAL_KEYS": "true",
@@ -85,9 +94,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
             "OIDC_ISSUER": provider.issuer,
             "OIDC_CLIENT_ID": CLIENT_ID,
             "OIDC_CLIENT_SECRET": CLIENT_SECRET,
-            "OIDC_ADMINS": "platform, Root@example.com",
-            "OIDC_VIEWERS": "finance",
-            "OIDC_DOMAINS": "example.com",
         }
         with running_proxy(directory, settings) as proxy:
             provider.redirect_uri = f"{proxy.url}/dashboard/oidc/callback"

@@ -20,6 +20,9 @@ SCRIPT = [
     {"if": "always", "then": f"200 reply {CALL}"},
 ]
 CONFIG = """
+[auto_mode]
+model = "openai/gpt-5.6-sol"
+
 [providers.inhouse]
 base_url = "{inhouse}/v1"
 
@@ -55,7 +58,6 @@ def proxy(servers: tuple[Running, Running], tmp_path_factory: pytest.TempPathFac
         "OPENAI_API_KEY": "sk-test-0123456789",
         "OPENAI_BASE_URL": f"{vendor.url}/v1",
         "OPENAI_WIRE": "responses",
-        "AUTO_MODE_MODEL": "openai/gpt-5.6-sol",
         "VIRTUAL_KEYS": "true",
         "ADMIN_API_KEY": ADMIN,
         "DATABASE_URL": f"sqlite:///{folder / 'keys.sqlite3'}",

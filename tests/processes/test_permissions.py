@@ -25,6 +25,12 @@ MONITOR_KEY = "monitor-canary0123456789abcdef012345"
 NOBODY = "nobody"
 _DENIED = re.compile(r"40[13] (?!The form|The response|This is not a key)")
 GROUPS = {"admin": ("platform",), "team admin": ("leads",), "viewer": ("finance",), "member": ("developers",)}
+SIGN_IN = """
+[sign_in]
+admins = ["platform"]
+viewers = ["finance"]
+team_admins = ["leads"]
+"""
 Clients = Mapping[str, tuple[httpx.Client | None, httpx.Client]]
 """Role → its client of the API, and its browser. None: the role has no client of the API."""
 
@@ -33,6 +39,7 @@ Clients = Mapping[str, tuple[httpx.Client | None, httpx.Client]]
 def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
     """A client of each role. `nobody` has no key and no session."""
     directory: Path = tmp_path_factory.mktemp("permissions")
+    (directory / "anthropic-proxy.toml").write_text(SIGN_IN, "utf-8")
     with running_provider() as provider:
         settings = {
             **list_sign_in_settings(provider),
@@ -42,9 +49,6 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
             "SERVE_DEMO": "true",
             "LOG_LEVEL": "error",
             "DATABASE_URL": f"sqlite:///{directory}/ledger.sqlite3",
-            "OIDC_ADMINS": "platform",
-            "OIDC_VIEWERS": "finance",
-            "OIDC_TEAM_ADMINS": "leads",
         }
         with running_proxy(directory, settings) as proxy:
             provider.redirect_uri = f"{proxy.url}/dashboard/oidc/callback"

@@ -75,10 +75,17 @@ class Company:
         return request_id
 
 
+SIGN_IN = """
+[sign_in]
+keys_per_person = 2
+admins = ["platform"]
+"""
+
+
 @pytest.fixture(scope="module")
 def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
     directory: Path = tmp_path_factory.mktemp("self-service")
-    (directory / "anthropic-proxy.toml").write_text(GROUPS)
+    (directory / "anthropic-proxy.toml").write_text(GROUPS + SIGN_IN)
     with running_provider() as provider:
         settings = {
             **list_sign_in_settings(provider),
@@ -88,8 +95,6 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
             "DATABASE_URL": f"sqlite:///{directory}/ledger.sqlite3",
             "LEDGER_CONTENT": "true",
             "ADMINS_READ_CONTENT": "true",
-            "KEYS_PER_PERSON": "2",
-            "OIDC_ADMINS": "platform",
         }
         with running_proxy(directory, settings) as proxy:
             provider.redirect_uri = f"{proxy.url}/dashboard/oidc/callback"
