@@ -19,11 +19,12 @@ from anthropic_proxy.console.keys.key_policy import KeyPolicy
 from anthropic_proxy.console.keys.key_table import KeysUnavailable, KeyTable
 from anthropic_proxy.console.keys.queries import find_key, list_audit_entries, list_keys
 from anthropic_proxy.console.keys.rights import ADMINISTRATOR
-from anthropic_proxy.console.keys.sign_ins import SignIn
+from anthropic_proxy.console.keys.sign_ins import SignIn, list_sign_ins
 from anthropic_proxy.console.keys.virtual_keys import KeyState
 from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
 from anthropic_proxy.console.units import DAY_SECONDS
 from anthropic_proxy.errors import AuthenticationFailed, ProxyError
+from anthropic_proxy.gateway.permissions import Role
 from anthropic_proxy.gateway.settings import OidcSettings, Settings, SignInGroup, SignInSettings
 from anthropic_proxy.secrets import Secret
 from tests.support.ledger import NOON
@@ -78,6 +79,13 @@ class Company:
         with pytest.raises(ProxyError) as raised:
             self.execute(action, target, user, **fields)
         return f"{raised.value.status} {raised.value.message}"
+
+    def list_seen_sign_ins(self, user: User) -> list[str]:
+        """Return the people whose sign-ins the user sees in the lists."""
+        with closing(open_for_writing(self.settings)) as connection:
+            rights = user.find_rights(connection, user.address, lambda: self.now).resolve(connection)
+            listed = list_sign_ins(connection, self.now)
+        return sorted(each.user.email for each in listed if rights.reads_sign_in(each.key_id))
 
     async def present(self, text: str) -> str:
         """Return the error of a request with the text of a key. "": it is accepted."""
@@ -200,6 +208,20 @@ def test_a_sign_out_names_the_keys_that_stay_valid(company: Company) -> None:
     assert list(company.execute("sign-out", ANN, MEMBER).notices) == [
         "The key of ann@example.org stays valid: laptop. End one:  anthropic-proxy keys revoke LABEL"
     ]
+
+
+@pytest.mark.parametrize("role", ["viewer", "team admin", "member"])
+def test_nobody_but_the_person_and_an_administrator_ends_a_sign_in(company: Company, role: Role) -> None:
+    other = User(role=role, address=LEAD, team="core")
+    device = company.sign_in(ANN)
+    company.sign_in(LEAD, "leads")
+    assert company.list_seen_sign_ins(other) == ([ANN, LEAD] if role == "viewer" else [LEAD])
+    for target in (ANN, device.id, device.key_id):
+        assert company.refuse("sign-out", target, other) == (
+            f"404 There is no sign-in of {target!r}. List the sign-ins:  anthropic-proxy keys sign-ins"
+        )
+    assert company.execute("sign-out", LEAD, other).sentence == f"1 sign-in of {LEAD} is ended."
+    assert company.execute("sign-out", device.id, MEMBER).sentence == f"1 sign-in of {ANN} is ended."
 
 
 async def test_one_act_ends_all_access_of_a_person_until_it_is_allowed_again(company: Company) -> None:

@@ -18,6 +18,7 @@ from anthropic_proxy.console.keys.rights import Rights, is_person
 from anthropic_proxy.console.ledger.connection import Connection
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.gateway.permissions import Role
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from tests.support.ledger import NOON
@@ -168,6 +169,15 @@ def test_a_team_admin_manages_the_own_teams(office: Office) -> None:
     assert office.list_seen(elsewhere) == ["ben", "ci", "eve", "new"]
     office.execute(ADMIN, "revoke", "eve")
     assert office.list_seen(elsewhere) == ["eve"]
+
+
+@pytest.mark.parametrize("role", ["viewer", "team admin", "member"])
+def test_only_an_administrator_changes_the_limits_of_teams(office: Office, role: Role) -> None:
+    user = User(role=role, address="vic@example.com", team="build")
+    assert office.refuse(user, "team", "build", concurrency=1) == (
+        f"403 The role {role} does not change limits of teams. Nothing was changed."
+    )
+    assert office.execute(ADMIN, "team", "build", concurrency=1).team.rules.concurrency == 1
 
 
 def test_a_team_admin_takes_no_key_of_another_owner(office: Office) -> None:
