@@ -326,6 +326,22 @@ async def test_requests_that_come_together_read_the_ledger_once(keys: Keys, *, f
     assert (readings, len(keys.warnings)) == (1, int(fails))
 
 
+@pytest.mark.parametrize(("kept", "known", "used"), [(0, 450, 450), (100, 450, 450), (450, 450, 450), (500, 450, 500)])
+async def test_a_store_that_has_lost_a_part_of_the_use_gets_this_part_back(
+    keys: Keys, kept: int, known: int, used: int
+) -> None:
+    async def read_used(limits: Sequence[KeyLimit], _: float) -> Sequence[int]:
+        return [known] * len(limits)
+
+    scope = Scope("key", "ci", "key/1", Rules(budgets=(Budget(1_000, "tokens", "total"),)))
+    limits = build_limits([scope], [[Amounts(10, 0)]], NOON)
+    earlier = Reservations(keys.store, keys.warnings.append)
+    earlier.settle(await earlier.reserve(limits, {}, NOON), [Amounts(kept, 0)])
+    await earlier.stop()
+    held = await Reservations(keys.store, keys.warnings.append, read_used=read_used).reserve(limits, {}, NOON)
+    assert held.reservation.remaining == [1_000 - used - 10]
+
+
 async def test_a_failing_store_does_not_end_the_renewal(keys: Keys) -> None:
     class Failing(MemoryStore):
         renewals = 0
