@@ -8,6 +8,7 @@ import pytest
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.engine.providers.credentials import (
     RATE_LIMIT_COOLDOWN_SECONDS,
+    REJECTED_KEY_COOLDOWN_SECONDS,
     UNCHANGED_KEY_RETRY_SECONDS,
     Credentials,
 )
@@ -118,6 +119,17 @@ def test_a_key_over_its_limit_is_paused_for_the_time_of_the_provider():
     assert set(values(pool, 2)) == {"a", "b"}
 
 
+@pytest.mark.parametrize("status", [401, 402, 403])
+def test_a_rejected_key_is_paused_for_its_own_time_whatever_wait_is_stated(status):
+    clock = Clock()
+    pool = Credentials(load(GROQ_API_KEY="a,b"), clock=clock)
+    assert pool.exclude_failed_key(GROQ, pool.next_credential(GROQ), failed(status, retry_after=7))
+    clock.now += REJECTED_KEY_COOLDOWN_SECONDS - 1
+    assert values(pool, 2) == ["b", "b"]
+    clock.now += 1
+    assert set(values(pool, 2)) == {"a", "b"}
+
+
 def test_if_all_keys_are_paused_the_first_to_return_is_used():
     clock = Clock()
     pool = Credentials(load(GROQ_API_KEY="a,b"), clock=clock)
@@ -126,6 +138,19 @@ def test_if_all_keys_are_paused_the_first_to_return_is_used():
     assert values(pool, 2) == ["b", "b"]
     clock.now += RATE_LIMIT_COOLDOWN_SECONDS
     assert values(pool, 2) == ["b", "b"]
+
+
+def test_an_error_that_only_its_text_explains_pauses_no_key_and_needs_another_one_that_is_not_paused():
+    clock = Clock()
+    pool = Credentials(load(GROQ_API_KEY="a,b"), clock=clock)
+    said = failed(429)
+    said.stated_status = 400
+    assert pool.exclude_failed_key(GROQ, pool.next_credential(GROQ), said)
+    assert pool.exclude_failed_key(GROQ, pool.next_credential(GROQ), failed(429, retry_after=7))
+    assert not pool.exclude_failed_key(GROQ, pool.next_credential(GROQ), said), "b is paused: a would be sent again"
+    assert (values(pool, 2), pool.cooldown_count()) == (["a", "a"], 1)
+    clock.now += 7
+    assert set(values(pool, 2)) == {"a", "b"}
 
 
 def with_key_file(tmp_path, entry='{ file = "key" }', hidden=None):

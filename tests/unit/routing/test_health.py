@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from anthropic_proxy.engine.routing.call_limits import FairQueue
-from anthropic_proxy.engine.routing.health import MIN_OPEN_SECONDS, CircuitBreakers
+from anthropic_proxy.engine.routing.health import MAX_OPEN_SECONDS, MIN_OPEN_SECONDS, CircuitBreakers
 from anthropic_proxy.errors import (
     CircuitOpen,
     UnreadableReply,
@@ -131,13 +131,14 @@ def test_a_trial_whose_client_left_lets_the_next_one_try() -> None:
     breakers.require_closed("groq", "local")
 
 
-def test_a_longer_wait_that_the_upstream_asked_for_is_kept() -> None:
+@pytest.mark.parametrize(("stated", "kept"), [(1, MIN_OPEN_SECONDS), (30, 30), (3_600, MAX_OPEN_SECONDS)])
+def test_a_longer_wait_that_the_upstream_asked_for_is_kept_up_to_the_limit(stated: float, kept: float) -> None:
     breakers = CircuitBreakers(clock=Clock())
     for _ in range(5):
-        breakers.record_failure("groq", UpstreamOverloaded("groq: busy", retry_after=30), "local")
+        breakers.record_failure("groq", UpstreamOverloaded("groq: busy", retry_after=stated), "local")
     with pytest.raises(UpstreamError) as refused:
         breakers.require_closed("groq", "local")
-    assert refused.value.retry_after == 30
+    assert refused.value.retry_after == kept
 
 
 Line = list[str]
