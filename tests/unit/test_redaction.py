@@ -8,8 +8,8 @@ import pytest
 
 from anthropic_proxy.engine.exchange import forwarding
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
-from anthropic_proxy.errors import UpstreamUnreachable
-from anthropic_proxy.secrets import new_redactor, redact_json_value, redact_key_patterns, redact_secrets
+from anthropic_proxy.errors import UpstreamRefused, UpstreamUnreachable
+from anthropic_proxy.secrets import new_redactor, redact_error, redact_json_value, redact_key_patterns, redact_secrets
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 
 KEYS = [
@@ -129,6 +129,15 @@ async def test_nor_where_bytes_pass_as_they_come(key: str, streams: str) -> None
     assert leaks(key, *seen(proxy, sink)) == []
     if streams == "not":
         assert json.loads(sink.error.body or b"")["error"]["type"] == "authentication_error"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("key", KEYS, ids=range(len(KEYS)))
+def test_people_read_no_remedy_of_administrators_also_if_a_key_is_in_it(key: str) -> None:
+    error = UpstreamRefused("groq: nothing is served", status=404)
+    error.add_advice(". Try ", f"GROQ_BASE_URL=https://gateway.example.org/{key}/v1")
+    redact_error(error, [key])
+    assert leaks(key, error.message, error.remedy, error.describe_to_people("")) == []
+    assert error.describe_to_people("") == "groq: nothing is served. Ask an administrator of the proxy for help."
 
 
 async def test_nor_where_tokens_are_counted() -> None:
