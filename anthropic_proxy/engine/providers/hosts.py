@@ -183,20 +183,14 @@ def build_server_name(provider: Provider, base_url: str) -> str:
 
 
 def is_known_server(provider: Provider, base_url: str) -> bool:
-    """Return True for a server of a vendor. False: an address of the settings, at which any program may listen."""
-    if provider.selected_host is not None:
+    """Return True for a server of a vendor or cloud. False: an address of the settings, at which any program may listen
+    that has the paths of the Messages API. Those of clouds are others.
+    """
+    if provider.selected_host is not None or provider.host_patterns:
         return True
     host = urlsplit(base_url).hostname or ""
-    patterns = (
-        ()
-        if provider.is_configured
-        else (
-            urlsplit(provider.base_url).hostname or "",
-            *provider.host_patterns,
-            *provider.other_hosts,
-        )
-    )
-    return any(fnmatchcase(host, pattern) for pattern in patterns)
+    hosts = () if provider.is_configured else (urlsplit(provider.base_url).hostname or "", *provider.other_hosts)
+    return any(fnmatchcase(host, pattern) for pattern in hosts)
 
 
 def find_server_name(provider: Provider, settings: EngineOptions) -> str:
