@@ -205,7 +205,12 @@ def _find_place(
     """`provider`: also if the provider runs the tool only on another of its APIs. `limits`: those of the model."""
     query = RoutingQuery(name, frozenset((kind,)))
     target = build_plan(query, services.settings, services.catalog).targets[0]
-    if target.is_relayed or kind in target.dialect.server_tools:
+    if target.is_relayed:
+        from anthropic_proxy.engine.wires.anthropic.dialect import Dialect  # noqa: PLC0415  # only with this API
+
+        assert isinstance(target.dialect, Dialect)
+        return "none" if kind in target.dialect.missing_tools else "provider"
+    if kind in target.dialect.server_tools:
         return "provider"
     can_search = SERVER_TOOLS[kind].service != "search" or limits.search == "allowed"
     return "proxy" if can_search and kind in limits.proxy_tool_kinds else "none"

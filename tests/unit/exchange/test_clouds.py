@@ -134,8 +134,8 @@ def find_echo(body: dict[str, Any]) -> str:
 
 
 SAME_HEADERS = ("anthropic-version", "anthropic-beta", "authorization", "content-type", "x-api-key")
-OTHER_HEADERS = {"accept", "accept-encoding", "cdn-loop", "content-length", "host", "user-agent"}
-"""Headers that every HTTP request has, and the one of requests to an address of the settings, which the fakes have."""
+OTHER_HEADERS = {"accept", "accept-encoding", "content-length", "host", "user-agent"}
+"""Headers that every HTTP request has."""
 
 
 def compare(ours: Sent, theirs: Sent) -> None:

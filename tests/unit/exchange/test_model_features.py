@@ -87,3 +87,21 @@ def test_unknown_models_are_assumed_and_server_tools_have_a_place() -> None:
     assert list(found) == ["openai/of-next-year", "openai/gpt-4.1"]
     assert (found["openai/of-next-year"].source, found["openai/of-next-year"].context_window) == ("assumed", None)
     assert (found["openai/gpt-4.1"].web_search, found["openai/gpt-4.1"].web_fetch) == ("provider", "none")
+
+
+def test_a_cloud_of_claude_lacks_tools_that_anthropic_runs() -> None:
+    environ = {
+        "ANTHROPIC_API_KEY": "sk-ant-test-0000000000",
+        "AWS_BEARER_TOKEN_BEDROCK": "test-0000000000",
+        "AWS_REGION": "us-east-1",
+    }
+
+    async def describe_places() -> dict[str, tuple[str, str]]:
+        services = await open_services(load_settings(environ, PROVIDERS, env_file=None))
+        names = ("anthropic/claude-opus-5-5", "bedrock/anthropic.claude-opus-5-5")
+        return {one.model: (one.web_search, one.web_fetch) for one in await describe_models(services, names, "key_a")}
+
+    assert asyncio.run(describe_places()) == {
+        "anthropic/claude-opus-5-5": ("provider", "provider"),
+        "bedrock/anthropic.claude-opus-5-5": ("none", "none"),
+    }
