@@ -183,10 +183,10 @@ def build_server_name(provider: Provider, base_url: str) -> str:
 
 
 def is_known_server(provider: Provider, base_url: str) -> bool:
-    """Return True for a server of a vendor or cloud. False: an address of the settings, at which any program may listen
-    that has the paths of the Messages API. Those of clouds are others.
+    """Return True for a server of a vendor or cloud. False: an address of the settings, at which any program with the
+    Messages API may listen. Clouds have other paths, or requests with a signature or token of the cloud.
     """
-    if provider.selected_host is not None or provider.host_patterns:
+    if provider.selected_host is not None or provider.host_patterns or provider.key_source != "settings":
         return True
     host = urlsplit(base_url).hostname or ""
     hosts = () if provider.is_configured else (urlsplit(provider.base_url).hostname or "", *provider.other_hosts)
