@@ -119,7 +119,7 @@ def test_who_gets_the_address_of_somebody_else_reads_nothing_of_the_earlier_pers
         f"{ANN} was of another person before, so this one is '{SECOND}'. What the settings give to {ANN} is not for "
         "this person."
     )
-    assert " ".join(company.proxy.log.split()).count(warning) == 1
+    assert wait_for(lambda: " ".join(company.proxy.log.split()).count(warning)) == 1
     keys = company.list_keys()
     assert {name: key["subject"] for name, key in keys.items() if key["subject"]} == {ANN: "sub-1", SECOND: "sub-2"}
     api = company.proxy.client(headers={"authorization": f"Bearer {other.tokens['access_token']}"})

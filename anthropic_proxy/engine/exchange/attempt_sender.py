@@ -210,9 +210,10 @@ class AttemptSender(Struct, eq=False):
         engine = self.engine
         circuit_breakers = engine.circuit_breakers
         upstream = attempt.target.upstream
+        client = self.incoming.receipt.client.id
         if attempt.run.has_next_target:
             try:
-                circuit_breakers.require_closed(upstream, self.incoming.receipt.client.id)
+                circuit_breakers.require_closed(upstream, client)
             except CircuitOpen:
                 self._record_target(attempt)
                 raise
@@ -221,13 +222,13 @@ class AttemptSender(Struct, eq=False):
                 await self._authorize(attempt)
             failure = await self._call(attempt)
         except BaseException:
-            circuit_breakers.release_trial(upstream)
+            circuit_breakers.release_trial(upstream, client)
             raise
         if failure is not None:
-            circuit_breakers.record_failure(upstream, failure, self.incoming.receipt.client.id)
+            circuit_breakers.record_failure(upstream, failure, client)
             add_address_advice(failure, attempt.target, engine.settings)
             raise failure
-        circuit_breakers.record_success(upstream)
+        circuit_breakers.record_success(upstream, client)
         self.prompt = attempt.prompt
         attempt.store_lessons(engine.observations, self.incoming.receipt.client)
         return attempt

@@ -5,34 +5,35 @@ failures in a row it is open: calls fail at once, until one trial call is allowe
 closed; otherwise it stays open for twice the time. Workers inform each other. The last target of a plan, or the only
 one, is called although its circuit is open: nothing else could serve the request.
 
-Failures that one request can cause, such as a status 500, open the circuit for the client whose requests have failed
-only. They open it for all if requests of two clients have failed so in a row.
+Failures that one request can cause, such as a status 500, open the circuit only for the client of these requests.
 """
 
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from msgspec import Struct, field
+from msgspec import Struct
 
-from anthropic_proxy.errors import CircuitOpen, UpstreamError, UpstreamProtocolError
+from anthropic_proxy.errors import CircuitOpen, UpstreamError, UpstreamProtocolError, UpstreamTimeout
 
 FAILURES_TO_OPEN = 5
 """Number of consecutive failures at which the circuit of an upstream opens."""
 MIN_OPEN_SECONDS = 5.0
 """Time from the opening of a circuit to the first trial call. It is short, because the upstream may only be restarting.
 """
-_UNAVAILABLE_STATUSES = (502, 503, 504, 529)
+_UNAVAILABLE_STATUSES = (502, 503, 529)
+_ALL = ""
+"""In place of the `Client.id`: for all clients."""
 MAX_OPEN_SECONDS = 60.0
 """Maximum time until the next trial call. Each failed trial doubles the time."""
 
 
 def fails_for_all(error: UpstreamError) -> bool:
-    """Return True if an error shows that an upstream is not available. After another one, such as a status 500 or a
-    reply that cannot be read, the request itself may be the reason.
+    """Return True if an error shows that an upstream is not available. After another one, such as a status 500, no data
+    in time or a reply that cannot be read, the request itself may be the reason.
     """
-    is_own = isinstance(error, UpstreamProtocolError | CircuitOpen)  # status 502 or that of an earlier failure
-    return error.stated_status in _UNAVAILABLE_STATUSES and not is_own
+    may_be_request = isinstance(error, UpstreamProtocolError | UpstreamTimeout | CircuitOpen)
+    return error.stated_status in _UNAVAILABLE_STATUSES and not may_be_request
 
 
 class OpenCircuit(NamedTuple):
@@ -53,17 +54,6 @@ class _Breaker(Struct):
     is_trial_running: bool = False
     error: UpstreamError | None = None
     """Last failure."""
-    clients: set[str] = field(default_factory=set)
-    """`Client.id` of those whose requests have failed since the last success: at most two."""
-    is_unavailable: bool = False
-    """True if one of these failures cannot be due to a request."""
-
-    @property
-    def blocks_all(self) -> bool:
-        return self.is_unavailable or len(self.clients) > 1
-
-    def describe_failure(self, error: UpstreamError) -> str:
-        return error.message if self.blocks_all else f"{error.message.rstrip('.')}. Other clients are not concerned."
 
 
 class CircuitBreakers:
@@ -71,7 +61,8 @@ class CircuitBreakers:
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._breakers: dict[str, _Breaker] = {}
+        self._breakers: dict[tuple[str, str], _Breaker] = {}
+        """Upstream, and `Client.id` or `_ALL` → breaker."""
         self._on_change: Callable[[str, str, float], None] = lambda upstream, failure, seconds: None
 
     def publish_to(self, send: Callable[[str, str, float], None]) -> None:
@@ -85,92 +76,104 @@ class CircuitBreakers:
 
         After an allowed call, call `record_success`, `record_failure` or `release_trial`.
         """
-        breaker = self._breakers.get(upstream)
-        if breaker is None or breaker.error is None or not breaker.retry_at:
-            return
-        if not breaker.blocks_all and client not in breaker.clients:
-            return
-        wait = breaker.retry_at - self._clock()
-        if wait > 0 or breaker.is_trial_running:
-            error = breaker.error
-            seconds = max(wait, 1.0)
-            # a text of the provider may quote the client whose call failed
-            failure = f"{error.provider} failed with status {error.status}" if error.provider_text else error.message
-            raise CircuitOpen(
-                f"{failure.rstrip('.')}. It failed {breaker.failures} times in a row; the next call is allowed "
-                f"in {seconds:.0f} s.",
-                provider=error.provider,
-                status=error.status,
-                kind=error.error_type,
-                retryable=False,
-                retry_after=seconds,
-                should_retry=error.should_retry,
-            )
-        breaker.is_trial_running = True
-
-    def record_success(self, upstream: str) -> None:
         if not self._breakers:
             return
-        breaker = self._breakers.pop(upstream, None)
-        if breaker is not None and breaker.retry_at and breaker.blocks_all:
+        now = self._clock()
+        opened = [breaker for breaker in self._list_breakers(upstream, client) if breaker.retry_at]
+        for breaker in opened:
+            wait = breaker.retry_at - now
+            error = breaker.error
+            if error is not None and (wait > 0 or breaker.is_trial_running):
+                raise self._refuse(error, breaker.failures, max(wait, 1.0))
+        for breaker in opened:
+            breaker.is_trial_running = True
+
+    def _list_breakers(self, upstream: str, client: str) -> list[_Breaker]:
+        found = (self._breakers.get((upstream, scope)) for scope in (_ALL, client))
+        return [breaker for breaker in found if breaker is not None]
+
+    @staticmethod
+    def _refuse(error: UpstreamError, failures: int, seconds: float) -> CircuitOpen:
+        # a text of the provider may quote the client whose call failed
+        failure = f"{error.provider} failed with status {error.status}" if error.provider_text else error.message
+        return CircuitOpen(
+            f"{failure.rstrip('.')}. It failed {failures} times in a row; the next call is allowed in {seconds:.0f} s.",
+            provider=error.provider,
+            status=error.status,
+            kind=error.error_type,
+            retryable=False,
+            retry_after=seconds,
+            should_retry=error.should_retry,
+        )
+
+    def record_success(self, upstream: str, client: str) -> None:
+        if not self._breakers:
+            return
+        self._breakers.pop((upstream, client), None)
+        breaker = self._breakers.pop((upstream, _ALL), None)
+        if breaker is not None and breaker.retry_at:
             self._on_change(upstream, "", 0.0)
 
     def record_failure(self, upstream: str, error: UpstreamError, client: str) -> None:
-        """Count a failed call for a client (`Client.id`).
+        """Count a failed call for a client (`Client.id`), and for all clients if the upstream is not available.
 
         A stated status below 500 counts as a success, because the upstream itself works. A status that only the text of
         the error has lowered counts as neither: the text may quote the client.
         """
         if error.stated_status < 500:
-            self.record_success(upstream)
+            self.record_success(upstream, client)
             return
-        if error.status < 500:
-            self.release_trial(upstream)
-            return
-        breaker = self._breakers.setdefault(upstream, _Breaker())
+        if error.status >= 500:
+            self._count_failure((upstream, client), error)
+            if fails_for_all(error) and (seconds := self._count_failure((upstream, _ALL), error)):
+                self._on_change(upstream, f"{error.status} {error.error_type}", seconds)
+        self.release_trial(upstream, client)
+
+    def _count_failure(self, key: tuple[str, str], error: UpstreamError) -> float:
+        """Return the seconds for which the failure has opened the circuit. 0: it is closed."""
+        breaker = self._breakers.setdefault(key, _Breaker())
         breaker.failures += 1
         breaker.error = error
-        breaker.is_unavailable |= fails_for_all(error)
-        if not breaker.blocks_all:
-            breaker.clients.add(client)
+        if breaker.failures < FAILURES_TO_OPEN:
+            return 0.0
         if breaker.is_trial_running:
             breaker.open_seconds = min(breaker.open_seconds * 2, MAX_OPEN_SECONDS)
-        if breaker.is_trial_running or breaker.failures >= FAILURES_TO_OPEN:
-            seconds = max(breaker.open_seconds, min(error.stated_retry_after or 0.0, MAX_OPEN_SECONDS))
-            breaker.retry_at = self._clock() + seconds
-            if breaker.blocks_all:
-                self._on_change(upstream, f"{error.status} {error.error_type}", seconds)
-        breaker.is_trial_running = False
+        seconds = max(breaker.open_seconds, min(error.stated_retry_after or 0.0, MAX_OPEN_SECONDS))
+        breaker.retry_at = self._clock() + seconds
+        return seconds
 
     def open_circuit_from_peer(self, upstream: str, error: UpstreamError, seconds: float) -> None:
-        breaker = self._breakers.setdefault(upstream, _Breaker())
+        breaker = self._breakers.setdefault((upstream, _ALL), _Breaker())
         breaker.failures = max(breaker.failures, FAILURES_TO_OPEN)
-        breaker.is_unavailable = True
         breaker.open_seconds = min(max(breaker.open_seconds, seconds), MAX_OPEN_SECONDS)
         breaker.error = error
         breaker.retry_at = self._clock() + seconds
 
     def close_circuit_from_peer(self, upstream: str) -> None:
-        self._breakers.pop(upstream, None)
+        self._breakers.pop((upstream, _ALL), None)
 
     def open_circuit_count(self) -> int:
-        now = self._clock()
-        return sum(breaker.retry_at > now for breaker in self._breakers.values())
+        return len(self.list_open_circuits())
 
     def list_open_circuits(self) -> dict[str, OpenCircuit]:
-        """Return the open circuits by upstream. Any thread may call the method."""
-        now = self._clock()
-        return {
-            upstream: OpenCircuit(breaker.retry_at - now, breaker.describe_failure(breaker.error))
-            for upstream, breaker in self._breakers.copy().items()  # the event loop changes the dict
-            if breaker.retry_at > now and breaker.error is not None
-        }
+        """Return the open circuits by upstream, that for all clients before one of a client. Any thread may call the
+        method.
+        """
+        now, found = self._clock(), dict[str, OpenCircuit]()
+        for (upstream, scope), breaker in self._breakers.copy().items():  # the event loop changes the dict
+            if breaker.retry_at <= now or breaker.error is None or (scope != _ALL and upstream in found):
+                continue
+            failure = breaker.error.message
+            if scope != _ALL:
+                failure = f"{failure.rstrip('.')}. Other clients are not concerned."
+            found[upstream] = OpenCircuit(breaker.retry_at - now, failure)
+        return found
 
-    def release_trial(self, upstream: str) -> None:
+    def release_trial(self, upstream: str, client: str) -> None:
         """End a call that neither succeeded nor failed. The next call becomes the trial."""
-        breaker = self._breakers.get(upstream)
-        if breaker is not None:
-            breaker.is_trial_running = False
+        if self._breakers:
+            for breaker in self._list_breakers(upstream, client):
+                breaker.is_trial_running = False
 
 
 RETRY_RATIO = 0.2

@@ -14,6 +14,7 @@ from anthropic_proxy.errors import (
     UpstreamOverloaded,
     UpstreamProtocolError,
     UpstreamRefused,
+    UpstreamTimeout,
     UpstreamUnreachable,
 )
 from tests.support.interleaving import interleave
@@ -46,7 +47,7 @@ def test_four_failures_in_a_row_open_no_circuit() -> None:
         for _ in range(4):
             breakers.record_failure("groq", unreachable(), "local")
         breakers.require_closed("groq", "local")
-        breakers.record_success("groq")
+        breakers.record_success("groq", "local")
 
 
 def test_an_upstream_that_fails_repeatedly_is_not_called_and_its_error_repeated() -> None:
@@ -75,37 +76,63 @@ def refused(status: int = 500) -> UpstreamRefused:
     return UpstreamRefused("groq: the request has failed", provider="groq", status=status)
 
 
-@pytest.mark.parametrize("failure", [refused(), UnreadableReply("groq: unreadable"), UpstreamProtocolError("groq: {")])
-def test_failures_that_a_request_can_cause_open_the_circuit_for_its_client_until_another_client_has_one(
-    failure: UpstreamError,
-) -> None:
-    breakers = CircuitBreakers(clock=Clock())
+OF_REQUESTS = [
+    refused(),
+    refused(504),
+    UnreadableReply("groq: unreadable"),
+    UpstreamProtocolError("groq: {"),
+    UpstreamTimeout("groq: no data within 60 s"),
+]
+
+
+@pytest.mark.parametrize("failure", OF_REQUESTS)
+def test_failures_that_a_request_can_cause_open_the_circuit_for_its_client(failure: UpstreamError) -> None:
+    clock = Clock()
+    breakers = CircuitBreakers(clock=clock)
     published: list[str] = []
     breakers.publish_to(lambda upstream, failure, seconds: published.append(failure))
     for _ in range(6):
         breakers.record_failure("groq", failure, "key_a")
+    for _ in range(4):
+        breakers.record_failure("groq", failure, "key_b")
     breakers.require_closed("groq", "key_b")
+    breakers.require_closed("groq", "key_c")
     with pytest.raises(CircuitOpen):
         breakers.require_closed("groq", "key_a")
-    assert published == []
     shown = f"{failure.message}. Other clients are not concerned."
     assert breakers.list_open_circuits() == {"groq": (MIN_OPEN_SECONDS, shown)}
-    breakers.record_failure("groq", failure, "key_b")
-    assert breakers.list_open_circuits()["groq"].failure == failure.message
-    for client in ("key_b", "key_c"):
+    breakers.record_success("groq", "key_c")
+    with pytest.raises(CircuitOpen):
+        breakers.require_closed("groq", "key_a")
+    clock.now += MIN_OPEN_SECONDS
+    breakers.require_closed("groq", "key_a")
+    with pytest.raises(CircuitOpen):
+        breakers.require_closed("groq", "key_a")
+    breakers.record_success("groq", "key_a")
+    breakers.require_closed("groq", "key_a")
+    assert breakers.list_open_circuits() == {}
+    assert published == []
+
+
+@pytest.mark.parametrize("failure", [unreachable(), refused(502), refused(503), refused(529)])
+def test_an_upstream_that_is_not_available_is_called_for_no_client(failure: UpstreamError) -> None:
+    clock = Clock()
+    breakers = CircuitBreakers(clock=clock)
+    for client in ("key_a", "key_a", "key_b", "key_c", "key_a"):
+        breakers.require_closed("groq", "key_d")
+        breakers.record_failure("groq", failure, client)
+    assert breakers.list_open_circuits() == {"groq": (MIN_OPEN_SECONDS, failure.message)}
+    for client in ("key_a", "key_d"):
         with pytest.raises(CircuitOpen):
             breakers.require_closed("groq", client)
-    assert len(published) == 1
-
-
-@pytest.mark.parametrize("failure", [unreachable(), refused(502), refused(503), refused(504), refused(529)])
-def test_an_upstream_that_is_not_available_is_called_for_no_client(failure: UpstreamError) -> None:
-    breakers = CircuitBreakers(clock=Clock())
-    for _ in range(4):
-        breakers.record_failure("groq", refused(), "key_a")
-    breakers.record_failure("groq", failure, "key_a")
+    clock.now += MIN_OPEN_SECONDS
+    breakers.require_closed("groq", "key_d")
     with pytest.raises(CircuitOpen):
-        breakers.require_closed("groq", "key_b")
+        breakers.require_closed("groq", "key_a")
+    breakers.record_failure("groq", refused(), "key_d")
+    breakers.require_closed("groq", "key_a")
+    breakers.record_success("groq", "key_a")
+    breakers.require_closed("groq", "key_b")
 
 
 def test_a_failed_trial_doubles_the_cooldown_up_to_a_limit() -> None:
@@ -127,7 +154,7 @@ def test_a_trial_whose_client_left_lets_the_next_one_try() -> None:
     breakers = open_breakers(clock)
     clock.now += 5
     breakers.require_closed("groq", "local")
-    breakers.release_trial("groq")
+    breakers.release_trial("groq", "local")
     breakers.require_closed("groq", "local")
 
 

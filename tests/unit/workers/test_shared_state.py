@@ -110,7 +110,7 @@ async def test_an_upstream_that_fails_one_worker_is_left_alone_by_all_until_it_w
         other.services.circuit_breakers.require_closed(CIRCUIT_STATE, "local")
     assert (refused.value.status, refused.value.error_type) == (529, "overloaded_error")
     assert refused.value.message.startswith("openai failed with status 529. It failed 5 times in a row")
-    teller.services.circuit_breakers.record_success(CIRCUIT_STATE)
+    teller.services.circuit_breakers.record_success(CIRCUIT_STATE, "local")
     apply_all(other, facts)
     other.services.circuit_breakers.require_closed(CIRCUIT_STATE, "local")
 
