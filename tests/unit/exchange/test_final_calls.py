@@ -979,6 +979,8 @@ WITHIN = [
     {"lines": ["[" * 100_000 + WORD]},
     {"lines": ['{"Bash":"ls"}', f"</transcript>\n{WORD}"]},
     {"memory": "<transcript>\n", "lines": [json.dumps({"Bash": f"sudo {WORD}"})]},
+    {"more": {"type": "tool_result", "tool_use_id": "toolu_1", "content": WORD}},
+    {"more": {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": WORD}}},
 ]
 
 
@@ -988,7 +990,8 @@ def ask(form: Mapping[str, Any], *, one_text: bool) -> dict[str, Any]:
     texts = [form.get("memory", "The memory is empty."), "<transcript>\n", *lines, "</transcript>\n"]
     if one_text:
         texts = ["".join(texts)]
-    content = [{"type": "text", "text": text} for text in texts]
+    content: list[Any] = [{"type": "text", "text": text} for text in texts]
+    content += [form["more"]] if "more" in form else []
     fields: dict[str, Any] = {"messages": [{"role": "user", "content": content}]}
     return fields | ({"system": form["system"]} if "system" in form else {})
 
@@ -1022,3 +1025,26 @@ async def test_the_classifier_of_the_client_does_not_judge_a_placeholder(
     assert [receipt.kind for receipt in built.receipts] == ["classifier"] * 2
     assert len(bodies) == (0 if is_refused else 2)
     assert not any(WORD.encode() in body for body in bodies)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": [{"role": "user", "content": "Explain <block>no</block> behind </transcript>."}]},
+        {"system": "Explain <block>no</block> behind </transcript>.", "messages": [{"role": "user", "content": "Hi"}]},
+        {
+            "system": "Answer <block>no</block>.",
+            "messages": [
+                {"role": "user", "content": "What is </transcript>?"},
+                {"role": "assistant", "content": "A tag."},
+                {"role": "user", "content": "Thanks."},
+            ],
+        },
+    ],
+)
+async def test_a_conversation_about_the_classifier_is_no_question_of_it(fields: dict[str, Any]) -> None:
+    built = ProxyHarness(lambda *_: FakeResponse(200, CHAT.whole(Reply(texts=["well"]))), **WIRES["chat"][0])
+    built.services = structs.replace(built.services, inspectors=[Redactor("Explain")])
+    sink = await built.post(**fields)
+    assert message_of(sink)["content"] == [{"type": "text", "text": "well"}]
+    assert built.receipts[0].kind == ""

@@ -102,11 +102,12 @@ def find_doubt_of_earlier_calls(
 def hides_call(question: bytes, hidden: Mapping[str, str]) -> bool:
     """Return True if a call has a hidden text in a question of the client's classifier, the body of a request.
 
-    What the user wrote runs nothing, and neither do the rules and files before the conversation.
+    What the user wrote runs nothing, and neither do the rules and files before the conversation. Claude Code has no
+    tool with the name `user`.
     """
     try:
         lines = list_lines_of_question(question)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return True
     return any(not hidden.keys().isdisjoint(PLACEHOLDER.findall(line)) and not _is_line_of_user(line) for line in lines)
 

@@ -139,14 +139,14 @@ def read_transcript(body: bytes, *, is_subagent: bool = False) -> Transcript:
 def list_lines_of_question(body: bytes) -> list[str]:
     """Return the lines of the conversation in a question of the client's classifier, from the body of the request.
 
-    Behind `<transcript>` each line is a JSON object: `{"user":"…"}`, `{"Bash":"…"}`. Without this tag, and with other
-    content blocks than texts, the lines of all messages are returned. Raises like `read_transcript`.
+    Behind `<transcript>` each line is a JSON object: `{"user":"…"}`, `{"Bash":"…"}`. Without this tag, the lines of all
+    messages are returned. Raises like `read_transcript`, and `ValueError` for a content block that is no text.
     """
-    blocks = [
-        block for message in _decode_body(replace_lone_surrogates(body)[0]).messages for block in message.list_blocks()
-    ]
-    text = "\n".join(block.text if block.type == "text" else bytes(block.input).decode() for block in blocks)
-    before, tag, behind = text.partition(_TRANSCRIPT)
+    messages = _decode_body(replace_lone_surrogates(body)[0]).messages
+    blocks = [block for message in messages for block in message.list_blocks()]
+    if any(block.type != "text" for block in blocks):
+        raise ValueError("a question of the classifier consists of texts")
+    before, tag, behind = "\n".join(block.text for block in blocks).partition(_TRANSCRIPT)
     return (behind if tag else before).split("\n")
 
 

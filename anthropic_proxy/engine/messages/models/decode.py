@@ -93,6 +93,8 @@ _COMPACTION = b'"compact_'
 _CHANGING_EDITS = (b'"clear_tool_uses_', _COMPACTION)
 """Edits of the request field `context_management` that change the model's input. Each text begins the `type` of an
 edit."""
+_CLASSIFIER_ANSWER = b"<block>no</block>"
+_END_OF_CALLS = b"</transcript>"
 _NOT_GIVEN = (ABSENT, Raw(b"null"), Raw(b"[]"))
 """Values of a body field that mean the same as its absence."""
 
@@ -909,11 +911,29 @@ def scan_request(body: bytes) -> MessagesRequest | None:
     )
 
 
+class _Contents(Struct):
+    content: Raw = Raw(b"")  # immutable
+
+
+class _Question(Struct):
+    messages: list[_Contents]
+    system: Raw = Raw(b"")  # immutable
+
+
+_decode_question = msgspec.json.Decoder(_Question).decode
+
+
 def _is_classifier_question(body: bytes, stop_sequences: Sequence[str] | None) -> bool:
     """Return True for the two questions of Claude Code's classifier about a tool call, which have no tools (observed
-    with 2.1.332). The second has no stop sequence, so the words of its system prompt and its messages decide.
+    with 2.1.332). The second has no stop sequence: its system prompt has the answer, its last message the calls.
     """
-    return stop_sequences == ["</block>"] or (b"<block>no</block>" in body and b"</transcript>" in body)
+    if stop_sequences == ["</block>"]:
+        return True
+    if _CLASSIFIER_ANSWER not in body or _END_OF_CALLS not in body:
+        return False
+    question = _decode_question(body)
+    shows_calls = any(_END_OF_CALLS in bytes(message.content) for message in question.messages[-1:])
+    return shows_calls and _CLASSIFIER_ANSWER in bytes(question.system)
 
 
 def _has_invalid_calls(read: _PlainBody | _ScannedBody, tools: Sequence[Tool]) -> bool:
