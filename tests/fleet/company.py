@@ -271,7 +271,7 @@ class _Steps:
 
     def _let_an_hour_pass(self, sign_in: str) -> None:
         """Change the times of the answers of the provider. A changed key lets the instances read sign-ins again."""
-        earlier = ", ".join(f"{name} = {name} - 3600000000" for name in ("refused_at", "checked_at"))
+        earlier = ", ".join(f"{name} = {name} - 3600000000" for name in ("refused_at", "denied_at", "checked_at"))
         statement = f"UPDATE anthropic_proxy.sign_ins SET {earlier} WHERE id = :sign_in RETURNING 1"
         assert self._query(statement, sign_in=sign_in) == [1]
         self._fleet.run_command("keys", "create", f"after-{sign_in}")
@@ -401,8 +401,8 @@ class _Steps:
         return read
 
     def _list_requests(self, name: str) -> list[dict[str, Any]]:
-        listed = self._admin.get("/api/requests").json()["requests"]
-        return [row for row in listed if row["key_label"] == name]
+        listed: list[dict[str, Any]] = self._admin.get("/api/requests", params={"key": name}).json()["requests"]
+        return listed
 
     def _count_requests(self, name: str) -> int:
         return len(wait_for(lambda: self._list_requests(name)))
