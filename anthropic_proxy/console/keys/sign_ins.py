@@ -88,8 +88,8 @@ def list_access_ends(connection: Reader, refused_seconds: int) -> Mapping[str, f
     """Return the id of each person's key → time until which the person is taken to have access, also without devices.
     A person who has not signed in for a year is left out.
 
-    A person whom the identity provider has refused since its newest success, whichever devices have asked, keeps the
-    access for `refused_seconds` after the first of these refusals. In this time, another device may ask with success.
+    A success of any device of a person clears the earlier refusals of all. From the first refusal after it, the access
+    lasts `refused_seconds`. In this time, another device may ask with success.
     """
     refusals = defaultdict[str, list[int]](list)
     for key, at in connection.query("SELECT key_id, denied_at FROM sign_ins WHERE denied_at IS NOT NULL"):

@@ -561,7 +561,7 @@ class ToolCallDecoder:
                     self._feed(known, function.arguments, fragment, deltas)
                 return
         call = None if is_complete else self._find(fragment, function)
-        if call is not None and call.ended:
+        if call is not None and call.ended:  # a blank fragment: `_find` rejects others
             return
         if call is None:
             call = self._begin(fragment, deltas)
