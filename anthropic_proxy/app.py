@@ -22,7 +22,7 @@ from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.errors import ConfigurationError, ProxyError, join_with_and
 from anthropic_proxy.gateway.conditions import ConditionLog
 from anthropic_proxy.gateway.platforms.heap import HeapTrimmer, tune_gc
-from anthropic_proxy.gateway.plugin_answers import ask_plugin, read_budget_uses, read_counts
+from anthropic_proxy.gateway.plugin_answers import ask_plugin, name_function, read_budget_uses, read_counts
 from anthropic_proxy.gateway.plugin_gateway import ExchangeGateway
 from anthropic_proxy.gateway.plugin_packages import open_plugins, require_usable_features
 from anthropic_proxy.gateway.problems import find_server_problems
@@ -359,11 +359,23 @@ class App:
         await asyncio.to_thread(self._log.flush)
 
     async def _stop_plugin(self, stop: Callable[[], Awaitable[None]]) -> None:
-        """A plugin with a defect neither keeps the process running nor the others from their end."""
+        """A plugin with a defect neither keeps the process running nor the others from their end. A `stop` that goes on
+        after its cancellation is left.
+        """
+
+        async def run() -> None:
+            await stop()
+
+        task = asyncio.create_task(run())
+        await asyncio.wait({task}, timeout=PLUGIN_STOP_SECONDS)
+        if not task.done():
+            task.cancel()
+            text = f"{name_function(stop)} of a plugin has not ended in {PLUGIN_STOP_SECONDS:g} s, and was cancelled"
+            self._log.write_warning(text)
+            return
         try:
-            async with asyncio.timeout(PLUGIN_STOP_SECONDS):
-                await stop()
-        except Exception:  # noqa: BLE001  # a defect of a plugin
+            task.result()
+        except (Exception, asyncio.CancelledError):  # noqa: BLE001  # a defect of a plugin
             self._log.write_traceback("–")
 
     def _reveal_secrets(self) -> Sequence[str]:

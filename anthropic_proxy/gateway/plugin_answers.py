@@ -20,9 +20,20 @@ def ask_plugin(ask: Callable[[], _Answer], read: Callable[[_Answer], _Answer], l
     try:
         return read(ask())
     except Exception as error:  # noqa: BLE001  # a defect of a plugin
-        name = f"{getattr(ask, '__module__', '')}.{getattr(ask, '__qualname__', '')}"
-        log.write_once(f"{name} of a plugin gave no usable answer: {type(error).__name__}: {error}", "warning")
+        kind = f"{name_function(ask)} of a plugin gave no usable answer: {type(error).__name__}"
+        log.write_once(f"{kind}{_read_text(error)}", "warning", key=kind)
         return None
+
+
+def name_function(function: Callable[..., object]) -> str:
+    return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"
+
+
+def _read_text(error: Exception) -> str:
+    try:
+        return f": {error}"
+    except Exception:  # noqa: BLE001  # another defect: the text of the error fails
+        return ""
 
 
 def read_conditions(found: Sequence[Condition]) -> Sequence[Condition]:

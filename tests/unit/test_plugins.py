@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.plugins import (
     AdmissionRequest,
     Client,
+    Condition,
     Gateway,
     Headers,
     Plugin,
@@ -220,7 +222,17 @@ async def hang() -> None:
     await asyncio.Event().wait()
 
 
-@pytest.mark.parametrize("stop", [fail, hang])
+async def cancel() -> None:
+    raise asyncio.CancelledError
+
+
+async def go_on() -> None:
+    with suppress(asyncio.CancelledError):
+        await hang()
+    await hang()
+
+
+@pytest.mark.parametrize("stop", [fail, hang, cancel, go_on])
 @in_virtual_time
 async def test_a_plugin_that_cannot_stop_keeps_no_other_from_its_end(stop: Callable[[], Awaitable[None]]) -> None:
     stopped: list[str] = []
@@ -234,3 +246,29 @@ async def test_a_plugin_that_cannot_stop_keeps_no_other_from_its_end(stop: Calla
     async with asyncio.timeout(60):
         await app.close()
     assert stopped == ["next"]
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("another defect")
+
+
+async def test_errors_of_a_plugin_with_other_texts_are_one_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    calls: list[None] = []
+
+    def find_conditions() -> list[Condition]:
+        calls.append(None)
+        if len(calls) % 2:
+            raise Mute
+        raise KeyError(f"no row {len(calls)}")
+
+    settings = load_settings({"SERVE_DEMO": "true", "DATABASE_URL": "off"}, PROVIDERS, env_file=None)
+    app = App(settings, logs_startup=False, plugins=[Plugin(conditions=find_conditions)])
+    await app.start()
+    for _ in range(6):
+        status, _ = await send_request(app, "GET", "/readyz")
+        assert status == 200
+    await app.close()
+    assert len(calls) >= 6
+    lines = [line.partition("gave ")[2] for line in capsys.readouterr().err.splitlines() if "usable answer" in line]
+    assert lines == ["no usable answer: Mute", "no usable answer: KeyError: 'no row 2'"]

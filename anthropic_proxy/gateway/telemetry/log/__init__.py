@@ -287,9 +287,11 @@ class Log:
         text = escape_unprintable(redact_secrets(text, self._secrets))
         self.write_line(f"{self.paint('!', 'warn')} {self.fold(text, '  ')}", level="warning")
 
-    def write_once(self, text: str, level: LogLevel = "info") -> None:
-        """Write a line with the time of day to the log, unless this process has already written the same text."""
-        if self._is_new(text):
+    def write_once(self, text: str, level: LogLevel = "info", *, key: str | None = None) -> None:
+        """Write a line with the time of day to the log, unless this process has already written the same text, or one
+        with the same `key`.
+        """
+        if self._is_new(text if key is None else key):
             text = escape_unprintable(redact_secrets(text, self._secrets))
             timed = f"{format_local_time(time.time())}  {self.fold(text, INDENT)}"
             self.write_line(text if self._json else timed, level=level)
