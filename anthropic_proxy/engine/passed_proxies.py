@@ -26,7 +26,7 @@ def require_no_loop(headers: Mapping[str, str]) -> None:
     passed = headers.get(LOOP_HEADER)
     if passed is None:
         return
-    names = [entry.partition(";")[0].strip() for entry in passed.split(",")]
+    names = [entry.partition(";")[0].strip() for entry in passed.casefold().split(",")]
     if (number := names.count(_NAME)) > MAX_PASSES:
         raise LoopDetected(
             f"The request has passed anthropic-proxy {number} times. ",

@@ -16,6 +16,18 @@ from tests.support.waiting import WAIT_SECONDS
 
 _RELAYED = "claude-haiku-4-5"
 _FAR_KEY = "sk-ant-company-0123456789"
+_PASSED = {
+    "": False,
+    "other," * 50: False,
+    ", ".join(["anthropic-proxy"] * 4): False,
+    ", ".join(["not-anthropic-proxy", "anthropic-proxy-2", "a;b=anthropic-proxy"] * 9): False,
+    ", ".join(["anthropic-proxy"] * 5): True,
+    ",".join(["anthropic-proxy;a=1"] * 9): True,
+    "Anthropic-Proxy," * 9: True,
+    "anthropic-proxy, ANTHROPIC-PROXY ;v=2,\tAnthropic-proxy,other,,anthropic-Proxy, anthropic-proxy": True,
+    ", ".join(["anthropic-proxy"] * 3_000): True,
+}
+"""Values of `CDN-Loop` of a client, and whether such a request has passed too many proxies."""
 
 
 @contextmanager
@@ -45,13 +57,19 @@ def _return(attack: Attack) -> list[Answer]:
             attempts.check(f"to itself, {name}", is_held, answer)
         sockets = len([*Path(f"/proc/{proxy.process.pid}/fd").iterdir()])
         attempts.check("sockets", sockets < 100, sockets)
-        for value in (
-            ", ".join(["anthropic-proxy"] * 3_000),
-            ",".join(["anthropic-proxy;a=1"] * 9),
-            "Anthropic-Proxy," * 9,
-        ):
-            status, text = _post(proxy, "/v1/messages", ordinary(_RELAYED), {"cdn-loop": value})
-            attempts.check(f"a header of the client, {value[:30]!r}", status in (508, 431), (status, text))
+    return attempts.finish(attack)
+
+
+def _claim(attack: Attack) -> list[Answer]:
+    """The header of a request says whether it has passed too many proxies of this kind, in each spelling."""
+    attempts = Attempts()
+    attack.upstream.reply = reply_text("All is well.")
+    for value, is_refused in _PASSED.items():
+        calls = len(attack.upstream.calls)
+        status, text = _post(attack.proxy, "/v1/messages", ordinary(_RELAYED), {"cdn-loop": value})
+        sent = len(attack.upstream.calls) - calls
+        is_held = (status, sent) in (((508, 0), (431, 0)) if is_refused else ((200, 1),))
+        attempts.check(f"{value[:50]!r}", is_held, (status, sent, text))
     return attempts.finish(attack)
 
 
@@ -104,6 +122,11 @@ output = 1000
 """
 CHAINS: tuple[Row, ...] = (
     Row(name="chains: an address that leads back", run=_return),
+    Row(
+        name="chains: requests that name passed proxies",
+        run=_claim,
+        settings={"PREFERRED_PROVIDER": "anthropic"},
+    ),
     Row(
         name="chains: a proxy whose provider is a proxy",
         run=_chain,
