@@ -4,17 +4,33 @@
 change. A form in which no such place is found stays as it is.
 """
 
+import re
 import tomllib
 from collections.abc import Iterator
+from io import StringIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.gateway.settings.file_format import KeyPath
 from anthropic_proxy.gateway.settings.files import format_toml_key, format_toml_value
 
 MARK = "\ufeff"
 _MAX_PLACES = 20
 """Maximum number of lines, and of places in a line, at which a change is tried."""
+_TEXTS = compile_later(
+    r"""
+    "{3} (?: [^"\\]++ | \\. | "(?!"") )*+ (?: "{3,5} )?
+    | '{3} (?: [^']++ | '(?!'') )*+ (?: '{3,5} )?
+    | " (?: [^"\\\n]++ | \\. )*+ "?
+    | ' [^'\n]*+ '?
+    | \# [^\n]*+
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+"""The texts and comments of a TOML file."""
+_ASSIGNMENT = compile_later(r"""(?<![\w-])([\w-]++)["']?[ \t]*+=[ \t]*+""")
 
 
 def change_toml_field(text: str, path: KeyPath, value: Any) -> str | None:
@@ -35,10 +51,11 @@ def change_toml_field(text: str, path: KeyPath, value: Any) -> str | None:
         fields.pop(key, None)
         if not is_present:
             return text
-        proposals = _propose_removals(plain, key)
+        proposals = _propose_removals(plain, table, key)
     else:
         fields[key] = value
-        proposals = _propose_values(plain, key, value) if is_present else _propose_insertions(plain, table, key, value)
+        propose = _propose_values if is_present else _propose_insertions
+        proposals = propose(plain, table, key, value)
     for changed in proposals:
         try:
             found = _decode(changed)
@@ -67,8 +84,9 @@ def _propose_insertions(text: str, table: str, key: str, value: Any) -> Iterator
     """
     assignment = _format(key, value)
     end = "\r\n" if "\r\n" in text else "\n"
-    lines = text.splitlines(keepends=True)
-    for number in [number for number, line in enumerate(lines) if _sets_table(line, table)][:_MAX_PLACES]:
+    lines = StringIO(text).readlines()
+    setting = (number for number, line in enumerate(StringIO(_hide_texts(text))) if _sets_table(line, table))
+    for number in islice(setting, _MAX_PLACES):
         line, before, after = lines[number], "".join(lines[:number]), "".join(lines[number + 1 :])
         yield f"{before}{line.rstrip()}{end}{assignment}{end}{after}"
         opened, brace, rest = line.partition("{")
@@ -88,18 +106,18 @@ def _sets_table(line: str, table: str) -> bool:
     return name == table and rest.startswith("]" if is_header else (".", "="))
 
 
-def _propose_values(text: str, key: str, value: Any) -> Iterator[str]:
+def _propose_values(text: str, table: str, key: str, value: Any) -> Iterator[str]:
     """Yield the text with another value behind a key of this name. A comment behind the value stays."""
-    for before, line, after in _find_lines(text, key):
+    for before, line, after in _find_lines(text, table, key):
         for start, end in _find_values(line, key):
             yield f"{before}{line[:start]}{format_toml_value(value)}{line[end:]}{after}"
 
 
-def _propose_removals(text: str, key: str) -> Iterator[str]:
+def _propose_removals(text: str, table: str, key: str) -> Iterator[str]:
     """Yield the text without an assignment of a key of this name: without its line, of which a comment stays as a line,
     and without its part of an inline table.
     """
-    for before, line, after in _find_lines(text, key):
+    for before, line, after in _find_lines(text, table, key):
         for start, end in _find_values(line, key):
             rest = line[end:].lstrip()
             if not rest or rest.startswith("#"):
@@ -110,27 +128,46 @@ def _propose_removals(text: str, key: str) -> Iterator[str]:
             yield f"{before}{line[:name].rstrip().removesuffix(',')} {rest}{after}"
 
 
-def _find_lines(text: str, key: str) -> Iterator[tuple[str, str, str]]:
-    """Yield the text before a line that has the key, the line, and the text after it."""
-    lines = text.splitlines(keepends=True)
-    for number in [number for number, line in enumerate(lines) if key in line and "=" in line][:_MAX_PLACES]:
+def _find_lines(text: str, table: str, key: str) -> Iterator[tuple[str, str, str]]:
+    """Yield the text before a line that assigns to the key, the line, and the text after it. The first such line below
+    each line that sets the table comes first, then the second ones.
+    """
+    lines = StringIO(text).readlines()
+    places: list[tuple[int, int]] = []
+    rank = len(lines)
+    for number, line in enumerate(StringIO(_hide_texts(text))):
+        if _sets_table(line, table):
+            rank = 0
+        if any(_find_assignments(line, key)):
+            places.append((rank, number))
+            rank += 1
+    for _, number in sorted(places)[:_MAX_PLACES]:
         yield "".join(lines[:number]), lines[number], "".join(lines[number + 1 :])
 
 
 def _find_values(line: str, key: str) -> Iterator[tuple[int, int]]:
     """Yield where a value behind the key may begin and end. The shortest is the first one."""
-    place = line.find(key)
-    for _ in range(_MAX_PLACES):
-        if place < 0:
-            return
-        sign = line.find("=", place + len(key))
-        if sign >= 0 and line[place + len(key) : sign].strip() in ("", '"', "'"):
-            start = sign + 1 + len(line[sign + 1 :]) - len(line[sign + 1 :].lstrip())
-            ends = [index for index, character in enumerate(line[start:], start) if character in ",}#"]
-            for end in (*ends[:_MAX_PLACES], len(line.rstrip())):
-                if _is_value(value := line[start:end].rstrip()):
-                    yield start, start + len(value)
-        place = line.find(key, place + 1)
+    for match in islice(_find_assignments(line, key), _MAX_PLACES):
+        start = match.end()
+        ends = [index for index, character in enumerate(line[start:], start) if character in ",}#"]
+        for end in (*ends[:_MAX_PLACES], len(line.rstrip())):
+            if _is_value(value := line[start:end].rstrip()):
+                yield start, start + len(value)
+
+
+def _find_assignments(line: str, key: str) -> Iterator[re.Match[str]]:
+    return (match for match in _ASSIGNMENT.finditer(line) if match[1] == key)
+
+
+def _hide_texts(text: str) -> str:
+    """Return the text of a file with spaces in place of comments and of texts of several lines."""
+
+    def hide(match: re.Match[str]) -> str:
+        if match[0].startswith(("#", '"""', "'''")):
+            return "\n".join(" " * len(line) for line in match[0].split("\n"))
+        return match[0]  # it may be a key
+
+    return _TEXTS.sub(hide, text)
 
 
 def _is_value(text: str) -> bool:

@@ -60,6 +60,30 @@ def test_only_the_field_changes(before: str, changed: str | None, removed: str |
     assert change_toml_field(before, PATH, None) == expected
 
 
+ROUTE = '[[routes]]\nmodel = "a"\nmode = "client"\n'
+BEFORE = {
+    "tables with the same key": ROUTE * 50,
+    "comments": "# a comment about mode = 3\n" * 50,
+    "longer keys": "[other]\n" + "".join(f"mode{number} = 1\nthe-mode{number}-mode = 1\n" for number in range(50)),
+    "a text of several lines": 'text = """\n' + '[auto_mode]\nmode = "client"\n\\"""' * 50 + '\n"""\n',
+    "a literal text of several lines": "text = '''\n" + '[auto_mode]\n"""mode = 3\n' * 50 + "'''\n",
+    "texts with signs of comments": "[other]\n" + "".join(f'k{number} = \'#"""\'\n' for number in range(50)),
+    "other tables of the same name": "".join(f"[t{number}.auto_mode]\nmode = 1\n" for number in range(50)),
+    "keys of another table": "[other]\nauto_mode.mode = 1\n" + ROUTE * 50,
+}
+
+
+@pytest.mark.parametrize("inside", ["", "# mode = 1\n" * 50, 'text = """\n' + "mode = 1\n" * 50 + '"""\n'])
+@pytest.mark.parametrize("before", BEFORE.values(), ids=[*BEFORE])
+def test_a_field_is_found_behind_many_lines_that_look_like_it(before: str, inside: str) -> None:
+    start = f"{before}[auto_mode]\n{inside}"
+    text = f'{start}mode = "on"\n{ROUTE * 50}'
+    assert change_toml_field(text, PATH, "off") == f'{start}mode = "off"\n{ROUTE * 50}'
+    assert change_toml_field(text, PATH, None) == f"{start}{ROUTE * 50}"
+    added = change_toml_field(text, ("auto_mode", "timeout"), 3)
+    assert added == text.replace(start, f"{before}[auto_mode]\ntimeout = 3\n{inside}")
+
+
 VALUES = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=20) | st.integers() | st.booleans()
 
 
