@@ -45,6 +45,7 @@ from anthropic_proxy.engine.messages.preparation import prepare, server_tool_kin
 from anthropic_proxy.engine.messages.tokens import MAX_TOKENS, EstimateCache, TokenScale
 from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.providers.call_options import extend_request, merge_batch
+from anthropic_proxy.engine.providers.model_observations import MIN_RECORDED_TOKENS
 from anthropic_proxy.engine.routing.choices import find_preferred_provider
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import Target, switch_wire
@@ -132,7 +133,7 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
         )
         if count is None:
             count = round(estimated * scale.factor)
-        elif estimates.is_latest_usual(scale.family):
+        elif estimated >= MIN_RECORDED_TOKENS and estimates.is_latest_usual(scale.family):
             engine.observations.record_token_count(
                 target.provider.name, target.model, incoming.receipt.client.id, estimated, count
             )

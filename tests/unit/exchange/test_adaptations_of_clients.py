@@ -377,3 +377,12 @@ async def test_the_tokens_of_one_client_do_not_change_the_estimates_of_another_o
     await count(proxy, "key_a", "word " * 5_000)
     find_scale = proxy.services.observations.find_token_scale
     assert [find_scale("openai", "gpt-4.1", key_id).factor for key_id in ("key_a", "key_b")] == [1.6, 1.0]
+
+
+async def test_the_count_of_a_short_request_changes_no_estimates() -> None:
+    def answer(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        return FakeResponse(200, b'{"input_tokens": 90000}')
+
+    proxy = ProxyHarness(answer, **EITHER_API)
+    await count(proxy, "key_a", "word")
+    assert proxy.services.observations.find_token_scale("openai", "gpt-4.1", "key_a").factor == 1.0
