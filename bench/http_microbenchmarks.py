@@ -156,8 +156,8 @@ def _ask_with_aiohttp(origin: str, body_for: _Bodies, opened: AsyncExitStack) ->
 def _ask_with_our_own(origin: str, body_for: _Bodies, opened: AsyncExitStack) -> Ask:
     from anthropic_proxy.engine.upstream.http.client import HttpTransport  # noqa: PLC0415
     from anthropic_proxy.engine.wires.bound_requests import BoundRequest  # noqa: PLC0415
-    from anthropic_proxy.engine.wires.contract import UpstreamRequest  # noqa: PLC0415
     from anthropic_proxy.engine.wires.operator_origin import OperatorOrigin  # noqa: PLC0415
+    from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest  # noqa: PLC0415
 
     upstream = HttpTransport(10.0)
     opened.push_async_callback(upstream.close)

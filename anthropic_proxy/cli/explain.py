@@ -60,7 +60,7 @@ from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.upstream.http.url import join_url
 from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, edit, find_members
-from anthropic_proxy.engine.wires.contract import Credential
+from anthropic_proxy.engine.wires.upstream_http import Credential
 from anthropic_proxy.errors import ConfigurationError, ProxyError
 from anthropic_proxy.gateway.error_catalog import find_cause, find_remedy
 from anthropic_proxy.gateway.money import format_cost

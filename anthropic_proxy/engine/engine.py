@@ -40,7 +40,8 @@ from anthropic_proxy.engine.routing.targets import Target, build_target_limits
 from anthropic_proxy.engine.upstream.contract import WebFetch, WebSearch
 from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.engine.wires.bound_requests import ALL_SERVERS, WEB, ServerName, Transport
-from anthropic_proxy.engine.wires.contract import BaseDialect, Call
+from anthropic_proxy.engine.wires.calls import Call
+from anthropic_proxy.engine.wires.dialect import BaseDialect
 from anthropic_proxy.secrets import Secret, redact_secrets
 
 _Arguments = TypeVarTuple("_Arguments")

@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest, Transport
-from anthropic_proxy.engine.wires.contract import UpstreamRequest, read_body
 from anthropic_proxy.engine.wires.operator_origin import OperatorOrigin
 from anthropic_proxy.engine.wires.purposes import OperatorPurpose
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest, read_body
 from anthropic_proxy.errors import UpstreamTimeout
 from anthropic_proxy.plugins import HttpReply
 

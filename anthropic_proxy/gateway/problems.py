@@ -51,8 +51,8 @@ from anthropic_proxy.engine.upstream.cloud_credentials import OPENAI_SCOPES
 from anthropic_proxy.engine.upstream.http.dialer import accepts_connections, is_public_address
 from anthropic_proxy.engine.upstream.http.url import parse_url
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest, Transport
-from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.engine.wires.operator_origin import OperatorOrigin
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.errors import ProxyError, build_extra_install_command, is_installed, join_with_and
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from anthropic_proxy.engine.upstream.http.connection import Connection, ConnectionPool, InvalidHttp
 from anthropic_proxy.engine.upstream.http.url import Origin
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.errors import ProxyError, UpstreamProtocolError
 from anthropic_proxy.gateway.server.endpoints import serve_request
 from anthropic_proxy.gateway.server.http1.connection import Http1Connection, ServerState

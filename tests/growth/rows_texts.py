@@ -34,7 +34,7 @@ from anthropic_proxy.engine.wires import anthropic, ollama, openai_responses
 from anthropic_proxy.engine.wires.anthropic.api_fields import keep_api_fields
 from anthropic_proxy.engine.wires.anthropic.batch_results import BatchResults
 from anthropic_proxy.engine.wires.anthropic.stream import read_usage
-from anthropic_proxy.engine.wires.contract import RelayCall
+from anthropic_proxy.engine.wires.calls import RelayCall
 from anthropic_proxy.engine.wires.failures import (
     UpstreamFault,
     build_upstream_error,

@@ -13,7 +13,7 @@ from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope
 from anthropic_proxy.engine.messages.preparation import prepare
 from anthropic_proxy.engine.routing.targets import Target, build_target_limits
-from anthropic_proxy.engine.wires.contract import TranslatedCall
+from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.thinking import ReasoningState, encode_signature
 from anthropic_proxy.errors import ClientError
 from tests.matrix.backends import ASKED, Backend

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 from aiohttp import web
 
-from anthropic_proxy.engine.wires.contract import Credential
+from anthropic_proxy.engine.wires.upstream_http import Credential
 from anthropic_proxy.gateway.settings.fields import Secret
 from tests.support.command_line import run_command
 from tests.support.fakes.server import RequestLog, Running, new_application, serving

@@ -1,8 +1,8 @@
 """Requests for transports, as the operator of the proxy and a client cause them."""
 
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest, ClientOrigin
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.engine.wires.operator_origin import OperatorOrigin
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 
 OPERATOR = OperatorOrigin("plugin")
 CLIENT = ClientOrigin("message", "req_test", ())

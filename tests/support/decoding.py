@@ -8,7 +8,8 @@ import msgspec
 from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.messages.preparation import TargetLimits, prepare
-from anthropic_proxy.engine.wires.contract import Decoder, TranslatedCall
+from anthropic_proxy.engine.wires.calls import TranslatedCall
+from anthropic_proxy.engine.wires.contract import Decoder
 from anthropic_proxy.engine.wires.framing import NDJSONReader, SSEReader
 
 

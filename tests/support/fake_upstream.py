@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from tests.support.harness import FakeResponse
 
 KEYS = {"OPENAI_API_KEY": "sk-one-0123456789", "GROQ_API_KEY": "gsk_two0123456789"}

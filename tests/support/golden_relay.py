@@ -15,7 +15,7 @@ from anthropic_proxy.engine.messages.deltas import MAX_COUNT
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.routing.targets import Target
-from anthropic_proxy.engine.wires.contract import RelayCall
+from anthropic_proxy.engine.wires.calls import RelayCall
 from anthropic_proxy.errors import ProxyError, UpstreamError
 from tests.support.harness import FakeResponse, new_client_request
 

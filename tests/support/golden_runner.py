@@ -24,8 +24,9 @@ from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import Target, build_target_limits
 from anthropic_proxy.engine.upstream.http.url import join_url
-from anthropic_proxy.engine.wires.contract import Call, TranslatedCall, UpstreamRequest
+from anthropic_proxy.engine.wires.calls import Call, TranslatedCall
 from anthropic_proxy.engine.wires.framing import NDJSONReader, SSEReader
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.errors import ClientError, ProxyError
 from tests.support import golden_relay as relay
 from tests.support.fold import fold

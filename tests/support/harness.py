@@ -17,7 +17,7 @@ from anthropic_proxy.engine.messages.models import MessagesResponse
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.engine.trace_context import TraceContext
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.gateway.services import Services, build_services
 from anthropic_proxy.gateway.settings import Settings, load_settings

@@ -8,7 +8,7 @@ from typing import Any
 
 from anthropic_proxy.engine.upstream.http.client import HttpTransport
 from anthropic_proxy.engine.upstream.http.connection import HttpResponse
-from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from tests.support.bound_requests import bound
 
 

@@ -16,7 +16,7 @@ from anthropic_proxy.engine.exchange.safeguards.prompt import INSTRUCTIONS
 from anthropic_proxy.engine.upstream.contract import FetchedPage
 from anthropic_proxy.engine.upstream.web_search import BraveClient, ExaClient, SearxngClient, TavilyClient
 from anthropic_proxy.engine.wires.bound_requests import WEB, BoundRequest, ClientOrigin, ServerName
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.gateway.settings import CONFIG_FILE
 from anthropic_proxy.gateway.settings.key_rules import Rules
 from anthropic_proxy.plugins import Client

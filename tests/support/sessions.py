@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from anthropic_proxy.engine.messages.models import decode_request
-from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.engine.wires.thinking import ReasoningState, digest_base_url, encode_signature
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from tests.support.fakes.openai_chat.samples import png
 from tests.support.golden_runner import GoldenCase, find_cases
 from tests.support.paths import GOLDEN

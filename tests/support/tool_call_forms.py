@@ -8,7 +8,7 @@ import msgspec
 from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.messages.preparation import prepare
 from anthropic_proxy.engine.wires import openai_chat
-from anthropic_proxy.engine.wires.contract import TranslatedCall
+from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.tool_call_repair import OPENED_THINKING_TAGS, TOOL_CALL_FORMATS
 from tests.support.decoding import new_limits
 

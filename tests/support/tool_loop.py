@@ -10,7 +10,7 @@ from msgspec import structs
 from anthropic_proxy.engine.upstream.contract import DEFAULT_MEDIA_TYPES, FetchedPage, SearchResult
 from anthropic_proxy.engine.upstream.web_fetch import matches_media_types
 from anthropic_proxy.engine.wires.bound_requests import ServerName
-from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.errors import WebFetchFailed
 from tests.support.event_grammar import check_bytes
 from tests.support.golden_runner import fold_events

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import pytest
 
 from anthropic_proxy.engine.exchange import forwarding
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.errors import UpstreamRefused, UpstreamUnreachable
 from anthropic_proxy.secrets import new_redactor, redact_error, redact_json_value, redact_key_patterns, redact_secrets
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request

@@ -9,7 +9,7 @@ from msgspec import structs
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.trace_context import TraceContext, new_span_id, new_trace_id, read_trace_context
 from anthropic_proxy.engine.upstream.http.client import HttpTransport
-from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.plugins import Client, Receipt, UpstreamAttempt
 from tests.support.fake_upstream import KEYS, FakeUpstream, error, reply

@@ -38,7 +38,7 @@ from anthropic_proxy.engine.providers.catalog import ModelCapabilities
 from anthropic_proxy.engine.providers.provider_models import MODEL_LIST
 from anthropic_proxy.engine.routing.targets import Target, switch_wire
 from anthropic_proxy.engine.wires import openai_chat
-from anthropic_proxy.engine.wires.contract import BaseDialect
+from anthropic_proxy.engine.wires.dialect import BaseDialect
 from anthropic_proxy.engine.wires.failures import decode_error_body
 from anthropic_proxy.engine.wires.openai_chat.reply import REASONING_FIELDS
 from anthropic_proxy.errors import MissingExtra, UpstreamError

@@ -24,7 +24,7 @@ from anthropic_proxy.engine.routing.health import CircuitBreakers, RetryBudget
 from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.routing.targets import Target, find_capabilities
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest, Transport
-from anthropic_proxy.engine.wires.contract import ConvertedResponse, UpstreamResponse
+from anthropic_proxy.engine.wires.upstream_http import ConvertedResponse, UpstreamResponse
 from anthropic_proxy.errors import ProxyError, UpstreamProtocolError, UpstreamTimeout
 from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.telemetry.log import Log

@@ -17,7 +17,8 @@ from anthropic_proxy.engine.exchange.provider_errors import rejects_configured_m
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling
 from anthropic_proxy.engine.routing.replacements import find_successor
 from anthropic_proxy.engine.routing.targets import Target, switch_wire
-from anthropic_proxy.engine.wires.contract import (
+from anthropic_proxy.engine.wires.calls import Call, RelayCall
+from anthropic_proxy.engine.wires.dialect import (
     REASONS_ALWAYS,
     REASONS_UNASKED,
     SYSTEM_MESSAGE,
@@ -25,8 +26,6 @@ from anthropic_proxy.engine.wires.contract import (
     TEMPLATE_SWITCH,
     Adaptation,
     BaseDialect,
-    Call,
-    RelayCall,
 )
 from anthropic_proxy.engine.wires.failures import rejects_tool_result_images
 from anthropic_proxy.errors import UnreadableReply, UnsupportedFeature, UpstreamError, UpstreamErrorCause

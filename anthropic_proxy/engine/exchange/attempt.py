@@ -27,7 +27,9 @@ from anthropic_proxy.engine.providers.model_observations import ModelObservation
 from anthropic_proxy.engine.providers.prefix_guard import Prompt
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.wires.bound_requests import ClientOrigin, ServerName
-from anthropic_proxy.engine.wires.contract import BaseDialect, Call, Credential, TranslatedCall
+from anthropic_proxy.engine.wires.calls import Call, TranslatedCall
+from anthropic_proxy.engine.wires.dialect import BaseDialect
+from anthropic_proxy.engine.wires.upstream_http import Credential
 from anthropic_proxy.errors import InternalError
 
 MAX_RETRIES_PER_TARGET = 1

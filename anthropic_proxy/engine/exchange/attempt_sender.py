@@ -39,15 +39,9 @@ from anthropic_proxy.engine.providers.prefix_guard import MAX_PROMPT_BYTES, Prom
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.trace_context import new_span_id
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest
-from anthropic_proxy.engine.wires.contract import (
-    TEMPLATE_SWITCH,
-    BaseDialect,
-    Call,
-    RelayCall,
-    TranslatedCall,
-    UpstreamRequest,
-    UpstreamResponse,
-)
+from anthropic_proxy.engine.wires.calls import Call, RelayCall, TranslatedCall
+from anthropic_proxy.engine.wires.dialect import TEMPLATE_SWITCH, BaseDialect
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest, UpstreamResponse
 from anthropic_proxy.errors import CircuitOpen, ProxyError, UnsupportedFeature, UpstreamError
 
 MAX_TOKEN_SECONDS = 15.0

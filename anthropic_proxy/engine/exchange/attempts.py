@@ -50,13 +50,8 @@ from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.routing.routes import RouteBalancer
 from anthropic_proxy.engine.routing.targets import Target, find_capabilities
 from anthropic_proxy.engine.wires.bound_requests import WEB, ClientOrigin
-from anthropic_proxy.engine.wires.contract import (
-    CLIENT_CREDENTIAL_ORIGIN,
-    REASONS_ALWAYS,
-    REASONS_UNASKED,
-    WITHOUT_SAFEGUARDS,
-    Credential,
-)
+from anthropic_proxy.engine.wires.dialect import REASONS_ALWAYS, REASONS_UNASKED, WITHOUT_SAFEGUARDS
+from anthropic_proxy.engine.wires.upstream_http import CLIENT_CREDENTIAL_ORIGIN, Credential
 from anthropic_proxy.errors import (
     AuthenticationFailed,
     ClientError,

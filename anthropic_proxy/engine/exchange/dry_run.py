@@ -27,7 +27,7 @@ from anthropic_proxy.engine.routing.routes import RouteCheck
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.upstream.contract import FetchedPage, SearchResult
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest, ClientOrigin, ServerName
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest, UpstreamResponse
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest, UpstreamResponse
 from anthropic_proxy.errors import AuthenticationFailed, ProxyError, WebFetchFailed, WebSearchFailed
 
 CLIENT_CREDENTIAL = "(credential of the client)"

@@ -39,7 +39,7 @@ from anthropic_proxy.engine.exchange.relay import build_relay_call, forwarded_he
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, end_if_disconnected, uncancel
 from anthropic_proxy.engine.hooks import Receipt, StoreUnavailable, UpstreamAttempt
-from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
+from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport, NoteCheck
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope, guess_model
 from anthropic_proxy.engine.messages.preparation import prepare, server_tool_kinds
 from anthropic_proxy.engine.messages.tokens import MAX_TOKENS, EstimateCache, TokenScale
@@ -52,17 +52,9 @@ from anthropic_proxy.engine.routing.targets import Target, switch_wire
 from anthropic_proxy.engine.wires.anthropic.batch_results import BATCH_TIER, BatchResults
 from anthropic_proxy.engine.wires.anthropic.batches import encode_batch, remove_results_host
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest
-from anthropic_proxy.engine.wires.contract import (
-    BaseDialect,
-    Call,
-    Credential,
-    NoteCheck,
-    RelayCall,
-    TranslatedCall,
-    UpstreamRequest,
-    UpstreamResponse,
-    read_body,
-)
+from anthropic_proxy.engine.wires.calls import Call, RelayCall, TranslatedCall
+from anthropic_proxy.engine.wires.dialect import BaseDialect
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest, UpstreamResponse, read_body
 from anthropic_proxy.errors import (
     ClientError,
     InvalidRequest,

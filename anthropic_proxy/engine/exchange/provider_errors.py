@@ -30,14 +30,9 @@ from anthropic_proxy.engine.routing.replacements import (
     list_served_models,
 )
 from anthropic_proxy.engine.routing.targets import Target
-from anthropic_proxy.engine.wires.contract import (
-    CLIENT_CREDENTIAL_ORIGIN,
-    BaseDialect,
-    Call,
-    Credential,
-    UpstreamResponse,
-    read_body,
-)
+from anthropic_proxy.engine.wires.calls import Call
+from anthropic_proxy.engine.wires.dialect import BaseDialect
+from anthropic_proxy.engine.wires.upstream_http import CLIENT_CREDENTIAL_ORIGIN, Credential, UpstreamResponse, read_body
 from anthropic_proxy.errors import (
     REMEDY_LEAD,
     InternalError,

@@ -66,16 +66,11 @@ from anthropic_proxy.engine.wires.anthropic.stream import (
     select_frames_to_inspect,
     split_after_message_end,
 )
-from anthropic_proxy.engine.wires.contract import (
-    BaseDialect,
-    ConvertedResponse,
-    ModelLimits,
-    RelayCall,
-    UpstreamResponse,
-    read_body,
-)
+from anthropic_proxy.engine.wires.calls import ModelLimits, RelayCall
+from anthropic_proxy.engine.wires.dialect import BaseDialect
 from anthropic_proxy.engine.wires.framing import EVENT_BORDER, MAX_FRAME_BYTES, EventSplitter, SSEReader
 from anthropic_proxy.engine.wires.json_repair import replace_non_numbers
+from anthropic_proxy.engine.wires.upstream_http import ConvertedResponse, UpstreamResponse, read_body
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
 from anthropic_proxy.secrets import redact_secret_bytes
 

@@ -35,15 +35,11 @@ from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.engine.messages.loaded_tools import CALLER, LoadedToolCalls
 from anthropic_proxy.engine.messages.models import Tool
 from anthropic_proxy.engine.messages.output_limit import ReplyEnd
-from anthropic_proxy.engine.wires.contract import (
-    BaseDialect,
-    TranslatedCall,
-    UpstreamResponse,
-    Wire,
-    build_size_error,
-    read_body,
-)
+from anthropic_proxy.engine.wires.calls import TranslatedCall
+from anthropic_proxy.engine.wires.contract import Wire
+from anthropic_proxy.engine.wires.dialect import BaseDialect
 from anthropic_proxy.engine.wires.framing import FRAME_READERS
+from anthropic_proxy.engine.wires.upstream_http import UpstreamResponse, build_size_error, read_body
 from anthropic_proxy.errors import UnreadableReply, UpstreamError
 
 _Arguments = TypeVarTuple("_Arguments")

@@ -14,7 +14,8 @@ from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityRepor
 from anthropic_proxy.engine.messages.models.decode import CleanMessages
 from anthropic_proxy.engine.messages.models.tools import is_client_tool
 from anthropic_proxy.engine.messages.server_tools import USAGE_COUNTERS
-from anthropic_proxy.engine.wires.contract import BaseDialect, Call, TranslatedCall
+from anthropic_proxy.engine.wires.calls import Call, TranslatedCall
+from anthropic_proxy.engine.wires.dialect import BaseDialect
 
 _MAX_WINDOW = 10_000_000
 """Context window of a model of which none is known: that of Llama 4 Scout, the largest one."""

@@ -3,7 +3,7 @@
 A dropped field is a loss: the mode `strict` rejects the request because of it, the mode `best-effort` serves it.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Literal
 
 from msgspec import Struct, field, structs
@@ -41,6 +41,10 @@ class FidelityNote(Struct, frozen=True, omit_defaults=True):
     def explanation(self) -> str:
         """The reason without both values: `the model's limit`."""
         return self.reason.removeprefix(f"{self.before} → {self.after}").lstrip(",; ")
+
+
+NoteCheck = Callable[[Collection[FidelityNote]], None]
+"""Function that raises `UnsupportedFeature` if the notes on a request contain a loss that its fidelity mode rejects."""
 
 
 def note_replacement(

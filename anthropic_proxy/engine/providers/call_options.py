@@ -13,7 +13,7 @@ from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.batches import find_params
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest, Transport
-from anthropic_proxy.engine.wires.contract import UpstreamRequest, UpstreamResponse
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest, UpstreamResponse
 from anthropic_proxy.secrets import Secret
 
 

@@ -26,8 +26,8 @@ from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.platforms.files import locked_folder, write_whole_file
 from anthropic_proxy.engine.providers.model_ids import read_model_id
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest, Transport, fetch_answer
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.engine.wires.operator_origin import OperatorOrigin
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.errors import ProxyError
 
 

@@ -16,7 +16,7 @@ from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.hosts import find_missing_key, find_unset_place
 from anthropic_proxy.engine.providers.registry import UNKNOWN_PROJECT
-from anthropic_proxy.engine.wires.contract import Credential
+from anthropic_proxy.engine.wires.upstream_http import Credential
 from anthropic_proxy.errors import ACCOUNT_STATUSES, AuthenticationFailed, ConfigurationError, UpstreamError
 from anthropic_proxy.secrets import Secret
 

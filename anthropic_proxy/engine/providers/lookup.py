@@ -23,7 +23,7 @@ from anthropic_proxy.engine.providers.registry import (
     WireConfig,
     decode_dialect_fields,
 )
-from anthropic_proxy.engine.wires.contract import BaseDialect
+from anthropic_proxy.engine.wires.dialect import BaseDialect
 from anthropic_proxy.errors import ConfigurationError, join_with_or
 
 

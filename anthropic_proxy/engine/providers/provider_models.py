@@ -26,9 +26,9 @@ from anthropic_proxy.engine.providers.hosts import (
 )
 from anthropic_proxy.engine.providers.model_ids import ModelId, read_model_id
 from anthropic_proxy.engine.wires.bound_requests import Answer, BoundRequest, Transport, fetch_answer
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.engine.wires.failures import decode_error_body
 from anthropic_proxy.engine.wires.operator_origin import OperatorOrigin
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.errors import ProxyError, UpstreamProtocolError, UpstreamRefused, UpstreamTimeout
 
 _ORIGIN = OperatorOrigin("model_list")

@@ -17,7 +17,8 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.engine.patterns import compile_anchored
-from anthropic_proxy.engine.wires.contract import BaseDialect, DialectT, Wire
+from anthropic_proxy.engine.wires.contract import Wire
+from anthropic_proxy.engine.wires.dialect import BaseDialect, DialectT
 
 UNKNOWN_PROJECT = "{project}"
 """Placeholder in a Vertex AI base URL for the Google Cloud project. `Credentials.next_token_and_url` replaces it."""

@@ -22,7 +22,8 @@ from anthropic_proxy.engine.providers import AnyWireConfig, Host, Provider
 from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
 from anthropic_proxy.engine.providers.hosts import build_server_name, find_base_url, find_server_name
 from anthropic_proxy.engine.routing.choices import ModelChoice, ModelSetting, find_preferred_provider
-from anthropic_proxy.engine.wires.contract import BaseDialect, Wire
+from anthropic_proxy.engine.wires.contract import Wire
+from anthropic_proxy.engine.wires.dialect import BaseDialect
 from anthropic_proxy.errors import InvalidRequest, UnknownModel, UnsupportedFeature
 
 

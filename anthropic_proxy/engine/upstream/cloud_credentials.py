@@ -27,7 +27,7 @@ from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import clean_error_text, describe_os_error
 from anthropic_proxy.engine.providers.hosts import find_region
 from anthropic_proxy.engine.upstream.library_http import bound_aws_requests, new_requests_session
-from anthropic_proxy.engine.wires.contract import Credential
+from anthropic_proxy.engine.wires.upstream_http import Credential
 from anthropic_proxy.errors import (
     AuthenticationFailed,
     InternalError,

@@ -29,7 +29,7 @@ from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.patterns import AnchoredPattern, compile_anchored, compile_later
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest, Transport
-from anthropic_proxy.engine.wires.contract import UpstreamResponse
+from anthropic_proxy.engine.wires.upstream_http import UpstreamResponse
 
 CHUNK_INTERVAL_SECONDS = 0.01
 """Pause before each chunk of a streamed demo reply, so that users see the reply arrive in fragments."""

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 
 from anthropic_proxy.engine.upstream.http.client import HttpTransport
 from anthropic_proxy.engine.wires.bound_requests import Answer, BoundRequest, fetch_answer
-from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.engine.wires.operator_origin import OperatorOrigin
 from anthropic_proxy.engine.wires.purposes import OperatorPurpose
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
 
 MAX_REPLY_BYTES = 4 * 1024 * 1024

@@ -22,7 +22,7 @@ from anthropic_proxy.engine.upstream.cloud_credentials import (
 from anthropic_proxy.engine.upstream.contract import FetchedPage, WebFetch, WebSearch
 from anthropic_proxy.engine.upstream.http.client import PROXY_VARIABLES, HttpTransport
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest, ClientOrigin, Transport
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest, UpstreamResponse
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest, UpstreamResponse
 from anthropic_proxy.secrets import Secret
 
 if TYPE_CHECKING:

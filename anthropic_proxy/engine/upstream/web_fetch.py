@@ -37,7 +37,7 @@ from anthropic_proxy.engine.upstream.http.dialer import (
 from anthropic_proxy.engine.upstream.http.names import AddressInfo, NameLookup, NameLookups
 from anthropic_proxy.engine.upstream.http.url import Origin, find_proxy, parse_url
 from anthropic_proxy.engine.wires.bound_requests import WEB, BoundRequest, ClientOrigin
-from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.errors import FetchErrorCode, UpstreamError, WebFetchFailed, build_extra_install_command
 
 

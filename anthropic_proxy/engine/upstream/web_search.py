@@ -15,8 +15,8 @@ from anthropic_proxy.engine.options import SearchServiceName
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.upstream.contract import SearchResult
 from anthropic_proxy.engine.wires.bound_requests import Answer, BoundRequest, ClientOrigin, Transport, fetch_answer
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_or_repair, repair_json
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.errors import UpstreamError, WebSearchFailed
 
 SEARCH_TIMEOUT_SECONDS = 20.0

@@ -23,9 +23,9 @@ from typing import Literal, Protocol, get_args
 
 from msgspec import Struct
 
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest, UpstreamResponse, read_body
 from anthropic_proxy.engine.wires.operator_origin import OperatorOrigin
 from anthropic_proxy.engine.wires.purposes import ClientPurpose
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest, UpstreamResponse, read_body
 from anthropic_proxy.errors import InternalError
 
 Place = tuple[str, str]

@@ -17,14 +17,9 @@ from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import Tool
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.wires.contract import (
-    JSON_HEADERS,
-    Adaptation,
-    BaseDialect,
-    TranslatedCall,
-    UpstreamRequest,
-    changes_body,
-)
+from anthropic_proxy.engine.wires.calls import TranslatedCall
+from anthropic_proxy.engine.wires.contract import changes_body
+from anthropic_proxy.engine.wires.dialect import Adaptation, BaseDialect
 from anthropic_proxy.engine.wires.failures import find_rejected_parameter, find_replacement_effort
 from anthropic_proxy.engine.wires.json_schema import (
     BASIC_RULES,
@@ -36,6 +31,7 @@ from anthropic_proxy.engine.wires.json_schema import (
 )
 from anthropic_proxy.engine.wires.shared_notes import NO_SAMPLING, NO_SERVICE_TIER, NO_TOP_K, SINGLE_TOOL_CALL
 from anthropic_proxy.engine.wires.tools import tool_description
+from anthropic_proxy.engine.wires.upstream_http import JSON_HEADERS, UpstreamRequest
 from anthropic_proxy.errors import UpstreamError
 
 SCHEMA_NOT_ENFORCED = FidelityNote(

@@ -17,7 +17,8 @@ from anthropic_proxy.engine.messages.models.tools import ToolList, is_client_too
 from anthropic_proxy.engine.messages.preparation import server_tool_kind
 from anthropic_proxy.engine.messages.work_budget import WorkBudget, WorkCache
 from anthropic_proxy.engine.patterns import compile_anchored
-from anthropic_proxy.engine.wires.contract import BaseDialect, TranslatedCall
+from anthropic_proxy.engine.wires.calls import TranslatedCall
+from anthropic_proxy.engine.wires.dialect import BaseDialect
 from anthropic_proxy.engine.wires.shared_notes import keywords_as_text_note
 from anthropic_proxy.errors import UnsupportedFeature
 

@@ -21,7 +21,7 @@ from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest
-from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.errors import build_extra_install_command
 from anthropic_proxy.gateway.money import format_cost, format_price
 from anthropic_proxy.gateway.prices.price_list import Price, PriceList

@@ -17,7 +17,8 @@ from anthropic_proxy.engine.providers.model_observations import ModelObservation
 from anthropic_proxy.engine.routing.call_limits import FairQueue
 from anthropic_proxy.engine.routing.health import CircuitBreakers, RetryBudget
 from anthropic_proxy.engine.routing.targets import build_target_limits
-from anthropic_proxy.engine.wires.contract import Credential, TranslatedCall, UpstreamRequest
+from anthropic_proxy.engine.wires.calls import TranslatedCall
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.errors import ClientError, ProxyError
 from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.stores.memory import MemoryStore

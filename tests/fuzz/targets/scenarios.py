@@ -5,7 +5,7 @@ from itertools import count
 
 from msgspec import structs
 
-from anthropic_proxy.engine.wires.contract import Call, RelayCall
+from anthropic_proxy.engine.wires.calls import Call, RelayCall
 from anthropic_proxy.errors import ProxyError
 from tests.support.golden_runner import GoldenCase, find_cases
 from tests.support.provider_replies.messages import MESSAGE_STREAMS

@@ -7,7 +7,8 @@ from anthropic_proxy.engine.exchange.client_side import encode_error, encode_eve
 from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.messages.output_limit import ReplyEnd
 from anthropic_proxy.engine.messages.writer import MessageWriter
-from anthropic_proxy.engine.wires.contract import Call, TranslatedCall, Wire
+from anthropic_proxy.engine.wires.calls import Call, TranslatedCall
+from anthropic_proxy.engine.wires.contract import Wire
 from anthropic_proxy.engine.wires.framing import FRAME_READERS
 from anthropic_proxy.errors import ProxyError
 from tests.fuzz.targets.scenarios import MAX_SEED_BYTES, WIRES, call_of, complete_replies, playable, scenario_of

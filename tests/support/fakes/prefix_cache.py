@@ -18,7 +18,7 @@ from typing import Any, Literal
 from aiohttp import web
 
 from anthropic_proxy.engine.messages.loaded_tools import CALLER_NAME
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from tests.support.fakes.anthropic.models import MODELS
 from tests.support.fakes.anthropic.rules import blocks_of, check_body
 from tests.support.fakes.gemini.shapes import check_request as check_gemini

@@ -12,7 +12,7 @@ from msgspec import structs
 
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.wires.bound_requests import ServerName
-from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.gateway.http_calls import HttpCalls
 from anthropic_proxy.gateway.inspectors import open_inspectors
 from anthropic_proxy.gateway.settings.key_rules import Rules

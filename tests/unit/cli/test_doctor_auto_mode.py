@@ -24,7 +24,7 @@ from anthropic_proxy.console.doctor.auto_mode_cases import AutoModeCase, load_ca
 from anthropic_proxy.console.doctor.auto_mode_runs import MAX_RUNS, AutoModeRun, load_runs, store_run
 from anthropic_proxy.console.doctor.run import select_backends
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.gateway.telemetry.log import Log

@@ -10,7 +10,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.forwarding import count_tokens
 from anthropic_proxy.engine.hooks import Client
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.errors import UpstreamTimeout
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 from tests.unit.exchange.test_adaptation import AFTER, GONE

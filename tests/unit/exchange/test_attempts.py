@@ -12,7 +12,7 @@ from multidict import CIMultiDict
 
 from anthropic_proxy.engine.messages.events import Event
 from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.errors import UpstreamProtocolError
 from anthropic_proxy.gateway.services import fetch_model_limits
 from tests.support.event_grammar import check_bytes

@@ -18,7 +18,7 @@ from anthropic_proxy.engine.exchange.safeguards.rules import find_harmless_rule
 from anthropic_proxy.engine.exchange.safeguards.verdict import build_results, combine, read_verdict
 from anthropic_proxy.engine.hooks import CallCheck
 from anthropic_proxy.engine.messages.models import MessagesResponse, UsageBody
-from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from tests.support.harness import STALL, FakeResponse, ProxyHarness, RecordingSink
 from tests.support.tool_loop import SEARCH, Script, Searcher, call, calls, proxy, reply, text
 from tests.support.virtual_time import in_virtual_time

@@ -24,7 +24,7 @@ from anthropic_proxy.engine.exchange.safeguards.prompt import (
 )
 from anthropic_proxy.engine.exchange.safeguards.transcript import Transcript, read_transcript
 from anthropic_proxy.engine.options import AutoMode
-from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from tests.support.golden_texts import Check
 from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.tool_loop import reply

@@ -16,7 +16,7 @@ from anthropic_proxy.engine.engine import Engine, build_engine
 from anthropic_proxy.engine.exchange.in_process import send_request
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.credentials import Credentials
-from anthropic_proxy.engine.wires.contract import Credential
+from anthropic_proxy.engine.wires.upstream_http import Credential
 from anthropic_proxy.gateway.settings import CONFIG_FILE, load_settings
 from tests.support.fakes.azure import API_VERSIONS, HOST, Azure, new_azure
 from tests.support.fakes.server import Exchange, Running, serving

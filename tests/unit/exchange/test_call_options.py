@@ -22,7 +22,7 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.call_options import extend_request, merge_body
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest
-from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 from anthropic_proxy.gateway.settings_listing import list_settings

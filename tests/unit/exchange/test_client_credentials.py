@@ -9,7 +9,7 @@ import json
 import pytest
 
 from anthropic_proxy.engine.exchange.forwarding import count_tokens
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.plugins import Client
 from tests.support.harness import FakeResponse, ProxyHarness, new_client_request
 

@@ -21,7 +21,7 @@ from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.providers.model_observations import MAX_ADAPTATIONS
 from anthropic_proxy.engine.upstream.contract import FetchedPage
 from anthropic_proxy.engine.wires import anthropic as anthropic_wire
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.errors import WebFetchFailed
 from tests.support.fakes.anthropic.server import STAND_IN, new_anthropic
 from tests.support.fakes.clouds import (

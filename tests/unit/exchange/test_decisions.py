@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.engine.exchange.safeguards.prompt import INSTRUCTIONS
-from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.tool_loop import call, calls
 

@@ -9,7 +9,7 @@ from msgspec import structs
 from anthropic_proxy.engine.engine import build_engine
 from anthropic_proxy.engine.exchange.dry_run import ACCESS_TOKEN, COUNT_TOKENS_PATH, DryRun, run_dry
 from anthropic_proxy.engine.options import CallOptions, EngineOptions
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.secrets import Secret
 from tests.support.fake_upstream import KEYS, error
 from tests.support.golden_runner import GoldenCase, find_cases

@@ -10,7 +10,7 @@ import pytest
 from anthropic_proxy.engine.exchange.forwarding import COUNT_TIMEOUT_SECONDS, PROVIDER_COUNT_SECONDS, count_tokens
 from anthropic_proxy.engine.memory_values import MemoryValues
 from anthropic_proxy.engine.providers.model_observations import COUNT_PAUSE_SECONDS
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from tests.support.harness import STALL, FakeResponse, ProxyHarness, RecordingSink, new_client_request
 from tests.support.virtual_time import in_virtual_time
 

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from msgspec import Struct
 
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from tests.support import replies
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 from tests.support.virtual_time import in_virtual_time

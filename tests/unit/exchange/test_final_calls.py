@@ -20,7 +20,7 @@ from anthropic_proxy.engine.exchange.inspection.texts import restore_arguments
 from anthropic_proxy.engine.exchange.safeguards.hidden_texts import find_doubt
 from anthropic_proxy.engine.exchange.safeguards.prompt import INSTRUCTIONS
 from anthropic_proxy.engine.hooks import CallCheck
-from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.plugins import InspectedTexts, InspectorScope, Redaction, Refusal
 from tests.support.golden_runner import fold_events
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink

@@ -10,7 +10,7 @@ import pytest
 from anthropic_proxy.engine.engine import Engine, build_engine
 from anthropic_proxy.engine.exchange.in_process import send_request
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.gateway.settings import load_settings
 from tests.support.fakes.anthropic.rules import sign
 from tests.support.fakes.anthropic.server import KEY, new_anthropic

@@ -8,7 +8,7 @@ import pytest
 
 from anthropic_proxy.engine.exchange.forwarding import count_tokens, list_models
 from anthropic_proxy.engine.trace_context import TraceContext
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 from tests.support.virtual_time import in_virtual_time
 

@@ -26,7 +26,7 @@ from msgspec import structs
 
 from anthropic_proxy.engine.upstream.contract import DEFAULT_MEDIA_TYPES, FetchedPage, SearchResult
 from anthropic_proxy.engine.upstream.web_fetch import matches_media_types
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.errors import WebFetchFailed, WebSearchFailed
 from anthropic_proxy.plugins import Receipt, UpstreamAttempt
 from tests.support.event_grammar import check_bytes

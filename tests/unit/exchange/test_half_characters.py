@@ -13,7 +13,7 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy.engine.upstream.litellm import LiteLLMLibrary, LiteLLMResponse, LiteLLMThread
-from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.plugins import InspectedTexts, InspectorScope, Redaction, Refusal
 from tests.support.golden_runner import fold_events
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink

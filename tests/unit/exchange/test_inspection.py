@@ -23,7 +23,7 @@ from anthropic_proxy.engine.hooks import RecordPoint
 from anthropic_proxy.engine.messages.models import structs as structs_of_blocks
 from anthropic_proxy.engine.messages.server_blocks import decode_passage, encode_passage
 from anthropic_proxy.engine.upstream.contract import SearchResult
-from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.errors import InvalidRequest, UpstreamUnreachable
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.telemetry.outcomes import describe_inspection

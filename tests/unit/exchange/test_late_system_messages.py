@@ -7,7 +7,7 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy.engine.providers.prefix_guard import MAX_CACHE_SECONDS, Prompt, find_lost_tokens
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from tests.support.fakes.prefix_cache import CachingProvider
 from tests.support.harness import FakeResponse, ProxyHarness
 

@@ -12,7 +12,7 @@ from msgspec import structs
 from anthropic_proxy.engine.exchange.media_inlining import MAX_CONCURRENT_FETCHES, MAX_URLS_PER_REQUEST
 from anthropic_proxy.engine.upstream.contract import FetchedPage
 from anthropic_proxy.engine.upstream.web_fetch import FETCH_TIMEOUT_SECONDS
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.errors import WebFetchFailed
 from tests.support.fake_upstream import FakeUpstream, reply
 from tests.support.harness import FakeResponse, ProxyHarness

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from tests.support.golden_runner import fold_events
 from tests.support.harness import FakeResponse, ProxyHarness
 

@@ -20,7 +20,8 @@ from anthropic_proxy.engine.providers.prefix_guard import (
     Prompt,
 )
 from anthropic_proxy.engine.providers.vendors import build_config
-from anthropic_proxy.engine.wires.contract import BaseDialect, Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.dialect import BaseDialect
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from tests.growth import work
 from tests.growth.instrument import copy_counting
 from tests.support.cache_sessions import RELAYS, ROWS, Row, run_session

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.errors import CircuitOpen, UpstreamRefused
 from tests.support import replies
 from tests.support.harness import FakeResponse, ProxyHarness

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
-from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.paths import ROOT
 from tests.support.replies import CHAT, GEMINI, OLLAMA, RESPONSES, Reply

@@ -28,7 +28,8 @@ from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.wires import anthropic
-from anthropic_proxy.engine.wires.contract import Credential, RelayCall, UpstreamRequest
+from anthropic_proxy.engine.wires.calls import RelayCall
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.errors import ClientError, InvalidRequest, UpstreamError, UpstreamProtocolError
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.plugins import Client

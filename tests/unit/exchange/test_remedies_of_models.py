@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from tests.support.harness import FakeResponse, ProxyHarness
 
 NO_MODEL = {"message": "The model `{}` does not exist or you do not have access to it.", "code": "model_not_found"}

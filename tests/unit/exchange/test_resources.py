@@ -9,7 +9,7 @@ import pytest
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.exchange.forwarding import count_tokens, forward_resource
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.errors import UnsupportedFeature, UpstreamError
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 from tests.support.messages import exactly

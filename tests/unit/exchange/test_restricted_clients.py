@@ -8,7 +8,7 @@ from msgspec import structs
 
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.forwarding import count_tokens
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.plugins import AdmissionRequest, AdmissionTarget, Client, Headers, Receipt
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 

@@ -16,7 +16,7 @@ from anthropic_proxy.engine.messages.models import Message as HistoryMessage
 from anthropic_proxy.engine.messages.server_blocks import encode_passage
 from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.upstream.contract import SearchResult
-from anthropic_proxy.engine.wires.contract import Credential
+from anthropic_proxy.engine.wires.upstream_http import Credential
 from tests.support.harness import STALL, RecordingSink
 from tests.support.tool_loop import (
     FACTS,

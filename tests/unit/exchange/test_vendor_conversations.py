@@ -8,8 +8,8 @@ import pytest
 from anthropic_proxy.engine.providers import PROVIDERS, Host
 from anthropic_proxy.engine.providers.catalog import Catalog, load_model_rows
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.engine.wires.openai_chat.dialect import Dialect
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.gateway.settings import load_settings
 from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.vendors import EXAMPLE_MODELS

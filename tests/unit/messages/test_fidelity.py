@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.gateway.server.endpoints import serve_request
 from anthropic_proxy.gateway.telemetry.log import Log
 from tests.matrix.backends import BACKENDS, Backend

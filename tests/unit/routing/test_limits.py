@@ -8,7 +8,7 @@ from msgspec import structs
 
 from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.routing.health import CircuitBreakers, RetryBudget
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.errors import UpstreamUnreachable
 from tests.support.fake_upstream import KEYS, STREAM, FakeUpstream, error, reply
 from tests.support.harness import FakeResponse, ProxyHarness

@@ -11,7 +11,7 @@ from platformdirs import user_data_path
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.upstream.http.client import HttpTransport
 from anthropic_proxy.engine.upstream.http.url import find_proxy
-from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.errors import ConfigurationError, ShuttingDown
 from anthropic_proxy.gateway.settings import Settings, load_settings
 from anthropic_proxy.secrets import Secret

@@ -41,7 +41,7 @@ from anthropic_proxy.engine.upstream.cloud_credentials import (
     sign_request,
 )
 from anthropic_proxy.engine.upstream.transports import Transports
-from anthropic_proxy.engine.wires.contract import Credential
+from anthropic_proxy.engine.wires.upstream_http import Credential
 from anthropic_proxy.errors import AuthenticationFailed, MissingExtra, UpstreamTimeout, UpstreamUnreachable
 from anthropic_proxy.gateway.settings import CONFIG_FILE, load_settings
 from anthropic_proxy.secrets import Secret

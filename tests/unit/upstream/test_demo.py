@@ -19,7 +19,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.upstream import demo
 from anthropic_proxy.engine.wires.bound_requests import Transport
-from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from tests.support.bound_requests import bound
 from tests.support.golden_texts import GOLDEN, Check
 

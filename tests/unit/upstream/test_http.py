@@ -19,7 +19,7 @@ from anthropic_proxy.engine.options import CallOptions
 from anthropic_proxy.engine.providers.call_options import extend_request
 from anthropic_proxy.engine.upstream.http.client import HttpTransport
 from anthropic_proxy.engine.upstream.http.url import Origin, join_url
-from anthropic_proxy.engine.wires.contract import CLIENT_CREDENTIAL_ORIGIN, Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import CLIENT_CREDENTIAL_ORIGIN, Credential, UpstreamRequest
 from anthropic_proxy.errors import ShuttingDown, UpstreamProtocolError, UpstreamUnreachable
 from tests.support.bound_requests import bound
 from tests.support.http_server import Server, asking, post, read_all, serving, tunnel

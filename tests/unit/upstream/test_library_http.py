@@ -23,7 +23,7 @@ from anthropic_proxy.engine.upstream.cloud_credentials import (
     TokenLoader,
 )
 from anthropic_proxy.engine.upstream.library_http import new_requests_session
-from anthropic_proxy.engine.wires.contract import Credential
+from anthropic_proxy.engine.wires.upstream_http import Credential
 from anthropic_proxy.errors import ProxyError, UpstreamUnreachable
 from anthropic_proxy.gateway.prices.updates import PriceUpdates
 from anthropic_proxy.gateway.settings import Settings

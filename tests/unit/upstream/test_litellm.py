@@ -22,8 +22,8 @@ from anthropic_proxy.engine.upstream.litellm import (
     encode_error_body,
     to_acompletion_arguments,
 )
-from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.engine.wires.failures import KnownTokenCounts, build_upstream_error, decode_error_body
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.errors import MissingExtra, UpstreamUnreachable
 from anthropic_proxy.gateway.settings import load_settings
 from tests.support.bound_requests import bound

@@ -14,7 +14,7 @@ import trustme
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.upstream.http.client import HttpTransport
 from anthropic_proxy.engine.upstream.transports import Transports
-from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.errors import UpstreamUnreachable
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 from anthropic_proxy.secrets import redact_error, redact_secrets

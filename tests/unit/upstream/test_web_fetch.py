@@ -28,7 +28,7 @@ from anthropic_proxy.engine.upstream.web_fetch import (
     GuardedDialer,
     PageFetcher,
 )
-from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.errors import WebFetchFailed
 from tests.support.bound_requests import CLIENT, bound
 from tests.support.golden_texts import Check

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from anthropic_proxy.engine.messages.fidelity import NoteCheck
 from anthropic_proxy.engine.wires import anthropic
 from anthropic_proxy.engine.wires.anthropic.batches import encode_batch
-from anthropic_proxy.engine.wires.contract import ModelLimits, NoteCheck, RelayCall
+from anthropic_proxy.engine.wires.calls import ModelLimits, RelayCall
 from anthropic_proxy.errors import InvalidRequest
 from tests.support.messages import exactly
 

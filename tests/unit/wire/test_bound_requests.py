@@ -14,9 +14,9 @@ from anthropic_proxy.engine.wires.bound_requests import (
     ServerName,
     Transport,
 )
-from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.engine.wires.operator_origin import OperatorOrigin
 from anthropic_proxy.engine.wires.purposes import OperatorPurpose
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.errors import InternalError
 
 REQUEST = UpstreamRequest(path="/x", body=b"{}")

@@ -19,10 +19,11 @@ from anthropic_proxy.engine.messages.deltas import Delta, Text, ToolArgs
 from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.messages.preparation import prepare
 from anthropic_proxy.engine.wires import gemini
-from anthropic_proxy.engine.wires.contract import TranslatedCall, UpstreamRequest
+from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.framing import SSEReader
 from anthropic_proxy.engine.wires.gemini.schema import encode_parameter_schema, encode_reply_schema
 from anthropic_proxy.engine.wires.json_repair import repair_json
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from tests.support.decoding import new_limits
 from tests.support.fold import fold
 from tests.support.paths import GOLDEN

@@ -12,7 +12,7 @@ from msgspec import structs
 from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.messages.preparation import prepare
 from anthropic_proxy.engine.wires import ollama
-from anthropic_proxy.engine.wires.contract import TranslatedCall
+from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.ollama.request import encode_parameters
 from anthropic_proxy.errors import UpstreamError
 from tests.support.decoding import new_limits

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking, ToolArgs, ToolCall, ToolEnd
 from anthropic_proxy.engine.wires import openai_chat
-from anthropic_proxy.engine.wires.contract import TranslatedCall
+from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.openai_chat.reply import REASONING_FIELDS, ChoiceDelta
 from anthropic_proxy.engine.wires.tool_call_repair import OPENED_THINKING_TAGS
 from anthropic_proxy.errors import UpstreamError

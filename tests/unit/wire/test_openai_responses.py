@@ -11,7 +11,7 @@ from anthropic_proxy.engine.messages.deltas import (
     Delta,
 )
 from anthropic_proxy.engine.wires import openai_responses
-from anthropic_proxy.engine.wires.contract import TranslatedCall
+from anthropic_proxy.engine.wires.calls import TranslatedCall
 from tests.support import decoding
 from tests.support.decoding import decode_whole, new_limits
 from tests.support.dialect_fields import changes_a_scenario, missing_proofs, proofs_of, scenarios_of

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from anthropic_proxy.engine.messages.models.tool_arguments import is_truncated_object
 from anthropic_proxy.engine.wires import openai_chat
-from anthropic_proxy.engine.wires.contract import TranslatedCall
+from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.reply_ends import split_input_tokens
 from anthropic_proxy.errors import UpstreamError
 from tests.support import decoding

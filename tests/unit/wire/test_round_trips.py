@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from anthropic_proxy.engine.messages.preparation import PreparedRequest
 from anthropic_proxy.engine.wires import anthropic, gemini, openai_chat, openai_responses
-from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from tests.support.fakes.gemini.reading import read_conversation as read_gemini
 from tests.support.fakes.ollama.reading import read_conversation as read_ollama
 from tests.support.fakes.openai_chat.reading import read_conversation as read_chat

@@ -8,7 +8,7 @@ import pytest
 from anthropic_proxy.engine.messages.loaded_tools import PLACEHOLDER_NAME
 from anthropic_proxy.engine.routing.call_limits import slots_per_worker
 from anthropic_proxy.engine.routing.health import FAILURES_TO_OPEN, MIN_OPEN_SECONDS
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.errors import CircuitOpen, UpstreamError
 from anthropic_proxy.gateway.settings import CONFIG_FILE
 from anthropic_proxy.gateway.workers.ipc import SharedObservation

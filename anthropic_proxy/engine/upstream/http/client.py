@@ -42,7 +42,7 @@ from anthropic_proxy.engine.upstream.http.url import (
     parse_url,
 )
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest
-from anthropic_proxy.engine.wires.contract import CLIENT_CREDENTIAL_ORIGIN, Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import CLIENT_CREDENTIAL_ORIGIN, Credential, UpstreamRequest
 from anthropic_proxy.errors import ShuttingDown, UpstreamError, UpstreamProtocolError, UpstreamUnreachable
 
 _MAX_BYTES_SIGNED_ON_LOOP = 1024 * 1024

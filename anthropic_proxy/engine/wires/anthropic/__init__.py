@@ -9,7 +9,8 @@ from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.errors import apply_adaptation, decode_error, find_adaptation
 from anthropic_proxy.engine.wires.anthropic.request import encode_request
 from anthropic_proxy.engine.wires.anthropic.stream import RelayInspector
-from anthropic_proxy.engine.wires.contract import RelayCall, Wire
+from anthropic_proxy.engine.wires.calls import RelayCall
+from anthropic_proxy.engine.wires.contract import Wire
 
 __all__ = ["WIRE", "Dialect"]
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 
-from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.fidelity import FidelityNote, NoteCheck
 from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
 from anthropic_proxy.engine.wires.anthropic.request import edit_body
-from anthropic_proxy.engine.wires.contract import NoteCheck, RelayCall
+from anthropic_proxy.engine.wires.calls import RelayCall
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
 
 _RESULTS_URL = compile_anchored(rb'"https?://[^/"]+(/v1/messages/batches/[\w-]+/results)"')

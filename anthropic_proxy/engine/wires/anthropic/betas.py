@@ -33,7 +33,8 @@ from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surroga
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
-from anthropic_proxy.engine.wires.contract import Adaptation, RelayCall
+from anthropic_proxy.engine.wires.calls import RelayCall
+from anthropic_proxy.engine.wires.dialect import Adaptation
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.errors import InvalidRequest
 

@@ -29,7 +29,7 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
-from anthropic_proxy.engine.wires.contract import RelayCall
+from anthropic_proxy.engine.wires.calls import RelayCall
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.engine.wires.thinking import SIGNATURE_PREFIX
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature

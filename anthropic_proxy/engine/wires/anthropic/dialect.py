@@ -3,7 +3,7 @@
 A signature is opaque state of a server, which clients send back.
 """
 
-from anthropic_proxy.engine.wires.contract import BaseDialect
+from anthropic_proxy.engine.wires.dialect import BaseDialect
 from anthropic_proxy.engine.wires.json_schema import UNRESTRICTED_RULES, SchemaRules
 
 

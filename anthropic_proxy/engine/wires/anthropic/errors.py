@@ -25,7 +25,9 @@ from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.rejected_fields import SAFEGUARDS, find_rejected_field, names_rejected_field
 from anthropic_proxy.engine.wires.anthropic.request import encode_request
 from anthropic_proxy.engine.wires.anthropic.stream import keep_error_body
-from anthropic_proxy.engine.wires.contract import SYSTEM_REMINDER, Adaptation, DecodedError, RelayCall, changes_body
+from anthropic_proxy.engine.wires.calls import RelayCall
+from anthropic_proxy.engine.wires.contract import DecodedError, changes_body
+from anthropic_proxy.engine.wires.dialect import SYSTEM_REMINDER, Adaptation
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     KnownTokenCounts,

@@ -25,7 +25,7 @@ from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.conversation import find_disabling_edits
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
-from anthropic_proxy.engine.wires.contract import ModelLimits, RelayCall
+from anthropic_proxy.engine.wires.calls import ModelLimits, RelayCall
 from anthropic_proxy.engine.wires.message_encoder import CONTINUE_TEXT
 from anthropic_proxy.engine.wires.shared_notes import NO_EFFORT, NO_SAMPLING, PREFILL_AS_TEXT, renamed_effort_note
 

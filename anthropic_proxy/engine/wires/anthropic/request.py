@@ -53,9 +53,10 @@ from anthropic_proxy.engine.wires.anthropic.tools import (
     is_missing_tool,
     require_free_choice,
 )
-from anthropic_proxy.engine.wires.contract import RelayCall, UpstreamRequest
+from anthropic_proxy.engine.wires.calls import RelayCall
 from anthropic_proxy.engine.wires.json_schema import UNRESTRICTED_RULES
 from anthropic_proxy.engine.wires.shared_notes import SCHEMA_AS_TEXT
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.errors import InvalidRequest
 
 _TRACE_HEADERS = ("traceparent", "tracestate")

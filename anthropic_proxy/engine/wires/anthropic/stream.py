@@ -30,7 +30,8 @@ from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit
-from anthropic_proxy.engine.wires.contract import Decoder, RelayCall
+from anthropic_proxy.engine.wires.calls import RelayCall
+from anthropic_proxy.engine.wires.contract import Decoder
 from anthropic_proxy.engine.wires.failures import (
     KnownTokenCounts,
     UpstreamFault,

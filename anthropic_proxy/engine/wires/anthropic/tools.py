@@ -13,7 +13,7 @@ from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.conversation import is_called_by_code, read_block
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
-from anthropic_proxy.engine.wires.contract import RelayCall
+from anthropic_proxy.engine.wires.calls import RelayCall
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.engine.wires.json_schema import UNRESTRICTED_RULES, SchemaRules, encode_schema_cached
 from anthropic_proxy.errors import UnsupportedFeature

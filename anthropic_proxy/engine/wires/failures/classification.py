@@ -20,7 +20,8 @@ from msgspec import Struct, structs
 from anthropic_proxy.engine.efforts import EFFORTS
 from anthropic_proxy.engine.messages.deltas import Stop
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
-from anthropic_proxy.engine.wires.contract import BaseDialect, TranslatedCall
+from anthropic_proxy.engine.wires.calls import TranslatedCall
+from anthropic_proxy.engine.wires.dialect import BaseDialect
 from anthropic_proxy.engine.wires.failures.error_body import UpstreamFault, remove_wrappers
 from anthropic_proxy.engine.wires.failures.sizes import (
     RATE_LIMIT_WORDS,

@@ -4,7 +4,8 @@ Source: the API reference of both (2026-11),
 the types of the official SDK `google-genai` 3.3, and recorded traffic.
 """
 
-from anthropic_proxy.engine.wires.contract import TranslatedCall, Wire
+from anthropic_proxy.engine.wires.calls import TranslatedCall
+from anthropic_proxy.engine.wires.contract import Wire
 from anthropic_proxy.engine.wires.gemini.dialect import Dialect
 from anthropic_proxy.engine.wires.gemini.errors import apply_adaptation, decode_error, find_adaptation
 from anthropic_proxy.engine.wires.gemini.request import accepts_media_url, encode_count, encode_request

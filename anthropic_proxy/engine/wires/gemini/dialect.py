@@ -8,7 +8,7 @@ that reached the output limit.
 from typing import Literal
 
 from anthropic_proxy.engine.messages.server_tools import ServerToolKind
-from anthropic_proxy.engine.wires.contract import BaseDialect
+from anthropic_proxy.engine.wires.dialect import BaseDialect
 
 _BUDGETS = (("low", 2_048), ("medium", 8_192), ("high", 24_576))
 

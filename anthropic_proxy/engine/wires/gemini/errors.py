@@ -14,7 +14,9 @@ from msgspec import structs
 
 from anthropic_proxy.engine.messages.deltas import Usage
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.wires.contract import Adaptation, DecodedError, TranslatedCall, changes_body
+from anthropic_proxy.engine.wires.calls import TranslatedCall
+from anthropic_proxy.engine.wires.contract import DecodedError, changes_body
+from anthropic_proxy.engine.wires.dialect import Adaptation
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     build_call_error,

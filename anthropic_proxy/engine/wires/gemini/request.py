@@ -33,7 +33,7 @@ from anthropic_proxy.engine.messages.models import (
 from anthropic_proxy.engine.messages.preparation.cleaning import call_as_text
 from anthropic_proxy.engine.messages.server_tools import NOTHING_LISTED
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
-from anthropic_proxy.engine.wires.contract import JSON_HEADERS, TranslatedCall, UpstreamRequest, select_fields
+from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.gemini.dialect import Dialect
 from anthropic_proxy.engine.wires.gemini.schema import encode_reply_schema
 from anthropic_proxy.engine.wires.gemini.tools import encode_tools
@@ -51,6 +51,7 @@ from anthropic_proxy.engine.wires.shared_notes import (
     renamed_effort_note,
 )
 from anthropic_proxy.engine.wires.thinking import SIGNATURE_PLACEHOLDERS, decode_signature
+from anthropic_proxy.engine.wires.upstream_http import JSON_HEADERS, UpstreamRequest, select_fields
 
 _encode = msgspec.json.Encoder().encode
 _ANSWER_IN_JSON = "Answer with nothing but one JSON value that fits this JSON Schema:\n"

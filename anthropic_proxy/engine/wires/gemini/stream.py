@@ -44,7 +44,8 @@ from anthropic_proxy.engine.messages.server_blocks import (
 )
 from anthropic_proxy.engine.messages.server_blocks import SearchResultPage as Result
 from anthropic_proxy.engine.patterns import compile_anchored
-from anthropic_proxy.engine.wires.contract import Decoder, TranslatedCall
+from anthropic_proxy.engine.wires.calls import TranslatedCall
+from anthropic_proxy.engine.wires.contract import Decoder
 from anthropic_proxy.engine.wires.failures import (
     UpstreamFault,
     build_call_error,

@@ -4,7 +4,8 @@ Source: the structs and handlers of Ollama itself (its repository, `api/types.go
 documentation (docs.ollama.com, 2026-11) and recorded replies.
 """
 
-from anthropic_proxy.engine.wires.contract import TranslatedCall, Wire
+from anthropic_proxy.engine.wires.calls import TranslatedCall
+from anthropic_proxy.engine.wires.contract import Wire
 from anthropic_proxy.engine.wires.ollama.dialect import Dialect
 from anthropic_proxy.engine.wires.ollama.errors import apply_adaptation, decode_error, find_adaptation
 from anthropic_proxy.engine.wires.ollama.request import encode_request

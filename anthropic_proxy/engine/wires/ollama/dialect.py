@@ -5,7 +5,8 @@ Model rules in `vendors.toml` and settings replace the values of the fields.
 
 from typing import Literal
 
-from anthropic_proxy.engine.wires.contract import BaseDialect, TranslatedCall
+from anthropic_proxy.engine.wires.calls import TranslatedCall
+from anthropic_proxy.engine.wires.dialect import BaseDialect
 from anthropic_proxy.engine.wires.tool_call_repair import ThinkingTags, ToolCallFormat
 
 

@@ -13,7 +13,9 @@ from msgspec import structs
 
 from anthropic_proxy.engine.messages.deltas import Delta, Usage
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.wires.contract import Adaptation, DecodedError, TranslatedCall
+from anthropic_proxy.engine.wires.calls import TranslatedCall
+from anthropic_proxy.engine.wires.contract import DecodedError
+from anthropic_proxy.engine.wires.dialect import Adaptation
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     KnownTokenCounts,

@@ -24,7 +24,7 @@ from anthropic_proxy.engine.messages.models import (
     json_string,
 )
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
-from anthropic_proxy.engine.wires.contract import JSON_HEADERS, TranslatedCall, UpstreamRequest
+from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.json_schema import (
     MAX_TEXT_CHARACTERS,
     EqualityIndex,
@@ -60,6 +60,7 @@ from anthropic_proxy.engine.wires.tools import (
     name_forced_tools,
     tool_description,
 )
+from anthropic_proxy.engine.wires.upstream_http import JSON_HEADERS, UpstreamRequest
 
 
 class ToolFields(Struct):

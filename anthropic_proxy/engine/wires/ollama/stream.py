@@ -13,7 +13,8 @@ from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT
 from anthropic_proxy.engine.messages.models.tool_arguments import divide_arguments, is_truncated_object
-from anthropic_proxy.engine.wires.contract import Decoder, TranslatedCall
+from anthropic_proxy.engine.wires.calls import TranslatedCall
+from anthropic_proxy.engine.wires.contract import Decoder
 from anthropic_proxy.engine.wires.failures import UpstreamFault, find_bare_error, read_error_object
 from anthropic_proxy.engine.wires.json_repair import (
     DECODE_ERRORS,

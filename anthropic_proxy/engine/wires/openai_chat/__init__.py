@@ -6,7 +6,8 @@ Differences of servers and models are fields of `Dialect`.
 from collections.abc import Mapping
 
 from anthropic_proxy.engine.messages.models import DocumentBlock, ImageBlock
-from anthropic_proxy.engine.wires.contract import DecodedError, TranslatedCall, Wire
+from anthropic_proxy.engine.wires.calls import TranslatedCall
+from anthropic_proxy.engine.wires.contract import DecodedError, Wire
 from anthropic_proxy.engine.wires.failures import decode_error_body
 from anthropic_proxy.engine.wires.openai_chat.dialect import Dialect
 from anthropic_proxy.engine.wires.openai_chat.errors import (

@@ -11,14 +11,9 @@ from msgspec import structs
 from anthropic_proxy.engine.messages.deltas import Delta, Stop
 from anthropic_proxy.engine.messages.models.tool_arguments import is_truncated_object
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.wires.contract import (
-    SYSTEM_MESSAGE,
-    SYSTEM_REMINDER,
-    TEMPLATE_SWITCH,
-    Adaptation,
-    TranslatedCall,
-    changes_body,
-)
+from anthropic_proxy.engine.wires.calls import TranslatedCall
+from anthropic_proxy.engine.wires.contract import changes_body
+from anthropic_proxy.engine.wires.dialect import SYSTEM_MESSAGE, SYSTEM_REMINDER, TEMPLATE_SWITCH, Adaptation
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     UpstreamFault,

@@ -28,7 +28,7 @@ from anthropic_proxy.engine.messages.models import (
 )
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.patterns import compile_anchored
-from anthropic_proxy.engine.wires.contract import TranslatedCall, UpstreamRequest
+from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.json_schema import may_accept_object
 from anthropic_proxy.engine.wires.message_encoder import (
     MessageEncoder,
@@ -63,6 +63,7 @@ from anthropic_proxy.engine.wires.thinking import (
     decode_signature,
     digest_base_url,
 )
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 
 PATH = "/chat/completions"
 

@@ -20,7 +20,8 @@ from anthropic_proxy.engine.messages.models.raw_json import ABSENT, is_present
 from anthropic_proxy.engine.messages.models.tool_arguments import ArgumentsReader, is_same_object, is_truncated_object
 from anthropic_proxy.engine.messages.reply_schema import FENCE, find_json
 from anthropic_proxy.engine.messages.server_blocks import describe_generated_image
-from anthropic_proxy.engine.wires.contract import Decoder, TranslatedCall
+from anthropic_proxy.engine.wires.calls import TranslatedCall
+from anthropic_proxy.engine.wires.contract import Decoder
 from anthropic_proxy.engine.wires.failures import (
     UpstreamFault,
     build_upstream_error,

@@ -7,7 +7,8 @@ Each request contains the complete history, because the server stores no convers
 from collections.abc import Mapping
 
 from anthropic_proxy.engine.messages.models import DocumentBlock, ImageBlock
-from anthropic_proxy.engine.wires.contract import DecodedError, Decoder, TranslatedCall, Wire
+from anthropic_proxy.engine.wires.calls import TranslatedCall
+from anthropic_proxy.engine.wires.contract import DecodedError, Decoder, Wire
 from anthropic_proxy.engine.wires.failures import decode_error_body, find_reply_end
 from anthropic_proxy.engine.wires.openai_responses.decisions import DecisionDecoder, is_decision
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect

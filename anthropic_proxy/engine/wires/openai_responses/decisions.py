@@ -13,10 +13,12 @@ from msgspec import Struct
 
 from anthropic_proxy.engine.messages.deltas import Delta, Stop, Text, Usage
 from anthropic_proxy.engine.messages.models import TextBlock
-from anthropic_proxy.engine.wires.contract import Decoder, TranslatedCall, UpstreamRequest
+from anthropic_proxy.engine.wires.calls import TranslatedCall
+from anthropic_proxy.engine.wires.contract import Decoder
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.engine.wires.message_encoder import join_system_prompt
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 
 PATH = "/decisions"
 WITHOUT_DECISIONS = "drop decisions"

@@ -9,7 +9,8 @@ from typing import Any
 from msgspec import structs
 
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.wires.contract import Adaptation, TranslatedCall
+from anthropic_proxy.engine.wires.calls import TranslatedCall
+from anthropic_proxy.engine.wires.dialect import Adaptation
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     UpstreamFault,

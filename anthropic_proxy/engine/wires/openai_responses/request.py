@@ -23,7 +23,7 @@ from anthropic_proxy.engine.messages.models import (
     json_string,
 )
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
-from anthropic_proxy.engine.wires.contract import TranslatedCall, UpstreamRequest
+from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.message_encoder import (
     TOOL_ERROR_PREFIX,
     MessageEncoder,
@@ -47,6 +47,7 @@ from anthropic_proxy.engine.wires.openai_shared import (
 )
 from anthropic_proxy.engine.wires.shared_notes import FOREIGN_THINKING_DROPPED, NO_EFFORT, renamed_effort_note
 from anthropic_proxy.engine.wires.thinking import decode_signature
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 
 RESPONSES_PATH = "/responses"
 

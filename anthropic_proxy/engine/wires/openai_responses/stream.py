@@ -20,7 +20,8 @@ from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models.raw_json import is_present
 from anthropic_proxy.engine.messages.server_blocks import describe_generated_file
-from anthropic_proxy.engine.wires.contract import Decoder, TranslatedCall
+from anthropic_proxy.engine.wires.calls import TranslatedCall
+from anthropic_proxy.engine.wires.contract import Decoder
 from anthropic_proxy.engine.wires.failures import UpstreamFault, find_reply_end
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_or_repair, decode_repaired, repair_json
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect

@@ -39,7 +39,7 @@ from anthropic_proxy.engine.messages.server_blocks import (
 )
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.wires.contract import TranslatedCall
+from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.json_repair import decode_or_empty
 from anthropic_proxy.engine.wires.json_schema import SchemaRules
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect

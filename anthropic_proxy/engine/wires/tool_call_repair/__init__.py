@@ -18,7 +18,8 @@ from anthropic_proxy.engine.messages.deltas import Delta, Text
 from anthropic_proxy.engine.messages.fidelity import TOOL_CALL_FIELDS, FidelityNote
 from anthropic_proxy.engine.messages.models.tool_arguments import means_no_arguments
 from anthropic_proxy.engine.messages.preparation.tools import valid_name
-from anthropic_proxy.engine.wires.contract import BaseDialect, TranslatedCall
+from anthropic_proxy.engine.wires.calls import TranslatedCall
+from anthropic_proxy.engine.wires.dialect import BaseDialect
 from anthropic_proxy.engine.wires.tool_call_repair.calls import (
     UNNAMED_TOOL,
     OfferedTools,

@@ -16,7 +16,8 @@ from anthropic_proxy.engine.messages.models import Tool
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_escapes
 from anthropic_proxy.engine.messages.models.tools import is_client_tool
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
-from anthropic_proxy.engine.wires.contract import BaseDialect, TranslatedCall
+from anthropic_proxy.engine.wires.calls import TranslatedCall
+from anthropic_proxy.engine.wires.dialect import BaseDialect
 from anthropic_proxy.engine.wires.json_schema import required_names
 
 UNNAMED_TOOL = "unnamed_tool"

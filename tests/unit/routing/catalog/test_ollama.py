@@ -13,7 +13,7 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities, OllamaModelSource
 from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import load_settings
 from tests.support.fakes.ollama.models import MODELS, Model, show, tags

@@ -15,7 +15,7 @@ from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.providers.lookup import require_known_wire
 from anthropic_proxy.engine.routing.targets import find_capabilities
-from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.problems import find_problems
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings

@@ -13,7 +13,7 @@ from anthropic_proxy.engine.upstream.http import names
 from anthropic_proxy.engine.upstream.http.client import HttpTransport
 from anthropic_proxy.engine.upstream.http.names import MAX_RUNNING_LOOKUPS, NameLookups
 from anthropic_proxy.engine.upstream.http.url import parse_url
-from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.errors import UpstreamUnreachable
 from tests.support.bound_requests import bound
 from tests.support.http_server import Server, read_all, serving

@@ -17,7 +17,7 @@ import pytest
 from msgspec import Struct
 
 from anthropic_proxy.engine.upstream.http.client import HttpTransport
-from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.gateway.platforms.signals import new_event_loop
 from tests.support.bound_requests import bound

@@ -1,0 +1,118 @@
+"""Dialects, which describe how one server differs from the API of its wire, and adaptations, which change them.
+
+Fields `has_…` and `accepts_…` of a dialect describe the server: its endpoints, and the content that it accepts. Fields
+`sends_…` describe the upstream request. An `Adaptation` changes the dialect after a provider rejected a parameter.
+"""
+
+from typing import Literal, TypeVar
+
+from msgspec import Struct
+
+from anthropic_proxy.engine.messages.loaded_tools import LoadedToolForm
+from anthropic_proxy.engine.messages.models.tools import MAX_TOOL_NAME_LENGTH, TOOL_NAME_PATTERN
+from anthropic_proxy.engine.messages.server_tools import ServerToolKind
+
+
+class BaseDialect(Struct, frozen=True, kw_only=True, cache_hash=True):
+    """Base class of dialects, which describe how one server differs from the API of its wire."""
+
+    tool_name_pattern: str = TOOL_NAME_PATTERN
+    """Regular expression of allowed tool names. Any other name is replaced by an alias. Default: the rule of the
+    Messages API."""
+    max_tool_name_length: int = MAX_TOOL_NAME_LENGTH
+    """Maximum number of characters of a tool name. A longer name is replaced by an alias."""
+    always_stream: bool = False
+    """True if every upstream request streams, even if the client requests no stream."""
+    continuation_version: str = ""
+    """API version in the URL of a request that continues a reply: `/v1beta1`. "": the version of the base URL."""
+    server_tools: tuple[ServerToolKind, ...] = ()
+    """Kinds of server tools (`web_search` …) that the upstream server runs itself."""
+    server_tools_exclusive: bool = False
+    """True if the upstream server rejects a request with both server tools and client tools."""
+    loaded_tools: Literal["caller", "listed"] = "caller"
+    """Place of the definitions of tools that a tool search of the client has loaded. `caller`: in the result of the
+    search, and the model calls them by one constant tool, so that the provider's prompt cache stays valid. `listed`: in
+    the list of tools.
+
+    Proven by: golden/openai_chat/tools/loaded_tool_listed."""
+    prompt_settings: tuple[str, ...] = ()
+    """Request fields that the provider writes into the beginning of the prompt, so that another value moves everything
+    behind it: `reasoning.effort`. The prefix guard names their changes.
+
+    Proven by: tests/unit/exchange/test_prefix_guard.py."""
+    has_count_tokens: bool = False
+    """True if the upstream server has `/v1/messages/count_tokens`."""
+    count_paths: tuple[str, ...] = ()
+    """Paths below the base URL at which the upstream server counts the tokens of a request in its own format. The first
+    that exists is used. `{model}` stands for the model id; a path that begins with `/../` is beside the base URL. ():
+    the proxy estimates.
+
+    Proven by: tests/unit/exchange/test_engine_counts.py."""
+    has_model_list: bool = False
+    """True if `/v1/models` of the upstream server has Anthropic's format."""
+
+    @property
+    def always_reasons(self) -> bool:
+        """True if the model is known to reason in every request, whatever the client asks for."""
+        return False
+
+    @property
+    def min_output(self) -> int:
+        """Minimum output limit that the server accepts."""
+        return 1
+
+    @property
+    def thinking_budgets(self) -> tuple[tuple[str, int], ...]:
+        """Pairs of an effort level and the number of tokens that is sent in its place. (): levels are sent."""
+        return ()
+
+    @property
+    def loaded_tool_form(self) -> LoadedToolForm:
+        return self.loaded_tools
+
+    @property
+    def sends_effort_changes(self) -> bool:
+        """True if a changed effort is sent as an item inside the conversation, which keeps the prompt cache valid."""
+        return False
+
+    @property
+    def accepts_thinking_budget(self) -> bool:
+        """True if the amount of thinking is sent as a number of tokens. False: as a level, or not at all."""
+        return False
+
+
+DialectT = TypeVar("DialectT", bound=BaseDialect)
+DialectT_co = TypeVar("DialectT_co", bound=BaseDialect, covariant=True)
+
+
+REASONS_UNASKED = "reasons unasked"
+"""Name of an adaptation: the model has reasoned in a request without an effort level."""
+REASONS_ALWAYS = "reasons always"
+"""Name of an adaptation: the model has reasoned in a request that disables it."""
+WITHOUT_SAFEGUARDS = "fields safeguards"
+"""Name of an adaptation of the Messages API: the field that requests checks of tool calls is left out."""
+TEMPLATE_SWITCH = "template enable_thinking"
+"""Name of the adaptation after which the chat template of a local model is told not to reason."""
+SYSTEM_REMINDER = "system reminder"
+"""Name of an adaptation: system messages inside a conversation are sent as text of the user. Like `SYSTEM_MESSAGE`, it
+changes only dialects whose servers accept both forms."""
+SYSTEM_MESSAGE = "system message"
+"""Name of an adaptation: system messages inside a conversation are sent with their role."""
+
+
+class Adaptation(Struct, frozen=True):
+    """Named change of the dialect for the next upstream requests, after the provider rejected a parameter."""
+
+    name: str
+    """Name of the change, without secrets: `drop temperature`, `limit 4096`. The name `wire NAME` switches the model to
+    another wire of the provider."""
+    persistent: bool = True
+    """True if the change is stored for later requests to the model. False: it applies to this request only."""
+    stored_name: str = ""
+    """Name of the change that later requests need instead. "": the same. It is not stored if a later change of this
+    request has the same first word in `name`: it did not avoid the rejection."""
+    stored_if_rejected: bool = False
+    """True if the change is also stored if the request with it is rejected (status 400) for another reason."""
+    refused_thinking: tuple[bytes, ...] = ()
+    """Digests of thinking blocks of the request, or of its tool loop. These, or all thinking in this loop, are left out
+    of this and later requests to the model."""
