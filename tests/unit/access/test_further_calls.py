@@ -105,6 +105,14 @@ async def test_a_further_call_within_the_budget_is_sent(keys: Keys) -> None:
     assert keys.reservations.find_budget_uses(keys.now) == {}
 
 
+async def test_what_earlier_further_calls_have_reserved_is_not_reserved_again(keys: Keys) -> None:
+    """The fourth call needs the costs of three calls and its own highest cost: less than those of six calls."""
+    provider = Provider(last_call=4)
+    key = await keys.create("ci", rules=Rules(budgets=(Budget(6 * PRICE / DOLLAR, "usd", "total"),)))
+    sink = await serve(build_proxy(provider, keys), keys, key)
+    assert (message_of(sink).stop_reason, provider.billed) == ("end_turn", 4 * PRICE)
+
+
 @pytest.mark.parametrize(
     ("fields", "count"),
     [

@@ -81,7 +81,9 @@ async def fill(settings: Settings, *usages: tuple[ModelUsage, ...], start: float
         )
         amounts = [one.cost for one in parts]
         cost = None if None in amounts else sum(amount or 0 for amount in amounts)
-        costs[receipt.request_id] = Cost(cost, cost, "test", parts if len(parts) > 1 else ())
+        listed = [one.requested_cost for one in parts]
+        requested_cost = None if None in listed else sum(amount or 0 for amount in listed)
+        costs[receipt.request_id] = Cost(cost, requested_cost, "test", parts if len(parts) > 1 else ())
         receipts.append(receipt)
     await store(settings, *receipts, cost=lambda receipt: costs[receipt.request_id])
 
@@ -117,6 +119,22 @@ async def test_each_model_has_its_own_tokens_and_costs(connection: Connection, h
             unknown_cost_requests=1,
             unknown_requested_cost_requests=1,
         ),
+    }
+
+
+@SOURCES
+@pytest.mark.parametrize("unknown", ["cost", "requested_cost"])
+async def test_of_two_costs_only_the_unknown_one_is_missing(database: Settings, hours: int, unknown: str) -> None:
+    """The model of the request has no price for one of its two costs, and the advisor has both."""
+    known = "requested_cost" if unknown == "cost" else "cost"
+    await fill(database, (structs.replace(PLAIN, **{unknown: None}), part(OPUS, "advisor_message", 9_000)))
+    chosen = select_hours(FIRST_HOUR, FIRST_HOUR + hours)
+    with reading(database) as engine, engine.connect() as opened:
+        found = {group.name: group.sums for group in sum_usage(opened, chosen, "model", UTC)}
+    counts = {"requests": 1, "input_tokens": 100, "output_tokens": 20}
+    assert found == {
+        HAIKU[1]: UsageSums(**counts, **{known: 1_100, f"unknown_{unknown}_requests": 1}),
+        OPUS[1]: UsageSums(**{known: 9_000}),
     }
 
 
