@@ -159,6 +159,18 @@ async def test_a_key_without_a_sign_in_of_its_person_lasts_as_long_as_one(compan
     assert "has ended at 2026-12-21T12:00:00Z" in reason
 
 
+@pytest.mark.parametrize("days", [29, 31])
+async def test_a_new_text_of_a_key_lasts_as_long_as_a_new_key(company: Company, days: int) -> None:
+    """A person that only uses the dashboard rotates the key before or after its end."""
+    company.execute("create", user=MEMBER, label="laptop")
+    company.now += days * DAY_SECONDS
+    text = company.execute("rotate", "laptop", user=MEMBER).text
+    company.now += 30 * DAY_SECONDS - 1
+    assert (await company.present(text), company.list_states()["laptop"]) == ("", KeyState("active"))
+    company.now += 1
+    assert "has ended at" in await company.present(text)
+
+
 async def test_the_expiry_of_a_person_is_the_reason_for_its_keys(company: Company) -> None:
     company.sign_in(ANN)
     text = company.execute("create", user=MEMBER, label="laptop").text

@@ -303,6 +303,21 @@ def test_another_device_keeps_the_access_only_if_it_asks_after_the_refusal(store
     assert list_ends() == {first.key_id: second.ends_at}
 
 
+def test_a_device_for_which_the_provider_is_not_asked_proves_no_access(stored: Database) -> None:
+    """The provider has given it no refresh token, and refuses that of another device."""
+    first, _ = stored.sign_in()
+    second, refresh_token = stored.sign_in(provider_token="")
+    stored.now += 60
+    stored.grants.mark_refused(first, OidcError("refused"))
+    refused_at = stored.now
+    stored.now += 60
+    renewed = stored.grants.renew(second, ANN, "", is_checked=False)
+    assert renewed == structs.replace(second, refreshed_at=stored.now)
+    assert stored.grants.find_sign_in(refresh_token) == renewed
+    with closing(open_for_reading(stored.settings)) as connection:
+        assert list_access_ends(connection, 3_600) == {first.key_id: refused_at + 3_600}
+
+
 @pytest.mark.parametrize("is_refused", [True, False])
 def test_the_last_refusal_of_a_device_counts_and_its_sign_out_is_no_answer(stored: Database, is_refused: bool) -> None:
     """Another device has asked with success after the first refusal, and is offline since."""
