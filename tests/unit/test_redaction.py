@@ -1,6 +1,7 @@
 """Keys in texts of any form: no text for a client or a reader of the log contains a key that was used."""
 
 import json
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
@@ -109,6 +110,22 @@ def test_a_secret_with_letters_outside_ascii_is_masked_where_json_escapes_them(d
     escaped = "".join(letter if letter.isascii() else f"\\u{ord(letter):{digits}}" for letter in secret)
     text = escaped.replace("/", slash)
     assert redact_secrets(f"wrong: {text}.", [secret]) == "wrong: …1234."
+
+
+BINARY = "~~~???>>>~~~???>>>~"
+"""A key whose base64 has `+` and `/`."""
+
+
+@pytest.mark.parametrize("alphabet", ["+/", "-_"])
+@pytest.mark.parametrize("after", ["", "\n", "~~", ":x~"])
+@pytest.mark.parametrize("before", ["", "~", "a:", "user:", "~~~~~"])
+@pytest.mark.parametrize("key", [KEYS[0], KEYS[2], BINARY])
+def test_a_key_is_masked_in_base64_wherever_it_stands(key: str, before: str, after: str, alphabet: str) -> None:
+    """What remains are the characters that depend on the text around the key."""
+    text = b64encode(f"{before}{key}{after}".encode(), altchars=alphabet.encode()).decode()
+    first, end = -(-len(before) * 8 // 6), (len(before) + len(key)) * 8 // 6
+    shown = f"{text[:first]}{redact_secrets(key, [key])}{text[end:]}"
+    assert redact_secrets(f"Basic {text}.", [key]) == f"Basic {shown}."
 
 
 @pytest.mark.parametrize("streams", ["not", "first", "later"])
