@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.app import App
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.gateway.settings import CONFIG_FILE
+from anthropic_proxy.gateway.settings.load import SettingsReader
 from tests.support.fakes import oidc
 from tests.support.fakes.oidc import FakeProvider, running_provider, sign, sign_with_foreign_key
 from tests.support.virtual_keys import Response, running_app, send
@@ -137,6 +140,42 @@ async def test_a_revoked_owner_is_refused(app: App, provider: FakeProvider) -> N
         401,
         "The token is not accepted: the key 'ci/example/app' is revoked, so the person may not sign in.",
     )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reason"),
+    [
+        (f'audience = "{AUDIENCE}"', 'audience = "another"', "it is for another audience (claim aud)"),
+        (
+            'company = "example"',
+            'company = "other"',
+            "its claim company is 'example', which [token_issuers.ci] does not accept",
+        ),
+        ("[token_issuers.ci]", "[token_issuers.jobs]", ""),
+    ],
+)
+async def test_a_reload_applies_the_tables_to_tokens_that_were_accepted_before(
+    provider: FakeProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, after: str, reason: str
+) -> None:
+    tables = TABLES.format(issuer=provider.issuer)
+    (tmp_path / CONFIG_FILE).write_text(tables)
+    (tmp_path / ".env").write_text(f"ADMIN_API_KEY={ADMIN}\nLOG_LEVEL=error\nSERVE_DEMO=true\nVIRTUAL_KEYS=true\n")
+    for name in ("ANTHROPIC_PROXY_CONFIG", "XDG_DATA_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    reader = SettingsReader(PROVIDERS)
+    app = App(reader.read(), reader=reader, logs_startup=False)
+    await app.start()
+    token = sign(new_claims(provider), "rsa")
+    assert (await ask(app, token)).status == 200
+    (tmp_path / CONFIG_FILE).write_text(tables.replace(before, after))
+    await app.reload_settings()
+    reply = await ask(app, token)
+    listed = (await send(app, "GET", "/admin/keys", x_api_key=ADMIN)).json["data"]
+    await app.close()
+    if reason:
+        assert (reply.status, reply.message) == (401, f"The token is not accepted: {reason}.")
+    else:
+        assert (reply.status, {one["name"] for one in listed}) == (200, {"ci/example/app", "jobs/example/app"})
 
 
 def encode(header: object, claims: object, signature: str = "") -> str:

@@ -139,16 +139,19 @@ async def test_a_conversation_without_a_new_system_message_changes_nothing() -> 
 
 
 @pytest.mark.parametrize(
-    ("seconds", "cached", "lost"),
+    ("seconds", "before", "now", "lost"),
     [
-        (MAX_CACHE_SECONDS, 9_000, 8_000),
-        (MAX_CACHE_SECONDS + 1, 9_000, 0),  # it is forgotten by now
-        (1.0, 1_500, 0),  # less than a provider caches
-        (1.0, 0, 0),
+        (MAX_CACHE_SECONDS, 9_000, 1_000, 8_000),
+        (MAX_CACHE_SECONDS + 1, 9_000, 1_000, 0),  # it is forgotten by now
+        (1.0, 9_000, 4_500, 4_500),
+        (1.0, 9_000, 4_501, 0),  # most of it is still read
+        (1.0, 1_524, 500, 1_024),
+        (1.0, 1_523, 500, 0),  # less than a provider caches
+        (1.0, 0, 1_000, 0),
     ],
 )
-def test_a_pause_and_a_small_cache_show_nothing(seconds: float, cached: int, lost: int) -> None:
-    before = Prompt(("one", "", "openai", "m"), b"", cached_tokens=cached, system_messages=0)
-    prompt = Prompt(("one", "", "openai", "m"), b"", cached_tokens=1_000, system_messages=1, replaced=before)
+def test_a_pause_and_a_small_fall_show_nothing(seconds: float, before: int, now: int, lost: int) -> None:
+    replaced = Prompt(("one", "", "openai", "m"), b"", cached_tokens=before, system_messages=0)
+    prompt = Prompt(("one", "", "openai", "m"), b"", cached_tokens=now, system_messages=1, replaced=replaced)
     prompt.sent_at = seconds
     assert find_lost_tokens(prompt) == lost

@@ -145,6 +145,49 @@ def test_own_prices_replace_listed_ones_by_name_pattern_and_date(tmp_path: Path)
     assert find(settings, "vllm/big-one") == rates("0.1", "0.1", "0.1", "0.2", "0.2")
 
 
+TWO_AT_ONE_GATEWAY = """
+[providers.day]
+base_url = "https://gateway.example/v1"
+
+[providers.night]
+base_url = "https://gateway.example/v1"
+
+[prices."day/gpt-4.1"]
+input = 1
+output = 4
+regions = { eu = 1.5 }
+tiers = { priority = { input = 2, output = 8 } }
+earlier = [{ until = 2026-10-31, input = 5, output = 20 }]
+
+[prices."night/gpt-4.1"]
+input = 3
+output = 12
+"""
+
+
+def test_one_list_tells_apart_all_on_which_a_price_depends(tmp_path: Path) -> None:
+    settings = load(tmp_path, TWO_AT_ONE_GATEWAY)
+    day, night = (find_registry(settings).find(name) for name in ("day", "night"))
+    prices = PriceList(settings)
+    for _ in range(2):  # the second ones were kept
+        assert known(prices.find(day, "gpt-4.1", TODAY)).base == rates("1", "1", "1", "4", "4")
+        assert known(prices.find(night, "gpt-4.1", TODAY)).base == rates("3", "3", "3", "12", "12")
+        assert known(prices.find(day, "gpt-4.1", datetime(2026, 10, 1, tzinfo=UTC))).base.input == 5
+        assert known(prices.find(day, "gpt-4.1", TODAY, tier="priority")).base.input == 2
+        assert known(prices.find(day, "gpt-4.1", TODAY, region="eu")).base.input == Decimal("1.5")
+        assert known(prices.find(day, "gpt-4.1", TODAY, tier="priority", region="eu")).base.input == 3
+        assert prices.find(day, "gpt-4.1-mini", TODAY) is None
+
+
+def test_the_list_price_of_a_vendor_is_not_that_at_another_address() -> None:
+    settings = Settings(base_urls={"openai": "http://127.0.0.1:8000/v1"})
+    vendor = find_registry(settings).find("openai")
+    prices = PriceList(settings)
+    for _ in range(2):
+        assert prices.find(vendor, "gpt-4.1", TODAY) == FREE
+        assert known(prices.find_price_at_default_address(vendor, "gpt-4.1", TODAY)).base.input == 2
+
+
 def test_the_date_of_the_price_data_is_its_newest_entry() -> None:
     assert date(2026, 1, 1) < known(find_package_price_date(TODAY.date())) <= TODAY.date()
 
