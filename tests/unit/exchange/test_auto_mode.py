@@ -208,14 +208,20 @@ async def test_a_harmless_call_asks_nobody_and_is_left_to_the_rule_of_the_client
 
 
 async def test_a_command_after_one_that_may_change_the_directory_is_asked() -> None:
+    """Calls between them, of which some are commands too, do not change it back."""
     script = Script(
-        calls(call("Bash", command="cd /etc"), call("Bash", 1, command="cat shadows"), call("Read", 2, file_path="a")),
+        calls(
+            call("Bash", command="cd /etc"),
+            call("Read", 1, file_path="a"),
+            call("Bash", 2, command="cat shadows"),
+            call("Bash", 3, command="ls"),
+        ),
         answer(verdict("not_flagged")),
-        answer(verdict("flagged", WHY)),
+        *[answer(verdict("flagged", WHY))] * 2,
     )
     built = proxy(script)
     await built.post(safeguards=asked(), **FIELDS)
-    assert [check.verdict for check in built.receipts[-1].checks] == ["not_flagged", "flagged", "harmless"]
+    assert [check.verdict for check in built.receipts[-1].checks] == ["not_flagged", "harmless", "flagged", "flagged"]
 
 
 async def test_all_calls_are_checked_with_those_before_them() -> None:

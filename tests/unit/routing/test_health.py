@@ -1,12 +1,14 @@
 """Circuit breakers, the retry budget and the queue for upstream calls."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from anthropic_proxy.engine.routing.call_limits import FairQueue
 from anthropic_proxy.engine.routing.health import MAX_OPEN_SECONDS, MIN_OPEN_SECONDS, CircuitBreakers
+from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body
 from anthropic_proxy.errors import (
     CircuitOpen,
     UnreadableReply,
@@ -166,6 +168,24 @@ def test_a_longer_wait_that_the_upstream_asked_for_is_kept_up_to_the_limit(state
     with pytest.raises(UpstreamError) as refused:
         breakers.require_closed("groq", "local")
     assert refused.value.retry_after == kept
+
+
+@pytest.mark.parametrize(
+    ("headers", "message", "kept"),
+    [
+        ({"retry-after": "30"}, "Busy.", 30),
+        ({}, "Try again in 30 s.", MIN_OPEN_SECONDS),  # it may be the text of a client
+        ({"retry-after": "10"}, "Try again in 30 s.", 10),
+    ],
+)
+def test_a_wait_that_only_the_text_of_an_error_names_keeps_no_circuit_open(
+    headers: dict[str, str], message: str, kept: float
+) -> None:
+    body = json.dumps({"error": {"message": message}}).encode()
+    breakers = CircuitBreakers(clock=Clock())
+    for _ in range(5):
+        breakers.record_failure("groq", build_upstream_error(decode_error_body(503, headers, body), "groq"), "key_a")
+    assert breakers.list_open_circuits() == {"groq": (kept, f"groq: {message}")}
 
 
 Line = list[str]
