@@ -490,6 +490,12 @@ _BATCH_LIFETIME_SECONDS = 60 * 24 * 3600.0
 """Time for which a batch is known whose results were counted. Anthropic keeps results for 29 days."""
 _STORE_SECONDS = 30.0
 """Time in seconds after which the ledger has stored a record, unless its database is not available."""
+_UNREAD_RESULTS_SECONDS = 600.0
+"""Time in which results of a batch are read to their end only once for clients that have disconnected."""
+_PARTIAL_HEADERS = frozenset(
+    ("range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
+)
+"""Client headers with which a server answers only a part of a file, or nothing of it."""
 _EMPTY_BODIES = (b"", b"{}")
 _SAFE_HEADERS = {"content-security-policy": "sandbox; default-src 'none'", "x-content-type-options": "nosniff"}
 """Headers that keep a browser from running a downloaded file as a page of the proxy."""
@@ -536,9 +542,14 @@ async def _forward_admitted(
             incoming = await _inspect(engine, incoming, sink.wait_disconnected, is_batch=True)
         incoming = await _with_mapped_models(engine, incoming, target)
     request = MessagesRequest(model=target.model, messages=[], has_proxy_signatures=False, has_invalid_calls=False)
-    call = build_relay_call(incoming, request, target)
     is_download = path.endswith("/content")
-    results = BatchResults() if path.startswith(BATCHES_PATH) and path.endswith("/results") else None
+    wait_disconnected = sink.wait_disconnected
+    results: BatchResults | None = None
+    if path.startswith(BATCHES_PATH) and path.endswith("/results"):
+        results = BatchResults()
+        incoming = _request_all_results(incoming)
+        wait_disconnected = partial(_wait_until_useless, engine, path, sink.wait_disconnected)
+    call = build_relay_call(incoming, request, target)
 
     async def forward(response: UpstreamResponse, watchdog: Watchdog) -> None:
         if not is_download:
@@ -572,7 +583,7 @@ async def _forward_admitted(
             watchdog.begin_write()
             await send_bytes(body, is_stream=False, is_last=True)
         watchdog.stop()  # complete: a disconnect has no effect now
-        if results is not None and response.status == 200:  # of a range, the other results are not known
+        if results is not None and response.status == 200:  # of a part, the other results are not known
             await _count_results(engine, incoming, target, results)
 
     await call_provider(
@@ -583,10 +594,35 @@ async def _forward_admitted(
         target,
         admission=admission,
         read=forward,
-        wait_disconnected=sink.wait_disconnected,
+        wait_disconnected=wait_disconnected,
         method=method,
         uses_first_key=True,
     )
+
+
+def _request_all_results(incoming: ClientRequest) -> ClientRequest:
+    """Return the request for results of a batch without what selects a part: only complete results can be counted."""
+    headers = {name: value for name, value in incoming.headers.items() if name not in _PARTIAL_HEADERS}
+    parameters = (each for each in incoming.query.split("&") if each.partition("=")[0] == "beta")
+    return structs.replace(incoming, headers=headers, query="&".join(parameters))
+
+
+async def _wait_until_useless(engine: Engine, path: str, wait_disconnected: WaitDisconnected) -> None:
+    """Wait until the client has disconnected and its results need not be read to their end, so that they count: they
+    have counted already, or another request reads them.
+    """
+    await wait_disconnected()
+    mark = _mark_of_batch(path)
+    with suppress(StoreUnavailable):
+        if await engine.store.get(mark) is not None:
+            return
+        if await engine.store.increment(f"{mark}:unread", 1, _UNREAD_RESULTS_SECONDS) <= 1:
+            await asyncio.Event().wait()
+
+
+def _mark_of_batch(path: str) -> str:
+    """Return the key of the store with the fact that the results at this path have counted."""
+    return f"batch:{path.split('/')[-2]}"
 
 
 async def _count_results(engine: Engine, incoming: ClientRequest, target: Target, results: BatchResults) -> None:
@@ -596,11 +632,11 @@ async def _count_results(engine: Engine, incoming: ClientRequest, target: Target
     the process is killed or stops meanwhile, the next reader of the results counts them. If it has stopped after it
     stored the records, metrics and spending count them twice then. The ledger stores each id once.
     """
-    batch_id = incoming.receipt.path.split("/")[-2]
+    mark = _mark_of_batch(incoming.receipt.path)
+    batch_id = mark.removeprefix("batch:")
     usages = results.finish()
     if not usages:
         return
-    mark = f"batch:{batch_id}"
     with suppress(StoreUnavailable):
         if await engine.store.increment(mark, 1, 2 * _STORE_SECONDS) > 1:
             return

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import pytest
@@ -11,12 +12,15 @@ from msgspec import structs
 from anthropic_proxy.console.ledger.costs import CostCalculator
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.exchange.forwarding import forward_resource
+from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected
 from anthropic_proxy.engine.hooks import StoreUnavailable
 from anthropic_proxy.engine.memory_values import MemoryValues
 from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.gateway.settings import CONFIG_FILE, load_settings
 from anthropic_proxy.plugins import Receipt
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
+from tests.support.virtual_time import in_virtual_time
 
 SETTINGS = {"PREFERRED_PROVIDER": "anthropic", "ANTHROPIC_API_KEY": "sk-ant-test-0123456789"}
 PATH = "/v1/messages/batches/msgbatch_01abc/results"
@@ -31,8 +35,10 @@ tiers.batch = {{ input = 1, output = 5, long_context = {{ above = 200000, input 
 """
 
 
-def asked(path: str = PATH) -> ClientRequest:
-    return new_client_request(b"", path=path)
+def asked(path: str = PATH, query: str = "", **headers: str) -> ClientRequest:
+    return new_client_request(
+        b"", {name.replace("_", "-"): value for name, value in headers.items()}, path=path, query=query
+    )
 
 
 def line(model: str, incoming: int, output: int, **fields: Any) -> dict[str, Any]:
@@ -133,7 +139,79 @@ async def test_results_that_are_read_again_count_once() -> None:
     assert [one.request_id for one in harness.receipts] == ["msgbatch_01abc", "msgbatch_02"]
 
 
-async def test_a_range_of_the_results_does_not_stand_for_all_of_them() -> None:
+PARTIAL = {
+    "range": "bytes=0-99",
+    "if_range": '"a"',
+    "if_match": '"a"',
+    "if_none_match": '"a"',
+    "if_modified_since": "Wed, 21 Oct 2026 07:28:00 GMT",
+    "if_unmodified_since": "Wed, 21 Oct 2026 07:28:00 GMT",
+}
+
+
+async def test_a_client_cannot_read_only_a_part_of_the_results() -> None:
+    """Otherwise, one that reads each part alone would never read all, and nothing would count."""
+    sent: list[UpstreamRequest] = []
+
+    def upstream(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        sent.append(request)
+        return FakeResponse(200, RESULTS)
+
+    harness = ProxyHarness(upstream, **SETTINGS)
+    assert await receive(harness, asked(query="limit=1&beta=true&after_id=a", **PARTIAL)) == RESULTS
+    assert sent[0].path == f"{PATH}?beta=true"
+    assert {name.replace("_", "-") for name in PARTIAL}.isdisjoint(sent[0].headers)
+    assert [one.input_tokens for one in harness.receipts] == [118]
+    await receive(harness, asked("/v1/files/file_1/content", **PARTIAL))
+    assert sent[1].headers["range"] == "bytes=0-99"
+
+
+class _LeavingSink(RecordingSink):
+    """A client that disconnects when it has the first piece."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_left = asyncio.Event()
+
+    def _add(self, data: bytes, *, is_last: bool) -> None:
+        super()._add(data, is_last=is_last)
+        self.has_left.set()
+
+    async def wait_disconnected(self) -> None:
+        await self.has_left.wait()
+
+
+class _SlowResponse(FakeResponse):
+    """A response with pieces between which the watchdog looks for the client."""
+
+    async def read(self) -> bytes:
+        await asyncio.sleep(10)
+        return await super().read()
+
+
+@in_virtual_time
+async def test_results_of_a_client_that_disconnects_before_their_end_count_once() -> None:
+    pieces = [RESULTS[at : at + 100] for at in range(0, len(RESULTS), 100)]
+    responses: list[FakeResponse] = []
+
+    def upstream(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        responses.append(_SlowResponse(200, *pieces))
+        return responses[-1]
+
+    harness = ProxyHarness(upstream, **SETTINGS)
+    both = (forward_resource(harness.services, asked(), "GET", _LeavingSink()) for _ in range(2))
+    assert [type(result) for result in await asyncio.gather(*both, return_exceptions=True)] == [
+        NoneType,
+        ClientDisconnected,
+    ]
+    assert [one.input_tokens for one in harness.receipts] == [118]
+    with pytest.raises(ClientDisconnected):  # it has counted, so nothing is read for a client that is gone
+        await forward_resource(harness.services, asked(), "GET", _LeavingSink())
+    assert [bool(each.chunks) for each in responses] == [False, True, True]
+    assert len(harness.receipts) == 1
+
+
+async def test_a_part_that_nobody_has_asked_for_does_not_stand_for_all_results() -> None:
     first = RESULTS[: RESULTS.index(b"\n") + 1]
     answers = [FakeResponse(206, first, headers={"content-range": f"bytes 0-{len(first)}/{len(RESULTS)}"})]
     harness = ProxyHarness(lambda *_: answers.pop() if answers else FakeResponse(200, RESULTS), **SETTINGS)
@@ -199,3 +277,38 @@ async def test_a_download_that_fails_counts_nothing() -> None:
     with pytest.raises(ConnectionError):
         await receive(harness)
     assert harness.receipts == []
+
+
+def batch(url: Any, batch_id: str = "msgbatch_1") -> dict[str, Any]:
+    return {"id": batch_id, "type": "message_batch", "processing_status": "ended", "results_url": url}
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("https://api.anthropic.com/v1/messages/batches/msgbatch_1/results", "/v1/messages/batches/msgbatch_1/results"),
+        (
+            "https://gateway.example/a/v1/messages/batches/msgbatch_1/results?sig=1#x",
+            "/v1/messages/batches/msgbatch_1/results",
+        ),
+        ("https://store.example/9f3c.jsonl?X-Amz-Signature=1", "/v1/messages/batches/msgbatch_1/results"),
+        ("//store.example/9f3c", "/v1/messages/batches/msgbatch_1/results"),
+        (None, None),
+    ],
+)
+async def test_the_address_of_results_leads_to_the_proxy(url: str | None, sent: str | None) -> None:
+    answers = [{"data": [batch(url)], "has_more": False}, batch(url)]
+    for path in ("/v1/messages/batches/msgbatch_1", "/v1/messages/batches"):
+        answer = answers.pop()
+        body = json.dumps(answer).replace("/", "\\/").encode()  # some servers escape it
+        shown = json.loads(
+            await receive(ProxyHarness(lambda *_, body=body: FakeResponse(200, body), **SETTINGS), asked(path))
+        )
+        assert shown in (batch(sent), {"data": [batch(sent)], "has_more": False})
+
+
+async def test_an_address_of_results_without_a_batch_stays() -> None:
+    for answer in ({"results_url": "https://a.example/"}, batch("https://a.example/", "../x"), batch(7)):
+        body = json.dumps(answer).encode()
+        harness = ProxyHarness(lambda *_, body=body: FakeResponse(200, body), **SETTINGS)
+        assert await receive(harness, asked("/v1/messages/batches/msgbatch_1")) == body

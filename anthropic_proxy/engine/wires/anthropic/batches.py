@@ -15,7 +15,7 @@ from anthropic_proxy.engine.wires.anthropic.request import edit_body
 from anthropic_proxy.engine.wires.calls import RelayCall
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
 
-_RESULTS_URL = compile_anchored(rb'"https?://[^/"]+(/v1/messages/batches/[\w-]+/results)"')
+_BATCH_ID = compile_anchored(rb'"([\w-]+)"')
 _QUOTE = ord('"')
 _MAX_NAME = 100
 """Maximum number of bytes of a `custom_id` in an error. Anthropic accepts 64 characters."""
@@ -75,7 +75,10 @@ def find_params(body: bytes) -> Iterator[tuple[int, JsonSpan, JsonSpan]]:
 
 
 def remove_results_host(body: bytes) -> bytes:
-    """Return batches with only the path of each `results_url`, to which the SDKs add the proxy's address."""
+    """Return batches whose `results_url` is the path at the proxy, to which the SDKs add its address.
+
+    Each server has the results at this path. Another one, such as a link to a store, would lead past the proxy.
+    """
     with suppress(InvalidRequest):  # a reply that is no JSON is forwarded
         return json_spans.edit(body, _find_results_edits)
     return body
@@ -85,9 +88,11 @@ def _find_results_edits(body: bytes) -> list[Edit]:
     batches = [each for each in json_spans.find_listed(body, "data") if body[each.value] == ord("{")]
     objects = [json_spans.find_members(body)]
     objects += (json_spans.find_members(body, each.value, each.end) for each in batches)
-    return [
-        Edit(member.value, member.end, b'"%b"' % found[1])
-        for members in objects
-        for member in members
-        if member.key == "results_url" and (found := _RESULTS_URL.fullmatch(body, member.value, member.end))
-    ]
+    edits: list[Edit] = []
+    for members in objects:
+        ids = (_BATCH_ID.fullmatch(body, each.value, each.end) for each in members if each.key == "id")
+        if (batch_id := next(filter(None, ids), None)) is not None:
+            path = b'"/v1/messages/batches/%b/results"' % batch_id[1]
+            urls = (each for each in members if each.key == "results_url" and body[each.value] == _QUOTE)
+            edits += (Edit(each.value, each.end, path) for each in urls)
+    return edits
