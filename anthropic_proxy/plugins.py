@@ -10,7 +10,7 @@ the engine itself calls is defined in `engine.hooks`.
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from msgspec import Struct, field
 
@@ -54,7 +54,6 @@ from anthropic_proxy.engine.messages.purpose import RequestKind
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.model_listing import ModelEntry
 from anthropic_proxy.engine.wires.purposes import OperatorPurpose
-from anthropic_proxy.gateway.settings import Settings
 
 __all__ = [
     "LEASE_SECONDS",
@@ -491,11 +490,15 @@ class LedgerState(Struct):
     waits."""
 
 
-class Gateway(Protocol):
+SettingsT_co = TypeVar("SettingsT_co", covariant=True)
+"""What a plugin reads of the settings: a protocol of its own, or all (`anthropic_proxy.gateway.settings.Settings`)."""
+
+
+class Gateway(Protocol[SettingsT_co]):
     """Functions of the proxy that a plugin may call. Each one uses the current settings."""
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> SettingsT_co:
         """Settings in use. A reload of the settings files replaces this object."""
 
     @property
@@ -644,7 +647,8 @@ class Plugin(Struct, kw_only=True):
     the plugin accepts none."""
     telemetry_drops: Callable[[], Mapping[str, int]] | None = None
     """Returns those that were dropped, by person, for `/metrics`. None: the plugin accepts none."""
-    start: Callable[[Gateway], Awaitable[None]] | None = None
-    """Async function that is called once per worker process before its first request. None: nothing to start."""
+    start: Callable[[Gateway[Any]], Awaitable[None]] | None = None
+    """Async function that is called once per worker process before its first request. It gets the settings of the
+    server. None: nothing to start."""
     stop: Callable[[], Awaitable[None]] | None = None
     """Async function that is called once per worker process after its last request. None: nothing to stop."""

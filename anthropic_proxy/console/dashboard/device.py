@@ -196,7 +196,7 @@ def _find_grants(settings: Settings) -> Grants | None:
 
 
 async def _use_grants(site: "Site", request: RouteRequest, use: Callable[[Grants], ResultT]) -> ResultT:
-    def call(gateway: Gateway) -> ResultT:
+    def call(gateway: Gateway[Settings]) -> ResultT:
         grants = _find_grants(gateway.settings)
         assert grants is not None
         return use(grants)

@@ -36,7 +36,7 @@ async def respond_key_form(form: OpenedForm, sent: Mapping[str, str] | None) -> 
     actor = name_actor(request, session)
     action, target = (request.query.get(name, [""])[-1] for name in ("action", "target"))
 
-    def run(gateway: Gateway) -> KeyForm | str:
+    def run(gateway: Gateway[Settings]) -> KeyForm | str:
         """A sentence is returned if the database is not available."""
         settings = gateway.settings
         try:

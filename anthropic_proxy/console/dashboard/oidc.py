@@ -40,6 +40,7 @@ from anthropic_proxy.console.keys.administration import KeyOutcome, open_adminis
 from anthropic_proxy.console.keys.admission import admit_person
 from anthropic_proxy.console.ledger.database import DATABASE_ERRORS
 from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, RouteRequest, RouteResponse
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ async def finish_sign_in(site: "Site", request: RouteRequest, attempt: SignInAtt
 async def _admit(site: "Site", request: RouteRequest, user: OidcUser) -> KeyOutcome:
     """Raises `OidcError`."""
 
-    def admit(gateway: Gateway) -> KeyOutcome:
+    def admit(gateway: Gateway[Settings]) -> KeyOutcome:
         with open_administration(gateway.settings, f"dashboard ({user.email})") as administration:
             return admit_person(administration, gateway.settings, user, require_role)
 

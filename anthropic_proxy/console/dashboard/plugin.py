@@ -76,10 +76,10 @@ class _Dashboard:
     """The site of this process, which is loaded with the first request."""
 
     def __init__(self) -> None:
-        self._gateway: Gateway | None = None
+        self._gateway: Gateway[Settings] | None = None
         self._site: Site | None = None
 
-    async def start(self, gateway: Gateway) -> None:
+    async def start(self, gateway: Gateway[Settings]) -> None:
         self._gateway = gateway
 
     async def stop(self) -> None:

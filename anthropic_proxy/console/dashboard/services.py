@@ -37,6 +37,7 @@ from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.errors import PermissionDenied
 from anthropic_proxy.gateway.permissions import may, require_page
 from anthropic_proxy.gateway.server.auth import claude_code_command
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, RouteRequest
 
 SAME_LOOK_SECONDS = 600.0
@@ -48,7 +49,7 @@ _RELOAD_POLL_SECONDS = 0.1
 
 
 class DashboardServices:
-    def __init__(self, gateway: Gateway, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, gateway: Gateway[Settings], clock: Callable[[], float] = time.time) -> None:
         self.gateway = gateway
         self.people = EndedPeople(lambda: gateway.settings, clock)
         self.sessions = BrowserSessions(lambda: gateway.settings, lambda: gateway.store, clock, self.people)
@@ -83,7 +84,7 @@ class DashboardServices:
         return await self.sessions.find(SESSION_COOKIE.read(request, self.gateway.settings))
 
     async def use_database(
-        self, request: RouteRequest, function: Callable[[Gateway], ResultT], *, client: str = ""
+        self, request: RouteRequest, function: Callable[[Gateway[Settings]], ResultT], *, client: str = ""
     ) -> ResultT:
         """Call `function`, which opens the database itself, in a thread. `client`: whose calls are limited together.
         "": those of the sender of the request.

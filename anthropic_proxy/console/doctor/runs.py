@@ -47,7 +47,7 @@ _NO_STORE = "Redis is unavailable. Try again in a moment."
 class DoctorRuns:
     """`reload` reads the settings again, in all workers. False: this server can read them only at its start."""
 
-    def __init__(self, gateway: Gateway, reload: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(self, gateway: Gateway[Settings], reload: Callable[[], Awaitable[bool]]) -> None:
         self._gateway, self._reload = gateway, reload
         self._run: _Run | None = None
         self._task: asyncio.Task[None] | None = None
@@ -152,7 +152,7 @@ class DoctorRuns:
 class _Run:
     """A run of this process. It uses the settings of its start."""
 
-    def __init__(self, gateway: Gateway, store: Store) -> None:
+    def __init__(self, gateway: Gateway[Settings], store: Store) -> None:
         self._gateway, self._store = gateway, store
         self._settings = gateway.settings
         self._redact = new_redactor(self._settings.reveal_all_secrets())

@@ -61,7 +61,7 @@ class GeneratedSettings:
         self._found = BoundedDict[object, tuple[float, dict[str, Any]]](_MAX_KEPT)
         """Names that the rules allow → time until which the settings are used, and these settings."""
 
-    async def find(self, gateway: Gateway, rules: Sequence[Rules]) -> dict[str, Any]:
+    async def find(self, gateway: Gateway[Settings], rules: Sequence[Rules]) -> dict[str, Any]:
         """As `generate_settings`. The caller does not change the result."""
         now = self._ticks()
         if gateway.settings is not self._settings:
@@ -94,7 +94,7 @@ class _Offer(Struct, frozen=True):
         return [*(one.id for one in self.entries), *self.named]
 
 
-async def generate_settings(gateway: Gateway, rules: Sequence[Rules]) -> dict[str, Any]:
+async def generate_settings(gateway: Gateway[Settings], rules: Sequence[Rules]) -> dict[str, Any]:
     """`rules`: those of the key and its team. Settings without a value are left out. A model that the rules forbid is
     not offered; `availableModels` is [] if they certainly forbid all.
     """
@@ -126,7 +126,7 @@ async def generate_settings(gateway: Gateway, rules: Sequence[Rules]) -> dict[st
     return found
 
 
-async def _find_offer(gateway: Gateway, rules: Sequence[Rules]) -> _Offer:
+async def _find_offer(gateway: Gateway[Settings], rules: Sequence[Rules]) -> _Offer:
     settings, listed = gateway.settings, gateway.list_models()
     entries = [one for one in listed if "/" not in one.id]
     providers = {one.model: one.provider for one in await gateway.describe_models([one.id for one in entries], "")}
@@ -156,7 +156,7 @@ def _list_relayed_defaults(tiers: Sequence[TierModel]) -> dict[str, str]:
     return {f"ANTHROPIC_DEFAULT_{one.tier.upper()}_MODEL": one.id for one in tiers if not one.target}
 
 
-def _list_limits(gateway: Gateway, served: ServedModels) -> dict[str, str]:
+def _list_limits(gateway: Gateway[Settings], served: ServedModels) -> dict[str, str]:
     """Return the variables with the limits of a conversation, without those of which a user would have to approve."""
 
     def read_models(names: Sequence[str]) -> Sequence[Mapping[str, Any]]:

@@ -17,6 +17,7 @@ from anthropic_proxy.console.gateway_protocol.generated_settings import Generate
 from anthropic_proxy.console.keys.limits import Scope
 from anthropic_proxy.console.keys.machine_reports import MachineReport
 from anthropic_proxy.errors import PermissionDenied, ProxyError
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.sign_in_tables import EVERYBODY
 from anthropic_proxy.plugins import Client, Gateway, RouteRequest, RouteResponse
 
@@ -25,7 +26,7 @@ PATH = "/managed/settings"
 
 async def serve_managed_settings(
     request: RouteRequest,
-    gateway: Gateway,
+    gateway: Gateway[Settings],
     scopes: Sequence[Scope],
     generated_settings: GeneratedSettings,
     note_machine: Callable[[MachineReport], None],

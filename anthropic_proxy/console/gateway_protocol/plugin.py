@@ -45,7 +45,7 @@ _SIGN_IN_PATHS = {
     "/.well-known/oauth-authorization-server": "GET",
     **dict.fromkeys(("/oauth/device_authorization", "/oauth/token", "/oauth/revoke"), "POST"),
 }
-_Send = Callable[[Gateway, RouteRequest], Awaitable[RouteResponse]]
+_Send = Callable[[Gateway[Settings], RouteRequest], Awaitable[RouteResponse]]
 
 
 def open_plugin(settings: Settings) -> Plugin:
@@ -72,12 +72,12 @@ class _GatewayProtocol:
         self._threads = ReaderThreads()
         self.telemetry = telemetry_relay.TelemetryRelay()
         self._generated = GeneratedSettings()
-        self._gateway: Gateway | None = None
+        self._gateway: Gateway[Settings] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._stated = BoundedDict[tuple[str, str], str](_MAX_MACHINES)
         """Key and sign-in → checksum of the managed settings that the last request stated."""
 
-    async def start(self, gateway: Gateway) -> None:
+    async def start(self, gateway: Gateway[Settings]) -> None:
         self._gateway = gateway
         await self.access.start(gateway)
 
@@ -108,7 +108,7 @@ class _GatewayProtocol:
             ),
         ]
 
-    async def _serve_sign_in(self, gateway: Gateway, request: RouteRequest) -> RouteResponse:
+    async def _serve_sign_in(self, gateway: Gateway[Settings], request: RouteRequest) -> RouteResponse:
         """Raises `UnknownModel` without `SIGN_IN_SECRET`, which a reload may set or remove."""
         if gateway.settings.sign_in is None:
             raise UnknownModel("SIGN_IN_SECRET is not set, so nobody signs in here.", code="sign-in-off")
@@ -126,12 +126,12 @@ class _GatewayProtocol:
     def _find_scopes(self, client: Client) -> Sequence[Scope]:
         return self.access.table.find_scopes(client.key_id) if client.role == "member" else []
 
-    async def _send_managed_settings(self, gateway: Gateway, request: RouteRequest) -> RouteResponse:
+    async def _send_managed_settings(self, gateway: Gateway[Settings], request: RouteRequest) -> RouteResponse:
         note = partial(self._note_machine, gateway, request.client.key_id)
         scopes, found = self._find_scopes(request.client), self._generated
         return await managed_settings.serve_managed_settings(request, gateway, scopes, found, note)
 
-    def _note_machine(self, gateway: Gateway, key_id: str, report: MachineReport) -> None:
+    def _note_machine(self, gateway: Gateway[Settings], key_id: str, report: MachineReport) -> None:
         """No answer waits for the store."""
 
         async def store() -> None:
@@ -151,11 +151,11 @@ class _GatewayProtocol:
         program = headers.get("user-agent", "").partition(" ")[0]
         self._note_machine(self._gateway, client.key_id, MachineReport(client.sign_in, time.time(), program, held))
 
-    async def _send_usage(self, gateway: Gateway, request: RouteRequest) -> RouteResponse:
+    async def _send_usage(self, gateway: Gateway[Settings], request: RouteRequest) -> RouteResponse:
         return await usage.serve_usage(request, gateway, self._find_scopes(request.client), self._threads)
 
 
-async def _refuse_desktop(gateway: Gateway, request: RouteRequest) -> RouteResponse:
+async def _refuse_desktop(gateway: Gateway[Settings], request: RouteRequest) -> RouteResponse:
     """Claude Desktop asks for its settings. 404 is the answer of `claude gateway` without settings for it."""
     raise UnknownModel(
         f"Nothing is served at {request.path}: there are no settings of Claude Desktop.", code="path-not-found"

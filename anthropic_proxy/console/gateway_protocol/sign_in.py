@@ -75,7 +75,7 @@ class OAuthError(Exception):
 class SignInEndpoints:
     """The URL paths of the sign-in. `clock` returns seconds since the epoch."""
 
-    def __init__(self, gateway: Gateway, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, gateway: Gateway[Settings], clock: Callable[[], float] = time.time) -> None:
         self._gateway = gateway
         self._clock = clock
         self._provider = IdentityProvider(gateway)

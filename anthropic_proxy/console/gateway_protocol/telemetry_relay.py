@@ -16,6 +16,7 @@ from msgspec import Struct, field
 from anthropic_proxy.console.gateway_protocol.telemetry_identity import build_attributes, name_sender
 from anthropic_proxy.engine.upstream.http.connection import Decompressor
 from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, RouteRequest, RouteResponse
 
 PATHS = ("/v1/metrics", "/v1/logs", "/v1/traces")
@@ -62,7 +63,7 @@ class TelemetryRelay:
         self._queued = self._queued_bytes = 0
         self._sending: asyncio.Task[None] | None = None
 
-    async def accept(self, gateway: Gateway, request: RouteRequest) -> RouteResponse:
+    async def accept(self, gateway: Gateway[Settings], request: RouteRequest) -> RouteResponse:
         kind = request.path.rpartition("/")[2]
         content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         encoding = request.headers.get("content-encoding", "")
@@ -101,7 +102,7 @@ class TelemetryRelay:
         is_counted = person in self.dropped or len(self.dropped) < MAX_COUNTED_PEOPLE
         self.dropped[person if is_counted else "other"] += 1
 
-    async def _send_all(self, gateway: Gateway) -> None:
+    async def _send_all(self, gateway: Gateway[Settings]) -> None:
         while self._senders:
             person, sender = next(iter(self._senders.items()))
             del self._senders[person]
@@ -122,7 +123,7 @@ class TelemetryRelay:
                     self._drop(person)
 
 
-def _find_address(gateway: Gateway, kind: str) -> str:
+def _find_address(gateway: Gateway[Settings], kind: str) -> str:
     return gateway.settings.collector.urls.get(kind, "")
 
 
@@ -138,7 +139,7 @@ def _name_sender(waiting: _Waiting) -> bytes:
     return name_sender(waiting.kind, bytes(body), waiting.attributes, is_json=waiting.content_type == _JSON)
 
 
-async def _send(gateway: Gateway, waiting: _Waiting, body: bytes) -> bool:
+async def _send(gateway: Gateway[Settings], waiting: _Waiting, body: bytes) -> bool:
     """Return False if the collector did not accept the data."""
     secrets = gateway.settings.collector.headers
     headers = {"content-type": waiting.content_type, **{name: value.reveal() for name, value in secrets.items()}}

@@ -18,6 +18,7 @@ from anthropic_proxy.console.ledger.database import open_for_reading
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
 from anthropic_proxy.console.openapi import build_json_response
 from anthropic_proxy.gateway.money import NANO_DOLLARS
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_rules import Budget
 from anthropic_proxy.plugins import Gateway, RouteRequest, RouteResponse
 
@@ -26,7 +27,7 @@ _NANO_DOLLARS_PER_CENT = NANO_DOLLARS // 100
 
 
 async def serve_usage(
-    request: RouteRequest, gateway: Gateway, scopes: Sequence[Scope], threads: ReaderThreads
+    request: RouteRequest, gateway: Gateway[Settings], scopes: Sequence[Scope], threads: ReaderThreads
 ) -> RouteResponse:
     """`scopes`: the key and its team. A person without a budget in dollars sees the costs of the day, the week and the
     month.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from anthropic_proxy.console.identity.people import OidcError, require_provider
 from anthropic_proxy.errors import MissingExtra, is_installed
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 class IdentityProvider:
     """The identity provider that the current settings name."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway[Settings]) -> None:
         self._gateway = gateway
         self._client: OidcClient | None = None
         """None: no sign-in has used it."""

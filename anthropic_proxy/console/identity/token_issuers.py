@@ -26,7 +26,7 @@ from anthropic_proxy.console.identity.signed_tokens import (
     request_json,
     require_characters,
 )
-from anthropic_proxy.gateway.settings import TokenIssuer
+from anthropic_proxy.gateway.settings import Settings, TokenIssuer
 from anthropic_proxy.plugins import Gateway
 
 MAX_TOKEN_CHARACTERS = 16_384
@@ -50,7 +50,7 @@ class TokenIssuers:
     """`clock` returns seconds since the epoch."""
 
     def __init__(
-        self, issuers: Sequence[TokenIssuer], gateway: Gateway, clock: Callable[[], float] = time.time
+        self, issuers: Sequence[TokenIssuer], gateway: Gateway[Settings], clock: Callable[[], float] = time.time
     ) -> None:
         self._issuers = issuers
         self._gateway = gateway

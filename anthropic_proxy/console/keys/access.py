@@ -48,7 +48,7 @@ class Access:
                 code="virtual-keys-without-database",
             )
         self._settings = settings
-        self._gateway: Gateway | None = None
+        self._gateway: Gateway[Settings] | None = None
         self._reservations: Reservations | None = None
         self._alerts: BudgetAlerts | None = None
         self._counting: asyncio.Task[None] | None = None
@@ -75,7 +75,7 @@ class Access:
             time.time,
         )
 
-    async def start(self, gateway: Gateway) -> None:
+    async def start(self, gateway: Gateway[Settings]) -> None:
         self._gateway = gateway
         self._alerts = BudgetAlerts(gateway)
         self._reservations = Reservations(

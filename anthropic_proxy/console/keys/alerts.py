@@ -34,6 +34,7 @@ from anthropic_proxy.console.units import MICROSECONDS, to_microseconds
 from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.fields import AlertSettings
 from anthropic_proxy.gateway.settings.provider_tables import decode_webhook_secret
 from anthropic_proxy.plugins import Gateway
@@ -78,7 +79,7 @@ _COLUMNS = BudgetAlert.__struct_fields__
 class BudgetAlerts:
     """`clock` returns seconds since the epoch, if the store has no clock that all processes share."""
 
-    def __init__(self, gateway: Gateway, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, gateway: Gateway[Settings], clock: Callable[[], float] = time.time) -> None:
         self._gateway = gateway
         self._clock = clock
         self._noted: dict[str, KeyLimit] = {}

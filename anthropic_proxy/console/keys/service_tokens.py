@@ -40,7 +40,7 @@ class _Known(Struct, frozen=True):
 class ServiceTokens:
     """Finds the client of a token. `clock` returns seconds since the epoch."""
 
-    def __init__(self, table: KeyTable, gateway: Gateway, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, table: KeyTable, gateway: Gateway[Settings], clock: Callable[[], float] = time.time) -> None:
         self._table = table
         self._gateway = gateway
         self._clock = clock

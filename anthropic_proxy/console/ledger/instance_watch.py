@@ -45,7 +45,7 @@ _CLOSE_SECONDS = 2.0
 class InstanceWatch:
     """`settings`: those of the start. The first worker of a server writes, the others only read."""
 
-    def __init__(self, settings: Settings, gateway: Gateway, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: Settings, gateway: Gateway[Settings], clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
         self._is_postgres = find_database(settings).file is None
         self._gateway = gateway

@@ -65,11 +65,11 @@ class _Ledger:
         self._readers = ReaderThreads()
         self._settings = settings
         self._timer: asyncio.TimerHandle | None = None
-        self._gateway: Gateway | None = None
+        self._gateway: Gateway[Settings] | None = None
         self._instances: InstanceWatch | None = None
         self._watching: asyncio.Task[None] | None = None
 
-    async def start(self, gateway: Gateway) -> None:
+    async def start(self, gateway: Gateway[Settings]) -> None:
         self._gateway = gateway
         self._watching = asyncio.create_task(self._watch_instances(gateway))
         self._timer = asyncio.get_running_loop().call_later(MIGRATION_DELAY_SECONDS, self.queue.start)
@@ -95,7 +95,7 @@ class _Ledger:
     def list_conditions(self) -> Sequence[Condition]:
         return () if self._instances is None else self._instances.list_conditions()
 
-    async def _watch_instances(self, gateway: Gateway) -> None:
+    async def _watch_instances(self, gateway: Gateway[Settings]) -> None:
         pause = MIGRATION_DELAY_SECONDS
         while self._instances is None:
             await asyncio.sleep(pause)

@@ -117,7 +117,7 @@ def _read(settings: Settings) -> KnownInstances | None:
 class SettingsWatch:
     """What the first worker of a server notes. `started`: the settings of the start."""
 
-    def __init__(self, gateway: Gateway, started: Settings) -> None:
+    def __init__(self, gateway: Gateway[Settings], started: Settings) -> None:
         self._gateway = gateway
         self._examined = started
         self.values: Mapping[str, str] | None = None

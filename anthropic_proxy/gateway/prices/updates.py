@@ -37,7 +37,7 @@ class PriceUpdates:
         self._start_delay_seconds = start_delay_seconds
         self._task: asyncio.Task[None] | None = None
 
-    async def start(self, gateway: Gateway) -> None:
+    async def start(self, gateway: Gateway[Settings]) -> None:
         self._task = asyncio.create_task(self._run(gateway))
 
     async def stop(self) -> None:
@@ -45,7 +45,7 @@ class PriceUpdates:
             self._task.cancel()
             await asyncio.wait([self._task])
 
-    async def _run(self, gateway: Gateway) -> None:
+    async def _run(self, gateway: Gateway[Settings]) -> None:
         await asyncio.sleep(self._start_delay_seconds)
         while True:
             try:

@@ -64,13 +64,13 @@ class TraceExporter:
         self._open_exporter = open_exporter or _open_exporter
         self._provider: TracerProvider | None = None
         self._recorder: SpanRecorder | None = None
-        self._gateway: Gateway | None = None
+        self._gateway: Gateway[Settings] | None = None
         self._settings: Settings | None = None
         """Settings of `_secrets`. After a reload, the gateway has other settings."""
         self._secrets: tuple[str, ...] = ()
         """API keys in `_settings`, which are masked in attributes of spans."""
 
-    async def start(self, gateway: Gateway) -> None:
+    async def start(self, gateway: Gateway[Settings]) -> None:
         """Problems of the SDK are logged by `gateway`."""
         loop = asyncio.get_running_loop()
         self._gateway = gateway
