@@ -16,7 +16,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from anthropic_proxy.engine.advice import Problem
-from anthropic_proxy.engine.engine import new_id
+from anthropic_proxy.engine.ids import new_id
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.errors import ConfigurationError, ProxyError, join_with_and

@@ -5,23 +5,21 @@ one for a program that has no server.
 """
 
 import asyncio
-import logging
-import random
 import time
-import traceback
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any, TypedDict, TypeVar, TypeVarTuple
+from typing import Any, TypedDict
 
-from msgspec import Struct, field, structs
+from msgspec import Struct, field
 
+from anthropic_proxy.engine.background import BackgroundWork
 from anthropic_proxy.engine.first_checks import FirstChecks
 from anthropic_proxy.engine.histories import Histories
-from anthropic_proxy.engine.hooks import EngineLog, Inspector, LogLevel, Policy, Receipt, Recorder, Tracer, ValueStore
+from anthropic_proxy.engine.hooks import EngineLog, Inspector, Policy, Receipt, Recorder, Tracer, ValueStore
+from anthropic_proxy.engine.ids import new_id
+from anthropic_proxy.engine.library_log import LibraryLog
 from anthropic_proxy.engine.memory_values import MemoryValues
 from anthropic_proxy.engine.messages.preparation import SearchState, TargetLimits
-from anthropic_proxy.engine.messages.work_budget import WorkPostponed
 from anthropic_proxy.engine.options import EngineOptions, KeySource
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.engine.providers.call_options import extend_transport
@@ -40,105 +38,7 @@ from anthropic_proxy.engine.routing.targets import Target, build_target_limits
 from anthropic_proxy.engine.upstream.contract import WebFetch, WebSearch
 from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.engine.wires.bound_requests import ALL_SERVERS, WEB, ServerName, Transport
-from anthropic_proxy.engine.wires.calls import Call
-from anthropic_proxy.engine.wires.dialect import BaseDialect
-from anthropic_proxy.secrets import Secret, redact_secrets
-
-_Arguments = TypeVarTuple("_Arguments")
-_Result = TypeVar("_Result")
-_BASE_62 = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_RANDOM_CHARACTERS: Mapping[str, int] = {"req_": 14, "toolu_px": 22}
-"""Prefix of an id → number of its random characters, if it is not 24. The time of a request has ten."""
-_ID_CHARACTERS = bytes(_BASE_62[byte % len(_BASE_62)] for byte in range(256))
-
-
-MAX_BYTES_ON_LOOP = 2 * 1024 * 1024
-"""Maximum size of a request body that is decoded and encoded on the event loop: about 5 ms. A thread handles larger
-ones."""
-MAX_REPLY_BYTES_ON_LOOP = 256 * 1024
-"""Maximum size of an unstreamed reply that is decoded on the event loop. A thread decodes larger ones."""
-MAX_STEPS_ON_LOOP = 4_000
-"""Maximum steps of schema conversion on the event loop (4 to 10 ms). A conversion with more steps runs in a thread.
-
-With this limit, twelve concurrent requests delay other requests by at most 0.2 s. Conversions are cached, so only the
-first request of a session needs a thread."""
-
-
-_BYTES_PER_TOOL = 512
-"""Bytes added to the size of a request for each tool definition, because each definition costs additional time."""
-
-
-def is_large_request(body: bytes, tool_count: int = 0) -> bool:
-    """Return True if a request is decoded and encoded in a thread. `tool_count`: 0 until the request is decoded."""
-    return len(body) + _BYTES_PER_TOOL * tool_count > MAX_BYTES_ON_LOOP
-
-
-class BackgroundWork:
-    """Runner of long computations in a thread, one at a time, and of event-loop tasks that no request waits for."""
-
-    def __init__(self) -> None:
-        # several threads share one interpreter lock: they need more memory, delay the loop more, and end no earlier
-        self._free = asyncio.Semaphore(1)
-        # of its own: the threads that asyncio has for everything may all be in use
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="large-requests")
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def start_task(self, work: Coroutine[Any, Any, None]) -> None:
-        """Start a task, and keep a reference to it, because asyncio itself keeps only a weak one."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def run_in_thread(self, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments) -> _Result:
-        """Return the result of a function, computed in a thread after earlier computations have ended.
-
-        A cancelled computation still occupies the thread until it ends.
-        """
-        await self._free.acquire()
-        computation = asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
-        computation.add_done_callback(lambda _: self._free.release())
-        return await asyncio.shield(computation)
-
-    async def run_in_thread_if_large(
-        self, is_large: bool, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments
-    ) -> _Result:
-        """Return the result of a function, which is called at once unless `is_large` is True."""
-        return await self.run_in_thread(function, *arguments) if is_large else function(*arguments)
-
-    async def run_for_call(
-        self, function: Callable[[Call[BaseDialect]], _Result], call: Call[BaseDialect], *, is_large: bool = False
-    ) -> _Result:
-        """Return `function(call)`, such as the encoded request. It runs in a thread if it needs too many steps."""
-        if not is_large:
-            try:
-                return function(call)
-            except WorkPostponed:
-                pass
-        return await self.run_in_thread(function, structs.replace(call, max_schema_steps=None))
-
-
-_MAX_ONCE_TEXTS = 10_000
-
-
-class LibraryLog:
-    """Log of an engine without a server: the logger `anthropic_proxy` of the module `logging`. It masks `secrets`."""
-
-    def __init__(self, secrets: Sequence[str] = ()) -> None:
-        self._logger = logging.getLogger("anthropic_proxy")
-        self._secrets = secrets
-        self._written: set[str] = set()
-
-    def write_once(self, text: str, level: LogLevel = "info") -> None:
-        if text not in self._written and len(self._written) < _MAX_ONCE_TEXTS:
-            self._written.add(text)
-            self._logger.log(logging.getLevelNamesMapping()[level.upper()], "%s", redact_secrets(text, self._secrets))
-
-    def write_warning(self, text: str) -> None:
-        self._logger.warning("%s", redact_secrets(text, self._secrets))
-
-    def write_traceback(self, request_id: str) -> None:
-        text = redact_secrets(traceback.format_exc(), self._secrets)
-        self._logger.error("request %s failed\n%s", request_id, text)
+from anthropic_proxy.secrets import Secret
 
 
 class Engine(Struct, frozen=True, kw_only=True):
@@ -227,18 +127,6 @@ class Engine(Struct, frozen=True, kw_only=True):
         """An exchange has ended, and its receipt is complete. A program or server overrides this method."""
 
 
-def new_id(prefix: str) -> str:
-    """Return the prefix and 24 letters and digits. They can be predicted, so an id is no secret.
-
-    Those of a request begin with the time, because a database adds ids in ascending order at one place of its index.
-    Only 22 follow the prefix `toolu_px`, so that the id is as long as one with the prefix `toolu_`.
-    """
-    length = _RANDOM_CHARACTERS.get(prefix, 24)
-    if prefix == "req_":
-        prefix = f"req_{int(time.time() * 256):x}"
-    return prefix + random.getrandbits(8 * length).to_bytes(length, "little").translate(_ID_CHARACTERS).decode()
-
-
 def build_engine(
     options: EngineOptions,
     *,
@@ -257,9 +145,14 @@ def build_engine(
     log = log or LibraryLog(options.reveal_all_secrets())
     transports = Transports(options)
     credentials = Credentials(options, transports.tokens, read_key=read_key, on_problem=log.write_warning)
-    own = {"web_fetch": transports.web_fetch, "web_search": transports.web_search, "new_id": new_id, "clock": time.time}
-    built: dict[str, Any] = {**build_engine_fields(options, transports.by_provider(), transports.http, credentials)}
-    return Engine(settings=options, log=log, owned_transports=transports, **{**built, **own, **fields})
+    defaults: dict[str, Any] = {
+        **build_engine_fields(options, transports.by_provider(), transports.http, credentials),
+        "web_fetch": transports.web_fetch,
+        "web_search": transports.web_search,
+        "new_id": new_id,
+        "clock": time.time,
+    }
+    return Engine(settings=options, log=log, owned_transports=transports, **{**defaults, **fields})
 
 
 class EngineFields(TypedDict):

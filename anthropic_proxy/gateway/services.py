@@ -11,8 +11,9 @@ from typing import Any
 
 from msgspec import Struct, field, structs
 
-from anthropic_proxy.engine.engine import Engine, build_engine_fields, new_id
+from anthropic_proxy.engine.engine import Engine, build_engine_fields
 from anthropic_proxy.engine.hooks import Receipt
+from anthropic_proxy.engine.ids import new_id
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.patterns import AnchoredPattern, compile_anchored, compile_later
 from anthropic_proxy.engine.providers import find_registry

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from anthropic_proxy.engine.engine import BackgroundWork
+from anthropic_proxy.engine.background import BackgroundWork
 from anthropic_proxy.engine.exchange.client_side import encode_error, encode_events, error_headers
 from anthropic_proxy.engine.exchange.relay import RelayStream, build_relay_call, forwarded_headers
 from anthropic_proxy.engine.exchange.usage_bounds import UsageBounds

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.engine.engine import new_id
 from anthropic_proxy.engine.exchange.in_process import send_request
+from anthropic_proxy.engine.ids import new_id
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.routing.model_listing import list_models
 from anthropic_proxy.gateway.services import Services, open_services

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct, field, structs
 
 from anthropic_proxy.console.doctor.findings import ProbeTotals
-from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP
+from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, CollectingSink
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.memory_values import MemoryValues

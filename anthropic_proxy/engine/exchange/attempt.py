@@ -8,7 +8,8 @@ from functools import partial
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.engine.engine import MAX_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP, Engine
+from anthropic_proxy.engine.background import MAX_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP
+from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.adaptation import Adaptations
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.exchange.media_inlining import SAMPLE_LINK, MediaInliner, MediaKey

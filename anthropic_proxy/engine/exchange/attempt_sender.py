@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, Engine
+from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP
+from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.attempt import Attempt
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, record_bytes
 from anthropic_proxy.engine.exchange.provider_errors import (

@@ -23,7 +23,8 @@ from typing import TypeVar
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.engine.engine import Engine, is_large_request
+from anthropic_proxy.engine.background import is_large_request
+from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.adaptation import Adaptations, apply_stored_adaptations
 from anthropic_proxy.engine.exchange.admission import Admission
 from anthropic_proxy.engine.exchange.attempt import Attempt, AttemptPreparer, TargetRun

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, Engine, is_large_request
+from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP, is_large_request
+from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.adaptation import correct_system_form
 from anthropic_proxy.engine.exchange.admission import Admission
 from anthropic_proxy.engine.exchange.attempts import Attempts

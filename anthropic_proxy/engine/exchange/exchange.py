@@ -18,8 +18,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from anthropic_proxy.engine.background import is_large_request
 from anthropic_proxy.engine.clock import start_clock
-from anthropic_proxy.engine.engine import Engine, is_large_request
+from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.admission import Admission
 from anthropic_proxy.engine.exchange.client_side import (
     ClientRequest,

@@ -19,8 +19,9 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Raw, Struct, field, structs
 
+from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP, is_large_request
 from anthropic_proxy.engine.clock import start_clock
-from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP, Engine, is_large_request
+from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
 from anthropic_proxy.engine.exchange.admission import Admission, settled_admission
 from anthropic_proxy.engine.exchange.attempt import Attempt, TargetRun

@@ -7,7 +7,8 @@ conditions the request meets names the targets. Without a match, the model mappi
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.engine.engine import Engine, is_large_request
+from anthropic_proxy.engine.background import is_large_request
+from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.histories import Conversation
 from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN

@@ -27,13 +27,13 @@ from typing import Any, TypeVar, final
 
 from msgspec import structs
 
-from anthropic_proxy.engine.engine import (
+from anthropic_proxy.engine.background import (
     MAX_REPLY_BYTES_ON_LOOP,
     MAX_STEPS_ON_LOOP,
     BackgroundWork,
-    Engine,
     is_large_request,
 )
+from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.exchange.inner_calls import InnerCalls
 from anthropic_proxy.engine.exchange.plan import estimate_client_request_tokens

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.engine.engine import MAX_BYTES_ON_LOOP
+from anthropic_proxy.engine.background import MAX_BYTES_ON_LOOP
 from anthropic_proxy.engine.messages.loaded_tools import CALLER_NAME, PLACEHOLDER_NAME
 from anthropic_proxy.gateway.server.endpoints import serve_request
 from tests.support.harness import FakeResponse, ProxyHarness

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, BackgroundWork
+from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP, BackgroundWork
 from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream
 from anthropic_proxy.engine.exchange.usage_bounds import UsageBounds
 from anthropic_proxy.engine.exchange.watchdog import Watchdog

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from anthropic_proxy.engine.engine import BackgroundWork
+from anthropic_proxy.engine.background import BackgroundWork
 from anthropic_proxy.engine.exchange import forwarding
 from anthropic_proxy.engine.exchange.client_side import encode_error_response, encode_events
 from anthropic_proxy.engine.exchange.exchange import Exchange

@@ -12,7 +12,7 @@ from functools import partial
 import msgspec
 from msgspec import Raw, structs
 
-from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP
+from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.engine.exchange.final_calls import FinalCall
 from anthropic_proxy.engine.exchange.inspection.inspectors import InspectorCalls
 from anthropic_proxy.engine.exchange.inspection.relayed import InspectedRelay

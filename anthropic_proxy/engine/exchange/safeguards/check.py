@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 import msgspec
 from msgspec import Raw, Struct, structs
 
-from anthropic_proxy.engine.engine import MAX_BYTES_ON_LOOP, is_large_request
+from anthropic_proxy.engine.background import MAX_BYTES_ON_LOOP, is_large_request
 from anthropic_proxy.engine.exchange.client_side import CollectingSink
 from anthropic_proxy.engine.exchange.final_calls import FinalCall, decode_arguments
 from anthropic_proxy.engine.exchange.inspection import open_inspection

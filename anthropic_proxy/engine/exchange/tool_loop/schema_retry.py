@@ -4,7 +4,7 @@ It is used if the provider does not enforce the schema. The text is buffered unt
 mismatch, the model is called once more.
 """
 
-from anthropic_proxy.engine.engine import BackgroundWork
+from anthropic_proxy.engine.background import BackgroundWork
 from anthropic_proxy.engine.exchange.tool_loop.loop import ToolLoop
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream
 from anthropic_proxy.engine.messages.deltas import (
