@@ -80,11 +80,12 @@ def run_session(folder: Path, mode: str) -> CheckingProvider:
     (program,) = sorted((install("@anthropic-ai/claude-code", VERSION) / "@anthropic-ai").glob("claude-code-*/claude"))
     with serving(new_caching_provider(provider)) as fake:
         table = f'[providers.measured]\nbase_url = "{_ROW.address}"\nwire = "{_ROW.wire}"\n'
-        (place / CONFIG_FILE).write_text(table + 'api_key = { env = "MEASURED_API_KEY" }\n', "utf-8")
+        auto_mode = f'[auto_mode]\nmode = "{mode or "check"}"\n'
+        (place / CONFIG_FILE).write_text(auto_mode + table + 'api_key = { env = "MEASURED_API_KEY" }\n', "utf-8")
         model = f"measured/{_ROW.model}"
         settings = dict.fromkeys(("BIG_MODEL", "MIDDLE_MODEL", "SMALL_MODEL"), model)
         settings |= {"MEASURED_API_KEY": new_canary("sk-fake-"), "HTTP_PROXY": fake.url, "NO_PROXY": "127.0.0.1"}
-        with running_proxy(place, {**settings, "AUTO_MODE": mode or "check"}) as proxy:
+        with running_proxy(place, settings) as proxy:
             options = ("--permission-mode", "auto") if mode else ("--allowedTools", "Bash Read")
             # without this variable, Claude Code has its own classifier
             more = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": ""}

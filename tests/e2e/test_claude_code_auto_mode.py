@@ -99,9 +99,10 @@ def write_script(wire: str, command: str, verdict: str, checker: str) -> list[di
 
 @contextmanager
 def provider_and_proxy(
-    place: Path, command: str, verdict: str, wire: str = "chat", checker: str = "", **settings: str
+    place: Path, command: str, verdict: str, wire: str = "chat", checker: str = "", table: str = ""
 ) -> Iterator[tuple[RequestLog, str]]:
     place.mkdir()
+    (place / "anthropic-proxy.toml").write_text(table)
     with serving(new_scripted_server(write_script(wire, command, verdict, checker))) as provider:
         addresses = {
             "OPENAI_BASE_URL": f"{provider.url}/v1",
@@ -109,7 +110,7 @@ def provider_and_proxy(
             "OLLAMA_API_BASE": provider.url,
             "ANTHROPIC_UPSTREAM_URL": provider.url,
         }
-        with running_proxy(place, {**addresses, **WIRES[wire], **settings}) as proxy:
+        with running_proxy(place, {**addresses, **WIRES[wire]}) as proxy:
             yield provider.journal, proxy.url
             assert "Traceback" not in proxy.log
 
@@ -173,10 +174,8 @@ FAILURES = {
 
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_call_without_a_verdict_is_not_run(claude: Path, work: Path, tmp_path: Path, failure: str) -> None:
-    given = provider_and_proxy(
-        tmp_path / "proxy", COMMAND, "", checker=FAILURES[failure], AUTO_MODE_TIMEOUT="2", MAX_RETRIES="0"
-    )
-    with given as (_, url):
+    table = "[auto_mode]\ntimeout = 2\n"
+    with provider_and_proxy(tmp_path / "proxy", COMMAND, "", checker=FAILURES[failure], table=table) as (_, url):
         run = run_claude(claude, url, work, "please do it", "--permission-mode", "auto")
     assert run.results()[0]["is_error"]
     assert "no safety result for this call" in str(run.results()[0]["content"])

@@ -13,7 +13,7 @@ from anthropic_proxy.console.keys.virtual_keys import find_period_end
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.routing.choices import find_tier
 from tests.e2e.claude import run_claude
-from tests.e2e.company import ADMIN_KEY, FakeCompanyMachine, Machine, TwoPartReply, new_machine
+from tests.e2e.company import ADMIN_KEY, EVERYBODY, FakeCompanyMachine, Machine, TwoPartReply, new_machine
 from tests.e2e.terminal import terminal
 from tests.support.fakes.anthropic import KEY as ANTHROPIC_KEY
 from tests.support.fakes.anthropic import new_anthropic
@@ -25,6 +25,8 @@ from tests.support.waiting import wait_for
 
 EMAIL = "ann@example.com"
 PROMPT = "Say exactly: still here"
+SHORT = "[sign_in]\ntoken_minutes = 5\n"
+"""Claude Code refreshes such a token before each request."""
 
 
 @pytest.fixture(params=["openai", "relay"])
@@ -96,8 +98,8 @@ def test_a_refused_person_reads_the_reason_in_the_terminal(claude: Path, tmp_pat
 def short(claude: Path, tmp_path: Path) -> Iterator[FakeCompanyMachine]:
     """A machine whose tokens are refreshed before each request."""
     with serving_strictly(new_openai()) as upstream:
-        settings = {"OPENAI_API_KEY": OPENAI_KEY, "OPENAI_BASE_URL": f"{upstream.url}/v1", "SIGN_IN_TOKEN_MINUTES": "5"}
-        with new_machine(claude, tmp_path, settings) as machine:
+        settings = {"OPENAI_API_KEY": OPENAI_KEY, "OPENAI_BASE_URL": f"{upstream.url}/v1"}
+        with new_machine(claude, tmp_path, settings, EVERYBODY + SHORT) as machine:
             yield machine
 
 
@@ -129,8 +131,8 @@ def test_four_programs_refresh_one_sign_in_and_a_revoked_one_is_refused(short: F
 def test_a_refresh_in_the_middle_of_a_stream_fails_no_request(claude: Path, tmp_path: Path) -> None:
     reply = TwoPartReply()
     with serving_strictly(reply.application) as upstream:
-        settings = {"OPENAI_API_KEY": OPENAI_KEY, "OPENAI_BASE_URL": f"{upstream.url}/v1", "SIGN_IN_TOKEN_MINUTES": "5"}
-        with new_machine(claude, tmp_path, settings) as machine, ThreadPoolExecutor(1) as threads:
+        settings = {"OPENAI_API_KEY": OPENAI_KEY, "OPENAI_BASE_URL": f"{upstream.url}/v1"}
+        with new_machine(claude, tmp_path, settings, EVERYBODY + SHORT) as machine, ThreadPoolExecutor(1) as threads:
             machine.sign_in()
             url, work, home = machine.proxy.url, machine.work, machine.home
             running = threads.submit(run_claude, claude, url, work, reply.PROMPT, home=home)
@@ -151,6 +153,9 @@ def test_a_refresh_in_the_middle_of_a_stream_fails_no_request(claude: Path, tmp_
 
 
 MANAGED = """
+[sign_in]
+contact = "https://go.example.org/limits"
+
 [sign_in.groups."*"]
 budgets = ["15000tokens/day"]
 
@@ -166,9 +171,8 @@ CLAUDE_CODE_GATEWAY_HINT_HEADERS = "1"
 
 def test_managed_settings_apply_and_a_used_up_budget_is_explained(claude: Path, tmp_path: Path) -> None:
     with serving_strictly(new_openai()) as upstream:
-        settings = {"OPENAI_API_KEY": OPENAI_KEY, "OPENAI_BASE_URL": f"{upstream.url}/v1"}
-        limits = {"LIMIT_CONTACT": "https://go.example.org/limits", "BIG_MODEL": "gpt-4.1"}
-        with new_machine(claude, tmp_path, {**settings, **limits}, MANAGED) as machine:
+        settings = {"OPENAI_API_KEY": OPENAI_KEY, "OPENAI_BASE_URL": f"{upstream.url}/v1", "BIG_MODEL": "gpt-4.1"}
+        with new_machine(claude, tmp_path, settings, MANAGED) as machine:
             server, url = tmp_path / "server" / "anthropic-proxy.toml", machine.proxy.url
             server.write_text(MANAGED.replace("PROXY", url))
             reload(machine.proxy)
@@ -231,6 +235,9 @@ def test_a_rejected_key_of_the_company_is_no_reason_to_sign_in_again(claude: Pat
 
 
 LIMITED = """
+[sign_in]
+contact = "https://go.example.org/limits"
+
 [sign_in.groups."*"]
 budgets = ["0.10USD/day"]
 
@@ -244,8 +251,7 @@ output = 1000
 def test_a_budget_is_announced_at_75_and_95_percent_and_explained_at_100(claude: Path, tmp_path: Path) -> None:
     with serving_strictly(new_openai()) as upstream:
         settings = {"OPENAI_API_KEY": OPENAI_KEY, "OPENAI_BASE_URL": f"{upstream.url}/v1", "BIG_MODEL": "gpt-4.1"}
-        limits = {"LIMIT_CONTACT": "https://go.example.org/limits"}
-        with new_machine(claude, tmp_path, {**settings, **limits}, LIMITED) as machine:
+        with new_machine(claude, tmp_path, settings, LIMITED) as machine:
             machine.sign_in()
             with terminal(claude, machine.proxy.url, machine.work, home=machine.home) as screen:
                 screen.type("Count to 78")

@@ -142,13 +142,13 @@ class Bills:
             "MODEL_SONNET": f"anthropic/{SONNET}",
             "FALLBACK_HAIKU": f"anthropic/{SONNET}",
             "FALLBACK_SONNET": f"anthropic/{HAIKU}",
-            "AUTO_MODE_MODEL": f"anthropic/{HAIKU}",
         }
         if not self._has_redis:
             own["REDIS_URL"] = ""
         with running_webhook(*_FAILURES) as webhook, serving(self._provider.build_application()) as running:
             own["ANTHROPIC_UPSTREAM_URL"] = running.url
-            table = f'[alerts]\nurl = "{webhook.url}"\n' + billing.write_price_tables()
+            table = f'[auto_mode]\nmodel = "anthropic/{HAIKU}"\n[alerts]\nurl = "{webhook.url}"\n'
+            table += billing.write_price_tables()
             with running_fleet(INSTANCES, own, table=table) as fleet:
                 self._run(fleet, webhook)
 

@@ -85,7 +85,6 @@ class Company:
             "DASHBOARD_URL": "http://127.0.0.1:{port}",
             "ADMIN_API_KEY": ADMIN_KEY,
             "SERVE_DEMO": "true",
-            "KEYS_PER_PERSON": "3",
             "LOG_LEVEL": "info",
             "FALLBACK_HAIKU": "",
         }
@@ -93,7 +92,8 @@ class Company:
             settings["REDIS_URL"] = ""
         started_at = time.monotonic()
         dotenv = f"SIGN_IN_SECRET={OLD_SECRET}\n"
-        fleet = stack.enter_context(running_fleet(INSTANCES, settings, table=TABLES, dotenv=dotenv))
+        table = TABLES + provider.sign_in_table
+        fleet = stack.enter_context(running_fleet(INSTANCES, settings, table=table, dotenv=dotenv))
         stack.callback(provider.program.stop)
         provider.start(f"{fleet.url}/dashboard/oidc/callback")
         _print(name, "start of all parts", started_at, "")

@@ -23,6 +23,11 @@ OIDC_PROVIDER_VERSION = "9.13.3"
 CLIENT_ID = "anthropic-proxy"
 GROUP = "developers"
 """Group of all persons."""
+SIGN_IN_TABLE = """
+[sign_in]
+scopes = ["openid", "email", "profile", "groups"]
+keys_per_person = 3
+"""
 PASSWORD = "password-of-a-person-0123456789"
 COMMAND_SECONDS = 60
 _MAX_PAGES = 12
@@ -37,7 +42,9 @@ class IdentityProvider(Protocol):
     """A provider as a program."""
 
     settings: Mapping[str, str]
-    """Settings of the proxy for it."""
+    """Variables of the proxy for it."""
+    sign_in_table: str
+    """The table `[sign_in]` of the proxy for it."""
     removals: Mapping[str, Callable[[str], None]]
     """Ways to take the access away from a person: name → function of the subject."""
     program: Program
@@ -62,6 +69,7 @@ class OidcProvider:
     def __init__(self, directory: Path, port: int) -> None:
         self._issuer = f"http://127.0.0.1:{port}"
         self.settings: Mapping[str, str] = _list_settings(self._issuer)
+        self.sign_in_table = SIGN_IN_TABLE
         self.removals: Mapping[str, Callable[[str], None]] = {"account deleted": self._delete}
         self._directory = directory
         self._users: dict[str, Mapping[str, Any]] = {}
@@ -121,10 +129,8 @@ class Canaille:
     def __init__(self, directory: Path, port: int, python: str) -> None:
         self._address = f"127.0.0.1:{port}"
         self._issuer = f"http://{self._address}"
-        self.settings: Mapping[str, str] = {
-            **_list_settings(self._issuer),
-            "OIDC_EMAIL_CLAIM": "preferred_username",
-        }
+        self.settings: Mapping[str, str] = _list_settings(self._issuer)
+        self.sign_in_table = f'{SIGN_IN_TABLE}email_claim = "preferred_username"\n'
         self.removals: Mapping[str, Callable[[str], None]] = {
             "out of the group": self._leave_group,
             "account locked": self._lock,
@@ -227,7 +233,6 @@ def _list_settings(issuer: str) -> Mapping[str, str]:
         "OIDC_ISSUER": issuer,
         "OIDC_CLIENT_ID": CLIENT_ID,
         "OIDC_CLIENT_SECRET": secrets.token_hex(16),
-        "OIDC_SCOPES": "openid email profile groups",
     }
 
 

@@ -29,6 +29,9 @@ from tests.support.waiting import wait_for
 ADMIN_KEY = "admin-canary0123456789abcdef01234567"
 ANN, SECOND = "ann@example.com", "ann@example.com (2)"
 GROUPS = """
+[sign_in]
+keys_per_person = 3
+
 [sign_in.groups.leads]
 team = "build"
 role = "team admin"
@@ -95,7 +98,6 @@ def company(tmp_path: Path) -> Iterator[Company]:
             "LEDGER_CONTENT": "true",
             "LOG_LEVEL": "warning",
             "DATABASE_URL": f"sqlite:///{tmp_path}/ledger.sqlite3",
-            "KEYS_PER_PERSON": "3",
         }
         with running_proxy(tmp_path, settings) as proxy:
             provider.redirect_uri = f"{proxy.url}/dashboard/oidc/callback"

@@ -22,6 +22,8 @@ NO_GROUP_KEY = (
     "administrator of the proxy for access."
 )
 
+SIGN_IN = "[sign_in]\nkeys_per_person = 2\n"
+
 
 class Company:
     """Instances with one database and one folder of settings."""
@@ -33,7 +35,7 @@ class Company:
         self.admin = instances[0].client(headers={"x-api-key": ADMIN_KEY})
 
     def change_groups(self, text: str) -> list[str]:
-        return rewrite(self.directory / "anthropic-proxy.toml", text, *self.instances)
+        return rewrite(self.directory / "anthropic-proxy.toml", SIGN_IN + text, *self.instances)
 
     def change_environment(self, text: str) -> list[str]:
         return rewrite(self.directory / ".env", text, *self.instances)
@@ -51,7 +53,7 @@ class Company:
 
 @contextmanager
 def running_company(directory: Path, groups: str, number: int = 1, **changes: str) -> Iterator[Company]:
-    (directory / "anthropic-proxy.toml").write_text(groups)
+    (directory / "anthropic-proxy.toml").write_text(SIGN_IN + groups)
     with running_provider() as provider, ExitStack() as stack:
         provider.offers_refresh = True
         provider.user |= {"groups": ["developers"]}
@@ -61,7 +63,6 @@ def running_company(directory: Path, groups: str, number: int = 1, **changes: st
             "SERVE_DEMO": "true",
             "LOG_LEVEL": "info",
             "DATABASE_URL": f"sqlite:///{directory}/ledger.sqlite3",
-            "KEYS_PER_PERSON": "2",
             **changes,
         }
         settings = {name: value for name, value in settings.items() if value}

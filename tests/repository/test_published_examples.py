@@ -59,6 +59,17 @@ OIDC_ISSUER=https://login.example.org/realms/company
 OIDC_CLIENT_ID=anthropic-proxy
 OIDC_CLIENT_SECRET=secret-of-the-client
 """
+SIGN_IN_RULES = (
+    "OIDC_SCOPES",
+    "OIDC_ROLE_CLAIM",
+    "OIDC_EMAIL_CLAIM",
+    "OIDC_ADMINS",
+    "OIDC_VIEWERS",
+    "OIDC_TEAM_ADMINS",
+    "OIDC_MEMBERS",
+    "OIDC_DOMAINS",
+)
+"""Old names of the rules who may sign in and as what, in the order of the warning."""
 EXAMPLES: Mapping[str, tuple[str, Sequence[str]]] = {
     ".env.example": (f"{KEYS}AWS_REGION=us-east-1\nANTHROPIC_FOUNDRY_RESOURCE=your-resource\n", []),
     ".env.example, auto mode": (
@@ -77,14 +88,7 @@ EXAMPLES: Mapping[str, tuple[str, Sequence[str]]] = {
             "SIGN_IN_NOTICE",
             "LIMIT_CONTACT",
             "KEYS_PER_PERSON",
-            "OIDC_SCOPES",
-            "OIDC_ROLE_CLAIM",
-            "OIDC_EMAIL_CLAIM",
-            "OIDC_ADMINS",
-            "OIDC_VIEWERS",
-            "OIDC_TEAM_ADMINS",
-            "OIDC_MEMBERS",
-            "OIDC_DOMAINS",
+            *SIGN_IN_RULES,
         ],
     ),
     ".env.example, prices": ("PRICE_UPDATE_DAYS=0\nPRICE_UPDATE_URL=\n", ["PRICE_UPDATE_DAYS"]),
@@ -119,18 +123,7 @@ EXAMPLES: Mapping[str, tuple[str, Sequence[str]]] = {
     "compose.yaml": ("PORT=8082\n", []),
 }
 """Place → settings as text of `.env`, and the old names among them in the order of the warning."""
-GUARDING = {
-    "SIGN_IN_DAYS",
-    "SIGN_IN_TOKEN_MINUTES",
-    "OIDC_SCOPES",
-    "OIDC_ROLE_CLAIM",
-    "OIDC_EMAIL_CLAIM",
-    "OIDC_ADMINS",
-    "OIDC_VIEWERS",
-    "OIDC_TEAM_ADMINS",
-    "OIDC_MEMBERS",
-    "OIDC_DOMAINS",
-}
+GUARDING = {"SIGN_IN_DAYS", "SIGN_IN_TOKEN_MINUTES", *SIGN_IN_RULES}
 """Old names without whose value a rule of access would be looser."""
 MOVED = "Settings whose old names only this version still reads: "
 

@@ -47,6 +47,11 @@ _ROWS = 26
 _INSTANCES = 4
 _DOLLAR_MODEL = "openai/gpt-4.1-nano"
 _TABLES = """
+[sign_in]
+notice = "Only for work at Example Ltd."
+contact = "https://go.example.org/limits"
+token_minutes = 5
+
 [sign_in.groups."*"]
 team = "build"
 budgets = ["20USD/day"]
@@ -179,9 +184,6 @@ def _running_company(folder: Path, reply: TwoPartReply) -> Iterator[Company]:
             "PREFERRED_PROVIDER": "openai",
             "BIG_MODEL": "gpt-4.1",
             "DASHBOARD_URL": "https://127.0.0.1:{port}",
-            "LIMIT_CONTACT": "https://go.example.org/limits",
-            "SIGN_IN_NOTICE": "Only for work at Example Ltd.",
-            "SIGN_IN_TOKEN_MINUTES": "5",
             "TLS_CERT_FILE": str(folder / "proxy.pem"),
             "TLS_KEY_FILE": str(folder / "key.pem"),
         }

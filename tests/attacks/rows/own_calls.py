@@ -17,12 +17,12 @@ _SETTINGS = {
     "DATABASE_URL": "sqlite:///{directory}/keys.sqlite3",
     "ADMIN_API_KEY": _ADMIN,
     "PROXY_API_KEY": "attack-proxy-key-0001",
-    "AUTO_MODE_MODEL": "openai/gpt-4.1",
     "OPENAI_WIRE": "chat",
     "SMALL_MODEL": "openai/gpt-4.1-mini",
 }
 _CONFIGURATION = """
 [auto_mode]
+model = "openai/gpt-4.1"
 confirm_with = "gemini/gemini-2.5-pro"
 
 [[routes]]

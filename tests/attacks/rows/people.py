@@ -21,7 +21,11 @@ from tests.support.server_process import Proxy, environment_of, running_proxy
 from tests.support.sign_in import SAME_ORIGIN, Browser, Device, list_sign_in_settings, read_form, sign_in_to_dashboard
 from tests.support.waiting import wait_for
 
-_GROUPS = """
+_MAX_KEYS = 3
+_GROUPS = f"""
+[sign_in]
+keys_per_person = {_MAX_KEYS}
+
 [sign_in.groups.admins]
 team = "core"
 role = "admin"
@@ -40,7 +44,6 @@ models = ["demo/*"]
 requests_per_minute = 1000
 budgets = ["5USD/day"]
 """
-_MAX_KEYS = 3
 _BODY = {"model": "demo/demo", "max_tokens": 50, "messages": [{"role": "user", "content": "hi"}]}
 
 
@@ -80,7 +83,6 @@ def _running_company() -> Iterator[_Company]:
             "SERVE_DEMO": "true",
             "DASHBOARD": "true",
             "ADMIN_API_KEY": ADMIN_KEY,
-            "KEYS_PER_PERSON": str(_MAX_KEYS),
             "LEDGER_CONTENT": "true",
             "DATABASE_URL": f"sqlite:///{directory}/ledger.sqlite3",
         }

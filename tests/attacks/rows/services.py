@@ -46,14 +46,14 @@ _BODY = {"model": "demo/demo", "max_tokens": 50, "messages": [{"role": "user", "
 def _running(tables: str = "") -> Iterator[tuple[Proxy, FakeProvider]]:
     with tempfile.TemporaryDirectory() as name, running_provider() as provider:
         directory = Path(name)
-        (directory / "anthropic-proxy.toml").write_text(tables.replace("{issuer}", provider.issuer))
+        sign_in = "[sign_in]\nkeys_per_person = 3\n"
+        (directory / "anthropic-proxy.toml").write_text(sign_in + tables.replace("{issuer}", provider.issuer))
         provider.offers_refresh = True
         settings = {
             **list_sign_in_settings(provider),
             "SERVE_DEMO": "true",
             "DASHBOARD": "true",
             "ADMIN_API_KEY": ADMIN_KEY,
-            "KEYS_PER_PERSON": "3",
             "DATABASE_URL": f"sqlite:///{directory}/ledger.sqlite3",
         }
         with running_proxy(directory, settings) as proxy:

@@ -14,7 +14,7 @@ import anthropic
 import httpx2 as httpx
 
 from tests.attacks.lab import Attack, Row
-from tests.attacks.rows.verdicts import RELAYED, SETTINGS, ask, is_check, list_verdicts, reply_calmly
+from tests.attacks.rows.verdicts import CHECKER, RELAYED, SETTINGS, ask, is_check, list_verdicts, reply_calmly
 from tests.attacks.upstream import respond
 from tests.faults.client import Answer
 
@@ -188,5 +188,10 @@ def _run_lines(attack: Attack) -> list[Answer]:
 
 
 LINES: tuple[Row, ...] = (
-    Row(name="verdicts: lines and deltas that only some clients read", run=_run_lines, settings=SETTINGS),
+    Row(
+        name="verdicts: lines and deltas that only some clients read",
+        run=_run_lines,
+        settings=SETTINGS,
+        configuration=CHECKER,
+    ),
 )

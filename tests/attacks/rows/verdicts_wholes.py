@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.attacks.buyer import Attempts
 from tests.attacks.lab import Attack, Row
-from tests.attacks.rows.verdicts import RELAYED, SETTINGS, ask, is_check, list_verdicts
+from tests.attacks.rows.verdicts import CHECKER, RELAYED, SETTINGS, ask, is_check, list_verdicts
 from tests.attacks.upstream import Reply, UpstreamCall, respond
 from tests.faults.client import Answer
 from tests.support.replies import Reply as Content
@@ -110,5 +110,10 @@ def _run_wholes(attack: Attack) -> list[Answer]:
 
 
 WHOLES: tuple[Row, ...] = (
-    Row(name="verdicts: complete messages that are read in several ways", run=_run_wholes, settings=SETTINGS),
+    Row(
+        name="verdicts: complete messages that are read in several ways",
+        run=_run_wholes,
+        settings=SETTINGS,
+        configuration=CHECKER,
+    ),
 )

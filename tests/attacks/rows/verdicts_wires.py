@@ -13,7 +13,7 @@ import anthropic
 import httpx2 as httpx
 
 from tests.attacks.lab import Attack, Row
-from tests.attacks.rows.verdicts import SETTINGS, ask, is_check, list_verdicts, reply_calmly
+from tests.attacks.rows.verdicts import CHECKER, SETTINGS, ask, is_check, list_verdicts, reply_calmly
 from tests.attacks.upstream import UpstreamCall, respond
 from tests.faults.client import Answer
 from tests.support.replies import Reply as Content
@@ -157,4 +157,6 @@ def _run_wires(attack: Attack) -> list[Answer]:
     return []
 
 
-WIRES: tuple[Row, ...] = (Row(name="verdicts: replies of each wire, changed", run=_run_wires, settings=SETTINGS),)
+WIRES: tuple[Row, ...] = (
+    Row(name="verdicts: replies of each wire, changed", run=_run_wires, settings=SETTINGS, configuration=CHECKER),
+)

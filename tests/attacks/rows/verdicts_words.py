@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.attacks.lab import Attack, Row
 from tests.attacks.rows.verdicts import (
+    CHECKER,
     RELAYED,
     SETTINGS,
     TRANSLATED,
@@ -21,11 +22,11 @@ from tests.attacks.upstream import Reply, UpstreamCall, respond
 from tests.faults.client import Answer
 from tests.support.replies import Reply as Content
 
-_INSPECTORS = """
+_INSPECTORS = f"""{CHECKER}
 [[inspectors]]
 name = "customers"
 type = "patterns"
-patterns = { "customer" = 'evil-[a-z]{1,20}' }
+patterns = {{ "customer" = 'evil-[a-z]{{1,20}}' }}
 """
 _WORD = "evil-program"
 _PLACEHOLDER = re.compile(r"REDACTED_[A-Z_]+_[0-9a-f]{16}")
