@@ -224,6 +224,7 @@ class AttemptSender(Struct, eq=False):
             add_address_advice(failure, attempt.target, engine.settings)
             raise failure
         circuit_breakers.record_success(upstream, client)
+        engine.credentials.record_success(attempt.target.provider, attempt.credential)
         self.prompt = attempt.prompt
         attempt.store_lessons(engine.observations, self.incoming.receipt.client)
         return attempt

@@ -23,7 +23,11 @@ from anthropic_proxy.secrets import Secret
 REJECTED_KEY_COOLDOWN_SECONDS = 600.0
 """Seconds for which a rejected API key is skipped. Not forever: a new key may become valid only after some minutes."""
 RATE_LIMIT_COOLDOWN_SECONDS = 20.0
-"""Seconds for which an API key is skipped after a 429 response without a `retry-after` header."""
+"""Seconds for which an API key is skipped after a first 429 that states no delay by a header or field.
+
+A delay that only its text names may be the words of a client, so it is not read. Each further 429 after such a time
+doubles it, to at most `REJECTED_KEY_COOLDOWN_SECONDS`, until a call with the key succeeds.
+"""
 UNCHANGED_KEY_RETRY_SECONDS = 10.0
 """Minimum seconds between two reads of a key file or key command for a provider that rejects the key."""
 REJECTED_KEY_STATUSES = (401, 403)
@@ -86,6 +90,8 @@ class Credentials:
         """Provider name → headers of its keys, in order."""
         self._cooldown_ends: dict[str, float] = {}
         """Key → clock time at which its cooldown ends. A provider's only key has no cooldown."""
+        self._cooldown_seconds: dict[str, float] = {}
+        """Key → seconds of its latest cooldown. Absent: a call with the key has succeeded since then."""
         self._keys: dict[str, Sequence[Secret]] = dict(settings.keys)
         """Provider name → its keys. A key that was read again replaces that of the settings."""
         self._read_at = dict.fromkeys(settings.key_sources if read_key is not None else (), clock())
@@ -104,6 +110,7 @@ class Credentials:
     def copy_state_from(self, previous: "Credentials") -> None:
         self._next_positions.update(previous._next_positions)
         self._cooldown_ends.update(previous._cooldown_ends)
+        self._cooldown_seconds.update(previous._cooldown_seconds)
 
     def next_credential(self, provider: Provider, *, is_first: bool = False) -> Credential | None:
         """Return the header with a provider's next API key, or with its first one if `is_first` is True.
@@ -190,12 +197,25 @@ class Credentials:
             return False
         secret = credential.value.removeprefix(self._find_header(provider)[1])
         if lasts:
-            is_limited = 429 in (stated, error.status)
-            limit_seconds = error.stated_retry_after or RATE_LIMIT_COOLDOWN_SECONDS
-            seconds = limit_seconds if is_limited else REJECTED_KEY_COOLDOWN_SECONDS
+            seconds = REJECTED_KEY_COOLDOWN_SECONDS
+            if 429 in (stated, error.status):
+                seconds = error.stated_retry_after or self._find_limit_seconds(secret)
             self.start_cooldown(secret, seconds)
             self._on_cooldown(secret, seconds)
         return any(self._is_available(key) for key in keys if key.reveal() != secret)
+
+    def _find_limit_seconds(self, key: str) -> float:
+        """Return the seconds for which a key is skipped after a 429 without a stated delay."""
+        seconds = self._cooldown_seconds.get(key, 0.0)
+        if self._cooldown_ends.get(key, 0.0) <= self._clock():  # otherwise, the call may have begun before the cooldown
+            seconds *= 2
+        return min(max(seconds, RATE_LIMIT_COOLDOWN_SECONDS), REJECTED_KEY_COOLDOWN_SECONDS)
+
+    def record_success(self, provider: Provider, credential: Credential | None) -> None:
+        """Note a successful call, after which the next cooldown of its key is short again."""
+        if self._cooldown_seconds and credential is not None:
+            secret = credential.value.removeprefix(self._find_header(provider)[1])
+            self._cooldown_seconds.pop(secret, None)
 
     async def replace_rejected_key(
         self,
@@ -255,6 +275,7 @@ class Credentials:
     def start_cooldown(self, key: str, seconds: float) -> None:
         """Skip an API key for `seconds`. If all keys of a provider are skipped, they are used nevertheless."""
         self._cooldown_ends[key] = self._clock() + seconds
+        self._cooldown_seconds[key] = seconds
 
     def cooldown_count(self) -> int:
         now = self._clock()

@@ -4,7 +4,9 @@ import json
 from typing import Any
 
 import pytest
+from msgspec import structs
 
+from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.errors import CircuitOpen, UpstreamRefused
 from tests.support import replies
@@ -58,6 +60,28 @@ async def test_a_status_or_code_starts_the_cooldown_of_the_key(
     sink = await proxy.post(stream=False)
     assert sink.body["content"][0]["text"] == "well"
     assert proxy.services.credentials.list_cooldown_seconds("openai") == pytest.approx([seconds], abs=5)
+
+
+async def test_a_limit_of_minutes_that_only_the_text_states_costs_few_calls() -> None:
+    now, calls = 1_000.0, list[float]()
+    lasting = {"message": "Rate limit reached. Please try again in 7m12s.", "code": "rate_limit_exceeded"}
+
+    def answer(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        assert credential is not None
+        if credential.value.endswith("aaaa"):
+            calls.append(now - 1_000)
+            if now < 1_432:
+                return FakeResponse(429, json.dumps({"error": lasting}).encode())
+        return FakeResponse(200, replies.CHAT.whole(WELL))
+
+    proxy = ProxyHarness(answer, OPENAI_API_KEY=KEYS, OPENAI_WIRE="chat", MODEL_SONNET="openai/gpt-4.1")
+    credentials = Credentials(proxy.services.settings, clock=lambda: now)
+    proxy.services = structs.replace(proxy.services, credentials=credentials)
+    while now < 1_640:
+        await proxy.post(stream=False)
+        now += 5
+    assert calls == [0, 20, 60, 140, 300, 620, 630]  # the last two are successes
+    assert not proxy.receipts[-1].failed_attempts
 
 
 def test_a_text_closes_no_circuit_and_opens_none_and_is_shown_to_no_other_client() -> None:

@@ -119,6 +119,42 @@ def test_a_key_over_its_limit_is_paused_for_the_time_of_the_provider():
     assert set(values(pool, 2)) == {"a", "b"}
 
 
+def exceed(pool, clock, limited):
+    """Let a key exceed its limit, and let the time of its pause pass, whose seconds are returned."""
+    assert pool.exclude_failed_key(GROQ, limited, failed(429))
+    (seconds,) = pool.list_cooldown_seconds("groq")
+    clock.now += seconds
+    return seconds
+
+
+def test_a_key_that_stays_over_its_limit_is_paused_for_twice_the_time_until_a_call_succeeds():
+    clock = Clock()
+    pool = Credentials(load(GROQ_API_KEY="a,b"), clock=clock)
+    limited = pool.next_credential(GROQ)
+    assert [exceed(pool, clock, limited) for _ in range(7)] == [20, 40, 80, 160, 320, 600, 600]
+    pool.record_success(GROQ, limited)
+    assert exceed(pool, clock, limited) == 20
+
+
+def test_calls_that_a_limit_rejects_at_the_same_time_pause_the_key_once():
+    clock = Clock()
+    pool = Credentials(load(GROQ_API_KEY="a,b"), clock=clock)
+    limited = pool.next_credential(GROQ)
+    for _ in range(5):
+        assert pool.exclude_failed_key(GROQ, limited, failed(429))
+    assert pool.list_cooldown_seconds("groq") == [20]
+
+
+def test_after_a_stated_wait_a_limit_without_one_pauses_the_key_for_twice_that_time():
+    clock = Clock()
+    pool = Credentials(load(GROQ_API_KEY="a,b"), clock=clock)
+    limited = pool.next_credential(GROQ)
+    assert pool.exclude_failed_key(GROQ, limited, failed(429, retry_after=90))
+    clock.now += 90
+    assert pool.exclude_failed_key(GROQ, limited, failed(429))
+    assert pool.list_cooldown_seconds("groq") == [180]
+
+
 @pytest.mark.parametrize("status", [401, 402, 403])
 def test_a_rejected_key_is_paused_for_its_own_time_whatever_wait_is_stated(status):
     clock = Clock()
