@@ -45,7 +45,7 @@ from anthropic_proxy.engine.messages.preparation import may_lack_room
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.credentials import concerns_key
-from anthropic_proxy.engine.routing.health import fails_for_all
+from anthropic_proxy.engine.routing.health import shows_outage
 from anthropic_proxy.engine.routing.problems import find_missing_key_of
 from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.routing.routes import RouteBalancer
@@ -72,18 +72,25 @@ MAX_RELAY_ADAPTATIONS = 7
 MIN_IGNORED_CHECKS = 3
 """Number of replies without checks of their tool calls, of a server that has answered none of these requests, after
 which it is not asked again. A single reply may be that of another server behind a gateway."""
-_KEY_ERRORS = (401, 429)
-"""HTTP statuses that concern the API key and not the server: 401, key rejected; 429, no quota left for the key."""
+_KEY_ERRORS = (401, 402, 429)
+"""HTTP statuses that concern the API key and not the server: 401, key rejected; 402 and 429, no credit or quota left
+for the key."""
+_ALL_CLIENTS = ""
 
 
-def _fails_for_all(error: UpstreamError, *, own_key: bool) -> bool:
-    """Return True if the target fails for the requests of other clients too. A text cannot say so: it may quote the
-    request.
+def _find_concerned(error: UpstreamError, client: str, *, own_key: bool) -> str | None:
+    """Return the client (`Client.id`) whose requests the target of a call may fail. "": all. None: no further ones.
+
+    The request itself may be the reason of an error such as 500 or a reply that cannot be read, and a text may quote
+    it. So such an error concerns only `client`, who has sent the request.
 
     `own_key`: the call had a key of the proxy, not that of the client.
     """
     statuses = {error.status, error.stated_status}
-    return fails_for_all(error) or (own_key and statuses.issubset(_KEY_ERRORS))
+    is_about_key = statuses.issubset(_KEY_ERRORS)
+    if shows_outage(error) or (own_key and is_about_key):
+        return _ALL_CLIENTS
+    return client if is_about_key or min(statuses) >= 500 else None
 
 
 RETRY_DELAY_SECONDS = 0.5
@@ -145,10 +152,10 @@ class Attempts:
             except (UpstreamError, ProxyBusy) as error:
                 failure = error
                 if balancer is not None and isinstance(error, UpstreamError):  # a throttle says nothing of the target
-                    # a rejected key of the client concerns no other request
                     own_key = find_client_credential(engine, self._incoming, target.provider) is None
-                    if _fails_for_all(error, own_key=own_key):
-                        engine.background.start_task(balancer.record_failure(target))
+                    concerned = _find_concerned(error, receipt.client.id, own_key=own_key)
+                    if concerned is not None:
+                        engine.background.start_task(balancer.record_failure(target, concerned))
                 place = len(receipt.failed_attempts)
                 receipt.failed_attempts.append(describe_attempt(target, error))
                 if not next_target_may_help(error):

@@ -28,7 +28,7 @@ MAX_OPEN_SECONDS = 60.0
 """Maximum time until the next trial call. Each failed trial doubles the time."""
 
 
-def fails_for_all(error: UpstreamError) -> bool:
+def shows_outage(error: UpstreamError) -> bool:
     """Return True if an error shows that an upstream is not available. After another one, such as a status 500, no data
     in time or a reply that cannot be read, the request itself may be the reason.
     """
@@ -125,7 +125,7 @@ class CircuitBreakers:
             return
         if error.status >= 500:
             self._count_failure((upstream, client), error)
-            if fails_for_all(error) and (seconds := self._count_failure((upstream, _ALL), error)):
+            if shows_outage(error) and (seconds := self._count_failure((upstream, _ALL), error)):
                 self._on_change(upstream, f"{error.status} {error.error_type}", seconds)
         self.release_trial(upstream, client)
 

@@ -523,7 +523,7 @@ class RouteBalancer:
             case "weighted":
                 return self._order_by_weight(targets, route, facts, session)
             case "latency":
-                return await self._order_by_latency(targets, route, session)
+                return await self._order_by_latency(targets, route, session, facts.client.id)
 
     def _order_by_weight(
         self, targets: Sequence[Target], route: ConfiguredRoute, facts: RequestFacts, session: str
@@ -536,17 +536,17 @@ class RouteBalancer:
         return sorted(targets, key=draw)
 
     async def _order_by_latency(
-        self, targets: Sequence[Target], route: ConfiguredRoute, session: str
+        self, targets: Sequence[Target], route: ConfiguredRoute, session: str, client: str
     ) -> Sequence[Target]:
-        keys = [_latency_key(target) for target in targets]
+        keys = [*map(_latency_key, targets), *(_failure_key(target, client) for target in targets)]
         if session:
             keys.append(_session_key(route, session))
         stored = await asyncio.gather(*map(self._find, keys))  # at the same time: a store may be on another host
         kept = stored[-1] if session else None
         # the target of the session is first, then those without a measurement, which have the latency 0
         ranks = {
-            target: (target.prefixed_id != kept, _decode_latency(latency))
-            for target, latency in zip(targets, stored, strict=False)
+            target: (target.prefixed_id != kept, max(_decode_latency(latency), _decode_latency(failure)))
+            for target, latency, failure in zip(targets, stored, stored[len(targets) :], strict=False)
         }
         return sorted(targets, key=ranks.__getitem__)
 
@@ -562,9 +562,13 @@ class RouteBalancer:
         if route.sticky and session:
             await self._put(_session_key(route, session), target.prefixed_id, SESSION_SECONDS)
 
-    async def record_failure(self, target: Target) -> None:
-        """Record a failed call to a target, so that an order by latency puts it last for `FAILURE_SECONDS`."""
-        await self._put(_latency_key(target), f"{FAILURE_LATENCY_SECONDS}", FAILURE_SECONDS)
+    async def record_failure(self, target: Target, client: str = "") -> None:
+        """Record a failed call to a target, so that an order by latency puts it last for `FAILURE_SECONDS`.
+
+        `client`: `Client.id` of the client whose requests alone may be the reason. "": other clients are concerned too.
+        """
+        key = _failure_key(target, client) if client else _latency_key(target)
+        await self._put(key, f"{FAILURE_LATENCY_SECONDS}", FAILURE_SECONDS)
 
     async def _find(self, key: str) -> str | None:
         try:
@@ -588,7 +592,14 @@ def _latency_key(target: Target) -> str:
     return f"route/latency/{target.upstream}/{target.model}"
 
 
+def _failure_key(target: Target, client: str) -> str:
+    return f"route/failure/{target.upstream}/{target.model}/{_shorten(client)}"
+
+
 def _session_key(route: ConfiguredRoute, session: str) -> str:
-    # session ids of clients may be long
-    digest = blake2b(session.encode(errors="replace"), digest_size=16).hexdigest()
-    return f"route/session/{route.name}/{digest}"
+    return f"route/session/{route.name}/{_shorten(session)}"
+
+
+def _shorten(text: str) -> str:
+    """Return a digest of a name or session id of a client, which may be long."""
+    return blake2b(text.encode(errors="replace"), digest_size=16).hexdigest()

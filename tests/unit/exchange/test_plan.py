@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.routing.routes import CompiledRoutes
 from anthropic_proxy.gateway.stores.memory import MemoryStore
-from anthropic_proxy.plugins import StoreUnavailable
+from anthropic_proxy.plugins import Client, StoreUnavailable
 from tests.support.fake_upstream import FakeUpstream, error, reply
-from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 from tests.support.routes import load_routes
 from tests.support.waiting import WAIT_SECONDS
 
@@ -108,20 +109,34 @@ targets = ["anthropic/claude-opus-5-5"]
     assert sides == {"", "trial"}
 
 
-@pytest.mark.parametrize(("status", "first"), [(400, "gpt-4.1"), (503, "gpt-4o")])
+@pytest.mark.parametrize(
+    ("failure", "first_of_client", "first_of_others"),
+    [
+        pytest.param(error(400, "Invalid schema for function 'read'."), "gpt-4.1", "gpt-4.1", id="400"),
+        pytest.param(error(500), "gpt-4o", "gpt-4.1", id="500"),
+        pytest.param(FakeResponse(200, b"{"), "gpt-4o", "gpt-4.1", id="unreadable"),
+        pytest.param(error(504), "gpt-4o", "gpt-4.1", id="504"),
+        pytest.param(error(401), "gpt-4o", "gpt-4o", id="401"),
+        pytest.param(error(402), "gpt-4o", "gpt-4o", id="402"),
+        pytest.param(error(503), "gpt-4o", "gpt-4o", id="503"),
+    ],
+)
 async def test_only_failures_of_a_target_change_the_order_for_other_clients(
-    tmp_path: Path, status: int, first: str
+    tmp_path: Path, failure: FakeResponse, first_of_client: str, first_of_others: str
 ) -> None:
     models: list[str] = []
 
     def answer(_: FakeUpstream, body: dict[str, Any]) -> FakeResponse:
         models.append(body["model"])
         fails = "bad" in str(body["messages"]) and body["model"] == "gpt-4.1"
-        return error(status, "Invalid schema for function 'read'.") if fails else reply(False)
+        return FakeResponse(failure.status, *failure.chunks) if fails else reply(False)
 
-    proxy = routed(tmp_path, FakeUpstream(answer), MemoryStore())
-    await proxy.post("bad")
-    await asyncio.sleep(0)  # the task that stores the failure
-    models.clear()
-    await proxy.post("hello")
-    assert models == [first]
+    for client, first in (("local", first_of_client), ("other", first_of_others)):
+        proxy = routed(tmp_path, FakeUpstream(answer), MemoryStore())
+        await proxy.post("bad")
+        await asyncio.sleep(0)  # the task that stores the failure
+        models.clear()
+        body = {"model": "claude-sonnet-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
+        inbound = new_client_request(json.dumps(body).encode(), client=Client(name=client))
+        await Exchange(proxy.services, inbound, RecordingSink()).run()
+        assert models == [first]
