@@ -273,7 +273,7 @@ class RequestResponseCycle:
 
     async def receive(self) -> dict[str, Any]:
         """ASGI `receive`. After a disconnect or the complete response, the message is `http.disconnect`."""
-        if self.waiting_for_100_continue and not self._transport.is_closing():
+        if self.waiting_for_100_continue and not (self.disconnected or self._transport.is_closing()):
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.waiting_for_100_continue = False
         if not (self.disconnected or self.response_complete):

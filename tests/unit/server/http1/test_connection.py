@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -430,3 +431,18 @@ async def test_a_half_closed_connection_counts_as_disconnected_from_an_event_str
             await app.ended.wait()
         writer.close()
     assert app.left == ["/live"]
+
+
+@in_virtual_time
+async def test_a_client_whose_body_is_refused_is_not_told_to_send_it() -> None:
+    received: list[str] = []
+
+    class Reading(Echo):
+        async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[..., Any]) -> None:
+            received.append((await receive())["type"])
+
+    expecting = BROKEN_BODY.replace(b"Host: x\r\n", b"Host: x\r\nExpect: 100-continue\r\n")
+    async with serving(Reading()) as port:
+        answers = await talk(port, expecting)
+    assert re.findall(rb"HTTP/1\.1 (\d+)", answers) == [b"400"]
+    assert received == ["http.disconnect"]
