@@ -7,7 +7,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from anthropic_proxy.cli.importing.plan import prepare_files
+from anthropic_proxy.cli.importing.files import prepare_files
 from anthropic_proxy.cli.importing.reading import read_plan
 from anthropic_proxy.errors import ConfigurationError
 from tests.growth.measure import NO_WIRE, Row

@@ -1,7 +1,8 @@
 """Command `import`: reads the configuration of another proxy, and writes the same settings for this proxy.
 
 `reading` returns an `ImportPlan`: the lines that the two settings files get, and the entries that have no equivalent.
-`report` tells the user what comes of it.
+Its readers decode the other configuration by `parts`, and add servers by `servers`. `unusable` and `retired` change the
+plan, `files` writes it, and `report` tells the user what comes of it.
 """
 
 import os
@@ -11,9 +12,12 @@ from pathlib import Path
 
 from anthropic_proxy.cli import EXIT_FAILED
 from anthropic_proxy.cli.command_settings import load_command_settings
-from anthropic_proxy.cli.importing.plan import ImportPlan, prepare_files
+from anthropic_proxy.cli.importing.files import prepare_files
+from anthropic_proxy.cli.importing.plan import ImportPlan
 from anthropic_proxy.cli.importing.reading import ROUTER_FOLDER, find_router_file, read_plan
 from anthropic_proxy.cli.importing.report import Draft, list_names, list_next_steps, write_report
+from anthropic_proxy.cli.importing.retired import replace_retired_models
+from anthropic_proxy.cli.importing.unusable import leave_out_unusable_values
 from anthropic_proxy.cli.local_proxy import reload_proxies
 from anthropic_proxy.cli.output import Output, describe_input
 from anthropic_proxy.cli.questions import open_questions
@@ -86,8 +90,8 @@ def _prepare(plan: ImportPlan, file: Path, present: Settings, *, copies_keys: bo
         if tagged:
             text = f"this tag has no effect here: {list_names(tagged)}. At the top of the file, write the model as"
             plan.add_note("<CCR-SUBAGENT-MODEL>", text, "model: PREFIX/MODEL")
-    plan.leave_out_unusable_values(present.configured_providers)
-    retired = plan.replace_retired_models(folder, date.today())
+    leave_out_unusable_values(plan, present.configured_providers)
+    retired = replace_retired_models(plan, folder, date.today())
     plan.settle_known_keys(given)
     plan.keep_preferred_provider(given)
     if copies_keys:

@@ -6,7 +6,8 @@ forks send every model to OPENAI_BASE_URL, and their ANTHROPIC_API_KEY is the ke
 
 from collections.abc import Mapping
 
-from anthropic_proxy.cli.importing.plan import ImportPlan, find_built_in_registry
+from anthropic_proxy.cli.importing.built_in import find_built_in_registry
+from anthropic_proxy.cli.importing.plan import ImportPlan
 from anthropic_proxy.cli.importing.rules import FieldRule, load_rules, read_fields
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.gateway.settings.table import list_variables

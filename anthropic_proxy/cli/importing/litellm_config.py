@@ -7,17 +7,11 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct, structs
 
-from anthropic_proxy.cli.importing.plan import (
-    ImportedServer,
-    ImportPlan,
-    Scalar,
-    decode_address,
-    decode_tokens,
-    find_built_in_provider,
-    find_built_in_registry,
-    find_referenced_variable,
-)
+from anthropic_proxy.cli.importing.built_in import find_built_in_provider, find_built_in_registry
+from anthropic_proxy.cli.importing.parts import Scalar, accepts, decode_address, decode_part, decode_tokens
+from anthropic_proxy.cli.importing.plan import ImportPlan, find_referenced_variable
 from anthropic_proxy.cli.importing.rules import EMPTY, FieldRule, load_rules, read_fields
+from anthropic_proxy.cli.importing.servers import ImportedServer, ServerTables
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers import Provider
@@ -136,11 +130,11 @@ class _Deployment(Struct, frozen=True):
 
 def read_litellm_config(config: Mapping[str, Any]) -> ImportPlan:
     plan, rules = ImportPlan("LiteLLM"), load_rules("litellm")
-    file = plan.decode_part(config, _File)
+    file = decode_part(plan, config, _File)
     groups = _place_models(plan, file.model_list or [])
     models = {name: list(dict.fromkeys(each.target for each in group)) for name, group in groups.items()}
     sections = {name: getattr(file, name) or {} for name in _SECTIONS}
-    settings = plan.decode_part({name: value for each in sections.values() for name, value in each.items()}, _Settings)
+    settings = decode_part(plan, {name: value for each in sections.values() for name, value in each.items()}, _Settings)
     names = {name: name for name in models}
     for alias, value in (settings.model_group_alias or {}).items():
         names[alias] = str(value.get("model", "") if isinstance(value, dict) else value)
@@ -186,18 +180,19 @@ def _place_models(plan: ImportPlan, entries: Sequence[object]) -> dict[str, list
     Return `model_name` in the file → its deployments, the first to call first.
     """
     groups: dict[str, list[_Deployment]] = {}
+    tables = ServerTables(plan)
     parameter_rules, info_rules = load_rules("litellm")["parameters"], load_rules("litellm")["info"]
     for position, each in enumerate(entries):
         setting = f"model_list[{position}]"
-        entry = plan.decode_part(each, _Entry, setting)
+        entry = decode_part(plan, each, _Entry, setting)
         if not isinstance(each, dict):
             continue
         given, info = entry.litellm_params or {}, entry.model_info or {}
-        parameters = plan.decode_part(given, _Parameters, f"{setting}.litellm_params")
+        parameters = decode_part(plan, given, _Parameters, f"{setting}.litellm_params")
         if info.get("mode", "chat") not in ("chat", "completion", "responses"):
             plan.add_note(setting, f"the proxy has no endpoint for the mode {info['mode']}")
             continue
-        target = _find_target(plan, setting, parameters)
+        target = _find_target(tables, setting, parameters)
         if target:
             prefix, _, model = target.partition("/")
             limits = [(f"model_info.{name}", limit, info.get(name)) for name, limit in _LIMITS.items()]
@@ -206,7 +201,7 @@ def _place_models(plan: ImportPlan, entries: Sequence[object]) -> dict[str, list
             for field, limit, value in limits:
                 if value and prefix not in plan.servers:
                     plan.add_note(f"{setting}.{field}", "the limits of a built-in provider come from its list")
-                elif value and plan.accepts(f"{setting}.{field}", "value", str(value), decode_tokens):
+                elif value and accepts(plan, f"{setting}.{field}", "value", str(value), decode_tokens):
                     plan.servers[prefix].models.setdefault(model, {})[limit] = int(str(value).replace("_", ""))
         words = {"target": target, "provider": target.partition("/")[0]}
         read_fields(plan, parameter_rules, dict(sorted(given.items())), f"{setting}.litellm_params.", words)
@@ -220,11 +215,12 @@ def _place_models(plan: ImportPlan, entries: Sequence[object]) -> dict[str, list
     return {name: sorted(group, key=lambda row: row.order) for name, group in groups.items()}
 
 
-def _find_target(plan: ImportPlan, setting: str, given: _Parameters) -> str:
+def _find_target(tables: ServerTables, setting: str, given: _Parameters) -> str:
     """Return the model of an entry with the prefix of this proxy. Add its server to `plan`.
 
     "": the entry cannot be imported. `setting`: path of the entry, for notes.
     """
+    plan = tables.plan
     prefix, slash, model = str(given.model or "").partition("/")
     if not slash:
         prefix, model = ("anthropic" if prefix.startswith("claude") else "openai"), prefix
@@ -234,8 +230,8 @@ def _find_target(plan: ImportPlan, setting: str, given: _Parameters) -> str:
         plan.add_note(f"{setting}.litellm_params.api_base", reason, is_error=True)
         return ""
     field = "api_base" if given.api_base else "base_url"
-    if (url and not plan.accepts(setting, field, url, decode_address)) or not plan.accepts(
-        setting, "model", model, decode_model
+    if (url and not accepts(plan, setting, field, url, decode_address)) or not accepts(
+        plan, setting, "model", model, decode_model
     ):
         return ""
     url, key_setting = remove_endpoint(url), f"{setting}.litellm_params.api_key"
@@ -252,7 +248,7 @@ def _find_target(plan: ImportPlan, setting: str, given: _Parameters) -> str:
         return f"{prefix}/{model}"
     if (server := _find_server(prefix, url, model, built_in)) is not None:
         server = structs.replace(server, key=str(given.api_key or ""), key_setting=key_setting)
-        return f"{plan.add_server(server)}/{next(iter(server.models))}"
+        return f"{tables.add(server)}/{next(iter(server.models))}"
     # the library LiteLLM calls the provider, and reads its own variables
     library = next(row for row in find_built_in_registry() if row.transport == "litellm")
     plan.add_note(setting, f"{prefix}/… needs the extra litellm and LiteLLM's own variables for this provider")
@@ -344,7 +340,7 @@ def _read_fallbacks(plan: ImportPlan, settings: _Settings, models: Mapping[str, 
             if name not in models:
                 plan.add_note(f"fallbacks of {name}", f"they are not imported, because {_NO_ENTRY} {name}")
                 continue
-            chains[name] = plan.decode_part(values, list[str], f"fallbacks of {name}")
+            chains[name] = decode_part(plan, values, list[str], f"fallbacks of {name}")
             _note_missing_targets(plan, f"fallbacks of {name}", chains[name], models)
     default = settings.default_fallbacks or []
     _note_missing_targets(plan, "default_fallbacks", default, models)

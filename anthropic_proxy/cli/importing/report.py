@@ -6,14 +6,9 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from anthropic_proxy.cli.importing.plan import (
-    FilesToWrite,
-    ImportPlan,
-    find_referenced_variable,
-    format_key_field,
-    list_route_rows,
-    write_mapping_rows,
-)
+from anthropic_proxy.cli.importing.files import FilesToWrite
+from anthropic_proxy.cli.importing.plan import ImportPlan, find_referenced_variable
+from anthropic_proxy.cli.importing.tables import format_key_field
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.console import formats
 from anthropic_proxy.engine.advice import MISSING_KEYS
@@ -29,6 +24,7 @@ from anthropic_proxy.gateway.problems import describe_demo, describe_retirements
 from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings
 from anthropic_proxy.gateway.settings.sources import Sources
 from anthropic_proxy.gateway.settings.values import mask_env_lines
+from anthropic_proxy.gateway.telemetry.log.columns import count_columns, pad
 from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls, paint_commands
 
 _START_CLIENT = ("anthropic-proxy code", "in the folder of your project")
@@ -253,3 +249,24 @@ def _find_missing_keys(draft: Draft) -> list[MissingKey]:
             unnamed_in = f"[providers.{table.name}]" if table is not None and not names_key else ""
             found.append(MissingKey(provider.prefix, variable, reference or variable, unnamed_in))
     return found
+
+
+def list_route_rows(settings: Settings) -> list[tuple[str, str]]:
+    """Return the name of each route, such as `route thinking`, with its models."""
+    rows = []
+    for route in settings.routes:
+        first, *others = route.targets
+        then = f", {'then ' if route.balance == 'order' else ''}{', '.join(others)}" if others else ""
+        above = f" (input above {limit:,} tokens)" if (limit := route.when.input_above) is not None else ""
+        rows.append((f"route {route.name}", f"{first}{then}{above}"))
+    return rows
+
+
+def write_mapping_rows(output: Output, rows: Sequence[tuple[str, str]], lead: str = "  ") -> None:
+    """Write names with their models, each in two lines if the terminal is too narrow."""
+    width = max(count_columns(name) for name, _ in rows)
+    lines = [f"{lead}{pad(name, width)}  → {target}" for name, target in rows]
+    if output.width and max(map(count_columns, lines)) > output.width:
+        lines = [line for name, target in rows for line in (f"{lead}{name}", f"{lead}  → {target}")]
+    for line in lines:
+        output.write_line(line)

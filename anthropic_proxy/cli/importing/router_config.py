@@ -14,18 +14,13 @@ from typing import Any
 
 from msgspec import Struct, field, to_builtins
 
-from anthropic_proxy.cli.importing.plan import (
-    ImportedServer,
-    ImportPlan,
-    Scalar,
-    ServerTable,
-    decode_address,
-    decode_tokens,
-    find_built_in_provider,
-    format_call_field,
-)
+from anthropic_proxy.cli.importing.built_in import find_built_in_provider
+from anthropic_proxy.cli.importing.parts import Scalar, accepts, decode_address, decode_part, decode_tokens
+from anthropic_proxy.cli.importing.plan import ImportPlan
 from anthropic_proxy.cli.importing.router_rules import RouterRule, RouterRules, find_route_conditions
 from anthropic_proxy.cli.importing.rules import EMPTY, FieldRule, load_rules, read_fields
+from anthropic_proxy.cli.importing.servers import ImportedServer, ServerTables
+from anthropic_proxy.cli.importing.tables import ServerTable, format_call_field
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.routing.choices import MAX_NAME_LENGTH
@@ -91,7 +86,7 @@ _LOG_LEVELS = {
 
 def _decode_timeout(plan: ImportPlan, path: str, text: str) -> str:
     decode = partial(decode_integer, minimum=1000, maximum=1_000_000_000, unit="milliseconds")
-    return str(int(text) // 1000) if plan.accepts(path, "value", text, decode) else ""
+    return str(int(text) // 1000) if accepts(plan, path, "value", text, decode) else ""
 
 
 def _decode_level(plan: ImportPlan, path: str, text: str) -> str:
@@ -217,7 +212,7 @@ def read_router_database(file: Path, max_bytes: int) -> dict[str, Any]:
 
 def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
     plan = ImportPlan("claude-code-router")
-    file = plan.decode_part(config, _File)
+    file = decode_part(plan, config, _File)
     servers = _place_servers(plan, file.servers or file.servers_of_version_3 or [])
     router = file.rules or file.rules_of_version_3 or {}
     rules = ("default", "background", *(rule for rule, _, _ in _ROUTES))
@@ -227,13 +222,13 @@ def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
         if not targets.get(rule):
             plan.add_note(f"fallback.{rule}", f"it is not imported, because Router has no model for {rule}")
             continue
-        given = plan.decode_part(values, list[Scalar], f"fallback.{rule}")
+        given = decode_part(plan, values, list[Scalar], f"fallback.{rule}")
         found = [_find_target(plan, servers, f"fallback.{rule}", value) for value in given]
         chains[rule] = [target for target in found if target]
     fallback = router.get("fallback")
     following = _read_chain(plan, servers, "Router.fallback", fallback)
     profile = _read_profile(plan, servers, file.profile or _Profiles(), following)
-    routing = plan.decode_part(profile.get("routing") or {}, RouterRules, "profile.routing")
+    routing = decode_part(plan, profile.get("routing") or {}, RouterRules, "profile.routing")
     if routing.enabled:
         _read_rules(plan, servers, "profile.routing.rules", routing.rules, following)
     _read_rules(plan, servers, "Router.rules", router.get("rules"), following)
@@ -265,7 +260,7 @@ def _add_targets(
         if rule == "longContext":
             threshold = str(router.get("longContextThreshold") or _DEFAULT_THRESHOLD)
             instead = f"The route has {_DEFAULT_THRESHOLD}, the default of claude-code-router"
-            if not plan.accepts("Router.longContextThreshold", "value", threshold, decode_tokens, instead):
+            if not accepts(plan, "Router.longContextThreshold", "value", threshold, decode_tokens, instead=instead):
                 threshold = str(_DEFAULT_THRESHOLD)
             when["input_above"] = int(threshold)
         plan.add_route(route_name, when, list(dict.fromkeys((targets[rule], *chains.get(rule, ())))))
@@ -277,25 +272,27 @@ def _drop_empty(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _place_servers(plan: ImportPlan, servers: Sequence[Any]) -> dict[str, _PlacedServer]:
     """Add `servers`, those of the file, to `plan`. Return name of a server there → its place here."""
+    tables = ServerTables(plan)
     placed = {}
     for position, each in enumerate(servers):
-        entry = plan.decode_part(each, _Server, f"Providers[{position}]")
+        entry = decode_part(plan, each, _Server, f"Providers[{position}]")
         if isinstance(each, dict):
             name, setting = str(entry.name or f"server{position + 1}"), f"Providers.{entry.name or position}"
             read_fields(plan, load_rules("router")["server"], _drop_empty(each), f"{setting}.")
             use: Mapping[str, Sequence[_Transformer]] = {}
             if entry.enabled is not False:
                 use = _decode_transformers(plan, entry.transformer or {}, f"Providers[{position}].transformer")
-            placed[name] = _place_server(plan, name, setting, entry, use)
+            placed[name] = _place_server(tables, name, setting, entry, use)
             if each.get("autoFetchModels"):
                 placed[name].models = {}
     return placed
 
 
 def _place_server(
-    plan: ImportPlan, name: str, setting: str, entry: _Server, use: Mapping[str, Sequence[_Transformer]]
+    tables: ServerTables, name: str, setting: str, entry: _Server, use: Mapping[str, Sequence[_Transformer]]
 ) -> _PlacedServer:
     """`use`: model → its transformers. The key "" has those of all models."""
+    plan = tables.plan
     given = to_builtins(entry)
     address_field = next((each for each in _ADDRESSES if given[each]), _ADDRESSES[0])
     url, names = str(given[address_field] or ""), {_name_of(item).lower() for item in use.get("", ())}
@@ -310,13 +307,13 @@ def _place_server(
         text = "an address with a variable is not imported. Write the address"
         plan.add_note(f"{setting}.{address_field}", text, is_error=True)
         return _PlacedServer("")
-    if not plan.accepts(setting, address_field, url, decode_address):
+    if not accepts(plan, setting, address_field, url, decode_address):
         return _PlacedServer("")
     address, wire = _find_wire(url, str(entry.type), names)
     models = [
         str(model)
         for index, model in enumerate(entry.models or [])
-        if plan.accepts(f"{setting}.models[{index}]", "value", str(model), decode_model)
+        if accepts(plan, f"{setting}.models[{index}]", "value", str(model), decode_model)
     ]
     key_field = next((each for each in _KEYS if given[each]), _KEYS[0])
     of_all = options.get("", _Options())
@@ -331,7 +328,7 @@ def _place_server(
         body=_drop_unset(entry.body or {}) | of_all.body,
         models={model: {**of_all.limits, **options.get(model, _Options()).limits} for model in models},
     )
-    prefix = plan.add_server(server)
+    prefix = tables.add(server)
     for model in filter(options.__contains__, models):
         _note_model_options(plan, f"{setting}.transformer.{model}", prefix, options[model])
     return _PlacedServer(prefix, dict.fromkeys(models))
@@ -383,10 +380,10 @@ def _drop_unset(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _decode_transformers(plan: ImportPlan, given: Mapping[str, Any], place: str) -> dict[str, Sequence[_Transformer]]:
     """Return model → its transformers. The key "" has those of all models."""
-    use: dict[str, Sequence[_Transformer]] = {"": plan.decode_part(given, _ModelTransformers, place).use or []}
+    use: dict[str, Sequence[_Transformer]] = {"": decode_part(plan, given, _ModelTransformers, place).use or []}
     for model, entry in given.items():
         if model != "use":
-            use[model] = plan.decode_part(entry, _ModelTransformers, f"{place}.{model}").use or []
+            use[model] = decode_part(plan, entry, _ModelTransformers, f"{place}.{model}").use or []
     return use
 
 
@@ -406,7 +403,7 @@ def _read_transformers(
             options = _drop_unset(given)
             maximum = options.pop("max_tokens", None) if kind in ("maxtoken", "sampling") else None
             place = f"{setting}.{model}" if model else setting
-            if isinstance(maximum, int) and plan.accepts(place, f"{name} max_tokens", str(maximum), decode_tokens):
+            if isinstance(maximum, int) and accepts(plan, place, f"{name} max_tokens", str(maximum), decode_tokens):
                 found.setdefault(model, _Options()).limits["max_output"] = maximum
             elif kind == "maxtoken" and not isinstance(maximum, int):
                 plan.add_note(place, f"{name}: it has no number max_tokens, so there is no limit to import")
@@ -451,7 +448,7 @@ def _find_target(plan: ImportPlan, servers: Mapping[str, _PlacedServer], setting
         plan.add_note(setting, f"it is not imported, because Providers has no entry {name}", is_error=True)
     elif not servers[name].prefix:
         plan.add_note(setting, f"it is not imported, because the entry {name} of Providers is not", is_error=True)
-    elif plan.accepts(setting, "model", model, decode_model):
+    elif accepts(plan, setting, "model", model, decode_model):
         listed = servers[name].models
         if listed and model not in listed:
             similar = plan.suggest_model(model, listed)
@@ -498,7 +495,7 @@ def _read_chain(
     """Return the models that version 3 calls after a failure, with the prefixes of this proxy."""
     if not isinstance(fallback, dict) or fallback.get("mode") != "model-chain":
         return ()
-    following = plan.decode_part(fallback, _Chain, setting).models or []
+    following = decode_part(plan, fallback, _Chain, setting).models or []
     found = (_find_target(plan, servers, setting, value) for value in following)
     return [target for target in found if target]
 
@@ -508,7 +505,7 @@ def _read_rules(
 ) -> None:
     """Add a route for each rule of version 3 whose condition a route can have, and a note for each other one."""
     for position, entry in enumerate(given if isinstance(given, list) else []):
-        rule = plan.decode_part(entry, RouterRule, f"{place}[{position}]")
+        rule = decode_part(plan, entry, RouterRule, f"{place}[{position}]")
         setting = f"{place}.{rule.title}" if rule.title else f"{place}[{position}]"
         if not rule.enabled:
             plan.add_note(setting, "it is switched off by enabled, so it is not imported")

@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from anthropic_proxy.cli.importing.parts import decode_scalar
 from anthropic_proxy.cli.importing.plan import UNKNOWN_ENTRY, ImportPlan, find_referenced_variable
 from anthropic_proxy.gateway.settings.files import format_toml_value
 from anthropic_proxy.gateway.settings.values import is_secret_variable
@@ -68,7 +69,7 @@ def read_fields(
         if rule.setting:
             present = settings.get(rule.setting)
             if present is None or position < present[0]:
-                settings[rule.setting] = position, path, plan.decode_scalar(value, path)
+                settings[rule.setting] = position, path, decode_scalar(plan, value, path)
         elif rule.note:
             texts = {**(names or {}), "value": format_toml_value(str(value))}
             plan.add_note(path, _fill(rule.note, texts), _fill(rule.line, texts), is_harmless=rule.is_harmless)

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct, field
 
-from anthropic_proxy.cli.importing.plan import ServerTable
+from anthropic_proxy.cli.importing.tables import ServerTable
 from anthropic_proxy.cli.init.candidates import Candidate, Kind
 from anthropic_proxy.cli.models import ModelFacts
 from anthropic_proxy.cli.output import Output

@@ -4,7 +4,7 @@ import asyncio
 
 from msgspec import structs
 
-from anthropic_proxy.cli.importing.plan import ServerTable
+from anthropic_proxy.cli.importing.tables import ServerTable
 from anthropic_proxy.cli.init.answers import Answers, ChosenProvider, Session, choose_name
 from anthropic_proxy.cli.init.candidates import CREDENTIALS, Candidate, Kind, describe_key
 from anthropic_proxy.cli.init.models import find_offered_models

@@ -5,7 +5,7 @@ from datetime import date
 
 from msgspec import Struct
 
-from anthropic_proxy.cli.importing.plan import ServerTable
+from anthropic_proxy.cli.importing.tables import ServerTable
 from anthropic_proxy.cli.init.answers import ChosenProvider, Session
 from anthropic_proxy.cli.init.models import (
     describe_facts,

@@ -5,13 +5,9 @@ from datetime import date
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.cli.importing.plan import (
-    FilesToWrite,
-    ImportPlan,
-    list_route_rows,
-    prepare_files,
-    write_mapping_rows,
-)
+from anthropic_proxy.cli.importing.files import FilesToWrite, prepare_files
+from anthropic_proxy.cli.importing.plan import ImportPlan
+from anthropic_proxy.cli.importing.report import list_route_rows, write_mapping_rows
 from anthropic_proxy.cli.init.answers import ChosenProvider, Session
 from anthropic_proxy.cli.init.models import find_offered_models, is_too_small, retires_soon, sort_models
 from anthropic_proxy.cli.local_proxy import reload_proxies

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.cli.importing import plan as importing_plan
-from anthropic_proxy.cli.importing.plan import ImportPlan, prepare_files
+from anthropic_proxy.cli.importing import servers as imported_servers
+from anthropic_proxy.cli.importing.files import prepare_files
+from anthropic_proxy.cli.importing.plan import ImportPlan
 from anthropic_proxy.cli.importing.reading import read_plan
 from anthropic_proxy.errors import ConfigurationError
 from tests.support.command_line import run_command
@@ -128,13 +129,13 @@ def test_each_wrong_item_of_a_list_is_named_by_its_place(tmp_path: Path) -> None
 
 def count_checked_tables(fields: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     checked: list[str] = []
-    check = importing_plan._find_table_problem
+    check = imported_servers._find_table_problem
 
-    def note(name: str, table: importing_plan.ServerTable) -> str:
+    def note(name: str, table: imported_servers.ServerTable) -> str:
         checked.append(table.encode_toml(name))
         return check(name, table)
 
-    monkeypatch.setattr(importing_plan, "_find_table_problem", note)
+    monkeypatch.setattr(imported_servers, "_find_table_problem", note)
     config = {"Providers": [{**SERVER, "extraHeaders": fields}], "Router": {"default": "own,m"}}
     plan = read(json.dumps(config), tmp_path, "config.json")
     valid = {name: text for name, text in fields.items() if " " not in name}

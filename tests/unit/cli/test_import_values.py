@@ -8,8 +8,9 @@ import pytest
 import trustme
 
 from anthropic_proxy.cli.importing.env_file import read_env_file
+from anthropic_proxy.cli.importing.files import prepare_files
 from anthropic_proxy.cli.importing.litellm_config import read_litellm_config
-from anthropic_proxy.cli.importing.plan import ImportNote, prepare_files
+from anthropic_proxy.cli.importing.plan import ImportNote
 from anthropic_proxy.cli.importing.router_config import read_router_config
 from anthropic_proxy.errors import ConfigurationError
 from tests.support.command_line import run_command

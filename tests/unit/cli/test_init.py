@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.cli.importing.plan import ImportPlan, prepare_files
+from anthropic_proxy.cli.importing.files import prepare_files
+from anthropic_proxy.cli.importing.plan import ImportPlan
 from anthropic_proxy.cli.init.answers import ChosenProvider
 from anthropic_proxy.cli.init.candidates import MOST_USED, list_candidates
 from anthropic_proxy.cli.init.models import (
