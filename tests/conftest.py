@@ -23,6 +23,8 @@ pytest_plugins = [
     "tests.support.golden_texts",
     "tests.support.shared_compilation",
     "tests.support.skip_reasons",
+    "tests.support.time_limit",
+    "tests.support.worker_reports",
 ]
 
 

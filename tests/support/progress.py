@@ -39,7 +39,7 @@ class Progress:
             reason = getattr(getattr(report.longrepr, "reprcrash", None), "message", "")
             self._reporter.write_line(f"FAILED {report.nodeid}: {reason.partition(chr(10))[0]}", red=True)
             self._reporter.flush()
-        if report.when == "teardown":
+        if report.when == "call" or (report.when == "setup" and not report.passed):
             self._ended += 1
             now = time.monotonic()
             if now - self._printed >= SECONDS or self._ended == self._total:

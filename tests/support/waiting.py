@@ -19,7 +19,7 @@ from subprocess import Popen
 from typing import Any, TypeVar
 
 WAIT_SECONDS = 120
-"""Limit of a wait. It is below `faulthandler_timeout` in pyproject.toml, which ends the process of the tests."""
+"""Limit of a wait. It is below `SECONDS` of time_limit.py, which ends the process of the tests."""
 PAUSE_SECONDS = 0.02
 _LOG_LINES = 25
 T = TypeVar("T")
