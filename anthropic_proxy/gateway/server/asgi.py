@@ -136,10 +136,8 @@ class AsgiSink(ResponseSink):
     def start(self, status: int, headers: Collection[tuple[str, str]]) -> None:
         self.status = status
         if self._cycle is not None:
-            try:
-                self._cycle.start_response(status, headers)
-            finally:
-                self.started = self._cycle.response_started
+            self._cycle.start_response(status, headers)
+            self.started = True
             return
         pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         self.started = True

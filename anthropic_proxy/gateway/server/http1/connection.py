@@ -343,7 +343,7 @@ class Http1Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
         self._steps += 1
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self.cycle is not None and self.cycle.response != "complete":
             self.cycle.feed_body(body)
 
     def on_message_complete(self) -> None:
@@ -357,7 +357,7 @@ class Http1Connection(asyncio.Protocol):
             self.flow.resume_reading()
         if self._drain_timer.timer is not None:
             self._drain_timer.stop()
-        if self.cycle is None or self.cycle.response_complete:
+        if self.cycle is None or self.cycle.response == "complete":
             self._keep_alive_timer.begin_idle()
         else:
             self.cycle.finish_body()
@@ -367,7 +367,7 @@ class Http1Connection(asyncio.Protocol):
         cycle = self._new_cycle(method, version, keep_alive=keep_alive)
         self.cycle = cycle
         self._in_body = True
-        if before is None or before.response_complete:
+        if before is None or before.response == "complete":
             self._start(cycle)
         else:
             self.pipeline.append(cycle)
@@ -488,7 +488,7 @@ class Http1Connection(asyncio.Protocol):
             self.flow,
             default_headers=self._state.default_headers,
             keep_alive=version != "1.0" and keep_alive and not is_stopping,
-            waits_for_continue=self._awaits_continue and version != "1.0",
+            awaits_continue=self._awaits_continue and version != "1.0",
             count_freed_bytes=self._state.heap_trimmer.count_freed_bytes,
             on_response=self._end_response,
             close_connection=self._close_gracefully,
@@ -568,13 +568,13 @@ class Http1Connection(asyncio.Protocol):
             return
         if self.cycle is None:
             self._head_timer.start(min(NEW_CONNECTION_GRACE_SECONDS, self.head_timeout_seconds), self._abort)
-        elif self.cycle.response_complete:
+        elif self.cycle.response == "complete":
             self.transport.close()
         else:
             self.cycle.keep_alive = False
 
     def close_if_idle(self) -> None:
-        if self.cycle is not None and self.cycle.response_complete and not self._is_mid_request():
+        if self.cycle is not None and self.cycle.response == "complete" and not self._is_mid_request():
             self._close()
 
     def elapsed_head_seconds(self) -> float:
@@ -625,7 +625,7 @@ class Http1Connection(asyncio.Protocol):
 
     def _unfinished(self) -> list[RequestResponseCycle]:
         running = self._running
-        return [*self.pipeline] if running is None or running.response_complete else [running, *self.pipeline]
+        return [*self.pipeline] if running is None or running.response == "complete" else [running, *self.pipeline]
 
     def _disconnect(self) -> None:
         for cycle in self._unfinished():
@@ -658,7 +658,7 @@ class Http1Connection(asyncio.Protocol):
         self._head_timer.stop()
         request_id = self._state.app.log_rejected_request(error)
         unfinished = self._unfinished()
-        if unfinished and self._in_body and not unfinished[-1].response_started:
+        if unfinished and self._in_body and unfinished[-1].response in ("awaits continue", "not begun"):
             unfinished.pop().mark_disconnected()  # the request with the invalid body gets the error as its response
             if unfinished:
                 self.pipeline.pop().release_resources()

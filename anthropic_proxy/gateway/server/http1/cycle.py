@@ -7,13 +7,15 @@ the body is complete, after `WAKEUP_DELAY_SECONDS`, or when much has arrived. `_
 to receive, and `_waiting` while the application waits for it. A body that is not read pauses the socket
 (`FlowControl`).
 
-The head of a response waits for the first piece of the body, so that both are one write.
+`response` is the state of the response (`ResponseState`). `send` leads from one state to the next, and
+`mark_disconnected` from each but "complete" to "disconnected", which is the last. The head of a response waits for the
+first piece of the body, so that both are one write.
 """
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, assert_never
 
 from anthropic_proxy.engine.patterns import compile_anchored
 
@@ -129,6 +131,12 @@ class RepeatableHead:
         return headers
 
 
+ResponseState = Literal["awaits continue", "not begun", "begun", "complete", "disconnected"]
+"""State of a response. "awaits continue": not begun, and the client sends the body of the request only after an interim
+response (`Expect: 100-continue`). "disconnected": the client has left or was refused before the response was complete,
+so what the application sends is dropped."""
+
+
 class RequestResponseCycle:
     """One client request and its response. At its end, `count_freed_bytes` gets the number of its body bytes; after the
     complete response, `on_response` starts the next request.
@@ -151,15 +159,12 @@ class RequestResponseCycle:
         "_timer",
         "_transport",
         "_waiting",
-        "disconnected",
         "head",
         "is_event_stream",
         "keep_alive",
         "more_body",
-        "response_complete",
-        "response_started",
+        "response",
         "scope",
-        "waiting_for_100_continue",
     )
 
     def __init__(
@@ -170,7 +175,7 @@ class RequestResponseCycle:
         *,
         default_headers: bytes,
         keep_alive: bool,
-        waits_for_continue: bool,
+        awaits_continue: bool,
         count_freed_bytes: Callable[[int], None],
         on_response: Callable[[], None],
         close_connection: Callable[[], None],
@@ -185,11 +190,7 @@ class RequestResponseCycle:
         self.head: RepeatableHead | None = None
         """Head that other requests of the connection may repeat. None: it has not the usual form."""
         self.keep_alive = keep_alive
-        # True while the client waits for the interim response 100 before it sends the body
-        self.waiting_for_100_continue = waits_for_continue
-        self.disconnected = False
-        self.response_started = False
-        self.response_complete = False
+        self.response: ResponseState = "awaits continue" if awaits_continue else "not begun"
         self.is_event_stream = False
         self.more_body = True
         self._pieces: list[bytes | bytearray] = []
@@ -241,8 +242,8 @@ class RequestResponseCycle:
             self._event.set()
 
     def mark_disconnected(self) -> None:
-        """Make `receive` return `http.disconnect`, and `send` drop its messages."""
-        self.disconnected = True
+        """Make `receive` return `http.disconnect`, and `send` drop its messages. Call this for unfinished requests."""
+        self.response = "disconnected"
         self.wake_receiver()
 
     async def run_app(self, app: AsgiApp) -> None:
@@ -253,16 +254,20 @@ class RequestResponseCycle:
         try:
             await app(self.scope, self.receive, self.send)
         finally:
-            if not (self.response_complete or self.disconnected):
-                if self.response_started:
+            match self.response:
+                case "complete" | "disconnected":
+                    pass
+                case "begun":
                     if self._head:
                         self._transport.write(self._head)
                     self._close_connection()
-                else:
+                case "awaits continue" | "not begun":
                     length = str(len(_INTERNAL_ERROR_BODY)).encode()
                     headers = [(b"content-type", b"text/plain"), (b"content-length", length), (b"connection", b"close")]
                     await self.send({"type": "http.response.start", "status": 500, "headers": headers})
                     await self.send({"type": "http.response.body", "body": _INTERNAL_ERROR_BODY})
+                case _:
+                    assert_never(self.response)
             del self.scope["extensions"]
             self.release_resources()
 
@@ -273,10 +278,10 @@ class RequestResponseCycle:
 
     async def receive(self) -> dict[str, Any]:
         """ASGI `receive`. After a disconnect or the complete response, the message is `http.disconnect`."""
-        if self.waiting_for_100_continue and not (self.disconnected or self._transport.is_closing()):
+        if self.response == "awaits continue" and not self._transport.is_closing():
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self.waiting_for_100_continue = False
-        if not (self.disconnected or self.response_complete):
+            self.response = "not begun"
+        if self.response not in ("complete", "disconnected"):
             if self.more_body:
                 self._flow.resume_reading()
             if not self._notified:
@@ -288,23 +293,23 @@ class RequestResponseCycle:
                 finally:
                     self._waiting = False
             self._notified = False
-        if self.disconnected or self.response_complete:
+        if self.response in ("complete", "disconnected"):
             return {"type": "http.disconnect"}
         return {"type": "http.request", "body": self._pop_pieces(), "more_body": self.more_body}
 
     async def send(self, message: Any) -> None:
         """ASGI `send`. Messages after a disconnect are dropped. Raises `RuntimeError` for a wrong order or length."""
         kind = message["type"]
-        if kind == "http.response.start" and not self.response_started:
+        if kind == "http.response.start" and self.response in ("awaits continue", "not begun"):
             pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in message["headers"]]
             self.start_response(message["status"], pairs)
-        elif kind == "http.response.body" or self.disconnected:
+        elif kind == "http.response.body" or self.response == "disconnected":
             await self.write_body(message.get("body", b""), is_last=not message.get("more_body", False))
         else:
             raise RuntimeError(f"{kind!r} has no place here")
 
     def start_response(self, status: int, headers: Collection[tuple[str, str]]) -> None:
-        """Begin the response, whose head is sent with the first piece of its body.
+        """Begin the response, whose head is sent with the first piece of its body. After a disconnect, it is dropped.
 
         Raises `UnicodeEncodeError`, `RuntimeError` or `ValueError` for a header that cannot be sent, and `KeyError` for
         an unknown status. No response has begun then.
@@ -318,8 +323,8 @@ class RequestResponseCycle:
         if encoded.count(b"\n") != len(headers) or _HEADERS.fullmatch(encoded) is None:
             raise RuntimeError("a header cannot be sent as it is")
         self._left = int(fields["content-length"]) if "content-length" in fields else None
-        self.response_started = True
-        self.waiting_for_100_continue = False
+        if self.response in ("awaits continue", "not begun"):
+            self.response = "begun"
         if self._left is None:
             self.is_event_stream = fields.get("content-type", "").startswith("text/event-stream")
         if not self.keep_alive:
@@ -336,11 +341,11 @@ class RequestResponseCycle:
 
         Raises `RuntimeError` without a response that has begun, and for a wrong length.
         """
-        if self._flow.write_paused and not self.disconnected:
+        if self._flow.write_paused and self.response != "disconnected":
             await self._flow.wait_writable()
-        if self.disconnected:
+        if self.response == "disconnected":
             return
-        if not self.response_started or self.response_complete:
+        if self.response != "begun":
             raise RuntimeError("a response body has no place here")
         if self._chunked:
             data = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
@@ -360,7 +365,7 @@ class RequestResponseCycle:
         if data:
             self._transport.write(data)
         if is_last:
-            self.response_complete = True
+            self.response = "complete"
             self._pieces = []  # frees the memory, because the connection may stay idle for a long time
             self.wake_receiver()
             if not self.keep_alive:
@@ -369,7 +374,7 @@ class RequestResponseCycle:
 
     def pop_complete_body(self) -> bytes | None:
         """Return the complete request body. None: incomplete, already received, or the client has disconnected."""
-        if self.more_body or self.disconnected or not self._notified:
+        if self.more_body or self.response == "disconnected" or not self._notified:
             return None
         self._notified = False
         return self._pop_pieces()
