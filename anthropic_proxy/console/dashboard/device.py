@@ -9,7 +9,7 @@ code, the account and a cookie, so that only the browser that returned from the 
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from msgspec import structs
@@ -21,6 +21,7 @@ from anthropic_proxy.console.dashboard.oidc import (
     log_rejection,
     redirect_to_provider,
 )
+from anthropic_proxy.console.dashboard.services import DashboardServices
 from anthropic_proxy.console.dashboard.web import SECURITY_HEADERS, read_form, send_public_page
 from anthropic_proxy.console.gateway_protocol.grants import (
     CODE_SECONDS,
@@ -40,9 +41,6 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, Limit, RouteRequest, RouteResponse
 
-if TYPE_CHECKING:
-    from anthropic_proxy.console.dashboard.site import Site
-
 _WRONG_CODES = AddressLimit("sign-in/user-codes", (Window(300, 600.0),))
 """Limit of user codes that no device waits with. Those that are looked up at the moment count too. Each guess finds one
 of 5,000 codes among 25,600 millions."""
@@ -60,27 +58,27 @@ _UNKNOWN_CODE = (
 )
 
 
-async def show_device(site: "Site", request: RouteRequest) -> RouteResponse:
+async def show_device(services: DashboardServices, request: RouteRequest) -> RouteResponse:
     """Show the form for a user code, or the device that waits with the code in the URL. A form confirms or denies."""
-    if _find_grants(site.gateway.settings) is None:
+    if _find_grants(services.gateway.settings) is None:
         return await _send_device_page(
-            site, request, "SIGN_IN_SECRET is not set, so nobody signs in from Claude Code here.", status=404
+            services, request, "SIGN_IN_SECRET is not set, so nobody signs in from Claude Code here.", status=404
         )
     try:
         if request.method == "POST":
-            return await _decide(site, request)
+            return await _decide(services, request)
         text = request.query.get("user_code", [""])[-1]
-        code = await _require_code(site, request, text) if text else None
-        return await _send_device_page(site, request, code=code)
+        code = await _require_code(services, request, text) if text else None
+        return await _send_device_page(services, request, code=code)
     except OidcError as error:
-        return await _send_device_page(site, request, _explain(site, error), status=error.status)
+        return await _send_device_page(services, request, _explain(services, error), status=error.status)
     except (*DATABASE_ERRORS, ConfigurationError):
-        return await _send_device_page(site, request, NO_DATABASE, status=503)
+        return await _send_device_page(services, request, NO_DATABASE, status=503)
 
 
-async def _decide(site: "Site", request: RouteRequest) -> RouteResponse:
+async def _decide(services: DashboardServices, request: RouteRequest) -> RouteResponse:
     """Raises `OidcError`, also if another web site may have sent the form."""
-    settings, origin = site.gateway.settings, request.headers.get("origin", "")
+    settings, origin = services.gateway.settings, request.headers.get("origin", "")
     fetch_site = request.headers.get("sec-fetch-site")
     if fetch_site is None:
         is_own = f"{origin}{settings.path_prefix}" == settings.dashboard_url
@@ -94,37 +92,37 @@ async def _decide(site: "Site", request: RouteRequest) -> RouteResponse:
     form = read_form(request)
     action = form.get("action", "")
     missing = WAITS_NO_LONGER if action == "approve" else _UNKNOWN_CODE
-    code = await _require_code(site, request, form.get("user_code", ""), missing)
+    code = await _require_code(services, request, form.get("user_code", ""), missing)
     if action == "deny":
-        await _use_grants(site, request, lambda grants: grants.reject(code.code_hash))
-        return await _send_device_page(site, request, result="The sign-in is denied. You can close this page.")
+        await _use_grants(services, request, lambda grants: grants.reject(code.code_hash))
+        return await _send_device_page(services, request, result="The sign-in is denied. You can close this page.")
     if action == "approve":
-        return await _approve(site, request, code, form.get("token", ""))
+        return await _approve(services, request, code, form.get("token", ""))
     if action != "confirm":  # a code was entered
-        return await _send_device_page(site, request, code=code)
+        return await _send_device_page(services, request, code=code)
     place = f"sign-in/confirmations/{code.code_hash}"
-    counted = await site.gateway.store.reserve([Limit(place, "rate", 1, _MAX_CONFIRMATIONS, float(CODE_SECONDS))])
+    counted = await services.gateway.store.reserve([Limit(place, "rate", 1, _MAX_CONFIRMATIONS, float(CODE_SECONDS))])
     if counted.refused is not None:
         raise OidcError("The code was confirmed too often. Start the sign-in again on the device.", status=429)
-    return await redirect_to_provider(site, request, SignInAttempt(purpose="device", target=code.code_hash))
+    return await redirect_to_provider(services, request, SignInAttempt(purpose="device", target=code.code_hash))
 
 
-async def _approve(site: "Site", request: RouteRequest, code: DeviceCode, token: str) -> RouteResponse:
+async def _approve(services: DashboardServices, request: RouteRequest, code: DeviceCode, token: str) -> RouteResponse:
     """Raises `OidcError`, also if another browser or another user has signed in for the device since."""
-    settings, user = site.gateway.settings, code.user
+    settings, user = services.gateway.settings, code.user
     browser = _BROWSER_COOKIE.read(request, settings)
     if user is None or not browser or not is_signed("approval", _list_approved(browser, code), token, settings):
         raise OidcError("The form is not of the last sign-in for this code. Open the link that the device shows again.")
     try:
-        admitted = await _use_grants(site, request, lambda grants: grants.approve(code))
+        admitted = await _use_grants(services, request, lambda grants: grants.approve(code))
     except UserRefused as error:
-        await _refuse(site, request, code.code_hash, error)
+        await _refuse(services, request, code.code_hash, error)
         raise
-    log_notices(site, admitted)
+    log_notices(services, admitted)
     program = _name_program(code)
     end = f"Return to {program}." if program == _TERMINAL else f"Return to {program}, and confirm the account there."
     result = f"{code.device} is signed in as {user.email}. {end}"
-    return await _send_device_page(site, request, result=result, program=program)
+    return await _send_device_page(services, request, result=result, program=program)
 
 
 def _name_program(code: DeviceCode | None) -> str:
@@ -137,76 +135,78 @@ def _list_approved(browser: str, code: DeviceCode) -> str:
     return f"{browser}.{code.code_hash}.{code.person}"
 
 
-async def _refuse(site: "Site", request: RouteRequest, code_hash: str, error: UserRefused) -> None:
+async def _refuse(services: DashboardServices, request: RouteRequest, code_hash: str, error: UserRefused) -> None:
     """Claude Code shows the reason too."""
     with suppress(*DATABASE_ERRORS, ConfigurationError):
-        await _use_grants(site, request, lambda grants: grants.reject(code_hash, _explain(site, error)))
+        await _use_grants(services, request, lambda grants: grants.reject(code_hash, _explain(services, error)))
 
 
-def _explain(site: "Site", error: OidcError) -> str:
-    return error.describe_to_people(site.gateway.settings.limit_contact)
+def _explain(services: DashboardServices, error: OidcError) -> str:
+    return error.describe_to_people(services.gateway.settings.limit_contact)
 
 
-async def _require_code(site: "Site", request: RouteRequest, text: str, missing: str = _UNKNOWN_CODE) -> DeviceCode:
+async def _require_code(
+    services: DashboardServices, request: RouteRequest, text: str, missing: str = _UNKNOWN_CODE
+) -> DeviceCode:
     """Raises `OidcError` with the text `missing` if no device waits with the user code `text`, and for too many such
     codes.
     """
-    begun = await _WRONG_CODES.reserve(site.gateway.store, request)
+    begun = await _WRONG_CODES.reserve(services.gateway.store, request)
     if begun.refused is not None:
         wait = int(begun.retry_after_seconds) + 1
         raise OidcError(f"Several codes from your address were wrong. Wait {wait} s, then try again.", status=429)
     user_code, code = normalize_user_code(text), None
     if user_code:
-        code = await _use_grants(site, request, lambda grants: grants.find_code("user_code", user_code))
+        code = await _use_grants(services, request, lambda grants: grants.find_code("user_code", user_code))
     is_waiting = code is not None and code.state == "pending"
-    await _WRONG_CODES.settle(site.gateway.store, begun, is_success=is_waiting)
+    await _WRONG_CODES.settle(services.gateway.store, begun, is_success=is_waiting)
     if code is None or not is_waiting:
         raise OidcError(missing, status=404)
     return code
 
 
-async def finish_device(site: "Site", request: RouteRequest, attempt: SignInAttempt) -> RouteResponse:
+async def finish_device(services: DashboardServices, request: RouteRequest, attempt: SignInAttempt) -> RouteResponse:
     """Answer the provider's response: ask the user whether the device may sign in."""
-    settings = site.gateway.settings
+    settings = services.gateway.settings
 
     async def ask(user: OidcUser, provider_token: str) -> RouteResponse:
         target = attempt.target
         try:
-            code = await _use_grants(site, request, lambda grants: grants.identify(target, user, provider_token))
+            code = await _use_grants(services, request, lambda grants: grants.identify(target, user, provider_token))
         except (*DATABASE_ERRORS, ConfigurationError):
             raise OidcError(NO_DATABASE, status=503) from None
         browser = _BROWSER_COOKIE.read(request, settings) or secrets.token_urlsafe(32)
         token = sign_text("approval", _list_approved(browser, code), settings)
-        page = await _send_device_page(site, request, code=code, user=user, token=token)
+        page = await _send_device_page(services, request, code=code, user=user, token=token)
         # the cookie of the attempt stays: a person that comes back to this page reads that the sign-in is completed
         cookie = _BROWSER_COOKIE.write(request, settings, browser, CODE_SECONDS)
         return structs.replace(page, headers={**page.headers, "set-cookie": cookie})
 
     async def explain(error: OidcError) -> RouteResponse:
         if isinstance(error, UserRefused):
-            await _refuse(site, request, attempt.target, error)
-        page = await _send_device_page(site, request, _explain(site, error), status=error.status)
-        return log_rejection(site, request, error, page)
+            await _refuse(services, request, attempt.target, error)
+        page = await _send_device_page(services, request, _explain(services, error), status=error.status)
+        return log_rejection(services, request, error, page)
 
-    return await complete_attempt(site, request, attempt, ask, explain)
+    return await complete_attempt(services, request, attempt, ask, explain)
 
 
 def _find_grants(settings: Settings) -> Grants | None:
     return None if settings.sign_in is None else Grants(settings, TokenKeys(settings.sign_in))
 
 
-async def _use_grants(site: "Site", request: RouteRequest, use: Callable[[Grants], ResultT]) -> ResultT:
+async def _use_grants(services: DashboardServices, request: RouteRequest, use: Callable[[Grants], ResultT]) -> ResultT:
     def call(gateway: Gateway[Settings]) -> ResultT:
         grants = _find_grants(gateway.settings)
         assert grants is not None
         return use(grants)
 
     # the address may be that of a whole company, and its requests are limited before
-    return await site.use_database(request, call, client=request.request_id)
+    return await services.use_database(request, call, client=request.request_id)
 
 
 async def _send_device_page(
-    site: "Site",
+    services: DashboardServices,
     request: RouteRequest,
     problem: str = "",
     *,
@@ -220,7 +220,7 @@ async def _send_device_page(
     """`code`: a device that waits. None: the page asks for a code, unless it has a `result`. `user`: who has signed in
     at the provider, and approves with `token`; None: the page leads to the provider. Raises `OidcError`.
     """
-    provider, program = site.gateway.settings.oidc, program or _name_program(code)
+    provider, program = services.gateway.settings.oidc, program or _name_program(code)
     values: dict[str, Any] = {
         "problem": problem,
         "code": code,
@@ -232,7 +232,7 @@ async def _send_device_page(
     }
     headers = {"referrer-policy": "no-referrer"}
     if code is not None and user is None:
-        client = await site.provider.find_client()
+        client = await services.provider.find_client()
         origin = await client.find_authorization_origin()
         # Chrome applies `form-action` to each redirect, and a provider may lead to the one of another company
         others = " https:" if origin.startswith("https:") else ""

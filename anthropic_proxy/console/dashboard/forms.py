@@ -23,7 +23,7 @@ class Form(Struct, frozen=True, kw_only=True):
 class OpenedForm(NamedTuple):
     """A form that this user may see and send."""
 
-    site: DashboardServices
+    services: DashboardServices
     form: Form
     request: RouteRequest
     session: Session | None
@@ -31,9 +31,14 @@ class OpenedForm(NamedTuple):
 
     async def show(self, template: str, values: Mapping[str, Any]) -> RouteResponse:
         """A text in `problem` of the values makes the HTTP status 400."""
-        site, request, session = self.site, self.request, self.session
-        token, cookie = find_or_create_form_token(request, session, site.gateway.settings)
-        frame = {**site.build_frame(self.form.section, request, session), "live": False, "edit_token": token, **values}
+        services = self.services
+        token, cookie = find_or_create_form_token(self.request, self.session, services.gateway.settings)
+        frame = {
+            **services.build_frame(self.form.section, self.request, self.session),
+            "live": False,
+            "edit_token": token,
+            **values,
+        }
         headers = {"set-cookie": cookie} if cookie else {}
         status = 400 if values["problem"] else 200
-        return await asyncio.to_thread(render_page, request, template, frame, status=status, headers=headers)
+        return await asyncio.to_thread(render_page, self.request, template, frame, status=status, headers=headers)

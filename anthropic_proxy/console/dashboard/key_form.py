@@ -32,7 +32,7 @@ from anthropic_proxy.plugins import Gateway, RouteResponse
 
 
 async def respond_key_form(form: OpenedForm, sent: Mapping[str, str] | None) -> RouteResponse:
-    request, session, site = form.request, form.session, form.site
+    request, session, services = form.request, form.session, form.services
     actor = name_actor(request, session)
     action, target = (request.query.get(name, [""])[-1] for name in ("action", "target"))
 
@@ -49,11 +49,11 @@ async def respond_key_form(form: OpenedForm, sent: Mapping[str, str] | None) -> 
             place = find_database(settings).describe()
             return f"Nothing was changed. {describe_database_failure(classify_database_error(error), place, error)}"
 
-    found = await site.use_database(request, run)
+    found = await services.use_database(request, run)
     if isinstance(found, str):
-        frame = site.build_frame(form.form.section, request, session)
+        frame = services.build_frame(form.form.section, request, session)
         return await asyncio.to_thread(render_error, request, frame, 503, found)
-    address = find_address(request, site.gateway.settings)
+    address = find_address(request, services.gateway.settings)
     values = {"form": found, "problem": found.problem, "address": address, "title": found.title, "overlaps": OVERLAPS}
     return await form.show("key_form.html", values)
 

@@ -10,6 +10,7 @@ from anthropic_proxy.console.dashboard.browser_sessions import (
     SESSION_COOKIE,
     SESSION_SECONDS,
 )
+from anthropic_proxy.console.dashboard.services import DashboardServices
 from anthropic_proxy.console.dashboard.sign_in import (
     refuse_sign_in,
     send_sign_in_page,
@@ -44,7 +45,6 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, RouteRequest, RouteResponse
 
 if TYPE_CHECKING:
-    from anthropic_proxy.console.dashboard.site import Site
     from anthropic_proxy.console.identity.oidc_client import ProviderReply
 
 _FAILED_RESPONSES = AddressLimit("dashboard/sign-in/provider", (Window(300, 60.0), Window(1_200, 3_600.0)))
@@ -55,28 +55,28 @@ _MAX_CODE_CHARACTERS = 4_096
 NO_DATABASE = "The database of the proxy is not available. Try again in a moment."
 
 
-async def start_oidc(site: "Site", request: RouteRequest) -> RouteResponse:
+async def start_oidc(services: DashboardServices, request: RouteRequest) -> RouteResponse:
     target = resolve_redirect_path(request.query.get("next", [""])[-1])
     target = target if len(target) <= _MAX_TARGET_CHARACTERS else "/dashboard"
     try:
-        return await redirect_to_provider(site, request, SignInAttempt(target=target))
+        return await redirect_to_provider(services, request, SignInAttempt(target=target))
     except OidcError as error:
-        return await explain_error(site, request, error)
+        return await explain_error(services, request, error)
 
 
-async def finish_sign_in(site: "Site", request: RouteRequest, attempt: SignInAttempt) -> RouteResponse:
+async def finish_sign_in(services: DashboardServices, request: RouteRequest, attempt: SignInAttempt) -> RouteResponse:
     """Open a session of the dashboard for the user of the provider's response."""
-    settings = site.gateway.settings
+    settings = services.gateway.settings
 
     async def open_session(user: OidcUser, _: str) -> RouteResponse:
         person = ""
         if settings.virtual_keys:
-            admitted = await _admit(site, request, user)
-            log_notices(site, admitted)
+            admitted = await _admit(services, request, user)
+            log_notices(services, admitted)
             person, user = admitted.key.id, admitted.user or user
         else:
             require_role(settings, user)
-        session, target = await site.sessions.create_for_user(user, person), resolve_redirect_path(attempt.target)
+        session, target = await services.sessions.create_for_user(user, person), resolve_redirect_path(attempt.target)
         cookies = [
             SESSION_COOKIE.write(request, settings, session, SESSION_SECONDS),
             ATTEMPT_COOKIE.write(request, settings, "", 0),
@@ -86,10 +86,10 @@ async def finish_sign_in(site: "Site", request: RouteRequest, attempt: SignInAtt
         location = redirect(target).headers["location"]
         return replace(page, headers={**page.headers, "refresh": f"0; url={location}", "set-cookie": cookies})
 
-    return await complete_attempt(site, request, attempt, open_session, partial(explain_error, site, request))
+    return await complete_attempt(services, request, attempt, open_session, partial(explain_error, services, request))
 
 
-async def _admit(site: "Site", request: RouteRequest, user: OidcUser) -> KeyOutcome:
+async def _admit(services: DashboardServices, request: RouteRequest, user: OidcUser) -> KeyOutcome:
     """Raises `OidcError`."""
 
     def admit(gateway: Gateway[Settings]) -> KeyOutcome:
@@ -98,13 +98,13 @@ async def _admit(site: "Site", request: RouteRequest, user: OidcUser) -> KeyOutc
 
     try:
         # the address may be that of a whole company, and its requests are limited before
-        return await site.use_database(request, admit, client=request.request_id)
+        return await services.use_database(request, admit, client=request.request_id)
     except (*DATABASE_ERRORS, ConfigurationError):
         raise OidcError(NO_DATABASE, status=503) from None
 
 
 async def complete_attempt(
-    site: "Site",
+    services: DashboardServices,
     request: RouteRequest,
     attempt: SignInAttempt,
     complete: Callable[[OidcUser, str], Awaitable[RouteResponse]],
@@ -113,34 +113,36 @@ async def complete_attempt(
     """Find the user of the provider's response. `complete` gets the user and the refresh token of the provider, and may
     raise `OidcError`. `explain` answers if the response or the user is rejected.
     """
-    begun = await _FAILED_RESPONSES.reserve(site.gateway.store, request)
+    begun = await _FAILED_RESPONSES.reserve(services.gateway.store, request)
     if begun.refused is not None:
-        return await refuse_sign_in(site, request, "", begun)
+        return await refuse_sign_in(services, request, "", begun)
     try:
-        reply = await _request_user(site, request, attempt)
-        page = await complete(accept_user(site.gateway.settings, reply.claims), reply.refresh_token)
+        reply = await _request_user(services, request, attempt)
+        page = await complete(accept_user(services.gateway.settings, reply.claims), reply.refresh_token)
     except OidcError as error:
-        await _FAILED_RESPONSES.settle(site.gateway.store, begun, is_success=False)
+        await _FAILED_RESPONSES.settle(services.gateway.store, begun, is_success=False)
         return await explain(error)
-    await _FAILED_RESPONSES.settle(site.gateway.store, begun, is_success=True)
+    await _FAILED_RESPONSES.settle(services.gateway.store, begun, is_success=True)
     return page
 
 
-async def redirect_to_provider(site: "Site", request: RouteRequest, attempt: SignInAttempt) -> RouteResponse:
+async def redirect_to_provider(
+    services: DashboardServices, request: RouteRequest, attempt: SignInAttempt
+) -> RouteResponse:
     """The response has a cookie of random values that the provider's response is compared with. Raises `OidcError`."""
-    client = await site.provider.find_client()
-    url = await client.build_authorization_url(attempt, _redirect_uri(site, request))
-    settings = site.gateway.settings
+    client = await services.provider.find_client()
+    url = await client.build_authorization_url(attempt, _redirect_uri(services, request))
+    settings = services.gateway.settings
     cookie = ATTEMPT_COOKIE.write(request, settings, encode_attempt(attempt, settings), ATTEMPT_SECONDS)
     headers = {"location": url, "cache-control": "no-store", "set-cookie": cookie}
     return RouteResponse(status=303, headers=headers)
 
 
-async def _request_user(site: "Site", request: RouteRequest, attempt: SignInAttempt) -> "ProviderReply":
+async def _request_user(services: DashboardServices, request: RouteRequest, attempt: SignInAttempt) -> "ProviderReply":
     """Check the provider's response in the URL, and ask for its user. Raises `OidcError`."""
     query = {name: values[-1] for name, values in request.query.items()}
-    client = await site.provider.find_client()
-    used = await site.gateway.store.increment(f"dashboard/oidc/{digest(attempt.state)}", 1, ATTEMPT_SECONDS)
+    client = await services.provider.find_client()
+    used = await services.gateway.store.increment(f"dashboard/oidc/{digest(attempt.state)}", 1, ATTEMPT_SECONDS)
     if used > 1:  # a response is accepted only once
         raise OidcError(f"This sign-in was completed before, or was canceled. {RETRY}")
     await client.require_issuer(query.get("iss"))
@@ -150,26 +152,28 @@ async def _request_user(site: "Site", request: RouteRequest, attempt: SignInAtte
     code = query.get("code", "")
     if not 0 < len(code) <= _MAX_CODE_CHARACTERS:
         raise OidcError(f"The response of the identity provider contains no code. {RETRY}")
-    return await client.request_claims(code, attempt, _redirect_uri(site, request))
+    return await client.request_claims(code, attempt, _redirect_uri(services, request))
 
 
-def _redirect_uri(site: "Site", request: RouteRequest) -> str:
-    return f"{find_address(request, site.gateway.settings)}{CALLBACK_PATH}"
+def _redirect_uri(services: DashboardServices, request: RouteRequest) -> str:
+    return f"{find_address(request, services.gateway.settings)}{CALLBACK_PATH}"
 
 
-async def explain_error(site: "Site", request: RouteRequest, error: OidcError) -> RouteResponse:
-    text = error.describe_to_people(site.gateway.settings.limit_contact)
-    page = await send_sign_in_page(site, request, "", text, status=error.status)
-    return log_rejection(site, request, error, page)
+async def explain_error(services: DashboardServices, request: RouteRequest, error: OidcError) -> RouteResponse:
+    text = error.describe_to_people(services.gateway.settings.limit_contact)
+    page = await send_sign_in_page(services, request, "", text, status=error.status)
+    return log_rejection(services, request, error, page)
 
 
-def log_notices(site: "Site", admitted: KeyOutcome) -> None:
+def log_notices(services: DashboardServices, admitted: KeyOutcome) -> None:
     for notice in admitted.notices:
-        site.gateway.log_warning_each_time(notice)
+        services.gateway.log_warning_each_time(notice)
 
 
-def log_rejection(site: "Site", request: RouteRequest, error: OidcError, page: RouteResponse) -> RouteResponse:
+def log_rejection(
+    services: DashboardServices, request: RouteRequest, error: OidcError, page: RouteResponse
+) -> RouteResponse:
     """Return the page that states the reason, so that it ends the attempt."""
-    site.gateway.log_warning_each_time(f"Sign-in from {request.address} was rejected. {error.message}")
-    cookie = ATTEMPT_COOKIE.write(request, site.gateway.settings, "", 0)
+    services.gateway.log_warning_each_time(f"Sign-in from {request.address} was rejected. {error.message}")
+    cookie = ATTEMPT_COOKIE.write(request, services.gateway.settings, "", 0)
     return replace(page, headers={**page.headers, "set-cookie": cookie})

@@ -3,7 +3,6 @@ parts of their names.
 """
 
 import time
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import msgspec
@@ -16,6 +15,7 @@ from anthropic_proxy.console.dashboard.costs import NOUNS
 from anthropic_proxy.console.dashboard.page import OpenTexts
 from anthropic_proxy.console.dashboard.permissions import find_role, list_navigation_entries
 from anthropic_proxy.console.dashboard.query import session_link
+from anthropic_proxy.console.dashboard.services import DashboardServices
 from anthropic_proxy.console.dashboard.web import SECURITY_HEADERS
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.queries import sum_usage
@@ -25,9 +25,6 @@ from anthropic_proxy.console.units import DAY_SECONDS, MICROSECONDS
 from anthropic_proxy.gateway.permissions import may_open
 from anthropic_proxy.gateway.settings_listing import list_settings
 from anthropic_proxy.plugins import RouteRequest, RouteResponse
-
-if TYPE_CHECKING:
-    from anthropic_proxy.console.dashboard.site import Site
 
 MAX_SESSIONS = 30
 MAX_VALUES = 20
@@ -51,9 +48,9 @@ _VIEWS = (
 """Title and URL of frequent views."""
 
 
-async def send_entries(site: "Site", request: RouteRequest) -> RouteResponse:
-    session = await site.find_session(request)
-    role, settings = find_role(request, session), site.gateway.settings
+async def send_entries(services: DashboardServices, request: RouteRequest) -> RouteResponse:
+    session = await services.find_session(request)
+    role, settings = find_role(request, session), services.gateway.settings
 
     def find(connection: Connection, _: OpenTexts) -> list[PaletteEntry]:
         start = round((time.time() - SESSION_DAYS * DAY_SECONDS) * MICROSECONDS)
@@ -78,11 +75,11 @@ async def send_entries(site: "Site", request: RouteRequest) -> RouteResponse:
         PaletteEntry("Page", one.section, one.path, f"g {one.key}") for one in list_navigation_entries(settings, role)
     ]
     entries += [PaletteEntry("View", title, href) for title, href in _VIEWS if may_open(role, href)]
-    entries += await site.read("Sessions", request, find)
+    entries += await services.read("Sessions", request, find)
     if may_open(role, "/dashboard/settings"):
         entries += [
             PaletteEntry("Setting", one.name, f"/dashboard/settings?q={one.name}")
-            for one in list_settings(settings, site.gateway.catalog)
+            for one in list_settings(settings, services.gateway.catalog)
         ]
     entries = [structs.replace(one, text=escape_controls(one.text)) for one in entries]
     headers = {"content-type": "application/json", "cache-control": "no-store", **SECURITY_HEADERS}

@@ -46,18 +46,18 @@ KEY_PATHS: Mapping[str, PageModule] = {
 }
 _DEVICE_PATHS: Mapping[str, PageModule] = {"/device": PageModule("device:show_device", FORM_BYTES)}
 _OTHER_PATHS: Mapping[str, PageModule] = {
-    "/dashboard/": PageModule("site:redirect_home"),
+    "/dashboard/": PageModule("targets:redirect_home"),
     "/dashboard/requests/{id}/images/{number}": PageModule("request:send_image"),
-    "/dashboard/live": PageModule("site:stream_events"),
+    "/dashboard/live": PageModule("targets:stream_events"),
     "/dashboard/palette": PageModule("palette:send_entries"),
-    "/dashboard/static/{name}": PageModule("site:send_asset"),
+    "/dashboard/static/{name}": PageModule("targets:send_asset"),
     "/dashboard/sign-in": PageModule("sign_in:sign_in", FORM_BYTES),
     "/dashboard/sign-out": PageModule("sign_in:sign_out", FORM_BYTES),
     "/dashboard/oidc/start": PageModule("oidc:start_oidc"),
     "/dashboard/oidc/callback": PageModule("callback:finish_oidc"),
     "/dashboard/settings/edit": PageModule("settings:FORM", FORM_BYTES),
     "/dashboard/providers/doctor": PageModule("providers:FORM", FORM_BYTES),
-    "/dashboard/{rest*}": PageModule("site:report_missing"),
+    "/dashboard/{rest*}": PageModule("targets:report_missing"),
 }
 
 

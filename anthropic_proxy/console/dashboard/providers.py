@@ -397,7 +397,7 @@ def _build_remedies(run: DoctorRun) -> list[ProviderRemedy]:
 
 async def respond_doctor_form(form: OpenedForm, sent: Mapping[str, str] | None) -> RouteResponse:
     """Show the expected cost of a run and start it, or stop the run in progress."""
-    settings, runs = form.site.gateway.settings, form.site.doctor
+    settings, runs = form.services.gateway.settings, form.services.doctor
     values: dict[str, Any] = {"is_running": False, "estimate": None, "latest": "", "demo": "", "problem": ""}
     if sent is not None:
         try:

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec import Struct, structs
 from sqlalchemy import Connection
@@ -20,6 +20,7 @@ from anthropic_proxy.console.dashboard.conversation import (
 )
 from anthropic_proxy.console.dashboard.page import Figure, OpenTexts, Page, PageContext, PageTable
 from anthropic_proxy.console.dashboard.query import require_valid_text
+from anthropic_proxy.console.dashboard.services import DashboardServices
 from anthropic_proxy.console.dashboard.web import SECURITY_HEADERS
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.contents import StoredContent
@@ -55,9 +56,6 @@ from anthropic_proxy.gateway.error_catalog import find_cause, find_remedy
 from anthropic_proxy.gateway.money import format_cost, format_price
 from anthropic_proxy.gateway.telemetry.outcomes import INSPECTIONS, count_verdicts, describe_outcome, list_findings
 from anthropic_proxy.plugins import ModelUsage, RouteRequest, RouteResponse
-
-if TYPE_CHECKING:
-    from anthropic_proxy.console.dashboard.site import Site
 
 MAX_TEXT_CHARACTERS = 20_000
 MAX_BLOCK_BARS = 40
@@ -458,7 +456,7 @@ def _tabulate_request(context: PageContext) -> ExportTable:
     return tabulate_requests([row])
 
 
-async def send_image(site: "Site", request: RouteRequest) -> RouteResponse:
+async def send_image(services: DashboardServices, request: RouteRequest) -> RouteResponse:
     """Send an image of the new messages of a request, which the page of the request and its session show."""
     request_id, number = request.path_parameters["id"], request.path_parameters["number"]
 
@@ -470,7 +468,7 @@ async def send_image(site: "Site", request: RouteRequest) -> RouteResponse:
         return find_image(stored["request"].data, int(number)) if is_number and "request" in stored else None
 
     require_valid_text("request id", request_id)
-    found = await site.read("Requests", request, find)
+    found = await services.read("Requests", request, find)
     if found is None:
         raise UnknownModel("The ledger has no such image.", code="ledger-request")
     fields = {"content-type": found[0], "cache-control": "no-store", **SECURITY_HEADERS}

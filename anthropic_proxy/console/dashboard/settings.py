@@ -146,7 +146,7 @@ _MAX_PROPOSED_MODELS = 300
 
 
 async def respond_setting_form(form: OpenedForm, sent: Mapping[str, str] | None) -> RouteResponse:
-    gateway = form.site.gateway
+    gateway = form.services.gateway
     settings, catalog = gateway.settings, gateway.catalog
     if sent is None:
         name, saved, server = (form.request.query.get(key, [""])[-1] for key in ("name", "saved", "server"))
@@ -159,7 +159,7 @@ async def respond_setting_form(form: OpenedForm, sent: Mapping[str, str] | None)
         if is_written:
             await note_author(gateway.store, settings.env_file, name_actor(form.request, form.session))
             page = f"{SETTINGS_EDIT_PATH}?name={quote(name)}"
-            if not await form.site.reload_settings():
+            if not await form.services.reload_settings():
                 return redirect(f"{page}&saved=start")
             if not await wait_for_reach(gateway.settings, name):
                 return redirect(f"{page}&saved=now")

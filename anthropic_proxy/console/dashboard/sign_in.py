@@ -20,49 +20,49 @@ START_PATH = "/dashboard/oidc/start"
 _WRONG_KEY = "This is not a key of the proxy. The keys are set by PROXY_API_KEY and ADMIN_API_KEY."
 
 
-async def sign_in(site: DashboardServices, request: RouteRequest) -> RouteResponse:
+async def sign_in(services: DashboardServices, request: RouteRequest) -> RouteResponse:
     """Show the form for a key, or check the key that it sent."""
     if request.method != "POST":
         target = request.query.get("next", [""])[-1]
-        if request.client.name or await site.find_session(request) is not None:
+        if request.client.name or await services.find_session(request) is not None:
             return redirect(resolve_redirect_path(target))
-        return await send_sign_in_page(site, request, target)
+        return await send_sign_in_page(services, request, target)
     form = read_own_form(request)
     key, target = form.get("key", "").strip(), form.get("next", "")
-    begun = await FAILED_KEYS.reserve(site.gateway.store, request)
+    begun = await FAILED_KEYS.reserve(services.gateway.store, request)
     if begun.refused is not None:
-        return await refuse_sign_in(site, request, target, begun)
-    cookie = await site.sessions.create_for_key(key)
-    await FAILED_KEYS.settle(site.gateway.store, begun, is_success=cookie is not None)
+        return await refuse_sign_in(services, request, target, begun)
+    cookie = await services.sessions.create_for_key(key)
+    await FAILED_KEYS.settle(services.gateway.store, begun, is_success=cookie is not None)
     if cookie is None:
-        return await send_sign_in_page(site, request, target, _WRONG_KEY, status=401)
-    sent = SESSION_COOKIE.write(request, site.gateway.settings, cookie, SESSION_SECONDS)
+        return await send_sign_in_page(services, request, target, _WRONG_KEY, status=401)
+    sent = SESSION_COOKIE.write(request, services.gateway.settings, cookie, SESSION_SECONDS)
     return redirect(resolve_redirect_path(target), set_cookie=[sent])
 
 
-async def sign_out(site: DashboardServices, request: RouteRequest) -> RouteResponse:
+async def sign_out(services: DashboardServices, request: RouteRequest) -> RouteResponse:
     """End the session of the browser on the server, so that copies of its cookie are useless too."""
-    form, session = read_own_form(request), await site.find_session(request)
+    form, session = read_own_form(request), await services.find_session(request)
     require_equal_tokens("" if session is None else session.form_token, form.get("token", ""))
-    settings = site.gateway.settings
-    await site.sessions.end(SESSION_COOKIE.read(request, settings))
+    settings = services.gateway.settings
+    await services.sessions.end(SESSION_COOKIE.read(request, settings))
     return redirect(SIGN_IN_PATH, set_cookie=[SESSION_COOKIE.write(request, settings, "", 0)])
 
 
 async def refuse_sign_in(
-    site: DashboardServices, request: RouteRequest, target: str, begun: Reservation
+    services: DashboardServices, request: RouteRequest, target: str, begun: Reservation
 ) -> RouteResponse:
     wait = int(begun.retry_after_seconds) + 1
-    site.gateway.log_warning_once(
+    services.gateway.log_warning_once(
         f"Sign-ins to the dashboard from {request.address} are refused after several failures."
-        f"{explain_limit(request, site.gateway.settings)}"
+        f"{explain_limit(request, services.gateway.settings)}"
     )
     text = f"Several sign-ins from your address have failed. Wait {wait} s, then try again."
-    return await send_sign_in_page(site, request, target, text, status=429, retry_after=wait)
+    return await send_sign_in_page(services, request, target, text, status=429, retry_after=wait)
 
 
 async def send_sign_in_page(
-    site: DashboardServices,
+    services: DashboardServices,
     request: RouteRequest,
     target: str,
     problem: str = "",
@@ -70,7 +70,7 @@ async def send_sign_in_page(
     status: int = 200,
     retry_after: int = 0,
 ) -> RouteResponse:
-    provider = site.gateway.settings.oidc
+    provider = services.gateway.settings.oidc
     path = resolve_redirect_path(target)
     values = {
         "target": path,

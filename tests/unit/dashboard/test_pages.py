@@ -21,23 +21,17 @@ import pytest
 from sqlalchemy import Connection, Engine, event, func, select
 
 from anthropic_proxy.console.dashboard.costs import build_costs_page
+from anthropic_proxy.console.dashboard.early_flush import Progress, respond_with_early_flush
 from anthropic_proxy.console.dashboard.ledger_connections import LedgerConnections
 from anthropic_proxy.console.dashboard.models import build_models_page
-from anthropic_proxy.console.dashboard.page import Page
+from anthropic_proxy.console.dashboard.page import Page, StateLine
 from anthropic_proxy.console.dashboard.plugin import KEY_PATHS, PAGES
 from anthropic_proxy.console.dashboard.query import list_ranges, read_view_query
 from anthropic_proxy.console.dashboard.requests import build_requests_page, list_exported_requests, list_views
 from anthropic_proxy.console.dashboard.sessions import build_sessions_page
-from anthropic_proxy.console.dashboard.site import (
-    STALE_SECONDS,
-    Progress,
-    StateLine,
-    describe_ledger,
-    limit_range,
-    load_target,
-    respond_with_early_flush,
-)
+from anthropic_proxy.console.dashboard.site import load_target
 from anthropic_proxy.console.dashboard.tables import COLUMNS
+from anthropic_proxy.console.dashboard.view import STALE_SECONDS, describe_ledger, limit_range
 from anthropic_proxy.console.dashboard.web import compress_response, load_environment
 from anthropic_proxy.console.ledger.failures import count_errors
 from anthropic_proxy.console.ledger.queries import LedgerExtent

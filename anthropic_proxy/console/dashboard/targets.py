@@ -1,0 +1,82 @@
+"""Small answers of the dashboard: files, live rows, redirects, and paths that do not exist."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from anthropic_proxy.console.dashboard.permissions import (
+    name_user,
+)
+from anthropic_proxy.console.dashboard.services import DashboardServices
+from anthropic_proxy.console.dashboard.web import (
+    SECURITY_HEADERS,
+    accepts_gzip,
+    find_asset,
+    redirect,
+)
+from anthropic_proxy.engine.exchange.client_side import STREAM_HEADERS
+from anthropic_proxy.errors import PermissionDenied, ProxyBusy, UnknownModel
+from anthropic_proxy.gateway.permissions import may
+from anthropic_proxy.plugins import RouteRequest, RouteResponse
+
+_YEAR_SECONDS = 31_536_000
+_SESSION_CHECK_SECONDS = 1.0
+"""Minimum time in seconds between two checks whether the session of an open stream has ended."""
+
+
+async def report_missing(services: DashboardServices, request: RouteRequest) -> RouteResponse:
+    if not services.gateway.settings.virtual_keys and request.path.startswith("/dashboard/keys"):
+        raise UnknownModel(
+            "Virtual keys are off. With VIRTUAL_KEYS=true, each client has a key of its own, with limits, budgets "
+            f"and costs. Set it in .env and {services.gateway.settings.start_again}.",
+            code="virtual-keys-off",
+        )
+    raise UnknownModel(f"The dashboard has no page {request.path[:200]!r}.", code="dashboard-path")
+
+
+async def redirect_home(services: DashboardServices, request: RouteRequest) -> RouteResponse:
+    return redirect("/dashboard")
+
+
+async def stream_events(services: DashboardServices, request: RouteRequest) -> RouteResponse:
+    session = await services.find_session(request)
+    if not request.client.name and session is None:
+        raise PermissionDenied("Sign in at /dashboard to receive live rows.", code="dashboard-form")
+    names = None
+    if session is not None and not may(session.role, "read all requests"):
+        names = await services.list_readable_key_labels(request, session)
+    reader = name_user(request, session)
+    events = services.gateway.stream_request_events(names, client=reader)
+
+    async def end_with_session() -> AsyncIterator[bytes]:
+        checked_at = time.monotonic()
+        async with aclosing(events):
+            async for event in events:
+                if time.monotonic() >= checked_at + _SESSION_CHECK_SECONDS:
+                    try:
+                        current = await services.find_session(request)
+                    except ProxyBusy:
+                        current = None
+                    if current is None:
+                        return
+                    checked_at = time.monotonic()
+                yield event
+
+    return RouteResponse(headers=STREAM_HEADERS, body=events if session is None else end_with_session())
+
+
+async def send_asset(services: DashboardServices, request: RouteRequest) -> RouteResponse:
+    """Return the static file at the URL path of `request`. Its name contains a hash, so browsers keep it for a year."""
+    asset = await asyncio.to_thread(find_asset, request.path)  # the first call reads and compresses the files
+    if asset is None:
+        raise UnknownModel(f"Nothing is served at {request.path!r}. Reload the page.", code="dashboard-path")
+    fields = {
+        **SECURITY_HEADERS,
+        "content-type": asset.media_type,
+        "cache-control": f"public, max-age={_YEAR_SECONDS}, immutable",
+        "vary": "accept-encoding",
+    }
+    if accepts_gzip(request):
+        return RouteResponse(headers={**fields, "content-encoding": "gzip"}, body=asset.compressed)
+    return RouteResponse(headers=fields, body=asset.content)
