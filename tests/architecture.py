@@ -76,6 +76,7 @@ DATE_READERS = {
     "console.ledger.retention",
     "console.ledger.writer",
     "engine.engine",
+    "engine.ids",
     "engine.upstream.cloud_credentials",
     "engine.upstream.demo",
     "gateway.server.process",
