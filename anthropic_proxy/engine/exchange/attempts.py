@@ -43,6 +43,7 @@ from anthropic_proxy.engine.messages.deltas import Usage
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.preparation import may_lack_room
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
+from anthropic_proxy.engine.passed_proxies import is_answered_loop
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.credentials import concerns_key
 from anthropic_proxy.engine.routing.health import shows_outage
@@ -158,7 +159,7 @@ class Attempts:
                         engine.background.start_task(balancer.record_failure(target, concerned))
                 place = len(receipt.failed_attempts)
                 receipt.failed_attempts.append(describe_attempt(target, error))
-                if not next_target_may_help(error):
+                if not next_target_may_help(error) or is_answered_loop(error, self._incoming.headers):
                     break
                 error.release_tracebacks()
             except (ClientError, MissingExtra) as rejection:

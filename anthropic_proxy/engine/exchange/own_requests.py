@@ -39,6 +39,7 @@ from anthropic_proxy.engine.messages.purpose import (
 )
 from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.options import ConfiguredRoute, list_condition_texts
+from anthropic_proxy.engine.passed_proxies import LOOP_HEADER
 from anthropic_proxy.engine.routing.router import Plan, RoutingQuery
 from anthropic_proxy.engine.routing.routes import PROJECT_HEADER
 from anthropic_proxy.engine.wires.anthropic.betas import BETA_HEADER
@@ -53,11 +54,12 @@ _KINDS: Mapping[OwnPurpose, RequestKind] = {"auto_mode_check": "auto_mode_check"
 """Purpose → kind in records and in conditions of routes."""
 _PASSED_HEADERS = frozenset(
     (
-        *("x-api-key", "authorization", "user-agent", PROJECT_HEADER),
+        *("x-api-key", "authorization", "user-agent", PROJECT_HEADER, LOOP_HEADER),
         *(SESSION_HEADER, AGENT_HEADER, AGENT_TYPE_HEADER, PROMPT_HEADER),
     )
 )
-"""Headers of the client that its own requests have too: its key for the provider, and what records name."""
+"""Headers of the client that requests because of it have too: its key for the provider, what records name, and the
+proxies that it has passed."""
 _PASSED_PREFIX = "anthropic-"
 """Beginning of further ones, such as the workspace. Betas belong to the body."""
 _ONLY_STANDARD = "standard_only"

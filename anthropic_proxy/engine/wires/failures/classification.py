@@ -592,6 +592,7 @@ _ROWS = (
         only=(None, 500, 502),
     ),
     _Row(503, "api_error", (503,)),
+    _Row(508, "api_error", (508,)),
     _Row(502, "api_error", codes=("tool_use_failed",)),
     _Row(504, "timeout_error", (504, 408), ("DEADLINE_EXCEEDED", "timeout_error", "ModelTimeoutException")),
     # 424: what the server depends on has failed, not the request. Bedrock sends it for a `ModelErrorException`.
