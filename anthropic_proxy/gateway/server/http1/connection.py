@@ -12,10 +12,10 @@ stay unparsed are limited too, by pausing the socket.
 Clients repeat the heads of their requests, which often differ in the length of the body only. Such a head is compared
 with the one before (`RepeatableHead`): it is neither parsed nor checked again, and its body does not pass the parser.
 
-`_in_head` is True from the first byte of a request until its headers are complete, `_in_body` from there to the end of
-its body, and `_rejected` after an error: further bytes are ignored. `_skips_parser` is True while a large body of known
-length is received. Its bytes go to the request directly, because the parser would copy them. A parser that has seen the
-head does not see the end of such a request, so the next one gets a new parser.
+`_reading` says which part of a request the next byte belongs to (`ReadingState`). The callbacks of the parser lead
+from "nothing" to "head", "body" and back. The bytes of a large body of known length ("direct body") go to the request
+directly, because the parser would copy them, as do those behind a repeated head. A parser that has seen the head does
+not see the end of such a request, so it is replaced.
 
 A client may send several requests without waiting for the responses. `_running` is the request that the application
 answers, `pipeline` the queue of the parsed ones behind it, and `cycle` the latest parsed one. Each complete response
@@ -32,9 +32,9 @@ import asyncio
 import re
 import urllib.parse
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Protocol, cast
+from typing import Literal, Protocol, cast
 
 import httptools
 from msgspec import Struct, field
@@ -198,6 +198,11 @@ class HttpApplication(AsgiApp, Protocol):
         ...
 
 
+ReadingState = Literal["nothing", "head", "upgrade", "body", "direct body"]
+"""Part of a request that has begun on a connection and is not complete. "upgrade": the parser has read a head that
+offers another protocol, and is about to read it again without the offer. "direct body": it does not pass the parser."""
+
+
 class ServerState(Struct, eq=False):
     app: HttpApplication
     keep_alive_seconds: float = KEEP_ALIVE_SECONDS
@@ -231,8 +236,7 @@ class Http1Connection(asyncio.Protocol):
         self._idle: tuple[asyncio.Task[None], asyncio.Future[RequestResponseCycle]] | None = None
         """Task that waits for the next request, and what it waits for. None: there is none."""
         self._buffer = ReceiveBuffer()
-        self._in_head = False
-        self._in_body = False
+        self._reading: ReadingState = "nothing"
         self._rejected = False
         self._stopping = False
         """True after a stop of the server: each response ends its connection."""
@@ -248,15 +252,8 @@ class Http1Connection(asyncio.Protocol):
         """Number of callbacks of the parser since the last pause."""
         self._head_bytes = 0
         """Received bytes of the head that is incomplete."""
-        self._upgrading = False
-        """True while a request is parsed that offers another protocol. The offer is ignored."""
-        self._awaits_continue = False
-        """True if the client sends the body only after an interim response (`Expect: 100-continue`)."""
         self._parsing_scheduled = False
         """True while the rest of the buffer waits for the next iteration of the event loop."""
-        self._skips_parser = False
-        self._parser_is_idle = True
-        """True if the parser has read no part of the current request."""
         self._repeated: RepeatableHead | None = None
         """Latest head of the usual form. None: the latest head has another one."""
 
@@ -268,9 +265,14 @@ class Http1Connection(asyncio.Protocol):
         self._state.connections.add(self)
         self._head_timer.start(self.head_timeout_seconds, self._abort)
         address, peer = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
-        self._server = address[:2] if address else None
-        self._client = peer[:2] if peer else None
-        self._scheme = "https" if self._encrypted else "http"
+        self._scope = {
+            "type": "http",
+            "asgi": _ASGI,
+            "server": address[:2] if address else None,
+            "client": peer[:2] if peer else None,
+            "scheme": "https" if self._encrypted else "http",
+            "root_path": "",
+        }
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_timer.stop()
@@ -289,26 +291,24 @@ class Http1Connection(asyncio.Protocol):
         if self._rejected:
             return
         self._steps = 0
-        if not (self._in_head or self.pipeline or self._buffer.data):
+        if self._reading != "head" and not (self.pipeline or self._buffer.data):
             data = self._parse_ordinary(data)
         if data:
             self._buffer.append(data)
             self._parse()
 
     def on_message_begin(self) -> None:
-        self._in_head = True
-        self._parser_is_idle = False
+        self._reading = "head"
         self._repeated = None
         self._keep_alive_timer.end_idle()
         self._received_url = bytearray()
-        self._awaits_continue = False
         self._headers = []
 
     def on_url(self, url: bytes) -> None:
         self._received_url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:
+        if self._reading == "head":
             self._headers.append((name.lower(), value))
         else:
             self._steps += 1
@@ -324,49 +324,77 @@ class Http1Connection(asyncio.Protocol):
         self._url = bytes(self._received_url)
         if not self._url.startswith(b"/"):
             self._url = normalize_request_target(self._url, self._headers)
-        self._in_head = False
         self._head_bytes = 0
         self._steps += len(self._headers)
-        fields = dict(self._headers)
-        if (length := fields.get(b"content-length", b"")).isdigit():
-            self._buffer.body_left = int(length)
-            # after a request with `Connection: close`, the parser ignores what follows
-            self._skips_parser = int(length) >= MIN_DIRECT_BODY_BYTES and self._parser.should_keep_alive()
-        if fields.get(b"expect", b"").lower() == b"100-continue":
-            self._awaits_continue = True
         if self._head_timer.timer is not None:
             self._head_timer.stop()
-        self._upgrading = self._parser.should_upgrade()
-        if not self._upgrading:
-            self._begin_request(method.decode("ascii"), version, keep_alive=self._parser.should_keep_alive())
+        if self._parser.should_upgrade():
+            self._reading = "upgrade"
+            return
+        keep_alive = self._parser.should_keep_alive()
+        fields = dict(self._headers)
+        body: ReadingState = "body"
+        if (length := fields.get(b"content-length", b"")).isdigit():
+            self._buffer.body_left = size = int(length)
+            # after a request with `Connection: close`, the parser ignores what follows
+            if size >= MIN_DIRECT_BODY_BYTES and keep_alive:
+                body = "direct body"
+                self._parser = self._new_parser()  # the one before would wait for the body
+        awaits_continue = fields.get(b"expect", b"").lower() == b"100-continue"
+        self._begin_request(
+            method.decode("ascii"), version, body, keep_alive=keep_alive, awaits_continue=awaits_continue
+        )
 
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
         self._steps += 1
-        if self.cycle is not None and self.cycle.response != "complete":
-            self.cycle.feed_body(body)
+        cycle = self.cycle
+        if cycle is not None and cycle.response != "complete":
+            cycle.feed_body(body)
 
     def on_message_complete(self) -> None:
-        self._in_body = False
-        self._parser_is_idle = True
-        if self._upgrading:
+        if self._reading == "upgrade":
             return
+        self._reading = "nothing"
         self._head_bytes = 0
         self._buffer.begin_request_line()
         if self.flow.read_paused:
             self.flow.resume_reading()
         if self._drain_timer.timer is not None:
             self._drain_timer.stop()
-        if self.cycle is None or self.cycle.response == "complete":
+        cycle = self.cycle
+        if cycle is None or cycle.response == "complete":
             self._keep_alive_timer.begin_idle()
         else:
-            self.cycle.finish_body()
+            cycle.finish_body()
 
-    def _begin_request(self, method: str, version: str, *, keep_alive: bool) -> RequestResponseCycle:
+    def _begin_request(
+        self, method: str, version: str, body: ReadingState, *, keep_alive: bool, awaits_continue: bool
+    ) -> RequestResponseCycle:
+        path, raw_path, query = split_target(self._url)
+        scope = {
+            **self._scope,
+            "http_version": version,
+            "method": method,
+            "path": path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": self._headers,
+        }
+        cycle = RequestResponseCycle(
+            scope,
+            self.transport,
+            self.flow,
+            default_headers=self._state.default_headers,
+            keep_alive=keep_alive and version != "1.0" and not (self._stopping or self._state.draining),
+            awaits_continue=awaits_continue and version != "1.0",
+            count_freed_bytes=self._state.heap_trimmer.count_freed_bytes,
+            on_response=self._end_response,
+            close_connection=self._close_gracefully,
+        )
         before = self.cycle
-        cycle = self._new_cycle(method, version, keep_alive=keep_alive)
         self.cycle = cycle
-        self._in_body = True
+        self._reading = body
         if before is None or before.response == "complete":
             self._start(cycle)
         else:
@@ -379,14 +407,13 @@ class Http1Connection(asyncio.Protocol):
         self._headers = head.list_headers(length)
         self._steps += len(self._headers)
         self._buffer.body_left = int(length)
-        self._skips_parser = True
-        self._begin_request("POST", "1.1", keep_alive=True).head = head
+        self._begin_request("POST", "1.1", "direct body", keep_alive=True, awaits_continue=False).head = head
 
     def _parse_ordinary(self, data: bytes) -> bytes:
         """Parse the bytes of one socket read if they have a common structure. Return the unparsed ones."""
         buffer = self._buffer
         start = 0
-        if not self._in_body:
+        if self._reading == "nothing":
             repeated = self._repeated
             if repeated is not None and (digits := repeated.find_length(data)) and buffer.accept_repeated_head():
                 start = repeated.size + len(digits)
@@ -399,8 +426,8 @@ class Http1Connection(asyncio.Protocol):
                 if error := self._read_bytes(head):
                     self._send_error(error)
                     return b""
-                if self._in_body and self.cycle is not None and not self._awaits_continue:
-                    self.cycle.head = self._repeated = find_repeatable_head(head, self._parser, self._headers)
+                if self._reading != "nothing" and (cycle := self.cycle) is not None:
+                    cycle.head = self._repeated = find_repeatable_head(head, cycle)
         length = len(data) - start
         if not length:
             return b""
@@ -409,8 +436,8 @@ class Http1Connection(asyncio.Protocol):
         buffer.body_left -= length
         if error := self._read_bytes(memoryview(data)[start:] if start else data):
             self._send_error(error)
-        elif self._in_body and self.cycle is not None:
-            self.cycle.schedule_wakeup(self._loop)
+        elif self._reading != "nothing" and (cycle := self.cycle) is not None:
+            cycle.schedule_wakeup(self._loop)
         return b""
 
     def _parse(self) -> None:
@@ -423,19 +450,19 @@ class Http1Connection(asyncio.Protocol):
             self._head_bytes += len(piece)
             if error := self._find_error(piece):
                 self._send_error(error)
-        if self._in_body and self.cycle is not None and not self._rejected:
+        if self._reading in ("body", "direct body") and self.cycle is not None and not self._rejected:
             self.cycle.schedule_wakeup(self._loop)
         hold = not self._rejected and (self._parsing_scheduled or len(buffer) > MAX_UNPARSED_BYTES)
         if hold != self.flow.paused_for_unparsed:
             self.flow.set_paused_for_unparsed(hold)
-        if self._in_head and self._head_timer.timer is None and not self._rejected:
+        if self._reading == "head" and self._head_timer.timer is None and not self._rejected:
             self._head_timer.start(self.head_timeout_seconds, self._abort)
         if self._ended and not self.eof_received():
             self._close()
 
     def _is_full(self) -> bool:
         pipeline = self.pipeline
-        if not pipeline or self._in_head or self._in_body:
+        if not pipeline or self._reading != "nothing":
             return False
         waiting = sum(cycle.estimate_memory_bytes() for cycle in pipeline)
         return len(pipeline) >= MAX_PIPELINED_REQUESTS or waiting > MAX_PIPELINED_BYTES
@@ -461,38 +488,9 @@ class Http1Connection(asyncio.Protocol):
             return error
         if self._head_bytes <= MAX_HEAD_BYTES:
             return None
-        if self._in_head and len(self._received_url) > MAX_HEAD_BYTES // 2:
+        if self._reading == "head" and len(self._received_url) > MAX_HEAD_BYTES // 2:
             return UriTooLong(f"The address has more than {MAX_HEAD_BYTES:,} bytes.")
         return HeadersTooLarge(f"The headers have more than {MAX_HEAD_BYTES:,} bytes.")
-
-    def _new_cycle(self, method: str, version: str, *, keep_alive: bool) -> RequestResponseCycle:
-        path, raw_path, query = split_target(self._url)
-        is_stopping = self._stopping or self._state.draining
-        scope = {
-            "type": "http",
-            "asgi": _ASGI,
-            "http_version": version,
-            "server": self._server,
-            "client": self._client,
-            "scheme": self._scheme,
-            "method": method,
-            "root_path": "",
-            "path": path,
-            "raw_path": raw_path,
-            "query_string": query,
-            "headers": self._headers,
-        }
-        return RequestResponseCycle(
-            scope,
-            self.transport,
-            self.flow,
-            default_headers=self._state.default_headers,
-            keep_alive=version != "1.0" and keep_alive and not is_stopping,
-            awaits_continue=self._awaits_continue and version != "1.0",
-            count_freed_bytes=self._state.heap_trimmer.count_freed_bytes,
-            on_response=self._end_response,
-            close_connection=self._close_gracefully,
-        )
 
     def _new_parser(self) -> httptools.HttpRequestParser:
         parser = httptools.HttpRequestParser(self)
@@ -502,20 +500,16 @@ class Http1Connection(asyncio.Protocol):
 
     def _read_bytes(self, piece: bytes | memoryview) -> ProxyError | None:
         """Pass bytes to the parser, or to the request. Return the error of the parser or of a callback."""
-        if self._in_body and self._skips_parser:
+        if self._reading == "direct body":
             # no error is returned here: `on_body` and `on_message_complete` raise none
             self.on_body(piece if isinstance(piece, bytes) else bytes(piece))
             if not self._buffer.body_left:
-                self._skips_parser = False
-                if not self._parser_is_idle:
-                    self._parser = self._new_parser()
-                    self._parser_is_idle = True
                 self.on_message_complete()
             return None
         try:
             self._parser.feed_data(piece)
         except httptools.HttpParserUpgrade as offer:
-            return self._ignore_upgrade(piece[offer.args[0] :]) if self._upgrading else None
+            return self._ignore_upgrade(piece[offer.args[0] :]) if self._reading == "upgrade" else None
         except httptools.HttpParserError as error:
             cause = error.__context__  # the error that an `on_*` callback raised
             return cause if isinstance(cause, ProxyError) else MalformedHttp(describe_parse_error(piece, str(error)))
@@ -534,8 +528,7 @@ class Http1Connection(asyncio.Protocol):
         self._write_timer.start()
         if (
             self._encrypted
-            or self._in_head
-            or self._in_body
+            or self._reading != "nothing"
             or any(cycle.scope["method"] not in _SAFE_METHODS or cycle.is_event_stream for cycle in unfinished)
         ):
             # A useless call to a provider costs money, so all unfinished requests count as disconnected. So does the
@@ -564,7 +557,7 @@ class Http1Connection(asyncio.Protocol):
         A client without a request yet has `NEW_CONNECTION_GRACE_SECONDS` to send one.
         """
         self._stopping = True
-        if self._in_head:
+        if self._reading == "head":
             return
         if self.cycle is None:
             self._head_timer.start(min(NEW_CONNECTION_GRACE_SECONDS, self.head_timeout_seconds), self._abort)
@@ -611,7 +604,7 @@ class Http1Connection(asyncio.Protocol):
             return
         if self.pipeline:
             self._start(self.pipeline.popleft())
-        elif not self._in_body:
+        elif self._reading not in ("body", "direct body"):
             self._keep_alive_timer.begin_idle()
         else:
             self.flow.resume_reading()
@@ -621,7 +614,7 @@ class Http1Connection(asyncio.Protocol):
             self._schedule_parsing()
 
     def _is_mid_request(self) -> bool:
-        return self._in_head or self._in_body or bool(self._buffer.data)
+        return self._reading != "nothing" or bool(self._buffer.data)
 
     def _unfinished(self) -> list[RequestResponseCycle]:
         running = self._running
@@ -642,7 +635,7 @@ class Http1Connection(asyncio.Protocol):
 
     def _abort(self) -> None:
         self._head_timer.stop()
-        if self._in_head:
+        if self._reading == "head":
             timeout = RequestTimeout(f"The headers were not complete after {self.head_timeout_seconds:g} s.")
             self._send_error(ShuttingDown() if self._stopping else timeout)
         else:
@@ -658,7 +651,11 @@ class Http1Connection(asyncio.Protocol):
         self._head_timer.stop()
         request_id = self._state.app.log_rejected_request(error)
         unfinished = self._unfinished()
-        if unfinished and self._in_body and unfinished[-1].response in ("awaits continue", "not begun"):
+        if (
+            unfinished
+            and self._reading in ("body", "direct body")
+            and unfinished[-1].response in ("awaits continue", "not begun")
+        ):
             unfinished.pop().mark_disconnected()  # the request with the invalid body gets the error as its response
             if unfinished:
                 self.pipeline.pop().release_resources()
@@ -803,10 +800,10 @@ class ReceiveBuffer:
 _MAX_REPEATED_BYTES = 16 * 1024
 
 
-def find_repeatable_head(
-    head: bytes, parser: httptools.HttpRequestParser, headers: Sequence[tuple[bytes, bytes]]
-) -> RepeatableHead | None:
-    """Return the head that the parser has read last. None: it has not the usual form."""
+def find_repeatable_head(head: bytes, cycle: RequestResponseCycle) -> RepeatableHead | None:
+    """Return the head of a request whose body has not begun. None: the head has not the usual form."""
+    scope = cycle.scope
+    headers: list[tuple[bytes, bytes]] = scope["headers"]
     fields = dict(headers)
     length = fields.get(b"content-length", b"")
     colon = head.find(b": %b\r\n" % length)
@@ -815,9 +812,10 @@ def find_repeatable_head(
         and b"transfer-encoding" not in fields
         and head[:colon].lower().endswith(b"\r\ncontent-length")
         and len(head) <= _MAX_REPEATED_BYTES
-        and parser.get_method() == b"POST"
-        and parser.get_http_version() == "1.1"
-        and parser.should_keep_alive()
+        and scope["method"] == "POST"
+        and scope["http_version"] == "1.1"
+        and cycle.keep_alive
+        and b"expect" not in fields
     )
     if not is_usual:
         return None

@@ -254,22 +254,26 @@ class RequestResponseCycle:
         try:
             await app(self.scope, self.receive, self.send)
         finally:
-            match self.response:
-                case "complete" | "disconnected":
-                    pass
-                case "begun":
-                    if self._head:
-                        self._transport.write(self._head)
-                    self._close_connection()
-                case "awaits continue" | "not begun":
-                    length = str(len(_INTERNAL_ERROR_BODY)).encode()
-                    headers = [(b"content-type", b"text/plain"), (b"content-length", length), (b"connection", b"close")]
-                    await self.send({"type": "http.response.start", "status": 500, "headers": headers})
-                    await self.send({"type": "http.response.body", "body": _INTERNAL_ERROR_BODY})
-                case _:
-                    assert_never(self.response)
+            if self.response != "complete":
+                await self._end_incomplete_response()
             del self.scope["extensions"]
             self.release_resources()
+
+    async def _end_incomplete_response(self) -> None:
+        match self.response:
+            case "complete" | "disconnected":
+                pass
+            case "begun":
+                if self._head:
+                    self._transport.write(self._head)
+                self._close_connection()
+            case "awaits continue" | "not begun":
+                length = str(len(_INTERNAL_ERROR_BODY)).encode()
+                headers = [(b"content-type", b"text/plain"), (b"content-length", length), (b"connection", b"close")]
+                await self.send({"type": "http.response.start", "status": 500, "headers": headers})
+                await self.send({"type": "http.response.body", "body": _INTERNAL_ERROR_BODY})
+            case _:
+                assert_never(self.response)
 
     def release_resources(self) -> None:
         self._on_response = self._close_connection = _do_nothing  # breaks a reference cycle
