@@ -174,7 +174,7 @@ def _list_fields(table: Mapping[str, object], names: Sequence[str]) -> str:
 
 def _can_be_added(text: str, table: str) -> bool:
     try:
-        tomllib.loads(f"{text}\n{table}")
-    except tomllib.TOMLDecodeError:
+        decode_toml(f"{text}\n{table}", "The text")
+    except ConfigurationError:
         return False
     return True

@@ -52,7 +52,7 @@ from anthropic_proxy.gateway.settings.files import (
 )
 from anthropic_proxy.gateway.settings.old_names import decode_field_text
 from anthropic_proxy.gateway.settings.table_fields import TableField, find_table_field
-from anthropic_proxy.gateway.settings.toml_edit import MARK, change_toml_field, describe_unknown_form
+from anthropic_proxy.gateway.settings.toml_edit import change_toml_field, describe_unknown_form
 from anthropic_proxy.gateway.settings.values import is_secret_variable, mask_setting
 from anthropic_proxy.gateway.settings_listing import SettingRow, list_settings
 from anthropic_proxy.plugins import RouteResponse
@@ -337,7 +337,7 @@ def propose_change(settings: Settings, catalog: Catalog, name: str, value: str) 
 
 def _change_field(file: Path, text: str, field: TableField, value: str) -> str:
     """`value` "": the field is removed. Raises `ConfigurationError`."""
-    decode_toml(text.replace("\r\n", "\n").removeprefix(MARK), file.name)
+    decode_toml(text, file.name)
     decoded = decode_field_text(field.path, value) if value else None
     changed = change_toml_field(text, field.path, decoded)
     if changed is None:
@@ -354,7 +354,7 @@ def _show_line(name: str, text: str) -> str:
 def _show_field(field: TableField, text: str) -> str:
     """Return the assignment of a field in its table. "": there is none."""
     table, key = field.path
-    value = decode_toml(text.replace("\r\n", "\n").removeprefix(MARK), CONFIG_FILE).get(table, {}).get(key)
+    value = decode_toml(text, CONFIG_FILE).get(table, {}).get(key)
     return "" if value is None else f"{key} = {format_toml_value(value)}"
 
 

@@ -32,6 +32,8 @@ from anthropic_proxy.secrets import redact_key_patterns
 if TYPE_CHECKING:
     from dotenv.parser import Binding
 
+BYTE_ORDER_MARK = "\ufeff"
+"""Beginning of a text that some editors write as UTF-8, most on Windows."""
 MAX_ENV_BYTES = 256 * 1024
 """Maximum size of `.env`."""
 MAX_KEY_BYTES = 64 * 1024
@@ -76,7 +78,11 @@ def _encoding_error(path: str, place: int) -> ConfigurationError:
 
 
 def decode_toml(text: str, name: str) -> dict[str, Any]:
-    """Decode a TOML file. Raises `ConfigurationError`, whose message begins with `name`."""
+    """Decode the text of a TOML file, with its line ends and byte order mark as they are.
+
+    Raises `ConfigurationError`, whose message begins with `name`.
+    """
+    text = text.removeprefix(BYTE_ORDER_MARK).replace("\r\n", "\n")
     if _NESTED_KEY.search(text):
         raise nesting_error(name)
     try:

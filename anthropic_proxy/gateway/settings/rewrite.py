@@ -23,6 +23,7 @@ from anthropic_proxy.errors import ConfigurationError, join_with_and
 from anthropic_proxy.gateway.settings.fields import Settings
 from anthropic_proxy.gateway.settings.file_format import KeyPath
 from anthropic_proxy.gateway.settings.files import (
+    BYTE_ORDER_MARK,
     decode_toml,
     locked_for_change,
     parse_env_text,
@@ -39,7 +40,7 @@ from anthropic_proxy.gateway.settings.old_names import (
 )
 from anthropic_proxy.gateway.settings.place import CONFIG_FILE
 from anthropic_proxy.gateway.settings.sources import Sources
-from anthropic_proxy.gateway.settings.toml_edit import MARK, change_toml_field, describe_unknown_form
+from anthropic_proxy.gateway.settings.toml_edit import change_toml_field, describe_unknown_form
 
 _COPY = "before-move"
 """End of the name of a copy: not `bak`, which the page Settings of the dashboard overwrites."""
@@ -73,7 +74,7 @@ def plan_rewrite(environ: Mapping[str, str], providers: ProviderRegistry, env_fi
     env_text, config_text = read_text(env), read_text(config)
     before = load_settings(environ, providers, env_file=env_file)
     moved = find_moved_settings(Sources(environ, env_file))
-    contents = decode_toml(_remove_mark(config_text).replace("\r\n", "\n"), str(config))
+    contents = decode_toml(config_text, str(config))
     written = config_text
     for path, setting in _order_for_insertion(moved):
         if setting.source.origin == "environment":
@@ -107,13 +108,9 @@ def _require_same_meaning(before: Settings, after: Settings) -> None:
         )
 
 
-def _remove_mark(text: str) -> str:
-    return text.removeprefix(MARK)
-
-
 def _require_plain(env_text: str, setting: MovedSetting, env: Path) -> None:
     """Raises `ConfigurationError` if a line refers to another variable, for which TOML has no form."""
-    for binding in parse_env_text(_remove_mark(env_text)):
+    for binding in parse_env_text(env_text.removeprefix(BYTE_ORDER_MARK)):
         if binding.key == setting.old.name and "${" in (binding.value or ""):
             raise ConfigurationError(
                 f"{setting.old.name} in {env} refers to another variable, and {CONFIG_FILE} has no such references. "
@@ -126,7 +123,7 @@ def _remove_lines(text: str, names: set[str]) -> str:
     """Remove all assignments of `names`. A comment at the end of such a line stays, as a line of its own."""
     if not names:
         return text
-    mark = MARK if text.startswith(MARK) else ""
+    mark = BYTE_ORDER_MARK if text.startswith(BYTE_ORDER_MARK) else ""
     kept = []
     for binding in parse_env_text(text[len(mark) :]):
         line = binding.original.string

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings.file_format import KeyPath
-from anthropic_proxy.gateway.settings.files import format_toml_key, format_toml_value
+from anthropic_proxy.gateway.settings.files import BYTE_ORDER_MARK, decode_toml, format_toml_key, format_toml_value
 
-MARK = "\ufeff"
 _MAX_PLACES = 20
 """Maximum number of lines, and of places in a line, at which a change is tried."""
 _TEXTS = compile_later(
@@ -37,12 +37,12 @@ def change_toml_field(text: str, path: KeyPath, value: Any) -> str | None:
     """Return the text of a file in which a field has this value. `path`: table and key. `value` None: the field is
     removed.
 
-    None: the file has the table in a form that cannot be changed.
+    None: the file has the table in a form that cannot be changed. Raises `ConfigurationError` for invalid TOML.
     """
     table, key = path
-    mark = MARK if text.startswith(MARK) else ""
+    mark = BYTE_ORDER_MARK if text.startswith(BYTE_ORDER_MARK) else ""
     plain = text[len(mark) :]
-    expected = _decode(plain)
+    expected = decode_toml(plain, "The text")
     fields = expected.setdefault(table, {})
     if not isinstance(fields, dict):
         return None
@@ -58,8 +58,8 @@ def change_toml_field(text: str, path: KeyPath, value: Any) -> str | None:
         proposals = propose(plain, table, key, value)
     for changed in proposals:
         try:
-            found = _decode(changed)
-        except tomllib.TOMLDecodeError:
+            found = decode_toml(changed, "The text")
+        except ConfigurationError:
             continue
         if {table: {}, **found} == expected:
             return mark + changed
@@ -72,10 +72,6 @@ def describe_unknown_form(file: Path, path: KeyPath) -> str:
         f"{file} has [{path[0]}] in a form into which {path[-1]} of [{path[0]}] cannot be inserted. Write the table as "
         f"[{path[0]}] with one line for each field, and try again."
     )
-
-
-def _decode(text: str) -> dict[str, Any]:
-    return tomllib.loads(text.replace("\r\n", "\n"))
 
 
 def _propose_insertions(text: str, table: str, key: str, value: Any) -> Iterator[str]:

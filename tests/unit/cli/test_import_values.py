@@ -220,6 +220,20 @@ def test_a_table_in_one_line_cannot_be_extended(present: str, text: str, tmp_pat
     assert failed.value.messages == (f"{text.format(file=file)}.",)
 
 
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["", "mark"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
+def test_a_file_in_the_form_of_another_system_is_extended_in_it(mark: bytes, end: bytes, tmp_path: Path) -> None:
+    present = mark + end.join((b"[auto_mode]", b'environment = ["""a', b'b"""]', b"[[routes]]", b'name = "long"'))
+    present += end + b'when = { agent = "x" }' + end + b'targets = ["demo/demo"]' + end
+    (tmp_path / "anthropic-proxy.toml").write_bytes(present)
+    plan = read_router_config({"Providers": [SERVER], "Router": {"default": "own,m"}})
+    plan.add_route("background", {"agent": "y"}, ["demo/demo"])
+    files = prepare_files(plan, tmp_path)
+    (change,) = (each for each in files.changes if each.path.name == "anthropic-proxy.toml")
+    assert change.after.encode().startswith(present + b"[providers.own]" + end)
+    assert [route.name for route in files.settings.routes] == ["long", "background"]
+
+
 def test_a_key_with_a_variable_inside_is_copied(tmp_path: Path) -> None:
     server = {**SERVER, "api_base_url": "https://own.example/v1/chat/completions", "api_key": "sk-${PART}"}
     file = tmp_path / "config.json"
