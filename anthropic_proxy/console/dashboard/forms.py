@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
+from anthropic_proxy.console.dashboard.frames import FormFrame
 from anthropic_proxy.console.dashboard.permissions import Session
 from anthropic_proxy.console.dashboard.services import DashboardServices
 from anthropic_proxy.console.dashboard.web import find_or_create_form_token, render_page
@@ -33,12 +34,13 @@ class OpenedForm(NamedTuple):
         """A text in `problem` of the values makes the HTTP status 400."""
         services = self.services
         token, cookie = find_or_create_form_token(self.request, self.session, services.gateway.settings)
-        frame = {
+        frame: FormFrame = {
             **services.build_frame(self.form.section, self.request, self.session),
             "live": False,
             "edit_token": token,
-            **values,
         }
         headers = {"set-cookie": cookie} if cookie else {}
         status = 400 if values["problem"] else 200
-        return await asyncio.to_thread(render_page, self.request, template, frame, status=status, headers=headers)
+        return await asyncio.to_thread(
+            render_page, self.request, template, frame, values, status=status, headers=headers
+        )

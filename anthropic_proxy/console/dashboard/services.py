@@ -3,11 +3,11 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from sqlalchemy import Connection
 
 from anthropic_proxy.console.dashboard.browser_sessions import SESSION_COOKIE, BrowserSessions
+from anthropic_proxy.console.dashboard.frames import NavigationFrame
 from anthropic_proxy.console.dashboard.ledger_connections import LedgerConnections
 from anthropic_proxy.console.dashboard.page import OpenTexts, ResultT
 from anthropic_proxy.console.dashboard.permissions import (
@@ -152,8 +152,8 @@ class DashboardServices:
         rights = find_rights(request, session, settings).resolve(EngineReader(connection))
         return restrict_reading(connection, rights, settings)
 
-    def build_frame(self, section: str, request: RouteRequest, session: Session | None) -> dict[str, Any]:
-        """Return the values of `base.html`, which a page with a navigation has around its content."""
+    def build_frame(self, section: str, request: RouteRequest, session: Session | None) -> NavigationFrame:
+        """No request is running, and the ledger is not yet read."""
         theme = find_cookie(request.headers.get("cookie", ""), THEME_COOKIE)
         role = find_role(request, session)
         return {

@@ -8,6 +8,7 @@ requests is sent in two parts (`early_flush`).
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from math import ceil
 from urllib.parse import quote, urlencode
@@ -126,8 +127,9 @@ class Site:
             )
         is_off = error.code == "virtual-keys-off"
         frame = self._services.build_frame("Keys" if is_off else section, request, session)
-        frame["setting"] = "VIRTUAL_KEYS=true" if is_off else ""
-        return await asyncio.to_thread(render_error, request, frame, error.status, error.message, headers)
+        setting = "VIRTUAL_KEYS=true" if is_off else ""
+        render = partial(render_error, request, frame, error.status, error.message, setting=setting, headers=headers)
+        return await asyncio.to_thread(render)
 
 
 def load_target(name: str) -> Target:

@@ -8,6 +8,7 @@ from sqlalchemy import exc
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.early_flush import Progress
+from anthropic_proxy.console.dashboard.frames import NavigationFrame, ViewFrame
 from anthropic_proxy.console.dashboard.ledger_connections import OpenedLedger
 from anthropic_proxy.console.dashboard.page import Page, PageContext, PageTable, StateLine, WaitFor
 from anthropic_proxy.console.dashboard.permissions import (
@@ -106,24 +107,14 @@ class View(Struct, kw_only=True):
                 opened.enter_context(ledger.connection)
                 context = self._build_context(query, ledger, setup, opened)
                 self.progress.requests = context.facts.requests
-                known_extent = context.facts if ledger.problem is None else None
-                lines = describe_ledger(services.gateway.ledger_state, known_extent, services.clock())
-                if ledger.problem is not None:
-                    lines.append(ledger.problem)
-                frame |= {
-                    "query": query,
-                    "tables": list(self.page.tables),
-                    "ranges": list_ranges(context.facts.first_hour, context.now),
-                    "filters": list_filters(query, name_providers(services.gateway.settings)),
-                    "running": context.running,
-                    "state": lines,
-                    "ledger_text": describe_extent(known_extent),
-                    "can_read": context.can_read,
-                }
+                view_frame = self._build_view_frame(frame, context, ledger.problem)
+                frame = view_frame  # an error page has its links too
                 if self.page.searches_requests:
-                    context = limit_range(context, lines)
+                    context = limit_range(context, view_frame["state"])
                 if "format" not in request.query:
                     values = self.page.build(context)
+                    if values is not None and values.get("is_empty"):
+                        view_frame["tables"] = self._list_tables_without_ledger()
                 elif (file := export_table(context, self.page.tables, request.query)) is not None:
                     return compress_response(request, file)
         except ClientError as error:
@@ -135,9 +126,29 @@ class View(Struct, kw_only=True):
             return render_error(request, frame, 503, ledger.problem.text)
         if values is None:
             return render_error(request, frame, 404, self.page.missing)
-        if values.get("is_empty"):
-            frame["tables"] = [name for name, table in self.page.tables.items() if not table.reads_ledger]
-        return render_page(request, self.page.template, {**frame, **values})
+        return render_page(request, self.page.template, frame, values)
+
+    def _build_view_frame(
+        self, frame: NavigationFrame, context: PageContext, ledger_problem: StateLine | None
+    ) -> ViewFrame:
+        extent = context.facts if ledger_problem is None else None
+        lines = describe_ledger(self.services.gateway.ledger_state, extent, self.services.clock())
+        if ledger_problem is not None:
+            lines.append(ledger_problem)
+        return {
+            **frame,
+            "query": context.query,
+            "tables": list(self.page.tables),
+            "ranges": list_ranges(context.facts.first_hour, context.now),
+            "filters": list_filters(context.query, name_providers(context.settings)),
+            "running": context.running,
+            "state": lines,
+            "ledger_text": describe_extent(extent),
+            "can_read": context.can_read,
+        }
+
+    def _list_tables_without_ledger(self) -> list[str]:
+        return [name for name, table in self.page.tables.items() if not table.reads_ledger]
 
     def _find_setup(self) -> Setup:
         gateway = self.services.gateway

@@ -24,6 +24,7 @@ from anthropic_proxy import __version__
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import BASE, HEIGHT, trace_sparkline
 from anthropic_proxy.console.dashboard.conversation import escape_controls, mark_up
+from anthropic_proxy.console.dashboard.frames import ErrorFrame, Frame, NavigationFrame
 from anthropic_proxy.console.dashboard.panels import FailedPanel
 from anthropic_proxy.console.dashboard.permissions import Session
 from anthropic_proxy.console.dashboard.query import session_link, title_month
@@ -204,18 +205,31 @@ Headers = Mapping[str, str] | None
 
 
 def render_page(
-    request: RouteRequest, template: str, values: Mapping[str, Any], *, status: int = 200, headers: Headers = None
+    request: RouteRequest,
+    template: str,
+    frame: Frame,
+    values: Mapping[str, Any] = {},
+    *,
+    status: int = 200,
+    headers: Headers = None,
 ) -> RouteResponse:
-    body = load_environment().get_template(template).render(values).encode("utf-8", "replace")
+    """`values`: those of the page itself."""
+    body = load_environment().get_template(template).render({**frame, **values}).encode("utf-8", "replace")
     fields = {"content-type": "text/html; charset=utf-8", "cache-control": "no-store", **SECURITY_HEADERS}
     return compress_response(request, RouteResponse(status=status, headers={**fields, **(headers or {})}, body=body))
 
 
 def render_error(
-    request: RouteRequest, frame: Mapping[str, Any], status: int, message: str, headers: Headers = None
+    request: RouteRequest,
+    frame: NavigationFrame,
+    status: int,
+    message: str,
+    *,
+    setting: str = "",
+    headers: Headers = None,
 ) -> RouteResponse:
-    """Return a page with the navigation and a message. `setting` of the frame: line for `.env` that helps."""
-    values = {**frame, "live": False, "message": message, "tables": ()}
+    """Return a page with the navigation and a message. `setting`: line for `.env` that helps."""
+    values: ErrorFrame = {**frame, "live": False, "message": message, "setting": setting, "tables": ()}
     return render_page(request, "error.html", values, status=status, headers=headers)
 
 
@@ -229,5 +243,13 @@ async def send_public_page(
     headers: Headers = None,
 ) -> RouteResponse:
     """Return the response with a page that needs no sign-in, such as the sign-in page, without links to other pages."""
-    frame = {"title": title, "section": "", "pages": (), "theme": "", "running": (), "form_token": "", "live": False}
-    return await asyncio.to_thread(render_page, request, template, {**frame, **values}, status=status, headers=headers)
+    frame: Frame = {
+        "title": title,
+        "section": "",
+        "pages": (),
+        "theme": "",
+        "running": (),
+        "form_token": "",
+        "live": False,
+    }
+    return await asyncio.to_thread(render_page, request, template, frame, values, status=status, headers=headers)
