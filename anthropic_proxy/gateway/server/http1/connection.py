@@ -604,9 +604,9 @@ class Http1Connection(asyncio.Protocol):
             return
         if self.pipeline:
             self._start(self.pipeline.popleft())
-        elif self._reading not in ("body", "direct body"):
+        elif self._reading == "nothing":
             self._keep_alive_timer.begin_idle()
-        else:
+        elif self._reading in ("body", "direct body"):  # the time of a head is limited already
             self.flow.resume_reading()
             if self._drain_timer.timer is None:
                 self._drain_timer.start(self.body_drain_timeout_seconds, self._close)

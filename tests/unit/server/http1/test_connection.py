@@ -446,3 +446,21 @@ async def test_a_client_whose_body_is_refused_is_not_told_to_send_it() -> None:
         answers = await talk(port, expecting)
     assert re.findall(rb"HTTP/1\.1 (\d+)", answers) == [b"400"]
     assert received == ["http.disconnect"]
+
+
+@in_virtual_time
+async def test_the_time_of_an_idle_connection_does_not_count_for_a_request_that_begins_during_a_response() -> None:
+    class Slow(Echo):
+        async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[..., Any]) -> None:
+            await asyncio.sleep(0.1 if scope["path"] == "/next" else 5)
+            await super().__call__(scope, receive, send)
+
+    async with serving(Slow(), kept=1) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET + CLOSE[:20])
+        await reader.readuntil(b"}")
+        writer.write(CLOSE[20:])
+        async with asyncio.timeout(2 * WAIT_SECONDS):
+            answers = bodies_of(await reader.read())
+        writer.close()
+    assert [answer["path"] for answer in answers] == ["/last"]
