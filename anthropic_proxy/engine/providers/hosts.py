@@ -61,8 +61,14 @@ def has_own_models(provider: Provider, settings: EngineOptions) -> bool:
     changed = settings.base_urls.get(provider.name)
     if provider.is_configured or changed is None:
         return True
+    return _is_own_address(provider, changed)
+
+
+@lru_cache(maxsize=256)
+def _is_own_address(provider: Provider, base_url: str) -> bool:
+    """Return True if the vendor of the provider has this address. It is cached, because each relay needs it."""
     own = (urlsplit(url).hostname or "" for url in (provider.base_url, *(url for _, url in provider.regional_urls)))
-    host = urlsplit(changed).hostname or ""
+    host = urlsplit(base_url).hostname or ""
     return any(fnmatchcase(host, pattern) for pattern in (*own, *provider.host_patterns, *provider.other_hosts))
 
 
@@ -188,9 +194,7 @@ def is_known_server(provider: Provider, base_url: str) -> bool:
     """
     if provider.selected_host is not None or provider.host_patterns or provider.key_source != "settings":
         return True
-    host = urlsplit(base_url).hostname or ""
-    hosts = () if provider.is_configured else (urlsplit(provider.base_url).hostname or "", *provider.other_hosts)
-    return any(fnmatchcase(host, pattern) for pattern in hosts)
+    return not provider.is_configured and _is_own_address(provider, base_url)
 
 
 def find_server_name(provider: Provider, settings: EngineOptions) -> str:

@@ -78,11 +78,11 @@ def _encoding_error(path: str, place: int) -> ConfigurationError:
 
 
 def decode_toml(text: str, name: str) -> dict[str, Any]:
-    """Decode the text of a TOML file, with its line ends and byte order mark as they are.
+    """Decode the text of a TOML file, with or without a byte order mark.
 
     Raises `ConfigurationError`, whose message begins with `name`.
     """
-    text = text.removeprefix(BYTE_ORDER_MARK).replace("\r\n", "\n")
+    text = text.removeprefix(BYTE_ORDER_MARK)
     if _NESTED_KEY.search(text):
         raise nesting_error(name)
     try:
