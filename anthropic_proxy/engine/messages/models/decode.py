@@ -220,8 +220,7 @@ def decode_request(
         request.tool_choice, request.output_format = read.tool_choice, read.output_format
         if read.tools not in _NOT_GIVEN:
             request.tools = decode_tools(read.tools)
-        if not request.tools:
-            request.is_classifier_question = _is_classifier_question(body, read.stop_sequences)
+        request.is_classifier_question = _is_classifier_question(body, request.tools, read.stop_sequences)
         if read.mcp_servers not in _NOT_GIVEN:
             request.mcp_servers = _decode_mcp_servers(read.mcp_servers)
         if read.safeguards not in _NOT_GIVEN:
@@ -907,7 +906,7 @@ def scan_request(body: bytes) -> MessagesRequest | None:
         has_proxy_signatures=isinstance(read, _ScannedBody)
         and any(_has_proxy_signature(message.content) for message in read.messages),
         has_invalid_calls=_has_invalid_calls(read, tools),
-        is_classifier_question=not tools and _is_classifier_question(body, read.stop_sequences),
+        is_classifier_question=_is_classifier_question(body, tools, read.stop_sequences),
     )
 
 
@@ -923,10 +922,12 @@ class _Question(Struct):
 _decode_question = msgspec.json.Decoder(_Question).decode
 
 
-def _is_classifier_question(body: bytes, stop_sequences: Sequence[str] | None) -> bool:
+def _is_classifier_question(body: bytes, tools: Sequence[Tool], stop_sequences: Sequence[str] | None) -> bool:
     """Return True for the two questions of Claude Code's classifier about a tool call, which have no tools (observed
     with 2.1.332). The second has no stop sequence: its system prompt has the answer, its last message the calls.
     """
+    if tools:
+        return False
     if stop_sequences == ["</block>"]:
         return True
     if _CLASSIFIER_ANSWER not in body or _END_OF_CALLS not in body:

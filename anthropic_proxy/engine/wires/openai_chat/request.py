@@ -399,7 +399,9 @@ class ChatMessageEncoder(MessageEncoder):
             details = [entry for _, carry in kept for entry in self._decode_details(carry.encrypted)]
             if details:
                 reply.reasoning_details = details
-        signed = [carry for _, carry in kept if carry.call_signature and carry.server_digest == address]
+        signed = [
+            carry for _, carry in kept if carry.call_signature
+        ]  # the state of such a block has nothing else to send
         _write_signatures(signed, reply)
         if not dialect.replayed_thinking_field:
             if blocks and not (dialect.replays_reasoning_details or signed):
