@@ -80,8 +80,13 @@ from anthropic_proxy.gateway.error_catalog import find_cause, find_remedy
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.problems import describe_demo
 
-MEASURES = (("", "Cost"), ("provider", "By provider"), ("tokens", "Tokens"), ("requests", "Requests"))
-"""Pairs: measure as value of `by` in the URL, and title of its chart."""
+_USAGE_CHARTS = {
+    "": "Cost",
+    "provider": "By provider",
+    "tokens": "Tokens",
+    "requests": "Requests",
+}
+"""Measure of the chart of usage as value of `by` in the URL → title of the chart."""
 _COSTS = ("", "provider")
 """Measures that are amounts of money. They are not offered if all requests of the range were free."""
 _MAX_LATEST = 10
@@ -99,41 +104,54 @@ _KINDS = {
 }
 """Kind of token → (name, CSS class of the color), from the bottom of a bar to its top."""
 _TOKENS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
-_COUNTED: Mapping[str, tuple[Sequence[str], str, Callable[[float], str]]] = {
-    "tokens": (_TOKENS, "all_tokens", formats.short_count),
-    "requests": (("requests",), "requests", formats.count),
+
+
+class _MeasuredSum(Struct, frozen=True):
+    """What a chart of usage shows of the requests of an hour."""
+
+    sum_names: Sequence[str]
+    """Sums that it needs."""
+    value: Callable[[UsageSums], float]
+    text: Callable[[float], str]
+
+
+_COST = _MeasuredSum(("cost",), lambda sums: sums.cost, formats.chart_money)
+_COUNTED = {
+    "tokens": _MeasuredSum(_TOKENS, lambda sums: sums.all_tokens, formats.short_count),
+    "requests": _MeasuredSum(("requests",), lambda sums: sums.requests, formats.count),
 }
-"""Measure that is no amount of money → sums that it needs, their property, and the function that formats it."""
+"""Measure that is no amount of money → its sum."""
 
 
 def build_overview_page(context: PageContext) -> Mapping[str, Any]:
-    query, panels = context.query, _Panels(context)
-    found = build_panel(context, "incidents", panels.find_bands)
-    bands = [] if isinstance(found, FailedPanel) else found
-    listed = build_panel(context, "the problems", panels.list_problems)
-    failures = [] if isinstance(listed, FailedPanel) else listed
-    notices = [Notice(one.sign, one.role, one.text) for one in context.setup.problems]
-    notices += [one for one in failures if not one.is_solved]
-    has_demo = any(one.target.startswith("demo/") for one in context.setup.mapping)
+    query = context.query
+    panels = _Panels(context)
+    incidents = build_panel(context, "incidents", panels.find_bands)
+    bands = [] if isinstance(incidents, FailedPanel) else incidents
+    problems = build_panel(context, "the problems", panels.list_problems)
+    failures = [] if isinstance(problems, FailedPanel) else problems
+    notices = [Notice(problem.sign, problem.role, problem.text) for problem in context.setup.problems]
+    notices += [failure for failure in failures if not failure.is_solved]
+    has_demo = any(row.target.startswith("demo/") for row in context.setup.mapping)
     demo = describe_demo(context.settings) if has_demo else ""
     total = build_panel(context, "the sums", panels.add_up)
     is_free = not isinstance(total, FailedPanel) and total.has_replies and total.known_cost == 0
-    measures = [one for one in MEASURES if not is_free or one[0] not in _COSTS]
-    chosen = query.measure if query.measure in dict(measures) else measures[0][0]
-    measure = "Cost" if chosen in _COSTS else dict(measures)[chosen]
+    measures = {name: title for name, title in _USAGE_CHARTS.items() if not is_free or name not in _COSTS}
+    chosen = query.measure if query.measure in measures else next(iter(measures))
+    measure = "Cost" if chosen in _COSTS else measures[chosen]
     length = panels.periods.length_name
     values = {
         "verdict": build_verdict(context, panels.summarize),
         "has_requests": isinstance(total, FailedPanel) or total.requests > 0,
-        "state_now": _describe_state(listed, notices, demo),
-        "notices": listed if isinstance(listed, FailedPanel) else notices,
-        "solved": [one for one in failures if one.is_solved],
+        "state_now": _describe_state(problems, notices, demo),
+        "notices": problems if isinstance(problems, FailedPanel) else notices,
+        "solved": [failure for failure in failures if failure.is_solved],
         "demo": demo,
         "is_empty": not context.facts.requests and not context.running and context.can_read,
         "figures": build_panel(context, "the figures", panels.build_figures),
         "usage": build_panel(context, "usage", lambda: panels.draw_usage(chosen)),
         "usage_title": f"{measure} per {length}",
-        "measures": measures,
+        "measures": [*measures.items()],
         "measure": chosen,
         "week": None,
         "speed": build_panel(context, "first tokens", lambda: panels.draw_latencies(bands)),
@@ -160,21 +178,23 @@ class _Panels:
     """Panels of the page. A database query that several of them need runs at most once."""
 
     def __init__(self, context: PageContext) -> None:
-        connection, chosen = context.connection, context.model_selection
-        self.context, self.costs = context, ModelCosts(context.settings)
+        connection = context.connection
+        chosen = context.model_selection
+        self.context = context
+        self.costs = ModelCosts(context.settings)
         self.periods = divide_range(context.charted_query)
         seconds = self.periods.seconds
         self.by_model = memoize_result(lambda: queries.measure_model_performance(connection, chosen, seconds))
 
         def sum_periods() -> dict[int, UsageSums]:
-            found = {start: UsageSums() for start in self.periods.starts}
-            found |= add_up_groups((one.start, one.model.sums) for one in self.by_model())
-            return dict(sorted(found.items()))
+            sums = {start: UsageSums() for start in self.periods.starts}
+            sums |= add_up_groups((row.start, row.model.sums) for row in self.by_model())
+            return dict(sorted(sums.items()))
 
         self.sums = memoize_result(sum_periods)
         """Beginning of a period (seconds since the epoch) → sums of all models, in order of time."""
         self.latencies = memoize_result(
-            lambda: queries.group_latencies(self.by_model(), lambda one: (one.start, tuple[str, ...]()))
+            lambda: queries.group_latencies(self.by_model(), lambda row: (row.start, tuple[str, ...]()))
         )
         self.errors = memoize_result(lambda: count_errors(connection, context.selection, seconds))
 
@@ -183,13 +203,14 @@ class _Panels:
 
     def find_bands(self) -> list[Band]:
         incidents = find_incidents(self.periods, self.errors(), self.by_model(), self.costs)
-        return [Band(one.first, one.last, one.label) for one in incidents]
+        return [Band(incident.first, incident.last, incident.label) for incident in incidents]
 
     def find_missing_prices(self) -> MissingPrices | None:
         return find_missing_prices(self.costs, queries.add_up_model_periods(self.by_model()))
 
     def summarize(self) -> Markup:
-        query, total = self.context.query, self.add_up()
+        query = self.context.query
+        total = self.add_up()
         name = query.range_name
         spans = {"": "In this range", "1h": "In the last hour", "24h": "In the last 24 hours"}
         spans |= {"today": "Today", "yesterday": "Yesterday"}
@@ -208,12 +229,13 @@ class _Panels:
         return Markup(f"{text}.")
 
     def list_problems(self) -> "list[Notice]":
-        context, costs = self.context, self.costs
-        notices = [_build_error_notice(context, costs, one) for one in _list_errors(context, costs, self.errors())]
-        sent = dict[str, int]()
-        for one in self.by_model():
-            prefix = costs.find_prefix(one.model.provider)
-            sent[prefix] = sent.get(prefix, 0) + one.model.sums.requests
+        context = self.context
+        costs = self.costs
+        notices = [_build_error_notice(context, costs, group) for group in _list_errors(context, costs, self.errors())]
+        sent: dict[str, int] = {}
+        for row in self.by_model():
+            prefix = costs.find_prefix(row.model.provider)
+            sent[prefix] = sent.get(prefix, 0) + row.model.sums.requests
         attempts = count_failed_attempts(context.connection, context.model_selection)
         for prefix, failed in sorted(attempts.items(), key=lambda item: (-item[1].requests, item[0])):
             if is_frequent(failed, sent.get(prefix, 0)):
@@ -226,9 +248,12 @@ class _Panels:
         return notices
 
     def build_figures(self) -> list[Figure]:
-        context, query = self.context, self.context.query
-        latencies, total, sums = self.latencies(), self.add_up(), list(self.sums().values())
-        listed = query.link("/dashboard/requests", measure="")
+        context = self.context
+        query = context.query
+        latencies = self.latencies()
+        total = self.add_up()
+        sums = list(self.sums().values())
+        requests = query.link("/dashboard/requests", measure="")
         models = query.link("/dashboard/models", measure="")
         unknown = f"unknown for {count_unknown(total)}" if total.unknown_cost_requests else ""
         compared = ", ".join(filter(None, (unknown, describe_claude_cost(total))))
@@ -241,47 +266,51 @@ class _Panels:
         p50, p95 = (formats.seconds(find_percentile(first_tokens, part)) for part in (0.5, 0.95))
         previous = compare_with_previous_range(context, context.model_selection, "requests", total.requests)
         previous = previous or ("since midnight" if query.range_name == "today" else "no complete range before")
-        succeeded = [one.succeeded / one.requests if one.requests else None for one in sums]
+        succeeded = [period.succeeded / period.requests if period.requests else None for period in sums]
         errors = formats.plural(total.errors, "error") + (f", {total.cancelled:,} cancelled" if total.cancelled else "")
         failed = query.link_with_facet("outcome", "error", "/dashboard/requests")
         spent = format_cost(total.cost, total.unknown_cost_requests) if total.has_replies else formats.UNKNOWN
         slowest = query.link("/dashboard/models", measure="", order="-p95")
         return [
-            Figure("Requests", formats.count(total.requests), previous, [one.requests for one in sums], listed),
+            Figure("Requests", formats.count(total.requests), previous, [period.requests for period in sums], requests),
             Figure("Succeeded", formats.percent(total.succeeded, total.requests, 1), errors, succeeded, failed),
-            Figure("Spent", spent, compared, [one.known_cost for one in sums], models),
+            Figure("Spent", spent, compared, [period.known_cost for period in sums], models),
             Figure("Time to first token, p50", p50, f"p95 {p95}", medians, slowest),
-            Figure("Input read from cache", share, cached, [one.cached_input_share for one in sums], listed),
+            Figure("Input read from cache", share, cached, [period.cached_input_share for period in sums], requests),
         ]
 
     def draw_usage(self, measure: str) -> Chart:
-        costs, periods, model_periods = self.costs, self.periods, self.by_model()
+        costs = self.costs
+        periods = self.periods
+        rows = self.by_model()
         if measure == "tokens":
-            return self.draw_kinds(lambda one: one.model.sums.divide_by_kind(), formats.short_count)
+            return self.draw_kinds(lambda row: row.model.sums.divide_by_kind(), formats.short_count)
         if measure == "requests":
-            connection, chosen = self.context.connection, self.context.model_selection
-            rows = queries.sum_periods(connection, chosen, periods.seconds, "outcome_class", ("requests",))
-            return chart_groups(periods, rows, lambda sums: sums.requests, formats.count, OUTCOME_TITLES)
+            context = self.context
+            outcomes = queries.sum_periods(
+                context.connection, context.model_selection, periods.seconds, "outcome_class", ("requests",)
+            )
+            return chart_groups(periods, outcomes, lambda sums: sums.requests, formats.count, OUTCOME_TITLES)
         if measure == "provider":
-            names = {one.model.provider for one in model_periods if one.model.provider}
-            sums = add_up_groups(((one.start, one.model.provider), one.model.sums) for one in model_periods)
-            rows = [PeriodSums(start, provider, one) for (start, provider), one in sums.items()]
+            names = {row.model.provider for row in rows if row.model.provider}
+            sums_by_group = add_up_groups(((row.start, row.model.provider), row.model.sums) for row in rows)
+            groups = [PeriodSums(start, provider, sums) for (start, provider), sums in sums_by_group.items()]
             titles = {name: (costs.find_prefix(name), formats.provider_role(name)) for name in names}
-            drawn = chart_groups(periods, rows, lambda sums: sums.cost, formats.chart_money, titles)
+            drawn = chart_groups(periods, groups, lambda sums: sums.cost, formats.chart_money, titles)
         else:
 
-            def divide(one: ModelPeriod) -> Mapping[str, int]:
-                return costs.divide_cost(one.model.provider, one.model.model, one.model.sums, one.model.sums.cost)
+            def divide(row: ModelPeriod) -> Mapping[str, int]:
+                return costs.divide_cost(row.model.provider, row.model.model, row.model.sums, row.model.sums.cost)
 
             drawn = self.draw_kinds(divide, formats.chart_money)
         return structs.replace(drawn, empty_text=explain_missing_cost(self.add_up()))
 
     def draw_kinds(self, divide: Callable[[ModelPeriod], Mapping[str, int]], text: Callable[[float], str]) -> Chart:
         values: dict[str, dict[int, float]] = {kind: {} for kind in _KINDS}
-        for one in self.by_model():
-            for kind, amount in divide(one).items():
-                values[kind][one.start] = values[kind].get(one.start, 0) + amount
-        return chart_sums(self.periods, {_KINDS[kind]: found for kind, found in values.items()}, text)
+        for row in self.by_model():
+            for kind, amount in divide(row).items():
+                values[kind][row.start] = values[kind].get(row.start, 0) + amount
+        return chart_sums(self.periods, {_KINDS[kind]: amounts for kind, amounts in values.items()}, text)
 
     def draw_latencies(self, incidents: Sequence[Band]) -> Chart:
         if self.context.query.speed != "provider":
@@ -290,7 +319,7 @@ class _Panels:
             latencies = queries.group_latencies(self.by_model(), _find_provider)
             medians = {key: find_percentile(histogram, 0.5) for key, histogram in latencies.items()}
             series = self.list_providers(medians)
-        highest = max((value for one in series for value in one.values if value is not None), default=0.0)
+        highest = max((value for line in series for value in line.values if value is not None), default=0.0)
         return chart_lines(self.periods, series, formats.seconds, formats.choose_seconds_axis(highest), incidents)
 
     def draw_speed(self) -> Chart:
@@ -304,11 +333,11 @@ class _Panels:
             counts[row.model.provider] = counts.get(row.model.provider, 0) + row.model.sums.requests
         known = {provider for _, (provider,) in values}
         ranked = sorted(known & counts.keys(), key=lambda name: (-counts[name], name))[:MAX_SERIES]
-        found = []
+        series = []
         for name in ranked:
             points = [values.get((start, (name,))) for start in self.periods.starts]
-            found.append(Series(self.costs.find_prefix(name) or NOT_SENT, formats.provider_role(name), points))
-        return found
+            series.append(Series(self.costs.find_prefix(name) or NOT_SENT, formats.provider_role(name), points))
+        return series
 
     def list_latest(self) -> Table:
         context = self.context
@@ -318,33 +347,42 @@ class _Panels:
         return build_request_table(shown, "Latest requests", "latest")
 
     def list_models(self) -> Sequence[Mapping[str, Any]]:
-        query, rows = self.context.query, queries.add_up_model_periods(self.by_model())
+        query = self.context.query
+        rows = queries.add_up_model_periods(self.by_model())
         highest = max((row.sums.cost for row in rows), default=0)
-        found = []
+        models = []
         for row in rows[:_MAX_MODELS]:
             prefix = self.costs.find_prefix(row.provider) or NOT_SENT
             share = row.sums.cost / highest if row.sums.cost else None
             facets = {**query.facets, "provider": row.provider, "model": row.model}
             href = query.link("/dashboard/requests", facets=facets, measure="")
-            found.append({"row": row, "prefix": prefix, "cost": format_sums(row.sums), "share": share, "href": href})
-        return found
+            models.append({"row": row, "prefix": prefix, "cost": format_sums(row.sums), "share": share, "href": href})
+        return models
 
     def draw_cached_share(self) -> Chart:
-        shares = [None if (share := one.cached_input_share) is None else 100 * share for one in self.sums().values()]
-        series = [Series("input read from cache", "cached", shares)]
-        text, axis = lambda share: formats.percent(share, 100), lambda share: f"{share:.0f} %"
-        return chart_lines(self.periods, series, text, axis, missing="no input")
+        shares = [sums.cached_input_share for sums in self.sums().values()]
+        percentages = [None if share is None else 100 * share for share in shares]
+        series = [Series("input read from cache", "cached", percentages)]
+        return chart_lines(
+            self.periods,
+            series,
+            lambda percentage: formats.percent(percentage, 100),
+            lambda percentage: f"{percentage:.0f} %",
+            missing="no input",
+        )
 
     def build_week(self, measure: str) -> "WeekGrid":
         context = self.context
-        names, value, text = _COUNTED.get(measure, (("cost",), "cost", formats.chart_money))
-        hours = queries.sum_periods(context.connection, context.model_selection, HOUR_SECONDS, sum_names=names)
-        week = build_week(context.query, hours, attrgetter(value), text)
+        shown = _COUNTED.get(measure, _COST)
+        hours = queries.sum_periods(
+            context.connection, context.model_selection, HOUR_SECONDS, sum_names=shown.sum_names
+        )
+        week = build_week(context.query, hours, shown.value, shown.text)
         return week if measure in _COUNTED else structs.replace(week, empty_text=explain_missing_cost(self.add_up()))
 
 
-def _find_provider(one: ModelPeriod) -> tuple[int, tuple[str, ...]]:
-    return one.start, (one.model.provider,)
+def _find_provider(row: ModelPeriod) -> tuple[int, tuple[str, ...]]:
+    return row.start, (row.model.provider,)
 
 
 class StateNow(StateLine, frozen=True):
@@ -355,13 +393,13 @@ class StateNow(StateLine, frozen=True):
     command: str = ""
 
 
-def _describe_state(listed: "list[Notice] | FailedPanel", open_notices: "Sequence[Notice]", demo: str) -> StateNow:
+def _describe_state(problems: "list[Notice] | FailedPanel", open_notices: "Sequence[Notice]", demo: str) -> StateNow:
     if open_notices:
-        sign, role = min(((one.sign, one.role) for one in open_notices), key=lambda mark: "✕!".index(mark[0]))
+        worst = min(open_notices, key=lambda notice: "✕!".index(notice.sign))
         if len(open_notices) == 1:
-            return StateNow(sign, role, "One open problem:", open_notices[0].text)
-        return StateNow(sign, role, "Now:", f"{len(open_notices)} open problems")
-    if isinstance(listed, FailedPanel):
+            return StateNow(worst.sign, worst.role, "One open problem:", open_notices[0].text)
+        return StateNow(worst.sign, worst.role, "Now:", f"{len(open_notices)} open problems")
+    if isinstance(problems, FailedPanel):
         return StateNow("!", "warn", "It is not known whether something is wrong: the stored requests cannot be read.")
     if demo:
         return StateNow("!", "warn", f"{demo}. Choose a provider:", command="anthropic-proxy init")
@@ -393,17 +431,24 @@ def _list_errors(context: PageContext, costs: ModelCosts, errors: Sequence[Error
 def _build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGroup) -> Notice:
     name = costs.find_prefix(group.provider) if group.provider else "the proxy"
     latest = group.latest
-    href, link = f"/dashboard/requests/{latest.id}", "show it"
+    href = f"/dashboard/requests/{latest.id}"
+    link = "show it"
     if group.count > 1:
         facets = {**context.query.facets, "outcome": "error", "provider": group.provider}
         # a range begins and ends with an hour
         start = group.first_at // MICROSECONDS // HOUR_SECONDS * HOUR_SECONDS
         end = (group.last_at // MICROSECONDS // HOUR_SECONDS + 1) * HOUR_SECONDS
         chosen = structs.replace(context.query, facets=facets, text=group.error_code)
-        href, link = chosen.link_to_requests(start, end), f"show the {group.count:,}"
-    setting, prefix = costs.find_key_setting(group.provider), name if group.provider else ""
-    asked, fallbacks = latest.requested_model, context.settings.fallbacks
-    remedy = find_remedy(group.error_code, setting, asked, prefix, latest.remedy, fallbacks=fallbacks)
+        href = chosen.link_to_requests(start, end)
+        link = f"show the {group.count:,}"
+    remedy = find_remedy(
+        group.error_code,
+        costs.find_key_setting(group.provider),
+        latest.requested_model,
+        name if group.provider else "",
+        latest.remedy,
+        fallbacks=context.settings.fallbacks,
+    )
     kind = f", {find_error_kind(group.error_type, group.error_code)}" if group.error_type else ""
     status = describe_failure_status(group.status, latest.attempt_times)
     text = f"{formats.plural(group.count, 'request')} failed at {name} with {status}{kind}."
@@ -439,15 +484,15 @@ def build_week(
     query: ViewQuery, hours: Sequence[PeriodSums], extract: Callable[[UsageSums], float], show: Callable[[float], str]
 ) -> WeekGrid:
     """The hours are in the time zone of the server."""
-    found: dict[tuple[int, int], list[tuple[float, int]]] = {}
+    values_by_cell: dict[tuple[int, int], list[tuple[float, int]]] = {}
     for hour in hours:
         when = formats.local_datetime(hour.start * MICROSECONDS)
-        found.setdefault((when.weekday(), when.hour), []).append((extract(hour.sums), hour.start))
-    sums = {key: sum(value for value, _ in values) for key, values in found.items()}
+        values_by_cell.setdefault((when.weekday(), when.hour), []).append((extract(hour.sums), hour.start))
+    sums = {cell: sum(value for value, _ in values) for cell, values in values_by_cell.items()}
     highest = max(sums.values(), default=0)
 
     def build_cell(weekday: int, hour: int) -> WeekCell:
-        values = found.get((weekday, hour), ())
+        values = values_by_cell.get((weekday, hour), ())
         if not values:
             return WeekCell(0)
         total = sums[weekday, hour]
@@ -470,13 +515,13 @@ def build_week(
 
 def _tabulate_usage(context: PageContext) -> ExportTable:
     periods = divide_range(context.charted_query)
-    found = queries.sum_model_periods(context.connection, context.model_selection, periods.seconds)
+    rows = queries.sum_model_periods(context.connection, context.model_selection, periods.seconds)
     fields: Mapping[str, Callable[[ModelPeriod], Any]] = {
         "from": lambda period: format_time(period.start * MICROSECONDS),
         "provider": attrgetter("model.provider"),
         "model": attrgetter("model.model"),
     }
-    return tabulate(fields, found, lambda period: period.model.sums)
+    return tabulate(fields, rows, lambda period: period.model.sums)
 
 
 def _tabulate_failures(context: PageContext) -> ExportTable:
