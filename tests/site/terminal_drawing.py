@@ -8,9 +8,9 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 
+from rich.ansi import AnsiDecoder
 from rich.console import Console
 from rich.terminal_theme import TerminalTheme
-from rich.text import Text
 
 COLUMNS = 100
 _THEME = TerminalTheme(
@@ -53,10 +53,11 @@ def draw(lines: Sequence[str], label: str, delays: Mapping[int, float] | None = 
     it appear; None: all at once.
     """
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), color_system="standard")
+    decoder = AnsiDecoder()  # as in a terminal, a color lasts beyond the end of a line
     steps: list[int] = []
     seconds = sorted((delays or {}).items())
     for number, line in enumerate(lines):
-        text = Text.from_ansi(line)
+        text = decoder.decode_line(line)
         if line.startswith("$ "):
             text.stylize("bold")
         step = sum(first <= number for first, _ in seconds)
