@@ -31,7 +31,7 @@ from anthropic_proxy.engine.providers.model_observations import ModelObservation
 from anthropic_proxy.engine.providers.prefix_guard import PrefixGuard
 from anthropic_proxy.engine.providers.provider_models import has_model_list, query_limits
 from anthropic_proxy.engine.routing.call_limits import FairQueue, Throttle, build_throttles, slots_per_worker
-from anthropic_proxy.engine.routing.health import CircuitBreakers, RetryBudget
+from anthropic_proxy.engine.routing.health import REPAIRS, CircuitBreakers, RepetitionBudget
 from anthropic_proxy.engine.routing.router import PlanCache
 from anthropic_proxy.engine.routing.routes import CompiledRoutes
 from anthropic_proxy.engine.routing.targets import Target, build_target_limits
@@ -64,7 +64,9 @@ class Engine(Struct, frozen=True, kw_only=True):
     """Finder of prompts that do not begin like the one before, which a provider's cache cannot serve."""
     circuit_breakers: CircuitBreakers = field(default_factory=CircuitBreakers)
     """One circuit breaker per upstream host. An open circuit breaker blocks calls after repeated failures."""
-    retry_budget: RetryBudget = field(default_factory=RetryBudget)
+    retry_budget: RepetitionBudget = field(default_factory=RepetitionBudget)
+    repair_budget: RepetitionBudget = field(default_factory=lambda: RepetitionBudget(REPAIRS))
+    """Of repetitions in a plainer form, by model and by client."""
     """Limit on the share of retries among upstream calls."""
     queue: FairQueue | None = None
     """Queue that limits concurrent upstream calls (`MAX_UPSTREAM_CALLS`), fair between clients. None: no limit."""

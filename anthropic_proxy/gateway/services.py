@@ -152,7 +152,11 @@ def _continue_from(services: Services, previous: Services) -> Services:
     """Return the services with the state of those before a reload that the changed settings do not concern."""
     now, then = services.settings, previous.settings
     services.credentials.copy_state_from(previous.credentials)
-    carried: dict[str, Any] = {"retry_budget": previous.retry_budget, "started_at": previous.started_at}
+    carried: dict[str, Any] = {
+        "retry_budget": previous.retry_budget,
+        "repair_budget": previous.repair_budget,
+        "started_at": previous.started_at,
+    }
     carried["histories"] = previous.histories
     carried["prefix_guard"] = previous.prefix_guard
     services.observations.continue_from(previous.observations)

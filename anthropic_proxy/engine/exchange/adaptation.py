@@ -15,6 +15,7 @@ from msgspec import structs
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.provider_errors import rejects_configured_model
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling
+from anthropic_proxy.engine.providers.model_observations import REFUSED_PARTS
 from anthropic_proxy.engine.routing.replacements import find_successor
 from anthropic_proxy.engine.routing.targets import Target, switch_wire
 from anthropic_proxy.engine.wires.calls import Call, RelayCall
@@ -116,6 +117,7 @@ def apply_stored_adaptations(
     """
     used_names[:] = earlier
     names = engine.observations.find_adaptations(target.upstream, target.model, client)
+    names = tuple(name for name in names if name != REFUSED_PARTS)
     for name in sorted(names, key=lambda name: not name.startswith("wire ")):  # another API has a dialect of its own
         adapted = _apply_adaptation(engine, target, name)
         if adapted is None:

@@ -17,6 +17,7 @@ from anthropic_proxy.engine.exchange.relay import RelayStream, build_relay_call
 from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream
 from anthropic_proxy.engine.hooks import Client
 from anthropic_proxy.engine.messages.effort_plan import EffortPlan
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.loaded_tools import NOWHERE, PLACEHOLDER_NAME, DeferredToolPlaces
 from anthropic_proxy.engine.messages.models import MessagesRequest, Source, Tool, decode_request_or_envelope
 from anthropic_proxy.engine.messages.models.tools import list_tool_names
@@ -25,13 +26,14 @@ from anthropic_proxy.engine.messages.preparation import ProxyTool, TargetLimits,
 from anthropic_proxy.engine.messages.reply_schema import ReplySchema
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
+from anthropic_proxy.engine.providers.part_search import PartSearch
 from anthropic_proxy.engine.providers.prefix_guard import Prompt
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.wires.bound_requests import ClientOrigin, ServerName
 from anthropic_proxy.engine.wires.calls import Call, TranslatedCall
 from anthropic_proxy.engine.wires.dialect import BaseDialect
 from anthropic_proxy.engine.wires.upstream_http import Credential
-from anthropic_proxy.errors import InternalError
+from anthropic_proxy.errors import InternalError, UpstreamError
 
 MAX_RETRIES_PER_TARGET = 1
 """Maximum number of retries at one target after temporary failures."""
@@ -40,6 +42,27 @@ MAX_REPLACED_KEYS = 1
 MAX_QUEUE_SECONDS = 5.0
 """Maximum seconds that a call waits, if another target follows, for a throttled provider (`requests_per_minute`), or
 for the key of a command that its provider has rejected."""
+
+
+class Repair(Struct):
+    """How a request differs from its usual form, because the server has refused parts of such requests.
+
+    Parts are names of adaptations.
+    """
+
+    conversation: str
+    """Digest of client, model and first message."""
+    left_out: tuple[str, ...] = ()
+    """Parts that the first call leaves out."""
+    changes: int = 0
+    """How often the conversation has changed its form."""
+    search: PartSearch | None = None
+    """The search for which the first call sends some suspects. None: none."""
+    refusal: UpstreamError | None = None
+    """Error of the first call, after which the call was repeated. None: no repetition."""
+    repetition: tuple[str, ...] = ()
+    """Parts that the repetition leaves out besides."""
+    notes: Sequence[FidelityNote] = ()
 
 
 class TargetRun(Struct):
@@ -71,6 +94,9 @@ class TargetRun(Struct):
     """Filter of the previous call, if this call continues its reply."""
     adaptations: Adaptations | None = None
     """Changes of the request after errors of the provider in this exchange. None: no change so far."""
+
+    repair: Repair | None = None
+    """None: the request has its usual form, as far as known."""
 
     @property
     def max_queue_seconds(self) -> float | None:

@@ -322,6 +322,8 @@ class AttemptSender(Struct, eq=False):
             report.add_notes(request.notes, skip_noted_fields=not is_first_call)
         if run.adaptations is not None:
             report.add_notes(run.adaptations.notes)
+        if run.repair is not None:
+            report.add_notes(run.repair.notes)
         if is_first_call and report.notes:
             require_lossless(report, target)
         attempt.upstream_path, attempt.proves = request.path, request.proves

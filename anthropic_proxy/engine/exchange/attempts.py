@@ -27,10 +27,11 @@ from anthropic_proxy.engine.background import is_large_request
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.adaptation import Adaptations, apply_stored_adaptations
 from anthropic_proxy.engine.exchange.admission import Admission
-from anthropic_proxy.engine.exchange.attempt import Attempt, AttemptPreparer, TargetRun
+from anthropic_proxy.engine.exchange.attempt import Attempt, AttemptPreparer, Repair, TargetRun
 from anthropic_proxy.engine.exchange.attempt_sender import AttemptRecords, AttemptSender, list_call_secrets
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.exchange.media_inlining import SOURCE_OF_LINK, MediaInliner
+from anthropic_proxy.engine.exchange.plain_form import REFUSAL_STATUSES, PlainForms
 from anthropic_proxy.engine.exchange.provider_errors import (
     add_key_setting,
     add_not_found_cause,
@@ -46,6 +47,7 @@ from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.passed_proxies import is_answered_loop
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.credentials import concerns_key
+from anthropic_proxy.engine.providers.model_observations import REFUSED_PARTS
 from anthropic_proxy.engine.routing.health import shows_outage
 from anthropic_proxy.engine.routing.problems import find_missing_key_of
 from anthropic_proxy.engine.routing.router import Plan
@@ -128,7 +130,8 @@ class Attempts:
             inliner = MediaInliner(engine.web_fetch, origin)
         self._preparer = AttemptPreparer(engine, incoming, session, is_large, origin.servers, estimates, inliner)
         self.sender = AttemptSender(engine, incoming, request, watchdog, self.records, session)
-        self._retries = Retries(engine, incoming, request, watchdog, self.records, admission)
+        self._forms = PlainForms(engine, incoming, session)
+        self._retries = Retries(engine, incoming, request, watchdog, self.records, admission, self._forms)
 
     async def open_first_call(self, request: MessagesRequest, plan: Plan) -> Attempt:
         """Call the targets of the plan in order, and return the first attempt whose reply has content.
@@ -198,20 +201,27 @@ class Attempts:
         adaptations = self.receipt.adaptations
         adaptations.clear()
         client = self.receipt.client.id
-        if engine.observations.find_adaptations(target.upstream, model, client):
+        observations = engine.observations
+        repair: Repair | None = None
+        if known := observations.find_adaptations(target.upstream, model, client):
             target = apply_stored_adaptations(engine, target, adaptations, client)
+            if REFUSED_PARTS in known:
+                target, repair = self._forms.apply_known(target, request)
         is_relayed = target.is_relayed
         run = TargetRun(
             request,
-            engine.observations.find_token_scale(provider.name, model, client),
+            observations.find_token_scale(provider.name, model, client),
             self._origin,
             adaptations_left=MAX_RELAY_ADAPTATIONS if is_relayed else MAX_ADAPTATIONS,
             requires_room=requires_room,
             has_next_target=has_next_target,
+            repair=repair,
         )
         if target.model != model:
             run.origin = await self._admission.admit_successor(run.origin, target, request, run.token_scale)
         engine.retry_budget.record_first_call(target.upstream)
+        if engine.repair_budget.is_used:
+            self._forms.record_first_call(target)
         prepare = self._preparer.prepare_relay if is_relayed else self._preparer.prepare
         return await self._retries.call_with_retries(target, run, prepare, self.sender.send)
 
@@ -305,6 +315,8 @@ class Retries(Struct, eq=False):
     watchdog: Watchdog
     records: AttemptRecords
     admission: Admission
+    forms: PlainForms | None = None
+    """None: the requests are no messages."""
 
     async def call_with_retries(
         self,
@@ -333,10 +345,14 @@ class Retries(Struct, eq=False):
                 raise
             attempt = await prepare(target, credential, run)
             try:
-                return await send(attempt)
+                result = await send(attempt)
             except UpstreamError as error:
                 target = await self.prepare_retry(attempt, error)
                 error.release_tracebacks()
+            else:
+                if run.repair is not None and self.forms is not None:
+                    await self.forms.record_acceptance(attempt)
+                return result
 
     async def prepare_retry(self, attempt: Attempt, error: UpstreamError, usage: Usage | None = None) -> Target:
         """Record a failed attempt with its token usage. Return the target of the retry, after the pause before it.
@@ -351,6 +367,9 @@ class Retries(Struct, eq=False):
         self.redact_keys(error, attempt)
         add_key_setting(error, target, attempt.credential)
         self.records.fail_attempt(error, usage)
+        repair = run.repair
+        if repair is not None and repair.refusal is not None and error.stated_status in REFUSAL_STATUSES:
+            raise repair.refusal
         if run.adaptations_left:
             receipt = self.incoming.receipt
             run.adaptations = run.adaptations or Adaptations(engine, receipt.adaptations, receipt.client.id)
@@ -360,6 +379,10 @@ class Retries(Struct, eq=False):
                 if adapted.model != target.model:
                     run.origin = await self.admission.admit_successor(run.origin, adapted, run.request, run.token_scale)
                 return adapted
+            if self.forms is not None and (plain := await self.forms.find_plain_target(attempt, error)) is not None:
+                run.adaptations_left -= 1
+                failed_attempts.append(describe_attempt(target, error))
+                return plain
             if error.status == 400:
                 attempt.store_lessons(engine.observations, self.incoming.receipt.client, is_rejected=True)
         pause = 0.0
@@ -367,7 +390,7 @@ class Retries(Struct, eq=False):
             pause = error.retry_after or RETRY_DELAY_SECONDS
             is_short = pause <= engine.settings.timeouts.first_byte_seconds
             may_retry = run.retries_left and error.retryable and is_short
-            if not may_retry or not engine.retry_budget.try_spend_retry(target.upstream):
+            if not may_retry or not engine.retry_budget.try_spend(target.upstream):
                 raise error
             run.retries_left -= 1
         if run.is_message:

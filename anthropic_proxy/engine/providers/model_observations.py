@@ -26,6 +26,7 @@ from anthropic_proxy.engine.messages.loaded_tools import DeferredToolPlaces, dig
 from anthropic_proxy.engine.messages.models import Message, TextBlock, ToolUseBlock
 from anthropic_proxy.engine.messages.preparation import PreparedRequest
 from anthropic_proxy.engine.messages.tokens import TokenScale
+from anthropic_proxy.engine.providers.part_search import PartSearch, decode_search, encode_search
 from anthropic_proxy.engine.providers.token_families import find_token_family
 
 RETENTION_SECONDS = 7 * 24 * 3600.0
@@ -55,6 +56,8 @@ the provider rejects, cannot remove limits."""
 _REPLACING_VERBS = frozenset(("limit", "reasons", "window"))
 """First words of adaptations with a value, such as `limit 4096`. A new adaptation replaces a stored one with the same
 first word."""
+REFUSED_PARTS = "parts refused"
+"""Name among the adaptations of a model: a search, or the form of a conversation, is stored besides."""
 _SMOOTHING_FACTOR = 0.25
 """Weight (0 to 1) of the latest reply in the moving average of the token scale."""
 
@@ -111,9 +114,38 @@ class ModelObservations:
         names = "\n".join((*(name for name in known if name not in removed), adaptation))
         self.store.write(self._name_adaptations(upstream, model, client), names, RETENTION_SECONDS)
 
+    def find_form(self, conversation: str) -> tuple[tuple[str, ...], int] | None:
+        """Return the parts that the requests of a conversation leave out, and how often they have changed. None: none.
+
+        `conversation` is a digest.
+        """
+        known = self.store.read(f"form:{conversation}")
+        changes, _, names = (known or "").partition("\n")
+        return (tuple(names.split("\n")), int(changes)) if changes.isdecimal() and names else None
+
+    def store_form(self, conversation: str, left_out: Sequence[str], changes: int) -> None:
+        names = "\n".join(dict.fromkeys(left_out))
+        self.store.write(f"form:{conversation}", f"{changes}\n{names}", CONVERSATION_SECONDS)
+
+    def find_part_search(self, upstream: str, model: str, learner: str) -> PartSearch | None:
+        """Return the search for a part that the server refuses. None: there is none.
+
+        `learner`: the client, or without keys its session.
+        """
+        known = self.store.read(f"parts:{learner}:{self._name_server(upstream)}/{model}")
+        return decode_search(known) if known else None
+
+    def store_part_search(
+        self, upstream: str, model: str, client: str, learner: str, search: PartSearch | None
+    ) -> None:
+        """Store a search, or with None its end. `REFUSED_PARTS` makes later requests of the client look for it."""
+        key = f"parts:{learner}:{self._name_server(upstream)}/{model}"
+        self.store.write(key, "" if search is None else encode_search(search), RETENTION_SECONDS)
+        self.store_adaptation(upstream, model, REFUSED_PARTS, client)
+
     def follow_effort(self, conversation: str, request: PreparedRequest) -> EffortPlan:
         """Return the effort of a request as changes since its conversation began, and remember it."""
-        key = "effort:" + _digest_beginning(conversation, request.messages)
+        key = "effort:" + digest_beginning(conversation, request.messages)
         known = decode_plans(self.store.read(key) or "")
         plan = follow_effort(find_plan(known, request.messages, request.effort), request.messages, request.effort)
         kept = keep_plan(known, request.messages, plan)
@@ -126,7 +158,7 @@ class ModelObservations:
 
         After a compaction that keeps the first message, the numbers of messages say nothing, so they are 0.
         """
-        parts = (self.store.read("places:" + _digest_beginning(conversation, messages)) or "").split("|")
+        parts = (self.store.read("places:" + digest_beginning(conversation, messages)) or "").split("|")
         if len(parts) != 4 or not parts[2].isdecimal():  # nothing, or the text of an instance with another version
             return None
         listed, placed, latest, second = parts
@@ -155,7 +187,7 @@ class ModelObservations:
             placed = {**known.placed, **placed}
         entries = (f"{digest}:{count}" for digest, count in placed.items())
         parts = [" ".join(sorted(texts)[:MAX_PLACED_TOOLS]) for texts in (listed, entries)]
-        key = "places:" + _digest_beginning(conversation, messages)
+        key = "places:" + digest_beginning(conversation, messages)
         parts += [str(len(messages)), _digest_second(messages)]
         self.store.write(key, "|".join(parts), CONVERSATION_SECONDS)
 
@@ -222,7 +254,7 @@ def _decode_scale(text: str | None) -> float | None:
     return scale if MIN_SCALE <= scale <= MAX_SCALE else None
 
 
-def _digest_beginning(conversation: str, messages: Sequence[Message]) -> str:
+def digest_beginning(conversation: str, messages: Sequence[Message]) -> str:
     """Return a hash of the name of a conversation and the texts of its first message.
 
     A client has several conversations with one name, such as that for titles: each begins with another message.

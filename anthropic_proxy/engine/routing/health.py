@@ -176,12 +176,21 @@ class CircuitBreakers:
                 breaker.is_trial_running = False
 
 
-RETRY_RATIO = 0.2
-"""Number of retries added to the budget of an upstream by the first call of each request."""
-RETRIES_PER_SECOND = 5.0
-"""Number of retries added to each budget per second, so that rare calls can always be retried."""
-MAX_SAVED_RETRIES = 50.0
-"""Maximum and initial number of retries in the budget of an upstream."""
+class RepetitionShare(Struct, frozen=True):
+    """How many calls may be repeated."""
+
+    per_call: float
+    """Number of repetitions added to a budget by the first call of each request."""
+    per_second: float
+    """Number of repetitions added to a budget per second, so that rare calls can always be repeated."""
+    saved: float
+    """Maximum and initial number of repetitions in a budget."""
+
+
+RETRIES = RepetitionShare(per_call=0.2, per_second=5.0, saved=50.0)
+REPAIRS = RepetitionShare(per_call=0.05, per_second=0.1, saved=20.0)
+"""Repetitions of refused requests in a plainer form."""
+_MAX_ACCOUNTS = 10_000
 
 
 class _Account(Struct):
@@ -189,24 +198,37 @@ class _Account(Struct):
     updated_at: float
 
 
-class RetryBudget:
-    """The number of retries that are still allowed for each upstream. `clock` returns monotonic seconds."""
+class RepetitionBudget:
+    """The number of repeated calls that are still allowed for each account, such as an upstream or a client.
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    `clock` returns monotonic seconds.
+    """
+
+    def __init__(self, share: RepetitionShare = RETRIES, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._share = share
         self._clock = clock
         self._accounts: dict[str, _Account] = {}
-        """Upstream → its budget. Absent: no retry yet, so the budget is full."""
+        """Absent: no repetition yet, so the budget is full."""
 
-    def record_first_call(self, upstream: str) -> None:
-        if self._accounts and (account := self._accounts.get(upstream)) is not None:
-            account.balance = min(account.balance + RETRY_RATIO, MAX_SAVED_RETRIES)
+    @property
+    def is_used(self) -> bool:
+        """False: each budget is full."""
+        return bool(self._accounts)
 
-    def try_spend_retry(self, upstream: str) -> bool:
+    def record_first_call(self, account: str) -> None:
+        if self._accounts and (known := self._accounts.get(account)) is not None:
+            known.balance = min(known.balance + self._share.per_call, self._share.saved)
+
+    def try_spend(self, account: str, amount: float = 1.0) -> bool:
         now = self._clock()
-        account = self._accounts.setdefault(upstream, _Account(MAX_SAVED_RETRIES, now))
-        account.balance = min(account.balance + (now - account.updated_at) * RETRIES_PER_SECOND, MAX_SAVED_RETRIES)
-        account.updated_at = now
-        if account.balance < 1:
+        known = self._accounts.pop(account, None) or _Account(self._share.saved, now)
+        self._accounts[account] = known
+        if len(self._accounts) > _MAX_ACCOUNTS:  # the one that has spent nothing for longest
+            del self._accounts[next(iter(self._accounts))]
+        share = self._share
+        known.balance = min(known.balance + (now - known.updated_at) * share.per_second, share.saved)
+        known.updated_at = now
+        if known.balance < amount:
             return False
-        account.balance -= 1
+        known.balance -= amount
         return True

@@ -16,7 +16,7 @@ from anthropic_proxy.engine.messages.deltas import Delta, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import DocumentBlock, ImageBlock
 from anthropic_proxy.engine.wires.calls import CallT
-from anthropic_proxy.engine.wires.dialect import Adaptation, BaseDialect, DialectT
+from anthropic_proxy.engine.wires.dialect import Adaptation, BaseDialect, DialectT, RequestPart
 from anthropic_proxy.engine.wires.json_repair import FrameRepair
 from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest, select_fields
 from anthropic_proxy.errors import UnsupportedFeature, UpstreamError
@@ -91,6 +91,8 @@ class Wire(ABC, Generic[DialectT, CallT]):
     """Framing of a streamed response body: server-sent events (`sse`), or one JSON object per line (`ndjson`)."""
     is_relay: bool = False
     """True for the wire that forwards requests and responses of the Messages API."""
+    parts: Sequence[RequestPart] = ()
+    """What may be left out of a request that a server refuses for an unknown reason (`parts.py`)."""
     counted_fields: Collection[str] = ()
     """Fields of the request body that a request for its token count has. (): all."""
 

@@ -116,3 +116,13 @@ class Adaptation(Struct, frozen=True):
     refused_thinking: tuple[bytes, ...] = ()
     """Digests of thinking blocks of the request, or of its tool loop. These, or all thinking in this loop, are left out
     of this and later requests to the model."""
+
+
+class RequestPart(Struct, frozen=True, kw_only=True):
+    """Part of a request that the adaptation `name` leaves out, or sends in a plainer form."""
+
+    name: str
+    changes_prefix: bool = False
+    """True if the beginning of the prompt is another one without it, so that the provider's prompt cache is lost."""
+    is_lossless: bool = False
+    """True if model and client lose nothing without it, so that `FIDELITY=strict` allows it."""

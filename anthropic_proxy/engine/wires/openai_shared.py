@@ -19,7 +19,7 @@ from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.contract import changes_body
-from anthropic_proxy.engine.wires.dialect import Adaptation, BaseDialect
+from anthropic_proxy.engine.wires.dialect import Adaptation, BaseDialect, RequestPart
 from anthropic_proxy.engine.wires.failures import find_rejected_parameter, find_replacement_effort
 from anthropic_proxy.engine.wires.json_schema import (
     BASIC_RULES,
@@ -198,6 +198,14 @@ SHARED_DROPS: ParameterDrops = {
 }
 """Parameters of both APIs that the encoder can omit. For `parameters`, the input schema of a tool, the schema is
 reduced to basic keywords."""
+
+SHARED_PARTS = (
+    *(RequestPart(name=f"drop {name}") for name in ("temperature", "parallel_tool_calls")),
+    *(RequestPart(name=f"drop {name}", is_lossless=True) for name in ("safety_identifier", "prompt_cache_key")),
+    *(RequestPart(name=f"drop {name}", changes_prefix=True) for name in ("strict", "parameters")),
+)
+"""Parts of requests of both APIs. The proxy itself cuts further tool calls off, and writes the user's hash and the
+session's."""
 
 _ALWAYS_REASONS = compile_later(
     r"\b(?:think|reason)\w*\b.{0,80}\b(?:cannot|can't|can not|may not|must not) be (?:disabled|turned off|switched off)"

@@ -12,7 +12,7 @@ from msgspec import structs
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
-from anthropic_proxy.engine.routing.health import CircuitBreakers, RetryBudget
+from anthropic_proxy.engine.routing.health import CircuitBreakers, RepetitionBudget
 from anthropic_proxy.engine.upstream.http.client import HttpTransport
 from anthropic_proxy.engine.upstream.http.connection import Connection, ConnectionPool
 from anthropic_proxy.engine.upstream.http.url import Origin
@@ -97,7 +97,7 @@ class _Harness:
             self._services,
             observations=ModelObservations(MemoryStore()),
             circuit_breakers=CircuitBreakers(),
-            retry_budget=RetryBudget(),
+            retry_budget=RepetitionBudget(),
             sleep=lambda _: asyncio.sleep(0),
         )
         sink = RecordingSink()

@@ -15,7 +15,7 @@ from anthropic_proxy.engine.messages.preparation import prepare
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
 from anthropic_proxy.engine.routing.call_limits import FairQueue
-from anthropic_proxy.engine.routing.health import CircuitBreakers, RetryBudget
+from anthropic_proxy.engine.routing.health import CircuitBreakers, RepetitionBudget
 from anthropic_proxy.engine.routing.targets import build_target_limits
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
@@ -137,7 +137,7 @@ class _Stage:
             self._services if status == 200 else self._json_services,
             observations=ModelObservations(MemoryStore()),
             circuit_breakers=CircuitBreakers(),
-            retry_budget=RetryBudget(),
+            retry_budget=RepetitionBudget(),
             queue=FairQueue(9),
         )
         sink = RecordingSink()

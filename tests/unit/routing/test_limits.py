@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import structs
 
 from anthropic_proxy.engine.providers.credentials import Credentials
-from anthropic_proxy.engine.routing.health import CircuitBreakers, RetryBudget
+from anthropic_proxy.engine.routing.health import CircuitBreakers, RepetitionBudget
 from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.errors import UpstreamUnreachable
 from tests.support.fake_upstream import KEYS, STREAM, FakeUpstream, error, reply
@@ -98,7 +98,7 @@ async def test_an_outage_is_not_made_worse_by_repeats() -> None:
     now = [1000.0]
     upstream = FakeUpstream(lambda self, body: error(503))
     proxy = ProxyHarness(upstream, **KEYS)
-    proxy.services = structs.replace(proxy.services, retry_budget=RetryBudget(clock=lambda: now[0]))
+    proxy.services = structs.replace(proxy.services, retry_budget=RepetitionBudget(clock=lambda: now[0]))
     for seconds, requests, retries in ((0, 300, 50 + 300 // 5 - 1), (2, 50, 2 * 5 + 50 // 5), (1_000, 100, 50 + 19)):
         now[0] += seconds
         upstream.requests.clear()

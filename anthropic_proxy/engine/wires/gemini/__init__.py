@@ -7,7 +7,7 @@ the types of the official SDK `google-genai` 3.3, and recorded traffic.
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.contract import Wire
 from anthropic_proxy.engine.wires.gemini.dialect import Dialect
-from anthropic_proxy.engine.wires.gemini.errors import apply_adaptation, decode_error, find_adaptation
+from anthropic_proxy.engine.wires.gemini.errors import PARTS, apply_adaptation, decode_error, find_adaptation
 from anthropic_proxy.engine.wires.gemini.request import accepts_media_url, encode_count, encode_request
 from anthropic_proxy.engine.wires.gemini.stream import GeminiDecoder
 
@@ -24,6 +24,7 @@ class GeminiWire(Wire[Dialect, TranslatedCall[Dialect]]):
     new_decoder = staticmethod(GeminiDecoder)
     accepts_media_url = staticmethod(accepts_media_url)
     decode_error = staticmethod(decode_error)
+    parts = PARTS
     find_adaptation = staticmethod(find_adaptation)
     apply_adaptation = staticmethod(apply_adaptation)
 

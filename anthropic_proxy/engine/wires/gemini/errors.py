@@ -16,7 +16,7 @@ from anthropic_proxy.engine.messages.deltas import Usage
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.contract import DecodedError, changes_body
-from anthropic_proxy.engine.wires.dialect import Adaptation
+from anthropic_proxy.engine.wires.dialect import Adaptation, RequestPart
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     build_call_error,
@@ -52,6 +52,14 @@ _CHANGES: Mapping[str, Mapping[str, Any]] = {
     "encode placeholder in base64": {"requires_signatures": True, "placeholder_encoding": "base64"},
     "drop thoughtSignature": {"replays_signatures": False},
 }
+PARTS = (
+    *(RequestPart(name=f"drop {name}") for name in ("sampling", "thinkingConfig", "includeServerSideToolInvocations")),
+    RequestPart(name="say parameters", changes_prefix=True),
+    *(
+        RequestPart(name=name, changes_prefix=True, is_lossless=True)
+        for name in ("drop call ids", "drop parts of results", "say placeholder", "encode placeholder in base64")
+    ),
+)
 _TEXTS = tuple(
     (compile_later(text, re.IGNORECASE), names)
     for text, names in (

@@ -7,7 +7,7 @@ documentation (docs.ollama.com, 2026-11) and recorded replies.
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.contract import Wire
 from anthropic_proxy.engine.wires.ollama.dialect import Dialect
-from anthropic_proxy.engine.wires.ollama.errors import apply_adaptation, decode_error, find_adaptation
+from anthropic_proxy.engine.wires.ollama.errors import PARTS, apply_adaptation, decode_error, find_adaptation
 from anthropic_proxy.engine.wires.ollama.request import encode_request
 from anthropic_proxy.engine.wires.ollama.stream import OllamaDecoder
 
@@ -22,6 +22,7 @@ class OllamaWire(Wire[Dialect, TranslatedCall[Dialect]]):
     encode_request = staticmethod(encode_request)
     new_decoder = staticmethod(OllamaDecoder)
     decode_error = staticmethod(decode_error)
+    parts = PARTS
     find_adaptation = staticmethod(find_adaptation)
     apply_adaptation = staticmethod(apply_adaptation)
 

@@ -36,6 +36,9 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     Models in Ollama's cloud (`…-cloud`, `…:cloud`) always have their full window.
     Proven by: golden/ollama/text/cloud.
     """
+    sends_sampling: bool = True
+    """True if `temperature`, `top_p` and `top_k` are sent. False: the server refused the request, and not one without
+    them. Proven by: tests/unit/exchange/test_plain_form.py."""
     think_form: Literal["level", "only_level", "switch", "never"] = "level"
     """Value of the request field `think`. `level`: name of the effort level, or false. `only_level`: only a level.
     `switch`: a boolean. `never`: the field is not sent. Most models accept a boolean or low, medium, high, max; gpt-oss

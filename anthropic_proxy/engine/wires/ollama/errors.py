@@ -15,7 +15,7 @@ from anthropic_proxy.engine.messages.deltas import Delta, Usage
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.contract import DecodedError
-from anthropic_proxy.engine.wires.dialect import Adaptation
+from anthropic_proxy.engine.wires.dialect import Adaptation, RequestPart
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     KnownTokenCounts,
@@ -105,7 +105,8 @@ def _unwrap(fault: UpstreamFault) -> UpstreamFault:
     return structs.replace(inner, retry_after=fault.retry_after, without_texts=fault.without_texts)
 
 
-_DROP, _SWITCH = "drop think", "switch think"
+_DROP, _SWITCH, _NO_SAMPLING = "drop think", "switch think", "drop sampling"
+PARTS = (RequestPart(name=_NO_SAMPLING), RequestPart(name=_DROP))
 
 
 def find_adaptation(call: TranslatedCall[Dialect], error: UpstreamError) -> Adaptation | None:
@@ -120,4 +121,6 @@ def find_adaptation(call: TranslatedCall[Dialect], error: UpstreamError) -> Adap
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
     if name == _SWITCH:
         return structs.replace(dialect, think_form="switch")
+    if name == _NO_SAMPLING:
+        return structs.replace(dialect, sends_sampling=False)
     return structs.replace(dialect, think_form="never") if name == _DROP else dialect

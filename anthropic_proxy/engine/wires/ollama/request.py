@@ -232,7 +232,9 @@ def encode_request(call: TranslatedCall[Dialect]) -> UpstreamRequest:
     options: dict[str, Any] = {"num_ctx": resolve_context_window(call)} if dialect.sends_num_ctx else {}
     options["num_predict"] = request.max_tokens
     sampling = {"temperature": request.temperature, "top_p": request.top_p, "top_k": request.top_k}
-    body["options"] = options | {name: value for name, value in sampling.items() if value is not None}
+    body["options"] = options
+    if dialect.sends_sampling:
+        options.update({name: value for name, value in sampling.items() if value is not None})
     if request.service_tier == "standard_only":
         notes.append(NO_SERVICE_TIER)
     notes += [*tools.notes, *messages.notes]

@@ -11,6 +11,7 @@ from anthropic_proxy.engine.wires.contract import DecodedError, Wire
 from anthropic_proxy.engine.wires.failures import decode_error_body
 from anthropic_proxy.engine.wires.openai_chat.dialect import Dialect
 from anthropic_proxy.engine.wires.openai_chat.errors import (
+    PARTS,
     apply_adaptation,
     classify_fault,
     decode_reply_in_error,
@@ -28,6 +29,7 @@ class ChatWire(Wire[Dialect, TranslatedCall[Dialect]]):
     encode_request = staticmethod(encode_request)
     counted_fields = COUNTED_FIELDS
     new_decoder = staticmethod(ChatDecoder)
+    parts = PARTS
     find_adaptation = staticmethod(find_adaptation)
     apply_adaptation = staticmethod(apply_adaptation)
 

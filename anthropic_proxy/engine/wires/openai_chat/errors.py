@@ -13,7 +13,13 @@ from anthropic_proxy.engine.messages.models.tool_arguments import is_truncated_o
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.contract import changes_body
-from anthropic_proxy.engine.wires.dialect import SYSTEM_MESSAGE, SYSTEM_REMINDER, TEMPLATE_SWITCH, Adaptation
+from anthropic_proxy.engine.wires.dialect import (
+    SYSTEM_MESSAGE,
+    SYSTEM_REMINDER,
+    TEMPLATE_SWITCH,
+    Adaptation,
+    RequestPart,
+)
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     UpstreamFault,
@@ -26,6 +32,7 @@ from anthropic_proxy.engine.wires.openai_chat.effort_forms import EFFORT_PATHS
 from anthropic_proxy.engine.wires.openai_chat.request import encode_request
 from anthropic_proxy.engine.wires.openai_shared import (
     SHARED_DROPS,
+    SHARED_PARTS,
     ParameterDrops,
     apply_drop_or_effort,
     find_lowest_effort_adaptation,
@@ -88,6 +95,15 @@ _DROPS: ParameterDrops = {
     "tool_stream": {"sends_tool_stream": False},
     "cache_control": {"sends_cache_marks": False},
 }
+PARTS = (
+    *SHARED_PARTS,
+    *(RequestPart(name=f"drop {name}") for name in ("reasoning_effort", "include_reasoning", "top_k")),
+    *(RequestPart(name=f"drop {name}", is_lossless=True) for name in ("stream_options", "tool_stream")),
+    *(RequestPart(name=f"drop {name}", changes_prefix=True) for name in ("preserve_thinking", "response_format")),
+    *(RequestPart(name=name, changes_prefix=True, is_lossless=True) for name in ("drop cache_control", "role system")),
+    RequestPart(name=SYSTEM_REMINDER, changes_prefix=True),
+    RequestPart(name="say nine characters", changes_prefix=True, is_lossless=True),
+)
 _WANTS_REASONING = compile_later(r"\breasoning_content\b[^\n]{0,60}?\b(?:must be passed|is missing|is required)")
 """Pattern of errors about replies of the history without their reasoning: DeepSeek and Xiaomi, Kimi (2026-11)."""
 _REPLAY = "replay reasoning_content"
@@ -98,6 +114,7 @@ _CHANGES: ParameterDrops = {
     "say placeholder": {"placeholder_signature": "text"},
     "encode placeholder in base64": {"placeholder_signature": "base64"},
     "role system": {"system_role": "system"},
+    "say nine characters": {"call_id_form": "nine"},
     **{f"say {name}": {"output_limit_field": name} for name in _LIMITS},
 }
 _KNOWN = frozenset((*_DROPS, *_LIMITS))

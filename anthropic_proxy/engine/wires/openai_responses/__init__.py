@@ -12,7 +12,12 @@ from anthropic_proxy.engine.wires.contract import DecodedError, Decoder, Wire
 from anthropic_proxy.engine.wires.failures import decode_error_body, find_reply_end
 from anthropic_proxy.engine.wires.openai_responses.decisions import DecisionDecoder, is_decision
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
-from anthropic_proxy.engine.wires.openai_responses.errors import apply_adaptation, classify_fault, find_adaptation
+from anthropic_proxy.engine.wires.openai_responses.errors import (
+    PARTS,
+    apply_adaptation,
+    classify_fault,
+    find_adaptation,
+)
 from anthropic_proxy.engine.wires.openai_responses.request import COUNTED_FIELDS, encode_request
 from anthropic_proxy.engine.wires.openai_responses.stream import ResponsesDecoder
 
@@ -24,6 +29,7 @@ class ResponsesWire(Wire[Dialect, TranslatedCall[Dialect]]):
     framing = "sse"
     encode_request = staticmethod(encode_request)
     counted_fields = COUNTED_FIELDS
+    parts = PARTS
     find_adaptation = staticmethod(find_adaptation)
     apply_adaptation = staticmethod(apply_adaptation)
 

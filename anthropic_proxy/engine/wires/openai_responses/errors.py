@@ -10,7 +10,7 @@ from msgspec import structs
 
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.calls import TranslatedCall
-from anthropic_proxy.engine.wires.dialect import Adaptation
+from anthropic_proxy.engine.wires.dialect import Adaptation, RequestPart
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     UpstreamFault,
@@ -24,6 +24,7 @@ from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
 from anthropic_proxy.engine.wires.openai_responses.request import encode_request
 from anthropic_proxy.engine.wires.openai_shared import (
     SHARED_DROPS,
+    SHARED_PARTS,
     ParameterDrops,
     apply_drop_or_effort,
     find_drop_adaptation,
@@ -113,6 +114,16 @@ _DROPS: ParameterDrops = {
     REASONING_PARAMETER: {"replays_thinking": False},
 }
 """Rejected parameter → dialect fields, with values that make the encoder omit the parameter."""
+PARTS = (
+    *SHARED_PARTS,
+    *(RequestPart(name=f"drop {name}") for name in ("summary", "effort")),
+    RequestPart(name="drop truncation", is_lossless=True),
+    RequestPart(name="drop prompt_cache_breakpoint", changes_prefix=True, is_lossless=True),
+    *(
+        RequestPart(name=f"drop {name}", changes_prefix=True)
+        for name in ("phase", "additional_tools", "configuration_update", "parts of results")
+    ),
+)
 _NO_DECISIONS = (400, 403, 404, 501)
 """Statuses after which a model is asked for text instead of a decision."""
 

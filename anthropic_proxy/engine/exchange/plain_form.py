@@ -1,0 +1,148 @@
+"""`PlainForms`: the repair of requests that a server refuses for a reason that the proxy does not know.
+
+The refused request is repeated once without its parts that may be left out (`wires/parts.py`), whatever the words of
+the refusal are. If the server accepts that, the conversation keeps this form, because its cached prompt depends on it,
+and the first requests of later conversations search for the refused part (`part_search.py`). If the server refuses
+again, the client gets the first error. Decision 0016 has the rules.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+from msgspec import Struct, structs
+
+from anthropic_proxy.engine.engine import Engine
+from anthropic_proxy.engine.exchange.attempt import Attempt, Repair
+from anthropic_proxy.engine.exchange.client_side import ClientRequest
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.models import MessagesRequest
+from anthropic_proxy.engine.providers.model_observations import digest_beginning
+from anthropic_proxy.engine.providers.part_search import begin_search
+from anthropic_proxy.engine.routing.targets import Target
+from anthropic_proxy.engine.wires.parts import list_sent_parts
+from anthropic_proxy.errors import CircuitOpen, UnreadableReply, UpstreamError
+
+REFUSAL_STATUSES = (400, 422)
+"""HTTP statuses of a request that the server does not accept as it is."""
+MAX_REFUSAL_SECONDS = 5.0
+"""A server that refuses the form of a request does so before the model begins. A later error has another reason."""
+_SHARE_OF_MODEL = 0.2
+"""What a repetition costs of the model's budget, which is that of five clients."""
+MAX_FORM_CHANGES = 2
+"""How often a conversation changes its form, because each change costs its cached prompt."""
+
+
+class PlainForms(Struct, eq=False):
+    """The repairs of one client request."""
+
+    engine: Engine
+    incoming: ClientRequest
+    session: str
+    """Conversation to which the request belongs. "": none."""
+
+    def apply_known(self, target: Target, request: MessagesRequest) -> tuple[Target, Repair]:
+        """Return `target` without the parts that its conversation, or a search, leaves out."""
+        observations = self.engine.observations
+        repair = Repair(self._name_conversation(target, request))
+        if (form := observations.find_form(repair.conversation)) is not None:
+            repair.left_out, repair.changes = form
+        elif all(message.role != "assistant" for message in request.messages):
+            repair.search = observations.find_part_search(target.upstream, target.model, self._learner)
+            repair.left_out = () if repair.search is None else repair.search.left_out
+        self.incoming.receipt.adaptations += repair.left_out
+        return _leave_out(target, repair.left_out), repair
+
+    async def find_plain_target(self, attempt: Attempt, error: UpstreamError) -> Target | None:
+        """Return a copy of the target for the repetition of a refused request. None: it is not repeated."""
+        run, target = attempt.run, attempt.target
+        if target.is_relayed or not self._is_refusal(error):
+            return None
+        repair = run.repair or Repair(self._name_conversation(target, run.request))
+        if repair.refusal is not None or repair.changes >= MAX_FORM_CHANGES:
+            return None
+        sent = await self._list_parts(attempt)
+        tested = () if repair.search is None else repair.search.tested
+        # a repetition that differs in the tested parts alone shows that the server refuses one of them
+        repair.repetition = tuple(name for name in sent if name in tested) or sent
+        if not repair.repetition or not self._may_spend(target):
+            return None
+        repair.refusal = error
+        run.repair = repair
+        receipt = self.incoming.receipt
+        receipt.adaptations += repair.repetition
+        names = ", ".join(repair.repetition)
+        prefix = target.provider.prefix
+        repair.notes = [
+            FidelityNote("approximated", name, f"{prefix} refused the request, and not its plainer form")
+            for name in repair.repetition
+        ]
+        self.engine.log.write_once(
+            f"{prefix}/{target.model}: sent again in a plainer form ({names}), because of: {error.message}"
+        )
+        return _leave_out(target, repair.repetition)
+
+    async def record_acceptance(self, attempt: Attempt) -> None:
+        """Store what the acceptance of a request shows about its parts."""
+        repair, target = attempt.run.repair, attempt.target
+        if repair is None:
+            return
+        observations = self.engine.observations
+        upstream, model, client = target.upstream, target.model, self.incoming.receipt.client.id
+        search = observations.find_part_search(upstream, model, self._learner)
+        if repair.refusal is not None and search is None:
+            search = begin_search(repair.repetition, repair.conversation)
+        elif search is not None and repair.refusal is not None and repair.search is not None:
+            search = search.record_refusal(repair.repetition, repair.conversation)
+        elif search is not None and repair.search is not None:
+            search = search.record_acceptance(await self._list_parts(attempt))
+        if search is not None and (proven := search.proven):
+            observations.store_adaptation(upstream, model, proven, client)
+            search = search.record_acceptance((proven,))
+        observations.store_part_search(upstream, model, client, self._learner, search)
+        if left_out := (*repair.left_out, *repair.repetition):
+            changes = repair.changes + (repair.refusal is not None)
+            observations.store_form(repair.conversation, left_out, changes)
+
+    async def _list_parts(self, attempt: Attempt) -> tuple[str, ...]:
+        list_parts = partial(list_sent_parts, attempt.target.wire)
+        return await self.engine.background.run_for_call(list_parts, attempt.call, is_large=attempt.is_large)
+
+    def _is_refusal(self, error: UpstreamError) -> bool:
+        """Return True if a server has refused the form of a request, as far as its status and codes say."""
+        if error.stated_status not in REFUSAL_STATUSES or isinstance(error, UnreadableReply | CircuitOpen):
+            return False
+        last = self.incoming.receipt.attempts[-1]
+        has_usage = last.all_input_tokens or last.output_tokens
+        is_too_long = error.cause is not None and error.cause.kind != "images"
+        return last.duration_seconds <= MAX_REFUSAL_SECONDS and not has_usage and not is_too_long
+
+    def record_first_call(self, target: Target) -> None:
+        """Let the calls of a model and of a client pay for some repetitions."""
+        for account, _ in self._list_accounts(target):
+            self.engine.repair_budget.record_first_call(account)
+
+    def _may_spend(self, target: Target) -> bool:
+        budget = self.engine.repair_budget
+        return all(budget.try_spend(account, amount) for account, amount in self._list_accounts(target))
+
+    def _list_accounts(self, target: Target) -> Sequence[tuple[str, float]]:
+        """Return the accounts of a repetition, and what it costs there. A client cannot use up a model's alone."""
+        return (f"client {self._learner}", 1.0), (f"model {target.upstream}/{target.model}", _SHARE_OF_MODEL)
+
+    @property
+    def _learner(self) -> str:
+        """Whose requests decide what is known about a model: the client, or without keys its session."""
+        client = self.incoming.receipt.client
+        return client.scope_session(self.session) if client.credential_forwardable else client.id
+
+    def _name_conversation(self, target: Target, request: MessagesRequest) -> str:
+        receipt = self.incoming.receipt
+        scope = receipt.client.scope_session(self.session) or receipt.client.id
+        return digest_beginning(f"{scope} {receipt.agent} {target.prefixed_id}", request.messages)
+
+
+def _leave_out(target: Target, names: tuple[str, ...]) -> Target:
+    dialect = target.dialect
+    for name in names:
+        dialect = target.wire.apply_adaptation(dialect, name)
+    return structs.replace(target, dialect=dialect)

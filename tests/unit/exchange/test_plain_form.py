@@ -1,0 +1,287 @@
+"""A server refuses requests in words that the proxy does not know: they are repeated in a plainer form."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+from msgspec import Struct
+
+from anthropic_proxy.engine.exchange.exchange import Exchange
+from anthropic_proxy.engine.hooks import Client
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
+from tests.unit.exchange.test_adaptations_of_clients import GOOGLE, OPENAI, REPLIES, SHOWN
+
+WORDS = "The request was not understood."
+SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
+LIMITED = {"type": "object", "properties": {"b": {"type": "string", "minLength": 1}}}
+TOOLS = [{"name": "f", "input_schema": SCHEMA, "strict": True}, {"name": "g", "input_schema": LIMITED}]
+
+
+class Vendor(Struct, frozen=True):
+    """A model at a server, and a request with many parts."""
+
+    settings: Mapping[str, str]
+    model: str
+    fields: Mapping[str, Any]
+
+
+VENDORS: Mapping[str, Vendor] = {
+    "chat": Vendor(
+        OPENAI,
+        "openai/gpt-4.1",
+        {
+            "temperature": 0.5,
+            "tools": TOOLS,
+            "metadata": {"user_id": "u"},
+            "tool_choice": {"type": "auto", "disable_parallel_tool_use": True},
+            "stream": True,
+        },
+    ),
+    "responses": Vendor(
+        {"OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_WIRE": "responses"},
+        "openai/gpt-5.2",
+        {
+            "output_config": {"effort": "high"},
+            "tools": TOOLS,
+            "metadata": {"user_id": "u"},
+            "tool_choice": {"type": "auto", "disable_parallel_tool_use": True},
+        },
+    ),
+    "gemini": Vendor(
+        GOOGLE,
+        "gemini/gemini-2.5-flash",
+        {"temperature": 0.5, "output_config": {"effort": "high"}, "tools": TOOLS},
+    ),
+    "ollama": Vendor({}, "ollama/qwen3", {"temperature": 0.5, "output_config": {"effort": "high"}, "tools": TOOLS}),
+}
+
+
+class Server:
+    """A server that refuses each request for which `refuses` is true."""
+
+    def __init__(self, refuses: Callable[[Any], bool], status: int = 400, words: str = WORDS) -> None:
+        self.requests: list[Any] = []
+        self.refuses = refuses
+        self._refusal = FakeResponse(status, json.dumps({"error": {"message": words}}).encode())
+
+    def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        path = request.path.partition("?")[0]
+        if path.endswith("api/show"):
+            return FakeResponse(200, json.dumps(SHOWN).encode())
+        body = json.loads(request.body)
+        self.requests.append(body)
+        if self.refuses(body):
+            return self._refusal
+        reply = next((reply for end, reply in REPLIES.items() if path.endswith(end)), REPLIES["generateContent"])
+        return FakeResponse(200, json.dumps(reply).encode())
+
+
+async def post(
+    proxy: ProxyHarness, vendor: Vendor, text: str, key_id: str = "key_a", replies: Sequence[str] = ()
+) -> RecordingSink:
+    messages = [{"role": "user", "content": text}]
+    for reply in replies:
+        messages += [{"role": "assistant", "content": reply}, {"role": "user", "content": "go on"}]
+    body = {"model": vendor.model, "max_tokens": 8_000, "messages": messages, **vendor.fields}
+    client = Client(name="same", key_id=key_id)
+    sink = RecordingSink()
+    await Exchange(proxy.services, new_client_request(json.dumps(body).encode(), {}, client=client), sink).run()
+    return sink
+
+
+def has(*path: str) -> Callable[[Any], bool]:
+    """Return a function that returns True for a body with a value at this path. Lists are passed through."""
+
+    def contains(value: Any, path: Sequence[str]) -> bool:
+        if isinstance(value, list):
+            return any(contains(inner, path) for inner in value)
+        if not path:
+            return True
+        return isinstance(value, dict) and path[0] in value and contains(value[path[0]], path[1:])
+
+    return lambda body: contains(body, path)
+
+
+REFUSED = [
+    ("chat", ("temperature",)),
+    ("chat", ("parallel_tool_calls",)),
+    ("chat", ("stream_options",)),
+    ("chat", ("prompt_cache_key",)),
+    ("chat", ("safety_identifier",)),
+    ("chat", ("tools", "function", "strict")),
+    ("chat", ("tools", "function", "parameters", "properties", "b", "minLength")),
+    ("responses", ("reasoning",)),
+    ("responses", ("reasoning", "summary")),
+    ("responses", ("parallel_tool_calls",)),
+    ("responses", ("prompt_cache_key",)),
+    ("responses", ("truncation",)),
+    ("responses", ("tools", "strict")),
+    ("gemini", ("generationConfig", "thinkingConfig")),
+    ("gemini", ("generationConfig", "temperature")),
+    ("gemini", ("tools", "functionDeclarations", "parametersJsonSchema")),
+    ("ollama", ("think",)),
+    ("ollama", ("options", "temperature")),
+]
+
+
+DEPENDENT = frozenset((".include",))
+"""Fields that mean nothing without a refused one: `include` asks for the state of the reasoning."""
+
+
+@pytest.mark.parametrize(("name", "path"), REFUSED, ids=[f"{name} {'.'.join(path)}" for name, path in REFUSED])
+async def test_a_part_that_a_server_refuses_in_unknown_words_is_found_and_all_others_are_sent(
+    name: str, path: Sequence[str]
+) -> None:
+    vendor = VENDORS[name]
+    server = Server(has(*path))
+    proxy = ProxyHarness(server, **vendor.settings)
+    for number in range(20):
+        assert (await post(proxy, vendor, f"hello {number}")).error is None
+    calls = len(server.requests)
+    assert calls > 20
+    (usual,) = await _usual(vendor)
+    assert has(*path)(usual), "the request has no such part"
+    for number in range(3):
+        assert (await post(proxy, vendor, f"later {number}")).error is None
+    later = server.requests[calls:]
+    assert len(later) == 3  # one call for each
+    lost = {field for field in _paths(usual) - _paths(later[-1]) if field not in DEPENDENT}
+    kept = {field for field in lost if not set(path) & set(field.split("."))}
+    assert (kept, later[-1] != usual) == (set(), True)
+
+
+async def _usual(vendor: Vendor) -> list[Any]:
+    server = Server(lambda body: False)
+    await post(ProxyHarness(server, **vendor.settings), vendor, "hello")
+    return server.requests
+
+
+def _paths(value: Any, start: str = "") -> set[str]:
+    if isinstance(value, dict):
+        return {path for name, inner in value.items() for path in _paths(inner, f"{start}.{name}")} | {start}
+    if isinstance(value, list):
+        return {path for inner in value for path in _paths(inner, start)} | {start}
+    return {start}
+
+
+async def test_a_session_whose_server_begins_to_refuse_a_part_goes_on_with_one_more_call() -> None:
+    vendor = VENDORS["chat"]
+    replies = [f"reply {number}" for number in range(40)]
+    server = Server(lambda body: "temperature" in body and len(body["messages"]) > 30)
+    proxy = ProxyHarness(server, **vendor.settings)
+    for turn in range(40):
+        assert (await post(proxy, vendor, "hello", replies=replies[:turn])).error is None
+    assert len(server.requests) == 41
+    assert ["temperature" in body for body in server.requests] == [True] * 16 + [False] * 25
+    forms = {json.dumps({**body, "messages": None}) for body in server.requests}
+    assert len(forms) == 2  # the cached prompt is lost once at most
+
+
+async def test_a_server_that_refuses_everything_is_called_twice_and_its_first_words_reach_the_client() -> None:
+    vendor = VENDORS["chat"]
+    words = iter(("first words", "second words"))
+
+    def answer(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        return FakeResponse(400, json.dumps({"error": {"message": next(words)}}).encode())
+
+    proxy = ProxyHarness(answer, **vendor.settings)
+    error = (await post(proxy, vendor, "hello")).error
+    assert error is not None
+    assert (error.status, error.message) == (400, "openai: first words")
+
+
+REPETITIONS = [
+    (401, {"message": "Incorrect API key provided."}),
+    (429, {"message": "Rate limit reached."}),
+    (500, {"message": "The server had an error."}),
+]
+
+
+@pytest.mark.parametrize(("status", "error"), REPETITIONS, ids=[str(status) for status, _ in REPETITIONS])
+async def test_another_error_of_the_repetition_teaches_nothing(status: int, error: Mapping[str, Any]) -> None:
+    vendor = VENDORS["chat"]
+    refused, failed = FakeResponse(400, b'{"error": {"message": "?"}}'), json.dumps({"error": error}).encode()
+    replies = iter((refused, FakeResponse(status, failed), FakeResponse(status, failed)))
+    bodies = list[Any]()
+
+    def answer(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        bodies.append(json.loads(request.body))
+        return next(replies, FakeResponse(200, json.dumps(REPLIES["chat/completions"]).encode()))
+
+    proxy = ProxyHarness(answer, **vendor.settings)
+    failure = (await post(proxy, vendor, "hello")).error
+    assert failure is not None
+    assert (failure.status, failure.message.startswith(f"openai: {error['message']}")) == (status, True)
+    bodies.clear()
+    list(replies)
+    assert (await post(proxy, vendor, "hello")).error is None
+    assert bodies == await _usual(vendor)
+
+
+NOT_REPEATED: Mapping[str, tuple[int, Mapping[str, Any]]] = {
+    "key": (400, {"message": "?", "code": "invalid_api_key"}),
+    "billing": (400, {"message": "?", "code": "insufficient_quota"}),
+    "limit": (400, {"message": "?", "code": "rate_limit_exceeded"}),
+    "policy": (400, {"message": "?", "code": "content_policy_violation"}),
+    "401": (401, {"message": "?"}),
+    "403": (403, {"message": "?"}),
+    "404": (404, {"message": "?"}),
+    "409": (409, {"message": "?"}),
+}
+
+
+@pytest.mark.parametrize(("status", "error"), NOT_REPEATED.values(), ids=NOT_REPEATED)
+async def test_an_error_about_key_limit_or_rules_is_not_taken_for_a_refused_form(
+    status: int, error: Mapping[str, Any]
+) -> None:
+    vendor = VENDORS["chat"]
+    bodies = list[Any]()
+
+    def answer(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        bodies.append(json.loads(request.body))
+        return FakeResponse(status, json.dumps({"error": error}).encode())
+
+    await post(ProxyHarness(answer, **vendor.settings), vendor, "hello")
+    assert bodies == await _usual(vendor)
+
+
+async def test_what_the_requests_of_one_client_have_taught_changes_none_of_another_one() -> None:
+    vendor = VENDORS["chat"]
+    server = Server(has("temperature"))
+    proxy = ProxyHarness(server, **vendor.settings)
+    for number in range(20):
+        await post(proxy, vendor, f"hello {number}")
+    server.requests.clear()
+    server.refuses = lambda body: False
+    await post(proxy, vendor, "hello", "key_b")
+    assert server.requests == await _usual(vendor)
+
+
+async def test_opposite_refusals_for_two_clients_do_not_touch_each_other() -> None:
+    vendor = VENDORS["chat"]
+    refused = {"key_a": has("temperature"), "key_b": has("stream_options")}
+    server = Server(lambda body: False)
+    proxy = ProxyHarness(server, **vendor.settings)
+    for number in range(20):
+        for key_id, refuses in refused.items():
+            server.refuses = refuses
+            assert (await post(proxy, vendor, f"hello {number}", key_id)).error is None
+    server.requests.clear()
+    for key_id, refuses in refused.items():
+        server.refuses = refuses
+        await post(proxy, vendor, "later", key_id)
+    assert [("temperature" in body, "stream_options" in body) for body in server.requests] == [
+        (False, True),
+        (True, False),
+    ]
+
+
+async def test_a_flood_of_refused_requests_causes_few_repetitions() -> None:
+    vendor = VENDORS["chat"]
+    server = Server(lambda body: True)
+    proxy = ProxyHarness(server, **vendor.settings)
+    for number in range(200):
+        await post(proxy, vendor, f"hello {number}")
+    assert len(server.requests) < 250
