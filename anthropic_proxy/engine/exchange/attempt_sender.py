@@ -225,6 +225,7 @@ class AttemptSender(Struct, eq=False):
             raise failure
         circuit_breakers.record_success(upstream, client)
         engine.credentials.record_success(attempt.target.provider, attempt.credential)
+        engine.observations.record_accepted(upstream, attempt.target.model)
         self.prompt = attempt.prompt
         attempt.store_lessons(engine.observations, self.incoming.receipt.client)
         return attempt

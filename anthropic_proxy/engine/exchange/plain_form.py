@@ -55,7 +55,7 @@ class PlainForms(Struct, eq=False):
     async def find_plain_target(self, attempt: Attempt, error: UpstreamError) -> Target | None:
         """Return a copy of the target for the repetition of a refused request. None: it is not repeated."""
         run, target = attempt.run, attempt.target
-        if target.is_relayed or not self._is_refusal(error):
+        if target.is_relayed or not self._is_refusal(target, error):
             return None
         repair = run.repair or Repair(self._name_conversation(target, run.request))
         if repair.refusal is not None or repair.changes >= MAX_FORM_CHANGES:
@@ -72,10 +72,8 @@ class PlainForms(Struct, eq=False):
         receipt.adaptations += repair.repetition
         names = ", ".join(repair.repetition)
         prefix = target.provider.prefix
-        repair.notes = [
-            FidelityNote("approximated", name, f"{prefix} refused the request, and not its plainer form")
-            for name in repair.repetition
-        ]
+        why = f"{prefix} refused the request, and not its plainer form"
+        repair.notes = [FidelityNote("kept", name, why) for name in repair.repetition]  # the encoder notes any loss
         self.engine.log.write_once(
             f"{prefix}/{target.model}: sent again in a plainer form ({names}), because of: {error.message}"
         )
@@ -104,13 +102,16 @@ class PlainForms(Struct, eq=False):
             observations.store_form(repair.conversation, left_out, changes)
 
     async def _list_parts(self, attempt: Attempt) -> tuple[str, ...]:
-        list_parts = partial(list_sent_parts, attempt.target.wire)
+        is_strict = self.incoming.receipt.fidelity.mode == "strict"
+        list_parts = partial(list_sent_parts, attempt.target.wire, lossless_only=is_strict)
         return await self.engine.background.run_for_call(list_parts, attempt.call, is_large=attempt.is_large)
 
-    def _is_refusal(self, error: UpstreamError) -> bool:
+    def _is_refusal(self, target: Target, error: UpstreamError) -> bool:
         """Return True if a server has refused the form of a request, as far as its status and codes say."""
         if error.stated_status not in REFUSAL_STATUSES or isinstance(error, UnreadableReply | CircuitOpen):
             return False
+        if error.status == 404 and not self.engine.observations.is_accepted(target.upstream, target.model):
+            return False  # by its text, the model is unknown
         last = self.incoming.receipt.attempts[-1]
         has_usage = last.all_input_tokens or last.output_tokens
         is_too_long = error.cause is not None and error.cause.kind != "images"

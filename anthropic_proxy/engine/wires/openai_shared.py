@@ -197,7 +197,7 @@ SHARED_DROPS: ParameterDrops = {
     "parameters": {"schema_rules": BASIC_RULES},
 }
 """Parameters of both APIs that the encoder can omit. For `parameters`, the input schema of a tool, the schema is
-reduced to basic keywords."""
+reduced to basic keywords. `store` and the service tier restrict what the server does, so no refusal removes them."""
 
 SHARED_PARTS = (
     *(RequestPart(name=f"drop {name}") for name in ("temperature", "parallel_tool_calls")),

@@ -18,13 +18,16 @@ from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.errors import UnsupportedFeature
 
 
-def list_sent_parts(wire: Wire[BaseDialect, Any], call: Call[BaseDialect]) -> tuple[str, ...]:
+def list_sent_parts(
+    wire: Wire[BaseDialect, Any], call: Call[BaseDialect], *, lossless_only: bool = False
+) -> tuple[str, ...]:
     """Return the names of the parts of its wire that a request has: without each, another request would be sent.
 
     Those behind the beginning of the prompt come first.
     """
     sent = wire.encode_request(call)
-    parts = sorted(wire.parts, key=attrgetter("changes_prefix"))
+    parts = [part for part in wire.parts if part.is_lossless or not lossless_only]
+    parts.sort(key=attrgetter("changes_prefix"))
     return tuple(part.name for part in parts if _changes_request(wire, call, part.name, sent))
 
 

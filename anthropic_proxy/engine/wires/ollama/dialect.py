@@ -38,7 +38,10 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     """
     sends_sampling: bool = True
     """True if `temperature`, `top_p` and `top_k` are sent. False: the server refused the request, and not one without
-    them. Proven by: tests/unit/exchange/test_plain_form.py."""
+    them.
+
+    Proven by: golden/ollama/text/sampling_refused_before.
+    """
     think_form: Literal["level", "only_level", "switch", "never"] = "level"
     """Value of the request field `think`. `level`: name of the effort level, or false. `only_level`: only a level.
     `switch`: a boolean. `never`: the field is not sent. Most models accept a boolean or low, medium, high, max; gpt-oss

@@ -48,6 +48,7 @@ from anthropic_proxy.engine.wires.shared_notes import (
     EFFORT_AS_SWITCH,
     FOREIGN_THINKING_DROPPED,
     NO_EFFORT,
+    NO_SAMPLING,
     NO_SERVICE_TIER,
     SCHEMA_AS_TEXT,
     SINGLE_TOOL_CALL,
@@ -232,9 +233,10 @@ def encode_request(call: TranslatedCall[Dialect]) -> UpstreamRequest:
     options: dict[str, Any] = {"num_ctx": resolve_context_window(call)} if dialect.sends_num_ctx else {}
     options["num_predict"] = request.max_tokens
     sampling = {"temperature": request.temperature, "top_p": request.top_p, "top_k": request.top_k}
-    body["options"] = options
-    if dialect.sends_sampling:
-        options.update({name: value for name, value in sampling.items() if value is not None})
+    stated = {name: value for name, value in sampling.items() if value is not None}
+    body["options"] = options | stated if dialect.sends_sampling else options
+    if stated and not dialect.sends_sampling:
+        notes += [NO_SAMPLING[name] for name in stated]
     if request.service_tier == "standard_only":
         notes.append(NO_SERVICE_TIER)
     notes += [*tools.notes, *messages.notes]
