@@ -191,8 +191,6 @@ SHARED_DROPS: ParameterDrops = {
     "safety_identifier": {"sends_user_id": False},
     "prompt_cache_key": {"session_field": ""},
     "session_id": {"session_field": ""},
-    "store": {"sends_store": False},
-    "service_tier": {"sends_service_tier": False},
     "strict": {"sends_strict": False},
     "parameters": {"schema_rules": BASIC_RULES},
 }

@@ -293,8 +293,8 @@ async def test_an_api_whose_first_repetition_was_rejected_is_found_by_the_second
         path, body, _ = server.requests[-1]
         if path == "/chat/completions":
             return FakeResponse(404, json.dumps({"error": {"message": "Use /v1/responses instead."}}).encode())
-        if "store" in body:
-            return FakeResponse(400, json.dumps({"error": {"message": "Unsupported parameter: 'store'"}}).encode())
+        if "truncation" in body:
+            return FakeResponse(400, json.dumps({"error": {"message": "Unsupported parameter: 'truncation'"}}).encode())
         return response
 
     proxy = ProxyHarness(answer, **EITHER_API)

@@ -118,9 +118,9 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: tests/golden_texts/exchanges/openai_rejections.txt.
     """
     sends_store: bool = True
-    """True if `store: false` is sent. False: the server rejected the field.
+    """True if `store: false` is sent. A setting turns it off for a server that lacks the field.
 
-    Proven by: tests/golden_texts/replies/openai_responses.txt.
+    Proven by: golden/openai_responses/text/server_without_store.
     """
     sends_truncation: bool = True
     """True if `truncation: "disabled"` is sent; xAI lists the field as unsupported.
