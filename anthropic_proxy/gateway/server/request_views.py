@@ -14,7 +14,7 @@ from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.telemetry.logged_requests import encode_requests
 from anthropic_proxy.plugins import Receipt, RouteResponse
 
-_MEMBER_FIELDS = (
+MEMBER_FIELDS = (
     *BilledUsage.__struct_fields__,
     "request_id",
     "client",
@@ -51,7 +51,7 @@ _MEMBER_FIELDS = (
 
 def _copy_for_member(receipt: Receipt, contact: str) -> Receipt:
     """Where an administrator would act, the error says where to ask. `contact`: that of `[sign_in]`."""
-    copy = Receipt(**{name: getattr(receipt, name) for name in _MEMBER_FIELDS})
+    copy = Receipt(**{name: getattr(receipt, name) for name in MEMBER_FIELDS})
     copy.error = replace_remedy(receipt.error, receipt.remedy, "", contact)
     return copy
 

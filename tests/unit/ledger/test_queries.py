@@ -1,6 +1,6 @@
 """Sums and lists of stored requests are the same on each database engine."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,9 +40,10 @@ from anthropic_proxy.console.ledger.request_queries import (
     to_receipt,
 )
 from anthropic_proxy.console.ledger.tables import requests
+from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import CallCheck, Client, Cost, UpstreamAttempt
+from anthropic_proxy.plugins import CallCheck, Client, Cost, InspectionRecord, Receipt, UpstreamAttempt
 from tests.support.ledger import NOON, new_receipt, reading, running_ledger, store
 
 HOUR = 3_600
@@ -468,21 +469,47 @@ async def test_an_export_streams_the_requests_in_order_of_time(connection: Conne
     assert rows == sorted(rows, key=lambda row: (row.started_at, row.id))
 
 
-async def test_logs_have_the_same_fields_of_a_stored_request_as_of_a_recent_one(tmp_path: Path) -> None:
-    texts = {"user_agent": "claude-cli/2.1.332", "session": "s1", "agent": "a1", "project": "shop", "route": "small"}
-    texts |= {"kind": "subagent", "agent_type": "Explore", "prompt_id": "p1", "parent": "req_0", "error": "busy"}
-    texts |= {"error_type": "overloaded_error", "error_code": "overloaded", "outcome": "error", "remedy": "Wait."}
-    lists = {"adaptations": ["limit 4096"], "tool_times": [("Bash", 1.099)], "failed_attempts": ["groq 529"]}
-    lists |= {"checks": [CallCheck("toolu_1", "Bash", "flagged", "Deletes data.")]}
+NOT_RESTORED = {
+    "attempts": "`logs` shows the failed ones only, which are stored in another form",
+    "base_url": "it is needed for the price, which is stored",
+    "blocks": "stored with times of their own, which only the pages show",
+    "cost": "stored beside the receipt",
+    "iterations": "stored as the usage of each model, with its cost",
+    "limit_headers": "headers of the response, which the client has",
+    "message_id": "for traces",
+    "prefix_change": "stored as a text, which only the pages show",
+    "region": "a part of the price, whose source is stored",
+    "retry_after_seconds": "a header of the response, which the client has",
+    "service_tier": "a part of the price, whose source is stored",
+    "stated_cost": "a part of the price, whose source is stored",
+    "trace": "for traces",
+    "upstream_excerpt": "for the log",
+}
+"""Field of a receipt that a stored request does not have in this form → reason."""
+_SAMPLES: Mapping[type, Any] = {bool: True, int: 7, float: 1.5, str: "a text"}
+_STORED: Mapping[str, Any] = {
+    "request_id": "req_7",
+    "client": Client("key 2", owner="Ann", team="build"),
+    "started_at": NOON,
+    "first_token_seconds": 0.5,
+    "failed_attempts": ["groq 529"],
+    "adaptations": ["limit 4096"],
+    "fidelity": FidelityReport(notes=[FidelityNote("dropped", "top_k", "not supported")], dropped=1),
+    "checks": [CallCheck("toolu_1", "Bash", "flagged", "Deletes data.")],
+    "inspections": [InspectionRecord("secrets", "request", "redacted", {"key": 2}, 0.004)],
+    "tool_times": [("Bash", 1.099)],
+}
+
+
+async def test_logs_have_each_field_of_a_stored_request_as_of_a_recent_one(tmp_path: Path) -> None:
+    """A new field of `Receipt` is stored in a form that `to_receipt` reads, or has a reason not to be."""
+    fields = [field for field in structs.fields(Receipt) if field.name not in NOT_RESTORED]
+    values = {field.name: _STORED.get(field.name, _SAMPLES.get(type(field.default))) for field in fields}
+    assert [name for name, value in values.items() if value is None] == []
     settings = Settings(data_directory=tmp_path)
-    receipt = new_receipt(billed_searches=2, **texts, **lists)
-    await store(settings, receipt)
+    await store(settings, Receipt(**values))
     with reading(settings) as engine, engine.connect() as connection:
-        row = find_stored_request(connection, receipt.request_id)
+        row = find_stored_request(connection, values["request_id"])
     assert row is not None
     found = to_receipt(row)
-    assert {name: getattr(found, name) for name in ("billed_searches", *texts, *lists)} == {
-        "billed_searches": 2,
-        **texts,
-        **lists,
-    }
+    assert {name: getattr(found, name) for name in values} == values
