@@ -4,16 +4,22 @@ An SDK declares requests as typed dictionaries. A validator built from them woul
 name an error the way the real servers do, so that each fake walks the alternatives and reports in its own words.
 """
 
+import hashlib
 import json
+import marshal
 import types
+from collections.abc import Iterator
 from functools import cache, cached_property
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import typing_extensions
 from pydantic import TypeAdapter
 
 _WRAPPERS = (Annotated, typing_extensions.Required, typing_extensions.NotRequired)
 _KINDS = (dict, list, str, bool, int, float)
+_WITHOUT_REFERENCES = 2
+"""Version of the format of `marshal` in which equal values have equal bytes."""
+T = TypeVar("T")
 
 
 class Declared:
@@ -21,6 +27,18 @@ class Declared:
 
     def __init__(self, hint: Any) -> None:
         self.alternatives = [Alternative(choice) for choice in _list_choices(hint)]
+        self._without_breach = set[bytes]()
+        """Digests of the values in which a check has found nothing."""
+
+    def check_once(self, value: Any, breaches: Iterator[T]) -> Iterator[T]:
+        """Yield the breaches in a value, unless an equal one had none: each request repeats the messages before."""
+        digest = hashlib.sha256(marshal.dumps(value, _WITHOUT_REFERENCES)).digest()
+        if digest in self._without_breach:
+            return
+        found = list(breaches)
+        if not found:
+            self._without_breach.add(digest)
+        yield from found
 
     def list_fitting(self, value: Any) -> list["Alternative"]:
         kind = type(value)

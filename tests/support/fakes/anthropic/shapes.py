@@ -101,7 +101,7 @@ def _check_choice(value: Any, choice: Alternative, path: str) -> Iterator[Contra
             yield from _check(inner, choice.inner, f"{path}.{key}")
     elif choice.inner is not None and isinstance(value, list):
         for position, inner in enumerate(value):
-            yield from _check(inner, choice.inner, f"{path}.{position}")
+            yield from choice.inner.check_once(inner, _check(inner, choice.inner, f"{path}.{position}"))
 
 
 def check_request(body: dict[str, Any], betas: str, *, counting: bool = False) -> Iterator[ContractViolation]:
