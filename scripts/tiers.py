@@ -47,7 +47,7 @@ def tiers() -> dict[str, Tier]:
             "python3 scripts/test.py -n 2 tests/processes tests/repository",
             *part("packages", "strangers", "redis", "databases"),
             "python3 scripts/check.py --static",
-            "python3 scripts/test.py -n 2 -m merge tests/unit",
+            "python3 scripts/test.py -n 2 -m merge tests/unit tests/integration",
         ),
         (
             "python3 scripts/test.py -n 2 tests/attacks tests/faults tests/fuzz tests/growth",

@@ -21,6 +21,7 @@ pytest_plugins = [
     "tests.support.program_in_path",
     "tests.support.progress",
     "tests.support.golden_texts",
+    "tests.support.samples",
     "tests.support.shared_compilation",
     "tests.support.skip_reasons",
     "tests.support.time_limit",
@@ -33,7 +34,6 @@ gc.disable()  # until the tests are collected, which leaves hardly any garbage: 
 
 def pytest_collection_finish() -> None:
     """Exempt the collected tests from garbage collections, several of which would last longer than a test."""
-    gc.collect()
     gc.freeze()
     gc.enable()
 

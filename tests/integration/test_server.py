@@ -267,6 +267,7 @@ def test_a_wrong_setting_ends_the_start_with_one_message(
         ("-m", "anthropic_proxy", "serve", "--port", "{port}", "--workers", "2"),
     ],
 )
+@pytest.mark.sample(3)
 def test_every_historic_command_serves(settings: dict[str, str], tmp_path: Path, command: tuple[str, ...]) -> None:
     with running_proxy(tmp_path, settings, command) as other:
         body = other.client().post(MESSAGES, json=ask("Say exactly: here I am")).json()

@@ -57,6 +57,7 @@ TERMINAL = {"TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1"}
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07]*\x07|[=>78])")
 
 
+@pytest.mark.merge
 def test_the_first_start_says_at_once_that_it_takes_time(tmp_path: Path) -> None:
     compiled = {"PYTHONPYCACHEPREFIX": str(tmp_path / "compiled")}
     words, cancel = ("init", "--provider", "openai"), ("OPENAI_API_KEY (empty: another provider)", "\x03")

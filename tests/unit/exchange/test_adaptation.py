@@ -139,6 +139,7 @@ TEXTS = {"prose": ("Look at the wide sea. ", 3.95), "code": ("for (i = 0; i < n;
 @pytest.mark.parametrize("window", [8_192, 32_768])
 @pytest.mark.parametrize(("text", "characters"), TEXTS.values(), ids=TEXTS)
 @pytest.mark.parametrize("excess", [0.7, 0.9, 1.1, 1.4])
+@pytest.mark.sample(4)
 async def test_each_later_turn_of_a_growing_conversation_needs_one_call(
     words: Wording, window: int, text: str, characters: float, excess: float
 ) -> None:

@@ -126,6 +126,7 @@ def _deployment_client(http: httpx2.Client) -> openai.OpenAI:
         (RESPONSES_URL, [MODELS], "large", _dated_client(RESPONSES_VERSION, azure_ad_token=TOKEN)),
     ],
 )
+@pytest.mark.sample(3)
 async def test_azure_gets_the_request_of_the_official_client(
     base_url: str, lines: list[str], model: str, new_client: Callable[[httpx2.Client], Any], stream: bool
 ) -> None:

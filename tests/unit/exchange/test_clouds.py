@@ -616,6 +616,7 @@ async def test_what_a_gateway_has_wrapped_is_read_like_the_error_of_the_cloud(
 
 @pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
 @pytest.mark.parametrize("end", ["z', ", 'z" ', 'z"}}', "z\n", "z'}} "])
+@pytest.mark.sample(4)
 async def test_the_text_of_a_client_in_a_wrapped_error_takes_nothing_from_others(
     wrap: Callable[[str], dict[str, Any]], end: str
 ) -> None:
@@ -964,6 +965,7 @@ REFUSED_FIELDS = [
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("problem", "given", "expected"), REFUSED_FIELDS)
+@pytest.mark.sample(3)
 async def test_a_field_inside_of_others_that_a_cloud_rejects_is_not_sent_again(
     kind: Kind, problem: str, given: dict[str, Any], expected: dict[str, Any]
 ) -> None:
@@ -1204,6 +1206,7 @@ REFUSED_BETA = f"Unexpected value(s) `{CONTEXT}` for the `anthropic-beta` header
     ],
 )
 @pytest.mark.parametrize("escaped", [False, True])
+@pytest.mark.sample(3)
 async def test_a_field_named_like_an_error_takes_nothing_from_others(hostile: dict[str, Any], escaped: bool) -> None:
     variables = {"OPENAI_API_KEY": KEY, "OPENAI_WIRE": "messages"}
     fields = {"context_management": CLEARED, "output_config": {"effort": "low"}}

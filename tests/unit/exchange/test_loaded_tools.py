@@ -121,12 +121,14 @@ def test_a_call_without_arguments_has_an_empty_object() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS + RELAYS, ids=lambda row: row.title)
+@pytest.mark.sample(3)
 async def test_a_session_with_three_loads_stays_in_the_cache(row: Row) -> None:
     figures = await run_session(row)
     assert figures.cached_share >= 0.95
 
 
 @pytest.mark.parametrize("row", ROWS + RELAYS, ids=lambda row: row.title)
+@pytest.mark.sample(3)
 async def test_a_tool_that_is_searched_again_after_a_compaction_stays_in_the_list(row: Row) -> None:
     """Claude Code declares it in the first request after the compaction, in which no search names it."""
     figures = await run_session(row, "compacting")
@@ -135,6 +137,7 @@ async def test_a_tool_that_is_searched_again_after_a_compaction_stays_in_the_lis
 
 
 @pytest.mark.parametrize("row", ROWS + RELAYS, ids=lambda row: row.title)
+@pytest.mark.sample(3)
 async def test_a_summary_without_the_exchange_that_loaded_a_tool_changes_nothing(row: Row) -> None:
     """Claude Code declares the tool in the request for the summary. The session goes on if the user cancels it."""
     figures = await run_session(row, "summarizing")
@@ -143,6 +146,7 @@ async def test_a_summary_without_the_exchange_that_loaded_a_tool_changes_nothing
 
 
 @pytest.mark.parametrize("row", ROWS + RELAYS, ids=lambda row: row.title)
+@pytest.mark.sample(3)
 async def test_a_summary_before_the_first_request_with_a_loaded_tool_changes_nothing(row: Row) -> None:
     figures = await run_session(row, "summarizing_at_once")
     assert figures.changes == []
@@ -206,6 +210,7 @@ async def test_a_loaded_tool_is_listed_unless_the_messages_end_before_its_search
 
 @pytest.mark.parametrize("client", ["declaring", "declaring_with_placeholder"])
 @pytest.mark.parametrize("row", ROWS[:4] + RELAYS[:1], ids=lambda row: row.title)
+@pytest.mark.sample(3)
 async def test_a_client_that_declares_all_tools_from_the_start_loads_the_last_one_without_a_change(
     row: Row, client: Client
 ) -> None:

@@ -88,6 +88,7 @@ RELAY = Row("", {"MODEL_OPUS": "anthropic/claude-opus-4-5", "ANTHROPIC_API_KEY":
     [(ROWS[0], 100), (ROWS[2], 200), (ROWS[3], 100), (ROWS[8], 100)],
     ids=["Responses", "Chat", "Gemini", "Ollama"],
 )
+@pytest.mark.sample(3)
 async def test_a_long_conversation_has_no_change_until_one_is_made(row: Row, turns: int) -> None:
     talk = Talk(row, turns)
     changes = {turns - 50: "system text", turns - 40: "tool 2 (Read)"}
@@ -135,6 +136,7 @@ async def test_an_early_message_that_keeps_its_length_is_found_at_once_if_cached
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.title)
+@pytest.mark.sample(3)
 async def test_tools_that_are_loaded_change_the_prompt_only_if_they_are_listed(row: Row) -> None:
     """With placeholder, the proxy keeps the list of tools. Without it, each search adds tools to the list."""
     figures = await run_session(row)
@@ -329,6 +331,7 @@ async def test_a_side_request_of_one_message_hides_no_change(side: str, fields: 
 @pytest.mark.parametrize("row", [RELAY, *(ROWS[place] for place in (0, 2, 3, 8))], ids=lambda row: row.title or "relay")
 @pytest.mark.parametrize("side", ["Title.", lines("title", 100)], ids=["short", "long"])
 @pytest.mark.parametrize("shared", ["", lines("reminder", 20)], ids=["one text", "first text of the conversation"])
+@pytest.mark.sample(3)
 async def test_a_side_request_with_the_beginning_of_the_conversation_hides_no_change(
     row: Row, side: str, shared: str
 ) -> None:
@@ -690,6 +693,7 @@ class RandomSession:
 @pytest.mark.parametrize("marks", [(), (1,), (1, 2), (1, 2, 3), (1, 9)], ids=str)
 @pytest.mark.parametrize("has_cache", [True, False])
 @pytest.mark.parametrize("seed", range(6))
+@pytest.mark.sample(3)
 def test_each_change_of_a_random_session_is_found_and_named(marks: Collection[int], has_cache: bool, seed: int) -> None:
     chance = Random(f"{marks} {has_cache} {seed}")
     guard, session, tokens = PrefixGuard(), RandomSession(chance, marks), 0
@@ -710,6 +714,7 @@ def test_each_change_of_a_random_session_is_found_and_named(marks: Collection[in
 
 @pytest.mark.parametrize("marks", [(), (1,), (1, 2), (1, 2, 3), (1, 9)], ids=str)
 @pytest.mark.parametrize("seed", range(6))
+@pytest.mark.sample(3)
 def test_a_change_of_a_random_session_without_counts_is_found_at_most_once(marks: Collection[int], seed: int) -> None:
     chance = Random(f"{marks} {seed}")
     guard, session, found = PrefixGuard(), RandomSession(chance, marks), list[str]()
@@ -741,6 +746,7 @@ def test_a_change_of_a_random_session_without_counts_is_found_at_most_once(marks
     ids=["system text", "longer system text", "tool", "message", "longer message"],
 )
 @pytest.mark.parametrize("begin", [40, 47])
+@pytest.mark.sample(3)
 def test_a_change_at_a_provider_without_counts_is_found_within_some_requests(
     marks: Collection[int], part: str, old: str, new: str, latest: int, begin: int
 ) -> None:
@@ -791,6 +797,7 @@ async def test_a_session_that_a_relay_has_in_its_body_only_is_compared() -> None
     ],
     ids=["other order", "tool", "effort of equal length", "longer effort", "setting that is gone"],
 )
+@pytest.mark.sample(3)
 async def test_changed_tools_and_settings_at_a_relay_without_counts_are_found(
     marks: Collection[int], order: str, changed: Callable[[dict[str, Any]], object], part: str, latest: int
 ) -> None:

@@ -145,6 +145,7 @@ async def ask(row: Row, model: Model, harness: ProxyHarness, *, stream: bool, di
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
 @pytest.mark.parametrize("disabled", [False, True], ids=["by default", "disabled"])
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.sample(4)
 async def test_no_reply_is_empty_or_longer_than_the_limit(row: Row, disabled: bool, stream: bool) -> None:
     model = Model(always=row.always)
     harness = ProxyHarness(model, **row.settings)

@@ -825,6 +825,7 @@ ODD = [b"9.5", b'"9"', b'"many"', b"[]", b"{}", b"null", b"true", b"-4", b"1e400
 @pytest.mark.parametrize("value", ODD)
 @pytest.mark.parametrize("field", ["output_tokens", "thinking_tokens", "web_search_requests", "input_tokens"])
 @pytest.mark.parametrize("streams", [True, False])
+@pytest.mark.sample(4)
 def test_an_odd_count_hides_nothing_else(streams: bool, field: str, value: bytes) -> None:
     counts = {"input_tokens": 7, "output_tokens": 9, "cache_creation_input_tokens": 3, "service_tier": "standard"}
     counts |= {"output_tokens_details": {"thinking_tokens": 4}, "server_tool_use": {"web_search_requests": 2}}
@@ -1083,6 +1084,7 @@ def test_an_error_that_clients_would_ignore_is_delivered_as_an_error_event(name:
         (b"{}", "anthropic returned HTTP 500"),
     ],
 )
+@pytest.mark.sample(4)
 def test_an_error_event_in_another_form_is_delivered_as_an_error_of_the_messages_api(
     name: bytes, data: bytes, message: str, end: bytes
 ) -> None:

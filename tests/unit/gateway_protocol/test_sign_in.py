@@ -115,6 +115,7 @@ async def test_an_invented_address_raises_no_limit_of_keys(tmp_path: Path, trust
     assert statuses == [401] * 5 + [last]
 
 
+@pytest.mark.merge
 async def test_three_hundred_people_behind_one_address_begin_within_ten_minutes(tmp_path: Path) -> None:
     async with running_app(tmp_path, **SETTINGS) as app:
         begun = [

@@ -88,6 +88,7 @@ async def test_a_text_in_columns_of_numbers_is_zero_or_unknown(sqlite: Settings)
 
 
 @pytest.mark.parametrize("name", sorted({*StoredRequest.__struct_fields__} - {"stream"}))  # any value is a boolean
+@pytest.mark.sample(4)
 async def test_a_text_that_is_no_utf8_concerns_its_row_only(sqlite: Settings, name: str) -> None:
     await store_and_damage(sqlite, **{name: b"\xffa"})
     with reading(sqlite) as engine, engine.connect() as connected:

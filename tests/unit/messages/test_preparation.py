@@ -277,6 +277,7 @@ def test_no_result_is_lost(history: list[dict[str, Any]]) -> None:
         assert all(answer in spoken_words for answer in answers)
 
 
+@pytest.mark.merge
 async def test_nothing_is_kept_of_a_list_of_tools_that_is_too_large_to_share() -> None:
     proxy = ProxyHarness(lambda *_: FakeResponse(500, b"{}"), OPENAI_API_KEY="sk-a-0123456789", BIG_MODEL="gpt-4.1")
     kept = []

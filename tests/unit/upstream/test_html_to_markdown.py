@@ -43,6 +43,7 @@ def test_only_the_first_base_of_a_page_counts_and_a_long_one_is_ignored() -> Non
     "piece",
     ["<div>", "<b>", "<ul><li>", "<a href=x>y", "<blockquote>z", "<table><tr><td>", "<pre>", "<", "<!--", "&", "<svg>"],
 )
+@pytest.mark.sample(3)
 def test_depth_costs_nothing(piece: str) -> None:
     length = len(read(piece * 20_000))
     assert length < 40 * 20_000

@@ -49,6 +49,7 @@ def test_what_is_relayed_stays_what_the_client_wrote(step: SessionStep, talk: Se
 
 
 @pytest.mark.parametrize("step", SPEAKERS, ids=lambda step: step.name)
+@pytest.mark.sample(3)
 def test_what_must_be_added_is_added_at_the_end(step: SessionStep) -> None:
     """A prefill that no server continues, and a call that cannot be forced, become a request in a last text."""
     talk = SESSION.signed(step.signature())
@@ -85,6 +86,7 @@ def key_of(step: SessionStep, body: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("step", SPEAKERS, ids=lambda step: step.name)
+@pytest.mark.sample(3)
 def test_a_session_has_one_key_and_no_other_session_has_it(step: SessionStep) -> None:
     ends = SESSION.ends()
     bodies = [SESSION.request(end, EncodingStyle(nonce=str(end), plain=bool(end % 2))) for end in ends]

@@ -154,6 +154,7 @@ def long_session(form: str) -> Session:
 
 
 @pytest.mark.parametrize("place", range(len(STEPS)), ids=[step.name for step in STEPS])
+@pytest.mark.sample(3)
 def test_each_turn_of_a_long_session_is_sent_as_it_is_without_histories(place: int) -> None:
     form = "call_{:060d}" if place % 2 else "toolu_{:04d}"
     plain = place // 2 % 2 == 1
@@ -191,6 +192,7 @@ def ask(replies: Sequence[dict[str, Any]], **first: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("place", range(len(STEPS)), ids=[step.name for step in STEPS])
+@pytest.mark.sample(3)
 def test_a_reply_that_is_replaced_by_one_that_only_thinks_changes_nothing_else(place: int) -> None:
     said = [{"type": "text", "text": f"Answer {number}"} for number in range(5)]
     thought = {"type": "thinking", "thinking": "Hm.", "signature": STEPS[place].signature()}

@@ -77,6 +77,7 @@ def test_a_tool_that_joins_a_session_is_all_that_is_encoded(step: SessionStep) -
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.wire)
+@pytest.mark.sample(4)
 def test_what_is_kept_of_tools_does_not_grow_with_their_number(step: SessionStep) -> None:
     def ask_with(sets: range) -> int:
         for number in sets:
