@@ -23,6 +23,10 @@ starts the next request. At most one of these times counts at any moment: the he
 keep-alive timer between requests, the drain timer while the rest of a body is read after its response. The write
 timeout runs whenever the client does not read.
 
+`_input` says what becomes of the bytes that the client sends (`InputState`). It is "open" at first. `eof_received`
+leads to "ended" if the client still gets responses. `_ignore_input` leads to "ignored", which is the last state: after
+a request that is no valid HTTP, and in `_close_gracefully`.
+
 Closing has three forms, and the choice matters to clients. `close` sends what is buffered. `abort` drops it, for
 clients that do not read. `_close_gracefully` ends the sending direction only and discards what still arrives for a
 while: a close with unread bytes would make the kernel reset the connection, and the client would lose the response.
@@ -203,6 +207,12 @@ ReadingState = Literal["nothing", "head", "upgrade", "body", "direct body"]
 offers another protocol, and is about to read it again without the offer. "direct body": it does not pass the parser."""
 
 
+InputState = Literal["open", "ended", "ignored"]
+"""What a connection does with the bytes that its client sends. "ended": the client has ended its sending direction,
+and received bytes are still unparsed. "ignored": a request was rejected, or the last response was sent while the client
+could still send; further bytes are dropped."""
+
+
 class ServerState(Struct, eq=False):
     app: HttpApplication
     keep_alive_seconds: float = KEEP_ALIVE_SECONDS
@@ -237,11 +247,9 @@ class Http1Connection(asyncio.Protocol):
         """Task that waits for the next request, and what it waits for. None: there is none."""
         self._buffer = ReceiveBuffer()
         self._reading: ReadingState = "nothing"
-        self._rejected = False
+        self._input: InputState = "open"
         self._stopping = False
         """True after a stop of the server: each response ends its connection."""
-        self._ended = False
-        """True if the client has ended its sending direction while received bytes were still unparsed."""
         self._head_timer = OneShotTimer(loop)
         self._drain_timer = OneShotTimer(loop)
         self._keep_alive_timer = KeepAliveTimer(loop, state.keep_alive_seconds, self._close)
@@ -260,7 +268,6 @@ class Http1Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.flow = FlowControl(self.transport)
-        self._encrypted = transport.get_extra_info("sslcontext") is not None
         self._write_timer = WriteTimeout(self._loop, self.transport, self.write_timeout_seconds)
         self._state.connections.add(self)
         self._head_timer.start(self.head_timeout_seconds, self._abort)
@@ -270,7 +277,7 @@ class Http1Connection(asyncio.Protocol):
             "asgi": _ASGI,
             "server": address[:2] if address else None,
             "client": peer[:2] if peer else None,
-            "scheme": "https" if self._encrypted else "http",
+            "scheme": "http" if transport.get_extra_info("sslcontext") is None else "https",
             "root_path": "",
         }
 
@@ -288,7 +295,7 @@ class Http1Connection(asyncio.Protocol):
         del self._parser  # breaks a reference cycle
 
     def data_received(self, data: bytes) -> None:
-        if self._rejected:
+        if self._input == "ignored":
             return
         self._steps = 0
         if self._reading != "head" and not (self.pipeline or self._buffer.data):
@@ -315,10 +322,11 @@ class Http1Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """Begin a request, whose body may follow. Raises `MalformedHttp` for an unsupported HTTP version or method."""
-        version = self._parser.get_http_version()
+        parser = self._parser
+        version = parser.get_http_version()
         if version not in _VERSIONS:
             raise MalformedHttp(f"HTTP/{version} is not supported; use HTTP/1.1.")
-        method = self._parser.get_method()
+        method = parser.get_method()
         if method == b"CONNECT":
             raise MalformedHttp("CONNECT is not served: this proxy forwards requests of the Messages API only.")
         self._url = bytes(self._received_url)
@@ -328,10 +336,10 @@ class Http1Connection(asyncio.Protocol):
         self._steps += len(self._headers)
         if self._head_timer.timer is not None:
             self._head_timer.stop()
-        if self._parser.should_upgrade():
+        if parser.should_upgrade():
             self._reading = "upgrade"
             return
-        keep_alive = self._parser.should_keep_alive()
+        keep_alive = parser.should_keep_alive()
         fields = dict(self._headers)
         body: ReadingState = "body"
         if (length := fields.get(b"content-length", b"")).isdigit():
@@ -442,7 +450,8 @@ class Http1Connection(asyncio.Protocol):
 
     def _parse(self) -> None:
         buffer = self._buffer
-        while buffer.data and not (self._rejected or self._is_full()):
+        has_ended = self._input == "ended"
+        while buffer.data and self._input != "ignored" and not self._is_full():
             if self._steps > MAX_PARSE_STEPS_PER_ITERATION:
                 self._schedule_parsing()
                 break
@@ -450,14 +459,16 @@ class Http1Connection(asyncio.Protocol):
             self._head_bytes += len(piece)
             if error := self._find_error(piece):
                 self._send_error(error)
-        if self._reading in ("body", "direct body") and self.cycle is not None and not self._rejected:
-            self.cycle.schedule_wakeup(self._loop)
-        hold = not self._rejected and (self._parsing_scheduled or len(buffer) > MAX_UNPARSED_BYTES)
+        hold = False
+        if self._input != "ignored":
+            hold = self._parsing_scheduled or len(buffer) > MAX_UNPARSED_BYTES
+            if self._reading == "head" and self._head_timer.timer is None:
+                self._head_timer.start(self.head_timeout_seconds, self._abort)
+            elif self._reading in ("body", "direct body") and (cycle := self.cycle) is not None:
+                cycle.schedule_wakeup(self._loop)
         if hold != self.flow.paused_for_unparsed:
             self.flow.set_paused_for_unparsed(hold)
-        if self._reading == "head" and self._head_timer.timer is None and not self._rejected:
-            self._head_timer.start(self.head_timeout_seconds, self._abort)
-        if self._ended and not self.eof_received():
+        if has_ended and not self.eof_received():
             self._close()
 
     def _is_full(self) -> bool:
@@ -527,7 +538,7 @@ class Http1Connection(asyncio.Protocol):
         unfinished = self._unfinished()
         self._write_timer.start()
         if (
-            self._encrypted
+            self._scope["scheme"] == "https"
             or self._reading != "nothing"
             or any(cycle.scope["method"] not in _SAFE_METHODS or cycle.is_event_stream for cycle in unfinished)
         ):
@@ -535,7 +546,8 @@ class Http1Connection(asyncio.Protocol):
             # reader of an event stream, which has no end: a browser closes a page in this way.
             self._disconnect()
         elif self._buffer.data:
-            self._ended = True
+            if self._input == "open":
+                self._input = "ended"
             return True
         elif unfinished:
             unfinished[-1].keep_alive = False
@@ -645,10 +657,9 @@ class Http1Connection(asyncio.Protocol):
         """Reject the current request: send an error response and close the connection. If earlier requests are
         unfinished, only their responses are sent before the close.
         """
-        if self._rejected:
+        if self._input == "ignored":
             return
-        self._rejected = True
-        self._head_timer.stop()
+        self._ignore_input()
         request_id = self._state.app.log_rejected_request(error)
         unfinished = self._unfinished()
         if (
@@ -670,6 +681,10 @@ class Http1Connection(asyncio.Protocol):
         self.transport.write(STATUS_LINES[error.status] + head.encode("latin-1") + b"\r\n" + body)
         self._close_gracefully()
 
+    def _ignore_input(self) -> None:
+        self._input = "ignored"
+        self._head_timer.stop()
+
     def _close_gracefully(self) -> None:
         """Close the connection. If the client may still send, end only the sending direction, and discard data until
         the drain timer ends, so that the client can read the response.
@@ -679,7 +694,7 @@ class Http1Connection(asyncio.Protocol):
         if not self._is_mid_request() or self.transport.is_closing():
             self._close()
             return
-        self._rejected = True
+        self._ignore_input()
         self._buffer.clear()
         self.flow.resume_reading()
         self.flow.set_paused_for_unparsed(False)

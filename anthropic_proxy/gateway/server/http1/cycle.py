@@ -4,7 +4,7 @@ Theory of operation. `run_app` calls the ASGI application in a task. The applica
 writes the response with `send`, while the connection adds received pieces of the body with `feed_body` in between. A
 body of tiny pieces must not wake the application for each of them. So the pieces are joined, and `receive` returns when
 the body is complete, after `WAKEUP_DELAY_SECONDS`, or when much has arrived. `_notified` is True if there is something
-to receive, and `_waiting` while the application waits for it. A body that is not read pauses the socket
+to receive, and `_event` exists while the application waits for it. A body that is not read pauses the socket
 (`FlowControl`).
 
 `response` is the state of the response (`ResponseState`). `send` leads from one state to the next, and
@@ -158,7 +158,6 @@ class RequestResponseCycle:
         "_pieces",
         "_timer",
         "_transport",
-        "_waiting",
         "head",
         "is_event_stream",
         "keep_alive",
@@ -199,8 +198,8 @@ class RequestResponseCycle:
         self._consumed = 0
         """Bytes of the request body that it has received."""
         self._notified = False
-        self._waiting = False
         self._event: asyncio.Event | None = None
+        """Event that wakes the application. None: it does not wait in `receive`."""
         self._timer: asyncio.TimerHandle | None = None
         self._head = b""
         self._chunked = False
@@ -220,8 +219,8 @@ class RequestResponseCycle:
             pieces[-1] += piece
         else:
             pieces.append(bytearray(piece))
-        if self._held > (MAX_JOINED_BODY_BYTES if self._waiting else MAX_BUFFERED_BODY_BYTES):
-            if not self._waiting:
+        if self._held > (MAX_BUFFERED_BODY_BYTES if self._event is None else MAX_JOINED_BODY_BYTES):
+            if self._event is None:
                 self._flow.pause_reading()
             self.wake_receiver()
 
@@ -289,13 +288,11 @@ class RequestResponseCycle:
             if self.more_body:
                 self._flow.resume_reading()
             if not self._notified:
-                event = self._event = self._event or asyncio.Event()
-                event.clear()
-                self._waiting = True
+                event = self._event = asyncio.Event()
                 try:
                     await event.wait()
                 finally:
-                    self._waiting = False
+                    self._event = None
             self._notified = False
         if self.response in ("complete", "disconnected"):
             return {"type": "http.disconnect"}
