@@ -45,11 +45,13 @@ def import_settings(file: Path | None = None, /, *, dry_run: bool = False, copy_
     command = "anthropic-proxy import" if file is None else f"anthropic-proxy import {quote_word(str(file))}"
     file = file or find_router_file()
     plan = read_plan(file)
-    output, present = Output(), load_command_settings(of_running_proxy=False)
+    output = Output()
+    present = load_command_settings(of_running_proxy=False)
     draft = _prepare(plan, file, present, copies_keys=copy_keys)
     asks = not dry_run and sys.stdin.isatty() and output.is_terminal
     write_report(output, draft, is_plan=dry_run or asks)
-    lines_wait, secrets = bool(draft.new_settings), plan.secrets
+    lines_wait = bool(draft.new_settings)
+    secrets = plan.secrets
     if asks and (lines_wait or secrets):
         output.write_line()
         questions = open_questions(output)
@@ -80,13 +82,13 @@ def _prepare(plan: ImportPlan, file: Path, present: Settings, *, copies_keys: bo
     folder = require_settings_folder(environ)
     given = Sources(environ, str(folder / ENV_FILE))
     if (router := file.parent).name == ROUTER_FOLDER:  # other files have rules of projects and models of agents
-        if projects := sorted(each.parent.name for each in router.glob("*/config.json")):
+        if projects := sorted(file.parent.name for file in router.glob("*/config.json")):
             text = (
                 f"rules of their own in {router}{os.sep}*{os.sep}config.json are not imported: {list_names(projects)}"
             )
             plan.add_note("Projects", f"{text}. A route with the condition project has the same effect")
         agents = sorted((router.parent / ".claude" / "agents").glob("**/*.md"))
-        tagged = [each.name for each in agents if b"<CCR-SUBAGENT-MODEL>" in each.read_bytes()[:MAX_CONFIG_BYTES]]
+        tagged = [agent.name for agent in agents if b"<CCR-SUBAGENT-MODEL>" in agent.read_bytes()[:MAX_CONFIG_BYTES]]
         if tagged:
             text = f"this tag has no effect here: {list_names(tagged)}. At the top of the file, write the model as"
             plan.add_note("<CCR-SUBAGENT-MODEL>", text, "model: PREFIX/MODEL")

@@ -44,65 +44,69 @@ _TIER_DEFAULTS = {"haiku": "gpt-5-mini", "sonnet": "gpt-5", "opus": "gpt-5", "fa
 
 def has_provider_variable(variables: Mapping[str, str]) -> bool:
     """Return True if a variable is a key, an address or a model of a provider in one of the earlier proxies."""
-    found = {_RENAMED.get(name, name) for name in variables}
+    names = {_RENAMED.get(name, name) for name in variables}
     models = {*_MODEL_VARIABLES, *(f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL" for tier in TIERS), "PREFERRED_PROVIDER"}
     rows = find_built_in_registry()
     return bool(
-        found & models or any({row.key_variable, row.base_url_variable, "USE_VERTEX_AUTH"} & found for row in rows)
+        names & models or any({row.key_variable, row.base_url_variable, "USE_VERTEX_AUTH"} & names for row in rows)
     )
 
 
 def read_env_file(variables: Mapping[str, str]) -> ImportPlan:
     """Return the settings of this proxy for `variables`, those of the file. API keys are copied."""
     plan = ImportPlan("an earlier proxy (.env)", has_variables=True)
-    found = {_RENAMED.get(name, name): value for name, value in variables.items() if value}
+    settings = {_RENAMED.get(name, name): value for name, value in variables.items() if value}
     addresses = {row.base_url_variable for row in find_built_in_registry()}
-    found = {name: remove_endpoint(value) if name in addresses else value for name, value in found.items()}
+    settings = {name: remove_endpoint(value) if name in addresses else value for name, value in settings.items()}
     plan.origins |= {new: old for old, new in _RENAMED.items() if old in variables}
-    names = {*found}
-    has_one_server, has_others = bool(_ONE_SERVER_VARIABLES & names), bool(_OTHER_PROVIDER_VARIABLES & names)
+    names = {*settings}
+    has_one_server = bool(_ONE_SERVER_VARIABLES & names)
+    has_others = bool(_OTHER_PROVIDER_VARIABLES & names)
     if (
         has_one_server == has_others  # the variables do not tell which project read this file
         and "ANTHROPIC_API_KEY" in names
-        and any(each.startswith("OPENAI_") for each in names)
+        and any(name.startswith("OPENAI_") for name in names)
     ):
         plan.add_note("ANTHROPIC_API_KEY", _CLIENT_KEY)
     is_of_one_server = has_one_server and not has_others
     if is_of_one_server:
         plan.source = "an earlier proxy with one server (.env)"
-        _read_one_server(plan, found)
-    elif "OPENAI_API_KEY" in found:
-        found.setdefault("PREFERRED_PROVIDER", "openai")
-    url, version = found.get("OPENAI_BASE_URL", ""), found.get("AZURE_API_VERSION", "")
+        _read_one_server(plan, settings)
+    elif "OPENAI_API_KEY" in settings:
+        settings.setdefault("PREFERRED_PROVIDER", "openai")
+    url = settings.get("OPENAI_BASE_URL", "")
+    version = settings.get("AZURE_API_VERSION", "")
     is_v1 = "/openai/v1" in url
     if url and (version or ".openai.azure.com" in url.lower()) and not is_v1 and "/openai/deployments/" not in url:
         plan.add_note("OPENAI_BASE_URL", _AZURE_ADDRESS)
     if is_of_one_server and version:
-        del found["AZURE_API_VERSION"]
+        del settings["AZURE_API_VERSION"]
         if url and "?" not in url and not is_v1:
             plan.variables["OPENAI_BASE_URL"] = f"{url}?api-version={version}"
         else:
             plan.add_note("AZURE_API_VERSION", _AZURE_VERSION)
-    known = [FieldRule(name, setting=name) for name in list_variables(find_built_in_registry()) if name in found]
+    known = [FieldRule(name, setting=name) for name in list_variables(find_built_in_registry()) if name in settings]
     *rules, other = load_rules("env")["variables"]
-    read_fields(plan, (_LEVEL, *rules, *known, other), found)
+    read_fields(plan, (_LEVEL, *rules, *known, other), settings)
     return plan
 
 
-def _read_one_server(plan: ImportPlan, found: dict[str, str]) -> None:
-    """Move the variables that only the family with one server has from `found` to `plan`."""
-    if key := found.pop("ANTHROPIC_API_KEY", ""):
-        plan.variables["PROXY_API_KEY"], plan.origins["PROXY_API_KEY"] = key, "ANTHROPIC_API_KEY"
+def _read_one_server(plan: ImportPlan, settings: dict[str, str]) -> None:
+    """Move the variables that only the family with one server has from `settings` to `plan`."""
+    if key := settings.pop("ANTHROPIC_API_KEY", ""):
+        plan.variables["PROXY_API_KEY"] = key
+        plan.origins["PROXY_API_KEY"] = "ANTHROPIC_API_KEY"
     plan.variables["PREFERRED_PROVIDER"] = "openai"
-    by_tier = {tier: found.pop(f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL", "") for tier in TIERS}
+    by_tier = {tier: settings.pop(f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL", "") for tier in TIERS}
     if any(by_tier.values()):
         for tier, model in by_tier.items():
             plan.variables[f"MODEL_{tier.upper()}"] = f"openai/{model or _TIER_DEFAULTS[tier]}"
     else:
-        big = found.get("BIG_MODEL") or _MODEL_VARIABLES["BIG_MODEL"]
+        big = settings.get("BIG_MODEL") or _MODEL_VARIABLES["BIG_MODEL"]
         for name, default in _MODEL_VARIABLES.items():
-            if name not in found and not default:
+            if name not in settings and not default:
                 plan.origins[name] = "BIG_MODEL"
-            plan.variables[name] = f"openai/{found.pop(name, '') or default or big}"
-    if timeout := found.pop("REQUEST_TIMEOUT", ""):
-        plan.variables["UPSTREAM_TIMEOUT"], plan.origins["UPSTREAM_TIMEOUT"] = timeout, "REQUEST_TIMEOUT"
+            plan.variables[name] = f"openai/{settings.pop(name, '') or default or big}"
+    if timeout := settings.pop("REQUEST_TIMEOUT", ""):
+        plan.variables["UPSTREAM_TIMEOUT"] = timeout
+        plan.origins["UPSTREAM_TIMEOUT"] = "REQUEST_TIMEOUT"

@@ -129,12 +129,15 @@ class _Deployment(Struct, frozen=True):
 
 
 def read_litellm_config(config: Mapping[str, Any]) -> ImportPlan:
-    plan, rules = ImportPlan("LiteLLM"), load_rules("litellm")
+    plan = ImportPlan("LiteLLM")
+    rules = load_rules("litellm")
     file = decode_part(plan, config, _File)
     groups = _place_models(plan, file.model_list or [])
-    models = {name: list(dict.fromkeys(each.target for each in group)) for name, group in groups.items()}
+    models = {name: list(dict.fromkeys(deployment.target for deployment in group)) for name, group in groups.items()}
     sections = {name: getattr(file, name) or {} for name in _SECTIONS}
-    settings = decode_part(plan, {name: value for each in sections.values() for name, value in each.items()}, _Settings)
+    settings = decode_part(
+        plan, {name: value for section in sections.values() for name, value in section.items()}, _Settings
+    )
     names = {name: name for name in models}
     for alias, value in (settings.model_group_alias or {}).items():
         names[alias] = str(value.get("model", "") if isinstance(value, dict) else value)
@@ -143,7 +146,7 @@ def read_litellm_config(config: Mapping[str, Any]) -> ImportPlan:
     chains = _read_fallbacks(plan, settings, models)
     following = {tier: [*models[name][1:], *chains[name]] for tier, name in chosen.items()}
     plan.set_tier_models({tier: models[name][0] for tier, name in chosen.items()}, following)
-    if not chosen and any(_ANTHROPIC in each for each in models.values()):
+    if not chosen and any(_ANTHROPIC in targets for targets in models.values()):
         plan.variables["PREFERRED_PROVIDER"] = "anthropic"
     strategy = str(settings.routing_strategy or "simple-shuffle")
     _add_routes(plan, groups, names, chosen, chains, strategy=strategy)
@@ -165,11 +168,11 @@ def _note_missing_tiers(
     chosen: Mapping[str, str],
 ) -> None:
     """Add a note about each name of a Claude model that is not imported, so that its tier has another model."""
-    own = {find_tier(name) for name, meant in names.items() if meant in models}
-    for each in entries:
-        name = str(each.get("model_name")) if isinstance(each, dict) else ""
+    named_tiers = {find_tier(name) for name, meant in names.items() if meant in models}
+    for entry in entries:
+        name = str(entry.get("model_name")) if isinstance(entry, dict) else ""
         tier = find_tier(name) or ""
-        if name not in models and tier in chosen and tier not in own:
+        if name not in models and tier in chosen and tier not in named_tiers:
             text = f"no entry with this name is imported, so {tier} uses {models[chosen[tier]][0]}"
             plan.add_note(f"model_name {name}", text, is_error=True)
 
@@ -181,13 +184,15 @@ def _place_models(plan: ImportPlan, entries: Sequence[object]) -> dict[str, list
     """
     groups: dict[str, list[_Deployment]] = {}
     tables = ServerTables(plan)
-    parameter_rules, info_rules = load_rules("litellm")["parameters"], load_rules("litellm")["info"]
-    for position, each in enumerate(entries):
+    parameter_rules = load_rules("litellm")["parameters"]
+    info_rules = load_rules("litellm")["info"]
+    for position, part in enumerate(entries):
         setting = f"model_list[{position}]"
-        entry = decode_part(plan, each, _Entry, setting)
-        if not isinstance(each, dict):
+        entry = decode_part(plan, part, _Entry, setting)
+        if not isinstance(part, dict):
             continue
-        given, info = entry.litellm_params or {}, entry.model_info or {}
+        given = entry.litellm_params or {}
+        info = entry.model_info or {}
         parameters = decode_part(plan, given, _Parameters, f"{setting}.litellm_params")
         if info.get("mode", "chat") not in ("chat", "completion", "responses"):
             plan.add_note(setting, f"the proxy has no endpoint for the mode {info['mode']}")
@@ -224,7 +229,8 @@ def _find_target(tables: ServerTables, setting: str, given: _Parameters) -> str:
     prefix, slash, model = str(given.model or "").partition("/")
     if not slash:
         prefix, model = ("anthropic" if prefix.startswith("claude") else "openai"), prefix
-    prefix, url = _PREFIXES.get(prefix, prefix), str(given.api_base or given.base_url or "").rstrip("/")
+    prefix = _PREFIXES.get(prefix, prefix)
+    url = str(given.api_base or given.base_url or "").rstrip("/")
     if find_referenced_variable(url):
         reason = "this model is not imported, because an address cannot be a reference. Write the address itself"
         plan.add_note(f"{setting}.litellm_params.api_base", reason, is_error=True)
@@ -234,7 +240,8 @@ def _find_target(tables: ServerTables, setting: str, given: _Parameters) -> str:
         plan, setting, "model", model, decode_model
     ):
         return ""
-    url, key_setting = remove_endpoint(url), f"{setting}.litellm_params.api_key"
+    url = remove_endpoint(url)
+    key_setting = f"{setting}.litellm_params.api_key"
     if model.endswith("*"):
         if prefix == "anthropic" and not url:
             plan.set_secret_reference("ANTHROPIC_API_KEY", str(given.api_key or ""), key_setting)
@@ -260,17 +267,20 @@ def _find_target(tables: ServerTables, setting: str, given: _Parameters) -> str:
 
 def _find_built_in(prefix: str, model: str) -> Provider | None:
     """Return the provider of this proxy with the prefix, unless it means other models by it."""
-    found = next((row for row in find_built_in_registry() if row.prefix == prefix), None)
-    patterns = found.prefix_patterns if found else ()
-    return found if not patterns or any(fnmatchcase(model, pattern) for pattern in patterns) else None
+    provider = next((row for row in find_built_in_registry() if row.prefix == prefix), None)
+    patterns = provider.prefix_patterns if provider else ()
+    return provider if not patterns or any(fnmatchcase(model, pattern) for pattern in patterns) else None
 
 
 def _find_server(prefix: str, url: str, model: str, built_in: Provider | None) -> ImportedServer | None:
     """Return the server of a model. None: only the library LiteLLM knows it. `url`: "" for that of the provider."""
-    name, address, wire = "", url, "chat"
+    name = ""
+    address = url
+    wire = "chat"
     if prefix == "azure" and url:
         host = urlsplit(url)
-        name, address = "azure", f"{host.scheme}://{host.netloc}/openai/v1"
+        name = "azure"
+        address = f"{host.scheme}://{host.netloc}/openai/v1"
     elif (vendor := find_vendor_of_litellm(prefix, find_built_in_registry())) is not None:
         start = _ID_STARTS.get(vendor.name, "")
         if start and not model.startswith(start.partition("/")[0] + "/"):
@@ -279,7 +289,8 @@ def _find_server(prefix: str, url: str, model: str, built_in: Provider | None) -
         if vendor.name == "huggingface" and not url and model.count("/") == 2:
             served_by, _, model = model.partition("/")
             model += f":{served_by}"
-        name, address = vendor.name, url or _VENDOR_URLS.get(vendor.name, vendor.base_url)
+        name = vendor.name
+        address = url or _VENDOR_URLS.get(vendor.name, vendor.base_url)
     elif url and prefix in _COMPATIBLE and find_built_in_provider(url) is None:
         name = _name_server(url)
     elif built_in is not None and built_in.base_url and prefix != "vertex_ai":
@@ -311,11 +322,11 @@ def _choose_tiers(plan: ImportPlan, names: Mapping[str, str], models: Mapping[st
     chosen: dict[str, str] = {}
     catch_all = next((names[name] for name in _CATCH_ALL if names.get(name) in models), "")
     for tier in TIERS:
-        found = [name for name, meant in names.items() if find_tier(name) == tier and meant in models]
-        if found:
+        named = [name for name, meant in names.items() if find_tier(name) == tier and meant in models]
+        if named:
             # (3, 5) for `claude-3-5-haiku-20241022`: without the date
-            versions = {name: [int(part) for part in _VERSION.findall(name) if len(part) < 6] for name in found}
-            chosen[tier] = names[max(found, key=lambda name: versions[name])]
+            versions = {name: [int(part) for part in _VERSION.findall(name) if len(part) < 6] for name in named}
+            chosen[tier] = names[max(named, key=lambda name: versions[name])]
         elif catch_all:
             chosen[tier] = catch_all
     for tier in TIERS:  # a tier without its own model gets that of the next one
@@ -346,8 +357,8 @@ def _read_fallbacks(plan: ImportPlan, settings: _Settings, models: Mapping[str, 
     _note_missing_targets(plan, "default_fallbacks", default, models)
 
     def find_targets(chain: Sequence[str]) -> list[str]:
-        found = [target for name in dict.fromkeys(chain) for target in models.get(name, ())]
-        return [target for target in found if target != _ANTHROPIC]
+        targets = [target for name in dict.fromkeys(chain) for target in models.get(name, ())]
+        return [target for target in targets if target != _ANTHROPIC]
 
     targets = find_targets(default)  # one list for all, because its length times their number may be large
     return {name: find_targets(chains[name]) if name in chains else targets for name in models}

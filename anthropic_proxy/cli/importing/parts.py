@@ -113,12 +113,12 @@ def decode_scalar(plan: ImportPlan, value: Any, place: str) -> str:
     return str(value or "")
 
 
-def decode_address(found: FoundSetting) -> str:
+def decode_address(setting: FoundSetting) -> str:
     """Return the base URL of a server for its base URL, or for the URL of an endpoint."""
     try:
-        return decode_url(structs.replace(found, text=remove_endpoint(found.text)))
+        return decode_url(structs.replace(setting, text=remove_endpoint(setting.text)))
     except ConfigurationError:
-        return decode_url(found)  # its error has the whole text
+        return decode_url(setting)  # its error has the whole text
 
 
 decode_tokens = partial(decode_integer, minimum=1, maximum=100_000_000, unit="tokens")

@@ -57,13 +57,13 @@ def find_router_file() -> Path:
     if appdata := environ.get("APPDATA"):
         folders.append(Path(appdata) / "claude-code-router")
     files = [folder / name for folder in folders for name in ("config.json", "config.sqlite")]
-    found = [file for file in files if file.is_file()]
-    if not found:
+    present = [file for file in files if file.is_file()]
+    if not present:
         raise ConfigurationError(
             f"FILE is missing, and there is no configuration of claude-code-router in {folders[0]}. {_SUPPORTED}",
             code="import-file",
         )
-    return max(found, key=lambda file: file.stat().st_mtime)
+    return max(present, key=lambda file: file.stat().st_mtime)
 
 
 def read_plan(file: Path) -> ImportPlan:
@@ -72,7 +72,8 @@ def read_plan(file: Path) -> ImportPlan:
         config: Any = read_router_database(file, MAX_CONFIG_BYTES)
         _require_few_entries(config, describe_input(file))
         return read_router_config(config)
-    content, name = read_input(file, MAX_CONFIG_BYTES), describe_input(file)
+    content = read_input(file, MAX_CONFIG_BYTES)
+    name = describe_input(file)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -110,12 +111,12 @@ def _decode_json5(text: str, name: str) -> Any:
     Raises `ConfigurationError` with the line of a syntax error.
     """
 
-    def to_json(found: re.Match[str]) -> str:
-        if found.lastgroup in {"comment", "comma"}:
-            return "\n" * found[0].count("\n")  # the line of an error stays the same
-        if found.lastgroup in {None, "unclosed"}:
-            return found[0]
-        text = found["name"] or found["unclosed"]
+    def to_json(token: re.Match[str]) -> str:
+        if token.lastgroup in {"comment", "comma"}:
+            return "\n" * token[0].count("\n")  # the line of an error stays the same
+        if token.lastgroup in {None, "unclosed"}:
+            return token[0]
+        text = token["name"] or token["unclosed"]
         escaped = _UNESCAPED_QUOTE.sub(lambda part: part[1] or part[2] or '\\"', text)
         return f'"{escaped}"'
 

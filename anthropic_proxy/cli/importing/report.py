@@ -89,7 +89,8 @@ class MissingKey(Struct, frozen=True):
 
 def write_report(output: Output, draft: Draft, *, is_plan: bool) -> None:
     """`is_plan`: the lines are shown, and not written yet."""
-    total, added = draft.total, len(draft.new_settings)
+    total = draft.total
+    added = len(draft.new_settings)
     count = formats.plural(total, "setting")
     if total and not added:
         text = f"nothing is new. {count} {'is' if total == 1 else 'are'} set already"
@@ -105,11 +106,11 @@ def write_report(output: Output, draft: Draft, *, is_plan: bool) -> None:
         _write_models(output, draft, is_plan=is_plan)
     if "PROXY_API_KEY" in draft.plan.variables:
         output.write_quiet("Clients then need the key in PROXY_API_KEY. anthropic-proxy code sends it by itself.")
-    kept = [(shorten_home(change.path), each) for change in draft.files.changes for each in change.kept]
+    kept = [(shorten_home(change.path), value) for change in draft.files.changes for value in change.kept]
     if kept:
         _write_title(output, "Values that stay as they are")
-        for path, each in kept:
-            text = f"{each.name}: {path} has {each.present}; {draft.base} has {each.wanted}."
+        for path, value in kept:
+            text = f"{value.name}: {path} has {value.present}; {draft.base} has {value.wanted}."
             _warn(output, escape_terminal_controls(text))
         output.write_line(f"  To take the value of {draft.base}, delete the line or table, and import again.")
     notes = [note for note in draft.plan.notes if is_plan or not note.is_harmless]
@@ -172,7 +173,8 @@ def _write_title(output: Output, title: str) -> None:
 
 def _write_models(output: Output, draft: Draft, *, is_plan: bool) -> None:
     """Write the model of each Claude tier and of each route, what retires, and which other settings are new."""
-    settings, new = draft.settings, draft.new_settings
+    settings = draft.settings
+    new = draft.new_settings
     tiers_by_target: dict[str, list[str]] = {}
     rows = list_tier_mappings(settings, Catalog())
     for row in rows:
@@ -208,7 +210,8 @@ def _write_models(output: Output, draft: Draft, *, is_plan: bool) -> None:
 
 def _write_missing_keys(output: Output, draft: Draft) -> None:
     """Write the variables of keys that the user still has to set, each with the server or entry that it is for."""
-    plan, settings = draft.plan, draft.settings
+    plan = draft.plan
+    settings = draft.settings
     models = [target for route in settings.routes for target in route.targets]
     models += [model for row in list_tier_mappings(settings, Catalog()) for model in (row.target, *row.fallbacks)]
     used = {model.partition("/")[0] for model in models}
@@ -231,9 +234,10 @@ def _write_missing_keys(output: Output, draft: Draft) -> None:
 
 def _find_missing_keys(draft: Draft) -> list[MissingKey]:
     """Return the keys that providers need and that are neither set nor written."""
-    plan, settings = draft.plan, draft.settings
+    plan = draft.plan
+    settings = draft.settings
     tables = {table.name: table for table in settings.configured_providers}
-    found = []
+    missing = []
     for provider in find_registry(settings):
         table = tables.get(provider.name)
         variable = (provider.key_variable if table is None else table.key_variable) or ""
@@ -247,8 +251,8 @@ def _find_missing_keys(draft: Draft) -> list[MissingKey]:
         is_set = any(draft.given.find_setting(name, is_list=True) is not None for name in (variable, reference))
         if not is_written and not is_set:
             unnamed_in = f"[providers.{table.name}]" if table is not None and not names_key else ""
-            found.append(MissingKey(provider.prefix, variable, reference or variable, unnamed_in))
-    return found
+            missing.append(MissingKey(provider.prefix, variable, reference or variable, unnamed_in))
+    return missing
 
 
 def list_route_rows(settings: Settings) -> list[tuple[str, str]]:

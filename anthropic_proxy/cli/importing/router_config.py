@@ -92,7 +92,8 @@ def _decode_timeout(plan: ImportPlan, path: str, text: str) -> str:
 def _decode_level(plan: ImportPlan, path: str, text: str) -> str:
     if level := _LOG_LEVELS.get(text.lower()):
         return level
-    shown, allowed = redact_and_shorten(text), join_with_or([*_LOG_LEVELS])
+    shown = redact_and_shorten(text)
+    allowed = join_with_or([*_LOG_LEVELS])
     note = f'it is not imported, because its value is "{shown}". Use {allowed}'
     plan.add_note(path, note, is_error=True)
     return ""
@@ -223,8 +224,8 @@ def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
             plan.add_note(f"fallback.{rule}", f"it is not imported, because Router has no model for {rule}")
             continue
         given = decode_part(plan, values, list[Scalar], f"fallback.{rule}")
-        found = [_find_target(plan, servers, f"fallback.{rule}", value) for value in given]
-        chains[rule] = [target for target in found if target]
+        fallbacks = [_find_target(plan, servers, f"fallback.{rule}", value) for value in given]
+        chains[rule] = [target for target in fallbacks if target]
     fallback = router.get("fallback")
     following = _read_chain(plan, servers, "Router.fallback", fallback)
     profile = _read_profile(plan, servers, file.profile or _Profiles(), following)
@@ -274,16 +275,17 @@ def _place_servers(plan: ImportPlan, servers: Sequence[Any]) -> dict[str, _Place
     """Add `servers`, those of the file, to `plan`. Return name of a server there → its place here."""
     tables = ServerTables(plan)
     placed = {}
-    for position, each in enumerate(servers):
-        entry = decode_part(plan, each, _Server, f"Providers[{position}]")
-        if isinstance(each, dict):
-            name, setting = str(entry.name or f"server{position + 1}"), f"Providers.{entry.name or position}"
-            read_fields(plan, load_rules("router")["server"], _drop_empty(each), f"{setting}.")
+    for position, part in enumerate(servers):
+        entry = decode_part(plan, part, _Server, f"Providers[{position}]")
+        if isinstance(part, dict):
+            name = str(entry.name or f"server{position + 1}")
+            setting = f"Providers.{entry.name or position}"
+            read_fields(plan, load_rules("router")["server"], _drop_empty(part), f"{setting}.")
             use: Mapping[str, Sequence[_Transformer]] = {}
             if entry.enabled is not False:
                 use = _decode_transformers(plan, entry.transformer or {}, f"Providers[{position}].transformer")
             placed[name] = _place_server(tables, name, setting, entry, use)
-            if each.get("autoFetchModels"):
+            if part.get("autoFetchModels"):
                 placed[name].models = {}
     return placed
 
@@ -294,8 +296,9 @@ def _place_server(
     """`use`: model → its transformers. The key "" has those of all models."""
     plan = tables.plan
     given = to_builtins(entry)
-    address_field = next((each for each in _ADDRESSES if given[each]), _ADDRESSES[0])
-    url, names = str(given[address_field] or ""), {_name_of(item).lower() for item in use.get("", ())}
+    address_field = next((name for name in _ADDRESSES if given[name]), _ADDRESSES[0])
+    url = str(given[address_field] or "")
+    names = {_name_of(item).lower() for item in use.get("", ())}
     if obstacle := _find_obstacle(entry, names):
         plan.add_note(setting, *obstacle, is_error=entry.enabled is not False)
         return _PlacedServer("")
@@ -315,7 +318,7 @@ def _place_server(
         for index, model in enumerate(entry.models or [])
         if accepts(plan, f"{setting}.models[{index}]", "value", str(model), decode_model)
     ]
-    key_field = next((each for each in _KEYS if given[each]), _KEYS[0])
+    key_field = next((name for name in _KEYS if given[name]), _KEYS[0])
     of_all = options.get("", _Options())
     server = ImportedServer(
         name=name,
@@ -338,7 +341,7 @@ def _find_obstacle(entry: _Server, names: Collection[str]) -> tuple[str, str] | 
     """Return why a server is not imported, and a line to paste. `names`: its transformers. None: it can be."""
     if entry.enabled is False:
         return "it is switched off by enabled, so it is not imported", ""
-    if vertex := next((one for one in names if one.startswith("vertex-")), ""):
+    if vertex := next((name for name in names if name.startswith("vertex-")), ""):
         text = f"it is not imported, because {vertex} calls Vertex AI with a login of Google. Set VERTEX_PROJECT and "
         text += "VERTEX_LOCATION, use its models with the prefix vertex_ai/, and install"
         return text, "anthropic-proxy add vertex"
@@ -394,7 +397,7 @@ def _read_transformers(
 
     A transformer that does more gets a note in `plan`, unless the proxy adapts requests itself.
     """
-    found: dict[str, _Options] = {}
+    options_by_model: dict[str, _Options] = {}
     for model, items in use.items():
         for item in items:
             name = _name_of(item)
@@ -404,11 +407,11 @@ def _read_transformers(
             maximum = options.pop("max_tokens", None) if kind in ("maxtoken", "sampling") else None
             place = f"{setting}.{model}" if model else setting
             if isinstance(maximum, int) and accepts(plan, place, f"{name} max_tokens", str(maximum), decode_tokens):
-                found.setdefault(model, _Options()).limits["max_output"] = maximum
+                options_by_model.setdefault(model, _Options()).limits["max_output"] = maximum
             elif kind == "maxtoken" and not isinstance(maximum, int):
                 plan.add_note(place, f"{name}: it has no number max_tokens, so there is no limit to import")
             if kind in _BODY_TRANSFORMERS and options:
-                target = found.setdefault(model, _Options())
+                target = options_by_model.setdefault(model, _Options())
                 headers = {option: options.pop(option) for option in _HEADER_OPTIONS if option in options}
                 target.headers |= {_HEADER_OPTIONS[option]: value for option, value in headers.items()}
                 if order := options.pop("providerOrder", None):
@@ -420,7 +423,7 @@ def _read_transformers(
                 plan.add_note(place, f"{name}: its options are not imported: {', '.join(options)}")
             elif kind not in ("maxtoken", *_BODY_TRANSFORMERS, *_ADAPTED):
                 plan.add_note(place, f"{name}: {_NO_SCRIPTS}")
-    return found
+    return options_by_model
 
 
 def _name_of(item: object) -> str:
@@ -436,7 +439,8 @@ def _find_target(plan: ImportPlan, servers: Mapping[str, _PlacedServer], setting
         return ""
     name, comma, model = str(value).partition(",")
     if not comma and (named := _find_named_server(str(value), servers)):  # version 3
-        name, comma = named, "/"
+        name = named
+        comma = "/"
         model = str(value)[len(name) + 1 :]
     if not comma and str(value).count("/"):
         name, comma, model = str(value).partition("/")
@@ -476,9 +480,11 @@ def _read_profile(
 
     It is the first enabled profile, else the older single one.
     """
-    profiles = [one for one in given.profiles or [] if one.get("agent") == "claude-code" and one.get("enabled")]
+    profiles = [
+        profile for profile in given.profiles or [] if profile.get("agent") == "claude-code" and profile.get("enabled")
+    ]
     profiles.append(given.single or {})
-    profile = next((one for one in profiles if any(one.get(name) for name in _PROFILE_FIELDS["haiku"])), {})
+    profile = next((profile for profile in profiles if any(profile.get(name) for name in _PROFILE_FIELDS["haiku"])), {})
     models: dict[str, str] = {}
     for tier, fields in _PROFILE_FIELDS.items() if profile else ():
         name = next((name for name in fields if profile.get(name)), "model")
@@ -496,8 +502,8 @@ def _read_chain(
     if not isinstance(fallback, dict) or fallback.get("mode") != "model-chain":
         return ()
     following = decode_part(plan, fallback, _Chain, setting).models or []
-    found = (_find_target(plan, servers, setting, value) for value in following)
-    return [target for target in found if target]
+    targets = (_find_target(plan, servers, setting, value) for value in following)
+    return [target for target in targets if target]
 
 
 def _read_rules(
@@ -521,8 +527,10 @@ def _read_rules(
         elif model is None:
             plan.add_note(setting, "it is not imported, because it chooses no model")
         elif target := _find_target(plan, servers, setting, model):
-            own = None if rule.fallback is None else to_builtins(rule.fallback)
-            following = chain if own is None else _read_chain(plan, servers, f"{setting}.fallback", own)
+            rule_fallback = None if rule.fallback is None else to_builtins(rule.fallback)
+            following = (
+                chain if rule_fallback is None else _read_chain(plan, servers, f"{setting}.fallback", rule_fallback)
+            )
             plan.add_route(rule.title or "rule", when, list(dict.fromkeys((target, *following))))
             if others:
                 text = f"its route does not change {', '.join(others)}. A field for all requests is set by body"

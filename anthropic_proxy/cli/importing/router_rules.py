@@ -60,13 +60,14 @@ class RouterRule(Struct):
 
     def describe_condition(self) -> str:
         """Return its text. "": there is none."""
-        one = self.condition
-        return f"{one.left} {one.operator} {_as_text(one.right)}" if one else self.pattern
+        condition = self.condition
+        return f"{condition.left} {condition.operator} {_as_text(condition.right)}" if condition else self.pattern
 
     def find_changes(self) -> tuple[object, Sequence[str]]:
         """Return the model that the rule sets, None if it sets none, and the other fields that it changes."""
         changes = [*([self.rewrite] if self.rewrite else []), *self.rewrites]
-        model, others = self.target or None, []
+        model = self.target or None
+        others = []
         for change in changes:
             if change.key.strip() == _MODEL and change.operation == "set":
                 model = model or _decode_literal(change.value)
@@ -88,7 +89,8 @@ def find_route_conditions(rule: RouterRule) -> Mapping[str, object] | None:
         return _match_text("model", "starts-with", rule.pattern)
     if rule.type != "condition" or rule.condition is None:
         return None
-    left, operator = rule.condition.left.strip(), rule.condition.operator
+    left = rule.condition.left.strip()
+    operator = rule.condition.operator
     right = _decode_literal(rule.condition.right)
     if left in ("request.tokenCount", "request.token_count"):
         if isinstance(right, bool) or not isinstance(right, int | float) or int(right) != right:
@@ -97,8 +99,8 @@ def find_route_conditions(rule: RouterRule) -> Mapping[str, object] | None:
         number = int(limits.get(operator, 0))
         return {f"input_{'above' if operator.startswith('>') else 'below'}": number} if number > 0 else None
     if header := _HEADER.fullmatch(left):
-        found = _match_text("header", operator, right)
-        return None if found is None else {"header": {header["name"].lower(): found["header"]}}
+        match = _match_text("header", operator, right)
+        return None if match is None else {"header": {header["name"].lower(): match["header"]}}
     match left.removeprefix("request.").removeprefix("body."):
         case "model":
             return _match_text("model", operator, right)

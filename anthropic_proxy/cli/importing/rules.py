@@ -60,7 +60,7 @@ def read_fields(
     settings: dict[str, tuple[int, str, str]] = {}
     for name, value in fields.items():
         path = f"{place}{name}"
-        fitting = (any(fnmatchcase(str(name), each) for each in rule.path.split()) for rule in rules)
+        fitting = (any(fnmatchcase(str(name), pattern) for pattern in rule.path.split()) for rule in rules)
         position = next((at for at, fits in enumerate(fitting) if fits), None)
         if position is None:
             plan.add_note(path, UNKNOWN_ENTRY)
@@ -74,7 +74,8 @@ def read_fields(
             texts = {**(names or {}), "value": format_toml_value(str(value))}
             plan.add_note(path, _fill(rule.note, texts), _fill(rule.line, texts), is_harmless=rule.is_harmless)
     for position, path, text in settings.values():
-        rule, reference = rules[position], find_referenced_variable(text)
+        rule = rules[position]
+        reference = find_referenced_variable(text)
         if is_secret_variable(rule.setting) and not plan.has_variables:
             plan.set_secret_reference(rule.setting, text, path)
         elif text and reference != rule.setting:

@@ -146,8 +146,10 @@ class ServerTables:
         """Let `[providers.NAME]` name the variable of its key, unless it needs none."""
         if table.key_variable:
             return
-        variable, reference = suggest_key_variable(name), find_referenced_variable(server.key)
-        vendor, host = find_vendor(name, find_built_in_registry()), urlsplit(server.base_url).hostname
+        variable = suggest_key_variable(name)
+        reference = find_referenced_variable(server.key)
+        vendor = find_vendor(name, find_built_in_registry())
+        host = urlsplit(server.base_url).hostname
         if vendor is not None and not server.key and urlsplit(vendor.base_url).hostname == host:
             variable = vendor.key_variable or variable  # it may be exported already
         if _needs_key(server) and is_variable_name(reference):
@@ -174,7 +176,8 @@ class ServerTables:
                 getattr(table, kind)[key] = value
                 present[kind, key.lower()][key] = value
             else:
-                reason, line = f"{kind}.{key} is not imported. {problem}", ""
+                reason = f"{kind}.{key} is not imported. {problem}"
+                line = ""
                 if isinstance(value, str) and _KEY_IN_FILE in problem:
                     variable = suggest_key_variable(name, key if _LETTER.search(key) else kind)
                     reason = (
@@ -189,7 +192,8 @@ class ServerTables:
 
         The rest of the table is left out, so that the work is proportional to the new fields.
         """
-        table, present = self.plan.servers.get(name, ServerTable()), self._call_fields[name]
+        table = self.plan.servers.get(name, ServerTable())
+        present = self._call_fields[name]
         alone = structs.replace(table, headers={}, body={}, models={})
         for kind, key, value in fields:
             getattr(alone, kind).update({**present[kind, key.lower()], key: value})

@@ -24,9 +24,9 @@ def decode_yaml(text: str, name: str) -> Any:
             f"{name} is YAML, which needs PyYAML. It is not installed:  {command}", code="import-file"
         ) from None
 
-    if found := yaml.reader.Reader.NON_PRINTABLE.search(text):
-        line = text.count("\n", 0, found.start()) + 1
-        raise _reject(name, f"line {line}: the character {found[0]!r} is not allowed")
+    if character := yaml.reader.Reader.NON_PRINTABLE.search(text):
+        line = text.count("\n", 0, character.start()) + 1
+        raise _reject(name, f"line {line}: the character {character[0]!r} is not allowed")
 
     loader = None
     try:
@@ -63,7 +63,8 @@ def _build_loader(yaml: Any) -> Any:
                 kind.__init__(self)
 
         def compose_node(self, parent: Any, index: Any) -> Any:
-            is_alias, before = self.check_event(yaml.AliasEvent), self.values
+            is_alias = self.check_event(yaml.AliasEvent)
+            before = self.values
             mark = self.peek_event().start_mark
             node = super().compose_node(parent, index)
             if is_alias and id(node) not in self.sizes:

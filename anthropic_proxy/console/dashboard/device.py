@@ -47,7 +47,8 @@ of 5,000 codes among 25,600 millions."""
 _BROWSER_COOKIE = Cookie(name="anthropic_proxy_device", path="/", same_site="Lax")
 """Random text of a browser that returned from the provider: several devices in several tabs have the same one. With
 `Strict`, the browser would not send it with the provider's response."""
-_CLAUDE_CODE, _TERMINAL = "Claude Code", "the terminal"
+_CLAUDE_CODE = "Claude Code"
+_TERMINAL = "the terminal"
 """Where a sign-in begins: the terminal is that of `anthropic-proxy login`."""
 _MAX_CONFIRMATIONS = 5
 """Maximum number of confirmations of one code, such as of a person that went back in the browser."""
@@ -78,7 +79,8 @@ async def show_device(services: DashboardServices, request: RouteRequest) -> Rou
 
 async def _decide(services: DashboardServices, request: RouteRequest) -> RouteResponse:
     """Raises `OidcError`, also if another web site may have sent the form."""
-    settings, origin = services.gateway.settings, request.headers.get("origin", "")
+    settings = services.gateway.settings
+    origin = request.headers.get("origin", "")
     fetch_site = request.headers.get("sec-fetch-site")
     if fetch_site is None:
         is_own = f"{origin}{settings.path_prefix}" == settings.dashboard_url
@@ -109,7 +111,8 @@ async def _decide(services: DashboardServices, request: RouteRequest) -> RouteRe
 
 async def _approve(services: DashboardServices, request: RouteRequest, code: DeviceCode, token: str) -> RouteResponse:
     """Raises `OidcError`, also if another browser or another user has signed in for the device since."""
-    settings, user = services.gateway.settings, code.user
+    settings = services.gateway.settings
+    user = code.user
     browser = _BROWSER_COOKIE.read(request, settings)
     if user is None or not browser or not is_signed("approval", _list_approved(browser, code), token, settings):
         raise OidcError("The form is not of the last sign-in for this code. Open the link that the device shows again.")
@@ -155,7 +158,8 @@ async def _require_code(
     if begun.refused is not None:
         wait = int(begun.retry_after_seconds) + 1
         raise OidcError(f"Several codes from your address were wrong. Wait {wait} s, then try again.", status=429)
-    user_code, code = normalize_user_code(text), None
+    user_code = normalize_user_code(text)
+    code = None
     if user_code:
         code = await _use_grants(services, request, lambda grants: grants.find_code("user_code", user_code))
     is_waiting = code is not None and code.state == "pending"
@@ -220,7 +224,8 @@ async def _send_device_page(
     """`code`: a device that waits. None: the page asks for a code, unless it has a `result`. `user`: who has signed in
     at the provider, and approves with `token`; None: the page leads to the provider. Raises `OidcError`.
     """
-    provider, program = services.gateway.settings.oidc, program or _name_program(code)
+    provider = services.gateway.settings.oidc
+    program = program or _name_program(code)
     values: dict[str, Any] = {
         "problem": problem,
         "code": code,

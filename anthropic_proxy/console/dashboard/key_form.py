@@ -32,7 +32,9 @@ from anthropic_proxy.plugins import Gateway, RouteResponse
 
 
 async def respond_key_form(form: OpenedForm, sent: Mapping[str, str] | None) -> RouteResponse:
-    request, session, services = form.request, form.session, form.services
+    request = form.request
+    session = form.session
+    services = form.services
     actor = name_actor(request, session)
     action, target = (request.query.get(name, [""])[-1] for name in ("action", "target"))
 
@@ -49,12 +51,18 @@ async def respond_key_form(form: OpenedForm, sent: Mapping[str, str] | None) -> 
             place = find_database(settings).describe()
             return f"Nothing was changed. {describe_database_failure(classify_database_error(error), place, error)}"
 
-    found = await services.use_database(request, run)
-    if isinstance(found, str):
+    filled_form = await services.use_database(request, run)
+    if isinstance(filled_form, str):
         frame = services.build_frame(form.form.section, request, session)
-        return await asyncio.to_thread(render_error, request, frame, 503, found)
+        return await asyncio.to_thread(render_error, request, frame, 503, filled_form)
     address = find_address(request, services.gateway.settings)
-    values = {"form": found, "problem": found.problem, "address": address, "title": found.title, "overlaps": OVERLAPS}
+    values = {
+        "form": filled_form,
+        "problem": filled_form.problem,
+        "address": address,
+        "title": filled_form.title,
+        "overlaps": OVERLAPS,
+    }
     return await form.show("key_form.html", values)
 
 
@@ -105,15 +113,17 @@ def load_form(administration: KeyAdministration, settings: Settings, name: str, 
             raise InvalidRequest("target: the value is empty; use the name of a team.", code="dashboard-parameter")
         administration.rights.require_all_keys()
         team = administration.find_team(target)
-        fields, title = encode_rule_texts(team.rules), _TITLES[action].format(target)
+        fields = encode_rule_texts(team.rules)
+        title = _TITLES[action].format(target)
         before = find_digest(team)
         return KeyForm(action=action, title=title, target=target, fields=fields, before=before, route_names=names)
     if action == "sign-out":
         outcome = administration.execute(KeyCommand(action=action, target=target), dry_run=True)
-        found = outcome.sign_ins
-        key = administration.require_key(found[0].key_id)
+        sign_ins = outcome.sign_ins
+        key = administration.require_key(sign_ins[0].key_id)
         title = _TITLES[action].format(key.label)
-        before, notices = find_digest(found), outcome.notices
+        before = find_digest(sign_ins)
+        notices = outcome.notices
         return KeyForm(action=action, title=title, target=target, key=key, before=before, notices=notices)
     key = VirtualKey(id="", label="") if action == "create" else administration.require_key(target)
     fields = {}
@@ -127,7 +137,8 @@ def load_form(administration: KeyAdministration, settings: Settings, name: str, 
             fields["exceptions"] = encode_exceptions(key.exceptions)
     elif action == "rotate":
         fields = {"overlap": OVERLAPS[0][0]}
-    title, before = _TITLES[action].format(key.label), find_digest(key)
+    title = _TITLES[action].format(key.label)
+    before = find_digest(key)
     return KeyForm(
         action=action,
         title=title,
@@ -144,7 +155,8 @@ def submit_form(administration: KeyAdministration, settings: Settings, sent: Map
     nothing is changed, and the field `problem` of the returned form describes the error.
     """
     form = load_form(administration, settings, sent.get("action", ""), sent.get("target", ""))
-    stored, form.fields = form.fields, {name: sent.get(name, "").strip() for name in form.fields}
+    stored = form.fields
+    form.fields = {name: sent.get(name, "").strip() for name in form.fields}
     # an empty limit is none, and an empty expiry changes nothing
     given = {name: text or NONE if name in _REMOVABLE else text for name, text in form.fields.items()}
     if not given.get("expires"):
@@ -166,7 +178,8 @@ def submit_form(administration: KeyAdministration, settings: Settings, sent: Map
         if digest:
             outcome = administration.execute(command)
             form.key = outcome.key if outcome.key.id else None
-            form.key_text, form.done = outcome.text, outcome.sentence
+            form.key_text = outcome.text
+            form.done = outcome.sentence
     except InvalidRequest as error:
         form.problem = error.message
     return form

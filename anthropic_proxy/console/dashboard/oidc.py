@@ -73,10 +73,12 @@ async def finish_sign_in(services: DashboardServices, request: RouteRequest, att
         if settings.virtual_keys:
             admitted = await _admit(services, request, user)
             log_notices(services, admitted)
-            person, user = admitted.key.id, admitted.user or user
+            person = admitted.key.id
+            user = admitted.user or user
         else:
             require_role(settings, user)
-        session, target = await services.sessions.create_for_user(user, person), resolve_redirect_path(attempt.target)
+        session = await services.sessions.create_for_user(user, person)
+        target = resolve_redirect_path(attempt.target)
         cookies = [
             SESSION_COOKIE.write(request, settings, session, SESSION_SECONDS),
             ATTEMPT_COOKIE.write(request, settings, "", 0),

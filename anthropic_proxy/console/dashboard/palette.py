@@ -50,7 +50,8 @@ _VIEWS = (
 
 async def send_entries(services: DashboardServices, request: RouteRequest) -> RouteResponse:
     session = await services.find_session(request)
-    role, settings = find_role(request, session), services.gateway.settings
+    role = find_role(request, session)
+    settings = services.gateway.settings
 
     def find(connection: Connection, _: OpenTexts) -> list[PaletteEntry]:
         start = round((time.time() - SESSION_DAYS * DAY_SECONDS) * MICROSECONDS)
@@ -58,29 +59,31 @@ async def send_entries(services: DashboardServices, request: RouteRequest) -> Ro
         used = structs.replace(chosen, has_model=True)
         rows = list_sessions(connection, chosen, MAX_SESSIONS).rows
         names = find_names(connection, rows)
-        found = []
+        entries = []
         for row in rows:
-            name, began = names[row.session], formats.day_and_time(row.started_at)
+            name = names[row.session]
+            began = formats.day_and_time(row.started_at)
             note = "" if name.startswith(name_session(row)) else began  # the other names contain the time
-            found.append(PaletteEntry("Session", name, session_link(row.session), note))
+            entries.append(PaletteEntry("Session", name, session_link(row.session), note))
         for name in ("project", "model", "key"):
-            for group in [one for one in sum_usage(connection, used, name) if one.name][:MAX_VALUES]:
+            for group in [group for group in sum_usage(connection, used, name) if group.name][:MAX_VALUES]:
                 href = f"/dashboard/requests?range={SESSION_DAYS}d&{name}={quote(group.name, safe='')}"
-                found.append(
+                entries.append(
                     PaletteEntry(name.capitalize(), group.name, href, formats.plural(group.sums.requests, "request"))
                 )
-        return found
+        return entries
 
     entries = [
-        PaletteEntry("Page", one.section, one.path, f"g {one.key}") for one in list_navigation_entries(settings, role)
+        PaletteEntry("Page", page.section, page.path, f"g {page.key}")
+        for page in list_navigation_entries(settings, role)
     ]
     entries += [PaletteEntry("View", title, href) for title, href in _VIEWS if may_open(role, href)]
     entries += await services.read("Sessions", request, find)
     if may_open(role, "/dashboard/settings"):
         entries += [
-            PaletteEntry("Setting", one.name, f"/dashboard/settings?q={one.name}")
-            for one in list_settings(settings, services.gateway.catalog)
+            PaletteEntry("Setting", setting.name, f"/dashboard/settings?q={setting.name}")
+            for setting in list_settings(settings, services.gateway.catalog)
         ]
-    entries = [structs.replace(one, text=escape_controls(one.text)) for one in entries]
+    entries = [structs.replace(entry, text=escape_controls(entry.text)) for entry in entries]
     headers = {"content-type": "application/json", "cache-control": "no-store", **SECURITY_HEADERS}
     return RouteResponse(headers=headers, body=msgspec.json.encode({"entries": entries}))

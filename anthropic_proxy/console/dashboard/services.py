@@ -112,7 +112,8 @@ class DashboardServices:
 
     def build_open_texts(self, access: ReadAccess, request: RouteRequest, session: Session | None) -> OpenTexts:
         """An open page that is shown again adds no further entry for some minutes."""
-        role, settings = find_role(request, session), self.gateway.settings
+        role = find_role(request, session)
+        settings = self.gateway.settings
         actor = name_actor(request, session)
 
         def open_texts(target: str, rows: Sequence[StoredRequest]) -> str:
@@ -132,7 +133,7 @@ class DashboardServices:
                     place = find_database(settings).describe()
                     reason = describe_database_failure(classify_database_error(error), place, error)
                     return f"The text is not shown, because the audit log cannot record it. {reason}"
-                recent = {each: at for each, at in self._looks.items() if now < at + SAME_LOOK_SECONDS}
+                recent = {seen: at for seen, at in self._looks.items() if now < at + SAME_LOOK_SECONDS}
                 self._looks = recent | {look: now}
             access.opened |= {row.id for row in others}
             return ""

@@ -147,7 +147,8 @@ _MAX_PROPOSED_MODELS = 300
 
 async def respond_setting_form(form: OpenedForm, sent: Mapping[str, str] | None) -> RouteResponse:
     gateway = form.services.gateway
-    settings, catalog = gateway.settings, gateway.catalog
+    settings = gateway.settings
+    catalog = gateway.catalog
     if sent is None:
         name, saved, server = (form.request.query.get(key, [""])[-1] for key in ("name", "saved", "server"))
         values = await asyncio.to_thread(load_setting_form, settings, catalog, name)
@@ -173,7 +174,8 @@ async def respond_setting_form(form: OpenedForm, sent: Mapping[str, str] | None)
         """Return the models that the field proposes, with their prices, and add warnings about others."""
         if not name.endswith("_MODEL") and not name.startswith(("FALLBACK_", "model of [")):
             return ()
-        listed, costs = [one.id for one in gateway.list_models()], ModelCosts(settings)
+        listed = [one.id for one in gateway.list_models()]
+        costs = ModelCosts(settings)
         # clients such as Claude Code require that an id begins with `claude`
         models = [one.removeprefix("claude-") for one in listed if "/" in one][:_MAX_PROPOSED_MODELS]
         if models and (proposal := values["proposal"]) is not None:
@@ -248,7 +250,8 @@ def _require_editable(settings: Settings, catalog: Catalog, name: str) -> Settin
 
 def submit_setting_form(settings: Settings, catalog: Catalog, form: Mapping[str, str]) -> tuple[dict[str, Any], bool]:
     """The second item of the result is True if the change was written."""
-    name, value = form.get("name", ""), form.get("value", "")
+    name = form.get("name", "")
+    value = form.get("value", "")
     values = load_setting_form(settings, catalog, name)
     try:
         proposal = propose_change(settings, catalog, name, value)

@@ -28,7 +28,8 @@ async def sign_in(services: DashboardServices, request: RouteRequest) -> RouteRe
             return redirect(resolve_redirect_path(target))
         return await send_sign_in_page(services, request, target)
     form = read_own_form(request)
-    key, target = form.get("key", "").strip(), form.get("next", "")
+    key = form.get("key", "").strip()
+    target = form.get("next", "")
     begun = await FAILED_KEYS.reserve(services.gateway.store, request)
     if begun.refused is not None:
         return await refuse_sign_in(services, request, target, begun)
@@ -42,7 +43,8 @@ async def sign_in(services: DashboardServices, request: RouteRequest) -> RouteRe
 
 async def sign_out(services: DashboardServices, request: RouteRequest) -> RouteResponse:
     """End the session of the browser on the server, so that copies of its cookie are useless too."""
-    form, session = read_own_form(request), await services.find_session(request)
+    form = read_own_form(request)
+    session = await services.find_session(request)
     require_equal_tokens("" if session is None else session.form_token, form.get("token", ""))
     settings = services.gateway.settings
     await services.sessions.end(SESSION_COOKIE.read(request, settings))

@@ -204,7 +204,8 @@ def export_table(
 
     None: the ledger cannot be read, but the table needs it.
     """
-    name, form = query.get("table", [""])[-1], query["format"][-1]
+    name = query.get("table", [""])[-1]
+    form = query["format"][-1]
     if form not in FORMATS:
         raise InvalidRequest(f"format: {form[:20]!r} is not allowed; use csv or json.", code="dashboard-parameter")
     chosen = name or next(iter(tables))

@@ -162,15 +162,15 @@ class Asset(Struct, frozen=True):
 @cache
 def load_assets() -> Mapping[str, Asset]:
     """Return all static files by name. The name has no hash: `dashboard.css`."""
-    found = {}
+    assets = {}
     for file in files(__package__).joinpath("static").iterdir():
         stem, _, extension = file.name.rpartition(".")
         if extension in _TYPES:
             content = file.read_bytes()
             digest = hashlib.sha256(content).hexdigest()[:_HASH_CHARACTERS]
             url = f"/dashboard/static/{stem}.{digest}.{extension}"
-            found[file.name] = Asset(url, _TYPES[extension], content, gzip.compress(content, mtime=0))
-    return found
+            assets[file.name] = Asset(url, _TYPES[extension], content, gzip.compress(content, mtime=0))
+    return assets
 
 
 def find_asset(url: str) -> Asset | None:
