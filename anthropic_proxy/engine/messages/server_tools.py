@@ -49,7 +49,8 @@ class ServerTool(Struct, frozen=True, kw_only=True):
     """Type of an object in its results or citations → fields of it that inspectors do not read, because they have no
     text. The id of the call is never read."""
     is_in_matrix: bool
-    """True if the dashboard shows for each model who runs the tool."""
+    """True if the table of features on the page Providers shows for each model who runs the tool. False if no model
+    lacks it, or only Claude has it. The page `docs/guide/matrix.md` has a row for each kind, whatever this says."""
     result_names: tuple[str, ...] = ()
     """Names in the types of its results. Empty: `names`."""
     call_type: CallType = "server_tool_use"

@@ -1,6 +1,8 @@
 """The rows of the server tools: each stage of a request reads them."""
 
 import json
+import tomllib
+from collections.abc import Mapping
 from typing import Any, get_args
 
 import msgspec
@@ -112,3 +114,53 @@ def test_the_compatibility_matrix_has_a_row_for_each_server_tool(kind: ServerToo
     matrix = (ROOT / "docs/guide/matrix.md").read_text("utf-8")
     names = {SERVER_TOOLS[kind].type_prefix.rstrip("_"), kind}
     assert any(f"| `{name}" in matrix for name in names)
+
+
+CLOUD_TOOLS: Mapping[str, set[ServerToolKind]] = {
+    "vertex": {"web_search", "tool_search"},
+    "bedrock": {"tool_search"},
+    "bedrock_messages": {"tool_search"},
+    "foundry": {"web_search", "web_fetch", "tool_search", "code_execution", "mcp_toolset", "advisor"},
+}
+"""Table of a cloud with Claude models → the server tools that it runs."""
+
+
+def test_each_cloud_of_claude_runs_a_server_tool_or_names_it_as_missing() -> None:
+    """The proxy runs no tools for relays, so a cloud gets each tool that is not named, and may reject the request."""
+    tables = tomllib.loads((ROOT / "anthropic_proxy/engine/providers/vendors.toml").read_text("utf-8"))
+    clouds = {name: table for name, table in tables.items() if table.get("like") == "claude_clouds"}
+    missing = {name: {*table["messages"]["dialect"].get("missing_tools", ())} for name, table in clouds.items()}
+    assert missing == {name: SERVER_TOOLS.keys() - kinds for name, kinds in CLOUD_TOOLS.items()}
+
+
+RESULTS: Mapping[ServerToolKind, tuple[Any, str]] = {
+    "web_search": (
+        [{"type": "web_search_result", "url": "https://a.example/", "title": "Facts", "encrypted_content": "x"}],
+        "Facts – https://a.example/",
+    ),
+    "web_fetch": (
+        {
+            "type": "web_fetch_result",
+            "url": "https://a.example/",
+            "content": {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "A fact."}},
+        },
+        "A fact.",
+    ),
+    "tool_search": (
+        {
+            "type": "tool_search_tool_search_result",
+            "tool_references": [{"type": "tool_reference", "tool_name": "read_file"}],
+        },
+        "read_file",
+    ),
+}
+"""Tool of the proxy → content of a result of a successful call, and what another model has to read of it."""
+
+
+def test_another_model_reads_what_a_successful_call_of_each_tool_of_the_proxy_has_returned() -> None:
+    """A result without a text needs `as_text`."""
+    assert RESULTS.keys() == PROXY_TOOLS.keys()
+    for kind, (content, shown) in RESULTS.items():
+        result_type = PROXY_TOOLS[kind].result_types[0]
+        block = decode_result({"type": result_type, "tool_use_id": "srvtoolu_1", "content": content})
+        assert shown.encode() in msgspec.json.encode([*to_upstream_blocks(block)])

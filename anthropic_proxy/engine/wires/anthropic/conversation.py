@@ -24,7 +24,7 @@ from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surroga
 from anthropic_proxy.engine.messages.models.tool_arguments import build_arguments_object
 from anthropic_proxy.engine.messages.preparation.cleaning import to_upstream_blocks
 from anthropic_proxy.engine.messages.preparation.tools import valid_name
-from anthropic_proxy.engine.messages.server_tools import SERVER_TOOLS
+from anthropic_proxy.engine.messages.server_tools import KINDS_BY_NAME
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
@@ -47,8 +47,6 @@ _OF_SERVER_TOOLS = (b'_tool_result"', b'r_tool_use"', b'p_tool_use"', b'"contain
 """What requests with blocks of server tools contain: the ends of types such as `server_tool_use` and `mcp_tool_use`,
 files for the container of code execution, and calls by its code."""
 _END_OF_TYPE = compile_later("_tool_(?:use|result)$")
-_MAIN_NAMES = {name: row.names[0] for row in SERVER_TOOLS.values() for name in row.names}
-"""Name of a server tool in calls and types of results → its name in `missing_tools`."""
 _SEALED = compile_later(rb'"encrypted_(?:content|index)"\s*:\s*"(?!px1\.)[^"]')
 _THINKING_TYPES = ("thinking", "redacted_thinking")
 FIELDS_OF_THINKING = ("thinking", "context_management")
@@ -324,7 +322,7 @@ def _is_of_missing_tool(block: BlockFields, dialect: Dialect) -> bool:
     if block.type == "container_upload":
         return "code_execution" in dialect.missing_tools
     name = block.name or "" if block.type == "server_tool_use" else _END_OF_TYPE.sub("", block.type)
-    return name != block.type and _MAIN_NAMES.get(name, name) in dialect.missing_tools
+    return name != block.type and KINDS_BY_NAME.get(name) in dialect.missing_tools
 
 
 def as_text(block: bytes) -> bytes:

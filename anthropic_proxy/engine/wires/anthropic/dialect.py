@@ -3,6 +3,7 @@
 A signature is opaque state of a server, which clients send back.
 """
 
+from anthropic_proxy.engine.messages.server_tools import ServerToolKind
 from anthropic_proxy.engine.wires.dialect import BaseDialect
 from anthropic_proxy.engine.wires.json_schema import UNRESTRICTED_RULES, SchemaRules
 
@@ -103,7 +104,7 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     """Fields of the request that are removed, because the server rejects them: `speed`. A name with points is that of a
     field inside of another one (`rejected_fields.py`): `tools.strict`.
     Proven by: tests/unit/exchange/test_clouds.py."""
-    missing_tools: tuple[str, ...] = ()
+    missing_tools: tuple[ServerToolKind, ...] = ()
     """Kinds of Anthropic's server tools that the server does not run: `web_search`. Such tools are removed, and their
     calls and results in the conversation become text. Proven by: tests/unit/exchange/test_clouds.py."""
     tool_versions: tuple[str, ...] = ()

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, note_replacement
+from anthropic_proxy.engine.messages.server_tools import SERVER_TOOLS
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
@@ -46,7 +47,7 @@ def find_missing_tools(body: bytes, members: Sequence[JsonSpan], dialect: Dialec
 
 def is_missing_tool(tool_type: str, dialect: Dialect) -> bool:
     """Return True for the type of a server tool that the server does not run, so that it is not sent."""
-    return any(tool_type.startswith(f"{kind}_") for kind in dialect.missing_tools)
+    return any(tool_type.startswith(SERVER_TOOLS[kind].type_prefix) for kind in dialect.missing_tools)
 
 
 def require_free_choice(tool_choice: bytes, missing: MissingTools, provider: str) -> None:
