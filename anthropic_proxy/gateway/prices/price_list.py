@@ -52,6 +52,7 @@ from anthropic_proxy.gateway.prices.package_data import (
     list_prices,
     read_providers,
 )
+from anthropic_proxy.gateway.prices.regions import REGION_FACTORS, find_regional_addresses
 from anthropic_proxy.gateway.settings import PriceFields, Settings, TokenPriceFields
 from anthropic_proxy.gateway.settings.provider_tables import format_price_setting
 
@@ -78,12 +79,6 @@ _MAX_DECIMALS = 30
 _MAX_PRICE_TIERS = 20
 _USUAL_SEARCH_COST = NANO_DOLLARS // 100
 """Cost of a web search with an unknown price, for the upper limit of a stated cost."""
-
-
-REGION_FACTORS: Mapping[str, Decimal] = {"us": Decimal("1.1")}
-"""Region that a reply names (`inference_geo`) → factor of all prices of tokens. Source: platform.claude.com, "Pricing",
-"Data residency pricing", read 2026-11. It applies to each provider with the Messages API: gateways pass on what
-Anthropic bills."""
 
 
 class Rates(Struct, frozen=True, dict=True):
@@ -440,12 +435,17 @@ class PriceList:
         if provider.transport == "demo" or ((is_keyless or provider.uses_installed_models) and not is_cloud):
             return FREE
         name = provider.find_known_name(model)
+        regional = find_regional_addresses(base_url)
+        address = base_url if regional is None else regional.vendor_url
         if vendor is not None:
             published = _find_price_of_vendor(vendor, name, when, tier)
         else:
-            published = find_price(host.price_url or provider.price_url or base_url, name, when, tier=tier)
+            published = find_price(host.price_url or provider.price_url or address, name, when, tier=tier)
             if published is None and not tier:
-                published = _find_vendor_price(provider, base_url, name) or _find_vendor_price(host, base_url, name)
+                published = _find_vendor_price(provider, address, name) or _find_vendor_price(host, address, name)
+        if published is not None and regional is not None and (factor := regional.find_factor(name)) != 1:
+            source = f"{published.source}, with the {factor - 1:.0%} surcharge of a regional address"
+            published = structs.replace(published.multiply_tokens(factor), source=source)
         fields = PRICE_SOURCE.listed.get((build_server_name(provider, base_url), model))
         if fields is None or tier or not self._uses_server_lists:
             return published
@@ -472,7 +472,8 @@ def find_published_window(provider: Provider, model: str, settings: Settings) ->
         return None
     vendor = find_named_vendor(provider, base_url, settings)
     host = resolve_host(_find_provider_with_hosts(provider), base_url)
-    address = host.price_url or provider.price_url or base_url
+    regional = find_regional_addresses(base_url)
+    address = host.price_url or provider.price_url or (base_url if regional is None else regional.vendor_url)
     if vendor is not None:
         address = vendor.price_url or vendor.base_url
     found = find_model(data.providers, address, provider.find_known_name(model))

@@ -288,7 +288,45 @@ def test_a_mirror_of_a_vendor_has_its_prices_unless_it_may_be_any_server(variabl
     assert find_at_setting(variable, NEAR, model) == (found if is_cloud else None)
 
 
+@pytest.mark.parametrize(
+    ("settings", "model", "factor"),
+    [
+        ({"OPENAI_BASE_URL": "https://eu.api.openai.com/v1"}, "openai/gpt-4.1", "1"),
+        ({"OPENAI_BASE_URL": "https://US.api.openai.com:443/v1"}, "openai/gpt-5.3-codex", "1"),
+        ({"OPENAI_BASE_URL": "https://eu.api.openai.com/v1"}, "openai/gpt-5.4", "1.1"),
+        ({"OPENAI_BASE_URL": "https://jp.api.openai.com/v1"}, "openai/gpt-6-sol", "1.1"),
+        ({"XAI_BASE_URL": "https://us.api.x.ai/v1"}, "xai/grok-4.3", "1.1"),
+        ({"VERTEX_LOCATION": "global"}, "vertex_ai/claude-sonnet-4-5", "1"),
+        ({"VERTEX_LOCATION": "europe-west1"}, "vertex_ai/claude-sonnet-4-5", "1.1"),
+        ({"VERTEX_LOCATION": "eu"}, "vertex_ai/claude-haiku-4-5@20251001", "1.1"),
+        ({"VERTEX_LOCATION": "us-east5"}, "vertex_ai/claude-opus-4-1@20250805", "1"),
+        ({"VERTEX_LOCATION": "us-east5"}, "vertex_ai/gemini-2.5-pro", "1"),
+        ({"VERTEX_LOCATION": "us-east5"}, "vertex_ai/gemini-4-neon", "1"),
+    ],
+)
+def test_a_regional_address_of_a_vendor_has_its_prices_with_the_surcharge(
+    settings: dict[str, str], model: str, factor: str
+) -> None:
+    prefix, _, name = model.partition("/")
+    provider = known(PROVIDERS.find_by_prefix(prefix))
+    usual = known(PriceList(Settings()).find_price_at_default_address(provider, name, TODAY))
+    keys = {"OPENAI_API_KEY": "a", "XAI_API_KEY": "b", "VERTEX_PROJECT": "c"}
+    price = known(PriceList(load_settings({**keys, **settings}, PROVIDERS, env_file=None)).find(provider, name, TODAY))
+    assert price.base == usual.base.multiply(Decimal(factor))
+    assert price.source == usual.source + (", with the 10% surcharge of a regional address" if factor != "1" else "")
+
+
+def test_a_table_may_have_a_regional_address(tmp_path: Path) -> None:
+    address = 'base_url = "https://eu.api.openai.com/v1"'
+    for fields in (address, f'{address}\nprices = "openai"'):
+        settings = load(tmp_path, f"[providers.openai-eu]\n{fields}\n")
+        usual = known(find(Settings(), "openai/gpt-5.4"))
+        assert find(settings, "openai-eu/gpt-5.4") == usual.multiply(Decimal("1.1"))
+        assert find(settings, "openai-eu/gpt-4.1") == find(Settings(), "openai/gpt-4.1")
+
+
 def test_another_address_of_openai_may_be_any_server() -> None:
+    assert find_at_setting("OPENAI_BASE_URL", "https://eu.api.openai.com.example.org/v1", "openai/gpt-4.1") is None
     assert find_at_setting("OPENAI_BASE_URL", f"{MIRROR}/v1", "openai/gpt-4.1") is None
     assert find_at_setting("OPENAI_BASE_URL", f"{NEAR}/v1", "openai/gpt-4.1") is None
     assert find_at_setting("OPENAI_BASE_URL", "https://api.deepseek.com", "openai/gpt-4.1") is None
