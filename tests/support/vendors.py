@@ -40,6 +40,7 @@ MODEL_TABLES = {**list_vendor_tables(), **split_tables(VENDORS_FILE.with_name("m
 HOSTS_OF_OPEN_MODELS = [name for name, table in _TABLES.items() if table.differences]
 EXAMPLE_MODELS = {name: table.example_model for name, table in _TABLES.items() if table.example_model}
 """Vendor → a model that people use with it."""
+VENDORS_WITHOUT_EXAMPLE = [name for name in _TABLES if name not in EXAMPLE_MODELS]
 _NO_VENDORS = ("demo", "litellm", "other")
 _CREDENTIALS = {
     "google": "Application Default Credentials",

@@ -10,7 +10,7 @@ from anthropic_proxy.engine.wires.openai_chat.effort_forms import EFFORT_FORMS
 from tests.site.vendors_page import COLUMNS, overview, read_facts
 from tests.support.dialect_fields import outcome_of
 from tests.support.paths import GOLDEN
-from tests.support.vendors import Vendor, cases_of, list_vendors, proven
+from tests.support.vendors import VENDORS_WITHOUT_EXAMPLE, Vendor, cases_of, list_vendors, proven
 
 VENDORS = [vendor for vendor in list_vendors() if vendor.api != "messages"]
 """The relay is compared with official clients (tests/unit/exchange/test_clouds.py), and each has a case."""
@@ -90,3 +90,25 @@ def test_each_switch_of_reasoning_has_a_golden_case_that_switches_it_off() -> No
         if form.switch and form.off not in [find_value(body, form.switch) for body in bodies]
     ]
     assert missing == []
+
+
+WITHOUT_EXAMPLE = {
+    "openai": "its models are those of the provider",
+    "azure": "people choose the names of deployments",
+    "azure_us": "people choose the names of deployments",
+    "azure_cn": "people choose the names of deployments",
+    "gemini": "its models are those of the provider `google`",
+    "groq": "its models are those of the provider",
+    "moonshot": "its models are those of the provider",
+    "xai": "its models are those of the provider",
+    "local": "people choose the models of their machine",
+    "other": "no vendor is known",
+    "claude_aws": "its models are those of Anthropic",
+    "claude_google_cloud": "its models are those of Anthropic",
+}
+"""Vendor without `example_model` → reason."""
+
+
+def test_each_vendor_has_an_example_of_its_models_or_a_reason_for_none() -> None:
+    """Without one, no test looks for its price and has a conversation with it."""
+    assert {*VENDORS_WITHOUT_EXAMPLE} == WITHOUT_EXAMPLE.keys()
