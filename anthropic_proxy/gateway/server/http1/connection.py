@@ -17,8 +17,9 @@ from "nothing" to "head", "body" and back. The bytes of a large body of known le
 directly, because the parser would copy them, as do those behind a repeated head. A parser that has seen the head does
 not see the end of such a request, so it is replaced.
 
-A client may send several requests without waiting for the responses. `_running` is the request that the application
-answers, `pipeline` the queue of the parsed ones behind it, and `cycle` the latest parsed one. Each complete response
+A client may send several requests without waiting for the responses. `unfinished` are the parsed requests without a
+complete response: the first one is what the application answers, and the last one is what a body belongs to. Without
+any, a body is the rest of a request that was answered before its end, and is dropped. Each complete response
 starts the next request. At most one of these times counts at any moment: the head timer while a head is incomplete, the
 keep-alive timer between requests, the drain timer while the rest of a body is read after its response. The write
 timeout runs whenever the client does not read.
@@ -38,6 +39,7 @@ import urllib.parse
 from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import islice
 from typing import Literal, Protocol, cast
 
 import httptools
@@ -205,6 +207,7 @@ class HttpApplication(AsgiApp, Protocol):
 ReadingState = Literal["nothing", "head", "upgrade", "body", "direct body"]
 """Part of a request that has begun on a connection and is not complete. "upgrade": the parser has read a head that
 offers another protocol, and is about to read it again without the offer. "direct body": it does not pass the parser."""
+_BODY_STATES = ("body", "direct body")
 
 
 InputState = Literal["open", "ended", "ignored"]
@@ -237,12 +240,10 @@ class Http1Connection(asyncio.Protocol):
     def __init__(self, state: ServerState) -> None:
         self._state = state
         self._loop = loop = asyncio.get_running_loop()
-        self.cycle: RequestResponseCycle | None = None
-        """Latest request with complete headers. None: no request yet."""
-        self.pipeline: deque[RequestResponseCycle] = deque()
-        """Parsed requests that wait until the response to an earlier request is complete, in their order."""
-        self._running: RequestResponseCycle | None = None
-        """Request that the application is answering, or has answered last. None: no request yet."""
+        self.unfinished: deque[RequestResponseCycle] = deque()
+        """Requests with complete headers and without a complete response, in their order. The application answers the
+        first one; the others wait.
+        """
         self._idle: tuple[asyncio.Task[None], asyncio.Future[RequestResponseCycle]] | None = None
         """Task that waits for the next request, and what it waits for. None: there is none."""
         self._buffer = ReceiveBuffer()
@@ -298,7 +299,7 @@ class Http1Connection(asyncio.Protocol):
         if self._input == "ignored":
             return
         self._steps = 0
-        if self._reading != "head" and not (self.pipeline or self._buffer.data):
+        if self._reading != "head" and len(self.unfinished) < 2 and not self._buffer.data:
             data = self._parse_ordinary(data)
         if data:
             self._buffer.append(data)
@@ -356,9 +357,8 @@ class Http1Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
         self._steps += 1
-        cycle = self.cycle
-        if cycle is not None and cycle.response != "complete":
-            cycle.feed_body(body)
+        if self.unfinished:
+            self.unfinished[-1].feed_body(body)
 
     def on_message_complete(self) -> None:
         if self._reading == "upgrade":
@@ -370,11 +370,10 @@ class Http1Connection(asyncio.Protocol):
             self.flow.resume_reading()
         if self._drain_timer.timer is not None:
             self._drain_timer.stop()
-        cycle = self.cycle
-        if cycle is None or cycle.response == "complete":
-            self._keep_alive_timer.begin_idle()
+        if self.unfinished:
+            self.unfinished[-1].finish_body()
         else:
-            cycle.finish_body()
+            self._keep_alive_timer.begin_idle()
 
     def _begin_request(
         self, method: str, version: str, body: ReadingState, *, keep_alive: bool, awaits_continue: bool
@@ -400,13 +399,10 @@ class Http1Connection(asyncio.Protocol):
             on_response=self._end_response,
             close_connection=self._close_gracefully,
         )
-        before = self.cycle
-        self.cycle = cycle
         self._reading = body
-        if before is None or before.response == "complete":
+        if not self.unfinished:
             self._start(cycle)
-        else:
-            self.pipeline.append(cycle)
+        self.unfinished.append(cycle)
         return cycle
 
     def _begin_repeated_request(self, head: RepeatableHead, length: bytes) -> None:
@@ -434,7 +430,8 @@ class Http1Connection(asyncio.Protocol):
                 if error := self._read_bytes(head):
                     self._send_error(error)
                     return b""
-                if self._reading != "nothing" and (cycle := self.cycle) is not None:
+                if self._reading in _BODY_STATES:
+                    cycle = self.unfinished[-1]
                     cycle.head = self._repeated = find_repeatable_head(head, cycle)
         length = len(data) - start
         if not length:
@@ -444,8 +441,8 @@ class Http1Connection(asyncio.Protocol):
         buffer.body_left -= length
         if error := self._read_bytes(memoryview(data)[start:] if start else data):
             self._send_error(error)
-        elif self._reading != "nothing" and (cycle := self.cycle) is not None:
-            cycle.schedule_wakeup(self._loop)
+        elif self._reading in _BODY_STATES and self.unfinished:
+            self.unfinished[-1].schedule_wakeup(self._loop)
         return b""
 
     def _parse(self) -> None:
@@ -464,19 +461,22 @@ class Http1Connection(asyncio.Protocol):
             hold = self._parsing_scheduled or len(buffer) > MAX_UNPARSED_BYTES
             if self._reading == "head" and self._head_timer.timer is None:
                 self._head_timer.start(self.head_timeout_seconds, self._abort)
-            elif self._reading in ("body", "direct body") and (cycle := self.cycle) is not None:
-                cycle.schedule_wakeup(self._loop)
+            elif self._reading in _BODY_STATES and self.unfinished:
+                self.unfinished[-1].schedule_wakeup(self._loop)
         if hold != self.flow.paused_for_unparsed:
             self.flow.set_paused_for_unparsed(hold)
         if has_ended and not self.eof_received():
             self._close()
 
     def _is_full(self) -> bool:
-        pipeline = self.pipeline
-        if not pipeline or self._reading != "nothing":
+        waiting = len(self.unfinished) - 1
+        if waiting < 1 or self._reading != "nothing":
             return False
-        waiting = sum(cycle.estimate_memory_bytes() for cycle in pipeline)
-        return len(pipeline) >= MAX_PIPELINED_REQUESTS or waiting > MAX_PIPELINED_BYTES
+        return waiting >= MAX_PIPELINED_REQUESTS or self.count_waiting_bytes() > MAX_PIPELINED_BYTES
+
+    def count_waiting_bytes(self) -> int:
+        """Return the estimated memory of the requests that wait for the response of an earlier one."""
+        return sum(cycle.estimate_memory_bytes() for cycle in islice(self.unfinished, 1, None))
 
     def _schedule_parsing(self) -> None:
         if not self._parsing_scheduled:
@@ -535,7 +535,7 @@ class Http1Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Return True to keep the connection open for responses."""
-        unfinished = self._unfinished()
+        unfinished = self.unfinished
         self._write_timer.start()
         if (
             self._scope["scheme"] == "https"
@@ -571,15 +571,15 @@ class Http1Connection(asyncio.Protocol):
         self._stopping = True
         if self._reading == "head":
             return
-        if self.cycle is None:
+        if self.unfinished:
+            self.unfinished[-1].keep_alive = False
+        elif self._waits_for_first_request():
             self._head_timer.start(min(NEW_CONNECTION_GRACE_SECONDS, self.head_timeout_seconds), self._abort)
-        elif self.cycle.response == "complete":
-            self.transport.close()
         else:
-            self.cycle.keep_alive = False
+            self.transport.close()
 
     def close_if_idle(self) -> None:
-        if self.cycle is not None and self.cycle.response == "complete" and not self._is_mid_request():
+        if not (self.unfinished or self._is_mid_request() or self._waits_for_first_request()):
             self._close()
 
     def elapsed_head_seconds(self) -> float:
@@ -587,7 +587,6 @@ class Http1Connection(asyncio.Protocol):
         return self._head_timer.elapsed_seconds()
 
     def _start(self, cycle: RequestResponseCycle) -> None:
-        self._running = cycle
         if self._idle is None:  # also while the task of the request before still runs
             task = self._loop.create_task(self._run_requests(cycle), name="request")  # to format a name takes time
             task.add_done_callback(self._state.request_tasks.discard)
@@ -611,14 +610,15 @@ class Http1Connection(asyncio.Protocol):
             cycle = await next_cycle
 
     def _end_response(self) -> None:
+        self.unfinished.popleft()
         if self.transport.is_closing():
             self._write_timer.start()
             return
-        if self.pipeline:
-            self._start(self.pipeline.popleft())
+        if self.unfinished:
+            self._start(self.unfinished[0])
         elif self._reading == "nothing":
             self._keep_alive_timer.begin_idle()
-        elif self._reading in ("body", "direct body"):  # the time of a head is limited already
+        elif self._reading in _BODY_STATES:  # the time of a head is limited already
             self.flow.resume_reading()
             if self._drain_timer.timer is None:
                 self._drain_timer.start(self.body_drain_timeout_seconds, self._close)
@@ -628,18 +628,17 @@ class Http1Connection(asyncio.Protocol):
     def _is_mid_request(self) -> bool:
         return self._reading != "nothing" or bool(self._buffer.data)
 
-    def _unfinished(self) -> list[RequestResponseCycle]:
-        running = self._running
-        return [*self.pipeline] if running is None or running.response == "complete" else [running, *self.pipeline]
+    def _waits_for_first_request(self) -> bool:
+        return self._reading == "nothing" and self._head_timer.timer is not None
 
     def _disconnect(self) -> None:
-        for cycle in self._unfinished():
+        for cycle in self.unfinished:
             cycle.mark_disconnected()
-        self._drop_pipeline()
+        self._drop_waiting_requests()
 
-    def _drop_pipeline(self) -> None:
-        while self.pipeline:
-            self.pipeline.pop().release_resources()
+    def _drop_waiting_requests(self) -> None:
+        while len(self.unfinished) > 1:
+            self.unfinished.pop().release_resources()
 
     def _close(self) -> None:
         self.transport.close()
@@ -661,18 +660,15 @@ class Http1Connection(asyncio.Protocol):
             return
         self._ignore_input()
         request_id = self._state.app.log_rejected_request(error)
-        unfinished = self._unfinished()
-        if (
-            unfinished
-            and self._reading in ("body", "direct body")
-            and unfinished[-1].response in ("awaits continue", "not begun")
-        ):
-            unfinished.pop().mark_disconnected()  # the request with the invalid body gets the error as its response
-            if unfinished:
-                self.pipeline.pop().release_resources()
-        if unfinished:
-            self.cycle = unfinished[-1]
-            self.cycle.keep_alive = False
+        unfinished = self.unfinished
+        earlier = len(unfinished)
+        if unfinished and self._reading in _BODY_STATES and unfinished[-1].response in ("awaits continue", "not begun"):
+            unfinished[-1].mark_disconnected()  # the request with the invalid body gets the error as its response
+            earlier -= 1
+            if earlier:
+                unfinished.pop().release_resources()
+        if earlier:
+            unfinished[-1].keep_alive = False
             return
         body = encode_error(error, request_id)
         headers = {**error_headers(error, request_id), **error_help_headers(error)}
@@ -690,7 +686,7 @@ class Http1Connection(asyncio.Protocol):
         the drain timer ends, so that the client can read the response.
         """
         self._head_timer.stop()
-        self._drop_pipeline()
+        self._drop_waiting_requests()
         if not self._is_mid_request() or self.transport.is_closing():
             self._close()
             return

@@ -43,8 +43,8 @@ class Watched(Http1Connection):
     def _note(self) -> None:
         kind = type(self)
         kind.full = self.flow.read_paused and not self._parsing_scheduled
-        kind.cycles = max(kind.cycles, len(self.pipeline))
-        kind.bytes_waiting = max(kind.bytes_waiting, sum(cycle.estimate_memory_bytes() for cycle in self.pipeline))
+        kind.cycles = max(kind.cycles, len(self.unfinished) - 1)
+        kind.bytes_waiting = max(kind.bytes_waiting, self.count_waiting_bytes())
         kind.unparsed = max(kind.unparsed, len(self._buffer))
 
     def data_received(self, data: bytes) -> None:
