@@ -15,7 +15,7 @@ from tests.support.fakes.anthropic.models import MODELS
 from tests.support.fakes.anthropic.samples import READ
 from tests.support.fakes.server import RequestLog, Running, new_application, serving
 from tests.support.sdk import open_sdk
-from tests.support.server_process import Proxy, running_proxy
+from tests.support.server_process import Proxy, running_forked_proxy
 
 MODEL = "claude-sonnet-5-5"
 PATH = "/v1/messages"
@@ -45,7 +45,7 @@ def settings(upstream: Running) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def proxy(settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    with running_proxy(tmp_path_factory.mktemp("proxy"), settings) as running:
+    with running_forked_proxy(tmp_path_factory.mktemp("proxy"), settings) as running:
         yield running
         assert "Traceback" not in running.log
 
@@ -153,7 +153,7 @@ def taped(tape: Tape, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prox
     with serving(new_application(tape.answer, RequestLog())) as running:
         environ = {"PREFERRED_PROVIDER": "anthropic", "ANTHROPIC_UPSTREAM_URL": running.url}
         environ["MODEL_HAIKU"] = "anthropic/claude-opus-5-5"
-        with running_proxy(tmp_path_factory.mktemp("taped"), environ) as proxy:
+        with running_forked_proxy(tmp_path_factory.mktemp("taped"), environ) as proxy:
             yield proxy
 
 
@@ -189,7 +189,7 @@ def test_a_server_of_the_user_s_with_the_same_language(upstream: Running, tmp_pa
         "OPENAI_WIRE": "messages",
         "BIG_MODEL": "openai/claude-haiku-5-5",
     }
-    with running_proxy(tmp_path, environ) as other:
+    with running_forked_proxy(tmp_path, environ) as other:
         with open_sdk(base_url=other.url, api_key=SECRET, max_retries=0) as client:
             reply = client.messages.create(**ask("Say exactly: hello"), metadata={"user_id": "somebody"})
             assert reply.model == MODEL

@@ -11,7 +11,7 @@ import pytest
 from tests.support.fakes.server import Running, serving
 from tests.support.scripted_answers import new_scripted_server
 from tests.support.sdk import open_sdk
-from tests.support.server_process import Proxy, running_proxy
+from tests.support.server_process import Proxy, running_forked_proxy
 from tests.support.waiting import wait_for
 
 SAFEGUARDS = [{"type": "dangerous_tool_use", "classifier_context": {"v": 1, "live_cwd": "/home/ada/shop"}}]
@@ -45,7 +45,7 @@ def proxy(provider: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         "GEMINI_BASE_URL": f"{provider.url}/v1beta",
         "PREFERRED_PROVIDER": "openai",
     }
-    with running_proxy(tmp_path_factory.mktemp("auto_mode"), settings) as running:
+    with running_forked_proxy(tmp_path_factory.mktemp("auto_mode"), settings) as running:
         yield running
         assert "Traceback" not in running.log
 
@@ -85,7 +85,7 @@ def test_costs_by_kind_and_by_prompt_are_the_sums_of_the_records(provider: Runni
     sent += [("p2", "main", ""), ("", "main", "")]
     body = {"model": "openai/gpt-4.1", "max_tokens": 500, "tools": [BASH], "safeguards": SAFEGUARDS}
     body["messages"] = [{"role": "user", "content": "Free some space."}]
-    with running_proxy(tmp_path, settings) as proxy:
+    with running_forked_proxy(tmp_path, settings) as proxy:
         client = proxy.client()
         for prompt, kind, durations in sent:
             headers = {**session, "x-claude-code-request-class": kind, "x-claude-code-prev-tool-durations": durations}

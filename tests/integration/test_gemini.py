@@ -15,7 +15,7 @@ from tests.support.fakes.google_tokens import TokenServers, new_token_servers, w
 from tests.support.fakes.openai_chat.samples import png
 from tests.support.fakes.server import Running, serving
 from tests.support.sdk import open_sdk
-from tests.support.server_process import Proxy, running_proxy
+from tests.support.server_process import Proxy, running_forked_proxy
 
 MESSAGES = "/v1/messages"
 MODELS = {"BIG_MODEL": "gemini-3.6-flash", "SMALL_MODEL": "gemini-2.5-flash", "MODEL_OPUS": "gemini-3.8-flash"}
@@ -78,7 +78,7 @@ def access(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @contextmanager
 def proxy_before(access: GoogleAccess, directory: Path, **settings: str) -> Iterator[Proxy]:
-    with running_proxy(directory, {**access.settings, **settings}) as running:
+    with running_forked_proxy(directory, {**access.settings, **settings}) as running:
         yield running
         assert "Traceback" not in running.log
         assert "ya29." not in running.log

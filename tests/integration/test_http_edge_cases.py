@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.process_checks import MESSAGES, ask, error_of
 from tests.support.raw_http import exchange, post, read_answer
-from tests.support.server_process import Proxy, running_proxy
+from tests.support.server_process import Proxy, running_forked_proxy
 from tests.support.waiting import WAIT_SECONDS, wait_for
 
 
@@ -70,7 +70,7 @@ def test_a_models_name_is_decoded_once(proxy: Proxy) -> None:
 
 
 def test_every_request_leaves_a_line(settings: dict[str, str], tmp_path: Path) -> None:
-    with running_proxy(tmp_path, settings) as other:
+    with running_forked_proxy(tmp_path, settings) as other:
         client = other.client()
         counted = {"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "x"}]}
         assert client.post(MESSAGES + "/count_tokens", json=counted).status_code == 200
@@ -79,7 +79,7 @@ def test_every_request_leaves_a_line(settings: dict[str, str], tmp_path: Path) -
         wait_for(lambda: "GET /v1/models 200" in other.log)
         assert "/count_tokens" not in other.log
         assert "/health" not in other.log
-    with running_proxy(tmp_path, {**settings, "LOG_LEVEL": "debug"}) as other:
+    with running_forked_proxy(tmp_path, {**settings, "LOG_LEVEL": "debug"}) as other:
         client = other.client()
         assert client.post(MESSAGES + "/count_tokens", json=counted).status_code == 200
         client.head("/")
@@ -88,7 +88,7 @@ def test_every_request_leaves_a_line(settings: dict[str, str], tmp_path: Path) -
 
 
 def test_a_client_that_leaves_is_no_error(settings: dict[str, str], tmp_path: Path) -> None:
-    with running_proxy(tmp_path, settings) as other:
+    with running_forked_proxy(tmp_path, settings) as other:
         with connect(other) as client:
             client.sendall(b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
         wait_for(lambda: "client left" in other.log)

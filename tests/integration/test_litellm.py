@@ -14,7 +14,7 @@ from tests.support.fakes.openai_chat import KEY, new_openai
 from tests.support.fakes.server import Running, serving
 from tests.support.litellm import needs_litellm
 from tests.support.sdk import open_sdk
-from tests.support.server_process import Proxy, running_proxy
+from tests.support.server_process import Proxy, running_forked_proxy
 from tests.support.waiting import wait_for
 
 pytestmark = needs_litellm
@@ -102,7 +102,7 @@ def proxy(openai: Running, bedrock: str, tmp_path_factory: pytest.TempPathFactor
         f"BIG_MODEL={MISTRAL}",
     ]
     (directory / ".env").write_text("\n".join(lines))
-    with running_proxy(directory, {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{openai.url}/v1"}) as running:
+    with running_forked_proxy(directory, {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{openai.url}/v1"}) as running:
         yield running
         assert "Traceback" not in running.log
         assert KEY not in running.log
@@ -209,7 +209,7 @@ def test_other_requests_are_served_while_litellm_is_loaded(
     openai: Running, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     settings = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{openai.url}/v1"}
-    with running_proxy(tmp_path_factory.mktemp("other"), settings) as proxy:
+    with running_forked_proxy(tmp_path_factory.mktemp("other"), settings) as proxy:
         body = {"max_tokens": 99, "messages": [{"role": "user", "content": "Say exactly: hello"}]}
         client, ended = proxy.client(), threading.Event()
         statuses: list[int] = []

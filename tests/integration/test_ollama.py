@@ -10,7 +10,7 @@ import pytest
 from tests.support.fakes.ollama import new_ollama
 from tests.support.fakes.server import Running, serving
 from tests.support.sdk import open_sdk, user_messages
-from tests.support.server_process import Proxy, running_proxy
+from tests.support.server_process import Proxy, running_forked_proxy
 
 MODEL = "claude-sonnet-5-5"
 WEATHER: dict[str, Any] = {
@@ -40,7 +40,7 @@ def settings(server: Running) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def proxy(settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    with running_proxy(tmp_path_factory.mktemp("ollama"), settings) as running:
+    with running_forked_proxy(tmp_path_factory.mktemp("ollama"), settings) as running:
         yield running
         assert "Traceback" not in running.log
 
@@ -110,7 +110,7 @@ def test_without_any_setting_the_biggest_and_the_smallest_model_answer(
     server: Running, tmp_path: Path, chats: list[Any]
 ) -> None:
     window = {"OLLAMA_API_BASE": server.url, "OLLAMA_CONTEXT_LENGTH": "12345", "OLLAMA_KEEP_ALIVE": "90"}
-    with running_proxy(tmp_path, window) as other:
+    with running_forked_proxy(tmp_path, window) as other:
         for model in (MODEL, "claude-haiku-4-5"):
             body = {"model": model, "max_tokens": 50, "messages": user_messages("Say exactly: here I am")}
             assert other.client().post("/v1/messages", json=body).json()["content"][0]["text"] == "here I am"

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.platform_marks import needs_proc
 from tests.support.process_checks import port_of
-from tests.support.server_process import Proxy, running_proxy
+from tests.support.server_process import Proxy, running_forked_proxy
 from tests.support.waiting import wait_for
 
 SENT_BYTES = 16 << 20
@@ -61,7 +61,7 @@ async def flood(proxy: Proxy, request: bytes, *, reads: bool) -> int:
 async def test_requests_without_end_need_no_memory(
     settings: dict[str, str], settings_of_key: dict[str, str], tmp_path: Path
 ) -> None:
-    with running_proxy(tmp_path, {**settings, **settings_of_key, "LOG_LEVEL": "error"}) as proxy:
+    with running_forked_proxy(tmp_path, {**settings, **settings_of_key, "LOG_LEVEL": "error"}) as proxy:
         await flood(proxy, REQUESTS["health"] * 10, reads=True)
         before = resident_bytes(proxy)
         grown = {}

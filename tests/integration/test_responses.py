@@ -12,7 +12,7 @@ from anthropic_proxy.engine.wires.thinking import decode_signature
 from tests.support.event_grammar import check_bytes
 from tests.support.fakes.openai_responses import KEY, new_openai
 from tests.support.fakes.server import Running, serving
-from tests.support.server_process import Proxy, running_proxy
+from tests.support.server_process import Proxy, running_forked_proxy
 
 MESSAGES = "/v1/messages"
 ADD = {
@@ -32,7 +32,7 @@ def upstream() -> Iterator[Running]:
 @contextmanager
 def proxy_before(upstream: Running, directory: Path, **settings: str) -> Iterator[Proxy]:
     own = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{upstream.url}/v1", "BIG_MODEL": "gpt-5.5", "SMALL_MODEL": "o3"}
-    with running_proxy(directory, {**own, "PREFERRED_PROVIDER": "openai", **settings}) as running:
+    with running_forked_proxy(directory, {**own, "PREFERRED_PROVIDER": "openai", **settings}) as running:
         yield running
         assert "Traceback" not in running.log
 

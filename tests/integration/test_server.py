@@ -10,7 +10,7 @@ from tests.support.event_grammar import check_bytes
 from tests.support.fakes.openai_chat.server import KEY
 from tests.support.fakes.server import Running
 from tests.support.process_checks import MESSAGES, ask, error_of
-from tests.support.server_process import Proxy, free_port, running_proxy
+from tests.support.server_process import Proxy, free_port, running_forked_proxy, running_proxy
 from tests.support.waiting import wait_for
 
 # Endpoints
@@ -135,7 +135,7 @@ def test_a_dead_backend_and_a_missing_key_are_reported_and_the_server_goes_on(tm
         "OPENAI_BASE_URL": f"http://127.0.0.1:{free_port()}/v1",
         "PREFERRED_PROVIDER": "openai",
     }
-    with running_proxy(tmp_path, dead) as other:
+    with running_forked_proxy(tmp_path, dead) as other:
         client = other.client()
         for stream in (False, True):
             status, kind, message = error_of(client.post(MESSAGES, json=ask("x", stream=stream)))
@@ -155,7 +155,7 @@ def test_a_dead_backend_and_a_missing_key_are_reported_and_the_server_goes_on(tm
 def test_a_proxy_key_is_asked_for_and_never_forwarded(
     settings: dict[str, str], openai: Running, tmp_path: Path
 ) -> None:
-    with running_proxy(tmp_path, {**settings, "PROXY_API_KEY": "first-key-123456,second-key-123456"}) as guarded:
+    with running_forked_proxy(tmp_path, {**settings, "PROXY_API_KEY": "first-key-123456,second-key-123456"}) as guarded:
         client = guarded.client()
         assert client.get("/health").status_code == 200
         assert error_of(client.post(MESSAGES, json=ask("Say exactly: x")))[:2] == (401, "authentication_error")
@@ -179,7 +179,7 @@ def test_an_idle_provider_is_bridged_with_pings(proxy: Proxy) -> None:
 
 
 def test_an_unresponsive_upstream_becomes_a_timeout(settings: dict[str, str], tmp_path: Path) -> None:
-    with running_proxy(tmp_path, {**settings, "UPSTREAM_TIMEOUT": "1"}) as impatient:
+    with running_forked_proxy(tmp_path, {**settings, "UPSTREAM_TIMEOUT": "1"}) as impatient:
         for stream in (False, True):
             body = ask("Say exactly: never [fault:late seconds=30]", stream=stream)
             assert error_of(impatient.client().post(MESSAGES, json=body))[:2] == (504, "timeout_error")
@@ -192,7 +192,7 @@ def test_an_unresponsive_upstream_becomes_a_timeout(settings: dict[str, str], tm
 
 
 def test_the_log_has_two_lines_for_an_exchange_and_no_content(settings: dict[str, str], tmp_path: Path) -> None:
-    with running_proxy(tmp_path, settings) as other:
+    with running_forked_proxy(tmp_path, settings) as other:
         other.client().post(MESSAGES, json=ask("Say exactly: quite secret words"))
         wait_for(lambda: "POST /v1/messages" in other.log)
         first, second = other.log.splitlines()[-2:]
@@ -200,7 +200,7 @@ def test_the_log_has_two_lines_for_an_exchange_and_no_content(settings: dict[str
         assert "claude-sonnet-4-5 → openai/gpt-4.1" in second
         assert "secret words" not in other.log
         assert KEY not in other.log
-    with running_proxy(tmp_path, {**settings, "LOG_FORMAT": "json"}) as other:
+    with running_forked_proxy(tmp_path, {**settings, "LOG_FORMAT": "json"}) as other:
         other.client().post(MESSAGES, json=ask("Say exactly: x"))
         wait_for(lambda: '"requested_model"' in other.log)
         line = json.loads(other.log.splitlines()[-1])
@@ -275,7 +275,7 @@ def test_every_historic_command_serves(settings: dict[str, str], tmp_path: Path,
 
 
 def test_without_any_key_the_demo_answers_and_is_announced(tmp_path: Path) -> None:
-    with running_proxy(tmp_path, {"OLLAMA_API_BASE": f"http://127.0.0.1:{free_port()}"}) as other:
+    with running_forked_proxy(tmp_path, {"OLLAMA_API_BASE": f"http://127.0.0.1:{free_port()}"}) as other:
         response = other.client().post(MESSAGES, json=ask("hello", stream=True))
         assert check_bytes(response.content) == []
         assert "demo" in response.text.lower()
@@ -287,7 +287,7 @@ def test_the_status_line_has_the_window_of_a_session_whose_long_inputs_another_m
 ) -> None:
     route = 'name = "long"\nwhen = { tier = ["opus", "haiku"], input_above = 60000 }\ntargets = ["openai/gpt-4.1"]\n'
     (tmp_path / "anthropic-proxy.toml").write_text(f"[[routes]]\n{route}")
-    with running_proxy(tmp_path, {**settings, "BIG_MODEL": "gpt-4o", "SMALL_MODEL": "gpt-4o-mini"}) as other:
+    with running_forked_proxy(tmp_path, {**settings, "BIG_MODEL": "gpt-4o", "SMALL_MODEL": "gpt-4o-mini"}) as other:
         client = other.client()
         for model in ("claude-opus-5-5", "claude-haiku-5-5", "openai/gpt-4o-mini"):
             assert client.post(MESSAGES, json={**ask("Say exactly: ok"), "model": model}).status_code == 200

@@ -16,7 +16,7 @@ from tests.support.fakes.openai_chat.server import new_openai
 from tests.support.fakes.searxng import Searxng, new_searxng, result
 from tests.support.fakes.server import Running, serving
 from tests.support.sdk import open_sdk
-from tests.support.server_process import Proxy, reserve_closed_port, running_proxy
+from tests.support.server_process import Proxy, reserve_closed_port, running_forked_proxy
 
 MODELS = ("openai/gpt-4.1", "ollama/qwen3-coder:30b", "gemini/gemini-2.5-flash")
 SEARCH: Any = {"type": "web_search_20250305", "name": "web_search"}
@@ -59,7 +59,7 @@ def proxy(upstreams: list[Running], service: Running, tmp_path_factory: pytest.T
         "GEMINI_BASE_URL": f"{gemini.url}/v1beta",
         "SEARCH_URL": service.url,
     }
-    with running_proxy(tmp_path_factory.mktemp("server_tools"), settings) as running:
+    with running_forked_proxy(tmp_path_factory.mktemp("server_tools"), settings) as running:
         yield running
         assert "Traceback" not in running.log
 
@@ -146,7 +146,7 @@ def test_a_deferred_tool_is_found_and_called(client: anthropic.Anthropic, model:
 def test_the_log_states_once_why_searches_fail(upstreams: list[Running], tmp_path: Path) -> None:
     address = f"http://127.0.0.1:{reserve_closed_port()}"
     settings = {"OPENAI_API_KEY": OPENAI_KEY, "OPENAI_BASE_URL": f"{upstreams[0].url}/v1", "SEARCH_URL": address}
-    with running_proxy(tmp_path, settings) as running:
+    with running_forked_proxy(tmp_path, settings) as running:
         with open_sdk(base_url=running.url, api_key="the-clients-own", max_retries=0) as sdk:
             options: Any = {"model": MODELS[0], "tools": [SEARCH], "stream": False}
             replies = [ask(sdk, f"Search the web for {city}", **options) for city in ("Oslo", "Bergen")]

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from tests.support.fakes.server import RequestLog, new_application, serving
-from tests.support.server_process import running_proxy
+from tests.support.server_process import running_forked_proxy
 
 IDLE_SECONDS = 0.3
 START = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]}
@@ -36,7 +36,7 @@ def test_silence_before_the_first_content_has_the_longer_limit(text: str, is_com
     with serving(new_application(answer, RequestLog())) as upstream:
         settings = {"OPENAI_BASE_URL": f"{upstream.url}/v1", "OPENAI_API_KEY": "key", "BIG_MODEL": "openai/m"}
         settings |= {"UPSTREAM_IDLE_TIMEOUT": str(IDLE_SECONDS), "UPSTREAM_FIRST_BYTE_TIMEOUT": "60"}
-        with running_proxy(tmp_path, settings) as proxy:
+        with running_forked_proxy(tmp_path, settings) as proxy:
             body = {"model": "claude-opus-4-6", "max_tokens": 100, "stream": True}
             body |= {"messages": [{"role": "user", "content": text}]}
             reply = proxy.client().post("/v1/messages", json=body).text

@@ -23,7 +23,7 @@ from tests.support.command_line import run_command
 from tests.support.fakes.openrouter import KEY, Answer, count_tokens, new_openrouter, serving_openrouter
 from tests.support.fakes.server import Running
 from tests.support.sdk import open_sdk, text_of
-from tests.support.server_process import Proxy, running_proxy
+from tests.support.server_process import Proxy, running_forked_proxy
 from tests.support.terminal import answer_questions
 from tests.support.waiting import wait_for
 
@@ -185,7 +185,7 @@ def setup(openrouter: tuple[Running, Path]) -> Iterator[Setup]:
         "ADMIN_API_KEY": ADMIN,
         "DATABASE_URL": f"sqlite:///{folder / 'ledger.sqlite3'}",
     }
-    with running_proxy(folder, settings) as proxy:
+    with running_forked_proxy(folder, settings) as proxy:
         admin = proxy.client(headers={"x-api-key": ADMIN})
         budget = {"amount": 50, "unit": "usd", "period": "month"}
         created = admin.post("/admin/keys", json={"name": "ci", "owner": "Ann", "budgets": [budget]}).json()

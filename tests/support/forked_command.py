@@ -7,10 +7,12 @@ import atexit
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -58,14 +60,16 @@ def start_forked(
     streams: Sequence[int],
     *,
     owns_terminal: bool = False,
+    start_up: str = "",
 ) -> BaseProcess:
     """Start a command with three descriptors as its standard streams.
 
     `owns_terminal`: the first one is a terminal, and becomes the one of the process, so that Ctrl+C reaches it.
+    `start_up`: a module that the process imports before the command.
     """
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["tests.support.preloaded_commands", __name__])
-    process = processes.Process(target=_Command(words, directory, environment, streams, owns_terminal))
+    process = processes.Process(target=_Command(words, directory, environment, streams, owns_terminal, start_up))
     process.start()
     return process
 
@@ -80,6 +84,38 @@ def wait_forked(process: BaseProcess, timeout: float) -> int:
     return process.exitcode
 
 
+class ForkedProcess:
+    """A forked command that goes on running, with the methods of `subprocess.Popen`."""
+
+    def __init__(self, process: BaseProcess) -> None:
+        assert process.pid
+        self.pid = process.pid
+        self._process = process
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
+        return self.returncode
+
+    def send_signal(self, sign: int) -> None:
+        if self.returncode is None:
+            os.kill(self.pid, sign)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
 class _Command:
     """A command line, with the directory, the environment and the three streams of its process."""
 
@@ -90,12 +126,14 @@ class _Command:
         environment: Mapping[str, str],
         streams: Sequence[int],
         owns_terminal: bool,
+        start_up: str,
     ) -> None:
         self._words = words
         self._directory = directory
         self._environment = dict(environment)
         self._streams = streams
         self._owns_terminal = owns_terminal
+        self._start_up = start_up
 
     def __getstate__(self) -> dict[str, object]:
         from multiprocessing.reduction import DupFd  # Windows does not have it
@@ -121,6 +159,8 @@ class _Command:
         replace_localhost()
         os.chdir(self._directory)
         sys.argv = ["", *self._words]
+        if self._start_up:
+            import_module(self._start_up)
         try:
             runpy.run_module("anthropic_proxy", run_name="__main__", alter_sys=True)
         finally:

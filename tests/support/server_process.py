@@ -11,16 +11,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx2 as httpx
 
+from tests.support.forked_command import ForkedProcess, can_fork, start_forked
 from tests.support.machine_pauses import PAUSE_VARIABLE, pause_file
 from tests.support.paths import ROOT
 from tests.support.secret_canaries import command_lines, find_leaks, secrets_in
 from tests.support.tls import NO_AUTHORITIES
 from tests.support.waiting import WAIT_SECONDS, reporting_log, wait_for
 
+SERVE = ("-m", "anthropic_proxy", "serve")
+_MONITOR = "event_loop_monitor"
 _STOP_SECONDS = 40
 """Time after which a process is killed at the end of a test."""
 BLOCKED = "Executing <"
@@ -32,7 +35,7 @@ class Proxy:
     """A running server."""
 
     url: str
-    process: "subprocess.Popen[bytes]"
+    process: "subprocess.Popen[bytes] | ForkedProcess"
     log_file: Path
     clients: list[httpx.Client] = field(default_factory=list)
     verify: ssl.SSLContext = NO_AUTHORITIES
@@ -109,8 +112,9 @@ def _bind_port() -> socket.socket:
 def running_proxy(
     directory: Path,
     settings: Mapping[str, str],
-    command: Sequence[str] = ("-m", "anthropic_proxy", "serve"),
+    command: Sequence[str] = SERVE,
     *,
+    forks: bool = False,
     trusted: ssl.SSLContext | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
@@ -123,6 +127,7 @@ def running_proxy(
     No key of the settings may stand in anything that the process writes, shows or answers. `DATABASE_URL` is `off`
     unless the settings contain it: the ledger needs a second of CPU time and 30 MB in each process. `trusted`: the
     server uses TLS, and its certificate is checked with this. `{port}` in a setting stands for the port too.
+    `forks`: the server may be a fork of the process that forks commands, which saves most of the imports.
     """
     with nullcontext(port) if port else hold_port() as port:
         words = [word.format(port=port) for word in command]
@@ -132,19 +137,10 @@ def running_proxy(
         own = {"PYTHONASYNCIODEBUG": "1", PAUSE_VARIABLE: str(pause_file()), "DATABASE_URL": "off"}
         environment = {**environment_of(directory), **own, **measured}
         environment |= {name: value.replace("{port}", str(port)) for name, value in settings.items()}
-        # without the monitor, a busy machine looks like a blocked loop
-        monitor = str(Path(__file__).with_name("event_loop_monitor"))
-        environment["PYTHONPATH"] = os.pathsep.join((environment["PYTHONPATH"], monitor))
         log_file = directory / f"proxy-{port}.log"
         with log_file.open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, *words],
-                cwd=directory,
-                env=environment,
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-            )
+            can = forks and command == SERVE and not measured and can_fork({**environment_of(directory), **settings})
+            process = (_fork if can else _start)(words, directory, environment, log)
         url = f"{'http' if trusted is None else 'https'}://{host}:{port}"
         proxy = Proxy(url, process, log_file, keys=secrets_in(settings), verify=trusted or NO_AUTHORITIES)
         with reporting_log(process, log_file):
@@ -160,6 +156,31 @@ def running_proxy(
     assert not (leaks := proxy.leaks + find_leaks(proxy.log, proxy.keys)), leaks
 
 
+running_forked_proxy = functools.partial(running_proxy, forks=True)
+
+
+def _start(
+    words: Sequence[str], directory: Path, environment: Mapping[str, str], log: BinaryIO
+) -> "subprocess.Popen[bytes]":
+    # without the monitor, a busy machine looks like a blocked loop
+    monitor = str(Path(__file__).with_name(_MONITOR))
+    return subprocess.Popen(
+        [sys.executable, *words],
+        cwd=directory,
+        env={**environment, "PYTHONPATH": os.pathsep.join((environment["PYTHONPATH"], monitor))},
+        stdout=log,
+        stderr=log,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def _fork(words: Sequence[str], directory: Path, environment: Mapping[str, str], log: BinaryIO) -> ForkedProcess:
+    with open(os.devnull, "rb") as nothing:
+        streams = [nothing.fileno(), log.fileno(), log.fileno()]
+        monitor = f"tests.support.{_MONITOR}.sitecustomize"
+        return ForkedProcess(start_forked(words[2:], directory, environment, streams, start_up=monitor))
+
+
 @contextmanager
 def ending(process: "subprocess.Popen[Any]") -> Iterator[None]:
     """End a process at the end of the block, also of one that fails: `Popen` by itself waits for the process."""
@@ -170,7 +191,7 @@ def ending(process: "subprocess.Popen[Any]") -> Iterator[None]:
             end_process(process)
 
 
-def end_process(process: "subprocess.Popen[Any]") -> None:
+def end_process(process: "subprocess.Popen[Any] | ForkedProcess") -> None:
     """End a process by SIGTERM, and by SIGKILL if it does not end."""
     if process.poll() is None:
         process.terminate()

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.fakes.openai_chat.server import KEY, new_openai
 from tests.support.fakes.server import Running, serving
-from tests.support.server_process import Proxy, reserve_closed_port, running_proxy
+from tests.support.server_process import Proxy, reserve_closed_port, running_forked_proxy
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +24,7 @@ def settings(openai: Running) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def proxy(settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     directory: Path = tmp_path_factory.mktemp("proxy")
-    with running_proxy(directory, settings) as running:
+    with running_forked_proxy(directory, settings) as running:
         yield running
         assert "Traceback" not in running.log
 

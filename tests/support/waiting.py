@@ -16,7 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import Popen
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from tests.support.forked_command import ForkedProcess
 
 WAIT_SECONDS = 120
 """Limit of a wait. It is below `SECONDS` of time_limit.py, which ends the process of the tests."""
@@ -29,7 +32,7 @@ T = TypeVar("T")
 class ProcessLog:
     """File with the output of a process."""
 
-    process: "Popen[bytes]"
+    process: "Popen[bytes] | ForkedProcess"
     file: Path
 
     def render(self, lines: int = _LOG_LINES) -> str:
@@ -55,7 +58,7 @@ process_logs = _ProcessLogs()
 
 
 @contextmanager
-def reporting_log(process: "Popen[bytes]", file: Path) -> Iterator[None]:
+def reporting_log(process: "Popen[bytes] | ForkedProcess", file: Path) -> Iterator[None]:
     """Add the output of a process to the reports on failures, until the block ends and the next test begins."""
     log = ProcessLog(process, file)
     process_logs.running.append(log)

@@ -27,7 +27,7 @@ from anthropic_proxy.engine.providers.catalog import Catalog, LearnedModel, stor
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.gateway.settings import load_settings
 from tests.support.command_line import OPENAI, install_program, read_call, run_command
-from tests.support.server_process import reserve_closed_port, running_proxy
+from tests.support.server_process import reserve_closed_port, running_forked_proxy
 from tests.support.terminal import answer_questions
 
 
@@ -66,7 +66,7 @@ def test_the_newest_model_of_a_tier_counts_and_no_control_character_is_passed_on
 
 def test_a_running_proxy_is_used_and_stays(directory: Path) -> None:
     install_program(directory, "agent")
-    with running_proxy(directory, {**OPENAI, "PROXY_API_KEY": "pk-one,pk-two"}) as proxy:
+    with running_forked_proxy(directory, {**OPENAI, "PROXY_API_KEY": "pk-one,pk-two"}) as proxy:
         settings = {"PORT": proxy.url.rpartition(":")[2], "PROXY_API_KEY": "pk-one,pk-two"}
         ended = run_command("run", "agent", "x", directory=directory, settings=settings)
         arguments, environment = read_call(ended.stdout)
@@ -78,7 +78,7 @@ def test_a_running_proxy_is_used_and_stays(directory: Path) -> None:
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Return the port of a running proxy, which makes each command faster."""
-    with running_proxy(tmp_path_factory.mktemp("proxy"), OPENAI) as proxy:
+    with running_forked_proxy(tmp_path_factory.mktemp("proxy"), OPENAI) as proxy:
         yield proxy.url.rpartition(":")[2]
 
 
@@ -106,7 +106,7 @@ def test_an_outdated_claude_code_is_reported(tmp_path: Path, version: str, text:
 def test_a_demo_elsewhere_is_not_replaced_by_settings_of_this_user(directory: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     path = f"{directory}:{os.environ['PATH']}"
-    with running_proxy(tmp_path / "elsewhere", {}) as proxy:
+    with running_forked_proxy(tmp_path / "elsewhere", {}) as proxy:
         settings = {"PORT": proxy.url.rpartition(":")[2], "ANTHROPIC_BASE_URL": proxy.url, "PATH": path}
         ended = run_command("code", directory=directory, settings=settings)
     assert (ended.returncode, ended.stderr) == (

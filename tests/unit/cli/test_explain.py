@@ -13,7 +13,7 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings import load_settings
 from tests.support.command_line import OPENAI, run_command
 from tests.support.ledger import new_receipt, store, store_checked_reply
-from tests.support.server_process import running_proxy
+from tests.support.server_process import running_forked_proxy
 
 REQUEST = {
     "model": "claude-sonnet-4-6",
@@ -32,7 +32,7 @@ def test_the_printed_request_is_the_one_that_a_provider_receives(tmp_path: Path)
         settings = {**OPENAI, "OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "BIG_MODEL": "openai/gpt-4.1"}
         ended = run_command("explain", "-", "--body", directory=tmp_path, settings=settings, stdin=json.dumps(REQUEST))
         assert received == []
-        with running_proxy(tmp_path, settings) as proxy:
+        with running_forked_proxy(tmp_path, settings) as proxy:
             assert proxy.client().post("/v1/messages", json=REQUEST).status_code == 400
     head, _, body = ended.stdout.partition("\n\n")
     request_line, *headers = head.split("\n")

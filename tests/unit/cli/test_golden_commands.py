@@ -37,7 +37,7 @@ from tests.support.golden_texts import mask
 from tests.support.paths import TESTS
 from tests.support.scripted_answers import new_scripted_server
 from tests.support.secret_canaries import find_leaks, new_canary
-from tests.support.server_process import reserve_closed_port, running_proxy
+from tests.support.server_process import reserve_closed_port, running_forked_proxy
 from tests.support.terminal import answer_questions
 
 FOLDER = TESTS / "golden_commands"
@@ -149,7 +149,7 @@ def play(case: Path, home: Path) -> str:
         if "proxy" in fields:
             (home / ".proxy").mkdir()
             same_files = {"HOME": str(home), "ANTHROPIC_PROXY_CONFIG": str(directory)}
-            proxy = stack.enter_context(running_proxy(home / ".proxy", same_files | fields["proxy"]))
+            proxy = stack.enter_context(running_forked_proxy(home / ".proxy", same_files | fields["proxy"]))
             places |= {"{proxy}": proxy.url, "{port}": proxy.url.rpartition(":")[2]}
         places |= {f"{{{name}.key}}": key for name, (_, key) in servers.items()}
         places |= {f"{{{name}.place}}": running.url.removeprefix("http://") for name, (running, _) in servers.items()}

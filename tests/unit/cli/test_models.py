@@ -12,7 +12,7 @@ from tests.support.command_line import run_command
 from tests.support.fakes import anthropic, gemini, ollama, openai_chat
 from tests.support.fakes.server import Running, serving, serving_strictly
 from tests.support.paths import ROOT
-from tests.support.server_process import running_proxy
+from tests.support.server_process import running_forked_proxy
 
 NOBODY = "http://127.0.0.1:9"
 
@@ -112,7 +112,7 @@ def test_anthropic_lists_its_own_models(tmp_path: Path) -> None:
 def test_the_demo_has_the_limits_that_clients_receive(tmp_path: Path) -> None:
     settings = {"OLLAMA_API_BASE": NOBODY}
     rows = run_command("models", directory=tmp_path, settings=settings).stdout.splitlines()
-    with running_proxy(tmp_path, settings) as proxy:
+    with running_forked_proxy(tmp_path, settings) as proxy:
         listed = proxy.client().get("/v1/models/claude-opus-5").json()
     assert rows[1].split("\t")[1:4] == ["demo/demo", str(listed["max_input_tokens"]), str(listed["max_tokens"])]
 
@@ -121,7 +121,7 @@ def test_the_context_of_a_model_is_the_most_input_that_clients_are_told(tmp_path
     settings = {"BIG_MODEL": "openai/gpt-5.1", "OPENAI_API_KEY": openai_chat.KEY, "HTTPS_PROXY": NOBODY}
     rows = run_command("models", directory=tmp_path, settings=settings).stdout.splitlines()
     found = json.loads(run_command("models", "--json", directory=tmp_path, settings=settings).stdout)["mapping"]
-    with running_proxy(tmp_path, settings) as proxy:
+    with running_forked_proxy(tmp_path, settings) as proxy:
         listed = proxy.client().get("/v1/models/claude-opus-5").json()
     shown = {row[1]: int(row[2]) for row in (line.split("\t") for line in rows[1:]) if row[2]}
     facts = {one["facts"]["model"]: one["facts"] for one in found}["openai/gpt-5.1"]

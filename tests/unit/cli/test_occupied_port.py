@@ -11,14 +11,14 @@ import pytest
 from anthropic_proxy import __version__
 from anthropic_proxy.gateway.platforms.sockets import find_port_owner
 from tests.support.command_line import OPENAI, run_command
-from tests.support.server_process import ending, running_proxy
+from tests.support.server_process import ending, running_forked_proxy
 
 _PROCESS = r", process \d+" if sys.platform == "linux" else ""
 """Only Linux reports the owner of a port."""
 
 
 def test_another_proxy_is_named_with_its_version_and_start(tmp_path: Path) -> None:
-    with running_proxy(tmp_path, OPENAI) as proxy:
+    with running_forked_proxy(tmp_path, OPENAI) as proxy:
         port = proxy.url.rpartition(":")[2]
         for host in ("127.0.0.1", "0.0.0.0"):
             ended = run_command(

@@ -19,7 +19,7 @@ from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.plugins import Client, Cost, PrefixChange, Receipt
 from tests.support.command_line import run_command
 from tests.support.golden_texts import Check
-from tests.support.server_process import running_proxy
+from tests.support.server_process import running_forked_proxy
 
 SESSION = {
     "session_id": "s1",
@@ -251,7 +251,7 @@ def test_a_proxy_that_does_not_reply_is_not_awaited_longer_than_the_limit() -> N
 
 def test_the_command_asks_the_proxy_of_claude_code_and_needs_none(closed_port: str, tmp_path: Path) -> None:
     text = json.dumps(SESSION)
-    with running_proxy(tmp_path, {}) as proxy:
+    with running_forked_proxy(tmp_path, {}) as proxy:
         settings = {"ANTHROPIC_BASE_URL": proxy.url, "ANTHROPIC_AUTH_TOKEN": "local", "PORT": closed_port}
         settings["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] = "128000"
         ended = run_command("statusline", directory=tmp_path, settings=settings, stdin=text)
