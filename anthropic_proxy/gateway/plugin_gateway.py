@@ -186,7 +186,7 @@ async def describe_models(services: Services, names: Sequence[str], client: str)
                 server_tools={
                     kind: _find_place(services, name, kind, limits)
                     for kind, row in SERVER_TOOLS.items()
-                    if row.is_in_matrix
+                    if row.is_in_dashboard
                 },
                 source=source,
                 other_sources={

@@ -281,7 +281,7 @@ def _list_features(model: ModelFeatures) -> Mapping[str, MatrixCell]:
         **{
             row.title: MatrixCell(*places.get(model.server_tools.get(kind, ""), _UNSUPPORTED))
             for kind, row in SERVER_TOOLS.items()
-            if row.is_in_matrix
+            if row.is_in_dashboard
         },
         "Context window, tokens": number("context_window", model.context_window),
         "Input limit, tokens": number("context_window", model.max_input),

@@ -48,7 +48,7 @@ class ServerTool(Struct, frozen=True, kw_only=True):
     not_texts: Mapping[str, tuple[str, ...]]
     """Type of an object in its results or citations → fields of it that inspectors do not read, because they have no
     text. The id of the call is never read."""
-    is_in_matrix: bool
+    is_in_dashboard: bool
     """True if the table of features on the page Providers shows for each model who runs the tool. False if no model
     lacks it, or only Claude has it. The page `docs/guide/matrix.md` has a row for each kind, whatever this says."""
     result_names: tuple[str, ...] = ()
@@ -142,7 +142,7 @@ _ROWS = (
             "web_search_result_location": ("encrypted_index",),
         },
         is_capability=True,
-        is_in_matrix=True,
+        is_in_dashboard=True,
     ),
     ServerTool(
         kind="web_fetch",
@@ -165,7 +165,7 @@ _ROWS = (
         has_pages=True,
         counter="web_fetch_requests",
         not_texts={"web_fetch_result": ("retrieved_at",)},
-        is_in_matrix=True,
+        is_in_dashboard=True,
     ),
     ServerTool(
         kind="tool_search",
@@ -173,7 +173,7 @@ _ROWS = (
         type_prefix="tool_search_tool_",
         names=("tool_search", "tool_search_tool_regex", "tool_search_tool_bm25"),
         not_texts={},
-        is_in_matrix=False,
+        is_in_dashboard=False,
         result_names=("tool_search",),
         functions={
             "tool_search_tool_bm25": Function(
@@ -214,7 +214,7 @@ _ROWS = (
             "code_execution_output": ("file_id",),
             "bash_code_execution_output": ("file_id",),
         },
-        is_in_matrix=False,
+        is_in_dashboard=False,
         is_capability=True,
     ),
     ServerTool(
@@ -223,7 +223,7 @@ _ROWS = (
         type_prefix="mcp_toolset",
         names=("mcp",),
         not_texts={},
-        is_in_matrix=False,
+        is_in_dashboard=False,
         call_type="mcp_tool_use",
     ),
     ServerTool(
@@ -232,7 +232,7 @@ _ROWS = (
         type_prefix="advisor_",
         names=("advisor",),
         not_texts={},
-        is_in_matrix=False,
+        is_in_dashboard=False,
     ),
 )
 
