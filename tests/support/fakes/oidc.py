@@ -50,6 +50,8 @@ class FakeProvider:
         self.user_info_subject = ""
         """Subject in the user info. "": that of the ID token."""
         self.sends_issuer = True
+        self.described_issuer = ""
+        """Issuer in the discovery document. "": its own."""
         self.token_reply = b""
         """Body of the token endpoint. b"": a valid one."""
         self.error = ""
@@ -192,7 +194,7 @@ class FakeProvider:
     def describe(self) -> Claims:
         """Return the discovery document."""
         return {
-            "issuer": self.issuer,
+            "issuer": self.described_issuer or self.issuer,
             "authorization_endpoint": f"{self.issuer}/authorize",
             "token_endpoint": f"{self.issuer}/token",
             "jwks_uri": f"{self.issuer}/keys",

@@ -355,6 +355,15 @@ async def test_without_the_database_the_last_result_counts_for_sessions(company:
         await EndedPeople(lambda: company.settings, lambda: company.now).is_ended(person, NOON)
 
 
+async def test_a_clock_that_was_set_back_keeps_no_session(company: Company) -> None:
+    company.sign_in(ANN)
+    company.now += DAY_SECONDS
+    assert not await company.is_ended(ANN, NOON)
+    company.now = NOON + 60
+    company.execute("revoke", ANN)
+    assert await company.is_ended(ANN, NOON)
+
+
 async def test_a_new_owner_reads_texts_only_of_those_who_got_the_key_from_then_on(company: Company) -> None:
     """The old text may be in use by others, whom the change of the owner does not tell anything."""
     old = company.execute("create", label="ci", owner=ANN, team="core").text

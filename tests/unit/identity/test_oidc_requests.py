@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import httpx2 as httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -28,8 +29,18 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import OidcSettings, load_settings
 from anthropic_proxy.secrets import Secret
-from tests.support.device_sign_in import REDIRECT_URI, confirm, list_settings, post, refresh, sign_in
+from tests.support.device_sign_in import (
+    REDIRECT_URI,
+    URL,
+    confirm,
+    list_settings,
+    post,
+    read_cookies,
+    refresh,
+    sign_in,
+)
 from tests.support.fakes.oidc import CLIENT_ID, FakeProvider, running_provider
+from tests.support.sign_in import DEVICE_GRANT
 from tests.support.virtual_keys import Response, running_app, send
 from tests.support.waiting import wait_for_async
 
@@ -126,6 +137,28 @@ async def test_what_the_id_token_lacks_comes_from_the_user_info(
         tokens = await sign_in(app)
         renewed = await refresh(app, tokens)
     assert (renewed.status, renewed.json["email"]) == (200, "ann@example.com")
+
+
+@pytest.mark.parametrize("verified", [None, False])
+async def test_the_user_info_verifies_no_other_address_than_its_own(
+    provider: FakeProvider, tmp_path: Path, verified: bool | None
+) -> None:
+    """The ID token has an address that anybody can enter, and the user info another one, which is verified."""
+
+    def change(claims: dict[str, Any]) -> None:
+        claims |= {"email": "root@example.com", "email_verified": verified}
+
+    provider.change = change
+    async with running_app(tmp_path, **list_settings(provider)) as app:
+        confirmed, code = await confirm(app)
+        back = httpx.get(confirmed.headers["location"], trust_env=False).headers["location"]
+        page = await send(app, "GET", back.removeprefix(URL), cookie=read_cookies(confirmed))
+        redeemed = await post(app, "/oauth/token", {"grant_type": DEVICE_GRANT, "device_code": code})
+    assert page.status == 403
+    assert (redeemed.status, redeemed.json["error"]) == (403, "unauthorized_client")
+    assert redeemed.json["error_description"].startswith(
+        "The identity provider has not verified the address root@example.com. Confirm it there, then try again."
+    )
 
 
 async def test_a_provider_that_does_not_offer_the_scope_is_not_asked_for_it(

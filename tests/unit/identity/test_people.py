@@ -64,7 +64,7 @@ def build_settings(**oidc: Any) -> Settings:
     groups = tuple(SignInGroup(name=name) for name in ("leads", "developers"))
     return Settings(
         virtual_keys=True,
-        oidc=OidcSettings(issuer=ISSUER, client_id="proxy", **oidc),
+        oidc=OidcSettings(**{"issuer": ISSUER, "client_id": "proxy", **oidc}),
         sign_in=SignInSettings(secrets=(Secret("a" * 32),), groups=groups),
     )
 
@@ -104,6 +104,17 @@ def test_a_refresh_without_an_address_obeys_the_accepted_domains() -> None:
     assert refused.value.message == (
         "The domain of ann@example.org is not accepted. domains of [sign_in] lists the accepted ones."
     )
+
+
+@pytest.mark.parametrize("change", [{"domains": ("example.net",)}, {"client_id": "another"}, {"issuer": "https://b.c"}])
+def test_settings_that_accept_a_user_no_more_end_its_role_and_its_access(change: dict[str, Any]) -> None:
+    known = accept_user(build_settings(), {**SIGN_IN, "groups": ["leads"]})
+    before, after = (build_settings(admins=("leads",), **fields) for fields in ({}, change))
+    assert (resolve_role(before, known), require_group(before, known).name) == ("admin", "leads")
+    assert resolve_role(after, known) is None
+    with pytest.raises(OidcError) as refused:
+        require_group(after, known)
+    assert refused.value.message.startswith("ann@example.org may not use Claude Code, because none of the groups")
 
 
 @pytest.mark.parametrize(

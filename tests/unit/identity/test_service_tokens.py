@@ -5,14 +5,20 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from anthropic_proxy.app import App
+from anthropic_proxy.console.keys.key_table import KeyTable
+from anthropic_proxy.console.keys.service_tokens import ServiceTokens
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.gateway.settings import CONFIG_FILE
+from anthropic_proxy.engine.upstream.transports import Transports
+from anthropic_proxy.errors import AuthenticationFailed
+from anthropic_proxy.gateway.http_calls import HttpCalls
+from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 from anthropic_proxy.gateway.settings.load import SettingsReader
+from anthropic_proxy.plugins import Gateway
 from tests.support.fakes import oidc
 from tests.support.fakes.oidc import FakeProvider, running_provider, sign, sign_with_foreign_key
 from tests.support.virtual_keys import Response, running_app, send
@@ -48,7 +54,7 @@ def shared() -> Iterator[FakeProvider]:
 
 @pytest.fixture
 def provider(shared: FakeProvider) -> FakeProvider:
-    shared.published, shared.key_requests = ["rsa", "ec", "encryption"], 0
+    shared.published, shared.key_requests, shared.described_issuer = ["rsa", "ec", "encryption"], 0, ""
     return shared
 
 
@@ -176,6 +182,34 @@ async def test_a_reload_applies_the_tables_to_tokens_that_were_accepted_before(
         assert (reply.status, reply.message) == (401, f"The token is not accepted: {reason}.")
     else:
         assert (reply.status, {one["name"] for one in listed}) == (200, {"ci/example/app", "jobs/example/app"})
+
+
+class Instance(HttpCalls):
+    """What an instance has for the tokens of services."""
+
+    settings: Settings
+
+
+async def test_a_token_that_was_accepted_ends_with_its_time(provider: FakeProvider, tmp_path: Path) -> None:
+    (tmp_path / CONFIG_FILE).write_text(TABLES.format(issuer=provider.issuer))
+    environ = {"VIRTUAL_KEYS": "true", "XDG_DATA_HOME": str(tmp_path)}
+    settings = load_settings(environ, PROVIDERS, env_file=str(tmp_path / ".env"))
+    transports, table, now = Transports(settings), KeyTable(settings, lambda text: None), float(NOW)
+    gateway = cast("Gateway", Instance(lambda: transports.http, settings))
+    services = ServiceTokens(table, gateway, lambda: now)
+    token = sign(new_claims(provider, iat=NOW, nbf=NOW, exp=NOW + 300), "rsa").encode()
+    names = []
+    for seconds in (300, 59):
+        now += seconds
+        client = await services.identify([token])
+        names.append(client and client.name)
+    now += 1  # the clocks of two servers may differ by a minute
+    with pytest.raises(AuthenticationFailed) as refused:
+        await services.identify([token])
+    await table.stop()
+    await transports.close()
+    assert names == ["ci/example/app"] * 2
+    assert refused.value.message == "The token is not accepted: it has expired."
 
 
 def encode(header: object, claims: object, signature: str = "") -> str:
@@ -368,6 +402,16 @@ async def test_without_keys_of_the_issuer_a_token_has_to_wait(app: App, provider
             "The token cannot be checked. The identity provider has no usable keys for signatures.",
         )
     assert provider.key_requests == 1
+
+
+async def test_keys_in_the_document_of_another_issuer_prove_nothing(app: App, provider: FakeProvider) -> None:
+    provider.described_issuer = "https://another.example.org"
+    waiting = await ask(app, sign(new_claims(provider), "rsa"))
+    assert (waiting.status, waiting.message) == (
+        529,
+        f"The token cannot be checked. The discovery document of {provider.issuer} is of another issuer.",
+    )
+    assert provider.key_requests == 0
 
 
 async def test_an_unknown_key_causes_one_request_for_new_keys(app: App, provider: FakeProvider) -> None:
