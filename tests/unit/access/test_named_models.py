@@ -96,6 +96,12 @@ async def test_a_region_and_its_factor_are_reserved(keys: Keys) -> None:
     assert await read_used(keys) == [7_700 * 1_000]
 
 
+async def test_in_a_region_without_a_known_factor_the_usual_price_is_reserved(keys: Keys) -> None:
+    key = await keys.create("ci", rules=Rules(budgets=(decode_budget("100USD/day"),)))
+    await keys.admit(key, estimate_input_tokens=lambda: 1_000, **targets(region="eu"))
+    assert await read_used(keys) == [7_000 * 1_000]
+
+
 async def test_budgets_get_what_each_model_has_cost(keys: Keys) -> None:
     by_model = ("50USD/day for claude-opus-*", "50USD/day for claude-haiku-*", "9000tokens/day for claude-opus-*")
     budgets = ("100USD/day", *by_model)

@@ -92,6 +92,12 @@ async def test_a_plausible_count_is_believed(wire: str) -> None:
     assert not any(note.field.startswith("usage.") for note in receipt.notes)
 
 
+async def test_only_a_provider_that_runs_tools_may_count_more_than_one_reply() -> None:
+    relayed, translated = await ask("messages", 1_000_000), await ask("chat", 1_000_000)
+    assert (relayed.all_input_tokens, relayed.output_tokens) == (1_000_000, 1_000_000)
+    assert 5 <= translated.output_tokens <= 100
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("wire", WIRES)
 async def test_a_number_that_json_does_not_have_hides_no_count(wire: str, value: float) -> None:
