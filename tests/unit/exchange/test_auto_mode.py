@@ -533,6 +533,17 @@ async def test_the_sentences_of_a_company_are_added_to_those_of_the_user_and_the
     }
 
 
+async def test_a_sentence_of_the_company_alone_lets_the_table_ask() -> None:
+    script = Script(calls(call("Read", file_path="payroll/a")), answer(verdict("flagged", WHY)))
+    built = proxy(script)
+    auto_mode = structs.replace(built.services.settings.auto_mode, deny=("Reading payroll",))
+    built.services = structs.replace(
+        built.services, settings=structs.replace(built.services.settings, auto_mode=auto_mode)
+    )
+    await built.post(safeguards=asked(), **FIELDS)
+    assert [(check.verdict, check.kind) for check in built.receipts[-1].checks] == [("flagged", "model")]
+
+
 # No input makes a verdict
 
 

@@ -1,7 +1,10 @@
 """Efforts of a conversation with GPT-6. Its requests: `golden_texts/exchanges/effort_changes`."""
 
+import json
+
 import pytest
 
+from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.messages.effort_plan import (
     MAX_CHANGES,
     MAX_PLANS,
@@ -16,6 +19,10 @@ from anthropic_proxy.engine.messages.effort_plan import (
     keep_plan,
 )
 from anthropic_proxy.engine.messages.models import Message, TextBlock, ToolResultBlock
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
+from anthropic_proxy.plugins import Client
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
+from tests.support.scripted_answers import respond
 
 
 def turns(count: int, *, result: bool = False) -> list[Message]:
@@ -117,3 +124,21 @@ def test_only_so_many_plans_are_kept() -> None:
         KnownPlan(1, 2, EffortPlan("high")),
         KnownPlan(3, 4, EffortPlan("low", {1: "max"})),
     ]
+
+
+async def test_another_client_with_the_same_session_begins_its_own_plan() -> None:
+    sent: list[tuple[str, list[str]]] = []
+
+    def answer(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        body = json.loads(request.body)
+        sent.append((body["reasoning"]["effort"], [item["type"] for item in body["input"]]))
+        return respond("200", body, request.path)
+
+    proxy = ProxyHarness(answer, OPENAI_API_KEY="sk-0123456789", BIG_MODEL="openai/gpt-6-astra")
+    for client, effort in (("key 1", "low"), ("key 2", "high"), ("key 1", "max")):
+        body = {"model": "claude-opus-4-5", "max_tokens": 100, "output_config": {"effort": effort}}
+        body |= {"thinking": {"type": "adaptive"}, "messages": [{"role": "user", "content": "a"}]}
+        headers = {"x-claude-code-session-id": "s-1"}
+        incoming = new_client_request(json.dumps(body).encode(), headers, client=Client(name=client))
+        await Exchange(proxy.services, incoming, RecordingSink()).run()
+    assert sent == [("low", ["message"]), ("high", ["message"]), ("low", ["configuration_update", "message"])]

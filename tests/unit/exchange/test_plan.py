@@ -118,6 +118,8 @@ targets = ["anthropic/claude-opus-5-5"]
         pytest.param(error(504), "gpt-4o", "gpt-4.1", id="504"),
         pytest.param(error(401), "gpt-4o", "gpt-4o", id="401"),
         pytest.param(error(402), "gpt-4o", "gpt-4o", id="402"),
+        pytest.param(error(429), "gpt-4o", "gpt-4o", id="429"),
+        pytest.param(error(500, "Invalid: 'rate limit reached'"), "gpt-4.1", "gpt-4.1", id="quoted 429"),
         pytest.param(error(503), "gpt-4o", "gpt-4o", id="503"),
     ],
 )

@@ -272,3 +272,16 @@ def test_the_refused_thinking_of_one_client_does_not_replace_that_of_another() -
         observations.remember_refused_thinking(digests[start : start + MAX_SIGNATURES], "key_a")
     assert list(observations.list_refused_thinking("key_b")) == [b"own"]
     assert list(observations.list_refused_thinking("key_a")) == digests[MAX_SIGNATURES + 1 :]
+
+
+def test_missing_checks_are_counted_for_each_client_server_and_model() -> None:
+    observations = ModelObservations(MemoryStore())
+
+    def record(upstream: str, model: str, client: str, *, answered: bool = False) -> int:
+        return observations.record_checks(upstream, model, client, answered=answered)
+
+    assert [record("a x.example", "m", "key_1") for _ in range(2)] == [1, 2]
+    assert [record("a x.example", "m", "key_2"), record("a x.example", "n", "key_1")] == [1, 1]
+    assert record("b y.example", "m", "key_1") == 1
+    assert record("a x.example", "m", "key_1") == 3
+    assert [record("a x.example", "m", "key_2", answered=each) for each in (True, False)] == [0, 0]
