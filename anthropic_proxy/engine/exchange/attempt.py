@@ -54,6 +54,8 @@ class Repair(Struct):
     """Digest of client, model and first message."""
     left_out: tuple[str, ...] = ()
     """Parts that the first call leaves out."""
+    sent: tuple[str, ...] = ()
+    """Parts that the first call has, if a search wants to know."""
     changes: int = 0
     """How often the conversation has changed its form."""
     search: PartSearch | None = None

@@ -206,7 +206,7 @@ class Attempts:
         if known := observations.find_adaptations(target.upstream, model, client):
             target = apply_stored_adaptations(engine, target, adaptations, client)
             if REFUSED_PARTS in known:
-                target, repair = self._forms.apply_known(target, request)
+                target, repair = await self._forms.apply_known(target, request)
         is_relayed = target.is_relayed
         run = TargetRun(
             request,
@@ -344,6 +344,8 @@ class Retries(Struct, eq=False):
                     error.message, error.remedy = problem.text, problem.remedy
                 raise
             attempt = await prepare(target, credential, run)
+            if run.repair is not None and self.forms is not None:
+                await self.forms.list_tested_parts(attempt)
             try:
                 result = await send(attempt)
             except UpstreamError as error:
@@ -351,7 +353,7 @@ class Retries(Struct, eq=False):
                 error.release_tracebacks()
             else:
                 if run.repair is not None and self.forms is not None:
-                    await self.forms.record_acceptance(attempt)
+                    self.forms.record_acceptance(attempt)
                 return result
 
     async def prepare_retry(self, attempt: Attempt, error: UpstreamError, usage: Usage | None = None) -> Target:

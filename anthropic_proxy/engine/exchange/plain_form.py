@@ -11,11 +11,12 @@ from functools import partial
 
 from msgspec import Struct, structs
 
+from anthropic_proxy.engine.background import is_large_request
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.attempt import Attempt, Repair
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
-from anthropic_proxy.engine.messages.models import MessagesRequest
+from anthropic_proxy.engine.messages.models import Message, MessagesRequest, decode_request_or_envelope
 from anthropic_proxy.engine.providers.model_observations import digest_beginning
 from anthropic_proxy.engine.providers.part_search import begin_search
 from anthropic_proxy.engine.routing.targets import Target
@@ -40,13 +41,14 @@ class PlainForms(Struct, eq=False):
     session: str
     """Conversation to which the request belongs. "": none."""
 
-    def apply_known(self, target: Target, request: MessagesRequest) -> tuple[Target, Repair]:
+    async def apply_known(self, target: Target, request: MessagesRequest) -> tuple[Target, Repair]:
         """Return `target` without the parts that its conversation, or a search, leaves out."""
         observations = self.engine.observations
-        repair = Repair(self._name_conversation(target, request))
+        messages = await self._read_messages(request)
+        repair = Repair(self._name_conversation(target, messages))
         if (form := observations.find_form(repair.conversation)) is not None:
             repair.left_out, repair.changes = form
-        elif all(message.role != "assistant" for message in request.messages):
+        elif messages and all(message.role != "assistant" for message in messages):
             repair.search = observations.find_part_search(target.upstream, target.model, self._learner)
             repair.left_out = () if repair.search is None else repair.search.left_out
         self.incoming.receipt.adaptations += repair.left_out
@@ -55,9 +57,9 @@ class PlainForms(Struct, eq=False):
     async def find_plain_target(self, attempt: Attempt, error: UpstreamError) -> Target | None:
         """Return a copy of the target for the repetition of a refused request. None: it is not repeated."""
         run, target = attempt.run, attempt.target
-        if target.is_relayed or not self._is_refusal(target, error):
+        if not target.dialect.repairs_unknown_refusals or not self._is_refusal(target, error):
             return None
-        repair = run.repair or Repair(self._name_conversation(target, run.request))
+        repair = run.repair or Repair(self._name_conversation(target, await self._read_messages(run.request)))
         if repair.refusal is not None or repair.changes >= MAX_FORM_CHANGES:
             return None
         sent = await self._list_parts(attempt)
@@ -79,7 +81,13 @@ class PlainForms(Struct, eq=False):
         )
         return _leave_out(target, repair.repetition)
 
-    async def record_acceptance(self, attempt: Attempt) -> None:
+    async def list_tested_parts(self, attempt: Attempt) -> None:
+        """Note which parts a request has, before it is sent, if it serves a search."""
+        repair = attempt.run.repair
+        if repair is not None and repair.search is not None and not repair.sent:
+            repair.sent = await self._list_parts(attempt)
+
+    def record_acceptance(self, attempt: Attempt) -> None:
         """Store what the acceptance of a request shows about its parts."""
         repair, target = attempt.run.repair, attempt.target
         if repair is None:
@@ -88,11 +96,13 @@ class PlainForms(Struct, eq=False):
         upstream, model, client = target.upstream, target.model, self.incoming.receipt.client.id
         search = observations.find_part_search(upstream, model, self._learner)
         if repair.refusal is not None and search is None:
-            search = begin_search(repair.repetition, repair.conversation)
+            content = {part.name for part in target.wire.parts if part.is_content}
+            suspects = [name for name in repair.repetition if name not in content]
+            search = begin_search(suspects, repair.conversation) if suspects else None
         elif search is not None and repair.refusal is not None and repair.search is not None:
             search = search.record_refusal(repair.repetition, repair.conversation)
         elif search is not None and repair.search is not None:
-            search = search.record_acceptance(await self._list_parts(attempt))
+            search = search.record_acceptance(repair.sent)
         if search is not None and (proven := search.proven):
             observations.store_adaptation(upstream, model, proven, client)
             search = search.record_acceptance((proven,))
@@ -136,10 +146,18 @@ class PlainForms(Struct, eq=False):
         client = self.incoming.receipt.client
         return client.scope_session(self.session) if client.credential_forwardable else client.id
 
-    def _name_conversation(self, target: Target, request: MessagesRequest) -> str:
+    async def _read_messages(self, request: MessagesRequest) -> Sequence[Message]:
+        """Return the messages of a request, of which a relay may know only the other fields. Empty: it is invalid."""
+        if request.messages:
+            return request.messages
+        body, background = self.incoming.body, self.engine.background
+        is_large = is_large_request(body)
+        return (await background.run_in_thread_if_large(is_large, decode_request_or_envelope, body)).messages
+
+    def _name_conversation(self, target: Target, messages: Sequence[Message]) -> str:
         receipt = self.incoming.receipt
         scope = receipt.client.scope_session(self.session) or receipt.client.id
-        return digest_beginning(f"{scope} {receipt.agent} {target.prefixed_id}", request.messages)
+        return digest_beginning(f"{scope} {receipt.agent} {target.prefixed_id}", messages)
 
 
 def _leave_out(target: Target, names: tuple[str, ...]) -> Target:

@@ -50,6 +50,8 @@ class BaseDialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     Proven by: tests/unit/exchange/test_engine_counts.py."""
     has_model_list: bool = False
     """True if `/v1/models` of the upstream server has Anthropic's format."""
+    repairs_unknown_refusals: bool = True
+    """True if a request that the server refuses in unknown words is repeated in a plainer form."""
 
     @property
     def always_reasons(self) -> bool:
@@ -124,5 +126,7 @@ class RequestPart(Struct, frozen=True, kw_only=True):
     name: str
     changes_prefix: bool = False
     """True if the beginning of the prompt is another one without it, so that the provider's prompt cache is lost."""
+    is_content: bool = False
+    """True if it is content of the conversation. It is then left out of this conversation only."""
     is_lossless: bool = False
     """True if model and client lose nothing without it, so that `FIDELITY=strict` allows it."""

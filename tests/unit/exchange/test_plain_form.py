@@ -16,7 +16,10 @@ from tests.unit.exchange.test_adaptations_of_clients import GOOGLE, OPENAI, REPL
 WORDS = "The request was not understood."
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
 LIMITED = {"type": "object", "properties": {"b": {"type": "string", "minLength": 1}}}
-TOOLS = [{"name": "f", "input_schema": SCHEMA, "strict": True}, {"name": "g", "input_schema": LIMITED}]
+TOOLS: list[dict[str, Any]] = [
+    {"name": "f", "input_schema": SCHEMA, "strict": True},
+    {"name": "g", "input_schema": LIMITED},
+]
 
 
 class Vendor(Struct, frozen=True):
@@ -53,6 +56,16 @@ VENDORS: Mapping[str, Vendor] = {
         GOOGLE,
         "gemini/gemini-2.5-flash",
         {"temperature": 0.5, "output_config": {"effort": "high"}, "tools": TOOLS},
+    ),
+    "messages": Vendor(
+        {**OPENAI, "OPENAI_BASE_URL": "http://127.0.0.1:8000/v1", "OPENAI_WIRE": "messages"},
+        "openai/own-model",
+        {
+            "temperature": 0.5,
+            "output_config": {"effort": "high"},
+            "tools": [{**tool, "defer_loading": False, "cache_control": {"type": "ephemeral"}} for tool in TOOLS],
+            "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
+        },
     ),
     "ollama": Vendor({}, "ollama/qwen3", {"temperature": 0.5, "output_config": {"effort": "high"}, "tools": TOOLS}),
 }
@@ -121,6 +134,10 @@ REFUSED = [
     ("gemini", ("generationConfig", "thinkingConfig")),
     ("gemini", ("generationConfig", "temperature")),
     ("gemini", ("tools", "functionDeclarations", "parametersJsonSchema")),
+    ("messages", ("temperature",)),
+    ("messages", ("output_config", "effort")),
+    *(("messages", ("tools", name)) for name in ("strict", "defer_loading", "cache_control")),
+    ("messages", ("system", "cache_control")),
     ("ollama", ("think",)),
     ("ollama", ("options", "temperature")),
 ]
@@ -285,3 +302,22 @@ async def test_a_flood_of_refused_requests_causes_few_repetitions() -> None:
     for number in range(200):
         await post(proxy, vendor, f"hello {number}")
     assert len(server.requests) < 250
+
+
+async def test_a_server_of_the_messages_api_keeps_its_form_in_a_session() -> None:
+    vendor = VENDORS["messages"]
+    server = Server(lambda body: len(body["messages"]) > 10 and has("system", "cache_control")(body))
+    proxy = ProxyHarness(server, **vendor.settings)
+    for turn in range(20):
+        assert (await post(proxy, vendor, "hello", replies=["reply"] * turn)).error is None
+    assert len(server.requests) == 21
+    assert (await post(proxy, vendor, "another conversation")).error is None
+    assert has("system", "cache_control")(server.requests[-1])  # a later conversation searches for the refused part
+
+
+async def test_the_client_of_the_vendor_s_own_server_gets_its_errors() -> None:
+    vendor = Vendor({"ANTHROPIC_API_KEY": "test-0123456789"}, "anthropic/claude-sonnet-4-5", {"temperature": 0.5})
+    server = Server(lambda body: True)
+    error = (await post(ProxyHarness(server, **vendor.settings), vendor, "hello")).error
+    assert error is not None
+    assert len(server.requests) == 1

@@ -6,7 +6,7 @@ content that the provider would reject, such as signatures of other providers.
 
 from anthropic_proxy.engine.messages.models import DocumentBlock, ImageBlock
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
-from anthropic_proxy.engine.wires.anthropic.errors import apply_adaptation, decode_error, find_adaptation
+from anthropic_proxy.engine.wires.anthropic.errors import PARTS, apply_adaptation, decode_error, find_adaptation
 from anthropic_proxy.engine.wires.anthropic.request import encode_request
 from anthropic_proxy.engine.wires.anthropic.stream import RelayInspector
 from anthropic_proxy.engine.wires.calls import RelayCall
@@ -24,6 +24,7 @@ class AnthropicWire(Wire[Dialect, RelayCall[Dialect]]):
     encode_request = staticmethod(encode_request)
     new_decoder = staticmethod(RelayInspector)
     decode_error = staticmethod(decode_error)
+    parts = PARTS
     find_adaptation = staticmethod(find_adaptation)
     apply_adaptation = staticmethod(apply_adaptation)
 

@@ -27,7 +27,7 @@ from anthropic_proxy.engine.wires.anthropic.request import encode_request
 from anthropic_proxy.engine.wires.anthropic.stream import keep_error_body
 from anthropic_proxy.engine.wires.calls import RelayCall
 from anthropic_proxy.engine.wires.contract import DecodedError, changes_body
-from anthropic_proxy.engine.wires.dialect import SYSTEM_REMINDER, Adaptation
+from anthropic_proxy.engine.wires.dialect import SYSTEM_REMINDER, Adaptation, RequestPart
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     KnownTokenCounts,
@@ -66,6 +66,30 @@ _THINKING_DEMANDED = compile_later(
 wording for `reasoning_content`)."""
 _WITH_CALLS = "thinking with calls"
 _DROP_FIELDS = "fields"
+_MARKED_BLOCKS = (
+    *(f"user.content.{block}" for block in ("text", "image", "document", "tool_result", "tool_result.content.text")),
+    *(f"assistant.content.{block}" for block in ("text", "tool_use")),
+    "system.content.text",
+)
+_CACHE_MARKS = (
+    *("cache_control", "system.cache_control", "tools.cache_control"),
+    *(f"messages.{block}.cache_control" for block in _MARKED_BLOCKS),
+)
+_FIELDS_OF_TOOLS = ("strict", "defer_loading", "eager_input_streaming")
+PARTS = (
+    RequestPart(name=f"{_DROP_FIELDS} temperature top_p top_k"),
+    RequestPart(name=f"{_DROP_FIELDS} metadata", is_lossless=True),
+    RequestPart(name=f"{_DROP_FIELDS} output_config.effort"),
+    RequestPart(name=" ".join((_DROP_FIELDS, *_CACHE_MARKS)), changes_prefix=True, is_lossless=True),
+    *(RequestPart(name=f"{_DROP_FIELDS} tools.{name}", changes_prefix=True) for name in _FIELDS_OF_TOOLS),
+    RequestPart(name=_BASIC_SCHEMAS, changes_prefix=True),
+    RequestPart(name=_REMIND, changes_prefix=True),
+    RequestPart(
+        name=f"{_DROP_FIELDS} messages.user.content.tool_result.content.tool_reference",
+        changes_prefix=True,
+        is_content=True,
+    ),
+)
 _PART_OF_SAFEGUARDS = compile_anchored(rf"{SAFEGUARDS}\.(?!\d+: Input tag 'dangerous_tool_use' found)")
 _FIELD_STATUSES = (400, 422)
 """Statuses of errors about fields and betas. 422 is that of FastAPI."""
