@@ -24,6 +24,7 @@ REMEDIES = {
     CHECK_ISSUER: "help",
     "domains of [sign_in] lists the accepted ones.": "access",
     "An administrator should allow the scope email for the client, or set email_claim of [sign_in].": "help",
+    "An administrator should set email_claim of [sign_in] to a claim with such an address.": "help",
     "If the provider sends no claim email_verified, an administrator should set email_claim of [sign_in] to a claim "
     "that users cannot change.": "help",
 }
@@ -312,13 +313,15 @@ def require_page(team: Team, answer: httpx.Response, message: str, status: int =
         ),
         (
             {"email": "a@b@example.com"},
-            "The identity provider sent no e-mail address (claim 'email'). An administrator should allow the scope "
-            "email for the client, or set email_claim of [sign_in].",
+            "The identity provider sent an e-mail address that is not accepted (claim 'email'). Accepted ones have one "
+            "@ and only printable ASCII characters, without spaces and parentheses. An administrator should set "
+            "email_claim of [sign_in] to a claim with such an address.",
         ),
         (
             {"email": "ann\x1b[2J@example.com"},
-            "The identity provider sent no e-mail address (claim 'email'). An administrator should allow the scope "
-            "email for the client, or set email_claim of [sign_in].",
+            "The identity provider sent an e-mail address that is not accepted (claim 'email'). Accepted ones have one "
+            "@ and only printable ASCII characters, without spaces and parentheses. An administrator should set "
+            "email_claim of [sign_in] to a claim with such an address.",
         ),
         (
             {"email": ""},

@@ -50,22 +50,28 @@ class Written(Struct, frozen=True):
 
 def write_settings(session: Session, backend: ChosenProvider, models: Mapping[str, str]) -> Written | None:
     """Show the new lines, ask for confirmation and write them. None: the user does not want them."""
-    provider, output, asks = backend.provider, session.output, session.questions
+    provider = backend.provider
+    output = session.output
+    asks = session.questions
     # a proxy that another shell starts would otherwise call another server than the tested one
     sources = Sources(session.environ, None)
-    found = [each.find_text(sources) for each in list_provider_settings(provider)]
-    exported = {one.variable: one.text for one in found if one and mask_setting(one.variable, one.text) == one.text}
+    texts = [setting.find_text(sources) for setting in list_provider_settings(provider)]
+    exported = {
+        text.variable: text.text for text in texts if text and mask_setting(text.variable, text.text) == text.text
+    }
     lines = {"PREFERRED_PROVIDER": provider.name, **exported, **backend.variables, **models}
     differences = find_differences(lines, session.environ, session.settings.env_file)
-    replaced = [one.name for one in differences if asks is not None and one.place != "environment"]
-    staying = [one for one in differences if one.name not in replaced or one.place == "environment"]
-    for one in differences:
-        if one not in staying:
-            session.warn(f"{one.place}: {one.name}={one.current} → {one.wanted}")
-    for one in staying:
+    replaced = [difference.name for difference in differences if asks is not None and difference.place != "environment"]
+    staying = [
+        difference for difference in differences if difference.name not in replaced or difference.place == "environment"
+    ]
+    for difference in differences:
+        if difference not in staying:
+            session.warn(f"{difference.place}: {difference.name}={difference.current} → {difference.wanted}")
+    for difference in staying:
         session.warn(
-            f"{one.place} sets {one.name}={one.current}, which stays. For {provider.prefix}, change it to  "
-            f"{one.name}={one.wanted}"
+            f"{difference.place} sets {difference.name}={difference.current}, which stays. "
+            f"For {provider.prefix}, change it to  {difference.name}={difference.wanted}"
         )
     plan = ImportPlan("init")
     plan.variables = {**lines}
@@ -78,7 +84,7 @@ def write_settings(session: Session, backend: ChosenProvider, models: Mapping[st
     for text in _list_missing_fields(session, backend, files.settings):
         place = f"[providers.{provider.name}] of {shorten_home(session.folder / CONFIG_FILE)}"
         session.warn(f"{place} {text}")
-    told = {one.name for one in differences}  # reported or replaced
+    told = {difference.name for difference in differences}  # reported or replaced
     for text in describe_tier_overrides(backend.settings, provider, told):
         session.warn(text)
     _report_routes(session, files.settings)
@@ -86,7 +92,7 @@ def write_settings(session: Session, backend: ChosenProvider, models: Mapping[st
         output.write_line(f"  {session.folder / ENV_FILE} needs no new line.")
     elif not _write_files(session, files, replaces=bool(replaced)):
         return None
-    return Written(backend, models, [one.current for one in staying])
+    return Written(backend, models, [difference.current for difference in staying])
 
 
 def report_next_steps(session: Session, written: Written) -> None:
@@ -108,7 +114,8 @@ def report_next_steps(session: Session, written: Written) -> None:
 
 def _write_files(session: Session, files: FilesToWrite, *, replaces: bool) -> bool:
     """Return False if the user does not want the lines."""
-    output, asks = session.output, session.questions
+    output = session.output
+    asks = session.questions
     for change in files.changes:
         if change.added:
             kind = "New and changed" if replaces and change.path.name == ENV_FILE else "New"
@@ -126,7 +133,7 @@ def _write_files(session: Session, files: FilesToWrite, *, replaces: bool) -> bo
 
 def _list_missing_fields(session: Session, backend: ChosenProvider, written: Settings) -> Iterator[str]:
     """Yield what a table of the configuration file lacks that stays as it is. `written`: with the new lines."""
-    table = next((one for one in written.configured_providers if one.name == backend.provider.name), None)
+    table = next((row for row in written.configured_providers if row.name == backend.provider.name), None)
     if backend.table is None or table is None:
         return
     variable = backend.table.key_variable
@@ -157,23 +164,25 @@ def _report_routes(session: Session, written: Settings) -> None:
 
 
 def _write_next_commands(session: Session, written: Written) -> None:
-    backend, models, today = written.backend, written.models, date.today()
+    backend = written.backend
+    models = written.models
+    today = date.today()
     rows = [("  Next:", "anthropic-proxy code", "in the folder of your project")]
     names = [name.partition("/")[2] for name in models.values()]
     listed = find_offered_models(backend) if backend.models and names else {}
-    usable = {name: one for name, one in listed.items() if not (is_too_small(one) or retires_soon(one, today))}
+    usable = {name: facts for name, facts in listed.items() if not (is_too_small(facts) or retires_soon(facts, today))}
     targets = {name: _find_target(backend, name) for name in usable}
-    usable = {name: one for name, one in usable.items() if targets[name].capabilities.tools}
+    usable = {name: facts for name, facts in usable.items() if targets[name].capabilities.tools}
     # another server than the vendor's may have only the API of the chosen models
     if usable and backend.provider.name in backend.settings.base_urls:
         wires = {_find_target(backend, name).wire for name in names}
-        usable = {name: one for name, one in usable.items() if targets[name].wire in wires}
+        usable = {name: facts for name, facts in usable.items() if targets[name].wire in wires}
     used = {*names, *(value.removeprefix(f"{backend.provider.prefix}/") for value in written.staying)}
     if other := next((name for name in sort_models(backend, usable, "", today) if name not in used), ""):
         command = f"anthropic-proxy code --model {quote_word(f'{backend.provider.prefix}/{other}')}"
         rows.append(("  Or:", command, "for another model"))
     if not has_price_package():
-        is_free = names and {name for name, one in listed.items() if one.is_free}.issuperset(names)
+        is_free = names and {name for name, facts in listed.items() if facts.is_free}.issuperset(names)
         extras, purpose = ("dashboard", "charts") if is_free else ("dashboard prices", "costs and charts")
         rows.append(("  Then:", f"anthropic-proxy add {extras}", f"for {purpose}"))
     for lead, command, purpose in rows:
@@ -197,7 +206,8 @@ def find_differences(
         for sources in (Sources({}, env_file), Sources(environ, None)):
             present = sources.find_setting(name, is_list=True)
             if present is not None and present.text != value:
-                current, wanted = mask_setting(name, present.text), mask_setting(name, value)
+                current = mask_setting(name, present.text)
+                wanted = mask_setting(name, value)
                 differences.append(SettingDifference(name, present.origin, current, wanted))
     return differences
 

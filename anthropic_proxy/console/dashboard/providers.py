@@ -111,8 +111,8 @@ _COLUMNS: Sequence[TableColumn[ProviderRow]] = (
     TableColumn("state", "State", lambda row: Cell(tag=(row.sign, row.role, row.state)), style="a-state"),
     TableColumn("address", "Address", ProviderRow.show_address, style="muted wrap"),
     TableColumn("key", "Key", ProviderRow.show_key, style="text"),
-    _figure("p50", "First token p50", lambda found: formats.seconds(find_percentile(found.speeds, 0.5))),
-    _figure("p95", "p95", lambda found: formats.seconds(find_percentile(found.speeds, 0.95))),
+    _figure("p50", "First token p50", lambda figures: formats.seconds(find_percentile(figures.speeds, 0.5))),
+    _figure("p95", "p95", lambda figures: formats.seconds(find_percentile(figures.speeds, 0.95))),
     TableColumn("latency", "Latency", lambda row: Cell(line=row.figures.medians if row.figures else ())),
     *(_measure(name) for name in ("requests", "errors")),
     TableColumn("remedy", "Remedy", ProviderRow.show_remedy, style="full wrap"),
@@ -156,13 +156,14 @@ def build_providers_page(context: PageContext) -> Mapping[str, Any]:
 
 
 def _collect_figures(context: PageContext) -> dict[str, _Figures]:
-    connection, chosen = context.connection, context.model_selection
+    connection = context.connection
+    chosen = context.model_selection
     periods = divide_range(context.charted_query)
     speeds: dict[str, dict[int, Histogram]] = {}
     latencies = queries.collect_latencies(connection, chosen, periods.seconds, ("provider",))
     for (start, (name,)), histogram in latencies.items():
         speeds.setdefault(name, {})[start] = histogram
-    found = {}
+    figures_by_provider = {}
     attempts = count_failed_attempts(connection, chosen)
     sums = {row.group: row.sums for row in queries.sum_periods(connection, chosen, 0, "provider")}
     costs = ModelCosts(context.settings)
@@ -173,8 +174,8 @@ def _collect_figures(context: PageContext) -> dict[str, _Figures]:
             add_histogram(total, histogram)
         medians = [find_percentile(by_start.get(start, {}), 0.5) for start in periods.starts]
         failed = attempts.get(costs.find_prefix(name), FailedAttempts())
-        found[name] = _Figures(sums.get(name, UsageSums()), failed, total, medians)
-    return found
+        figures_by_provider[name] = _Figures(sums.get(name, UsageSums()), failed, total, medians)
+    return figures_by_provider
 
 
 def _build_row(context: PageContext, provider: ProviderSetup, figures: _Figures | None) -> ProviderRow:
@@ -182,8 +183,10 @@ def _build_row(context: PageContext, provider: ProviderSetup, figures: _Figures 
     row = ProviderRow(provider, figures, state.sign, state.role, state.name, state.remedy)
     if figures is None or row.remedy != _NOTHING:
         return row
-    errors, requests = figures.sums.errors, figures.sums.requests
-    problems, links = [], []
+    errors = figures.sums.errors
+    requests = figures.sums.requests
+    problems = []
+    links = []
     if errors >= MIN_INCIDENT_SHARE * requests and errors > 0:
         verb = "was" if errors == 1 else "were"
         problems.append(f"{errors:,} of {formats.plural(requests, 'request')} {verb} answered with an error.")
@@ -215,8 +218,10 @@ def _describe_ready(provider: ProviderSetup) -> ProviderState:
         text = f"Repeated failures opened the circuit; the next call is tried in {wait}. {provider.failure}"
         return ProviderState("!", "warn", "blocked", text)
     if provider.cooldowns:
-        wait, skipped = formats.seconds(min(provider.cooldowns) * MICROSECONDS), len(provider.cooldowns)
-        verb, count = "is" if skipped == 1 else "are", formats.plural(provider.key_count, "key")
+        wait = formats.seconds(min(provider.cooldowns) * MICROSECONDS)
+        skipped = len(provider.cooldowns)
+        verb = "is" if skipped == 1 else "are"
+        count = formats.plural(provider.key_count, "key")
         text = f"{skipped} of {count} {verb} skipped after failures; the next one is used again in {wait}."
         if skipped == provider.key_count:
             return ProviderState("!", "warn", "cooldown", text)
@@ -256,7 +261,7 @@ def build_matrix(context: PageContext) -> Matrix:
     features = context.describe_models([name for name in dict.fromkeys(names) if "…" not in name][:_MAX_MODELS], "")
     columns = [MatrixColumn(*model.model.partition("/")[::2], model.provider) for model in features]
     cells = [_list_features(model) for model in features]
-    return Matrix(columns, [(title, [found[title] for found in cells]) for title in cells[0]] if cells else [])
+    return Matrix(columns, [(title, [texts[title] for texts in cells]) for title in cells[0]] if cells else [])
 
 
 def _list_features(model: ModelFeatures) -> Mapping[str, MatrixCell]:
@@ -331,13 +336,15 @@ def build_doctor_panel(settings: Settings, now: float, running: DoctorRun | None
     directory = settings.data_directory
     if directory is None:
         return DoctorPanel(summary=_NEVER)
-    complete, current = stored_runs.load_complete(directory), stored_runs.load_current(directory)
+    complete = stored_runs.load_complete(directory)
+    current = stored_runs.load_current(directory)
     if running is not None:
         panel = DoctorPanel(summary="The doctor is starting.", is_running=True)
         if running.expected_requests:
             expected = max(running.expected_requests, running.requests)
             summary = f"The doctor is running: {running.requests} of about {formats.plural(expected, 'request')}."
-            share, table = running.requests / expected, _build_table(running)
+            share = running.requests / expected
+            table = _build_table(running)
             panel = structs.replace(panel, summary=summary, share=share, table=table)
         if complete is None:
             return panel
@@ -386,18 +393,21 @@ def _build_table(run: DoctorRun) -> Matrix:
 
 
 def _build_remedies(run: DoctorRun) -> list[ProviderRemedy]:
-    found = []
+    remedies = []
     for fix in run.fixes:
-        text, command = f"{fix.remedy}  {fix.place}".rstrip(), ""
+        text = f"{fix.remedy}  {fix.place}".rstrip()
+        command = ""
         if fix.remedy.isprintable() and _COMMAND.fullmatch(fix.remedy):
-            text, command = f"Set {fix.place}:" if fix.place else "", fix.remedy
-        found.append(ProviderRemedy(f"{fix.name}: {fix.problem}", text, command))
-    return found
+            text = f"Set {fix.place}:" if fix.place else ""
+            command = fix.remedy
+        remedies.append(ProviderRemedy(f"{fix.name}: {fix.problem}", text, command))
+    return remedies
 
 
 async def respond_doctor_form(form: OpenedForm, sent: Mapping[str, str] | None) -> RouteResponse:
     """Show the expected cost of a run and start it, or stop the run in progress."""
-    settings, runs = form.services.gateway.settings, form.services.doctor
+    settings = form.services.gateway.settings
+    runs = form.services.doctor
     values: dict[str, Any] = {"is_running": False, "estimate": None, "latest": "", "demo": "", "problem": ""}
     if sent is not None:
         try:

@@ -84,25 +84,27 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
     notes = [(*_HANDLINGS.get(note.handling, ("~", "warn")), note) for note in list_notes(row)]
     handlings = Counter(note.handling for *_, note in notes)
     hidden = context.open_texts(row.id, [row])
-    stored = {one.kind: one for one in read_contents(context.connection, row.id)}
+    stored = {content.kind: content for content in read_contents(context.connection, row.id)}
     costs = ModelCosts(context.settings)
     (turn,) = build_turns([row], {row.id: stored}, find_cache_breaks([row], costs))
     if row.error:  # a panel of its own shows it
         turn = structs.replace(turn, reply=[block for block in turn.reply if not block.is_error])
-    texts = {kind: _shorten(one, format_json(one.data)) for kind, one in stored.items()}
-    tokens, window = row.all_input_tokens, find_max_input(context, row)
+    texts = {kind: _shorten(content, format_json(content.data)) for kind, content in stored.items()}
+    tokens = row.all_input_tokens
+    window = find_max_input(context, row)
     # signs of the failed attempts are beside that of a retried request
     outcome_class = "ok" if row.outcome_class == "retried" else row.outcome_class
     sign, role, outcome = describe_outcome(outcome_class, row.outcome, row.status)
     if outcome_class != "cancelled":
         outcome = f"{row.status} {row.outcome}".strip()
     checks = decode_checks(row.checks)
-    asked = {} if row.parent else find_check_requests(context.connection, checks)
+    check_requests = {} if row.parent else find_check_requests(context.connection, checks)
     check_note = count_verdicts(checks)
-    if asked:
-        unknown = sum(one.cost is None for one in asked.values())
-        check_note += f" · {format_cost(sum(one.cost or 0 for one in asked.values()), unknown)}"
-    setting, fallbacks = costs.find_key_setting(row.provider), context.settings.fallbacks
+    if check_requests:
+        unknown = sum(request.cost is None for request in check_requests.values())
+        check_note += f" · {format_cost(sum(request.cost or 0 for request in check_requests.values()), unknown)}"
+    setting = costs.find_key_setting(row.provider)
+    fallbacks = context.settings.fallbacks
     remedy = find_remedy(row.error_code, setting, row.requested_model, row.prefix, row.remedy, fallbacks=fallbacks)
     share = f"{formats.percent(find_context(row), window)} of the window of {formats.count(window)} tokens"
     return {
@@ -117,10 +119,15 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         "notes": notes,
         "note_counts": " · ".join(f"{number} {name}" for name, number in handlings.items()) or "all fields unchanged",
         "adaptations": json.loads(row.adaptations or "[]"),
-        "checks": list(list_check_rows(row, asked)),
+        "checks": list(list_check_rows(row, check_requests)),
         "inspections": [
-            (INSPECTIONS[one.decision], one, list_findings(one), formats.seconds(to_microseconds(one.seconds)))
-            for one in decode_inspections(row.inspections)
+            (
+                INSPECTIONS[record.decision],
+                record,
+                list_findings(record),
+                formats.seconds(to_microseconds(record.seconds)),
+            )
+            for record in decode_inspections(row.inspections)
         ],
         "check_note": check_note,
         "tokens": _tokens(costs, row),
@@ -167,13 +174,14 @@ def _list_figures(row: StoredRequest) -> list[Figure]:
         note = f"{formats.percent(row.first_token, row.duration)} of the total"
         if lost := sum_failed_attempt_time(row):
             note += f" · {formats.seconds(lost)} in failed attempts and waits"
-    found = [
+    figures = [
         Figure("Total", formats.seconds(row.duration), f"at {start}" if start == end else f"{start} to {end}"),
         Figure("Time to first token", formats.seconds(row.first_token or None), note),
     ]
-    tokens, cached = row.all_input_tokens, row.cache_read_tokens
+    tokens = row.all_input_tokens
+    cached = row.cache_read_tokens
     if not (tokens or row.output_tokens):
-        return [*found, *(Figure(title, formats.UNKNOWN, "no tokens") for title in ("Input", "Output", "Cost"))]
+        return [*figures, *(Figure(title, formats.UNKNOWN, "no tokens") for title in ("Input", "Output", "Cost"))]
     read = f"{formats.count(cached)} read from cache, {formats.percent(cached, tokens)}"
     speed = f"{formats.rate(row.output_rate)} · " if row.output_rate else ""
     endings = {"error": row.outcome, "cancelled": "cancelled, partly estimated"}
@@ -185,7 +193,7 @@ def _list_figures(row: StoredRequest) -> list[Figure]:
     else:
         price = f"{format_cost(row.requested_cost)} at {row.requested_model}'s price"
     return [
-        *found,
+        *figures,
         Figure("Input", formats.count(tokens), read if cached else "none read from cache"),
         Figure("Output", formats.count(row.output_tokens), speed + ending),
         Figure("Cost", format_cost(row.cost), price),
@@ -193,7 +201,8 @@ def _list_figures(row: StoredRequest) -> list[Figure]:
 
 
 def summarize_outcome(row: StoredRequest) -> str:
-    failed, name = list_failed_attempts(row), row.prefix or row.provider
+    failed = list_failed_attempts(row)
+    name = row.prefix or row.provider
     retries = {0: "", 1: " after one retry"}.get(len(failed), f" after {len(failed)} retries")
     if any(list_fallbacks(row)):
         is_same = failed[0].partition(" ")[0] == name
@@ -207,8 +216,8 @@ def summarize_outcome(row: StoredRequest) -> str:
 
 def find_max_input(context: PageContext, row: StoredRequest) -> int | None:
     name = f"{row.prefix or row.provider}/{row.model}"
-    found = context.describe_models([name], row.key_label) if row.model else ()
-    return next((one.max_input for one in found if one.model == name), None)
+    models = context.describe_models([name], row.key_label) if row.model else ()
+    return next((model.max_input for model in models if model.model == name), None)
 
 
 class CheckRow(Struct, frozen=True):
@@ -225,20 +234,24 @@ class CheckRow(Struct, frozen=True):
     time: str = formats.UNKNOWN
 
 
-def list_check_rows(row: StoredRequest, asked: Mapping[str, StoredRequest]) -> Iterator[CheckRow]:
-    """`asked`: id → request to a checking model."""
+def list_check_rows(row: StoredRequest, check_requests: Mapping[str, StoredRequest]) -> Iterator[CheckRow]:
+    """`check_requests`: id → request to a checking model."""
     for check in decode_checks(row.checks):
-        tool, verdict = formats.shorten(check.tool, 64), build_verdict(check)
+        tool = formats.shorten(check.tool, 64)
+        verdict = build_verdict(check)
         if len(verdict.requests) != 1:
             yield CheckRow(tool, verdict)
         for request_id in verdict.requests:
-            if (one := asked.get(request_id)) is None:
+            if (request := check_requests.get(request_id)) is None:
                 yield CheckRow(tool, verdict, request_id)
                 continue
-            own = build_verdict(found[0]) if (found := decode_checks(one.checks)) else verdict
-            tokens = f"{formats.count(one.all_input_tokens)} in, {formats.count(one.output_tokens)} out"
-            cost, time = format_cost(one.cost), formats.seconds(one.duration)
-            yield CheckRow(tool, own, request_id, one.prefix or one.provider, one.model, tokens, cost, time)
+            request_verdict = build_verdict(checks[0]) if (checks := decode_checks(request.checks)) else verdict
+            tokens = f"{formats.count(request.all_input_tokens)} in, {formats.count(request.output_tokens)} out"
+            cost = format_cost(request.cost)
+            time = formats.seconds(request.duration)
+            yield CheckRow(
+                tool, request_verdict, request_id, request.prefix or request.provider, request.model, tokens, cost, time
+            )
 
 
 class TokenCost(Struct, frozen=True):
@@ -256,33 +269,33 @@ def _tokens(prices: ModelCosts, row: StoredRequest) -> list[TokenCost]:
     the shares.
     """
     parts = decode_model_usage(row.model_usage)
-    own = next((part for part in parts if (part.provider, part.model) == (row.provider, row.model)), None)
-    others = [_describe_part(part) for part in parts if part is not own]
+    own_part = next((part for part in parts if (part.provider, part.model) == (row.provider, row.model)), None)
+    others = [_describe_part(part) for part in parts if part is not own_part]
     tokens: TokenCounts = row
     own_cost = row.cost
     if parts:
-        tokens, own_cost = (own, own.cost) if own is not None else (TokenCounts(), 0)
+        tokens, own_cost = (own_part, own_part.cost) if own_part is not None else (TokenCounts(), 0)
     search_cost = 0
     searches = list[TokenCost]()
     if count := row.billed_searches:
         price = prices.find_price(row.provider, row.model)
         whole = None if price is None else price.calculate_search_cost(count)
-        each = cost = ""
+        unit_cost = cost = ""
         if price is not None and whole is not None:
             search_cost = whole if own_cost is None else min(whole, own_cost)
-            each = f"{format_cost(price.calculate_search_cost(1_000))} per 1,000"
+            unit_cost = f"{format_cost(price.calculate_search_cost(1_000))} per 1,000"
             cost = format_cost(search_cost)
-        searches.append(TokenCost("web search", "", formats.count(count), each, cost))
+        searches.append(TokenCost("web search", "", formats.count(count), unit_cost, cost))
     costs = prices.divide_cost(row.provider, row.model, tokens, own_cost - search_cost) if own_cost else {}
-    found = []
+    token_costs = []
     for kind, number in tokens.divide_by_kind().items():
         amount = costs.get(kind)
         if number or kind in ("input", "output"):
-            each = format_price(round(amount / number / 1_000, 4)) if amount and number else ""
+            unit_cost = format_price(round(amount / number / 1_000, 4)) if amount and number else ""
             cost = format_cost(amount) if amount else ""
             shown = formats.count(number) if row.all_input_tokens or row.output_tokens else formats.UNKNOWN
-            found.append(TokenCost(kind.replace("_", " "), kind.replace("_", "-"), shown, each, cost))
-    return [*found, *searches, *others]
+            token_costs.append(TokenCost(kind.replace("_", " "), kind.replace("_", "-"), shown, unit_cost, cost))
+    return [*token_costs, *searches, *others]
 
 
 def _describe_part(part: ModelUsage) -> TokenCost:
@@ -328,7 +341,7 @@ class Timeline(Struct, frozen=True):
 
 def build_timeline(row: StoredRequest) -> Timeline:
     attempts = decode_attempt_times(row.attempt_times)
-    end = max([row.duration, 1, *(one.offset + one.duration for one in attempts)])
+    end = max([row.duration, 1, *(attempt.offset + attempt.duration for attempt in attempts)])
     # 1, 2 or 5 times a power of ten
     step = next(step for power in count() for factor in (1, 2, 5) if end <= (step := factor * 10**power) * _MAX_STEPS)
     steps = -(-end // step)
@@ -336,7 +349,8 @@ def build_timeline(row: StoredRequest) -> Timeline:
     if attempts:
         bars = [*_attempt_bars(row, attempts, scale)]
     else:  # bars for waiting and reply
-        total, failures = max(row.duration, 1), list_failed_attempts(row)
+        total = max(row.duration, 1)
+        failures = list_failed_attempts(row)
         first = min(row.first_token, total) if row.first_token else total
         name = "wait for the first token" if row.first_token else "wait"
         name = "failed attempts and wait" if failures else name
@@ -353,48 +367,52 @@ def sum_failed_attempt_time(row: StoredRequest) -> int:
     """Microseconds of failed calls to providers, and of the waits after them, before the first token of the reply."""
     first = row.first_token or row.duration
     attempts = decode_attempt_times(row.attempt_times)
-    starts = [*(one.offset for one in attempts[1:]), first]
-    failed = [(one, min(start, first)) for one, start in zip(attempts, starts, strict=False) if one.error_type]
-    return sum(end - one.offset for one, end in failed if one.offset + one.duration <= first)
+    starts = [*(attempt.offset for attempt in attempts[1:]), first]
+    failed = [
+        (attempt, min(start, first)) for attempt, start in zip(attempts, starts, strict=False) if attempt.error_type
+    ]
+    return sum(end - attempt.offset for attempt, end in failed if attempt.offset + attempt.duration <= first)
 
 
 def _bar(name: str, role: str, span: tuple[int, int], scale: float, text: str = "") -> Bar:
     start, end = span
-    begins, time = formats.seconds(start), formats.seconds(end - start)
+    begins = formats.seconds(start)
+    time = formats.seconds(end - start)
     return Bar(name, role, start / scale, (end - start) / scale, begins, time, text)
 
 
 def _attempt_bars(row: StoredRequest, attempts: Sequence[AttemptTime], scale: float) -> Iterator[Bar]:
     failed_at = None
-    for number, one in enumerate(attempts, 1):
-        end, name = one.offset + one.duration, f"attempt {number}"
-        if failed_at is not None and one.offset - failed_at >= _MIN_WAIT:
-            yield _bar("wait", "wait", (failed_at, one.offset), scale, f"before attempt {number}")
-        failed_at = end if one.error_type else None
+    for number, attempt in enumerate(attempts, 1):
+        end = attempt.offset + attempt.duration
+        name = f"attempt {number}"
+        if failed_at is not None and attempt.offset - failed_at >= _MIN_WAIT:
+            yield _bar("wait", "wait", (failed_at, attempt.offset), scale, f"before attempt {number}")
+        failed_at = end if attempt.error_type else None
         first = row.first_token or end
-        if one.error_type and not one.offset < first < end:
-            yield _bar(name, "bad", (one.offset, end), scale, f"{one.provider}: {_failure(one)}")
-        elif one.offset < first < end:
-            yield _bar(name, "wait", (one.offset, first), scale, f"{one.provider}: wait for the first token")
-            if one.error_type:
-                yield _bar("reply", "bad", (first, end), scale, _failure(one))
+        if attempt.error_type and not attempt.offset < first < end:
+            yield _bar(name, "bad", (attempt.offset, end), scale, f"{attempt.provider}: {_failure(attempt)}")
+        elif attempt.offset < first < end:
+            yield _bar(name, "wait", (attempt.offset, first), scale, f"{attempt.provider}: wait for the first token")
+            if attempt.error_type:
+                yield _bar("reply", "bad", (first, end), scale, _failure(attempt))
             else:
                 yield from _reply_bars(row, (first, end), scale)
         else:
-            yield _bar(name, "text", (one.offset, end), scale, one.provider)
+            yield _bar(name, "text", (attempt.offset, end), scale, attempt.provider)
 
 
 def list_attempts(row: StoredRequest) -> list[AttemptRow]:
     """The list is empty if the ledger has no times of these calls."""
-    found = []
-    for one in decode_attempt_times(row.attempt_times):
-        failure = f"{_failure(one)} after {formats.seconds(one.duration)}" if one.error_type else ""
-        found.append(AttemptRow(one.provider, one.model, failure, one.error))
-    return found
+    rows = []
+    for attempt in decode_attempt_times(row.attempt_times):
+        failure = f"{_failure(attempt)} after {formats.seconds(attempt.duration)}" if attempt.error_type else ""
+        rows.append(AttemptRow(attempt.provider, attempt.model, failure, attempt.error))
+    return rows
 
 
-def _failure(one: AttemptTime) -> str:
-    return str(one.status) if one.status else one.error_type
+def _failure(attempt: AttemptTime) -> str:
+    return str(attempt.status) if attempt.status else attempt.error_type
 
 
 def _reply_bars(row: StoredRequest, span: tuple[int, int], scale: float) -> Iterator[Bar]:
@@ -403,11 +421,11 @@ def _reply_bars(row: StoredRequest, span: tuple[int, int], scale: float) -> Iter
     last = max(span[1], min(row.duration, int(scale)))  # blocks of a tool loop arrive in several attempts
     if not blocks:
         yield _bar("reply", "text", span, scale, f"{formats.count(row.output_tokens)} tokens")
-    for one in blocks[:MAX_BLOCK_BARS]:
-        begin = min(one.offset, last)
-        end = min(one.offset + one.duration, int(scale)) if one.duration else last
-        text = formats.plural(one.characters, "character") if one.characters else ""
-        yield _bar(one.name or one.kind, _ROLES[one.kind], (begin, max(begin, end)), scale, text)
+    for block in blocks[:MAX_BLOCK_BARS]:
+        begin = min(block.offset, last)
+        end = min(block.offset + block.duration, int(scale)) if block.duration else last
+        text = formats.plural(block.characters, "character") if block.characters else ""
+        yield _bar(block.name or block.kind, _ROLES[block.kind], (begin, max(begin, end)), scale, text)
     if len(blocks) > MAX_BLOCK_BARS:
         hidden = blocks[MAX_BLOCK_BARS].offset
         text = formats.plural(len(blocks) - MAX_BLOCK_BARS, "block")
@@ -426,23 +444,25 @@ def list_client_events(row: StoredRequest) -> list[ClientEvent]:
     blocks = decode_block_times(row.reply_blocks)
     if not (blocks and row.stream and row.first_token):
         return []
-    found = [ClientEvent(_moment(row.first_token), "message_start", f"model {row.requested_model}")]
-    for index, one in enumerate(blocks[:MAX_BLOCK_EVENTS]):
-        kind = {"tool call": f"tool_use {one.name}", "server tool": "block of a server tool"}.get(one.kind, one.kind)
-        found.append(ClientEvent(_moment(one.offset), "content_block_start", f"{index} {kind}"))
-        if one.duration:
-            size = f", {formats.plural(one.characters, 'character')}" if one.characters else ""
-            found.append(ClientEvent(_moment(one.offset + one.duration), "content_block_stop", f"{index}{size}"))
+    events = [ClientEvent(_moment(row.first_token), "message_start", f"model {row.requested_model}")]
+    for index, block in enumerate(blocks[:MAX_BLOCK_EVENTS]):
+        kind = {"tool call": f"tool_use {block.name}", "server tool": "block of a server tool"}.get(
+            block.kind, block.kind
+        )
+        events.append(ClientEvent(_moment(block.offset), "content_block_start", f"{index} {kind}"))
+        if block.duration:
+            size = f", {formats.plural(block.characters, 'character')}" if block.characters else ""
+            events.append(ClientEvent(_moment(block.offset + block.duration), "content_block_stop", f"{index}{size}"))
     if (hidden := len(blocks) - MAX_BLOCK_EVENTS) > 0:
         more = f"{formats.plural(hidden, 'block')} more"
-        found.append(ClientEvent(_moment(blocks[MAX_BLOCK_EVENTS].offset), "…", more))
+        events.append(ClientEvent(_moment(blocks[MAX_BLOCK_EVENTS].offset), "…", more))
     moment = _moment(row.duration)
     if row.outcome_class == "error":
-        return [*found, ClientEvent(moment, "error", row.error_type)]
+        return [*events, ClientEvent(moment, "error", row.error_type)]
     if row.outcome_class == "cancelled":
-        return [*found, ClientEvent(moment, "–", "the client disconnected")]
+        return [*events, ClientEvent(moment, "–", "the client disconnected")]
     end = f"stop reason {row.outcome}, {formats.count(row.output_tokens)} output tokens"
-    return [*found, ClientEvent(moment, "message_delta", end), ClientEvent(moment, "message_stop", "")]
+    return [*events, ClientEvent(moment, "message_delta", end), ClientEvent(moment, "message_stop", "")]
 
 
 def _moment(microseconds: int) -> str:
@@ -458,22 +478,23 @@ def _tabulate_request(context: PageContext) -> ExportTable:
 
 async def send_image(services: DashboardServices, request: RouteRequest) -> RouteResponse:
     """Send an image of the new messages of a request, which the page of the request and its session show."""
-    request_id, number = request.path_parameters["id"], request.path_parameters["number"]
+    request_id = request.path_parameters["id"]
+    number = request.path_parameters["number"]
 
     def find(connection: Connection, open_texts: OpenTexts) -> tuple[str, bytes] | None:
         if (row := find_stored_request(connection, request_id)) is not None:
             open_texts(row.id, [row])
-        stored = {one.kind: one for one in read_contents(connection, request_id)}
+        stored = {content.kind: content for content in read_contents(connection, request_id)}
         is_number = number.isascii() and number.isdecimal() and len(number) < 6
         return find_image(stored["request"].data, int(number)) if is_number and "request" in stored else None
 
     require_valid_text("request id", request_id)
-    found = await services.read("Requests", request, find)
-    if found is None:
+    image = await services.read("Requests", request, find)
+    if image is None:
         raise UnknownModel("The ledger has no such image.", code="ledger-request")
-    fields = {"content-type": found[0], "cache-control": "no-store", **SECURITY_HEADERS}
+    fields = {"content-type": image[0], "cache-control": "no-store", **SECURITY_HEADERS}
     fields["content-security-policy"] = "default-src 'none'; sandbox"
-    return RouteResponse(headers=fields, body=found[1])
+    return RouteResponse(headers=fields, body=image[1])
 
 
 PAGE = Page(

@@ -66,14 +66,14 @@ _OTHERS = "Configuration file and network"
 def build_settings_page(context: PageContext) -> Mapping[str, Any]:
     rows = list_settings(context.settings, context.catalog)
     words = context.query.text.lower().split()
-    found = [row for row in rows if all(word in f"{row.name} {row.help}".lower() for word in words)]
+    matching = [row for row in rows if all(word in f"{row.name} {row.help}".lower() for word in words)]
     groups: dict[str, list[SettingRow]] = {}
-    for row in found:
+    for row in matching:
         groups.setdefault(row.group or _OTHERS, []).append(row)
     given = [row for row in rows if row.source != "default"]
     verdict = f"{formats.plural(len(given), 'setting')} set; the others have their defaults."
     if words:
-        verdict = f"{formats.plural(len(found), 'setting')} {'matches' if len(found) == 1 else 'match'}."
+        verdict = f"{formats.plural(len(matching), 'setting')} {'matches' if len(matching) == 1 else 'match'}."
     return {
         "set": [] if words else given,
         "editable": list_editable_settings(context.settings, context.catalog),
@@ -103,21 +103,21 @@ def list_instance_rows(context: PageContext) -> Sequence[InstanceRow]:
     now, _ = read_time(reader)
     running = read_instances(reader, now).list_running()
     names = name_instances(running)
-    own = next((each for each in running if each.id == context.server_id), None)
-    if own is None or len(running) < 2:
+    this_instance = next((instance for instance in running if instance.id == context.server_id), None)
+    if this_instance is None or len(running) < 2:
         return []
     return [
         InstanceRow(
-            names[each.id],
-            each,
-            each is own,
+            names[instance.id],
+            instance,
+            instance is this_instance,
             [
                 name
-                for name in sorted({*own.settings, *each.settings})
-                if own.settings.get(name) != each.settings.get(name)
+                for name in sorted({*this_instance.settings, *instance.settings})
+                if this_instance.settings.get(name) != instance.settings.get(name)
             ],
         )
-        for each in running
+        for instance in running
     ]
 
 
@@ -174,14 +174,14 @@ async def respond_setting_form(form: OpenedForm, sent: Mapping[str, str] | None)
         """Return the models that the field proposes, with their prices, and add warnings about others."""
         if not name.endswith("_MODEL") and not name.startswith(("FALLBACK_", "model of [")):
             return ()
-        listed = [one.id for one in gateway.list_models()]
+        listed = [model.id for model in gateway.list_models()]
         costs = ModelCosts(settings)
         # clients such as Claude Code require that an id begins with `claude`
-        models = [one.removeprefix("claude-") for one in listed if "/" in one][:_MAX_PROPOSED_MODELS]
+        models = [model.removeprefix("claude-") for model in listed if "/" in model][:_MAX_PROPOSED_MODELS]
         if models and (proposal := values["proposal"]) is not None:
             warnings = [*proposal.warnings, *list_unlisted_models(proposal.value, listed)]
             values["proposal"] = structs.replace(proposal, warnings=warnings)
-        return [(one, describe_price(costs, one)) for one in models]
+        return [(model, describe_price(costs, model)) for model in models]
 
     values["models"] = await asyncio.to_thread(propose_models)
     return await form.show("setting.html", values)
@@ -212,7 +212,9 @@ def list_unlisted_models(value: str, available: Sequence[str]) -> list[str]:
     for model in (item.strip().removesuffix("[1m]") for item in value.split(",")):
         prefix, slash, name = model.partition("/")
         lead = f"{prefix}/"
-        listed = [one.removeprefix("claude-") for one in available if one.removeprefix("claude-").startswith(lead)]
+        listed = [
+            model.removeprefix("claude-") for model in available if model.removeprefix("claude-").startswith(lead)
+        ]
         if slash and listed and not {model, f"{model}:latest"} & {*listed}:
             nearest = find_similar_choice(model, listed)
             hint = f" Did you mean:  {nearest}" if nearest else ""
@@ -326,7 +328,7 @@ def propose_change(settings: Settings, catalog: Catalog, name: str, value: str) 
     # other lines are not shown, because they may contain keys
     show = partial(_show_line, name) if field is None else partial(_show_field, field)
     difference = [(sign, line) for sign, shown in (("-", before), ("+", text)) if (line := show(shown))]
-    present, warnings = (list_texts(find_problems(each, catalog, date.today())) for each in (settings, changed))
+    present, warnings = (list_texts(find_problems(values, catalog, date.today())) for values in (settings, changed))
     return Proposal(
         row=row,
         value=value,
@@ -397,8 +399,8 @@ PAGE = Page(
             lambda context: ExportTable(
                 ["setting", "value", "source", "default"],
                 [
-                    [one.name, one.value, one.source, one.default]
-                    for one in list_settings(context.settings, context.catalog)
+                    [row.name, row.value, row.source, row.default]
+                    for row in list_settings(context.settings, context.catalog)
                 ],
             ),
             reads_ledger=False,

@@ -112,10 +112,16 @@ def accept_user(settings: Settings, claims: Mapping[str, Any], known: OidcUser |
 def _accept_address(provider: OidcSettings, claims: Mapping[str, Any]) -> str:
     """Raises `UserRefused`."""
     email = claims.get(provider.email_claim)
-    if not isinstance(email, str) or not is_address(email):
+    if not isinstance(email, str) or not email:
         raise UserRefused(
             f"The identity provider sent no e-mail address (claim {provider.email_claim!r}).",
             remedy="An administrator should allow the scope email for the client, or set email_claim of [sign_in].",
+        )
+    if not is_address(email):
+        raise UserRefused(
+            f"The identity provider sent an e-mail address that is not accepted (claim {provider.email_claim!r}). "
+            "Accepted ones have one @ and only printable ASCII characters, without spaces and parentheses.",
+            remedy="An administrator should set email_claim of [sign_in] to a claim with such an address.",
         )
     if len(email) > _MAX_EMAIL_CHARACTERS:
         raise UserRefused(f"The identity provider sent an e-mail address with {len(email):,} characters.")
@@ -155,7 +161,8 @@ def _has_too_many_groups(provider: OidcSettings, claims: Mapping[str, Any]) -> b
 
 def is_address(text: str) -> bool:
     """Return False also for a text like the name of another person, `ann@example.org (2)`."""
-    return text.count("@") == 1 and text.isascii() and text.isprintable() and not {*" ()"} & {*text}
+    is_plain = text.isascii() and text.isprintable() and not {*" ()"} & {*text}
+    return is_plain and text.count("@") == 1 and all(text.split("@"))
 
 
 def list_named_groups(settings: Settings) -> frozenset[str]:

@@ -144,12 +144,22 @@ def test_a_user_without_a_usable_id_is_refused(subject: str, message: str) -> No
         "ann@example.org\x00",
         "ann@@example.org",
         "ann",
-        "",
-        7,
-        ["ann@example.org"],
+        "@example.org",
+        "ann@",
     ],
 )
-def test_an_address_that_looks_like_another_one_is_refused(address: object) -> None:
+def test_an_address_that_looks_like_another_one_is_refused(address: str) -> None:
+    with pytest.raises(OidcError) as refused:
+        accept_user(build_settings(), {**SIGN_IN, "email": address})
+    assert refused.value.message == (
+        "The identity provider sent an e-mail address that is not accepted (claim 'email'). Accepted ones have one @ "
+        "and only printable ASCII characters, without spaces and parentheses. An administrator should set email_claim "
+        "of [sign_in] to a claim with such an address."
+    )
+
+
+@pytest.mark.parametrize("address", ["", None, 7, ["ann@example.org"]])
+def test_a_user_without_an_address_is_refused(address: object) -> None:
     with pytest.raises(OidcError) as refused:
         accept_user(build_settings(), {**SIGN_IN, "email": address})
     assert refused.value.message == (
