@@ -171,6 +171,23 @@ async def test_a_new_text_of_a_key_lasts_as_long_as_a_new_key(company: Company, 
     assert "has ended at" in await company.present(text)
 
 
+@pytest.mark.parametrize(("first_hours", "second_hours", "ends"), [(48, 0, (0, 0)), (48, 2, (2, 2)), (2, 48, (2, 48))])
+async def test_a_further_rotation_ends_earlier_texts_sooner_and_never_later(
+    company: Company, first_hours: int, second_hours: int, ends: tuple[int, int]
+) -> None:
+    first = company.execute("create", label="ci").text
+    second, third = (
+        company.execute("rotate", "ci", overlap_seconds=hours * 3_600.0).text for hours in (first_hours, second_hours)
+    )
+    for text, end in zip((first, second), ends, strict=True):
+        company.now = NOON + end * 3_600 - 1
+        if end:
+            assert await company.present(text) == ""
+        company.now += 1
+        assert (await company.present(text)).startswith("The key 'ci' was replaced at ")
+    assert await company.present(third) == ""
+
+
 async def test_the_expiry_of_a_person_is_the_reason_for_its_keys(company: Company) -> None:
     company.sign_in(ANN)
     text = company.execute("create", user=MEMBER, label="laptop").text

@@ -96,9 +96,12 @@ async def test_a_region_and_its_factor_are_reserved(keys: Keys) -> None:
     assert await read_used(keys) == [7_700 * 1_000]
 
 
-async def test_in_a_region_without_a_known_factor_the_usual_price_is_reserved(keys: Keys) -> None:
+@pytest.mark.parametrize(
+    "facts", [{"region": "eu"}, {"service_tier": "fast"}, {"region": "eu", "service_tier": "fast"}]
+)
+async def test_in_a_region_or_tier_without_a_price_the_usual_one_is_reserved(keys: Keys, facts: dict[str, str]) -> None:
     key = await keys.create("ci", rules=Rules(budgets=(decode_budget("100USD/day"),)))
-    await keys.admit(key, estimate_input_tokens=lambda: 1_000, **targets(region="eu"))
+    await keys.admit(key, estimate_input_tokens=lambda: 1_000, **targets(**facts))
     assert await read_used(keys) == [7_000 * 1_000]
 
 

@@ -159,6 +159,27 @@ async def test_only_the_named_thinking_is_left_out_and_the_own_thinking_stays() 
     assert [types_of(body) for body in sent] == [[own, own, own], [own, other, own], [own, other, own]]
 
 
+async def test_of_thinking_without_a_text_only_the_named_one_is_left_out() -> None:
+    bodies: list[dict[str, Any]] = []
+
+    def answer(_: str, request: UpstreamRequest, __: Credential | None) -> FakeResponse:
+        body = json.loads(request.body)
+        bodies.append(body)
+        for number, message in enumerate(body["messages"]):
+            if message["content"][0].get("data") == "of another account":
+                return refuse(f"messages.{number}.content.0: Invalid `signature` in `thinking` block")
+        return reply()
+
+    proxy = ProxyHarness(answer, ANTHROPIC_API_KEY=KEY)
+    replies = [{"type": "redacted_thinking", "data": data} for data in ("own", "of another account", "own too")]
+    question = {"role": "user", "content": [{"type": "text", "text": "hello"}]}
+    messages = [question, *(message for one in replies for message in (says(one)[0], question))]
+    for _ in range(2):
+        await proxy.post(model="anthropic/claude-opus-5-5", messages=messages, thinking=ADAPTIVE)
+    own, other = ["redacted_thinking", "text"], ["text"]
+    assert [types_of(body) for body in bodies] == [[own, own, own], [own, other, own], [own, other, own]]
+
+
 def refuse_thinking(body: dict[str, Any], place: int) -> FakeResponse | None:
     """Return an error that names one of the foreign thinking blocks: 0 the first, -1 the last. None: there is none."""
     wrong = [

@@ -114,6 +114,17 @@ def test_the_cost_equals_the_price_list(
     assert (found.cost, found.requested_cost) == (cost, requested_cost)
 
 
+def test_one_calculator_tells_apart_all_on_which_a_cost_depends(calculator: CostCalculator) -> None:
+    for requested, used, tokens, cost, requested_cost in (*CASES, *CASES):  # the second ones were kept
+        found = calculator.calculate(receipt(requested, used, tokens))
+        assert (found.cost, found.requested_cost) == (cost, requested_cost)
+    long = receipt("claude-sonnet-4-6", "anthropic/claude-sonnet-4-6", (300_000, 0, 0, 0, 0))
+    for month, dollars in ((3, 6), (4, 3), (3, 6)):  # the surcharge of a long context ended in this year
+        at = datetime(2026, month, 1, tzinfo=UTC).timestamp()
+        found = calculator.calculate(structs.replace(long, started_at=at))
+        assert found.cost == found.requested_cost == 300_000 * dollars * 1_000
+
+
 @pytest.mark.parametrize(
     ("used", "own", "cost"),
     [

@@ -107,6 +107,14 @@ async def test_amounts_with_more_than_17_digits_are_settled(store: Store, kind: 
     assert (await store.reserve([structs.replace(limit, amount=0)])).remaining == [left]
 
 
+async def test_a_renewal_that_comes_after_the_settlement_holds_nothing(store: Store) -> None:
+    limits = [RATE, STREAMS, BUDGET]
+    held = await store.reserve(limits)
+    await store.settle(held, [1, 0, 7])
+    await store.renew([held])
+    assert [await total(store, limit) for limit in limits] == [1, 0, 7]
+
+
 async def test_a_request_that_is_cancelled_while_it_reserves_holds_nothing(store: Store) -> None:
     reservations = Reservations(store, warn=print)
     limits = [KeyLimit(Scope("key", "a", "key/a", Rules()), limit, "concurrency") for limit in (STREAMS, BUDGET)]
