@@ -228,7 +228,8 @@ def _find_target(tables: ServerTables, setting: str, given: _Parameters) -> str:
     plan = tables.plan
     prefix, slash, model = str(given.model or "").partition("/")
     if not slash:
-        prefix, model = ("anthropic" if prefix.startswith("claude") else "openai"), prefix
+        model = prefix
+        prefix = "anthropic" if model.startswith("claude") else "openai"
     prefix = _PREFIXES.get(prefix, prefix)
     url = str(given.api_base or given.base_url or "").rstrip("/")
     if find_referenced_variable(url):

@@ -51,16 +51,16 @@ async def respond_key_form(form: OpenedForm, sent: Mapping[str, str] | None) -> 
             place = find_database(settings).describe()
             return f"Nothing was changed. {describe_database_failure(classify_database_error(error), place, error)}"
 
-    filled_form = await services.use_database(request, run)
-    if isinstance(filled_form, str):
+    result = await services.use_database(request, run)
+    if isinstance(result, str):
         frame = services.build_frame(form.form.section, request, session)
-        return await asyncio.to_thread(render_error, request, frame, 503, filled_form)
+        return await asyncio.to_thread(render_error, request, frame, 503, result)
     address = find_address(request, services.gateway.settings)
     values = {
-        "form": filled_form,
-        "problem": filled_form.problem,
+        "form": result,
+        "problem": result.problem,
         "address": address,
-        "title": filled_form.title,
+        "title": result.title,
         "overlaps": OVERLAPS,
     }
     return await form.show("key_form.html", values)
