@@ -13,6 +13,7 @@ from anthropic_proxy.gateway.settings import Settings, list_variables, load_sett
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.secrets import Secret
 from tests.support.paths import ROOT
+from tests.support.tables import in_one_test
 
 KEY = "sk-proj-0123456789abcdef4f2a"
 
@@ -59,6 +60,7 @@ def test_preferred_provider_accepts_every_name_and_alias_in_any_case():
     assert {name: load({"PREFERRED_PROVIDER": name}).preferred_provider for name in names} == names
 
 
+@in_one_test
 @pytest.mark.parametrize("variable", list_variables(PROVIDERS))
 @pytest.mark.parametrize(
     "value",

@@ -8,6 +8,7 @@ import pytest
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings.table import Setting, list_all_settings
 from anthropic_proxy.gateway.settings.values import is_secret_variable, mask_setting
+from tests.support.tables import in_one_test
 
 SETTINGS = list_all_settings(PROVIDERS)
 ADDRESSES = {
@@ -17,6 +18,7 @@ ADDRESSES = {
 """Settings whose addresses may contain a password. Lists of settings show the rest of the address."""
 
 
+@in_one_test
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
 def test_a_value_that_is_decoded_as_a_secret_is_one_in_the_table(setting: Setting) -> None:
     decode = setting.decode.func if isinstance(setting.decode, partial) else setting.decode

@@ -18,6 +18,7 @@ from anthropic_proxy.engine.wires.failures import (
 )
 from anthropic_proxy.errors import UnreadableReply, UpstreamError
 from anthropic_proxy.secrets import redact_secrets
+from tests.support.tables import in_one_test
 
 
 def refused(status: int, body: bytes) -> UpstreamError:
@@ -34,6 +35,7 @@ MODEL_WROTE = (
 )
 
 
+@in_one_test
 @pytest.mark.parametrize("status", [None, 500])
 @pytest.mark.parametrize("text", MODEL_WROTE)
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.golden_runner import GoldenCase, ReplayResult, find_cases, fold_events, read_fields
 from tests.support.paths import GOLDEN
+from tests.support.tables import in_one_test
 
 FOLDERS = find_cases()
 RANDOM_CUTS = 50
@@ -74,6 +75,7 @@ def assert_cuts_do_not_matter(scenario: GoldenCase, upstream: bytes, whole: Repl
             replayed.add(decoded)
 
 
+@in_one_test
 @pytest.mark.parametrize("folder", FOLDERS, ids=title)
 def test_each_scenario_names_its_source(folder: Path) -> None:
     fields = read_fields(folder)

@@ -15,6 +15,7 @@ from anthropic_proxy.errors import UpstreamError
 from tests.support import decoding
 from tests.support.decoding import decode_whole
 from tests.support.fold import fold
+from tests.support.tables import in_one_test
 
 KINDS = {
     "end": "stop end_turn eos eos_token stop_sequence complete COMPLETE stop_string eosFound",
@@ -47,6 +48,7 @@ def chat(reason: str, arguments: str, *, streams: bool) -> str | None:
     return fold(deltas, message_id="m", model="m", signature="").stop_reason
 
 
+@in_one_test
 @pytest.mark.parametrize("streams", [True, False])
 @pytest.mark.parametrize("arguments", ['{"path":"a"}', '{"path":"a', '{"path":{"a":1}', "", "{"])
 @pytest.mark.parametrize(("kind", "reason"), [(kind, one) for kind, words in KINDS.items() for one in words.split()])

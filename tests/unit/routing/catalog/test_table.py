@@ -11,6 +11,7 @@ from anthropic_proxy.engine.providers.catalog import _read_row, load_model_rows
 from anthropic_proxy.engine.providers.lookup import list_vendors
 from anthropic_proxy.engine.providers.registry import Host, ModelRule, RetiredModel, WireConfig
 from anthropic_proxy.gateway.settings import load_settings
+from tests.support.tables import in_one_test
 from tests.support.vendors import MODEL_TABLES
 
 HOSTS = [host for row in PROVIDERS for host in row.hosts]
@@ -21,6 +22,7 @@ ROWS = [(table, row) for table in MODEL_TABLES for row in load_model_rows(table)
 DATE = re.compile(r"20\d\d-(0[1-9]|1[0-2])(-([0-2]\d|3[01]))?")
 
 
+@in_one_test
 @pytest.mark.parametrize(("table", "row"), ROWS, ids=[f"{table}-{row.id_prefixes[:1]}" for table, row in ROWS])
 def test_every_row_has_a_source_and_a_date(table: str, row: Any) -> None:
     assert row.source, table
@@ -34,6 +36,7 @@ def test_a_row_without_a_source_or_a_date_cannot_be_loaded(missing: str) -> None
         _read_row({name: value for name, value in given.items() if name != missing}, known=True)
 
 
+@in_one_test
 @pytest.mark.parametrize("wire_config", WIRE_CONFIGS, ids=range(len(WIRE_CONFIGS)))
 def test_every_rule_for_models_has_a_source_and_a_date(wire_config: WireConfig) -> None:
     for rule in wire_config.model_rules:
@@ -54,6 +57,7 @@ def test_every_vendor_has_a_source_and_a_date_and_is_selected_by_its_address(ven
     assert find_registry(settings).find("openai").host.name == vendor.name
 
 
+@in_one_test
 @pytest.mark.parametrize(("model", "end"), RETIRED, ids=[model for model, _ in RETIRED])
 def test_every_end_of_a_model_has_a_source_and_a_date(model: str, end: RetiredModel) -> None:
     assert end.source, model

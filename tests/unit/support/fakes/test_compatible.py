@@ -11,11 +11,13 @@ from tests.support.fakes.compatible import KINDS, new_server
 from tests.support.fakes.server import serving
 from tests.support.golden_runner import read_fields
 from tests.support.paths import GOLDEN
+from tests.support.tables import in_one_test
 from tests.support.tls import NO_AUTHORITIES
 
 MODELS = {"groq": "openai/gpt-oss-120b", "moonshot": "kimi-k2.6", "xai": "grok-4.6", "local": "Qwen/Qwen3-8B"}
 
 
+@in_one_test
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("openai_chat/*/*/expected_upstream_request.json")), ids=str)
 def test_what_the_wire_sends_breaks_no_rule(path: Path) -> None:
     body = json.loads(path.read_bytes())["body"]
