@@ -13,11 +13,16 @@ import anthropic_proxy.console.ledger.queries  # noqa: F401
 from anthropic_proxy.cli.command_table import COMMANDS
 
 LATE_IMPORTS = (
+    "anthropic_proxy.cli.help_console",
     "anthropic_proxy.engine.exchange.tool_loop.runner",
     "anthropic_proxy.engine.messages.json_validation",
+    "anthropic_proxy.engine.wires.ollama",
+    "cyclopts.help.inline_text",
+    "docstring_parser",
     "dotenv",
     "encodings.idna",  # by each look-up of a host
     "encodings.utf_8_sig",
+    "rich.markdown",
     "sqlalchemy.dialects.sqlite",
     "yaml",
 )
