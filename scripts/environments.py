@@ -87,10 +87,18 @@ def set_up(*words: str) -> None:
     if count := len({line.split()[0].rstrip(";") for line in lines} - _list_installed()):
         sys.stderr.write(f"Installing up to {count} packages into .venv, which takes a minute or two ...\n")
     pip = _pip_for(VENV)
-    _install([*pip, *INSTALL, *LOCKED, *(word for name in names for word in ("-r", f"locks/{name}.lock"))], count)
+    locked = (*LOCKED, "--no-compile", *(word for name in names for word in ("-r", f"locks/{name}.lock")))
+    _install([*pip, *INSTALL, *locked], count)
+    _compile()
     run(*pip, *INSTALL, "--no-deps", "--no-build-isolation", "-e", ".")
     memory.write_text(" ".join(extras), "utf-8")
     stamp.write_text(state, "utf-8")
+
+
+def _compile() -> None:
+    """Compile the packages of .venv on all processors, which pip does on one. What fails is compiled by its import."""
+    folders = [*VENV.glob("lib*/python*/site-packages"), *VENV.glob("Lib/site-packages")]
+    subprocess.run([PYTHON, "-m", "compileall", "-qq", "-j", "0", *folders], check=False, stderr=subprocess.DEVNULL)
 
 
 def _list_installed() -> set[str]:

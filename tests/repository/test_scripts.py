@@ -86,7 +86,8 @@ def test_the_set_up_counts_the_packages_that_are_missing(tmp_path: Path) -> None
     (tmp_path / "locks/build.lock").write_text("editables==0.5\n")
     (tmp_path / ".venv/lib/python3.11/site-packages/MarkupSafe-3.0.2.dist-info").mkdir(parents=True)
     with (tmp_path / "scripts/environments.py").open("a") as environments:
-        environments.write("def create(*words): pass\ndef _pip_for(environment): return [sys.executable, '-c', '0']\n")
+        environments.write("def create(*words): pass\ndef _compile(): pass\n")
+        environments.write("def _pip_for(environment): return [sys.executable, '-c', '0']\n")
     done = subprocess.run(
         [sys.executable, str(tmp_path / "scripts/setup.py")], check=True, capture_output=True, text=True
     )
