@@ -162,12 +162,15 @@ class Credentials:
             credential, project = await self._tokens[provider.key_source].acquire_token(max_seconds=max_seconds)
         except AuthenticationFailed as error:
             key = f", or set {provider.key_variable}" if provider.key_variable else ""
-            text = f"{provider.prefix} {error.message}{key}"
-            raise AuthenticationFailed(text, code=error.code, should_retry=False) from error
+            text = f"{provider.prefix} {error.message_without_remedy}"
+            raise AuthenticationFailed(
+                text, remedy=f"{error.remedy}{key}", code=error.code, should_retry=False
+            ) from error
         if project is None and UNKNOWN_PROJECT in base_url:
             raise AuthenticationFailed(
                 f"{provider.prefix} has no project: VERTEX_PROJECT is not set, and the credentials "
-                f"({credential.origin}) name none. {self._settings.set_variable}",
+                f"({credential.origin}) name none.",
+                remedy=self._settings.set_variable,
                 should_retry=False,
                 code="vertex-project",
             )

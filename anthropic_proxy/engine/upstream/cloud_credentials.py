@@ -102,7 +102,8 @@ class TokenLoader(ABC):
     def request_token(self) -> AccessToken:
         """Raises `AuthenticationFailed`, `UpstreamUnreachable`, or `MissingExtra` without the library.
 
-        The message of `AuthenticationFailed` follows the name of the provider, and an API key instead follows it.
+        The message of `AuthenticationFailed` follows the name of the provider, and an API key instead follows its
+        remedy.
         """
 
     @property

@@ -127,6 +127,20 @@ async def test_a_missing_key_of_the_company_is_named_to_the_owner_only(tmp_path:
     ]
 
 
+async def test_the_login_of_a_cloud_is_named_to_the_owner_only(tmp_path: Path) -> None:
+    key = store_key(tmp_path, Rules(), label="ci")
+    remedy = "Set GOOGLE_APPLICATION_CREDENTIALS, or log in with: gcloud auth application-default login"
+    (tmp_path / "google.json").write_text("{}")
+    google = {"GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "google.json"), "VERTEX_LOCATION": "global"}
+    async with running_app(tmp_path, PROXY_API_KEY="proxy-0123456789", LIMIT_CONTACT=CONTACT, **google) as app:
+        owner, member = [
+            (await ask(app, text, "vertex_ai/gemini-2.5-pro")).message for text in ("proxy-0123456789", key)
+        ]
+    assert owner.startswith("vertex_ai has no ")
+    assert owner.endswith(f" {remedy}")
+    assert member == owner.replace(remedy, f"Ask for help: {CONTACT}")
+
+
 def test_the_remedy_of_a_provider_error_is_replaced_with_what_leads_to_it() -> None:
     error = UpstreamError("openai: no such model", provider="openai", status=400)
     error.add_advice(" Remedy: ", "set BIG_MODEL=openai/gpt-4.1 in .env")

@@ -763,7 +763,9 @@ async def test_a_failed_log_in_answers_all_requests_of_the_next_seconds(
     class Refusing(EntraCredentials):
         def request_token(self) -> AccessToken:
             calls.append(passed)
-            raise AuthenticationFailed(f"has no access token: attempt {len(calls)}.", code="cloud-credentials")
+            raise AuthenticationFailed(
+                f"has no access token: attempt {len(calls)}.", remedy="Log in with: az login", code="cloud-credentials"
+            )
 
     tokens = TokenCache(Refusing({}, FOUNDRY_SCOPE), clock=lambda: passed)
     options = load_settings({"ANTHROPIC_FOUNDRY_RESOURCE": "mine"}, PROVIDERS, env_file=str(tmp_path / ".env"))
@@ -774,8 +776,8 @@ async def test_a_failed_log_in_answers_all_requests_of_the_next_seconds(
         status, text = await ask(engine, f"foundry/{FOUNDRY_MODEL}")
         found.append((status, json.loads(text)["error"]["message"]))
     await engine.close()
-    end = "or set ANTHROPIC_FOUNDRY_API_KEY"
-    first, second = (f"foundry has no access token: attempt {number}., {end}" for number in (1, 2))
+    remedy = "Log in with: az login, or set ANTHROPIC_FOUNDRY_API_KEY"
+    first, second = (f"foundry has no access token: attempt {number}. {remedy}" for number in (1, 2))
     assert found == [(401, first)] * 3 + [(401, second)]
     assert calls == [0.0, FAILURE_SECONDS]
 
