@@ -26,20 +26,18 @@ def add_pass(headers: Mapping[str, str]) -> dict[str, str]:
 
 def is_answered_loop(error: ProxyError, headers: Mapping[str, str]) -> bool:
     """Return True if an error says that a request with these headers is in a loop, and its sender is such a proxy."""
-    return error.status == LoopDetected.status and _count_passes(headers) > 0
+    return error.status == LoopDetected.status and _count_passes(headers.get(LOOP_HEADER, "")) > 0
 
 
 def require_no_loop(headers: Mapping[str, str]) -> None:
     """Raise `LoopDetected` if a request has passed too many proxies."""
-    if (number := _count_passes(headers)) > MAX_PASSES:
+    passed = headers.get(LOOP_HEADER)
+    if passed is not None and (number := _count_passes(passed)) > MAX_PASSES:
         raise LoopDetected(
             f"The request has passed anthropic-proxy {number} times. ",
             remedy="The address of a provider leads back to this proxy: check ANTHROPIC_UPSTREAM_URL and base_url.",
         )
 
 
-def _count_passes(headers: Mapping[str, str]) -> int:
-    passed = headers.get(LOOP_HEADER)
-    if passed is None:
-        return 0
+def _count_passes(passed: str) -> int:
     return [entry.partition(";")[0].strip() for entry in passed.casefold().split(",")].count(_NAME)

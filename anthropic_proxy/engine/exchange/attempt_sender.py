@@ -17,6 +17,7 @@ from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.attempt import Attempt
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, record_bytes
+from anthropic_proxy.engine.exchange.plain_form import PlainForms
 from anthropic_proxy.engine.exchange.provider_errors import (
     add_address_advice,
     add_missing_date,
@@ -204,7 +205,9 @@ class AttemptSender(Struct, eq=False):
         """
         engine = self.engine
         circuit_breakers = engine.circuit_breakers
-        upstream = attempt.target.upstream
+        credentials = engine.credentials
+        target = attempt.target
+        upstream = target.upstream
         client = self.incoming.receipt.client.id
         if attempt.run.has_next_target:
             try:
@@ -213,7 +216,7 @@ class AttemptSender(Struct, eq=False):
                 self._record_target(attempt)
                 raise
         try:
-            if attempt.credential is None and engine.credentials.uses_tokens(attempt.target.provider):
+            if attempt.credential is None and credentials.uses_tokens(target.provider):
                 await self._authorize(attempt)
             failure = await self._call(attempt)
         except BaseException:
@@ -224,9 +227,10 @@ class AttemptSender(Struct, eq=False):
             add_address_advice(failure, attempt.target, engine.settings)
             raise failure
         circuit_breakers.record_success(upstream, client)
-        engine.credentials.record_success(attempt.target.provider, attempt.credential)
-        engine.observations.record_accepted(upstream, attempt.target.model)
+        credentials.record_success(target.provider, attempt.credential)
         self.prompt = attempt.prompt
+        if attempt.run.repair is not None:
+            PlainForms(engine, self.incoming).record_acceptance(attempt)
         attempt.store_lessons(engine.observations, self.incoming.receipt.client)
         return attempt
 
@@ -325,6 +329,7 @@ class AttemptSender(Struct, eq=False):
             report.add_notes(run.adaptations.notes)
         if run.repair is not None:
             report.add_notes(run.repair.notes)
+            await PlainForms(engine, self.incoming).list_tested_parts(attempt)
         if is_first_call and report.notes:
             require_lossless(report, target)
         attempt.upstream_path, attempt.proves = request.path, request.proves

@@ -130,8 +130,7 @@ class Attempts:
             inliner = MediaInliner(engine.web_fetch, origin)
         self._preparer = AttemptPreparer(engine, incoming, session, is_large, origin.servers, estimates, inliner)
         self.sender = AttemptSender(engine, incoming, request, watchdog, self.records, session)
-        self._forms = PlainForms(engine, incoming, session)
-        self._retries = Retries(engine, incoming, request, watchdog, self.records, admission, self._forms)
+        self._retries = Retries(engine, incoming, request, watchdog, self.records, admission)
 
     async def open_first_call(self, request: MessagesRequest, plan: Plan) -> Attempt:
         """Call the targets of the plan in order, and return the first attempt whose reply has content.
@@ -206,7 +205,7 @@ class Attempts:
         if known := observations.find_adaptations(target.upstream, model, client):
             target = apply_stored_adaptations(engine, target, adaptations, client)
             if REFUSED_PARTS in known:
-                target, repair = await self._forms.apply_known(target, request)
+                target, repair = await PlainForms(engine, self._incoming).apply_known(target, request)
         is_relayed = target.is_relayed
         run = TargetRun(
             request,
@@ -220,8 +219,6 @@ class Attempts:
         if target.model != model:
             run.origin = await self._admission.admit_successor(run.origin, target, request, run.token_scale)
         engine.retry_budget.record_first_call(target.upstream)
-        if engine.repair_budget.is_used:
-            self._forms.record_first_call(target)
         prepare = self._preparer.prepare_relay if is_relayed else self._preparer.prepare
         return await self._retries.call_with_retries(target, run, prepare, self.sender.send)
 
@@ -315,8 +312,6 @@ class Retries(Struct, eq=False):
     watchdog: Watchdog
     records: AttemptRecords
     admission: Admission
-    forms: PlainForms | None = None
-    """None: the requests are no messages."""
 
     async def call_with_retries(
         self,
@@ -344,17 +339,11 @@ class Retries(Struct, eq=False):
                     error.message, error.remedy = problem.text, problem.remedy
                 raise
             attempt = await prepare(target, credential, run)
-            if run.repair is not None and self.forms is not None:
-                await self.forms.list_tested_parts(attempt)
             try:
-                result = await send(attempt)
+                return await send(attempt)
             except UpstreamError as error:
                 target = await self.prepare_retry(attempt, error)
                 error.release_tracebacks()
-            else:
-                if run.repair is not None and self.forms is not None:
-                    self.forms.record_acceptance(attempt)
-                return result
 
     async def prepare_retry(self, attempt: Attempt, error: UpstreamError, usage: Usage | None = None) -> Target:
         """Record a failed attempt with its token usage. Return the target of the retry, after the pause before it.
@@ -381,7 +370,8 @@ class Retries(Struct, eq=False):
                 if adapted.model != target.model:
                     run.origin = await self.admission.admit_successor(run.origin, adapted, run.request, run.token_scale)
                 return adapted
-            if self.forms is not None and (plain := await self.forms.find_plain_target(attempt, error)) is not None:
+            plain = await PlainForms(engine, self.incoming).find_plain_target(attempt, error)
+            if plain is not None:
                 run.adaptations_left -= 1
                 failed_attempts.append(describe_attempt(target, error))
                 return plain

@@ -38,8 +38,6 @@ class PlainForms(Struct, eq=False):
 
     engine: Engine
     incoming: ClientRequest
-    session: str
-    """Conversation to which the request belongs. "": none."""
 
     async def apply_known(self, target: Target, request: MessagesRequest) -> tuple[Target, Repair]:
         """Return `target` without the parts that its conversation, or a search, leaves out."""
@@ -120,31 +118,29 @@ class PlainForms(Struct, eq=False):
         """Return True if a server has refused the form of a request, as far as its status and codes say."""
         if error.stated_status not in REFUSAL_STATUSES or isinstance(error, UnreadableReply | CircuitOpen):
             return False
-        if error.status == 404 and not self.engine.observations.is_accepted(target.upstream, target.model):
-            return False  # by its text, the model is unknown
+        if error.status == 404:  # by its text, the model is unknown
+            return False
         last = self.incoming.receipt.attempts[-1]
         has_usage = last.all_input_tokens or last.output_tokens
         is_too_long = error.cause is not None and error.cause.kind != "images"
         return last.duration_seconds <= MAX_REFUSAL_SECONDS and not has_usage and not is_too_long
 
-    def record_first_call(self, target: Target) -> None:
-        """Let the calls of a model and of a client pay for some repetitions."""
-        for account, _ in self._list_accounts(target):
-            self.engine.repair_budget.record_first_call(account)
-
     def _may_spend(self, target: Target) -> bool:
+        """Spend a repetition of the client and of the model, which one client cannot use up alone."""
         budget = self.engine.repair_budget
-        return all(budget.try_spend(account, amount) for account, amount in self._list_accounts(target))
+        model = f"model {target.upstream}/{target.model}"
+        return budget.try_spend(f"client {self._learner}") and budget.try_spend(model, _SHARE_OF_MODEL)
 
-    def _list_accounts(self, target: Target) -> Sequence[tuple[str, float]]:
-        """Return the accounts of a repetition, and what it costs there. A client cannot use up a model's alone."""
-        return (f"client {self._learner}", 1.0), (f"model {target.upstream}/{target.model}", _SHARE_OF_MODEL)
+    @property
+    def _session(self) -> str:
+        """Conversation to which the request belongs. "": none."""
+        return "" if self.incoming.cache_session else self.incoming.receipt.session
 
     @property
     def _learner(self) -> str:
         """Whose requests decide what is known about a model: the client, or without keys its session."""
         client = self.incoming.receipt.client
-        return client.scope_session(self.session) if client.credential_forwardable else client.id
+        return client.scope_session(self._session) if client.credential_forwardable else client.id
 
     async def _read_messages(self, request: MessagesRequest) -> Sequence[Message]:
         """Return the messages of a request, of which a relay may know only the other fields. Empty: it is invalid."""
@@ -156,7 +152,7 @@ class PlainForms(Struct, eq=False):
 
     def _name_conversation(self, target: Target, messages: Sequence[Message]) -> str:
         receipt = self.incoming.receipt
-        scope = receipt.client.scope_session(self.session) or receipt.client.id
+        scope = receipt.client.scope_session(self._session) or receipt.client.id
         return digest_beginning(f"{scope} {receipt.agent} {target.prefixed_id}", messages)
 
 

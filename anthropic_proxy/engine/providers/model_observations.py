@@ -78,15 +78,6 @@ class ModelObservations:
         without thinking, oldest first. The conversations that contain them need no rejected call in each later turn.
         """
 
-        self._accepted: dict[tuple[str, str], None] = {}
-        """Pairs of upstream and model that have accepted a request, of any client."""
-
-    def record_accepted(self, upstream: str, model: str) -> None:
-        self._accepted[upstream, model] = None
-
-    def is_accepted(self, upstream: str, model: str) -> bool:
-        return (upstream, model) in self._accepted
-
     def continue_from(self, previous: "ModelObservations") -> None:
         """Use the facts of the observations before a reload."""
         self.store, self.count_locks = previous.store, previous.count_locks

@@ -188,7 +188,7 @@ class RepetitionShare(Struct, frozen=True):
 
 
 RETRIES = RepetitionShare(per_call=0.2, per_second=5.0, saved=50.0)
-REPAIRS = RepetitionShare(per_call=0.05, per_second=0.1, saved=20.0)
+REPAIRS = RepetitionShare(per_call=0.0, per_second=0.1, saved=20.0)
 """Repetitions of refused requests in a plainer form."""
 _MAX_ACCOUNTS = 10_000
 
@@ -209,11 +209,6 @@ class RepetitionBudget:
         self._clock = clock
         self._accounts: dict[str, _Account] = {}
         """Absent: no repetition yet, so the budget is full."""
-
-    @property
-    def is_used(self) -> bool:
-        """False: each budget is full."""
-        return bool(self._accounts)
 
     def record_first_call(self, account: str) -> None:
         if self._accounts and (known := self._accounts.get(account)) is not None:
