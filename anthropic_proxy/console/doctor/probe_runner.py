@@ -20,7 +20,7 @@ from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.catalog import ModelCapabilities
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
 from anthropic_proxy.engine.providers.provider_models import ListedModel, has_model_list, query_chat_models
-from anthropic_proxy.engine.routing.health import CircuitBreakers, RepetitionBudget
+from anthropic_proxy.engine.routing.health import NO_REPETITIONS, CircuitBreakers, RepetitionBudget
 from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.routing.targets import Target, find_capabilities
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest, Transport
@@ -129,6 +129,7 @@ class ProbeRunner:
             observations=observations,
             circuit_breakers=CircuitBreakers(),
             retry_budget=RepetitionBudget(),
+            repair_budget=RepetitionBudget(NO_REPETITIONS),  # a probe shows what the server refuses
             transports={name: _record(self._services.transports[name], recorded)},
         )
         receipt = Receipt(request_id=services.new_id("req_"), client=Client(name="doctor"), started_at=services.clock())

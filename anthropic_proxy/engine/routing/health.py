@@ -190,6 +190,7 @@ class RepetitionShare(Struct, frozen=True):
 RETRIES = RepetitionShare(per_call=0.2, per_second=5.0, saved=50.0)
 REPAIRS = RepetitionShare(per_call=0.0, per_second=0.1, saved=20.0)
 """Repetitions of refused requests in a plainer form."""
+NO_REPETITIONS = RepetitionShare(per_call=0.0, per_second=0.0, saved=0.0)
 _MAX_ACCOUNTS = 10_000
 
 
