@@ -20,6 +20,7 @@ from anthropic_proxy.gateway.server.http1.connection import (
     Http1Connection,
     ServerState,
 )
+from anthropic_proxy.gateway.server.http1.cycle import CYCLE_EXTENSION, RequestResponseCycle
 from tests.support.http1_server import UPGRADE
 from tests.support.kept_connection import KeptConnection
 from tests.support.virtual_time import VirtualTimeLoop
@@ -67,7 +68,8 @@ class Call:
     """One call of the application, which takes its steps when the test wants it."""
 
     path: str
-    steps: asyncio.Queue[Step]
+    cycle: RequestResponseCycle
+    steps: asyncio.Queue[Step] = field(default_factory=asyncio.Queue)
     body: bytes = b""
     has_whole_body: bool = False
     is_disconnected: bool = False
@@ -75,6 +77,12 @@ class Call:
     sent: bytes = b""
     has_finished: bool = False
     has_returned: bool = False
+    ended_early: bool = False
+
+    @property
+    def uses_cycle(self) -> bool:
+        """Return True if it sends its response without messages of ASGI."""
+        return self.path.endswith(("1", "3", "5", "7", "9"))
 
 
 class Application:
@@ -88,11 +96,12 @@ class Application:
         return "req_of_the_refusal"
 
     async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[..., Any]) -> None:
-        call = Call(scope["path"], asyncio.Queue())
+        call = Call(scope["path"], scope["extensions"][CYCLE_EXTENSION])
         self.calls.append(call)
         try:
             while not call.has_finished or call.steps.qsize():
                 step = await call.steps.get()
+                call.ended_early |= step in (Step.RETURN, Step.FAIL) and not call.has_finished
                 if step is Step.RETURN:
                     return
                 await self._take(step, call, receive, send)
@@ -124,12 +133,19 @@ class Application:
             headers = [(b"x-path", call.path.encode())]
             if step is Step.START_EVENTS:
                 headers.append((b"content-type", b"text/event-stream"))
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            if call.uses_cycle:
+                pairs = [(name.decode(), value.decode()) for name, value in headers]
+                call.cycle.start_response(200, pairs)
+            else:
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
         if step in (Step.PIECE, Step.FINISH):
             piece = b"piece of %b" % call.path.encode()
             call.sent += piece
             call.has_finished = step is Step.FINISH
-            await send({"type": "http.response.body", "body": piece, "more_body": step is Step.PIECE})
+            if call.uses_cycle:
+                await call.cycle.write_body(piece, is_last=call.has_finished)
+            else:
+                await send({"type": "http.response.body", "body": piece, "more_body": step is Step.PIECE})
 
 
 @dataclass(frozen=True)
@@ -160,6 +176,7 @@ REQUESTS = [
     Request(b"GET /N HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n", is_last=True),
     Request(b"POST /N HTTP/1.0\r\n" + HOST + b"Content-Length: 5\r\n\r\nhello", "POST", b"hello", is_last=True),
 ]
+KEPT_REQUESTS = [request for request in REQUESTS if not request.is_last]
 BROKEN_REQUESTS = [
     Request(data, "POST", is_broken=True)
     for data in (
@@ -285,29 +302,48 @@ def _read_response(client: h11.Connection) -> Response | None:
             return response
 
 
-class ConnectionMachine(RuleBasedStateMachine):
-    """`excuses`: what may leave requests without a response. Empty: each one has a response."""
+class Trouble(Enum):
+    """What may leave requests without a response. At most one kind happens to a connection."""
 
-    @initialize()
-    def connect(self) -> None:
+    NONE = auto()
+    BROKEN_REQUEST = auto()
+    HALF_CLOSE = auto()
+    DISCONNECT = auto()
+    EARLY_END = auto()
+    TIME = auto()
+    STOP = auto()
+
+
+def happens(trouble: Trouble) -> Callable[["ConnectionMachine"], bool]:
+    return lambda machine: machine.trouble is trouble and not machine.exchange.wire.closed
+
+
+class ConnectionMachine(RuleBasedStateMachine):
+    @initialize(trouble=st.sampled_from((Trouble.NONE, Trouble.BROKEN_REQUEST, *Trouble)))
+    def connect(self, trouble: Trouble) -> None:
+        self.trouble = trouble
+        self.has_happened = False
+        self.has_event_stream = False
         self.loop = VirtualTimeLoop()
         self.loop.set_exception_handler(lambda loop, context: None)  # of the failures of the application
         asyncio.set_event_loop(self.loop)
-        self.excuses: set[str] = set()
 
         async def build() -> Exchange:
             return Exchange(asyncio.get_running_loop())
 
         self.exchange = self.loop.run_until_complete(build())
 
-    @rule(request=st.sampled_from(REQUESTS), copies=st.sampled_from((1, 1, 1, 2, 20)))
+    @precondition(lambda self: len(self.exchange.requests) < 60)
+    @rule(
+        request=st.one_of(st.sampled_from(KEPT_REQUESTS), st.sampled_from(REQUESTS)), copies=st.sampled_from((1, 2, 20))
+    )
     def client_writes_requests(self, request: Request, copies: int) -> None:
         for _ in range(copies):
             self.exchange.add(request)
 
+    @precondition(happens(Trouble.BROKEN_REQUEST))
     @rule(request=st.sampled_from(BROKEN_REQUESTS))
     def client_writes_a_broken_request(self, request: Request) -> None:
-        self.excuses.add("broken")
         self.exchange.add(request)
 
     @precondition(lambda self: self.exchange.can_send())
@@ -325,25 +361,36 @@ class ConnectionMachine(RuleBasedStateMachine):
         self.exchange.run()
 
     @precondition(lambda self: self.exchange.unfinished())
-    @rule(step=st.sampled_from((Step.START_EVENTS, Step.RETURN, Step.FAIL)))
-    def application_ends_early_or_sends_events(self, step: Step) -> None:
-        if step is Step.START_EVENTS:
-            self.excuses.add("events")
-        else:
-            self.excuses.add("early end")
+    @rule()
+    def application_begins_an_event_stream(self) -> None:
+        self.has_event_stream = True
+        self.exchange.unfinished()[-1].steps.put_nowait(Step.START_EVENTS)
+        self.exchange.run()
+
+    @precondition(happens(Trouble.EARLY_END))
+    @precondition(lambda self: self.exchange.unfinished())
+    @rule(step=st.sampled_from((Step.RETURN, Step.FAIL)))
+    def application_ends_early(self, step: Step) -> None:
+        self.has_happened = True
         self.exchange.unfinished()[-1].steps.put_nowait(step)
         self.exchange.run()
 
-    @rule(seconds=st.sampled_from((0.06, 1.0, 11.0, 31.0, 76.0)))
+    @rule()
+    def a_moment_passes(self) -> None:
+        self.exchange.run(0.06)
+
+    @precondition(happens(Trouble.TIME))
+    @rule(seconds=st.sampled_from((1.0, 11.0, 31.0, 76.0)))
     def time_passes(self, seconds: float) -> None:
-        self.excuses.add("time")
+        self.has_happened = True
         self.exchange.run(seconds)
 
-    @precondition(lambda self: not (self.exchange.has_ended or self.exchange.wire.closed or self.exchange.wire.paused))
+    @precondition(happens(Trouble.HALF_CLOSE))
+    @precondition(lambda self: self.exchange.requests and not self.exchange.has_ended)
+    @precondition(lambda self: not self.exchange.wire.paused)
     @rule()
     def client_ends_its_direction(self) -> None:
-        if not self._is_worth_answers():
-            self.excuses.add("half-close")
+        self.has_happened = not self._is_worth_answers()
         self._in_loop(self.exchange.end)
         self.exchange.run()
 
@@ -353,33 +400,41 @@ class ConnectionMachine(RuleBasedStateMachine):
             self.exchange.wire.unread = 100_000
             self.exchange.connection.pause_writing()
 
-    @rule(seconds=st.sampled_from((0.0, 2 * WRITE_TIMEOUT_SECONDS)))
-    def client_reads_again(self, seconds: float) -> None:
-        if self.exchange.wire.unread:
-            if seconds:
-                self.excuses.add("time")
-                self.exchange.run(seconds)
-            self._read_all()
+    @precondition(lambda self: self.exchange.wire.unread)
+    @rule()
+    def client_reads_again(self) -> None:
+        self._read_all()
 
+    @precondition(happens(Trouble.TIME))
+    @precondition(lambda self: self.exchange.wire.unread)
+    @rule()
+    def client_reads_too_late(self) -> None:
+        self.has_happened = True
+        self.exchange.run(2 * WRITE_TIMEOUT_SECONDS)
+        assert self.exchange.wire.closed
+
+    @precondition(happens(Trouble.DISCONNECT))
     @precondition(lambda self: len(self.exchange.requests) > 1)
     @rule()
     def client_disconnects(self) -> None:
-        self.excuses.add("disconnect")
+        self.has_happened = True
         self._in_loop(self.exchange.wire.close)
         self.exchange.run()
 
+    @precondition(happens(Trouble.STOP))
+    @precondition(lambda self: self.exchange.requests)
     @rule(is_stopping=st.booleans())
     def server_stops(self, is_stopping: bool) -> None:
-        self.excuses.add("stop")
+        self.has_happened = True
         self.exchange.state.draining = True
-        if is_stopping and not self.exchange.wire.closed:
+        if is_stopping:
             self._in_loop(self.exchange.connection.close_after_responses)
 
+    @precondition(happens(Trouble.STOP))
     @rule()
     def server_needs_connections(self) -> None:
-        if not self.exchange.wire.closed:
-            self.excuses.add("stop")
-            self._in_loop(self.exchange.connection.close_if_idle)
+        self.has_happened = True
+        self._in_loop(self.exchange.connection.close_if_idle)
 
     @invariant()
     def one_request_runs_at_a_time_and_in_order(self) -> None:
@@ -417,7 +472,7 @@ class ConnectionMachine(RuleBasedStateMachine):
                 call = calls[number]
                 assert response.path == call.path
                 expected = b"" if self.exchange.requests[number].method == "HEAD" else call.sent
-                is_whole = response.is_complete and (response.has_length or not self.excuses)
+                is_whole = response.is_complete and (response.has_length or not self.has_happened)
                 assert response.body == expected if is_whole else expected.startswith(response.body)
             else:
                 assert response.closes
@@ -425,13 +480,25 @@ class ConnectionMachine(RuleBasedStateMachine):
                 assert response.status in (400, 408, 503, 500)
         if responses and responses[-1].closes and responses[-1].is_complete:
             assert self.exchange.wire.closed or self.exchange.wire.ended
-        if not self.excuses - {"events"}:
-            places = [number for number, request in enumerate(self.exchange.requests) if request.is_last]
-            wanted = places[0] + 1 if places else len(self.exchange.requests)
-            if self.exchange.has_ended:
-                wanted = min(wanted, self._count_sent_requests())
-            assert [response.status for response in responses] == [200] * wanted
-            assert all(response.is_complete for response in responses)
+        if self.exchange.has_ended or any(call.ended_early for call in calls):
+            assert self.exchange.wire.closed or self.exchange.wire.ended
+        if not self.has_happened:
+            self._check_that_each_request_is_answered(responses)
+
+    def _check_that_each_request_is_answered(self, responses: list[Response]) -> None:
+        """Check that all requests have a response up to the first one that ends the connection or is broken."""
+        requests = self.exchange.requests[: self._count_sent_requests()]
+        ends = [number for number, request in enumerate(self.exchange.requests) if request.is_last or request.is_broken]
+        end = ends[0] if ends else len(requests)
+        is_broken = end < len(self.exchange.requests) and self.exchange.requests[end].is_broken
+        wanted = min(len(requests), end if is_broken else end + 1)
+        assert [response.status for response in responses[:wanted]] == [200] * wanted
+        assert all(response.is_complete for response in responses)
+        assert len(responses) <= wanted + is_broken
+        assert len(self.exchange.app.refused) <= 1
+        if is_broken and len(responses) == wanted:
+            assert len(self.exchange.app.refused) == 1
+            assert self.exchange.wire.closed or self.exchange.wire.ended
 
     def _count_sent_requests(self) -> int:
         left = self.exchange.sent_bytes
@@ -451,7 +518,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         done = sum(call.has_finished for call in exchange.app.calls)
         return (
             ends_between_requests
-            and "events" not in self.excuses
+            and not self.has_event_stream
             and all(request.method in ("GET", "HEAD") for request in exchange.requests[done:count])
         )
 
