@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw, structs
 
+from anthropic_proxy.engine.exchange.final_calls import MAX_KEPT_CHARACTERS
 from anthropic_proxy.engine.exchange.safeguards.check import read_safeguards
 from anthropic_proxy.engine.exchange.safeguards.prompt import INSTRUCTIONS
 from anthropic_proxy.engine.exchange.safeguards.rules import find_harmless_rule
@@ -531,6 +532,15 @@ async def test_the_sentences_of_a_company_are_added_to_those_of_the_user_and_the
         "user": user,
         "company": {"deny": ["Reading payroll"], "environment": ["git.ex"]},
     }
+
+
+@pytest.mark.parametrize(("tool", "field"), [("LS", "path"), ("TodoWrite", "todos")])
+async def test_a_call_that_is_too_long_to_be_kept_is_not_harmless(tool: str, field: str) -> None:
+    """The table would read no arguments, which are those of the current directory."""
+    built = proxy(Script(calls(call(tool, **{field: "/etc/" + "a" * MAX_KEPT_CHARACTERS}))))
+    sink = await built.post(safeguards=asked(), **FIELDS)
+    assert status_of(sink)["tool_uses"] == {}
+    assert [(check.verdict, check.kind) for check in built.receipts[-1].checks] == [("unavailable", "too large")]
 
 
 async def test_a_sentence_of_the_company_alone_lets_the_table_ask() -> None:
