@@ -86,7 +86,6 @@ def test_the_dialect_of_a_server_is_found(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", QUIRKS)
-@pytest.mark.sample(3)
 def test_with_the_written_table_the_server_rejects_nothing(name: str, tmp_path: Path) -> None:
     with serving(new_quirk_server(name)) as server:
         variables = settings_for(server.url, QUIRKS[name].model)
