@@ -44,6 +44,8 @@ class PlainForms(Struct, eq=False):
         observations = self.engine.observations
         messages = await self._read_messages(request)
         repair = Repair(self._name_conversation(target, messages))
+        if self.incoming.receipt.fidelity.mode == "strict":
+            return target, repair  # it loses nothing because of what is only suspected
         if (form := observations.find_form(repair.conversation)) is not None:
             repair.left_out, repair.changes = form
         elif messages and all(message.role != "assistant" for message in messages):
@@ -92,7 +94,7 @@ class PlainForms(Struct, eq=False):
             return
         observations = self.engine.observations
         upstream, model, client = target.upstream, target.model, self.incoming.receipt.client.id
-        search = observations.find_part_search(upstream, model, self._learner)
+        before = search = observations.find_part_search(upstream, model, self._learner)
         if repair.refusal is not None and search is None:
             content = {part.name for part in target.wire.parts if part.is_content}
             suspects = [name for name in repair.repetition if name not in content]
@@ -104,7 +106,8 @@ class PlainForms(Struct, eq=False):
         if search is not None and (proven := search.proven):
             observations.store_adaptation(upstream, model, proven, client)
             search = search.record_acceptance((proven,))
-        observations.store_part_search(upstream, model, client, self._learner, search)
+        if search != before or repair.refusal is not None:
+            observations.store_part_search(upstream, model, client, self._learner, search)
         if left_out := (*repair.left_out, *repair.repetition):
             changes = repair.changes + (repair.refusal is not None)
             observations.store_form(repair.conversation, left_out, changes)

@@ -220,4 +220,4 @@ async def test_a_receipt_has_the_id_of_the_reply_and_the_limit_that_was_sent() -
     refused = ProxyHarness(lambda *_: FakeResponse(400, b"{}"), **KEYS)
     await refused.post(max_tokens=2_000)
     (receipt,) = refused.receipts
-    assert (receipt.message_id, [attempt.max_tokens for attempt in receipt.attempts]) == ("", [2_000])
+    assert (receipt.message_id, [attempt.max_tokens for attempt in receipt.attempts]) == ("", [2_000, 2_000])
