@@ -117,8 +117,8 @@ def apply_stored_adaptations(
     """
     used_names[:] = earlier
     names = engine.observations.find_adaptations(target.upstream, target.model, client)
-    names = tuple(name for name in names if name != REFUSED_PARTS)
-    for name in sorted(names, key=lambda name: not name.startswith("wire ")):  # another API has a dialect of its own
+    changes = (name for name in names if name != REFUSED_PARTS)
+    for name in sorted(changes, key=lambda name: not name.startswith("wire ")):  # another API has a dialect of its own
         adapted = _apply_adaptation(engine, target, name)
         if adapted is None:
             continue

@@ -96,7 +96,6 @@ class TargetRun(Struct):
     """Filter of the previous call, if this call continues its reply."""
     adaptations: Adaptations | None = None
     """Changes of the request after errors of the provider in this exchange. None: no change so far."""
-
     repair: Repair | None = None
     """None: the request has its usual form, as far as known."""
 

@@ -229,8 +229,8 @@ class AttemptSender(Struct, eq=False):
         circuit_breakers.record_success(upstream, client)
         credentials.record_success(target.provider, attempt.credential)
         self.prompt = attempt.prompt
-        if attempt.run.repair is not None:
-            PlainForms(engine, self.incoming).record_acceptance(attempt)
+        if (repair := attempt.run.repair) is not None:
+            PlainForms(engine, self.incoming).record_acceptance(attempt.target, repair)
         attempt.store_lessons(engine.observations, self.incoming.receipt.client)
         return attempt
 
@@ -329,7 +329,7 @@ class AttemptSender(Struct, eq=False):
             report.add_notes(run.adaptations.notes)
         if run.repair is not None:
             report.add_notes(run.repair.notes)
-            await PlainForms(engine, self.incoming).list_tested_parts(attempt)
+            await PlainForms(engine, self.incoming).list_tested_parts(attempt, run.repair)
         if is_first_call and report.notes:
             require_lossless(report, target)
         attempt.upstream_path, attempt.proves = request.path, request.proves

@@ -1,6 +1,6 @@
 """`PlainForms`: the repair of requests that a server refuses for a reason that the proxy does not know.
 
-The refused request is repeated once without its parts that may be left out (`wires/parts.py`), whatever the words of
+The refused request is repeated once without its parts that may be left out (`Wire.parts`), whatever the words of
 the refusal are. If the server accepts that, the conversation keeps this form, because its cached prompt depends on it,
 and the first requests of later conversations search for the refused part (`part_search.py`). If the server refuses
 again, the client gets the first error. Decision 0016 has the rules.
@@ -8,6 +8,8 @@ again, the client gets the first error. Decision 0016 has the rules.
 
 from collections.abc import Sequence
 from functools import partial
+from operator import attrgetter
+from typing import Any
 
 from msgspec import Struct, structs
 
@@ -20,7 +22,9 @@ from anthropic_proxy.engine.messages.models import Message, MessagesRequest, dec
 from anthropic_proxy.engine.providers.model_observations import digest_beginning
 from anthropic_proxy.engine.providers.part_search import begin_search
 from anthropic_proxy.engine.routing.targets import Target
-from anthropic_proxy.engine.wires.parts import list_sent_parts
+from anthropic_proxy.engine.wires.calls import Call
+from anthropic_proxy.engine.wires.contract import Wire, changes_body
+from anthropic_proxy.engine.wires.dialect import BaseDialect
 from anthropic_proxy.errors import CircuitOpen, UnreadableReply, UpstreamError
 
 REFUSAL_STATUSES = (400, 422)
@@ -57,7 +61,7 @@ class PlainForms(Struct, eq=False):
     async def find_plain_target(self, attempt: Attempt, error: UpstreamError) -> Target | None:
         """Return a copy of the target for the repetition of a refused request. None: it is not repeated."""
         run, target = attempt.run, attempt.target
-        if not target.dialect.repairs_unknown_refusals or not self._is_refusal(target, error):
+        if not target.dialect.repairs_unknown_refusals or not self._is_refusal(error):
             return None
         repair = run.repair or Repair(self._name_conversation(target, await self._read_messages(run.request)))
         if repair.refusal is not None or repair.changes >= MAX_FORM_CHANGES:
@@ -81,17 +85,13 @@ class PlainForms(Struct, eq=False):
         )
         return _leave_out(target, repair.repetition)
 
-    async def list_tested_parts(self, attempt: Attempt) -> None:
+    async def list_tested_parts(self, attempt: Attempt, repair: Repair) -> None:
         """Note which parts a request has, before it is sent, if it serves a search."""
-        repair = attempt.run.repair
-        if repair is not None and repair.search is not None and not repair.sent:
+        if repair.search is not None and not repair.sent:
             repair.sent = await self._list_parts(attempt)
 
-    def record_acceptance(self, attempt: Attempt) -> None:
+    def record_acceptance(self, target: Target, repair: Repair) -> None:
         """Store what the acceptance of a request shows about its parts."""
-        repair, target = attempt.run.repair, attempt.target
-        if repair is None:
-            return
         observations = self.engine.observations
         upstream, model, client = target.upstream, target.model, self.incoming.receipt.client.id
         before = search = observations.find_part_search(upstream, model, self._learner)
@@ -114,14 +114,15 @@ class PlainForms(Struct, eq=False):
 
     async def _list_parts(self, attempt: Attempt) -> tuple[str, ...]:
         is_strict = self.incoming.receipt.fidelity.mode == "strict"
-        list_parts = partial(list_sent_parts, attempt.target.wire, lossless_only=is_strict)
+        list_parts = partial(_list_sent_parts, attempt.target.wire, lossless_only=is_strict)
         return await self.engine.background.run_for_call(list_parts, attempt.call, is_large=attempt.is_large)
 
-    def _is_refusal(self, target: Target, error: UpstreamError) -> bool:
+    def _is_refusal(self, error: UpstreamError) -> bool:
         """Return True if a server has refused the form of a request, as far as its status and codes say."""
-        if error.stated_status not in REFUSAL_STATUSES or isinstance(error, UnreadableReply | CircuitOpen):
+        is_unknown_model = error.status == 404  # by its text
+        if error.stated_status not in REFUSAL_STATUSES or is_unknown_model:
             return False
-        if error.status == 404:  # by its text, the model is unknown
+        if isinstance(error, UnreadableReply | CircuitOpen):
             return False
         last = self.incoming.receipt.attempts[-1]
         has_usage = last.all_input_tokens or last.output_tokens
@@ -157,6 +158,22 @@ class PlainForms(Struct, eq=False):
         receipt = self.incoming.receipt
         scope = receipt.client.scope_session(self._session) or receipt.client.id
         return digest_beginning(f"{scope} {receipt.agent} {target.prefixed_id}", messages)
+
+
+def _list_sent_parts(wire: Wire[BaseDialect, Any], call: Call[BaseDialect], *, lossless_only: bool) -> tuple[str, ...]:
+    """Return the names of the parts of its wire that a request has: without each, another request would be sent.
+
+    Those behind the beginning of the prompt come first.
+    """
+    sent = wire.encode_request(call).body
+    parts = [part for part in wire.parts if part.is_lossless or not lossless_only]
+    parts.sort(key=attrgetter("changes_prefix"))
+    plainer = ((part.name, wire.apply_adaptation(call.dialect, part.name)) for part in parts)
+    return tuple(
+        name
+        for name, dialect in plainer
+        if dialect != call.dialect and changes_body(call, dialect, wire.encode_request, sent)
+    )
 
 
 def _leave_out(target: Target, names: tuple[str, ...]) -> Target:

@@ -92,7 +92,10 @@ class Wire(ABC, Generic[DialectT, CallT]):
     is_relay: bool = False
     """True for the wire that forwards requests and responses of the Messages API."""
     parts: Sequence[RequestPart] = ()
-    """What may be left out of a request that a server refuses for an unknown reason (`parts.py`)."""
+    """What may be left out of a request that a server refuses for an unknown reason (`exchange/plain_form.py`).
+
+    What a request depends on is never a part: tools, their results, system text, `max_tokens`, stop sequences,
+    `tool_choice`, and each field that restricts what the server does, such as `store` and the service tier."""
     counted_fields: Collection[str] = ()
     """Fields of the request body that a request for its token count has. (): all."""
 
@@ -131,8 +134,17 @@ class Wire(ABC, Generic[DialectT, CallT]):
         return dialect
 
 
-def changes_body(call: CallT, dialect: BaseDialect, encode_request: Callable[[CallT], UpstreamRequest]) -> bool:
-    """Return True if a request has another body with the dialect of an adaptation, which is useful only then."""
+def changes_body(
+    call: CallT,
+    dialect: BaseDialect,
+    encode_request: Callable[[CallT], UpstreamRequest],
+    sent: bytes | None = None,
+) -> bool:
+    """Return True if a request has another body with the dialect of an adaptation, which is useful only then.
+
+    `sent`: the body without the adaptation. None: it is encoded here.
+    """
     with suppress(UnsupportedFeature):  # the changed request cannot be encoded
-        return encode_request(structs.replace(call, dialect=dialect)).body != encode_request(call).body
+        changed = encode_request(structs.replace(call, dialect=dialect)).body
+        return changed != (encode_request(call).body if sent is None else sent)
     return False
