@@ -76,7 +76,6 @@ def demand(wish: str, contact: str) -> str:
 
 
 @pytest.mark.parametrize("name", RULES)
-@pytest.mark.sample(3)
 async def test_a_developer_reads_the_cause_and_whom_to_ask_and_the_ledger_has_the_command(
     company: tuple[App, str, dict[str, str]], name: str
 ) -> None:

@@ -301,7 +301,6 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.sample(4)
 async def test_a_word_that_may_be_the_name_of_a_command_leaves_its_call_without_a_verdict(command: str) -> None:
     for wire in ("chat", "relay that answers"):
         server = Server(wire, json.dumps({"command": command}))
@@ -342,7 +341,6 @@ OTHER_TOOLS: dict[str, tuple[str, Any]] = {
 
 @pytest.mark.parametrize("kind", OTHER_TOOLS)
 @A_TRANSLATION_AND_RELAYS
-@pytest.mark.sample(3)
 async def test_the_same_holds_for_every_tool_and_place(kind: str, wire: str) -> None:
     tool, arguments = OTHER_TOOLS[kind]
     for stream in (True, False):
@@ -439,7 +437,6 @@ async def test_a_placeholder_with_escapes_is_one_too(spelled: str) -> None:
 @pytest.mark.parametrize("spelled", SPELLINGS)
 @pytest.mark.parametrize("form", UNUSUAL_ARGUMENTS)
 @A_TRANSLATION_AND_RELAYS
-@pytest.mark.sample(4)
 async def test_no_form_of_arguments_gives_a_restored_text_a_verdict(wire: str, form: str, spelled: str) -> None:
     server = SpellingServer(wire, UNUSUAL_ARGUMENTS[form], spelled)
     built = ProxyHarness(server, **WIRES[wire][0])
@@ -587,7 +584,6 @@ EARLIER_CALLS: Sequence[tuple[str, Any, str]] = (
 
 @pytest.mark.parametrize(("tool", "earlier", "command"), EARLIER_CALLS)
 @A_TRANSLATION_AND_RELAYS
-@pytest.mark.sample(3)
 async def test_a_call_after_one_that_has_written_a_hidden_text_has_no_verdict(
     wire: str, tool: str, earlier: Any, command: str
 ) -> None:

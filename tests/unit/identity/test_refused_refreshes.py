@@ -124,7 +124,6 @@ async def examine(provider: FakeProvider, directory: Path) -> list[str]:
         (403, ""),
     ],
 )
-@pytest.mark.sample(3)
 async def test_an_error_that_may_be_about_the_person_is_said_and_marked(
     provider: FakeProvider, tmp_path: Path, failure: Any, words: str
 ) -> None:
@@ -160,7 +159,6 @@ async def test_an_error_that_may_be_about_the_person_is_said_and_marked(
         (500, ""),
     ],
 )
-@pytest.mark.sample(3)
 async def test_a_failure_or_an_error_about_the_client_changes_nothing(
     provider: FakeProvider, tmp_path: Path, failure: Any, text: str
 ) -> None:

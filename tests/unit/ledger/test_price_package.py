@@ -57,7 +57,6 @@ def list_models(base_url: str | None) -> list[str]:
 @pytest.mark.parametrize(
     "base_url", [None, *sorted({each.base_url for each in PROVIDERS if each.base_url.startswith("https")})]
 )
-@pytest.mark.sample(4)
 def test_each_model_has_the_prices_that_the_package_finds(base_url: str | None) -> None:
     file = find_data_file()
     assert file is not None

@@ -133,7 +133,6 @@ def _no_other_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("kind", BODIES)
 @pytest.mark.parametrize("load", [load_google, load_container, load_sts, load_azure])
-@pytest.mark.sample(3)
 def test_a_log_in_reads_no_reply_without_end(
     load: Load, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,7 +220,6 @@ def answering(head: bytes, body: bytes = b"") -> Iterator[OneAnswer]:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("load", [load_google, load_container, load_sts, load_azure])
-@pytest.mark.sample(3)
 def test_a_log_in_follows_no_redirect_to_another_server(
     load: Load, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
