@@ -201,23 +201,25 @@ class Attempts:
         adaptations.clear()
         client = self.receipt.client.id
         observations = engine.observations
+        origin = self._origin
+        token_scale = observations.find_token_scale(provider.name, model, client)
         repair: Repair | None = None
         if known := observations.find_adaptations(target.upstream, model, client):
             target = apply_stored_adaptations(engine, target, adaptations, client)
             if REFUSED_PARTS in known:
                 target, repair = await PlainForms(engine, self._incoming).apply_known(target, request)
+            if target.model != model:
+                origin = await self._admission.admit_successor(origin, target, request, token_scale)
         is_relayed = target.is_relayed
         run = TargetRun(
             request,
-            observations.find_token_scale(provider.name, model, client),
-            self._origin,
+            token_scale,
+            origin,
             adaptations_left=MAX_RELAY_ADAPTATIONS if is_relayed else MAX_ADAPTATIONS,
             requires_room=requires_room,
             has_next_target=has_next_target,
             repair=repair,
         )
-        if target.model != model:
-            run.origin = await self._admission.admit_successor(run.origin, target, request, run.token_scale)
         engine.retry_budget.record_first_call(target.upstream)
         prepare = self._preparer.prepare_relay if is_relayed else self._preparer.prepare
         return await self._retries.call_with_retries(target, run, prepare, self.sender.send)

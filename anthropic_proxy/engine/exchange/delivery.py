@@ -315,17 +315,14 @@ class Delivery:
         while (deltas := await reply.read()) is not None:
             if call_filter is not None:
                 deltas = call_filter.feed(deltas)
-            if fold.builds_more_than(MAX_REPLY_BYTES_ON_LOOP, deltas):
-                await self._engine.background.run_in_thread(fold.feed, deltas)
-            else:
-                fold.feed(deltas)
+            fold.feed(deltas)
             if writer.stop is not None and reply.complete:  # nothing is left to read
                 self.watchdog.end_upstream_call()
                 break
         # an estimate was needed if the input may fill the context window: the reply's count then corrects the next one
         if writer.usage.input_tokens is None or self._estimates.has_estimate(self._request):
             writer.estimate = self._attempts.estimate_tokens(self._request)
-        if fold.open_characters > MAX_REPLY_BYTES_ON_LOOP:
+        if fold.characters > MAX_REPLY_BYTES_ON_LOOP:
             message = await self._engine.background.run_in_thread(fold.finish)
         else:
             message = fold.finish()

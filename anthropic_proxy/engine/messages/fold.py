@@ -3,13 +3,13 @@
 The message is built from the stream events of `MessageWriter`, so it is equal with and without streaming.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, assert_never
 
 import msgspec
-from msgspec import Raw, structs
+from msgspec import Raw, Struct, structs
 
-from anthropic_proxy.engine.messages.deltas import Delta, ToolArgs
+from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.messages.events import (
     BlockStart,
     BlockStop,
@@ -32,39 +32,33 @@ from anthropic_proxy.engine.messages.events import (
 from anthropic_proxy.engine.messages.models import MessagesResponse
 from anthropic_proxy.engine.messages.models.tool_arguments import build_arguments_object
 from anthropic_proxy.engine.messages.writer import MessageWriter, require_bounded_reply
-from anthropic_proxy.errors import InternalError
 
 _encode = msgspec.json.Encoder().encode
 _STARTS = TextStart, ThinkingStart, ToolCallStart, BlockStart
-_WITHOUT_CONTENT = MessageStart, Ping, MessageDelta, MessageStop, ErrorEvent
-"""Events that belong to no block. `finish` reads the last two of a complete reply."""
+_WITHOUT_CONTENT = BlockStop, MessageStart, Ping, MessageDelta, MessageStop, ErrorEvent
+"""Events that add nothing to a block. `finish` reads the last two of a complete reply."""
+
+
+class _Block(Struct):
+    start: TextStart | ThinkingStart | ToolCallStart | BlockStart
+    fragments: list[str] = []
+    """Of its text, its thinking, or its arguments."""
+    citations: list[Raw] = []
+    signature: str = ""
 
 
 class Fold:
     """Builds the message from the events of a writer. Its `message_start` is not needed."""
 
-    # of the open block
-    _start: TextStart | ThinkingStart | ToolCallStart | BlockStart | None = None
-    _signature = ""
-    open_characters = 0
-    """Number of characters of arguments in `_fragments`."""
-
     def __init__(self, writer: MessageWriter) -> None:
         self._writer = writer
         writer.skip_start()
-        self._content: list[Raw] = []
-        self._fragments: list[str] = []
-        """Of the open block."""
-        self._citations: list[Raw] = []
+        self._blocks: list[_Block] = []
 
-    def builds_more_than(self, characters: int, deltas: Sequence[Delta]) -> bool:
-        """Return True if `feed(deltas)` may build a tool call with arguments of more characters than this."""
-        if ToolArgs not in map(type, deltas) and not isinstance(self._start, (ToolCallStart, BlockStart)):
-            return False
-        if {*map(type, deltas)} == {ToolArgs}:
-            return False
-        added = sum(len(delta.json) for delta in deltas if isinstance(delta, ToolArgs))
-        return self.open_characters + added > characters
+    @property
+    def characters(self) -> int:
+        """Number of characters from which `finish` builds the message."""
+        return self._writer.characters + self._writer.queued_characters
 
     def feed(self, deltas: Iterable[Delta]) -> None:
         """Add the deltas of one network read. Raises `UpstreamProtocolError` if the message becomes too large."""
@@ -83,7 +77,7 @@ class Fold:
         return MessagesResponse(
             id=writer.message_id,
             model=writer.model,
-            content=self._content,
+            content=[*map(_build_block, self._blocks)],
             stop_reason=ending.stop_reason,
             stop_sequence=ending.stop_sequence,
             stop_details=ending.stop_details,
@@ -93,49 +87,43 @@ class Fold:
     def _collect(self, events: Iterable[Event]) -> None:
         for event in events:
             if type(event) is TextDelta or type(event) is ThinkingDelta:
-                self._fragments.append(event.text)
+                self._blocks[-1].fragments.append(event.text)
             elif type(event) is InputDelta:
-                self._fragments.append(event.json)
-                self.open_characters += len(event.json)
-            elif type(event) is BlockStop:
-                self._content.append(self._build_block())
+                self._blocks[-1].fragments.append(event.json)
             elif type(event) is CitationDelta:
-                self._citations.append(event.raw)
+                self._blocks[-1].citations.append(event.raw)
             elif type(event) is SignatureDelta:
-                self._signature = event.signature
+                self._blocks[-1].signature = event.signature
             elif isinstance(event, _STARTS):
-                self._start = event
-                self._fragments = []
-                self.open_characters = 0
-                self._citations = []
-                self._signature = ""
+                self._blocks.append(_Block(event))
             elif not isinstance(event, _WITHOUT_CONTENT):
                 assert_never(event)
 
-    def _build_block(self) -> Raw:
-        start = self._start
-        text = "".join(self._fragments)
-        if not text.isascii():
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                # fragment by fragment, as in the stream, so that both kinds of responses have the same text
-                text = "".join(map(replace_surrogates, self._fragments))
-        block: dict[str, Any]
-        if isinstance(start, TextStart):
-            block = {"type": "text", "text": text}
-            if self._citations:
-                block["citations"] = self._citations
-        elif isinstance(start, ThinkingStart):
-            block = {"type": "thinking", "thinking": text, "signature": self._signature}
-        elif isinstance(start, ToolCallStart):
-            block = {"type": "tool_use", "id": replace_surrogates(start.id), "name": replace_surrogates(start.name)}
-            block["input"] = build_arguments_object(text)
-        elif isinstance(start, BlockStart):
-            if not self._fragments:
-                return start.raw
-            block = msgspec.json.decode(start.raw, type=dict[str, Raw])
-            block["input"] = build_arguments_object(text)
-        else:
-            raise InternalError("The writer ended a block that it did not start.")
-        return Raw(_encode(block))
+
+def _build_block(collected: _Block) -> Raw:
+    start = collected.start
+    text = "".join(collected.fragments)
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            # fragment by fragment, as in the stream, so that both kinds of responses have the same text
+            text = "".join(map(replace_surrogates, collected.fragments))
+    block: dict[str, Any]
+    if isinstance(start, TextStart):
+        block = {"type": "text", "text": text}
+        if collected.citations:
+            block["citations"] = collected.citations
+    elif isinstance(start, ThinkingStart):
+        block = {"type": "thinking", "thinking": text, "signature": collected.signature}
+    elif isinstance(start, ToolCallStart):
+        block = {"type": "tool_use", "id": replace_surrogates(start.id), "name": replace_surrogates(start.name)}
+        block["input"] = build_arguments_object(text)
+    elif isinstance(start, BlockStart):
+        if not collected.fragments:
+            return start.raw
+        block = msgspec.json.decode(start.raw, type=dict[str, Raw])
+        block["input"] = build_arguments_object(text)
+    else:
+        assert_never(start)
+    return Raw(_encode(block))

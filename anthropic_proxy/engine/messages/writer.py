@@ -103,7 +103,7 @@ class MessageWriter:
     _index = 0  # of the open block, or of the next
     _filled = False  # True if the open thinking block or call has content
     _key: int | str = 0  # of the open call
-    _queued_characters = 0  # that were ever queued
+    queued_characters = 0  # that were ever queued
 
     def __init__(
         self, *, message_id: str, model: str, signature: str, clock: Callable[[], float] | None = None
@@ -294,8 +294,8 @@ class MessageWriter:
                 self._close()
 
     def _count_queued(self, characters: int) -> None:
-        self._queued_characters += characters
-        require_bounded_reply(self._queued_characters)
+        self.queued_characters += characters
+        require_bounded_reply(self.queued_characters)
 
     def _find_queued(self, delta: ToolArgs | ToolEnd) -> _QueuedCall:
         queued = self._queued_calls.get(delta.key)
