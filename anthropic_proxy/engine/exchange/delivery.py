@@ -322,7 +322,7 @@ class Delivery:
         # an estimate was needed if the input may fill the context window: the reply's count then corrects the next one
         if writer.usage.input_tokens is None or self._estimates.has_estimate(self._request):
             writer.estimate = self._attempts.estimate_tokens(self._request)
-        if fold.characters > MAX_REPLY_BYTES_ON_LOOP:
+        if writer.characters + writer.queued_characters > MAX_REPLY_BYTES_ON_LOOP:
             message = await self._engine.background.run_in_thread(fold.finish)
         else:
             message = fold.finish()

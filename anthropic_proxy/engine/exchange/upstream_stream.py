@@ -58,6 +58,7 @@ TRAILING_USAGE_TIMEOUT_SECONDS = 2.0
 
 _is_caller = partial(operator.is_, CALLER)
 _SSE_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
+_WITHOUT_ANSWER = {Thinking, Usage, Stop}
 
 
 class Reply(ABC):
@@ -209,15 +210,16 @@ class UpstreamStream(DeltaStream):
             raise
         self._watchdog.note_content()
         self._waiting.extendleft(reversed(first))
-        self.has_thinking = Thinking in map(type, first)
-        self.begins_with_thinking = {Thinking, Usage, Stop}.issuperset(map(type, first))
+        kinds = {*map(type, first)}
+        self.has_thinking = Thinking in kinds
+        self.begins_with_thinking = kinds <= _WITHOUT_ANSWER
 
     async def read(self) -> list[Delta] | None:
         # in one function, without helpers for its steps, because every chunk of a stream passes here
-        if len(self._waiting) > MAX_DELTAS_ON_LOOP:
-            await asyncio.sleep(0)  # lets other tasks run between the deltas of one large frame
-            return [self._waiting.popleft() for _ in range(MAX_DELTAS_ON_LOOP)]
         if self._waiting:
+            if len(self._waiting) > MAX_DELTAS_ON_LOOP:
+                await asyncio.sleep(0)  # lets other tasks run between the deltas of one large frame
+                return [self._waiting.popleft() for _ in range(MAX_DELTAS_ON_LOOP)]
             waiting = list(self._waiting)
             self._waiting.clear()
             return waiting

@@ -53,16 +53,11 @@ class Fold:
     def __init__(self, writer: MessageWriter) -> None:
         self._writer = writer
         writer.skip_start()
-        self._blocks: list[_Block] = []
-
-    @property
-    def characters(self) -> int:
-        """Number of characters from which `finish` builds the message."""
-        return self._writer.characters + self._writer.queued_characters
+        self._events: list[Event] = []
 
     def feed(self, deltas: Iterable[Delta]) -> None:
         """Add the deltas of one network read. Raises `UpstreamProtocolError` if the message becomes too large."""
-        self._collect(self._writer.feed(deltas))
+        self._events += self._writer.feed(deltas)
         require_bounded_reply(self._writer.characters)
 
     def finish(self) -> MessagesResponse:
@@ -70,34 +65,37 @@ class Fold:
         writer = self._writer
         *events, ending, _ = writer.finish()
         assert isinstance(ending, MessageDelta)
-        self._collect(events)
+        blocks = _collect_blocks([*self._events, *events])
         usage = ending.usage
         if usage.service_tier is msgspec.UNSET:  # which a stream may omit
             usage = structs.replace(usage, service_tier="standard")
         return MessagesResponse(
             id=writer.message_id,
             model=writer.model,
-            content=[*map(_build_block, self._blocks)],
+            content=[*map(_build_block, blocks)],
             stop_reason=ending.stop_reason,
             stop_sequence=ending.stop_sequence,
             stop_details=ending.stop_details,
             usage=usage,
         )
 
-    def _collect(self, events: Iterable[Event]) -> None:
-        for event in events:
-            if type(event) is TextDelta or type(event) is ThinkingDelta:
-                self._blocks[-1].fragments.append(event.text)
-            elif type(event) is InputDelta:
-                self._blocks[-1].fragments.append(event.json)
-            elif type(event) is CitationDelta:
-                self._blocks[-1].citations.append(event.raw)
-            elif type(event) is SignatureDelta:
-                self._blocks[-1].signature = event.signature
-            elif isinstance(event, _STARTS):
-                self._blocks.append(_Block(event))
-            elif not isinstance(event, _WITHOUT_CONTENT):
-                assert_never(event)
+
+def _collect_blocks(events: Iterable[Event]) -> list[_Block]:
+    blocks: list[_Block] = []
+    for event in events:
+        if type(event) is TextDelta or type(event) is ThinkingDelta:
+            blocks[-1].fragments.append(event.text)
+        elif type(event) is InputDelta:
+            blocks[-1].fragments.append(event.json)
+        elif type(event) is CitationDelta:
+            blocks[-1].citations.append(event.raw)
+        elif type(event) is SignatureDelta:
+            blocks[-1].signature = event.signature
+        elif isinstance(event, _STARTS):
+            blocks.append(_Block(event))
+        elif not isinstance(event, _WITHOUT_CONTENT):
+            assert_never(event)
+    return blocks
 
 
 def _build_block(collected: _Block) -> Raw:

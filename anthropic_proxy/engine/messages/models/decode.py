@@ -242,7 +242,7 @@ def decode_request(
             else:
                 blocks = [block for message in read.messages for block in message.blocks]
                 called = {block.name for block in blocks if type(block) is ToolUseBlock}
-            request.has_invalid_calls = len(called) > 0 and not are_valid_names(called, request.tools)
+            request.has_invalid_calls = not are_valid_names(called, request.tools) if called else False
         for block in _list_new_blocks(read.messages):
             if type(block) is ToolResultBlock:
                 request.tool_results += 1
@@ -279,9 +279,11 @@ def _require_supported_fields(read: _Body, *, for_token_count: bool) -> None:
                 f"{_MAX_SEQUENCES} of {_MAX_SEQUENCE_CHARACTERS} characters together are allowed",
                 code="stop-sequences",
             )
-    for form in (read.output_format, read.output_config.format if read.output_config is not None else None):
-        if form is not None and (flaw := find_schema_error(bytes(form.schema))):
-            raise InvalidRequest(f"output_config.format.schema: {flaw}", code="invalid-field")
+    config = read.output_config
+    if config is not None or read.output_format is not None:
+        for form in (read.output_format, config.format if config is not None else None):
+            if form is not None and (flaw := find_schema_error(bytes(form.schema))):
+                raise InvalidRequest(f"output_config.format.schema: {flaw}", code="invalid-field")
 
 
 def decode_request_or_envelope(
