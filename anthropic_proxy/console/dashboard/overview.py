@@ -27,41 +27,39 @@ from anthropic_proxy.console.dashboard.charts import (
 from anthropic_proxy.console.dashboard.error_kinds import (
     chart_errors,
     describe_failed_attempts,
-    find_error_kind,
     find_incidents,
     is_frequent,
     link_to_failed_attempts,
 )
 from anthropic_proxy.console.dashboard.models import tabulate_models
+from anthropic_proxy.console.dashboard.notices import Notice, build_error_notice, describe_state, list_error_groups
 from anthropic_proxy.console.dashboard.page import (
     Figure,
     Page,
     PageContext,
     PageTable,
-    StateLine,
     build_panel,
     build_verdict,
     compare_with_previous_range,
     memoize_result,
 )
 from anthropic_proxy.console.dashboard.panels import FailedPanel
-from anthropic_proxy.console.dashboard.query import RANGES, ViewQuery, title_month
+from anthropic_proxy.console.dashboard.query import RANGES, title_month
 from anthropic_proxy.console.dashboard.tables import (
     Table,
     build_finished_row,
     build_request_table,
     build_running_row,
 )
+from anthropic_proxy.console.dashboard.week import WeekGrid, build_week
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import MissingPrices, ModelCosts, count_unknown, find_missing_prices
 from anthropic_proxy.console.ledger.export import ExportTable, format_time, tabulate
 from anthropic_proxy.console.ledger.failures import (
     ErrorGroup,
-    ErrorPeriod,
     count_errors,
     count_failed_attempts,
     find_last_success,
-    list_errors,
 )
 from anthropic_proxy.console.ledger.histograms import Histogram, add_histogram, find_percentile
 from anthropic_proxy.console.ledger.queries import ModelPeriod, PeriodSums
@@ -71,12 +69,10 @@ from anthropic_proxy.console.ledger.records import (
     add_up,
     add_up_groups,
     describe_claude_cost,
-    describe_failure_status,
 )
 from anthropic_proxy.console.ledger.request_queries import list_stored_requests
 from anthropic_proxy.console.measures import format_sums
 from anthropic_proxy.console.units import HOUR_SECONDS, MICROSECONDS
-from anthropic_proxy.gateway.error_catalog import find_cause, find_remedy
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.problems import describe_demo
 
@@ -91,9 +87,8 @@ _COSTS = ("", "provider")
 """Measures that are amounts of money. They are not offered if all requests of the range were free."""
 _MAX_LATEST = 10
 _MAX_MODELS = 6
-MIN_HOURS = 48
-LEVELS = 5
-_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_MIN_HOURS_OF_WEEK = 48
+"""Hours of a range from which the page shows the hours of the week."""
 _KINDS = {
     "cache_read": ("cache read", "cache-read"),
     "cache_write": ("cache write", "cache-write"),
@@ -143,7 +138,7 @@ def build_overview_page(context: PageContext) -> Mapping[str, Any]:
     values = {
         "verdict": build_verdict(context, panels.summarize),
         "has_requests": isinstance(total, FailedPanel) or total.requests > 0,
-        "state_now": _describe_state(problems, notices, demo),
+        "state_now": describe_state(problems, notices, demo),
         "notices": problems if isinstance(problems, FailedPanel) else notices,
         "solved": [failure for failure in failures if failure.is_solved],
         "demo": demo,
@@ -163,7 +158,7 @@ def build_overview_page(context: PageContext) -> Mapping[str, Any]:
         "latest": build_panel(context, "the latest requests", panels.list_latest),
         "models": build_panel(context, "the models", panels.list_models),
     }
-    if query.hours < MIN_HOURS:
+    if query.hours < _MIN_HOURS_OF_WEEK:
         return values
     return {
         **values,
@@ -228,10 +223,12 @@ class _Panels:
             text += f"; the cost of {link} is unknown"
         return Markup(f"{text}.")
 
-    def list_problems(self) -> "list[Notice]":
+    def list_problems(self) -> list[Notice]:
         context = self.context
         costs = self.costs
-        notices = [_build_error_notice(context, costs, group) for group in _list_errors(context, costs, self.errors())]
+        notices = [
+            build_error_notice(context, costs, group) for group in list_error_groups(context, costs, self.errors())
+        ]
         sent: dict[str, int] = {}
         for row in self.by_model():
             prefix = costs.find_prefix(row.model.provider)
@@ -371,7 +368,7 @@ class _Panels:
             missing="no input",
         )
 
-    def build_week(self, measure: str) -> "WeekGrid":
+    def build_week(self, measure: str) -> WeekGrid:
         context = self.context
         shown = _COUNTED.get(measure, _COST)
         hours = queries.sum_periods(
@@ -383,134 +380,6 @@ class _Panels:
 
 def _find_provider(row: ModelPeriod) -> tuple[int, tuple[str, ...]]:
     return row.start, (row.model.provider,)
-
-
-class StateNow(StateLine, frozen=True):
-    """First line of the page: is something wrong now?"""
-
-    link: str = ""
-    """Text of the link to the problems. "": no link."""
-    command: str = ""
-
-
-def _describe_state(problems: "list[Notice] | FailedPanel", open_notices: "Sequence[Notice]", demo: str) -> StateNow:
-    if open_notices:
-        worst = min(open_notices, key=lambda notice: "✕!".index(notice.sign))
-        if len(open_notices) == 1:
-            return StateNow(worst.sign, worst.role, "One open problem:", open_notices[0].text)
-        return StateNow(worst.sign, worst.role, "Now:", f"{len(open_notices)} open problems")
-    if isinstance(problems, FailedPanel):
-        return StateNow("!", "warn", "It is not known whether something is wrong: the stored requests cannot be read.")
-    if demo:
-        return StateNow("!", "warn", f"{demo}. Choose a provider:", command="anthropic-proxy init")
-    return StateNow("✓", "ok", "All is well now: there are no open problems.")
-
-
-class Notice(StateLine, frozen=True):
-    detail: str = ""
-    href: str = ""
-    link: str = ""
-    remedy: str = ""
-    help_link: str = ""
-    """URL of the entry of the error catalog: `/help/errors#rate-limit`. "": no entry."""
-    is_solved: bool = False
-    """True if the same has succeeded since then."""
-
-
-def _list_errors(context: PageContext, costs: ModelCosts, errors: Sequence[ErrorPeriod]) -> list[ErrorGroup]:
-    mapped = set[str]()
-    for row in context.setup.mapping:
-        mapped |= {row.target, *row.fallbacks, *(target for target, _ in row.replies)}
-
-    def is_set(provider: str, model: str) -> bool:
-        return f"{costs.find_prefix(provider)}/{model}" in mapped
-
-    return list_errors(context.connection, context.selection, errors, is_set)
-
-
-def _build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGroup) -> Notice:
-    name = costs.find_prefix(group.provider) if group.provider else "the proxy"
-    latest = group.latest
-    href = f"/dashboard/requests/{latest.id}"
-    link = "show it"
-    if group.count > 1:
-        facets = {**context.query.facets, "outcome": "error", "provider": group.provider}
-        # a range begins and ends with an hour
-        start = group.first_at // MICROSECONDS // HOUR_SECONDS * HOUR_SECONDS
-        end = (group.last_at // MICROSECONDS // HOUR_SECONDS + 1) * HOUR_SECONDS
-        chosen = structs.replace(context.query, facets=facets, text=group.error_code)
-        href = chosen.link_to_requests(start, end)
-        link = f"show the {group.count:,}"
-    remedy = find_remedy(
-        group.error_code,
-        costs.find_key_setting(group.provider),
-        latest.requested_model,
-        name if group.provider else "",
-        latest.remedy,
-        fallbacks=context.settings.fallbacks,
-    )
-    kind = f", {find_error_kind(group.error_type, group.error_code)}" if group.error_type else ""
-    status = describe_failure_status(group.status, latest.attempt_times)
-    text = f"{formats.plural(group.count, 'request')} failed at {name} with {status}{kind}."
-    if not group.has_model:  # no figure counts them
-        verb = "was" if group.count == 1 else "were"
-        text = f"{formats.plural(group.count, 'request')} without a model {verb} rejected with {status}{kind}."
-    period = formats.time_span(group.first_at, group.last_at)
-    detail = f"{period}. {find_cause(latest.error, latest.remedy)[:300]}"
-    help_link = remedy.link if remedy else ""
-    if group.is_solved:
-        return Notice("✓", "none", text, detail, href, link, help_link=help_link, is_solved=True)
-    return Notice("✕", "error", text, detail, href, link, remedy.text if remedy else "", help_link)
-
-
-class WeekCell(Struct, frozen=True):
-    level: int
-    """Strength of the color, 0 to `LEVELS`."""
-    title: str = ""
-    href: str = ""
-    """Link to the requests of the hour with the highest value. "": no hour of the cell has requests."""
-
-
-class WeekGrid(Struct, frozen=True):
-    cells: Sequence[Sequence[WeekCell]]
-    """Seven rows of 24 hours, from Monday. Empty: there are no values."""
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    """Rows of the table with the same values."""
-    empty_text: str = "No requests in this range."
-
-
-def build_week(
-    query: ViewQuery, hours: Sequence[PeriodSums], extract: Callable[[UsageSums], float], show: Callable[[float], str]
-) -> WeekGrid:
-    """The hours are in the time zone of the server."""
-    values_by_cell: dict[tuple[int, int], list[tuple[float, int]]] = {}
-    for hour in hours:
-        when = formats.local_datetime(hour.start * MICROSECONDS)
-        values_by_cell.setdefault((when.weekday(), when.hour), []).append((extract(hour.sums), hour.start))
-    sums = {cell: sum(value for value, _ in values) for cell, values in values_by_cell.items()}
-    highest = max(sums.values(), default=0)
-
-    def build_cell(weekday: int, hour: int) -> WeekCell:
-        values = values_by_cell.get((weekday, hour), ())
-        if not values:
-            return WeekCell(0)
-        total = sums[weekday, hour]
-        title = f"{_WEEKDAYS[weekday]}, {hour:02d}:00, {show(total)}"
-        most, start = max(values, key=lambda pair: pair[0])
-        if len(values) > 1:
-            day = formats.local_datetime(start * MICROSECONDS)
-            title += f": hours with requests = {len(values)}; highest, {day.day} {day:%b} = {show(most)}"
-        level = max(1, -int(-LEVELS * total // highest)) if total else 0
-        return WeekCell(level, title, query.link_to_requests(start, start + HOUR_SECONDS))
-
-    def show_sum(day: int, hour: int) -> str:
-        return show(sums[day, hour]) if (day, hour) in sums else formats.UNKNOWN
-
-    hours_of_day = range(24)
-    cells = [[build_cell(day, hour) for hour in hours_of_day] for day in range(7)] if highest else ()
-    rows = [[name, *(show_sum(day, hour) for hour in hours_of_day)] for day, name in enumerate(_WEEKDAYS)]
-    return WeekGrid(cells, [f"{hour:02d}:00" for hour in hours_of_day], rows)
 
 
 def _tabulate_usage(context: PageContext) -> ExportTable:
@@ -536,7 +405,7 @@ def _tabulate_failures(context: PageContext) -> ExportTable:
         "error": attrgetter("latest.error"),
         "latest_request": attrgetter("latest.id"),
     }
-    return tabulate(fields, _list_errors(context, ModelCosts(context.settings), errors))
+    return tabulate(fields, list_error_groups(context, ModelCosts(context.settings), errors))
 
 
 PAGE = Page(

@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import event
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.overview import PAGE, Notice, StateNow, build_overview_page
+from anthropic_proxy.console.dashboard.notices import Notice, StateNow
+from anthropic_proxy.console.dashboard.overview import PAGE, build_overview_page
 from anthropic_proxy.console.ledger.failures import count_errors, list_errors
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.request_queries import list_stored_requests

@@ -15,9 +15,10 @@ from anthropic_proxy.console.dashboard.costs import PAGE as COSTS
 from anthropic_proxy.console.dashboard.costs import build_costs_page
 from anthropic_proxy.console.dashboard.models import PAGE as MODELS
 from anthropic_proxy.console.dashboard.models import build_models_page
-from anthropic_proxy.console.dashboard.overview import LEVELS, PAGE, WeekCell, build_overview_page, build_week
+from anthropic_proxy.console.dashboard.overview import PAGE, build_overview_page
 from anthropic_proxy.console.dashboard.panels import FailedPanel
 from anthropic_proxy.console.dashboard.query import read_view_query
+from anthropic_proxy.console.dashboard.week import LEVELS, WeekCell, build_week
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.periods import RequestSelection

@@ -1,0 +1,93 @@
+"""What needs attention: the problems of a range of time, and whether something is wrong now."""
+
+from collections.abc import Sequence
+
+from msgspec import structs
+
+from anthropic_proxy.console import formats
+from anthropic_proxy.console.dashboard.error_kinds import find_error_kind
+from anthropic_proxy.console.dashboard.page import PageContext, StateLine
+from anthropic_proxy.console.dashboard.panels import FailedPanel
+from anthropic_proxy.console.ledger.costs import ModelCosts
+from anthropic_proxy.console.ledger.failures import ErrorGroup, ErrorPeriod, list_errors
+from anthropic_proxy.console.ledger.records import describe_failure_status
+from anthropic_proxy.console.units import HOUR_SECONDS, MICROSECONDS
+from anthropic_proxy.gateway.error_catalog import find_cause, find_remedy
+
+
+class StateNow(StateLine, frozen=True):
+    """First line of the page: is something wrong now?"""
+
+    link: str = ""
+    """Text of the link to the problems. "": no link."""
+    command: str = ""
+
+
+class Notice(StateLine, frozen=True):
+    detail: str = ""
+    href: str = ""
+    link: str = ""
+    remedy: str = ""
+    help_link: str = ""
+    """URL of the entry of the error catalog: `/help/errors#rate-limit`. "": no entry."""
+    is_solved: bool = False
+    """True if the same has succeeded since then."""
+
+
+def describe_state(problems: list[Notice] | FailedPanel, open_notices: Sequence[Notice], demo: str) -> StateNow:
+    if open_notices:
+        worst = min(open_notices, key=lambda notice: "✕!".index(notice.sign))
+        if len(open_notices) == 1:
+            return StateNow(worst.sign, worst.role, "One open problem:", open_notices[0].text)
+        return StateNow(worst.sign, worst.role, "Now:", f"{len(open_notices)} open problems")
+    if isinstance(problems, FailedPanel):
+        return StateNow("!", "warn", "It is not known whether something is wrong: the stored requests cannot be read.")
+    if demo:
+        return StateNow("!", "warn", f"{demo}. Choose a provider:", command="anthropic-proxy init")
+    return StateNow("✓", "ok", "All is well now: there are no open problems.")
+
+
+def list_error_groups(context: PageContext, costs: ModelCosts, errors: Sequence[ErrorPeriod]) -> list[ErrorGroup]:
+    mapped = set[str]()
+    for row in context.setup.mapping:
+        mapped |= {row.target, *row.fallbacks, *(target for target, _ in row.replies)}
+
+    def is_set(provider: str, model: str) -> bool:
+        return f"{costs.find_prefix(provider)}/{model}" in mapped
+
+    return list_errors(context.connection, context.selection, errors, is_set)
+
+
+def build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGroup) -> Notice:
+    name = costs.find_prefix(group.provider) if group.provider else "the proxy"
+    latest = group.latest
+    href = f"/dashboard/requests/{latest.id}"
+    link = "show it"
+    if group.count > 1:
+        facets = {**context.query.facets, "outcome": "error", "provider": group.provider}
+        # a range begins and ends with an hour
+        start = group.first_at // MICROSECONDS // HOUR_SECONDS * HOUR_SECONDS
+        end = (group.last_at // MICROSECONDS // HOUR_SECONDS + 1) * HOUR_SECONDS
+        chosen = structs.replace(context.query, facets=facets, text=group.error_code)
+        href = chosen.link_to_requests(start, end)
+        link = f"show the {group.count:,}"
+    remedy = find_remedy(
+        group.error_code,
+        costs.find_key_setting(group.provider),
+        latest.requested_model,
+        name if group.provider else "",
+        latest.remedy,
+        fallbacks=context.settings.fallbacks,
+    )
+    kind = f", {find_error_kind(group.error_type, group.error_code)}" if group.error_type else ""
+    status = describe_failure_status(group.status, latest.attempt_times)
+    text = f"{formats.plural(group.count, 'request')} failed at {name} with {status}{kind}."
+    if not group.has_model:  # no figure counts them
+        verb = "was" if group.count == 1 else "were"
+        text = f"{formats.plural(group.count, 'request')} without a model {verb} rejected with {status}{kind}."
+    period = formats.time_span(group.first_at, group.last_at)
+    detail = f"{period}. {find_cause(latest.error, latest.remedy)[:300]}"
+    help_link = remedy.link if remedy else ""
+    if group.is_solved:
+        return Notice("✓", "none", text, detail, href, link, help_link=help_link, is_solved=True)
+    return Notice("✕", "error", text, detail, href, link, remedy.text if remedy else "", help_link)
