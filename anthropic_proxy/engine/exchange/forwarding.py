@@ -11,7 +11,6 @@ a key are unknown to a key of another workspace.
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from contextlib import suppress
 from functools import partial
 from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
@@ -27,7 +26,8 @@ from anthropic_proxy.engine.exchange.admission import Admission, settled_admissi
 from anthropic_proxy.engine.exchange.attempt import Attempt, TargetRun
 from anthropic_proxy.engine.exchange.attempt_sender import AttemptRecords, examine_response, require_lossless
 from anthropic_proxy.engine.exchange.attempts import Retries
-from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink, record_client
+from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink
+from anthropic_proxy.engine.exchange.forwarded_results import ForwardedResults
 from anthropic_proxy.engine.exchange.inspection import open_inspection
 from anthropic_proxy.engine.exchange.plan import choose_plan, match_route
 from anthropic_proxy.engine.exchange.provider_errors import (
@@ -39,7 +39,6 @@ from anthropic_proxy.engine.exchange.provider_errors import (
 from anthropic_proxy.engine.exchange.relay import build_relay_call, forwarded_headers, restrict_relayed_request
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, end_if_disconnected, uncancel
-from anthropic_proxy.engine.hooks import Receipt, StoreUnavailable, UpstreamAttempt
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport, NoteCheck
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope, guess_model
 from anthropic_proxy.engine.messages.preparation import prepare, server_tool_kinds
@@ -50,7 +49,6 @@ from anthropic_proxy.engine.providers.model_observations import MIN_RECORDED_TOK
 from anthropic_proxy.engine.routing.choices import find_preferred_provider
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import Target, switch_wire
-from anthropic_proxy.engine.wires.anthropic.batch_results import BATCH_TIER, BatchResults
 from anthropic_proxy.engine.wires.anthropic.batches import encode_batch, remove_results_host
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest
 from anthropic_proxy.engine.wires.calls import Call, RelayCall, TranslatedCall
@@ -487,12 +485,6 @@ class _Listed(Struct):
 RESOURCE_PATHS = compile_anchored(r"/v1/(?:messages/batches|files|skills)(?:/[\w.:@-]*\w){0,5}", re.ASCII)
 """Pattern of the URL paths of batches, files and skills. They cannot contain `..` or a query."""
 BATCHES_PATH = "/v1/messages/batches"
-_BATCH_LIFETIME_SECONDS = 60 * 24 * 3600.0
-"""Time for which a batch is known whose results were counted. Anthropic keeps results for 29 days."""
-_STORE_SECONDS = 30.0
-"""Time in seconds after which the ledger has stored a record, unless its database is not available."""
-_UNREAD_RESULTS_SECONDS = 600.0
-"""Time in which results of a batch are read to their end only once for clients that have disconnected."""
 _PARTIAL_HEADERS = frozenset(
     ("range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
 )
@@ -545,11 +537,11 @@ async def _forward_admitted(
     request = MessagesRequest(model=target.model, messages=[], has_proxy_signatures=False, has_invalid_calls=False)
     is_download = path.endswith("/content")
     wait_disconnected = sink.wait_disconnected
-    results: BatchResults | None = None
+    results: ForwardedResults | None = None
     if path.startswith(BATCHES_PATH) and path.endswith("/results"):
-        results = BatchResults()
+        results = ForwardedResults(engine, incoming, target)
         incoming = _request_all_results(incoming)
-        wait_disconnected = partial(_wait_until_useless, engine, path, sink.wait_disconnected)
+        wait_disconnected = partial(results.wait_until_useless, sink.wait_disconnected)
     call = build_relay_call(incoming, request, target)
 
     async def forward(response: UpstreamResponse, watchdog: Watchdog) -> None:
@@ -564,14 +556,15 @@ async def _forward_admitted(
                 headers["content-range"] = given["content-range"]
         send_bytes = partial(sink.send_relayed_bytes, headers=headers, status=response.status)
         if is_download or results is not None:
+            if results is not None:
+                results.has_begun = response.status == 200  # of a part, the other results are not known
             while piece := await response.read():
                 watchdog.note_content()
                 watchdog.begin_write()
                 await send_bytes(piece, is_stream=True, is_last=False)
                 watchdog.end_write()
                 if results is not None:
-                    is_large = results.pending_bytes + len(piece) > MAX_REPLY_BYTES_ON_LOOP
-                    await engine.background.run_in_thread_if_large(is_large, results.feed, piece)
+                    await results.feed(piece)
             watchdog.end_upstream_call()
             watchdog.begin_write()
             await send_bytes(b"", is_stream=True, is_last=True)
@@ -584,21 +577,25 @@ async def _forward_admitted(
             watchdog.begin_write()
             await send_bytes(body, is_stream=False, is_last=True)
         watchdog.stop()  # complete: a disconnect has no effect now
-        if results is not None and response.status == 200:  # of a part, the other results are not known
-            await _count_results(engine, incoming, target, results)
+        if results is not None:
+            await results.count()
 
-    await call_provider(
-        engine,
-        incoming,
-        request,
-        call,
-        target,
-        admission=admission,
-        read=forward,
-        wait_disconnected=wait_disconnected,
-        method=method,
-        uses_first_key=True,
-    )
+    try:
+        await call_provider(
+            engine,
+            incoming,
+            request,
+            call,
+            target,
+            admission=admission,
+            read=forward,
+            wait_disconnected=wait_disconnected,
+            method=method,
+            uses_first_key=True,
+        )
+    finally:
+        if results is not None:
+            await results.close()
 
 
 def _request_all_results(incoming: ClientRequest) -> ClientRequest:
@@ -606,63 +603,6 @@ def _request_all_results(incoming: ClientRequest) -> ClientRequest:
     headers = {name: value for name, value in incoming.headers.items() if name not in _PARTIAL_HEADERS}
     parameters = (each for each in incoming.query.split("&") if each.partition("=")[0] == "beta")
     return structs.replace(incoming, headers=headers, query="&".join(parameters))
-
-
-async def _wait_until_useless(engine: Engine, path: str, wait_disconnected: WaitDisconnected) -> None:
-    """Wait until the client has disconnected and its results need not be read to their end, so that they count: they
-    have counted already, or another request reads them.
-    """
-    await wait_disconnected()
-    mark = _mark_of_batch(path)
-    with suppress(StoreUnavailable):
-        if await engine.store.get(mark) is not None:
-            return
-        if await engine.store.increment(f"{mark}:unread", 1, _UNREAD_RESULTS_SECONDS) <= 1:
-            await asyncio.Event().wait()
-
-
-def _mark_of_batch(path: str) -> str:
-    """Return the key of the store with the fact that the results at this path have counted."""
-    return f"batch:{path.split('/')[-2]}"
-
-
-async def _count_results(engine: Engine, incoming: ClientRequest, target: Target, results: BatchResults) -> None:
-    """Record what the requests of a batch have used, once: clients may read its results several times.
-
-    The batch is known for a short time until its records are stored, and only then until its results are gone. So if
-    the process is killed or stops meanwhile, the next reader of the results counts them. If it has stopped after it
-    stored the records, metrics and spending count them twice then. The ledger stores each id once.
-    """
-    mark = _mark_of_batch(incoming.receipt.path)
-    batch_id = mark.removeprefix("batch:")
-    usages = results.finish()
-    if not usages:
-        return
-    with suppress(StoreUnavailable):
-        if await engine.store.increment(mark, 1, 2 * _STORE_SECONDS) > 1:
-            return
-    for usage in usages:
-        parts = (batch_id, usage.region, "" if usage.service_tier == BATCH_TIER else usage.service_tier)
-        receipt = Receipt(
-            request_id=".".join(filter(None, parts)), client=incoming.receipt.client, started_at=engine.clock()
-        )
-        record_client(receipt, incoming.headers)
-        receipt.copy_usage(usage)
-        receipt.method, receipt.path, receipt.status = "GET", incoming.receipt.path, 200
-        receipt.provider, receipt.prefix = target.provider.name, target.provider.prefix
-        receipt.model = receipt.requested_model = usage.model
-        receipt.message_count, receipt.outcome = usage.requests, "end_turn"
-        call = UpstreamAttempt(provider=receipt.provider, model=receipt.model, offset_seconds=0.0, status=200)
-        call.copy_usage(usage)
-        receipt.attempts.append(call)
-        engine.end_exchange(receipt)
-    engine.background.start_task(_keep_mark(engine, mark))
-
-
-async def _keep_mark(engine: Engine, mark: str) -> None:
-    await engine.sleep(_STORE_SECONDS)
-    with suppress(StoreUnavailable):
-        await engine.store.put(mark, "1", _BATCH_LIFETIME_SECONDS)
 
 
 async def _with_mapped_models(engine: Engine, incoming: ClientRequest, target: Target) -> ClientRequest:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import suppress
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -18,8 +19,9 @@ from anthropic_proxy.engine.memory_values import MemoryValues
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.gateway.settings import CONFIG_FILE, load_settings
-from anthropic_proxy.plugins import Receipt
+from anthropic_proxy.plugins import Client, Receipt
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
+from tests.support.tables import in_one_test
 from tests.support.virtual_time import in_virtual_time
 
 SETTINGS = {"PREFERRED_PROVIDER": "anthropic", "ANTHROPIC_API_KEY": "sk-ant-test-0123456789"}
@@ -209,6 +211,68 @@ async def test_results_of_a_client_that_disconnects_before_their_end_count_once(
         await forward_resource(harness.services, asked(), "GET", _LeavingSink())
     assert [bool(each.chunks) for each in responses] == [False, True, True]
     assert len(harness.receipts) == 1
+
+
+class _GoneSink(RecordingSink):
+    """A client that has disconnected before the response."""
+
+    async def wait_disconnected(self) -> None:
+        return
+
+
+CUT = ConnectionError("cut")
+READINGS = {
+    "results do not exist yet": [((404, b"{}"), _GoneSink, ClientDisconnected)],
+    "the provider fails after the client has left": [
+        ((200, RESULTS[:100], RESULTS[100:200], CUT), _LeavingSink, ConnectionError)
+    ],
+    "both": [
+        ((404, b"{}"), _GoneSink, ClientDisconnected),
+        ((200, RESULTS[:100], RESULTS[100:200], CUT), _LeavingSink, ConnectionError),
+        ((500, b"{}"), _GoneSink, ClientDisconnected),
+    ],
+}
+
+
+@in_one_test
+@pytest.mark.parametrize("readings", READINGS.values(), ids=READINGS)
+@in_virtual_time
+async def test_results_of_a_client_that_leaves_count_after_readings_that_gave_none(
+    readings: list[tuple[tuple[Any, ...], type[RecordingSink], type[Exception]]],
+) -> None:
+    answers = [answer for answer, _, _ in readings]
+    harness = ProxyHarness(lambda *_: _SlowResponse(*answers.pop(0)), **SETTINGS)
+    for _, sink, failure in readings:
+        with pytest.raises(failure):
+            await forward_resource(harness.services, asked(), "GET", sink())
+    assert harness.receipts == []
+    answers.append((200, RESULTS[:100], RESULTS[100:]))
+    await forward_resource(harness.services, asked(), "GET", _LeavingSink())
+    assert [each.input_tokens for each in harness.receipts] == [118]
+
+
+@in_virtual_time
+async def test_results_of_a_client_that_leaves_count_while_the_store_is_unavailable() -> None:
+    class Unavailable(MemoryValues):
+        async def get(self, key: str) -> str | None:
+            raise StoreUnavailable
+
+    harness = ProxyHarness(lambda *_: _SlowResponse(200, RESULTS[:100], RESULTS[100:]), **SETTINGS)
+    harness.services = structs.replace(harness.services, store=Unavailable())
+    await forward_resource(harness.services, asked(), "GET", _LeavingSink())
+    assert [each.input_tokens for each in harness.receipts] == [118]
+
+
+@in_virtual_time
+async def test_each_account_at_a_server_has_results_of_its_own() -> None:
+    """A client can name any batch, and servers may count the batches of each account from 1."""
+    harness = ProxyHarness(lambda *_: _SlowResponse(200, RESULTS[:100], RESULTS[100:]), PREFERRED_PROVIDER="anthropic")
+    client = Client(credential_forwardable=True)
+    for key in ("sk-ant-first", "sk-ant-second", "sk-ant-first"):
+        incoming = new_client_request(b"", {"x-api-key": key}, path=PATH, client=client)
+        with suppress(ClientDisconnected):
+            await forward_resource(harness.services, incoming, "GET", _LeavingSink())
+    assert [each.input_tokens for each in harness.receipts] == [118, 118]
 
 
 async def test_a_part_that_nobody_has_asked_for_does_not_stand_for_all_results() -> None:
