@@ -12,6 +12,7 @@ from tests.faults.runner import FaultRunner, seems_blocked
 QUICK = (
     "connect: connection reset after accept",
     "before the head: 101 Switching Protocols",
+    "status: 400",
     "status: 429, `retry-after: 61`",
     "status: 429, a limit per minute that the request alone exceeds",
     "body: a chunk size that is not a number",
