@@ -654,7 +654,7 @@ class Http1Connection(asyncio.Protocol):
 
     def _send_error(self, error: ProxyError) -> None:
         """Reject the current request: send an error response and close the connection. If earlier requests are
-        unfinished, only their responses are sent before the close.
+        unfinished, only their responses are sent before the close. A request that has its response gets no second one.
         """
         if self._input == "ignored":
             return
@@ -669,6 +669,9 @@ class Http1Connection(asyncio.Protocol):
                 unfinished.pop().release_resources()
         if earlier:
             unfinished[-1].keep_alive = False
+            return
+        if not unfinished and self._reading in _BODY_STATES:
+            self._close_gracefully()
             return
         body = encode_error(error, request_id)
         headers = {**error_headers(error, request_id), **error_help_headers(error)}

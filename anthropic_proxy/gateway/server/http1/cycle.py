@@ -4,8 +4,8 @@ Theory of operation. `run_app` calls the ASGI application in a task. The applica
 writes the response with `send`, while the connection adds received pieces of the body with `feed_body` in between. A
 body of tiny pieces must not wake the application for each of them. So the pieces are joined, and `receive` returns when
 the body is complete, after `WAKEUP_DELAY_SECONDS`, or when much has arrived. `_notified` is True if there is something
-to receive, and `_event` exists while the application waits for it. A body that is not read pauses the socket
-(`FlowControl`).
+to receive, and `_receivers` has an event for each call of `receive` that waits for it. A body that is not read pauses
+the socket (`FlowControl`).
 
 `response` is the state of the response (`ResponseState`). `send` leads from one state to the next, and
 `mark_disconnected` from each but "complete" to "disconnected", which is the last. The head of a response waits for the
@@ -148,7 +148,6 @@ class RequestResponseCycle:
         "_consumed",
         "_count_freed_bytes",
         "_default_headers",
-        "_event",
         "_flow",
         "_head",
         "_held",
@@ -156,6 +155,7 @@ class RequestResponseCycle:
         "_notified",
         "_on_response",
         "_pieces",
+        "_receivers",
         "_timer",
         "_transport",
         "head",
@@ -198,8 +198,8 @@ class RequestResponseCycle:
         self._consumed = 0
         """Bytes of the request body that it has received."""
         self._notified = False
-        self._event: asyncio.Event | None = None
-        """Event that wakes the application. None: it does not wait in `receive`."""
+        self._receivers: list[asyncio.Event] = []
+        """Events that wake the application. Empty: it does not wait in `receive`."""
         self._timer: asyncio.TimerHandle | None = None
         self._head = b""
         self._chunked = False
@@ -219,8 +219,8 @@ class RequestResponseCycle:
             pieces[-1] += piece
         else:
             pieces.append(bytearray(piece))
-        if self._held > (MAX_BUFFERED_BODY_BYTES if self._event is None else MAX_JOINED_BODY_BYTES):
-            if self._event is None:
+        if self._held > (MAX_JOINED_BODY_BYTES if self._receivers else MAX_BUFFERED_BODY_BYTES):
+            if not self._receivers:
                 self._flow.pause_reading()
             self.wake_receiver()
 
@@ -237,8 +237,8 @@ class RequestResponseCycle:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._event is not None:
-            self._event.set()
+        for event in self._receivers:
+            event.set()
 
     def mark_disconnected(self) -> None:
         """Make `receive` return `http.disconnect`, and `send` drop its messages. Call this for unfinished requests."""
@@ -288,11 +288,12 @@ class RequestResponseCycle:
             if self.more_body:
                 self._flow.resume_reading()
             if not self._notified:
-                event = self._event = asyncio.Event()
+                event = asyncio.Event()
+                self._receivers.append(event)
                 try:
                     await event.wait()
                 finally:
-                    self._event = None
+                    self._receivers.remove(event)
             self._notified = False
         if self.response in ("complete", "disconnected"):
             return {"type": "http.disconnect"}

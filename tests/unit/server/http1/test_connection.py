@@ -239,6 +239,17 @@ async def test_a_body_that_cannot_be_read_changes_nothing_of_the_answer_before_i
 
 
 @in_virtual_time
+async def test_a_body_that_cannot_be_read_gets_no_second_response() -> None:
+    app = Echo()
+    app.hasty = True
+    async with serving(app) as port:
+        answers = await talk(port, BROKEN_BODY.removesuffix(b"ZZ\r\n"), b"ZZ\r\n")
+    assert answers.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answers.count(b"HTTP/1.1 ") == 1
+    assert [refused.status for refused in app.refused] == [400]
+
+
+@in_virtual_time
 async def test_what_waits_before_a_body_that_cannot_be_read_is_answered_too() -> None:
     app = Echo()
     app.go_on.clear()

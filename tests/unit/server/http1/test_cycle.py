@@ -10,6 +10,7 @@ import pytest
 from anthropic_proxy.gateway.server.http1.cycle import MAX_JOINED_BODY_BYTES
 from tests.support.http1_server import CLOSE, Echo, serving, talk
 from tests.support.virtual_time import in_virtual_time
+from tests.support.waiting import WAIT_SECONDS
 
 Receive = Callable[[], Awaitable[Any]]
 POST = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
@@ -159,3 +160,26 @@ async def test_a_body_that_nobody_asked_for_is_not_held_once_it_is_answered() ->
             tracemalloc.stop()
         writer.close()
     assert held < size / 4 < came
+
+
+@in_virtual_time
+async def test_each_of_several_calls_of_receive_notices_the_disconnect() -> None:
+    class Several(Listener):
+        async def __call__(self, scope: Any, receive: Receive, send: Callable[..., Any]) -> None:
+            await receive()  # the empty body
+            calls = [asyncio.ensure_future(receive()) for _ in range(3)]
+            await asyncio.sleep(0)
+            calls.pop().cancel()
+            self.asked.set()
+            self.received += await asyncio.gather(*calls)
+            received.set()
+
+    app, received = Several(), asyncio.Event()
+    async with serving(app) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        await app.asked.wait()
+        writer.close()
+        async with asyncio.timeout(WAIT_SECONDS):
+            await received.wait()
+    assert app.received == [{"type": "http.disconnect"}] * 2
