@@ -49,7 +49,7 @@ from anthropic_proxy.engine.providers.model_observations import MIN_RECORDED_TOK
 from anthropic_proxy.engine.routing.choices import find_preferred_provider
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import Target, switch_wire
-from anthropic_proxy.engine.wires.anthropic.batches import encode_batch, remove_results_host
+from anthropic_proxy.engine.wires.anthropic.batches import RESOURCE_ID, encode_batch, remove_results_host
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest
 from anthropic_proxy.engine.wires.calls import Call, RelayCall, TranslatedCall
 from anthropic_proxy.engine.wires.dialect import BaseDialect
@@ -76,7 +76,7 @@ LIST_TIMEOUT_SECONDS = 2.5
 """Maximum seconds for the provider's model list. After this time the proxy's own list is sent. Claude Code waits 3
 s."""
 
-_MODEL_PATHS = compile_anchored(r"/v1/models(?:/[\w.:@-]*\w)?", re.ASCII)
+_MODEL_PATHS = compile_anchored(rf"/v1/models(?:/{RESOURCE_ID})?", re.ASCII)
 """Pattern of the URL paths of model lists that are sent to the provider unchanged. They cannot contain `..` or a
 query."""
 
@@ -482,7 +482,7 @@ class _Listed(Struct):
     id: str | None = None
 
 
-RESOURCE_PATHS = compile_anchored(r"/v1/(?:messages/batches|files|skills)(?:/[\w.:@-]*\w){0,5}", re.ASCII)
+RESOURCE_PATHS = compile_anchored(rf"/v1/(?:messages/batches|files|skills)(?:/{RESOURCE_ID}){{0,5}}", re.ASCII)
 """Pattern of the URL paths of batches, files and skills. They cannot contain `..` or a query."""
 BATCHES_PATH = "/v1/messages/batches"
 _PARTIAL_HEADERS = frozenset(

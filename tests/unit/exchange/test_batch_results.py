@@ -12,7 +12,7 @@ from msgspec import structs
 
 from anthropic_proxy.console.ledger.costs import CostCalculator
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
-from anthropic_proxy.engine.exchange.forwarding import forward_resource
+from anthropic_proxy.engine.exchange.forwarding import RESOURCE_PATHS, forward_resource
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected
 from anthropic_proxy.engine.hooks import StoreUnavailable
 from anthropic_proxy.engine.memory_values import MemoryValues
@@ -369,6 +369,30 @@ async def test_the_address_of_results_leads_to_the_proxy(url: str | None, sent: 
             await receive(ProxyHarness(lambda *_, body=body: FakeResponse(200, body), **SETTINGS), asked(path))
         )
         assert shown in (batch(sent), {"data": [batch(sent)], "has_more": False})
+
+
+@in_one_test
+@pytest.mark.parametrize(
+    ("batch_id", "served_id"),
+    [
+        ("batch.1", "batch.1"),
+        ("a:b@c-d", "a:b@c-d"),
+        ("projects.x:9", "projects.x:9"),
+        ("msgbatch\\u005f1", "msgbatch_1"),
+        ("b_é", None),
+        ("b\\ud800", None),
+        ("b.", None),
+    ],
+)
+@in_virtual_time
+async def test_the_address_of_results_of_each_batch_that_the_proxy_serves_leads_to_it(
+    batch_id: str, served_id: str | None
+) -> None:
+    body = b'{"id":"%b","results_url":"https://store.example/1"}' % batch_id.encode()
+    shown = json.loads(await receive(ProxyHarness(lambda *_: FakeResponse(200, body), **SETTINGS), asked(PATH[:-8])))
+    path = f"/v1/messages/batches/{served_id}/results"
+    assert shown["results_url"] == ("https://store.example/1" if served_id is None else path)
+    assert served_id is None or RESOURCE_PATHS.fullmatch(path)
 
 
 async def test_an_address_of_results_without_a_batch_stays() -> None:

@@ -1,6 +1,7 @@
 """Edits for the Batches API: the requests that create a batch, and the responses that describe batches."""
 
 import codecs
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -15,7 +16,9 @@ from anthropic_proxy.engine.wires.anthropic.request import edit_body
 from anthropic_proxy.engine.wires.calls import RelayCall
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
 
-_BATCH_ID = compile_anchored(rb'"([\w-]+)"')
+RESOURCE_ID = r"[\w.:@-]*\w"
+"""Pattern of an id in the URL path of a model, batch, file or skill, with `re.ASCII`."""
+_RESOURCE_ID = compile_anchored(RESOURCE_ID, re.ASCII)
 _QUOTE = ord('"')
 _MAX_NAME = 100
 """Maximum number of bytes of a `custom_id` in an error. Anthropic accepts 64 characters."""
@@ -90,9 +93,10 @@ def _find_results_edits(body: bytes) -> list[Edit]:
     objects += (json_spans.find_members(body, each.value, each.end) for each in batches)
     edits: list[Edit] = []
     for members in objects:
-        ids = (_BATCH_ID.fullmatch(body, each.value, each.end) for each in members if each.key == "id")
-        if (batch_id := next(filter(None, ids), None)) is not None:
-            path = b'"/v1/messages/batches/%b/results"' % batch_id[1]
-            urls = (each for each in members if each.key == "results_url" and body[each.value] == _QUOTE)
-            edits += (Edit(each.value, each.end, path) for each in urls)
+        texts = {each.key: each for each in members if body[each.value] == _QUOTE}
+        name = texts.get("id")
+        batch_id = "" if name is None else msgspec.json.decode(body[name.value : name.end], type=str)
+        if "results_url" in texts and _RESOURCE_ID.fullmatch(batch_id):
+            path = b'"/v1/messages/batches/%b/results"' % batch_id.encode()
+            edits.append(Edit(texts["results_url"].value, texts["results_url"].end, path))
     return edits
