@@ -109,7 +109,8 @@ def join_tiers(tiers: Sequence[str]) -> str:
 
 def name_target(target: str) -> str:
     """Return the target of a `TierMapping` for a reader: `openai/gpt-4.1`; without a model: `my, no model`."""
-    return f"{target.removesuffix('/')}, no model" if target.endswith("/") else target
+    prefix, _, model = target.partition("/")
+    return target if model else f"{prefix}, no model"
 
 
 def _find_state(provider: Provider, settings: Settings, catalog: Catalog) -> ReadyProvider | None:

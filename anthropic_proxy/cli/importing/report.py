@@ -71,7 +71,9 @@ class Draft(Struct):
         return shorten_home(self.folder / ENV_FILE)
 
     def find_tier_without_model(self) -> TierMapping | None:
-        return next((row for row in list_tier_mappings(self.settings, Catalog()) if row.target.endswith("/")), None)
+        return next(
+            (row for row in list_tier_mappings(self.settings, Catalog()) if not row.target.partition("/")[2]), None
+        )
 
 
 class MissingKey(Struct, frozen=True):

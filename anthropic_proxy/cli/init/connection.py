@@ -153,9 +153,16 @@ def _report_success(tested: ChosenProvider, answers: Answers, result: ProbeResul
     retired = len(result.models) - len(find_offered_models(tested))
     left_out = f", {retired} retired {'one is' if retired == 1 else 'ones are'} left out" if retired else ""
     host = find_netloc(tested.settings.base_urls.get(provider.name, provider.base_url))
-    count = formats.plural(len(result.models), "model")
+    count = formats.plural(len(result.models) + len(result.left_out), "model")
     answered = f"accepted by {host}" if result.is_key_accepted else f"{host} answers"
     output.write_line(f"  {check} {answered}, {count}, {duration}{left_out}")
+    if names := result.left_out:
+        have = "1 has a name" if len(names) == 1 else f"{len(names)} have names"
+        shown = formats.shorten(", ".join(names), _MAX_TEXT)
+        answers.session.warn(
+            f"{have} that cannot be used: {shown}. Start the server with another name for it:  --alias NAME "
+            "(llama.cpp), --served-model-name NAME (vLLM)"
+        )
     if tested.settings.keys.get(provider.name) and not result.is_key_accepted:
         output.write_line("    The first message checks the key: this server has not said whether it accepts it.")
 

@@ -19,12 +19,14 @@ from anthropic_proxy.cli.init.models import (
     list_successors,
     sort_models,
 )
-from anthropic_proxy.cli.init.probe import is_model_name
 from anthropic_proxy.cli.models import ModelFacts
 from anthropic_proxy.cli.questions import Option
 from anthropic_proxy.console import formats
 from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.catalog import MIN_SESSION_TOKENS
+from anthropic_proxy.engine.providers.hosts import describe_larger_window
 from anthropic_proxy.engine.providers.lookup import find_known_model, find_origin
+from anthropic_proxy.engine.providers.model_ids import is_model_name
 from anthropic_proxy.engine.routing.problems import find_unknown_prefix, has_plain_model_names
 from anthropic_proxy.engine.routing.replacements import find_retirement
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, find_similar_choices, join_with_and
@@ -78,8 +80,10 @@ def choose_models(session: Session, backend: ChosenProvider) -> dict[str, str]:
             model = _choose_model(session, backend, question, offered, default=default, big=big)
         if not model:
             continue
+        name, is_new = model.partition("/")[2], model not in found.values()
         found[question.variable] = model
-        name = model.partition("/")[2]
+        if is_new and (facts := offered.get(name)) is not None and is_too_small(facts):
+            _report_small_window(session, backend, facts)
         retirement = find_retirement(backend.provider, name)
         if retirement is not None and retirement.applies_on(date.today()):
             successor = f". Its successor:  {retirement.successor}" if retirement.successor else ""
@@ -99,6 +103,12 @@ def choose_models(session: Session, backend: ChosenProvider) -> dict[str, str]:
     if session.questions is None:  # without a list of models, a default that is still served needs no line
         found = {**list_successors(backend.provider, date.today()), **found}
     return found
+
+
+def _report_small_window(session: Session, backend: ChosenProvider, facts: ModelFacts) -> None:
+    text = f"{facts.model} has a context window of {facts.max_input:,} tokens. Sessions reach {MIN_SESSION_TOKENS:,}."
+    larger = describe_larger_window(backend.provider)
+    session.warn(text if larger is None else f"{text} For a larger one, {larger[1]}:  {larger[0]}")
 
 
 def _propose(
@@ -170,6 +180,9 @@ def _choose_model(
     if not default and len(usable) != 1:
         names = formats.shorten(", ".join(usable), _MAX_MODELS)
         known = f" {provider.prefix} has: {names}." if names else ""
+        if not names and offered:
+            small = formats.shorten(", ".join(offered), _MAX_MODELS)
+            known = f" The context windows of the models of {provider.prefix} are too small for Claude Code: {small}."
         raise ConfigurationError(
             f"--big-model is missing, the model for sonnet, opus and fable.{known}", code="init-without-terminal"
         )
@@ -206,7 +219,7 @@ def _check_model(
     """Return a typed model with its prefix, or the listed one that the user means. "": another name is asked for."""
     asks, prefix = session.questions, f"{backend.provider.prefix}/"
     assert asks is not None
-    problem = "" if is_model_name(model) else "A model name is not empty and has no spaces."
+    problem = "" if is_model_name(model) else "A model name is not empty, and has no spaces and commas."
     try:
         name = "" if problem else _add_prefix(model, backend, listed, "The model is", "")
     except ConfigurationError as error:

@@ -13,11 +13,9 @@ from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.engine.providers.catalog import TAGS_TIMEOUT_SECONDS
 from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.providers.provider_models import is_key_accepted, query_chat_models
-from anthropic_proxy.errors import ConfigurationError, UpstreamError
+from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.gateway.settings.sources import FoundSetting
-from anthropic_proxy.gateway.settings.values import decode_model
 
 TEST_TIMEOUT_SECONDS = 10.0
 """Maximum time in seconds for the test of a key, which queries the provider for its models."""
@@ -32,6 +30,8 @@ class ProbeResult(Struct, frozen=True):
     """Models that the server lists. None: its token was tested."""
     is_key_accepted: bool = False
     """False: the list is public, so that it says nothing about the key."""
+    left_out: tuple[str, ...] = ()
+    """Listed names that cannot be used, as text for people."""
 
 
 async def probe(backend: ChosenProvider, *, uses_token: bool) -> ProbeResult:
@@ -47,8 +47,8 @@ async def probe(backend: ChosenProvider, *, uses_token: bool) -> ProbeResult:
             await services.credentials.next_token_and_url(provider, "")
             return ProbeResult(time.monotonic() - started)
         credential, send = Credentials(settings).next_credential(provider), services.transports[provider.name]
-        listed = await query_chat_models(provider, settings, send, credential, TEST_TIMEOUT_SECONDS)
-        listed = [model for model in listed if is_model_name(model.id)]
+        odd: list[str] = []
+        listed = await query_chat_models(provider, settings, send, credential, TEST_TIMEOUT_SECONDS, left_out=odd)
         seconds = time.monotonic() - started
         is_accepted = credential is not None and await is_key_accepted(
             provider, settings, send, credential, TEST_TIMEOUT_SECONDS
@@ -56,17 +56,9 @@ async def probe(backend: ChosenProvider, *, uses_token: bool) -> ProbeResult:
         if provider.uses_installed_models:  # each model is described by a query of its own
             catalog, name = services.catalog, provider.name
             await asyncio.gather(*(catalog.fetch_capabilities(name, model.id) for model in listed))
-        return ProbeResult(seconds, describe_models(services, provider, listed), is_accepted)
+        return ProbeResult(seconds, describe_models(services, provider, listed), is_accepted, tuple(odd))
     finally:
         await services.close()
-
-
-def is_model_name(text: str) -> bool:
-    try:
-        decode_model(FoundSetting("model", text, "environment", (text,)))
-    except ConfigurationError:
-        return False
-    return True
 
 
 async def choose_installed_models(settings: Settings) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.platforms.shells import quote_word
 from anthropic_proxy.engine.providers.catalog import MIN_SESSION_TOKENS, Catalog
+from anthropic_proxy.engine.providers.hosts import describe_larger_window
 from anthropic_proxy.engine.providers.model_ids import read_model_id
 from anthropic_proxy.engine.routing.replacements import (
     ModelReplacement,
@@ -24,8 +25,6 @@ from anthropic_proxy.errors import join_with_and, join_with_or
 from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, copy_environment
 
 _MAX_NAMED_ROUTES = 2
-_LARGER_WINDOW = 81_920
-"""Context window, in tokens, that the doctor proposes for a local model with a smaller one."""
 
 
 class Fix(Struct, frozen=True, kw_only=True):
@@ -208,8 +207,8 @@ def _fix_features(diagnosis: Diagnosis, run: _Run) -> Iterator[Fix]:
     if window is not None and window < MIN_SESSION_TOKENS and backend.tiers:
         larger = [other for other in run.diagnoses if (find_context_window(other) or 0) >= MIN_SESSION_TOKENS]
         remedy = _find_alternative(diagnosis, run, larger)
-        if backend.target.provider.uses_installed_models:
-            remedy, place = f"OLLAMA_CONTEXT_LENGTH={_LARGER_WINDOW}", "in the environment of ollama serve"
+        if larger_window := describe_larger_window(backend.target.provider):
+            remedy, place = larger_window
         if remedy:
             text = f"context is {window:,} tokens; sessions reach {MIN_SESSION_TOKENS:,}."
             yield Fix(name=backend.name, problem=text, remedy=remedy, place=place)

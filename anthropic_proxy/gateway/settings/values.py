@@ -14,6 +14,7 @@ from msgspec import structs
 
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.providers.lookup import find_vendor
+from anthropic_proxy.engine.providers.model_ids import is_model_name
 from anthropic_proxy.engine.providers.registry import Provider
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
 from anthropic_proxy.gateway.settings.database_address import parse_postgres_url
@@ -48,8 +49,6 @@ OWN_PATHS = frozenset(
 )
 """First parts of the paths of the proxy."""
 _PUBLIC_PATH = compile_anchored(r"(?:/(?!\.)[\w.~-]+)*", re.ASCII)
-_MODEL_NAME = compile_anchored(r"[^\s\x00-\x1f,\ud800-\udfff]+")
-"""Model id, without lone surrogates, which stand for bytes that are not UTF-8."""
 _HOST_NAME = compile_anchored(r"(?:(?P<name>[\w.-]+)|\[(?P<address>[0-9a-fA-F:.]+)\])(?::\d+)?")
 AWS_REGION = compile_anchored(r"[a-z]{2,4}(?:-[a-z]+){1,2}-\d{1,2}")
 AZURE_RESOURCE = compile_anchored(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}[A-Za-z0-9]")
@@ -482,7 +481,7 @@ def decode_hosts(found: FoundSetting) -> tuple[str, ...]:
 
 
 def _model(found: FoundSetting, name: str) -> str:
-    if not _MODEL_NAME.fullmatch(name) or not name.isprintable() or name.startswith("/") or name.endswith("/"):
+    if not is_model_name(name):
         raise invalid_setting_error(
             found, "Use the name of a model, with or without the prefix of a provider, such as openai/gpt-4.1."
         )
