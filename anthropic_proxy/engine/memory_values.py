@@ -32,6 +32,11 @@ class MemoryValues:
         entry = self._entries.get(key)
         return None if entry is None or entry[0] <= self._clock() else entry[1]
 
+    def find_remaining_seconds(self, key: str) -> float:
+        """Return the seconds until the value expires. 0: there is none."""
+        expiry, _ = self._entries.get(key, (0.0, ""))
+        return max(expiry - self._clock(), 0.0)
+
     def write(self, key: str, value: str, lifetime_seconds: float) -> None:
         if self._on_put is not None and self.read(key) != value:
             self._on_put(key, value, lifetime_seconds)

@@ -12,6 +12,7 @@ import pytest
 
 def in_one_test(check: Callable[..., None]) -> Callable[[], None]:
     """Run all cases of the marks `parametrize` below in one test. It reports each case that fails, in full."""
+    assert not inspect.iscoroutinefunction(check), "nobody would await its cases"
     tables = [list(_read_table(mark)) for mark in vars(check).pop("pytestmark")]
 
     @wraps(check)
@@ -35,6 +36,8 @@ def _read_table(mark: pytest.Mark) -> Iterator[dict[str, Any]]:
 def _find_failure(check: Callable[..., None], case: dict[str, Any]) -> str:
     try:
         check(**case)
+    except pytest.skip.Exception as error:
+        raise AssertionError("a case cannot be skipped: the others would be skipped with it") from error
     except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001  # as pytest does
         values = "".join(f"  {name} = {value!r}\n" for name, value in case.items())
         return f"\nCase:\n{values}{''.join(traceback.format_exception(error))}"

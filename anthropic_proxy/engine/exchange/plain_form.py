@@ -6,7 +6,7 @@ and the first requests of later conversations search for the refused part (`part
 again, the client gets the first error. Decision 0016 has the rules.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -31,8 +31,9 @@ REFUSAL_STATUSES = (400, 422)
 """HTTP statuses of a request that the server does not accept as it is."""
 MAX_REFUSAL_SECONDS = 5.0
 """A server that refuses the form of a request does so before the model begins. A later error has another reason."""
-_SHARE_OF_MODEL = 0.2
-"""What a repetition costs of the model's budget, which is that of five clients."""
+_SHARE_OF_CLIENT, _SHARE_OF_MODEL = 0.4, 0.2
+"""What a repetition costs of the budget of a client without a key, which is that of two and a half sessions, and of the
+model's, which is that of five clients."""
 MAX_FORM_CHANGES = 2
 """How often a conversation changes its form, because each change costs its cached prompt."""
 
@@ -66,11 +67,14 @@ class PlainForms(Struct, eq=False):
         repair = run.repair or Repair(self._name_conversation(target, await self._read_messages(run.request)))
         if repair.refusal is not None or repair.changes >= MAX_FORM_CHANGES:
             return None
+        budget, costs = self.engine.repair_budget, self._list_costs(target)
+        if not budget.allows(costs):  # before the parts are listed, which encodes the request several times
+            return None
         sent = await self._list_parts(attempt)
         tested = () if repair.search is None else repair.search.tested
         # a repetition that differs in the tested parts alone shows that the server refuses one of them
         repair.repetition = tuple(name for name in sent if name in tested) or sent
-        if not repair.repetition or not self._may_spend(target):
+        if not repair.repetition or not budget.try_spend_all(costs):
             return None
         repair.refusal = error
         run.repair = repair
@@ -78,7 +82,7 @@ class PlainForms(Struct, eq=False):
         receipt.adaptations += repair.repetition
         names = ", ".join(repair.repetition)
         prefix = target.provider.prefix
-        why = f"{prefix} refused the request, and not its plainer form"
+        why = f"left out after {prefix} had refused the request"
         repair.notes = [FidelityNote("kept", name, why) for name in repair.repetition]  # the encoder notes any loss
         self.engine.log.write_once(
             f"{prefix}/{target.model}: sent again in a plainer form ({names}), because of: {error.message}"
@@ -129,11 +133,13 @@ class PlainForms(Struct, eq=False):
         is_too_long = error.cause is not None and error.cause.kind != "images"
         return last.duration_seconds <= MAX_REFUSAL_SECONDS and not has_usage and not is_too_long
 
-    def _may_spend(self, target: Target) -> bool:
-        """Spend a repetition of the client and of the model, which one client cannot use up alone."""
-        budget = self.engine.repair_budget
-        model = f"model {target.upstream}/{target.model}"
-        return budget.try_spend(f"client {self._learner}") and budget.try_spend(model, _SHARE_OF_MODEL)
+    def _list_costs(self, target: Target) -> Mapping[str, float]:
+        """Return the accounts that pay for a repetition: no client uses up that of the model alone, and no session of a
+        client without a key that of the client.
+        """
+        client = {f"client {self.incoming.receipt.client.id}": _SHARE_OF_CLIENT}
+        model = {f"model {target.upstream}/{target.model}": _SHARE_OF_MODEL}
+        return {**client, **model, f"client {self._learner}": 1.0}
 
     @property
     def _session(self) -> str:

@@ -9,7 +9,7 @@ Failures that one request can cause, such as a status 500, open the circuit only
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -215,16 +215,29 @@ class RepetitionBudget:
         if self._accounts and (known := self._accounts.get(account)) is not None:
             known.balance = min(known.balance + self._share.per_call, self._share.saved)
 
-    def try_spend(self, account: str, amount: float = 1.0) -> bool:
-        now = self._clock()
-        known = self._accounts.pop(account, None) or _Account(self._share.saved, now)
-        self._accounts[account] = known
-        if len(self._accounts) > _MAX_ACCOUNTS:  # the one that has spent nothing for longest
-            del self._accounts[next(iter(self._accounts))]
-        share = self._share
-        known.balance = min(known.balance + (now - known.updated_at) * share.per_second, share.saved)
-        known.updated_at = now
-        if known.balance < amount:
+    def try_spend(self, account: str) -> bool:
+        return self.try_spend_all({account: 1.0})
+
+    def try_spend_all(self, amounts: Mapping[str, float]) -> bool:
+        """Spend an amount of each account, or nothing if one of them has too little."""
+        if not self.allows(amounts):
             return False
-        known.balance -= amount
+        now = self._clock()
+        for account, amount in amounts.items():
+            balance = self._find_balance(account, now) - amount
+            self._accounts.pop(account, None)
+            self._accounts[account] = _Account(balance, now)
+        while len(self._accounts) > _MAX_ACCOUNTS:  # the one that has spent nothing for longest
+            del self._accounts[next(iter(self._accounts))]
         return True
+
+    def allows(self, amounts: Mapping[str, float]) -> bool:
+        """Return True if `try_spend_all` would spend these amounts."""
+        now = self._clock()
+        return all(self._find_balance(account, now) >= amount for account, amount in amounts.items())
+
+    def _find_balance(self, account: str, now: float) -> float:
+        known = self._accounts.get(account)
+        if known is None:
+            return self._share.saved
+        return min(known.balance + (now - known.updated_at) * self._share.per_second, self._share.saved)

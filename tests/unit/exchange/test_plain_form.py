@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.hooks import Client
+from anthropic_proxy.engine.memory_values import MemoryValues
 from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 from tests.unit.exchange.test_adaptations_of_clients import GOOGLE, OPENAI, REPLIES, SHOWN
@@ -321,3 +322,56 @@ async def test_the_client_of_the_vendor_s_own_server_gets_its_errors() -> None:
     error = (await post(ProxyHarness(server, **vendor.settings), vendor, "hello")).error
     assert error is not None
     assert len(server.requests) == 1
+
+
+async def test_sessions_without_a_key_share_what_repetitions_the_client_has() -> None:
+    vendor = VENDORS["chat"]
+    server = Server(lambda body: True)
+    proxy = ProxyHarness(server, **vendor.settings)
+    body = {"model": vendor.model, "max_tokens": 8_000, **vendor.fields}
+    for session in range(8):
+        for number in range(20):
+            headers = {"x-claude-code-session-id": f"session-{session}"}
+            messages = [{"role": "user", "content": f"hello {number}"}]
+            data = json.dumps({**body, "messages": messages}).encode()
+            client = Client(credential_forwardable=True)
+            request = new_client_request(data, headers, client=client)
+            await Exchange(proxy.services, request, RecordingSink()).run()
+    assert len(server.requests) < 160 + 60
+    await post(proxy, vendor, "hello", "key_b")
+    assert len(server.requests) % 2 == 0  # another client has repetitions of its own
+
+
+async def test_a_change_by_words_is_tested_again_after_a_week_whatever_was_learned_since() -> None:
+    now = [0.0]
+
+    def answer(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        body = json.loads(request.body)
+        bodies.append(body)
+        refused = next((field for field in refuses if field in body), None)
+        if refused is not None:
+            error = {"message": f"Unsupported parameter: '{refused}' is not supported.", "param": refused}
+            return FakeResponse(400, json.dumps({"error": error}).encode())
+        return FakeResponse(200, json.dumps(REPLIES["chat/completions"]).encode())
+
+    vendor = VENDORS["chat"]
+    proxy = ProxyHarness(answer, **vendor.settings)
+    proxy.services.observations.store = MemoryValues(clock=lambda: now[0])
+    bodies = list[Any]()
+    refuses = {"temperature"}
+    await post(proxy, vendor, "hello")
+    now[0] = 6 * DAY
+    refuses = {"parallel_tool_calls"}
+    assert "temperature" not in (await _sent(proxy, vendor, bodies))[-1]
+    refuses = set()
+    now[0] = 7 * DAY + 1
+    assert await _sent(proxy, vendor, bodies) == await _usual(vendor)
+
+
+DAY = 24 * 3600.0
+
+
+async def _sent(proxy: ProxyHarness, vendor: Vendor, bodies: list[Any]) -> list[Any]:
+    bodies.clear()
+    assert (await post(proxy, vendor, "hello")).error is None
+    return [*bodies]
