@@ -46,11 +46,14 @@ class Adaptations:
         """Names of the changes after rejections by the provider, oldest first."""
         self._refused: list[bytes] = []
         """Digests of thinking signatures to remember once a request without them succeeds."""
-        self._changes: list[tuple[str, Adaptation]] = []
-        """Pairs of a model and a change of its request, oldest first, without guesses that were wrong."""
+        self._changes: list[tuple[str, Adaptation, str]] = []
+        """Model, change of its request, and message of the error before it, oldest first, without guesses that were
+        wrong."""
 
     async def find_adapted_target(self, target: Target, call: Call[BaseDialect], error: UpstreamError) -> Target | None:
         """Return a changed copy of `target` for the repetition of a rejected request. None: no change fits."""
+        # the same message again: that change did not help, so it shows nothing about the model
+        self._changes = [row for row in self._changes if row[2] != error.message]
         adaptations = await self._engine.background.run_for_call(partial(_find_adaptations, target, error), call)
         if not adaptations and rejects_configured_model(error, target, self._engine.settings):
             successor = _find_successor(self._engine, target)
@@ -75,11 +78,11 @@ class Adaptations:
         self._refused += [digest for adaptation in adaptations for digest in adaptation.refused_thinking]
         verbs = {_verb(change) for change in adaptations}
         kept = [
-            (model, change)
-            for model, change in self._changes
+            (model, change, message)
+            for model, change, message in self._changes
             if _verb(change) not in _FROM_TEXTS and (not change.stored_name or _verb(change) not in verbs)
         ]
-        self._changes = [*kept, *((target.model, change) for change in adaptations)]
+        self._changes = [*kept, *((target.model, change, error.message) for change in adaptations)]
         if adapted.model != target.model:
             return apply_stored_adaptations(self._engine, adapted, self._used, self._client, earlier=shown)
         if adapted.wire is not target.wire:  # the stored changes may concern a dialect of the other API only
@@ -97,7 +100,7 @@ class Adaptations:
         The changed request has succeeded. With `is_rejected`, it was rejected for a reason that no change avoids.
         """
         observations = self._engine.observations
-        for model, change in self._changes:
+        for model, change, _ in self._changes:
             if change.persistent and (change.stored_if_rejected or not is_rejected):
                 observations.store_adaptation(target.upstream, model, change.stored_name or change.name, self._client)
             if change.stored_name:

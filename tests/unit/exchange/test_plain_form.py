@@ -78,7 +78,8 @@ class Server:
     def __init__(self, refuses: Callable[[Any], bool], status: int = 400, words: str = WORDS) -> None:
         self.requests: list[Any] = []
         self.refuses = refuses
-        self._refusal = FakeResponse(status, json.dumps({"error": {"message": words}}).encode())
+        self._status = status
+        self._refusal = json.dumps({"error": {"message": words}}).encode()
 
     def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         path = request.path.partition("?")[0]
@@ -87,7 +88,7 @@ class Server:
         body = json.loads(request.body)
         self.requests.append(body)
         if self.refuses(body):
-            return self._refusal
+            return FakeResponse(self._status, self._refusal)
         reply = next((reply for end, reply in REPLIES.items() if path.endswith(end)), REPLIES["generateContent"])
         return FakeResponse(200, json.dumps(reply).encode())
 
@@ -375,3 +376,16 @@ async def _sent(proxy: ProxyHarness, vendor: Vendor, bodies: list[Any]) -> list[
     bodies.clear()
     assert (await post(proxy, vendor, "hello")).error is None
     return [*bodies]
+
+
+async def test_a_change_that_the_words_of_a_refusal_suggest_and_that_does_not_help_is_not_kept() -> None:
+    vendor = VENDORS["responses"]
+    words = "Unsupported value: 'reasoning' does not support this with this model."
+    server = Server(has("truncation"), words=words)
+    proxy = ProxyHarness(server, **vendor.settings)
+    for number in range(20):
+        assert (await post(proxy, vendor, f"hello {number}")).error is None
+    await post(proxy, vendor, "later")
+    (usual,) = await _usual(vendor)
+    del usual["truncation"]
+    assert _paths(server.requests[-1]) == _paths(usual)

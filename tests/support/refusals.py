@@ -1,0 +1,351 @@
+"""Simulation of servers that refuse a part of each request, in words that the proxy does not know.
+
+A seed draws a wire, a request, and a rule: the server refuses a field, a value, or two fields together, which the SDK
+of its provider declares. Its words are random, or name another field. The same client has twelve conversations with the
+server. `python -m tests.support.refusals [SEEDS] [WIRE]` prints the figures of each wire.
+"""
+
+import asyncio
+import json
+import random
+import string
+import sys
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import Any
+
+from google.genai.types import GenerateContentConfig
+from openai.types.chat.completion_create_params import CompletionCreateParamsBase
+from openai.types.responses.response_create_params import ResponseCreateParamsBase
+
+from anthropic_proxy.engine.exchange.exchange import Exchange
+from anthropic_proxy.engine.hooks import Client
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
+
+CONVERSATIONS = 12
+_TURNS = 3
+Path = tuple[str, ...]
+_TEXT = "Yes."
+_REPLIES: Mapping[str, Any] = {
+    "chat/completions": {
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": _TEXT}, "finish_reason": "stop"}]
+    },
+    "responses": {
+        "id": "r",
+        "object": "response",
+        "status": "completed",
+        "output": [{"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": _TEXT}]}],
+    },
+    "generateContent": {
+        "candidates": [{"content": {"parts": [{"text": _TEXT}], "role": "model"}, "index": 0, "finishReason": "STOP"}]
+    },
+    "messages": {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [{"type": "text", "text": _TEXT}],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": {"input_tokens": 5, "output_tokens": 1},
+    },
+}
+"""End of the path of a request → reply."""
+_KEY = "sk-test-0123456789"
+
+
+@dataclass(frozen=True)
+class SimulatedWire:
+    settings: Mapping[str, str]
+    model: str
+    plain: Sequence[Path]
+    """What may be left out of a request, by decision 0016. A path stands for all that begins with it."""
+
+
+_SCHEMA_WORDS = (
+    "description",  # which the proxy adds for keywords that it leaves out
+    "additionalProperties",
+    "minLength",
+    "pattern",
+    "format",
+    "maximum",
+    "default",
+    "$schema",
+    "strict",
+)
+WIRES: Mapping[str, SimulatedWire] = {
+    "chat": SimulatedWire(
+        {"OPENAI_API_KEY": _KEY, "OPENAI_WIRE": "chat"},
+        "openai/gpt-4.1",
+        [
+            *((name,) for name in ("temperature", "top_p", "stream_options", "prompt_cache_key", "safety_identifier")),
+            *((name,) for name in ("user", "parallel_tool_calls", "reasoning_effort")),
+        ],
+    ),
+    "responses": SimulatedWire(
+        {"OPENAI_API_KEY": _KEY, "OPENAI_WIRE": "responses"},
+        "openai/gpt-5.2",
+        [
+            *((name,) for name in ("temperature", "top_p", "prompt_cache_key", "safety_identifier", "user")),
+            *((name,) for name in ("parallel_tool_calls", "truncation", "reasoning")),
+        ],
+    ),
+    "gemini": SimulatedWire(
+        {"GEMINI_API_KEY": "test-0123456789"},
+        "gemini/gemini-2.5-flash",
+        [
+            *(("generationConfig", name) for name in ("temperature", "topP", "topK", "thinkingConfig")),
+            ("tools", "functionDeclarations", "parametersJsonSchema"),
+        ],
+    ),
+    "messages": SimulatedWire(
+        {"OPENAI_API_KEY": _KEY, "OPENAI_BASE_URL": "http://127.0.0.1:8000/v1", "OPENAI_WIRE": "messages"},
+        "openai/own-model",
+        [
+            *((name,) for name in ("temperature", "top_p", "top_k", "metadata")),
+            ("output_config", "effort"),
+            *(("tools", name) for name in ("strict", "cache_control", "defer_loading")),
+            ("system", "cache_control"),
+        ],
+    ),
+}
+_ESSENTIAL = ("model", "messages", "input", "contents", "instructions", "systemInstruction", "tools", "tool_choice")
+_LEFT_OUT_TOGETHER = (
+    {"temperature", "top_p", "top_k", "topP", "topK"},
+    {"include", "reasoning"},
+    {"parametersJsonSchema", "parameters"},
+)
+_UNTOUCHED = ("stop", "max_tokens", "max_completion_tokens", "max_output_tokens", "store", "stop_sequences")
+
+
+@dataclass
+class Figures:
+    """Sums over seeds."""
+
+    seeds: int = 0
+    repairable: int = 0
+    """Seeds whose server refuses what may be left out."""
+    failed_before: int = 0
+    """Requests that fail if nothing is repaired."""
+    failed: int = 0
+    """Requests that fail although what the server refuses may be left out."""
+    repaired_honest: int = 0
+    """Requests with a reply although the server refuses what must not be left out."""
+    other_words: int = 0
+    """Errors that are not the first words of the server."""
+    innocent: int = 0
+    """Parts that later conversations lack although the server accepts them."""
+    lost_by_words: int = 0
+    """The same, in seeds whose words name another field."""
+    further_calls: list[int] = field(default_factory=list)
+    """Of each repairable seed: calls beyond one for each request."""
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, other: "Figures") -> None:
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+
+
+def run_seed(wire_name: str, seed: int) -> Figures:
+    return asyncio.run(_Simulation(wire_name, seed).run())
+
+
+class _Simulation:
+    def __init__(self, wire_name: str, seed: int) -> None:
+        self.random = random.Random(f"{wire_name} {seed}")
+        self.name = f"{wire_name} {seed}"
+        self.wire = WIRES[wire_name]
+        self.fields = _draw_request(self.random, wire_name)
+        # the first conversation begins before the server refuses anything
+        self.has_history = self.random.random() < 0.5
+        self.calls = 0
+        self.bodies: list[Any] = []
+        self.refuses: Callable[[Any], bool] = lambda body: False
+        self.words = ""
+
+    async def run(self) -> Figures:
+        figures = Figures(seeds=1)
+        proxy = ProxyHarness(self._answer, **self.wire.settings)
+        await self._post(proxy, "hello", [])
+        usual = self.bodies[-1]
+        path, is_plain = self._draw_rule(usual)
+        names_other = self.random.random() < 0.5
+        self.words = self._draw_words(names_other=names_other, but=path[0][0])
+        proxy = ProxyHarness(self._answer, **self.wire.settings)
+        self.calls = requests = 0
+        for number in range(CONVERSATIONS):
+            for turn in range(_TURNS):
+                replies = [_TEXT] * (turn + (10 if self.has_history and not number else 0))
+                error = (await self._post(proxy, f"conversation {number}", replies)).error
+                requests += 1
+                figures.failed_before += is_plain
+                if error is None:
+                    figures.repaired_honest += not is_plain
+                elif is_plain:
+                    figures.failed += 1
+                if error is not None and error.message != f"{self.wire.model.partition('/')[0]}: {self.words}":
+                    figures.other_words += 1
+                    figures.notes.append(f"{self.name}: {error.message!r}")
+        if is_plain:
+            figures.repairable = 1
+            figures.further_calls.append(self.calls - requests)
+            await self._post(proxy, "later", [])
+            refused = _add_dependent({name for refused in path for name in refused})
+            innocent = {lost for lost in list_paths(usual) - list_paths(self.bodies[-1]) if not refused & set(lost)}
+            figures.innocent += len(innocent)
+            figures.lost_by_words += len(innocent) if names_other else 0
+            if innocent or figures.failed:
+                figures.notes.append(f"{self.name}: refused {path}, {self.words!r}: lost {sorted(innocent)}")
+        elif figures.repaired_honest:
+            figures.notes.append(f"{self.name}: refused {path}, {self.words!r}: a reply")
+        return figures
+
+    def _draw_rule(self, usual: Any) -> tuple[list[Path], bool]:
+        """Set `refuses`. Return the refused paths, and whether one of them may be left out."""
+        paths = sorted(path for path in list_paths(usual) if path)
+        plain = [path for path in paths if any(path[: len(start)] == start for start in self.wire.plain)]
+        plain += [path for path in paths if path[-1] in _SCHEMA_WORDS and path[0] == "tools" and path not in plain]
+        other = [path for path in paths if path not in plain and path[0] in (*_ESSENTIAL, *_UNTOUCHED)]
+        kind = self.random.choice(("field", "field", "value", "pair", "essential"))
+        if kind == "essential" or not plain:
+            chosen = [self.random.choice(other)]
+            self.refuses = lambda body: chosen[0] in list_paths(body)
+            return chosen, False
+        chosen = [self.random.choice(plain)]
+        if kind == "pair":
+            chosen.append(self.random.choice([path for path in paths if path != chosen[0]]))
+            self.refuses = lambda body: set(chosen) <= list_paths(body)
+        elif kind == "value":
+            values = list_values(usual, chosen[0])
+            self.refuses = lambda body: list_values(body, chosen[0]) == values
+        else:
+            self.refuses = lambda body: chosen[0] in list_paths(body)
+        return chosen, True
+
+    def _draw_words(self, *, names_other: bool, but: str) -> str:
+        if not names_other:
+            return " ".join(_draw_word(self.random) for _ in range(self.random.randint(1, 8))) + "."
+        name = self.random.choice([name for name in list_sdk_fields() if name != but])
+        return self.random.choice(
+            (
+                f"Unknown parameter: '{name}'.",
+                f"Unsupported value: '{name}' does not support {_draw_word(self.random)} with this model.",
+                f"{name}: {_draw_word(self.random)} is not possible here",
+                f"Invalid request: field {name} is not permitted",
+                f"`{name}` {_draw_word(self.random)} {_draw_word(self.random)}",
+            )
+        )
+
+    async def _post(self, proxy: ProxyHarness, text: str, replies: Sequence[str]) -> RecordingSink:
+        messages = [{"role": "user", "content": text}]
+        for reply in replies:
+            messages += [{"role": "assistant", "content": reply}, {"role": "user", "content": "go on"}]
+        body = {"model": self.wire.model, "max_tokens": 8_000, "messages": messages, **self.fields}
+        sink = RecordingSink()
+        client = Client(name="same", key_id="key_a")
+        await Exchange(proxy.services, new_client_request(json.dumps(body).encode(), {}, client=client), sink).run()
+        return sink
+
+    def _answer(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        body = json.loads(request.body)
+        self.bodies.append(body)
+        self.calls += 1
+        if self.refuses(body):
+            return FakeResponse(400, json.dumps({"error": {"message": self.words}}).encode())
+        path = request.path.partition("?")[0]
+        reply = next(reply for end, reply in _REPLIES.items() if path.lower().endswith(end.lower()))
+        return FakeResponse(200, json.dumps(reply).encode())
+
+
+def _add_dependent(names: set[str]) -> set[str]:
+    """Add the names that are left out together with one of these."""
+    for group in _LEFT_OUT_TOGETHER:
+        if names & group:
+            names |= group
+    return names | {"include"}  # which asks for the state of the reasoning
+
+
+def _draw_word(chosen: random.Random) -> str:
+    return "".join(chosen.choices(string.ascii_lowercase, k=chosen.randint(3, 9)))
+
+
+def _draw_request(chosen: random.Random, wire: str) -> dict[str, Any]:
+    """Return the fields of the client's requests besides model, limit and messages."""
+    schema: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+    if chosen.random() < 0.5:
+        schema |= {"additionalProperties": False, "$schema": "https://json-schema.org/draft/2020-12/schema"}
+    limited = {"type": "object", "properties": {"b": {"type": "string", "minLength": 1, "pattern": "^x"}}}
+    tools: list[dict[str, Any]] = [{"name": "f", "input_schema": schema}, {"name": "g", "input_schema": limited}]
+    if chosen.random() < 0.3 and "additionalProperties" in schema:
+        tools[0]["strict"] = True
+    if chosen.random() < 0.5:
+        tools[-1]["cache_control"] = {"type": "ephemeral"}
+    optional: dict[str, Any] = {
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "metadata": {"user_id": "u"},
+        "tools": tools,
+        "stop_sequences": ["END"],
+        "output_config": {"effort": chosen.choice(("low", "medium", "high"))},
+        "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
+        "tool_choice": {"type": "auto", "disable_parallel_tool_use": True},
+    }
+    if wire != "messages":
+        optional["thinking"] = {"type": "enabled", "budget_tokens": 2_000}
+    names = [name for name in optional if chosen.random() < 0.7]
+    drawn = {name: optional[name] for name in names}
+    if "tools" not in drawn:
+        drawn.pop("tool_choice", None)
+    if "thinking" in drawn:
+        drawn.pop("temperature", None)
+        drawn.pop("top_p", None)
+    return drawn
+
+
+def list_paths(value: Any, start: Path = ()) -> set[Path]:
+    """Return the paths of all values in a body. Lists are passed through."""
+    if isinstance(value, dict):
+        return {path for name, inner in value.items() for path in list_paths(inner, (*start, name))} | {start}
+    if isinstance(value, list):
+        return {path for inner in value for path in list_paths(inner, start)} | {start}
+    return {start}
+
+
+def list_values(value: Any, path: Path) -> list[str]:
+    """Return the values at a path, as JSON."""
+    if isinstance(value, list):
+        return [found for inner in value for found in list_values(inner, path)]
+    if not path:
+        return [json.dumps(value, sort_keys=True)]
+    return list_values(value[path[0]], path[1:]) if isinstance(value, dict) and path[0] in value else []
+
+
+@cache
+def list_sdk_fields() -> tuple[str, ...]:
+    """Return the fields of requests that the SDKs of OpenAI and Google declare."""
+    names = {*typing.get_type_hints(CompletionCreateParamsBase), *typing.get_type_hints(ResponseCreateParamsBase)}
+    return tuple(sorted(names | {*GenerateContentConfig.model_fields}))
+
+
+def main(seeds: str = "100", *chosen: str) -> None:
+    for name in chosen or WIRES:
+        figures = Figures()
+        for seed in range(int(seeds)):
+            figures.add(run_seed(name, seed))
+        print("\n".join(figures.notes[:40]))
+        print(_describe(name, figures))
+
+
+def _describe(name: str, figures: Figures) -> str:
+    calls = sorted(figures.further_calls)
+    parts: Iterator[str] = (
+        f"{each.name} {getattr(figures, each.name)}" for each in fields(figures) if each.type is int
+    )
+    return f"{name}: {', '.join(parts)}; further calls median {calls[len(calls) // 2]}, worst {calls[-1]}"
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
