@@ -417,17 +417,15 @@ STATED_IN_TEXT = "stated-in-text"
 class UpstreamErrorCause(Struct, frozen=True, kw_only=True):
     """Cause of a failed upstream call, read from the provider's error message. Limits are numbers of tokens."""
 
-    kind: Literal["overflow", "output_limit", "images", "quota"]
-    """`overflow`: the input is too long. `output_limit`: `max_tokens` is too high. `images`: the model accepts no
-    images. `quota`: the account at the provider has no credit or quota left."""
+    kind: Literal["overflow", "output_limit", "images", "documents", "quota"]
+    """`overflow`: the input is too long. `output_limit`: `max_tokens` is too high. `images`, `documents`: the model
+    accepts none. `quota`: the account at the provider has no credit or quota left."""
     max_tokens: int | None = None
     """Highest `max_tokens` with which the rejected input fits the context window. None: unknown, or none fits."""
     max_output_tokens: int | None = None
     """Maximum `max_tokens` of the model, for every length of the input. None: not stated in the error."""
     context_window: int | None = None
     """Context window of the model: input and output together. None: not stated."""
-    is_certain: bool = True
-    """False if the error text also fits other causes. Only a success of the changed request then proves the cause."""
 
 
 _CODES_OF_STATUSES = {

@@ -2,10 +2,13 @@
 
 The proxy repeats the rejected request with such a change. Changes that later requests for the same model also need are
 stored after the success, for the client of the request only: the words of an error may be those of the request. For
-some, it is enough that the repetition is rejected for another reason.
+some, it is enough that the repetition is rejected for another reason. Pictures and documents are left out for the rest
+of their conversation only, and only if the model is not known to accept them: the reason may be one of them. Decision
+0016 has the table of all changes.
 """
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import date
 from functools import partial
@@ -13,9 +16,15 @@ from functools import partial
 from msgspec import structs
 
 from anthropic_proxy.engine.engine import Engine
+from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.exchange.provider_errors import rejects_configured_model
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling
-from anthropic_proxy.engine.providers.model_observations import REFUSED_PARTS
+from anthropic_proxy.engine.messages.models import DocumentBlock, ImageBlock, MessagesRequest
+from anthropic_proxy.engine.providers.model_observations import (
+    CONVERSATION_SECONDS,
+    REFUSED_PARTS,
+    digest_beginning,
+)
 from anthropic_proxy.engine.routing.replacements import find_successor
 from anthropic_proxy.engine.routing.targets import Target, switch_wire
 from anthropic_proxy.engine.wires.calls import Call, RelayCall
@@ -35,10 +44,13 @@ from anthropic_proxy.errors import UnreadableReply, UnsupportedFeature, Upstream
 class Adaptations:
     """Changes that one client request needs for one model. Their names are added to the list `used_names`."""
 
-    def __init__(self, engine: Engine, used_names: list[str], client: str) -> None:
-        """`client`: `Client.id` of the sender."""
+    def __init__(
+        self, engine: Engine, used_names: list[str], client: str, name_conversation: Callable[[Target], str]
+    ) -> None:
+        """`client`: `Client.id` of the sender. `name_conversation`: from `name_conversation` of this module."""
         self._engine = engine
         self._client = client
+        self._name_conversation = name_conversation
         self._used = used_names
         self.notes: list[FidelityNote] = []
         """Notes about the request fields that the adaptations change, for the fidelity report."""
@@ -99,16 +111,43 @@ class Adaptations:
 
         The changed request has succeeded. With `is_rejected`, it was rejected for a reason that no change avoids.
         """
-        observations = self._engine.observations
+        observations, upstream = self._engine.observations, target.upstream
         for model, change, _ in self._changes:
             if change.persistent and (change.stored_if_rejected or not is_rejected):
-                observations.store_adaptation(target.upstream, model, change.stored_name or change.name, self._client)
+                if change.name in _CONTENT:
+                    conversation = self._name_conversation(target)
+                    observations.store_adaptation(upstream, model, change.name, conversation, CONVERSATION_SECONDS)
+                    observations.store_adaptation(upstream, model, REFUSED_CONTENT, self._client)
+                    continue
+                observations.store_adaptation(upstream, model, change.stored_name or change.name, self._client)
             if change.stored_name:
                 break  # later requests differ from this one, so what it needs besides shows nothing about them
         self._changes.clear()
         if not is_rejected:
             observations.remember_refused_thinking(self._refused, self._client)
             self._refused.clear()
+
+
+def name_conversation(incoming: ClientRequest, request: MessagesRequest, target: Target) -> str:
+    """Return a digest of client, session, model and first message, which is the same for all requests of a
+    conversation.
+    """
+    receipt = incoming.receipt
+    session = "" if incoming.cache_session else receipt.session
+    scope = receipt.client.scope_session(session) or receipt.client.id
+    first = request.messages[0].blocks if request.messages else []
+    sources = [block.source for block in first if isinstance(block, ImageBlock | DocumentBlock)]
+    files = hashlib.sha256("\n".join(f"{one.url}{one.file_id}{one.data}" for one in sources).encode(errors="replace"))
+    name = f"{scope} {receipt.agent} {target.prefixed_id} {files.hexdigest()}"
+    return digest_beginning(name, request.messages)
+
+
+def apply_content_adaptations(engine: Engine, target: Target, used_names: list[str], conversation: str) -> Target:
+    """Return `target` without the kinds of content that were refused in a conversation (`name_conversation`)."""
+    for name in engine.observations.find_adaptations(target.upstream, target.model, conversation):
+        target = _apply_adaptation(engine, target, name) or target
+        used_names.append(name)
+    return target
 
 
 def apply_stored_adaptations(
@@ -120,7 +159,7 @@ def apply_stored_adaptations(
     """
     used_names[:] = earlier
     names = engine.observations.find_adaptations(target.upstream, target.model, client)
-    changes = (name for name in names if name != REFUSED_PARTS)
+    changes = (name for name in names if name not in (REFUSED_PARTS, REFUSED_CONTENT))
     for name in sorted(changes, key=lambda name: not name.startswith("wire ")):  # another API has a dialect of its own
         adapted = _apply_adaptation(engine, target, name)
         if adapted is None:
@@ -212,19 +251,21 @@ def _find_adaptations(target: Target, error: UpstreamError, call: Call[BaseDiale
         return found
     adaptation = target.wire.find_adaptation(call, error)
     if adaptation is None and rejects_tool_result_images(error.message, error.parameter):
-        return _find_by_cause(target, call, UpstreamErrorCause(kind="images", is_certain=False))
+        return _find_by_cause(target, call, UpstreamErrorCause(kind="images"))
     return () if adaptation is None else (adaptation,)
 
 
 def _find_by_cause(target: Target, call: Call[BaseDialect], cause: UpstreamErrorCause) -> Sequence[Adaptation]:
     if isinstance(call, RelayCall):
         return ()
-    if cause.kind == "images":
-        lasts = cause.is_certain or not (target.capabilities.features_known and target.capabilities.accepts_images)
-        blind = structs.replace(call, request=structs.replace(call.request, accepts_images=False))
+    if (content := _CONTENT_OF_CAUSES.get(cause.kind)) is not None:
+        name, capability = content
+        facts = target.capabilities
+        lasts = not (facts.features_known and getattr(facts, capability))
+        without = structs.replace(call, request=structs.replace(call.request, **{capability: False}))
         with suppress(UnsupportedFeature):
-            if target.wire.encode_request(call).body != target.wire.encode_request(blind).body:
-                return [Adaptation(NO_IMAGES, persistent=lasts)]
+            if target.wire.encode_request(call).body != target.wire.encode_request(without).body:
+                return [Adaptation(name, persistent=lasts)]
         return []
     requested = call.request.max_tokens
     if cause.max_output_tokens is not None and cause.max_output_tokens < requested:
@@ -236,7 +277,12 @@ def _find_by_cause(target: Target, call: Call[BaseDialect], cause: UpstreamError
 
 
 NO_IMAGES, NO_DOCUMENTS = "images none", "documents none"
-"""Names of two adaptations: later requests to the model contain no images, or no documents."""
+"""Names of two adaptations: later requests of the conversation contain no images, or no documents."""
+_CONTENT = (NO_IMAGES, NO_DOCUMENTS)
+_CONTENT_OF_CAUSES = {"images": (NO_IMAGES, "accepts_images"), "documents": (NO_DOCUMENTS, "accepts_pdf")}
+"""Kind of a cause → adaptation, and the field of prepared requests and of models that says whether it is accepted."""
+REFUSED_CONTENT = "content refused"
+"""Name among the adaptations of a model: those of content are stored besides, each for its conversation."""
 _NUMBERS = {"limit": "max_output_from_error", "window": "context_window_from_error"}
 _CAPABILITIES: Mapping[str, Mapping[str, object]] = {
     NO_IMAGES: {"rejects_images": True},

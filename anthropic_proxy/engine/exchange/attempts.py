@@ -19,13 +19,20 @@ only. Requests other than messages (`forwarding.py`) pass a `prepare` and a `sen
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.background import is_large_request
 from anthropic_proxy.engine.engine import Engine
-from anthropic_proxy.engine.exchange.adaptation import Adaptations, apply_stored_adaptations
+from anthropic_proxy.engine.exchange.adaptation import (
+    REFUSED_CONTENT,
+    Adaptations,
+    apply_content_adaptations,
+    apply_stored_adaptations,
+    name_conversation,
+)
 from anthropic_proxy.engine.exchange.admission import Admission
 from anthropic_proxy.engine.exchange.attempt import Attempt, AttemptPreparer, Repair, TargetRun
 from anthropic_proxy.engine.exchange.attempt_sender import AttemptRecords, AttemptSender, list_call_secrets
@@ -206,6 +213,9 @@ class Attempts:
         repair: Repair | None = None
         if known := observations.find_adaptations(target.upstream, model, client):
             target = apply_stored_adaptations(engine, target, adaptations, client)
+            if REFUSED_CONTENT in known and not target.is_relayed:
+                conversation = name_conversation(self._incoming, request, target)
+                target = apply_content_adaptations(engine, target, adaptations, conversation)
             if REFUSED_PARTS in known:
                 target, repair = await PlainForms(engine, self._incoming).apply_known(target, request)
             if target.model != model:
@@ -365,7 +375,9 @@ class Retries(Struct, eq=False):
             raise repair.refusal
         if run.adaptations_left:
             receipt = self.incoming.receipt
-            run.adaptations = run.adaptations or Adaptations(engine, receipt.adaptations, receipt.client.id)
+            run.adaptations = run.adaptations or Adaptations(
+                engine, receipt.adaptations, receipt.client.id, partial(name_conversation, self.incoming, run.request)
+            )
             if (adapted := await run.adaptations.find_adapted_target(target, attempt.call, error)) is not None:
                 run.adaptations_left -= 1
                 failed_attempts.append(describe_attempt(target, error))

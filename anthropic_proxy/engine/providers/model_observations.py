@@ -105,10 +105,12 @@ class ModelObservations:
         known = self.store.read(self._name_adaptations(upstream, model, client))
         return tuple(known.split("\n")) if known else ()
 
-    def store_adaptation(self, upstream: str, model: str, adaptation: str, client: str) -> None:
+    def store_adaptation(
+        self, upstream: str, model: str, adaptation: str, client: str, seconds: float = RETENTION_SECONDS
+    ) -> None:
         """Store the name of an adaptation as the newest. The oldest of too many is removed.
 
-        All adaptations of a client and a model end a week after the first: a later one renews none.
+        All adaptations of a client and a model end `seconds` after the first: a later one renews none.
         """
         verb = adaptation.partition(" ")[0]
         known = [name for name in self.find_adaptations(upstream, model, client) if name != adaptation]
@@ -116,7 +118,7 @@ class ModelObservations:
         removed = similar if verb in _REPLACING_VERBS else similar[: 1 - MAX_ADAPTATIONS]
         names = "\n".join((*(name for name in known if name not in removed), adaptation))
         key = self._name_adaptations(upstream, model, client)
-        self.store.write(key, names, self.store.find_remaining_seconds(key) or RETENTION_SECONDS)
+        self.store.write(key, names, self.store.find_remaining_seconds(key) or seconds)
 
     def find_form(self, conversation: str) -> tuple[tuple[str, ...], int] | None:
         """Return the parts that the requests of a conversation leave out, and how often they have changed. None: none.

@@ -285,19 +285,13 @@ def find_parameter_adaptation(
 ) -> Adaptation | None:
     """Return the adaptation after the parameter `name` was rejected, or after an error that names none ("").
 
-    It sends another effort, or omits images, documents or the parameter.
+    It sends another effort, or omits the parameter.
     """
     if name in _EFFORTS or not name:
         asked = call.request.effort
         level = find_replacement_effort(error.message, asked, dict(call.dialect.effort_names).get(asked, asked))
         if level:
             return Adaptation(f"effort {asked} {level}")
-    last = _last_name(error.parameter)
-    is_image = last in ("image_url", "image", "input_image") and error.cause is None
-    if is_image and find_rejected_parameter(error.message, (last,)):
-        return Adaptation("images none")
-    if last in ("file", "file_data", "file_url", "input_file", "document_url"):
-        return Adaptation("documents none")
     return find_drop_adaptation(call, name, drops, encode_request)
 
 

@@ -309,3 +309,69 @@ async def test_a_rejected_value_of_one_client_changes_no_request_of_another() ->
         incoming = new_client_request(json.dumps(body).encode(), client=Client(name="same", key_id=key_id))
         await Exchange(proxy.services, incoming, RecordingSink()).run()
     assert [body.get("temperature") for body in server.bodies] == [5, None, 0.5, None]
+
+
+def ask(kind: str, data: str, session: str, text: str = "What is this?") -> dict[str, Any]:
+    media = {"image": "image/png", "document": "application/pdf"}[kind]
+    block = {"type": kind, "source": {"type": "base64", "media_type": media, "data": data}}
+    return {
+        "model": "claude-sonnet-4-5",
+        "max_tokens": 100,
+        "messages": [{"role": "user", "content": [{"type": "text", "text": text}, block]}],
+        "metadata": {"user_id": f"user_{'a' * 64}_account__session_{session}"},
+    }
+
+
+BAD, GOOD = "aGFk", "Z29vZA=="
+FIRST, SECOND = "0" * 8 + "-0000-4000-8000-" + "0" * 12, "1" * 8 + "-0000-4000-8000-" + "1" * 12
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "message", "extra", "status"),
+    [
+        ("image", "openai/gpt-4.1", "Please make sure your image is valid.", {"code": "image_parse_error"}, 400),
+        ("image", "openai/gpt-4.1", "Unable to process image", {}, 400),
+        ("image", "openai/gpt-4.1", "Images of this kind are not supported.", {}, 200),
+        ("image", "openai/new", "Images of this kind are not supported.", {}, 200),
+        ("image", "openai/new", "Unsupported value.", {"param": "messages[0].content[1].image_url"}, 200),
+        ("document", "openai/gpt-4.1", "It has 500 pages; the maximum is 100", {"param": "file"}, 400),
+        ("document", "openai/gpt-4.1", "invalid or password protected", {"param": "x.file_data"}, 400),
+        ("document", "openai/gpt-4.1", "This model does not support file content types.", {}, 200),
+    ],
+)
+async def test_a_file_that_is_refused_takes_no_file_from_another_conversation(
+    kind: str, model: str, message: str, extra: dict[str, Any], status: int
+) -> None:
+    error = 400, {"error": {"message": message, "type": "invalid_request_error", **extra}}
+    server = Server(lambda body: error if BAD in json.dumps(body) else None)
+    harness = ProxyHarness(server, BIG_MODEL=model, OPENAI_API_KEY="sk-test-0123456789", OPENAI_WIRE="chat")
+
+    sink = await harness.post(**ask(kind, BAD, FIRST))
+    assert (200 if sink.error is None else sink.error.status) == status
+    calls = len(server.bodies)
+    for session in (SECOND, ""):
+        await harness.post(**ask(kind, GOOD, session))
+    assert [GOOD in json.dumps(body) for body in server.bodies[calls:]] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "message", "calls"),
+    [
+        ("image", "openai/new", "Images are not supported here.", 1),
+        # the model is known to accept these, so each request asks again
+        ("image", "openai/gpt-4.1", "Images are not supported here.", 2),
+        ("document", "openai/gpt-4.1", "This model does not support file content types.", 2),
+    ],
+)
+async def test_a_refused_kind_of_content_is_left_out_for_the_rest_of_a_conversation(
+    kind: str, model: str, message: str, calls: int
+) -> None:
+    server = Server(lambda body: vllm(message) if GOOD in json.dumps(body) else None)
+    harness = ProxyHarness(server, BIG_MODEL=model, OPENAI_API_KEY="sk-test-0123456789", OPENAI_WIRE="chat")
+    request = ask(kind, GOOD, FIRST)
+    assert (await harness.post(**request)).error is None
+    before = len(server.bodies)
+
+    more = [{"role": "assistant", "content": "A form."}, {"role": "user", "content": "And now?"}]
+    assert (await harness.post(**{**request, "messages": [*request["messages"], *more]})).error is None
+    assert len(server.bodies) == before + calls

@@ -156,10 +156,14 @@ _OF_ONE_IMAGE = (
 _MAKING = r"(?:generat|creat|edit|draw|produc|return|output)(?:e|s|es|ing|ting|ion)?\b"
 """Verbs (`generate`) before `images` in errors about images as output. Such errors do not concern images in the
 request."""
+_ONE_IMAGE = (
+    r"(?:the|this|that|your|these) (?:\w+ )?(?:images?|pictures?|photos?)\b(?! (?:input|content|field|type|part))"
+)
+"""Pattern of words for an image of the request, about which an error says nothing of the model."""
 IMAGES_UNSUPPORTED_TEXTS = (
     # llama.cpp, clients: this model does not support image input (2026-11)
     regex(
-        rf"\b(?:model|endpoint|deployment|server|it)\b[^.\n]{{0,30}}\b{_REFUSED} (?!{_MAKING})(?:\w+ )?"
+        rf"\b(?:model|endpoint|deployment|server|it)\b[^.\n]{{0,30}}\b{_REFUSED} (?!{_MAKING})(?!{_ONE_IMAGE})(?:\w+ )?"
         rf"(?:images?|pictures?|photos?)\b(?: (?:inputs?|content|understanding|processing)\b)?(?!{_OF_ONE_IMAGE})"
     ),
     # SGLang, clients: the model has no vision capability (2026-11)
@@ -233,7 +237,14 @@ _RESULTS = compile_later(
 _RESULT_PATH = compile_later(r"\boutput\b|\bfunction_?response\b", re.IGNORECASE)
 """Pattern of the path of a tool result as rejected parameter: `input[3].output[0]` (OpenAI Responses),
 `contents[1].parts[0].function_response` (Gemini)."""
-_CODES = frozenset(("image_not_supported", "images_not_supported", "vision_not_supported", "unsupported_image"))
+_CODES = frozenset(("image_not_supported", "images_not_supported", "vision_not_supported"))
+_CODE_OF_ONE_FILE = compile_later(
+    r"(?:image|file|document|pdf|media)\w{0,20}?(?:pars|decod|corrupt|format|siz|download|fetch|large|load|pages|valid|broken)"
+    r"|(?:invalid|unsupported|bad|broken|corrupt\w*|unreadable|empty)_(?:image|file|document|pdf|media|base64)(?!s?_inputs?)",
+    re.IGNORECASE,
+)
+"""Pattern of error codes about one image or document: `image_parse_error`, `unsupported_image`, `invalid_base64_image`
+(OpenAI, 2026-11)."""
 _UNNAMED_CODE = "1210"
 """Error code of Z.ai for `Invalid API parameter`, also sent if a text model receives an image (read 2026-11)."""
 _ABSENT_MODEL = compile_later(
@@ -245,22 +256,82 @@ _ABOUT_ANOTHER = compile_later(
 )
 
 
-def find_image_refusal(fault: UpstreamFault) -> UpstreamErrorCause | None:
-    """Return the cause `images`. None: the request was rejected for another reason, such as one large image."""
-    text = f"{fault.message}\n{fault.parameter or ''}"
+_NAMES_MODEL = regex(
+    r"\b(?:models?|endpoints?|deployments?|servers?|backends?|engines?|providers?|hosts?|apis?|vlm|multi-?modal\w*"
+    r"|vision|variants?|parameters?|fields?|values?|modalit\w+"
+    r"|(?:content|input|message|part|block)[ _](?:types?|parts?|blocks?))\b"
+)
+"""Words for what accepts or has content in general. An error without them is about one image or document."""
+_GENERAL_IMAGES = regex(
+    r"\b(?:images|pictures|photos|vision|visual|multi-?\s?modal\w*"
+    r"|(?:image|picture)[_ ]?(?:urls?|inputs?|content|types?))\b|image\(s\)|图片|图像|视觉|多模态"
+)
+_ONE_IMAGE_WORDS = regex(rf"\b{_ONE_IMAGE}")
+_DOCUMENT = r"(?:pdfs?|documents?|files?|input_files?|file_(?:data|url|id)|document_urls?|attachments?)"
+_DOCUMENT_WORD = regex(rf"\b{_DOCUMENT}\b")
+_REJECTED_STATUSES = (None, 400, 415, 422)
+_DOCUMENT_PARAMETERS = ("file", "file_data", "file_url", "input_file", "document_url", "document")
+_TEXT_AND_IMAGES = regex(
+    r"\b(?:content|parts?|blocks?|types?)\b[^\n]{0,60}\b(?:input_)?text\b[^\n]{0,30}\b(?:image|image_url|input_image)\b"
+)
+"""Pattern of a list of content that is accepted: text and images (Mistral and OpenRouter, 2026-11)."""
+_REASONS_OF_DOCUMENTS = compile_later(
+    r"\b(?:pages?|too (?:large|big|many|long)|exceed\w*|size|limit\w*|maximum|at most|password|encrypt\w*|corrupt\w*"
+    r"|damaged|broken|malformed|unreadable|empty|blank|decod\w+|pars(?:e|ed|ing)|open|convert\w*|extract\w*|download"
+    r"|fetch|unreachable|timed? ?out|https?|urls? (?:are|is)|base64|mime|media[_ ]?types?|extensions?|file ?names?"
+    rf"|(?:the|this|that|your|these) (?:\w+ )?{_DOCUMENT}(?! (?:input|content|field|type|part|param\w*)s?\b)"
+    r"|file[ _](?:types?|formats?)|formats?|versions?|expired|no such file|permission|policy|safety|could not|failed"
+    rf"|(?:in)?valid (?:or \w+ )?(?:\w+ )?{_DOCUMENT}|{_DOCUMENT} (?:\w+ )?(?:is|was|are|seems?|must be|not) (?:an? )?"
+    r"(?:in|un|not )?(?:valid|found|available|readable|supported pdf|pdf))\b",
+    re.IGNORECASE,
+)
+"""Words for reasons that concern one document, as `_OTHER_REASONS` for images."""
+
+
+def find_content_refusal(fault: UpstreamFault) -> UpstreamErrorCause | None:
+    """Return the cause `images` or `documents`: the model accepts none. None: the request was rejected for another
+    reason, such as one large image.
+    """
     if rejects_tool_result_content(fault.message, fault.parameter) or _ABSENT_MODEL.search(fault.message):
         return None
-    if _UNNAMED_CODE in fault.codes and fault.parameter is None and not _ABOUT_ANOTHER.search(fault.message):
-        return UpstreamErrorCause(kind="images", is_certain=False)
-    if fault.codes & _CODES or matches_any(IMAGES_UNSUPPORTED_TEXTS, fault.message):
-        return UpstreamErrorCause(kind="images")
-    if _OTHER_REASONS.search(fault.message):
+    if _CODE_OF_ONE_FILE.search(" ".join(fault.codes - _CODES)):
         return None
-    last = (fault.parameter or "").rpartition(".")[2].lower()
-    is_named = last in ("image_url", "image", "input_image") and "unsupported" in " ".join(fault.codes).lower()
-    if matches_any(IMAGE_REJECTION_TEXTS, text) or is_named:
+    if _rejects_images(fault):
         return UpstreamErrorCause(kind="images")
-    return UpstreamErrorCause(kind="images", is_certain=False) if matches_any(PART_LIST_REJECTION_TEXTS, text) else None
+    return UpstreamErrorCause(kind="documents") if _rejects_documents(fault) else None
+
+
+def _rejects_images(fault: UpstreamFault) -> bool:
+    text = f"{fault.message}\n{fault.parameter or ''}"
+    if _UNNAMED_CODE in fault.codes and fault.parameter is None and not _ABOUT_ANOTHER.search(fault.message):
+        return True
+    if fault.codes & _CODES or matches_any(IMAGES_UNSUPPORTED_TEXTS, fault.message):
+        return True
+    if _OTHER_REASONS.search(fault.message):
+        return False
+    if matches_any(PART_LIST_REJECTION_TEXTS, text):
+        return True
+    if not _GENERAL_IMAGES.search(text) and (_ONE_IMAGE_WORDS.search(text) or not _NAMES_MODEL.search(text)):
+        return False
+    is_named = _find_last_name(fault) in ("image_url", "image", "input_image")
+    if is_named and ("unsupported" in " ".join(fault.codes).lower() or matches_any(PARAMETER_REJECTION_TEXTS, text)):
+        return True
+    return matches_any(IMAGE_REJECTION_TEXTS, text)
+
+
+def _rejects_documents(fault: UpstreamFault) -> bool:
+    message = fault.message
+    if fault.status not in _REJECTED_STATUSES and not (fault.status == 404 and "support" in message):
+        return False
+    if _REASONS_OF_DOCUMENTS.search(message) or not matches_any(PARAMETER_REJECTION_TEXTS, message):
+        return False
+    if _find_last_name(fault) in _DOCUMENT_PARAMETERS or _DOCUMENT_WORD.search(message):
+        return _NAMES_MODEL.search(message) is not None
+    return _TEXT_AND_IMAGES.search(message) is not None
+
+
+def _find_last_name(fault: UpstreamFault) -> str:
+    return (fault.parameter or "").rpartition(".")[2].lower()
 
 
 def rejects_tool_result_content(message: str, parameter: str | None) -> bool:
@@ -670,7 +741,7 @@ def _build_error(fault: UpstreamFault, provider: str, known: KnownTokenCounts) -
                 # Anthropic's text has no word for a rate limit, so the log shows the original
                 error.add_note(fault.message[:200])
             return error
-        cause = find_image_refusal(fault)
+        cause = find_content_refusal(fault)
     if cause is not None:
         row = _CLIENT_FAILED
     else:
