@@ -112,6 +112,12 @@ class Client(Struct, frozen=True):
         """Return a name of the session that no other client has. Session ids are texts, which anybody can send."""
         return f"{self.id} {session}" if session else ""
 
+    def name_learner(self, session: str) -> str:
+        """Return the name under which it is kept that a request was refused for a reason that it may have caused: that
+        of the client, or of its session in a proxy without keys, where all clients have one name. `session`: "": none.
+        """
+        return (self.scope_session(session) if self.credential_forwardable else "") or self.id
+
     @property
     def administers(self) -> bool:
         """False: the client is one of several people or programs, and cannot change the proxy."""

@@ -164,12 +164,13 @@ class ProxyHarness:
         text: str = "hello",
         headers: Mapping[str, str] | None = None,
         sink: RecordingSink | None = None,
+        client: Client | None = None,
         **fields: Any,
     ) -> RecordingSink:
         body = {"model": "claude-sonnet-4-5", "max_tokens": 64_000, **fields}
         body.setdefault("messages", [{"role": "user", "content": text}])
         sink = sink or RecordingSink()
-        client = Client(credential_forwardable=not self.services.settings.proxy_api_keys)
+        client = client or Client(credential_forwardable=not self.services.settings.proxy_api_keys)
         inbound = new_client_request(json.dumps(body).encode(), headers, client=client)
         sink.receipt = inbound.receipt
         await Exchange(self.services, inbound, sink).run()

@@ -53,7 +53,7 @@ from anthropic_proxy.engine.messages.preparation import may_lack_room
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.passed_proxies import is_answered_loop
 from anthropic_proxy.engine.providers import Provider
-from anthropic_proxy.engine.providers.credentials import concerns_key
+from anthropic_proxy.engine.providers.credentials import concerns_all_clients, concerns_key
 from anthropic_proxy.engine.providers.model_observations import REFUSED_PARTS
 from anthropic_proxy.engine.routing.health import shows_outage
 from anthropic_proxy.engine.routing.problems import find_missing_key_of
@@ -88,19 +88,20 @@ for the key."""
 _ALL_CLIENTS = ""
 
 
-def _find_concerned(error: UpstreamError, client: str, *, own_key: bool) -> str | None:
-    """Return the client (`Client.id`) whose requests the target of a call may fail. "": all. None: no further ones.
+def _find_concerned(error: UpstreamError, incoming: ClientRequest, *, own_key: bool) -> str | None:
+    """Return the client whose requests the target of a call may fail. "": all. None: no further ones.
 
-    The request itself may be the reason of an error such as 500 or a reply that cannot be read, and a text may quote
-    it. So such an error concerns only `client`, who has sent the request.
+    The request itself may be the reason of an error such as 429, 500 or a reply that cannot be read, and a text may
+    quote it. So such an error concerns only the client that has sent the request.
 
     `own_key`: the call had a key of the proxy, not that of the client.
     """
     statuses = {error.status, error.stated_status}
-    is_about_key = statuses.issubset(_KEY_ERRORS)
-    if shows_outage(error) or (own_key and is_about_key):
+    if shows_outage(error) or (own_key and concerns_all_clients(error)):
         return _ALL_CLIENTS
-    return client if is_about_key or min(statuses) >= 500 else None
+    if statuses.issubset(_KEY_ERRORS):
+        return incoming.learner
+    return incoming.receipt.client.id if min(statuses) >= 500 else None
 
 
 RETRY_DELAY_SECONDS = 0.5
@@ -163,9 +164,11 @@ class Attempts:
                 failure = error
                 if balancer is not None and isinstance(error, UpstreamError):  # a throttle says nothing of the target
                     own_key = find_client_credential(engine, self._incoming, target.provider) is None
-                    concerned = _find_concerned(error, receipt.client.id, own_key=own_key)
+                    concerned = _find_concerned(error, self._incoming, own_key=own_key)
                     if concerned is not None:
-                        engine.background.start_task(balancer.record_failure(target, concerned))
+                        limits_all = own_key and concerns_key(error)
+                        failure_of_target = balancer.record_failure(target, concerned, may_limit_all=limits_all)
+                        engine.background.start_task(failure_of_target)
                 place = len(receipt.failed_attempts)
                 receipt.failed_attempts.append(describe_attempt(target, error))
                 if not next_target_may_help(error) or is_answered_loop(error, self._incoming.headers):
@@ -345,7 +348,10 @@ class Retries(Struct, eq=False):
             if provider.accepts_client_credential:
                 credential = find_client_credential(engine, self.incoming, provider)
             try:
-                credential = credential or engine.credentials.next_credential(provider, is_first=run.uses_first_key)
+                client = self.incoming.learner if engine.credentials.client_cooldowns else ""
+                credential = credential or engine.credentials.next_credential(
+                    provider, is_first=run.uses_first_key, client=client
+                )
             except AuthenticationFailed as error:
                 if problem := find_missing_key_of(target, engine.settings, engine.catalog):
                     error.message, error.remedy = problem.text, problem.remedy
@@ -420,11 +426,12 @@ class Retries(Struct, eq=False):
         changes_keys = run.is_message or credentials.uses_tokens(provider)
         if not changes_keys or run.key_changes >= credentials.max_key_changes(provider):
             return False
-        if not credentials.exclude_failed_key(provider, credential, error):
+        if not credentials.exclude_failed_key(provider, credential, error, self.incoming.learner):
             return False
         run.key_changes += 1
-        if concerns_key(error) and (key := credentials.describe_key(provider, credential)):
-            engine.log.write_once(f"{key} is in cooldown, because of: {error.message}")
+        if credential is not None and concerns_key(error) and (key := credentials.describe_key(provider, credential)):
+            place = "in cooldown" if credentials.is_skipped_for_all(provider, credential) else "skipped for one client"
+            engine.log.write_once(f"{key} is {place}, because of: {error.message}")
         return True
 
     def redact_keys(self, error: UpstreamError, attempt: Attempt) -> None:

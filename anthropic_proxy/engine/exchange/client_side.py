@@ -88,6 +88,11 @@ class ClientRequest(Struct, kw_only=True):
     on_freed: Callable[[int], None] | None = None
     """Function that receives the size of the body when it is no longer needed. None: nobody waits for it."""
 
+    @property
+    def learner(self) -> str:
+        """See `Client.name_learner`."""
+        return self.receipt.client.name_learner("" if self.cache_session else self.receipt.session)
+
     def free_body(self) -> None:
         if self.on_freed is not None:
             self.on_freed(len(self.body))

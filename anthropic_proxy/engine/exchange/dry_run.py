@@ -182,9 +182,9 @@ class _PlaceholderKeys(Credentials):
     problem = ""
     """Error text of the first missing key."""
 
-    def next_credential(self, provider: Provider, *, is_first: bool = False) -> Credential | None:
+    def next_credential(self, provider: Provider, *, is_first: bool = False, client: str = "") -> Credential | None:
         try:
-            return super().next_credential(provider, is_first=is_first)
+            return super().next_credential(provider, is_first=is_first, client=client)
         except AuthenticationFailed as error:
             if error.code != _NO_KEY:
                 raise

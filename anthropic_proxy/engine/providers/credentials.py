@@ -1,7 +1,8 @@
 """`Credentials`: chooses the API key or access token for each upstream request.
 
 The keys of a provider are used in turn. After an error that concerns a key, its cooldown begins: the key is skipped for
-some time. A key from a file or command is read again after its `refresh` time, and after the provider rejected it. An
+some time. If the request may be the reason, it is skipped for its client only, until another client gets such an error
+meanwhile. A key from a file or command is read again after its `refresh` time, and after the provider rejected it. An
 access token expires, and comes from a `TokenSource`, such as Google's log-in.
 """
 
@@ -10,6 +11,8 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
+
+from msgspec import Struct
 
 from anthropic_proxy.engine.options import EngineOptions, KeySource
 from anthropic_proxy.engine.own_thread import run_in_own_thread
@@ -40,6 +43,23 @@ def concerns_key(error: UpstreamError) -> bool:
     """Return True if status or codes of an error, not only its text, say that other requests fail with the key too."""
     is_about_request = error.cause is not None and error.cause.kind != "quota"  # such as a prompt above a rate limit
     return error.stated_status in ACCOUNT_STATUSES and not is_about_request
+
+
+def concerns_all_clients(error: UpstreamError) -> bool:
+    """Return True for an error that concerns a key, whatever the request was. After another one, such as a status 429
+    in unknown words, the request itself may be the reason: a prompt above a limit of tokens, a `max_tokens` above what
+    is left of a balance, words that a firewall blocks.
+    """
+    return concerns_key(error) and (error.stated_status == 401 or error.states_account)
+
+
+class _ClientCooldown(Struct):
+    client: str
+    """`Client.name_learner` of the client for which alone the key is skipped."""
+    end: float
+    """Clock time at which it ends."""
+    seconds: float
+    """Its length, from which that of the next one follows. 0: a call with the key has succeeded since then."""
 
 
 class TokenSource(Protocol):
@@ -90,6 +110,8 @@ class Credentials:
         """Provider name → headers of its keys, in order."""
         self._cooldown_ends: dict[str, float] = {}
         """Key → clock time at which its cooldown ends. A provider's only key has no cooldown."""
+        self.client_cooldowns: dict[str, _ClientCooldown] = {}
+        """Key → the latest cooldown for one client alone."""
         self._cooldown_seconds: dict[str, float] = {}
         """Key → seconds of its latest cooldown. Absent: a call with the key has succeeded since then."""
         self._keys: dict[str, Sequence[Secret]] = dict(settings.keys)
@@ -101,20 +123,24 @@ class Credentials:
         self._reads: dict[str, asyncio.Task[None]] = {}
         self._on_new_key = on_new_key
         self._on_problem = on_problem
-        self._on_cooldown: Callable[[str, float], None] = lambda key, seconds: None
+        self._on_cooldown: Callable[[str, float, str], None] = lambda key, seconds, client: None
 
-    def publish_to(self, send: Callable[[str, float], None]) -> None:
-        """Call `send` for each cooldown after a failed call, with unredacted key and seconds, for other workers."""
+    def publish_to(self, send: Callable[[str, float, str], None]) -> None:
+        """Call `send` for each cooldown after a failed call, with unredacted key, seconds and client ("": all), for
+        other workers.
+        """
         self._on_cooldown = send
 
     def copy_state_from(self, previous: "Credentials") -> None:
         self._next_positions.update(previous._next_positions)
         self._cooldown_ends.update(previous._cooldown_ends)
+        self.client_cooldowns.update(previous.client_cooldowns)
         self._cooldown_seconds.update(previous._cooldown_seconds)
 
-    def next_credential(self, provider: Provider, *, is_first: bool = False) -> Credential | None:
+    def next_credential(self, provider: Provider, *, is_first: bool = False, client: str = "") -> Credential | None:
         """Return the header with a provider's next API key, or with its first one if `is_first` is True.
 
+        `client`: `Client.name_learner` of the request. "": a request of the proxy itself.
         None: no key is needed. Raises `AuthenticationFailed` if a required key is missing.
         """
         if self._read_at and (source := self._settings.key_sources.get(provider.name)) is not None:
@@ -137,10 +163,10 @@ class Credentials:
             start = self._next_positions.get(provider.name, 0)
             for step in range(len(keys)):
                 position = (start + step) % len(keys)
-                if self._is_available(keys[position]):
+                if self._is_available(keys[position], client):
                     self._next_positions[provider.name] = position + 1
                     return headers[position]
-            return headers[min(range(len(keys)), key=lambda place: self._cooldown_ends[keys[place].reveal()])]
+            return headers[min(range(len(keys)), key=lambda place: self._find_end(keys[place].reveal(), client))]
         if provider.key_source != "google" and (problem := find_missing_key(provider, self._settings)):
             raise AuthenticationFailed(
                 problem.cause, remedy=problem.remedy, code="provider-key-missing", should_retry=False
@@ -182,11 +208,13 @@ class Credentials:
             return 1
         return max(len(self._keys.get(provider.name, ())) - 1, 0)
 
-    def exclude_failed_key(self, provider: Provider, credential: Credential | None, error: UpstreamError) -> bool:
+    def exclude_failed_key(
+        self, provider: Provider, credential: Credential | None, error: UpstreamError, client: str = ""
+    ) -> bool:
         """Start the cooldown of a key, or discard a token, if status or codes of `error` say that it concerns the key.
 
         Return True if a retry can use another one, also if only a text says so: it may quote the client, so it changes
-        nothing for other requests. The only key of a provider has no cooldown.
+        nothing for other requests. The only key of a provider has no cooldown. `client`: as for `next_credential`.
         """
         if credential is None:
             return False
@@ -200,25 +228,30 @@ class Credentials:
             return False
         secret = credential.value.removeprefix(self._find_header(provider)[1])
         if lasts:
+            concerned = "" if concerns_all_clients(error) else self._find_concerned(secret, client)
             seconds = REJECTED_KEY_COOLDOWN_SECONDS
             if 429 in (stated, error.status):
-                seconds = error.stated_retry_after or self._find_limit_seconds(secret)
-            self.start_cooldown(secret, seconds)
-            self._on_cooldown(secret, seconds)
-        return any(self._is_available(key) for key in keys if key.reveal() != secret)
+                seconds = error.stated_retry_after or self._find_limit_seconds(secret, concerned)
+            self._skip_key(secret, seconds, concerned)
+            self._on_cooldown(secret, seconds, concerned)
+        return any(self._is_available(key, client) for key in keys if key.reveal() != secret)
 
-    def _find_limit_seconds(self, key: str) -> float:
-        """Return the seconds for which a key is skipped after a 429 without a stated delay."""
-        seconds = self._cooldown_seconds.get(key, 0.0)
-        if self._cooldown_ends.get(key, 0.0) <= self._clock():  # otherwise, the call may have begun before the cooldown
+    def _find_limit_seconds(self, key: str, client: str) -> float:
+        """Return the seconds for which a key is skipped after a 429 without a stated delay. `client`: "": for all."""
+        seconds, end = self._cooldown_seconds.get(key, 0.0), self._cooldown_ends.get(key, 0.0)
+        if client and (known := self.client_cooldowns.get(key)) is not None and known.client == client:
+            seconds, end = max(seconds, known.seconds), max(end, known.end)
+        if end <= self._clock():  # otherwise, the call may have begun before the cooldown
             seconds *= 2
         return min(max(seconds, RATE_LIMIT_COOLDOWN_SECONDS), REJECTED_KEY_COOLDOWN_SECONDS)
 
     def record_success(self, provider: Provider, credential: Credential | None) -> None:
         """Note a successful call, after which the next cooldown of its key is short again."""
-        if self._cooldown_seconds and credential is not None:
+        if (self._cooldown_seconds or self.client_cooldowns) and credential is not None:
             secret = credential.value.removeprefix(self._find_header(provider)[1])
             self._cooldown_seconds.pop(secret, None)
+            if (known := self.client_cooldowns.get(secret)) is not None:
+                known.seconds = 0.0
 
     async def replace_rejected_key(
         self,
@@ -275,18 +308,41 @@ class Credentials:
             task.add_done_callback(lambda _: self._reads.pop(name, None))
         return task
 
-    def start_cooldown(self, key: str, seconds: float) -> None:
-        """Skip an API key for `seconds`. If all keys of a provider are skipped, they are used nevertheless."""
-        self._cooldown_ends[key] = self._clock() + seconds
-        self._cooldown_seconds[key] = seconds
+    def start_cooldown(self, key: str, seconds: float, client: str = "") -> None:
+        """Skip an API key for `seconds`. If all keys of a provider are skipped, they are used nevertheless.
+
+        `client`: the one whose request may be the reason. "": none may be. See `_find_concerned`.
+        """
+        self._skip_key(key, seconds, self._find_concerned(key, client))
+
+    def _find_concerned(self, key: str, client: str) -> str:
+        """Return the client for which alone a key is skipped after a failure that its request may have caused.
+
+        "": for all, because it is skipped for another client at present: two requests are hardly both the reason.
+        """
+        known = self.client_cooldowns.get(key)
+        is_second = known is not None and known.client != client and known.end > self._clock()
+        return "" if is_second else client
+
+    def _skip_key(self, key: str, seconds: float, client: str) -> None:
+        end = self._clock() + seconds
+        if client:
+            self.client_cooldowns[key] = _ClientCooldown(client, end, seconds)
+        else:
+            self._cooldown_ends[key] = end
+            self._cooldown_seconds[key] = seconds
+            self.client_cooldowns.pop(key, None)  # else one client could prolong it alone
 
     def cooldown_count(self) -> int:
+        """Return how many keys are skipped, also for one client alone."""
         now = self._clock()
-        return sum(end > now for end in self._cooldown_ends.values())
+        ends = [*self._cooldown_ends.items(), *((key, known.end) for key, known in self.client_cooldowns.items())]
+        return len({key for key, end in ends if end > now})
 
-    def list_cooldown_seconds(self, provider: str) -> list[float]:
+    def list_cooldown_seconds(self, provider: str, client: str = "") -> list[float]:
+        """Return the seconds for which keys of a provider are skipped, for all clients or also for `client`."""
         now = self._clock()
-        ends = (self._cooldown_ends.get(key.reveal(), 0.0) for key in self._keys.get(provider, ()))
+        ends = (self._find_end(key.reveal(), client) for key in self._keys.get(provider, ()))
         return [end - now for end in ends if end > now]
 
     def describe_key(self, provider: Provider, credential: Credential | None) -> str:
@@ -295,11 +351,21 @@ class Credentials:
             return ""
         return f"{credential.origin}: {Secret(credential.value.removeprefix(self._find_header(provider)[1]))}"
 
+    def is_skipped_for_all(self, provider: Provider, credential: Credential) -> bool:
+        secret = credential.value.removeprefix(self._find_header(provider)[1])
+        return self._cooldown_ends.get(secret, 0.0) > self._clock()
+
     def _find_header(self, provider: Provider) -> tuple[str, str]:
         options = self._settings.call_options.get(provider.name)
         if options is not None and options.key_header is not None:
             return options.key_header, "Bearer " if options.key_header == "authorization" else ""
         return provider.host.key_header, provider.host.key_scheme
 
-    def _is_available(self, key: Secret) -> bool:
-        return self._cooldown_ends.get(key.reveal(), 0.0) <= self._clock()
+    def _is_available(self, key: Secret, client: str) -> bool:
+        return self._find_end(key.reveal(), client) <= self._clock()
+
+    def _find_end(self, key: str, client: str) -> float:
+        """Return the clock time until which a key is skipped for a client."""
+        end = self._cooldown_ends.get(key, 0.0)
+        known = self.client_cooldowns.get(key)
+        return end if known is None or known.client != client else max(end, known.end)

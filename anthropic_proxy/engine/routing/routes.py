@@ -523,7 +523,8 @@ class RouteBalancer:
             case "weighted":
                 return self._order_by_weight(targets, route, facts, session)
             case "latency":
-                return await self._order_by_latency(targets, route, session, facts.client.id)
+                clients = dict.fromkeys((facts.client.id, facts.client.name_learner(facts.session)))
+                return await self._order_by_latency(targets, route, session, [*clients])
 
     def _order_by_weight(
         self, targets: Sequence[Target], route: ConfiguredRoute, facts: RequestFacts, session: str
@@ -536,17 +537,23 @@ class RouteBalancer:
         return sorted(targets, key=draw)
 
     async def _order_by_latency(
-        self, targets: Sequence[Target], route: ConfiguredRoute, session: str, client: str
+        self, targets: Sequence[Target], route: ConfiguredRoute, session: str, clients: Sequence[str]
     ) -> Sequence[Target]:
-        keys = [*map(_latency_key, targets), *(_failure_key(target, client) for target in targets)]
+        keys = [*map(_latency_key, targets)]
+        for client in clients:
+            keys += (_failure_key(target, client) for target in targets)
         if session:
             keys.append(_session_key(route, session))
         stored = await asyncio.gather(*map(self._find, keys))  # at the same time: a store may be on another host
         kept = stored[-1] if session else None
         # the target of the session is first, then those without a measurement, which have the latency 0
+        count = len(targets)
         ranks = {
-            target: (target.prefixed_id != kept, max(_decode_latency(latency), _decode_latency(failure)))
-            for target, latency, failure in zip(targets, stored, stored[len(targets) :], strict=False)
+            target: (
+                target.prefixed_id != kept,
+                max(_decode_latency(text) for text in stored[place : count * (1 + len(clients)) : count]),
+            )
+            for place, target in enumerate(targets)
         }
         return sorted(targets, key=ranks.__getitem__)
 
@@ -562,11 +569,18 @@ class RouteBalancer:
         if route.sticky and session:
             await self._put(_session_key(route, session), target.prefixed_id, SESSION_SECONDS)
 
-    async def record_failure(self, target: Target, client: str = "") -> None:
+    async def record_failure(self, target: Target, client: str = "", *, may_limit_all: bool = False) -> None:
         """Record a failed call to a target, so that an order by latency puts it last for `FAILURE_SECONDS`.
 
-        `client`: `Client.id` of the client whose requests alone may be the reason. "": other clients are concerned too.
+        `client`: `Client.id` or `Client.name_learner` of the client whose requests alone may be the reason. "": other
+        clients are concerned too. `may_limit_all`: True if they are concerned after such a failure of a second client.
         """
+        if client and may_limit_all:
+            key, name = _limited_key(target), _shorten(client)
+            limited = await self._find(key)
+            await self._put(key, name, FAILURE_SECONDS)
+            if limited not in (None, name):
+                client = ""
         key = _failure_key(target, client) if client else _latency_key(target)
         await self._put(key, f"{FAILURE_LATENCY_SECONDS}", FAILURE_SECONDS)
 
@@ -594,6 +608,10 @@ def _latency_key(target: Target) -> str:
 
 def _failure_key(target: Target, client: str) -> str:
     return f"route/failure/{target.upstream}/{target.model}/{_shorten(client)}"
+
+
+def _limited_key(target: Target) -> str:
+    return f"route/limited/{target.upstream}/{target.model}"
 
 
 def _session_key(route: ConfiguredRoute, session: str) -> str:

@@ -198,7 +198,7 @@ OPEN_CIRCUITS = MetricFamily(
 KEYS_IN_COOLDOWN = MetricFamily(
     "anthropic_proxy_keys_in_cooldown",
     (),
-    "Provider keys in cooldown: rejected or rate limited.",
+    "Provider keys in cooldown: rejected or rate limited, for all clients or for one.",
     join=max,
     kind="gauge",
 )

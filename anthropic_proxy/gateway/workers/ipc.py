@@ -62,7 +62,8 @@ class SharedObservation(Struct, tag="observation", frozen=True):
     name: str
     """Model and fact, digest of the API key, or name of the address. A newer message replaces this one."""
     value: str
-    """Fact about a model, or status and error of a failure: `503 api_error`. "": an API key, or a closed circuit."""
+    """Fact about a model, status and error of a failure (`503 api_error`), or the client for which alone an API key is
+    skipped. "": a key that is skipped for all, or a closed circuit."""
     lifetime_seconds: float
     """Seconds until the fact expires. 0: revoked, for example because a circuit has closed."""
 

@@ -385,7 +385,7 @@ def register_publisher(services: Services, publish: Callable[[SharedObservation]
         lambda key, value, seconds: publish(SharedObservation(MODEL_OBSERVATION, "", key, value, seconds))
     )
     services.credentials.publish_to(
-        lambda key, seconds: publish(SharedObservation(KEY_COOLDOWN, "", _digest(key), "", seconds))
+        lambda key, seconds, client: publish(SharedObservation(KEY_COOLDOWN, "", _digest(key), client, seconds))
     )
     services.circuit_breakers.publish_to(
         lambda upstream, failure, seconds: publish(
@@ -401,7 +401,7 @@ def apply_observation(services: Services, observation: SharedObservation) -> Non
     elif observation.kind == KEY_COOLDOWN:
         for key in (key.reveal() for keys in services.settings.keys.values() for key in keys):
             if _digest(key) == observation.name:
-                services.credentials.start_cooldown(key, observation.lifetime_seconds)
+                services.credentials.start_cooldown(key, observation.lifetime_seconds, observation.value)
     elif observation.kind == CIRCUIT_STATE:
         if observation.settings_digest != _digest_upstream(services, observation.name):
             return

@@ -117,8 +117,10 @@ targets = ["anthropic/claude-opus-5-5"]
         pytest.param(FakeResponse(200, b"{"), "gpt-4o", "gpt-4.1", id="unreadable"),
         pytest.param(error(504), "gpt-4o", "gpt-4.1", id="504"),
         pytest.param(error(401), "gpt-4o", "gpt-4o", id="401"),
-        pytest.param(error(402), "gpt-4o", "gpt-4o", id="402"),
-        pytest.param(error(429), "gpt-4o", "gpt-4o", id="429"),
+        pytest.param(error(402), "gpt-4o", "gpt-4.1", id="402"),
+        pytest.param(FakeResponse(402, b'{"error":{"code":"billing_not_active"}}'), "gpt-4o", "gpt-4o", id="no credit"),
+        pytest.param(error(429), "gpt-4o", "gpt-4.1", id="429"),
+        pytest.param(error(429, x_ratelimit_remaining_tokens="0"), "gpt-4o", "gpt-4o", id="used up"),
         pytest.param(error(500, "Invalid: 'rate limit reached'"), "gpt-4.1", "gpt-4.1", id="quoted 429"),
         pytest.param(error(503), "gpt-4o", "gpt-4o", id="503"),
     ],
@@ -131,7 +133,7 @@ async def test_only_failures_of_a_target_change_the_order_for_other_clients(
     def answer(_: FakeUpstream, body: dict[str, Any]) -> FakeResponse:
         models.append(body["model"])
         fails = "bad" in str(body["messages"]) and body["model"] == "gpt-4.1"
-        return FakeResponse(failure.status, *failure.chunks) if fails else reply(False)
+        return FakeResponse(failure.status, *failure.chunks, headers=failure.headers) if fails else reply(False)
 
     for client, first in (("local", first_of_client), ("other", first_of_others)):
         proxy = routed(tmp_path, FakeUpstream(answer), MemoryStore())

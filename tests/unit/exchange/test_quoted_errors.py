@@ -7,10 +7,13 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy.engine.providers.credentials import Credentials
+from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body
 from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.errors import CircuitOpen, UpstreamRefused
+from anthropic_proxy.plugins import Client
 from tests.support import replies
 from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.tables import in_one_test
 
 WELL = replies.Reply(texts=["well"], count=5)
 KEYS = "sk-test-0123456789aaaa,sk-test-0123456789bbbb"
@@ -59,7 +62,71 @@ async def test_a_status_or_code_starts_the_cooldown_of_the_key(
     proxy = build_proxy(status, error, headers=headers)
     sink = await proxy.post(stream=False)
     assert sink.body["content"][0]["text"] == "well"
-    assert proxy.services.credentials.list_cooldown_seconds("openai") == pytest.approx([seconds], abs=5)
+    assert proxy.services.credentials.list_cooldown_seconds("openai", "local") == pytest.approx([seconds], abs=5)
+
+
+USED_UP = [
+    ({"code": "insufficient_quota"}, {}),
+    ({"code": "insufficient_user_quota", "type": "new_api_error"}, {}),
+    ({"code": "account_deactivated"}, {}),
+    ({"status": "RESOURCE_EXHAUSTED", "details": [{"violations": [{"quotaId": "TokensPerDayPerProject"}]}]}, {}),
+    ({}, {"anthropic-ratelimit-input-tokens-remaining": "0"}),
+    ({}, {"x-ratelimit-remaining-requests": "0", "x-ratelimit-remaining-tokens": "149984"}),
+    ({}, {"x-ratelimitbysize-remaining-minute": "-12"}),
+    ({}, {"ratelimit": '"default";r=0;t=20'}),
+    ({}, {"ratelimit": "limit=100, remaining=0, reset=5"}),
+    ({"message": "x", "metadata": {"headers": {"X-RateLimit-Remaining": "0"}}}, {}),
+]
+NOT_SAID = [
+    ({"code": "rate_limit_exceeded", "type": "tokens"}, {}),
+    ({"status": "RESOURCE_EXHAUSTED"}, {"retry-after": "20"}),
+    ({"message": "This request would exceed your organization's rate limit. Your account has 0 tokens left."}, {}),
+    ({"message": '{"error": {"code": "insufficient_quota"}}'}, {}),
+    ({}, {"anthropic-ratelimit-input-tokens-remaining": "29000", "x-ratelimit-limit-tokens": "0"}),
+    ({}, {"ratelimit": '"default";r=05;t=0'}),
+    ({}, {"ratelimit-remaining": "0.5"}),
+    ({}, {"x-remaining": "0"}),
+]
+
+
+@in_one_test
+@pytest.mark.parametrize(
+    ("error", "headers", "says_account"), [(*row, True) for row in USED_UP] + [(*row, False) for row in NOT_SAID]
+)
+def test_a_limit_concerns_all_clients_if_a_header_or_code_says_that_the_account_has_reached_it(
+    error: dict[str, Any], headers: dict[str, str], says_account: bool
+) -> None:
+    for body in (json.dumps({"error": error}).encode(), b"no object" if not error else b""):
+        if body:
+            failure = build_upstream_error(decode_error_body(429, headers, body), "openai")
+            assert failure.states_account == says_account
+
+
+async def test_the_keys_that_the_prompts_of_one_client_exceed_stay_in_use_for_others() -> None:
+    """A large prompt is refused by each key in words that the proxy does not know."""
+    words = "This request would exceed the limit of 30,000 input tokens per minute."
+    sent = list[str]()
+
+    def answer(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        assert credential is not None
+        sent.append(credential.value[-4:])
+        if len(request.body) > 5_000:
+            return FakeResponse(429, json.dumps({"error": {"message": words, "type": "tokens"}}).encode())
+        return FakeResponse(200, replies.CHAT.whole(WELL))
+
+    proxy = ProxyHarness(answer, OPENAI_API_KEY=KEYS, OPENAI_WIRE="chat", MODEL_SONNET="openai/gpt-4.1")
+    credentials = proxy.services.credentials
+    for _ in range(3):
+        sink = await proxy.post("a" * 10_000, client=Client(name="ann", key_id="key_ann"))
+        assert sink.error is not None
+        assert sink.error.status == 429
+    assert (credentials.list_cooldown_seconds("openai"), credentials.cooldown_count()) == ([], 2)
+    sent.clear()
+    for _ in range(4):
+        assert (await proxy.post(client=Client(name="bob", key_id="key_bob"))).error is None
+    assert sorted(sent) == ["aaaa", "aaaa", "bbbb", "bbbb"]
+    await proxy.post("a" * 10_000, client=Client(name="bob", key_id="key_bob"))
+    assert len(credentials.list_cooldown_seconds("openai")) == 1, "two clients: the key itself is limited"
 
 
 async def test_a_limit_of_minutes_that_only_the_text_states_costs_few_calls() -> None:

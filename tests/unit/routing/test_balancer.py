@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
+from anthropic_proxy.engine.hooks import Client
 from anthropic_proxy.engine.options import ConfiguredRoute
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
@@ -33,7 +34,7 @@ class Balanced:
         self.balancer = RouteBalancer(self.store, prices or {}, random=Random(7).random)
 
     def order(self, session: str = "", key: str = "local") -> list[str]:
-        facts = self._facts(session, key)
+        facts = self.facts(session, key)
         ordered = LOOP.run_until_complete(self.balancer.order_targets(self.targets, self.route, facts))
         return [f"{target.provider.prefix}/{target.model}" for target in ordered]
 
@@ -43,11 +44,11 @@ class Balanced:
         if seconds is None:
             LOOP.run_until_complete(self.balancer.record_failure(target))
             return
-        facts = self._facts(session)
+        facts = self.facts(session)
         scope = facts.client.scope_session(facts.session)
         LOOP.run_until_complete(self.balancer.record_reply(target, self.route, scope, seconds))
 
-    def _facts(self, session: str, key: str = "local") -> RequestFacts:
+    def facts(self, session: str, key: str = "local") -> RequestFacts:
         return new_facts(self.settings, headers={"x-claude-code-session-id": session} if session else {}, key=key)
 
 
@@ -106,6 +107,45 @@ def test_a_failed_target_is_last_until_its_latency_expires(tmp_path: Path) -> No
     assert balanced.order() == [B, C, A]
     balanced.now = 61.0
     assert balanced.order() == [A, B, C]
+
+
+def test_a_limit_that_one_request_may_exceed_concerns_its_client_until_a_second_one_meets_it(tmp_path: Path) -> None:
+    balanced = Balanced(tmp_path, 'balance = "latency"')
+    for name, seconds in ((A, 1.0), (B, 2.0), (C, 3.0)):
+        balanced.record(name, seconds)
+
+    def limit(client: str) -> list[str]:
+        record = balanced.balancer.record_failure(balanced.targets[0], client, may_limit_all=True)
+        LOOP.run_until_complete(record)
+        return [balanced.order(key=key)[0] for key in ("ann", "bob", "cid")]
+
+    for _ in range(5):
+        assert limit("ann") == [B, A, A]
+        balanced.now += 50
+    balanced.now += 11
+    assert limit("bob") == [A, B, A], "the minute of ann has ended"
+    balanced.now += 59
+    assert limit("ann") == [B, B, B]
+
+
+def test_without_keys_such_a_limit_concerns_its_session_until_a_second_one_meets_it(tmp_path: Path) -> None:
+    balanced = Balanced(tmp_path, 'balance = "latency"\nsticky = false')
+    for name, seconds in ((A, 1.0), (B, 2.0), (C, 3.0)):
+        balanced.record(name, seconds)
+    client = Client(credential_forwardable=True)
+    sessions = "one", "two", "three", ""
+
+    def limit(session: str) -> list[str]:
+        name = client.name_learner(session)
+        LOOP.run_until_complete(balanced.balancer.record_failure(balanced.targets[0], name, may_limit_all=True))
+        facts = [balanced.facts(session) for session in sessions]
+        for each in facts:
+            each.client = client
+        orders = [balanced.balancer.order_targets(balanced.targets, balanced.route, each) for each in facts]
+        return [LOOP.run_until_complete(order)[0].provider.prefix for order in orders]
+
+    assert limit("one") == limit("one") == ["gemini", "openai", "openai", "openai"]
+    assert limit("two") == ["gemini"] * 4
 
 
 def test_a_session_keeps_the_target_that_served_it(tmp_path: Path) -> None:

@@ -155,6 +155,77 @@ def test_after_a_stated_wait_a_limit_without_one_pauses_the_key_for_twice_that_t
     assert pool.list_cooldown_seconds("groq") == [180]
 
 
+def used_up(status=429):
+    error = failed(status)
+    error.states_account = True
+    return error
+
+
+def first_keys(pool, *clients):
+    """The key that each client's next request would have, if the last request of anybody had the second one."""
+    firsts = []
+    for client in clients:
+        pool._next_positions.clear()
+        firsts.append(pool.next_credential(GROQ, client=client).value[-1])
+    return firsts
+
+
+@pytest.mark.parametrize(("status", "seconds"), [(402, 600), (403, 600), (429, 20)])
+def test_a_key_that_one_request_may_have_exceeded_is_paused_for_its_client_until_a_second_one_confirms_it(
+    status, seconds
+):
+    clock = Clock()
+    pool = Credentials(load(GROQ_API_KEY="a,b"), clock=clock)
+    limited = pool.next_credential(GROQ)
+    for repetition in range(3):
+        assert pool.exclude_failed_key(GROQ, limited, failed(status), "ann")
+        own_seconds = seconds if status != 429 else seconds * 2**repetition
+        assert first_keys(pool, "ann", "bob", "") == ["b", "a", "a"]
+        assert (pool.list_cooldown_seconds("groq"), pool.cooldown_count()) == ([], 1)
+        assert pool.list_cooldown_seconds("groq", "ann") == [own_seconds]
+        clock.now += own_seconds
+        assert first_keys(pool, "ann") == ["a"]
+    assert pool.exclude_failed_key(GROQ, limited, failed(status), "bob")
+    assert first_keys(pool, "ann", "bob") == ["a", "b"], "the pause of ann has ended: bob is the first"
+    clock.now += seconds - 1
+    assert pool.exclude_failed_key(GROQ, limited, failed(status), "cid")
+    assert first_keys(pool, "ann", "bob", "cid", "") == ["b", "b", "b", "b"]
+    assert pool.list_cooldown_seconds("groq") == [seconds], "not doubled by the repetitions of ann"
+    clock.now += seconds
+    for _ in range(3):
+        assert pool.exclude_failed_key(GROQ, limited, failed(status), "cid")
+        assert pool.list_cooldown_seconds("groq") == [], "nor by those of cid afterwards"
+
+
+@pytest.mark.parametrize("error", [failed(401), used_up(), used_up(402), used_up(403)])
+def test_a_key_that_is_rejected_or_used_up_whatever_the_request_was_is_paused_for_all(error):
+    pool = Credentials(load(GROQ_API_KEY="a,b"), clock=Clock())
+    assert pool.exclude_failed_key(GROQ, pool.next_credential(GROQ), error, "ann")
+    assert first_keys(pool, "ann", "bob", "") == ["b", "b", "b"]
+
+
+def test_a_client_whose_request_every_key_refuses_takes_no_key_from_others():
+    pool = Credentials(load(GROQ_API_KEY="a,b"), clock=Clock())
+    assert pool.exclude_failed_key(GROQ, pool.next_credential(GROQ, client="ann"), failed(429), "ann")
+    assert not pool.exclude_failed_key(GROQ, pool.next_credential(GROQ, client="ann"), failed(429), "ann")
+    assert pool.next_credential(GROQ, client="ann").value[-1] == "a", "all are paused for it: the first to return"
+    assert sorted(pool.next_credential(GROQ, client="bob").value[-1] for _ in range(4)) == ["a", "a", "b", "b"]
+
+
+def test_workers_that_hear_of_two_clients_pause_the_key_for_all():
+    workers = [Credentials(load(GROQ_API_KEY="a,b"), clock=Clock()) for _ in range(3)]
+    sent = []
+    for worker in workers:
+        worker.publish_to(lambda *cooldown: sent.append(cooldown))
+    for worker, client in zip(workers, ("ann", "bob"), strict=False):
+        assert worker.exclude_failed_key(GROQ, worker.next_credential(GROQ), failed(429), client)
+    assert sent == [("a", 20, "ann"), ("a", 20, "bob")]
+    for worker, heard in zip(workers, (sent[1:], sent[:1], sent), strict=True):
+        for cooldown in heard:
+            worker.start_cooldown(*cooldown)
+    assert [first_keys(worker, "cid") for worker in workers] == [["b"]] * 3
+
+
 @pytest.mark.parametrize("status", [401, 402, 403])
 def test_a_rejected_key_is_paused_for_its_own_time_whatever_wait_is_stated(status):
     clock = Clock()

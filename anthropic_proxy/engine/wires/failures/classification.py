@@ -489,6 +489,20 @@ BILLING_CODES = frozenset(
         *("NOT_ENOUGH_BALANCE", "customer_verification_required"),
     )
 )
+_ACCOUNT_CODES = regex(
+    r"account|api_?key|billing|credit|quota|balance|payment|arrear|deactivat|suspend|organi[sz]ation|subscription"
+    r"|per_?(?:day|week|month|project|account|user|key)"
+)
+"""Words of error codes about a key or an account: `insufficient_user_quota` (One API), `account_deactivated` (OpenAI),
+`GenerateRequestsPerDayPerProjectPerModel` (Gemini; read 2026-11)."""
+
+
+def names_account(codes: frozenset[str]) -> bool:
+    """Return True if a code names the key or account of the call, whatever its request was."""
+    codes_of_account = BILLING_CODES | ALLOWANCE_CODES
+    return not codes.isdisjoint(codes_of_account) or _ACCOUNT_CODES.search(" ".join(codes)) is not None
+
+
 _PERIOD = (
     r"(?:hourly|daily|weekly|monthly|session|subscription|\d+[- ]?(?:h|hours?|days?)|per[- ](?:day|week|month)|plan"
     r"|(?:five|one|two)[- ]hours?|cloud|free[- ]tier)"
@@ -707,6 +721,7 @@ def build_upstream_error(
     error = _build_error(fault, provider, known)
     stated = _read_without_texts(fault)
     error.stated_status, error.stated_retry_after = _find_row(stated).status, stated.retry_after
+    error.states_account = stated.has_used_up_limit or names_account(stated.codes)
     if error.status in ACCOUNT_STATUSES and error.stated_status not in ACCOUNT_STATUSES:
         error.code = STATED_IN_TEXT
     return error

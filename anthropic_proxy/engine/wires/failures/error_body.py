@@ -96,9 +96,11 @@ class UpstreamFault(Struct, frozen=True, kw_only=True):
     """True if the body has a list of content that a filter found (Z.ai's `contentFilter`)."""
     excerpt: str = ""
     """Printable beginning of a body that is not an error object, for the log. "": the body is an error object."""
+    has_used_up_limit: bool = False
+    """True if a header says that nothing is left of a rate limit."""
     without_texts: "UpstreamFault | None" = None
-    """Status, codes and retry delay from the status line, headers and fields alone: texts may quote the client, also as
-    JSON. None: there are none of these."""
+    """Status, codes, retry delay and used-up limits from the status line, headers and fields alone: texts may quote the
+    client, also as JSON. None: there are none of these."""
 
 
 def decode_error_body(status: int | None, headers: Mapping[str, str], body: bytes) -> UpstreamFault:
@@ -128,7 +130,9 @@ def decode_error_body(status: int | None, headers: Mapping[str, str], body: byte
         retry_after=delay,
         is_permanent=_stays(headers),
         excerpt=excerpt,
-        without_texts=UpstreamFault(status=status, codes=codes, retry_after=delay),
+        without_texts=UpstreamFault(
+            status=status, codes=codes, retry_after=delay, has_used_up_limit=has_used_up_limit(headers)
+        ),
     )
 
 
@@ -178,6 +182,7 @@ def read_error_object(content: Any, status: int | None, headers: Mapping[str, st
         status=status,
         codes=_collect_codes((error, *_find_nested_errors(error, reads_texts=False)), aws_name),
         retry_after=find_retry_delay(headers, error.get("details"), ""),
+        has_used_up_limit=has_used_up_limit(headers),
     )
     return UpstreamFault(
         status=status,
@@ -426,6 +431,22 @@ _RESET = compile_later(
 )
 """Pattern of a reset time with a time zone. A time without a zone (Z.ai) is not read, because it may be wrong by
 hours."""
+
+
+_LIMIT_HEADER = compile_later(r"rate-?limit")
+_NOTHING_LEFT = compile_anchored(r"-?0+(?:\.0+)?|-\d{1,20}(?:\.\d{1,20})?")
+_NO_REST = compile_later(r"(?:^|[;, ])(?:r|remaining)=0(?![\d.])")
+
+
+def has_used_up_limit(headers: Mapping[str, str]) -> bool:
+    """Return True if nothing is left of a rate limit: `anthropic-ratelimit-tokens-remaining: 0` (Anthropic),
+    `x-ratelimit-remaining-requests: 0` (OpenAI, Groq, Azure), `ratelimit: "minute";r=0` (IETF draft; read 2026-11).
+    """
+    return any(
+        _NOTHING_LEFT.fullmatch(value.strip()) if "remaining" in name else _NO_REST.search(value)
+        for name, value in headers.items()
+        if _LIMIT_HEADER.search(name)
+    )
 
 
 def find_retry_delay(headers: Mapping[str, str], details: Any, message: str) -> float | None:
