@@ -20,11 +20,7 @@ from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.exchange.provider_errors import rejects_configured_model
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling
 from anthropic_proxy.engine.messages.models import DocumentBlock, ImageBlock, MessagesRequest
-from anthropic_proxy.engine.providers.model_observations import (
-    CONVERSATION_SECONDS,
-    REFUSED_PARTS,
-    digest_beginning,
-)
+from anthropic_proxy.engine.providers.model_observations import CONVERSATION_SECONDS, digest_beginning
 from anthropic_proxy.engine.routing.replacements import find_successor
 from anthropic_proxy.engine.routing.targets import Target, switch_wire
 from anthropic_proxy.engine.wires.calls import Call, RelayCall
@@ -159,7 +155,7 @@ def apply_stored_adaptations(
     """
     used_names[:] = earlier
     names = engine.observations.find_adaptations(target.upstream, target.model, client)
-    changes = (name for name in names if name not in (REFUSED_PARTS, REFUSED_CONTENT))
+    changes = (name for name in names if name != REFUSED_CONTENT)
     for name in sorted(changes, key=lambda name: not name.startswith("wire ")):  # another API has a dialect of its own
         adapted = _apply_adaptation(engine, target, name)
         if adapted is None:

@@ -52,19 +52,27 @@ class Repair(Struct):
 
     conversation: str
     """Digest of client, model and first message."""
+    values: Mapping[str, str]
+    """Part → digest of its value in the request of the client. "": it has no values."""
+    is_first: bool
+    """True if the request begins the conversation."""
     left_out: tuple[str, ...] = ()
     """Parts that the first call leaves out."""
-    sent: tuple[str, ...] = ()
-    """Parts that the first call has, if a search wants to know."""
     changes: int = 0
     """How often the conversation has changed its form."""
     search: PartSearch | None = None
     """The search for which the first call sends some suspects. None: none."""
+    watched: Collection[str] | None = ()
+    """Parts of which an acceptance shows something. None: all of the wire."""
+    sent: tuple[str, ...] = ()
+    """The watched parts that the latest call has."""
     refusal: UpstreamError | None = None
     """Error of the first call, after which the call was repeated. None: no repetition."""
     repetition: tuple[str, ...] = ()
     """Parts that the repetition leaves out besides."""
     notes: Sequence[FidelityNote] = ()
+    is_recorded: bool = False
+    """True if an acceptance was stored. A further call for the same reply shows nothing more."""
 
 
 class TargetRun(Struct):

@@ -329,7 +329,7 @@ class AttemptSender(Struct, eq=False):
             report.add_notes(run.adaptations.notes)
         if run.repair is not None:
             report.add_notes(run.repair.notes)
-            await PlainForms(engine, self.incoming).list_tested_parts(attempt, run.repair)
+            await PlainForms(engine, self.incoming).list_sent_parts(attempt, run.repair)
         if is_first_call and report.notes:
             require_lossless(report, target)
         attempt.upstream_path, attempt.proves = request.path, request.proves

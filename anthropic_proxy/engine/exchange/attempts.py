@@ -54,7 +54,7 @@ from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.passed_proxies import is_answered_loop
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.credentials import concerns_all_clients, concerns_key
-from anthropic_proxy.engine.providers.model_observations import REFUSED_PARTS
+from anthropic_proxy.engine.providers.refused_parts import KNOWS_PARTS
 from anthropic_proxy.engine.routing.health import shows_outage
 from anthropic_proxy.engine.routing.problems import find_missing_key_of
 from anthropic_proxy.engine.routing.router import Plan
@@ -219,10 +219,10 @@ class Attempts:
             if REFUSED_CONTENT in known and not target.is_relayed:
                 conversation = name_conversation(self._incoming, request, target)
                 target = apply_content_adaptations(engine, target, adaptations, conversation)
-            if REFUSED_PARTS in known:
-                target, repair = await PlainForms(engine, self._incoming).apply_known(target, request)
             if target.model != model:
                 origin = await self._admission.admit_successor(origin, target, request, token_scale)
+        if observations.store.read(KNOWS_PARTS) is not None:
+            target, repair = await PlainForms(engine, self._incoming).apply_known(target, request)
         is_relayed = target.is_relayed
         run = TargetRun(
             request,

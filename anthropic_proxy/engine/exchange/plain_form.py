@@ -6,11 +6,13 @@ and the first requests of later conversations search for the refused part (`part
 again, the client gets the first error. Decision 0016 has the rules.
 """
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from typing import Any
 
+import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.background import is_large_request
@@ -20,11 +22,11 @@ from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import Message, MessagesRequest, decode_request_or_envelope
 from anthropic_proxy.engine.providers.model_observations import digest_beginning
-from anthropic_proxy.engine.providers.part_search import begin_search
+from anthropic_proxy.engine.providers.refused_parts import RefusedParts
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.wires.calls import Call
 from anthropic_proxy.engine.wires.contract import Wire, changes_body
-from anthropic_proxy.engine.wires.dialect import BaseDialect
+from anthropic_proxy.engine.wires.dialect import BaseDialect, RequestPart
 from anthropic_proxy.errors import CircuitOpen, UnreadableReply, UpstreamError
 
 REFUSAL_STATUSES = (400, 422)
@@ -44,18 +46,33 @@ class PlainForms(Struct, eq=False):
     engine: Engine
     incoming: ClientRequest
 
-    async def apply_known(self, target: Target, request: MessagesRequest) -> tuple[Target, Repair]:
-        """Return `target` without the parts that its conversation, or a search, leaves out."""
-        observations = self.engine.observations
-        messages = await self._read_messages(request)
-        repair = Repair(self._name_conversation(target, messages))
-        if self.incoming.receipt.fidelity.mode == "strict":
-            return target, repair  # it loses nothing because of what is only suspected
-        if (form := observations.find_form(repair.conversation)) is not None:
-            repair.left_out, repair.changes = form
-        elif messages and all(message.role != "assistant" for message in messages):
-            repair.search = observations.find_part_search(target.upstream, target.model, self._learner)
-            repair.left_out = () if repair.search is None else repair.search.left_out
+    async def apply_known(self, target: Target, request: MessagesRequest) -> tuple[Target, Repair | None]:
+        """Return `target` without the parts that its conversation, a search, or what is known leaves out."""
+        known = self._find_known(target)
+        if not known.exist:
+            return target, None
+        repair = await self._begin_repair(target, request)
+        parts = {part.name: part for part in target.wire.parts}
+        if self._is_strict:  # nothing is lost because of what is only suspected
+            parts = {name: part for name, part in parts.items() if part.is_lossless}
+        form = self.engine.observations.find_form(repair.conversation)
+        names = [name for name, part in parts.items() if not part.is_content]
+        refused = known.list_refused(names, repair.values, is_first=repair.is_first or form is not None)
+        suspects: tuple[str, ...] = ()
+        if form is not None:
+            suspects, repair.changes = form
+        elif repair.is_first:
+            repair.search = known.find_search()
+            if repair.search is not None and not parts.keys() >= {*repair.search.suspects}:
+                repair.search = None
+            if repair.search is not None:
+                suspects = repair.search.left_out
+                refused = tuple(name for name in refused if name not in repair.search.tested)
+            elif test := known.begin_test(refused):
+                refused = tuple(name for name in refused if name != test)
+        repair.left_out = tuple(dict.fromkeys((*(name for name in suspects if name in parts), *refused)))
+        others = [part.name for part in target.wire.parts if part.name not in repair.left_out]
+        repair.watched = None if repair.search is not None else known.list_watched(others, repair.values)
         self.incoming.receipt.adaptations += repair.left_out
         return _leave_out(target, repair.left_out), repair
 
@@ -64,62 +81,79 @@ class PlainForms(Struct, eq=False):
         run, target = attempt.run, attempt.target
         if not target.dialect.repairs_unknown_refusals or not self._is_refusal(error):
             return None
-        repair = run.repair or Repair(self._name_conversation(target, await self._read_messages(run.request)))
-        if repair.refusal is not None or repair.changes >= MAX_FORM_CHANGES:
+        repair = run.repair
+        if repair is not None and (repair.refusal is not None or repair.changes >= MAX_FORM_CHANGES):
             return None
         budget, costs = self.engine.repair_budget, self._list_costs(target)
         if not budget.allows(costs):  # before the parts are listed, which encodes the request several times
             return None
-        sent = await self._list_parts(attempt)
-        tested = () if repair.search is None else repair.search.tested
-        # a repetition that differs in the tested parts alone shows that the server refuses one of them
-        repair.repetition = tuple(name for name in sent if name in tested) or sent
+        repair = repair or await self._begin_repair(target, run.request)
+        is_strict = self._is_strict
+        names = [part.name for part in target.wire.parts if part.is_lossless or not is_strict]
+        sent = await self._list_parts(attempt, names)
+        repair.repetition = sent if repair.search is None else repair.search.find_repetition(sent, repair.values)
         if not repair.repetition or not budget.try_spend_all(costs):
             return None
         repair.refusal = error
         run.repair = repair
         receipt = self.incoming.receipt
         receipt.adaptations += repair.repetition
-        names = ", ".join(repair.repetition)
         prefix = target.provider.prefix
         why = f"left out after {prefix} had refused the request"
         repair.notes = [FidelityNote("kept", name, why) for name in repair.repetition]  # the encoder notes any loss
         self.engine.log.write_once(
-            f"{prefix}/{target.model}: sent again in a plainer form ({names}), because of: {error.message}"
+            f"{prefix}/{target.model}: sent again in a plainer form ({', '.join(repair.repetition)}), because of: "
+            f"{error.message}"
         )
         return _leave_out(target, repair.repetition)
 
-    async def list_tested_parts(self, attempt: Attempt, repair: Repair) -> None:
-        """Note which parts a request has, before it is sent, if it serves a search."""
-        if repair.search is not None and not repair.sent:
-            repair.sent = await self._list_parts(attempt)
+    async def list_sent_parts(self, attempt: Attempt, repair: Repair) -> None:
+        """Note which parts a request has, before it is sent, if its acceptance shows something about them."""
+        if repair.refusal is None and repair.watched != ():
+            names = repair.watched
+            if names is None:
+                names = [part.name for part in attempt.target.wire.parts]
+            repair.sent = await self._list_parts(attempt, names)
 
     def record_acceptance(self, target: Target, repair: Repair) -> None:
-        """Store what the acceptance of a request shows about its parts."""
-        observations = self.engine.observations
-        upstream, model, client = target.upstream, target.model, self.incoming.receipt.client.id
-        before = search = observations.find_part_search(upstream, model, self._learner)
-        if repair.refusal is not None and search is None:
+        """Store what the acceptance of a request shows about its parts, once for each request of the client."""
+        if repair.is_recorded:
+            return
+        repair.is_recorded = True
+        known = self._find_known(target)
+        if repair.refusal is None:
+            known.record_acceptance(repair.sent, repair.values)
+        else:
             content = {part.name for part in target.wire.parts if part.is_content}
             suspects = [name for name in repair.repetition if name not in content]
-            search = begin_search(suspects, repair.conversation) if suspects else None
-        elif search is not None and repair.refusal is not None and repair.search is not None:
-            search = search.record_refusal(repair.repetition, repair.conversation)
-        elif search is not None and repair.search is not None:
-            search = search.record_acceptance(repair.sent)
-        if search is not None and (proven := search.proven):
-            observations.store_adaptation(upstream, model, proven, client)
-            search = search.record_acceptance((proven,))
-        if search != before or repair.refusal is not None:
-            observations.store_part_search(upstream, model, client, self._learner, search)
+            known.record_refusal(repair.search, suspects, repair.conversation, repair.values)
         if left_out := (*repair.left_out, *repair.repetition):
             changes = repair.changes + (repair.refusal is not None)
-            observations.store_form(repair.conversation, left_out, changes)
+            self.engine.observations.store_form(repair.conversation, left_out, changes)
 
-    async def _list_parts(self, attempt: Attempt) -> tuple[str, ...]:
-        is_strict = self.incoming.receipt.fidelity.mode == "strict"
-        list_parts = partial(_list_sent_parts, attempt.target.wire, lossless_only=is_strict)
+    async def _begin_repair(self, target: Target, request: MessagesRequest) -> Repair:
+        read = await self._read_request(request)
+        return Repair(
+            self._name_conversation(target, read.messages),
+            values={part.name: _digest_value(part, read) for part in target.wire.parts},
+            is_first=bool(read.messages) and all(message.role != "assistant" for message in read.messages),
+        )
+
+    async def _list_parts(self, attempt: Attempt, names: Collection[str]) -> tuple[str, ...]:
+        list_parts = partial(_list_sent_parts, attempt.target.wire, names)
         return await self.engine.background.run_for_call(list_parts, attempt.call, is_large=attempt.is_large)
+
+    def _find_known(self, target: Target) -> RefusedParts:
+        client = self.incoming.receipt.client
+        # clients that call with keys of their own have accounts of their own
+        has_own_key = client.credential_forwardable and target.provider.accepts_client_credential
+        has_own_key = has_own_key and not self.engine.settings.keys.get(target.provider.name)
+        account = self._learner if has_own_key else ""
+        return self.engine.observations.find_refused_parts(target.upstream, target.model, self._learner, account)
+
+    @property
+    def _is_strict(self) -> bool:
+        return self.incoming.receipt.fidelity.mode == "strict"
 
     def _is_refusal(self, error: UpstreamError) -> bool:
         """Return True if a server has refused the form of a request, as far as its status and codes say."""
@@ -150,15 +184,16 @@ class PlainForms(Struct, eq=False):
     def _learner(self) -> str:
         """Whose requests decide what is known about a model: the client, or without keys its session."""
         client = self.incoming.receipt.client
-        return client.scope_session(self._session) if client.credential_forwardable else client.id
+        session = client.scope_session(self._session) if client.credential_forwardable else ""
+        return session or client.id
 
-    async def _read_messages(self, request: MessagesRequest) -> Sequence[Message]:
-        """Return the messages of a request, of which a relay may know only the other fields. Empty: it is invalid."""
+    async def _read_request(self, request: MessagesRequest) -> MessagesRequest:
+        """Return a request with its messages, of which a relay may know only the other fields, unless it is invalid."""
         if request.messages:
-            return request.messages
+            return request
         body, background = self.incoming.body, self.engine.background
         is_large = is_large_request(body)
-        return (await background.run_in_thread_if_large(is_large, decode_request_or_envelope, body)).messages
+        return await background.run_in_thread_if_large(is_large, decode_request_or_envelope, body)
 
     def _name_conversation(self, target: Target, messages: Sequence[Message]) -> str:
         receipt = self.incoming.receipt
@@ -166,14 +201,26 @@ class PlainForms(Struct, eq=False):
         return digest_beginning(f"{scope} {receipt.agent} {target.prefixed_id}", messages)
 
 
-def _list_sent_parts(wire: Wire[BaseDialect, Any], call: Call[BaseDialect], *, lossless_only: bool) -> tuple[str, ...]:
-    """Return the names of the parts of its wire that a request has: without each, another request would be sent.
+def _digest_value(part: RequestPart, request: MessagesRequest) -> str:
+    """Return a digest of the fields of the client on which the value of a part depends. "": it has no values."""
+    if not part.values:
+        return ""
+    values = []
+    for path in part.values:
+        value: object = request
+        for name in path.split("."):
+            value = getattr(value, name, None)
+        values.append(value)
+    return hashlib.blake2b(msgspec.json.encode(values), digest_size=8).hexdigest()
+
+
+def _list_sent_parts(wire: Wire[BaseDialect, Any], names: Collection[str], call: Call[BaseDialect]) -> tuple[str, ...]:
+    """Return those of the parts `names` that a request has: without each, another request would be sent.
 
     Those behind the beginning of the prompt come first.
     """
     sent = wire.encode_request(call).body
-    parts = [part for part in wire.parts if part.is_lossless or not lossless_only]
-    parts.sort(key=attrgetter("changes_prefix"))
+    parts = sorted((part for part in wire.parts if part.name in names), key=attrgetter("changes_prefix"))
     plainer = ((part.name, wire.apply_adaptation(call.dialect, part.name)) for part in parts)
     return tuple(
         name

@@ -26,7 +26,7 @@ from anthropic_proxy.engine.messages.loaded_tools import DeferredToolPlaces, dig
 from anthropic_proxy.engine.messages.models import Message, TextBlock, ToolUseBlock
 from anthropic_proxy.engine.messages.preparation import PreparedRequest
 from anthropic_proxy.engine.messages.tokens import TokenScale
-from anthropic_proxy.engine.providers.part_search import PartSearch, decode_search, encode_search
+from anthropic_proxy.engine.providers.refused_parts import RefusedParts
 from anthropic_proxy.engine.providers.token_families import find_token_family
 
 RETENTION_SECONDS = 7 * 24 * 3600.0
@@ -56,8 +56,6 @@ the provider rejects, cannot remove limits."""
 _REPLACING_VERBS = frozenset(("limit", "reasons", "window"))
 """First words of adaptations with a value, such as `limit 4096`. A new adaptation replaces a stored one with the same
 first word."""
-REFUSED_PARTS = "parts refused"
-"""Name among the adaptations of a model: a search, or the form of a conversation, is stored besides."""
 _SMOOTHING_FACTOR = 0.25
 """Weight (0 to 1) of the latest reply in the moving average of the token scale."""
 
@@ -133,21 +131,9 @@ class ModelObservations:
         names = "\n".join(dict.fromkeys(left_out))
         self.store.write(f"form:{conversation}", f"{changes}\n{names}", CONVERSATION_SECONDS)
 
-    def find_part_search(self, upstream: str, model: str, learner: str) -> PartSearch | None:
-        """Return the search for a part that the server refuses. None: there is none.
-
-        `learner`: the client, or without keys its session.
-        """
-        known = self.store.read(f"parts:{learner}:{self._name_server(upstream)}/{model}")
-        return decode_search(known) if known else None
-
-    def store_part_search(
-        self, upstream: str, model: str, client: str, learner: str, search: PartSearch | None
-    ) -> None:
-        """Store a search, or with None its end. `REFUSED_PARTS` makes later requests of the client look for it."""
-        key = f"parts:{learner}:{self._name_server(upstream)}/{model}"
-        self.store.write(key, "" if search is None else encode_search(search), RETENTION_SECONDS)
-        self.store_adaptation(upstream, model, REFUSED_PARTS, client)
+    def find_refused_parts(self, upstream: str, model: str, learner: str, account: str) -> RefusedParts:
+        """Return what is known for the requests of one learner. `account`: see `RefusedParts`."""
+        return RefusedParts(self.store, f"{self._name_server(upstream)}/{model}", learner, account)
 
     def follow_effort(self, conversation: str, request: PreparedRequest) -> EffortPlan:
         """Return the effort of a request as changes since its conversation began, and remember it."""

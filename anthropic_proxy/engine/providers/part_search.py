@@ -8,7 +8,7 @@ Parts are only removed from a search, so it ends. A request that is refused for 
 at random, prolongs it at most.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 from msgspec import Struct, structs
@@ -27,37 +27,55 @@ class PartSearch(Struct, frozen=True, kw_only=True, array_like=True):
     """Parts of which the server refuses at least one, as far as known."""
     tested: tuple[str, ...]
     """The suspects that the first request of the next conversation sends. It is sent without the others."""
-    proofs: tuple[str, ...] = ()
-    """Digests of the conversations that were refused with the only part in `tested`, and accepted without it."""
+    proofs: tuple[tuple[str, str], ...] = ()
+    """For each conversation that was refused with the only part in `tested`, and accepted without it: the digest of its
+    beginning, and the value of the part."""
+    innocents: tuple[tuple[str, str], ...] = ()
+    """Parts, with their values, that accepted requests had since the search began."""
 
     @property
     def left_out(self) -> tuple[str, ...]:
         return tuple(name for name in self.suspects if name not in self.tested)
 
-    def record_acceptance(self, sent: Collection[str]) -> "PartSearch | None":
+    def find_repetition(self, sent: Sequence[str], values: Mapping[str, str]) -> tuple[str, ...]:
+        """Return what the repetition of a refused request with the parts `sent` leaves out: the tested parts alone if
+        nothing else can be the reason, so that its acceptance shows that one of them is refused; otherwise all.
+        """
+        tested = tuple(name for name in sent if name in self.tested)
+        is_known = all(name in self.tested or (name, values[name]) in self.innocents for name in sent)
+        return tested if tested and is_known else tuple(sent)
+
+    def record_acceptance(self, sent: Collection[str], values: Mapping[str, str]) -> "PartSearch | None":
         """Return the search after a request with the parts `sent` was accepted. None: no suspect is left."""
+        innocents = tuple({**dict(self.innocents), **{name: values[name] for name in sent}}.items())
         if self.proofs and self.tested[0] not in sent:
-            return self  # the request could not be refused for the part
+            return structs.replace(self, innocents=innocents)  # the request could not be refused for the part
         suspects = tuple(name for name in self.suspects if name not in sent)
         if not suspects:
             return None
         remaining = tuple(name for name in self.tested if name in suspects)
         # the tested parts that the request did not have were not tested: others come first
         others = tuple(name for name in suspects if name not in remaining)
-        return _test_first_half((*others, *remaining))
+        return _test_first_half((*others, *remaining), innocents)
 
-    def record_refusal(self, sent: Collection[str], conversation: str) -> "PartSearch":
-        """Return the search after a request with the parts `sent` was refused, and accepted without all suspects.
+    def end_test(self) -> "PartSearch | None":
+        """Return the search after the tested parts became known. None: no suspect is left."""
+        suspects = tuple(name for name in self.suspects if name not in self.tested)
+        return _test_first_half(suspects, self.innocents) if suspects else None
 
-        `conversation` is the digest of its beginning.
+    def record_refusal(self, refused: Collection[str], conversation: str, values: Mapping[str, str]) -> "PartSearch":
+        """Return the search after a request was refused, and accepted without the tested parts `refused`.
+
+        `conversation` is the digest of its beginning, `values` are digests of the values of its parts.
         """
-        tested = tuple(name for name in self.tested if name in sent)
-        if not tested:
-            return self
+        tested = tuple(name for name in self.tested if name in refused)
         if len(tested) > 1:
             return structs.replace(self, tested=tested[: len(tested) // 2], proofs=())
-        proofs = self.proofs if self.tested == tested else ()
-        return structs.replace(self, tested=tested, proofs=tuple(dict.fromkeys((*proofs, conversation))))
+        if not tested:
+            return self
+        proofs = dict(self.proofs) if self.tested == tested else {}
+        proofs.setdefault(conversation, values[tested[0]])
+        return structs.replace(self, tested=tested, proofs=tuple(proofs.items()))
 
     @property
     def proven(self) -> str:
@@ -65,10 +83,17 @@ class PartSearch(Struct, frozen=True, kw_only=True, array_like=True):
         return self.tested[0] if len(self.tested) == 1 and len(self.proofs) >= MIN_PROOFS else ""
 
 
-def begin_search(parts: Sequence[str], conversation: str) -> PartSearch:
-    """Return the search after a request with these parts was refused, and accepted without them."""
-    search = _test_first_half(tuple(parts))
-    return search.record_refusal(parts, conversation) if len(parts) == 1 else search
+def begin_search(
+    parts: Sequence[str], conversation: str, values: Mapping[str, str], *, first: Sequence[str] = ()
+) -> PartSearch:
+    """Return the search after a request with these parts was refused, and accepted without them.
+
+    `first`: those of which another value is known to be refused. They are tested before all others.
+    """
+    search = _test_first_half(tuple(parts), ())
+    if first:
+        search = structs.replace(search, tested=tuple(first))
+    return search.record_refusal(parts, conversation, values) if len(parts) == 1 else search
 
 
 def encode_search(search: PartSearch) -> str:
@@ -81,8 +106,8 @@ def decode_search(text: str) -> PartSearch | None:
         search = decode_json(text, PartSearch)
     except InvalidJson:
         return None
-    return search if search.suspects and {*search.tested} <= {*search.suspects} else None
+    return search if search.tested and {*search.tested} <= {*search.suspects} else None
 
 
-def _test_first_half(suspects: tuple[str, ...]) -> PartSearch:
-    return PartSearch(suspects=suspects, tested=suspects[: (len(suspects) + 1) // 2])
+def _test_first_half(suspects: tuple[str, ...], innocents: tuple[tuple[str, str], ...]) -> PartSearch:
+    return PartSearch(suspects=suspects, tested=suspects[: (len(suspects) + 1) // 2], innocents=innocents)

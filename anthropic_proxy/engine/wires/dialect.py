@@ -120,12 +120,21 @@ class Adaptation(Struct, frozen=True):
     of this and later requests to the model."""
 
 
+SAMPLING_VALUES = ("temperature", "top_p", "top_k")
+EFFORT_VALUES = ("output_config.effort", "thinking")
+SCHEMA_VALUES = ("output_config.format", "output_format")
+"""`RequestPart.values` of parts of several APIs."""
+
+
 class RequestPart(Struct, frozen=True, kw_only=True):
     """Part of a request that the adaptation `name` leaves out, or sends in a plainer form."""
 
     name: str
     changes_prefix: bool = False
     """True if the beginning of the prompt is another one without it, so that the provider's prompt cache is lost."""
+    values: tuple[str, ...] = ()
+    """Paths of the fields of the client's request on which its value depends. A server may refuse a value only. (): it
+    has no value, or one that the proxy has chosen."""
     is_content: bool = False
     """True if it is content of the conversation. It is then left out of this conversation only."""
     is_lossless: bool = False

@@ -19,7 +19,7 @@ from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.contract import changes_body
-from anthropic_proxy.engine.wires.dialect import Adaptation, BaseDialect, RequestPart
+from anthropic_proxy.engine.wires.dialect import SAMPLING_VALUES, Adaptation, BaseDialect, RequestPart
 from anthropic_proxy.engine.wires.failures import find_rejected_parameter, find_replacement_effort
 from anthropic_proxy.engine.wires.json_schema import (
     BASIC_RULES,
@@ -198,9 +198,11 @@ SHARED_DROPS: ParameterDrops = {
 reduced to basic keywords. `store` and the service tier restrict what the server does, so no refusal removes them."""
 
 SHARED_PARTS = (
-    *(RequestPart(name=f"drop {name}") for name in ("temperature", "parallel_tool_calls")),
+    RequestPart(name="drop temperature", values=SAMPLING_VALUES),
+    RequestPart(name="drop parallel_tool_calls"),
     *(RequestPart(name=f"drop {name}", is_lossless=True) for name in ("safety_identifier", "prompt_cache_key")),
-    *(RequestPart(name=f"drop {name}", changes_prefix=True) for name in ("strict", "parameters")),
+    RequestPart(name="drop strict", changes_prefix=True),
+    RequestPart(name="drop parameters", changes_prefix=True, values=("tools",)),
 )
 """Parts of requests of both APIs. The proxy itself cuts further tool calls off, and writes the user's hash and the
 session's."""

@@ -94,15 +94,23 @@ class Server:
 
 
 async def post(
-    proxy: ProxyHarness, vendor: Vendor, text: str, key_id: str = "key_a", replies: Sequence[str] = ()
+    proxy: ProxyHarness,
+    vendor: Vendor,
+    text: str,
+    key_id: str = "key_a",
+    replies: Sequence[str] = (),
+    session: str = "",
+    **fields: Any,
 ) -> RecordingSink:
+    """`session`: id of a session of a client without a key. "": the client has the key `key_id`."""
     messages = [{"role": "user", "content": text}]
     for reply in replies:
         messages += [{"role": "assistant", "content": reply}, {"role": "user", "content": "go on"}]
-    body = {"model": vendor.model, "max_tokens": 8_000, "messages": messages, **vendor.fields}
-    client = Client(name="same", key_id=key_id)
+    body = {"model": vendor.model, "max_tokens": 8_000, "messages": messages, **vendor.fields, **fields}
+    client = Client(credential_forwardable=True) if session else Client(name="same", key_id=key_id)
+    headers = {"x-claude-code-session-id": session} if session else {}
     sink = RecordingSink()
-    await Exchange(proxy.services, new_client_request(json.dumps(body).encode(), {}, client=client), sink).run()
+    await Exchange(proxy.services, new_client_request(json.dumps(body).encode(), headers, client=client), sink).run()
     return sink
 
 
@@ -329,18 +337,70 @@ async def test_sessions_without_a_key_share_what_repetitions_the_client_has() ->
     vendor = VENDORS["chat"]
     server = Server(lambda body: True)
     proxy = ProxyHarness(server, **vendor.settings)
-    body = {"model": vendor.model, "max_tokens": 8_000, **vendor.fields}
     for session in range(8):
         for number in range(20):
-            headers = {"x-claude-code-session-id": f"session-{session}"}
-            messages = [{"role": "user", "content": f"hello {number}"}]
-            data = json.dumps({**body, "messages": messages}).encode()
-            client = Client(credential_forwardable=True)
-            request = new_client_request(data, headers, client=client)
-            await Exchange(proxy.services, request, RecordingSink()).run()
+            await post(proxy, vendor, f"hello {number}", session=f"session-{session}")
     assert len(server.requests) < 160 + 60
+    server.requests.clear()
     await post(proxy, vendor, "hello", "key_b")
-    assert len(server.requests) % 2 == 0  # another client has repetitions of its own
+    assert len(server.requests) == 2  # another client has repetitions of its own
+
+
+async def test_without_keys_a_session_learns_for_itself_only() -> None:
+    vendor = VENDORS["chat"]
+    server = Server(has("temperature"))
+    proxy = ProxyHarness(server, **vendor.settings)
+    for number in range(20):
+        await post(proxy, vendor, f"hello {number}", session="first")
+    server.refuses = lambda body: False
+    server.requests.clear()
+    await post(proxy, vendor, "hello", session="second")
+    assert ["temperature" in body for body in server.requests] == [True]
+
+
+async def test_a_wrong_value_takes_the_parameter_from_no_request_with_another_value() -> None:
+    vendor = VENDORS["chat"]
+    server = Server(lambda body: body.get("temperature", 0) > 2)
+    proxy = ProxyHarness(server, **vendor.settings)
+    for number in range(20):
+        assert (await post(proxy, vendor, f"hello {number}", temperature=5)).error is None
+    server.requests.clear()
+    assert (await post(proxy, vendor, "later", temperature=5)).error is None
+    assert (await post(proxy, vendor, "other", temperature=0.2)).error is None
+    assert [body.get("temperature") for body in server.requests] == [None, 0.2]
+
+
+@pytest.mark.parametrize("times", [1, 20], ids=["suspected", "known"])
+async def test_strict_requests_lose_nothing_because_of_what_others_have_shown(times: int) -> None:
+    vendor = VENDORS["chat"]
+    server = Server(has("stream_options"))
+    proxy = ProxyHarness(server, **vendor.settings)
+    for number in range(times):
+        assert (await post(proxy, vendor, f"hello {number}")).error is None
+    strict = ProxyHarness(server, FIDELITY="strict", **vendor.settings)
+    strict.services.observations.store = proxy.services.observations.store
+    for number in range(3):
+        server.requests.clear()
+        assert (await post(strict, vendor, f"later {number}")).error is None
+        assert all("temperature" in body for body in server.requests)
+
+
+async def test_after_a_week_one_request_tests_a_part() -> None:
+    vendor = VENDORS["chat"]
+    now = [0.0]
+    server = Server(has("temperature"))
+    proxy = ProxyHarness(server, **vendor.settings)
+    proxy.services.observations.store = MemoryValues(clock=lambda: now[0])
+    for number in range(20):
+        assert (await post(proxy, vendor, f"hello {number}")).error is None
+    server.refuses = lambda body: False
+    sent = []
+    for day in range(1, 15):
+        now[0] += DAY
+        server.requests.clear()
+        assert (await post(proxy, vendor, f"day {day}")).error is None
+        sent += ["temperature" in body for body in server.requests]
+    assert sent == [False] * 6 + [True] * 8
 
 
 async def test_a_change_by_words_is_tested_again_after_a_week_whatever_was_learned_since() -> None:

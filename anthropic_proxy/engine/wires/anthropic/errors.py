@@ -27,7 +27,7 @@ from anthropic_proxy.engine.wires.anthropic.request import encode_request
 from anthropic_proxy.engine.wires.anthropic.stream import keep_error_body
 from anthropic_proxy.engine.wires.calls import RelayCall
 from anthropic_proxy.engine.wires.contract import DecodedError, changes_body
-from anthropic_proxy.engine.wires.dialect import SYSTEM_REMINDER, Adaptation, RequestPart
+from anthropic_proxy.engine.wires.dialect import SAMPLING_VALUES, SYSTEM_REMINDER, Adaptation, RequestPart
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     KnownTokenCounts,
@@ -77,12 +77,12 @@ _CACHE_MARKS = (
 )
 _FIELDS_OF_TOOLS = ("strict", "defer_loading", "eager_input_streaming")
 PARTS = (
-    RequestPart(name=f"{_DROP_FIELDS} temperature top_p top_k"),
-    RequestPart(name=f"{_DROP_FIELDS} metadata", is_lossless=True),
-    RequestPart(name=f"{_DROP_FIELDS} output_config.effort"),
+    RequestPart(name=f"{_DROP_FIELDS} temperature top_p top_k", values=SAMPLING_VALUES),
+    RequestPart(name=f"{_DROP_FIELDS} metadata", is_lossless=True, values=("metadata",)),
+    RequestPart(name=f"{_DROP_FIELDS} output_config.effort", values=("output_config.effort",)),
     RequestPart(name=" ".join((_DROP_FIELDS, *_CACHE_MARKS)), changes_prefix=True, is_lossless=True),
     *(RequestPart(name=f"{_DROP_FIELDS} tools.{name}", changes_prefix=True) for name in _FIELDS_OF_TOOLS),
-    RequestPart(name=_BASIC_SCHEMAS, changes_prefix=True),
+    RequestPart(name=_BASIC_SCHEMAS, changes_prefix=True, values=("tools",)),
     RequestPart(name=_REMIND, changes_prefix=True),
     RequestPart(
         name=f"{_DROP_FIELDS} messages.user.content.tool_result.content.tool_reference",

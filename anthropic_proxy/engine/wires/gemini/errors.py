@@ -16,7 +16,7 @@ from anthropic_proxy.engine.messages.deltas import Usage
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.contract import DecodedError, changes_body
-from anthropic_proxy.engine.wires.dialect import Adaptation, RequestPart
+from anthropic_proxy.engine.wires.dialect import EFFORT_VALUES, SAMPLING_VALUES, Adaptation, RequestPart
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     build_call_error,
@@ -53,8 +53,10 @@ _CHANGES: Mapping[str, Mapping[str, Any]] = {
     "drop thoughtSignature": {"replays_signatures": False},
 }
 PARTS = (
-    *(RequestPart(name=f"drop {name}") for name in ("sampling", "thinkingConfig", "includeServerSideToolInvocations")),
-    RequestPart(name="say parameters", changes_prefix=True),
+    RequestPart(name="drop sampling", values=SAMPLING_VALUES),
+    RequestPart(name="drop thinkingConfig", values=EFFORT_VALUES),
+    RequestPart(name="drop includeServerSideToolInvocations"),
+    RequestPart(name="say parameters", changes_prefix=True, values=("tools",)),
     *(
         RequestPart(name=name, changes_prefix=True, is_lossless=True)
         for name in ("drop call ids", "drop parts of results", "say placeholder", "encode placeholder in base64")

@@ -15,7 +15,7 @@ from anthropic_proxy.engine.messages.deltas import Delta, Usage
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.contract import DecodedError
-from anthropic_proxy.engine.wires.dialect import Adaptation, RequestPart
+from anthropic_proxy.engine.wires.dialect import EFFORT_VALUES, SAMPLING_VALUES, Adaptation, RequestPart
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     KnownTokenCounts,
@@ -106,7 +106,7 @@ def _unwrap(fault: UpstreamFault) -> UpstreamFault:
 
 
 _DROP, _SWITCH, _NO_SAMPLING = "drop think", "switch think", "drop sampling"
-PARTS = (RequestPart(name=_NO_SAMPLING), RequestPart(name=_DROP))
+PARTS = (RequestPart(name=_NO_SAMPLING, values=SAMPLING_VALUES), RequestPart(name=_DROP, values=EFFORT_VALUES))
 
 
 def find_adaptation(call: TranslatedCall[Dialect], error: UpstreamError) -> Adaptation | None:

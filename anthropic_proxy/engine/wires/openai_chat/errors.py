@@ -14,6 +14,8 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.contract import changes_body
 from anthropic_proxy.engine.wires.dialect import (
+    EFFORT_VALUES,
+    SCHEMA_VALUES,
     SYSTEM_MESSAGE,
     SYSTEM_REMINDER,
     TEMPLATE_SWITCH,
@@ -97,9 +99,12 @@ _DROPS: ParameterDrops = {
 }
 PARTS = (
     *SHARED_PARTS,
-    *(RequestPart(name=f"drop {name}") for name in ("reasoning_effort", "include_reasoning", "top_k")),
+    RequestPart(name="drop reasoning_effort", values=EFFORT_VALUES),
+    RequestPart(name="drop include_reasoning"),
+    RequestPart(name="drop top_k", values=("top_k",)),
     *(RequestPart(name=f"drop {name}", is_lossless=True) for name in ("stream_options", "tool_stream")),
-    *(RequestPart(name=f"drop {name}", changes_prefix=True) for name in ("preserve_thinking", "response_format")),
+    RequestPart(name="drop preserve_thinking", changes_prefix=True),
+    RequestPart(name="drop response_format", changes_prefix=True, values=SCHEMA_VALUES),
     *(RequestPart(name=name, changes_prefix=True, is_lossless=True) for name in ("drop cache_control", "role system")),
     RequestPart(name=SYSTEM_REMINDER, changes_prefix=True),
     RequestPart(name="say nine characters", changes_prefix=True, is_lossless=True),

@@ -10,7 +10,7 @@ from msgspec import structs
 
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.calls import TranslatedCall
-from anthropic_proxy.engine.wires.dialect import Adaptation, RequestPart
+from anthropic_proxy.engine.wires.dialect import EFFORT_VALUES, Adaptation, RequestPart
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     UpstreamFault,
@@ -116,7 +116,8 @@ _DROPS: ParameterDrops = {
 """Rejected parameter → dialect fields, with values that make the encoder omit the parameter."""
 PARTS = (
     *SHARED_PARTS,
-    *(RequestPart(name=f"drop {name}") for name in ("summary", "effort")),
+    RequestPart(name="drop summary"),
+    RequestPart(name="drop effort", values=EFFORT_VALUES),
     RequestPart(name="drop truncation", is_lossless=True),
     RequestPart(name="drop prompt_cache_breakpoint", changes_prefix=True, is_lossless=True),
     *(

@@ -1,0 +1,176 @@
+"""`RefusedParts`: what is known about the parts of requests that a model refuses for an unknown reason.
+
+The requests of one client show which part the server refuses (`part_search.py`), with the values that they had: a value
+that is wrong, such as a temperature of 5, does not show that the server refuses the parameter. Two different values do.
+What two clients have shown holds for all, until one request with the part is accepted. After a week, one request tests
+whether the part is still refused.
+"""
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
+from anthropic_proxy.engine.memory_values import MemoryValues
+from anthropic_proxy.engine.providers.part_search import (
+    PartSearch,
+    begin_search,
+    decode_search,
+    encode_search,
+)
+
+TESTED_AFTER_SECONDS = 7 * 24 * 3600.0
+"""Seconds after which one request tests whether a part is still refused."""
+FORGOTTEN_AFTER_SECONDS = 2 * TESTED_AFTER_SECONDS
+"""Seconds after which a part is forgotten that no request has tested."""
+TEST_SECONDS = 600.0
+"""Seconds until another request tests a part, if the last one has shown nothing."""
+MIN_CLIENTS = 2
+"""Number of clients whose requests must have shown that a part is refused, before it is left out for all."""
+_MIN_VALUES = 2
+"""Number of refused values of a part that show that the server refuses each value."""
+_MAX_VALUES = 8
+"""Maximum number of values that are kept for a part, and of clients that have shown it."""
+KNOWS_PARTS = "refused parts"
+"""Key of a value that exists if something is known about a part of any model, so that other requests read nothing."""
+
+
+class _Refused(Struct, array_like=True):
+    values: dict[str, None]
+    """The refused values. Parts without values have the value ""."""
+    is_about_values: bool = False
+    """True if another value was accepted."""
+
+    def has(self, value: str) -> bool:
+        return value in self.values or (len(self.values) >= _MIN_VALUES and not self.is_about_values)
+
+
+class RefusedParts:
+    """What is known for the requests of one client (`learner`) to one model (`model`, with its server).
+
+    `account` names whose requests may share what they have shown: those with the same account at the provider.
+    """
+
+    def __init__(self, store: MemoryValues, model: str, learner: str, account: str = "") -> None:
+        self._store = store
+        self._flag = f"parts model:{model}"
+        self._search = f"parts:{learner}:{model}"
+        self._own = f"part:{learner}:{model}:"
+        self._shared = f"part of all:{account}:{model}:"
+        self._learner = hashlib.blake2b(learner.encode(errors="replace"), digest_size=8).hexdigest()
+
+    @property
+    def exist(self) -> bool:
+        """False: nothing is known about the model, for any client."""
+        return self._store.read(self._flag) is not None
+
+    def find_search(self) -> PartSearch | None:
+        return decode_search(self._store.read(self._search) or "")
+
+    def list_known(self, names: Collection[str]) -> tuple[str, ...]:
+        """Return the parts of which a value is known to be refused, for any client."""
+        return tuple(name for name in names if self._read_own(name).values or self._read_shared(name))
+
+    def list_refused(self, names: Collection[str], values: Mapping[str, str], *, is_first: bool) -> tuple[str, ...]:
+        """Return the parts that a request leaves out, because their value is known to be refused.
+
+        `is_first`: the request begins a conversation. What other clients have shown changes no running one.
+        """
+        return tuple(
+            name
+            for name in self.list_known(names)
+            if self._read_own(name).has(value := values[name])
+            or (is_first and self._count_clients(name, value) >= MIN_CLIENTS)
+        )
+
+    def list_watched(self, names: Collection[str], values: Mapping[str, str]) -> tuple[str, ...]:
+        """Return the parts of which the acceptance of a request with them would show something new."""
+        return tuple(
+            name
+            for name in self.list_known(names)
+            if self._read_shared(name) or not (own := self._read_own(name)).is_about_values or own.has(values[name])
+        )
+
+    def begin_test(self, refused: Sequence[str]) -> str:
+        """Return the part that the first request of a conversation tests, because it is known for a week. "": none."""
+        for name in refused:
+            own, shared = self._own + name, self._shared + name
+            remaining = max(map(self._store.find_remaining_seconds, (own, shared)))
+            key = f"tested:{own if self._store.read(own) else shared}"
+            is_due = remaining <= FORGOTTEN_AFTER_SECONDS - TESTED_AFTER_SECONDS
+            if is_due and self._store.read(key) is None:
+                self._store.write(key, "yes", TEST_SECONDS)
+                return name
+        return ""
+
+    def record_acceptance(self, sent: Collection[str], values: Mapping[str, str]) -> None:
+        """Store that a request with the parts `sent` was accepted."""
+        for name in self.list_known(sent):
+            own = self._read_own(name)
+            if own.values:
+                own.values.pop(values[name], None)
+                own.is_about_values = True
+                self._write(self._own + name, own if own.values else None)
+            self._write(self._shared + name, None)
+        search = self.find_search()
+        if search is not None and (later := search.record_acceptance(sent, values)) != search:
+            self._store_search(later)
+
+    def record_refusal(
+        self, known: PartSearch | None, left_out: Sequence[str], conversation: str, values: Mapping[str, str]
+    ) -> None:
+        """Store that a request was refused, and accepted without the parts `left_out`, which are not content.
+
+        `known`: the search when the request was prepared. If it is another one now, the request shows nothing: it did
+        not differ in the parts that are tested now.
+        """
+        search = self.find_search()
+        if search != known or not left_out:
+            return
+        if search is not None and {*left_out} <= {*search.tested}:
+            search = search.record_refusal(left_out, conversation, values)
+        else:
+            search = begin_search(left_out, conversation, values, first=self.list_known(left_out)[:1])
+        name = search.proven
+        if not name:
+            self._store_search(search)
+            return
+        own = self._read_own(name)
+        own.values.update(dict.fromkeys(value for _, value in search.proofs))
+        own.values = dict.fromkeys([*own.values][-_MAX_VALUES:])
+        self._write(self._own + name, own, is_new=True)
+        clients = self._read_shared(name)
+        clients.pop(self._learner, None)
+        clients[self._learner] = own
+        self._write(self._shared + name, dict([*clients.items()][-_MAX_VALUES:]), is_new=True)
+        self._store_search(search.end_test())
+
+    def _count_clients(self, name: str, value: str) -> int:
+        return sum(refused.has(value) for refused in self._read_shared(name).values())
+
+    def _read_own(self, name: str) -> _Refused:
+        try:
+            return decode_json(self._store.read(self._own + name) or "[{}]", _Refused)
+        except InvalidJson:  # the text of an instance with another version
+            return _Refused({})
+
+    def _read_shared(self, name: str) -> dict[str, _Refused]:
+        try:
+            return decode_json(self._store.read(self._shared + name) or "{}", dict[str, _Refused])
+        except InvalidJson:
+            return {}
+
+    def _store_search(self, search: PartSearch | None) -> None:
+        self._write_text(self._search, "" if search is None else encode_search(search), TESTED_AFTER_SECONDS)
+
+    def _write(self, key: str, known: _Refused | dict[str, _Refused] | None, *, is_new: bool = False) -> None:
+        seconds = FORGOTTEN_AFTER_SECONDS if is_new else self._store.find_remaining_seconds(key)
+        if seconds:
+            self._write_text(key, "" if known is None else msgspec.json.encode(known).decode(), seconds)
+
+    def _write_text(self, key: str, text: str, seconds: float) -> None:
+        self._store.write(key, text, seconds)
+        for flag in (KNOWS_PARTS, self._flag):
+            self._store.write(flag, key, FORGOTTEN_AFTER_SECONDS)
