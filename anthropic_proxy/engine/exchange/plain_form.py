@@ -122,7 +122,7 @@ class PlainForms(Struct, eq=False):
         repair.is_recorded = True
         known = self._find_known(target)
         if repair.refusal is None:
-            known.record_acceptance(repair.sent, repair.values)
+            known.record_acceptance(repair.search, repair.sent, repair.values)
         else:
             content = {part.name for part in target.wire.parts if part.is_content}
             suspects = [name for name in repair.repetition if name not in content]

@@ -105,8 +105,8 @@ class RefusedParts:
                 return name
         return ""
 
-    def record_acceptance(self, sent: Collection[str], values: Mapping[str, str]) -> None:
-        """Store that a request with the parts `sent` was accepted."""
+    def record_acceptance(self, known: PartSearch | None, sent: Collection[str], values: Mapping[str, str]) -> None:
+        """Store that a request with the parts `sent` was accepted. `known`: the search when it was prepared."""
         for name in self.list_known(sent):
             own = self._read_own(name)
             if own.values:
@@ -115,7 +115,8 @@ class RefusedParts:
                 self._write(self._own + name, own if own.values else None)
             self._write(self._shared + name, None)
         search = self.find_search()
-        if search is not None and (later := search.record_acceptance(sent, values)) != search:
+        serves_search = search == known or (search is not None and not {*search.suspects}.isdisjoint(sent))
+        if search is not None and serves_search and (later := search.record_acceptance(sent, values)) != search:
             self._store_search(later)
 
     def record_refusal(

@@ -67,9 +67,10 @@ class Proxy:
         """Return whether the client got a reply."""
         before = request.known.find_search()
         if request.is_accepted:
-            request.known.record_acceptance(request.sent, request.parts)
+            request.known.record_acceptance(request.search, request.sent, request.parts)
         elif request.is_repaired:
             request.known.record_refusal(request.search, request.left_out, request.conversation, request.parts)
+        request.known.record_acceptance(None, (), request.parts)  # the next turn of the conversation, in its form
         later = request.known.find_search()
         if before is not None and later is not None:  # within a search, suspects only shrink
             restarted = {*request.left_out} - {*before.tested}
@@ -157,7 +158,7 @@ def test_what_two_clients_have_shown_holds_for_all_until_one_request_with_it_is_
     assert other.list_refused(PARTS, ALL, is_first=True) == ()
     third = RefusedParts(proxy.store, "model", "third")
     assert third.list_refused(PARTS, ALL, is_first=False) == ()  # a running conversation keeps its form
-    third.record_acceptance(("a",), ALL)
+    third.record_acceptance(None, ("a",), ALL)
     assert [proxy.list_left_out(client) for client in ("first", "third")] == [{"a"}, set()]
 
 
