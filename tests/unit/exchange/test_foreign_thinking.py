@@ -357,3 +357,67 @@ async def test_tool_calls_of_others_with_the_same_id_keep_their_thinking() -> No
         await proxy.post(model="anthropic/claude-sonnet-4-5", messages=messages, tools=TOOLS, thinking=MANUAL)
     assert [body["thinking"] for body in bodies] == [MANUAL, {"type": "disabled"}, MANUAL, MANUAL]
     assert [types_of(body) for body in bodies[2:]] == [[["thinking", "tool_use"]]] * 2
+
+
+MODIFIED = "`thinking` or `redacted_thinking` blocks in the latest assistant message cannot be modified."
+FIRST = "If an assistant message contains any thinking blocks, the first block must be `thinking`. Found `text`."
+REDACTED = {"type": "redacted_thinking", "data": "encrypted"}
+
+
+@pytest.mark.parametrize("place", ["messages.1.content.0: ", ""])
+@pytest.mark.parametrize(
+    ("text", "blocks"),
+    [
+        (MODIFIED, [thought("a"), REDACTED]),
+        (MODIFIED, [thought("a"), thought("b")]),
+        ("Invalid `data` in `redacted_thinking` block", [REDACTED]),
+        ("Invalid `signature` in `thinking` block", [thought("a"), REDACTED]),
+        (FIRST, [{"type": "text", "text": "I look."}, thought("a")]),
+        ("Thinking blocks of the last reply are not valid here", [thought("a"), thought("b")]),
+    ],
+)
+async def test_a_reply_whose_thinking_is_refused_loses_all_of_it(
+    text: str, blocks: list[dict[str, Any]], place: str
+) -> None:
+    sent: list[list[str]] = []
+
+    def answer(_: str, request: UpstreamRequest, __: Credential | None) -> FakeResponse:
+        types = types_of(json.loads(request.body))[0]
+        sent.append(types)
+        return refuse(place + text) if {"thinking", "redacted_thinking"} & {*types} else reply()
+
+    proxy = ProxyHarness(answer, **GATEWAY)
+    messages = [QUESTION, *calls(1, *blocks)]
+    for _ in range(2):
+        assert (await proxy.post(model="openai/claude-opus-5-5", messages=messages, thinking=ADAPTIVE)).error is None
+    kept = [block["type"] for block in blocks if block["type"] == "text"]
+    assert sent[-1] == [*kept, "tool_use"]
+    assert len(sent) <= 4  # the next turn needs one call
+
+
+@pytest.mark.parametrize(
+    ("text", "lost"),
+    [
+        ("This model does not support the effort parameter.", ["output_config"]),
+        ("effort is not available for this deployment", ["output_config"]),
+        ("adaptive thinking is not supported on this model", ["thinking"]),
+        ("Unsupported value: thinking type 'adaptive'", ["thinking"]),
+        ("thinking: Input tag 'adaptive' found using 'type' does not match any of the expected tags", ["thinking"]),
+        ("`clear_thinking_20251015` strategy requires `thinking` to be enabled", ["context_management"]),
+        ("temperature may only be 1 when thinking is enabled", []),
+        ("max_tokens must be greater than thinking.budget_tokens", []),
+    ],
+)
+async def test_a_feature_that_a_claude_of_an_unknown_name_lacks_is_left_out(text: str, lost: list[str]) -> None:
+    bodies: list[dict[str, Any]] = []
+
+    def answer(_: str, request: UpstreamRequest, __: Credential | None) -> FakeResponse:
+        bodies.append(json.loads(request.body))
+        return refuse(text) if not lost or lost[0] in bodies[-1] else reply()
+
+    gateway = {"ANTHROPIC_FOUNDRY_API_KEY": "sk-test-0123456789", "FOUNDRY_BASE_URL": "http://127.0.0.1:8000/foundry"}
+    proxy = ProxyHarness(answer, **gateway)
+    fields = {"output_config": {"effort": "high"}, "thinking": ADAPTIVE, "context_management": {"edits": [CLEARS]}}
+    sink = await proxy.post(model="foundry/team-small", **fields)
+    assert (sink.error is None) == bool(lost)
+    assert [name for name in fields if name not in bodies[-1]] == lost

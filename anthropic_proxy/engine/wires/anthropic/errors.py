@@ -38,25 +38,36 @@ from anthropic_proxy.engine.wires.failures import (
 from anthropic_proxy.engine.wires.json_schema import BASIC_RULES
 from anthropic_proxy.errors import UpstreamError
 
-_SIGNATURE_REFUSED = compile_later(
-    r"^(?=.*\bsignature\b)(?=.*\bthinking\b)|\beach thinking block must contain thinking\b",
+_PAST_THINKING_REFUSED = compile_later(
+    r"^(?=.*\bsignature\b)(?=.*\bthinking\b)|\beach thinking block must contain thinking\b"
+    r"|\bmessages\.\d+\b[^\n]{0,200}\b(?:redacted_)?thinking\b"
+    r"|\b(?:redacted_)?thinking\b[^\n]{0,60}\bblocks?\b[^\n]{0,100}\b(?:cannot|can't|must|may not|should|invalid|not"
+    r"|modified|unexpected|unsupported)\b"
+    r"|\b(?:invalid|unexpected|unsupported|unknown)\b[^\n]{0,60}\b(?:redacted_)?thinking\b[^\n]{0,20}\bblocks?\b",
     re.IGNORECASE | re.MULTILINE,
 )
-"""Pattern of errors about a thinking block: its signature is not accepted, or its text is empty."""
+"""Pattern of errors about thinking blocks of earlier replies: a signature or data that is not accepted, no text, blocks
+that were changed or moved."""
+_LATEST_REPLY = compile_later(r"\b(?:latest|last|final|previous|most recent)\b", re.IGNORECASE)
 _ROLE_REFUSED = compile_later(
-    r"['\"`]?user['\"`]?\s*(?:or|,|\||and)\s*['\"`]?assistant\b"
+    r"['\"`]?user['\"`]?\s*(?:or|,|\||and|/)\s*['\"`]?assistant\b"
+    r"|\bsystem\b.{0,20}\bmessages?\b.{0,60}\b(?:begin\w*|start\w*|first|top|initial|leading|before|multiple|one|once)\b"
+    r"|\b(?:only|first|multiple|one)\b.{0,40}\bsystem\b.{0,20}\bmessages?\b|\broles?\b.{0,40}\balternat"
     r"|\brole\b.{0,80}\bsystem\b|\bsystem\b.{0,80}\brole\b",
     re.IGNORECASE | re.DOTALL,
 )
 """Pattern of error messages about the role of a message: Ollama "unknown variant 'system', expected 'user' or
 'assistant'", vLLM and mlx-vlm "Input should be 'user' or 'assistant'", LM Studio "Expected 'user' | 'assistant'",
-Anthropic 'Unexpected role "system"'. Sources: ollama issue 16372, vllm issue 44000, lmstudio-bug-tracker issue 2204."""
+Anthropic 'Unexpected role "system"', chat templates "System message must be at the beginning", "Conversation roles must
+alternate user/assistant/…". Sources: ollama issues 16372 and 17774, vllm issues 44000 and 41114, lmstudio-bug-tracker
+issue 2204."""
 _DROP_THINKING, _REMIND, _BASIC_SCHEMAS = "drop thinking", "role user", "drop parameters"
-_DROP_BLOCK, _DROP_NEWER = "thinking without the refused block", "thinking without its newer half"
+_DROP_BLOCK, _DROP_REPLY = "thinking without the refused block", "thinking without the refused reply"
+_DROP_NEWER = "thinking without its newer half"
 _NO_THINKING = "thinking disabled"
 _MIN_ADAPTATIONS_LEFT = 2
 """If a request has so few changes left, a refused signature removes all thinking. One change stays for other errors."""
-_BLOCK = compile_later(r"\bmessages\.\d+\.content\.\d+\b")
+_BLOCK = compile_later(r"\b(?P<reply>messages\.\d+\.content\.)\d+\b")
 _THINKING_MISSING = compile_later(r"expected\W{0,3}thinking\b.{0,40}\bbut found\b", re.IGNORECASE)
 """Pattern of errors about a tool loop that does not begin with thinking (anomalyco/opencode issue 3077)."""
 _THINKING_DEMANDED = compile_later(
@@ -132,14 +143,15 @@ def decode_error(call: RelayCall[Dialect], status: int, headers: Mapping[str, st
 
 
 def find_adaptation(call: RelayCall[Dialect], error: UpstreamError) -> Adaptation | None:
-    if error.status == 400 and call.dialect.sends_past_thinking and _SIGNATURE_REFUSED.search(error.message):
-        return _find_refused_thinking(call, error.message)
     if error.status == 400 and call.dialect.thinks and _THINKING_MISSING.search(error.message):
         return Adaptation(_NO_THINKING, persistent=False, refused_thinking=find_open_loop(call))
+    refuses_past = error.status == 400 and _PAST_THINKING_REFUSED.search(error.message) is not None
+    if refuses_past and call.dialect.sends_past_thinking and (found := _find_refused_thinking(call, error.message)):
+        return found
     demands_thinking = error.status in (400, 422) and _THINKING_DEMANDED.search(error.message)
     if demands_thinking and changes_body(call, apply_adaptation(call.dialect, _WITH_CALLS), encode_request):
         return Adaptation(_WITH_CALLS)
-    refuses_role = error.status in (400, 422) and _ROLE_REFUSED.search(error.message) is not None
+    refuses_role = error.status in (400, 422, 500) and _ROLE_REFUSED.search(error.message) is not None
     if refuses_role and call.dialect.accepts_system_messages and has_system_messages(call.body):
         return Adaptation(_REMIND)
     names_schema = "parameters" in (error.parameter or "").split(".") and not call.dialect.has_anthropic_errors
@@ -182,26 +194,35 @@ def _may_quote_client(call: RelayCall[Dialect], error: UpstreamError, message: s
 
 
 def _find_refused_thinking(call: RelayCall[Dialect], message: str) -> Adaptation | None:
-    """Return the change that leaves out the thinking block that the error names. None: the request has no thinking.
+    """Return the change that leaves out the thinking of the reply that the error names. None: the request has none.
 
-    Other blocks may be right, so only the named one is remembered, and those with the same signature, which servers
-    that sign nothing send. After too many rejections this request loses all thinking, and the next one has the blocks
-    again that no error named.
+    The API takes the thinking of a reply as a whole or not at all. Other replies may be right, so only those of the
+    named one are remembered, and those with the same signature, which servers that sign nothing send. After too many
+    rejections this request loses all thinking, and the next one has the blocks again that no error named.
 
-    If the error names none, the newer half is left out and remembered, until the rest is accepted: the server has
-    accepted the older blocks in earlier turns, so those of another server are the newest.
+    If the error names no reply, and not the latest one, the newer half is left out and remembered, until the rest is
+    accepted: the server has accepted the older blocks in earlier turns, so those of another server are the newest.
     """
     found = find_sent_thinking(encode_request(call).body, name_model(call))
     named = _BLOCK.search(message)
     if not found:
         return None
     can_repeat = call.adaptations_left > _MIN_ADAPTATIONS_LEFT
-    if named is None or named[0] not in found:
+    beginning = "" if named is None else named["reply"]
+    if named is None and _LATEST_REPLY.search(message):
+        beginning = f"{[*found][-1].rpartition('.')[0]}."
+    reply = {path: block for path, block in found.items() if beginning and path.startswith(beginning)}
+    if not reply:
         digests = tuple(block.digest for block in found.values())
         older = len(digests) // 2 if can_repeat else 0
         return Adaptation(_DROP_NEWER if older else _DROP_THINKING, persistent=False, refused_thinking=digests[older:])
-    name = _DROP_BLOCK if can_repeat else _DROP_THINKING
-    refused = tuple(block.digest for block in found.values() if block.signature == found[named[0]].signature)
+    name = (_DROP_BLOCK if len(reply) == 1 else _DROP_REPLY) if can_repeat else _DROP_THINKING
+    signature = None if named is None or named[0] not in found else found[named[0]].signature
+    refused = tuple(
+        block.digest
+        for path, block in found.items()
+        if path in reply or (signature is not None and block.signature == signature)
+    )
     return Adaptation(name, persistent=False, refused_thinking=refused)
 
 

@@ -26,7 +26,7 @@ from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
-from anthropic_proxy.engine.patterns import compile_anchored
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.conversation import EMPTY_TEXT, as_text, read_block
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
@@ -80,6 +80,20 @@ _ROLES = frozenset(("user", "assistant", "system"))
 _OF_EACH_SERVER = frozenset(("text", "image", "document", "tool_use", "tool_result", "thinking", "redacted_thinking"))
 """Types of blocks that are not sent as text."""
 _REMOVABLE_ELEMENTS = "context_management.edits."
+_CLEARS_THINKING = compile_later(r"\b(clear_thinking_\d{8})\b[^\n]{0,60}\bthinking\b", re.IGNORECASE)
+"""Pattern of errors about an edit that needs thinking, in a request without it."""
+_LACKS = (
+    r"(?:(?:not|never|n't|cannot) (?:be )?(?:support|available|accept|allow|enabl|permit|recogni|implement|valid|used)"
+    r"|unsupported|unavailable|unknown|unrecogni[sz]ed|unexpected|invalid|disallowed|only (?:be )?(?:supported|avail))"
+)
+_EFFORT = r"(?<!when )(?<!with )(?<!while )(?<!if )\beffort\b"
+_THINKING = r"(?<!when )(?<!with )(?<!while )(?<!if )\b(?:adaptive|thinking)\b(?![._]budget| blocks?\b)"
+_FEATURES = tuple(
+    (compile_later(rf"{words}[^\n]{{0,60}}\b{_LACKS}|\b{_LACKS}[^\n]{{0,60}}?{words}", re.IGNORECASE), field)
+    for words, field in ((_EFFORT, "output_config.effort"), (_THINKING, "thinking"))
+)
+"""Pairs: an error about a feature that a model does not have, the field that asks for it (anthropics/claude-code issues
+30795 and 59129, ericc-ch/copilot-api issue 286)."""
 _MAX_NAME = 200
 SAFEGUARDS = "safeguards"
 """Field of auto mode. Without it, the proxy checks the tool calls of the reply itself."""
@@ -115,19 +129,48 @@ def find_rejected_field(body: bytes, message: str) -> str | None:
     the request has and that can be left out.
     """
     match, newer = _REFUSED.match(message), _find_newer_field(message)
-    if match is None and newer is None:
+    feature = _find_refused_feature(message, body)
+    if match is None and newer is None and not feature:
         return None
     try:
         request = msgspec.json.decode(replace_lone_surrogates(body)[0])
     except DECODE_ERRORS:
         return None
+    if not isinstance(request, dict):
+        return None
+    if match is None and newer in request:
+        return newer
+    if match is not None and match["path"] == "thinking" and match["tag"] is not None:
+        feature, match = "thinking", None  # its type
     if match is None:
-        return newer if isinstance(request, dict) and newer in request else None
+        return feature if _has_field(request, feature) else None
     path = match["path"].split(".") if match["path"] else [*match["place"].split("/"), match["key"]]
     name = _find_name(request, [*filter(None, path), *filter(None, (match["tag"],))])
     if name is not None and name.startswith(f"{SAFEGUARDS}."):
         return SAFEGUARDS  # the proxy answers it, but not a part of it
     return name if name is not None and _is_removable(name, is_element=match["tag"] is not None) else None
+
+
+def _find_refused_feature(message: str, body: bytes) -> str:
+    """Return the field with a feature that an error rejects by its name. "": it names none, or quotes the request."""
+    if (clearing := _CLEARS_THINKING.search(message)) is not None:
+        return f"{_REMOVABLE_ELEMENTS}{clearing[1]}"
+    found = ((pattern.search(message), field) for pattern, field in _FEATURES)
+    match, field = next((pair for pair in found if pair[0] is not None), (None, ""))
+    return field if match is not None and match[0].lower().encode() not in body.lower() else ""
+
+
+def _has_field(request: Mapping[str, Any], name: str) -> bool:
+    if name == "thinking":
+        thinking = request.get(name)
+        return isinstance(thinking, dict) and thinking.get("type") != "disabled"
+    first, _, inner = name.partition(".")
+    value = request.get(first)
+    if name.startswith(_REMOVABLE_ELEMENTS):
+        edits = value.get("edits") if isinstance(value, dict) else None
+        kind = name.removeprefix(_REMOVABLE_ELEMENTS)
+        return isinstance(edits, list) and any(isinstance(edit, dict) and edit.get("type") == kind for edit in edits)
+    return isinstance(value, dict) and inner in value
 
 
 def _find_name(request: Any, path: Sequence[str]) -> str | None:
