@@ -97,7 +97,8 @@ class KeyEnd(Struct, frozen=True):
 
     def build_error(self, typed: str = "", code: str = "virtual-key-rejected") -> AuthenticationFailed:
         """Return the error that a request receives. `typed`: words about a mistyped text."""
-        key, rejection = self.key, _REJECTED[self.ending]
+        key = self.key
+        rejection = _REJECTED[self.ending]
         if is_of_person(key) and self.ending in ("revoked", "expired"):
             rejection = _PERSON_REJECTED if key.owner == key.label else _SERVICE_REJECTED
         facts = {
@@ -137,20 +138,21 @@ class KeyFacts(Struct, frozen=True, kw_only=True):
         person's access. `text` None: the newest one.
         """
         newest = next(iter(key.hashes), None)
-        text, person = text or newest, self.people.get(key.person)
+        text = text or newest
+        person = self.people.get(key.person)
         # only somebody with access creates or rotates an own key
         since = key.created_at if text is None else text.created_at
         access_end = self.access_ends.get(key.person or key.id, since + self.access_seconds if key.person else math.inf)
         ends = [KeyEnd(math.inf, "expired", key), KeyEnd(access_end, "no access", key)]
-        for one in (key,) if person is None else (key, person):
-            whose = "" if one is key else one.label
-            if one.problem or one.team in self.unreadable_teams:
+        for holder in (key,) if person is None else (key, person):
+            whose = "" if holder is key else holder.label
+            if holder.problem or holder.team in self.unreadable_teams:
                 ends.append(KeyEnd(_BEFORE_ALL, "unreadable", key))
-            if one.revoked_at is not None:
+            if holder.revoked_at is not None:
                 ends.append(KeyEnd(_BEFORE_ALL, "revoked", key))
-            if one.expires_at is not None:
-                ends.append(KeyEnd(one.expires_at, "person expired" if whose else "expired", key, whose))
-            if one.id in self.refused:
+            if holder.expires_at is not None:
+                ends.append(KeyEnd(holder.expires_at, "person expired" if whose else "expired", key, whose))
+            if holder.id in self.refused:
                 ends.append(KeyEnd(_BEFORE_ALL, "no group", key))
         if text is not None and text.expires_at is not None:
             ends.append(KeyEnd(text.expires_at, "replaced", key))
@@ -170,7 +172,9 @@ def read_key_facts(connection: Reader, settings: Settings, keys: Sequence[Virtua
     for number in {key.person for key in keys} - people.keys() - {""}:
         if (person := find_key(connection, number)) is not None:
             people[number] = person
-    sign_in, described, refused = settings.sign_in, list_people(connection), set()
+    sign_in = settings.sign_in
+    described = list_people(connection)
+    refused = set()
     for number, user in described.items() if sign_in is not None else ():
         try:
             require_group(settings, user)
@@ -190,7 +194,8 @@ def list_key_states(
     connection: Reader, settings: Settings, keys: Sequence[VirtualKey], now: float
 ) -> Sequence[KeyState]:
     """Return the states of `keys`, in the same order. `now`: seconds since the epoch."""
-    facts, creators = read_key_facts(connection, settings, keys), dict[str, str]()
+    facts = read_key_facts(connection, settings, keys)
+    creators = dict[str, str]()
     # the team administrators who created some of the keys for their team
     for name in {key.creator for key in keys if not key.person} - {""}:
         person = find_key(connection, name)

@@ -124,7 +124,8 @@ class Access:
         """
         if await store.increment(_COUNTING, 1, _COUNTING_SECONDS) > 1:
             return  # another worker does it
-        scopes, now = self.table.list_scopes_with_budgets(), reservations.find_time(time.time)
+        scopes = self.table.list_scopes_with_budgets()
+        now = reservations.find_time(time.time)
         for start in range(0, len(scopes), _COUNTED_SCOPES):
             limits = list_budget_limits(scopes[start : start + _COUNTED_SCOPES], now)
             await reservations.add_forgotten_use(limits, now)
@@ -133,8 +134,10 @@ class Access:
         def read() -> Sequence[int]:
             with closing(open_for_reading(self._settings)) as connection:
                 return [
-                    sum_budget_use(connection, self._settings, each.scope, each.budget, now) if each.budget else 0
-                    for each in limits
+                    sum_budget_use(connection, self._settings, key_limit.scope, key_limit.budget, now)
+                    if key_limit.budget
+                    else 0
+                    for key_limit in limits
                 ]
 
         return await run_in_own_thread("budgets", read)

@@ -106,7 +106,8 @@ class TokenKeys:
             data = base64.b64decode(text, altchars=b"-_", validate=True)
         except ValueError:
             return None
-        content, seals = data[: _RANDOM_BYTES + _TIME_BYTES], data[_RANDOM_BYTES + _TIME_BYTES :]
+        content = data[: _RANDOM_BYTES + _TIME_BYTES]
+        seals = data[_RANDOM_BYTES + _TIME_BYTES :]
         is_own = any(
             hmac.compare_digest(seal, _seal(key, purpose, content)[: len(seal)])
             for seal, key in product(_split(seals, _SEAL_BYTES), self._sealing)
@@ -126,10 +127,12 @@ class TokenKeys:
         """None: it was encrypted with other secrets, or for another user."""
         for part, key in product(text.split(), self._encrypting):
             try:
-                found = jwe.decrypt_compact(part, key, algorithms=[*_ENCRYPTION.values()])
+                decrypted = jwe.decrypt_compact(part, key, algorithms=[*_ENCRYPTION.values()])
             except (JoseError, ValueError, TypeError):
                 continue
-            return found.plaintext.decode() if found.plaintext and found.headers().get("kid") == user.subject else None
+            if not decrypted.plaintext or decrypted.headers().get("kid") != user.subject:
+                return None
+            return decrypted.plaintext.decode()
         return None
 
 
@@ -208,7 +211,8 @@ class SignedInClients:
         return None
 
     def _read(self, credential: bytes, claims: Mapping[str, Any], settings: Settings, keys: TokenKeys) -> _Token:
-        text, now = credential.decode("ascii"), self._clock()
+        text = credential.decode("ascii")
+        now = self._clock()
         algorithm = jws.extract_compact(credential).protected.get("alg")
         if algorithm != _ALGORITHM:
             raise _invalid(f"its signature has the algorithm {str(algorithm)[:20]!r}, which is not accepted")

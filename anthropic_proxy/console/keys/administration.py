@@ -197,19 +197,19 @@ class KeyAdministration:
         address.
         """
         ending = self.rights.ends_sign_in
-        active = [each for each in list_sign_ins(self._connection, self._clock()) if ending(each.key_id)]
-        found = [each for each in active if each.id == name]
-        if not found:
+        active = [sign_in for sign_in in list_sign_ins(self._connection, self._clock()) if ending(sign_in.key_id)]
+        matched = [sign_in for sign_in in active if sign_in.id == name]
+        if not matched:
             people = [key for key in list_named_keys(self._connection, name) if ending(key.id)]
             if len(people) > 1:
                 raise build_ambiguity_error(name, people)
-            found = [each for each in active if people and each.key_id == people[0].id]
-        if not found:
+            matched = [sign_in for sign_in in active if people and sign_in.key_id == people[0].id]
+        if not matched:
             raise UnknownModel(
                 f"There is no sign-in of {name[:80]!r}. List the sign-ins:  anthropic-proxy keys sign-ins",
                 code="sign-in-unknown",
             )
-        return found
+        return matched
 
     def find_state(self, key: VirtualKey, settings: Settings) -> KeyState:
         if not key.id:  # a team or sign-ins were changed
@@ -262,9 +262,12 @@ class KeyAdministration:
 
     def _set_key(self, before: VirtualKey, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
         """Create the key, or change the given fields."""
-        now, is_new, is_sign_in = self._clock(), not before.id, command.action == "person"
+        now = self._clock()
+        is_new = not before.id
+        is_sign_in = command.action == "person"
         _require_readable(before)
-        exceptions, from_table = before.exceptions, dict[str, Any]()
+        exceptions = before.exceptions
+        from_table = dict[str, Any]()
         if not is_new and not is_sign_in:
             exceptions, from_table = self._find_exceptions(before, command.fields, now)
         fields = {**from_table, **command.fields}
@@ -416,7 +419,7 @@ class KeyAdministration:
         that end. Each field that the command gives is an exception, so that the change lasts. Raises `InvalidRequest`
         for exceptions of a key that no table sets.
         """
-        own = FieldException(self._actor, now)
+        new_exception = FieldException(self._actor, now)
         kept = set(fields.get("exceptions", before.exceptions))
         if not is_of_person(before):
             if kept:
@@ -425,29 +428,31 @@ class KeyAdministration:
         if unknown := sorted(kept - {*TABLE_FIELDS.values()}):
             raise field_error(f"The exceptions have {unknown[0]!r}. Use {join_with_and([*TABLE_FIELDS.values()])}.")
         given = {name for name in TABLE_FIELDS.values() if name in fields}
-        found = {
-            name: own if name in given else before.exceptions.get(name, own)
+        exceptions = {
+            name: new_exception if name in given else before.exceptions.get(name, new_exception)
             for name in TABLE_FIELDS.values()
             if name in kept | given
         }
-        ended = before.exceptions.keys() - found.keys()
+        ended = before.exceptions.keys() - exceptions.keys()
         if not ended or self._settings is None:
-            return found, {}
+            return exceptions, {}
         table = find_table_fields(self._connection, self._settings, before)
-        return found, {name: value for name, value in table.items() if name in ended}
+        return exceptions, {name: value for name, value in table.items() if name in ended}
 
     def _end_sign_ins(self, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
         """The person can sign in again, and the own keys stay valid, so the outcome names them."""
-        found, now = self.find_sign_ins(command.target), self._clock()
-        _require_expected(found, command)
-        changes: Changes = {"sign_ins": ([each.id for each in found], [])}
-        key = require_key(self._connection, found[0].key_id)
+        ended = self.find_sign_ins(command.target)
+        now = self._clock()
+        _require_expected(ended, command)
+        changes: Changes = {"sign_ins": ([sign_in.id for sign_in in ended], [])}
+        key = require_key(self._connection, ended[0].key_id)
         if not dry_run:
-            moment, shown = to_microseconds(now), command.fields.get("shown_reason", "")
-            for each in found:
+            moment = to_microseconds(now)
+            shown = command.fields.get("shown_reason", "")
+            for sign_in in ended:
                 self._connection.execute(
                     "UPDATE sign_ins SET ended_at = ?, provider_token = '', end_reason = ? WHERE id = ?",
-                    (moment, shown, each.id),
+                    (moment, shown, sign_in.id),
                 )
             if reason := command.fields.get("reason"):  # own keys end too, unless another device proves the access
                 column = "key_id" if command.target == key.id else "id"
@@ -455,10 +460,10 @@ class KeyAdministration:
                 statement = f"UPDATE sign_ins SET ends_at = ? WHERE {column} = ? AND ends_at > ?"
                 self._connection.execute(statement, (moment, command.target, moment))
             self.record("sign out", name_key(key), {**changes, **({"reason": (None, reason)} if reason else {})})
-        verb = f"{formats.plural(len(found), 'sign-in')} of {key.label} {'is' if len(found) == 1 else 'are'}"
-        valid = [one for one in self._list_owned(key) if one.hashes and one.find_status(now) == "active"]
+        verb = f"{formats.plural(len(ended), 'sign-in')} of {key.label} {'is' if len(ended) == 1 else 'are'}"
+        valid = [owned for owned in self._list_owned(key) if owned.hashes and owned.find_status(now) == "active"]
         return KeyOutcome(
-            sign_ins=found,
+            sign_ins=ended,
             valid_keys=valid,
             changes=changes,
             sentence=f"{verb} ended.",
@@ -523,25 +528,26 @@ class KeyAdministration:
             raise PermissionDenied(
                 f"The key of {rights.name or 'the user'} is not active. Ask an administrator.", code="key-rights"
             )
-        own = [
+        own_keys = [
             key
             for key in list_keys(self._connection)
             if key.person == person.id and (not key.creator or key.creator.lower() in rights.names)
         ]
-        number = sum(one.find_status(now) == "active" for one in own)
+        number = sum(own_key.find_status(now) == "active" for own_key in own_keys)
         if number >= rights.max_keys:
             raise field_error(
                 f"You have {formats.plural(number, 'active key')}, and keys_per_person of [sign_in] allows "
                 f"{rights.max_keys}. Revoke one first."
             )
-        _require_few_texts(own, now)
+        _require_few_texts(own_keys, now)
         return person
 
     def _require_member(self, key: VirtualKey) -> None:
         """Raise `InvalidRequest` if the user may not give a new key this owner: the administrator of a team creates
         keys for itself, for members of its teams, or for nobody.
         """
-        owner, teams = key.owner.lower(), self.rights.teams
+        owner = key.owner.lower()
+        teams = self.rights.teams
         if may(self.rights.role, "manage all keys") or owner in ("", *self.rights.names) or key.team not in teams:
             return  # another team is refused afterwards
         query = "SELECT id FROM virtual_keys WHERE lower(owner) = ? AND team = ? AND revoked_at IS NULL LIMIT 1"
@@ -565,18 +571,19 @@ class KeyAdministration:
             )
         if key.revoked_at is not None:
             raise field_error(f"The key {key.label!r} is revoked. Create a new key.")
-        now, hint = self._clock(), key.hashes[0].hint
+        now = self._clock()
+        hint = key.hashes[0].hint
         if key.person and self.rights.creates_own_keys:
-            _require_few_texts([one for one in list_keys(self._connection) if one.person == key.person], now)
+            _require_few_texts([other for other in list_keys(self._connection) if other.person == key.person], now)
         until = f"valid until {formats.long_time(now + overlap_seconds)}" if overlap_seconds else ""
         sentence = f"Key {key.label} has a new text." + (f" The old one is {until}." if until else "")
         if dry_run:
             shown = (f"{hint}, {until or 'ends at once'}", "a new text, shown after the confirmation")
             return KeyOutcome(key=key, changes={"text": shown}, sentence=sentence)
         end = to_microseconds(now + overlap_seconds)
-        for each in key.hashes:
-            if each.expires_at is None or to_microseconds(each.expires_at) > end:
-                self._connection.execute("UPDATE key_hashes SET expires_at = ? WHERE hash = ?", (end, each.hash))
+        for text_hash in key.hashes:
+            if text_hash.expires_at is None or to_microseconds(text_hash.expires_at) > end:
+                self._connection.execute("UPDATE key_hashes SET expires_at = ? WHERE hash = ?", (end, text_hash.hash))
         text = _add_text(self._connection, key.id, now)
         changes = {"hint": (hint, build_key_hint(text))}
         self.record("rotate key", name_key(key), changes)
@@ -589,9 +596,9 @@ class KeyAdministration:
         now = self._clock()
         changes: Changes = {"status": (key.find_status(now), "revoked")}
         owned = self._list_owned(key) if is_person(key) else ()
-        ended = [one for one in owned if one.revoked_at is None]
+        ended = [owned_key for owned_key in owned if owned_key.revoked_at is None]
         if ended:
-            changes = {**changes, "keys": ([one.label for one in ended], [])}
+            changes = {**changes, "keys": ([owned_key.label for owned_key in ended], [])}
         if key.exceptions:
             changes = {**changes, "exceptions": ([*key.exceptions], [])}
         if not dry_run and key.revoked_at is None:
@@ -605,9 +612,12 @@ class KeyAdministration:
                 "UPDATE sign_ins SET ended_at = ?, provider_token = '' WHERE key_id = ? AND ended_at IS NULL", times
             )
             self._end_key(key, changes, now)
-            for one in ended:
-                status = {"status": (one.find_status(now), "revoked"), "reason": (None, f"{key.label} is revoked")}
-                self._end_key(one, status, now)
+            for owned_key in ended:
+                status = {
+                    "status": (owned_key.find_status(now), "revoked"),
+                    "reason": (None, f"{key.label} is revoked"),
+                }
+                self._end_key(owned_key, status, now)
             key = self.require_key(key.id)
         notices = []
         if is_person(key):
@@ -635,9 +645,9 @@ class KeyAdministration:
         changes: Changes = {"status": (key.find_status(now), "active")} if key.revoked_at is not None else {}
         if not dry_run and changes:
             self._connection.execute("UPDATE virtual_keys SET revoked_at = NULL WHERE id = ?", (key.id,))
-            for one in list_keys(self._connection):  # an earlier version did not revoke them
-                if one.person == key.id and one.revoked_at is None:
-                    self._end_key(one, {"status": (one.find_status(now), "revoked")}, now)
+            for owned_key in list_keys(self._connection):  # an earlier version did not revoke them
+                if owned_key.person == key.id and owned_key.revoked_at is None:
+                    self._end_key(owned_key, {"status": (owned_key.find_status(now), "revoked")}, now)
             self.record("allow key", name_key(key), changes)
             key = self.require_key(key.id)
         return KeyOutcome(key=key, changes=changes, sentence=f"Key {key.label} is allowed.")
@@ -659,9 +669,10 @@ class KeyAdministration:
             raise field_error(
                 f"The key {key.label!r} is revoked. Allow the person first:  anthropic-proxy keys allow {key.id}"
             )
-        address, now = find_address(key.label), self._clock()
+        address = find_address(key.label)
+        now = self._clock()
         people = find_people(self._connection, address)
-        waiting = [one for one in people if is_waiting(one, address) and one.id != key.id]
+        waiting = [person for person in people if is_waiting(person, address) and person.id != key.id]
         if waiting:  # nobody knows which of both the next user with the address is
             raise build_ambiguity_error(address, [key, *waiting])
         before = {name: getattr(key, name) for name in _IDENTITY_FIELDS}
@@ -680,7 +691,9 @@ class KeyAdministration:
 
     def _change_team(self, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
         """Set the given rules of the team. If no rule remains, the team is deleted from the database."""
-        now, name, before = self._clock(), command.target, self.find_team(command.target)
+        now = self._clock()
+        name = command.target
+        before = self.find_team(command.target)
         _require_expected(before, command)
         require_name("team", name)
         if not name:
@@ -758,8 +771,11 @@ def _set_rules(before: Rules, fields: Mapping[str, Any], now: float) -> Rules:
     """
     given = {name: value for name, value in fields.items() if name in Rules.__struct_fields__}
     after = structs.replace(before, **given)
-    times = {(one.unit, one.period, one.models): one.since for one in before.budgets}
-    dated = [structs.replace(one, since=times.get((one.unit, one.period, one.models), now)) for one in after.budgets]
+    times = {(budget.unit, budget.period, budget.models): budget.since for budget in before.budgets}
+    dated = [
+        structs.replace(budget, since=times.get((budget.unit, budget.period, budget.models), now))
+        for budget in after.budgets
+    ]
     return structs.replace(after, budgets=tuple(dated))
 
 
@@ -785,9 +801,9 @@ def _require_person(key: VirtualKey) -> None:
         raise field_error(f"The key {key.label!r} is no person.")
 
 
-def _require_few_texts(own: Sequence[VirtualKey], now: float) -> None:
-    """`own`: all keys that a person has created."""
-    number = sum(text.created_at > now - DAY_SECONDS for one in own for text in one.hashes)
+def _require_few_texts(own_keys: Sequence[VirtualKey], now: float) -> None:
+    """`own_keys`: all keys that a person has created."""
+    number = sum(text.created_at > now - DAY_SECONDS for key in own_keys for text in key.hashes)
     if number >= MAX_OWN_TEXTS_PER_DAY:
         raise field_error(
             f"Your keys got {number} new texts within a day, and more are not created. Try again tomorrow."

@@ -142,7 +142,8 @@ class BudgetAlerts:
             self._thresholds = thresholds
             self._next.clear()
         if self._noted and self._gateway.store.state.available:
-            chosen, self._noted = self._noted, {}
+            chosen = self._noted
+            self._noted = {}
             try:
                 limits = [*chosen.values()]
                 for start in range(0, len(limits), _MAX_COMPARED):
@@ -156,29 +157,33 @@ class BudgetAlerts:
         """Store and log the reached shares. A budget stays noted while its running requests may bring it to its next
         share.
         """
-        counters = [structs.replace(each.limit, amount=0) for each in limits]
+        counters = [structs.replace(key_limit.limit, amount=0) for key_limit in limits]
         state = await self._gateway.store.reserve(counters)
         totals = [counter.maximum - left for counter, left in zip(counters, state.remaining, strict=True)]
         uses = [*zip(limits, state.settled or totals, totals, strict=True)]
         lowest = self._thresholds[0] / 100
         reached = [
-            self._build(each, used, one)
-            for each, used, _ in uses
-            for one in self._thresholds
-            if self._next.get(_name(each), lowest) <= one / 100 <= _find_share(each, used)
+            self._build(key_limit, used, threshold)
+            for key_limit, used, _ in uses
+            for threshold in self._thresholds
+            if self._next.get(_name(key_limit), lowest) <= threshold / 100 <= _find_share(key_limit, used)
         ]
         if reached:
             new = await self._write(lambda connection: add_alerts(connection, reached, self._now()))
             for row in new:
                 self._gateway.log_warning_each_time(html.unescape(msgspec.json.decode(row.body)["text"]))
-        for each, used, total in uses:
-            later = [one / 100 for one in self._thresholds if one / 100 > _find_share(each, used)]
-            self._next[_name(each)] = following = min(later, default=math.inf)
-            if _find_share(each, total) >= following:
-                self._noted.setdefault(_name(each), each)
+        for key_limit, used, total in uses:
+            later = [
+                threshold / 100 for threshold in self._thresholds if threshold / 100 > _find_share(key_limit, used)
+            ]
+            self._next[_name(key_limit)] = following = min(later, default=math.inf)
+            if _find_share(key_limit, total) >= following:
+                self._noted.setdefault(_name(key_limit), key_limit)
 
     def _build(self, limit: KeyLimit, used: int, threshold: int) -> BudgetAlert:
-        budget, scope, now = limit.budget, limit.scope, self._now()
+        budget = limit.budget
+        scope = limit.scope
+        now = self._now()
         assert budget is not None
         end = find_period_end(budget.period, datetime.fromtimestamp(now, UTC))
         spending = Spending(budget, used)
@@ -213,8 +218,8 @@ class BudgetAlerts:
 
         def find_next_time() -> float | None:
             with closing(open_for_reading(self._gateway.settings)) as connection:
-                ((found,),) = connection.query("SELECT min(next_at) FROM budget_alerts")
-            return None if found is None else found / MICROSECONDS
+                ((next_at,),) = connection.query("SELECT min(next_at) FROM budget_alerts")
+            return None if next_at is None else next_at / MICROSECONDS
 
         while not self._stopping.is_set():
             due = await run_in_own_thread("alerts", find_next_time)

@@ -169,7 +169,8 @@ class AdminApi:
 
     async def _change(self, action: KeyAction, request: RouteRequest) -> RouteResponse:
         def change() -> Any:
-            settings, actor = self._current_settings(), f"API ({request.client.name})"
+            settings = self._current_settings()
+            actor = f"API ({request.client.name})"
             rights = find_client_rights(request.client, settings)
             with open_administration(settings, actor, self._clock, rights) as administration:
                 outcome = administration.execute(_decode_command(action, request))
@@ -179,7 +180,7 @@ class AdminApi:
             if action == "team":
                 return encode_team(outcome.team)
             if action == "sign-out":
-                ended = [encode_sign_in(each) for each in outcome.sign_ins]
+                ended = [encode_sign_in(sign_in) for sign_in in outcome.sign_ins]
                 return {"data": ended, "has_more": False, "valid_keys": [key.label for key in outcome.valid_keys]}
             return {**encode_key(outcome.key, state), **({"key": outcome.text} if outcome.text else {})}
 
@@ -195,11 +196,11 @@ class AdminApi:
         rows = self._query(
             request, lambda reader, rights: self._encode(reader, list_readable_keys(reader, rights), rights)
         )
-        found = [row for row in rows if status in ("", row["status"]) and team in ("", row["team"])]
-        ids = [row["id"] for row in found]
+        matched = [row for row in rows if status in ("", row["status"]) and team in ("", row["team"])]
+        ids = [row["id"] for row in matched]
         if after and after not in ids:
             raise request_error(f"after_id: {after[:40]!r} is not an id of this list.")
-        return _encode_rows(found[ids.index(after) + 1 :] if after else found, query.read_limit(DEFAULT_ROWS))
+        return _encode_rows(matched[ids.index(after) + 1 :] if after else matched, query.read_limit(DEFAULT_ROWS))
 
     async def _show_key(self, request: RouteRequest) -> RouteResponse:
         name = request.path_parameters["id"]
@@ -231,23 +232,26 @@ class AdminApi:
         def forecast(connection: Connection, _: Rights) -> Sequence[Sequence[Spending]]:
             return add_forecasts(connection, self._current_settings(), scopes, used, now)
 
-        found = await self._use_database(request, lambda: self._query(request, forecast))
-        return [[each.encode() for each in spending] for spending in found]
+        spending_by_scope = await self._use_database(request, lambda: self._query(request, forecast))
+        return [[budget_use.encode() for budget_use in spending] for spending in spending_by_scope]
 
     def _list_sign_ins(self, request: RouteRequest) -> Any:
         def find(connection: Connection, rights: Rights) -> Sequence[SignIn]:
-            return [each for each in list_sign_ins(connection, self._clock()) if rights.reads_sign_in(each.key_id)]
+            return [
+                sign_in for sign_in in list_sign_ins(connection, self._clock()) if rights.reads_sign_in(sign_in.key_id)
+            ]
 
-        return {"data": [encode_sign_in(each) for each in self._query(request, find)], "has_more": False}
+        return {"data": [encode_sign_in(sign_in) for sign_in in self._query(request, find)], "has_more": False}
 
     def _list_audit_entries(self, request: RouteRequest) -> Any:
         query = ApiQuery(request, ("limit", "after_id"))
-        limit, after = query.read_limit(DEFAULT_ROWS), query.values.get("after_id", "")
+        limit = query.read_limit(DEFAULT_ROWS)
+        after = query.values.get("after_id", "")
         if after and not (after.isascii() and after.isdecimal() and len(after) < 10):
             raise request_error(f"after_id: {after[:40]!r} is not an id of this list.")
         before = int(after) if after else None
-        found = self._query(request, lambda reader, _: list_audit_entries(reader, before_id=before, limit=limit + 1))
-        return _encode_rows([encode_audit_entry(entry) for entry in found], limit)
+        entries = self._query(request, lambda reader, _: list_audit_entries(reader, before_id=before, limit=limit + 1))
+        return _encode_rows([encode_audit_entry(entry) for entry in entries], limit)
 
     def _encode(
         self, connection: Connection, keys: Sequence[VirtualKey], rights: Rights
@@ -266,7 +270,8 @@ class AdminApi:
 
 def _decode_command(action: KeyAction, request: RouteRequest) -> KeyCommand:
     """Raises `InvalidRequest`."""
-    target, fields = next(iter(request.path_parameters.values()), ""), dict[str, Any]()
+    target = next(iter(request.path_parameters.values()), "")
+    fields = dict[str, Any]()
     if action == "team":
         fields = _decode(request, RuleFields).list_given()
     elif action in ("create", "change"):
@@ -317,7 +322,8 @@ def build_paths() -> Schema:
     key = refer_to("VirtualKey")
     revoked = "Revoke a key for ever, or all access of a person by e-mail address or id of the key."
     ended = "End a sign-in by its id, or all of a person by e-mail address or id of the key."
-    sign_ins, changes = _list_of(refer_to("SignIn")), _list_of(refer_to("Change"))
+    sign_ins = _list_of(refer_to("SignIn"))
+    changes = _list_of(refer_to("Change"))
     rows: Sequence[tuple[str, str, str, Schema, str]] = (
         ("get /admin/keys", "listKeys", "All keys, the newest first.", _list_of(key), ""),
         ("post /admin/keys", "createKey", "Create a key. Its text is only in this response.", _NEW, "KeyFields"),
@@ -344,7 +350,8 @@ def build_paths() -> Schema:
 
 
 def build_schemas() -> Schema:
-    unit, period = {"enum": ["usd", "tokens"]}, {"enum": ["day", "month", "total"]}
+    unit = {"enum": ["usd", "tokens"]}
+    period = {"enum": ["day", "month", "total"]}
     models = {"type": "string", "default": "", "description": "Pattern of models that count. Empty: all models."}
     soft = {"type": "boolean", "default": False, "description": "The budget warns, and refuses nothing."}
     expected = "Amount expected at the end of the period. Null: unknown, because there is too little data."

@@ -49,7 +49,7 @@ class BudgetState(Struct, frozen=True):
         if self.is_used_up:
             return 1
         exact = self.used / self.budget.counter_amount
-        return next((one for one in _SEVERITIES if exact > one), None)
+        return next((threshold for threshold in _SEVERITIES if exact > threshold), None)
 
     @property
     def severity(self) -> str:
@@ -61,12 +61,14 @@ def list_budget_states(limits: Sequence[KeyLimit], settled: Sequence[int], now: 
     unavailable. `now`: seconds since the epoch.
     """
     moment = datetime.fromtimestamp(now, UTC)
-    found = []
-    for each, used in zip(limits, settled, strict=False):
-        if each.budget is not None:
-            end = find_period_end(each.budget.period, moment)
-            found.append(BudgetState(each.scope, each.budget, used, None if end is None else int(end.timestamp())))
-    return found
+    states = []
+    for key_limit, used in zip(limits, settled, strict=False):
+        if key_limit.budget is not None:
+            end = find_period_end(key_limit.budget.period, moment)
+            states.append(
+                BudgetState(key_limit.scope, key_limit.budget, used, None if end is None else int(end.timestamp()))
+            )
+    return states
 
 
 def choose_state(states: Sequence[BudgetState]) -> BudgetState | None:

@@ -65,7 +65,8 @@ def encode_key(key: VirtualKey, state: KeyState) -> dict[str, Any]:
         "creator": key.creator,
         "creator_status": state.creator_status,
         "exceptions": [
-            {"field": name, "by": one.by, "at": format_time(one.at)} for name, one in key.exceptions.items()
+            {"field": name, "by": exception.by, "at": format_time(exception.at)}
+            for name, exception in key.exceptions.items()
         ],
         **_encode_rules(key.rules),
     }
@@ -108,7 +109,8 @@ def decode_key(encoded: object) -> tuple[VirtualKey, KeyState]:
 
     Raises `msgspec.ValidationError`, because another program may have written it.
     """
-    fields, rules = msgspec.convert(encoded, _EncodedKey), msgspec.convert(encoded, Rules)
+    fields = msgspec.convert(encoded, _EncodedKey)
+    rules = msgspec.convert(encoded, Rules)
     if len(describe_rules(rules)) > _MAX_RULES_CHARACTERS:
         raise msgspec.ValidationError(f"The rules have more than {_MAX_RULES_CHARACTERS:,} characters")
     created_at = 0.0 if fields.created_at is None else fields.created_at.timestamp()
@@ -127,7 +129,9 @@ def decode_key(encoded: object) -> tuple[VirtualKey, KeyState]:
         subject=fields.subject,
         creator=fields.creator,
         problem=fields.problem,
-        exceptions={one.field: FieldException(one.by, one.at.timestamp()) for one in fields.exceptions},
+        exceptions={
+            exception.field: FieldException(exception.by, exception.at.timestamp()) for exception in fields.exceptions
+        },
     )
     return key, KeyState(fields.status, fields.status_reason, fields.creator_status)
 
@@ -148,7 +152,7 @@ def encode_team(team: Team) -> dict[str, Any]:
 
 def _encode_rules(rules: Rules) -> dict[str, Any]:
     names = ("amount", "unit", "period", "models", "soft")
-    budgets = [{name: getattr(one, name) for name in names} for one in rules.budgets]
+    budgets = [{name: getattr(budget, name) for name in names} for budget in rules.budgets]
     return {**msgspec.to_builtins(structs.asdict(rules)), "budgets": budgets}
 
 
@@ -182,8 +186,8 @@ def describe_exceptions(key: VirtualKey) -> str:
     for name, origin in key.exceptions.items():
         origins.setdefault(origin, []).append(name)
     return "; ".join(
-        f"{encode_exceptions(names).replace(',', ', ')} (by {one.by}, {format_time(one.at)})"
-        for one, names in origins.items()
+        f"{encode_exceptions(names).replace(',', ', ')} (by {origin.by}, {format_time(origin.at)})"
+        for origin, names in origins.items()
     )
 
 
@@ -250,7 +254,8 @@ def build_key_hint(key: str) -> str:
 
 
 def _find_checksum(text: str) -> str:
-    number, characters = zlib.crc32(text.encode("latin-1")), ""
+    number = zlib.crc32(text.encode("latin-1"))
+    characters = ""
     for _ in range(_CHECKSUM_CHARACTERS):
         number, digit = divmod(number, len(_ALPHABET))
         characters += _ALPHABET[digit]

@@ -60,10 +60,11 @@ class RequestCosts:
         service tier, region and web searches that it asks for. A model without a known price counts as free, and so do
         searches.
         """
-        return [self._estimate_model(one, input_tokens) for one in (target, *target.named_models)]
+        return [self._estimate_model(called, input_tokens) for called in (target, *target.named_models)]
 
     def _estimate_model(self, target: AdmissionTarget, input_tokens: int) -> Amounts:
-        costs, cost = self._current_costs(), 0
+        costs = self._current_costs()
+        cost = 0
         prices = [
             costs.find_price_by_prefix(target.prefix, target.model, tier=tier, region=normalize_region(region))
             for tier in {"", target.service_tier}
@@ -81,10 +82,10 @@ class RequestCosts:
         known price. None: all prices are known, so these budgets in dollars can be checked.
         """
         costs = self._current_costs()
-        for each in list_called_models(request):
-            is_counted = any(budget.counts(f"{each.prefix}/{each.model}") for budget in budgets)
-            if is_counted and costs.find_price_by_prefix(each.prefix, each.model) is None:
-                return each
+        for called in list_called_models(request):
+            is_counted = any(budget.counts(f"{called.prefix}/{called.model}") for budget in budgets)
+            if is_counted and costs.find_price_by_prefix(called.prefix, called.model) is None:
+                return called
         return None
 
     def list_used(self, receipt: Receipt) -> Sequence[Amounts]:
@@ -98,7 +99,8 @@ class RequestCosts:
     def _current_costs(self) -> ModelCosts:
         settings = self._current_settings()
         if settings is not self._settings:
-            self._settings, self._costs = settings, ModelCosts(settings, needs_published=True)
+            self._costs = ModelCosts(settings, needs_published=True)
+            self._settings = settings
         return self._costs
 
 
@@ -187,13 +189,13 @@ class KeyPolicy:
         reservations = self._find_reservations()
         now = self._clock() if reservations is None else reservations.find_time(self._clock)
         if request.is_limit_query:
-            budgets = [each for each in build_limits(scopes, (), now) if each.budget is not None]
+            budgets = [key_limit for key_limit in build_limits(scopes, (), now) if key_limit.budget is not None]
             if budgets and reservations is not None:
                 await reservations.read_states(budgets, request.response_headers, now)
             return None
         targets = await self._estimate(scopes, request)
         limits = build_limits(scopes, targets, now) if request.has_reply else build_token_count_limits(scopes)
-        limits = [each for each in limits if each.rule in _COUNTED_RULES[request.purpose]]
+        limits = [key_limit for key_limit in limits if key_limit.rule in _COUNTED_RULES[request.purpose]]
         if request.has_reply:
 
             async def require_allowed_call(further: FurtherCall) -> None:
@@ -203,7 +205,7 @@ class KeyPolicy:
         if not limits or reservations is None:
             return None
         held = await reservations.reserve(limits, request.response_headers, now)
-        if any(each.budget is not None for each in limits) and (costs := self._costs) is not None:
+        if any(key_limit.budget is not None for key_limit in limits) and (costs := self._costs) is not None:
 
             async def admit_further_call(further: FurtherCall) -> None:
                 tokens = await _estimate_tokens(further.body_bytes, further.estimate_input_tokens)
@@ -244,7 +246,7 @@ async def _estimate_tokens(body_bytes: int, estimate: Callable[[], int]) -> int:
 
 def list_called_models(request: AdmissionRequest) -> Sequence[AdmissionTarget]:
     """Return the models that may reply, and those that the request names in addition."""
-    return [one for target in request.targets for one in (target, *target.named_models)]
+    return [called for target in request.targets for called in (target, *target.named_models)]
 
 
 def require_allowed_models(
@@ -265,7 +267,7 @@ def require_allowed_models(
                     wish="other models",
                     code="key-models",
                 )
-        for named in (one for target in targets for one in target.named_models):
+        for named in (model for target in targets for model in target.named_models):
             if not rules.allows_model([named.model, f"{named.prefix}/{named.model}"]):
                 raise PermissionDenied(
                     f"{scope.describe()} does not allow the model {named.model!r}, which the field {named.field} "

@@ -196,7 +196,9 @@ class KeyTable:
     async def refresh(self) -> bool:
         """Return False, and keep the present keys, if the database cannot be read."""
         async with self._reading:
-            known, delay, had_unasked = self._problems, self._delay, self._has_unasked
+            known = self._problems
+            delay = self._delay
+            had_unasked = self._has_unasked
             problem = await run_in_own_thread("keys", self._load)
             if problem and not self._is_failing:
                 effect = _IF_READ_BEFORE if self.is_loaded else _IF_NEVER_READ
@@ -254,7 +256,8 @@ class KeyTable:
                 self._delay = f"{str(find_cause(error)).splitlines()[0].rstrip('.')}."
         version = find_newest_audit_id(connection)
         if version != self._version or self._problems or access != self._access:
-            keys, teams = list_keys(connection), {team.name: team for team in list_teams(connection)}
+            keys = list_keys(connection)
+            teams = {team.name: team for team in list_teams(connection)}
             facts = read_key_facts(connection, settings, keys)
             unread: list[VirtualKey | Team] = [*(key for key in keys if key.revoked_at is None), *teams.values()]
             ends = {key.id: facts.find_end(key) for key in keys}
@@ -264,23 +267,23 @@ class KeyTable:
             self._ends = ends
             # the last one: `find_scopes` finds the key of each accepted entry
             self._entries = {
-                each.hash: KeyEntry(facts.find_end(key, each), self._build_client(key, each))
+                text_hash.hash: KeyEntry(facts.find_end(key, text_hash), self._build_client(key, text_hash))
                 for key in keys
-                for each in key.hashes
+                for text_hash in key.hashes
             }
             sign_ins = {}
             active = [] if settings.sign_in is None else list_sign_ins(connection, time.time())
-            self._has_unasked = any(not one.provider_token for one in active)
-            for one in active:
-                owner = by_id.get(one.key_id)
-                if owner is not None and (owner.issuer, owner.subject) == (one.user.issuer, one.user.subject):
-                    client = structs.replace(self._build_client(owner), groups=one.user.groups, sign_in=one.id)
+            self._has_unasked = any(not sign_in.provider_token for sign_in in active)
+            for sign_in in active:
+                owner = by_id.get(sign_in.key_id)
+                if owner is not None and (owner.issuer, owner.subject) == (sign_in.user.issuer, sign_in.user.subject):
+                    client = structs.replace(self._build_client(owner), groups=sign_in.user.groups, sign_in=sign_in.id)
                     # a person without a group gets the reason of the present settings
                     end = ends[owner.id]
-                    ends_at = one.ends_at if end.ending == "no group" else min(one.ends_at, end.at)
-                    sign_ins[one.id] = SignInEntry(ends_at, end, one.user, client)
+                    ends_at = sign_in.ends_at if end.ending == "no group" else min(sign_in.ends_at, end.at)
+                    sign_ins[sign_in.id] = SignInEntry(ends_at, end, sign_in.user, client)
             self._sign_ins = sign_ins
-            self._problems = dict.fromkeys(each.problem for each in unread if each.problem)
+            self._problems = dict.fromkeys(entry.problem for entry in unread if entry.problem)
             self._version = version
             self._access = None if self._delay else access
 

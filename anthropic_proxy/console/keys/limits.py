@@ -64,27 +64,28 @@ def build_limits(scopes: Sequence[Scope], targets: Sequence[Sequence[Amounts]], 
     """`targets`: for each target of the request, the highest amounts of the models that are called then. `now`: seconds
     since the epoch. A budget for models of which none may be called is left out.
     """
-    found: list[KeyLimit] = []
-    tokens = max((sum(one.tokens for one in amounts) for amounts in targets), default=0)
+    key_limits: list[KeyLimit] = []
+    tokens = max((sum(called.tokens for called in amounts) for amounts in targets), default=0)
     for scope in scopes:
-        rules, start = scope.rules, scope.counter
+        rules = scope.rules
+        start = scope.counter
         if (maximum := rules.requests_per_minute) is not None:
             limit = Limit(f"{start}/requests", "rate", 1, maximum, MINUTE_SECONDS)
-            found.append(KeyLimit(scope, limit, "requests_per_minute"))
+            key_limits.append(KeyLimit(scope, limit, "requests_per_minute"))
         if (maximum := rules.tokens_per_minute) is not None:
             # a request above the whole limit is admitted if no other one is counted
             limit = Limit(f"{start}/tokens", "rate", min(tokens, maximum), maximum, MINUTE_SECONDS)
-            found.append(KeyLimit(scope, limit, "tokens_per_minute"))
+            key_limits.append(KeyLimit(scope, limit, "tokens_per_minute"))
         if (maximum := rules.concurrency) is not None:
-            found.append(KeyLimit(scope, Limit(f"{start}/concurrency", "concurrency", 1, maximum), "concurrency"))
+            key_limits.append(KeyLimit(scope, Limit(f"{start}/concurrency", "concurrency", 1, maximum), "concurrency"))
         for budget in rules.budgets:
-            if budget.models and not any(budget.counts(one.model) for amounts in targets for one in amounts):
+            if budget.models and not any(budget.counts(called.model) for amounts in targets for called in amounts):
                 continue
             counter = build_budget_counter(scope, budget, now)
             needed = max((_count_amounts(budget, amounts) for amounts in targets), default=0)
             limit = Limit(counter.key, counter.kind, min(needed, counter.maximum + 1), counter.maximum, counter.seconds)
-            found.append(KeyLimit(scope, limit, budget=budget))
-    return found
+            key_limits.append(KeyLimit(scope, limit, budget=budget))
+    return key_limits
 
 
 def list_budget_limits(scopes: Sequence[Scope], now: float) -> Sequence[KeyLimit]:
@@ -116,11 +117,13 @@ def find_actual_amounts(limits: Sequence[KeyLimit], used: Sequence[Amounts]) -> 
     """`used`: the amounts of each model. The amount for the limit of concurrent requests is 0, because the request no
     longer runs. That for a budget of other models is 0 too.
     """
-    tokens = min(sum(one.tokens for one in used), MAX_COUNTER_AMOUNT)
+    tokens = min(sum(amounts.tokens for amounts in used), MAX_COUNTER_AMOUNT)
     by_rule = {"tokens_per_minute": tokens, "concurrency": 0}  # of the others, the request itself is counted
     return [
-        by_rule.get(each.rule, 1) if each.budget is None else min(_count_amounts(each.budget, used), MAX_COUNTER_AMOUNT)
-        for each in limits
+        by_rule.get(key_limit.rule, 1)
+        if key_limit.budget is None
+        else min(_count_amounts(key_limit.budget, used), MAX_COUNTER_AMOUNT)
+        for key_limit in limits
     ]
 
 
@@ -141,5 +144,5 @@ def build_budget_counter(scope: Scope, budget: Budget, now: float) -> Limit:
 
 
 def _count_amounts(budget: Budget, amounts: Sequence[Amounts]) -> int:
-    counted = [one for one in amounts if budget.counts(one.model)]
-    return sum(one.cost if budget.unit == "usd" else one.tokens for one in counted)
+    counted = [called for called in amounts if budget.counts(called.model)]
+    return sum(called.cost if budget.unit == "usd" else called.tokens for called in counted)

@@ -30,7 +30,7 @@ class MachineReport(Struct, frozen=True):
 
     def describe(self) -> str:
         """Return `3facd639, up to date, claude-code/2.1.332`."""
-        held, sent = (one.removeprefix("sha256:")[:8] for one in (self.held, self.sent))
+        held, sent = (version.removeprefix("sha256:")[:8] for version in (self.held, self.sent))
         state = f"{held}, up to date" if held == sent else f"{held or 'none'}, sent {sent or 'nothing'}"
         return f"{state}, {self.program}" if self.program else state
 
@@ -38,8 +38,8 @@ class MachineReport(Struct, frozen=True):
 async def store_report(store: Store, key_id: str, report: MachineReport) -> None:
     """Raises `StoreUnavailable`."""
     known = await read_reports(store, key_id)
-    others = [one for one in known if one.machine != report.machine]
-    before = next((one for one in known if one.machine == report.machine), report)
+    others = [known_report for known_report in known if known_report.machine != report.machine]
+    before = next((known_report for known_report in known if known_report.machine == report.machine), report)
     fields = {name: getattr(report, name)[:_MAX_CHARACTERS] for name in ("program", "held")}
     fields["sent"] = report.sent or before.sent
     if not report.held and before.held == report.sent:  # `claude -p` applies some settings without storing them

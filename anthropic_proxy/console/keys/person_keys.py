@@ -83,7 +83,8 @@ class PersonElsewhere(Struct, frozen=True):
 
 def list_people_elsewhere(connection: Reader, settings: Settings, now: float) -> Sequence[PersonElsewhere]:
     """Return those whose address nobody else has got. `now`: seconds since the epoch."""
-    provider, sign_in = require_provider(settings), settings.sign_in
+    provider = require_provider(settings)
+    sign_in = settings.sign_in
     ends = list_access_ends(connection, 0 if sign_in is None else sign_in.token_seconds)
     return [
         PersonElsewhere(key, key.revoked_at is None and ends.get(key.id, math.inf) > now)
@@ -99,7 +100,9 @@ def find_free_name(connection: Reader, address: str, key_id: str = "") -> str:
     """
     numbered = f"{escape_pattern(address)} (%)"
     rows = connection.query(_NAMES, (key_id, address, numbered, key_id, address, numbered, numbered))
-    taken, number, name = {str(label) for (label,) in rows}, 1, address
+    taken = {str(label) for (label,) in rows}
+    number = 1
+    name = address
     while name in taken:
         number += 1
         name = f"{address} ({number})"

@@ -63,8 +63,8 @@ def name_columns(table: TableDefinition, rows: Iterable[Sequence[Any]]) -> Seque
 
 def find_people(connection: Reader, address: str) -> Sequence[VirtualKey]:
     """Return the keys of people that have or had an address, the first one first."""
-    found = [find_key(connection, number) for number in list_people_ids(connection, address)]
-    return [key for key in found if key is not None]
+    keys = [find_key(connection, number) for number in list_people_ids(connection, address)]
+    return [key for key in keys if key is not None]
 
 
 def list_named_keys(connection: Reader, name: str) -> Sequence[VirtualKey]:
@@ -75,21 +75,21 @@ def list_named_keys(connection: Reader, name: str) -> Sequence[VirtualKey]:
     if key is not None and key.id == name:
         return [key]
     named = {} if key is None else {key.id: key}
-    return [*(named | {one.id: one for one in find_people(connection, name.lower())}).values()]
+    return [*(named | {person.id: person for person in find_people(connection, name.lower())}).values()]
 
 
 def require_key(connection: Reader, name: str, rights: Rights = ADMINISTRATOR) -> VirtualKey:
     """`name`: as for `list_named_keys`. `rights` are resolved: a key that they do not read seems to be missing. Raises
     `InvalidRequest` if several keys have the name.
     """
-    found = [key for key in list_named_keys(connection, name) if rights.reads(key)]
-    if not found:
+    matched = [key for key in list_named_keys(connection, name) if rights.reads(key)]
+    if not matched:
         raise UnknownModel(
             f"There is no key {name[:80]!r}. List the keys:  anthropic-proxy keys list", code="virtual-key-unknown"
         )
-    if len(found) > 1:
-        raise build_ambiguity_error(name, found)
-    return found[0]
+    if len(matched) > 1:
+        raise build_ambiguity_error(name, matched)
+    return matched[0]
 
 
 def build_ambiguity_error(address: str, keys: Sequence[VirtualKey]) -> InvalidRequest:
@@ -118,8 +118,8 @@ def list_teams(connection: Reader) -> Sequence[Team]:
 
 
 def find_team(connection: Reader, name: str) -> Team | None:
-    found = connection.query("SELECT name, rules FROM teams WHERE name = ?", (name,))
-    return _decode_team(*found[0]) if found else None
+    rows = connection.query("SELECT name, rules FROM teams WHERE name = ?", (name,))
+    return _decode_team(*rows[0]) if rows else None
 
 
 def list_audit_entries(
@@ -246,7 +246,7 @@ class Spending(Struct, frozen=True):
         names = ("unit", "period", "models", "soft", "amount")
         amounts: dict[str, float | None] = {"used": self.used, "forecast": self.forecast}
         if self.budget.unit == "usd":
-            amounts = {name: None if one is None else one / NANO_DOLLARS for name, one in amounts.items()}
+            amounts = {name: None if amount is None else amount / NANO_DOLLARS for name, amount in amounts.items()}
         return {**{name: getattr(self.budget, name) for name in names}, **amounts}
 
 
@@ -262,8 +262,10 @@ class _EncodedSpending(Struct):
 
 def decode_spending(encoded: object) -> Spending:
     """Return a used amount from its JSON value (`Spending.encode`). Raises `msgspec.ValidationError`."""
-    budget, fields = msgspec.convert(encoded, Budget), msgspec.convert(encoded, _EncodedSpending)
-    unit, forecast = NANO_DOLLARS if budget.unit == "usd" else 1, fields.forecast
+    budget = msgspec.convert(encoded, Budget)
+    fields = msgspec.convert(encoded, _EncodedSpending)
+    unit = NANO_DOLLARS if budget.unit == "usd" else 1
+    forecast = fields.forecast
     return Spending(budget, round(fields.used * unit), forecast=None if forecast is None else round(forecast * unit))
 
 
@@ -272,14 +274,14 @@ async def read_all_spending(store: Store, scopes: Sequence[Scope], now: float) -
     those of the period that contains `now`, in seconds since the epoch. Raises `StoreUnavailable`.
     """
     listed = [(index, budget) for index, scope in enumerate(scopes) for budget in scope.rules.budgets]
-    found: list[list[Spending]] = [[] for _ in scopes]
+    spending: list[list[Spending]] = [[] for _ in scopes]
     for start in range(0, len(listed), _MAX_COUNTERS):
         chosen = listed[start : start + _MAX_COUNTERS]
         counters = [build_budget_counter(scopes[index], budget, now) for index, budget in chosen]
         state = await store.reserve(counters)
         for (index, budget), counter, remaining in zip(chosen, counters, state.remaining, strict=True):
-            found[index].append(Spending(budget, counter.maximum - remaining))
-    return found
+            spending[index].append(Spending(budget, counter.maximum - remaining))
+    return spending
 
 
 def add_forecasts(
@@ -288,27 +290,34 @@ def add_forecasts(
     """Return `spending`, the used amounts of the budgets of each of `scopes`, with their forecasts. The number of
     queries does not depend on the number of scopes.
     """
-    periods = {one.budget.period for found in spending for one in found} - {"total"}
+    periods = {current.budget.period for currents in spending for current in currents} - {"total"}
     uses = {period: _read_period_uses(connection, settings, period, now) for period in periods}
     labels = find_counted_labels(connection)
 
-    def forecast(scope: Scope, one: Spending) -> Spending:
-        if one.budget.period == "total":
-            return one
+    def forecast(scope: Scope, current: Spending) -> Spending:
+        if current.budget.period == "total":
+            return current
         names = [scope.name] if scope.kind == "team" else labels.get(scope.key_id, [scope.name])
 
-        def choose(found: _Uses) -> Sequence[_ModelUse]:
-            return [use for name in names for use in found.get((scope.kind, name), ()) if one.budget.counts(use.model)]
+        def choose(uses_of_range: _Uses) -> Sequence[_ModelUse]:
+            return [
+                use
+                for name in names
+                for use in uses_of_range.get((scope.kind, name), ())
+                if current.budget.counts(use.model)
+            ]
 
-        def add_up(found: _Uses) -> int:
-            return sum(use.cost if one.budget.unit == "usd" else use.tokens for use in choose(found))
+        def add_up(uses_of_range: _Uses) -> int:
+            return sum(use.cost if current.budget.unit == "usd" else use.tokens for use in choose(uses_of_range))
 
-        bounds, ranges = uses[one.budget.period]
+        bounds, ranges = uses[current.budget.period]
         requests = sum(use.requests for use in choose(ranges[0]))
         rest = PeriodUse(bounds.elapsed_share, requests, *map(add_up, ranges)).expect_rest()
-        return one if rest is None else structs.replace(one, forecast=one.used + rest)
+        return current if rest is None else structs.replace(current, forecast=current.used + rest)
 
-    return [[forecast(scope, one) for one in found] for scope, found in zip(scopes, spending, strict=True)]
+    return [
+        [forecast(scope, current) for current in currents] for scope, currents in zip(scopes, spending, strict=True)
+    ]
 
 
 class _ModelUse(NamedTuple):
@@ -343,12 +352,12 @@ def _read_period_uses(
             "GROUP BY key_label, team, provider, model"
         )
         hours = int(first // HOUR_SECONDS), int(-(-last // HOUR_SECONDS))
-        found: dict[tuple[str, str], list[_ModelUse]] = {}
+        uses_by_scope: dict[tuple[str, str], list[_ModelUse]] = {}
         for key, team, provider, model, *amounts in connection.query(sql, hours):
             use = _ModelUse(f"{prefixes.get(provider, provider)}/{model}", *map(int, amounts))
             for name in (("key", key), ("team", team)):
-                found.setdefault(name, []).append(use)
-        return found
+                uses_by_scope.setdefault(name, []).append(use)
+        return uses_by_scope
 
     ends = (bounds.same_point_before, bounds.start)
     return bounds, [read(bounds.start, now), *(read(bounds.start_before, last) for last in ends)]
@@ -364,17 +373,18 @@ def find_counted_labels(connection: Reader, key_id: str = "") -> Mapping[str, Se
     for label, number in connection.query("SELECT label, key_id FROM former_labels"):
         if number in labels:
             labels[number].append(str(label))
-    own = {number: list(names) for number, names in labels.items()}
+    labels_of_key = {number: list(names) for number, names in labels.items()}
     for number, _, person in rows:
         if person in labels:
-            labels[person] += own[number]
+            labels[person] += labels_of_key[number]
     return labels
 
 
 def sum_budget_use(connection: Reader, settings: Settings, scope: Scope, budget: Budget, now: float) -> int:
     """Return the use of a budget in the period that contains `now`, by the ledger: nano-dollars, or tokens."""
     is_team = scope.kind == "team"
-    start, names = find_budget_start(budget, now), [scope.name]
+    start = find_budget_start(budget, now)
+    names = [scope.name]
     if not is_team:
         names = list(find_counted_labels(connection, scope.key_id).get(scope.key_id, names))
     counted = RequestSelection(start=round(start * MICROSECONDS), end=round(now * MICROSECONDS) + 1)
@@ -388,9 +398,15 @@ def sum_budget_use(connection: Reader, settings: Settings, scope: Scope, budget:
     total = 0
     for part in parts:
         if part.is_short_range:
-            table, time, first, last = "requests", "started_at", part.start, part.end
+            table = "requests"
+            time = "started_at"
+            first = part.start
+            last = part.end
         else:
-            table, time, first, last = "hourly", "hour", part.start // MICROSECONDS_PER_HOUR, part.end_hour
+            table = "hourly"
+            time = "hour"
+            first = part.start // MICROSECONDS_PER_HOUR
+            last = part.end_hour
         for name in names:
             condition = f"{time} >= ? AND {time} < ? AND {column} = ?"
             if table == "requests" and name != COMMON_VALUES[column]:  # the index leaves this value out
@@ -419,5 +435,5 @@ def read_used_budgets(connection: Reader, settings: Settings, scope: Scope, now:
     """Used amounts by the ledger, without those that running requests have reserved, and their forecasts."""
     budgets = scope.rules.budgets
     spending = [Spending(budget, sum_budget_use(connection, settings, scope, budget, now)) for budget in budgets]
-    (found,) = add_forecasts(connection, settings, [scope], [spending], now)
-    return found
+    (current,) = add_forecasts(connection, settings, [scope], [spending], now)
+    return current

@@ -112,7 +112,7 @@ class Reservations:
         try:
             reservation = await self._reserve(limits)
         except StoreUnavailable:
-            if not all(each.budget is not None and each.budget.soft for each in limits):
+            if not all(key_limit.budget is not None and key_limit.budget.soft for key_limit in limits):
                 raise
             return HeldLimits(limits, Reservation(""))
         # If a budget has a remainder that is too small for the estimate, only this remainder is reserved.
@@ -133,7 +133,7 @@ class Reservations:
             limit = limits[reservation.refused]
             error = self._describe_refusal(limit, reservation, now)
             if isinstance(error, BudgetUsedUp):
-                states = [one for one in states if one.budget is limit.budget]
+                states = [budget_state for budget_state in states if budget_state.budget is limit.budget]
             if state := choose_state(states):
                 response_headers.update(build_usage_headers(state))
             raise error
@@ -154,17 +154,21 @@ class Reservations:
             self._checked.clear()
         if not state.available or self._read_used is None or self._ticks() < self._next_check:
             return
-        if all(each.budget is None or each.limit.key in self._checked for each in limits):
+        if all(key_limit.budget is None or key_limit.limit.key in self._checked for key_limit in limits):
             return
         async with self._checking:
-            chosen = [each for each in limits if each.budget is not None and each.limit.key not in self._checked]
+            chosen = [
+                key_limit
+                for key_limit in limits
+                if key_limit.budget is not None and key_limit.limit.key not in self._checked
+            ]
             if not chosen or self._ticks() < self._next_check:  # another request has checked them meanwhile
                 return
-            counters = [structs.replace(each.limit, amount=0) for each in chosen]
+            counters = [structs.replace(key_limit.limit, amount=0) for key_limit in chosen]
             try:
                 known = await self._read_used(chosen, now)
-                found = await self._store.reserve(counters)
-                for counter, used, settled in zip(counters, known, found.settled, strict=False):
+                reservation = await self._store.reserve(counters)
+                for counter, used, settled in zip(counters, known, reservation.settled, strict=False):
                     if used > settled:
                         # processes that find the same loss use the same id, so the amount is added once
                         addition = Reservation(f"{_ADDITION}{counter.key}", [counter], slots=[0])
@@ -175,22 +179,29 @@ class Reservations:
                 return
             if len(self._checked) > _MAX_CHECKED:
                 self._checked.clear()
-            self._checked.update(each.limit.key for each in chosen)
+            self._checked.update(key_limit.limit.key for key_limit in chosen)
 
     def _note_budget_uses(self, limits: Sequence[KeyLimit], reservation: Reservation, now: float) -> None:
         if not self._store.state.available:  # what remains is the share of this process
             return
-        for each, remaining in zip(limits, reservation.remaining, strict=True):
-            if each.budget is None:
+        for key_limit, remaining in zip(limits, reservation.remaining, strict=True):
+            if key_limit.budget is None:
                 continue
-            mode = "soft" if each.budget.soft else "hard"
-            name = (each.scope.kind, each.scope.name, each.budget.unit, each.budget.period, each.budget.models, mode)
+            mode = "soft" if key_limit.budget.soft else "hard"
+            name = (
+                key_limit.scope.kind,
+                key_limit.scope.name,
+                key_limit.budget.unit,
+                key_limit.budget.period,
+                key_limit.budget.models,
+                mode,
+            )
             self._budget_uses.pop(name, None)
-            share = (each.limit.maximum - remaining) / each.budget.counter_amount
+            share = (key_limit.limit.maximum - remaining) / key_limit.budget.counter_amount
             if self._note_use is not None:
-                self._note_use(each, share)
+                self._note_use(key_limit, share)
             if share >= REPORTED_SHARE:
-                end = find_period_end(each.budget.period, datetime.fromtimestamp(now, UTC))
+                end = find_period_end(key_limit.budget.period, datetime.fromtimestamp(now, UTC))
                 last = now + _REPORTED_SECONDS
                 self._budget_uses[name] = share, last if end is None else min(last, end.timestamp())
 
@@ -201,28 +212,30 @@ class Reservations:
     async def read_states(self, limits: Sequence[KeyLimit], response_headers: dict[str, str], now: float) -> None:
         """Add the headers with the use of budgets, and reserve nothing. Raises `BudgetUsedUp`."""
         await self.add_forgotten_use(limits, now)
-        found = await self._store.reserve([structs.replace(each.limit, amount=0) for each in limits])
-        state = choose_state(self._list_states(limits, found, now))
+        reservation = await self._store.reserve([structs.replace(key_limit.limit, amount=0) for key_limit in limits])
+        state = choose_state(self._list_states(limits, reservation, now))
         if state is None:
             return
         response_headers.update(build_usage_headers(state))
         if state.is_used_up:
-            refused = next(each for each in limits if each.budget is state.budget)
+            refused = next(key_limit for key_limit in limits if key_limit.budget is state.budget)
             raise budget_used_up_error(refused.scope, state.budget, now)
 
     async def raise_to(self, held: HeldLimits, needed: Sequence[Amounts], now: float) -> None:
         """Reserve what is missing in the budgets of a running request, so that it has the amounts `needed` for its
         calls so far and the next one. Raises `LimitReached`, and reserves nothing, if a budget lacks it.
         """
-        reserved = dict.fromkeys((each.limit.key for each in held.limits), 0)
-        for each in (held, *held.additions):
-            for one in each.limits:
-                reserved[one.limit.key] += one.limit.amount
+        reserved = dict.fromkeys((key_limit.limit.key for key_limit in held.limits), 0)
+        for part in (held, *held.additions):
+            for key_limit in part.limits:
+                reserved[key_limit.limit.key] += key_limit.limit.amount
         wanted = find_actual_amounts(held.limits, needed)
         missing = [
-            structs.replace(each, limit=structs.replace(each.limit, amount=amount - reserved[each.limit.key]))
-            for each, amount in zip(held.limits, wanted, strict=True)
-            if each.budget is not None and amount > reserved[each.limit.key]
+            structs.replace(
+                key_limit, limit=structs.replace(key_limit.limit, amount=amount - reserved[key_limit.limit.key])
+            )
+            for key_limit, amount in zip(held.limits, wanted, strict=True)
+            if key_limit.budget is not None and amount > reserved[key_limit.limit.key]
         ]
         if not missing:
             return
@@ -251,7 +264,7 @@ class Reservations:
         """Reserve all `limits` in the store, and return the reservation. If the request is cancelled meanwhile, the
         reservation is released.
         """
-        task = asyncio.ensure_future(self._store.reserve([each.limit for each in limits]))
+        task = asyncio.ensure_future(self._store.reserve([key_limit.limit for key_limit in limits]))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -295,7 +308,9 @@ def limit_reached_error(
     """`now`: seconds since the epoch. `server`: that which is unavailable, if only the share of this process is used
     up.
     """
-    wait, budget, scope = reservation.retry_after_seconds, refused.budget, refused.scope
+    wait = reservation.retry_after_seconds
+    budget = refused.budget
+    scope = refused.scope
     unit, option = _UNITS.get(refused.rule, ("request", "--concurrency"))
     counted = formats.plural(refused.limit.maximum, unit)
     if reservation.is_share:
@@ -361,13 +376,13 @@ def build_rate_headers(limits: Sequence[KeyLimit], reservation: Reservation, now
     headers: dict[str, str] = {}
     lowest: dict[str, int] = {}
     states = zip(limits, reservation.remaining, reservation.reset_seconds, strict=True)
-    for each, remaining, reset_seconds in states:
-        kind = _KINDS.get(each.rule)
+    for key_limit, remaining, reset_seconds in states:
+        kind = _KINDS.get(key_limit.rule)
         if kind is None or remaining >= lowest.get(kind, remaining + 1):
             continue
         lowest[kind] = remaining
         start = f"anthropic-ratelimit-{kind}"
-        headers[f"{start}-limit"] = str(each.limit.maximum)
+        headers[f"{start}-limit"] = str(key_limit.limit.maximum)
         headers[f"{start}-remaining"] = str(max(remaining, 0))
         headers[f"{start}-reset"] = format_time(now + reset_seconds) or ""
     return headers

@@ -103,19 +103,19 @@ class Rights(LedgerUser, frozen=True, kw_only=True):
             raise field_error(f"The label is {given['label']!r}. Labels with @ or / are those of persons and services.")
         if before.id and is_of_person(before):
             # the owner reads the texts of later requests, and the label names the person everywhere
-            for name, own in (("owner", before.owner), ("label", before.label)):
-                if given.get(name, own) != own:
+            for name, kept in (("owner", before.owner), ("label", before.label)):
+                if given.get(name, kept) != kept:
                     raise field_error(
                         f"The {name} is {given[name]!r}. The key {before.label!r} is a person or a service, and keeps "
-                        f"its {name} {own!r}."
+                        f"its {name} {kept!r}."
                     )
         if person is not None:
             if not before.id and not self.owns(person):
                 self._require_own_team(person.team)
-            for name, own in (("owner", person.owner), ("team", person.team)):
-                if str(given.get(name, own)).lower() != own.lower():
+            for name, kept in (("owner", person.owner), ("team", person.team)):
+                if str(given.get(name, kept)).lower() != kept.lower():
                     raise field_error(
-                        f"The {name} is {given[name]!r}. Keys that {person.owner} creates have {own!r}: leave it out."
+                        f"The {name} is {given[name]!r}. Keys that {person.owner} creates have {kept!r}: leave it out."
                     )
         elif not may(self.role, "manage all keys"):
             # the owner reads the texts that are sent later with the key

@@ -93,7 +93,8 @@ class ServiceTokens:
 
     async def _find_key(self, accepted: AcceptedToken, settings: Settings) -> VirtualKey:
         """Return the key of the owner, which is created or changed if the table of the issuer says so."""
-        issuer, label = accepted.issuer, f"{accepted.issuer.name}/{accepted.owner}"
+        issuer = accepted.issuer
+        label = f"{accepted.issuer.name}/{accepted.owner}"
         if len(label) > MAX_NAME_CHARACTERS:
             raise _reject(
                 f"its owner {accepted.owner[:MAX_NAME_CHARACTERS]!r} is too long: {label[:20]!r} … has {len(label)} "

@@ -30,5 +30,5 @@ def find_table_fields(connection: Reader, settings: Settings, key: VirtualKey) -
         group = find_group(settings, user)
         return {} if group is None else list_table_fields(group)
     name, separator, _ = key.label.partition("/")
-    issuer = next((one for one in settings.token_issuers if one.name == name), None) if separator else None
+    issuer = next((table for table in settings.token_issuers if table.name == name), None) if separator else None
     return {} if issuer is None else list_table_fields(issuer)
