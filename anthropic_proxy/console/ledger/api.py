@@ -76,7 +76,8 @@ def respond(
     try:
         if route == "/api/usage":
             query = _Query(request, ("by", "split", "since", "until", "format", *FACETS))
-            by, form = query.choose("by", GROUP_NAMES, "model"), query.choose("format", _FORMATS, "json")
+            by = query.choose("by", GROUP_NAMES, "model")
+            form = query.choose("format", _FORMATS, "json")
             split = query.choose("split", SPLIT_NAMES, "") if "split" in query.values else None
             chosen = structs.replace(query.resolve_usage_range(), values=query.list_facets())
             with _reading(request, settings, warn) as connection:
@@ -106,7 +107,8 @@ def respond(
 def _list_requests(request: RouteRequest, settings: Settings, warn: Callable[[str], None] | None) -> RouteResponse:
     names = ("since", "until", "format", "limit", "before", "search", "changed", "facets", *FACETS)
     query = _Query(request, names)
-    form, limit = query.choose("format", _FORMATS, "json"), query.read_limit(DEFAULT_ROWS)
+    form = query.choose("format", _FORMATS, "json")
+    limit = query.read_limit(DEFAULT_ROWS)
     chosen = structs.replace(
         query.resolve_usage_range(),
         has_model=False,
@@ -120,7 +122,7 @@ def _list_requests(request: RouteRequest, settings: Settings, warn: Callable[[st
         rows = list_stored_requests(connection, searched, limit + 1, before=position)
         counted = [facet for name, facet in FACETS.items() if facet.sums and name != "session"]
         columns = [facet.column for facet in counted if query.is_true("facets")]
-        found = count_facets(connection, chosen, columns, _MAX_FACET_VALUES).values
+        counts = count_facets(connection, chosen, columns, _MAX_FACET_VALUES).values
     shown = rows[:limit]
     if form == "csv":
         return tabulate_requests(shown).build_download("requests", form)
@@ -129,11 +131,11 @@ def _list_requests(request: RouteRequest, settings: Settings, warn: Callable[[st
     else:
         older = None if searched is chosen else f"{searched.start}."  # a search of the requests before continues
     body: dict[str, Any] = {"requests": [build_request_object(row) for row in shown], "before": older}
-    if found:
+    if counts:
         body["facets"] = {
-            name: [{"value": value, "requests": count} for value, count in found[facet.column]]
+            name: [{"value": value, "requests": count} for value, count in counts[facet.column]]
             for name, facet in FACETS.items()
-            if facet.column in found
+            if facet.column in counts
         }
     return _json(body)
 
@@ -179,7 +181,8 @@ class _Query(ApiQuery):
 
     def resolve_usage_range(self) -> RequestSelection:
         """Days of `since` and `until` begin at midnight in the time zone of the process."""
-        since, until = self.values.get("since", "24h"), self.values.get("until", "")
+        since = self.values.get("since", "24h")
+        until = self.values.get("until", "")
         try:
             return resolve_usage_range(since, until, datetime.now(UTC), names=("since", "until"))
         except ConfigurationError as error:
@@ -299,8 +302,8 @@ def _operation(name: str, summary: str, parameters: list[Schema], result: Schema
     return build_operation(name, summary, content, errors, parameters)
 
 
-def _times(kind: type[AttemptTime | BlockTime], description: str, own: Mapping[str, Any]) -> Schema:
-    """`own`: fields with another schema than that of their type."""
+def _times(kind: type[AttemptTime | BlockTime], description: str, further: Mapping[str, Any]) -> Schema:
+    """`further`: fields with another schema than that of their type."""
     names = {f"{name}_seconds": {"type": "number"} for name in TIMES}
     types = {str: "string", int: "integer"}
     others = {
@@ -309,7 +312,7 @@ def _times(kind: type[AttemptTime | BlockTime], description: str, own: Mapping[s
         if f"{field.name}_seconds" not in names
     }
     text = f"{description} Offset: time since the start of the client request."
-    return build_object({**names, **others, **own}, description=text)
+    return build_object({**names, **others, **further}, description=text)
 
 
 _BLOCK = {

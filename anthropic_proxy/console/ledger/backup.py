@@ -59,10 +59,10 @@ def write_ledger_backup(settings: Settings, target: Path) -> str:
                 ((snapshot,),) = connection.query("SELECT pg_export_snapshot()")
                 options = ("--format=custom", "--no-owner", "--no-privileges", f"--schema={SCHEMA}")
                 _run_tool("pg_dump", address, f"--file={incomplete}", *options, f"--snapshot={snapshot}")
-                found = _count(connection)
+                contents = _count(connection)
             else:
-                found = _copy(connect_for_reading(address), incomplete)
-    return f"{found}, schema: {version}"
+                contents = _copy(connect_for_reading(address), incomplete)
+    return f"{contents}, schema: {version}"
 
 
 def restore_ledger_backup(settings: Settings, source: Path, *, replaces: bool) -> tuple[str, Path | None]:
@@ -83,12 +83,12 @@ def restore_ledger_backup(settings: Settings, source: Path, *, replaces: bool) -
             kept = _release(address.file, replaces=replaces) if address.file.exists() else None
             address.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with replacing_file(address.file) as incomplete:
-                found = _copy(connection, incomplete)
+                contents = _copy(connection, incomplete)
                 if kept is not None:
                     address.file.replace(kept)
     except sqlite3.DatabaseError as error:
         raise backup_error(f"{source} is no backup of a ledger in SQLite: {error}.") from None
-    return f"{found}, schema: {version}", kept
+    return f"{contents}, schema: {version}", kept
 
 
 def _count(connection: Connection) -> str:

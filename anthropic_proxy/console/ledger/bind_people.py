@@ -46,7 +46,8 @@ class _User(Struct):
 
 def bind_people(connection: "Connection") -> Iterator[str]:
     yield from ()
-    now, users = to_microseconds(time.time()), _read_users(connection)
+    now = to_microseconds(time.time())
+    users = _read_users(connection)
     labels = {str(key_id): str(label) for key_id, label in connection.query("SELECT id, label FROM virtual_keys")}
     bound: dict[tuple[str, str], str] = {}
     """Issuer and subject → the key with the latest sign-in. A user with a new address got another key."""
@@ -58,7 +59,8 @@ def bind_people(connection: "Connection") -> Iterator[str]:
             values = msgspec.structs.asdict(user.identity)
             changes: Mapping[str, Any] = {name: ("", value) for name, value in values.items()}
         else:
-            values, changes = {"left_at": now}, {"left_at": (None, now)}
+            values = {"left_at": now}
+            changes = {"left_at": (None, now)}
         settings = ", ".join(f"{name} = ?" for name in values)
         connection.execute(f"UPDATE virtual_keys SET {settings} WHERE id = ?", (*values.values(), key_id))
         _record(connection, now, "change key", f"{key_id} {labels[key_id]}", changes)
@@ -81,30 +83,31 @@ def _take_sign_ins(connection: "Connection", now: int, target: str, sign_ins: li
 
 def _read_users(connection: "Connection") -> Mapping[str, Mapping[_Identity, _User]]:
     """Return the id of each key with sign-ins → their users."""
-    found: dict[str, dict[_Identity, _User]] = {}
+    users_by_key: dict[str, dict[_Identity, _User]] = {}
     rows = connection.query("SELECT id, key_id, person, created_at, refreshed_at, ended_at FROM sign_ins")
     for number, key_id, person, created_at, refreshed_at, ended_at in rows:
         try:
             identity = msgspec.json.decode(person, type=_Identity)
         except (msgspec.MsgspecError, TypeError):  # such a row signs nobody in
             continue
-        several = found.setdefault(str(key_id), {})
+        several = users_by_key.setdefault(str(key_id), {})
         user = several.setdefault(identity, _User(identity, created_at, refreshed_at, []))
-        user.first_at, user.last_at = min(user.first_at, created_at), max(user.last_at, refreshed_at)
+        user.first_at = min(user.first_at, created_at)
+        user.last_at = max(user.last_at, refreshed_at)
         if ended_at is None:
             user.active.append(str(number))
-    return found
+    return users_by_key
 
 
 def _choose(several: list[_User]) -> _User:
     """Return the user that the key belongs to. An identity provider gives a subject to nobody else, so of several at
     one provider, the first one has the earlier requests. After a change of the provider, the address was the person.
     """
-    newest = max(several, key=lambda one: one.last_at).identity
+    newest = max(several, key=lambda user: user.last_at).identity
     at_newest = [
-        one for one in several if (one.identity.issuer, one.identity.client_id) == (newest.issuer, newest.client_id)
+        user for user in several if (user.identity.issuer, user.identity.client_id) == (newest.issuer, newest.client_id)
     ]
-    return min(at_newest, key=lambda one: one.first_at)
+    return min(at_newest, key=lambda user: user.first_at)
 
 
 def store_former_labels(connection: "Connection") -> Iterator[str]:

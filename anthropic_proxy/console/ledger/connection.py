@@ -57,8 +57,8 @@ class Connection:
 
     def query(self, sql: str, values: Sequence[object] = ()) -> list[Any]:
         self._call(self._cursor.execute, _to_postgres(sql) if self.is_postgres else sql, values)
-        found: list[Any] = self._call(self._cursor.fetchall)
-        return found
+        rows: list[Any] = self._call(self._cursor.fetchall)
+        return rows
 
     def execute(self, sql: str, values: Sequence[object] = ()) -> int:
         """Return the number of changed rows."""
@@ -110,14 +110,14 @@ class Connection:
             # not the pipeline of psycopg: after it, PostgreSQL does not end a transaction that is idle for too long
             cursor = self._module.ClientCursor(self._driver)
             cursor.execute(sql, [value for _, values in statements for value in values])
-            found = []
+            results = []
             for _ in statements:
-                found.append(cursor.fetchall() if cursor.description is not None else [])
+                results.append(cursor.fetchall() if cursor.description is not None else [])
                 cursor.nextset()
-            return found
+            return results
 
-        found: list[list[Any]] = self._call(run)
-        return found
+        results: list[list[Any]] = self._call(run)
+        return results
 
     def roll_back(self) -> None:
         """End a transaction that `query_together` has begun."""

@@ -67,9 +67,9 @@ def join_deltas(reply: bytes) -> bytes:
     frames = [frame for frame in reply.split(b"\n\n") if not frame.startswith(_PING)]
     decoded = ((frame, _decode_delta(frame)) for frame in frames)
 
-    def find_block(one: tuple[bytes, dict[str, Any]]) -> tuple[int, str] | None:
+    def find_block(frame_and_event: tuple[bytes, dict[str, Any]]) -> tuple[int, str] | None:
         """Return index and type of the delta. None: it is no delta of a text."""
-        event = one[1]
+        _, event = frame_and_event
         return (event["index"], event["delta"]["type"]) if event else None
 
     for block, group in groupby(decoded, find_block):
@@ -129,7 +129,7 @@ def outline_json(body: bytes) -> str:
         lines = []
         for name, value in fields.items():
             if isinstance(value, list) and value and name not in _TOOL_LISTS and isinstance(value[0], dict):
-                items = _shorten([_outline(one, name) for one in value])
+                items = _shorten([_outline(item, name) for item in value])
                 lines.append("\n".join([f"  {_quote(name)}: [", *(f"    {text}," for text in items), "  ]"]))
             else:
                 lines.append(f"  {_quote(name)}: {_outline(value, name)}")
@@ -144,11 +144,11 @@ def _outline(value: Any, name: str) -> str:
         is_word = len(value) <= MAX_WORD_CHARACTERS and not any(map(str.isspace, value))
         return _quote(value) if name in _SHOWN_FIELDS and is_word else f"[text, {len(value):,} characters]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_quote(key)}: {_outline(one, key)}" for key, one in value.items()) + "}"
+        return "{" + ", ".join(f"{_quote(key)}: {_outline(item, key)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
         if name in _TOOL_LISTS:
             return f"[{len(value):,} tools]"
-        return "[" + ", ".join(_shorten([_outline(one, name) for one in value])) + "]"
+        return "[" + ", ".join(_shorten([_outline(item, name) for item in value])) + "]"
     return json.dumps(value)
 
 

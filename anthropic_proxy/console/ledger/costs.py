@@ -60,7 +60,8 @@ class ModelCosts:
         """Set `needs_published` for a budget: a price that only the server states is then unknown. The server could
         state any amount.
         """
-        self._settings, self._needs_published = settings, needs_published
+        self._settings = settings
+        self._needs_published = needs_published
         self._registry = find_registry(settings)
         self._prices = PriceList(settings)
 
@@ -92,7 +93,8 @@ class ModelCosts:
         `prefix` and `model` served the request. If the id has no list price and equals `model`, its price there is
         returned.
         """
-        name, when = requested.removesuffix(LONG_CONTEXT_SUFFIX), when or datetime.now(UTC)
+        name = requested.removesuffix(LONG_CONTEXT_SUFFIX)
+        when = when or datetime.now(UTC)
         named, separator, own_name = name.partition("/")
         if separator and (price := self.find_price_by_prefix(named, own_name, when)) is not None:
             return price
@@ -128,7 +130,8 @@ class ModelCosts:
         price = self.find_price(provider, model)
         amounts: dict[str, Decimal] = {}
         if price is not None:
-            rates, long = price.base, min(tokens.cache_write_1h_tokens, tokens.cache_write_tokens)
+            rates = price.base
+            long = min(tokens.cache_write_1h_tokens, tokens.cache_write_tokens)
             amounts = {kind: number * getattr(rates, kind) for kind, number in tokens.divide_by_kind().items()}
             amounts["cache_write"] += long * (rates.cache_write_1h - rates.cache_write)
         whole = sum(amounts.values())
@@ -154,7 +157,9 @@ class CostCalculator:
 
     def __init__(self, settings: Settings) -> None:
         self._costs = ModelCosts(settings)
-        self._found = BoundedDict[tuple[str, str, str, int], tuple[Price | None, Price | None]](MAX_CACHED_PRICES)
+        self._known_prices = BoundedDict[tuple[str, str, str, int], tuple[Price | None, Price | None]](
+            MAX_CACHED_PRICES
+        )
         """Prefix, used model, requested model and period of constant prices → price of the used and of the requested
         model."""
 
@@ -181,10 +186,10 @@ class CostCalculator:
             return Cost(0, 0, "")
         _, requested = self._find_prices(receipt)
         priced = [_price_call(self._costs, receipt, call) for call in calls]
-        amounts = [one.calculate_cost() for one in priced]
-        requested_amounts = [one.calculate_requested_cost(requested) for one in priced]
-        if requested is not None and any(one.stated for one in priced) and None not in amounts:
-            is_same = all(one.normal == requested for one in priced)
+        amounts = [priced_call.calculate_cost() for priced_call in priced]
+        requested_amounts = [priced_call.calculate_requested_cost(requested) for priced_call in priced]
+        if requested is not None and any(priced_call.stated for priced_call in priced) and None not in amounts:
+            is_same = all(priced_call.normal == requested for priced_call in priced)
             requested_amounts = amounts if is_same else requested_amounts
         parts = _divide_by_model(receipt, calls, amounts, requested_amounts)
         return Cost(_add_up(amounts), _add_up(requested_amounts), _describe_source(priced), parts)
@@ -192,13 +197,13 @@ class CostCalculator:
     def _find_prices(self, receipt: Receipt) -> tuple[Price | None, Price | None]:
         period = int(receipt.started_at) // CONSTANT_SECONDS
         key = (receipt.prefix, receipt.model, receipt.requested_model, period)
-        if (found := self._found.get(key)) is None:
+        if (prices := self._known_prices.get(key)) is None:
             when = datetime.fromtimestamp(receipt.started_at, UTC)
-            found = self._found[key] = (
+            prices = self._known_prices[key] = (
                 self._costs.find_price_by_prefix(receipt.prefix, receipt.model, when),
                 self._costs.find_requested_price(receipt.requested_model, receipt.prefix, receipt.model, when),
             )
-        return found
+        return prices
 
 
 class CurrentCosts:
@@ -223,7 +228,8 @@ class CurrentCosts:
             settings = self._current_settings()
             prices = PRICE_SOURCE.edition
             if self._calculator is None or settings is not self._settings or prices != self._prices:
-                self._settings, self._prices = settings, prices
+                self._settings = settings
+                self._prices = prices
                 self._calculator = CostCalculator(settings)
             receipt.cost = self._calculator.calculate(receipt)
             return receipt.cost
@@ -252,13 +258,16 @@ def list_amounts_so_far(costs: ModelCosts, receipt: Receipt) -> Sequence[Amounts
 
 
 def _list_amounts(costs: ModelCosts, receipt: Receipt, calls: Sequence[ModelCall]) -> Sequence[Amounts]:
-    found = []
-    for one in (_price_call(costs, receipt, call) for call in calls):
-        call, tokens = one.call, one.call.tokens
+    amounts = []
+    for priced_call in (_price_call(costs, receipt, call) for call in calls):
+        call = priced_call.call
+        tokens = priced_call.call.tokens
         prefix = costs.find_prefix(call.provider) if call.provider else receipt.prefix
         new_tokens = tokens.input_tokens + tokens.cache_write_tokens + tokens.output_tokens
-        found.append(Amounts(new_tokens, one.calculate_known_cost(), f"{prefix}/{call.model or receipt.model}"))
-    return found
+        amounts.append(
+            Amounts(new_tokens, priced_call.calculate_known_cost(), f"{prefix}/{call.model or receipt.model}")
+        )
+    return amounts
 
 
 class _PricedCall(Struct, frozen=True):
@@ -309,7 +318,9 @@ def _price_call(costs: ModelCosts, receipt: Receipt, call: ModelCall) -> _Priced
             return costs.find_price(call.provider, model, when, tier, region)
         return costs.find_price_by_prefix(receipt.prefix, model or receipt.model, when, tier, region)
 
-    tier, region, normal = call.tier, call.region, find("", "")
+    tier = call.tier
+    region = call.region
+    normal = find("", "")
     if tier and call.is_other_model and find(tier, "") is None:
         tier = ""  # the tier is that of the requested model
     missing = []
@@ -336,38 +347,43 @@ def _divide_by_model(
     receipt: Receipt, calls: Sequence[ModelCall], amounts: Sequence[int | None], listed: Sequence[int | None]
 ) -> tuple[ModelUsage, ...]:
     """Empty: one model was called, for one purpose."""
-    found: dict[tuple[str, str, str], ModelUsage] = {}
+    parts_by_key: dict[tuple[str, str, str], ModelUsage] = {}
     for call, cost, requested_cost in zip(calls, amounts, listed, strict=True):
         key = call.provider or receipt.provider, call.model or receipt.model, call.kind
-        key = key if key in found or len(found) < MAX_PARTS else (receipt.provider, receipt.model, "")
-        if (part := found.get(key)) is None:
+        key = key if key in parts_by_key or len(parts_by_key) < MAX_PARTS else (receipt.provider, receipt.model, "")
+        if (part := parts_by_key.get(key)) is None:
             provider, model, kind = key
-            part = found[key] = ModelUsage(provider=provider, model=model, kind=kind, cost=0, requested_cost=0)
+            part = parts_by_key[key] = ModelUsage(provider=provider, model=model, kind=kind, cost=0, requested_cost=0)
         part.add_tokens(call.tokens)
         part.searches += call.searches
         part.cost = _add_up([part.cost, cost])
         part.requested_cost = _add_up([part.requested_cost, requested_cost])
-    parts = (*found.values(),)
+    parts = (*parts_by_key.values(),)
     is_whole = len(parts) == 1 and (parts[0].provider, parts[0].model) == (receipt.provider, receipt.model)
     return () if is_whole and not parts[0].kind else parts
 
 
 def _describe_source(calls: Sequence[_PricedCall]) -> str:
     """ "": the model of the receipt has no price."""
-    is_unknown = any(one.calculate_cost() is None for one in calls)
-    if is_unknown and any(one.normal is None and not one.call.is_other_model for one in calls):
+    is_unknown = any(priced_call.calculate_cost() is None for priced_call in calls)
+    if is_unknown and any(priced_call.normal is None and not priced_call.call.is_other_model for priced_call in calls):
         return ""
     # a stated cost includes the tier and the searches
-    rest = calls if is_unknown else [one for one in calls if not one.stated]
-    searches = sum(one.call.searches for one in rest)
-    unpriced = any(one.normal and one.normal.calculate_search_cost(one.call.searches) is None for one in rest)
-    named = [text for one in rest for text in _name_conditions(one.call)]
-    missing = {text for one in rest for text in one.missing}
+    rest = calls if is_unknown else [priced_call for priced_call in calls if not priced_call.stated]
+    searches = sum(priced_call.call.searches for priced_call in rest)
+    unpriced = any(
+        priced_call.normal and priced_call.normal.calculate_search_cost(priced_call.call.searches) is None
+        for priced_call in rest
+    )
+    named = [text for priced_call in rest for text in _name_conditions(priced_call.call)]
+    missing = {text for priced_call in rest for text in priced_call.missing}
     return ", ".join(
         [
             *([_STATED] if len(rest) < len(calls) else []),
-            *dict.fromkeys(one.normal.source for one in rest if one.normal is not None),
-            *dict.fromkeys(f"no price of {one.call.model}" for one in rest if one.normal is None),
+            *dict.fromkeys(priced_call.normal.source for priced_call in rest if priced_call.normal is not None),
+            *dict.fromkeys(
+                f"no price of {priced_call.call.model}" for priced_call in rest if priced_call.normal is None
+            ),
             *dict.fromkeys(f"no price of {text}" if text in missing else text for text in named),
             *(["no price of web searches"] if unpriced else []),
             *([f"{searches} web search{'es' if searches > 1 else ''}"] if searches and not unpriced else []),
@@ -397,21 +413,21 @@ class MissingPrices(Struct, frozen=True):
 
 def find_missing_prices(costs: ModelCosts, replied: "Sequence[ModelSums]") -> MissingPrices | None:
     """`replied`: all models of a range that replied. None: all costs are known."""
-    total = add_up(one.sums for one in replied)
+    total = add_up(model_sums.sums for model_sums in replied)
     if not total.unknown_cost_requests:
         return None
     text = f"The cost of {count_unknown(total)} is unknown"
     unpriced = [
-        one
-        for one in sorted(replied, key=lambda one: -one.sums.unknown_cost_requests)
-        if one.sums.unknown_cost_requests and costs.find_price(one.provider, one.model) is None
+        model_sums
+        for model_sums in sorted(replied, key=lambda model_sums: -model_sums.sums.unknown_cost_requests)
+        if model_sums.sums.unknown_cost_requests and costs.find_price(model_sums.provider, model_sums.model) is None
     ]
     if not unpriced:
         return MissingPrices(
             text + ": the price was set later, or the number of tokens or the price of a service tier is unknown.",
             "A cost is calculated when a request ends; a later price does not change it.",
         )
-    models = [f"{costs.find_prefix(one.provider)}/{one.model}" for one in unpriced]
+    models = [f"{costs.find_prefix(model_sums.provider)}/{model_sums.model}" for model_sums in unpriced]
     named = models if len(models) <= _MAX_NAMED else models[: _MAX_NAMED - 1]
     others = [f"{len(models) - len(named)} other models"] if len(named) < len(models) else []
     verb, its = ("has", "its") if len(models) == 1 else ("have", "their")

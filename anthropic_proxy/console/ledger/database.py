@@ -122,7 +122,8 @@ _READING_REMEDIES: dict[LedgerCondition, str] = {
 
 def describe_reading_failure(address: DatabaseAddress, error: BaseException) -> str:
     """Return the text for a database that cannot be read. `error` may be that of the driver."""
-    cause, condition = find_cause(error), classify_database_error(error)
+    cause = find_cause(error)
+    condition = classify_database_error(error)
     reason = describe_os_error(cause) if isinstance(cause, OSError) else " ".join(str(cause).split())[:300]
     if condition == "failed" and address.file is not None and is_disk_full(address.file):
         condition = "disk full"  # SQLite reads with a file beside the database, and only says `disk I/O error`
@@ -284,13 +285,13 @@ def _use_wal(driver: sqlite3.Connection) -> None:
 
 
 def _connect_postgres(address: DatabaseAddress) -> Any:
-    own = {
+    options = {
         "autocommit": True,
         "connect_timeout": _CONNECT_TIMEOUT_SECONDS,
         "tcp_user_timeout": _SILENCE_MILLISECONDS,
         "prepare_threshold": None,  # a connection pooler in front of the server may change the session
     }
-    driver = import_psycopg().connect(**{**address.list_options(), **own})
+    driver = import_psycopg().connect(**{**address.list_options(), **options})
     driver.execute(f"SET search_path TO {SCHEMA}")
     return driver
 
@@ -347,7 +348,8 @@ def _require_own_file(file: Path) -> None:
 
 def require_own_database(connection: Reader, place: str) -> None:
     """Raise `ConfigurationError` if a database without our tables has those of another program."""
-    query, other_remedy = _SQLITE_TABLES, ""
+    query = _SQLITE_TABLES
+    other_remedy = ""
     if connection.is_postgres:
         if connection.query("SELECT to_regnamespace(?)", (SCHEMA,))[0][0] is not None:
             return

@@ -155,8 +155,8 @@ def find_database_problems(connection: Connection) -> Iterator[str]:
     requests.
     """
     if connection.dialect.name == "sqlite":
-        found = connection.exec_driver_sql("PRAGMA integrity_check").scalars()
-        yield from (f"The file is damaged: {line}" for line in found if line != "ok")
+        lines = connection.exec_driver_sql("PRAGMA integrity_check").scalars()
+        yield from (f"The file is damaged: {line}" for line in lines if line != "ok")
     damaged: list[str] = []
     for _ in stream_stored_requests(connection.execution_options(warn=damaged.append)):
         yield from damaged

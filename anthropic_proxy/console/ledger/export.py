@@ -176,7 +176,8 @@ def _to_cell(value: Any) -> Any:
         return format(value, "f")
     if isinstance(value, (list, tuple)):
         text = encode_json(value).decode() if value else ""
-        text = _INNER_FORMULA.sub(lambda found: f"{found[1]}\\u{ord(found[2]):04x}", text)  # the same value in JSON
+        # the same value in JSON
+        text = _INNER_FORMULA.sub(lambda formula: f"{formula[1]}\\u{ord(formula[2]):04x}", text)
         return escape_unprintable_json(text)
     return value
 

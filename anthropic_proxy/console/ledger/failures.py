@@ -83,7 +83,8 @@ def count_errors(connection: Connection, selection: RequestSelection, period_sec
     """
     if selection.values.get("outcome_class", "error") != "error":
         return []
-    column, failed = requests.c, _select_failed(selection)
+    column = requests.c
+    failed = _select_failed(selection)
     span = selection.start // MICROSECONDS, selection.end // MICROSECONDS
     period = build_period_number(column.started_at // MICROSECONDS, period_seconds, *span)
     status = cast(column.status, Integer)  # SQLite stores texts in it too
@@ -101,7 +102,7 @@ def count_errors(connection: Connection, selection: RequestSelection, period_sec
         func.min(column.started_at).label("first_at"),
         func.max(column.started_at).label("last_at"),
     )
-    found = [
+    periods = [
         ErrorPeriod(
             provider=row.provider,
             error_type=row.error_type,
@@ -116,7 +117,7 @@ def count_errors(connection: Connection, selection: RequestSelection, period_sec
         )
         for row in connection.execute(query.where(*request_conditions(failed)).group_by(*keys))
     ]
-    return sorted(found, key=lambda failures: failures.start)
+    return sorted(periods, key=lambda failures: failures.start)
 
 
 def _select_failed(selection: RequestSelection) -> RequestSelection:
@@ -217,7 +218,8 @@ def _find_last_success(
         needs_model = last.error_type in _OF_MODELS and is_set(last.provider, last.model)
         return find(last.provider, last.model if needs_model else "")
     # the latest reply to the same program with the same key; a rejected key has no label
-    column, failed = requests.c, _read_latest(connection, last)
+    column = requests.c
+    failed = _read_latest(connection, last)
     conditions = [column.started_at > since, column.outcome_class.not_in(_FAILURES)]
     if failed.error_type != "authentication_error":
         conditions.append(value_condition("key_label", failed.key_label))
@@ -275,7 +277,7 @@ def count_failed_attempts(connection: Connection, selection: RequestSelection) -
         column.outcome_class.in_(_OTHER_OUTCOMES),
         column.failed_attempts != "",
     ]
-    found: dict[str, FailedAttempts] = {}
+    attempts_by_provider: dict[str, FailedAttempts] = {}
     for text, prefix, provider, failed, count, last_at in connection.execute(
         select(*keys, func.count(), func.max(column.started_at)).where(*chosen).group_by(*keys)
     ):
@@ -287,8 +289,8 @@ def count_failed_attempts(connection: Connection, selection: RequestSelection) -
         for name in {name for name, cause in pairs if cause not in _STATUSES_OF_REQUESTS}:
             is_last = name == (prefix or provider)
             if not (is_last and failed):
-                of_provider = found.setdefault(name, FailedAttempts())
+                of_provider = attempts_by_provider.setdefault(name, FailedAttempts())
                 of_provider.requests += count
                 of_provider.passed_on += 0 if is_last else count
                 of_provider.last_at = max(of_provider.last_at, last_at)
-    return found
+    return attempts_by_provider

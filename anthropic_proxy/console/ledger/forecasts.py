@@ -27,7 +27,8 @@ class PeriodUse(Struct):
 
     def expect_rest(self) -> int | None:
         """Return what will be used until the end of the period. None: there is too little data."""
-        share, rest = self.elapsed_share, 1 - self.elapsed_share
+        share = self.elapsed_share
+        rest = 1 - self.elapsed_share
         has_before = self.used_before_until > 0
         if self.requests < MIN_REQUESTS or share < (MIN_SHARE if has_before else MIN_SHARE_ALONE):
             return None

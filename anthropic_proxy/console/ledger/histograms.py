@@ -47,13 +47,13 @@ def sum_encoded_histograms(encoded: str) -> Histogram:
     # without decoding, in a tenth of the time.
     total: Histogram = {}
     first, *long = bytes.fromhex(encoded).split(_LONG_MAP)
-    pairs = b"".join((first, *(one[_LENGTH_BYTES:] for one in long))).translate(None, _SHORT_MAPS)
+    pairs = b"".join((first, *(part[_LENGTH_BYTES:] for part in long))).translate(None, _SHORT_MAPS)
     if not pairs.isascii():  # some numbers need several bytes
         short: list[bytes] = []
         for data in map(bytes.fromhex, encoded.split()):
-            own = data[1 + _LENGTH_BYTES :] if data.startswith(_LONG_MAP) else data[1:]
-            if own.isascii():
-                short.append(own)
+            content = data[1 + _LENGTH_BYTES :] if data.startswith(_LONG_MAP) else data[1:]
+            if content.isascii():
+                short.append(content)
             else:
                 add_histogram(total, decode_histogram(data))
         pairs = b"".join(short)

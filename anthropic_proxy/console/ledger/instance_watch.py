@@ -81,7 +81,8 @@ class InstanceWatch:
                 is_done = await run_in_own_thread("instances", self._beat, instance if writes else None)
                 read_at = now
                 if writes and is_done:
-                    written, written_at = instance, now
+                    written = instance
+                    written_at = now
                 if self._is_writer and self._known is not None:
                     await self._watched.follow(self._known, instance.id)
                     if self._is_postgres and (text := self._watched.report_reach(self._known, instance.id)):
@@ -124,7 +125,8 @@ class InstanceWatch:
                 if instance is not None:
                     self._store_entries(connection, now)
                     store_instance(connection, structs.replace(instance, clock_difference=difference), now)
-                self._known, self._known_at = read_instances(connection, now), time.monotonic()
+                self._known = read_instances(connection, now)
+                self._known_at = time.monotonic()
             except FAILURES:
                 self._close()
                 return False

@@ -93,7 +93,8 @@ def read_time(connection: Reader, clock: Callable[[], float] = time.time) -> tup
     ((seconds,),) = connection.query("SELECT extract(epoch FROM clock_timestamp())::float8")
     after = clock()
     now = float(seconds)
-    difference, error = (before + after) / 2 - now, abs(after - before) / 2
+    difference = (before + after) / 2 - now
+    error = abs(after - before) / 2
     return now, difference if abs(difference) > error else 0.0
 
 
@@ -173,7 +174,8 @@ def find_conditions(known: KnownInstances, settings: Settings) -> Sequence[Condi
 
 def _find_separate_limits(known: KnownInstances, settings: Settings) -> Sequence[Condition]:
     company = known.list_company()
-    count, names = len(company), name_instances(company)
+    count = len(company)
+    names = name_instances(company)
     groups: dict[str, list[str]] = {}
     for instance in company:
         groups.setdefault(instance.redis, []).append(names[instance.id])

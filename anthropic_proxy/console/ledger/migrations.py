@@ -18,7 +18,7 @@ _Statements = Callable[["Connection"], Iterator[str]]
 
 def _add_columns(columns: str, kind: str = TEXT, tables: str = "requests") -> Sequence[str]:
     """Names of columns and tables are separated by spaces."""
-    return [f"ALTER TABLE {table} ADD COLUMN {one} {kind}" for table in tables.split() for one in columns.split()]
+    return [f"ALTER TABLE {table} ADD COLUMN {column} {kind}" for table in tables.split() for column in columns.split()]
 
 
 def _index_requests(column: str, common: str | None = None) -> str:
@@ -198,15 +198,15 @@ def is_known_version(version: str) -> bool:
 def find_schema_version(connection: "Reader") -> str | None:
     """Return the revision of the tables. None: the database has no tables of the ledger."""
     if connection.is_postgres:
-        found = connection.query(f"SELECT {', '.join(['to_regclass(?)'] * len(OWN_TABLES))}", OWN_TABLES)[0]
-        has_tables = None not in tuple(found)
+        tables = connection.query(f"SELECT {', '.join(['to_regclass(?)'] * len(OWN_TABLES))}", OWN_TABLES)[0]
+        has_tables = None not in tuple(tables)
     else:
         query = "SELECT name FROM sqlite_master WHERE type = 'table'"
         has_tables = {*OWN_TABLES} <= {name for (name,) in connection.query(query)}
     if not has_tables:
         return None
-    found = connection.query(f"SELECT version_num FROM {VERSION_TABLE}")
-    return str(found[0][0]) if found else None
+    versions = connection.query(f"SELECT version_num FROM {VERSION_TABLE}")
+    return str(versions[0][0]) if versions else None
 
 
 def upgrade_schema(connection: "Connection", version: str | None, newest: str = NEWEST_VERSION) -> None:

@@ -91,7 +91,8 @@ def resolve_usage_range(
         raise ConfigurationError(
             f'{names[1]} is "{until}", which is not after {names[0]} {since}. {FORMS}.', code="usage-period"
         )
-    start, last = math.ceil(first.timestamp()), math.ceil(end.timestamp())
+    start = math.ceil(first.timestamp())
+    last = math.ceil(end.timestamp())
     exact = RequestSelection(start=start * MICROSECONDS, end=last * MICROSECONDS, has_model=True)
     if exact.is_short_range:
         return exact
@@ -124,10 +125,10 @@ def find_month(text: str, timezone: tzinfo | None = None) -> tuple[datetime, dat
     """Return the beginning and the end of a calendar month such as `2026-11`. None: `text` is no month that can be
     used. `timezone` None: that of the system.
     """
-    if not (found := _MONTH.fullmatch(text)):
+    if not (match := _MONTH.fullmatch(text)):
         return None
     try:
-        first = date(int(found[1]), int(found[2]), 1)
+        first = date(int(match[1]), int(match[2]), 1)
         return _midnight(first, timezone), _midnight(add_months(first, 1), timezone)
     except (ValueError, OverflowError):
         return None

@@ -87,10 +87,10 @@ class _Ledger:
         if lost:
             self._warn(f"The ledger did not store the last {lost} requests. {self.queue.state.problem}".strip())
 
-    def extend_store(self, own: Store, warn: Callable[[str], None]) -> Store:
+    def extend_store(self, process_store: Store, warn: Callable[[str], None]) -> Store:
         from anthropic_proxy.console.ledger.database_store import open_database_store  # noqa: PLC0415  # loads the driver
 
-        return open_database_store(self._settings, own, warn)
+        return open_database_store(self._settings, process_store, warn)
 
     def list_conditions(self) -> Sequence[Condition]:
         return () if self._instances is None else self._instances.list_conditions()

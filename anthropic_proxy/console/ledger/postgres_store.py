@@ -131,8 +131,8 @@ class PostgresStore:
             return store.reserve_as(id_, limits, lease_seconds)
 
         ids = [id_] if any(limit.amount for limit in limits) else []
-        found: Reservation = await self._call(limits=limits, ids=ids, apply=apply)
-        return found
+        reservation: Reservation = await self._call(limits=limits, ids=ids, apply=apply)
+        return reservation
 
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
         if reservation.is_held:
@@ -143,11 +143,11 @@ class PostgresStore:
             )
 
     async def renew(self, reservations: Sequence[Reservation]) -> None:
-        held = [each for each in reservations if each.is_held]
+        held = [reservation for reservation in reservations if reservation.is_held]
         if held:
             await self._call(
-                limits=[limit for each in held for limit in each.limits],
-                ids=[each.id for each in held],
+                limits=[limit for reservation in held for limit in reservation.limits],
+                ids=[reservation.id for reservation in held],
                 apply=lambda store: run_at_once(store.renew(held)),
             )
 
@@ -217,7 +217,8 @@ class PostgresStore:
                     ),
                 ]
             )
-            now, is_known = int(times[0][0]) / MICROSECONDS, not self._is_new_connection
+            now = int(times[0][0]) / MICROSECONDS
+            is_known = not self._is_new_connection
             self._is_new_connection = False
             base = now - (before + time.monotonic()) / 2
             return Heartbeat(processes=max(int(processes[0][0]), 1), is_known=is_known, group="", clock_base=base)
@@ -381,22 +382,22 @@ class _Transaction:
 
     def _list_readings(self) -> Mapping[str, tuple[str, Sequence[object]]]:
         """Return name of a result → the statement. The reserved amounts are read after the wait for the locks."""
-        found: dict[str, tuple[str, Sequence[object]]] = {}
+        statements: dict[str, tuple[str, Sequence[object]]] = {}
         if self._ids:
-            found["begin"] = "BEGIN ISOLATION LEVEL READ COMMITTED", ()
-            found["limits"] = _SET_LIMITS, ()
-            found["locked"] = f"{_READ} FOR UPDATE", (self._changed,)
-            own = "SELECT reservation, counter, amount, ends_at FROM limit_holds WHERE reservation = ANY(?)"
-            found["own"] = own, (self._ids,)
+            statements["begin"] = "BEGIN ISOLATION LEVEL READ COMMITTED", ()
+            statements["limits"] = _SET_LIMITS, ()
+            statements["locked"] = f"{_READ} FOR UPDATE", (self._changed,)
+            holds_of_these = "SELECT reservation, counter, amount, ends_at FROM limit_holds WHERE reservation = ANY(?)"
+            statements["own"] = holds_of_these, (self._ids,)
         if unlocked := sorted(self._limits.keys() - {*self._changed}):
-            found["unlocked"] = _READ, (unlocked,)
-        found["time"] = f"SELECT {self._now}", ()
-        found["others"] = (
+            statements["unlocked"] = _READ, (unlocked,)
+        statements["time"] = f"SELECT {self._now}", ()
+        statements["others"] = (
             "SELECT counter, sum(amount) FROM limit_holds WHERE counter = ANY(?) AND amount > 0 "
             f"AND ends_at > {self._now} AND NOT reservation = ANY(?) GROUP BY counter",
             (sorted(self._limits), self._ids),
         )
-        return found
+        return statements
 
     def _list_changes(self, store: MemoryStore, now: int) -> Sequence[tuple[str, Sequence[object]]]:
         counters = [(name, store.find_counter(self._limits[name])) for name in self._changed]
@@ -406,7 +407,8 @@ class _Transaction:
             for name, counter in counters
             if counter.expires_at and (counter.used, _to_microseconds(counter.expires_at)) != self._stored[name]
         ]
-        held, removed = [], []
+        held = []
+        removed = []
         for name, counter in counters:
             for number in self._ids:
                 hold = counter.holds.find(number)
@@ -417,7 +419,9 @@ class _Transaction:
                 elif (number, name) in self._holds:
                     removed.append((number, name))
         end = now + round(SETTLED_SECONDS * MICROSECONDS)
-        held += [(one, "", 0, end) for one in self._ids if store.is_settled(one) and (one, "") not in self._holds]
+        held += [
+            (number, "", 0, end) for number in self._ids if store.is_settled(number) and (number, "") not in self._holds
+        ]
         changes: list[tuple[str, Sequence[Sequence[object]]]] = [
             ("DELETE FROM limit_holds WHERE counter = ANY(?)", [ended] if ended else []),
             (_STORE_COUNTERS, [*zip(*used, strict=True)]),

@@ -118,11 +118,13 @@ def sum_usage(
         return sorted(groups, key=lambda group: (group.name, *_rank(group.sums), group.part))
     columns = _list_columns(by)
     by_session = by == "session" and not parts
-    found = _sum_sessions(connection, selection) if by_session else _sum(connection, selection, 0, (*columns, *parts))
+    group_sums = (
+        _sum_sessions(connection, selection) if by_session else _sum(connection, selection, 0, (*columns, *parts))
+    )
     size = len(columns)
     groups = [
         UsageGroup(name=keys[size - 1], provider=keys[0] if by == "model" else "", part=tuple(keys[size:]), sums=sums)
-        for _, keys, sums in found
+        for _, keys, sums in group_sums
     ]
     totals = add_up_groups(((group.provider, group.name), group.sums) for group in groups)
 
@@ -148,13 +150,13 @@ def _sum_sessions(connection: Connection, selection: RequestSelection) -> list[_
     # `session_hours` has no requested models, but an index finds the few requests that named none
     others = structs.replace(every, values={**every.values, "requested_model": ""})
     left_out = {keys: sums for _, keys, sums in _sum(connection, others, 0, ("session",))}
-    found = []
+    group_sums = []
     for start, keys, sums in _sum(connection, every, 0, ("session",)):
         excess = structs.astuple(left_out.get(keys, UsageSums()))
-        own = UsageSums(*map(operator.sub, structs.astuple(sums), excess))
-        if own.requests > 0:
-            found.append(_GroupSums(start, keys, own))
-    return found
+        remaining = UsageSums(*map(operator.sub, structs.astuple(sums), excess))
+        if remaining.requests > 0:
+            group_sums.append(_GroupSums(start, keys, remaining))
+    return group_sums
 
 
 class PeriodSums(Struct, frozen=True):
@@ -201,8 +203,8 @@ def sum_periods(
 
 def add_up_periods(periods: Iterable[PeriodSums]) -> list[UsageGroup]:
     """Return the groups of `sum_periods` as `sum_usage` does, without another query."""
-    found = add_up_groups((period.group, period.sums) for period in periods)
-    groups = [UsageGroup(name=name, sums=sums) for name, sums in found.items()]
+    sums_by_group = add_up_groups((period.group, period.sums) for period in periods)
+    groups = [UsageGroup(name=name, sums=sums) for name, sums in sums_by_group.items()]
     return sorted(groups, key=lambda group: (*_rank(group.sums), group.name))
 
 
@@ -224,8 +226,8 @@ def sum_previous_range(connection: Connection, selection: RequestSelection, now:
     # complete hours, and single requests of the part of an hour before them
     fragment = structs.replace(before, end=start if is_single else first_hour * MICROSECONDS_PER_HOUR)
     ranges = [fragment] if is_single else [fragment, structs.replace(before, start=first_hour * MICROSECONDS_PER_HOUR)]
-    found = [part.sums for chosen in ranges for part in _sum(connection, chosen, 0, (), ("requests", "cost"))]
-    return PreviousRange(sum(sums.requests for sums in found), sum(sums.cost for sums in found))
+    parts = [part.sums for chosen in ranges for part in _sum(connection, chosen, 0, (), ("requests", "cost"))]
+    return PreviousRange(sum(sums.requests for sums in parts), sum(sums.cost for sums in parts))
 
 
 def expect_month_cost(
@@ -244,9 +246,9 @@ def expect_month_cost(
         return None
     local = now.astimezone(timezone)
     (start, end), before = (
-        (found[0].timestamp(), found[1].timestamp())
+        (month[0].timestamp(), month[1].timestamp())
         for day in (local, local.replace(day=1) - timedelta(days=1))
-        if (found := find_month(f"{day:%Y-%m}", timezone))
+        if (month := find_month(f"{day:%Y-%m}", timezone))
     )
     bounds = PeriodBounds(start, end, before[0], now.timestamp())
     is_month = selection.start // MICROSECONDS_PER_HOUR == int(start) // HOUR_SECONDS
@@ -254,10 +256,11 @@ def expect_month_cost(
         return None
 
     def add_up_until(first: float, last: float) -> UsageSums:
-        start, end = math.floor(first / HOUR_SECONDS), math.ceil(last / HOUR_SECONDS)
+        start = math.floor(first / HOUR_SECONDS)
+        end = math.ceil(last / HOUR_SECONDS)
         chosen = structs.replace(selection, start=start * MICROSECONDS_PER_HOUR, end=end * MICROSECONDS_PER_HOUR)
-        found = _sum(connection, chosen, 0, (), ("requests", "cost"))
-        return found[0].sums if found else UsageSums()
+        group_sums = _sum(connection, chosen, 0, (), ("requests", "cost"))
+        return group_sums[0].sums if group_sums else UsageSums()
 
     present = add_up_until(start, bounds.now)
     use = PeriodUse(
@@ -295,7 +298,7 @@ def measure_model_performance(
     ]
     values = [*source.sums, *output, _list_times(connection, source, "first_token")]
     rows = _read(connection, selection, source, period_seconds, group_columns=("provider", "model"), values=values)
-    found = {
+    periods = {
         (start, keys): ModelPeriod(
             start,
             ModelSums(keys[0], keys[1], UsageSums(*map(int, sums))),
@@ -307,12 +310,13 @@ def measure_model_performance(
     }
     if is_single:
         for part in _list_moved(connection, selection, period_seconds, ("provider", "model")):
-            key, moved = (part.start, part.keys), part.moved
-            before = found.get(key) or ModelPeriod(part.start, ModelSums(moved.provider, moved.model, UsageSums()))
+            key = (part.start, part.keys)
+            moved = part.moved
+            before = periods.get(key) or ModelPeriod(part.start, ModelSums(moved.provider, moved.model, UsageSums()))
             model = structs.replace(before.model, sums=add_up([before.model.sums, moved.sums]))
             rated = before.rated_tokens + (moved.sums.output_tokens if part.is_timed else 0)
-            found[key] = structs.replace(before, model=model, rated_tokens=rated)
-    return [found[key] for key in sorted(found, key=lambda key: key[0])]
+            periods[key] = structs.replace(before, model=model, rated_tokens=rated)
+    return [periods[key] for key in sorted(periods, key=lambda key: key[0])]
 
 
 def group_latencies(rows: Iterable[ModelPeriod], key: Callable[[ModelPeriod], KeyT]) -> dict[KeyT, Histogram]:
@@ -321,16 +325,16 @@ def group_latencies(rows: Iterable[ModelPeriod], key: Callable[[ModelPeriod], Ke
     for row in rows:
         if row.first_tokens:
             texts.setdefault(key(row), []).append(row.first_tokens)
-    return {group: sum_encoded_histograms(" ".join(found)) for group, found in texts.items()}
+    return {group: sum_encoded_histograms(" ".join(group_texts)) for group, group_texts in texts.items()}
 
 
 def group_speeds(rows: Iterable[ModelPeriod], key: Callable[[ModelPeriod], KeyT]) -> dict[KeyT, float]:
     """Tokens per second. Groups without output tokens are missing."""
-    found: dict[KeyT, tuple[int, int]] = {}
+    totals: dict[KeyT, tuple[int, int]] = {}
     for row in rows:
-        tokens, elapsed = found.get(key(row), (0, 0))
-        found[key(row)] = tokens + row.rated_tokens, elapsed + row.rated_time
-    known = ((group, tokens, elapsed) for group, (tokens, elapsed) in found.items() if tokens and elapsed > 0)
+        tokens, elapsed = totals.get(key(row), (0, 0))
+        totals[key(row)] = tokens + row.rated_tokens, elapsed + row.rated_time
+    known = ((group, tokens, elapsed) for group, (tokens, elapsed) in totals.items() if tokens and elapsed > 0)
     return {group: tokens * MICROSECONDS / elapsed for group, tokens, elapsed in known}
 
 
@@ -341,8 +345,10 @@ def sum_models(connection: Connection, selection: RequestSelection) -> list[Mode
 
 def add_up_model_periods(by_period: Iterable[ModelPeriod]) -> list[ModelSums]:
     """The highest cost first."""
-    found = add_up_groups(((period.model.provider, period.model.model), period.model.sums) for period in by_period)
-    models = [ModelSums(provider, model, sums) for (provider, model), sums in found.items()]
+    sums_by_model = add_up_groups(
+        ((period.model.provider, period.model.model), period.model.sums) for period in by_period
+    )
+    models = [ModelSums(provider, model, sums) for (provider, model), sums in sums_by_model.items()]
     return sorted(models, key=lambda used: (-used.sums.cost, -used.sums.requests))
 
 
@@ -393,7 +399,7 @@ def _sum(
     source = _find_source(selection, *group_columns)
     values = [source.sums[SUM_NAMES.index(name)] for name in sum_names]
     rows = _read(connection, selection, source, period_seconds, group_columns=group_columns, values=values)
-    found = {
+    sums_by_key = {
         (start, keys): UsageSums(**dict(zip(sum_names, map(int, sums), strict=True)))
         for start, keys, sums in rows
         if None not in sums  # without a group, SQL returns a row without values if there are no requests
@@ -401,8 +407,10 @@ def _sum(
     if source.table is requests and not {*group_columns, *selection.values}.isdisjoint(_MODEL_COLUMNS):
         for part in _list_moved(connection, selection, period_seconds, group_columns):
             key = part.start, part.keys
-            found[key] = add_up([found.get(key, UsageSums()), part.moved.sums])
-    return [_GroupSums(start, keys, found[start, keys]) for start, keys in sorted(found, key=lambda key: key[0])]
+            sums_by_key[key] = add_up([sums_by_key.get(key, UsageSums()), part.moved.sums])
+    return [
+        _GroupSums(start, keys, sums_by_key[start, keys]) for start, keys in sorted(sums_by_key, key=lambda key: key[0])
+    ]
 
 
 _MODEL_COLUMNS = ("provider", "model")
@@ -430,16 +438,18 @@ def _list_moved(
     groups = (column[name] for name in group_columns)
     columns = [*periods, *groups, has_time, *(column[name] for name in MOVED_COLUMNS)]
     conditions = request_conditions(structs.replace(selection, values=others))
-    first, last = len(periods), len(periods) + len(group_columns)
+    first = len(periods)
+    last = len(periods) + len(group_columns)
     # the index is used only if the condition has the value
     has_parts = column.model_usage != bindparam(None, "", literal_execute=True)
     for row in connection.execute(select(*columns).where(*conditions, has_parts)):
         start = find_period_start(int(row[0]), period_seconds) if periods else 0
-        names, (is_timed, *values) = row[first:last], row[last:]
+        names = row[first:last]
+        is_timed, *values = row[last:]
         for moved in move_sums(**dict(zip(MOVED_COLUMNS, values, strict=True))):
-            own = {"provider": moved.provider, "model": moved.model}
-            if wanted.items() <= own.items():
-                keys = tuple(own.get(name, value) for name, value in zip(group_columns, names, strict=True))
+            model_facets = {"provider": moved.provider, "model": moved.model}
+            if wanted.items() <= model_facets.items():
+                keys = tuple(model_facets.get(name, value) for name, value in zip(group_columns, names, strict=True))
                 yield _MovedPart(start, keys, moved, bool(is_timed) and not moved.is_added)
 
 
@@ -460,7 +470,8 @@ def _read(
     keys = [*periods, *(source.table.c[name] for name in group_columns)]
     query = select(*keys, *values).where(*source.conditions)
     rows = connection.execute(query.group_by(*keys).order_by(*periods) if keys else query).all()
-    first, last = len(periods), len(keys)
+    first = len(periods)
+    last = len(keys)
     starts = (find_period_start(int(row[0]), period_seconds) if periods else 0 for row in rows)
     return [(start, (*row[first:last],), row[last:]) for start, row in zip(starts, rows, strict=True)]
 
@@ -488,7 +499,7 @@ def build_period_number(seconds: ColumnElement[Any], length: int, start: int, en
 
 def _list_offsets(start: int, end: int) -> list[tuple[int, int]]:
     """Pairs: difference in seconds, and the time until which it applies."""
-    found: list[tuple[int, int]] = []
+    offsets: list[tuple[int, int]] = []
     offset = find_utc_offset(start)
     for day in range(start, end, DAY_SECONDS):
         if find_utc_offset(min(day + DAY_SECONDS, end)) != offset:
@@ -497,9 +508,9 @@ def _list_offsets(start: int, end: int) -> list[tuple[int, int]]:
                 for hour in range(day // HOUR_SECONDS * HOUR_SECONDS, day + 2 * DAY_SECONDS, HOUR_SECONDS)
                 if find_utc_offset(hour) != offset
             )
-            found.append((change, offset))
+            offsets.append((change, offset))
             offset = find_utc_offset(change)
-    return [*found, (end, offset)]
+    return [*offsets, (end, offset)]
 
 
 def _list_times(connection: Connection, source: _Source, quantity: str) -> ColumnElement[Any]:
@@ -535,7 +546,8 @@ def read_ledger_extent(connection: Connection) -> LedgerExtent:
 
 def find_neighbors(connection: Connection, row: StoredRequest) -> tuple[str, str]:
     """Return the ids of the requests directly before and after a request, in order of time. "": there is none."""
-    everything, position = RequestSelection(), (row.started_at, row.id)
+    everything = RequestSelection()
+    position = (row.started_at, row.id)
     older = list_stored_requests(connection, everything, 1, before=position)
     newer = list_stored_requests(connection, everything, 1, after=position)
     return older[0].id if older else "", newer[0].id if newer else ""
@@ -545,8 +557,8 @@ def find_session_position(connection: Connection, row: StoredRequest) -> tuple[i
     """Return the number of a request in its session, and the number of all requests of the session."""
     column = requests.c
     until = column.started_at <= row.started_at
-    own = and_(value_condition("session", row.session), column.requested_model != "")
-    query = select(func.sum(case((until, 1), else_=0)), func.count()).where(own)
+    of_session = and_(value_condition("session", row.session), column.requested_model != "")
+    query = select(func.sum(case((until, 1), else_=0)), func.count()).where(of_session)
     number, count = connection.execute(query).one()
     return int(number or 0), int(count)
 
@@ -554,8 +566,8 @@ def find_session_position(connection: Connection, row: StoredRequest) -> tuple[i
 def find_last_key_uses(connection: Connection, label: str = "") -> Mapping[str, int]:
     """Return label of a virtual key → time of its last request in microseconds. Keys without requests are missing."""
     column = requests.c
-    own = value_condition("key_label", virtual_keys.c.label)
-    latest = select(func.max(column.started_at)).where(own, column.started_at <= LATEST_START)
+    of_key = value_condition("key_label", virtual_keys.c.label)
+    latest = select(func.max(column.started_at)).where(of_key, column.started_at <= LATEST_START)
     query = select(virtual_keys.c.label, latest.scalar_subquery())
     rows = connection.execute(query.where(virtual_keys.c.label == label) if label else query).all()
     return {label: started_at for label, started_at in rows if started_at is not None}
@@ -582,7 +594,7 @@ def count_facets(
     """The counts of a column ignore its own filter, so that a user can choose another value. `limit`: values per
     column.
     """
-    found: dict[str, Sequence[tuple[str, int]]] = {}
+    counts: dict[str, Sequence[tuple[str, int]]] = {}
     partial_columns: list[str] = []
     groups: dict[tuple[Table, str], list[str]] = {}
     for column in columns:
@@ -604,8 +616,8 @@ def count_facets(
             # a model that providers have called for a part of requests has no requests of its own
             counted = [pair for pair in counters[column].items() if pair[1]]
             most = sorted(counted, key=lambda pair: (-pair[1], pair[0]))[:limit]
-            found[column] = [(value, int(count)) for value, count in most]
-    return FacetCounts(found, partial_columns)
+            counts[column] = [(value, int(count)) for value, count in most]
+    return FacetCounts(counts, partial_columns)
 
 
 def _without_filter(selection: RequestSelection, column: str) -> RequestSelection:
@@ -618,7 +630,8 @@ def _count_sums(
     """One query for all `columns` reads the rows once, and returns few combinations of their values. For one column, it
     returns only the `limit` most frequent values: there may be very many sessions.
     """
-    keys, number = [table.c[name] for name in columns], func.sum(table.c.requests)
+    keys = [table.c[name] for name in columns]
+    number = func.sum(table.c.requests)
     query = select(*keys, number).where(*hourly_conditions(selection, table)).group_by(*keys)
     if len(columns) == 1:
         query = query.order_by(number.desc(), *keys).limit(limit)

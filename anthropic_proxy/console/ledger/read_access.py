@@ -153,7 +153,8 @@ def find_key_labels(connection: Connection, names: Collection[str], teams: Colle
     """
     if not names:
         return []
-    key, former = virtual_keys.c, former_labels.c
+    key = virtual_keys.c
+    former = former_labels.c
     condition = or_(func.lower(key.owner).in_(names), key.team.in_(teams))
     earlier = select(former.label).where(former.key_id.in_(select(key.id).where(condition)))
     return sorted(connection.execute(select(key.label).where(condition).union(earlier)).scalars())
@@ -169,8 +170,8 @@ def restrict_reading(connection: Connection, user: LedgerUser, settings: Setting
     if user.role == "owner":
         # the owner of a proxy without other users reads everything, else only what keys of PROXY_API_KEY have sent
         numbers = range(1, len(settings.proxy_api_keys) + 1)
-        own = [COMMON_VALUES["key_label"], *(f"key {number}" for number in numbers)]
-        texts = own if settings.virtual_keys or settings.oidc is not None else None
+        unkeyed_labels = [COMMON_VALUES["key_label"], *(f"key {number}" for number in numbers)]
+        texts = unkeyed_labels if settings.virtual_keys or settings.oidc is not None else None
     opens_others = may(user.role, "read texts of others") and settings.admins_read_content
     access = ReadAccess(labels=labels, text_labels=texts, text_owners=user.names, opens_others=opens_others)
     restrict_rows(connection, access)
@@ -197,8 +198,8 @@ def restrict_rows(connection: Connection, access: ReadAccess) -> None:
         if access.text_owners:
             is_owner = func.lower(requests.c.owner).in_(access.text_owners)
             senders.append(and_(is_owner, requests.c.texts_of == ""))
-        own = exists().where(requests.c.id == contents.c.request_id, or_(*senders))
-        allowed = or_(own, contents.c.request_id.in_(sorted(access.opened)))
+        is_readable = exists().where(requests.c.id == contents.c.request_id, or_(*senders))
+        allowed = or_(is_readable, contents.c.request_id.in_(sorted(access.opened)))
         return select(contents).where(allowed).subquery(contents.name)
 
     @event.listens_for(connection, "before_execute", retval=True)

@@ -208,7 +208,8 @@ class ReceiptQueue:
 
     def set_failed_state(self, problem: str) -> None:
         """`problem` is the message for the user."""
-        self.state.condition, self.state.problem = "failed", problem
+        self.state.condition = "failed"
+        self.state.problem = problem
         self.state.queued_rows = len(self)
         if len(self):
             self.set_waiting_since()
@@ -220,7 +221,8 @@ class ReceiptQueue:
 
     def drop_batch(self) -> int:
         """Called in the thread of the ledger."""
-        dropped, self.in_batch = self.in_batch, 0
+        dropped = self.in_batch
+        self.in_batch = 0
         self.state.dropped_rows += dropped
         if dropped and self.contents is not None:
             for request_id in self._batch_ids:

@@ -346,7 +346,8 @@ def describe_claude_cost(sums: UsageSums) -> str:
     """Return what the same tokens cost at the prices of the requested models: `≥ $0.26 at Claude's prices`. "": it is
     unknown, the clients requested the used models, or the cost of fewer requests is known.
     """
-    cost, unknown = sums.requested_cost, sums.unknown_requested_cost_requests
+    cost = sums.requested_cost
+    unknown = sums.unknown_requested_cost_requests
     text = format_cost(cost, unknown)
     is_same = (cost, unknown) == (sums.cost, sums.unknown_cost_requests)
     is_partial = sums.unknown_cost_requests > unknown
@@ -363,10 +364,10 @@ def add_up(sums: Iterable[UsageSums]) -> UsageSums:
 
 
 def add_up_groups(groups: Iterable[tuple[KeyT, UsageSums]]) -> dict[KeyT, UsageSums]:
-    found: dict[KeyT, list[UsageSums]] = {}
+    sums_by_key: dict[KeyT, list[UsageSums]] = {}
     for key, sums in groups:
-        found.setdefault(key, []).append(sums)
-    return {key: add_up(several) for key, several in found.items()}
+        sums_by_key.setdefault(key, []).append(sums)
+    return {key: add_up(several) for key, several in sums_by_key.items()}
 
 
 def known_cost_or_none(cost: int, unknown_requests: int) -> int | None:
@@ -473,7 +474,8 @@ class RowBuilder:
     def build(self, receipt: Receipt, cost: Cost) -> StoredRequest:
         names = _read_labels(receipt)
         row = _copy(self._labeled.get(names) or self._build_labeled(names))
-        row.input_tokens, row.output_tokens = _limit(receipt.input_tokens), _limit(receipt.output_tokens)
+        row.input_tokens = _limit(receipt.input_tokens)
+        row.output_tokens = _limit(receipt.output_tokens)
         if receipt.cache_read_tokens or receipt.cache_write_tokens:
             row.cache_read_tokens = _limit(receipt.cache_read_tokens)
             row.cache_write_tokens = _limit(receipt.cache_write_tokens)
@@ -511,24 +513,32 @@ class RowBuilder:
             row.inspections = texts.inspections
             row.remedy = texts.remedy
             row.model_usage = texts.model_usage
-            notes, change = receipt.fidelity.notes, receipt.prefix_change
+            notes = receipt.fidelity.notes
+            change = receipt.prefix_change
             row.verdict = find_verdict(receipt.checks)
             row.note_count = len(notes)
             row.malformed_replies = int(any(note.field in TOOL_CALL_FIELDS for note in notes))
             if change is not None:
                 row.prefix_change_tokens = _limit(change.tokens)
-        row.id, row.stream, row.status = receipt.request_id, receipt.stream, receipt.status
+        row.id = receipt.request_id
+        row.stream = receipt.stream
+        row.status = receipt.status
         row.outcome_class = classify_outcome(receipt)
         row.texts_of = OF_OTHER_PEOPLE if receipt.client.has_foreign_texts else ""
         row.cost = None if cost.cost is None else _limit(cost.cost)
         row.requested_cost = None if cost.requested_cost is None else _limit(cost.requested_cost)
-        row.price_source, row.billed_searches = cost.source, _limit(receipt.billed_searches)
+        row.price_source = cost.source
+        row.billed_searches = _limit(receipt.billed_searches)
         row.attempts = len(receipt.failed_attempts) + bool(receipt.provider)
-        row.tool_count, row.message_count = receipt.tool_count, receipt.message_count
+        row.tool_count = receipt.tool_count
+        row.message_count = receipt.message_count
         if receipt.outcome not in ("error", "cancelled"):  # the client sends such a request and its results again
-            row.tool_results, row.tool_errors = receipt.tool_results, receipt.tool_errors
-        first, total = receipt.first_token_seconds, receipt.duration_seconds
-        row.started_at, row.duration = to_microseconds(receipt.started_at), to_microseconds(total)
+            row.tool_results = receipt.tool_results
+            row.tool_errors = receipt.tool_errors
+        first = receipt.first_token_seconds
+        total = receipt.duration_seconds
+        row.started_at = to_microseconds(receipt.started_at)
+        row.duration = to_microseconds(total)
         if first is not None:
             row.first_token = to_microseconds(first)
             if total - first > 0.001 and receipt.output_tokens:
@@ -688,13 +698,14 @@ decode_block_times = list_decoder(BlockTime)
 
 def build_block_times(marks: Sequence[BlockMark], started_at: float) -> list[BlockTime]:
     """`started_at`: by the same clock as `marks`."""
-    found: list[BlockTime] = []
+    block_times: list[BlockTime] = []
     for index, (kind, name, at, characters) in enumerate(marks[:MAX_BLOCKS], 1):
         _, _, end, after = marks[index] if index < len(marks) else ("", "", at, characters)
         if kind and (kind != "thinking" or after != characters):  # an empty one kept the connection open
-            offset, duration = to_microseconds(at - started_at), to_microseconds(end - at)
-            found.append(BlockTime(kind, name[:MAX_NAME_CHARACTERS], offset, duration, after - characters))
-    return found
+            offset = to_microseconds(at - started_at)
+            duration = to_microseconds(end - at)
+            block_times.append(BlockTime(kind, name[:MAX_NAME_CHARACTERS], offset, duration, after - characters))
+    return block_times
 
 
 MAX_CHECKS = 100

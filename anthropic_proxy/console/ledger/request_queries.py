@@ -108,7 +108,8 @@ def narrow_to_matching_hours(connection: Connection, chosen: RequestSelection) -
             if first is None:
                 start = end = chosen.end
             else:
-                start, end = first * MICROSECONDS_PER_HOUR, (last + 1) * MICROSECONDS_PER_HOUR
+                start = first * MICROSECONDS_PER_HOUR
+                end = (last + 1) * MICROSECONDS_PER_HOUR
             chosen = structs.replace(chosen, start=max(chosen.start, start), end=min(chosen.end, end))
     return chosen
 
@@ -188,16 +189,16 @@ def list_stored_requests(
 ) -> list[StoredRequest]:
     """Return at most `limit` requests, the latest first. With `after`, they are the oldest of the later requests."""
     column = requests.c
-    own = []
+    position_conditions = []
     chosen = narrow_to_matching_hours(connection, chosen)
     if before is not None:  # one limit of time, so that the database begins at this place of the index
         chosen = structs.replace(chosen, end=min(chosen.end, before[0] + 1))
-        own.append(not_(and_(column.started_at == before[0], column.id >= before[1])))
+        position_conditions.append(not_(and_(column.started_at == before[0], column.id >= before[1])))
     if after is not None:
         chosen = structs.replace(chosen, start=max(chosen.start, after[0]))
-        own.append(not_(and_(column.started_at == after[0], column.id <= after[1])))
+        position_conditions.append(not_(and_(column.started_at == after[0], column.id <= after[1])))
     order = [key.desc() if after is None else key.asc() for key in (column.started_at, column.id)]
-    query = select(requests).where(*request_conditions(chosen), *own).order_by(*order).limit(limit)
+    query = select(requests).where(*request_conditions(chosen), *position_conditions).order_by(*order).limit(limit)
     rows = [build_stored_request(connection, row) for row in connection.execute(query)]
     return rows if after is None else rows[::-1]
 
@@ -224,8 +225,8 @@ def find_check_requests(connection: Connection, checks: Iterable[CallCheck]) -> 
     ids = [request_id for check in checks for request_id in list_request_ids(check)]
     if not ids:
         return {}
-    found = connection.execute(select(requests).where(requests.c.id.in_(ids)))
-    return {row.id: build_stored_request(connection, row) for row in found}
+    rows = connection.execute(select(requests).where(requests.c.id.in_(ids)))
+    return {row.id: build_stored_request(connection, row) for row in rows}
 
 
 def find_latest_adaptations(connection: Connection, provider: str, model: str) -> Sequence[str]:
@@ -238,8 +239,8 @@ def find_latest_adaptations(connection: Connection, provider: str, model: str) -
 def read_contents(connection: Connection, request_id: str) -> list[StoredContent]:
     query = select(contents.c.kind, contents.c.size, contents.c.data).where(contents.c.request_id == request_id)
     # the descending order is sent, request, reply
-    found = connection.execute(query.order_by(contents.c.kind.desc()))
-    return [StoredContent(kind, size, zlib.decompress(data)) for kind, size, data in found]
+    rows = connection.execute(query.order_by(contents.c.kind.desc()))
+    return [StoredContent(kind, size, zlib.decompress(data)) for kind, size, data in rows]
 
 
 def read_several_contents(
@@ -249,10 +250,10 @@ def read_several_contents(
     column = contents.c
     chosen = (column.request_id.in_(request_ids), column.kind.in_(kinds))
     query = select(column.request_id, column.kind, column.size, column.data).where(*chosen)
-    found: dict[str, dict[str, StoredContent]] = {}
+    texts: dict[str, dict[str, StoredContent]] = {}
     for request_id, kind, size, data in connection.execute(query):
-        found.setdefault(request_id, {})[kind] = StoredContent(kind, size, zlib.decompress(data))
-    return found
+        texts.setdefault(request_id, {})[kind] = StoredContent(kind, size, zlib.decompress(data))
+    return texts
 
 
 MAX_SORTED_REQUESTS = 30_000
@@ -316,8 +317,8 @@ def list_sorted_requests(
     positions = [
         SortedPosition(float(row.value), int(row.started_at), str(row.id)) for row in connection.execute(nearest)
     ]
-    found = select(requests).where(_column.id.in_([place.id for place in positions]))
-    rows = {row.id: build_stored_request(connection, row) for row in connection.execute(found)}
+    query = select(requests).where(_column.id.in_([place.id for place in positions]))
+    rows = {row.id: build_stored_request(connection, row) for row in connection.execute(query)}
     listed = [SortedRequest(rows[place.id], place) for place in positions if place.id in rows]
     return listed if after is None else listed[::-1]
 
@@ -350,7 +351,8 @@ def list_sessions(connection: Connection, chosen: RequestSelection, limit: int) 
     """The latest first."""
     chosen = structs.replace(chosen, has_model=False)
     if chosen.has_sums(SESSION_KEYS) and not chosen.is_short_range:
-        first, last = chosen.start // MICROSECONDS_PER_HOUR, chosen.end_hour
+        first = chosen.start // MICROSECONDS_PER_HOUR
+        last = chosen.end_hour
         whole = structs.replace(chosen, start=first * MICROSECONDS_PER_HOUR, end=last * MICROSECONDS_PER_HOUR)
         conditions = [*hourly_conditions(chosen, session_hours), session_hours.c.session != ""]
         return _select_hours(connection, conditions, request_conditions(whole), limit, has_model=True)
@@ -374,8 +376,9 @@ def sum_session(connection: Connection, session: str) -> SessionRow | None:
 
 def sum_sessions(connection: Connection, sessions: Collection[str]) -> Sequence[SessionRow]:
     """Those without a request that named a model are included."""
-    conditions, own = session_hours.c.session.in_(sessions), requests.c.session.in_(sessions)
-    return _select_hours(connection, [conditions], [own], len(sessions), has_model=False).rows
+    conditions = session_hours.c.session.in_(sessions)
+    single_conditions = requests.c.session.in_(sessions)
+    return _select_hours(connection, [conditions], [single_conditions], len(sessions), has_model=False).rows
 
 
 def list_session_requests(connection: Connection, session: str) -> list[StoredRequest]:
@@ -390,22 +393,23 @@ def find_first_requests(connection: Connection, sessions: Sequence[str]) -> dict
     """Session id → id of its first request with tools, or of its first request. A client may send requests without
     tools before, for example for a title.
     """
-    column, found = requests.c, dict[str, str]()
+    column = requests.c
+    first_requests = dict[str, str]()
     for session in sessions:
-        own = (value_condition("session", session), column.agent == "")
+        of_session = (value_condition("session", session), column.agent == "")
         for condition in (column.tool_count > 0, column.requested_model != ""):
-            query = select(column.id).where(*own, condition).order_by(column.started_at).limit(1)
+            query = select(column.id).where(*of_session, condition).order_by(column.started_at).limit(1)
             if first := connection.execute(query).scalar():
-                found[session] = first
+                first_requests[session] = first
                 break
-    return found
+    return first_requests
 
 
 def find_prompt_starts(connection: Connection, prompts: Sequence[str]) -> dict[str, tuple[str, int]]:
     """Return prompt → session and start of its first request."""
     column = requests.c
-    own = and_(column.prompt_id.in_(prompts), uncommon_value_condition("prompt_id"))
-    query = select(column.prompt_id, func.min(column.session), func.min(column.started_at)).where(own)
+    has_prompt = and_(column.prompt_id.in_(prompts), uncommon_value_condition("prompt_id"))
+    query = select(column.prompt_id, func.min(column.session), func.min(column.started_at)).where(has_prompt)
     return {
         prompt: (session, started) for prompt, session, started in connection.execute(query.group_by(column.prompt_id))
     }
@@ -434,17 +438,25 @@ def find_latest_models(connection: Connection, rows: Sequence[SessionRow]) -> di
 def _select_hours(
     connection: Connection,
     conditions: Sequence[ColumnElement[bool]],
-    own: Sequence[ColumnElement[bool]],
+    single_conditions: Sequence[ColumnElement[bool]],
     limit: int,
     *,
     has_model: bool,
 ) -> SessionList:
-    """`own`: the `conditions` for single requests. `has_model`: leave out sessions whose requests named no model."""
+    """`single_conditions`: the `conditions` for single requests. `has_model`: leave out sessions whose requests named
+    no model.
+    """
     # the hourly sums have no requested models, but an index finds the few requests that named none
-    column, names = session_hours.c, ("session", *SUM_NAMES)
+    column = session_hours.c
+    names = ("session", *SUM_NAMES)
     sums = (requests.c.session, *request_sums(requests.c))
     labeled = [value.label(name) for value, name in zip(sums, names, strict=True)]
-    unnamed = select(*labeled).where(*own, requests.c.requested_model == "").group_by(requests.c.session).subquery()
+    unnamed = (
+        select(*labeled)
+        .where(*single_conditions, requests.c.requested_model == "")
+        .group_by(requests.c.session)
+        .subquery()
+    )
     every = zip(SUM_NAMES, hourly_sums(session_hours), strict=True)
     values = _SessionValues(
         {name: total - func.coalesce(func.max(unnamed.c[name]), 0) for name, total in every},
@@ -493,8 +505,8 @@ def _select(
         query = query.select_from(source)
     if has_model:
         query = query.having(count > 0)
-    found = connection.execute(query.order_by(values.last_at.desc()).limit(limit)).mappings().all()
-    moved = [row["session"] for row in found if row["first_project"] != row["last_project"]]
+    session_rows = connection.execute(query.order_by(values.last_at.desc()).limit(limit)).mappings().all()
+    moved = [row["session"] for row in session_rows if row["first_project"] != row["last_project"]]
     latest: dict[str, str] = {}
     if moved:
         by_project = select(column.session, column.project).where(*conditions, column.session.in_(moved))
@@ -509,10 +521,12 @@ def _select(
             last_at=row["last_at"],
             max_context=row["max_context"],
         )
-        for row in found
+        for row in session_rows
     ]
-    is_complete = column is session_hours.c or not found or found[0]["all_requests"] < MAX_SAMPLED_REQUESTS
-    return SessionList(rows, found[0]["all_sessions"] if found else 0, is_complete)
+    is_complete = (
+        column is session_hours.c or not session_rows or session_rows[0]["all_requests"] < MAX_SAMPLED_REQUESTS
+    )
+    return SessionList(rows, session_rows[0]["all_sessions"] if session_rows else 0, is_complete)
 
 
 _DEFAULTS = {field.name: field.default for field in structs.fields(Receipt)}
@@ -531,7 +545,8 @@ def list_failed_attempts(row: StoredRequest) -> list[str]:
 
 def list_fallbacks(row: StoredRequest) -> list[bool]:
     """Return for each of `list_failed_attempts` whether another model was called after it."""
-    failed, times = list_failed_attempts(row), decode_attempt_times(row.attempt_times)
+    failed = list_failed_attempts(row)
+    times = decode_attempt_times(row.attempt_times)
     models = [(attempt.provider, attempt.model) for attempt in times]
     if len(times) <= len(failed):  # a target without credentials was not called
         models = [(attempt.partition(" ")[0], "") for attempt in failed] + [(row.prefix or row.provider, "")]

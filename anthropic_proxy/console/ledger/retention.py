@@ -82,7 +82,8 @@ class Retention:
             """Return a time in microseconds since the epoch."""
             return int((now - days * DAY_SECONDS) * MICROSECONDS)
 
-        before, content_before = days_ago(self._settings.ledger_days), days_ago(self._settings.ledger_content_days)
+        before = days_ago(self._settings.ledger_days)
+        content_before = days_ago(self._settings.ledger_content_days)
         with connection.transaction():
             connection.execute("DELETE FROM key_hashes WHERE expires_at < ?", (days_ago(REPLACED_KEY_DAYS),))
             connection.execute("DELETE FROM device_codes WHERE expires_at < ?", (days_ago(0),))

@@ -131,7 +131,8 @@ class SettingsWatch:
 
     async def examine(self) -> SettingsEntry | None:
         """Return what has changed since the last call."""
-        before, after = self._examined, self._gateway.settings
+        before = self._examined
+        after = self._gateway.settings
         if before is after and self.values is not None:
             return None
         self.values = await run_in_own_thread("settings", digest_values, after)
@@ -165,7 +166,8 @@ class SettingsWatch:
         """Return a warning about the servers that have not followed a change. "": there is nothing to report now."""
         if self._changed is None or time.monotonic() < self._changed[0] + FOLLOW_SECONDS:
             return ""
-        (_, names), self._changed = self._changed, None
+        _, names = self._changed
+        self._changed = None
         reached = [find_reach(known, own_id, setting) for setting in names]
         others = dict.fromkeys(name for reach in reached if reach is not None for name in reach.others)
         if not others:

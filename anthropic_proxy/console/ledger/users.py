@@ -42,14 +42,14 @@ class LedgerUser(Struct, frozen=True, kw_only=True):
         rows = reader.query(_NAMES, (self.person, self.person))
         labels = {str(label) for label, _ in rows}
         addresses = {find_address(label) for label in labels} - labels
-        own = {one for one in addresses if list_people_ids(reader, one)[:1] == [self.person]}
-        names = sorted(one.lower() for one in labels | own)
-        found = reader.query(_TEAMS.format(marks=", ".join("?" * len(names))), names) if names else []
+        own_addresses = {address for address in addresses if list_people_ids(reader, address)[:1] == [self.person]}
+        names = sorted(name.lower() for name in labels | own_addresses)
+        team_rows = reader.query(_TEAMS.format(marks=", ".join("?" * len(names))), names) if names else []
         return structs.replace(
             self,
             name=next((str(label) for label, is_present in rows if is_present), ""),
             names=frozenset(names),
-            teams=frozenset({str(name) for (name,) in found} | {self.team}) - {""},
+            teams=frozenset({str(name) for (name,) in team_rows} | {self.team}) - {""},
         )
 
 

@@ -71,13 +71,18 @@ def _build_addition(table: TableDefinition) -> str:
     """Numbers are added to the stored ones. The histograms of the row replace them."""
     changes = []
     for name in (column for column in table.columns if column not in table.key):
-        own, new = f"{table.name}.{name}", f"excluded.{name}"
+        stored = f"{table.name}.{name}"
+        new = f"excluded.{name}"
         if name in _HISTOGRAMS:
             value = new
         elif name in ("max_context", "last_at"):
-            value = f"CASE WHEN {own} > {new} THEN {own} ELSE {new} END"
+            value = f"CASE WHEN {stored} > {new} THEN {stored} ELSE {new} END"
         else:
-            value = f"CASE WHEN {own} < {new} THEN {own} ELSE {new} END" if name == "started_at" else f"{own} + {new}"
+            value = (
+                f"CASE WHEN {stored} < {new} THEN {stored} ELSE {new} END"
+                if name == "started_at"
+                else f"{stored} + {new}"
+            )
         changes.append(f"{name} = {value}")
     return (
         f"INSERT INTO {table.name} ({', '.join(table.columns)}) VALUES ({', '.join('?' * len(table.columns))}) "
@@ -115,9 +120,10 @@ def add_sums(connection: Connection, rows: Iterable[StoredRequest], instance: st
         first_tokens = [row.first_token for row in group if row.first_token is not None]
         durations = [row.duration for row in group if row.duration]
         sums["duration"] = sum(durations)
-        sums["first_token_sum"], sums["first_token_count"] = sum(first_tokens), len(first_tokens)
-        found = connection.query(_FIND_HISTOGRAMS, _read_hourly_key(sums))
-        stored = found[0] if found else (None, None)
+        sums["first_token_sum"] = sum(first_tokens)
+        sums["first_token_count"] = len(first_tokens)
+        rows_of_hour = connection.query(_FIND_HISTOGRAMS, _read_hourly_key(sums))
+        stored = rows_of_hour[0] if rows_of_hour else (None, None)
         for name, times, data in zip(_HISTOGRAMS, (first_tokens, durations), stored, strict=True):
             histogram = count_buckets(times)
             if data is not None:
@@ -228,7 +234,8 @@ class LedgerWriter:
         self._latest_rejections = BoundedDict[str, int](_MAX_REJECTED_KEYS)
         """Label of a key → minute of the latest row of a request that a limit of this key rejected."""
         self._failed_attempts = 0
-        folder, self._address = self._settings.data_directory, find_database(self._settings)
+        folder = self._settings.data_directory
+        self._address = find_database(self._settings)
         self._spool = None if folder is None or self._address.file is not None else Spool(folder, self._address)
         """File for batches while PostgreSQL is unavailable. None: the database is on SQLite, or there is no data
         directory."""
@@ -298,10 +305,13 @@ class LedgerWriter:
                     for part in _list_moved(row):
                         amounts = (0, part.sums.cost, part.sums.unknown_cost_requests)
                         self._add_spending(row, part.facets.provider, amounts)
-            self._batch, self._texts, self._block = [], {}, None
+            self._batch = []
+            self._texts = {}
+            self._block = None
             self._queue.in_batch = 0
             state.queued_rows = self._count_waiting()
-            state.last_written_at, state.waiting_since = self._clock(), None
+            state.last_written_at = self._clock()
+            state.waiting_since = None
             self._reset_failure()
         self._queue.state.queued_rows = self._count_waiting()
         if not self._queue.state.queued_rows:
@@ -309,7 +319,8 @@ class LedgerWriter:
         return True
 
     def _add_spending(self, row: StoredRequest, provider: str, amounts: tuple[int, int, int]) -> None:
-        labels, spending = (row.team, provider, row.kind), self._queue.state.spending
+        labels = (row.team, provider, row.kind)
+        spending = self._queue.state.spending
         count, cost, unknown = map(operator.add, spending.get(labels, (0, 0, 0)), amounts)
         spending[labels] = count, cost, unknown
 
@@ -318,7 +329,8 @@ class LedgerWriter:
         self._block = None if self._spool is None else self._spool.claim()
         if self._block is None:
             return False
-        self._batch, self._texts = self._block.rows, self._block.texts
+        self._batch = self._block.rows
+        self._texts = self._block.texts
         return True
 
     def _move_to_spool(self) -> None:
@@ -326,10 +338,13 @@ class LedgerWriter:
             return
         if self._block is not None:
             self._spool.release(self._block)
-            self._batch, self._texts, self._block = [], {}, None
+            self._batch = []
+            self._texts = {}
+            self._block = None
         is_first = not self._spool.count_rows()
         while (self._batch or self._load_batch()) and self._spool.append(SpooledBlock(self._batch, self._texts)):
-            self._batch, self._texts = [], {}
+            self._batch = []
+            self._texts = {}
             self._queue.in_batch = 0
         if is_first and self._spool.count_rows():
             self._warn(f"Requests wait in {self._spool.file} until the ledger can store them.")
@@ -400,7 +415,9 @@ class LedgerWriter:
         if is_repeated or self._failed_attempts or self._block is not None:
             ids = [row.id for row in rows]
             marks = ", ".join("?" * len(ids))
-            known = {found for (found,) in connection.query(f"SELECT id FROM requests WHERE id IN ({marks})", ids)}
+            known = {
+                request_id for (request_id,) in connection.query(f"SELECT id FROM requests WHERE id IN ({marks})", ids)
+            }
             # A rejected request has perhaps no row. If another row of its transaction is stored, it is counted. If all
             # rows of a transaction are rejected requests without rows (a small batch, or one row at a time after a
             # rejected value), a lost answer to its commit counts them twice.
@@ -441,7 +458,8 @@ class LedgerWriter:
         state = self._queue.state
         self._failed_attempts = 0
         if state.condition != "ok":
-            state.condition, state.problem = "ok", ""
+            state.condition = "ok"
+            state.problem = ""
             self._warn(f"The ledger stores requests again. {state.dropped_rows} were dropped since the start.")
 
     def _fail(self, error: BaseException) -> None:
@@ -540,10 +558,10 @@ class Spool:
 
         None: no block is unclaimed, or the file cannot be used.
         """
-        found = self._execute(_CLAIM_BLOCK, (time.time(), CLAIM_SECONDS)) if self._has_file else None
-        if not found:
+        blocks = self._execute(_CLAIM_BLOCK, (time.time(), CLAIM_SECONDS)) if self._has_file else None
+        if not blocks:
             return None
-        ((number, rows, row_count),) = found
+        ((number, rows, row_count),) = blocks
         block = _decode_block(rows, row_count)
         block.id = number
         return block
@@ -559,8 +577,8 @@ class Spool:
         return bool(self._execute("DELETE FROM block WHERE id = ? RETURNING id", (block.id,)))
 
     def count_rows(self) -> int:
-        found = self._execute("SELECT coalesce(sum(row_count), 0) FROM block", ()) if self._has_file else None
-        return found[0][0] if found else 0
+        counts = self._execute("SELECT coalesce(sum(row_count), 0) FROM block", ()) if self._has_file else None
+        return counts[0][0] if counts else 0
 
     def _execute(self, sql: str, values: Sequence[object]) -> list[Any] | None:
         """Return the rows of the result. None: the file cannot be used."""
@@ -592,7 +610,8 @@ def _decode_block(data: bytes, row_count: int) -> SpooledBlock:
     for request_id, item in encoded.texts.items():
         if (texts := _decode(item, list[ContentRow], problems)) is not None:
             block.texts[request_id] = texts
-    block.dropped_rows, block.problem = len(encoded.rows) - len(block.rows), problems[0] if problems else block.problem
+    block.dropped_rows = len(encoded.rows) - len(block.rows)
+    block.problem = problems[0] if problems else block.problem
     return block
 
 
