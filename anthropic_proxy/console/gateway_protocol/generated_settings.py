@@ -67,7 +67,7 @@ class GeneratedSettings:
         if gateway.settings is not self._settings:
             self._settings = gateway.settings
             self._found.clear()
-        names = tuple((one.models, one.providers, one.routes) for one in rules)
+        names = tuple((rule_set.models, rule_set.providers, rule_set.routes) for rule_set in rules)
         end, generated = self._found.get(names, (-math.inf, {}))
         if end <= now:
             generated = await generate_settings(gateway, rules)
@@ -91,7 +91,7 @@ class _Offer(Struct, frozen=True):
 
     @property
     def ids(self) -> list[str]:
-        return [*(one.id for one in self.entries), *self.named]
+        return [*(entry.id for entry in self.entries), *self.named]
 
 
 async def generate_settings(gateway: Gateway[Settings], rules: Sequence[Rules]) -> dict[str, Any]:
@@ -99,52 +99,58 @@ async def generate_settings(gateway: Gateway[Settings], rules: Sequence[Rules]) 
     not offered; `availableModels` is [] if they certainly forbid all.
     """
     await asyncio.to_thread(PRICE_SOURCE.load)
-    settings, offer = gateway.settings, await _find_offer(gateway, rules)
-    found: dict[str, Any] = {}
-    tiers, prices = offer.served.tiers, offer.served.prices
+    settings = gateway.settings
+    offer = await _find_offer(gateway, rules)
+    generated: dict[str, Any] = {}
+    tiers = offer.served.tiers
+    prices = offer.served.prices
     variables = list_name_variables(tiers, prices, {})
     limits = _list_limits(gateway, offer.served) if variables else {}
     if environment := {**_list_relayed_defaults(tiers), **variables, **limits}:
-        found["env"] = environment
+        generated["env"] = environment
     rows = build_model_picker(tiers, variables, prices, {}, ())
     if offer.named:
         texts = describe_prices(offer.named, settings)
-        named = [_build_row(one, texts.get(name, "")) for name, one in offer.named.items()]
+        named = [_build_row(model, texts.get(name, "")) for name, model in offer.named.items()]
         rows = {**rows, "options": [*rows.get("options", ()), *named]}
     if rows:
-        found["modelPicker"] = rows
+        generated["modelPicker"] = rows
     if offer.forbids_some and (offer.ids or not offer.may_have_others):
-        found["availableModels"] = offer.ids
-        first = next((one.id for one in tiers), next(iter(offer.named), ""))
-        found |= {"model": first, "enforceAvailableModels": True} if first else {}
+        generated["availableModels"] = offer.ids
+        first = next((tier.id for tier in tiers), next(iter(offer.named), ""))
+        generated |= {"model": first, "enforceAvailableModels": True} if first else {}
     if overrides := _list_prices(offer, PriceList(settings), settings):
-        found["modelPricing"] = {"overrides": overrides}
+        generated["modelPricing"] = {"overrides": overrides}
     auto_mode = settings.auto_mode
     sentences = {"hard_deny": auto_mode.deny, "allow": auto_mode.allow, "environment": auto_mode.environment}
     if any(sentences.values()):
-        found["autoMode"] = {name: [_DEFAULT_RULES, *each] for name, each in sentences.items() if each}
-    return found
+        generated["autoMode"] = {
+            name: [_DEFAULT_RULES, *sentence_list] for name, sentence_list in sentences.items() if sentence_list
+        }
+    return generated
 
 
 async def _find_offer(gateway: Gateway[Settings], rules: Sequence[Rules]) -> _Offer:
-    settings, listed = gateway.settings, gateway.list_models()
-    entries = [one for one in listed if "/" not in one.id]
-    providers = {one.model: one.provider for one in await gateway.describe_models([one.id for one in entries], "")}
+    settings = gateway.settings
+    listed = gateway.list_models()
+    entries = [entry for entry in listed if "/" not in entry.id]
+    described = await gateway.describe_models([entry.id for entry in entries], "")
+    providers = {model.model: model.provider for model in described}
     prefixes = {name: find_registry(settings).find(provider).prefix for name, provider in providers.items()}
-    offered = [one for one in entries if _is_allowed(one, prefixes.get(one.id, _VENDOR), rules, settings)]
+    offered = [entry for entry in entries if _is_allowed(entry, prefixes.get(entry.id, _VENDOR), rules, settings)]
     served = find_served_models({"data": msgspec.to_builtins(offered)}, settings)
-    others = [one.id.removeprefix("claude-") for one in listed if "/" in one.id]
-    targets = {one.target for one in served.tiers}
+    others = [entry.id.removeprefix("claude-") for entry in listed if "/" in entry.id]
+    targets = {tier.target for tier in served.tiers}
     named = [
         name for name in _list_named_models(settings, rules, others, all_listed=not offered) if name not in targets
     ]
     return _Offer(
         entries=offered,
         served=served,
-        named={one.model: one for one in await gateway.describe_models(named[:_MAX_ROWS], "")},
+        named={model.model: model for model in await gateway.describe_models(named[:_MAX_ROWS], "")},
         forbids_some=len(offered) < len(entries),
         may_have_others=any(  # rules without models allow all
-            "/" in name and not WILDCARDS.isdisjoint(name) for one in rules for name in one.models or ["*/*"]
+            "/" in name and not WILDCARDS.isdisjoint(name) for rule_set in rules for name in rule_set.models or ["*/*"]
         ),
     )
 
@@ -153,16 +159,16 @@ def _list_relayed_defaults(tiers: Sequence[TierModel]) -> dict[str, str]:
     """Signed in at a gateway, Claude Code requests older models than it does with an API key, unless variables name
     them.
     """
-    return {f"ANTHROPIC_DEFAULT_{one.tier.upper()}_MODEL": one.id for one in tiers if not one.target}
+    return {f"ANTHROPIC_DEFAULT_{tier.tier.upper()}_MODEL": tier.id for tier in tiers if not tier.target}
 
 
 def _list_limits(gateway: Gateway[Settings], served: ServedModels) -> dict[str, str]:
     """Return the variables with the limits of a conversation, without those of which a user would have to approve."""
 
     def read_models(names: Sequence[str]) -> Sequence[Mapping[str, Any]]:
-        return [msgspec.to_builtins(one) for one in gateway.list_models(*names)]
+        return [msgspec.to_builtins(entry) for entry in gateway.list_models(*names)]
 
-    requested = [one.id for one in served.tiers if one.tier in MAIN_MODELS] or [one.id for one in served.tiers]
+    requested = [tier.id for tier in served.tiers if tier.tier in MAIN_MODELS] or [tier.id for tier in served.tiers]
     windows = list_window_variables(read_models, served, requested)
     limits = {name: text for name, text in windows.items() if name not in (LIMITING_MODEL, ASSUMED_MODEL)}
     return {**limits, **list_limit_variables(served.tiers, is_managed=True)}
@@ -175,10 +181,10 @@ def _is_allowed(entry: ModelEntry, prefix: str, rules: Sequence[Rules], settings
     """
     used = [entry.target or f"{prefix}/{entry.id}", *settings.fallbacks.get(find_tier(entry.id) or "", ())]
     return all(
-        (one.allows_model([entry.id]) or all(one.allows_model([name]) for name in used))
-        and all(one.allows_provider(name.partition("/")[0]) for name in used if "/" in name)
-        and (entry.route is None or one.allows_route(entry.route))
-        for one in rules
+        (rule_set.allows_model([entry.id]) or all(rule_set.allows_model([name]) for name in used))
+        and all(rule_set.allows_provider(name.partition("/")[0]) for name in used if "/" in name)
+        and (entry.route is None or rule_set.allows_route(entry.route))
+        for rule_set in rules
     )
 
 
@@ -189,14 +195,16 @@ def _list_named_models(
 
     `listed`: models with prefix in the list of the proxy. `all_listed`: all of these that the rules allow.
     """
-    own = [f"{row.prefix}/{name}" for row in find_registry(settings) if row.is_configured for name in row.known_models]
-    patterns = [name for one in rules for name in one.models if "/" in name]
+    configured = [
+        f"{row.prefix}/{name}" for row in find_registry(settings) if row.is_configured for name in row.known_models
+    ]
+    patterns = [name for rule_set in rules for name in rule_set.models if "/" in name]
     exact = [name for name in patterns if WILDCARDS.isdisjoint(name)]
     matching = [name for name in listed if all_listed or any(matches_model(name, pattern) for pattern in patterns)]
     return [
         name
-        for name in dict.fromkeys([*own, *exact, *matching])
-        if all(one.allows_model([name]) and one.allows_provider(name.partition("/")[0]) for one in rules)
+        for name in dict.fromkeys([*configured, *exact, *matching])
+        if all(rule_set.allows_model([name]) and rule_set.allows_provider(name.partition("/")[0]) for rule_set in rules)
     ]
 
 
@@ -213,7 +221,7 @@ def find_similar_model(model: ModelFeatures) -> str:
     """
     window = model.context_window or 0
     known = {name: find_table_capabilities(_VENDOR, name) for name in _MODELS_OF_CLIENT}
-    shortest = min(one.context_window for one in known.values())
+    shortest = min(capabilities.context_window for capabilities in known.values())
 
     def rank(name: str) -> tuple[int, int, int]:
         like: ModelCapabilities = known[name]
@@ -229,13 +237,15 @@ def _list_prices(offer: _Offer, prices: PriceList, settings: Settings) -> dict[s
     """Return the prices in dollars per million tokens that Claude Code cannot know: of other models, and the company's
     own.
     """
-    found: dict[str, dict[str, float]] = {}
-    targets = {one.id: one.target or f"{_VENDOR}/{one.id}" for one in offer.entries}
+    amounts_by_name: dict[str, dict[str, float]] = {}
+    targets = {entry.id: entry.target or f"{_VENDOR}/{entry.id}" for entry in offer.entries}
     targets |= {name: name for name in offer.named}
     for name, target in targets.items():
         price = find_model_price(prices, settings, target)
         if price is not None and (price.is_final or not target.endswith(f"/{name}") or name == target):
             base = price.base
             amounts = (base.input, base.output, base.cache_read, base.cache_write)
-            found[name] = dict(zip(("input", "output", "cacheRead", "cacheWrite"), map(float, amounts), strict=True))
-    return found
+            amounts_by_name[name] = dict(
+                zip(("input", "output", "cacheRead", "cacheWrite"), map(float, amounts), strict=True)
+            )
+    return amounts_by_name

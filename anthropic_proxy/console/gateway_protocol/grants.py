@@ -141,7 +141,8 @@ class Grants:
             if code is None or code.state != "pending":
                 raise OidcError(WAITS_NO_LONGER)
             named = self._admit(connection, user, dry_run=True).user or user
-            person, encrypted = encode_user(named), self._encrypt(provider_token, user)
+            person = encode_user(named)
+            encrypted = self._encrypt(provider_token, user)
             with connection.transaction():
                 statement = (
                     "UPDATE device_codes SET person = ?, provider_token = ? WHERE code_hash = ? AND state = 'pending'"
@@ -163,7 +164,8 @@ class Grants:
                     "UPDATE device_codes SET state = 'approved', key_id = ?, person = ? "
                     "WHERE code_hash = ? AND state = 'pending' AND person = ? AND expires_at > ?"
                 )
-                person, now = encode_user(admitted.user or user), to_microseconds(self._clock())
+                person = encode_user(admitted.user or user)
+                now = to_microseconds(self._clock())
                 values = (admitted.key.id, person, code.code_hash, code.person, now)
                 if not connection.execute(statement, values):
                     raise OidcError(WAITS_NO_LONGER)
@@ -178,7 +180,8 @@ class Grants:
             code = self._find_code(connection, "code_hash", code_hash)
             if code is None or code.state == "pending":
                 return code, None, ""
-            sign_in, token = None, ""
+            sign_in = None
+            token = ""
             user = code.user if code.state == "approved" else None
             administration = self._administer(connection, user)
             with administration.changing():
@@ -249,7 +252,8 @@ class Grants:
         checked_at = now if is_checked else sign_in.checked_at
         with self._open() as connection:
             admitted = self._admit(connection, user)
-            key, user = admitted.key, admitted.user or user
+            key = admitted.key
+            user = admitted.user or user
             if key.id != sign_in.key_id:
                 raise OidcError("The sign-in is of a person who has been moved or replaced. Sign in again.")
             administration = self._administer(connection, user)
@@ -284,7 +288,8 @@ class Grants:
         """End a claim, and store that the identity provider refuses a refresh. Return False if it has refused the one
         before too, or if the sign-in has ended meanwhile.
         """
-        now, shown = self._clock(), refusal.describe_to_people(self._settings.limit_contact)
+        now = self._clock()
+        shown = refusal.describe_to_people(self._settings.limit_contact)
         with self._open() as connection:
             administration = self._administer(connection, sign_in.user)
             with administration.changing():
@@ -375,13 +380,15 @@ def _make_room(connection: Connection, address: str, now: float) -> None:
     So a flood displaces its own codes, and not those of others. A code for which a person has signed in at the identity
     provider does not give way.
     """
-    condition, values = "state = 'pending' AND person = '' AND expires_at > ?", (to_microseconds(now),)
+    condition = "state = 'pending' AND person = '' AND expires_at > ?"
+    values = (to_microseconds(now),)
     ((number,),) = connection.query(f"SELECT count(*) FROM device_codes WHERE {condition}", values)
     if number < MAX_WAITING_OF_NETWORK:
         return
     of_network: list[str] = []
     by_site: dict[str, list[str]] = defaultdict(list)
-    network, find_network = name_network(address), cache(name_network)
+    network = name_network(address)
+    find_network = cache(name_network)
     rows = connection.query(
         f"SELECT code_hash, address FROM device_codes WHERE {condition} ORDER BY created_at", values
     )

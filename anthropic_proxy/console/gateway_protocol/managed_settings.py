@@ -69,12 +69,12 @@ def find_group_settings(client: Client, tables: Mapping[str, Mapping[str, object
     return next((table for group, table in tables.items() if group in names), {})
 
 
-def merge_settings(generated: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+def merge_settings(generated: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings with those of a table over the generated ones. Tables in both are merged in the same way;
     any other value, also a list, is replaced.
     """
     merged = dict(generated)
-    for name, value in own.items():
+    for name, value in table.items():
         before = merged.get(name)
         both = isinstance(before, dict) and isinstance(value, dict)
         merged[name] = merge_settings(before or {}, value) if both else value

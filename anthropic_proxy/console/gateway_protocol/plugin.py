@@ -128,8 +128,9 @@ class _GatewayProtocol:
 
     async def _send_managed_settings(self, gateway: Gateway[Settings], request: RouteRequest) -> RouteResponse:
         note = partial(self._note_machine, gateway, request.client.key_id)
-        scopes, found = self._find_scopes(request.client), self._generated
-        return await managed_settings.serve_managed_settings(request, gateway, scopes, found, note)
+        scopes = self._find_scopes(request.client)
+        generated = self._generated
+        return await managed_settings.serve_managed_settings(request, gateway, scopes, generated, note)
 
     def _note_machine(self, gateway: Gateway[Settings], key_id: str, report: MachineReport) -> None:
         """No answer waits for the store."""
@@ -144,7 +145,8 @@ class _GatewayProtocol:
 
     def _note_settings(self, client: Client, headers: Headers) -> None:
         """Store the settings that a machine states in a request, if they differ from those in its request before."""
-        held, machine = headers[SETTINGS_HEADER][:_MAX_CHECKSUM], (client.key_id, client.sign_in)
+        held = headers[SETTINGS_HEADER][:_MAX_CHECKSUM]
+        machine = (client.key_id, client.sign_in)
         if self._gateway is None or self._stated.get(machine) == held:
             return
         self._stated[machine] = held

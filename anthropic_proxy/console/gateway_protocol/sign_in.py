@@ -128,7 +128,8 @@ class SignInEndpoints:
             raise _slow_down("Too many sign-ins begin at this address. Wait some minutes.")
         stated = request.headers.get("user-agent", "") or form.get("surface", "")
         device = "".join(filter(str.isprintable, stated[:_MAX_SHOWN_CHARACTERS])) or "unknown program"
-        address, grants = request.address, self._grants
+        address = request.address
+        grants = self._grants
         code, user_code = await self._threads.run(address, lambda: grants.create_code(device, address))
         url = f"{self._settings.dashboard_url}{DEVICE_PATH}"
         notice = self._sign_in_settings.notice
@@ -215,7 +216,8 @@ class SignInEndpoints:
 
         Raises `OAuthError` if this is not known.
         """
-        grants, checked_at = self._grants, sign_in.checked_at
+        grants = self._grants
+        checked_at = sign_in.checked_at
         end = self._clock() + 2 * _REFRESH_SECONDS
         while True:
             claim = await self._threads.run(sign_in.id, lambda: grants.claim(sign_in.id))
@@ -289,7 +291,9 @@ class SignInEndpoints:
 
     async def _revoke(self, request: RouteRequest, form: Mapping[str, str]) -> RouteResponse:
         """End the sign-in of an access token or a refresh token (RFC 7009). The answer is the same for all tokens."""
-        token, grants, keys = form.get("token", ""), self._grants, self._keys
+        token = form.get("token", "")
+        grants = self._grants
+        keys = self._keys
         claims = find_own_claims(token.encode("utf-8", "replace"))
         number = "" if claims is None or keys.find_signed_claims(token) is None else str(claims.get("sid"))
         counted = number or keys.find_sealed(token, "refresh token", self._clock())
@@ -299,15 +303,16 @@ class SignInEndpoints:
         await self._count_use(counted)
 
         def end() -> None:
-            found = grants.find_active(number) if number else grants.find_sign_in(token)
-            if found is not None:
-                grants.end(found.id, found.user)
+            sign_in = grants.find_active(number) if number else grants.find_sign_in(token)
+            if sign_in is not None:
+                grants.end(sign_in.id, sign_in.user)
 
         await self._threads.run(token, end)
         return _json({})
 
     def _send_tokens(self, sign_in: SignIn, refresh_token: str = "") -> RouteResponse:
-        now, user = self._clock(), sign_in.user
+        now = self._clock()
+        user = sign_in.user
         seconds = min(self._sign_in_settings.token_seconds, int(sign_in.ends_at - now))
         claims = build_claims(user, sign_in.id, self._settings.dashboard_url, now, seconds)
         return _json(
@@ -343,9 +348,9 @@ class SignInEndpoints:
     @property
     def _sign_in_settings(self) -> SignInSettings:
         """Raises `UnknownModel` if a reload has just removed `SIGN_IN_SECRET`."""
-        if (found := self._settings.sign_in) is None:
+        if (sign_in := self._settings.sign_in) is None:
             raise UnknownModel("SIGN_IN_SECRET is not set, so nobody signs in here.", code="sign-in-off")
-        return found
+        return sign_in
 
     @property
     def _keys(self) -> TokenKeys:

@@ -113,7 +113,11 @@ def _edit_json(value: Any, added: list[Any], parent: str = "") -> int:
         for name, item in value.items():
             if name in _JSON_ATTRIBUTES:
                 given = item if isinstance(item, list) else []
-                value[name] = [one for one in given if not (isinstance(one, dict) and _is_personal(one.get("key")))]
+                value[name] = [
+                    attribute
+                    for attribute in given
+                    if not (isinstance(attribute, dict) and _is_personal(attribute.get("key")))
+                ]
             else:
                 count += _edit_json(item, added, name)
         if parent in _JSON_PARENTS:
@@ -131,7 +135,8 @@ class _Editor:
 
     def __init__(self, attributes: Sequence[bytes]) -> None:
         self._attributes = attributes
-        self._left, self._named = MAX_FIELDS, 0
+        self._left = MAX_FIELDS
+        self._named = 0
 
     def edit(self, message: bytes, node: _Node) -> bytes:
         pieces = []
@@ -148,7 +153,7 @@ class _Editor:
             self._named += 1
             if self._named > MAX_NAMED:
                 raise ValueError(_TOO_MANY)
-            pieces += [_encode_field(node.attributes, one) for one in self._attributes]
+            pieces += [_encode_field(node.attributes, attribute) for attribute in self._attributes]
         return b"".join(pieces)
 
     def _is_personal(self, attribute: bytes) -> bool:
@@ -161,12 +166,14 @@ class _Editor:
 
     def _split_fields(self, message: bytes) -> Iterator[tuple[int, bytes, bytes | None]]:
         """Yield number, bytes and content of each field. The content of a number is None."""
-        position, length = 0, len(message)
+        position = 0
+        length = len(message)
         while position < length:
             self._left -= 1
             if self._left < 0:
                 raise ValueError(_TOO_MANY)
-            tag, start = message[position], position + 1
+            tag = message[position]
+            start = position + 1
             if tag > 127:
                 tag, start = _decode_number(message, position)
             if not 1 <= tag >> 3 <= _MAX_FIELD_NUMBER:

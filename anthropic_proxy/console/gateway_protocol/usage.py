@@ -33,9 +33,13 @@ async def serve_usage(
     month.
     """
     now = gateway.store.state.find_time(time.time)
-    limits = [each for each in list_budget_limits(scopes, now) if each.budget and each.budget.unit == "usd"]
+    limits = [
+        key_limit
+        for key_limit in list_budget_limits(scopes, now)
+        if key_limit.budget and key_limit.budget.unit == "usd"
+    ]
     if limits:
-        held = await gateway.store.reserve([each.limit for each in limits])
+        held = await gateway.store.reserve([key_limit.limit for key_limit in limits])
         body = encode_budgets(list_budget_states(limits, held.settled, now))
     else:
         periods = {name: Budget(1, "usd", "total", since=start) for name, start in find_starts(now).items()}
@@ -54,16 +58,16 @@ async def serve_usage(
 def encode_budgets(states: Sequence[BudgetState]) -> Mapping[str, Any]:
     chosen = choose_state(states)
     limits = []
-    for each in states:
-        end = None if each.resets_at is None else datetime.fromtimestamp(each.resets_at, UTC)
+    for state in states:
+        end = None if state.resets_at is None else datetime.fromtimestamp(state.resets_at, UTC)
         limits.append(
             {
                 "kind": "spend",
-                "group": PERIOD_NAMES[each.budget.period],
-                "percent": round(each.share * 100),
+                "group": PERIOD_NAMES[state.budget.period],
+                "percent": round(state.share * 100),
                 "resets_at": None if end is None else f"{end:%Y-%m-%dT%H:%M:%S}.000Z",
-                "severity": each.severity,
-                "is_active": each is chosen,
+                "severity": state.severity,
+                "is_active": state is chosen,
             }
         )
     body: dict[str, Any] = {"limits": limits}
