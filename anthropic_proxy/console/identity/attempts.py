@@ -64,8 +64,8 @@ def decode_attempt(cookie: str, presented_state: str, settings: Settings) -> Sig
     state, nonce, verifier, purpose, target = signed.split(".", 4)
     if not hmac.compare_digest(state.encode(), presented_state.encode("utf-8", "replace")):
         raise OidcError(f"The response is not of the sign-in that this browser began last. {RETRY}")
-    found: Purpose = "device" if purpose == "device" else "dashboard"
-    return SignInAttempt(state=state, nonce=nonce, verifier=verifier, purpose=found, target=unquote(target))
+    known_purpose: Purpose = "device" if purpose == "device" else "dashboard"
+    return SignInAttempt(state=state, nonce=nonce, verifier=verifier, purpose=known_purpose, target=unquote(target))
 
 
 def sign_text(purpose: Signed, text: str, settings: Settings) -> str:
@@ -77,7 +77,7 @@ def sign_text(purpose: Signed, text: str, settings: Settings) -> str:
 
 def is_signed(purpose: Signed, text: str, signature: str, settings: Settings) -> bool:
     presented = signature.encode("utf-8", "replace").split(_SEPARATOR.encode(), MAX_SIGN_IN_SECRETS)
-    accepted = [each.encode() for each in _list_signatures(purpose, text, settings)]
+    accepted = [valid_signature.encode() for valid_signature in _list_signatures(purpose, text, settings)]
     return any(hmac.compare_digest(*pair) for pair in product(presented, accepted))
 
 
@@ -87,9 +87,9 @@ def _list_signatures(purpose: Signed, text: str, settings: Settings) -> Sequence
     """
     provider = require_provider(settings)
     if settings.sign_in is not None:
-        own = [secret.reveal() for secret in settings.sign_in.secrets]
+        signing_secrets = [secret.reveal() for secret in settings.sign_in.secrets]
     else:
-        own = ["" if provider.client_secret is None else provider.client_secret.reveal()]
+        signing_secrets = ["" if provider.client_secret is None else provider.client_secret.reveal()]
     place = (settings.dashboard_url, provider.issuer, provider.client_id)
-    keys = ("\n".join((purpose, *place, each)).encode() for each in own)
+    keys = ("\n".join((purpose, *place, secret)).encode() for secret in signing_secrets)
     return [hmac.new(key, text.encode("utf-8", "replace"), hashlib.sha256).hexdigest() for key in keys]

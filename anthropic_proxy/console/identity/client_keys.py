@@ -111,7 +111,8 @@ def _decode_jwk(text: str) -> ClientKey:
 
 
 def _decode_pem(text: str) -> ClientKey:
-    loaded, pem = load_pem_private_key(text.encode(), None), text.encode()
+    loaded = load_pem_private_key(text.encode(), None)
+    pem = text.encode()
     key: PrivateKey
     match loaded:
         case RSAPrivateKey():

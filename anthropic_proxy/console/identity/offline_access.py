@@ -47,7 +47,7 @@ def find_offline_access(settings: OidcSettings, supported_scopes: Collection[str
     """Return what to add to the authorization request of a device. Nothing, if the provider does not offer the scope:
     some then refuse the request.
     """
-    found = _OF_HOSTS.get(urlsplit(settings.issuer).hostname or "", _STANDARD)
-    if found.scope and found.scope not in {*supported_scopes, *settings.scopes}:
+    access = _OF_HOSTS.get(urlsplit(settings.issuer).hostname or "", _STANDARD)
+    if access.scope and access.scope not in {*supported_scopes, *settings.scopes}:
         return OfflineAccess("", {})
-    return found
+    return access

@@ -126,7 +126,7 @@ class OidcClient:
         offline = await self.find_offline_access() if attempt.purpose == "device" else OfflineAccess("", {})
         scopes = [*(name for name in self.settings.scopes if name != OFFLINE_SCOPE), *filter(None, [offline.scope])]
         chosen = {**offline.parameters, **self.settings.authorization}
-        own = {"nonce": attempt.nonce, "code_challenge": create_s256_code_challenge(attempt.verifier)}
+        proof = {"nonce": attempt.nonce, "code_challenge": create_s256_code_challenge(attempt.verifier)}
         url: str = prepare_grant_uri(
             metadata.authorization_endpoint,
             self.settings.client_id,
@@ -135,7 +135,7 @@ class OidcClient:
             scopes,
             attempt.state,
             **{name: value for name, value in chosen.items() if value},
-            **own,
+            **proof,
             code_challenge_method="S256",
         )
         return url
@@ -175,7 +175,8 @@ class OidcClient:
         tokens = await self._request_tokens(
             "authorization_code", redirect_uri=redirect_uri, code=code, code_verifier=attempt.verifier
         )
-        id_token, access_token = tokens.get("id_token"), _find_text(tokens, "access_token")
+        id_token = tokens.get("id_token")
+        access_token = _find_text(tokens, "access_token")
         if not isinstance(id_token, str):
             raise OidcError("The identity provider sent no ID token.", remedy=CHECK_CLIENT)
         claims = await self._check(id_token, attempt.nonce, access_token)
@@ -200,7 +201,8 @@ class OidcClient:
 
     async def _find_claims(self, tokens: Mapping[str, Any], subject: str) -> Mapping[str, Any]:
         """Return what the answer to a refresh and the user info say about the user `subject`."""
-        access_token, id_token = _find_text(tokens, "access_token"), _find_text(tokens, "id_token")
+        access_token = _find_text(tokens, "access_token")
+        id_token = _find_text(tokens, "id_token")
         if not access_token and not id_token:
             raise OidcError("The identity provider has sent no token.", remedy=CHECK_CLIENT, status=502)
         claims: Mapping[str, Any] = {}
@@ -219,15 +221,15 @@ class OidcClient:
         if not access_token or not metadata.userinfo_endpoint or is_complete:
             return claims
         fields = {"authorization": f"Bearer {access_token}", "accept": "application/json"}
-        found = await self._request_json(metadata.userinfo_endpoint, fields, refusals=(401, 403))
-        if found.get("sub") != subject:
+        user_info = await self._request_json(metadata.userinfo_endpoint, fields, refusals=(401, 403))
+        if user_info.get("sub") != subject:
             raise GrantRejected(f"The user info of the identity provider is of another user than the ID token. {RETRY}")
-        if claims.get("email", found.get("email")) != found.get("email"):  # another address was verified
-            found = {name: value for name, value in found.items() if name != "email_verified"}
+        if claims.get("email", user_info.get("email")) != user_info.get("email"):  # another address was verified
+            user_info = {name: value for name, value in user_info.items() if name != "email_verified"}
         path = self.settings.role_claim
-        groups = find_claim(found, path)
+        groups = find_claim(user_info, path)
         is_added = groups is not None and find_claim(claims, path) is None
-        return {**found, **claims, **({path: groups} if is_added else {})}
+        return {**user_info, **claims, **({path: groups} if is_added else {})}
 
     async def _request_tokens(
         self, grant: Literal["authorization_code", "refresh_token"], **parameters: str
@@ -267,7 +269,8 @@ class OidcClient:
         return {"client_assertion_type": ASSERTION_TYPE, "client_assertion": assertion}
 
     def _authenticate(self, metadata: _Metadata) -> ClientAuth:
-        secret, methods = self.settings.client_secret, metadata.token_endpoint_auth_methods_supported
+        secret = self.settings.client_secret
+        methods = metadata.token_endpoint_auth_methods_supported
         client_id = self.settings.client_id
         if secret is None:
             return ClientAuth(client_id, "", "none")
@@ -334,7 +337,8 @@ def _require_success(url: str, status: int, document: object, refusals: Collecti
     """Raises `OidcError`."""
     if status == 200 and isinstance(document, dict):
         return document
-    place, kind = url.partition("?")[0], UnclearRefusal if status in refusals else OidcError
+    place = url.partition("?")[0]
+    kind = UnclearRefusal if status in refusals else OidcError
     raise kind(f"The identity provider answered {place} with HTTP {status}.", remedy=CHECK_ISSUER, status=502)
 
 
@@ -353,15 +357,15 @@ def _clean(text: str) -> str:
 
 def _find_refresh_token(tokens: Mapping[str, Any]) -> str:
     """Raises `OidcError` for one that is too long for the database, of which all instances read each sign-in."""
-    found = _find_text(tokens, "refresh_token")
-    if len(found) > _MAX_REFRESH_CHARACTERS:
+    refresh_token = _find_text(tokens, "refresh_token")
+    if len(refresh_token) > _MAX_REFRESH_CHARACTERS:
         raise OidcError(
-            f"The identity provider sent a refresh token with {len(found):,} characters; {_MAX_REFRESH_CHARACTERS:,} "
-            "are allowed.",
+            f"The identity provider sent a refresh token with {len(refresh_token):,} characters; "
+            f"{_MAX_REFRESH_CHARACTERS:,} are allowed.",
             remedy=CHECK_ISSUER,
             status=502,
         )
-    return found
+    return refresh_token
 
 
 def _require_url(address: str) -> None:

@@ -82,7 +82,7 @@ def accept_user(settings: Settings, claims: Mapping[str, Any], known: OidcUser |
     if (
         not stated
         and _has_too_many_groups(provider, claims)
-        and any("@" not in one and one != EVERYBODY for one in used)
+        and any("@" not in group and group != EVERYBODY for group in used)
     ):
         raise UserRefused(
             f"The identity provider sent no groups of {email}, because the user has too many (claim _claim_names).",
@@ -93,7 +93,8 @@ def accept_user(settings: Settings, claims: Mapping[str, Any], known: OidcUser |
     groups = tuple(name for name in dict.fromkeys(stated) if name in used and "@" not in name)
     # many providers leave out an empty claim; an answer without an address only confirms the access
     if known is not None and not has_groups and (provider.absent_groups == "keep" or not has_address):
-        groups, has_groups = known.groups, known.has_group_claim
+        groups = known.groups
+        has_groups = known.has_group_claim
     name = claims.get("name")
     shown = name[:_MAX_NAME_CHARACTERS] if isinstance(name, str) and name.isprintable() else ""
     if known is not None and name is None:
@@ -154,7 +155,8 @@ def _has_too_many_groups(provider: OidcSettings, claims: Mapping[str, Any]) -> b
     """The provider refers to another server for the claim (OpenID Connect Core 1.0, section 5.6.2). Microsoft Entra ID
     does so above 200 groups (learn.microsoft.com/entra/identity-platform, "Groups overage claim", read on 2026-11-27).
     """
-    elsewhere, path = claims.get("_claim_names"), provider.role_claim
+    elsewhere = claims.get("_claim_names")
+    path = provider.role_claim
     is_elsewhere = isinstance(elsewhere, dict) and path in elsewhere
     return is_elsewhere or (path == "groups" and claims.get("hasgroups") in (True, "true"))
 
@@ -254,7 +256,7 @@ def find_claim_texts(claims: Mapping[str, Any], claim_path: str) -> Sequence[str
     value = find_claim(claims, claim_path)
     if isinstance(value, str):
         return (value,)
-    return [each for each in value if isinstance(each, str)] if isinstance(value, list) else ()
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else ()
 
 
 def find_claim(claims: Mapping[str, Any], claim_path: str) -> Any:
@@ -268,8 +270,8 @@ def _find_nested(value: Any, names: Sequence[str]) -> Any:
         return None if names else value
     for number in range(len(names), 0, -1):
         name = ".".join(names[:number])
-        if name in value and (found := _find_nested(value[name], names[number:])) is not None:
-            return found
+        if name in value and (claim := _find_nested(value[name], names[number:])) is not None:
+            return claim
     return None
 
 

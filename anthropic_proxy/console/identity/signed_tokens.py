@@ -77,7 +77,8 @@ class CachedDocument(Generic[ValueT]):
     """Cache for one document of the identity provider, such as its keys. `ticks`: a clock that nobody sets."""
 
     def __init__(self, load: Callable[[], Awaitable[ValueT]], ticks: Callable[[], float] = time.monotonic) -> None:
-        self._load, self._ticks = load, ticks
+        self._load = load
+        self._ticks = ticks
         self._value: ValueT | None = None
         self._loaded_at = self._failed_at = self._doubted_at = float("-inf")
         self._failure = OidcError("")
@@ -111,9 +112,11 @@ class CachedDocument(Generic[ValueT]):
         if self._ticks() < self._failed_at + RETRY_SECONDS:
             return
         try:
-            self._value, self._loaded_at = await self._load(), self._ticks()
+            self._value = await self._load()
+            self._loaded_at = self._ticks()
         except OidcError as error:
-            self._failure, self._failed_at = error, self._ticks()
+            self._failure = error
+            self._failed_at = self._ticks()
 
     def _is_fresh(self) -> bool:
         return self._ticks() < self._loaded_at + CACHE_SECONDS

@@ -56,26 +56,26 @@ class TokenIssuers:
         self._gateway = gateway
         self._clock = clock
         self._keys = {
-            (each.issuer, each.jwks_uri): PublishedKeys(partial(self._load_keys, each.issuer, each.jwks_uri))
-            for each in issuers
+            (table.issuer, table.jwks_uri): PublishedKeys(partial(self._load_keys, table.issuer, table.jwks_uri))
+            for table in issuers
         }
 
     async def check(self, text: str) -> AcceptedToken:
         """Raises `InvalidTokenError`, and `OidcError` if the keys of the issuer cannot be read."""
         header, claims = decode_token(text)
-        found = [each for each in self._issuers if each.issuer == claims.get("iss")]
-        if not found:
+        matched = [issuer for issuer in self._issuers if issuer.issuer == claims.get("iss")]
+        if not matched:
             shown = str(claims.get("iss"))[:_MAX_SHOWN_CHARACTERS]
             raise InvalidTokenError(f"no table [token_issuers.NAME] has its issuer {shown!r}")
         _require_key_token(header, claims)
-        published = self._keys[found[0].issuer, found[0].jwks_uri]
+        published = self._keys[matched[0].issuer, matched[0].jwks_uri]
         await published.check(lambda keys: check_signature(text, keys, needs_key_id=True))
         ends_at = _require_times(claims, self._clock())
         named = claims.get("aud")
         audiences = [named] if isinstance(named, str) else named if isinstance(named, list) else []
         problem = "it is for another audience (claim aud)"
-        for issuer in found:
-            if not any(isinstance(each, str) and each in issuer.audiences for each in audiences):
+        for issuer in matched:
+            if not any(isinstance(audience, str) and audience in issuer.audiences for audience in audiences):
                 continue
             if not (problem := _find_claim_problem(issuer, claims)):
                 owners = _list_texts(claims, issuer.owner_claim)
@@ -123,14 +123,15 @@ def decode_token(text: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
 
 def _require_unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A member that occurs twice has two meanings, so it is refused."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    members = dict(pairs)
+    if len(members) != len(pairs):
         raise ValueError("a member occurs twice")
-    return found
+    return members
 
 
 def _require_key_token(header: Mapping[str, Any], claims: Mapping[str, Any]) -> None:
-    kind, key_id = header.get("typ", "JWT"), header.get("kid")
+    kind = header.get("typ", "JWT")
+    key_id = header.get("kid")
     if not isinstance(kind, str) or kind.lower() not in _TYPES:
         raise InvalidTokenError(
             f"its type is {str(kind)[:_MAX_SHOWN_CHARACTERS]!r}, which is not accepted (header typ)"
@@ -139,8 +140,8 @@ def _require_key_token(header: Mapping[str, Any], claims: Mapping[str, Any]) -> 
         raise InvalidTokenError("it demands an extension, or contains another token (header crit or cty)")
     if key_id is not None and not (isinstance(key_id, str) and 0 < len(key_id) <= _MAX_KEY_ID_CHARACTERS):
         raise InvalidTokenError("the name of its key is not valid (header kid)")
-    if found := [name for name in _SIGN_IN_CLAIMS if name in claims]:
-        raise InvalidTokenError(f"it is the ID token of a sign-in (claim {found[0]})")
+    if sign_in_claims := [name for name in _SIGN_IN_CLAIMS if name in claims]:
+        raise InvalidTokenError(f"it is the ID token of a sign-in (claim {sign_in_claims[0]})")
 
 
 def _require_times(claims: Mapping[str, Any], now: float) -> float:
