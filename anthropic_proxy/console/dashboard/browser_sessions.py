@@ -90,7 +90,8 @@ class BrowserSessions:
         """
         if not cookie or len(cookie) > _MAX_COOKIE_CHARACTERS:
             return None
-        store, place = self._current_store(), _find_place(cookie)
+        store = self._current_store()
+        place = _find_place(cookie)
         if self._unsaved_ends and store.state.available:
             await self._save_ends(store)
         text, used_at = await asyncio.gather(store.get(place), store.get(_use_of(place)))
@@ -116,12 +117,14 @@ class BrowserSessions:
         """End the session of a cookie for all workers. While Redis is unavailable, other processes may still accept the
         cookie.
         """
-        store, place = self._current_store(), _find_place(cookie)
+        store = self._current_store()
+        place = _find_place(cookie)
         self._unsaved_ends.add(place)
         await self._save_ends(store)
 
     async def _save(self, cookie: str, stored: _StoredSession) -> None:
-        store, place = self._current_store(), _find_place(cookie)
+        store = self._current_store()
+        place = _find_place(cookie)
         await store.put(_use_of(place), repr(self._clock()), IDLE_SECONDS)
         await store.put(place, msgspec.json.encode(stored).decode(), SESSION_SECONDS)
 
@@ -141,13 +144,14 @@ class BrowserSessions:
             role = resolve_role(settings, user)
             if not role or (settings.virtual_keys and not stored.person):
                 return None
-            name, group = user.unique_name, find_group(settings, user)
+            name = user.unique_name
+            group = find_group(settings, user)
             return Session(client_name=name, form_token=form_token, role=role, person=stored.person, group=group)
-        found = None
+        session = None
         for label, role, key in self._list_keys():
             if hmac.compare_digest(_sign(cookie, "key", key).encode(), stored.key_digest.encode()):
-                found = Session(client_name=label, form_token=form_token, role=role)
-        return found
+                session = Session(client_name=label, form_token=form_token, role=role)
+        return session
 
     def _list_keys(self) -> list[tuple[str, Role, str]]:
         """Return each key in the settings as (name such as `admin key 1`, role, text of the key)."""

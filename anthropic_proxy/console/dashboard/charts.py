@@ -112,7 +112,7 @@ class Chart(Struct, frozen=True, kw_only=True):
     @property
     def titles(self) -> Sequence[str]:
         """Titles of the table."""
-        names = [one.name for one in self.series]
+        names = [single_series.name for single_series in self.series]
         return [*names, self.band_title] if self.bands else names
 
     @property
@@ -125,8 +125,8 @@ class Chart(Struct, frozen=True, kw_only=True):
             for index in self._choose_labels(most):
                 sizes.setdefault(index, []).append(size)
         return [
-            (self.find_position(index + 0.5), self.columns[index].label, " ".join(found))
-            for index, found in sorted(sizes.items())
+            (self.find_position(index + 0.5), self.columns[index].label, " ".join(widths))
+            for index, widths in sorted(sizes.items())
         ]
 
     def _choose_labels(self, most: int) -> list[int]:
@@ -136,15 +136,24 @@ class Chart(Struct, frozen=True, kw_only=True):
             known = [minute for minute in minutes if minute is not None]
             # the hour in which clocks change is 0 or 2 hours from the one before
             unit = min(right - left for left, right in pairwise(known) if right > left)
-            step = next((one for one in _ROUND_MINUTES if one >= unit * (len(known) - 1) / most), _ROUND_MINUTES[-1])
+            step = next(
+                (
+                    minutes_per_label
+                    for minutes_per_label in _ROUND_MINUTES
+                    if minutes_per_label >= unit * (len(known) - 1) / most
+                ),
+                _ROUND_MINUTES[-1],
+            )
             return [index for index, minute in enumerate(known) if (minute - minute % unit) % step == 0]
-        found, free, previous = [], 0.0, ""
+        chosen = []
+        free = 0.0
+        previous = ""
         for index, column in enumerate(self.columns):
             if index >= free and column.label != previous:
-                found.append(index)
+                chosen.append(index)
                 free = index + len(self.columns) / most
             previous = column.label
-        return found
+        return chosen
 
     def find_position(self, column: float) -> str:
         return f"{_shorten(100 * column / len(self.columns), 2)}%"
@@ -170,24 +179,24 @@ def build_chart(
     all values; else a line breaks at a column without a value. `rows` have no column for the time.
     """
     stacked = [0.0] * len(columns)
-    for one in series:
-        for index, value in enumerate(one.values):
+    for single_series in series:
+        for index, value in enumerate(single_series.values):
             stacked[index] = max(stacked[index], value or 0) if is_line else stacked[index] + (value or 0)
     scale = list_axis_values(max(stacked, default=0) or 1, format_value)
     unit = (BASE - TOP) / scale[-1]
     labels = ["0", *_align_decimals([format_value(value) for value in scale[1:]])]
     shapes = []
     sums = [0.0] * len(columns)
-    for one in series:
+    for single_series in series:
         if is_line:
-            shapes.append(_draw_line(one, unit, has_area=one.name == area, has_gaps=not area))
+            shapes.append(_draw_line(single_series, unit, has_area=single_series.name == area, has_gaps=not area))
             continue
         bars = []
-        for index, value in enumerate(one.values):
+        for index, value in enumerate(single_series.values):
             if value:
                 sums[index] += value
                 bars.append((index, round(BASE - unit * sums[index], 1), round(unit * value, 1)))
-        shapes.append(Shape(one, bars))
+        shapes.append(Shape(single_series, bars))
     return Chart(
         label=f"{label}. The table below has the same values.",
         shapes=shapes,
@@ -261,8 +270,10 @@ def trace_sparkline(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
     if len(known) < 2:
         return ""
-    low, high = min(known), max(known)
-    step, scale = 84 / (len(values) - 1), 20 / (high - low) if high > low else 0.0
+    low = min(known)
+    high = max(known)
+    step = 84 / (len(values) - 1)
+    scale = 20 / (high - low) if high > low else 0.0
     points = {
         index: f"{_shorten(2 + step * index, 1)} {_shorten(23 - (value - low) * scale if scale else 13, 1)}"
         for index, value in enumerate(values)
@@ -289,14 +300,15 @@ class Periods(Struct, frozen=True):
 
     def build_columns(self, texts: Sequence[str]) -> list[ChartColumn]:
         """`texts` has one text for each period. The link of a period leads to its requests."""
-        found = []
+        columns = []
         clock = "%H:%M %Z" if formats.changes_clocks(self.starts[0], self.end) else "%H:%M"
         first, last = (formats.local_datetime(when * MICROSECONDS) for when in (self.starts[0], self.end - 1))
         ends = [*self.starts[1:], self.end]
         for start, end, text in zip(self.starts, ends, texts, strict=True):
             left, right = (formats.local_datetime(when * MICROSECONDS) for when in (start, end))
             label = time = f"{left.day} {left:%b}"
-            minute, minute_of_chart = left.hour * 60 + left.minute, None
+            minute = left.hour * 60 + left.minute
+            minute_of_chart = None
             if self.seconds < DAY_SECONDS:
                 span = f"{left:{clock}} to {right:{clock}}"
                 time = span if first.date() == last.date() else f"{time}, {span}"
@@ -304,8 +316,8 @@ class Periods(Struct, frozen=True):
             if self.seconds <= HOUR_SECONDS and 60 * minute >= self.seconds:
                 label = f"{left:%H:%M}"
             href = self.query.link_to_requests(start, end)
-            found.append(ChartColumn(label, time, f"{time}{text}", href, end > self.query.end, minute_of_chart))
-        return found
+            columns.append(ChartColumn(label, time, f"{time}{text}", href, end > self.query.end, minute_of_chart))
+        return columns
 
 
 def divide_range(query: ViewQuery, *, by_day: bool = False) -> Periods:
@@ -353,12 +365,13 @@ def chart_models(
 ) -> Chart:
     """The most expensive model of a provider has the color of the provider, and further ones have other colors."""
     names: dict[str, tuple[str, str]] = {}
-    free, used = chain(_ROLES, repeat("others")), set[str]()
-    for one in add_up_model_periods(rows):
-        role = next(free) if one.provider in used else formats.provider_role(one.provider)
-        used.add(one.provider)
-        names.setdefault(one.model, (one.model or NOT_SENT, role))
-    by_model = [PeriodSums(one.start, one.model.model, one.model.sums) for one in rows]
+    free = chain(_ROLES, repeat("others"))
+    used = set[str]()
+    for model in add_up_model_periods(rows):
+        role = next(free) if model.provider in used else formats.provider_role(model.provider)
+        used.add(model.provider)
+        names.setdefault(model.model, (model.model or NOT_SENT, role))
+    by_model = [PeriodSums(row.start, row.model.model, row.model.sums) for row in rows]
     return chart_groups(periods, by_model, extract_value, format_value, names)
 
 
@@ -368,19 +381,20 @@ def chart_sums(
     """Stacked bars. `values` maps each series (name and CSS class) to a mapping from the beginning of a period to the
     value in it.
     """
-    kept = {key: found for key, found in values.items() if any(found.values())}
+    kept = {key: by_start for key, by_start in values.items() if any(by_start.values())}
     series = [
-        Series(name, role, [found.get(start, 0) for start in periods.starts], format_value(sum(found.values())))
-        for (name, role), found in kept.items()
+        Series(name, role, [by_start.get(start, 0) for start in periods.starts], format_value(sum(by_start.values())))
+        for (name, role), by_start in kept.items()
     ]
-    texts, rows = [], []
+    texts = []
+    rows = []
     for index in range(len(periods.starts)):
-        cells = [(one.name, one.values[index] or 0) for one in series]
+        cells = [(bars.name, bars.values[index] or 0) for bars in series]
         total = sum(value for _, value in cells)
         listed = sorted(((name, value) for name, value in cells if value), key=lambda cell: -cell[1])
         texts.append(f", {format_value(total)}" + _list_pairs([(name, format_value(value)) for name, value in listed]))
         rows.append([format_value(value) for _, value in cells])
-    label = f"Bars per {periods.length_name}: {', '.join(one.name for one in series)}"
+    label = f"Bars per {periods.length_name}: {', '.join(bars.name for bars in series)}"
     return build_chart(label, series, periods.build_columns(texts), rows, format_value, is_line=False)
 
 
@@ -394,17 +408,17 @@ def chart_lines(
     missing: str = "no replies",
 ) -> Chart:
     """`missing`: text for a period without a value."""
-    series = [one for one in series if any(value is not None for value in one.values)]
-    rows = [[format_value(one.values[index]) for one in series] for index in range(len(periods.starts))]
+    series = [line for line in series if any(value is not None for value in line.values)]
+    rows = [[format_value(line.values[index]) for line in series] for index in range(len(periods.starts))]
     incidents = {number: band.label for band in bands for number in range(band.first, band.last + 1)}
     texts = []
     for number, row in enumerate(rows):
-        pairs = [(one.name, cell) for one, cell in zip(series, row, strict=True) if cell != formats.UNKNOWN]
+        pairs = [(line.name, cell) for line, cell in zip(series, row, strict=True) if cell != formats.UNKNOWN]
         text = "" if pairs else f", {missing}"
         texts.append(text + _list_pairs(pairs + ([("incident", incidents[number])] if number in incidents else [])))
     if bands:
         rows = [[*row, incidents.get(number, formats.UNKNOWN)] for number, row in enumerate(rows)]
-    label = f"Lines per {periods.length_name}: {', '.join(one.name for one in series)}"
+    label = f"Lines per {periods.length_name}: {', '.join(line.name for line in series)}"
     return build_chart(label, series, periods.build_columns(texts), rows, format_axis, is_line=True, bands=bands)
 
 
@@ -412,7 +426,7 @@ def list_percentiles(periods: Periods, latencies: Mapping[tuple[int, tuple[str, 
     """Return the median and the 95th percentile of each period."""
     histograms = [latencies.get((start, ()), {}) for start in periods.starts]
     return [
-        Series(name, role, [find_percentile(one, share) for one in histograms])
+        Series(name, role, [find_percentile(histogram, share) for histogram in histograms])
         for name, role, share in (("p50 (median)", "p50", 0.5), ("p95", "p95", 0.95))
     ]
 

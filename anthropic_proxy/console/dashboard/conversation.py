@@ -154,21 +154,23 @@ class _Body(Struct):
 
 def find_cache_breaks(rows: Sequence[StoredRequest], costs: ModelCosts) -> dict[str, CacheBreak]:
     """Return request id → break. `rows`: requests of one conversation in order of time."""
-    found: dict[str, CacheBreak] = {}
+    breaks: dict[str, CacheBreak] = {}
     for row, tokens in count_lost_tokens(rows):
         if tokens:
-            cost, price = None, costs.find_price(row.provider, row.model)
+            cost = None
+            price = costs.find_price(row.provider, row.model)
             if price is not None:
-                rates, written = price.base, min(tokens, row.cache_write_tokens)
+                rates = price.base
+                written = min(tokens, row.cache_write_tokens)
                 more = written * rates.cache_write + (tokens - written) * rates.input - tokens * rates.cache_read
                 cost = max(round(more * (NANO_DOLLARS // 1_000_000)), 0)
-            found[row.id] = CacheBreak(row.prefix_change, tokens, cost)
-    return found
+            breaks[row.id] = CacheBreak(row.prefix_change, tokens, cost)
+    return breaks
 
 
 def find_tool_waits(rows: Iterable[StoredRequest]) -> dict[str, ToolWait]:
     """Return id of a reply with tool calls → wait for their results. `rows`: one conversation in order of time."""
-    found: dict[str, ToolWait] = {}
+    waits: dict[str, ToolWait] = {}
     reply: StoredRequest | None = None
     sent_at = 0
     for row in rows:
@@ -178,17 +180,18 @@ def find_tool_waits(rows: Iterable[StoredRequest]) -> dict[str, ToolWait]:
         if reply is not None and row.tool_results:
             wait = sent_at - reply.started_at - reply.duration
             if wait >= 0:
-                found[reply.id] = ToolWait(wait, _name_tools(reply, row))
-        reply, sent_at = row, 0
-    return found
+                waits[reply.id] = ToolWait(wait, _name_tools(reply, row))
+        reply = row
+        sent_at = 0
+    return waits
 
 
 def _name_tools(reply: StoredRequest, row: StoredRequest) -> str:
     times = decode_tool_times(row.tool_times)
-    names = [f"{formats.shorten(one.name, _MAX_TOOL_CHARACTERS)} {formats.seconds(one.duration)}" for one in times]
+    names = [f"{formats.shorten(tool.name, _MAX_TOOL_CHARACTERS)} {formats.seconds(tool.duration)}" for tool in times]
     if not names:
         blocks = decode_block_times(reply.reply_blocks)
-        tools = dict.fromkeys(one.name for one in blocks if one.kind == "tool call")
+        tools = dict.fromkeys(block.name for block in blocks if block.kind == "tool call")
         names = [formats.shorten(name, _MAX_TOOL_CHARACTERS) for name in tools]
     more = len(names) - _MAX_NAMED_TOOLS
     return ", ".join(names[:_MAX_NAMED_TOOLS]) + (f" and {more} more" if more > 0 else "")
@@ -211,7 +214,8 @@ def build_turns(
     for row in rows:
         failed: list[Turn] = []
         stored = contents.get(row.id, {})
-        last, left = turns[-1].row if turns else None, limit.left
+        last = turns[-1].row if turns else None
+        left = limit.left
         is_repetition = (
             last is not None
             and last.outcome_class == "error"
@@ -223,7 +227,8 @@ def build_turns(
         sent = list(_list_sent(row, stored.get("request"), limit))
         message = [structs.replace(block, image="") for block in sent]  # the URL of an image has the id of the request
         if is_repetition and message and before and message != before:  # the user has changed the message that failed
-            is_repetition, limit.left = False, left
+            is_repetition = False
+            limit.left = left
             sent = list(_list_sent(row, stored.get("request"), limit))
             message = [structs.replace(block, image="") for block in sent]
         if is_repetition:
@@ -236,7 +241,10 @@ def build_turns(
         if turns and results:  # a result is shown below its call
             calls = turns[-1].reply
             known = {block.id for block in calls if block.kind == "tool"} & results.keys()
-            reply = [structs.replace(one, result=results.get(one.id)) if one.kind == "tool" else one for one in calls]
+            reply = [
+                structs.replace(block, result=results.get(block.id)) if block.kind == "tool" else block
+                for block in calls
+            ]
             turns[-1] = structs.replace(turns[-1], reply=reply)
             sent = [block for block in sent if block.kind != "result" or block.id not in known]
         reply = _add_verdicts(row, list(_list_reply(row, stored.get("reply"), limit)), limit)
@@ -291,12 +299,12 @@ def _list_sent(row: StoredRequest, stored: StoredContent | None, limit: _Limit) 
     images = 0
     shown, more = limit.take(messages)
     for is_system, block in shown:
-        for found in _build_blocks(block, limit):
-            if found.image:
-                yield structs.replace(found, image=f"/dashboard/requests/{row.id}/images/{images}")
+        for built in _build_blocks(block, limit):
+            if built.image:
+                yield structs.replace(built, image=f"/dashboard/requests/{row.id}/images/{images}")
                 images += 1
             else:
-                yield structs.replace(found, kind="other", title="System") if is_system else found
+                yield structs.replace(built, kind="other", title="System") if is_system else built
     yield from more
 
 
@@ -307,18 +315,20 @@ def _list_reply(row: StoredRequest, stored: StoredContent | None, limit: _Limit)
             yield from _build_blocks(block, limit)
     else:
         times, more = limit.take(decode_block_times(row.reply_blocks))
-        for one in times:
-            kind = {"text": "text", "thinking": "thinking"}.get(one.kind, "tool")
-            note = formats.plural(one.characters, "character") if one.characters else ""
-            yield Block(kind=kind, title=one.name or one.kind.capitalize(), note=note)
+        for timed in times:
+            kind = {"text": "text", "thinking": "thinking"}.get(timed.kind, "tool")
+            note = formats.plural(timed.characters, "character") if timed.characters else ""
+            yield Block(kind=kind, title=timed.name or timed.kind.capitalize(), note=note)
     yield from more
     if row.outcome_class == "error":
         yield Block(kind="other", title="Error", parts=[Part(row.error)], is_error=True)
 
 
 def build_verdict(check: CallCheck) -> CallVerdict:
-    tag, ids = VERDICTS[check.verdict], list_request_ids(check)
-    detail, is_incident = check.reason or check.rule, check.verdict in INCIDENTS
+    tag = VERDICTS[check.verdict]
+    ids = list_request_ids(check)
+    detail = check.reason or check.rule
+    is_incident = check.verdict in INCIDENTS
     return CallVerdict(tag.sign, tag.role, name_verdict(check), detail, ids, is_incident)
 
 
@@ -334,41 +344,41 @@ def _add_verdicts(row: StoredRequest, blocks: Sequence[Block], limit: _Limit) ->
     by_name = defaultdict[str, deque[str]](deque)
     for check in checks.values():
         by_name[check.tool].append(check.call)
-    found = list[Block]()
+    judged = list[Block]()
     for block in blocks:
         call = block.id[:MAX_LABEL_CHARACTERS]
         if block.kind == "tool" and not call and (same := by_name[block.title]):
             call = same.popleft()
         checked = checks.pop(call, None) if block.kind == "tool" else None
-        found.append(block if checked is None else structs.replace(block, verdict=build_verdict(checked)))
+        judged.append(block if checked is None else structs.replace(block, verdict=build_verdict(checked)))
     left, more = limit.take([*checks.values()], least=0)
-    found += [Block(kind="tool", title=check.tool, verdict=build_verdict(check)) for check in left]
-    return [*found, *more]
+    judged += [Block(kind="tool", title=check.tool, verdict=build_verdict(check)) for check in left]
+    return [*judged, *more]
 
 
 def list_new_messages(data: bytes) -> Sequence[Mapping[str, Any]]:
     """Return the messages of a request after the last reply. Raises one of `_ERRORS` if `data` is no request."""
-    found: list[Mapping[str, Any]] = []
+    new_messages: list[Mapping[str, Any]] = []
     for raw in reversed(decode_json(data, _Body).messages):
         message = decode_json(bytes(raw))
-        if message["role"] == "assistant" and found:
+        if message["role"] == "assistant" and new_messages:
             break
         if message["role"] != "assistant":  # a last one is the beginning of the reply
-            found.append(message)
-    return found[::-1]
+            new_messages.append(message)
+    return new_messages[::-1]
 
 
 def find_image(data: bytes, number: int) -> tuple[str, bytes] | None:
     """Return media type and bytes of an image in the new messages of a request. None: there is none."""
     try:
-        found = [
+        sources = [
             source
             for message in list_new_messages(data)
             for block in _list_blocks(message)
             for image in _list_images(block)
             if (source := image["source"]).get("media_type") in IMAGE_TYPES and "data" in source
         ]
-        source = found[number]
+        source = sources[number]
         return source["media_type"], base64.b64decode(source["data"], validate=True)
     except (*_ERRORS, binascii.Error):
         return None
@@ -409,7 +419,8 @@ def _join_events(text: str) -> Iterator[Mapping[str, Any]]:
         if event["type"] == "content_block_start":
             opened[event["index"]] = event["content_block"], []
         elif event["type"] == "content_block_delta":
-            delta, pieces = event["delta"], opened[event["index"]][1]
+            delta = event["delta"]
+            pieces = opened[event["index"]][1]
             pieces += [delta[name] for name in ("text", "thinking", "partial_json") if name in delta]
         elif event["type"] == "error":
             yield {"type": "error", "text": event["error"]["message"]}
@@ -510,8 +521,8 @@ def _format_arguments(value: Any) -> str:
     if not isinstance(value, dict):
         return _write_value(value)
     lines = []
-    for name, one in value.items():
-        text = _write_value(one, indent=2)
+    for name, argument in value.items():
+        text = _write_value(argument, indent=2)
         lines.append(f"{name}:\n{text}" if "\n" in text else f"{name}: {text}")
     return "\n".join(lines)
 
@@ -524,7 +535,7 @@ def _split_code(text: str) -> list[Part]:
     """Divide a text at its code blocks, which Markdown puts between lines with ``` or ~~~. No text is left out, except
     the language of a block.
     """
-    found: list[Part] = []
+    parts: list[Part] = []
     lines: list[str] = []
     fence = ""
     for line in [*text.split("\n"), None]:
@@ -535,10 +546,10 @@ def _split_code(text: str) -> list[Part]:
             lines.append(line)
             continue
         if piece := "\n".join(lines).strip("\n"):
-            found.append(Part(piece, bool(fence)))
+            parts.append(Part(piece, bool(fence)))
         fence, title = opening.groups() if opening else ("", "")
         lines = [title] if " " in title else []
-    return found
+    return parts
 
 
 def escape_controls(value: Any) -> Any:
@@ -555,10 +566,10 @@ _HEADING = compile_later(r"^#{1,6} +(.+)$", re.MULTILINE)
 
 def mark_up(text: str) -> Markup:
     """Return a text for a page, in which `code`, **strong** words and # headings of Markdown have their form."""
-    found = str(escape(escape_controls(text)))
-    found = _CODE.sub(r"<code>\1</code>", found)
-    found = _STRONG.sub(r"<b>\1</b>", found)
-    return Markup(_HEADING.sub(r"<b>\1</b>", found))  # escaped above
+    marked_up = str(escape(escape_controls(text)))
+    marked_up = _CODE.sub(r"<code>\1</code>", marked_up)
+    marked_up = _STRONG.sub(r"<b>\1</b>", marked_up)
+    return Markup(_HEADING.sub(r"<b>\1</b>", marked_up))  # escaped above
 
 
 def format_json(data: bytes) -> str:

@@ -111,7 +111,8 @@ def find_split_name(context: PageContext) -> str | None:
 
 def build_costs_page(context: PageContext) -> Mapping[str, Any]:
     panels = _Panels(context)
-    by, split = panels.by, panels.split
+    by = panels.by
+    split = panels.split
     table = build_panel(context, "the costs", panels.list_costs)
     return {
         "verdict": build_verdict(context, panels.summarize),
@@ -133,11 +134,16 @@ class _Panels:
     """Panels of the page. A database query that several of them need runs at most once."""
 
     def __init__(self, context: PageContext) -> None:
-        self.context, self.query = context, context.query
-        self.by, self.split = find_group_name(context), find_split_name(context)
+        self.context = context
+        self.query = context.query
+        self.by = find_group_name(context)
+        self.split = find_split_name(context)
         self.periods = divide_range(context.charted_query, by_day=self.by == "day")
         self.names = name_providers(context.settings)
-        connection, selection, by, split = context.connection, context.model_selection, self.by, self.split
+        connection = context.connection
+        selection = context.model_selection
+        by = self.by
+        split = self.split
         # one query for table and chart: single requests, which a prompt needs, are slow to read
         self.by_period = memoize_result(
             lambda: sum_periods(connection, selection, self.periods.seconds, FACETS[by].column)
@@ -151,7 +157,9 @@ class _Panels:
         )
 
     def list_costs(self) -> Table:
-        by, split, query = self.by, self.split, self.query
+        by = self.by
+        split = self.split
+        query = self.query
         # the latest day first, others by cost
         listed = sorted(self.parts(), key=attrgetter("name"), reverse=True) if by == "day" else self.parts()
         chosen = sort_rows([CostRow(group) for group in listed], _COLUMNS, query.order)[:MAX_ROWS]
@@ -165,7 +173,8 @@ class _Panels:
             if group.provider:
                 note = name_value("provider", group.provider, self.names)
             part = _name_facet(self.names, split, group.part[-1]) if split else ""
-            cost, is_unknown = group.sums.cost, group.sums.unknown_cost_requests and not group.sums.cost
+            cost = group.sums.cost
+            is_unknown = group.sums.unknown_cost_requests and not group.sums.cost
             text = formats.UNKNOWN if is_unknown else formats.percent(cost, self.total().cost)
             share = ShareBar(text, cost / whole if cost else None, words)
             shown.append(CostRow(group, self.name_group(group), note, part, self.link_to_requests(group), share))
@@ -185,7 +194,10 @@ class _Panels:
         return f"{day:%a}, {day.day} {day:%b}"
 
     def link_to_requests(self, group: UsageGroup) -> str:
-        by, split, facets, provider = self.by, self.split, dict(self.query.facets), group.provider
+        by = self.by
+        split = self.split
+        facets = dict(self.query.facets)
+        provider = group.provider
         if split:
             facets[split] = group.part[-1]
         if split == "model":
@@ -202,7 +214,9 @@ class _Panels:
         return query.link("/dashboard/requests", measure="", order="")
 
     def summarize(self) -> str:
-        context, groups, total = self.context, self.groups(), self.total()
+        context = self.context
+        groups = self.groups()
+        total = self.total()
         text = _summarize_costs(context, total)
         now = datetime.fromtimestamp(context.now, UTC)
         expected = expect_month_cost(context.connection, context.model_selection, now, ignores_range=True)
@@ -211,11 +225,14 @@ class _Panels:
         largest = max(groups, key=lambda group: group.sums.cost, default=None)
         if largest is None or not largest.sums.cost or len(groups) < 2:
             return text
-        name, share = self.name_group(largest), formats.percent(largest.sums.cost, total.cost)
+        name = self.name_group(largest)
+        share = formats.percent(largest.sums.cost, total.cost)
         return f"{text} Largest {NOUNS[self.by]}: {name}, {format_cost(largest.sums.cost)} ({share})."
 
     def chart_costs(self) -> Chart:
-        by, periods, money = self.by, self.periods, formats.chart_money
+        by = self.by
+        periods = self.periods
+        money = formats.chart_money
         if by in _OF_MODELS:
             models = sum_model_periods(self.context.connection, self.context.model_selection, periods.seconds)
             drawn = chart_models(periods, models, lambda sums: sums.cost, money)
@@ -240,7 +257,8 @@ def _summarize_costs(context: PageContext, sums: UsageSums) -> str:
         return f"{formats.plural(sums.requests, 'request')} without a reply of a model, and so without a cost."
     if not sums.cost and sums.unknown_cost_requests:
         return f"The cost of {count_unknown(sums)} is unknown."
-    requests, free = formats.plural(sums.requests, "request"), "was" if sums.requests == 1 else "were"
+    requests = formats.plural(sums.requests, "request")
+    free = "was" if sums.requests == 1 else "were"
     verdict = f"{requests} {'cost' if sums.cost else free} {format_cost(sums.cost)}"
     if sums.unknown_cost_requests:
         verdict += f"; the cost of {sums.unknown_cost_requests:,} of them is unknown"
@@ -255,17 +273,18 @@ def _name_facet(names: Names, facet: str, value: str) -> str:
 
 def _describe_prompts(context: PageContext, prompts: Sequence[str]) -> Mapping[str, str]:
     """Return prompt → name of its session, and time of its first request."""
-    found = find_prompt_starts(context.connection, [prompt for prompt in prompts if prompt])
-    sessions = sum_sessions(context.connection, {session for session, _ in found.values()} - {""})
+    starts = find_prompt_starts(context.connection, [prompt for prompt in prompts if prompt])
+    sessions = sum_sessions(context.connection, {session for session, _ in starts.values()} - {""})
     names = find_names(context.connection, sessions)
     return {
         prompt: " · ".join(filter(None, (names.get(session, session), formats.day_and_time(started))))
-        for prompt, (session, started) in found.items()
+        for prompt, (session, started) in starts.items()
     }
 
 
 def tabulate_costs(context: PageContext) -> ExportTable:
-    by, split = find_group_name(context), find_split_name(context)
+    by = find_group_name(context)
+    split = find_split_name(context)
     groups = sum_usage(context.connection, context.model_selection, by, split=split)
     return tabulate_usage(context.settings, by, groups, split)
 

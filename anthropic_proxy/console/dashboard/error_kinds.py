@@ -68,8 +68,15 @@ def link_to_failed_attempts(query: ViewQuery, prefix: str) -> str:
 def chart_errors(periods: Periods, errors: Sequence[ErrorPeriod]) -> Chart:
     query = periods.query
     failed = structs.replace(query, facets={**query.facets, "outcome": "error"})
-    rows = [PeriodSums(one.start, one.error_type, UsageSums(requests=one.count)) for one in errors if one.has_model]
-    names = {one.error_type: KINDS.get(one.error_type, (find_error_kind(one.error_type), "others")) for one in errors}
+    rows = [
+        PeriodSums(period.start, period.error_type, UsageSums(requests=period.count))
+        for period in errors
+        if period.has_model
+    ]
+    names = {
+        period.error_type: KINDS.get(period.error_type, (find_error_kind(period.error_type), "others"))
+        for period in errors
+    }
     drawn = chart_groups(structs.replace(periods, query=failed), rows, lambda sums: sums.requests, formats.count, names)
     return structs.replace(drawn, empty_text="No failed requests in this range.")
 
@@ -84,21 +91,21 @@ def find_incidents(
         key = row.model.provider, numbers.get(row.start, -1)
         sent[key] = sent.get(key, 0) + row.model.sums.requests
     failed: dict[tuple[str, int], dict[str, int]] = {}
-    for one in errors:
-        if one.provider and one.error_type not in OF_REQUESTS and one.start in numbers:
-            kinds = failed.setdefault((one.provider, numbers[one.start]), {})
-            kind = find_error_kind(one.error_type, one.error_code)
-            kinds[kind] = kinds.get(kind, 0) + one.count
-    found: list[Incident] = []
+    for period in errors:
+        if period.provider and period.error_type not in OF_REQUESTS and period.start in numbers:
+            kinds = failed.setdefault((period.provider, numbers[period.start]), {})
+            kind = find_error_kind(period.error_type, period.error_code)
+            kinds[kind] = kinds.get(kind, 0) + period.count
+    incidents: list[Incident] = []
     for (provider, number), kinds in sorted(failed.items()):
         count = sum(kinds.values())
         if count < MIN_INCIDENT_ERRORS or count < MIN_INCIDENT_SHARE * sent.get((provider, number), 0):
             continue
         label = f"{costs.find_prefix(provider)} {max(kinds, key=lambda kind: kinds[kind])}"
-        if found and (found[-1].last, found[-1].label) == (number - 1, label):
-            before = found.pop()
-            found.append(Incident(before.first, number, label, before.count + count))
+        if incidents and (incidents[-1].last, incidents[-1].label) == (number - 1, label):
+            before = incidents.pop()
+            incidents.append(Incident(before.first, number, label, before.count + count))
         else:
-            found.append(Incident(number, number, label, count))
-    worst = sorted(found, key=lambda one: -one.count)[:_MAX_BANDS]
-    return sorted(worst, key=lambda one: one.first)
+            incidents.append(Incident(number, number, label, count))
+    worst = sorted(incidents, key=lambda incident: -incident.count)[:_MAX_BANDS]
+    return sorted(worst, key=lambda incident: incident.first)

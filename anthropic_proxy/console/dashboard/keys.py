@@ -118,7 +118,8 @@ class KeyRow(Struct, frozen=True):
     @property
     def state(self) -> StateLine:
         """An active key that expires within `EXPIRY_NOTICE_SECONDS` has a warning with the remaining time."""
-        status, end = self.access.status, self.key.expires_at
+        status = self.access.status
+        end = self.key.expires_at
         if status == "active" and end is not None and end - self.now <= EXPIRY_NOTICE_SECONDS:
             return StateLine("!", "warn", f"expires in {formats.whole_time(end - self.now)}")
         return StateLine(*_STATUS_SIGNS[status], status)
@@ -167,7 +168,8 @@ class TeamRow(Struct, frozen=True):
         return self.query.link("/dashboard/requests", facets={"team": self.team.name}, order="", text="")
 
     def show_cost(self) -> Cell:
-        cost, facets = format_sums(self.sums), {"team": self.team.name}
+        cost = format_sums(self.sums)
+        facets = {"team": self.team.name}
         href = self.query.link("/dashboard/costs", facets=facets, measure="key", order="", text="")
         return Cell(text=cost, href=href, label=f"Cost of the team {self.team.name} by key: {cost}")
 
@@ -259,7 +261,9 @@ _CHANGE_COLUMNS: Sequence[TableColumn[AuditEntry]] = (
     TableColumn("action", "Action", lambda entry: entry.action, style="a-change nowrap"),
     TableColumn("target", "Key, team or instance", _show_target, style="full wrap"),
     TableColumn("actor", "Actor", lambda entry: fit_text(entry.actor, "wrap"), style="full muted"),
-    TableColumn("changes", "Changes", lambda one: describe_changes(one.changes) or formats.UNKNOWN, style="full wrap"),
+    TableColumn(
+        "changes", "Changes", lambda entry: describe_changes(entry.changes) or formats.UNKNOWN, style="full wrap"
+    ),
 )
 
 
@@ -279,8 +283,8 @@ _SIGN_IN_COLUMNS: Sequence[TableColumn[SignIn]] = (
 
 
 def build_keys_page(context: PageContext) -> Mapping[str, Any]:
-    found = read_key_list(context)
-    chosen = choose_key_rows(context, found.keys)
+    key_list = read_key_list(context)
+    chosen = choose_key_rows(context, key_list.keys)
     part, before = page_list(context.query, chosen, _MAX_KEY_ROWS, lambda row: row.key.id)
     sign_ins = _list_sign_ins(context)[:_MAX_SIGN_INS]
     keys, teams = (f"{name}; requests and cost of the range" for name in ("Virtual keys", "Teams"))
@@ -291,14 +295,14 @@ def build_keys_page(context: PageContext) -> Mapping[str, Any]:
     if len(chosen) > _MAX_KEY_ROWS:
         hidden = f"{before + 1} to {before + len(part.rows)} of {len(chosen):,}"
     return {
-        "verdict": _summarize(found.keys),
-        "store_problem": found.problem,
+        "verdict": _summarize(key_list.keys),
+        "store_problem": key_list.problem,
         "part": part,
         "table": build_table(keys, _COLUMNS, part.rows, attrgetter("key.id"), query=context.query, **by_label),
-        "teams": build_table(teams, _TEAM_COLUMNS, found.teams, lambda row: row.team.name, id="teams", **others),
+        "teams": build_table(teams, _TEAM_COLUMNS, key_list.teams, lambda row: row.team.name, id="teams", **others),
         "sign_ins": build_table(persons, _SIGN_IN_COLUMNS, sign_ins, lambda row: row.id, id="sign-ins", **others),
         "statuses": STATUS_TITLES,
-        "is_empty": not found.keys,
+        "is_empty": not key_list.keys,
         "no_new_key": context.rights.explain_no_new_key(),
         "changes_teams": may(context.rights.role, "manage all keys"),
         "reads_audit": may(context.rights.role, "read all keys"),
@@ -307,15 +311,16 @@ def build_keys_page(context: PageContext) -> Mapping[str, Any]:
 
 
 def _list_sign_ins(context: PageContext) -> Sequence[SignIn]:
-    found = list_sign_ins(require_reader(context), context.now)
-    return [each for each in found if context.rights.reads_sign_in(each.key_id)]
+    sign_ins = list_sign_ins(require_reader(context), context.now)
+    return [sign_in for sign_in in sign_ins if context.rights.reads_sign_in(sign_in.key_id)]
 
 
 def _summarize(rows: Sequence[KeyRow]) -> str:
     if not rows:
         return "No virtual keys yet."
     counts = {status: sum(row.access.status == status for row in rows) for status in STATUSES}
-    expiring, verdict = sum(row.state.role == "warn" for row in rows), formats.plural(len(rows), "key")
+    expiring = sum(row.state.role == "warn" for row in rows)
+    verdict = formats.plural(len(rows), "key")
     counted = [f"{counts['active']:,} active"]
     counted += [f"{counts[status]:,} {status}" for status in STATUSES[1:] if counts[status]]
     verdict += f": {', '.join(counted)}."
@@ -356,12 +361,14 @@ class KeyList(NamedTuple):
 
 def read_key_list(context: PageContext) -> KeyList:
     """Active keys come first."""
-    reader, rights = require_reader(context), context.rights
-    keys, teams = list_readable_keys(reader, rights), list_readable_teams(reader, rights)
+    reader = require_reader(context)
+    rights = context.rights
+    keys = list_readable_keys(reader, rights)
+    teams = list_readable_teams(reader, rights)
     named = {team.name: team for team in teams}
-    own = structs.replace(context.model_selection, values={}, text="", is_changed=False)
+    selection = structs.replace(context.model_selection, values={}, text="", is_changed=False)
     sums, team_sums = (
-        add_up_groups((row.group, row.sums) for row in queries.sum_periods(context.connection, own, 0, column))
+        add_up_groups((row.group, row.sums) for row in queries.sum_periods(context.connection, selection, 0, column))
         for column in ("key_label", "team")
     )
     names = sorted({*named, *(key.team for key in keys), *filter(rights.reads_team, team_sums)} - {""})
@@ -401,27 +408,33 @@ def read_budget_bars(
     """Return `key/ID` or `team/NAME` → its budgets with their used amounts, and why the store of limits cannot be read,
     so that the amounts are unknown. "": it can be read.
     """
-    store, problem = context.store, ""
-    scopes = [build_key_scope(one) if isinstance(one, VirtualKey) else build_team_scope(one) for one in owners]
+    store = context.store
+    problem = ""
+    scopes = [build_key_scope(owner) if isinstance(owner, VirtualKey) else build_team_scope(owner) for owner in owners]
     if store is not None and any(scope.rules != Rules() for scope in scopes):
         try:
             now = store.state.find_time(lambda: context.now)
             used = context.wait_for(read_all_spending(store, scopes, now))
-            found = add_forecasts(require_reader(context), context.settings, scopes, used, now)
-            return {scope.counter: [*map(_draw_budget, one)] for scope, one in zip(scopes, found, strict=True)}, ""
+            spending_by_scope = add_forecasts(require_reader(context), context.settings, scopes, used, now)
+            return {
+                scope.counter: [*map(_draw_budget, spending)]
+                for scope, spending in zip(scopes, spending_by_scope, strict=True)
+            }, ""
         except (StoreUnavailable, TimeoutError):
             problem = STORE_PROBLEM
     unknown = {
-        scope.counter: [ShareBar(f"{formats.UNKNOWN} of {one.describe()}", 0.0, _WHOLE) for one in scope.rules.budgets]
+        scope.counter: [
+            ShareBar(f"{formats.UNKNOWN} of {budget.describe()}", 0.0, _WHOLE) for budget in scope.rules.budgets
+        ]
         for scope in scopes
     }
     return unknown, problem
 
 
-def _draw_budget(one: Spending) -> ShareBar:
-    is_refused = one.share >= 1 and not one.budget.soft
-    role = "error" if is_refused else "warn" if one.share >= _HIGH_SHARE else "accent"
-    return ShareBar(one.describe(), one.share, _WHOLE, role)
+def _draw_budget(spending: Spending) -> ShareBar:
+    is_refused = spending.share >= 1 and not spending.budget.soft
+    role = "error" if is_refused else "warn" if spending.share >= _HIGH_SHARE else "accent"
+    return ShareBar(spending.describe(), spending.share, _WHOLE, role)
 
 
 def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
@@ -440,7 +453,7 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
     (state,) = _list_states(context, [key])
     row = KeyRow(key, state, total, budgets[f"key/{key.id}"], last.get(key.label), context.now, link)
     latest = list_stored_requests(context.connection, context.selection, _MAX_REQUESTS)
-    shown = [build_finished_row(one, context.now) for one in latest]
+    shown = [build_finished_row(row, context.now) for row in latest]
     reason = {
         "active": "",
         "inactive": f"{state.reason} ",
@@ -460,13 +473,15 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
         ("Revoked", formats.long_time(key.revoked_at)),
         ("Exceptions", describe_exceptions(key)),
     ]
-    for each in key.hashes:
-        end = "" if each.expires_at is None else f", until {formats.long_time(each.expires_at)}"
-        facts.append(("Text", f"{each.hint}, from {formats.long_time(each.created_at)}{end}"))
+    for text_hash in key.hashes:
+        end = "" if text_hash.expires_at is None else f", until {formats.long_time(text_hash.expires_at)}"
+        facts.append(("Text", f"{text_hash.hint}, from {formats.long_time(text_hash.created_at)}{end}"))
     if context.store is not None:
         with suppress(StoreUnavailable, TimeoutError):
             reports = context.wait_for(read_reports(context.store, key.id))
-            facts += [("Settings", f"{one.describe()}, {formats.ago(context.now - one.at)}") for one in reports]
+            facts += [
+                ("Settings", f"{report.describe()}, {formats.ago(context.now - report.at)}") for report in reports
+            ]
     errors = formats.error_share(total.errors, total.requests)
     measure, text = ("Cost", formats.chart_money) if total.cost else ("Requests", formats.count)
     listed = _list_changes(context, key, _MAX_CHANGES)
@@ -514,8 +529,8 @@ def limit_to_key(context: PageContext, key: VirtualKey) -> PageContext:
 
 
 def build_audit_page(context: PageContext) -> Mapping[str, Any]:
-    found = list_shown_entries(context, _MAX_AUDIT_ROWS + 1)
-    part = page_rows(context.query, found, _MAX_AUDIT_ROWS, lambda entry: str(entry.id))
+    entries = list_shown_entries(context, _MAX_AUDIT_ROWS + 1)
+    part = page_rows(context.query, entries, _MAX_AUDIT_ROWS, lambda entry: str(entry.id))
     verdict = "Each change of a key, a team or the settings, the latest first. It contains no text of a key."
     return {
         "title": "Audit log",

@@ -39,7 +39,8 @@ class LedgerConnections:
                 if self._reader is None or self._settings is not settings:  # the first call after the start or a reload
                     if self._reader is not None:
                         self._reader.close()
-                    self._reader, self._settings = LedgerReader(settings, MAX_READ_SECONDS, self._warn), settings
+                    self._reader = LedgerReader(settings, MAX_READ_SECONDS, self._warn)
+                    self._settings = settings
                 reader = self._reader
             connection = reader.connect()
             if connection is not None:

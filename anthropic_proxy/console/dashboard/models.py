@@ -108,13 +108,16 @@ _COLUMNS: Sequence[TableColumn[UsedModel]] = (
 
 
 def build_models_page(context: PageContext) -> Mapping[str, Any]:
-    periods, query, costs = divide_range(context.charted_query), context.query, ModelCosts(context.settings)
-    connection, chosen = context.connection, context.model_selection
+    periods = divide_range(context.charted_query)
+    query = context.query
+    costs = ModelCosts(context.settings)
+    connection = context.connection
+    chosen = context.model_selection
     by_period = memoize_result(lambda: queries.measure_model_performance(connection, chosen, periods.seconds))
-    found = memoize_result(lambda: queries.add_up_model_periods(by_period()))
-    total = memoize_result(lambda: add_up(model.sums for model in found()))
+    model_sums = memoize_result(lambda: queries.add_up_model_periods(by_period()))
+    total = memoize_result(lambda: add_up(model.sums for model in model_sums()))
 
-    used = memoize_result(lambda: _collect_used(context, costs, found(), by_period()))
+    used = memoize_result(lambda: _collect_used(context, costs, model_sums(), by_period()))
 
     def list_used() -> Table:
         order = query.order or "-cost"
@@ -122,7 +125,7 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
         return build_table("Models used", _COLUMNS, rows, lambda model: model.name, query=query, order=order)
 
     table = build_panel(context, "the models", list_used)
-    verdict = build_verdict(context, lambda: _summarize(found(), total()))
+    verdict = build_verdict(context, lambda: _summarize(model_sums(), total()))
 
     def chart_costs() -> Chart:
         drawn = chart_models(periods, by_period(), lambda sums: sums.cost, formats.chart_money)
@@ -133,21 +136,21 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
         "table": table,
         "has_durations": context.query.hours <= _MAX_DURATION_HOURS,
         "mapping": context.setup.mapping,
-        "has_malformed": any(model.sums.malformed_replies for model in found()),
+        "has_malformed": any(model.sums.malformed_replies for model in model_sums()),
         "chart": build_panel(context, "costs", chart_costs),
         "chart_title": f"Cost per {periods.length_name} and model",
-        "prices": build_panel(context, "prices", lambda: list_prices(context, costs, found())),
+        "prices": build_panel(context, "prices", lambda: list_prices(context, costs, model_sums())),
         "price_sources": f"{describe_price_list() or 'The package genai-prices is not installed'}. {_OWN_PRICES}",
         "comparison": build_panel(
-            context, "costs at other models", lambda: compare_costs(context, costs, found(), total())
+            context, "costs at other models", lambda: compare_costs(context, costs, model_sums(), total())
         ),
-        "missing_prices": build_panel(context, "missing prices", lambda: find_missing_prices(costs, found())),
+        "missing_prices": build_panel(context, "missing prices", lambda: find_missing_prices(costs, model_sums())),
         "is_empty": not context.facts.requests and context.can_read,
     }
 
 
 def _collect_used(
-    context: PageContext, costs: ModelCosts, found: Sequence[ModelSums], by_period: Sequence[ModelPeriod]
+    context: PageContext, costs: ModelCosts, model_sums: Sequence[ModelSums], by_period: Sequence[ModelPeriod]
 ) -> list[UsedModel]:
     query = context.query
     first_tokens = queries.group_latencies(by_period, _find_model)
@@ -157,7 +160,7 @@ def _collect_used(
         durations = queries.collect_latencies(context.connection, context.model_selection, 0, by, "duration")
     speeds = queries.group_speeds(by_period, _find_model)
     used = []
-    for used_model in found:
+    for used_model in model_sums:
         key = used_model.provider, used_model.model
         if used_model.provider:
             facets = {**query.facets, "provider": used_model.provider, "model": used_model.model}
@@ -181,10 +184,10 @@ def _name_slowest(used: Sequence[UsedModel]) -> str:
     return f" Slowest: {slowest.name}, time to first token p95 {formats.seconds(value)}."
 
 
-def _summarize(found: Sequence[ModelSums], total: UsageSums) -> str:
+def _summarize(model_sums: Sequence[ModelSums], total: UsageSums) -> str:
     if not total.requests:
         return "No requests in this range."
-    served = [model.sums.requests for model in found if model.provider]
+    served = [model.sums.requests for model in model_sums if model.provider]
     verdict = f"{formats.plural(len(served), 'model')} served {formats.plural(sum(served), 'request')}."
     if unsent := total.requests - sum(served):
         verdict += f" {formats.plural(unsent, 'request')} {'was' if unsent == 1 else 'were'} not sent."
@@ -301,9 +304,9 @@ def _mapped(context: PageContext) -> list[tuple[str, str]]:
 
 
 def tabulate_models(context: PageContext) -> ExportTable:
-    found = queries.sum_models(context.connection, context.model_selection)
+    model_sums = queries.sum_models(context.connection, context.model_selection)
     fields = {"provider": lambda used: used.provider, "model": lambda used: used.model}
-    return tabulate(fields, found, lambda used: used.sums)
+    return tabulate(fields, model_sums, lambda used: used.sums)
 
 
 def _tabulate_mapping(context: PageContext) -> ExportTable:

@@ -81,7 +81,8 @@ class PageContext(Struct, frozen=True, kw_only=True):
         """A young ledger has no earlier requests: during its first three hours, a range until now begins with the hour
         of the first request, so that its charts have periods of five minutes.
         """
-        query, first = self.query, self.facts.first_hour
+        query = self.query
+        first = self.facts.first_hour
         if first is None or not query.is_running:
             return query
         start = min(first * HOUR_SECONDS, query.end // _FIVE_MINUTES * _FIVE_MINUTES - HOUR_SECONDS)
@@ -152,7 +153,8 @@ def compare_with_previous_range(
 
     `value`: requests or nano-dollars of the requests of `selection`.
     """
-    query, first = context.query, context.facts.first_hour
+    query = context.query
+    first = context.facts.first_hour
     if query.range_name == "today":  # the hours before midnight are not comparable
         return ""
     start = 2 * query.start - min(query.end, int(context.now))
@@ -164,11 +166,14 @@ def compare_with_previous_range(
         return ""
     if query.is_month:
         chosen = structs.replace(selection, start=start * MICROSECONDS, end=end * MICROSECONDS)
-        sums = add_up(one.sums for one in sum_periods(context.connection, chosen, 0, sum_names=("requests", "cost")))
-        found = PreviousRange(sums.requests, sums.cost)
+        sums = add_up(
+            period.sums for period in sum_periods(context.connection, chosen, 0, sum_names=("requests", "cost"))
+        )
+        previous = PreviousRange(sums.requests, sums.cost)
     else:
-        found = sum_previous_range(context.connection, selection, int(context.now * MICROSECONDS))
-    before, (less, equal, none) = found.requests if name == "requests" else found.cost, _WORDS[name]
+        previous = sum_previous_range(context.connection, selection, int(context.now * MICROSECONDS))
+    before = previous.requests if name == "requests" else previous.cost
+    less, equal, none = _WORDS[name]
     if not before:
         return f"{none} {name_of_range}"
     change = round(100 * (value - before) / before)

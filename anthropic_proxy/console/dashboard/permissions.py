@@ -102,7 +102,8 @@ _DENIALS: Mapping[Permission, tuple[str, str]] = {
 
 def explain_denial(permission: Permission, request: RouteRequest, session: Session | None, settings: Settings) -> str:
     """Return the reason for which this user may not use the forms of a permission. "": the user may use them."""
-    (lack, possible), role = _DENIALS[permission], find_role(request, session)
+    lack, possible = _DENIALS[permission]
+    role = find_role(request, session)
     if not settings.dashboard_editing:
         return f"DASHBOARD_EDITING is false, so the dashboard {lack}."
     if permission == "manage own keys":

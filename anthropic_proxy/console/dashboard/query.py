@@ -217,7 +217,8 @@ def session_link(session: str) -> str:
 
 def _read_range(values: Mapping[str, str], now: float) -> tuple[str, int, int]:
     if "from" in values or "to" in values:
-        start, last = _read_time("from", values.get("from", "")), _read_time("to", values.get("to", ""))
+        start = _read_time("from", values.get("from", ""))
+        last = _read_time("to", values.get("to", ""))
         if not start < last:
             raise InvalidRequest("to: the end of the range is not after its beginning.", code="dashboard-parameter")
         if last - start > MAX_RANGE_DAYS * 86_400:
@@ -234,18 +235,18 @@ def _read_range(values: Mapping[str, str], now: float) -> tuple[str, int, int]:
         )
     if name == "today":
         now += 0.001  # at midnight, the range is not empty
-    found = resolve_usage_range(name, name if name == "yesterday" else "", datetime.fromtimestamp(now, UTC))
-    return name, found.start // MICROSECONDS, min(found.end // MICROSECONDS, int(now) + 1)
+    selection = resolve_usage_range(name, name if name == "yesterday" else "", datetime.fromtimestamp(now, UTC))
+    return name, selection.start // MICROSECONDS, min(selection.end // MICROSECONDS, int(now) + 1)
 
 
 def _require_month(name: str) -> tuple[int, int]:
     """Return the beginning and the end of a month in seconds since the epoch."""
-    found = find_month(name)
-    if found is None or not YEARS[0] <= found[0].year <= YEARS[1]:
+    month = find_month(name)
+    if month is None or not YEARS[0] <= month[0].year <= YEARS[1]:
         raise InvalidRequest(
             f"range: {name!r} is not a month between the years {YEARS[0]} and {YEARS[1]}.", code="dashboard-parameter"
         )
-    return int(found[0].timestamp()), int(found[1].timestamp())
+    return int(month[0].timestamp()), int(month[1].timestamp())
 
 
 def _shift_month(name: str, count: int) -> str:

@@ -80,14 +80,16 @@ class FacetPanel(Struct, frozen=True):
 
 def build_requests_page(context: PageContext) -> Mapping[str, Any]:
     query = context.query
-    columns, order = decode_columns(query.columns), read_order(query.order, COLUMNS)
+    columns = decode_columns(query.columns)
+    order = read_order(query.order, COLUMNS)
     part = _read_rows(context, order, ROWS_PER_PAGE)
     verdict = _summarize(context, len(part.rows), bool(part.newer or part.older))
     if not order:
         part = _continue_search(context, part)
     note = ""
     if order:
-        title, direction = order[0].label, order[0].ends[not order[1]]
+        title = order[0].label
+        direction = order[0].ends[not order[1]]
         note = f"Sorted by {title[0].lower()}{title[1:]}, {direction} first, among the latest "
         note += f"{formats.count(MAX_SORTED_REQUESTS)} requests of this range"
     shows_running = not (order or query.is_filtered or query.before or query.after or not query.is_running)
@@ -124,7 +126,8 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
 
 def _continue_search(context: PageContext, part: PagedRows[_Placed]) -> PagedRows[_Placed]:
     """A search that read a part of the range continues beyond it."""
-    query, limit = context.query, context.searched
+    query = context.query
+    limit = context.searched
     if limit is None:
         return part
     if query.after:
@@ -137,13 +140,14 @@ def _name_values(context: PageContext, counted: FacetCounts, rows: Sequence[Stor
     listed = {*(value for value, _ in counted.values["session"]), context.query.facets.get("session", "")}
     listed |= {row.session for row in rows}
     sessions = find_names(context.connection, sum_sessions(context.connection, listed - {""}))
-    return {**name_providers(context.settings), **{("session", one): text for one, text in sessions.items()}}
+    return {**name_providers(context.settings), **{("session", session): text for session, text in sessions.items()}}
 
 
 def _list_facets(query: ViewQuery, counted: FacetCounts, names: Names) -> list[FacetPanel]:
     facets = list[FacetPanel]()
     for name, facet in _LISTED.items():
-        values, chosen = counted.values[facet.column], query.facets.get(name)
+        values = counted.values[facet.column]
+        chosen = query.facets.get(name)
         if len(values) < 2 and (not values or chosen is None):
             continue
         choices = []
@@ -160,7 +164,7 @@ def _chart_requests(context: PageContext) -> Chart | None:
         return None  # no sums have a filtered column
     periods = divide_range(context.charted_query)
     sums = sum_periods(context.connection, context.selection, periods.seconds, "outcome_class", ("requests",))
-    return chart_groups(periods, sums, lambda one: one.requests, formats.count, OUTCOME_TITLES)
+    return chart_groups(periods, sums, lambda sums: sums.requests, formats.count, OUTCOME_TITLES)
 
 
 def list_views(query: ViewQuery) -> list[tuple[str, str, bool]]:
@@ -189,9 +193,10 @@ def _read_rows(context: PageContext, order: RequestOrder | None, limit: int) -> 
     the latest first.
     """
     query = context.query
-    if _REQUEST_ID.fullmatch(query.text) and (found := find_stored_request(context.connection, query.text)):
-        return PagedRows([(found, "")])
-    connection, chosen = context.connection, context.selection
+    if _REQUEST_ID.fullmatch(query.text) and (request := find_stored_request(context.connection, query.text)):
+        return PagedRows([(request, "")])
+    connection = context.connection
+    chosen = context.selection
     form = _SORTED_POSITION if order else _TIME_POSITION
     for text in filter(None, (query.before, query.after)):
         if form.fullmatch(text) is None:
@@ -199,15 +204,16 @@ def _read_rows(context: PageContext, order: RequestOrder | None, limit: int) -> 
                 f"before, after: {text[:40]!r} is not a position in the list. Open the page again.",
                 code="dashboard-parameter",
             )
-    place, other = form.fullmatch(query.before), form.fullmatch(query.after)
+    place = form.fullmatch(query.before)
+    other = form.fullmatch(query.after)
     if order is None:
-        before, after = (one and (int(one[1]), one[2]) for one in (place, other))
+        before, after = (match and (int(match[1]), match[2]) for match in (place, other))
         stored = list_stored_requests(connection, chosen, limit + 1, before=before, after=after)
         rows = [(row, f"{row.started_at}.{row.id}") for row in stored]
     else:
         first, last = (
-            found and SortedPosition(value=float(found[1]), started_at=int(found[2]), id=found[3])
-            for found in (place, other)
+            match and SortedPosition(value=float(match[1]), started_at=int(match[2]), id=match[3])
+            for match in (place, other)
         )
         key = order[0].sort
         assert isinstance(key, ColumnElement)

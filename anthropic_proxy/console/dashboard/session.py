@@ -53,7 +53,7 @@ class SessionView(Struct, frozen=True):
     """Request id → conversation: "", the id of a sub-agent, or `_BACKGROUND`."""
     agent: str
     """The shown conversation."""
-    own: Sequence[StoredRequest]
+    shown_rows: Sequence[StoredRequest]
     """Requests of the shown conversation."""
     breaks: Mapping[str, CacheBreak]
     waits: Mapping[str, ToolWait]
@@ -70,14 +70,17 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
     view = _read_view(context)
     if view is None:
         return None
-    query, total, rows, own = context.query, view.total, view.rows, view.own
+    query = context.query
+    total = view.total
+    rows = view.rows
+    shown_rows = view.shown_rows
     earlier = total.sums.cost - sum(row.cost or 0 for row in rows)
     cumulative = dict(zip((row.id for row in rows), accumulate(row.cost or 0 for row in rows), strict=True))
 
     def measure_cost(group: Sequence[StoredRequest]) -> float | None:
         return float(earlier + cumulative[group[-1].id]) or None
 
-    part, later = page_list(query, own[::-1], MAX_TURNS, lambda row: row.id)
+    part, later = page_list(query, shown_rows[::-1], MAX_TURNS, lambda row: row.id)
     hidden = context.open_texts(f"session {total.session}", part.rows)
     texts = read_several_contents(context.connection, [row.id for row in part.rows], ("request", "reply"))
     end = rows[-1].started_at // 60_000_000 * 60 + 60
@@ -88,11 +91,13 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
         "session": total.session,
         "verdict": _summarize(view),
         "figures": _list_figures(view),
-        "context_chart": _chart(own, "Context", "context", _measure_context, formats.short_count, limit=view.window),
-        "cached_chart": _chart(
-            own, "Read from cache", "cached", _measure_cached, "{:.0f} %".format, breaks=view.breaks
+        "context_chart": _chart(
+            shown_rows, "Context", "context", _measure_context, formats.short_count, limit=view.window
         ),
-        "time_chart": _chart_times(own, view.waits),
+        "cached_chart": _chart(
+            shown_rows, "Read from cache", "cached", _measure_cached, "{:.0f} %".format, breaks=view.breaks
+        ),
+        "time_chart": _chart_times(shown_rows, view.waits),
         "cost_chart": structs.replace(costs, empty_text=missing),
         "agents": [
             (
@@ -106,8 +111,8 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
         "is_background": view.agent == _BACKGROUND,
         "turns": build_turns(part.rows[::-1], texts, view.breaks, view.waits),
         "part": part,
-        "first": len(own) - later - len(part.rows) + 1,
-        "turn_count": sum(bool(row.requested_model) for row in own),
+        "first": len(shown_rows) - later - len(part.rows) + 1,
+        "turn_count": sum(bool(row.requested_model) for row in shown_rows),
         "has_texts": bool(texts),
         "hidden": hidden,
         "all_rows": query.link_to_requests(total.started_at // 60_000_000 * 60, end),
@@ -118,7 +123,8 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
 
 def _read_view(context: PageContext) -> SessionView | None:
     """None: the ledger has no request of the session. Raises `InvalidRequest` for an unknown sub-agent."""
-    query, rows = context.query, _list_requests(context)
+    query = context.query
+    rows = _list_requests(context)
     total = queries.sum_session(context.connection, rows[0].session) if rows else None
     if total is None:
         return None
@@ -128,11 +134,11 @@ def _read_view(context: PageContext) -> SessionView | None:
     agent = query.measure if query.measure or "" in agents else agents[0]
     if agent not in agents:
         raise InvalidRequest(f"by: the session has no sub-agent {agent[:40]!r}.", code="dashboard-parameter")
-    own = [row for row in rows if groups[row.id] == agent]
-    breaks = find_cache_breaks(own, ModelCosts(context.settings))
+    shown_rows = [row for row in rows if groups[row.id] == agent]
+    breaks = find_cache_breaks(shown_rows, ModelCosts(context.settings))
     served = [row for row in rows if row.all_input_tokens and row.outcome_class != "error"]
     window = find_max_input(context, served[-1]) if served else None
-    return SessionView(total, rows, groups, agent, own, breaks, find_tool_waits(own), served, window)
+    return SessionView(total, rows, groups, agent, shown_rows, breaks, find_tool_waits(shown_rows), served, window)
 
 
 def _list_requests(context: PageContext) -> Sequence[StoredRequest]:
@@ -145,7 +151,8 @@ def _list_conversations(groups: Mapping[str, str]) -> Sequence[str]:
 
 
 def _summarize(view: SessionView) -> str:
-    count, total = view.total.sums.requests, view.total
+    count = view.total.sums.requests
+    total = view.total
     verdict = formats.plural(count, "request")
     verdict += f" in {formats.seconds(total.last_at - total.started_at)}." if count > 1 else "."
     if unnamed := sum(not row.requested_model for row in view.rows):
@@ -156,7 +163,8 @@ def _summarize(view: SessionView) -> str:
 
 
 def _list_figures(view: SessionView) -> list[Figure]:
-    sums, largest = view.total.sums, view.total.max_context
+    sums = view.total.sums
+    largest = view.total.max_context
     errors = formats.plural(sums.errors, "error")
     if apart := sum(row.outcome_class == "error" and view.groups[row.id] == _BACKGROUND for row in view.rows):
         errors += f", {apart:,} in the background"
@@ -167,21 +175,23 @@ def _list_figures(view: SessionView) -> list[Figure]:
     cached = f"{formats.short_count(sums.cache_read_tokens)} tokens"
     if view.breaks:
         cached += f"; {formats.plural(len(view.breaks), 'break')}"
-        if more := sum(one.cost or 0 for one in view.breaks.values()):
+        if more := sum(cache_break.cost or 0 for cache_break in view.breaks.values()):
             cached += f", {format_cost(more)} more"
-    cost, each = formats.UNKNOWN, "no tokens"
+    cost = formats.UNKNOWN
+    cost_note = "no tokens"
     if sums.all_tokens:
         known = sums.requests - sums.unknown_cost_requests
-        cost, each = format_cost(sums.cost, sums.unknown_cost_requests), "no price is known"
+        cost = format_cost(sums.cost, sums.unknown_cost_requests)
+        cost_note = "no price is known"
         if sums.known_cost and known:
-            each = f"{format_cost(sums.known_cost // known)} per request"
+            cost_note = f"{format_cost(sums.known_cost // known)} per request"
         elif sums.known_cost is not None:
-            each = "of all requests"
+            cost_note = "of all requests"
         if sums.unknown_cost_requests and sums.known_cost:
-            each += f"; {sums.unknown_cost_requests:,} unknown"
+            cost_note += f"; {sums.unknown_cost_requests:,} unknown"
     return [
         Figure("Requests", formats.count(sums.requests), errors),
-        Figure("Cost", cost, each),
+        Figure("Cost", cost, cost_note),
         Figure("Largest context", formats.count(largest), latest),
         Figure("Output", formats.count(sums.output_tokens), "tokens"),
         Figure("Input read from cache", formats.percent(sums.cache_read_tokens, sums.all_input_tokens), cached),
@@ -224,7 +234,7 @@ def _chart_times(rows: Sequence[StoredRequest], waits: Mapping[str, ToolWait]) -
     replies = [float(sum(row.duration for row in group)) for group in groups]
     tools = [float(sum(waits[row.id].duration for row in group if row.id in waits)) for group in groups]
     columns = list[ChartColumn]()
-    table = [[formats.seconds(round(one) or None) for one in pair] for pair in zip(replies, tools, strict=True)]
+    table = [[formats.seconds(round(seconds) or None) for seconds in pair] for pair in zip(replies, tools, strict=True)]
     for group, label, cells in zip(groups, labels, table, strict=True):
         clock = formats.clock_time(group[0].started_at)
         title = f"{clock}: requests = {cells[0]}; tools = {cells[1]}"
@@ -250,17 +260,23 @@ def _chart(
     """
     groups, labels = _divide(rows)
     values = [measure(group) for group in groups]
-    columns, bands, table = list[ChartColumn](), list[Band](), list[list[str]]()
+    columns = list[ChartColumn]()
+    bands = list[Band]()
+    table = list[list[str]]()
     for index, (group, value) in enumerate(zip(groups, values, strict=True)):
-        shown, target = formats.UNKNOWN if value is None else text(value), group[0].id
+        shown = formats.UNKNOWN if value is None else text(value)
+        target = group[0].id
         clock = formats.clock_time(group[0].started_at)
         title = f"{clock}: {name} = {shown}"
         table.append([shown, formats.UNKNOWN] if breaks else [shown])
         if broken := [row.id for row in group if row.id in breaks]:
-            target, found = broken[0], breaks[broken[0]]
-            title += f"; {found.cause} = {found.loss}"
-            table[-1][1] = f"{found.cause}: {found.loss}"
-            bands.append(Band(index, index, found.part or "cache not read" if len(bands) < _MAX_LABELED_BREAKS else ""))
+            target = broken[0]
+            cache_break = breaks[broken[0]]
+            title += f"; {cache_break.cause} = {cache_break.loss}"
+            table[-1][1] = f"{cache_break.cause}: {cache_break.loss}"
+            bands.append(
+                Band(index, index, cache_break.part or "cache not read" if len(bands) < _MAX_LABELED_BREAKS else "")
+            )
         columns.append(ChartColumn(labels[index], clock, title, f"/dashboard/requests/{target}"))
     series = [Series(name, role, values)] if any(value is not None for value in values) else []
     if series and limit and max(value or 0 for value in values) >= limit * MIN_SHARE_OF_LIMIT:

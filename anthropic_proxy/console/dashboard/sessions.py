@@ -44,10 +44,13 @@ class ListedSession(Struct, frozen=True):
         return self.facts.sums
 
     def show_name(self) -> Cell:
-        session, name = self.facts, self.name
-        project, start = session.project, formats.day_and_time(session.started_at)
+        session = self.facts
+        name = self.name
+        project = session.project
+        start = formats.day_and_time(session.started_at)
         if name.startswith(name_session(session)):  # without a text; the start has a column of its own
-            project, name = "", f"{session.project or 'Session'} {shorten_session_id(session.session)}"
+            project = ""
+            name = f"{session.project or 'Session'} {shorten_session_id(session.session)}"
         return Cell(text=name, href=session_link(session.session), note=project, phone_note=start)
 
     def show_context(self) -> Cell:
@@ -77,7 +80,7 @@ _COLUMNS: Sequence[TableColumn[ListedSession]] = (
 
 
 def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
-    found, sessions = _find_sessions(context)
+    session_list, sessions = _find_sessions(context)
     models = queries.find_latest_models(context.connection, [row.facts for row in sessions])
     named: dict[str, set[str]] = {}  # label of a key → its models
     for latest in models.values():
@@ -90,10 +93,10 @@ def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
     session_windows = {session: windows.get(latest) for session, latest in models.items()}
     shown = [structs.replace(row, window=session_windows.get(row.facts.session)) for row in sessions]
     matching = f" with “{context.query.text}”" if context.query.text else ""
-    verdict = f"{formats.plural(found.count, 'session') if shown else 'No sessions'}{matching} in this range."
-    if found.count > len(shown):
+    verdict = f"{formats.plural(session_list.count, 'session') if shown else 'No sessions'}{matching} in this range."
+    if session_list.count > len(shown):
         verdict += f" The latest {len(shown)} are shown."
-    if not found.is_complete:
+    if not session_list.is_complete:
         verdict += f" Only the latest {formats.count(queries.MAX_SAMPLED_REQUESTS)} requests are added up."
     order: Mapping[str, Any] = {"query": context.query, "default_order": "last request, latest first"}
     table = build_table("Sessions", _COLUMNS, shown, lambda row: row.facts.session, **order)
@@ -102,20 +105,22 @@ def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
 
 def _find_sessions(context: PageContext) -> tuple[SessionList, Sequence[ListedSession]]:
     """Return the found sessions, and those that the page shows in their order."""
-    text, selection = context.query.text, structs.replace(context.selection, text="")
-    found = queries.list_sessions(context.connection, selection, MAX_SEARCHED_SESSIONS if text else MAX_SESSIONS)
+    text = context.query.text
+    selection = structs.replace(context.selection, text="")
+    session_list = queries.list_sessions(context.connection, selection, MAX_SEARCHED_SESSIONS if text else MAX_SESSIONS)
     names: Mapping[str, str] = {}
     if text:
-        names, words = find_names(context.connection, found.rows, MAX_SEARCHED_TEXTS), text.lower().split()
+        names = find_names(context.connection, session_list.rows, MAX_SEARCHED_TEXTS)
+        words = text.lower().split()
         matching = [
             row
-            for row in found.rows
+            for row in session_list.rows
             if all(word in f"{names[row.session]} {name_session(row)} {row.session}".lower() for word in words)
         ]
-        found = SessionList(matching[:MAX_SESSIONS], len(matching), found.is_complete)
-    listed = sort_rows([ListedSession(row, "") for row in found.rows], _COLUMNS, context.query.order)
+        session_list = SessionList(matching[:MAX_SESSIONS], len(matching), session_list.is_complete)
+    listed = sort_rows([ListedSession(row, "") for row in session_list.rows], _COLUMNS, context.query.order)
     names = names or find_names(context.connection, [row.facts for row in listed])
-    return found, [structs.replace(row, name=names[row.facts.session]) for row in listed]
+    return session_list, [structs.replace(row, name=names[row.facts.session]) for row in listed]
 
 
 _EXPORT: Mapping[str, Callable[[ListedSession], Any]] = {

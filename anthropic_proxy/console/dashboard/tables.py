@@ -198,7 +198,8 @@ def _count(
     name: str, title: str, field: str, known: str, description: str = "", *, is_early: bool = False
 ) -> TableColumn[StoredRequest]:
     """Column of a number. `known`: another number of the request, which is 0 only if no number is known."""
-    find, find_known = attrgetter(field), attrgetter(known)
+    find = attrgetter(field)
+    find_known = attrgetter(known)
 
     def show(row: StoredRequest) -> str:
         return formats.count(find(row)) if find(row) or find_known(row) else formats.UNKNOWN
@@ -359,13 +360,14 @@ class PagedRows(Struct, Generic[RowT], frozen=True):
 
 
 def page_rows(
-    query: ViewQuery, found: Sequence[RowT], limit: int, find_position: Callable[[RowT], str]
+    query: ViewQuery, rows: Sequence[RowT], limit: int, find_position: Callable[[RowT], str]
 ) -> PagedRows[RowT]:
     """Return the rows of one page, with links to the newer and the older ones.
 
-    `found`: at most `limit` rows and one more, which follow the position `before` of the URL, or precede `after`.
+    `rows`: at most `limit` rows and one more, which follow the position `before` of the URL, or precede `after`.
     """
-    shown, has_more = found[-limit:] if query.after else found[:limit], len(found) > limit
+    shown = rows[-limit:] if query.after else rows[:limit]
+    has_more = len(rows) > limit
     has_newer, has_older = (has_more, True) if query.after else (bool(query.before), has_more)
     newer = query.link(after=find_position(shown[0]), before="") if shown and has_newer else ""
     older = query.link(before=find_position(shown[-1]), after="") if shown and has_older else ""
@@ -378,7 +380,9 @@ def page_list(
     """Return the part of a complete list that the URL selects, and the number of rows before it. A position that is not
     in the list selects its first part.
     """
-    positions, start, end = [find_position(row) for row in rows], 0, len(rows)
+    positions = [find_position(row) for row in rows]
+    start = 0
+    end = len(rows)
     if query.before in positions:
         start = positions.index(query.before) + 1
     elif query.after in positions:
