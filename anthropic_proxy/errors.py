@@ -484,6 +484,8 @@ class UpstreamError(ProxyError):
         outlasts the request, such as the cooldown of a key, depends on this status. Without a response: `status`."""
         self.stated_retry_after = retry_after
         """`retry_after` without what only a text says."""
+        self.is_repairable = True
+        """False if a code says that the content, key or account is refused: no change of the request is tried then."""
         self.states_account = False
         """True if a header or code says that the key or account is used up or refused. Status and text alone may mean
         this request, such as one above a limit of tokens."""

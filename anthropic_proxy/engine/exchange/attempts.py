@@ -379,7 +379,7 @@ class Retries(Struct, eq=False):
         repair = run.repair
         if repair is not None and repair.refusal is not None and error.stated_status in REFUSAL_STATUSES:
             raise repair.refusal
-        if run.adaptations_left:
+        if run.adaptations_left and error.is_repairable:
             receipt = self.incoming.receipt
             run.adaptations = run.adaptations or Adaptations(
                 engine, receipt.adaptations, receipt.client.id, partial(name_conversation, self.incoming, run.request)

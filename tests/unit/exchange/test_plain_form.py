@@ -10,8 +10,10 @@ from msgspec import Struct
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.hooks import Client
 from anthropic_proxy.engine.memory_values import MemoryValues
+from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body
 from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
+from tests.support.tables import in_one_test
 from tests.unit.exchange.test_adaptations_of_clients import GOOGLE, OPENAI, REPLIES, SHOWN
 
 WORDS = "The request was not understood."
@@ -247,11 +249,15 @@ async def test_another_error_of_the_repetition_teaches_nothing(status: int, erro
     assert bodies == await _usual(vendor)
 
 
+REFUSED_TEMPERATURE = "Unsupported parameter: 'temperature' is not supported."
 NOT_REPEATED: Mapping[str, tuple[int, Mapping[str, Any]]] = {
     "key": (400, {"message": "?", "code": "invalid_api_key"}),
     "billing": (400, {"message": "?", "code": "insufficient_quota"}),
     "limit": (400, {"message": "?", "code": "rate_limit_exceeded"}),
     "policy": (400, {"message": "?", "code": "content_policy_violation"}),
+    "rules": (400, {"message": "?", "code": "1301"}),
+    "rules with known words": (400, {"message": REFUSED_TEMPERATURE, "code": "terms_of_service"}),
+    "account with known words": (400, {"message": REFUSED_TEMPERATURE, "type": "quota_exceeded"}),
     "401": (401, {"message": "?"}),
     "403": (403, {"message": "?"}),
     "404": (404, {"message": "?"}),
@@ -272,6 +278,41 @@ async def test_an_error_about_key_limit_or_rules_is_not_taken_for_a_refused_form
 
     await post(ProxyHarness(answer, **vendor.settings), vendor, "hello")
     assert bodies == await _usual(vendor)
+
+
+POLICY_AND_ACCOUNT_CODES = (
+    *("1301", "1110", "1112", "1113", "1308", "1313", "terms_of_service", "content_filter", "prompt_blocked"),
+    *("account_deactivated", "insufficient_user_quota", "quota_exceeded", "credit_exhausted", "AccountOverdueError"),
+    *("image_content_policy_violation", "ResponsibleAIPolicyViolation", "DataInspectionFailed", "safety_violation"),
+    *("InputTextSensitiveContentDetected", "InputTextRiskDetection", "moderation_flagged", "GuardrailIntervened"),
+    *(
+        "billing_not_enabled",
+        "organization_restricted",
+        "budget_exceeded",
+        "SubscriptionRequired",
+        "PROHIBITED_CONTENT",
+    ),
+    *("payment_method_required", "user_suspended", "api_key_disabled", "unsafe_content", "negative_balance", "csam"),
+)
+FORM_CODES = (
+    *("unsupported_parameter", "invalid_value", "schema_violation", "budget_tokens_too_large", "unsupported_value"),
+    *("1210", "INVALID_ARGUMENT", "invalid_request_error", "constraint_violation", "string_above_max_length", ""),
+)
+SHAPES: Mapping[str, Callable[[str, str], Any]] = {
+    "code": lambda code, message: {"error": {"message": message, "code": code, "param": None}},
+    "type": lambda code, message: {"type": "error", "error": {"type": code, "message": message}},
+    "reason": lambda code, message: {"error": {"message": message, "details": [{"reason": code}]}},
+    "inside": lambda code, message: {"error": {"message": json.dumps({"error": {"message": message, "code": code}})}},
+}
+
+
+@in_one_test
+@pytest.mark.parametrize("code", [*POLICY_AND_ACCOUNT_CODES, *FORM_CODES])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_code_about_content_or_account_says_that_no_change_of_the_request_helps(code: str, shape: str) -> None:
+    body = json.dumps(SHAPES[shape](code, REFUSED_TEMPERATURE)).encode()
+    error = build_upstream_error(decode_error_body(400, {}, body), "openai")
+    assert error.is_repairable == (code in FORM_CODES)
 
 
 async def test_what_the_requests_of_one_client_have_taught_changes_none_of_another_one() -> None:

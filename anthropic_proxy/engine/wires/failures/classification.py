@@ -491,16 +491,27 @@ BILLING_CODES = frozenset(
 )
 _ACCOUNT_CODES = regex(
     r"account|api_?key|billing|credit|quota|balance|payment|arrear|deactivat|suspend|organi[sz]ation|subscription"
-    r"|per_?(?:day|week|month|project|account|user|key)"
+    r"|budget_?exceeded|exceeded_?budget|per_?(?:day|week|month|project|account|user|key)|\b11(?:1[0-3]|20)\b"
 )
 """Words of error codes about a key or an account: `insufficient_user_quota` (One API), `account_deactivated` (OpenAI),
-`GenerateRequestsPerDayPerProjectPerModel` (Gemini; read 2026-11)."""
+`GenerateRequestsPerDayPerProjectPerModel` (Gemini), 1110 to 1120 (Z.ai; read 2026-11)."""
+_POLICY_CODES = regex(
+    r"polic(?:y|ies)|safety|moderat|terms_?(?:of|violat)|content_?(?:filter|block|check|risk)|sensitive|unsafe|harmful"
+    r"|prohibited|guardrail|inspection|censor|flagged|blocked|abuse|csam|risk|\b13(?:01|13)\b"
+)
+"""Words of error codes about the content of a request and the rules for its use: `content_policy_violation` (OpenAI),
+`InputTextSensitiveContentDetected` (Volcengine), 1301 and 1313 (Z.ai; read 2026-11)."""
 
 
-def names_account(codes: frozenset[str]) -> bool:
+def _names_account(codes: frozenset[str]) -> bool:
     """Return True if a code names the key or account of the call, whatever its request was."""
     codes_of_account = BILLING_CODES | ALLOWANCE_CODES
     return not codes.isdisjoint(codes_of_account) or _ACCOUNT_CODES.search(" ".join(codes)) is not None
+
+
+def _may_be_about_form(codes: frozenset[str]) -> bool:
+    """Return False if a code says that content or account are refused: no repair of the request can help then."""
+    return not _names_account(codes) and _POLICY_CODES.search(" ".join(codes)) is None
 
 
 _PERIOD = (
@@ -721,7 +732,8 @@ def build_upstream_error(
     error = _build_error(fault, provider, known)
     stated = _read_without_texts(fault)
     error.stated_status, error.stated_retry_after = _find_row(stated).status, stated.retry_after
-    error.states_account = stated.has_used_up_limit or names_account(stated.codes)
+    error.is_repairable = _may_be_about_form(fault.codes)
+    error.states_account = stated.has_used_up_limit or _names_account(stated.codes)
     if error.status in ACCOUNT_STATUSES and error.stated_status not in ACCOUNT_STATUSES:
         error.code = STATED_IN_TEXT
     return error
