@@ -89,7 +89,6 @@ def test_an_alias_and_a_merge_key_have_the_values_of_their_anchor(tmp_path: Path
 
 @pytest.mark.usefixtures("_parser")
 @pytest.mark.parametrize("text", ["[" * 100_000, f"model_list: {'[' * 2_000}{']' * 2_000}", "- " * 100_000])
-@pytest.mark.sample(3)
 def test_deep_levels_of_yaml_are_rejected(text: str, tmp_path: Path) -> None:
     assert "it nests lists or objects too deeply" in read_rejected(text, tmp_path)
 

@@ -37,7 +37,6 @@ def test_it_is_the_name_where_the_user_finds_the_program_in_path() -> None:
 @pytest.mark.parametrize(
     "path", ["/usr/bin", f"{_SCRIPT.parent}:/usr/bin", ".:/usr/bin"], ids=["other", "activated", "relative"]
 )
-@pytest.mark.sample(3)
 def test_it_is_the_path_where_the_name_starts_nothing_or_something_else(path: str) -> None:
     for words in ((_SCRIPT,), (sys.executable, "-m", "anthropic_proxy")):
         assert run(*words, PATH=path, PYTHONPATH=str(ROOT)) == f"{_SCRIPT} models --help"

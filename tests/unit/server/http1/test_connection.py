@@ -427,6 +427,24 @@ async def test_a_half_closed_connection_counts_as_disconnected_after_a_post() ->
     assert app.left == ["/first"]
 
 
+@pytest.mark.parametrize(
+    "sent", [GET.replace(b"\r\n\r\n", b"\r\nContent-Length: 4\r\n\r\nab"), GET + CLOSE[:20]], ids=["body", "head"]
+)
+@in_virtual_time
+async def test_a_half_closed_connection_counts_as_disconnected_within_a_request(sent: bytes) -> None:
+    app = Streaming()
+    app.go_on.clear()
+    async with serving(app) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(sent)
+        writer.write_eof()
+        async with asyncio.timeout(WAIT_SECONDS):
+            await reader.read()
+            await app.ended.wait()
+        writer.close()
+    assert app.left == ["/next"]
+
+
 @in_virtual_time
 async def test_a_half_closed_connection_counts_as_disconnected_from_an_event_stream() -> None:
     app = Streaming()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.gateway.server.http1.cycle import MAX_JOINED_BODY_BYTES
+from anthropic_proxy.gateway.server.http1.cycle import CYCLE_EXTENSION, MAX_JOINED_BODY_BYTES
 from tests.support.http1_server import CLOSE, Echo, serving, talk
 from tests.support.virtual_time import in_virtual_time
 from tests.support.waiting import WAIT_SECONDS
@@ -183,3 +183,25 @@ async def test_each_of_several_calls_of_receive_notices_the_disconnect() -> None
         async with asyncio.timeout(WAIT_SECONDS):
             await received.wait()
     assert app.received == [{"type": "http.disconnect"}] * 2
+
+
+@in_virtual_time
+async def test_a_response_without_messages_is_dropped_after_a_disconnect() -> None:
+    class Late(Listener):
+        async def __call__(self, scope: Any, receive: Receive, send: Callable[..., Any]) -> None:
+            while not self.received or self.received[-1].get("more_body"):
+                self.received.append(await receive())
+            cycle = scope["extensions"][CYCLE_EXTENSION]
+            try:
+                cycle.start_response(200, [("content-length", "4")])
+                await cycle.write_body(b"late", is_last=True)
+            except RuntimeError as error:
+                self.failure = error
+
+    app = Late()
+    async with serving(app) as port:
+        answer = await talk(port, CHUNKED + b"zz\r\n")
+    assert app.received[-1] == {"type": "http.disconnect"}
+    assert app.failure is None
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert answer.count(b"HTTP/1.1 ") == 1
