@@ -226,6 +226,25 @@ async def test_a_reload_applies_groups_and_secrets_at_once(proxy: Proxy) -> None
     assert await proxy.identify(token) is None
 
 
+async def test_a_token_that_was_used_has_the_role_and_groups_of_the_latest_refresh(proxy: Proxy) -> None:
+    assert proxy.settings.sign_in is not None
+    groups = (SignInGroup(name="night", team="core", role="team admin"), SignInGroup(name="build", team="core"))
+    sign_in = structs.replace(proxy.settings.sign_in, groups=groups)
+    proxy.settings = structs.replace(proxy.settings, sign_in=sign_in)
+    number, token = proxy.sign_in()
+    found = [await proxy.identify(token)]
+    grants = Grants(proxy.settings, TokenKeys(sign_in), lambda: proxy.now)
+    stored = grants.find_active(number)
+    assert stored is not None
+    grants.renew(stored, structs.replace(ANN, groups=("build",)), "token", is_checked=True)
+    assert await proxy.table.refresh()
+    found.append(await proxy.identify(token))
+    assert [client and (client.role, client.groups) for client in found] == [
+        ("team admin", ("build", "night")),
+        ("member", ("build",)),
+    ]
+
+
 async def test_other_keys_and_tokens_are_left_to_others(proxy: Proxy) -> None:
     assert await proxy.clients.identify([b"sk-ap-0123", b"eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJhcGkifQ.x"]) is None
 

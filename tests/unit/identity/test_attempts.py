@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
+from msgspec import structs
 
 from anthropic_proxy.console.identity.attempts import (
     SignInAttempt,
@@ -47,6 +48,8 @@ def test_one_secret_in_common_is_enough(began: str, ends: str) -> None:
     [
         (build("a"), build("b")),
         (build("a"), build("a", client_id="other")),
+        (build("a"), build("a", issuer="https://other.example.org")),
+        (build("a"), structs.replace(build("a"), dashboard_url="https://other-proxy.example.org")),
         (build("a"), build("")),
         (build(""), build("", "second")),
     ],
