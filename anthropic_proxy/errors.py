@@ -417,9 +417,10 @@ STATED_IN_TEXT = "stated-in-text"
 class UpstreamErrorCause(Struct, frozen=True, kw_only=True):
     """Cause of a failed upstream call, read from the provider's error message. Limits are numbers of tokens."""
 
-    kind: Literal["overflow", "output_limit", "images", "documents", "quota"]
+    kind: Literal["overflow", "output_limit", "images", "documents", "quota", "too_many"]
     """`overflow`: the input is too long. `output_limit`: `max_tokens` is too high. `images`, `documents`: the model
-    accepts none. `quota`: the account at the provider has no credit or quota left."""
+    accepts none. `quota`: the account at the provider has no credit or quota left. `too_many`: the request alone
+    exceeds a rate limit of images or other things than tokens."""
     max_tokens: int | None = None
     """Highest `max_tokens` with which the rejected input fits the context window. None: unknown, or none fits."""
     max_output_tokens: int | None = None

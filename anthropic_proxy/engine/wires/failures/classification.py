@@ -26,11 +26,13 @@ from anthropic_proxy.engine.wires.failures.error_body import UpstreamFault, remo
 from anthropic_proxy.engine.wires.failures.sizes import (
     RATE_LIMIT_WORDS,
     KnownTokenCounts,
+    exceeds_other_limit,
     find_token_limit_fault,
     matches_any,
     names_full_context,
     reached_output_limit,
     regex,
+    states_no_access,
 )
 from anthropic_proxy.engine.wires.reply_ends import build_blocked_reply_stop
 from anthropic_proxy.errors import (
@@ -570,7 +572,7 @@ def find_exhausted_quota(fault: UpstreamFault) -> Literal["billing", "allowance"
     is_short = _SHORT.search(fault.message) is not None
     if fault.codes & BILLING_CODES or (not is_short and matches_any(BILLING_TEXTS, fault.message)):
         return "billing"
-    if _NOTHING.search(fault.message):
+    if _NOTHING.search(fault.message) or states_no_access(fault.message):
         return "allowance"
     if is_short or (fault.retry_after or _LONG_SECONDS) < _LONG_SECONDS:
         return None
@@ -774,6 +776,8 @@ def _build_error(fault: UpstreamFault, provider: str, known: KnownTokenCounts) -
     else:
         row = _find_row(fault)
         cause = UpstreamErrorCause(kind="quota") if row in (_BILLING, _ALLOWANCE) else None
+        if cause is None and row.status == 429 and exceeds_other_limit(fault.message):
+            row, cause = _ALLOWANCE, UpstreamErrorCause(kind="too_many")
     error = _build_error_of_row(row, fault, provider)
     error.cause = cause
     return error

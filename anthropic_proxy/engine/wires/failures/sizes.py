@@ -435,6 +435,19 @@ RATE_LIMIT_WORDS = compile_later(
 )
 """Words of a rate limit, also in codes (Bedrock's `ThrottlingException`). The number in `30000 tokens per minute` is no
 context window (Groq, OpenAI, Anthropic: rate limit pages, read 2026-11)."""
+_UNIT_OF_RATE = compile_later(
+    r"\b(?P<unit>[a-z]+)(?: \((?:[a-z]{2,5})\))?(?: |-)?(?:per[- ]|/ ?)"
+    r"(?:min|minute|hour|day|second|sec|week|month)\b",
+    re.IGNORECASE,
+)
+_SHORT_UNIT = compile_later(r"\b(?P<unit>[a-z]?[a-z])p[mhds]\b", re.IGNORECASE)
+"""`TPM`, `ITPM`, `RPM`: tokens, input tokens and requests per minute."""
+_LIMIT_AND_REQUESTED = compile_later(
+    r"\blimit(?:ed)?\b[^\d\n]{0,40}(?P<limit>\d[\d,_]{0,15})"
+    r"[^\d\n]{1,60}\brequest(?:ed|s)?\b[^\d\n]{0,20}(?P<requested>\d[\d,_]{0,15})",
+    re.IGNORECASE,
+)
+_NO_LIMIT_ABOVE_ZERO = compile_later(r"\blimit(?:ed)?\b[^\d\n]{0,40}\b0\b(?![.,]?\d)", re.IGNORECASE)
 _LONG_PERIODS = compile_later(
     r"\b(?:per|an?|each|every)[- ](?:hour|day|week|month)\b|\b(?:hourly|daily|weekly|monthly)\b|\b[tr]p[hd]\b",
     re.IGNORECASE,
@@ -525,7 +538,8 @@ def find_token_limit_fault(fault: UpstreamFault, known: KnownTokenCounts) -> Tok
     names_output = names_output and any(word in parameter for word in ("max", "output", "completion"))
     quantities = _read_quantities(fault.message, names_output=names_output)
     if RATE_LIMIT_WORDS.search(text):
-        return _decide_rate_limit(quantities, known)
+        is_other = states_no_access(fault.message) or _limits_other_things(fault.message)
+        return None if is_other else _decide_rate_limit(quantities, known)
     limit = None if _BUDGETS.search(text) else _find_output_limit(quantities, known.requested_output)
     if limit is not None:
         return TokenLimitFault(UpstreamErrorCause(kind="output_limit", max_output_tokens=limit))
@@ -681,6 +695,30 @@ def _decide_without_limit(
         limit = _LOWERED if known.requested_output > _LOWERED else known.requested_output // 2
         return TokenLimitFault(UpstreamErrorCause(kind="output_limit", max_output_tokens=limit))
     return None
+
+
+def states_no_access(message: str) -> bool:
+    """Return True if a rate limit is 0, so that no request succeeds."""
+    return RATE_LIMIT_WORDS.search(message) is not None and _NO_LIMIT_ABOVE_ZERO.search(message) is not None
+
+
+def exceeds_other_limit(message: str) -> bool:
+    """Return True if the request alone exceeds a rate limit of other things than tokens, such as images. A shorter
+    prompt does not help, and no later request with as many.
+    """
+    stated = _LIMIT_AND_REQUESTED.search(message)
+    if stated is None or not _limits_other_things(message):
+        return False
+    limit, requested = (int("".join(filter(str.isdecimal, stated[name]))) for name in ("limit", "requested"))
+    return requested > limit
+
+
+def _limits_other_things(message: str) -> bool:
+    """Return True if an error names what its rate limit counts, and that is not tokens."""
+    if not RATE_LIMIT_WORDS.search(message):
+        return False
+    units = {match["unit"].lower() for pattern in (_UNIT_OF_RATE, _SHORT_UNIT) for match in pattern.finditer(message)}
+    return bool(units) and not any(unit in ("token", "tokens") or unit.endswith("t") for unit in units)
 
 
 def _decide_rate_limit(quantities: Sequence[Quantity], known: KnownTokenCounts) -> TokenLimitFault | None:
