@@ -65,9 +65,11 @@ class Engine(Struct, frozen=True, kw_only=True):
     circuit_breakers: CircuitBreakers = field(default_factory=CircuitBreakers)
     """One circuit breaker per upstream host. An open circuit breaker blocks calls after repeated failures."""
     retry_budget: RepetitionBudget = field(default_factory=RepetitionBudget)
+    """Limit on the share of retries among upstream calls."""
     repair_budget: RepetitionBudget = field(default_factory=lambda: RepetitionBudget(REPAIRS))
     """Of repetitions in a plainer form, by model and by client."""
-    """Limit on the share of retries among upstream calls."""
+    acceptances: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    """Upstream, model and path → monotonic time of the latest request that was accepted there."""
     queue: FairQueue | None = None
     """Queue that limits concurrent upstream calls (`MAX_UPSTREAM_CALLS`), fair between clients. None: no limit."""
     throttles: Mapping[str, Throttle] = {}

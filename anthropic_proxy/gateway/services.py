@@ -155,6 +155,7 @@ def _continue_from(services: Services, previous: Services) -> Services:
     carried: dict[str, Any] = {
         "retry_budget": previous.retry_budget,
         "repair_budget": previous.repair_budget,
+        "acceptances": previous.acceptances,
         "started_at": previous.started_at,
     }
     carried["histories"] = previous.histories

@@ -49,6 +49,8 @@ from anthropic_proxy.errors import CircuitOpen, ProxyError, UnsupportedFeature, 
 MAX_TOKEN_SECONDS = 15.0
 """Maximum seconds that a call waits, if another target follows, for the log-in of a cloud. azure-identity ends `az`
 after 10 s, and searches elsewhere before."""
+MAX_ACCEPTANCES = 1_000
+"""Maximum number of models and paths of which the latest acceptance is kept."""
 MAX_LISTED_LOSSES = 20
 """Maximum number of lost fields that the error of the fidelity mode `strict` lists."""
 _MAX_SCHEMA_STEPS_ON_LOOP = 1_000
@@ -227,6 +229,11 @@ class AttemptSender(Struct, eq=False):
             add_address_advice(failure, attempt.target, engine.settings)
             raise failure
         circuit_breakers.record_success(upstream, client)
+        receipt, acceptances = self.incoming.receipt, engine.acceptances
+        served = upstream, target.model, attempt.upstream_path
+        if served not in acceptances and len(acceptances) >= MAX_ACCEPTANCES:
+            del acceptances[next(iter(acceptances))]
+        acceptances[served] = receipt.started_at + receipt.attempts[-1].offset_seconds
         credentials.record_success(target.provider, attempt.credential)
         self.prompt = attempt.prompt
         if (repair := attempt.run.repair) is not None:

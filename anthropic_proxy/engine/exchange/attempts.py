@@ -38,7 +38,7 @@ from anthropic_proxy.engine.exchange.attempt import Attempt, AttemptPreparer, Re
 from anthropic_proxy.engine.exchange.attempt_sender import AttemptRecords, AttemptSender, list_call_secrets
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.exchange.media_inlining import SOURCE_OF_LINK, MediaInliner
-from anthropic_proxy.engine.exchange.plain_form import REFUSAL_STATUSES, PlainForms
+from anthropic_proxy.engine.exchange.plain_form import FAILURE_STATUS, REFUSAL_STATUSES, PlainForms
 from anthropic_proxy.engine.exchange.provider_errors import (
     add_key_setting,
     add_not_found_cause,
@@ -377,8 +377,9 @@ class Retries(Struct, eq=False):
         add_key_setting(error, target, attempt.credential)
         self.records.fail_attempt(error, usage)
         repair = run.repair
-        if repair is not None and repair.refusal is not None and error.stated_status in REFUSAL_STATUSES:
-            raise repair.refusal
+        first = None if repair is None else repair.refusal
+        if first is not None and error.stated_status in (*REFUSAL_STATUSES, first.stated_status):
+            raise first
         if run.adaptations_left and error.is_repairable:
             receipt = self.incoming.receipt
             run.adaptations = run.adaptations or Adaptations(
@@ -390,7 +391,13 @@ class Retries(Struct, eq=False):
                 if adapted.model != target.model:
                     run.origin = await self.admission.admit_successor(run.origin, adapted, run.request, run.token_scale)
                 return adapted
-            plain = await PlainForms(engine, self.incoming).find_plain_target(attempt, error)
+            plain: Target | None = None
+            is_failure = error.stated_status == FAILURE_STATUS
+            if not is_failure or self._may_retry_failure(run, target, error):
+                plain = await PlainForms(engine, self.incoming).find_plain_target(attempt, error)
+            if plain is not None and is_failure:
+                run.retries_left -= 1
+                engine.retry_budget.try_spend(target.upstream)
             if plain is not None:
                 run.adaptations_left -= 1
                 failed_attempts.append(describe_attempt(target, error))
@@ -410,6 +417,11 @@ class Retries(Struct, eq=False):
         if pause:
             await engine.sleep(pause)
         return target
+
+    def _may_retry_failure(self, run: TargetRun, target: Target, error: UpstreamError) -> bool:
+        """Return True if a retry is left for a failure that would not be retried otherwise."""
+        is_free = self.engine.retry_budget.allows({target.upstream: 1.0})
+        return bool(run.retries_left) and is_free and not error.retryable
 
     async def _change_key(self, attempt: Attempt, error: UpstreamError) -> bool:
         """Return True if the next attempt has another key after this error: read again, or the next of the provider."""

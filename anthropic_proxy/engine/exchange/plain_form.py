@@ -31,6 +31,11 @@ from anthropic_proxy.errors import CircuitOpen, UnreadableReply, UpstreamError
 
 REFUSAL_STATUSES = (400, 422)
 """HTTP statuses of a request that the server does not accept as it is."""
+FAILURE_STATUS = 500
+"""HTTP status with which some servers refuse a request. If the server has just accepted another one for the model, the
+retry of today is made in the plain form."""
+MAX_SECONDS_SINCE_ACCEPTANCE = 60.0
+"""A server that has accepted another request for the model within this time works."""
 MAX_REFUSAL_SECONDS = 5.0
 """A server that refuses the form of a request does so before the model begins. A later error has another reason."""
 _SHARE_OF_CLIENT, _SHARE_OF_MODEL = 0.4, 0.2
@@ -79,7 +84,7 @@ class PlainForms(Struct, eq=False):
     async def find_plain_target(self, attempt: Attempt, error: UpstreamError) -> Target | None:
         """Return a copy of the target for the repetition of a refused request. None: it is not repeated."""
         run, target = attempt.run, attempt.target
-        if not target.dialect.repairs_unknown_refusals or not self._is_refusal(error):
+        if not target.dialect.repairs_unknown_refusals or not self._is_refusal(attempt, error):
             return None
         repair = run.repair
         if repair is not None and (repair.refusal is not None or repair.changes >= MAX_FORM_CHANGES):
@@ -123,9 +128,12 @@ class PlainForms(Struct, eq=False):
         known = self._find_known(target)
         if repair.refusal is None:
             known.record_acceptance(repair.search, repair.sent, repair.values)
+            known.forget_failure(repair.conversation)
         else:
             content = {part.name for part in target.wire.parts if part.is_content}
             suspects = [name for name in repair.repetition if name not in content]
+            if repair.refusal.stated_status == FAILURE_STATUS and not known.fails_again(repair.conversation):
+                return  # one failure shows nothing
             known.record_refusal(repair.search, suspects, repair.conversation, repair.values)
         if left_out := (*repair.left_out, *repair.repetition):
             changes = repair.changes + (repair.refusal is not None)
@@ -155,17 +163,27 @@ class PlainForms(Struct, eq=False):
     def _is_strict(self) -> bool:
         return self.incoming.receipt.fidelity.mode == "strict"
 
-    def _is_refusal(self, error: UpstreamError) -> bool:
+    def _is_refusal(self, attempt: Attempt, error: UpstreamError) -> bool:
         """Return True if a server has refused the form of a request, as far as its status and codes say."""
-        is_unknown_model = error.status == 404  # by its text
-        if error.stated_status not in REFUSAL_STATUSES or is_unknown_model:
-            return False
-        if isinstance(error, UnreadableReply | CircuitOpen):
+        if isinstance(error, UnreadableReply | CircuitOpen) or not self._may_be_refusal(attempt, error):
             return False
         last = self.incoming.receipt.attempts[-1]
         has_usage = last.all_input_tokens or last.output_tokens
-        is_too_long = error.cause is not None and error.cause.kind != "images"
+        is_too_long = error.cause is not None and error.cause.kind not in ("images", "documents")
         return last.duration_seconds <= MAX_REFUSAL_SECONDS and not has_usage and not is_too_long
+
+    def _may_be_refusal(self, attempt: Attempt, error: UpstreamError) -> bool:
+        status = error.stated_status
+        if status in REFUSAL_STATUSES:
+            return error.status != 404  # by its text, the model is unknown
+        receipt, target = self.incoming.receipt, attempt.target
+        accepted_at = self.engine.acceptances.get((target.upstream, target.model, attempt.upstream_path))
+        if accepted_at is None:
+            return False
+        if status == FAILURE_STATUS:
+            sent_at = receipt.started_at + receipt.attempts[-1].offset_seconds
+            return sent_at - accepted_at <= MAX_SECONDS_SINCE_ACCEPTANCE
+        return status == 404
 
     def _list_costs(self, target: Target) -> Mapping[str, float]:
         """Return the accounts that pay for a repetition: no client uses up that of the model alone, and no session of a

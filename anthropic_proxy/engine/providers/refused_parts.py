@@ -148,6 +148,19 @@ class RefusedParts:
         self._write(self._shared + name, dict([*clients.items()][-_MAX_VALUES:]), is_new=True)
         self._store_search(search.end_test())
 
+    def fails_again(self, conversation: str) -> bool:
+        """Store that a request of a conversation has failed with status 500, and was accepted in the plain form. Return
+        True if that has happened to the one before, too.
+        """
+        key = f"failed:{conversation}"
+        has_failed = bool(self._store.read(key))
+        self._write_text(key, "yes", TEST_SECONDS)
+        return has_failed
+
+    def forget_failure(self, conversation: str) -> None:
+        if self._store.read(f"failed:{conversation}"):
+            self._write_text(f"failed:{conversation}", "", TEST_SECONDS)
+
     def _count_clients(self, name: str, value: str) -> int:
         return sum(refused.has(value) for refused in self._read_shared(name).values())
 
@@ -174,4 +187,4 @@ class RefusedParts:
     def _write_text(self, key: str, text: str, seconds: float) -> None:
         self._store.write(key, text, seconds)
         for flag in (KNOWS_PARTS, self._flag):
-            self._store.write(flag, key, FORGOTTEN_AFTER_SECONDS)
+            self._store.write(flag, key, max(seconds, self._store.find_remaining_seconds(flag)))

@@ -490,3 +490,59 @@ async def test_a_change_that_the_words_of_a_refusal_suggest_and_that_does_not_he
     (usual,) = await _usual(vendor)
     del usual["truncation"]
     assert _paths(server.requests[-1]) == _paths(usual)
+
+
+async def _send_twice(proxy: ProxyHarness, server: Server, *, accepted_before: bool) -> list[Any]:
+    """Return the bodies of a request, perhaps after an accepted one."""
+    vendor = VENDORS["chat"]
+    if accepted_before:
+        refuses, server.refuses = server.refuses, lambda body: False
+        assert (await post(proxy, vendor, "accepted")).error is None
+        server.refuses = refuses
+    server.requests.clear()
+    await post(proxy, vendor, "hello")
+    return server.requests
+
+
+@pytest.mark.parametrize("status", [404, 500])
+@pytest.mark.parametrize("accepted_before", [False, True])
+async def test_404_and_500_show_a_refused_form_only_if_the_model_has_accepted_another_request(
+    status: int, *, accepted_before: bool
+) -> None:
+    vendor = VENDORS["chat"]
+    server = Server(has("temperature"), status)
+    bodies = await _send_twice(ProxyHarness(server, **vendor.settings), server, accepted_before=accepted_before)
+    sent = ["temperature" in body for body in bodies]
+    assert sent == ([True, False] if accepted_before else [True])
+
+
+async def test_one_failure_with_status_500_changes_no_form_and_two_in_a_row_do() -> None:
+    vendor = VENDORS["chat"]
+    server = Server(has("temperature"), 500)
+    proxy = ProxyHarness(server, **vendor.settings)
+    assert ["temperature" in body for body in await _send_twice(proxy, server, accepted_before=True)] == [True, False]
+    server.refuses = lambda body: False
+    server.requests.clear()
+    await post(proxy, vendor, "hello", replies=["reply"])
+    server.refuses = has("temperature")
+    for turn in range(2, 6):
+        assert (await post(proxy, vendor, "hello", replies=["reply"] * turn)).error is None
+    sent = ["temperature" in body for body in server.requests]
+    assert sent == [True, True, False, True, False, False, False]
+
+
+@pytest.mark.parametrize("has_usage", [False, True])
+async def test_an_error_in_a_200_is_a_refusal_unless_the_model_has_read_the_request(*, has_usage: bool) -> None:
+    vendor = VENDORS["chat"]
+    usage = b'data: {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 0}}\n\n'
+    refusal = b'data: {"error": {"message": "?", "code": 400}}\n\n'
+    bodies = list[Any]()
+
+    def answer(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        bodies.append(json.loads(request.body))
+        if "temperature" in bodies[-1]:
+            return FakeResponse(200, (usage if has_usage else b"") + refusal)
+        return FakeResponse(200, json.dumps(REPLIES["chat/completions"]).encode())
+
+    await post(ProxyHarness(answer, **vendor.settings), vendor, "hello")
+    assert ["temperature" in body for body in bodies] == ([True] if has_usage else [True, False])
