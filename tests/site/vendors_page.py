@@ -72,7 +72,7 @@ number in brackets is the source below the section, with the date of reading; te
 ## Open models at any host
 
 Hosts serve the same weights, so these rules go by the name of the model, at every host from Fireworks on and at unknown
-ones. Rules for OpenAI's models hold for Azure too.
+ones. Rules for OpenAI's models hold for Azure too, and those for Claude at every host, over each API.
 
 {open_models}
 
@@ -342,7 +342,12 @@ PHRASES: dict[str, tuple[str, Callable[[Any], str]]] = {
         lambda value: f"counts tokens at {_listed(map(_code, value))}" if value else "counts no tokens",
     ),
     "message_path": ("other", lambda value: f"at `{value}`"),
-    "thinking_forms": ("other", lambda value: f"thinking only {_listed(map(_code, value))}" if len(value) == 1 else ""),
+    "thinking_forms": ("other", lambda value: f"types of `thinking`: {_listed(map(_code, value))}"),
+    "max_effort_without_thinking": ("effort", lambda value: f"at most {_code(value)} without thinking"),
+    "tools_as_functions": (
+        "tools",
+        lambda value: f"{_listed(map(_code, value))} as a function" if value else "each version of a tool",
+    ),
     "accepts_sampling": ("other", _either("", "no `temperature`, `top_p`, `top_k`")),
     "accepts_prefill": ("other", _either("", "no prefill")),
     "version_in_body": ("other", lambda value: f"`anthropic_version: {value}` in the body"),
@@ -568,7 +573,7 @@ def _rows(vendor: Vendor, sources: _Sources) -> list[tuple[str, str]]:
         if (
             claim.field not in UNSAID
             and not (is_said and not claim.value)
-            and (not claim.is_shared or vendor.name == "openai")
+            and (not claim.is_shared or (vendor.name == "openai" and "claude" not in claim.pattern))
         ):
             _add_phrase(cells, claim, sources)
     if not vendor.is_relay:

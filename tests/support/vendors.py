@@ -9,7 +9,7 @@ from msgspec import structs
 
 from anthropic_proxy.engine.providers import PROVIDERS, AnyWireConfig, Host, Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import VENDORS_FILE, decode_table, list_vendor_tables, split_tables
-from anthropic_proxy.engine.providers.vendors import build_config, build_rules, load_vendor
+from anthropic_proxy.engine.providers.vendors import build_config, build_rules, build_rules_of_models, load_vendor
 from anthropic_proxy.engine.upstream.cloud_credentials import OPENAI_SCOPES
 from anthropic_proxy.gateway.settings import load_settings
 from tests.support.golden_runner import GoldenCase, find_cases, read_fields
@@ -21,7 +21,7 @@ SHARED_RULES = {
     id(rule)
     for name, api in (*((name, "chat") for name in ("openai_models", *_SHARED)), ("openai_models", "responses"))
     for rule in build_rules(name, api)
-}
+} | {id(rule) for api in ("chat", "responses", "gemini", "ollama", "messages") for rule in build_rules_of_models(api)}
 """Rules of models that hold at every host. Their golden cases are those of any host."""
 _TITLES = {
     "openai": "OpenAI, regional addresses",

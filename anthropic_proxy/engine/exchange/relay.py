@@ -47,6 +47,7 @@ from anthropic_proxy.engine.messages.models.tools import find_tool_model, list_t
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.passed_proxies import LOOP_HEADER, add_pass
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
+from anthropic_proxy.engine.providers.catalog import ModelCapabilities
 from anthropic_proxy.engine.providers.hosts import is_known_server
 from anthropic_proxy.engine.providers.model_ids import is_id_of_model
 from anthropic_proxy.engine.routing.targets import Target
@@ -70,6 +71,7 @@ from anthropic_proxy.engine.wires.calls import ModelLimits, RelayCall
 from anthropic_proxy.engine.wires.dialect import BaseDialect
 from anthropic_proxy.engine.wires.framing import EVENT_BORDER, MAX_FRAME_BYTES, EventSplitter, SSEReader
 from anthropic_proxy.engine.wires.json_repair import replace_non_numbers
+from anthropic_proxy.engine.wires.purposes import OWN_PURPOSES
 from anthropic_proxy.engine.wires.upstream_http import ConvertedResponse, UpstreamResponse, read_body
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
 from anthropic_proxy.secrets import redact_secret_bytes
@@ -460,7 +462,7 @@ def build_relay_call(
         query=incoming.query,
         notes=incoming.notes,
         is_renamed=request.model != target.model,
-        limits=ModelLimits(facts.max_output, facts.efforts) if facts.features_known and is_replaced else None,
+        limits=_find_limits(facts) if is_replaced or incoming.purpose in OWN_PURPOSES else None,
         has_proxy_signatures=request.has_proxy_signatures,
         has_invalid_calls=request.has_invalid_calls,
         own_tool_names=list_tool_names(request.tools) if request.has_invalid_calls else frozenset(),
@@ -474,6 +476,10 @@ def build_relay_call(
         max_input_tokens=facts.max_input if facts.known else None,
         estimate_input_tokens=lambda: estimate_client_request_tokens(incoming, EstimateCache(), token_scale, request),
     )
+
+
+def _find_limits(facts: ModelCapabilities) -> ModelLimits:
+    return ModelLimits(facts.max_output, facts.efforts) if facts.features_known else ModelLimits()
 
 
 def _select_headers(headers: Mapping[str, str], target: Target) -> Mapping[str, str]:

@@ -2,7 +2,8 @@
 
 They are built from `VendorTable`, whose fields are those of the file. Most are hosts that `OPENAI_BASE_URL` can select;
 a table with a part `provider` is a provider of its own too. Tables without an address have what others share: fields
-(`like`), or rules by the names of models (`shared_rules`).
+(`like`), or rules by the names of models (`shared_rules`). What a model is capable of is the same on each API and host
+(`every`).
 """
 
 import re
@@ -81,6 +82,8 @@ class VendorTable(HostFields, frozen=True, kw_only=True, forbid_unknown_fields=T
     gemini: dict[str, Any] | None = None
     ollama: dict[str, Any] | None = None
     messages: dict[str, Any] | None = None
+    every: dict[str, Any] | None = None
+    """Rules for each API of each host, with fields that each `Dialect` has. All other rules take precedence."""
     provider: Mapping[str, Any] | None = None
     """Fields of `Provider`. None: the table is only a host, or only for other tables."""
     retired: tuple[_Retirements, ...] = ()
@@ -240,7 +243,7 @@ def build_config(name: str, api: str) -> AnyWireConfig:
     return WireConfig(
         wire=wire,
         dialect=wire.dialect_type(**own | _decode_fields(part.dialect, wire)),
-        model_rules=build_rules(name, api),
+        model_rules=(*build_rules_of_models(api), *build_rules(name, api)),
         setting_overrides=part.settings,
         url_suffixes=part.suffixes,
         models_table=part.models_table,
@@ -261,16 +264,28 @@ def _split(name: str, value: Any) -> Any:
 
 
 @cache
+def build_rules_of_models(api: str) -> tuple[ModelRule, ...]:
+    """Return the rules for models at any host, with the fields that the dialect of each API has."""
+    tables = (name for name, text in list_vendor_tables().items() if f"\n[{name}.every.rules]\n" in text)
+    return tuple(rule for name in tables for rule in _decode_rules(name, "every", _load_wire(api)))
+
+
+@cache
 def build_rules(name: str, api: str) -> tuple[ModelRule, ...]:
     """Return the rules of a table for the models of one API, the shared ones first."""
-    table, part = load_vendor(name), _load_part(name, api)
-    rules = [rule for other in part.shared_rules for rule in build_rules(other, api)]
+    shared = (rule for other in _load_part(name, api).shared_rules for rule in build_rules(other, api))
+    return (*shared, *_decode_rules(name, api, _load_wire(api)))
+
+
+def _decode_rules(name: str, part_name: str, wire: Wire[Any, Any]) -> list[ModelRule]:
+    table, part = load_vendor(name), _load_part(name, part_name)
+    rules = list[ModelRule]()
     for patterns, fields in part.rules.items():
         of_rule = {"source": part.source or table.source, "read_date": part.read_date or table.read_date, **fields}
         source, read_date = of_rule.pop("source"), of_rule.pop("read_date")
-        decoded = _decode_fields(of_rule, _load_wire(api))
+        decoded = _decode_fields(of_rule, wire)
         rules += (ModelRule(pattern, decoded, source, read_date) for pattern in patterns.split())
-    return tuple(rules)
+    return rules
 
 
 def _build_provider(name: str) -> Provider:

@@ -96,7 +96,7 @@ def build_target_limits(
         thinking_budgets=dialect.thinking_budgets,
         reject_overflow=rejects_overflow and stated is None,
         margin=STATED_WINDOW_MARGIN if stated is not None else 0.0,
-        efforts=facts.efforts,
+        efforts=tuple(level for level in facts.efforts if level != "none") if dialect.thinks_always else facts.efforts,
         accepts_thinking_budget=dialect.accepts_thinking_budget,
         default_effort=facts.default_effort,
         always_reasons=dialect.always_reasons or facts.reasons == "always",

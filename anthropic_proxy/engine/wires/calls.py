@@ -20,10 +20,10 @@ from anthropic_proxy.errors import UpstreamProtocolError
 class ModelLimits(Struct, frozen=True):
     """What a model accepts of a request that was written for another one."""
 
-    max_output: int | None
+    max_output: int | None = None
     """None: unknown."""
-    efforts: tuple[str, ...]
-    """Effort levels. Empty: none."""
+    efforts: tuple[str, ...] | None = None
+    """Effort levels. Empty: none. None: unknown."""
 
 
 class BaseCall(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
@@ -101,8 +101,8 @@ class RelayCall(BaseCall[DialectT_co], frozen=True, kw_only=True):
     is_renamed: bool = False
     """True if the provider has another name for the model than the client."""
     limits: ModelLimits | None = None
-    """Limits of a model that a setting chose in place of the client's. None: the client named the model, or nothing is
-    known about it; then no field is fitted to it."""
+    """Limits of a model for which the request was not written: a setting chose it in place of the client's, or the
+    proxy asks it. None: the client named the model, so no field is fitted to it."""
     has_proxy_signatures: bool = True
     """True if `body` may contain signatures of the proxy, which must be removed."""
     has_invalid_calls: bool = True

@@ -12,6 +12,11 @@ from anthropic_proxy.engine.messages.loaded_tools import LoadedToolForm
 from anthropic_proxy.engine.messages.models.tools import MAX_TOOL_NAME_LENGTH, TOOL_NAME_PATTERN
 from anthropic_proxy.engine.messages.server_tools import ServerToolKind
 
+ThinkingForm = Literal["adaptive", "enabled", "between_tools", "disabled"]
+"""Type of the field `thinking` of the Messages API. `enabled`: with a number of tokens. `between_tools`: not before the
+reply begins."""
+ForcedToolCondition = Literal["always", "any", "not_thinking", "never"]
+
 
 class BaseDialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Base class of dialects, which describe how one server differs from the API of its wire."""
@@ -52,11 +57,28 @@ class BaseDialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     """True if `/v1/models` of the upstream server has Anthropic's format."""
     repairs_unknown_refusals: bool = True
     """True if a request that the server refuses in unknown words is repeated in a plainer form."""
+    thinking_forms: tuple[ThinkingForm, ...] = ()
+    """Types of `thinking` that the model has. Without `disabled`, it thinks in every request; with `disabled` alone, in
+    none. Empty: not known. If a setting chose the model, the request is fitted to them.
+
+    Proven by: tests/unit/exchange/test_claude_models.py."""
+    accepts_forced_tool: ForcedToolCondition = "always"
+    """Condition on which `tool_choice` may force a call. Otherwise a user text requests it (`emulate_forced_tool`).
+
+    `any`: only a call of any tool (Kimi k3: platform.kimi.ai/docs/api/chat, 2026-11-20). `not_thinking`: Kimi k2 and
+    DeepSeek reject a forced call while they reason. Over Chat Completions, the proxy then disables reasoning that the
+    client did not request. Proven by: tests/unit/exchange/test_claude_models.py,
+    golden/openai_chat/tools/moonshot_forced_tool, golden/openai_chat/tools/moonshot_k3_forced_tool."""
+
+    @property
+    def thinks_always(self) -> bool:
+        """True if no type of `thinking` turns it off."""
+        return bool(self.thinking_forms) and "disabled" not in self.thinking_forms
 
     @property
     def always_reasons(self) -> bool:
         """True if the model is known to reason in every request, whatever the client asks for."""
-        return False
+        return self.thinks_always
 
     @property
     def min_output(self) -> int:

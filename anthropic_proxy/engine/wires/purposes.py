@@ -1,10 +1,11 @@
 """What the proxy sends a request to another server for."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 OwnPurpose = Literal["auto_mode_check", "confirmation"]
 """A question of the proxy to a model because of the request of a client, with a record of its own. `confirmation`: that
 to the second model of auto mode."""
+OWN_PURPOSES: tuple[OwnPurpose, ...] = get_args(OwnPurpose)
 AdmittedPurpose = OwnPurpose | Literal["message", "classifier", "probe", "token_count", "model_list", "resource"]
 """What passes the admission by itself. `classifier`: a question of Claude Code's own classifier. `probe`: a request of
 the doctor, which takes the way of a client. `resource`: batches, files and skills."""

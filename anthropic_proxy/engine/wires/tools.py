@@ -4,21 +4,21 @@ A session repeats its tools in every request. Each wire therefore encodes a tool
 result is found by the JSON text of the tool and the options of the encoder. Its work counts at each use.
 """
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVarTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple, TypeVarTuple
 
 import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.deltas import ToolArgs, ToolCall, ToolEnd
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
-from anthropic_proxy.engine.messages.models import Tool, ToolUseBlock
+from anthropic_proxy.engine.messages.models import Tool, ToolChoice, ToolUseBlock
 from anthropic_proxy.engine.messages.models.tools import ToolList, is_client_tool
 from anthropic_proxy.engine.messages.preparation import server_tool_kind
 from anthropic_proxy.engine.messages.work_budget import WorkBudget, WorkCache
 from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.wires.calls import TranslatedCall
-from anthropic_proxy.engine.wires.dialect import BaseDialect
+from anthropic_proxy.engine.wires.dialect import BaseDialect, ForcedToolCondition
 from anthropic_proxy.engine.wires.shared_notes import keywords_as_text_note
 from anthropic_proxy.errors import UnsupportedFeature
 
@@ -81,6 +81,37 @@ def tool_description(tool: Tool, *further_texts: str) -> str:
     if examples not in (b"", b"[]", b"null"):
         shown = f"Examples of input: {msgspec.json.format(examples, indent=-1).decode()}"
     return "\n\n".join(filter(None, (tool.description, *further_texts, shown)))
+
+
+class EmulatedChoice(Struct, frozen=True):
+    """What stands for a tool choice that the model does not accept."""
+
+    type: Literal["auto", "any"]
+    user_instruction: str
+    """User text that requests the call."""
+    note: FidelityNote
+
+
+_UNFORCED: Mapping[ForcedToolCondition, str] = {"any": " by name", "not_thinking": " while the model reasons"}
+
+
+def emulate_forced_tool(
+    choice: ToolChoice, accepted: ForcedToolCondition, provider: str, *, thinks: bool
+) -> EmulatedChoice | None:
+    """Return what is sent in place of a tool choice. None: the choice itself.
+
+    `thinks`: whether the model thinks in this request. The client gets no call if the model does not follow the text.
+    """
+    may_force = accepted == "always" or (accepted == "any" and choice.type == "any")
+    if choice.type not in ("any", "tool") or may_force or (accepted == "not_thinking" and not thinks):
+        return None
+    why = f"{provider} is not known to force tool calls{_UNFORCED.get(accepted, '')}; a user text asks for the call"
+    note = FidelityNote("emulated", "tool_choice", why)
+    return EmulatedChoice("any" if accepted == "any" else "auto", ask_for_call(choice), note)
+
+
+def ask_for_call(choice: ToolChoice) -> str:
+    return f"Call the tool {choice.name} now." if choice.type == "tool" else "Call one of the tools now."
 
 
 def build_forced_tool_error(call: TranslatedCall[BaseDialect], what: str) -> UnsupportedFeature:

@@ -29,6 +29,8 @@ from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.gateway.telemetry.log import Log
 from tests.support.command_line import run_command
+from tests.support.fakes.anthropic.models import MODELS
+from tests.support.fakes.anthropic.rules import check_body
 from tests.support.fakes.server import serving
 from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.ledger import new_receipt, store
@@ -325,3 +327,29 @@ async def test_the_doctor_knows_that_a_server_does_not_answer_the_question(
         assert await describe_auto_mode(services, backends) == text
     finally:
         await services.close()
+
+
+class AlwaysThinking(Checker):
+    """A checking model behind Anthropic's API, which refuses what the real one refuses. It always thinks."""
+
+    def __call__(self, _url: str, request: UpstreamRequest, _credential: Any) -> FakeResponse:
+        body = json.loads(request.body)
+        if breaches := [*check_body(body, MODELS[body["model"]])]:
+            error = {"type": "error", "error": {"type": "invalid_request_error", "message": breaches[0].message}}
+            return FakeResponse(400, json.dumps(error).encode())
+        case = self.find(body)
+        verdict = {"type": "text", "text": json.dumps(FLAGGED if case.dangerous else HARMLESS)}
+        thinking = {"type": "thinking", "thinking": "", "signature": "Ev"}
+        message = {"id": "msg_1", "type": "message", "role": "assistant", "model": body["model"]}
+        message |= {"content": [thinking, verdict], "stop_reason": "end_turn", "stop_sequence": None}
+        return FakeResponse(200, json.dumps(message | {"usage": {"input_tokens": 100, "output_tokens": 60}}).encode())
+
+
+@pytest.mark.parametrize("model", ["claude-opus-5-5", "claude-sonnet-5-5", "claude-haiku-5-5", "claude-haiku-4-5"])
+async def test_a_model_that_always_thinks_gives_verdicts(model: str) -> None:
+    harness = ProxyHarness(AlwaysThinking(), ANTHROPIC_API_KEY="sk-ant-0123456789")
+    auto_mode = structs.replace(harness.services.settings.auto_mode, model=f"anthropic/{model}")
+    runs = CaseRuns(harness.services, await plan_measurement(harness.services, auto_mode))
+    await runs.run()
+    run = runs.build_run()
+    assert (run.without_verdict, run.reasons, run.missed, run.wrongly_flagged) == (0, {}, [], [])

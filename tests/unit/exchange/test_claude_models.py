@@ -1,6 +1,8 @@
 """Requests for one Claude model that a setting sends to another one: what this one does not accept is fitted."""
 
+import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +15,10 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.secrets import Secret
+from tests.support.fakes.anthropic.models import MODELS
+from tests.support.fakes.anthropic.rules import check_body
 from tests.support.harness import FakeResponse
+from tests.support.tables import in_one_test
 
 REPLY = json.dumps(
     {
@@ -49,13 +54,15 @@ OPUS_4_5, SONNET_4_6, HAIKU_4_5 = "claude-opus-4-5-20251101", "claude-sonnet-4-6
 NEWER, OLDER = "claude-opus-5-5", "claude-opus-4-1"
 
 
-async def sent_for(variables: dict[str, str], asked: str, fields: dict[str, Any]) -> tuple[dict[str, Any], str, bytes]:
+async def sent_for(
+    variables: dict[str, str], asked: str, fields: dict[str, Any], answer: bytes = REPLY
+) -> tuple[dict[str, Any], str, bytes]:
     """Return the body that the provider gets, the counts of the losses, and the client's own body."""
     sent: list[bytes] = []
 
     async def upstream(bound: BoundRequest) -> FakeResponse:
         sent.append(bound.request.body)
-        return FakeResponse(200, REPLY)
+        return FakeResponse(200, answer)
 
     providers = PROVIDERS.resolve(TABLES)
     settings = load_settings({**KEYS, **variables}, providers, env_file=None)
@@ -277,3 +284,146 @@ async def test_a_gateway_s_name_for_a_model_has_a_point(
     variables = dict.fromkeys(("MODEL_OPUS", "MODEL_HAIKU"), "vercel/anthropic/claude-haiku-4.5")
     sent, _, _ = await sent_for({"PREFERRED_PROVIDER": "anthropic", **variables}, asked, {"max_tokens": 4_000, **given})
     assert sent["thinking"] == expected
+
+
+TOOLS = [{"name": "look", "input_schema": {"type": "object"}}, {"name": "write", "input_schema": {"type": "object"}}]
+OFF, BETWEEN = {"thinking": {"type": "disabled"}}, {"thinking": {"type": "between_tools"}}
+FORCED = {"tools": TOOLS, "tool_choice": {"type": "tool", "name": "write", "disable_parallel_tool_use": True}}
+FREE = {"type": "auto", "disable_parallel_tool_use": True}
+REQUIRED = {"tools": TOOLS, "tool_choice": {"type": "any"}}
+OPUS, SONNET, HAIKU, FABLE = "claude-opus-5-5", "claude-sonnet-5-5", "claude-haiku-5-5", "claude-fable-5-2"
+CALL_WRITE = {"role": "user", "content": "Call the tool write now."}
+CALL_ANY = {"role": "user", "content": "Call one of the tools now."}
+COMPUTER = {"type": "computer_20251124", "name": "computer", "display_width_px": 800, "display_height_px": 600}
+MARK = {"cache_control": {"type": "ephemeral"}}
+
+
+@in_one_test
+@pytest.mark.parametrize(
+    ("model", "given", "expected"),
+    [
+        (OPUS, OFF, {"thinking": None, "output_config": {"effort": "low"}, "max_tokens": 4_196}),
+        (OPUS, BETWEEN, {"thinking": None, "output_config": {"effort": "low"}, "max_tokens": 4_196}),
+        (OPUS, {**OFF, "max_tokens": 5_000}, {"thinking": None, "max_tokens": 5_000}),
+        (OPUS, {**OFF, "max_tokens": 1}, {"thinking": None, "max_tokens": 1}),
+        (OPUS, {}, {"output_config": None, "max_tokens": 100}),
+        (OPUS, ADAPTIVE, {**ADAPTIVE, "max_tokens": 100}),
+        (
+            OPUS,
+            {**OFF, "output_config": {"effort": "max", "format": {"type": "json_schema", "schema": {}}}},
+            {"output_config": {"effort": "low", "format": {"type": "json_schema", "schema": {}}}},
+        ),
+        (FABLE, OFF, {"thinking": None, "output_config": {"effort": "low"}, "max_tokens": 4_196}),
+        (SONNET, OFF, {**BETWEEN, "output_config": None, "max_tokens": 100}),
+        (SONNET, BETWEEN, {**BETWEEN, "output_config": None, "max_tokens": 100}),
+        (SONNET, {**OFF, "output_config": {"effort": "xhigh"}}, {**BETWEEN, "output_config": {"effort": "high"}}),
+        (HAIKU, OFF, {**OFF, "output_config": None, "max_tokens": 100}),
+        (HAIKU, BETWEEN, {**OFF, "output_config": None, "max_tokens": 100}),
+        (HAIKU, {**OFF, "output_config": {"effort": "max"}}, {**OFF, "output_config": {"effort": "high"}}),
+        ("claude-opus-5", {**OFF, "output_config": {"effort": "max"}}, {**OFF, "output_config": {"effort": "high"}}),
+        (SONNET_4_6, {**OFF, "output_config": {"effort": "max"}}, {**OFF, "output_config": {"effort": "max"}}),
+        (SONNET_4_6, {"output_config": {"effort": "xhigh"}}, {"output_config": {"effort": "high"}}),
+        (HAIKU_4_5, BETWEEN, OFF),
+        (OPUS, FORCED, {"tool_choice": FREE, "messages": [QUESTION, CALL_WRITE]}),
+        (OPUS, REQUIRED, {"tool_choice": {"type": "auto"}, "messages": [QUESTION, CALL_ANY]}),
+        (SONNET, REQUIRED, {"tool_choice": {"type": "auto"}, "messages": [QUESTION, CALL_ANY]}),
+        (FABLE, {**FORCED, **OFF}, {"thinking": None, "tool_choice": FREE, "messages": [QUESTION, CALL_WRITE]}),
+        (
+            OPUS,
+            {**FORCED, "messages": [QUESTION, PREFILL]},
+            {"tool_choice": FREE, "messages": [QUESTION, PREFILL, CONTINUE, CALL_WRITE]},
+        ),
+        (HAIKU, FORCED, {"tool_choice": FORCED["tool_choice"], "messages": [QUESTION]}),
+        ("claude-opus-5", FORCED, {"tool_choice": FORCED["tool_choice"], "messages": [QUESTION]}),
+        (OPUS, {"tools": TOOLS, "tool_choice": {"type": "none"}}, {"tool_choice": {"type": "none"}}),
+        (OPUS, {"tools": TOOLS, "tool_choice": {"type": "new"}}, {"tool_choice": {"type": "new"}}),
+        (OPUS, {**OFF, "thinking": {"type": "new"}}, {"thinking": {"type": "new"}}),
+    ],
+)
+def test_a_request_is_fitted_to_what_the_model_is_capable_of(
+    model: str, given: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    variables = {"PREFERRED_PROVIDER": "anthropic", "MODEL_OPUS": f"anthropic/{model}"}
+    sent, _, _ = asyncio.run(sent_for(variables, OLDER, given))
+    assert {field: sent.get(field) for field in expected} == expected
+    if model in MODELS and "new" not in json.dumps(given):
+        assert [*check_body(sent, MODELS[model])] == []
+
+
+async def test_a_tool_that_is_not_offered_is_not_asked_for() -> None:
+    given = {"tools": TOOLS, "tool_choice": {"type": "tool", "name": "read"}}
+    sent, counts, _ = await sent_for(
+        {"PREFERRED_PROVIDER": "anthropic", "MODEL_OPUS": f"anthropic/{OPUS}"}, OLDER, given
+    )
+    assert (sent["tool_choice"], sent["messages"]) == (given["tool_choice"], [QUESTION])
+    assert counts == "approximated=0; emulated=0; dropped=0"
+
+
+@in_one_test
+@pytest.mark.parametrize(
+    ("provider", "model", "becomes_function"),
+    [
+        ("anthropic", OPUS, True),
+        ("anthropic", HAIKU, True),
+        ("anthropic", FABLE, False),
+        ("anthropic", "claude-opus-4-8", False),
+        ("bedrock", f"eu.anthropic.{OPUS}-v1:0", False),
+        ("msft", OPUS, False),
+        ("gateway", OPUS, True),
+    ],
+)
+def test_a_computer_tool_that_the_model_does_not_have_becomes_a_function(
+    provider: str, model: str, becomes_function: bool
+) -> None:
+    variables = {"PREFERRED_PROVIDER": "anthropic", "MODEL_OPUS": f"{provider}/{model}"}
+    sent, counts, _ = asyncio.run(sent_for(variables, OLDER, {"tools": [*TOOLS, COMPUTER | MARK], **ADAPTIVE}))
+    *others, computer = sent["tools"]
+    assert others == TOOLS
+    if not becomes_function:
+        assert computer == COMPUTER | MARK
+        return
+    assert (computer["name"], computer.get("type"), computer["cache_control"]) == (
+        "computer",
+        None,
+        {"type": "ephemeral"},
+    )
+    assert "800 × 600" in computer["description"]
+    assert {"action", "coordinate"} <= computer["input_schema"]["properties"].keys()
+    assert "emulated=1" in counts
+
+
+CHAT_REPLY = b'{"choices":[{"index":0,"message":{"role":"assistant","content":"hello"},"finish_reason":"stop"}]}'
+RESPONSES_REPLY = (
+    b'{"id":"r","object":"response","status":"completed","model":"m","output":[{"type":"message","id":"m",'
+    b'"role":"assistant","status":"completed","content":[{"type":"output_text","text":"hello","annotations":[]}]}],'
+    b'"usage":{"input_tokens":1,"output_tokens":1,"total_tokens":2}}'
+)
+GEMINI_REPLY = b'{"candidates":[{"content":{"role":"model","parts":[{"text":"hello"}]},"finishReason":"STOP"}]}'
+OPENROUTER = {"OPENAI_BASE_URL": "https://openrouter.ai/api/v1", "OPENAI_API_KEY": "sk-test-0123456789"}
+UNKNOWN_HOST = {"GEMINI_BASE_URL": "https://llm.example.com/v1beta", "GEMINI_API_KEY": "key-of-a-gateway"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "model", "reply", "find_choice"),
+    [
+        (OPENROUTER, "openai/anthropic/claude-opus-5.5", CHAT_REPLY, lambda sent: sent["tool_choice"]),
+        (OPENROUTER, "openai/anthropic/claude-fable-5.1", CHAT_REPLY, lambda sent: sent["tool_choice"]),
+        (
+            {**OPENROUTER, "OPENAI_WIRE": "responses"},
+            "openai/anthropic/claude-opus-5.5",
+            RESPONSES_REPLY,
+            lambda sent: sent["tool_choice"],
+        ),
+        (UNKNOWN_HOST, "gemini/claude-opus-5-5", GEMINI_REPLY, lambda sent: sent.get("toolConfig", "auto")),
+    ],
+)
+async def test_over_other_apis_the_model_has_the_same_capabilities(
+    variables: dict[str, str], model: str, reply: bytes, find_choice: Callable[[dict[str, Any]], Any]
+) -> None:
+    """It is asked for the call in the conversation, and thinking that cannot be turned off gets the lowest effort."""
+    setting = {"PREFERRED_PROVIDER": "anthropic", "MODEL_OPUS": model, **variables}
+    sent, counts, _ = await sent_for(setting, OLDER, {**FORCED, **OFF}, reply)
+    assert find_choice(sent) == "auto"
+    assert json.dumps(sent).count("Call the tool write now.") == 1
+    assert '"none"' not in json.dumps(sent)
+    assert "emulated=" in counts

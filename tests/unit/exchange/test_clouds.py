@@ -867,7 +867,7 @@ CACHED = {"type": "ephemeral"}
 
 def turn_of(call: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
     turn = [QUESTION, {"role": "assistant", "content": [call]}, {"role": "user", "content": [result]}]
-    return {"messages": turn, "thinking": {"type": "disabled"}}
+    return {"messages": turn, "thinking": {"type": "between_tools"}}
 
 
 def schema_at(system: Any) -> dict[str, Any]:
@@ -1418,7 +1418,7 @@ async def test_what_belongs_to_code_that_a_cloud_does_not_run_is_removed_with_it
     with cloud_of(kind) as (_, running):
         engine = engine_of(settings_of(kind, running.url))
         reply, message = await ask(
-            engine, MODELS[kind], messages=turn, tools=tools, container="c1", thinking={"type": "disabled"}
+            engine, MODELS[kind], messages=turn, tools=tools, container="c1", thinking={"type": "between_tools"}
         )
         await engine.close()
         (sent,) = running.journal.exchanges
@@ -1478,7 +1478,9 @@ async def test_files_by_url_are_fetched_for_a_cloud_that_accepts_base64_data_onl
 
     with cloud_of(kind) as (_, running):
         engine = structs.replace(engine_of(settings_of(kind, running.url)), web_fetch=fetch_file)
-        reply, message = await ask(engine, MODELS[kind], messages=messages_of(given), thinking={"type": "disabled"})
+        reply, message = await ask(
+            engine, MODELS[kind], messages=messages_of(given), thinking={"type": "between_tools"}
+        )
         await engine.close()
         (sent,) = running.journal.exchanges
         assert running.journal.violations() == []
@@ -1516,7 +1518,7 @@ async def test_a_search_that_the_request_forces_is_done_by_the_next_target() -> 
     with cloud_of("bedrock") as (_, bedrock), cloud_of("foundry") as (_, foundry):
         variables = settings_of("bedrock", bedrock.url) | settings_of("foundry", foundry.url)
         alone = engine_of(variables)
-        reply, message = await ask(alone, MODELS["bedrock"], **forced, thinking={"type": "disabled"})
+        reply, message = await ask(alone, MODELS["bedrock"], **forced, thinking={"type": "between_tools"})
         await alone.close()
         assert (reply.status, message["error"]["message"]) == (
             400,
@@ -1524,7 +1526,7 @@ async def test_a_search_that_the_request_forces_is_done_by_the_next_target() -> 
         )
         variables |= {"MODEL_OPUS": MODELS["bedrock"], "FALLBACK_OPUS": MODELS["foundry"]}
         engine = engine_of(variables)
-        reply, message = await ask(engine, "claude-opus-5-5", **forced, thinking={"type": "disabled"})
+        reply, message = await ask(engine, "claude-opus-5-5", **forced, thinking={"type": "between_tools"})
         await engine.close()
         assert reply.status == 200, message
         assert bedrock.journal.exchanges == []
@@ -1547,7 +1549,7 @@ async def test_a_file_that_a_cloud_cannot_read_is_left_to_the_next_target(kind: 
     with cloud_of(kind) as (_, without), cloud_of("foundry") as (_, foundry):
         variables = settings_of("foundry", foundry.url) | settings_of(kind, without.url)
         alone = engine_of(variables)
-        reply, message = await ask(alone, MODELS[kind], **fields, thinking={"type": "disabled"})
+        reply, message = await ask(alone, MODELS[kind], **fields, thinking={"type": "between_tools"})
         await alone.close()
         cloud = MODELS[kind].partition("/")[0]
         assert (reply.status, message["error"]["message"]) == (
@@ -1557,7 +1559,7 @@ async def test_a_file_that_a_cloud_cannot_read_is_left_to_the_next_target(kind: 
         )
         variables |= {"MODEL_OPUS": MODELS[kind], "FALLBACK_OPUS": MODELS["foundry"]}
         engine = engine_of(variables)
-        reply, message = await ask(engine, "claude-opus-5-5", **fields, thinking={"type": "disabled"})
+        reply, message = await ask(engine, "claude-opus-5-5", **fields, thinking={"type": "between_tools"})
         await engine.close()
         assert reply.status == 200, message
         assert without.journal.exchanges == []

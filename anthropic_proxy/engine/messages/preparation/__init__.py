@@ -4,7 +4,12 @@
 replaces tool names and limits the output tokens.
 """
 
-from anthropic_proxy.engine.messages.preparation.prepare import THINKING_BUDGETS, may_lack_room, prepare
+from anthropic_proxy.engine.messages.preparation.prepare import (
+    REASONING_RESERVES,
+    THINKING_BUDGETS,
+    may_lack_room,
+    prepare,
+)
 from anthropic_proxy.engine.messages.preparation.request import (
     DEFAULT_MAX_TOKENS,
     STATED_WINDOW_MARGIN,
@@ -19,6 +24,7 @@ from anthropic_proxy.engine.messages.preparation.request import (
     shorten_id,
 )
 from anthropic_proxy.engine.messages.preparation.tools import (
+    define_function,
     ends_with_paused_reply,
     find_pending_calls,
     resolve_proxy_tools,
@@ -28,6 +34,7 @@ from anthropic_proxy.engine.messages.preparation.tools import (
 
 __all__ = [
     "DEFAULT_MAX_TOKENS",
+    "REASONING_RESERVES",
     "STATED_WINDOW_MARGIN",
     "THINKING_BUDGETS",
     "PreparationResult",
@@ -37,6 +44,7 @@ __all__ = [
     "SearchState",
     "TargetLimits",
     "available_output_tokens",
+    "define_function",
     "ends_with_paused_reply",
     "find_pending_calls",
     "find_session_id",

@@ -254,7 +254,7 @@ def _find_room(
 
 _MAX_RESERVED_OUTPUT = 65_536
 """Limit to which a reserve raises the output limit of a model whose own limit is unknown."""
-_REASONING_RESERVES = {
+REASONING_RESERVES = {
     "none": 1_024,
     "minimal": 1_024,
     "low": 4_096,
@@ -279,7 +279,7 @@ def _reasoning_reserve(request: MessagesRequest, limits: TargetLimits, effort: s
     level = effort if effort != "default" else limits.default_effort or "medium"
     if level == "none" and limits.reasons_unasked:
         level = "medium"
-    reserve = _REASONING_RESERVES[level]
+    reserve = REASONING_RESERVES[level]
     if request.max_tokens is not None and request.max_tokens < reserve:
         return max(reserve, budget)
     return budget
@@ -290,7 +290,7 @@ def may_lack_room(max_tokens: int | None) -> bool:
 
     A client that asks for one token only wants to know whether the model answers.
     """
-    return max_tokens is not None and 1 < max_tokens < _REASONING_RESERVES["medium"]
+    return max_tokens is not None and 1 < max_tokens < REASONING_RESERVES["medium"]
 
 
 THINKING_BUDGETS = ((4_096, "low"), (16_384, "medium"), (32_000, "high"))

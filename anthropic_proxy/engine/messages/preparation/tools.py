@@ -473,7 +473,8 @@ def select_offered_tools(
         tools, aliases = _functions(declared, limits)
         names.aliases.update(aliases)
         return ToolOffer(tools, {}, [], loaded=loaded, places=places)
-    offer = assign_server_tools([_defined(tool) for tool in declared if tool.name != PLACEHOLDER_NAME], limits, notes)
+    asked = [define_function(tool) for tool in declared if tool.name != PLACEHOLDER_NAME]
+    offer = assign_server_tools(asked, limits, notes)
     offer.loaded, offer.places = loaded, places
     if any(tool.kind == "tool_search" for tool in offer.proxy_tools.values()):
         offer.tools, offer.deferred, found = resolve_deferred_tools(
@@ -510,7 +511,7 @@ def resolve_proxy_tools(request: MessagesRequest, limits: TargetLimits) -> Mappi
     """
     if not limits.accepts_tools or are_client_tools(request.tools):
         return {}
-    return assign_server_tools([_defined(tool) for tool in _with_changes(request)], limits, []).proxy_tools
+    return assign_server_tools([define_function(tool) for tool in _with_changes(request)], limits, []).proxy_tools
 
 
 def select_tool_choice(
@@ -559,7 +560,7 @@ def _functions(tools: ToolList, limits: TargetLimits) -> tuple[list[Tool], Mappi
     return share_tools([_under_alias(tool, names) for tool in offered]), names.aliases
 
 
-def _defined(tool: Tool) -> Tool:
+def define_function(tool: Tool) -> Tool:
     """Return the function definition for a tool that Anthropic defines and the client runs, and any other tool."""
     if tool.type is None or not _CLIENT_TYPE.fullmatch(tool.type):
         return tool

@@ -21,9 +21,12 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
 
     Proven by: tests/unit/exchange/test_relay.py.
     """
-    thinking_forms: tuple[str, ...] = ()
-    """Types of thinking that the model has: `enabled` (with a number of tokens), `adaptive`; only `disabled` if it does
-    not think. Empty: not known. If a setting chose the model, fields that it does not accept are fitted to it.
+    max_effort_without_thinking: str = ""
+    """Highest effort beside `thinking` of the type `disabled` or `between_tools`. "": any. Proven by:
+    tests/unit/exchange/test_claude_models.py."""
+    tools_as_functions: tuple[str, ...] = ()
+    """Patterns of types of tools that Anthropic has defined, and that the model does not have: `computer_20*`. If a
+    setting chose the model, it gets a function with the same name and input, as models of other providers do.
     Proven by: tests/unit/exchange/test_claude_models.py."""
     accepts_sampling: bool = True
     """False: the model rejects `temperature`, `top_p` and `top_k`.

@@ -153,8 +153,8 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
 
     @property
     def always_reasons(self) -> bool:
-        """True if the model has rejected the effort `none`."""
-        return dict(self.effort_names).get("none", "none") != "none"
+        """Also true if the model has rejected the effort `none`."""
+        return self.thinks_always or dict(self.effort_names).get("none", "none") != "none"
 
     @property
     def thinking_budgets(self) -> tuple[tuple[str, int], ...]:

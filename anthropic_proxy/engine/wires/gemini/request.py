@@ -61,7 +61,7 @@ def encode_request(call: TranslatedCall[Dialect]) -> UpstreamRequest:
     request, dialect = call.request, call.dialect
     notes: list[FidelityNote] = []
     budget = WorkBudget("tools", max_steps_here=call.max_schema_steps, tool_names=call.client_tool_names)
-    toolbox = encode_tools(request, dialect, notes, budget)
+    toolbox = encode_tools(call, notes, budget)
     thinking = _encode_thinking(call, notes)
     config: dict[str, Any] = {"maxOutputTokens": request.max_tokens}
     if dialect.sends_sampling:
@@ -88,7 +88,7 @@ def encode_request(call: TranslatedCall[Dialect]) -> UpstreamRequest:
     contents = _Contents(call, notes)
     for message in request.messages:
         contents.add_message(message)
-    body: dict[str, Any] = {"contents": contents.finish()}
+    body: dict[str, Any] = {"contents": contents.finish(toolbox.user_instruction)}
     if system := [*request.system, *instruction]:
         body["systemInstruction"] = {"parts": [{"text": join_json_strings([block.text for block in system])}]}
     if toolbox.tools:
@@ -357,7 +357,8 @@ class _Contents:
                         found[id(block)] = part
         return found
 
-    def finish(self) -> list[_Content]:
+    def finish(self, user_instruction: str) -> list[_Content]:
+        """`user_instruction` follows the conversation. "": no text."""
         self._put("user", self._waiting)
         contents = self._contents
         if self._forgets:
@@ -367,6 +368,8 @@ class _Contents:
         if contents and contents[-1].role == "model":
             self._notes.append(PREFILL_AS_TEXT)
             contents.append(_Content("user", [_TextPart(CONTINUE_TEXT)]))
+        if user_instruction:
+            self._put("user", [_TextPart(json_string(user_instruction))])
         return contents
 
     def _put(self, role: str, parts: list[_Part], *, answers: bool = False) -> None:

@@ -8,16 +8,18 @@ from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import Tool
 from anthropic_proxy.engine.messages.models.tools import are_client_tools, is_client_tool
 from anthropic_proxy.engine.messages.preparation import PreparedRequest, server_tool_kind
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
+from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.gemini.dialect import Dialect
 from anthropic_proxy.engine.wires.gemini.schema import encode_parameter_schema, find_unsupported_keywords
 from anthropic_proxy.engine.wires.shared_notes import SINGLE_TOOL_CALL, missing_setting_note
-from anthropic_proxy.engine.wires.tools import EncodedTool, for_each_client_tool, tool_description
+from anthropic_proxy.engine.wires.tools import EncodedTool, emulate_forced_tool, for_each_client_tool, tool_description
 from anthropic_proxy.errors import UnsupportedFeature
 
 _OWN: Mapping[str, str] = {"web_search": "googleSearch", "web_fetch": "urlContext", "code_execution": "codeExecution"}
@@ -67,15 +69,16 @@ def find_google_tools(request: PreparedRequest, dialect: Dialect) -> GoogleTools
 class ToolFields(Struct, frozen=True):
     tools: list[dict[str, Any]]
     tool_config: dict[str, Any]
+    user_instruction: str = ""
+    """User text that requests a tool call if the model accepts no forced one. "": none."""
 
 
-def encode_tools(
-    request: PreparedRequest, dialect: Dialect, notes: list[FidelityNote], budget: WorkBudget
-) -> ToolFields:
+def encode_tools(call: TranslatedCall[Dialect], notes: list[FidelityNote], budget: WorkBudget) -> ToolFields:
     """Return the request fields for the tools and the tool choice.
 
     Raises `UnsupportedFeature` if a forced tool cannot be offered. Notes on smaller losses are appended to `notes`.
     """
+    request, dialect = call.request, call.dialect
     own = find_google_tools(request, dialect)
     declarations, losses = _declare_functions(request.tools, budget, dialect.schema_form == "lowered")
     notes += losses
@@ -99,12 +102,20 @@ def encode_tools(
             lost += domains
         notes += [missing_setting_note(tool.name or kind, name) for name in lost]
         tools.append({_OWN[kind]: settings})
+    instruction = ""
+    if declarations and (choice := request.tool_choice) is not None:
+        thinks = dialect.always_reasons or request.effort != "none"
+        emulated = emulate_forced_tool(choice, dialect.accepts_forced_tool, call.provider_prefix, thinks=thinks)
+        if emulated is not None:
+            instruction = emulated.user_instruction
+            notes.append(emulated.note)
+            request = replace(request, tool_choice=replace(choice, type=emulated.type, name=None))
     config = _encode_choice(request, bool(declarations), own, notes)
     if own.announces_calls:
         config["includeServerSideToolInvocations"] = True
     if declarations and request.tool_choice is not None and request.tool_choice.disable_parallel_tool_use:
         notes.append(SINGLE_TOOL_CALL)
-    return ToolFields(tools, config)
+    return ToolFields(tools, config, instruction)
 
 
 def _encode_choice(

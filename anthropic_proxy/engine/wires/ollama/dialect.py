@@ -80,7 +80,7 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
 
     @property
     def always_reasons(self) -> bool:
-        return self.think_form == "only_level"
+        return self.thinks_always or self.think_form == "only_level"
 
 
 UNKNOWN_WINDOW = 65_536

@@ -56,6 +56,7 @@ from anthropic_proxy.engine.wires.shared_notes import (
 from anthropic_proxy.engine.wires.thinking import decode_signature
 from anthropic_proxy.engine.wires.tools import (
     EncodedTool,
+    ask_for_call,
     build_forced_tool_error,
     for_each_client_tool,
     name_forced_tools,
@@ -86,7 +87,7 @@ def encode_tools(call: TranslatedCall[Dialect], budget: WorkBudget) -> ToolField
             names = name_forced_tools(call)
             raise build_forced_tool_error(call, f"a tool, because it supports none of the given tools: {names}.")
         named = choice.type == "tool"
-        tools.user_instruction = f"Call the tool {choice.name or ''} now." if named else "Call one of the tools now."
+        tools.user_instruction = ask_for_call(choice)
         how = "only that tool is offered, and a user text" if named else "a user text"
         why = f"{call.provider_prefix} is not known to force calls; {how} asks for one"
         tools.notes.append(FidelityNote("emulated", "tool_choice", why))

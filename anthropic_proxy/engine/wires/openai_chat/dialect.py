@@ -199,15 +199,6 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
 
     Proven by: golden/openai_chat/tools/zai_tool_stream.
     """
-    accepts_forced_tool: Literal["always", "any", "not_thinking", "never"] = "always"
-    """Condition on which `tool_choice` may force a call. Otherwise `auto` is sent, and a user text requests the call.
-
-    `any`: only `required` is known to be accepted, so a user text names the tool (Kimi k3:
-    platform.kimi.ai/docs/api/chat, 2026-11-20). `not_thinking`: Kimi k2 and DeepSeek reject a forced call while they
-    reason. If possible, the proxy disables reasoning that the client did not request. Proven by:
-    golden/openai_chat/tools/moonshot_forced_tool, moonshot_forced_tool_thinking, moonshot_k3_forced_tool,
-    moonshot_k3_any_tool.
-    """
     sends_strict: bool = True
     """True if `strict` is sent in tools; xAI and Z.ai reject the field.
 
@@ -349,6 +340,8 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
 
     def is_thinking(self, request: PreparedRequest) -> bool:
         """Return True if the model reasons before its reply."""
+        if self.always_reasons:
+            return True
         if self.reasoning_mode == "if_asked" and request.effort == "default":
             return request.enables_thinking and bool(EFFORT_FORMS[self.effort_form].switch)
-        return self.always_reasons or (self.reasoning_mode != "never" and request.effort != "none")
+        return self.reasoning_mode != "never" and request.effort != "none"

@@ -40,6 +40,7 @@ from anthropic_proxy.engine.wires.shared_notes import missing_setting_note
 from anthropic_proxy.engine.wires.tools import (
     EncodedTool,
     build_forced_tool_error,
+    emulate_forced_tool,
     for_each_client_tool,
     list_blocked_domains,
     name_forced_tools,
@@ -134,15 +135,12 @@ def _choose(choice: ToolChoice, tools: ToolFields, call: TranslatedCall[Dialect]
             names = name_forced_tools(call)
             raise build_forced_tool_error(call, f"a tool, because it supports none of the given tools: {names}.")
         return
-    form, thinks = dialect.accepts_forced_tool, dialect.is_thinking(call.request)
-    may_force = {"always": True, "any": choice.type == "any", "not_thinking": not thinks}.get(form, False)
-    if forces and not may_force:
-        tools.tool_choice = "required" if form == "any" else "auto"
-        asked_for = f"the tool {choice.name}" if choice.type == "tool" else "one of the tools"
-        tools.user_instruction = f"Call {asked_for} now."
-        why = f"{call.provider_prefix} is not known to force tool calls"
-        why += {"not_thinking": " while the model reasons", "any": " by name"}.get(form, "")
-        tools.notes.append(FidelityNote("emulated", "tool_choice", f"{why}; a user text asks for the call"))
+    thinks = dialect.is_thinking(call.request)
+    emulated = emulate_forced_tool(choice, dialect.accepts_forced_tool, call.provider_prefix, thinks=thinks)
+    if emulated is not None:
+        tools.tool_choice = "required" if emulated.type == "any" else "auto"
+        tools.user_instruction = emulated.user_instruction
+        tools.notes.append(emulated.note)
     elif choice.type == "tool":
         tools.tool_choice = {"type": "function", "function": {"name": choice.name}}
     else:

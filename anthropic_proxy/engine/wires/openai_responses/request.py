@@ -70,7 +70,7 @@ def encode_request(call: TranslatedCall[Dialect]) -> UpstreamRequest:
             first = [_InputMessage("developer", [_MarkedTextPart(instructions)])]
         else:
             body["instructions"] = instructions
-    body["input"] = first + items.encode_input(encode_loaded_tools(call, budget, notes))
+    body["input"] = first + items.encode_input(encode_loaded_tools(call, budget, notes), tools.user_instruction)
     if tools.definitions:
         add_tools(body, tools.definitions, tools.tool_choice, call, notes)
     if tools.max_searches is not None:
@@ -242,10 +242,11 @@ class ItemEncoder(MessageEncoder):
         """Number of a user message → effort from this message on."""
         self._turns = 0
 
-    def encode_input(self, loaded_tools: Mapping[str, Sequence[Raw]]) -> list[_Item]:
+    def encode_input(self, loaded_tools: Mapping[str, Sequence[Raw]], user_instruction: str) -> list[_Item]:
         """Return the field `input`: the conversation as a list of items.
 
         `loaded_tools`: definitions of loaded tools by the id of the tool result that has loaded them.
+        `user_instruction` follows the conversation. "": no text.
         """
         self._encode_conversation()
         if loaded_tools:
@@ -267,6 +268,8 @@ class ItemEncoder(MessageEncoder):
             self._append_prefill_request()
         if self._late_texts:
             self._flush_late_texts()
+        if user_instruction:
+            self._append_user([json_string(user_instruction)])
         if self._drops_thinking:
             self.notes.append(FOREIGN_THINKING_DROPPED)
         return self.messages

@@ -51,6 +51,7 @@ from anthropic_proxy.engine.wires.tools import (
     EncodedTool,
     ToolCallIds,
     build_forced_tool_error,
+    emulate_forced_tool,
     for_each_client_tool,
     is_parallel_wrapper,
     list_blocked_domains,
@@ -69,6 +70,8 @@ class ToolFields(Struct):
     max_searches: int | None = None
     """Maximum number of searches per reply, sent as `max_tool_calls`. None: no limit."""
     runs_code: bool = False
+    user_instruction: str = ""
+    """User text that requests a tool call if the model accepts no forced one. "": none."""
     notes: list[FidelityNote] = []
 
 
@@ -103,6 +106,13 @@ def encode_tools(call: TranslatedCall[Dialect], budget: WorkBudget) -> ToolField
     if call.request.tool_choice is not None:
         offered |= {tool.name: {"type": "function", "name": tool.name} for tool in asked if is_client_tool(tool)}
         tools.tool_choice = _choose(call.request.tool_choice, offered, call)
+        thinks = dialect.is_thinking_at_effort(call.request.effort)
+        accepted = dialect.accepts_forced_tool
+        emulated = emulate_forced_tool(call.request.tool_choice, accepted, call.provider_prefix, thinks=thinks)
+        if emulated is not None:
+            tools.tool_choice = "required" if emulated.type == "any" else "auto"
+            tools.user_instruction = emulated.user_instruction
+            tools.notes.append(emulated.note)
     # `max_tool_calls` limits all server tools, so it is sent only if web search is the only one.
     only_searches = all(tool["type"] in ("function", "web_search") for tool in offered.values())
     if tools.max_searches is not None and not (dialect.sends_max_tool_calls and only_searches):

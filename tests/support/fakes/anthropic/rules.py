@@ -138,6 +138,17 @@ def _check_tools(body: dict[str, Any]) -> Iterator[ContractViolation]:
         )
 
 
+def _check_features(body: dict[str, Any], model: Model) -> Iterator[ContractViolation]:
+    choice = (body.get("tool_choice") or {}).get("type")
+    if choice in ("any", "tool") and not model.forced_tools:
+        text = f'tool_choice.type: "{choice}" is not supported on this model. Use "auto" or "none".'
+        yield ContractViolation("forced", text, "tool_choice")
+    for number, tool in enumerate(body.get("tools") or ()):
+        kind = tool.get("type") or ""
+        if kind.startswith("computer_2") and model.computer.startswith("computer_toolset_"):
+            yield ContractViolation("computer", f"tools.{number}: '{kind}' is not supported on this model.", "tools")
+
+
 def _count_marks(value: Any) -> int:
     if isinstance(value, dict):
         return ("cache_control" in value) + sum(_count_marks(one) for one in value.values())
@@ -161,8 +172,16 @@ def _check_limits(body: dict[str, Any], model: Model) -> Iterator[ContractViolat
             yield ContractViolation(
                 "budget", "`max_tokens` must be greater than `thinking.budget_tokens`.", "max_tokens"
             )
-    if thinking.get("type") == "adaptive" and not model.adaptive:
+    if thinking.get("type") == "adaptive" and "adaptive" not in model.thinking:
         yield ContractViolation("adaptive", "adaptive thinking is not supported on this model", "thinking")
+    elif (form := thinking.get("type")) is not None and form not in model.thinking:
+        text = f'"thinking.type.{form}" is not supported for this model. Use "thinking.type.{model.thinking[-1]}"'
+        yield ContractViolation("thinking_type", f'{text} and "output_config.effort" to control thinking.', "thinking")
+    if (effort := (body.get("output_config") or {}).get("effort")) and not model.allows_effort(
+        effort, thinking.get("type", "")
+    ):
+        text = f"thinking.type: '{thinking['type']}' is not supported at effort '{effort}'"
+        yield ContractViolation("effort", text, "output_config")
     if not 0 <= (body.get("temperature") or 0) <= 1:
         yield ContractViolation("range", "temperature: range: 0..1", "temperature")
     if any(not stop.strip() for stop in body.get("stop_sequences") or ()):
@@ -232,6 +251,7 @@ def check_body(
     else:
         yield from _check_pairs(messages)
     yield from _check_tools(body)
+    yield from _check_features(body, model)
     yield from _check_thinking(body)
     if not counting:
         yield from _check_limits(body, model)
