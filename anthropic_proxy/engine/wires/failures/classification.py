@@ -600,9 +600,13 @@ class _Row(Struct, frozen=True):
     """HTTP statuses of the provider with which `text` is searched. Empty: any status. None: an error in a stream."""
     should_retry: bool | None = None
     """Value of the header `x-should-retry` for the client. None: the header is not sent."""
+    parameters: tuple[str, ...] = ()
+    """Rejected parameters with one of the statuses `only`."""
 
     def matches(self, fault: UpstreamFault) -> bool:
         if fault.status in self.statuses or not fault.codes.isdisjoint(self.codes):
+            return True
+        if fault.parameter in self.parameters and fault.status in self.only:
             return True
         pattern = self.text
         if pattern is None or (self.only and (fault.status not in self.only or _asks_wrong(fault))):
@@ -616,6 +620,7 @@ def _asks_wrong(fault: UpstreamFault) -> bool:
     return fault.status is None and not fault.codes.isdisjoint(("invalid_request_error", "INVALID_ARGUMENT"))
 
 
+_NAMED_MODEL = r"\bmodel\b(?!['’]s)(?:[: ] ?[`'\"]?[^\s`'\"]{1,200}[`'\"]?)?"
 _BILLING, _ALLOWANCE = _Row(402, "billing_error", should_retry=False), _Row(429, "rate_limit_error", should_retry=False)
 _ROWS = (
     # The codes include the error types of the Messages API, which an error in a stream has instead of a status, and
@@ -647,6 +652,25 @@ _ROWS = (
             r"|\bpublisher model\b.{0,300}\bis not servable in region\b|^the model .{1,200} has been decommissioned\b"
         ),
         only=(None, 400, 500),
+    ),
+    # The model is not one of the server's: Z.ai, SiliconFlow, xAI, GitHub Copilot, LiteLLM, MiniMax, CLIProxyAPI
+    # (openclaw/openclaw issue 64840, anthropics/claude-code-action issue 594; 2026-11)
+    _Row(
+        *(404, "not_found_error"),
+        codes=("1211", "20012", "model_not_supported", "model_not_exist", "invalid_model_error", "model_unavailable"),
+        text=regex(
+            r"\b(?:unknown|invalid|no such|unrecogni[sz]ed|non-?existent|unavailable|unsupported|not a valid|no)\b"
+            r"(?: \w+ for)? (?:\w+ )?model(?: (?:name|id|code|identifier))?\b"
+            r"(?! (?:parameter|output|response|type|feature|option|config|version|setting|argument|input|param)\w*)"
+            r"(?!\w| (?:does|is|can|supports?|has)\b)"
+            rf"|{_NAMED_MODEL},? (?:(?:does|do|did) not |doesn['’]t |not )exist\b"
+            rf"|{_NAMED_MODEL},? (?:(?:is|was|has) )?(?:not|n['’]t) (?:yet |been )?(?:found\b"
+            r"|(?:available|deployed|served|loaded|registered|configured|hosted|offered|enabled|supported)"
+            r"(?= ?(?:$|[.,;!:(]|on (?:this|the|our)|by (?:this|the|our)|in (?:this|your|the)|here|for (?:your|this))))"
+            r"|模型[^。，,\n]{0,12}(?:不存在|未找到|无效|不可用)|(?:未知|无效|找不到)[^。，,\n]{0,6}模型"
+        ),
+        only=(None, 400, 422, 500),
+        parameters=("model",),
     ),
     # Bedrock (repost.aws, "InvokeModel API error"), Vertex AI (yym68686/uni-api issue 41) (2026-11)
     _Row(
