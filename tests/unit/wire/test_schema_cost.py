@@ -20,12 +20,12 @@ from anthropic_proxy.engine.wires.gemini.schema import (
 from anthropic_proxy.engine.wires.json_schema import (
     BASIC_RULES,
     UNRESTRICTED_RULES,
-    Schema,
     SchemaRules,
     clean_schema,
     may_accept_object,
 )
 from anthropic_proxy.engine.wires.ollama.request import encode_parameters
+from anthropic_proxy.engine.wires.schema_parts import Schema
 from anthropic_proxy.errors import InvalidRequest
 from tests.support.harness import ProxyHarness
 from tests.support.reply_schemas import GOOD, Model

@@ -18,12 +18,11 @@ from typing import Any
 
 from anthropic_proxy.engine.messages.work_budget import WorkBudget, count_json_nodes
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.wires.json_schema import (
+from anthropic_proxy.engine.wires.json_schema import SchemaRules, clean_schema
+from anthropic_proxy.engine.wires.schema_parts import (
     EqualityIndex,
     Schema,
-    SchemaRules,
     add_texts,
-    clean_schema,
     describe_keyword,
     holds_type,
     merge_all_of,

@@ -25,16 +25,7 @@ from anthropic_proxy.engine.messages.models import (
 )
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.wires.calls import TranslatedCall
-from anthropic_proxy.engine.wires.json_schema import (
-    MAX_TEXT_CHARACTERS,
-    EqualityIndex,
-    Schema,
-    SchemaRules,
-    add_texts,
-    clean_schema,
-    encode_if_short,
-    merge_all_of,
-)
+from anthropic_proxy.engine.wires.json_schema import SchemaRules, clean_schema
 from anthropic_proxy.engine.wires.message_encoder import (
     EMPTY_JSON_STRING,
     MOVED_MEDIA_TEXTS,
@@ -44,6 +35,14 @@ from anthropic_proxy.engine.wires.message_encoder import (
     join_system_prompt,
 )
 from anthropic_proxy.engine.wires.ollama.dialect import Dialect, resolve_context_window
+from anthropic_proxy.engine.wires.schema_parts import (
+    MAX_TEXT_CHARACTERS,
+    EqualityIndex,
+    Schema,
+    add_texts,
+    encode_if_short,
+    merge_all_of,
+)
 from anthropic_proxy.engine.wires.shared_notes import (
     EFFORT_AS_SWITCH,
     FOREIGN_THINKING_DROPPED,

@@ -18,7 +18,7 @@ from anthropic_proxy.engine.messages.models.tools import is_client_tool
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.dialect import BaseDialect
-from anthropic_proxy.engine.wires.json_schema import required_names
+from anthropic_proxy.engine.wires.schema_parts import required_names
 
 UNNAMED_TOOL = "unnamed_tool"
 """Tool name in the reply for a call without a name, if its tool cannot be found. A name is necessary, because all
