@@ -159,6 +159,7 @@ _DEFAULTS: dict[str, tuple[str, ...]] = {
 """Column → what the proxy does at each of `_APIS` unless something differs."""
 _MAX_ERRORS = 6
 _SWITCHES = {name for name, form in EFFORT_FORMS.items() if form.switch and not form.level}
+_LANGUAGES = {"moonshot": "Moonshot", "gemini": "Gemini", "xai": "xAI"}
 
 
 def _describe_form(name: EffortFormName) -> str:
@@ -262,12 +263,15 @@ PHRASES: dict[str, tuple[str, Callable[[Any], str]]] = {
             text
             for holds, text in (
                 (value.inlines_references, "schemas without `$ref`"),
-                (not value.allows_type_beside_alternatives, "no `type` beside `anyOf`"),
+                (not value.allows_recursion, "no recursion in schemas"),
+                (value.requires_types, "a type in each schema"),
+                (not value.allows_empty_texts, "no empty text in `enum`"),
                 (value.allows_basics_only, "basic keywords only"),
             )
             if holds
         ),
     ),
+    "schema_language": ("tools", lambda value: f"schemas in the language of {_LANGUAGES[value]}"),
     "schema_form": ("tools", lambda value: f"schemas as {value}"),
     "call_id_form": (
         "tools",

@@ -16,10 +16,20 @@ from tests.support.golden_runner import GoldenCase, find_cases, read_fields
 
 _READ = "2026-11"
 """Date of a source that is the documentation of the vendor (`docs_url`), without a date of its own."""
-_SHARED = ("openai_at_gateways", "mistral_models", "gpt_oss_models", "replaying_models", "unopened_models")
+_SHARED = (
+    "schema_models",
+    "openai_at_gateways",
+    "mistral_models",
+    "gpt_oss_models",
+    "replaying_models",
+    "unopened_models",
+)
 SHARED_RULES = {
     id(rule)
-    for name, api in (*((name, "chat") for name in ("openai_models", *_SHARED)), ("openai_models", "responses"))
+    for name, api in (
+        *((name, "chat") for name in ("openai_models", *_SHARED)),
+        *((name, "responses") for name in ("openai_models", "schema_models")),
+    )
     for rule in build_rules(name, api)
 } | {id(rule) for api in ("chat", "responses", "gemini", "ollama", "messages") for rule in build_rules_of_models(api)}
 """Rules of models that hold at every host. Their golden cases are those of any host."""

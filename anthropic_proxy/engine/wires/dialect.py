@@ -45,6 +45,13 @@ class BaseDialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     behind it: `reasoning.effort`. The prefix guard names their changes.
 
     Proven by: tests/unit/exchange/test_prefix_guard.py."""
+    schema_language: Literal["", "moonshot", "gemini", "xai"] = ""
+    """Variant of JSON Schema that the model's vendor reads, also if another host forwards requests to it: the rules of
+    this name in `SCHEMA_LANGUAGES` hold beside those of the server. "": none. Google's and Ollama's own APIs do not
+    read the field.
+
+    Proven by: golden/openai_chat/structured_output/moonshot_schema, golden/anthropic/tools/kimi_at_a_gateway.
+    """
     has_count_tokens: bool = False
     """True if the upstream server has `/v1/messages/count_tokens`."""
     count_paths: tuple[str, ...] = ()

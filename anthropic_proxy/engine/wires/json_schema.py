@@ -16,10 +16,12 @@ A loss is a condition of the client's schema that the cleaned schema no longer c
 """
 
 import hashlib
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.engine.messages.work_budget import CHARACTERS_PER_NODE, WorkBudget, WorkCache, count_json_nodes
 from anthropic_proxy.engine.wires.schema_parts import (
@@ -30,9 +32,12 @@ from anthropic_proxy.engine.wires.schema_parts import (
     describe_keyword,
     encode_if_short,
     holds_type,
+    join_target,
+    leave_out_empty_texts,
     merge_all_of,
     required_names,
 )
+from anthropic_proxy.engine.wires.typed_schemas import TypedForm
 
 SCHEMA_MAP_KEYWORDS = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas")
 """Keywords with a mapping from names to schemas as value."""
@@ -54,8 +59,15 @@ class SchemaRules(Struct, frozen=True, kw_only=True, cache_hash=True):
     inlines_references: bool = False
     """True if each reference (`$ref`) is replaced by the schema that it names. A recursive one becomes a plain
     object."""
+    allows_recursion: bool = True
+    """False: in a schema whose references lead back to themselves, each is replaced as by `inlines_references`."""
+    requires_types: bool = False
+    """True if each schema must state its type, or alternatives (`anyOf`) without keywords beside them. Schemas are then
+    sent without references, `allOf` and `oneOf`."""
     allows_type_beside_alternatives: bool = True
-    """True if `type` is accepted beside `anyOf`. False: `type` is moved into each alternative."""
+    """False: an older name of `requires_types = true`."""
+    allows_empty_texts: bool = True
+    """False: an empty text in `enum` is rejected. The values then become text in the description."""
     allows_basics_only: bool = False
     """True if only types, descriptions, properties, required names, items, enums and references are accepted. Of
     several alternatives, the first that is not `null` is kept."""
@@ -71,6 +83,29 @@ class SchemaRules(Struct, frozen=True, kw_only=True, cache_hash=True):
 UNRESTRICTED_RULES = SchemaRules()
 """Rules without restrictions. Keywords in `DROPPED_KEYWORDS` are removed nevertheless, and the root becomes a plain
 object."""
+SCHEMA_LANGUAGES: Mapping[str, SchemaRules] = {
+    "moonshot": SchemaRules(requires_types=True),
+    "gemini": SchemaRules(allows_empty_texts=False),
+    "xai": SchemaRules(allows_recursion=False),
+}
+"""Language → its rules, which hold for models of a vendor at other hosts too.
+
+`moonshot`: "Moonshot Flavored JSON Schema" (MoonshotAI/walle docs/walle.md). `gemini`: google-gemini/gemini-cli issue
+13326, read 2026-11-28. `xai`: docs.x.ai, "Structured Outputs", which holds for tools too (read 2026-11-28).
+"""
+
+
+@lru_cache
+def find_schema_rules(rules: SchemaRules, language: str) -> SchemaRules:
+    """Return the rules of a server together with those of a language of `SCHEMA_LANGUAGES`. "": no language."""
+    if not language:
+        return rules
+    added = SCHEMA_LANGUAGES[language]
+    fields = {name: getattr(added, name) for name in SchemaRules.__struct_fields__}
+    changes = {name: value for name, value in fields.items() if value != getattr(UNRESTRICTED_RULES, name)}
+    return structs.replace(rules, **changes)
+
+
 BASIC_RULES = SchemaRules(inlines_references=True, allows_basics_only=True, suits_grammars=True)
 """Rules for basic keywords only, without references. They are used after a server rejected a schema."""
 
@@ -99,26 +134,35 @@ def clean_schema(
     index = EqualityIndex(budget)
     root = _RootFlattener(document, index, lost).flatten(document.root, 0)
     root |= {key: document.root[key] for key in ("$defs", "definitions") if key in document.root}
-    walk = _Walk(SchemaDocument(root, budget), index, rules)
-    cleaned = walk.clean(root, (), 0)
-    if rules.inlines_references:
-        cleaned.pop("$defs", None)
-        cleaned.pop("definitions", None)
-    if walk.inlined > MAX_INLINED_REFERENCES:
-        lost.append(f"references after the first {MAX_INLINED_REFERENCES:,} became plain objects")
-    return CleanedSchema(cleaned, list(dict.fromkeys(lost)))
+    requires_types = rules.requires_types or not rules.allows_type_beside_alternatives
+    if not requires_types or rules.allows_basics_only or rules.suits_grammars:
+        root = _Walk(SchemaDocument(root, budget), index, rules, lost).clean_root()
+    if requires_types:
+        root = TypedForm(SchemaDocument(root, budget), index, lost).fit()
+    return CleanedSchema(root, list(dict.fromkeys(lost)))
 
 
 class _Walk:
-    def __init__(self, document: SchemaDocument, index: EqualityIndex, rules: SchemaRules) -> None:
+    def __init__(self, document: SchemaDocument, index: EqualityIndex, rules: SchemaRules, lost: list[str]) -> None:
         self._document = document
         self._index = index
         self._budget = document.budget
         self._rules = rules
+        self._lost = lost
+        self._inlines = rules.inlines_references or (not rules.allows_recursion and document.has_recursion())
         self._sizes: dict[int, int] = {}
         """`id()` of a value that is copied unchanged, such as an `enum` → number of its nodes."""
-        self.inlined = 0
-        """Number of references found so far, if `rules` require their replacement."""
+        self._inlined = 0
+        """Number of references that were replaced so far."""
+
+    def clean_root(self) -> Schema:
+        cleaned = self.clean(self._document.root, (), 0)
+        if self._inlines:
+            cleaned.pop("$defs", None)
+            cleaned.pop("definitions", None)
+        if self._inlined > MAX_INLINED_REFERENCES:
+            self._lost.append(f"references after the first {MAX_INLINED_REFERENCES:,} became plain objects")
+        return cleaned
 
     def clean(self, schema: Any, trail: tuple[str, ...], depth: int) -> Schema:
         """A value that is no object becomes `{}`. `trail`: references that led here, to detect recursion."""
@@ -128,7 +172,9 @@ class _Walk:
         self._budget.count_nodes(1 + len(schema))
         if self._rules.allows_basics_only:
             schema = self._reduce_to_basics(schema)
-        if self._rules.inlines_references and isinstance(reference := schema.get("$ref"), str):
+        if isinstance(reference := schema.get("$ref"), str) and (
+            self._inlines or self._document.find_target(reference) is None
+        ):
             return self._inline(schema, reference, trail, depth)
         cleaned: Schema = {}
         for key, value in schema.items():
@@ -149,25 +195,20 @@ class _Walk:
             else:
                 self._count_copied(value)
                 cleaned[key] = value
-        if not self._rules.allows_type_beside_alternatives:
-            self._move_type_into_alternatives(cleaned)
+        if not self._rules.allows_empty_texts:
+            leave_out_empty_texts(cleaned, self._lost)
         cleaned = _add_items(cleaned)
         if self._rules.suits_grammars:
             _suit_grammar(cleaned, only_basics=self._rules.allows_basics_only)
         return cleaned
 
-    def _move_type_into_alternatives(self, schema: Schema) -> None:
-        if "type" in schema and _has_alternatives(schema):
-            kind = schema.pop("type")
-            schema["anyOf"] = [self._typed(one, kind) for one in schema["anyOf"]]
-
     def _inline(self, schema: Schema, reference: str, trail: tuple[str, ...], depth: int) -> Schema:
         beside = {key: value for key, value in schema.items() if key != "$ref"}
         target = self._document.find_target(reference)
-        self.inlined += 1
-        if reference in trail or not isinstance(target, dict) or self.inlined > MAX_INLINED_REFERENCES:
+        self._inlined += 1
+        if reference in trail or not isinstance(target, dict) or self._inlined > MAX_INLINED_REFERENCES:
             return {"type": "object", **self.clean(beside, trail, depth + 1)}
-        return self.clean({**target, **beside}, (*trail, reference), depth + 1)
+        return self.clean(join_target(target, beside, self._index), (*trail, reference), depth + 1)
 
     def _count_copied(self, value: Any) -> None:
         if isinstance(value, str):
@@ -197,15 +238,6 @@ class _Walk:
             basics["items"] = places[0] if len(numbers) == 1 else {}
         return basics
 
-    def _typed(self, schema: Schema, kind: Any) -> Schema:
-        """Return an alternative of `anyOf` with the type `kind`, unless it has a `type` or `$ref`."""
-        self._budget.count_steps()
-        if "type" in schema or "$ref" in schema:
-            return schema
-        if _has_alternatives(schema):
-            return {**schema, "anyOf": [self._typed(one, kind) for one in schema["anyOf"]]}
-        return _add_items({"type": kind, **schema})
-
 
 def _add_items(schema: Schema) -> Schema:
     """Return a cleaned schema with `items` if it describes arrays. Without this keyword, OpenAI and Gemini reject it.
@@ -231,10 +263,6 @@ def _suit_grammar(schema: Schema, *, only_basics: bool) -> None:
         if key in limits and not (isinstance(schema[key], int) and schema[key] > _MAX_GRAMMAR_ITEMS):
             limits.remove(key)
     add_texts(schema, [text for key in limits if (text := describe_keyword(key, schema.pop(key)))])
-
-
-def _has_alternatives(schema: Schema) -> bool:
-    return isinstance(schema.get("anyOf"), list) and bool(schema["anyOf"])
 
 
 _OF_OBJECTS = frozenset(("title", "description", "required", "additionalProperties", "$defs", "definitions"))

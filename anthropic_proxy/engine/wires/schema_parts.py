@@ -3,6 +3,7 @@
 A reference (`$ref`) such as `#/$defs/place` points to a schema inside the document, which is called its target.
 """
 
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 from urllib.parse import unquote
@@ -23,14 +24,20 @@ class SchemaDocument:
         self.root = root
         self.budget = budget
         self._targets: dict[str, Any] = {}
+        self._anchors: dict[str, Schema] | None = None
+        """Name → schema with this anchor. None: not needed yet."""
 
     def find_target(self, reference: str) -> Any:
         """Return the value that `#/$defs/Name` points to. None: missing, or in another document."""
         target = self._targets.get(reference, _MISSING)
         if target is _MISSING:
             self.budget.count_steps(1 + len(reference) // CHARACTERS_PER_NODE + reference.count("/"))
-            found: Any = self.root if reference.startswith("#") else None
-            for step in reference[1:].split("/")[1:]:
+            path = reference[1:]
+            found: Any = self.root if reference.startswith("#") and path[:1] in ("", "/") else None
+            if found is None and path and reference.startswith("#"):
+                found = self._find_anchor(unquote(path))
+                path = ""
+            for step in path.split("/")[1:]:
                 if isinstance(found, dict):
                     spellings = (step, unquote(step))  # some clients do not percent-encode names
                     names = (spelling.replace("~1", "/").replace("~0", "~") for spelling in spellings)
@@ -51,6 +58,46 @@ class SchemaDocument:
             schema = {**target, **beside} if isinstance(target, dict) else beside
             self.budget.count_steps(1 + len(schema))
         return {key: value for key, value in schema.items() if key != "$ref"}
+
+    def _find_anchor(self, name: str) -> Any:
+        """Return the schema with `$anchor: name`, or with the `$id` of old drafts."""
+        if self._anchors is None:
+            self._anchors = {}
+            for schema in iterate_objects(self.root, self.budget):
+                anchor, identity = schema.get("$anchor"), schema.get("$id")
+                if isinstance(identity, str) and identity.startswith("#"):
+                    self._anchors.setdefault(identity[1:], schema)
+                if isinstance(anchor, str):
+                    self._anchors.setdefault(anchor, schema)
+        return self._anchors.get(name)
+
+    def has_recursion(self) -> bool:
+        """Return True if a reference leads back to itself. Each target is read once."""
+        inner: dict[str, set[str]] = {}
+        """Reference → references inside its target."""
+        open_references = list(self._find_references(self.root))
+        while open_references:
+            reference = open_references.pop()
+            if reference not in inner:
+                inner[reference] = self._find_references(self.find_target(reference))
+                open_references += inner[reference]
+        # references without further ones end no circle; what is left at the end is circular
+        users: dict[str, list[str]] = {}
+        for reference, others in inner.items():
+            for other in others:
+                users.setdefault(other, []).append(reference)
+        remaining = {reference: len(others) for reference, others in inner.items()}
+        ended = [reference for reference, number in remaining.items() if number == 0]
+        for reference in ended:
+            for user in users.get(reference, ()):
+                remaining[user] -= 1
+                if remaining[user] == 0:
+                    ended.append(user)
+        return len(ended) < len(inner)
+
+    def _find_references(self, value: Any) -> set[str]:
+        objects = iterate_objects(value, self.budget)
+        return {one["$ref"] for one in objects if isinstance(one.get("$ref"), str)}
 
 
 class EqualityIndex:
@@ -141,6 +188,33 @@ def merge_all_of(schema: Schema, index: EqualityIndex) -> Schema:
     return merged
 
 
+_ANNOTATIONS = frozenset(("title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly"))
+
+
+def join_target(target: Schema, beside: Schema, index: EqualityIndex) -> Schema:
+    """Return the target of a reference with the keywords beside the reference. Both must match a value.
+
+    Annotations beside it take precedence.
+    """
+    shared = target.keys() & beside.keys() - _ANNOTATIONS
+    if not shared:
+        return {**target, **beside}
+    parts = beside.get("allOf")
+    return merge_all_of({**beside, "allOf": [*(parts if isinstance(parts, list) else ()), target]}, index)
+
+
+def iterate_objects(value: Any, budget: WorkBudget) -> Iterator[Schema]:
+    """Yield the objects in a decoded JSON value, the outer ones first."""
+    open_values = [value]
+    while open_values:
+        one = open_values.pop()
+        if isinstance(one, dict | list):
+            budget.count_steps(1 + len(one) // 4)
+            open_values += one.values() if isinstance(one, dict) else one
+        if isinstance(one, dict):
+            yield one
+
+
 def required_names(required: Any) -> dict[str, None]:
     """Return the property names in the value of the keyword `required`, as the keys of a dictionary, in order."""
     return dict.fromkeys(one for one in required if isinstance(one, str)) if isinstance(required, list) else {}
@@ -186,3 +260,24 @@ def encode_if_short(value: Any) -> str | None:
         return None
     text = msgspec.json.encode(value).decode()
     return text if len(text) <= MAX_TEXT_CHARACTERS else None
+
+
+def leave_out_empty_texts(schema: Schema, lost: list[str]) -> None:
+    """Replace an `enum` with an empty text by a text in the description, so that all its values stay allowed.
+
+    If the values are too long for a text, only the empty ones are left out. The text for a note is added to `lost`.
+    """
+    values = schema["enum"] if isinstance(schema.get("enum"), list) else [schema.get("const")]
+    if "" not in values:
+        return
+    kept = [value for value in values if value != ""]
+    text = describe_keyword("one of", values)
+    schema.pop("const", None)
+    schema.pop("enum", None)
+    if all(isinstance(value, str) for value in values):
+        schema.setdefault("type", "string")
+    if text:
+        add_texts(schema, [text])
+    else:
+        schema["enum"] = kept
+        lost.append("the empty text was left out of the values of an enum")

@@ -10,13 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anthropic_proxy.engine.wires.gemini.schema import encode_parameter_schema
-from anthropic_proxy.engine.wires.json_schema import BASIC_RULES, SchemaRules, clean_schema, qualifies_for_strict
+from anthropic_proxy.engine.wires.json_schema import (
+    BASIC_RULES,
+    SCHEMA_LANGUAGES,
+    SchemaRules,
+    clean_schema,
+    qualifies_for_strict,
+)
 from tests.support.golden_texts import Check
 
-MOONSHOT = SchemaRules(inlines_references=True, allows_type_beside_alternatives=False)
+MOONSHOT = SCHEMA_LANGUAGES["moonshot"]
 RULES = {
     "plain": SchemaRules(),
-    "moonshot": MOONSHOT,
+    **SCHEMA_LANGUAGES,
     "basic": BASIC_RULES,
     "grammar": SchemaRules(suits_grammars=True),
 }
@@ -29,8 +35,9 @@ def cleaned(schema: Any, rules: SchemaRules) -> Any:
 def show(given: str) -> str:
     name, _, text = given.partition(" ")
     schema = json.loads(text)
-    if name == "openapi":
-        parameters = encode_parameter_schema({"type": "object", "properties": {"a": schema}}, as_openapi=True)
+    if name in ("openapi", "google"):
+        whole = {"type": "object", "properties": {"a": schema}}
+        parameters = encode_parameter_schema(whole, as_openapi=name == "openapi")
         return json.dumps(parameters["properties"]["a"], ensure_ascii=False)
     clean, lost = clean_schema(schema, RULES[name])
     assert schema == json.loads(text)

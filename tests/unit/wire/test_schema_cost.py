@@ -19,8 +19,8 @@ from anthropic_proxy.engine.wires.gemini.schema import (
 )
 from anthropic_proxy.engine.wires.json_schema import (
     BASIC_RULES,
+    SCHEMA_LANGUAGES,
     UNRESTRICTED_RULES,
-    SchemaRules,
     clean_schema,
     may_accept_object,
 )
@@ -42,7 +42,7 @@ TOO_MANY_STEPS = (
 TOO_DEEP = (
     f"{FIELD}: it nests schemas more than 200 levels deep when its references are written out; that is the limit."
 )
-MOONSHOT = SchemaRules(inlines_references=True, allows_type_beside_alternatives=False)
+MOONSHOT = SCHEMA_LANGUAGES["moonshot"]
 
 
 def convert_for_gemini(schema: Schema, budget: WorkBudget, *, lowered: bool) -> None:
@@ -175,8 +175,8 @@ def test_no_value_of_a_keyword_breaks_a_conversion(junk: Any, conversion: str) -
 
 
 def test_references_that_are_not_inlined_are_reported() -> None:
-    lost = clean_schema(chain(20, lambda below: {"properties": dict.fromkeys("ab", below)}), MOONSHOT)[1]
-    assert lost == ["references after the first 1,000 became plain objects"]
+    schema = chain(20, lambda below: {"type": "object", "properties": dict.fromkeys("ab", below)})
+    assert clean_schema(schema, MOONSHOT)[1] == ["references after the first 1,000 became plain objects"]
 
 
 def test_alternatives_with_the_same_property_stand_side_by_side() -> None:

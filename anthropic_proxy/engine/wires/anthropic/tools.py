@@ -16,7 +16,12 @@ from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
 from anthropic_proxy.engine.wires.calls import RelayCall
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
-from anthropic_proxy.engine.wires.json_schema import UNRESTRICTED_RULES, SchemaRules, encode_schema_cached
+from anthropic_proxy.engine.wires.json_schema import (
+    UNRESTRICTED_RULES,
+    SchemaRules,
+    encode_schema_cached,
+    find_schema_rules,
+)
 from anthropic_proxy.errors import UnsupportedFeature
 
 _OF_TOOLS = "tools."
@@ -72,7 +77,8 @@ def find_tool_edits(
     edits: list[Edit] = []
     is_eager = call.streams_upstream and not dialect.streams_tool_input
     is_eager = is_eager and f"{_OF_TOOLS}{_EAGER}" not in dialect.dropped_fields
-    has_schema_rules = dialect.schema_rules != UNRESTRICTED_RULES
+    rules = find_schema_rules(dialect.schema_rules, dialect.schema_language)
+    has_schema_rules = rules != UNRESTRICTED_RULES
     if missing is None and not (dialect.tool_versions or is_eager or has_schema_rules):
         return edits
     budget = WorkBudget("tools", max_steps_here=call.max_schema_steps)
@@ -97,7 +103,7 @@ def find_tool_edits(
                 edits.append(Edit(members[0].start, members[0].start, b'"%b":true,' % _EAGER.encode()))
         if has_schema_rules and block.type in _CLIENT_TYPES:
             with budget.error_field(f"{_OF_TOOLS}{block.name}.input_schema"):
-                edits += _find_schema_edits(body, tool, dialect.schema_rules, budget, notes)
+                edits += _find_schema_edits(body, tool, rules, budget, notes)
         undated = _DATE.sub("", block.type)
         versions = (one for one in dialect.tool_versions if one != block.type and _DATE.sub("", one) == undated)
         if (version := next(versions, None)) is not None:

@@ -107,16 +107,25 @@ _SIMPLE_KEYWORDS = _JSON_SCHEMA_KEYWORDS - {"$ref", "properties", "$defs", "anyO
 
 
 def _reduce(schema: Any, budget: WorkBudget, *, is_root_object: bool) -> Schema:
-    inlines = any(_cannot_refer(one) for one in _walk(schema, budget))
+    names = _definition_names(schema)
+    inlines = any(_cannot_refer(one, names) for one in _walk(schema, budget))
     if is_root_object or inlines:
         schema = clean_schema(schema, _INLINED if inlines else SchemaRules(), budget)[0]
     return _Reduction(budget).reduce(schema)
 
 
-def _cannot_refer(schema: Schema) -> bool:
-    """Return True if a schema has a reference that Gemini cannot resolve, or one that merging cannot keep."""
+def _definition_names(schema: Any) -> frozenset[str]:
+    keywords = ("$defs", "definitions") if isinstance(schema, dict) else ()
+    return frozenset(name for key in keywords if isinstance(schema.get(key), dict) for name in schema[key])
+
+
+def _cannot_refer(schema: Schema, names: frozenset[str]) -> bool:
+    """Return True if a schema has a reference that Gemini cannot resolve, or one that merging cannot keep.
+
+    `names`: those of the definitions.
+    """
     reference, parts = schema.get("$ref"), schema.get("allOf")
-    if isinstance(reference, str) and not _REFERENCE.fullmatch(reference):
+    if isinstance(reference, str) and ((found := _REFERENCE.fullmatch(reference)) is None or found[1] not in names):
         return True
     refers = isinstance(parts, list) and any(isinstance(part, dict) and "$ref" in part for part in parts)
     return refers and (len(parts or ()) > 1 or bool(schema.keys() - {"allOf", "description", "title", "default"}))
@@ -151,6 +160,8 @@ class _Reduction:
                         words += _describe(key, value)
                 case "items":
                     reduced[key] = self.reduce(value)
+                case "additionalProperties" if "patternProperties" in schema:
+                    pass  # without the patterns, names that match them would count as additional ones
                 case "additionalProperties":
                     reduced[key] = value if isinstance(value, bool) else self.reduce(value)
                 case "enum":
@@ -318,14 +329,18 @@ def _type_names(schema: Schema) -> list[str]:
 
 
 def _add_enum(reduced: Schema, values: Any, words: list[str]) -> None:
-    """Add `enum` to `schema`, or a text to `words`: Gemini accepts only strings and numbers."""
+    """Add `enum` to `schema`, or a text to `words`: Gemini accepts only numbers and strings that are not empty."""
     if not isinstance(values, list) or not values:
         return
     kept = [value for value in values if isinstance(value, str | int | float) and not isinstance(value, bool)]
-    if kept and len(kept) == sum(value is not None for value in values):
+    kept = [value for value in kept if value != ""]
+    texts = _describe("one of", values)
+    has_only_kept = len(kept) == sum(value is not None for value in values)
+    has_only_texts_beside = not texts and all(isinstance(value, str | None) for value in values)
+    if kept and (has_only_kept or has_only_texts_beside):  # without its own text, a long list stays, but for ""
         reduced["enum"] = kept
     else:
-        words += _describe("one of", values)
+        words += texts
 
 
 def _filter_required_and_add_texts(reduced: Schema, words: list[str]) -> Schema:

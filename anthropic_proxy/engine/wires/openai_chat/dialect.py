@@ -205,9 +205,9 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/openai_chat/tools/xai_strict_tool.
     """
     schema_rules: SchemaRules = UNRESTRICTED_RULES
-    """Restrictions on JSON Schemas: Moonshot accepts no `$ref`, and no `type` beside `anyOf`.
+    """Restrictions on JSON Schemas by the server. Those by the model are in `schema_language`.
 
-    Proven by: golden/openai_chat/structured_output/moonshot_schema.
+    Proven by: golden/openai_chat/tools/local_server_limits.
     """
     prefill_form: Literal["ask", "prefix", "partial"] = "ask"
     """Method of requesting that the model continues a last assistant message. `ask`: by a user text. `prefix`,

@@ -29,7 +29,7 @@ from anthropic_proxy.engine.messages.models import (
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.wires.calls import TranslatedCall
-from anthropic_proxy.engine.wires.json_schema import may_accept_object
+from anthropic_proxy.engine.wires.json_schema import find_schema_rules, may_accept_object
 from anthropic_proxy.engine.wires.message_encoder import (
     MessageEncoder,
     image_url,
@@ -498,7 +498,7 @@ def encode_reply_schema_fields(
 ) -> ReplySchemaFields:
     """Return the request fields for a reply that must match the client's JSON Schema, or add the output tool."""
     dialect = call.dialect
-    rules = dialect.schema_rules
+    rules = find_schema_rules(dialect.schema_rules, dialect.schema_language)
     if not rules.allows_basics_only:  # a reply schema keeps its limits, which the server may guarantee
         rules = structs.replace(rules, suits_grammars=False)
     found = encode_reply_schema(call, budget, notes, rules)

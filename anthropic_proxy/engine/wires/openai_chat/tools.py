@@ -32,7 +32,7 @@ from anthropic_proxy.engine.messages.server_blocks import (
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.json_repair import decode_or_empty
-from anthropic_proxy.engine.wires.json_schema import SchemaRules
+from anthropic_proxy.engine.wires.json_schema import SchemaRules, find_schema_rules
 from anthropic_proxy.engine.wires.openai_chat.dialect import Dialect
 from anthropic_proxy.engine.wires.openai_chat.reply import ChoiceDelta
 from anthropic_proxy.engine.wires.openai_shared import encode_function
@@ -65,7 +65,8 @@ def encode_tools(call: TranslatedCall[Dialect], budget: WorkBudget) -> ToolField
     an unsupported tool, or a server tool beside other tools.
     """
     request, dialect = call.request, call.dialect
-    definitions, notes = _encode_functions(request.tools, budget, dialect.schema_rules, dialect.sends_strict)
+    rules = find_schema_rules(dialect.schema_rules, dialect.schema_language)
+    definitions, notes = _encode_functions(request.tools, budget, rules, dialect.sends_strict)
     tools = ToolFields([*definitions], notes=[*notes])
     if dialect.server_tools and offers_server_tools(call):
         known = dict(dialect.server_tool_names)

@@ -24,6 +24,7 @@ from anthropic_proxy.engine.messages.models import (
 )
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.wires.calls import TranslatedCall
+from anthropic_proxy.engine.wires.json_schema import UNRESTRICTED_RULES, find_schema_rules
 from anthropic_proxy.engine.wires.message_encoder import (
     TOOL_ERROR_PREFIX,
     MessageEncoder,
@@ -94,7 +95,8 @@ def encode_request(call: TranslatedCall[Dialect]) -> UpstreamRequest:
     if included := [field for field, is_wanted in includes if is_wanted]:
         body["include"] = included
     keeps_schema = False
-    if (found := encode_reply_schema(call, budget, notes)) is not None:
+    rules = find_schema_rules(UNRESTRICTED_RULES, call.dialect.schema_language)
+    if (found := encode_reply_schema(call, budget, notes, rules)) is not None:
         cleaned, keeps_schema = found
         if not keeps_schema:
             notes.append(SCHEMA_NOT_ENFORCED)

@@ -41,7 +41,7 @@ from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.json_repair import decode_or_empty
-from anthropic_proxy.engine.wires.json_schema import SchemaRules
+from anthropic_proxy.engine.wires.json_schema import SchemaRules, find_schema_rules
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
 from anthropic_proxy.engine.wires.openai_responses.reply import OutputContent, OutputItem
 from anthropic_proxy.engine.wires.openai_shared import encode_function
@@ -77,7 +77,7 @@ class ToolFields(Struct):
 
 def encode_tools(call: TranslatedCall[Dialect], budget: WorkBudget) -> ToolFields:
     asked, dialect = call.request.tools, call.dialect
-    options = dialect.schema_rules, dialect.sends_strict
+    options = find_schema_rules(dialect.schema_rules, dialect.schema_language), dialect.sends_strict
     are_plain = are_client_tools(asked)
     definitions, notes = _encode_functions(asked, budget, *options) if are_plain and asked else ((), ())
     tools = ToolFields([*definitions], notes=[*notes])
@@ -129,7 +129,8 @@ def encode_loaded_tools(
     dialect = call.dialect
     definitions: dict[str, Sequence[Raw]] = {}
     for call_id, tools in call.request.loaded_tools.items() if dialect.loaded_tool_form == "items" else ():
-        definitions[call_id], lost = _encode_functions(tools, budget, dialect.schema_rules, dialect.sends_strict)
+        rules = find_schema_rules(dialect.schema_rules, dialect.schema_language)
+        definitions[call_id], lost = _encode_functions(tools, budget, rules, dialect.sends_strict)
         notes += lost
     return definitions
 
