@@ -54,16 +54,16 @@ def add(*extras: str, as_text: Annotated[bool, Parameter(name="--print")] = Fals
     output = Output()
     packages = {extra: list_requirements(extra) for extra in EXTRAS}
     if as_json or not extras:
-        found = dict.fromkeys(EXTRAS, False)
+        installed = dict.fromkeys(EXTRAS, False)
         for extra in EXTRAS:
             with suppress(PackageNotFoundError):
-                found[extra] = all(version(_NAME_END.split(text, maxsplit=1)[0]) for text in packages[extra])
+                installed[extra] = all(version(_NAME_END.split(text, maxsplit=1)[0]) for text in packages[extra])
         if as_json:
-            rows = [{"extra": extra, "installed": found[extra], "packages": packages[extra]} for extra in EXTRAS]
+            rows = [{"extra": extra, "installed": installed[extra], "packages": packages[extra]} for extra in EXTRAS]
             output.write_json(rows)
             return
         columns = [Column("Extra"), Column("Installed"), Column("For", wraps=True)]
-        output.write_table(columns, [(extra, "✓" if found[extra] else "–", EXTRAS[extra]) for extra in EXTRAS])
+        output.write_table(columns, [(extra, "✓" if installed[extra] else "–", EXTRAS[extra]) for extra in EXTRAS])
         return
     for extra in extras:
         if extra not in EXTRAS:
@@ -91,8 +91,8 @@ def add(*extras: str, as_text: Annotated[bool, Parameter(name="--print")] = Fals
 
 def list_requirements(extra: str) -> list[str]:
     """Return the packages of an extra with their version ranges: `jinja2<4,>=3.1`."""
-    found = (_REQUIREMENT.fullmatch(text) for text in requires(PACKAGE) or ())
-    return [match[1] for match in found if match is not None and match[2] == extra]
+    matches = (_REQUIREMENT.fullmatch(text) for text in requires(PACKAGE) or ())
+    return [match[1] for match in matches if match is not None and match[2] == extra]
 
 
 def find_install_command(

@@ -87,8 +87,8 @@ def ask(question: str | None = None, *, model: str = DEFAULT_MODEL, as_json: boo
     body = json.dumps({"model": model, "max_tokens": _MAX_TOKENS, "stream": True, "messages": messages}).encode()
     settings = load_command_settings(is_client=True)
     with open_proxy(settings, "ask") as proxy:
-        own = copy_environment().get(_CLIENT_TOKEN, "")
-        if own not in ("", proxy.token):
+        client_token = copy_environment().get(_CLIENT_TOKEN, "")
+        if client_token not in ("", proxy.token):
             used = {"": "no key", "local": "no key, because it requires none"}
             key = used.get(proxy.token) or f"the first key of PROXY_API_KEY, {Secret(proxy.token)}"
             Output().write_notice(f"{_CLIENT_TOKEN} of the environment is not used. The proxy gets {key}.")
@@ -108,7 +108,8 @@ def print_reply(proxy: LocalProxy, body: bytes, *, as_json: bool, has_ledger: bo
     With `as_json`, print the SSE events instead, one per line. An error is printed and returned. `has_ledger`: the
     command `explain` has its reason.
     """
-    is_terminal, started = sys.stdout.isatty(), time.time()
+    is_terminal = sys.stdout.isatty()
+    started = time.time()
     events = stream_message(proxy.host, proxy.port, body, proxy.token, proxy.certificate_file)
     reply = _Reply(Output().width)
     used: dict[str, int] = {}
@@ -126,7 +127,7 @@ def print_reply(proxy: LocalProxy, body: bytes, *, as_json: bool, has_ledger: bo
         if (request_id := error.headers.get("request-id")) is None:
             raise
         write_errors([error.message])
-        receipt = _find_receipt(proxy, lambda one: one.request_id == request_id)
+        receipt = _find_receipt(proxy, lambda receipt: receipt.request_id == request_id)
         for line in describe_remedies(receipt, has_ledger=has_ledger) if receipt is not None else ():
             Output().write_notice(line)
         return FailedRequest(receipt)
@@ -135,7 +136,8 @@ def print_reply(proxy: LocalProxy, body: bytes, *, as_json: bool, has_ledger: bo
         sent = sum(count for name, count in used.items() if name != "output_tokens")
         tokens = format_tokens(sent, used.get("output_tokens", 0))
         receipt = _find_receipt(
-            proxy, lambda one: bool(one.model) and one.requested_model == model and one.started_at >= started
+            proxy,
+            lambda receipt: bool(receipt.model) and receipt.requested_model == model and receipt.started_at >= started,
         )
         target = model if receipt is None else f"{receipt.prefix}/{receipt.model}"
         models = f"{model} → {target}" if target != model else model

@@ -156,13 +156,14 @@ def find_body_changes(
         return []
     if not is_relayed:
         return list(dict.fromkeys(_compare_formats(body, upstream, renamed_tools)))
-    found, after = [], list_fields(upstream)
+    notes = []
+    after = list_fields(upstream)
     for field, values in list_fields(body).items():
         if field in after and values != after[field]:
-            found.append(FidelityNote("approximated", field, "the proxy changes it for this provider"))
+            notes.append(FidelityNote("approximated", field, "the proxy changes it for this provider"))
         elif field not in after and field != "stream":  # some providers have another address for streams
-            found.append(FidelityNote("dropped", field, "the proxy removes it for this provider"))
-    return found
+            notes.append(FidelityNote("dropped", field, "the proxy removes it for this provider"))
+    return notes
 
 
 def _compare_formats(
@@ -185,7 +186,7 @@ def _compare_formats(
                 yield _untranslated(f"{field}.cache_control")
     arrived = "\0".join(leaf for _, leaf in _leaves(sent) if isinstance(leaf, str))
     for field in ("system", "messages.text"):
-        blocks = [each for value in fields.get(field, ()) for each in (value if isinstance(value, list) else [value])]
+        blocks = [block for value in fields.get(field, ()) for block in (value if isinstance(value, list) else [value])]
         texts = (block.get("text") if isinstance(block, dict) else block for block in blocks)
         if any(isinstance(text, str) and text.strip() not in arrived for text in texts):
             yield FidelityNote("approximated", field, "the upstream request contains a changed text")
@@ -203,11 +204,11 @@ def _compare_field(
             else:
                 yield _untranslated(f"metadata.{key}")
     elif name == "service_tier":
-        found = sent.get("service_tier")
-        if found is None:
+        sent_tier = sent.get("service_tier")
+        if sent_tier is None:
             yield FidelityNote("dropped", "service_tier", "without it the backend's default tier answers")
-        elif found != str(value):
-            yield note_replacement("service_tier", value, found, "")
+        elif sent_tier != str(value):
+            yield note_replacement("service_tier", value, sent_tier, "")
     elif name == "stream":
         if sent.get("stream", value) != value:
             yield note_replacement("stream", json.dumps(value), json.dumps(sent["stream"]), "")
@@ -305,23 +306,27 @@ def list_fields(body: Mapping[str, Any]) -> dict[str, list[Any]]:
 
     Content blocks of all messages are grouped by their type: those of the type TYPE are at the path `messages.TYPE`.
     """
-    found: list[tuple[str, Any]] = []
+    named_values: list[tuple[str, Any]] = []
     for name, value in body.items():
         if name == "messages" and isinstance(value, list):
             for message in value:
                 content = message.get("content") if isinstance(message, dict) else None
                 if isinstance(content, str):
-                    found.append(("messages.text", {"type": "text", "text": content}))
+                    named_values.append(("messages.text", {"type": "text", "text": content}))
                 blocks = content if isinstance(content, list) else ()
-                found += [(f"messages.{block.get('type', '')}", block) for block in blocks if isinstance(block, dict)]
+                named_values += [
+                    (f"messages.{block.get('type', '')}", block) for block in blocks if isinstance(block, dict)
+                ]
         elif name in _EXPANDED_LISTS and isinstance(value, list):
             key = _EXPANDED_LISTS[name]
-            found += [(f"{name}.{row.get(key, row.get('type', ''))}", row) for row in value if isinstance(row, dict)]
+            named_values += [
+                (f"{name}.{row.get(key, row.get('type', ''))}", row) for row in value if isinstance(row, dict)
+            ]
         elif isinstance(value, dict) and value:
-            found += [(f"{name}.{key}", member) for key, member in value.items()]
+            named_values += [(f"{name}.{key}", member) for key, member in value.items()]
         elif name != "model":
-            found.append((name, value))
+            named_values.append((name, value))
     fields: dict[str, list[Any]] = {}
-    for field, value in found:
+    for field, value in named_values:
         fields.setdefault(field, []).append(value)
     return fields

@@ -139,14 +139,14 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
         open_proxy(command_settings, "code") as proxy,
         tempfile.TemporaryDirectory(prefix="anthropic-proxy-") as folder,
     ):
-        own = effective_environment([level for level in levels if not level.is_of_project], environ)
+        own_variables = effective_environment([level for level in levels if not level.is_of_project], environ)
         effective = effective_environment(levels, environ)
         served = _find_served_models(proxy, command_settings)
         requested = list_requested_models(effective, others, find_selected_model(levels))
-        variables = client_variables(proxy, served, requested, own, effective)
-        variables |= name_project(variables, own, effective, Path.cwd())
+        variables = client_variables(proxy, served, requested, own_variables, effective)
+        variables |= name_project(variables, own_variables, effective, Path.cwd())
         output = Output(sys.stderr)
-        if served.tiers and all(one.target.startswith(_DEMO) for one in served.tiers) and is_conversation(others):
+        if served.tiers and all(tier.target.startswith(_DEMO) for tier in served.tiers) and is_conversation(others):
             is_known = find_running_proxy(command_settings.data_directory, proxy.port) is not None
             if proxy.log_file or is_known or not is_named_by_user((proxy.host,), proxy.port):
                 output.write_line(NO_PROVIDER.format(demo=describe_demo(command_settings)))
@@ -158,7 +158,7 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
         of_session = structs.replace(command_settings, session_command="code") if proxy.log_file else command_settings
         require_key(of_session, requested)
         problems = find_problems(of_session, Catalog(), date.today())
-        output.write_problems(one for one in problems if one.is_error or is_conversation(others))
+        output.write_problems(problem for problem in problems if problem.is_error or is_conversation(others))
         if is_conversation(others) and (limit := describe_limit(served, variables, command_settings)):
             output.write_notice(limit)
         for level in levels:
@@ -171,7 +171,7 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
                         code="overridden-settings",
                     )
                 notices.append(f"{level.source} sets {name}. This session uses {proxy.address} instead.")
-            for name, text in list_named_settings(level, others, own, variables).items():
+            for name, text in list_named_settings(level, others, own_variables, variables).items():
                 notices.append(f"{level.source} sets {name}: this session {text}.")
             for notice in notices:
                 output.write_line(escape_unprintable(notice))
@@ -198,7 +198,8 @@ def run(*command: _Arguments) -> None:
         _run_claude(program, command[1:])
     settings = load_command_settings(is_client=True)
     with open_proxy(settings, "run") as proxy:
-        environ, served = copy_environment(), _find_served_models(proxy, settings)
+        environ = copy_environment()
+        served = _find_served_models(proxy, settings)
         variables = client_variables(proxy, served, list_requested_models(environ), environ, environ)
         status = _run((program, *command[1:]), variables)
     sys.exit(status)
@@ -218,7 +219,8 @@ def env(*, shell: Shell | None = None, as_json: bool = False) -> None:
         require_used_proxy(running)  # a client with these variables would use it
         require_accepted_credential(running)
     proxy = running or LocalProxy("127.0.0.1", settings.port, "", client_token(settings))
-    environ, output = copy_environment(), Output()
+    environ = copy_environment()
+    output = Output()
     served = _find_served_models(proxy, settings)
     variables = client_variables(proxy, served, list_requested_models(environ), environ, environ)
     if ASSUMED_MODEL in variables:
@@ -246,9 +248,10 @@ def _report_outdated(program: str) -> None:
         ended = subprocess.run([program, "--version"], capture_output=True, timeout=_VERSION_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return  # the start of the program reports it
-    found = _VERSION.match(ended.stdout)
-    if found is not None and tuple(map(int, found.groups())) < OLDEST_TESTED_VERSION:
-        version, oldest = found[0].decode(), ".".join(map(str, OLDEST_TESTED_VERSION))
+    version_match = _VERSION.match(ended.stdout)
+    if version_match is not None and tuple(map(int, version_match.groups())) < OLDEST_TESTED_VERSION:
+        version = version_match[0].decode()
+        oldest = ".".join(map(str, OLDEST_TESTED_VERSION))
         Output().write_notice(
             f"Claude Code {version} is older than {oldest}, the oldest release that was tested with this proxy. "
             "Update it:  claude update"
@@ -302,8 +305,8 @@ def client_variables(
     if proxy.token:
         variables["ANTHROPIC_AUTH_TOKEN"] = proxy.token
         if any(has_credential_header(place.get(CUSTOM_HEADERS, "")) for place in (environ, effective)):
-            own = environ.get(CUSTOM_HEADERS, "").split("\n")
-            variables[CUSTOM_HEADERS] = "\n".join(line for line in own if not _CREDENTIAL_HEADER.match(line))
+            header_lines = environ.get(CUSTOM_HEADERS, "").split("\n")
+            variables[CUSTOM_HEADERS] = "\n".join(line for line in header_lines if not _CREDENTIAL_HEADER.match(line))
     # with rows for the tiers, the models of the list would be twenty further rows of the menu
     names = list_name_variables(served.tiers, served.prices, effective) or {LIST_MODELS: "1"}
 
@@ -337,13 +340,14 @@ def describe_limit(served: ServedModels, variables: Mapping[str, str], settings:
         examined, _ = load_learned_models(settings.data_directory, date.today())
         way = find_window_setting(provider, model, settings).sentence
         return f"{text} If you know it, {way}." + ("" if (server, model) in examined else f" Else {command}")
-    limiting, window = variables.get(LIMITING_MODEL, ""), int(variables.get("CLAUDE_CODE_MAX_CONTEXT_TOKENS", "0"))
-    main = max((one for one in served.tiers if one.tier in MAIN_MODELS), key=lambda one: one.window, default=None)
+    limiting = variables.get(LIMITING_MODEL, "")
+    window = int(variables.get("CLAUDE_CODE_MAX_CONTEXT_TOKENS", "0"))
+    main = max((tier for tier in served.tiers if tier.tier in MAIN_MODELS), key=lambda tier: tier.window, default=None)
     if not limiting or main is None or main.window <= window:
         return ""
     if formats.short_count(main.window) == formats.short_count(window):
         return ""
-    tier = next((one.tier for one in served.tiers if limiting in (one.target, one.otherwise)), "")
+    tier = next((tier.tier for tier in served.tiers if limiting in (tier.target, tier.otherwise)), "")
     use = f"the model of {tier}" if tier else "a model of a route"
     main_window = f"{main.target or 'The main model'} has {formats.short_count(main.window)}."
     text = f"This session has a context of {formats.short_count(window)} tokens, the limit of {limiting}, {use}"
@@ -361,9 +365,10 @@ def name_project(
     The project is the git repository, or else `directory` itself. Empty: `directory` is the home directory, the user
     names a project, or a file of the project sets headers, which would be lost. `variables`: from `client_variables`.
     """
-    home, own = Path(environ.get("HOME") or Path.home()).resolve(), environ.get(CUSTOM_HEADERS, "")
-    is_lost = CUSTOM_HEADERS not in variables and effective.get(CUSTOM_HEADERS, "") != own
-    headers = variables.get(CUSTOM_HEADERS, own).splitlines()
+    home = Path(environ.get("HOME") or Path.home()).resolve()
+    own_headers = environ.get(CUSTOM_HEADERS, "")
+    is_lost = CUSTOM_HEADERS not in variables and effective.get(CUSTOM_HEADERS, "") != own_headers
+    headers = variables.get(CUSTOM_HEADERS, own_headers).splitlines()
     if directory == home or is_lost or any(map(_PROJECT_HEADER.match, headers)):
         return {}
     inside = itertools.takewhile(lambda folder: folder != home, (directory, *directory.parents))
@@ -400,9 +405,9 @@ def list_requested_models(
     """
     chosen = environ.get("ANTHROPIC_MODEL") or setting or environ.get("ANTHROPIC_DEFAULT_MODEL") or ""
     for position, argument in enumerate(arguments):
-        found = _MODEL_OPTION.fullmatch(argument)
-        if found is not None:
-            chosen = found[1] or "".join(arguments[position + 1 : position + 2]) or chosen
+        option = _MODEL_OPTION.fullmatch(argument)
+        if option is not None:
+            chosen = option[1] or "".join(arguments[position + 1 : position + 2]) or chosen
     models = (chosen,) if chosen not in ("", "default", "best") else MAIN_MODELS
     requested = []
     for model in models:
@@ -529,19 +534,19 @@ def find_overrides(level: ClaudeSettings, variables: Mapping[str, str]) -> list[
     `variables` are the environment variables by which a client uses the proxy, from `client_variables`.
     """
     conflicts = conflicting_variables(variables)
-    found = [
+    overrides = [
         name
         for name, value in level.environment.items()
         if name in conflicts and value not in ("", variables.get(name))
     ]
     has_token = "ANTHROPIC_AUTH_TOKEN" in variables
     if has_token and has_credential_header(level.environment.get(CUSTOM_HEADERS, "")):
-        found.append(CUSTOM_HEADERS)
+        overrides.append(CUSTOM_HEADERS)
     if has_token and level.content.get(_CREDENTIAL_COMMAND):
-        found.append(_CREDENTIAL_COMMAND)
+        overrides.append(_CREDENTIAL_COMMAND)
     if level.is_managed and level.environment.get(_UNPROXIED, variables.get(_UNPROXIED)) != variables.get(_UNPROXIED):
-        found.append(_UNPROXIED)
-    return found
+        overrides.append(_UNPROXIED)
+    return overrides
 
 
 class _NamedSetting(Struct, frozen=True):
@@ -586,27 +591,27 @@ _OVERRIDDEN_BY_OPTION = ("model", "ANTHROPIC_MODEL", "ANTHROPIC_DEFAULT_MODEL")
 
 
 def list_named_settings(
-    level: ClaudeSettings, arguments: Sequence[str], own: Mapping[str, str], variables: Mapping[str, str]
+    level: ClaudeSettings, arguments: Sequence[str], own_variables: Mapping[str, str], variables: Mapping[str, str]
 ) -> dict[str, str]:
     """Return the settings in `level` of which the user is told: name → what this session does.
 
     Those that `--model` in `arguments` overrides are left out, and those of `--settings`, which are for this run.
-    `own`: variables of the client without the files of a project. `variables`: those with which it is started.
+    `own_variables`: those of the client without the files of a project. `variables`: those with which it is started.
     """
     if level.source == _OPTION:
         return {}
     ignored = _OVERRIDDEN_BY_OPTION if any(map(_MODEL_OPTION.fullmatch, arguments)) else ()
     if CUSTOM_HEADERS in variables:  # which replace those of the file
         ignored = (*ignored, CUSTOM_HEADERS)
-    found: dict[str, str] = {}
+    sentences: dict[str, str] = {}
     for row in _NAMED_SETTINGS:
         values: Mapping[str, Any] = level.environment if row.is_variable else level.content
         for name, value in values.items():
-            if not value or name in ignored or name in found or row.pattern.fullmatch(name) is None:
+            if not value or name in ignored or name in sentences or row.pattern.fullmatch(name) is None:
                 continue
-            if row.of_all_files or (level.is_of_project and not (row.is_variable and value == own.get(name))):
-                found[name] = row.text.format(_describe_value(name, value))
-    return found
+            if row.of_all_files or (level.is_of_project and not (row.is_variable and value == own_variables.get(name))):
+                sentences[name] = row.text.format(_describe_value(name, value))
+    return sentences
 
 
 def _describe_value(name: str, value: Any) -> str:
@@ -618,7 +623,7 @@ def _describe_value(name: str, value: Any) -> str:
             shown.append(f"{header}: {formats.shorten(redact_secrets(text, ()))}" if is_open else header)
         return ", ".join(filter(None, shown))
     if isinstance(value, dict):
-        value = value.get("command") or [f"{other} in place of {one}" for one, other in value.items()]
+        value = value.get("command") or [f"{other} in place of {replaced}" for replaced, other in value.items()]
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return formats.shorten(redact_secrets(text, ()))
 
@@ -637,9 +642,9 @@ def merge_settings(
 
     The result contains the user's own `--settings`, except for those that select another server or credential.
     """
-    own = next((level for level in levels if level.source == _OPTION), ClaudeSettings(_OPTION, {}))
+    given = next((level for level in levels if level.source == _OPTION), ClaudeSettings(_OPTION, {}))
     disabled = dict.fromkeys(conflicting_variables(variables), "")
-    merged = {**own.content, "env": {**own.environment, **disabled, **variables}}
+    merged = {**given.content, "env": {**given.environment, **disabled, **variables}}
     if any(_CREDENTIAL_COMMAND in find_overrides(level, variables) for level in levels):
         merged[_CREDENTIAL_COMMAND] = ""
     if not any(_STATUS_LINE in level.content for level in levels):

@@ -88,16 +88,16 @@ def _find_running_proxy(environ: Mapping[str, str], env_file: str | None, *, nam
     directory = find_data_directory(environ)
     host, port = find_listen_address(environ, env_file)
     on_port = find_running_proxy(directory, port)
-    own, _ = list_running_proxies(directory, env_file)
-    if not own or on_port in own or environ.get("PORT") or is_named_by_user(list_hosts(on_port, host), port):
+    running, _ = list_running_proxies(directory, env_file)
+    if not running or on_port in running or environ.get("PORT") or is_named_by_user(list_hosts(on_port, host), port):
         return on_port
-    if names_others and len(own) > 1:
-        ports = join_with_and([str(proxy.port) for proxy in own])
+    if names_others and len(running) > 1:
+        ports = join_with_and([str(proxy.port) for proxy in running])
         Output().write_notice(
-            f"Proxies with these settings files run on ports {ports}. This command uses port {own[0].port}. To use "
-            "another one, set PORT in the environment."
+            f"Proxies with these settings files run on ports {ports}. This command uses port {running[0].port}. "
+            "To use another one, set PORT in the environment."
         )
-    return own[0]
+    return running[0]
 
 
 def list_hosts(proxy: RunningProxy | None, listen_host: str) -> Collection[str]:
@@ -169,11 +169,13 @@ def _load_of_running_proxy(
 
     None: the command uses its own settings. Those other than HOST and PORT may be invalid.
     """
-    port, (host, _) = proxy.port, find_listen_address(environ, env_file)
-    own, output = None, Output()
+    port = proxy.port
+    host, _ = find_listen_address(environ, env_file)
+    own_source = None
+    output = Output()
     with suppress(ConfigurationError):
         own_settings = load_settings(environ, PROVIDERS, env_file=env_file)
-        own = describe_source(own_settings, proxy.changed)
+        own_source = describe_source(own_settings, proxy.changed)
         other = find_other_settings(proxy, own_settings, list_hosts(proxy, host), port)
         if other and not other.is_used:
             if not is_client:
@@ -185,10 +187,10 @@ def _load_of_running_proxy(
     settings = load_settings_of(proxy, environ, resolves_keys=resolves_keys)
     if (
         names_source
-        or own is None
-        or not own.files.keys() <= settings.files.keys()
-        or not own.variables.items() <= proxy.variables.items()
-        or not {*own.keys} <= {*proxy.keys}
+        or own_source is None
+        or not own_source.files.keys() <= settings.files.keys()
+        or not own_source.variables.items() <= proxy.variables.items()
+        or not {*own_source.keys} <= {*proxy.keys}
     ):
         names = [*proxy.variables, *proxy.keys]
         listed = [*map(shorten_home, settings.files), *([f"{', '.join(names)} of its environment"] if names else [])]

@@ -179,7 +179,8 @@ def require_known_command(commands: Commands, words: Sequence[str]) -> None:
             return
         if word not in known:
             meant = _OTHER_WORDS.get(word.lower(), "")
-            of, lead = f" of {' '.join(line[1:])}" if len(line) > 1 else "", " ".join(line)
+            of = f" of {' '.join(line[1:])}" if len(line) > 1 else ""
+            lead = " ".join(line)
             meant = meant if meant in known else ""
             if len(line) == 1 and (remedy := _NO_COMMANDS.get(word.lower())):
                 raise ConfigurationError(f'There is no command "{word}". {remedy}', code="unknown-command")
@@ -224,7 +225,8 @@ def describe_misuse(error: CycloptsError, commands: Commands) -> str:
         accepted = f'{command.removeprefix(_PROGRAM + " ")} does not accept "{" ".join(words)}"'
         return f"{accepted}. Arguments and options:  {command} --help"
     if isinstance(error, CoercionError) and error.token is not None and error.argument is not None:
-        name, value = error.token.keyword or error.argument.name, str(error.token.value)
+        name = error.token.keyword or error.argument.name
+        value = str(error.token.value)
         nearest = find_similar_choice(value.lower(), _choices(error.argument.hint))
         typed = name if name.startswith("-") else command
         suggestion = f" Did you mean:  {typed} {nearest}" if nearest else ""

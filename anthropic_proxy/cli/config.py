@@ -45,7 +45,8 @@ def show(*, all_settings: Annotated[bool, Parameter(name="--all")] = False, as_j
     as_json
         Print one JSON object instead.
     """
-    settings, output = load_command_settings(names_source=True), Output()
+    settings = load_command_settings(names_source=True)
+    output = Output()
     rows = asyncio.run(_list_settings(settings))
     shown = [row for row in rows if all_settings or row.source != "default"]
     if unread := describe_unread_files(settings.env_file, list_known_variables(PROVIDERS)):
@@ -105,23 +106,25 @@ def check(
         if writes:
             _move_old_names(output)
         settings = load_command_settings(resolves_keys=reads_keys, names_source=True)
-        found = asyncio.run(_find_problems(settings))
+        problems = asyncio.run(_find_problems(settings))
     except ConfigurationError as error:
         if not as_json:
             raise
         output.write_json({"status": "invalid", "problems": error.messages, "warnings": []})
         sys.exit(2)
     if as_json:
-        errors, others = ([one for one in found if one.is_error is is_error] for is_error in (True, False))
+        errors, others = (
+            [problem for problem in problems if problem.is_error is is_error] for is_error in (True, False)
+        )
         lists = {"problems": list_texts(errors), "warnings": list_texts(others)}
-        output.write_json({"status": "findings" if found else "ok", **lists})
+        output.write_json({"status": "findings" if problems else "ok", **lists})
     else:
-        output.write_problems(found)
-        if not found:
+        output.write_problems(problems)
+        if not problems:
             output.write_line(f"  {output.mark('✓')} The settings are valid. No provider was called.")
         if UNRESOLVED_KEY in settings.reveal_all_secrets():
             output.write_notice(f"{_UNREAD_KEYS}  anthropic-proxy config check --keys")
-    sys.exit(1 if found else 0)
+    sys.exit(1 if problems else 0)
 
 
 def _move_old_names(output: Output) -> None:
@@ -153,11 +156,11 @@ async def _find_problems(settings: Settings) -> list[Problem]:
     services = await open_services(detailed)
     try:
         server_problems = await find_server_problems(detailed, services.catalog, services.transports)
-        found = find_problems(detailed, services.catalog, date.today(), server_problems)
+        problems = find_problems(detailed, services.catalog, date.today(), server_problems)
         is_demo = find_preferred_provider(detailed, services.catalog).name == "demo"
         if is_demo and detailed.preferred_provider is None:
             reason = NO_PROVIDER.format(demo=describe_demo(detailed))
-            found.append(report_warning(ProblemKind.STATED, "settings", reason=reason))
-        return found
+            problems.append(report_warning(ProblemKind.STATED, "settings", reason=reason))
+        return problems
     finally:
         await services.close()

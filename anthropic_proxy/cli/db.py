@@ -32,7 +32,8 @@ def upgrade() -> None:
 
     Before a migration, a SQLite file is copied, for example to ledger.sqlite3.backup-0001.
     """
-    settings, output = load_command_settings(), Output()
+    settings = load_command_settings()
+    output = Output()
     with changing_database(settings) as place:
         open_for_writing(settings).close()
     output.write_line(f"  {output.mark('✓')} {place} has the schema {NEWEST_VERSION}.")
@@ -44,7 +45,8 @@ def check() -> None:
 
     Exit status: 0 without findings, 1 otherwise.
     """
-    settings, output = load_command_settings(), Output()
+    settings = load_command_settings()
+    output = Output()
     place = find_database(settings).describe()
     with open_ledger_for_reading(settings) as connection:
         if connection is None:
@@ -70,7 +72,8 @@ def export(*, form: Annotated[Literal["csv", "json"], Parameter(name="--format")
         csv, or json. In CSV, a text that a spreadsheet would run as a formula begins with an apostrophe.
     """
     with open_ledger_for_reading(load_command_settings()) as connection:
-        rows, output = () if connection is None else stream_stored_requests(connection), open_data_output()
+        rows = () if connection is None else stream_stored_requests(connection)
+        output = open_data_output()
         if form == "csv":
             write_csv(output, REQUEST_TITLES, map(list_request_values, rows))
             return
@@ -89,10 +92,11 @@ def backup(file: Path, /) -> None:
     file
         File that does not exist yet.
     """
-    settings, output = load_command_settings(), Output()
+    settings = load_command_settings()
+    output = Output()
     with changing_database(settings) as place:
-        found = write_ledger_backup(settings, file)
-    output.write_line(f"  {output.mark('✓')} {file} is a copy of {place} ({found}).")
+        contents = write_ledger_backup(settings, file)
+    output.write_line(f"  {output.mark('✓')} {file} is a copy of {place} ({contents}).")
 
 
 @db.command
@@ -108,9 +112,10 @@ def restore(file: Path, /, *, force: Annotated[bool, Parameter(negative="")] = F
     force
         Replace a ledger that has requests, keys or sign-ins.
     """
-    settings, output = load_command_settings(), Output()
+    settings = load_command_settings()
+    output = Output()
     with changing_database(settings) as place:
-        found, kept = restore_ledger_backup(settings, file, replaces=force)
-    output.write_line(f"  {output.mark('✓')} {place} is now a copy of {file} ({found}).")
+        contents, kept = restore_ledger_backup(settings, file, replaces=force)
+    output.write_line(f"  {output.mark('✓')} {place} is now a copy of {file} ({contents}).")
     if kept is not None:
         output.write_line(f"  The ledger before it is {kept}.")

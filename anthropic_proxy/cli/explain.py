@@ -110,7 +110,8 @@ def explain(
         raise ConfigurationError(f"--last and {file} exclude each other. Use one of them.", code="explain-source")
     is_stored = file is None or str(file).startswith(_ID_STARTS) or is_request_number(str(file))
     if file is not None and (file.exists() or not is_stored):
-        name, content = str(file), read_input(file, MAX_REQUEST_BYTES)
+        name = str(file)
+        content = read_input(file, MAX_REQUEST_BYTES)
         settings = load_command_settings()
     else:
         settings = load_command_settings()
@@ -122,7 +123,8 @@ def explain(
                 _write_stored_summary(row, settings)
             sys.exit(EXIT_REJECTED if row.outcome == "error" else 0)
         remedy = " Explain a file with the request body:  anthropic-proxy explain FILE"
-        name, content = row.id, require_stored_body(settings, row, "--body" if body else "--model", remedy)
+        name = row.id
+        content = require_stored_body(settings, row, "--body" if body else "--model", remedy)
 
     fields, result, head = dry_run_request(settings, content, describe_input(Path(name)), model)
     explanation = Explanation(settings, fields, result, head)
@@ -144,10 +146,11 @@ def _write_stored_summary(row: StoredRequest, settings: Settings) -> None:
     requested = output.paint(escape_unprintable(row.requested_model or row.path), "title")
     target = f" → {output.paint(escape_unprintable(_name_model(row)), 'type')}" if row.model else ""
     output.write_line(f"  {requested}{target}")
-    rule, time = row.route_reason, ""
+    rule = row.route_reason
+    time = ""
     if os.path.isabs(file := settings.env_file or ""):  # a server that was started in their folder names no folder
         folder = Path(file).parent
-        rule = _BARE_FILE.sub(lambda found: shorten_home(folder / found[0]), rule)
+        rule = _BARE_FILE.sub(lambda file_name: shorten_home(folder / file_name[0]), rule)
     if row.first_token is not None:
         time = f"{formats.seconds(row.first_token)} to the first token, {formats.seconds(row.duration)} in total"
     rows = (
@@ -183,7 +186,8 @@ def _name_model(row: StoredRequest) -> str:
 
 def _list_results(row: StoredRequest, settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield the attempts, the error for the client with its remedy, tokens and cost."""
-    failed, times = list_failed_attempts(row), decode_attempt_times(row.attempt_times)
+    failed = list_failed_attempts(row)
+    times = decode_attempt_times(row.attempt_times)
     has_all_times = len(times) > len(failed)  # a target without credentials was not called
     for number, (attempt, is_fallback) in enumerate(zip(failed, list_fallbacks(row), strict=True), 1):
         reason = times[number - 1].error if has_all_times else ""
@@ -222,10 +226,12 @@ def _list_results(row: StoredRequest, settings: Settings) -> Iterator[tuple[str,
 
 def _describe_session(row: StoredRequest, settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield the checks of tool calls, and the session with the name that `usage --by session` has."""
-    session, checks, asked = row.session, decode_checks(row.checks), dict[str, StoredRequest]()
+    session = row.session
+    checks = decode_checks(row.checks)
+    check_requests = dict[str, StoredRequest]()
     with open_ledger_for_reading(settings) as connection:
         if connection is not None:
-            asked = find_check_requests(connection, checks)
+            check_requests = find_check_requests(connection, checks)
             if session:
                 session = find_names(connection, sum_sessions(connection, [session])).get(session, session)
     if row.parent:
@@ -233,10 +239,10 @@ def _describe_session(row: StoredRequest, settings: Settings) -> Iterator[tuple[
     for number, check in enumerate(checks, 1):
         texts = [f"{check.tool}: {describe_check(check)}"]
         for request_id in list_request_ids(check):
-            if (one := asked.get(request_id)) is not None and request_id != row.id:
-                tokens = f"{one.all_input_tokens:,} in, {one.output_tokens:,} out"
-                times = f"{format_cost(one.cost)}, {formats.seconds(one.duration)}"
-                texts.append(f"{_name_model(one)}, {tokens}, {times}, {request_id}")
+            if (request := check_requests.get(request_id)) is not None and request_id != row.id:
+                tokens = f"{request.all_input_tokens:,} in, {request.output_tokens:,} out"
+                times = f"{format_cost(request.cost)}, {formats.seconds(request.duration)}"
+                texts.append(f"{_name_model(request)}, {tokens}, {times}, {request_id}")
             elif request_id != row.id:
                 texts.append(request_id)
         yield f"call {number}", "; ".join(texts)
@@ -271,13 +277,14 @@ def dry_run_request(
     """
     fields = _decode(content, input_name)
     if model is not None:
-        content, fields = replace_field(content, "model", model), {**fields, "model": model}
+        content = replace_field(content, "model", model)
+        fields = {**fields, "model": model}
     path = "/v1/messages" if "max_tokens" in fields or "stream" in fields else COUNT_TOKENS_PATH
 
     async def run() -> tuple[DryRun, bytes]:
         transports = Transports(settings)
         log = Log(form="plain", level="error", secrets=settings.reveal_all_secrets())
-        options = {name: each.mask_secrets() for name, each in settings.call_options.items()}
+        options = {name: call_options.mask_secrets() for name, call_options in settings.call_options.items()}
         masked = structs.replace(settings, call_options=options)
         services = await open_services(masked, transports=transports, log=log)
         try:
@@ -362,9 +369,13 @@ class Explanation:
     """
 
     def __init__(self, settings: Settings, body: Mapping[str, Any], result: DryRun, head: bytes) -> None:
-        self._settings, self._body, self._result, self._output = settings, body, result, Output()
+        self._settings = settings
+        self._body = body
+        self._result = result
+        self._output = Output()
         masked = mask_credential(result.recorded.credential) if result.recorded is not None else None
-        sent, used = result.recorded, self._used_target()
+        sent = result.recorded
+        used = self._used_target()
         self._headers: list[tuple[str, str]] = []
         if head:
             pairs = [line.partition(": ") for line in head.decode("utf-8", "replace").split("\r\n")[1:] if line]
@@ -374,10 +385,10 @@ class Explanation:
                 self._headers.append((name, f"{value.partition(' ')[0]} …" if is_secret else value))
         elif sent is not None:
             self._headers = list(sent.request.headers.items())
-        found: Sequence[FidelityNote] = ()
+        changes: Sequence[FidelityNote] = ()
         if used is not None and sent is not None:
-            found = find_body_changes(body, sent.request.body, result.renamed_tools, is_relayed=used.is_relayed)
-        self._changes = list_changes(body, result.receipt.notes, result.renamed_tools, found)
+            changes = find_body_changes(body, sent.request.body, result.renamed_tools, is_relayed=used.is_relayed)
+        self._changes = list_changes(body, result.receipt.notes, result.renamed_tools, changes)
 
     @property
     def error(self) -> ProxyError | None:
@@ -392,7 +403,8 @@ class Explanation:
     def write_summary(self, upstream_request_command: str) -> None:
         """`upstream_request_command`: command that prints the upstream request, if there is one."""
         self._write_route()
-        result, output = self._result, self._output
+        result = self._result
+        output = self._output
         if result.error is not None:
             return
         for skipped in result.skipped:
@@ -400,7 +412,8 @@ class Explanation:
         if result.estimated_tokens is not None:
             self._write_labeled("reply", f"{result.estimated_tokens:,} input tokens, estimated by the proxy")
             return
-        tools, target = self._body.get("tools"), self._used_target()
+        tools = self._body.get("tools")
+        target = self._used_target()
         window = target.capabilities.effective_max_input if target is not None else 0
         if isinstance(tools, list) and tools and window:
             self._write_labeled("tools", explain_tool_search(tools, window))
@@ -411,7 +424,8 @@ class Explanation:
         for change in self._changes:
             row = Change(*map(escape_unprintable, structs.astuple(change)))
             if output.width is not None and len(row.field) > _MAX_FIELD_COLUMNS:  # its middle is left out
-                begin, end = row.field[: _MAX_FIELD_COLUMNS - _MAX_FIELD_END - 1], row.field[-_MAX_FIELD_END:]
+                begin = row.field[: _MAX_FIELD_COLUMNS - _MAX_FIELD_END - 1]
+                end = row.field[-_MAX_FIELD_END:]
                 row = structs.replace(row, field=f"{begin}…{end}")
             rows.append(row)
         fields = max((count_columns(change.field) for change in rows), default=0)
@@ -442,8 +456,11 @@ class Explanation:
         sys.stdout.buffer.flush()
 
     def write_json(self) -> None:
-        result, receipt, plan = self._result, self._result.receipt, self._result.plan
-        sent, error = result.recorded, result.error
+        result = self._result
+        receipt = self._result.receipt
+        plan = self._result.plan
+        sent = result.recorded
+        error = result.error
         upstream = sent and {
             "transport": sent.transport,
             "method": sent.request.method,
@@ -485,7 +502,9 @@ class Explanation:
         )
 
     def _write_route(self) -> None:
-        result, output, plan = self._result, self._output, self._result.plan
+        result = self._result
+        output = self._output
+        plan = self._result.plan
         requested = escape_unprintable(str(self._body.get("model", "–")))
         used = self._used_target()
         if plan is None or used is None:

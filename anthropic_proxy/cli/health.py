@@ -45,9 +45,9 @@ def health(*, as_json: bool = False) -> None:
         if record is not None:
             folder = None if record.env_file is None else str(Path(record.env_file).parent)
         if record is not None and proxy.is_used:  # else these settings may be those of another proxy
-            names = [one.name for one in find_readiness(settings, Catalog(), date.today()).ready]
+            names = [provider.name for provider in find_readiness(settings, Catalog(), date.today()).ready]
             # keys in the environment of the server only, which these settings do not have
-            unseen = [one.prefix for one in find_registry(settings) if one.key_variable in record.keys]
+            unseen = [provider.prefix for provider in find_registry(settings) if provider.key_variable in record.keys]
             ready = list(dict.fromkeys([*names, *unseen]))
     if as_json:
         started_at = format_utc_time(proxy.started_at) if proxy.started_at else ""

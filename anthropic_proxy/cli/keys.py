@@ -135,17 +135,18 @@ def list_(*, as_json: bool = False) -> None:
     as_json
         Print one JSON array instead.
     """
-    settings, output = load_command_settings(), Output()
+    settings = load_command_settings()
+    output = Output()
     if (remote := _find_remote(settings)) is not None:
-        found: Sequence[tuple[VirtualKey, KeyState]] = remote.list_keys()
+        listed: Sequence[tuple[VirtualKey, KeyState]] = remote.list_keys()
     else:
         with open_ledger_for_reading(settings) as connection:
             stored = [] if connection is None else list_keys(EngineReader(connection))
-            found = [] if connection is None else _judge(EngineReader(connection), settings, stored)
+            listed = [] if connection is None else _judge(EngineReader(connection), settings, stored)
     if as_json:
-        output.write_json([encode_key(key, state) for key, state in found])
+        output.write_json([encode_key(key, state) for key, state in listed])
         return
-    if not found and output.is_terminal:
+    if not listed and output.is_terminal:
         output.write_notice("There are no keys. Create one:  anthropic-proxy keys create LABEL")
         return
     shown: Sequence[tuple[Column, Callable[[VirtualKey, KeyState], str]]] = [
@@ -161,17 +162,18 @@ def list_(*, as_json: bool = False) -> None:
         (Column("Id", is_optional=True), lambda key, _: key.id),
     ]
     for column, text in ((_CREATOR, describe_creator), (_EXCEPTIONS, lambda key, _: describe_exceptions(key))):
-        if not any(text(*each) for each in found):
-            shown = [one for one in shown if one[0] is not column]
+        if not any(text(*row) for row in listed):
+            shown = [shown_column for shown_column in shown if shown_column[0] is not column]
     if output.is_terminal:  # room for the columns with values
-        shown = [one for one in shown if any(one[1](*each) not in ("", "never") for each in found)]
-    columns, rows = [column for column, _ in shown], [[text(*each) for _, text in shown] for each in found]
+        shown = [(column, text) for column, text in shown if any(text(*row) not in ("", "never") for row in listed)]
+    columns = [column for column, _ in shown]
+    rows = [[text(*row) for _, text in shown] for row in listed]
     output.write_table(columns, rows)
     if output.is_terminal:
-        for _, state in found:
+        for _, state in listed:
             if state.status == "inactive":
                 output.write_notice(state.reason, "!")
-        output.write_notice(f"All facts of one key:  anthropic-proxy keys show {quote_word(found[0][0].label)}")
+        output.write_notice(f"All facts of one key:  anthropic-proxy keys show {quote_word(listed[0][0].label)}")
 
 
 @keys.command
@@ -198,10 +200,10 @@ def show(key: str, *, as_json: bool = False) -> None:
                 "There are no keys. Create one:  anthropic-proxy keys create LABEL", code="virtual-key-unknown"
             )
         reader = EngineReader(connection)
-        found = require_key(reader, key)
-        spending = read_used_budgets(reader, settings, build_key_scope(found), time.time())
-        ((_, state),) = _judge(reader, settings, [found])
-    write_key(found, state, spending, as_json=as_json)
+        stored = require_key(reader, key)
+        spending = read_used_budgets(reader, settings, build_key_scope(stored), time.time())
+        ((_, state),) = _judge(reader, settings, [stored])
+    write_key(stored, state, spending, as_json=as_json)
 
 
 @keys.command
@@ -304,7 +306,8 @@ def move_people(*people: str, dry_run: bool = False) -> None:
     dry_run
         List what would be done, and change nothing.
     """
-    settings, output = load_command_settings(), Output()
+    settings = load_command_settings()
+    output = Output()
     if settings.oidc is None:
         raise ConfigurationError(
             "OIDC_ISSUER is not set, so there is no identity provider to which people could be moved.",
@@ -333,13 +336,14 @@ def move_people(*people: str, dry_run: bool = False) -> None:
 
 def _list_moves(elsewhere: Sequence[PersonElsewhere]) -> tuple[list[KeyCommand], list[str]]:
     """Return the commands, and why some people cannot be moved."""
-    commands, problems = list[KeyCommand](), list[str]()
+    commands = list[KeyCommand]()
+    problems = list[str]()
     by_address: dict[str, list[VirtualKey]] = {}
-    for one in elsewhere:
-        if one.has_access:
-            by_address.setdefault(find_address(one.key.label), []).append(one.key)
+    for person in elsewhere:
+        if person.has_access:
+            by_address.setdefault(find_address(person.key.label), []).append(person.key)
         else:
-            commands.append(KeyCommand(action="leave", target=one.key.id))
+            commands.append(KeyCommand(action="leave", target=person.key.id))
     for address, keys_of_address in by_address.items():
         if len(keys_of_address) > 1:
             problems.append(build_ambiguity_error(address, keys_of_address).message)
@@ -358,22 +362,28 @@ def sign_ins(*, as_json: bool = False) -> None:
         Print one JSON array instead.
     """
     with open_ledger_for_reading(load_command_settings()) as connection:
-        found = [] if connection is None else list_sign_ins(EngineReader(connection), time.time())
+        active = [] if connection is None else list_sign_ins(EngineReader(connection), time.time())
     output = Output()
     if as_json:
-        output.write_json([encode_sign_in(each) for each in found])
+        output.write_json([encode_sign_in(sign_in) for sign_in in active])
         return
-    if not found and output.is_terminal:
+    if not active and output.is_terminal:
         output.write_notice("Nobody is signed in from Claude Code.")
         return
     columns = [Column("Person"), Column("Device"), Column("Address"), Column("Signed in"), Column("Last refresh")]
     columns += [Column("Ends"), Column("Id", is_optional=True)]
-    times = [[str(format_time(at)) for at in (each.created_at, each.refreshed_at, each.ends_at)] for each in found]
-    rows = [[one.user.unique_name, one.device, one.address, *at, one.id] for one, at in zip(found, times, strict=True)]
-    for row, note in zip(rows, map(describe_refresh, found), strict=True):
+    times = [
+        [str(format_time(at)) for at in (sign_in.created_at, sign_in.refreshed_at, sign_in.ends_at)]
+        for sign_in in active
+    ]
+    rows = [
+        [sign_in.user.unique_name, sign_in.device, sign_in.address, *at, sign_in.id]
+        for sign_in, at in zip(active, times, strict=True)
+    ]
+    for row, note in zip(rows, map(describe_refresh, active), strict=True):
         row[_LAST_REFRESH] += f" ({note})" if note else ""
     output.write_table(columns, rows)
-    if any(not one.provider_token for one in found):
+    if any(not sign_in.provider_token for sign_in in active):
         output.write_notice(NO_REFRESH_TOKEN, "!")
 
 
@@ -404,15 +414,16 @@ def team(name: str, *, rules: RuleOptions | None = None) -> None:
     settings = _execute("team", name, rules=rules)[1] if rules and rules != RuleOptions() else load_command_settings()
     with open_ledger_for_reading(settings) as connection:
         reader = None if connection is None else EngineReader(connection)
-        found = (None if reader is None else find_team(reader, name)) or Team(name)
-        spending = [] if reader is None else read_used_budgets(reader, settings, build_team_scope(found), time.time())
+        stored_team = (None if reader is None else find_team(reader, name)) or Team(name)
+        spending = (
+            [] if reader is None else read_used_budgets(reader, settings, build_team_scope(stored_team), time.time())
+        )
     output = Output()
-    output.write_line(
-        f"  {output.paint(found.name, 'title')}  {found.problem or describe_rules(found.rules) or 'no limits'}"
-    )
-    for each in spending:
-        output.write_line(f"    {output.paint('used'.ljust(8), 'quiet')} {each.describe()}")
-    _warn_of_unknown_routes(found.rules, settings)
+    limits = stored_team.problem or describe_rules(stored_team.rules) or "no limits"
+    output.write_line(f"  {output.paint(stored_team.name, 'title')}  {limits}")
+    for budget_use in spending:
+        output.write_line(f"    {output.paint('used'.ljust(8), 'quiet')} {budget_use.describe()}")
+    _warn_of_unknown_routes(stored_team.rules, settings)
 
 
 @keys.command
@@ -469,8 +480,8 @@ def _write_done(outcome: KeyOutcome) -> None:
         output.write_notice(notice)
 
 
-def _judge(reader: Reader, settings: Settings, found: Sequence[VirtualKey]) -> list[tuple[VirtualKey, KeyState]]:
-    return list(zip(found, list_key_states(reader, settings, found, time.time()), strict=True))
+def _judge(reader: Reader, settings: Settings, virtual_keys: Sequence[VirtualKey]) -> list[tuple[VirtualKey, KeyState]]:
+    return list(zip(virtual_keys, list_key_states(reader, settings, virtual_keys, time.time()), strict=True))
 
 
 def _warn_of_unknown_routes(rules: Rules, settings: Settings) -> None:
@@ -516,7 +527,8 @@ def write_new_key(outcome: KeyOutcome, completed_action: str, settings: Settings
 
     `completed_action` is `created` or `rotated`.
     """
-    output, key = Output(), outcome.key
+    output = Output()
+    key = outcome.key
     if as_json:
         output.write_json({**encode_key(key, outcome.state), "key": outcome.text})
     else:
@@ -535,7 +547,7 @@ def write_key(key: VirtualKey, state: KeyState, spending: Sequence[Spending] = (
     """Write a virtual key to stdout: its state, owner, limits and used amounts of budgets, but not its secret."""
     output = Output()
     if as_json:
-        output.write_json({**encode_key(key, state), "spending": [each.encode() for each in spending]})
+        output.write_json({**encode_key(key, state), "spending": [budget_use.encode() for budget_use in spending]})
         return
     output.write_line(f"  {output.paint(key.label, 'title')}  {state.status}")
     facts = [("reason", state.reason), ("id", key.id), ("owner", key.owner), ("team", key.team)]
@@ -543,12 +555,12 @@ def write_key(key: VirtualKey, state: KeyState, spending: Sequence[Spending] = (
     facts += [("creator", describe_creator(key, state))]
     facts += [("created", formats.long_time(key.created_at)), ("expires", formats.long_time(key.expires_at) or "never")]
     facts += [("revoked", formats.long_time(key.revoked_at))]
-    for each in key.hashes:
-        end = "" if each.expires_at is None else f"  until {formats.long_time(each.expires_at)}"
-        facts.append(("key", f"{each.hint}  from {formats.long_time(each.created_at)}{end}"))
+    for text_hash in key.hashes:
+        end = "" if text_hash.expires_at is None else f"  until {formats.long_time(text_hash.expires_at)}"
+        facts.append(("key", f"{text_hash.hint}  from {formats.long_time(text_hash.created_at)}{end}"))
     facts.append(("limits", key.problem or describe_rules(key.rules) or "none"))
     facts.append(("except", describe_exceptions(key)))
-    facts += [("used", each.describe()) for each in spending]
+    facts += [("used", budget_use.describe()) for budget_use in spending]
     for title, value in facts:
         if value:
             output.write_line(f"    {output.paint(title.ljust(8), 'quiet')} {value}")

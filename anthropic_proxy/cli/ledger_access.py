@@ -120,8 +120,8 @@ def require_stored_body(settings: Settings, row: StoredRequest, command_or_optio
             with changing_database(settings), open_administration(settings, name_author()) as administration:
                 administration.record_look(row.id, [row])
             access.opened.add(row.id)
-        found = [] if connection is None else read_contents(connection, row.id)
-    body = next((one for one in found if one.kind == "request"), None)
+        contents = [] if connection is None else read_contents(connection, row.id)
+    body = next((content for content in contents if content.kind == "request"), None)
     if body is None:
         raise ConfigurationError(
             f"{command_or_option} needs the text of the request, which the ledger does not contain for {row.id}. "
@@ -173,7 +173,7 @@ def _wait_for_batch(settings: Settings) -> None:
     """Wait until the last request of the proxy on this machine is stored, because the proxy stores them in batches."""
     proxy = find_proxy(settings)
     finished = [] if proxy is None else proxy.get_recent_requests().finished
-    exchanges = (one.receipt for one in reversed(finished) if one.receipt.path == EXCHANGE_PATH)
+    exchanges = (request.receipt for request in reversed(finished) if request.receipt.path == EXCHANGE_PATH)
     if (last := next(exchanges, None)) is None:
         return
     age = time.time() - last.started_at - last.duration_seconds

@@ -39,7 +39,8 @@ def lint_stream(file: Path, /, *, as_json: bool = False) -> None:
     as_json
         Print one JSON object instead.
     """
-    grammar, output = EventGrammar(), Output()
+    grammar = EventGrammar()
+    output = Output()
     content = read_input(file, MAX_STREAM_BYTES)
     if other := _find_other_format(content):
         message = f"✕ {describe_input(file)} is no event stream: it contains {other}"
@@ -221,12 +222,14 @@ class EventGrammar:
                 data_line = data_line or offset
         if not name and not values:
             return
-        self._line, problem = self._lines_read + (data_line or 1), ""
+        self._line = self._lines_read + (data_line or 1)
+        problem = ""
         try:
             event = json.loads(b"\n".join(values).decode("utf-8"))
         except UnicodeDecodeError as error:
             byte = error.object[error.start]
-            event, problem = None, f"the data is not valid UTF-8: 0x{byte:02x} at byte {error.start}"
+            event = None
+            problem = f"the data is not valid UTF-8: 0x{byte:02x} at byte {error.start}"
         except (ValueError, RecursionError):
             event = None
         if not isinstance(event, dict):
@@ -250,16 +253,17 @@ class EventGrammar:
             self._add("message-start", "message_start without a message")
             return
         for field, value in (("type", "message"), ("role", "assistant"), ("content", []), ("stop_reason", None)):
-            found = message.get(field, "absent")
-            text = f"{field} of the message is {_to_json(found)} instead of {_to_json(value)}"
-            self._require(found == value, "message-start", text)
+            sent_value = message.get(field, "absent")
+            text = f"{field} of the message is {_to_json(sent_value)} instead of {_to_json(value)}"
+            self._require(sent_value == value, "message-start", text)
         for field in ("id", "model"):
             is_text = isinstance(message.get(field), str) and message[field] != ""
             self._require(is_text, "message-start", f"the message has no {field}")
         self._check_usage(message.get("usage"), ("input_tokens", "output_tokens"))
 
     def _check_content_block_start(self, event: Event) -> None:
-        index, started = event.get("index"), event.get("content_block")
+        index = event.get("index")
+        started = event.get("content_block")
         self._require(self._open is None, "block-order", f"block {index} begins inside another")
         is_next = _is_count(index) and index == self._next_index
         self._require(is_next, "block-index", f"index {_to_json(index)} instead of {self._next_index}")
@@ -269,8 +273,10 @@ class EventGrammar:
             started = {"type": ""}
         self._open = _OpenBlock(index, started["type"])
         for field, value in _EMPTY_STARTS.get(self._open.kind, {}).items():
-            found = started.get(field)
-            self._require(found == value, "block-start", f"block {index} begins with {field} {_to_json(found)}")
+            sent_value = started.get(field)
+            self._require(
+                sent_value == value, "block-start", f"block {index} begins with {field} {_to_json(sent_value)}"
+            )
         if self._open.kind == "tool_use":
             self._call_count += 1
         if self._open.kind not in CALL_TYPES:
@@ -284,7 +290,8 @@ class EventGrammar:
         self._identifiers.add(identifier)
 
     def _check_content_block_delta(self, event: Event) -> None:
-        block, delta = self._find_open(event), event.get("delta")
+        block = self._find_open(event)
+        delta = event.get("delta")
         if block is None:
             return
         delta_kind = delta.get("type") if isinstance(delta, dict) else None
@@ -307,7 +314,8 @@ class EventGrammar:
             block.arguments.append(value)
 
     def _check_content_block_stop(self, event: Event) -> None:
-        block, self._open = self._find_open(event), None
+        block = self._find_open(event)
+        self._open = None
         if block is not None and block.kind == "thinking":
             self._require(block.signed, "signature", f"thinking block {block.index} is not signed")
         if block is not None and block.kind == "tool_use" and (text := "".join(block.arguments)):
@@ -326,7 +334,8 @@ class EventGrammar:
         if not isinstance(delta, dict):
             self._add("stop-reason", "message_delta without a delta")
             return
-        reason, sequence = delta.get("stop_reason"), delta.get("stop_sequence")
+        reason = delta.get("stop_reason")
+        sequence = delta.get("stop_sequence")
         self._require(
             isinstance(reason, str) and reason in _STOP_REASONS, "stop-reason", f"stop_reason {_to_json(reason)}"
         )
@@ -364,7 +373,8 @@ class EventGrammar:
             self._require(count is None or _is_count(count), "usage", f"{field} is {_to_json(count)}")
 
     def _find_open(self, event: Event) -> "_OpenBlock | None":
-        block, index = self._open, event.get("index")
+        block = self._open
+        index = event.get("index")
         if block is None:
             self._add("block-order", f"{event['type']} while no block is open")
         else:

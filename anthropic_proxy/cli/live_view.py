@@ -62,7 +62,8 @@ def build_rows(
     rows = []
     for receipt in receipts:
         if receipt.request_id in is_running:
-            outcome, role = "waiting" if receipt.first_token_seconds is None else "streaming", "type"
+            outcome = "waiting" if receipt.first_token_seconds is None else "streaming"
+            role = "type"
         else:
             sign, role, text = describe_outcome(classify_outcome(receipt), receipt.outcome, receipt.status)
             outcome = f"{sign} {text}"
@@ -220,7 +221,8 @@ class LiveView(App[None]):
         """Show all rows, and hide the list of keys."""
         self.action_hide_help_panel()
         field = self.query_one("#filter", Input)
-        field.value, field.display = "", False
+        field.value = ""
+        field.display = False
         self._table.focus()
 
     def action_toggle_errors(self) -> None:
@@ -271,7 +273,7 @@ class LiveView(App[None]):
         table.clear()
         others = [place for place, title in enumerate(COLUMNS) if title in self._titles and title != _MODEL]
         texts = [COLUMNS, *(row.cells for row in self._request_rows)]
-        width = sum(_CELL_PADDING + max(count_columns(each[place]) for each in texts) for place in others)
+        width = sum(_CELL_PADDING + max(count_columns(row_texts[place]) for row_texts in texts) for place in others)
         room = max(self.size.width - self._table.scrollbar_size_vertical - width - _CELL_PADDING, _MIN_MODEL)
         for row in self._request_rows:
             cells = [

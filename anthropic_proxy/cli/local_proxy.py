@@ -111,8 +111,8 @@ class LocalProxy(Struct, frozen=True):
 
     def get_recent_requests(self) -> RequestSnapshot:
         """Return the last requests, none if the proxy does not tell them."""
-        found = get_json(self.host, self.port, RECENT_PATH, self.token, self.certificate_file, kind=RequestSnapshot)
-        return RequestSnapshot() if found is None else found
+        snapshot = get_json(self.host, self.port, RECENT_PATH, self.token, self.certificate_file, kind=RequestSnapshot)
+        return RequestSnapshot() if snapshot is None else snapshot
 
 
 def find_proxy(settings: Settings, timeout: float = PROBE_TIMEOUT_SECONDS) -> LocalProxy | None:
@@ -128,10 +128,10 @@ def find_any_proxy(settings: Settings, timeout: float = PROBE_TIMEOUT_SECONDS) -
     port = settings.port
     record = find_running_proxy(settings.data_directory, port)
     certificate = (settings.tls_certificate_file or "") if record is None else record.certificate_file
-    found = find_health(list_hosts(record, settings.host), port, certificate, timeout)
-    if found is None:
+    responding = find_health(list_hosts(record, settings.host), port, certificate, timeout)
+    if responding is None:
         return None
-    host, health = found
+    host, health = responding
     # with TLS, the proxy has shown a certificate of this user
     is_trusted = certificate or is_named_by_user((host,), port)
     foreign_user = "" if is_trusted else find_foreign_user(host, port)
@@ -177,8 +177,8 @@ def follow_session(settings: Settings) -> Settings:
     if find_proxy(settings) is not None:
         return settings
     _, sessions = list_running_proxies(settings.data_directory, settings.env_file)
-    found = (structs.replace(settings, port=session.port) for session in sessions)
-    return next(filter(find_proxy, found), settings)
+    with_ports = (structs.replace(settings, port=session.port) for session in sessions)
+    return next(filter(find_proxy, with_ports), settings)
 
 
 def require_proxy(settings: Settings) -> LocalProxy:
@@ -206,14 +206,14 @@ def reload_proxies(output: Output, settings: Settings, env_file: Path) -> Collec
     `settings` are those before the change, with the earlier PORT. The result has the names of the settings in the
     environment of the proxies that use the new settings.
     """
-    own, _ = list_running_proxies(settings.data_directory, str(env_file))
+    running, _ = list_running_proxies(settings.data_directory, str(env_file))
     variables: set[str] = set()
-    for record in own:
-        found, text = _reload(record, settings.data_directory, env_file)
-        output.write_notice(f"The proxy at {record.address} {text}", "!" if found is None else "✓")
-        if found is not None:
-            variables.update((*found.variables, *found.keys))
-    if not own and (other := find_any_proxy(settings)) is not None and other.other_settings:
+    for record in running:
+        reloaded, text = _reload(record, settings.data_directory, env_file)
+        output.write_notice(f"The proxy at {record.address} {text}", "!" if reloaded is None else "✓")
+        if reloaded is not None:
+            variables.update((*reloaded.variables, *reloaded.keys))
+    if not running and (other := find_any_proxy(settings)) is not None and other.other_settings:
         described = describe_other_proxy(f"at {other.address}", other.other_settings)
         output.write_notice(f"{described} Commands start their own.", "!")
     return variables
@@ -229,12 +229,12 @@ def _reload(proxy: RunningProxy, directory: Path | None, env_file: Path) -> tupl
     except OSError as error:
         return None, f"cannot be reloaded: {describe_os_error(error)}. Start it again."
     deadline = time.monotonic() + _RELOAD_SECONDS
-    while (found := find_running_proxy(directory, proxy.port)) is None or sorted(found.files.values()) != wanted:
+    while (reloaded := find_running_proxy(directory, proxy.port)) is None or sorted(reloaded.files.values()) != wanted:
         if time.monotonic() > deadline:
             return None, "did not accept the new settings. Its log has the reason."
         time.sleep(_POLL_SECONDS)
-    later = f", and {join_with_and(found.changed)} after its next start" if found.changed else ""
-    return found, f"uses the new settings{later}."
+    later = f", and {join_with_and(reloaded.changed)} after its next start" if reloaded.changed else ""
+    return reloaded, f"uses the new settings{later}."
 
 
 def client_token(settings: Settings) -> str:

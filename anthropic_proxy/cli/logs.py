@@ -71,9 +71,11 @@ def logs(
     """
     if live and since:  # the full screen shows what the proxy has in memory
         raise ConfigurationError("--live and --since exclude each other. Use one of them.", code="usage-period")
-    start, usual = 0.0, _USUAL_LINES
+    start = 0.0
+    usual = _USUAL_LINES
     if since:
-        start, usual = find_times("--since", since, datetime.now(UTC))[0].timestamp(), MAX_LINES
+        start = find_times("--since", since, datetime.now(UTC))[0].timestamp()
+        usual = MAX_LINES
     number = usual if number is None else number
     if not 0 <= number <= MAX_LINES:
         raise ConfigurationError(
@@ -115,7 +117,7 @@ def _show_live(settings: Settings) -> None:
     updates = RequestStream(settings).read_updates()
     first = next(updates)  # a missing proxy is reported before the screen opens
     listed = (
-        structs.replace(update, finished=[one for one in update.finished if not _is_model_query(one)])
+        structs.replace(update, finished=[request for request in update.finished if not _is_model_query(request)])
         for update in chain([first], updates)
     )
     view = LiveView(f"port {settings.port}", listed)
@@ -161,7 +163,8 @@ class _Selection(NamedTuple):
 
 
 def _write_of_proxy(log: Log, selection: _Selection, *, follows: bool) -> None:
-    settings, stream = selection.settings, RequestStream(selection.settings)
+    settings = selection.settings
+    stream = RequestStream(selection.settings)
     updates = stream.read_updates() if follows else iter([stream.read_recent_requests()])
     for number, update in enumerate(updates):
         _write(log, selection.choose(update) if number else selection.choose_earlier(update))

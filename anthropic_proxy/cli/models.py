@@ -75,8 +75,10 @@ async def _show_mapping(output: Output, as_json: bool) -> int:
     services = await open_services(load_command_settings(resolves_keys=True))
     try:
         tiers = await list_tier_groups(services)
-        asked = [one for one in find_registry(services.settings) if is_queried_by_default(one, services)]
-        offered = await asyncio.gather(*(query_provider(services, one) for one in asked))
+        queried = [
+            provider for provider in find_registry(services.settings) if is_queried_by_default(provider, services)
+        ]
+        offered = await asyncio.gather(*(query_provider(services, provider) for provider in queried))
     finally:
         await services.close()
     if as_json:
@@ -158,15 +160,18 @@ def _require_provider(name: str, settings: Settings) -> tuple[Provider, str]:
     provider = find_provider(word, settings)
     if provider is not None:
         return provider, model
-    registry, lower = find_registry(settings), name.lower()
+    registry = find_registry(settings)
+    lower = name.lower()
     prefixes = [row.prefix for row in registry]
     known = (
         (row.prefix, pattern.lower()) for row in registry for pattern in (*row.known_models, *row.model_id_patterns)
     )
     owner = next((prefix for prefix, pattern in known if fnmatch(lower, pattern)), "")
     if not owner and model and (similar := find_similar_choice(word.lower(), prefixes)):
-        owner, lower = similar, model
-    meant, lead = f"{owner}/{lower}" if owner else "", "anthropic-proxy models "
+        owner = similar
+        lower = model
+    meant = f"{owner}/{lower}" if owner else ""
+    lead = "anthropic-proxy models "
     remedy = suggest_name("provider", word, prefixes, lead=lead, meant=meant, more=f"More:  {lead}--help")
     unknown = f'No provider has the prefix "{word}"' if model else f'There is no provider "{word}"'
     raise ConfigurationError(f"{unknown}. {remedy}", code="unknown-provider")
@@ -209,7 +214,8 @@ def _write_models(output: Output, titles: Sequence[str], rows: Sequence[_Row], *
     columns = [window, limit, *(Column(title, is_number=True) for title in _PRICE_TITLES)]
     if output.is_terminal:
         columns = [window, Column(_PRICES_TITLE), limit]
-    cells, retiring = [], dict[date, list[str]]()
+    cells = []
+    retiring = dict[date, list[str]]()
     for first, facts in rows:
         day = None if isinstance(facts, str) else facts.retires_on
         if isinstance(facts, str) or facts.model.endswith("…"):  # the requested model itself
@@ -384,12 +390,12 @@ async def query_provider_model(services: Services, provider: Provider, name: str
     If the provider does not list `name`, the field `problem` explains this.
     """
     offered = await query_provider(services, provider)
-    found = tuple(fact for fact in offered.models if fact.model == f"{provider.prefix}/{name}")
-    if not found and provider.uses_installed_models:
-        found = tuple(fact for fact in offered.models if fact.model == f"{provider.prefix}/{name}:latest")
-    if found or offered.problem:
+    matched = tuple(fact for fact in offered.models if fact.model == f"{provider.prefix}/{name}")
+    if not matched and provider.uses_installed_models:
+        matched = tuple(fact for fact in offered.models if fact.model == f"{provider.prefix}/{name}:latest")
+    if matched or offered.problem:
         return structs.replace(
-            offered, models=found or describe_models(services, provider, [ListedModel(ModelId(name))])
+            offered, models=matched or describe_models(services, provider, [ListedModel(ModelId(name))])
         )
     reason = provider.non_chat_models.get(name)
     cause = f"{provider.prefix}/{name} {reason} and does not support chat." if reason else ""
@@ -433,7 +439,7 @@ def describe_models(services: Services, provider: Provider, models: Sequence[Lis
     settings = services.settings
     server = find_server_name(provider, settings)
     listed: dict[tuple[str, str], Mapping[str, float]] = {
-        (server, one.id): one.prices for one in models if one.prices is not None
+        (server, model.id): model.prices for model in models if model.prices is not None
     }
     if listed:
         PRICE_SOURCE.replace_listed({server}, listed)
@@ -470,17 +476,17 @@ def find_model_price(settings: Settings, name: str) -> ModelPrice | None:
 
 
 def _find_price(prices: PriceList, provider: Provider, model: str) -> ModelPrice | None:
-    found = prices.find(provider, model)
-    if found is None:
+    price = prices.find(provider, model)
+    if price is None:
         return None
-    longer = {above: TokenPrices(*_list_prices(rates)) for above, rates in found.long_contexts}
-    search = None if found.web_search is None else float(found.web_search)
+    longer = {above: TokenPrices(*_list_prices(rates)) for above, rates in price.long_contexts}
+    search = None if price.web_search is None else float(price.web_search)
     return ModelPrice(
-        *_list_prices(found.base),
-        source=found.source,
+        *_list_prices(price.base),
+        source=price.source,
         long_contexts=longer,
         web_search_per_1000=search,
-        is_of_server=found.is_of_server,
+        is_of_server=price.is_of_server,
     )
 
 

@@ -24,7 +24,8 @@ def describe_occupied_port(host: str, port: int, certificate_file: str = "") -> 
     """
     # the words of the command line of `serve`, as a shell reads them, without its name, the port and the folder of the
     # settings files, which each command in a text has
-    options, words = list[str](), iter(sys.argv[1:])
+    options = list[str]()
+    words = iter(sys.argv[1:])
     for word in words:
         if word in ("--port", "--config"):
             next(words, None)
@@ -34,8 +35,8 @@ def describe_occupied_port(host: str, port: int, certificate_file: str = "") -> 
     free = " ".join(["anthropic-proxy serve", *options])
     record = find_running_proxy(find_data_directory(copy_environment()), port)
     certificate = certificate_file if record is None else record.certificate_file
-    if found := find_health(list_called_hosts(host), port, certificate):
-        called, health = found
+    if responding := find_health(list_called_hosts(host), port, certificate):
+        called, health = responding
         started = ""
         if health.start_time:
             begin = datetime.fromtimestamp(health.start_time).astimezone()

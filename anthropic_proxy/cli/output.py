@@ -63,7 +63,8 @@ class Output:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stdout
         color = find_color_setting(copy_environment())
-        self._style, self._notice_style = Log(self._stream, color=color), Log(sys.stderr, color=color)
+        self._style = Log(self._stream, color=color)
+        self._notice_style = Log(sys.stderr, color=color)
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
         self._has_symbols = "utf" in encoding.lower()
         self.is_terminal = self._stream.isatty()
@@ -112,21 +113,25 @@ class Output:
 
     def write_step(self, lead: str, command: str, purpose: str) -> None:
         """Write the command of a next step after `lead`, and its purpose beside it; on a narrow terminal, below it."""
-        command, width = name_program(command), self.width or sys.maxsize
-        line, indent = f"{lead} {self.paint(command, 'type')}", count_columns(lead) + 3
+        command = name_program(command)
+        width = self.width or sys.maxsize
+        line = f"{lead} {self.paint(command, 'type')}"
+        indent = count_columns(lead) + 3
         shown = self.paint(purpose, "quiet")
         if count_columns(line) + 4 + count_columns(purpose) <= width:
             self._write(f"{line}    {shown}")
             return
         if count_columns(line) > width:
             self._write(lead.rstrip())
-            line, indent = f"{_GAP}{self.paint(command, 'type')}", 4
+            line = f"{_GAP}{self.paint(command, 'type')}"
+            indent = 4
         self._write(line)
         self._write(f"{' ' * indent}{shown}")
 
     def write_labeled(self, label: str, text: str, label_columns: int) -> None:
         """Write `label` and `text` beside it, wrapped on a terminal; on a narrow one, the text is below."""
-        text, width = paint_commands(escape_unprintable(text), self.paint), self.width
+        text = paint_commands(escape_unprintable(text), self.paint)
+        width = self.width
         lead = f"    {self.paint(pad(label, label_columns), 'quiet')}"
         if width is None or 4 + label_columns + count_columns(text) <= width:
             self._write(f"{lead}{text}")
@@ -173,11 +178,13 @@ class Output:
         widths, shown, below = _lay_out(columns, cells, limit)
 
         def write_row(row: Sequence[str], role: str) -> None:
-            texts, long = [], list(below)
+            texts = []
+            long = list(below)
             for index in shown:
                 lines = wrap_words(row[index], widths[index]) if columns[index].wraps else [row[index]]
                 if columns[index].wraps and any(count_columns(line) > widths[index] for line in lines):
-                    lines, long = [""], [*long, index]  # a word is too long for the column
+                    lines = [""]  # a word is too long for the column
+                    long.append(index)
                 texts.append(lines)
             for parts in itertools.zip_longest(*texts, fillvalue=""):
                 line = []
@@ -203,8 +210,12 @@ def _lay_out(
 
     `limit` is the width of the terminal. The bars among `cells` get shorter.
     """
-    complete = [max(map(count_columns, texts)) for texts in zip((each.title for each in columns), *cells, strict=True)]
-    widths, shown, below = list(complete), list(range(len(columns))), list[int]()
+    complete = [
+        max(map(count_columns, texts)) for texts in zip((column.title for column in columns), *cells, strict=True)
+    ]
+    widths = list(complete)
+    shown = list(range(len(columns)))
+    below = list[int]()
 
     def count_free(index: int, others: Sequence[int]) -> int:
         return limit - len(_GAP) - sum(len(_GAP) + widths[other] for other in others if other != index)
@@ -295,7 +306,8 @@ def open_data_output() -> TextIO:
 
 
 def write_errors(messages: Sequence[str]) -> None:
-    log, style = Log(form="plain"), Log(sys.stderr, color=find_color_setting(copy_environment()))
+    log = Log(form="plain")
+    style = Log(sys.stderr, color=find_color_setting(copy_environment()))
     for message in messages:
         text = f"{style.paint('✕', 'error')} {paint_commands(escape_terminal_controls(message), style.paint)}"
         log.write_line("\n".join(wrap_text(text, log.terminal_width)), level="error")
@@ -313,10 +325,12 @@ def read_input(file: Path, max_bytes: int) -> bytes:
     """
     try:
         if str(file) == STDIN:
-            name, content = "standard input", sys.stdin.buffer.read(max_bytes + 1)
+            name = "standard input"
+            content = sys.stdin.buffer.read(max_bytes + 1)
         else:
             with file.open("rb") as stream:  # a pipe is permitted: `<(command)` of a shell is one
-                name, content = f'"{file}"', stream.read(max_bytes + 1)
+                name = f'"{file}"'
+                content = stream.read(max_bytes + 1)
     except OSError as error:
         raise ConfigurationError(
             f'"{file}" cannot be read: {describe_os_error(error)}. For standard input, use the name "-".',

@@ -172,7 +172,8 @@ def _headers(token: str) -> dict[str, str]:
 
 def _read(response: http.client.HTTPResponse, max_bytes: int, seconds: float) -> bytes:
     """Return the body. Raises `ValueError` if it is too large, and `TimeoutError` if it is not complete in time."""
-    deadline, body = time.monotonic() + seconds, bytearray()
+    deadline = time.monotonic() + seconds
+    body = bytearray()
     while data := response.read1(65_536):
         body += data
         if len(body) > max_bytes:

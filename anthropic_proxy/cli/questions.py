@@ -145,8 +145,8 @@ class _TerminalQuestions(Questions):
     has_person = True
 
     def _select(self, choice: _Choice) -> str:
-        found = _List(choice, self._output.width).run()
-        chosen = Option(found) if isinstance(found, str) else choice.options[found]
+        picked = _List(choice, self._output.width).run()
+        chosen = Option(picked) if isinstance(picked, str) else choice.options[picked]
         paint = self._output.paint
         answer = paint(escape_unprintable(chosen.label or chosen.name), "type")
         self._output.write_line(f"{paint('?', 'type')} {paint(choice.question, 'title')} {answer}")
@@ -176,10 +176,12 @@ class _List:
     """Options below each other in a terminal: arrow keys move, and letters search all of them."""
 
     def __init__(self, choice: _Choice, width: int | None) -> None:
-        self._choice, self._width, self._options = choice, width, choice.options
+        self._choice = choice
+        self._width = width
+        self._options = choice.options
         self._texts = _lay_out(choice.options, width and width - len(_POINTED))
         self._searched = ""
-        self._pointed = next((index for index, one in enumerate(self._options) if one.name == choice.default), 0)
+        self._pointed = next((index for index, option in enumerate(self._options) if option.name == choice.default), 0)
         self._listed = max(choice.listed or len(self._options), self._pointed + 1)
 
     def run(self) -> int | str:
@@ -230,17 +232,21 @@ class _List:
         return self._find_matches() or [*self._find_similar(), *rest]
 
     def _find_matches(self) -> list[int]:
-        word, found = self._searched.lower(), list[tuple[bool, int]]()
+        word = self._searched.lower()
+        matches = list[tuple[bool, int]]()
         for index, option in enumerate(self._options):
             names = (option.name.lower(), option.label.lower())
             if any(word in name for name in names):
-                found.append((not any(name.startswith(word) for name in names), index))
-        return [index for _, index in sorted(found)]
+                matches.append((not any(name.startswith(word) for name in names), index))
+        return [index for _, index in sorted(matches)]
 
     def _find_similar(self) -> list[int]:
         """Return the index of the option that a mistyped text may mean."""
         indexes = {
-            name.lower(): index for index, one in enumerate(self._options) for name in (one.name, one.label) if name
+            name.lower(): index
+            for index, option in enumerate(self._options)
+            for name in (option.name, option.label)
+            if name
         }
         nearest = find_similar_choice(self._searched.lower(), indexes)
         return [indexes[nearest]] if nearest else []
@@ -284,15 +290,15 @@ class _List:
         return parts
 
     def _show_rows(self) -> StyleAndTextTuples:
-        found: StyleAndTextTuples = []
+        fragments: StyleAndTextTuples = []
         for index in self._find_rows():
             text = self._texts[index] if index < len(self._options) else f"{index - self._listed} more"
             if index == self._pointed:
-                found += [("class:pointer", _POINTED), ("[SetCursorPosition]", ""), ("class:highlighted", text)]
+                fragments += [("class:pointer", _POINTED), ("[SetCursorPosition]", ""), ("class:highlighted", text)]
             else:
-                found.append(("", f"{_OTHER}{text}"))
-            found.append(("", "\n"))
-        return found[:-1]
+                fragments.append(("", f"{_OTHER}{text}"))
+            fragments.append(("", "\n"))
+        return fragments[:-1]
 
 
 class _LineQuestions(Questions):
@@ -301,7 +307,8 @@ class _LineQuestions(Questions):
         self.has_person = sys.stdin.isatty()
 
     def _select(self, choice: _Choice) -> str:
-        question, options = choice.question, choice.options
+        question = choice.question
+        options = choice.options
         self._output.write_line(f"  {question}")
         listed = min(choice.listed or MAX_LISTED_OPTIONS, len(options))
         self._write_options(options, 0, listed)

@@ -128,7 +128,9 @@ def login(address: str, /) -> None:
     address
         Address of the proxy: https://proxy.example.org.
     """
-    base, output, file = address.rstrip("/"), Output(), _find_file()
+    base = address.rstrip("/")
+    output = Output()
+    file = _find_file()
     if not is_safe_address(base):
         raise ConfigurationError(
             f'The address is "{address[:200]}". Use the https:// address of the proxy. http:// is for this machine.',
@@ -160,7 +162,8 @@ def login(address: str, /) -> None:
 
 def logout() -> None:
     """End the sign-in on the proxy, and delete its file."""
-    file, output = _find_file(), Output()
+    file = _find_file()
+    output = Output()
     stored = _read(file)
     if stored is None:
         output.write_notice("You are not signed in at a proxy.")
@@ -186,7 +189,8 @@ class RemoteProxy:
 
     def request(self, method: str, path: str, body: Any = None) -> Any:
         """Raises `ConfigurationError` with the message of the proxy."""
-        token, data = self._find_token(), b"" if body is None else msgspec.json.encode(body)
+        token = self._find_token()
+        data = b"" if body is None else msgspec.json.encode(body)
         try:
             return _call(method, f"{self.address}{path}", Any, {"authorization": f"Bearer {token}"}, data)
         except _Failure as error:
@@ -230,7 +234,7 @@ class RemoteProxy:
         """Return a key with its state and the used amounts of its budgets."""
         reply = self.request("GET", self.place_key(target))
         with self._decoding():
-            spending = [decode_spending(each) for each in msgspec.convert(reply, _SpentKey).spending]
+            spending = [decode_spending(encoded) for encoded in msgspec.convert(reply, _SpentKey).spending]
             return *decode_key(reply), spending
 
     @contextmanager
@@ -245,7 +249,8 @@ class RemoteProxy:
         path += f"/{command.action}" if command.action in ("rotate", "revoke") else ""
         reply = self.request("POST", path, encode_fields(command.fields))
         with self._decoding():
-            (key, state), new = decode_key(reply), msgspec.convert(reply, _NewKey)
+            key, state = decode_key(reply)
+            new = msgspec.convert(reply, _NewKey)
         verb = {"create": "created", "change": "changed", "rotate": "rotated", "revoke": "revoked"}[command.action]
         sentence = f"Key {key.label} is {verb}."
         return KeyOutcome(key=key, state=state, text=new.key, changes={}, sentence=sentence)
@@ -259,7 +264,8 @@ def find_remote_proxy() -> RemoteProxy | None:
 
 
 def _wait_for_tokens(endpoints: _Endpoints, device: _Device) -> _Tokens:
-    interval, end = max(device.interval, 1.0), time.monotonic() + device.expires_in
+    interval = max(device.interval, 1.0)
+    end = time.monotonic() + device.expires_in
     while (left := end - time.monotonic()) > 0:
         time.sleep(min(interval, left))
         form = {"grant_type": _DEVICE_GRANT, "device_code": device.device_code}
@@ -330,11 +336,11 @@ def _call(method: str, url: str, kind: type[T], headers: Mapping[str, str] | Non
     raise _Failure("", f"It answered {urlsplit(url).path} with HTTP {status}.")
 
 
-def _build_failure(found: _ErrorBody | _OAuthError) -> _Failure:
-    if isinstance(found, _ErrorBody):
-        return _Failure("", escape_unprintable(found.error.message[:MAX_ERROR_CHARACTERS]))
-    text = found.error_description[:MAX_ERROR_CHARACTERS] or f"{found.error}."
-    return _Failure(found.error, escape_unprintable(text))
+def _build_failure(reply: _ErrorBody | _OAuthError) -> _Failure:
+    if isinstance(reply, _ErrorBody):
+        return _Failure("", escape_unprintable(reply.error.message[:MAX_ERROR_CHARACTERS]))
+    text = reply.error_description[:MAX_ERROR_CHARACTERS] or f"{reply.error}."
+    return _Failure(reply.error, escape_unprintable(text))
 
 
 def _require_safe_address(url: str) -> None:

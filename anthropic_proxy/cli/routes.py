@@ -33,7 +33,8 @@ def list_routes(*, as_json: bool = False) -> None:
     as_json
         Print one JSON object instead.
     """
-    settings, output = load_command_settings(), Output()
+    settings = load_command_settings()
+    output = Output()
     if as_json:
         rows = [
             {
@@ -116,11 +117,13 @@ def explain(
         raise ConfigurationError(
             f'--at is "{at}". Use a date and time, such as 2026-11-20T23:30.', code="routes-explain-option"
         ) from None
-    settings, content = load_command_settings(), read_input(file, MAX_REQUEST_BYTES)
+    settings = load_command_settings()
+    content = read_input(file, MAX_REQUEST_BYTES)
     clock = None if moment is None else lambda: moment
     fields, result, _ = dry_run_request(settings, content, describe_input(file), model, sender=sender, clock=clock)
     requested = str(fields.get("model", "–"))
-    plan, error = result.plan, result.error
+    plan = result.plan
+    error = result.error
     targets = [f"{target.provider.prefix}/{target.model}" for target in plan.targets] if plan is not None else []
     output = Output()
     if as_json:

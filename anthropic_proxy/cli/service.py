@@ -44,38 +44,42 @@ def install(*, as_text: Annotated[bool, Parameter(name="--print")] = False) -> N
     as_text
         Print the file and the commands instead, and change nothing.
     """
-    found, output = _find_service(), Output()
+    user_service = _find_service()
+    output = Output()
     if as_text:
-        commands = "".join(f"# {' '.join(command)}\n" for command in found.install_commands)
-        output.write_text(f"# {found.path}\n{found.text}{commands}")
+        commands = "".join(f"# {' '.join(command)}\n" for command in user_service.install_commands)
+        output.write_text(f"# {user_service.path}\n{user_service.text}{commands}")
         return
-    Path(found.directory).mkdir(mode=0o700, parents=True, exist_ok=True)
-    found.install()
-    output.write_line(f"Installed {output.paint(str(found.path), 'type')}. The proxy runs, and starts at each login.")
-    for advice in found.advice:
+    Path(user_service.directory).mkdir(mode=0o700, parents=True, exist_ok=True)
+    user_service.install()
+    output.write_line(
+        f"Installed {output.paint(str(user_service.path), 'type')}. The proxy runs, and starts at each login."
+    )
+    for advice in user_service.advice:
         output.write_line(advice)
 
 
 @service.command
 def uninstall() -> None:
     """Stop the service and remove its file."""
-    found = _find_service()
-    found.uninstall()
-    Output().write_line(f"Removed {found.path}. Settings and logs remain.")
+    user_service = _find_service()
+    user_service.uninstall()
+    Output().write_line(f"Removed {user_service.path}. Settings and logs remain.")
 
 
 @service.command
 def status() -> None:
     """Print whether the service is installed and runs. Exit status 0: it runs; 1: it does not."""
-    found, output = _find_service(), Output()
-    if not found.is_installed():
+    user_service = _find_service()
+    output = Output()
+    if not user_service.is_installed():
         remedy = output.paint("anthropic-proxy service install", "type")
         output.write_line(f"The service is not installed. Install it:  {remedy}")
         sys.exit(EXIT_STOPPED)
-    running = found.is_running()
+    running = user_service.is_running()
     state = output.paint("✓ runs", "ok") if running else output.paint("✕ does not run", "error")
-    output.write_line(f"{state}   {found.path}")
-    output.write_line(f"Log:  {output.paint(found.log_command, 'type')}")
+    output.write_line(f"{state}   {user_service.path}")
+    output.write_line(f"Log:  {output.paint(user_service.log_command, 'type')}")
     if not running:
         sys.exit(EXIT_STOPPED)
 

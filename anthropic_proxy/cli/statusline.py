@@ -45,7 +45,8 @@ def statusline() -> None:
     text = "" if sys.stdin.isatty() else sys.stdin.buffer.read(_MAX_INPUT_CHARACTERS).decode("utf-8", "replace")
     environ = copy_environment()
     columns = max(_read_number(environ, "COLUMNS") - _PADDING, 0)
-    window, limiting = _read_number(environ, MAX_CONTEXT), environ.get(LIMITING_MODEL, "")
+    window = _read_number(environ, MAX_CONTEXT)
+    limiting = environ.get(LIMITING_MODEL, "")
     is_fixed = environ.get(COMPACT_WINDOW) != environ.get(MAX_CONTEXT)  # `code` sets both to one value
     is_assumed = ASSUMED_MODEL in environ
     line = build_line(text, _find_proxy(), window, limiting, columns, is_fixed=is_fixed, is_assumed=is_assumed)
@@ -64,10 +65,13 @@ Reader = Callable[[str], Any]
 def _find_proxy() -> Reader:
     """Return a reader for the proxy that Claude Code uses, or the one on PORT of the settings."""
     environ = copy_environment()
-    address, token, certificate = environ.get("ANTHROPIC_BASE_URL", ""), environ.get("ANTHROPIC_AUTH_TOKEN", ""), ""
+    address = environ.get("ANTHROPIC_BASE_URL", "")
+    token = environ.get("ANTHROPIC_AUTH_TOKEN", "")
+    certificate = ""
     try:
         url = urlsplit(address)
-        host, port = url.hostname or "127.0.0.1", url.port or 80
+        host = url.hostname or "127.0.0.1"
+        port = url.port or 80
         if url.scheme != "http":
             settings = load_command_settings(is_client=True)
             certificate = settings.tls_certificate_file or ""
@@ -101,15 +105,16 @@ def build_line(
         session = json.loads(text)
     except (ValueError, RecursionError):
         session = {}
-    session_id, model = _text(session, "session_id"), _text(session, "model", "id").removesuffix(LONG_CONTEXT_SUFFIX)
+    session_id = _text(session, "session_id")
+    model = _text(session, "model", "id").removesuffix(LONG_CONTEXT_SUFFIX)
     sums_at = "/api/usage?by=session&since="
     paths = {"recent": RECENT_PATH, "today": f"{sums_at}today", "session": f"{sums_at}{_SESSION_DAYS}d"}
     replies = _read_all(read, paths)
 
     # the last reply to the conversation itself: a title or a sub-agent may have another model
     of_conversation = _list_of_conversation(replies.get("recent"), session_id)
-    own = [one for one in of_conversation if _text(one, "model") and not _text(one, "agent")]
-    main = [one for one in own if _text(one, "requested_model") in ("", model)]
+    own_replies = [receipt for receipt in of_conversation if _text(receipt, "model") and not _text(receipt, "agent")]
+    main = [receipt for receipt in own_replies if _text(receipt, "requested_model") in ("", model)]
     receipt = next(reversed(main), None)
     target = f"{_text(receipt, 'prefix')}/{_text(receipt, 'model')}" if _text(receipt, "model") else ""
     name = _clean(target) or _clean(_text(session, "model", "display_name")) or "no model yet"
@@ -117,7 +122,7 @@ def build_line(
 
     of_target = _number(_get(replies.get("recent"), "windows"), target)
     of_client = _get(session, "context_window")
-    used = _count_tokens(own, receipt) or _number(of_client, "total_input_tokens")
+    used = _count_tokens(own_replies, receipt) or _number(of_client, "total_input_tokens")
     shown_window = min(filter(None, (window, of_target)), default=0) or _number(of_client, "context_window_size")
     share = note = ""
     if used and shown_window:
@@ -129,7 +134,7 @@ def build_line(
         note = _describe_window(window, of_target, other, is_kept=is_fixed or bool(limiting), is_unknown=is_unknown)
 
     groups = _list(replies.get("session"), "groups") if session_id else []
-    sums = next((one for one in groups if _text(one, "name") == session_id), None)
+    sums = next((group for group in groups if _text(group, "name") == session_id), None)
     costs = _describe_costs({"session": sums, "today": _get(replies.get("today"), "total")})
 
     problems = [*_list_problems(receipt, main, of_conversation)]
@@ -141,17 +146,19 @@ def build_line(
 
 def _list_of_conversation(recent: object, session_id: str) -> list[object]:
     """Return the receipts of the session, the latest last, without those beside its conversation."""
-    receipts = [_get(one, "receipt") for one in _list(recent, "finished") if _get(one, "is_exchange") is True]
-    of_session = [one for one in receipts if session_id and _text(one, "session") == session_id]
+    receipts = [
+        _get(request, "receipt") for request in _list(recent, "finished") if _get(request, "is_exchange") is True
+    ]
+    of_session = [receipt for receipt in receipts if session_id and _text(receipt, "session") == session_id]
     # an auxiliary request with the model of the session may be the test of a model that the user has just chosen
-    return [one for one in of_session if _text(one, "kind") not in KINDS_BESIDE - {"auxiliary"}]
+    return [receipt for receipt in of_session if _text(receipt, "kind") not in KINDS_BESIDE - {"auxiliary"}]
 
 
-def _count_tokens(own: Sequence[object], receipt: object) -> int:
+def _count_tokens(own_replies: Sequence[object], receipt: object) -> int:
     """Return the tokens of the conversation after its last turn. 0: unknown."""
     # after `/model`, Claude Code tests the model with a small request; other ones beside the conversation are a title
     # and a search, with at most one tool
-    turn = next((one for one in reversed(own) if _number(one, "tool_count") > 1), receipt)
+    turn = next((own_reply for own_reply in reversed(own_replies) if _number(own_reply, "tool_count") > 1), receipt)
     used = sum(_number(turn, counter) for counter in ("input_tokens", "cache_read_tokens", "cache_write_tokens"))
     return used + _number(turn, "output_tokens") if used else 0
 
@@ -175,14 +182,16 @@ def _describe_costs(measured: Mapping[str, object]) -> dict[str, str]:
     """
     known: set[bool] = set()
     costs = {}
-    for label, one in measured.items():
-        if not isinstance(one, dict):
+    for label, sums_of_label in measured.items():
+        if not isinstance(sums_of_label, dict):
             continue
-        cost, unknown = one.get("cost"), _number(one, "unknown_cost_requests")
+        cost = sums_of_label.get("cost")
+        unknown = _number(sums_of_label, "unknown_cost_requests")
         # a stranger's server may write NaN, or a whole number that no float can hold
         cost = cost if isinstance(cost, int | float) and 0 <= cost <= _MAX_NUMBER else None
         names = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
-        if cost != 0 or any(_number(one, token) for token in names):  # `free` would say too much of no called model
+        # without tokens, `free` would say too much: no model was called
+        if cost != 0 or any(_number(sums_of_label, token) for token in names):
             costs[label] = f"{label} {format_cost(None if cost is None else cost * NANO_DOLLARS, unknown)}"
             known.add(cost is not None)
     costs = {"session": f"cost {UNKNOWN_AMOUNT}"} if known == {False} else costs
@@ -201,38 +210,42 @@ def _list_problems(receipt: object, main: Sequence[object], receipts: Sequence[o
 
     `receipts`: those of the conversation. `main`: those of its model.
     """
-    failed = [_clean(one) for one in _list(receipt, "failed_attempts") if isinstance(one, str)]
+    failed = [_clean(attempt) for attempt in _list(receipt, "failed_attempts") if isinstance(attempt, str)]
     if _text(receipt, "outcome") == "error":
-        status = max((_number(one, "status") for one in _list(receipt, "attempts")[-1:]), default=0)
+        status = max((_number(attempt, "status") for attempt in _list(receipt, "attempts")[-1:]), default=0)
         yield f"✕ {_clean(_text(receipt, 'prefix'))} {status or _number(receipt, 'status')}"
     elif failed:
         yield f"↻ {failed[-1]}"
     rows = (
         StoredRequest(
-            model=_text(one, "model"),
-            outcome_class=_text(one, "outcome"),
-            input_tokens=_number(one, "input_tokens"),
-            cache_read_tokens=_number(one, "cache_read_tokens"),
-            cache_write_tokens=_number(one, "cache_write_tokens"),
-            prefix_change=_clean(_text(one, "prefix_change", "part")),
-            prefix_change_tokens=_number(_get(one, "prefix_change"), "tokens"),
+            model=_text(reply, "model"),
+            outcome_class=_text(reply, "outcome"),
+            input_tokens=_number(reply, "input_tokens"),
+            cache_read_tokens=_number(reply, "cache_read_tokens"),
+            cache_write_tokens=_number(reply, "cache_write_tokens"),
+            prefix_change=_clean(_text(reply, "prefix_change", "part")),
+            prefix_change_tokens=_number(_get(reply, "prefix_change"), "tokens"),
         )
-        for one in main
+        for reply in main
     )
     *_, (last, tokens) = [(StoredRequest(), 0), *count_lost_tokens(rows)]
     if tokens:
         cause = f"{last.prefix_change} changed" if last.prefix_change else "cache not read"
         yield f"! {cause}: {formats.short_count(tokens)} tokens"
     prompt = _text(next(reversed(receipts), None), "prompt_id")
-    checked = (one for one in reversed(receipts) if _list(one, "checks") and _text(one, "prompt_id") == prompt)
+    checked = (
+        checked_reply
+        for checked_reply in reversed(receipts)
+        if _list(checked_reply, "checks") and _text(checked_reply, "prompt_id") == prompt
+    )
     checks = _list(next(checked, None), "checks")
     for verdict in INCIDENTS:
-        found = [one for one in checks if _text(one, "verdict") == verdict]
-        tools = dict.fromkeys(_clean(_text(one, "tool")) for one in found)
-        if found:
+        flagged = [check for check in checks if _text(check, "verdict") == verdict]
+        tools = dict.fromkeys(_clean(_text(check, "tool")) for check in flagged)
+        if flagged:
             tag = VERDICTS[verdict]
             named = next(iter(tools)) if len(tools) == 1 else ""
-            yield f"{tag.sign} {named or formats.plural(len(found), 'call')} {tag.text}"
+            yield f"{tag.sign} {named or formats.plural(len(flagged), 'call')} {tag.text}"
 
 
 def _join(*parts: str) -> str:
@@ -291,15 +304,15 @@ def _get(value: Any, *names: str) -> Any:
 
 
 def _text(value: Any, *names: str) -> str:
-    found = _get(value, *names)
-    return found if isinstance(found, str) else ""
+    member = _get(value, *names)
+    return member if isinstance(member, str) else ""
 
 
 def _list(value: Any, name: str) -> list[Any]:
-    found = _get(value, name)
-    return found if isinstance(found, list) else []
+    member = _get(value, name)
+    return member if isinstance(member, list) else []
 
 
 def _number(value: Any, name: str) -> int:
-    found = _get(value, name)
-    return min(found, _MAX_NUMBER) if isinstance(found, int) and found > 0 else 0
+    member = _get(value, name)
+    return min(member, _MAX_NUMBER) if isinstance(member, int) and member > 0 else 0

@@ -83,14 +83,15 @@ def usage(
     if month:
         if until or since != _DEFAULT_SINCE:
             raise ConfigurationError("--month excludes --since and --until. Use one of them.", code="usage-period")
-        found = find_month(month)
-        if found is None or found[0] > datetime.now(UTC):
+        bounds = find_month(month)
+        if bounds is None or bounds[0] > datetime.now(UTC):
             raise ConfigurationError(
                 f'--month is "{month}". Use this month or an earlier one, such as 2026-11.', code="usage-period"
             )
         since = until = month
     now = datetime.now(UTC)
-    chosen, values = resolve_usage_range(since, until, now), dict[str, str]()
+    chosen = resolve_usage_range(since, until, now)
+    values = dict[str, str]()
     for text in only or ():
         name, sign, value = text.partition("=")
         if name not in FACETS or not sign:
@@ -177,7 +178,8 @@ def write_table(
     output.write_line()
     if by == "day" and not split:  # each bar is one day after the previous one
         known = {group.name: group for group in groups}
-        first, last = date.fromisoformat(groups[0].name), date.fromisoformat(groups[-1].name)
+        first = date.fromisoformat(groups[0].name)
+        last = date.fromisoformat(groups[-1].name)
         days = [(first + timedelta(day)).isoformat() for day in range((last - first).days + 1)]
         groups = [known.get(day) or UsageGroup(name=day, sums=UsageSums()) for day in days]
     rows_in_terminal = max((output.height or sys.maxsize) - _OTHER_LINES, _MIN_ROWS)
@@ -223,9 +225,11 @@ def _build_rows(
             name = sessions.get(group.name) or name_group(settings, by, group) or name_missing(by)
         labels.append([name, name_part(settings, split, group) or name_missing(split)] if split else [name])
     labels.append(["all", ""] if split else ["all"])
-    compared, lengths = "cost", [group.sums.cost for group in groups]
+    compared = "cost"
+    lengths = [group.sums.cost for group in groups]
     if not any(lengths):
-        compared, lengths = "tokens", [group.sums.all_tokens for group in groups]
+        compared = "tokens"
+        lengths = [group.sums.all_tokens for group in groups]
     highest = max(lengths, default=0) or 1
     bars = [_BAR * max(round(value / highest * _BAR_COLUMNS), 1 if value else 0) for value in lengths]
     every = [*(group.sums for group in groups), total]

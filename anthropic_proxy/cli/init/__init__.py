@@ -76,7 +76,8 @@ def init(
             f'--base-url is "{base_url}". Use the address of a server, such as http://localhost:8000/v1.',
             code="init-without-terminal",
         )
-    output, environ = Output(), copy_environment()
+    output = Output()
+    environ = copy_environment()
     key = "" if key_from_env is None else environ.get(key_from_env, "").strip()
     if key_from_env is not None and not key:
         raise ConfigurationError(
@@ -94,7 +95,8 @@ def init(
         deployments[deployment] = model
     models = {"BIG_MODEL": big_model, "SMALL_MODEL": small_model}
     options = Options(address, key, key_from_env or "", models, deployments, skip_test)
-    folder, settings = require_settings_folder(environ), load_command_settings(of_running_proxy=False)
+    folder = require_settings_folder(environ)
+    settings = load_command_settings(of_running_proxy=False)
     session = Session(output, None if yes else open_questions(output), options, environ, settings, folder)
     try:
         written = _run(session, provider)
@@ -115,19 +117,19 @@ def _run(session: Session, name: str | None) -> Written | None:
         if candidate is None:
             assert session.questions is not None
             preferred = settings.preferred_provider
-            present = [one.name for one in candidates if one.provider and one.provider.name == preferred]
-            ordered = sorted(candidates, key=lambda one: one.name not in present)
-            listed = [one for one in ordered if one.found or one.name in (*present, *MOST_USED)]
+            present = [entry.name for entry in candidates if entry.provider and entry.provider.name == preferred]
+            ordered = sorted(candidates, key=lambda entry: entry.name not in present)
+            listed = [entry for entry in ordered if entry.detected or entry.name in (*present, *MOST_USED)]
             chosen = session.questions.select(
                 "Which provider has the models?",
-                [Option(one.name, one.title, one.note, one.name == OTHER_SERVER) for one in ordered],
+                [Option(entry.name, entry.title, entry.note, entry.name == OTHER_SERVER) for entry in ordered],
                 "".join(present),
                 len(listed),
                 instead="--provider NAME",
                 accepts=lambda text: bool(read_address("base_url", text)),
             )
             other = Candidate(OTHER_SERVER, chosen, address=read_address("base_url", chosen))
-            candidate = next((one for one in candidates if one.name == chosen), other)
+            candidate = next((entry for entry in candidates if entry.name == chosen), other)
         backend = connect(session, candidate)
         if backend is not None:
             return write_settings(session, backend, choose_models(session, backend))

@@ -109,7 +109,8 @@ class Answers(Struct):
         provider = self.candidate.provider
         given = {} if provider is None else {provider.base_url_variable or "": self.address}
         given |= {name: value for name, value in self.values.items() if name.isupper()}
-        options, present = self.session.options, self.session.find_present_key(self.key_variable) if self.key else None
+        options = self.session.options
+        present = self.session.find_present_key(self.key_variable) if self.key else None
         is_set = present is not None and present.text == self.key
         if self.key and self.key == options.key:  # a key of another variable is stored, so that each shell has it
             is_set = self.key_variable == options.source_of_key
@@ -118,18 +119,23 @@ class Answers(Struct):
         return {name: value for name, value in given.items() if name and value}
 
     def name_server(self) -> ServerNames:
-        session, vendor, address = self.session, self.candidate.vendor, self.address
+        session = self.session
+        vendor = self.candidate.vendor
+        address = self.address
         known = vendor or find_host_at(PROVIDERS.find("openai"), address)
-        has_path, versioned = bool(urlsplit(address).path), f"{address}/v1"
+        has_path = bool(urlsplit(address).path)
+        versioned = f"{address}/v1"
         addresses = (address,) if has_path else (versioned,) if session.options.skips_test else (address, versioned)
         tables = session.settings.configured_providers
-        own = next((one.name for each in addresses for one in tables if one.base_url == each), "")
+        own_name = next(
+            (table.name for server_address in addresses for table in tables if table.base_url == server_address), ""
+        )
         is_known = known is not None and known.key_variable
-        stem = known.name.replace("_", "-") if known and is_known else own or name_host(address)
-        names = [choose_name(stem, each, session.settings) for each in addresses]
-        present = [one for one in tables if one.name in names]
+        stem = known.name.replace("_", "-") if known and is_known else own_name or name_host(address)
+        names = [choose_name(stem, server_address, session.settings) for server_address in addresses]
+        present = [table for table in tables if table.name in names]
         # a variable that the table names, or that no other table of this stem has
-        variable = next((one.key_variable for one in present if one.has_key), "")
+        variable = next((table.key_variable for table in present if table.has_key), "")
         variable = variable or (known.key_variable if known else "")
         return ServerNames(addresses, stem, variable or suggest_key_variable(present[0].name if present else names[0]))
 
@@ -191,8 +197,8 @@ def name_host(address: str) -> str:
 def choose_name(name: str, base_url: str, settings: Settings) -> str:
     """Return `name`, with a number if a provider with another address already has it."""
     registry = find_registry(settings)
-    for each in (name, *(f"{name}-{number}" for number in range(2, 100))):
-        present = registry.find_by_prefix(each)
+    for numbered in (name, *(f"{name}-{number}" for number in range(2, 100))):
+        present = registry.find_by_prefix(numbered)
         if present is None or (present.is_configured and present.base_url == base_url):
-            return each
+            return numbered
     raise AssertionError(name)

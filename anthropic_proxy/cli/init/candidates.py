@@ -77,7 +77,7 @@ class Candidate(Struct, frozen=True):
     """None: a server that needs a table in the configuration file."""
     vendor: Host | None = None
     """Entry of the vendor of such a server. None: another server."""
-    found: str = ""
+    detected: str = ""
     """Detected key, project or server: `OPENAI_API_KEY in the environment`. "": nothing was detected; the user has to
     enter it."""
     keys_url: str = ""
@@ -101,7 +101,7 @@ class Candidate(Struct, frozen=True):
     @property
     def note(self) -> str:
         """Text beside it in the list."""
-        return f"found: {self.found}" if self.found else _NOTES.get(self.kind, "")
+        return f"found: {self.detected}" if self.detected else _NOTES.get(self.kind, "")
 
 
 def list_candidates(settings: Settings, local_servers: Mapping[str, int]) -> list[Candidate]:
@@ -110,20 +110,20 @@ def list_candidates(settings: Settings, local_servers: Mapping[str, int]) -> lis
 
     `local_servers`: name of a provider or vendor whose server on this machine answers → number of its models.
     """
-    found = [*_list_providers(settings, local_servers), *_list_vendors(settings, local_servers)]
-    found.append(Candidate(OTHER_SERVER, "Another server"))
+    candidates = [*_list_providers(settings, local_servers), *_list_vendors(settings, local_servers)]
+    candidates.append(Candidate(OTHER_SERVER, "Another server"))
 
-    def rank(one: Candidate) -> tuple[bool, int, int]:
-        use = MOST_USED.index(one.name) if one.name in MOST_USED else len(MOST_USED)
-        if one.kind in (Kind.LOCAL, Kind.OTHER):
-            return not one.found, use, 1
-        return not one.found, use, 2 if any(one.models) else 0 if one.provider is not None else 3
+    def rank(candidate: Candidate) -> tuple[bool, int, int]:
+        use = MOST_USED.index(candidate.name) if candidate.name in MOST_USED else len(MOST_USED)
+        if candidate.kind in (Kind.LOCAL, Kind.OTHER):
+            return not candidate.detected, use, 1
+        return not candidate.detected, use, 2 if any(candidate.models) else 0 if candidate.provider is not None else 3
 
-    return sorted(found, key=rank)
+    return sorted(candidates, key=rank)
 
 
 def _list_providers(settings: Settings, local_servers: Mapping[str, int]) -> list[Candidate]:
-    found = []
+    candidates = []
     for provider in find_registry(settings):
         models = _CLAUDE_MODELS.get(provider.prefix)
         if not (provider.offered_to_users or models) or provider.is_configured:
@@ -139,26 +139,27 @@ def _list_providers(settings: Settings, local_servers: Mapping[str, int]) -> lis
         elif provider.key_source == "azure" and settings.foundry_resource and not detected:
             detected = f"resource {settings.foundry_resource}"
         if provider.offered_to_users:
-            found.append(Candidate(provider.prefix, provider.title, provider, None, detected, provider.keys_url))
+            candidates.append(Candidate(provider.prefix, provider.title, provider, None, detected, provider.keys_url))
         if models:
             name = f"{provider.prefix}_claude" if provider.offered_to_users else provider.prefix
-            found.append(Candidate(name, f"Claude: {provider.title}", provider, None, detected, models=models))
-    return found
+            candidates.append(Candidate(name, f"Claude: {provider.title}", provider, None, detected, models=models))
+    return candidates
 
 
 def _list_vendors(settings: Settings, local_servers: Mapping[str, int]) -> list[Candidate]:
-    found = []
-    exported, saved = Sources(copy_environment(), None), Sources(copy_environment(), settings.env_file)
+    candidates = []
+    exported = Sources(copy_environment(), None)
+    saved = Sources(copy_environment(), settings.env_file)
     servers = PROVIDERS.find("openai").hosts
     vendors = [server for server in servers if server.base_url or server.key_source == "azure_openai"]
-    for vendor in sorted(vendors, key=lambda one: one.title.lower()):
+    for vendor in sorted(vendors, key=lambda server: server.title.lower()):
         # with the resource of Azure, a new key is asked for
         sources = exported if vendor.key_source == "azure_openai" else saved
         key = sources.find_setting(vendor.key_variable, is_list=True)
         detected = describe_key(vendor.key_variable, key.origin if key else "")
         detected = detected or _describe_local_server(local_servers.get(vendor.name), vendor.base_url)
-        found.append(Candidate(vendor.name, vendor.title, None, vendor, detected, vendor.keys_url))
-    return found
+        candidates.append(Candidate(vendor.name, vendor.title, None, vendor, detected, vendor.keys_url))
+    return candidates
 
 
 def describe_key(variable: str, origin: str) -> str:

@@ -45,26 +45,28 @@ def connect(session: Session, candidate: Candidate) -> ChosenProvider | None:
     while True:
         is_repeated = answers.is_rejected or not answers.is_first
         try:
-            asked = ask_questions(answers)
+            asked_count = ask_questions(answers)
         except AnotherProviderError:
             return None
         if answers.is_rejected and not answers.key and answers.kind in (Kind.LOCAL, Kind.OTHER):
             answers.is_rejected = False  # rejected without a key too: ask for another address
             if session.options.address:
                 return None
-        elif is_repeated and not asked:
+        elif is_repeated and not asked_count:
             return None
         elif (backend := _test_all(answers)) is not None or session.questions is None:
             return backend
         if answers.is_rejected:
             del answers.values["key"]
         else:
-            answers.values, answers.is_first = {}, False
+            answers.values = {}
+            answers.is_first = False
 
 
 def _test_all(answers: Answers) -> ChosenProvider | None:
     """Test the provider at each of its addresses until one is right, or rejects the key."""
-    session, provider = answers.session, answers.candidate.provider
+    session = answers.session
+    provider = answers.candidate.provider
     if provider is not None:
         settings = session.load_with(answers.variables)
         resolved = find_registry(settings).find(provider.name)  # at this address
@@ -80,14 +82,16 @@ def _test_all(answers: Answers) -> ChosenProvider | None:
 
 
 def _describe_server(answers: Answers, name: str, base_url: str) -> ChosenProvider:
-    present, key, variable = answers.session.settings, answers.key, answers.key_variable
-    found = answers.session.find_present_key(variable)
-    is_found = found is not None and found.text == key
-    origin = describe_key(variable, found.origin) if found and is_found else f"{variable}, as entered"
+    present = answers.session.settings
+    key = answers.key
+    variable = answers.key_variable
+    present_key = answers.session.find_present_key(variable)
+    is_found = present_key is not None and present_key.text == key
+    origin = describe_key(variable, present_key.origin) if present_key and is_found else f"{variable}, as entered"
     table = ConfiguredProvider(name=name, base_url=base_url, wire="chat", has_key=bool(key), key_variable=variable)
     settings = structs.replace(
         present,
-        configured_providers=(*(one for one in present.configured_providers if one.name != name), table),
+        configured_providers=(*(other for other in present.configured_providers if other.name != name), table),
         base_urls={**present.base_urls, name: base_url},
         keys={**present.keys, **({name: (Secret(key, origin),)} if key else {})},
     )
@@ -106,7 +110,8 @@ def _test(backend: ChosenProvider, answers: Answers, *, is_last: bool) -> Chosen
     None: the key was rejected, or the server did not answer and the user does not keep the settings. If there are more
     addresses, a server without a model list is not reported.
     """
-    provider, session = backend.provider, answers.session
+    provider = backend.provider
+    session = answers.session
     keys = backend.settings.keys.get(provider.name, ())
     uses_token = answers.kind in CREDENTIALS and not keys
     answers.is_rejected = False
@@ -145,8 +150,10 @@ def _test(backend: ChosenProvider, answers: Answers, *, is_last: bool) -> Chosen
 
 
 def _report_success(tested: ChosenProvider, answers: Answers, result: ProbeResult) -> None:
-    output, provider = answers.session.output, tested.provider
-    check, duration = output.mark("✓"), formats.seconds(to_microseconds(result.seconds))
+    output = answers.session.output
+    provider = tested.provider
+    check = output.mark("✓")
+    duration = formats.seconds(to_microseconds(result.seconds))
     if result.models is None:
         output.write_line(f"  {check} {CREDENTIALS[answers.kind]} found, {duration}")
         return

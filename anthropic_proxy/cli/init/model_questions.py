@@ -70,18 +70,19 @@ def choose_models(session: Session, backend: ChosenProvider) -> dict[str, str]:
     if backend.table is not None:
         _add_deployments(session, backend, backend.table)
     agreed = _propose(session, backend, offered, defaults)
-    found: dict[str, str] = {}
+    variables: dict[str, str] = {}
     unknown: list[str] = []
     for question, default, proposed in zip(MODEL_QUESTIONS, defaults, agreed, strict=True):
         if proposed:
             model = f"{backend.provider.prefix}/{proposed}"
         else:
-            big = found.get("BIG_MODEL", "").partition("/")[2]
+            big = variables.get("BIG_MODEL", "").partition("/")[2]
             model = _choose_model(session, backend, question, offered, default=default, big=big)
         if not model:
             continue
-        name, is_new = model.partition("/")[2], model not in found.values()
-        found[question.variable] = model
+        name = model.partition("/")[2]
+        is_new = model not in variables.values()
+        variables[question.variable] = model
         if is_new and (facts := offered.get(name)) is not None and is_too_small(facts):
             _report_small_window(session, backend, facts)
         retirement = find_retirement(backend.provider, name)
@@ -101,8 +102,8 @@ def choose_models(session: Session, backend: ChosenProvider) -> dict[str, str]:
             f"it:  {options}"
         )
     if session.questions is None:  # without a list of models, a default that is still served needs no line
-        found = {**list_successors(backend.provider, date.today()), **found}
-    return found
+        variables = {**list_successors(backend.provider, date.today()), **variables}
+    return variables
 
 
 def _report_small_window(session: Session, backend: ChosenProvider, facts: ModelFacts) -> None:
@@ -118,7 +119,8 @@ def _propose(
 
     "": the user chooses them in lists.
     """
-    asks, output = session.questions, session.output
+    asks = session.questions
+    output = session.output
     if asks is None or not backend.models or any(session.options.models.values()) or backend.provider.serves_claude:
         return "", ""
     names = [*dict.fromkeys(defaults)]
@@ -160,7 +162,8 @@ def _choose_model(
 
     `big`: the chosen big model, for the question about the small one.
     """
-    provider, option = backend.provider, session.options.models.get(question.variable)
+    provider = backend.provider
+    option = session.options.models.get(question.variable)
     if option is not None:
         model = _add_prefix(option, backend, offered, f"{question.flag} is", f"{question.flag} ")
         if backend.models and not backend.has_deployments:
@@ -191,9 +194,12 @@ def _choose_model(
 
 def _ask_model(session: Session, question: ModelQuestion, backend: ChosenProvider, default: str) -> str:
     """Return the name of a model with its prefix."""
-    asks, prefix, instead = session.questions, f"{backend.provider.prefix}/", f"{question.flag} NAME"
+    asks = session.questions
+    prefix = f"{backend.provider.prefix}/"
+    instead = f"{question.flag} NAME"
     assert asks is not None
-    listed, model = find_offered_models(backend), ""
+    listed = find_offered_models(backend)
+    model = ""
     text = f"{question.text}: its name without {prefix}"
     if listed:
         unit = f" ({_PRICE_UNIT})" if any(map(has_price, listed.values())) else ""
@@ -205,7 +211,8 @@ def _ask_model(session: Session, question: ModelQuestion, backend: ChosenProvide
         if model in listed:
             return f"{prefix}{model}"
         model = "" if model == _OTHER_MODEL else model
-        text, default = f"Name of the model, without {prefix}", ""
+        text = f"Name of the model, without {prefix}"
+        default = ""
     while True:
         model = model or asks.ask(text, default, instead=instead)
         if name := _check_model(session, question, backend, listed, model):
@@ -217,7 +224,8 @@ def _check_model(
     session: Session, question: ModelQuestion, backend: ChosenProvider, listed: Mapping[str, ModelFacts], model: str
 ) -> str:
     """Return a typed model with its prefix, or the listed one that the user means. "": another name is asked for."""
-    asks, prefix = session.questions, f"{backend.provider.prefix}/"
+    asks = session.questions
+    prefix = f"{backend.provider.prefix}/"
     assert asks is not None
     problem = "" if is_model_name(model) else "A model name is not empty, and has no spaces and commas."
     try:
@@ -232,8 +240,9 @@ def _check_model(
     if not asks.has_person:  # the next line answers another question
         _report_unlisted(session, name, backend, [*listed])
         return name
-    typed, number = name.removeprefix(prefix), formats.plural(len(listed), "listed model")
-    options = [Option(each) for each in find_similar_choices(typed, listed, _SIMILAR_MODELS)]
+    typed = name.removeprefix(prefix)
+    number = formats.plural(len(listed), "listed model")
+    options = [Option(similar) for similar in find_similar_choices(typed, listed, _SIMILAR_MODELS)]
     options += [Option(_OTHER_MODEL, "another name"), Option(typed, note="use it nevertheless")]
     text = f"{typed} is not one of the {number}. Which one do you mean?"
     chosen = asks.select(text, options, instead=f"{question.flag} NAME")
@@ -242,7 +251,8 @@ def _check_model(
 
 def _find_present_model(session: Session, backend: ChosenProvider, variable: str) -> str:
     """Return the model of the provider that a setting has, without prefix. "": none, or a retired one."""
-    present, prefix = session.settings.raw_values.get(variable), f"{backend.provider.prefix}/"
+    present = session.settings.raw_values.get(variable)
+    prefix = f"{backend.provider.prefix}/"
     model = "" if present is None or not present.reveal().startswith(prefix) else present.reveal()[len(prefix) :]
     day = find_retirement_date(backend, model)
     return "" if day is not None and day <= date.today() else model
@@ -252,7 +262,8 @@ def _report_unlisted(session: Session, model: str, backend: ChosenProvider, offe
     """Report a model of the provider that its server does not list, which a server may serve nevertheless."""
     prefix, _, name = model.partition("/")
     if _is_unlisted(model, backend, offered):
-        nearest, names = find_similar_choice(name, offered), formats.shorten(", ".join(offered), _MAX_TEXT)
+        nearest = find_similar_choice(name, offered)
+        names = formats.shorten(", ".join(offered), _MAX_TEXT)
         has = f"Did you mean:  {nearest}" if nearest else f"It has: {names}."
         session.warn(f"{prefix} does not list {name}. {has}")
 
@@ -269,7 +280,8 @@ def _add_prefix(name: str, backend: ChosenProvider, offered: Collection[str], su
     Raises `ConfigurationError`, which begins with `subject`, if the name has the prefix of no provider. If models of
     the chosen provider may have a slash in their names, each name is one of its own.
     """
-    provider, settings = backend.provider, backend.settings
+    provider = backend.provider
+    settings = backend.settings
     if name not in offered and (problem := find_unknown_prefix(name, provider, settings, named=subject, lead=lead)):
         raise ConfigurationError(problem.text, code="invalid-setting")
     is_of_other = "/" in name and name not in offered and has_plain_model_names(provider, settings)
@@ -278,7 +290,8 @@ def _add_prefix(name: str, backend: ChosenProvider, offered: Collection[str], su
 
 def _add_deployments(session: Session, backend: ChosenProvider, table: ServerTable) -> None:
     """Add the models of the option `--model-of` to a table."""
-    described = {one.name: one for one in backend.settings.configured_providers}[backend.provider.name]
+    by_name = {configured.name: configured for configured in backend.settings.configured_providers}
+    described = by_name[backend.provider.name]
     origin = find_origin(described, PROVIDERS)
     for name, model in session.options.deployments.items():
         if find_known_model(model, origin, PROVIDERS) is None:
@@ -297,7 +310,8 @@ def _find_model_of(
 
     False: the model is unknown, and the user is not asked.
     """
-    openai, today = PROVIDERS.find("openai"), date.today()
+    openai = PROVIDERS.find("openai")
+    today = date.today()
     if deployment in openai.known_models or deployment in table.models:
         return True
     if session.questions is None:
@@ -306,7 +320,8 @@ def _find_model_of(
     offered = {name: day for name, day in dates.items() if day is None or day > today}
     options = [Option(name, note=describe_retirement(day, today)) for name, day in offered.items()]
     options.append(Option(_OTHER_MODEL, "another model", "not in the list"))
-    text, flag = f"Model behind {deployment}", f"--model-of {deployment}={EXAMPLE_MODEL}"
+    text = f"Model behind {deployment}"
+    flag = f"--model-of {deployment}={EXAMPLE_MODEL}"
     if (model := session.questions.select(text, options, default, instead=flag)) != _OTHER_MODEL:
         table.models[deployment] = {"model_of": model}
     return True

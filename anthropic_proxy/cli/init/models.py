@@ -34,12 +34,12 @@ def find_offered_models(backend: ChosenProvider, today: date | None = None) -> d
     They are the models that the server lists, or those that the proxy knows.
     """
     prefix = f"{backend.provider.prefix}/"
-    found = {fact.model.removeprefix(prefix): fact for fact in backend.models or ()}
+    facts = {fact.model.removeprefix(prefix): fact for fact in backend.models or ()}
     if backend.models is None and not any(backend.proposed_models):
         names = backend.provider.known_models
-        found = {name: ModelFacts(name, retires_on=find_retirement_date(backend, name)) for name in names}
+        facts = {name: ModelFacts(name, retires_on=find_retirement_date(backend, name)) for name in names}
     today = today or date.today()
-    return {name: fact for name, fact in found.items() if fact.retires_on is None or fact.retires_on > today}
+    return {name: fact for name, fact in facts.items() if fact.retires_on is None or fact.retires_on > today}
 
 
 def find_default_models(
@@ -55,11 +55,13 @@ def find_default_models(
         return asyncio.run(choose_installed_models(backend.settings))
     if any(backend.proposed_models):
         return backend.proposed_models
-    big, small = provider.default_big_model or "", provider.default_small_model or ""
+    big = provider.default_big_model or ""
+    small = provider.default_small_model or ""
     if backend.models:
         day = today or date.today()
         return _replace_retiring(backend, offered, big, day), _replace_retiring(backend, offered, small, day)
-    lines, prefix = list_successors(provider, today or date.today()), f"{provider.prefix}/"
+    lines = list_successors(provider, today or date.today())
+    prefix = f"{provider.prefix}/"
     return lines.get("BIG_MODEL", big).removeprefix(prefix), lines.get("SMALL_MODEL", small).removeprefix(prefix)
 
 
@@ -73,7 +75,8 @@ def _replace_retiring(backend: ChosenProvider, offered: Mapping[str, ModelFacts]
     if not retires_soon(facts, today):
         return default
     lasting = {name: fact for name, fact in offered.items() if not retires_soon(fact, today)}
-    successor, price = retirement.successor if retirement else "", _find_output_price(backend, offered, default)
+    successor = retirement.successor if retirement else ""
+    price = _find_output_price(backend, offered, default)
     if successor in lasting:
         cost = _find_output_price(backend, offered, successor)
         if price is None or cost is None or cost >= price * _SUCCESSOR_SHARE:
@@ -89,9 +92,9 @@ def list_successors(provider: Provider, today: date) -> dict[str, str]:
     defaults = {"BIG_MODEL": provider.default_big_model, "SMALL_MODEL": provider.default_small_model}
     retired = {variable: find_retirement(provider, model or "") for variable, model in defaults.items()}
     return {
-        variable: f"{provider.prefix}/{one.successor}"
-        for variable, one in retired.items()
-        if one is not None and one.applies_on(today)
+        variable: f"{provider.prefix}/{retirement.successor}"
+        for variable, retirement in retired.items()
+        if retirement is not None and retirement.applies_on(today)
     }
 
 
@@ -99,7 +102,7 @@ def find_small_model(big: str, listed: Sequence[str]) -> str:
     """Return the small model of the family of `big`, by its name: `gpt-4.1-mini` for `gpt-4.1`. "": there is none."""
     small = [name for name in listed if _SMALL.search(name.lower())]
     pairs = [zip(name.lower(), big.lower(), strict=False) for name in small]
-    lengths = [sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], each)) for each in pairs]
+    lengths = [sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], letters)) for letters in pairs]
     longest = max(lengths, default=0)
     return small[lengths.index(longest)] if longest >= _MIN_FAMILY_CHARACTERS else ""
 
@@ -112,13 +115,15 @@ def sort_models(
     Without a price, models of the same size follow, first the newest ones that are known. Models that retire within
     `NOTICE_DAYS` and dated copies are last.
     """
-    newest, price = [*reversed(backend.provider.known_models)], _find_output_price(backend, models, default)
+    newest = [*reversed(backend.provider.known_models)]
+    price = _find_output_price(backend, models, default)
 
     def is_small(name: str) -> bool:
         return _SMALL.search(name.lower()) is not None
 
     def rank(name: str) -> tuple[bool, bool, bool, bool, float, bool, int]:
-        facts, stem = models[name], _DATED.sub("", name)
+        facts = models[name]
+        stem = _DATED.sub("", name)
         distance = math.inf if facts.price is None or price is None else abs(facts.price.output - price)
         return (
             name != default,

@@ -39,14 +39,16 @@ async def probe(backend: ChosenProvider, *, uses_token: bool) -> ProbeResult:
 
     Raises `UpstreamError` if the server rejects the key, or does not answer, and `ProxyError` if there is no token.
     """
-    provider, settings = backend.provider, backend.settings
+    provider = backend.provider
+    settings = backend.settings
     services = await open_services(settings)
     try:
         started = time.monotonic()
         if uses_token:
             await services.credentials.next_token_and_url(provider, "")
             return ProbeResult(time.monotonic() - started)
-        credential, send = Credentials(settings).next_credential(provider), services.transports[provider.name]
+        credential = Credentials(settings).next_credential(provider)
+        send = services.transports[provider.name]
         odd: list[str] = []
         listed = await query_chat_models(provider, settings, send, credential, TEST_TIMEOUT_SECONDS, left_out=odd)
         seconds = time.monotonic() - started
@@ -54,7 +56,8 @@ async def probe(backend: ChosenProvider, *, uses_token: bool) -> ProbeResult:
             provider, settings, send, credential, TEST_TIMEOUT_SECONDS
         )
         if provider.uses_installed_models:  # each model is described by a query of its own
-            catalog, name = services.catalog, provider.name
+            catalog = services.catalog
+            name = provider.name
             await asyncio.gather(*(catalog.fetch_capabilities(name, model.id) for model in listed))
         return ProbeResult(seconds, describe_models(services, provider, listed), is_accepted, tuple(odd))
     finally:
@@ -65,7 +68,8 @@ async def choose_installed_models(settings: Settings) -> tuple[str, str]:
     """Return the big and the small model that the proxy uses if no setting names one, as its server lists them."""
     services = await open_services(settings)
     try:
-        local, catalog = find_registry(settings).local, services.catalog
+        local = find_registry(settings).local
+        catalog = services.catalog
         await catalog.refresh_listing(local.name, TAGS_TIMEOUT_SECONDS)
         listed = catalog.cached_model_ids(local.name) or ()
         big = catalog.choose_installed_model(local.name, local.default_big_model or "", prefers_small=False)
@@ -83,17 +87,18 @@ async def find_local_servers(settings: Settings) -> dict[str, int]:
     """
     vendors = {server.name: server for server in PROVIDERS.find("openai").hosts if server.has_local_url}
     tables = [
-        ConfiguredProvider(name=name, base_url=one.base_url, wire="chat", has_key=False, key_variable="")
-        for name, one in vendors.items()
+        ConfiguredProvider(name=name, base_url=vendor.base_url, wire="chat", has_key=False, key_variable="")
+        for name, vendor in vendors.items()
     ]
-    others = [one for one in settings.configured_providers if one.name not in vendors]
+    others = [table for table in settings.configured_providers if table.name not in vendors]
     searched = structs.replace(
         settings,
         configured_providers=(*others, *tables),
-        base_urls={**settings.base_urls, **{name: one.base_url for name, one in vendors.items()}},
+        base_urls={**settings.base_urls, **{name: vendor.base_url for name, vendor in vendors.items()}},
         keys={name: keys for name, keys in settings.keys.items() if name not in vendors},
     )
-    registry, services = find_registry(searched), await open_services(searched)
+    registry = find_registry(searched)
+    services = await open_services(searched)
     local = registry.local.name
 
     async def count_models(name: str) -> int | None:

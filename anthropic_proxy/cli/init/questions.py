@@ -58,19 +58,21 @@ def ask_questions(answers: Answers) -> int:
 
     Raises `AnotherProviderError`, and `ConfigurationError` without a user.
     """
-    asked = 0
+    asked_count = 0
     for question in QUESTIONS:
         if answers.kind not in question.kinds or question.field in answers.values:
             continue
         answer = question.known(answers)
         if answer is None:
-            answer, asked = _ask(question, answers), asked + 1
+            answer = _ask(question, answers)
+            asked_count += 1
         answers.values[question.field] = answer
-    return asked
+    return asked_count
 
 
 def _ask(question: Question, answers: Answers) -> str:
-    user, output = answers.session.questions, answers.session.output
+    user = answers.session.questions
+    output = answers.session.output
     if user is None and question.missing is not None:
         raise question.missing(answers)
     if user is None:
@@ -97,10 +99,11 @@ def _ask(question: Question, answers: Answers) -> str:
 
 def _find_address(answers: Answers) -> str | None:
     """Return the address of the command line, or that of the candidate unless a test has failed there."""
-    candidate, session = answers.candidate, answers.session
+    candidate = answers.candidate
+    session = answers.session
     if session.options.address or not answers.is_first:
         return session.options.address or None
-    if answers.kind == Kind.INSTALLED and (candidate.found or session.questions is None):
+    if answers.kind == Kind.INSTALLED and (candidate.detected or session.questions is None):
         return ""
     return candidate.address or (candidate.vendor.base_url if candidate.vendor else "") or None
 
@@ -125,7 +128,8 @@ def _name_resource(address: str) -> str:
 
 
 def _report_no_server(answers: Answers) -> None:
-    settings, provider = answers.session.settings, answers.candidate.provider
+    settings = answers.session.settings
+    provider = answers.candidate.provider
     if provider is not None and answers.is_first:
         start = f"To start {provider.title} there:  {provider.prefix} serve"
         tried = settings.base_urls.get(provider.name, provider.base_url)
@@ -139,7 +143,9 @@ def _find_location(answers: Answers) -> str:
 
 
 def _find_key(answers: Answers) -> str | None:
-    session, kind, variable = answers.session, answers.kind, answers.key_variable
+    session = answers.session
+    kind = answers.kind
+    variable = answers.key_variable
     if answers.is_rejected:
         return None
     if session.options.key or not variable:
@@ -161,7 +167,8 @@ def _decode_key(answers: Answers, text: str) -> str:
 
 
 def _lead_to_key(answers: Answers) -> None:
-    output, candidate = answers.session.output, answers.candidate
+    output = answers.session.output
+    candidate = answers.candidate
     if candidate.kind == Kind.OTHER and not answers.is_rejected:  # the user did not choose the name
         output.write_line(f"  Its name here:  {output.paint(name_table(answers), 'type')}")
     if candidate.keys_url:
@@ -170,9 +177,10 @@ def _lead_to_key(answers: Answers) -> None:
 
 def name_table(answers: Answers) -> str:
     """Return the name of the table of a server, before a test has shown which of its addresses is right."""
-    settings, server = answers.session.settings, answers.name_server()
-    names = [choose_name(server.stem, each, settings) for each in server.addresses]
-    tables = [one.name for one in settings.configured_providers]
+    settings = answers.session.settings
+    server = answers.name_server()
+    names = [choose_name(server.stem, address, settings) for address in server.addresses]
+    tables = [table.name for table in settings.configured_providers]
     return next((name for name in names if name in tables), names[0])
 
 
