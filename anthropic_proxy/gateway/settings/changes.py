@@ -37,9 +37,11 @@ _PARTS: Mapping[str, _Parts] = {
     "inspectors": lambda settings: {f"inspector {rule.table.name}": rule for rule in settings.inspectors},
     "routes": lambda settings: {f"route {route.name}": _read_fields(route) for route in settings.routes},
     "prices": lambda settings: {format_price_setting(name): price for name, price in settings.prices.items()},
-    "token_issuers": lambda settings: {f"[token_issuers.{one.name}]": one for one in settings.token_issuers},
+    "token_issuers": lambda settings: {f"[token_issuers.{issuer.name}]": issuer for issuer in settings.token_issuers},
     "sign_in": lambda settings: (
-        {} if settings.sign_in is None else {f"[sign_in.groups.{one.name}]": one for one in settings.sign_in.groups}
+        {}
+        if settings.sign_in is None
+        else {f"[sign_in.groups.{group.name}]": group for group in settings.sign_in.groups}
     ),
 }
 """Table in `Settings.raw_values` → its parts, each with its name for people."""
@@ -53,18 +55,19 @@ def _read_fields(route: Any) -> Mapping[str, object]:
 def list_changes(before: Settings, after: Settings) -> SettingChanges:
     """Return what has changed, in the order of the old settings and then of the new ones."""
     secret = _SecretNames(after)
-    found: dict[str, tuple[str | None, str | None]] = {}
+    changes: dict[str, tuple[str | None, str | None]] = {}
     for name in dict.fromkeys((*before.raw_values, *after.raw_values)):
-        old, new = before.raw_values.get(name), after.raw_values.get(name)
+        old = before.raw_values.get(name)
+        new = after.raw_values.get(name)
         if old == new:
             continue
         if name in _PARTS and (parts := _compare_parts(_PARTS[name](before), _PARTS[name](after))):
-            found |= parts
+            changes |= parts
         elif name in secret:
-            found[name] = None if old is None else _SET, None if new is None else _SET if old is None else _CHANGED
+            changes[name] = None if old is None else _SET, None if new is None else _SET if old is None else _CHANGED
         else:
-            found[name] = _show(name, old), _show(name, new)
-    return found
+            changes[name] = _show(name, old), _show(name, new)
+    return changes
 
 
 def digest_values(settings: Settings) -> Mapping[str, str]:
@@ -102,7 +105,8 @@ def _show(name: str, value: Secret | None) -> str | None:
 
 def digest_value(name: str, text: str, *, is_secret: bool) -> str:
     """Return a short digest that differs for equal values of two names. That of a secret needs about 5 ms."""
-    content, salt = text.encode("utf-8", "surrogatepass"), name.encode()
+    content = text.encode("utf-8", "surrogatepass")
+    salt = name.encode()
     if is_secret:
         return hashlib.pbkdf2_hmac("sha256", content, salt, _ROUNDS).hex()[:12]
     return hashlib.sha256(salt + b"\0" + content).hexdigest()[:12]

@@ -123,8 +123,8 @@ class ConfigFile:
     def find_item(self, path: KeyPath) -> Mapping[str, Any]:
         """Return the values of a table in a list, such as `("routes[0]",)`."""
         name, _, index = path[-1].rstrip("]").rpartition("[")
-        found: Mapping[str, Any] = self.find_value((*path[:-1], name))[int(index)]
-        return found
+        item: Mapping[str, Any] = self.find_value((*path[:-1], name))[int(index)]
+        return item
 
     def describe_origin(self, path: KeyPath) -> str:
         """`~/anthropic-proxy.toml line 4`. If the file does not have the key, the line of its table is returned."""
@@ -207,7 +207,8 @@ class ConfigFile:
             items: Mapping[KeyPath, object] = {}
             of: inspect.Type = kind
             if isinstance(value, dict) and isinstance(kind, inspect.DictType):
-                items, of = {(*path, key): item for key, item in value.items()}, kind.value_type
+                items = {(*path, key): item for key, item in value.items()}
+                of = kind.value_type
             elif isinstance(value, list) and isinstance(kind, inspect.ListType):
                 items = {(*path[:-1], f"{path[-1]}[{index}]"): item for index, item in enumerate(value)}
                 of = kind.item_type
@@ -235,8 +236,8 @@ class ConfigFile:
             reference = _REFERENCED_VARIABLE.fullmatch(value)
             name = str(self.find_value(("search", "service")) or "search") if path[0] == "search" else path[-2]
             name = _ITEM_INDEX.sub("", name)
-            own = suggest_key_variable(name) if path[-1] == "api_key" else "_".join(path).upper()
-            variable = reference[1] if reference else own
+            suggested = suggest_key_variable(name) if path[-1] == "api_key" else "_".join(path).upper()
+            variable = reference[1] if reference else suggested
             move = "" if reference else f"Put the key into .env as {variable}=… and write"
             raise self.rejection(
                 path,
@@ -252,7 +253,8 @@ class ConfigFile:
 
     def _require_fields(self, path: KeyPath, table: Mapping[str, object], struct_type: type[Struct]) -> None:
         fields = _list_fields(struct_type)
-        errors, unknown = ErrorList(), []
+        errors = ErrorList()
+        unknown = []
         for key, value in table.items():
             place = (*path, key)
             with errors.collect():
@@ -352,9 +354,9 @@ def find_key_lines(text: str) -> dict[KeyPath, int]:
     counts: dict[KeyPath, int] = {}
     table: KeyPath = ()
     for number, line in enumerate(text.split("\n"), 1):
-        if (found := _STATEMENT.match(line)) is None:
+        if (statement := _STATEMENT.match(line)) is None:
             continue
-        brackets, header, assigned = found.groups()
+        brackets, header, assigned = statement.groups()
         keys: KeyPath = ()
         value: Any = tomllib.loads(f"{header or assigned} = 0")
         while isinstance(value, dict):

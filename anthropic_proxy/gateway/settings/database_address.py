@@ -36,8 +36,8 @@ class DatabaseAddress(Struct, frozen=True):
 
     def list_options(self) -> dict[str, Any]:
         """Return the options of a connection to PostgreSQL, in which several hosts are one text."""
-        own = {"host": self.host, "port": self.port, "user": self.user, "password": self.password}
-        options: dict[str, Any] = {name: value for name, value in {**own, "dbname": self.database}.items() if value}
+        fields = {"host": self.host, "port": self.port, "user": self.user, "password": self.password}
+        options: dict[str, Any] = {name: value for name, value in {**fields, "dbname": self.database}.items() if value}
         for name, value in self.parameters.items():
             options[name] = ",".join(value) if isinstance(value, tuple) else value
         if "host" in self.parameters and "port" not in self.parameters:
@@ -57,18 +57,18 @@ def parse_postgres_url(text: str) -> DatabaseAddress:
     `text` is `postgresql://user:password@host:port/database?name=value`; each part may be missing. Raises `ValueError`
     for another form.
     """
-    found = _URL.fullmatch(text)
-    if found is None or (found["port"] and not 1 <= int(found["port"][:6]) <= _MAX_PORT):
+    match = _URL.fullmatch(text)
+    if match is None or (match["port"] and not 1 <= int(match["port"][:6]) <= _MAX_PORT):
         raise ValueError("the text is no address of a PostgreSQL database")
     parameters: dict[str, str | tuple[str, ...]] = {}
-    for name, value in parse_qsl(found["query"] or ""):
+    for name, value in parse_qsl(match["query"] or ""):
         earlier = parameters.get(name, ())
         earlier = (earlier,) if isinstance(earlier, str) else earlier
         parameters[name] = (*earlier, value) if earlier else value
-    user, password, database = (part and unquote(part) for part in found.group("user", "password", "database"))
+    user, password, database = (part and unquote(part) for part in match.group("user", "password", "database"))
     return DatabaseAddress(
-        host=found["host"] or found["ipv6"],
-        port=int(found["port"]) if found["port"] else None,
+        host=match["host"] or match["ipv6"],
+        port=int(match["port"]) if match["port"] else None,
         user=user,
         password=password,
         database=database,

@@ -174,10 +174,10 @@ def _find_variable(environ: Mapping[str, str], name: str) -> tuple[str, str]:
     return next(((key, value) for key in (name, name.upper()) if (value := environ.get(key, "").strip())), (name, ""))
 
 
-def list_missing_files(found: FoundSetting, paths: Iterable[str]) -> list[str]:
+def list_missing_files(given: FoundSetting, paths: Iterable[str]) -> list[str]:
     """Return warnings about the files and folders of a variable that a library reads."""
     return [
-        f'{found.variable} is "{redact_and_shorten(path, _MAX_PATH_CHARACTERS)}", which does not exist.{found.location}'
+        f'{given.variable} is "{redact_and_shorten(path, _MAX_PATH_CHARACTERS)}", which does not exist.{given.location}'
         for path in paths
         if not os.path.exists(path)
     ]
@@ -221,11 +221,11 @@ def load_trace_fields(values: Mapping[str, Any], sources: Sources) -> tuple[dict
         for name, given in sources.find_variables_only_in_env_file(()).items()
         if name.startswith(OTEL_PREFIX)
     }
-    for found in filter(None, map(sources.find_foreign, _FILES)):
-        path = decode_path(found)
-        variables[found.variable] = Secret(path)
+    for given_file in filter(None, map(sources.find_foreign, _FILES)):
+        path = decode_path(given_file)
+        variables[given_file.variable] = Secret(path)
         if "otlp" in exporters:
-            warnings += list_missing_files(found, [path])
+            warnings += list_missing_files(given_file, [path])
     return {"trace_exporters": exporters, "otel_variables": variables, "collector": collector}, warnings
 
 
@@ -275,8 +275,8 @@ def find_aws_files(sources: Sources) -> dict[str, str]:
 
     The library would search a relative one in the current directory.
     """
-    found = map(sources.find_foreign, ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"))
-    return {given.variable: decode_path(given) for given in found if given is not None and given.text}
+    settings = map(sources.find_foreign, ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"))
+    return {given.variable: decode_path(given) for given in settings if given is not None and given.text}
 
 
 def find_region_of_aws_profile(sources: Sources) -> str | None:

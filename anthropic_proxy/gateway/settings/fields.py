@@ -300,11 +300,11 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
 
     def reveal_all_secrets(self) -> Sequence[str]:
         client = () if self.oidc is None else (self.oidc.client_secret, self.oidc.client_key)
-        own = [secret for secret in client if secret is not None]
-        own += [rule.key for rule in self.inspectors if rule.key is not None]
-        own += [] if self.sign_in is None else self.sign_in.secrets
-        found = [*super().reveal_all_secrets(), *(secret.reveal() for secret in own)]
-        return [part for text in found for part in (_KEY_PARTS.findall(text) if _PRIVATE_KEY.search(text) else [text])]
+        secrets = [secret for secret in client if secret is not None]
+        secrets += [rule.key for rule in self.inspectors if rule.key is not None]
+        secrets += [] if self.sign_in is None else self.sign_in.secrets
+        texts = [*super().reveal_all_secrets(), *(secret.reveal() for secret in secrets)]
+        return [part for text in texts for part in (_KEY_PARTS.findall(text) if _PRIVATE_KEY.search(text) else [text])]
 
     def export_to_litellm(self, exported: dict[str, Secret] | None = None) -> None:
         """Copy these variables and fixed options to `os.environ`, where LiteLLM reads them. Existing ones are kept.

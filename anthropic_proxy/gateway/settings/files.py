@@ -90,7 +90,8 @@ def decode_toml(text: str, name: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         problem, _, position = str(error).removesuffix(")").rpartition(" (at ")
         if not problem:
-            problem, position = str(error), ""
+            problem = str(error)
+            position = ""
         where = f"{name}, {position}, " if position.startswith("line") else f"{name} "
         raise ConfigurationError(f"{where}is not valid TOML: {problem}.", code="configuration-file") from None
     except RecursionError:
@@ -101,7 +102,7 @@ def decode_toml(text: str, name: str) -> dict[str, Any]:
         ) from None
     level: list[Any] = [tables]
     for _ in range(_MAX_NESTING + 1):
-        members = [member for one in level for member in (one.values() if isinstance(one, dict) else one)]
+        members = [member for value in level for member in (value.values() if isinstance(value, dict) else value)]
         level = [member for member in members if isinstance(member, dict | list)]
     if level:
         raise nesting_error(name)
@@ -295,7 +296,7 @@ def find_invalid_env_line(text: str) -> int:
         line.original for line in parse_env_text(text) if line.error or (line.key is not None and line.value is None)
     )
     # a statement begins with the empty lines before it
-    return next((found.line + len(found.string) - len(found.string.lstrip("\n")) for found in invalid), 0)
+    return next((line.line + len(line.string) - len(line.string.lstrip("\n")) for line in invalid), 0)
 
 
 def parse_env_text(text: str) -> "Iterator[Binding]":

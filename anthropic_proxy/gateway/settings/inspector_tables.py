@@ -32,19 +32,19 @@ _GROUP = compile_anchored(r"\(\?(?:[:=!>]|<[=!]|P<\w+>|[aiLmsux-]+[:)])")
 
 def load_inspectors(file: ConfigFile, sources: Sources, *, resolves_keys: bool) -> Sequence[InspectorRule]:
     """Errors are added to those of `sources`."""
-    found: dict[str, InspectorRule] = {}
+    rules: dict[str, InspectorRule] = {}
     for path, table in file.list_tables("inspectors", InspectorTable):
         with sources.errors.collect():
-            if table.name in found:
+            if table.name in rules:
                 raise file.rejection(
                     (*path, "name"), f'is "{table.name}", as that of another one.', code="configuration-file"
                 )
-            found[table.name] = _load_rule(file, path, table, sources, resolves_keys=resolves_keys)
-    if found:
+            rules[table.name] = _load_rule(file, path, table, sources, resolves_keys=resolves_keys)
+    if rules:
         sources.given["inspectors"] = Secret(
-            str([(rule.table, rule.key and rule.key.reveal()) for rule in found.values()])
+            str([(rule.table, rule.key and rule.key.reveal()) for rule in rules.values()])
         )
-    return tuple(found.values())
+    return tuple(rules.values())
 
 
 def _load_rule(
@@ -119,7 +119,9 @@ def bound_repetitions(pattern: str) -> BoundedPattern:
     at = 0
     while at < len(pattern):
         character = pattern[at]
-        text, end, width = character, at + 1, int(character not in "^$|")
+        text = character
+        end = at + 1
+        width = int(character not in "^$|")
         if character == "\\":
             end = at + 2
             text = pattern[at:end]
@@ -149,7 +151,8 @@ def bound_repetitions(pattern: str) -> BoundedPattern:
             width = last * most
         pieces.append(text)
         widths[-1] += width
-        last, at = width, end
+        last = width
+        at = end
     bounded = "".join(pieces)
     try:
         is_empty_match = compile_later(bounded).match("") is not None
@@ -172,7 +175,7 @@ class _Group(Struct):
     has_alternatives: bool = False
 
 
-_ATOMIC = {"(?:": "(?>", **{one: one for one in ("(?>", "(?=", "(?!", "(?<=", "(?<!")}}
+_ATOMIC = {"(?:": "(?>", **{beginning: beginning for beginning in ("(?>", "(?=", "(?!", "(?<=", "(?<!")}}
 """Beginnings of groups → the same as an atomic group, which gives nothing back."""
 
 
@@ -187,7 +190,9 @@ def _find_class_end(pattern: str, at: int) -> int:
 
 def _bound_one(pattern: str, at: int) -> tuple[str, int, int]:
     """Return a possessive repetition, the place behind that of the pattern, and how often it repeats at most."""
-    least, most, end = "0", str(_MAX_REPETITIONS), at + 1
+    least = "0"
+    most = str(_MAX_REPETITIONS)
+    end = at + 1
     if counts := _COUNTS.match(pattern, at):
         end = counts.end()
         least = counts[1] or "0"

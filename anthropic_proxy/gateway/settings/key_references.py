@@ -69,21 +69,23 @@ def resolve_keys(
                 'key. Put the key into .env as NAME=… and write  api_key = { env = "NAME" }',
                 code="key-in-file",
             )
-        found = sources.find_referenced_key_variable(reference.env)
-        if found is None:
+        given = sources.find_referenced_key_variable(reference.env)
+        if given is None:
             details = f"{reference.env} is not set ({where}). Set it in .env or in the environment."
             if reference.env.isupper() and is_secret_variable(reference.env):  # the name of a key, and not a key
                 return ResolvedKeys(problem=details, problem_details=details)
             return ResolvedKeys(problem=f"the variable of {where}, is not set. {_DETAILS}", problem_details=details)
-        return ResolvedKeys(decode_keys(found))
+        return ResolvedKeys(decode_keys(given))
     if not resolves_keys:
         return ResolvedKeys((Secret(UNRESOLVED_KEY, where),))
     folder = os.path.dirname(os.path.abspath(file.path))
     if reference.file is not None:
-        kind, origin = "file", f"the file {redact_and_shorten(reference.file)} ({where})"
+        kind = "file"
+        origin = f"the file {redact_and_shorten(reference.file)} ({where})"
         source = KeySource(origin=origin, folder=folder, file=reference.file, refresh_seconds=refresh_seconds)
     elif reference.command:
-        kind, origin = "command", f"the command {redact_and_shorten(reference.command[0])} ({where})"
+        kind = "command"
+        origin = f"the command {redact_and_shorten(reference.command[0])} ({where})"
         source = KeySource(origin=origin, folder=folder, command=reference.command, refresh_seconds=refresh_seconds)
     else:
         return ResolvedKeys()
@@ -157,23 +159,23 @@ def _run_bounded(command: Sequence[str], folder: Path) -> tuple[int, bytes, byte
     process = subprocess.Popen(
         command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    found = bytearray(), bytearray()
+    outputs = bytearray(), bytearray()
 
     def read(stream: IO[bytes], kept: bytearray) -> None:
         with stream:
             while data := stream.read1(_READ_BYTES):  # type: ignore[attr-defined]  # of a pipe
                 kept += data[: MAX_KEY_BYTES + 1 - len(kept)]
-                if len(found[0]) > MAX_KEY_BYTES:
+                if len(outputs[0]) > MAX_KEY_BYTES:
                     process.kill()
                     return
 
-    streams = zip((process.stdout, process.stderr), found, strict=True)
-    readers = [Thread(target=read, args=each, name="key-command", daemon=True) for each in streams]
+    streams = zip((process.stdout, process.stderr), outputs, strict=True)
+    readers = [Thread(target=read, args=arguments, name="key-command", daemon=True) for arguments in streams]
     for reader in readers:
         reader.start()
     for reader in readers:
         reader.join(max(deadline - time.monotonic(), 0))
-    has_ended = len(found[0]) > MAX_KEY_BYTES or not any(reader.is_alive() for reader in readers)
+    has_ended = len(outputs[0]) > MAX_KEY_BYTES or not any(reader.is_alive() for reader in readers)
     try:
         status = process.wait(max(deadline - time.monotonic(), 0))
     except subprocess.TimeoutExpired:
@@ -182,7 +184,7 @@ def _run_bounded(command: Sequence[str], folder: Path) -> tuple[int, bytes, byte
         status = process.wait()
     if not has_ended:
         raise subprocess.TimeoutExpired(command, KEY_COMMAND_TIMEOUT_SECONDS)
-    return status, bytes(found[0]), bytes(found[1])
+    return status, bytes(outputs[0]), bytes(outputs[1])
 
 
 def _decode_refresh(reference: KeyReference, path: KeyPath, where: str) -> float | None:

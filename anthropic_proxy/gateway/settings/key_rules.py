@@ -195,12 +195,12 @@ def decode_budget(text: str) -> Budget:
     """Return the budget in `text`, such as `50USD/month` or `20USD/day for claude-opus-* soft`. Raises `InvalidRequest`
     if the text is no budget.
     """
-    found = _BUDGET.fullmatch(text.strip())
-    if found is None or bool(found["dollar"]) == bool(found["unit"]):
+    match = _BUDGET.fullmatch(text.strip())
+    if match is None or bool(match["dollar"]) == bool(match["unit"]):
         raise InvalidRequest(f'The budget is "{text[:60]}". {BUDGET_FORMS}.', code="virtual-key-limits")
-    scale = _SCALES.get((found["scale"] or "").lower(), 1)
-    unit: Unit = "tokens" if (found["unit"] or "").startswith("token") else "usd"
+    scale = _SCALES.get((match["scale"] or "").lower(), 1)
+    unit: Unit = "tokens" if (match["unit"] or "").startswith("token") else "usd"
     periods: Mapping[str, Period] = {"day": "day", "month": "month"}
-    period = periods.get(found["period"] or "", "total")
-    amount = float(Decimal(found["number"]) * scale)
-    return Budget(amount, unit, period, soft=found["soft"] is not None, models=found["models"] or "")
+    period = periods.get(match["period"] or "", "total")
+    amount = float(Decimal(match["number"]) * scale)
+    return Budget(amount, unit, period, soft=match["soft"] is not None, models=match["models"] or "")

@@ -137,7 +137,7 @@ def load_settings(
     names = [*(name for setting in table for name in setting.names), *OLD_NAMES]
     others_of_file = _find_other_variables(names, providers, sources)
     seen = {**others_of_file} | {name: Secret(value, name) for name, value in environ.items() if value}
-    found = [
+    key_texts = [
         secret
         for name, secret in seen.items()
         if name.upper().endswith(_KEY_ENDINGS) and (name != _PATH_VARIABLE or "{" in secret.reveal())
@@ -156,7 +156,7 @@ def load_settings(
         litellm_variables=others_of_file,
         cloud_variables={name: value for name, value in others_of_file.items() if name.startswith(("AWS_", "AZURE_"))}
         | {name: Secret(path) for name, path in find_aws_files(sources).items()},
-        other_secrets=(*found, *find_otel_secrets(environ, traces["otel_variables"])),
+        other_secrets=(*key_texts, *find_otel_secrets(environ, traces["otel_variables"])),
         origins=sources.origins,
         raw_values=sources.given,
         placeholders=sources.placeholders,
@@ -171,11 +171,11 @@ def _read_table(table: Sequence[Setting], sources: Sources) -> dict[str, Any]:
     """Return field of `Settings` → value, or → key → value. Errors are added to those of `sources`."""
     fields: dict[str, Any] = {}
     for setting in table:
-        found = setting.find_text(sources)
-        if found is None:
+        given = setting.find_text(sources)
+        if given is None:
             continue
         with sources.errors.collect():
-            value = setting.decode(found)
+            value = setting.decode(given)
             field, _, key = setting.field.partition(".")
             if key and value is not None:
                 fields.setdefault(field, {})[key] = value
@@ -220,7 +220,7 @@ def _require_model_settings(
     """The preferred provider must have default models, or a setting must name one."""
     preferred = next((row for row in providers if row.name == fields.get("preferred_provider")), None)
     models = {"tier_models", "big_model", "middle_model", "small_model"}
-    variables = {name for each in table if each.field.partition(".")[0] in models for name in each.names}
+    variables = {name for setting in table if setting.field.partition(".")[0] in models for name in setting.names}
     is_named = not sources.is_readable or not variables.isdisjoint(sources.origins)
     if preferred is not None and not preferred.has_default_models and not is_named:
         listed = join_with_or([row.name for row in providers if row.offered_to_users])
@@ -301,7 +301,8 @@ _CLIENT_PROOFS = {
 def _build_oidc(fields: Mapping[str, Any], file: ConfigFile, sources: Sources) -> OidcSettings | None:
     """Return None if `OIDC_ISSUER` is not set."""
     authorization = load_authorization(file, sources)
-    has_issuer, has_client = ("OIDC_ISSUER" in sources.origins, "OIDC_CLIENT_ID" in sources.origins)
+    has_issuer = "OIDC_ISSUER" in sources.origins
+    has_client = "OIDC_CLIENT_ID" in sources.origins
     if not sources.is_readable:  # it may have the other one
         return None
     if has_client and not has_issuer:
@@ -318,7 +319,9 @@ def _build_oidc(fields: Mapping[str, Any], file: ConfigFile, sources: Sources) -
         )
     used, *ignored = [name for name in _CLIENT_PROOFS if name in sources.origins] or [""]
     file.warnings += [f"{name} is ignored, because {used} is set." for name in ignored]
-    fields = {name: value for name, value in fields.items() if name not in {_CLIENT_PROOFS[each] for each in ignored}}
+    fields = {
+        name: value for name, value in fields.items() if name not in {_CLIENT_PROOFS[variable] for variable in ignored}
+    }
     if authorization and not has_issuer:
         file.warnings.append("[sign_in.authorization] is ignored, because OIDC_ISSUER is not set.")
     if "issuer" not in fields:
@@ -331,8 +334,10 @@ def find_listen_address(environ: Mapping[str, str], env_file: str | None) -> tup
 
     Raises `ConfigurationError` if one of the two is invalid.
     """
-    sources, default = Sources(environ, env_file), Settings()
-    host, port = sources.find_setting("HOST"), sources.find_setting("PORT")
+    sources = Sources(environ, env_file)
+    default = Settings()
+    host = sources.find_setting("HOST")
+    port = sources.find_setting("PORT")
     return (
         default.host if host is None else values.decode_listen_host(host),
         default.port if port is None else values.decode_port(port),

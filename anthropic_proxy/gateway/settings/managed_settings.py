@@ -71,7 +71,8 @@ def _require_json(file: ConfigFile, path: KeyPath, value: object) -> None:
 
 
 def _find_warnings(file: ConfigFile, path: KeyPath, value: object, known: Mapping[str, str]) -> Iterator[str]:
-    name, place = path[-1], f"{file.describe_origin(path)}: {format_key_path(path)}"
+    name = path[-1]
+    place = f"{file.describe_origin(path)}: {format_key_path(path)}"
     if name in _WITHOUT_EFFECT:
         yield f"{place} has no effect, because Claude Code reads it only from the machine."
     elif name not in known:

@@ -37,8 +37,10 @@ def use_settings_folder(folder: str) -> None:
 
     Raises `ConfigurationError` if there is no such folder.
     """
-    os.environ[CONFIG_VARIABLE] = os.environ[_OPTION_VARIABLE] = found = str(_require_folder("--config", folder))
-    add_folder_to_commands(found)
+    os.environ[CONFIG_VARIABLE] = os.environ[_OPTION_VARIABLE] = absolute_path = str(
+        _require_folder("--config", folder)
+    )
+    add_folder_to_commands(absolute_path)
 
 
 def find_settings_folder(environ: Mapping[str, str]) -> Path | None:
@@ -139,20 +141,22 @@ def describe_unread_files(env_file: str | None, names: Collection[str]) -> str:
     place = None if env_file is None else Path(os.path.abspath(env_file)).parent
     if current is None or current == place:
         return ""
-    found = [path for path in (current / ENV_FILE, current / CONFIG_FILE) if path.is_file()]
-    if current / ENV_FILE in found:
+    unread = [path for path in (current / ENV_FILE, current / CONFIG_FILE) if path.is_file()]
+    if current / ENV_FILE in unread:
         try:
             with (current / ENV_FILE).open("rb") as file:
                 text = file.read(_MAX_EXAMINED_BYTES).decode("utf-8", "replace")
         except OSError:
             text = ""
         if not any(name in names for name in _ASSIGNED.findall(text)):
-            found.remove(current / ENV_FILE)
-    if not found:
+            unread.remove(current / ENV_FILE)
+    if not unread:
         return ""
-    verb, it = ("is", "it") if len(found) == 1 else ("are", "them")
+    verb, it = ("is", "it") if len(unread) == 1 else ("are", "them")
     where = "" if place is None else f", because settings files belong in {shorten_home(place)}"
     move = ""
-    if place is not None and not any((place / path.name).exists() for path in found):
+    if place is not None and not any((place / path.name).exists() for path in unread):
         move = f"; move {it} there only if you wrote {it}"
-    return f"{' and '.join(map(shorten_home, found))} {verb} not read{where}. Use  --config .  if you trust {it}{move}."
+    return (
+        f"{' and '.join(map(shorten_home, unread))} {verb} not read{where}. Use  --config .  if you trust {it}{move}."
+    )

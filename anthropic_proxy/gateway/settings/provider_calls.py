@@ -74,14 +74,15 @@ def load_call_options(
     file: ConfigFile, tables: Sequence[ConfiguredProvider], built_in: ProviderRegistry, sources: Sources
 ) -> Mapping[str, CallOptions]:
     """Return provider name → options. `sources` receives errors, and the lines of the settings."""
-    own, found = {table.name for table in tables}, {}
+    table_names = {table.name for table in tables}
+    options_by_provider = {}
     for name, table in file.tables.providers.items():
         row = find_extended_provider(file, name, built_in)
-        if row is None and name not in own:
+        if row is None and name not in table_names:
             continue
         provider = name if row is None else row.name
         with sources.errors.collect():
-            if provider in found:
+            if provider in options_by_provider:
                 raise file.rejection(
                     ("providers", name),
                     f"repeats [providers.{provider}]: both names mean the same provider.",
@@ -90,14 +91,15 @@ def load_call_options(
                 )
             options = _load_table(file, name, table, row, sources)
             if options.shown:
-                found[provider] = options
-    return found
+                options_by_provider[provider] = options
+    return options_by_provider
 
 
 def _load_table(
     file: ConfigFile, name: str, table: ProviderTable, row: Provider | None, sources: Sources
 ) -> CallOptions:
-    path, errors = ("providers", name), ErrorList()
+    path = ("providers", name)
+    errors = ErrorList()
     if row is not None and row.transport != "http":
         raise file.rejection(
             path,
@@ -110,7 +112,8 @@ def _load_table(
 
     def show(keys: KeyPath, text: str) -> None:
         setting = f"{format_key_path(keys)} of [providers.{name}]"
-        shown[setting], sources.origins[setting] = text, file.describe_origin((*path, *keys))
+        shown[setting] = text
+        sources.origins[setting] = file.describe_origin((*path, *keys))
 
     if table.key_header is not None:
         with errors.collect():
@@ -290,21 +293,21 @@ def _find_variable(
             'Put the value into .env as NAME=… and write  { env = "NAME" }',
             code="provider-header",
         )
-    found = sources.find_referenced_key_variable(variable)
-    if found is None and not sources.is_readable:  # the file may have it
+    given = sources.find_referenced_key_variable(variable)
+    if given is None and not sources.is_readable:  # the file may have it
         return Secret("")
-    if found is None:
+    if given is None:
         raise ConfigurationError(
             f"{variable} is not set, but it is the value of {where}. Set it in .env or in the environment.",
             code="provider-header",
         )
-    if in_header and not _HEADER_TEXT.fullmatch(found.text):
+    if in_header and not _HEADER_TEXT.fullmatch(given.text):
         raise ConfigurationError(
             f"{variable} cannot be the value of {where}: it contains a line break or a letter outside ASCII."
-            f"{found.location}",
+            f"{given.location}",
             code="provider-header",
         )
-    return Secret(found.text, f"{variable} {found.origin_phrase}")
+    return Secret(given.text, f"{variable} {given.origin_phrase}")
 
 
 def _decode_proxy(file: ConfigFile, path: KeyPath, value: object, sources: Sources) -> Secret:
@@ -329,15 +332,15 @@ def _decode_proxy(file: ConfigFile, path: KeyPath, value: object, sources: Sourc
         raise file.rejection(
             path, f"is invalid. {allowed} Its value is not shown, because it may be a key.", code="provider-connection"
         )
-    found = _find_variable(file, path, value["env"], sources)
-    if found.reveal() and not _is_proxy_address(found.reveal()):
+    address = _find_variable(file, path, value["env"], sources)
+    if address.reveal() and not _is_proxy_address(address.reveal()):
         raise ConfigurationError(
             f"{value['env']} is not the address of a proxy, but it is the value of {format_key_path(path)} in "
             f"{file.describe_origin_in_sentence(path)}. Its text is not shown, because it may contain a password. "
             "Use http://user:password@host:port, https://…, socks5://… or socks5h://….",
             code="provider-connection",
         )
-    return found
+    return address
 
 
 def _is_proxy_address(text: str) -> bool:
@@ -346,41 +349,48 @@ def _is_proxy_address(text: str) -> bool:
         socks_texts = b64decode(url.authorization.partition(" ")[2]).split(b":", 1)
     except ValueError:
         return False
-    return url.request_target == "/" and (not url.origin.uses_socks or all(len(each) < 256 for each in socks_texts))
+    return url.request_target == "/" and (
+        not url.origin.uses_socks or all(len(socks_text) < 256 for socks_text in socks_texts)
+    )
 
 
 def _find_file(file: ConfigFile, path: KeyPath, text: str, digest: "hashlib._Hash") -> str:
-    """Return the absolute path of a file, and add its contents to `digest`."""
-    found = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(file.path)), os.path.expanduser(text)))
+    """Return the absolute_path path of a file, and add its contents to `digest`."""
+    absolute_path = os.path.normpath(
+        os.path.join(os.path.dirname(os.path.abspath(file.path)), os.path.expanduser(text))
+    )
     try:
-        digest.update(read_bounded_file(Path(found), _MAX_PEM_BYTES))
+        digest.update(read_bounded_file(Path(absolute_path), _MAX_PEM_BYTES))
     except OSError as error:
         raise file.invalid_value_error(
-            path, text, f"The file {found} cannot be read: {describe_os_error(error)}. Use the path of a PEM file."
+            path,
+            text,
+            f"The file {absolute_path} cannot be read: {describe_os_error(error)}. Use the path of a PEM file.",
         ) from None
-    return found
+    return absolute_path
 
 
 def _load_pem(file: ConfigFile, path: KeyPath, text: str, digest: "hashlib._Hash") -> str:
-    found = _find_file(file, path, text, digest)
+    pem_file = _find_file(file, path, text, digest)
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(found)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(pem_file)
     except ssl.SSLError:
         raise file.invalid_value_error(
             path, text, "The file contains no certificate in PEM form: -----BEGIN CERTIFICATE-----."
         ) from None
-    return found
+    return pem_file
 
 
 def _load_certificate(
     file: ConfigFile, path: KeyPath, table: ClientCertificate, fields: dict[str, Any], digest: "hashlib._Hash"
 ) -> None:
-    fields["certificate_file"] = found = _find_file(file, (*path, "file"), table.file, digest)
+    fields["certificate_file"] = certificate_file = _find_file(file, (*path, "file"), table.file, digest)
     key_file = ""
     key_path = (*path, "file")
     key_text = table.file
     if table.key_file is not None:
-        key_path, key_text = (*path, "key_file"), table.key_file
+        key_path = (*path, "key_file")
+        key_text = table.key_file
         key_file = _find_file(file, key_path, key_text, digest)
     fields["certificate_key_file"] = key_file
 
@@ -388,7 +398,7 @@ def _load_certificate(
         raise ValueError
 
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(found, key_file or None, refuse_password)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate_file, key_file or None, refuse_password)
     except ValueError:
         raise file.invalid_value_error(
             key_path, key_text, "The private key has a password. Use a file with a key without a password."

@@ -51,7 +51,8 @@ def load_search_service(file: ConfigFile, sources: Sources, *, resolves_keys: bo
                 f"Set it in {file.describe_origin_in_sentence(_SEARCH)}.",
                 code="configuration-file",
             )
-        base_url, resolved = None, None
+        base_url = None
+        resolved = None
         if table.base_url is not None:
             base_url = values.decode_url(file.build_setting((*_SEARCH, "base_url"), table.base_url))
         sources.origins["service of [search]"] = file.describe_origin((*_SEARCH, "service"))
@@ -76,13 +77,14 @@ def load_alerts(file: ConfigFile, sources: Sources, *, resolves_keys: bool) -> A
         return None
 
     def resolve(field: str, reference: KeyReference) -> Secret:
-        found = resolve_keys(file, ("alerts", field), reference, sources, resolves_keys=resolves_keys)
-        if not found.keys:
-            raise ConfigurationError(found.problem_details or found.problem, code="alerts-setting")
-        return found.keys[0]
+        resolved = resolve_keys(file, ("alerts", field), reference, sources, resolves_keys=resolves_keys)
+        if not resolved.keys:
+            raise ConfigurationError(resolved.problem_details or resolved.problem, code="alerts-setting")
+        return resolved.keys[0]
 
     with sources.errors.collect():
-        url, secret = table.url, None if table.secret is None else resolve("secret", table.secret)
+        url = table.url
+        secret = None if table.secret is None else resolve("secret", table.secret)
         address = Secret(url, file.describe_origin(("alerts", "url"))) if isinstance(url, str) else resolve("url", url)
         sources.origins["url of [alerts]"] = file.describe_origin(("alerts", "url"))
         sources.given["alerts"] = Secret(f"{table} {address.reveal()} {secret.reveal() if secret else ''}")
@@ -107,10 +109,10 @@ def load_alerts(file: ConfigFile, sources: Sources, *, resolves_keys: bool) -> A
 def decode_webhook_secret(text: str) -> bytes | None:
     """Return the bytes of a secret of Standard Webhooks. None: `text` is no such secret."""
     try:
-        found = base64.b64decode(text.removeprefix("whsec_"), validate=True)
+        secret = base64.b64decode(text.removeprefix("whsec_"), validate=True)
     except ValueError:
         return None
-    return found if text.startswith("whsec_") and 24 <= len(found) <= 64 else None
+    return secret if text.startswith("whsec_") and 24 <= len(secret) <= 64 else None
 
 
 def list_ignored_table_warnings(search: SearchService | None, file: ConfigFile, sources: Sources) -> list[str]:
@@ -154,8 +156,8 @@ def _load_table(file: ConfigFile, name: str, table: ProviderTable, built_in: Pro
     path = ("providers", name)
     existing = next((row for row in built_in if name in (row.name, row.prefix)), None)
     if existing is not None:
-        own = [field for field in file.find_value(path) if field in OWN_FIELDS]
-        fields = f", whose table cannot have {join_with_or(own)}" if own else ""
+        table_fields = [field for field in file.find_value(path) if field in OWN_FIELDS]
+        fields = f", whose table cannot have {join_with_or(table_fields)}" if table_fields else ""
         raise file.rejection(
             path,
             f"cannot be used: {name}/ is the prefix of a built-in provider, {existing.title}{fields}.",
@@ -215,7 +217,9 @@ def _load_table(file: ConfigFile, name: str, table: ProviderTable, built_in: Pro
         origin = find_origin(provider, built_in)
         wires = {wire: config.wire.dialect_type for row in built_in for wire, config in row.wires.items()}
         dialects: dict[KeyPath, Mapping[str, object]] = {(*path, "dialect"): table.dialect}
-        dialects |= {(*path, "models", pattern, "dialect"): each.dialect for pattern, each in models.items()}
+        dialects |= {
+            (*path, "models", pattern, "dialect"): model_table.dialect for pattern, model_table in models.items()
+        }
         for keys, dialect in dialects.items():
             with errors.collect():
                 _require_dialect(file, keys, dialect, table.wire, wires)
@@ -231,19 +235,20 @@ def _load_table(file: ConfigFile, name: str, table: ProviderTable, built_in: Pro
 def _require_dialect(
     file: ConfigFile, path: KeyPath, dialect: Mapping[str, object], wire: str, types: Mapping[str, type[Any]]
 ) -> None:
-    errors, own = ErrorList(), dict(dialect)
+    errors = ErrorList()
+    own_fields = dict(dialect)
     for name in dialect:
         wires = [other for other, dialect_type in types.items() if name in dialect_type.__struct_fields__]
         with errors.collect():
             if wires and wire not in wires:
-                del own[name]
+                del own_fields[name]
                 raise file.rejection(
                     (*path, name),
                     f"is a setting of the wire {join_with_and(wires)}, but this provider has the wire {wire}.",
                     code="named-provider",
                 )
     with errors.collect():
-        file.require_type(path, own, types[wire])
+        file.require_type(path, own_fields, types[wire])
     errors.require_empty()
 
 
@@ -261,7 +266,8 @@ def _require_known_model(
 
 
 def _require_consistent_limits(file: ConfigFile, path: KeyPath, model: ModelTable) -> None:
-    errors, window = ErrorList(), model.context_window
+    errors = ErrorList()
+    window = model.context_window
     for name, limit in (("max_input", model.max_input), ("max_output", model.max_output)):
         with errors.collect():
             if window is not None and limit is not None and limit > window:
@@ -299,7 +305,8 @@ def load_provider_fields(
                 sources.origins[table.format_setting_name(format_key_path(keys_below))] = origin
         if table.has_key:
             written = file.tables.providers[table.name].api_key
-            reference, place = written or KeyReference(env=table.key_variable), (*path, "api_key") if written else path
+            reference = written or KeyReference(env=table.key_variable)
+            place = (*path, "api_key") if written else path
             sources.origins[table.api_key_setting] = file.describe_origin(place)
             with sources.errors.collect():
                 resolved = resolve_keys(file, place, reference, sources, resolves_keys=resolves_keys)
@@ -308,7 +315,8 @@ def load_provider_fields(
                     if resolved.source is not None:
                         key_sources[table.name] = resolved.source
                 elif resolved.problem:
-                    problems[table.name], details[table.name] = resolved.problem, resolved.problem_details
+                    problems[table.name] = resolved.problem
+                    details[table.name] = resolved.problem_details
         revealed = [key.reveal() for key in keys.get(table.name, ())]
         sources.given[f"providers.{table.name}"] = Secret(f"{table.json_text} {revealed}")
     return {

@@ -70,8 +70,10 @@ def plan_rewrite(environ: Mapping[str, str], providers: ProviderRegistry, env_fi
     """Raises `ConfigurationError` if a file cannot be changed, with the reason, and if the settings are invalid as they
     are.
     """
-    env, config = Path(env_file), Path(env_file).with_name(CONFIG_FILE)
-    env_text, config_text = read_text(env), read_text(config)
+    env = Path(env_file)
+    config = Path(env_file).with_name(CONFIG_FILE)
+    env_text = read_text(env)
+    config_text = read_text(config)
     before = load_settings(environ, providers, env_file=env_file)
     moved = find_moved_settings(Sources(environ, env_file))
     contents = decode_toml(config_text, str(config))

@@ -39,7 +39,7 @@ _CREDENTIAL_HEADERS = ("authorization", "x-api-key")
 
 def load_routes(file: ConfigFile, sources: Sources) -> tuple[ConfiguredRoute, ...]:
     """Errors are added to those of `sources`, and warnings to `file.warnings`."""
-    found: dict[str, ConfiguredRoute] = {}
+    routes: dict[str, ConfiguredRoute] = {}
     for path, table in file.list_tables("routes", RouteTable):
         route = ConfiguredRoute(**structs.asdict(table), origin=file.describe_origin(path))
         with sources.errors.collect():
@@ -50,18 +50,18 @@ def load_routes(file: ConfigFile, sources: Sources) -> tuple[ConfiguredRoute, ..
             with errors.collect():
                 _check_targets(file, path, route)
             errors.require_empty()
-            if route.name in found:
+            if route.name in routes:
                 raise ConfigurationError(
-                    f"Two routes have the name {route.name}: {found[route.name].origin} and {route.origin}. "
+                    f"Two routes have the name {route.name}: {routes[route.name].origin} and {route.origin}. "
                     "Use different names.",
                     code="route-invalid",
                 )
-            found[route.name] = route
+            routes[route.name] = route
             sources.origins[route.targets_setting] = file.describe_origin((*path, "targets"))
-    if found:
+    if routes:
         sources.given["routes"] = Secret(str(file.find_value(("routes",))))
     earlier = EarlierRoutes()
-    for route in found.values():
+    for route in routes.values():
         if (cover := earlier.find_covering_route(route)) is not None:
             extent = "every request" if matches_every_request(cover.when) else "the same requests"
             file.warnings.append(
@@ -70,7 +70,7 @@ def load_routes(file: ConfigFile, sources: Sources) -> tuple[ConfiguredRoute, ..
             )
         else:
             earlier.add(route)
-    return tuple(found.values())
+    return tuple(routes.values())
 
 
 def _check_conditions(file: ConfigFile, path: KeyPath, when: RouteConditions, errors: ErrorList) -> None:
@@ -127,7 +127,8 @@ def _check_conditions(file: ConfigFile, path: KeyPath, when: RouteConditions, er
 
 
 def _check_targets(file: ConfigFile, path: KeyPath, table: RouteTable) -> None:
-    place, errors = (*path, "targets"), ErrorList()
+    place = (*path, "targets")
+    errors = ErrorList()
     with errors.collect():
         if not table.targets:
             raise file.rejection(
@@ -243,7 +244,9 @@ def _prepare(route: ConfiguredRoute) -> _Compared:
     }
     values = (when.thinking, when.images, when.pdfs, when.web_search, when.background, when.subagent)
     flags = {name: flag for name, flag in zip(_FLAGS, values, strict=True) if flag is not None}
-    return _Compared(route, {name: found for name, found in texts.items() if found}, flags)
+    return _Compared(
+        route, {name: condition_texts for name, condition_texts in texts.items() if condition_texts}, flags
+    )
 
 
 def _list_other_names(compared: _Compared) -> Iterator[str]:
@@ -263,7 +266,8 @@ def _literal_start(text: str) -> str:
 
 def _covers(earlier: _Compared, later: _Compared) -> bool:
     """Return True if all requests that meet the conditions of the later route meet those of the earlier one."""
-    wide, narrow = earlier.route.when, later.route.when
+    wide = earlier.route.when
+    narrow = later.route.when
     if wide.input_above is not None and (narrow.input_above is None or narrow.input_above < wide.input_above):
         return False
     if wide.input_below is not None and (narrow.input_below is None or narrow.input_below > wide.input_below):

@@ -151,21 +151,21 @@ class Sources:
         for names, is_file in product((variables, client_names), (False, True)):
             for variable in names:
                 given = self.file.get(variable) if is_file else self._find_in_environment(variable)
-                found = given and self._keep(variable, given, is_list)
-                if found:
-                    self.origins[variable] = found.origin
-                    self.given[variable] = Secret(found.text)
-                    self._note_ignored(found, [name for name in variables if name != variable])
-                    return found
+                setting = given and self._keep(variable, given, is_list)
+                if setting:
+                    self.origins[variable] = setting.origin
+                    self.given[variable] = Secret(setting.text)
+                    self._note_ignored(setting, [name for name in variables if name != variable])
+                    return setting
         return None
 
     def find_referenced_key_variable(self, variable: str) -> FoundSetting | None:
         """Return the text of a variable with API keys, to which the configuration file refers."""
         given = self._find_in_environment(variable) or self.file.get(variable)
-        found = None if given is None else self._keep(variable, given, is_list=True)
-        keys, origin = (tuple(map(Secret, found.items)), found.origin) if found else ((), "not set")
+        setting = None if given is None else self._keep(variable, given, is_list=True)
+        keys, origin = (tuple(map(Secret, setting.items)), setting.origin) if setting else ((), "not set")
         self.referenced_variables[variable] = ReferencedVariable(keys, origin)
-        return found
+        return setting
 
     def find_foreign(self, variable: str) -> FoundSetting | None:
         """Return the text of a variable that a library reads."""
@@ -175,12 +175,12 @@ class Sources:
     def add_warning(self, text: str) -> None:
         self._warnings.append(text)
 
-    def _note_ignored(self, found: FoundSetting, others: Sequence[str]) -> None:
+    def _note_ignored(self, setting: FoundSetting, others: Sequence[str]) -> None:
         for name in others:
             given = self._find_in_environment(name) or self.file.get(name)
-            if given is not None and given.text != found.text and not is_placeholder(given.text):
+            if given is not None and given.text != setting.text and not is_placeholder(given.text):
                 self._warnings.append(
-                    f"{name} ({given.origin}) is ignored: {found.variable} ({found.origin}) has the same "
+                    f"{name} ({given.origin}) is ignored: {setting.variable} ({setting.origin}) has the same "
                     "meaning and takes precedence."
                 )
 
@@ -232,19 +232,19 @@ class Sources:
     def _keep(self, variable: str, given: _Given, is_list: bool) -> FoundSetting | None:
         values = [value.strip() for value in given.text.split(",")] if is_list else [given.text]
         kept = tuple(value for value in values if value and not is_placeholder(value))
-        found = FoundSetting(variable, given.text, given.origin, kept, self.folder)
+        setting = FoundSetting(variable, given.text, given.origin, kept, self.folder)
         if placeholders := sum(1 for value in values if value) - len(kept):
             listed = f"{placeholders} of {variable}" if kept else variable
-            self._placeholders.setdefault(split_origin(found.origin)[0], []).append(listed)
+            self._placeholders.setdefault(split_origin(setting.origin)[0], []).append(listed)
             if not kept:
-                self.placeholders[variable] = found.origin
+                self.placeholders[variable] = setting.origin
         elif not kept:  # only commas
             with self.errors.collect():
                 raise ConfigurationError(
-                    f'{variable} is "{given.text}". Use at least one value, or leave it empty.{found.location}',
+                    f'{variable} is "{given.text}". Use at least one value, or leave it empty.{setting.location}',
                     code="invalid-setting",
                 )
-        return found if kept else None
+        return setting if kept else None
 
     def _load_file(self, env_file: str, draft: str | None) -> Iterator[tuple[str, _Given]]:
         text = read_settings_file(env_file, self._warnings, MAX_ENV_BYTES, draft=draft)

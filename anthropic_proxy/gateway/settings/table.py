@@ -87,7 +87,7 @@ class SettingGroup(Struct, frozen=True):
 
 def _load_settings() -> Mapping[str, Sequence[Setting]]:
     """Return section of `settings.toml` → its settings."""
-    found: dict[str, list[Setting]] = {}
+    sections: dict[str, list[Setting]] = {}
     text = ""
     for section, tables in tomllib.loads(_FILE.read_text(encoding="utf-8")).items():
         for name, table in tables.items():
@@ -99,12 +99,12 @@ def _load_settings() -> Mapping[str, Sequence[Setting]]:
                 decode = partial(values.decode_integer, minimum=limits[0], maximum=limits[1], unit=limits[2])
             else:
                 decode = getattr(values, f"decode_{table.pop('decode')}")
-            found.setdefault(section, []).append(Setting(name=name, decode=decode, help=text, **table))
-    return found
+            sections.setdefault(section, []).append(Setting(name=name, decode=decode, help=text, **table))
+    return sections
 
 
 _SETTINGS = _load_settings()
-MODEL_VARIABLES = tuple(one.name for one in _SETTINGS["models"] if not one.name.startswith("FALLBACK_"))
+MODEL_VARIABLES = tuple(setting.name for setting in _SETTINGS["models"] if not setting.name.startswith("FALLBACK_"))
 """Settings with one model each."""
 _KEY_NOTES: Mapping[str, str] = {
     "anthropic": "Only to send work to Anthropic itself.",
@@ -123,12 +123,12 @@ _PREFERRED_NOTE = (
 @lru_cache(maxsize=16)
 def list_setting_groups(providers: Sequence[Provider], table_names: tuple[str, ...] = ()) -> tuple[SettingGroup, ...]:
     """`table_names` are the names of the tables `[providers.NAME]`, which `PREFERRED_PROVIDER` may name."""
-    own = [row for row in providers if not row.is_configured]
+    built_in = [row for row in providers if not row.is_configured]
     keys: list[Setting] = []
     clouds: list[Setting] = []
     models: list[Setting] = []
     addresses: list[Setting] = []
-    for row in own:
+    for row in built_in:
         if row.key_variable:
             keys.append(
                 Setting(
@@ -186,7 +186,7 @@ def list_setting_groups(providers: Sequence[Provider], table_names: tuple[str, .
                 editable=True,
             )
         )
-    listed = [row.name for row in own if row.offered_to_users]
+    listed = [row.name for row in built_in if row.offered_to_users]
     preferred = Setting(
         "PREFERRED_PROVIDER",
         "preferred_provider",
@@ -221,9 +221,9 @@ def list_all_settings(providers: Sequence[Provider], table_names: tuple[str, ...
 
 def list_provider_settings(provider: Provider) -> list[Setting]:
     """Return the settings that only `provider` has, apart from its keys: address, API, models, region and the like."""
-    own = _SETTINGS.get(provider.name, ())
-    named = [each for each in list_all_settings((provider,)) if each.field.endswith(f".{provider.name}")]
-    return [*own, *(each for each in named if not each.field.startswith("keys."))]
+    of_section = _SETTINGS.get(provider.name, ())
+    named = [setting for setting in list_all_settings((provider,)) if setting.field.endswith(f".{provider.name}")]
+    return [*of_section, *(setting for setting in named if not setting.field.startswith("keys."))]
 
 
 def list_variables(providers: Sequence[Provider]) -> tuple[str, ...]:
@@ -259,7 +259,7 @@ _FIXED_FIELDS = {
 
 @cache
 def _fixed_settings() -> Mapping[str, Setting]:
-    return {name: each for each in list_all_settings(()) if not each.reloadable for name in each.names}
+    return {name: setting for setting in list_all_settings(()) if not setting.reloadable for name in setting.names}
 
 
 def is_fixed_variable(name: str) -> bool:

@@ -58,10 +58,10 @@ def change_toml_field(text: str, path: KeyPath, value: Any) -> str | None:
         proposals = propose(plain, table, key, value)
     for changed in proposals:
         try:
-            found = decode_toml(changed, "The text")
+            decoded = decode_toml(changed, "The text")
         except ConfigurationError:
             continue
-        if {table: {}, **found} == expected:
+        if {table: {}, **decoded} == expected:
             return mark + changed
     return None
 
@@ -83,7 +83,9 @@ def _propose_insertions(text: str, table: str, key: str, value: Any) -> Iterator
     lines = StringIO(text).readlines()
     setting = (number for number, line in enumerate(StringIO(_hide_texts(text))) if _sets_table(line, table))
     for number in islice(setting, _MAX_PLACES):
-        line, before, after = lines[number], "".join(lines[:number]), "".join(lines[number + 1 :])
+        line = lines[number]
+        before = "".join(lines[:number])
+        after = "".join(lines[number + 1 :])
         yield f"{before}{line.rstrip()}{end}{assignment}{end}{after}"
         opened, brace, rest = line.partition("{")
         if brace:
@@ -98,7 +100,8 @@ def _sets_table(line: str, table: str) -> bool:
     """Return True for the header of the table, and for a line that sets it or a key of it."""
     text = line.replace('"', "").replace("'", "").strip()
     is_header = text.startswith("[")
-    name, rest = text[is_header:].strip()[: len(table)], text[is_header:].strip()[len(table) :].lstrip()
+    name = text[is_header:].strip()[: len(table)]
+    rest = text[is_header:].strip()[len(table) :].lstrip()
     return name == table and rest.startswith("]" if is_header else (".", "="))
 
 

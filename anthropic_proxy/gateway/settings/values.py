@@ -73,100 +73,100 @@ _POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 _MAX_CONTACT_CHARACTERS = 200
 
 
-def invalid_setting_error(found: FoundSetting, allowed: str, suggestion: str = "") -> ConfigurationError:
+def invalid_setting_error(given: FoundSetting, allowed: str, suggestion: str = "") -> ConfigurationError:
     """Return the error for the value of a setting.
 
     `allowed` is a sentence about the allowed values, `suggestion` a similar valid text or "".
     """
-    text = f'{found.variable} is "{redact_and_shorten(found.text)}". {allowed}{found.location}'
-    if suggestion and found.origin and not _contains_key(found.text):
-        text += f" Did you mean:  {found.format_assignment(suggestion)}"
+    text = f'{given.variable} is "{redact_and_shorten(given.text)}". {allowed}{given.location}'
+    if suggestion and given.origin and not _contains_key(given.text):
+        text += f" Did you mean:  {given.format_assignment(suggestion)}"
     return ConfigurationError(text, code="invalid-setting")
 
 
-def decode_choice(found: FoundSetting, choices: Mapping[str, str], shown_choices: Sequence[str]) -> str:
+def decode_choice(given: FoundSetting, choices: Mapping[str, str], shown_choices: Sequence[str]) -> str:
     """The keys of `choices` are in lower case. The error message lists `shown_choices`."""
-    chosen = choices.get(found.text.lower())
+    chosen = choices.get(given.text.lower())
     if chosen is None:
         raise invalid_setting_error(
-            found, f"Use {join_with_or(shown_choices)}.", find_similar_choice(found.text.lower(), choices)
+            given, f"Use {join_with_or(shown_choices)}.", find_similar_choice(given.text.lower(), choices)
         )
     return chosen
 
 
 def choice(*words: str, **aliases: str) -> Callable[[FoundSetting], str]:
     """Return a decoder for one of `words`. The names of `aliases` stand for the words that are their values."""
-    return lambda found: decode_choice(found, {word: word for word in words} | aliases, words)
+    return lambda given: decode_choice(given, {word: word for word in words} | aliases, words)
 
 
 decode_log_level = choice("debug", "info", "warning", "error", warn="warning", critical="error", fatal="error")
 
 
-def decode_text(found: FoundSetting) -> str:
-    return found.text
+def decode_text(given: FoundSetting) -> str:
+    return given.text
 
 
-def decode_items(found: FoundSetting) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(found.items))
+def decode_items(given: FoundSetting) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(given.items))
 
 
-def decode_wire(found: FoundSetting, wires: Sequence[str]) -> str | None:
+def decode_wire(given: FoundSetting, wires: Sequence[str]) -> str | None:
     """`auto` is None."""
-    wire = choice("auto", *wires)(found)
+    wire = choice("auto", *wires)(given)
     return None if wire == "auto" else wire
 
 
-def decode_provider(found: FoundSetting, providers: Sequence[Provider], table_names: Sequence[str]) -> str:
+def decode_provider(given: FoundSetting, providers: Sequence[Provider], table_names: Sequence[str]) -> str:
     """Return the name of a provider, for its name or prefix. `table_names` may be of tables with errors."""
     choices = {row.prefix: row.name for row in providers} | {row.name: row.name for row in providers}
     listed = dict.fromkeys((*(row.name for row in providers if row.offered_to_users), *table_names))
-    name = found.text.lower()
+    name = given.text.lower()
     if name not in choices and name not in table_names and (vendor := find_vendor(name, providers)) is not None:
         needs = f"It needs the table [providers.{vendor.name}], BIG_MODEL and SMALL_MODEL."
         raise ConfigurationError(
-            f'{found.variable} is "{vendor.name}". {needs}{found.location} '
+            f'{given.variable} is "{vendor.name}". {needs}{given.location} '
             f"Remove it, and choose {vendor.name} in:  anthropic-proxy init",
             code="invalid-setting",
         )
-    return decode_choice(found, {name: name for name in table_names} | choices, list(listed))
+    return decode_choice(given, {name: name for name in table_names} | choices, list(listed))
 
 
-def decode_boolean(found: FoundSetting) -> bool:
+def decode_boolean(given: FoundSetting) -> bool:
     """`true`, `1`, `yes`, `on`, `y`, `t`, and their opposites. Upper and lower case are equal."""
-    value = _BOOLEANS.get(found.text.lower())
+    value = _BOOLEANS.get(given.text.lower())
     if value is None:
         raise invalid_setting_error(
-            found, "Use true or false.", find_similar_choice(found.text.lower(), ("true", "false"))
+            given, "Use true or false.", find_similar_choice(given.text.lower(), ("true", "false"))
         )
     return value
 
 
-def decode_seconds(found: FoundSetting) -> float:
+def decode_seconds(given: FoundSetting) -> float:
     """Finite and above 0."""
     try:
-        seconds = float(found.text)
+        seconds = float(given.text)
     except ValueError:
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        raise invalid_setting_error(found, "Use a number of seconds above 0, such as 300.")
+        raise invalid_setting_error(given, "Use a number of seconds above 0, such as 300.")
     return seconds
 
 
-def decode_go_duration(found: FoundSetting) -> str:
+def decode_go_duration(given: FoundSetting) -> str:
     """The text is in Go's format (`10m`, `1h30m`), or a number of whole seconds, and is returned unchanged.
 
     A negative duration means no limit.
     """
-    if not _DURATION.fullmatch(found.text):
-        raise invalid_setting_error(found, "Use seconds, or a time such as 30s, 10m or 24h; -1: no limit.")
-    return found.text
+    if not _DURATION.fullmatch(given.text):
+        raise invalid_setting_error(given, "Use seconds, or a time such as 30s, 10m or 24h; -1: no limit.")
+    return given.text
 
 
-def decode_integer(found: FoundSetting, minimum: int, maximum: int, unit: str) -> int:
+def decode_integer(given: FoundSetting, minimum: int, maximum: int, unit: str) -> int:
     """Both limits are included. `unit` is for the error text, such as `tokens`; "": no unit."""
-    text = found.text.replace("_", "")
+    text = given.text.replace("_", "")
     if not (text.isascii() and text.isdigit() and minimum <= int(text[:20]) <= maximum):
-        raise invalid_setting_error(found, f"Use a whole number{unit and ' of ' + unit} from {minimum} to {maximum}.")
+        raise invalid_setting_error(given, f"Use a whole number{unit and ' of ' + unit} from {minimum} to {maximum}.")
     return int(text)
 
 
@@ -185,35 +185,35 @@ def remove_endpoint(url: str) -> str:
 _WITHOUT_SCHEME = compile_anchored(r"[\w.-]+(:\d+)?(/\S*)?")
 
 
-def decode_url(found: FoundSetting) -> str:
+def decode_url(given: FoundSetting) -> str:
     """Return the URL without a trailing slash and the scheme's own port, its host in lower case.
 
     The only accepted query is `api-version` of Azure.
     """
-    if "{" in found.text:  # `${NAME}` of a shell, or `{resource}` of a documentation
-        raise invalid_setting_error(found, "Write the value in place of the braces: an address cannot contain them.")
+    if "{" in given.text:  # `${NAME}` of a shell, or `{resource}` of a documentation
+        raise invalid_setting_error(given, "Write the value in place of the braces: an address cannot contain them.")
     allowed = "Use an address that begins with http:// or https://, without password and query."
     try:
-        url = urlsplit(found.text)
+        url = urlsplit(given.text)
         port = url.port
     except ValueError:
-        raise invalid_setting_error(found, allowed) from None
+        raise invalid_setting_error(given, allowed) from None
     if url.scheme.lower() not in {"http", "https"} or not url.hostname or port == 0:
-        guess = f"http://{found.text}" if _WITHOUT_SCHEME.fullmatch(found.text) else ""
-        raise invalid_setting_error(found, allowed, guess)
-    is_plain = _QUERY.fullmatch(url.query) and _HEADER_TEXT.fullmatch(found.text)
+        guess = f"http://{given.text}" if _WITHOUT_SCHEME.fullmatch(given.text) else ""
+        raise invalid_setting_error(given, allowed, guess)
+    is_plain = _QUERY.fullmatch(url.query) and _HEADER_TEXT.fullmatch(given.text)
     # another host than this pattern allows, such as one with a backslash, is read differently by different libraries
     if not is_plain or url.fragment or not _HOST_NAME.fullmatch(url.netloc):
-        raise invalid_setting_error(found, allowed)
-    if (base_url := remove_endpoint(found.text)) != found.text:
+        raise invalid_setting_error(given, allowed)
+    if (base_url := remove_endpoint(given.text)) != given.text:
         text = "The proxy adds the path of each endpoint. Use the address before it."
-        raise invalid_setting_error(found, text, base_url)
+        raise invalid_setting_error(given, text, base_url)
     scheme = url.scheme.lower()
     host = url.netloc.lower().removesuffix({"http": ":80", "https": ":443"}[scheme])
     address = f"{scheme}://{host}{url.path.rstrip('/')}"
     if not url.query and (resource := _DEPLOYMENT.fullmatch(address)):
         text = "Azure requires  ?api-version=…  at the address of a deployment, and none at the one that ends with /v1."
-        raise invalid_setting_error(found, text, f"{resource[1]}/v1")
+        raise invalid_setting_error(given, text, f"{resource[1]}/v1")
     return f"{address}?{url.query}" if url.query else address
 
 
@@ -229,165 +229,165 @@ def is_safe_address(text: str) -> bool:
     return bool(is_safe and is_plain and port != 0 and _HOST_NAME.fullmatch(url.netloc))
 
 
-def decode_issuer(found: FoundSetting) -> str:
+def decode_issuer(given: FoundSetting) -> str:
     """The URL of an identity provider, which must be https unless it runs on this machine."""
-    url = urlsplit(decode_url(found))
+    url = urlsplit(decode_url(given))
     if url.scheme != "https" and url.hostname not in LOCAL_HOSTS:
-        raise invalid_setting_error(found, "Use the https:// URL of the identity provider.")
-    return found.text.rstrip("/").removesuffix("/.well-known/openid-configuration")
+        raise invalid_setting_error(given, "Use the https:// URL of the identity provider.")
+    return given.text.rstrip("/").removesuffix("/.well-known/openid-configuration")
 
 
-def decode_public_url(found: FoundSetting) -> str:
+def decode_public_url(given: FoundSetting) -> str:
     """The path, if there is one, must not be one of the proxy itself, or requests would have two meanings."""
-    url = decode_url(found)
+    url = decode_url(given)
     path = urlsplit(url).path
     if urlsplit(url).query or not _PUBLIC_PATH.fullmatch(path) or path[1:].partition("/")[0] in OWN_PATHS:
         raise invalid_setting_error(
-            found,
+            given,
             "Use the address in front of the paths of the proxy, such as https://proxy.example.org, or "
             "https://example.org/proxy behind a reverse proxy that routes by path.",
         )
     return url
 
 
-def decode_path(found: FoundSetting) -> str:
+def decode_path(given: FoundSetting) -> str:
     """An absolute path. A relative text refers to the folder of the settings files."""
-    path = os.path.expanduser(found.text)
-    if not os.path.isabs(path) and found.folder is None:
-        raise invalid_setting_error(found, "Use an absolute path, because there is no folder for settings files.")
-    return os.path.normpath(os.path.join(found.folder or "", path))
+    path = os.path.expanduser(given.text)
+    if not os.path.isabs(path) and given.folder is None:
+        raise invalid_setting_error(given, "Use an absolute path, because there is no folder for settings files.")
+    return os.path.normpath(os.path.join(given.folder or "", path))
 
 
-def decode_credentials(found: FoundSetting) -> str:
+def decode_credentials(given: FoundSetting) -> str:
     """The path of a file with credentials of Google, or its contents."""
-    return found.text if "{" in found.text else decode_path(found)
+    return given.text if "{" in given.text else decode_path(given)
 
 
-def decode_secret(found: FoundSetting) -> Secret:
-    return Secret(found.text, f"{found.variable} {found.origin_phrase}")
+def decode_secret(given: FoundSetting) -> Secret:
+    return Secret(given.text, f"{given.variable} {given.origin_phrase}")
 
 
-def decode_sign_in_secrets(found: FoundSetting) -> tuple[Secret, ...]:
-    for item in found.items:
+def decode_sign_in_secrets(given: FoundSetting) -> tuple[Secret, ...]:
+    for item in given.items:
         if len(item) < _MIN_SECRET_CHARACTERS:
             raise ConfigurationError(
-                f"{found.variable} has a text of {len(item)} characters. Use at least {_MIN_SECRET_CHARACTERS} random "
-                f"ones, such as the output of  openssl rand -hex 32.{found.location}",
+                f"{given.variable} has a text of {len(item)} characters. Use at least {_MIN_SECRET_CHARACTERS} random "
+                f"ones, such as the output of  openssl rand -hex 32.{given.location}",
                 code="invalid-key-text",
             )
-    if len(found.items) > MAX_SIGN_IN_SECRETS:
+    if len(given.items) > MAX_SIGN_IN_SECRETS:
         raise ConfigurationError(
-            f"{found.variable} lists {len(found.items)} secrets. Use at most {MAX_SIGN_IN_SECRETS}, and remove those "
-            f"that were replaced longest ago.{found.location}",
+            f"{given.variable} lists {len(given.items)} secrets. Use at most {MAX_SIGN_IN_SECRETS}, and remove those "
+            f"that were replaced longest ago.{given.location}",
             code="invalid-key-text",
         )
-    return decode_keys(found)
+    return decode_keys(given)
 
 
-def decode_private_key(found: FoundSetting) -> Secret:
+def decode_private_key(given: FoundSetting) -> Secret:
     """A private key as PEM or JWK. `\\n` stands for the end of a line, where a text cannot have several lines."""
-    text = found.text.replace("\\n", "\n")
+    text = given.text.replace("\\n", "\n")
     if not (text.startswith("{") or "-----BEGIN " in text):
         raise ConfigurationError(
-            f"{found.variable} is no private key. Use a PEM text that begins with -----BEGIN PRIVATE KEY-----, or a "
-            f"JWK that begins with {{.{found.location} Its value is not shown, because it may be a key.",
+            f"{given.variable} is no private key. Use a PEM text that begins with -----BEGIN PRIVATE KEY-----, or a "
+            f"JWK that begins with {{.{given.location} Its value is not shown, because it may be a key.",
             code="invalid-key-text",
         )
-    return Secret(text, f"{found.variable} {found.origin_phrase}")
+    return Secret(text, f"{given.variable} {given.origin_phrase}")
 
 
-def decode_notice(found: FoundSetting) -> str:
-    if len(found.text) > _MAX_NOTICE_CHARACTERS or not found.text.replace("\n", "").isprintable():
+def decode_notice(given: FoundSetting) -> str:
+    if len(given.text) > _MAX_NOTICE_CHARACTERS or not given.text.replace("\n", "").isprintable():
         raise invalid_setting_error(
-            found, f"Use at most {_MAX_NOTICE_CHARACTERS} printable characters; it has {len(found.text)}."
+            given, f"Use at most {_MAX_NOTICE_CHARACTERS} printable characters; it has {len(given.text)}."
         )
-    return found.text
+    return given.text
 
 
-def decode_networks(found: FoundSetting) -> tuple[IPv4Network | IPv6Network, ...]:
+def decode_networks(given: FoundSetting) -> tuple[IPv4Network | IPv6Network, ...]:
     networks: list[IPv4Network | IPv6Network] = []
-    for item in found.items:
+    for item in given.items:
         try:
             networks.append(ip_network(item))
         except ValueError:
             raise invalid_setting_error(
-                found, "Use addresses or networks, separated by commas, such as 10.0.0.0/8, 127.0.0.1 or fd00::/8."
+                given, "Use addresses or networks, separated by commas, such as 10.0.0.0/8, 127.0.0.1 or fd00::/8."
             ) from None
     return tuple(networks)
 
 
-def decode_contact(found: FoundSetting) -> str:
-    if len(found.text) > _MAX_CONTACT_CHARACTERS or not found.text.isprintable():
-        raise invalid_setting_error(found, f"Use one line of at most {_MAX_CONTACT_CHARACTERS} printable characters.")
-    return found.text
+def decode_contact(given: FoundSetting) -> str:
+    if len(given.text) > _MAX_CONTACT_CHARACTERS or not given.text.isprintable():
+        raise invalid_setting_error(given, f"Use one line of at most {_MAX_CONTACT_CHARACTERS} printable characters.")
+    return given.text
 
 
-def decode_vertex_location(found: FoundSetting) -> str:
-    text = found.text.lower()
+def decode_vertex_location(given: FoundSetting) -> str:
+    text = given.text.lower()
     if not _VERTEX_LOCATION.fullmatch(text):
-        raise invalid_setting_error(found, "Use a region of Google Cloud such as us-central1, or global, us or eu.")
+        raise invalid_setting_error(given, "Use a region of Google Cloud such as us-central1, or global, us or eu.")
     return text
 
 
-def decode_aws_region(found: FoundSetting) -> str:
-    text = found.text.lower()
+def decode_aws_region(given: FoundSetting) -> str:
+    text = given.text.lower()
     if not AWS_REGION.fullmatch(text):
         area = (
             f" An area is part of the model: bedrock/{text}.anthropic.claude-opus-5-5."
             if text.isascii() and text.isalpha()
             else ""
         )
-        raise invalid_setting_error(found, f"Use a region of AWS such as us-east-1.{area}")
+        raise invalid_setting_error(given, f"Use a region of AWS such as us-east-1.{area}")
     return text
 
 
 _AZURE_ADDRESS = compile_anchored(r"(?:https?://)?([\w-]+)\.(?:services\.ai|openai|cognitiveservices)\.azure\.com\b.*")
 
 
-def decode_resource(found: FoundSetting) -> str:
-    if not AZURE_RESOURCE.fullmatch(found.text):
-        host = _AZURE_ADDRESS.fullmatch(found.text)
+def decode_resource(given: FoundSetting) -> str:
+    if not AZURE_RESOURCE.fullmatch(given.text):
+        host = _AZURE_ADDRESS.fullmatch(given.text)
         raise invalid_setting_error(
-            found,
+            given,
             "Use the name of a resource, without its address: 2 to 64 letters, digits and hyphens, no hyphen at its "
             "ends.",
             host[1] if host and AZURE_RESOURCE.fullmatch(host[1]) else "",
         )
-    return found.text
+    return given.text
 
 
-def decode_project(found: FoundSetting) -> str:
-    if not _PROJECT.fullmatch(found.text):
-        raise invalid_setting_error(found, "Use the id of a project: letters, digits, hyphens, periods and colons.")
-    return found.text
+def decode_project(given: FoundSetting) -> str:
+    if not _PROJECT.fullmatch(given.text):
+        raise invalid_setting_error(given, "Use the id of a project: letters, digits, hyphens, periods and colons.")
+    return given.text
 
 
-def decode_listen_host(found: FoundSetting) -> str:
-    if "/" in found.text or " " in found.text or not (found.text.isprintable() and found.text.isascii()):
-        raise invalid_setting_error(found, "Use an address to listen on, such as 127.0.0.1 or 0.0.0.0.")
-    return found.text.strip("[]")
+def decode_listen_host(given: FoundSetting) -> str:
+    if "/" in given.text or " " in given.text or not (given.text.isprintable() and given.text.isascii()):
+        raise invalid_setting_error(given, "Use an address to listen on, such as 127.0.0.1 or 0.0.0.0.")
+    return given.text.strip("[]")
 
 
-def decode_port(found: FoundSetting) -> int:
-    return decode_integer(found, 1, 65_535, "")
+def decode_port(given: FoundSetting) -> int:
+    return decode_integer(given, 1, 65_535, "")
 
 
-def decode_database_url(found: FoundSetting) -> Secret:
+def decode_database_url(given: FoundSetting) -> Secret:
     """Return the address of a SQLite or PostgreSQL database, or `off`. It may contain a password, so it is a secret."""
-    scheme, separator, place = found.text.partition("://")
-    if found.text.lower() == "off":
+    scheme, separator, place = given.text.partition("://")
+    if given.text.lower() == "off":
         return Secret("off")
     is_sqlite = scheme == "sqlite" and place.startswith("/") and len(place) > 1
     if not separator or not (is_sqlite or (scheme in _POSTGRES_SCHEMES and place)):
         raise invalid_setting_error(
-            found, "Use sqlite:///path/of/a/file, postgresql://user:password@host/database, or off."
+            given, "Use sqlite:///path/of/a/file, postgresql://user:password@host/database, or off."
         )
-    text = found.text
+    text = given.text
     if is_sqlite:
         name, question_mark, options = place.removeprefix("/").partition("?")
-        text = f"sqlite:///{decode_path(structs.replace(found, text=name))}{question_mark}{options}"
+        text = f"sqlite:///{decode_path(structs.replace(given, text=name))}{question_mark}{options}"
     else:
-        _require_absolute_files(found)
+        _require_absolute_files(given)
         try:
             parse_postgres_url(text)
         except ValueError:
@@ -396,94 +396,94 @@ def decode_database_url(found: FoundSetting) -> Secret:
             if "@" in head:
                 shown = f"…@{redact_and_shorten(head.rpartition('@')[2])}"
             raise ConfigurationError(
-                f'{found.variable} is "{scheme}://{shown}". Use '
+                f'{given.variable} is "{scheme}://{shown}". Use '
                 "postgresql://user:password@host:5432/database, with @ in the user or the password as %40."
-                f"{found.location}",
+                f"{given.location}",
                 code="invalid-setting",
             ) from None
-    return Secret(text, f"{found.variable} {found.origin_phrase}")
+    return Secret(text, f"{given.variable} {given.origin_phrase}")
 
 
-def decode_redis_url(found: FoundSetting) -> Secret:
+def decode_redis_url(given: FoundSetting) -> Secret:
     """Return the address of a Redis or Valkey server. It may contain a password, so it is a secret."""
     try:
-        url = urlsplit(found.text)
+        url = urlsplit(given.text)
         is_valid = url.path.startswith("/") if url.scheme == "unix" else bool(url.hostname) and url.port != 0
     except ValueError:
         is_valid = False
     if not is_valid or url.scheme not in _REDIS_SCHEMES:
         raise invalid_setting_error(
-            found, "Use redis://user:password@host:6379/0, rediss://… for TLS, or unix:///path/of/a/socket."
+            given, "Use redis://user:password@host:6379/0, rediss://… for TLS, or unix:///path/of/a/socket."
         )
-    _require_absolute_files(found)
-    return Secret(found.text, f"{found.variable} {found.origin_phrase}")
+    _require_absolute_files(given)
+    return Secret(given.text, f"{given.variable} {given.origin_phrase}")
 
 
 _PARAMETER_START = compile_later("[?&]")
 
 
-def _require_absolute_files(found: FoundSetting) -> None:
+def _require_absolute_files(given: FoundSetting) -> None:
     # a password may contain `?`, so each one may begin the query
-    for parameter in _PARAMETER_START.split(found.text)[1:]:
+    for parameter in _PARAMETER_START.split(given.text)[1:]:
         name, value = map(unquote_plus, parameter.partition("=")[::2])
         if name not in _FILE_PARAMETERS or not value or os.path.isabs(value):
             continue
         if (name, value) == ("sslrootcert", "system"):  # the certificate authorities of the system
             continue
         raise ConfigurationError(
-            f'{found.variable} has the parameter {name}="{redact_and_shorten(value)}". Use an absolute path, because '
-            f"the library would search a relative one in the current directory.{found.location}",
+            f'{given.variable} has the parameter {name}="{redact_and_shorten(value)}". Use an absolute path, because '
+            f"the library would search a relative one in the current directory.{given.location}",
             code="relative-file-in-url",
         )
 
 
-def decode_redis_prefix(found: FoundSetting) -> str:
-    if not _REDIS_PREFIX.fullmatch(found.text):
-        raise invalid_setting_error(found, "Use at most 64 letters, digits and the characters - _ . :")
-    return found.text
+def decode_redis_prefix(given: FoundSetting) -> str:
+    if not _REDIS_PREFIX.fullmatch(given.text):
+        raise invalid_setting_error(given, "Use at most 64 letters, digits and the characters - _ . :")
+    return given.text
 
 
 def is_key_text(text: str) -> bool:
     return _HEADER_TEXT.fullmatch(text) is not None
 
 
-def decode_keys(found: FoundSetting) -> tuple[Secret, ...]:
+def decode_keys(given: FoundSetting) -> tuple[Secret, ...]:
     """Return the keys in order, without duplicates."""
-    for item in found.items:
+    for item in given.items:
         if not is_key_text(item):
             raise ConfigurationError(
-                f"{found.variable} contains a character that is invalid in a key: a space, a line break or a "
+                f"{given.variable} contains a character that is invalid in a key: a space, a line break or a "
                 "letter outside ASCII. "
-                f"Use one key, or several separated by commas.{found.location}",
+                f"Use one key, or several separated by commas.{given.location}",
                 code="invalid-key-text",
             )
-    origin = f"{found.variable} {found.origin_phrase}"
-    return tuple(Secret(item, origin) for item in dict.fromkeys(found.items))
+    origin = f"{given.variable} {given.origin_phrase}"
+    return tuple(Secret(item, origin) for item in dict.fromkeys(given.items))
 
 
-def decode_model(found: FoundSetting) -> str:
+def decode_model(given: FoundSetting) -> str:
     """Return a model name with or without a provider prefix: `openai/gpt-4.1`, `gpt-4.1`."""
-    return _model(found, found.text)
+    return _model(given, given.text)
 
 
-def decode_models(found: FoundSetting) -> tuple[str, ...]:
-    return tuple(_model(found, item) for item in dict.fromkeys(found.items))
+def decode_models(given: FoundSetting) -> tuple[str, ...]:
+    return tuple(_model(given, item) for item in dict.fromkeys(given.items))
 
 
-def decode_hosts(found: FoundSetting) -> tuple[str, ...]:
+def decode_hosts(given: FoundSetting) -> tuple[str, ...]:
     """Return the hosts in lower case, without ports and brackets."""
-    names = [_HOST_NAME.fullmatch(item) for item in found.items]
+    names = [_HOST_NAME.fullmatch(item) for item in given.items]
     if not all(names):
         raise invalid_setting_error(
-            found, "Use host names separated by commas, such as proxy.example.org, without http:// and path."
+            given, "Use host names separated by commas, such as proxy.example.org, without http:// and path."
         )
     return tuple(dict.fromkeys((name["name"] or name["address"]).lower() for name in names if name))
 
 
-def _model(found: FoundSetting, name: str) -> str:
+def _model(given: FoundSetting, name: str) -> str:
     if not is_model_name(name):
         raise invalid_setting_error(
-            found, "Use the name of a model, with or without the prefix of a provider, such as openai/gpt-4.1."
+            given, "Use the name of a model, with or without the prefix of a provider, such as openai/gpt-4.1."
         )
     return name
 
@@ -507,7 +507,9 @@ _QUERY_START = compile_later(r"[?#].")
 
 def redact_and_shorten(text: str, max_characters: int = _MAX_SHOWN_CHARACTERS) -> str:
     """Return a text for a message, with secrets masked, unprintable characters escaped, and a long text shortened."""
-    text = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    text = "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
     if "://" in text and (query := _QUERY_START.search(text)):  # a query may hold a key under any name
         text = f"{text[: query.start() + 1]}…"
     if _contains_key(text):
