@@ -34,7 +34,11 @@ _LITERAL = compile_anchored(r"(?:[\w:/-]|\\[.:/-])*")
 
 def list_foreign_patterns(providers: Sequence[Any]) -> Sequence[str]:
     """Return the regular expressions of downloaded data that are not run, because the package does not have them."""
-    return [each for each in _list_patterns(providers) if each not in _own_patterns and not _LITERAL.fullmatch(each)]
+    return [
+        pattern
+        for pattern in _list_patterns(providers)
+        if pattern not in _own_patterns and not _LITERAL.fullmatch(pattern)
+    ]
 
 
 def _matches(pattern: str, text: str, *, at_start: bool = False) -> bool:
@@ -64,8 +68,8 @@ def _list_patterns(providers: Sequence[Any]) -> Iterator[str]:
 
 def find_data_file() -> Path | None:
     """None: the package is not installed."""
-    found = find_spec("genai_prices")
-    folders = found.submodule_search_locations if found is not None else None
+    spec = find_spec("genai_prices")
+    folders = spec.submodule_search_locations if spec is not None else None
     return Path(folders[0], "data.py") if folders else None
 
 
@@ -88,9 +92,9 @@ class _Names(dict[str, Any]):
     def __missing__(self, name: str) -> type[_Fields]:
         if hasattr(builtins, name):
             raise KeyError(name)
-        found: type[_Fields] = type(name, (_Fields,), {})
-        self[name] = found
-        return found
+        fields_type: type[_Fields] = type(name, (_Fields,), {})
+        self[name] = fields_type
+        return fields_type
 
 
 def read_providers(file: Path) -> list[Any]:
@@ -129,19 +133,25 @@ def find_model(providers: Sequence[Any], base_url: str | None, model: str) -> tu
             name = rest
         else:
             provider = _find_provider(providers, "litellm") or next(
-                (each for each in providers if _is_match(vars(each).get("model_match"), name)), None
+                (candidate for candidate in providers if _is_match(vars(candidate).get("model_match"), name)), None
             )
     else:
-        provider = next((each for each in providers if _matches(each.api_pattern, base_url, at_start=True)), None)
+        provider = next(
+            (candidate for candidate in providers if _matches(candidate.api_pattern, base_url, at_start=True)), None
+        )
     if provider is None:
         return None
     fallbacks = vars(provider).get("fallback_model_providers") or ()
-    others = [each for each in (_find_by_id(providers, one) for one in fallbacks) if each is not None]
-    for each_name in dict.fromkeys((name, _COMPACT_DATE.sub(r"-\1-\2-\3", name))):
-        for place, each in enumerate((provider, *others)):
-            for found in each.models:
-                if _is_match(found.match, each_name):
-                    return found, not place
+    others = [
+        fallback
+        for fallback in (_find_by_id(providers, provider_id) for provider_id in fallbacks)
+        if fallback is not None
+    ]
+    for spelling in dict.fromkeys((name, _COMPACT_DATE.sub(r"-\1-\2-\3", name))):
+        for place, candidate in enumerate((provider, *others)):
+            for listed in candidate.models:
+                if _is_match(listed.match, spelling):
+                    return listed, not place
     return None
 
 
@@ -152,7 +162,7 @@ def list_prices(model: Any, when: datetime, context: Mapping[str, str]) -> dict[
     """
     prices = model.prices
     if isinstance(prices, list):
-        active = [each for each in prices if _is_active(vars(each).get("constraint"), when)]
+        active = [dated for dated in prices if _is_active(vars(dated).get("constraint"), when)]
         prices = (active[-1] if active else prices[0]).prices
     listed = {name: price for name, price in vars(prices).items() if price is not None}
     if not context:
@@ -168,12 +178,12 @@ def list_prices(model: Any, when: datetime, context: Mapping[str, str]) -> dict[
 
 
 def _find_by_id(providers: Sequence[Any], wanted: str) -> Any:
-    return next((each for each in providers if each.id == wanted), None)
+    return next((provider for provider in providers if provider.id == wanted), None)
 
 
 def _find_provider(providers: Sequence[Any], name: str) -> Any:
     return _find_by_id(providers, name) or next(
-        (each for each in providers if _is_match(vars(each).get("provider_match"), name)), None
+        (provider for provider in providers if _is_match(vars(provider).get("provider_match"), name)), None
     )
 
 
@@ -193,9 +203,9 @@ def _is_match(clause: Any, text: str) -> bool:
         case "regex":
             return _matches(value, text)
         case "or_":
-            return any(_is_match(each, text) for each in value)
+            return any(_is_match(part, text) for part in value)
         case "and_":
-            return all(_is_match(each, text) for each in value)
+            return all(_is_match(part, text) for part in value)
         case _:
             return False
 
@@ -203,10 +213,12 @@ def _is_match(clause: Any, text: str) -> bool:
 def _is_active(constraint: Any, when: datetime) -> bool:
     if constraint is None:
         return True
-    fields, when = vars(constraint), when.astimezone(UTC)
+    fields = vars(constraint)
+    when = when.astimezone(UTC)
     if "start_date" in fields:
         return bool(when.date() >= fields["start_date"])
-    start, end = _to_utc(fields["start_time"]), _to_utc(fields["end_time"])
+    start = _to_utc(fields["start_time"])
+    end = _to_utc(fields["end_time"])
     now = when.timetz()
     return now >= start or now < end if end < start else start <= now < end
 

@@ -92,12 +92,12 @@ class Rates(Struct, frozen=True, dict=True):
     cache_write_1h: Decimal
 
     def multiply(self, factor: Decimal) -> "Rates":
-        return Rates(*(each * factor for each in astuple(self)))
+        return Rates(*(rate * factor for rate in astuple(self)))
 
     @cached_property
     def integer_ratios(self) -> tuple[tuple[int, ...], int]:
         """Nano-dollars per token: the numerators in the order of the fields, and their denominator."""
-        ratios = [each.as_integer_ratio() for each in astuple(self)]
+        ratios = [rate.as_integer_ratio() for rate in astuple(self)]
         scale = lcm(*(denominator for _, denominator in ratios))
         rates = [
             _NANO_DOLLARS_PER_MICRO_DOLLAR * numerator * (scale // denominator) for numerator, denominator in ratios
@@ -150,7 +150,8 @@ class Price(Struct, frozen=True, kw_only=True):
         request. Web searches whose price is unknown only raise the upper limit.
         """
         published = self.published or self
-        searched, call = published.calculate_search_cost(searches), published.calculate_cost(tokens)
+        searched = published.calculate_search_cost(searches)
+        call = published.calculate_cost(tokens)
         cost = call + (searches * _USUAL_SEARCH_COST if searched is None else searched)
         if not cost:
             return True
@@ -281,7 +282,8 @@ def find_price_package_version() -> str:
     if (file := find_data_file()) is None:
         return ""
     # `importlib.metadata` needs 2 MiB to read this name
-    start, end = f"{file.parent.name}-", ".dist-info"
+    start = f"{file.parent.name}-"
+    end = ".dist-info"
     names = [folder.name for folder in file.parent.parent.glob(f"{start}*{end}")]
     return " ".join([PACKAGE, *(name.removeprefix(start).removesuffix(end) for name in names)])
 
@@ -301,9 +303,9 @@ def find_package_price_date(today: date) -> date | None:
     file = find_data_file()
     if file is None:
         return None
-    numbers = [tuple(map(int, each)) for each in _DATE.findall(file.read_text(encoding="utf-8"))]
+    numbers = [tuple(map(int, parts)) for parts in _DATE.findall(file.read_text(encoding="utf-8"))]
     dates = [date(year, month, day) for year, month, day in numbers if 1 <= month <= 12 and 1 <= day <= 28]
-    return max((each for each in dates if each <= today), default=None)
+    return max((day for day in dates if day <= today), default=None)
 
 
 def format_date(day: date) -> str:
@@ -315,10 +317,10 @@ def find_price(base_url: str, model: str, when: datetime | None = None, *, tier:
     data = PRICE_SOURCE.load()
     if data is None:
         return None
-    found = find_model(data.providers, None if base_url == _LITELLM else base_url, model)
-    if found is None:
+    match = find_model(data.providers, None if base_url == _LITELLM else base_url, model)
+    if match is None:
         return None
-    listed, is_own = found
+    listed, is_own = match
     if tier and not is_own:
         return None  # another provider of the same model may have other tiers
     prices = list_prices(listed, when or datetime.now(UTC), dict.fromkeys(_TIER_KEYS, tier) if tier else {})
@@ -326,7 +328,8 @@ def find_price(base_url: str, model: str, when: datetime | None = None, *, tier:
         return None
     if not all(map(_is_usable, prices.values())):
         return None
-    incoming, outgoing = prices["input_mtok"], prices["output_mtok"]
+    incoming = prices["input_mtok"]
+    outgoing = prices["output_mtok"]
     written = prices.get("cache_write_5m_mtok", prices.get("cache_write_mtok", incoming))
     kinds = (
         incoming,
@@ -336,9 +339,10 @@ def find_price(base_url: str, model: str, when: datetime | None = None, *, tier:
         prices.get("output_reasoning_mtok", outgoing),
         prices.get("cache_write_1h_mtok", written),
     )
-    starts = sorted({each.start for kind in kinds if not isinstance(kind, Decimal) for each in kind.tiers})
+    starts = sorted({rate_tier.start for kind in kinds if not isinstance(kind, Decimal) for rate_tier in kind.tiers})
     longer = tuple((start, Rates(*(_find_rate(kind, start) for kind in kinds))) for start in starts)
-    base, searches = Rates(*(_find_rate(kind, -1) for kind in kinds)), prices.get("web_searches_kcount")
+    base = Rates(*(_find_rate(kind, -1) for kind in kinds))
+    searches = prices.get("web_searches_kcount")
     search = None if searches is None else _find_rate(searches, -1)
     call_cost = _to_call_cost(_find_rate(prices.get("requests_kcount", Decimal(0)), -1))
     return Price(base=base, long_contexts=longer, web_search=search, call_cost=call_cost, source=data.source)
@@ -350,13 +354,14 @@ def _to_call_cost(dollars_per_1000: Decimal) -> int:
 
 def _find_own_pattern(patterns: Iterable[str], model: str) -> str | None:
     """An exact name takes precedence over patterns, and a later pattern over an earlier one."""
-    name, found = model.lower(), None
+    name = model.lower()
+    matched = None
     for pattern in patterns:
         if pattern.lower() == name:
             return pattern
         if matches_model(name, pattern):
-            found = pattern
-    return found
+            matched = pattern
+    return matched
 
 
 class PriceList:
@@ -366,7 +371,8 @@ class PriceList:
         """`uses_server_lists` False: for a decision that each process must make in the same way, because only those
         that have read the list of a server know it.
         """
-        self._settings, self._uses_server_lists = settings, uses_server_lists
+        self._settings = settings
+        self._uses_server_lists = uses_server_lists
         self._edition = 0
         self._found = BoundedDict[tuple[str, str, int, str, str], Price | None](MAX_CACHED_PRICES)
 
@@ -400,8 +406,11 @@ class PriceList:
     ) -> Price | None:
         if price is None or price.is_free:
             return price
-        own = self._find_own_table(provider, model, when)
-        factors = {} if own is None else {normalize_region(name): factor for name, factor in own[1].regions.items()}
+        own_table = self._find_own_table(provider, model, when)
+        factors: dict[str, float] = {}
+        if own_table is not None:
+            _, table = own_table
+            factors = {normalize_region(name): factor for name, factor in table.regions.items()}
         factor = Decimal(str(factors[region])) if region in factors else REGION_FACTORS.get(region)
         return None if factor is None else price.multiply_tokens(factor)
 
@@ -410,14 +419,14 @@ class PriceList:
         pattern = _find_own_pattern(self._settings.prices, f"{provider.prefix}/{model}")
         if pattern is None:
             return None
-        own = self._settings.prices[pattern]
-        earlier = [past for past in own.earlier if when.astimezone(UTC).date() <= past.until]
-        table = min(earlier, key=lambda past: past.until) if earlier else own
+        own_price = self._settings.prices[pattern]
+        earlier = [past for past in own_price.earlier if when.astimezone(UTC).date() <= past.until]
+        table = min(earlier, key=lambda past: past.until) if earlier else own_price
         return self._settings.origins.get(format_price_setting(pattern), ""), table
 
     def _find(self, provider: Provider, model: str, base_url: str, when: datetime, tier: str) -> Price | None:
-        if (own := self._find_own_table(provider, model, when)) is not None:
-            origin, table = own
+        if (own_table := self._find_own_table(provider, model, when)) is not None:
+            origin, table = own_table
             price = _convert_table(table, table.web_search_per_1000, origin)
             if tier and not price.is_free:
                 tiers = table.tiers.items()
@@ -476,8 +485,8 @@ def find_published_window(provider: Provider, model: str, settings: Settings) ->
     address = host.price_url or provider.price_url or (base_url if regional is None else regional.vendor_url)
     if vendor is not None:
         address = vendor.price_url or vendor.base_url
-    found = find_model(data.providers, address, provider.find_known_name(model))
-    window = vars(found[0]).get("context_window") if found is not None else None
+    match = find_model(data.providers, address, provider.find_known_name(model))
+    window = vars(match[0]).get("context_window") if match is not None else None
     return window if isinstance(window, int) and window > 0 else None
 
 
@@ -519,10 +528,10 @@ def _find_vendor_price(vendor: Host, base_url: str, model: str) -> Price | None:
     prices = load_vendor_prices(vendor.name if isinstance(vendor, Provider) else vendor.models_table)
     if prices is None or urlsplit(base_url).hostname != urlsplit(vendor.base_url).hostname:
         return None
-    found = next((fields for name, fields in prices.models.items() if name.lower() == model.lower()), None)
-    if found is None:
+    fields = next((fields for name, fields in prices.models.items() if name.lower() == model.lower()), None)
+    if fields is None:
         return None
-    return _convert_table(convert(found, TokenPriceFields), None, f"{vendor.title}, {prices.read_date}")
+    return _convert_table(convert(fields, TokenPriceFields), None, f"{vendor.title}, {prices.read_date}")
 
 
 def _convert_table(table: TokenPriceFields, web_search: float | None, origin: str) -> Price:
@@ -530,15 +539,23 @@ def _convert_table(table: TokenPriceFields, web_search: float | None, origin: st
     cached = [table.input if amount is None else amount for amount in amounts]
     long = cached[2] if table.cache_write_1h is None else table.cache_write_1h
     base = Rates(*(Decimal(str(amount)) for amount in (*cached, table.output, long)))
-    longer, search = table.long_context, None if web_search is None else Decimal(str(web_search))
+    longer = table.long_context
+    search = None if web_search is None else Decimal(str(web_search))
     if longer is None:
         return Price(base=base, web_search=search, source=origin)
-    own = (longer.input, longer.cache_read, longer.cache_write, longer.output, longer.output, longer.cache_write_1h)
+    surcharges = (
+        longer.input,
+        longer.cache_read,
+        longer.cache_write,
+        longer.output,
+        longer.output,
+        longer.cache_write_1h,
+    )
     names = Rates.__struct_fields__
     surcharged = Rates(
         *(
             getattr(base, name) if amount is None else Decimal(str(amount))
-            for name, amount in zip(names, own, strict=True)
+            for name, amount in zip(names, surcharges, strict=True)
         )
     )
     return Price(base=base, long_contexts=((longer.above, surcharged),), web_search=search, source=origin)
@@ -569,21 +586,23 @@ the provider's cache."""
 def find_typical_request_prices(settings: Settings) -> Mapping[str, float]:
     """Models without a known price are absent."""
     prices = PriceList(settings, uses_server_lists=False)
-    found: dict[str, float] = {}
+    prices_by_model: dict[str, float] = {}
     for _, target in _list_targets(settings):
         price = prices.find(target.provider, target.model)
         if price is not None:
-            found[target.prefixed_id] = price.calculate_cost(_TYPICAL)
-    return found
+            prices_by_model[target.prefixed_id] = price.calculate_cost(_TYPICAL)
+    return prices_by_model
 
 
 def require_known_prices(settings: Settings) -> None:
     """Raise `ConfigurationError` for the models of routes with `balance = "cost"` whose price is unknown."""
-    prices, messages = find_typical_request_prices(settings), []
+    prices = find_typical_request_prices(settings)
+    messages = []
     for route, target in _list_targets(settings):
         name = target.prefixed_id
         if name not in prices:
-            place, table = format_origin_in_sentence(route.origin), format_price_setting(name)
+            place = format_origin_in_sentence(route.origin)
+            table = format_price_setting(name)
             command = build_extra_install_command("prices")
             install = "" if has_price_package() else f", or install the price list:  {command}"
             messages.append(
