@@ -135,40 +135,40 @@ class FallbackStore(Generic[_Remote]):
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS) -> Reservation:
         self.start()
         zeros = [0] * len(limits)
-        own = await self._reserve_share(limits, lease_seconds) if self._problem else None
-        if own is None or (own.is_held and not self._is_away):
+        share = await self._reserve_share(limits, lease_seconds) if self._problem else None
+        if share is None or (share.is_held and not self._is_away):
             id_ = os.urandom(16).hex()
             try:
                 reservation = await self.remote.reserve(limits, lease_seconds, id_)
             except asyncio.CancelledError:
                 self._release_later(limits, lease_seconds, id_)
-                if own is not None:
-                    await self._own.settle(own, zeros)
+                if share is not None:
+                    await self._own.settle(share, zeros)
                 raise
             except self.remote.failures as error:
                 if self.remote.has_unknown_result(error):
                     self._release_later(limits, lease_seconds, id_)
-                if own is not None:
-                    await self._own.settle(own, zeros)
+                if share is not None:
+                    await self._own.settle(share, zeros)
                 self._fail(error, [limit.key for limit in limits])
-                own = await self._reserve_share(limits, lease_seconds)
+                share = await self._reserve_share(limits, lease_seconds)
             else:
-                if own is None:
+                if share is None:
                     for limit, remaining in zip(reservation.limits, reservation.remaining, strict=True):
                         seconds = reservation.lease_seconds if limit.kind == "concurrency" else limit.seconds
                         self._known.pop(limit.key, None)
                         self._known[limit.key] = _Known(time.monotonic() + seconds, max(remaining, 0))
                 else:
-                    await self._own.settle(own, zeros)
+                    await self._own.settle(share, zeros)
                 if reservation.is_held:
                     self._running[reservation.id] = self._own.add_existing_reservation(reservation)
                 return reservation
-        refused = None if own.refused is None else self._known.get(limits[own.refused].key)
-        is_share = own.refused is not None and self._processes > 1 and (refused is None or refused.left > 0)
-        reservation = structs.replace(own, limits=tuple(limits), slots=zeros, is_share=is_share)
-        if own.is_held:
-            self._running[own.id] = own
-            self._unsent[own.id] = reservation
+        refused = None if share.refused is None else self._known.get(limits[share.refused].key)
+        is_share = share.refused is not None and self._processes > 1 and (refused is None or refused.left > 0)
+        reservation = structs.replace(share, limits=tuple(limits), slots=zeros, is_share=is_share)
+        if share.is_held:
+            self._running[share.id] = share
+            self._unsent[share.id] = reservation
         return reservation
 
     def _release_later(self, limits: Sequence[Limit], lease_seconds: float, id_: str) -> None:
@@ -199,7 +199,9 @@ class FallbackStore(Generic[_Remote]):
             await self._own.settle(running, amounts)
         if self._unsent.pop(reservation.id, None) is not None:
             # the server has no amount of a rate that this settlement could reduce
-            rates = [structs.replace(each, amount=0) if each.kind == "rate" else each for each in reservation.limits]
+            rates = [
+                structs.replace(limit, amount=0) if limit.kind == "rate" else limit for limit in reservation.limits
+            ]
             reservation = structs.replace(reservation, limits=rates)
         elif not self._is_away and await self._try(
             lambda: self.remote.settle(reservation, amounts), _list_keys([reservation])
@@ -209,8 +211,10 @@ class FallbackStore(Generic[_Remote]):
         self._wake.set()
 
     async def renew(self, reservations: Sequence[Reservation]) -> None:
-        await self._own.renew([self._running[each.id] for each in reservations if each.id in self._running])
-        sent = [each for each in reservations if each.id not in self._unsent]
+        await self._own.renew(
+            [self._running[reservation.id] for reservation in reservations if reservation.id in self._running]
+        )
+        sent = [reservation for reservation in reservations if reservation.id not in self._unsent]
         for start in range(0, len(sent), MAX_RENEWED):
             chosen = sent[start : start + MAX_RENEWED]
             if not self._is_away:
@@ -276,7 +280,8 @@ class FallbackStore(Generic[_Remote]):
                 effect = "This process counts limits by itself"
             self._warn(f"{problem} {effect} until {self.remote.title} is available.")
             self._wake.set()
-        self._problem, self._is_away = problem, True
+        self._problem = problem
+        self._is_away = True
 
     def _warn_of_data(self, message: str) -> None:
         if message != self._data_problem:
@@ -292,7 +297,8 @@ class FallbackStore(Generic[_Remote]):
                 self._processes = max(beat.processes, self._processes) if self._problem else beat.processes
                 if self._has_begun.is_set() and not beat.is_known and not self._problem:
                     self._interruptions += 1  # so short that no call has failed
-                self._group, self._clock_base = beat.group, beat.clock_base
+                self._group = beat.group
+                self._clock_base = beat.clock_base
                 await self._add_own_use()
                 if self._problem:
                     self._is_away = False
@@ -308,7 +314,8 @@ class FallbackStore(Generic[_Remote]):
                 seconds = HEARTBEAT_SECONDS
             except self.remote.failures as error:
                 self._fail(error, self.remote.heartbeat_keys, "processes do not count each other")
-                seconds, pause = pause, min(pause * 2, MAX_PAUSE_SECONDS)
+                seconds = pause
+                pause = min(pause * 2, MAX_PAUSE_SECONDS)
             self._has_begun.set()
             self._wake.clear()
             try:
@@ -322,17 +329,29 @@ class FallbackStore(Generic[_Remote]):
         while self._unsent:
             running = [self._unsent.popitem()[1] for _ in range(min(len(self._unsent), MAX_CALLS))]
             reserve = self.remote.reserve
-            used = [[structs.replace(limit, maximum=_UNLIMITED) for limit in each.limits] for each in running]
-            steps = [reserve(limits, each.lease_seconds, each.id) for limits, each in zip(used, running, strict=True)]
+            used = [
+                [structs.replace(limit, maximum=_UNLIMITED) for limit in reservation.limits] for reservation in running
+            ]
+            steps = [
+                reserve(limits, reservation.lease_seconds, reservation.id)
+                for limits, reservation in zip(used, running, strict=True)
+            ]
             try:
                 await asyncio.gather(*map(self._add, steps, running))
             except BaseException:
-                self._unsent.update((each.id, each) for each in running if each.id in self._running)
+                self._unsent.update(
+                    (reservation.id, reservation) for reservation in running if reservation.id in self._running
+                )
                 raise
         while self._pending:
             ended = [self._pending.popleft() for _ in range(min(len(self._pending), MAX_CALLS))]
             try:
-                await asyncio.gather(*(self._add(self.remote.settle(each, amounts), each) for each, amounts in ended))
+                await asyncio.gather(
+                    *(
+                        self._add(self.remote.settle(reservation, amounts), reservation)
+                        for reservation, amounts in ended
+                    )
+                )
             except BaseException:
                 self._pending.extendleft(reversed(ended))  # a repeated settlement has no effect
                 raise
@@ -348,4 +367,4 @@ class FallbackStore(Generic[_Remote]):
 
 
 def _list_keys(reservations: Sequence[Reservation]) -> Sequence[str]:
-    return sorted({limit.key for each in reservations for limit in each.limits})
+    return sorted({limit.key for reservation in reservations for limit in reservation.limits})

@@ -103,7 +103,8 @@ class Counter(Struct):
         if limit.kind == "rate":
             # a change of the period removes all slots
             if self.slot_seconds != limit.seconds / SLOT_COUNT:
-                self.slot_seconds, self.slots = limit.seconds / SLOT_COUNT, {}
+                self.slot_seconds = limit.seconds / SLOT_COUNT
+                self.slots = {}
             first = floor(now / self.slot_seconds) - SLOT_COUNT
             self.slots = {slot: amount for slot, amount in self.slots.items() if slot >= first and amount}
         else:
@@ -207,9 +208,11 @@ class MemoryStore(MemoryValues):
 
     def add_existing_reservation(self, reservation: Reservation) -> Reservation:
         """Pass the returned reservation to `settle`: its slots are time intervals by the clock of this store."""
-        now, slots = self._clock(), []
+        now = self._clock()
+        slots = []
         for limit in reservation.limits:
-            counter, slot = self.find_counter(limit), 0
+            counter = self.find_counter(limit)
+            slot = 0
             if limit.kind == "rate":
                 slot = floor(now / counter.slot_seconds)
             if limit.amount:

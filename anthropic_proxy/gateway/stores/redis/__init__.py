@@ -84,7 +84,8 @@ class RedisStore:
         self.client: Redis = Redis.from_pool(self._pool)
         """Redis client for commands outside the pipeline, such as publish and subscribe."""
         # with the prefix in braces, a cluster keeps all keys on one node
-        self._prefix, self._clock = f"{{{prefix}}}", clock
+        self._prefix = f"{{{prefix}}}"
+        self._clock = clock
         self.has_news = asyncio.Event()
         self.heartbeat_keys: Sequence[str] = [self._name_key("processes", "")]
         self._pipeline = CommandPipeline(self.client)
@@ -105,8 +106,8 @@ class RedisStore:
         return f"{self._prefix}:{kind}:{name}"
 
     async def get(self, key: str) -> str | None:
-        found = await self._pipeline.run_command("GET", self._name_key("value", key))
-        return None if found is None else str(found)
+        value = await self._pipeline.run_command("GET", self._name_key("value", key))
+        return None if value is None else str(value)
 
     async def put(self, key: str, value: str, lifetime_seconds: float) -> None:
         milliseconds = max(math.ceil(lifetime_seconds * 1000), 1)
@@ -129,19 +130,19 @@ class RedisStore:
         words: list[object] = [self._now(), id_, lease_seconds]
         for limit in limits:
             words += (limit.kind, limit.amount, limit.maximum, limit.seconds)
-        found = await self._pipeline.run_script("reserve", self._reservation_keys(id_, limits), words)
-        if not found:
+        reply = await self._pipeline.run_script("reserve", self._reservation_keys(id_, limits), words)
+        if not reply:
             raise TimeoutError
-        refused = int(found[0])
+        refused = int(reply[0])
         return Reservation(
             id=id_ if refused < 0 and any(limit.amount for limit in limits) else "",
             limits=tuple(limits),
             refused=None if refused < 0 else refused,
-            retry_after_seconds=float(found[1]),
-            remaining=[int(each) for each in found[2::4]],
-            reset_seconds=[float(each) for each in found[3::4]],
-            slots=[int(each) for each in found[4::4]],
-            settled=[int(each) for each in found[5::4]],
+            retry_after_seconds=float(reply[1]),
+            remaining=[int(number) for number in reply[2::4]],
+            reset_seconds=[float(number) for number in reply[3::4]],
+            slots=[int(number) for number in reply[4::4]],
+            settled=[int(number) for number in reply[5::4]],
             lease_seconds=lease_seconds,
         )
 
@@ -157,11 +158,11 @@ class RedisStore:
         """The caller passes at most `MAX_RENEWED` reservations."""
         keys: list[str] = []
         words: list[object] = [self._now()]
-        for each in reservations:
-            for limit in each.limits if each.is_held else ():
+        for reservation in reservations:
+            for limit in reservation.limits if reservation.is_held else ():
                 if limit.kind != "rate" and limit.amount:
-                    keys += (self._name_key("settled", each.id), *self._counter_keys([limit]))
-                    words += (each.id, limit.kind, limit.amount, limit.seconds, each.lease_seconds)
+                    keys += (self._name_key("settled", reservation.id), *self._counter_keys([limit]))
+                    words += (reservation.id, limit.kind, limit.amount, limit.seconds, reservation.lease_seconds)
         if keys:
             await self._pipeline.run_script("renew", keys, words)
 
@@ -182,10 +183,10 @@ class RedisStore:
             pipeline.execute_command("HGETALL", key)
             (seconds, microseconds), rows = await pipeline.execute()
         now = int(seconds) + int(microseconds) / 1_000_000
-        found = {name: row.split(" ", 1) for name, row in rows.items() if _OBSERVATION.match(row)}
-        if expired := [name for name, (expires_at, _) in found.items() if float(expires_at) <= now]:
+        observations = {name: row.split(" ", 1) for name, row in rows.items() if _OBSERVATION.match(row)}
+        if expired := [name for name, (expires_at, _) in observations.items() if float(expires_at) <= now]:
             await self.client.hdel(key, *expired)
-        return [StoredObservation(float(end) - now, text) for end, text in found.values() if float(end) > now]
+        return [StoredObservation(float(end) - now, text) for end, text in observations.values() if float(end) > now]
 
     async def send_heartbeat(self) -> Heartbeat:
         keys = [*self.heartbeat_keys, self._name_key("group", "")]
@@ -244,8 +245,8 @@ _DATA_PROBLEM = compile_later(r"WRONGTYPE|not an integer|not a valid float|would
 
 def is_data_error(error: BaseException) -> bool:
     """Return True if Redis is available, and commands for other keys can succeed."""
-    found = isinstance(error, ResponseError) and _DATA_PROBLEM.search(str(error))
-    return isinstance(error, DataError) or bool(found)
+    problem = isinstance(error, ResponseError) and _DATA_PROBLEM.search(str(error))
+    return isinstance(error, DataError) or bool(problem)
 
 
 def describe_data_error(error: BaseException, address: str, keys: Sequence[str]) -> str:
@@ -258,8 +259,8 @@ def describe_data_error(error: BaseException, address: str, keys: Sequence[str])
 
 def format_redis_address(url: str) -> str:
     """Return host and port, or the path of a Unix socket, in the value of `REDIS_URL`, without the password."""
-    found = urlsplit(url)
-    return found.path if found.scheme == "unix" else f"{found.hostname or 'localhost'}:{found.port or 6379}"
+    address = urlsplit(url)
+    return address.path if address.scheme == "unix" else f"{address.hostname or 'localhost'}:{address.port or 6379}"
 
 
 def describe_failure(error: BaseException, address: str) -> str:
@@ -365,7 +366,8 @@ class CommandPipeline:
 
     async def _send_waiting(self) -> None:
         while self._waiting:
-            calls, self._waiting = self._waiting[:MAX_CALLS], self._waiting[MAX_CALLS:]
+            calls = self._waiting[:MAX_CALLS]
+            self._waiting = self._waiting[MAX_CALLS:]
             calls = [call for call in calls if not call.result.done()]  # the caller no longer waits
             try:
                 async with limit_wait(REPLY_TIMEOUT_SECONDS):
@@ -401,7 +403,8 @@ class CommandPipeline:
 
     def _fail(self, calls: Sequence[_Call], error: Exception) -> None:
         # each of the other calls would wait for its own timeout
-        failed, self._waiting = [*calls, *self._waiting], []
+        failed = [*calls, *self._waiting]
+        self._waiting = []
         for call in failed:
             if not call.result.done():
                 call.result.set_exception(error)
