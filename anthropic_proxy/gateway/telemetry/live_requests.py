@@ -138,13 +138,15 @@ class LiveRequests:
         try:
             if self._task is None or self._task.done():
                 self._begin()
-            number, running = self._next_number, self._running_number
+            number = self._next_number
+            running = self._running_number
             snapshot = await self._collect_snapshot(names)
             yield _encode("snapshot", snapshot)
             known = {request.receipt.request_id for request in snapshot.finished}  # an event may repeat them
             loop = asyncio.get_running_loop()
             sent_at = loop.time()
-            end, is_quiet = sent_at + MAX_LIVE_SECONDS, False
+            end = sent_at + MAX_LIVE_SECONDS
+            is_quiet = False
             while not self._is_ended and end - loop.time() > _TIMER_SECONDS:
                 changed = self._changed
                 if number < self._next_number - len(self._events):
@@ -177,7 +179,7 @@ class LiveRequests:
 
     async def _collect_snapshot(self, names: frozenset[str] | None) -> RequestSnapshot:
         snapshot = await self._source.collect_snapshot()
-        finished = [one for one in snapshot.finished if names is None or one.receipt.client.name in names]
+        finished = [request for request in snapshot.finished if names is None or request.receipt.client.name in names]
         snapshot.finished = await self._source.add_costs(finished)
         snapshot.running = _select(snapshot.running, names)
         return snapshot
@@ -252,7 +254,8 @@ class LiveRequests:
         encoded = _encode("running", running)
         if encoded == self._encoded_running.get(None):
             return False
-        self._running, self._encoded_running = running, {None: encoded}
+        self._running = running
+        self._encoded_running = {None: encoded}
         self._running_number += 1
         return True
 

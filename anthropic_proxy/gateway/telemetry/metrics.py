@@ -252,9 +252,10 @@ class ExchangeCounters(Struct, array_like=True):
 
     def add_counters(self, other: "ExchangeCounters") -> None:
         for name in self.__struct_fields__:
-            ours, theirs = getattr(self, name), getattr(other, name)
+            ours = getattr(self, name)
+            theirs = getattr(other, name)
             if isinstance(ours, list):
-                setattr(self, name, [own + other for own, other in zip(ours, theirs, strict=True)])
+                setattr(self, name, [count + other for count, other in zip(ours, theirs, strict=True)])
             else:
                 setattr(self, name, ours + theirs)
 
@@ -276,10 +277,10 @@ class MetricsSnapshot(Struct):
         return row
 
     def add(self, family: MetricFamily, number: float = 1, labels: Labels = ()) -> None:
-        found = self.values.setdefault(family.name, {})
-        if labels not in found and len(found) >= family.max_labels:
+        numbers = self.values.setdefault(family.name, {})
+        if labels not in numbers and len(numbers) >= family.max_labels:
             labels = (OTHER_LABEL,) * len(labels)
-        found[labels] = family.join(found[labels], number) if labels in found else number
+        numbers[labels] = family.join(numbers[labels], number) if labels in numbers else number
 
     def replace(self, family: MetricFamily, number: float, labels: Labels = ()) -> None:
         self.values.setdefault(family.name, {})[labels] = number
@@ -293,8 +294,8 @@ class MetricsSnapshot(Struct):
     def add_snapshot(self, other: "MetricsSnapshot") -> None:
         for key, row in other.counters.items():
             self.find_or_add_counters(key).add_counters(row)
-        for name, found in other.values.items():
-            for labels, number in found.items():
+        for name, numbers in other.values.items():
+            for labels, number in numbers.items():
                 self.add(_BY_NAME[name], number, labels)
 
 
@@ -371,7 +372,8 @@ class MetricsTotals:
         row = self.snapshot.counters.get((provider, model, receipt.stream, receipt.status, receipt.outcome))
         if row is not None:
             return row
-        label, known = model or NONE_LABEL, (provider, model)
+        label = model or NONE_LABEL
+        known = (provider, model)
         if model and known not in self._models:  # clients choose names, so their number is limited
             is_new = receipt.status == _ANSWERED and len(self._models) < MAX_MODEL_LABELS
             label = self._name(model) if is_new else OTHER_LABEL
@@ -418,11 +420,11 @@ class Histogram(Struct):
     def cumulative_counts(self) -> list[tuple[str, float]]:
         """Upper limit and number of durations up to it, for each bucket. Prometheus requires cumulative counts."""
         total = 0
-        found = []
+        cumulative = []
         for limit, count in zip((*map(str, BUCKET_LIMITS_SECONDS), "+Inf"), self.bucket_counts, strict=True):
             total += count
-            found.append((limit, float(total)))
-        return found
+            cumulative.append((limit, float(total)))
+        return cumulative
 
 
 def collect_values(
@@ -442,15 +444,15 @@ def collect_values(
 
 
 def collect_histograms(snapshot: MetricsSnapshot) -> dict[MetricFamily, dict[Labels, Histogram]]:
-    found: dict[MetricFamily, dict[Labels, Histogram]] = {REQUEST_SECONDS: {}, FIRST_TOKEN_SECONDS: {}}
+    histograms: dict[MetricFamily, dict[Labels, Histogram]] = {REQUEST_SECONDS: {}, FIRST_TOKEN_SECONDS: {}}
     for (provider, model, stream, _, _), row in snapshot.counters.items():
         labels = (provider, model, _boolean_label(stream))
         for family, counts, seconds in (
             (REQUEST_SECONDS, row.duration_buckets, row.duration_sum_seconds),
             (FIRST_TOKEN_SECONDS, row.first_token_buckets, row.first_token_sum_seconds),
         ):
-            found[family].setdefault(labels, Histogram([0] * len(counts), 0.0)).add_counts(counts, seconds)
-    return found
+            histograms[family].setdefault(labels, Histogram([0] * len(counts), 0.0)).add_counts(counts, seconds)
+    return histograms
 
 
 def _boolean_label(stream: bool) -> str:
@@ -486,8 +488,8 @@ def encode_page(
                 metric: Metric
                 if family.kind == "histogram":
                     metric = metrics_core.HistogramMetricFamily(family.name, family.help, labels=family.label_names)
-                    for labels, found in times[family].items():
-                        metric.add_metric(labels, found.cumulative_counts(), found.sum_seconds)
+                    for labels, histogram in times[family].items():
+                        metric.add_metric(labels, histogram.cumulative_counts(), histogram.sum_seconds)
                 else:
                     is_counter = family.kind == "counter"
                     new = metrics_core.CounterMetricFamily if is_counter else metrics_core.GaugeMetricFamily

@@ -32,11 +32,11 @@ class OutcomeTag(NamedTuple):
 
 def classify_outcome(receipt: Receipt) -> OutcomeClass:
     """Return how a request has ended, as one of the words by which views filter."""
-    found = _STOP_REASONS.get(receipt.outcome)
+    outcome_class = _STOP_REASONS.get(receipt.outcome)
     # a test of a model, whose reply the client wants to end at its limit
     is_probe = receipt.message_count == 1 and not receipt.tool_count and receipt.output_tokens <= _MAX_PROBE_TOKENS
-    if found and not (found == "truncated" and is_probe):
-        return found
+    if outcome_class and not (outcome_class == "truncated" and is_probe):
+        return outcome_class
     if receipt.status >= _FIRST_ERROR_STATUS:  # a forwarded response, or that of a plugin's endpoint
         return "error"
     return "retried" if receipt.failed_attempts else "ok"
@@ -72,8 +72,8 @@ def find_verdict(checks: Sequence[CallCheck]) -> CheckVerdict | Literal[""]:
     """Return the most serious verdict. "": there are no checks."""
     if not checks:
         return ""
-    found = {check.verdict for check in checks}
-    return next((verdict for verdict in VERDICTS if verdict in found), "")
+    verdicts = {check.verdict for check in checks}
+    return next((verdict for verdict in VERDICTS if verdict in verdicts), "")
 
 
 def count_verdicts(checks: Sequence[CallCheck]) -> str:
@@ -95,15 +95,15 @@ INSPECTIONS: Mapping[InspectionDecision, OutcomeTag] = {
 
 def list_findings(record: InspectionRecord) -> str:
     """`2 × key, 1 × card number`, `timeout`. "": nothing was found."""
-    found = [f"{number} × {kind}" for kind, number in record.kinds.items()]
-    return ", ".join([record.failure, *found] if record.failure else found)
+    findings = [f"{number} × {kind}" for kind, number in record.kinds.items()]
+    return ", ".join([record.failure, *findings] if record.failure else findings)
 
 
 def describe_inspection(record: InspectionRecord) -> str:
     """`secrets redacted the request: 2 × key, 1 × card number`, `guard failed for the reply: timeout`"""
-    found = list_findings(record)
+    findings = list_findings(record)
     verb = {"passed": "passed", "failed": "failed for"}.get(record.decision, record.decision)
-    return f"{record.inspector} {verb} the {record.part}{found and ': '}{found}"
+    return f"{record.inspector} {verb} the {record.part}{findings and ': '}{findings}"
 
 
 def name_verdict(check: CallCheck) -> str:

@@ -123,12 +123,12 @@ def read_heartbeat_count(shared_memory: memoryview) -> int:
 
 def describe_requests(shared_memory: memoryview) -> str:
     """Return the three newest running requests of another process. "": none."""
-    found = []
+    descriptions = []
     for age in range(_SLOTS):
         start = _STARTS[(shared_memory[_NEWEST] - age) % _SLOTS]
         if text := _read(shared_memory[start : start + _TEXT_BYTES]):
-            found.append(_describe(text, _read(shared_memory[start + _TEXT_BYTES : start + _SLOT_BYTES])))
-    return _join(found)
+            descriptions.append(_describe(text, _read(shared_memory[start + _TEXT_BYTES : start + _SLOT_BYTES])))
+    return _join(descriptions)
 
 
 def _head_line(receipt: Receipt) -> str:
@@ -244,9 +244,9 @@ class RequestFeed:
         """Requests of all workers, the latest last. Those of workers that do not answer within
         `COLLECT_TIMEOUT_SECONDS` are missing.
         """
-        own = self.build_own_snapshot()
+        snapshot = self.build_own_snapshot()
         if self.watch_peers is None or not self._peer_count:
-            return own
+            return snapshot
         collection = _Collection(self._peer_count)
         self._collections.append(collection)
         self.watch_peers(True)
@@ -254,20 +254,21 @@ class RequestFeed:
             async with asyncio.timeout(COLLECT_TIMEOUT_SECONDS):
                 await collection.complete.wait()
         except TimeoutError:
-            own.unresponsive_workers = collection.missing
+            snapshot.unresponsive_workers = collection.missing
         finally:
             self._collections.remove(collection)
-        own.finished = sorted(
-            [*own.finished, *collection.finished], key=lambda one: one.receipt.started_at + one.receipt.duration_seconds
+        snapshot.finished = sorted(
+            [*snapshot.finished, *collection.finished],
+            key=lambda request: request.receipt.started_at + request.receipt.duration_seconds,
         )
-        own.running = self.list_running()
-        return own
+        snapshot.running = self.list_running()
+        return snapshot
 
     def list_running(self) -> list[Receipt]:
         """Return the running exchanges, the latest last. Those of other workers are included while a view is open."""
         elsewhere = [receipt for receipts in self._running_elsewhere.values() for receipt in receipts]
-        own = self.redact(RequestSnapshot(running=self.list_own_running())).running
-        return sorted([*own, *elsewhere], key=lambda receipt: receipt.started_at)
+        own_running = self.redact(RequestSnapshot(running=self.list_own_running())).running
+        return sorted([*own_running, *elsewhere], key=lambda receipt: receipt.started_at)
 
     def apply_worker_update(self, worker: int, snapshot: RequestSnapshot, *, contains_recent: bool) -> None:
         """Add the requests that another worker has sent: all running ones, and finished ones since the last update. If
@@ -335,7 +336,8 @@ class Receipts:
     def end_exchange(self, receipt: Receipt, log: Log) -> None:
         """Call this after the last byte of the reply. `log`: the one of its settings."""
         self._ended.append((receipt, log))
-        running, loop = self.feed.running, asyncio.get_running_loop()
+        running = self.feed.running
+        loop = asyncio.get_running_loop()
         pauses = self._pausing is loop  # a program may run one event loop after another
         if not pauses or len(self._ended) >= MAX_ENDED_EXCHANGES or running.draining:
             self.flush()

@@ -197,7 +197,8 @@ class Log:
         same.
         """
         if self._stream is previous_log._stream and previous_log._writer is not None:
-            self._written_once, self._writer = previous_log._written_once, previous_log._writer
+            self._written_once = previous_log._written_once
+            self._writer = previous_log._writer
             self._day = previous_log._day
             self._writer.set_encoder(self._encode, self._describe_lost)
 
@@ -252,7 +253,8 @@ class Log:
         than the entry before. "": it is the same day, or the first entry, or the log is JSON, whose entries have dates.
         """
         day = format_local_day(when)
-        before, self._day = self._day, day
+        before = self._day
+        self._day = day
         if self._json or before in ("", day):
             return ""
         return f"{self.paint(day, 'title')}\n"

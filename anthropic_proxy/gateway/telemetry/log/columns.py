@@ -64,7 +64,7 @@ def wrap_words(text: str, columns: int) -> list[str]:
 
 def split_words(text: str) -> Iterator[tuple[str, str]]:
     """Yield the parts of `text` between which a line may end, each after the spaces before it."""
-    return ((found[1], found[2]) for found in _PIECE.finditer(text))
+    return ((piece[1], piece[2]) for piece in _PIECE.finditer(text))
 
 
 def wrap_text(text: str, width: int | None) -> list[str]:
@@ -80,7 +80,8 @@ def wrap_text(text: str, width: int | None) -> list[str]:
     start = " " * (len(text) - len(body))
     sentence, *rest = _GAPS.split(body)
     sign = _COLOR.sub("", sentence.partition(" ")[0])
-    lines, further = [start], start + ("  " if len(sign) == 1 and not sign.isalnum() else "")
+    lines = [start]
+    further = start + ("  " if len(sign) == 1 and not sign.isalnum() else "")
     words = [*split_words(sentence.removesuffix(_QUESTION))]
     if sentence.endswith(_QUESTION):  # it is read, and copied, with the suggestion behind it
         words.append(("", _QUESTION))

@@ -112,8 +112,8 @@ def redact_receipt(receipt: Receipt, secrets: tuple[str, ...] = ()) -> Receipt:
         return receipt
     left = iter(masked)
     fields = {name: next(left) for name in _CLIENT_FIELDS}
-    attempts = [structs.replace(one, model=next(left), error=next(left)) for one in receipt.attempts]
-    shown = [structs.replace(one, tool=next(left), reason=next(left), rule=next(left)) for one in receipt.checks]
+    attempts = [structs.replace(attempt, model=next(left), error=next(left)) for attempt in receipt.attempts]
+    shown = [structs.replace(check, tool=next(left), reason=next(left), rule=next(left)) for check in receipt.checks]
     times = [(next(left), seconds) for _, seconds in receipt.tool_times]
     return structs.replace(receipt, attempts=attempts, checks=shown, tool_times=times, **fields)
 
@@ -142,7 +142,7 @@ def paint_commands(text: str, paint: Paint) -> str:
     first, *parts = text.split("  ")
     typed = [_SUGGESTED if before.endswith("Did you mean:") else _TYPED for before in (first, *parts)]
     parts = [
-        pattern.sub(lambda found: paint(name_program(found[0]), "type"), part)
+        pattern.sub(lambda typed_text: paint(name_program(typed_text[0]), "type"), part)
         for pattern, part in zip(typed, parts, strict=False)
     ]
     return "  ".join((name_program(first), *map(name_program, parts)))
@@ -253,7 +253,8 @@ def format_exchange_lines(
         if receipt.retry_after_seconds is not None:
             further += [INDENT + line for line in describe_remedies(receipt, has_ledger=False)]
         return [first_line, second, *further]
-    requested, target = escape_unprintable(requested), escape_unprintable(target)
+    requested = escape_unprintable(requested)
+    target = escape_unprintable(target)
     painted = (paint or _without_color)(target, "type")
     models = f"{INDENT}{requested} → {painted}" if target else f"{INDENT}{requested}"
     needed = len(INDENT) + count_columns(f"{requested} → {target}" if target else requested)
@@ -261,11 +262,14 @@ def format_exchange_lines(
         indent = " " * min(len(INDENT), max(width - count_columns(target), 0))  # a terminal would divide the name
         models = f"{INDENT}{requested} →\n{indent}{painted}"
     room = math.inf if width is None else width - needed
-    behind, separate = f"  {numbers}", ""
+    behind = f"  {numbers}"
+    separate = ""
     if len(behind) > room:
-        behind, separate = "", numbers
+        behind = ""
+        separate = numbers
     if len(behind) + len(route) > room:
-        separate, route = f"{separate}{route}".strip(), ""
+        separate = f"{separate}{route}".strip()
+        route = ""
     if cost and behind and len(behind) + len(route) + 2 + len(cost) <= room:
         behind += f"  {cost}"
     sent = sent if len(sent) + len(behind) + len(route) <= room else ""
@@ -302,7 +306,8 @@ def format_notes_line(notes: Iterable[FidelityNote], receipt: Receipt, *, has_le
     named: dict[bool, dict[str, None]] = {False: {}, True: {}}
     for note in notes:  # a client can have hundreds of tools
         named[note.handling == "dropped"]["tools" if note.field.startswith("tools") else note.field] = None
-    target, parts = f" for {receipt.prefix}/{receipt.model}" if receipt.model else "", list[str]()
+    target = f" for {receipt.prefix}/{receipt.model}" if receipt.model else ""
+    parts = list[str]()
     for title, fields in (("Adapted", named[False]), ("Left out", named[True])):
         if fields:
             parts.append(f"{title}{'' if parts else target}: {join_with_and([*fields])}.")
@@ -315,8 +320,8 @@ def _describe_incident(receipt: Receipt, paint: Paint) -> str:
     failed = f"↻ {escape_unprintable(', '.join(receipt.failed_attempts))}" if receipt.failed_attempts else ""
     if receipt.error:
         status = receipt.attempts[-1].status if receipt.attempts else 0
-        own = f" ({receipt.prefix} sent {status})" if 400 <= status != receipt.status else ""
-        error = f"{paint('✕', 'error')} {paint_commands(escape_unprintable(receipt.error), paint)}{own}"
+        sent_status = f" ({receipt.prefix} sent {status})" if 400 <= status != receipt.status else ""
+        error = f"{paint('✕', 'error')} {paint_commands(escape_unprintable(receipt.error), paint)}{sent_status}"
         return f"{failed}; {error}" if failed else error
     outcome = classify_outcome(receipt)
     if outcome == "cancelled":
@@ -328,10 +333,10 @@ def _describe_incident(receipt: Receipt, paint: Paint) -> str:
         remarks.append(f"{paint('!', 'warn')} refused")
     # calls that were flagged or have no verdict; the line of a check names its own; explanations are content
     for verdict in INCIDENTS if receipt.checks and not receipt.parent else ():
-        if found := [check for check in receipt.checks if check.verdict == verdict]:
+        if judged := [check for check in receipt.checks if check.verdict == verdict]:
             tag = VERDICTS[verdict]
-            causes = ", ".join(dict.fromkeys(map(name_cause, found)))
-            tools = [*dict.fromkeys(escape_unprintable(check.tool[:_MAX_TOOL_CHARACTERS]) for check in found)]
+            causes = ", ".join(dict.fromkeys(map(name_cause, judged)))
+            tools = [*dict.fromkeys(escape_unprintable(check.tool[:_MAX_TOOL_CHARACTERS]) for check in judged)]
             named = ", ".join((*tools[:_MAX_NAMED_TOOLS], *(["…"] if len(tools) > _MAX_NAMED_TOOLS else [])))
             cause = f" ({causes})" if verdict == "unavailable" else ""
             remarks.append(f"{paint(tag.sign, tag.role)} {tag.text}: {named}{cause}")

@@ -83,8 +83,8 @@ class TraceExporter:
         logger.handlers = [_Records(report)]
         logger.propagate = False
         ids = PresetIds()
-        own = {"service.name": SERVICE_NAME, "service.version": __version__}
-        resource = Resource.create({**own, **OTELResourceDetector().detect().attributes})
+        service = {"service.name": SERVICE_NAME, "service.version": __version__}
+        resource = Resource.create({**service, **OTELResourceDetector().detect().attributes})
         provider = self._provider = TracerProvider(id_generator=ids, resource=resource, shutdown_on_exit=False)
         for name in self._names:
             provider.add_span_processor(BatchSpanProcessor(self._open_exporter(name)))
@@ -115,7 +115,8 @@ class TraceExporter:
     async def stop(self) -> None:
         if self._provider is None:
             return
-        loop, done = asyncio.get_running_loop(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+        done = asyncio.Event()
         provider = self._provider
         self._provider = None
         self._recorder = None
@@ -282,8 +283,10 @@ def _request_attributes(receipt: Receipt, route: str) -> Attributes:
         "anthropic_proxy.fidelity_notes": len(receipt.notes),
         "anthropic_proxy.kind": receipt.kind,
         "anthropic_proxy.parent": receipt.parent,
-        "anthropic_proxy.checks": [f"{one.verdict} {one.kind}" for one in receipt.checks[:_MAX_CHECKS]],
-        "anthropic_proxy.inspections": [f"{one.inspector} {one.part} {one.decision}" for one in receipt.inspections],
+        "anthropic_proxy.checks": [f"{check.verdict} {check.kind}" for check in receipt.checks[:_MAX_CHECKS]],
+        "anthropic_proxy.inspections": [
+            f"{inspection.inspector} {inspection.part} {inspection.decision}" for inspection in receipt.inspections
+        ],
     }
     return attributes | {name: value for name, value in optional.items() if value}
 
@@ -336,11 +339,11 @@ def _list_others(attempt: UpstreamAttempt) -> list[ModelCall]:
 
 
 def _count_own(attempt: UpstreamAttempt) -> TokenCounts:
-    own = TokenCounts()
+    counts = TokenCounts()
     for call in list_calls_of_attempt(attempt):
         if not call.is_other_model:
-            own.add_tokens(call.tokens)
-    return own
+            counts.add_tokens(call.tokens)
+    return counts
 
 
 def _model_attributes(provider: str, call: ModelCall) -> "Iterator[tuple[str, AttributeValue]]":
