@@ -549,6 +549,9 @@ class Receipt(BilledUsage, kw_only=True):
     `anthropic-ratelimit-requests-remaining`."""
     adaptations: list[str] = field(default_factory=list)
     """Changes of the upstream request after the provider rejected a parameter: `drop top_k`."""
+    plain_form: Sequence[str] = ()
+    """Titles of the parts that the last call lacked because the provider refuses such requests in unknown words:
+    `drop top_k`."""
     fidelity: FidelityReport = field(default_factory=FidelityReport)
     """Fidelity mode, and notes about fields of request and reply that were changed, emulated, kept or dropped."""
     attempts: list[UpstreamAttempt] = field(default_factory=list)

@@ -209,6 +209,7 @@ class Attempts:
             target = structs.replace(target, capabilities=capabilities)
         adaptations = self.receipt.adaptations
         adaptations.clear()
+        self.receipt.plain_form = ()
         client = self.receipt.client.id
         observations = engine.observations
         origin = self._origin

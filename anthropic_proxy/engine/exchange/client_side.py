@@ -173,6 +173,8 @@ class ResponseSink(ABC):
                 headers["x-proxy-fidelity"] = receipt.fidelity.format_counts()
             if receipt.failed_attempts:
                 headers["x-proxy-failed-attempts"] = ", ".join(receipt.failed_attempts)
+            if receipt.plain_form:
+                headers["x-proxy-plain-form"] = ", ".join(receipt.plain_form)
             if receipt.route:
                 headers["x-proxy-route"] = receipt.route
         if self.record is not None:

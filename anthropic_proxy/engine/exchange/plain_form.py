@@ -38,6 +38,8 @@ MAX_SECONDS_SINCE_ACCEPTANCE = 60.0
 """A server that has accepted another request for the model within this time works."""
 MAX_REFUSAL_SECONDS = 5.0
 """A server that refuses the form of a request does so before the model begins. A later error has another reason."""
+MAX_LOGGED_WORDS = 200
+"""Characters of an error that the log shows: it may quote the request."""
 _SHARE_OF_CLIENT, _SHARE_OF_MODEL = 0.4, 0.2
 """What a repetition costs of the budget of a client without a key, which is that of two and a half sessions, and of the
 model's, which is that of five clients."""
@@ -78,7 +80,7 @@ class PlainForms(Struct, eq=False):
         repair.left_out = tuple(dict.fromkeys((*(name for name in suspects if name in parts), *refused)))
         others = [part.name for part in target.wire.parts if part.name not in repair.left_out]
         repair.watched = None if repair.search is not None else known.list_watched(others, repair.values)
-        self.incoming.receipt.adaptations += repair.left_out
+        self._show_left_out(target, repair.left_out)
         return _leave_out(target, repair.left_out), repair
 
     async def find_plain_target(self, attempt: Attempt, error: UpstreamError) -> Target | None:
@@ -101,16 +103,25 @@ class PlainForms(Struct, eq=False):
             return None
         repair.refusal = error
         run.repair = repair
-        receipt = self.incoming.receipt
-        receipt.adaptations += repair.repetition
+        self._show_left_out(target, repair.repetition)
         prefix = target.provider.prefix
         why = f"left out after {prefix} had refused the request"
         repair.notes = [FidelityNote("kept", name, why) for name in repair.repetition]  # the encoder notes any loss
+        titles = ", ".join(self._list_titles(target, repair.repetition))
+        words = error.message if len(error.message) <= MAX_LOGGED_WORDS else f"{error.message[:MAX_LOGGED_WORDS]}…"
         self.engine.log.write_once(
-            f"{prefix}/{target.model}: sent again in a plainer form ({', '.join(repair.repetition)}), because of: "
-            f"{error.message}"
+            f"{prefix}/{target.model}: sent again in a plainer form ({titles}), because of: {words}"
         )
         return _leave_out(target, repair.repetition)
+
+    def _show_left_out(self, target: Target, names: Sequence[str]) -> None:
+        receipt = self.incoming.receipt
+        receipt.adaptations += names
+        receipt.plain_form = [*receipt.plain_form, *self._list_titles(target, names)]
+
+    @staticmethod
+    def _list_titles(target: Target, names: Sequence[str]) -> list[str]:
+        return [part.title for part in target.wire.parts if part.name in names]
 
     async def list_sent_parts(self, attempt: Attempt, repair: Repair) -> None:
         """Note which parts a request has, before it is sent, if its acceptance shows something about them."""

@@ -149,6 +149,7 @@ class Adaptation(Struct, frozen=True):
     of this and later requests to the model."""
 
 
+_MAX_TITLE_WORDS = 4
 SAMPLING_VALUES = ("temperature", "top_p", "top_k")
 EFFORT_VALUES = ("output_config.effort", "thinking")
 SCHEMA_VALUES = ("output_config.format", "output_format")
@@ -168,3 +169,11 @@ class RequestPart(Struct, frozen=True, kw_only=True):
     """True if it is content of the conversation. It is then left out of this conversation only."""
     is_lossless: bool = False
     """True if model and client lose nothing without it, so that `FIDELITY=strict` allows it."""
+
+    @property
+    def title(self) -> str:
+        """Name for headers, metrics and people. Some parts have ten fields."""
+        words = self.name.split(" ")
+        if len(words) <= _MAX_TITLE_WORDS:
+            return self.name
+        return f"{' '.join(words[:_MAX_TITLE_WORDS])} and {len(words) - _MAX_TITLE_WORDS} more"

@@ -93,6 +93,12 @@ FIDELITY_NOTES = MetricFamily(
     ("provider", "model", "handling"),
     "Request fields that were approximated, emulated or dropped.",
 )
+PLAIN_FORMS = MetricFamily(
+    "anthropic_proxy_plain_forms_total",
+    ("provider", "model", "part"),
+    "Requests without a part that the provider refuses in unknown words, or of which this is suspected.",
+    max_labels=MAX_LABEL_SETS,
+)
 PREFIX_CHANGES = MetricFamily(
     "anthropic_proxy_prefix_changes_total",
     ("provider", "part"),
@@ -356,6 +362,11 @@ class MetricsTotals:
         for attempt in receipt.failed_attempts:
             provider, _, status = attempt.partition(" ")
             self.snapshot.add(FAILED_ATTEMPTS, labels=(provider, status))
+        if receipt.plain_form:
+            is_known = (receipt.provider, receipt.model) in self._models
+            model = receipt.model if is_known else OTHER_LABEL
+            for part in receipt.plain_form:
+                self.snapshot.add(PLAIN_FORMS, labels=(receipt.provider, model, part))
         if (change := receipt.prefix_change) is not None:
             self.snapshot.add(PREFIX_CHANGES, labels=(receipt.provider, change.kind))
             self.snapshot.add(PREFIX_CHANGE_TOKENS, change.tokens, (receipt.provider, change.kind))

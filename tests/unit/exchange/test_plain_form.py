@@ -12,6 +12,7 @@ from anthropic_proxy.engine.hooks import Client
 from anthropic_proxy.engine.memory_values import MemoryValues
 from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body
 from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
+from anthropic_proxy.gateway.telemetry.metrics import PLAIN_FORMS, MetricsTotals
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 from tests.support.tables import in_one_test
 from tests.unit.exchange.test_adaptations_of_clients import GOOGLE, OPENAI, REPLIES, SHOWN
@@ -206,6 +207,29 @@ async def test_a_session_whose_server_begins_to_refuse_a_part_goes_on_with_one_m
     assert ["temperature" in body for body in server.requests] == [True] * 16 + [False] * 25
     forms = {json.dumps({**body, "messages": None}) for body in server.requests}
     assert len(forms) == 2  # the cached prompt is lost once at most
+
+
+async def test_header_log_and_metric_show_what_was_left_out() -> None:
+    vendor = VENDORS["chat"]
+    long = f"{WORDS} {'x' * 10_000}"
+    proxy = ProxyHarness(Server(has("temperature"), words=long), **vendor.settings)
+    for _ in range(2):
+        sink = RecordingSink()
+        messages = [{"role": "user", "content": "hello"}]
+        data = json.dumps({"model": vendor.model, "max_tokens": 8_000, "messages": messages, "temperature": 0.5})
+        request = new_client_request(data.encode())
+        await Exchange(proxy.services, request, sink).run()
+        assert request.receipt.plain_form == ["drop temperature", "drop prompt_cache_key"]
+    (line,) = [line for line in proxy.log.getvalue().splitlines() if "plainer form" in line]
+    assert line.endswith(
+        f"sent again in a plainer form (drop temperature, drop prompt_cache_key), because of: openai: {long[:192]}…"
+    )
+    totals = MetricsTotals(lambda text: False)
+    request.receipt.status = 200
+    totals.count_exchange(request.receipt)
+    assert totals.snapshot.values[PLAIN_FORMS.name] == {
+        ("openai", "gpt-4.1", part): 1 for part in ("drop temperature", "drop prompt_cache_key")
+    }
 
 
 async def test_a_server_that_refuses_everything_is_called_twice_and_its_first_words_reach_the_client() -> None:
