@@ -69,7 +69,7 @@ class Engine(Struct, frozen=True, kw_only=True):
     repair_budget: RepetitionBudget = field(default_factory=lambda: RepetitionBudget(REPAIRS))
     """Of repetitions in a plainer form, by model and by client."""
     acceptances: dict[tuple[str, str, str], float] = field(default_factory=dict)
-    """Upstream, model and path → monotonic time of the latest request that was accepted there."""
+    """Upstream, model and path → monotonic time at which the latest accepted request began."""
     queue: FairQueue | None = None
     """Queue that limits concurrent upstream calls (`MAX_UPSTREAM_CALLS`), fair between clients. None: no limit."""
     throttles: Mapping[str, Throttle] = {}

@@ -3,6 +3,7 @@
 All attempts at one target share a `TargetRun`: what is left of the repetitions.
 """
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
@@ -73,6 +74,12 @@ class Repair(Struct):
     notes: Sequence[FidelityNote] = ()
     is_recorded: bool = False
     """True if an acceptance was stored. A further call for the same reply shows nothing more."""
+
+    @property
+    def form(self) -> str:
+        """Digest of what the latest call leaves out. "": nothing."""
+        names = sorted({*self.left_out, *self.repetition})
+        return hashlib.blake2b("\n".join(names).encode(), digest_size=8).hexdigest() if names else ""
 
 
 class TargetRun(Struct):
@@ -224,6 +231,8 @@ class AttemptPreparer(Struct, eq=False):
         if session:
             scope = incoming.receipt.client.scope_session(session)
             conversation = f"{scope} {incoming.receipt.agent} {target.prefixed_id}"
+            if run.repair is not None:  # what is kept for a prompt is kept for its form
+                conversation += run.repair.form
         places: DeferredToolPlaces | None = None
         loads_tools = session and limits.loaded_tools != "listed" and PLACEHOLDER_NAME in list_tool_names(request.tools)
         if loads_tools:

@@ -229,11 +229,11 @@ class AttemptSender(Struct, eq=False):
             add_address_advice(failure, attempt.target, engine.settings)
             raise failure
         circuit_breakers.record_success(upstream, client)
-        receipt, acceptances = self.incoming.receipt, engine.acceptances
+        acceptances = engine.acceptances
         served = upstream, target.model, attempt.upstream_path
         if served not in acceptances and len(acceptances) >= MAX_ACCEPTANCES:
             del acceptances[next(iter(acceptances))]
-        acceptances[served] = receipt.started_at + receipt.attempts[-1].offset_seconds
+        acceptances[served] = self.incoming.receipt.started_at
         credentials.record_success(target.provider, attempt.credential)
         self.prompt = attempt.prompt
         if (repair := attempt.run.repair) is not None:
@@ -254,7 +254,8 @@ class AttemptSender(Struct, eq=False):
         prepared = call.request if isinstance(call, TranslatedCall) else None
         if self.session and len(request.body) <= MAX_PROMPT_BYTES:
             scope = receipt.client.scope_session(receipt.session)
-            conversation = scope, receipt.agent, receipt.prefix, target.model
+            model = target.model if run.repair is None else target.model + run.repair.form
+            conversation = scope, receipt.agent, receipt.prefix, model
             attempt.prompt = Prompt(
                 conversation,
                 request.body,

@@ -224,6 +224,8 @@ class Attempts:
                 origin = await self._admission.admit_successor(origin, target, request, token_scale)
         if observations.store.read(KNOWS_PARTS) is not None:
             target, repair = await PlainForms(engine, self._incoming).apply_known(target, request)
+            if repair is not None:
+                token_scale = observations.find_token_scale(provider.name, model, client, repair.form)
         is_relayed = target.is_relayed
         run = TargetRun(
             request,

@@ -464,8 +464,9 @@ class Delivery:
             estimated = round(writer.estimate / scale.factor)
             if estimated >= MIN_RECORDED_TOKENS and self._estimates.is_latest_usual(scale.family):
                 counted = writer.counts.all_input_tokens
+                form = "" if latest.run.repair is None else latest.run.repair.form
                 engine.observations.record_token_count(
-                    receipt.provider, receipt.model, receipt.client.id, estimated, counted
+                    receipt.provider, receipt.model, receipt.client.id, estimated, counted, form=form
                 )
         if (prompt := self._attempts.sender.prompt) is not None:
             counts = writer.counts

@@ -35,7 +35,7 @@ FAILURE_STATUS = 500
 """HTTP status with which some servers refuse a request. If the server has just accepted another one for the model, the
 retry of today is made in the plain form."""
 MAX_SECONDS_SINCE_ACCEPTANCE = 60.0
-"""A server that has accepted another request for the model within this time works."""
+"""A server that has accepted another request for the model works, if that began at most this long before."""
 MAX_REFUSAL_SECONDS = 5.0
 """A server that refuses the form of a request does so before the model begins. A later error has another reason."""
 MAX_LOGGED_WORDS = 200
@@ -187,13 +187,12 @@ class PlainForms(Struct, eq=False):
         status = error.stated_status
         if status in REFUSAL_STATUSES:
             return error.status != 404  # by its text, the model is unknown
-        receipt, target = self.incoming.receipt, attempt.target
+        target = attempt.target
         accepted_at = self.engine.acceptances.get((target.upstream, target.model, attempt.upstream_path))
         if accepted_at is None:
             return False
         if status == FAILURE_STATUS:
-            sent_at = receipt.started_at + receipt.attempts[-1].offset_seconds
-            return sent_at - accepted_at <= MAX_SECONDS_SINCE_ACCEPTANCE
+            return self.incoming.receipt.started_at - accepted_at <= MAX_SECONDS_SINCE_ACCEPTANCE
         return status == 404
 
     def _list_costs(self, target: Target) -> Mapping[str, float]:

@@ -209,21 +209,23 @@ class ModelObservations:
     def pauses_counts(self, server: str, client: str) -> bool:
         return self.store.read(f"counts:{client}:{self._name_server(server)}") is not None
 
-    def find_token_scale(self, provider: str, model: str, client: str) -> TokenScale:
+    def find_token_scale(self, provider: str, model: str, client: str, form: str = "") -> TokenScale:
         """Return how tokens of a model are estimated. Its factor is 1.0 without earlier replies to the client, whose
-        texts decide about it.
+        texts decide about it. `form`: `Repair.form` of the request.
         """
-        known = self.store.read(f"scale:{client}:{self._name_server(provider)}/{model}")
+        known = self.store.read(f"scale:{client}:{self._name_server(provider)}/{model}{form}")
         factor = None if known is None else _decode_scale(known)
         return TokenScale(find_token_family(model), factor or 1.0)
 
-    def record_token_count(self, provider: str, model: str, client: str, estimated: int, counted: int) -> None:
+    def record_token_count(
+        self, provider: str, model: str, client: str, estimated: int, counted: int, *, form: str = ""
+    ) -> None:
         """Update the token scale of a model. `estimated` is the proxy's estimate without correction, at least
         `MIN_RECORDED_TOKENS`.
         """
         if counted <= 0:
             return
-        key = f"scale:{client}:{self._name_server(provider)}/{model}"
+        key = f"scale:{client}:{self._name_server(provider)}/{model}{form}"
         scale = min(max(counted / estimated, MIN_SCALE), MAX_SCALE)
         if known := _decode_scale(self.store.read(key)):
             scale = known * (1 - _SMOOTHING_FACTOR) + scale * _SMOOTHING_FACTOR

@@ -232,6 +232,17 @@ async def test_header_log_and_metric_show_what_was_left_out() -> None:
     }
 
 
+async def test_a_changed_form_is_no_change_of_the_prompt_in_the_eyes_of_the_prefix_guard() -> None:
+    vendor = VENDORS["chat"]
+    server = Server(lambda body: len(body["messages"]) > 10 and has("tools", "function", "strict")(body))
+    proxy = ProxyHarness(server, **vendor.settings)
+    text = "some words of the user " * 1_000
+    for turn in range(12):
+        assert (await post(proxy, vendor, text, session="session", replies=["reply"] * turn)).error is None
+    assert ["strict" in json.dumps(body) for body in server.requests] == [True] * 6 + [False] * 7
+    assert [receipt.prefix_change for receipt in proxy.receipts] == [None] * 12
+
+
 async def test_a_server_that_refuses_everything_is_called_twice_and_its_first_words_reach_the_client() -> None:
     vendor = VENDORS["chat"]
     words = iter(("first words", "second words"))
