@@ -89,6 +89,15 @@ MORE_FORMS = {
     '<parameter=command>echo "<hi>"</parameter></function></seed:tool_call>',
     "Python between tokens": '<|tool_call_start|>[Read(path="a.py", limit=3), Run(command=\'echo "<hi>"\')]'
     "<|tool_call_end|>",
+    "an object behind a sign": f"<function=Read={READ}</function>\n<function=Run,{RUN}</function>",
+    "an object in brackets": f"<function=Read({READ})></function><function=Run{RUN}></function>",
+    "parameters without ends": "<tool_call>\n<function=Read>\n<parameter=path>\na.py\n<parameter=limit>\n3\n"
+    "</function>\n</tool_call>\n<tool_call>\n<function=Run>\n<parameter=command>\n"
+    'echo "<hi>"\n</tool_call>',
+    "arguments without ends": '<invoke name="Read">\n<parameter name="path">a.py\n<parameter name="limit">3'
+    '</parameter>\n</invoke>\n<invoke name="Run">\n<parameter name="command">echo "<hi>"</invoke>',
+    "keys without ends": "<tool_call>Read\n<arg_key>path</arg_key>\n<arg_value>a.py\n<arg_key>limit</arg_key>\n"
+    '<arg_value>3\n</tool_call>\n<tool_call>Run\n<arg_key>command</arg_key>\n<arg_value>echo "<hi>"\n</tool_call>',
     "input for arguments": f'<tool_call>{{"name": "Read", "input": {READ}}}</tool_call>'
     f'<tool_call>{{"name": "Run", "args": {RUN}}}</tool_call>',
 }

@@ -102,6 +102,12 @@ def test_text_around_a_call_stays_text_without_the_white_space_next_to_the_call(
 
 
 NOT_CALLS = (
+    "<function=Read>\n<parameter=path>\na.py\n<parameter=path>\nb.py\n</function>",
+    "<function=Read>\n<parameter=path>\na.py\n<parameter=color>\nred\n</function>",
+    "<function=Read>\n<parameter=path>\na.py\n</function>\n</function>",
+    "<function=Run>\n<parameter=command>\nls -la",
+    "<function=Run>\n<parameter=command>\nls -la\n</function>\nThat lists the files.",
+    "<function=Read(1)></function>",
     "Use <tool_call> tags for that: <tool_call> and </tool_call>.",
     "a < b and [1] and `<tool_call>{}</tool_call>`",
     '```xml\n<tool_call>{"name": "now", "arguments": {}}</tool_call>\n```\nLike that.',
@@ -191,6 +197,39 @@ def test_where_the_text_is_cut_makes_no_difference(pieces: list[str], points: li
     whole = folded(read([text], cut=ends))
     assert folded(read(parts, cut=ends)) == whole
     assert folded(read(list(text), cut=ends)) == whole
+
+
+VALUES_WITH_TAGS = st.lists(
+    st.sampled_from(["a", " b", "\n", "</function>", "<parameter=x>", "<parameter=limit>", "</parameter> c", "<", '"']),
+    min_size=1,
+    max_size=4,
+).map(lambda parts: "".join(parts).strip() or "a")
+
+
+@given(
+    st.lists(st.tuples(VALUES_WITH_TAGS, st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=2),
+    st.booleans(),
+    st.integers(0, 200),
+)
+def test_a_call_without_end_tags_is_the_right_call_or_text(
+    written: list[tuple[str, bool, bool, bool]], has_wrapper: bool, cut: int
+) -> None:
+    """Any end tag may be missing, and a value may contain what looks like a tag. No other call is made of it."""
+    expected, blocks = [], []
+    for value, closes_path, closes_limit, closes_call in written:
+        ends = ["\n</parameter>" if closes else "" for closes in (closes_path, closes_limit)]
+        text = f"<function=Read>\n<parameter=path>\n{value}{ends[0]}\n<parameter=limit>\n3{ends[1]}\n"
+        text += "</function>" if closes_call else ""
+        blocks.append(f"<tool_call>\n{text}\n</tool_call>" if has_wrapper else text)
+        expected.append(("Read", {"path": value, "limit": 3}))
+    text = "\n".join(blocks)
+    found = folded(read([text], ["functions"]))
+    assert folded(read([text[:cut], text[cut:]], ["functions"])) == found
+    calls = [item for item in found if not isinstance(item, str)]
+    assert all(call in expected for call in calls)
+    is_plain = all("<" not in value for value, *_ in written)
+    if is_plain and (has_wrapper or all(closes_call for *_, closes_call in written)):
+        assert found == expected
 
 
 @given(st.lists(PIECES, max_size=5))

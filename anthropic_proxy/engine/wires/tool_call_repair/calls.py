@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec import Struct
 
 from anthropic_proxy.engine.messages.models import Tool
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_escapes
@@ -30,6 +31,15 @@ _ENDING = compile_later(r"(?::\d+)?\s*<\|.*|:\d+$", re.DOTALL, most=1_000)
 _NAMESPACE = compile_anchored(r"[^.:/]*[.:/]")
 _MAX_NAME_LENGTH = 512
 """Maximum length of a tool name that is searched without its namespaces (`functions.`). Each one costs a lookup."""
+
+
+class RecoveredCall(Struct, frozen=True):
+    """A tool call that the model wrote in its reply text. Its name and arguments were checked."""
+
+    name: str
+    """Name of the called tool, as in the client request."""
+    arguments: str
+    """Arguments of the call: JSON text of an object. Valid JSON of the model is unchanged."""
 
 
 class OfferedTools:

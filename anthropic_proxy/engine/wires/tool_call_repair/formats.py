@@ -16,8 +16,21 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT, replace_lone_escapes
-from anthropic_proxy.engine.patterns import AnchoredPattern, compile_anchored, compile_later
-from anthropic_proxy.engine.wires.tool_call_repair.calls import OfferedTools, is_json_object, repair_arguments
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
+from anthropic_proxy.engine.wires.tool_call_repair.calls import (
+    OfferedTools,
+    RecoveredCall,
+    is_json_object,
+    repair_arguments,
+)
+from anthropic_proxy.engine.wires.tool_call_repair.tagged_calls import (
+    FUNCTIONS,
+    INVOKES,
+    KEYS,
+    Tags,
+    read_elements,
+    read_parameters,
+)
 
 ToolCallFormat = Literal[
     "hermes",
@@ -42,15 +55,6 @@ TOOL_CALL_FORMATS: tuple[ToolCallFormat, ...] = get_args(ToolCallFormat)
 
 _SEPARATORS = compile_anchored(r"[ \t\r\n,;]*")
 _scan = json.JSONDecoder(strict=False).raw_decode
-
-
-class RecoveredCall(Struct, frozen=True):
-    """A tool call that the model wrote in its reply text. Its name and arguments were checked."""
-
-    name: str
-    """Name of the called tool, as in the client request."""
-    arguments: str
-    """Arguments of the call: JSON text of an object. Valid JSON of the model is unchanged."""
 
 
 ToolCallReader = Callable[[str, OfferedTools], list[RecoveredCall] | None]
@@ -148,20 +152,11 @@ _JSON_TAG = compile_anchored(
     r"<tool_calls?>|</tool_calls?>|</?TOOLCALL>|<\|/?tool_call\|>|<\|tool_call_(?:start|end)\|>|</?seed:tool_call>"
 )
 _FUNCTION = compile_anchored(r"\s*<function=(?P<name>[^<>\s]+)>")
-_FUNCTION_END = compile_anchored(r"\s*</function>")
-_PARAMETER = compile_anchored(r"\s*<parameter=([^<>]+)>")
-_PARAMETER_END = compile_later(r"</parameter>(?=\s*(?:<parameter=|</function>|\Z))")
-_INVOKE = compile_anchored(r'\s*<(?:｜DSML｜)?invoke name="(?P<name>[^"<>]+)"\s*>')
-_INVOKE_END = compile_anchored(r"\s*</(?:｜DSML｜)?invoke>")
-_ARGUMENT = compile_anchored(r'\s*<(?:｜DSML｜)?parameter name="([^"<>]+)"[^<>]*>')
-_ARGUMENT_END = compile_later(
-    r"</(?:｜DSML｜)?parameter>(?=\s*(?:<(?:｜DSML｜)?parameter name=|</(?:｜DSML｜)?invoke>|\Z))"
-)
+_FUNCTION_OBJECT = compile_anchored(r"\s*<function=(?P<name>[\w.-]+)[\s=:,>(\[]*(?=\{)")
+_FUNCTION_OBJECT_END = compile_anchored(r"[\s)\]>]*(?:</?function>)?\s*")
 _WRAPPER = compile_anchored(
     r"\s*</?(?:function_calls|minimax:tool_call|｜DSML｜(?:function|tool)_calls|tool_calls?)>\s*"
 )
-_KEY = compile_anchored(r"\s*<arg_key>(.*?)</arg_key>\s*<arg_value>", re.DOTALL)
-_VALUE_END = compile_later(r"</arg_value>(?=\s*(?:<arg_key>|\Z))")
 _BRACKET = compile_later(r"[\[\]{}]")
 _LISTED, _LISTED_ID, _LISTED_ARGUMENTS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
 _SECTION_CALL = compile_later(
@@ -208,20 +203,27 @@ def read_function_tags(text: str, offered: OfferedTools) -> list[RecoveredCall] 
     """
     # A value gets the type in the tool's schema, without a line break at its start and end.
     text = _without_tags(text).rstrip()
-    read = _read_elements(text, 0, (_FUNCTION, _FUNCTION_END), (_PARAMETER.match, _PARAMETER_END.search), offered)
+    read = read_elements(text, 0, FUNCTIONS, offered)
     return read[0] if read is not None and not text[read[1] :].strip() else None
 
 
 def read_function_json(text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
     """Return the call of `<function=name>{…}</function>`.
 
-    Written by Llama 3.1 for custom tools (`llama3_1/prompt_format.md`, "User-defined Custom tool calling").
+    Written by Llama 3.1 for custom tools (`llama3_1/prompt_format.md`, "User-defined Custom tool calling"), by later
+    Llamas also with `=`, `(…)`, a comma or nothing in place of the first `>`, which may follow the object (Groq, error
+    `tool_use_failed`, 2026-11).
     """
-    begin = _FUNCTION.match(text)
+    begin = _FUNCTION_OBJECT.match(text) or _FUNCTION.match(text)
     if begin is None:
         return None
-    arguments = text[begin.end() :].strip()
-    call = resolve_call(begin[1], arguments.removesuffix("</function>"), offered) if arguments else None
+    arguments = text[begin.end() :].strip().removesuffix("</function>")
+    written, brace, rest = arguments.rpartition("}")
+    if not begin[0].endswith(">"):
+        if not _FUNCTION_OBJECT_END.fullmatch(rest):
+            return None
+        arguments = written + brace
+    call = resolve_call(begin["name"], arguments, offered) if arguments else None
     return [call] if call else None
 
 
@@ -235,7 +237,7 @@ def read_invoke_calls(text: str, offered: OfferedTools) -> list[RecoveredCall] |
     # (V4), `<function_calls>` (models that imitate Claude).
     wrapper = _WRAPPER.match(text)
     start = wrapper.end() if wrapper else 0
-    read = _read_elements(text, start, (_INVOKE, _INVOKE_END), (_ARGUMENT.match, _ARGUMENT_END.search), offered)
+    read = read_elements(text, start, INVOKES, offered)
     remainder = "" if read is None else text[read[1] :].strip()
     return read[0] if read is not None and (not remainder or _WRAPPER.fullmatch(remainder)) else None
 
@@ -251,7 +253,7 @@ def read_key_value_call(text: str, offered: OfferedTools) -> list[RecoveredCall]
     if name is None or not (mark or text.rstrip().endswith(_CALL_TAG_END)):
         return None
     position = len(name_text) if mark else len(body)
-    read = _read_parameters(body.rstrip(), position, (_KEY.match, _VALUE_END.search), offered.schema_properties(name))
+    read = read_parameters(body.rstrip(), position, KEYS, offered, name)
     return [RecoveredCall(name, read[0])] if read is not None and read[1] >= len(body.rstrip()) else None
 
 
@@ -333,65 +335,6 @@ def _read_all(
 def _is_cut(written: re.Match[str]) -> bool:
     """Return True if a text ends before the arguments of a call, the second group of its pattern."""
     return not written[2].strip() and written.end(2) == len(written.string)
-
-
-_Find = Callable[[str, int], re.Match[str] | None]
-_Tags = tuple[AnchoredPattern[str], AnchoredPattern[str]]
-
-
-def _read_elements(
-    text: str, position: int, tags: _Tags, find: tuple[_Find, _Find], offered: OfferedTools
-) -> tuple[list[RecoveredCall], int] | None:
-    """Return the calls at index `position` that are enclosed in `tags`, and the index after them.
-
-    `find`: see `_read_parameters`. None: a tag is missing, or a tool was not offered.
-    """
-    calls: list[RecoveredCall] = []
-    while begin := tags[0].match(text, position):
-        name = offered.find_tool_name(begin["name"])
-        read = _read_parameters(text, begin.end(), find, offered.schema_properties(name)) if name is not None else None
-        if name is None or read is None or (end := tags[1].match(text, read[1])) is None:
-            return None
-        calls.append(RecoveredCall(name, read[0]))
-        position = end.end()
-    return calls, position
-
-
-def _read_parameters(
-    text: str, position: int, find: tuple[_Find, _Find], properties: Mapping[str, Any]
-) -> tuple[str, int] | None:
-    """Return the tagged parameters at index `position` as JSON text of an object, and the index after them.
-
-    `find` reads the start tag of a parameter, and searches its end tag. None: an end tag is missing.
-    """
-    given: dict[str, Any] = {}
-    while begin := find[0](text, position):
-        end = find[1](text, begin.end())
-        if end is None:
-            return None
-        name = begin[1].strip()
-        value = text[begin.end() : end.start()].removeprefix("\n").removesuffix("\n")
-        given[name] = _typed(value, properties.get(name))
-        position = end.end()
-    return msgspec.json.encode(given).decode(), position
-
-
-def _typed(value: str, schema: Any) -> Any:
-    """Return the value of a parameter in the JSON type that its schema requires. `value`: the text of the model.
-
-    The text itself is returned if there is no schema, the schema allows a string, or the text is no JSON value.
-    """
-    if not isinstance(schema, dict) or schema.get("type") in ("string", ["string"]):
-        return value
-    kinds = schema.get("type")
-    if not isinstance(kinds, list):
-        kinds = [kinds] if isinstance(kinds, str) else []
-    literal = {"True": "true", "False": "false", "None": "null"}.get(value.strip(), value)
-    try:
-        read = msgspec.json.decode(literal)
-    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
-        return value
-    return value if "string" in kinds and read is not None else read
 
 
 _TAG = "<|python_tag|>"
@@ -556,6 +499,8 @@ _ROWS: Sequence[tuple[str, str, tuple[tuple[ToolCallFormat, ToolCallReader], ...
     ("<｜DSML｜tool_calls>", "</｜DSML｜tool_calls>", (("invoke", read_invoke_calls),)),
     ("<｜DSML｜invoke name=", "</｜DSML｜invoke>", (("invoke", read_invoke_calls),)),
 )
+OPEN_TAGS: Mapping[ToolCallFormat, Tags] = {"functions": FUNCTIONS, "invoke": INVOKES, "keys": KEYS}
+"""Formats whose end tags may be missing in a complete reply."""
 _NAMELESS = ("```tool_code", "<｜tool▁call▁begin｜>")
 """Start markers after which another word, such as `print(`, may precede the tool name."""
 

@@ -8,19 +8,21 @@ the search continues after it.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from anthropic_proxy.engine.messages.deltas import Delta, Text, ToolArgs, ToolCall, ToolEnd
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
-from anthropic_proxy.engine.wires.tool_call_repair.calls import OfferedTools
+from anthropic_proxy.engine.wires.tool_call_repair.calls import OfferedTools, RecoveredCall
 from anthropic_proxy.engine.wires.tool_call_repair.formats import (
-    RecoveredCall,
+    OPEN_TAGS,
     StartMarker,
     ToolCallFormat,
     build_format_markers,
     can_be_unmarked_calls,
     read_unmarked_calls,
 )
+from anthropic_proxy.engine.wires.tool_call_repair.tagged_calls import read_open_calls
 
 _WORD = compile_anchored(r"[\w.:/-]*")
 _MAX_NAME_LENGTH = 128
@@ -248,7 +250,7 @@ class TextCallDetector:
         self._searched = max(self._searched, len(self._held) - len(mark.end_marker) + 1)
         if not final:
             return False
-        return (not reply_ended_early and self._convert_calls(mark, self._held, deltas)) or self._release()
+        return (not reply_ended_early and self._convert_calls(mark, self._held, deltas, final=True)) or self._release()
 
     def _may_be_named(self) -> bool:
         """Return True if a bracket or a possible tool name follows the start marker."""
@@ -262,9 +264,16 @@ class TextCallDetector:
         )
         return self._named
 
-    def _convert_calls(self, mark: StartMarker, text: str, deltas: list[Delta]) -> bool:
-        """Append the calls in `text` to `deltas`. Return False if it has none."""
-        for convention, read in mark.readers:
+    def _convert_calls(self, mark: StartMarker, text: str, deltas: list[Delta], *, final: bool = False) -> bool:
+        """Append the calls in `text` to `deltas`. Return False if it has none.
+
+        `final`: `text` is the rest of a complete reply, so that end tags may be missing.
+        """
+        readers = mark.readers
+        if final:
+            open_tags = ((name, OPEN_TAGS[name]) for name, _ in readers if name in OPEN_TAGS)
+            readers = (*readers, *((name, partial(read_open_calls, tags)) for name, tags in open_tags))
+        for convention, read in readers:
             if calls := read(text, self._offered):
                 self._emit_calls(convention, calls, deltas)
                 self._held = self._held[len(text) :]
