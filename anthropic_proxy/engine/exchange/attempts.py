@@ -381,7 +381,8 @@ class Retries(Struct, eq=False):
         self.records.fail_attempt(error, usage)
         repair = run.repair
         first = None if repair is None else repair.refusal
-        if first is not None and error.stated_status in (*REFUSAL_STATUSES, first.stated_status):
+        if repair is not None and first is not None and error.stated_status in (*REFUSAL_STATUSES, first.stated_status):
+            PlainForms(engine, self.incoming).record_second_refusal(target, repair)
             raise first
         if run.adaptations_left and error.is_repairable:
             receipt = self.incoming.receipt

@@ -21,16 +21,21 @@ from anthropic_proxy.engine.exchange.attempt import Attempt, Repair
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import Message, MessagesRequest, decode_request_or_envelope
-from anthropic_proxy.engine.providers.model_observations import digest_beginning
+from anthropic_proxy.engine.providers.model_observations import CONVERSATION_SECONDS, digest_beginning
 from anthropic_proxy.engine.providers.refused_parts import RefusedParts
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.wires.calls import Call
 from anthropic_proxy.engine.wires.contract import Wire, changes_body
 from anthropic_proxy.engine.wires.dialect import BaseDialect, RequestPart
+from anthropic_proxy.engine.wires.past_media import OMIT_PAST_MEDIA
 from anthropic_proxy.errors import CircuitOpen, UnreadableReply, UpstreamError
 
 REFUSAL_STATUSES = (400, 422)
 """HTTP statuses of a request that the server does not accept as it is."""
+MEDIA_STATUSES = (413, 415)
+"""HTTP statuses of a request whose media are too large, or of a kind that the server does not accept."""
+_CHECKS = ("auto_mode_check", "classifier")
+"""Kinds of requests from whose content nothing is left out, because it is judged."""
 FAILURE_STATUS = 500
 """HTTP status with which some servers refuse a request. If the server has just accepted another one for the model, the
 retry of today is made in the plain form."""
@@ -95,8 +100,12 @@ class PlainForms(Struct, eq=False):
         if not budget.allows(costs):  # before the parts are listed, which encodes the request several times
             return None
         repair = repair or await self._begin_repair(target, run.request)
-        is_strict = self._is_strict
-        names = [part.name for part in target.wire.parts if part.is_lossless or not is_strict]
+        parts = [part for part in target.wire.parts if part.is_lossless or not self._is_strict]
+        if not self._may_leave_last_parts(target, repair, error):
+            parts = [part for part in parts if not part.is_last]
+        names = [part.name for part in parts]
+        if error.stated_status in MEDIA_STATUSES:
+            names = [OMIT_PAST_MEDIA] if OMIT_PAST_MEDIA in names else []
         sent = await self._list_parts(attempt, names)
         repair.repetition = sent if repair.search is None else repair.search.find_repetition(sent, repair.values)
         if not repair.repetition or not budget.try_spend_all(costs):
@@ -123,6 +132,16 @@ class PlainForms(Struct, eq=False):
     def _list_titles(target: Target, names: Sequence[str]) -> list[str]:
         return [part.title for part in target.wire.parts if part.name in names]
 
+    def record_second_refusal(self, target: Target, repair: Repair) -> None:
+        """Note that a conversation was refused in the plain form too: its next repetition may leave out content."""
+        self._find_known(target).record_second_refusal(repair.conversation)
+
+    def _may_leave_last_parts(self, target: Target, repair: Repair, error: UpstreamError) -> bool:
+        """Return True if the repetition may leave out content of earlier turns."""
+        if self.incoming.receipt.kind in _CHECKS:
+            return False
+        return error.stated_status in MEDIA_STATUSES or self._find_known(target).was_refused_twice(repair.conversation)
+
     async def list_sent_parts(self, attempt: Attempt, repair: Repair) -> None:
         """Note which parts a request has, before it is sent, if its acceptance shows something about them."""
         if repair.refusal is None and repair.watched != ():
@@ -143,12 +162,16 @@ class PlainForms(Struct, eq=False):
         else:
             content = {part.name for part in target.wire.parts if part.is_content}
             suspects = [name for name in repair.repetition if name not in content]
+            last = {part.name for part in target.wire.parts if part.is_last}
+            if not last.isdisjoint(repair.repetition):
+                suspects = []  # the conversation was refused without them before
             if repair.refusal.stated_status == FAILURE_STATUS and not known.fails_again(repair.conversation):
                 return  # one failure shows nothing
             known.record_refusal(repair.search, suspects, repair.conversation, repair.values)
         if left_out := (*repair.left_out, *repair.repetition):
             changes = repair.changes + (repair.refusal is not None)
             self.engine.observations.store_form(repair.conversation, left_out, changes)
+            known.announce(repair.conversation, CONVERSATION_SECONDS)
 
     async def _begin_repair(self, target: Target, request: MessagesRequest) -> Repair:
         read = await self._read_request(request)
@@ -187,6 +210,8 @@ class PlainForms(Struct, eq=False):
         status = error.stated_status
         if status in REFUSAL_STATUSES:
             return error.status != 404  # by its text, the model is unknown
+        if status in MEDIA_STATUSES:
+            return any(part.name == OMIT_PAST_MEDIA for part in attempt.target.wire.parts)
         target = attempt.target
         accepted_at = self.engine.acceptances.get((target.upstream, target.model, attempt.upstream_path))
         if accepted_at is None:

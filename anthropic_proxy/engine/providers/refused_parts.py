@@ -27,6 +27,8 @@ FORGOTTEN_AFTER_SECONDS = 2 * TESTED_AFTER_SECONDS
 """Seconds after which a part is forgotten that no request has tested."""
 TEST_SECONDS = 600.0
 """Seconds until another request tests a part, if the last one has shown nothing."""
+REFUSED_TWICE_SECONDS = 24 * 3600.0
+"""Seconds for which it is known that a conversation was refused in the plain form too."""
 MIN_CLIENTS = 2
 """Number of clients whose requests must have shown that a part is refused, before it is left out for all."""
 _MIN_VALUES = 2
@@ -157,6 +159,13 @@ class RefusedParts:
         self._write_text(key, "yes", TEST_SECONDS)
         return has_failed
 
+    def record_second_refusal(self, conversation: str) -> None:
+        """Store that a conversation was refused in the plain form too."""
+        self._write_text(f"refused twice:{conversation}", "yes", REFUSED_TWICE_SECONDS)
+
+    def was_refused_twice(self, conversation: str) -> bool:
+        return self._store.read(f"refused twice:{conversation}") is not None
+
     def forget_failure(self, conversation: str) -> None:
         if self._store.read(f"failed:{conversation}"):
             self._write_text(f"failed:{conversation}", "", TEST_SECONDS)
@@ -186,5 +195,9 @@ class RefusedParts:
 
     def _write_text(self, key: str, text: str, seconds: float) -> None:
         self._store.write(key, text, seconds)
+        self.announce(key, seconds)
+
+    def announce(self, key: str, seconds: float) -> None:
+        """Let requests to the model look for what is stored under `key` for these seconds, such as a form."""
         for flag in (KNOWS_PARTS, self._flag):
             self._store.write(flag, key, max(seconds, self._store.find_remaining_seconds(flag)))

@@ -62,6 +62,10 @@ class BaseDialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     Proven by: tests/unit/exchange/test_engine_counts.py."""
     has_model_list: bool = False
     """True if `/v1/models` of the upstream server has Anthropic's format."""
+    omits_past_media: bool = False
+    """True if a sentence takes the place of pictures and documents of earlier turns.
+
+    Proven by: tests/unit/exchange/test_plain_form.py."""
     repairs_unknown_refusals: bool = True
     """True if a request that the server refuses in unknown words is repeated in a plainer form."""
     thinking_forms: tuple[ThinkingForm, ...] = ()
@@ -167,6 +171,9 @@ class RequestPart(Struct, frozen=True, kw_only=True):
     has no value, or one that the proxy has chosen."""
     is_content: bool = False
     """True if it is content of the conversation. It is then left out of this conversation only."""
+    is_last: bool = False
+    """True if it is left out only after the server has refused the conversation without all other parts, or if the
+    status of the error is about media."""
     is_lossless: bool = False
     """True if model and client lose nothing without it, so that `FIDELITY=strict` allows it."""
 

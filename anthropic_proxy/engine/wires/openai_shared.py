@@ -193,6 +193,7 @@ SHARED_DROPS: ParameterDrops = {
     "session_id": {"session_field": ""},
     "strict": {"sends_strict": False},
     "parameters": {"schema_rules": BASIC_RULES},
+    "media of earlier turns": {"omits_past_media": True},
 }
 """Parameters of both APIs that the encoder can omit. For `parameters`, the input schema of a tool, the schema is
 reduced to basic keywords. `store` and the service tier restrict what the server does, so no refusal removes them."""

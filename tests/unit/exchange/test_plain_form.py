@@ -232,6 +232,62 @@ async def test_header_log_and_metric_show_what_was_left_out() -> None:
     }
 
 
+PICTURE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGVsbG8="}}
+OMITTED = "[image omitted: the server refuses this conversation with it. Say so if it is needed.]"
+MEDIA_VENDORS = [
+    ("chat", "image_url"),
+    ("responses", "input_image"),
+    ("gemini", "inlineData"),
+]
+
+
+@pytest.mark.parametrize(("name", "field"), MEDIA_VENDORS)
+@pytest.mark.parametrize("status", [400, 413])
+async def test_pictures_of_earlier_turns_are_left_out_only_if_the_plain_form_is_refused_too(
+    name: str, field: str, status: int
+) -> None:
+    vendor = VENDORS[name]
+    server = Server(lambda body: f'"{field}"' in json.dumps(body), status)
+    proxy = ProxyHarness(server, **vendor.settings)
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": [{"type": "text", "text": "seen"}, PICTURE]}
+    history: list[dict[str, Any]] = [
+        {"role": "user", "content": [{"type": "text", "text": "hello"}, PICTURE]},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"a": "b"}}]},
+        {"role": "user", "content": [result]},
+        {"role": "assistant", "content": "reply"},
+        {"role": "user", "content": "go on"},
+    ]
+    errors = [(await post(proxy, vendor, "", messages=history)).error for _ in range(3)]
+    assert [error is None for error in errors] == ([True] * 3 if status == 413 else [False, True, True])
+    assert json.dumps(server.requests[-1]).count(OMITTED) == 2
+    assert len(server.requests) == (4 if status == 413 else 5)
+    server.requests.clear()
+    newest = [*history[:-1], {"role": "user", "content": [{"type": "text", "text": "look"}, PICTURE]}]
+    assert (await post(proxy, vendor, "", messages=newest)).error is not None  # that of the newest turn stays
+    assert all(f'"{field}"' in json.dumps(body) for body in server.requests)
+    server.refuses = lambda body: False
+    other = [{"role": "user", "content": [{"type": "text", "text": "other"}, PICTURE]}, *history[1:]]
+    assert (await post(proxy, vendor, "", messages=other)).error is None
+    assert json.dumps(server.requests[-1]).count(OMITTED) == 0
+
+
+async def test_thinking_of_earlier_turns_is_left_out_of_its_conversation_only() -> None:
+    vendor = VENDORS["messages"]
+    server = Server(has("messages", "content", "thinking"))
+    proxy = ProxyHarness(server, **vendor.settings)
+    thought = {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"}
+    history = [
+        {"role": "user", "content": "hello"},
+        {"role": "assistant", "content": [thought, {"type": "text", "text": "reply"}]},
+        {"role": "user", "content": "go on"},
+    ]
+    errors = [(await post(proxy, vendor, "", messages=history)).error for _ in range(3)]
+    assert [error is None for error in errors] == [False, True, True]
+    server.refuses = lambda body: False
+    assert (await post(proxy, vendor, "", messages=[{"role": "user", "content": "other"}, *history[1:]])).error is None
+    assert has("messages", "content", "thinking")(server.requests[-1])
+
+
 async def test_a_changed_form_is_no_change_of_the_prompt_in_the_eyes_of_the_prefix_guard() -> None:
     vendor = VENDORS["chat"]
     server = Server(lambda body: len(body["messages"]) > 10 and has("tools", "function", "strict")(body))

@@ -100,6 +100,7 @@ PARTS = (
         changes_prefix=True,
         is_content=True,
     ),
+    RequestPart(name=_DROP_THINKING, changes_prefix=True, is_content=True, is_last=True),
 )
 _PART_OF_SAFEGUARDS = compile_anchored(rf"{SAFEGUARDS}\.(?!\d+: Input tag 'dangerous_tool_use' found)")
 _FIELD_STATUSES = (400, 422)

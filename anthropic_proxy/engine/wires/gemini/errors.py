@@ -26,6 +26,7 @@ from anthropic_proxy.engine.wires.failures import (
 )
 from anthropic_proxy.engine.wires.gemini.dialect import Dialect
 from anthropic_proxy.engine.wires.gemini.request import encode_request
+from anthropic_proxy.engine.wires.past_media import OMIT_PAST_MEDIA
 from anthropic_proxy.engine.wires.thinking import CALL_SIGNATURE_MISSING
 from anthropic_proxy.errors import UpstreamError
 
@@ -51,6 +52,7 @@ _CHANGES: Mapping[str, Mapping[str, Any]] = {
     "say placeholder": {"requires_signatures": True},
     "encode placeholder in base64": {"requires_signatures": True, "placeholder_encoding": "base64"},
     "drop thoughtSignature": {"replays_signatures": False},
+    OMIT_PAST_MEDIA: {"omits_past_media": True},
 }
 PARTS = (
     RequestPart(name="drop sampling", values=SAMPLING_VALUES),
@@ -61,6 +63,8 @@ PARTS = (
         RequestPart(name=name, changes_prefix=True, is_lossless=True)
         for name in ("drop call ids", "drop parts of results", "say placeholder", "encode placeholder in base64")
     ),
+    RequestPart(name="drop thoughtSignature", changes_prefix=True, is_content=True, is_last=True),
+    RequestPart(name=OMIT_PAST_MEDIA, changes_prefix=True, is_content=True, is_last=True),
 )
 _TEXTS = tuple(
     (compile_later(text, re.IGNORECASE), names)

@@ -39,6 +39,7 @@ from anthropic_proxy.engine.wires.gemini.schema import encode_reply_schema
 from anthropic_proxy.engine.wires.gemini.tools import encode_tools
 from anthropic_proxy.engine.wires.json_schema import REPLY_SCHEMA_PATH
 from anthropic_proxy.engine.wires.message_encoder import CONTINUE_TEXT, EMPTY_JSON_STRING, join_json_strings
+from anthropic_proxy.engine.wires.past_media import omit_past_media
 from anthropic_proxy.engine.wires.shared_notes import (
     FOREIGN_THINKING_DROPPED,
     NO_EFFORT,
@@ -58,8 +59,10 @@ _ANSWER_IN_JSON = "Answer with nothing but one JSON value that fits this JSON Sc
 
 
 def encode_request(call: TranslatedCall[Dialect]) -> UpstreamRequest:
-    request, dialect = call.request, call.dialect
     notes: list[FidelityNote] = []
+    if call.dialect.omits_past_media:
+        call = omit_past_media(call, notes)
+    request, dialect = call.request, call.dialect
     budget = WorkBudget("tools", max_steps_here=call.max_schema_steps, tool_names=call.client_tool_names)
     toolbox = encode_tools(call, notes, budget)
     thinking = _encode_thinking(call, notes)

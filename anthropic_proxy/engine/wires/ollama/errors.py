@@ -26,6 +26,7 @@ from anthropic_proxy.engine.wires.failures import (
     read_error_object,
 )
 from anthropic_proxy.engine.wires.ollama.dialect import Dialect, resolve_context_window
+from anthropic_proxy.engine.wires.past_media import OMIT_PAST_MEDIA
 from anthropic_proxy.errors import UpstreamError
 
 _NOT_PULLED = compile_later(r"model [\"'`]?(?:(?!model (?!not found))[^\"'`])*[\"'`]? not found", re.IGNORECASE)
@@ -106,7 +107,11 @@ def _unwrap(fault: UpstreamFault) -> UpstreamFault:
 
 
 _DROP, _SWITCH, _NO_SAMPLING = "drop think", "switch think", "drop sampling"
-PARTS = (RequestPart(name=_NO_SAMPLING, values=SAMPLING_VALUES), RequestPart(name=_DROP, values=EFFORT_VALUES))
+PARTS = (
+    RequestPart(name=_NO_SAMPLING, values=SAMPLING_VALUES),
+    RequestPart(name=_DROP, values=EFFORT_VALUES),
+    RequestPart(name=OMIT_PAST_MEDIA, changes_prefix=True, is_content=True, is_last=True),
+)
 
 
 def find_adaptation(call: TranslatedCall[Dialect], error: UpstreamError) -> Adaptation | None:
@@ -121,6 +126,8 @@ def find_adaptation(call: TranslatedCall[Dialect], error: UpstreamError) -> Adap
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
     if name == _SWITCH:
         return structs.replace(dialect, think_form="switch")
+    if name == OMIT_PAST_MEDIA:
+        return structs.replace(dialect, omits_past_media=True)
     if name == _NO_SAMPLING:
         return structs.replace(dialect, sends_sampling=False)
     return structs.replace(dialect, think_form="never") if name == _DROP else dialect

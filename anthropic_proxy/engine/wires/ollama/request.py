@@ -35,6 +35,7 @@ from anthropic_proxy.engine.wires.message_encoder import (
     join_system_prompt,
 )
 from anthropic_proxy.engine.wires.ollama.dialect import Dialect, resolve_context_window
+from anthropic_proxy.engine.wires.past_media import omit_past_media
 from anthropic_proxy.engine.wires.schema_parts import (
     MAX_TEXT_CHARACTERS,
     EqualityIndex,
@@ -202,8 +203,10 @@ _UNTHOUGHT = FidelityNote("approximated", "thinking", "a started reply continues
 
 
 def encode_request(call: TranslatedCall[Dialect]) -> UpstreamRequest:
-    request, dialect = call.request, call.dialect
     notes: list[FidelityNote] = []
+    if call.dialect.omits_past_media:
+        call = omit_past_media(call, notes)
+    request, dialect = call.request, call.dialect
     budget = WorkBudget("tools", max_steps_here=call.max_schema_steps, tool_names=call.client_tool_names)
     tools = encode_tools(call, budget)
     schema = request.output_schema

@@ -42,6 +42,7 @@ from anthropic_proxy.engine.wires.openai_shared import (
     find_parameter_adaptation,
     find_rejected_name,
 )
+from anthropic_proxy.engine.wires.past_media import OMIT_PAST_MEDIA
 from anthropic_proxy.engine.wires.thinking import CALL_SIGNATURE_MISSING
 from anthropic_proxy.engine.wires.tool_call_repair import TOOL_CALL_FORMATS, OfferedTools, TextCallDetector
 from anthropic_proxy.errors import UpstreamError
@@ -108,6 +109,8 @@ PARTS = (
     *(RequestPart(name=name, changes_prefix=True, is_lossless=True) for name in ("drop cache_control", "role system")),
     RequestPart(name=SYSTEM_REMINDER, changes_prefix=True),
     RequestPart(name="say nine characters", changes_prefix=True, is_lossless=True),
+    RequestPart(name="drop reasoning_content", changes_prefix=True, is_content=True, is_last=True),
+    RequestPart(name=OMIT_PAST_MEDIA, changes_prefix=True, is_content=True, is_last=True),
 )
 _WANTS_REASONING = compile_later(r"\breasoning_content\b[^\n]{0,60}?\b(?:must be passed|is missing|is required)")
 """Pattern of errors about replies of the history without their reasoning: DeepSeek and Xiaomi, Kimi (2026-11)."""

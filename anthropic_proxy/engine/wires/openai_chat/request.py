@@ -49,6 +49,7 @@ from anthropic_proxy.engine.wires.openai_shared import (
     encode_reply_schema,
     reply_schema_instruction,
 )
+from anthropic_proxy.engine.wires.past_media import omit_past_media
 from anthropic_proxy.engine.wires.shared_notes import (
     EFFORT_AS_SWITCH,
     FOREIGN_THINKING_DROPPED,
@@ -72,8 +73,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 def encode_request(call: TranslatedCall[Dialect]) -> UpstreamRequest:
-    request, dialect = call.request, call.dialect
     notes: list[FidelityNote] = []
+    if call.dialect.omits_past_media:
+        call = omit_past_media(call, notes)
+    request, dialect = call.request, call.dialect
     asked = call
     tools = ToolFields([])
     output = ReplySchemaFields()

@@ -32,6 +32,7 @@ from anthropic_proxy.engine.wires.openai_shared import (
     find_parameter_adaptation,
     find_rejected_name,
 )
+from anthropic_proxy.engine.wires.past_media import OMIT_PAST_MEDIA
 from anthropic_proxy.errors import UpstreamError
 
 REASONING_PARAMETER = "input.reasoning"
@@ -124,6 +125,8 @@ PARTS = (
         RequestPart(name=f"drop {name}", changes_prefix=True)
         for name in ("phase", "additional_tools", "configuration_update", "parts of results")
     ),
+    RequestPart(name=f"drop {REASONING_PARAMETER}", changes_prefix=True, is_content=True, is_last=True),
+    RequestPart(name=OMIT_PAST_MEDIA, changes_prefix=True, is_content=True, is_last=True),
 )
 _NO_DECISIONS = (400, 403, 404, 501)
 """Statuses after which a model is asked for text instead of a decision."""

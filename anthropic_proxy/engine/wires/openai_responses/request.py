@@ -46,6 +46,7 @@ from anthropic_proxy.engine.wires.openai_shared import (
     encode_reply_schema,
     reply_schema_instruction,
 )
+from anthropic_proxy.engine.wires.past_media import omit_past_media
 from anthropic_proxy.engine.wires.shared_notes import FOREIGN_THINKING_DROPPED, NO_EFFORT, renamed_effort_note
 from anthropic_proxy.engine.wires.thinking import decode_signature
 from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
@@ -58,9 +59,11 @@ _encode = msgspec.json.Encoder().encode
 def encode_request(call: TranslatedCall[Dialect]) -> UpstreamRequest:
     if is_decision(call):
         return encode_decision(call)
+    notes: list[FidelityNote] = []
+    if call.dialect.omits_past_media:
+        call = omit_past_media(call, notes)
     dialect = call.dialect
     request = call.request
-    notes: list[FidelityNote] = []
     budget = WorkBudget("tools", max_steps_here=call.max_schema_steps, tool_names=call.client_tool_names)
     tools = encode_tools(call, budget)
     items = ItemEncoder(call, dialect)
