@@ -113,8 +113,10 @@ class VendorPrices(Struct, frozen=True, kw_only=True):
     source: str
     read_date: str = field(name="read")
     """Date of the prices in `source`: `2026-11`, `2026-11-20`."""
-    models: dict[str, dict[str, float]]
-    """Model id → kind of tokens, as in the tables `[prices]` of the configuration file → US dollars per million."""
+    models: dict[str, dict[str, Any]]
+    """Model id → fields of a table `[prices]` of the configuration file. They apply if no price list has the model."""
+    corrections: dict[str, dict[str, Any]] = {}
+    """The same for models with another price in the list. These precede it."""
 
 
 class _Name(Struct, frozen=True):

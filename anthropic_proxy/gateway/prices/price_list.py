@@ -53,7 +53,7 @@ from anthropic_proxy.gateway.prices.package_data import (
     read_providers,
 )
 from anthropic_proxy.gateway.prices.regions import REGION_FACTORS, find_regional_addresses
-from anthropic_proxy.gateway.settings import PriceFields, Settings, TokenPriceFields
+from anthropic_proxy.gateway.settings import PriceFields, PriceTable, Settings, TokenPriceFields
 from anthropic_proxy.gateway.settings.provider_tables import format_price_setting
 
 PACKAGE = "genai-prices"
@@ -419,9 +419,7 @@ class PriceList:
         pattern = _find_own_pattern(self._settings.prices, f"{provider.prefix}/{model}")
         if pattern is None:
             return None
-        own_price = self._settings.prices[pattern]
-        earlier = [past for past in own_price.earlier if when.astimezone(UTC).date() <= past.until]
-        table = min(earlier, key=lambda past: past.until) if earlier else own_price
+        table = _find_table_at(self._settings.prices[pattern], when)
         return self._settings.origins.get(format_price_setting(pattern), ""), table
 
     def _find(self, provider: Provider, model: str, base_url: str, when: datetime, tier: str) -> Price | None:
@@ -449,9 +447,8 @@ class PriceList:
         if vendor is not None:
             published = _find_price_of_vendor(vendor, name, when, tier)
         else:
-            published = find_price(host.price_url or provider.price_url or address, name, when, tier=tier)
-            if published is None and not tier:
-                published = _find_vendor_price(provider, address, name) or _find_vendor_price(host, address, name)
+            listed_at = host.price_url or provider.price_url or address
+            published = _find_price_at((provider, host), name, when, tier, address=address, listed_at=listed_at)
         if published is not None and regional is not None and (factor := regional.find_factor(name)) != 1:
             source = f"{published.source}, with the {factor - 1:.0%} surcharge of a regional address"
             published = structs.replace(published.multiply_tokens(factor), source=source)
@@ -512,10 +509,23 @@ def find_named_vendor(provider: Provider, base_url: str, settings: Settings) -> 
 
 def _find_price_of_vendor(vendor: Host, model: str, when: datetime, tier: str) -> Price | None:
     """Return the price of a model at the address of its vendor, with the vendor in its source."""
-    price = find_price(vendor.price_url or vendor.base_url, model, when, tier=tier)
-    if price is not None:
-        return structs.replace(price, source=f"{price.source}, prices of {vendor.title}")
-    return None if tier else _find_vendor_price(vendor, vendor.base_url, model)
+    address, label = vendor.base_url, f", prices of {vendor.title}"
+    listed_at = vendor.price_url or address
+    return _find_price_at((vendor,), model, when, tier, address=address, listed_at=listed_at, label=label)
+
+
+def _find_price_at(
+    vendors: Sequence[Host], model: str, when: datetime, tier: str, *, address: str, listed_at: str, label: str = ""
+) -> Price | None:
+    """Return the price of a model in our tables of vendors or in the price list.
+
+    `listed_at`: address of the vendor in the list. `label`: end of the source of a price of the list.
+    """
+    if not tier and (corrected := _find_vendor_price(vendors, address, model, when, is_correction=True)) is not None:
+        return corrected
+    if (listed := find_price(listed_at, model, when, tier=tier)) is not None:
+        return structs.replace(listed, source=f"{listed.source}{label}") if label else listed
+    return None if tier else _find_vendor_price(vendors, address, model, when)
 
 
 def _find_provider_with_hosts(provider: Provider) -> Provider:
@@ -523,15 +533,26 @@ def _find_provider_with_hosts(provider: Provider) -> Provider:
     return provider if provider.hosts else PROVIDERS.find("openai")
 
 
-def _find_vendor_price(vendor: Host, base_url: str, model: str) -> Price | None:
+def _find_vendor_price(
+    vendors: Sequence[Host], base_url: str, model: str, when: datetime, *, is_correction: bool = False
+) -> Price | None:
     """Return the price in `models.toml`. It holds at the address of the entry: in China, prices differ."""
-    prices = load_vendor_prices(vendor.name if isinstance(vendor, Provider) else vendor.models_table)
-    if prices is None or urlsplit(base_url).hostname != urlsplit(vendor.base_url).hostname:
-        return None
-    fields = next((fields for name, fields in prices.models.items() if name.lower() == model.lower()), None)
-    if fields is None:
-        return None
-    return _convert_table(convert(fields, TokenPriceFields), None, f"{vendor.title}, {prices.read_date}")
+    for vendor in vendors:
+        prices = load_vendor_prices(vendor.name if isinstance(vendor, Provider) else vendor.models_table)
+        if prices is None or urlsplit(base_url).hostname != urlsplit(vendor.base_url).hostname:
+            continue
+        rows = prices.corrections if is_correction else prices.models
+        fields = next((fields for name, fields in rows.items() if name.lower() == model.lower()), None)
+        if fields is not None:
+            table = _find_table_at(convert(fields, PriceTable), when)
+            return _convert_table(table, table.web_search_per_1000, f"{vendor.title}, {prices.read_date}")
+    return None
+
+
+def _find_table_at(table: PriceTable, when: datetime) -> PriceFields:
+    """Return the prices that are valid at a time."""
+    earlier = [past for past in table.earlier if when.astimezone(UTC).date() <= past.until]
+    return min(earlier, key=lambda past: past.until) if earlier else table
 
 
 def _convert_table(table: TokenPriceFields, web_search: float | None, origin: str) -> Price:

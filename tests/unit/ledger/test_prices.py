@@ -12,7 +12,7 @@ import pytest
 
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.providers import PROVIDERS, Host, Provider, find_registry
-from anthropic_proxy.engine.providers.catalog import VendorPrices, load_vendor_prices
+from anthropic_proxy.engine.providers.catalog import VendorPrices, load_vendor_prices, may_chat
 from anthropic_proxy.gateway.money import NANO_DOLLARS
 from anthropic_proxy.gateway.prices.price_list import (
     FREE,
@@ -250,9 +250,52 @@ def test_prices_of_vendors_have_a_source_and_a_date_and_complete_the_library(nam
 def test_a_new_model_of_google_has_the_price_of_its_page_until_the_library_has_one() -> None:
     for name in ("google", "vertex"):
         price = PriceList(Settings()).find_price_at_default_address(PROVIDERS.find(name), "gemini-4-neon", TODAY)
-        assert known(price).base == rates("3", "3", "3", "15", "15")
+        assert known(price).base == rates("3", "0.15", "3", "15", "15")
     elsewhere = load_settings({"GEMINI_BASE_URL": "https://gateway.example/v1beta"}, PROVIDERS, env_file=None)
-    assert find(elsewhere, "gemini/gemini-4-neon") == rates("3", "3", "3", "15", "15")
+    assert find(elsewhere, "gemini/gemini-4-neon") == rates("3", "0.15", "3", "15", "15")
+
+
+def test_a_price_of_a_vendor_may_change_on_a_day() -> None:
+    row, prices = PROVIDERS.find("google"), PriceList(Settings())
+    days = [datetime(2026, 11, 30, 12, tzinfo=UTC), datetime(2026, 12, 1, 12, tzinfo=UTC)]
+    found = [known(prices.find_price_at_default_address(row, "gemini-4-carbon", day)).base for day in days]
+    assert found == [rates("2", "0.1", "2", "10", "10"), rates("4", "0.2", "4", "20", "20")]
+
+
+def test_a_price_of_a_vendor_has_surcharges_and_searches() -> None:
+    price = known(PriceList(Settings()).find(PROVIDERS.find("openai"), "gpt-6.2-sol", TODAY))
+    assert price.base == rates("2", "0.1", "2.5", "10", "10")
+    assert price.long_contexts == ((272_000, rates("4", "0.2", "5", "15", "15")),)
+    assert price.web_search == 10
+
+
+def test_a_corrected_price_precedes_that_of_the_library() -> None:
+    settings = load_settings({"OPENAI_BASE_URL": "https://api.mistral.ai/v1"}, PROVIDERS, env_file=None)
+    assert find(settings, "openai/mistral-large-latest") == rates("0.7", "0.07", "0.7", "2.1", "2.1")
+
+
+WITHOUT_PRICE = {
+    "groq": ("qwen-qwq-32b", "qwen-2.5-coder-32b", "qwen-2.5-32b", "deepseek-r1-distill-qwen-32b"),
+    "xai": ("grok-1",),
+}
+"""Known models that have ended, and of which no source states a price: names of the earlier proxies."""
+
+
+def test_each_known_model_has_a_price() -> None:
+    prices = PriceList(Settings())
+    missing = {
+        row.name: tuple(
+            model
+            for model in row.known_models
+            if may_chat(model)
+            and model not in row.non_chat_models
+            and not (model in row.retired_models and row.retired_models[model].applies_on(TODAY.date()))
+            and prices.find(row, model, TODAY) is None
+        )
+        for row in PROVIDERS
+        if row.transport == "http" and not row.uses_installed_models
+    }
+    assert {name: models for name, models in missing.items() if models} == WITHOUT_PRICE
 
 
 MIRROR = "https://egress.example.org"

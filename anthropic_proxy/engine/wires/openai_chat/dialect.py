@@ -340,8 +340,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
 
     def is_thinking(self, request: PreparedRequest) -> bool:
         """Return True if the model reasons before its reply."""
-        if self.always_reasons:
-            return True
-        if self.reasoning_mode == "if_asked" and request.effort == "default":
+        is_free = not self.thinking_forms or not self.thinks_always
+        if is_free and self.reasoning_mode == "if_asked" and request.effort == "default":
             return request.enables_thinking and bool(EFFORT_FORMS[self.effort_form].switch)
-        return self.reasoning_mode != "never" and request.effort != "none"
+        return self.always_reasons or (self.reasoning_mode != "never" and request.effort != "none")
