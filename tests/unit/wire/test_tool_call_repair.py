@@ -28,6 +28,7 @@ from anthropic_proxy.engine.wires.tool_call_repair.calls import MAX_REPAIRED_CHA
 from anthropic_proxy.engine.wires.tool_call_repair.text_calls import MAX_FENCES
 from tests.support.golden_texts import Check
 from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.tables import in_one_test
 from tests.support.tool_call_forms import FORMS, MORE_FORMS, READ, RUN, TOOLS, new_call
 
 EXPECTED = [("Read", json.loads(READ)), ("Run", json.loads(RUN))]
@@ -523,3 +524,33 @@ async def test_what_was_mended_stands_in_the_receipt(stream: bool) -> None:
         "approximated content.tool_use.input: the arguments of a call of Run are not a JSON object and were "
         "delivered unchanged",
     ]
+
+
+@in_one_test
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("is_tagged", [True, False])
+def test_calls_at_the_end_of_reasoning_are_made_if_the_reply_has_nothing_else(name: str, is_tagged: bool) -> None:
+    is_whole = name.startswith("bare")  # these have no marker, so they are the complete text
+    before = "" if is_whole else "I should look.\n"
+
+    def play(reasoning: str, reply: str = "", *, is_early: bool = False) -> list[Any]:
+        call = new_call()
+        splitter = TextSplitter(call, OPENED_THINKING_TAGS, TOOL_CALL_FORMATS)
+        deltas: list[Delta] = []
+        if is_tagged:
+            deltas += splitter.feed(f"<think>{reasoning}</think>")
+        else:
+            for piece in (reasoning[:9], reasoning[9:]):
+                splitter.note_separate_reasoning(piece)
+                deltas.append(Thinking(piece))
+        if reply:
+            deltas += splitter.feed(reply)
+        deltas += splitter.finish(reply_ended_early=is_early, is_text_reply=not is_early)
+        return [item for item in folded(deltas) if not isinstance(item, str)]
+
+    assert play(before + FORMS[name]) == EXPECTED
+    assert play(before + FORMS[name], "\n\n") == EXPECTED
+    assert play(before + FORMS[name], "Done.") == []
+    assert play(before + FORMS[name], is_early=True) == []
+    if not is_whole and name not in ("python_tag", "listed"):
+        assert play(f"{FORMS[name]}\nBut first I answer.") == []

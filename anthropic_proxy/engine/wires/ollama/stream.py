@@ -157,7 +157,7 @@ class OllamaDecoder(Decoder):
             self._has_content = self._has_content or bool(part.thinking or part.content or part.tool_calls)
             if part.thinking:
                 if self._text is not None:
-                    self._text.note_separate_reasoning()
+                    self._text.note_separate_reasoning(part.thinking)
                 deltas.append(Thinking(part.thinking))
             if part.content:
                 if self._text is None:

@@ -205,7 +205,7 @@ class ChatDecoder(Decoder):
                     if self._calls is not None:
                         self._calls.end_complete_calls(deltas)
                     if self._text is not None:
-                        self._text.note_separate_reasoning()
+                        self._text.note_separate_reasoning(thinking)
                     deltas.append(Thinking(thinking))
                 if self._server_tools is not None:
                     deltas += self._server_tools.decode_choice_delta(piece)

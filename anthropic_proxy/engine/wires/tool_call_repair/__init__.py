@@ -12,9 +12,9 @@ text format.
 """
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
-from anthropic_proxy.engine.messages.deltas import Delta, Text
+from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking
 from anthropic_proxy.engine.messages.fidelity import TOOL_CALL_FIELDS, FidelityNote
 from anthropic_proxy.engine.messages.models.tool_arguments import means_no_arguments
 from anthropic_proxy.engine.messages.preparation.tools import valid_name
@@ -126,6 +126,8 @@ def _shortened(name: str) -> str:
     return repr(name if len(name) <= 80 else name[:80] + "…")[1:-1]
 
 
+_MAX_REASONING = 256 * 1024
+"""Number of characters of reasoning that are kept for the search for calls at its end."""
 _WHOLE_ANSWERS = ("bare_json", "bare_python")
 """Formats of tool calls without markers. A reply in such a format contains nothing else."""
 
@@ -140,7 +142,11 @@ class TextSplitter:
             formats = tuple(name for name in formats if name not in _WHOLE_ANSWERS)
         offered = OfferedTools(call) if formats else None
         self._tags = ThinkingTagParser(tags) if tags else None
-        self._calls = TextCallDetector(formats, offered, call.new_id) if offered else None
+        self._new_detector = partial(TextCallDetector, formats, offered, call.new_id) if offered else None
+        self._calls = self._new_detector() if self._new_detector else None
+        self._reasoning: list[str] | None = [] if self._calls else None
+        """Reasoning of a reply that has nothing else so far. None: it has, or calls are not searched."""
+        self._reasoning_size = 0
 
     def __bool__(self) -> bool:
         """Return True if thinking tags or tool calls are searched. False: all text is returned unchanged."""
@@ -156,6 +162,8 @@ class TextSplitter:
 
         Text that may belong to a tag or a tool call is buffered until a later `feed` or `finish`.
         """
+        if self._reasoning is not None and self._tags is None and not text.isspace():
+            self._reasoning = None
         if self._tags is None:
             return self._calls.feed(text) if self._calls is not None else [Text(text)]
         deltas = self._tags.feed(text)
@@ -171,15 +179,47 @@ class TextSplitter:
         unfinished tool calls as text.
         """
         deltas = self._find_calls(self._tags.finish(is_text_reply=is_text_reply)) if self._tags is not None else []
-        return deltas + self._calls.finish(reply_ended_early=reply_ended_early) if self._calls is not None else deltas
+        if self._calls is None:
+            return deltas
+        deltas += self._calls.finish(reply_ended_early=reply_ended_early)
+        self._note_reply(deltas)
+        if is_text_reply:
+            deltas += self._find_calls_in_reasoning()
+        return deltas
 
-    def note_separate_reasoning(self) -> None:
+    def note_separate_reasoning(self, text: str) -> None:
         """Record that the provider sends reasoning in a separate field.
 
         Text before an end tag such as `</think>` is then reply text, unless a start tag comes before the text.
         """
         if self._tags is not None:
             self._tags.disable_unopened_form()
+        self._note_reasoning(text)
+
+    def _note_reasoning(self, text: str) -> None:
+        if self._reasoning is not None:
+            self._reasoning.append(text)
+            self._reasoning_size += len(text)
+            if self._reasoning_size > _MAX_REASONING:
+                self._reasoning = None
+
+    def _note_reply(self, deltas: Sequence[Delta]) -> None:
+        if any(not isinstance(delta, Text) or not delta.text.isspace() for delta in deltas):
+            self._reasoning = None
+
+    def _find_calls_in_reasoning(self) -> list[Delta]:
+        """Return the calls at the end of the reasoning, if the reply has nothing else: the model meant to call."""
+        reasoning, self._reasoning = self._reasoning, None
+        if not reasoning or self._new_detector is None:
+            return []
+        detector = self._new_detector()
+        deltas = detector.feed("".join(reasoning)) + detector.finish()
+        last_text = max((place for place, delta in enumerate(deltas) if isinstance(delta, Text)), default=-1)
+        calls: list[Delta] = [delta for delta in deltas if not isinstance(delta, Text)]
+        if not calls or len(calls) != len(deltas) - last_text - 1:
+            return []  # text follows a call, which may be an example
+        self._calls = detector  # has the notes
+        return calls
 
     def _find_calls(self, deltas: list[Delta]) -> list[Delta]:
         if self._calls is None:
@@ -187,7 +227,11 @@ class TextSplitter:
         found: list[Delta] = []
         for delta in deltas:
             if isinstance(delta, Text):
+                if not delta.text.isspace():
+                    self._reasoning = None
                 found += self._calls.feed(delta.text)
             else:
+                if isinstance(delta, Thinking):
+                    self._note_reasoning(delta.text)
                 found.append(delta)
         return found

@@ -34,8 +34,8 @@ class Tags(Struct, frozen=True):
     parameter_end: re.Pattern[str]
     """End tag of a parameter, if another tag of the format or the end of the text follows."""
     tag: re.Pattern[str]
-    """Any tag of the format. Groups: `parameter` and `call` are the names in start tags, `closed` is the end tag of a
-    parameter."""
+    """Any tag of the format. Groups: `parameter` and `call` are the names in start tags, `closed` and `ended` are the
+    end tags of both."""
 
 
 FUNCTIONS = Tags(
@@ -44,7 +44,7 @@ FUNCTIONS = Tags(
     compile_anchored(r"\s*<parameter=([^<>]+)>"),
     compile_later(r"</parameter>(?=\s*(?:<parameter=|</function>|\Z))"),
     compile_later(
-        r"(?P<closed></parameter>)|<parameter=(?P<parameter>[^<>]+)>|<function=(?P<call>[^<>\s]+)>|</function>"
+        r"(?P<closed></parameter>)|<parameter=(?P<parameter>[^<>]+)>|<function=(?P<call>[^<>\s]+)>|(?P<ended></function>)"
         r"|</?(?:seed:)?tool_call>"
     ),
 )
@@ -55,7 +55,7 @@ INVOKES = Tags(
     compile_later(r"</(?:｜DSML｜)?parameter>(?=\s*(?:<(?:｜DSML｜)?parameter name=|</(?:｜DSML｜)?invoke>|\Z))"),
     compile_later(
         r'(?P<closed></(?:｜DSML｜)?parameter>)|<(?:｜DSML｜)?parameter name="(?P<parameter>[^"<>]+)"[^<>]*>'
-        r'|<(?:｜DSML｜)?invoke name="(?P<call>[^"<>]+)"\s*>|</(?:｜DSML｜)?invoke>'
+        r'|<(?:｜DSML｜)?invoke name="(?P<call>[^"<>]+)"\s*>|(?P<ended></(?:｜DSML｜)?invoke>)'
         r"|</?(?:function_calls|minimax:tool_call|｜DSML｜(?:function|tool)_calls|tool_calls?)>"
     ),
 )
@@ -66,7 +66,7 @@ KEYS = Tags(
     compile_later(r"</arg_value>(?=\s*(?:<arg_key>|\Z))"),
     compile_later(
         r"(?P<closed></arg_value>)|<arg_key>(?P<parameter>[^<>]*)</arg_key>\s{0,8}<arg_value>"
-        r"|<tool_call>\s*(?P<call>[^<>\s]+)(?=\s*<)|</tool_call>"
+        r"|<tool_call>\s*(?P<call>[^<>\s]+)(?=\s*<)|(?P<ended></tool_call>)"
     ),
 )
 _WRAPPER = compile_anchored(r"\s*</?(?:(?:seed:|minimax:)?tool_calls?|function_calls|｜DSML｜(?:function|tool)_calls)>")
@@ -113,16 +113,22 @@ def read_parameters(text: str, position: int, tags: Tags, offered: OfferedTools,
 
 
 def _hides_tags(value: str, tags: Tags, names: set[str], offered: OfferedTools) -> bool:
-    """Return True if a value has more start tags of parameters than end tags, and one can be meant as such a tag."""
-    opened = closed = 0
-    is_meant = False
+    """Return True if a tag in a value can be meant as such: a start tag of the tool's parameters or of an offered tool,
+    unless all start tags of the value have their end tags in the right order, as an example has them.
+    """
+    opened: list[str] = []  # groups of the end tags that are expected
+    is_meant = is_wrong = False
     for tag in tags.tag.finditer(value):
-        found = tag.groupdict()
-        closed += found["closed"] is not None
-        opened += found["parameter"] is not None
-        is_meant |= found["parameter"] is not None and found["parameter"].strip() in names
-        is_meant |= found["call"] is not None and offered.find_tool_name(found["call"]) is not None
-    return is_meant and opened > closed
+        kind = tag.lastgroup
+        if kind == "parameter":
+            is_meant |= tag["parameter"].strip() in names
+            opened.append("closed")
+        elif kind == "call":
+            is_meant |= offered.find_tool_name(tag["call"]) is not None
+            opened.append("ended")
+        elif kind is not None and opened:
+            is_wrong |= opened.pop() != kind
+    return is_meant and (is_wrong or bool(opened))
 
 
 def read_open_calls(tags: Tags, text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
