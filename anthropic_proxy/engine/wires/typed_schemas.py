@@ -41,6 +41,8 @@ _KEYWORDS: Mapping[str, frozenset[str]] = {
 _CONDITIONS = frozenset(("type", "enum")).union(*_KEYWORDS.values())
 _WITH_SCHEMAS = ("properties", "items", "additionalProperties")
 """Keywords of `_KEYWORDS` with schemas in their values."""
+_TEXTS = ("title", "description")
+"""Annotations that may stand in a schema and in its alternatives too."""
 _AS_TEXT = (
     *("not", "if", "then", "else", "patternProperties", "propertyNames", "dependentRequired", "dependentSchemas"),
     *("dependencies", "contains", "minContains", "maxContains"),
@@ -116,6 +118,7 @@ class TypedForm:
             return
         self._budget.require_allowed_depth(depth)
         self._budget.count_nodes(1 + len(schema))
+        self._budget.count_steps(sum(len(value) for value in schema.values() if isinstance(value, list | dict)))
         if isinstance(reference := schema.get("$ref"), str):
             self._add(flat, self._follow(reference, trail), depth + 1, precedes=precedes)
         for key, value in schema.items():
@@ -167,6 +170,7 @@ class TypedForm:
     def _fit_alternatives(self, flat: Schema, branches: Iterable[_Placed], depth: int) -> Schema | None:
         """None: too many schemas were copied, so the alternatives are left out."""
         around = {key: value for key, value in flat.items() if key in _CONDITIONS}
+        outer = self._copy_annotations(flat)
         distinct: dict[int, Schema] = {}
         for branch in branches:
             joined = self._gather(branch, depth)
@@ -180,12 +184,12 @@ class TypedForm:
                 self._add(joined, _Placed(around), depth, precedes=False)
             if joined.get("type") == []:  # the client means the alternative as it stands
                 joined = self._gather(branch, depth)
-            fitted = self._fit_gathered(joined, depth + 1)
-            inner = fitted["anyOf"] if fitted.keys() == {"anyOf"} else (fitted,)
-            distinct |= {self._index.assign_equality_number(schema): schema for schema in inner}
+            for fitted in _list_alternatives(self._fit_gathered(joined, depth + 1)):
+                alternative = {key: value for key, value in fitted.items() if key in _TEXTS or key not in outer}
+                distinct.setdefault(self._index.assign_equality_number(alternative), alternative)
         if len(distinct) > 1:
-            return {"anyOf": list(distinct.values())} | self._copy_annotations(flat)
-        return next(iter(distinct.values())) | self._copy_annotations(flat)
+            return {"anyOf": list(distinct.values())} | outer
+        return next(iter(distinct.values())) | outer
 
     def _find_forms(self, flat: Schema) -> list[_Form]:
         types: list[str] = flat.get("type", [])
@@ -247,6 +251,14 @@ class TypedForm:
         return value
 
 
+def _list_alternatives(schema: Schema) -> list[Schema]:
+    """Return a schema, or the alternatives that it consists of, with its texts."""
+    if "anyOf" not in schema:
+        return [schema]
+    texts = {key: schema[key] for key in _TEXTS if key in schema}
+    return [alternative | {key: alternative.get(key, texts[key]) for key in texts} for alternative in schema["anyOf"]]
+
+
 def _find_forms_of_values(types: list[str], values: list[Any]) -> list[_Form]:
     """Return the forms for the values of an `enum`: values of one type, which may stand beside `null`."""
     matching = [value for value in values if _has_type(value, types)]
@@ -254,13 +266,18 @@ def _find_forms_of_values(types: list[str], values: list[Any]) -> list[_Form]:
     for value in matching or values:
         groups.setdefault(_base(_TYPE_OF_VALUE[type(value)]), []).append(value)
     is_single = len(groups) - ("null" in groups) <= 1
-    if matching and is_single and len(types) - ("null" in types) <= 1:
+    if matching and is_single and (len(types) == 1 or _is_nullable(types)):
         return [_Form(types, matching)]  # as the client states them
     if "number" in groups and all(isinstance(value, int) for value in groups["number"]):
         groups = {"integer" if kind == "number" else kind: found for kind, found in groups.items()}
     if is_single:
         return [_Form(list(groups), matching or values)]
     return [_Form([kind], found) for kind, found in groups.items()]
+
+
+def _is_nullable(types: list[str]) -> bool:
+    """Return True for a type that may stand beside `null` and an `enum`."""
+    return len(types) == 2 and "null" in types and {"object", "array"}.isdisjoint(types)
 
 
 def _has_type(value: Any, types: list[str]) -> bool:

@@ -54,6 +54,7 @@ def convert_for_gemini(schema: Schema, budget: WorkBudget, *, lowered: bool) -> 
 CONVERSIONS: dict[str, Callable[[Schema, WorkBudget], Any]] = {
     "standard": lambda schema, budget: clean_schema(schema, UNRESTRICTED_RULES, budget),
     "Moonshot": lambda schema, budget: clean_schema(schema, MOONSHOT, budget),
+    "xAI": lambda schema, budget: clean_schema(schema, SCHEMA_LANGUAGES["xai"], budget),
     "basics": lambda schema, budget: clean_schema(schema, BASIC_RULES, budget),
     "Gemini": lambda schema, budget: convert_for_gemini(schema, budget, lowered=False),
     "Gemini 1": lambda schema, budget: convert_for_gemini(schema, budget, lowered=True),

@@ -22,6 +22,7 @@ from tests.support.fakes.model_scripts import Fault
 from tests.support.fakes.openai_chat.failures import ErrorResponse
 from tests.support.fakes.openai_chat.messages import decode_data_url
 from tests.support.fakes.server import ContractViolation
+from tests.support.schema_languages import find_faults_for_moonshot
 
 _OWN = frozenset(("thinking", "reasoning_effort"))
 _KNOWN = _OWN | frozenset(
@@ -76,24 +77,6 @@ def _check_thinking(body: dict[str, Any], model: Model) -> Iterator[ContractViol
             yield ContractViolation("reasoning_missing", text, "messages")
 
 
-def _check_schema(schema: Any, place: str) -> Iterator[str]:
-    """Yield the keywords that Moonshot's variant of JSON Schema lacks."""
-    if isinstance(schema, list):
-        for inner in schema:
-            yield from _check_schema(inner, place)
-    if not isinstance(schema, dict):
-        return
-    if "anyOf" in schema and "type" in schema:
-        yield f"<At path '{place}': type should be defined in anyOf items instead of the parent schema>"
-    for key in ("$ref", "$schema"):
-        if isinstance(schema.get(key), str):
-            yield f"<At path '{place}': {key} is not supported>"
-    for name, inner in (schema.get("properties") or {}).items():
-        yield from _check_schema(inner, f"{place}.properties.{name}")
-    for key in ("items", "anyOf", "oneOf", "allOf", "additionalProperties"):
-        yield from _check_schema(schema.get(key), f"{place}.{key}")
-
-
 def _check_tools(body: dict[str, Any]) -> Iterator[ContractViolation]:
     for position, tool in enumerate(body.get("tools") or ()):
         function = tool.get("function") or {}
@@ -103,8 +86,8 @@ def _check_tools(body: dict[str, Any]) -> Iterator[ContractViolation]:
                 "numbers, underscores, and dashes"
             )
             yield ContractViolation("tool_name", text, f"tools[{position}]")
-        for text in _check_schema(function.get("parameters"), "parameters"):
-            message_text = f"tools.function.parameters is not a valid moonshot flavored json schema, details: {text}"
+        for text in find_faults_for_moonshot(function.get("parameters")):
+            message_text = f"tools.function.parameters is not a valid moonshot flavored json schema, details: <{text}>"
             yield ContractViolation("schema", message_text, f"tools[{position}]")
     if body["model"] in ("kimi-k2-instruct", "kimi-k2-base"):
         for number, (position, call) in enumerate(calls_of(body)):
@@ -131,9 +114,9 @@ def check(body: dict[str, Any], model: Model) -> Iterator[ContractViolation]:
     if wanted.get("type") == "json_schema":
         if not model.schemas:
             yield ContractViolation("format_model", "response_format json_schema is not supported", "response_format")
-        for text in _check_schema(wanted["json_schema"].get("schema"), "schema"):
+        for text in find_faults_for_moonshot(wanted["json_schema"].get("schema")):
             yield ContractViolation(
-                "format_schema", f"response_format is not valid, details: {text}", "response_format"
+                "format_schema", f"response_format is not valid, details: <{text}>", "response_format"
             )
     for place, part in parts_of(body, "image_url"):
         if decode_data_url(part["image_url"]["url"]) is None:

@@ -30,6 +30,8 @@ def check_json_schema(schema: Any, path: str, definitions: Any = None) -> Iterat
             yield f"{path}: {kind!r} is no type"
     if "array" in kinds and "items" not in schema:
         yield f"{path}.items: missing field."
+    if "" in schema.get("enum", []):
+        yield f"{path}.enum: cannot be empty"
     target = schema.get("$ref")
     if target not in (None, "#") and not (target.startswith("#/$defs/") and target[8:] in definitions):
         yield f"{path}: {target!r} refers to nothing"
