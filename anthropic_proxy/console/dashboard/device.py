@@ -35,9 +35,8 @@ from anthropic_proxy.console.identity.cookies import Cookie
 from anthropic_proxy.console.identity.limits import AddressLimit, Window
 from anthropic_proxy.console.identity.people import OidcError, OidcUser, UserRefused
 from anthropic_proxy.console.keys.access_tokens import TokenKeys
-from anthropic_proxy.console.ledger.database import DATABASE_ERRORS
+from anthropic_proxy.console.ledger.database import LEDGER_FAILURES
 from anthropic_proxy.engine.platforms.program import COMMANDS_USER_AGENT
-from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, Limit, RouteRequest, RouteResponse
 
@@ -73,7 +72,7 @@ async def show_device(services: DashboardServices, request: RouteRequest) -> Rou
         return await _send_device_page(services, request, code=code)
     except OidcError as error:
         return await _send_device_page(services, request, _explain(services, error), status=error.status)
-    except (*DATABASE_ERRORS, ConfigurationError):
+    except LEDGER_FAILURES:
         return await _send_device_page(services, request, NO_DATABASE, status=503)
 
 
@@ -140,7 +139,7 @@ def _list_approved(browser: str, code: DeviceCode) -> str:
 
 async def _refuse(services: DashboardServices, request: RouteRequest, code_hash: str, error: UserRefused) -> None:
     """Claude Code shows the reason too."""
-    with suppress(*DATABASE_ERRORS, ConfigurationError):
+    with suppress(*LEDGER_FAILURES):
         await _use_grants(services, request, lambda grants: grants.reject(code_hash, _explain(services, error)))
 
 
@@ -177,7 +176,7 @@ async def finish_device(services: DashboardServices, request: RouteRequest, atte
         target = attempt.target
         try:
             code = await _use_grants(services, request, lambda grants: grants.identify(target, user, provider_token))
-        except (*DATABASE_ERRORS, ConfigurationError):
+        except LEDGER_FAILURES:
             raise OidcError(NO_DATABASE, status=503) from None
         browser = _BROWSER_COOKIE.read(request, settings) or secrets.token_urlsafe(32)
         token = sign_text("approval", _list_approved(browser, code), settings)

@@ -39,8 +39,7 @@ from anthropic_proxy.console.identity.people import (
 )
 from anthropic_proxy.console.keys.administration import KeyOutcome, open_administration
 from anthropic_proxy.console.keys.admission import admit_person
-from anthropic_proxy.console.ledger.database import DATABASE_ERRORS
-from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.console.ledger.database import LEDGER_FAILURES
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, RouteRequest, RouteResponse
 
@@ -101,7 +100,7 @@ async def _admit(services: DashboardServices, request: RouteRequest, user: OidcU
     try:
         # the address may be that of a whole company, and its requests are limited before
         return await services.use_database(request, admit, client=request.request_id)
-    except (*DATABASE_ERRORS, ConfigurationError):
+    except LEDGER_FAILURES:
         raise OidcError(NO_DATABASE, status=503) from None
 
 

@@ -28,9 +28,9 @@ from anthropic_proxy.console.identity.provider import IdentityProvider
 from anthropic_proxy.console.keys.access_tokens import TokenKeys, build_claims, find_own_claims
 from anthropic_proxy.console.keys.descriptions import hash_key
 from anthropic_proxy.console.keys.sign_ins import SignIn
-from anthropic_proxy.console.ledger.database import DATABASE_ERRORS, find_cause
+from anthropic_proxy.console.ledger.database import DATABASE_ERRORS, LEDGER_FAILURES, find_cause
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads
-from anthropic_proxy.errors import ConfigurationError, LimitReached, ProxyBusy, UnknownModel
+from anthropic_proxy.errors import LimitReached, ProxyBusy, UnknownModel
 from anthropic_proxy.gateway.settings import Settings, SignInSettings
 from anthropic_proxy.plugins import Gateway, Limit, RouteRequest, RouteResponse
 
@@ -115,7 +115,7 @@ class SignInEndpoints:
             return await respond(request, _read_form(request))
         except OAuthError as error:
             return error.build_response()
-        except (*DATABASE_ERRORS, ConfigurationError, ProxyBusy, LimitReached) as error:
+        except (*LEDGER_FAILURES, ProxyBusy, LimitReached) as error:
             cause = find_cause(error) if isinstance(error, DATABASE_ERRORS) else error
             self._gateway.log_warning_once(f"A sign-in from Claude Code has to wait: {cause}")
             return OAuthError("temporarily_unavailable", "Try again in a moment.", status=503).build_response()

@@ -26,13 +26,13 @@ from anthropic_proxy.console.keys.sign_ins import list_sign_ins, read_end_reason
 from anthropic_proxy.console.keys.virtual_keys import KeyHash, Team, VirtualKey
 from anthropic_proxy.console.ledger.connection import Connection, DatabaseError
 from anthropic_proxy.console.ledger.database import (
-    DATABASE_ERRORS,
+    LEDGER_FAILURES,
     find_cause,
     open_for_reading,
     open_for_writing,
 )
 from anthropic_proxy.engine.own_thread import run_in_own_thread
-from anthropic_proxy.errors import ConfigurationError, ProxyBusy
+from anthropic_proxy.errors import ProxyBusy
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client
 
@@ -61,7 +61,7 @@ def with_database_errors(call: Callable[[], ResultT]) -> ResultT:
     """Return the result of a query. Raises `KeysUnavailable` if the database cannot be read."""
     try:
         return call()
-    except (*DATABASE_ERRORS, ConfigurationError):
+    except LEDGER_FAILURES:
         raise KeysUnavailable from None
 
 
@@ -252,7 +252,7 @@ class KeyTable:
         if access != self._access:
             try:
                 apply_group_tables(settings, connection)
-            except (*DATABASE_ERRORS, ConfigurationError) as error:  # keys are read meanwhile: it may be read-only
+            except LEDGER_FAILURES as error:  # keys are read meanwhile: it may be read-only
                 self._delay = f"{str(find_cause(error)).splitlines()[0].rstrip('.')}."
         version = find_newest_audit_id(connection)
         if version != self._version or self._problems or access != self._access:

@@ -53,6 +53,8 @@ class NewerSchemaError(Exception):
 
 
 DATABASE_ERRORS = (DatabaseError, OSError, NewerSchemaError)
+LEDGER_FAILURES = (*DATABASE_ERRORS, ConfigurationError)
+"""Exceptions of work at the database, and of its address, its driver and its settings."""
 _SQLITE_CONDITIONS: dict[int, LedgerCondition] = {
     sqlite3.SQLITE_FULL: "disk full",
     **dict.fromkeys((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED), "locked"),
@@ -143,7 +145,7 @@ def is_value_failure(error: Exception) -> bool:
     """Return True if `error` concerns only one request, so that other requests can still be stored."""
     if isinstance(error, DatabaseError):
         return error.concerns_value
-    return not isinstance(error, (*DATABASE_ERRORS, ConfigurationError))
+    return not isinstance(error, LEDGER_FAILURES)
 
 
 def describe_value_failure(error: Exception) -> str:

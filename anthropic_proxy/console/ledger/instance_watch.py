@@ -14,10 +14,9 @@ from msgspec import structs
 from anthropic_proxy import __version__
 from anthropic_proxy.console.ledger.audit import add_entry, changing
 from anthropic_proxy.console.ledger.connection import Connection
-from anthropic_proxy.console.ledger.database import find_database, open_for_reading, open_for_writing
+from anthropic_proxy.console.ledger.database import LEDGER_FAILURES, find_database, open_for_reading, open_for_writing
 from anthropic_proxy.console.ledger.instances import (
     EXPIRY_SECONDS,
-    FAILURES,
     HEARTBEAT_SECONDS,
     LOCAL_HEARTBEAT_SECONDS,
     UNKNOWN_REDIS,
@@ -127,7 +126,7 @@ class InstanceWatch:
                     store_instance(connection, structs.replace(instance, clock_difference=difference), now)
                 self._known = read_instances(connection, now)
                 self._known_at = time.monotonic()
-            except FAILURES:
+            except LEDGER_FAILURES:
                 self._close()
                 return False
         return True
@@ -161,7 +160,7 @@ class InstanceWatch:
                 if self._connection is not None and self._is_writer:
                     with self._connection.transaction():
                         self._connection.execute(f"DELETE FROM {INSTANCES.name} WHERE id = ?", (server.id,))
-            except FAILURES:
+            except LEDGER_FAILURES:
                 pass  # the row expires
             finally:
                 self._close()

@@ -21,11 +21,11 @@ import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.console.ledger.connection import Connection, Reader
-from anthropic_proxy.console.ledger.database import DATABASE_ERRORS, find_database, open_for_reading
+from anthropic_proxy.console.ledger.database import LEDGER_FAILURES, find_database, open_for_reading
 from anthropic_proxy.console.ledger.schema import INSTANCES
 from anthropic_proxy.console.units import MICROSECONDS
 from anthropic_proxy.engine.advice import ProblemKind, report_problem, report_warning
-from anthropic_proxy.errors import ConfigurationError, join_with_and
+from anthropic_proxy.errors import join_with_and
 from anthropic_proxy.gateway.conditions import MAX_CLOCK_DIFFERENCE_SECONDS, describe_clock_difference
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Condition
@@ -44,7 +44,6 @@ _MAX_NAMED = 5
 _ID_LENGTH = 8
 """Characters of an id that tell apart the servers of one host and port."""
 UNKNOWN_REDIS = "?"
-FAILURES = (*DATABASE_ERRORS, ConfigurationError)
 
 
 class Instance(Struct, frozen=True, kw_only=True):
@@ -235,5 +234,5 @@ def read_conditions(settings: Settings) -> Sequence[Condition]:
         with closing(open_for_reading(settings)) as connection:
             now, _ = read_time(connection)
             return find_conditions(read_instances(connection, now), settings)
-    except (*FAILURES, ImportError):
+    except (*LEDGER_FAILURES, ImportError):
         return ()

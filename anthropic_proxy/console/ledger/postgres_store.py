@@ -25,7 +25,7 @@ from msgspec import Struct
 
 from anthropic_proxy.console.ledger.connection import Connection, DatabaseError
 from anthropic_proxy.console.ledger.database import (
-    DATABASE_ERRORS,
+    LEDGER_FAILURES,
     classify_database_error,
     find_cause,
     open_for_writing,
@@ -99,7 +99,7 @@ class PostgresStore:
     """
 
     title: str = "PostgreSQL"
-    failures: tuple[type[Exception], ...] = (*DATABASE_ERRORS, ConfigurationError)
+    failures: tuple[type[Exception], ...] = LEDGER_FAILURES
 
     def __init__(self, settings: Settings, *, clock: Callable[[], float] | None = None) -> None:
         self._settings = settings

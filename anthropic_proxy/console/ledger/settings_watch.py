@@ -16,9 +16,8 @@ from contextlib import closing, suppress
 from msgspec import Struct
 
 from anthropic_proxy.console.ledger.audit import Changes
-from anthropic_proxy.console.ledger.database import open_for_reading
+from anthropic_proxy.console.ledger.database import LEDGER_FAILURES, open_for_reading
 from anthropic_proxy.console.ledger.instances import (
-    FAILURES,
     KnownInstances,
     list_names,
     name_instances,
@@ -110,7 +109,7 @@ def _read(settings: Settings) -> KnownInstances | None:
         with closing(open_for_reading(settings)) as connection:
             now, _ = read_time(connection)
             return read_instances(connection, now)
-    except FAILURES:
+    except LEDGER_FAILURES:
         return None
 
 

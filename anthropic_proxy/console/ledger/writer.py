@@ -29,7 +29,7 @@ from anthropic_proxy.console.ledger.connection import Connection
 from anthropic_proxy.console.ledger.contents import ContentRow, build_content_rows
 from anthropic_proxy.console.ledger.costs import CurrentCosts
 from anthropic_proxy.console.ledger.database import (
-    DATABASE_ERRORS,
+    LEDGER_FAILURES,
     classify_database_error,
     describe_database_failure,
     describe_value_failure,
@@ -56,7 +56,6 @@ from anthropic_proxy.console.ledger.retention import Retention
 from anthropic_proxy.console.ledger.schema import CONTENTS, HOURLY, SESSION_HOURS, SUM_TABLES, TableDefinition
 from anthropic_proxy.console.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.engine.bounded import BoundedDict
-from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.database_address import DatabaseAddress
 from anthropic_proxy.plugins import Cost, Receipt
@@ -200,7 +199,6 @@ MAX_BATCH_ROWS_WITH_TEXTS = 50
 RETRY_DELAYS_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Delays in seconds after successive failed transactions. The last delay is repeated."""
 _MAX_REJECTED_KEYS = 10_000
-_FAILURES = (*DATABASE_ERRORS, ConfigurationError)
 _read_content = itemgetter(*CONTENTS.columns)
 
 
@@ -249,7 +247,7 @@ class LedgerWriter:
         try:
             try:
                 self._open()
-            except _FAILURES as error:
+            except LEDGER_FAILURES as error:
                 self._fail(error)
             self._queue.state.queued_rows = self._count_waiting()
             pause = self._find_pause()
@@ -286,7 +284,7 @@ class LedgerWriter:
         while self._batch or self._load_block() or (self._load_batch() and self._batch):
             try:
                 self._write_batch()
-            except _FAILURES as error:
+            except LEDGER_FAILURES as error:
                 self._fail(error)
                 self._move_to_spool()
                 return False
@@ -490,7 +488,7 @@ class LedgerWriter:
                 if bool(problem) != bool(state.clock_problem):
                     self._warn(problem or "The clock is right again, so the ledger deletes expired requests.")
                 state.clock_problem = problem
-        except _FAILURES as error:
+        except LEDGER_FAILURES as error:
             self._fail(error)
         else:
             self._reset_failure()
