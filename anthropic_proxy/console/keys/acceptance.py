@@ -134,8 +134,8 @@ class KeyFacts(Struct, frozen=True, kw_only=True):
     """Id of a person's key → the person, as the identity provider described it last."""
 
     def find_end(self, key: VirtualKey, text: KeyHash | None = None) -> KeyEnd:
-        """Return the earliest end: of the text, of the key, or of its person, by expiry or revocation, or of the
-        person's access. `text` None: the newest one.
+        """Return the end that comes first: the expiry or revocation of the text, the key or its person, or the end of
+        the person's access. `text` None: the newest one.
         """
         newest = next(iter(key.hashes), None)
         text = text or newest
@@ -169,17 +169,17 @@ class KeyFacts(Struct, frozen=True, kw_only=True):
 def read_key_facts(connection: Reader, settings: Settings, keys: Sequence[VirtualKey]) -> KeyFacts:
     """Return what decides about `keys`."""
     people = {key.id: key for key in keys if is_of_person(key)}
-    for number in {key.person for key in keys} - people.keys() - {""}:
-        if (person := find_key(connection, number)) is not None:
-            people[number] = person
+    for person_id in {key.person for key in keys} - people.keys() - {""}:
+        if (person := find_key(connection, person_id)) is not None:
+            people[person_id] = person
     sign_in = settings.sign_in
     described = list_people(connection)
     refused = set()
-    for number, user in described.items() if sign_in is not None else ():
+    for person_id, user in described.items() if sign_in is not None else ():
         try:
             require_group(settings, user)
         except OidcError:
-            refused.add(number)
+            refused.add(person_id)
     return KeyFacts(
         people=people,
         unreadable_teams={team.name for team in list_teams(connection) if team.problem},

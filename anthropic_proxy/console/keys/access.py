@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 _ACCESS_TOKENS = "anthropic_proxy.console.keys.access_tokens"
 _SERVICE_TOKENS = "anthropic_proxy.console.keys.service_tokens"
-_COUNTING, _COUNTING_SECONDS = "keys/counting", 3600.0
-"""Value by which one of several workers counts the use of budgets before the start, and its lifetime."""
+_COUNTING = "keys/counting"
+"""Value by which one of several workers counts the use of budgets before the start."""
+_COUNTING_SECONDS = 3600.0
 _COUNTED_SCOPES = 100
 
 

@@ -36,7 +36,8 @@ _NEW_SECONDS = 60.0
 _MAX_CACHED_TOKENS = 10_000
 _ENCRYPTION = {"alg": "dir", "enc": "A256GCM"}
 Purpose = Literal["device code", "refresh token"]
-_RANDOM_BYTES, _TIME_BYTES = 32, 5
+_RANDOM_BYTES = 32
+_TIME_BYTES = 5
 _SEAL_BYTES = (17, *[18] * (MAX_SIGN_IN_SECRETS - 1))
 """Lengths of the seals of a text, by the order of the secrets. With them, the length of a sealed text is a multiple of
 three, so that no bit of its Base64 is without meaning."""
@@ -220,9 +221,9 @@ class SignedInClients:
             raise _invalid("its signature does not match SIGN_IN_SECRET")
         if claims.get("iss") != settings.dashboard_url:
             raise _invalid("it is of another proxy (claim iss)")
-        times = claims.get("iat"), claims.get("exp")
-        begin, end = (value if isinstance(value, int) else None for value in times)
-        if begin is None or end is None:
+        begin = claims.get("iat")
+        end = claims.get("exp")
+        if not isinstance(begin, int) or not isinstance(end, int):
             raise _invalid("it has no time (claims iat and exp)")
         if begin > now + _LEEWAY_SECONDS:
             raise _invalid("it is of the future (claim iat): compare the clocks of the instances")

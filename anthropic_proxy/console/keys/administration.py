@@ -314,7 +314,9 @@ class KeyAdministration:
         return structs.replace(outcome, key=self.require_key(after.id), text=text)
 
     def _keep_label(self, before: VirtualKey, after: VirtualKey) -> None:
-        """No other key gets the label of `before`. The owner and the creator of a person's keys are its label."""
+        """Store the label of `before` as a former one, so that no other key gets it. It is also the owner and the
+        creator of the keys of a person, which get the new one.
+        """
         self._connection.execute("DELETE FROM former_labels WHERE label = ?", (after.label,))
         self._connection.insert_row("former_labels", {"label": before.label, "key_id": before.id})
         if is_person(before):
@@ -372,8 +374,8 @@ class KeyAdministration:
             return structs.replace(outcome, user=named, notices=notices)
 
     def _set_person(self, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
-        """Create or change the key of a service, whose owner is not its label; or that of an address, whose user is
-        refused from then on. It has no text.
+        """Create or change the key of a service, whose owner is not its label, or of a person, whose label is an
+        address. The key has no text.
         """
         if "owner" not in command.fields:
             self._require_address(command.target)
@@ -440,7 +442,9 @@ class KeyAdministration:
         return exceptions, {name: value for name, value in table.items() if name in ended}
 
     def _end_sign_ins(self, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
-        """The person can sign in again, and the own keys stay valid, so the outcome names them."""
+        """End the sign-ins of a person or device. The person can sign in again, and keys that the person has created
+        stay valid, so the outcome names them.
+        """
         ended = self.find_sign_ins(command.target)
         now = self._clock()
         _require_expected(ended, command)
@@ -720,7 +724,7 @@ class KeyAdministration:
             yield
 
     def record(self, action: str, name: str, changes: Changes) -> None:
-        """Add a row to the audit log. By it, all instances read keys and sign-ins again."""
+        """Add a row to the audit log. A new row lets all instances read keys and sign-ins again."""
         now = self._clock()
         add_entry(self._connection, now, actor=self._actor, action=action, target=name, changes=changes)
 
@@ -750,7 +754,8 @@ class KeyAdministration:
 
     def record_look(self, target: str, rows: Sequence[StoredRequest]) -> None:
         """Add an entry to the audit log: the author reads stored texts of these requests, which others sent."""
-        keys, owners = (sorted({getattr(row, name) for row in rows} - {""}) for name in ("key_label", "owner"))
+        keys = sorted({row.key_label for row in rows} - {""})
+        owners = sorted({row.owner for row in rows} - {""})
         with self.changing():
             changes: Changes = {"key": ("", ", ".join(keys)), "owner": ("", ", ".join(owners))}
             self.record("read texts", target, changes)

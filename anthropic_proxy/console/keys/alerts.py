@@ -95,11 +95,11 @@ class BudgetAlerts:
     def _now(self) -> float:
         return self._gateway.store.state.find_time(self._clock)
 
-    def note(self, limit: KeyLimit, share: float) -> None:
+    def note(self, key_limit: KeyLimit, share: float) -> None:
         """Called with the share that settled and running requests use."""
         lowest = self._thresholds[0] / 100
-        if share >= lowest and share >= self._next.get(name := _name(limit), lowest):
-            self._noted[name] = limit
+        if share >= lowest and share >= self._next.get(name := _name(key_limit), lowest):
+            self._noted[name] = key_limit
             self._wake.set()
 
     def start(self) -> None:
@@ -180,14 +180,14 @@ class BudgetAlerts:
             if _find_share(key_limit, total) >= following:
                 self._noted.setdefault(_name(key_limit), key_limit)
 
-    def _build(self, limit: KeyLimit, used: int, threshold: int) -> BudgetAlert:
-        budget = limit.budget
-        scope = limit.scope
+    def _build(self, key_limit: KeyLimit, used: int, threshold: int) -> BudgetAlert:
+        budget = key_limit.budget
+        scope = key_limit.scope
         now = self._now()
         assert budget is not None
         end = find_period_end(budget.period, datetime.fromtimestamp(now, UTC))
         spending = Spending(budget, used)
-        name = f"{_name(limit)}/{threshold}"
+        name = f"{_name(key_limit)}/{threshold}"
         renewed_at = None if end is None else format_time(end.timestamp())
         text = f"{scope.describe()} has used {threshold} % of its budget: {spending.describe()}."
         text += " It is not renewed." if end is None else f" It is renewed at {renewed_at}."
@@ -263,12 +263,12 @@ class BudgetAlerts:
         return await run_in_own_thread("alerts", write)
 
 
-def sign(number: str, at: int, body: bytes, secret: Secret | None) -> Mapping[str, str]:
+def sign(alert_id: str, at: int, body: bytes, secret: Secret | None) -> Mapping[str, str]:
     """Return the headers of Standard Webhooks, without a signature if there is no secret."""
-    headers = {"webhook-id": number, "webhook-timestamp": str(at)}
+    headers = {"webhook-id": alert_id, "webhook-timestamp": str(at)}
     key = None if secret is None else decode_webhook_secret(secret.reveal())
     if key is not None:
-        digest = hmac.digest(key, f"{number}.{at}.".encode() + body, "sha256")
+        digest = hmac.digest(key, f"{alert_id}.{at}.".encode() + body, "sha256")
         headers["webhook-signature"] = f"v1,{base64.b64encode(digest).decode()}"
     return headers
 
@@ -296,12 +296,12 @@ def finish_alert(connection: Connection, row: BudgetAlert, next_at: int | None) 
     connection.execute("UPDATE budget_alerts SET next_at = ? WHERE id = ?", (next_at, row.id))
 
 
-def _find_share(limit: KeyLimit, used: int) -> float:
-    assert limit.budget is not None
-    return used / limit.budget.counter_amount
+def _find_share(key_limit: KeyLimit, used: int) -> float:
+    assert key_limit.budget is not None
+    return used / key_limit.budget.counter_amount
 
 
-def _name(limit: KeyLimit) -> str:
+def _name(key_limit: KeyLimit) -> str:
     """Name of a budget in its period, with its amount: another amount has other shares."""
-    assert limit.budget is not None
-    return f"{limit.limit.key}/{limit.budget.counter_amount}"
+    assert key_limit.budget is not None
+    return f"{key_limit.limit.key}/{key_limit.budget.counter_amount}"

@@ -49,7 +49,7 @@ class EndedPeople:
         def read() -> Mapping[str, _End]:
             with closing(open_for_reading(settings)) as connection:
                 rows = connection.query(_ENDED)
-            return {str(number): _End(bool(revoked), first / MICROSECONDS) for number, revoked, first in rows}
+            return {str(person_id): _End(bool(revoked), first / MICROSECONDS) for person_id, revoked, first in rows}
 
         async with self._reading:
             now = self._clock()

@@ -20,8 +20,8 @@ from anthropic_proxy.gateway.settings import Settings
 
 
 def apply_group_tables(settings: Settings, connection: Reader) -> None:
-    """Give each person team and rules of its table. A person without a table keeps its own, because the next settings
-    may have the table again.
+    """Give each person the team and the rules of its table. A person without a table keeps its own, because the next
+    settings may have the table again.
     """
     if settings.sign_in is None or not settings.sign_in.groups:  # rules are those that an administrator has set
         return

@@ -158,9 +158,9 @@ class KeyTable:
             scopes.append(build_team_scope(team))
         return scopes
 
-    def find_sign_in(self, number: str) -> SignInEntry | None:
+    def find_sign_in(self, sign_in_id: str) -> SignInEntry | None:
         """None: it is unknown or has ended."""
-        return self._sign_ins.get(number)
+        return self._sign_ins.get(sign_in_id)
 
     async def read_end_reason(self, sign_in: str) -> str | None:
         """Return why the person of a sign-in that has ended was refused. "": it was not. None: the database cannot be
@@ -263,7 +263,7 @@ class KeyTable:
             ends = {key.id: facts.find_end(key) for key in keys}
             by_id = {key.id: key for key in keys}
             self._teams = teams
-            self._keys = {number: key for number, key in by_id.items() if ends[number].ending != "unreadable"}
+            self._keys = {key_id: key for key_id, key in by_id.items() if ends[key_id].ending != "unreadable"}
             self._ends = ends
             # the last one: `find_scopes` finds the key of each accepted entry
             self._entries = {

@@ -38,8 +38,8 @@ _NAMES = (
 
 
 def find_person(connection: Reader, user: OidcUser) -> VirtualKey | None:
-    """Return the key of the person that `user` is. None: a person that has not signed in before. Raises
-    `InvalidRequest` if only an administrator knows.
+    """Return the key of the person that `user` is. None: the person has not signed in before. Raises `InvalidRequest`
+    if only an administrator can decide which person it is.
     """
     if rows := connection.query(_BOUND, (user.issuer, user.subject)):
         return find_key(connection, str(rows[0][0]))

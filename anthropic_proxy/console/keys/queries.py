@@ -63,7 +63,7 @@ def name_columns(table: TableDefinition, rows: Iterable[Sequence[Any]]) -> Seque
 
 def find_people(connection: Reader, address: str) -> Sequence[VirtualKey]:
     """Return the keys of people that have or had an address, the first one first."""
-    keys = [find_key(connection, number) for number in list_people_ids(connection, address)]
+    keys = [find_key(connection, key_id) for key_id in list_people_ids(connection, address)]
     return [key for key in keys if key is not None]
 
 
@@ -151,14 +151,14 @@ def list_audit_entries(
         rows.reverse()
     return [
         AuditEntry(
-            id=number,
+            id=entry_id,
             at=at / MICROSECONDS,
             actor=str(actor),
             action=str(action),
             target=str(target),
             changes=_decode_changes(changes),
         )
-        for number, at, actor, action, target, changes in rows
+        for entry_id, at, actor, action, target, changes in rows
     ]
 
 
@@ -338,7 +338,9 @@ def _read_period_uses(
     """Return the bounds of the period, and the uses in three ranges: in this period, in the one before until the same
     point, and in the whole one before.
     """
-    start, end = (find(period, datetime.fromtimestamp(now, UTC)) for find in (find_period_start, find_period_end))
+    moment = datetime.fromtimestamp(now, UTC)
+    start = find_period_start(period, moment)
+    end = find_period_end(period, moment)
     assert start is not None
     assert end is not None
     before = find_period_start(period, start - timedelta(seconds=1))
@@ -369,14 +371,14 @@ def find_counted_labels(connection: Reader, key_id: str = "") -> Mapping[str, Se
     """
     chosen, values = ("WHERE id = ? OR person = ?", (key_id, key_id)) if key_id else ("", ())
     rows = connection.query(f"SELECT id, label, person FROM virtual_keys {chosen}", values)
-    labels = {str(number): [str(label)] for number, label, _ in rows}
-    for label, number in connection.query("SELECT label, key_id FROM former_labels"):
-        if number in labels:
-            labels[number].append(str(label))
-    labels_of_key = {number: list(names) for number, names in labels.items()}
-    for number, _, person in rows:
+    labels = {str(stored_id): [str(label)] for stored_id, label, _ in rows}
+    for label, stored_id in connection.query("SELECT label, key_id FROM former_labels"):
+        if stored_id in labels:
+            labels[stored_id].append(str(label))
+    labels_of_key = {stored_id: list(names) for stored_id, names in labels.items()}
+    for stored_id, _, person in rows:
         if person in labels:
-            labels[person] += labels_of_key[number]
+            labels[person] += labels_of_key[stored_id]
     return labels
 
 

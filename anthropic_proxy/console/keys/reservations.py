@@ -130,10 +130,10 @@ class Reservations:
         states = self._list_states(limits, reservation, now)
         self._note_budget_uses(limits, reservation, now)
         if reservation.refused is not None:
-            limit = limits[reservation.refused]
-            error = self._describe_refusal(limit, reservation, now)
+            key_limit = limits[reservation.refused]
+            error = self._describe_refusal(key_limit, reservation, now)
             if isinstance(error, BudgetUsedUp):
-                states = [budget_state for budget_state in states if budget_state.budget is limit.budget]
+                states = [budget_state for budget_state in states if budget_state.budget is key_limit.budget]
             if state := choose_state(states):
                 response_headers.update(build_usage_headers(state))
             raise error
@@ -248,8 +248,8 @@ class Reservations:
         if reservation.is_held:
             self._held.add(addition)
 
-    def _describe_refusal(self, limit: KeyLimit, reservation: Reservation, now: float) -> LimitReached:
-        return limit_reached_error(limit, reservation, now, _SERVERS[self._store.state.kind])
+    def _describe_refusal(self, key_limit: KeyLimit, reservation: Reservation, now: float) -> LimitReached:
+        return limit_reached_error(key_limit, reservation, now, _SERVERS[self._store.state.kind])
 
     def settle(self, held: HeldLimits, used: Sequence[Amounts]) -> None:
         """A background task writes the amounts of each model to the store, so this method does not wait."""

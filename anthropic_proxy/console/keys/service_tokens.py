@@ -63,7 +63,7 @@ class ServiceTokens:
         token = next(filter(is_jwt, presented), None)
         if token is None or not self._tables:
             return None
-        known = self._known.get(number := hash_key(token))
+        known = self._known.get(token_hash := hash_key(token))
         if known is None:
             try:
                 accepted = await self._issuers.check(token.decode("latin-1"))
@@ -72,7 +72,7 @@ class ServiceTokens:
             except OidcError as error:
                 raise IssuerUnavailable(error.message) from None
             stored = await self._find_key(accepted, settings)
-            known = self._known[number] = _Known(stored.id, accepted.groups, accepted.ends_at)
+            known = self._known[token_hash] = _Known(stored.id, accepted.groups, accepted.ends_at)
         if self._clock() >= known.ends_at:
             raise _reject("it has expired")
         end = self._table.find_key_end(known.key_id)
