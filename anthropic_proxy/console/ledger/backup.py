@@ -107,7 +107,7 @@ def _list_counts(connection: Connection) -> dict[str, int]:
 
 
 def _copy(source: sqlite3.Connection, target: Path) -> str:
-    """In one step: it reads one state of the database, and servers write meanwhile."""
+    """Copy a database in one step, so that the copy is one state of it although servers write meanwhile."""
     with closing(source), closing(sqlite3.connect(target, isolation_level=None)) as copy:
         source.backup(copy)
         copy.execute("PRAGMA journal_mode=DELETE")  # one file, without a WAL beside it

@@ -72,11 +72,11 @@ def bind_people(connection: "Connection") -> Iterator[str]:
 
 def _take_sign_ins(connection: "Connection", now: int, target: str, sign_ins: list[str], owner: str | None) -> None:
     """Give sign-ins to the key of their user. None: there is none, because somebody else had the address before."""
-    for number in sign_ins:
+    for sign_in_id in sign_ins:
         if owner is None:
-            connection.execute("UPDATE sign_ins SET ended_at = ?, provider_token = '' WHERE id = ?", (now, number))
+            connection.execute("UPDATE sign_ins SET ended_at = ?, provider_token = '' WHERE id = ?", (now, sign_in_id))
         else:
-            connection.execute("UPDATE sign_ins SET key_id = ? WHERE id = ?", (owner, number))
+            connection.execute("UPDATE sign_ins SET key_id = ? WHERE id = ?", (owner, sign_in_id))
     if owner is None:
         _record(connection, now, "sign out", target, {"sign_ins": (sign_ins, []), "reason": (None, _REASON)})
 
@@ -85,7 +85,7 @@ def _read_users(connection: "Connection") -> Mapping[str, Mapping[_Identity, _Us
     """Return the id of each key with sign-ins → their users."""
     users_by_key: dict[str, dict[_Identity, _User]] = {}
     rows = connection.query("SELECT id, key_id, person, created_at, refreshed_at, ended_at FROM sign_ins")
-    for number, key_id, person, created_at, refreshed_at, ended_at in rows:
+    for sign_in_id, key_id, person, created_at, refreshed_at, ended_at in rows:
         try:
             identity = msgspec.json.decode(person, type=_Identity)
         except (msgspec.MsgspecError, TypeError):  # such a row signs nobody in
@@ -95,7 +95,7 @@ def _read_users(connection: "Connection") -> Mapping[str, Mapping[_Identity, _Us
         user.first_at = min(user.first_at, created_at)
         user.last_at = max(user.last_at, refreshed_at)
         if ended_at is None:
-            user.active.append(str(number))
+            user.active.append(str(sign_in_id))
     return users_by_key
 
 
@@ -111,7 +111,7 @@ def _choose(several: list[_User]) -> _User:
 
 
 def store_former_labels(connection: "Connection") -> Iterator[str]:
-    """Before, only the audit log had the labels that keys had before."""
+    """Store the earlier labels of keys, which only the audit log has had until this step."""
     yield from ()
     present = {str(label) for (label,) in connection.query("SELECT label FROM virtual_keys")}
     known: dict[str, str] = {}

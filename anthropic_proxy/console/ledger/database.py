@@ -303,7 +303,9 @@ _silent_servers: dict[str, tuple[BaseException, float]] = {}
 
 
 def _connect_unless_silent(address: DatabaseAddress) -> Any:
-    """Pages would wait one after the other, each for the whole time limit."""
+    """Open a connection, or raise the last error of a server that did not answer within the last seconds. Otherwise
+    each page would wait for the whole time limit, one after the other.
+    """
     place = address.describe()
     failure, until = _silent_servers.get(place, (None, 0.0))
     if failure is not None and time.monotonic() < until:

@@ -10,8 +10,10 @@ from datetime import UTC, datetime
 from msgspec import Struct
 
 MIN_REQUESTS = 10
-MIN_SHARE, MIN_SHARE_ALONE = 0.1, 0.25
-"""Elapsed share of the period from which there is a result, with and without the period before."""
+MIN_SHARE = 0.1
+"""Elapsed share of the period from which there is a result."""
+MIN_SHARE_ALONE = 0.25
+"""The same without the period before."""
 
 
 class PeriodUse(Struct):

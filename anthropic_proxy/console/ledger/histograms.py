@@ -20,8 +20,10 @@ _LIMITS = [int(MIN_MICROSECONDS * _GROWTH**bucket) for bucket in range(MAX_BUCKE
 """Upper limit in microseconds of each bucket but the last."""
 _SHORT_MAPS = bytes(range(0x80, 0x90))
 """First bytes of MessagePack maps with at most 15 entries."""
-_LONG_MAP, _LENGTH_BYTES = b"\xde", 2
-"""First byte of a longer MessagePack map, and length of the number of its entries, which follows."""
+_LONG_MAP = b"\xde"
+"""First byte of a longer MessagePack map."""
+_LENGTH_BYTES = 2
+"""Length of the number of its entries, which follows."""
 
 Histogram = dict[int, int]
 encode_histogram = msgspec.msgpack.Encoder().encode

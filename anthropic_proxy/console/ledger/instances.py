@@ -30,8 +30,10 @@ from anthropic_proxy.gateway.conditions import MAX_CLOCK_DIFFERENCE_SECONDS, des
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Condition
 
-HEARTBEAT_SECONDS, LOCAL_HEARTBEAT_SECONDS = 5.0, 30.0
-"""Time in seconds between two heartbeats on PostgreSQL and on SQLite."""
+HEARTBEAT_SECONDS = 5.0
+"""Time in seconds between two heartbeats on PostgreSQL."""
+LOCAL_HEARTBEAT_SECONDS = 30.0
+"""Time in seconds between two heartbeats on SQLite."""
 MISSED_HEARTBEATS = 3
 """Number of heartbeats without which a server has ended."""
 EXPIRY_SECONDS = MISSED_HEARTBEATS * HEARTBEAT_SECONDS

@@ -335,7 +335,7 @@ class _Transaction:
         self._now = now
         self._limits = {limit.key: limit for call in calls for limit in call.limits}
         self._changed = sorted({limit.key for call in calls if call.ids for limit in call.limits})
-        self._ids = [*dict.fromkeys(number for call in calls for number in call.ids)]
+        self._ids = [*dict.fromkeys(reservation_id for call in calls for reservation_id in call.ids)]
         self._stored: dict[str, tuple[int, int]] = {}
         """Name of a counter → its settled amount and its end in microseconds."""
         self._holds: dict[tuple[str, str], tuple[int, int]] = {}
@@ -371,13 +371,13 @@ class _Transaction:
             if name in counters:
                 counters[name].holds.put(_OTHERS, math.inf, int(amount))
         settled = {}
-        for number, name, amount, end in rows.get("own", ()):
+        for reservation_id, name, amount, end in rows.get("own", ()):
             if name or end > now:
-                self._holds[number, name] = amount, end
+                self._holds[reservation_id, name] = amount, end
             if name in counters:
-                counters[name].holds.put(number, end / MICROSECONDS, amount)
+                counters[name].holds.put(reservation_id, end / MICROSECONDS, amount)
             elif not name and end > now:
-                settled[number] = end / MICROSECONDS
+                settled[reservation_id] = end / MICROSECONDS
         return MemoryStore(clock=lambda: now / MICROSECONDS, counters=counters, settled=settled), now
 
     def _list_readings(self) -> Mapping[str, tuple[str, Sequence[object]]]:
@@ -410,17 +410,19 @@ class _Transaction:
         held = []
         removed = []
         for name, counter in counters:
-            for number in self._ids:
-                hold = counter.holds.find(number)
+            for reservation_id in self._ids:
+                hold = counter.holds.find(reservation_id)
                 if hold is not None:
                     end, amount = hold
-                    if self._holds.get((number, name)) != (amount, _to_microseconds(end)):
-                        held.append((number, name, amount, _to_microseconds(end)))
-                elif (number, name) in self._holds:
-                    removed.append((number, name))
+                    if self._holds.get((reservation_id, name)) != (amount, _to_microseconds(end)):
+                        held.append((reservation_id, name, amount, _to_microseconds(end)))
+                elif (reservation_id, name) in self._holds:
+                    removed.append((reservation_id, name))
         end = now + round(SETTLED_SECONDS * MICROSECONDS)
         held += [
-            (number, "", 0, end) for number in self._ids if store.is_settled(number) and (number, "") not in self._holds
+            (reservation_id, "", 0, end)
+            for reservation_id in self._ids
+            if store.is_settled(reservation_id) and (reservation_id, "") not in self._holds
         ]
         changes: list[tuple[str, Sequence[Sequence[object]]]] = [
             ("DELETE FROM limit_holds WHERE counter = ANY(?)", [ended] if ended else []),

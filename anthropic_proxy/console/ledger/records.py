@@ -407,13 +407,15 @@ _LABELS: Mapping[str, str] = {
 _read_labels = cast(Callable[[Receipt], tuple[str, ...]], attrgetter(*_LABELS.values()))
 _HIDDEN_COLUMNS = frozenset({*HOURLY_KEYS, *SESSION_KEYS, "agent", "prompt_id"}) - {"key_label", "outcome_class"}
 """Columns that are "" in the rows of clients without access: each new value would add a row to the sums."""
-_MAX_CACHED, _MAX_CACHED_CHARACTERS = 1_000, 1_000
-"""Maximum number of each kind of text that the builder of rows keeps, and of the characters of one."""
+_MAX_CACHED = 1_000
+"""Maximum number of each kind of text that the builder of rows keeps."""
+_MAX_CACHED_CHARACTERS = 1_000
 _copy = cast(Callable[[StoredRequest], StoredRequest], attrgetter("__copy__")(StoredRequest))
 """`copy.copy` without the search for a function."""
 _MAX_COUNT = (2**63 - 1) >> 16
 """Maximum stored number of tokens or nano-dollars."""
-_HOST, _PROCESS = platform.node(), os.getpid()
+_HOST = platform.node()
+_PROCESS = os.getpid()
 _encode = msgspec.json.Encoder().encode
 _NO_CONTROL_CHARACTERS = dict.fromkeys((*range(32), 127), " ")
 

@@ -127,7 +127,8 @@ def search_conditions(chosen: RequestSelection, columns: Any) -> list[ColumnElem
     return conditions
 
 
-_decode_texts, _decode_notes = list_decoder(str), list_decoder(FidelityNote)
+_decode_texts = list_decoder(str)
+_decode_notes = list_decoder(FidelityNote)
 _LISTS: Mapping[str, Callable[[str], object]] = {
     "failed_attempts": _decode_texts,
     "notes": _decode_notes,
@@ -258,7 +259,8 @@ def read_several_contents(
 
 MAX_SORTED_REQUESTS = 30_000
 _column = requests.c
-_HIGHEST, _LOWEST = float(1 << 62), -1.0
+_HIGHEST = float(1 << 62)
+_LOWEST = -1.0
 
 
 class SortOrder(Struct, frozen=True):

@@ -110,7 +110,8 @@ class Retention:
         proven = int((now - PROOF_DAYS * DAY_SECONDS) // HOUR_SECONDS)
         ((latest,),) = connection.query("SELECT max(hour) FROM hourly")
         ((before,),) = connection.query("SELECT max(hour) FROM hourly WHERE hour <= ?", (proven,))
-        newest, earlier = (None if hour is None else float(hour) * HOUR_SECONDS for hour in (latest, before))
+        newest = None if latest is None else float(latest) * HOUR_SECONDS
+        earlier = None if before is None else float(before) * HOUR_SECONDS
         if earlier is not None and now - earlier > MAX_GAP_DAYS * DAY_SECONDS:
             return f"{shown}, and the latest request before the last 24 hours is of {_format_day(earlier)}. {remedy}"
         if earlier is None and newest is not None and newest - now > PROOF_DAYS * DAY_SECONDS:

@@ -16,7 +16,8 @@ from anthropic_proxy.console.ledger.records import FACETS, HOURLY_KEYS, SESSION_
 VERSION_TABLE = "alembic_version"
 """Table with the version of the schema. The name is that of Alembic, which earlier versions of the program used."""
 _KEY = "TEXT NOT NULL"
-TEXT, COUNT = "TEXT NOT NULL DEFAULT ''", "BIGINT NOT NULL DEFAULT 0"
+TEXT = "TEXT NOT NULL DEFAULT ''"
+COUNT = "BIGINT NOT NULL DEFAULT 0"
 TIME = "BIGINT NOT NULL"
 
 

@@ -92,8 +92,10 @@ def _build_addition(table: TableDefinition) -> str:
 _FIND_HISTOGRAMS = (
     f"SELECT {', '.join(_HISTOGRAMS)} FROM hourly WHERE {' AND '.join(f'{name} = ?' for name in HOURLY.key)}"
 )
-_ADD_TO_HOURLY, _ADD_TO_SESSION_HOURS = _build_addition(HOURLY), _build_addition(SESSION_HOURS)
-_read_hourly, _read_session_hours = itemgetter(*HOURLY.columns), itemgetter(*SESSION_HOURS.columns)
+_ADD_TO_HOURLY = _build_addition(HOURLY)
+_ADD_TO_SESSION_HOURS = _build_addition(SESSION_HOURS)
+_read_hourly = itemgetter(*HOURLY.columns)
+_read_session_hours = itemgetter(*SESSION_HOURS.columns)
 _read_hourly_key = itemgetter(*HOURLY.key)
 
 
@@ -559,9 +561,9 @@ class Spool:
         blocks = self._execute(_CLAIM_BLOCK, (time.time(), CLAIM_SECONDS)) if self._has_file else None
         if not blocks:
             return None
-        ((number, rows, row_count),) = blocks
+        ((block_id, rows, row_count),) = blocks
         block = _decode_block(rows, row_count)
-        block.id = number
+        block.id = block_id
         return block
 
     def release(self, block: SpooledBlock) -> None:
