@@ -58,7 +58,7 @@ class GeneratedSettings:
     def __init__(self, ticks: Callable[[], float] = time.monotonic) -> None:
         self._ticks = ticks
         self._settings: Settings | None = None
-        self._found = BoundedDict[object, tuple[float, dict[str, Any]]](_MAX_KEPT)
+        self._generated = BoundedDict[object, tuple[float, dict[str, Any]]](_MAX_KEPT)
         """Names that the rules allow → time until which the settings are used, and these settings."""
 
     async def find(self, gateway: Gateway[Settings], rules: Sequence[Rules]) -> dict[str, Any]:
@@ -66,12 +66,12 @@ class GeneratedSettings:
         now = self._ticks()
         if gateway.settings is not self._settings:
             self._settings = gateway.settings
-            self._found.clear()
+            self._generated.clear()
         names = tuple((rule_set.models, rule_set.providers, rule_set.routes) for rule_set in rules)
-        end, generated = self._found.get(names, (-math.inf, {}))
+        end, generated = self._generated.get(names, (-math.inf, {}))
         if end <= now:
             generated = await generate_settings(gateway, rules)
-            self._found[names] = now + _KEPT_SECONDS, generated
+            self._generated[names] = now + _KEPT_SECONDS, generated
         return generated
 
 

@@ -295,15 +295,15 @@ class SignInEndpoints:
         grants = self._grants
         keys = self._keys
         claims = find_own_claims(token.encode("utf-8", "replace"))
-        number = "" if claims is None or keys.find_signed_claims(token) is None else str(claims.get("sid"))
-        counted = number or keys.find_sealed(token, "refresh token", self._clock())
+        sign_in_id = "" if claims is None or keys.find_signed_claims(token) is None else str(claims.get("sid"))
+        counted = sign_in_id or keys.find_sealed(token, "refresh token", self._clock())
         if not counted:
             await self._count_unknown(request)
             return _json({})
         await self._count_use(counted)
 
         def end() -> None:
-            sign_in = grants.find_active(number) if number else grants.find_sign_in(token)
+            sign_in = grants.find_active(sign_in_id) if sign_in_id else grants.find_sign_in(token)
             if sign_in is not None:
                 grants.end(sign_in.id, sign_in.user)
 

@@ -17,9 +17,11 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.plugins import Client
 
 SOURCE = "anthropic-proxy"
-MAX_FIELDS, MAX_NAMED = 100_000, 10_000
-"""Maximum number of fields of a message in protobuf, and of its resources, data points, records and spans. A small
-message can have millions of empty ones, each of which gets attributes."""
+MAX_FIELDS = 100_000
+"""Maximum number of fields of a message in protobuf."""
+MAX_NAMED = 10_000
+"""Maximum number of resources, data points, records and spans of a message. A small message can have millions of empty
+ones, each of which gets attributes."""
 _TOO_MANY = "the message has too many parts"
 _NAMES = ("identity.source", "user.id", "user.email", "user.groups", "user.team")
 _PERSONAL = frozenset({"user", "enduser", "identity"})

@@ -22,7 +22,8 @@ from anthropic_proxy.plugins import Gateway, RouteRequest, RouteResponse
 PATHS = ("/v1/metrics", "/v1/logs", "/v1/traces")
 MAX_BYTES = 1024 * 1024
 """Maximum size of one request, also after decompression. A larger one is dropped."""
-MAX_QUEUED, MAX_QUEUED_BYTES = 500, 16 * 1024 * 1024
+MAX_QUEUED = 500
+MAX_QUEUED_BYTES = 16 * 1024 * 1024
 MAX_COUNTED_PEOPLE = 1_000
 """Maximum number of people whose dropped requests are counted apart. Further ones are `other`."""
 _MAX_BYTES_ON_LOOP = 64 * 1024
