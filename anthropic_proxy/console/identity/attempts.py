@@ -82,8 +82,8 @@ def is_signed(purpose: Signed, text: str, signature: str, settings: Settings) ->
 
 
 def _list_signatures(purpose: Signed, text: str, settings: Settings) -> Sequence[str]:
-    """So invented cookies cause no request to the provider. A client without a secret (PKCE only) has no such
-    protection, unless `SIGN_IN_SECRET` is set.
+    """Return the signature of `text` by each secret. An invented cookie has none of them, so it causes no request to
+    the provider. A client without a secret (PKCE only) has no such protection, unless `SIGN_IN_SECRET` is set.
     """
     provider = require_provider(settings)
     if settings.sign_in is not None:

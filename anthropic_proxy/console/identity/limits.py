@@ -38,7 +38,8 @@ class AddressLimit(Struct, frozen=True):
         If `refused` of the result is set, the caller must reject the attempt. `settle` of its result is needed only if
         a success does not count.
         """
-        network, site = (name_network(request.address, bits) for bits in (NETWORK_BITS, SITE_BITS))
+        network = name_network(request.address, NETWORK_BITS)
+        site = name_network(request.address, SITE_BITS)
         factors = {network: 1} if site == network else {network: 1, site: _SITE_FACTOR}
         limits = [
             Limit(f"{self.place}/{name}/{window.seconds:g}", "rate", 1, window.maximum * factor, window.seconds)
