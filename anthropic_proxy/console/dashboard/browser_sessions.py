@@ -168,7 +168,9 @@ def _find_place(cookie: str) -> str:
 
 
 def _use_of(place: str) -> str:
-    """The time is stored separately, so that it never overwrites the end of the session."""
+    """Return the key of the time of the last use. It is stored apart from the session, so that writing it never
+    overwrites the end of the session.
+    """
     return f"{place}/used"
 
 

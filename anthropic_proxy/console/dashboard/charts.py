@@ -21,8 +21,12 @@ from anthropic_proxy.console.ledger.records import NOT_SENT, UsageSums
 from anthropic_proxy.console.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.engine.patterns import compile_anchored
 
-HEIGHT, TOP, BASE = 190, 6, 166
-"""Height of a drawing, and vertical positions of the highest guide (horizontal line) and of zero, in pixels."""
+HEIGHT = 190
+"""Height of a drawing in pixels."""
+TOP = 6
+"""Vertical position of the highest guide (horizontal line) in pixels."""
+BASE = 166
+"""Vertical position of zero in pixels."""
 MAX_SERIES = 5
 """Maximum number of series, apart from the series `others`, which has the sum of the remaining ones."""
 _MAX_LABELS = {"wide": 13, "medium": 8, "narrow": 4}
@@ -35,7 +39,8 @@ _ROLES = ("cache-read", "cache-write", "input", "output")
 """CSS classes for the colors of groups without a color of their own, the largest group first."""
 _PERIODS = ((3, 300), (48, 3_600), (24 * 8, 6 * 3_600), (24 * 45, 86_400), (24 * 400, 3 * 86_400))
 """Pairs: maximum length of a time range in hours, and length of one period in seconds."""
-_MIN_DAYS, _MAX_DAYS = 2, 100
+_MIN_DAYS = 2
+_MAX_DAYS = 100
 OUTCOME_TITLES = {
     "ok": ("succeeded", "ok"),
     "retried": ("retried", "input"),
@@ -302,10 +307,12 @@ class Periods(Struct, frozen=True):
         """`texts` has one text for each period. The link of a period leads to its requests."""
         columns = []
         clock = "%H:%M %Z" if formats.changes_clocks(self.starts[0], self.end) else "%H:%M"
-        first, last = (formats.local_datetime(when * MICROSECONDS) for when in (self.starts[0], self.end - 1))
+        first = formats.local_datetime(self.starts[0] * MICROSECONDS)
+        last = formats.local_datetime((self.end - 1) * MICROSECONDS)
         ends = [*self.starts[1:], self.end]
         for start, end, text in zip(self.starts, ends, texts, strict=True):
-            left, right = (formats.local_datetime(when * MICROSECONDS) for when in (start, end))
+            left = formats.local_datetime(start * MICROSECONDS)
+            right = formats.local_datetime(end * MICROSECONDS)
             label = time = f"{left.day} {left:%b}"
             minute = left.hour * 60 + left.minute
             minute_of_chart = None

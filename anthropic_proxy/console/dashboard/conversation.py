@@ -42,10 +42,13 @@ _MAX_SUMMARY_CHARACTERS = 100
 _MAX_BLOCK_CHARACTERS = 4_000
 _MAX_CHARACTERS = 120_000
 """Maximum number of characters of one page. Blocks beyond it show only their beginning."""
-_MAX_PARTS, _MIN_PARTS = 1_500, 10
-"""Blocks that a page shows, and those of each turn in any case. Each needs more of a page than its text."""
+_MAX_PARTS = 1_500
+"""Maximum number of blocks of a page. Each needs more of a page than its text."""
+_MIN_PARTS = 10
+"""Number of blocks of each turn that a page shows in any case."""
 _MIN_CHARACTERS = 200
-_MAX_NAMED_TOOLS, _MAX_TOOL_CHARACTERS = 5, 40
+_MAX_NAMED_TOOLS = 5
+_MAX_TOOL_CHARACTERS = 40
 _OF_CLIENT = {
     "<system-reminder>": "System reminder",
     "<local-command-": "Command of the client",

@@ -209,7 +209,8 @@ class _Panels:
         query = structs.replace(self.query, facets=facets)
         if by == "day":
             day = datetime.fromisoformat(group.name)
-            start, end = (int((day + timedelta(days=count)).astimezone().timestamp()) for count in (0, 1))
+            start = int(day.astimezone().timestamp())
+            end = int((day + timedelta(days=1)).astimezone().timestamp())
             return query.link_to_requests(start, end)
         return query.link("/dashboard/requests", measure="", order="")
 

@@ -29,8 +29,10 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "request_too_large": ("too large", "error-size"),
 }
 """Type of error → (name of its kind, CSS class of its color)."""
-MIN_INCIDENT_ERRORS, MIN_INCIDENT_SHARE = 3, 0.05
-"""Minimum number of failed requests of one provider in one period for an incident, and their minimum share (0 to 1)."""
+MIN_INCIDENT_ERRORS = 3
+"""Minimum number of failed requests of one provider in one period for an incident."""
+MIN_INCIDENT_SHARE = 0.05
+"""Their minimum share of all its requests (0 to 1)."""
 _MAX_BANDS = 3
 
 

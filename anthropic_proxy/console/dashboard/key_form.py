@@ -36,7 +36,8 @@ async def respond_key_form(form: OpenedForm, sent: Mapping[str, str] | None) -> 
     session = form.session
     services = form.services
     actor = name_actor(request, session)
-    action, target = (request.query.get(name, [""])[-1] for name in ("action", "target"))
+    action = request.query.get("action", [""])[-1]
+    target = request.query.get("target", [""])[-1]
 
     def run(gateway: Gateway[Settings]) -> KeyForm | str:
         """A sentence is returned if the database is not available."""

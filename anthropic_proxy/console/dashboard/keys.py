@@ -287,7 +287,8 @@ def build_keys_page(context: PageContext) -> Mapping[str, Any]:
     chosen = choose_key_rows(context, key_list.keys)
     part, before = page_list(context.query, chosen, _MAX_KEY_ROWS, lambda row: row.key.id)
     sign_ins = _list_sign_ins(context)[:_MAX_SIGN_INS]
-    keys, teams = (f"{name}; requests and cost of the range" for name in ("Virtual keys", "Teams"))
+    keys = "Virtual keys; requests and cost of the range"
+    teams = "Teams; requests and cost of the range"
     persons = "Persons that have signed in from Claude Code"
     by_label: Mapping[str, Any] = {"style": "keys", "default_order": "label"}
     others: Mapping[str, Any] = {"style": "keys", "is_link": False}

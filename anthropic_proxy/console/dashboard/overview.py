@@ -260,7 +260,8 @@ class _Panels:
         medians = [find_percentile(latencies.get((start, ()), {}), 0.5) for start in self.periods.starts]
         share = formats.percent(total.cache_read_tokens, total.all_input_tokens)
         cached = " of ".join(map(formats.short_count, (total.cache_read_tokens, total.all_input_tokens))) + " tokens"
-        p50, p95 = (formats.seconds(find_percentile(first_tokens, part)) for part in (0.5, 0.95))
+        p50 = formats.seconds(find_percentile(first_tokens, 0.5))
+        p95 = formats.seconds(find_percentile(first_tokens, 0.95))
         previous = compare_with_previous_range(context, context.model_selection, "requests", total.requests)
         previous = previous or ("since midnight" if query.range_name == "today" else "no complete range before")
         succeeded = [period.succeeded / period.requests if period.requests else None for period in sums]

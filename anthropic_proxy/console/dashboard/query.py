@@ -163,7 +163,8 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
     @property
     def local_range(self) -> tuple[str, str]:
         """Beginning and end in the time zone of the server, in the form of an input field."""
-        start, end = (datetime.fromtimestamp(time).strftime(_LOCAL_FORMAT) for time in (self.start, self.end))
+        start = datetime.fromtimestamp(self.start).strftime(_LOCAL_FORMAT)
+        end = datetime.fromtimestamp(self.end).strftime(_LOCAL_FORMAT)
         return start, end
 
     def _pairs(self) -> Iterator[tuple[str, str]]:

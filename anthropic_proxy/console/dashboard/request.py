@@ -168,7 +168,8 @@ def _explain_no_replay(row: StoredRequest, sent: StoredContent | None) -> str:
 
 
 def _list_figures(row: StoredRequest) -> list[Figure]:
-    start, end = (formats.clock_time(time) for time in (row.started_at, row.started_at + row.duration))
+    start = formats.clock_time(row.started_at)
+    end = formats.clock_time(row.started_at + row.duration)
     note = "no content"
     if row.first_token:
         note = f"{formats.percent(row.first_token, row.duration)} of the total"

@@ -27,6 +27,7 @@ from anthropic_proxy.console.dashboard.tables import (
     read_order,
 )
 from anthropic_proxy.console.ledger.export import tabulate_requests
+from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.queries import MAX_COUNTED_REQUESTS, FacetCounts, count_facets, sum_periods
 from anthropic_proxy.console.ledger.records import FACETS, StoredRequest
 from anthropic_proxy.console.ledger.request_queries import (
@@ -227,12 +228,14 @@ def _summarize(context: PageContext, shown: int, has_more: bool) -> str:
     query = context.query
     if not context.selection.has_hourly_sums:
         return f"{'More than ' if has_more else ''}{_count_matches(shown)}."
-    listed, count = (
-        sum(row.sums.requests for row in sum_periods(context.connection, chosen, 0, sum_names=("requests",)))
-        for chosen in (context.selection, context.model_selection)
-    )
+    listed = _count_selected(context, context.selection)
+    count = _count_selected(context, context.model_selection)
     unnamed = f" {listed - count:,} more named no model." if listed > count else ""
     return f"{_count_matches(count) if query.is_filtered else f'{_count_requests(count)} in this range'}.{unnamed}"
+
+
+def _count_selected(context: PageContext, chosen: RequestSelection) -> int:
+    return sum(row.sums.requests for row in sum_periods(context.connection, chosen, 0, sum_names=("requests",)))
 
 
 def _count_matches(count: int) -> str:

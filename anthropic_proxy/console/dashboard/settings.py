@@ -150,7 +150,10 @@ async def respond_setting_form(form: OpenedForm, sent: Mapping[str, str] | None)
     settings = gateway.settings
     catalog = gateway.catalog
     if sent is None:
-        name, saved, server = (form.request.query.get(key, [""])[-1] for key in ("name", "saved", "server"))
+        query = form.request.query
+        name = query.get("name", [""])[-1]
+        saved = query.get("saved", [""])[-1]
+        server = query.get("server", [""])[-1]
         values = await asyncio.to_thread(load_setting_form, settings, catalog, name)
         if saved in ("now", "start"):
             values["saved"] = await describe_saved(settings, name, server, needs_start=saved == "start")
@@ -328,7 +331,8 @@ def propose_change(settings: Settings, catalog: Catalog, name: str, value: str) 
     # other lines are not shown, because they may contain keys
     show = partial(_show_line, name) if field is None else partial(_show_field, field)
     difference = [(sign, line) for sign, shown in (("-", before), ("+", text)) if (line := show(shown))]
-    present, warnings = (list_texts(find_problems(values, catalog, date.today())) for values in (settings, changed))
+    present = list_texts(find_problems(settings, catalog, date.today()))
+    warnings = list_texts(find_problems(changed, catalog, date.today()))
     return Proposal(
         row=row,
         value=value,
