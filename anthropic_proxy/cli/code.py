@@ -77,7 +77,8 @@ from anthropic_proxy.gateway.settings import Settings, copy_environment
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 from anthropic_proxy.secrets import redact_secrets
 
-_CLAUDE, _DEMO = "claude", "demo/"
+_CLAUDE = "claude"
+_DEMO = "demo/"
 CUSTOM_HEADERS = "ANTHROPIC_CUSTOM_HEADERS"
 """Variable with headers for every request of Claude Code, one in each line. A header among them can be a credential."""
 _SERVER_VARIABLES = (

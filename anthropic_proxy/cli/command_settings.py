@@ -82,8 +82,10 @@ def load_command_settings(
 
 
 def _find_running_proxy(environ: Mapping[str, str], env_file: str | None, *, names_others: bool) -> RunningProxy | None:
-    """Return the proxy of the rule, also if the command prefers its own settings. `names_others`: tell the user if
-    several proxies could be used. Raises `ConfigurationError` if HOST or PORT is invalid.
+    """Return the proxy on PORT, or one with the same settings files if that has others and the user has named none.
+
+    `names_others`: tell the user if several proxies could be used. Raises `ConfigurationError` if HOST or PORT is
+    invalid.
     """
     directory = find_data_directory(environ)
     host, port = find_listen_address(environ, env_file)

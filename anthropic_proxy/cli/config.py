@@ -113,9 +113,8 @@ def check(
         output.write_json({"status": "invalid", "problems": error.messages, "warnings": []})
         sys.exit(2)
     if as_json:
-        errors, others = (
-            [problem for problem in problems if problem.is_error is is_error] for is_error in (True, False)
-        )
+        errors = [problem for problem in problems if problem.is_error]
+        others = [problem for problem in problems if not problem.is_error]
         lists = {"problems": list_texts(errors), "warnings": list_texts(others)}
         output.write_json({"status": "findings" if problems else "ok", **lists})
     else:

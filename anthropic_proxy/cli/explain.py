@@ -343,7 +343,8 @@ def _write_error(message: str) -> None:
 MAX_SHOWN_CHECKS = 5
 """Maximum number of non-matching routes in the summary. The command `routes explain` shows all of them."""
 LABEL_COLUMNS = 11
-_MAX_FIELD_COLUMNS, _MAX_FIELD_END = 32, 12
+_MAX_FIELD_COLUMNS = 32
+_MAX_FIELD_END = 12
 SIGNS = {"kept": "✓", "approximated": "~", "emulated": "~", "dropped": "✕"}
 """Handling of a request field (kept, approximated, …) → sign before the row."""
 _TRANSPORTS = {"demo": "the built-in demo, in this process", "litellm": "the Python library LiteLLM, in this process"}

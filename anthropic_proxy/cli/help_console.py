@@ -18,7 +18,9 @@ _STYLES = {
 
 
 class HelpConsole(Console):
-    """A theme would not do: cyclopts puts the default theme above that of a console."""
+    """Console that replaces styles by name. A theme of the console has no effect, because the one of cyclopts has
+    precedence.
+    """
 
     def get_style(self, name: str | Style, *, default: Any = None) -> Style:
         return super().get_style(_STYLES.get(name, name) if isinstance(name, str) else name, default=default)

@@ -35,8 +35,10 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.logged_requests import LoggedRequest
 
-_BATCH_SECONDS, _POLL_SECONDS = 1.5, 0.05
-"""Maximum seconds from the end of a request until it is in the ledger, and the interval of the checks for it."""
+_BATCH_SECONDS = 1.5
+"""Maximum seconds from the end of a request until it is in the ledger."""
+_POLL_SECONDS = 0.05
+"""Interval in seconds of the checks for it."""
 _NUMBER = compile_anchored("[1-9][0-9]{0,3}")
 
 

@@ -101,7 +101,8 @@ def format_summary(address: str, finished: Sequence[LoggedRequest], running: Seq
     times = [first for request in finished if (first := request.receipt.first_token_seconds) is not None]
     if len(times) >= _MIN_SAMPLES:
         points = statistics.quantiles(times, n=20, method="inclusive")
-        p50, p95 = (formats.seconds(points[place] * MICROSECONDS) for place in (9, 18))
+        p50 = formats.seconds(points[9] * MICROSECONDS)
+        p95 = formats.seconds(points[18] * MICROSECONDS)
         text += f" · first token p50 {p50}, p95 {p95}"
     return text
 
@@ -128,7 +129,9 @@ REFRESH_SECONDS = 1.0
 _STYLES = {"ok": "green", "warn": "yellow", "error": "bold red", "quiet": "dim", "type": "cyan"}
 _MIN_WIDTH_OF_ALL_COLUMNS = 100
 """Width of the terminal below which the requested model is left out; the line about the selected row explains it."""
-_MODEL, _MIN_MODEL, _CELL_PADDING = "Model used", 12, 2
+_MODEL = "Model used"
+_MIN_MODEL = 12
+_CELL_PADDING = 2
 _NUMBER_COLUMNS = frozenset({"In", "Cached", "Out", "First", "Total"})
 
 

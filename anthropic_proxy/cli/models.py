@@ -210,7 +210,8 @@ def _write_models(output: Output, titles: Sequence[str], rows: Sequence[_Row], *
     """Write a table of models. `titles`: those of the first columns of each row. `names_retired`: on a terminal, name
     the retired models too, beside those with a later date.
     """
-    window, limit = (Column(title, is_number=True, is_optional=True) for title in ("Context", "Output"))
+    window = Column("Context", is_number=True, is_optional=True)
+    limit = Column("Output", is_number=True, is_optional=True)
     columns = [window, limit, *(Column(title, is_number=True) for title in _PRICE_TITLES)]
     if output.is_terminal:
         columns = [window, Column(_PRICES_TITLE), limit]

@@ -34,8 +34,10 @@ _MORE = "more"
 _GAPS = compile_later(r" {2,}")
 _SEARCHED = 8
 """Number of options above which the user is told that letters search."""
-_POINTED, _OTHER = " ❯ ", "   "
-"""Beginning of the line of an option."""
+_POINTED = " ❯ "
+"""Beginning of the line of the option that the keys point to."""
+_OTHER = "   "
+"""Beginning of the line of each other option."""
 _STYLE = questionary.Style(
     [
         ("qmark", "fg:ansicyan bold"),
@@ -193,7 +195,8 @@ class _List:
             elif self._takes_text():
                 event.app.exit(result=self._searched.strip())
             elif not self._searched:  # the line that shows all options
-                self._pointed, self._listed = self._listed, len(self._options)
+                self._pointed = self._listed
+                self._listed = len(self._options)
 
         def write(event: KeyPressEvent) -> None:
             if event.data.isprintable():

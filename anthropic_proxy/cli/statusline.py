@@ -35,8 +35,10 @@ _MAX_NUMBER = 10**15
 _SEPARATOR = " · "
 _PADDING = 4
 """Columns of the terminal, of which Claude Code tells the number by COLUMNS, that it does not use for the line."""
-_MIN_NAME, _MIN_PROBLEM = 12, 24
-"""Number of columns that remain of the name of the model and of the problems in a narrow terminal."""
+_MIN_NAME = 12
+"""Number of columns that remain of the name of the model in a narrow terminal."""
+_MIN_PROBLEM = 24
+"""Number of columns that remain of the problems in a narrow terminal."""
 _SESSION_DAYS = 7
 """Age in days after which requests no longer count for the cost of their session."""
 

@@ -22,8 +22,10 @@ from anthropic_proxy.secrets import Secret, redact_secrets
 
 _REJECTED_STATUSES = (401, 403)
 """HTTP statuses with which a provider rejects a key. After other failures the key may still be valid."""
-_AGAIN, _OTHER, _UNTESTED = "again", "other", "keep"
-"""Choices after a failed test."""
+# choices after a failed test
+_AGAIN = "again"
+_OTHER = "other"
+_UNTESTED = "keep"
 _MAX_TEXT = 200
 """Number of characters of a provider's error text that are shown."""
 

@@ -41,8 +41,10 @@ _OTHER_MODEL = "another"
 """Choice "another model" in the list of models."""
 _SIMILAR_MODELS = 3
 """Number of listed models that are offered in place of a typed name."""
-_MAX_TEXT, _MAX_MODELS = 200, 600
-"""Number of characters of a list of models in a notice, and in an error message."""
+_MAX_TEXT = 200
+"""Number of characters of a list of models in a notice."""
+_MAX_MODELS = 600
+"""Number of characters of a list of models in an error message."""
 
 
 class ModelQuestion(Struct, frozen=True):

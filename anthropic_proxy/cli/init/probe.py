@@ -76,7 +76,10 @@ async def choose_installed_models(settings: Settings) -> tuple[str, str]:
         small = catalog.choose_installed_model(local.name, local.default_small_model or "", prefers_small=True)
     finally:
         await services.close()
-    big, small = (f"{model}:latest" if f"{model}:latest" in listed else model for model in (big, small))
+    if f"{big}:latest" in listed:
+        big = f"{big}:latest"
+    if f"{small}:latest" in listed:
+        small = f"{small}:latest"
     return big, small
 
 

@@ -16,7 +16,8 @@ from anthropic_proxy.gateway.problems import find_google_project
 from anthropic_proxy.gateway.settings.sources import FoundSetting
 from anthropic_proxy.gateway.settings.values import AZURE_RESOURCE, decode_keys
 
-_ADDRESS, _KEY = "--base-url ADDRESS", "--key-from-env VARIABLE"
+_ADDRESS = "--base-url ADDRESS"
+_KEY = "--key-from-env VARIABLE"
 _NO_ADDRESS = "This is no address of a server, such as http://localhost:8000/v1."
 _RESOURCE = "https://{}.openai.azure.com/openai/v1"
 _OTHER_PROVIDER = "another provider"
