@@ -374,7 +374,7 @@ class PriceList:
         self._settings = settings
         self._uses_server_lists = uses_server_lists
         self._edition = 0
-        self._found = BoundedDict[tuple[str, str, int, str, str], Price | None](MAX_CACHED_PRICES)
+        self._known_prices = BoundedDict[tuple[str, str, int, str, str], Price | None](MAX_CACHED_PRICES)
 
     def find(
         self, provider: Provider, model: str, when: datetime | None = None, tier: str = "", region: str = ""
@@ -394,12 +394,12 @@ class PriceList:
     ) -> Price | None:
         if PRICE_SOURCE.edition != self._edition:
             self._edition = PRICE_SOURCE.edition
-            self._found.clear()
+            self._known_prices.clear()
         key = (base_url, f"{provider.prefix}/{model}", int(when.timestamp()) // CONSTANT_SECONDS, tier, region)
-        if key not in self._found:
+        if key not in self._known_prices:
             price = self._find(provider, model, base_url, when, tier)
-            self._found[key] = self._find_in_region(price, provider, model, when, region) if region else price
-        return self._found[key]
+            self._known_prices[key] = self._find_in_region(price, provider, model, when, region) if region else price
+        return self._known_prices[key]
 
     def _find_in_region(
         self, price: Price | None, provider: Provider, model: str, when: datetime, region: str

@@ -23,7 +23,8 @@ _OF_EACH_INSTANCE = frozenset({"HOST", "PORT"})
 """Variables that are different on each instance."""
 _ROUNDS = 10_000
 """Rounds of the digest of a secret, which make guesses at a short one expensive: about 5 ms each."""
-_SET, _CHANGED = "set", "changed"
+_SET = "set"
+_CHANGED = "changed"
 _Parts = Callable[[Settings], Mapping[str, object]]
 
 

@@ -75,9 +75,8 @@ def python_safe_path_for_workers() -> Iterator[None]:
 
 
 def remove_python_safe_path() -> None:
-    """Otherwise, commands that this worker process runs for users would inherit the variable.
-
-    A value from the user is kept.
+    """Remove the variable, so that commands that this worker process runs for users do not inherit it. A value from the
+    user is kept.
     """
     if os.environ.get(_SAFE_PATH) == _SAFE_PATH_OF_WORKERS:
         del os.environ[_SAFE_PATH]

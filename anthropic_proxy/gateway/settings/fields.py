@@ -287,7 +287,9 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
 
     @property
     def variables_file(self) -> str:
-        """In a session, Claude Code shows the text in a folder that may have a `.env` of its own."""
+        """Name of the file with variables, as texts for users have it. In a session of `code`, it is the whole path,
+        because Claude Code shows the text in a folder that may have a `.env` of its own.
+        """
         return shorten_home(self.env_file) if self.session_command and self.env_file else ".env"
 
     def has_traces(self) -> bool:

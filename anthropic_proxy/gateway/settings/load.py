@@ -197,10 +197,12 @@ def digest_files(env_file: str | None) -> dict[str, str]:
 
 
 def _require_different_keys(fields: Mapping[str, Any]) -> None:
-    monitor, admin, proxy = (
-        {key.reveal() for key in fields.get(f"{name}_api_keys", ())} - {UNRESOLVED_KEY}
-        for name in ("monitor", "admin", "proxy")
-    )
+    def reveal(field: str) -> set[str]:
+        return {key.reveal() for key in fields.get(field, ())} - {UNRESOLVED_KEY}
+
+    monitor = reveal("monitor_api_keys")
+    admin = reveal("admin_api_keys")
+    proxy = reveal("proxy_api_keys")
     for variable, accepted in (("PROXY_API_KEY", proxy), ("ADMIN_API_KEY", admin)):
         if not monitor.isdisjoint(accepted):
             raise ConfigurationError(

@@ -355,7 +355,7 @@ def _is_proxy_address(text: str) -> bool:
 
 
 def _find_file(file: ConfigFile, path: KeyPath, text: str, digest: "hashlib._Hash") -> str:
-    """Return the absolute_path path of a file, and add its contents to `digest`."""
+    """Return the absolute path of a file, and add its contents to `digest`."""
     absolute_path = os.path.normpath(
         os.path.join(os.path.dirname(os.path.abspath(file.path)), os.path.expanduser(text))
     )

@@ -34,8 +34,9 @@ _Remote = TypeVar("_Remote", bound=RemoteStore)
 _Result = TypeVar("_Result")
 HEARTBEAT_SECONDS = 5.0
 """Time in seconds between two heartbeats (checks of the server)."""
-MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 5.0
-"""Pause after the first failed attempt to connect, and maximum. It doubles, and is multiplied by 0.5 to 1.5."""
+MIN_PAUSE_SECONDS = 0.1
+"""Pause after the first failed attempt to connect. It doubles, and is multiplied by 0.5 to 1.5."""
+MAX_PAUSE_SECONDS = 5.0
 OTHERS_SECONDS = 8.0
 """Time in seconds in which all processes connect again, more than the maximum pause."""
 MAX_PENDING = 100_000
@@ -69,10 +70,10 @@ class FallbackStore(Generic[_Remote]):
         self._fails_open = fails_open
         self._address = address
         self._warn = warn
-        self._own = MemoryStore()
+        self._memory = MemoryStore()
         """All reservations of this process, and the values that are stored while the server is away."""
         self._running: dict[str, Reservation] = {}
-        """Id → unsettled reservation of this process, with its slots in `_own`."""
+        """Id → unsettled reservation of this process, with its slots in `_memory`."""
         self._known = BoundedDict[str, _Known](MAX_KNOWN)
         self._unsent: dict[str, Reservation] = {}
         """Id → running reservation that was made while the server was away."""
@@ -112,25 +113,25 @@ class FallbackStore(Generic[_Remote]):
             self._task = asyncio.create_task(self._run_heartbeats())
 
     async def get(self, key: str) -> str | None:
-        return await self._use_values(key, lambda: self.remote.get(key), lambda: self._own.get(key))
+        return await self._use_values(key, lambda: self.remote.get(key), lambda: self._memory.get(key))
 
     async def put(self, key: str, value: str, lifetime_seconds: float) -> None:
         await self._use_values(
             key,
             lambda: self.remote.put(key, value, lifetime_seconds),
-            lambda: self._own.put(key, value, lifetime_seconds),
+            lambda: self._memory.put(key, value, lifetime_seconds),
         )
 
     async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
         return await self._use_values(
             key,
             lambda: self.remote.increment(key, amount, lifetime_seconds),
-            lambda: self._own.increment(key, amount, lifetime_seconds),
+            lambda: self._memory.increment(key, amount, lifetime_seconds),
         )
 
     async def delete(self, key: str) -> None:
-        await self._own.delete(key)
-        await self._use_values(key, lambda: self.remote.delete(key), lambda: self._own.delete(key))
+        await self._memory.delete(key)
+        await self._use_values(key, lambda: self.remote.delete(key), lambda: self._memory.delete(key))
 
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS) -> Reservation:
         self.start()
@@ -143,13 +144,13 @@ class FallbackStore(Generic[_Remote]):
             except asyncio.CancelledError:
                 self._release_later(limits, lease_seconds, id_)
                 if share is not None:
-                    await self._own.settle(share, zeros)
+                    await self._memory.settle(share, zeros)
                 raise
             except self.remote.failures as error:
                 if self.remote.has_unknown_result(error):
                     self._release_later(limits, lease_seconds, id_)
                 if share is not None:
-                    await self._own.settle(share, zeros)
+                    await self._memory.settle(share, zeros)
                 self._fail(error, [limit.key for limit in limits])
                 share = await self._reserve_share(limits, lease_seconds)
             else:
@@ -159,9 +160,9 @@ class FallbackStore(Generic[_Remote]):
                         self._known.pop(limit.key, None)
                         self._known[limit.key] = _Known(time.monotonic() + seconds, max(remaining, 0))
                 else:
-                    await self._own.settle(share, zeros)
+                    await self._memory.settle(share, zeros)
                 if reservation.is_held:
-                    self._running[reservation.id] = self._own.add_existing_reservation(reservation)
+                    self._running[reservation.id] = self._memory.add_existing_reservation(reservation)
                 return reservation
         refused = None if share.refused is None else self._known.get(limits[share.refused].key)
         is_share = share.refused is not None and self._processes > 1 and (refused is None or refused.left > 0)
@@ -187,16 +188,16 @@ class FallbackStore(Generic[_Remote]):
             else:
                 if known.share is None:
                     left = max(known.left // self._processes, min(limit.amount, known.left))
-                    known.share = self._own.find_counter(limit).total() + left
+                    known.share = self._memory.find_counter(limit).total() + left
                 share = known.share
             shares.append(structs.replace(limit, maximum=share))
-        return await self._own.reserve(shares, lease_seconds)
+        return await self._memory.reserve(shares, lease_seconds)
 
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
         if not reservation.is_held:
             return
         if (running := self._running.pop(reservation.id, None)) is not None:
-            await self._own.settle(running, amounts)
+            await self._memory.settle(running, amounts)
         if self._unsent.pop(reservation.id, None) is not None:
             # the server has no amount of a rate that this settlement could reduce
             rates = [
@@ -211,7 +212,7 @@ class FallbackStore(Generic[_Remote]):
         self._wake.set()
 
     async def renew(self, reservations: Sequence[Reservation]) -> None:
-        await self._own.renew(
+        await self._memory.renew(
             [self._running[reservation.id] for reservation in reservations if reservation.id in self._running]
         )
         sent = [reservation for reservation in reservations if reservation.id not in self._unsent]

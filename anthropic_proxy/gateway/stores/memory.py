@@ -55,30 +55,30 @@ class Holds:
 
     def __init__(self) -> None:
         self.total = 0
-        self._found: dict[str, tuple[float, int]] = {}
+        self._holds_by_id: dict[str, tuple[float, int]] = {}
         self._ends: list[tuple[float, str]] = []
         """Heap of the ends of leases, with outdated entries of renewed and settled reservations."""
 
     def put(self, reservation_id: str, lease_ends_at: float, amount: int) -> None:
         """Add a hold, or replace the earlier hold of the reservation. `lease_ends_at`: time in seconds."""
-        self.total += amount - self._found.get(reservation_id, (0.0, 0))[1]
-        self._found[reservation_id] = lease_ends_at, amount
+        self.total += amount - self._holds_by_id.get(reservation_id, (0.0, 0))[1]
+        self._holds_by_id[reservation_id] = lease_ends_at, amount
         heappush(self._ends, (lease_ends_at, reservation_id))
-        if len(self._ends) > 2 * len(self._found) + _MIN_COMPACTED:
-            self._ends = [(ends, name) for name, (ends, _) in self._found.items()]
+        if len(self._ends) > 2 * len(self._holds_by_id) + _MIN_COMPACTED:
+            self._ends = [(ends, name) for name, (ends, _) in self._holds_by_id.items()]
             heapify(self._ends)
 
     def find(self, reservation_id: str) -> tuple[float, int] | None:
         """Return the end of its lease and the amount of a reservation."""
-        return self._found.get(reservation_id)
+        return self._holds_by_id.get(reservation_id)
 
     def remove(self, reservation_id: str) -> None:
-        self.total -= self._found.pop(reservation_id, (0.0, 0))[1]
+        self.total -= self._holds_by_id.pop(reservation_id, (0.0, 0))[1]
 
     def remove_expired(self, now: float) -> None:
         while self._ends and self._ends[0][0] <= now:
             _, reservation_id = heappop(self._ends)
-            if self._found.get(reservation_id, (now + 1, 0))[0] <= now:
+            if self._holds_by_id.get(reservation_id, (now + 1, 0))[0] <= now:
                 self.remove(reservation_id)
 
 

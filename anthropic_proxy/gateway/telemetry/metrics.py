@@ -30,8 +30,10 @@ MAX_FAILED_ATTEMPT_LABELS = 500
 """Maximum number of pairs of provider and status of failed attempts. Further pairs are counted as `other`."""
 MAX_LABEL_CHARACTERS = 100
 """Maximum characters of a label. A longer name is counted as `other`."""
-OTHER_LABEL, NONE_LABEL = "other", "none"
-"""Labels for a name above a maximum, and for an empty name."""
+OTHER_LABEL = "other"
+"""Label for a name above a maximum."""
+NONE_LABEL = "none"
+"""Label for an empty name."""
 _ANSWERED = 200
 """HTTP status of a successful reply. Only a model with such a reply exists for certain, and gets a label of its own."""
 

@@ -27,7 +27,8 @@ from anthropic_proxy.gateway.telemetry.outcomes import (
 from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.secrets import redact_secrets
 
-FIRST_COLUMN, SECOND_COLUMN = 49, 34
+FIRST_COLUMN = 49
+SECOND_COLUMN = 34
 MAX_PATH_CHARACTERS = 120
 MAX_INLINE_ERROR_CHARACTERS = 100
 """Maximum length of an error in the request line if the log is no terminal. A longer error has a line of its own."""

@@ -175,8 +175,10 @@ PROVIDER_NAMES = {
 }
 """Provider of the proxy → value of `gen_ai.provider.name`, where the conventions define another name."""
 _ROUTES = ("/v1/messages", "/v1/messages/count_tokens", "/v1/models")
-_CHAT, _COUNT_TOKENS = "chat", "count_tokens"
-"""Values of `gen_ai.operation.name`. The conventions define the first one, and permit others."""
+_CHAT = "chat"
+"""Value of `gen_ai.operation.name` that the conventions define."""
+_COUNT_TOKENS = "count_tokens"
+"""Value of `gen_ai.operation.name` of our own. The conventions permit such values."""
 _MODEL_ROUTE = "/v1/models/"
 _SERVER_ERROR = 500
 _MAX_CHECKS = 100
