@@ -69,7 +69,7 @@ def replace_remedy(message: str, remedy: str, wish: str, contact: str) -> str:
     cause = message.removesuffix(f"{REMEDY_LEAD}{remedy}").removesuffix(remedy)
     if not remedy or cause == message:
         return message
-    cause = cause.rstrip(" :")
+    cause = cause.rstrip(" :,")
     end = "" if cause.endswith((".", "!", "?", "·")) else "."
     wish = wish or "help"
     return (
@@ -136,7 +136,12 @@ class ProxyError(Exception):
 
     def describe_to_people(self, contact: str) -> str:
         """Return the message for a client that cannot change the proxy. `contact`: that of `[sign_in]`."""
-        return replace_remedy(self.message, self.remedy, self.wish, contact)
+        return replace_remedy(self.message, self.end_for_administrators, self.wish, contact)
+
+    @property
+    def end_for_administrators(self) -> str:
+        """End of the message that only concerns whoever administers the proxy."""
+        return self.remedy
 
     def release_tracebacks(self) -> None:
         """Remove the tracebacks of this error and of the earlier exceptions in `__context__`, to free memory.
@@ -491,7 +496,7 @@ class UpstreamError(ProxyError):
         """True if a header or code says that the key or account is used up or refused. Status and text alone may mean
         this request, such as one above a limit of tokens."""
         self.advice = ""
-        """End of the message that the proxy has added to what happened, with `remedy`. "": none."""
+        """End of the message for whoever administers the proxy: what may be wrong there, with `remedy`. "": none."""
         self.concerned_field = ""
         """Field of a `[providers.NAME]` table that may be the reason: `proxy`, `ca_file`, `client_certificate`. "":
         unknown."""
@@ -504,8 +509,9 @@ class UpstreamError(ProxyError):
         self.advice, self.remedy = f"{text}{remedy}", remedy
         self.message += self.advice
 
-    def describe_to_people(self, contact: str) -> str:
-        return replace_remedy(self.message, self.advice if self.remedy else "", self.wish, contact)
+    @property
+    def end_for_administrators(self) -> str:
+        return self.advice
 
 
 class UpstreamRefused(UpstreamError):

@@ -536,7 +536,7 @@ class Receipt(BilledUsage, kw_only=True):
     error: str = ""
     """Error message that the client received, with API keys masked. "": no error."""
     remedy: str = ""
-    """Own remedy of this error at the end of its message, such as a setting. "": that of its entry in the catalog."""
+    """End of the message that only concerns whoever administers the proxy, such as a setting. "": none."""
     retry_after_seconds: int | None = None
     """Seconds until a retry of a failed request is useful, sent as `retry-after`. None: unknown, or a retry is useless.
     """

@@ -151,8 +151,9 @@ def require_access(client: Client, method: str, path: str, settings: Settings) -
         )
     if role == "key":
         raise PermissionDenied(
-            f"The key {client.name!r} is for the API below /v1/, not for {path!r}. "
-            "Use one of PROXY_API_KEY or ADMIN_API_KEY there.",
+            f"The key {client.name!r} is for the API below /v1/, not for {path!r}.",
+            remedy="Use one of PROXY_API_KEY or ADMIN_API_KEY there.",
+            wish="access",
             code="key-role",
         )
     if role in ("team admin", "viewer", "member"):

@@ -332,7 +332,8 @@ def _find_problem(search: DialectSearch, result: ProbeResult) -> Failure:
     elif isinstance(error, UpstreamError) and not any(exchange.status for exchange in result.upstream):
         kind, text = "unreachable", text.removesuffix(advice)
     elif isinstance(error, UpstreamError) and error.code in _ADDRESS_CODES:
-        kind, text, proposal = "address", text.removesuffix(advice), error.remedy
+        kind, proposal = "address", error.remedy
+        text = text.removesuffix(f" Try {proposal}")
     if error is not None and error.retry_after:
         text = f"{text.rstrip('.')}. The server asks for a pause of {error.retry_after:g} s"
     if kind == "key" and not result.upstream:

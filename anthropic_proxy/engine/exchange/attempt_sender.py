@@ -439,8 +439,9 @@ def require_lossless(report: FidelityReport, target: Target) -> None:
     more = f"; and {len(losses) - MAX_LISTED_LOSSES} more" if len(losses) > MAX_LISTED_LOSSES else ""
     raise UnsupportedFeature(
         f"{target.provider.prefix}/{target.model} would lose {listed}{more}. FIDELITY=strict rejects this. "
-        "Remove it from the request, choose another backend, or allow it with FIDELITY=best-effort "
-        "(FIDELITY_<TIER> for one tier).",
+        "Remove it from the request, choose another backend,",
+        remedy="or allow it with FIDELITY=best-effort (FIDELITY_<TIER> for one tier).",
+        wish="FIDELITY=best-effort",
         code="fidelity-strict",
         should_retry=False,
     )

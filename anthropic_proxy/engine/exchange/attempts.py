@@ -446,8 +446,8 @@ class Retries(Struct, eq=False):
             return False
         run.key_changes += 1
         if credential is not None and concerns_key(error) and (key := credentials.describe_key(provider, credential)):
-            place = "in cooldown" if credentials.is_skipped_for_all(provider, credential) else "skipped for one client"
-            engine.log.write_once(f"{key} is {place}, because of: {error.message}")
+            scope = "" if credentials.is_skipped_for_all(provider, credential) else " for one client"
+            engine.log.write_once(f"{key} is in cooldown{scope}, because of: {error.message}")
         return True
 
     def redact_keys(self, error: UpstreamError, attempt: Attempt) -> None:

@@ -425,6 +425,6 @@ def record_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str
     receipt.error_type = error.error_type
     receipt.error_code = error.code
     receipt.error = error.message
-    receipt.remedy = error.remedy
+    receipt.remedy = error.end_for_administrators
     receipt.retry_after_seconds = None if error.should_retry is False else find_retry_after(error)
     receipt.upstream_excerpt = " ".join(getattr(error, "__notes__", ()))

@@ -108,8 +108,8 @@ def require_api_response(response: UpstreamResponse, target: Target, settings: E
         problem = f"HTTP {status} is not a valid status for a reply"
     else:
         return
-    described = describe_base_url_setting(target.provider, settings)
-    error = UpstreamProtocolError(f"{problem}.{described}", code=code, should_retry=False)
+    error = UpstreamProtocolError(f"{problem}.", code=code, should_retry=False)
+    error.add_advice(describe_base_url_setting(target.provider, settings))
     error.retryable = False
     raise error
 
@@ -188,7 +188,8 @@ def hide_key_error(error: ProxyError, client: Client) -> None:
 def add_address_advice(error: UpstreamError, target: Target, settings: EngineOptions) -> None:
     if error.advice or not (advice := describe_connection_advice(error, target.provider, settings)):
         return
-    error.add_advice(f".{advice}")
+    error.message += "."
+    error.add_advice(advice)
 
 
 def describe_connection_advice(error: ProxyError, provider: Provider, settings: EngineOptions) -> str:
@@ -243,9 +244,9 @@ def add_not_found_cause(
     refuses_method = _METHOD_REFUSED.search(text) is not None if text else error.provider_status == 405
     is_405 = error.status == 400 and refuses_method
     if (error.status == 404 or is_405) and _is_about_address(error, target, settings):
-        message, remedy = _describe_address(error, target, path, settings, 405 if is_405 else 404)
+        message, advice, remedy = _describe_address(error, target, path, settings, 405 if is_405 else 404)
         _become(error, message, "wrong-address")
-        error.add_advice(" Try " if remedy else "", remedy)
+        error.add_advice(f"{advice} Try " if remedy else advice, remedy)
     elif rejects_configured_model(error, target, settings):
         origin, remedy = _describe_setting(target, settings, catalog)
         message = f"{_without_end(error.message)}. {origin}"
@@ -290,8 +291,8 @@ def _is_about_address(error: UpstreamError, target: Target, settings: EngineOpti
 
 def _describe_address(
     error: UpstreamError, target: Target, path: str, settings: EngineOptions, status: int
-) -> tuple[str, str]:
-    """Return the message and the line that may be right. "": none is known."""
+) -> tuple[str, str, str]:
+    """Return the message, its end about the setting, and the line that may be right. "": none is known."""
     provider = target.provider
     base = target.base_url.partition("?")[0].rstrip("/")
     address = f"{base}/{path.partition('?')[0].lstrip('/')}"
@@ -301,10 +302,11 @@ def _describe_address(
     variable = _find_address_variable(provider, settings)
     if variable is None:
         where = f"This is the default address of {provider.title}; {provider.base_url_variable} sets another."
-        return f"{message} {where}", ""
+        return message, f" {where}", ""
     described = describe_base_url_setting(provider, settings)
     question, better = suggest_base_url(provider, settings)
-    return f"{message}{described} {question}", assign_base_url(provider, settings, better) if better else ""
+    line = assign_base_url(provider, settings, better) if better else ""
+    return message, f"{described} {question}", line
 
 
 def describe_base_url_setting(provider: Provider, settings: EngineOptions) -> str:

@@ -7,6 +7,7 @@ from tests.attacks.rows.budgets import BUDGETS
 from tests.attacks.rows.chains import CHAINS
 from tests.attacks.rows.changes import CHANGES
 from tests.attacks.rows.conversations import CONVERSATIONS
+from tests.attacks.rows.developers import DEVELOPERS
 from tests.attacks.rows.fetches import FETCHES
 from tests.attacks.rows.http import HTTP
 from tests.attacks.rows.inspected import INSPECTED
@@ -61,4 +62,5 @@ ROWS: tuple[Row, ...] = (
     *CHANGES,
     *TIERS,
     *REDIRECTS,
+    *DEVELOPERS,
 )
