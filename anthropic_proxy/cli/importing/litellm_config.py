@@ -141,12 +141,13 @@ def read_litellm_config(config: Mapping[str, Any]) -> ImportPlan:
     names = {name: name for name in models}
     for alias, value in (settings.model_group_alias or {}).items():
         names[alias] = str(value.get("model", "") if isinstance(value, dict) else value)
-    chosen = _choose_tiers(plan, names, models)
+    every = _choose_tiers(plan, names, models)
+    chosen = {tier: name for tier, name in every.items() if models[name][0] != _ANTHROPIC}
     _note_missing_tiers(plan, file.model_list or [], names, models, chosen)
     chains = _read_fallbacks(plan, settings, models)
     following = {tier: [*models[name][1:], *chains[name]] for tier, name in chosen.items()}
     plan.set_tier_models({tier: models[name][0] for tier, name in chosen.items()}, following)
-    if not chosen and any(_ANTHROPIC in targets for targets in models.values()):
+    if len(chosen) < len(every):  # the preferred provider serves the tiers without a model
         plan.variables["PREFERRED_PROVIDER"] = "anthropic"
     strategy = str(settings.routing_strategy or "simple-shuffle")
     _add_routes(plan, groups, names, chosen, chains, strategy=strategy)
@@ -317,19 +318,19 @@ def _name_server(url: str) -> str:
 def _choose_tiers(plan: ImportPlan, names: Mapping[str, str], models: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Return Claude tier → `model_name` of its model.
 
-    The newest version of the tier is chosen, otherwise the entry for all models (`*`), otherwise that of the nearest
-    tier. `names`: name or alias in the file → `model_name`. `models`: `model_name` → models.
+    The newest version of the tier is chosen, otherwise the longest pattern that fits (`claude-*`, `*`), otherwise that
+    of the nearest tier. `names`: name or alias in the file → `model_name`. `models`: `model_name` → models.
     """
     chosen: dict[str, str] = {}
-    catch_all = next((names[name] for name in _CATCH_ALL if names.get(name) in models), "")
+    patterns = [name for name, meant in names.items() if "*" in name and meant in models]
     for tier in TIERS:
         named = [name for name, meant in names.items() if find_tier(name) == tier and meant in models]
         if named:
             # (3, 5) for `claude-3-5-haiku-20241022`: without the date
             versions = {name: [int(part) for part in _VERSION.findall(name) if len(part) < 6] for name in named}
             chosen[tier] = names[max(named, key=lambda name: versions[name])]
-        elif catch_all:
-            chosen[tier] = catch_all
+        elif fitting := [name for name in patterns if fnmatchcase(f"claude-{tier}-5", name)]:
+            chosen[tier] = names[max(fitting, key=len)]
     for tier in TIERS:  # a tier without its own model gets that of the next one
         if tier not in chosen and (other := next((chosen[name] for name in _NEAREST[tier] if name in chosen), "")):
             chosen[tier] = other
@@ -337,7 +338,7 @@ def _choose_tiers(plan: ImportPlan, names: Mapping[str, str], models: Mapping[st
         first = next(iter(models))
         chosen = dict.fromkeys(TIERS, first)
         plan.add_note("model_list", f"no model_name names a Claude tier, so {models[first][0]} serves all of them")
-    return {tier: name for tier, name in chosen.items() if models[name][0] != _ANTHROPIC}
+    return chosen
 
 
 def _read_fallbacks(plan: ImportPlan, settings: _Settings, models: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
