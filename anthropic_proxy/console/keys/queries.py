@@ -22,7 +22,13 @@ from anthropic_proxy.console.keys.virtual_keys import (
 from anthropic_proxy.console.ledger.connection import Reader
 from anthropic_proxy.console.ledger.forecasts import PeriodBounds, PeriodUse
 from anthropic_proxy.console.ledger.periods import RequestSelection
-from anthropic_proxy.console.ledger.records import COMMON_VALUES, MOVED_COLUMNS, UsageSums, move_sums
+from anthropic_proxy.console.ledger.records import (
+    BUDGET_TOKENS,
+    COMMON_VALUES,
+    MOVED_COLUMNS,
+    count_budget_tokens,
+    move_sums,
+)
 from anthropic_proxy.console.ledger.schema import AUDIT_LOG, KEY_HASHES, VIRTUAL_KEYS, TableDefinition
 from anthropic_proxy.console.ledger.users import escape_pattern, list_people_ids
 from anthropic_proxy.console.units import HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
@@ -36,6 +42,7 @@ from anthropic_proxy.plugins import Store
 _KEYS = f"SELECT {', '.join(VIRTUAL_KEYS.columns)} FROM virtual_keys"
 _HASHES = f"SELECT {', '.join(KEY_HASHES.columns)} FROM key_hashes"
 _TIMES = ("created_at", "expires_at", "revoked_at", "owner_since", "sessions_from", "left_at")
+_TOKENS = " + ".join(BUDGET_TOKENS)
 _ENTRIES = f"SELECT {', '.join(AUDIT_LOG.columns)} FROM audit_log"
 
 
@@ -350,7 +357,7 @@ def _read_period_uses(
     def read(first: float, last: float) -> _Uses:
         sql = (
             "SELECT key_label, team, provider, model, sum(requests), sum(cost), "
-            "sum(input_tokens + cache_write_tokens + output_tokens) FROM hourly WHERE hour >= ? AND hour < ? "
+            f"sum({_TOKENS}) FROM hourly WHERE hour >= ? AND hour < ? "
             "GROUP BY key_label, team, provider, model"
         )
         hours = int(first // HOUR_SECONDS), int(-(-last // HOUR_SECONDS))
@@ -395,7 +402,7 @@ def sum_budget_use(connection: Reader, settings: Settings, scope: Scope, budget:
         hour = -(-counted.start // MICROSECONDS_PER_HOUR) * MICROSECONDS_PER_HOUR
         parts = [structs.replace(counted, end=hour), structs.replace(counted, start=hour)]
     column = "team" if is_team else "key_label"
-    added = "cost" if budget.unit == "usd" else "input_tokens + cache_write_tokens + output_tokens"
+    added = "cost" if budget.unit == "usd" else _TOKENS
     prefixes = {row.name: row.prefix for row in find_registry(settings)} if budget.models else {}
     total = 0
     for part in parts:
@@ -423,14 +430,12 @@ def sum_budget_use(connection: Reader, settings: Settings, scope: Scope, budget:
                 sql = f"SELECT {', '.join(MOVED_COLUMNS)} FROM {table} WHERE {condition} AND model_usage != ''"
                 rows = connection.query(sql, (first, last, name))
                 moved = [part for row in rows for part in move_sums(**dict(zip(MOVED_COLUMNS, row, strict=True)))]
-                used_by_model += [(part.provider, part.model, _find_used(budget, part.sums)) for part in moved]
+                for of_model in moved:
+                    used = of_model.sums.cost if budget.unit == "usd" else count_budget_tokens(of_model.sums)
+                    used_by_model.append((of_model.provider, of_model.model, used))
             for provider, model, used in used_by_model:
                 total += used * budget.counts(f"{prefixes.get(provider, provider)}/{model}")
     return total
-
-
-def _find_used(budget: Budget, sums: UsageSums) -> int:
-    return sums.cost if budget.unit == "usd" else sums.input_tokens + sums.cache_write_tokens + sums.output_tokens
 
 
 def read_used_budgets(connection: Reader, settings: Settings, scope: Scope, now: float) -> Sequence[Spending]:

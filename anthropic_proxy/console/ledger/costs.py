@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.ledger.records import UsageSums, add_up
+from anthropic_proxy.console.ledger.records import UsageSums, add_up, count_budget_tokens
 from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.model_calls import ModelCall, list_calls, list_calls_of_attempts
@@ -261,12 +261,9 @@ def _list_amounts(costs: ModelCosts, receipt: Receipt, calls: Sequence[ModelCall
     amounts = []
     for priced_call in (_price_call(costs, receipt, call) for call in calls):
         call = priced_call.call
-        tokens = priced_call.call.tokens
         prefix = costs.find_prefix(call.provider) if call.provider else receipt.prefix
-        new_tokens = tokens.input_tokens + tokens.cache_write_tokens + tokens.output_tokens
-        amounts.append(
-            Amounts(new_tokens, priced_call.calculate_known_cost(), f"{prefix}/{call.model or receipt.model}")
-        )
+        model = f"{prefix}/{call.model or receipt.model}"
+        amounts.append(Amounts(count_budget_tokens(call.tokens), priced_call.calculate_known_cost(), model))
     return amounts
 
 

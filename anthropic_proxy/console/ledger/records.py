@@ -292,6 +292,16 @@ class UsageSums(RequestCounts):
         return known_cost_or_none(self.cost, self.unknown_cost_requests)
 
 
+BUDGET_TOKENS = ("input_tokens", "cache_write_tokens", "output_tokens")
+"""Kinds of tokens that limits and budgets count: all but those that are read from a cache."""
+_read_budget_tokens: Callable[[TokenCounts], tuple[int, ...]] = attrgetter(*BUDGET_TOKENS)
+
+
+def count_budget_tokens(counts: TokenCounts) -> int:
+    """Return the number of tokens that limits and budgets count."""
+    return sum(_read_budget_tokens(counts))
+
+
 def describe_part(part: ModelUsage) -> str:
     """`claude-opus-4-5 (advisor message)`"""
     return f"{part.model} ({part.kind.replace('_', ' ')})" if part.kind else part.model

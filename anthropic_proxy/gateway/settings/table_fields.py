@@ -58,14 +58,14 @@ def list_table_fields() -> Sequence[TableField]:
 @cache
 def _list_fields(table: str) -> Sequence[TableField]:
     return [
-        TableField((table, field.name), format_field_value(field.default), _is_list(field.type))
+        TableField(
+            (table, field.name),
+            format_field_value(field.default),
+            isinstance(list_alternatives(field.type)[0], _LISTS),
+        )
         for field in structs.fields(_TABLES[table])
         if all(isinstance(kind, _PLAIN) for kind in list_alternatives(field.type))
     ]
-
-
-def _is_list(kind: inspect.Type) -> bool:
-    return isinstance(list_alternatives(kind)[0], _LISTS)
 
 
 def format_field_value(value: object) -> str:

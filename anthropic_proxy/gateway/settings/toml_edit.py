@@ -78,7 +78,7 @@ def _propose_insertions(text: str, table: str, key: str, value: Any) -> Iterator
     """Yield the text with an assignment in the table: below its header, in an inline table, as a dotted key before
     others, and in a new table at the end.
     """
-    assignment = _format(key, value)
+    assignment = f"{format_toml_key(key)} = {format_toml_value(value)}"
     end = "\r\n" if "\r\n" in text else "\n"
     lines = StringIO(text).readlines()
     setting = (number for number, line in enumerate(StringIO(_hide_texts(text))) if _sets_table(line, table))
@@ -175,7 +175,3 @@ def _is_value(text: str) -> bool:
     except tomllib.TOMLDecodeError:
         return False
     return True
-
-
-def _format(key: str, value: Any) -> str:
-    return f"{format_toml_key(key)} = {format_toml_value(value)}"
