@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 
@@ -41,15 +42,33 @@ def list_foreign_patterns(providers: Sequence[Any]) -> Sequence[str]:
     ]
 
 
-def _matches(pattern: str, text: str, *, at_start: bool = False) -> bool:
+def _matches(pattern: str, text: str) -> bool:
     if pattern in _own_patterns:
-        if at_start:
-            return compile_anchored(pattern, most=_MAX_READ_CHARACTERS).match(text) is not None
         return compile_later(pattern, most=_MAX_READ_CHARACTERS).search(text) is not None
-    if not _LITERAL.fullmatch(pattern):
-        return False
+    return _LITERAL.fullmatch(pattern) is not None and pattern.replace("\\", "") in text
+
+
+def _find_end_of_beginning(pattern: str, text: str) -> int:
+    """Return where the beginning of the text ends that the pattern matches. 0: it matches none."""
+    if pattern in _own_patterns:
+        match = compile_anchored(pattern, most=_MAX_READ_CHARACTERS).match(text)
+        return 0 if match is None else match.end()
     literal = pattern.replace("\\", "")
-    return text.startswith(literal) if at_start else literal in text
+    return len(literal) if _LITERAL.fullmatch(pattern) and text.startswith(literal) else 0
+
+
+def _has_address(pattern: str, base_url: str) -> bool:
+    """Return True if the pattern of a provider's addresses matches this one with its whole host.
+
+    Most patterns are those of a beginning, so `https://api\\.openai\\.com` would match https://api.openai.com.example.org
+    too. One may end with a dot: it matches each top-level domain.
+    """
+    if "/" in pattern.partition("://")[2]:
+        return _find_end_of_beginning(pattern, base_url) > 0
+    url = urlsplit(base_url)
+    address = f"{url.scheme}://{(url.hostname or '').rstrip('.')}"
+    end = _find_end_of_beginning(pattern, address)
+    return end > 0 and (end == len(address) or (address[end - 1] == "." and "." not in address[end:]))
 
 
 def _list_patterns(providers: Sequence[Any]) -> Iterator[str]:
@@ -136,9 +155,7 @@ def find_model(providers: Sequence[Any], base_url: str | None, model: str) -> tu
                 (candidate for candidate in providers if _is_match(vars(candidate).get("model_match"), name)), None
             )
     else:
-        provider = next(
-            (candidate for candidate in providers if _matches(candidate.api_pattern, base_url, at_start=True)), None
-        )
+        provider = next((candidate for candidate in providers if _has_address(candidate.api_pattern, base_url)), None)
     if provider is None:
         return None
     fallbacks = vars(provider).get("fallback_model_providers") or ()

@@ -108,7 +108,18 @@ def test_litellm_has_the_prices_of_the_vendor_in_the_model_id() -> None:
 
 @pytest.mark.parametrize(
     ("base_url", "model"),
-    [("http://localhost:8000/v1", "gpt-4.1"), ("https://api.openai.com/v1", "no-such-model")],
+    [
+        ("http://localhost:8000/v1", "gpt-4.1"),
+        ("https://api.openai.com/v1", "no-such-model"),
+        ("https://api.openai.com.corp.example/v1", "gpt-4.1"),
+        ("https://api.openai.community/v1", "gpt-4.1"),
+        ("https://corp.example/api.openai.com/v1", "gpt-4.1"),
+        ("https://corp.example/x.googleapis.com", "gemini-2.5-pro"),
+        ("https://corp.example?x.googleapis.com", "gemini-2.5-pro"),
+        ("https://generativelanguage.googleapis.com.corp.example", "gemini-2.5-pro"),
+        ("https://api.moonshot.corp.example/v1", "kimi-k2-0905-preview"),
+        ("https://api.anthropic.com-corp.example", "claude-sonnet-4-6"),
+    ],
 )
 def test_an_unknown_server_or_model_has_no_price(base_url: str, model: str) -> None:
     assert find_price(base_url, model, TODAY) is None
