@@ -82,6 +82,9 @@ class RepeatableStream(DeltaStream):
         """Token usage of the failed call. None: the call was not repeated."""
         self._ending: list[Delta] = []
         """End of a reply without a word, which is held back until its usage is known and a repetition has failed."""
+        self._signatures: list[Delta] = []
+        """Signatures of the thinking so far, until something follows it. They are dropped with a failed call: the
+        provider would miss the rest of its reply. The client keeps the text of the thinking."""
 
     @property
     def complete(self) -> bool:
@@ -106,7 +109,7 @@ class RepeatableStream(DeltaStream):
             attempt = await self._attempts.repeat_with_reserve(self.attempt)
             if attempt is None:
                 self.may_send_again = False
-                return ending
+                return [*self._pop_signatures(), *ending]
             await self.close()
             self._begin_again(attempt)
             return []
@@ -119,10 +122,31 @@ class RepeatableStream(DeltaStream):
                 self.may_send_again = False
         if self.may_send_again and deltas and (self._ending or _CUT in deltas):
             self._ending += [delta for delta in deltas if not isinstance(delta, Thinking)]
-            return [delta for delta in deltas if isinstance(delta, Thinking)]
+            deltas = [delta for delta in deltas if isinstance(delta, Thinking)]
+        if deltas and (self.may_send_again or self._signatures):
+            return self._hold_signatures(deltas)
         return deltas
 
+    def _hold_signatures(self, deltas: Sequence[Delta]) -> list[Delta]:
+        """Return `deltas` without signatures at their end, which are held back until something follows them."""
+        found: list[Delta] = []
+        for delta in deltas:
+            if isinstance(delta, Thinking) and delta.signature and self.may_send_again:
+                if delta.text:
+                    found += [*self._pop_signatures(), Thinking(delta.text)]
+                self._signatures.append(Thinking(signature=delta.signature))
+            elif isinstance(delta, Usage):
+                found.append(delta)
+            else:
+                found += [*self._pop_signatures(), delta]
+        return found
+
+    def _pop_signatures(self) -> list[Delta]:
+        held, self._signatures = self._signatures, []
+        return held
+
     def _begin_again(self, attempt: Attempt) -> None:
+        self._signatures.clear()
         self.attempt = attempt
         self._stream = attempt.decoded()
         self._spent = mark_input_repeated(self._usage)
@@ -130,7 +154,7 @@ class RepeatableStream(DeltaStream):
         self.may_send_again = False
 
     def flush_pending(self) -> list[Delta]:
-        return self._stream.flush_pending()
+        return [*self._pop_signatures(), *self._stream.flush_pending()]
 
     def release_request(self) -> None:
         self._stream.release_request()
