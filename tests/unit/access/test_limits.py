@@ -12,8 +12,8 @@ from anthropic_proxy.console.ledger.costs import Amounts
 from anthropic_proxy.errors import LimitReached, ProxyError
 from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE
 from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
-from anthropic_proxy.gateway.stores.memory import MemoryStore
-from anthropic_proxy.plugins import AdmissionTarget, Limit, Reservation, StoreUnavailable, UpstreamAttempt
+from anthropic_proxy.gateway.stores.memory import SETTLED_SECONDS, MemoryStore
+from anthropic_proxy.plugins import AdmissionTarget, Limit, Reservation, StoreState, StoreUnavailable, UpstreamAttempt
 from tests.support.ledger import NOON
 from tests.support.virtual_keys import Admitted, Keys, change_team
 
@@ -342,6 +342,30 @@ async def test_a_store_that_has_lost_a_part_of_the_use_gets_this_part_back(
     assert held.reservation.remaining == [1_000 - used - 10]
 
 
+async def test_budgets_are_compared_with_the_ledger_again_after_an_interruption_of_the_store(keys: Keys) -> None:
+    class Interrupted(MemoryStore):
+        interruptions = 0
+
+        @property
+        def state(self) -> StoreState:
+            return StoreState(interruptions=self.interruptions)
+
+    async def read_used(limits: Sequence[KeyLimit], _: float) -> Sequence[int]:
+        return [450] * len(limits)
+
+    store = Interrupted(clock=lambda: keys.now)
+    scope = Scope("key", "ci", "key/1", Rules(budgets=(Budget(1_000, "tokens", "total"),)))
+    limits = build_limits([scope], [[Amounts(10, 0)]], NOON)
+    reservations = Reservations(store, keys.warnings.append, read_used=read_used)
+    remaining = []
+    for interruptions in (0, 0, 1, 1):
+        store.interruptions = interruptions
+        keys.now += SETTLED_SECONDS  # the store has lost the ids of settled reservations too
+        await store.delete(limits[0].limit.key)
+        remaining += (await reservations.reserve(limits, {}, NOON)).reservation.remaining
+    assert remaining == [540, 990, 540, 990]
+
+
 async def test_a_failing_store_does_not_end_the_renewal(keys: Keys) -> None:
     class Failing(MemoryStore):
         renewals = 0
@@ -422,6 +446,12 @@ async def test_models_and_providers_are_patterns_of_requested_or_used_names(keys
         "The key 'ci' does not allow the model 'claude-openai/gpt-5-pro' (openai/gpt-5-pro). Allowed: claude-*. "
         "Another list:  anthropic-proxy keys change ci --models LIST"
     )
+    joined = "gpt-4.1-mini,gpt-5-pro"  # some gateways read two models
+    await keys.change_rules("ci", models=("gpt-4.1*", "openai/gpt-4.1*"))
+    await keys.admit(key, model="gpt-4.1-mini", targets=PRICED["targets"])
+    await keys.refuse(
+        key, 403, model=joined, targets=[AdmissionTarget(prefix="openai", model=joined, max_output_tokens=9)]
+    )
     await keys.change_rules("ci", models=(), providers=("openai",))
     await keys.admit(key)
     assert (await keys.refuse(key, 403, targets=[*PRICED["targets"], fallback])).message == (
@@ -471,6 +501,17 @@ async def test_keys_of_a_team_share_its_limits(keys: Keys) -> None:
         "The team 'build' has reached its limit of 3 requests per minute. Try again in 61 s. Another limit:  "
         "anthropic-proxy keys team build --rpm N"
     )
+
+
+@pytest.mark.parametrize(("own", "shared", "limit"), [(2, 5, "2"), (5, 3, "3")])
+async def test_the_headers_are_of_the_limit_with_less_room_of_key_and_team(
+    keys: Keys, own: int, shared: int, limit: str
+) -> None:
+    change_team(keys.administration, "build", {"requests_per_minute": shared})
+    key = await keys.create("ci", team="build", rules=Rules(requests_per_minute=own))
+    headers = (await keys.admit(key)).headers
+    shown = {name.rpartition("-")[2]: value for name, value in headers.items()}
+    assert (shown["limit"], shown["remaining"]) == (limit, str(int(limit) - 1))
 
 
 async def test_concurrent_requests_exceed_a_budget_by_less_than_the_amount_in_flight(keys: Keys) -> None:

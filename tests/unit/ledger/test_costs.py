@@ -19,7 +19,7 @@ from anthropic_proxy.console.ledger.costs import (
     list_used_amounts,
 )
 from anthropic_proxy.console.ledger.records import UsageSums
-from anthropic_proxy.engine.messages.deltas import TokenCounts
+from anthropic_proxy.engine.messages.deltas import Iteration, TokenCounts
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE, find_price, find_price_package_version
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
@@ -313,6 +313,16 @@ def test_a_budget_counts_the_known_part_of_a_cost(tmp_path: Path) -> None:
         assert list_used_amounts(costs, billed) == [Amounts(1_500, cost, used)]
 
 
+def test_a_budget_counts_an_unknown_model_of_the_provider_at_the_price_of_the_called_one_in_its_region(
+    tmp_path: Path,
+) -> None:
+    costs = ModelCosts(load(tmp_path, '[prices."openai/own"]\ninput = 1\noutput = 2\nregions.eu = 1.1\n'))
+    unknown = Iteration(kind="fallback_message", model="no-such-model", input_tokens=1_000, output_tokens=500)
+    for region, cost in (("eu", 2_200_000), ("", 2_000_000), ("us", 2_200_000), ("mars", 2_000_000)):
+        used = structs.replace(receipt("x", "openai/own", TOKENS), region=region, iterations=(unknown,))
+        assert list_used_amounts(costs, used) == [Amounts(1_500, cost, "openai/no-such-model")]
+
+
 TEST_MODEL = """
 [prices."openai/test-model"]
 input = 2
@@ -422,6 +432,16 @@ def test_a_stated_cost_includes_tier_and_searches(tmp_path: Path) -> None:
     searched = 10 * (PUBLISHED + 30_000_000)  # an unknown price of searches raises the limit by $0.01 each
     assert bill(settings, GLM, searched, billed_searches=3)[:2] == (searched, "stated by the provider")
     assert bill(settings, GLM, searched + 1, billed_searches=3)[1] != "stated by the provider"
+
+
+@pytest.mark.parametrize("searches", [0, 3])
+def test_another_requested_model_keeps_its_price_beside_a_stated_cost(tmp_path: Path, searches: int) -> None:
+    calculator = CostCalculator(load(tmp_path, OPENROUTER))
+    request = receipt("claude-haiku-4-5", GLM, (22_000, 0, 0, 278, 0))
+    billed = structs.replace(request, stated_cost=2 * PUBLISHED, billed_searches=searches)
+    # claude-haiku-4-5: 22,000 × 1 + 278 × 5 = $0.02339, and $10 per 1,000 searches
+    listed = 23_390_000 + searches * 10_000_000
+    assert calculator.calculate(billed) == Cost(2 * PUBLISHED, listed, "stated by the provider")
 
 
 def test_the_cost_of_a_loop_has_stated_and_calculated_parts(tmp_path: Path) -> None:
