@@ -226,6 +226,15 @@ async def test_a_reload_applies_groups_and_secrets_at_once(proxy: Proxy) -> None
     assert await proxy.identify(token) is None
 
 
+async def test_a_token_of_another_proxy_with_the_same_secret_is_refused(proxy: Proxy) -> None:
+    number, _ = proxy.sign_in()
+    assert proxy.settings.sign_in is not None
+    claims = build_claims(ANN, number, "https://other.example.org", proxy.now, 3_600)
+    assert await proxy.reject(TokenKeys(proxy.settings.sign_in).sign(claims)) == (
+        "The access token is not valid: it is of another proxy (claim iss). Sign in again:  /login"
+    )
+
+
 async def test_a_token_that_was_used_has_the_role_and_groups_of_the_latest_refresh(proxy: Proxy) -> None:
     assert proxy.settings.sign_in is not None
     groups = (SignInGroup(name="night", team="core", role="team admin"), SignInGroup(name="build", team="core"))

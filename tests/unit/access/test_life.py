@@ -10,7 +10,7 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy.console.gateway_protocol.grants import Grants
-from anthropic_proxy.console.identity.people import OidcUser, UserRefused
+from anthropic_proxy.console.identity.people import OidcError, OidcUser, UserRefused
 from anthropic_proxy.console.keys.acceptance import list_key_states
 from anthropic_proxy.console.keys.access_tokens import TokenKeys
 from anthropic_proxy.console.keys.administration import KeyCommand, KeyOutcome, open_administration
@@ -212,6 +212,26 @@ async def test_an_unreadable_team_is_the_reason_for_its_keys_and_people(company:
     reason = await company.present(text)
     assert company.list_states()["laptop"] == KeyState("unreadable", reason)
     assert company.list_states()[ANN].status == "unreadable"
+
+
+async def test_a_success_of_one_device_ends_an_earlier_refusal_of_another_one(company: Company) -> None:
+    sign_in = company.settings.sign_in
+    assert sign_in is not None
+    refused, renewed = company.sign_in(ANN), company.sign_in(ANN)
+    text = company.execute("create", user=MEMBER, label="laptop").text
+    company.now += 60
+    company.grants.mark_refused(refused, OidcError("no"))
+    company.now += 60
+    company.grants.renew(renewed, renewed.user, "token", is_checked=True)
+    company.now += sign_in.token_seconds
+    assert await company.present(text) == ""
+    assert company.list_states()["laptop"].status == "active"
+    company.grants.mark_refused(renewed, OidcError("no"))
+    company.now += sign_in.token_seconds
+    assert await company.present(text) == (
+        "The key 'laptop' is rejected, because the access of its owner has ended at 2026-11-21T14:02:00Z. The owner "
+        "signs in again from Claude Code."
+    )
 
 
 def test_a_sign_out_names_the_keys_that_stay_valid(company: Company) -> None:

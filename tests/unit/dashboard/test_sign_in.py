@@ -1,6 +1,7 @@
 """Sign-in to the dashboard: sessions end with time, key and sign-out in every process; wrong keys are limited."""
 
 import pytest
+from msgspec import structs
 
 from anthropic_proxy.console.dashboard.browser_sessions import (
     IDLE_SECONDS,
@@ -10,7 +11,8 @@ from anthropic_proxy.console.dashboard.browser_sessions import (
 from anthropic_proxy.console.dashboard.sign_in import (
     FAILED_KEYS,
 )
-from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.console.identity.people import OidcUser
+from anthropic_proxy.gateway.settings import OidcSettings, Settings
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import RouteRequest, StoreState
 from anthropic_proxy.secrets import Secret
@@ -56,6 +58,21 @@ async def test_a_session_ends_after_its_time_and_with_its_key() -> None:
     assert await other.find(removed) is None
     setup.now += IDLE_SECONDS
     assert await other.find(unused) is None
+
+
+async def test_a_session_of_a_user_who_is_no_person_of_virtual_keys_ends_with_their_start() -> None:
+    setup = Setup()
+    oidc = OidcSettings(issuer="https://login.example.org", client_id="proxy")
+    setup.settings = structs.replace(setup.settings, oidc=oidc)
+    user = OidcUser(oidc.issuer, oidc.client_id, "1", "ann@example.org")
+    sessions = setup.new_process()
+    without, person = await sessions.create_for_user(user, ""), await sessions.create_for_user(user, "key_1")
+    assert await sessions.find(without) is not None
+    setup.settings = structs.replace(setup.settings, virtual_keys=True)
+    assert await sessions.find(without) is None
+    session = await sessions.find(person)
+    assert session is not None
+    assert (session.client_name, session.role, session.person) == ("ann@example.org", "member", "key_1")
 
 
 async def test_sign_out_ends_every_copy_of_a_cookie_in_every_process() -> None:

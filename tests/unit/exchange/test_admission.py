@@ -6,7 +6,11 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy.engine.exchange.admission import settled_admission
-from anthropic_proxy.plugins import AdmissionRequest, Client, Headers, Receipt, Settle
+from anthropic_proxy.engine.messages.models import MessagesRequest
+from anthropic_proxy.engine.messages.tokens import TokenScale
+from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
+from anthropic_proxy.errors import PermissionDenied
+from anthropic_proxy.plugins import AdmissionRequest, Client, FurtherCall, Headers, Receipt, Settle, UpstreamAttempt
 from tests.support.harness import FakeResponse, ProxyHarness, new_client_request
 
 TEXT = "Count these words. " * 2_000
@@ -108,3 +112,49 @@ async def test_the_end_of_a_request_reaches_all_policies_although_one_fails(
     await request_of(proxy)
     assert len(settled) == 2
     assert "LookupError: no such budget" in proxy.log.getvalue()
+
+
+class Counter(Settler):
+    """A policy that admits every request and further call, and counts the calls."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: None)
+        self.calls: list[str] = []
+
+    async def admit(self, request: AdmissionRequest) -> Settle:
+        async def count(further: FurtherCall) -> None:
+            self.calls.append(further.target.model)
+
+        request.further_calls.append(count)
+        return await super().admit(request)
+
+
+class Denier(Settler):
+    """A policy that denies the models of one plan."""
+
+    async def admit(self, request: AdmissionRequest) -> Settle:
+        if request.targets[0].model == "gpt-4.1":
+            raise PermissionDenied("not this model", code="key-models")
+        return await super().admit(request)
+
+
+@pytest.mark.parametrize(
+    ("used", "expected"), [({"input_tokens": 5}, 1), ({"cache_read_tokens": 5}, 1), ({"output_tokens": 5}, 1), ({}, 0)]
+)
+async def test_a_further_call_of_the_second_plan_is_admitted_once_if_a_call_was_billed(
+    used: dict[str, int], expected: int
+) -> None:
+    proxy, counter = ProxyHarness(lambda *_: FakeResponse(400, b"{}"), **PROVIDERS), Counter()
+    settled: list[Receipt] = []
+    proxy.services = structs.replace(proxy.services, policies=(counter, Denier(settled.append)))
+    names = ("openai/gpt-4.1", "openai/gpt-4.1-mini")
+    plans = [build_plan(RoutingQuery(name), proxy.services.settings, proxy.services.catalog) for name in names]
+    incoming = new_client_request(b"{}")
+    with settled_admission(proxy.services, incoming) as admission:
+        request = MessagesRequest(model="claude-opus-5", messages=[])
+        plan = await admission.admit_plan(request, plans, is_limit_query=False)
+        assert plan is plans[1]
+        incoming.receipt.attempts.append(UpstreamAttempt(provider="openai", model="m", offset_seconds=0.0, **used))
+        await admission.admit_further_call(plan.targets[0], request, TokenScale())
+    assert counter.calls == ["gpt-4.1-mini"] * expected
+    assert len(settled) == 1

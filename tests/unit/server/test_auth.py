@@ -48,3 +48,14 @@ def admit(given: str) -> str:
 
 def test_golden_admission(golden: Check) -> None:
     golden("admission", admit)
+
+
+def test_a_public_path_trusts_another_machine_only_if_no_key_is_required() -> None:
+    scope = {"path": "/", "method": "GET", "client": ("203.0.113.9", 50_000), "headers": [(b"host", b"127.0.0.1:8082")]}
+    trusted = []
+    for names in ("open", "open+keys", "open+virtual", "none"):
+        variables = {name: value for word in names.split("+") for name, value in SETTINGS[word].items()}
+        settings = load_settings(variables, PROVIDERS, env_file=None)
+        client = asyncio.run(authenticate(scope, decode_headers(scope), settings, ()))
+        trusted += [names] if client.address_trusted else []
+    assert trusted == ["open"]
