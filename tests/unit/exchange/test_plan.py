@@ -10,6 +10,7 @@ from msgspec import structs
 
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.routing.routes import CompiledRoutes
+from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import Client, StoreUnavailable
 from tests.support.fake_upstream import FakeUpstream, error, reply
@@ -19,6 +20,9 @@ from tests.support.waiting import WAIT_SECONDS
 
 ROUTE = '[[routes]]\nname = "r"\ntargets = ["openai/gpt-4.1", "openai/gpt-4o"]\nbalance = "latency"\n'
 KEYS = {"OPENAI_API_KEY": "sk-test", "OPENAI_WIRE": "chat"}
+JSON = {"content-type": "application/json"}
+EMPTY = b"""{"id":"msg_1","type":"message","role":"assistant","model":"m","content":[],"stop_reason":"end_turn",
+"usage":{"input_tokens":1,"output_tokens":1}}"""
 
 
 class FailingStore(MemoryStore):
@@ -48,10 +52,8 @@ def routed(folder: Path, upstream: FakeUpstream, store: MemoryStore) -> ProxyHar
 
 def relayed(folder: Path, routes: str) -> ProxyHarness:
     """A proxy whose requests are relayed to Anthropic, which answers with an empty message."""
-    body = b'{"id":"msg_1","type":"message","role":"assistant","model":"m","content":[],"stop_reason":"end_turn",'
-    body += b'"usage":{"input_tokens":1,"output_tokens":1}}'
     keys = {"ANTHROPIC_API_KEY": "sk-ant-test", "PREFERRED_PROVIDER": "anthropic"}
-    proxy = ProxyHarness(lambda *_: FakeResponse(200, body, headers={"content-type": "application/json"}), **keys)
+    proxy = ProxyHarness(lambda *_: FakeResponse(200, EMPTY, headers=JSON), **keys)
     settings = load_routes(folder, routes, **keys)
     proxy.services = structs.replace(proxy.services, settings=settings, compiled_routes=CompiledRoutes(settings.routes))
     return proxy
@@ -144,3 +146,35 @@ async def test_only_failures_of_a_target_change_the_order_for_other_clients(
         inbound = new_client_request(json.dumps(body).encode(), client=Client(name=client))
         await Exchange(proxy.services, inbound, RecordingSink()).run()
         assert models == [first]
+
+
+async def test_a_rejected_key_of_a_client_changes_the_order_for_this_client_alone(tmp_path: Path) -> None:
+    models: list[str] = []
+
+    def answer(_: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        model = json.loads(request.body)["model"]
+        models.append(model)
+        is_accepted = credential is not None and (credential.value != "sk-ant-ended" or model == "claude-sonnet-5-5")
+        return FakeResponse(200 if is_accepted else 401, EMPTY if is_accepted else b"{}", headers=JSON)
+
+    text = ROUTE.replace("openai/gpt-4.1", "anthropic/claude-opus-5-5").replace(
+        "openai/gpt-4o", "anthropic/claude-sonnet-5-5"
+    )
+    proxy = ProxyHarness(answer, PREFERRED_PROVIDER="anthropic")
+    settings = load_routes(tmp_path, text, PREFERRED_PROVIDER="anthropic")
+    rules = CompiledRoutes(settings.routes)
+    store = MemoryStore()
+    proxy.services = structs.replace(proxy.services, settings=settings, compiled_routes=rules, store=store)
+
+    async def ask(name: str, key: str) -> list[str]:
+        models.clear()
+        body = {"model": "claude-sonnet-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
+        client = Client(name=name, credential_forwardable=True)
+        inbound = new_client_request(json.dumps(body).encode(), {"x-api-key": key}, client=client)
+        await Exchange(proxy.services, inbound, RecordingSink()).run()
+        await asyncio.sleep(0)  # the task that stores the failure
+        return [*models]
+
+    assert await ask("ann", "sk-ant-ended") == ["claude-opus-5-5", "claude-sonnet-5-5"]
+    assert await ask("bob", "sk-ant-valid") == ["claude-opus-5-5"]
+    assert await ask("ann", "sk-ant-ended") == ["claude-sonnet-5-5"]

@@ -136,6 +136,18 @@ def test_a_key_that_stays_over_its_limit_is_paused_for_twice_the_time_until_a_ca
     assert exceed(pool, clock, limited) == 20
 
 
+def test_a_reload_forgets_neither_a_pause_nor_its_length():
+    clock = Clock()
+    pool = Credentials(load(GROQ_API_KEY="a,b"), clock=clock)
+    limited = pool.next_credential(GROQ)
+    assert pool.exclude_failed_key(GROQ, limited, failed(429))
+    reloaded = Credentials(load(GROQ_API_KEY="b,a,c"), clock=clock)
+    reloaded.copy_state_from(pool)
+    assert "a" not in values(reloaded, 6)
+    clock.now += 20
+    assert exceed(reloaded, clock, limited) == 40
+
+
 def test_calls_that_a_limit_rejects_at_the_same_time_pause_the_key_once():
     clock = Clock()
     pool = Credentials(load(GROQ_API_KEY="a,b"), clock=clock)

@@ -151,6 +151,30 @@ def test_a_failed_trial_doubles_the_cooldown_up_to_a_limit() -> None:
     assert rests == [10, 20, 40, 60, 60, 60, 60, 60]
 
 
+def test_a_failed_trial_of_a_circuit_that_another_worker_has_opened_blocks_the_next_call() -> None:
+    clock = Clock()
+    breakers = CircuitBreakers(clock=clock)
+    breakers.open_circuit_from_peer("groq", unreachable(), 5.0)
+    clock.now += 5
+    breakers.require_closed("groq", "local")
+    breakers.record_failure("groq", unreachable(), "local")
+    with pytest.raises(CircuitOpen) as refused:
+        breakers.require_closed("groq", "other")
+    assert refused.value.retry_after == 10
+
+
+def test_an_error_whose_text_alone_blames_the_request_neither_counts_nor_ends_a_row_of_failures() -> None:
+    breakers = CircuitBreakers(clock=Clock())
+    blamed = refused(400)
+    blamed.stated_status = 502
+    for failure in (*[unreachable()] * 4, blamed, blamed):
+        breakers.record_failure("groq", failure, "local")
+    breakers.require_closed("groq", "local")
+    breakers.record_failure("groq", unreachable(), "local")
+    with pytest.raises(CircuitOpen):
+        breakers.require_closed("groq", "local")
+
+
 def test_a_trial_whose_client_left_lets_the_next_one_try() -> None:
     clock = Clock()
     breakers = open_breakers(clock)

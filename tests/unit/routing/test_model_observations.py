@@ -274,6 +274,14 @@ def test_the_refused_thinking_of_one_client_does_not_replace_that_of_another() -
     assert list(observations.list_refused_thinking("key_a")) == digests[MAX_SIGNATURES + 1 :]
 
 
+def test_what_a_model_requires_is_known_for_its_client_and_server_alone() -> None:
+    observations = ModelObservations(MemoryStore())
+    observations.store_adaptation("a x.example", "m", "drop top_p", "key_1")
+    others = [("a x.example", "n", "key_1"), ("a x.example", "m", "key_2"), ("a y.example", "m", "key_1")]
+    assert observations.find_adaptations("a x.example", "m", "key_1") == ("drop top_p",)
+    assert [observations.find_adaptations(*other) for other in others] == [()] * 3
+
+
 def test_missing_checks_are_counted_for_each_client_server_and_model() -> None:
     observations = ModelObservations(MemoryStore())
 

@@ -108,6 +108,15 @@ async def test_a_call_has_a_shorter_limit_of_its_own() -> None:
 
 
 @in_virtual_time
+async def test_a_call_has_no_longer_limit_than_the_throttle() -> None:
+    throttle = Throttle("openai", 1, 30)
+    await throttle.wait()
+    with pytest.raises(ProxyBusy) as raised:
+        await throttle.wait(600)
+    assert (raised.value.retry_after, asyncio.get_running_loop().time()) == (30, 0)
+
+
+@in_virtual_time
 async def test_a_call_does_not_join_a_queue_that_other_processes_hold_up() -> None:
     reserve = partial(reserve_call, MemoryStore(clock=asyncio.get_running_loop().time))
     first, second = Throttle("openai", 1, 600, reserve), Throttle("openai", 1, 600, reserve)
