@@ -371,6 +371,7 @@ PHRASES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "missing_tools": ("tools", lambda value: f"without server tools {_listed(map(_code, value))}"),
     "tool_versions": ("tools", lambda value: f"only {_listed(map(_code, value))}"),
     "drops_rejected_fields": ("other", _either("rejected betas and fields are not sent again", "")),
+    "repairs_unknown_refusals": ("errors", _either("", "a refusal in unknown words is not repaired")),
 }
 """Field of a dialect → column of the table, and text for a value. "": nothing to say."""
 UNSAID = {

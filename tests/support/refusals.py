@@ -101,6 +101,16 @@ WIRES: Mapping[str, SimulatedWire] = {
             ("tools", "functionDeclarations", "parametersJsonSchema"),
         ],
     ),
+    "cloud": SimulatedWire(
+        {"ANTHROPIC_FOUNDRY_API_KEY": "test-0123456789", "FOUNDRY_BASE_URL": "http://127.0.0.1:8000/anthropic"},
+        "foundry/claude-opus-4-6",
+        [
+            *((name,) for name in ("temperature", "top_p", "top_k", "thinking")),
+            ("output_config", "effort"),
+            *(("tools", name) for name in ("strict", "cache_control")),
+            ("system", "cache_control"),
+        ],
+    ),
     "messages": SimulatedWire(
         {"OPENAI_API_KEY": _KEY, "OPENAI_BASE_URL": "http://127.0.0.1:8000/v1", "OPENAI_WIRE": "messages"},
         "openai/own-model",

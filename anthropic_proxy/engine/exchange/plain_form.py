@@ -209,7 +209,7 @@ class PlainForms(Struct, eq=False):
     def _may_be_refusal(self, attempt: Attempt, error: UpstreamError) -> bool:
         status = error.stated_status
         if status in REFUSAL_STATUSES:
-            return error.status != 404  # by its text, the model is unknown
+            return error.status in REFUSAL_STATUSES  # else its text tells another reason, such as an unknown model
         if status in MEDIA_STATUSES:
             return any(part.name == OMIT_PAST_MEDIA for part in attempt.target.wire.parts)
         target = attempt.target

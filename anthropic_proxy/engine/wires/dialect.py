@@ -67,7 +67,10 @@ class BaseDialect(Struct, frozen=True, kw_only=True, cache_hash=True):
 
     Proven by: tests/unit/exchange/test_plain_form.py."""
     repairs_unknown_refusals: bool = True
-    """True if a request that the server refuses in unknown words is repeated in a plainer form."""
+    """True if a request that the server refuses in unknown words is repeated in a plainer form. False: Anthropic, whose
+    errors the clients know and answer themselves.
+
+    Proven by: tests/unit/exchange/test_plain_form.py."""
     thinking_forms: tuple[ThinkingForm, ...] = ()
     """Types of `thinking` that the model has. Without `disabled`, it thinks in every request; with `disabled` alone, in
     none. Empty: not known. If a setting chose the model, the request is fitted to them.

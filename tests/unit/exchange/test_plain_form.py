@@ -15,7 +15,7 @@ from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamReque
 from anthropic_proxy.gateway.telemetry.metrics import PLAIN_FORMS, MetricsTotals
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 from tests.support.tables import in_one_test
-from tests.unit.exchange.test_adaptations_of_clients import GOOGLE, OPENAI, REPLIES, SHOWN
+from tests.unit.exchange.test_adaptations_of_clients import CLOUD, GOOGLE, OPENAI, REPLIES, SHOWN
 
 WORDS = "The request was not understood."
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
@@ -68,6 +68,16 @@ VENDORS: Mapping[str, Vendor] = {
             "temperature": 0.5,
             "output_config": {"effort": "high"},
             "tools": [{**tool, "defer_loading": False, "cache_control": {"type": "ephemeral"}} for tool in TOOLS],
+            "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
+        },
+    ),
+    "cloud": Vendor(
+        CLOUD,
+        "foundry/claude-opus-4-6",
+        {
+            "output_config": {"effort": "high"},
+            "thinking": {"type": "adaptive"},
+            "tools": [{**tool, "cache_control": {"type": "ephemeral"}} for tool in TOOLS],
             "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
         },
     ),
@@ -151,6 +161,10 @@ REFUSED = [
     ("messages", ("output_config", "effort")),
     *(("messages", ("tools", name)) for name in ("strict", "defer_loading", "cache_control")),
     ("messages", ("system", "cache_control")),
+    ("cloud", ("output_config", "effort")),
+    ("cloud", ("thinking",)),
+    *(("cloud", ("tools", name)) for name in ("strict", "cache_control")),
+    ("cloud", ("tools", "input_schema", "properties", "b", "minLength")),
     ("ollama", ("think",)),
     ("ollama", ("options", "temperature")),
 ]

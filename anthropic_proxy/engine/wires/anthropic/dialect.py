@@ -123,10 +123,6 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     drops_rejected_fields: bool = False
     """True if betas and fields that the server has rejected are left out of the next request. False: the client gets
     the error, as from Anthropic's own server. Proven by: tests/unit/exchange/test_clouds.py."""
-    repairs_unknown_refusals: bool = False
-    """True if a request that the server refuses in unknown words is repeated in a plainer form. False: Anthropic, whose
-    errors the clients know and answer themselves, and the clouds of Claude, which name each refused field. Proven by:
-    tests/unit/exchange/test_plain_form.py."""
     forwards_metadata: bool = True
     """True if `metadata` and the billing line of Claude Code are forwarded. False: they are removed, because they
     contain an account and a device. The billing line changes with each session, which spoils

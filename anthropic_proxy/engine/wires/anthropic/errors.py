@@ -91,6 +91,7 @@ PARTS = (
     RequestPart(name=f"{_DROP_FIELDS} temperature top_p top_k", values=SAMPLING_VALUES),
     RequestPart(name=f"{_DROP_FIELDS} metadata", is_lossless=True, values=("metadata",)),
     RequestPart(name=f"{_DROP_FIELDS} output_config.effort", values=("output_config.effort",)),
+    RequestPart(name=f"{_DROP_FIELDS} thinking", values=("thinking",)),
     RequestPart(name=" ".join((_DROP_FIELDS, *_CACHE_MARKS)), changes_prefix=True, is_lossless=True),
     *(RequestPart(name=f"{_DROP_FIELDS} tools.{name}", changes_prefix=True) for name in _FIELDS_OF_TOOLS),
     RequestPart(name=_BASIC_SCHEMAS, changes_prefix=True, values=("tools",)),
