@@ -833,7 +833,7 @@ async def test_a_field_of_the_client_s_own_is_not_remembered() -> None:
         assert ["mine" in exchange.body for exchange in running.journal.exchanges] == [True, False, True, False]
 
 
-@pytest.mark.parametrize("field", ["model", "messages", "max_tokens", "stream", "tools", "system"])
+@pytest.mark.parametrize("field", ["messages", "max_tokens", "stream", "tools", "system"])
 async def test_a_field_that_makes_the_request_what_it_is_stays_even_if_it_is_rejected(field: str) -> None:
     with cloud_of("foundry", rejected_fields=(field,)) as (_, running):
         engine = engine_of(settings_of("foundry", running.url))
