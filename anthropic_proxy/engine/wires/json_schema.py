@@ -106,8 +106,9 @@ def find_schema_rules(rules: SchemaRules, language: str) -> SchemaRules:
     return structs.replace(rules, **changes)
 
 
-BASIC_RULES = SchemaRules(inlines_references=True, allows_basics_only=True, suits_grammars=True)
-"""Rules for basic keywords only, without references. They are used after a server rejected a schema."""
+BASIC_RULES = SchemaRules(inlines_references=True, requires_types=True, allows_basics_only=True, suits_grammars=True)
+"""Rules for basic keywords only, without references, with a type in each schema. They are used after a server rejected
+a schema."""
 
 
 MAX_INLINED_REFERENCES = 1_000

@@ -389,7 +389,8 @@ _PARAMETERS = compile_later(
     r"|(?P<definition>invalid (?:json )?schema for (?:function|tool)\b"
     r"|fail\w* to (?:parse|compile|convert|build) (?:the )?grammar|(?:parsing|invalid) grammar\b"  # llama.cpp, vLLM
     r"|json schema conversion failed|unable to generate parser\b|number of repetitions exceeds"  # llama.cpp
-    r"|schema contains features not supported|unsupported json schema)",  # vLLM
+    r"|schema contains features not supported|unsupported json schema"  # vLLM
+    r"|\bnot a valid (?:[\w-]{1,40} ){0,3}json schema)",  # Moonshot, also behind gateways
     re.IGNORECASE,
 )
 _STEP = compile_later(r"[\w-]+")
