@@ -230,10 +230,9 @@ class AttemptSender(Struct, eq=False):
             raise failure
         circuit_breakers.record_success(upstream, client)
         acceptances = engine.acceptances
-        served = upstream, target.model, attempt.upstream_path
-        if served not in acceptances and len(acceptances) >= MAX_ACCEPTANCES:
+        acceptances[upstream, target.model, attempt.upstream_path] = self.incoming.receipt.started_at
+        if len(acceptances) > MAX_ACCEPTANCES:
             del acceptances[next(iter(acceptances))]
-        acceptances[served] = self.incoming.receipt.started_at
         credentials.record_success(target.provider, attempt.credential)
         self.prompt = attempt.prompt
         if (repair := attempt.run.repair) is not None:

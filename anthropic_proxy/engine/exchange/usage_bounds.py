@@ -35,7 +35,8 @@ _INPUTS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "cache_wri
 _OUTPUTS = ("output_tokens", "thinking_tokens")
 _SEARCHES = (*USAGE_COUNTERS, "billed_searches")
 _read_inputs = attrgetter(*_INPUTS)
-_read_tokens, _read_searches = attrgetter(*_INPUTS, *_OUTPUTS), attrgetter(*_SEARCHES)
+_read_tokens = attrgetter(*_INPUTS, *_OUTPUTS)
+_read_others = attrgetter(*_SEARCHES, "iterations", "stated_cost")
 _read_billed = attrgetter("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
 
 
@@ -58,10 +59,14 @@ class UsageBounds(Struct):
         """Return the counts without those that the call cannot have."""
         counts = [*filter(None, _read_tokens(usage))]
         is_small = not counts or (min(counts) > 0 and sum(counts) <= min(self.max_input, self.max_output))
-        if not is_small or any(_read_searches(usage)):
-            usage = self._leave_out_impossible(usage)
+        if not is_small or any(_read_others(usage)):
+            usage = self._check_each(usage)
         if usage.input_tokens is not None:
             self.has_input = self.has_input or any(_read_inputs(usage))
+        return usage
+
+    def _check_each(self, usage: Usage) -> Usage:
+        usage = self._leave_out_impossible(usage)
         if usage.iterations is not None:
             usage = self._check_iterations(usage)
         if (cost := usage.stated_cost) is not None:
