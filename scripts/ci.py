@@ -151,6 +151,14 @@ def facts(*options: str) -> None:
     _run_module("tests.facts", *options)
 
 
+def catalogues(*options: str) -> None:
+    """Compare windows, limits, efforts, prices and retirements with the newest catalogues of other projects.
+
+    Needs the package indexes of Python and npm. --all prints the accepted differences too.
+    """
+    _run_module("tests.facts.catalogues", *options)
+
+
 def faults(*options: str) -> None:
     """Run every failure of a provider or client on every wire and print the results; --write updates its page.
 

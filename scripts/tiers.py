@@ -64,6 +64,7 @@ def tiers() -> dict[str, Tier]:
             *(
                 "audit",
                 "facts",
+                "catalogues",
                 "clients",
                 "engine",
                 "e2e -m slow",

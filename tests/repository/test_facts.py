@@ -43,7 +43,7 @@ def test_names_of_models_are_read_from_the_package_of_each_vendor(package: str, 
         ("google", "gemini-9-pro", False),
         ("mistral", "mistral-large-latest", True),
         ("mistral", "pixtral-12b-2409", True),
-        ("mistral", "devstral-9", False),
+        ("mistral", "mixtral-9", False),
     ],
 )
 def test_a_vendor_with_an_entry_or_a_server_of_its_own_knows_its_models(provider: str, name: str, known: bool) -> None:
