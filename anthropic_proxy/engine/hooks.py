@@ -266,6 +266,8 @@ class PrefixChange(Struct):
     """True for the first change of a conversation, which is logged."""
 
 
+PLAIN_FORM = "plain form: "
+"""Beginning of the adaptations in `Receipt.adaptations` that are parts of `Receipt.plain_form`."""
 NEGOTIATED = "negotiated"
 """Outcome of a request that asked whether something is available, and was told that it is not. Nothing failed."""
 

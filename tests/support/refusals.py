@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any
 
+from anthropic.types.message_create_params import MessageCreateParamsBase
 from google.genai.types import GenerateContentConfig
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 from openai.types.responses.response_create_params import ResponseCreateParamsBase
@@ -42,6 +43,7 @@ _REPLIES: Mapping[str, Any] = {
     "generateContent": {
         "candidates": [{"content": {"parts": [{"text": _TEXT}], "role": "model"}, "index": 0, "finishReason": "STOP"}]
     },
+    "api/chat": {"model": "m", "message": {"role": "assistant", "content": _TEXT}, "done": True, "done_reason": "stop"},
     "messages": {
         "id": "msg_1",
         "type": "message",
@@ -54,6 +56,10 @@ _REPLIES: Mapping[str, Any] = {
     },
 }
 """End of the path of a request → reply."""
+_OLLAMA_MODEL = {
+    "capabilities": ["completion", "tools", "thinking"],
+    "model_info": {"general.architecture": "qwen3", "qwen3.context_length": 40_960},
+}
 _KEY = "sk-test-0123456789"
 
 
@@ -63,6 +69,8 @@ class SimulatedWire:
     model: str
     plain: Sequence[Path]
     """What may be left out of a request, by decision 0016. A path stands for all that begins with it."""
+    has_plain_schemas: bool = True
+    """False: the wire sends the schemas of tools in their plainest form anyway."""
 
 
 _SCHEMA_WORDS = (
@@ -110,6 +118,12 @@ WIRES: Mapping[str, SimulatedWire] = {
             *(("tools", name) for name in ("strict", "cache_control")),
             ("system", "cache_control"),
         ],
+    ),
+    "ollama": SimulatedWire(
+        {},
+        "ollama/qwen3",
+        [("think",), *(("options", name) for name in ("temperature", "top_p", "top_k"))],
+        has_plain_schemas=False,
     ),
     "messages": SimulatedWire(
         {"OPENAI_API_KEY": _KEY, "OPENAI_BASE_URL": "http://127.0.0.1:8000/v1", "OPENAI_WIRE": "messages"},
@@ -184,7 +198,6 @@ class _Simulation:
         path, is_plain = self._draw_rule(usual)
         names_other = self.random.random() < 0.5
         self.words = self._draw_words(names_other=names_other, but=path[0][0])
-        proxy = ProxyHarness(self._answer, **self.wire.settings)
         self.calls = requests = 0
         for number in range(CONVERSATIONS):
             for turn in range(_TURNS):
@@ -217,7 +230,8 @@ class _Simulation:
         """Set `refuses`. Return the refused paths, and whether one of them may be left out."""
         paths = sorted(path for path in list_paths(usual) if path)
         plain = [path for path in paths if any(path[: len(start)] == start for start in self.wire.plain)]
-        plain += [path for path in paths if path[-1] in _SCHEMA_WORDS and path[0] == "tools" and path not in plain]
+        words = _SCHEMA_WORDS if self.wire.has_plain_schemas else ()
+        plain += [path for path in paths if path[-1] in words and path[0] == "tools" and path not in plain]
         other = [path for path in paths if path not in plain and path[0] in (*_ESSENTIAL, *_UNTOUCHED)]
         kind = self.random.choice(("field", "field", "value", "pair", "essential"))
         if kind == "essential" or not plain:
@@ -260,13 +274,15 @@ class _Simulation:
         return sink
 
     def _answer(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        path = request.path.partition("?")[0]
+        reply = next((reply for end, reply in _REPLIES.items() if path.lower().endswith(end.lower())), None)
+        if reply is None:
+            return FakeResponse(200, json.dumps(_OLLAMA_MODEL).encode())
         body = json.loads(request.body)
         self.bodies.append(body)
         self.calls += 1
         if self.refuses(body):
             return FakeResponse(400, json.dumps({"error": {"message": self.words}}).encode())
-        path = request.path.partition("?")[0]
-        reply = next(reply for end, reply in _REPLIES.items() if path.lower().endswith(end.lower()))
         return FakeResponse(200, json.dumps(reply).encode())
 
 
@@ -335,8 +351,9 @@ def list_values(value: Any, path: Path) -> list[str]:
 
 @cache
 def list_sdk_fields() -> tuple[str, ...]:
-    """Return the fields of requests that the SDKs of OpenAI and Google declare."""
-    names = {*typing.get_type_hints(CompletionCreateParamsBase), *typing.get_type_hints(ResponseCreateParamsBase)}
+    """Return the fields of requests that the SDKs of OpenAI, Anthropic and Google declare."""
+    types = (CompletionCreateParamsBase, ResponseCreateParamsBase, MessageCreateParamsBase)
+    names = {name for declared in types for name in typing.get_type_hints(declared)}
     return tuple(sorted(names | {*GenerateContentConfig.model_fields}))
 
 

@@ -50,9 +50,12 @@ def find_error_kind(error_type: str, error_code: str = "") -> str:
 
 def is_frequent(attempts: FailedAttempts, requests: int) -> bool:
     """`requests`: number of requests that ended at the provider."""
-    return attempts.requests >= MIN_INCIDENT_ERRORS and attempts.requests >= MIN_INCIDENT_SHARE * (
-        requests + attempts.passed_on
-    )
+    return is_share_frequent(attempts.requests, requests + attempts.passed_on)
+
+
+def is_share_frequent(count: int, sent: int) -> bool:
+    """Return True if so many of the sent requests are a problem."""
+    return count >= MIN_INCIDENT_ERRORS and count >= MIN_INCIDENT_SHARE * sent
 
 
 def describe_failed_attempts(attempts: FailedAttempts, requests: int, place: str) -> str:

@@ -29,6 +29,7 @@ from anthropic_proxy.console.dashboard.error_kinds import (
     describe_failed_attempts,
     find_incidents,
     is_frequent,
+    is_share_frequent,
     link_to_failed_attempts,
 )
 from anthropic_proxy.console.dashboard.models import tabulate_models
@@ -60,6 +61,7 @@ from anthropic_proxy.console.ledger.failures import (
     count_errors,
     count_failed_attempts,
     find_last_success,
+    list_plain_forms,
 )
 from anthropic_proxy.console.ledger.histograms import Histogram, add_histogram, find_percentile
 from anthropic_proxy.console.ledger.queries import ModelPeriod, PeriodSums
@@ -99,6 +101,8 @@ _KINDS = {
 }
 """Kind of token → (name, CSS class of the color), from the bottom of a bar to its top."""
 _TOKENS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
+PLAIN_FORM_SECONDS = 600.0
+"""Time before now in which requests in a plain form are counted."""
 
 
 class _MeasuredSum(Struct, frozen=True):
@@ -229,6 +233,7 @@ class _Panels:
         notices = [
             build_error_notice(context, costs, group) for group in list_error_groups(context, costs, self.errors())
         ]
+        notices += self._list_plain_forms()
         sent: dict[str, int] = {}
         for row in self.by_model():
             prefix = costs.find_prefix(row.model.provider)
@@ -243,6 +248,31 @@ class _Panels:
                 href = link_to_failed_attempts(context.query, prefix)
                 notices.append(Notice(sign, role, text, "", href, "show them", is_solved=is_solved))
         return notices
+
+    def _list_plain_forms(self) -> list[Notice]:
+        """Return a problem for each model whose provider refuses parts of many requests now, whatever the range of the
+        page begins with: the replies do not show it.
+        """
+        context = self.context
+        now = int(context.now * MICROSECONDS)
+        if context.model_selection.end < now:
+            return []
+        start = now - int(PLAIN_FORM_SECONDS * MICROSECONDS)
+        rows = list_plain_forms(context.connection, structs.replace(context.model_selection, start=start))
+        return [
+            Notice(
+                "!",
+                "warn",
+                f"{row.requests:,} of {formats.plural(row.sent, 'request')} to {row.prefix}/{row.model} in the last "
+                "ten minutes lacked what the provider refuses in unknown words.",
+                "",
+                context.query.link_with_facet("model", row.model, "/dashboard/requests"),
+                "show them",
+                remedy="The page of a request lists what was left out.",
+            )
+            for row in rows
+            if is_share_frequent(row.requests, row.sent)
+        ]
 
     def build_figures(self) -> list[Figure]:
         context = self.context

@@ -23,6 +23,7 @@ from anthropic_proxy.console.ledger.request_queries import (
 )
 from anthropic_proxy.console.ledger.tables import requests
 from anthropic_proxy.console.units import MICROSECONDS
+from anthropic_proxy.engine.hooks import PLAIN_FORM
 from anthropic_proxy.gateway.telemetry.outcomes import OutcomeClass
 
 MAX_ERRORS = 8
@@ -264,6 +265,27 @@ class FailedAttempts(Struct):
     """Those of them that ended at another provider."""
     last_at: int = 0
     """Start of the latest of them, in microseconds since the epoch."""
+
+
+class PlainForms(Struct, frozen=True):
+    """Requests to a model without a part that its provider refuses in unknown words."""
+
+    prefix: str
+    model: str
+    requests: int
+    sent: int
+    """All requests to the model in this time."""
+
+
+def list_plain_forms(connection: Connection, selection: RequestSelection) -> list[PlainForms]:
+    """Return the models with such requests, most requests first."""
+    column = requests.c
+    keys = (column.prefix, column.model)
+    is_plain = column.adaptations.contains(f'"{PLAIN_FORM}', autoescape=True)
+    count = func.sum(cast(is_plain, Integer))
+    query = select(*keys, count, func.count()).where(*request_conditions(selection)).group_by(*keys)
+    rows = [PlainForms(*row) for row in connection.execute(query) if row[2]]
+    return sorted(rows, key=lambda row: (-row.requests, row.prefix, row.model))
 
 
 def count_failed_attempts(connection: Connection, selection: RequestSelection) -> dict[str, FailedAttempts]:

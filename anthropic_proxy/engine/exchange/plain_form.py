@@ -19,6 +19,7 @@ from anthropic_proxy.engine.background import is_large_request
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.attempt import Attempt, Repair
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
+from anthropic_proxy.engine.hooks import PLAIN_FORM
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import Message, MessagesRequest, decode_request_or_envelope
 from anthropic_proxy.engine.providers.model_observations import CONVERSATION_SECONDS, digest_beginning
@@ -124,9 +125,9 @@ class PlainForms(Struct, eq=False):
         return _leave_out(target, repair.repetition)
 
     def _show_left_out(self, target: Target, names: Sequence[str]) -> None:
-        receipt = self.incoming.receipt
-        receipt.adaptations += names
-        receipt.plain_form = [*receipt.plain_form, *self._list_titles(target, names)]
+        receipt, titles = self.incoming.receipt, self._list_titles(target, names)
+        receipt.adaptations += [f"{PLAIN_FORM}{title}" for title in titles]
+        receipt.plain_form = [*receipt.plain_form, *titles]
 
     @staticmethod
     def _list_titles(target: Target, names: Sequence[str]) -> list[str]:
@@ -208,12 +209,13 @@ class PlainForms(Struct, eq=False):
 
     def _may_be_refusal(self, attempt: Attempt, error: UpstreamError) -> bool:
         status = error.stated_status
-        if status in REFUSAL_STATUSES:
-            return error.status in REFUSAL_STATUSES  # else its text tells another reason, such as an unknown model
-        if status in MEDIA_STATUSES:
-            return any(part.name == OMIT_PAST_MEDIA for part in attempt.target.wire.parts)
         target = attempt.target
         accepted_at = self.engine.acceptances.get((target.upstream, target.model, attempt.upstream_path))
+        if status in REFUSAL_STATUSES:
+            # another status is that of its text, such as 404 for a missing model, which none is that has replied before
+            return error.status in REFUSAL_STATUSES or (error.status == 404 and accepted_at is not None)
+        if status in MEDIA_STATUSES:
+            return any(part.name == OMIT_PAST_MEDIA for part in target.wire.parts)
         if accepted_at is None:
             return False
         if status == FAILURE_STATUS:

@@ -107,6 +107,24 @@ async def test_after_a_bad_day_and_a_good_one_all_is_well(tmp_path: Path) -> Non
     assert str(page["verdict"]).startswith("In the last 7 days 46 of 58 requests succeeded")
 
 
+async def test_parts_that_a_provider_refuses_are_a_problem_while_many_requests_lack_them(tmp_path: Path) -> None:
+    plain = [at(number, adaptations=["plain form: drop strict"]) for number in range(4)]
+    usual = [at(10 + number) for number in range(6)]
+    rare = [
+        at(20 + number, "gpt-4.1", adaptations=["plain form: drop strict"] if not number else []) for number in range(6)
+    ]
+    words = [at(30 + number, "gpt-4.1-mini", adaptations=["drop strict"]) for number in range(6)]
+    page = await show(tmp_path, [*plain, *usual, *rare, *words], now=300, range="24h")
+    text = (
+        "4 of 10 requests to openai/gpt-5.5 in the last ten minutes lacked what the provider refuses in unknown words."
+    )
+    assert [(notice.text, notice.remedy) for notice in page["notices"]] == [
+        (text, "The page of a request lists what was left out.")
+    ]
+    later = await show(tmp_path, [], now=1_000, range="24h")
+    assert later["notices"] == []
+
+
 async def test_before_the_good_day_each_cause_is_an_open_problem(tmp_path: Path) -> None:
     bad = [failed_at(1, "too long"), *(failed_at(60 + number, "retired", "gpt-4.1") for number in range(2))]
     page = await show(tmp_path, bad)

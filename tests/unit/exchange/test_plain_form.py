@@ -432,6 +432,30 @@ async def test_what_the_requests_of_one_client_have_taught_changes_none_of_anoth
     assert server.requests == await _usual(vendor)
 
 
+async def test_what_two_clients_have_shown_holds_for_all_until_a_request_with_it_is_accepted() -> None:
+    vendor = VENDORS["chat"]
+    server = Server(has("temperature"))
+    proxy = ProxyHarness(server, **vendor.settings)
+
+    async def sends_temperature(key_id: str, text: str = "hello") -> list[bool]:
+        server.requests.clear()
+        assert (await post(proxy, vendor, text, key_id)).error is None
+        return ["temperature" in body for body in server.requests]
+
+    for number in range(20):
+        await post(proxy, vendor, f"hello {number}", "key_a")
+    assert await sends_temperature("key_c", "before") == [True, False]
+    for number in range(20):
+        await post(proxy, vendor, f"hello {number}", "key_b")
+    assert await sends_temperature("key_d") == [False]
+    server.refuses = lambda body: False
+    strict = ProxyHarness(server, FIDELITY="strict", **vendor.settings)
+    strict.services.observations.store = proxy.services.observations.store
+    assert (await post(strict, vendor, "strict", "key_e")).error is None
+    assert await sends_temperature("key_f") == [True]
+    assert await sends_temperature("key_a", "another conversation") == [False]  # which its own requests have shown
+
+
 async def test_opposite_refusals_for_two_clients_do_not_touch_each_other() -> None:
     vendor = VENDORS["chat"]
     refused = {"key_a": has("temperature"), "key_b": has("stream_options")}
