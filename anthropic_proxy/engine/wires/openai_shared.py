@@ -266,17 +266,33 @@ def find_lowest_effort_adaptation(call: OpenAICall, error: UpstreamError) -> Ada
     return Adaptation(f"effort {call.request.effort} {lowest}")
 
 
+_VALUE_REFUSED = compile_later(
+    r"\b(?:above|below) (?:the )?(?:maximum|minimum)|\b(?:less|greater|more|larger|smaller|higher|lower) than\b"
+    r"|[<>]=? ?-?\d|\bbetween\b.{1,40}\band\b|\b(?:out of|in the|allowed|valid) range\b|\bat (?:most|least) -?\d"
+    r"|\btoo (?:high|low|large|small)\b",
+    re.IGNORECASE,
+)
+"""Pattern of errors about the size of a value (OpenAI, vLLM, Mistral; 2026-11)."""
+
+
 def find_drop_adaptation(
     call: TranslatedCall[D],
     name: str,
     drops: ParameterDrops,
     encode_request: Callable[[TranslatedCall[D]], UpstreamRequest],
+    message: str = "",
 ) -> Adaptation | None:
-    """Return the adaptation that omits the request parameter `name`. None: it was not sent, or cannot be omitted."""
+    """Return the adaptation that omits the request parameter `name`. None: it was not sent, or cannot be omitted.
+
+    `message`: the error.
+    """
     fields = drops.get(name)
     if fields is None or (dialect := structs.replace(call.dialect, **fields)) == call.dialect:
         return None
-    return Adaptation(f"drop {name}") if changes_body(call, dialect, encode_request) else None
+    if not changes_body(call, dialect, encode_request):
+        return None
+    # a value that is too high or too low is that of this request, and says nothing about other values
+    return Adaptation(f"drop {name}", persistent=_VALUE_REFUSED.search(message) is None)
 
 
 def find_parameter_adaptation(
@@ -295,7 +311,7 @@ def find_parameter_adaptation(
         level = find_replacement_effort(error.message, asked, dict(call.dialect.effort_names).get(asked, asked))
         if level:
             return Adaptation(f"effort {asked} {level}")
-    return find_drop_adaptation(call, name, drops, encode_request)
+    return find_drop_adaptation(call, name, drops, encode_request, error.message)
 
 
 def apply_drop_or_effort(dialect: D, name: str, drops: ParameterDrops) -> D:
