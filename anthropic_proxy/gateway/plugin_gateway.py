@@ -12,7 +12,7 @@ from msgspec import structs
 from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, CollectingSink
 from anthropic_proxy.engine.exchange.exchange import Exchange
-from anthropic_proxy.engine.hooks import Client, Receipt
+from anthropic_proxy.engine.hooks import PLAIN_FORM, Client, Receipt
 from anthropic_proxy.engine.messages.preparation import TargetLimits
 from anthropic_proxy.engine.messages.server_tools import SERVER_TOOLS, ServerToolKind
 from anthropic_proxy.engine.providers.catalog import Catalog
@@ -158,6 +158,9 @@ async def describe_models(services: Services, names: Sequence[str], client: str)
             continue
         used: list[str] = []
         adapted = apply_stored_adaptations(services, target, used, client)
+        parts = {part.name: part.title for part in adapted.wire.parts}
+        refused = services.observations.find_refused_parts(target.upstream, target.model, client, "")
+        used += [f"{PLAIN_FORM}{parts[name]}" for name in refused.list_shown(parts)]
         limits = services.find_target_limits(adapted)
         changed = {
             "context_window": target.capabilities.context_window_from_error

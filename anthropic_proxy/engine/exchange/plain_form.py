@@ -70,7 +70,7 @@ class PlainForms(Struct, eq=False):
             parts = {name: part for name, part in parts.items() if part.is_lossless}
         form = self.engine.observations.find_form(repair.conversation)
         names = [name for name, part in parts.items() if not part.is_content]
-        refused = known.list_refused(names, repair.values, is_first=repair.is_first or form is not None)
+        refused = known.list_refused(names, repair.values, is_first=repair.is_first)
         suspects: tuple[str, ...] = ()
         if form is not None:
             suspects, repair.changes = form

@@ -75,6 +75,10 @@ class RefusedParts:
         """Return the parts of which a value is known to be refused, for any client."""
         return tuple(name for name in names if self._read_own(name).values or self._read_shared(name))
 
+    def list_shown(self, names: Collection[str]) -> tuple[str, ...]:
+        """Return the parts of which the requests of this client have shown that a value is refused."""
+        return tuple(name for name in names if self._read_own(name).values)
+
     def list_refused(self, names: Collection[str], values: Mapping[str, str], *, is_first: bool) -> tuple[str, ...]:
         """Return the parts that a request leaves out, because their value is known to be refused.
 

@@ -12,6 +12,7 @@ from anthropic_proxy.engine.hooks import Client
 from anthropic_proxy.engine.memory_values import MemoryValues
 from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body
 from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
+from anthropic_proxy.gateway.plugin_gateway import describe_models
 from anthropic_proxy.gateway.telemetry.metrics import PLAIN_FORMS, MetricsTotals
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 from tests.support.tables import in_one_test
@@ -454,6 +455,15 @@ async def test_what_two_clients_have_shown_holds_for_all_until_a_request_with_it
     assert (await post(strict, vendor, "strict", "key_e")).error is None
     assert await sends_temperature("key_f") == [True]
     assert await sends_temperature("key_a", "another conversation") == [False]  # which its own requests have shown
+
+
+async def test_the_page_of_a_model_shows_what_the_requests_of_the_same_client_have_shown() -> None:
+    vendor = VENDORS["chat"]
+    proxy = ProxyHarness(Server(has("temperature")), **vendor.settings)
+    for number in range(20):
+        await post(proxy, vendor, f"hello {number}")
+    shown = [await describe_models(proxy.services, [vendor.model], client) for client in ("key_a", "key_b")]
+    assert [model.adaptations for (model,) in shown] == [("plain form: drop temperature",), ()]
 
 
 async def test_opposite_refusals_for_two_clients_do_not_touch_each_other() -> None:
