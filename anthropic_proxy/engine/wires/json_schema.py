@@ -25,6 +25,8 @@ from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.engine.messages.work_budget import CHARACTERS_PER_NODE, WorkBudget, WorkCache, count_json_nodes
 from anthropic_proxy.engine.wires.schema_parts import (
+    MAX_INLINED_REFERENCES,
+    REFERENCES_CUT,
     EqualityIndex,
     Schema,
     SchemaDocument,
@@ -37,7 +39,7 @@ from anthropic_proxy.engine.wires.schema_parts import (
     merge_all_of,
     required_names,
 )
-from anthropic_proxy.engine.wires.typed_schemas import TypedForm
+from anthropic_proxy.engine.wires.typed_schemas import ALL_TYPES, TypedForm
 
 SCHEMA_MAP_KEYWORDS = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas")
 """Keywords with a mapping from names to schemas as value."""
@@ -111,9 +113,6 @@ BASIC_RULES = SchemaRules(inlines_references=True, requires_types=True, allows_b
 a schema."""
 
 
-MAX_INLINED_REFERENCES = 1_000
-"""Maximum number of references (`$ref`) in one schema that are replaced by their targets. Each further one becomes a
-plain object (`{"type": "object"}`). Definitions that contain each other would otherwise grow without end."""
 _BASICS = frozenset(("type", "description", "properties", "required", "items", "enum", "$ref"))
 
 
@@ -162,7 +161,7 @@ class _Walk:
             cleaned.pop("$defs", None)
             cleaned.pop("definitions", None)
         if self._inlined > MAX_INLINED_REFERENCES:
-            self._lost.append(f"references after the first {MAX_INLINED_REFERENCES:,} became plain objects")
+            self._lost.append(REFERENCES_CUT)
         return cleaned
 
     def clean(self, schema: Any, trail: tuple[str, ...], depth: int) -> Schema:
@@ -232,7 +231,14 @@ class _Walk:
             whole = {"enum": [whole["const"]], **whole}
         basics = {key: value for key, value in whole.items() if key in _BASICS}
         if isinstance(kinds := basics.get("type"), list):
-            basics["type"] = next((kind for kind in kinds if kind != "null"), "string")
+            if all(kind in kinds for kind in ALL_TYPES):
+                del basics["type"]  # any value
+            else:
+                basics["type"] = next((kind for kind in kinds if kind != "null"), "string")
+        if isinstance(values := basics.get("enum"), list):
+            basics["enum"] = values = [value for value in values if value is not None] or values
+            if len({int if isinstance(value, float) else type(value) for value in values}) > 1:
+                del basics["enum"]  # values of several types are alternatives
         places = whole.get("prefixItems", basics.get("items"))
         if isinstance(places, list):  # one schema for all places only if they agree
             numbers = {self._index.assign_equality_number(place) for place in places}

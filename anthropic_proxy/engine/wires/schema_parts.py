@@ -17,6 +17,11 @@ Schema = dict[str, Any]
 _MAX_INDEX_DIGITS = 9
 """Maximum number of digits of a list index in a reference. A longer index is invalid."""
 _MISSING = object()
+MAX_INLINED_REFERENCES = 1_000
+"""Maximum number of references (`$ref`) in one schema that are replaced by their targets. Each further one becomes a
+plain object (`{"type": "object"}`). Definitions that contain each other would otherwise grow without end."""
+REFERENCES_CUT = f"references after the first {MAX_INLINED_REFERENCES:,} became plain objects"
+"""Text for fidelity notes."""
 
 
 class SchemaDocument:

@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 
 from anthropic_proxy.engine.messages.work_budget import CHARACTERS_PER_NODE, count_json_nodes
 from anthropic_proxy.engine.wires.schema_parts import (
+    MAX_INLINED_REFERENCES,
+    REFERENCES_CUT,
     EqualityIndex,
     Schema,
     SchemaDocument,
@@ -26,9 +28,10 @@ from anthropic_proxy.engine.wires.schema_parts import (
     required_names,
 )
 
-MAX_COPIES = 1_000
-"""Maximum number of references (`$ref`) in one schema that are replaced by their targets. Each further one becomes a
-plain object (`{"type": "object"}`). Definitions that contain each other would otherwise grow without end."""
+_MAX_COPIES = 1_000
+"""Maximum number of alternatives in one schema that get the keywords beside them. Further alternatives are left out,
+because such alternatives inside each other would multiply."""
+_ALTERNATIVES_CUT = f"alternatives after the first {_MAX_COPIES:,} with keywords beside them were left out"
 ALL_TYPES = ("string", "number", "boolean", "object", "array", "null")
 """Types of JSON. `integer` is a part of `number`."""
 _KEYWORDS: Mapping[str, frozenset[str]] = {
@@ -64,9 +67,8 @@ _TYPE_OF_VALUE: Mapping[type, str] = {
     dict: "object",
     list: "array",
 }
-TYPES_BY_KEYWORDS = "schemas without a type got the types that their keywords are about"
+_TYPES_BY_KEYWORDS = "schemas without a type got the types that their keywords are about"
 """Text for fidelity notes: such a schema accepts any value of another type."""
-ALTERNATIVES_DROPPED = "alternatives after the first {:,} copies of the keywords beside them were removed"
 
 
 class _Placed(NamedTuple):
@@ -89,14 +91,18 @@ class TypedForm:
         self._index = index
         self._budget = document.budget
         self._lost = lost
+        self._inlined = 0
+        """Number of references found so far."""
         self._copies = 0
-        """Number of references found so far, and of alternatives that got the keywords beside them."""
+        """Number of alternatives that got the keywords beside them."""
 
     def fit(self) -> Schema:
         """Return the root. Texts for fidelity notes are added to the list of losses. Raises `WorkLimitExceeded`."""
         fitted = self._fit(_Placed(self._document.root), 0)
-        if self._copies > MAX_COPIES:
-            self._lost.append(f"references after the first {MAX_COPIES:,} became plain objects")
+        if self._inlined > MAX_INLINED_REFERENCES:
+            self._lost.append(REFERENCES_CUT)
+        if self._copies > _MAX_COPIES:
+            self._lost.append(_ALTERNATIVES_CUT)
         return fitted
 
     # Joining what describes the same value
@@ -135,11 +141,11 @@ class TypedForm:
             self._add(flat, _place(part, trail), depth + 1, precedes=False)
 
     def _follow(self, reference: str, trail: tuple[str, ...]) -> _Placed:
-        self._copies += 1
+        self._inlined += 1
         target = self._document.find_target(reference)
         if not isinstance(target, dict):
             return _Placed({"type": "object"})
-        if reference in trail or self._copies > MAX_COPIES:
+        if reference in trail or self._inlined > MAX_INLINED_REFERENCES:
             kind = target.get("type", "object" if "properties" in target else None)
             return _Placed({} if kind is None else {"type": kind})
         return _Placed(target, (*trail, reference))
@@ -176,8 +182,7 @@ class TypedForm:
             joined = self._gather(branch, depth)
             if around:
                 self._copies += 1
-                if self._copies > MAX_COPIES:
-                    self._lost.append(ALTERNATIVES_DROPPED.format(MAX_COPIES))
+                if self._copies > _MAX_COPIES:
                     return None
                 types = {} if "type" in joined or "type" not in around else {"type": around["type"]}
                 joined = types | joined
@@ -199,7 +204,7 @@ class TypedForm:
         if not types:
             types = about if "type" not in flat and about else list(ALL_TYPES)
             if about and "type" not in flat:
-                self._lost.append(TYPES_BY_KEYWORDS)
+                self._lost.append(_TYPES_BY_KEYWORDS)
         described = [kind for kind in types if _base(kind) in about]
         if len(types) == 1 or not described:
             return [_Form(types)]

@@ -8,7 +8,13 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from anthropic_proxy.engine.wires.gemini.schema import encode_parameter_schema
-from anthropic_proxy.engine.wires.json_schema import SCHEMA_LANGUAGES, UNRESTRICTED_RULES, SchemaRules, clean_schema
+from anthropic_proxy.engine.wires.json_schema import (
+    BASIC_RULES,
+    SCHEMA_LANGUAGES,
+    UNRESTRICTED_RULES,
+    SchemaRules,
+    clean_schema,
+)
 from tests.support.fakes.gemini.schemas import check_json_schema
 from tests.support.random_schemas import Schema, SchemaMaker
 from tests.support.schema_languages import find_empty_texts, find_faults_for_moonshot, find_recursion
@@ -31,11 +37,12 @@ def fit_by(rules: SchemaRules) -> Fit:
 LANGUAGES: dict[str, tuple[Fit, Faults]] = {
     "plain": (fit_by(UNRESTRICTED_RULES), lambda schema: iter(())),
     "moonshot": (fit_by(SCHEMA_LANGUAGES["moonshot"]), find_faults_for_moonshot),
+    "basic": (fit_by(BASIC_RULES), find_faults_for_moonshot),
     "gemini": (fit_by(SCHEMA_LANGUAGES["gemini"]), find_empty_texts),
     "xai": (fit_by(SCHEMA_LANGUAGES["xai"]), find_recursion),
     "google": (fit_for_google, lambda schema: check_json_schema(schema, "root")),
 }
-SEEDS = pytest.mark.parametrize("seeds", [range(40), pytest.param(range(40, 10_000), marks=pytest.mark.merge)], ids=str)
+SEEDS = pytest.mark.parametrize("seeds", [range(40), pytest.param(range(40, 2_500), marks=pytest.mark.merge)], ids=str)
 
 
 def read_as_vendor(schema: Any) -> Any:
@@ -73,7 +80,7 @@ def test_a_fitted_schema_is_in_the_language(language: str, seeds: range) -> None
 
 
 @SEEDS
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", [name for name in LANGUAGES if name != "basic"])  # it has no alternatives
 def test_what_a_schema_accepts_is_accepted_by_the_fitted_one(language: str, seeds: range) -> None:
     wrong, accepted = [], 0
     for seed in seeds:
