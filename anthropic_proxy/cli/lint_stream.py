@@ -15,6 +15,7 @@ from msgspec import Struct
 from anthropic_proxy.cli.output import Output, describe_input, read_input
 from anthropic_proxy.console import formats
 from anthropic_proxy.engine.messages.server_tools import CALL_TYPES
+from anthropic_proxy.engine.messages.stream_grammar import COUNTS, CUTTING_REASONS, DELTAS, EMPTY_STARTS
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
@@ -107,24 +108,7 @@ _ERROR_KINDS = frozenset(
     {"invalid_request_error", "authentication_error", "billing_error", "permission_error", "not_found_error"}
     | {"conflict_error", "request_too_large", "rate_limit_error", "api_error", "overloaded_error", "timeout_error"}
 )
-_CUTTING_REASONS = {"max_tokens", "model_context_window_exceeded", "stop_sequence", "refusal", "pause_turn"}
-"""Stop reasons after which a tool call may be incomplete, because the reply was cut."""
-_COUNTS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 _FRAME_END = compile_later(rb"\r?\n\r?\n")
-_DELTAS = {
-    "text_delta": ("text", "text"),
-    "citations_delta": ("text", "citation"),
-    "thinking_delta": ("thinking", "thinking"),
-    "signature_delta": ("thinking", "signature"),
-    "input_json_delta": ("tool_use", "partial_json"),
-}
-"""Type of a delta → type of the content block to which it belongs, and name of its field with the content."""
-_EMPTY_STARTS: Mapping[str, Mapping[str, Any]] = {
-    "text": {"text": ""},
-    "thinking": {"thinking": "", "signature": ""},
-    "tool_use": {"input": {}},
-}
-"""Block type → required fields of its `content_block_start`."""
 
 
 class Violation(Struct, frozen=True):
@@ -272,7 +256,7 @@ class EventGrammar:
             self._add("block-start", f"block {index} has no type")
             started = {"type": ""}
         self._open = _OpenBlock(index, started["type"])
-        for field, value in _EMPTY_STARTS.get(self._open.kind, {}).items():
+        for field, value in EMPTY_STARTS.get(self._open.kind, {}).items():
             sent_value = started.get(field)
             self._require(
                 sent_value == value, "block-start", f"block {index} begins with {field} {_to_json(sent_value)}"
@@ -295,12 +279,12 @@ class EventGrammar:
         if block is None:
             return
         delta_kind = delta.get("type") if isinstance(delta, dict) else None
-        if not isinstance(delta, dict) or not isinstance(delta_kind, str) or delta_kind not in _DELTAS:
+        if not isinstance(delta, dict) or not isinstance(delta_kind, str) or delta_kind not in DELTAS:
             # blocks that the API adds later may have deltas of their own
-            is_new = isinstance(delta_kind, str) and block.kind not in _EMPTY_STARTS
+            is_new = isinstance(delta_kind, str) and block.kind not in EMPTY_STARTS
             self._require(is_new, "delta", f"{_to_json(delta_kind)} in a {block.kind} block")
             return
-        required, field = _DELTAS[delta_kind]
+        required, field = DELTAS[delta_kind]
         fits = block.kind == required or (required == "tool_use" and block.kind in CALL_TYPES)
         self._require(fits, "delta", f"{delta_kind} in a {block.kind} block")
         value = delta.get(field)
@@ -346,7 +330,7 @@ class EventGrammar:
         if reason == "end_turn":
             self._require(self._call_count == 0, "stop-reason", "stop_reason end_turn although there is a call")
         for index in self._invalid_arguments if self._requires_json_arguments else []:
-            cut = isinstance(reason, str) and reason in _CUTTING_REASONS and index == self._next_index - 1
+            cut = isinstance(reason, str) and reason in CUTTING_REASONS and index == self._next_index - 1
             self._require(cut, "tool-arguments", f"the arguments of block {index} are no JSON object")
 
     def _check_message_stop(self, event: Event) -> None:
@@ -368,7 +352,7 @@ class EventGrammar:
             return
         for field in required:
             self._require(usage.get(field) is not None, "usage", f"usage without {field}")
-        for field in _COUNTS:
+        for field in COUNTS:
             count = usage.get(field)
             self._require(count is None or _is_count(count), "usage", f"{field} is {_to_json(count)}")
 

@@ -23,6 +23,7 @@ A reply that is not streamed is read whole, and then forwarded.
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar, final
 
 from msgspec import structs
@@ -40,6 +41,7 @@ from anthropic_proxy.engine.exchange.plan import estimate_client_request_tokens
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES, TRAILING_USAGE_TIMEOUT_SECONDS, Reply
 from anthropic_proxy.engine.exchange.usage_bounds import UsageBounds
 from anthropic_proxy.engine.exchange.watchdog import FIRST_PING_SECONDS, Watchdog
+from anthropic_proxy.engine.ids import new_id
 from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN, NO_USAGE, Delta, Stop, Usage, merge_latest
 from anthropic_proxy.engine.messages.events import ErrorEvent, Event, MessageStop
 from anthropic_proxy.engine.messages.models import MessagesRequest, Source
@@ -53,9 +55,9 @@ from anthropic_proxy.engine.providers.model_ids import is_id_of_model
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.wires.anthropic.api_fields import keep_api_fields
 from anthropic_proxy.engine.wires.anthropic.reply_forms import (
-    StreamRepair,
     convert_events_to_message,
     convert_message_to_events,
+    repair_message,
 )
 from anthropic_proxy.engine.wires.anthropic.stream import (
     EVENT_STREAM_TYPE,
@@ -67,6 +69,7 @@ from anthropic_proxy.engine.wires.anthropic.stream import (
     select_frames_to_inspect,
     split_after_message_end,
 )
+from anthropic_proxy.engine.wires.anthropic.stream_repair import StreamRepair
 from anthropic_proxy.engine.wires.calls import ModelLimits, RelayCall
 from anthropic_proxy.engine.wires.dialect import BaseDialect
 from anthropic_proxy.engine.wires.framing import EVENT_BORDER, MAX_FRAME_BYTES, EventSplitter, SSEReader
@@ -108,6 +111,7 @@ class RelayStream(Reply):
         bounds: UsageBounds,
         secrets: Sequence[str] = (),
         inner_calls: InnerCalls | None = None,
+        new_id: Callable[[str], str] = new_id,
     ) -> None:
         self.headers = forwarded_headers(response.headers)
         """Response headers of the provider that the client receives."""
@@ -131,7 +135,13 @@ class RelayStream(Reply):
         self._streams = call.streams_upstream
         self._first: bytes | None = None
         self._events = EventSplitter()
-        self._repair = StreamRepair()
+        self._repair = StreamRepair(
+            call.model,
+            new_id,
+            bounds.estimated_input or 0,
+            self._estimate_output,
+            partial(_build_call_error, call),
+        )
         self._behind = b""
         """Bytes received after the last event, which are forwarded with the last bytes of the response."""
         self._begun = self._has_content = False
@@ -151,8 +161,8 @@ class RelayStream(Reply):
         if not self._streams:
             body = await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_content)
             body = await self._run(replace_non_numbers, body)
-            if body[:1] != b"{":
-                body = await self._run(convert_events_to_message, body)
+            convert = repair_message if body[:1] == b"{" else convert_events_to_message
+            body = await self._run(lambda body: convert(body, self._repair), body)
             self._remember(await self._run(self._decoder.decode_body, body))
             if self._inner_calls is not None:
                 await self._run(self._inner_calls.feed_body, body)
@@ -168,7 +178,9 @@ class RelayStream(Reply):
                 self._remember(await self._run(self._decoder.decode_body, body))  # raises the error in the body
                 if self._inner_calls is not None:
                     await self._run(self._inner_calls.feed_body, body)
-                chunks = [await self._run(convert_message_to_events, body)]
+                chunks = [await self._run(lambda body: convert_message_to_events(body, self._repair), body)]
+                if self._repair.error is not None:
+                    raise self._repair.error
                 self.complete = True
             size = len(chunks[0])
             while not (
@@ -224,12 +236,17 @@ class RelayStream(Reply):
             self.usage = structs.replace(self.usage, input_tokens=self._bounds.estimated_input)
         usage, is_whole = self.usage, self.stop_reason is not None or not self._streams
         if not is_whole or usage.output_tokens is None or self._bounds.estimates_output:
-            estimate = -(-max(self._content_bytes, 0) // CHARACTERS_PER_TOKEN)
-            usage = structs.replace(usage, output_tokens=max(usage.output_tokens or 0, estimate))
+            usage = structs.replace(usage, output_tokens=max(usage.output_tokens or 0, self._estimate_output()))
         if self._inner_calls is not None:
             missing_input = None if is_whole else self._bounds.estimated_input or 0
             usage = self._inner_calls.complete(usage, missing_input)
         return usage
+
+    def _estimate_output(self, further_events: bytes = b"") -> int:
+        """Return the output tokens of the received content. `further_events`: those that are not counted yet."""
+        further = [len(event) for event in further_events.split(b"\n\n") if _BLOCK_DELTA in event]
+        size = self._content_bytes + sum(further) - len(further) * self._delta_frame_bytes
+        return -(-max(size, 0) // CHARACTERS_PER_TOKEN)
 
     def end_early(self, stop_reason: str) -> Usage:
         """End the reply before the provider does. Return its token usage so far."""
@@ -244,7 +261,7 @@ class RelayStream(Reply):
         try:
             if self._decoder.finished:
                 chunk = await self._read_behind_end()
-            elif self.stop_reason is not None:
+            elif self._repair.is_ending:
                 chunk = await self._read_last_event()
             else:
                 chunk = await self._response.read()
@@ -277,11 +294,20 @@ class RelayStream(Reply):
             else:
                 data = self._finish()
         except UpstreamError as error:
+            data = self._read_along(self._repair.finish())
             self._end_with_error(error)
-            return b""
+            return data
         if self.failure is not None:
             for secret in self._secrets:  # an error may quote the key
                 data = redact_secret_bytes(data, secret)
+        return data
+
+    def _read_along(self, data: bytes) -> bytes:
+        """Inspect the last events, and return those that the client gets."""
+        relevant = select_frames_to_inspect(data)
+        if relevant and (invalid := self._inspect(relevant)) is not None:
+            self._end_with_error(invalid[1])
+            return data[: self._find_frame(invalid[0], data)]
         return data
 
     async def _with_end(self, data: bytes) -> bytes:
@@ -323,18 +349,21 @@ class RelayStream(Reply):
         if self._decoder.finished:
             return remove_events_after_end(self._behind + self._events.pop_pending())
         before = self.stop_reason
-        pending = self._repair.feed(self._events.pop_pending())
+        pending = self._repair.feed(self._events.pop_pending()) + self._repair.finish()
         relevant = select_frames_to_inspect(pending)
         if relevant and (invalid := self._inspect(relevant)) is not None:
-            _, error = invalid
-            if self.stop_reason is not None or not isinstance(error, UpstreamProtocolError):
+            frame, error = invalid
+            is_torn = isinstance(error, UpstreamProtocolError) and error is not self._repair.error
+            if self.stop_reason is not None or not is_torn:
                 self._end_with_error(error)
-                return b""
+                return pending[: self._find_frame(frame, pending)]
         try:
             self._decoder.decode_end()
         except UpstreamError as error:
             self._end_with_error(error)
-            return pending + b"\n\n" if self.stop_reason != before else b""
+            if self.stop_reason == before:
+                return b""
+            return pending if pending.endswith(b"\n\n") else pending + b"\n\n"
         return pending if self.failure is None else pending + b"\n\n"  # clients ignore an event without its end
 
     def _inspect(self, relevant: bytes) -> tuple[bytes, UpstreamError] | None:
@@ -353,6 +382,8 @@ class RelayStream(Reply):
             reader = SSEReader()
             for frame in (*reader.feed(event), *reader.finish()):
                 if is_error:
+                    if self._repair.error is not None:
+                        return frame, self._repair.error
                     error, is_readable = self._decoder.decode_error_event(frame)
                     if self.stop_reason is not None or not is_readable:
                         return frame, error
@@ -408,6 +439,10 @@ def forwarded_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 def _raw(value: str) -> str:
     return value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("latin-1")
+
+
+def _build_call_error(call: RelayCall[Any], reason: str) -> UpstreamProtocolError:
+    return call.build_protocol_error(f" sent a tool call that cannot be run: {reason}", code="broken-call")
 
 
 _API_PARAMETERS = frozenset(("after_id", "before_id", "beta", "limit"))

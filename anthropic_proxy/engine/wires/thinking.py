@@ -17,6 +17,9 @@ from msgspec import Struct
 
 SIGNATURE_PREFIX = "px1."
 """Start of each signature that the proxy writes: format version 1."""
+UNSIGNED_SIGNATURE = f"{SIGNATURE_PREFIX}un.e30"
+"""Signature of thinking that a server with the Messages API has not signed. Servers that verify signatures do not get
+such a block; the others get it back."""
 MAX_SIGNATURE_BYTES = 64 * 1024
 """Maximum length of a signature in characters. From a longer one, the field `encrypted` is omitted, because the client
 repeats the signature in all later requests."""

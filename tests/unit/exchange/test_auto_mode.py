@@ -796,6 +796,7 @@ async def test_a_server_that_ignores_the_field_is_answered_for() -> None:
 async def test_a_relayed_message_that_is_not_streamed_is_answered_for_too() -> None:
     message = json.loads(relayed_verdict(""))
     message["content"] = [{"type": "tool_use", "id": "toolu_1", "name": "Bash", "input": {"command": DANGER}}]
+    message["stop_reason"] = "tool_use"
     server = Anthropic([json.dumps(message).encode()], [relayed_verdict(verdict("not_flagged"))])
     built = ProxyHarness(server, ANTHROPIC_API_KEY="k", PREFERRED_PROVIDER="anthropic")
     sink = await built.post(model="claude-opus-5-5", safeguards=asked(), **{**FIELDS, "stream": False})

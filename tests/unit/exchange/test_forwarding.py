@@ -30,7 +30,8 @@ def proxy(*answers: bytes, **settings: str) -> ProxyHarness:
 
 async def test_an_error_event_without_a_type_is_an_error_and_goes_out_once() -> None:
     start = b'event: message_start\ndata: {"type":"message_start","message":{"usage":{"input_tokens":1}}}\n\n'
-    text = b'event: content_block_start\ndata: {"type":"content_block_start","index":0,"content_block":{}}\n\n'
+    block = b'{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}'
+    text = b"event: content_block_start\ndata: %b\n\n" % block
     boom = b'event: error\ndata: {"error":{"message":"boom","code":503}}\n\n'
     sink = await proxy(start + text, boom).post(stream=True)
     assert sink.stream.count(b"event: error") == 1

@@ -1095,12 +1095,14 @@ async def test_an_event_that_is_no_json_is_shown_only_if_nobody_has_to_read_it(r
 async def test_a_restored_value_in_arguments_that_were_cut_is_spelled_for_them() -> None:
     def upstream(_: str, request: UpstreamRequest, __: Any) -> FakeResponse:
         placeholder = PLACEHOLDER.findall(request.body.decode())[0]
+        delta = {"stop_reason": "max_tokens", "stop_sequence": None}
+        cut = {"type": "message_delta", "delta": delta, "usage": {"output_tokens": 9}}
         events = block(
             0,
             {"type": "tool_use", "id": "t", "name": "Bash", "input": {}},
             {"type": "input_json_delta", "partial_json": f'{{"command": "echo {placeholder}'},
         )
-        return FakeResponse(200, *sse(START, *events, *END), headers={"content-type": "text/event-stream"})
+        return FakeResponse(200, *sse(START, *events, cut, END[1]), headers={"content-type": "text/event-stream"})
 
     built = inspected(upstream, Reader(redact_secret), **ANTHROPIC)
     sink = await built.post(f"Use {SECRET}.", stream=True, tools=TOOLS)

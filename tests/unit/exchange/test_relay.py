@@ -607,12 +607,10 @@ def test_a_message_in_the_other_form_is_converted_although_it_is_odd(content: by
     assert (answer.failure, answer.stop_reason) == (None, "end_turn")
     deltas = [event["delta"] for _, event in read_events(streamed) if event["type"] == "content_block_delta"]
     assert deltas == [{"type": "text_delta", "text": text}]
-    whole, _ = passed([streamed.replace("\N{REPLACEMENT CHARACTER}".encode(), b"\xff")], stream=False)
+    whole, answer = passed([streamed.replace("\N{REPLACEMENT CHARACTER}".encode(), b"\xff")], stream=False)
     message = json.loads(whole)
-    assert (message["content"], message["usage"]) == (
-        [{"type": "text", "text": text}],
-        {"input_tokens": 0, "output_tokens": 0},
-    )
+    assert message["content"] == [{"type": "text", "text": text}]
+    assert message["usage"] == {"input_tokens": 0, "output_tokens": answer.usage.output_tokens}
 
 
 @pytest.mark.parametrize("streams", [True, False])
@@ -703,7 +701,7 @@ async def test_a_client_that_reads_the_end_slowly_is_no_upstream_timeout() -> No
 def test_the_reply_s_own_model_is_put_back_and_no_other(points: list[int]) -> None:
     text = f'"model": "{TARGET}"'
     delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
-    stream = b"".join([STREAM[1], STREAM[0], *frames(delta), *STREAM[4:]])
+    stream = b"".join([*STREAM[:3], *frames(delta), *STREAM[4:]])
     received, _ = passed(cut(stream, points), asked=ASKED)
     assert received == stream.replace(f'"model": "{TARGET}"'.encode(), f'"model": "{ASKED}"'.encode(), 1)
 
@@ -746,7 +744,7 @@ def test_an_event_that_never_ends_is_not_held_for_ever() -> None:
     assert received.startswith(BEGUN + b"event: error\n")
 
 
-@pytest.mark.parametrize("stream", [*MESSAGE_STREAMS.values(), DOUBLE_START], ids=[*MESSAGE_STREAMS, "two starts"])
+@pytest.mark.parametrize("stream", MESSAGE_STREAMS.values(), ids=MESSAGE_STREAMS)
 def test_complete_streams_pass_unchanged(stream: bytes) -> None:
     chance = random.Random(0)
     for points in ([], list(range(len(stream))), [chance.randrange(len(stream)) for _ in range(9)]):
@@ -754,6 +752,12 @@ def test_complete_streams_pass_unchanged(stream: bytes) -> None:
         assert received == stream
         assert answer.usage.output_tokens == 282
         assert answer.stop_reason in ("end_turn", "tool_use")
+
+
+def test_a_message_begins_once() -> None:
+    received, answer = passed([DOUBLE_START])
+    assert received == DOUBLE_START.replace(message_start(), b"", 1)
+    assert (answer.usage.input_tokens, answer.usage.output_tokens) == (43, 282)
 
 
 # The corridor
@@ -887,7 +891,11 @@ def test_an_odd_field_beside_the_stop_reason_does_not_hide_it(field: bytes, valu
     name = field.partition(b":")[0]
     odd = [piece.replace(b'"stop_sequence": null', b"%b: %b" % (name, value)) for piece in STREAM]
     proxy = ProxyHarness(Streets(FakeResponse(200, *odd)), **KEY)
-    assert ask(proxy, stream=True, model=ASKED).stream == b"".join(odd)
+    events = read_events(ask(proxy, stream=True, model=ASKED).stream)
+    if name == b'"stop_sequence"':
+        assert events == read_events(WHOLE)
+    else:
+        assert [kind for kind, _ in events] == [kind for kind, _ in read_events(WHOLE)]
     assert (proxy.receipts[0].outcome, proxy.receipts[0].output_tokens) == ("max_tokens", 9)
 
 
@@ -1101,15 +1109,18 @@ def test_an_error_event_in_another_form_is_delivered_as_an_error_of_the_messages
 
 @given(points=st.lists(st.integers(0, 1_000), max_size=6), ends=st.sampled_from([b"\n", b"\r\n", b"\r"]))
 @settings(max_examples=50)
-def test_a_message_that_ends_without_a_reason_is_an_error(points: list[int], ends: bytes) -> None:
+def test_a_message_that_ends_without_a_reason_has_ended(points: list[int], ends: bytes) -> None:
     begin = b"".join(STREAM[:5]).replace(b"\n", ends)
     opened = BEGUN.replace(b"\n", ends)
     chunks = cut(begin.removeprefix(opened) + STREAM[6].replace(b"\n", ends), points)
     received, answer = passed([opened, *chunks])
-    message = "anthropic: the reply ended before it was complete"
-    report = {"type": "error", "error": {"type": "api_error", "message": message}, "request_id": "req_1"}
-    assert received == begin + b"event: error\ndata: " + json.dumps(report, separators=(",", ":")).encode() + b"\n\n"
-    assert str(answer.failure) == message
+    assert received.startswith(begin)
+    ending = {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}}
+    assert read_events(received[len(begin) :].replace(ends, b"\n")) == [
+        ("message_delta", {**ending, "usage": {"output_tokens": answer.usage_so_far.output_tokens}}),
+        ("message_stop", {"type": "message_stop"}),
+    ]
+    assert (answer.failure, answer.stop_reason) == (None, "end_turn")
 
 
 def test_a_message_that_ends_without_a_reason_before_its_content_is_left_to_the_next_target() -> None:
@@ -1120,11 +1131,11 @@ def test_a_message_that_ends_without_a_reason_before_its_content_is_left_to_the_
     assert ask(proxy, stream=True, model="claude-opus-5-5").stream == WHOLE
 
 
-def test_a_message_whose_reason_is_null_passes_unchanged() -> None:
+def test_a_message_whose_reason_is_null_has_ended() -> None:
     ending = STREAM[5].replace(b'"max_tokens"', b"null")
     received, answer = passed([*STREAM[:5], ending, STREAM[6]])
-    assert received == b"".join([*STREAM[:5], ending, STREAM[6]])
-    assert answer.failure is None
+    assert read_events(received)[5][1]["delta"] == {"stop_reason": "end_turn", "stop_sequence": None}
+    assert (answer.failure, answer.stop_reason, answer.usage.output_tokens) == (None, "end_turn", 9)
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
@@ -1177,7 +1188,7 @@ def test_escapes_that_only_some_decoders_reject_pass_unchanged() -> None:
     ids=["text", "name of a member", "value that is read along"],
 )
 def test_a_whole_reply_that_is_not_utf_8_passes_unchanged_and_is_counted(given: bytes, sent: bytes) -> None:
-    whole = {"type": "message", "stop_reason": "refusal", "content": [{"type": "text", "text": "a"}]}
+    whole = {**START["message"], "stop_reason": "refusal", "content": [{"type": "text", "text": "a"}]}
     counts = {"input_tokens": 7, "output_tokens": 9, "service_tier": "standard"}
     body = json.dumps({**whole, "usage": counts}).encode().replace(given, sent)
     proxy = ProxyHarness(Streets(FakeResponse(200, body)), **KEY)
@@ -1274,7 +1285,8 @@ async def test_impossible_counts_of_a_reply_are_estimated(*, streams: bool) -> N
 
     proxy = ProxyHarness(answer, **KEY)
     sink = await proxy.post(model=ASKED, stream=streams)
-    assert sink.stream == body
+    shown = read_events(sink.stream)[0][1]["message"] if streams else json.loads(sink.stream)
+    assert shown["usage"] == {**usage, "cache_creation_input_tokens": 9}
     receipt = proxy.receipts[0]
     estimate = sent[0] // 4
     assert (receipt.input_tokens, receipt.output_tokens < 100) == (estimate - 12 - 9, True)

@@ -31,7 +31,7 @@ from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
 from anthropic_proxy.engine.wires.calls import RelayCall
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
-from anthropic_proxy.engine.wires.thinking import SIGNATURE_PREFIX
+from anthropic_proxy.engine.wires.thinking import SIGNATURE_PREFIX, UNSIGNED_SIGNATURE
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
 
 _MARK = f'"{SIGNATURE_PREFIX}'.encode()
@@ -296,7 +296,9 @@ def _find_call_edits(body: bytes, call: JsonSpan, block: BlockFields, own_names:
 
 def _is_refused(block: BlockFields, dropped: set[str | None], removals: Removals, *, keeps_thinking: bool) -> bool:
     if block.type in _THINKING_TYPES:
-        if not keeps_thinking or _signature_of(block).startswith(SIGNATURE_PREFIX):
+        signature = _signature_of(block)
+        is_own = signature.startswith(SIGNATURE_PREFIX)  # of a server that has not signed it, or of another API
+        if not keeps_thinking or (is_own and (signature != UNSIGNED_SIGNATURE or removals.dialect.verifies_signatures)):
             return True
         refused = removals.refused_thinking
         return bool(refused) and _digest(removals.model, block) in refused

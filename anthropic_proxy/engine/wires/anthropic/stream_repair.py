@@ -1,0 +1,1037 @@
+"""`StreamRepair`: gives clients a valid stream, whatever sequence of events a server with the Messages API sends.
+
+Theory of operation. A valid stream is `message_start`, then blocks of a start, deltas and a stop with the indexes 0, 1,
+2 …, then one `message_delta` and `message_stop` (`messages/stream_grammar.py` has the fields). The repair is a state
+machine over this grammar: what has begun, which block is open, and whether the end was stated. An event that fits the
+state passes as the same bytes. Nearly all events are deltas of the open block in one form: they pass after a few
+searches, without decoding. Of another event, the state says what is meant, and what is written:
+
+    state \\ event   | start of message | start of block | delta of its kind | another delta    | message_delta, stop
+    not begun       | write            | begin, write   | begin, open, write| –                | begin, write
+    no open block   | drop             | write          | open, write       | –                | write
+    open block      | drop             | close, write   | write             | close, open, write | close, write
+    open tool call  | drop             | queue          | write             | queue            | close, write
+    ended           | drop             | drop           | drop              | drop             | drop
+
+A missing index is that of the open block, a missing type follows from the other members, and a missing member whose
+name is misspelled is the only other one of its type. A signature is held until its block ends, and `message_delta`
+until the end of the stream, so that a second one changes the first.
+
+Text is never worth an error. A tool call is never completed: if its id, name or a part of its arguments is missing,
+repeated or at another place, and this can be seen, the stream ends with an error.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from itertools import groupby
+from typing import Annotated, Any, Literal, cast
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from anthropic_proxy.engine.messages.server_tools import CALL_TYPES, SERVER_CALL_TYPES
+from anthropic_proxy.engine.messages.stream_grammar import BLOCK_FIELDS, COUNTS, CUTTING_REASONS, DELTAS, EMPTY_STARTS
+from anthropic_proxy.engine.messages.writer import MAX_REPLY_CHARACTERS, require_bounded_reply
+from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, parse_token_count, replace_non_numbers
+from anthropic_proxy.engine.wires.thinking import UNSIGNED_SIGNATURE
+from anthropic_proxy.errors import UpstreamProtocolError
+
+_EVENT_ENDS = compile_later(rb"(?<=\n\n)|(?<=\r\n\r\n)|(?<=\r\r)")
+_LINE_ENDS = compile_later(rb"\r\n|\n|\r")
+_CR = ord("\r")
+_BOM = b"\xef\xbb\xbf"
+_EVENT, _DATA = b"event: ", b"\ndata: "
+_COMPACT_START = b'event: content_block_start\ndata: {"type":"content_block_start",'
+_COMPACT_DELTAS = {
+    kind: b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%%d,"delta":{"type":"%b","%b":"'
+    % (delta.encode(), field.encode())
+    for delta, (kind, field) in DELTAS.items()
+    if delta in ("text_delta", "thinking_delta")
+}
+"""Kind of a block → beginning of its deltas in the form of most servers, without the index."""
+_DONE = b"[DONE]"
+"""Data of the last event of servers that also have the API Chat Completions."""
+_NEVER = b"\0"
+"""Beginning that no event has."""
+
+
+def encode_event(event: dict[str, Any]) -> bytes:
+    try:
+        data = msgspec.json.encode(event)
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON permits
+        data = json.dumps(event, separators=(",", ":")).encode()
+    return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), data)
+
+
+_Name = Annotated[str, Meta(min_length=1)]
+_Empty = Annotated[str, Meta(max_length=0)]
+
+
+class _EndCounts(Struct, gc=False):
+    output_tokens: int
+    input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+
+
+class _StartCounts(Struct, gc=False):
+    input_tokens: int
+    output_tokens: int
+    cache_creation_input_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+
+
+class _StartedMessage(Struct, gc=False):
+    id: _Name
+    type: Literal["message"]
+    role: Literal["assistant"]
+    model: _Name
+    content: Annotated[list[Raw], Meta(max_length=0)]
+    stop_reason: None
+    usage: _StartCounts
+    stop_sequence: None = None
+
+
+class _TextBlock(Struct, tag_field="type", tag="text", gc=False):
+    text: _Empty
+
+
+class _ThinkingBlock(Struct, tag_field="type", tag="thinking", gc=False):
+    thinking: _Empty
+    signature: _Empty
+
+
+class _CallBlock(Struct, tag_field="type", tag="tool_use", gc=False):
+    id: _Name
+    name: _Name
+    input: Annotated[dict[str, Raw], Meta(max_length=0)]
+
+
+class _TextDelta(Struct, tag_field="type", tag="text_delta", gc=False):
+    text: str
+
+
+class _ThinkingDelta(Struct, tag_field="type", tag="thinking_delta", gc=False):
+    thinking: str
+
+
+class _InputDelta(Struct, tag_field="type", tag="input_json_delta", gc=False):
+    partial_json: str
+
+
+class _SignatureDelta(Struct, tag_field="type", tag="signature_delta", gc=False):
+    signature: _Name
+
+
+class _Ending(Struct, gc=False):
+    stop_reason: _Name
+    stop_sequence: str | None = None
+
+
+class _MessageStart(Struct, tag_field="type", tag="message_start", gc=False):
+    message: _StartedMessage
+
+
+class _BlockStart(Struct, tag_field="type", tag="content_block_start", gc=False):
+    index: int
+    content_block: _TextBlock | _ThinkingBlock | _CallBlock
+
+
+class _BlockDelta(Struct, tag_field="type", tag="content_block_delta", gc=False):
+    index: int
+    delta: _TextDelta | _ThinkingDelta | _InputDelta | _SignatureDelta
+
+
+class _BlockStop(Struct, tag_field="type", tag="content_block_stop", gc=False):
+    index: int
+
+
+class _MessageDelta(Struct, tag_field="type", tag="message_delta", gc=False):
+    delta: _Ending
+    usage: _EndCounts
+
+
+class _MessageStop(Struct, tag_field="type", tag="message_stop", gc=False):
+    pass
+
+
+class _Ping(Struct, tag_field="type", tag="ping", gc=False):
+    pass
+
+
+_decode_usual = msgspec.json.Decoder(
+    _MessageStart | _BlockStart | _BlockDelta | _BlockStop | _MessageDelta | _MessageStop | _Ping
+).decode
+_NAMES: Mapping[type, bytes] = {
+    _MessageStart: b"message_start",
+    _BlockStart: b"content_block_start",
+    _BlockDelta: b"content_block_delta",
+    _BlockStop: b"content_block_stop",
+    _MessageDelta: b"message_delta",
+    _MessageStop: b"message_stop",
+    _Ping: b"ping",
+}
+_KINDS: Mapping[type, str] = {
+    _TextBlock: "text",
+    _ThinkingBlock: "thinking",
+    _CallBlock: "tool_use",
+    _TextDelta: "text",
+    _ThinkingDelta: "thinking",
+    _InputDelta: "tool_use",
+    _SignatureDelta: "thinking",
+}
+
+
+class _ArgumentsEvent(Struct, gc=False):
+    delta: _InputDelta
+
+
+_decode_arguments_events = msgspec.json.Decoder(list[_ArgumentsEvent]).decode
+_decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
+
+_EVENT_TYPES = frozenset(
+    (
+        *("message_start", "message_delta", "message_stop", "ping"),
+        *("content_block_start", "content_block_delta", "content_block_stop"),
+    )
+)
+_KNOWN_MEMBERS = frozenset(("type", "index", "message", "content_block", "delta", "usage", "context_management"))
+_BEFORE_END = _EVENT_TYPES - {"message_stop"}
+_OF_ENDING = ("stop_reason", "stop_sequence")
+
+
+class StreamRepair:
+    """The repair of one stream. `feed` takes whole events; `finish` follows the last one.
+
+    `model`: the name in a message that states none. `new_id`: returns a new id with the given prefix.
+    `estimated_input`: input tokens of a message that states none. `estimate_output`: returns the output tokens so far,
+    with those of further events.
+    """
+
+    error: UpstreamProtocolError | None = None
+    """Why a tool call of the stream cannot be run. An event `error` is then the last one. None: no error."""
+    is_ending = False
+    """True once `message_delta` was received, until the end of the stream."""
+    _usual = _usual_next = _NEVER
+    """Beginning of a delta of the open block in its usual form, and the same with the end of the event before."""
+    _begun = _ended = False
+    _start = b""
+    """The event `message_start`."""
+    _is_complete = False
+    """True once `message_delta` was written."""
+    _next = 0
+    """Index of the open block, or of the next."""
+    _kind = ""
+    """Type of the open block. "": none is open."""
+    _index: Any = None
+    """Index of the open block in the events of the server."""
+    _is_filled = False
+    """True if the open block has content."""
+    _first_text = ""
+    """Text of the start of the open block, which the first delta may repeat."""
+    _signature = b""
+    """Held event with the signature of the open block. b"": none yet."""
+    _argument_size = 0
+    _cut_stop = b""
+    """Held stop of a call whose arguments are incomplete, which is right if the reply was cut. b"": none."""
+    _calls = 0
+    _has_new_ids = False
+    """True if two calls had the same id, so that a verdict of the server may be about either."""
+    _server_call = ""
+    """Id of the latest call of a server tool. "": none."""
+    _blank = ""
+    """White space that came outside of a block. It belongs to the text that follows."""
+    _ending: dict[str, Any] | None = None
+    """The held `message_delta`. None: there is none, or it was valid when it came."""
+    _end_index = -1
+    """Value of `_next` for which the held `message_delta` is valid."""
+
+    def __init__(
+        self,
+        model: str,
+        new_id: Callable[[str], str],
+        estimated_input: int,
+        estimate_output: Callable[[bytes], int],
+        build_error: Callable[[str], UpstreamProtocolError],
+    ) -> None:
+        self._model = model
+        self._new_id = new_id
+        self._estimated_input = estimated_input
+        self._estimate_output = estimate_output
+        self._build_error = build_error
+        self._out: list[bytes] = []
+        self._arguments: list[str | bytes] = []
+        """Arguments of the open call: fragments, and events in their usual form."""
+        self._queue: list[tuple[str, dict[str, Any], bytes]] = []
+        """Events of other blocks that came within the open call."""
+        self._ended_indexes: set[Any] = set()
+        self._call_ids: set[str] = set()
+        self._usage: dict[str, Any] = {}
+        """Usage of a second `message_start`."""
+        self._ending_events: list[bytes] = []
+        """The events `message_delta` and those after it. The first is b"" if it has changed."""
+
+    def feed(self, events: bytes) -> bytes:
+        # each event is the two usual lines: clients read another line, such as a second name, before they read the data
+        if events.startswith(self._usual) and _CR not in events:
+            number = events.count(self._usual_next) + 1
+            if number == events.count(b"\n\n") and 3 * number == events.count(b"\n"):
+                if self._arguments:
+                    self._argument_size += len(events)
+                    self._arguments.append(events)
+                    if self._argument_size > MAX_REPLY_CHARACTERS:
+                        require_bounded_reply(self._argument_size)
+                return events
+        return self._feed_others(events) if events else b""
+
+    def finish(self) -> bytes:
+        """Return what was held, if the server has stated the end of the reply."""
+        if not self._ended and self.is_ending and self._find_reason() is not None:
+            self._end_message()
+        return self._take()
+
+    def _take(self) -> bytes:
+        out, self._out = b"".join(self._out), []
+        return out
+
+    def _feed_others(self, events: bytes) -> bytes:
+        for event in _EVENT_ENDS.split(events):
+            if not (event.startswith(_EVENT) and self._passes(event)):
+                self._repair(event)
+        return self._take()
+
+    # Events in their usual form, which fit the state.
+
+    def _passes(self, event: bytes) -> bool:
+        """Write an event that is valid in this state, and return True."""
+        name, _, data = event[7:].partition(_DATA)
+        if event.count(b"\n") != 3 or _CR in event:
+            return False
+        try:
+            read = _decode_usual(data)
+        except DECODE_ERRORS:
+            return False
+        kind = type(read)
+        if _NAMES[kind] != name or self._ended or self._is_complete or (not self._begun and kind is not _MessageStart):
+            return False
+        if kind is _BlockDelta:
+            return self._passes_delta(read, event)
+        if kind is _BlockStart:
+            block = read.content_block
+            if (
+                self._kind
+                or read.index != self._next
+                or self._blank
+                or (type(block) is _CallBlock and block.id in self._call_ids)
+            ):
+                return False
+            self._open(_KINDS[type(block)], read.index)
+            if type(block) is _CallBlock:
+                self._calls += 1
+                self._call_ids.add(block.id)
+            elif event.startswith(_COMPACT_START):
+                self._expect(_COMPACT_DELTAS[self._kind] % read.index)
+            self._out.append(event)
+        elif kind is _BlockStop:
+            if read.index != self._index or read.index != self._next or not self._kind:
+                return False
+            self._close(event)
+        elif kind is _MessageStart:
+            if self._begun or self._out:
+                return False
+            self._begun = True
+            self._start = event
+            self._out.append(event)
+        elif kind is _MessageDelta:
+            if self.is_ending or self._kind or not self._is_right_end(read.delta):
+                return False
+            self.is_ending = True
+            self._ending_events = [event]
+            self._end_index = self._next
+        elif kind is _MessageStop:
+            if not self.is_ending:
+                return False
+            self._end_message()
+            if not self._ended:
+                self._ended = True
+                self._out.append(event)
+        else:
+            self._write_beside(event)
+        return True
+
+    def _is_right_end(self, delta: _Ending) -> bool:
+        reason = delta.stop_reason
+        if reason == "stop_sequence" and delta.stop_sequence is None:
+            return False
+        return reason not in ("end_turn", "tool_use") or (reason == "tool_use") == (self._calls > 0)
+
+    def _passes_delta(self, read: _BlockDelta, event: bytes) -> bool:
+        delta = read.delta
+        if (
+            read.index != self._index
+            or read.index != self._next
+            or _KINDS[type(delta)] != self._kind
+            or self._first_text
+        ):
+            return False
+        if type(delta) is _InputDelta:
+            return (
+                False
+                if not self._accepts_arguments(delta.partial_json)
+                else self._write_arguments(delta.partial_json, event)
+            )
+        if type(delta) is _SignatureDelta:
+            self._signature = event
+            return True
+        if self._signature:
+            return False
+        self._is_filled = True
+        self._out.append(event)
+        if not event.startswith(self._usual):
+            self._learn(event, b'"%b":' % self._kind.encode())
+        return True
+
+    def _learn(self, event: bytes, key: bytes) -> None:
+        """Expect that further deltas of the open block begin as `event` does, up to its text."""
+        at = event.find(key)
+        usual = event[: event.find(b'"', at + len(key)) + 1] if at >= 0 else b""
+        is_plain = usual.startswith(_EVENT + b"content_block_delta" + _DATA)
+        if is_plain and usual.count(b'"type"') == 2 and b'"index"' in usual:
+            self._expect(usual)
+
+    def _expect(self, usual: bytes) -> None:
+        self._usual, self._usual_next = usual, b"\n\n" + usual
+
+    def _open(self, kind: str, index: Any) -> None:
+        self._kind, self._index = kind, index
+        self._is_filled = False
+        self._first_text = ""
+
+    def _write_beside(self, event: bytes) -> None:
+        """Write an event that belongs to no block, such as a ping, behind what is held."""
+        if self.is_ending:
+            self._ending_events.append(event)
+        elif self._signature:
+            self._signature += event
+        elif self._cut_stop:
+            self._cut_stop += event
+        else:
+            self._out.append(event)
+
+    # Any other event.
+
+    def _repair(self, event: bytes) -> None:
+        event = event.removeprefix(_BOM)  # behind the first event, it is a part of a name to clients
+        name, data, names = "", list[bytes](), 0
+        for line in _LINE_ENDS.split(event):
+            field, _, value = line.partition(b":")
+            if field == b"event":
+                name, names = value.removeprefix(b" ").decode(errors="replace"), names + 1
+            elif field == b"data":
+                data.append(value.removeprefix(b" "))
+        if not any(map(bytes.strip, data)):  # clients stop at an event without data
+            if not (data or names) and event:
+                self._write_beside(event)
+            return
+        text = b"\n".join(data)
+        content, is_changed = _decode(text)
+        if (
+            not isinstance(content, dict)
+            or name == "error"
+            or content.get("error") is not None
+            or content.get("type") == "error"
+        ):
+            if not self._ended and text != _DONE and self._find_reason() is not None:
+                self._end_message()
+            if not self._ended or not names:
+                self._write_beside(event)  # the decoder judges it
+            return
+        kind = _find_type(name, content)
+        if kind != content.get("type") and kind:
+            content, is_changed = {**content, "type": kind}, True
+        if kind and (is_changed or len(data) > 1 or names > 1 or (names and name != kind)):
+            event = b""
+        elif kind and not names:
+            event = b"event: %b\n%b" % (kind.encode(), event)
+        if not (self._ended or (self._is_complete and kind in _BEFORE_END)):
+            self._follow(kind, content, event)
+
+    def _follow(self, kind: str, content: dict[str, Any], event: bytes) -> None:
+        """Write what an event means in this state. `event`: its bytes. b"": they have to be written again."""
+        match kind:
+            case "message_start":
+                self._start_message(content, event)
+            case "content_block_start":
+                self._require_begun()
+                self._start_block(content, event)
+            case "content_block_delta":
+                self._require_begun()
+                self._add_delta(content, event)
+            case "content_block_stop":
+                self._stop_block(content, event)
+            case "message_delta":
+                self._require_begun()
+                self._add_ending(content, event)
+            case "message_stop":
+                self._stop_message(event or encode_event(content))
+            case "ping":
+                if self._begun:
+                    self._write_beside(event or encode_event({"type": "ping"}))
+            case _:  # an event that the API has got since, unless nothing but its type is there
+                if self._begun and len(content) > 1:
+                    self._write_beside(event)
+
+    def _require_begun(self) -> None:
+        if not self._begun:
+            self._start_message({"type": "message_start", "message": {}}, b"")
+
+    def _start_message(self, content: dict[str, Any], event: bytes) -> None:
+        message, is_named = _find_member(content, "message", dict, _KNOWN_MEMBERS)
+        message = message or {}
+        if self._begun:
+            usage = message.get("usage")
+            if isinstance(usage, dict) and usage != self._read_first_usage():
+                self._usage = _merge(self._usage, usage)
+            return
+        self._begun = True
+        fields: dict[str, Any] = {
+            "id": message.get("id") if _is_text(message.get("id")) else self._new_id("msg_"),
+            "type": "message",
+            "role": "assistant",
+            "model": message.get("model") if _is_text(message.get("model")) else self._model,
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+        }
+        usage = self._complete_usage(message.get("usage"), {"input_tokens": self._estimated_input, "output_tokens": 0})
+        complete = {**message, **fields, "usage": usage}
+        is_same = complete == {"stop_sequence": None, **message}
+        self._start = event if event and is_named and is_same else encode_event({**content, "message": complete})
+        self._out.append(self._start)
+        blocks = message.get("content")
+        blocks = [{"type": "text", "text": blocks}] if isinstance(blocks, str) else blocks
+        for block in blocks if isinstance(blocks, list) else ():
+            if isinstance(block, dict) and not self._ended:
+                self._start_block({"type": "content_block_start", "content_block": block}, b"")
+                self._stop_block({"type": "content_block_stop"}, b"")
+
+    def _read_first_usage(self) -> Any:
+        return msgspec.json.decode(self._start.partition(_DATA)[2])["message"].get("usage")
+
+    def _complete_usage(self, usage: Any, missing: Mapping[str, int]) -> dict[str, Any]:
+        """Return usage with valid counts. `missing`: the required ones, and their values if the server states none."""
+        given = usage if isinstance(usage, dict) else {}
+        counts = {name: given.get(name) for name in (*missing, *COUNTS)}
+        for name, count in counts.items():
+            if name in missing or (count is not None and not _is_count(count)):
+                read = count if _is_count(count) else parse_token_count(count)
+                counts[name] = missing.get(name) if read is None else read
+        return {**given, **{name: count for name, count in counts.items() if name in given or name in missing}}
+
+    def _start_block(self, content: dict[str, Any], event: bytes) -> None:
+        index = _read_index(content)
+        block, is_named = _find_member(content, "content_block", dict, _KNOWN_MEMBERS)
+        block = block or {}
+        kind = _find_block_type(block)
+        if self._kind:
+            is_same = (
+                index == self._index
+                and kind == self._kind
+                and not (self._is_filled or self._signature or self._arguments)
+            )
+            if self._kind in CALL_TYPES and not self._is_whole_call():
+                if (
+                    self._cut_stop
+                    or is_same
+                    or index == self._index
+                    or (kind in CALL_TYPES and block.get("id") in self._call_ids)
+                ):
+                    self._fail("its arguments are incomplete")
+                else:
+                    self._queue.append(("content_block_start", content, event))
+                return
+            if is_same and self._kind not in CALL_TYPES:
+                return  # the same event again
+            self._close()
+            if self._ended:
+                return
+        if not kind:
+            if _looks_like_call(block):
+                self._fail("its type is missing")
+                return
+            self._ended_indexes.discard(index)
+            return  # its deltas say which kind of block it is
+        self._ended_indexes.discard(index)
+        complete = {**block, "type": kind}
+        for field in BLOCK_FIELDS.get(kind, ()):
+            if complete.get(field) is None and not self._find_field(complete, field):
+                if kind in CALL_TYPES:
+                    self._fail(f"its {field} is missing")
+                return  # no client can read it
+        self._open(kind, index)
+        deltas = list[dict[str, Any]]()
+        if kind in CALL_TYPES:
+            arguments = self._complete_call(complete)
+            if arguments is None:
+                return
+            deltas += [{"type": "input_json_delta", "partial_json": arguments}] if arguments else []
+        else:
+            for delta, (of_kind, field) in DELTAS.items():
+                if of_kind != kind or field == "citation":
+                    continue
+                text = block.get(field)
+                complete[field] = ""
+                if isinstance(text, str) and text:
+                    deltas.append({"type": delta, field: text})
+            if kind == "text" and self._blank:
+                deltas.insert(0, {"type": "text_delta", "text": self._blank})
+                self._blank = ""
+        is_same = complete == block and index == self._next and is_named
+        self._out.append(
+            event if event and is_same else encode_event({**content, "index": self._next, "content_block": complete})
+        )
+        for delta_ in deltas:
+            self._add_delta({"type": "content_block_delta", "index": index, "delta": delta_}, b"")
+        self._first_text = deltas[-1].get("text", "") if deltas else ""
+
+    def _find_field(self, block: dict[str, Any], field: str) -> bool:
+        """Give a block a field that it lacks, if it can be known."""
+        known = {"type", *BLOCK_FIELDS[block["type"]]}
+        others = [name for name, value in block.items() if name not in known and value is not None]
+        if len(others) == 1:
+            block[field] = block.pop(others[0])
+        elif field == "tool_use_id" and self._server_call:
+            block[field] = self._server_call
+        elif field == "is_error":
+            block[field] = False
+        return field in block
+
+    def _complete_call(self, block: dict[str, Any]) -> str | None:
+        """Give a call what only has one value, and return the arguments in its start. None: the call is invalid."""
+        for field in ("id", "name"):
+            if not _is_text(block.get(field)):
+                self._fail(f"its {field} is missing")
+                return None
+        if block["id"] in self._call_ids:
+            block["id"] = self._new_id("toolu_px")
+            self._has_new_ids = True
+        self._call_ids.add(block["id"])
+        self._calls += block["type"] == "tool_use"
+        self._server_call = block["id"] if block["type"] in SERVER_CALL_TYPES else self._server_call
+        given = block.get("input")
+        block["input"] = {}
+        if given in (None, "", {}):
+            return ""
+        return given if isinstance(given, str) else msgspec.json.encode(given).decode()
+
+    def _add_delta(self, content: dict[str, Any], event: bytes) -> None:
+        index = _read_index(content)
+        delta, is_named = _find_member(content, "delta", dict, _KNOWN_MEMBERS)
+        if not is_named:
+            content, event = {"type": content["type"], "index": index, "delta": delta}, b""
+        kind, field, is_typed = _find_delta_type(delta or {})
+        if delta is None or not (kind or field):
+            if self._kind in CALL_TYPES:
+                self._fail("a part of its arguments cannot be read")
+            elif delta is not None and self._kind and _is_text(delta.get("type")) and delta["type"] not in DELTAS:
+                self._write_in_block(content, event)  # a delta that the API has got since
+            return
+        if not is_typed:
+            content, event = {**content, "delta": delta}, b""
+        if (
+            self._kind
+            and self._kind not in EMPTY_STARTS
+            and self._kind not in CALL_TYPES
+            and index in (None, self._index)
+        ):
+            self._write_in_block(content, event)  # a block that the API has got since
+        elif kind == "tool_use":
+            self._add_call_delta(index, delta["partial_json"], content, event)
+        elif self._kind in CALL_TYPES and not (kind == "thinking" and field == "signature"):
+            self._queue.append(
+                ("content_block_delta", {**content, "index": None if index == self._index else index}, event)
+            )
+        elif field == "signature":
+            self._add_signature(index, delta, content, event)
+        elif field == "citation":
+            if self._kind == "text":
+                self._write_in_block(content, event)
+        elif text := delta[field]:
+            self._add_text(kind, text, content, event)
+        elif self._kind == kind:
+            self._write_in_block(content, event)
+
+    def _add_text(self, kind: str, text: str, content: dict[str, Any], event: bytes) -> None:
+        if self._kind != kind:
+            if self._kind not in ("", kind):
+                self._close()
+            if kind == "text" and not text.strip():
+                self._blank += text
+                return
+            self._require_open(kind, _read_index(content))
+        repeated, self._first_text = self._first_text == text, ""
+        if not repeated:
+            self._is_filled = True
+            self._write_in_block(content, event)
+
+    def _require_open(self, kind: str, index: Any) -> None:
+        """Open a block that the server has not begun."""
+        self._open(kind, index)
+        block = {"type": kind, **EMPTY_STARTS[kind]}
+        self._out.append(encode_event({"type": "content_block_start", "index": self._next, "content_block": block}))
+        if self._blank and kind == "text":
+            blank, self._blank = self._blank, ""
+            self._write_in_block({"type": "content_block_delta", "delta": {"type": "text_delta", "text": blank}}, b"")
+
+    def _write_in_block(self, content: dict[str, Any], event: bytes) -> None:
+        if event and content.get("index") == self._next and type(content.get("index")) is int:
+            self._out.append(event)
+        else:
+            self._out.append(encode_event({**content, "index": self._next}))
+
+    def _add_signature(self, index: Any, delta: dict[str, Any], content: dict[str, Any], event: bytes) -> None:
+        if not delta["signature"] or (self._kind != "thinking" and (self._kind or index in self._ended_indexes)):
+            return
+        if not self._kind:
+            self._require_open("thinking", index)
+        is_same = event and content.get("index") == self._next
+        self._signature = event if is_same else encode_event({**content, "index": self._next})
+
+    # Tool calls.
+
+    def _add_call_delta(self, index: Any, fragment: str, content: dict[str, Any], event: bytes) -> None:
+        if self._kind not in CALL_TYPES:
+            if fragment.strip():
+                self._fail("a part of its arguments has no place")
+        elif index is not None and index != self._index:
+            if any(_read_index(queued) == index for _, queued, _ in self._queue):
+                self._queue.append(("content_block_delta", content, event))
+            elif fragment.strip():
+                self._fail("a part of its arguments has no place")
+        elif self._accepts_arguments(fragment):
+            is_same = event and content.get("index") == self._next
+            self._write_arguments(fragment, event if is_same else encode_event({**content, "index": self._next}))
+
+    def _accepts_arguments(self, fragment: str) -> bool:
+        """Return False if a fragment is left out, or cannot be one of the open call."""
+        if not self._arguments and fragment and not fragment.lstrip().startswith("{"):
+            if fragment.strip():
+                self._fail("its arguments are no JSON object")
+            return False  # the official SDKs fail at white space before the arguments
+        if self._cut_stop:
+            if fragment.strip():
+                self._fail("a part of its arguments has no place")
+            return False
+        return True
+
+    def _write_arguments(self, fragment: str, event: bytes) -> bool:
+        self._out.append(event)
+        if fragment:
+            self._argument_size += len(fragment)
+            require_bounded_reply(self._argument_size)
+            self._arguments.append(fragment)
+            if not event.startswith(self._usual):
+                self._learn(event, b'"partial_json":')
+        return True
+
+    def _read_arguments(self) -> str:
+        texts = list[str]()
+        head = _EVENT + b"content_block_delta" + _DATA
+        for kind, pieces in groupby(self._arguments, type):
+            if kind is str:
+                texts += cast("Iterator[str]", pieces)
+            else:
+                events = b"".join(cast("Iterator[bytes]", pieces)).removeprefix(head).replace(b"\n\n" + head, b",")
+                texts += [event.delta.partial_json for event in _decode_arguments_events(b"[%b]" % events)]
+        return "".join(texts)
+
+    def _is_whole_call(self, *, may_be_empty: bool = False) -> bool:
+        """Return True if the arguments of the open call are a JSON object. `may_be_empty`: or nothing."""
+        text = self._read_arguments()
+        if not text.strip():
+            return may_be_empty
+        try:
+            _decode_object(text)
+        except DECODE_ERRORS:
+            return _is_object(text)
+        return True
+
+    def _is_cut_call(self) -> bool:
+        """Return True if the arguments of the open call are the beginning of a JSON object, which is not complete."""
+        try:
+            _decode_object(self._read_arguments())
+        except DECODE_ERRORS as error:
+            return str(error) == "Input data was truncated"
+        return False
+
+    def _fail(self, reason: str) -> None:
+        if self.error is None:
+            self.error = self._build_error(reason)
+            self._out.append(b'event: error\ndata: {"type":"error"}\n\n')
+            self._end()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._kind = ""
+        self._usual = self._usual_next = _NEVER
+
+    # Ends of blocks and of the message.
+
+    def _stop_block(self, content: dict[str, Any], event: bytes) -> None:
+        index = _read_index(content)
+        if not self._kind:
+            return
+        if index is not None and index != self._index:
+            if any(_read_index(queued) == index for _, queued, _ in self._queue):
+                self._queue.append(("content_block_stop", content, event))
+                return
+            if index in self._ended_indexes:
+                return
+        self._close(event if event and index == self._next else encode_event({**content, "index": self._next}))
+
+    def _close(self, stop: bytes = b"") -> None:
+        """Write the end of the open block. `stop`: the event of the server. b"": it has sent none."""
+        kind = self._kind
+        if kind == "thinking":
+            unsigned = {"type": "signature_delta", "signature": UNSIGNED_SIGNATURE}
+            self._out.append(
+                self._signature or encode_event({"type": "content_block_delta", "index": self._next, "delta": unsigned})
+            )
+            self._signature = b""
+        elif kind in CALL_TYPES and not self._is_whole_call(may_be_empty=bool(stop)):
+            if stop:
+                self._cut_stop = stop
+            else:
+                self._fail("its arguments are incomplete")
+            return
+        self._write_stop(stop)
+
+    def _write_stop(self, stop: bytes) -> None:
+        self._out.append(stop or encode_event({"type": "content_block_stop", "index": self._next}))
+        self._ended_indexes.add(self._index)
+        self._kind, self._index = "", None
+        self._next += 1
+        self._usual = self._usual_next = _NEVER
+        self._arguments, self._argument_size, self._cut_stop = [], 0, b""
+        queue, self._queue = self._queue, []
+        for kind, content, event in queue:
+            if not self._ended:
+                self._follow(kind, content, event)
+
+    def _add_ending(self, content: dict[str, Any], event: bytes) -> None:
+        delta, has_delta = _find_member(content, "delta", dict, _KNOWN_MEMBERS)
+        usage, has_usage = _find_member(content, "usage", dict, _KNOWN_MEMBERS)
+        if not (has_delta and has_usage):
+            event = b""
+        content = {**content, "delta": delta, "usage": usage}
+        if not self.is_ending:
+            self.is_ending = True
+            self._ending, self._ending_events = content, [event]
+            return
+        before = self._read_ending()
+        self._ending = {
+            **before,
+            **{name: value for name, value in content.items() if value is not None},
+            "delta": _merge(before["delta"] or {}, delta),
+            "usage": _merge(before["usage"] or {}, usage),
+        }
+        self._ending_events[0] = b""
+
+    def _read_ending(self) -> dict[str, Any]:
+        if self._ending is None:
+            data = self._ending_events[0].partition(_DATA)[2] if self._ending_events else b"{}"
+            self._ending = {"delta": None, "usage": None, **msgspec.json.decode(data)}
+        return self._ending
+
+    def _find_reason(self) -> str | None:
+        """Return the stated reason of the end. None: none is stated."""
+        if not self.is_ending:
+            return None
+        delta = self._read_ending()["delta"] or {}
+        reason = delta.get("stop_reason")
+        if not _is_text(reason):
+            return "stop_sequence" if _is_text(delta.get("stop_sequence")) else None
+        return str(reason)
+
+    def _end_message(self) -> None:
+        """Write the end of the open block, and `message_delta`."""
+        if self._end_index == self._next and not (self._kind or self._ending or self._usage or self._has_new_ids):
+            self._out += self._ending_events
+            self._end_of_message()
+            return
+        reason = self._find_reason()
+        if self._kind in CALL_TYPES and not self._is_whole_call(may_be_empty=bool(self._cut_stop)):
+            if reason not in CUTTING_REASONS or self._queue or not self._is_cut_call():
+                self._fail("its arguments are incomplete")
+                return
+            self._write_stop(self._cut_stop)
+        elif self._kind:
+            self._close()
+        if self._ended:
+            return
+        given = self._read_ending()
+        delta = dict(given.get("delta") or {})
+        if self._has_new_ids:
+            delta.pop("safeguard_results", None)
+        sequence = delta.get("stop_sequence")
+        if reason is None or (reason == "stop_sequence" and not isinstance(sequence, str)):
+            reason = "end_turn"
+        if reason in ("end_turn", "tool_use"):
+            reason = "tool_use" if self._calls else "end_turn"
+        sequence = sequence if isinstance(sequence, str) else None
+        usage = given.get("usage")
+        output = usage.get("output_tokens") if isinstance(usage, dict) else None
+        is_stated = _is_count(output) or parse_token_count(output) is not None
+        estimate = 0 if is_stated else self._estimate_output(b"".join(self._out))
+        stated = self._complete_usage(usage, {"output_tokens": estimate})
+        if self._usage:
+            stated = _merge(self._usage, stated)
+        complete = {
+            **given,
+            "type": "message_delta",
+            "delta": {**delta, "stop_reason": reason, "stop_sequence": sequence},
+            "usage": stated,
+        }
+        is_same = complete == {**given, "delta": {"stop_sequence": None, **(given.get("delta") or {})}}
+        events = self._ending_events or [b""]
+        if not (events[0] and is_same):
+            events[0] = encode_event(complete)
+        self._out += events
+        self._end_of_message()
+
+    def _end_of_message(self) -> None:
+        self.is_ending, self._is_complete = False, True
+        self._ending, self._ending_events = None, []
+        self._usual = self._usual_next = _NEVER
+
+    def _stop_message(self, event: bytes) -> None:
+        if self._begun and not self._is_complete and (self.is_ending or self._next or self._kind):
+            self._end_message()
+        if not self._ended:
+            self._ended = True
+            self._out.append(event)
+
+
+def _decode(text: bytes) -> tuple[Any, bool]:
+    """Return the value of JSON text, and True if clients need another text. None: it cannot be decoded."""
+    try:
+        return msgspec.json.decode(text), False
+    except DECODE_ERRORS:
+        pass
+    try:
+        return msgspec.json.decode(replace_non_numbers(text)), True
+    except DECODE_ERRORS:
+        pass
+    try:
+        return json.loads(text.decode()), False  # lone surrogates
+    except (ValueError, RecursionError):
+        return None, False
+
+
+def _find_type(name: str, content: dict[str, Any]) -> str:
+    """Return the type of an event by its name, its type and its members. "": an unknown one."""
+    stated = content.get("type")
+    candidates = [kind for kind in (stated, name) if isinstance(kind, str) and kind in _EVENT_TYPES]
+    if candidates and candidates[0] == candidates[-1]:
+        return candidates[0]
+    shape = ""
+    delta = content.get("delta")
+    if isinstance(content.get("message"), dict):
+        shape = "message_start"
+    elif isinstance(content.get("content_block"), dict):
+        shape = "content_block_start"
+    elif isinstance(delta, dict):
+        shape = "message_delta" if any(map(delta.__contains__, _OF_ENDING)) else "content_block_delta"
+    elif isinstance(content.get("usage"), dict):
+        shape = "message_delta"
+    elif "index" in content and len(content) <= 2:
+        shape = "content_block_stop"
+    if shape in candidates or not candidates:
+        return shape
+    return candidates[0]
+
+
+def _find_member(holder: dict[str, Any], name: str, kind: type, known: frozenset[str]) -> tuple[Any, bool]:
+    """Return a member of a type, and True if it has its name. A misspelled name is that of the only unknown member of
+    the type. None: there is none.
+    """
+    value = holder.get(name)
+    if isinstance(value, kind):
+        return value, True
+    others = [member for other, member in holder.items() if other not in known and isinstance(member, kind)]
+    return (others[0] if len(others) == 1 else None), False
+
+
+def _find_block_type(block: dict[str, Any]) -> str:
+    """Return the type of a block. "": it cannot be known."""
+    kind = block.get("type")
+    if _is_text(kind):
+        return str(kind)
+    texts = [
+        value for value in block.values() if isinstance(value, str) and (value in EMPTY_STARTS or value in CALL_TYPES)
+    ]
+    if len(texts) == 1:
+        return texts[0]
+    if _looks_like_call(block):
+        return ""
+    return next((field for field in ("text", "thinking") if isinstance(block.get(field), str)), "")
+
+
+def _looks_like_call(block: dict[str, Any]) -> bool:
+    return "input" in block or ("id" in block and "name" in block)
+
+
+def _find_delta_type(delta: dict[str, Any]) -> tuple[str, str, bool]:
+    """Return the type of the block of a delta, the name of its field, and True if it is as the API defines it.
+
+    "": the type is unknown. What is misspelled is corrected in `delta`.
+    """
+    stated = delta.get("type")
+    if isinstance(stated, str) and stated in DELTAS:
+        kind, field = DELTAS[stated]
+        wanted = dict if field == "citation" else str
+        value, is_named = _find_member(delta, field, wanted, frozenset(("type",)))
+        if value is None:
+            return "", "", False
+        if not is_named:
+            for other in [other for other, member in delta.items() if member is value and other != "type"]:
+                del delta[other]
+            delta[field] = value
+        return kind, field, is_named
+    for known, (kind, field) in DELTAS.items():
+        if isinstance(delta.get(field), dict if field == "citation" else str):
+            if isinstance(stated, str) and stated and len(delta) > 2:
+                continue
+            delta["type"] = known
+            return kind, field, False
+    return "", "", False
+
+
+def _read_index(content: dict[str, Any]) -> int | None:
+    index = content.get("index")
+    return index if type(index) is int else None
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) in (int, float)  # `UsageBounds` judges the number
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _merge(before: dict[str, Any], later: Any) -> dict[str, Any]:
+    """Return the values of two events about the same. A later value counts, unless it is null, or 0 for a count."""
+    new = later if isinstance(later, dict) else {}
+    return {
+        **before,
+        **{name: value for name, value in new.items() if value is not None and (value or not before.get(name))},
+    }
