@@ -55,14 +55,17 @@ NEWER, OLDER = "claude-opus-5-5", "claude-opus-4-1"
 
 
 async def sent_for(
-    variables: dict[str, str], asked: str, fields: dict[str, Any], answer: bytes = REPLY
+    variables: dict[str, str], asked: str, fields: dict[str, Any], answer: bytes = REPLY, *, failing: str = "no host"
 ) -> tuple[dict[str, Any], str, bytes]:
-    """Return the body that the provider gets, the counts of the losses, and the client's own body."""
+    """Return the body that the last provider gets, the counts of the losses, and the client's own body.
+
+    `failing`: part of the address of a provider that has no such model.
+    """
     sent: list[bytes] = []
 
     async def upstream(bound: BoundRequest) -> FakeResponse:
         sent.append(bound.request.body)
-        return FakeResponse(200, answer)
+        return FakeResponse(404, b"{}") if failing in bound.base_url.split("/")[2] else FakeResponse(200, answer)
 
     providers = PROVIDERS.resolve(TABLES)
     settings = load_settings({**KEYS, **variables}, providers, env_file=None)
@@ -74,7 +77,7 @@ async def sent_for(
     content = b"".join([piece async for piece in reply.body])
     await engine.close()
     assert reply.status == 200, content
-    return json.loads(sent[0]), reply.headers["x-proxy-fidelity"].partition("; ")[2], body
+    return json.loads(sent[-1]), reply.headers["x-proxy-fidelity"].partition("; ")[2], body
 
 
 ADAPTIVE = {"thinking": {"type": "adaptive", "display": "omitted"}}
@@ -427,3 +430,13 @@ async def test_over_other_apis_the_model_has_the_same_capabilities(
     assert json.dumps(sent).count("Call the tool write now.") == 1
     assert '"none"' not in json.dumps(sent)
     assert "emulated=" in counts
+
+
+async def test_a_fallback_is_fitted_to_its_own_model() -> None:
+    """The first target accepts what the client sends; the next one always thinks and refuses forced calls."""
+    targets = {"MODEL_OPUS": f"bedrock/eu.anthropic.{OPUS_4_5}", "FALLBACK_OPUS": f"anthropic/{OPUS}"}
+    variables = {"PREFERRED_PROVIDER": "anthropic", **targets}
+    sent, _, _ = await sent_for(variables, OLDER, {**FORCED, **OFF}, failing="bedrock")
+    assert (sent["model"], sent["tool_choice"], sent["messages"][-1]) == (OPUS, FREE, CALL_WRITE)
+    assert (sent.get("thinking"), sent["output_config"]) == (None, {"effort": "low"})
+    assert [*check_body(sent, MODELS[OPUS])] == []
