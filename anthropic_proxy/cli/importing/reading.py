@@ -20,6 +20,7 @@ from anthropic_proxy.gateway.settings.values import redact_and_shorten
 
 ROUTER_FOLDER = ".claude-code-router"
 _MODEL_LIST = compile_later(r"^model_list:", re.MULTILINE)
+_SURROGATE = compile_later("[\ud800-\udfff]")
 _MAX_ENTRIES = 10_000
 """Maximum number of entries of a list or an object: 10,000 servers take seconds, and no person wrote more."""
 _JSON5_TOKEN = compile_later(
@@ -70,7 +71,7 @@ def read_plan(file: Path) -> ImportPlan:
     """Raises `ConfigurationError` for a file that cannot be read, and for an unknown format."""
     if is_router_database(file):
         config: Any = read_router_database(file, MAX_CONFIG_BYTES)
-        _require_few_entries(config, describe_input(file))
+        _require_bounded_text(config, describe_input(file))
         return read_router_config(config)
     content = read_input(file, MAX_CONFIG_BYTES)
     name = describe_input(file)
@@ -94,7 +95,7 @@ def read_plan(file: Path) -> ImportPlan:
         raise _reject(name, "it nests lists or objects too deeply") from None
     except ValueError:  # Python's limit of digits
         raise _reject(name, "a number has too many digits") from None
-    _require_few_entries(config, name)
+    _require_bounded_text(config, name)
     sections = {*config} if isinstance(config, dict) else set[str]()
     if is_json:
         if {"Providers", "providers", "Router", "router"} & sections:
@@ -131,20 +132,25 @@ def _decode_json5(text: str, name: str) -> Any:
         ) from None
 
 
-def _require_few_entries(config: object, name: str) -> None:
-    """Raises `ConfigurationError` for a configuration with a list or an object of too many entries."""
+def _require_bounded_text(config: object, name: str) -> None:
+    """Raises `ConfigurationError` for a configuration with a list or an object of too many entries, and for a text with
+    half of a surrogate pair, which no file can have.
+    """
     waiting: list[tuple[str, object]] = [("", config)]
     while waiting:
         place, value = waiting.pop()
-        if not isinstance(value, dict | list):
-            continue
-        if len(value) > _MAX_ENTRIES:
+        problem = ""
+        if isinstance(value, str) and not value.isascii() and _SURROGATE.search(value):
+            problem = "has half of a surrogate pair, which is no character"
+        elif isinstance(value, dict | list) and len(value) > _MAX_ENTRIES:
+            problem = f"has {len(value):,} entries, and the maximum is {_MAX_ENTRIES:,}"
+        if problem:
             what = redact_and_shorten(place.removeprefix(".")) or "it"
-            problem = f"{what} has {len(value):,} entries, and the maximum is {_MAX_ENTRIES:,}"
-            raise ConfigurationError(f"{name} cannot be imported: {problem}.", code="import-file")
+            raise ConfigurationError(f"{name} cannot be imported: {what} {problem}.", code="import-file")
         if isinstance(value, dict):
+            waiting += ((place, key) for key in value)
             waiting += ((f"{place}.{key}", item) for key, item in value.items())
-        else:
+        elif isinstance(value, list):
             waiting += ((f"{place}[{index}]", item) for index, item in enumerate(value))
 
 

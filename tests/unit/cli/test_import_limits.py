@@ -113,6 +113,25 @@ def test_more_than_10000_entries_are_rejected(name: str, config: Mapping[str, An
     assert text == f"cannot be imported: {place} has 10,001 entries, and the maximum is 10,000."
 
 
+@pytest.mark.parametrize(
+    ("name", "config", "place"),
+    [
+        ("config.json", {"Providers": [{**SERVER, "name": "a\ud800b"}]}, "Providers[0].name"),
+        ("config.json", {"Providers": [SERVER], "Router": {"default\udfff": "own,m"}}, "Router"),
+        ("config.json", {"Providers": [SERVER], "Router": {"default": "own,\udc00\ud83d"}}, "Router.default"),
+        ("config.yaml", {"model_list": [{"model_name": "a\ud800b"}]}, "model_list[0].model_name"),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_rejected(name: str, config: Mapping[str, Any], place: str, tmp_path: Path) -> None:
+    text = read_rejected(json.dumps(config), tmp_path, name)
+    assert text == f"cannot be imported: {place} has half of a surrogate pair, which is no character."
+
+
+def test_a_whole_surrogate_pair_is_a_character(tmp_path: Path) -> None:
+    config = {"Providers": [{**SERVER, "models": ["\U0001f600"]}], "Router": {"default": "own,\U0001f600"}}
+    assert [*read(json.dumps(config), tmp_path, "config.json").servers["own"].models] == ["\U0001f600"]
+
+
 def test_a_command_with_too_many_providers_says_so(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"Providers": [SERVER] * 30_000}))
     done = run_command("import", "config.json", directory=tmp_path)
