@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
 from msgspec import Struct, field, structs
 
 from anthropic_proxy.console.doctor.findings import ProbeTotals
@@ -134,7 +133,8 @@ class ProbeRunner:
         )
         receipt = Receipt(request_id=services.new_id("req_"), client=Client(name="doctor"), started_at=services.clock())
         sink, started = CollectingSink(receipt, _MAX_REPLY_BYTES), time.monotonic()
-        content = msgspec.json.encode({"model": f"{target.provider.prefix}/{target.model}", **body})
+        # escapes: the body may have a text of a model with half of a surrogate pair
+        content = json.dumps({"model": f"{target.provider.prefix}/{target.model}", **body}).encode()
         plan = Plan((target,), "probe", is_relayed=target.is_relayed)
         request = ClientRequest(receipt=receipt, headers={}, body=content, purpose="probe", plans=(plan,))
         error: ProxyError | None = None

@@ -1,10 +1,12 @@
 """Hostile texts of models, servers and clients, and every place that shows or stores them."""
 
 import json
+import tempfile
 import unicodedata
 from pathlib import Path
 from typing import Any
 
+from tests.attacks.buyer import Attempts
 from tests.attacks.lab import Attack, Row, ordinary
 from tests.attacks.upstream import Reply, UpstreamCall, reply_text, respond
 from tests.faults.client import Answer, Asking
@@ -130,6 +132,45 @@ def _run_replies(attack: Attack) -> list[Answer]:
     return answers
 
 
+def _with_text_everywhere(text: str) -> Reply:
+    """Return a complete reply of Chat Completions whose texts are all the same."""
+    call = {"id": text, "type": "function", "function": {"name": text, "arguments": json.dumps({"a": text})}}
+    message = {"role": "assistant", "content": text, "reasoning_content": text, "tool_calls": [call]}
+    choice = {"index": 0, "message": message, "finish_reason": text}
+    usage = {"prompt_tokens": 1, "completion_tokens": 1}
+    body = {"id": text, "object": text, "model": text, "choices": [choice], "usage": usage, "system_fingerprint": text}
+    return lambda _: respond(json.dumps(body).encode())
+
+
+def _run_commands(attack: Attack) -> list[Answer]:
+    """Commands that ask a server themselves, and that read a file of another program."""
+    attempts = Attempts()
+    settings = {
+        "OPENAI_BASE_URL": f"{attack.upstream.url}/v1",
+        "OPENAI_API_KEY": "sk-attack-0001",
+        "OPENAI_WIRE": "chat",
+        "PREFERRED_PROVIDER": "openai",
+    }
+    for name in ("half of a character", "a clipboard by OSC 52", "C1 controls", "line ends", "directions"):
+        text = HOSTILE[name]
+        router = {"Providers": [{"name": text, "api_base_url": text, "api_key": text}], "Router": {"default": text}}
+        with tempfile.TemporaryDirectory() as folder:
+            directory = Path(folder)
+            (directory / "config.json").write_text(json.dumps({**router, text: text}))
+            attack.upstream.reply = _with_text_everywhere(text)
+            for words in (
+                ("doctor", "openai/gpt-4.1", "--yes"),
+                ("doctor", "openai/gpt-4.1", "--yes", "--json"),
+                ("models", "openai"),
+                ("import", "config.json"),
+            ):
+                done = run_command(*words, directory=directory, settings=settings)
+                shown = done.stdout + done.stderr
+                is_held = "Traceback" not in shown and not _has_control(shown.replace("\n", ""))
+                attempts.check(f"{name}: {words}", is_held, shown[-500:])
+    return attempts.finish(attack)
+
+
 def _run_numbers(attack: Attack) -> list[Answer]:
     answers = []
     for number in _BAD_NUMBERS:
@@ -244,5 +285,6 @@ _ANY = frozenset({200, 400, 401, 402, 403, 404, 413, 422, 429, 500, 502, 503, 52
 TEXTS: tuple[Row, ...] = (
     Row(name="texts: of models and servers", run=_run_replies, settings=_SETTINGS, statuses=_ANY),
     Row(name="texts: numbers of servers that are none", run=_run_numbers, settings=_SETTINGS, statuses=_ANY),
+    Row(name="texts: of servers and files in commands", run=_run_commands, settings=_SETTINGS, statuses=_ANY),
     Row(name="texts: of clients", run=_run_clients, settings=_SETTINGS, statuses=_ANY),
 )
