@@ -135,7 +135,9 @@ class PlainForms(Struct, eq=False):
 
     def record_second_refusal(self, target: Target, repair: Repair) -> None:
         """Note that a conversation was refused in the plain form too: its next repetition may leave out content."""
-        self._find_known(target).record_second_refusal(repair.conversation)
+        known = self._find_known(target)
+        known.doubt(repair.left_out)
+        known.record_second_refusal(repair.conversation)
 
     def _may_leave_last_parts(self, target: Target, repair: Repair, error: UpstreamError) -> bool:
         """Return True if the repetition may leave out content of earlier turns."""
@@ -158,9 +160,10 @@ class PlainForms(Struct, eq=False):
         repair.is_recorded = True
         known = self._find_known(target)
         if repair.refusal is None:
-            known.record_acceptance(repair.search, repair.sent, repair.values)
+            known.record_acceptance(repair.search, repair.sent, repair.values, repair.left_out)
             known.forget_failure(repair.conversation)
         else:
+            known.doubt(repair.left_out)
             content = {part.name for part in target.wire.parts if part.is_content}
             suspects = [name for name in repair.repetition if name not in content]
             last = {part.name for part in target.wire.parts if part.is_last}

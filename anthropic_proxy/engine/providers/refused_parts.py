@@ -31,6 +31,9 @@ REFUSED_TWICE_SECONDS = 24 * 3600.0
 """Seconds for which it is known that a conversation was refused in the plain form too."""
 MIN_CLIENTS = 2
 """Number of clients whose requests must have shown that a part is refused, before it is left out for all."""
+MIN_CONFIRMATIONS = 8
+"""Number of requests of a client without the part that must be accepted, none refused between them, before what it has
+shown counts for others: a server that refuses at random goes on refusing."""
 _MIN_VALUES = 2
 """Number of refused values of a part that show that the server refuses each value."""
 _MAX_VALUES = 8
@@ -44,6 +47,8 @@ class _Refused(Struct, array_like=True):
     """The refused values. Parts without values have the value ""."""
     is_about_values: bool = False
     """True if another value was accepted."""
+    confirmations: int = 0
+    """Requests without the part that were accepted since it is known, none refused between them."""
 
     def has(self, value: str) -> bool:
         return value in self.values or (len(self.values) >= _MIN_VALUES and not self.is_about_values)
@@ -111,8 +116,17 @@ class RefusedParts:
                 return name
         return ""
 
-    def record_acceptance(self, known: PartSearch | None, sent: Collection[str], values: Mapping[str, str]) -> None:
-        """Store that a request with the parts `sent` was accepted. `known`: the search when it was prepared."""
+    def record_acceptance(
+        self,
+        known: PartSearch | None,
+        sent: Collection[str],
+        values: Mapping[str, str],
+        lacking: Collection[str] = (),
+    ) -> None:
+        """Store that a request with the parts `sent`, and without those in `lacking`, was accepted.
+
+        `known`: the search when it was prepared.
+        """
         for name in self.list_known(sent):
             own = self._read_own(name)
             if own.values:
@@ -120,6 +134,13 @@ class RefusedParts:
                 own.is_about_values = True
                 self._write(self._own + name, own if own.values else None)
             self._write(self._shared + name, None)
+        for name in self.list_shown(lacking):
+            own = self._read_own(name)
+            if own.confirmations < MIN_CONFIRMATIONS:
+                own.confirmations += 1
+                self._write(self._own + name, own)
+                if own.confirmations == MIN_CONFIRMATIONS:
+                    self._share(name, own)
         search = self.find_search()
         serves_search = search == known or (search is not None and not {*search.suspects}.isdisjoint(sent))
         if search is not None and serves_search and (later := search.record_acceptance(sent, values)) != search:
@@ -147,12 +168,23 @@ class RefusedParts:
         own = self._read_own(name)
         own.values.update(dict.fromkeys(value for _, value in search.proofs))
         own.values = dict.fromkeys([*own.values][-_MAX_VALUES:])
+        own.confirmations = 0
         self._write(self._own + name, own, is_new=True)
+        self._store_search(search.end_test())
+
+    def doubt(self, lacking: Collection[str]) -> None:
+        """Store that a request was refused although it lacked these parts, so that they are not shared yet."""
+        for name in self.list_shown(lacking):
+            own = self._read_own(name)
+            if 0 < own.confirmations < MIN_CONFIRMATIONS:
+                own.confirmations = 0
+                self._write(self._own + name, own)
+
+    def _share(self, name: str, own: _Refused) -> None:
         clients = self._read_shared(name)
         clients.pop(self._learner, None)
         clients[self._learner] = own
         self._write(self._shared + name, dict([*clients.items()][-_MAX_VALUES:]), is_new=True)
-        self._store_search(search.end_test())
 
     def fails_again(self, conversation: str) -> bool:
         """Store that a request of a conversation has failed with status 500, and was accepted in the plain form. Return

@@ -30,6 +30,8 @@ class InFlight(NamedTuple):
     left_out: tuple[str, ...]
     """By its repetition."""
     is_repaired: bool
+    lacking: tuple[str, ...]
+    """What it lacked from the beginning."""
 
 
 class Proxy:
@@ -57,7 +59,9 @@ class Proxy:
         if not is_accepted:
             left_out = search.find_repetition(tuple(sent), sent) if search is not None else tuple(sent)
             is_repaired = self._call({name: value for name, value in sent.items() if name not in left_out})
-        return InFlight(known, search, conversation, parts, frozenset(sent), is_accepted, left_out, is_repaired)
+        return InFlight(
+            known, search, conversation, parts, frozenset(sent), is_accepted, left_out, is_repaired, refused
+        )
 
     def _call(self, sent: Request) -> bool:
         self.calls += 1
@@ -67,8 +71,10 @@ class Proxy:
         """Return whether the client got a reply."""
         before = request.known.find_search()
         if request.is_accepted:
-            request.known.record_acceptance(request.search, request.sent, request.parts)
-        elif request.is_repaired:
+            request.known.record_acceptance(request.search, request.sent, request.parts, request.lacking)
+        else:
+            request.known.doubt(request.lacking)
+        if request.is_repaired:
             request.known.record_refusal(request.search, request.left_out, request.conversation, request.parts)
         request.known.record_acceptance(None, (), request.parts)  # the next turn of the conversation, in its form
         later = request.known.find_search()
