@@ -1,6 +1,7 @@
 """`RefusedParts` finds the parts of requests that a server refuses, and no other ones, in any order of events."""
 
 from collections.abc import Callable, Mapping
+from random import Random
 from typing import NamedTuple
 
 from hypothesis import given
@@ -166,6 +167,16 @@ def test_what_two_clients_have_shown_holds_for_all_until_one_request_with_it_is_
     assert third.list_refused(PARTS, ALL, is_first=False) == ()  # a running conversation keeps its form
     third.record_acceptance(None, ("a",), ALL)
     assert [proxy.list_left_out(client) for client in ("first", "third")] == [{"a"}, set()]
+
+
+@given(seed=st.integers(0, 10_000), share=st.sampled_from((0.1, 0.5, 0.9)))
+def test_a_server_that_refuses_at_random_shows_nothing_for_others(seed: int, share: float) -> None:
+    chosen = Random(seed)
+    proxy = Proxy(lambda sent: chosen.random() < share)
+    for number in range(30):
+        for client in ("one", "two", "three"):
+            proxy.send(client, ALL, f"conversation {number}")
+    assert proxy.list_left_out("another client") == set()
 
 
 def test_after_a_week_one_request_tests_a_part() -> None:
