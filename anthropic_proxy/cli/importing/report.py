@@ -29,6 +29,8 @@ from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls
 
 _START_CLIENT = ("anthropic-proxy code", "in the folder of your project")
 _MAX_NAMES = 5
+_MAX_CHARACTERS = 1_000
+"""Maximum number of characters of the name of a setting, and of the reason, in a note."""
 _MAPPING_SETTINGS = ("FALLBACK_", "MODEL_", "[[")
 """Beginnings of settings that the lines about tiers and routes show."""
 
@@ -121,7 +123,8 @@ def write_report(output: Output, draft: Draft, *, is_plan: bool) -> None:
     for note in sorted(notes, key=lambda note: not note.is_error):
         end = f":  {note.line}" if note.line else "."  # a full stop behind the line would be pasted with it
         sign = output.mark("✕" if note.is_error else "!")
-        text = f"{note.setting}: {note.reason}{end}"
+        setting, reason = (formats.shorten(part, _MAX_CHARACTERS) for part in (note.setting, note.reason))
+        text = f"{setting}: {reason}{end}"
         output.write_line(f"  {sign} {paint_commands(escape_terminal_controls(text), output.paint)}")
     _write_missing_keys(output, draft)
     if is_plan:

@@ -139,6 +139,14 @@ def test_a_command_with_too_many_providers_says_so(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (2, "", message)
 
 
+def test_a_note_about_a_long_name_is_short(tmp_path: Path) -> None:
+    config = {"Providers": [{"name": "n" * 100_000, "models": ["m"]}], "Router": {"default": "d" * 100_000}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    done = run_command("import", "config.json", directory=tmp_path)
+    assert "Router.default" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) < 2_100
+
+
 def test_each_wrong_item_of_a_list_is_named_by_its_place(tmp_path: Path) -> None:
     config = {"Providers": [{**SERVER, "models": [[], "m", [], {}, "n"]}], "Router": {"default": "own,m"}}
     plan = read(json.dumps(config), tmp_path, "config.json")
