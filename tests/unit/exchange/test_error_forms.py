@@ -204,6 +204,9 @@ FORMS: dict[str, Form] = {
     "detail": lambda case: {"detail": case.text},
     "success": lambda case: {"code": 500, "msg": case.text, "success": False},
     "base_resp": lambda case: {"base_resp": {"status_code": 1000, "status_msg": case.text}},
+    "errors": lambda case: {"errors": [{"message": case.text}]},
+    "fault": lambda case: {"fault": {"faultstring": case.text}},
+    "status": lambda case: {"status": "error", "message": case.text},
     "list": lambda case: [{"error": {"message": case.text}}],
     "Messages API": lambda case: {"type": "error", "error": {"type": "api_error", "message": case.text}},
     "details": lambda case: {

@@ -582,6 +582,55 @@ OTHER_FORM = {
 }
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"usage": None},
+        {"content": "Hi"},
+        {"content": None},
+        {"id": None, "role": None, "type": "message"},
+        {"stop_reason": None},
+    ],
+    ids=["usage", "text", "null", "fields", "reason"],
+)
+def test_a_message_that_is_not_streamed_is_repaired_too(change: dict[str, Any]) -> None:
+    given = {**START["message"], "content": [{"type": "text", "text": "Hi"}], "stop_reason": "end_turn"}
+    whole, answer = passed([json.dumps({**given, **change}).encode()], stream=False)
+    message = json.loads(whole)
+    text = [] if change == {"content": None} else [{"type": "text", "text": "Hi"}]
+    assert (message["content"], message["stop_reason"], message["role"]) == (text, "end_turn", "assistant")
+    assert (type(message["usage"]["output_tokens"]), message["id"][:4]) == (int, "msg_")
+    assert answer.usage_so_far.output_tokens == message["usage"]["output_tokens"]
+
+
+def test_a_call_that_cannot_be_run_is_an_error_of_a_message_that_is_not_streamed() -> None:
+    content = [{"type": "tool_use", "id": "toolu_1", "input": {}}]
+    message = {**START["message"], "content": content, "stop_reason": "tool_use"}
+    words = "anthropic sent a tool call that cannot be run: its name is missing"
+    with pytest.raises(UpstreamProtocolError, match=exactly(words)):
+        passed([json.dumps(message).encode()], stream=False)
+
+
+def test_a_call_with_a_gap_ends_the_stream_with_an_error_and_the_text_before_it_is_delivered() -> None:
+    call = {"type": "tool_use", "id": "toolu_1", "name": "Read", "input": {}}
+    begun = frames({"type": "content_block_start", "index": 1, "content_block": call})
+    piece = {"type": "input_json_delta", "partial_json": '{"a": '}
+    broken = frames(
+        {"type": "content_block_delta", "index": 1, "delta": piece},
+        {"type": "content_block_stop", "index": 1},
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 5}},
+        {"type": "message_stop"},
+    )
+    received, answer = passed([*STREAM[:5], *begun, *broken])
+    assert received.startswith(b"".join(STREAM[:5]))
+    words = "anthropic sent a tool call that cannot be run: its arguments are incomplete"
+    assert read_events(received)[-1] == (
+        "error",
+        {"type": "error", "error": {"type": "api_error", "message": words}, "request_id": "req_1"},
+    )
+    assert (str(answer.failure), answer.stop_reason) == (words, None)
+
+
 def test_a_message_in_the_other_form_is_converted() -> None:
     body = json.dumps(OTHER_FORM).encode()
     streamed, answer = passed([body])
@@ -611,6 +660,31 @@ def test_a_message_in_the_other_form_is_converted_although_it_is_odd(content: by
     message = json.loads(whole)
     assert message["content"] == [{"type": "text", "text": text}]
     assert message["usage"] == {"input_tokens": 0, "output_tokens": answer.usage.output_tokens}
+
+
+def test_ids_that_claude_rejects_are_replaced_in_pairs() -> None:
+    messages = [
+        {
+            "role": "assistant",
+            "content": [{"type": "tool_use", "id": given, "name": "Read", "input": {}} for given in ids],
+        }
+        if role == "assistant"
+        else {
+            "role": "user",
+            "content": [{"type": "tool_result", "tool_use_id": given, "content": "x"} for given in ids],
+        }
+        for ids in (["Read:0", "toolu_1"], ["functions.Read:1"])
+        for role in ("assistant", "user")
+    ]
+    body = json.dumps({"model": ASKED, "max_tokens": 9, "messages": messages}).encode()
+    read = json.loads(sent(body))["messages"]
+    made = [block["id"] for message in read[::2] for block in message["content"]]
+    assert made == [block["tool_use_id"] for message in read[1::2] for block in message["content"]]
+    assert all(re.fullmatch("[a-zA-Z0-9_-]+", call_id) for call_id in made)
+    assert (made[1], len({*made})) == ("toolu_1", 3)
+    assert sent(body, target_of(verifies_signatures=False)) == sent(body).replace(made[0].encode(), b"Read:0").replace(
+        made[2].encode(), b"functions.Read:1"
+    )
 
 
 @pytest.mark.parametrize("streams", [True, False])

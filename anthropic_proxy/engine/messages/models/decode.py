@@ -15,7 +15,7 @@ stores the error in `decode_error`.
 
 import codecs
 import re
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from typing import Annotated, Any, Literal, Protocol, TypeVar, assert_never, get_args
@@ -78,7 +78,7 @@ from anthropic_proxy.engine.messages.models.structs import (
     UnknownBlock,
 )
 from anthropic_proxy.engine.messages.models.tool_arguments import build_arguments_object
-from anthropic_proxy.engine.messages.models.tools import are_valid_names, decode_tools
+from anthropic_proxy.engine.messages.models.tools import are_valid_ids, are_valid_names, decode_tools
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
 
@@ -236,13 +236,17 @@ def decode_request(
             request.permits_other_calls = True
         request.message_count = len(read.messages)
         if at_once is not None:  # a body with a call whose input is no object is not decoded at once
-            called: Collection[str]
+            called: Mapping[str, str]
             if isinstance(read.messages, CleanMessages):
-                called = read.messages.names.values()
+                called = read.messages.names
             else:
                 blocks = [block for message in read.messages for block in message.blocks]
-                called = {block.name for block in blocks if type(block) is ToolUseBlock}
-            request.has_invalid_calls = not are_valid_names(called, request.tools) if called else False
+                called = {block.id: block.name for block in blocks if type(block) is ToolUseBlock}
+            if called:
+                are_valid = are_valid_names(called.values(), request.tools) and are_valid_ids(called)
+                request.has_invalid_calls = not are_valid
+            else:
+                request.has_invalid_calls = False
         for block in _list_new_blocks(read.messages):
             if type(block) is ToolResultBlock:
                 request.tool_results += 1
@@ -803,6 +807,7 @@ class _PlainBlock(Struct, gc=False):
     data: _Foreign = ""
     citations: None = None
     is_error: bool | None = None
+    id: str | None = None
     name: str | None = None
     input: _AnyObject | UnsetType = UNSET
 
@@ -818,6 +823,7 @@ class _ScannedBlock(Struct, gc=False):
     data: str = ""
     citations: Raw = ABSENT
     is_error: Any = None
+    id: str | None = None
     name: str | None = None
     input: Raw = ABSENT
 
@@ -940,13 +946,14 @@ def _is_classifier_question(body: bytes, tools: Sequence[Tool], stop_sequences: 
 
 
 def _has_invalid_calls(read: _PlainBody | _ScannedBody, tools: Sequence[Tool]) -> bool:
-    names = {
-        block.name
+    called = {
+        (block.id or "", block.name)
         for message in read.messages
         if message.role == "assistant" and type(message.content) is list
         for block in message.content
     }
-    if not are_valid_names({name for name in names if name is not None}, tools):
+    names = {name for _, name in called if name is not None}
+    if not (are_valid_names(names, tools) and are_valid_ids(call_id for call_id, _ in called)):
         return True
     return isinstance(read, _ScannedBody) and any(
         block.type == "tool_use" and not is_json_object(block.input)

@@ -45,6 +45,7 @@ _NO_ARGUMENTS = Raw(b'{"type":"object","properties":{}}')
 _OPTIONAL_FIELDS = frozenset(Tool.__struct_encode_fields__) - {"name", "type", "description", "input_schema"}
 """Fields of a tool definition that are dropped if they have an unexpected type."""
 
+_match_call_ids = compile_anchored(r"[a-zA-Z0-9_-]*").fullmatch
 _match_tool_name = compile_anchored(TOOL_NAME_PATTERN).fullmatch
 _decode_tool = msgspec.json.Decoder(Tool).decode
 _decode_raws = msgspec.json.Decoder(list[Raw]).decode
@@ -131,6 +132,11 @@ def find_tool_model(tools: Sequence[Tool]) -> str:
 
 def list_tool_names(tools: Sequence[Tool]) -> frozenset[str]:
     return tools.names if isinstance(tools, ToolList) else frozenset(tool.name for tool in tools)
+
+
+def are_valid_ids(call_ids: Iterable[str]) -> bool:
+    """Return True if the Messages API allows the ids of tool calls."""
+    return _match_call_ids("".join(call_ids)) is not None
 
 
 def are_valid_names(called: Collection[str], tools: Sequence[Tool]) -> bool:

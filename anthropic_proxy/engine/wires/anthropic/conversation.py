@@ -3,7 +3,7 @@
 - Thinking with a signature that the provider has not made or has rejected, and all thinking of an open tool loop that
   does not begin with thinking.
 - Replies with tool calls but without thinking, for servers that demand it. They get the text of the removed thinking.
-- Names and arguments of tool calls that the API does not allow, and that other providers have accepted.
+- Ids, names and arguments of tool calls that the API does not allow, and that other providers have accepted.
 - Web searches that another provider ran, whose results lack `encrypted_content`.
 - Calls and results of server tools that the server does not run. They become text.
 - Images and documents by URL, which become base64 data or a text. Those of a Files API cannot be sent.
@@ -22,6 +22,7 @@ from anthropic_proxy.engine.messages.models import Source, name_url, require_bou
 from anthropic_proxy.engine.messages.models.decode import decode_blocks
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
 from anthropic_proxy.engine.messages.models.tool_arguments import build_arguments_object
+from anthropic_proxy.engine.messages.models.tools import are_valid_ids
 from anthropic_proxy.engine.messages.preparation.cleaning import to_upstream_blocks
 from anthropic_proxy.engine.messages.preparation.tools import valid_name
 from anthropic_proxy.engine.messages.server_tools import KINDS_BY_NAME
@@ -40,12 +41,15 @@ _SEARCHED = b'"web_search_'
 blocks."""
 _THINKING = b'thinking"'
 """End of the types of thinking blocks. A request without it has no signature that a provider could reject."""
-_CALL = b'"tool_use"'
+_CALL, _RESULT = b'"tool_use"', b'"tool_result"'
 _FROM_CODE = b'"code_execution_2'
 """Beginning of the version of code execution that is the caller of a tool."""
 _OF_SERVER_TOOLS = (b'_tool_result"', b'r_tool_use"', b'p_tool_use"', b'"container_upload"', _FROM_CODE)
 """What requests with blocks of server tools contain: the ends of types such as `server_tool_use` and `mcp_tool_use`,
 files for the container of code execution, and calls by its code."""
+_ID_FIELDS = {"tool_use": "id", "tool_result": "tool_use_id"}
+_NOT_OF_ID = compile_later(r"[^a-zA-Z0-9_-]")
+_MAX_ID = 40
 _END_OF_TYPE = compile_later("_tool_(?:use|result)$")
 _SEALED = compile_later(rb'"encrypted_(?:content|index)"\s*:\s*"(?!px1\.)[^"]')
 _THINKING_TYPES = ("thinking", "redacted_thinking")
@@ -216,7 +220,7 @@ def find_message_edits(
         searched = dialect.verifies_signatures and _SEARCHED in text
         thinks = not keeps_thinking or (bool(removals.refused_thinking) and _THINKING in text)
         runs_tools = _holds_missing_tools(text, dialect)
-        calls = (removals.has_invalid_calls or removals.adds_thinking) and _CALL in text
+        calls = (removals.has_invalid_calls or removals.adds_thinking) and (_CALL in text or _RESULT in text)
         if not (searched or thinks or runs_tools or calls or _MARK in text) or not text.startswith(b"{"):
             continue
         for member in json_spans.find_members(body, message.value, message.end):
@@ -258,6 +262,8 @@ def _find_block_edits(body: bytes, part: JsonSpan, block: BlockFields, removals:
     """Return the edits inside a block that is sent."""
     missing_tools = removals.dialect.missing_tools
     edits: list[Edit] = []
+    if removals.has_invalid_calls and removals.dialect.verifies_signatures and block.type in _ID_FIELDS:
+        edits += _find_id_edits(body, part, _ID_FIELDS[block.type])
     if block.type == "tool_use":
         if removals.has_invalid_calls:
             edits += _find_call_edits(body, part, block, removals.own_tool_names)
@@ -292,6 +298,18 @@ def _find_call_edits(body: bytes, call: JsonSpan, block: BlockFields, own_names:
             given = body[member.value : member.end].decode()
             edits.append(Edit(member.value, member.end, bytes(build_arguments_object(given))))
     return edits
+
+
+def _find_id_edits(body: bytes, block: JsonSpan, field: str) -> list[Edit]:
+    """Return the edit that replaces the id of a call that Claude rejects. A call and its result get the same one."""
+    for member in json_spans.find_members(body, block.value, block.end):
+        if member.key == field and body[member.value] == ord('"'):
+            call_id = msgspec.json.decode(body[member.value : member.end], type=str)
+            if not are_valid_ids((call_id,)):
+                digest = hashlib.blake2b(call_id.encode(errors="replace"), digest_size=6).hexdigest()
+                fitted = f"{_NOT_OF_ID.sub('_', call_id)[:_MAX_ID]}_{digest}"
+                return [Edit(member.value, member.end, msgspec.json.encode(fitted))]
+    return []
 
 
 def _is_refused(block: BlockFields, dropped: set[str | None], removals: Removals, *, keeps_thinking: bool) -> bool:

@@ -46,9 +46,9 @@ _QUOTING = compile_anchored(
 (ggml-org/llama.cpp issue 20761; read 2026-11). They are searched only at the beginning, because other errors quote the
 request. The parsers of calls in XML write `XML syntax error on line 8: …` and `expected element type <function> but
 have <parameter>` (ollama/ollama issues 18563, 16810 and 12380)."""
-_MESSAGE_FIELDS = ("message", "Message", "detail", "msg", "title")
+_MESSAGE_FIELDS = ("message", "Message", "detail", "msg", "title", "faultstring")
 """Fields with the text of an error, in the order of their use. `Message`: AWS for requests without access, and ASP.NET
-(BerriAI/litellm pull 39166, read 2026-11)."""
+(BerriAI/litellm pull 39166, read 2026-11). `faultstring`: Apigee."""
 _FIELDS_WITH_MESSAGES = (*_MESSAGE_FIELDS, "error", "metadata", "raw", "innererror")
 """Fields of an error that contain its message, or the error of another server. Other fields of an error with a 4xx
 status may contain the request."""
@@ -140,6 +140,10 @@ def _stays(headers: Mapping[str, str]) -> bool:
     return headers.get("x-should-retry", "").strip().lower() == "false"
 
 
+_ERROR_MEMBERS = ("errors", "fault")
+"""Members with the error of a body without `error` and text: `errors` of ModelScope and GraphQL, `fault` of Apigee."""
+
+
 def read_error_object(content: Any, status: int | None, headers: Mapping[str, str]) -> UpstreamFault:
     """Return the content of a decoded error of any provider. Never raises. `content` is the decoded error body, or the
     value of its field `error`.
@@ -148,6 +152,10 @@ def read_error_object(content: Any, status: int | None, headers: Mapping[str, st
         content = content[0]
     outer = content if isinstance(content, dict) else {}
     inner = outer.get("error", content)
+    if inner is outer and not _message_value(outer):
+        inner = next((outer[name] for name in _ERROR_MEMBERS if outer.get(name)), content)
+        while isinstance(inner, list) and inner:
+            inner = inner[0]
     error = inner if isinstance(inner, dict) else {"message": inner, "code": outer.get("code")}
     if isinstance(base := error.get("base_resp"), dict):
         code = _integer(base.get("status_code")) or 0

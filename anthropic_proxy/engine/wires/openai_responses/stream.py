@@ -78,6 +78,8 @@ _CALLS = ("function_call", "custom_tool_call")
 _TEXT = ("text", 0)  # no index: parts of a text follow each other without a paragraph between
 _PARAGRAPH = "\n\n"
 _NO_RESPONSE = Response()
+_STATUSES = ("completed", "failed", "in_progress", "cancelled", "queued", "incomplete")
+"""Values of `status` in the API. A body with another one, and without output, is no response."""
 
 
 class ResponsesDecoder(Decoder):
@@ -165,7 +167,7 @@ class ResponsesDecoder(Decoder):
         response = _NO_RESPONSE
         with suppress(*DECODE_ERRORS):
             response = decode_or_repair(decode_response, body, repair_json)
-        if response.status is None and response.output is None:
+        if response.status not in _STATUSES and response.output is None:
             if (fault := decode_bare_error(body)) is not None:
                 return self._fail(fault)
             self._decode(decode_response, body)  # raises the error of invalid JSON
@@ -313,7 +315,7 @@ class ResponsesDecoder(Decoder):
     def _read_end(self, response: Response, deltas: list[Delta]) -> None:
         if self._stopped:
             return
-        if response.status is None and response.output is None and not is_present(response.error):
+        if response.status not in _STATUSES and response.output is None and not is_present(response.error):
             raise self._call.build_protocol_error(" sent an answer without any output.")
         if is_present(response.error):
             self.usage_of_error = self._read_usage(response, deltas)
