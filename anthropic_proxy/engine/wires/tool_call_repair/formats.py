@@ -153,7 +153,7 @@ _JSON_TAG = compile_anchored(
 )
 _FUNCTION = compile_anchored(r"\s*<function=(?P<name>[^<>\s]+)>")
 _FUNCTION_OBJECT = compile_anchored(r"\s*<function=(?P<name>[\w.-]+)[\s=:,>(\[]*(?=\{)")
-_FUNCTION_OBJECT_END = compile_anchored(r"[\s)\]>]*(?:</?function>)?\s*")
+_FUNCTION_OBJECT_END = compile_anchored(r"[\s)\]>]*+(?:</?function>\s*+)?")
 _WRAPPER = compile_anchored(
     r"\s*</?(?:function_calls|minimax:tool_call|｜DSML｜(?:function|tool)_calls|tool_calls?)>\s*"
 )
