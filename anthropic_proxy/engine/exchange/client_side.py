@@ -47,7 +47,7 @@ from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.routing.routes import read_project
 from anthropic_proxy.engine.wires.anthropic.api_fields import NamedModel
 from anthropic_proxy.engine.wires.purposes import AdmittedPurpose
-from anthropic_proxy.errors import ProxyError, UpstreamError
+from anthropic_proxy.errors import REMEDY_LEAD, ProxyError, UpstreamError
 from anthropic_proxy.secrets import redact_error
 
 _LIMITS = "anthropic-ratelimit-"
@@ -425,6 +425,6 @@ def record_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str
     receipt.error_type = error.error_type
     receipt.error_code = error.code
     receipt.error = error.message
-    receipt.remedy = error.end_for_administrators
+    receipt.remedy = error.end_for_administrators.removeprefix(REMEDY_LEAD)
     receipt.retry_after_seconds = None if error.should_retry is False else find_retry_after(error)
     receipt.upstream_excerpt = " ".join(getattr(error, "__notes__", ()))
