@@ -198,6 +198,8 @@ _EVENT_TYPES = frozenset(
 )
 _KNOWN_MEMBERS = frozenset(("type", "index", "message", "content_block", "delta", "usage", "context_management"))
 _BEFORE_END = _EVENT_TYPES - {"message_stop"}
+_OTHER_FIELDS = ("type", "id", "name", "input", "caller", "trigger")
+"""Fields of blocks that are no misspelled name of another one."""
 _OF_ENDING = ("stop_reason", "stop_sequence")
 
 
@@ -597,7 +599,7 @@ class StreamRepair:
 
     def _find_field(self, block: dict[str, Any], field: str) -> bool:
         """Give a block a field that it lacks, if it can be known."""
-        known = {"type", *BLOCK_FIELDS[block["type"]]}
+        known = {*BLOCK_FIELDS[block["type"]], *_OTHER_FIELDS}
         others = [name for name, value in block.items() if name not in known and value is not None]
         if len(others) == 1:
             block[field] = block.pop(others[0])
