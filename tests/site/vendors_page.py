@@ -14,6 +14,7 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import VENDORS_FILE, load_model_rows, load_vendor_prices
 from anthropic_proxy.engine.providers.lookup import find_vendor
 from anthropic_proxy.engine.providers.vendors import load_vendor
+from anthropic_proxy.engine.wires.json_schema import SchemaRules
 from anthropic_proxy.engine.wires.openai_chat.effort_forms import EFFORT_FORMS, EffortFormName
 from tests.site.pages import DOCS
 from tests.support.vendors import HOSTS_OF_OPEN_MODELS, LOCAL_PROGRAMS, Claim, Vendor, cases_of, list_vendors
@@ -159,7 +160,6 @@ _DEFAULTS: dict[str, tuple[str, ...]] = {
 """Column → what the proxy does at each of `_APIS` unless something differs."""
 _MAX_ERRORS = 6
 _SWITCHES = {name for name, form in EFFORT_FORMS.items() if form.switch and not form.level}
-_LANGUAGES = {"moonshot": "Moonshot", "gemini": "Gemini", "xai": "xAI"}
 
 
 def _describe_form(name: EffortFormName) -> str:
@@ -178,6 +178,20 @@ def _code(value: Any) -> str:
 
 def _listed(value: Any) -> str:
     return ", ".join(map(str, value)) or "none"
+
+
+def _list_schema_rules(rules: SchemaRules) -> str:
+    return _listed(
+        text
+        for holds, text in (
+            (rules.inlines_references, "schemas without `$ref`"),
+            (not rules.allows_recursion, "no recursion in schemas"),
+            (rules.requires_types, "a type in each schema"),
+            (not rules.allows_empty_texts, "no empty text in `enum`"),
+            (rules.allows_basics_only, "basic keywords only"),
+        )
+        if holds
+    )
 
 
 def _pairs(value: Any) -> str:
@@ -257,21 +271,8 @@ PHRASES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "sends_tool_stream": ("tools", _either("`tool_stream`", "")),
     "tool_name_pattern": ("tools", lambda value: f"names like `{value}`"),
     "max_tool_name_length": ("tools", lambda value: f"names up to {value} characters"),
-    "schema_rules": (
-        "tools",
-        lambda value: _listed(
-            text
-            for holds, text in (
-                (value.inlines_references, "schemas without `$ref`"),
-                (not value.allows_recursion, "no recursion in schemas"),
-                (value.requires_types, "a type in each schema"),
-                (not value.allows_empty_texts, "no empty text in `enum`"),
-                (value.allows_basics_only, "basic keywords only"),
-            )
-            if holds
-        ),
-    ),
-    "schema_language": ("tools", lambda value: f"schemas in the language of {_LANGUAGES[value]}"),
+    "schema_rules": ("tools", _list_schema_rules),
+    "schema_language": ("tools", _list_schema_rules),
     "schema_form": ("tools", lambda value: f"schemas as {value}"),
     "call_id_form": (
         "tools",

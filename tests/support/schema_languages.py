@@ -6,6 +6,13 @@ They are written from the documentation, without the code that converts schemas.
 from collections.abc import Iterator
 from typing import Any
 
+from anthropic_proxy.engine.providers.vendors import build_config
+from anthropic_proxy.engine.wires.json_schema import SchemaRules
+
+SCHEMA_LANGUAGES: dict[str, SchemaRules] = {
+    name: build_config(name, "chat").dialect.schema_language for name in ("moonshot", "gemini", "xai")
+}
+"""Host → the rules of its models' schemas."""
 _TYPES = ("null", "boolean", "object", "array", "number", "integer", "string")
 _ANNOTATIONS = frozenset(("title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly"))
 _OF_TYPE = {

@@ -11,6 +11,7 @@ from msgspec import Struct
 from anthropic_proxy.engine.messages.loaded_tools import LoadedToolForm
 from anthropic_proxy.engine.messages.models.tools import MAX_TOOL_NAME_LENGTH, TOOL_NAME_PATTERN
 from anthropic_proxy.engine.messages.server_tools import ServerToolKind
+from anthropic_proxy.engine.wires.json_schema import UNRESTRICTED_RULES, SchemaRules
 
 ThinkingForm = Literal["adaptive", "enabled", "between_tools", "disabled"]
 """Type of the field `thinking` of the Messages API. `enabled`: with a number of tokens. `between_tools`: not before the
@@ -45,10 +46,9 @@ class BaseDialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     behind it: `reasoning.effort`. The prefix guard names their changes.
 
     Proven by: tests/unit/exchange/test_prefix_guard.py."""
-    schema_language: Literal["", "moonshot", "gemini", "xai"] = ""
-    """Variant of JSON Schema that the model's vendor reads, also if another host forwards requests to it: the rules of
-    this name in `SCHEMA_LANGUAGES` hold beside those of the server. "": none. Google's and Ollama's own APIs do not
-    read the field.
+    schema_language: SchemaRules = UNRESTRICTED_RULES
+    """Rules of the JSON Schemas that the model's vendor reads, also if another host forwards requests to it. They hold
+    beside those of the server. Google's and Ollama's own APIs do not read the field.
 
     Proven by: golden/openai_chat/structured_output/moonshot_schema, golden/anthropic/tools/kimi_at_a_gateway.
     """

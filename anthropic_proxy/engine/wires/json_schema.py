@@ -16,7 +16,6 @@ A loss is a condition of the client's schema that the cleaned schema no longer c
 """
 
 import hashlib
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -85,27 +84,14 @@ class SchemaRules(Struct, frozen=True, kw_only=True, cache_hash=True):
 UNRESTRICTED_RULES = SchemaRules()
 """Rules without restrictions. Keywords in `DROPPED_KEYWORDS` are removed nevertheless, and the root becomes a plain
 object."""
-SCHEMA_LANGUAGES: Mapping[str, SchemaRules] = {
-    "moonshot": SchemaRules(requires_types=True),
-    "gemini": SchemaRules(allows_empty_texts=False),
-    "xai": SchemaRules(allows_recursion=False),
-}
-"""Language → its rules, which hold for models of a vendor at other hosts too.
-
-`moonshot`: "Moonshot Flavored JSON Schema" (MoonshotAI/walle docs/walle.md). `gemini`: google-gemini/gemini-cli issue
-13326, read 2026-11-28. `xai`: docs.x.ai, "Structured Outputs", which holds for tools too (read 2026-11-28).
-"""
 
 
 @lru_cache
-def find_schema_rules(rules: SchemaRules, language: str) -> SchemaRules:
-    """Return the rules of a server together with those of a language of `SCHEMA_LANGUAGES`. "": no language."""
-    if not language:
-        return rules
-    added = SCHEMA_LANGUAGES[language]
-    fields = {name: getattr(added, name) for name in SchemaRules.__struct_fields__}
+def find_schema_rules(rules: SchemaRules, language: SchemaRules) -> SchemaRules:
+    """Return the rules of a server together with those of the language that the model's vendor reads."""
+    fields = {name: getattr(language, name) for name in SchemaRules.__struct_fields__}
     changes = {name: value for name, value in fields.items() if value != getattr(UNRESTRICTED_RULES, name)}
-    return structs.replace(rules, **changes)
+    return structs.replace(rules, **changes) if changes else rules
 
 
 BASIC_RULES = SchemaRules(inlines_references=True, requires_types=True, allows_basics_only=True, suits_grammars=True)

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from anthropic_proxy.engine.wires.gemini.schema import encode_parameter_schema
 from anthropic_proxy.engine.wires.json_schema import (
     BASIC_RULES,
-    SCHEMA_LANGUAGES,
     SchemaRules,
     clean_schema,
     qualifies_for_strict,
 )
 from tests.support.golden_texts import Check
+from tests.support.schema_languages import SCHEMA_LANGUAGES
 
 MOONSHOT = SCHEMA_LANGUAGES["moonshot"]
 RULES = {

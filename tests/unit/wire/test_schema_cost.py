@@ -19,7 +19,6 @@ from anthropic_proxy.engine.wires.gemini.schema import (
 )
 from anthropic_proxy.engine.wires.json_schema import (
     BASIC_RULES,
-    SCHEMA_LANGUAGES,
     UNRESTRICTED_RULES,
     clean_schema,
     may_accept_object,
@@ -29,6 +28,7 @@ from anthropic_proxy.engine.wires.schema_parts import Schema
 from anthropic_proxy.errors import InvalidRequest
 from tests.support.harness import ProxyHarness
 from tests.support.reply_schemas import GOOD, Model
+from tests.support.schema_languages import SCHEMA_LANGUAGES
 
 FIELD = "tools.t.input_schema"
 TOO_MANY_NODES = (

@@ -10,14 +10,13 @@ from jsonschema import Draft202012Validator
 from anthropic_proxy.engine.wires.gemini.schema import encode_parameter_schema
 from anthropic_proxy.engine.wires.json_schema import (
     BASIC_RULES,
-    SCHEMA_LANGUAGES,
     UNRESTRICTED_RULES,
     SchemaRules,
     clean_schema,
 )
 from tests.support.fakes.gemini.schemas import check_json_schema
 from tests.support.random_schemas import Schema, SchemaMaker
-from tests.support.schema_languages import find_empty_texts, find_faults_for_moonshot, find_recursion
+from tests.support.schema_languages import SCHEMA_LANGUAGES, find_empty_texts, find_faults_for_moonshot, find_recursion
 from tests.support.tables import in_one_test
 
 Fit = Callable[[Schema], tuple[Schema, list[str]]]

@@ -348,7 +348,7 @@ def _edits_fields(dialect: Dialect) -> bool:
         or dialect.missing_tools
         or not dialect.streams_tool_input
         or dialect.schema_rules != UNRESTRICTED_RULES
-        or dialect.schema_language
+        or dialect.schema_language != UNRESTRICTED_RULES
         or not dialect.forwards_metadata
     )
 
