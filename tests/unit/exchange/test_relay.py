@@ -243,7 +243,9 @@ TEXTS = st.fixed_dictionaries({"type": st.just("text"), "text": st.sampled_from(
 
 
 @given(st.lists(st.lists(CALLS | TEXTS, min_size=1, max_size=4), min_size=1, max_size=3), st.booleans())
-def test_every_call_is_sent_with_a_name_and_an_input_that_claude_accepts(turns: list[Any], is_dense: bool) -> None:
+def test_every_call_is_sent_with_an_id_a_name_and_an_input_that_claude_accepts(
+    turns: list[Any], is_dense: bool
+) -> None:
     history = [{"role": "assistant", "content": turn} for turn in turns]
     body = json.dumps({"model": ASKED, "messages": history}, separators=(",", ":") if is_dense else None).encode()
     written = sent(body)
@@ -260,8 +262,10 @@ def test_every_call_is_sent_with_a_name_and_an_input_that_claude_accepts(turns: 
                 "input": type(before["input"]) is dict,
             }
             expected = {name: before[name] for name, is_kept in keeps.items() if is_kept}
-            assert after == {**after, **expected, "id": before["id"]}
-            is_valid = is_valid and len(expected) == 2
+            assert re.fullmatch("[a-zA-Z0-9_-]*", after["id"])
+            expected |= {"id": before["id"]} if re.fullmatch("[a-zA-Z0-9_-]*", before["id"]) else {}
+            assert after == {**after, **expected}
+            is_valid = is_valid and len(expected) == 3
         else:
             assert after == before
     assert not is_valid or written == body
