@@ -19,6 +19,7 @@ FILLED_ELSEWHERE = {
     "cost": "the ledger calculates it",
     "method": "the server and requests for a batch or a file state it",
     "path": "the same",
+    "plain_form": "the server of this module refuses no part of a request; tests/unit/exchange/test_plain_form.py",
     "trace": "the server reads it from the header `traceparent`, before there is an exchange",
     "span_id": "traces are off without a tracer",
 }
