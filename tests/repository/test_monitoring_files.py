@@ -42,6 +42,7 @@ async def real_page() -> str:
     receipt.prefix_change = PrefixChange("tools", "tool 3 (WebFetch)", 0.9, 45_000)
     receipt.checks = [CallCheck("toolu_1", "Bash", "flagged", "Deletes data.")]
     receipt.inspections = [InspectionRecord("secrets", "request", "redacted", {"key": 1}, 0.1)]
+    receipt.plain_form = ("drop temperature",)
     receipt.fidelity = FidelityReport()
     totals.count_exchange(receipt)
     totals.count_rejected_request(receipt)
