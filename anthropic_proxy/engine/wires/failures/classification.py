@@ -560,11 +560,6 @@ _SHORT = compile_later(
 )
 
 
-_NOTHING = compile_later(r"\blimit: 0\b(?!\.\d)")
-"""Error text of Gemini for a model that the plan excludes. A retry cannot help, although the error has a short retry
-delay (2026-11)."""
-
-
 def find_exhausted_quota(fault: UpstreamFault) -> Literal["billing", "allowance"] | None:
     """Return the kind of quota that is used up. None: the error has another cause."""
     if fault.status not in _STATUSES and not (fault.status == 401 and fault.codes & BILLING_CODES):  # OpenCode Zen
@@ -572,7 +567,7 @@ def find_exhausted_quota(fault: UpstreamFault) -> Literal["billing", "allowance"
     is_short = _SHORT.search(fault.message) is not None
     if fault.codes & BILLING_CODES or (not is_short and matches_any(BILLING_TEXTS, fault.message)):
         return "billing"
-    if _NOTHING.search(fault.message) or states_no_access(fault.message):
+    if states_no_access(fault.message):  # a retry cannot help, although Gemini states a short retry delay (2026-11)
         return "allowance"
     if is_short or (fault.retry_after or _LONG_SECONDS) < _LONG_SECONDS:
         return None

@@ -442,12 +442,23 @@ _UNIT_OF_RATE = compile_later(
 )
 _SHORT_UNIT = compile_later(r"\b(?P<unit>[a-z]?[a-z])p[mhds]\b", re.IGNORECASE)
 """`TPM`, `ITPM`, `RPM`: tokens, input tokens and requests per minute."""
+_HELD_THINGS = frozenset(("image", "images", "i", "picture", "pictures", "photo", "photos", "video", "videos", "audio"))
+"""Units of which one request can have many. One request is never more than a limit of requests."""
 _LIMIT_AND_REQUESTED = compile_later(
-    r"\blimit(?:ed)?\b[^\d\n]{0,40}(?P<limit>\d[\d,_]{0,15})"
-    r"[^\d\n]{1,60}\brequest(?:ed|s)?\b[^\d\n]{0,20}(?P<requested>\d[\d,_]{0,15})",
+    r"\blimit:? ?(?P<limit>\d[\d,_]{0,12})(?: [a-z-]{1,20})?[,;] ?"
+    r"(?:used:? ?\d[\d,_]{0,12}(?: [a-z-]{1,20})?[,;] ?)?"
+    r"requested:? ?(?P<requested>\d[\d,_]{0,12})(?![-/:]|\.\d|\w)",
     re.IGNORECASE,
 )
-_NO_LIMIT_ABOVE_ZERO = compile_later(r"\blimit(?:ed)?\b[^\d\n]{0,40}\b0\b(?![.,]?\d)", re.IGNORECASE)
+_LIMIT_OF_ZERO = compile_later(
+    r"\blimit(?:ed)?(?: (?:for|of|on|in) (?:[\w./-]{1,60} ){1,5}(?:is|of|to|at)|(?:[:=]| is| of| to| at)?) ?0\b"
+    r"(?![-/%]|[.,:]\d| ?/| ?(?:of|out|ms|s|seconds?|secs?|minutes?|mins?)\b)",
+    re.IGNORECASE,
+)
+_REST = compile_later(r"\b(?:remaining|remains?|left|available|unused|balance)\b", re.IGNORECASE)
+"""Words for what is left of a limit, which is 0 until the limit is reset."""
+_QUOTA = compile_later(r"\bquota\b", re.IGNORECASE)
+_CLAUSE_END = compile_later(r"\.(?!\d)|[;\n]")
 _LONG_PERIODS = compile_later(
     r"\b(?:per|an?|each|every)[- ](?:hour|day|week|month)\b|\b(?:hourly|daily|weekly|monthly)\b|\b[tr]p[hd]\b",
     re.IGNORECASE,
@@ -698,26 +709,35 @@ def _decide_without_limit(
 
 
 def states_no_access(message: str) -> bool:
-    """Return True if a rate limit is 0, so that no request succeeds."""
-    return RATE_LIMIT_WORDS.search(message) is not None and _NO_LIMIT_ABOVE_ZERO.search(message) is not None
+    """Return True if a limit is 0, so that no request succeeds."""
+    return (RATE_LIMIT_WORDS.search(message) or _QUOTA.search(message)) is not None and any(
+        _LIMIT_OF_ZERO.search(clause) and not _REST.search(clause) for clause in _CLAUSE_END.split(message)
+    )
 
 
 def exceeds_other_limit(message: str) -> bool:
-    """Return True if the request alone exceeds a rate limit of other things than tokens, such as images. A shorter
-    prompt does not help, and no later request with as many.
+    """Return True if the request alone exceeds a rate limit of images or other parts. A shorter prompt does not help,
+    and no later request with as many.
     """
     stated = _LIMIT_AND_REQUESTED.search(message)
-    if stated is None or not _limits_other_things(message):
+    if stated is None:
         return False
+    units = _find_units(message[: stated.start()])
     limit, requested = (int("".join(filter(str.isdecimal, stated[name]))) for name in ("limit", "requested"))
-    return requested > limit
+    return bool(units) and units[-1] in _HELD_THINGS and requested > limit
+
+
+def _find_units(message: str) -> list[str]:
+    """Return what the rates in a text count, in order: `images` in `images per min`, `t` in `TPM`."""
+    matches = (match for pattern in (_UNIT_OF_RATE, _SHORT_UNIT) for match in pattern.finditer(message))
+    return [match["unit"].lower() for match in sorted(matches, key=re.Match.start)]
 
 
 def _limits_other_things(message: str) -> bool:
     """Return True if an error names what its rate limit counts, and that is not tokens."""
     if not RATE_LIMIT_WORDS.search(message):
         return False
-    units = {match["unit"].lower() for pattern in (_UNIT_OF_RATE, _SHORT_UNIT) for match in pattern.finditer(message)}
+    units = _find_units(message)
     return bool(units) and not any(unit in ("token", "tokens") or unit.endswith("t") for unit in units)
 
 
