@@ -161,7 +161,9 @@ def test_request_and_reply_are_the_same_to_the_byte(tape: Tape, taped: Proxy) ->
     body = b'\t{ "model":"claude-sonnet-5-5" ,\r\n "max_tokens" : 1.0e1, "x":[1,\n2 ],"thread":{"a":"\\u00e9\xc3\xa9"}'
     body += b',"messages":[]}\n'
     tape.reply = (
-        b'{"type" : "message",\n "model":"claude-sonnet-5-5-20260101", "content":[ ], "usage":{"input_tokens":1.0e1}}\n'
+        b'{"type" : "message",\n "id":"msg_1", "role":"assistant", "model":"claude-sonnet-5-5-20260101", '
+        b'"content":[ ], "stop_reason":"end_turn", "stop_sequence": null, '
+        b'"usage":{"input_tokens":1.0e1,\r\n"output_tokens":1}}\n'
     )
     answer = taped.client().post(PATH + "?beta=true", content=body, headers={"x-api-key": SECRET, "cookie": "a=b"})
     assert tape.raw == body
@@ -169,10 +171,12 @@ def test_request_and_reply_are_the_same_to_the_byte(tape: Tape, taped: Proxy) ->
     assert tape.headers["x-api-key"] == SECRET
     assert "cookie" not in tape.headers
     mapped = body.replace(b"claude-sonnet-5-5", b"claude-haiku-4-5")
-    tape.reply = b'{"type":"message","content":[{"model":"claude-opus-5-5"}],"model" : "claude-opus-5-5"}'
+    block, end = b'{"type":"text","text":"","model":"claude-opus-5-5"}', tape.reply.partition(b'"content":[ ],')[2]
+    tape.reply = b'{"type":"message","id":"msg_1","role":"assistant","content":[%b],"model" : "%b",%b'
+    tape.reply = tape.reply % (block, b"claude-opus-5-5", end)
     answer = taped.client().post(PATH, content=mapped)
     assert tape.raw == body.replace(b"claude-sonnet-5-5", b"claude-opus-5-5")
-    assert answer.content == b'{"type":"message","content":[{"model":"claude-opus-5-5"}],"model" : "claude-haiku-4-5"}'
+    assert answer.content == tape.reply.replace(b'"model" : "claude-opus-5-5"', b'"model" : "claude-haiku-4-5"')
 
 
 # Payment

@@ -61,7 +61,7 @@ BACKENDS = (
     Backend("Ollama", "ollama", "qwen3:8b", facts=_SHOWN),
     Backend("Groq", "groq"),
     Backend("Moonshot", "moonshot"),
-    Backend("xAI", "xai"),
+    Backend("xAI", "xai", "grok-4.5"),
     _server("local server", "http://localhost:8000/v1", "qwen3-coder"),
     _server("Azure", "https://matrix.openai.azure.com/openai/v1", "gpt-4.1"),
     _server("DeepSeek", "https://api.deepseek.com", "deepseek-flash"),

@@ -60,8 +60,8 @@ async def test_each_kind_of_key_has_its_paths(tmp_path: Path) -> None:
         denied = await send(app, "GET", "/api/usage", x_api_key=key)
         assert (denied.status, denied.message) == (
             403,
-            "The key 'ci' is for the API below /v1/, not for '/api/usage'. Use one of PROXY_API_KEY or ADMIN_API_KEY "
-            "there.",
+            "The key 'ci' is for the API below /v1/, not for '/api/usage'. Ask an administrator of the proxy for "
+            "access.",
         )
         admin = await send(app, "POST", "/v1/messages", ASKED, x_api_key=OTHERS["ADMIN_API_KEY"])
         assert (admin.status, admin.message) == (

@@ -126,8 +126,8 @@ async def test_the_rules_of_the_table_apply_to_an_owner(app: App, provider: Fake
     denied = await send(app, "GET", "/admin/keys", authorization=f"Bearer {token}")
     assert (denied.status, denied.message) == (
         403,
-        "The key 'ci/example/app' is for the API below /v1/, not for '/admin/keys'. Use one of PROXY_API_KEY or "
-        "ADMIN_API_KEY there.",
+        "The key 'ci/example/app' is for the API below /v1/, not for '/admin/keys'. Ask an administrator of the "
+        "proxy for access.",
     )
 
 

@@ -477,6 +477,7 @@ NOT_RESTORED = {
     "iterations": "stored as the usage of each model, with its cost",
     "limit_headers": "headers of the response, which the client has",
     "message_id": "for traces",
+    "plain_form": "stored among the adaptations",
     "prefix_change": "stored as a text, which only the pages show",
     "region": "a part of the price, whose source is stored",
     "retry_after_seconds": "a header of the response, which the client has",

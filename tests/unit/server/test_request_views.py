@@ -14,6 +14,7 @@ HIDDEN = {
     "limit_headers": "headers of the response, which the client has",
     "message_count": "the client knows its request",
     "message_id": "the client knows its reply",
+    "plain_form": "header of the response, which the client has",
     "remedy": "what an administrator would do",
     "route": "name of a setting",
     "route_reason": "name of a setting",

@@ -7,7 +7,7 @@ wire cannot carry.
 import base64
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -71,7 +71,32 @@ def test_what_is_relayed_lacks_our_own_thoughts_alone(
     body = signed.request(len(signed.messages), style)
     upstream_body = json.loads(step.encode_body(body).body)
     assert upstream_body["tools"] == TOOLS_MARKED[style.marks]
-    assert upstream_body["messages"] == [without_thoughts(message) for message in body["messages"]]
+    expected = [without_thoughts(message) for message in body["messages"]]
+    fitted = dict(zip(list_call_ids(expected), list_call_ids(upstream_body["messages"]), strict=True))
+    assert len({*fitted.values()}) == len(fitted)
+    assert {old: new for old, new in fitted.items() if _CLAUDE_ID.fullmatch(old) and old != new} == {}
+    assert upstream_body["messages"] == replace_call_ids(expected, fitted)
+
+
+_CLAUDE_ID = re.compile("[a-zA-Z0-9_-]+")
+"""Ids of calls that Claude accepts."""
+
+
+def list_call_ids(messages: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the ids of calls and of their results, in order."""
+    blocks = [block for message in messages if type(message["content"]) is list for block in message["content"]]
+    return [block.get("tool_use_id") or block["id"] for block in blocks if {"tool_use_id", "id"} & block.keys()]
+
+
+def replace_call_ids(value: Any, new_ids: Mapping[str, str]) -> Any:
+    if isinstance(value, list):
+        return [replace_call_ids(inner, new_ids) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: new_ids[inner] if name in ("id", "tool_use_id") else replace_call_ids(inner, new_ids)
+        for name, inner in value.items()
+    }
 
 
 TOOLS_MARKED = {False: TOOLS, True: [*TOOLS[:-1], TOOLS[-1] | {"cache_control": {"type": "ephemeral"}}]}
