@@ -107,6 +107,13 @@ NOT_CALLS = (
     "<function=Read>\n<parameter=path>\na.py\n<parameter=color>\nred\n</function>",
     "<function=Read>\n<parameter=path>\na.py\n</function>\n</function>",
     "<function=Run>\n<parameter=command>\nls -la",
+    "<function=Run>\n<parameter=command>\necho '<function=Read><parameter=path>a</parameter></function>' x",
+    "<function=Run>\n<parameter=command>\nrm x\n<function=Read>\n<parameter=path>\nEOF\n</parameter>\n</function>",
+    "<function=Run>\n<parameter=command>\nrm x\n<parameter=background>\ntrue\nEOF\n</parameter>\n</function>",
+    "<function=Run>\n<parameter=command>\nrm x; grep '<parameter=background>' y\n</function>",
+    "<function=Run>\n<parameter=command>\nrm x; echo '</function>\n<function=Read>\n<parameter=path>\na'\n</function>",
+    "<function=Run>\n<parameter=command>\ncat <<E\nUse <function=Read>\n<parameter=x>\nE\n</parameter>\n</function>",
+    "<function=Run>\n<parameter=command>\nrm -rf build </tool_call> </tool_call>",
     "<function=Run>\n<parameter=command>\nls -la\n</function>\nThat lists the files.",
     "<function=Read(1)></function>",
     "Use <tool_call> tags for that: <tool_call> and </tool_call>.",
@@ -231,6 +238,56 @@ def test_a_call_without_end_tags_is_the_right_call_or_text(
     is_plain = all("<" not in value for value, *_ in written)
     if is_plain and (has_wrapper or all(closes_call for *_, closes_call in written)):
         assert found == expected
+
+
+VALUES_ABOUT_CALLS = (
+    "rm -rf build; grep -n '<parameter=background>' x",
+    "rm -rf build; grep -n '<parameter=background>true' x",
+    "rm -rf build; grep -n '<function=Read>' x",
+    "echo '<function=Read><parameter=path>a</parameter></function>' > doc; rm doc",
+    "echo '<function=Other><parameter=x>a</parameter></function>' > doc; rm doc",
+    "cat > x <<EOF\n<function=Read>\n<parameter=path>\na.py\n</parameter>\n</function>\nEOF",
+    "rm -rf build </tool_call> x",
+    "grep '</function>' x",
+)
+FRAMES = {
+    "functions": "<function=Run>\n<parameter=command>\n{}\n</parameter>\n</function>",
+    "invoke": '<invoke name="Run">\n<parameter name="command">{}</parameter>\n</invoke>',
+    "keys": "<tool_call>Run\n<arg_key>command</arg_key>\n<arg_value>{}</arg_value>\n</tool_call>",
+}
+
+
+def in_format(value: str, name: str) -> str:
+    """Return a value with the tags of the format `name` in place of those of `functions`."""
+    changes = {
+        "functions": (),
+        "invoke": (
+            (r"<(parameter|function)=(\w+)>", r'<\1 name="\2">'),
+            ("function(?= name|>)", "invoke"),
+        ),
+        "keys": (
+            (r"<parameter=(\w+)>", r"<arg_key>\1</arg_key>\n<arg_value>"),
+            ("</parameter>", "</arg_value>"),
+            (r"<function=(\w+)>", r"<tool_call>\1\n"),
+            ("</function>", "</tool_call>"),
+        ),
+    }[name]
+    for pattern, replacement in changes:
+        value = re.sub(pattern, replacement, value)
+    return value
+
+
+@in_one_test
+@pytest.mark.parametrize("name", FRAMES)
+@pytest.mark.parametrize("value", VALUES_ABOUT_CALLS)
+def test_a_value_that_has_tags_as_text_is_never_cut(name: str, value: str) -> None:
+    command = in_format(value, name)
+    text = FRAMES[name].format(command)
+    for parts in ([text], list(text), [f"I look.\n{text}\nThen I report."], [text + "\n" + text]):
+        calls = [item for item in folded(read(parts)) if not isinstance(item, str)]
+        assert all(call == ("Run", {"command": command}) for call in calls)
+        if name != "keys":
+            assert calls
 
 
 @given(st.lists(PIECES, max_size=5))

@@ -102,14 +102,20 @@ class OfferedTools:
                 fitting.append(name)
         return self._aliases.get(fitting[0], fitting[0]) if len(fitting) == 1 else None
 
+    def required_properties(self, name: str) -> frozenset[str]:
+        """Return the names of the properties that a call of a tool must have. `name`: the client's name."""
+        return frozenset(required_names(self._schema_of(self._sent_name(name)).get("required")))
+
     def schema_properties(self, name: str) -> Mapping[str, Any]:
         """Return the properties in the input schema of a tool: property name → schema. `name`: the client's name.
 
         Empty: the tool is not offered, or has no properties.
         """
-        sent_name = next((tool for tool in self._tools if self._aliases.get(tool, tool) == name), "")
-        properties = self._schema_of(sent_name).get("properties")
+        properties = self._schema_of(self._sent_name(name)).get("properties")
         return properties if isinstance(properties, dict) else {}
+
+    def _sent_name(self, name: str) -> str:
+        return next((tool for tool in self._tools if self._aliases.get(tool, tool) == name), "")
 
     def _schema_of(self, name: str) -> Mapping[str, Any]:
         tool = self._tools.get(name)

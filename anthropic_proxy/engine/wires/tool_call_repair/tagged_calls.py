@@ -6,15 +6,19 @@
     </parameter>
     </function>
 
-A value is any text, also one that looks like a tag, so the strict reader ends it only at an end tag that another tag of
-the format follows. Models forget end tags. A value then seems to contain the next parameter, which would be a wrong
-call: the strict reader rejects such a value. At the end of the reply, `read_open_calls` reads the whole text again:
-each value ends where the next tag of the format begins. It accepts only a text that consists of such calls from its
-first to its last character, and ends with an end tag. All else stays text.
+A value is any text, also one that looks like a tag. The strict reader, which runs while the reply arrives, ends a value
+at the first end tag that no start tag inside of the value needs, if another tag of the format follows.
+
+A start tag without its end tag in a value has two possible reasons: it is text (`grep '<parameter=path>'`), or the
+model forgot an end tag before it. `read_last_calls` decides at the end of the reply, when the whole text is known. It
+reads the text twice: complete, where such a tag is text, and open, where a value ends at the next tag of the format. If
+both are possible, the call stays text, unless only the open reading has all required parameters, or the parameters
+that it has more are no strings and have the type of their schema.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import msgspec
@@ -63,7 +67,7 @@ KEYS = Tags(
     compile_anchored(r"\s*<tool_call>\s*(?P<name>[^<>\s]+)(?=\s*<)"),
     compile_anchored(r"\s*</tool_call>"),
     compile_anchored(r"\s*<arg_key>([^<>]*)</arg_key>\s*<arg_value>"),
-    compile_later(r"</arg_value>(?=\s*(?:<arg_key>|\Z))"),
+    compile_later(r"</arg_value>(?=\s*(?:<arg_key>|</tool_call>|\Z))"),
     compile_later(
         r"(?P<closed></arg_value>)|<arg_key>(?P<parameter>[^<>]*)</arg_key>\s{0,8}<arg_value>"
         r"|<tool_call>\s*(?P<call>[^<>\s]+)(?=\s*<)|(?P<ended></tool_call>)"
@@ -71,8 +75,9 @@ KEYS = Tags(
 )
 _WRAPPER = compile_anchored(r"\s*</?(?:(?:seed:|minimax:)?tool_calls?|function_calls|｜DSML｜(?:function|tool)_calls)>")
 _LAST_TAG = compile_later(r"</[^<>\s]{1,40}>\s*\Z", most=80)
-_INDENTATION = compile_later(r"\n[ \t]*\Z", most=200)
+_END_TAG = compile_later(r"</[^<>\s]{1,40}>")
 _MAX_LAST_TAG = 80
+_MAX_INDENTATION = 200
 
 
 def read_elements(
@@ -101,83 +106,202 @@ def read_parameters(text: str, position: int, tags: Tags, offered: OfferedTools,
     properties = offered.schema_properties(name)
     given: dict[str, Any] = {}
     while begin := tags.parameter.match(text, position):
-        end = tags.parameter_end.search(text, begin.end())
+        end = _find_end(text, begin.end(), tags)
         if end is None:
             return None
-        value = text[begin.end() : end.start()]
-        if _hides_tags(value, tags, {*properties} - {*given}, offered):
-            return None
-        _give(given, begin[1].strip(), value, properties)
+        _give(given, begin[1].strip(), text[begin.end() : end.start()], properties)
         position = end.end()
     return msgspec.json.encode(given).decode(), position
 
 
-def _hides_tags(value: str, tags: Tags, names: set[str], offered: OfferedTools) -> bool:
-    """Return True if a tag in a value can be meant as such: a start tag of the tool's parameters or of an offered tool,
-    unless all start tags of the value have their end tags in the right order, as an example has them.
+def _find_end(text: str, position: int, tags: Tags) -> re.Match[str] | None:
+    """Return the end tag of the value at index `position`. Start tags inside of the value have their end tags."""
+    opened: list[re.Match[str]] = []
+    for tag in tags.tag.finditer(text, position):
+        if not opened and tag.lastgroup == "closed" and tags.parameter_end.match(text, tag.start()):
+            return tag
+        _follow(opened, tag)
+    return None
+
+
+_ENDS = {"parameter": "closed", "call": "ended"}
+
+
+def _follow(opened: list[re.Match[str]], tag: re.Match[str]) -> None:
+    """Add a start tag to the open ones, or remove the one that an end tag ends. Other end tags are text."""
+    if tag.lastgroup in _ENDS:
+        opened.append(tag)
+    elif opened and _ENDS[opened[-1].lastgroup or ""] == tag.lastgroup:
+        opened.pop()
+
+
+class _ReadCall(Struct):
+    name: str
+    given: dict[str, Any]
+
+
+_ReadValue = Callable[[str, int, Tags, set[str], OfferedTools], tuple[str, int] | None]
+"""Function that returns the value at an index of a text, and the index after it and its end tag. The set has the names
+of the parameters that may follow. None: there is no value in this reading."""
+
+
+def begins_call(tags: Tags, text: str, offered: OfferedTools) -> bool:
+    """Return True if a text begins with a call of an offered tool and its first parameter, so that all tags behind can
+    be text of its parameters.
     """
-    opened: list[str] = []  # groups of the end tags that are expected
-    is_meant = is_wrong = False
-    for tag in tags.tag.finditer(value):
-        kind = tag.lastgroup
-        if kind == "parameter":
-            is_meant |= tag["parameter"].strip() in names
-            opened.append("closed")
-        elif kind == "call":
-            is_meant |= offered.find_tool_name(tag["call"]) is not None
-            opened.append("ended")
-        elif kind is not None and opened:
-            is_wrong |= opened.pop() != kind
-    return is_meant and (is_wrong or bool(opened))
+    begin = tags.begin.match(text, _skip(text, 0, tags))
+    is_offered = begin is not None and offered.find_tool_name(begin["name"]) is not None
+    return begin is not None and is_offered and tags.parameter.match(text, begin.end()) is not None
 
 
-def read_open_calls(tags: Tags, text: str, offered: OfferedTools) -> list[RecoveredCall] | None:
-    """Return the calls of a whole text, in which end tags may be missing.
+def read_last_calls(
+    tags: Tags, text: str, offered: OfferedTools, *, is_end_of_reply: bool = True
+) -> list[RecoveredCall] | None:
+    """Return the calls of a whole text, in which end tags may be missing, or values have start tags as text.
 
-    None: it has other content, or does not end with an end tag.
+    None: it has other content, does not end with an end tag, or can have two meanings. `is_end_of_reply`: False if
+    other text of the reply follows, so that no end tag may be missing.
     """
     if not _LAST_TAG.search(text[-_MAX_LAST_TAG:]):
         return None
-    calls: list[RecoveredCall] = []
+    open_calls = _read_calls(text, tags, offered, _read_open_value)
+    complete = _read_calls(text, tags, offered, _read_complete_value)
+    if complete is None or (open_calls is not None and _is_better(open_calls, complete, offered)):
+        calls = open_calls if is_end_of_reply else None
+    elif open_calls is not None or any(_may_hide_tags(call, tags, offered) for call in complete):
+        calls = None
+    else:
+        calls = complete
+    return [RecoveredCall(call.name, msgspec.json.encode(call.given).decode()) for call in calls] if calls else None
+
+
+def _is_better(open_calls: Sequence[_ReadCall], complete: Sequence[_ReadCall], offered: OfferedTools) -> bool:
+    """Return True if the parameters themselves show that start tags in values are meant as such."""
+    if [call.name for call in open_calls] != [call.name for call in complete]:
+        return False
+    for call, whole in zip(open_calls, complete, strict=True):
+        properties = offered.schema_properties(call.name)
+        is_usable = offered.required_properties(call.name) <= whole.given.keys()
+        if is_usable and any(_may_be_text(properties.get(key)) for key in call.given.keys() - whole.given.keys()):
+            return False
+    return True
+
+
+def _may_hide_tags(call: _ReadCall, tags: Tags, offered: OfferedTools) -> bool:
+    """Return True if a start tag in a value can be meant as such: on a line of its own, or with the end tags that the
+    complete reading takes for those of the call.
+    """
+    names = offered.schema_properties(call.name).keys() - call.given.keys()
+    for value in call.given.values():
+        opened: list[re.Match[str]] = []
+        for tag in tags.tag.finditer(value) if isinstance(value, str) else ():
+            _follow(opened, tag)
+        if [tag.lastgroup for tag in opened[-2:]] == ["call", "parameter"]:
+            return True
+        if any(_begins_line(value, tag.start()) and _is_expected(tag, names, offered) for tag in opened):
+            return True
+    return False
+
+
+def _begins_line(text: str, position: int) -> bool:
+    """Return True if only spaces stand between a line break, or the start of the text, and index `position`."""
+    before = text[max(0, position - _MAX_INDENTATION) : position].rstrip(" \t")
+    return before.endswith("\n") or (position <= _MAX_INDENTATION and not before)
+
+
+def _read_calls(text: str, tags: Tags, offered: OfferedTools, read_value: _ReadValue) -> list[_ReadCall] | None:
+    """Return the calls of a whole text. None: it has other content."""
+    calls: list[_ReadCall] = []
     position = _skip(text, 0, tags)
     while begin := tags.begin.match(text, position):
         name = offered.find_tool_name(begin["name"])
-        read = None if name is None else _read_open_parameters(text, begin.end(), tags, offered, name)
-        if name is None or read is None:
+        given: dict[str, Any] = {}
+        after = (
+            None
+            if name is None
+            else _read_given(text, begin.end(), tags, offered, name=name, given=given, read_value=read_value)
+        )
+        if name is None or after is None:
             return None
-        calls.append(RecoveredCall(name, read[0]))
-        end = tags.end.match(text, read[1])
-        position = _skip(text, read[1] if end is None else end.end(), tags)
+        calls.append(_ReadCall(name, given))
+        end = tags.end.match(text, after)
+        if end is None and read_value is _read_complete_value:
+            return None
+        position = _skip(text, after, tags) if end is None else _skip(text, end.end(), tags, end[0].strip())
     return calls if calls and not text[position:].strip() else None
 
 
-def _skip(text: str, position: int, tags: Tags) -> int:
-    """Return the index of the next start tag of a call, behind tags that only enclose calls."""
-    while not tags.begin.match(text, position) and (wrapper := _WRAPPER.match(text, position)):
-        position = wrapper.end()
-    return position
-
-
-def _read_open_parameters(
-    text: str, position: int, tags: Tags, offered: OfferedTools, name: str
-) -> tuple[str, int] | None:
+def _read_given(
+    text: str,
+    position: int,
+    tags: Tags,
+    offered: OfferedTools,
+    *,
+    name: str,
+    given: dict[str, Any],
+    read_value: _ReadValue,
+) -> int | None:
+    """Add the parameters at index `position` to `given`. Return the index after them."""
     properties = offered.schema_properties(name)
-    given: dict[str, Any] = {}
     while begin := tags.parameter.match(text, position):
         key = begin[1].strip()
         if key in given or (properties and key not in properties):
             return None
-        end = tags.tag.search(text, begin.end())
-        if end is None or not _is_expected(end, {*properties} - {*given, key}, offered):
+        read = read_value(text, begin.end(), tags, {*properties} - {*given, key}, offered)
+        if read is None:
             return None
-        value = text[begin.end() : end.start()]
-        is_closed = end["closed"] is not None
-        _give(given, key, value if is_closed else _INDENTATION.sub("\n", value), properties)
-        position = end.end() if is_closed else end.start()
-    return msgspec.json.encode(given).decode(), position
+        _give(given, key, read[0], properties)
+        if read_value is _read_open_value and not _has_type(given[key], properties.get(key)):
+            return None
+        position = read[1]
+    return position
 
 
-def _is_expected(tag: re.Match[str], names: set[str], offered: OfferedTools) -> bool:
+def _read_complete_value(
+    text: str, position: int, tags: Tags, names: set[str], offered: OfferedTools
+) -> tuple[str, int] | None:
+    end = tags.parameter_end.search(text, position)
+    return (text[position : end.start()], end.end()) if end is not None else None
+
+
+def _read_open_value(
+    text: str, position: int, tags: Tags, names: set[str], offered: OfferedTools
+) -> tuple[str, int] | None:
+    tag = tags.tag.search(text, position)
+    if tag is None or not _is_expected(tag, names, offered):
+        return None
+    value = text[position : tag.start()]
+    if tag.lastgroup == "closed":
+        return value, tag.end()
+    if not _begins_line(text, tag.start()) and not (
+        (tag.lastgroup == "parameter" and "\n" not in value) or _is_end(text, tag.start())
+    ):
+        return None
+    head = value.rstrip(" \t")
+    return (head if head.endswith("\n") else value), tag.start()
+
+
+def _is_end(text: str, position: int) -> bool:
+    """Return True if only end tags follow, each once."""
+    rest = text[position:][: 8 * _MAX_LAST_TAG + 1]
+    ends = _END_TAG.findall(rest)
+    return len(rest) <= 8 * _MAX_LAST_TAG and len({*ends}) == len(ends) and not _END_TAG.sub("", rest).strip()
+
+
+def _skip(text: str, position: int, tags: Tags, last: str = "") -> int:
+    """Return the index of the next start tag of a call, behind tags that only enclose calls, each once. `last`: the tag
+    before index `position`.
+    """
+    skipped = {last}
+    while not tags.begin.match(text, position) and (wrapper := _WRAPPER.match(text, position)):
+        if (name := wrapper[0].strip()) in skipped:
+            break
+        skipped.add(name)
+        position = wrapper.end()
+    return position
+
+
+def _is_expected(tag: re.Match[str], names: AbstractSet[str], offered: OfferedTools) -> bool:
     """Return False for the start tag of a parameter that the tool does not have, and of a call of no offered tool."""
     if tag["parameter"] is not None:
         return tag["parameter"].strip() in names
@@ -194,14 +318,40 @@ def _typed(value: str, schema: Any) -> Any:
 
     The text itself is returned if there is no schema, the schema allows a string, or the text is no JSON value.
     """
-    if not isinstance(schema, dict) or schema.get("type") in ("string", ["string"]):
+    kinds = _kinds(schema)
+    if not isinstance(schema, dict) or kinds == ["string"]:
         return value
-    kinds = schema.get("type")
-    if not isinstance(kinds, list):
-        kinds = [kinds] if isinstance(kinds, str) else []
     literal = {"True": "true", "False": "false", "None": "null"}.get(value.strip(), value)
     try:
         read = msgspec.json.decode(literal)
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
         return value
     return value if "string" in kinds and read is not None else read
+
+
+def _kinds(schema: Any) -> list[Any]:
+    """Return the JSON types that a schema names. Empty: it names none."""
+    kinds = schema.get("type") if isinstance(schema, dict) else None
+    return kinds if isinstance(kinds, list) else [kinds] if isinstance(kinds, str) else []
+
+
+def _may_be_text(schema: Any) -> bool:
+    kinds = _kinds(schema)
+    return not kinds or "string" in kinds
+
+
+_TYPES: dict[Any, tuple[type, ...]] = {
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "array": (list,),
+    "object": (dict,),
+    "null": (type(None),),
+}
+
+
+def _has_type(value: Any, schema: Any) -> bool:
+    """Return True if a value has a type that its schema names, or the schema names none or a string."""
+    return _may_be_text(schema) or any(
+        type(value) in _TYPES.get(kind, ()) for kind in _kinds(schema) if isinstance(kind, str)
+    )

@@ -22,7 +22,7 @@ from anthropic_proxy.engine.wires.tool_call_repair.formats import (
     can_be_unmarked_calls,
     read_unmarked_calls,
 )
-from anthropic_proxy.engine.wires.tool_call_repair.tagged_calls import read_open_calls
+from anthropic_proxy.engine.wires.tool_call_repair.tagged_calls import begins_call, read_last_calls
 
 _WORD = compile_anchored(r"[\w.:/-]*")
 _MAX_NAME_LENGTH = 128
@@ -250,7 +250,13 @@ class TextCallDetector:
         self._searched = max(self._searched, len(self._held) - len(mark.end_marker) + 1)
         if not final:
             return False
-        return (not reply_ended_early and self._convert_calls(mark, self._held, deltas, final=True)) or self._release()
+        if reply_ended_early:
+            return self._release()
+        texts = [self._held]
+        before, end_marker, rest = self._held.rpartition(mark.end_marker or "\0")
+        if end_marker and rest.lstrip(" \t").startswith("\n") and not rest.isspace():
+            texts.append(before + end_marker)
+        return any(self._convert_calls(mark, text, deltas, final=True) for text in texts) or self._release()
 
     def _may_be_named(self) -> bool:
         """Return True if a bracket or a possible tool name follows the start marker."""
@@ -267,12 +273,16 @@ class TextCallDetector:
     def _convert_calls(self, mark: StartMarker, text: str, deltas: list[Delta], *, final: bool = False) -> bool:
         """Append the calls in `text` to `deltas`. Return False if it has none.
 
-        `final`: `text` is the rest of a complete reply, so that end tags may be missing.
+        `final`: the reply is complete.
         """
         readers = mark.readers
         if final:
+            is_whole = len(text) == len(self._held)
             open_tags = ((name, OPEN_TAGS[name]) for name, _ in readers if name in OPEN_TAGS)
-            readers = (*readers, *((name, partial(read_open_calls, tags)) for name, tags in open_tags))
+            readers = (
+                *readers,
+                *((name, partial(read_last_calls, tags, is_end_of_reply=is_whole)) for name, tags in open_tags),
+            )
         for convention, read in readers:
             if calls := read(text, self._offered):
                 self._emit_calls(convention, calls, deltas)
@@ -285,14 +295,20 @@ class TextCallDetector:
 
     def _release(self) -> bool:
         """Emit a start marker that begins no call as text, and continue the search after it. Return False."""
+        is_over = self._exhausted or self._failures >= _MAX_FAILURES - 1 or self._may_have_calls_as_text()
         self._held = self._space + self._held
         self._emit(len(self._space) + len(self._mark))
         self._read_again()
         self._failures += 1
-        self._state = "over" if self._exhausted or self._failures >= _MAX_FAILURES else "text"
+        self._state = "over" if is_over else "text"
         if self._mark.startswith("```") and self._state == "text":
             self._state, self._fence = "fence", "run"
         return False
+
+    def _may_have_calls_as_text(self) -> bool:
+        """Return True if later calls can be text in a parameter of the call that was not read."""
+        names = (name for name, _ in self._marks[self._mark].readers if name in OPEN_TAGS)
+        return self._named and any(begins_call(OPEN_TAGS[name], self._held, self._offered) for name in names)
 
     def _leave_fence(self) -> bool:
         """Emit a code fence, from its opening line to its closing line, as text. Return True at its end."""
