@@ -112,6 +112,7 @@ NOT_CALLS = (
     "<function=Run>\n<parameter=command>\nrm x\n<parameter=background>\ntrue\nEOF\n</parameter>\n</function>",
     "<function=Run>\n<parameter=command>\nrm x; grep '<parameter=background>' y\n</function>",
     "<function=Run>\n<parameter=command>\nrm x; echo '</function>\n<function=Read>\n<parameter=path>\na'\n</function>",
+    "<function=Run><parameter=command>rm -rf build; echo <parameter=background>true</parameter></function>",
     "<function=Run>\n<parameter=command>\ncat <<E\nUse <function=Read>\n<parameter=x>\nE\n</parameter>\n</function>",
     "<function=Run>\n<parameter=command>\nrm -rf build </tool_call> </tool_call>",
     "<function=Run>\n<parameter=command>\nls -la\n</function>\nThat lists the files.",

@@ -166,7 +166,7 @@ def read_last_calls(
         return None
     open_calls = _read_calls(text, tags, offered, _read_open_value)
     complete = _read_calls(text, tags, offered, _read_complete_value)
-    if complete is None or (open_calls is not None and _is_better(open_calls, complete, offered)):
+    if complete is None or (open_calls is not None and _is_better(open_calls, complete, tags, offered)):
         calls = open_calls if is_end_of_reply else None
     elif open_calls is not None or any(_may_hide_tags(call, tags, offered) for call in complete):
         calls = None
@@ -175,14 +175,26 @@ def read_last_calls(
     return [RecoveredCall(call.name, msgspec.json.encode(call.given).decode()) for call in calls] if calls else None
 
 
-def _is_better(open_calls: Sequence[_ReadCall], complete: Sequence[_ReadCall], offered: OfferedTools) -> bool:
+def _has_tag_in_line(call: _ReadCall, tags: Tags) -> bool:
+    texts = (value for value in call.given.values() if isinstance(value, str))
+    return any(
+        tag.lastgroup in _ENDS and not _begins_line(text, tag.start())
+        for text in texts
+        for tag in tags.tag.finditer(text)
+    )
+
+
+def _is_better(
+    open_calls: Sequence[_ReadCall], complete: Sequence[_ReadCall], tags: Tags, offered: OfferedTools
+) -> bool:
     """Return True if the parameters themselves show that start tags in values are meant as such."""
     if [call.name for call in open_calls] != [call.name for call in complete]:
         return False
     for call, whole in zip(open_calls, complete, strict=True):
         properties = offered.schema_properties(call.name)
         is_usable = offered.required_properties(call.name) <= whole.given.keys()
-        if is_usable and any(_may_be_text(properties.get(key)) for key in call.given.keys() - whole.given.keys()):
+        more = call.given.keys() - whole.given.keys()
+        if is_usable and (any(_may_be_text(properties.get(key)) for key in more) or _has_tag_in_line(whole, tags)):
             return False
     return True
 
@@ -273,6 +285,8 @@ def _read_open_value(
     value = text[position : tag.start()]
     if tag.lastgroup == "closed":
         return value, tag.end()
+    if not value or value.isspace():
+        return None
     if not _begins_line(text, tag.start()) and not (
         (tag.lastgroup == "parameter" and "\n" not in value) or _is_end(text, tag.start())
     ):
