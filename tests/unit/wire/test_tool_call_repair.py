@@ -237,7 +237,10 @@ def test_a_call_without_end_tags_is_the_right_call_or_text(
     calls = [item for item in found if not isinstance(item, str)]
     assert all(call in expected for call in calls)
     is_plain = all("<" not in value for value, *_ in written)
-    if is_plain and (has_wrapper or all(closes_call for *_, closes_call in written)):
+    ends_are_clear = has_wrapper or all(closes_call for *_, closes_call in written)
+    # An end tag of the second call may end a value of the first one, which then has the start of a call as text.
+    has_one_reading = len(written) == 1 or all(written[0][2:]) or not (written[1][1] or written[1][2])
+    if is_plain and ends_are_clear and has_one_reading:
         assert found == expected
 
 
