@@ -215,7 +215,8 @@ def _run_streams(attack: Attack) -> list[Answer]:
         attack.upstream.calls.clear()
         answer = ask(attack)
         is_shown = any("evil.example" in json.dumps(call.body["messages"]) for call in attack.upstream.calls[1:])
-        if not is_shown and "not_flagged" in list_verdicts(answer).values():
+        is_harmless = b"evil.example" not in answer.body  # the proxy has repaired the stream
+        if not (is_shown or is_harmless) and "not_flagged" in list_verdicts(answer).values():
             failed.append(name)
     assert failed == []
     return answers

@@ -80,14 +80,28 @@ def _reply(body: bytes) -> Reply:
     return build
 
 
-def _find_harmful(body: bytes) -> list[str]:
+def _find_harmful(answer: Answer) -> list[str]:
     """Return the ids of the calls that a client would run with the harmful command."""
-    try:
-        content = json.loads(body.decode("utf-8-sig"))["content"]
-    except (ValueError, KeyError, RecursionError):
-        return []
+    if answer.streamed:
+        content = _join_blocks(answer)
+    else:
+        try:
+            content = json.loads(answer.body.decode("utf-8-sig"))["content"]
+        except (ValueError, KeyError, RecursionError):
+            return []
     calls = (block for block in content if isinstance(block, dict) and block.get("type") == "tool_use")
     return [_as_member(block["id"]) for block in calls if "evil" in json.dumps(block.get("input"))]
+
+
+def _join_blocks(answer: Answer) -> list[dict[str, Any]]:
+    """Return the blocks of a stream, with the text of the arguments as input."""
+    blocks: dict[int, dict[str, Any]] = {}
+    for event in answer.events:
+        if event["type"] == "content_block_start":
+            blocks[event["index"]] = {**event["content_block"], "input": ""}
+        elif event["type"] == "content_block_delta":
+            blocks[event["index"]]["input"] += event["delta"].get("partial_json", "")
+    return [*blocks.values()]
 
 
 def _as_member(value: Any) -> str:
@@ -104,7 +118,7 @@ def _run_wholes(attack: Attack) -> list[Answer]:
             attack.upstream.reply = _reply(body)
             answer = ask(attack, RELAYED, stream=streams)
             verdicts = list_verdicts(answer) if answer.status == 200 else {}
-            passed = [number for number in _find_harmful(body) if verdicts.get(number) == "not_flagged"]
+            passed = [number for number in _find_harmful(answer) if verdicts.get(number) == "not_flagged"]
             attempts.check(f"{name}, {'stream' if streams else 'whole'}", not passed, (verdicts, answer.body))
     return attempts.finish(attack)
 
