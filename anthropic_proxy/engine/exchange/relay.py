@@ -261,7 +261,7 @@ class RelayStream(Reply):
         try:
             if self._decoder.finished:
                 chunk = await self._read_behind_end()
-            elif self._repair.is_ending:
+            elif self._repair.awaits_end:
                 chunk = await self._read_last_event()
             else:
                 chunk = await self._response.read()

@@ -635,6 +635,41 @@ def test_a_call_with_a_gap_ends_the_stream_with_an_error_and_the_text_before_it_
     assert (str(answer.failure), answer.stop_reason) == (words, None)
 
 
+@pytest.mark.parametrize("given", [{}, {"a": "\U0001f600"}], ids=["empty start", "the same in the start"])
+def test_a_character_of_arguments_may_be_divided(given: Any) -> None:
+    call = {"type": "tool_use", "id": "toolu_1", "name": "Read", "input": given}
+    pieces = ('{"a": "\ud83d', '\ude00"}')
+    deltas = [
+        {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": piece}}
+        for piece in pieces
+    ]
+    sent = frames(
+        {"type": "content_block_start", "index": 1, "content_block": call},
+        *deltas,
+        {"type": "content_block_stop", "index": 1},
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 5}},
+        {"type": "message_stop"},
+    )
+    received, answer = passed([*STREAM[:5], *sent])
+    texts = [data["delta"].get("partial_json", "") for _, data in read_events(received) if "delta" in data]
+    assert ("".join(texts), answer.failure) == ("".join(pieces), None)
+
+
+def test_many_calls_at_once_end_the_stream_with_an_error() -> None:
+    starts = [
+        {
+            "type": "content_block_start",
+            "index": number,
+            "content_block": {"type": "tool_use", "id": f"toolu_{number}", "name": "Read", "input": {}},
+        }
+        for number in range(1, 70)
+    ]
+    piece = {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": "{"}}
+    received, _ = passed([*STREAM[:5], *frames(starts[0], piece, *starts[1:])])
+    words = "anthropic sent a tool call that cannot be run: too many other blocks begin before its end"
+    assert read_events(received)[-1][1]["error"]["message"] == words
+
+
 def test_a_message_in_the_other_form_is_converted() -> None:
     body = json.dumps(OTHER_FORM).encode()
     streamed, answer = passed([body])

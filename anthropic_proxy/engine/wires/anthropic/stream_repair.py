@@ -52,6 +52,7 @@ _COMPACT_DELTAS = {
 """Kind of a block → beginning of its deltas in the form of most servers, without the index."""
 _DONE = b"[DONE]"
 """Data of the last event of servers that also have the API Chat Completions."""
+_MAX_QUEUED_BLOCKS = 64
 _NEVER = b"\0"
 """Beginning that no event has."""
 
@@ -213,7 +214,7 @@ class StreamRepair:
 
     error: UpstreamProtocolError | None = None
     """Why a tool call of the stream cannot be run. An event `error` is then the last one. None: no error."""
-    is_ending = False
+    _is_ending = False
     """True once `message_delta` was received, until the end of the stream."""
     _usual = _usual_next = _NEVER
     """Beginning of a delta of the open block in its usual form, and the same with the end of the event before."""
@@ -234,7 +235,11 @@ class StreamRepair:
     """Text of the start of the open block, which the first delta may repeat."""
     _signature = b""
     """Held event with the signature of the open block. b"": none yet."""
+    _given_input = ""
+    """Arguments in the start of the open call, which deltas may repeat. "": none."""
     _argument_size = 0
+    _queued_size = 0
+    """Bytes of all events that were ever put into the queue."""
     _cut_stop = b""
     """Held stop of a call whose arguments are incomplete, which is right if the reply was cut. b"": none."""
     _calls = 0
@@ -267,6 +272,8 @@ class StreamRepair:
         """Arguments of the open call: fragments, and events in their usual form."""
         self._queue: list[tuple[str, dict[str, Any], bytes]] = []
         """Events of other blocks that came within the open call."""
+        self._queued_indexes: set[int | None] = set()
+        """Those of the blocks whose start is in the queue."""
         self._ended_indexes: set[Any] = set()
         self._call_ids: set[str] = set()
         self._usage: dict[str, Any] = {}
@@ -287,9 +294,14 @@ class StreamRepair:
                 return events
         return self._feed_others(events) if events else b""
 
+    @property
+    def awaits_end(self) -> bool:
+        """True if the server has stated why the reply ends, and only its last event is missing."""
+        return self._is_ending and not self._ended and self._find_reason() is not None
+
     def finish(self) -> bytes:
         """Return what was held, if the server has stated the end of the reply."""
-        if not self._ended and self.is_ending and self._find_reason() is not None:
+        if self.awaits_end:
             self._end_message()
         return self._take()
 
@@ -346,13 +358,13 @@ class StreamRepair:
             self._start = event
             self._out.append(event)
         elif kind is _MessageDelta:
-            if self.is_ending or self._kind or not self._is_right_end(read.delta):
+            if self._is_ending or self._kind or not self._is_right_end(read.delta):
                 return False
-            self.is_ending = True
+            self._is_ending = True
             self._ending_events = [event]
             self._end_index = self._next
         elif kind is _MessageStop:
-            if not self.is_ending:
+            if not self._is_ending:
                 return False
             self._end_message()
             if not self._ended:
@@ -412,7 +424,7 @@ class StreamRepair:
 
     def _write_beside(self, event: bytes) -> None:
         """Write an event that belongs to no block, such as a ping, behind what is held."""
-        if self.is_ending:
+        if self._is_ending:
             self._ending_events.append(event)
         elif self._signature:
             self._signature += event
@@ -551,7 +563,7 @@ class StreamRepair:
                 ):
                     self._fail("its arguments are incomplete")
                 else:
-                    self._queue.append(("content_block_start", content, event))
+                    self._put_off("content_block_start", content, event)
                 return
             if is_same and self._kind not in CALL_TYPES:
                 return  # the same event again
@@ -577,7 +589,7 @@ class StreamRepair:
             arguments = self._complete_call(complete)
             if arguments is None:
                 return
-            deltas += [{"type": "input_json_delta", "partial_json": arguments}] if arguments else []
+            self._given_input = arguments
         else:
             for delta, (of_kind, field) in DELTAS.items():
                 if of_kind != kind or field == "citation":
@@ -651,9 +663,8 @@ class StreamRepair:
         elif kind == "tool_use":
             self._add_call_delta(index, delta["partial_json"], content, event)
         elif self._kind in CALL_TYPES and not (kind == "thinking" and field == "signature"):
-            self._queue.append(
-                ("content_block_delta", {**content, "index": None if index == self._index else index}, event)
-            )
+            index = None if index == self._index else index
+            self._put_off("content_block_delta", {**content, "index": index}, event)
         elif field == "signature":
             self._add_signature(index, delta, content, event)
         elif field == "citation":
@@ -707,8 +718,8 @@ class StreamRepair:
             if fragment.strip():
                 self._fail("a part of its arguments has no place")
         elif index is not None and index != self._index:
-            if any(_read_index(queued) == index for _, queued, _ in self._queue):
-                self._queue.append(("content_block_delta", content, event))
+            if index in self._queued_indexes:
+                self._put_off("content_block_delta", content, event)
             elif fragment.strip():
                 self._fail("a part of its arguments has no place")
         elif self._accepts_arguments(fragment):
@@ -745,17 +756,23 @@ class StreamRepair:
                 texts += cast("Iterator[str]", pieces)
             else:
                 events = b"".join(cast("Iterator[bytes]", pieces)).removeprefix(head).replace(b"\n\n" + head, b",")
-                texts += [event.delta.partial_json for event in _decode_arguments_events(b"[%b]" % events)]
+                texts += _read_fragments(b"[%b]" % events)
         return "".join(texts)
 
     def _is_whole_call(self, *, may_be_empty: bool = False) -> bool:
         """Return True if the arguments of the open call are a JSON object. `may_be_empty`: or nothing."""
+        given, self._given_input = self._given_input, ""
+        if given and not self._arguments:
+            self._add_call_delta(self._index, given, {"type": "content_block_delta", "delta": _state(given)}, b"")
         text = self._read_arguments()
+        if given and text != given and not _are_equal(text, given):
+            self._fail("its start and its deltas have other arguments")
+            return False
         if not text.strip():
             return may_be_empty
         try:
             _decode_object(text)
-        except DECODE_ERRORS:
+        except (*DECODE_ERRORS, UnicodeEncodeError):  # half a character
             return _is_object(text)
         return True
 
@@ -763,7 +780,7 @@ class StreamRepair:
         """Return True if the arguments of the open call are the beginning of a JSON object, which is not complete."""
         try:
             _decode_object(self._read_arguments())
-        except DECODE_ERRORS as error:
+        except (*DECODE_ERRORS, UnicodeEncodeError) as error:
             return str(error) == "Input data was truncated"
         return False
 
@@ -785,12 +802,22 @@ class StreamRepair:
         if not self._kind:
             return
         if index is not None and index != self._index:
-            if any(_read_index(queued) == index for _, queued, _ in self._queue):
-                self._queue.append(("content_block_stop", content, event))
+            if index in self._queued_indexes:
+                self._put_off("content_block_stop", content, event)
                 return
             if index in self._ended_indexes:
                 return
         self._close(event if event and index == self._next else encode_event({**content, "index": self._next}))
+
+    def _put_off(self, kind: str, content: dict[str, Any], event: bytes) -> None:
+        """Keep an event of another block until the open call has ended."""
+        self._queued_size += len(event) or len(encode_event(content))
+        require_bounded_reply(self._queued_size)
+        self._queue.append((kind, content, event))
+        if kind == "content_block_start":
+            self._queued_indexes.add(_read_index(content))
+            if len(self._queued_indexes) > _MAX_QUEUED_BLOCKS:  # each end of a block reads the queue again
+                self._fail("too many other blocks begin before its end")
 
     def _close(self, stop: bytes = b"") -> None:
         """Write the end of the open block. `stop`: the event of the server. b"": it has sent none."""
@@ -817,6 +844,7 @@ class StreamRepair:
         self._usual = self._usual_next = _NEVER
         self._arguments, self._argument_size, self._cut_stop = [], 0, b""
         queue, self._queue = self._queue, []
+        self._queued_indexes = set()
         for kind, content, event in queue:
             if not self._ended:
                 self._follow(kind, content, event)
@@ -827,8 +855,8 @@ class StreamRepair:
         if not (has_delta and has_usage):
             event = b""
         content = {**content, "delta": delta, "usage": usage}
-        if not self.is_ending:
-            self.is_ending = True
+        if not self._is_ending:
+            self._is_ending = True
             self._ending, self._ending_events = content, [event]
             return
         before = self._read_ending()
@@ -841,14 +869,16 @@ class StreamRepair:
         self._ending_events[0] = b""
 
     def _read_ending(self) -> dict[str, Any]:
-        if self._ending is None:
-            data = self._ending_events[0].partition(_DATA)[2] if self._ending_events else b"{}"
-            self._ending = {"delta": None, "usage": None, **msgspec.json.decode(data)}
-        return self._ending
+        """Return the held `message_delta`."""
+        if self._ending is not None:
+            return self._ending
+        data = self._ending_events[0].partition(_DATA)[2] if self._ending_events else b"{}"
+        content, _ = _decode(data)
+        return {"delta": None, "usage": None, **(content or {})}
 
     def _find_reason(self) -> str | None:
         """Return the stated reason of the end. None: none is stated."""
-        if not self.is_ending:
+        if not self._is_ending:
             return None
         delta = self._read_ending()["delta"] or {}
         reason = delta.get("stop_reason")
@@ -903,12 +933,12 @@ class StreamRepair:
         self._end_of_message()
 
     def _end_of_message(self) -> None:
-        self.is_ending, self._is_complete = False, True
+        self._is_ending, self._is_complete = False, True
         self._ending, self._ending_events = None, []
         self._usual = self._usual_next = _NEVER
 
     def _stop_message(self, event: bytes) -> None:
-        if self._begun and not self._is_complete and (self.is_ending or self._next or self._kind):
+        if self._begun and not self._is_complete and (self._is_ending or self._next or self._kind):
             self._end_message()
         if not self._ended:
             self._ended = True
@@ -1021,6 +1051,34 @@ def _is_text(value: Any) -> bool:
 
 def _is_count(value: Any) -> bool:
     return type(value) in (int, float)  # `UsageBounds` judges the number
+
+
+def _read_fragments(events: bytes) -> list[str]:
+    """Return the arguments in a JSON list of events. They may divide a character, which only `json` reads."""
+    try:
+        return [event.delta.partial_json for event in _decode_arguments_events(events)]
+    except DECODE_ERRORS:
+        pass
+    try:
+        return [str(event["delta"]["partial_json"]) for event in json.loads(events)]
+    except (ValueError, RecursionError):
+        return [_UNREADABLE]
+
+
+_UNREADABLE = "\0"
+"""In place of arguments that cannot be read: no JSON object has it."""
+
+
+def _state(arguments: str) -> dict[str, Any]:
+    return {"type": "input_json_delta", "partial_json": arguments}
+
+
+def _are_equal(text: str, other: str) -> bool:
+    try:
+        joined = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # the halves of characters
+        return bool(json.loads(joined) == json.loads(other))
+    except (ValueError, RecursionError):
+        return False
 
 
 def _is_object(text: str) -> bool:
