@@ -382,7 +382,8 @@ class Retries(Struct, eq=False):
         repair = run.repair
         first = None if repair is None else repair.refusal
         if repair is not None and first is not None and error.stated_status in (*REFUSAL_STATUSES, first.stated_status):
-            PlainForms(engine, self.incoming).record_second_refusal(target, repair)
+            if first.stated_status in REFUSAL_STATUSES and error.stated_status in REFUSAL_STATUSES:
+                PlainForms(engine, self.incoming).record_second_refusal(target, repair)
             raise first
         if run.adaptations_left and error.is_repairable:
             receipt = self.incoming.receipt
@@ -392,6 +393,8 @@ class Retries(Struct, eq=False):
             if (adapted := await run.adaptations.find_adapted_target(target, attempt.call, error)) is not None:
                 run.adaptations_left -= 1
                 failed_attempts.append(describe_attempt(target, error))
+                if adapted.model != target.model or adapted.wire is not target.wire:
+                    run.repair = None  # a search is about the requests of one model over one API
                 if adapted.model != target.model:
                     run.origin = await self.admission.admit_successor(run.origin, adapted, run.request, run.token_scale)
                 return adapted

@@ -17,12 +17,13 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.engine.background import is_large_request
 from anthropic_proxy.engine.engine import Engine
+from anthropic_proxy.engine.exchange.adaptation import name_conversation
 from anthropic_proxy.engine.exchange.attempt import Attempt, Repair
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.hooks import PLAIN_FORM
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
-from anthropic_proxy.engine.messages.models import Message, MessagesRequest, decode_request_or_envelope
-from anthropic_proxy.engine.providers.model_observations import CONVERSATION_SECONDS, digest_beginning
+from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope
+from anthropic_proxy.engine.providers.model_observations import CONVERSATION_SECONDS
 from anthropic_proxy.engine.providers.refused_parts import RefusedParts
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.wires.calls import Call
@@ -180,7 +181,7 @@ class PlainForms(Struct, eq=False):
     async def _begin_repair(self, target: Target, request: MessagesRequest) -> Repair:
         read = await self._read_request(request)
         return Repair(
-            self._name_conversation(target, read.messages),
+            name_conversation(self.incoming, read, target),
             values={part.name: _digest_value(part, read) for part in target.wire.parts},
             is_first=bool(read.messages) and all(message.role != "assistant" for message in read.messages),
         )
@@ -252,11 +253,6 @@ class PlainForms(Struct, eq=False):
         body, background = self.incoming.body, self.engine.background
         is_large = is_large_request(body)
         return await background.run_in_thread_if_large(is_large, decode_request_or_envelope, body)
-
-    def _name_conversation(self, target: Target, messages: Sequence[Message]) -> str:
-        receipt = self.incoming.receipt
-        scope = receipt.client.scope_session(self._session) or receipt.client.id
-        return digest_beginning(f"{scope} {receipt.agent} {target.prefixed_id}", messages)
 
 
 def _digest_value(part: RequestPart, request: MessagesRequest) -> str:

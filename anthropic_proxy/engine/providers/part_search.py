@@ -42,12 +42,12 @@ class PartSearch(Struct, frozen=True, kw_only=True, array_like=True):
         nothing else can be the reason, so that its acceptance shows that one of them is refused; otherwise all.
         """
         tested = tuple(name for name in sent if name in self.tested)
-        is_known = all(name in self.tested or (name, values[name]) in self.innocents for name in sent)
+        is_known = all(name in self.tested or (name, values.get(name, "")) in self.innocents for name in sent)
         return tested if tested and is_known else tuple(sent)
 
     def record_acceptance(self, sent: Collection[str], values: Mapping[str, str]) -> "PartSearch | None":
         """Return the search after a request with the parts `sent` was accepted. None: no suspect is left."""
-        innocents = tuple({**dict(self.innocents), **{name: values[name] for name in sent}}.items())
+        innocents = tuple({**dict(self.innocents), **{name: values.get(name, "") for name in sent}}.items())
         if self.proofs and self.tested[0] not in sent:
             return structs.replace(self, innocents=innocents)  # the request could not be refused for the part
         suspects = tuple(name for name in self.suspects if name not in sent)
@@ -74,7 +74,7 @@ class PartSearch(Struct, frozen=True, kw_only=True, array_like=True):
         if not tested:
             return self
         proofs = dict(self.proofs) if self.tested == tested else {}
-        proofs.setdefault(conversation, values[tested[0]])
+        proofs.setdefault(conversation, values.get(tested[0], ""))
         return structs.replace(self, tested=tested, proofs=tuple(proofs.items()))
 
     @property

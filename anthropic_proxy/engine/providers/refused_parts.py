@@ -92,7 +92,7 @@ class RefusedParts:
         return tuple(
             name
             for name in self.list_known(names)
-            if self._read_own(name).has(value := values[name])
+            if self._read_own(name).has(value := values.get(name, ""))
             or (is_first and self._count_clients(name, value) >= MIN_CLIENTS)
         )
 
@@ -101,7 +101,9 @@ class RefusedParts:
         return tuple(
             name
             for name in self.list_known(names)
-            if self._read_shared(name) or not (own := self._read_own(name)).is_about_values or own.has(values[name])
+            if self._read_shared(name)
+            or not (own := self._read_own(name)).is_about_values
+            or own.has(values.get(name, ""))
         )
 
     def begin_test(self, refused: Sequence[str]) -> str:
@@ -130,7 +132,7 @@ class RefusedParts:
         for name in self.list_known(sent):
             own = self._read_own(name)
             if own.values:
-                own.values.pop(values[name], None)
+                own.values.pop(values.get(name, ""), None)
                 own.is_about_values = True
                 self._write(self._own + name, own if own.values else None)
             self._write(self._shared + name, None)

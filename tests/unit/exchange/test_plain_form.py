@@ -685,3 +685,51 @@ async def test_an_error_in_a_200_is_a_refusal_unless_the_model_has_read_the_requ
 
     await post(ProxyHarness(answer, **vendor.settings), vendor, "hello")
     assert ["temperature" in body for body in bodies] == ([True] if has_usage else [True, False])
+
+
+async def test_a_search_of_one_api_does_not_disturb_requests_that_are_sent_to_the_other_one() -> None:
+    def answer(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        body = json.loads(request.body)
+        if request.path.endswith("responses"):
+            refused, message = "truncation" in body, "nope"
+        else:
+            refused = is_moved or "temperature" in body
+            message = (
+                "This model is only supported in v1/responses and not in v1/chat/completions." if is_moved else "?"
+            )
+        if refused:
+            status = 404 if is_moved and "responses" in message else 400
+            return FakeResponse(status, json.dumps({"error": {"message": message}}).encode())
+        return FakeResponse(
+            200, json.dumps(next(REPLIES[end] for end in REPLIES if request.path.endswith(end))).encode()
+        )
+
+    vendor = VENDORS["chat"]
+    proxy = ProxyHarness(answer, OPENAI_API_KEY="sk-test-0123456789")
+    is_moved = False
+    assert (await post(proxy, vendor, "hello")).error is None
+    is_moved = True
+    assert [(await post(proxy, vendor, f"hello {number}")).error for number in range(4)] == [None] * 4
+
+
+async def test_pictures_of_another_conversation_with_the_same_text_stay() -> None:
+    vendor = VENDORS["chat"]
+    server = Server(lambda body: len(json.dumps(body)) > 3_000, status=413)
+    proxy = ProxyHarness(server, **vendor.settings)
+
+    async def ask(picture: str, replies: Sequence[str]) -> RecordingSink:
+        source = {"type": "base64", "media_type": "image/png", "data": picture}
+        content = [{"type": "text", "text": "Look."}, {"type": "image", "source": source}]
+        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        for reply in replies:
+            messages += [{"role": "assistant", "content": reply}, {"role": "user", "content": "go on"}]
+        body = {"model": vendor.model, "max_tokens": 800, "messages": messages}
+        sink = RecordingSink()
+        client = Client(name="same", key_id="key_a")
+        await Exchange(proxy.services, new_client_request(json.dumps(body).encode(), {}, client=client), sink).run()
+        return sink
+
+    assert (await ask("iVBORw0KGgo=" * 300, ["One."])).error is None
+    server.requests.clear()
+    assert (await ask("iVBORw0KGgo=", ["One."])).error is None
+    assert "image_url" in json.dumps(server.requests[0])
