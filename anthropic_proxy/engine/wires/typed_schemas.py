@@ -111,7 +111,7 @@ class TypedForm:
         """Return the keywords of a schema, of the target of its reference and of its `allOf`, as one schema.
 
         Inner schemas are `_Placed`. `type` is a list, `const` an `enum`, `oneOf` an `anyOf`, `prefixItems` a part of
-        `items`. An empty `type` states that no value matches.
+        `items`, and the names in `required` are the keys of a dictionary. An empty `type` states that no value matches.
         """
         flat: Schema = {}
         self._add(flat, placed, depth, precedes=True)
@@ -156,6 +156,8 @@ class TypedForm:
         return self._fit_gathered(self._gather(placed, depth), depth)
 
     def _fit_gathered(self, flat: Schema, depth: int) -> Schema:
+        if "required" in flat:
+            flat["required"] = list(flat["required"])
         texts = [describe_keyword(key, flat.pop(key)) for key in _AS_TEXT if key in flat]
         values = flat.get("enum", ())
         if any(isinstance(value, dict | list) for value in values):  # only plain values may stand in `enum`
@@ -338,7 +340,7 @@ def _add_properties(flat: Schema, schema: Schema, trail: tuple[str, ...]) -> Non
 
 def _add_required(flat: Schema, schema: Schema, trail: tuple[str, ...]) -> None:
     if isinstance(schema["required"], list):
-        flat["required"] = list(required_names(flat.get("required")) | required_names(schema["required"]))
+        flat.setdefault("required", {}).update(required_names(schema["required"]))
 
 
 def _add_further_properties(flat: Schema, schema: Schema, trail: tuple[str, ...]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -294,6 +295,31 @@ def test_the_error_of_nested_alternatives_is_the_one_that_explains_best() -> Non
     assert shape.extract_json('{"a": [{"n": 1}, {"n": "x"}]}')[1] == "$.a[1].n: 'x' is not of type 'integer'"
     tied = ReplySchema(b'{"oneOf": [{"type": "string"}, {"type": "null"}]}')
     assert tied.extract_json("[1]")[1] == "$: [1] is not valid under any of the given schemas"
+
+
+def seconds_for_parts(part: Callable[[int], Schema]) -> float:
+    """Return the processor time for an object with many required names and with many schemas in its `allOf`."""
+    names = [f"p{number}" for number in range(3_000)]
+    schema = {"properties": {"a": {"required": names, "allOf": [part(number) for number in range(3_000)]}}}
+    times = []
+    for _ in range(3):
+        begin = time.process_time()
+        clean_schema(schema, MOONSHOT)
+        times.append(time.process_time() - begin)
+    return min(times)
+
+
+@pytest.mark.parametrize("names", [[], ["p0"]])
+def test_joining_required_names_does_not_read_the_known_ones_again(names: list[str]) -> None:
+    without = seconds_for_parts(lambda number: {"minProperties": number})
+    assert seconds_for_parts(lambda number: {"required": names}) < 5 * without
+
+
+def test_required_names_of_alternatives_stay_apart() -> None:
+    branches = [{"required": ["b"]}, {"allOf": [{"required": ["c"]}, {"required": ["a", "c"]}]}]
+    schema = {"type": "object", "required": ["a"], "properties": {name: {"type": "string"} for name in "abc"}}
+    fitted = clean_schema({"properties": {"p": {**schema, "anyOf": branches}}}, MOONSHOT)[0]
+    assert [branch["required"] for branch in fitted["properties"]["p"]["anyOf"]] == [["b", "a"], ["c", "a"]]
 
 
 def test_alternatives_inside_each_other_do_not_multiply() -> None:
