@@ -31,8 +31,8 @@ _TO_XHIGH = ("low", "medium", "high", "xhigh")
 _MODELS = {
     "grok-3": Model(131_072, 131_072, schemas=True),
     "grok-3-mini-beta": Model(131_072, 131_072, ("low", "high"), "always", schemas=True),
-    "grok-4.3": Model(1_000_000, 65_536, ("none", "low", "medium", "high"), "unless_off", pictures=True, schemas=True),
-    "grok-4.6": Model(500_000, 65_536, _TO_XHIGH, "always", pictures=True, schemas=True),
+    "grok-4.3": Model(1_000_000, 30_000, ("none", "low", "medium", "high"), "unless_off", pictures=True, schemas=True),
+    "grok-4.6": Model(500_000, 500_000, _TO_XHIGH, "always", pictures=True, schemas=True),
     "grok-4.20-reasoning": Model(1_000_000, 65_536, (), "always", pictures=True, schemas=True),
     "grok-4.20-non-reasoning": Model(1_000_000, 65_536, pictures=True, schemas=True),
 }
