@@ -124,8 +124,8 @@ def test_a_person_manages_the_own_keys_by_api(company: Company) -> None:
     by_key = key.post("/admin/keys", json={"name": "more"})
     assert (by_key.status_code, _message(by_key)) == (
         403,
-        "The key 'laptop' is for the API below /v1/, not for '/admin/keys'. Use one of PROXY_API_KEY or ADMIN_API_KEY "
-        "there.",
+        "The key 'laptop' is for the API below /v1/, not for '/admin/keys'. Ask an administrator of the proxy for "
+        "access.",
     )
     assert [one["name"] for one in ann.get("/api/usage?by=key").json()["groups"]] == ["laptop"]
     assert ben.get("/api/usage?by=key").json()["groups"] == []
