@@ -159,7 +159,7 @@ async def describe_models(services: Services, names: Sequence[str], client: str)
         used: list[str] = []
         adapted = apply_stored_adaptations(services, target, used, client)
         parts = {part.name: part.title for part in adapted.wire.parts}
-        refused = services.observations.find_refused_parts(target.upstream, target.model, client, "")
+        refused = services.observations.find_refused_parts(target.upstream, target.model, adapted.wire.name, client, "")
         used += [f"{PLAIN_FORM}{parts[name]}" for name in refused.list_shown(parts)]
         limits = services.find_target_limits(adapted)
         changed = {

@@ -71,6 +71,8 @@ class Repair(Struct):
     """Error of the first call, after which the call was repeated. None: no repetition."""
     repetition: tuple[str, ...] = ()
     """Parts that the repetition leaves out besides."""
+    spared: tuple[str, ...] = ()
+    """Parts that the repetition has for a search. A second repetition leaves them out too, if this one is refused."""
     notes: Sequence[FidelityNote] = ()
     is_recorded: bool = False
     """True if an acceptance was stored. A further call for the same reply shows nothing more."""

@@ -382,8 +382,15 @@ class Retries(Struct, eq=False):
         repair = run.repair
         first = None if repair is None else repair.refusal
         if repair is not None and first is not None and error.stated_status in (*REFUSAL_STATUSES, first.stated_status):
-            if first.stated_status in REFUSAL_STATUSES and error.stated_status in REFUSAL_STATUSES:
-                PlainForms(engine, self.incoming).record_second_refusal(target, repair)
+            plain_forms = PlainForms(engine, self.incoming)
+            plainest = plain_forms.find_plainest_target(target, repair, error) if run.adaptations_left else None
+            if plainest is not None:
+                run.adaptations_left -= 1
+                failed_attempts.append(describe_attempt(target, error))
+                return plainest
+            is_whole = not repair.spared
+            if is_whole and {first.stated_status, error.stated_status} <= {*REFUSAL_STATUSES}:
+                plain_forms.record_second_refusal(target, repair)
             raise first
         if run.adaptations_left and error.is_repairable:
             receipt = self.incoming.receipt

@@ -109,21 +109,39 @@ class PlainForms(Struct, eq=False):
         if error.stated_status in MEDIA_STATUSES:
             names = [OMIT_PAST_MEDIA] if OMIT_PAST_MEDIA in names else []
         sent = await self._list_parts(attempt, names)
-        repair.repetition = sent if repair.search is None else repair.search.find_repetition(sent, repair.values)
+        repair.repetition = sent if repair.search is None else repair.search.find_repetition(sent)
         if not repair.repetition or not budget.try_spend_all(costs):
             return None
         repair.refusal = error
+        repair.spared = tuple(name for name in sent if name not in repair.repetition)
         run.repair = repair
-        self._show_left_out(target, repair.repetition)
+        return self._leave_out_more(target, repair, repair.repetition, error)
+
+    def find_plainest_target(self, target: Target, repair: Repair, error: UpstreamError) -> Target | None:
+        """Return a copy of the target for a second repetition, without the parts that the first one still had for a
+        search. None: it had none, or it was not refused for its form.
+        """
+        spared, refusal = repair.spared, repair.refusal
+        has_refused_twice = refusal is not None and refusal.stated_status in REFUSAL_STATUSES
+        if not spared or not has_refused_twice or error.stated_status not in REFUSAL_STATUSES:
+            return None
+        if not self.engine.repair_budget.try_spend_all(self._list_costs(target)):
+            return None
+        repair.repetition += spared
+        repair.spared = ()
+        return self._leave_out_more(target, repair, spared, error)
+
+    def _leave_out_more(self, target: Target, repair: Repair, names: tuple[str, ...], error: UpstreamError) -> Target:
+        self._show_left_out(target, names)
         prefix = target.provider.prefix
         why = f"left out after {prefix} had refused the request"
-        repair.notes = [FidelityNote("kept", name, why) for name in repair.repetition]  # the encoder notes any loss
-        titles = ", ".join(self._list_titles(target, repair.repetition))
+        repair.notes = [FidelityNote("kept", name, why) for name in names]  # the encoder notes any loss
+        titles = ", ".join(self._list_titles(target, names))
         words = error.message if len(error.message) <= MAX_LOGGED_WORDS else f"{error.message[:MAX_LOGGED_WORDS]}…"
         self.engine.log.write_once(
             f"{prefix}/{target.model}: sent again in a plainer form ({titles}), because of: {words}"
         )
-        return _leave_out(target, repair.repetition)
+        return _leave_out(target, names)
 
     def _show_left_out(self, target: Target, names: Sequence[str]) -> None:
         receipt, titles = self.incoming.receipt, self._list_titles(target, names)
@@ -196,7 +214,9 @@ class PlainForms(Struct, eq=False):
         has_own_key = client.credential_forwardable and target.provider.accepts_client_credential
         has_own_key = has_own_key and not self.engine.settings.keys.get(target.provider.name)
         account = self._learner if has_own_key else ""
-        return self.engine.observations.find_refused_parts(target.upstream, target.model, self._learner, account)
+        return self.engine.observations.find_refused_parts(
+            target.upstream, target.model, target.wire.name, self._learner, account
+        )
 
     @property
     def _is_strict(self) -> bool:

@@ -131,9 +131,11 @@ class ModelObservations:
         names = "\n".join(dict.fromkeys(left_out))
         self.store.write(f"form:{conversation}", f"{changes}\n{names}", CONVERSATION_SECONDS)
 
-    def find_refused_parts(self, upstream: str, model: str, learner: str, account: str) -> RefusedParts:
-        """Return what is known for the requests of one learner. `account`: see `RefusedParts`."""
-        return RefusedParts(self.store, f"{self._name_server(upstream)}/{model}", learner, account)
+    def find_refused_parts(self, upstream: str, model: str, wire: str, learner: str, account: str) -> RefusedParts:
+        """Return what is known for the requests of one learner. `wire`: name of the API, which decides what the names
+        of parts mean. `account`: see `RefusedParts`.
+        """
+        return RefusedParts(self.store, f"{self._name_server(upstream)}/{model} {wire}", learner, account)
 
     def follow_effort(self, conversation: str, request: PreparedRequest) -> EffortPlan:
         """Return the effort of a request as changes since its conversation began, and remember it."""

@@ -4,8 +4,8 @@ Example. A server has refused a request with the parts `a b c d`, and accepted i
 sends `a b`: accepted, so both are innocent. The next one sends `c`: refused, and accepted without it. After a second
 request with this result, `c` is known. Another conversation sends `d`: accepted, and the search ends.
 
-Parts are only removed from a search, so it ends. A request that is refused for another reason, or a server that refuses
-at random, prolongs it at most.
+Parts are only removed from a search. A request that is refused for another reason, such as a value that was not sent
+before, shows nothing. If several in a row are, another search begins (`MAX_UNCLEAR`, `MAX_SEARCHES`).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -18,6 +18,12 @@ from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 MIN_PROOFS = 2
 """Number of different requests that differed in one part only, refused with it and accepted without it, after which the
 part is known."""
+MAX_UNCLEAR = 3
+"""Number of requests in a row that show nothing, after which a search ends without a result."""
+MAX_SEARCHES = 4
+"""Number of searches without a result that a client and a model have in `SEARCHES_SECONDS`. Then no further one begins:
+the server refuses something that is no part, or refuses at random. A refused request is still repeated."""
+SEARCHES_SECONDS = 24 * 3600.0
 
 
 class PartSearch(Struct, frozen=True, kw_only=True, array_like=True):
@@ -30,24 +36,27 @@ class PartSearch(Struct, frozen=True, kw_only=True, array_like=True):
     proofs: tuple[tuple[str, str], ...] = ()
     """For each conversation that was refused with the only part in `tested`, and accepted without it: the digest of its
     beginning, and the value of the part."""
-    innocents: tuple[tuple[str, str], ...] = ()
-    """Parts, with their values, that accepted requests had since the search began."""
+    innocents: tuple[str, ...] = ()
+    """Parts that accepted requests had since the search began, with any value."""
+    unclear: int = 0
+    """Number of requests in a row that were refused, and accepted only without more than the tested parts."""
 
     @property
     def left_out(self) -> tuple[str, ...]:
         return tuple(name for name in self.suspects if name not in self.tested)
 
-    def find_repetition(self, sent: Sequence[str], values: Mapping[str, str]) -> tuple[str, ...]:
+    def find_repetition(self, sent: Sequence[str]) -> tuple[str, ...]:
         """Return what the repetition of a refused request with the parts `sent` leaves out: the tested parts alone if
-        nothing else can be the reason, so that its acceptance shows that one of them is refused; otherwise all.
+        all others were accepted before, so that its acceptance shows that one of the tested parts is refused; otherwise
+        all.
         """
         tested = tuple(name for name in sent if name in self.tested)
-        is_known = all(name in self.tested or (name, values.get(name, "")) in self.innocents for name in sent)
+        is_known = all(name in self.tested or name in self.innocents for name in sent)
         return tested if tested and is_known else tuple(sent)
 
-    def record_acceptance(self, sent: Collection[str], values: Mapping[str, str]) -> "PartSearch | None":
+    def record_acceptance(self, sent: Collection[str]) -> "PartSearch | None":
         """Return the search after a request with the parts `sent` was accepted. None: no suspect is left."""
-        innocents = tuple({**dict(self.innocents), **{name: values.get(name, "") for name in sent}}.items())
+        innocents = tuple(dict.fromkeys((*self.innocents, *sent)))
         if self.proofs and self.tested[0] not in sent:
             return structs.replace(self, innocents=innocents)  # the request could not be refused for the part
         suspects = tuple(name for name in self.suspects if name not in sent)
@@ -70,12 +79,18 @@ class PartSearch(Struct, frozen=True, kw_only=True, array_like=True):
         """
         tested = tuple(name for name in self.tested if name in refused)
         if len(tested) > 1:
-            return structs.replace(self, tested=tested[: len(tested) // 2], proofs=())
+            return structs.replace(self, tested=tested[: len(tested) // 2], proofs=(), unclear=0)
         if not tested:
             return self
         proofs = dict(self.proofs) if self.tested == tested else {}
         proofs.setdefault(conversation, values.get(tested[0], ""))
-        return structs.replace(self, tested=tested, proofs=tuple(proofs.items()))
+        return structs.replace(self, tested=tested, proofs=tuple(proofs.items()), unclear=0)
+
+    def record_unclear_refusal(self) -> "PartSearch | None":
+        """Return the search after a request was refused, and accepted only without more than the tested parts: it shows
+        nothing about these. None: the server refuses something that is not suspected.
+        """
+        return structs.replace(self, unclear=self.unclear + 1) if self.unclear < MAX_UNCLEAR else None
 
     @property
     def proven(self) -> str:
@@ -109,5 +124,5 @@ def decode_search(text: str) -> PartSearch | None:
     return search if search.tested and {*search.tested} <= {*search.suspects} else None
 
 
-def _test_first_half(suspects: tuple[str, ...], innocents: tuple[tuple[str, str], ...]) -> PartSearch:
+def _test_first_half(suspects: tuple[str, ...], innocents: tuple[str, ...]) -> PartSearch:
     return PartSearch(suspects=suspects, tested=suspects[: (len(suspects) + 1) // 2], innocents=innocents)

@@ -15,6 +15,8 @@ from msgspec import Struct
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.memory_values import MemoryValues
 from anthropic_proxy.engine.providers.part_search import (
+    MAX_SEARCHES,
+    SEARCHES_SECONDS,
     PartSearch,
     begin_search,
     decode_search,
@@ -64,6 +66,7 @@ class RefusedParts:
         self._store = store
         self._flag = f"parts model:{model}"
         self._search = f"parts:{learner}:{model}"
+        self._searches = f"searches:{learner}:{model}"
         self._own = f"part:{learner}:{model}:"
         self._shared = f"part of all:{account}:{model}:"
         self._learner = hashlib.blake2b(learner.encode(errors="replace"), digest_size=8).hexdigest()
@@ -145,7 +148,7 @@ class RefusedParts:
                     self._share(name, own)
         search = self.find_search()
         serves_search = search == known or (search is not None and not {*search.suspects}.isdisjoint(sent))
-        if search is not None and serves_search and (later := search.record_acceptance(sent, values)) != search:
+        if search is not None and serves_search and (later := search.record_acceptance(sent)) != search:
             self._store_search(later)
 
     def record_refusal(
@@ -161,12 +164,18 @@ class RefusedParts:
             return
         if search is not None and {*left_out} <= {*search.tested}:
             search = search.record_refusal(left_out, conversation, values)
+        elif search is not None and (later := search.record_unclear_refusal()) is not None:
+            search = later
         else:
+            if not self._may_begin_search():
+                self._store_search(None)
+                return
             search = begin_search(left_out, conversation, values, first=self.list_known(left_out)[:1])
         name = search.proven
         if not name:
             self._store_search(search)
             return
+        self._store.write(self._searches, "0", SEARCHES_SECONDS)
         own = self._read_own(name)
         own.values.update(dict.fromkeys(value for _, value in search.proofs))
         own.values = dict.fromkeys([*own.values][-_MAX_VALUES:])
@@ -207,6 +216,16 @@ class RefusedParts:
     def forget_failure(self, conversation: str) -> None:
         if self._store.read(f"failed:{conversation}"):
             self._write_text(f"failed:{conversation}", "", TEST_SECONDS)
+
+    def _may_begin_search(self) -> bool:
+        """Count a search that begins. Return False if too many had no result."""
+        known = self._store.read(self._searches) or "0"
+        count = int(known) if known.isdecimal() else 0
+        if count >= MAX_SEARCHES:
+            return False
+        remaining = self._store.find_remaining_seconds(self._searches)
+        self._store.write(self._searches, str(count + 1), remaining or SEARCHES_SECONDS)
+        return True
 
     def _count_clients(self, name: str, value: str) -> int:
         return sum(refused.has(value) for refused in self._read_shared(name).values())

@@ -118,6 +118,11 @@ class Wire(ABC, Generic[DialectT, CallT]):
     def decode_error(self, call: CallT, status: int, headers: Mapping[str, str], body: bytes) -> DecodedError:
         """Return what the client receives after an upstream response with an error status."""
 
+    @property
+    def name(self) -> str:
+        """Name of the API among the wires."""
+        return type(self).__name__
+
     def accepts_media_url(self, dialect: DialectT, block: ImageBlock | DocumentBlock) -> bool:
         """Return True if the upstream server reads the file of `block` from its URL.
 

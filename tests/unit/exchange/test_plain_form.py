@@ -712,6 +712,47 @@ async def test_a_search_of_one_api_does_not_disturb_requests_that_are_sent_to_th
     assert [(await post(proxy, vendor, f"hello {number}")).error for number in range(4)] == [None] * 4
 
 
+async def test_a_refused_part_is_found_although_each_conversation_has_other_tools() -> None:
+    vendor = VENDORS["chat"]
+    server = Server(has("tools", "function", "strict"))
+    proxy = ProxyHarness(server, **vendor.settings)
+    for number in range(20):
+        tools = [*TOOLS, {"name": f"tool_{number}", "input_schema": SCHEMA}]
+        assert (await post(proxy, vendor, f"hello {number}", tools=tools)).error is None
+    calls = len(server.requests)
+    for number in range(3):
+        assert (await post(proxy, vendor, f"later {number}")).error is None
+    assert len(server.requests) == calls + 3
+
+
+async def test_a_value_that_was_not_sent_before_fails_no_request_of_a_search() -> None:
+    vendor = VENDORS["chat"]
+    server = Server(lambda body: "strict" in json.dumps(body) or body.get("temperature", 0) > 2)
+    proxy = ProxyHarness(server, **vendor.settings)
+    for number in range(40):
+        temperature = 5 if number < 20 and number % 3 == 2 else 0.2
+        assert (await post(proxy, vendor, f"hello {number}", temperature=temperature)).error is None
+    server.requests.clear()
+    assert (await post(proxy, vendor, "later", temperature=0.2)).error is None
+    assert server.requests[-1]["temperature"] == 0.2
+
+
+async def test_what_a_search_of_one_api_suspects_does_not_hide_what_the_other_api_refuses() -> None:
+    vendor = VENDORS["chat"]
+    server = Server(has("stream_options"))
+    proxy = ProxyHarness(server, **vendor.settings)
+    assert (await post(proxy, vendor, "hello")).error is None
+    server.refuses = has("truncation")
+    moved = ProxyHarness(server, **{**vendor.settings, "OPENAI_WIRE": "responses"})
+    moved.services.observations.store = proxy.services.observations.store
+    moved.services.observations.settings_digests = proxy.services.observations.settings_digests
+    for number in range(20):
+        assert (await post(moved, vendor, f"hello {number}")).error is None
+    server.requests.clear()
+    assert (await post(moved, vendor, "later")).error is None
+    assert len(server.requests) == 1
+
+
 async def test_pictures_of_another_conversation_with_the_same_text_stay() -> None:
     vendor = VENDORS["chat"]
     server = Server(lambda body: len(json.dumps(body)) > 3_000, status=413)

@@ -58,8 +58,11 @@ class Proxy:
         left_out: tuple[str, ...] = ()
         is_repaired = False
         if not is_accepted:
-            left_out = search.find_repetition(tuple(sent), sent) if search is not None else tuple(sent)
+            left_out = search.find_repetition(tuple(sent)) if search is not None else tuple(sent)
             is_repaired = self._call({name: value for name, value in sent.items() if name not in left_out})
+            if not is_repaired and len(left_out) < len(sent):
+                left_out = tuple(sent)
+                is_repaired = self._call({})
         return InFlight(
             known, search, conversation, parts, frozenset(sent), is_accepted, left_out, is_repaired, refused
         )
@@ -133,6 +136,31 @@ def test_a_part_is_not_known_by_one_conversation(requests: list[Request]) -> Non
     for parts in requests:
         assert proxy.send("client", parts, "the same")
     assert proxy.list_left_out("client") == set()
+
+
+@given(requests=st.lists(SENT, min_size=1, max_size=60), refused=st.dictionaries(st.sampled_from(PARTS), st.just("5")))
+def test_values_that_were_not_sent_before_fail_no_request(requests: list[Request], refused: Request) -> None:
+    proxy = Proxy(lambda sent: any(sent.get(name) == value for name, value in refused.items()))
+    for number, parts in enumerate(requests):
+        assert proxy.send("client", parts, f"conversation {number}")
+    assert proxy.list_left_out("client", dict.fromkeys(PARTS, "7")) <= proxy.list_left_out("client") | {*refused}
+    assert proxy.list_left_out("client", dict.fromkeys(PARTS, "5")) <= {*refused}
+
+
+@given(refused=st.sets(st.sampled_from(PARTS), max_size=3), varied=st.sets(st.sampled_from(PARTS)))
+def test_a_search_ends_although_each_conversation_has_other_values(refused: set[str], varied: set[str]) -> None:
+    proxy = Proxy(refuses_any(*refused))
+    for number in range(60):
+        assert proxy.send("client", {name: str(number) if name in varied else "" for name in PARTS}, str(number))
+    assert (proxy.list_left_out("client"), proxy.searches("client")) == (refused, False)
+    assert proxy.calls <= 60 + 8 * (len(refused) + 1)
+
+
+def test_a_server_that_refuses_what_is_no_part_is_not_searched_for_ever() -> None:
+    proxy = Proxy(lambda sent: proxy.calls % 3 == 1 and bool(sent))
+    for number in range(200):
+        proxy.send("client", ALL, f"conversation {number}")
+    assert (proxy.searches("client"), len(proxy.list_left_out("client")) <= 1) == (False, True)
 
 
 def test_a_refused_value_does_not_show_that_other_values_are_refused() -> None:
