@@ -179,6 +179,42 @@ THINKING = {
     "channel": "<|channel|>analysis<|message|>",
 }
 
+
+def stream_of_messages(*pieces: Callable[[int], list[dict[str, Any]]]) -> Operation:
+    """Return a stream of the Messages API with these events behind its start, and no last event."""
+    usage = {"input_tokens": 1, "output_tokens": 1}
+    begin = {"type": "message_start", "message": {"id": "m", "type": "message", "role": "assistant", "usage": usage}}
+
+    def chunks(n: int) -> list[bytes]:
+        sent = [begin, *(event for make in pieces for event in make(n))]
+        return [b"event: %b\n%b" % (event["type"].encode(), events(event)[0]) for event in sent]
+
+    return answer(chunks, tools=[TOOL])
+
+
+def cut_call(n: int) -> list[dict[str, Any]]:
+    """Return a call with incomplete arguments of length n."""
+    call = {"type": "tool_use", "id": "c", "name": "Read", "input": {}}
+    return [
+        {"type": "content_block_start", "index": 0, "content_block": call},
+        delta_of_block(0, {"type": "input_json_delta", "partial_json": '{"path":"' + "a" * 100 * n}),
+    ]
+
+
+def delta_of_block(index: int, delta: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": index, "delta": delta}
+
+
+def ending(**fields: Any) -> dict[str, Any]:
+    return {"type": "message_delta", "delta": {"stop_reason": None}, "usage": {"output_tokens": 1}, **fields}
+
+
+TEXT_START = {"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": ""}}
+BLANK = delta_of_block(0, {"type": "text_delta", "text": " " * 100})
+SIGNED = [
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": "", "signature": ""}},
+    delta_of_block(0, {"type": "signature_delta", "signature": "s" * 100}),
+]
 ROWS = [
     Row("text deltas", EVERY, texts(words), max_steps=25),
     Row("text deltas in one read", EVERY, texts(words, "burst"), max_steps=17),
@@ -303,6 +339,18 @@ ROWS = [
     ),
     Row("events of unknown types", TRANSLATED, answer(lambda n: [b'event: ping\ndata: {"type":"ping"}\n\n'] * n)),
     Row("comments in a stream", EVERY, answer(lambda n: [b": comment\n\n"] * n)),
+    *(
+        Row(f"stream of messages: {name}", ("relay",), stream_of_messages(*pieces))
+        for name, pieces in (
+            ("white space outside of blocks", [lambda n: [BLANK] * n]),
+            ("one block begins again in a cut call", [cut_call, lambda n: [TEXT_START] * n]),
+            ("ends of a cut call", [cut_call, lambda n: [{"type": "content_block_stop", "index": 0}] * n]),
+            ("pings in a cut call", [cut_call, lambda n: [{"type": "ping"}] * n]),
+            ("pings behind a signature", [lambda n: SIGNED, lambda n: [{"type": "ping"}] * n]),
+            ("endings", [lambda n: [ending(**{f"f{i}": 1}) for i in range(n)]]),
+            ("counts of endings", [lambda n: [ending(usage={"output_tokens": 1, f"f{i}": 1}) for i in range(n)]]),
+        )
+    ),
     Row("length of one line of a stream", EVERY, answer(lambda n: [b"data: "] + [b"a"] * n), 2_000),
     Row("data lines of one event", EVERY, answer(lambda n: [b"data: a\n"] * n), 1_000),
     Row("length of an error", EVERY, answer(lambda n: [error("maximum context length is 10 " * n)], 400), 1_000),

@@ -45,7 +45,7 @@ from anthropic_proxy.engine.ids import new_id
 from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN, NO_USAGE, Delta, Stop, Usage, merge_latest
 from anthropic_proxy.engine.messages.events import ErrorEvent, Event, MessageStop
 from anthropic_proxy.engine.messages.models import MessagesRequest, Source
-from anthropic_proxy.engine.messages.models.tools import find_tool_model, list_tool_names
+from anthropic_proxy.engine.messages.models.tools import find_tool_model, list_eager_tools, list_tool_names
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.passed_proxies import LOOP_HEADER, add_pass
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
@@ -54,6 +54,7 @@ from anthropic_proxy.engine.providers.hosts import is_known_server
 from anthropic_proxy.engine.providers.model_ids import is_id_of_model
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.wires.anthropic.api_fields import keep_api_fields
+from anthropic_proxy.engine.wires.anthropic.betas import BETA_HEADER, EAGER_BETA
 from anthropic_proxy.engine.wires.anthropic.reply_forms import (
     convert_events_to_message,
     convert_message_to_events,
@@ -141,6 +142,7 @@ class RelayStream(Reply):
             bounds.estimated_input or 0,
             self._estimate_output,
             partial(_build_call_error, call),
+            eager_tools=call.eager_tools,
         )
         self._behind = b""
         """Bytes received after the last event, which are forwarded with the last bytes of the response."""
@@ -148,6 +150,10 @@ class RelayStream(Reply):
         self._content_bytes = 0
         """Approximate length of the received text, thinking and tool arguments."""
         self._delta_frame_bytes = len(_EVENT_LINE) + len(_DELTA_FRAME)
+        self._end_until = 0.0
+        """Loop time until which the last event is awaited. 0: the wait has not started."""
+        self._bytes_at_end = 0
+        """Value of `_content_bytes` when this wait began."""
         self._drain_until = 0.0
         """Loop time until which bytes after the last event are awaited. 0: the wait has not started."""
 
@@ -325,8 +331,12 @@ class RelayStream(Reply):
             self.ending = ErrorEvent(error)
 
     async def _read_last_event(self) -> bytes:
+        """Return the next bytes. The time for the last event begins again with content, but not with a ping."""
+        if not self._end_until or self._content_bytes != self._bytes_at_end:
+            self._end_until = self._watchdog.now() + TRAILING_USAGE_TIMEOUT_SECONDS
+            self._bytes_at_end = self._content_bytes
         try:
-            async with asyncio.timeout(TRAILING_USAGE_TIMEOUT_SECONDS):
+            async with asyncio.timeout_at(self._end_until):
                 return await self._response.read()
         except TimeoutError:
             raise UpstreamProtocolError("the reply had no final event", code="incomplete-reply") from None
@@ -501,6 +511,7 @@ def build_relay_call(
         has_proxy_signatures=request.has_proxy_signatures,
         has_invalid_calls=request.has_invalid_calls,
         own_tool_names=list_tool_names(request.tools) if request.has_invalid_calls else frozenset(),
+        eager_tools=_list_eager_tools(incoming, request) if request.stream and request.tools else frozenset(),
         refused_thinking=refused_thinking,
         files=files,
         earlier_adaptations=earlier_adaptations,
@@ -511,6 +522,11 @@ def build_relay_call(
         max_input_tokens=facts.max_input if facts.known else None,
         estimate_input_tokens=lambda: estimate_client_request_tokens(incoming, EstimateCache(), token_scale, request),
     )
+
+
+def _list_eager_tools(incoming: ClientRequest, request: MessagesRequest) -> frozenset[str]:
+    """Return the names of the tools whose arguments the client wants unchecked."""
+    return list_eager_tools(request.tools, by_default=EAGER_BETA in incoming.headers.get(BETA_HEADER, ""))
 
 
 def _find_limits(facts: ModelCapabilities) -> ModelLimits:

@@ -109,6 +109,9 @@ class RelayCall(BaseCall[DialectT_co], frozen=True, kw_only=True):
     """True if `body` may contain tool calls that the Messages API rejects, which must be replaced."""
     own_tool_names: Collection[str] = frozenset()
     """Names of the client's tools. They are sent unchanged, so calls of these tools keep them."""
+    eager_tools: Collection[str] = frozenset()
+    """Names of the tools whose arguments the server need not check, because the client reads them while the model
+    writes them (`eager_input_streaming`). They may be no JSON."""
     refused_thinking: Collection[bytes] = frozenset()
     """Digests of thinking blocks that a model has rejected, and of tool loops whose replies must not think."""
     earlier_adaptations: Sequence[str] = ()

@@ -655,6 +655,45 @@ def test_a_character_of_arguments_may_be_divided(given: Any) -> None:
     assert ("".join(texts), answer.failure) == ("".join(pieces), None)
 
 
+EAGER_BETA = {"anthropic-beta": "context-1m-2025-08-07,fine-grained-tool-streaming-2025-05-14"}
+
+
+@pytest.mark.parametrize(
+    ("tool", "headers", "passes"),
+    [
+        ({"eager_input_streaming": True}, {}, True),
+        ({}, EAGER_BETA, True),
+        ({"eager_input_streaming": None}, EAGER_BETA, True),
+        ({"eager_input_streaming": False}, EAGER_BETA, False),
+        ({"eager_input_streaming": "true"}, {}, False),
+        ({"description": '"eager_input_streaming": true'}, {}, False),
+        ({}, {}, False),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 300_000], ids=["tools that are cached", "large tools"])
+async def test_arguments_pass_unchecked_if_the_client_wants_to_read_them_while_they_are_written(
+    tool: dict[str, Any], headers: dict[str, str], passes: bool, size: int
+) -> None:
+    call = {"type": "tool_use", "id": "toolu_1", "name": "Read", "input": {}}
+    piece = {"type": "input_json_delta", "partial_json": '{"file": tru'}
+    sent = [
+        *STREAM[:5],
+        *frames(
+            {"type": "content_block_start", "index": 1, "content_block": call},
+            {"type": "content_block_delta", "index": 1, "delta": piece},
+            {"type": "content_block_stop", "index": 1},
+            {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 5}},
+            {"type": "message_stop"},
+        ),
+    ]
+    read = {"name": "Read", "input_schema": {"type": "object", "description": "x" * size}, **tool}
+    other = {"name": "Write", "input_schema": {"type": "object"}, "eager_input_streaming": True}
+    proxy = ProxyHarness(Streets(FakeResponse(200, *sent)), **KEY)
+    sink = await proxy.post(stream=True, model=ASKED, tools=[read, other], headers=headers)
+    assert (sink.stream == b"".join(sent)) is passes
+    assert (proxy.receipts[0].outcome == "tool_use") is passes
+
+
 def test_many_calls_at_once_end_the_stream_with_an_error() -> None:
     starts = [
         {
@@ -1035,6 +1074,48 @@ async def test_a_message_whose_last_event_never_comes_is_given_that_soon() -> No
     assert (proxy.receipts[0].outcome, proxy.receipts[0].status) == ("max_tokens", 200)
 
 
+class Pinging(FakeResponse):
+    """A server that sends its chunks, the pings among them after a second each."""
+
+    async def read(self) -> bytes:
+        await asyncio.sleep(self.chunks[:1] == [PING])
+        return await super().read()
+
+
+async def read_in_time(response: FakeResponse) -> tuple[bytes, float]:
+    """Return what a client gets, and the seconds until the end."""
+    watch = Watchdog(wait_disconnected=asyncio.Event().wait, on_idle=None, first_byte_seconds=600, idle_seconds=600)
+    call = call_of(b"{}", target_of(TARGET), asked=TARGET)
+    answer = RelayStream(call, response, watch, BackgroundWork(), bounds=ANY_USAGE)
+    await answer.wait_for_content()
+    received = b""
+    while (data := await answer.read()) is not None:
+        received += data
+    watch.stop()
+    return received + encode_events([] if answer.ending is None else [answer.ending], "req_1"), watch.now()
+
+
+@in_virtual_time
+async def test_pings_do_not_prolong_the_wait_for_the_last_event() -> None:
+    received, seconds = await read_in_time(Pinging(200, *STREAM[:1], *STREAM[2:-1], *[PING] * 9))
+    last = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+    assert (received, seconds) == (b"".join([*STREAM[:1], *STREAM[2:-1], PING, last]), 2.0)
+
+
+class Talking(FakeResponse):
+    """A server that sends each chunk a second and a half after the one before."""
+
+    async def read(self) -> bytes:
+        await asyncio.sleep(1.5)
+        return await super().read()
+
+
+@in_virtual_time
+async def test_content_behind_the_reason_of_the_end_begins_the_wait_for_the_last_event_again() -> None:
+    received, _ = await read_in_time(Talking(200, *STREAM[:3], STREAM[5], *[STREAM[3]] * 3, STREAM[4], STREAM[6]))
+    assert read_events(received) == read_events(b"".join([*STREAM[:3], *[STREAM[3]] * 3, *STREAM[4:]]))
+
+
 BEGINNINGS = [b"", b": hello\n\n", PING, STREAM[0], PING + STREAM[0], STREAM[0] + PING]
 
 
@@ -1259,6 +1340,13 @@ def test_an_error_event_that_ends_with_the_connection_gets_its_blank_line(end: s
     received, answer = passed([*STREAM[:5], frame])
     assert received == b"".join((*STREAM[:5], frame, b"\n\n"))
     assert str(answer.failure) == "anthropic: Failed."
+
+
+def test_an_error_behind_an_end_without_a_reason_is_the_one_that_the_client_gets() -> None:
+    early = {"type": "message_delta", "delta": {"stop_reason": None}, "usage": {"output_tokens": 5}}
+    error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+    received, answer = passed([*STREAM[:4], *frames(early, error)])
+    assert (received, str(answer.failure)) == (b"".join([*STREAM[:4], *frames(error)]), "anthropic: Overloaded")
 
 
 def test_an_error_event_of_the_provider_passes_unchanged() -> None:

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import re
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from anthropic_proxy.engine.wires.anthropic.stream_repair import StreamRepair
 from anthropic_proxy.errors import UpstreamProtocolError
 from tests.support.event_grammar import check_events
+from tests.support.messages import exactly
 from tests.support.stream_mutations import (
     BLOCKS,
     CALLS,
@@ -25,10 +28,11 @@ from tests.support.stream_mutations import (
 )
 
 COMPACT, SPACED = (",", ":"), (", ", ": ")
+PING, COMMENT = b'event: ping\ndata: {"type":"ping"}\n\n', b": alive\n\n"
 
 
-def new_repair() -> StreamRepair:
-    return StreamRepair("m", lambda prefix: f"{prefix}new", 3, len, UpstreamProtocolError)
+def new_repair(eager_tools: Collection[str] = ()) -> StreamRepair:
+    return StreamRepair("m", lambda prefix: f"{prefix}new", 3, len, UpstreamProtocolError, eager_tools=eager_tools)
 
 
 def feed(repair: StreamRepair, pieces: list[bytes]) -> bytes:
@@ -39,7 +43,7 @@ def read(stream: bytes) -> list[Json]:
     """Return the events as clients read them."""
     events = []
     for event in stream.decode().split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in event.splitlines() if not line.startswith(":"))
+        fields = dict(re.split(": ?", line, maxsplit=1) for line in event.splitlines() if not line.startswith(":"))
         if fields:
             content = json.loads(fields["data"])
             assert fields["event"] == content["type"]
@@ -114,14 +118,115 @@ def test_the_streams_have_every_block_of_the_sdk() -> None:
     st.sampled_from([COMPACT, SPACED]),
     st.lists(st.integers(0, 100), max_size=5),
     st.sampled_from(["end_turn", "max_tokens", "stop_sequence"]),
+    st.lists(st.tuples(st.integers(1, 100), st.sampled_from([PING, COMMENT])), max_size=4),
 )
 def test_a_valid_stream_passes_as_the_same_bytes(
-    kinds: list[str], separators: Any, cuts: list[int], reason: str
+    kinds: list[str], separators: Any, cuts: list[int], reason: str, others: list[tuple[int, bytes]]
 ) -> None:
     events = [
         f"event: {event['type']}\ndata: {encode(event, separators=separators)}\n\n".encode()
         for event in build_stream(kinds, reason=reason)
     ]
+    for place, other in others:
+        events.insert(1 + place % (len(events) - 1), other)
     places = sorted({0, len(events), *(cut % (len(events) + 1) for cut in cuts)})
     pieces = [b"".join(events[start:end]) for start, end in itertools.pairwise(places)]
     assert feed(new_repair(), pieces) == b"".join(events)
+
+
+def begin(*kinds: str, ends: int = 0) -> list[bytes]:
+    """Return the events of a valid stream with these blocks, without the last ones."""
+    events = build_stream([*kinds], pings=False)
+    return [f"event: {event['type']}\ndata: {encode(event)}\n\n".encode() for event in events[: len(events) - ends]]
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        begin("text", ends=3),
+        begin("thinking", ends=3),  # the signature is held
+        [*begin("tool_use", ends=4), b'data: {"type":"content_block_stop","index":0}\n\n'],
+        [*begin("text", ends=2), b'data: {"type":"message_delta","delta":{"stop_reason":null}}\n\n'],
+    ],
+    ids=["text", "signature", "end of a call with incomplete arguments", "end without a reason"],
+)
+@pytest.mark.parametrize("sign_of_life", [PING, COMMENT])
+def test_a_sign_of_life_of_the_server_reaches_the_client_at_once(begun: list[bytes], sign_of_life: bytes) -> None:
+    repair = new_repair()
+    for event in begun:
+        repair.feed(event)
+    assert [repair.feed(sign_of_life).endswith(sign_of_life) for _ in range(3)] == [True] * 3
+
+
+def test_a_second_signature_behind_a_ping_is_the_last_that_the_client_gets() -> None:
+    first = begin("thinking", ends=3)
+    second = first[-1].replace(b'"sig"', b'"other"')
+    sent = [*first, PING, second, *begin("thinking")[-3:]]
+    assert feed(new_repair(), sent) == b"".join(sent)
+
+
+LARGE = b":" + b" " * 4_000_000 + b"\n\n"
+BLANKS = (
+    f'data: {{"type":"content_block_delta","index":1,"delta":{{"type":"text_delta","text":"{" " * 4_000_000}"}}}}\n\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("begun", "held"),
+    [(begin("text", ends=1), LARGE), (begin("text", ends=2), BLANKS.encode())],
+    ids=["comments behind the end", "white space outside of a block"],
+)
+def test_what_is_held_is_bounded(begun: list[bytes], held: bytes) -> None:
+    with pytest.raises(UpstreamProtocolError, match=exactly("the reply is larger than 64 MiB")):
+        feed(new_repair(), [*begun, *[held] * 17])
+
+
+ODD_STARTS = [
+    b'event: message_start\ndata:{"type":"message_start","message":%b}\n\n',
+    b'data: {"type":"message_start","message":%b}\n\n',
+    b'event: message_start\ndata: {"type":"message_start","half":"\\ud83d","message":%b}\n\n',
+]
+
+
+@pytest.mark.parametrize("start", ODD_STARTS)
+def test_a_second_start_has_later_counts_whatever_form_the_first_has(start: bytes) -> None:
+    message = {**build_stream([])[0]["message"], "usage": {"input_tokens": 7, "output_tokens": 1}}
+    later = {**message, "usage": {"input_tokens": 9, "output_tokens": 1}}
+    starts = [start % encode(value).encode() for value in (message, message, later)]
+    events = read(feed(new_repair(), [*starts, *begin("text")[1:]]))
+    ending = next(event for event in events if event["type"] == "message_delta")
+    assert (ending["usage"], len(events)) == ({"input_tokens": 9, "output_tokens": 5}, 8)
+
+
+EAGER_ARGUMENTS = ['{"a": tru', '{"a": 1}}', '["a"]', "no object"]
+
+
+def eager_call(arguments: str) -> list[bytes]:
+    """Return a stream with a call whose arguments the server has not checked."""
+    delta = {"type": "input_json_delta", "partial_json": arguments}
+    piece = encode({"type": "content_block_delta", "index": 0, "delta": delta})
+    events = begin("tool_use")
+    return [*events[:2], f"event: content_block_delta\ndata: {piece}\n\n".encode(), *events[-3:]]
+
+
+@pytest.mark.parametrize("arguments", EAGER_ARGUMENTS)
+def test_arguments_that_the_client_wants_unchecked_pass_as_they_are(arguments: str) -> None:
+    sent = eager_call(arguments)
+    repair = new_repair(eager_tools={"Read"})
+    assert (feed(repair, sent), repair.error) == (b"".join(sent), None)
+
+
+@pytest.mark.parametrize("arguments", EAGER_ARGUMENTS)
+def test_arguments_that_the_client_wants_checked_are_an_error(arguments: str) -> None:
+    repair = new_repair(eager_tools={"Write"})
+    feed(repair, eager_call(arguments))
+    assert repair.error is not None
+
+
+def test_an_unchecked_call_with_a_gap_is_an_error() -> None:
+    start, piece, *end = eager_call('{"a": tru')[1:]
+    damaged = piece.replace(b"}}\n\n", b"}\n\n")
+    for sent in ([start, piece, *end[1:]], [start, piece, damaged, *end]):
+        repair = new_repair(eager_tools={"Read"})
+        feed(repair, [*begin(ends=2), *sent])
+        assert str(repair.error) == "its arguments are incomplete"

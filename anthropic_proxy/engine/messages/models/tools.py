@@ -57,7 +57,7 @@ class ToolList(list[Tool]):
     caches use as a key: they keep it, and what they found for it.
     """
 
-    __slots__ = ("all_from_client", "called_by_code", "has_deferred", "model", "names", "source")
+    __slots__ = ("all_from_client", "called_by_code", "eager", "has_deferred", "model", "names", "source")
     __hash__ = object.__hash__  # type: ignore[assignment]
 
     def __init__(self, tools: Iterable[Tool], source: Raw = ABSENT) -> None:
@@ -67,6 +67,7 @@ class ToolList(list[Tool]):
         self.called_by_code = any(map(_is_called_by_code, self))
         self.has_deferred = any(tool.defer_loading for tool in self)
         self.model = _find_model(self)
+        self.eager = _find_eager(self)
         self.source = source
         """JSON text of the list in the client request."""
 
@@ -134,6 +135,17 @@ def list_tool_names(tools: Sequence[Tool]) -> frozenset[str]:
     return tools.names if isinstance(tools, ToolList) else frozenset(tool.name for tool in tools)
 
 
+def list_eager_tools(tools: Sequence[Tool], *, by_default: bool) -> frozenset[str]:
+    """Return the names of the tools whose arguments need not be checked: they have `eager_input_streaming`.
+
+    `by_default`: tools without the field have it.
+    """
+    stated = tools.eager if isinstance(tools, ToolList) else _find_eager(tools)
+    if by_default:
+        return frozenset(tool.name for tool in tools if stated.get(tool.name, True))
+    return frozenset(name for name, is_eager in stated.items() if is_eager) if stated else frozenset()
+
+
 def are_valid_ids(call_ids: Iterable[str]) -> bool:
     """Return True if the Messages API allows the ids of tool calls."""
     return _match_call_ids("".join(call_ids)) is not None
@@ -163,6 +175,25 @@ def _find_model(tools: Iterable[Tool]) -> str:
                 if model := _decode_called(tool.source).model:
                     return model
     return ""
+
+
+class _EagerTool(Struct):
+    eager_input_streaming: bool | None = None
+
+
+_decode_eager = msgspec.json.Decoder(_EagerTool).decode
+_SIGNS_OF_EAGER = (b'"eager_input_streaming"', b"\\u")
+
+
+def _find_eager(tools: Iterable[Tool]) -> dict[str, bool]:
+    """Return the names of the tools with a valid field `eager_input_streaming`, and its values."""
+    eager = {}
+    for tool in tools:
+        if any(map(tool.source.__contains__, _SIGNS_OF_EAGER)):
+            with suppress(msgspec.DecodeError):
+                if (stated := _decode_eager(tool.source).eager_input_streaming) is not None:
+                    eager[tool.name] = stated
+    return eager
 
 
 def _is_called_by_code(tool: Tool) -> bool:

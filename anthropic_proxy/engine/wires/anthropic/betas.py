@@ -39,6 +39,8 @@ from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.errors import InvalidRequest
 
 BETA_HEADER, BETA_FIELD = "anthropic-beta", "anthropic_beta"
+EAGER_BETA = "fine-grained-tool-streaming-2025-05-14"
+"""Beta that is the older form of `eager_input_streaming`, for all tools that do not have the field."""
 """Header with the betas, and the field of the body that clouds have for them."""
 _ALL_BETAS = ("*",)
 _BETA_NAME = compile_anchored(r"[A-Za-z0-9_-]{1,100}")

@@ -15,14 +15,16 @@ searches, without decoding. Of another event, the state says what is meant, and 
 
 A missing index is that of the open block, a missing type follows from the other members, and a missing member whose
 name is misspelled is the only other one of its type. A signature is held until its block ends, and `message_delta`
-until the end of the stream, so that a second one changes the first.
+until the end of the stream, so that a second one changes the first. An event of no block, such as a ping, waits only
+behind a `message_delta` that states the reason of the end, because the relay has a time limit for what follows it.
 
 Text is never worth an error. A tool call is never completed: if its id, name or a part of its arguments is missing,
-repeated or at another place, and this can be seen, the stream ends with an error.
+repeated or at another place, and this can be seen, the stream ends with an error. Arguments of a tool that the client
+wants unchecked (`eager_input_streaming`) need not be JSON: they pass as they are if the server ends their block.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import groupby
 from typing import Annotated, Any, Literal, cast
 
@@ -209,7 +211,7 @@ class StreamRepair:
 
     `model`: the name in a message that states none. `new_id`: returns a new id with the given prefix.
     `estimated_input`: input tokens of a message that states none. `estimate_output`: returns the output tokens so far,
-    with those of further events.
+    with those of further events. `eager_tools`: names of the tools whose arguments the client wants unchecked.
     """
 
     error: UpstreamProtocolError | None = None
@@ -220,7 +222,9 @@ class StreamRepair:
     """Beginning of a delta of the open block in its usual form, and the same with the end of the event before."""
     _begun = _ended = False
     _start = b""
-    """The event `message_start`."""
+    """The event `message_start`, if it was valid when it came, and until its usage is needed."""
+    _first_usage: Any = None
+    """Usage of any other `message_start`, or of one that was read."""
     _is_complete = False
     """True once `message_delta` was written."""
     _next = 0
@@ -234,12 +238,16 @@ class StreamRepair:
     _first_text = ""
     """Text of the start of the open block, which the first delta may repeat."""
     _signature = b""
-    """Held event with the signature of the open block. b"": none yet."""
+    """Held event with the signature of the open block. b"": none."""
+    _is_signed = False
+    """True if a signature of the open block was written before its end."""
     _given_input = ""
     """Arguments in the start of the open call, which deltas may repeat. "": none."""
     _argument_size = 0
-    _queued_size = 0
-    """Bytes of all events that were ever put into the queue."""
+    _call_name = ""
+    """Name of the open call."""
+    _held_size = 0
+    """Size of all that was ever held."""
     _cut_stop = b""
     """Held stop of a call whose arguments are incomplete, which is right if the reply was cut. b"": none."""
     _calls = 0
@@ -247,10 +255,10 @@ class StreamRepair:
     """True if two calls had the same id, so that a verdict of the server may be about either."""
     _server_call = ""
     """Id of the latest call of a server tool. "": none."""
-    _blank = ""
-    """White space that came outside of a block. It belongs to the text that follows."""
     _ending: dict[str, Any] | None = None
     """The held `message_delta`. None: there is none, or it was valid when it came."""
+    _reason: str | None = None
+    """Reason of the end in the held `message_delta`. None: there is none, or it states none."""
     _end_index = -1
     """Value of `_next` for which the held `message_delta` is valid."""
 
@@ -261,19 +269,24 @@ class StreamRepair:
         estimated_input: int,
         estimate_output: Callable[[bytes], int],
         build_error: Callable[[str], UpstreamProtocolError],
+        *,
+        eager_tools: Collection[str] = (),
     ) -> None:
         self._model = model
         self._new_id = new_id
         self._estimated_input = estimated_input
         self._estimate_output = estimate_output
         self._build_error = build_error
+        self._eager_tools = eager_tools
         self._out: list[bytes] = []
         self._arguments: list[str | bytes] = []
         """Arguments of the open call: fragments, and events in their usual form."""
         self._queue: list[tuple[str, dict[str, Any], bytes]] = []
         """Events of other blocks that came within the open call."""
-        self._queued_indexes: set[int | None] = set()
-        """Those of the blocks whose start is in the queue."""
+        self._queued_indexes: list[int | None] = []
+        """Those of the starts of blocks in the queue."""
+        self._blanks: list[str] = []
+        """White space that came outside of a block. It belongs to the text that follows."""
         self._ended_indexes: set[Any] = set()
         self._call_ids: set[str] = set()
         self._usage: dict[str, Any] = {}
@@ -297,7 +310,7 @@ class StreamRepair:
     @property
     def awaits_end(self) -> bool:
         """True if the server has stated why the reply ends, and only its last event is missing."""
-        return self._is_ending and not self._ended and self._find_reason() is not None
+        return self._reason is not None and not self._ended
 
     def finish(self) -> bytes:
         """Return what was held, if the server has stated the end of the reply."""
@@ -336,7 +349,7 @@ class StreamRepair:
             if (
                 self._kind
                 or read.index != self._next
-                or self._blank
+                or self._blanks
                 or (type(block) is _CallBlock and block.id in self._call_ids)
             ):
                 return False
@@ -344,11 +357,12 @@ class StreamRepair:
             if type(block) is _CallBlock:
                 self._calls += 1
                 self._call_ids.add(block.id)
+                self._call_name = block.name
             elif event.startswith(_COMPACT_START):
                 self._expect(_COMPACT_DELTAS[self._kind] % read.index)
             self._out.append(event)
         elif kind is _BlockStop:
-            if read.index != self._index or read.index != self._next or not self._kind:
+            if read.index != self._index or read.index != self._next or not self._kind or self._cut_stop:
                 return False
             self._close(event)
         elif kind is _MessageStart:
@@ -361,6 +375,7 @@ class StreamRepair:
             if self._is_ending or self._kind or not self._is_right_end(read.delta):
                 return False
             self._is_ending = True
+            self._reason = read.delta.stop_reason
             self._ending_events = [event]
             self._end_index = self._next
         elif kind is _MessageStop:
@@ -423,15 +438,19 @@ class StreamRepair:
         self._first_text = ""
 
     def _write_beside(self, event: bytes) -> None:
-        """Write an event that belongs to no block, such as a ping, behind what is held."""
-        if self._is_ending:
+        """Write an event that belongs to no block, such as a ping, by which the client sees that the server works."""
+        if self.awaits_end:
+            self._hold(len(event))
             self._ending_events.append(event)
-        elif self._signature:
-            self._signature += event
-        elif self._cut_stop:
-            self._cut_stop += event
-        else:
-            self._out.append(event)
+            return
+        if self._signature:
+            self._out.append(self._signature)
+            self._signature, self._is_signed = b"", True
+        self._out.append(event)
+
+    def _hold(self, size: int) -> None:
+        self._held_size += size
+        require_bounded_reply(self._held_size)
 
     # Any other event.
 
@@ -456,7 +475,7 @@ class StreamRepair:
             or content.get("error") is not None
             or content.get("type") == "error"
         ):
-            if not self._ended and text != _DONE and self._find_reason() is not None:
+            if self.awaits_end and text != _DONE:
                 self._end_message()
             if not self._ended or not names:
                 self._write_beside(event)  # the decoder judges it
@@ -505,8 +524,11 @@ class StreamRepair:
         message = message or {}
         if self._begun:
             usage = message.get("usage")
-            if isinstance(usage, dict) and usage != self._read_first_usage():
-                self._usage = _merge(self._usage, usage)
+            if self._start:
+                self._first_usage = msgspec.json.decode(self._start.partition(_DATA)[2])["message"]["usage"]
+                self._start = b""
+            if isinstance(usage, dict) and usage != self._first_usage:
+                _merge_into(self._usage, usage)
             return
         self._begun = True
         fields: dict[str, Any] = {
@@ -521,17 +543,14 @@ class StreamRepair:
         usage = self._complete_usage(message.get("usage"), {"input_tokens": self._estimated_input, "output_tokens": 0})
         complete = {**message, **fields, "usage": usage}
         is_same = complete == {"stop_sequence": None, **message}
-        self._start = event if event and is_named and is_same else encode_event({**content, "message": complete})
-        self._out.append(self._start)
+        self._first_usage = usage
+        self._out.append(event if event and is_named and is_same else encode_event({**content, "message": complete}))
         blocks = message.get("content")
         blocks = [{"type": "text", "text": blocks}] if isinstance(blocks, str) else blocks
         for block in blocks if isinstance(blocks, list) else ():
             if isinstance(block, dict) and not self._ended:
                 self._start_block({"type": "content_block_start", "content_block": block}, b"")
                 self._stop_block({"type": "content_block_stop"}, b"")
-
-    def _read_first_usage(self) -> Any:
-        return msgspec.json.decode(self._start.partition(_DATA)[2])["message"].get("usage")
 
     def _complete_usage(self, usage: Any, missing: Mapping[str, int]) -> dict[str, Any]:
         """Return usage with valid counts. `missing`: the required ones, and their values if the server states none."""
@@ -552,7 +571,7 @@ class StreamRepair:
             is_same = (
                 index == self._index
                 and kind == self._kind
-                and not (self._is_filled or self._signature or self._arguments)
+                and not (self._is_filled or self._signature or self._is_signed or self._arguments)
             )
             if self._kind in CALL_TYPES and not self._is_whole_call():
                 if (
@@ -590,6 +609,7 @@ class StreamRepair:
             if arguments is None:
                 return
             self._given_input = arguments
+            self._call_name = complete["name"]
         else:
             for delta, (of_kind, field) in DELTAS.items():
                 if of_kind != kind or field == "citation":
@@ -598,9 +618,8 @@ class StreamRepair:
                 complete[field] = ""
                 if isinstance(text, str) and text:
                     deltas.append({"type": delta, field: text})
-            if kind == "text" and self._blank:
-                deltas.insert(0, {"type": "text_delta", "text": self._blank})
-                self._blank = ""
+            if kind == "text" and self._blanks:
+                deltas.insert(0, {"type": "text_delta", "text": self._take_blanks()})
         is_same = complete == block and index == self._next and is_named
         self._out.append(
             event if event and is_same else encode_event({**content, "index": self._next, "content_block": complete})
@@ -680,7 +699,8 @@ class StreamRepair:
             if self._kind not in ("", kind):
                 self._close()
             if kind == "text" and not text.strip():
-                self._blank += text
+                self._hold(len(text))
+                self._blanks.append(text)
                 return
             self._require_open(kind, _read_index(content))
         repeated, self._first_text = self._first_text == text, ""
@@ -693,9 +713,13 @@ class StreamRepair:
         self._open(kind, index)
         block = {"type": kind, **EMPTY_STARTS[kind]}
         self._out.append(encode_event({"type": "content_block_start", "index": self._next, "content_block": block}))
-        if self._blank and kind == "text":
-            blank, self._blank = self._blank, ""
-            self._write_in_block({"type": "content_block_delta", "delta": {"type": "text_delta", "text": blank}}, b"")
+        if self._blanks and kind == "text":
+            delta = {"type": "text_delta", "text": self._take_blanks()}
+            self._write_in_block({"type": "content_block_delta", "delta": delta}, b"")
+
+    def _take_blanks(self) -> str:
+        blanks, self._blanks = self._blanks, []
+        return "".join(blanks)
 
     def _write_in_block(self, content: dict[str, Any], event: bytes) -> None:
         if event and content.get("index") == self._next and type(content.get("index")) is int:
@@ -729,9 +753,11 @@ class StreamRepair:
     def _accepts_arguments(self, fragment: str) -> bool:
         """Return False if a fragment is left out, or cannot be one of the open call."""
         if not self._arguments and fragment and not fragment.lstrip().startswith("{"):
-            if fragment.strip():
+            if not fragment.strip():
+                return False  # the official SDKs fail at white space before the arguments
+            if self._call_name not in self._eager_tools:
                 self._fail("its arguments are no JSON object")
-            return False  # the official SDKs fail at white space before the arguments
+                return False
         if self._cut_stop:
             if fragment.strip():
                 self._fail("a part of its arguments has no place")
@@ -807,16 +833,16 @@ class StreamRepair:
                 return
             if index in self._ended_indexes:
                 return
-        self._close(event if event and index == self._next else encode_event({**content, "index": self._next}))
+        if not self._cut_stop:  # a second one adds nothing
+            self._close(event if event and index == self._next else encode_event({**content, "index": self._next}))
 
     def _put_off(self, kind: str, content: dict[str, Any], event: bytes) -> None:
         """Keep an event of another block until the open call has ended."""
-        self._queued_size += len(event) or len(encode_event(content))
-        require_bounded_reply(self._queued_size)
+        self._hold(len(event) or len(encode_event(content)))
         self._queue.append((kind, content, event))
         if kind == "content_block_start":
-            self._queued_indexes.add(_read_index(content))
-            if len(self._queued_indexes) > _MAX_QUEUED_BLOCKS:  # each end of a block reads the queue again
+            self._queued_indexes.append(_read_index(content))
+            if len(self._queued_indexes) > _MAX_QUEUED_BLOCKS:  # each reads the arguments, and each end the queue
                 self._fail("too many other blocks begin before its end")
 
     def _close(self, stop: bytes = b"") -> None:
@@ -824,17 +850,25 @@ class StreamRepair:
         kind = self._kind
         if kind == "thinking":
             unsigned = {"type": "signature_delta", "signature": UNSIGNED_SIGNATURE}
-            self._out.append(
-                self._signature or encode_event({"type": "content_block_delta", "index": self._next, "delta": unsigned})
-            )
-            self._signature = b""
-        elif kind in CALL_TYPES and not self._is_whole_call(may_be_empty=bool(stop)):
+            if self._signature:
+                self._out.append(self._signature)
+            elif not self._is_signed:
+                self._out.append(encode_event({"type": "content_block_delta", "index": self._next, "delta": unsigned}))
+            self._signature, self._is_signed = b"", False
+        elif kind in CALL_TYPES and not (self._is_whole_call(may_be_empty=bool(stop)) or self._may_be_no_json(stop)):
             if stop:
                 self._cut_stop = stop
             else:
                 self._fail("its arguments are incomplete")
             return
         self._write_stop(stop)
+
+    def _may_be_no_json(self, stop: bytes) -> bool:
+        """Return True if the arguments of the open call are what the server sent, and need no check. `stop`: as for
+        `_close`.
+        """
+        is_eager = stop != b"" and self._call_name in self._eager_tools and self.error is None
+        return is_eager and _UNREADABLE not in self._read_arguments()
 
     def _write_stop(self, stop: bytes) -> None:
         self._out.append(stop or encode_event({"type": "content_block_stop", "index": self._next}))
@@ -844,7 +878,7 @@ class StreamRepair:
         self._usual = self._usual_next = _NEVER
         self._arguments, self._argument_size, self._cut_stop = [], 0, b""
         queue, self._queue = self._queue, []
-        self._queued_indexes = set()
+        self._queued_indexes = []
         for kind, content, event in queue:
             if not self._ended:
                 self._follow(kind, content, event)
@@ -858,15 +892,16 @@ class StreamRepair:
         if not self._is_ending:
             self._is_ending = True
             self._ending, self._ending_events = content, [event]
-            return
-        before = self._read_ending()
-        self._ending = {
-            **before,
-            **{name: value for name, value in content.items() if value is not None},
-            "delta": _merge(before["delta"] or {}, delta),
-            "usage": _merge(before["usage"] or {}, usage),
-        }
-        self._ending_events[0] = b""
+        else:
+            ending = self._ending = self._read_ending()
+            for name, value in content.items():
+                if name in ("delta", "usage"):
+                    ending[name] = ending[name] or {}
+                    _merge_into(ending[name], value)
+                elif value is not None:
+                    ending[name] = value
+            self._ending_events[0] = b""
+        self._reason = _find_reason(self._ending["delta"] or {})
 
     def _read_ending(self) -> dict[str, Any]:
         """Return the held `message_delta`."""
@@ -876,23 +911,13 @@ class StreamRepair:
         content, _ = _decode(data)
         return {"delta": None, "usage": None, **(content or {})}
 
-    def _find_reason(self) -> str | None:
-        """Return the stated reason of the end. None: none is stated."""
-        if not self._is_ending:
-            return None
-        delta = self._read_ending()["delta"] or {}
-        reason = delta.get("stop_reason")
-        if not _is_text(reason):
-            return "stop_sequence" if _is_text(delta.get("stop_sequence")) else None
-        return str(reason)
-
     def _end_message(self) -> None:
         """Write the end of the open block, and `message_delta`."""
         if self._end_index == self._next and not (self._kind or self._ending or self._usage or self._has_new_ids):
             self._out += self._ending_events
             self._end_of_message()
             return
-        reason = self._find_reason()
+        reason = self._reason
         if self._kind in CALL_TYPES and not self._is_whole_call(may_be_empty=bool(self._cut_stop)):
             if reason not in CUTTING_REASONS or self._queue or not self._is_cut_call():
                 self._fail("its arguments are incomplete")
@@ -918,7 +943,8 @@ class StreamRepair:
         estimate = 0 if is_stated else self._estimate_output(b"".join(self._out))
         stated = self._complete_usage(usage, {"output_tokens": estimate})
         if self._usage:
-            stated = _merge(self._usage, stated)
+            _merge_into(self._usage, stated)
+            stated = self._usage
         complete = {
             **given,
             "type": "message_delta",
@@ -934,7 +960,7 @@ class StreamRepair:
 
     def _end_of_message(self) -> None:
         self._is_ending, self._is_complete = False, True
-        self._ending, self._ending_events = None, []
+        self._ending, self._ending_events, self._reason = None, [], None
         self._usual = self._usual_next = _NEVER
 
     def _stop_message(self, event: bytes) -> None:
@@ -1088,10 +1114,16 @@ def _is_object(text: str) -> bool:
         return False
 
 
-def _merge(before: dict[str, Any], later: Any) -> dict[str, Any]:
-    """Return the values of two events about the same. A later value counts, unless it is null, or 0 for a count."""
-    new = later if isinstance(later, dict) else {}
-    return {
-        **before,
-        **{name: value for name, value in new.items() if value is not None and (value or not before.get(name))},
-    }
+def _find_reason(delta: dict[str, Any]) -> str | None:
+    """Return the stated reason of the end. None: none is stated."""
+    reason = delta.get("stop_reason")
+    if not _is_text(reason):
+        return "stop_sequence" if _is_text(delta.get("stop_sequence")) else None
+    return str(reason)
+
+
+def _merge_into(before: dict[str, Any], later: Any) -> None:
+    """Add the values of a later event about the same. A later value counts, unless it is null, or 0 for a count."""
+    for name, value in later.items() if isinstance(later, dict) else ():
+        if value is not None and (value or not before.get(name)):
+            before[name] = value
