@@ -229,8 +229,9 @@ class AttemptSender(Struct, eq=False):
             add_address_advice(failure, attempt.target, engine.settings)
             raise failure
         circuit_breakers.record_success(upstream, client)
-        acceptances = engine.acceptances
-        acceptances[upstream, target.model, attempt.upstream_path] = self.incoming.receipt.started_at
+        acceptances, accepting = engine.acceptances, (upstream, target.model, attempt.upstream_path)
+        acceptances.pop(accepting, None)  # so that the first one is the least recently used
+        acceptances[accepting] = self.incoming.receipt.started_at
         if len(acceptances) > MAX_ACCEPTANCES:
             del acceptances[next(iter(acceptances))]
         credentials.record_success(target.provider, attempt.credential)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
+from anthropic_proxy.engine.exchange import attempt_sender
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.hooks import Client
 from anthropic_proxy.engine.memory_values import MemoryValues
@@ -653,6 +654,21 @@ async def test_404_and_500_show_a_refused_form_only_if_the_model_has_accepted_an
     bodies = await _send_twice(ProxyHarness(server, **vendor.settings), server, accepted_before=accepted_before)
     sent = ["temperature" in body for body in bodies]
     assert sent == ([True, False] if accepted_before else [True])
+
+
+async def test_a_model_in_use_stays_known_as_accepting_however_many_others_are_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attempt_sender, "MAX_ACCEPTANCES", 2)
+    vendor = VENDORS["chat"]
+    server = Server(lambda body: False, 404)
+    proxy = ProxyHarness(server, **vendor.settings)
+    for model in ("openai/gpt-4.1", "openai/gpt-4.1-mini", "openai/gpt-4.1", "openai/gpt-4.1-nano"):
+        assert (await post(proxy, vendor, "accepted", model=model)).error is None
+    server.requests.clear()
+    server.refuses = has("temperature")
+    await post(proxy, vendor, "hello")
+    assert ["temperature" in body for body in server.requests] == [True, False]
 
 
 async def test_one_failure_with_status_500_changes_no_form_and_two_in_a_row_do() -> None:
