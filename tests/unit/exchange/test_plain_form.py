@@ -400,10 +400,13 @@ POLICY_AND_ACCOUNT_CODES = (
         "PROHIBITED_CONTENT",
     ),
     *("payment_method_required", "user_suspended", "api_key_disabled", "unsafe_content", "negative_balance", "csam"),
+    *("content_blocked", "ContentBlocklist", "content_check_failed", "risk_control", "RISK_CONTROL", "highRisk"),
 )
 FORM_CODES = (
     *("unsupported_parameter", "invalid_value", "schema_violation", "budget_tokens_too_large", "unsupported_value"),
     *("1210", "INVALID_ARGUMENT", "invalid_request_error", "constraint_violation", "string_above_max_length", ""),
+    *("content_block_invalid", "content_block_too_long", "content_checksum", "unexpected_asterisk", "case_sensitive"),
+    *("invalid_content_block", "ContentBlockInvalid", "UNEXPECTED_ASTERISK", "case_insensitive_name"),
 )
 SHAPES: Mapping[str, Callable[[str, str], Any]] = {
     "code": lambda code, message: {"error": {"message": message, "code": code, "param": None}},

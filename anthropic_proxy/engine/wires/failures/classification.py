@@ -498,11 +498,13 @@ _ACCOUNT_CODES = regex(
 """Words of error codes about a key or an account: `insufficient_user_quota` (One API), `account_deactivated` (OpenAI),
 `GenerateRequestsPerDayPerProjectPerModel` (Gemini), 1110 to 1120 (Z.ai; read 2026-11)."""
 _POLICY_CODES = regex(
-    r"polic(?:y|ies)|safety|moderat|terms_?(?:of|violat)|content_?(?:filter|block|check|risk)|sensitive|unsafe|harmful"
-    r"|prohibited|guardrail|inspection|censor|flagged|blocked|abuse|csam|risk|\b13(?:01|13)\b"
+    r"polic(?:y|ies)|safety|moderat|terms_?(?:of|violat)|content_?(?:filter|check(?!sum))|unsafe|harmful"
+    r"|(?<!case)(?<!case_)(?<!casein)(?<!case_in)sensitive|prohibited|guardrail|inspection|censor|flagged"
+    r"|blocked|blocklist|abuse|csam|(?-i:(?<![a-z])risk|Risk|(?<![A-Z])RISK)|\b13(?:01|13)\b"
 )
 """Words of error codes about the content of a request and the rules for its use: `content_policy_violation` (OpenAI),
-`InputTextSensitiveContentDetected` (Volcengine), 1301 and 1313 (Z.ai; read 2026-11)."""
+`InputTextSensitiveContentDetected` (Volcengine), 1301 and 1313 (Z.ai; read 2026-11). Not parts of other words:
+`content_block` is a part of a message, `asterisk` a character."""
 
 
 def _names_account(codes: frozenset[str]) -> bool:
@@ -615,7 +617,11 @@ def _asks_wrong(fault: UpstreamFault) -> bool:
     return fault.status is None and not fault.codes.isdisjoint(("invalid_request_error", "INVALID_ARGUMENT"))
 
 
-_NAMED_MODEL = r"\bmodel\b(?!['’]s)(?:[: ] ?[`'\"]?[^\s`'\"]{1,200}[`'\"]?)?"
+_PLACES = ("property", "field", "key", "argument", "parameter")
+_NO_PLACE = "".join(f"(?<!{place} )" for place in _PLACES) + r"(?<!\w\.)(?!(?<=[`'\"])model[`'\"])"
+"""Before the word `model`: it is not the name of a place in the request (`property 'model'`, `properties.model`)."""
+_IN_A_SCHEMA = r" in [^.\n]{0,40}\b(?:enum|schema|tools?|propert(?:y|ies)|parameters?|arguments?|definitions?)\b"
+_NAMED_MODEL = rf"{_NO_PLACE}\bmodel\b(?!['’]s)(?:[: ] ?[`'\"]?[^\s`'\"]{{1,200}}[`'\"]?)?"
 _BILLING, _ALLOWANCE = _Row(402, "billing_error", should_retry=False), _Row(429, "rate_limit_error", should_retry=False)
 _ROWS = (
     # The codes include the error types of the Messages API, which an error in a stream has instead of a status, and
@@ -655,11 +661,11 @@ _ROWS = (
         codes=("1211", "20012", "model_not_supported", "model_not_exist", "invalid_model_error", "model_unavailable"),
         text=regex(
             r"\b(?:unknown|invalid|no such|unrecogni[sz]ed|non-?existent|unavailable|unsupported|not a valid|no)\b"
-            r"(?: \w+ for)? (?:\w+ )?model(?: (?:name|id|code|identifier))?\b"
-            r"(?! (?:parameter|output|response|type|feature|option|config|version|setting|argument|input|param)\w*)"
-            r"(?!\w| (?:does|is|can|supports?|has)\b)"
-            rf"|{_NAMED_MODEL},? (?:(?:does|do|did) not |doesn['’]t |not )exist\b"
-            rf"|{_NAMED_MODEL},? (?:(?:is|was|has) )?(?:not|n['’]t) (?:yet |been )?(?:found\b"
+            rf"(?: \w+ for)? (?:\w+ )?{_NO_PLACE}model(?:[ -](?:name|id|code|identifier))?\b"
+            r"(?! (?:parameter|output|response|type|feature|option|config|version|setting|argument|input|param|propert"
+            r"|field|key\b)\w*)(?![\w-]| (?:does|is|can|supports?|has)\b)"
+            rf"|{_NAMED_MODEL},? (?:(?:does|do|did) not |doesn['’]t |not )exist\b(?!{_IN_A_SCHEMA})"
+            rf"|{_NAMED_MODEL},? (?:(?:is|was|has) )?(?:not|n['’]t) (?:yet |been )?(?:found\b(?!{_IN_A_SCHEMA})"
             r"|(?:available|deployed|served|loaded|registered|configured|hosted|offered|enabled|supported)"
             r"(?= ?(?:$|[.,;!:(]|on (?:this|the|our)|by (?:this|the|our)|in (?:this|your|the)|here|for (?:your|this))))"
             r"|模型[^。，,\n]{0,12}(?:不存在|未找到|无效|不可用)|(?:未知|无效|找不到)[^。，,\n]{0,6}模型"

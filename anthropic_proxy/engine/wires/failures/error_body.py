@@ -390,6 +390,7 @@ _PARAMETERS = compile_later(
     r"|extra_forbidden['\"], *['\"]loc['\"]: *[\[(]['\"]body['\"], *(?P<place>[^\])]{1,300})"
     rf"|{_PATH.format('variant')}: unknown variant"
     rf"|property {_NAME.format('property')} is unsupported"
+    r"|(?<![\w.\[\]])(?P<schema>tools[.\[][\w.\[\]]{1,200}): property\b"
     r"|\b(?P<bare>\w{1,200})[`'\"]? is not supported with this model"
     r"|(?P<limit>max_(?:completion_)?tokens)\W{1,2}(?:must be|is too large|exceeds|value\b|\(\d+\) exceeds)"
     r"|\b(?P<thinking>think) value .{1,80} is not supported"  # Ollama, also at /v1
