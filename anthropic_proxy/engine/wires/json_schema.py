@@ -100,6 +100,10 @@ a schema."""
 
 
 _BASICS = frozenset(("type", "description", "properties", "required", "items", "enum", "$ref"))
+_FIRST_KEPT = "of several types or alternatives, only the first was kept"
+_NULL_LEFT_OUT = "null was left out beside other values"
+_PLACES_FOR_ALL = "the schema of an array's first members became that of all its members"
+_MEMBERS_BECAME_TEXTS = "members of arrays that may have any type became strings"
 
 
 class CleanedSchema(NamedTuple):
@@ -185,6 +189,8 @@ class _Walk:
             leave_out_empty_texts(cleaned, self._lost)
         cleaned = _add_items(cleaned)
         if self._rules.suits_grammars:
+            if self._rules.allows_basics_only and cleaned.get("items") == {}:
+                self._lost.append(_MEMBERS_BECAME_TEXTS)
             _suit_grammar(cleaned, only_basics=self._rules.allows_basics_only)
         return cleaned
 
@@ -208,11 +214,8 @@ class _Walk:
     def _reduce_to_basics(self, schema: Schema) -> Schema:
         """Return a schema with basic keywords, one type and no alternatives. Schemas inside it are unchanged."""
         whole = merge_all_of(schema, self._index)
-        for key in ("anyOf", "oneOf"):
-            branches = whole.get(key)
-            if isinstance(branches, list):
-                known = (one for one in branches if isinstance(one, dict) and one.get("type") != "null")
-                whole = {**next(known, {}), **whole}
+        while key := next((key for key in ("anyOf", "oneOf") if isinstance(whole.get(key), list)), None):
+            whole = self._keep_first(whole, key)
         if "const" in whole:
             whole = {"enum": [whole["const"]], **whole}
         basics = {key: value for key, value in whole.items() if key in _BASICS}
@@ -220,16 +223,47 @@ class _Walk:
             if all(kind in kinds for kind in ALL_TYPES):
                 del basics["type"]  # any value
             else:
-                basics["type"] = next((kind for kind in kinds if kind != "null"), "string")
+                known = [kind for kind in kinds if kind != "null"]
+                basics["type"] = (known or kinds or ["string"])[0]
+                self._note_first(known, kinds)
         if isinstance(values := basics.get("enum"), list):
-            basics["enum"] = values = [value for value in values if value is not None] or values
+            basics["enum"] = [value for value in values if value is not None] or values
+            if len(basics["enum"]) < len(values):
+                self._lost.append(_NULL_LEFT_OUT)
+            values = basics["enum"]
             if len({int if isinstance(value, float) else type(value) for value in values}) > 1:
                 del basics["enum"]  # values of several types are alternatives
         places = whole.get("prefixItems", basics.get("items"))
         if isinstance(places, list):  # one schema for all places only if they agree
             numbers = {self._index.assign_equality_number(place) for place in places}
             basics["items"] = places[0] if len(numbers) == 1 else {}
+            if len(numbers) == 1:
+                self._lost.append(_PLACES_FOR_ALL)
         return basics
+
+    def _keep_first(self, whole: Schema, key: str) -> Schema:
+        """Return a schema without the alternatives in `key`, joined with the first one that is not `null`.
+
+        Names that only this one requires are left out if there are others, because the others may lack them.
+        """
+        branches = whole[key]
+        around = {name: value for name, value in whole.items() if name != key}
+        self._budget.count_steps(sum(len(value) for value in whole.values() if isinstance(value, list | dict)))
+        known = [branch for branch in branches if isinstance(branch, dict) and branch.get("type") != "null"]
+        self._note_first(known, branches)
+        if not known:
+            return around
+        first = merge_all_of(known[0], self._index)
+        if len(known) > 1:
+            first = {name: value for name, value in first.items() if name != "required"}
+        return merge_all_of({**around, "allOf": [first]}, self._index)
+
+    def _note_first(self, known: list[Any], choices: list[Any]) -> None:
+        """`known`: those of the types or alternatives that are not `null`."""
+        if len(known) > 1:
+            self._lost.append(_FIRST_KEPT)
+        if known and len(known) < len(choices):
+            self._lost.append(_NULL_LEFT_OUT)
 
 
 def _add_items(schema: Schema) -> Schema:

@@ -79,7 +79,7 @@ def test_a_fitted_schema_is_in_the_language(language: str, seeds: range) -> None
 
 
 @SEEDS
-@pytest.mark.parametrize("language", [name for name in LANGUAGES if name != "basic"])  # it has no alternatives
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_what_a_schema_accepts_is_accepted_by_the_fitted_one(language: str, seeds: range) -> None:
     wrong, accepted = [], 0
     for seed in seeds:
@@ -94,7 +94,7 @@ def test_what_a_schema_accepts_is_accepted_by_the_fitted_one(language: str, seed
         if errors := [error.message for error in Draft202012Validator(read).iter_errors(value)]:
             wrong.append((seed, json.dumps(schema), json.dumps(fitted), value, errors))
     assert wrong == []
-    assert accepted > len(seeds) // 3
+    assert accepted > len(seeds) // (6 if language == "basic" else 3)  # the basics cannot state most schemas
 
 
 # Forms of tools that people use, of which each ended every request at some vendor
