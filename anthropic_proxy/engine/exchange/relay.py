@@ -49,10 +49,9 @@ from anthropic_proxy.engine.messages.models.tools import find_tool_model, list_e
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.passed_proxies import LOOP_HEADER, add_pass
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
-from anthropic_proxy.engine.providers.catalog import ModelCapabilities
 from anthropic_proxy.engine.providers.hosts import is_known_server
 from anthropic_proxy.engine.providers.model_ids import is_id_of_model
-from anthropic_proxy.engine.routing.targets import Target
+from anthropic_proxy.engine.routing.targets import Target, always_thinks
 from anthropic_proxy.engine.wires.anthropic.api_fields import keep_api_fields
 from anthropic_proxy.engine.wires.anthropic.betas import BETA_HEADER, EAGER_BETA
 from anthropic_proxy.engine.wires.anthropic.reply_forms import (
@@ -507,7 +506,7 @@ def build_relay_call(
         query=incoming.query,
         notes=incoming.notes,
         is_renamed=request.model != target.model,
-        limits=_find_limits(facts) if is_replaced or incoming.purpose in OWN_PURPOSES else None,
+        limits=_find_limits(target, request.model) if is_replaced or incoming.purpose in OWN_PURPOSES else None,
         has_proxy_signatures=request.has_proxy_signatures,
         has_invalid_calls=request.has_invalid_calls,
         own_tool_names=list_tool_names(request.tools) if request.has_invalid_calls else frozenset(),
@@ -529,8 +528,10 @@ def _list_eager_tools(incoming: ClientRequest, request: MessagesRequest) -> froz
     return list_eager_tools(request.tools, by_default=EAGER_BETA in incoming.headers.get(BETA_HEADER, ""))
 
 
-def _find_limits(facts: ModelCapabilities) -> ModelLimits:
-    return ModelLimits(facts.max_output, facts.efforts) if facts.features_known else ModelLimits()
+def _find_limits(target: Target, asked_model: str) -> ModelLimits:
+    facts = target.capabilities
+    limits = ModelLimits(facts.max_output, facts.efforts) if facts.features_known else ModelLimits()
+    return structs.replace(limits, thinks_unasked=always_thinks(target, asked_model.partition("[")[0]))
 
 
 def _select_headers(headers: Mapping[str, str], target: Target) -> Mapping[str, str]:

@@ -190,6 +190,12 @@ def _apply_settings(dialect: BaseDialect, config: AnyWireConfig, settings: Engin
     return structs.replace(dialect, **changes) if changes else dialect
 
 
+def always_thinks(target: Target, model: str) -> bool:
+    """Return True if a model with this name is known to think in each request, over the API of `target`."""
+    configs = (config for config in target.provider.host.wires.values() if config.wire is target.wire)
+    return any(_merge_dialect(config, model).thinks_always for config in configs)
+
+
 def switch_wire(target: Target, wire_name: str, settings: EngineOptions) -> Target | None:
     """Return `target` with another wire. None: the provider does not offer it, or a setting fixes the wire."""
     row = target.provider

@@ -24,6 +24,8 @@ class ModelLimits(Struct, frozen=True):
     """None: unknown."""
     efforts: tuple[str, ...] | None = None
     """Effort levels. Empty: none. None: unknown."""
+    thinks_unasked: bool = True
+    """False: the model for which the request was written does not think in a request without `thinking`."""
 
 
 class BaseCall(Struct, Generic[DialectT_co], frozen=True, kw_only=True):

@@ -309,7 +309,9 @@ MARK = {"cache_control": {"type": "ephemeral"}}
         (OPUS, BETWEEN, {"thinking": None, "output_config": {"effort": "low"}, "max_tokens": 4_196}),
         (OPUS, {**OFF, "max_tokens": 5_000}, {"thinking": None, "max_tokens": 5_000}),
         (OPUS, {**OFF, "max_tokens": 1}, {"thinking": None, "max_tokens": 1}),
-        (OPUS, {}, {"output_config": None, "max_tokens": 100}),
+        (OPUS, {}, {"thinking": None, "output_config": {"effort": "low"}, "max_tokens": 4_196}),
+        (SONNET, {}, {**BETWEEN, "output_config": None, "max_tokens": 100}),
+        (HAIKU, {}, {"thinking": None, "output_config": None, "max_tokens": 100}),
         (OPUS, ADAPTIVE, {**ADAPTIVE, "max_tokens": 100}),
         (
             OPUS,
@@ -353,8 +355,14 @@ def test_a_request_is_fitted_to_what_the_model_is_capable_of(
         assert [*check_body(sent, MODELS[model])] == []
 
 
+async def test_without_thinking_the_request_for_a_model_that_always_thinks_has_room_for_it_already() -> None:
+    variables = {"PREFERRED_PROVIDER": "anthropic", "MODEL_OPUS": f"anthropic/{OPUS}"}
+    sent, _, _ = await sent_for(variables, "claude-opus-6[1m]", {})
+    assert (sent["max_tokens"], sent.get("output_config"), sent.get("thinking")) == (100, None, None)
+
+
 async def test_a_tool_that_is_not_offered_is_not_asked_for() -> None:
-    given = {"tools": TOOLS, "tool_choice": {"type": "tool", "name": "read"}}
+    given = {"tools": TOOLS, "tool_choice": {"type": "tool", "name": "read"}, **ADAPTIVE}
     sent, counts, _ = await sent_for(
         {"PREFERRED_PROVIDER": "anthropic", "MODEL_OPUS": f"anthropic/{OPUS}"}, OLDER, given
     )
