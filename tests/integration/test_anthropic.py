@@ -159,7 +159,7 @@ def taped(tape: Tape, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prox
 
 def test_request_and_reply_are_the_same_to_the_byte(tape: Tape, taped: Proxy) -> None:
     body = b'\t{ "model":"claude-sonnet-5-5" ,\r\n "max_tokens" : 1.0e1, "x":[1,\n2 ],"thread":{"a":"\\u00e9\xc3\xa9"}'
-    body += b',"messages":[]}\n'
+    body += b',"thinking" :{"type": "adaptive"},"messages":[]}\n'
     tape.reply = (
         b'{"type" : "message",\n "id":"msg_1", "role":"assistant", "model":"claude-sonnet-5-5-20260101", '
         b'"content":[ ], "stop_reason":"end_turn", "stop_sequence": null, '
