@@ -10,6 +10,7 @@ RUN python3 -m venv /opt/build && /opt/build/bin/python -m pip install --no-cach
 RUN set --; for extra in $EXTRAS; do set -- "$@" -r "locks/extra-$extra.lock"; done; python3 -m venv --without-pip /opt/proxy && /opt/build/bin/python -m pip --python /opt/proxy/bin/python install --no-cache-dir --require-hashes --no-deps -r locks/runtime.lock "$@"
 COPY pyproject.toml README.md LICENSE ./
 COPY anthropic_proxy anthropic_proxy
+COPY conformance/messages_conformance conformance/messages_conformance
 RUN /opt/build/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir /opt/build/wheels . && /opt/build/bin/python -m pip --python /opt/proxy/bin/python install --no-cache-dir --no-deps --no-index --find-links /opt/build/wheels anthropic-proxy
 RUN /opt/build/bin/python -m cyclonedx_py environment --output-reproducible -o /opt/proxy/sbom.json /opt/proxy/bin/python
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from anthropic_proxy.cli.lint_stream import EventGrammar
+from messages_conformance.grammar import EventGrammar
 
 
 def check_events(events: Iterable[Mapping[str, Any]], *, requires_json_arguments: bool = True) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.cli.lint_stream import EventGrammar
+from messages_conformance.grammar import EventGrammar
 from tests.support.event_grammar import check_bytes, check_events
 from tests.support.golden_texts import Check
 from tests.support.provider_replies.messages import DOUBLE_START, MESSAGE_STREAMS

@@ -1,0 +1,38 @@
+"""Scripted upstreams: they play the provider behind a proxy, and keep what the proxy sends."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from messages_conformance.rows import SuiteError
+from messages_conformance.trial import UpstreamRequest
+
+PROTOCOLS = ("openai", "responses", "gemini", "ollama", "messages")
+
+
+class Backend(Protocol):
+    """A server that answers each trial with its scripted replies."""
+
+    @property
+    def url(self) -> str:
+        """Base URL for the settings of the server under test."""
+        ...
+
+    def expect(self, trial: str, replies: Sequence[Mapping[str, Any]]) -> None:
+        """Prepare the replies to the calls whose last token is `[trial TRIAL]`; the last one answers all further calls.
+
+        Without replies, and for calls without a token, the upstream answers with a short text.
+        """
+        ...
+
+    def take_requests(self, trial: str) -> list[UpstreamRequest]:
+        """Return the calls of a trial so far, in their order, and forget the trial."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def start_backend(protocol: str, host: str, port: int) -> Backend:
+    """Start a scripted upstream. Raises `SuiteError`."""
+    if protocol not in PROTOCOLS:
+        raise SuiteError(f"there is no backend {protocol!r}; allowed: {', '.join(PROTOCOLS)}")
+    raise SuiteError(f"the backend {protocol} cannot be started on {host}:{port} yet")

@@ -1,0 +1,132 @@
+"""Runs checks against a server, some at once, and sorts their results."""
+
+import hashlib
+import secrets
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+
+from messages_conformance.backends import Backend
+from messages_conformance.client import Server
+from messages_conformance.expectations import EXPECTATIONS
+from messages_conformance.rows import NEEDS, Check, Expectation, SuiteError, load_checks
+from messages_conformance.steps import STEPS
+from messages_conformance.trial import Options, Trial
+
+
+class Outcome(StrEnum):
+    PASSED = "passed"
+    FAILED = "failed"
+    """The server does not do what the rule says."""
+    SKIPPED = "skipped"
+    """The check needs what is missing here."""
+    FAULT = "fault"
+    """An exception of the suite itself. It says nothing about the server."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    check: Check
+    outcome: Outcome
+    reasons: tuple[str, ...] = ()
+    """What is wrong, missing, or the stack of a fault."""
+    trial: Trial | None = None
+    """The last trial. None: it did not run."""
+    trials: int = 0
+    """Number of trials; more than one where a model can fail the check."""
+    seconds: float = 0.0
+
+
+def load_suite() -> tuple[Check, ...]:
+    """Read all checks, and make sure that their words are known. Raises `SuiteError`."""
+    checks = load_checks()
+    for check in checks:
+        for expectation in check.expect:
+            _find_name(check, expectation)
+        for step in check.steps:
+            if step.do not in STEPS:
+                raise SuiteError(f"check {check.id}: there is no step {step.do!r}; allowed: {', '.join(STEPS)}")
+    return checks
+
+
+class Runner:
+    """Runs checks against the server under test."""
+
+    def __init__(self, options: Options, backend: Backend | None = None) -> None:
+        self._options = options
+        self._backend = backend
+        self._server = Server(options.url, timeout=options.timeout)
+        self._nonce = secrets.token_hex(8)
+        """Makes the tokens of a run new, because a server may keep replies."""
+
+    @property
+    def url(self) -> str:
+        """Address of the server, to which paths are added."""
+        return self._server.url
+
+    def run(self, checks: Sequence[Check], report: Callable[[Result], None] = lambda _: None) -> list[Result]:
+        """Return the results in the order of the checks. Each one is reported when it and all before it are known."""
+        results = list[Result]()
+        with ThreadPoolExecutor(self._options.jobs) as threads:
+            for result in threads.map(self.run_check, checks):
+                results.append(result)
+                report(result)
+        return results
+
+    def run_check(self, check: Check) -> Result:
+        missing = [need for need in check.needs if self._is_missing(need)]
+        if missing:
+            reasons = tuple(f"it needs {NEEDS[need]}" for need in missing)
+            return Result(check=check, outcome=Outcome.SKIPPED, reasons=reasons)
+        started = time.monotonic()
+        limit = 1 if self._backend else check.repeats
+        for number in range(1, limit + 1):
+            trial = Trial(self._build_id(check, number), check, self._options)
+            try:
+                reasons = tuple(self._try(trial))
+            except Exception:  # noqa: BLE001  # a fault of the suite must not look like a failure of the server
+                outcome = Outcome.FAULT
+                reasons = (traceback.format_exc(),)
+            else:
+                outcome = Outcome.FAILED if reasons else Outcome.PASSED
+            if outcome is not Outcome.FAILED:
+                break
+        seconds = time.monotonic() - started
+        return Result(check=check, outcome=outcome, reasons=reasons, trial=trial, trials=number, seconds=seconds)
+
+    def _try(self, trial: Trial) -> list[str]:
+        check = trial.check
+        if self._backend:
+            self._backend.expect(trial.id, check.replies)
+        try:
+            for step in check.steps:
+                STEPS[step.do](step, trial, self._server)
+        finally:
+            if self._backend:
+                trial.upstream = self._backend.take_requests(trial.id)
+        names = [_find_name(check, expectation) for expectation in check.expect]
+        failures = [] if "failure" in names else [x.failure for x in trial.exchanges if x.failure]
+        for name, expectation in zip(names, check.expect, strict=True):
+            failures += EXPECTATIONS[name](expectation, trial)
+        return failures
+
+    def _is_missing(self, need: str) -> bool:
+        if need == "backend":
+            return self._backend is None
+        if need == "two-keys":
+            return not self._options.other_key
+        return need in self._options.missing
+
+    def _build_id(self, check: Check, number: int) -> str:
+        return hashlib.sha256(f"{self._nonce} {check.id} {number}".encode()).hexdigest()[:12]
+
+
+def _find_name(check: Check, expectation: Expectation) -> str:
+    names = [name for name in expectation if name in EXPECTATIONS]
+    if len(names) != 1:
+        allowed = ", ".join(EXPECTATIONS)
+        raise SuiteError(f"check {check.id}: {dict(expectation)} has not exactly one of the words {allowed}")
+    return names[0]

@@ -1,0 +1,107 @@
+"""The suite against small servers: what it finds, and that its own faults are no failures of the server."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from messages_conformance.rows import Check
+from messages_conformance.runner import Outcome, Result, Runner, load_suite
+from messages_conformance.trial import Options, add_token
+
+MESSAGE = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "model": "m",
+    "content": [{"type": "text", "text": "hello"}],
+    "stop_reason": "end_turn",
+    "stop_sequence": None,
+    "usage": {"input_tokens": 5, "output_tokens": 1},
+}
+Handle = Callable[[BaseHTTPRequestHandler, Any], None]
+
+
+@contextmanager
+def serve(handle: Handle) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            handle(self, json.loads(self.rfile.read(int(self.headers["content-length"]))))
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def reply(handler: BaseHTTPRequestHandler, body: bytes, kind: str = "application/json", status: int = 200) -> None:
+    handler.send_response(status)
+    handler.send_header("content-type", kind)
+    handler.send_header("content-length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+def find_check(name: str) -> Check:
+    return next(check for check in load_suite() if check.id == name)
+
+
+def run_check(handle: Handle, check: Check) -> Result:
+    with serve(handle) as url:
+        return Runner(Options(url=url, model="m")).run([check])[0]
+
+
+def test_a_right_reply_passes() -> None:
+    result = run_check(lambda handler, _: reply(handler, json.dumps(MESSAGE).encode()), find_check("message.type"))
+    assert (result.outcome, result.reasons) == (Outcome.PASSED, ())
+
+
+def test_a_reply_that_ends_early_fails() -> None:
+    def handle(handler: BaseHTTPRequestHandler, _: Any) -> None:
+        handler.send_response(200)
+        handler.send_header("content-type", "application/json")
+        handler.send_header("content-length", "1000")
+        handler.end_headers()
+        handler.wfile.write(json.dumps(MESSAGE).encode())
+
+    result = run_check(handle, find_check("message.type"))
+    assert result.outcome is Outcome.FAILED
+    assert result.reasons[0] == "the connection was closed in the middle of the reply"
+
+
+def test_a_server_that_does_not_reply_fails() -> None:
+    result = run_check(lambda handler, _: None, find_check("message.type"))
+    assert result.outcome is Outcome.FAILED
+    assert result.reasons[0].startswith("the connection was closed without a reply")
+
+
+def test_a_fault_of_the_suite_is_no_failure() -> None:
+    check = find_check("message.type")
+    check = replace(check, steps=(replace(check.steps[0], do="a step that does not exist"),))
+    result = run_check(lambda handler, _: reply(handler, b"{}"), check)
+    assert result.outcome is Outcome.FAULT
+    assert result.reasons[0].endswith("KeyError: 'a step that does not exist'\n")
+
+
+def test_a_missing_need_skips() -> None:
+    check = replace(find_check("message.type"), needs=("backend",))
+    result = Runner(Options(url="http://127.0.0.1:9", model="m")).run_check(check)
+    assert (result.outcome, result.reasons) == (Outcome.SKIPPED, ("it needs a scripted upstream (--backend)",))
+
+
+def test_the_token_stands_in_the_last_text_of_the_user() -> None:
+    call = {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "n", "input": {}}]}
+    answer = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "12"}]}
+    messages = [{"role": "user", "content": "hello"}, call, answer]
+    changed = add_token({"messages": messages}, "[trial a]")["messages"]
+    assert changed == [*messages[:2], {**answer, "content": [{**answer["content"][0], "content": "12 [trial a]"}]}]
+    assert add_token({"messages": messages[:1]}, "[trial a]")["messages"][0]["content"] == "hello [trial a]"
