@@ -51,8 +51,10 @@ class Repair(Struct):
     Parts are names of adaptations.
     """
 
+    beginning: str
+    """Digest of client, model and first message. Several conversations may have the same."""
     conversation: str
-    """Digest of client, model and first message."""
+    """Digest of `beginning` and the first reply. Of a first request: of `beginning` and the whole request."""
     values: Mapping[str, str]
     """Part → digest of its value in the request of the client. "": it has no values."""
     is_first: bool

@@ -23,7 +23,7 @@ from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.hooks import PLAIN_FORM
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope
-from anthropic_proxy.engine.providers.model_observations import CONVERSATION_SECONDS
+from anthropic_proxy.engine.providers.model_observations import CONVERSATION_SECONDS, digest_first_reply
 from anthropic_proxy.engine.providers.refused_parts import RefusedParts
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.wires.calls import Call
@@ -69,7 +69,7 @@ class PlainForms(Struct, eq=False):
         parts = {part.name: part for part in target.wire.parts}
         if self._is_strict:  # nothing is lost because of what is only suspected
             parts = {name: part for name, part in parts.items() if part.is_lossless}
-        form = self.engine.observations.find_form(repair.conversation)
+        form = self._find_form(repair)
         names = [name for name, part in parts.items() if not part.is_content]
         refused = known.list_refused(names, repair.values, is_first=repair.is_first)
         suspects: tuple[str, ...] = ()
@@ -89,6 +89,20 @@ class PlainForms(Struct, eq=False):
         repair.watched = None if repair.search is not None else known.list_watched(others, repair.values)
         self._show_left_out(target, repair.left_out)
         return _leave_out(target, repair.left_out), repair
+
+    def _find_form(self, repair: Repair) -> tuple[tuple[str, ...], int] | None:
+        """Return the form of a conversation, which is that of its first request if there was no other one yet."""
+        find_form = self.engine.observations.find_form
+        return find_form(repair.conversation) or (None if repair.is_first else find_form(repair.beginning))
+
+    def _store_form(self, repair: Repair) -> None:
+        """Store the form of an accepted request. The same first request, sent again, renews nothing."""
+        observations, left_out = self.engine.observations, (*repair.left_out, *repair.repetition)
+        changes = repair.changes + (repair.refusal is not None)
+        if repair.is_first and (left_out or observations.find_form(repair.beginning)):
+            observations.store_form(repair.beginning, left_out, changes)
+        if left_out:
+            observations.store_form(repair.conversation, left_out, changes, renews=not repair.is_first)
 
     async def find_plain_target(self, attempt: Attempt, error: UpstreamError) -> Target | None:
         """Return a copy of the target for the repetition of a refused request. None: it is not repeated."""
@@ -180,7 +194,7 @@ class PlainForms(Struct, eq=False):
         known = self._find_known(target)
         if repair.refusal is None:
             known.record_acceptance(repair.search, repair.sent, repair.values, repair.left_out)
-            known.forget_failure(repair.conversation)
+            known.forget_failure(repair.beginning)
         else:
             known.doubt(repair.left_out)
             content = {part.name for part in target.wire.parts if part.is_content}
@@ -188,21 +202,31 @@ class PlainForms(Struct, eq=False):
             last = {part.name for part in target.wire.parts if part.is_last}
             if not last.isdisjoint(repair.repetition):
                 suspects = []  # the conversation was refused without them before
-            if repair.refusal.stated_status == FAILURE_STATUS and not known.fails_again(repair.conversation):
+            if repair.refusal.stated_status == FAILURE_STATUS and not known.fails_again(repair.beginning):
                 return  # one failure shows nothing
             known.record_refusal(repair.search, suspects, repair.conversation, repair.values)
-        if left_out := (*repair.left_out, *repair.repetition):
-            changes = repair.changes + (repair.refusal is not None)
-            self.engine.observations.store_form(repair.conversation, left_out, changes)
+        self._store_form(repair)
+        if repair.left_out or repair.repetition:
             known.announce(repair.conversation, CONVERSATION_SECONDS)
 
     async def _begin_repair(self, target: Target, request: MessagesRequest) -> Repair:
         read = await self._read_request(request)
+        is_first = bool(read.messages) and all(message.role != "assistant" for message in read.messages)
+        beginning = name_conversation(self.incoming, read, target)
         return Repair(
-            name_conversation(self.incoming, read, target),
+            beginning,
+            await self._name_conversation(beginning, read, is_first=is_first),
             values={part.name: _digest_value(part, read) for part in target.wire.parts},
-            is_first=bool(read.messages) and all(message.role != "assistant" for message in read.messages),
+            is_first=is_first,
         )
+
+    async def _name_conversation(self, beginning: str, request: MessagesRequest, *, is_first: bool) -> str:
+        """Return `Repair.conversation`."""
+        if not is_first:
+            return digest_first_reply(beginning, request.messages)
+        body, background = self.incoming.body, self.engine.background
+        digest = partial(hashlib.blake2b, body, digest_size=16, key=beginning[:32].encode())
+        return (await background.run_in_thread_if_large(is_large_request(body), digest)).hexdigest()
 
     async def _list_parts(self, attempt: Attempt, names: Collection[str]) -> tuple[str, ...]:
         list_parts = partial(_list_sent_parts, attempt.target.wire, names)

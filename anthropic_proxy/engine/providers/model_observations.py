@@ -127,9 +127,12 @@ class ModelObservations:
         changes, _, names = (known or "").partition("\n")
         return (tuple(names.split("\n")), int(changes)) if changes.isdecimal() and names else None
 
-    def store_form(self, conversation: str, left_out: Sequence[str], changes: int) -> None:
+    def store_form(self, conversation: str, left_out: Sequence[str], changes: int, *, renews: bool = True) -> None:
+        """`renews`: False if a known form ends when it would have ended."""
         names = "\n".join(dict.fromkeys(left_out))
-        self.store.write(f"form:{conversation}", f"{changes}\n{names}", CONVERSATION_SECONDS)
+        key = f"form:{conversation}"
+        seconds = 0.0 if renews else self.store.find_remaining_seconds(key)
+        self.store.write(key, f"{changes}\n{names}", seconds or CONVERSATION_SECONDS)
 
     def find_refused_parts(self, upstream: str, model: str, wire: str, learner: str, account: str) -> RefusedParts:
         """Return what is known for the requests of one learner. `wire`: name of the API, which decides what the names
@@ -258,6 +261,15 @@ def digest_beginning(conversation: str, messages: Sequence[Message]) -> str:
     first = messages[0].blocks if messages else []
     texts = b"".join(bytes(block.text) for block in first if type(block) is TextBlock)
     return hashlib.sha256(conversation.encode(errors="replace") + b"\n" + texts).hexdigest()
+
+
+def digest_first_reply(beginning: str, messages: Sequence[Message]) -> str:
+    """Return a hash of the digest of a beginning and the texts and calls of the first reply.
+
+    Some clients begin all conversations with the same message: the replies tell them apart.
+    """
+    place = next((place for place, message in enumerate(messages) if message.role == "assistant"), 1)
+    return hashlib.sha256(f"{beginning} {_digest_second(messages[place - 1 :])}".encode()).hexdigest()
 
 
 def _digest_second(messages: Sequence[Message]) -> str:

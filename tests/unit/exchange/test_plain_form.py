@@ -198,9 +198,9 @@ async def test_a_part_that_a_server_refuses_in_unknown_words_is_found_and_all_ot
     assert (kept, later[-1] != usual) == (set(), True)
 
 
-async def _usual(vendor: Vendor) -> list[Any]:
+async def _usual(vendor: Vendor, text: str = "hello") -> list[Any]:
     server = Server(lambda body: False)
-    await post(ProxyHarness(server, **vendor.settings), vendor, "hello")
+    await post(ProxyHarness(server, **vendor.settings), vendor, text)
     return server.requests
 
 
@@ -793,3 +793,58 @@ async def test_pictures_of_another_conversation_with_the_same_text_stay() -> Non
     server.requests.clear()
     assert (await ask("iVBORw0KGgo=", ["One."])).error is None
     assert "image_url" in json.dumps(server.requests[0])
+
+
+async def test_a_client_whose_conversations_begin_alike_gets_the_usual_form_back() -> None:
+    vendor = VENDORS["chat"]
+    now = [0.0]
+    server = Server(has("temperature"))
+    proxy = ProxyHarness(server, **vendor.settings)
+    proxy.services.observations.store = MemoryValues(clock=lambda: now[0])
+
+    async def sends_temperature(**fields: Any) -> list[bool]:
+        server.requests.clear()
+        assert (await post(proxy, vendor, "Classify this.", **fields)).error is None
+        return ["temperature" in body for body in server.requests]
+
+    for number in range(20):
+        await sends_temperature(system=f"document {number}")
+    assert await sends_temperature(system="later") == [False]
+    server.refuses = lambda body: False
+    for hour in range(8 * 24):
+        now[0] += 3_600.0
+        sent = await sends_temperature(system=f"document {hour % 20}")
+    assert sent == [True]
+
+
+async def test_the_same_request_sent_again_keeps_its_form_for_a_day() -> None:
+    vendor = VENDORS["chat"]
+    now = [0.0]
+    server = Server(has("temperature"))
+    proxy = ProxyHarness(server, **vendor.settings)
+    proxy.services.observations.store = MemoryValues(clock=lambda: now[0])
+    for _ in range(5):
+        assert (await post(proxy, vendor, "the same")).error is None
+    assert len(server.requests) == 6
+    server.refuses = lambda body: False
+    for _ in range(200):
+        now[0] += 3_600.0
+        assert (await post(proxy, vendor, "the same")).error is None
+    assert server.requests[-1] == (await _usual(vendor, "the same"))[0]
+
+
+async def test_conversations_that_begin_alike_keep_their_own_forms() -> None:
+    vendor = VENDORS["chat"]
+    server = Server(has("tools", "function", "strict"))
+    proxy = ProxyHarness(server, **vendor.settings)
+    replies = ["first reply", "other reply"]
+    forms = []
+    for reply in replies:
+        for turn in range(3):
+            assert (await post(proxy, vendor, "hello", replies=[reply] * turn, system=reply)).error is None
+            forms.append(server.requests[-1].keys() - {"messages"})
+    server.requests.clear()
+    for reply in replies:
+        assert (await post(proxy, vendor, "hello", replies=[reply] * 3, system=reply)).error is None
+    assert [body.keys() - {"messages"} for body in server.requests] == [forms[2], forms[5]]
+    assert forms[2] != forms[5]  # the later one is part of the search
