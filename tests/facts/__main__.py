@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.providers.catalog import load_model_rows, may_chat
+from anthropic_proxy.engine.providers.catalog import may_chat
+from anthropic_proxy.engine.providers.model_facts import load_model_rows
 from tests.site.start_pages import providers
 
 SOON = timedelta(days=60)
@@ -99,7 +100,7 @@ def is_known(provider: str, name: str) -> bool:
     if row is not None:
         return not names.isdisjoint({*row.known_models, *row.retired_models, *row.non_chat_models})
     server = next(one for one in PROVIDERS.find("openai").hosts if one.name == provider)
-    rows = load_model_rows(server.models_table) or ()
+    rows = load_model_rows(server.models_table)
     return name in server.retired_models or any(name.startswith(one.id_prefixes) for one in rows if one.id_prefixes)
 
 

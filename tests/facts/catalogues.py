@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 
 from anthropic_proxy.engine.efforts import EFFORTS
 from anthropic_proxy.engine.providers import PROVIDERS, Host, Provider, find_registry
-from anthropic_proxy.engine.providers.catalog import ModelCapabilities, find_table_capabilities, load_vendor_prices
 from anthropic_proxy.engine.providers.lookup import find_vendor
+from anthropic_proxy.engine.providers.model_facts import ModelCapabilities, find_table_capabilities, load_vendor_prices
 from anthropic_proxy.engine.routing.targets import _merge_dialect
 from anthropic_proxy.gateway.prices.price_list import PriceList, find_price
 from anthropic_proxy.gateway.settings import load_settings
@@ -241,11 +241,11 @@ def find_needless_prices(today: datetime) -> Iterator[str]:
         vendor = Vendor(name, today)
         prices = load_vendor_prices(vendor.table)
         for kind in ("models", "corrections") if prices is not None else ():
-            for model, fields in getattr(prices, kind).items():
+            for model, table in getattr(prices, kind).items():
                 listed = find_price(vendor.host.price_url or vendor.host.base_url, model, today)
                 if listed is None:
                     continue
-                is_equal = (float(listed.base.input), float(listed.base.output)) == (fields["input"], fields["output"])
+                is_equal = (float(listed.base.input), float(listed.base.output)) == (table.input, table.output)
                 if is_equal or kind == "models":
                     how = "equal" if is_equal else "different"
                     yield f"[{name}.prices] {kind}.{model!r} is in {listed.source}: {how}"

@@ -11,9 +11,9 @@ from genai_prices.data import providers as known_price_providers
 
 from anthropic_proxy.console.formats import plural
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.providers.catalog import VENDORS_FILE, load_model_rows, load_vendor_prices
 from anthropic_proxy.engine.providers.lookup import find_vendor
-from anthropic_proxy.engine.providers.vendors import load_vendor
+from anthropic_proxy.engine.providers.model_facts import load_model_rows, load_vendor_prices
+from anthropic_proxy.engine.providers.vendors import VENDORS_FILE, load_vendor
 from anthropic_proxy.engine.wires.json_schema import SchemaRules
 from anthropic_proxy.engine.wires.openai_chat.effort_forms import EFFORT_FORMS, EffortFormName
 from tests.site.pages import DOCS
@@ -460,7 +460,7 @@ def _overview_row(group: Sequence[Vendor]) -> list[str]:
     marks = {column: "=" if text == _DEFAULT else "?" if _is_unknown(text) else "≠" for column, text in texts.items()}
     marks["effort"] = _effort(first) or marks["effort"]
     marks["cache"] = _cache(first) or marks["cache"]
-    rows = [row.capabilities for row in load_model_rows(first.models_table) or () if row.capabilities.known]
+    rows = [row.capabilities for row in load_model_rows(first.models_table) if row.capabilities.known]
     if rows:
         marks["images, PDF"] = f"{sum(row.accepts_images for row in rows)} of {len(rows)}"
     marks["limits"] = str(len(rows)) if rows else "errors"
@@ -606,7 +606,7 @@ def _rows(vendor: Vendor, sources: _Sources) -> list[tuple[str, str]]:
 
 
 def _images(vendor: Vendor, sources: _Sources) -> list[str]:
-    rows = [row for row in load_model_rows(vendor.models_table) or () if row.capabilities.known]
+    rows = [row for row in load_model_rows(vendor.models_table) if row.capabilities.known]
     if not rows:
         return []
     able = [row for row in rows if row.capabilities.accepts_images]
@@ -621,7 +621,7 @@ def _cached_prices(vendor: Vendor, sources: _Sources) -> list[str]:
         return []
     if prices is not None:
         is_priced, source = (
-            any("cache_read" in one for one in prices.models.values()),
+            any(table.cache_read is not None for table in prices.models.values()),
             (prices.source, prices.read_date),
         )
     else:
@@ -636,8 +636,8 @@ def _price_lines(vendor: Vendor, sources: _Sources) -> list[str]:
     if prices is None:
         return []
     rows = (
-        f"| `{model}` | {' | '.join(_dollars(given.get(kind)) for kind in ('input', 'cache_read', 'output'))} |"
-        for model, given in prices.models.items()
+        f"| `{model}` | {' | '.join(_dollars(amount) for amount in (table.input, table.cache_read, table.output))} |"
+        for model, table in prices.models.items()
     )
     number = sources.number(prices.source, prices.read_date)
     return ["", f"| price of a million tokens {number} | input | cached | output |", "| --- | --- | --- | --- |", *rows]
@@ -713,7 +713,7 @@ def _merge(texts: Iterable[str]) -> str:
 
 
 def _limits(vendor: Vendor, sources: _Sources) -> list[str]:
-    rows = [row for row in load_model_rows(vendor.models_table) or () if row.capabilities.known]
+    rows = [row for row in load_model_rows(vendor.models_table) if row.capabilities.known]
     if not rows:
         return []
     windows = [row.capabilities.context_window for row in rows]

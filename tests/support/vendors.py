@@ -8,8 +8,14 @@ from typing import Any
 from msgspec import structs
 
 from anthropic_proxy.engine.providers import PROVIDERS, AnyWireConfig, Host, Provider, find_registry
-from anthropic_proxy.engine.providers.catalog import VENDORS_FILE, decode_table, list_vendor_tables, split_tables
-from anthropic_proxy.engine.providers.vendors import build_config, build_rules, build_rules_of_models, load_vendor
+from anthropic_proxy.engine.providers.model_facts import FACTS, build_rules_of_models
+from anthropic_proxy.engine.providers.vendors import (
+    build_config,
+    build_rules,
+    decode_vendor_table,
+    list_vendor_tables,
+    load_vendor,
+)
 from anthropic_proxy.engine.upstream.cloud_credentials import OPENAI_SCOPES
 from anthropic_proxy.gateway.settings import load_settings
 from tests.support.golden_runner import GoldenCase, find_cases, read_fields
@@ -31,7 +37,7 @@ SHARED_RULES = {
         *((name, "responses") for name in ("openai_models", "schema_models")),
     )
     for rule in build_rules(name, api)
-} | {id(rule) for api in ("chat", "responses", "gemini", "ollama", "messages") for rule in build_rules_of_models(api)}
+} | {id(rule) for rule in build_rules_of_models()}
 """Rules of models that hold at every host. Their golden cases are those of any host."""
 _TITLES = {
     "openai": "OpenAI, regional addresses",
@@ -45,8 +51,8 @@ _TITLES = {
 }
 """Titles of servers without one in the registry, where an error names the variable instead."""
 _TABLES = {name: load_vendor(name) for name, text in list_vendor_tables().items() if "\nurl_patterns = " in text}
-MODEL_TABLES = {**list_vendor_tables(), **split_tables(VENDORS_FILE.with_name("models.toml"))}
-"""Name → text of each table with models."""
+MODEL_TABLES = FACTS.file.names
+"""Names of the tables with facts about models."""
 HOSTS_OF_OPEN_MODELS = [name for name, table in _TABLES.items() if table.differences]
 EXAMPLE_MODELS = {name: table.example_model for name, table in _TABLES.items() if table.example_model}
 """Vendor → a model that people use with it."""
@@ -195,7 +201,7 @@ def _of_host(row: Provider, host: Host, api: str, config: AnyWireConfig) -> Vend
 
 
 def _hosts_open_models(name: str) -> bool:
-    like = decode_table(list_vendor_tables()[name]).get("like", "open_models")
+    like = decode_vendor_table(name).get("like", "open_models")
     return like == "open_models" or (like != "" and _hosts_open_models(like))
 
 

@@ -34,7 +34,7 @@ from anthropic_proxy.console.doctor.probes import (
 )
 from anthropic_proxy.engine.efforts import list_named_efforts
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.providers.catalog import ModelCapabilities
+from anthropic_proxy.engine.providers.model_facts import ModelCapabilities
 from anthropic_proxy.engine.providers.provider_models import MODEL_LIST
 from anthropic_proxy.engine.routing.targets import Target, switch_wire
 from anthropic_proxy.engine.wires import openai_chat

@@ -7,8 +7,9 @@ from pathlib import Path
 from msgspec import structs
 
 from anthropic_proxy.console.doctor.findings import Diagnosis
-from anthropic_proxy.engine.providers.catalog import LearnedModel, ModelCapabilities, store_learned_models
+from anthropic_proxy.engine.providers.catalog import LearnedModel, store_learned_models
 from anthropic_proxy.engine.providers.hosts import build_server_name
+from anthropic_proxy.engine.providers.model_facts import ModelCapabilities
 from anthropic_proxy.engine.providers.provider_models import MODEL_LIST
 
 

@@ -16,7 +16,7 @@ from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.memory_values import MemoryValues
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.providers import Provider
-from anthropic_proxy.engine.providers.catalog import ModelCapabilities
+from anthropic_proxy.engine.providers.model_facts import ModelCapabilities
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
 from anthropic_proxy.engine.providers.provider_models import ListedModel, has_model_list, query_chat_models
 from anthropic_proxy.engine.routing.health import NO_REPETITIONS, CircuitBreakers, RepetitionBudget

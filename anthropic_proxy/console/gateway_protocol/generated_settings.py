@@ -33,7 +33,7 @@ from anthropic_proxy.console.client_variables import ASSUMED_MODEL, LIMITING_MOD
 from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.engine.options import WILDCARDS, matches_model
 from anthropic_proxy.engine.providers import find_registry
-from anthropic_proxy.engine.providers.catalog import ModelCapabilities, find_table_capabilities
+from anthropic_proxy.engine.providers.model_facts import ModelCapabilities, find_table_capabilities
 from anthropic_proxy.engine.routing.choices import find_tier
 from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE, PriceList
 from anthropic_proxy.gateway.settings import Settings

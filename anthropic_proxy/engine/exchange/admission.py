@@ -20,7 +20,7 @@ from anthropic_proxy.engine.messages.preparation import DEFAULT_MAX_TOKENS, serv
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.options import ConfiguredRoute
 from anthropic_proxy.engine.providers import Provider, find_registry
-from anthropic_proxy.engine.providers.catalog import ModelCapabilities
+from anthropic_proxy.engine.providers.model_facts import ModelCapabilities
 from anthropic_proxy.engine.routing.choices import find_preferred_provider, resolve_model_name_and_tier
 from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.routing.targets import Target, find_capabilities

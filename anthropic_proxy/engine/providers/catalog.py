@@ -1,74 +1,33 @@
 """Model catalog: the limits and features (capabilities) of backend models, and the model lists of providers.
 
-The values for a model have three sources: the files `models.toml` and `vendors.toml`, facts that the command `doctor`
-has observed at a server, and the provider itself, if it can be queried (Ollama, own servers). The files apply until it
-has replied.
+The values for a model have three sources: the facts about models (`model_facts.py`), what the command `doctor` has
+observed at a server, and the provider itself, if it can be queried (Ollama, own servers). The facts apply until it has
+replied.
 """
 
 import asyncio
 import re
 import time
-import tomllib
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import date
 from fnmatch import fnmatchcase
-from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec import Raw, Struct, field, structs
+from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
-from anthropic_proxy.engine.patterns import compile_anchored, compile_later
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.files import locked_folder, write_whole_file
+from anthropic_proxy.engine.providers.model_facts import ModelCapabilities, find_table_capabilities
 from anthropic_proxy.engine.providers.model_ids import read_model_id
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest, Transport, fetch_answer
 from anthropic_proxy.engine.wires.operator_origin import OperatorOrigin
 from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.errors import ProxyError
-
-
-class ModelCapabilities(Struct, frozen=True, kw_only=True):
-    """Limits and features of one model. The defaults apply to unknown models.
-
-    The fields `rejects_…` and `…_from_error` come from errors of the provider.
-    """
-
-    context_window: int = 128_000
-    """Maximum tokens of input and output together. Assumed if `known` is False."""
-    max_input: int | None = None
-    """Maximum tokens of input alone. None: the whole context window."""
-    max_output: int | None = None
-    """Maximum tokens of one reply. None: unknown."""
-    efforts: tuple[str, ...] = ()
-    """Supported levels of reasoning effort, of: none, minimal, low, medium, high, xhigh, max. Empty: no levels."""
-    default_effort: str | None = None
-    """Reasoning effort that the model uses if a request has no level. None: unknown."""
-    accepts_images: bool = False
-    accepts_pdf: bool = False
-    tools: bool = True
-    """True if the model supports tool calls."""
-    known: bool = False
-    """True if the limits are known. False: they are defaults, or those of an older version."""
-    features_known: bool = False
-    """True if all values are known, not only the limits that a server states."""
-    context_window_from_error: int | None = None
-    """Context window in tokens from a provider error. Overrides `context_window`. None: no error stated one."""
-    max_output_from_error: int | None = None
-    """Output limit in tokens from an error of the provider. None: no error stated one."""
-    rejects_images: bool = False
-    rejects_documents: bool = False
-    reasons: Literal["", "unasked", "always"] = ""
-    """What a reply has shown: the model reasons without being asked, or even if reasoning is disabled. "": nothing."""
-
-    @property
-    def effective_max_input(self) -> int:
-        """Maximum tokens of input of one request: the size that a conversation can reach."""
-        return self.context_window_from_error or self.max_input or self.context_window
-
 
 _NON_CHAT_PATTERNS = (
     *("*embed*", "*whisper*", "*tts*", "*moderation*", "*transcribe*", "*realtime*", "*-image*", "dall-e*", "sora*"),
@@ -82,180 +41,6 @@ _CLOUD_SUFFIXES = (":cloud", "-cloud")
 """Suffixes of models in the Ollama cloud, which require an account. Default models are local if possible."""
 _MAX_COMPARED_MODELS = 8
 """Number of installed models of which the server is asked whether they are usable: the largest, and the smallest."""
-_FILE = Path(__file__).with_name("models.toml")
-VENDORS_FILE = _FILE.with_name("vendors.toml")
-_VERSION = compile_later(r"\d+(?:[.-]\d{1,2}(?![0-9a-z]))*")
-"""Version in a model id: `4.1` of `deepseek-v4.1-flash`, `5-5` of `claude-opus-5-5-20261001`, `2604` (a date)."""
-_OTHER_VERSION = compile_anchored(r"[0-9a-z]|\.\d|-\d{1,2}(?![0-9a-z])")
-"""Pattern of a text that, right after a matched id prefix, makes the id another model: `.1`, `-5`, `v` (`glm-5v`).
-
-A size such as `-4b`, or a date, does not match: the id is still the same model."""
-_FIRST_DATE = 1_000
-"""Smallest first number of a version that counts as a date: `2604` is April 2026."""
-
-
-class ModelRow(Struct, frozen=True, kw_only=True):
-    """A row of `models.toml` or `vendors.toml`. One without prefixes is the fallback for all other models."""
-
-    id_prefixes: tuple[str, ...] = field(default=(), name="starts")
-    """Beginnings of the model ids that the row applies to. Empty: the fallback for all other models."""
-    covers_newer_versions: bool = field(default=False, name="newer")
-    """True if the row also applies to later versions without a row: `gpt-6` to `gpt-7`."""
-    source: str
-    read_date: str = field(name="read")
-    """Date on which `source` was read: `2026-11`, `2026-11-20`."""
-    capabilities: ModelCapabilities
-
-
-class VendorPrices(Struct, frozen=True, kw_only=True):
-    """Table `[NAME.prices]`: the prices of a vendor at its own address."""
-
-    source: str
-    read_date: str = field(name="read")
-    """Date of the prices in `source`: `2026-11`, `2026-11-20`."""
-    models: dict[str, dict[str, Any]]
-    """Model id → fields of a table `[prices]` of the configuration file. They apply if no price list has the model."""
-    corrections: dict[str, dict[str, Any]] = {}
-    """The same for models with another price in the list. These precede it."""
-
-
-class _Name(Struct, frozen=True):
-    """Model id split at its version: `claude-opus-`, (4, 8), `-20260901`."""
-
-    family: str
-    version: tuple[int, ...]
-    suffix: str
-
-    @property
-    def is_dated(self) -> bool:
-        return self.version[0] >= _FIRST_DATE
-
-
-class _Table(Struct, frozen=True):
-    by_start: tuple[tuple[str, ModelCapabilities], ...]
-    """Pairs of model id prefix and capabilities, longest prefix first."""
-    newest: tuple[tuple[_Name, ModelCapabilities], ...]
-    fallback: ModelCapabilities
-
-
-def find_table_capabilities(provider: str, model: str) -> ModelCapabilities:
-    table = _load_table(provider)
-    if table is None:
-        return ModelCapabilities()
-    # prefix matches ignore dates and `-latest`, which are at the end
-    name = model.lower().removeprefix("models/").removeprefix("ft:").rpartition("anthropic.")[2]
-    for start, capabilities in table.by_start:
-        is_other_version = start[-1].isdecimal() and _OTHER_VERSION.match(name, len(start))  # gpt-5.1 is not gpt-5
-        if name.startswith(start) and not is_other_version:
-            return capabilities
-    vendor, slash, model_name = name.partition("/")
-    if slash and vendor == provider:
-        return find_table_capabilities(provider, model_name)
-    requested = _split(name)
-    earlier = [
-        (known, capabilities)
-        for known, capabilities in table.newest
-        if requested is not None
-        and known.family == requested.family
-        and known.is_dated == requested.is_dated
-        and known.version < requested.version
-        and requested.suffix.startswith(known.suffix)
-        and (known.suffix or not requested.suffix[:1].isalpha())
-    ]
-    if not earlier:
-        return table.fallback
-    _, nearest = max(earlier, key=lambda one: (one[0].version[0], len(one[0].suffix), one[0].version))
-    # the limits of the newer model may be higher
-    return structs.replace(nearest, known=False, features_known=False)
-
-
-def load_model_rows(provider: str) -> tuple[ModelRow, ...] | None:
-    """Return the rows of one provider. None: it has none. Raises `msgspec.ValidationError`."""
-    table = _find_table(provider)
-    if table is None:
-        return None
-    rows = [_read_row(row, known="context_window" in row) for row in table.get("models", ())]
-    if "fallback" in table:
-        rows.append(_read_row(table["fallback"], known=False))
-    return tuple(rows)
-
-
-@cache
-def load_vendor_prices(table: str) -> VendorPrices | None:
-    """None: no prices of this vendor are known. Raises `msgspec.ValidationError`."""
-    found = _find_table(table) or {}
-    return msgspec.convert(found["prices"], VendorPrices) if "prices" in found else None
-
-
-_TABLE_LINE = compile_later(r"^\[(\w+)\]$", re.MULTILINE)
-_ALSO_LINE = compile_later(r"^also = \[(.*)\]$", re.MULTILINE)
-_QUOTED_NAME = compile_later(r'"(\w+)"')
-
-
-def split_tables(file: Path) -> dict[str, str]:
-    """Return name → table of a TOML file as text. A line of its own begins each table: `[NAME]`."""
-    _, *pieces = _TABLE_LINE.split(file.read_text(encoding="utf-8"))
-    return {name: f"[{name}]{text}" for name, text in zip(pieces[::2], pieces[1::2], strict=True)}
-
-
-@lru_cache(maxsize=2)  # a host and its models are in one table
-def decode_table(text: str) -> dict[str, Any]:
-    (table,) = tomllib.loads(text).values()
-    return dict(table)
-
-
-@cache
-def list_vendor_tables() -> Mapping[str, str]:
-    """Return name → table of `vendors.toml`, as text: the library takes 15 ms for all tables."""
-    return split_tables(VENDORS_FILE)
-
-
-def _find_table(provider: str) -> dict[str, Any] | None:
-    text = _list_provider_tables().get(provider) or list_vendor_tables().get(provider)
-    return None if text is None else decode_table(text)
-
-
-@cache
-def _list_provider_tables() -> Mapping[str, str]:
-    tables = split_tables(_FILE)
-    for text in list(tables.values()):
-        if also := _ALSO_LINE.search(text):
-            tables |= dict.fromkeys(_QUOTED_NAME.findall(also[1]), text)
-    return tables
-
-
-def _read_row(given: dict[str, Any], *, known: bool) -> ModelRow:
-    about = {name: value for name, value in given.items() if name in ModelRow.__struct_encode_fields__}
-    capabilities = {name: value for name, value in given.items() if name not in about}
-    capabilities |= dict.fromkeys(("known", "features_known"), known)
-    return msgspec.convert({**about, "capabilities": capabilities}, ModelRow)
-
-
-@cache
-def _load_table(provider: str) -> _Table | None:
-    rows = load_model_rows(provider)
-    if rows is None:
-        return None
-    starts = [(start, row) for row in rows for start in row.id_prefixes]
-    newest = [(_split(start), row.capabilities) for start, row in starts if row.covers_newer_versions]
-    return _Table(
-        tuple(sorted(((start, row.capabilities) for start, row in starts), key=lambda item: -len(item[0]))),
-        tuple((name, capabilities) for name, capabilities in newest if name is not None),
-        next((row.capabilities for row in rows if not row.id_prefixes), ModelCapabilities()),
-    )
-
-
-_VERSION_SEPARATOR = compile_later("[.-]")
-
-
-def _split(name: str) -> _Name | None:
-    """Split a model id at its version: `claude-opus-`, (4, 8), `-20260901`. None: it has no version."""
-    found = _VERSION.search(name)
-    if found is None:
-        return None
-    version = tuple(int(number) for number in _VERSION_SEPARATOR.split(found[0]))
-    return _Name(name[: found.start()], version, name[found.end() :])
-
 
 LEARNED_FILE_NAME = "learned-models.json"
 """Name of the file with the learned facts, in the data directory of the user."""

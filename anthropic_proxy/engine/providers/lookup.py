@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.options import ConfiguredProvider, convert_model_pattern
-from anthropic_proxy.engine.providers.catalog import ModelCapabilities, find_table_capabilities
 from anthropic_proxy.engine.providers.hosts import UNKNOWN_HOSTS, complete_host, find_host_at, resolve_host
+from anthropic_proxy.engine.providers.model_facts import ModelCapabilities, find_table_capabilities, renewed_with_facts
 from anthropic_proxy.engine.providers.registry import (
     AnyWireConfig,
     Host,
@@ -75,6 +75,7 @@ class ProviderRegistry(tuple[Provider, ...]):
         return _resolve(self, tables, tuple(base_urls.items())) if tables or base_urls else self
 
 
+@renewed_with_facts
 @lru_cache(maxsize=16)
 def _resolve(
     registry: ProviderRegistry, tables: tuple[ConfiguredProvider, ...], base_urls: tuple[tuple[str, str], ...]

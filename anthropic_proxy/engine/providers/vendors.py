@@ -2,14 +2,16 @@
 
 They are built from `VendorTable`, whose fields are those of the file. Most are hosts that `OPENAI_BASE_URL` can select;
 a table with a part `provider` is a provider of its own too. Tables without an address have what others share: fields
-(`like`), or rules by the names of models (`shared_rules`). What a model is capable of is the same on each API and host
-(`every`).
+(`like`), or rules by the names of models (`shared_rules`). What is known about models themselves is in `models.toml`
+(`model_facts.py`).
 """
 
 import re
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 from urllib.parse import urlsplit
 
@@ -17,7 +19,12 @@ import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.providers.catalog import decode_table, list_vendor_tables
+from anthropic_proxy.engine.providers.model_facts import (
+    build_rules_of_models,
+    load_retired_models,
+    renewed_with_facts,
+    split_tables,
+)
 from anthropic_proxy.engine.providers.registry import (
     AnyWireConfig,
     Host,
@@ -32,16 +39,6 @@ from anthropic_proxy.engine.providers.registry import (
 )
 from anthropic_proxy.engine.wires.contract import Wire
 from anthropic_proxy.engine.wires.tool_call_repair import OPENED_THINKING_TAGS, TOOL_CALL_FORMATS, ThinkingTags
-
-
-class _Retirements(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Table `[[NAME.retired]]`: one announcement of the vendor."""
-
-    source: str
-    read_date: str
-    announced_on: str = ""
-    ends: tuple[tuple[str, str, tuple[str, ...]], ...]
-    """Date, successor, and the models that retire on this date."""
 
 
 class ApiTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -82,17 +79,8 @@ class VendorTable(HostFields, frozen=True, kw_only=True, forbid_unknown_fields=T
     gemini: dict[str, Any] | None = None
     ollama: dict[str, Any] | None = None
     messages: dict[str, Any] | None = None
-    every: dict[str, Any] | None = None
-    """Rules for each API of each host, with fields that each `Dialect` has. All other rules take precedence."""
     provider: Mapping[str, Any] | None = None
     """Fields of `Provider`. None: the table is only a host, or only for other tables."""
-    retired: tuple[_Retirements, ...] = ()
-    models: Sequence[Mapping[str, Any]] = ()
-    """`ModelRow` of models with known limits."""
-    fallback: Mapping[str, Any] = {}
-    """`ModelRow` of the other models."""
-    prices: Mapping[str, Any] = {}
-    """`VendorPrices`."""
     differences: str = ""
     """What users should know about the host, for the page Providers. "": its row is written by hand."""
     also_at: str = ""
@@ -123,6 +111,22 @@ _OF_HOST = HostFields.__struct_fields__
 _TYPES = get_type_hints(Provider)
 _PATTERNS_LINE = compile_later(r"^url_patterns = (\[.*\])$", re.MULTILINE)
 _HOST_OF_LINE = compile_later(r'^host_of = "(\w+)"$', re.MULTILINE)
+
+
+VENDORS_FILE = Path(__file__).with_name("vendors.toml")
+
+
+@cache
+def list_vendor_tables() -> Mapping[str, str]:
+    """Return name → table of `vendors.toml`, as text: the library takes 15 ms for all tables."""
+    _, tables = split_tables(VENDORS_FILE.read_text(encoding="utf-8"))
+    return tables
+
+
+@lru_cache(maxsize=2)  # many tables name the same one
+def decode_vendor_table(name: str) -> dict[str, Any]:
+    (table,) = tomllib.loads(list_vendor_tables()[name]).values()
+    return dict(table)
 
 
 @cache
@@ -167,7 +171,7 @@ def _read_part(name: str, api: str) -> dict[str, Any]:
 
 
 def _read_table(name: str) -> dict[str, Any]:
-    table = decode_table(list_vendor_tables()[name])
+    table = decode_vendor_table(name)
     if like := table.get("like", "open_models"):
         table = _merge(_read_table(like), table)
     return table
@@ -190,20 +194,28 @@ def _build_host(name: str) -> Host:
     table = load_vendor(name)
     return Host(
         wires=_Wires(name, [api for api in _WIRES if getattr(table, api) is not None]),
-        retired_models={
-            model: RetiredModel(
-                retired_on=day,
-                successor=successor,
-                source=one.source,
-                read_date=one.read_date,
-                announced_on=one.announced_on,
-            )
-            for one in table.retired
-            for day, successor, models in one.ends
-            for model in models
-        },
+        retired_models=_RetiredModels(name),
         **{field: getattr(table, field) for field in _OF_HOST},
     )
+
+
+class _RetiredModels(Mapping[str, RetiredModel]):
+    """The retirements of a vendor in the facts about models, which may be replaced."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getitem__(self, model: str) -> RetiredModel:
+        return load_retired_models(self._name)[model]
+
+    def __contains__(self, model: object) -> bool:
+        return model in load_retired_models(self._name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(load_retired_models(self._name))
+
+    def __len__(self) -> int:
+        return len(load_retired_models(self._name))
 
 
 class _Wires(Mapping[str, AnyWireConfig]):
@@ -234,6 +246,7 @@ def _load_wire(api: str) -> Wire[Any, Any]:
     return wire
 
 
+@renewed_with_facts
 @cache
 def build_config(name: str, api: str) -> AnyWireConfig:
     """Return the configuration for one API of a table."""
@@ -243,7 +256,7 @@ def build_config(name: str, api: str) -> AnyWireConfig:
     return WireConfig(
         wire=wire,
         dialect=wire.dialect_type(**own | _decode_fields(part.dialect, wire)),
-        model_rules=(*build_rules_of_models(api), *build_rules(name, api)),
+        model_rules=(*build_rules_of_models(), *build_rules(name, api)),
         setting_overrides=part.settings,
         url_suffixes=part.suffixes,
         models_table=part.models_table,
@@ -261,13 +274,6 @@ def _split(name: str, value: Any) -> Any:
     if name in _LONG_LISTS and isinstance(value, str):
         return value.split()
     return _LISTS[name][value] if name in _LISTS and isinstance(value, str) else value
-
-
-@cache
-def build_rules_of_models(api: str) -> tuple[ModelRule, ...]:
-    """Return the rules for models at any host, with the fields that the dialect of each API has."""
-    tables = (name for name, text in list_vendor_tables().items() if f"\n[{name}.every.rules]\n" in text)
-    return tuple(rule for name in tables for rule in _decode_rules(name, "every", _load_wire(api)))
 
 
 @cache

@@ -15,8 +15,9 @@ from anthropic_proxy.engine.advice import Problem
 from anthropic_proxy.engine.messages.server_tools import SERVER_TOOLS
 from anthropic_proxy.engine.options import TIERS, ConfiguredRoute, EngineOptions
 from anthropic_proxy.engine.providers import Provider, find_registry
-from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
+from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.hosts import find_missing_key, find_server_name, has_own_models
+from anthropic_proxy.engine.providers.model_facts import ModelCapabilities
 from anthropic_proxy.engine.routing.choices import (
     ModelChoice,
     ModelSetting,

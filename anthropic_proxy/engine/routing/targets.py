@@ -19,8 +19,9 @@ from anthropic_proxy.engine.messages.preparation import (
 from anthropic_proxy.engine.messages.server_tools import PROXY_TOOLS, ServerToolKind
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.providers import AnyWireConfig, Host, Provider
-from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
+from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.hosts import build_server_name, find_base_url, find_server_name
+from anthropic_proxy.engine.providers.model_facts import ModelCapabilities
 from anthropic_proxy.engine.routing.choices import ModelChoice, ModelSetting, find_preferred_provider
 from anthropic_proxy.engine.wires.contract import Wire
 from anthropic_proxy.engine.wires.dialect import BaseDialect

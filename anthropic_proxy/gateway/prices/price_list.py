@@ -1,5 +1,5 @@
-"""Prices of models at providers, from the user's settings, the PyPI package `genai-prices`, `models.toml`, or the
-model list of a server.
+"""Prices of models at providers, from the user's settings, the PyPI package `genai-prices`, the facts about
+models (`models.toml`), or the model list of a server.
 
 Prices in `anthropic-proxy.toml` take precedence. Models of Ollama, and of a server without a key on this machine or in
 its network, are free. The model list of a server, which is newer, precedes the package; `models.toml` has prices of
@@ -27,7 +27,7 @@ from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.options import ConfiguredRoute, format_origin_in_sentence, matches_model
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers import PROVIDERS, Host, Provider
-from anthropic_proxy.engine.providers.catalog import Catalog, ListedPrices, load_vendor_prices
+from anthropic_proxy.engine.providers.catalog import Catalog, ListedPrices
 from anthropic_proxy.engine.providers.hosts import (
     LOCAL_HOST,
     UNKNOWN_HOSTS,
@@ -39,6 +39,7 @@ from anthropic_proxy.engine.providers.hosts import (
     resolve_host,
 )
 from anthropic_proxy.engine.providers.lookup import find_price_vendor
+from anthropic_proxy.engine.providers.model_facts import load_vendor_prices
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.service_tiers import normalize_region, normalize_service_tier
@@ -542,9 +543,9 @@ def _find_vendor_price(
         if prices is None or urlsplit(base_url).hostname != urlsplit(vendor.base_url).hostname:
             continue
         rows = prices.corrections if is_correction else prices.models
-        fields = next((fields for name, fields in rows.items() if name.lower() == model.lower()), None)
-        if fields is not None:
-            table = _find_table_at(convert(fields, PriceTable), when)
+        listed = next((table for name, table in rows.items() if name.lower() == model.lower()), None)
+        if listed is not None:
+            table = _find_table_at(listed, when)
             return _convert_table(table, table.web_search_per_1000, f"{vendor.title}, {prices.read_date}")
     return None
 

@@ -1,5 +1,6 @@
 """Settings of the proxy from environment variables, `.env` and the configuration file, with defaults."""
 
+from anthropic_proxy.engine.providers.price_fields import PriceFields, PriceTable, TokenPriceFields
 from anthropic_proxy.gateway.settings.config_file import ConfigFile
 from anthropic_proxy.gateway.settings.environment import (
     copy_environment,
@@ -19,7 +20,6 @@ from anthropic_proxy.gateway.settings.fields import (
     SignInSettings,
     TokenIssuer,
 )
-from anthropic_proxy.gateway.settings.file_format import PriceFields, PriceTable, TokenPriceFields
 from anthropic_proxy.gateway.settings.load import (
     SettingsReader,
     digest_files,

@@ -20,6 +20,7 @@ from msgspec import Struct, inspect, structs
 from anthropic_proxy.engine.options import NAME, format_origin_in_sentence, suggest_key_variable
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.platforms.program import shorten_home
+from anthropic_proxy.engine.providers.price_fields import PriceTable
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
 from anthropic_proxy.gateway.settings.file_format import (
     AlertTable,
@@ -27,7 +28,6 @@ from anthropic_proxy.gateway.settings.file_format import (
     FileContents,
     KeyPath,
     PriceListTable,
-    PriceTable,
     ProviderTable,
     SearchTable,
     SignInTable,

@@ -18,7 +18,8 @@ from anthropic_proxy.engine.hooks import InspectorScope
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import shorten_home
-from anthropic_proxy.gateway.settings.file_format import GroupRole, InspectorTable, PriceTable
+from anthropic_proxy.engine.providers.price_fields import PriceTable
+from anthropic_proxy.gateway.settings.file_format import GroupRole, InspectorTable
 from anthropic_proxy.gateway.settings.key_rules import Rules
 from anthropic_proxy.secrets import Secret, UnknownSecret
 

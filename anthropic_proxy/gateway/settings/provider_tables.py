@@ -25,13 +25,14 @@ from anthropic_proxy.engine.providers.lookup import (
     list_price_vendors,
     list_wires,
 )
+from anthropic_proxy.engine.providers.price_fields import PriceTable
 from anthropic_proxy.engine.providers.registry import Provider
 from anthropic_proxy.engine.service_tiers import normalize_region, normalize_service_tier
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_and, join_with_or
 from anthropic_proxy.gateway.settings import values
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, format_key_path
 from anthropic_proxy.gateway.settings.fields import AlertSettings
-from anthropic_proxy.gateway.settings.file_format import OWN_FIELDS, KeyPath, KeyReference, PriceTable, ProviderTable
+from anthropic_proxy.gateway.settings.file_format import OWN_FIELDS, KeyPath, KeyReference, ProviderTable
 from anthropic_proxy.gateway.settings.files import format_toml_value
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY, resolve_keys
 from anthropic_proxy.gateway.settings.sources import ErrorList, Sources

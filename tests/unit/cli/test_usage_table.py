@@ -12,9 +12,9 @@ from msgspec import structs
 from anthropic_proxy.cli.usage import usage, write_table
 from anthropic_proxy.console.ledger.queries import UsageGroup
 from anthropic_proxy.console.ledger.records import UsageSums
+from anthropic_proxy.engine.providers.price_fields import PriceTable
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.gateway.settings.file_format import PriceTable
 from tests.support.terminal import read_output
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.engine.providers import PROVIDERS, Host
-from anthropic_proxy.engine.providers.catalog import Catalog, load_model_rows
+from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.providers.model_facts import load_model_rows
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.wires.openai_chat.dialect import Dialect
 from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
@@ -64,7 +65,7 @@ async def test_thinking_and_a_call_come_out_and_go_back(host: Host) -> None:
     """The thinking goes back if the vendor's dialect has a field for it; golden cases prove the field."""
     model = EXAMPLE_MODELS[host.name]
     sent, continued = await run_conversation(host.base_url, model)
-    rows = [row.capabilities for row in load_model_rows(host.models_table) or () if row.capabilities.known]
+    rows = [row.capabilities for row in load_model_rows(host.models_table) if row.capabilities.known]
     limits = [row.max_output for row in rows if row.max_output is not None]
     if limits:  # the request is above the limit of each model
         assert (sent.get("max_tokens") or sent["max_completion_tokens"]) <= max(limits)

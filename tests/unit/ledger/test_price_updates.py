@@ -12,6 +12,7 @@ import pytest
 
 from anthropic_proxy.app import App
 from anthropic_proxy.console.ledger.costs import CostCalculator, CurrentCosts
+from anthropic_proxy.engine.providers.price_fields import PriceTable
 from anthropic_proxy.gateway.plugin_packages import open_plugins
 from anthropic_proxy.gateway.prices.price_list import (
     PRICE_SOURCE,
@@ -22,7 +23,6 @@ from anthropic_proxy.gateway.prices.price_list import (
 )
 from anthropic_proxy.gateway.prices.updates import PriceUpdates
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.gateway.settings.file_format import PriceTable
 from anthropic_proxy.plugins import Plugin
 from tests.support.http_server import Server, serving
 from tests.support.ledger import NOON, new_receipt, read_rows, running_ledger

@@ -12,7 +12,8 @@ import pytest
 
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.providers import PROVIDERS, Host, Provider, find_registry
-from anthropic_proxy.engine.providers.catalog import VendorPrices, load_vendor_prices, may_chat
+from anthropic_proxy.engine.providers.catalog import may_chat
+from anthropic_proxy.engine.providers.model_facts import VendorPrices, load_vendor_prices
 from anthropic_proxy.gateway.money import NANO_DOLLARS
 from anthropic_proxy.gateway.prices.price_list import (
     FREE,

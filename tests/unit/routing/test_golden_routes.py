@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
-from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
+from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.credentials import Credentials
+from anthropic_proxy.engine.providers.model_facts import ModelCapabilities
 from anthropic_proxy.engine.routing.choices import choose_preferred_provider_name, should_query_ollama
 from anthropic_proxy.engine.routing.model_listing import ModelEntry, find_model, list_models, list_tier_mappings
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan

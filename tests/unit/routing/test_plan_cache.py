@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
+from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.providers.model_facts import ModelCapabilities
 from anthropic_proxy.engine.routing.router import PlanCache, RoutingQuery
 from anthropic_proxy.gateway.settings import load_settings
 from tests.support.interleaving import interleave

@@ -5,12 +5,8 @@ from datetime import date
 import pytest
 
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.providers.catalog import (
-    FIRST_LIMITS_TIMEOUT_SECONDS,
-    Catalog,
-    LearnedModel,
-    ModelCapabilities,
-)
+from anthropic_proxy.engine.providers.catalog import FIRST_LIMITS_TIMEOUT_SECONDS, Catalog, LearnedModel
+from anthropic_proxy.engine.providers.model_facts import ModelCapabilities
 from tests.support.interleaving import interleave
 
 LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")

@@ -14,10 +14,10 @@ from anthropic_proxy.engine.providers.catalog import (
     LEARNED_MAX_AGE_DAYS,
     Catalog,
     LearnedModel,
-    ModelCapabilities,
     load_learned_models,
     store_learned_models,
 )
+from anthropic_proxy.engine.providers.model_facts import ModelCapabilities
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.gateway.settings import load_settings
 from tests.support.waiting import WAIT_SECONDS, wait_for

@@ -10,7 +10,8 @@ import pytest
 
 from anthropic_proxy.engine.messages.preparation.request import MIN_MARGIN_TOKENS
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities, OllamaModelSource
+from anthropic_proxy.engine.providers.catalog import Catalog, OllamaModelSource
+from anthropic_proxy.engine.providers.model_facts import ModelCapabilities
 from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest
 from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest

@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
-from anthropic_proxy.engine.providers.catalog import _read_row, load_model_rows
 from anthropic_proxy.engine.providers.lookup import list_vendors
+from anthropic_proxy.engine.providers.model_facts import ModelRow, load_model_rows
 from anthropic_proxy.engine.providers.registry import Host, ModelRule, RetiredModel, WireConfig
 from anthropic_proxy.gateway.settings import load_settings
 from tests.support.tables import in_one_test
@@ -18,7 +18,7 @@ HOSTS = [host for row in PROVIDERS for host in row.hosts]
 OWNERS: list[Host] = [*PROVIDERS, *HOSTS]
 WIRE_CONFIGS = [wire_config for owner in OWNERS for wire_config in owner.wires.values()]
 RETIRED = [(model, end) for owner in OWNERS for model, end in owner.retired_models.items()]
-ROWS = [(table, row) for table in MODEL_TABLES for row in load_model_rows(table) or ()]
+ROWS = [(table, row) for table in MODEL_TABLES for row in load_model_rows(table)]
 DATE = re.compile(r"20\d\d-(0[1-9]|1[0-2])(-([0-2]\d|3[01]))?")
 
 
@@ -33,7 +33,7 @@ def test_every_row_has_a_source_and_a_date(table: str, row: Any) -> None:
 def test_a_row_without_a_source_or_a_date_cannot_be_loaded(missing: str) -> None:
     given = {"starts": ["x"], "context_window": 1, "source": "example.org", "read": "2026-11"}
     with pytest.raises(msgspec.ValidationError, match=missing):
-        _read_row({name: value for name, value in given.items() if name != missing}, known=True)
+        msgspec.convert({name: value for name, value in given.items() if name != missing}, ModelRow)
 
 
 @in_one_test
