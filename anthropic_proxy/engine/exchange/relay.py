@@ -50,7 +50,6 @@ from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.passed_proxies import LOOP_HEADER, add_pass
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.providers.hosts import is_known_server
-from anthropic_proxy.engine.providers.model_facts import ModelCapabilities
 from anthropic_proxy.engine.providers.model_ids import is_id_of_model
 from anthropic_proxy.engine.routing.targets import Target, always_thinks
 from anthropic_proxy.engine.wires.anthropic.api_fields import keep_api_fields
