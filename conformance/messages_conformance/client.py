@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -106,7 +107,7 @@ class Server:
         self._timeout = timeout
         self._path = path
         self._host = parts.hostname
-        self._port = port
+        self._port = port or (443 if parts.scheme == "https" else 80)
         self._context = None
         if parts.scheme == "https":
             self._context = ssl.create_default_context()
@@ -119,6 +120,14 @@ class Server:
         if self._context is None:
             return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
         return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout, context=self._context)
+
+    def accepts_connections(self) -> bool:
+        """Tell whether a connection can be opened."""
+        try:
+            with socket.create_connection((self._host, self._port), timeout=5):
+                return True
+        except OSError:
+            return False
 
     def send(self, request: Request, cut_when: Callable[[Exchange], bool] | None = None) -> Exchange:
         """Send a request and read the reply. After each read, `cut_when` says whether the client goes away."""

@@ -1,29 +1,24 @@
 """Results for people: a table, and for each failure the request, the reply, the rule and its source."""
 
 import json
-import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from messages_conformance.client import Exchange, Request
+from messages_conformance.exchange_texts import describe_reply, write_curl
 from messages_conformance.rows import Level
 from messages_conformance.runner import Outcome, Result
 
 MARKS = {Outcome.PASSED: "✓", Outcome.FAILED: "✕", Outcome.SKIPPED: "-", Outcome.FAULT: "!"}
-KEY_HEADERS = {"x-api-key": "$MESSAGES_API_KEY", "authorization": "Bearer $MESSAGES_API_KEY"}
-"""Header with a secret → what is shown instead."""
-MAX_SHOWN = 2000
-"""Maximum number of characters of a body that are shown."""
 
 
-def describe(result: Result) -> str:
-    """Return one line for each result, and the reasons below it."""
+def describe(result: Result, known: str | None = None) -> str:
+    """Return one line for a result, and its reasons below it. `known`: reason of an expected failure."""
     check = result.check
-    lines = [f"{MARKS[result.outcome]} {check.level:<6} {check.id:<44} {check.rule}"]
-    if result.outcome is not Outcome.SKIPPED:
-        lines += [f"    {line}" for reason in result.reasons for line in reason.splitlines()]
-    return "\n".join(lines)
+    line = f"{MARKS[result.outcome]} {check.level:<6} {check.id:<44} {check.rule}"
+    if result.outcome is Outcome.FAILED and known is not None:
+        return f"{line}\n    expected: {known}"
+    return "\n".join([line, *(f"    {part}" for reason in result.reasons for part in reason.splitlines())])
 
 
 def describe_failure(result: Result, url: str) -> str:
@@ -41,33 +36,6 @@ def describe_failure(result: Result, url: str) -> str:
         lines += ["  Request:", f"    {write_curl(exchange.request, url)}"]
         lines += ["  Reply:", *(f"    {line}" for line in describe_reply(exchange).splitlines())]
     return "\n".join(lines)
-
-
-def write_curl(request: Request, url: str) -> str:
-    """Return a request as a command line, without its key."""
-    words = ["curl", "-isSN"]
-    if request.method != "POST":
-        words += ["-X", request.method]
-    words.append(shlex.quote(url + request.path))
-    for name, value in request.headers:
-        shown = KEY_HEADERS.get(name.lower())
-        words += ["-H", f'"{name}: {shown}"' if shown else shlex.quote(f"{name}: {value}")]
-    if request.body is not None:
-        words += ["--data-binary", shlex.quote(request.body.decode("utf-8", "replace"))]
-    return " ".join(words)
-
-
-def describe_reply(exchange: Exchange) -> str:
-    """Return status, content type and body of a reply, the body shortened."""
-    if not exchange.status:
-        return exchange.failure or "none"
-    head = f"{exchange.status} {exchange.header('content-type') or 'without a content type'}"
-    body = exchange.body.decode("utf-8", "replace").strip()
-    return f"{head}\n{shorten(body)}" + (f"\n({exchange.failure})" if exchange.failure else "")
-
-
-def shorten(text: str) -> str:
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}… ({len(text) - MAX_SHOWN} more characters)"
 
 
 def write_table(results: Sequence[Result]) -> str:
@@ -93,21 +61,21 @@ def count_levels(results: Iterable[Result]) -> dict[str, dict[str, int]]:
     return {level.value: {outcome.value: counts[level, outcome] for outcome in Outcome} for level in Level}
 
 
-def to_json(results: Sequence[Result], url: str, **facts: Any) -> str:
+def to_json(results: Sequence[Result], url: str, expected: Mapping[str, str], facts: Mapping[str, str]) -> str:
     """Return all results as one JSON object. `facts` are what the caller adds, such as the model."""
     return json.dumps(
         {
-            "url": url,
             **facts,
+            "url": url,
             "levels": count_levels(results),
-            "checks": [_to_object(result, url) for result in results],
+            "checks": [_to_object(result, url, expected.get(result.check.id)) for result in results],
         },
         ensure_ascii=False,
         indent=1,
     )
 
 
-def _to_object(result: Result, url: str) -> dict[str, Any]:
+def _to_object(result: Result, url: str, known: str | None) -> dict[str, Any]:
     check = result.check
     shows_exchanges = result.outcome in (Outcome.FAILED, Outcome.FAULT) and result.trial is not None
     return {
@@ -119,6 +87,7 @@ def _to_object(result: Result, url: str) -> dict[str, Any]:
         "sets": list(check.sets),
         "outcome": result.outcome.value,
         "reasons": list(result.reasons),
+        "expected": known,
         "trials": result.trials,
         "seconds": round(result.seconds, 3),
         "exchanges": [

@@ -11,10 +11,11 @@ from enum import StrEnum
 
 from messages_conformance.backends import Backend
 from messages_conformance.client import Server
+from messages_conformance.exchange_texts import describe_reply, write_curl
 from messages_conformance.expectations import EXPECTATIONS
 from messages_conformance.rows import NEEDS, Check, Expectation, SuiteError, load_checks
-from messages_conformance.steps import STEPS
-from messages_conformance.trial import Options, Trial
+from messages_conformance.steps import STEPS, build_plain_request
+from messages_conformance.trial import KEY_VARIABLE, Options, Trial
 
 
 class Outcome(StrEnum):
@@ -58,19 +59,32 @@ class Runner:
     def __init__(self, options: Options, backend: Backend | None = None) -> None:
         self._options = options
         self._backend = backend
-        self._server = Server(options.url, timeout=options.timeout)
+        self.server = Server(options.url, timeout=options.timeout)
         self._nonce = secrets.token_hex(8)
         """Makes the tokens of a run new, because a server may keep replies."""
 
     @property
     def url(self) -> str:
         """Address of the server, to which paths are added."""
-        return self._server.url
+        return self.server.url
 
-    def run(self, checks: Sequence[Check], report: Callable[[Result], None] = lambda _: None) -> list[Result]:
+    def require_reply(self) -> None:
+        """Raise `SuiteError` unless the server answers a plain request, because every check would fail."""
+        if not self.server.accepts_connections():
+            raise SuiteError(f"nothing accepts connections at {self.url}")
+        exchange = self.server.send(build_plain_request(self._options))
+        if exchange.status != 200:
+            raise SuiteError(
+                f"{self.url} does not answer a plain request with the model {self._options.model}; the key is read "
+                f"from {KEY_VARIABLE}.\n{write_curl(exchange.request, self.url)}\n{describe_reply(exchange)}"
+            )
+
+    def run(
+        self, checks: Sequence[Check], jobs: int = 4, report: Callable[[Result], None] = lambda _: None
+    ) -> list[Result]:
         """Return the results in the order of the checks. Each one is reported when it and all before it are known."""
         results = list[Result]()
-        with ThreadPoolExecutor(self._options.jobs) as threads:
+        with ThreadPoolExecutor(jobs) as threads:
             for result in threads.map(self.run_check, checks):
                 results.append(result)
                 report(result)
@@ -103,7 +117,7 @@ class Runner:
             self._backend.expect(trial.id, check.replies)
         try:
             for step in check.steps:
-                STEPS[step.do](step, trial, self._server)
+                STEPS[step.do](step, trial, self.server)
         finally:
             if self._backend:
                 trial.upstream = self._backend.take_requests(trial.id)

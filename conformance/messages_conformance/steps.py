@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 
 from messages_conformance.client import Exchange, Request, Server, encode_json
-from messages_conformance.rows import Step
-from messages_conformance.trial import Trial, add_token
+from messages_conformance.rows import VERSIONS, Step
+from messages_conformance.trial import Options, Trial, add_token
 
 
 def build_request(step: Step, trial: Trial) -> Request:
@@ -15,19 +15,35 @@ def build_request(step: Step, trial: Trial) -> Request:
         body = step.raw.replace("$TRIAL", trial.token).replace("$MODEL", options.model).encode("utf-8")
     elif step.body is not None:
         body = encode_json(add_token({"model": options.model, **step.body}, trial.token))
-    headers: dict[str, str | None] = {
-        "x-api-key": options.other_key if step.key == "other-key" else options.key,
-        "anthropic-version": trial.version,
-        "user-agent": "messages-conformance",
-        "accept": "*/*",
-    }
-    if body is not None:
-        headers["content-type"] = "application/json"
-    headers.update(options.headers)
+    headers = _build_headers(options, trial.version, has_body=body is not None)
+    if step.key == "other-key":
+        headers["x-api-key"] = options.other_key
     headers.update({name.lower(): value for name, value in step.headers.items()})
     path = step.path.replace("$MODEL", options.model)
     sent = tuple((name, value) for name, value in headers.items() if value is not None)
     return Request(step.method, path, sent, body)
+
+
+def build_plain_request(options: Options) -> Request:
+    """Return a short request that every server can answer."""
+    message = {"role": "user", "content": "Answer with the word: hello"}
+    body = {"model": options.model, "max_tokens": 16, "messages": [message]}
+    headers = _build_headers(options, VERSIONS[0], has_body=True)
+    sent = tuple((name, value) for name, value in headers.items() if value is not None)
+    return Request("POST", "/v1/messages", sent, encode_json(body))
+
+
+def _build_headers(options: Options, version: str, *, has_body: bool) -> dict[str, str | None]:
+    headers: dict[str, str | None] = {
+        "x-api-key": options.key,
+        "anthropic-version": version,
+        "user-agent": "messages-conformance",
+        "accept": "*/*",
+    }
+    if has_body:
+        headers["content-type"] = "application/json"
+    headers.update(options.headers)
+    return headers
 
 
 def send_request(step: Step, trial: Trial, server: Server) -> None:

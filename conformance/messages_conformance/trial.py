@@ -8,6 +8,8 @@ from messages_conformance.client import Exchange
 from messages_conformance.rows import Check
 
 DEFAULT_KEY = "messages-conformance"
+KEY_VARIABLE = "MESSAGES_API_KEY"
+"""Variable of the environment with the key of the server under test."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +31,6 @@ class Options:
     """What the server does not have, of the names in `NEEDS`."""
     timeout: float = 60
     """Maximum time in seconds without a byte."""
-    jobs: int = 4
-    """Number of checks that run at once."""
 
 
 @dataclass(frozen=True)

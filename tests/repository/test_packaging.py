@@ -132,11 +132,17 @@ def test_the_start_pages_name_no_removed_default(row: Provider) -> None:
             assert f"={row.prefix}/{retired.successor}\n" in text, model
 
 
-def test_the_wheel_holds_the_package_alone(tmp_path: Path) -> None:
+def test_the_wheel_holds_the_package_and_the_conformance_suite_alone(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path], cwd=ROOT, check=True)
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
     held = {name for name in names if ".dist-info/" not in name}
-    here = {path.relative_to(ROOT) for path in (ROOT / "anthropic_proxy").rglob("*") if path.is_file()}
+    packages = ((ROOT, "anthropic_proxy"), (ROOT / "conformance", "messages_conformance"))
+    here = {
+        path.relative_to(folder)
+        for folder, package in packages
+        for path in (folder / package).rglob("*")
+        if path.is_file()
+    }
     assert held == {path.as_posix() for path in here if "__pycache__" not in path.parts}
     assert {
         "anthropic_proxy/engine/providers/models.toml",

@@ -1,0 +1,176 @@
+"""The options of a run, for the command line and for pytest, and what they select."""
+
+import fnmatch
+import os
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from messages_conformance.backends import PROTOCOLS, start_backend
+from messages_conformance.expected import read_expected
+from messages_conformance.rows import FROZEN_SETS, NEEDS, SETS, VERSIONS, Check, Level, SuiteError
+from messages_conformance.runner import Runner, load_suite
+from messages_conformance.started import start_server
+from messages_conformance.trial import DEFAULT_KEY, KEY_VARIABLE, Options
+
+OTHER_KEY_VARIABLE = "MESSAGES_OTHER_API_KEY"
+_DEST = "messages_"
+"""Begin of the names of all options in a namespace, because that of pytest has options of other plugins too."""
+_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "model": {"metavar": "M", "help": "name of the model in the requests"},
+    "header": {"metavar": "'NAME: VALUE'", "action": "append", "default": [], "help": "header of each request"},
+    "timeout": {"metavar": "S", "type": float, "default": 60.0, "help": "seconds without a byte (default: 60)"},
+    "without": {
+        "metavar": "NEED",
+        "action": "append",
+        "default": [],
+        "choices": sorted(NEEDS),
+        "help": f"what the server does not have: {', '.join(sorted(NEEDS))}",
+    },
+    "start": {
+        "metavar": "COMMAND",
+        "help": "start the server with this command, after the upstream, and stop it at the end",
+    },
+    "start-timeout": {
+        "metavar": "S",
+        "type": float,
+        "default": 120.0,
+        "help": "seconds until the server accepts connections (default: 120)",
+    },
+    "backend": {
+        "metavar": "PROTOCOL",
+        "choices": PROTOCOLS,
+        "help": f"play the provider behind a proxy: {', '.join(PROTOCOLS)}",
+    },
+    "backend-address": {
+        "metavar": "HOST:PORT",
+        "default": "127.0.0.1:8790",
+        "help": "where the proxy finds it (default: 127.0.0.1:8790)",
+    },
+    "set": {
+        "metavar": "SET",
+        "action": "append",
+        "choices": SETS,
+        "help": f"checks of a set: {', '.join(SETS)} (default: all but draft)",
+    },
+    "check": {
+        "metavar": "ID",
+        "action": "append",
+        "default": [],
+        "help": "one check of any set, or a pattern: 'stream.*'",
+    },
+    "level": {
+        "metavar": "LEVEL",
+        "action": "append",
+        "default": [],
+        "choices": [level.value for level in Level],
+        "help": ", ".join(Level),
+    },
+    "expected": {"metavar": "FILE", "type": Path, "help": "known failures: expected-failures.toml"},
+}
+"""Option without its begin → the arguments of `add_argument`. All but the flags can be repeated where it says
+`append`."""
+
+
+def add_options(add: Callable[..., Any], prefix: str = "--") -> None:
+    """Add the options by `add_argument` of argparse or `addoption` of pytest."""
+    for name, details in _OPTIONS.items():
+        add(f"{prefix}{name}", dest=f"{_DEST}{name.replace('-', '_')}", **details)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run does."""
+
+    options: Options
+    checks: Sequence[Check]
+    expected: Mapping[str, str]
+    """Check → reason of its known failure."""
+    backend_address: str
+    start: str
+    start_timeout: float
+
+    @contextmanager
+    def open(self) -> Iterator[Runner]:
+        """Start the upstream and the server, as far as they are wanted, and stop them at the end."""
+        with ExitStack() as stack:
+            backend = None
+            if self.options.backend:
+                host, _, port = self.backend_address.rpartition(":")
+                if not host or not port.isdecimal():
+                    raise SuiteError(f"the address of the backend is {self.backend_address!r}, not HOST:PORT")
+                backend = start_backend(self.options.backend, host, int(port))
+                stack.callback(backend.close)
+            runner = Runner(self.options, backend)
+            if self.start:
+                stack.enter_context(start_server(self.start, runner.server, self.start_timeout))
+            runner.require_reply()
+            yield runner
+
+
+def select_checks(namespace: Namespace) -> list[Check]:
+    """Return the checks that the options select. Raises `SuiteError` if there are none."""
+    given = _Given(namespace)
+    patterns = given["check"]
+    sets = given["set"] or (SETS if patterns else FROZEN_SETS)
+    selected = [
+        check
+        for check in load_suite()
+        if any(name in sets for name in check.sets)
+        and (not patterns or any(fnmatch.fnmatchcase(check.id, pattern) for pattern in patterns))
+        and (not given["level"] or check.level in given["level"])
+    ]
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(check.id, pattern) for check in selected):
+            raise SuiteError(f"the sets {', '.join(sets)} have no check {pattern!r}")
+    if not selected:
+        raise SuiteError(f"the sets {', '.join(sets)} have no check of the level {', '.join(given['level'])}")
+    return selected
+
+
+def read_plan(url: str, namespace: Namespace) -> Plan:
+    """Return what the options say. Raises `SuiteError`."""
+    given = _Given(namespace)
+    if not given["model"]:
+        raise SuiteError("the name of the model is missing")
+    versions = [name for name in given["set"] or () if name in VERSIONS]
+    options = Options(
+        url=url,
+        model=given["model"],
+        key=os.environ.get(KEY_VARIABLE) or DEFAULT_KEY,
+        other_key=os.environ.get(OTHER_KEY_VARIABLE) or "",
+        version=versions[0] if len(versions) == 1 else "",
+        headers=tuple(map(_read_header, given["header"])),
+        backend=given["backend"] or "",
+        missing=frozenset(given["without"]),
+        timeout=given["timeout"],
+    )
+    expected = read_expected(given["expected"]) if given["expected"] else {}
+    if unknown := expected.keys() - {check.id for check in load_suite()}:
+        raise SuiteError(f"{given['expected']}: there is no check {', '.join(sorted(unknown))}")
+    return Plan(
+        options=options,
+        checks=select_checks(namespace),
+        expected=expected,
+        backend_address=given["backend_address"],
+        start=given["start"] or "",
+        start_timeout=given["start_timeout"],
+    )
+
+
+class _Given:
+    def __init__(self, namespace: Namespace) -> None:
+        self._values = vars(namespace)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[_DEST + name]
+
+
+def _read_header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise SuiteError(f"a header is {text!r}, not 'NAME: VALUE'")
+    return name.strip().lower(), value.strip()

@@ -1,0 +1,38 @@
+"""Exchanges as texts for people: the request as a command line without its key, the reply shortened."""
+
+import shlex
+
+from messages_conformance.client import Exchange, Request
+from messages_conformance.trial import KEY_VARIABLE
+
+_KEY_HEADERS = {"x-api-key": f"${KEY_VARIABLE}", "authorization": f"Bearer ${KEY_VARIABLE}"}
+"""Header with a secret → what is shown instead."""
+_MAX_SHOWN = 2000
+"""Maximum number of characters of a body that are shown."""
+
+
+def write_curl(request: Request, url: str) -> str:
+    """Return a request as a command line, without its key."""
+    words = ["curl", "-isSN"]
+    if request.method != "POST":
+        words += ["-X", request.method]
+    words.append(shlex.quote(url + request.path))
+    for name, value in request.headers:
+        shown = _KEY_HEADERS.get(name.lower())
+        words += ["-H", f'"{name}: {shown}"' if shown else shlex.quote(f"{name}: {value}")]
+    if request.body is not None:
+        words += ["--data-binary", shlex.quote(request.body.decode("utf-8", "replace"))]
+    return " ".join(words)
+
+
+def describe_reply(exchange: Exchange) -> str:
+    """Return status, content type and body of a reply, the body shortened."""
+    if not exchange.status:
+        return exchange.failure or "none"
+    head = f"{exchange.status} {exchange.header('content-type') or 'without a content type'}"
+    body = exchange.body.decode("utf-8", "replace").strip()
+    return f"{head}\n{_shorten(body)}" + (f"\n({exchange.failure})" if exchange.failure else "")
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}… ({len(text) - _MAX_SHOWN} more characters)"

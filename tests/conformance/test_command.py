@@ -1,0 +1,167 @@
+"""The command `messages-conformance` and the plugin of pytest, against a small server."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from messages_conformance.__main__ import main
+from tests.support.conformance import MESSAGE, reply, serve
+
+CHECKS = ("--check", "message.type", "--check", "stream.grammar", "--model", "m")
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """A server that knows no streams."""
+    with serve(lambda handler, _: reply(handler, json.dumps(MESSAGE).encode())) as address:
+        yield address
+
+
+def run(url: str, *words: str) -> int:
+    return main([url, *CHECKS, "--quiet", *words])
+
+
+def test_a_new_failure_is_red_and_shows_how_to_repeat_it(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(url) == 1
+    shown = capsys.readouterr().out
+    assert "\n✕ stream.grammar (MUST)\n  Rule: A stream has" in shown
+    assert f'\n    curl -isSN {url}/v1/messages -H "x-api-key: $MESSAGES_API_KEY" -H \'anthropic-version: ' in shown
+    assert ', "stream": true}\'\n  Reply:\n    200 application/json\n    {"id": "msg_1"' in shown
+    assert "\n2 checks in " in shown
+    assert shown.endswith(" s: 1 failed, 0 of them expected; 0 expected to fail passed\n")
+
+
+def test_expected_failures_are_written_and_then_accepted(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "expected-failures.toml"
+    assert run(url, "--write-expected", str(file)) == 0
+    assert file.read_text("utf-8").endswith('\n[failures]\n"stream.grammar" = "the stream ends inside a frame"\n')
+    assert run(url, "--expected", str(file)) == 0
+
+
+def test_reasons_stay_when_expected_failures_are_written_again(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "expected-failures.toml"
+    file.write_text('[failures]\n"stream.grammar" = "our issue 7"\n"message.type" = "old"\n', "utf-8")
+    assert run(url, "--expected", str(file), "--write-expected", str(file)) == 0
+    assert file.read_text("utf-8").endswith('\n[failures]\n"stream.grammar" = "our issue 7"\n')
+
+
+def test_an_expected_failure_that_passes_is_red(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "expected-failures.toml"
+    file.write_text('[failures]\n"stream.grammar" = "a"\n"message.type" = "b"\n', "utf-8")
+    assert run(url, "--expected", str(file)) == 1
+    assert "\n✕ message.type passes: remove it from the expected failures\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[failures]\n"a.b" = "x"\n', "{file}: there is no check a.b"),
+        ('[failures]\na.b = "x"\n', "{file}: a has {{'b': 'x'}} instead of a reason; ids and reasons are in quotes"),
+        ("[other]\n", "{file}: it has the table [failures] only, not other"),
+    ],
+)
+def test_a_wrong_file_of_expected_failures(
+    content: str, message: str, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "expected-failures.toml"
+    file.write_text(content, "utf-8")
+    assert run(url, "--expected", str(file)) == 2
+    assert capsys.readouterr().err == f"messages-conformance: {message.format(file=file)}\n"
+
+
+def test_reports(url: str, tmp_path: Path) -> None:
+    names = ("junit", "json", "badge")
+    run(url, *(word for name in names for word in (f"--{name}", str(tmp_path / name))))
+    root = ET.parse(tmp_path / "junit").getroot()
+    suites = [(suite.get("name"), suite.get("tests"), suite.get("failures")) for suite in root]
+    assert suites == [("message", "1", "0"), ("stream", "1", "1")]
+    failure = root.find("testsuite/testcase/failure")
+    assert failure is not None
+    assert failure.get("message") == "the stream ends inside a frame; the stream has no message_start"
+    assert (failure.text or "").startswith("✕ stream.grammar (MUST)\n  Rule: ")
+    content = json.loads((tmp_path / "json").read_text("utf-8"))
+    assert [(check["id"], check["outcome"]) for check in content["checks"]] == [
+        ("message.type", "passed"),
+        ("stream.grammar", "failed"),
+    ]
+    assert content["levels"]["MUST"] == {"passed": 1, "failed": 1, "skipped": 0, "fault": 0}
+    badge = json.loads((tmp_path / "badge").read_text("utf-8"))
+    assert badge == {"schemaVersion": 1, "label": "Messages API", "message": "MUST 1/2", "color": "red"}
+
+
+def test_nothing_listens(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("http://127.0.0.1:9") == 2
+    assert capsys.readouterr().err == ("messages-conformance: nothing accepts connections at http://127.0.0.1:9\n")
+
+
+def test_a_wrong_key_ends_the_run_before_the_checks(capsys: pytest.CaptureFixture[str]) -> None:
+    error = b'{"type":"error","error":{"type":"authentication_error","message":"invalid x-api-key"}}'
+    with serve(lambda handler, _: reply(handler, error, status=401)) as url:
+        assert run(url) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(
+        f"messages-conformance: {url} does not answer a plain request with the model m; the key is read from "
+        "MESSAGES_API_KEY.\ncurl -isSN "
+    )
+    assert shown.endswith(f"\n401 application/json\n{error.decode()}\n")
+
+
+def test_the_key_is_shown_nowhere(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MESSAGES_API_KEY", "key-of-the-user")
+    names = ("junit", "json", "badge", "write-expected")
+    run(url, *(word for name in names for word in (f"--{name}", str(tmp_path / name))))
+    texts = [capsys.readouterr().out, *((tmp_path / name).read_text("utf-8") for name in names)]
+    assert not [text for text in texts if "key-of-the-user" in text]
+
+
+def test_a_server_is_started_and_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with serve(lambda *_: None) as free:
+        pass
+    port = free.rpartition(":")[2]
+    program = tmp_path / "server.py"
+    program.write_text(
+        "import sys\nfrom http.server import *\n"
+        "class Handler(BaseHTTPRequestHandler):\n"
+        "    def do_POST(self):\n"
+        "        self.send_response(200)\n        self.end_headers()\n"
+        "print('started', flush=True)\nHTTPServer(('127.0.0.1', int(sys.argv[1])), Handler).serve_forever()\n"
+    )
+    assert run(free, "--start", f"{sys.executable} {program} {port}") == 1
+    assert run(free) == 2
+    assert run(free, "--start", f"{sys.executable} {program} no-number") == 2
+    assert "the command has ended with the status 1:\nstarted\nTraceback" in capsys.readouterr().err
+
+
+def run_pytest(url: str, *words: str) -> tuple[int, list[str]]:
+    """Return the exit status and the results, sorted by name."""
+    command = [sys.executable, "-m", "pytest", "-p", "messages_conformance.pytest_plugin", "-p", "no:cacheprovider"]
+    checks = ("--messages-check", "message.type", "--messages-check", "stream.grammar", "--messages-model", "m")
+    done = subprocess.run(
+        [*command, "-q", "-rA", "-c", "/dev/null", "--rootdir", ".", "--messages-url", url, *checks, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    results = [
+        line.partition(" - ")[0] for line in done.stdout.splitlines() if line[:1].isupper() and "messages" in line
+    ]
+    return done.returncode, sorted(results)
+
+
+def test_the_plugin_of_pytest(url: str, tmp_path: Path) -> None:
+    assert run_pytest(url) == (1, ["FAILED messages::stream.grammar", "PASSED messages::message.type"])
+    file = tmp_path / "expected-failures.toml"
+    file.write_text('[failures]\n"stream.grammar" = "a"\n"message.type" = "b"\n', "utf-8")
+    assert run_pytest(url, "--messages-expected", str(file)) == (
+        1,
+        ["FAILED messages::message.type", "XFAIL messages::stream.grammar"],
+    )
+    assert run_pytest(url, "-k", "message.type") == (0, ["PASSED messages::message.type"])
