@@ -33,9 +33,9 @@ class Options:
     """Maximum time in seconds without a byte."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class UpstreamRequest:
-    """A request that the scripted upstream got from the server under test."""
+    """A call of the model that the scripted upstream got from the server under test."""
 
     method: str
     path: str
@@ -44,6 +44,10 @@ class UpstreamRequest:
     """Decoded JSON. A text: the body is no JSON."""
     time: float
     """`time.monotonic()` of its last byte."""
+    refusal: str = ""
+    """Why the upstream has refused it, as the provider does. "": it has answered."""
+    left: float | None = None
+    """`time.monotonic()` at which the server under test has closed the connection before the end of the reply."""
 
     def header(self, name: str) -> str | None:
         """Return the first value of a header."""

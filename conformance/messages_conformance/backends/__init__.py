@@ -3,10 +3,24 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from messages_conformance.backends.gemini.wire import Gemini
+from messages_conformance.backends.messages.wire import Messages
+from messages_conformance.backends.ollama.wire import Ollama
+from messages_conformance.backends.openai.wire import OpenAI
+from messages_conformance.backends.responses.wire import Responses
+from messages_conformance.backends.server import ScriptedUpstream
+from messages_conformance.backends.wire import Wire
 from messages_conformance.rows import SuiteError
 from messages_conformance.trial import UpstreamRequest
 
-PROTOCOLS = ("openai", "responses", "gemini", "ollama", "messages")
+WIRES: Mapping[str, type[Wire]] = {
+    "openai": OpenAI,
+    "responses": Responses,
+    "gemini": Gemini,
+    "ollama": Ollama,
+    "messages": Messages,
+}
+PROTOCOLS = tuple(WIRES)
 
 
 class Backend(Protocol):
@@ -33,6 +47,9 @@ class Backend(Protocol):
 
 def start_backend(protocol: str, host: str, port: int) -> Backend:
     """Start a scripted upstream. Raises `SuiteError`."""
-    if protocol not in PROTOCOLS:
+    if protocol not in WIRES:
         raise SuiteError(f"there is no backend {protocol!r}; allowed: {', '.join(PROTOCOLS)}")
-    raise SuiteError(f"the backend {protocol} cannot be started on {host}:{port} yet")
+    try:
+        return ScriptedUpstream(WIRES[protocol](), host, port)
+    except OSError as error:
+        raise SuiteError(f"the backend {protocol} cannot listen on {host}:{port}: {error}") from error

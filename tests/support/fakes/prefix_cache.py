@@ -19,10 +19,11 @@ from aiohttp import web
 
 from anthropic_proxy.engine.messages.loaded_tools import CALLER_NAME
 from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
+from messages_conformance.backends.messages.rules import blocks_of
+from messages_conformance.backends.ollama.shapes import check as check_ollama
 from tests.support.fakes.anthropic.models import MODELS
-from tests.support.fakes.anthropic.rules import blocks_of, check_body
+from tests.support.fakes.anthropic.rules import check_body
 from tests.support.fakes.gemini.shapes import check_request as check_gemini
-from tests.support.fakes.ollama.shapes import check as check_ollama
 from tests.support.fakes.openai_chat.shapes import check_fields
 from tests.support.fakes.openai_chat.shapes import check_request as check_chat
 from tests.support.fakes.openai_responses.rules import ResponsesRequest

@@ -10,6 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
+from messages_conformance.backends.wire import ContractViolation
 from tests.support.waiting import WAIT_SECONDS
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -20,16 +21,6 @@ PRIVATE_TEXTS = (
     *("x-anthropic-billing-header", '"device_id', '\\"device_id', '"classifier_context"'),
     *('"cache_control"', '"defer_loading"', '"context_management"'),
 )
-
-
-@dataclass(frozen=True)
-class ContractViolation:
-    """One rule of the wire that a request breaks, in the words of the real server where they are known."""
-
-    rule: str
-    message: str
-    param: str | None = None
-    code: str | None = None
 
 
 @dataclass

@@ -15,11 +15,11 @@ from anthropic_proxy.engine.wires import ollama
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.ollama.request import encode_parameters
 from anthropic_proxy.errors import UpstreamError
+from messages_conformance.backends.ollama.shapes import check
 from tests.support.decoding import new_limits
 from tests.support.dialect_fields import changes_a_scenario, missing_proofs
 from tests.support.fakes.ollama.models import MODELS, Model, find_model
 from tests.support.fakes.ollama.rules import check_body
-from tests.support.fakes.ollama.shapes import check
 from tests.support.golden_runner import find_cases
 
 FOLDERS = find_cases("ollama")

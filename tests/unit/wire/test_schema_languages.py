@@ -14,7 +14,7 @@ from anthropic_proxy.engine.wires.json_schema import (
     SchemaRules,
     clean_schema,
 )
-from tests.support.fakes.gemini.schemas import check_json_schema
+from messages_conformance.backends.gemini.schemas import check_json_schema
 from tests.support.random_schemas import Schema, SchemaMaker
 from tests.support.schema_languages import SCHEMA_LANGUAGES, find_empty_texts, find_faults_for_moonshot, find_recursion
 from tests.support.tables import in_one_test

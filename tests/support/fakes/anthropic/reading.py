@@ -4,7 +4,7 @@ import base64
 import json
 from typing import Any
 
-from tests.support.fakes.anthropic.rules import blocks_of
+from messages_conformance.backends.messages.rules import blocks_of
 from tests.support.fakes.scripted_model import Call, Conversation, Media, Result, Tool, Turn
 
 MIN_CACHED_TOKENS = 1_024

@@ -1,23 +1,23 @@
 """Anthropic's rules on a request beyond its types, in its own words."""
 
 import base64
-import binascii
 import hashlib
-import re
 from collections.abc import Iterator
 from typing import Any
 
+from messages_conformance.backends.messages.rules import (
+    blocks_of,
+    check_limits,
+    check_messages,
+    check_pairs,
+    check_tools,
+)
 from tests.support.fakes.anthropic.models import Model
 from tests.support.fakes.anthropic.shapes import check_request
 from tests.support.fakes.server import ContractViolation
 
-MIN_BUDGET_TOKENS = 1_024
-MAX_CACHE_MARKS = 4
 OURS = "px1."
 """The prefix of the proxy's own signatures: none may ever get here."""
-_ID = re.compile(r"[a-zA-Z0-9_-]+")
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
-_MAGIC = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff", "image/gif": b"GIF8", "image/webp": b"RIFF"}
 
 
 def sign(text: str) -> str:
@@ -25,117 +25,14 @@ def sign(text: str) -> str:
     return base64.b64encode(b"Ev" + hashlib.sha512(f"anthropic:{text}".encode()).digest()).decode()
 
 
-def blocks_of(message: dict[str, Any]) -> list[dict[str, Any]]:
-    content = message["content"]
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
-
-
-def _check_content(position: int, message: dict[str, Any], last: bool) -> Iterator[ContractViolation]:
-    where, role = f"messages.{position}", message["role"]
-    if not message["content"]:
-        if role == "user" or not last:
-            text = f"{where}: all messages must have non-empty content except for the optional final assistant message"
-            yield ContractViolation("empty_content", text, where)
-        return
-    blocks = blocks_of(message)
-    for number, block in enumerate(blocks):
-        place = f"{where}.content.{number}"
-        if block["type"] == "text" and not block["text"].strip():
-            yield ContractViolation(
-                "empty_text", "messages: text content blocks must contain non-whitespace text", place
-            )
-        if block["type"] == "thinking" and block["signature"] not in (sign(block["thinking"]), sign("")):
-            yield ContractViolation("signature", f"{place}: Invalid `signature` in `thinking` block", place)
-        if block["type"] == "redacted_thinking" and block["data"] != sign("redacted"):
-            yield ContractViolation("data", f"{place}: Invalid `data` in `redacted_thinking` block", place)
-        if block["type"] in ("tool_use", "server_tool_use") and not _ID.fullmatch(block["id"]):
-            text = f"{place}.{block['type']}.id: String should match pattern '^[a-zA-Z0-9_-]+$'"
-            yield ContractViolation("id", text, place)
-        yield from _check_search(place, block)
-        yield from _check_picture(place, block)
-    if role == "assistant" and blocks[-1]["type"] in ("thinking", "redacted_thinking"):
-        text = f"{where}: The final block in an assistant message cannot be `thinking`."
-        yield ContractViolation("last_thinking", text, where)
-
-
-def _check_search(place: str, block: dict[str, Any]) -> Iterator[ContractViolation]:
-    found = block.get("content") if block["type"] == "web_search_tool_result" else block.get("citations")
-    for entry in found if isinstance(found, list) else ():
-        if entry.get("type") in ("web_search_result", "web_search_result_location"):
-            field = "encrypted_content" if entry["type"] == "web_search_result" else "encrypted_index"
-            if not entry[field]:
-                yield ContractViolation("encrypted", f"{place}: Invalid `{field}` in `{entry['type']}`", place)
-
-
-def _check_picture(place: str, block: dict[str, Any]) -> Iterator[ContractViolation]:
-    source = block.get("source") or {}
-    if block["type"] != "image" or source.get("type") != "base64":
-        return
-    try:
-        data = base64.b64decode(source["data"], validate=True)
-    except binascii.Error:
-        yield ContractViolation("picture", f"{place}.image.source.base64.data: Invalid base64 data", place)
-        return
-    if not data.startswith(_MAGIC.get(source["media_type"], b"\x00")):
-        text = f"{place}.image.source.base64.data: The image was specified using the {source['media_type']} media type"
-        yield ContractViolation("picture", f"{text}, but does not appear to be one", place)
-
-
-def _check_pairs(messages: list[dict[str, Any]]) -> Iterator[ContractViolation]:
-    spoken = [(place, message) for place, message in enumerate(messages) if message["role"] != "system"]
-    seen: set[str] = set()
-    called: list[str] = []
-    where = ""
-    for place, message in spoken:
-        results = [block for block in blocks_of(message) if block["type"] == "tool_result"]
-        answered = {block["tool_use_id"] for block in results}
-        if missing := [one for one in called if one not in answered]:
-            text = (
-                f"{where}: `tool_use` ids were found without `tool_result` blocks immediately after: "
-                f"{', '.join(missing)}. Each `tool_use` block must have a corresponding `tool_result` block in the "
-                "next message."
-            )
-            yield ContractViolation("unanswered", text, where)
-        for number, block in enumerate(results):
-            if block["tool_use_id"] not in called:
-                text = (
-                    f"messages.{place}.content.{number}: unexpected `tool_use_id` found in `tool_result` blocks: "
-                    f"{block['tool_use_id']}. Each `tool_result` block must have a corresponding `tool_use` block in "
-                    "the previous message."
-                )
-                yield ContractViolation("uncalled", text, f"messages.{place}")
-        called = [block["id"] for block in blocks_of(message) if block["type"] == "tool_use"]
-        where = f"messages.{place}"
-        for one in called:
-            if one in seen:
-                yield ContractViolation("same_id", f"{where}: `tool_use` ids must be unique", where)
-            seen.add(one)
-    if called:
-        yield ContractViolation("unanswered", f"{where}: `tool_use` ids were found without `tool_result` blocks", where)
-
-
-def _check_tools(body: dict[str, Any]) -> Iterator[ContractViolation]:
-    tools, choice = body.get("tools") or [], body.get("tool_choice")
-    names = [tool.get("name", tool.get("mcp_server_name", "")) for tool in tools]
-    for number, tool in enumerate(tools):
-        if tool.get("type") in (None, "custom"):
-            if not _NAME.fullmatch(tool["name"]):
-                text = f"tools.{number}.custom.name: String should match pattern '^[a-zA-Z0-9_-]{{1,128}}$'"
-                yield ContractViolation("tool_name", text, f"tools.{number}")
-            if tool["input_schema"].get("type") != "object":
-                yield ContractViolation(
-                    "schema", f"tools.{number}.custom.input_schema.type: Input should be 'object'", "tools"
-                )
-    if len(names) != len(set(names)):
-        yield ContractViolation("tool_twice", "tools: Tool names must be unique.", "tools")
-    if choice and not tools:
-        yield ContractViolation(
-            "choice", "tool_choice: tool_choice may only be specified while providing tools", "tool_choice"
-        )
-    if choice and choice["type"] == "tool" and choice["name"] not in names and tools:
-        yield ContractViolation(
-            "choice", f"tool_choice: Tool '{choice['name']}' not found in provided tools", "tool_choice"
-        )
+def _check_signatures(messages: list[dict[str, Any]]) -> Iterator[ContractViolation]:
+    for position, message in enumerate(messages):
+        for number, block in enumerate(blocks_of(message)):
+            place = f"messages.{position}.content.{number}"
+            if block["type"] == "thinking" and block["signature"] not in (sign(block["thinking"]), sign("")):
+                yield ContractViolation("signature", f"{place}: Invalid `signature` in `thinking` block", place)
+            if block["type"] == "redacted_thinking" and block["data"] != sign("redacted"):
+                yield ContractViolation("data", f"{place}: Invalid `data` in `redacted_thinking` block", place)
 
 
 def _check_features(body: dict[str, Any], model: Model) -> Iterator[ContractViolation]:
@@ -149,29 +46,12 @@ def _check_features(body: dict[str, Any], model: Model) -> Iterator[ContractViol
             yield ContractViolation("computer", f"tools.{number}: '{kind}' is not supported on this model.", "tools")
 
 
-def _count_marks(value: Any) -> int:
-    if isinstance(value, dict):
-        return ("cache_control" in value) + sum(_count_marks(one) for one in value.values())
-    return sum(_count_marks(one) for one in value) if isinstance(value, list) else 0
-
-
 def _check_limits(body: dict[str, Any], model: Model) -> Iterator[ContractViolation]:
     limit = body["max_tokens"]
     if limit > model.output:
         text = f"max_tokens: {limit} > {model.output}, which is the maximum allowed number of output tokens"
         yield ContractViolation("output_limit", f"{text} for {body['model']}", "max_tokens")
-    if limit < 0:
-        yield ContractViolation("range", "max_tokens: Input should be greater than or equal to 0", "max_tokens")
     thinking = body.get("thinking") or {}
-    if thinking.get("type") == "enabled":
-        budget = thinking["budget_tokens"]
-        if budget < MIN_BUDGET_TOKENS:
-            text = f"thinking.enabled.budget_tokens: Input should be greater than or equal to {MIN_BUDGET_TOKENS}"
-            yield ContractViolation("budget", text, "thinking")
-        if budget >= limit:
-            yield ContractViolation(
-                "budget", "`max_tokens` must be greater than `thinking.budget_tokens`.", "max_tokens"
-            )
     if thinking.get("type") == "adaptive" and "adaptive" not in model.thinking:
         yield ContractViolation("adaptive", "adaptive thinking is not supported on this model", "thinking")
     elif (form := thinking.get("type")) is not None and form not in model.thinking:
@@ -182,14 +62,6 @@ def _check_limits(body: dict[str, Any], model: Model) -> Iterator[ContractViolat
     ):
         text = f"thinking.type: '{thinking['type']}' is not supported at effort '{effort}'"
         yield ContractViolation("effort", text, "output_config")
-    if not 0 <= (body.get("temperature") or 0) <= 1:
-        yield ContractViolation("range", "temperature: range: 0..1", "temperature")
-    if any(not stop.strip() for stop in body.get("stop_sequences") or ()):
-        text = "stop_sequences: each stop sequence must contain non-whitespace"
-        yield ContractViolation("stop", text, "stop_sequences")
-    if _count_marks(body) > MAX_CACHE_MARKS:
-        text = f"A maximum of {MAX_CACHE_MARKS} blocks with cache_control may be provided. Found {_count_marks(body)}."
-        yield ContractViolation("marks", text)
 
 
 def _check_thinking(body: dict[str, Any]) -> Iterator[ContractViolation]:
@@ -238,20 +110,18 @@ def check_body(
     if any(breach.rule != "unknown_field" for breach in shapes):
         return
     messages = body["messages"]
+    yield from check_messages(messages)
     if not messages:
-        yield ContractViolation("no_messages", "messages: at least one message is required", "messages")
         return
-    if messages[0]["role"] == "assistant":
-        yield ContractViolation("first", 'messages: first message must use the "user" role', "messages")
-    for position, message in enumerate(messages):
-        yield from _check_content(position, message, position == len(messages) - 1)
+    yield from _check_signatures(messages)
     if messages[-1]["role"] == "assistant" and not model.prefill:
         text = "This model does not support assistant message prefill. The conversation must end with a user message."
         yield ContractViolation("prefill", text, "messages")
     else:
-        yield from _check_pairs(messages)
-    yield from _check_tools(body)
+        yield from check_pairs(messages)
+    yield from check_tools(body)
     yield from _check_features(body, model)
     yield from _check_thinking(body)
     if not counting:
+        yield from check_limits(body)
         yield from _check_limits(body, model)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from messages_conformance.backends.openai.messages import decode_data_url
 from tests.support.fakes.compatible.kinds import (
     Head,
     Kind,
@@ -20,7 +21,6 @@ from tests.support.fakes.compatible.kinds import (
 )
 from tests.support.fakes.model_scripts import Fault
 from tests.support.fakes.openai_chat.failures import ErrorResponse
-from tests.support.fakes.openai_chat.messages import decode_data_url
 from tests.support.fakes.server import ContractViolation
 from tests.support.schema_languages import find_faults_for_moonshot
 

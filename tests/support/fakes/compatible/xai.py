@@ -6,6 +6,7 @@ The words of refusals are those that users report (`Model … does not support p
 from collections.abc import Iterator
 from typing import Any
 
+from messages_conformance.backends.openai.messages import decode_data_url
 from tests.support.fakes.compatible.kinds import (
     USUAL_FIELDS,
     Head,
@@ -21,7 +22,6 @@ from tests.support.fakes.compatible.kinds import (
 )
 from tests.support.fakes.model_scripts import Fault
 from tests.support.fakes.openai_chat.failures import ErrorResponse
-from tests.support.fakes.openai_chat.messages import decode_data_url
 from tests.support.fakes.server import ContractViolation
 
 _OWN = frozenset(("reasoning_effort", "deferred", "search_parameters"))

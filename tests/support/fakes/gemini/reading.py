@@ -4,8 +4,8 @@ import base64
 import json
 from typing import Any
 
-from tests.support.fakes.gemini.contents import calls_of, responses_of
-from tests.support.fakes.gemini.rules import declarations_of, own_tools_of
+from messages_conformance.backends.gemini.contents import calls_of, responses_of
+from messages_conformance.backends.gemini.rules import declarations_of, own_tools_of
 from tests.support.fakes.scripted_model import Call, Conversation, Media, Result, Tool, Turn
 
 

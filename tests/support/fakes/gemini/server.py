@@ -18,6 +18,7 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
+from messages_conformance.backends.gemini.rules import check_count
 from tests.support.fakes.faults import NO_FAULT, Outcome, fail_early, fail_whole, send_stream
 from tests.support.fakes.gemini.failures import (
     ErrorResponse,
@@ -34,7 +35,7 @@ from tests.support.fakes.gemini.failures import (
 from tests.support.fakes.gemini.models import MODELS, Model, find_model
 from tests.support.fakes.gemini.reading import read_conversation
 from tests.support.fakes.gemini.replies import GeneratedReply, Speaker, body_of, chunks_of, frame, ground, new_id
-from tests.support.fakes.gemini.rules import check_body, check_count
+from tests.support.fakes.gemini.rules import check_body
 from tests.support.fakes.gemini.shapes import in_camel_case
 from tests.support.fakes.gemini.signatures import Signatures
 from tests.support.fakes.model_scripts import Fault, Faults, decide

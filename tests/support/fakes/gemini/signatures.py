@@ -2,7 +2,12 @@
 
 import base64
 import random
+from collections.abc import Iterator
 from typing import Any
+
+from messages_conformance.backends.gemini.contents import Content, responses_of
+from tests.support.fakes.gemini.models import Model
+from tests.support.fakes.server import ContractViolation
 
 PLACEHOLDER = "skip_thought_signature_validator"
 
@@ -41,3 +46,47 @@ class Signatures:
             return False
         self.returned.append(signature)
         return self.given.get(raw) == (model, function)
+
+
+def check_signatures(
+    contents: list[Content], model: Model, name: str, signatures: Signatures
+) -> Iterator[ContractViolation]:
+    start = _start_of_turn(contents)
+    for number, content in enumerate(contents):
+        is_first = model.signs and number > start
+        parts = content.get("parts") or []
+        for part in parts:
+            signature, call = part.get("thoughtSignature"), part.get("functionCall")
+            if "toolCall" in part or "toolResponse" in part:
+                is_first = False  # it has the signature of the step
+                if part not in signatures.own_parts:
+                    yield ContractViolation("own_tool", "Corrupted tool call.")
+            for missing in signatures.beside.get((call or {}).get("id"), ()):
+                if missing not in parts:
+                    yield ContractViolation("own_tool", f"{next(iter(missing))} is missing beside {call}")
+            if call is not None and is_first:
+                is_first = False
+                if not signature:
+                    yield _missing(call["name"], number + 1)
+            if signature and not signatures.knows(signature, name, call["name"] if call else ""):
+                yield ContractViolation("signature", "Corrupted thought signature.")
+
+
+def _missing(name: str, position: int) -> ContractViolation:
+    text = (
+        "Function call is missing a thought_signature in functionCall parts. This is required for tools to work "
+        "correctly, and missing thought_signature may lead to degraded model performance. Additional data, function "
+        f"call `default_api:{name}` , position {position}. Please refer to "
+        "https://ai.google.dev/gemini-api/docs/thought-signatures for more details."
+    )
+    return ContractViolation("signature_missing", text)
+
+
+def _start_of_turn(contents: list[Content]) -> int:
+    """Return the place of the last content that a person wrote: not responses, and nothing right after them."""
+    start = 0
+    for number, content in enumerate(contents):
+        answers = bool(responses_of(content)) or (number > 0 and bool(responses_of(contents[number - 1])))
+        if content.get("role") == "user" and not answers:
+            start = number
+    return start

@@ -5,8 +5,8 @@ import binascii
 from collections.abc import Iterator
 from typing import Any
 
+from messages_conformance.backends.ollama.shapes import check
 from tests.support.fakes.ollama.models import Model
-from tests.support.fakes.ollama.shapes import check
 from tests.support.fakes.server import ContractViolation
 
 _ROLES = ("system", "user", "assistant", "tool")

@@ -13,6 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
+from messages_conformance.backends.ollama.shapes import check
 from tests.support.fakes.faults import NO_FAULT, Outcome, fail_early, fail_whole, send_stream
 from tests.support.fakes.model_scripts import Fault, Faults, decide
 from tests.support.fakes.ollama.failures import ErrorResponse, refuse, refuse_by_plan, refuse_model, refuse_overflow
@@ -20,7 +21,6 @@ from tests.support.fakes.ollama.models import Model, find_model, show, tags
 from tests.support.fakes.ollama.reading import prompt_tokens, read_conversation
 from tests.support.fakes.ollama.replies import body_of, cut_reply, line, lines_of
 from tests.support.fakes.ollama.rules import check_body
-from tests.support.fakes.ollama.shapes import check
 from tests.support.fakes.scripted_model import Reply
 from tests.support.fakes.server import ContractViolation, Exchange, RequestLog, leaks, new_application
 

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from tests.support.fakes.openai_chat.messages import decode_data_url
+from messages_conformance.backends.openai.messages import decode_data_url
 from tests.support.fakes.scripted_model import Call, Conversation, Media, Result, Tool, Turn
 
 PICTURE_TOKENS = 765

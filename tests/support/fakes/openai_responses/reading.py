@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from messages_conformance.backends.responses.items import kind_of
+from messages_conformance.backends.responses.rules import as_items
 from tests.support.fakes.openai_chat.reading import arguments_of, media_of
-from tests.support.fakes.openai_responses.items import kind_of
-from tests.support.fakes.openai_responses.rules import as_items
 from tests.support.fakes.scripted_model import Call, Conversation, Media, Result, Tool, Turn
 
 

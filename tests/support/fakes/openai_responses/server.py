@@ -13,6 +13,7 @@ from typing import Any
 from aiohttp import web
 from openai.types.responses.input_token_count_params import InputTokenCountParams
 
+from messages_conformance.backends.responses.rules import as_items
 from tests.support.fakes.faults import NO_FAULT, Outcome, fail_early, send_stream
 from tests.support.fakes.model_scripts import Fault, decide
 from tests.support.fakes.openai_chat.failures import ErrorResponse, refuse, refuse_by_plan
@@ -30,7 +31,7 @@ from tests.support.fakes.openai_responses.replies import (
     new_output,
     usage_of,
 )
-from tests.support.fakes.openai_responses.rules import as_items, check_body
+from tests.support.fakes.openai_responses.rules import check_body
 from tests.support.fakes.scripted_model import Reply
 from tests.support.fakes.server import ContractViolation, Exchange, RequestLog, new_application
 

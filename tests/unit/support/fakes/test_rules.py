@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from messages_conformance.backends.gemini.rules import check_count
 from tests.support.fakes import anthropic, gemini, ollama, openai_chat, openai_responses
 from tests.support.fakes.compatible import KINDS
 from tests.support.fakes.gemini.signatures import Signatures
@@ -34,7 +35,7 @@ def check_ollama(_: str, body: Any) -> Violations:
 def check_gemini(kind: str, body: Any) -> Violations:
     counted, _, model = kind.rpartition(" ")
     if counted:
-        return gemini.rules.check_count(body, model, vertex=counted == "vertex-count")
+        return check_count(body, model, vertex=counted == "vertex-count")
     return gemini.rules.check_body(body, model, gemini.models.MODELS[model], Signatures(random.Random(1)), vertex=False)
 
 

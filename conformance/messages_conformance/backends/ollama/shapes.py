@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from tests.support.fakes.server import ContractViolation
+from messages_conformance.backends.wire import ContractViolation
 
 _DURATION = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)(\d+(\.\d+)?(ns|us|µs|ms|s|m|h))*|[-+]?0")
 _GO_NAMES = {str: "string", bool: "bool", int: "number", float: "number", dict: "object", list: "array"}

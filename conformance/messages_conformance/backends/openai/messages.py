@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from tests.support.fakes.openai_chat.models import Model
-from tests.support.fakes.server import ContractViolation
+from messages_conformance.backends.wire import ContractViolation
 
 MAX_ID = 40
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,(.*)", re.DOTALL)
@@ -40,8 +39,8 @@ def decode_data_url(url: str) -> tuple[str, bytes] | None:
         return None
 
 
-def _check_image(url: str, where: str, model: Model) -> Iterator[ContractViolation]:
-    if not model.pictures:
+def _check_image(url: str, where: str, *, pictures: bool) -> Iterator[ContractViolation]:
+    if not pictures:
         text = "Invalid content type. image_url is only supported by certain models."
         yield ContractViolation("image_model", text, where, "invalid_value")
     if url.startswith(("https://", "http://")):
@@ -80,7 +79,7 @@ def _check_file(file: dict[str, Any], where: str) -> Iterator[ContractViolation]
         yield ContractViolation("file", text, f"{where}.file_data", "invalid_value")
 
 
-def _check_content(message: dict[str, Any], where: str, model: Model) -> Iterator[ContractViolation]:
+def _check_content(message: dict[str, Any], where: str, *, pictures: bool) -> Iterator[ContractViolation]:
     role, content = message["role"], message.get("content")
     has_other_content = message.get("tool_calls") or message.get("function_call") or message.get("refusal")
     if content is None:
@@ -95,7 +94,7 @@ def _check_content(message: dict[str, Any], where: str, model: Model) -> Iterato
     for position, part in enumerate(content):
         place = f"{where}.content[{position}]"
         if part["type"] == "image_url":
-            yield from _check_image(part["image_url"]["url"], f"{place}.image_url.url", model)
+            yield from _check_image(part["image_url"]["url"], f"{place}.image_url.url", pictures=pictures)
         elif part["type"] == "file":
             yield from _check_file(part["file"], f"{place}.file")
 
@@ -185,8 +184,11 @@ def _check_order(messages: list[dict[str, Any]]) -> Iterator[ContractViolation]:
     yield from _unanswered(waiting, len(messages))
 
 
-def check_messages(messages: list[dict[str, Any]], model: Model) -> Iterator[ContractViolation]:
-    """Yield every rule on messages that these break; their types were checked before."""
+def check_messages(messages: list[dict[str, Any]], *, pictures: bool = True) -> Iterator[ContractViolation]:
+    """Yield every rule on messages that these break; their types were checked before.
+
+    `pictures`: True if the model takes images.
+    """
     if not messages:
         yield empty("messages_empty", "messages")
     for position, message in enumerate(messages):
@@ -194,6 +196,6 @@ def check_messages(messages: list[dict[str, Any]], model: Model) -> Iterator[Con
         if not re.fullmatch(r"[^\s<|\\/>]+", message.get("name", "x")):
             text = f"Invalid '{where}.name': string does not match pattern. Expected '^[^\\s<|\\\\/>]+$'."
             yield ContractViolation("message_name", text, f"{where}.name", "invalid_value")
-        yield from _check_content(message, where, model)
+        yield from _check_content(message, where, pictures=pictures)
         yield from _check_calls(message, where)
     yield from _check_order(messages)

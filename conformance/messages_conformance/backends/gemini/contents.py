@@ -1,13 +1,11 @@
-"""Gemini's rules on `contents`: roles, the order of calls and responses, signatures, pictures and documents."""
+"""Gemini's rules on `contents`: roles, the order of calls and responses, pictures and documents."""
 
 import base64
 import binascii
 from collections.abc import Iterator
 from typing import Any
 
-from tests.support.fakes.gemini.models import Model
-from tests.support.fakes.gemini.signatures import Signatures
-from tests.support.fakes.server import ContractViolation
+from messages_conformance.backends.wire import ContractViolation
 
 _DATA = (
     *("text", "inlineData", "fileData", "functionCall", "functionResponse", "executableCode", "codeExecutionResult"),
@@ -40,17 +38,15 @@ def responses_of(content: Content) -> list[dict[str, Any]]:
     return [part["functionResponse"] for part in content.get("parts", ()) if "functionResponse" in part]
 
 
-def check_contents(
-    contents: list[Content], model: Model, name: str, signatures: Signatures
-) -> Iterator[ContractViolation]:
-    """Yield every rule that the conversation breaks."""
+def check_contents(contents: list[Content], *, media_in_results: bool = True) -> Iterator[ContractViolation]:
+    """Yield every rule that the conversation breaks. `media_in_results`: True if results may have images."""
     if not contents:
         yield ContractViolation("contents", "* GenerateContentRequest.contents: contents is not specified\n")
         return
     for number, content in enumerate(contents):
         if content.get("role") not in ("user", "model"):
             yield ContractViolation("role", "Please use a valid role: user, model.")
-        yield from _check_parts(content.get("parts") or [], f"contents[{number}]", model)
+        yield from _check_parts(content.get("parts") or [], f"contents[{number}]", media_in_results=media_in_results)
     if contents[0].get("role") != "user":
         yield ContractViolation("first", "Please ensure that multiturn requests start with a user turn.")
     if contents[-1].get("role") == "model":
@@ -58,10 +54,9 @@ def check_contents(
             "last", "Please ensure that multiturn requests end with a user role or a function response."
         )
     yield from _check_order(contents)
-    yield from _check_signatures(contents, model, name, signatures)
 
 
-def _check_parts(parts: list[dict[str, Any]], path: str, model: Model) -> Iterator[ContractViolation]:
+def _check_parts(parts: list[dict[str, Any]], path: str, *, media_in_results: bool) -> Iterator[ContractViolation]:
     where = f"* GenerateContentRequest.{path}.parts"
     if not parts:
         yield ContractViolation("parts", f"{where}: contents.parts must not be empty.\n")
@@ -78,7 +73,7 @@ def _check_parts(parts: list[dict[str, Any]], path: str, model: Model) -> Iterat
         if "inlineData" in part:
             yield from _check_media(part["inlineData"])
         response = part.get("functionResponse") or {}
-        if response.get("parts") and not model.accepts_media_in_results:
+        if response.get("parts") and not media_in_results:
             yield ContractViolation(
                 "result_media", f"{where}[{number}].function_response.parts: not supported by this model.\n"
             )
@@ -133,47 +128,3 @@ def _check_responses(
     kinds = [name for part in content["parts"] for name in part if name in _DATA]
     if "text" in kinds or kinds[: len(responses)] != ["functionResponse"] * len(responses):
         yield ContractViolation("response_alone", "Please ensure that function responses stand first and without text.")
-
-
-def _check_signatures(
-    contents: list[Content], model: Model, name: str, signatures: Signatures
-) -> Iterator[ContractViolation]:
-    start = _start_of_turn(contents)
-    for number, content in enumerate(contents):
-        is_first = model.signs and number > start
-        parts = content.get("parts") or []
-        for part in parts:
-            signature, call = part.get("thoughtSignature"), part.get("functionCall")
-            if "toolCall" in part or "toolResponse" in part:
-                is_first = False  # it has the signature of the step
-                if part not in signatures.own_parts:
-                    yield ContractViolation("own_tool", "Corrupted tool call.")
-            for missing in signatures.beside.get((call or {}).get("id"), ()):
-                if missing not in parts:
-                    yield ContractViolation("own_tool", f"{next(iter(missing))} is missing beside {call}")
-            if call is not None and is_first:
-                is_first = False
-                if not signature:
-                    yield _missing(call["name"], number + 1)
-            if signature and not signatures.knows(signature, name, call["name"] if call else ""):
-                yield ContractViolation("signature", "Corrupted thought signature.")
-
-
-def _missing(name: str, position: int) -> ContractViolation:
-    text = (
-        "Function call is missing a thought_signature in functionCall parts. This is required for tools to work "
-        "correctly, and missing thought_signature may lead to degraded model performance. Additional data, function "
-        f"call `default_api:{name}` , position {position}. Please refer to "
-        "https://ai.google.dev/gemini-api/docs/thought-signatures for more details."
-    )
-    return ContractViolation("signature_missing", text)
-
-
-def _start_of_turn(contents: list[Content]) -> int:
-    """Return the place of the last content that a person wrote: not responses, and nothing right after them."""
-    start = 0
-    for number, content in enumerate(contents):
-        answers = bool(responses_of(content)) or (number > 0 and bool(responses_of(contents[number - 1])))
-        if content.get("role") == "user" and not answers:
-            start = number
-    return start

@@ -3,16 +3,24 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
-from tests.support.fakes.openai_chat.messages import check_name, decode_data_url, empty, too_long
-from tests.support.fakes.openai_chat.models import Model
-from tests.support.fakes.server import ContractViolation
+from messages_conformance.backends.openai.messages import check_name, decode_data_url, empty, too_long
+from messages_conformance.backends.wire import ContractViolation
 
 MAX_CALL_ID = 64
 _MAGIC = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff", "image/gif": b"GIF8", "image/webp": b"RIFF"}
 _CALLS = {"function_call": "function_call_output", "custom_tool_call": "custom_tool_call_output"}
 _PREFIXES = {"function_call": "fc", "reasoning": "rs", "message": "msg", "custom_tool_call": "ctc"}
+
+
+class Abilities(Protocol):
+    """What the rules on items must know of a model."""
+
+    @property
+    def pictures(self) -> bool: ...
+    @property
+    def reasons(self) -> bool: ...
 
 
 def kind_of(item: dict[str, Any]) -> str:
@@ -25,8 +33,8 @@ def _is_by_model(item: dict[str, Any]) -> bool:
     return kind in (*_CALLS, "web_search_call") or (kind == "message" and item.get("role") == "assistant")
 
 
-def _check_image(url: str, where: str, model: Model) -> Iterator[ContractViolation]:
-    if not model.pictures:
+def _check_image(url: str, where: str, *, pictures: bool) -> Iterator[ContractViolation]:
+    if not pictures:
         text = f"Invalid content type. This model does not support image inputs. ({where})"
         yield ContractViolation("image_model", text, where, "invalid_value")
     if url.startswith(("https://", "http://")):
@@ -64,7 +72,7 @@ def _check_file(part: dict[str, Any], where: str) -> Iterator[ContractViolation]
         )
 
 
-def _check_parts(content: Any, where: str, model: Model) -> Iterator[ContractViolation]:
+def _check_parts(content: Any, where: str, *, pictures: bool) -> Iterator[ContractViolation]:
     if isinstance(content, str):
         return
     if not content:
@@ -72,7 +80,7 @@ def _check_parts(content: Any, where: str, model: Model) -> Iterator[ContractVio
     for position, part in enumerate(content):
         place = f"{where}[{position}]"
         if part["type"] == "input_image" and part.get("image_url"):
-            yield from _check_image(part["image_url"], f"{place}.image_url", model)
+            yield from _check_image(part["image_url"], f"{place}.image_url", pictures=pictures)
         elif part["type"] == "input_file":
             yield from _check_file(part, place)
 
@@ -108,7 +116,7 @@ def _check_id(item: dict[str, Any], where: str) -> Iterator[ContractViolation]:
 
 
 def _check_reasoning(
-    item: dict[str, Any], is_followed: bool, model: Model, issued: Mapping[str, str], where: str
+    item: dict[str, Any], where: str, model: Abilities, issued: Mapping[str, str] | None, *, is_followed: bool
 ) -> Iterator[ContractViolation]:
     identity = item.get("id", "")
     if not model.reasons:
@@ -123,7 +131,7 @@ def _check_reasoning(
         )
         yield ContractViolation("reasoning_not_stored", text, "input")
         return
-    if issued.get(identity) != item["encrypted_content"]:
+    if issued is not None and issued.get(identity) != item["encrypted_content"]:
         shown = item["encrypted_content"][:4]
         text = (
             f"The encrypted content {shown}... could not be verified. Reason: Encrypted content could not be decrypted."
@@ -168,22 +176,22 @@ def _unanswered(waiting: Mapping[str, str]) -> Iterator[ContractViolation]:
 
 
 def check_items(
-    items: list[dict[str, Any]], model: Model, issued: Mapping[str, str], *, stored: bool
+    items: list[dict[str, Any]], model: Abilities, issued: Mapping[str, str] | None, *, stored: bool
 ) -> Iterator[ContractViolation]:
-    """Yield every violation in these items. `issued`: reasoning that this server sent, by id."""
+    """Yield every violation in these items. `issued`: reasoning that this server sent, by id; None: any is taken."""
     if not items:
         yield empty("input_empty", "input")
     for position, item in enumerate(items):
         where, kind = f"input[{position}]", kind_of(item)
         yield from _check_id(item, where)
         if kind == "message":
-            yield from _check_parts(item["content"], f"{where}.content", model)
+            yield from _check_parts(item["content"], f"{where}.content", pictures=model.pictures)
         elif kind == "function_call":
             yield from _check_call(item, where)
         elif kind == "function_call_output":
             yield from _check_call_id(item, where)
-            yield from _check_parts(item["output"], f"{where}.output", model)
+            yield from _check_parts(item["output"], f"{where}.output", pictures=model.pictures)
         elif kind == "reasoning":
             following = items[position + 1] if position + 1 < len(items) else None
-            yield from _check_reasoning(item, _follows(following, stored=stored), model, issued, where)
+            yield from _check_reasoning(item, where, model, issued, is_followed=_follows(following, stored=stored))
     yield from _check_order(items)

@@ -1,0 +1,1 @@
+"""The Messages API, as a provider behind a gateway."""

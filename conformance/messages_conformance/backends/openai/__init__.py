@@ -1,0 +1,1 @@
+"""OpenAI Chat Completions, with reasoning as DeepSeek, vLLM and others send it."""

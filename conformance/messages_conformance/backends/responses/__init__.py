@@ -1,0 +1,1 @@
+"""OpenAI Responses, without replies that the server stores."""
