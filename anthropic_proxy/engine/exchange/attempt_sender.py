@@ -210,7 +210,8 @@ class AttemptSender(Struct, eq=False):
         credentials = engine.credentials
         target = attempt.target
         upstream = target.upstream
-        client = self.incoming.receipt.client.id
+        receipt = self.incoming.receipt
+        client = receipt.client.id
         if attempt.run.has_next_target:
             try:
                 circuit_breakers.require_closed(upstream, client)
@@ -229,16 +230,15 @@ class AttemptSender(Struct, eq=False):
             add_address_advice(failure, attempt.target, engine.settings)
             raise failure
         circuit_breakers.record_success(upstream, client)
-        acceptances, accepting = engine.acceptances, (upstream, target.model, attempt.upstream_path)
-        acceptances.pop(accepting, None)  # so that the first one is the least recently used
-        acceptances[accepting] = self.incoming.receipt.started_at
+        acceptances = engine.acceptances
+        acceptances[upstream, target.model, attempt.upstream_path] = receipt.started_at
         if len(acceptances) > MAX_ACCEPTANCES:
-            del acceptances[next(iter(acceptances))]
+            del acceptances[min(acceptances, key=acceptances.__getitem__)]  # the least recently accepted
         credentials.record_success(target.provider, attempt.credential)
         self.prompt = attempt.prompt
         if (repair := attempt.run.repair) is not None:
             PlainForms(engine, self.incoming).record_acceptance(attempt.target, repair)
-        attempt.store_lessons(engine.observations, self.incoming.receipt.client)
+        attempt.store_lessons(engine.observations, receipt.client)
         return attempt
 
     async def _call(self, attempt: Attempt) -> UpstreamError | None:

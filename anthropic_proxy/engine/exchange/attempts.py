@@ -207,8 +207,7 @@ class Attempts:
             await engine.catalog.fetch_capabilities(provider.name, model)
             capabilities = find_capabilities(provider, model, engine.settings, engine.catalog)
             target = structs.replace(target, capabilities=capabilities)
-        adaptations = self.receipt.adaptations
-        adaptations.clear()
+        self.receipt.adaptations.clear()
         self.receipt.plain_form = ()
         client = self.receipt.client.id
         observations = engine.observations
@@ -216,10 +215,10 @@ class Attempts:
         token_scale = observations.find_token_scale(provider.name, model, client)
         repair: Repair | None = None
         if known := observations.find_adaptations(target.upstream, model, client):
-            target = apply_stored_adaptations(engine, target, adaptations, client)
+            target = apply_stored_adaptations(engine, target, self.receipt.adaptations, client)
             if REFUSED_CONTENT in known and not target.is_relayed:
                 conversation = name_conversation(self._incoming, request, target)
-                target = apply_content_adaptations(engine, target, adaptations, conversation)
+                target = apply_content_adaptations(engine, target, self.receipt.adaptations, conversation)
             if target.model != model:
                 origin = await self._admission.admit_successor(origin, target, request, token_scale)
         if observations.store.read(KNOWS_PARTS) is not None:
@@ -237,8 +236,9 @@ class Attempts:
             repair=repair,
         )
         engine.retry_budget.record_first_call(target.upstream)
-        prepare = self._preparer.prepare_relay if is_relayed else self._preparer.prepare
-        return await self._retries.call_with_retries(target, run, prepare, self.sender.send)
+        return await self._retries.call_with_retries(
+            target, run, self._preparer.prepare_relay if is_relayed else self._preparer.prepare, self.sender.send
+        )
 
     async def repeat_with_reserve(self, previous: Attempt) -> Attempt | None:
         """Repeat a call whose reasoning has used up the output limit before the first word, with a reserve for it.
@@ -351,10 +351,12 @@ class Retries(Struct, eq=False):
             if provider.accepts_client_credential:
                 credential = find_client_credential(engine, self.incoming, provider)
             try:
-                client = self.incoming.learner if engine.credentials.client_cooldowns else ""
-                credential = credential or engine.credentials.next_credential(
-                    provider, is_first=run.uses_first_key, client=client
-                )
+                if credential is None:
+                    credential = engine.credentials.next_credential(
+                        provider,
+                        is_first=run.uses_first_key,
+                        client=self.incoming.learner if engine.credentials.client_cooldowns else "",
+                    )
             except AuthenticationFailed as error:
                 if problem := find_missing_key_of(target, engine.settings, engine.catalog):
                     error.message, error.remedy = problem.text, problem.remedy

@@ -23,7 +23,7 @@ A reply that is not streamed is read whole, and then forwarded.
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeVar, final
 
 from msgspec import structs
@@ -57,6 +57,7 @@ from anthropic_proxy.engine.wires.anthropic.betas import BETA_HEADER, EAGER_BETA
 from anthropic_proxy.engine.wires.anthropic.reply_forms import (
     convert_events_to_message,
     convert_message_to_events,
+    is_valid_message,
     repair_message,
 )
 from anthropic_proxy.engine.wires.anthropic.stream import (
@@ -100,6 +101,26 @@ class RelayStream(Reply):
     """
 
     has_one_call = True
+    usage = NO_USAGE
+    stop_reason: str | None = None
+    failure: UpstreamError | None = None
+    """Error of the provider's `error` event, or of an early end of its stream. None: no failure."""
+    ending: Event | None = None
+    """Event for the client in place of the missing last event of the provider. None: nothing is missing."""
+    complete = False
+    """True if nothing is left to read except the bytes that `wait_for_content` has received."""
+    _first: bytes | None = None
+    _behind = b""
+    """Bytes received after the last event, which are forwarded with the last bytes of the response."""
+    _begun = _has_content = False
+    _content_bytes = 0
+    """Approximate length of the received text, thinking and tool arguments."""
+    _end_until = 0.0
+    """Loop time until which the last event is awaited. 0: the wait has not started."""
+    _bytes_at_end = 0
+    """Value of `_content_bytes` when this wait began."""
+    _drain_until = 0.0
+    """Loop time until which bytes after the last event are awaited. 0: the wait has not started."""
 
     def __init__(
         self,
@@ -115,14 +136,8 @@ class RelayStream(Reply):
     ) -> None:
         self.headers = forwarded_headers(response.headers)
         """Response headers of the provider that the client receives."""
-        self.usage = NO_USAGE
-        self.stop_reason: str | None = None
-        self.failure: UpstreamError | None = None
-        """Error of the provider's `error` event, or of an early end of its stream. None: no failure."""
-        self.ending: Event | None = None
-        """Event for the client in place of the missing last event of the provider. None: nothing is missing."""
-        self.complete = False
-        """True if nothing is left to read except the bytes that `wait_for_content` has received."""
+        self._call = call
+        self._new_id = new_id
         self._requested_model = call.requested_model if call.requested_model != call.model else None
         is_aws = call.streams_upstream and response.headers.get("content-type", "").startswith(EVENT_STREAM_TYPE)
         self._response = ConvertedResponse(response, EventStreamReader().feed) if is_aws else response
@@ -133,28 +148,20 @@ class RelayStream(Reply):
         self._inner_calls = inner_calls
         self._decoder = RelayInspector(call)
         self._streams = call.streams_upstream
-        self._first: bytes | None = None
         self._events = EventSplitter()
-        self._repair = StreamRepair(
+        self._delta_frame_bytes = len(_EVENT_LINE) + len(_DELTA_FRAME)
+
+    @cached_property
+    def _repair(self) -> StreamRepair:
+        call = self._call
+        return StreamRepair(
             call.model,
-            new_id,
-            bounds.estimated_input or 0,
+            self._new_id,
+            self._bounds.estimated_input or 0,
             self._estimate_output,
             partial(_build_call_error, call),
             eager_tools=call.eager_tools,
         )
-        self._behind = b""
-        """Bytes received after the last event, which are forwarded with the last bytes of the response."""
-        self._begun = self._has_content = False
-        self._content_bytes = 0
-        """Approximate length of the received text, thinking and tool arguments."""
-        self._delta_frame_bytes = len(_EVENT_LINE) + len(_DELTA_FRAME)
-        self._end_until = 0.0
-        """Loop time until which the last event is awaited. 0: the wait has not started."""
-        self._bytes_at_end = 0
-        """Value of `_content_bytes` when this wait began."""
-        self._drain_until = 0.0
-        """Loop time until which bytes after the last event are awaited. 0: the wait has not started."""
 
     async def wait_for_content(self) -> None:
         """Wait for the first content of a stream, or for the complete body. Raises `UpstreamError`.
@@ -165,10 +172,8 @@ class RelayStream(Reply):
         """
         if not self._streams:
             body = await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_content)
-            body = await self._run(replace_non_numbers, body)
-            convert = repair_message if body[:1] == b"{" else convert_events_to_message
-            body = await self._run(lambda body: convert(body, self._repair), body)
-            self._remember(await self._run(self._decoder.decode_body, body))
+            body, deltas = await self._run(self._read_message, body)
+            self._remember(deltas)
             if self._inner_calls is not None:
                 await self._run(self._inner_calls.feed_body, body)
             self._content_bytes = len(body)
@@ -209,6 +214,15 @@ class RelayStream(Reply):
             self._first = first
         if (model := self._requested_model) is not None:
             self._first = await self._run(lambda reply: replace_reply_model(reply, model), self._first)
+
+    def _read_message(self, body: bytes) -> tuple[bytes, list[Delta]]:
+        """Return the message that the client gets for a reply that is not streamed, and what the proxy has to know."""
+        body = replace_non_numbers(body)
+        if body[:1] != b"{":
+            body = convert_events_to_message(body, self._repair)
+        elif not is_valid_message(body):
+            body = repair_message(body, self._repair)
+        return body, self._decoder.decode_body(body)
 
     async def _run(self, function: Callable[[bytes], _Result], body: bytes) -> _Result:
         is_large = len(body) > MAX_REPLY_BYTES_ON_LOOP
@@ -266,7 +280,7 @@ class RelayStream(Reply):
         try:
             if self._decoder.finished:
                 chunk = await self._read_behind_end()
-            elif self._repair.awaits_end:
+            elif self._repair.stated_reason is not None:
                 chunk = await self._read_last_event()
             else:
                 chunk = await self._response.read()

@@ -952,9 +952,10 @@ def _has_invalid_calls(read: _PlainBody | _ScannedBody, tools: Sequence[Tool]) -
         if message.role == "assistant" and type(message.content) is list
         for block in message.content
     }
-    names = {name for _, name in called if name is not None}
-    if not (are_valid_names(names, tools) and are_valid_ids(call_id for call_id, _ in called)):
-        return True
+    if called:
+        names = {name for _, name in called if name is not None}
+        if not (are_valid_names(names, tools) and are_valid_ids(call_id for call_id, _ in called)):
+            return True
     return isinstance(read, _ScannedBody) and any(
         block.type == "tool_use" and not is_json_object(block.input)
         for message in read.messages

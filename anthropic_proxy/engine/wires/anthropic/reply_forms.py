@@ -1,8 +1,8 @@
 """Replies in another form than the client asked for, and messages that are not streamed.
 
 Some servers ignore `stream`: `convert_message_to_events` and `convert_events_to_message` write their reply in the form
-that was asked for. `repair_message` completes a message by the rules of streams (`StreamRepair`): it becomes a stream,
-which becomes a message again.
+that was asked for. `repair_message` completes a message that `is_valid_message` does not accept, by the rules of
+streams (`StreamRepair`): it becomes a stream, which becomes a message again.
 """
 
 from typing import Annotated, Any, Literal
@@ -130,21 +130,23 @@ class _Message(Struct, gc=False):
 _decode_message = msgspec.json.Decoder(_Message).decode
 
 
+def is_valid_message(body: bytes) -> bool:
+    """Return True for a message of the usual blocks as the API defines it."""
+    try:
+        message = _decode_message(body)
+    except DECODE_ERRORS:
+        return False
+    if _Call not in map(type, message.content):
+        return message.stop_reason != "tool_use"
+    calls = [block.id for block in message.content if type(block) is _Call]
+    return message.stop_reason != "end_turn" and len({*calls}) == len(calls)
+
+
 def repair_message(body: bytes, repair: StreamRepair) -> bytes:
-    """Return a message as the API defines it. A valid one, and what is no message, is returned unchanged.
+    """Return a message as the API defines it. What is no message is returned unchanged.
 
     Raises the error of `StreamRepair` for a call that cannot be run.
     """
-    try:
-        message = _decode_message(body)
-        calls = [block.id for block in message.content if type(block) is _Call]
-        is_right = message.stop_reason not in ("end_turn", "tool_use") or (message.stop_reason == "tool_use") == bool(
-            calls
-        )
-        if is_right and len({*calls}) == len(calls):
-            return body
-    except DECODE_ERRORS:
-        pass
     given = decode_repaired(body)
     if not isinstance(given, dict) or given.get("error") is not None or not _is_message(given):
         return body

@@ -338,21 +338,29 @@ class RelayInspector(Decoder):
 
     def decode_body(self, body: bytes) -> list[Delta]:
         self.finished = True
-        reads = _read_members(body) is not None
-        if not reads:
+        try:
+            reply = _decode_reply(body)
+        except DECODE_ERRORS:
+            return self._decode_odd_body(body)
+        return self._read_reply(reply, body)
+
+    def _decode_odd_body(self, body: bytes) -> list[Delta]:
+        if _read_members(body) is None:
             # The client gets the bytes as they came: it may read them, and only the provider knows the character.
             body = repair_json(body)
-            reads = _read_members(body) is not None
         try:
             reply = _decode_reply(body)
         except DECODE_ERRORS:
             self._raise_stated_error(body)
-            if reads and b'"content"' in body:
+            if b'"content"' in body and _read_members(body) is not None:
                 return _read_odd(body)
             reply = _Reply()
+        return self._read_reply(reply, body)
+
+    def _read_reply(self, reply: _Reply, body: bytes) -> list[Delta]:
         if reply.is_error or (reply.content == ABSENT and find_bare_error(body) is not None):
             raise self._build_error(body)
-        if not reads or reply.content == ABSENT:
+        if reply.content == ABSENT:
             raise self._call.build_protocol_error(" sent an invalid message.")
         return _read(reply, reply.usage, None)
 

@@ -216,6 +216,8 @@ class StreamRepair:
 
     error: UpstreamProtocolError | None = None
     """Why a tool call of the stream cannot be run. An event `error` is then the last one. None: no error."""
+    stated_reason: str | None = None
+    """Why the reply ends, if the server has stated it, and only its last event is missing. None otherwise."""
     _is_ending = False
     """True once `message_delta` was received, until the end of the stream."""
     _usual = _usual_next = _NEVER
@@ -257,8 +259,6 @@ class StreamRepair:
     """Id of the latest call of a server tool. "": none."""
     _ending: dict[str, Any] | None = None
     """The held `message_delta`. None: there is none, or it was valid when it came."""
-    _reason: str | None = None
-    """Reason of the end in the held `message_delta`. None: there is none, or it states none."""
     _end_index = -1
     """Value of `_next` for which the held `message_delta` is valid."""
 
@@ -307,26 +307,18 @@ class StreamRepair:
                 return events
         return self._feed_others(events) if events else b""
 
-    @property
-    def awaits_end(self) -> bool:
-        """True if the server has stated why the reply ends, and only its last event is missing."""
-        return self._reason is not None and not self._ended
-
     def finish(self) -> bytes:
         """Return what was held, if the server has stated the end of the reply."""
-        if self.awaits_end:
+        if self.stated_reason is not None:
             self._end_message()
-        return self._take()
-
-    def _take(self) -> bytes:
-        out, self._out = b"".join(self._out), []
-        return out
+        return self._feed_others(b"")
 
     def _feed_others(self, events: bytes) -> bytes:
         for event in _EVENT_ENDS.split(events):
             if not (event.startswith(_EVENT) and self._passes(event)):
                 self._repair(event)
-        return self._take()
+        out, self._out = self._out, []
+        return b"".join(out)
 
     # Events in their usual form, which fit the state.
 
@@ -375,7 +367,7 @@ class StreamRepair:
             if self._is_ending or self._kind or not self._is_right_end(read.delta):
                 return False
             self._is_ending = True
-            self._reason = read.delta.stop_reason
+            self.stated_reason = read.delta.stop_reason
             self._ending_events = [event]
             self._end_index = self._next
         elif kind is _MessageStop:
@@ -439,7 +431,7 @@ class StreamRepair:
 
     def _write_beside(self, event: bytes) -> None:
         """Write an event that belongs to no block, such as a ping, by which the client sees that the server works."""
-        if self.awaits_end:
+        if self.stated_reason is not None:
             self._hold(len(event))
             self._ending_events.append(event)
             return
@@ -475,7 +467,7 @@ class StreamRepair:
             or content.get("error") is not None
             or content.get("type") == "error"
         ):
-            if self.awaits_end and text != _DONE:
+            if self.stated_reason is not None and text != _DONE:
                 self._end_message()
             if not self._ended or not names:
                 self._write_beside(event)  # the decoder judges it
@@ -817,7 +809,7 @@ class StreamRepair:
             self._end()
 
     def _end(self) -> None:
-        self._ended = True
+        self._ended, self.stated_reason = True, None
         self._kind = ""
         self._usual = self._usual_next = _NEVER
 
@@ -901,7 +893,7 @@ class StreamRepair:
                 elif value is not None:
                     ending[name] = value
             self._ending_events[0] = b""
-        self._reason = _find_reason(self._ending["delta"] or {})
+        self.stated_reason = _find_reason(self._ending["delta"] or {})
 
     def _read_ending(self) -> dict[str, Any]:
         """Return the held `message_delta`."""
@@ -917,7 +909,7 @@ class StreamRepair:
             self._out += self._ending_events
             self._end_of_message()
             return
-        reason = self._reason
+        reason = self.stated_reason
         if self._kind in CALL_TYPES and not self._is_whole_call(may_be_empty=bool(self._cut_stop)):
             if reason not in CUTTING_REASONS or self._queue or not self._is_cut_call():
                 self._fail("its arguments are incomplete")
@@ -960,7 +952,7 @@ class StreamRepair:
 
     def _end_of_message(self) -> None:
         self._is_ending, self._is_complete = False, True
-        self._ending, self._ending_events, self._reason = None, [], None
+        self._ending, self._ending_events, self.stated_reason = None, [], None
         self._usual = self._usual_next = _NEVER
 
     def _stop_message(self, event: bytes) -> None:

@@ -340,7 +340,10 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
 
     def is_thinking(self, request: PreparedRequest) -> bool:
         """Return True if the model reasons before its reply."""
-        follows_switch = self.reasoning_mode == "if_asked" and request.effort == "default"
-        if follows_switch and not (self.thinking_forms and self.thinks_always):
+        if (
+            self.reasoning_mode == "if_asked"
+            and request.effort == "default"
+            and not (self.thinking_forms and self.thinks_always)
+        ):
             return request.enables_thinking and bool(EFFORT_FORMS[self.effort_form].switch)
         return self.always_reasons or (self.reasoning_mode != "never" and request.effort != "none")

@@ -74,9 +74,10 @@ _encode = msgspec.json.Encoder().encode
 
 def encode_request(call: TranslatedCall[Dialect]) -> UpstreamRequest:
     notes: list[FidelityNote] = []
-    if call.dialect.omits_past_media:
+    dialect = call.dialect
+    if dialect.omits_past_media:
         call = omit_past_media(call, notes)
-    request, dialect = call.request, call.dialect
+    request = call.request
     asked = call
     tools = ToolFields([])
     output = ReplySchemaFields()
