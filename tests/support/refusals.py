@@ -217,7 +217,10 @@ class _Simulation:
             figures.further_calls.append(self.calls - requests)
             await self._post(proxy, "later", [])
             refused = _add_dependent({name for refused in path for name in refused})
-            innocent = {lost for lost in list_paths(usual) - list_paths(self.bodies[-1]) if not refused & set(lost)}
+            all_lost = list_paths(usual) - list_paths(self.bodies[-1])
+            innocent = {lost for lost in all_lost if not refused & set(lost)}
+            if {*path} <= all_lost and not _is_one_part(path):
+                innocent.add(path[1])  # without the other one, the server accepts it
             figures.innocent += len(innocent)
             figures.lost_by_words += len(innocent) if names_other else 0
             if innocent or figures.failed:
@@ -292,6 +295,14 @@ def _add_dependent(names: set[str]) -> set[str]:
         if names & group:
             names |= group
     return names | {"include"}  # which asks for the state of the reasoning
+
+
+def _is_one_part(paths: Sequence[Path]) -> bool:
+    """Return True if the paths can be left out together only."""
+    first, *others = paths
+    is_inside = any(other[: len(first)] == first or first[: len(other)] == other for other in others)
+    is_in_schema = all(path[0] == "tools" for path in paths)
+    return is_inside or is_in_schema or {*paths[-1]} <= _add_dependent({*first})
 
 
 def _draw_word(chosen: random.Random) -> str:

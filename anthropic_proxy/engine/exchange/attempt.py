@@ -61,14 +61,18 @@ class Repair(Struct):
     """True if the request begins the conversation."""
     left_out: tuple[str, ...] = ()
     """Parts that the first call leaves out."""
+    pairs: Mapping[str, tuple[str, ...]] = {}
+    """Parts that the first call leaves out if it has those with which they are refused."""
     changes: int = 0
     """How often the conversation has changed its form."""
     search: PartSearch | None = None
     """The search for which the first call sends some suspects. None: none."""
+    with_partners: BaseDialect | None = None
+    """The dialect of the first call with all partners of the tested part. None: the search has no partners yet."""
     watched: Collection[str] | None = ()
     """Parts of which an acceptance shows something. None: all of the wire."""
     sent: tuple[str, ...] = ()
-    """The watched parts that the latest call has."""
+    """The watched parts that the latest call has, and the tested one if it lacks it only for want of a partner."""
     refusal: UpstreamError | None = None
     """Error of the first call, after which the call was repeated. None: no repetition."""
     repetition: tuple[str, ...] = ()

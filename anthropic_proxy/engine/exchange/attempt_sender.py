@@ -337,7 +337,10 @@ class AttemptSender(Struct, eq=False):
             report.add_notes(run.adaptations.notes)
         if run.repair is not None:
             report.add_notes(run.repair.notes)
-            await PlainForms(engine, self.incoming).list_sent_parts(attempt, run.repair)
+            plain_forms = PlainForms(engine, self.incoming)
+            if await plain_forms.leave_out_of_pairs(attempt, run.repair):
+                return await self._encode(attempt)
+            await plain_forms.list_sent_parts(attempt, run.repair)
         if is_first_call and report.notes:
             require_lossless(report, target)
         attempt.upstream_path, attempt.proves = request.path, request.proves

@@ -71,23 +71,29 @@ class PlainForms(Struct, eq=False):
             parts = {name: part for name, part in parts.items() if part.is_lossless}
         form = self._find_form(repair)
         names = [name for name, part in parts.items() if not part.is_content]
-        refused = known.list_refused(names, repair.values, is_first=repair.is_first)
+        refused = dict(known.find_refused(names, repair.values, is_first=repair.is_first))
         suspects: tuple[str, ...] = ()
         if form is not None:
             suspects, repair.changes = form
         elif repair.is_first:
             repair.search = known.find_search()
-            if repair.search is not None and not parts.keys() >= {*repair.search.suspects}:
+            if repair.search is not None and not parts.keys() >= {*repair.search.parts}:
                 repair.search = None
             if repair.search is not None:
                 suspects = repair.search.left_out
-                refused = tuple(name for name in refused if name not in repair.search.tested)
+                # also without those that they need: an accepted request differs in the tested parts only
+                refused = {name: () for name in refused if name not in repair.search.tested}
             elif test := known.begin_test(refused):
-                refused = tuple(name for name in refused if name != test)
-        repair.left_out = tuple(dict.fromkeys((*(name for name in suspects if name in parts), *refused)))
+                del refused[test]
+        alone = (name for name, needs in refused.items() if not needs)
+        repair.left_out = tuple(dict.fromkeys((*(name for name in suspects if name in parts), *alone)))
+        repair.pairs = {name: needs for name, needs in refused.items() if needs and name not in repair.left_out}
         others = [part.name for part in target.wire.parts if part.name not in repair.left_out]
         repair.watched = None if repair.search is not None else known.list_watched(others, repair.values)
         self._show_left_out(target, repair.left_out)
+        if repair.search is not None and repair.search.partners:
+            others = [name for name in repair.left_out if name not in repair.search.partners]
+            repair.with_partners = _leave_out(target, others).dialect
         return _leave_out(target, repair.left_out), repair
 
     def _find_form(self, repair: Repair) -> tuple[tuple[str, ...], int] | None:
@@ -178,6 +184,23 @@ class PlainForms(Struct, eq=False):
             return False
         return error.stated_status in MEDIA_STATUSES or self._find_known(target).was_refused_twice(repair.conversation)
 
+    async def leave_out_of_pairs(self, attempt: Attempt, repair: Repair) -> bool:
+        """Change an attempt whose request has parts that are refused only together. Return False if it has none."""
+        names = {*repair.pairs}.union(*repair.pairs.values())
+        sent = {*await self._list_parts(attempt, names)} if names else set()
+        left_out: list[str] = []
+        for name, needs in repair.pairs.items():
+            if {name, *needs} <= sent:
+                left_out.append(name)
+                sent.remove(name)
+        if not left_out:
+            return False
+        repair.left_out += tuple(left_out)
+        attempt.target = _leave_out(attempt.target, left_out)
+        attempt.call = structs.replace(attempt.call, dialect=attempt.target.dialect)
+        self._show_left_out(attempt.target, left_out)
+        return True
+
     async def list_sent_parts(self, attempt: Attempt, repair: Repair) -> None:
         """Note which parts a request has, before it is sent, if its acceptance shows something about them."""
         if repair.refusal is None and repair.watched != ():
@@ -185,6 +208,11 @@ class PlainForms(Struct, eq=False):
             if names is None:
                 names = [part.name for part in attempt.target.wire.parts]
             repair.sent = await self._list_parts(attempt, names)
+            if repair.search is not None and repair.with_partners is not None:
+                # some parts need another one to be sent at all
+                missing = [name for name in repair.search.tested if name not in repair.sent]
+                call = structs.replace(attempt.call, dialect=repair.with_partners)
+                repair.sent += await self._list_parts(structs.replace(attempt, call=call), missing)
 
     def record_acceptance(self, target: Target, repair: Repair) -> None:
         """Store what the acceptance of a request shows about its parts, once for each request of the client."""
@@ -204,7 +232,7 @@ class PlainForms(Struct, eq=False):
                 suspects = []  # the conversation was refused without them before
             if repair.refusal.stated_status == FAILURE_STATUS and not known.fails_again(repair.beginning):
                 return  # one failure shows nothing
-            known.record_refusal(repair.search, suspects, repair.conversation, repair.values)
+            known.record_refusal(repair.search, suspects, repair.conversation, repair.values, repair.spared)
         self._store_form(repair)
         if repair.left_out or repair.repetition:
             known.announce(repair.conversation, CONVERSATION_SECONDS)
@@ -327,7 +355,7 @@ def _list_sent_parts(wire: Wire[BaseDialect, Any], names: Collection[str], call:
     )
 
 
-def _leave_out(target: Target, names: tuple[str, ...]) -> Target:
+def _leave_out(target: Target, names: Sequence[str]) -> Target:
     dialect = target.dialect
     for name in names:
         dialect = target.wire.apply_adaptation(dialect, name)

@@ -4,6 +4,10 @@ Example. A server has refused a request with the parts `a b c d`, and accepted i
 sends `a b`: accepted, so both are innocent. The next one sends `c`: refused, and accepted without it. After a second
 request with this result, `c` is known. Another conversation sends `d`: accepted, and the search ends.
 
+Some servers refuse two parts only together. If the refused requests had other parts, the next conversation sends `c`
+without all of these: refused, so it is known. Accepted, so it needs others: the next conversations send it with one
+half of them, and with the other half. The half that is refused is divided again; if both are accepted, all are needed.
+
 Parts are only removed from a search. A request that is refused for another reason, such as a value that was not sent
 before, shows nothing. If several in a row are, another search begins (`MAX_UNCLEAR`, `MAX_SEARCHES`).
 """
@@ -41,9 +45,24 @@ class PartSearch(Struct, frozen=True, kw_only=True, array_like=True):
     unclear: int = 0
     """Number of requests in a row that were refused, and accepted only without more than the tested parts."""
 
+    context: tuple[str, ...] = ()
+    """The other parts that all requests in `proofs` had."""
+    partners: tuple[str, ...] = ()
+    """The parts with which the tested one is refused, as far as known. Empty: that is not searched yet."""
+    offered: tuple[str, ...] = ()
+    """Those of the partners that the first request of the next conversation sends."""
+    needs: tuple[str, ...] | None = None
+    """The parts without which the tested one is accepted. None: not known yet."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts that the search leaves out or sends."""
+        return (*self.suspects, *self.partners)
+
     @property
     def left_out(self) -> tuple[str, ...]:
-        return tuple(name for name in self.suspects if name not in self.tested)
+        sent = (*self.tested, *self.offered)
+        return tuple(name for name in self.parts if name not in sent)
 
     def find_repetition(self, sent: Sequence[str]) -> tuple[str, ...]:
         """Return what the repetition of a refused request with the parts `sent` leaves out: the tested parts alone if
@@ -56,6 +75,8 @@ class PartSearch(Struct, frozen=True, kw_only=True, array_like=True):
 
     def record_acceptance(self, sent: Collection[str]) -> "PartSearch | None":
         """Return the search after a request with the parts `sent` was accepted. None: no suspect is left."""
+        if self.partners:
+            return self._record_accepted_partners(sent)
         innocents = tuple(dict.fromkeys((*self.innocents, *sent)))
         if self.proofs and self.tested[0] not in sent:
             return structs.replace(self, innocents=innocents)  # the request could not be refused for the part
@@ -72,19 +93,49 @@ class PartSearch(Struct, frozen=True, kw_only=True, array_like=True):
         suspects = tuple(name for name in self.suspects if name not in self.tested)
         return _test_first_half(suspects, self.innocents) if suspects else None
 
-    def record_refusal(self, refused: Collection[str], conversation: str, values: Mapping[str, str]) -> "PartSearch":
+    def _record_accepted_partners(self, sent: Collection[str]) -> "PartSearch | None":
+        if self.tested[0] not in sent:
+            return self
+        if {*self.partners} <= {*sent}:
+            return self.end_test()
+        if not {*self.offered} <= {*sent}:  # a request that lacks one of them shows little
+            is_over = self.unclear >= MAX_UNCLEAR
+            return structs.replace(self, unclear=self.unclear + 1, needs=self.partners if is_over else None)
+        half = _first_half(self.partners)
+        if not self.offered and len(self.partners) > 1:
+            return structs.replace(self, offered=half, unclear=0)
+        if self.offered == half and len(self.partners) > 1:
+            return structs.replace(self, offered=self.partners[len(half) :], unclear=0)
+        return structs.replace(self, needs=self.partners)
+
+    def _record_refused_partners(self, spared: Collection[str]) -> "PartSearch":
+        partners = tuple(name for name in self.partners if name in spared)
+        if len(partners) <= 1:
+            return structs.replace(self, needs=partners)
+        return structs.replace(self, partners=partners, offered=_first_half(partners), unclear=0)
+
+    def record_refusal(
+        self, refused: Collection[str], conversation: str, values: Mapping[str, str], spared: Sequence[str] = ()
+    ) -> "PartSearch":
         """Return the search after a request was refused, and accepted without the tested parts `refused`.
 
-        `conversation` is the digest of its beginning, `values` are digests of the values of its parts.
+        `conversation` is the digest of its beginning, `values` are digests of the values of its parts. `spared`: the
+        other parts that it had both times.
         """
         tested = tuple(name for name in self.tested if name in refused)
+        if self.partners and tested:
+            return self._record_refused_partners(spared)
         if len(tested) > 1:
-            return structs.replace(self, tested=tested[: len(tested) // 2], proofs=(), unclear=0)
+            return structs.replace(self, tested=_first_half(tested), proofs=(), unclear=0)
         if not tested:
             return self
         proofs = dict(self.proofs) if self.tested == tested else {}
+        context = tuple(name for name in spared if not proofs or name in self.context)
         proofs.setdefault(conversation, values.get(tested[0], ""))
-        return structs.replace(self, tested=tested, proofs=tuple(proofs.items()), unclear=0)
+        later = structs.replace(self, tested=tested, proofs=tuple(proofs.items()), context=context, unclear=0)
+        if len(proofs) < MIN_PROOFS:
+            return later
+        return structs.replace(later, partners=context) if context else structs.replace(later, needs=())
 
     def record_unclear_refusal(self) -> "PartSearch | None":
         """Return the search after a request was refused, and accepted only without more than the tested parts: it shows
@@ -95,7 +146,7 @@ class PartSearch(Struct, frozen=True, kw_only=True, array_like=True):
     @property
     def proven(self) -> str:
         """The part that is known to be refused. "": none."""
-        return self.tested[0] if len(self.tested) == 1 and len(self.proofs) >= MIN_PROOFS else ""
+        return "" if self.needs is None else self.tested[0]
 
 
 def begin_search(
@@ -125,4 +176,8 @@ def decode_search(text: str) -> PartSearch | None:
 
 
 def _test_first_half(suspects: tuple[str, ...], innocents: tuple[str, ...]) -> PartSearch:
-    return PartSearch(suspects=suspects, tested=suspects[: (len(suspects) + 1) // 2], innocents=innocents)
+    return PartSearch(suspects=suspects, tested=_first_half(suspects), innocents=innocents)
+
+
+def _first_half(names: tuple[str, ...]) -> tuple[str, ...]:
+    return names[: (len(names) + 1) // 2]

@@ -7,7 +7,9 @@ whether the part is still refused.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from operator import itemgetter
 
 import msgspec
 from msgspec import Struct
@@ -45,15 +47,23 @@ KNOWS_PARTS = "refused parts"
 
 
 class _Refused(Struct, array_like=True):
-    values: dict[str, None]
-    """The refused values. Parts without values have the value ""."""
+    values: dict[str, tuple[str, ...]]
+    """The refused values, with the parts without which each is accepted. Parts without values have the value ""."""
     is_about_values: bool = False
     """True if another value was accepted."""
     confirmations: int = 0
     """Requests without the part that were accepted since it is known, none refused between them."""
 
-    def has(self, value: str) -> bool:
-        return value in self.values or (len(self.values) >= _MIN_VALUES and not self.is_about_values)
+    def find_needs(self, value: str) -> tuple[str, ...] | None:
+        """Return the parts without which a value is accepted. None: it is not known to be refused."""
+        if value in self.values:
+            return self.values[value]
+        shows_each = len(self.values) >= _MIN_VALUES and not self.is_about_values
+        return self.values[next(reversed(self.values))] if shows_each else None
+
+    def is_refuted(self, sent: Collection[str]) -> bool:
+        """Return True if the acceptance of a request with the part and those in `sent` shows that it is not refused."""
+        return any({*needs} <= {*sent} for needs in self.values.values())
 
 
 class RefusedParts:
@@ -87,29 +97,36 @@ class RefusedParts:
         """Return the parts of which the requests of this client have shown that a value is refused."""
         return tuple(name for name in names if self._read_own(name).values)
 
-    def list_refused(self, names: Collection[str], values: Mapping[str, str], *, is_first: bool) -> tuple[str, ...]:
-        """Return the parts that a request leaves out, because their value is known to be refused.
+    def find_refused(
+        self, names: Collection[str], values: Mapping[str, str], *, is_first: bool
+    ) -> Mapping[str, tuple[str, ...]]:
+        """Return the parts that a request leaves out, because their value is known to be refused, each with the parts
+        without which it is accepted.
 
         `is_first`: the request begins a conversation. What other clients have shown changes no running one.
         """
-        return tuple(
-            name
-            for name in self.list_known(names)
-            if self._read_own(name).has(value := values.get(name, ""))
-            or (is_first and self._count_clients(name, value) >= MIN_CLIENTS)
-        )
+        refused = dict[str, tuple[str, ...]]()
+        for name in self.list_known(names):
+            value = values.get(name, "")
+            needs = self._read_own(name).find_needs(value)
+            if needs is None and is_first:
+                needs = self._find_shared_needs(name, value)
+            if needs is not None:
+                refused[name] = needs
+        return refused
 
     def list_watched(self, names: Collection[str], values: Mapping[str, str]) -> tuple[str, ...]:
         """Return the parts of which the acceptance of a request with them would show something new."""
-        return tuple(
-            name
-            for name in self.list_known(names)
-            if self._read_shared(name)
-            or not (own := self._read_own(name)).is_about_values
-            or own.has(values.get(name, ""))
-        )
+        watched = dict[str, None]()
+        for name in self.list_known(names):
+            own, shared = self._read_own(name), self._read_shared(name)
+            if shared or not own.is_about_values or own.find_needs(values.get(name, "")) is not None:
+                watched[name] = None
+                for refused in (own, *shared.values()):
+                    watched.update(dict.fromkeys(part for needs in refused.values.values() for part in needs))
+        return tuple(watched)
 
-    def begin_test(self, refused: Sequence[str]) -> str:
+    def begin_test(self, refused: Collection[str]) -> str:
         """Return the part that the first request of a conversation tests, because it is known for a week. "": none."""
         for name in refused:
             own, shared = self._own + name, self._shared + name
@@ -132,13 +149,18 @@ class RefusedParts:
 
         `known`: the search when it was prepared.
         """
-        for name in self.list_known(sent):
-            own = self._read_own(name)
-            if own.values:
+        search = self.find_search()
+        partial = () if search is None or not search.partners or search != known else search.tested
+        for name in self.list_known([name for name in sent if name not in partial]):
+            own, shared = self._read_own(name), self._read_shared(name)
+            needs = own.values.get(values.get(name, ""))
+            if own.values and (needs is None or {*needs} <= {*sent}):
                 own.values.pop(values.get(name, ""), None)
                 own.is_about_values = True
                 self._write(self._own + name, own if own.values else None)
-            self._write(self._shared + name, None)
+            kept = {learner: refused for learner, refused in shared.items() if not refused.is_refuted(sent)}
+            if kept != shared:
+                self._write(self._shared + name, kept or None)
         for name in self.list_shown(lacking):
             own = self._read_own(name)
             if own.confirmations < MIN_CONFIRMATIONS:
@@ -146,15 +168,22 @@ class RefusedParts:
                 self._write(self._own + name, own)
                 if own.confirmations == MIN_CONFIRMATIONS:
                     self._share(name, own)
-        search = self.find_search()
-        serves_search = search == known or (search is not None and not {*search.suspects}.isdisjoint(sent))
+        serves_search = search == known or (
+            search is not None and not search.partners and not {*search.suspects}.isdisjoint(sent)
+        )
         if search is not None and serves_search and (later := search.record_acceptance(sent)) != search:
-            self._store_search(later)
+            self._end_step(later)
 
     def record_refusal(
-        self, known: PartSearch | None, left_out: Sequence[str], conversation: str, values: Mapping[str, str]
+        self,
+        known: PartSearch | None,
+        left_out: Sequence[str],
+        conversation: str,
+        values: Mapping[str, str],
+        spared: Sequence[str] = (),
     ) -> None:
-        """Store that a request was refused, and accepted without the parts `left_out`, which are not content.
+        """Store that a request was refused, and accepted without the parts `left_out`, which are not content. It had
+        the parts `spared` both times.
 
         `known`: the search when the request was prepared. If it is another one now, the request shows nothing: it did
         not differ in the parts that are tested now.
@@ -163,7 +192,7 @@ class RefusedParts:
         if search != known or not left_out:
             return
         if search is not None and {*left_out} <= {*search.tested}:
-            search = search.record_refusal(left_out, conversation, values)
+            search = search.record_refusal(left_out, conversation, values, spared)
         elif search is not None and (later := search.record_unclear_refusal()) is not None:
             search = later
         else:
@@ -171,14 +200,18 @@ class RefusedParts:
                 self._store_search(None)
                 return
             search = begin_search(left_out, conversation, values, first=self.list_known(left_out)[:1])
-        name = search.proven
-        if not name:
+        self._end_step(search)
+
+    def _end_step(self, search: PartSearch | None) -> None:
+        """Store a search after a request that has shown something, and the part that is known by now."""
+        name = "" if search is None else search.proven
+        if search is None or not name:
             self._store_search(search)
             return
         self._store.write(self._searches, "0", SEARCHES_SECONDS)
         own = self._read_own(name)
-        own.values.update(dict.fromkeys(value for _, value in search.proofs))
-        own.values = dict.fromkeys([*own.values][-_MAX_VALUES:])
+        own.values.update(dict.fromkeys((value for _, value in search.proofs), search.needs or ()))
+        own.values = dict([*own.values.items()][-_MAX_VALUES:])
         own.confirmations = 0
         self._write(self._own + name, own, is_new=True)
         self._store_search(search.end_test())
@@ -227,8 +260,12 @@ class RefusedParts:
         self._store.write(self._searches, str(count + 1), remaining or SEARCHES_SECONDS)
         return True
 
-    def _count_clients(self, name: str, value: str) -> int:
-        return sum(refused.has(value) for refused in self._read_shared(name).values())
+    def _find_shared_needs(self, name: str, value: str) -> tuple[str, ...] | None:
+        """Return the parts without which enough clients have shown a value to be accepted. None: too few have."""
+        shown = Counter(refused.find_needs(value) for refused in self._read_shared(name).values())
+        del shown[None]
+        needs, count = max(shown.items(), key=itemgetter(1), default=(None, 0))
+        return needs if count >= MIN_CLIENTS else None
 
     def _read_own(self, name: str) -> _Refused:
         try:

@@ -848,3 +848,32 @@ async def test_conversations_that_begin_alike_keep_their_own_forms() -> None:
         assert (await post(proxy, vendor, "hello", replies=[reply] * 3, system=reply)).error is None
     assert [body.keys() - {"messages"} for body in server.requests] == [forms[2], forms[5]]
     assert forms[2] != forms[5]  # the later one is part of the search
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second", "without_second"),
+    [
+        ("chat", ("temperature",), ("prompt_cache_key",), {"metadata": {}, "temperature": 0.5}),
+        ("gemini", ("generationConfig", "temperature"), ("tools", "functionDeclarations", "parametersJsonSchema"), {}),
+        ("messages", ("temperature",), ("system", "cache_control"), {"system": "Be brief."}),
+        ("cloud", ("thinking",), ("output_config", "effort"), {"output_config": None}),
+    ],
+)
+async def test_of_two_parts_that_are_refused_only_together_one_is_left_out_where_both_are(
+    name: str, first: Sequence[str], second: Sequence[str], without_second: Mapping[str, Any]
+) -> None:
+    vendor = VENDORS[name]
+    server = Server(lambda body: has(*first)(body) and has(*second)(body))
+    proxy = ProxyHarness(server, **vendor.settings)
+    for number in range(30):
+        assert (await post(proxy, vendor, f"hello {number}")).error is None
+    server.requests.clear()
+    assert (await post(proxy, vendor, "later")).error is None
+    assert (await post(proxy, vendor, "without", **without_second)).error is None
+    both, without = server.requests
+    assert has(*first)(both) + has(*second)(both) <= 1
+    if not has(*second)(without):
+        assert has(*first)(without)
+    (usual,) = await _usual(vendor)
+    lost = {field for field in _paths(usual) - _paths(both) if field not in DEPENDENT}
+    assert all({*field.split(".")} & {*first, *second} for field in lost)

@@ -47,12 +47,16 @@ class Proxy:
     def begin(self, client: str, parts: Request, conversation: str) -> InFlight:
         """Send the first request of a conversation."""
         known = RefusedParts(self.store, "model", client)
-        refused = known.list_refused(tuple(parts), parts, is_first=True)
+        known_parts = dict(known.find_refused(tuple(parts), parts, is_first=True))
         search = known.find_search()
+        suspects: tuple[str, ...] = ()
         if search is not None:
-            refused = tuple({*refused, *search.left_out} - {*search.tested})
-        elif test := known.begin_test(refused):
-            refused = tuple({*refused} - {test})
+            suspects = search.left_out
+            known_parts = {name: () for name in known_parts if name not in search.tested}
+        elif test := known.begin_test(known_parts):
+            del known_parts[test]
+        refused = _leave_out(known_parts, {name: value for name, value in parts.items() if name not in suspects})
+        refused = (*refused, *suspects)
         sent = {name: value for name, value in parts.items() if name not in refused}
         is_accepted = self._call(sent)
         left_out: tuple[str, ...] = ()
@@ -79,7 +83,8 @@ class Proxy:
         else:
             request.known.doubt(request.lacking)
         if request.is_repaired:
-            request.known.record_refusal(request.search, request.left_out, request.conversation, request.parts)
+            spared = tuple(name for name in request.sent if name not in request.left_out)
+            request.known.record_refusal(request.search, request.left_out, request.conversation, request.parts, spared)
         request.known.record_acceptance(None, (), request.parts)  # the next turn of the conversation, in its form
         later = request.known.find_search()
         if before is not None and later is not None:  # within a search, suspects only shrink
@@ -91,10 +96,20 @@ class Proxy:
         return self.end(self.begin(client, parts, conversation))
 
     def list_left_out(self, client: str, parts: Request = ALL) -> set[str]:
-        return {*RefusedParts(self.store, "model", client).list_refused(tuple(parts), parts, is_first=True)}
+        known = RefusedParts(self.store, "model", client).find_refused(tuple(parts), parts, is_first=True)
+        return {*_leave_out(known, parts)}
 
     def searches(self, client: str) -> bool:
         return RefusedParts(self.store, "model", client).find_search() is not None
+
+
+def _leave_out(known: Mapping[str, tuple[str, ...]], parts: Request) -> tuple[str, ...]:
+    """Return the known parts that a request with these parts leaves out."""
+    sent = {*parts}
+    for name, needs in known.items():
+        if {name, *needs} <= sent:
+            sent.remove(name)
+    return tuple(name for name in parts if name not in sent)
 
 
 def refuses_any(*refused: str) -> Callable[[Request], bool]:
@@ -120,6 +135,25 @@ def test_of_two_parts_that_are_refused_only_together_one_is_left_out(pair: set[s
     run(proxy, "client", 40)
     left_out = proxy.list_left_out("client")
     assert (len(left_out), left_out <= pair, proxy.searches("client")) == (1, True, False)
+    for name in pair:  # each of them alone is sent
+        assert proxy.list_left_out("client", {part: "" for part in PARTS if part != name}) == set()
+    assert proxy.calls <= 40 + 12
+
+
+@given(
+    group=st.sets(st.sampled_from(PARTS), min_size=3, max_size=5), others=st.sets(st.sampled_from(PARTS), max_size=2)
+)
+def test_a_combination_of_several_parts_is_kept(group: set[str], others: set[str]) -> None:
+    proxy = Proxy(lambda sent: group <= sent.keys() or not others.isdisjoint(sent))
+    run(proxy, "client", 80)
+    assert proxy.searches("client") is False
+    kept = proxy.list_left_out("client")
+    assert others <= kept
+    assert len(kept - others) == (others.isdisjoint(group))
+    calls = proxy.calls
+    for name in group - others:
+        assert proxy.send("client", {part: "" for part in group if part != name}, f"without {name}")
+    assert proxy.calls == calls + len(group - others)
 
 
 @given(refused=st.sampled_from(PARTS), requests=st.lists(SENT, min_size=1, max_size=60))
@@ -190,9 +224,9 @@ def test_what_two_clients_have_shown_holds_for_all_until_one_request_with_it_is_
         left_out.append(proxy.list_left_out("third"))
     assert left_out == [set(), {"a"}]
     other = RefusedParts(proxy.store, "model", "third", "another account")
-    assert other.list_refused(PARTS, ALL, is_first=True) == ()
+    assert other.find_refused(PARTS, ALL, is_first=True) == {}
     third = RefusedParts(proxy.store, "model", "third")
-    assert third.list_refused(PARTS, ALL, is_first=False) == ()  # a running conversation keeps its form
+    assert third.find_refused(PARTS, ALL, is_first=False) == {}  # a running conversation keeps its form
     third.record_acceptance(None, ("a",), ALL)
     assert [proxy.list_left_out(client) for client in ("first", "third")] == [{"a"}, set()]
 
