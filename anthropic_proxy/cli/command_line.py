@@ -11,7 +11,7 @@ from anthropic_proxy.errors import ConfigurationError
 
 _CONFIG = "--config"
 _VERBOSE = ("-v", "--verbose")
-_STARTERS = ("code", "run")
+_STARTERS = ("code", "conformance", "run")
 """Commands that pass their arguments to another program. Options of the proxy come before these arguments."""
 _MAX_DIGITS = 9
 is_verbose: ContextVar[bool] = ContextVar("is_verbose", default=False)

@@ -201,6 +201,14 @@ running proxy, at most 0.8 seconds. Costs come from the ledger.""",
 Each violation is one line: file, line, event, rule and cause. Exit status 0: valid; 1: violations.""",
         ("lint-stream reply.sse", "lint-stream - < reply.sse"),
     ),
+    "conformance": Command(
+        "conformance:check_conformance",
+        """Check whether a server speaks the Messages API: `conformance URL --model M`.
+
+It is the suite `messages-conformance`, and its options are passed to it; without arguments they are listed. Exit
+status 0: as expected; 1: failures; 2: the arguments are wrong, or nothing answers.""",
+        ("conformance http://127.0.0.1:8082 --model claude-sonnet-4-5", "conformance --list"),
+    ),
     "version": Command("commands:print_version", "Print the version of this program.", ("version",)),
 }
 PANELS = {"First steps": _FIRST_STEPS, "Each day": _EACH_DAY, "Set up": _SET_UP, "For other programs": _FOR_PROGRAMS}
