@@ -4,9 +4,9 @@ import sys
 from typing import Annotated
 
 from cyclopts import Parameter
-from messages_conformance.__main__ import main
 
 from anthropic_proxy.engine.platforms.program import name_program
+from messages_conformance.__main__ import main
 
 _Words = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
 
