@@ -1,10 +1,12 @@
 """Valid streams of the Messages API, and the same with one event or key removed, doubled, swapped or misspelled.
 
-The blocks are one of each type that the official SDK knows, and one that nobody knows.
+The blocks are one of each type that the official SDK knows, and one that nobody knows. Their texts, names and arguments
+have any characters.
 """
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, get_args
 
 from anthropic.lib.streaming._beta_messages import accumulate_event
@@ -85,8 +87,32 @@ def known_block_types() -> set[str]:
     return {get_args(block.model_fields["type"].annotation)[0] for block in get_args(union)}
 
 
-def build_stream(kinds: list[str], *, reason: str = "end_turn", pings: bool = True) -> list[Json]:
-    """Return the events of a valid stream with these blocks."""
+CHARACTERS = 'e\u00e9\u4e2d\U0001f600\u2028\u0085\u200d\ufeff\x00\x1f \n"\\'
+"""Characters of one to four bytes, ends of lines of some programs, and those that JSON has to escape."""
+
+
+def _add_characters(start: Json, deltas: list[Json], characters: str) -> tuple[Json, list[Json]]:
+    """Return a block whose texts, name and arguments have these characters. An argument may be cut anywhere."""
+    if "input" in start:
+        arguments = json.dumps({f"file_path{characters}": characters, "b": {}}, ensure_ascii=len(characters) % 2 == 0)
+        cuts = [0, 2, len(arguments) // 2, len(arguments) - 4, len(arguments)]
+        pieces = ["", *(arguments[begin:end] for begin, end in pairwise(cuts))]
+        deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in pieces]
+        if start["type"] != "server_tool_use":  # its names are those of the API
+            start = {**start, "name": start["name"] + characters}
+        return start, deltas
+    changed = [
+        {
+            name: value + characters if name in ("text", "thinking", "content", "more") else value
+            for name, value in delta.items()
+        }
+        for delta in deltas
+    ]
+    return {name: value + characters if name in ("what", "data") else value for name, value in start.items()}, changed
+
+
+def build_stream(kinds: list[str], *, reason: str = "end_turn", pings: bool = True, characters: str = "") -> list[Json]:
+    """Return the events of a valid stream with these blocks. `characters`: further ones of their values."""
     message = {
         "id": "msg_1",
         "type": "message",
@@ -101,6 +127,8 @@ def build_stream(kinds: list[str], *, reason: str = "end_turn", pings: bool = Tr
     events += [{"type": "ping"}] if pings else []
     for index, kind in enumerate(kinds):
         start, deltas = BLOCKS[kind]
+        if characters:
+            start, deltas = _add_characters(start, deltas, characters)
         start = {**start, "id": f"{start['id']}{index}"} if "id" in start else start
         events.append({"type": "content_block_start", "index": index, "content_block": start})
         events += [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas]
@@ -117,17 +145,29 @@ class Doubled(Struct):
     value: Any
 
 
-def encode(value: Any, *, separators: tuple[str, str] = (",", ":")) -> str:
+class Spelling(Struct, frozen=True):
+    """How a server writes JSON. `escapes`: whether it escapes all characters that are not ASCII."""
+
+    separators: tuple[str, str] = (",", ":")
+    escapes: bool = False
+
+
+COMPACT = Spelling()
+SPELLINGS = [COMPACT, Spelling((", ", ": ")), Spelling(escapes=True)]
+
+
+def encode(value: Any, spelling: Spelling = COMPACT) -> str:
+    separators = spelling.separators
     if isinstance(value, dict):
         members = []
         for name, member in value.items():
             given = member.value if isinstance(member, Doubled) else member
-            text = f"{json.dumps(name)}{separators[1]}{encode(given, separators=separators)}"
+            text = f"{json.dumps(name)}{separators[1]}{encode(given, spelling)}"
             members += [text] * (1 + isinstance(member, Doubled))
         return f"{{{separators[0].join(members)}}}"
     if isinstance(value, list):
-        return f"[{separators[0].join(encode(member, separators=separators) for member in value)}]"
-    return json.dumps(value, ensure_ascii=False)
+        return f"[{separators[0].join(encode(member, spelling) for member in value)}]"
+    return json.dumps(value, ensure_ascii=spelling.escapes)
 
 
 def _strip(value: Any) -> Any:
@@ -144,9 +184,9 @@ class SentEvent(Struct):
     data: Json
     origin: Json
 
-    def to_bytes(self, separators: tuple[str, str]) -> bytes:
+    def to_bytes(self, spelling: Spelling) -> bytes:
         name = f"event: {self.name}\n" if self.name is not None else ""
-        return f"{name}data: {encode(self.data, separators=separators)}\n\n".encode()
+        return f"{name}data: {encode(self.data, spelling)}\n\n".encode()
 
 
 def list_paths(event: Json) -> Iterator[tuple[str, ...]]:
@@ -187,7 +227,8 @@ class Mutation(Struct):
 def mutations(draw: st.DrawFn) -> Mutation:
     kinds = draw(st.lists(st.sampled_from([*BLOCKS, "text", "thinking", "tool_use"]), min_size=1, max_size=4))
     reason = draw(st.sampled_from(["end_turn", "end_turn", "max_tokens", "stop_sequence", "refusal"]))
-    events = build_stream(kinds, reason=reason, pings=draw(st.booleans()))
+    characters = draw(st.text(CHARACTERS, max_size=4))
+    events = build_stream(kinds, reason=reason, pings=draw(st.booleans()), characters=characters)
     sent = [SentEvent(event["type"], event, event) for event in events]
     indexes = {index for index, kind in enumerate(kinds) if kind in CALLS}
     place = draw(st.integers(0, len(sent) - 1))

@@ -17,8 +17,11 @@ from tests.support.messages import exactly
 from tests.support.stream_mutations import (
     BLOCKS,
     CALLS,
+    CHARACTERS,
+    SPELLINGS,
     Json,
     Mutation,
+    Spelling,
     build_stream,
     encode,
     find_type_faults,
@@ -27,7 +30,6 @@ from tests.support.stream_mutations import (
     read_texts,
 )
 
-COMPACT, SPACED = (",", ":"), (", ", ": ")
 PING, COMMENT = b'event: ping\ndata: {"type":"ping"}\n\n', b": alive\n\n"
 
 
@@ -43,7 +45,7 @@ def read(stream: bytes) -> list[Json]:
     """Return the events as clients read them."""
     events = []
     for event in stream.decode().split("\n\n"):
-        fields = dict(re.split(": ?", line, maxsplit=1) for line in event.splitlines() if not line.startswith(":"))
+        fields = dict(re.split(": ?", line, maxsplit=1) for line in event.split("\n") if line and line[0] != ":")
         if fields:
             content = json.loads(fields["data"])
             assert fields["event"] == content["type"]
@@ -76,9 +78,9 @@ def decode(text: str) -> Any:
         return None
 
 
-def check(mutation: Mutation, separators: tuple[str, str]) -> None:
+def check(mutation: Mutation, spelling: Spelling) -> None:
     repair = new_repair()
-    events = read(feed(repair, [event.to_bytes(separators) for event in mutation.sent]))
+    events = read(feed(repair, [event.to_bytes(spelling) for event in mutation.sent]))
     if repair.error is not None:
         assert mutation.is_of_call, mutation.what
         assert events.pop() == {"type": "error"}
@@ -96,17 +98,19 @@ def check(mutation: Mutation, separators: tuple[str, str]) -> None:
         assert mutation.is_of_call or list_calls(events) == calls, mutation.what
 
 
-@given(mutations(), st.sampled_from([COMPACT, SPACED]))
+@given(mutations(), st.sampled_from(SPELLINGS))
 @settings(max_examples=200)
-def test_one_changed_event_or_key_of_a_valid_stream_leaves_a_valid_stream(mutation: Mutation, separators: Any) -> None:
-    check(mutation, separators)
+def test_one_changed_event_or_key_of_a_valid_stream_leaves_a_valid_stream(
+    mutation: Mutation, spelling: Spelling
+) -> None:
+    check(mutation, spelling)
 
 
 @pytest.mark.merge
-@given(mutations(), st.sampled_from([COMPACT, SPACED]))
+@given(mutations(), st.sampled_from(SPELLINGS))
 @settings(max_examples=10_000, suppress_health_check=list(HealthCheck))
-def test_ten_thousand_changes_of_valid_streams(mutation: Mutation, separators: Any) -> None:
-    check(mutation, separators)
+def test_ten_thousand_changes_of_valid_streams(mutation: Mutation, spelling: Spelling) -> None:
+    check(mutation, spelling)
 
 
 def test_the_streams_have_every_block_of_the_sdk() -> None:
@@ -115,17 +119,23 @@ def test_the_streams_have_every_block_of_the_sdk() -> None:
 
 @given(
     st.lists(st.sampled_from([*BLOCKS]), max_size=5),
-    st.sampled_from([COMPACT, SPACED]),
+    st.sampled_from(SPELLINGS),
+    st.text(CHARACTERS, max_size=4),
     st.lists(st.integers(0, 100), max_size=5),
     st.sampled_from(["end_turn", "max_tokens", "stop_sequence"]),
     st.lists(st.tuples(st.integers(1, 100), st.sampled_from([PING, COMMENT])), max_size=4),
 )
 def test_a_valid_stream_passes_as_the_same_bytes(
-    kinds: list[str], separators: Any, cuts: list[int], reason: str, others: list[tuple[int, bytes]]
+    kinds: list[str],
+    spelling: Spelling,
+    characters: str,
+    cuts: list[int],
+    reason: str,
+    others: list[tuple[int, bytes]],
 ) -> None:
     events = [
-        f"event: {event['type']}\ndata: {encode(event, separators=separators)}\n\n".encode()
-        for event in build_stream(kinds, reason=reason)
+        f"event: {event['type']}\ndata: {encode(event, spelling)}\n\n".encode()
+        for event in build_stream(kinds, reason=reason, characters=characters)
     ]
     for place, other in others:
         events.insert(1 + place % (len(events) - 1), other)
@@ -196,6 +206,55 @@ def test_a_second_start_has_later_counts_whatever_form_the_first_has(start: byte
     events = read(feed(new_repair(), [*starts, *begin("text")[1:]]))
     ending = next(event for event in events if event["type"] == "message_delta")
     assert (ending["usage"], len(events)) == ({"input_tokens": 9, "output_tokens": 5}, 8)
+
+
+GIVEN_CALL = [
+    {
+        "type": "content_block_start",
+        "index": 0,
+        "content_block": {"type": "tool_use", "id": "toolu_1", "name": "Read", "input": {"a": "\u00e9"}},
+    },
+    *(
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": text}}
+        for text in ('{"a":', ' "\u00e9"}')
+    ),
+]
+"""A call whose arguments are in its start, and again in its deltas."""
+CALL_STOP = {"type": "content_block_stop", "index": 0}
+OTHER_BLOCK = [
+    {"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": ""}},
+    {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": "Hi"}},
+    {"type": "content_block_stop", "index": 1},
+]
+
+
+def with_ends(events: list[Json]) -> list[bytes]:
+    """Return the events of a message with these events of its blocks."""
+    complete = build_stream([], pings=False)[:1] + events + build_stream([], pings=False, reason="tool_use")[1:]
+    return [f"event: {event['type']}\ndata: {encode(event)}\n\n".encode() for event in complete]
+
+
+@pytest.mark.parametrize("stops", [True, False], ids=["with its stop", "without stops"])
+@pytest.mark.parametrize("before", range(4))
+@pytest.mark.parametrize("deltas", [0, 2])
+def test_a_block_within_a_call_with_arguments_in_its_start_leaves_both_as_they_are(
+    *, before: int, deltas: int, stops: bool
+) -> None:
+    call = GIVEN_CALL[: 1 + deltas]
+    if stops:
+        call.append(CALL_STOP)
+    sent = call[: 1 + before] + OTHER_BLOCK[: 2 + stops] + call[1 + before :]
+    repair = new_repair()
+    events = read(feed(repair, with_ends(sent)))
+    assert (repair.error, check_events(events), find_type_faults(events)) == (None, [], [])
+    assert list_calls(events) == {"toolu_1": ("Read", {"a": "\u00e9"})}
+    assert read_texts(events)["text"] == "Hi"
+
+
+def test_a_second_start_of_a_call_with_arguments_in_it_is_an_error() -> None:
+    repair = new_repair()
+    feed(repair, with_ends([GIVEN_CALL[0], *GIVEN_CALL, CALL_STOP]))
+    assert str(repair.error) == "its arguments are incomplete"
 
 
 EAGER_ARGUMENTS = ['{"a": tru', '{"a": 1}}', '["a"]', "no object"]

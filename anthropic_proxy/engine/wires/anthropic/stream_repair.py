@@ -565,7 +565,7 @@ class StreamRepair:
                 and kind == self._kind
                 and not (self._is_filled or self._signature or self._is_signed or self._arguments)
             )
-            if self._kind in CALL_TYPES and not self._is_whole_call():
+            if self._kind in CALL_TYPES and not self._has_whole_deltas():
                 if (
                     self._cut_stop
                     or is_same
@@ -777,22 +777,21 @@ class StreamRepair:
                 texts += _read_fragments(b"[%b]" % events)
         return "".join(texts)
 
+    def _has_whole_deltas(self) -> bool:
+        """Return True if the deltas of the open call are all its arguments, so that no other one is expected."""
+        text, given = self._read_arguments(), self._given_input
+        return _is_object(text) and (not given or text == given or _are_equal(text, given))
+
     def _is_whole_call(self, *, may_be_empty: bool = False) -> bool:
-        """Return True if the arguments of the open call are a JSON object. `may_be_empty`: or nothing."""
-        given, self._given_input = self._given_input, ""
+        """Return True if all arguments of the open call, which ends, are a JSON object. `may_be_empty`: or nothing."""
+        given = self._given_input
         if given and not self._arguments:
             self._add_call_delta(self._index, given, {"type": "content_block_delta", "delta": _state(given)}, b"")
         text = self._read_arguments()
         if given and text != given and not _are_equal(text, given):
             self._fail("its start and its deltas have other arguments")
             return False
-        if not text.strip():
-            return may_be_empty
-        try:
-            _decode_object(text)
-        except (*DECODE_ERRORS, UnicodeEncodeError):  # half a character
-            return _is_object(text)
-        return True
+        return _is_object(text) if text.strip() else may_be_empty
 
     def _is_cut_call(self) -> bool:
         """Return True if the arguments of the open call are the beginning of a JSON object, which is not complete."""
@@ -868,7 +867,7 @@ class StreamRepair:
         self._kind, self._index = "", None
         self._next += 1
         self._usual = self._usual_next = _NEVER
-        self._arguments, self._argument_size, self._cut_stop = [], 0, b""
+        self._arguments, self._argument_size, self._cut_stop, self._given_input = [], 0, b"", ""
         queue, self._queue = self._queue, []
         self._queued_indexes = []
         for kind, content, event in queue:
@@ -915,7 +914,7 @@ class StreamRepair:
                 self._fail("its arguments are incomplete")
                 return
             self._write_stop(self._cut_stop)
-        elif self._kind:
+        while self._kind and not self._ended:  # a call that ends may be followed by blocks that came within it
             self._close()
         if self._ended:
             return
@@ -1101,9 +1100,13 @@ def _are_equal(text: str, other: str) -> bool:
 
 def _is_object(text: str) -> bool:
     try:
-        return isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
-        return False
+        _decode_object(text)
+    except (*DECODE_ERRORS, UnicodeEncodeError):  # half a character
+        try:
+            return isinstance(json.loads(text), dict)
+        except (ValueError, RecursionError):
+            return False
+    return True
 
 
 def _find_reason(delta: dict[str, Any]) -> str | None:
