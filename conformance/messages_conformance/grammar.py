@@ -48,7 +48,7 @@ class Violation:
     """One deviation of a stream from the event order and formats of the Messages API."""
 
     rule: str
-    """Name of the rule, as in the README."""
+    """Name of the rule: `block-order`."""
     message: str
     """Text with the found and the required value."""
     event: int = 0
@@ -276,7 +276,9 @@ class EventGrammar:
         if not isinstance(error, dict):
             self._add("error", "error without an error")
             return
-        self._require(error.get("type") in _ERROR_KINDS, "error", f"error of the type {_to_json(error.get('type'))}")
+        kind = error.get("type")
+        is_known = isinstance(kind, str) and kind in _ERROR_KINDS
+        self._require(is_known, "error", f"error of the type {_to_json(kind)}")
         self._require(isinstance(error.get("message"), str), "error", "error without a message")
 
     def _check_usage(self, usage: Any, required: Iterable[str]) -> None:

@@ -1,6 +1,6 @@
 """The grammar of an event stream of the Messages API, as data: what a block begins with, and which deltas it has.
 
-`lint-stream` checks streams by it, and the relay repairs those of other servers. Source: the API reference, "Streaming
+The relay repairs the streams of other servers by it. Source: the API reference, "Streaming
 messages", recorded streams, and the types of the official SDK `anthropic` 2.10, read 2026-11.
 """
 

@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from anthropic_proxy.engine.messages import stream_grammar
+from anthropic_proxy.engine.messages.server_tools import CALL_TYPES
+from messages_conformance import grammar as grammar_tables
 from messages_conformance.grammar import EventGrammar
 from tests.support.event_grammar import check_bytes, check_events
 from tests.support.golden_texts import Check
@@ -180,7 +183,11 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("wrong", [None, True, -1, 1.5, "x", [], {}, [[]]], ids=repr)
 def test_a_value_of_any_type_in_any_place_is_no_error_of_the_checker(wrong: Any) -> None:
-    events = [*GOOD[:-1], ERROR]
+    for events in (GOOD, [*GOOD[:-2], ERROR]):
+        feed_with_wrong_values(events, wrong)
+
+
+def feed_with_wrong_values(events: Events, wrong: Any) -> None:
     for number, event in enumerate(events):
         for path in places(event):
             changed = {"event": json.loads(json.dumps(event))}
@@ -191,3 +198,12 @@ def test_a_value_of_any_type_in_any_place_is_no_error_of_the_checker(wrong: Any)
             grammar, stream = EventGrammar(), [*events[:number], changed["event"], *events[number + 1 :]]
             grammar.feed_bytes(b"".join(b"data: %b\n\n" % json.dumps(each).encode() for each in stream))
             grammar.finish()
+
+
+def test_the_repair_of_streams_knows_the_same_forms() -> None:
+    """The suite has tables of its own, so that a wrong row does not hide in both. There is no intended difference."""
+    assert grammar_tables.DELTAS == stream_grammar.DELTAS
+    assert grammar_tables.EMPTY_STARTS == stream_grammar.EMPTY_STARTS
+    assert grammar_tables.CUTTING_REASONS == stream_grammar.CUTTING_REASONS
+    assert grammar_tables.COUNTS == stream_grammar.COUNTS
+    assert {*CALL_TYPES} == grammar_tables.CALL_TYPES
