@@ -1,8 +1,8 @@
 """Simulation of servers that refuse a part of each request, in words that the proxy does not know.
 
 A seed draws a wire, a request, and a rule: the server refuses a field, a value, or two fields together, which the SDK
-of its provider declares. Its words are random, or name another field. The same client has twelve conversations with the
-server. `python -m tests.support.refusals [SEEDS] [WIRE]` prints the figures of each wire.
+of its provider declares. Its words are random, or name another field. The same client has several conversations with
+the server. `python -m tests.support.refusals [SEEDS] [WIRE]` prints the figures of each wire.
 """
 
 import asyncio
@@ -22,11 +22,12 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsBas
 from openai.types.responses.response_create_params import ResponseCreateParamsBase
 
 from anthropic_proxy.engine.exchange.exchange import Exchange
-from anthropic_proxy.engine.hooks import Client
+from anthropic_proxy.engine.hooks import PLAIN_FORM, Client
 from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 
-CONVERSATIONS = 12
+CONVERSATIONS = 18
+"""The search for two parts that are refused only together takes up to 17."""
 _TURNS = 3
 Path = tuple[str, ...]
 _TEXT = "Yes."
@@ -164,6 +165,12 @@ class Figures:
     """Parts that later conversations lack although the server accepts them."""
     lost_by_words: int = 0
     """The same, in seeds whose words name another field."""
+    by_words: int = 0
+    """Requests with a reply after changes that the words of a refusal suggest, and no other ones."""
+    changed_prefixes: int = 0
+    """Turns whose tools or system texts differ from those of the turn before, so that its cached prompt is lost."""
+    lost_tokens: int = 0
+    """Estimated tokens of these prompts."""
     further_calls: list[int] = field(default_factory=list)
     """Of each repairable seed: calls beyond one for each request."""
     notes: list[str] = field(default_factory=list)
@@ -189,6 +196,8 @@ class _Simulation:
         self.bodies: list[Any] = []
         self.refuses: Callable[[Any], bool] = lambda body: False
         self.words = ""
+        self.changes: Sequence[str] = ()
+        """Adaptations of the latest request."""
 
     async def run(self) -> Figures:
         figures = Figures(seeds=1)
@@ -200,10 +209,19 @@ class _Simulation:
         self.words = self._draw_words(names_other=names_other, but=path[0][0])
         self.calls = requests = 0
         for number in range(CONVERSATIONS):
+            before = ""
             for turn in range(_TURNS):
                 replies = [_TEXT] * (turn + (10 if self.has_history and not number else 0))
                 error = (await self._post(proxy, f"conversation {number}", replies)).error
                 requests += 1
+                if error is None:
+                    is_plain_form = any(change.startswith(PLAIN_FORM) for change in self.changes)
+                    figures.by_words += bool(self.changes) and not is_plain_form
+                    prefix, size = _read_prefix(self.bodies[-1])
+                    if turn and prefix != before:
+                        figures.changed_prefixes += 1
+                        figures.lost_tokens += size // 4
+                    before = prefix
                 figures.failed_before += is_plain
                 if error is None:
                     figures.repaired_honest += not is_plain
@@ -273,7 +291,9 @@ class _Simulation:
         body = {"model": self.wire.model, "max_tokens": 8_000, "messages": messages, **self.fields}
         sink = RecordingSink()
         client = Client(name="same", key_id="key_a")
-        await Exchange(proxy.services, new_client_request(json.dumps(body).encode(), {}, client=client), sink).run()
+        incoming = new_client_request(json.dumps(body).encode(), {}, client=client)
+        await Exchange(proxy.services, incoming, sink).run()
+        self.changes = incoming.receipt.adaptations
         return sink
 
     def _answer(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
@@ -287,6 +307,12 @@ class _Simulation:
         if self.refuses(body):
             return FakeResponse(400, json.dumps({"error": {"message": self.words}}).encode())
         return FakeResponse(200, json.dumps(reply).encode())
+
+
+def _read_prefix(body: Any) -> tuple[str, int]:
+    """Return the beginning of a prompt, and the number of characters of all of it."""
+    fields = ("tools", "system", "instructions", "systemInstruction")
+    return json.dumps([body.get(name) for name in fields], sort_keys=True), len(json.dumps(body))
 
 
 def _add_dependent(names: set[str]) -> set[str]:

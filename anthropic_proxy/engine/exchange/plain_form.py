@@ -27,7 +27,7 @@ from anthropic_proxy.engine.providers.model_observations import CONVERSATION_SEC
 from anthropic_proxy.engine.providers.refused_parts import RefusedParts
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.wires.calls import Call
-from anthropic_proxy.engine.wires.contract import Wire, changes_body
+from anthropic_proxy.engine.wires.contract import Wire, changes_request
 from anthropic_proxy.engine.wires.dialect import BaseDialect, RequestPart
 from anthropic_proxy.engine.wires.past_media import OMIT_PAST_MEDIA
 from anthropic_proxy.errors import CircuitOpen, UnreadableReply, UpstreamError
@@ -345,13 +345,13 @@ def _list_sent_parts(wire: Wire[BaseDialect, Any], names: Collection[str], call:
 
     Those behind the beginning of the prompt come first.
     """
-    sent = wire.encode_request(call).body
+    sent = wire.encode_request(call)
     parts = sorted((part for part in wire.parts if part.name in names), key=attrgetter("changes_prefix"))
     plainer = ((part.name, wire.apply_adaptation(call.dialect, part.name)) for part in parts)
     return tuple(
         name
         for name, dialect in plainer
-        if dialect != call.dialect and changes_body(call, dialect, wire.encode_request, sent)
+        if dialect != call.dialect and changes_request(call, dialect, wire.encode_request, sent)
     )
 
 

@@ -139,17 +139,18 @@ class Wire(ABC, Generic[DialectT, CallT]):
         return dialect
 
 
-def changes_body(
+def changes_request(
     call: CallT,
     dialect: BaseDialect,
     encode_request: Callable[[CallT], UpstreamRequest],
-    sent: bytes | None = None,
+    sent: UpstreamRequest | None = None,
 ) -> bool:
-    """Return True if a request has another body with the dialect of an adaptation, which is useful only then.
+    """Return True if a request differs with the dialect of an adaptation, which is useful only then.
 
-    `sent`: the body without the adaptation. None: it is encoded here.
+    `sent`: the request without the adaptation. None: it is encoded here.
     """
     with suppress(UnsupportedFeature):  # the changed request cannot be encoded
-        changed = encode_request(structs.replace(call, dialect=dialect)).body
-        return changed != (encode_request(call).body if sent is None else sent)
+        changed = encode_request(structs.replace(call, dialect=dialect))
+        usual = sent or encode_request(call)
+        return (changed.body, changed.headers) != (usual.body, usual.headers)
     return False

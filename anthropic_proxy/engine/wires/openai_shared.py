@@ -18,7 +18,7 @@ from anthropic_proxy.engine.messages.models import Tool
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.calls import TranslatedCall
-from anthropic_proxy.engine.wires.contract import changes_body
+from anthropic_proxy.engine.wires.contract import changes_request
 from anthropic_proxy.engine.wires.dialect import SAMPLING_VALUES, Adaptation, BaseDialect, RequestPart
 from anthropic_proxy.engine.wires.failures import find_rejected_parameter, find_replacement_effort
 from anthropic_proxy.engine.wires.json_schema import (
@@ -289,7 +289,7 @@ def find_drop_adaptation(
     fields = drops.get(name)
     if fields is None or (dialect := structs.replace(call.dialect, **fields)) == call.dialect:
         return None
-    if not changes_body(call, dialect, encode_request):
+    if not changes_request(call, dialect, encode_request):
         return None
     # a value that is too high or too low is that of this request, and says nothing about other values
     return Adaptation(f"drop {name}", persistent=_VALUE_REFUSED.search(message) is None)

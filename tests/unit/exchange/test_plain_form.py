@@ -88,7 +88,7 @@ VENDORS: Mapping[str, Vendor] = {
 
 
 class Server:
-    """A server that refuses each request for which `refuses` is true."""
+    """A server that refuses each request for which `refuses` is true. It sees `anthropic-beta` as the field `betas`."""
 
     def __init__(self, refuses: Callable[[Any], bool], status: int = 400, words: str = WORDS) -> None:
         self.requests: list[Any] = []
@@ -101,6 +101,8 @@ class Server:
         if path.endswith("api/show"):
             return FakeResponse(200, json.dumps(SHOWN).encode())
         body = json.loads(request.body)
+        if "anthropic-beta" in request.headers:
+            body["betas"] = request.headers["anthropic-beta"].split(",")
         self.requests.append(body)
         if self.refuses(body):
             return FakeResponse(self._status, self._refusal)
@@ -115,6 +117,7 @@ async def post(
     key_id: str = "key_a",
     replies: Sequence[str] = (),
     session: str = "",
+    headers: Mapping[str, str] = {},
     **fields: Any,
 ) -> RecordingSink:
     """`session`: id of a session of a client without a key. "": the client has the key `key_id`."""
@@ -123,7 +126,7 @@ async def post(
         messages += [{"role": "assistant", "content": reply}, {"role": "user", "content": "go on"}]
     body = {"model": vendor.model, "max_tokens": 8_000, "messages": messages, **vendor.fields, **fields}
     client = Client(credential_forwardable=True) if session else Client(name="same", key_id=key_id)
-    headers = {"x-claude-code-session-id": session} if session else {}
+    headers = {**headers, "x-claude-code-session-id": session} if session else headers
     sink = RecordingSink()
     await Exchange(proxy.services, new_client_request(json.dumps(body).encode(), headers, client=client), sink).run()
     return sink
@@ -877,3 +880,21 @@ async def test_of_two_parts_that_are_refused_only_together_one_is_left_out_where
     (usual,) = await _usual(vendor)
     lost = {field for field in _paths(usual) - _paths(both) if field not in DEPENDENT}
     assert all({*field.split(".")} & {*first, *second} for field in lost)
+
+
+async def test_betas_that_a_server_refuses_are_left_out_but_those_that_protect_or_that_tools_need() -> None:
+    vendor = VENDORS["messages"]
+    server = Server(lambda body: "new-form-2026-11-01" in body.get("betas", ()))
+    proxy = ProxyHarness(server, **vendor.settings)
+    kept = ["dangerous-tool-use-2026-09-01", "zero-retention-2026-01-01", "mcp-client-2025-11-20"]
+    headers = {"anthropic-beta": ",".join(["new-form-2026-11-01", "interleaved-thinking-2025-05-14", *kept])}
+    management = {"edits": []}
+    for number in range(20):
+        reply = await post(proxy, vendor, f"hello {number}", headers=headers, context_management=management)
+        assert reply.error is None
+    server.requests.clear()
+    assert (await post(proxy, vendor, "later", headers=headers, context_management=management)).error is None
+    (sent,) = server.requests
+    assert sent["betas"] == kept
+    (usual,) = await _usual(vendor)
+    assert _paths(usual) <= _paths(sent)

@@ -43,6 +43,14 @@ EAGER_BETA = "fine-grained-tool-streaming-2025-05-14"
 """Beta that is the older form of `eager_input_streaming`, for all tools that do not have the field."""
 """Header with the betas, and the field of the body that clouds have for them."""
 _ALL_BETAS = ("*",)
+WITHOUT_BETAS = "betas *"
+"""Name of the adaptation that removes all betas that may be left out."""
+_KEPT_BETAS = compile_later(
+    r"dangerous|safe|guard|moderat|retention|residen|region|geo|privacy|mcp|computer|execution|web-|skills|files|output",
+    re.IGNORECASE,
+)
+"""Pattern of betas that no plainer form leaves out: they protect the user or the data, or tools, files and schemas need
+them."""
 _BETA_NAME = compile_anchored(r"[A-Za-z0-9_-]{1,100}")
 _DROP, _SUSPECT, ACCEPTED = "betas", "suspects", "accepted"
 """First words of adaptations: the betas that follow are removed, have one that the server rejects, or were accepted."""
@@ -128,7 +136,7 @@ def select_betas(call: RelayCall[Dialect]) -> SelectedBetas:
     for beta in islice(given, _MAX_BETAS):
         name = names.get(beta, beta)
         accepts = _BETA_NAME.fullmatch(name) and (_matches(name, dialect.betas) or _is_later(name, dialect))
-        if accepts and not _matches(name, dialect.removed_betas) and (name,) not in dialect.suspected_betas:
+        if accepts and not _is_removed(name, dialect) and (name,) not in dialect.suspected_betas:
             found.setdefault(name, beta)
         else:
             refused.append(beta)
@@ -205,7 +213,8 @@ def find_beta_adaptation(call: RelayCall[Dialect], message: str) -> Adaptation |
 
 def apply_beta_adaptation(dialect: Dialect, verb: str, names: Sequence[str]) -> Dialect:
     if verb == _DROP:
-        return structs.replace(dialect, removed_betas=(*dialect.removed_betas, *names))
+        removed = dict.fromkeys((*dialect.removed_betas, *names))
+        return structs.replace(dialect, removed_betas=tuple(sorted(removed, key=lambda name: name in _ALL_BETAS)))
     accepted, suspected = dialect.accepted_betas, dialect.suspected_betas
     if verb == _SUSPECT:
         accepted = tuple(beta for beta in accepted if beta not in names)  # otherwise, the server has changed
@@ -247,6 +256,13 @@ def _read_body_betas(body: bytes) -> list[str]:
         return [name for name in betas if _BETA_NAME.fullmatch(name)]
     except (*DECODE_ERRORS, InvalidRequest):
         return []
+
+
+def _is_removed(name: str, dialect: Dialect) -> bool:
+    removed = dialect.removed_betas
+    if removed[-1:] == _ALL_BETAS and _KEPT_BETAS.search(name) is not None:
+        removed = removed[:-1]
+    return _matches(name, removed)
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

@@ -10,6 +10,7 @@ from msgspec import structs
 
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.anthropic.betas import (
+    WITHOUT_BETAS,
     apply_beta_adaptation,
     find_beta_adaptation,
     lacks_beta,
@@ -26,7 +27,7 @@ from anthropic_proxy.engine.wires.anthropic.rejected_fields import SAFEGUARDS, f
 from anthropic_proxy.engine.wires.anthropic.request import encode_request
 from anthropic_proxy.engine.wires.anthropic.stream import keep_error_body
 from anthropic_proxy.engine.wires.calls import RelayCall
-from anthropic_proxy.engine.wires.contract import DecodedError, changes_body
+from anthropic_proxy.engine.wires.contract import DecodedError, changes_request
 from anthropic_proxy.engine.wires.dialect import SAMPLING_VALUES, SYSTEM_REMINDER, Adaptation, RequestPart
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
@@ -88,6 +89,7 @@ _CACHE_MARKS = (
 )
 _FIELDS_OF_TOOLS = ("strict", "defer_loading", "eager_input_streaming")
 PARTS = (
+    RequestPart(name=WITHOUT_BETAS),
     RequestPart(name=f"{_DROP_FIELDS} temperature top_p top_k", values=SAMPLING_VALUES),
     RequestPart(name=f"{_DROP_FIELDS} metadata", is_lossless=True, values=("metadata",)),
     RequestPart(name=f"{_DROP_FIELDS} output_config.effort", values=("output_config.effort",)),
@@ -151,14 +153,14 @@ def find_adaptation(call: RelayCall[Dialect], error: UpstreamError) -> Adaptatio
     if refuses_past and call.dialect.sends_past_thinking and (found := _find_refused_thinking(call, error.message)):
         return found
     demands_thinking = error.status in (400, 422) and _THINKING_DEMANDED.search(error.message)
-    if demands_thinking and changes_body(call, apply_adaptation(call.dialect, _WITH_CALLS), encode_request):
+    if demands_thinking and changes_request(call, apply_adaptation(call.dialect, _WITH_CALLS), encode_request):
         return Adaptation(_WITH_CALLS)
     refuses_role = error.status in (400, 422, 500) and _ROLE_REFUSED.search(error.message) is not None
     if refuses_role and call.dialect.accepts_system_messages and has_system_messages(call.body):
         return Adaptation(_REMIND)
     names_schema = "parameters" in (error.parameter or "").split(".") and not call.dialect.has_anthropic_errors
     names_schema = names_schema and error.status in PARAMETER_ERROR_STATUSES
-    if names_schema and changes_body(call, apply_adaptation(call.dialect, _BASIC_SCHEMAS), encode_request):
+    if names_schema and changes_request(call, apply_adaptation(call.dialect, _BASIC_SCHEMAS), encode_request):
         return Adaptation(_BASIC_SCHEMAS)
     if error.status in _FIELD_STATUSES:
         message = _without_prefix(call, error)

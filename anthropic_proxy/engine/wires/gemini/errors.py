@@ -15,7 +15,7 @@ from msgspec import structs
 from anthropic_proxy.engine.messages.deltas import Usage
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.calls import TranslatedCall
-from anthropic_proxy.engine.wires.contract import DecodedError, changes_body
+from anthropic_proxy.engine.wires.contract import DecodedError, changes_request
 from anthropic_proxy.engine.wires.dialect import EFFORT_VALUES, SAMPLING_VALUES, Adaptation, RequestPart
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
@@ -117,7 +117,7 @@ def find_adaptation(call: TranslatedCall[Dialect], error: UpstreamError) -> Adap
         names += fitting if text.search(message) else ()
     if rejects_tool_result_content(message, None):
         names.append("drop parts of results")
-    useful = (name for name in names if changes_body(call, apply_adaptation(call.dialect, name), encode_request))
+    useful = (name for name in names if changes_request(call, apply_adaptation(call.dialect, name), encode_request))
     name = next(useful, None)
     return None if name is None else Adaptation(name, persistent=name not in _PASSING)
 

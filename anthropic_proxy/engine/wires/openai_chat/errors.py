@@ -12,7 +12,7 @@ from anthropic_proxy.engine.messages.deltas import Delta, Stop
 from anthropic_proxy.engine.messages.models.tool_arguments import is_truncated_object
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.calls import TranslatedCall
-from anthropic_proxy.engine.wires.contract import changes_body
+from anthropic_proxy.engine.wires.contract import changes_request
 from anthropic_proxy.engine.wires.dialect import (
     EFFORT_VALUES,
     SCHEMA_VALUES,
@@ -140,7 +140,7 @@ def find_adaptation(call: TranslatedCall[Dialect], error: UpstreamError) -> Adap
     if _WANTS_REASONING.search(error.message):
         return Adaptation(_REPLAY) if apply_adaptation(call.dialect, _REPLAY) != call.dialect else None
     if _WANTS_SIGNATURE.search(error.message):
-        found = (n for n in _PLACEHOLDERS if changes_body(call, apply_adaptation(call.dialect, n), encode_request))
+        found = (n for n in _PLACEHOLDERS if changes_request(call, apply_adaptation(call.dialect, n), encode_request))
         return next(map(Adaptation, found), None)
     if adaptation := find_minimum_adaptation(call, error):
         return adaptation
