@@ -1,6 +1,7 @@
 """Command `messages-conformance URL --model M`: checks a server, and prints what it found."""
 
 import argparse
+import io
 import sys
 import time
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from messages_conformance import __version__
 from messages_conformance.arguments import OTHER_KEY_VARIABLE, add_options, read_plan, select_checks
 from messages_conformance.badge import write_badge
+from messages_conformance.exchange_texts import escape_unprintable
 from messages_conformance.expected import find_new, find_stale, write_expected
 from messages_conformance.junit import write_junit
 from messages_conformance.results import describe, describe_failure, to_json, write_table
@@ -48,14 +50,17 @@ def build_parser(program: str) -> argparse.ArgumentParser:
 
 def main(words: Sequence[str] | None = None, program: str = "messages-conformance") -> int:
     arguments = build_parser(program).parse_args(words)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # for terminals that do not know all characters
     try:
         if arguments.list:
             for check in select_checks(arguments):
-                print(f"{check.level:<6} {check.id:<44} {check.rule}")
+                _print(f"{check.level:<6} {check.id:<44} {check.rule}")
             return 0
         return _run(arguments)
     except SuiteError as error:
-        sys.stderr.write(f"{program}: {error}\n")
+        sys.stderr.write(f"{program}: {escape_unprintable(str(error))}\n")
         return EXIT_FAULT
     except KeyboardInterrupt:
         return 130
@@ -70,7 +75,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     def report(result: Result) -> None:
         if not arguments.quiet:
-            print(describe(result, expected.get(result.check.id)), flush=True)
+            _print(describe(result, expected.get(result.check.id)))
 
     with plan.open() as runner:
         results = runner.run(plan.checks, arguments.jobs, report)
@@ -78,14 +83,14 @@ def _run(arguments: argparse.Namespace) -> int:
     stale = find_stale(results, expected)
     faults = [result for result in results if result.outcome is Outcome.FAULT]
     for result in new:
-        print(f"\n{describe_failure(result, runner.url)}")
+        _print(f"\n{describe_failure(result, runner.url)}")
     for result in stale:
-        print(f"\n✕ {result.check.id} passes: remove it from the expected failures")
+        _print(f"\n✕ {result.check.id} passes: remove it from the expected failures")
     for result in faults:
-        print(f"\n! {result.check.id}: a fault of the suite, not of the server\n{result.reasons[0]}")
-    print(f"\n{write_table(results)}\n")
+        _print(f"\n! {result.check.id}: a fault of the suite, not of the server\n{result.reasons[0]}")
+    _print(f"\n{write_table(results)}\n")
     failures = sum(result.outcome is Outcome.FAILED for result in results)
-    print(
+    _print(
         f"{len(results)} checks in {time.monotonic() - started:.1f} s: {failures} failed, "
         f"{failures - len(new)} of them expected; {len(stale)} expected to fail passed"
     )
@@ -96,7 +101,8 @@ def _run(arguments: argparse.Namespace) -> int:
         "backend": plan.options.backend,
     }
     if arguments.json:
-        arguments.json.write_text(to_json(results, runner.url, expected, facts), "utf-8")
+        text = to_json(results, runner.url, expected, facts)
+        arguments.json.write_text(text, "utf-8", errors="backslashreplace")  # half characters are escapes in JSON
     if arguments.junit:
         arguments.junit.write_text(write_junit(results, runner.url, expected), "utf-8")
     if arguments.badge:
@@ -105,6 +111,11 @@ def _run(arguments: argparse.Namespace) -> int:
         write_expected(arguments.write_expected, results, expected)
         return EXIT_FAULT if faults else 0
     return EXIT_FAULT if faults else EXIT_FAILED if new or stale else 0
+
+
+def _print(text: str) -> None:
+    """Print a text with parts of what the server has sent."""
+    print(escape_unprintable(text), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import fnmatch
 import os
+import re
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -171,6 +172,6 @@ class _Given:
 
 def _read_header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
-    if not colon or not name.strip():
+    if not colon or not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name.strip()):
         raise SuiteError(f"a header is {text!r}, not 'NAME: VALUE'")
     return name.strip().lower(), value.strip()

@@ -142,7 +142,7 @@ class Server:
             exchange.failure = "the connection was closed in the middle of the reply"
         except http.client.RemoteDisconnected:
             exchange.failure = "the connection was closed without a reply"
-        except http.client.HTTPException as error:
+        except (http.client.HTTPException, ValueError) as error:
             exchange.failure = f"the reply is no HTTP: {type(error).__name__} {error}".rstrip()
         except OSError as error:
             exchange.failure = f"{'the connection was closed' if exchange.status else 'no reply'}: {error}"

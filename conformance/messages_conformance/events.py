@@ -106,7 +106,8 @@ def _add_delta(block: dict[str, Any], delta: Mapping[str, Any], arguments: list[
     elif kind == "input_json_delta":
         arguments.append(str(delta.get("partial_json") or ""))
     elif kind == "citations_delta":
-        block["citations"] = [*(block.get("citations") or ()), delta.get("citation")]
+        given = block.get("citations")
+        block["citations"] = [*(given if isinstance(given, list) else ()), delta.get("citation")]
 
 
 def _add_end(message: dict[str, Any], data: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Exchanges as texts for people: the request as a command line without its key, the reply shortened."""
 
+import re
 import shlex
 
 from messages_conformance.client import Exchange, Request
@@ -9,6 +10,7 @@ _KEY_HEADERS = {"x-api-key": f"${KEY_VARIABLE}", "authorization": f"Bearer ${KEY
 """Header with a secret → what is shown instead."""
 _MAX_SHOWN = 2000
 """Maximum number of characters of a body that are shown."""
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def write_curl(request: Request, url: str) -> str:
@@ -36,3 +38,8 @@ def describe_reply(exchange: Exchange) -> str:
 
 def _shorten(text: str) -> str:
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}… ({len(text) - _MAX_SHOWN} more characters)"
+
+
+def escape_unprintable(text: str) -> str:
+    """Return the text with escapes for what a server could do to a terminal or a file: controls, half characters."""
+    return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

@@ -5,6 +5,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from messages_conformance.exchange_texts import escape_unprintable
 from messages_conformance.rows import SuiteError
 from messages_conformance.runner import Outcome, Result
 
@@ -38,7 +39,7 @@ def write_expected(file: Path, results: Sequence[Result], known: Mapping[str, st
     reasons = {name: reason for name, reason in known.items() if not _has_run(outcomes.get(name))}
     for result in results:
         if result.outcome is Outcome.FAILED:
-            first = " ".join(result.reasons[0].split())
+            first = " ".join(escape_unprintable(result.reasons[0]).split())
             reasons[result.check.id] = known.get(result.check.id) or first[:_MAX_REASON]
     lines = (f"{json.dumps(name)} = {_quote(reason)}\n" for name, reason in sorted(reasons.items()))
     file.write_text(f"{_HEAD}\n[{_TABLE}]\n{''.join(lines)}", "utf-8")
@@ -59,5 +60,5 @@ def _has_run(result: Result | None) -> bool:
 
 
 def _quote(text: str) -> str:
-    """Return a basic string of TOML, whose escapes are those of JSON except for one character."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    """Return a basic string of TOML, whose escapes are those of JSON."""
+    return json.dumps(text, ensure_ascii=False)

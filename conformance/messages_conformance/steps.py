@@ -1,6 +1,7 @@
 """What the client does in a check: named steps, each of which adds its exchanges to the trial."""
 
 from collections.abc import Callable, Mapping
+from urllib.parse import quote
 
 from messages_conformance.client import Exchange, Request, Server, encode_json
 from messages_conformance.rows import VERSIONS, Step
@@ -19,7 +20,7 @@ def build_request(step: Step, trial: Trial) -> Request:
     if step.key == "other-key":
         headers["x-api-key"] = options.other_key
     headers.update({name.lower(): value for name, value in step.headers.items()})
-    path = step.path.replace("$MODEL", options.model)
+    path = step.path.replace("$MODEL", quote(options.model, safe=""))
     sent = tuple((name, value) for name, value in headers.items() if value is not None)
     return Request(step.method, path, sent, body)
 
