@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, TypeVarTuple
 import msgspec
 from msgspec import Raw, Struct
 
-from anthropic_proxy.engine.messages.deltas import ToolArgs, ToolCall, ToolEnd
+from anthropic_proxy.engine.messages.deltas import Delta, ToolArgs, ToolCall, ToolEnd
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import Tool, ToolChoice, ToolUseBlock
 from anthropic_proxy.engine.messages.models.tools import ToolList, is_client_tool
@@ -142,6 +142,18 @@ class ToolCallIds:
         self._call = call
         self._used_ids: set[str] | None = None
         """Tool call ids in the client's messages and in this reply. None: not collected yet."""
+        self._whole_calls: dict[str, tuple[str, str, list[Delta]]] = {}
+        """The provider's id of a call that arrived as a whole → its name, its arguments and the deltas of its event."""
+
+    def is_repetition(self, upstream_id: str | None, name: str, arguments: str, event: list[Delta]) -> bool:
+        """Return True if an earlier event of the reply had the same call with the same id. Records the call.
+
+        `event`: the list for the deltas of this event.
+        """
+        if not upstream_id:
+            return False
+        known_name, known_arguments, known_event = self._whole_calls.setdefault(upstream_id, (name, arguments, event))
+        return known_event is not event and (known_name, known_arguments) == (name, arguments)
 
     def assign_client_id(self, upstream_id: str | None) -> str:
         """Return the id that the client receives for a tool call, and record it as used."""

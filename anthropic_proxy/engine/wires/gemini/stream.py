@@ -3,8 +3,9 @@
 Each frame of a stream has new content and the token counts so far. No frame is marked as the last: token counts may
 follow the finish reason, and old models repeat the finish reason in each frame. So the decoder ends the reply at the
 first finish reason, reads on for counts and for a reason that is no normal end, and raises a late error in
-`decode_end`. Citations arrive after the text that they refer to. If a reply may have citations, its text is buffered
-until they are known (`_Grounding`). A tool call arrives complete.
+`decode_end`. A last frame that is sent twice counts once, as does a call with the same id. Citations arrive after the
+text that they refer to. If a reply may have citations, its text is buffered until they are known (`_Grounding`). A tool
+call arrives complete.
 
 The structs have the fields that the proxy decodes, with Google's names. A response has `Candidate`s, which are
 alternative replies. A candidate has a `Content`, which is a list of `Part`s: texts, calls and files. Grounding is
@@ -302,6 +303,8 @@ class GeminiDecoder(Decoder):
         """True if the last delta of the reply was thinking without a signature."""
         self._answered = False
         self._stopped = False
+        self._ending_frame = b""
+        """The latest frame with a finish reason and with token counts, which would grow with the reply."""
         self._ended_normally = False
         """True if the only finish reasons so far were normal ends. Old models repeat `STOP` in each frame, and a later
         reason that is no normal end counts."""
@@ -316,6 +319,8 @@ class GeminiDecoder(Decoder):
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
         deltas: list[Delta] = []
+        if frame == self._ending_frame:
+            return deltas
         try:
             reply = decode_strict_reply(frame)
         except DECODE_ERRORS:
@@ -325,6 +330,8 @@ class GeminiDecoder(Decoder):
             if reply == _NO_REPLY:
                 self._fail(find_bare_error(frame), deltas)
             self._read(reply, deltas)
+            if self._stopped and reply.usage_metadata is not None:
+                self._ending_frame = frame
         return deltas
 
     def decode_end(self) -> list[Delta]:
@@ -417,6 +424,8 @@ class GeminiDecoder(Decoder):
             elif call.name:
                 self._end_open_call(deltas)
                 arguments = bytes(call.args).decode(errors="replace") if has_arguments else ""
+                if self._ids.is_repetition(call.id, call.name, arguments, deltas):
+                    return
                 self._emit_call(call.name, call.id, signature, arguments, deltas)
         elif is_present(part.tool_call):
             if self._sources is not None:

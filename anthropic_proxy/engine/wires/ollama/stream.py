@@ -1,7 +1,8 @@
 """Decoder of responses of Ollama's `/api/chat`, streamed or complete, into deltas.
 
 Each line of a stream is a JSON object with new content. The last line has `done` and the token counts. A tool call
-arrives complete. Older models write thinking and tool calls into the text, where `TextSplitter` finds them.
+arrives complete. A line that arrives twice, with the same time, counts once, as does a call with the same id. Older
+models write thinking and tool calls into the text, where `TextSplitter` finds them.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT
 from anthropic_proxy.engine.messages.models.tool_arguments import divide_arguments, is_truncated_object
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.contract import Decoder
 from anthropic_proxy.engine.wires.failures import UpstreamFault, find_bare_error, read_error_object
@@ -87,6 +89,8 @@ def decode_frame(data: bytes) -> Frame:
 _NO_ARGUMENTS = (b"", b"null", b"{}")
 _NO_FUNCTION = FunctionCall()
 _QUOTE = b'"'[0]
+_EXACT_TIME = compile_later(rb'"created_at":\s*"[^"]*\.\d{6}')
+"""Time of a line, to the microsecond or less: no two lines have the same one."""
 
 
 class OllamaDecoder(Decoder):
@@ -95,6 +99,8 @@ class OllamaDecoder(Decoder):
         self.default_signature = empty_signature(call.dialect.signature_tag)
         self.finished = False
         """True after the last line (`done`), or after an error that is a policy refusal."""
+        self._frame = b""
+        """The latest line."""
         self._calls = 0
         self._has_incomplete = False
         """True if the arguments of a call are truncated. Only servers that send arguments as text can cause this."""
@@ -113,6 +119,9 @@ class OllamaDecoder(Decoder):
         return (*(self._text.notes if self._text is not None else ()), *self._call_repair.notes)
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
+        if frame == self._frame and _EXACT_TIME.search(frame):
+            return []
+        self._frame = frame
         try:
             read = decode_strict_frame(frame)
         except DECODE_ERRORS:
@@ -208,6 +217,8 @@ class OllamaDecoder(Decoder):
         found = self._call_repair.repair_name(name) if name else self._call_repair.find_name_by_arguments(arguments)
         if found is None:
             raise self._call.build_protocol_error(" sent a tool call without a name.")
+        if self._ids.is_repetition(part.id, found, arguments, deltas):
+            return
         for one in divide_arguments(arguments) or ("",):
             repaired = self._call_repair.repair_arguments(one, found) if one and self._repairs_arguments else one
             self._has_incomplete |= bool(one) and is_truncated_object(repaired)

@@ -76,7 +76,10 @@ class ChatDecoder(Decoder):
     _uses_deprecated_field = False  # for all calls, because some servers repeat a call in the other field
     _answered = False
     """True after any choice."""
-    _has_content = False
+    _has_text = False
+    _has_other_content = False
+    _streams_messages = False
+    """True if the fragments of a stream are in `message`."""
     _native_reason = ""
     _postponed = ""
     """Finish reason of a reply with truncated arguments. The token counts decide whether its limit was reached."""
@@ -190,10 +193,8 @@ class ChatDecoder(Decoder):
         if choice is not None:
             self._answered = True
             piece = choice.delta or choice.message
-            if choice.delta is not None and choice.message is not None and choice.delta.is_empty:
-                # the message may follow its own fragments
-                source = "message"
-                piece = ChoiceDelta(tool_calls=choice.message.calls) if self._has_content else choice.message
+            if choice.message is not None and source == "fragment" and (choice.delta is None or choice.delta.is_empty):
+                source, piece = self._choose_missing(choice.message, is_alone=choice.delta is None)
             if piece is not None:
                 thinking = piece.reasoning_content or piece.reasoning
                 details = piece.reasoning_details
@@ -210,6 +211,7 @@ class ChatDecoder(Decoder):
                 if self._server_tools is not None:
                     deltas += self._server_tools.decode_choice_delta(piece)
                 if piece.content:
+                    self._has_text = True
                     if self._calls is None and self._details is None and self._text is None:
                         deltas.append(Text(piece.content))
                     else:
@@ -221,8 +223,8 @@ class ChatDecoder(Decoder):
                     self._read_text(piece.refusal, deltas)
                 if piece.tool_calls or piece.function_call is not None:
                     self._read_calls(piece, deltas, source)
-                if deltas or piece.content:
-                    self._has_content = True
+                if not piece.content and deltas:
+                    self._has_other_content = True
             if choice.native_finish_reason:
                 self._native_reason = choice.native_finish_reason
             if choice.finish_reason:
@@ -233,6 +235,23 @@ class ChatDecoder(Decoder):
         if chunk.usage is not None or chunk.x_groq is not None or (choice is not None and choice.usage is not None):
             self._read_usage(chunk, choice, deltas, data)
         return deltas
+
+    @property
+    def _has_content(self) -> bool:
+        return self._has_text or self._has_other_content
+
+    def _choose_missing(self, message: ChoiceDelta, *, is_alone: bool) -> tuple[_Source, ChoiceDelta]:
+        """Return what a `message` in a stream has beyond its fragments, which it may follow.
+
+        `is_alone`: True if it stands in the place of a fragment. Some servers send all fragments so.
+        """
+        if is_alone and not self._has_content:
+            self._streams_messages = True
+        if self._streams_messages:
+            return "fragment", message
+        if not self._has_content:
+            return "message", message
+        return "message", ChoiceDelta(content=None if self._has_text else message.content, tool_calls=message.calls)
 
     def _keep_usage(self, chunk: Chunk, data: bytes) -> None:
         """Keep the token counts of a chunk with an error (recorded: openrouter/stream_error)."""
@@ -503,12 +522,14 @@ _NO_FUNCTION = FunctionCall()
 
 
 class _OpenCall:
-    __slots__ = ("arguments", "before", "ended", "held", "id", "is_wrapper", "key", "name", "own_name")
+    __slots__ = ("arguments", "before", "ended", "held", "id", "is_wrapper", "key", "name", "name_start", "own_name")
 
     def __init__(self, key: int, upstream_id: str, *, held: bool) -> None:
         self.key = key
         self.id = upstream_id
         self.name = ""
+        self.name_start = ""
+        """Name so far, if it may be the beginning of a longer one: the call waits for the next fragment."""
         self.own_name = ""  # the client's
         self.arguments = ArgumentsReader()
         self.held = held  # until the arguments are complete
@@ -587,14 +608,28 @@ class ToolCallDecoder:
 
     def _add(self, call: _OpenCall, fragment: ToolCallDelta, arguments: str, deltas: list[Delta]) -> None:
         function = fragment.function or _NO_FUNCTION
-        if not call.name and function.name:
-            if is_parallel_wrapper(function.name, self._call):
-                call.name = call.own_name = function.name
-                call.held = call.is_wrapper = True
-            else:
-                self._name(call, function.name, self.repair.repair_name(function.name), deltas)
+        if not call.name and (function.name or (call.name_start and arguments)):
+            name = function.name or ""
+            if not name.startswith(call.name_start):
+                name = call.name_start + name
+            call.name_start = name
+            if arguments or not self._is_start(name):
+                self._end_name(call, deltas)
         if arguments:
             self._feed(call, arguments, fragment, deltas)
+
+    def _is_start(self, name: str) -> bool:
+        """Return True if a name may be the beginning of that of a tool."""
+        return any(tool.name != name and tool.name.startswith(name) for tool in self._call.request.tools)
+
+    def _end_name(self, call: _OpenCall, deltas: list[Delta]) -> None:
+        """The name of the call is complete."""
+        name, call.name_start = call.name_start, ""
+        if is_parallel_wrapper(name, self._call):
+            call.name = call.own_name = name
+            call.held = call.is_wrapper = True
+        else:
+            self._name(call, name, self.repair.repair_name(name), deltas)
 
     def read_message(self, calls: Sequence[ToolCallDelta], deltas: list[Delta]) -> None:
         """Read the calls of a complete message, of which the stream may have sent fragments: add what is missing."""
@@ -665,7 +700,7 @@ class ToolCallDecoder:
         call is missing.
         """
         for call in list(self._open.values()):
-            if not call.name and not call.arguments.text.strip():
+            if not call.name and not call.name_start and not call.arguments.text.strip():
                 del self._open[call.key]
                 call.ended = True
                 continue
@@ -686,6 +721,8 @@ class ToolCallDecoder:
     def _end(self, call: _OpenCall, deltas: list[Delta], *, reply_ended_early: bool = False) -> str:
         """Append the buffered deltas and the `ToolEnd` of a call. Return the arguments of the call."""
         text = call.arguments.text
+        if call.name_start:
+            self._end_name(call, deltas)
         if not call.name:
             name = self.repair.find_name_by_arguments(text)
             if name is None:
@@ -732,7 +769,7 @@ class ToolCallDecoder:
             return call  # the fragment adds nothing
         if fragment.id and call.id and fragment.id != call.id:
             return None
-        if fragment.id or not function.name or not call.name:
+        # Some servers give several calls one id, or none: the name distinguishes the next call from a repeated name.
+        if not function.name or not call.name or function.name == call.name:
             return call
-        # Without ids only the name distinguishes the next call from a repetition of the same name.
-        return call if function.name == call.name else None
+        return call if fragment.id and self.repair.repair_name(function.name) == call.own_name else None

@@ -100,6 +100,8 @@ class StreamEvent(Struct, gc=False):
     """Event of a streamed response: the data of one SSE event. The set fields depend on `type`."""
 
     type: str = ""
+    sequence_number: int | None = None
+    """Number of the event in the stream. None: the server numbers no events."""
     output_index: int | None = None
     """Index, in the response, of the output item that the event belongs to."""
     summary_index: int = 0
@@ -108,6 +110,11 @@ class StreamEvent(Struct, gc=False):
     arguments: str | None = None
     """Of `…arguments.done`: the complete arguments, a JSON text. Fragments are in `delta`."""
     code: str | None = None
+    text: str | None = None
+    """Of `….text.done`: the complete text of a part."""
+    refusal: str | None = None
+    part: Raw = ABSENT
+    """Complete part of an output item, as JSON text for `decode_content`."""
     item: Raw = ABSENT
     """Output item that begins or is complete, JSON text for `decode_item`."""
     response: Raw = ABSENT
@@ -157,4 +164,4 @@ def _tolerant(kind: type[_Kind]) -> Callable[[Raw | bytes], _Kind]:
     return decode
 
 
-decode_item, decode_response = _tolerant(OutputItem), _tolerant(Response)
+decode_item, decode_content, decode_response = _tolerant(OutputItem), _tolerant(OutputContent), _tolerant(Response)

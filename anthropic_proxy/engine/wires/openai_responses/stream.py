@@ -1,10 +1,11 @@
 """Decoder of Responses replies, streamed or complete: converts them to deltas.
 
 A reply is a list of output items: messages, reasoning, tool calls, and calls of server tools. A stream announces an
-item, sends its content in fragments, and then sends the complete item, which repeats the content. The last event
-repeats all items. Some servers leave out one of these steps, so each step adds what the steps before it lacked:
-`OutputItemState` holds what was decoded of an item. Two kinds of content wait: reasoning with encrypted state until the
-next content is known (`PendingReasoning`), and everything after a web search until its pages are known
+item, sends its content in fragments, and then repeats the content: each part, then the complete item, and in the last
+event all items. Some servers leave out one of these steps, double it or change the order, so each step adds what the
+steps before it lacked: `OutputItemState` holds what was delivered of an item. A contradiction between fragments and
+their repetition is an error of a call; delivered text stays. Two kinds of content wait: reasoning with encrypted state
+until the next content is known (`PendingReasoning`), and everything after a web search until its pages are known
 (`WebSearchDecoder`).
 
 `reply.py` has the structs of events and bodies, and `tools.py` the decoders of tool calls and of web searches.
@@ -22,6 +23,7 @@ from anthropic_proxy.engine.messages.models.raw_json import is_present
 from anthropic_proxy.engine.messages.server_blocks import describe_generated_file
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.contract import Decoder
+from anthropic_proxy.engine.wires.delivered_text import DeliveredText
 from anthropic_proxy.engine.wires.failures import UpstreamFault, find_reply_end
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_or_repair, decode_repaired, repair_json
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
@@ -34,6 +36,7 @@ from anthropic_proxy.engine.wires.openai_responses.reply import (
     Response,
     ResponsesUsage,
     StreamEvent,
+    decode_content,
     decode_event,
     decode_item,
     decode_response,
@@ -59,23 +62,48 @@ from anthropic_proxy.errors import UnreadableReply
 class OutputItemState:
     """Decoding state of one output item of a stream: the decoder of its tool call, and the content decoded so far."""
 
-    __slots__ = ("citation_count", "complete", "item_id", "latest_part", "server_tool", "text_streamed", "tool_call")
+    __slots__ = (
+        *("citation_count", "complete", "early_arguments", "item_id", "latest_part", "latest_text"),
+        *("parts", "server_tool", "tool_call"),
+    )
 
     def __init__(self) -> None:
         self.tool_call: ToolCallItemDecoder | None = None
         self.server_tool: ServerToolItemDecoder | None = None
         self.item_id: str | None = None
-        self.latest_part: tuple[str, int] | None = None
-        """Kind and index of the content part of the latest fragment: `("summary", 0)`. None: no fragment yet."""
-        self.text_streamed = False
-        """True if fragments of text were returned. The complete item, which follows, then adds no text."""
+        self.early_arguments: list[str] = []
+        """Fragments of arguments before the event that announces their call."""
+        self.parts: dict[Part, DeliveredText] = {}
+        """Text and reasoning that the client has."""
+        self.latest_part: Part | None = None
+        """Content part of the latest fragment. None: no fragment yet."""
+        self.latest_text = DeliveredText()
+        """Text of the latest part."""
         self.citation_count = 0
         """Number of citations returned from stream events. The complete item repeats these citations."""
         self.complete = False
 
+    def find_text(self, part: "Part") -> DeliveredText:
+        """Return the text of a part, which becomes the latest one."""
+        if part != self.latest_part:
+            self.latest_part = part
+            self.latest_text = self.parts.setdefault(part, DeliveredText())
+        return self.latest_text
 
+    def lacks_content(self, item: OutputItem) -> bool:
+        """Return True if nothing of a complete message or call is known, so that the end of the reply may have it."""
+        if item.type == "message":
+            return not item.content and self.latest_part is None
+        return (
+            item.type == "function_call"
+            and not item.arguments
+            and (self.tool_call is None or not self.tool_call.has_arguments)
+        )
+
+
+Part = tuple[str, int]
+"""Kind and index of a part of an output item: `("summary", 0)`. Kinds: `text`, `summary`, `reasoning`."""
 _CALLS = ("function_call", "custom_tool_call")
-_TEXT = ("text", 0)  # no index: parts of a text follow each other without a paragraph between
 _PARAGRAPH = "\n\n"
 _NO_RESPONSE = Response()
 _STATUSES = ("completed", "failed", "in_progress", "cancelled", "queued", "incomplete")
@@ -96,6 +124,8 @@ class ResponsesDecoder(Decoder):
         self._thoughts = PendingReasoning(self.default_signature)
         self._items: dict[int, OutputItemState] = {}
         self._complete_items = 0
+        self._frame = b""
+        """The latest event."""
         self._last = 0
         """Index of the output item of the last event. Events without an index belong to the same item."""
         self._spoken: int | None = None
@@ -118,18 +148,38 @@ class ResponsesDecoder(Decoder):
             if (fault := decode_bare_error(frame)) is not None:
                 return self._fail(fault)
             event = self._decode(decode_event, frame, self.repair_frame)
+        if frame == self._frame and event.sequence_number:  # each event has its own number
+            return []
+        self._frame = frame
         deltas: list[Delta] = []
         match event.type:  # other events repeat content or report progress, and are ignored
             case "response.output_text.delta":
                 self._read_text(event, deltas)
             case "response.function_call_arguments.delta":
                 state = self._find(event)
-                if state.tool_call is not None and event.delta:
+                if event.delta and state.tool_call is not None:
                     state.tool_call.add_arguments_fragment(event.delta, deltas)
+                elif event.delta:
+                    state.early_arguments.append(event.delta)
             case "response.reasoning_summary_text.delta":
                 self._read_thought(event, ("summary", event.summary_index), deltas)
             case "response.reasoning_text.delta":
                 self._read_thought(event, ("reasoning", event.content_index), deltas)
+            case "response.output_text.done":
+                self._complete_part(("text", event.content_index), event.text, event, deltas)
+            case "response.refusal.done":
+                self._complete_part(("text", event.content_index), event.refusal, event, deltas)
+            case "response.reasoning_summary_text.done":
+                self._complete_part(("summary", event.summary_index), event.text, event, deltas)
+            case "response.reasoning_text.done":
+                self._complete_part(("reasoning", event.content_index), event.text, event, deltas)
+            case "response.content_part.done":
+                part = self._decode(decode_content, event.part)
+                kind = "reasoning" if part.type == "reasoning_text" else "text"
+                self._complete_part((kind, event.content_index), part.text or part.refusal, event, deltas)
+            case "response.reasoning_summary_part.done":
+                part = self._decode(decode_content, event.part)
+                self._complete_part(("summary", event.summary_index), part.text, event, deltas)
             case "response.output_text.annotation.added":
                 state = self._find(event)
                 found = self._search.decode_annotation(event.annotation, (self._last, event.content_index))
@@ -204,15 +254,44 @@ class ResponsesDecoder(Decoder):
     def _read_text(self, event: StreamEvent, deltas: list[Delta]) -> None:
         state = self._find(event)
         if event.delta and not state.complete:
-            state.text_streamed = True
-            self._emit_text(event.delta, state, deltas)
-            if self._search.requires_recorded_text:
-                self._search.record_sent_text(event.delta, (self._last, event.content_index))
+            text = state.find_text(("text", event.content_index)).add(event.delta)
+            if text:
+                self._deliver_text(text, event.content_index, deltas)
 
-    def _read_thought(self, event: StreamEvent, part: tuple[str, int], deltas: list[Delta]) -> None:
+    def _read_thought(self, event: StreamEvent, part: Part, deltas: list[Delta]) -> None:
         state = self._find(event)
         if event.delta and not state.complete:
-            self._think(event.delta, part, state, deltas)
+            begins_part = state.latest_part not in (None, part)
+            text = state.find_text(part).add(event.delta)
+            if text:
+                self._deliver_thinking(text, state, deltas, begins_part=begins_part)
+
+    def _complete_part(self, part: Part, whole: str | None, event: StreamEvent, deltas: list[Delta]) -> None:
+        state = self._find(event)
+        if whole and not state.complete:
+            self._complete_parts([(part, whole)], state, deltas)
+
+    def _complete_parts(self, wholes: Iterable[tuple[Part, str]], state: OutputItemState, deltas: list[Delta]) -> None:
+        """Append what the fragments so far lack of the parts of an item, in order, as far as they agree with them.
+
+        What lacks before later content would come too late. If a server gives every part the same index, the fragments
+        agree with none.
+        """
+        for part, whole in wholes:
+            latest = state.latest_part
+            if latest is not None and part != latest:
+                known = state.parts.get(part)
+                if known is not None and known.text == whole:
+                    continue
+                if known is not None or part[0] != latest[0] or part[1] < latest[1]:
+                    return
+            missing = state.find_text(part).complete(whole)
+            if missing is None:
+                return
+            if missing and part[0] == "text":
+                self._deliver_text(missing, part[1], deltas)
+            elif missing:
+                self._deliver_thinking(missing, state, deltas, begins_part=latest not in (None, part))
 
     def _begin_call(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> ToolCallItemDecoder:
         self._put(self._thoughts.release_signed(), deltas)
@@ -220,6 +299,8 @@ class ResponsesDecoder(Decoder):
         self._spoken = None
         state.tool_call = ToolCallItemDecoder(self._calls)
         state.tool_call.start_call(item, deltas)
+        for fragment in state.early_arguments:
+            state.tool_call.add_arguments_fragment(fragment, deltas)
         return state.tool_call
 
     def _begin_item(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> None:
@@ -233,16 +314,14 @@ class ResponsesDecoder(Decoder):
 
     def _complete(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> None:
         """Append the content of a complete output item to `deltas`, except content of earlier events."""
-        if state.complete:
+        if state.complete or state.lacks_content(item):
             return
         state.complete = True
         self._complete_items += 1
         if item.type == "reasoning":
-            if state.latest_part is None:
-                kind, parts = ("summary", item.summary) if item.summary else ("reasoning", item.content)
-                for index, part in enumerate(parts or ()):
-                    if part.text:
-                        self._think(part.text, (kind, index), state, deltas)
+            kind, parts = ("summary", item.summary) if item.summary else ("reasoning", item.content)
+            wholes = [((kind, index), part.text) for index, part in enumerate(parts or ()) if part.text]
+            self._complete_parts(wholes, state, deltas)
             carry = build_reasoning_state(item, state)
             if carry.encrypted or state.latest_part is not None:
                 self._put_thought(Thinking(signature=encode_signature(self._tag, carry)), state, deltas)
@@ -258,10 +337,12 @@ class ResponsesDecoder(Decoder):
             self._put_hosted(server_tool.decode_complete_item(item), deltas)
         elif item.type == "image_generation_call" and item.result:  # the Messages API has no block for an image
             words = describe_generated_file(f"image/{item.output_format or 'png'}", len(item.result))
-            self._emit_text(words, state, deltas)
+            self._emit_text(words, deltas)
 
     def _complete_message(self, state: OutputItemState, parts: list[OutputContent], deltas: list[Delta]) -> None:
-        if state.text_streamed:
+        if state.latest_part is not None:
+            texts = [(("text", index), part.text or part.refusal or "") for index, part in enumerate(parts)]
+            self._complete_parts(texts, state, deltas)
             deltas += self._search.decode_remaining_citations(parts, state.citation_count)
         else:
             for part in parts:
@@ -269,26 +350,30 @@ class ResponsesDecoder(Decoder):
                     self._refusal.append(part.refusal or "")
                 for piece in self._search.split_at_citations(part):
                     if isinstance(piece, Text):
-                        self._emit_text(piece.text, state, deltas)
+                        self._emit_text(piece.text, deltas)
                     else:
                         self._put([piece], deltas)
         deltas += self._search.release_buffered_deltas()
 
-    def _emit_text(self, text: str, state: OutputItemState, deltas: list[Delta]) -> None:
+    def _deliver_text(self, text: str, content_index: int, deltas: list[Delta]) -> None:
+        self._emit_text(text, deltas)
+        if self._search.requires_recorded_text:
+            self._search.record_sent_text(text, (self._last, content_index))
+
+    def _emit_text(self, text: str, deltas: list[Delta]) -> None:
         if self._spoken != self._last:
             if self._spoken is not None:
                 text = _PARAGRAPH + text  # another message follows at once
             self._spoken = self._last
-        state.latest_part = _TEXT
         if self._thoughts.buffered or self._search.buffering:
             self._put([*self._thoughts.release_signed(), Text(text)], deltas)
         else:
             deltas.append(Text(text))
 
-    def _think(self, text: str, part: tuple[str, int], state: OutputItemState, deltas: list[Delta]) -> None:
-        if state.latest_part is not None and state.latest_part != part:
+    def _deliver_thinking(self, text: str, state: OutputItemState, deltas: list[Delta], *, begins_part: bool) -> None:
+        """`begins_part`: True if the text begins a later part of the same reasoning."""
+        if begins_part:
             text = _PARAGRAPH + text
-        state.latest_part = part
         self._spoken = None
         if self._thoughts.buffered or self._search.buffering:
             self._put_thought(Thinking(text), state, deltas)

@@ -17,7 +17,13 @@ from anthropic_proxy.engine.messages.deltas import Citation, Delta, Text, ToolAr
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import McpServer, Tool, ToolChoice
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT
-from anthropic_proxy.engine.messages.models.tool_arguments import ArgumentsReader, divide_arguments, is_truncated_object
+from anthropic_proxy.engine.messages.models.tool_arguments import (
+    ArgumentsReader,
+    divide_arguments,
+    is_same_object,
+    is_truncated_object,
+    means_no_arguments,
+)
 from anthropic_proxy.engine.messages.models.tools import are_client_tools, decode_toolset, is_client_tool
 from anthropic_proxy.engine.messages.preparation import PreparedRequest, server_tool_kind
 from anthropic_proxy.engine.messages.server_blocks import (
@@ -40,6 +46,7 @@ from anthropic_proxy.engine.messages.server_blocks import (
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.calls import TranslatedCall
+from anthropic_proxy.engine.wires.delivered_text import DeliveredText
 from anthropic_proxy.engine.wires.json_repair import decode_or_empty
 from anthropic_proxy.engine.wires.json_schema import SchemaRules, find_schema_rules
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
@@ -238,7 +245,7 @@ class ToolCallItemDecoder:
     """Decoder of one client tool call, from the first event of its output item to the last."""
 
     __slots__ = (
-        *("_arguments", "_began", "_ended", "_key", "_name", "_reader", "_rest", "_streams", "_written"),
+        *("_announced", "_arguments", "_began", "_ended", "_key", "_name", "_reader", "_rest", "_streams", "_written"),
         "incomplete",
     )
 
@@ -248,16 +255,23 @@ class ToolCallItemDecoder:
         self._began = self._ended = False
         self._streams = True
         self._name = ""
-        self._written: list[str] = []
-        """Fragments of the arguments."""
+        self._announced = ""
+        """Arguments in the event that announces the call. They count if no other event has any."""
+        self._written = DeliveredText()
+        """Arguments so far."""
         self._arguments = ArgumentsReader()
         self._rest: list[str] = []
         """Fragments of the arguments of further calls that the server joined to this one."""
         self.incomplete = False
         """True if the call ended early. Its item has the status `incomplete`, or its arguments are cut."""
 
+    @property
+    def has_arguments(self) -> bool:
+        return bool(self._written.text or self._announced)
+
     def start_call(self, item: OutputItem, deltas: list[Delta]) -> None:
         """Start the call once its name is known. Custom calls and parallel wrappers start when they are complete."""
+        self._announced = item.arguments or ""
         if self._began or self._ended or not item.name:
             return
         self._streams = item.type == "function_call" and not is_parallel_wrapper(item.name, self._reader.call)
@@ -270,9 +284,10 @@ class ToolCallItemDecoder:
 
     def add_arguments_fragment(self, fragment: str, deltas: list[Delta]) -> None:
         """Append a fragment of the arguments, if the tool call has started. Otherwise, it is stored."""
-        if self._ended or not fragment:
-            return
-        self._written.append(fragment)
+        if not self._ended and (text := self._written.add(fragment)):
+            self._read(text, deltas)
+
+    def _read(self, fragment: str, deltas: list[Delta]) -> None:
         if self._rest:
             self._rest.append(fragment)
             return
@@ -282,11 +297,21 @@ class ToolCallItemDecoder:
         if passed and self._began:
             deltas.append(ToolArgs(self._key, passed))
 
-    def add_complete_arguments(self, arguments: str, deltas: list[Delta]) -> None:
-        """Append what the fragments lack of the complete arguments. Other arguments come too late."""
-        written = "".join(self._written)
-        if arguments.startswith(written):
-            self.add_arguments_fragment(arguments[len(written) :], deltas)
+    def add_complete_arguments(self, arguments: str, deltas: list[Delta], *, may_be_cut: bool = False) -> None:
+        """Append what the fragments lack of the complete arguments.
+
+        Raises `UpstreamProtocolError` if the fragments are other arguments: one is lost, repeated or in another place.
+        """
+        if self._ended or means_no_arguments(arguments):
+            return
+        missing = self._written.complete(arguments)
+        if missing:
+            self._read(missing, deltas)
+        elif missing is None and not may_be_cut:
+            objects = divide_arguments(self._written.text)
+            if not any(is_same_object(arguments, written) for written in objects):
+                why = " sent a tool call that cannot be run: its fragments differ from its complete arguments"
+                raise self._reader.call.build_protocol_error(why, code="broken-call")
 
     def end_call(self, item: OutputItem | None, deltas: list[Delta], *, reply_ended_early: bool = False) -> None:
         """Append the remaining deltas of the tool call.
@@ -299,13 +324,18 @@ class ToolCallItemDecoder:
         if item is not None and not self._began:
             self.start_call(item, deltas)
         if item is not None and not self._streams:
-            self._reader.emit_complete_call(self._key, item, item.arguments or "".join(self._written), deltas)
+            self._reader.emit_complete_call(
+                self._key, item, item.arguments or self._written.text or self._announced, deltas
+            )
         elif self._began:
-            if item is not None:
-                self.add_complete_arguments(item.arguments or "", deltas)
+            whole = "" if item is None else item.arguments or ""
+            if whole == "" and not self._written.text:
+                whole = self._announced
+            is_cut = item is not None and item.status == "incomplete"
+            self.add_complete_arguments(whole, deltas, may_be_cut=is_cut)
             written = "".join(self._rest) or self._arguments.text
             if item is not None:
-                self.incomplete = item.status == "incomplete" or is_truncated_object(item.arguments or written)
+                self.incomplete = is_cut or is_truncated_object(item.arguments or written)
             else:
                 self.incomplete = reply_ended_early or (written != "" and not written.rstrip().endswith("}"))
             if held := self._arguments.finish():

@@ -1,0 +1,226 @@
+"""Streams of translated APIs in which one event or key is removed, doubled, swapped or misspelled."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support.event_grammar import check_events
+from tests.support.reply_mutations import WIRES, Json, ReplyMutation, play, read_events, reply_mutations
+from tests.support.stream_mutations import find_type_faults
+from tests.support.tables import in_one_test
+
+mutations = st.sampled_from([*WIRES]).flatmap(reply_mutations)
+
+
+def read_object(text: str) -> Any:
+    """Return the arguments of a call that a client can run. None: it cannot."""
+    try:
+        arguments = json.loads(text)
+    except ValueError:
+        return None
+    return arguments if isinstance(arguments, dict) and "__unparsedToolInput" not in arguments else None
+
+
+def check(mutation: ReplyMutation) -> None:
+    received, stated = play(mutation.wire, mutation.sent), read_events(mutation)
+    faults = check_events(received.events, requires_json_arguments=False) + find_type_faults(received.events)
+    assert [fault for fault in faults if "Unable to parse tool parameter" not in fault] == [], mutation.form
+    calls = list(stated.calls)
+    for name, text in received.calls:
+        arguments = read_object(text)
+        if arguments is not None:
+            assert (name, arguments) in calls, mutation.form
+            calls.remove((name, arguments))
+    if received.error is None:
+        assert (received.text, received.thinking) == (stated.text, stated.thinking), mutation.form
+        assert calls == [], mutation.form
+
+
+@given(mutations)
+@settings(max_examples=100)
+def test_one_changed_event_or_key_leaves_a_valid_stream_and_no_wrong_call(mutation: ReplyMutation) -> None:
+    check(mutation)
+
+
+@pytest.mark.merge
+@pytest.mark.parametrize("wire", WIRES)
+def test_ten_thousand_changes_of_valid_streams(wire: str) -> None:
+    @given(reply_mutations(wire))
+    @settings(max_examples=2_500, suppress_health_check=list(HealthCheck))
+    def check_each(mutation: ReplyMutation) -> None:
+        check(mutation)
+
+    check_each()
+
+
+def chat(*pieces: Json, place: str = "delta") -> list[Json]:
+    """Return the chunks of a stream. A piece without `place` of its own is the delta of a chunk."""
+    chunks = [{"choices": [{"index": 0, **({} if "message" in piece else {place: {}}), **piece}]} for piece in pieces]
+    return [*chunks, {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}, {"type": "[DONE]"}]
+
+
+def called(name: str | None, arguments: str, *, index: int | None = 0, call_id: str | None = "c") -> Json:
+    fields = {"index": index, "id": call_id, "function": {"name": name, "arguments": arguments}}
+    function = {key: value for key, value in fields["function"].items() if value is not None}  # type: ignore[union-attr]
+    return {
+        "delta": {
+            "tool_calls": [
+                {key: value for key, value in (fields | {"function": function}).items() if value is not None}
+            ]
+        }
+    }
+
+
+def responses(*events: Json, output: list[Json] | None = None) -> list[Json]:
+    end = {"status": "completed", "output": output or [], "usage": {"input_tokens": 1, "output_tokens": 1}}
+    return [
+        *({**event, "type": f"response.{event['type']}"} for event in events),
+        {"type": "response.completed", "response": end},
+    ]
+
+
+CALL = {"type": "function_call", "id": "i", "call_id": "c", "name": "Read"}
+BEGIN = {"type": "output_item.added", "output_index": 0, "item": {**CALL, "arguments": ""}}
+WHOLE = '{"a": 1}'
+MESSAGE = {"type": "message", "content": [{"type": "output_text", "text": "Hello."}]}
+HEL = {"type": "output_text.delta", "output_index": 0, "delta": "Hel"}
+FINAL_OBJECTS: dict[str, tuple[str, list[Json], Any]] = {
+    "a name in pieces": (
+        "openai_chat",
+        chat(called("Re", ""), called("ad", "", call_id=None), called(None, WHOLE)),
+        [WHOLE],
+    ),
+    "a name that grows": ("openai_chat", chat(called("Re", ""), called("Read", WHOLE)), [WHOLE]),
+    "a name in pieces and no arguments": ("openai_chat", chat(called("Re", ""), called("ad", "")), ["{}"]),
+    "one id for two tools": (
+        "openai_chat",
+        chat(called("Read", WHOLE), called("Write_File", '{"b": 2}')),
+        [WHOLE, '{"b": 2}'],
+    ),
+    "whole arguments again": (
+        "openai_chat",
+        chat(called("Read", '{"a"'), called(None, ": 1}"), called(None, WHOLE)),
+        [WHOLE],
+    ),
+    "a message behind the deltas": (
+        "openai_chat",
+        chat({"delta": {"content": "Hello."}}, {"message": {"content": "Hello."}}),
+        "Hello.",
+    ),
+    "a message with the text behind reasoning": (
+        "openai_chat",
+        chat({"delta": {"reasoning_content": "Hm."}}, {"message": {"reasoning_content": "Hm.", "content": "Hello."}}),
+        "Hello.",
+    ),
+    "messages instead of deltas": (
+        "openai_chat",
+        chat({"message": {"content": "Hel"}}, {"message": {"content": "lo."}}),
+        "Hello.",
+    ),
+    "more text when the part ends": (
+        "openai_responses",
+        responses(HEL, {"type": "output_text.done", "output_index": 0, "text": "Hello."}),
+        "Hello.",
+    ),
+    "more text in the part": (
+        "openai_responses",
+        responses(HEL, {"type": "content_part.done", "output_index": 0, "part": MESSAGE["content"][0]}),  # type: ignore[index]
+        "Hello.",
+    ),
+    "more text in the item": (
+        "openai_responses",
+        responses(HEL, {"type": "output_item.done", "output_index": 0, "item": MESSAGE}),
+        "Hello.",
+    ),
+    "more text at the end": ("openai_responses", responses(HEL, output=[MESSAGE]), "Hello."),
+    "an empty item, and text at the end": (
+        "openai_responses",
+        responses(
+            {"type": "output_item.done", "output_index": 0, "item": {"type": "message", "content": []}},
+            output=[MESSAGE],
+        ),
+        "Hello.",
+    ),
+    "other text at the end": ("openai_responses", responses({**HEL, "delta": "Hi"}, output=[MESSAGE]), "Hi"),
+    "the end of a text before its last fragment": (
+        "openai_responses",
+        responses(HEL, {"type": "output_text.done", "output_index": 0, "text": "Hello."}, {**HEL, "delta": "lo."}),
+        "Hello.",
+    ),
+    "parts with one index": (
+        "openai_responses",
+        responses(
+            {**HEL, "delta": "One."},
+            {**HEL, "delta": "Two."},
+            output=[{**MESSAGE, "content": [{"type": "output_text", "text": text} for text in ("One.", "Two.")]}],
+        ),
+        "One.Two.",
+    ),
+    "arguments in the announcement": (
+        "openai_responses",
+        responses({**BEGIN, "item": {**CALL, "arguments": WHOLE}}),
+        [WHOLE],
+    ),
+    "arguments at the end": (
+        "openai_responses",
+        responses(
+            BEGIN,
+            {"type": "output_item.done", "output_index": 0, "item": {**CALL, "arguments": ""}},
+            output=[{**CALL, "arguments": WHOLE}],
+        ),
+        [WHOLE],
+    ),
+    "more arguments when they end": (
+        "openai_responses",
+        responses(
+            BEGIN,
+            {"type": "function_call_arguments.delta", "output_index": 0, "delta": '{"a"'},
+            {"type": "function_call_arguments.done", "output_index": 0, "arguments": WHOLE},
+        ),
+        [WHOLE],
+    ),
+    "fragments before the announcement": (
+        "openai_responses",
+        responses({"type": "function_call_arguments.delta", "output_index": 0, "delta": WHOLE}, BEGIN),
+        [WHOLE],
+    ),
+    "the same arguments in another form": (
+        "openai_responses",
+        responses(
+            BEGIN,
+            {"type": "function_call_arguments.delta", "output_index": 0, "delta": WHOLE},
+            output=[{**CALL, "arguments": '{"a":1}'}],
+        ),
+        [WHOLE],
+    ),
+    "other arguments at the end": (
+        "openai_responses",
+        responses(
+            BEGIN,
+            {"type": "function_call_arguments.delta", "output_index": 0, "delta": WHOLE},
+            output=[{**CALL, "arguments": '{"a":2}'}],
+        ),
+        None,
+    ),
+}
+
+
+@in_one_test
+@pytest.mark.parametrize(("wire", "frames", "expected"), FINAL_OBJECTS.values(), ids=FINAL_OBJECTS)
+def test_what_a_final_object_has_beyond_the_fragments_is_delivered_once(
+    wire: str, frames: list[Json], expected: Any
+) -> None:
+    """`expected`: the text, the arguments of the calls, or None for an error."""
+    received = play(wire, frames)
+    if expected is None:
+        assert str(received.error) == (
+            "somebody sent a tool call that cannot be run: its fragments differ from its complete arguments"
+        )
+        return
+    assert received.error is None
+    calls = [arguments for _, arguments in received.calls]
+    assert (calls or received.text) == expected
+    assert [name for name, _ in received.calls] == ["Read", "Write_File"][: len(calls)]
