@@ -39,8 +39,20 @@ def write_locks(uv: str) -> None:
     # two LiteLLMs that exclude each other, so neither is a group
     dev = ("-", "pyproject.toml", "--group", "dev", "-c", "locks/dev.lock")
     write("litellm", *dev, requirements="litellm==1.83.0\nboto3\n")
-    extras = ("azure", "bedrock", "dashboard", "fetch", "import", "oidc", "otel", "postgres", "prices", "redis", "tui")
-    for extra in (*extras, "vertex"):
+    extras = (
+        "azure",
+        "bedrock",
+        "dashboard",
+        "facts",
+        "fetch",
+        "import",
+        "oidc",
+        "otel",
+        "postgres",
+        "prices",
+        "redis",
+    )
+    for extra in (*extras, "tui", "vertex"):
         write(f"extra-{extra}", "pyproject.toml", "--extra", extra, "-c", "locks/dev.lock")
     write("extra-litellm", "pyproject.toml", "--extra", "litellm", "-c", "locks/litellm.lock")
     (compared,) = COMPARED.findall((ROOT / "tests/differential/litellm_reference.py").read_text("utf-8"))

@@ -23,6 +23,7 @@ from anthropic_proxy.gateway.settings.place import find_checkout
 EXTRAS = {
     "dashboard": "the dashboard",
     "prices": "prices of models, and costs of requests",
+    "facts": "models update: newer facts about models",
     "tui": "the full-screen view: logs --live",
     "vertex": "Vertex AI: Google Cloud credentials",
     "bedrock": "Amazon Bedrock: AWS credentials",

@@ -177,6 +177,8 @@ def require_known_command(commands: Commands, words: Sequence[str]) -> None:
         known = _command_names(commands)
         if not known or word.startswith("-"):
             return
+        if len(line) > 1 and word not in known and commands.default_command is not None:
+            return  # an argument of the command itself: `models openai`
         if word not in known:
             meant = _OTHER_WORDS.get(word.lower(), "")
             of = f" of {' '.join(line[1:])}" if len(line) > 1 else ""

@@ -11,7 +11,9 @@ from cyclopts import Parameter
 from msgspec import Struct, structs
 
 from anthropic_proxy.cli.command_settings import load_command_settings
+from anthropic_proxy.cli.commands import new_group
 from anthropic_proxy.cli.completion import complete_providers
+from anthropic_proxy.cli.facts_update import FactsUpdate, reset_facts, update_facts
 from anthropic_proxy.cli.output import Column, Output
 from anthropic_proxy.console import formats
 from anthropic_proxy.engine.exchange.provider_errors import (
@@ -40,7 +42,7 @@ from anthropic_proxy.gateway.prices.price_list import (
     PRICE_SOURCE,
     PriceList,
     Rates,
-    describe_price_list,
+    describe_price_sources,
     find_published_window,
     has_price_package,
 )
@@ -48,6 +50,7 @@ from anthropic_proxy.gateway.problems import find_problems
 from anthropic_proxy.gateway.readiness import group_tier_mappings, name_target
 from anthropic_proxy.gateway.services import Services, fetch_limits_of_model, fetch_model_lists, open_services
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.facts_file import list_facts_in_force
 
 _PRICE_TITLES = ("in", "cached", "out, $/M tokens")
 _MAX_PREFIXES = 2
@@ -56,7 +59,12 @@ NO_PRICES = f"Prices need the package genai-prices:  {build_extra_install_comman
 """Message that the package with the prices of models is not installed."""
 
 
-def models(
+models = new_group("models")
+"""The command `models`, and `models update`."""
+
+
+@models.default
+def show_models(
     provider: Annotated[str | None, Parameter(completer=complete_providers)] = None, /, *, as_json: bool = False
 ) -> None:
     """Parameters
@@ -68,6 +76,46 @@ def models(
     """
     status = asyncio.run(_show_mapping(Output(), as_json) if provider is None else _show(Output(), provider, as_json))
     sys.exit(status)
+
+
+@models.command
+def update(
+    source: str | None = None,
+    /,
+    *,
+    older: bool = False,
+    resets: Annotated[bool, Parameter(name="--reset")] = False,
+    as_json: bool = False,
+) -> None:
+    """Replace what this installation knows about models: limits, features, prices, retirements.
+
+    The file must have the signature of this product. Nothing else is fetched, and nothing unless you ask.
+
+    Parameters
+    ----------
+    source
+        File with newer facts, or its https address.
+    older
+        Accept a file that is older than the one in use.
+    resets
+        Return to the facts of this release instead.
+    as_json
+        Print one JSON object instead.
+    """
+    settings = load_command_settings(of_running_proxy=False)
+    result = reset_facts(settings) if resets and source is None else update_facts(settings, source, older=older)
+    _write_update(Output(), result, as_json=as_json)
+
+
+def _write_update(output: Output, result: FactsUpdate, *, as_json: bool) -> None:
+    if as_json:
+        output.write_json(result)
+        return
+    for line in result.changes:
+        output.write_line(f"  {line}")
+    if result.changes:
+        output.write_quiet("Prices are in US dollars per million tokens, if nothing else is said.")
+    output.write_notice(result.text)
 
 
 async def _show_mapping(output: Output, as_json: bool) -> int:
@@ -82,7 +130,7 @@ async def _show_mapping(output: Output, as_json: bool) -> int:
     finally:
         await services.close()
     if as_json:
-        output.write_json({"mapping": tiers, "providers": offered})
+        output.write_json({"mapping": tiers, "providers": offered, "facts": list_facts_in_force()})
         return 0
     rows: list[_Row] = []
     for row in tiers:
@@ -196,7 +244,7 @@ def _write_price_source(output: Output, models: Sequence["ModelFacts"]) -> None:
             output.write_notice(NO_PRICES, "!")
     elif models and output.is_terminal:
         listed = {fact.price.source for fact in models if fact.price and fact.price.is_of_server}
-        known = ", else ".join([*sorted(listed), describe_price_list()])
+        known = ", else ".join([*sorted(listed), describe_price_sources()])
         output.write_quiet(f"Prices: {known}. A running proxy updates them with update_days of [price_list]")
         if listed:
             output.write_quiet("If a reply states its cost, the request has this cost.")

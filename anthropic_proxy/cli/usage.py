@@ -37,7 +37,7 @@ from anthropic_proxy.console.units import MICROSECONDS
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.errors import ConfigurationError, build_extra_install_command
 from anthropic_proxy.gateway.money import format_cost
-from anthropic_proxy.gateway.prices.price_list import describe_price_list, has_price_package
+from anthropic_proxy.gateway.prices.price_list import describe_price_sources, has_price_package
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings
 from anthropic_proxy.gateway.settings.config_file import resolve_config_file_path
 from anthropic_proxy.gateway.telemetry.log.columns import count_columns
@@ -274,5 +274,5 @@ def _write_about_prices(output: Output, settings: Settings, models: Sequence[Usa
         command = output.paint("anthropic-proxy usage --by model", "type")
         output.write_line(f"  The cost of {count_unknown(total)} is unknown. Their models:  {command}")
     if has_price_package():
-        source = describe_price_list()
+        source = describe_price_sources()
         output.write_quiet(f"Prices: {_OWN_PRICES}; else stated by the provider; else {source}")

@@ -26,6 +26,7 @@ from anthropic_proxy.engine.providers.catalog import (
 )
 from anthropic_proxy.engine.providers.credentials import Credentials, TokenSource
 from anthropic_proxy.engine.providers.hosts import find_server_name, has_own_list, is_in_table
+from anthropic_proxy.engine.providers.model_facts import FACTS
 from anthropic_proxy.engine.routing.call_limits import FairQueue, build_throttles
 from anthropic_proxy.engine.routing.choices import list_route_choices, should_query_ollama
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
@@ -233,6 +234,9 @@ async def open_services(
     today = date.fromtimestamp(services.clock())
     learned, warnings = load_learned_models(services.settings.data_directory, today)
     services.catalog.replace_learned_models(learned)
+    if previous is not None:
+        FACTS.clear_caches()  # the settings were read in a thread, while requests used the facts before
+    services.catalog.follow_facts()
     for warning in warnings:
         services.log.write_once(warning)
     if should_query_ollama(settings) and (previous is None or services.catalog is not previous.catalog):

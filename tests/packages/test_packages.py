@@ -23,6 +23,7 @@ IMPORTED = {
     "azure": "azure.identity",
     "bedrock": "botocore.session",
     "dashboard": "jinja2",
+    "facts": "cryptography.hazmat.primitives.asymmetric.ed25519",
     "fetch": "lxml.html",
     "import": "yaml",
     "litellm": "litellm, boto3",

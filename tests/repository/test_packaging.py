@@ -297,8 +297,8 @@ def installed(checkout: Path) -> list[str]:
 
 SERVE = "locks/runtime.lock locks/build.lock"
 EXTRAS = (
-    *("azure", "bedrock", "dashboard", "fetch", "import", "litellm", "oidc", "otel", "postgres", "prices", "redis"),
-    *("tui", "vertex"),
+    *("azure", "bedrock", "dashboard", "facts", "fetch", "import", "litellm", "oidc", "otel", "postgres", "prices"),
+    *("redis", "tui", "vertex"),
 )
 FETCH, LITELLM, VERTEX = (f"locks/extra-{name}.lock" for name in ("fetch", "litellm", "vertex"))
 

@@ -11,6 +11,7 @@ PAGE = DOCS / "guide/install.md"
 EXTRAS = {
     "dashboard": "the [dashboard](dashboard.md)",
     "prices": "prices of models, and costs of requests",
+    "facts": "`anthropic-proxy models update`: [newer facts about models](prices.md#newer-facts-about-models)",
     "tui": "the full-screen view `anthropic-proxy logs --live`",
     "vertex": "Vertex AI: Google Cloud credentials",
     "bedrock": "Amazon Bedrock: AWS credentials",

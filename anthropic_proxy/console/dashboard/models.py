@@ -37,6 +37,7 @@ from anthropic_proxy.console.ledger.records import UsageSums, add_up
 from anthropic_proxy.console.measures import MEASURES
 from anthropic_proxy.gateway.money import format_cost, format_price
 from anthropic_proxy.gateway.prices.price_list import Price, describe_price_list
+from anthropic_proxy.gateway.settings.facts_file import describe_facts
 from anthropic_proxy.gateway.settings.provider_tables import format_price_setting
 
 _MAX_DURATION_HOURS = 31 * 24 + 1  # a month in which clocks are set back has one hour more
@@ -131,6 +132,7 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
         drawn = chart_models(periods, by_period(), lambda sums: sums.cost, formats.chart_money)
         return structs.replace(drawn, empty_text=explain_missing_cost(total()))
 
+    listed = describe_price_list() or "The package genai-prices is not installed"
     return {
         "verdict": verdict + ("" if isinstance(table, FailedPanel) else _name_slowest(used())),
         "table": table,
@@ -140,7 +142,7 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
         "chart": build_panel(context, "costs", chart_costs),
         "chart_title": f"Cost per {periods.length_name} and model",
         "prices": build_panel(context, "prices", lambda: list_prices(context, costs, model_sums())),
-        "price_sources": f"{describe_price_list() or 'The package genai-prices is not installed'}. {_OWN_PRICES}",
+        "price_sources": f"{listed}, {describe_facts()}. {_OWN_PRICES}",
         "comparison": build_panel(
             context, "costs at other models", lambda: compare_costs(context, costs, model_sums(), total())
         ),

@@ -156,12 +156,16 @@ class FileWatch:
         return states
 
 
-def write_whole_file(file: Path, content: bytes) -> None:
-    """Write a file of which no reader sees a part. Its folder is created. Raises `OSError`."""
+def write_whole_file(file: Path, content: bytes, *, mode: int = 0o666) -> None:
+    """Write a file of which no reader sees a part. Its folder is created. Raises `OSError`.
+
+    `mode`: permissions, without those that the umask of the process removes.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_suffix(f".{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(content)
+        with open(temporary, "wb", opener=lambda path, flags: os.open(path, flags, mode)) as stream:
+            stream.write(content)
         repeat_while_read(lambda: temporary.replace(file))
     finally:
         with suppress(OSError):

@@ -22,7 +22,7 @@ from msgspec import Raw, Struct, structs
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.files import locked_folder, write_whole_file
-from anthropic_proxy.engine.providers.model_facts import ModelCapabilities, find_table_capabilities
+from anthropic_proxy.engine.providers.model_facts import FACTS, ModelCapabilities, find_table_capabilities
 from anthropic_proxy.engine.providers.model_ids import read_model_id
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest, Transport, fetch_answer
 from anthropic_proxy.engine.wires.operator_origin import OperatorOrigin
@@ -203,7 +203,8 @@ class Catalog:
         self._clock = clock
         self._first_seconds = first_seconds
         self._found: dict[tuple[str, str], ModelCapabilities] = {}
-        """Provider and model → capabilities, from `models.toml` or reported by the provider."""
+        """Provider and model → capabilities, from the facts about models or reported by the provider."""
+        self._facts = FACTS.file
         self._described: set[tuple[str, str]] = set()
         """Models whose provider has reported the capabilities."""
         self._failed: set[tuple[str, str]] = set()
@@ -297,6 +298,13 @@ class Catalog:
         key = published.server, published.model
         if key not in self._published and len(self._published) < _MAX_ENTRIES:  # clients may ask for any name
             self._published[key] = published
+            self.edition += 1
+
+    def follow_facts(self) -> None:
+        """Forget the capabilities that come from facts about models which were replaced."""
+        if self._facts is not FACTS.file:
+            self._facts = FACTS.file
+            self._found = {key: self._found[key] for key in self._described if key in self._found}
             self.edition += 1
 
     def replace_learned_models(self, learned: LearnedModels) -> None:

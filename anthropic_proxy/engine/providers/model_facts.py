@@ -151,7 +151,7 @@ class VendorFacts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Table `[NAME]`: the models of a vendor."""
 
     like: str = ""
-    """Name of the table with the facts that this one does not state. "": none."""
+    """Name of the table with the facts that this one does not state, which has no `like`. "": none."""
     models: tuple[ModelRow, ...] = ()
     """Models with known limits."""
     fallback: ModelRow | None = None
@@ -205,8 +205,8 @@ class FactsFile:
 
     def list_traits(self) -> Iterator[ModelTraits]:
         for name, text in self._tables.items():
-            if _TRAITS_LINE in text:
-                yield from self._find_known(name).traits
+            if _TRAITS_LINE in text and (facts := self.find(name)) is not None:
+                yield from facts.traits
 
     def require_valid(self) -> None:
         """Decode the whole file. Raises `ValueError`, whose text says what is wrong."""
@@ -215,22 +215,29 @@ class FactsFile:
             raise ValueError(f"its format is {head.format}, and this release reads format {FACTS_FORMAT}")
         for name in self._tables:
             try:
-                self._find_known(name)
-            except (ValueError, KeyError, RecursionError) as error:  # of the libraries, and of a table that it names
+                self.find(name)
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"[{name}]: {error}") from None
-
-    def _find_known(self, name: str) -> VendorFacts:
-        facts = self.find(name)
-        if facts is None:
-            raise KeyError(name)
-        return facts
 
     def _decode_head(self) -> _Head:
         return msgspec.convert(tomllib.loads(self._head), _Head)
 
     def _read_table(self, name: str) -> dict[str, Any]:
-        (table,) = tomllib.loads(self._tables[name]).values()
-        return {**self._read_table(like), **table} if (like := table.get("like")) else dict(table)
+        table = self._read_own_table(name)
+        like = table.get("like")
+        if not like:
+            return table
+        below = self._read_own_table(like) if like in self._tables else {}
+        if not below or "like" in below:
+            raise ValueError(f"like is {like!r}, and must be the name of a table without this field")
+        return {**below, **table}
+
+    def _read_own_table(self, name: str) -> dict[str, Any]:
+        tables = tomllib.loads(self._tables[name])
+        if list(tables) != [name]:
+            raise ValueError("a part of another table stands here")
+        table: dict[str, Any] = tables[name]
+        return table
 
 
 class _FactsInForce:

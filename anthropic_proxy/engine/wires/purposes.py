@@ -18,6 +18,7 @@ OperatorPurpose = Literal[
     "alert",
     "guardrail",
     "identity_provider",
+    "model_facts",
     "model_list",
     "plugin",
     "price_list",

@@ -39,7 +39,7 @@ from anthropic_proxy.engine.providers.hosts import (
     resolve_host,
 )
 from anthropic_proxy.engine.providers.lookup import find_price_vendor
-from anthropic_proxy.engine.providers.model_facts import load_vendor_prices
+from anthropic_proxy.engine.providers.model_facts import FACTS, load_vendor_prices
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.service_tiers import normalize_region, normalize_service_tier
@@ -55,6 +55,7 @@ from anthropic_proxy.gateway.prices.package_data import (
 )
 from anthropic_proxy.gateway.prices.regions import REGION_FACTORS, find_regional_addresses
 from anthropic_proxy.gateway.settings import PriceFields, PriceTable, Settings, TokenPriceFields
+from anthropic_proxy.gateway.settings.facts_file import describe_facts, format_day
 from anthropic_proxy.gateway.settings.provider_tables import format_price_setting
 
 PACKAGE = "genai-prices"
@@ -243,6 +244,10 @@ class PriceSource:
             self.edition += 1
         return len(list_foreign_patterns(providers))
 
+    def mark_as_changed(self) -> None:
+        with self._lock:
+            self.edition += 1
+
     def replace_listed(self, servers: Collection[str], prices: ListedPrices) -> None:
         """Replace the prices in the lists of these servers."""
         with self._lock:
@@ -254,6 +259,7 @@ class PriceSource:
 
 PRICE_SOURCE = PriceSource()
 """It is one for all, as the price list in the library is. An update is not part of a settings object."""
+FACTS.call_when_replaced(PRICE_SOURCE.mark_as_changed)
 
 
 def find_published_url() -> str:
@@ -292,10 +298,15 @@ def find_price_package_version() -> str:
 def describe_price_list() -> str:
     """Return origin and date of the prices in use, such as `genai-prices 0.2.3, 9 Nov 2026`. "": no package."""
     if (current := PRICE_SOURCE.current) is not None and current.updated_on is not None:
-        return f"{PACKAGE} updated {format_date(current.updated_on)}"
+        return f"{PACKAGE} updated {format_day(current.updated_on)}"
     package = find_price_package_version()
     newest = find_package_price_date(datetime.now(UTC).date()) if package else None
-    return package if newest is None else f"{package}, {format_date(newest)}"
+    return package if newest is None else f"{package}, {format_day(newest)}"
+
+
+def describe_price_sources() -> str:
+    """Return origin and date of all prices in use except own ones: of the price list, and of the facts about models."""
+    return ", ".join(filter(None, (describe_price_list(), describe_facts())))
 
 
 @cache
@@ -307,10 +318,6 @@ def find_package_price_date(today: date) -> date | None:
     numbers = [tuple(map(int, parts)) for parts in _DATE.findall(file.read_text(encoding="utf-8"))]
     dates = [date(year, month, day) for year, month, day in numbers if 1 <= month <= 12 and 1 <= day <= 28]
     return max((day for day in dates if day <= today), default=None)
-
-
-def format_date(day: date) -> str:
-    return f"{day.day} {day:%b %Y}"
 
 
 def find_price(base_url: str, model: str, when: datetime | None = None, *, tier: str = "") -> Price | None:
@@ -546,7 +553,8 @@ def _find_vendor_price(
         listed = next((table for name, table in rows.items() if name.lower() == model.lower()), None)
         if listed is not None:
             table = _find_table_at(listed, when)
-            return _convert_table(table, table.web_search_per_1000, f"{vendor.title}, {prices.read_date}")
+            label = f", {describe_facts()}" if FACTS.file.origin else ""
+            return _convert_table(table, table.web_search_per_1000, f"{vendor.title}, {prices.read_date}{label}")
     return None
 
 

@@ -26,6 +26,7 @@ from anthropic_proxy.gateway.settings.environment import (
     list_missing_files,
     load_trace_fields,
 )
+from anthropic_proxy.gateway.settings.facts_file import use_installed_facts
 from anthropic_proxy.gateway.settings.fields import OidcSettings, Settings
 from anthropic_proxy.gateway.settings.inspector_tables import load_inspectors
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
@@ -83,6 +84,9 @@ def load_settings(
     `.env` and of the configuration file, to check a change before it is written. Raises one `ConfigurationError` with
     all errors.
     """
+    data_directory = find_data_directory(environ)
+    # first, because tables of the settings name models
+    facts_warnings = use_installed_facts(data_directory) if env_file is not None else ()
     config_file = resolve_config_file_path(env_file)
     files = digest_files(env_file)  # before they are read: a change meanwhile is noticed later
     sources = Sources(environ, env_file, env_draft)
@@ -150,7 +154,7 @@ def load_settings(
         files=files,
         referenced_variables=sources.referenced_variables,
         color=find_color_setting(environ),
-        data_directory=find_data_directory(environ),
+        data_directory=data_directory,
         http_proxies=proxies,
         no_proxy_hosts=find_no_proxy_setting(environ),
         litellm_variables=others_of_file,
@@ -162,7 +166,7 @@ def load_settings(
         placeholders=sources.placeholders,
         warnings=(
             *(*file.warnings, *list_ignored_table_warnings(search, file, sources), *sources.list_warnings()),
-            *(*_find_misspellings(sources, names, providers), *trace_warnings, *missing),
+            *(*_find_misspellings(sources, names, providers), *trace_warnings, *missing, *facts_warnings),
         ),
     )
 

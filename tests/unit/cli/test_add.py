@@ -34,7 +34,7 @@ def test_without_a_name_it_lists_all_extras(tmp_path: Path) -> None:
 
 
 def test_an_unknown_extra(tmp_path: Path) -> None:
-    names = "dashboard, prices, tui, vertex, bedrock, azure, litellm, fetch, import, postgres, redis, oidc, otel"
+    names = "dashboard, prices, facts, tui, vertex, bedrock, azure, litellm, fetch, import, postgres, redis, oidc, otel"
     remedies = {"dasboard": "Did you mean:  anthropic-proxy add dashboard", "sound": f"The extras are: {names}."}
     for extra, remedy in remedies.items():
         ended = run_command("add", extra, directory=tmp_path, settings={})

@@ -19,10 +19,10 @@ from anthropic_proxy.gateway.prices.price_list import (
     describe_price_list,
     find_price,
     find_price_package_version,
-    format_date,
 )
 from anthropic_proxy.gateway.prices.updates import PriceUpdates
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.facts_file import format_day
 from anthropic_proxy.plugins import Plugin
 from tests.support.http_server import Server, serving
 from tests.support.ledger import NOON, new_receipt, read_rows, running_ledger
@@ -51,7 +51,7 @@ def replace_dates(text: str, first: date) -> str:
     """Replace each date from `first`, on which the test began, to today by `TODAY`: midnight can be in a test."""
     for days in range((date.today() - first).days + 1):
         day = first + timedelta(days)
-        text = text.replace(day.isoformat(), "TODAY").replace(format_date(day), "TODAY")
+        text = text.replace(day.isoformat(), "TODAY").replace(format_day(day), "TODAY")
     return text
 
 

@@ -1,0 +1,127 @@
+"""The file with newer facts about models, which `models update` stores in the data directory of the user.
+
+The last line of the file is a comment with its signature, over all bytes before it. The key of the signature is part of
+the code, so the file may come from any place. It is read with the settings, and checked each time: a file that cannot
+be used changes nothing, and the facts of the release apply. Nothing here downloads it.
+"""
+
+import base64
+import binascii
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import date
+from functools import lru_cache
+from pathlib import Path
+
+from anthropic_proxy.engine.platforms.files import locked_folder, read_bounded_file, write_whole_file
+from anthropic_proxy.engine.platforms.program import shorten_home
+from anthropic_proxy.engine.providers.model_facts import FACTS, FactsFile, load_built_in_facts
+from anthropic_proxy.errors import MissingExtra, is_installed
+
+FACTS_KEY = "xgm6UrcKENP0f4m/C6uCieJW+zGheBBMcgEcWfoUBYI="
+"""Public key (Ed25519) of files with facts. CONTRIBUTING.md says how it is replaced."""
+FACTS_FILE_NAME = "model-facts.toml"
+"""Name of the file in the data directory of the user."""
+MAX_FACTS_BYTES = 4 * 1024 * 1024
+SIGNATURE_LINE = b"\n# signature: "
+RESET_COMMAND = "anthropic-proxy models update --reset"
+
+
+def require_verifier() -> None:
+    """Raise `MissingExtra` if signatures cannot be checked, because the package for it is not installed."""
+    if not is_installed("cryptography"):
+        raise MissingExtra("A file with facts about models needs cryptography, which checks its signature", "facts")
+
+
+def read_signed_facts(content: bytes, origin: str, public_key: str = FACTS_KEY) -> FactsFile:
+    """Return the facts of a file, after a check of its signature and of all its values.
+
+    Raises `MissingExtra`, and `ValueError`, whose text is the end of a sentence about the file.
+    """
+    require_verifier()
+    return _read_verified(content, origin, public_key)
+
+
+@lru_cache(maxsize=1)  # a command loads the settings several times
+def _read_verified(content: bytes, origin: str, public_key: str) -> FactsFile:
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415  # most installations have no such file
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
+
+    signed, line, signature = content.rpartition(SIGNATURE_LINE)
+    if not line:
+        raise ValueError("it has no signature in its last line")
+    signed += b"\n"
+    key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public_key))
+    try:
+        key.verify(base64.b64decode(signature.strip(), validate=True), signed)
+    except (InvalidSignature, binascii.Error):
+        raise ValueError("its signature does not belong to its content and to the key of this release") from None
+    file = FactsFile(signed.decode("utf-8"), origin)
+    file.require_valid()
+    return file
+
+
+def use_installed_facts(directory: Path | None, public_key: str = FACTS_KEY) -> Sequence[str]:
+    """Use the facts of the file in the data directory, else those of the release. Return warnings for the log."""
+    file = None if directory is None else find_facts_file(directory)
+    built_in = load_built_in_facts()
+    facts, problem = built_in, ""
+    if file is not None:
+        try:
+            facts = read_signed_facts(read_bounded_file(file, MAX_FACTS_BYTES), shorten_home(str(file)), public_key)
+            if facts.date < built_in.date:
+                problem = f"its facts are of {format_day(facts.date)}, and those of this release are newer"
+        except MissingExtra as error:
+            problem = error.message[:1].lower() + error.message[1:].rstrip(".")
+        except (OSError, ValueError) as error:
+            problem = str(getattr(error, "strerror", None) or error)
+    if problem:
+        facts = built_in
+    FACTS.replace(facts)
+    if not problem:
+        return ()
+    return (
+        f"{file} is not used: {problem}. The facts of this release apply, of {format_day(built_in.date)}. "
+        f"Remove it with  {RESET_COMMAND}",
+    )
+
+
+def find_facts_file(directory: Path) -> Path | None:
+    """None: there is no file."""
+    file = directory / FACTS_FILE_NAME
+    return file if os.path.lexists(file) else None
+
+
+def store_facts(directory: Path, content: bytes) -> Path:
+    """Write a verified file, for its owner alone, and return its path. Raises `TimeoutError` and `OSError`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    file = directory / FACTS_FILE_NAME
+    with locked_folder(directory):
+        write_whole_file(file, content, mode=0o600)
+    return file
+
+
+def remove_facts(directory: Path) -> bool:
+    """Return False if there was no file. Raises `TimeoutError` and `OSError`."""
+    file = find_facts_file(directory)
+    if file is None:
+        return False
+    with locked_folder(directory), suppress(FileNotFoundError):
+        file.unlink()
+    return True
+
+
+def describe_facts() -> str:
+    """Return date and place of the facts in force: `facts of 28 Nov 2026`, `facts of 5 Dec 2026 in ~/…/…toml`."""
+    file = FACTS.file
+    return f"facts of {format_day(file.date)}{f' in {file.origin}' if file.origin else ''}"
+
+
+def list_facts_in_force() -> dict[str, str]:
+    """Return the same for programs. `file` is "" for those of the release."""
+    return {"date": FACTS.file.date.isoformat(), "file": os.path.expanduser(FACTS.file.origin)}
+
+
+def format_day(day: date) -> str:
+    return f"{day.day} {day:%b %Y}"
