@@ -27,7 +27,6 @@ from anthropic_proxy.gateway.settings.facts_file import (
     use_installed_facts,
 )
 
-_CODE = "model-facts"
 _RELOAD = "A proxy that runs reads them at its next start, or when it reloads its settings."
 
 
@@ -48,7 +47,8 @@ def update_facts(
     """Raises `ConfigurationError` or another `ProxyError`; then nothing has changed."""
     if not source:
         raise ConfigurationError(
-            "models update needs a file or its address:  anthropic-proxy models update model-facts.toml", code=_CODE
+            "models update needs a file or its address:  anthropic-proxy models update model-facts.toml",
+            code="model-facts",
         )
     directory = _require_directory(settings)
     require_verifier()
@@ -56,7 +56,10 @@ def update_facts(
     try:
         facts = read_signed_facts(content, source, public_key)
     except ValueError as error:
-        raise ConfigurationError(f"{source} is not used: {error}. Nothing has changed.", code=_CODE) from None
+        raise ConfigurationError(
+            f"{source} is not used: {error}. Nothing has changed.",
+            code="model-facts",
+        ) from None
     present = FACTS.file
     _require_newer(source, facts, present, older=older)
     changes = describe_changes(present, facts)
@@ -85,7 +88,10 @@ def reset_facts(settings: Settings) -> FactsUpdate:
 
 def _require_directory(settings: Settings) -> Path:
     if settings.data_directory is None:
-        raise ConfigurationError("There is no home directory, and so no place for facts about models.", code=_CODE)
+        raise ConfigurationError(
+            "There is no home directory, and so no place for facts about models.",
+            code="model-facts",
+        )
     return settings.data_directory
 
 
@@ -95,13 +101,13 @@ def _require_newer(source: str, facts: FactsFile, present: FactsFile, *, older: 
         raise ConfigurationError(
             f"{source} is not used: its facts are of {format_day(facts.date)}, and those of this release of "
             f"{format_day(built_in.date)}. To return to those:  anthropic-proxy models update --reset",
-            code=_CODE,
+            code="model-facts",
         )
     if facts.date < present.date and not older:
         raise ConfigurationError(
             f"{source} is not used: its facts are of {format_day(facts.date)}, and those in use of "
             f"{format_day(present.date)}. To use it nevertheless, add --older.",
-            code=_CODE,
+            code="model-facts",
         )
 
 
@@ -110,7 +116,10 @@ def _read(source: str) -> bytes:
         return read_bounded_file(Path(source).expanduser(), MAX_FACTS_BYTES)
     except OSError as error:
         reason = error.strerror or error
-        raise ConfigurationError(f"{source} cannot be read: {reason}. Nothing has changed.", code=_CODE) from None
+        raise ConfigurationError(
+            f"{source} cannot be read: {reason}. Nothing has changed.",
+            code="model-facts",
+        ) from None
 
 
 async def _download(settings: Settings, url: str) -> bytes:
@@ -119,7 +128,7 @@ async def _download(settings: Settings, url: str) -> bytes:
         raise ConfigurationError(
             "The address of a file with facts is https://…, or http://… on this machine, without user and password. "
             "Nothing has changed.",
-            code=_CODE,
+            code="model-facts",
         )
     transports = Transports(settings)
     try:
@@ -127,7 +136,8 @@ async def _download(settings: Settings, url: str) -> bytes:
         reply = await calls.send_http("GET", url, max_bytes=MAX_FACTS_BYTES, purpose="model_facts")
     except ProxyError as error:
         raise ConfigurationError(
-            f"{url} cannot be read: {error.message.rstrip('.')}. Nothing has changed.", code=_CODE
+            f"{url} cannot be read: {error.message.rstrip('.')}. Nothing has changed.",
+            code="model-facts",
         ) from None
     finally:
         await transports.close()
@@ -135,7 +145,7 @@ async def _download(settings: Settings, url: str) -> bytes:
         moved = " Redirects are not followed: use the address to which it points." if 300 <= reply.status < 400 else ""
         raise ConfigurationError(
             f"{url} cannot be read: the server answers with HTTP {reply.status}.{moved} Nothing has changed.",
-            code=_CODE,
+            code="model-facts",
         )
     return reply.body
 
@@ -152,5 +162,6 @@ def _is_allowed(url: str) -> bool:
 
 def _cannot_write(directory: Path, error: OSError) -> ConfigurationError:
     return ConfigurationError(
-        f"The file in {directory} cannot be changed: {error.strerror or error}. Nothing has changed.", code=_CODE
+        f"The file in {directory} cannot be changed: {error.strerror or error}. Nothing has changed.",
+        code="model-facts",
     )

@@ -26,6 +26,8 @@ from anthropic_proxy.gateway.settings.facts_file import (
     store_facts,
     use_installed_facts,
 )
+from tests.facts.sign_models import sign as sign_file
+from tests.facts.sign_models import write_key
 from tests.support.command_line import run_command
 from tests.support.model_facts import BUILT_IN, PUBLIC_KEY, restored_facts, sign, write_facts
 from tests.support.tables import in_one_test
@@ -149,6 +151,22 @@ def test_an_installed_file_that_is_too_old_or_unreadable_harms_nothing(tmp_path:
     assert warning.startswith(f"{file} is not used: ")
     assert use_installed_facts(tmp_path / "none", PUBLIC_KEY) == ()
     assert use_installed_facts(None, PUBLIC_KEY) == ()
+
+
+def test_the_script_signs_a_file_that_an_installation_with_its_key_accepts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, signed, source = (str(tmp_path / name) for name in ("key.pem", "signed.toml", "facts.toml"))
+    write_key(key)
+    public = capsys.readouterr().out.strip()
+    assert stat.S_IMODE(Path(key).stat().st_mode) == 0o600
+    Path(source).write_text(write_facts(LIMIT), "utf-8")
+    sign_file(key, signed, source)
+    assert capsys.readouterr().out == f"{signed}: facts of 2027-01-15, for the public key {public}\n"
+    result = update_facts(Settings(data_directory=tmp_path / "data"), signed, public_key=public)
+    assert result.changes == ["xai, grok-1: context window 8,192 → 9,000"]
+    with pytest.raises(FileExistsError):
+        write_key(key)
 
 
 async def test_a_reload_follows_the_facts(tmp_path: Path) -> None:
