@@ -327,8 +327,8 @@ def _is_one_part(paths: Sequence[Path]) -> bool:
     """Return True if the paths can be left out together only."""
     first, *others = paths
     is_inside = any(other[: len(first)] == first or first[: len(other)] == other for other in others)
-    is_in_schema = all(path[0] == "tools" for path in paths)
-    return is_inside or is_in_schema or {*paths[-1]} <= _add_dependent({*first})
+    is_in_one_field = len(first) > 1 and all(path[:1] == first[:1] for path in others)
+    return is_inside or is_in_one_field or {*paths[-1]} <= _add_dependent({*first})
 
 
 def _draw_word(chosen: random.Random) -> str:

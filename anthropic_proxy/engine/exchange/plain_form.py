@@ -30,14 +30,15 @@ from anthropic_proxy.engine.wires.calls import Call
 from anthropic_proxy.engine.wires.contract import Wire, changes_request
 from anthropic_proxy.engine.wires.dialect import BaseDialect, RequestPart
 from anthropic_proxy.engine.wires.past_media import OMIT_PAST_MEDIA
+from anthropic_proxy.engine.wires.purposes import OWN_PURPOSES
 from anthropic_proxy.errors import CircuitOpen, UnreadableReply, UpstreamError
 
 REFUSAL_STATUSES = (400, 422)
 """HTTP statuses of a request that the server does not accept as it is."""
 MEDIA_STATUSES = (413, 415)
 """HTTP statuses of a request whose media are too large, or of a kind that the server does not accept."""
-_CHECKS = ("auto_mode_check", "classifier")
-"""Kinds of requests from whose content nothing is left out, because it is judged."""
+_CHECKS = (*OWN_PURPOSES, "classifier")
+"""Purposes and kinds of requests from whose content nothing is left out, because it is judged."""
 FAILURE_STATUS = 500
 """HTTP status with which some servers refuse a request. If the server has just accepted another one for the model, the
 retry of today is made in the plain form."""
@@ -123,7 +124,9 @@ class PlainForms(Struct, eq=False):
             return None
         repair = repair or await self._begin_repair(target, run.request)
         parts = [part for part in target.wire.parts if part.is_lossless or not self._is_strict]
-        if not self._may_leave_last_parts(target, repair, error):
+        if self._is_check:
+            parts = [part for part in parts if not part.is_content]
+        elif not self._may_leave_last_parts(target, repair, error):
             parts = [part for part in parts if not part.is_last]
         names = [part.name for part in parts]
         if error.stated_status in MEDIA_STATUSES:
@@ -180,8 +183,6 @@ class PlainForms(Struct, eq=False):
 
     def _may_leave_last_parts(self, target: Target, repair: Repair, error: UpstreamError) -> bool:
         """Return True if the repetition may leave out content of earlier turns."""
-        if self.incoming.receipt.kind in _CHECKS:
-            return False
         return error.stated_status in MEDIA_STATUSES or self._find_known(target).was_refused_twice(repair.conversation)
 
     async def leave_out_of_pairs(self, attempt: Attempt, repair: Repair) -> bool:
@@ -269,6 +270,11 @@ class PlainForms(Struct, eq=False):
         return self.engine.observations.find_refused_parts(
             target.upstream, target.model, target.wire.name, self._learner, account
         )
+
+    @property
+    def _is_check(self) -> bool:
+        """True if the content of the request is judged, whatever kind the client says that it is."""
+        return self.incoming.purpose in _CHECKS or self.incoming.receipt.kind in _CHECKS
 
     @property
     def _is_strict(self) -> bool:

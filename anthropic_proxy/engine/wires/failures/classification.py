@@ -758,12 +758,19 @@ def build_upstream_error(
     """Return the error for the client that corresponds to a provider error."""
     error = _build_error(fault, provider, known)
     stated = _read_without_texts(fault)
-    error.stated_status, error.stated_retry_after = _find_row(stated).status, stated.retry_after
+    error.stated_status, error.stated_retry_after = _find_stated_status(stated), stated.retry_after
     error.is_repairable = _may_be_about_form(fault.codes)
     error.states_account = stated.has_used_up_limit or _names_account(stated.codes)
     if error.status in ACCOUNT_STATUSES and error.stated_status not in ACCOUNT_STATUSES:
         error.code = STATED_IN_TEXT
     return error
+
+
+def _find_stated_status(stated: UpstreamFault) -> int:
+    """Return the status that an error has by its status and codes. One without a row of its own stays: 415, 422."""
+    row = _find_row(stated)
+    is_general = row.status == 400 and stated.status is not None and 400 <= stated.status < 500
+    return stated.status if is_general and stated.status is not None else row.status
 
 
 def _read_without_texts(fault: UpstreamFault) -> UpstreamFault:
