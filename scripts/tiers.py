@@ -15,7 +15,7 @@ from typing import NamedTuple
 from environments import ROOT
 
 STEP_SECONDS = 2700
-ALL_TESTS = "tests/unit tests/integration tests/matrix tests/processes tests/repository"
+ALL_TESTS = "tests/unit tests/integration tests/conformance tests/matrix tests/processes tests/repository"
 """Also those that the README's test command leaves out; pytest ignores a folder that is named beside its parent."""
 FAILURE = re.compile(r"FAILED|FAILS|^ERROR|^E  |error:|crashed")
 SKIP = re.compile(r"nothing was tested|not looked up|\b\d+ skipped\b")
@@ -47,7 +47,7 @@ def tiers() -> dict[str, Tier]:
             "python3 scripts/test.py -n 2 tests/processes tests/repository",
             *part("packages", "strangers", "redis", "databases"),
             "python3 scripts/check.py --static",
-            "python3 scripts/test.py -n 2 -m merge tests/unit tests/integration",
+            "python3 scripts/test.py -n 2 -m merge tests/unit tests/integration tests/conformance",
         ),
         (
             "python3 scripts/test.py -n 2 tests/attacks tests/faults tests/fuzz tests/growth",

@@ -1,6 +1,8 @@
 """The conformance suite as users install it: by itself, and in the wheel of the proxy; in empty environments."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -8,6 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+import yaml
 
 from tests.packages.test_packages import built, new_environment, run, tools
 from tests.support.paths import ROOT
@@ -75,3 +78,30 @@ def test_a_run_from_an_empty_environment(
             directory=tmp_path,
         )
         assert listed.startswith("messages::message.type\n")
+
+
+def test_the_action_runs_the_suite(tmp_path: Path) -> None:
+    """Its last step, as a runner of GitHub executes it."""
+    step = yaml.safe_load((FOLDER / "action.yml").read_text("utf-8"))["runs"]["steps"][-1]
+    assert step["shell"] == "bash"
+    port = free_port()
+    upstream = free_port()
+    report = tmp_path / "junit.xml"
+    options = (
+        f"--backend openai --backend-address 127.0.0.1:{upstream} --check message.* --junit {report}"
+        f' --start "{sys.executable} -m anthropic_proxy serve --port {port}"'
+    )
+    shutil.copytree(FOLDER, tmp_path / "action", ignore=shutil.ignore_patterns("__pycache__"))
+    run(
+        *("/usr/bin/env", "bash", "-eo", "pipefail", "-c", step["run"]),
+        directory=tmp_path,
+        PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        RUNNER_TEMP=str(tmp_path),
+        GITHUB_ACTION_PATH=str(tmp_path / "action"),
+        URL=f"http://127.0.0.1:{port}",
+        MODEL="openai/gpt-4.1",
+        OPTIONS=options,
+        OPENAI_BASE_URL=f"http://127.0.0.1:{upstream}/v1",
+        OPENAI_API_KEY="sk-any",
+    )
+    assert [suite.get("name") for suite in ET.parse(report).getroot()] == ["message"]
