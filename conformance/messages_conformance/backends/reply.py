@@ -24,6 +24,8 @@ STATUSES: Mapping[str, int] = {
     "overloaded": 503,
 }
 """Kind of an error → its status; protocols may have another. `gateway`: a page of HTML from a server between."""
+SIGNATURE = "c2NyaXB0ZWQgc2lnbmF0dXJl"
+"""Signature of thinking whose row names none."""
 _PIECE = re.compile(r"\s*\S{1,6}|\s+")
 
 
@@ -78,7 +80,7 @@ class Text(_Pieces):
 class Thinking(_Pieces):
     pieces: tuple[Piece, ...]
     signature: str = ""
-    """Kept by protocols with such a field; Gemini takes base64 only."""
+    """In base64. Protocols without such a field leave it out."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ class _Reader:
             return Text(self._read_pieces(given["text"]))
         if "thinking" in given:
             self._allow(given, {"thinking", "signature"}, "a part with thinking")
-            return Thinking(self._read_pieces(given["thinking"]), given.get("signature", ""))
+            return Thinking(self._read_pieces(given["thinking"]), given.get("signature", SIGNATURE))
         if "call" in given:
             self._allow(given, {"call"}, "a part with a call")
             return self._read_call(given["call"])

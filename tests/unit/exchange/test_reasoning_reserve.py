@@ -15,7 +15,7 @@ from msgspec import Struct
 from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.paths import ROOT
-from tests.support.replies import CHAT, GEMINI, OLLAMA, RESPONSES, Reply
+from tests.support.replies import CHAT, GEMINI, OLLAMA, RESPONSES, Reply, ReplyForm
 
 LIMIT = 64
 THOUGHTS = 700
@@ -60,12 +60,12 @@ ROWS = (
 )
 
 
-def find_form(url: str) -> tuple[str, Any]:
+def find_form(url: str) -> ReplyForm:
     if url.endswith("/responses"):
-        return "responses", RESPONSES
+        return RESPONSES
     if "generateContent" in url or "streamGenerateContent" in url:
-        return "gemini", GEMINI
-    return ("ollama", OLLAMA) if url.endswith("/api/chat") else ("chat", CHAT)
+        return GEMINI
+    return OLLAMA if url.endswith("/api/chat") else CHAT
 
 
 def read_limit(body: Any) -> int:
@@ -100,32 +100,22 @@ class Model:
     def __call__(self, url: str, request: UpstreamRequest, _: Any) -> FakeResponse:
         body = json.loads(request.body)
         self.bodies.append(body)
-        wire, form = find_form(f"{url}{request.path}".partition("?")[0])
+        form = find_form(f"{url}{request.path}".partition("?")[0])
         if len(self.bodies) > self.fails_after:
             return FakeResponse(500, b'{"error": {"message": "The server failed.", "type": "x"}}')
         thoughts = self.count_thoughts(body)
         words = max(min(read_limit(body) - thoughts, WORDS), 0)
         reply = Reply(
-            thoughts=["hmm "] * 5 if thoughts and self.shows else (), texts=["word"] * words, count=read_limit(body)
+            thoughts=["hmm "] * 5 if thoughts and self.shows else (),
+            texts=["word"] * words,
+            count=read_limit(body),
+            stop="max_tokens" if words < WORDS else "",
         )
         is_stream = bool(body.get("stream")) or "streamGenerate" in request.path
         chunks = form.stream(reply) if is_stream else [form.whole(reply)]
-        if words < WORDS:
-            chunks = [_end_at_limit(wire, chunk) for chunk in chunks]
         return FakeResponse(
             200, *chunks, headers={"content-type": "text/event-stream" if is_stream else "application/json"}
         )
-
-
-def _end_at_limit(wire: str, chunk: bytes) -> bytes:
-    if wire == "responses":
-        is_end = b"response.completed" in chunk or chunk.startswith(b"{")
-        chunk = chunk.replace(b"response.completed", b"response.incomplete")
-        cut = b'"status":"incomplete","incomplete_details":{"reason":"max_output_tokens"}'
-        return chunk.replace(b'"status":"completed"', cut, 1) if is_end else chunk
-    for end, cut in ((b'"stop"', b'"length"'), (b'"STOP"', b'"MAX_TOKENS"')):
-        chunk = chunk.replace(end, cut)
-    return chunk
 
 
 async def ask(row: Row, model: Model, harness: ProxyHarness, *, stream: bool, disabled: bool) -> tuple[str, str]:

@@ -110,7 +110,6 @@ def usage_of(usage: Usage) -> Json:
         "cache_read_input_tokens": usage.cached,
         "cache_creation": {"ephemeral_5m_input_tokens": usage.written, "ephemeral_1h_input_tokens": 0},
         "output_tokens": usage.output,
-        "service_tier": "standard",
     }
 
 
@@ -134,8 +133,8 @@ def _ending(reply: Reply) -> Json:
 def stream_events(reply: Reply, model: str, tag: str) -> Iterator[Json | Incident]:
     """Yield the events of a stream, with incidents between them."""
     usage = {} if reply.usage is None else {"usage": usage_of(reply.usage)}
-    begun = {} if reply.usage is None else {"usage": {**usage["usage"], "output_tokens": 1}}
-    yield {"type": "message_start", "message": {**_message(model, tag), **begun}}
+    begun = {**usage_of(reply.usage or Usage(0, 0)), "output_tokens": 1}
+    yield {"type": "message_start", "message": {**_message(model, tag), "usage": begun}}
     index = 0
     for part in reply.parts:
         if not isinstance(part, Text | Thinking | Call):
@@ -159,7 +158,7 @@ def _block_events(part: Text | Thinking | Call, index: int) -> Iterator[Json | I
             yield {"type": "content_block_delta", "index": index, "delta": delta}
         else:
             yield piece
-    if isinstance(part, Thinking):
+    if isinstance(part, Thinking) and part.signature:
         signature = {"type": "signature_delta", "signature": part.signature}
         yield {"type": "content_block_delta", "index": index, "delta": signature}
 

@@ -83,7 +83,7 @@ def answer_models(request: Request) -> Answer | None:
 def head_of(model: str, tag: str) -> Json:
     """Return the fields that each chunk and each reply repeats."""
     head = {"id": f"chatcmpl-{tag}", "object": "", "created": CREATED, "model": model}
-    return {**head, "service_tier": "default", "system_fingerprint": None}
+    return {**head, "system_fingerprint": None}
 
 
 def usage_of(usage: Usage) -> Json:

@@ -79,7 +79,6 @@ def head_of(body: Json, tag: str) -> Json:
         "previous_response_id": None,
         "prompt_cache_key": body.get("prompt_cache_key"),
         "reasoning": reasoning,
-        "service_tier": "default",
         "store": body.get("store", True),
         "temperature": body.get("temperature", 1.0),
         "text": body.get("text") or {"format": {"type": "text"}, "verbosity": "medium"},
