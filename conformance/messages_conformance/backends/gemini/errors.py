@@ -19,7 +19,9 @@ NAMES = {
 }
 _QUOTA = (
     "You exceeded your current quota, please check your plan and billing details. For more information on this error, "
-    "head to: https://ai.google.dev/gemini-api/docs/rate-limits."
+    "head to: https://ai.google.dev/gemini-api/docs/rate-limits.\n* Quota exceeded for metric: "
+    "generativelanguage.googleapis.com/generate_content_requests, limit: 10, model: {model}\n"
+    "Please retry in {seconds:g}s."
 )
 _TEXTS = {
     "invalid_request": "Request contains an invalid argument.",
@@ -27,7 +29,7 @@ _TEXTS = {
     "authentication": "API key not valid. Please pass a valid API key.",
     "permission": "The caller does not have permission",
     "not_found": (
-        "models/scripted is not found for API version v1beta, or is not supported for generateContent. Call "
+        "models/{model} is not found for API version v1beta, or is not supported for generateContent. Call "
         "ModelService.ListModels to see the list of available models and their supported methods."
     ),
     "too_large": "Request payload size exceeds the limit: 20971520 bytes.",
@@ -39,7 +41,7 @@ _TEXTS = {
     ),
     "overloaded": "The model is overloaded. Please try again later.",
 }
-"""Kind → usual text."""
+"""Kind → usual text with the places `model` and `seconds`."""
 _STATUSES = {"authentication": 400, "too_large": 400}
 """Kinds with another status than elsewhere: a wrong key is an invalid argument."""
 
@@ -49,9 +51,10 @@ def error_of(status: int, message: str, details: list[dict[str, Any]] | None = N
     return {"error": error | ({"details": details} if details else {})}
 
 
-def failure_of(failure: Failure) -> Json:
+def failure_of(failure: Failure, model: str = "scripted") -> Json:
     status = failure.status or _STATUSES.get(failure.kind) or STATUSES[failure.kind]
-    message = failure.message or _TEXTS.get(failure.kind, _TEXTS["server"])
+    text = _TEXTS.get(failure.kind, _TEXTS["server"])
+    message = failure.message or text.format(model=model, seconds=failure.retry_after or 1)
     details: list[dict[str, Any]] = []
     if failure.kind == "authentication":
         metadata = {"service": "generativelanguage.googleapis.com"}
@@ -66,10 +69,11 @@ def failure_of(failure: Failure) -> Json:
     return error_of(status, message, details)
 
 
-def fail(failure: Failure) -> Answer:
+def fail(failure: Failure, model: str = "scripted") -> Answer:
+    """Return an error as it comes instead of a reply of this model."""
     if failure.kind == "gateway":
         return answer_gateway(failure.status or 502)
-    error = failure_of(failure)
+    error = failure_of(failure, model)
     return answer_json(error, error["error"]["code"])
 
 

@@ -20,7 +20,7 @@ from messages_conformance.backends.wire import (
 PATH = "/v1/messages"
 _COUNTED = 12
 """Answer to each count of tokens."""
-_ERRORS = {
+ERRORS = {
     "invalid_request": ("invalid_request_error", "messages: Invalid value"),
     "context_window": ("invalid_request_error", "prompt is too long: 204321 tokens > 200000 maximum"),
     "authentication": ("authentication_error", "invalid x-api-key"),
@@ -99,7 +99,7 @@ def _refuse(status: int, kind: str, message: str) -> Answer:
 
 
 def _failure_of(failure: Failure) -> Json:
-    kind, text = _ERRORS.get(failure.kind, _ERRORS["server"])
+    kind, text = ERRORS.get(failure.kind, ERRORS["server"])
     return _error(kind, failure.message or text)
 
 

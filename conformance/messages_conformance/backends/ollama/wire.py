@@ -22,7 +22,7 @@ _FULL = (
     '{"error":{"code":400,"message":"request (12321 tokens) exceeds the available context size (8192 tokens), try '
     'increasing it","type":"exceed_context_size_error","n_prompt_tokens":12321,"n_ctx":8192}}'
 )
-_TEXTS = {
+TEXTS = {
     "invalid_request": "invalid request",
     "context_window": _FULL,
     "authentication": "unauthorized",
@@ -82,7 +82,7 @@ class Ollama:
 
 
 def _text_of(failure: Failure) -> str:
-    return failure.message or _TEXTS.get(failure.kind, _TEXTS["server"])
+    return failure.message or TEXTS.get(failure.kind, TEXTS["server"])
 
 
 def _line(value: Mapping[str, object]) -> bytes:

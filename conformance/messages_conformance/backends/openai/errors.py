@@ -33,14 +33,14 @@ _ERRORS: dict[str, tuple[str, str | None, str]] = {
     "not_found": (
         _INVALID,
         "model_not_found",
-        "The model `scripted` does not exist or you do not have access to it.",
+        "The model `{model}` does not exist or you do not have access to it.",
     ),
     "too_large": (_INVALID, None, "The request is too large."),
     "rate_limit": (
         "tokens",
         "rate_limit_exceeded",
-        "Rate limit reached for scripted in organization org-scripted on tokens per min (TPM): Limit 30000, "
-        "Used 29000, Requested 12000. Please try again in 1s. "
+        "Rate limit reached for {model} in organization org-fake on tokens per min (TPM): Limit 30000, Used 29000, "
+        "Requested 12000. Please try again in {seconds:g}s. "
         "Visit https://platform.openai.com/account/rate-limits to learn more.",
     ),
     "quota": (
@@ -55,23 +55,25 @@ _ERRORS: dict[str, tuple[str, str | None, str]] = {
     ),
     "overloaded": ("server_error", None, "The server is overloaded or not ready yet."),
 }
-"""Kind → type, code and usual text."""
+"""Kind → type, code and usual text with the places `model` and `seconds`."""
 
 
 def error_of(message: str, kind: str, param: str | None, code: str | None) -> Json:
     return {"message": message, "type": kind, "param": param, "code": code}
 
 
-def failure_of(failure: Failure) -> Json:
+def failure_of(failure: Failure, model: str = "scripted") -> Json:
     kind, code, text = _ERRORS[failure.kind if failure.kind in _ERRORS else "server"]
-    return error_of(failure.message or text, kind, "messages" if failure.kind == "context_window" else None, code)
+    message = failure.message or text.format(model=model, seconds=failure.retry_after or 1)
+    return error_of(message, kind, "messages" if failure.kind == "context_window" else None, code)
 
 
-def fail(failure: Failure) -> Answer:
+def fail(failure: Failure, model: str = "scripted") -> Answer:
+    """Return an error as it comes instead of a reply of this model."""
     if failure.kind == "gateway":
         return answer_gateway(failure.status or 502)
     status = failure.status or STATUSES[failure.kind]
-    return answer_json({"error": failure_of(failure)}, status, retry_header(failure))
+    return answer_json({"error": failure_of(failure, model)}, status, retry_header(failure))
 
 
 def refuse(violation: ContractViolation) -> Answer:

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from messages_conformance.backends.messages.wire import ERRORS
 from tests.support.fakes.anthropic.models import Model
 from tests.support.fakes.model_scripts import Fault
 
@@ -55,15 +56,13 @@ def refuse_by_plan(fault: Fault, name: str, model: Model) -> ErrorResponse | Non
         "unauthorized": ErrorResponse(
             401, "authentication_error", "invalid x-api-key sk-ant-api03-Planned0123456789abcd"
         ),
-        "forbidden": ErrorResponse(
-            403, "permission_error", "Your API key does not have permission to use this resource."
-        ),
+        "forbidden": ErrorResponse(403, *ERRORS["permission"]),
         "missing": refuse_model(name),
-        "rate": ErrorResponse(429, "rate_limit_error", "This request would exceed your rate limit.", limited),
-        "server": ErrorResponse(500, "api_error", "Internal server error", {"x-should-retry": "true"}),
-        "overloaded": ErrorResponse(529, "overloaded_error", "Overloaded"),
+        "rate": ErrorResponse(429, *ERRORS["rate_limit"], limited),
+        "server": ErrorResponse(500, *ERRORS["server"], {"x-should-retry": "true"}),
+        "overloaded": ErrorResponse(529, *ERRORS["overloaded"]),
         "gateway": ErrorResponse(502, "", "", page=b"<html><body><h1>502 Bad Gateway</h1></body></html>"),
-        "large": ErrorResponse(413, "request_too_large", "Request exceeds the maximum size"),
+        "large": ErrorResponse(413, *ERRORS["too_large"]),
         "overflow": refuse_overflow(model.window + 4_321, model),
     }
     return refusals.get(fault.kind)

@@ -4,20 +4,11 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from messages_conformance.backends.gemini.errors import TYPE, error_of, fail
+from messages_conformance.backends.reply import Failure
 from tests.support.fakes.gemini.models import Model
 from tests.support.fakes.model_scripts import Fault
 from tests.support.fakes.server import ContractViolation
-
-_STATUSES = {
-    400: "INVALID_ARGUMENT",
-    401: "UNAUTHENTICATED",
-    403: "PERMISSION_DENIED",
-    404: "NOT_FOUND",
-    429: "RESOURCE_EXHAUSTED",
-    500: "INTERNAL",
-    503: "UNAVAILABLE",
-}
-_TYPE = "type.googleapis.com/google.rpc."
 
 
 @dataclass(frozen=True)
@@ -30,11 +21,6 @@ class ErrorResponse:
     content_type: str = "application/json; charset=UTF-8"
 
 
-def error_of(status: int, message: str, details: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    error: dict[str, Any] = {"code": status, "message": message, "status": _STATUSES[status]}
-    return {"error": error | ({"details": details} if details else {})}
-
-
 def refuse(status: int, message: str, details: list[dict[str, Any]] | None = None) -> ErrorResponse:
     return ErrorResponse(status, json.dumps(error_of(status, message, details), indent=2).encode())
 
@@ -45,12 +31,12 @@ def refuse_breach(breaches: list[ContractViolation]) -> ErrorResponse:
         return refuse(400, breaches[0].message)
     texts = [breach.message for breach in breaches if breach.rule == "unknown_field"]
     violations = [{"field": text.partition("at '")[2].partition("'")[0], "description": text} for text in texts]
-    return refuse(400, "\n".join(texts), [{"@type": f"{_TYPE}BadRequest", "fieldViolations": violations}])
+    return refuse(400, "\n".join(texts), [{"@type": f"{TYPE}BadRequest", "fieldViolations": violations}])
 
 
 def _reason(reason: str, service: str) -> list[dict[str, Any]]:
     metadata = {"service": service}
-    return [{"@type": f"{_TYPE}ErrorInfo", "reason": reason, "domain": "googleapis.com", "metadata": metadata}]
+    return [{"@type": f"{TYPE}ErrorInfo", "reason": reason, "domain": "googleapis.com", "metadata": metadata}]
 
 
 def refuse_key(key: str | None) -> ErrorResponse:
@@ -108,40 +94,29 @@ def refuse_overflow(model: Model, tokens: int, *, vertex: bool = False) -> Error
     return refuse(400, text)
 
 
-def _refuse_rate(fault: Fault, name: str) -> ErrorResponse:
-    seconds = fault.figure("after", 1)
-    text = (
-        "You exceeded your current quota, please check your plan and billing details. For more information on this "
-        "error, head to: https://ai.google.dev/gemini-api/docs/rate-limits.\n* Quota exceeded for metric: "
-        "generativelanguage.googleapis.com/generate_content_requests, limit: 10, model: "
-        f"{name}\nPlease retry in {seconds:g}s."
-    )
-    quota = {"quotaId": "GenerateRequestsPerMinutePerProjectPerModel", "quotaValue": "10"}
-    details = [
-        {"@type": f"{_TYPE}QuotaFailure", "violations": [quota]},
-        {"@type": f"{_TYPE}RetryInfo", "retryDelay": f"{seconds:g}s"},
-    ]
-    return refuse(429, text, details)
+_PLANNED = {
+    "rate": "rate_limit",
+    "forbidden": "permission",
+    "missing": "not_found",
+    "server": "server",
+    "overloaded": "overloaded",
+    "gateway": "gateway",
+}
+"""Kind of a fault → that of the scripted upstreams, which write it."""
 
 
 def refuse_by_plan(fault: Fault, name: str, model: Model, *, vertex: bool) -> ErrorResponse | None:
     """Return the refusal that a fault asks for; None where it is none of those that come instead of a reply."""
-    internal = (
-        "An internal error has occurred. Please retry or report in "
-        "https://developers.generativeai.google/guide/troubleshooting"
-    )
+    if kind := _PLANNED.get(fault.kind):
+        seconds = fault.figure("after", 1) if fault.kind == "rate" else None
+        answer = fail(Failure(kind, retry_after=seconds), name)
+        return ErrorResponse(answer.status, answer.body, dict(answer.headers))
     refusals = {
-        "rate": _refuse_rate(fault, name),
         "overflow": refuse_overflow(model, model.window + 4_321, vertex=vertex),
         "unauthorized": refuse_token() if vertex else refuse_key("refused by plan"),
-        "forbidden": refuse(403, "The caller does not have permission"),
-        "missing": refuse_model(name, ""),
         "location": refuse(400, "User location is not supported for the API use."),
-        "server": refuse(500, internal),
-        "overloaded": refuse(503, "The model is overloaded. Please try again later."),
         "unavailable": ErrorResponse(
             503, b"upstream connect error or disconnect/reset before headers", {}, "text/plain"
         ),
-        "gateway": ErrorResponse(502, b"<html><title>Error 502 (Server Error)!!1</title></html>", {}, "text/html"),
     }
     return refusals.get(fault.kind)

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, field
 
+from messages_conformance.backends.ollama.wire import TEXTS
 from tests.support.fakes.model_scripts import Fault
 
 
@@ -40,15 +41,15 @@ def refuse_by_plan(fault: Fault, name: str, window: int) -> ErrorResponse | None
     """Return the refusal that a fault asks for; None where it is none of those that come instead of a reply."""
     seconds = fault.figure("after", 1)
     refusals = {
-        "rate": refuse(429, "you've reached your hourly usage limit", {"retry-after": f"{seconds:g}"}),
+        "rate": refuse(429, TEXTS["rate_limit"], {"retry-after": f"{seconds:g}"}),
         "overflow": refuse_overflow(window + 4_321, window),
         "missing": refuse_model(name),
         "unauthorized": refuse(401, "unauthorized", signin_url="https://ollama.com/connect?name=box&key=fake"),
-        "forbidden": refuse(403, "ollama cloud is disabled: remote inference is unavailable"),
+        "forbidden": refuse(403, TEXTS["permission"]),
         "thinking": refuse(400, f'"{name}" does not support thinking'),
-        "server": refuse(500, "llama runner process has terminated: exit status 2"),
+        "server": refuse(500, TEXTS["server"]),
         "memory": refuse(500, "model requires more system memory (52.9 GiB) than is available (31.2 GiB)"),
-        "overloaded": refuse(503, "server busy, please try again.  maximum pending requests exceeded"),
+        "overloaded": refuse(503, TEXTS["overloaded"]),
         "unavailable": ErrorResponse(
             503, b"upstream connect error or disconnect/reset before headers", {}, "text/plain"
         ),

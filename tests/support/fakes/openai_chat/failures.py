@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from messages_conformance.backends.openai.errors import fail
+from messages_conformance.backends.reply import Failure
 from tests.support.fakes.model_scripts import Fault
 from tests.support.fakes.openai_chat.models import Model
 from tests.support.fakes.server import ContractViolation
@@ -79,41 +81,33 @@ def refuse_overflow(model: Model, messages: int, functions: int, output: int = 0
     return refuse(400, text, param="messages", code="context_length_exceeded")
 
 
+_PLANNED = {
+    "rate": "rate_limit",
+    "missing": "not_found",
+    "forbidden": "permission",
+    "quota": "quota",
+    "server": "server",
+    "overloaded": "overloaded",
+    "gateway": "gateway",
+}
+"""Kind of a fault → that of the scripted upstreams, which write it."""
+
+
 def refuse_by_plan(fault: Fault, name: str, model: Model) -> ErrorResponse | None:
     """Return the refusal that a fault asks for; None where it is none of those that come instead of a reply."""
-    seconds = fault.figure("after", 1)
-    if fault.kind == "rate":
-        text = (
-            f"Rate limit reached for {name} in organization org-fake on tokens per min (TPM): Limit 30000, "
-            f"Used 29000, Requested 12000. Please try again in {seconds:g}s. "
-            "Visit https://platform.openai.com/account/rate-limits to learn more."
-        )
-        headers = {"retry-after": f"{seconds:g}", "x-ratelimit-reset-tokens": f"{seconds:g}s"}
-        return refuse(429, text, kind="tokens", code="rate_limit_exceeded", headers=headers)
-    if fault.kind == "overflow":
-        return refuse_overflow(model, model.window + 4_321, 0)
-    sorry = "The server had an error while processing your request. Sorry about that!"
+    if kind := _PLANNED.get(fault.kind):
+        seconds = fault.figure("after", 1) if fault.kind == "rate" else None
+        answer = fail(Failure(kind, retry_after=seconds), name)
+        headers = dict(answer.headers)
+        if seconds is not None:
+            headers["x-ratelimit-reset-tokens"] = f"{seconds:g}s"
+        return ErrorResponse(answer.status, answer.body, headers)
     refusals = {
+        "overflow": refuse_overflow(model, model.window + 4_321, 0),
         "unauthorized": refuse_key("sk-refused-by-plan-0000"),
-        "forbidden": refuse(
-            403,
-            "Country, region, or territory not supported",
-            kind="request_forbidden",
-            code="unsupported_country_region_territory",
-        ),
-        "missing": refuse_model(name, None),
-        "quota": refuse(
-            429,
-            "You exceeded your current quota, please check your plan and billing details.",
-            kind="insufficient_quota",
-            code="insufficient_quota",
-        ),
-        "server": refuse(500, sorry, kind="server_error"),
-        "overloaded": refuse(503, "The server is overloaded or not ready yet.", kind="server_error"),
         "unavailable": ErrorResponse(
             503, b"upstream connect error or disconnect/reset before headers", {}, "text/plain"
         ),
-        "gateway": ErrorResponse(502, b"<html><body><h1>502 Bad Gateway</h1></body></html>", {}, "text/html"),
         "policy": refuse(
             400,
             "Invalid prompt: your prompt was flagged as potentially violating our usage policy.",
