@@ -15,11 +15,9 @@ import tarfile
 import tempfile
 import tomllib
 import zipfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,7 +97,12 @@ class Difference(NamedTuple):
     there: object
 
     def __str__(self) -> str:
-        return f"{self.fact} {_show(self.there)} (here {_show(self.here)})"
+        return f"{self.vendor}/{self.model} {self.fact} {_show(self.there)} (here {_show(self.here)})"
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Catalogue without its version, and the difference with both values."""
+        return self.source.partition(" ")[0], str(self)
 
 
 class Vendor:
@@ -251,31 +254,18 @@ def find_needless_prices(today: datetime) -> Iterator[str]:
                     yield f"[{name}.prices] {kind}.{model!r} is in {listed.source}: {how}"
 
 
-class Acceptance(NamedTuple):
-    models: str
-    """Patterns of vendor and model, with spaces between them."""
-    facts: Sequence[str]
-    source: str
-    """Name of the catalogue: `pi-ai`. "*": any."""
-    reason: str
-    day: date
-
-    def __hash__(self) -> int:
-        return hash((self.models, self.source, self.reason))
-
-    def covers(self, difference: Difference) -> bool:
-        name = f"{difference.vendor}/{difference.model}".lower()
-        return (
-            difference.fact in self.facts
-            and fnmatchcase(difference.source.partition(" ")[0], self.source)
-            and any(fnmatchcase(name, pattern) for pattern in self.models.split())
-        )
-
-
-def load_accepted() -> list[Acceptance]:
-    """Raises `KeyError` or `TypeError` for an entry that is not complete."""
-    rows = tomllib.loads(ACCEPTED.read_text("utf-8"))["accepted"]
-    return [Acceptance(row["models"], row["facts"], row["source"], row["reason"], row["date"]) for row in rows]
+def load_accepted() -> dict[tuple[str, str], str]:
+    """Return catalogue and difference, as it is printed → reason. Raises `KeyError` for an entry that is not complete,
+    and `ValueError` for a difference that stands twice.
+    """
+    accepted: dict[tuple[str, str], str] = {}
+    for entry in tomllib.loads(ACCEPTED.read_text("utf-8"))["accepted"]:
+        for text in entry["differences"]:
+            key = entry["source"], text
+            if key in accepted:
+                raise ValueError(f"{text} stands twice")
+            accepted[key] = f"{entry['reason']}, {entry['date']}"
+    return accepted
 
 
 def _show(value: object) -> str:
@@ -287,7 +277,7 @@ def _show(value: object) -> str:
 def main(options: Sequence[str]) -> int:
     today = datetime.now(UTC).replace(hour=12)  # some prices differ by the hour
     accepted = load_accepted()
-    used: Counter[Acceptance] = Counter()
+    used = set[tuple[str, str]]()
     vendors: dict[str, Vendor] = {}
     readers: Mapping[str, Callable[[Path], Iterator[Claim]]] = {"pi-ai": read_pi_ai, "litellm": read_litellm}
     left = 0
@@ -303,25 +293,22 @@ def main(options: Sequence[str]) -> int:
             vendor = vendors.setdefault(claim.vendor, Vendor(claim.vendor, today)) if claim.vendor else None
             assert vendor is not None
             compared += len(claim.values)
-            unexplained = list[Difference]()
             for difference in compare(claim, vendor):
-                reason = next((one for one in accepted if one.covers(difference)), None)
+                reason = accepted.get(difference.key)
                 if reason is None:
-                    unexplained.append(difference)
-                else:
-                    used[reason] += 1
-                    if "--all" in options:
-                        print(f"accepted: {claim.vendor}/{claim.model} {difference} ({reason.reason})")
-            left += len(unexplained)
-            if unexplained:
-                print(f"{claim.source}: {claim.vendor}/{claim.model} {'; '.join(map(str, unexplained))}")
+                    left += 1
+                    print(f"{claim.source}: {difference}")
+                    continue
+                used.add(difference.key)
+                if "--all" in options:
+                    print(f"accepted, {claim.source}: {difference} ({reason})")
         print(f"{claims[0].source if claims else name}: {compared:,} facts of {len(claims):,} models")
     for line in find_needless_prices(today):
         print(line)
-    for one in accepted:
-        if not used[one]:
-            print(f"accepted.toml: no difference of {one.models} ({', '.join(one.facts)}) is left")
-    print(f"{left} differences without a reason, {used.total()} with one")
+    for key in accepted:
+        if key not in used:
+            print(f"accepted.toml: no difference any more: {': '.join(key)}")
+    print(f"{left} differences without a reason, {len(used)} with one")
     return 0
 
 

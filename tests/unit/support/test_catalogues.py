@@ -1,8 +1,8 @@
 """The comparison of the facts about models with the catalogues of others."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
-from tests.facts.catalogues import Acceptance, Claim, Vendor, compare, load_accepted
+from tests.facts.catalogues import Claim, Vendor, compare, load_accepted
 
 TODAY = datetime(2026, 11, 28, 12, tzinfo=UTC)
 
@@ -14,9 +14,9 @@ def differences(model: str, **values: object) -> list[str]:
 def test_only_what_differs_is_named() -> None:
     assert differences("gpt-6.2-sol", window=1_050_000, max_input=922_000, images=True, input=2.0, output=10.0) == []
     assert differences("gpt-6.2-sol", window=400_000, efforts=frozenset({"low"}), retired_on="2030-01-01") == [
-        "retired_on 2030-01-01 (here nothing)",
-        "window 400,000 (here 1,050,000)",
-        "efforts low (here low medium high xhigh max)",
+        "openai/gpt-6.2-sol retired_on 2030-01-01 (here nothing)",
+        "openai/gpt-6.2-sol window 400,000 (here 1,050,000)",
+        "openai/gpt-6.2-sol efforts low (here low medium high xhigh max)",
     ]
     assert differences("another-model", window=1) == []
 
@@ -24,16 +24,18 @@ def test_only_what_differs_is_named() -> None:
 def test_a_model_that_has_ended_needs_only_its_date() -> None:
     assert differences("gpt-5.2-codex", window=1, retired_on="2026-07-23") == []
     assert differences("gpt-5.2-codex", window=1, retired_on="2026-07-24") == [
-        "retired_on 2026-07-24 (here 2026-07-23)"
+        "openai/gpt-5.2-codex retired_on 2026-07-24 (here 2026-07-23)"
     ]
 
 
-def test_an_acceptance_has_a_reason_and_covers_its_models_facts_and_source() -> None:
+def test_an_acceptance_names_catalogue_model_fact_and_both_values() -> None:
     accepted = load_accepted()
-    assert all(each.reason and each.day <= date(2099, 1, 1) and each.facts for each in accepted)
-    (difference,) = compare(Claim("pi-ai 1.0", "openai", "gpt-6.2-sol", {"window": 1}), Vendor("openai", TODAY))
-    row = Acceptance("google/* openai/gpt-6*", ["window"], "pi-ai", "why", date(2026, 11, 28))
-    assert row.covers(difference)
-    assert not row._replace(facts=["images"]).covers(difference)
-    assert not row._replace(source="litellm").covers(difference)
-    assert not row._replace(models="openai/gpt-5*").covers(difference)
+    assert all(accepted.values())
+    assert {source for source, _ in accepted} == {"pi-ai", "litellm"}
+    for window, is_accepted in ((272_000, True), (273_000, False)):
+        (difference,) = compare(
+            Claim("pi-ai 1.6.0", "openai", "gpt-6.2-sol", {"window": window}), Vendor("openai", TODAY)
+        )
+        assert (difference.key in accepted) is is_accepted
+        assert difference._replace(source="litellm 1.0").key not in accepted
+        assert difference._replace(here=1).key not in accepted
