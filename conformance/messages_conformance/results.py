@@ -18,6 +18,8 @@ def describe(result: Result, known: str | None = None) -> str:
     line = f"{MARKS[result.outcome]} {check.level:<6} {check.id:<44} {check.rule}"
     if result.outcome is Outcome.FAILED and known is not None:
         return f"{line}\n    expected: {known}"
+    if result.outcome is Outcome.PASSED and result.trials > 1:
+        return f"{line}\n    passed in trial {result.trials}; a weak model can fail it"
     return "\n".join([line, *(f"    {part}" for reason in result.reasons for part in reason.splitlines())])
 
 

@@ -1,0 +1,49 @@
+"""The proxy keeps the rules of the suite before each scripted upstream, with the settings of the documentation."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from messages_conformance.backends import PROTOCOLS, start_backend
+from messages_conformance.expected import read_expected
+from messages_conformance.results import describe_failure
+from messages_conformance.runner import Outcome, Runner, load_suite
+from messages_conformance.trial import Options
+from tests.support.paths import ROOT
+from tests.support.server_process import running_proxy
+
+PAGE = (ROOT / "docs/guide/conformance.md").read_text("utf-8")
+ROWS = {
+    protocol: (dict(re.findall(r"`(\w+)=([^`]+)`", settings)), model)
+    for protocol, settings, model in re.findall(r"^\| `(\w+)` \| (.+) \| `(\S+)` \|$", PAGE, re.MULTILINE)
+}
+"""Protocol → settings and model, of the table on the page."""
+EXPECTED = ROOT / "tests/conformance/expected_failures"
+
+
+def test_the_page_has_each_protocol() -> None:
+    assert tuple(ROWS) == PROTOCOLS
+
+
+@pytest.mark.parametrize(
+    "protocol",
+    [pytest.param(name, marks=() if name == "openai" else pytest.mark.merge) for name in PROTOCOLS],
+)
+def test_the_proxy_keeps_the_rules(protocol: str, tmp_path: Path) -> None:
+    settings, model = ROWS[protocol]
+    backend = start_backend(protocol, "127.0.0.1", 0)
+    try:
+        own = {name: value.replace("http://127.0.0.1:8790", backend.url) for name, value in settings.items()}
+        with running_proxy(tmp_path, own) as proxy:
+            results = Runner(Options(url=proxy.url, model=model, backend=protocol), backend).run(load_suite())
+    finally:
+        backend.close()
+    file = EXPECTED / f"{protocol}.toml"
+    expected = read_expected(file) if file.exists() else {}
+    wrong = [
+        describe_failure(result, proxy.url)
+        for result in results
+        if (result.outcome is Outcome.FAILED) != (result.check.id in expected) or result.outcome is Outcome.FAULT
+    ]
+    assert not wrong, "\n\n".join(wrong)
