@@ -1222,6 +1222,9 @@ async def test_a_field_named_like_an_error_takes_nothing_from_others(hostile: di
         headers = {"anthropic-version": "2023-06-01", "anthropic-beta": CONTEXT}
         reply = await send_request(engine, text.encode(), headers)
         [piece async for piece in reply.body]
+        for number in range(16):  # which may search for the refused part
+            messages = [{"role": "user", "content": f"question {number}"}]
+            await ask(engine, f"openai/{VERTEX_MODEL}", betas=CONTEXT, **fields, messages=messages)
         reply, message = await ask(engine, f"openai/{VERTEX_MODEL}", betas=CONTEXT, **fields)
         await engine.close()
         first, *_, last = running.journal.exchanges
