@@ -92,10 +92,12 @@ CHARACTERS = 'e\u00e9\u4e2d\U0001f600\u2028\u0085\u200d\ufeff\x00\x1f \n"\\'
 
 
 def _add_characters(start: Json, deltas: list[Json], characters: str) -> tuple[Json, list[Json]]:
-    """Return a block whose texts, name and arguments have these characters. An argument may be cut anywhere."""
+    """Return a block whose texts, name and arguments have these characters. No part of the arguments can be missing
+    without a trace: a middle one has the end of the key and the start of the value.
+    """
     if "input" in start:
-        arguments = json.dumps({f"file_path{characters}": characters, "b": {}}, ensure_ascii=len(characters) % 2 == 0)
-        cuts = [0, 2, len(arguments) // 2, len(arguments) - 4, len(arguments)]
+        arguments = json.dumps({f"file_path{characters}": characters}, ensure_ascii=len(characters) % 2 == 0)
+        cuts = [0, 5, arguments.rindex(': "') + 3 + len(characters) // 2, len(arguments)]
         pieces = ["", *(arguments[begin:end] for begin, end in pairwise(cuts))]
         deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in pieces]
         if start["type"] != "server_tool_use":  # its names are those of the API
