@@ -607,10 +607,12 @@ def test_a_message_that_is_not_streamed_is_repaired_too(change: dict[str, Any]) 
     assert answer.usage_so_far.output_tokens == message["usage"]["output_tokens"]
 
 
-def test_a_call_that_cannot_be_run_is_an_error_of_a_message_that_is_not_streamed() -> None:
-    content = [{"type": "tool_use", "id": "toolu_1", "input": {}}]
-    message = {**START["message"], "content": content, "stop_reason": "tool_use"}
-    words = "anthropic sent a tool call that cannot be run: its name is missing"
+@pytest.mark.parametrize("missing", ["id", "name", "input"])
+def test_a_call_that_cannot_be_run_is_an_error_of_a_message_that_is_not_streamed(missing: str) -> None:
+    call = {"type": "tool_use", "id": "toolu_1", "name": "Read", "input": {}}
+    del call[missing]
+    message = {**START["message"], "content": [call], "stop_reason": "tool_use"}
+    words = f"anthropic sent a tool call that cannot be run: its {missing} is missing"
     with pytest.raises(UpstreamProtocolError, match=exactly(words)):
         passed([json.dumps(message).encode()], stream=False)
 

@@ -251,6 +251,15 @@ def test_a_block_within_a_call_with_arguments_in_its_start_leaves_both_as_they_a
     assert read_texts(events)["text"] == "Hi"
 
 
+@pytest.mark.parametrize("pieces", [[], [""]])
+def test_a_call_without_arguments_passes_as_the_same_bytes(pieces: list[str]) -> None:
+    start = {**GIVEN_CALL[0], "content_block": {**GIVEN_CALL[0]["content_block"], "input": {}}}
+    deltas = [{**GIVEN_CALL[1], "delta": {"type": "input_json_delta", "partial_json": piece}} for piece in pieces]
+    sent = with_ends([start, *deltas, CALL_STOP])
+    repair = new_repair()
+    assert (feed(repair, sent), repair.error) == (b"".join(sent), None)
+
+
 def test_a_second_start_of_a_call_with_arguments_in_it_is_an_error() -> None:
     repair = new_repair()
     feed(repair, with_ends([GIVEN_CALL[0], *GIVEN_CALL, CALL_STOP]))

@@ -541,6 +541,9 @@ class StreamRepair:
         blocks = [{"type": "text", "text": blocks}] if isinstance(blocks, str) else blocks
         for block in blocks if isinstance(blocks, list) else ():
             if isinstance(block, dict) and not self._ended:
+                if block.get("type") in CALL_TYPES and "input" not in block:  # no deltas of a whole block follow
+                    self._fail("its input is missing")
+                    return
                 self._start_block({"type": "content_block_start", "content_block": block}, b"")
                 self._stop_block({"type": "content_block_stop"}, b"")
 
