@@ -218,7 +218,23 @@ def is_ours(block: dict[str, Any]) -> bool:
     return str(carried).startswith("px1.")
 
 
-@given(MESSAGES.flatmap(lambda messages: st.tuples(st.just(messages), written(messages))))
+def with_unique_ids(messages: list[Any]) -> list[Any]:
+    numbers = itertools.count()
+    return [
+        {
+            **message,
+            "content": [
+                {**block, "id": f"toolu_px{next(numbers)}"} if block["type"] == "tool_use" else block
+                for block in message["content"]
+            ],
+        }
+        if isinstance(message["content"], list)
+        else message
+        for message in messages
+    ]
+
+
+@given(MESSAGES.map(with_unique_ids).flatmap(lambda messages: st.tuples(st.just(messages), written(messages))))
 def test_thinking_that_we_signed_is_cut_out_wherever_it_stands(given_messages: tuple[list[Any], str]) -> None:
     messages, text = given_messages
     raw = f'{{"max_tokens": 1.0, "messages":{text}, "model":"{ASKED}" }}'.encode()
@@ -253,6 +269,7 @@ def test_every_call_is_sent_with_an_id_a_name_and_an_input_that_claude_accepts(
     sent_blocks = [block for message in json.loads(written)["messages"] for block in message["content"]]
     assert len(sent_blocks) == len(given_blocks)
     is_valid = True
+    ids: set[str] = set()
     for before, after in zip(given_blocks, sent_blocks, strict=True):
         if before["type"] == "tool_use":
             assert re.fullmatch("[a-zA-Z0-9_-]{1,128}", after["name"])
@@ -263,7 +280,10 @@ def test_every_call_is_sent_with_an_id_a_name_and_an_input_that_claude_accepts(
             }
             expected = {name: before[name] for name, is_kept in keeps.items() if is_kept}
             assert re.fullmatch("[a-zA-Z0-9_-]*", after["id"])
-            expected |= {"id": before["id"]} if re.fullmatch("[a-zA-Z0-9_-]*", before["id"]) else {}
+            assert not after["id"] or after["id"] not in ids
+            keeps_id = re.fullmatch("[a-zA-Z0-9_-]*", before["id"]) and before["id"] not in ids
+            expected |= {"id": before["id"]} if keeps_id or not before["id"] else {}
+            ids.add(after["id"])
             assert after == {**after, **expected}
             is_valid = is_valid and len(expected) == 3
         else:
@@ -765,6 +785,29 @@ def test_ids_that_claude_rejects_are_replaced_in_pairs() -> None:
     assert sent(body, target_of(verifies_signatures=False)) == sent(body).replace(made[0].encode(), b"Read:0").replace(
         made[2].encode(), b"functions.Read:1"
     )
+
+
+def test_ids_that_turns_repeat_become_unique_and_stay_from_turn_to_turn() -> None:
+    def talk(*turns: list[str]) -> bytes:
+        messages = [
+            {"role": role, "content": [{"type": kind, field: given, **more, "cited": number} for given in ids]}
+            for number, ids in enumerate(turns)
+            for role, kind, field, more in (
+                ("assistant", "tool_use", "id", {"name": "Read", "input": {}}),
+                ("user", "tool_result", "tool_use_id", {"content": "x"}),
+            )
+        ]
+        return json.dumps({"model": ASKED, "max_tokens": 9, "messages": messages}).encode()
+
+    turns = [["call_0", "call_1"], ["call_0"], ["call_0_2"], ["Read:0"], ["Read:0", "Read:0"]]
+    for count in range(2, len(turns) + 1):
+        before, now = (json.loads(sent(talk(*turns[:last])))["messages"] for last in (count - 1, count))
+        assert before == now[: len(before)]
+    made = [block["id"] for message in now[::2] for block in message["content"]]
+    assert made == [block["tool_use_id"] for message in now[1::2] for block in message["content"]]
+    fitted = made[4]
+    assert made == ["call_0", "call_1", "call_0_2", "call_0_2_2", fitted, f"{fitted}_2", f"{fitted}_3"]
+    assert sent(talk(*turns), target_of(verifies_signatures=False)) == talk(*turns)
 
 
 @pytest.mark.parametrize("streams", [True, False])

@@ -101,7 +101,8 @@ LONG = "x" * 128
 @pytest.mark.parametrize(
     ("request_", "expected"),
     [
-        (with_blocks(call(), call(LONG), call("a-b_C9")), False),
+        (with_blocks(call(), call(LONG, id="d"), call("a-b_C9", id="e")), False),
+        (with_blocks(call(), call(LONG)), True),
         (
             with_blocks(call(caller={"type": "direct"}), {"type": "text", "text": '"name": "fs.read"', "name": "x"}),
             False,

@@ -237,14 +237,17 @@ def decode_request(
         request.message_count = len(read.messages)
         if at_once is not None:  # a body with a call whose input is no object is not decoded at once
             called: Mapping[str, str]
+            are_unique = True
             if isinstance(read.messages, CleanMessages):
                 called = read.messages.names
             else:
                 blocks = [block for message in read.messages for block in message.blocks]
-                called = {block.id: block.name for block in blocks if type(block) is ToolUseBlock}
+                calls = [block for block in blocks if type(block) is ToolUseBlock]
+                called = {block.id: block.name for block in calls}
+                are_unique = len(called) == len(calls)
             if called:
                 are_valid = are_valid_names(called.values(), request.tools) and are_valid_ids(called)
-                request.has_invalid_calls = not are_valid
+                request.has_invalid_calls = not (are_valid and are_unique)
             else:
                 request.has_invalid_calls = False
         for block in _list_new_blocks(read.messages):
@@ -946,15 +949,17 @@ def _is_classifier_question(body: bytes, tools: Sequence[Tool], stop_sequences: 
 
 
 def _has_invalid_calls(read: _PlainBody | _ScannedBody, tools: Sequence[Tool]) -> bool:
-    called = {
+    called = [
         (block.id or "", block.name)
         for message in read.messages
         if message.role == "assistant" and type(message.content) is list
         for block in message.content
-    }
+        if block.name is not None
+    ]
     if called:
-        names = {name for _, name in called if name is not None}
-        if not (are_valid_names(names, tools) and are_valid_ids(call_id for call_id, _ in called)):
+        ids = {call_id for call_id, _ in called}
+        are_valid = are_valid_names({name for _, name in called}, tools) and are_valid_ids(ids)
+        if not are_valid or len(ids) < len(called):
             return True
     return isinstance(read, _ScannedBody) and any(
         block.type == "tool_use" and not is_json_object(block.input)

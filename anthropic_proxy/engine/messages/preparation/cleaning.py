@@ -236,7 +236,7 @@ def pair_calls_with_results(
     if _are_in_order(messages, upstream_name):
         return messages
     paired: list[Message] = []
-    ids = _UniqueIds()
+    ids = UniqueIds()
     start = 0
     end = len(messages)
     while start < end:
@@ -295,7 +295,11 @@ def _results_of(blocks: Iterable[Block]) -> list[ToolResultBlock]:
     return [block for block in blocks if isinstance(block, ToolResultBlock)]
 
 
-class _UniqueIds:
+class UniqueIds:
+    """The ids of the tool calls of a conversation. An id depends only on the calls before it, so that the next request
+    has the same ones.
+    """
+
     def __init__(self) -> None:
         self._used: set[str] = set()
         self._numbers: dict[str, int] = {}

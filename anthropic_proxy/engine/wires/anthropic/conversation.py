@@ -3,7 +3,7 @@
 - Thinking with a signature that the provider has not made or has rejected, and all thinking of an open tool loop that
   does not begin with thinking.
 - Replies with tool calls but without thinking, for servers that demand it. They get the text of the removed thinking.
-- Ids, names and arguments of tool calls that the API does not allow, and that other providers have accepted.
+- Ids (also repeated ones), names and arguments of tool calls that the API does not allow, and that others accept.
 - Web searches that another provider ran, whose results lack `encrypted_content`.
 - Calls and results of server tools that the server does not run. They become text.
 - Images and documents by URL, which become base64 data or a text. Those of a Files API cannot be sent.
@@ -11,19 +11,20 @@
 """
 
 import hashlib
+from collections import deque
 from collections.abc import Collection, Sequence
 from itertools import groupby
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, field
 
 from anthropic_proxy.engine.messages.models import Source, name_url, require_bounded_members
 from anthropic_proxy.engine.messages.models.decode import decode_blocks
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
 from anthropic_proxy.engine.messages.models.tool_arguments import build_arguments_object
 from anthropic_proxy.engine.messages.models.tools import are_valid_ids
-from anthropic_proxy.engine.messages.preparation.cleaning import to_upstream_blocks
+from anthropic_proxy.engine.messages.preparation.cleaning import UniqueIds, to_upstream_blocks
 from anthropic_proxy.engine.messages.preparation.tools import valid_name
 from anthropic_proxy.engine.messages.server_tools import KINDS_BY_NAME
 from anthropic_proxy.engine.patterns import compile_later
@@ -120,6 +121,39 @@ def read_block(text: bytes) -> BlockFields:
         return BlockFields()
 
 
+class CallIds:
+    """Ids that Claude accepts in place of those of the client: of allowed characters, and unique in a conversation."""
+
+    def __init__(self) -> None:
+        self._unique = UniqueIds()
+        self._waiting: dict[str, deque[str]] = {}
+        """Id of calls in the latest reply → their ids to send, without those that have a result."""
+        self._latest: dict[str, str] = {}
+        """Id of a call → the id in its latest result."""
+
+    def begin_reply(self) -> None:
+        self._waiting = {}
+
+    def replace(self, name: str, given: str) -> str:
+        """Return the id for the field of a call (`id`) or of its result (`tool_use_id`)."""
+        if not given:
+            return given
+        if name == "tool_use_id":
+            if waiting := self._waiting.get(given):
+                self._latest[given] = waiting.popleft()
+            return self._latest.get(given) or _fit_id(given)
+        sent = self._unique.claim(_fit_id(given))
+        self._waiting.setdefault(given, deque()).append(sent)
+        return sent
+
+
+def _fit_id(given: str) -> str:
+    if are_valid_ids((given,)):
+        return given
+    digest = hashlib.blake2b(given.encode(errors="replace"), digest_size=6).hexdigest()
+    return f"{_NOT_OF_ID.sub('_', given)[:_MAX_ID]}_{digest}"
+
+
 class Removals(Struct, frozen=True):
     dialect: Dialect
     model: str = ""
@@ -132,6 +166,7 @@ class Removals(Struct, frozen=True):
     """`RelayCall.own_tool_names`."""
     adds_thinking: bool = False
     """True if a reply with a tool call gets a thinking block if it has none."""
+    call_ids: CallIds = field(default_factory=CallIds)
     types_as_text: set[str] = set()
     """Gets the type of each block that is sent as text."""
 
@@ -252,6 +287,8 @@ def _find_content_edits(body: bytes, content: JsonSpan, removals: Removals, *, k
         added = {"type": "thinking", "thinking": thinking, "signature": ""}
         edits.append(Edit(parts[0].start, parts[0].start, msgspec.json.encode(added) + b","))
     edits += json_spans.build_removal_edits(parts, kept)
+    if any(block.type == "tool_use" for block in blocks):
+        removals.call_ids.begin_reply()
     for part, block, keeps in zip(parts, blocks, kept, strict=True):
         if keeps:
             edits += _find_block_edits(body, part, block, removals)
@@ -263,7 +300,7 @@ def _find_block_edits(body: bytes, part: JsonSpan, block: BlockFields, removals:
     missing_tools = removals.dialect.missing_tools
     edits: list[Edit] = []
     if removals.has_invalid_calls and removals.dialect.verifies_signatures and block.type in _ID_FIELDS:
-        edits += _find_id_edits(body, part, _ID_FIELDS[block.type])
+        edits += _find_id_edits(body, part, _ID_FIELDS[block.type], removals.call_ids)
     if block.type == "tool_use":
         if removals.has_invalid_calls:
             edits += _find_call_edits(body, part, block, removals.own_tool_names)
@@ -300,15 +337,13 @@ def _find_call_edits(body: bytes, call: JsonSpan, block: BlockFields, own_names:
     return edits
 
 
-def _find_id_edits(body: bytes, block: JsonSpan, field: str) -> list[Edit]:
+def _find_id_edits(body: bytes, block: JsonSpan, name: str, call_ids: CallIds) -> list[Edit]:
     """Return the edit that replaces the id of a call that Claude rejects. A call and its result get the same one."""
     for member in json_spans.find_members(body, block.value, block.end):
-        if member.key == field and body[member.value] == ord('"'):
-            call_id = msgspec.json.decode(body[member.value : member.end], type=str)
-            if not are_valid_ids((call_id,)):
-                digest = hashlib.blake2b(call_id.encode(errors="replace"), digest_size=6).hexdigest()
-                fitted = f"{_NOT_OF_ID.sub('_', call_id)[:_MAX_ID]}_{digest}"
-                return [Edit(member.value, member.end, msgspec.json.encode(fitted))]
+        if member.key == name and body[member.value] == ord('"'):
+            given = msgspec.json.decode(body[member.value : member.end], type=str)
+            sent = call_ids.replace(name, given)
+            return [] if sent == given else [Edit(member.value, member.end, msgspec.json.encode(sent))]
     return []
 
 
