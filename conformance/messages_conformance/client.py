@@ -99,6 +99,8 @@ class Server:
             raise SuiteError(f"the URL {url!r} has an invalid port") from error
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise SuiteError(f"the URL is {url!r}; it has to begin with http:// or https://")
+        if parts.username is not None or parts.query or parts.fragment:
+            raise SuiteError("the URL has a user, a query or a fragment; use --header for credentials")
         path = parts.path.rstrip("/")
         for endpoint in ENDPOINTS:
             path = path.removesuffix(endpoint)

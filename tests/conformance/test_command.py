@@ -166,3 +166,17 @@ def test_the_plugin_of_pytest(url: str, tmp_path: Path) -> None:
         1,
         ["FAILED messages::message.type", "XFAIL messages::stream.grammar"],
     )
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("ftp://127.0.0.1", "the URL is 'ftp://127.0.0.1'; it has to begin with http:// or https://"),
+        ("http://127.0.0.1:x", "the URL 'http://127.0.0.1:x' has an invalid port"),
+        ("http://me:secret@127.0.0.1", "the URL has a user, a query or a fragment; use --header for credentials"),
+        ("http://127.0.0.1/?key=secret", "the URL has a user, a query or a fragment; use --header for credentials"),
+    ],
+)
+def test_a_wrong_url(url: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(url) == 2
+    assert capsys.readouterr().err == f"messages-conformance: {message}\n"
