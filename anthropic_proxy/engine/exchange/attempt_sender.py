@@ -206,35 +206,33 @@ class AttemptSender(Struct, eq=False):
         Raises `UpstreamError`, and `UnsupportedFeature` in fidelity mode `strict` if the request drops fields.
         """
         engine = self.engine
-        circuit_breakers = engine.circuit_breakers
-        credentials = engine.credentials
         target = attempt.target
         upstream = target.upstream
         receipt = self.incoming.receipt
         client = receipt.client.id
         if attempt.run.has_next_target:
             try:
-                circuit_breakers.require_closed(upstream, client)
+                engine.circuit_breakers.require_closed(upstream, client)
             except CircuitOpen:
                 self._record_target(attempt)
                 raise
         try:
-            if attempt.credential is None and credentials.uses_tokens(target.provider):
+            if attempt.credential is None and engine.credentials.uses_tokens(target.provider):
                 await self._authorize(attempt)
             failure = await self._call(attempt)
         except BaseException:
-            circuit_breakers.release_trial(upstream, client)
+            engine.circuit_breakers.release_trial(upstream, client)
             raise
         if failure is not None:
-            circuit_breakers.record_failure(upstream, failure, client)
+            engine.circuit_breakers.record_failure(upstream, failure, client)
             add_address_advice(failure, attempt.target, engine.settings)
             raise failure
-        circuit_breakers.record_success(upstream, client)
+        engine.circuit_breakers.record_success(upstream, client)
         acceptances = engine.acceptances
         acceptances[upstream, target.model, attempt.upstream_path] = receipt.started_at
         if len(acceptances) > MAX_ACCEPTANCES:
             del acceptances[min(acceptances, key=acceptances.__getitem__)]  # the least recently accepted
-        credentials.record_success(target.provider, attempt.credential)
+        engine.credentials.record_success(target.provider, attempt.credential)
         self.prompt = attempt.prompt
         if (repair := attempt.run.repair) is not None:
             PlainForms(engine, self.incoming).record_acceptance(attempt.target, repair)
