@@ -634,6 +634,13 @@ _ROWS = (
         ),
         should_retry=False,
     ),
+    # Z.ai 1000 to 1004, also with status 200 (docs.z.ai, error codes, read 2026-11)
+    _Row(
+        *(401, "authentication_error"),
+        text=regex(r"^(?:invalid )?authentication (?:failed|token|parameter not received)\b"),
+        only=(None, 400, 500),
+        should_retry=False,
+    ),
     _Row(403, "permission_error", (403,), ("PERMISSION_DENIED", "permission_error", "AccessDeniedException")),
     _Row(
         *(404, "not_found_error", (404, 410)),
@@ -702,6 +709,7 @@ _ROWS = (
         (
             *("RESOURCE_EXHAUSTED", "rate_limit_exceeded", "rate_limit_reached_error", "rate_limit_error"),
             *("ThrottlingException", "ServiceQuotaExceededException", "ModelNotReadyException"),
+            *("1302", "1303"),  # Z.ai: concurrency and frequency (docs.z.ai, error codes, read 2026-11)
         ),
     ),
     # The same as an event of a stream or in a body with status 200, and from gateways with a general status (2026-11).
@@ -710,7 +718,9 @@ _ROWS = (
         text=regex(
             r"\brate[ _-]?limit(?:s|ed)?\b[^.\n]{0,40}\b(?:reached|exceeded|hit)\b"
             r"|\b(?:reached|exceeded|hit)\b[^.\n]{0,40}\brate[ _-]?limits?\b|\brate[ _-]?limited\b"
-            r"|\btoo many requests\b"
+            r"|\btoo many (?:concurrent |parallel )?requests\b|\bhigh (?:concurrency|frequency) usage\b"
+            r"|\bconcurren\w+\b[^.\n]{0,30}\b(?:limit|exceed\w*|reached|too high)\b"
+            r"|\b(?:reached|exceed\w*|hit)\b[^.\n]{0,40}\bconcurren\w+|并发数?过高|频率过高|请求过于频繁"
         ),
         only=(None, 500, 502),
     ),
