@@ -46,11 +46,14 @@ def _omit_in_block(block: Block, notes: list[FidelityNote]) -> Block:
         return structs.replace(block, content=_join(texts)) if is_text else block
     if isinstance(block, ImageBlock | DocumentBlock):
         kind = "image" if isinstance(block, ImageBlock) else "document"
-        notes.append(FidelityNote("dropped", f"messages.{kind}", "the server refused the conversation with it"))
-        return TextBlock(
-            json_string(f"[{kind} omitted: the server refuses this conversation with it. Say so if it is needed.]")
-        )
+        return TextBlock(json_string(describe_omitted(kind, notes)))
     return block
+
+
+def describe_omitted(kind: str, notes: list[FidelityNote]) -> str:
+    """Return the sentence in place of a picture or document, and note its loss. `kind`: `image` or `document`."""
+    notes.append(FidelityNote("dropped", f"messages.{kind}", "the server refused the conversation with it"))
+    return f"[{kind} omitted: the server refuses this conversation with it. Say so if it is needed.]"
 
 
 def _join(texts: list[Raw]) -> Raw:

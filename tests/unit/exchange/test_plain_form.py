@@ -257,6 +257,7 @@ MEDIA_VENDORS = [
     ("chat", "image_url"),
     ("responses", "input_image"),
     ("gemini", "inlineData"),
+    ("messages", "image"),
 ]
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct, field
 
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import Source, name_url, require_bounded_members
 from anthropic_proxy.engine.messages.models.decode import decode_blocks
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
@@ -33,6 +34,7 @@ from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
 from anthropic_proxy.engine.wires.calls import RelayCall
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
+from anthropic_proxy.engine.wires.past_media import describe_omitted
 from anthropic_proxy.engine.wires.thinking import SIGNATURE_PREFIX, UNSIGNED_SIGNATURE
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
 
@@ -69,6 +71,10 @@ _LEVELS_OF_FILES = 4
 _MAX_SHOWN = 100
 """Maximum number of characters of a file id in an error message."""
 _SYSTEM, _USER, _NO_CONTENT = Raw(b'"system"'), Raw(b'"user"'), Raw(b'""')
+_ASSISTANT = Raw(b'"assistant"')
+_MEDIA = ("image", "document")
+_LEVELS_OF_MEDIA = 2
+"""Levels in a message at which a picture or document may be: itself, and in a result."""
 _USER_ROLES = (_SYSTEM, _USER)
 
 
@@ -229,6 +235,46 @@ def _find_file_edits_of(
             if file.type != "url":
                 edits.append(Edit(member.value, member.end, msgspec.json.encode(file)))
     return edits
+
+
+def find_past_media_edits(body: bytes, notes: list[FidelityNote]) -> list[Edit]:
+    """Return the edits that put a sentence in place of each image and document before the newest turn."""
+    messages = json_spans.find_listed(body, "messages")
+    roles = [_read_role(body[message.value : message.end]) for message in messages]
+    newest = len(roles) - roles[::-1].index(_ASSISTANT) if _ASSISTANT in roles else 0
+    edits: list[Edit] = []
+    for message, role in zip(messages[:newest], roles, strict=False):
+        edits += _find_media_edits(body, message, notes) if role == _USER else ()
+    return edits
+
+
+def _find_media_edits(
+    body: bytes, span: JsonSpan, notes: list[FidelityNote], levels: int = _LEVELS_OF_MEDIA
+) -> list[Edit]:
+    """`span`: a message or a block. `levels`: how many blocks there may be inside of each other."""
+    text = body[span.value : span.end]
+    if not text.startswith(b"{") or not any(f'"{kind}"'.encode() in text for kind in _MEDIA):
+        return []
+    kind = read_block(text).type
+    members = json_spans.find_members(body, span.value, span.end)
+    if kind in _MEDIA:
+        block: dict[str, object] = {"type": "text", "text": describe_omitted(kind, notes)}
+        block |= {one.key: Raw(body[one.value : one.end]) for one in members if one.key == "cache_control"}
+        return [Edit(span.value, span.end, msgspec.json.encode(block))]
+    parts = (
+        part
+        for member in members
+        if member.key == "content" and levels and body[member.value] == ord("[")
+        for part in json_spans.find_elements(body, member.value, member.end)
+    )
+    return [edit for part in parts for edit in _find_media_edits(body, part, notes, levels - 1)]
+
+
+def _read_role(message: bytes) -> Raw:
+    try:
+        return _decode_role(message).role
+    except msgspec.ValidationError:
+        return Raw()  # the server explains what is wrong
 
 
 def _read_source(text: bytes) -> Source | None:

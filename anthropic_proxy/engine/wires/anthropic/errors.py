@@ -37,6 +37,7 @@ from anthropic_proxy.engine.wires.failures import (
     remove_wrappers,
 )
 from anthropic_proxy.engine.wires.json_schema import BASIC_RULES
+from anthropic_proxy.engine.wires.past_media import OMIT_PAST_MEDIA
 from anthropic_proxy.errors import UpstreamError
 
 _PAST_THINKING_REFUSED = compile_later(
@@ -103,6 +104,7 @@ PARTS = (
         changes_prefix=True,
         is_content=True,
     ),
+    RequestPart(name=OMIT_PAST_MEDIA, changes_prefix=True, is_content=True, is_last=True),
     RequestPart(name=_DROP_THINKING, changes_prefix=True, is_content=True, is_last=True),
 )
 _PART_OF_SAFEGUARDS = compile_anchored(rf"{SAFEGUARDS}\.(?!\d+: Input tag 'dangerous_tool_use' found)")
@@ -263,6 +265,8 @@ def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
         return structs.replace(dialect, accepts_system_messages=False)
     if name == _BASIC_SCHEMAS:
         return structs.replace(dialect, schema_rules=BASIC_RULES)
+    if name == OMIT_PAST_MEDIA:
+        return structs.replace(dialect, omits_past_media=True)
     if name == _DROP_THINKING:
         return structs.replace(dialect, sends_past_thinking=False)
     if name == _NO_THINKING:

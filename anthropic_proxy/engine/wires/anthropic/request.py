@@ -31,6 +31,7 @@ from anthropic_proxy.engine.wires.anthropic.conversation import (
     find_disabling_edits,
     find_file_edits,
     find_message_edits,
+    find_past_media_edits,
     find_reminder_edits,
     find_unthinking_loop,
     may_need_edits,
@@ -205,6 +206,8 @@ def edit_body(
             inner[name] = handling, _BETA_MISSING
     if inner:
         body = json_spans.edit(body, lambda text: find_field_edits(text, inner, inner_notes))
+    if dialect.omits_past_media:
+        body = json_spans.edit(body, lambda text: find_past_media_edits(text, inner_notes))
     if not dialect.accepts_media_urls:
         body = json_spans.edit(body, lambda text: find_file_edits(text, call))
     if not dialect.accepts_system_messages:
