@@ -136,7 +136,7 @@ def test_one_changed_key_of_a_valid_message_leaves_a_valid_message(message: Chan
     check(message)
 
 
-@pytest.mark.merge
+@pytest.mark.slow
 @given(changed_messages())
 @settings(max_examples=10_000, suppress_health_check=list(HealthCheck), deadline=None)
 def test_ten_thousand_changes_of_valid_messages(message: ChangedMessage) -> None:
