@@ -251,6 +251,8 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
     redis_prefix: str = "anthropic-proxy"
     litellm_variables: Mapping[str, Secret] = {}
     """Variable → text, for variables of `.env` that LiteLLM may read and that are not in the environment."""
+    model_facts: str = ""
+    """Date and place of a file with facts about models: `facts of 15 Jan 2027 in ~/…`. "": those of the release."""
     raw_values: Mapping[str, Secret] = {}
     """Variable, or table of the configuration file → its text before decoding, to find changes at a reload.
 

@@ -11,6 +11,7 @@ import msgspec
 from anthropic_proxy.engine.options import AutoMode, Timeouts
 from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.engine.providers.lookup import ProviderRegistry
+from anthropic_proxy.engine.providers.model_facts import FACTS
 from anthropic_proxy.engine.providers.registry import Provider
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
 from anthropic_proxy.gateway.settings import values
@@ -26,7 +27,7 @@ from anthropic_proxy.gateway.settings.environment import (
     list_missing_files,
     load_trace_fields,
 )
-from anthropic_proxy.gateway.settings.facts_file import use_installed_facts
+from anthropic_proxy.gateway.settings.facts_file import describe_facts, use_installed_facts
 from anthropic_proxy.gateway.settings.fields import OidcSettings, Settings
 from anthropic_proxy.gateway.settings.inspector_tables import load_inspectors
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
@@ -155,6 +156,7 @@ def load_settings(
         referenced_variables=sources.referenced_variables,
         color=find_color_setting(environ),
         data_directory=data_directory,
+        model_facts=describe_facts() if FACTS.file.origin else "",
         http_proxies=proxies,
         no_proxy_hosts=find_no_proxy_setting(environ),
         litellm_variables=others_of_file,
@@ -404,4 +406,6 @@ class SettingsReader:
 
 def find_changed_variables(before: Settings, after: Settings) -> list[str]:
     names = dict.fromkeys((*before.raw_values, *after.raw_values))
-    return [name for name in names if before.raw_values.get(name) != after.raw_values.get(name)]
+    changed = [name for name in names if before.raw_values.get(name) != after.raw_values.get(name)]
+    facts = after.model_facts or "facts of the release"
+    return [*changed, facts] if before.model_facts != after.model_facts else changed

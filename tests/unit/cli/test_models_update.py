@@ -16,7 +16,7 @@ from anthropic_proxy.engine.providers.model_facts import FACTS, find_table_capab
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.prices.price_list import describe_price_sources
 from anthropic_proxy.gateway.services import open_services
-from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings import Settings, find_changed_variables
 from anthropic_proxy.gateway.settings.facts_file import (
     FACTS_FILE_NAME,
     MAX_FACTS_BYTES,
@@ -282,3 +282,10 @@ def test_the_commands_say_which_facts_are_in_force(tmp_path: Path) -> None:
     assert nothing.stderr == (
         "✕ models update needs a file or its address:  anthropic-proxy models update model-facts.toml\n"
     )
+
+
+def test_a_reload_names_the_facts_that_changed() -> None:
+    released, updated = Settings(), Settings(model_facts="facts of 15 Jan 2027 in ~/f.toml")
+    assert find_changed_variables(released, updated) == ["facts of 15 Jan 2027 in ~/f.toml"]
+    assert find_changed_variables(updated, released) == ["facts of the release"]
+    assert find_changed_variables(updated, updated) == []
