@@ -87,6 +87,7 @@ BEGIN = {"type": "output_item.added", "output_index": 0, "item": {**CALL, "argum
 WHOLE = '{"a": 1}'
 MESSAGE = {"type": "message", "content": [{"type": "output_text", "text": "Hello."}]}
 HEL = {"type": "output_text.delta", "output_index": 0, "delta": "Hel"}
+SECOND = {**CALL, "id": "j", "call_id": "d", "name": "Write_File"}
 FINAL_OBJECTS: dict[str, tuple[str, list[Json], Any]] = {
     "a name in pieces": (
         "openai_chat",
@@ -195,6 +196,17 @@ FINAL_OBJECTS: dict[str, tuple[str, list[Json], Any]] = {
             output=[{**CALL, "arguments": '{"a":1}'}],
         ),
         [WHOLE],
+    ),
+    "an announcement without its index": (
+        "openai_responses",
+        responses(
+            BEGIN,
+            {"type": "output_item.done", "output_index": 0, "item": {**CALL, "arguments": WHOLE}},
+            {"type": "output_item.added", "item": {**SECOND, "arguments": ""}},
+            {"type": "function_call_arguments.delta", "output_index": 1, "delta": "{}"},
+            {"type": "output_item.done", "output_index": 1, "item": {**SECOND, "arguments": "{}"}},
+        ),
+        [WHOLE, "{}"],
     ),
     "other arguments at the end": (
         "openai_responses",

@@ -200,7 +200,7 @@ class ResponsesDecoder(Decoder):
                 elif state.server_tool is not None:
                     self._put_hosted(state.server_tool.start_call(event.arguments or event.code or ""), deltas)
             case "response.output_item.added":
-                self._begin_item(self._find(event), self._decode(decode_item, event.item), deltas)
+                self._begin_item(event, self._decode(decode_item, event.item), deltas)
             case "response.output_item.done":
                 self._complete(self._find(event), self._decode(decode_item, event.item), deltas)
             case "response.completed" | "response.incomplete" | "response.failed":
@@ -303,8 +303,11 @@ class ResponsesDecoder(Decoder):
             state.tool_call.add_arguments_fragment(fragment, deltas)
         return state.tool_call
 
-    def _begin_item(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> None:
-        if state.complete:  # a server that gives every item the same index
+    def _begin_item(self, event: StreamEvent, item: OutputItem, deltas: list[Delta]) -> None:
+        state = self._find(event)
+        if state.complete:  # a server that gives every item the same index, or none
+            if event.output_index is None:
+                self._last = max(self._items) + 1
             state = self._items[self._last] = OutputItemState()
         state.item_id = item.id
         if item.type in _CALLS and state.tool_call is None:
