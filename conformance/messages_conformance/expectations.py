@@ -1,52 +1,386 @@
-"""The vocabulary of expectations: each function returns sentences about what is wrong, none if all is right."""
+"""The vocabulary of expectations: each function returns sentences about what is wrong, none if all is right.
 
-from collections.abc import Callable, Mapping
+Most of them take a value out of the exchanges and judge it by words that they have in common: see `judge`. With
+`step = 0` an expectation concerns the first exchange; without it, the last one.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+from jsonschema import Draft202012Validator
+
+from messages_conformance.client import Exchange
 from messages_conformance.grammar import EventGrammar
+from messages_conformance.rows import SuiteError
 from messages_conformance.trial import Trial
+from messages_conformance.upstream_view import View, read_view
 
 Arguments = Mapping[str, Any]
 Expect = Callable[[Arguments, Trial], list[str]]
 
+SCHEMAS_FOLDER = Path(__file__).parent / "schemas"
+_MISSING: Any = object()
+_TYPES: Mapping[str, Callable[[Any], bool]] = {
+    "text": lambda value: isinstance(value, str),
+    "count": lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
+    "object": lambda value: isinstance(value, dict),
+    "list": lambda value: isinstance(value, list),
+    "boolean": lambda value: isinstance(value, bool),
+    "null": lambda value: value is None,
+}
+_TESTS: Mapping[str, tuple[str, Callable[[Any, Any], bool]]] = {
+    "equals": ("is not", lambda value, wanted: bool(value == wanted) and (value is True) == (wanted is True)),
+    "one_of": ("is none of", lambda value, wanted: value in wanted),
+    "type": ("is no", lambda value, wanted: _TYPES[wanted](value)),
+    "pattern": ("does not match", lambda value, wanted: isinstance(value, str) and bool(re.search(wanted, value))),
+    "contains": ("does not contain", lambda value, wanted: _is_in(wanted, value)),
+    "lacks": ("contains", lambda value, wanted: not _is_in(wanted, value)),
+    "min": ("is less than", lambda value, wanted: _is_number(value) and value >= wanted),
+    "max": ("is more than", lambda value, wanted: _is_number(value) and value <= wanted),
+    "length": ("has not the length", lambda value, wanted: hasattr(value, "__len__") and len(value) == wanted),
+}  # fmt: skip
+"""Word → the beginning of the sentence about a wrong value, and the test of a value."""
+
+
+def judge(name: str, value: Any, arguments: Arguments) -> list[str]:
+    """Return what is wrong with a value. `absent = true`: it has to be missing or null."""
+    if arguments.get("absent"):
+        return [] if value is _MISSING or value is None else [f"{name} is {_show(value)}; it has to be absent"]
+    if value is _MISSING:
+        return [f"{name} is missing"]
+    problems = list[str]()
+    for word, (failure, passes) in _TESTS.items():
+        if word in arguments and not passes(value, arguments[word]):
+            problems.append(f"{name} {failure} {_show(arguments[word])}: {_show(value)}")
+    return problems
+
+
+def find(value: Any, path: str) -> Any:
+    """Return the value at `content.0.type`, or `_MISSING`. `*` takes all elements that have the rest of the path.
+
+    `.` is the value itself.
+    """
+    return _find(value, path.split(".") if path != "." else [])
+
+
+def _find(value: Any, parts: Sequence[str]) -> Any:
+    if not parts:
+        return value
+    part, rest = parts[0], parts[1:]
+    if part == "*":
+        elements = value if isinstance(value, list) else ()
+        return [inner for element in elements if (inner := _find(element, rest)) is not _MISSING]
+    if isinstance(value, list) and part.lstrip("-").isdigit():
+        number = int(part)
+        return _find(value[number], rest) if -len(value) <= number < len(value) else _MISSING
+    if isinstance(value, Mapping) and part in value:
+        return _find(value[part], rest)
+    return _MISSING
+
 
 def expect_status(arguments: Arguments, trial: Trial) -> list[str]:
-    """`status = 200`: the status of the last reply."""
-    status = trial.last.status
-    return [] if status == arguments["status"] else [f"the status is {status} instead of {arguments['status']}"]
+    """`status = 200`, or a list of allowed ones."""
+    wanted = arguments["status"]
+    status = _exchange(arguments, trial).status
+    if status in (wanted if isinstance(wanted, list) else [wanted]):
+        return []
+    return [f"the status is {status} instead of {_show(wanted)}"]
 
 
 def expect_header(arguments: Arguments, trial: Trial) -> list[str]:
-    """`header = "content-type"`, `starts = "application/json"`: the begin of a header of the last reply."""
-    value = trial.last.header(arguments["header"])
-    if value is not None and value.lower().startswith(arguments["starts"]):
-        return []
-    return [f"the header {arguments['header']} is {value!r}, it does not begin with {arguments['starts']!r}"]
+    """`header = "content-type"`: a header of the reply, in lower case."""
+    value = _exchange(arguments, trial).header(arguments["header"])
+    return judge(f"the header {arguments['header']}", _MISSING if value is None else value.lower(), arguments)
 
 
 def expect_path(arguments: Arguments, trial: Trial) -> list[str]:
-    """`path = "content.0.type"`, `equals = "text"`: a value in the message of the last reply."""
-    value: Any = trial.last.message
-    for part in arguments["path"].split("."):
-        try:
-            value = value[int(part) if isinstance(value, list) else part]
-        except (KeyError, IndexError, TypeError, ValueError):
-            return [f"the message has no {arguments['path']}"]
-    wanted = arguments["equals"]
-    return [] if value == wanted else [f"{arguments['path']} of the message is {value!r} instead of {wanted!r}"]
+    """`path = "content.0.type"`: a value of the message, also of one that came as a stream."""
+    message = _exchange(arguments, trial).message
+    if message is None:
+        return ["the reply is no message"]
+    return judge(f"{arguments['path']} of the message", find(message, arguments["path"]), arguments)
 
 
-def expect_grammar(_arguments: Arguments, trial: Trial) -> list[str]:
-    """`grammar = true`: the stream of the last reply has the order and the forms of events of the API."""
+def expect_error(arguments: Arguments, trial: Trial) -> list[str]:
+    """`error = "type"`: a value of the object `error` of an error reply or an error event."""
+    error = _exchange(arguments, trial).error
+    if error is None:
+        return ["the reply has no error in the form of the API"]
+    return judge(f"{arguments['error']} of the error", find(error, arguments["error"]), arguments)
+
+
+def expect_json(arguments: Arguments, trial: Trial) -> list[str]:
+    """`json = "input_tokens"`: a value of the body, whatever it is."""
+    return judge(arguments["json"], find(_exchange(arguments, trial).json, arguments["json"]), arguments)
+
+
+def expect_event(arguments: Arguments, trial: Trial) -> list[str]:
+    """`event = "message_delta"`, `at = "usage.output_tokens"`: a value of the first event of a type.
+
+    `absent = true` without `at`: there is no such event.
+    """
+    name = arguments["event"]
+    events = [event.data for event in _exchange(arguments, trial).events if event.type == name]
+    if "at" not in arguments and arguments.get("absent"):
+        return [f"there is an event {name}"] if events else []
+    if not events:
+        return [f"there is no event {name}"]
+    return judge(f"{arguments.get('at', '.')} of {name}", find(events[0], arguments.get("at", ".")), arguments)
+
+
+def expect_order(arguments: Arguments, trial: Trial) -> list[str]:
+    """`order = ["message_start", "message_stop"]`: these types of events come, first in this order; others may too."""
+    types = [event.type for event in _exchange(arguments, trial).events]
+    missing = [name for name in arguments["order"] if name not in types]
+    if missing:
+        return [f"there is no event {', '.join(missing)}"]
+    places = [types.index(name) for name in arguments["order"]]
+    return [] if places == sorted(places) else [f"the events come in the order {', '.join(types)}"]
+
+
+def expect_text(arguments: Arguments, trial: Trial) -> list[str]:
+    """`text = "text"`: the text of all blocks of this type (`text`, `thinking`), joined."""
+    kind = arguments["text"]
+    message = _exchange(arguments, trial).message
+    if message is None:
+        return ["the reply is no message"]
+    blocks = [block for block in _list(message.get("content")) if isinstance(block, dict) and block.get("type") == kind]
+    return judge(f"the {kind} of the message", "".join(str(block.get(kind) or "") for block in blocks), arguments)
+
+
+def expect_body(arguments: Arguments, trial: Trial) -> list[str]:
+    """`body = "text"`: the body as a text."""
+    return judge("the body", _exchange(arguments, trial).body.decode("utf-8", "replace"), arguments)
+
+
+def expect_unique(arguments: Arguments, trial: Trial) -> list[str]:
+    """`unique = "content.*.id"`: no two of these values of the message, or of another body, are equal."""
+    exchange = _exchange(arguments, trial)
+    values = _list(find(exchange.message or exchange.json, arguments["unique"]))
+    return [] if len(values) == len({_show(value) for value in values}) else [f"two of {_show(values)} are equal"]
+
+
+def expect_sum(arguments: Arguments, trial: Trial) -> list[str]:
+    """`sum = ["usage.input_tokens", …]`: the sum of counts of the message; a missing or null one is 0."""
+    message = _exchange(arguments, trial).message
+    values = [find(message, path) for path in arguments["sum"]]
+    counts = [0 if value is _MISSING or value is None else value for value in values]
+    if not all(map(_TYPES["count"], counts)):
+        return [f"{', '.join(arguments['sum'])} are no counts: {_show(counts)}"]
+    return judge(f"the sum of {', '.join(arguments['sum'])}", sum(counts), arguments)
+
+
+def expect_at_most(arguments: Arguments, trial: Trial) -> list[str]:
+    """`at_most = ["a", "b"]`: the first count of the message is not above the second one; an absent one is right."""
+    low, high = (find(_exchange(arguments, trial).message, path) for path in arguments["at_most"])
+    if any(value is _MISSING or value is None for value in (low, high)):
+        return []
+    if _is_number(low) and _is_number(high) and low <= high:
+        return []
+    return [f"{arguments['at_most'][0]} is {_show(low)}, {arguments['at_most'][1]} is {_show(high)}"]
+
+
+def expect_same(arguments: Arguments, trial: Trial) -> list[str]:
+    """`same = "content"`: a value of the message is the same in all exchanges."""
+    values = [find(exchange.message, arguments["same"]) for exchange in trial.exchanges]
+    if any(value is _MISSING for value in values):
+        return [f"{arguments['same']} of a message is missing"]
+    if all(value == values[0] for value in values):
+        return []
+    return [f"{arguments['same']} differs: {' and '.join(map(_show, values))}"]
+
+
+def expect_differs(arguments: Arguments, trial: Trial) -> list[str]:
+    """`differs = "id"`: a value of the message, or the header of this name, is another one in each exchange."""
+    name = arguments["differs"]
+    if arguments.get("of") == "header":
+        values = [exchange.header(name) for exchange in trial.exchanges]
+    else:
+        values = [find(exchange.message, name) for exchange in trial.exchanges]
+    if any(value is _MISSING or value is None for value in values):
+        return [f"{name} of a reply is missing"]
+    return [] if len(values) == len({_show(value) for value in values}) else [f"{name} is the same: {_show(values)}"]
+
+
+def expect_rising(arguments: Arguments, trial: Trial) -> list[str]:
+    """`rising = "input_tokens"`: a count of the bodies grows from exchange to exchange."""
+    values = [find(exchange.json, arguments["rising"]) for exchange in trial.exchanges]
+    if not all(map(_TYPES["count"], values)):
+        return [f"{arguments['rising']} of a reply is no count"]
+    if all(earlier < later for earlier, later in pairwise(values)):
+        return []
+    return [f"{arguments['rising']} does not grow: {_show(values)}"]
+
+
+def expect_alike(arguments: Arguments, trial: Trial) -> list[str]:
+    """`alike = ["first_id", "data.0.id"]`: two values of the body are equal; both may be missing or null."""
+    values = [find(_exchange(arguments, trial).json, path) for path in arguments["alike"]]
+    first, second = (None if value is _MISSING else value for value in values)
+    return (
+        []
+        if first == second
+        else [f"{arguments['alike'][0]} is {_show(first)}, {arguments['alike'][1]} is {_show(second)}"]
+    )
+
+
+def expect_statuses(arguments: Arguments, trial: Trial) -> list[str]:
+    """`statuses = 200`: the status of each reply."""
+    statuses = [exchange.status for exchange in trial.exchanges]
+    wrong = [status for status in statuses if status != arguments["statuses"]]
+    return [f"{len(wrong)} of {len(statuses)} replies have the status {wrong[0]}"] if wrong else []
+
+
+def expect_grammar(arguments: Arguments, trial: Trial) -> list[str]:
+    """`grammar = true`, or the names of the rules that are judged: the stream has the form of the API."""
+    rules = arguments["grammar"]
+    exchange = _exchange(arguments, trial)
+    if not exchange.is_stream:
+        return [f"the reply is no event stream, its content-type is {exchange.header('content-type')}"]
     grammar = EventGrammar()
-    grammar.feed_bytes(trial.last.body)
-    return [str(violation) for violation in grammar.finish()]
+    grammar.feed_bytes(exchange.body)
+    return [str(problem) for problem in grammar.finish() if rules is True or problem.rule in rules]
+
+
+def expect_schema(arguments: Arguments, trial: Trial) -> list[str]:
+    """`schema = "message"`: the message, or the body of another kind, has the form of `schemas/NAME.json`."""
+    exchange = _exchange(arguments, trial)
+    value = exchange.message if arguments["schema"] == "message" else exchange.json
+    problems = sorted(_load_schema(arguments["schema"]).iter_errors(value), key=lambda problem: problem.json_path)
+    return [f"{problem.json_path}: {problem.message[:300]}" for problem in problems[:5]]
+
+
+def expect_spread(arguments: Arguments, trial: Trial) -> list[str]:
+    """`spread = 0.5`: at least these seconds lie between the first and the last event `of` a type."""
+    kind = arguments["of"]
+    times = [event.seconds for event in _exchange(arguments, trial).events if event.type == kind]
+    if not times:
+        return [f"there is no event {kind}"]
+    spread = times[-1] - times[0]
+    return [] if spread >= arguments["spread"] else [f"all events {kind} came within {spread:.2f} seconds"]
+
+
+def expect_silence(arguments: Arguments, trial: Trial) -> list[str]:
+    """`silence = 15`: after the head of the reply, nothing is awaited for more seconds."""
+    exchange = _exchange(arguments, trial)
+    times = [exchange.head_seconds, *(seconds for seconds, _ in exchange.reads)]
+    longest = max((later - earlier for earlier, later in pairwise(times)), default=0.0)
+    return [] if longest <= arguments["silence"] else [f"nothing came for {longest:.1f} seconds"]
+
+
+def expect_seconds(arguments: Arguments, trial: Trial) -> list[str]:
+    """`seconds = 10`: the reply ends within this time."""
+    seconds = _exchange(arguments, trial).seconds
+    return [] if seconds <= arguments["seconds"] else [f"the reply took {seconds:.1f} seconds"]
+
+
+def expect_no_retry(arguments: Arguments, trial: Trial) -> list[str]:
+    """`no_retry = true`: Claude Code does not repeat the request, by the status or by `x-should-retry: false`."""
+    exchange = _exchange(arguments, trial)
+    if exchange.status in (402, 403, 413) or exchange.header("x-should-retry") == "false":
+        return []
+    return [f"the status {exchange.status} without x-should-retry: false is repeated"]
+
+
+def expect_failure(_arguments: Arguments, _trial: Trial) -> list[str]:
+    """`failure = true`: the connection may break."""
+    return []
+
+
+def expect_upstream(arguments: Arguments, trial: Trial) -> list[str]:
+    """`upstream = "tools.0.name"`: a value of what the model got last, in the words of `upstream_view.View`."""
+    views = _read_views(trial)
+    if not views:
+        return ["the model got no request that its provider accepts" + _list_refusals(trial)]
+    return judge(f"{arguments['upstream']} at the model", find(views[-1].as_table(), arguments["upstream"]), arguments)
+
+
+def expect_upstream_count(arguments: Arguments, trial: Trial) -> list[str]:
+    """`upstream_count = 1`: the number of requests that the model got and accepted."""
+    count = sum(not request.refusal for request in trial.upstream)
+    return judge("the number of requests to the model", count, {"equals": arguments["upstream_count"]})
+
+
+def expect_upstream_left(_arguments: Arguments, trial: Trial) -> list[str]:
+    """`upstream_left = true`: the connection to the model was closed before the end of the reply."""
+    if trial.upstream and trial.upstream[-1].left is not None:
+        return []
+    return ["the connection to the model stayed open until its reply ended"]
+
+
+def _exchange(arguments: Arguments, trial: Trial) -> Exchange:
+    return trial.exchanges[arguments.get("step", -1)]
+
+
+def _read_views(trial: Trial) -> list[View]:
+    requests = [request for request in trial.upstream if not request.refusal]
+    return [read_view(trial.options.backend, request.path, request.body) for request in requests]
+
+
+def _list_refusals(trial: Trial) -> str:
+    return "".join(f"; it refused one: {request.refusal}" for request in trial.upstream if request.refusal)
+
+
+def _is_in(wanted: Any, value: Any) -> bool:
+    if isinstance(value, str):
+        return isinstance(wanted, str) and wanted in value
+    if isinstance(value, list):
+        return wanted in value or (isinstance(wanted, str) and any(isinstance(x, str) and wanted in x for x in value))
+    return isinstance(value, dict) and wanted in value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+@cache
+def _load_schema(name: str) -> Draft202012Validator:
+    file = SCHEMAS_FOLDER / f"{name}.json"
+    if not file.is_file():
+        raise SuiteError(f"there is no schema {name}")
+    return Draft202012Validator(json.loads(file.read_text("utf-8")))
 
 
 EXPECTATIONS: Mapping[str, Expect] = {
     "status": expect_status,
     "header": expect_header,
     "path": expect_path,
+    "error": expect_error,
+    "json": expect_json,
+    "event": expect_event,
+    "order": expect_order,
+    "text": expect_text,
+    "body": expect_body,
+    "unique": expect_unique,
+    "sum": expect_sum,
+    "at_most": expect_at_most,
+    "same": expect_same,
+    "differs": expect_differs,
+    "rising": expect_rising,
+    "alike": expect_alike,
+    "statuses": expect_statuses,
     "grammar": expect_grammar,
+    "schema": expect_schema,
+    "spread": expect_spread,
+    "silence": expect_silence,
+    "seconds": expect_seconds,
+    "no_retry": expect_no_retry,
+    "failure": expect_failure,
+    "upstream": expect_upstream,
+    "upstream_count": expect_upstream_count,
+    "upstream_left": expect_upstream_left,
 }
 """Key of a table `[[check.expect]]` → the function that judges. A table has exactly one of these keys."""

@@ -1,7 +1,7 @@
 """Checks as rows of data: the files `checks/*.toml`, read and validated.
 
-A row says which requests are sent, what a scripted upstream answers, and what is expected. `checks/requests.toml` has
-named requests, which the requests of rows extend with `like`.
+A row says which requests are sent, what a scripted upstream answers, and what is expected. `checks/shared`
+has named requests, which the requests of rows extend with `like`, and the sources that rows name.
 """
 
 import tomllib
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 CHECKS_FOLDER = Path(__file__).parent / "checks"
-REQUESTS_FILE = "requests.toml"
+REQUESTS_FILE = Path("shared", "requests.toml")
+SOURCES_FILE = Path("shared", "sources.toml")
 VERSIONS = ("2023-06-01", "2026-10-21")
 """Values of the header `anthropic-version` that the suite knows."""
 FROZEN_SETS = (*VERSIONS, "claude-code-2.1.332")
@@ -30,6 +31,10 @@ NEEDS: Mapping[str, str] = {
     "count": "the endpoint count_tokens",
     "models-list": "the list of models",
     "caching": "prompt caching",
+    "keys": "a server that refuses requests without a key",
+    "refusals": "a backend whose protocol reports refusals",
+    "cached-tokens": "a backend whose protocol reports cached tokens",
+    "thinking-tokens": "a backend whose protocol reports tokens of thinking",
 }
 """What a row can need → its description."""
 
@@ -82,6 +87,7 @@ class Check:
     rule: str
     """The rule in one sentence."""
     source: str
+    """Title, place in it, and address."""
     read: date
     """Day on which the source was read."""
     versions: tuple[str, ...]
@@ -103,12 +109,12 @@ class Check:
 def load_checks(folder: Path = CHECKS_FOLDER) -> tuple[Check, ...]:
     """Read all rows, by file and place in it. Raises `SuiteError`."""
     named = _read_toml(folder / REQUESTS_FILE)
+    sources = _read_toml(folder / SOURCES_FILE)
     checks = list[Check]()
     for file in sorted(folder.glob("*.toml")):
-        if file.name == REQUESTS_FILE:
-            continue
         for number, row in enumerate(_read_toml(file).get("check", []), start=1):
-            checks.append(_RowReader(f"{file.name}, check {row.get('id', number)}", named).read(row))
+            reader = _RowReader(f"{file.name}, check {row.get('id', number)}", named, sources)
+            checks.append(reader.read(row))
     if repeated := _find_repeated(check.id for check in checks):
         raise SuiteError(f"two checks have the id {repeated}")
     return tuple(checks)
@@ -139,33 +145,35 @@ def _find_repeated(values: Iterable[str]) -> str | None:
     return None
 
 
-_ROW_FIELDS = frozenset({field.name for field in fields(Check)} - {"replies"} | {"request", "reply", "replies"})
+_ROW_FIELDS = frozenset({field.name for field in fields(Check)} - {"read"} | {"where", "request", "reply"})
 _STEP_FIELDS = frozenset(field.name for field in fields(Step)) - {"arguments"}
 
 
 class _RowReader:
-    def __init__(self, place: str, named: Mapping[str, Any]) -> None:
+    def __init__(self, place: str, named: Mapping[str, Any], sources: Mapping[str, Any]) -> None:
         self._place = place
         self._named = named
+        self._sources = sources
 
     def read(self, row: Mapping[str, Any]) -> Check:
         for name in row:
             self._require(name in _ROW_FIELDS, f"there is no field {name}")
-        for name in ("id", "level", "rule", "source", "read", "sets", "expect"):
+        for name in ("id", "level", "rule", "source", "sets", "expect"):
             self._require(name in row, f"{name} is missing")
         identifier = row["id"]
         self._require(isinstance(identifier, str) and "." in identifier, f"id is {identifier!r}, not GROUP.name")
-        self._require(isinstance(row["read"], date), f"read is {row['read']!r}, not a day")
         self._require(("request" in row) != ("steps" in row), "it needs either request or steps")
         self._require(not ("reply" in row and "replies" in row), "it has reply and replies")
         expect = tuple(row["expect"])
         self._require(bool(expect), "it expects nothing")
+        source = self._sources[self._find_value("source", row["source"], tuple(self._sources))]
+        parts = (source["title"], row.get("where"), source.get("url"))
         return Check(
             id=identifier,
             level=Level(self._find_value("level", row["level"], tuple(Level))),
             rule=row["rule"],
-            source=row["source"],
-            read=row["read"],
+            source=", ".join(filter(None, parts)),
+            read=source["read"],
             versions=self._find_values("versions", row.get("versions", VERSIONS), VERSIONS),
             sets=self._find_values("sets", row["sets"], SETS),
             needs=self._find_values("needs", row.get("needs", ()), tuple(NEEDS)),

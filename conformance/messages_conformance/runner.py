@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 
-from messages_conformance.backends import Backend
+from messages_conformance.backends import LACKS, Backend
 from messages_conformance.client import Server
 from messages_conformance.exchange_texts import describe_reply, write_curl
 from messages_conformance.expectations import EXPECTATIONS
 from messages_conformance.rows import NEEDS, Check, Expectation, SuiteError, load_checks
-from messages_conformance.steps import STEPS, build_plain_request
+from messages_conformance.steps import STEPS, StepImpossible, build_plain_request
 from messages_conformance.trial import KEY_VARIABLE, Options, Trial
 
 
@@ -118,6 +118,8 @@ class Runner:
         try:
             for step in check.steps:
                 STEPS[step.do](step, trial, self.server)
+        except StepImpossible as impossible:
+            return [*(x.failure for x in trial.exchanges if x.failure), str(impossible)]
         finally:
             if self._backend:
                 trial.upstream = self._backend.take_requests(trial.id)
@@ -132,7 +134,7 @@ class Runner:
             return self._backend is None
         if need == "two-keys":
             return not self._options.other_key
-        return need in self._options.missing
+        return need in self._options.missing or need in LACKS.get(self._options.backend, ())
 
     def _build_id(self, check: Check, number: int) -> str:
         return hashlib.sha256(f"{self._nonce} {check.id} {number}".encode()).hexdigest()[:12]

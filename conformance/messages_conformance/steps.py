@@ -1,6 +1,9 @@
 """What the client does in a check: named steps, each of which adds its exchanges to the trial."""
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
 from urllib.parse import quote
 
 from messages_conformance.client import Exchange, Request, Server, encode_json
@@ -9,7 +12,9 @@ from messages_conformance.trial import Options, Trial, add_token
 
 
 def build_request(step: Step, trial: Trial) -> Request:
-    """Return the request of a step. In `raw`, `$TRIAL` and `$MODEL` stand for the token and the model."""
+    """Return the request of a step. In `raw`, `$TRIAL` and `$MODEL` stand for the token and the model, in headers
+    `$KEY` for the key.
+    """
     options = trial.options
     body: bytes | None = None
     if step.raw is not None:
@@ -19,7 +24,8 @@ def build_request(step: Step, trial: Trial) -> Request:
     headers = _build_headers(options, trial.version, has_body=body is not None)
     if step.key == "other-key":
         headers["x-api-key"] = options.other_key
-    headers.update({name.lower(): value for name, value in step.headers.items()})
+    for name, value in step.headers.items():
+        headers[name.lower()] = value and value.replace("$KEY", options.key)
     path = step.path.replace("$MODEL", quote(options.model, safe=""))
     sent = tuple((name, value) for name, value in headers.items() if value is not None)
     return Request(step.method, path, sent, body)
@@ -57,7 +63,45 @@ def send_request(step: Step, trial: Trial, server: Server) -> None:
     trial.exchanges.append(server.send(request, has_come if step.cut_after else None))
 
 
+def continue_conversation(step: Step, trial: Trial, server: Server) -> None:
+    """Step `continue`: the next turn, with the messages of the last request, its reply as it came, and what follows.
+
+    `results = ["12"]`: results of the calls of the reply, in their order. `say = "…"`: a text of the user.
+    """
+    previous = trial.last.request.json
+    message = trial.last.message
+    content = message.get("content") if message is not None else None
+    if not isinstance(content, list) or not content:
+        raise StepImpossible("the reply before has no content with which the conversation could go on")
+    calls = [block for block in content if isinstance(block, dict) and block.get("type") == "tool_use"]
+    blocks: list[dict[str, Any]] = [
+        {"type": "tool_result", "tool_use_id": call.get("id"), "content": result}
+        for call, result in zip(calls, step.arguments.get("results", ()), strict=False)
+    ]
+    if "say" in step.arguments:
+        blocks.append({"type": "text", "text": step.arguments["say"]})
+    if not blocks:
+        raise StepImpossible("the reply before has no call of a tool")
+    turns = [{"role": "assistant", "content": content}, {"role": "user", "content": blocks}]
+    body = {**previous, **(step.body or {}), "messages": [*previous["messages"], *turns]}
+    send_request(replace(step, body=body), trial, server)
+
+
+def send_together(step: Step, trial: Trial, server: Server) -> None:
+    """Step `together`: the same request `times` times, at once."""
+    times = step.arguments["times"]
+    request = build_request(step, trial)
+    with ThreadPoolExecutor(times) as threads:
+        trial.exchanges += threads.map(lambda _: server.send(request), range(times))
+
+
+class StepImpossible(Exception):
+    """The server's own reply makes the next step impossible: a failure of the server."""
+
+
 STEPS: Mapping[str, Callable[[Step, Trial, Server], None]] = {
     "request": send_request,
+    "continue": continue_conversation,
+    "together": send_together,
 }
 """Value of `do` → what it does."""

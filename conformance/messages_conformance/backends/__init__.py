@@ -21,6 +21,10 @@ WIRES: Mapping[str, type[Wire]] = {
     "messages": Messages,
 }
 PROTOCOLS = tuple(WIRES)
+LACKS: Mapping[str, frozenset[str]] = {
+    "ollama": frozenset({"refusals", "cached-tokens", "thinking-tokens"}),
+}
+"""Protocol → what its replies cannot say, of the needs of rows."""
 
 
 class Backend(Protocol):

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from messages_conformance.rows import SuiteError
@@ -157,6 +157,32 @@ class Reply:
 
 WELL = Reply(parts=(Text(("All ", "is ", "well.")),))
 """The reply to calls that no trial expects."""
+
+
+def stop_at(reply: Reply, sequences: Sequence[str]) -> Reply:
+    """Return a reply that ends before the first of the stop sequences in a text, as models' servers end it."""
+    if reply.stop or reply.error:
+        return reply
+    for number, part in enumerate(reply.parts):
+        if not isinstance(part, Text):
+            continue
+        found = [(place, sequence) for sequence in sequences if (place := part.whole.find(sequence)) >= 0]
+        if found:
+            place, sequence = min(found)
+            kept = Text(tuple(_cut_pieces(part.pieces, place)))
+            return replace(reply, parts=(*reply.parts[:number], kept), stop="stop_sequence", stop_sequence=sequence)
+    return reply
+
+
+def _cut_pieces(pieces: Sequence[Piece], length: int) -> Iterator[Piece]:
+    for piece in pieces:
+        if length <= 0:
+            return
+        if isinstance(piece, str):
+            yield piece[:length]
+            length -= len(piece)
+        else:
+            yield piece
 
 
 def split(text: str) -> tuple[str, ...]:

@@ -68,6 +68,10 @@ class Wire(Protocol):
 
     def is_stream(self, request: Request) -> bool: ...
 
+    def stop_sequences(self, request: Request) -> list[str]:
+        """Return the texts before which the reply has to end."""
+        ...
+
     def stream(self, reply: Reply, request: Request, tag: str) -> Iterator[Frame]:
         """Yield the frames of a stream. `tag`: makes the identifiers of the reply new."""
         ...
@@ -98,6 +102,10 @@ def answer_json(value: object, status: int = 200, headers: Mapping[str, str] | N
 def answer_gateway(status: int = 502) -> Answer:
     """Return the page of a server between, which knows no protocol."""
     return Answer(status, HTML, {"content-type": "text/html"})
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def interleave(sequences: Iterable[Iterable[Any]]) -> Iterator[Any]:

@@ -18,6 +18,7 @@ from messages_conformance.backends.wire import (
     Json,
     Request,
     answer_json,
+    as_list,
     encode,
     render,
 )
@@ -66,6 +67,9 @@ class Gemini:
 
     def fail(self, failure: Failure) -> Answer:
         return errors.fail(failure)
+
+    def stop_sequences(self, request: Request) -> list[str]:
+        return as_list((request.body.get("generationConfig") or {}).get("stopSequences"))
 
     def is_stream(self, request: Request) -> bool:
         return request.path.endswith(":streamGenerateContent")

@@ -12,6 +12,7 @@ from messages_conformance.backends.wire import (
     Request,
     answer_gateway,
     answer_json,
+    as_list,
     named_event,
     render,
     retry_header,
@@ -70,6 +71,9 @@ class Messages:
             return answer_gateway(failure.status or 502)
         status = failure.status or _STATUSES.get(failure.kind) or STATUSES[failure.kind]
         return answer_json(_failure_of(failure), status, retry_header(failure))
+
+    def stop_sequences(self, request: Request) -> list[str]:
+        return as_list(request.body.get("stop_sequences"))
 
     def is_stream(self, request: Request) -> bool:
         return bool(request.body.get("stream"))

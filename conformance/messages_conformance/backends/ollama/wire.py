@@ -12,6 +12,7 @@ from messages_conformance.backends.wire import (
     Request,
     answer_gateway,
     answer_json,
+    as_list,
     encode,
     render,
     retry_header,
@@ -69,6 +70,9 @@ class Ollama:
             return answer_gateway(failure.status or 502)
         status = failure.status or STATUSES[failure.kind]
         return answer_json({"error": _text_of(failure)}, status, retry_header(failure))
+
+    def stop_sequences(self, request: Request) -> list[str]:
+        return as_list((request.body.get("options") or {}).get("stop"))
 
     def is_stream(self, request: Request) -> bool:
         return request.body.get("stream") is not False

@@ -12,6 +12,7 @@ from messages_conformance.backends.wire import (
     Json,
     Request,
     answer_json,
+    as_list,
     interleave,
     render,
     sse,
@@ -56,6 +57,9 @@ class OpenAI:
 
     def fail(self, failure: Failure) -> Answer:
         return errors.fail(failure)
+
+    def stop_sequences(self, request: Request) -> list[str]:
+        return as_list(request.body.get("stop"))
 
     def is_stream(self, request: Request) -> bool:
         return bool(request.body.get("stream"))

@@ -42,6 +42,9 @@ class Responses:
     def fail(self, failure: Failure) -> Answer:
         return errors.fail(failure)
 
+    def stop_sequences(self, _request: Request) -> list[str]:
+        return []  # the protocol has none
+
     def is_stream(self, request: Request) -> bool:
         return bool(request.body.get("stream"))
 
