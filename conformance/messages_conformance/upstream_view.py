@@ -181,7 +181,8 @@ def _read_messages(reader: _Reader, _path: str, body: Mapping[str, Any]) -> None
         reader.add_system(system)
     for message in _as_list(body.get("messages")):
         content = message.get("content")
-        for block in [{"type": "text", "text": content}] if isinstance(content, str) else _as_list(content):
+        blocks: list[Any] = [{"type": "text", "text": content}] if isinstance(content, str) else _as_list(content)
+        for block in blocks:
             match block.get("type"):
                 case "text":
                     reader.add_text(message.get("role", ""), block.get("text", ""))
@@ -190,6 +191,11 @@ def _read_messages(reader: _Reader, _path: str, body: Mapping[str, Any]) -> None
                 case "tool_result":
                     reader.add_result(block.get("tool_use_id", ""), "", _join(block.get("content")))
                     _read_images(view, block.get("content"))
+                case "document":
+                    source: dict[str, Any] = block.get("source") or {}
+                    reader.add_text("user", _join(source.get("data") or source.get("content")))
+                case "search_result":
+                    reader.add_text("user", _join(block.get("content")))
                 case _:
                     _read_images(view, [block])
     for tool in _as_list(body.get("tools")):
@@ -228,7 +234,10 @@ def _read_openai_choice(choice: Any) -> str:
 
 def _read_images(view: View, content: Any) -> None:
     for block in _as_list(content):
-        source = block.get("source") or {}
+        if not isinstance(block, dict):
+            continue
+        source = block.get("source")
+        source = source if isinstance(source, dict) else {}
         address = block.get("image_url")
         address = address.get("url") if isinstance(address, dict) else address
         if data := source.get("data") or source.get("url") or address:

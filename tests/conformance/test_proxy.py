@@ -9,7 +9,7 @@ from messages_conformance.backends import PROTOCOLS, start_backend
 from messages_conformance.expected import read_expected
 from messages_conformance.results import describe_failure
 from messages_conformance.runner import Outcome, Runner, load_suite
-from messages_conformance.trial import Options
+from messages_conformance.trial import DEFAULT_KEY, Options
 from tests.support.paths import ROOT
 from tests.support.server_process import running_proxy
 
@@ -35,8 +35,8 @@ def test_the_proxy_keeps_the_rules(protocol: str, tmp_path: Path) -> None:
     backend = start_backend(protocol, "127.0.0.1", 0)
     try:
         own = {name: value.replace("http://127.0.0.1:8790", backend.url) for name, value in settings.items()}
-        with running_proxy(tmp_path, own) as proxy:
-            results = Runner(Options(url=proxy.url, model=model, backend=protocol), backend).run(load_suite())
+        with running_proxy(tmp_path, {**own, "PROXY_API_KEY": DEFAULT_KEY}) as proxy:
+            results = Runner(Options(url=proxy.url, model=model, backend=protocol), backend).run(load_suite(), jobs=8)
     finally:
         backend.close()
     file = EXPECTED / f"{protocol}.toml"

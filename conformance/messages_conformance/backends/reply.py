@@ -174,6 +174,12 @@ def stop_at(reply: Reply, sequences: Sequence[str]) -> Reply:
     return reply
 
 
+def keep_one_call(reply: Reply) -> Reply:
+    """Return a reply without the calls behind the first one."""
+    first = next(iter(reply.calls), None)
+    return replace(reply, parts=tuple(x for x in reply.parts if not isinstance(x, Call) or x is first))
+
+
 def _cut_pieces(pieces: Sequence[Piece], length: int) -> Iterator[Piece]:
     for piece in pieces:
         if length <= 0:

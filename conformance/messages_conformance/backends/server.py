@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from messages_conformance.backends.reply import WELL, Cut, Failure, Pause, Reply, read_reply, stop_at
+from messages_conformance.backends.reply import WELL, Cut, Failure, Pause, Reply, keep_one_call, read_reply, stop_at
 from messages_conformance.backends.shapes import without_nulls
 from messages_conformance.backends.wire import Answer, ContractViolation, Frame, Request, Wire, encode
 from messages_conformance.rows import SuiteError
@@ -123,6 +123,8 @@ class ScriptedUpstream:
         with self._changed:
             reply = script.replies[min(script.answered, len(script.replies) - 1)]
             reply = stop_at(reply, self._wire.stop_sequences(request))
+            if self._wire.takes_one_call(request):
+                reply = keep_one_call(reply)
             script.answered += 1
             number = script.answered
         tag = f"{token or 'scripted'}{number}"

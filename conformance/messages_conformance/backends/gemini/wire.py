@@ -19,6 +19,7 @@ from messages_conformance.backends.wire import (
     Request,
     answer_json,
     as_list,
+    count_tokens,
     encode,
     render,
 )
@@ -34,8 +35,6 @@ FINISHES = {
     "refusal": "SAFETY",
     "pause_turn": "STOP",
 }
-_COUNTED = 12
-"""Answer to each count of tokens."""
 
 
 class Gemini:
@@ -56,7 +55,7 @@ class Gemini:
             return errors.refuse_path(request.path)
         if call[2] == "countTokens":
             violation = next(check_count(request.body, call[1], vertex=False), None)
-            return errors.refuse(violation) if violation else answer_json({"totalTokens": _COUNTED})
+            return errors.refuse(violation) if violation else answer_json({"totalTokens": count_tokens(request.body)})
         return None if call[2] in ("generateContent", "streamGenerateContent") else errors.refuse_path(request.path)
 
     def check(self, request: Request) -> Iterator[ContractViolation]:
@@ -70,6 +69,9 @@ class Gemini:
 
     def stop_sequences(self, request: Request) -> list[str]:
         return as_list((request.body.get("generationConfig") or {}).get("stopSequences"))
+
+    def takes_one_call(self, _request: Request) -> bool:
+        return False
 
     def is_stream(self, request: Request) -> bool:
         return request.path.endswith(":streamGenerateContent")

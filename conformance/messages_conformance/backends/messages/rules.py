@@ -168,12 +168,28 @@ def check_messages(messages: list[dict[str, Any]]) -> Iterator[ContractViolation
         yield from _check_content(position, message, position == len(messages) - 1)
 
 
-def check_body(body: dict[str, Any], *, counting: bool = False) -> Iterator[ContractViolation]:
+def check_version(body: dict[str, Any]) -> Iterator[ContractViolation]:
+    """Yield what the version 2026-10-21 does not accept any more."""
+    for name in ("temperature", "top_p", "top_k"):
+        if name in body:
+            yield ContractViolation("removed", f"{name}: Extra inputs are not permitted", name)
+    for position, message in enumerate(body["messages"]):
+        for number, block in enumerate(blocks_of(message)):
+            place = f"messages.{position}.content.{number}"
+            if message["role"] == "assistant" and block["type"] == "document":
+                yield ContractViolation("removed", f"{place}: Input tag 'document' is not allowed here", place)
+            if message["role"] == "user" and block["type"] == "text" and block.get("citations"):
+                yield ContractViolation("removed", f"{place}.text.citations: Extra inputs are not permitted", place)
+
+
+def check_body(body: dict[str, Any], *, counting: bool = False, version: str = "") -> Iterator[ContractViolation]:
     """Yield every rule that a request breaks; the real server would name the first. `counting`: a count of tokens."""
     shapes = list(check_shape(body, counting=counting))
     yield from shapes
     if shapes:
         return
+    if version == "2026-10-21":
+        yield from check_version(body)
     yield from check_messages(body["messages"])
     yield from check_pairs(body["messages"])
     yield from check_tools(body)

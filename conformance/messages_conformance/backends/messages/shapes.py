@@ -86,7 +86,7 @@ _CHOICE = tagged(
         "none": closed({"type": TEXT}, {}),
     },
 )
-_DISPLAY: Mapping[str, Schema] = {"display": one_of("summarized", "omitted")}
+_DISPLAY: Mapping[str, Schema] = {"display": one_of("summarized", "omitted", "updates")}
 _THINKING = tagged(
     "type",
     {

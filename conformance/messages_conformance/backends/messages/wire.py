@@ -1,6 +1,7 @@
 """The Messages API: paths, replies and events. The shapes are those of Anthropic's own server (2025 and 2026)."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from messages_conformance.backends.messages.rules import check_body
 from messages_conformance.backends.reply import STATUSES, Call, Failure, Incident, Reply, Text, Thinking, Usage
@@ -13,14 +14,13 @@ from messages_conformance.backends.wire import (
     answer_gateway,
     answer_json,
     as_list,
+    count_tokens,
     named_event,
     render,
     retry_header,
 )
 
 PATH = "/v1/messages"
-_COUNTED = 12
-"""Answer to each count of tokens."""
 ERRORS = {
     "invalid_request": ("invalid_request_error", "messages: Invalid value"),
     "context_window": ("invalid_request_error", "prompt is too long: 204321 tokens > 200000 maximum"),
@@ -54,14 +54,16 @@ class Messages:
         if request.method == "GET" and request.path.startswith("/v1/models"):
             return _answer_models(request.path.removeprefix("/v1/models").strip("/"))
         if (request.method, request.path) == ("POST", f"{PATH}/count_tokens"):
-            violation = next(check_body(request.body, counting=True), None)
-            return self.refuse(violation) if violation else answer_json({"input_tokens": _COUNTED})
+            violation = next(
+                check_body(request.body, counting=True, version=request.headers["anthropic-version"]), None
+            )
+            return self.refuse(violation) if violation else answer_json({"input_tokens": count_tokens(request.body)})
         if (request.method, request.path) == ("POST", PATH):
             return None
         return _refuse(404, "not_found_error", "Not Found")
 
     def check(self, request: Request) -> Iterator[ContractViolation]:
-        return check_body(request.body)
+        return check_body(request.body, version=request.headers["anthropic-version"])
 
     def refuse(self, violation: ContractViolation) -> Answer:
         return _refuse(400, "invalid_request_error", violation.message)
@@ -75,15 +77,22 @@ class Messages:
     def stop_sequences(self, request: Request) -> list[str]:
         return as_list(request.body.get("stop_sequences"))
 
+    def takes_one_call(self, request: Request) -> bool:
+        return bool((request.body.get("tool_choice") or {}).get("disable_parallel_tool_use"))
+
     def is_stream(self, request: Request) -> bool:
         return bool(request.body.get("stream"))
 
+    def _shorten(self, reply: Reply, request: Request) -> Reply:
+        """Return the reply; with `max_tokens` 0 only the prompt is read."""
+        return reply if request.body["max_tokens"] else replace(reply, parts=(), stop="max_tokens")
+
     def stream(self, reply: Reply, request: Request, tag: str) -> Iterator[Frame]:
-        events = stream_events(reply, request.body["model"], tag)
+        events = stream_events(self._shorten(reply, request), request.body["model"], tag)
         return render(events, named_event, lambda failure: named_event(_failure_of(failure)))
 
     def whole(self, reply: Reply, request: Request, tag: str) -> Json:
-        return whole_reply(reply, request.body["model"], tag)
+        return whole_reply(self._shorten(reply, request), request.body["model"], tag)
 
 
 def _answer_models(name: str) -> Answer:

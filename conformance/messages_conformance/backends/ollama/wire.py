@@ -74,6 +74,9 @@ class Ollama:
     def stop_sequences(self, request: Request) -> list[str]:
         return as_list((request.body.get("options") or {}).get("stop"))
 
+    def takes_one_call(self, _request: Request) -> bool:
+        return False
+
     def is_stream(self, request: Request) -> bool:
         return request.body.get("stream") is not False
 

@@ -61,6 +61,9 @@ class OpenAI:
     def stop_sequences(self, request: Request) -> list[str]:
         return as_list(request.body.get("stop"))
 
+    def takes_one_call(self, request: Request) -> bool:
+        return request.body.get("parallel_tool_calls") is False
+
     def is_stream(self, request: Request) -> bool:
         return bool(request.body.get("stream"))
 

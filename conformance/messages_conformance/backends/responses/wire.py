@@ -45,6 +45,9 @@ class Responses:
     def stop_sequences(self, _request: Request) -> list[str]:
         return []  # the protocol has none
 
+    def takes_one_call(self, request: Request) -> bool:
+        return request.body.get("parallel_tool_calls") is False
+
     def is_stream(self, request: Request) -> bool:
         return bool(request.body.get("stream"))
 
