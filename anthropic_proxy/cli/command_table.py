@@ -110,7 +110,15 @@ Exit status 0: the request was served, or would be sent; 1: it failed, or the pr
 
 The ledger must have the text of the request (LEDGER_CONTENT=true), in which keys are redacted. The proxy on PORT
 is used if it runs. Otherwise a proxy is started and stopped afterwards.""",
-        ("replay req_01JD8QWK5T", "replay --last --model openai/gpt-4.1"),
+        ("replay req_01JD8QWK5T", "replay --last --model openai/gpt-4.1", "replay --check report-req_01JD8QWK5T"),
+    ),
+    "report": Command(
+        "report:report",
+        """Write one stored exchange as a folder for a bug report, after you have seen its files.
+
+By default the files contain the structure only: lengths in place of texts, other names and ids. The ledger must have
+the texts of the request (LEDGER_CONTENT=true). `replay --check FOLDER` examines a report.""",
+        ("report LAST", "report req_01JD8QWK5T --to folder", "report 2 --texts"),
     ),
     "doctor": Command(
         "doctor.command:doctor",

@@ -556,11 +556,14 @@ class Explanation:
         """Return the URL without user name and password."""
         sent = self._result.recorded
         assert sent is not None
+        return redact_secrets(build_shown_url(sent.base_url, sent.request.path), self._settings.reveal_all_secrets())
 
-        scheme, _, remainder = join_url(sent.base_url, sent.request.path).partition("://")
-        host, slash, path = remainder.partition("/")
-        url = f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
-        return redact_secrets(url, self._settings.reveal_all_secrets())
+
+def build_shown_url(base_url: str, path: str) -> str:
+    """Return the URL of an upstream request without user name and password."""
+    scheme, _, remainder = join_url(base_url, path).partition("://")
+    host, slash, rest = remainder.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{rest}"
 
 
 def describe_checks(checks: Sequence[RouteCheck], limit: int | None = None) -> Iterator[tuple[str, str]]:

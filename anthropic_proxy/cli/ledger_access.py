@@ -3,7 +3,7 @@
 import getpass
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from msgspec import structs
@@ -11,6 +11,7 @@ from sqlalchemy import Connection, exc
 
 from anthropic_proxy.cli.local_proxy import find_proxy
 from anthropic_proxy.console.keys.administration import open_administration
+from anthropic_proxy.console.ledger.contents import StoredContent
 from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
     classify_database_error,
@@ -105,11 +106,13 @@ def read_last_requests(
     ]
 
 
-def require_stored_body(settings: Settings, row: StoredRequest, command_or_option: str, remedy: str = "") -> bytes:
-    """Return the body of a stored request as its client sent it, but with masked keys.
+def read_stored_texts(
+    settings: Settings, row: StoredRequest, command_or_option: str, remedy: str = ""
+) -> Mapping[str, StoredContent]:
+    """Return kind → text of a stored request, with masked keys: `request`, `reply`.
 
-    Raises `ConfigurationError` if the ledger lacks the complete body. The message begins with `command_or_option`,
-    which needs the body, and ends with `remedy`.
+    Raises `ConfigurationError` if the ledger lacks the complete request. The message begins with `command_or_option`,
+    which needs the text, and ends with `remedy`.
     """
     with _open_restricted(settings) as (connection, access):
         if access is not None and access.find_others([row]):
@@ -123,8 +126,8 @@ def require_stored_body(settings: Settings, row: StoredRequest, command_or_optio
                 administration.record_look(row.id, [row])
             access.opened.add(row.id)
         contents = [] if connection is None else read_contents(connection, row.id)
-    body = next((content for content in contents if content.kind == "request"), None)
-    if body is None:
+    texts = {content.kind: content for content in contents}
+    if (body := texts.get("request")) is None:
         raise ConfigurationError(
             f"{command_or_option} needs the text of the request, which the ledger does not contain for {row.id}. "
             f"The proxy stores later texts with LEDGER_CONTENT=true in {settings.variables_file}.{remedy}",
@@ -136,7 +139,12 @@ def require_stored_body(settings: Settings, row: StoredRequest, command_or_optio
             f"{MAX_CONTENT_BYTES:,} of {body.size:,} bytes of {row.id}.{remedy}",
             code="explain-source",
         )
-    return body.data
+    return texts
+
+
+def require_stored_body(settings: Settings, row: StoredRequest, command_or_option: str, remedy: str = "") -> bytes:
+    """Return the body of a stored request as its client sent it, but with masked keys. See `read_stored_texts`."""
+    return read_stored_texts(settings, row, command_or_option, remedy)["request"].data
 
 
 def is_request_number(name: str) -> bool:

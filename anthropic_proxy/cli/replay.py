@@ -1,9 +1,14 @@
-"""Command `replay`: sends a stored request again through the proxy on this machine, and prints the reply."""
+"""Command `replay`: sends a stored request again through the proxy on this machine, and prints the reply.
+
+With `--check`, it examines a bug report, and sends nothing.
+"""
 
 import sys
+from pathlib import Path
 
 from anthropic_proxy.cli import EXIT_FAILED
 from anthropic_proxy.cli.ask import print_reply
+from anthropic_proxy.cli.case_check import check_case
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.explain import replace_field
 from anthropic_proxy.cli.ledger_access import require_stored_body, require_stored_request
@@ -14,7 +19,13 @@ from anthropic_proxy.errors import ConfigurationError, join_with_and
 
 
 def replay(
-    request: str | None = None, /, *, last: bool = False, model: str | None = None, as_json: bool = False
+    request: str | None = None,
+    /,
+    *,
+    last: bool = False,
+    model: str | None = None,
+    as_json: bool = False,
+    check: Path | None = None,
 ) -> None:
     """Parameters
     ----------
@@ -26,7 +37,16 @@ def replay(
         Model to request instead of the model in the stored text.
     as_json
         Print the events of the reply as JSON, one per line.
+    check
+        Folder of a bug report: compare its request to the provider with that of this version, and check its reply.
+        Nothing is sent.
     """
+    if check is not None:
+        if request is not None or last or model is not None or as_json:
+            raise ConfigurationError("--check is used alone: replay --check FOLDER.", code="explain-source")
+        if not check_case(load_command_settings(is_client=True), check):
+            sys.exit(EXIT_FAILED)
+        return
     if request is None and not last:
         raise ConfigurationError(
             "REQUEST is missing. Use the id of a stored request, or --last. More:  anthropic-proxy replay --help",

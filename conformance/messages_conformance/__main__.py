@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from messages_conformance import __version__
-from messages_conformance.arguments import OTHER_KEY_VARIABLE, add_options, read_plan, select_checks
+from messages_conformance.arguments import OTHER_KEY_VARIABLE, add_options, read_options, read_plan, select_checks
 from messages_conformance.badge import write_badge
+from messages_conformance.case import read_case, run_case, write_comparison
 from messages_conformance.exchange_texts import escape_unprintable
 from messages_conformance.expected import find_new, find_stale, write_expected
 from messages_conformance.junit import write_junit
@@ -35,6 +36,9 @@ def build_parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument("url", metavar="URL", nargs="?", help="address of the server: http://127.0.0.1:8080")
     add_options(parser.add_argument)
     parser.add_argument("--jobs", type=int, default=4, metavar="N", help="checks at once (default: 4)")
+    parser.add_argument(
+        "--case", type=Path, metavar="FOLDER", help="send the request of a bug report, and run no check"
+    )
     parser.add_argument("--list", action="store_true", help="list the selected checks, and run none")
     parser.add_argument("--quiet", action="store_true", help="print failures and the table only")
     for name, text in (
@@ -58,7 +62,7 @@ def main(words: Sequence[str] | None = None, program: str = "messages-conformanc
             for check in select_checks(arguments):
                 _print(f"{check.level:<6} {check.id:<44} {check.rule}")
             return 0
-        return _run(arguments)
+        return _run_case(arguments) if arguments.case else _run(arguments)
     except SuiteError as error:
         sys.stderr.write(f"{program}: {escape_unprintable(str(error))}\n")
         return EXIT_FAULT
@@ -66,9 +70,21 @@ def main(words: Sequence[str] | None = None, program: str = "messages-conformanc
         return 130
 
 
-def _run(arguments: argparse.Namespace) -> int:
+def _run_case(arguments: argparse.Namespace) -> int:
+    case = read_case(arguments.case)
+    reply = run_case(case, read_options(_require_url(arguments), arguments))
+    _print(write_comparison(case, reply))
+    return EXIT_FAILED if reply.violations else 0
+
+
+def _require_url(arguments: argparse.Namespace) -> str:
     if not arguments.url:
         raise SuiteError("the URL of the server is missing")
+    return str(arguments.url)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    _require_url(arguments)
     plan = read_plan(arguments.url, arguments)
     expected = plan.expected
     started = time.monotonic()

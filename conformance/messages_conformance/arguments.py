@@ -132,15 +132,13 @@ def select_checks(namespace: Namespace) -> list[Check]:
     return selected
 
 
-def read_plan(url: str, namespace: Namespace) -> Plan:
-    """Return what the options say. Raises `SuiteError`."""
+def read_options(url: str, namespace: Namespace) -> Options:
+    """Return what the options say about the server under test. Raises `SuiteError`."""
     given = _Given(namespace)
-    if not given["model"]:
-        raise SuiteError("the name of the model is missing")
     versions = [name for name in given["set"] or () if name in VERSIONS]
-    options = Options(
+    return Options(
         url=url,
-        model=given["model"],
+        model=given["model"] or "",
         key=os.environ.get(KEY_VARIABLE) or DEFAULT_KEY,
         other_key=os.environ.get(OTHER_KEY_VARIABLE) or "",
         version=versions[0] if len(versions) == 1 else "",
@@ -149,6 +147,14 @@ def read_plan(url: str, namespace: Namespace) -> Plan:
         missing=frozenset(given["without"]),
         timeout=given["timeout"],
     )
+
+
+def read_plan(url: str, namespace: Namespace) -> Plan:
+    """Return what the options say. Raises `SuiteError`."""
+    given = _Given(namespace)
+    options = read_options(url, namespace)
+    if not options.model:
+        raise SuiteError("the name of the model is missing")
     expected = read_expected(given["expected"]) if given["expected"] else {}
     if unknown := expected.keys() - {check.id for check in load_suite()}:
         raise SuiteError(f"{given['expected']}: there is no check {', '.join(sorted(unknown))}")

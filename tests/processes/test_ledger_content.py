@@ -256,6 +256,77 @@ def test_a_stored_request_is_sent_again(folder: Path, proxy: Proxy, stored: dict
         assert (ended.returncode, ended.stderr) == (2, f"✕ {message}\n")
 
 
+def read_files(folder: Path) -> dict[str, str]:
+    return {file.name: file.read_text("utf-8") for file in folder.iterdir()}
+
+
+def test_an_exchange_is_reported_without_its_texts(folder: Path, proxy: Proxy, stored: dict[str, str]) -> None:
+    tool = {"name": "acme_find", "description": "Finds.", "input_schema": {"type": "object", "properties": {"who": {}}}}
+    request_id, _ = send(proxy, {**ask("Say exactly: word of Ann", stream=True), "tools": [tool]})
+    read_texts(folder, request_id)
+    settings = {**stored, "PORT": proxy.url.rpartition(":")[2]}
+    ended = run_command("report", "LAST", directory=folder, settings=settings, stdin="n\n")
+    assert (ended.returncode, ended.stdout.splitlines()[-1]) == (0, "Nothing was written."), ended.stderr
+    target = folder / f"report-{request_id}"
+    assert not target.exists()
+
+    ended = run_command("report", "last", "--yes", directory=folder, settings=settings)
+    assert ended.returncode == 0, ended.stderr
+    files = read_files(target)
+    assert sorted(files) == ["case.toml", "expected_events.sse", "expected_upstream_request.json", "request.json"]
+    assert (target.stat().st_mode & 0o777, {file.stat().st_mode & 0o777 for file in target.iterdir()}) == (
+        0o700,
+        {0o600},
+    )
+    for text in ("Ann", "acme", "who", "Finds", "127.0.0.1", request_id):
+        assert text not in "".join(files.values()), text
+    assert find_leaks("".join(files.values()), secrets_in(stored)) == []
+    request, sent = json.loads(files["request.json"]), json.loads(files["expected_upstream_request.json"])
+    assert request["messages"] == [{"role": "user", "content": "x" * len("Say exactly: word of Ann")}]
+    assert (sent["url"], sent["body"]["tools"][0]["function"]["name"]) == (
+        "http://upstream.invalid/chat/completions",
+        request["tools"][0]["name"],
+    )
+
+    ended = run_command("replay", "--check", str(target), directory=folder, settings=settings)
+    assert (ended.returncode, ended.stdout) == (
+        0,
+        "200, stream, end_turn\n  reply in the case: 200 stream; text; end_turn\n"
+        "  ✓ this version sends the same request to the provider\n",
+    )
+    sent["body"]["tools"][0]["function"]["name"] = "other"
+    (target / "expected_upstream_request.json").write_text(json.dumps(sent), "utf-8")
+    ended = run_command("replay", "--check", str(target), directory=folder, settings=settings)
+    assert (ended.returncode, ended.stdout.splitlines()[-1]) == (
+        1,
+        '  ✕ body.tools.0.function.name: "other" in the case, "xxxx_xxx1" here',
+    )
+    ended = run_command("report", request_id, "--yes", directory=folder, settings=settings)
+    assert (ended.returncode, ended.stderr) == (
+        2,
+        f"✕ --to: report-{request_id} cannot be written: it exists.\n",
+    )
+
+
+def test_texts_and_addresses_are_reported_by_choice(folder: Path, proxy: Proxy, stored: dict[str, str]) -> None:
+    key = stored["SEARCH_API_KEY"]
+    settings = {**stored, "PORT": proxy.url.rpartition(":")[2]}
+    request_id, _ = send(proxy, ask(f"Say exactly: word of Ann {key} [fault:forbidden]"))
+    read_texts(folder, request_id)
+    words = ("report", request_id, "--yes", "--texts")
+    for name, options, shown in (("named", ["--address"], True), ("hidden", [], False)):
+        ended = run_command(*words, "--to", name, *options, directory=folder, settings=settings)
+        assert ended.returncode == 0, ended.stderr
+        files = read_files(folder / name)
+        assert "word of Ann" in files["request.json"]
+        assert json.loads(files["expected_error.json"])["status"] == 403
+        assert find_leaks("".join(files.values()), secrets_in(stored)) == []
+        assert ("127.0.0.1" in files["expected_upstream_request.json"]) is shown
+        ended = run_command("replay", "--check", name, directory=folder, settings=settings)
+        assert ended.returncode == 0, ended.stdout
+        assert "127.0.0.1" not in files["expected_error.json"] or shown
+
+
 def test_nothing_is_stored_by_default(tmp_path: Path, stored: dict[str, str]) -> None:
     usual = {name: value for name, value in stored.items() if name != "LEDGER_CONTENT"}
     usual["DATABASE_URL"] = f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
