@@ -8,8 +8,9 @@ import pytest
 from messages_conformance.backends import PROTOCOLS, start_backend
 from messages_conformance.expected import read_expected
 from messages_conformance.results import describe_failure
+from messages_conformance.rows import FROZEN_SETS, SETS
 from messages_conformance.runner import Outcome, Runner, load_suite
-from messages_conformance.trial import DEFAULT_KEY, Options
+from messages_conformance.trial import Options
 from tests.support.paths import ROOT
 from tests.support.server_process import running_proxy
 
@@ -20,6 +21,7 @@ ROWS = {
 }
 """Protocol → settings and model, of the table on the page."""
 EXPECTED = ROOT / "tests/conformance/expected_failures"
+KEYS = ("key-of-one-user", "key-of-another-user")
 
 
 def test_the_page_has_each_protocol() -> None:
@@ -27,20 +29,24 @@ def test_the_page_has_each_protocol() -> None:
 
 
 @pytest.mark.parametrize(
-    "protocol",
-    [pytest.param(name, marks=() if name == "openai" else pytest.mark.merge) for name in PROTOCOLS],
+    ("protocol", "sets"),
+    [
+        pytest.param("openai", FROZEN_SETS, id="openai-frozen"),
+        *(pytest.param(name, SETS, id=name, marks=pytest.mark.merge) for name in PROTOCOLS),  # a draft waits 20 s
+    ],
 )
-def test_the_proxy_keeps_the_rules(protocol: str, tmp_path: Path) -> None:
+def test_the_proxy_keeps_the_rules(protocol: str, sets: tuple[str, ...], tmp_path: Path) -> None:
     settings, model = ROWS[protocol]
     backend = start_backend(protocol, "127.0.0.1", 0)
     try:
         own = {name: value.replace("http://127.0.0.1:8790", backend.url) for name, value in settings.items()}
-        with running_proxy(tmp_path, {**own, "PROXY_API_KEY": DEFAULT_KEY}) as proxy:
-            results = Runner(Options(url=proxy.url, model=model, backend=protocol), backend).run(load_suite(), jobs=8)
+        checks = [check for check in load_suite() if not {*check.sets}.isdisjoint(sets)]
+        with running_proxy(tmp_path, {**own, "PROXY_API_KEY": ",".join(KEYS)}) as proxy:
+            options = Options(url=proxy.url, model=model, key=KEYS[0], other_key=KEYS[1], backend=protocol)
+            results = Runner(options, backend).run(checks, jobs=8)
     finally:
         backend.close()
-    file = EXPECTED / f"{protocol}.toml"
-    expected = read_expected(file) if file.exists() else {}
+    expected = read_expected(EXPECTED / f"{protocol}.toml")
     wrong = [
         describe_failure(result, proxy.url)
         for result in results
