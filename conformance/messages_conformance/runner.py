@@ -123,11 +123,7 @@ class Runner:
         finally:
             if self._backend:
                 trial.upstream = self._backend.take_requests(trial.id)
-        names = [_find_name(check, expectation) for expectation in check.expect]
-        failures = [] if "failure" in names else [x.failure for x in trial.exchanges if x.failure]
-        for name, expectation in zip(names, check.expect, strict=True):
-            failures += EXPECTATIONS[name](expectation, trial)
-        return failures
+        return judge_trial(trial)
 
     def _is_missing(self, need: str) -> bool:
         if need == "backend":
@@ -138,6 +134,16 @@ class Runner:
 
     def _build_id(self, check: Check, number: int) -> str:
         return hashlib.sha256(f"{self._nonce} {check.id} {number}".encode()).hexdigest()[:12]
+
+
+def judge_trial(trial: Trial) -> list[str]:
+    """Return what is wrong in the exchanges of a trial."""
+    check = trial.check
+    names = [_find_name(check, expectation) for expectation in check.expect]
+    failures = [] if "failure" in names else [exchange.failure for exchange in trial.exchanges if exchange.failure]
+    for name, expectation in zip(names, check.expect, strict=True):
+        failures += EXPECTATIONS[name](expectation, trial)
+    return failures
 
 
 def _find_name(check: Check, expectation: Expectation) -> str:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from messages_conformance.backends.shapes import without_nulls
+
 
 @dataclass
 class View:
@@ -69,7 +71,7 @@ class _Reader:
 def read_view(protocol: str, path: str, body: Mapping[str, Any]) -> View:
     """Return what a request says to the model. `path`: the one of the request, which names the model at Gemini."""
     reader = _Reader()
-    _READERS[protocol](reader, path, body)
+    _READERS[protocol](reader, path, without_nulls(body))
     return reader.view
 
 

@@ -251,8 +251,17 @@ _NAMES = {
     "boolean": "a boolean",
     "integer": "an integer",
     "number": "a number",
+    "null": "null",
 }
-_KINDS = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer", float: "number"}
+_KINDS = {
+    dict: "object",
+    list: "array",
+    str: "string",
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    type(None): "null",
+}
 
 
 def _place(path: tuple[str | int, ...]) -> str:

@@ -75,6 +75,11 @@ def _check_file(part: dict[str, Any], where: str) -> Iterator[ContractViolation]
 def _check_parts(content: Any, where: str, *, pictures: bool) -> Iterator[ContractViolation]:
     if isinstance(content, str):
         return
+    if content is None:
+        yield ContractViolation(
+            "missing", f"Missing required parameter: '{where}'.", where, "missing_required_parameter"
+        )
+        return
     if not content:
         yield empty("content_empty", where)
     for position, part in enumerate(content):
@@ -185,12 +190,12 @@ def check_items(
         where, kind = f"input[{position}]", kind_of(item)
         yield from _check_id(item, where)
         if kind == "message":
-            yield from _check_parts(item["content"], f"{where}.content", pictures=model.pictures)
+            yield from _check_parts(item.get("content"), f"{where}.content", pictures=model.pictures)
         elif kind == "function_call":
             yield from _check_call(item, where)
         elif kind == "function_call_output":
             yield from _check_call_id(item, where)
-            yield from _check_parts(item["output"], f"{where}.output", pictures=model.pictures)
+            yield from _check_parts(item.get("output"), f"{where}.output", pictures=model.pictures)
         elif kind == "reasoning":
             following = items[position + 1] if position + 1 < len(items) else None
             yield from _check_reasoning(item, where, model, issued, is_followed=_follows(following, stored=stored))

@@ -45,7 +45,7 @@ def _check_tools(body: dict[str, Any]) -> Iterator[ContractViolation]:
             message_text = f"Invalid schema for function '{name}': {text}"
             yield ContractViolation("schema", message_text, f"{where}.parameters", "invalid_function_parameters")
     yield from _check_servers(tools)
-    yield from _check_choice(body.get("tool_choice"), tools, names)
+    yield from _check_choice(body.get("tool_choice"), tools, [*names])
 
 
 def _check_servers(tools: list[dict[str, Any]]) -> Iterator[ContractViolation]:
@@ -67,7 +67,7 @@ def _check_servers(tools: list[dict[str, Any]]) -> Iterator[ContractViolation]:
             yield ContractViolation("server_address", text, where, "invalid_value")
 
 
-def _check_choice(choice: Any, tools: list[dict[str, Any]], names: set[str]) -> Iterator[ContractViolation]:
+def _check_choice(choice: Any, tools: list[dict[str, Any]], names: list[str]) -> Iterator[ContractViolation]:
     if not tools:
         if choice not in (None, "auto", "none"):
             yield ContractViolation(
@@ -75,7 +75,7 @@ def _check_choice(choice: Any, tools: list[dict[str, Any]], names: set[str]) -> 
             )
         return
     wanted = choice.get("tools", [choice]) if isinstance(choice, dict) else []
-    kinds = {tool["type"] for tool in tools}
+    kinds = [tool["type"] for tool in tools]
     for one in wanted:
         if one["type"] not in kinds or (one["type"] == "function" and one.get("name") not in names):
             choice_name = one.get("name") or one["type"]
