@@ -23,7 +23,7 @@ DRAFT = "draft"
 SETS = (*FROZEN_SETS, DRAFT)
 NEEDS: Mapping[str, str] = {
     "backend": "a scripted upstream (--backend)",
-    "two-keys": "a second key (--other-key)",
+    "two-keys": "the key of a second user (MESSAGES_OTHER_API_KEY)",
     "tools": "tools",
     "images": "images",
     "documents": "documents",
@@ -31,7 +31,7 @@ NEEDS: Mapping[str, str] = {
     "count": "the endpoint count_tokens",
     "models-list": "the list of models",
     "caching": "prompt caching",
-    "keys": "a server that refuses requests without a key",
+    "keys": "a key that the server checks (MESSAGES_API_KEY)",
     "refusals": "a backend whose protocol reports refusals",
     "cached-tokens": "a backend whose protocol reports cached tokens",
     "thinking-tokens": "a backend whose protocol reports tokens of thinking",

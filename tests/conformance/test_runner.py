@@ -65,3 +65,12 @@ def test_the_token_stands_in_the_last_text_of_the_user() -> None:
     changed = add_token({"messages": messages}, "[trial a]")["messages"]
     assert changed == [*messages[:2], {**answer, "content": [{**answer["content"][0], "content": "12 [trial a]"}]}]
     assert add_token({"messages": messages[:1]}, "[trial a]")["messages"][0]["content"] == "hello [trial a]"
+
+
+def test_keys_are_checked_only_with_a_key_of_the_server() -> None:
+    check = replace(find_check("message.type"), needs=("keys",))
+    result = Runner(Options(url="http://127.0.0.1:9", model="m")).run_check(check)
+    assert (result.outcome, result.reasons) == (
+        Outcome.SKIPPED,
+        ("it needs a key that the server checks (MESSAGES_API_KEY)",),
+    )
