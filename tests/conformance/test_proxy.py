@@ -53,3 +53,10 @@ def test_the_proxy_keeps_the_rules(protocol: str, sets: tuple[str, ...], tmp_pat
         if (result.outcome is Outcome.FAILED) != (result.check.id in expected) or result.outcome is Outcome.FAULT
     ]
     assert not wrong, "\n\n".join(wrong)
+
+
+def test_the_page_lists_what_the_proxy_does_otherwise() -> None:
+    section = PAGE.partition("## What this proxy does otherwise")[2]
+    listed = set(re.findall(r"`([a-z-]+\.[a-z-]+)`", section))
+    frozen = {check.id for check in load_suite() if not {*check.sets}.isdisjoint(FROZEN_SETS)}
+    assert listed == {name for file in EXPECTED.glob("*.toml") for name in read_expected(file)} & frozen
