@@ -39,6 +39,7 @@ _TESTS: Mapping[str, tuple[str, Callable[[Any, Any], bool]]] = {
     "type": ("is no", lambda value, wanted: _TYPES[wanted](value)),
     "pattern": ("does not match", lambda value, wanted: isinstance(value, str) and bool(re.search(wanted, value))),
     "contains": ("does not contain", lambda value, wanted: _is_in(wanted, value)),
+    "mentions": ("has no text with", lambda value, wanted: _is_mentioned(wanted, value)),
     "lacks": ("contains", lambda value, wanted: not _is_in(wanted, value)),
     "min": ("is less than", lambda value, wanted: _is_number(value) and value >= wanted),
     "max": ("is more than", lambda value, wanted: _is_number(value) and value <= wanted),
@@ -186,8 +187,8 @@ def expect_at_most(arguments: Arguments, trial: Trial) -> list[str]:
 
 
 def expect_same(arguments: Arguments, trial: Trial) -> list[str]:
-    """`same = "content"`: a value of the message is the same in all exchanges."""
-    values = [find(exchange.message, arguments["same"]) for exchange in trial.exchanges]
+    """`same = "content"`: a value of the message, or of another body, is the same in all exchanges."""
+    values = [find(exchange.message or exchange.json, arguments["same"]) for exchange in trial.exchanges]
     if any(value is _MISSING for value in values):
         return [f"{arguments['same']} of a message is missing"]
     if all(value == values[0] for value in values):
@@ -328,9 +329,11 @@ def _list_refusals(trial: Trial) -> str:
 def _is_in(wanted: Any, value: Any) -> bool:
     if isinstance(value, str):
         return isinstance(wanted, str) and wanted in value
-    if isinstance(value, list):
-        return wanted in value or (isinstance(wanted, str) and any(isinstance(x, str) and wanted in x for x in value))
-    return isinstance(value, dict) and wanted in value
+    return isinstance(value, (list, dict)) and wanted in value
+
+
+def _is_mentioned(wanted: str, value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(element, str) and wanted in element for element in value)
 
 
 def _is_number(value: Any) -> bool:

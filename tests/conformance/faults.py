@@ -1,0 +1,616 @@
+"""One fault of a server for each check of the suite."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+from tests.support.conformance_server import (
+    MESSAGE,
+    Call,
+    Event,
+    Fault,
+    Reply,
+    accepts,
+    asks,
+    change,
+    each,
+    error,
+    header,
+    refuses,
+    replies,
+    write_event,
+)
+
+
+def has(text: str, path: str = "/v1/messages") -> Fault:
+    """A server that refuses requests whose JSON has a text."""
+    return refuses(lambda call: call.path.partition("?")[0] == path and text in call.text)
+
+
+def in_deltas(field: str, edit: Any) -> Fault:
+    def change_delta(event: dict[str, Any]) -> Event:
+        delta = event["delta"]
+        return {**event, "delta": {**delta, field: edit(delta[field])}} if field in delta else event
+
+    return each("content_block_delta", change_delta)
+
+
+def in_block(kind: str, edit: Any) -> Fault:
+    """A server whose streamed blocks of a type begin otherwise."""
+
+    def change_block(event: dict[str, Any]) -> Event:
+        block = event["content_block"]
+        return {**event, "content_block": edit(block)} if block["type"] == kind else event
+
+    return each("content_block_start", change_block)
+
+
+def in_end(edit: Any) -> Fault:
+    return each("message_delta", edit)
+
+
+def with_delta(**fields: Any) -> Fault:
+    return in_end(lambda event: {**event, "delta": {**event["delta"], **fields}})
+
+
+def with_usage(**fields: Any) -> Fault:
+    return in_end(lambda event: {**event, "usage": {**event["usage"], **fields}})
+
+
+def stop(reason: str, wrong: str, *, streams: bool) -> Fault:
+    """A server that names another stop reason in place of one."""
+    if streams:
+        return in_end(
+            lambda event: (
+                {**event, "delta": {**event["delta"], "stop_reason": wrong}}
+                if event["delta"]["stop_reason"] == reason
+                else event
+            )
+        )
+    return change("stop_reason", lambda value: wrong if value == reason else value)
+
+
+def of_blocks(edit: Any) -> Fault:
+    """A server with other content in replies that are not streamed."""
+    return change("content", lambda blocks: edit(list(blocks)))
+
+
+def in_calls(edit: Any) -> Fault:
+    return of_blocks(lambda blocks: [edit(block) if block["type"] == "tool_use" else block for block in blocks])
+
+
+def at_end_together(events: Iterator[Event], _: Call) -> Iterator[Event]:
+    yield from list(events)
+
+
+def holds_calls(events: Iterator[Event], _: Call) -> Iterator[Event]:
+    """Hold the events of the first block until the second one begins."""
+    held = list[Event]()
+    for event in events:
+        held.append(event)
+        if isinstance(event, dict) and (event["type"] == "message_stop" or event.get("index") == 1):
+            yield from held
+            held.clear()
+    yield from held
+
+
+def ends_well(events: Iterator[Event], _: Call) -> Iterator[Event]:
+    """End a stream that breaks as if it were complete."""
+    try:
+        yield from events
+    except OSError:
+        yield {"type": "content_block_stop", "index": 0}
+        ending = {"stop_reason": "end_turn", "stop_sequence": None}
+        yield {"type": "message_delta", "delta": ending, "usage": {"output_tokens": 1}}
+        yield {"type": "message_stop"}
+
+
+def mixes_blocks(events: Iterator[Event], _: Call) -> Iterator[Event]:
+    """Send the end of each block after the begin of the next one."""
+    ended = None
+    for event in events:
+        if isinstance(event, dict) and event["type"] == "content_block_stop":
+            ended = event
+            continue
+        if ended and isinstance(event, dict) and event["type"] in ("content_block_start", "message_delta"):
+            yield event
+            yield ended
+            ended = None
+        else:
+            yield event
+
+
+def numbers_blocks_from_one(events: Iterator[Event], _: Call) -> Iterator[Event]:
+    for event in events:
+        yield {**event, "index": event["index"] + 1} if isinstance(event, dict) and "index" in event else event
+
+
+def only(events: Iterable[Event], kinds: tuple[str, ...]) -> Iterator[Event]:
+    return (event for event in events if isinstance(event, dict) and event["type"] not in kinds)
+
+
+def without(*kinds: str) -> Fault:
+    return Fault(stream=lambda events, _: only(events, kinds))
+
+
+def streams_of(words: str, fault: Fault) -> Fault:
+    """A fault that concerns streams of requests with these words only."""
+
+    def stream(events: Iterator[Event], call: Call) -> Iterable[Event]:
+        return fault.stream(events, call) if words in call.text else events
+
+    return replace(fault, stream=stream)
+
+
+def counted(edit: Any) -> Fault:
+    """A server with other counts of tokens."""
+    return replies(
+        lambda reply, call: "count_tokens" in call.path and reply.status == 200,
+        lambda reply: replace(reply, body=edit(reply.body)),
+    )
+
+
+def listed(edit: Any, path: str = "/v1/models") -> Fault:
+    """A server with another list of models."""
+    return replies(
+        lambda reply, call: call.path.partition("?")[0] == path and call.method == "GET" and reply.status == 200,
+        lambda reply: replace(reply, body=edit(reply.body)),
+    )
+
+
+def errs(status: int, edit: Any) -> Fault:
+    """A server with another reply in place of errors of a status."""
+    return replies(lambda reply, _: reply.status == status, edit)
+
+
+def retype(kind: str, status: int = 0) -> Any:
+    def edit(reply: Reply) -> Reply:
+        body = {"type": "error", "error": {**reply.body["error"], "type": kind}}
+        return replace(reply, status=status or reply.status, body=body)
+
+    return edit
+
+
+def asked_for(words: str, edit: Any) -> Fault:
+    """A server that asks the model something else, if the request has these words."""
+    return asks(lambda body: edit(body) if words in json.dumps(body) else None)
+
+
+def drop(*names: str) -> Any:
+    def edit(body: dict[str, Any]) -> None:
+        for name in names:
+            body.pop(name, None)
+
+    return edit
+
+
+def replace_words(old: str, new: str = "") -> Fault:
+    """A server that sends other words to the model."""
+
+    def edit(body: dict[str, Any]) -> None:
+        changed = json.loads(json.dumps(body, ensure_ascii=False).replace(old, new))
+        body.clear()
+        body.update(changed)
+
+    return asks(edit)
+
+
+def swap_results(body: dict[str, Any]) -> None:
+    for message in body.get("messages", ()):
+        results = [x for x in message["content"] if isinstance(x, dict) and x.get("type") == "tool_result"]
+        if len(results) == 2:
+            first, second = results
+            first["tool_use_id"], second["tool_use_id"] = second["tool_use_id"], first["tool_use_id"]
+
+
+def drop_blocks(kind: str) -> Fault:
+    """A server that leaves out blocks of a type, also of results."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, list):
+            return [clean(x) for x in value if not (isinstance(x, dict) and x.get("type") == kind)]
+        return {name: clean(inner) for name, inner in value.items()} if isinstance(value, dict) else value
+
+    def edit(body: dict[str, Any]) -> None:
+        if "messages" in body:
+            body["messages"] = clean(body["messages"])
+
+    return asks(edit)
+
+
+def is_refusal_of(text: str) -> Any:
+    return lambda reply, _: reply.status >= 400 and text in json.dumps(reply.body)
+
+
+def without_blocks(kind: str, words: str = "") -> Fault:
+    """A server that sends no block of a type to the model, if the request has these words."""
+    clean = drop_blocks(kind)
+
+    def edit(body: dict[str, Any]) -> None:
+        if words in json.dumps(body):
+            clean.call(Call("", "", {}, body))
+
+    return asks(edit)
+
+
+def only_last_text(body: dict[str, Any]) -> None:
+    for message in body.get("messages", ()):
+        if isinstance(message["content"], list) and len(message["content"]) == 2:
+            message["content"] = message["content"][-1:]
+
+
+def drop_turn(number: int, turns: int) -> Fault:
+    """A server that leaves out a message of conversations with so many messages."""
+    return asks(lambda body: body["messages"].pop(number) if len(body.get("messages", ())) == turns else None)
+
+
+def ends_with_system(call: Call) -> bool:
+    messages = call.body.get("messages") if isinstance(call.body, dict) else None
+    return isinstance(messages, list) and bool(messages) and messages[-1].get("role") == "system"
+
+
+def drop_system_messages(body: dict[str, Any]) -> None:
+    body["messages"] = [
+        message
+        for message in body.get("messages", ())
+        if not (message["role"] == "system" and isinstance(message["content"], list))
+    ]
+
+
+def reads_accept(call: Call) -> Call:
+    """Send no stream if only JSON is accepted."""
+    if call.headers.get("accept") == "application/json" and "anthropic-beta" not in call.headers and call.body:
+        return replace(call, body={**call.body, "stream": False})
+    return call
+
+
+def texts_as_error(reply: Reply) -> Reply:
+    return replace(reply, body={"error": reply.body["error"]["message"]})
+
+
+def answers(has_it: Any, reply: Reply) -> Fault:
+    return Fault(call=lambda call: reply if has_it(call) else call)
+
+
+OK = Reply(200, MESSAGE)
+INVALID = error("invalid_request_error", 400)
+NO_MESSAGES = "messages: Field required"
+NUMBERS = count()
+
+FAULTS: Mapping[str, Fault] = {
+    # message
+    "message.type": change("role", "model"),
+    "message.content-type": replies(
+        lambda r, c: r.status == 200 and c.method == "POST",
+        lambda r: replace(r, headers={**r.headers, "content-type": "text/plain"}),
+    ),
+    "message.schema": change("usage", None, drop=True),
+    "message.id": change("id", ""),
+    "message.unique-id": change("id", "msg_1"),
+    "message.model": change("model", ""),
+    "message.content": of_blocks(
+        lambda blocks: [{**x, "type": "output_text"} if x["type"] == "text" else x for x in blocks]
+    ),
+    "message.text": change(
+        "content.0", lambda x: {**x, "text": x["text"].encode("ascii", "ignore").decode()} if "text" in x else x
+    ),
+    "message.no-stop-sequence": change("stop_sequence", None, drop=True),
+    "message.stop-reason": change("stop_reason", None),
+    "message.request-id": header("request-id", None, streams=False),
+    "message.unique-request-id": header("request-id", "req_1"),
+    "message.empty": replies(
+        lambda r, c: isinstance(r.body, dict) and r.body.get("content") == [], lambda r: error("api_error", 502)
+    ),
+    # stream
+    "stream.grammar": in_deltas("type", lambda kind: "output_delta" if kind == "text_delta" else kind),
+    "stream.content-type": header("content-type", "application/x-ndjson", streams=True),
+    "stream.frames": Fault(stream=lambda events, _: (f"data: {json.dumps(x)}\n\n".encode() for x in events)),
+    "stream.known-events": each("message_start", lambda x: [x, {"type": "trace"}]),
+    "stream.order": each("message_stop", lambda x: [x, {"type": "ping"}]),
+    "stream.message-start": each(
+        "message_start", lambda x: {**x, "message": {**x["message"], "stop_reason": "end_turn"}}
+    ),
+    "stream.one-block-at-a-time": Fault(stream=mixes_blocks),
+    "stream.indexes": Fault(stream=numbers_blocks_from_one),
+    "stream.block-starts": in_block("text", lambda x: {"type": "text"}),
+    "stream.deltas": in_deltas("text", lambda _: 5),
+    "stream.stop-reason": stop("end_turn", "stop", streams=True),
+    "stream.usage": each(
+        "message_start", lambda x: {**x, "message": {k: v for k, v in x["message"].items() if k != "usage"}}
+    ),
+    "stream.end": without("message_stop"),
+    "stream.no-done": each("message_stop", lambda x: [x, b"data: [DONE]\n\n"]),
+    "stream.request-id": header("request-id", None, streams=True),
+    "stream.text": in_deltas("text", lambda x: x.encode("ascii", "ignore").decode()),
+    "stream.schema": each(
+        "message_start", lambda x: {**x, "message": {k: v for k, v in x["message"].items() if k != "role"}}
+    ),
+    "stream.id": each("message_start", lambda x: {**x, "message": {**x["message"], "id": ""}}),
+    "stream.same-as-whole": in_deltas("text", lambda x: x.replace("two", "2")),
+    "stream.no-stop-sequence": with_delta(stop_sequence="hello"),
+    "stream.empty": Fault(stream=lambda events, c: _add_block(events)),
+    # time
+    "time.text": Fault(stream=at_end_together, pings=False),
+    "time.thinking": streams_of("budget_tokens", Fault(stream=at_end_together)),
+    "time.text-before-call": Fault(stream=holds_calls),
+    "time.alive": Fault(pings=False),
+    "time.client-gone": Fault(lets_clients_go=False),
+    "time.cut": Fault(stream=ends_well),
+    "time.cut-whole": errs(502, lambda r: Reply(200, MESSAGE) if "unreadable" in json.dumps(r.body) else r),
+    "time.at-once": Fault(is_serial=True),
+    # tools-out
+    "tools-out.stop-reason": stop("tool_use", "end_turn", streams=False),
+    "tools-out.block": in_calls(lambda x: {**x, "name": f"functions.{x['name']}"}),
+    "tools-out.id": in_calls(lambda x: {**x, "id": None}),
+    "tools-out.input": in_calls(lambda x: {**x, "input": json.dumps(x["input"])}),
+    "tools-out.any": answers(lambda c: '"any"' in c.text and '"disable_parallel' not in c.text, OK),
+    "tools-out.none": answers(
+        lambda c: '"none"' in c.text,
+        Reply(200, {**MESSAGE, "content": [{"type": "tool_use", "id": "toolu_1", "name": "get_weather", "input": {}}]}),
+    ),
+    "tools-out.one-call": asks(lambda body: body.get("tool_choice", {}).pop("disable_parallel_tool_use", None)),
+    "tools-out.stream": in_block("tool_use", lambda x: {**x, "name": ""}),
+    "tools-out.stream-stop-reason": stop("tool_use", "end_turn", streams=True),
+    "tools-out.stream-input": in_deltas("partial_json", lambda x: x.replace("}", "")),
+    "tools-out.text-then-call": of_blocks(lambda blocks: sorted(blocks, key=lambda x: x["type"], reverse=True)),
+    "tools-out.text-then-call-stream": streams_of(
+        "get_weather", in_block("text", lambda x: {"type": "thinking", "thinking": "", "signature": ""})
+    ),
+    "tools-out.parallel": of_blocks(lambda blocks: blocks[::-1]),
+    "tools-out.parallel-stream": in_block("tool_use", lambda x: {**x, "name": "get_weather"}),
+    "tools-out.parallel-ids": in_calls(lambda x: {**x, "id": "toolu_1"}),
+    "tools-out.mixed-pieces": Fault(stream=mixes_blocks),
+    "tools-out.no-arguments": in_calls(lambda x: {**x, "input": x["input"] or None}),
+    "tools-out.no-arguments-stream": in_deltas("partial_json", lambda x: x.replace("{}", "null")),
+    "tools-out.arguments": in_calls(lambda x: {**x, "input": {k: str(v) for k, v in x["input"].items()}}),
+    "tools-out.arguments-stream": in_deltas("partial_json", lambda x: x.replace("0.25", "0.3").replace("3", "4")),
+    "tools-out.odd-id": in_calls(lambda x: {**x, "id": x["id"].replace("functions_", "functions.")}),
+    "tools-out.equal-ids": in_block("tool_use", lambda x: {**x, "id": "call_same"}),
+    "tools-out.wrong-end": in_calls(lambda x: {**x, "type": "text", "text": "get_weather()"}),
+    # tools-in
+    "tools-in.accepted": has('"tool_result"'),
+    "tools-in.result": replace_words("18 degrees"),
+    "tools-in.result-blocks": replace_words("18 degrees,"),
+    "tools-in.result-empty": refuses(lambda c: '"tool_use_id": "toolu_1"}' in c.text),
+    "tools-in.result-error": replace_words("no such city: Atlantis", "error"),
+    "tools-in.results-by-id": asks(swap_results),
+    "tools-in.result-image": without_blocks("image", "a map"),
+    "tools-in.text-behind-results": replace_words("Go on."),
+    "tools-in.round-trip": refuses(lambda c: "18 degrees" in c.text and not c.body.get("stream")),
+    "tools-in.round-trip-stream": refuses(lambda c: "18 degrees" in c.text and c.body.get("stream")),
+    "tools-in.definition": replace_words("Name of the city"),
+    "tools-in.no-description": refuses(
+        lambda c: any("description" not in x and "input_schema" in x for x in _tools(c))
+    ),
+    "tools-in.empty-schema": refuses(lambda c: any(x.get("input_schema") == {"type": "object"} for x in _tools(c))),
+    "tools-in.type-custom": has('"type": "custom"'),
+    "tools-in.strict": has('"strict"'),
+    "tools-in.cache-control": refuses(lambda c: any("cache_control" in x for x in _tools(c))),
+    "tools-in.long-name": refuses(lambda c: any(len(x.get("name", "")) > 64 for x in _tools(c))),
+    "tools-in.nested-schema": has('"anyOf"'),
+    # thinking
+    "thinking.enabled": has('"enabled"'),
+    "thinking.adaptive": refuses(lambda c: c.path == "/v1/messages" and '{"type": "adaptive"}' in c.text),
+    "thinking.disabled": refuses(lambda c: c.path == "/v1/messages" and '"disabled"' in c.text),
+    "thinking.display": has('"display": "summarized"'),
+    "thinking.first": of_blocks(lambda blocks: sorted(blocks, key=lambda x: x["type"] == "thinking")),
+    "thinking.text": of_blocks(
+        lambda blocks: [{**x, "thinking": ""} if x["type"] == "thinking" else x for x in blocks]
+    ),
+    "thinking.signature": of_blocks(
+        lambda blocks: [{**x, "signature": ""} if x["type"] == "thinking" else x for x in blocks]
+    ),
+    "thinking.stream": in_deltas("thinking", lambda _: ""),
+    "thinking.stream-signature": each("content_block_delta", lambda x: [] if "signature" in x["delta"] else x),
+    "thinking.tokens": change("usage", lambda x: {**x, "output_tokens_details": {"thinking_tokens": 9999}}),
+    "thinking.round-trip": refuses(
+        lambda c: '"type": "thinking"' in c.text and "18 degrees" in c.text and not c.body.get("stream")
+    ),
+    "thinking.round-trip-stream": refuses(
+        lambda c: '"type": "thinking"' in c.text and "18 degrees" in c.text and c.body.get("stream")
+    ),
+    "thinking.small-budget": accepts("greater than or equal to 1024"),
+    "thinking.small-limit": accepts("must be greater than `thinking.budget_tokens`"),
+    # stops
+    "stops.max-tokens": stop("max_tokens", "end_turn", streams=False),
+    "stops.max-tokens-stream": stop("max_tokens", "end_turn", streams=True),
+    "stops.end-turn": stop("end_turn", "max_tokens", streams=False),
+    "stops.end-turn-stream": stop("end_turn", "max_tokens", streams=True),
+    "stops.sequence": stop("stop_sequence", "end_turn", streams=False),
+    "stops.sequence-text": change(
+        "content.0", lambda x: {**x, "text": x["text"] + "four"} if x.get("text", "").endswith("three ") else x
+    ),
+    "stops.sequence-stream": stop("stop_sequence", "end_turn", streams=True),
+    "stops.sequence-stream-text": in_deltas("text", lambda x: x.replace("three ", "three fo")),
+    "stops.sequence-unused": stop("end_turn", "stop_sequence", streams=False),
+    "stops.sequence-reaches": asks(drop("stop_sequences")),
+    "stops.refusal": stop("refusal", "end_turn", streams=False),
+    "stops.refusal-stream": stop("refusal", "end_turn", streams=True),
+    "stops.no-tokens": refuses(lambda c: isinstance(c.body, dict) and c.body.get("max_tokens") == 0),
+    # usage
+    "usage.counts": change("usage.output_tokens", 0),
+    "usage.stream-counts": with_usage(output_tokens=0),
+    "usage.input": change("usage.input_tokens", 99),
+    "usage.output": change("usage.output_tokens", 19),
+    "usage.stream-output": with_usage(output_tokens=19),
+    "usage.stream-input": with_usage(input_tokens=99),
+    "usage.cached": change("usage.cache_read_input_tokens", 0),
+    "usage.cached-apart": change(
+        "usage", lambda x: {**x, "input_tokens": x["input_tokens"] + x.get("cache_read_input_tokens", 0)}
+    ),
+    "usage.cached-stream": with_usage(cache_read_input_tokens=0),
+    "usage.thinking": change("usage.output_tokens", lambda x: 10 if x == 50 else x),
+    "usage.unknown": change("usage", lambda x: None if len(x) == 2 else x),
+    "usage.unknown-stream": in_end(lambda x: {k: v for k, v in x.items() if k != "usage" or len(v) > 1}),
+    # errors
+    "errors.invalid-json": answers(lambda c: isinstance(c.body, bytes), OK),
+    "errors.no-object": answers(lambda c: isinstance(c.body, list), OK),
+    "errors.no-messages": accepts(NO_MESSAGES),
+    "errors.no-max-tokens": accepts("max_tokens: Field required"),
+    "errors.no-model": accepts("model: Field required"),
+    "errors.no-message": accepts("at least one message"),
+    "errors.max-tokens-text": accepts("max_tokens: Input should be a valid integer"),
+    "errors.max-tokens-negative": accepts("max_tokens: Input should be greater"),
+    "errors.messages-text": accepts("messages: Input should be a valid list"),
+    "errors.role": accepts("messages.0.role"),
+    "errors.content-number": accepts("messages.0.content: Input"),
+    "errors.block-without-type": accepts("type: Field required"),
+    "errors.text-without-text": accepts("text: Field required"),
+    "errors.result-without-id": accepts("tool_use_id: Field required"),
+    "errors.tool-without-name": accepts("name: Field required"),
+    "errors.tool-without-schema": accepts("input_schema: Field required"),
+    "errors.tool-choice": accepts("tool_choice"),
+    "errors.thinking-type": accepts("thinking"),
+    "errors.tools-twice": accepts("Tool names must be unique"),
+    "errors.no-result": accepts("without `tool_result`"),
+    "errors.form": errs(400, texts_as_error),
+    "errors.content-type": errs(400, lambda r: replace(r, headers={"content-type": "text/plain"})),
+    "errors.request-id": errs(400, lambda r: replace(r, headers={"request-id": ""})),
+    "errors.request-id-body": errs(400, lambda r: replace(r, body={**r.body, "request_id": None})),
+    "errors.path": errs(404, retype("invalid_request_error")),
+    "errors.method": errs(405, lambda r: Reply(405, b"Method Not Allowed")),
+    "errors.no-key": answers(
+        lambda c: c.path == "/v1/messages" and not c.headers.get("x-api-key") and "authorization" not in c.headers, OK
+    ),
+    "errors.wrong-key": errs(401, lambda r: replace(r, status=403)),
+    "errors.unknown-model": replies(lambda r, c: r.status == 404 and c.path == "/v1/messages", lambda r: OK),
+    "errors.stream-refused": replies(
+        lambda r, c: r.status == 400 and c.body and c.body.get("stream") if isinstance(c.body, dict) else False,
+        lambda r: Reply(200, write_event(r.body), {"content-type": "text/event-stream"}),
+    ),
+    "errors.rate-limit": errs(429, retype("api_error", 500)),
+    "errors.retry-after": errs(429, lambda r: replace(r, headers={})),
+    "errors.overloaded": errs(529, retype("invalid_request_error", 400)),
+    "errors.server": errs(500, retype("invalid_request_error", 400)),
+    "errors.gateway": errs(502, lambda r: Reply(502, b"<html>Bad Gateway</html>", {"content-type": "text/html"})),
+    "errors.provider-refuses": replies(is_refusal_of("messages: Invalid value"), retype("api_error", 500)),
+    "errors.permission": errs(403, retype("api_error", 500)),
+    "errors.too-large": errs(413, retype("invalid_request_error", 400)),
+    "errors.message": replies(is_refusal_of("weekdays"), lambda r: INVALID),
+    "errors.in-stream": each("error", lambda x: [x, {"type": "message_stop"}]),
+    "errors.in-stream-type": each("error", lambda x: {**x, "error": {"type": "bad", "message": ""}}),
+    # requests
+    "requests.system-text": asked_for('"system": "', drop("system")),
+    "requests.system-blocks": asked_for('"system": [', lambda body: body["system"].pop()),
+    "requests.user-text": replace_words("שלום"),
+    "requests.blocks": asks(only_last_text),
+    "requests.turns": drop_turn(1, 3),
+    "requests.turns-of-one-role": drop_turn(0, 2),
+    "requests.bearer": refuses(lambda c: "authorization" in c.headers and c.path == "/v1/messages"),
+    "requests.beta-query": refuses(lambda c: c.path == "/v1/messages?beta=true"),
+    "requests.sdk-headers": refuses(lambda c: "x-stainless-lang" in c.headers),
+    "requests.charset": refuses(lambda c: "charset" in c.headers.get("content-type", "")),
+    "requests.stream-false": refuses(lambda c: isinstance(c.body, dict) and c.body.get("stream") is False),
+    "requests.nulls": has('"inference_geo": null'),
+    "requests.metadata": has('"metadata"'),
+    "requests.service-tier": has('"service_tier"'),
+    "requests.cache-control": has('"ttl"'),
+    "requests.cache-control-of-request": refuses(lambda c: isinstance(c.body, dict) and c.body.get("cache_control")),
+    "requests.effort": has('"effort": "low"'),
+    "requests.json-schema": change(
+        "content.0", lambda x: {**x, "text": f"```json\n{x['text']}\n```"} if "city" in x.get("text", "") else x
+    ),
+    "requests.image": without_blocks("image"),
+    "requests.image-accepted": has('"image/png"'),
+    "requests.document-text": without_blocks("document", "text/plain"),
+    "requests.document-content": without_blocks("document", '"type": "content"'),
+    "requests.search-result": without_blocks("search_result"),
+    "requests.model": answers(lambda c: c.method == "POST" and c.path == "/v1/messages", OK),
+    "requests.once": answers(lambda c: "hello" in c.text and c.path == "/v1/messages", OK),
+    "requests.temperature": asks(drop("temperature")),
+    "requests.prefill": answers(lambda c: "Name a bird" in c.text, error("api_error", 500)),
+    # counts
+    "counts.form": counted(lambda x: {"tokens": x["input_tokens"]}),
+    "counts.positive": counted(lambda x: {"input_tokens": 0}),
+    "counts.text": counted(lambda x: {"input_tokens": 12}),
+    "counts.system": asks(lambda body: body.pop("system", None) if "max_tokens" not in body else None),
+    "counts.tools": asks(lambda body: body.pop("tools", None) if "max_tokens" not in body else None),
+    "counts.no-messages": replies(
+        lambda r, c: "count_tokens" in c.path and r.status == 400, lambda r: Reply(200, {"input_tokens": 1})
+    ),
+    "counts.history": has('"tool_result"', "/v1/messages/count_tokens"),
+    "counts.same": counted(lambda x: {"input_tokens": x["input_tokens"] + next(NUMBERS)}),
+    # models
+    "models.list": listed(lambda x: {**x, "data": [{**y, "type": "file"} for y in x["data"]]}),
+    "models.ends": listed(lambda x: {**x, "last_id": "other"}),
+    "models.unique": listed(lambda x: {**x, "data": x["data"] * 2}),
+    "models.limit": listed(
+        lambda x: {**x, "data": x["data"] + [{**x["data"][0], "id": "second"}], "last_id": "second"}
+    ),
+    "models.has-more": listed(lambda x: {k: v for k, v in x.items() if k != "has_more"}),
+    "models.one": listed(lambda x: {"id": x["id"]}, "/v1/models/m"),
+    "models.unknown": replies(
+        lambda r, c: r.status == 404 and c.path.startswith("/v1/models/"), lambda r: replace(r, status=400)
+    ),
+    "models.content-type": replies(
+        lambda r, c: c.path == "/v1/models", lambda r: replace(r, headers={"content-type": "text/html"})
+    ),
+    # versions
+    "versions.2023-06-01": refuses(lambda c: c.headers.get("anthropic-version") == "2023-06-01"),
+    "versions.2026-10-21": refuses(lambda c: c.headers.get("anthropic-version") == "2026-10-21"),
+    "versions.2026-10-21-stream": refuses(
+        lambda c: c.headers.get("anthropic-version") == "2026-10-21" and c.body.get("stream")
+    ),
+    "versions.temperature": refuses(
+        lambda c: c.headers.get("anthropic-version") == "2023-06-01" and "temperature" in c.body
+    ),
+    "versions.no-temperature": accepts("temperature: Extra"),
+    "versions.no-top-p": accepts("top_p: Extra"),
+    "versions.no-top-k": accepts("top_k: Extra"),
+    "versions.no-assistant-document": accepts("'document' is not allowed"),
+    "versions.no-user-citations": accepts("citations: Extra"),
+    "versions.missing": accepts("anthropic-version: header"),
+    "versions.unknown": accepts("anthropic-version: is not"),
+    # claude-code
+    "claude-code.system-message": refuses(ends_with_system),
+    "claude-code.system-message-blocks": asks(drop_system_messages),
+    "claude-code.headers": refuses(lambda c: "claude-code-20250219" in c.headers.get("anthropic-beta", "")),
+    "claude-code.main-call": has('"context_management"'),
+    "claude-code.effort": has('"effort": "max"'),
+    "claude-code.display-updates": has('"display": "updates"'),
+    "claude-code.whole-budget": has('"budget_tokens": 7999'),
+    "claude-code.schema-keywords": has('"propertyNames"'),
+    "claude-code.deferred-tools": has("DeferredToolPlaceholder"),
+    "claude-code.tool-references": has('"tool_reference"'),
+    "claude-code.unparsed-input": has("__unparsedToolInput"),
+    "claude-code.empty-signature": has('"signature": ""'),
+    "claude-code.mixed-result": has("page 1"),
+    "claude-code.web-search": has("web_search_20250305"),
+    "claude-code.title": has('"title": {"type": "string"}'),
+    "claude-code.quota": answers(lambda c: "quota" in c.text, Reply(200, {})),
+    "claude-code.safeguards": has('"safeguards"'),
+    "claude-code.accept-json": Fault(call=reads_accept),
+    "claude-code.fallback": has('"max_tokens": 64000'),
+    "claude-code.counts-at-once": refuses(lambda c: "count_tokens?beta" in c.path),
+    "claude-code.model-discovery": answers(lambda c: c.path == "/v1/models?limit=1000", error("not_found_error", 404)),
+    "claude-code.model-names": listed(lambda x: {**x, "data": [{**y, "display_name": ""} for y in x["data"]]}),
+    "claude-code.head": Fault(reply=lambda r, c: replace(r, status=405) if c.method == "HEAD" else r),
+    "claude-code.prompt-too-long": replies(is_refusal_of("prompt is too long"), lambda r: INVALID),
+    "claude-code.prompt-too-long-numbers": replies(
+        is_refusal_of("prompt is too long"), lambda r: error("invalid_request_error", 400, "prompt is too long")
+    ),
+    "claude-code.error-before-stream": replies(
+        lambda r, c: r.status == 429 and isinstance(c.body, dict) and c.body.get("stream"),
+        lambda r: Reply(200, write_event(r.body), {"content-type": "text/event-stream"}),
+    ),
+    "claude-code.no-retry-of-keys": errs(401, lambda r: replace(r, headers={})),
+    "claude-code.ids-not-repeated": in_block("tool_use", lambda x: {**x, "id": "toolu_1"}),
+}
+
+
+def _tools(call: Call) -> list[dict[str, Any]]:
+    tools = call.body.get("tools") if isinstance(call.body, dict) and call.path == "/v1/messages" else None
+    return tools or []
+
+
+def _add_block(events: Iterator[Event]) -> Iterator[Event]:
+    """Add an empty block to a stream without blocks, and leave its end away."""
+    blocks = 0
+    for event in events:
+        kind = event["type"] if isinstance(event, dict) else ""
+        blocks += kind == "content_block_start"
+        if kind == "message_delta" and not blocks:
+            yield {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+        yield event
