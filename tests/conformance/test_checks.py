@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from messages_conformance.backends import Backend, start_backend
-from messages_conformance.rows import Check
+from messages_conformance.rows import FROZEN_SETS, Check
 from messages_conformance.runner import Outcome, Result, Runner, load_suite
 from messages_conformance.trial import Options
 from tests.conformance.faults import FAULTS
@@ -19,6 +19,8 @@ SLOW = "time.alive"
 """A check that waits for twenty seconds."""
 FOLLOWS = tomllib.loads((ROOT / "tests/conformance/fault_follows.toml").read_text("utf-8"))
 """Check → the others of its group that fail by its fault, because they need what it breaks."""
+FROZEN = ROOT / "tests/conformance/frozen_sets.txt"
+"""Level, id and source of each check of a frozen set."""
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +77,17 @@ def test_a_fault_fails_no_other_check_of_its_group(group: str, backend: Backend)
 def test_a_right_server_is_alive_while_the_model_is_silent(backend: Backend) -> None:
     results = run(RIGHT, backend, [check for check in CHECKS if check.id == SLOW])
     assert [result.outcome for result in results] == [Outcome.PASSED]
+
+
+def test_the_frozen_sets_do_not_change() -> None:
+    """A change of the file is a change of what servers are judged by: list it in conformance/CHANGES.md, too."""
+    rows = {
+        name: [
+            f"{check.level} {check.id}: {check.source}"
+            for check in sorted(CHECKS, key=lambda check: check.id)
+            if name in check.sets
+        ]
+        for name in FROZEN_SETS
+    }
+    text = "\n".join("\n".join([f"[{name}]", *lines, ""]) for name, lines in rows.items())
+    assert text == FROZEN.read_text("utf-8")
