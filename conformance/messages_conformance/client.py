@@ -91,7 +91,7 @@ class Exchange:
 class Server:
     """The server under test, by its address: with or without a path, with or without `/v1/messages`."""
 
-    def __init__(self, url: str, *, timeout: float = 60, verify: bool = True) -> None:
+    def __init__(self, url: str, *, timeout: float = 60) -> None:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         try:
             port = parts.port
@@ -113,9 +113,6 @@ class Server:
         self._context = None
         if parts.scheme == "https":
             self._context = ssl.create_default_context()
-            if not verify:
-                self._context.check_hostname = False
-                self._context.verify_mode = ssl.CERT_NONE
 
     def connect(self) -> http.client.HTTPConnection:
         """Return a connection that is not opened yet."""

@@ -5,10 +5,11 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from messages_conformance.rows import Check
+from messages_conformance.rows import DRAFT, SETS, Check
 from messages_conformance.runner import Outcome, Result, Runner, load_suite
 from messages_conformance.trial import Options, add_token
 from tests.support.conformance import MESSAGE, Handle, reply, serve
+from tests.support.golden_texts import Check as GoldenCheck
 
 
 def find_check(name: str) -> Check:
@@ -74,3 +75,19 @@ def test_keys_are_checked_only_with_a_key_of_the_server() -> None:
         Outcome.SKIPPED,
         ("it needs a key that the server checks (MESSAGES_API_KEY)",),
     )
+
+
+def test_frozen_sets_do_not_change(golden: GoldenCheck) -> None:
+    """Servers check themselves with these sets in their CI: an update of the suite must not make it red."""
+    checks = load_suite()
+    golden(
+        "frozen_checks",
+        lambda name: "\n".join(sorted(f"{check.level} {check.id}" for check in checks if name.strip() in check.sets)),
+    )
+
+
+def test_the_sets_are_complete() -> None:
+    checks = load_suite()
+    for name in SETS:
+        assert [check for check in checks if name in check.sets], name
+    assert not [check.id for check in checks if len(check.sets) > 1 and DRAFT in check.sets]
