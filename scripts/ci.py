@@ -91,6 +91,14 @@ def company(*options: str) -> None:
     _run_module("tests.fleet", "company", open_environment("company"), *options)
 
 
+def conformance_peers(*names: str) -> None:
+    """Run the conformance suite against other servers with the Messages API, and write the page about it.
+
+    Needs pip and npm. Names select packages: `litellm`.
+    """
+    _run_module("bench.conformance", *names)
+
+
 def cover(*options: str) -> None:
     """Run the tests with branch coverage, server processes included, and list the lines that no test reaches."""
     _run_module("pytest", "--cov", "--cov-report=term-missing", "--cov-report=html", *_with_folders(options))
