@@ -39,7 +39,7 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "metavar": "S",
         "type": float,
         "default": 120.0,
-        "help": "seconds until the server accepts connections (default: 120)",
+        "help": "seconds until the server is ready (default: 120)",
     },
     "backend": {
         "metavar": "PROTOCOL",
@@ -108,7 +108,7 @@ class Plan:
             runner = Runner(self.options, backend)
             if self.start:
                 stack.enter_context(start_server(self.start, runner.server, self.start_timeout))
-            runner.require_reply()
+            runner.require_reply(self.start_timeout if self.start else 0)
             yield runner
 
 

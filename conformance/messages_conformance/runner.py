@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
+from http import HTTPStatus
 
 from messages_conformance.backends import LACKS, Backend
 from messages_conformance.client import Server
@@ -16,6 +17,9 @@ from messages_conformance.expectations import EXPECTATIONS
 from messages_conformance.rows import NEEDS, Check, Expectation, SuiteError, load_checks
 from messages_conformance.steps import STEPS, StepImpossible, build_plain_request
 from messages_conformance.trial import DEFAULT_KEY, KEY_VARIABLE, Options, Trial
+
+_LOADING_SECONDS = 0.2
+"""Interval of the requests to a server that is starting."""
 
 
 class Outcome(StrEnum):
@@ -68,11 +72,18 @@ class Runner:
         """Address of the server, to which paths are added."""
         return self.server.url
 
-    def require_reply(self) -> None:
-        """Raise `SuiteError` unless the server answers a plain request, because every check would fail."""
+    def require_reply(self, start_seconds: float = 0) -> None:
+        """Raise `SuiteError` unless the server answers a plain request, because every check would fail.
+
+        `start_seconds`: maximum time for which a server that is starting may answer with the status 503.
+        """
         if not self.server.accepts_connections():
             raise SuiteError(f"nothing accepts connections at {self.url}")
+        deadline = time.monotonic() + start_seconds
         exchange = self.server.send(build_plain_request(self._options))
+        while exchange.status == HTTPStatus.SERVICE_UNAVAILABLE and time.monotonic() < deadline:
+            time.sleep(_LOADING_SECONDS)  # it loads its model
+            exchange = self.server.send(build_plain_request(self._options))
         if exchange.status != 200:
             raise SuiteError(
                 f"{self.url} does not answer a plain request with the model {self._options.model}; the key is read "

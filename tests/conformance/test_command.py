@@ -125,7 +125,9 @@ def test_the_key_is_shown_nowhere(
     assert not [text for text in texts if "key-of-the-user" in text]
 
 
-def test_a_server_is_started_and_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_server_is_started_when_its_model_is_loaded_and_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with serve(lambda *_: None) as free:
         pass
     port = free.rpartition(":")[2]
@@ -133,8 +135,9 @@ def test_a_server_is_started_and_stopped(tmp_path: Path, capsys: pytest.CaptureF
     program.write_text(
         "import sys\nfrom http.server import *\n"
         "class Handler(BaseHTTPRequestHandler):\n"
+        "    status = 503\n"
         "    def do_POST(self):\n"
-        "        self.send_response(200)\n        self.end_headers()\n"
+        "        self.send_response(Handler.status)\n        self.end_headers()\n        Handler.status = 200\n"
         "print('started', flush=True)\nHTTPServer(('127.0.0.1', int(sys.argv[1])), Handler).serve_forever()\n"
     )
     assert run(free, "--start", f"{sys.executable} {program} {port}") == 1
