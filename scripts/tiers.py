@@ -67,6 +67,7 @@ def tiers() -> dict[str, Tier]:
                 "catalogues",
                 "clients",
                 "engine",
+                "conformance-peers",
                 "e2e -m slow",
                 "packages -m slow",
                 "pages -m slow",

@@ -160,27 +160,34 @@ def summarize(peer: Peer, version: str, result: Mapping[str, Any] | None, printe
 
 
 def main(names: Sequence[str]) -> None:
-    rows = {row["name"]: row for row in json.loads(RESULTS_FILE.read_text("utf-8"))} if RESULTS_FILE.exists() else {}
-    for peer in read_peers():
-        if names and peer.distribution not in names and peer.name not in names:
-            continue
-        version = install(peer)
-        if not version:
-            rows[peer.name] = summarize(peer, "", None, "It cannot be installed here.")
-            continue
-        with tempfile.TemporaryDirectory() as directory:
-            result, printed = run_suite(peer, Path(directory))
-            if result is not None:
-                details = PLACE / f"{peer.place.name}.json"
-                shutil.copy(Path(directory) / "results.json", details)
-                print(f"{peer.name} {version}: {details}")
-            else:
-                print(f"{peer.name} {version}: {printed}", file=sys.stderr)
-            rows[peer.name] = summarize(peer, version, result, printed)
-    order = [peer.name for peer in read_peers()]
-    known = sorted((row for row in rows.values() if row["name"] in order), key=lambda row: order.index(row["name"]))
-    RESULTS_FILE.write_text(json.dumps(known, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    peers = read_peers()
+    for peer in peers:
+        if not names or peer.distribution in names or peer.name in names:
+            _store(_examine(peer), [other.name for other in peers])
     write_page()
+
+
+def _examine(peer: Peer) -> dict[str, Any]:
+    version = install(peer)
+    if not version:
+        return summarize(peer, "", None, "It cannot be installed here.")
+    with tempfile.TemporaryDirectory() as directory:
+        result, printed = run_suite(peer, Path(directory))
+        if result is None:
+            print(f"{peer.name} {version}: {printed}", file=sys.stderr)
+        else:
+            details = PLACE / f"{peer.place.name}.json"
+            shutil.copy(Path(directory) / "results.json", details)
+            print(f"{peer.name} {version}: {details}", flush=True)
+        return summarize(peer, version, result, printed)
+
+
+def _store(row: dict[str, Any], order: Sequence[str]) -> None:
+    """Replace the row of a peer. The others stay, in the order of the peers."""
+    rows = json.loads(RESULTS_FILE.read_text("utf-8")) if RESULTS_FILE.exists() else []
+    known = {other["name"]: other for other in [*rows, row]}
+    stored = [known[name] for name in order if name in known]
+    RESULTS_FILE.write_text(json.dumps(stored, ensure_ascii=False, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -81,9 +81,7 @@ def _describe_failures(row: Mapping[str, Any], explanations: Sequence[Mapping[st
         yield "No check failed."
         return
     for explanation in explanations:
-        if explanation["peer"] != row["name"]:
-            continue
-        matching = [name for name in failures if any(fnmatchcase(name, pattern) for pattern in explanation["checks"])]
+        matching = [name for name, failure in failures.items() if _explains(explanation, row["name"], name, failure)]
         if matching:
             yield ""
             yield f"{explanation['text']} Checks: {', '.join(f'`{name}`' for name in matching)}."
@@ -95,6 +93,14 @@ def _describe_failures(row: Mapping[str, Any], explanations: Sequence[Mapping[st
         yield ""
         for name, failure in failures.items():
             yield f"- `{name}` ({failure['level']}): {_escape(failure['rule'])} Found: {_escape(failure['reason'])}"
+
+
+def _explains(explanation: Mapping[str, Any], peer: str, name: str, failure: Mapping[str, str]) -> bool:
+    return (
+        peer in explanation.get("peers", (peer,))
+        and any(fnmatchcase(name, pattern) for pattern in explanation["checks"])
+        and fnmatchcase(failure["reason"], explanation.get("reason", "*"))
+    )
 
 
 def _escape(text: str) -> str:
