@@ -32,6 +32,7 @@ NEEDS: Mapping[str, str] = {
     "models-list": "the list of models",
     "caching": "prompt caching",
     "keys": "a key that the server checks (MESSAGES_API_KEY)",
+    "forced-tools": "a backend whose protocol can force a tool",
     "refusals": "a backend whose protocol reports refusals",
     "cached-tokens": "a backend whose protocol reports cached tokens",
     "thinking-tokens": "a backend whose protocol reports tokens of thinking",

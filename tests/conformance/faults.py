@@ -369,6 +369,7 @@ FAULTS: Mapping[str, Fault] = {
     "tools-out.odd-id": in_calls(lambda x: {**x, "id": x["id"].replace("functions_", "functions.")}),
     "tools-out.equal-ids": in_block("tool_use", lambda x: {**x, "id": "call_same"}),
     "tools-out.wrong-end": in_calls(lambda x: {**x, "type": "text", "text": "get_weather()"}),
+    "tools-out.mixed-calls-of-one-tool": in_deltas("partial_json", lambda x: x.replace("Rome", "Oslo")),
     # tools-in
     "tools-in.accepted": has('"tool_result"'),
     "tools-in.result": replace_words("18 degrees"),
@@ -390,6 +391,7 @@ FAULTS: Mapping[str, Fault] = {
     "tools-in.cache-control": refuses(lambda c: any("cache_control" in x for x in _tools(c))),
     "tools-in.long-name": refuses(lambda c: any(len(x.get("name", "")) > 64 for x in _tools(c))),
     "tools-in.nested-schema": has('"anyOf"'),
+    "tools-in.forced-tool": asks(drop("tool_choice")),
     # thinking
     "thinking.enabled": has('"enabled"'),
     "thinking.adaptive": refuses(lambda c: c.path == "/v1/messages" and '{"type": "adaptive"}' in c.text),
@@ -413,6 +415,10 @@ FAULTS: Mapping[str, Fault] = {
     ),
     "thinking.small-budget": accepts("greater than or equal to 1024"),
     "thinking.small-limit": accepts("must be greater than `thinking.budget_tokens`"),
+    "thinking.text-and-call": of_blocks(lambda blocks: blocks[:1] + blocks[:0:-1]),
+    "thinking.text-and-call-stream": streams_of(
+        "get_weather", in_block("text", lambda x: {"type": "tool_use", "id": "a", "name": "b", "input": {}})
+    ),
     # stops
     "stops.max-tokens": stop("max_tokens", "end_turn", streams=False),
     "stops.max-tokens-stream": stop("max_tokens", "end_turn", streams=True),
@@ -517,6 +523,8 @@ FAULTS: Mapping[str, Fault] = {
     "requests.document-text": without_blocks("document", "text/plain"),
     "requests.document-content": without_blocks("document", '"type": "content"'),
     "requests.search-result": without_blocks("search_result"),
+    "requests.image-url": has("heron.png"),
+    "requests.document-pdf": has('"application/pdf"'),
     "requests.model": answers(lambda c: c.method == "POST" and c.path == "/v1/messages", OK),
     "requests.once": answers(lambda c: "hello" in c.text and c.path == "/v1/messages", OK),
     "requests.temperature": asks(drop("temperature")),
