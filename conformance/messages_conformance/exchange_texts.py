@@ -8,6 +8,7 @@ from messages_conformance.trial import KEY_VARIABLE
 
 _KEY_HEADERS = {"x-api-key": f"${KEY_VARIABLE}", "authorization": f"Bearer ${KEY_VARIABLE}"}
 """Header with a secret → what is shown instead."""
+_SECRET_NAME = re.compile("auth|cookie|key|secret|token", re.IGNORECASE)
 _MAX_SHOWN = 2000
 """Maximum number of characters of a body that are shown."""
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -20,7 +21,7 @@ def write_curl(request: Request, url: str) -> str:
         words += ["-X", request.method]
     words.append(shlex.quote(url + request.path))
     for name, value in request.headers:
-        shown = _KEY_HEADERS.get(name.lower())
+        shown = _KEY_HEADERS.get(name.lower()) or ("…" if _SECRET_NAME.search(name) else None)
         words += ["-H", f'"{name}: {shown}"' if shown else shlex.quote(f"{name}: {value}")]
     if request.body is not None:
         words += ["--data-binary", shlex.quote(request.body.decode("utf-8", "replace"))]

@@ -120,7 +120,8 @@ def test_the_key_is_shown_nowhere(
 ) -> None:
     monkeypatch.setenv("MESSAGES_API_KEY", "key-of-the-user")
     names = ("junit", "json", "badge", "write-expected")
-    run(url, *(word for name in names for word in (f"--{name}", str(tmp_path / name))))
+    hidden = ("--header", "authorization: Bearer key-of-the-user", "--header", "x-gateway-token: key-of-the-user")
+    run(url, *hidden, *(word for name in names for word in (f"--{name}", str(tmp_path / name))))
     texts = [capsys.readouterr().out, *((tmp_path / name).read_text("utf-8") for name in names)]
     assert not [text for text in texts if "key-of-the-user" in text]
 
