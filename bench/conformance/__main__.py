@@ -45,6 +45,8 @@ class Peer:
     without: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+    """Why it does not run, found by hand. "": the page shows the last line of its output."""
 
     @property
     def is_npm(self) -> bool:
@@ -143,7 +145,8 @@ def summarize(peer: Peer, version: str, result: Mapping[str, Any] | None, printe
         "backend": peer.backend,
     }
     if result is None:
-        return {**row, "problem": printed.strip().splitlines()[-1][:300] if printed.strip() else "no output"}
+        lines = printed.strip().splitlines() or ["no output"]
+        return {**row, "problem": peer.note or lines[-1][:300]}
     counts = Counter((check["id"].partition(".")[0], check["outcome"]) for check in result["checks"])
     groups = list(dict.fromkeys(check["id"].partition(".")[0] for check in result["checks"]))
     return {
