@@ -24,8 +24,9 @@ same project as `anthropic-proxy`, which is developed with it; the other servers
 newest that could be installed on the day of the run. A failed check is no judgment about a server: it may have \
 another aim. `skipped` checks need what is missing, such as a scripted provider.
 
-A failure was looked at by hand once, where the lists below explain it. If an explanation is wrong, please \
-open an issue.
+The sentences below were written by hand: for each kind of failure, the request and the reply of one or more of its \
+checks were read. Patterns assign the other checks of a kind. If a sentence is wrong, please open an issue. What \
+`anthropic-proxy` does otherwise on purpose is on its [page about conformance](../guide/conformance.md).
 """
 
 
