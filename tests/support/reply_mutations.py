@@ -346,11 +346,13 @@ def _read_gemini(sent: list[Json], mutation: ReplyMutation) -> Stated:
 
 def _read_ollama(sent: list[Json], mutation: ReplyMutation) -> Stated:
     stated = Stated()
-    before = Json()
+    earlier = before = Json()
     known: list[Json] = []
     for line in sent:
-        message = line.get("message", {}) if line != before or "created_at" not in line else {}
-        before = line
+        has_own_time = earlier and "created_at" in line and line["created_at"] != earlier.get("created_at")
+        is_repetition = line == before and has_own_time
+        message = {} if is_repetition else line.get("message", {})
+        earlier, before = (earlier, before) if is_repetition else (before, line)
         stated.text += message.get("content", "")
         stated.thinking += message.get("thinking", "")
         for call in message.get("tool_calls", []):

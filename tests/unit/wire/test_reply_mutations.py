@@ -236,3 +236,11 @@ def test_what_a_final_object_has_beyond_the_fragments_is_delivered_once(
     calls = [arguments for _, arguments in received.calls]
     assert (calls or received.text) == expected
     assert [name for name, _ in received.calls] == ["Read", "Write_File"][: len(calls)]
+
+
+def test_equal_lines_of_an_ollama_server_with_one_time_for_the_whole_reply_are_all_text() -> None:
+    line = {"model": "m", "created_at": "2026-11-28T12:00:00.123456Z", "done": False}
+    lines = [{**line, "message": {"role": "assistant", "content": text}} for text in ["a", "b", "b", "b"]]
+    end = {**line, "message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop"}
+    received = play("ollama", [*lines, {**end, "prompt_eval_count": 3, "eval_count": 4}])
+    assert (received.text, received.error) == ("abbb", None)

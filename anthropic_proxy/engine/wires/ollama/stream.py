@@ -1,8 +1,8 @@
 """Decoder of responses of Ollama's `/api/chat`, streamed or complete, into deltas.
 
 Each line of a stream is a JSON object with new content. The last line has `done` and the token counts. A tool call
-arrives complete. A line that arrives twice, with the same time, counts once, as does a call with the same id. Older
-models write thinking and tool calls into the text, where `TextSplitter` finds them.
+arrives complete. A line that arrives twice counts once if each line has a time of its own, as does a call with the same
+id. Older models write thinking and tool calls into the text, where `TextSplitter` finds them.
 """
 
 from collections.abc import Callable, Sequence
@@ -89,8 +89,8 @@ def decode_frame(data: bytes) -> Frame:
 _NO_ARGUMENTS = (b"", b"null", b"{}")
 _NO_FUNCTION = FunctionCall()
 _QUOTE = b'"'[0]
-_EXACT_TIME = compile_later(rb'"created_at":\s*"[^"]*\.\d{6}')
-"""Time of a line, to the microsecond or less: no two lines have the same one."""
+_EXACT_TIME = compile_later(rb'"created_at":\s*"[^"]*\.\d{6}[^"]*"')
+"""Time of a line, to the microsecond or less. Some servers write the time of the reply into each line."""
 
 
 class OllamaDecoder(Decoder):
@@ -101,6 +101,8 @@ class OllamaDecoder(Decoder):
         """True after the last line (`done`), or after an error that is a policy refusal."""
         self._frame = b""
         """The latest line."""
+        self._earlier_frame = b""
+        """The line before the latest one. b"": there was none."""
         self._calls = 0
         self._has_incomplete = False
         """True if the arguments of a call are truncated. Only servers that send arguments as text can cause this."""
@@ -119,9 +121,9 @@ class OllamaDecoder(Decoder):
         return (*(self._text.notes if self._text is not None else ()), *self._call_repair.notes)
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
-        if frame == self._frame and _EXACT_TIME.search(frame):
+        if frame == self._frame and self._has_own_time(frame):
             return []
-        self._frame = frame
+        self._earlier_frame, self._frame = self._frame, frame
         try:
             read = decode_strict_frame(frame)
         except DECODE_ERRORS:
@@ -140,6 +142,14 @@ class OllamaDecoder(Decoder):
 
     def flush_pending(self) -> list[Delta]:
         return self._text.finish(reply_ended_early=True) if self._text is not None else []
+
+    def _has_own_time(self, frame: bytes) -> bool:
+        """Return True if `frame` has an exact time that the line before the latest one does not have.
+
+        Then the server writes a time for each line, and two equal lines are one that arrived twice.
+        """
+        time = _EXACT_TIME.search(frame)
+        return time is not None and self._earlier_frame != b"" and time.group() not in self._earlier_frame
 
     def _decode(self, data: bytes, repair: Callable[[bytes], bytes]) -> Frame:
         try:

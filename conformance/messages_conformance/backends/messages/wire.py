@@ -85,7 +85,7 @@ class Messages:
 
     def _shorten(self, reply: Reply, request: Request) -> Reply:
         """Return the reply; with `max_tokens` 0 only the prompt is read."""
-        return reply if request.body["max_tokens"] else replace(reply, parts=(), stop="max_tokens")
+        return replace(reply, parts=(), stop="max_tokens") if request.body.get("max_tokens") == 0 else reply
 
     def stream(self, reply: Reply, request: Request, tag: str) -> Iterator[Frame]:
         events = stream_events(self._shorten(reply, request), request.body["model"], tag)
