@@ -91,7 +91,7 @@ def company(*options: str) -> None:
     _run_module("tests.fleet", "company", open_environment("company"), *options)
 
 
-def conformance_peers(*names: str) -> None:
+def conformance(*names: str) -> None:
     """Run the conformance suite against other servers with the Messages API, and write the page about it.
 
     Needs pip and npm. Names select packages: `litellm`.

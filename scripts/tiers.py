@@ -67,7 +67,7 @@ def tiers() -> dict[str, Tier]:
                 "catalogues",
                 "clients",
                 "engine",
-                "conformance-peers",
+                "conformance",
                 "e2e -m slow",
                 "packages -m slow",
                 "pages -m slow",

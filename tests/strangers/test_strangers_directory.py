@@ -351,7 +351,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def copy_checkout(place: Path) -> None:
     """Copy what a user of a checkout runs, with the stamp of an environment that needs no installation."""
-    for name in ("anthropic_proxy", "locks"):
+    for name in ("anthropic_proxy", "conformance/messages_conformance", "locks"):
         shutil.copytree(ROOT / name, place / name)
     (place / "scripts").mkdir()
     for name in ("pyproject.toml", "server.py", "scripts/serve.py", "scripts/environments.py"):
@@ -388,7 +388,7 @@ def user(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     (packages / "others.pth").write_text("\n".join(site.getsitepackages()))
     if is_checkout:
         copy_checkout(place)
-        (packages / "a.pth").write_text(str(place))
+        (packages / "a.pth").write_text(f"{place}\n{place / 'conformance'}")
     else:
         place.mkdir(parents=True)
         with zipfile.ZipFile(request.getfixturevalue("wheel")) as archive:

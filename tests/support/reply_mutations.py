@@ -315,7 +315,7 @@ def _read_chat(sent: list[Json], mutation: ReplyMutation) -> Stated:
                     names.setdefault(index, function["name"])
                 arguments[index] = arguments.get(index, "") + function.get("arguments", "")
     for index, name in names.items():
-        text = arguments[index]
+        text = arguments[index] or "{}"
         if text[: len(text) // 2] == text[len(text) // 2 :]:  # the whole arguments again
             text = text[: len(text) // 2]
         with suppress(ValueError):
