@@ -346,13 +346,9 @@ def _read_gemini(sent: list[Json], mutation: ReplyMutation) -> Stated:
 
 def _read_ollama(sent: list[Json], mutation: ReplyMutation) -> Stated:
     stated = Stated()
-    earlier = before = Json()
     known: list[Json] = []
     for line in sent:
-        has_own_time = earlier and "created_at" in line and line["created_at"] != earlier.get("created_at")
-        is_repetition = line == before and has_own_time
-        message = {} if is_repetition else line.get("message", {})
-        earlier, before = (earlier, before) if is_repetition else (before, line)
+        message = line.get("message", {})
         stated.text += message.get("content", "")
         stated.thinking += message.get("thinking", "")
         for call in message.get("tool_calls", []):

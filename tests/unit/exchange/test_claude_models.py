@@ -310,6 +310,7 @@ MARK = {"cache_control": {"type": "ephemeral"}}
         (OPUS, {**OFF, "max_tokens": 5_000}, {"thinking": None, "max_tokens": 5_000}),
         (OPUS, {**OFF, "max_tokens": 1}, {"thinking": None, "max_tokens": 1}),
         (OPUS, {}, {"thinking": None, "output_config": {"effort": "low"}, "max_tokens": 4_196}),
+        (OPUS, {"output_config": {"effort": "max"}}, {"output_config": {"effort": "max"}, "max_tokens": 100}),
         (SONNET, {}, {**BETWEEN, "output_config": None, "max_tokens": 100}),
         (HAIKU, {}, {"thinking": None, "output_config": None, "max_tokens": 100}),
         (OPUS, ADAPTIVE, {**ADAPTIVE, "max_tokens": 100}),

@@ -106,6 +106,14 @@ FINAL_OBJECTS: dict[str, tuple[str, list[Json], Any]] = {
         chat(called("Read", '{"a"'), called(None, ": 1}"), called(None, WHOLE)),
         [WHOLE],
     ),
+    "a whole text with another index": (
+        "openai_responses",
+        responses(
+            {**HEL, "content_index": 0, "delta": "Hello."},
+            {"type": "output_text.done", "output_index": 0, "content_index": 1, "text": "Hello."},
+        ),
+        "Hello.",
+    ),
     "a message behind the deltas": (
         "openai_chat",
         chat({"delta": {"content": "Hello."}}, {"message": {"content": "Hello."}}),
@@ -238,9 +246,15 @@ def test_what_a_final_object_has_beyond_the_fragments_is_delivered_once(
     assert [name for name, _ in received.calls] == ["Read", "Write_File"][: len(calls)]
 
 
-def test_equal_lines_of_an_ollama_server_with_one_time_for_the_whole_reply_are_all_text() -> None:
-    line = {"model": "m", "created_at": "2026-11-28T12:00:00.123456Z", "done": False}
-    lines = [{**line, "message": {"role": "assistant", "content": text}} for text in ["a", "b", "b", "b"]]
-    end = {**line, "message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop"}
+@pytest.mark.parametrize("seconds", ["0000", "0122"])
+def test_equal_lines_of_an_ollama_server_are_all_text(seconds: str) -> None:
+    """`seconds`: that of each line; a clock of milliseconds gives two lines the same time."""
+    line = {"model": "m", "done": False}
+    texts = zip(["a", "b", "b", "b"], seconds, strict=True)
+    lines = [
+        {**line, "created_at": f"2026-11-28T12:00:0{second}.123000Z", "message": {"role": "assistant", "content": text}}
+        for text, second in texts
+    ]
+    end = {**lines[-1], "message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop"}
     received = play("ollama", [*lines, {**end, "prompt_eval_count": 3, "eval_count": 4}])
     assert (received.text, received.error) == ("abbb", None)

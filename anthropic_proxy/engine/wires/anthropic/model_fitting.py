@@ -12,7 +12,7 @@ writes at most 64,000 tokens, and thinks with a number of tokens. The first line
     "max_tokens": 64000, "thinking": {"type": "enabled", "budget_tokens": 32000}
 
 A question without thinking gets the lowest effort of `claude-opus-5-5`, which always thinks, and room for it. Without
-the field it is one too, unless the model that the client named thinks in any case:
+the field it is one too, unless the client names an effort, or a model that thinks in any case:
 
     "max_tokens": 512, "thinking": {"type": "disabled"}
     "max_tokens": 4608, "output_config": {"effort": "low"}
@@ -135,7 +135,8 @@ class _Fit(Struct):
     def fit_thinking(self, asked_effort: object) -> None:
         forms = self.dialect.thinking_forms
         form = self.thinking.get("type")
-        if not self.thinking and self.dialect.thinks_always and not self.limits.thinks_unasked:
+        asks_for_none = asked_effort is None and not self.limits.thinks_unasked
+        if not self.thinking and self.dialect.thinks_always and asks_for_none:
             form = "disabled"
         if form in forms:
             return

@@ -1,8 +1,8 @@
 """Decoder of responses of Ollama's `/api/chat`, streamed or complete, into deltas.
 
 Each line of a stream is a JSON object with new content. The last line has `done` and the token counts. A tool call
-arrives complete. A line that arrives twice counts once if each line has a time of its own, as does a call with the same
-id. Older models write thinking and tool calls into the text, where `TextSplitter` finds them.
+arrives complete. A call that arrives twice with the same id counts once. Equal lines of text are all text: they can
+have the same time. Older models write thinking and tool calls into the text, where `TextSplitter` finds them.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,6 @@ from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT
 from anthropic_proxy.engine.messages.models.tool_arguments import divide_arguments, is_truncated_object
-from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.contract import Decoder
 from anthropic_proxy.engine.wires.failures import UpstreamFault, find_bare_error, read_error_object
@@ -89,8 +88,6 @@ def decode_frame(data: bytes) -> Frame:
 _NO_ARGUMENTS = (b"", b"null", b"{}")
 _NO_FUNCTION = FunctionCall()
 _QUOTE = b'"'[0]
-_EXACT_TIME = compile_later(rb'"created_at":\s*"[^"]*\.\d{6}[^"]*"')
-"""Time of a line, to the microsecond or less. Some servers write the time of the reply into each line."""
 
 
 class OllamaDecoder(Decoder):
@@ -99,10 +96,6 @@ class OllamaDecoder(Decoder):
         self.default_signature = empty_signature(call.dialect.signature_tag)
         self.finished = False
         """True after the last line (`done`), or after an error that is a policy refusal."""
-        self._frame = b""
-        """The latest line."""
-        self._earlier_frame = b""
-        """The line before the latest one. b"": there was none."""
         self._calls = 0
         self._has_incomplete = False
         """True if the arguments of a call are truncated. Only servers that send arguments as text can cause this."""
@@ -121,9 +114,6 @@ class OllamaDecoder(Decoder):
         return (*(self._text.notes if self._text is not None else ()), *self._call_repair.notes)
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
-        if frame == self._frame and self._has_own_time(frame):
-            return []
-        self._earlier_frame, self._frame = self._frame, frame
         try:
             read = decode_strict_frame(frame)
         except DECODE_ERRORS:
@@ -142,14 +132,6 @@ class OllamaDecoder(Decoder):
 
     def flush_pending(self) -> list[Delta]:
         return self._text.finish(reply_ended_early=True) if self._text is not None else []
-
-    def _has_own_time(self, frame: bytes) -> bool:
-        """Return True if `frame` has an exact time that the line before the latest one does not have.
-
-        Then the server writes a time for each line, and two equal lines are one that arrived twice.
-        """
-        time = _EXACT_TIME.search(frame)
-        return time is not None and self._earlier_frame != b"" and time.group() not in self._earlier_frame
 
     def _decode(self, data: bytes, repair: Callable[[bytes], bytes]) -> Frame:
         try:

@@ -281,7 +281,8 @@ class ResponsesDecoder(Decoder):
             latest = state.latest_part
             if latest is not None and part != latest:
                 known = state.parts.get(part)
-                if known is not None and known.text == whole:
+                # some servers count the parts of whole texts otherwise than those of fragments
+                if whole == state.latest_text.text or (known is not None and known.text == whole):
                     continue
                 if known is not None or part[0] != latest[0] or part[1] < latest[1]:
                     return
