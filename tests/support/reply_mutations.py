@@ -281,10 +281,12 @@ def _read_responses(sent: list[Json], mutation: ReplyMutation) -> Stated:
     """The final objects have everything: only a text whose fragments contradict them is that of the fragments."""
     stated = Stated()
     latest, before = 0, Json()
+    numbers: list[int | None] = [None, None]  # those of the last two events
     fragments: dict[int, str] = {}
     for event in sent:
         latest = event.get("output_index", latest)
-        is_again = event == before and event.get("sequence_number")
+        is_again = event == before and numbers[-2] not in (None, event.get("sequence_number"))
+        numbers += [] if is_again else [event.get("sequence_number")]
         if event.get("type", "").endswith("text.delta") and not is_again:
             fragments[latest] = fragments.get(latest, "") + event.get("delta", "")
         before = event
@@ -304,13 +306,16 @@ def _read_chat(sent: list[Json], mutation: ReplyMutation) -> Stated:
     stated = Stated()
     arguments: dict[int, str] = {}
     names: dict[int, str] = {}
+    places: dict[str | None, int] = {}
     for chunk in sent:
         for choice in chunk.get("choices", [])[:1]:
             delta = choice.get("delta", {})
             stated.text += delta.get("content", "")
             stated.thinking += delta.get("reasoning_content", "")
             for call in delta.get("tool_calls", []):
-                function, index = call.get("function", {}), call.get("index", len(names) - 1)
+                function = call.get("function", {})
+                index = call.get("index", places.get(call.get("id"), len(names)) if "id" in call else len(names) - 1)
+                places.setdefault(call.get("id"), index)
                 if "name" in function:
                     names.setdefault(index, function["name"])
                 arguments[index] = arguments.get(index, "") + function.get("arguments", "")

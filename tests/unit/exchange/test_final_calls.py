@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -921,6 +921,7 @@ async def test_an_answer_of_a_server_in_another_form_of_the_reply_is_its_answer(
 def test_the_input_and_the_verdict_are_the_same_wherever_the_provider_divides_it(
     cuts: list[int], text: str, place: str
 ) -> None:
+    assume(text not in place.replace("@1", ""))  # then words of the command look like restored ones
     for wire in ("chat", "relay that answers"):
         outcomes = []
         for pieces in (1, *(cut for cut, _ in pairwise([*cuts, 0]))):

@@ -114,6 +114,21 @@ FINAL_OBJECTS: dict[str, tuple[str, list[Json], Any]] = {
         ),
         "Hello.",
     ),
+    "a call without arguments that only its end announces": (
+        "openai_responses",
+        responses({"type": "output_item.done", "output_index": 0, "item": {**CALL, "arguments": ""}}),
+        ["{}"],
+    ),
+    "a call without arguments in the last object": (
+        "openai_responses",
+        responses(output=[{**CALL, "arguments": ""}]),
+        ["{}"],
+    ),
+    "equal fragments of a server that counts no events": (
+        "openai_responses",
+        responses(*[{**HEL, "delta": "ha", "sequence_number": 1}] * 3),
+        "hahaha",
+    ),
     "a message behind the deltas": (
         "openai_chat",
         chat({"delta": {"content": "Hello."}}, {"message": {"content": "Hello."}}),

@@ -125,6 +125,10 @@ class ResponsesDecoder(Decoder):
         self._items: dict[int, OutputItemState] = {}
         self._complete_items = 0
         self._frame = b""
+        self._number: int | None = None
+        """`sequence_number` of the latest event."""
+        self._earlier_number: int | None = None
+        """That of the event before it. Some servers give all events the same number."""
         """The latest event."""
         self._last = 0
         """Index of the output item of the last event. Events without an index belong to the same item."""
@@ -148,8 +152,10 @@ class ResponsesDecoder(Decoder):
             if (fault := decode_bare_error(frame)) is not None:
                 return self._fail(fault)
             event = self._decode(decode_event, frame, self.repair_frame)
-        if frame == self._frame and event.sequence_number:  # each event has its own number
-            return []
+        if frame == self._frame and self._earlier_number is not None and event.sequence_number != self._earlier_number:
+            return []  # the server numbers its events, so this one arrived twice
+        self._earlier_number = self._number
+        self._number = event.sequence_number
         self._frame = frame
         deltas: list[Delta] = []
         match event.type:  # other events repeat content or report progress, and are ignored
@@ -202,7 +208,7 @@ class ResponsesDecoder(Decoder):
             case "response.output_item.added":
                 self._begin_item(event, self._decode(decode_item, event.item), deltas)
             case "response.output_item.done":
-                self._complete(self._find(event), self._decode(decode_item, event.item), deltas)
+                self._end_item(event, self._decode(decode_item, event.item), deltas)
             case "response.completed" | "response.incomplete" | "response.failed":
                 self.finished = True
                 self._read_end(self._decode(decode_response, event.response), deltas)
@@ -316,9 +322,16 @@ class ResponsesDecoder(Decoder):
         elif item.type in SERVER_TOOL_ITEM_TYPES:
             state.server_tool = ServerToolItemDecoder(self._call, item, self._calls)
 
+    def _end_item(self, event: StreamEvent, item: OutputItem, deltas: list[Delta]) -> None:
+        state = self._find(event)
+        if not state.lacks_content(item):
+            self._complete(state, item, deltas)
+        elif item.type in _CALLS and state.tool_call is None:
+            self._begin_call(state, item, deltas)
+
     def _complete(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> None:
         """Append the content of a complete output item to `deltas`, except content of earlier events."""
-        if state.complete or state.lacks_content(item):
+        if state.complete:
             return
         state.complete = True
         self._complete_items += 1
