@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -921,7 +921,6 @@ async def test_an_answer_of_a_server_in_another_form_of_the_reply_is_its_answer(
 def test_the_input_and_the_verdict_are_the_same_wherever_the_provider_divides_it(
     cuts: list[int], text: str, place: str
 ) -> None:
-    assume(text not in place.replace("@1", ""))  # then words of the command look like restored ones
     for wire in ("chat", "relay that answers"):
         outcomes = []
         for pieces in (1, *(cut for cut, _ in pairwise([*cuts, 0]))):
@@ -931,7 +930,10 @@ def test_the_input_and_the_verdict_are_the_same_wherever_the_provider_divides_it
             assert given_input == {"command": place.replace("@1", text)}
             outcomes.append(verdicts)
         is_plain = re.fullmatch(r"[A-Za-z0-9_@][A-Za-z0-9._@-]*", text) is not None
-        expected = [NOT_FLAGGED] if is_plain and place == "curl https://a.example/@1" else []
+        # a text that stands elsewhere in the command would be hidden there too: the proxy then asks nothing
+        is_asked = wire != "chat" or text not in place.replace("@1", "")
+        is_judged = is_plain and is_asked and place == "curl https://a.example/@1"
+        expected = [NOT_FLAGGED] if is_judged else []
         assert [list(outcome.values()) for outcome in outcomes] == [expected] * len(outcomes)
 
 
