@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from messages_conformance.client import Exchange, Request, Server, encode_json
+from messages_conformance.client import Exchange, Server
 from messages_conformance.events import EventReader, decode, join_message
 from messages_conformance.grammar import CALL_TYPES, EventGrammar
 from messages_conformance.rows import VERSIONS, SuiteError
+from messages_conformance.steps import build_messages_request
 from messages_conformance.trial import Options
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
@@ -69,14 +70,7 @@ def read_case(folder: Path) -> Case:
 def run_case(case: Case, options: Options) -> Reply:
     """Send the request of a case, for the model of the options, and return what came."""
     body = {**case.request, **({"model": options.model} if options.model else {})}
-    headers = [
-        ("content-type", "application/json"),
-        ("anthropic-version", options.version or VERSIONS[0]),
-        ("x-api-key", options.key),
-    ]
-    replaced = {name for name, _ in options.headers}
-    headers = [*(header for header in headers if header[0] not in replaced), *options.headers]
-    request = Request("POST", "/v1/messages", tuple(headers), encode_json(body))
+    request = build_messages_request(body, options, options.version or VERSIONS[0])
     exchange = Server(options.url, timeout=options.timeout).send(request)
     if exchange.failure and not exchange.status:
         raise SuiteError(f"{options.url}: {exchange.failure}")

@@ -21,7 +21,7 @@ def build_request(step: Step, trial: Trial) -> Request:
         body = step.raw.replace("$TRIAL", trial.token).replace("$MODEL", options.model).encode("utf-8")
     elif step.body is not None:
         body = encode_json(add_token({"model": options.model, **step.body}, trial.token))
-    headers = _build_headers(options, trial.version, has_body=body is not None)
+    headers: dict[str, str | None] = {**_build_headers(options, trial.version, has_body=body is not None)}
     if step.key == "other-key":
         headers["x-api-key"] = options.other_key
     for name, value in step.headers.items():
@@ -35,13 +35,16 @@ def build_plain_request(options: Options) -> Request:
     """Return a short request that every server can answer."""
     message = {"role": "user", "content": "Answer with the word: hello"}
     body = {"model": options.model, "max_tokens": 16, "messages": [message]}
-    headers = _build_headers(options, VERSIONS[0], has_body=True)
-    sent = tuple((name, value) for name, value in headers.items() if value is not None)
-    return Request("POST", "/v1/messages", sent, encode_json(body))
+    return build_messages_request(body, options, VERSIONS[0])
 
 
-def _build_headers(options: Options, version: str, *, has_body: bool) -> dict[str, str | None]:
-    headers: dict[str, str | None] = {
+def build_messages_request(body: Mapping[str, Any], options: Options, version: str) -> Request:
+    headers = _build_headers(options, version, has_body=True)
+    return Request("POST", "/v1/messages", tuple(headers.items()), encode_json(body))
+
+
+def _build_headers(options: Options, version: str, *, has_body: bool) -> dict[str, str]:
+    headers = {
         "x-api-key": options.key,
         "anthropic-version": version,
         "user-agent": "messages-conformance",

@@ -6,8 +6,8 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
+from tests.support.conformance import MESSAGE
 from tests.support.conformance_server import (
-    MESSAGE,
     Call,
     Event,
     Fault,

@@ -16,6 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from typing import Any
 
+from tests.support.conformance import MESSAGE
+
 KEY = "key-of-the-test"
 Event = dict[str, Any] | bytes
 """An event, or bytes that are sent as they are."""
@@ -376,15 +378,3 @@ def accepts(text: str) -> Fault:
 
 def replies(when: Callable[[Reply, Call], Any], edit: Callable[[Reply], Reply]) -> Fault:
     return Fault(reply=lambda reply, call: edit(reply) if when(reply, call) else reply)
-
-
-MESSAGE = {
-    "id": "msg_1",
-    "type": "message",
-    "role": "assistant",
-    "model": "m",
-    "content": [{"type": "text", "text": "hello"}],
-    "stop_reason": "end_turn",
-    "stop_sequence": None,
-    "usage": {"input_tokens": 5, "output_tokens": 1},
-}

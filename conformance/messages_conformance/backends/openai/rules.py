@@ -37,13 +37,14 @@ def check_ranges(body: dict[str, Any], ranges: Mapping[str, tuple[float, float |
             yield ContractViolation("range", text, name, f"{kind}_above_max_value")
 
 
-def check_tool_count(tools: Sequence[Any]) -> Iterator[ContractViolation]:
-    if len(tools) > MAX_TOOLS:
+def check_length(name: str, values: Sequence[Any], most: int, rule: str) -> Iterator[ContractViolation]:
+    """`name`: that of the field with the values."""
+    if len(values) > most:
         text = (
-            f"Invalid 'tools': array too long. Expected an array with maximum length {MAX_TOOLS}, "
-            f"but got an array with length {len(tools)} instead."
+            f"Invalid '{name}': array too long. Expected an array with maximum length {most}, "
+            f"but got an array with length {len(values)} instead."
         )
-        yield ContractViolation("tools_many", text, "tools", "array_above_max_length")
+        yield ContractViolation(rule, text, name, "array_above_max_length")
 
 
 def _check_tools(body: dict[str, Any]) -> Iterator[ContractViolation]:
@@ -56,7 +57,7 @@ def _check_tools(body: dict[str, Any]) -> Iterator[ContractViolation]:
         return
     if not tools:
         yield empty("tools_empty", "tools")
-    yield from check_tool_count(tools)
+    yield from check_length("tools", tools, MAX_TOOLS, "tools_many")
     names: set[str] = set()
     for position, tool in enumerate(tools):
         function, where = tool.get("function") or tool["custom"], f"tools[{position}].function"
@@ -92,12 +93,8 @@ def _check_output(body: dict[str, Any]) -> Iterator[ContractViolation]:
         text = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
         yield ContractViolation("stream_options", text, "stream_options")
     stop = body.get("stop")
-    if isinstance(stop, list) and len(stop) > MAX_STOPS:
-        text = (
-            f"Invalid 'stop': array too long. Expected an array with maximum length {MAX_STOPS}, "
-            f"but got an array with length {len(stop)} instead."
-        )
-        yield ContractViolation("stops", text, "stop", "array_above_max_length")
+    if isinstance(stop, list):
+        yield from check_length("stop", stop, MAX_STOPS, "stops")
 
 
 def _check_bookkeeping(body: dict[str, Any]) -> Iterator[ContractViolation]:

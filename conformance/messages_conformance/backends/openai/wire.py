@@ -32,9 +32,11 @@ FINISHES = {
 }
 
 
-class OpenAI:
-    """Chat Completions, as OpenAI and most local servers speak it."""
+class OpenAIServer:
+    """What both APIs for calls of a model have in common at OpenAI's server."""
 
+    path: str
+    """That of the calls of a model."""
     stream_type = "text/event-stream; charset=utf-8"
     alive = b": keep-alive\n\n"
 
@@ -45,12 +47,9 @@ class OpenAI:
             return listed
         return (
             None
-            if (request.method, request.path) == ("POST", PATH)
+            if (request.method, request.path) == ("POST", self.path)
             else errors.refuse_path(request.method, request.path)
         )
-
-    def check(self, request: Request) -> Iterator[ContractViolation]:
-        return check_body(request.body)
 
     def refuse(self, violation: ContractViolation) -> Answer:
         return errors.refuse(violation)
@@ -58,14 +57,23 @@ class OpenAI:
     def fail(self, failure: Failure) -> Answer:
         return errors.fail(failure)
 
-    def stop_sequences(self, request: Request) -> list[str]:
-        return as_list(request.body.get("stop"))
-
     def takes_one_call(self, request: Request) -> bool:
         return request.body.get("parallel_tool_calls") is False
 
     def is_stream(self, request: Request) -> bool:
         return bool(request.body.get("stream"))
+
+
+class OpenAI(OpenAIServer):
+    """Chat Completions, as OpenAI and most local servers speak it."""
+
+    path = PATH
+
+    def check(self, request: Request) -> Iterator[ContractViolation]:
+        return check_body(request.body)
+
+    def stop_sequences(self, request: Request) -> list[str]:
+        return as_list(request.body.get("stop"))
 
     def stream(self, reply: Reply, request: Request, tag: str) -> Iterator[Frame]:
         includes_usage = bool((request.body.get("stream_options") or {}).get("include_usage"))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from messages_conformance.backends.openai.messages import check_name, empty, too_long
-from messages_conformance.backends.openai.rules import check_ranges, check_tool_count
+from messages_conformance.backends.openai.rules import MAX_TOOLS, check_length, check_ranges
 from messages_conformance.backends.openai.schemas import check_schema
 from messages_conformance.backends.openai.shapes import RESPONSES, check_shape
 from messages_conformance.backends.responses.items import Abilities, check_items
@@ -30,7 +30,7 @@ class _AnyModel:
 
 def _check_tools(body: dict[str, Any]) -> Iterator[ContractViolation]:
     tools = body.get("tools") or []
-    yield from check_tool_count(tools)
+    yield from check_length("tools", tools, MAX_TOOLS, "tools_many")
     names: set[str] = set()
     for position, tool in enumerate(tools):
         if tool["type"] != "function":

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from messages_conformance.backends.openai import errors
-from messages_conformance.backends.openai.wire import CREATED, answer_models
+from messages_conformance.backends.openai.wire import CREATED, OpenAIServer
 from messages_conformance.backends.reply import Call, Failure, Incident, Piece, Reply, Text, Thinking, Usage
 from messages_conformance.backends.responses.rules import check_body
-from messages_conformance.backends.wire import Answer, ContractViolation, Frame, Json, Request, named_event, render
+from messages_conformance.backends.wire import ContractViolation, Frame, Json, Request, named_event, render
 
 PATH = "/v1/responses"
 ENCRYPTED = "reasoning.encrypted_content"
@@ -16,40 +16,16 @@ Item = tuple[Json, tuple[Piece, ...]]
 """A complete item, and the pieces in which its text comes."""
 
 
-class Responses:
+class Responses(OpenAIServer):
     """Responses, as OpenAI speaks it."""
 
-    stream_type = "text/event-stream; charset=utf-8"
-    alive = b": keep-alive\n\n"
-
-    def answer(self, request: Request) -> Answer | None:
-        if refusal := errors.refuse_key(request.headers.get("authorization", "")):
-            return refusal
-        if (listed := answer_models(request)) is not None:
-            return listed
-        return (
-            None
-            if (request.method, request.path) == ("POST", PATH)
-            else errors.refuse_path(request.method, request.path)
-        )
+    path = PATH
 
     def check(self, request: Request) -> Iterator[ContractViolation]:
         return check_body(request.body)
 
-    def refuse(self, violation: ContractViolation) -> Answer:
-        return errors.refuse(violation)
-
-    def fail(self, failure: Failure) -> Answer:
-        return errors.fail(failure)
-
     def stop_sequences(self, _request: Request) -> list[str]:
         return []  # the protocol has none
-
-    def takes_one_call(self, request: Request) -> bool:
-        return request.body.get("parallel_tool_calls") is False
-
-    def is_stream(self, request: Request) -> bool:
-        return bool(request.body.get("stream"))
 
     def stream(self, reply: Reply, request: Request, tag: str) -> Iterator[Frame]:
         head, number = head_of(request.body, tag), 0
