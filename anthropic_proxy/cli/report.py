@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -98,16 +98,20 @@ def report(
     output.write_step("Check it here", f"anthropic-proxy replay --check {folder}", "nothing is sent")
 
 
-class _CaseWriter(Struct, eq=False):
+class _CaseWriter(Struct, eq=False, dict=True):
     settings: Settings
     row: StoredRequest
     stored: Mapping[str, StoredContent]
     keeps_texts: bool = False
     keeps_address: bool = False
 
+    @cached_property
+    def _redact(self) -> Callable[[str], str]:
+        return new_redactor(self.settings.reveal_all_secrets())
+
     def build_files(self) -> Mapping[str, str]:
         """Return name → content."""
-        redact = new_redactor(self.settings.reveal_all_secrets())
+        redact = self._redact
         request = json.loads(self.stored["request"].data)
         structure = Structure(request if isinstance(request, dict) else {})
 
@@ -133,8 +137,7 @@ class _CaseWriter(Struct, eq=False):
     def _encode_sent(self, result: DryRun) -> str | None:
         """Return what this version sends to the provider. None: it sends nothing."""
         sent = encode_upstream_request(result, keeps_address=self.keeps_address)
-        redact = new_redactor(self.settings.reveal_all_secrets())
-        return None if sent is None else _to_text(redact_json_value(sent, redact))
+        return None if sent is None else _to_text(redact_json_value(sent, self._redact))
 
     def _convert_reply(self, convert: Callable[[Any], Any]) -> Mapping[str, str]:
         reply = self.stored.get("reply")

@@ -187,17 +187,23 @@ class PlainForms(Struct, eq=False):
 
     async def leave_out_of_pairs(self, attempt: Attempt, repair: Repair) -> bool:
         """Change an attempt whose request has parts that are refused only together. Return False if it has none."""
-        names = {*repair.pairs}.union(*repair.pairs.values())
-        sent = {*await self._list_parts(attempt, names)} if names else set()
+        target = attempt.target
+        # after they are left out, the request is encoded again, and asks again
+        pairs = {
+            name: needs for name, needs in repair.pairs.items() if _leave_out(target, (name,)).dialect != target.dialect
+        }
+        if not pairs:
+            return False
+        sent = {*await self._list_parts(attempt, {*pairs}.union(*pairs.values()))}
         left_out: list[str] = []
-        for name, needs in repair.pairs.items():
+        for name, needs in pairs.items():
             if {name, *needs} <= sent:
                 left_out.append(name)
                 sent.remove(name)
         if not left_out:
             return False
         repair.left_out += tuple(left_out)
-        attempt.target = _leave_out(attempt.target, left_out)
+        attempt.target = _leave_out(target, left_out)
         attempt.call = structs.replace(attempt.call, dialect=attempt.target.dialect)
         self._show_left_out(attempt.target, left_out)
         return True

@@ -39,9 +39,9 @@ from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.errors import InvalidRequest
 
 BETA_HEADER, BETA_FIELD = "anthropic-beta", "anthropic_beta"
+"""Header with the betas, and the field of the body that clouds have for them."""
 EAGER_BETA = "fine-grained-tool-streaming-2025-05-14"
 """Beta that is the older form of `eager_input_streaming`, for all tools that do not have the field."""
-"""Header with the betas, and the field of the body that clouds have for them."""
 _ALL_BETAS = ("*",)
 WITHOUT_BETAS = "betas *"
 """Name of the adaptation that removes all betas that may be left out."""

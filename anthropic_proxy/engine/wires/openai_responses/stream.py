@@ -125,11 +125,11 @@ class ResponsesDecoder(Decoder):
         self._items: dict[int, OutputItemState] = {}
         self._complete_items = 0
         self._frame = b""
+        """The latest event."""
         self._number: int | None = None
         """`sequence_number` of the latest event."""
         self._earlier_number: int | None = None
         """That of the event before it. Some servers give all events the same number."""
-        """The latest event."""
         self._last = 0
         """Index of the output item of the last event. Events without an index belong to the same item."""
         self._spoken: int | None = None
