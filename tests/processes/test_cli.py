@@ -18,7 +18,7 @@ from anthropic_proxy.gateway.server.listener import open_listener
 from tests.support.command_line import run_command
 from tests.support.paths import ROOT
 from tests.support.server_process import ending, environment_of, free_port, reserve_closed_port, running_proxy
-from tests.support.waiting import WAIT_SECONDS
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
 WHOLE = {"OPENAI_API_KEY": "sk-test-0123456789abcdef"}
 
@@ -120,6 +120,7 @@ def test_a_running_proxy_is_named_with_its_version_and_start(tmp_path: Path) -> 
 def test_several_workers_are_announced_once(tmp_path: Path) -> None:
     command = ("-m", "anthropic_proxy", "serve", "--port", "{port}", "--workers", "3")
     with running_proxy(tmp_path, WHOLE, command) as proxy:
+        wait_for(lambda: "3 workers, which share observations" in proxy.log)
         assert proxy.log.count("Use it:") == 1
         assert proxy.log.count("3 workers, which share observations") == 1
         assert proxy.stop() == 0

@@ -369,7 +369,7 @@ def test_each_proxy_with_these_files_reads_the_new_settings(openai: Running, tmp
         assert ended.returncode == 0, ended.stderr
         for proxy in (first, second):
             assert f"  ✓ The proxy at {proxy.url} uses the new settings" in ended.stderr
-            assert "Settings reloaded: " in proxy.log
+            wait_for(lambda proxy=proxy: "Settings reloaded: " in proxy.log)
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="127.0.0.1 is the only loopback address of macOS")

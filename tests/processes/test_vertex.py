@@ -21,7 +21,7 @@ from tests.support.fakes.google_tokens import (
 )
 from tests.support.fakes.server import Running, serving
 from tests.support.server_process import Proxy, running_proxy
-from tests.support.waiting import WAIT_SECONDS
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
 PLACE = f"/v1/projects/{PROJECT}/locations/us-central1/publishers/google/models/gemini-3.6-flash:generateContent"
 
@@ -87,7 +87,7 @@ def test_a_file_of_credentials_opens_vertex(write: Any, cloud: Cloud, tmp_path: 
     with proxy_with(tmp_path, settings) as proxy:
         assert reply_text(ask(proxy)) == "x"
         assert reply_text(ask(proxy)) == "x"
-        assert "ready: vertex (fake-project)" in proxy.log
+        wait_for(lambda: "ready: vertex (fake-project)" in proxy.log)
     assert [exchange.path for exchange in cloud.vertex.journal.exchanges] == [PLACE, PLACE]
     assert len(cloud.servers.issued) == 1
 

@@ -103,7 +103,7 @@ def test_instances_share_facts_and_survive_a_restart_of_redis(tmp_path: Path) ->
                         "server": "ok",
                         "redis": "unavailable, limits are approximated",
                     }
-                    assert f"Redis at 127.0.0.1:{redis.port} cannot be reached: " in proxy.log
+                    wait_for(lambda proxy=proxy: f"Redis at 127.0.0.1:{redis.port} cannot be reached: " in proxy.log)
                     assert send(proxy) == 200
                 redis.start()
                 for proxy in (early, late):
