@@ -51,6 +51,12 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "default": "127.0.0.1:8790",
         "help": "where the proxy finds it (default: 127.0.0.1:8790)",
     },
+    "backend-accepts": {
+        "metavar": "FIELD",
+        "action": "append",
+        "default": [],
+        "help": "field of requests that the provider takes although its protocol does not have it",
+    },
     "set": {
         "metavar": "SET",
         "action": "append",
@@ -91,6 +97,7 @@ class Plan:
     expected: Mapping[str, str]
     """Check → reason of its known failure."""
     backend_address: str
+    backend_accepts: Sequence[str]
     start: str
     start_timeout: float
 
@@ -103,7 +110,7 @@ class Plan:
                 host, _, port = self.backend_address.rpartition(":")
                 if not host or not port.isdecimal():
                     raise SuiteError(f"the address of the backend is {self.backend_address!r}, not HOST:PORT")
-                backend = start_backend(self.options.backend, host, int(port))
+                backend = start_backend(self.options.backend, host, int(port), self.backend_accepts)
                 stack.callback(backend.close)
             runner = Runner(self.options, backend)
             if self.start:
@@ -163,6 +170,7 @@ def read_plan(url: str, namespace: Namespace) -> Plan:
         checks=select_checks(namespace),
         expected=expected,
         backend_address=given["backend_address"],
+        backend_accepts=given["backend_accepts"],
         start=given["start"] or "",
         start_timeout=given["start_timeout"],
     )

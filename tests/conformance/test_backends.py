@@ -17,6 +17,7 @@ from google import genai
 from google.genai import types
 from ollama import Client
 from openai.types.chat import completion_create_params as chat_params
+from openai.types.responses import input_token_count_params
 from openai.types.responses import response_create_params as response_params
 
 from messages_conformance.backends import PROTOCOLS, start_backend
@@ -421,6 +422,33 @@ def test_what_the_provider_rejects_is_refused(protocol: str, change: dict[str, A
     assert (status, FORMS[protocol](json.loads(reply))) == (400, refusal)
 
 
+def test_tokens_of_a_responses_input_are_counted(upstreams: dict[str, ScriptedUpstream]) -> None:
+    client = openai.OpenAI(
+        base_url=f"{upstreams['responses'].url}/v1",
+        api_key="k",
+        max_retries=0,
+        http_client=openai.DefaultHttpxClient(verify=NO_AUTHORITIES),
+    )
+    counts = [client.responses.input_tokens.count(model="gpt-x", input=text).input_tokens for text in ("a", "a" * 99)]
+    assert 0 < counts[0] < counts[1]
+    with pytest.raises(openai.BadRequestError) as raised:
+        client.responses.input_tokens.count(model="gpt-x", input="a", extra_body={"stop": ["a"]})
+    assert raised.value.body == {
+        "message": "Unrecognized request argument supplied: stop",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": None,
+    }
+
+
+def test_a_field_that_is_accepted_is_not_refused() -> None:
+    path, body = ask_whole("openai")
+    with closing(start_backend("openai", "127.0.0.1", 0, ["chat_template_kwargs"])) as upstream:
+        accepted, _ = post(upstream, path, {**body, "chat_template_kwargs": {"thinking": False}})
+        refused, _ = post(upstream, path, {**body, "other": 1})
+    assert (accepted, refused) == (200, 400)
+
+
 def test_each_trial_gets_its_replies_in_order(upstreams: dict[str, ScriptedUpstream]) -> None:
     """The last token of a request decides; the last reply answers all further calls; a refused call gets none."""
     upstream = upstreams["messages"]
@@ -486,6 +514,7 @@ def test_a_wrong_script_is_a_fault_of_the_suite(reply: dict[str, Any], message: 
     [
         (shapes.CHAT, chat_params.CompletionCreateParamsBase, {"stream"}),
         (shapes.RESPONSES, response_params.ResponseCreateParamsBase, {"stream"}),
+        (shapes.RESPONSES_COUNT, input_token_count_params.InputTokenCountParams, set()),
         (
             REQUEST,
             message_params.MessageCreateParamsBase,
@@ -493,7 +522,7 @@ def test_a_wrong_script_is_a_fault_of_the_suite(reply: dict[str, Any], message: 
         ),
         (COUNT, count_params.MessageCountTokensParams, set()),
     ],
-    ids=["chat", "responses", "messages", "count"],
+    ids=["chat", "responses", "count of responses", "messages", "count of messages"],
 )
 def test_a_request_has_the_fields_of_the_sdk(schema: Any, hint: Any, beside: set[str]) -> None:
     in_headers = {"betas", "user_profile_id", "workspace_id"}

@@ -1,6 +1,6 @@
 """Scripted upstreams: they play the provider behind a proxy, and keep what the proxy sends."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from messages_conformance.backends.gemini.wire import Gemini
@@ -49,11 +49,14 @@ class Backend(Protocol):
     def close(self) -> None: ...
 
 
-def start_backend(protocol: str, host: str, port: int) -> Backend:
-    """Start a scripted upstream. Raises `SuiteError`."""
+def start_backend(protocol: str, host: str, port: int, accepted: Collection[str] = ()) -> Backend:
+    """Start a scripted upstream. Raises `SuiteError`.
+
+    `accepted`: fields of a request that it takes although its API does not have them.
+    """
     if protocol not in WIRES:
         raise SuiteError(f"there is no backend {protocol!r}; allowed: {', '.join(PROTOCOLS)}")
     try:
-        return ScriptedUpstream(WIRES[protocol](), host, port)
+        return ScriptedUpstream(WIRES[protocol](), host, port, accepted)
     except OSError as error:
         raise SuiteError(f"the backend {protocol} cannot listen on {host}:{port}: {error}") from error

@@ -8,7 +8,7 @@ import struct
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -42,8 +42,10 @@ class _Script:
 class ScriptedUpstream:
     """A server in threads of its own, until it is closed."""
 
-    def __init__(self, wire: Wire, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(self, wire: Wire, host: str = "127.0.0.1", port: int = 0, accepted: Collection[str] = ()) -> None:
+        """`accepted`: fields of a request that are taken although the API does not have them."""
         self._wire = wire
+        self._accepted = frozenset(accepted)
         self._scripts: dict[str, _Script] = {}
         self._changed = threading.Condition()
         self._server = _Server((host, port), self)
@@ -140,7 +142,7 @@ class ScriptedUpstream:
     def _find_violation(self, request: Request) -> ContractViolation | None:
         if not isinstance(request.body, dict):
             return ContractViolation("json", "We could not parse the JSON body of your request.")
-        clean = without_nulls(request.body)
+        clean = {name: value for name, value in without_nulls(request.body).items() if name not in self._accepted}
         return next(
             self._wire.check(Request(request.method, request.path, request.query, request.headers, clean)), None
         )

@@ -216,34 +216,40 @@ _RESPONSES_TOOL = {
     "then": _FUNCTION_TOOL,
 }
 _RESPONSES_CHOICE = either(one_of("none", "auto", "required"), {"type": "object", "required": ["type"]})
+_COUNTED: Mapping[str, Schema] = {
+    "conversation": ANY,
+    "input": listed(_ITEM),
+    "instructions": TEXT,
+    "parallel_tool_calls": FLAG,
+    "previous_response_id": TEXT,
+    "reasoning": closed(
+        {},
+        {"effort": TEXT, "summary": TEXT, "generate_summary": TEXT, "context": ANY, "mode": ANY},
+    ),
+    "text": closed({}, {"format": FREE, "verbosity": one_of("low", "medium", "high")}),
+    "tool_choice": _RESPONSES_CHOICE,
+    "tools": listed(_RESPONSES_TOOL),
+    "truncation": one_of("auto", "disabled"),
+}
 RESPONSES = closed(
     {"model": TEXT},
     {
         **_SHARED,
+        **_COUNTED,
         "access_programs": ANY,
         "background": FLAG,
         "context_management": ANY,
-        "conversation": ANY,
         "image": ANY,
         "include": listed(TEXT),
-        "input": listed(_ITEM),
-        "instructions": TEXT,
         "max_output_tokens": WHOLE,
         "max_tool_calls": WHOLE,
-        "previous_response_id": TEXT,
         "prompt": FREE,
-        "reasoning": closed(
-            {},
-            {"effort": TEXT, "summary": TEXT, "generate_summary": TEXT, "context": ANY, "mode": ANY},
-        ),
         "stream_options": closed({}, {"include_obfuscation": FLAG}),
-        "text": closed({}, {"format": FREE, "verbosity": one_of("low", "medium", "high")}),
-        "tool_choice": _RESPONSES_CHOICE,
-        "tools": listed(_RESPONSES_TOOL),
-        "truncation": one_of("auto", "disabled"),
     },
 )
 """A request of Responses whose input is a list of items."""
+RESPONSES_COUNT = closed({}, {**_COUNTED, "model": TEXT, "personality": TEXT})
+"""A request that counts the tokens of such an input."""
 _NAMES = {
     "object": "an object",
     "array": "an array",

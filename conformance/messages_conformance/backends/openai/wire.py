@@ -43,13 +43,13 @@ class OpenAIServer:
     def answer(self, request: Request) -> Answer | None:
         if refusal := errors.refuse_key(request.headers.get("authorization", "")):
             return refusal
-        if (listed := answer_models(request)) is not None:
-            return listed
-        return (
-            None
-            if (request.method, request.path) == ("POST", self.path)
-            else errors.refuse_path(request.method, request.path)
-        )
+        if (request.method, request.path) == ("POST", self.path):
+            return None
+        return answer_models(request) or self.count(request) or errors.refuse_path(request.method, request.path)
+
+    def count(self, _request: Request) -> Answer | None:
+        """Return a count of tokens. None: the API has none, or something else is asked for."""
+        return None
 
     def refuse(self, violation: ContractViolation) -> Answer:
         return errors.refuse(violation)

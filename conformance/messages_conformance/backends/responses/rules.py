@@ -8,8 +8,9 @@ from typing import Any
 from messages_conformance.backends.openai.messages import check_name, empty, too_long
 from messages_conformance.backends.openai.rules import MAX_TOOLS, check_length, check_ranges
 from messages_conformance.backends.openai.schemas import check_schema
-from messages_conformance.backends.openai.shapes import RESPONSES, check_shape
+from messages_conformance.backends.openai.shapes import RESPONSES, RESPONSES_COUNT, check_shape
 from messages_conformance.backends.responses.items import Abilities, check_items
+from messages_conformance.backends.shapes import Schema
 from messages_conformance.backends.wire import ContractViolation
 
 MIN_OUTPUT_TOKENS = 16
@@ -125,10 +126,19 @@ def check_rules(
 def check_body(body: dict[str, Any]) -> Iterator[ContractViolation]:
     """Yield every rule that a request breaks; the real server would name the first."""
     items = as_items(body)
-    shapes = list(check_shape({**body, "input": items} if "input" in body else body, RESPONSES))
+    shapes = list(_check_fields(body, items, RESPONSES))
     if "input" not in body:
         shapes.append(empty("input_missing", "input"))
     yield from shapes
     if not shapes:
         yield from check_ranges(body, RANGES)
         yield from check_rules(body, items, _AnyModel(), None)
+
+
+def check_count(body: dict[str, Any]) -> Iterator[ContractViolation]:
+    """Yield the fields that a request for a count must not have, or has with another type."""
+    return _check_fields(body, as_items(body), RESPONSES_COUNT)
+
+
+def _check_fields(body: dict[str, Any], items: list[dict[str, Any]], schema: Schema) -> Iterator[ContractViolation]:
+    return check_shape({**body, "input": items} if "input" in body else body, schema)

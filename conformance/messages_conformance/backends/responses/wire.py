@@ -5,10 +5,21 @@ from collections.abc import Iterator
 from messages_conformance.backends.openai import errors
 from messages_conformance.backends.openai.wire import CREATED, OpenAIServer
 from messages_conformance.backends.reply import Call, Failure, Incident, Piece, Reply, Text, Thinking, Usage
-from messages_conformance.backends.responses.rules import check_body
-from messages_conformance.backends.wire import ContractViolation, Frame, Json, Request, named_event, render
+from messages_conformance.backends.responses.rules import check_body, check_count
+from messages_conformance.backends.wire import (
+    Answer,
+    ContractViolation,
+    Frame,
+    Json,
+    Request,
+    answer_json,
+    count_tokens,
+    named_event,
+    render,
+)
 
 PATH = "/v1/responses"
+COUNT_PATH = f"{PATH}/input_tokens"
 ENCRYPTED = "reasoning.encrypted_content"
 REASONS = {"max_tokens": "max_output_tokens", "context_window": "max_output_tokens", "refusal": "content_filter"}
 """Stop → why a response is incomplete."""
@@ -20,6 +31,13 @@ class Responses(OpenAIServer):
     """Responses, as OpenAI speaks it."""
 
     path = PATH
+
+    def count(self, request: Request) -> Answer | None:
+        if (request.method, request.path) != ("POST", COUNT_PATH):
+            return None
+        if violation := next(check_count(request.body or {}), None):
+            return self.refuse(violation)
+        return answer_json({"object": "response.input_tokens", "input_tokens": count_tokens(request.body)})
 
     def check(self, request: Request) -> Iterator[ContractViolation]:
         return check_body(request.body)
