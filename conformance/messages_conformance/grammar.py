@@ -6,7 +6,7 @@ read 2026-11. No code and no table is shared with a writer of such streams, so t
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,7 @@ _ERROR_KINDS = frozenset(
     {"invalid_request_error", "authentication_error", "billing_error", "permission_error", "not_found_error"}
     | {"conflict_error", "request_too_large", "rate_limit_error", "api_error", "overloaded_error", "timeout_error"}
 )
-_FRAME_END = re.compile(rb"\r?\n\r?\n")
+_LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,11 @@ class EventGrammar:
         """Number of events so far."""
         self._requires_json_arguments = requires_json_arguments
         self._line = 0
-        """Line number of the current event in the stream. 0: events are passed decoded, without lines."""
-        self._lines_read = 0
+        """Number of the line with the data of the current event. 0: events are passed decoded, without lines."""
         self._begun = False
-        self._ending = False
+        self._end_problems: list[Violation] | None = None
+        """What is wrong with the stop reason of the last message_delta. None: there was none. A later one replaces it, as
+        SDKs do."""
         self._ended = ""
         """Type of the last event of the stream. "": the stream has not ended."""
         self._next_index = 0
@@ -84,14 +85,23 @@ class EventGrammar:
         self._call_count = 0
         self._invalid_arguments: list[int] = []
         """Indexes of tool calls with arguments that are no JSON object."""
-        self._buffer = b""
+        self._pieces: list[bytes] = []
+        """Of the line that has not ended."""
+        self._held = b""
+        """A carriage return at the end of what came, behind which a line feed may follow."""
+        self._lines_read = 0
+        self._frame: list[tuple[int, bytes, bytes]] = []
+        """Number, field and value of the lines of the frame that has not ended."""
 
     def feed_bytes(self, data: bytes) -> None:
         """Check the next bytes of the stream. They may begin or end inside an event."""
-        *frames, self._buffer = _FRAME_END.split(self._buffer + data)
-        for frame in frames:
-            self._feed_frame(frame)
-            self._lines_read += frame.count(b"\n") + 2
+        data = self._held + data
+        self._held = b"\r" if data.endswith(b"\r") else b""
+        first, *lines = _LINE_END.split(data.removesuffix(self._held))
+        self._pieces.append(first)
+        for line in lines:
+            self._feed_line(b"".join(self._pieces))
+            self._pieces = [line]
 
     def feed(self, event: Event) -> None:
         self.event_count += 1
@@ -101,22 +111,27 @@ class EventGrammar:
             return
         if self._ended:
             self._add("event-order", f"{kind} after {self._ended}")
+        elif kind in ("ping", "error"):
+            _CHECKS[kind](self, event)
         elif kind != "message_start" and not self._begun:
             self._add("event-order", f"{kind} before message_start")
-        elif self._ending and kind != "message_stop":
+        elif self._end_problems is not None and kind not in ("message_delta", "message_stop"):
             self._add("event-order", f"{kind} after message_delta")
-        elif check := _CHECKS[kind]:
-            check(self, event)
+        else:
+            _CHECKS[kind](self, event)
 
     def finish(self) -> list[Violation]:
         """End the stream and return all violations."""
-        if unfinished := self._buffer.rstrip():
-            line = self._lines_read + unfinished.count(b"\n") + 1
+        if self._held:
+            self.feed_bytes(b"\n")  # a carriage return ends a line, too
+        unfinished = b"".join(self._pieces).rstrip()
+        if unfinished or self._frame:
+            line = self._lines_read + bool(unfinished)
             self.violations.append(Violation("frame", "the stream ends inside a frame", line=line))
-        if not self._begun:
-            self.violations.append(Violation("end", "the stream has no message_start", line=self._line))
-        elif not self._ended:
-            self.violations.append(Violation("end", "the stream ends without message_stop or error", line=self._line))
+        if not self._ended:
+            self.violations += self._end_problems or ()
+            problem = "ends without message_stop or error" if self._begun else "has no message_start"
+            self.violations.append(Violation("end", f"the stream {problem}", line=self._line))
         return self.violations
 
     def _add(self, rule: str, message: str) -> None:
@@ -126,23 +141,24 @@ class EventGrammar:
         if not condition:
             self._add(rule, message)
 
-    def _feed_frame(self, frame: bytes) -> None:
-        name = ""
-        values = list[bytes]()
-        data_line = 0
-        for offset, line in enumerate(frame.split(b"\n"), start=1):
-            field, _, value = line.rstrip(b"\r").partition(b":")
-            if field == b"event":
-                name = value.strip().decode("utf-8", "replace")
-            elif field == b"data":
-                values.append(value.removeprefix(b" "))
-                data_line = data_line or offset
-        if not name and not values:
+    def _feed_line(self, line: bytes) -> None:
+        self._lines_read += 1
+        if line:
+            field, _, value = line.partition(b":")
+            if field in (b"event", b"data"):
+                self._frame.append((self._lines_read, field, value.removeprefix(b" ")))
             return
-        self._line = self._lines_read + (data_line or 1)
-        problem = ""
+        frame, self._frame = self._frame, []
+        values = [value for _, field, value in frame if field == b"data"]
+        if values:  # without data, it is no event
+            self._line = next(number for number, field, _ in frame if field == b"data")
+            names = [value for _, field, value in frame if field == b"event"]
+            self._feed_frame(names[-1].decode("utf-8", "replace") if names else "", b"\n".join(values))
+
+    def _feed_frame(self, name: str, data: bytes) -> None:
+        problem = "the data is no JSON object"
         try:
-            event = json.loads(b"\n".join(values).decode("utf-8"))
+            event = json.loads(data.decode("utf-8"))
         except UnicodeDecodeError as error:
             byte = error.object[error.start]
             event = None
@@ -151,10 +167,9 @@ class EventGrammar:
             event = None
         if not isinstance(event, dict):
             self.event_count += 1
-            self._add("frame", problem or "the data is no JSON object")
+            self._add("frame", problem)
             return
         self.feed(event)
-        self._require(len(values) == 1, "frame", "the data has more than one line")
         kind = event.get("type")
         if kind is None:
             return  # reported by `feed`
@@ -245,30 +260,36 @@ class EventGrammar:
 
     def _check_message_delta(self, event: Event) -> None:
         self._require(self._open is None, "block-order", "message_delta while a block is open")
-        self._ending = True
         self._check_usage(event.get("usage"), ("output_tokens",))
         delta = event.get("delta")
-        if not isinstance(delta, dict):
-            self._add("stop-reason", "message_delta without a delta")
-            return
-        reason = delta.get("stop_reason")
-        sequence = delta.get("stop_sequence")
-        self._require(
-            isinstance(reason, str) and reason in _STOP_REASONS, "stop-reason", f"stop_reason {_to_json(reason)}"
-        )
-        fits = (reason == "stop_sequence") == isinstance(sequence, str)
-        self._require(fits, "stop-reason", f"{reason} with stop_sequence {_to_json(sequence)}")
-        if reason == "tool_use":
-            self._require(self._call_count > 0, "stop-reason", "stop_reason tool_use without a call")
-        if reason == "end_turn":
-            self._require(self._call_count == 0, "stop-reason", "stop_reason end_turn although there is a call")
+        if isinstance(delta, dict):
+            found = self._find_end_problems(delta.get("stop_reason"), delta.get("stop_sequence"))
+        else:
+            found = iter([("stop-reason", "message_delta without a delta")])
+        self._end_problems = [Violation(rule, text, self.event_count, self._line) for rule, text in found]
+
+    def _find_end_problems(self, reason: Any, sequence: Any) -> Iterator[tuple[str, str]]:
+        """Yield rule and text of what is wrong with the end of the message."""
+        if not isinstance(reason, str) or reason not in _STOP_REASONS:
+            yield "stop-reason", f"stop_reason {_to_json(reason)}"
+        if (reason == "stop_sequence") != isinstance(sequence, str):
+            yield "stop-reason", f"{reason} with stop_sequence {_to_json(sequence)}"
+        if reason == "tool_use" and not self._call_count:
+            yield "stop-reason", "stop_reason tool_use without a call"
+        if reason == "end_turn" and self._call_count:
+            yield "stop-reason", "stop_reason end_turn although there is a call"
         for index in self._invalid_arguments if self._requires_json_arguments else []:
             cut = isinstance(reason, str) and reason in CUTTING_REASONS and index == self._next_index - 1
-            self._require(cut, "tool-arguments", f"the arguments of block {index} are no JSON object")
+            if not cut:
+                yield "tool-arguments", f"the arguments of block {index} are no JSON object"
 
     def _check_message_stop(self, event: Event) -> None:
-        self._require(self._ending, "event-order", "message_stop without message_delta")
+        self._require(self._end_problems is not None, "event-order", "message_stop without message_delta")
+        self.violations += self._end_problems or ()
         self._ended = "message_stop"
+
+    def _check_ping(self, event: Event) -> None:
+        """Accept it: pings come anywhere before the end."""
 
     def _check_error(self, event: Event) -> None:
         self._ended = "error"
@@ -301,7 +322,7 @@ class EventGrammar:
         return block
 
 
-_CHECKS: Mapping[str, Callable[[EventGrammar, Event], None] | None] = {
+_CHECKS: Mapping[str, Callable[[EventGrammar, Event], None]] = {
     "message_start": EventGrammar._check_message_start,
     "content_block_start": EventGrammar._check_content_block_start,
     "content_block_delta": EventGrammar._check_content_block_delta,
@@ -309,9 +330,9 @@ _CHECKS: Mapping[str, Callable[[EventGrammar, Event], None] | None] = {
     "message_delta": EventGrammar._check_message_delta,
     "message_stop": EventGrammar._check_message_stop,
     "error": EventGrammar._check_error,
-    "ping": None,
+    "ping": EventGrammar._check_ping,
 }
-"""Type of an event → the check of its content and place. None: it is allowed everywhere after `message_start`."""
+"""Type of an event → the check of its content and place."""
 
 
 class _OpenBlock:

@@ -74,7 +74,7 @@ def test_a_lawful_stream_has_no_fault() -> None:
     assert check_bytes(framed(GOOD)) == []
 
 
-@pytest.mark.parametrize("length", range(1, 13))
+@pytest.mark.parametrize("length", range(15))
 def test_an_error_may_end_it_anywhere(length: int) -> None:
     assert check_events([*GOOD[:length], ERROR]) == []
 
@@ -82,6 +82,20 @@ def test_an_error_may_end_it_anywhere(length: int) -> None:
 @pytest.mark.parametrize("name", MESSAGE_STREAMS)
 def test_streams_of_anthropic_have_no_fault(name: str) -> None:
     assert check_bytes(MESSAGE_STREAMS[name]) == []
+
+
+@pytest.mark.parametrize("length", range(15))
+def test_pings_may_come_anywhere_before_the_end(length: int) -> None:
+    assert check_events([*GOOD[:length], PING, *GOOD[length:]]) == []
+
+
+def test_the_last_of_several_message_deltas_has_the_stop_reason() -> None:
+    assert check_events(instead(13, end(None), PING, end())) == []
+    assert check_events(instead(13, end(), end(None))) == ["event 15: stop_reason null"]
+    assert check_events(instead(13, end(), end("stop"))[:-1]) == [
+        "event 15: stop_reason \"stop\"",
+        "the stream ends without message_stop or error",
+    ]
 
 
 def test_a_stream_that_begins_twice_is_caught() -> None:
@@ -145,7 +159,6 @@ FRAME_FAULTS: list[tuple[Callable[[bytes], bytes], str]] = [
         lambda stream: stream.replace(b"event: ping", b"event: pong"),
         'the field event is "pong", the type in the data "ping"',
     ),
-    (lambda stream: stream.replace(b'{"type": "ping"}', b'{"type":\ndata: "ping"}'), "has more than one line"),
     (lambda stream: stream.replace(b'{"type": "ping"}', b'{"type": "ping"'), "the data is no JSON object"),
     (lambda stream: stream.replace(b'{"type": "ping"}', b"[" * 100_000), "the data is no JSON object"),
     (lambda stream: stream.replace(b'{"type": "ping"}', b'"\xff"'), "the data is not valid UTF-8: 0xff at byte 1"),
@@ -159,12 +172,22 @@ def test_a_fault_in_a_frame_is_named(spoil: Callable[[bytes], bytes], fault: str
     assert any(fault in violation for violation in check_bytes(spoil(framed(GOOD))))
 
 
-@pytest.mark.parametrize("spoil", [lambda s: s.replace(b"\n", b"\r\n"), lambda s: b": hello\n\n" + s])
-def test_other_line_ends_and_comments_are_no_fault(spoil: Callable[[bytes], bytes]) -> None:
-    assert check_bytes(spoil(framed(GOOD))) == []
+SPELLINGS: list[Callable[[bytes], bytes]] = [
+    lambda stream: stream.replace(b"\n", b"\r\n"),
+    lambda stream: stream.replace(b"\n", b"\r"),
+    lambda stream: b": hello\n\n" + stream,
+    lambda stream: b"retry: 5000\n\n" + stream.replace(b"event: ping\n", b"id: 1\nevent:ping\n"),
+    lambda stream: stream.replace(b'{"type": "ping"}', b'{"type":\ndata: "ping"}'),
+    lambda stream: b"event: ping\n\n" + stream,
+]
 
 
-@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("spell", SPELLINGS)
+def test_other_spellings_of_the_same_events_are_no_fault(spell: Callable[[bytes], bytes]) -> None:
+    assert check_bytes(spell(framed(GOOD))) == []
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
 def test_bytes_may_come_one_at_a_time(line_end: bytes) -> None:
     grammar = EventGrammar()
     for byte in framed(GOOD).replace(b"\n", line_end):
