@@ -9,20 +9,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from messages_conformance import __version__
-from messages_conformance.arguments import OTHER_KEY_VARIABLE, add_options, read_options, read_plan, select_checks
+from messages_conformance.arguments import add_options, read_options, read_plan, select_checks
 from messages_conformance.badge import write_badge
 from messages_conformance.case import read_case, run_case, write_comparison
-from messages_conformance.exchange_texts import escape_unprintable
 from messages_conformance.expected import find_new, find_stale, write_expected
 from messages_conformance.junit import write_junit
 from messages_conformance.results import describe, describe_failure, to_json, write_table
 from messages_conformance.rows import SuiteError
 from messages_conformance.runner import Outcome, Result
-from messages_conformance.trial import KEY_VARIABLE
+from messages_conformance.shown import Screen
+from messages_conformance.texts import escape_unprintable
+from messages_conformance.trial import KEY_VARIABLE, OTHER_KEY_VARIABLE
 
 EXIT_FAILED = 1
 EXIT_FAULT = 2
 """The suite or its arguments are wrong."""
+_MAX_JOBS = 64
 
 
 def build_parser(program: str) -> argparse.ArgumentParser:
@@ -35,7 +37,7 @@ def build_parser(program: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("url", metavar="URL", nargs="?", help="address of the server: http://127.0.0.1:8080")
     add_options(parser.add_argument)
-    parser.add_argument("--jobs", type=int, default=4, metavar="N", help="checks at once (default: 4)")
+    parser.add_argument("--jobs", type=_read_count, default=4, metavar="N", help="checks at once (default: 4)")
     parser.add_argument(
         "--case", type=Path, metavar="FOLDER", help="send the request of a bug report, and run no check"
     )
@@ -50,6 +52,13 @@ def build_parser(program: str) -> argparse.ArgumentParser:
         parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=text)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
+
+
+def _read_count(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= _MAX_JOBS:
+        raise argparse.ArgumentTypeError(f"it is {text!r}; allowed: 1 to {_MAX_JOBS}")
+    return number
 
 
 def main(words: Sequence[str] | None = None, program: str = "messages-conformance") -> int:
@@ -72,8 +81,9 @@ def main(words: Sequence[str] | None = None, program: str = "messages-conformanc
 
 def _run_case(arguments: argparse.Namespace) -> int:
     case = read_case(arguments.case)
-    reply = run_case(case, read_options(_require_url(arguments), arguments))
-    _print(write_comparison(case, reply))
+    options = read_options(_require_url(arguments), arguments)
+    reply = run_case(case, options)
+    _print(Screen(options).clean(write_comparison(case, reply)))
     return EXIT_FAILED if reply.violations else 0
 
 
@@ -99,7 +109,7 @@ def _run(arguments: argparse.Namespace) -> int:
     stale = find_stale(results, expected)
     faults = [result for result in results if result.outcome is Outcome.FAULT]
     for result in new:
-        _print(f"\n{describe_failure(result, runner.url)}")
+        _print(f"\n{describe_failure(result)}")
     for result in stale:
         _print(f"\n✕ {result.check.id} passes: remove it from the expected failures")
     for result in faults:
@@ -118,9 +128,9 @@ def _run(arguments: argparse.Namespace) -> int:
     }
     if arguments.json:
         text = to_json(results, runner.url, expected, facts)
-        arguments.json.write_text(text, "utf-8", errors="backslashreplace")  # half characters are escapes in JSON
+        arguments.json.write_text(text, "utf-8")
     if arguments.junit:
-        arguments.junit.write_text(write_junit(results, runner.url, expected), "utf-8")
+        arguments.junit.write_text(write_junit(results, expected), "utf-8")
     if arguments.badge:
         arguments.badge.write_text(write_badge(results), "utf-8")
     if arguments.write_expected:

@@ -3,7 +3,7 @@
 import fnmatch
 import os
 import re
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,15 +15,31 @@ from messages_conformance.expected import read_expected
 from messages_conformance.rows import FROZEN_SETS, NEEDS, SETS, VERSIONS, Check, Level, SuiteError
 from messages_conformance.runner import Runner, load_suite
 from messages_conformance.started import start_server
-from messages_conformance.trial import DEFAULT_KEY, KEY_VARIABLE, Options
+from messages_conformance.texts import find_control
+from messages_conformance.trial import DEFAULT_KEY, KEY_VARIABLE, OTHER_KEY_VARIABLE, Options
 
-OTHER_KEY_VARIABLE = "MESSAGES_OTHER_API_KEY"
+_MAX_SECONDS = 86_400
+
+
+def positive_seconds(text: str) -> float:
+    """Return the seconds of an argument, for argparse and pytest."""
+    seconds = float(text)
+    if not 0 < seconds <= _MAX_SECONDS:
+        raise ArgumentTypeError(f"it is {text!r}; allowed: more than 0, at most {_MAX_SECONDS:,}")
+    return seconds
+
+
 _DEST = "messages_"
 """Begin of the names of all options in a namespace, because that of pytest has options of other plugins too."""
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "model": {"metavar": "M", "help": "name of the model in the requests"},
     "header": {"metavar": "'NAME: VALUE'", "action": "append", "default": [], "help": "header of each request"},
-    "timeout": {"metavar": "S", "type": float, "default": 60.0, "help": "seconds without a byte (default: 60)"},
+    "timeout": {
+        "metavar": "S",
+        "type": positive_seconds,
+        "default": 60.0,
+        "help": "seconds without a byte; a whole reply has twice as many (default: 60)",
+    },
     "without": {
         "metavar": "NEED",
         "action": "append",
@@ -37,7 +53,7 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     },
     "start-timeout": {
         "metavar": "S",
-        "type": float,
+        "type": positive_seconds,
         "default": 120.0,
         "help": "seconds until the server is ready (default: 120)",
     },
@@ -114,7 +130,10 @@ class Plan:
                 stack.callback(backend.close)
             runner = Runner(self.options, backend)
             if self.start:
-                stack.enter_context(start_server(self.start, runner.server, self.start_timeout))
+                try:
+                    stack.enter_context(start_server(self.start, runner.server, self.start_timeout))
+                except SuiteError as error:  # with the output of the command
+                    raise SuiteError(runner.screen.clean(str(error))) from None
             runner.require_reply(self.start_timeout if self.start else 0)
             yield runner
 
@@ -145,15 +164,34 @@ def read_options(url: str, namespace: Namespace) -> Options:
     versions = [name for name in given["set"] or () if name in VERSIONS]
     return Options(
         url=url,
-        model=given["model"] or "",
-        key=os.environ.get(KEY_VARIABLE) or DEFAULT_KEY,
-        other_key=os.environ.get(OTHER_KEY_VARIABLE) or "",
+        model=_read_model(given["model"] or ""),
+        key=_read_key(KEY_VARIABLE) or DEFAULT_KEY,
+        other_key=_read_key(OTHER_KEY_VARIABLE),
         version=versions[0] if len(versions) == 1 else "",
         headers=tuple(map(_read_header, given["header"])),
         backend=given["backend"] or "",
         missing=frozenset(given["without"]),
         timeout=given["timeout"],
     )
+
+
+def _read_model(name: str) -> str:
+    if control := find_control(name):
+        raise SuiteError(f"the name of the model has the character {control}")
+    return name
+
+
+def _read_key(variable: str) -> str:
+    """Return the key of a variable of the environment. "": there is none."""
+    key = os.environ.get(variable) or ""
+    _require_one_line(f"the variable {variable}", key)
+    return key
+
+
+def _require_one_line(name: str, value: str) -> None:
+    """Raise `SuiteError`, without the value, if it cannot stand in a header."""
+    if control := find_control(value):
+        raise SuiteError(f"{name} has the character {control}; a header is one line without control characters")
 
 
 def read_plan(url: str, namespace: Namespace) -> Plan:
@@ -187,5 +225,6 @@ class _Given:
 def _read_header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon or not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name.strip()):
-        raise SuiteError(f"a header is {text!r}, not 'NAME: VALUE'")
+        raise SuiteError("a --header is not of the form 'NAME: VALUE'; its text is not shown, because it can be secret")
+    _require_one_line(f"the value of --header {name.strip()}", value)
     return name.strip().lower(), value.strip()

@@ -5,7 +5,6 @@
 table with `status` and `body`. All but the request can be missing.
 """
 
-import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,10 @@ from typing import Any
 
 from messages_conformance.client import Exchange, Server
 from messages_conformance.events import EventReader, decode, join_message
+from messages_conformance.forms import find_form_faults
 from messages_conformance.grammar import CALL_TYPES, EventGrammar
 from messages_conformance.rows import VERSIONS, SuiteError
+from messages_conformance.shown import Screen
 from messages_conformance.steps import build_messages_request
 from messages_conformance.trial import Options
 
@@ -73,7 +74,7 @@ def run_case(case: Case, options: Options) -> Reply:
     request = build_messages_request(body, options, options.version or VERSIONS[0])
     exchange = Server(options.url, timeout=options.timeout).send(request)
     if exchange.failure and not exchange.status:
-        raise SuiteError(f"{options.url}: {exchange.failure}")
+        raise SuiteError(Screen(options).clean(f"{options.url}: {exchange.failure}"))
     return _describe_exchange(exchange)
 
 
@@ -123,6 +124,8 @@ def _describe_stream(status: int, content: bytes) -> Reply:
     reader.feed(0, content)
     message = join_message(reader.events)
     failed = "".join(f", then {_name_error(event.data)}" for event in reader.events if event.type == "error")
+    if not violations and not failed:
+        violations = tuple(_check_message(message or {}))
     return Reply(f"{status} stream{failed}", *_describe_content(message), violations)
 
 
@@ -133,8 +136,8 @@ def _describe_message(status: int, body: Any) -> Reply:
     if status == 200:
         return Reply("200", "", "", ("message: the body of a reply with the status 200 is no message",))
     kind = _name_error(body)
-    violations = () if kind else ("error: the body is no error of the Messages API",)
-    return Reply(f"{status} {kind}".rstrip(), "", "", violations)
+    faults = find_form_faults("error", body) if kind else ["the body is no error of the Messages API"]
+    return Reply(f"{status} {kind}".rstrip(), "", "", tuple(f"error: {fault}" for fault in faults))
 
 
 def _name_error(body: Any) -> str:
@@ -145,10 +148,8 @@ def _name_error(body: Any) -> str:
 
 
 def _check_message(message: Mapping[str, Any]) -> Iterator[str]:
-    required: Mapping[str, type] = {"id": str, "role": str, "model": str, "content": list, "usage": dict}
-    for name, kind in required.items():
-        if not isinstance(message.get(name), kind):
-            yield f"message: {name} is {json.dumps(message.get(name))[:80]}, not of the type {kind.__name__}"
+    for fault in find_form_faults("message", message):
+        yield f"message: {fault}"
     if not isinstance(message.get("stop_reason"), str):
         yield "message: a complete message has a stop_reason"
 

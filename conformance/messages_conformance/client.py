@@ -1,22 +1,23 @@
-"""The HTTP client of the suite: it keeps each read with its time, and can close a connection in the middle."""
+"""The client of the suite: it keeps each read with its time, and can close a connection in the middle."""
 
-import http.client
 import json
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
 from messages_conformance.events import Event, EventReader, decode, join_message
+from messages_conformance.http1 import BrokenReply, Connection
 from messages_conformance.rows import SuiteError
 
-MAX_BODY_BYTES = 64 * 1024 * 1024
-"""Maximum size of a reply. A longer one is cut, and reported as a failure."""
 ENDPOINTS = ("/v1/messages", "/v1")
+MAX_EVENTS = 200_000
+"""Maximum number of events of a stream."""
 
 
 @dataclass(frozen=True)
@@ -106,94 +107,97 @@ class Server:
             path = path.removesuffix(endpoint)
         self.url = f"{parts.scheme}://{parts.netloc}{path}"
         """Address to which the paths of requests are added."""
+        if not self.url.isascii() or not self.url.isprintable() or " " in self.url:
+            raise SuiteError(f"the URL is {url!r}; letters outside ASCII and spaces have to be written as %XX")
         self._timeout = timeout
         self._path = path
-        self._host = parts.hostname
-        self._port = port or (443 if parts.scheme == "https" else 80)
-        self._context = None
-        if parts.scheme == "https":
-            self._context = ssl.create_default_context()
-
-    def connect(self) -> http.client.HTTPConnection:
-        """Return a connection that is not opened yet."""
-        if self._context is None:
-            return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
-        return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout, context=self._context)
+        self._host_header = parts.netloc
+        self._address = (parts.hostname, port or (443 if parts.scheme == "https" else 80))
+        self._context = ssl.create_default_context() if parts.scheme == "https" else None
 
     def accepts_connections(self) -> bool:
         """Tell whether a connection can be opened."""
         try:
-            with socket.create_connection((self._host, self._port), timeout=5):
+            with socket.create_connection(self._address, timeout=5):
                 return True
-        except OSError:
+        except (OSError, UnicodeError):  # of a name that no server can have
             return False
 
-    def send(self, request: Request, cut_when: Callable[[Exchange], bool] | None = None) -> Exchange:
-        """Send a request and read the reply. After each read, `cut_when` says whether the client goes away."""
+    def send(self, request: Request, cut_after: str = "") -> Exchange:
+        """Send a request and read the reply, to its end or to the first event of the type `cut_after`."""
         exchange = Exchange(request)
         started = time.monotonic()
-        connection = self.connect()
         try:
-            self._exchange(connection, exchange, started, cut_when)
-        except TimeoutError:
-            exchange.failure = f"no further byte within {self._timeout:g} seconds"
-        except http.client.IncompleteRead:
-            exchange.failure = "the connection was closed in the middle of the reply"
-        except http.client.RemoteDisconnected:
-            exchange.failure = "the connection was closed without a reply"
-        except (http.client.HTTPException, ValueError) as error:
-            exchange.failure = f"the reply is no HTTP: {type(error).__name__} {error}".rstrip()
-        except OSError as error:
+            with self._connect() as connection:
+                self._exchange(connection, exchange, started, cut_after)
+        except BrokenReply as broken:
+            exchange.failure = str(broken)
+        except (OSError, UnicodeError) as error:
             exchange.failure = f"{'the connection was closed' if exchange.status else 'no reply'}: {error}"
-        finally:
-            connection.close()
         exchange.seconds = time.monotonic() - started
+        exchange.failure = exchange.failure or _find_coding_fault(exchange)
         return exchange
 
-    def _exchange(
-        self,
-        connection: http.client.HTTPConnection,
-        exchange: Exchange,
-        started: float,
-        cut_when: Callable[[Exchange], bool] | None,
-    ) -> None:
+    @contextmanager
+    def _connect(self) -> Iterator[Connection]:
+        with socket.create_connection(self._address, timeout=self._timeout) as opened:
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._context is None:
+                yield Connection(opened, silence=self._timeout, seconds=2 * self._timeout)
+                return
+            with self._context.wrap_socket(opened, server_hostname=self._address[0]) as secured:
+                yield Connection(secured, silence=self._timeout, seconds=2 * self._timeout)
+
+    def _exchange(self, connection: Connection, exchange: Exchange, started: float, cut_after: str) -> None:
         request = exchange.request
-        connection.putrequest(request.method, self._path + request.path, skip_accept_encoding=True)
-        for name, value in request.headers:
-            connection.putheader(name, value.encode("utf-8"))
-        if request.body is not None:
-            connection.putheader("Content-Length", str(len(request.body)))
-        connection.endheaders(request.body)
-        response = connection.getresponse()
-        exchange.status = response.status
-        exchange.headers = tuple(response.getheaders())
-        exchange.head_seconds = time.monotonic() - started
-        deadline = time.monotonic() + 2 * self._timeout
-        reader = EventReader() if exchange.is_stream else None
-        if reader is not None:
-            exchange.events = reader.events
-        size = 0
+        refused: OSError | None = None
         try:
-            while data := response.read1(65536):
-                seconds = time.monotonic() - started
-                exchange.reads.append((seconds, data))
-                size += len(data)
-                if reader is not None:
-                    reader.feed(seconds, data)
-                if cut_when is not None and cut_when(exchange):
-                    exchange.was_cut = True
-                    return
-                if size > MAX_BODY_BYTES:
-                    exchange.failure = f"the reply has more than {MAX_BODY_BYTES} bytes"
-                    return
-                if time.monotonic() > deadline:
-                    exchange.failure = f"the reply does not end within {2 * self._timeout:g} seconds"
-                    return
-            if response.length:
-                raise http.client.IncompleteRead(b"", response.length)
-        finally:
-            response.close()  # it holds the socket
+            connection.send(self._write_request(request))
+        except OSError as error:
+            refused = error  # a server may answer before it has read the body, and close the connection
+        try:
+            head = connection.read_head()
+        except (OSError, BrokenReply):
+            if refused is not None:
+                raise refused from None
+            raise
+        exchange.status = head.status
+        exchange.headers = head.headers
+        exchange.head_seconds = time.monotonic() - started
+        reader = EventReader()
+        exchange.events = reader.events
+        for data in connection.read_body(head, request.method):
+            seconds = time.monotonic() - started
+            exchange.reads.append((seconds, data))
+            if not exchange.is_stream:
+                continue
+            new = reader.feed(seconds, data)
+            if cut_after and any(event.type == cut_after for event in new):
+                exchange.was_cut = True
+                return
+            if len(reader.events) > MAX_EVENTS:
+                raise BrokenReply(f"the stream has more than {MAX_EVENTS:,} events")
+
+    def _write_request(self, request: Request) -> bytes:
+        lines = [f"{request.method} {self._path}{request.path} HTTP/1.1", f"host: {self._host_header}"]
+        lines += ["accept-encoding: identity", *(f"{name}: {value}" for name, value in request.headers)]
+        if request.body is not None:
+            lines.append(f"content-length: {len(request.body)}")
+        return "\r\n".join([*lines, "", ""]).encode("utf-8") + (request.body or b"")
+
+
+def _find_coding_fault(exchange: Exchange) -> str:
+    """Return what keeps the body from being read as a text. "": nothing."""
+    coding = exchange.header("content-encoding")
+    if coding is not None and coding.lower() != "identity":
+        return f"the reply has the content-encoding {coding}, although the request says accept-encoding: identity"
+    try:
+        if not exchange.was_cut:
+            exchange.body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return f"the body is not UTF-8: 0x{error.object[error.start]:02x} at byte {error.start}"
+    return ""
 
 
 def encode_json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode("utf-8")
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")  # half characters as escapes

@@ -5,7 +5,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-_LINE_END = re.compile(rb"\r\n|\n|\r(?!$)")
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_MAX_DEPTH = 100
+"""Maximum depth of a JSON value: deeper ones would end the recursion of what reads them."""
 
 
 class Event(NamedTuple):
@@ -28,15 +30,24 @@ class EventReader:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
-        self._rest = b""
+        self._pieces: list[bytes] = []
+        """Of the line that has not ended."""
+        self._held = b""
+        """A carriage return at the end of what came, behind which a line feed may follow."""
         self._name = ""
         self._data: list[bytes] = []
 
-    def feed(self, seconds: float, data: bytes) -> None:
-        """Read the next bytes, which may begin or end inside a line."""
-        *lines, self._rest = _LINE_END.split(self._rest + data)
+    def feed(self, seconds: float, data: bytes) -> Sequence[Event]:
+        """Read the next bytes, which may begin or end inside a line, and return the events that they complete."""
+        known = len(self.events)
+        data = self._held + data
+        self._held = b"\r" if data.endswith(b"\r") else b""
+        first, *lines = _LINE_END.split(data.removesuffix(self._held))
+        self._pieces.append(first)
         for line in lines:
-            self._feed_line(seconds, line)
+            self._feed_line(seconds, b"".join(self._pieces))
+            self._pieces = [line]
+        return self.events[known:]
 
     def _feed_line(self, seconds: float, line: bytes) -> None:
         if not line:
@@ -55,11 +66,27 @@ class EventReader:
 
 
 def decode(text: str) -> Any:
-    """Return the value of a JSON text, else the text itself."""
+    """Return the value of a JSON text, else the text itself, also for a value that is too deep."""
     try:
-        return json.loads(text)
+        value = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return text
+    return value if text.count("[") + text.count("{") <= _MAX_DEPTH or _is_flat(value) else text
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _is_flat(value: Any) -> bool:
+    """Tell whether the value has not more than the maximum depth."""
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(_MAX_DEPTH):
+        members = [element.values() if isinstance(element, dict) else element for element in level]
+        level = [inner for element in members for inner in element if isinstance(inner, (dict, list))]
+        if not level:
+            return True
+    return False
 
 
 def join_message(events: Sequence[Event]) -> dict[str, Any] | None:
@@ -68,55 +95,78 @@ def join_message(events: Sequence[Event]) -> dict[str, Any] | None:
     What does not fit, such as a delta without a block, is left out: the grammar reports it.
     """
     message: dict[str, Any] | None = None
-    blocks: dict[Any, dict[str, Any]] = {}
-    arguments: dict[Any, list[str]] = {}
+    blocks: dict[str, _Block] = {}
     for event in events:
         data = event.data
         if not isinstance(data, dict):
             continue
+        index = str(data.get("index"))
         match data.get("type"):
             case "message_start" if message is None and isinstance(data.get("message"), dict):
                 message = {**data["message"], "content": []}
+                if isinstance(message.get("usage"), dict):
+                    message["usage"] = dict(message["usage"])
             case "content_block_start" if message is not None and isinstance(data.get("content_block"), dict):
                 block = dict(data["content_block"])
                 message["content"].append(block)
-                blocks[str(data.get("index"))] = block
-            case "content_block_delta" if isinstance(data.get("delta"), dict):
-                index = str(data.get("index"))
-                if (open_block := blocks.get(index)) is not None:
-                    _add_delta(open_block, data["delta"], arguments.setdefault(index, []))
-            case "content_block_stop":
-                index = str(data.get("index"))
-                if (text := "".join(arguments.pop(index, ()))) and index in blocks:
-                    blocks[index]["input"] = decode(text)
+                if index in blocks:
+                    blocks[index].join()
+                blocks[index] = _Block(block)
+            case "content_block_delta" if isinstance(data.get("delta"), dict) and index in blocks:
+                blocks[index].add(data["delta"])
+            case "content_block_stop" if index in blocks:
+                blocks[index].join_arguments()
             case "message_delta" if message is not None:
                 _add_end(message, data)
             case _:
                 pass
+    for begun in blocks.values():
+        begun.join()
     return message
 
 
 _TEXT_FIELDS = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}
 
 
-def _add_delta(block: dict[str, Any], delta: Mapping[str, Any], arguments: list[str]) -> None:
-    kind = delta.get("type")
-    if isinstance(kind, str) and (field := _TEXT_FIELDS.get(kind)):
-        block[field] = f"{block.get(field) or ''}{delta.get(field) or ''}"
-    elif kind == "input_json_delta":
-        arguments.append(str(delta.get("partial_json") or ""))
-    elif kind == "citations_delta":
-        given = block.get("citations")
-        block["citations"] = [*(given if isinstance(given, list) else ()), delta.get("citation")]
+class _Block:
+    """A content block whose deltas are joined at the end, because each join copies what came before."""
+
+    def __init__(self, value: dict[str, Any]) -> None:
+        self._value = value
+        self._texts: dict[str, list[str]] = {}
+        self._arguments: list[str] = []
+        self._citations: list[Any] = []
+
+    def add(self, delta: Mapping[str, Any]) -> None:
+        kind = delta.get("type")
+        if isinstance(kind, str) and (field := _TEXT_FIELDS.get(kind)):
+            pieces = self._texts.setdefault(field, [str(self._value.get(field) or "")])
+            pieces.append(str(delta.get(field) or ""))
+        elif kind == "input_json_delta":
+            self._arguments.append(str(delta.get("partial_json") or ""))
+        elif kind == "citations_delta":
+            self._citations.append(delta.get("citation"))
+
+    def join(self) -> None:
+        for field, pieces in self._texts.items():
+            self._value[field] = "".join(pieces)
+        if self._citations:
+            given = self._value.get("citations")
+            self._value["citations"] = [*(given if isinstance(given, list) else ()), *self._citations]
+
+    def join_arguments(self) -> None:
+        if text := "".join(self._arguments):
+            self._value["input"] = decode(text)
+        self._arguments.clear()
 
 
 def _add_end(message: dict[str, Any], data: Mapping[str, Any]) -> None:
-    for field in ("delta", "usage"):
-        given = data.get(field)
-        if not isinstance(given, dict):
-            continue
-        if field == "delta":
-            message.update(given)
-        else:
-            old = message.get("usage")
-            message["usage"] = {**(old if isinstance(old, dict) else {}), **given}
+    if isinstance(data.get("delta"), dict):
+        message.update(data["delta"])
+    usage = data.get("usage")
+    if not isinstance(usage, dict):
+        return
+    if isinstance(message.get("usage"), dict):
+        message["usage"].update(usage)
+    else:
+        message["usage"] = dict(usage)

@@ -4,26 +4,21 @@ Most of them take a value out of the exchanges and judge it by words that they h
 `step = 0` an expectation concerns the first exchange; without it, the last one.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-from jsonschema import Draft202012Validator
-
 from messages_conformance.client import Exchange
+from messages_conformance.forms import find_form_faults
 from messages_conformance.grammar import EventGrammar
-from messages_conformance.rows import SuiteError
+from messages_conformance.texts import show_json
 from messages_conformance.trial import Trial
 from messages_conformance.upstream_view import View, read_view
 
 Arguments = Mapping[str, Any]
 Expect = Callable[[Arguments, Trial], list[str]]
 
-SCHEMAS_FOLDER = Path(__file__).parent / "schemas"
 _MISSING: Any = object()
 _TYPES: Mapping[str, Callable[[Any], bool]] = {
     "text": lambda value: isinstance(value, str),
@@ -251,8 +246,7 @@ def expect_schema(arguments: Arguments, trial: Trial) -> list[str]:
     """`schema = "message"`: the message, or the body of another kind, has the form of `schemas/NAME.json`."""
     exchange = _exchange(arguments, trial)
     value = exchange.message if arguments["schema"] == "message" else exchange.json
-    problems = sorted(_load_schema(arguments["schema"]).iter_errors(value), key=lambda problem: problem.json_path)
-    return [f"{problem.json_path}: {problem.message[:300]}" for problem in problems[:5]]
+    return find_form_faults(arguments["schema"], value)
 
 
 def expect_spread(arguments: Arguments, trial: Trial) -> list[str]:
@@ -345,16 +339,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def _show(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 200 else f"{text[:200]}…"
-
-
-@cache
-def _load_schema(name: str) -> Draft202012Validator:
-    file = SCHEMAS_FOLDER / f"{name}.json"
-    if not file.is_file():
-        raise SuiteError(f"there is no schema {name}")
-    return Draft202012Validator(json.loads(file.read_text("utf-8")))
+    return show_json(value, 200)
 
 
 EXPECTATIONS: Mapping[str, Expect] = {

@@ -5,9 +5,9 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from messages_conformance.exchange_texts import escape_unprintable
 from messages_conformance.rows import SuiteError
 from messages_conformance.runner import Outcome, Result
+from messages_conformance.texts import escape_unprintable, shorten
 
 _TABLE = "failures"
 _HEAD = """\
@@ -30,7 +30,7 @@ def read_expected(file: Path) -> dict[str, str]:
     for name, reason in table.items():
         if not isinstance(reason, str):
             raise SuiteError(f"{file}: {name} has {reason!r} instead of a reason; ids and reasons are in quotes")
-    return table
+    return {name: escape_unprintable(reason) for name, reason in table.items()}
 
 
 def write_expected(file: Path, results: Sequence[Result], known: Mapping[str, str]) -> None:
@@ -39,8 +39,8 @@ def write_expected(file: Path, results: Sequence[Result], known: Mapping[str, st
     reasons = {name: reason for name, reason in known.items() if not _has_run(outcomes.get(name))}
     for result in results:
         if result.outcome is Outcome.FAILED:
-            first = " ".join(escape_unprintable(result.reasons[0]).split())
-            reasons[result.check.id] = known.get(result.check.id) or first[:_MAX_REASON]
+            first = shorten(" ".join(result.reasons[0].split()), _MAX_REASON)
+            reasons[result.check.id] = known.get(result.check.id) or first
     lines = (f"{json.dumps(name)} = {_quote(reason)}\n" for name, reason in sorted(reasons.items()))
     file.write_text(f"{_HEAD}\n[{_TABLE}]\n{''.join(lines)}", "utf-8")
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from messages_conformance.texts import show_json
+
 Event = Mapping[str, Any]
 
 DELTAS: Mapping[str, tuple[str, str]] = {
@@ -345,8 +347,7 @@ class _OpenBlock:
 
 def _to_json(value: Any) -> str:
     """Return a value for a message as JSON, because streams contain JSON. A long value is shortened."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 100 else f"{text[:100]}…"
+    return show_json(value, 100)
 
 
 def _is_count(value: Any) -> bool:

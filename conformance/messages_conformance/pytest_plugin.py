@@ -11,6 +11,7 @@ from messages_conformance.arguments import Plan, add_options, read_plan
 from messages_conformance.results import describe_failure
 from messages_conformance.rows import SuiteError
 from messages_conformance.runner import Outcome, Result, Runner
+from messages_conformance.texts import escape_unprintable
 
 _PLAN = pytest.StashKey[Plan]()
 _RUNNER = pytest.StashKey[Runner]()
@@ -30,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         config.stash[_PLAN] = plan = read_plan(url, config.option)
     except SuiteError as error:
-        raise pytest.UsageError(f"messages-conformance: {error}") from error
+        raise pytest.UsageError(f"messages-conformance: {escape_unprintable(str(error))}") from error
     is_one_of_several = "PYTEST_XDIST_WORKER" in os.environ or bool(getattr(config.option, "numprocesses", None))
     if is_one_of_several and (plan.options.backend or plan.start):
         raise pytest.UsageError("messages-conformance: a backend and a started server need one process: -n 0")
@@ -74,7 +75,7 @@ class CheckItem(pytest.Item):
         result = self._result = runner.run_check(self._check)
         if result.outcome is Outcome.FAULT:
             raise CheckFailed(f"a fault of the suite, not of the server\n{result.reasons[0]}")
-        if result.outcome is Outcome.SKIPPED:
+        if result.outcome in (Outcome.SKIPPED, Outcome.MODEL):
             pytest.skip("; ".join(result.reasons))
 
     def runtest(self) -> None:
@@ -84,7 +85,7 @@ class CheckItem(pytest.Item):
         if result.outcome is Outcome.FAILED:
             if known is not None:
                 pytest.xfail(known)
-            raise CheckFailed(describe_failure(result, self.config.stash[_RUNNER].url))
+            raise CheckFailed(describe_failure(result))
         if known is not None:
             raise CheckFailed(f"{self._check.id} passes: remove it from the expected failures")
 
@@ -104,5 +105,6 @@ def _open_runner(config: pytest.Config) -> Runner:
         try:
             runner = config.stash[_RUNNER] = stack.enter_context(config.stash[_PLAN].open())
         except SuiteError as error:
-            pytest.exit(f"messages-conformance: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
+            text = f"messages-conformance: {escape_unprintable(str(error))}"
+            pytest.exit(text, returncode=pytest.ExitCode.USAGE_ERROR)
     return runner

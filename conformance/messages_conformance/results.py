@@ -5,11 +5,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from messages_conformance.exchange_texts import describe_reply, write_curl
 from messages_conformance.rows import Level
 from messages_conformance.runner import Outcome, Result
 
-MARKS = {Outcome.PASSED: "✓", Outcome.FAILED: "✕", Outcome.SKIPPED: "-", Outcome.FAULT: "!"}
+MARKS = {Outcome.PASSED: "✓", Outcome.FAILED: "✕", Outcome.MODEL: "~", Outcome.SKIPPED: "-", Outcome.FAULT: "!"}
 
 
 def describe(result: Result, known: str | None = None) -> str:
@@ -23,7 +22,7 @@ def describe(result: Result, known: str | None = None) -> str:
     return "\n".join([line, *(f"    {part}" for reason in result.reasons for part in reason.splitlines())])
 
 
-def describe_failure(result: Result, url: str) -> str:
+def describe_failure(result: Result) -> str:
     """Return all that a maintainer needs to repeat a failure."""
     check = result.check
     lines = [
@@ -34,9 +33,9 @@ def describe_failure(result: Result, url: str) -> str:
     ]
     if result.trials > 1:
         lines.append(f"  It failed in each of {result.trials} trials. A weak model can be the reason.")
-    for exchange in result.trial.exchanges if result.trial else ():
-        lines += ["  Request:", f"    {write_curl(exchange.request, url)}"]
-        lines += ["  Reply:", *(f"    {line}" for line in describe_reply(exchange).splitlines())]
+    for exchange in result.exchanges:
+        lines += ["  Request:", f"    {exchange.request}"]
+        lines += ["  Reply:", *(f"    {line}" for line in exchange.reply.splitlines())]
     return "\n".join(lines)
 
 
@@ -70,16 +69,15 @@ def to_json(results: Sequence[Result], url: str, expected: Mapping[str, str], fa
             **facts,
             "url": url,
             "levels": count_levels(results),
-            "checks": [_to_object(result, url, expected.get(result.check.id)) for result in results],
+            "checks": [_to_object(result, expected.get(result.check.id)) for result in results],
         },
         ensure_ascii=False,
         indent=1,
     )
 
 
-def _to_object(result: Result, url: str, known: str | None) -> dict[str, Any]:
+def _to_object(result: Result, known: str | None) -> dict[str, Any]:
     check = result.check
-    shows_exchanges = result.outcome in (Outcome.FAILED, Outcome.FAULT) and result.trial is not None
     return {
         "id": check.id,
         "level": check.level.value,
@@ -92,8 +90,5 @@ def _to_object(result: Result, url: str, known: str | None) -> dict[str, Any]:
         "expected": known,
         "trials": result.trials,
         "seconds": round(result.seconds, 3),
-        "exchanges": [
-            {"curl": write_curl(exchange.request, url), "reply": describe_reply(exchange)}
-            for exchange in (result.trial.exchanges if shows_exchanges and result.trial else ())
-        ],
+        "exchanges": [{"curl": exchange.request, "reply": exchange.reply} for exchange in result.exchanges],
     }

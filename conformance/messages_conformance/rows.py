@@ -40,6 +40,9 @@ NEEDS: Mapping[str, str] = {
 """What a row can need → its description."""
 
 
+_TRIALS_OF_A_MODEL = 3
+
+
 class SuiteError(Exception):
     """The suite, its arguments or its files are wrong, not the server."""
 
@@ -97,6 +100,9 @@ class Check:
     repeats: int
     """Number of trials of which one has to pass, where a model can fail the check by its weakness. A scripted upstream
     gets one trial."""
+    given: tuple[Expectation, ...]
+    """What the model itself has to do, in the words of `expect`, such as calling a tool. If a real model does not do
+    it, the check says nothing about the server; a scripted upstream does it always."""
     steps: tuple[Step, ...]
     replies: tuple[Mapping[str, Any], ...]
     """What the scripted upstream answers, in the order of its calls; the last one for all further calls."""
@@ -178,7 +184,8 @@ class _RowReader:
             versions=self._find_values("versions", row.get("versions", VERSIONS), VERSIONS),
             sets=self._find_values("sets", row["sets"], SETS),
             needs=self._find_values("needs", row.get("needs", ()), tuple(NEEDS)),
-            repeats=row.get("repeats", 1),
+            repeats=row.get("repeats", _TRIALS_OF_A_MODEL if "given" in row else 1),
+            given=tuple(row.get("given", ())),
             steps=tuple(map(self._read_step, row["steps"] if "steps" in row else [row["request"]])),
             replies=tuple(row["replies"] if "replies" in row else [row["reply"]] if "reply" in row else ()),
             expect=expect,

@@ -12,12 +12,13 @@ from http import HTTPStatus
 
 from messages_conformance.backends import LACKS, Backend
 from messages_conformance.client import Server
-from messages_conformance.exchange_texts import describe_reply, write_curl
 from messages_conformance.expectations import EXPECTATIONS
 from messages_conformance.rows import NEEDS, Check, Expectation, SuiteError, load_checks
+from messages_conformance.shown import Screen, ShownExchange
 from messages_conformance.steps import STEPS, StepImpossible, build_plain_request
 from messages_conformance.trial import DEFAULT_KEY, KEY_VARIABLE, Options, Trial
 
+_MAX_REASONS = 20
 _LOADING_SECONDS = 0.2
 """Interval of the requests to a server that is starting."""
 
@@ -26,6 +27,8 @@ class Outcome(StrEnum):
     PASSED = "passed"
     FAILED = "failed"
     """The server does not do what the rule says."""
+    MODEL = "model"
+    """The model did not do what the check needs. It says nothing about the server."""
     SKIPPED = "skipped"
     """The check needs what is missing here."""
     FAULT = "fault"
@@ -37,9 +40,9 @@ class Result:
     check: Check
     outcome: Outcome
     reasons: tuple[str, ...] = ()
-    """What is wrong, missing, or the stack of a fault."""
-    trial: Trial | None = None
-    """The last trial. None: it did not run."""
+    """What is wrong, missing, or the stack of a fault. Like the exchanges, they are fit for all outputs."""
+    exchanges: tuple[ShownExchange, ...] = ()
+    """Of the last trial, unless it has passed."""
     trials: int = 0
     """Number of trials; more than one where a model can fail the check."""
     seconds: float = 0.0
@@ -49,7 +52,7 @@ def load_suite() -> tuple[Check, ...]:
     """Read all checks, and make sure that their words are known. Raises `SuiteError`."""
     checks = load_checks()
     for check in checks:
-        for expectation in check.expect:
+        for expectation in (*check.given, *check.expect):
             _find_name(check, expectation)
         for step in check.steps:
             if step.do not in STEPS:
@@ -64,6 +67,7 @@ class Runner:
         self._options = options
         self._backend = backend
         self.server = Server(options.url, timeout=options.timeout)
+        self.screen = Screen(options)
         self._nonce = secrets.token_hex(8)
         """Makes the tokens of a run new, because a server may keep replies."""
 
@@ -85,9 +89,10 @@ class Runner:
             time.sleep(_LOADING_SECONDS)  # it loads its model
             exchange = self.server.send(build_plain_request(self._options))
         if exchange.status != 200:
+            shown = self.screen.show(exchange, self.url)
             raise SuiteError(
                 f"{self.url} does not answer a plain request with the model {self._options.model}; the key is read "
-                f"from {KEY_VARIABLE}.\n{write_curl(exchange.request, self.url)}\n{describe_reply(exchange)}"
+                f"from {KEY_VARIABLE}.\n{shown.request}\n{shown.reply}"
             )
 
     def run(
@@ -104,25 +109,38 @@ class Runner:
     def run_check(self, check: Check) -> Result:
         missing = [need for need in check.needs if self._is_missing(need)]
         if missing:
-            reasons = tuple(f"it needs {NEEDS[need]}" for need in missing)
-            return Result(check=check, outcome=Outcome.SKIPPED, reasons=reasons)
+            needed = tuple(f"it needs {NEEDS[need]}" for need in missing)
+            return Result(check=check, outcome=Outcome.SKIPPED, reasons=needed)
         started = time.monotonic()
         limit = 1 if self._backend else check.repeats
         for number in range(1, limit + 1):
             trial = Trial(self._build_id(check, number), check, self._options)
-            try:
-                reasons = tuple(self._try(trial))
-            except Exception:  # noqa: BLE001  # a fault of the suite must not look like a failure of the server
-                outcome = Outcome.FAULT
-                reasons = (traceback.format_exc(),)
-            else:
-                outcome = Outcome.FAILED if reasons else Outcome.PASSED
-            if outcome is not Outcome.FAILED:
+            outcome, reasons = self._try(trial)
+            if outcome is not Outcome.MODEL and (check.given or outcome is not Outcome.FAILED):
                 break
-        seconds = time.monotonic() - started
-        return Result(check=check, outcome=outcome, reasons=reasons, trial=trial, trials=number, seconds=seconds)
+        is_shown = outcome is not Outcome.PASSED
+        return Result(
+            check=check,
+            outcome=outcome,
+            reasons=tuple(self.screen.clean(reason) for reason in _limit(reasons)),
+            exchanges=tuple(self.screen.show(exchange, self.url) for exchange in trial.exchanges) if is_shown else (),
+            trials=number,
+            seconds=time.monotonic() - started,
+        )
 
-    def _try(self, trial: Trial) -> list[str]:
+    def _try(self, trial: Trial) -> tuple[Outcome, list[str]]:
+        """Return the outcome of one trial, and the reasons for it."""
+        try:
+            impossible = self._send(trial)
+            if self._backend is None and (lacking := judge_model(trial)):
+                return Outcome.MODEL, lacking
+            reasons = impossible or judge_trial(trial)
+        except Exception:  # noqa: BLE001  # a fault of the suite must not look like a failure of the server
+            return Outcome.FAULT, [traceback.format_exc()]
+        return Outcome.FAILED if reasons else Outcome.PASSED, reasons
+
+    def _send(self, trial: Trial) -> list[str]:
+        """Go through the steps. Return why one of them was impossible, else nothing."""
         check = trial.check
         if self._backend:
             self._backend.expect(trial.id, check.replies)
@@ -134,7 +152,7 @@ class Runner:
         finally:
             if self._backend:
                 trial.upstream = self._backend.take_requests(trial.id)
-        return judge_trial(trial)
+        return []
 
     def _is_missing(self, need: str) -> bool:
         if need == "backend":
@@ -152,11 +170,29 @@ class Runner:
 def judge_trial(trial: Trial) -> list[str]:
     """Return what is wrong in the exchanges of a trial."""
     check = trial.check
-    names = [_find_name(check, expectation) for expectation in check.expect]
-    failures = [] if "failure" in names else [exchange.failure for exchange in trial.exchanges if exchange.failure]
-    for name, expectation in zip(names, check.expect, strict=True):
-        failures += EXPECTATIONS[name](expectation, trial)
-    return failures
+    expected = (*check.given, *check.expect)
+    may_break = any(_find_name(check, expectation) == "failure" for expectation in expected)
+    failures = [] if may_break else [exchange.failure for exchange in trial.exchanges if exchange.failure]
+    return failures + _judge(trial, expected)
+
+
+def judge_model(trial: Trial) -> list[str]:
+    """Return what a real model did not do that its check needs. Nothing: it did all, or a reply is no message."""
+    if any(exchange.failure or exchange.error or exchange.message is None for exchange in trial.exchanges):
+        return []
+    return [f"the model did not do what the check needs: {reason}" for reason in _judge(trial, trial.check.given)]
+
+
+def _judge(trial: Trial, expected: Sequence[Expectation]) -> list[str]:
+    reasons = list[str]()
+    for expectation in expected:
+        reasons += EXPECTATIONS[_find_name(trial.check, expectation)](expectation, trial)
+    return reasons
+
+
+def _limit(reasons: Sequence[str]) -> list[str]:
+    more = len(reasons) - _MAX_REASONS
+    return [*reasons[:_MAX_REASONS], *([f"and {more} more"] if more > 0 else ())]
 
 
 def _find_name(check: Check, expectation: Expectation) -> str:

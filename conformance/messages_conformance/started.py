@@ -15,7 +15,7 @@ from messages_conformance.client import Server
 from messages_conformance.rows import SuiteError
 
 _STOP_SECONDS = 10
-_SHOWN_CHARACTERS = 3000
+_SHOWN_BYTES = 3000
 
 
 @contextmanager
@@ -52,8 +52,8 @@ def _wait(process: "subprocess.Popen[bytes]", server: Server, timeout: float, ou
 
 
 def _read_end(output: IO[bytes]) -> str:
-    output.seek(0)
-    return output.read().decode("utf-8", "replace")[-_SHOWN_CHARACTERS:]
+    output.seek(max(0, output.seek(0, os.SEEK_END) - _SHOWN_BYTES))
+    return output.read().decode("utf-8", "replace")
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:

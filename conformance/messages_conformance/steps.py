@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
-from messages_conformance.client import Exchange, Request, Server, encode_json
+from messages_conformance.client import Request, Server, encode_json
 from messages_conformance.rows import VERSIONS, Step
 from messages_conformance.trial import Options, Trial, add_token
 
@@ -59,17 +59,14 @@ def _build_headers(options: Options, version: str, *, has_body: bool) -> dict[st
 def send_request(step: Step, trial: Trial, server: Server) -> None:
     """Step `request`: send one request, and read its reply to the end or to the event `cut_after`."""
 
-    def has_come(exchange: Exchange) -> bool:
-        return any(event.type == step.cut_after for event in exchange.events)
-
-    request = build_request(step, trial)
-    trial.exchanges.append(server.send(request, has_come if step.cut_after else None))
+    trial.exchanges.append(server.send(build_request(step, trial), step.cut_after))
 
 
 def continue_conversation(step: Step, trial: Trial, server: Server) -> None:
     """Step `continue`: the next turn, with the messages of the last request, its reply as it came, and what follows.
 
-    `results = ["12"]`: results of the calls of the reply, in their order. `say = "…"`: a text of the user.
+    `results = ["12"]`: results of the calls of the reply, in their order; the last one is that of all further calls,
+    because a request that leaves a call without its result is refused. `say = "…"`: a text of the user.
     """
     previous = trial.last.request.json
     message = trial.last.message
@@ -77,9 +74,10 @@ def continue_conversation(step: Step, trial: Trial, server: Server) -> None:
     if not isinstance(content, list) or not content:
         raise StepImpossible("the reply before has no content with which the conversation could go on")
     calls = [block for block in content if isinstance(block, dict) and block.get("type") == "tool_use"]
+    results = step.arguments.get("results") or ("done",)
     blocks: list[dict[str, Any]] = [
-        {"type": "tool_result", "tool_use_id": call.get("id"), "content": result}
-        for call, result in zip(calls, step.arguments.get("results", ()), strict=False)
+        {"type": "tool_result", "tool_use_id": call.get("id"), "content": results[min(number, len(results) - 1)]}
+        for number, call in enumerate(calls)
     ]
     if "say" in step.arguments:
         blocks.append({"type": "text", "text": step.arguments["say"]})

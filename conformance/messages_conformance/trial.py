@@ -7,9 +7,11 @@ from typing import Any
 from messages_conformance.client import Exchange
 from messages_conformance.rows import Check
 
-DEFAULT_KEY = "messages-conformance"
+DEFAULT_KEY = "any-key"
 KEY_VARIABLE = "MESSAGES_API_KEY"
 """Variable of the environment with the key of the server under test."""
+OTHER_KEY_VARIABLE = "MESSAGES_OTHER_API_KEY"
+"""Variable with the key of a second user."""
 
 
 @dataclass(frozen=True, kw_only=True)

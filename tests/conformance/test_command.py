@@ -1,10 +1,12 @@
 """The command `messages-conformance` and the plugin of pytest, against a small server."""
 
+import html
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -93,7 +95,7 @@ def test_reports(url: str, tmp_path: Path) -> None:
         ("message.type", "passed"),
         ("stream.grammar", "failed"),
     ]
-    assert content["levels"]["MUST"] == {"passed": 1, "failed": 1, "skipped": 0, "fault": 0}
+    assert content["levels"]["MUST"] == {"passed": 1, "failed": 1, "model": 0, "skipped": 0, "fault": 0}
     badge = json.loads((tmp_path / "badge").read_text("utf-8"))
     assert badge == {"schemaVersion": 1, "label": "Messages API", "message": "MUST 1/2", "color": "red"}
 
@@ -115,15 +117,101 @@ def test_a_wrong_key_ends_the_run_before_the_checks(capsys: pytest.CaptureFixtur
     assert shown.endswith(f"\n401 application/json\n{error.decode()}\n")
 
 
-def test_the_key_is_shown_nowhere(
-    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+KEY = 'key-of-the-user\'s "own"'
+PASSWORD = "hunter-2-and-more"
+HIDDEN = ("--header", f"authorization: Bearer {PASSWORD}", "--header", f"x-password: {PASSWORD}")
+ECHOES = {
+    "text": lambda key: {**MESSAGE, "content": f"{PASSWORD} {key}"},
+    "cut text": lambda key: {**MESSAGE, "content": "a" * 180 + key},
+    "header": lambda _: MESSAGE,
+    "cut body": lambda key: {**MESSAGE, "id": "a" * 1980, "content": [key]},
+    "name": lambda key: {**MESSAGE, "role": key, f"{key}": key},
+}
+
+
+@pytest.mark.parametrize("name", ECHOES)
+def test_a_key_that_a_server_repeats_is_shown_nowhere(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MESSAGES_API_KEY", "key-of-the-user")
+    monkeypatch.setenv("MESSAGES_API_KEY", KEY)
     names = ("junit", "json", "badge", "write-expected")
-    hidden = ("--header", "authorization: Bearer key-of-the-user", "--header", "x-gateway-token: key-of-the-user")
-    run(url, *hidden, *(word for name in names for word in (f"--{name}", str(tmp_path / name))))
-    texts = [capsys.readouterr().out, *((tmp_path / name).read_text("utf-8") for name in names)]
-    assert not [text for text in texts if "key-of-the-user" in text]
+    words = (*HIDDEN, *(word for report in names for word in (f"--{report}", str(tmp_path / report))))
+
+    def answer(handler: BaseHTTPRequestHandler, _: object) -> None:
+        key = handler.headers["x-api-key"]
+        assert key == KEY
+        kind = f"text/{key}" if name == "header" else "application/json"
+        reply(handler, json.dumps(ECHOES[name](key)).encode(), kind)
+
+    with serve(answer) as url:
+        main([url, "--model", "m", "--check", "message.*", "--check", "stream.grammar", *words])
+    captured = capsys.readouterr()
+    texts = [captured.out + captured.err, *((tmp_path / report).read_text("utf-8") for report in names)]
+    assert "$MESSAGES_API_KEY" in texts[0]
+    assert "-H 'x-password: …'" in texts[0]
+    for text in texts:
+        assert not [secret for secret in (KEY[:9], PASSWORD[:9]) if secret in html.unescape(text)]
+
+
+def test_the_command_of_a_failure_sends_what_the_check_has_sent(
+    url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MESSAGES_API_KEY", KEY)
+    assert main([url, "--model", "m", "--quiet", "--check", "errors.*-key", "--check", "requests.bearer"]) == 1
+    shown = capsys.readouterr().out
+    assert " -H 'x-api-key: wrong-key' " in shown
+    assert shown.count("$MESSAGES_API_KEY") == 0
+
+
+@pytest.mark.parametrize(
+    ("variable", "key", "message"),
+    [
+        ("MESSAGES_API_KEY", "abc\n", "the variable MESSAGES_API_KEY has the character \\u000a; "),
+        ("MESSAGES_OTHER_API_KEY", "a\rb: c", "the variable MESSAGES_OTHER_API_KEY has the character \\u000d; "),
+    ],
+)
+def test_a_key_with_a_line_break_is_refused_by_name(
+    variable: str, key: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, key)
+    assert run("http://127.0.0.1:9") == 2
+    assert capsys.readouterr().err == (
+        f"messages-conformance: {message}a header is one line without control characters\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("--header", "x-password hunter2"),
+            "a --header is not of the form 'NAME: VALUE'; its text is not shown, because it can be secret",
+        ),
+        (
+            ("--header", "x-password: hunter2\n"),
+            "the value of --header x-password has the character \\u000a; "
+            "a header is one line without control characters",
+        ),
+        (("--model", "a\udc80"), "the name of the model has the character \\udc80"),
+    ],
+)
+def test_a_wrong_argument(words: tuple[str, str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("http://127.0.0.1:9", *words) == 2
+    assert capsys.readouterr().err == f"messages-conformance: {message}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--timeout", "0"), "argument --timeout: it is '0'; allowed: more than 0, at most 86,400"),
+        (("--timeout", "nan"), "argument --timeout: it is 'nan'; allowed: more than 0, at most 86,400"),
+        (("--jobs", "0"), "argument --jobs: it is '0'; allowed: 1 to 64"),
+    ],
+)
+def test_a_number_out_of_range(words: tuple[str, str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("http://127.0.0.1:9", *words)
+    assert capsys.readouterr().err.endswith(f"messages-conformance: error: {message}\n")
 
 
 def test_a_server_is_started_when_its_model_is_loaded_and_stopped(
@@ -173,6 +261,22 @@ def test_the_plugin_of_pytest(url: str, tmp_path: Path) -> None:
         1,
         ["FAILED messages::message.type", "XFAIL messages::stream.grammar"],
     )
+
+
+def test_the_plugin_of_pytest_shows_no_key_and_no_controls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MESSAGES_API_KEY", "key-of-the-user")
+    with serve(lambda handler, _: reply(handler, b"\x1b[2J key-of-the-user")) as url:
+        command = [sys.executable, "-m", "pytest", "-p", "messages_conformance.pytest_plugin", "-p", "no:cacheprovider"]
+        words = ["--messages-url", url, "--messages-model", "m", "--messages-check", "message.type"]
+        done = subprocess.run(
+            [*command, "-q", "-rA", "-c", "/dev/null", "--rootdir", ".", *words],
+            env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert "200 application/json\n    \\u001b[2J $MESSAGES_API_KEY\n" in done.stdout
+    assert not [text for text in ("\x1b", "key-of") if text in done.stdout + done.stderr]
 
 
 @pytest.mark.parametrize(

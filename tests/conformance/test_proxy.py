@@ -48,7 +48,7 @@ def test_the_proxy_keeps_the_rules(protocol: str, sets: tuple[str, ...], tmp_pat
         backend.close()
     expected = read_expected(EXPECTED / f"{protocol}.toml")
     wrong = [
-        describe_failure(result, proxy.url)
+        describe_failure(result)
         for result in results
         if (result.outcome is Outcome.FAILED) != (result.check.id in expected) or result.outcome is Outcome.FAULT
     ]

@@ -58,6 +58,62 @@ def test_a_missing_need_skips() -> None:
     assert (result.outcome, result.reasons) == (Outcome.SKIPPED, ("it needs a scripted upstream (--backend)",))
 
 
+def test_each_call_of_a_reply_gets_a_result() -> None:
+    """Requests that leave a call without its result are refused, so the check would not say what it is about."""
+    calls = [{"type": "tool_use", "id": f"toolu_{number}", "name": "n", "input": {}} for number in range(3)]
+    message = {**MESSAGE, "content": calls, "stop_reason": "tool_use"}
+    check = find_check("message.type")
+    further = replace(check.steps[0], do="continue", body=None, arguments={"results": ["12", "13"], "say": "Go on."})
+    sent = list[Any]()
+
+    def handle(handler: BaseHTTPRequestHandler, body: Any) -> None:
+        sent.append(body)
+        reply(handler, json.dumps(message).encode())
+
+    assert run_check(handle, replace(check, steps=(check.steps[0], further))).outcome is Outcome.PASSED
+    assert sent[-1]["messages"][1:] == [
+        {"role": "assistant", "content": calls},
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "toolu_0", "content": "12"},
+                {"type": "tool_result", "tool_use_id": "toolu_1", "content": "13"},
+                {"type": "tool_result", "tool_use_id": "toolu_2", "content": "13"},
+                {"type": "text", "text": sent[-1]["messages"][2]["content"][3]["text"]},
+            ],
+        },
+    ]
+
+
+MUTE = (
+    {"path": "content.*.type", "contains": "tool_use"},
+    'the model did not do what the check needs: content.*.type of the message does not contain "tool_use": ["text"]',
+)
+
+
+def test_what_a_model_does_not_do_is_no_failure_of_the_server() -> None:
+    asked = list[Any]()
+
+    def handle(handler: BaseHTTPRequestHandler, body: Any) -> None:
+        asked.append(body)
+        reply(handler, json.dumps(MESSAGE).encode())
+
+    needy = replace(find_check("message.type"), given=(MUTE[0],), repeats=3)
+    result = run_check(handle, needy)
+    assert (result.outcome, result.reasons, len(asked)) == (Outcome.MODEL, (MUTE[1],), 3)
+
+
+def test_what_a_server_does_is_judged_if_the_model_has_done_its_part() -> None:
+    check = replace(find_check("message.type"), given=({"path": "content.*.type", "contains": "text"},), repeats=3)
+    wrong = {**MESSAGE, "role": "user"}
+    check = replace(check, expect=({"path": "role", "equals": "assistant"},))
+    result = run_check(lambda handler, _: reply(handler, json.dumps(wrong).encode()), check)
+    assert (result.outcome, result.trials) == (Outcome.FAILED, 1)
+    error = b'{"type": "error", "error": {"type": "api_error", "message": "m"}}'
+    needy = replace(check, given=(MUTE[0],))
+    assert run_check(lambda handler, _: reply(handler, error, status=500), needy).outcome is Outcome.FAILED
+
+
 def test_the_token_stands_in_the_last_text_of_the_user() -> None:
     call = {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "n", "input": {}}]}
     answer = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "12"}]}
