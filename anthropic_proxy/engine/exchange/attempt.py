@@ -32,7 +32,7 @@ from anthropic_proxy.engine.providers.prefix_guard import Prompt
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.wires.bound_requests import ClientOrigin, ServerName
 from anthropic_proxy.engine.wires.calls import Call, TranslatedCall
-from anthropic_proxy.engine.wires.dialect import BaseDialect
+from anthropic_proxy.engine.wires.dialect import BaseDialect, RequestPart
 from anthropic_proxy.engine.wires.upstream_http import Credential
 from anthropic_proxy.errors import InternalError, UpstreamError
 
@@ -55,6 +55,8 @@ class Repair(Struct):
     """Digest of client, model and first message. Several conversations may have the same."""
     conversation: str
     """Digest of `beginning` and the first reply. Of a first request: of `beginning` and the whole request."""
+    parts: Sequence[RequestPart]
+    """What may be left out of the request of the client."""
     values: Mapping[str, str]
     """Part → digest of its value in the request of the client. "": it has no values."""
     is_first: bool
@@ -75,13 +77,29 @@ class Repair(Struct):
     """The watched parts that the latest call has, and the tested one if it lacks it only for want of a partner."""
     refusal: UpstreamError | None = None
     """Error of the first call, after which the call was repeated. None: no repetition."""
+    refused_dialect: BaseDialect | None = None
+    """The dialect of the first call. None: no repetition."""
+    others: tuple[str, ...] = ()
+    """The parts of the first call that can be left out together."""
     repetition: tuple[str, ...] = ()
     """Parts that the repetition leaves out besides."""
-    spared: tuple[str, ...] = ()
-    """Parts that the repetition has for a search. A second repetition leaves them out too, if this one is refused."""
+    plainer_forms: Sequence[tuple[str, ...]] = ()
+    """What further repetitions leave out instead, one after the other, if this one is refused too."""
     notes: Sequence[FidelityNote] = ()
     is_recorded: bool = False
     """True if an acceptance was stored. A further call for the same reply shows nothing more."""
+
+    def list_suspects(self) -> list[str]:
+        """Return the parts of which the refusal and the acceptance of the repetition show that one is refused.
+
+        Content is not searched for. A part that is left out only alone was tried after the request without all others.
+        """
+        suspects = [part for part in self.parts if part.name in self.repetition]
+        if any(part.is_last for part in suspects):
+            return []  # the conversation was refused without the others before
+        single = [part for part in suspects if part.is_single]
+        names = {part.name for part in single or suspects if not part.is_content}
+        return [name for name in self.repetition if name in names]
 
     @property
     def form(self) -> str:

@@ -322,7 +322,12 @@ class AttemptSender(Struct, eq=False):
         provider = target.provider
         run = attempt.run
         call = attempt.call
-        request = await engine.background.run_for_call(target.wire.encode_request, call, is_large=attempt.is_large)
+        encode = partial(engine.background.run_for_call, target.wire.encode_request, is_large=attempt.is_large)
+        request = await encode(call)
+        repair = run.repair
+        if repair is not None and await PlainForms(engine, self.incoming).examine(attempt, repair, request):
+            target, call = attempt.target, attempt.call
+            request = await encode(call)
         options = engine.settings.call_options.get(provider.name)
         if options is not None:
             extend = partial(extend_request, options, client_headers=self.incoming.headers, with_body=True)
@@ -333,12 +338,8 @@ class AttemptSender(Struct, eq=False):
             report.add_notes(request.notes, skip_noted_fields=not is_first_call)
         if run.adaptations is not None:
             report.add_notes(run.adaptations.notes)
-        if run.repair is not None:
-            report.add_notes(run.repair.notes)
-            plain_forms = PlainForms(engine, self.incoming)
-            if await plain_forms.leave_out_of_pairs(attempt, run.repair):
-                return await self._encode(attempt)
-            await plain_forms.list_sent_parts(attempt, run.repair)
+        if repair is not None:
+            report.add_notes(repair.notes)
         if is_first_call and report.notes:
             require_lossless(report, target)
         attempt.upstream_path, attempt.proves = request.path, request.proves

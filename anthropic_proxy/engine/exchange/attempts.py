@@ -385,12 +385,12 @@ class Retries(Struct, eq=False):
         first = None if repair is None else repair.refusal
         if repair is not None and first is not None and error.stated_status in (*REFUSAL_STATUSES, first.stated_status):
             plain_forms = PlainForms(engine, self.incoming)
-            plainest = plain_forms.find_plainest_target(target, repair, error) if run.adaptations_left else None
-            if plainest is not None:
+            plainer = plain_forms.find_plainer_target(target, repair, error) if run.adaptations_left else None
+            if plainer is not None:
                 run.adaptations_left -= 1
                 failed_attempts.append(describe_attempt(target, error))
-                return plainest
-            is_whole = not repair.spared
+                return plainer
+            is_whole = not repair.plainer_forms
             if is_whole and {first.stated_status, error.stated_status} <= {*REFUSAL_STATUSES}:
                 plain_forms.record_second_refusal(target, repair)
             raise first

@@ -24,13 +24,15 @@ from anthropic_proxy.engine.hooks import PLAIN_FORM
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope
 from anthropic_proxy.engine.providers.model_observations import CONVERSATION_SECONDS, digest_first_reply
+from anthropic_proxy.engine.providers.part_search import PartSearch
 from anthropic_proxy.engine.providers.refused_parts import RefusedParts
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.wires.calls import Call
-from anthropic_proxy.engine.wires.contract import Wire, changes_request
+from anthropic_proxy.engine.wires.contract import Wire
 from anthropic_proxy.engine.wires.dialect import BaseDialect, RequestPart
 from anthropic_proxy.engine.wires.past_media import OMIT_PAST_MEDIA
 from anthropic_proxy.engine.wires.purposes import OWN_PURPOSES
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.errors import CircuitOpen, UnreadableReply, UpstreamError
 
 REFUSAL_STATUSES = (400, 422)
@@ -67,35 +69,49 @@ class PlainForms(Struct, eq=False):
         if not known.exist:
             return target, None
         repair = await self._begin_repair(target, request)
-        parts = {part.name: part for part in target.wire.parts}
-        if self._is_strict:  # nothing is lost because of what is only suspected
-            parts = {name: part for name, part in parts.items() if part.is_lossless}
-        form = self._find_form(repair)
-        names = [name for name, part in parts.items() if not part.is_content]
+        usable = {part.name for part in self._list_usable(repair)}  # nothing is lost because of what is only suspected
+        names = [part.name for part in repair.parts if part.name in usable and not part.is_content]
         refused = dict(known.find_refused(names, repair.values, is_first=repair.is_first))
         suspects: tuple[str, ...] = ()
-        if form is not None:
+        if (form := self._find_form(repair)) is not None:
             suspects, repair.changes = form
         elif repair.is_first:
-            repair.search = known.find_search()
-            if repair.search is not None and not parts.keys() >= {*repair.search.parts}:
-                repair.search = None
-            if repair.search is not None:
-                suspects = repair.search.left_out
-                # also without those that they need: an accepted request differs in the tested parts only
-                refused = {name: () for name in refused if name not in repair.search.tested}
-            elif test := known.begin_test(refused):
-                del refused[test]
+            suspects = self._begin_step(known, repair, refused, usable)
         alone = (name for name, needs in refused.items() if not needs)
-        repair.left_out = tuple(dict.fromkeys((*(name for name in suspects if name in parts), *alone)))
-        repair.pairs = {name: needs for name, needs in refused.items() if needs and name not in repair.left_out}
-        others = [part.name for part in target.wire.parts if part.name not in repair.left_out]
+        repair.left_out = tuple(dict.fromkeys((*(name for name in suspects if name in usable), *alone)))
+        pairs = {name: needs for name, needs in refused.items() if needs and name not in repair.left_out}
+        if repair.is_first:
+            repair.pairs = pairs
+        # in a running conversation, a part of a pair is sent for want of the other one, which shows nothing
+        lacking = {*repair.left_out, *(() if repair.is_first else pairs)}
+        others = [part.name for part in repair.parts if part.name not in lacking]
         repair.watched = None if repair.search is not None else known.list_watched(others, repair.values)
-        self._show_left_out(target, repair.left_out)
+        self._show_left_out(repair, repair.left_out)
         if repair.search is not None and repair.search.partners:
             others = [name for name in repair.left_out if name not in repair.search.partners]
             repair.with_partners = _leave_out(target, others).dialect
         return _leave_out(target, repair.left_out), repair
+
+    def _list_usable(self, repair: Repair) -> list[RequestPart]:
+        """Return the parts that the fidelity mode allows to leave out."""
+        return [part for part in repair.parts if part.is_lossless or not self._is_strict]
+
+    def _begin_step(
+        self, known: RefusedParts, repair: Repair, refused: dict[str, tuple[str, ...]], usable: Collection[str]
+    ) -> tuple[str, ...]:
+        """Let the first request of a conversation take part in a search, or test a known part. Return the suspects that
+        it leaves out, and remove from `refused` what it sends for this.
+        """
+        search = known.find_search()
+        if search is not None and (not self._is_strict or {*search.parts} <= {*usable}):
+            repair.search = search
+            # without those that they need: an accepted request differs in the tested parts only
+            for name in search.tested:
+                refused.pop(name, None)
+            return search.left_out
+        if search is None and (test := known.begin_test(refused)):
+            del refused[test]
+        return ()
 
     def _find_form(self, repair: Repair) -> tuple[tuple[str, ...], int] | None:
         """Return the form of a conversation, which is that of its first request if there was no other one yet."""
@@ -123,57 +139,60 @@ class PlainForms(Struct, eq=False):
         if not budget.allows(costs):  # before the parts are listed, which encodes the request several times
             return None
         repair = repair or await self._begin_repair(target, run.request)
-        parts = [part for part in target.wire.parts if part.is_lossless or not self._is_strict]
+        parts = self._list_usable(repair)
+        may_leave_last = self._may_leave_last_parts(target, repair, error)
         if self._is_check:
             parts = [part for part in parts if not part.is_content]
-        elif not self._may_leave_last_parts(target, repair, error):
+        elif not may_leave_last:
             parts = [part for part in parts if not part.is_last]
-        names = [part.name for part in parts]
         if error.stated_status in MEDIA_STATUSES:
-            names = [OMIT_PAST_MEDIA] if OMIT_PAST_MEDIA in names else []
-        sent = await self._list_parts(attempt, names)
-        repair.repetition = sent if repair.search is None else repair.search.find_repetition(sent)
-        if not repair.repetition or not budget.try_spend_all(costs):
+            parts = [part for part in parts if part.name == OMIT_PAST_MEDIA]
+        single = {part.name for part in parts if part.is_single}
+        sent = await self._list_parts(attempt, repair, [part.name for part in parts])
+        repair.plainer_forms = _list_plainer_forms(sent, single, repair.search, tries_single=not may_leave_last)
+        if not repair.plainer_forms or not budget.try_spend_all(costs):
             return None
         repair.refusal = error
-        repair.spared = tuple(name for name in sent if name not in repair.repetition)
+        repair.refused_dialect = target.dialect
+        repair.others = tuple(name for name in sent if name not in single)
         run.repair = repair
-        return self._leave_out_more(target, repair, repair.repetition, error)
+        return self._leave_out_next(target, repair, error)
 
-    def find_plainest_target(self, target: Target, repair: Repair, error: UpstreamError) -> Target | None:
-        """Return a copy of the target for a second repetition, without the parts that the first one still had for a
-        search. None: it had none, or it was not refused for its form.
+    def find_plainer_target(self, target: Target, repair: Repair, error: UpstreamError) -> Target | None:
+        """Return a copy of the target for a further repetition, after the form of the one before was refused too. None:
+        there is no other plainer form, or it was not refused for its form.
         """
-        spared, refusal = repair.spared, repair.refusal
+        refusal = repair.refusal
         has_refused_twice = refusal is not None and refusal.stated_status in REFUSAL_STATUSES
-        if not spared or not has_refused_twice or error.stated_status not in REFUSAL_STATUSES:
+        if not repair.plainer_forms or not has_refused_twice or error.stated_status not in REFUSAL_STATUSES:
             return None
         if not self.engine.repair_budget.try_spend_all(self._list_costs(target)):
             return None
-        repair.repetition += spared
-        repair.spared = ()
-        return self._leave_out_more(target, repair, spared, error)
+        return self._leave_out_next(target, repair, error)
 
-    def _leave_out_more(self, target: Target, repair: Repair, names: tuple[str, ...], error: UpstreamError) -> Target:
-        self._show_left_out(target, names)
+    def _leave_out_next(self, target: Target, repair: Repair, error: UpstreamError) -> Target:
+        """Return a copy of the target that leaves out the next of the plainer forms, and what the first call has."""
+        repair.repetition, *others = repair.plainer_forms
+        repair.plainer_forms = others
+        receipt = self.incoming.receipt
+        receipt.adaptations = [name for name in receipt.adaptations if not name.startswith(PLAIN_FORM)]
+        receipt.plain_form = ()
+        self._show_left_out(repair, (*repair.left_out, *repair.repetition))
         prefix = target.provider.prefix
         why = f"left out after {prefix} had refused the request"
-        repair.notes = [FidelityNote("kept", name, why) for name in names]  # the encoder notes any loss
-        titles = ", ".join(self._list_titles(target, names))
+        repair.notes = [FidelityNote("kept", name, why) for name in repair.repetition]  # the encoder notes any loss
+        titles = ", ".join(_list_titles(repair, repair.repetition))
         words = error.message if len(error.message) <= MAX_LOGGED_WORDS else f"{error.message[:MAX_LOGGED_WORDS]}…"
         self.engine.log.write_once(
             f"{prefix}/{target.model}: sent again in a plainer form ({titles}), because of: {words}"
         )
-        return _leave_out(target, names)
+        plain = target if repair.refused_dialect is None else structs.replace(target, dialect=repair.refused_dialect)
+        return _leave_out(plain, repair.repetition)
 
-    def _show_left_out(self, target: Target, names: Sequence[str]) -> None:
-        receipt, titles = self.incoming.receipt, self._list_titles(target, names)
+    def _show_left_out(self, repair: Repair, names: Sequence[str]) -> None:
+        receipt, titles = self.incoming.receipt, _list_titles(repair, names)
         receipt.adaptations += [f"{PLAIN_FORM}{title}" for title in titles]
         receipt.plain_form = [*receipt.plain_form, *titles]
-
-    @staticmethod
-    def _list_titles(target: Target, names: Sequence[str]) -> list[str]:
-        return [part.title for part in target.wire.parts if part.name in names]
 
     def record_second_refusal(self, target: Target, repair: Repair) -> None:
         """Note that a conversation was refused in the plain form too: its next repetition may leave out content."""
@@ -185,41 +204,32 @@ class PlainForms(Struct, eq=False):
         """Return True if the repetition may leave out content of earlier turns."""
         return error.stated_status in MEDIA_STATUSES or self._find_known(target).was_refused_twice(repair.conversation)
 
-    async def leave_out_of_pairs(self, attempt: Attempt, repair: Repair) -> bool:
-        """Change an attempt whose request has parts that are refused only together. Return False if it has none."""
-        target = attempt.target
-        # after they are left out, the request is encoded again, and asks again
-        pairs = {
-            name: needs for name, needs in repair.pairs.items() if _leave_out(target, (name,)).dialect != target.dialect
-        }
-        if not pairs:
+    async def examine(self, attempt: Attempt, repair: Repair, sent: UpstreamRequest) -> bool:
+        """Note which parts an encoded request has, if its acceptance shows something about them. Return True if the
+        attempt has changed, because some of them are refused only together.
+        """
+        if repair.refusal is not None or (repair.watched == () and not repair.pairs):
             return False
-        sent = {*await self._list_parts(attempt, {*pairs}.union(*pairs.values()))}
+        pairs, repair.pairs = repair.pairs, {}
+        watched = [part.name for part in repair.parts] if repair.watched is None else repair.watched
+        found = await self._list_parts(attempt, repair, {*watched, *pairs}.union(*pairs.values()), sent)
         left_out: list[str] = []
         for name, needs in pairs.items():
-            if {name, *needs} <= sent:
+            if {name, *needs} <= {*found}.difference(left_out):
                 left_out.append(name)
-                sent.remove(name)
-        if not left_out:
-            return False
-        repair.left_out += tuple(left_out)
-        attempt.target = _leave_out(target, left_out)
-        attempt.call = structs.replace(attempt.call, dialect=attempt.target.dialect)
-        self._show_left_out(attempt.target, left_out)
-        return True
-
-    async def list_sent_parts(self, attempt: Attempt, repair: Repair) -> None:
-        """Note which parts a request has, before it is sent, if its acceptance shows something about them."""
-        if repair.refusal is None and repair.watched != ():
-            names = repair.watched
-            if names is None:
-                names = [part.name for part in attempt.target.wire.parts]
-            repair.sent = await self._list_parts(attempt, names)
-            if repair.search is not None and repair.with_partners is not None:
-                # some parts need another one to be sent at all
-                missing = [name for name in repair.search.tested if name not in repair.sent]
-                call = structs.replace(attempt.call, dialect=repair.with_partners)
-                repair.sent += await self._list_parts(structs.replace(attempt, call=call), missing)
+        repair.sent = tuple(name for name in found if name in watched and name not in left_out)
+        if left_out:
+            repair.left_out += tuple(left_out)
+            attempt.target = _leave_out(attempt.target, left_out)
+            attempt.call = structs.replace(attempt.call, dialect=attempt.target.dialect)
+            self._show_left_out(repair, left_out)
+            repair.sent = await self._list_parts(attempt, repair, repair.sent)  # some need those that are left out
+        if repair.search is not None and repair.with_partners is not None:
+            # some parts need another one to be sent at all
+            missing = [name for name in repair.search.tested if name not in repair.sent]
+            call = structs.replace(attempt.call, dialect=repair.with_partners)
+            repair.sent += await self._list_parts(structs.replace(attempt, call=call), repair, missing)
+        return bool(left_out)
 
     def record_acceptance(self, target: Target, repair: Repair) -> None:
         """Store what the acceptance of a request shows about its parts, once for each request of the client."""
@@ -232,14 +242,11 @@ class PlainForms(Struct, eq=False):
             known.forget_failure(repair.beginning)
         else:
             known.doubt(repair.left_out)
-            content = {part.name for part in target.wire.parts if part.is_content}
-            suspects = [name for name in repair.repetition if name not in content]
-            last = {part.name for part in target.wire.parts if part.is_last}
-            if not last.isdisjoint(repair.repetition):
-                suspects = []  # the conversation was refused without them before
+            suspects = repair.list_suspects()
             if repair.refusal.stated_status == FAILURE_STATUS and not known.fails_again(repair.beginning):
                 return  # one failure shows nothing
-            known.record_refusal(repair.search, suspects, repair.conversation, repair.values, repair.spared)
+            spared = [name for name in repair.others if name not in repair.repetition]
+            known.record_refusal(repair.search, suspects, repair.conversation, repair.values, spared)
         self._store_form(repair)
         if repair.left_out or repair.repetition:
             known.announce(repair.conversation, CONVERSATION_SECONDS)
@@ -248,10 +255,12 @@ class PlainForms(Struct, eq=False):
         read = await self._read_request(request)
         is_first = bool(read.messages) and all(message.role != "assistant" for message in read.messages)
         beginning = name_conversation(self.incoming, read, target)
+        parts = target.wire.list_parts(target.dialect, self.incoming.headers, self.incoming.body)
         return Repair(
             beginning,
             await self._name_conversation(beginning, read, is_first=is_first),
-            values={part.name: _digest_value(part, read) for part in target.wire.parts},
+            parts=parts,
+            values={part.name: _digest_value(part, read) for part in parts},
             is_first=is_first,
         )
 
@@ -263,8 +272,12 @@ class PlainForms(Struct, eq=False):
         digest = partial(hashlib.blake2b, body, digest_size=16, key=beginning[:32].encode())
         return (await background.run_in_thread_if_large(is_large_request(body), digest)).hexdigest()
 
-    async def _list_parts(self, attempt: Attempt, names: Collection[str]) -> tuple[str, ...]:
-        list_parts = partial(_list_sent_parts, attempt.target.wire, names)
+    async def _list_parts(
+        self, attempt: Attempt, repair: Repair, names: Collection[str], sent: UpstreamRequest | None = None
+    ) -> tuple[str, ...]:
+        """Return those of the parts `names` that a request has. `sent`: the encoded request. None: not encoded."""
+        listed = [part for part in repair.parts if part.name in names]
+        list_parts = partial(_list_sent_parts, attempt.target.wire, listed, sent)
         return await self.engine.background.run_for_call(list_parts, attempt.call, is_large=attempt.is_large)
 
     def _find_known(self, target: Target) -> RefusedParts:
@@ -352,19 +365,34 @@ def _digest_value(part: RequestPart, request: MessagesRequest) -> str:
     return hashlib.blake2b(msgspec.json.encode(values), digest_size=8).hexdigest()
 
 
-def _list_sent_parts(wire: Wire[BaseDialect, Any], names: Collection[str], call: Call[BaseDialect]) -> tuple[str, ...]:
-    """Return those of the parts `names` that a request has: without each, another request would be sent.
+def _list_sent_parts(
+    wire: Wire[BaseDialect, Any],
+    parts: Sequence[RequestPart],
+    sent: UpstreamRequest | None,
+    call: Call[BaseDialect],
+) -> tuple[str, ...]:
+    """Return the names of the parts that a request has. Those behind the beginning of the prompt come first."""
+    encoded = sent or wire.encode_request(call)
+    names = [part.name for part in sorted(parts, key=attrgetter("changes_prefix"))]
+    plainer = ((name, wire.apply_adaptation(call.dialect, name)) for name in names)
+    return tuple(name for name, dialect in plainer if wire.has_part(call, name, dialect, encoded))
 
-    Those behind the beginning of the prompt come first.
+
+def _list_plainer_forms(
+    sent: Sequence[str], single: Collection[str], search: PartSearch | None, *, tries_single: bool
+) -> list[tuple[str, ...]]:
+    """Return what the repetitions of a refused request leave out, one after the other: what a search tests, all parts,
+    and beside these each of the parts that are left out only alone.
     """
-    sent = wire.encode_request(call)
-    parts = sorted((part for part in wire.parts if part.name in names), key=attrgetter("changes_prefix"))
-    plainer = ((part.name, wire.apply_adaptation(call.dialect, part.name)) for part in parts)
-    return tuple(
-        name
-        for name, dialect in plainer
-        if dialect != call.dialect and changes_request(call, dialect, wire.encode_request, sent)
-    )
+    others = tuple(name for name in sent if name not in single)
+    found = [name for name in sent if name in single] if tries_single else []
+    forms = [] if search is None else [search.find_repetition(others, found)]
+    forms += [others, *((*others, name) for name in found)]
+    return [*dict.fromkeys(filter(None, forms))]
+
+
+def _list_titles(repair: Repair, names: Sequence[str]) -> list[str]:
+    return [part.title for part in repair.parts if part.name in names]
 
 
 def _leave_out(target: Target, names: Sequence[str]) -> Target:

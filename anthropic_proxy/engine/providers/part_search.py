@@ -64,14 +64,14 @@ class PartSearch(Struct, frozen=True, kw_only=True, array_like=True):
         sent = (*self.tested, *self.offered)
         return tuple(name for name in self.parts if name not in sent)
 
-    def find_repetition(self, sent: Sequence[str]) -> tuple[str, ...]:
-        """Return what the repetition of a refused request with the parts `sent` leaves out: the tested parts alone if
-        all others were accepted before, so that its acceptance shows that one of the tested parts is refused; otherwise
-        all.
+    def find_repetition(self, sent: Sequence[str], single: Sequence[str] = ()) -> tuple[str, ...]:
+        """Return what the first repetition of a refused request with the parts `sent` and `single` leaves out: the
+        tested parts alone if all others were accepted before, so that its acceptance shows that one of the tested parts
+        is refused; otherwise `sent`. A part of `single` is tested alone.
         """
-        tested = tuple(name for name in sent if name in self.tested)
+        tested = tuple(name for name in (*sent, *single) if name in self.tested)
         is_known = all(name in self.tested or name in self.innocents for name in sent)
-        return tested if tested and is_known else tuple(sent)
+        return tested if tested and (is_known or {*tested} <= {*single}) else tuple(sent)
 
     def record_acceptance(self, sent: Collection[str]) -> "PartSearch | None":
         """Return the search after a request with the parts `sent` was accepted. None: no suspect is left."""

@@ -138,6 +138,16 @@ class Wire(ABC, Generic[DialectT, CallT]):
         """Return the dialect with the adaptation `name` applied. For an unknown name, the dialect is unchanged."""
         return dialect
 
+    def list_parts(self, dialect: DialectT, headers: Mapping[str, str], body: bytes) -> Sequence[RequestPart]:
+        """Return the parts that a request with the client's `headers` and `body` may have."""
+        return self.parts
+
+    def has_part(self, call: CallT, name: str, plainer: DialectT, sent: UpstreamRequest) -> bool:
+        """Return True if the encoded request `sent` has the part `name`: with the dialect `plainer`, to which its
+        adaptation leads, another request would be sent.
+        """
+        return plainer != call.dialect and changes_request(call, plainer, self.encode_request, sent)
+
 
 def changes_request(
     call: CallT,

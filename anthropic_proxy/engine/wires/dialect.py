@@ -177,6 +177,9 @@ class RequestPart(Struct, frozen=True, kw_only=True):
     is_last: bool = False
     """True if it is left out only after the server has refused the conversation without all other parts, or if the
     status of the error is about media."""
+    is_single: bool = False
+    """True if it is left out only alone, and only if the server has refused the request without all other parts: the
+    proxy does not know what it is for."""
     is_lossless: bool = False
     """True if model and client lose nothing without it, so that `FIDELITY=strict` allows it."""
 
@@ -184,6 +187,8 @@ class RequestPart(Struct, frozen=True, kw_only=True):
     def title(self) -> str:
         """Name for headers, metrics and people. Some parts have ten fields."""
         words = self.name.split(" ")
+        if self.is_single:
+            return f"{self.name} (unknown to the proxy)"
         if len(words) <= _MAX_TITLE_WORDS:
             return self.name
         return f"{' '.join(words[:_MAX_TITLE_WORDS])} and {len(words) - _MAX_TITLE_WORDS} more"

@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from anthropic.types.anthropic_beta_param import AnthropicBetaParam
 from msgspec import Struct
 
 from anthropic_proxy.engine.exchange import attempt_sender
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.hooks import Client
 from anthropic_proxy.engine.memory_values import MemoryValues
+from anthropic_proxy.engine.wires.anthropic.betas import list_beta_parts
+from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body
 from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from anthropic_proxy.gateway.plugin_gateway import describe_models
@@ -883,19 +886,68 @@ async def test_of_two_parts_that_are_refused_only_together_one_is_left_out_where
     assert all({*field.split(".")} & {*first, *second} for field in lost)
 
 
-async def test_betas_that_a_server_refuses_are_left_out_but_those_that_protect_or_that_tools_need() -> None:
+FORM_BETAS = ("interleaved-thinking-2025-05-14", "effort-2025-11-24", "extended-cache-ttl-2025-04-11")
+KEPT_BETAS = (
+    "dangerous-tool-use-2026-09-01",
+    "mcp-client-2025-11-20",
+    "advanced-tool-use-2025-11-20",
+    "fast-mode-2026-02-01",
+)
+UNKNOWN_BETAS = ("new-form-2026-11-01", "zdr-2026-01-01", "priority-tier-2026-02-01", "another-form-2026-11-02")
+
+
+def _name_betas(*betas: str) -> Mapping[str, str]:
+    return {"anthropic-beta": ",".join(betas)}
+
+
+@pytest.mark.parametrize("refused", [*FORM_BETAS, *UNKNOWN_BETAS])
+async def test_of_many_betas_only_the_one_that_a_server_refuses_is_left_out(refused: str) -> None:
+    vendor = VENDORS["messages"]
+    server = Server(lambda body: refused in body.get("betas", ()))
+    proxy = ProxyHarness(server, **vendor.settings)
+    betas = (*FORM_BETAS, *KEPT_BETAS, *UNKNOWN_BETAS)
+    management = {"edits": []}
+    for number in range(20):
+        reply = await post(proxy, vendor, f"hello {number}", headers=_name_betas(*betas), context_management=management)
+        assert reply.error is None
+    accepted = [body["betas"] for body in server.requests if refused not in body["betas"]]
+    assert all({*KEPT_BETAS} <= {*sent} for sent in accepted)
+    # nobody knows what an unknown beta protects
+    assert all({*UNKNOWN_BETAS} - {*sent} <= {refused} for sent in accepted)
+    server.requests.clear()
+    for number in range(3):
+        headers = _name_betas(*betas, f"innocent-{number}-2026-12-01")
+        assert (await post(proxy, vendor, f"later {number}", headers=headers)).error is None
+    assert [body["betas"] for body in server.requests] == [
+        [*(beta for beta in betas if beta != refused), f"innocent-{number}-2026-12-01"] for number in range(3)
+    ]
+    (usual,) = await _usual(vendor)
+    assert _paths(usual) <= _paths(server.requests[-1])
+
+
+async def test_a_beta_that_no_table_knows_stays_if_another_part_is_refused() -> None:
+    vendor = VENDORS["messages"]
+    server = Server(has("temperature"))
+    proxy = ProxyHarness(server, **vendor.settings)
+    for number in range(20):
+        assert (await post(proxy, vendor, f"hello {number}", headers=_name_betas(*UNKNOWN_BETAS))).error is None
+    assert all(tuple(body["betas"]) == UNKNOWN_BETAS for body in server.requests)
+
+
+async def test_the_header_says_that_a_beta_that_is_left_out_is_unknown() -> None:
     vendor = VENDORS["messages"]
     server = Server(lambda body: "new-form-2026-11-01" in body.get("betas", ()))
     proxy = ProxyHarness(server, **vendor.settings)
-    kept = ["dangerous-tool-use-2026-09-01", "zero-retention-2026-01-01", "mcp-client-2025-11-20"]
-    headers = {"anthropic-beta": ",".join(["new-form-2026-11-01", "interleaved-thinking-2025-05-14", *kept])}
-    management = {"edits": []}
-    for number in range(20):
-        reply = await post(proxy, vendor, f"hello {number}", headers=headers, context_management=management)
-        assert reply.error is None
-    server.requests.clear()
-    assert (await post(proxy, vendor, "later", headers=headers, context_management=management)).error is None
-    (sent,) = server.requests
-    assert sent["betas"] == kept
-    (usual,) = await _usual(vendor)
-    assert _paths(usual) <= _paths(sent)
+    await post(proxy, vendor, "hello", headers=_name_betas("new-form-2026-11-01"), tools=[], system="Be brief.")
+    assert proxy.receipts[-1].plain_form == [
+        "betas new-form-2026-11-01 (unknown to the proxy)",
+        "fields temperature top_p top_k",
+        "fields output_config.effort",
+    ]
+
+
+def test_each_beta_of_the_sdk_is_known_to_be_about_the_form_or_not() -> None:
+    names = [beta for declared in get_args(AnthropicBetaParam) for beta in get_args(declared)]
+    parts = list_beta_parts(Dialect(), {"anthropic-beta": ",".join(names)}, b"")
+    assert [part.name for part in parts if part.is_single] == []
+    assert len(names) > 50

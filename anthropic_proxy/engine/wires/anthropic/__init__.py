@@ -4,13 +4,18 @@ Encoding a request again would lose signatures, citations and unknown fields. Th
 content that the provider would reject, such as signatures of other providers.
 """
 
+from collections.abc import Mapping, Sequence
+
 from anthropic_proxy.engine.messages.models import DocumentBlock, ImageBlock
+from anthropic_proxy.engine.wires.anthropic.betas import list_beta_parts, list_betas, names_beta
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.errors import PARTS, apply_adaptation, decode_error, find_adaptation
 from anthropic_proxy.engine.wires.anthropic.request import encode_request
 from anthropic_proxy.engine.wires.anthropic.stream import RelayInspector
 from anthropic_proxy.engine.wires.calls import RelayCall
 from anthropic_proxy.engine.wires.contract import Wire
+from anthropic_proxy.engine.wires.dialect import RequestPart
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 
 __all__ = ["WIRE", "Dialect"]
 
@@ -27,6 +32,14 @@ class AnthropicWire(Wire[Dialect, RelayCall[Dialect]]):
     parts = PARTS
     find_adaptation = staticmethod(find_adaptation)
     apply_adaptation = staticmethod(apply_adaptation)
+
+    def list_parts(self, dialect: Dialect, headers: Mapping[str, str], body: bytes) -> Sequence[RequestPart]:
+        return (*list_beta_parts(dialect, headers, body), *self.parts)
+
+    def has_part(self, call: RelayCall[Dialect], name: str, plainer: Dialect, sent: UpstreamRequest) -> bool:
+        if beta := names_beta(name):
+            return beta in list_betas(sent.headers, sent.body)
+        return super().has_part(call, name, plainer, sent)
 
     def accepts_media_url(self, dialect: Dialect, block: ImageBlock | DocumentBlock) -> bool:
         return dialect.accepts_media_urls

@@ -27,6 +27,7 @@ from itertools import islice
 import msgspec
 from msgspec import Struct, structs
 
+from anthropic_proxy.engine.messages.beta_tables import FORM_BETAS, KEPT_BETAS
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling
 from anthropic_proxy.engine.messages.models import require_bounded_members
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
@@ -34,7 +35,7 @@ from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.calls import RelayCall
-from anthropic_proxy.engine.wires.dialect import Adaptation
+from anthropic_proxy.engine.wires.dialect import Adaptation, RequestPart
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.errors import InvalidRequest
 
@@ -43,14 +44,6 @@ BETA_HEADER, BETA_FIELD = "anthropic-beta", "anthropic_beta"
 EAGER_BETA = "fine-grained-tool-streaming-2025-05-14"
 """Beta that is the older form of `eager_input_streaming`, for all tools that do not have the field."""
 _ALL_BETAS = ("*",)
-WITHOUT_BETAS = "betas *"
-"""Name of the adaptation that removes all betas that may be left out."""
-_KEPT_BETAS = compile_later(
-    r"dangerous|safe|guard|moderat|retention|residen|region|geo|privacy|mcp|computer|execution|web-|skills|files|output",
-    re.IGNORECASE,
-)
-"""Pattern of betas that no plainer form leaves out: they protect the user or the data, or tools, files and schemas need
-them."""
 _BETA_NAME = compile_anchored(r"[A-Za-z0-9_-]{1,100}")
 _DROP, _SUSPECT, ACCEPTED = "betas", "suspects", "accepted"
 """First words of adaptations: the betas that follow are removed, have one that the server rejects, or were accepted."""
@@ -72,6 +65,7 @@ headers"). A long list of values is cut, so the name of the header may be missin
 of a message only: the rest may quote text of the client."""
 _DATE_LENGTH = len("2025-05-14")
 """Length of the date at the end of the name of a beta."""
+_DATED_NAME = compile_anchored(r"(?P<name>.+)-20\d\d-?[01]\d-?[0-3]\d")
 _DATE_OF_BETA = compile_anchored(r"20\d\d-[01]\d-[0-3]\d")
 _FIELDS_OF_BETAS: Mapping[str, tuple[Handling, tuple[str, ...]]] = {
     **dict.fromkeys(
@@ -129,14 +123,13 @@ def select_betas(call: RelayCall[Dialect]) -> SelectedBetas:
     if not filters_betas(dialect):
         return SelectedBetas()
     names = dict(dialect.renamed_betas)
-    header = call.headers.get(BETA_HEADER, "").split(",")
-    given = dict.fromkeys(filter(None, (part.strip() for part in (*header, *_read_body_betas(call.body)))))
+    given = list_betas(call.headers, call.body)
     found = dict[str, str]()  # name at the server → of the client
     refused = list[str]()
     for beta in islice(given, _MAX_BETAS):
         name = names.get(beta, beta)
         accepts = _BETA_NAME.fullmatch(name) and (_matches(name, dialect.betas) or _is_later(name, dialect))
-        if accepts and not _is_removed(name, dialect) and (name,) not in dialect.suspected_betas:
+        if accepts and not _matches(name, dialect.removed_betas) and (name,) not in dialect.suspected_betas:
             found.setdefault(name, beta)
         else:
             refused.append(beta)
@@ -158,6 +151,37 @@ def select_betas(call: RelayCall[Dialect]) -> SelectedBetas:
     notes = [FidelityNote("approximated", BETA_HEADER, "; ".join(reasons))] if reasons else []
     tested = [name for name in sent if any(name in names for names in dialect.suspected_betas)]
     return SelectedBetas(sent, tested, held_back, lost, notes)
+
+
+def list_betas(headers: Mapping[str, str], body: bytes) -> Collection[str]:
+    """Return the betas of a request, in its header and in its body."""
+    header = headers.get(BETA_HEADER, "").split(",")
+    return dict.fromkeys(filter(None, (part.strip() for part in (*header, *_read_body_betas(body)))))
+
+
+def list_beta_parts(dialect: Dialect, headers: Mapping[str, str], body: bytes) -> list[RequestPart]:
+    """Return a part for each beta of a request that a plainer form may leave out, the newest first.
+
+    What an unknown beta protects or restricts is not known, so it is left out only alone.
+    """
+    renamed = dict(dialect.renamed_betas)
+    parts = list[RequestPart]()
+    for beta in islice(list_betas(headers, body), _MAX_BETAS):
+        name = renamed.get(beta, beta)
+        if _BETA_NAME.fullmatch(name) and KEPT_BETAS.isdisjoint(map(_remove_date, (beta, name))):
+            parts.append(RequestPart(name=f"{_DROP} {name}", is_single=_remove_date(name) not in FORM_BETAS))
+    return sorted(parts, key=lambda part: part.name[-_DATE_LENGTH:], reverse=True)
+
+
+def names_beta(part: str) -> str:
+    """Return the beta that a part of a request is. "": it is another one."""
+    verb, _, beta = part.partition(" ")
+    return beta if verb == _DROP else ""
+
+
+def _remove_date(beta: str) -> str:
+    dated = _DATED_NAME.fullmatch(beta)
+    return beta if dated is None else dated["name"]
 
 
 def _keep_unsuspected(found: Collection[str], dialect: Dialect) -> set[str]:
@@ -213,8 +237,7 @@ def find_beta_adaptation(call: RelayCall[Dialect], message: str) -> Adaptation |
 
 def apply_beta_adaptation(dialect: Dialect, verb: str, names: Sequence[str]) -> Dialect:
     if verb == _DROP:
-        removed = dict.fromkeys((*dialect.removed_betas, *names))
-        return structs.replace(dialect, removed_betas=tuple(sorted(removed, key=lambda name: name in _ALL_BETAS)))
+        return structs.replace(dialect, removed_betas=tuple(dict.fromkeys((*dialect.removed_betas, *names))))
     accepted, suspected = dialect.accepted_betas, dialect.suspected_betas
     if verb == _SUSPECT:
         accepted = tuple(beta for beta in accepted if beta not in names)  # otherwise, the server has changed
@@ -256,13 +279,6 @@ def _read_body_betas(body: bytes) -> list[str]:
         return [name for name in betas if _BETA_NAME.fullmatch(name)]
     except (*DECODE_ERRORS, InvalidRequest):
         return []
-
-
-def _is_removed(name: str, dialect: Dialect) -> bool:
-    removed = dialect.removed_betas
-    if removed[-1:] == _ALL_BETAS and _KEPT_BETAS.search(name) is not None:
-        removed = removed[:-1]
-    return _matches(name, removed)
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

@@ -10,7 +10,6 @@ from msgspec import structs
 
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.anthropic.betas import (
-    WITHOUT_BETAS,
     apply_beta_adaptation,
     find_beta_adaptation,
     lacks_beta,
@@ -90,7 +89,6 @@ _CACHE_MARKS = (
 )
 _FIELDS_OF_TOOLS = ("strict", "defer_loading", "eager_input_streaming")
 PARTS = (
-    RequestPart(name=WITHOUT_BETAS),
     RequestPart(name=f"{_DROP_FIELDS} temperature top_p top_k", values=SAMPLING_VALUES),
     RequestPart(name=f"{_DROP_FIELDS} metadata", is_lossless=True, values=("metadata",)),
     RequestPart(name=f"{_DROP_FIELDS} output_config.effort", values=("output_config.effort",)),
