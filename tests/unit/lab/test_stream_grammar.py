@@ -93,7 +93,7 @@ def test_the_last_of_several_message_deltas_has_the_stop_reason() -> None:
     assert check_events(instead(13, end(None), PING, end())) == []
     assert check_events(instead(13, end(), end(None))) == ["event 15: stop_reason null"]
     assert check_events(instead(13, end(), end("stop"))[:-1]) == [
-        "event 15: stop_reason \"stop\"",
+        'event 15: stop_reason "stop"',
         "the stream ends without message_stop or error",
     ]
 
