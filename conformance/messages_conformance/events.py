@@ -32,17 +32,18 @@ class EventReader:
         self.events: list[Event] = []
         self._pieces: list[bytes] = []
         """Of the line that has not ended."""
-        self._held = b""
-        """A carriage return at the end of what came, behind which a line feed may follow."""
+        self._ended_in_return = False
+        """What came ended in a carriage return, behind which a line feed ends no other line."""
         self._name = ""
         self._data: list[bytes] = []
 
     def feed(self, seconds: float, data: bytes) -> Sequence[Event]:
         """Read the next bytes, which may begin or end inside a line, and return the events that they complete."""
         known = len(self.events)
-        data = self._held + data
-        self._held = b"\r" if data.endswith(b"\r") else b""
-        first, *lines = _LINE_END.split(data.removesuffix(self._held))
+        if self._ended_in_return:
+            data = data.removeprefix(b"\n")
+        self._ended_in_return = data.endswith(b"\r")
+        first, *lines = _LINE_END.split(data)
         self._pieces.append(first)
         for line in lines:
             self._feed_line(seconds, b"".join(self._pieces))

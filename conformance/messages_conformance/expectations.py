@@ -116,7 +116,7 @@ def expect_json(arguments: Arguments, trial: Trial) -> list[str]:
 
 
 def expect_event(arguments: Arguments, trial: Trial) -> list[str]:
-    """`event = "message_delta"`, `at = "usage.output_tokens"`: a value of the first event of a type.
+    """`event = "message_delta"`, `at = "usage.output_tokens"`: a value of the last event of a type, which SDKs keep.
 
     `absent = true` without `at`: there is no such event.
     """
@@ -126,7 +126,7 @@ def expect_event(arguments: Arguments, trial: Trial) -> list[str]:
         return [f"there is an event {name}"] if events else []
     if not events:
         return [f"there is no event {name}"]
-    return judge(f"{arguments.get('at', '.')} of {name}", find(events[0], arguments.get("at", ".")), arguments)
+    return judge(f"{arguments.get('at', '.')} of {name}", find(events[-1], arguments.get("at", ".")), arguments)
 
 
 def expect_order(arguments: Arguments, trial: Trial) -> list[str]:
@@ -222,6 +222,15 @@ def expect_alike(arguments: Arguments, trial: Trial) -> list[str]:
         if first == second
         else [f"{arguments['alike'][0]} is {_show(first)}, {arguments['alike'][1]} is {_show(second)}"]
     )
+
+
+def expect_page(arguments: Arguments, trial: Trial) -> list[str]:
+    """`page = 1000`: a list with fewer elements than this limit says that there are no more."""
+    body = _exchange(arguments, trial).json
+    length = len(_list(find(body, "data")))
+    if length >= arguments["page"] or find(body, "has_more") is not True:
+        return []
+    return [f"has_more is true, although the page has {length} of {arguments['page']} elements"]
 
 
 def expect_statuses(arguments: Arguments, trial: Trial) -> list[str]:
@@ -359,6 +368,7 @@ EXPECTATIONS: Mapping[str, Expect] = {
     "differs": expect_differs,
     "rising": expect_rising,
     "alike": expect_alike,
+    "page": expect_page,
     "statuses": expect_statuses,
     "grammar": expect_grammar,
     "schema": expect_schema,

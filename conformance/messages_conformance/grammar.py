@@ -77,8 +77,8 @@ class EventGrammar:
         """Number of the line with the data of the current event. 0: events are passed decoded, without lines."""
         self._begun = False
         self._end_problems: list[Violation] | None = None
-        """What is wrong with the stop reason of the last message_delta. None: there was none. A later one replaces it, as
-        SDKs do."""
+        """What is wrong with the end that the last message_delta names; a later one replaces it, as in SDKs. None:
+        there was no message_delta."""
         self._ended = ""
         """Type of the last event of the stream. "": the stream has not ended."""
         self._next_index = 0
@@ -89,17 +89,18 @@ class EventGrammar:
         """Indexes of tool calls with arguments that are no JSON object."""
         self._pieces: list[bytes] = []
         """Of the line that has not ended."""
-        self._held = b""
-        """A carriage return at the end of what came, behind which a line feed may follow."""
+        self._ended_in_return = False
+        """What came ended in a carriage return, behind which a line feed ends no other line."""
         self._lines_read = 0
         self._frame: list[tuple[int, bytes, bytes]] = []
         """Number, field and value of the lines of the frame that has not ended."""
 
     def feed_bytes(self, data: bytes) -> None:
         """Check the next bytes of the stream. They may begin or end inside an event."""
-        data = self._held + data
-        self._held = b"\r" if data.endswith(b"\r") else b""
-        first, *lines = _LINE_END.split(data.removesuffix(self._held))
+        if self._ended_in_return:
+            data = data.removeprefix(b"\n")
+        self._ended_in_return = data.endswith(b"\r")
+        first, *lines = _LINE_END.split(data)
         self._pieces.append(first)
         for line in lines:
             self._feed_line(b"".join(self._pieces))
@@ -124,8 +125,6 @@ class EventGrammar:
 
     def finish(self) -> list[Violation]:
         """End the stream and return all violations."""
-        if self._held:
-            self.feed_bytes(b"\n")  # a carriage return ends a line, too
         unfinished = b"".join(self._pieces).rstrip()
         if unfinished or self._frame:
             line = self._lines_read + bool(unfinished)

@@ -1,7 +1,8 @@
 """One fault of a server for each check of the suite."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -114,17 +115,45 @@ def mixes_blocks(events: Iterator[Event], _: Call) -> Iterator[Event]:
         if isinstance(event, dict) and event["type"] == "content_block_stop":
             ended = event
             continue
-        if ended and isinstance(event, dict) and event["type"] in ("content_block_start", "message_delta"):
-            yield event
-            yield ended
+        if ended and isinstance(event, dict):
+            yield from [event, ended] if event["type"] == "content_block_start" else [ended, event]
             ended = None
         else:
             yield event
 
 
-def numbers_blocks_from_one(events: Iterator[Event], _: Call) -> Iterator[Event]:
+def numbers_no_blocks(events: Iterator[Event], _: Call) -> Iterator[Event]:
     for event in events:
-        yield {**event, "index": event["index"] + 1} if isinstance(event, dict) and "index" in event else event
+        yield {**event, "index": 0} if isinstance(event, dict) and "index" in event else event
+
+
+def reorders(edit: Callable[[list[list[dict[str, Any]]]], list[list[dict[str, Any]]]]) -> Fault:
+    """A server whose streams have their blocks in another order."""
+
+    def stream(events: Iterator[Event], _: Call) -> Iterator[Event]:
+        whole = [event for event in events if isinstance(event, dict) and event["type"] != "ping"]
+        blocks: dict[int, list[dict[str, Any]]] = {}
+        for event in whole:
+            if "index" in event:
+                blocks.setdefault(event["index"], []).append(event)
+        rest = [event for event in whole if "index" not in event]
+        yield rest[0]
+        for number, block in enumerate(edit(list(blocks.values()))):
+            yield from ({**event, "index": number} for event in block)
+        yield from rest[1:]
+
+    return Fault(stream=stream)
+
+
+def fails_without_blocks(events: Iterator[Event], _: Call) -> Iterator[Event]:
+    """End a stream without blocks with an error."""
+    kinds = set[str]()
+    for event in events:
+        kinds.add(event["type"] if isinstance(event, dict) else "")
+        if "message_delta" in kinds and "content_block_start" not in kinds:
+            yield {"type": "error", "error": {"type": "api_error", "message": "The reply is empty."}}
+            return
+        yield event
 
 
 def only(events: Iterable[Event], kinds: tuple[str, ...]) -> Iterator[Event]:
@@ -266,6 +295,13 @@ def reads_accept(call: Call) -> Call:
     return call
 
 
+def answers_slowly(call: Call) -> Call:
+    """Answer later than Claude Code waits for the list of models."""
+    if call.path == "/v1/models?limit=1000":
+        threading.Event().wait(3.2)
+    return call
+
+
 def texts_as_error(reply: Reply) -> Reply:
     return replace(reply, body={"error": reply.body["error"]["message"]})
 
@@ -296,7 +332,7 @@ FAULTS: Mapping[str, Fault] = {
     "message.text": change(
         "content.0", lambda x: {**x, "text": x["text"].encode("ascii", "ignore").decode()} if "text" in x else x
     ),
-    "message.no-stop-sequence": change("stop_sequence", None, drop=True),
+    "message.no-stop-sequence": change("stop_sequence", "hello"),
     "message.stop-reason": change("stop_reason", None),
     "message.request-id": header("request-id", None, streams=False),
     "message.unique-request-id": header("request-id", "req_1"),
@@ -308,12 +344,12 @@ FAULTS: Mapping[str, Fault] = {
     "stream.content-type": header("content-type", "application/x-ndjson", streams=True),
     "stream.frames": Fault(stream=lambda events, _: (f"data: {json.dumps(x)}\n\n".encode() for x in events)),
     "stream.known-events": each("message_start", lambda x: [x, {"type": "trace"}]),
-    "stream.order": each("message_stop", lambda x: [x, {"type": "ping"}]),
+    "stream.order": each("message_start", lambda x: [{"type": "content_block_stop", "index": 0}, x]),
     "stream.message-start": each(
         "message_start", lambda x: {**x, "message": {**x["message"], "stop_reason": "end_turn"}}
     ),
     "stream.one-block-at-a-time": Fault(stream=mixes_blocks),
-    "stream.indexes": Fault(stream=numbers_blocks_from_one),
+    "stream.indexes": Fault(stream=numbers_no_blocks),
     "stream.block-starts": in_block("text", lambda x: {"type": "text"}),
     "stream.deltas": in_deltas("text", lambda _: 5),
     "stream.stop-reason": stop("end_turn", "stop", streams=True),
@@ -330,7 +366,7 @@ FAULTS: Mapping[str, Fault] = {
     "stream.id": each("message_start", lambda x: {**x, "message": {**x["message"], "id": ""}}),
     "stream.same-as-whole": in_deltas("text", lambda x: x.replace("two", "2")),
     "stream.no-stop-sequence": with_delta(stop_sequence="hello"),
-    "stream.empty": Fault(stream=lambda events, c: _add_block(events)),
+    "stream.empty": Fault(stream=fails_without_blocks),
     # time
     "time.text": Fault(stream=at_end_together, pings=False),
     "time.thinking": streams_of("budget_tokens", Fault(stream=at_end_together)),
@@ -355,11 +391,11 @@ FAULTS: Mapping[str, Fault] = {
     "tools-out.stream-stop-reason": stop("tool_use", "end_turn", streams=True),
     "tools-out.stream-input": in_deltas("partial_json", lambda x: x.replace("}", "")),
     "tools-out.text-then-call": of_blocks(lambda blocks: sorted(blocks, key=lambda x: x["type"], reverse=True)),
-    "tools-out.text-then-call-stream": streams_of(
-        "get_weather", in_block("text", lambda x: {"type": "thinking", "thinking": "", "signature": ""})
+    "tools-out.text-then-call-stream": reorders(
+        lambda blocks: sorted(blocks, key=lambda x: x[0]["content_block"]["type"], reverse=True)
     ),
     "tools-out.parallel": of_blocks(lambda blocks: blocks[::-1]),
-    "tools-out.parallel-stream": in_block("tool_use", lambda x: {**x, "name": "get_weather"}),
+    "tools-out.parallel-stream": reorders(lambda blocks: blocks[::-1]),
     "tools-out.parallel-ids": in_calls(lambda x: {**x, "id": "toolu_1"}),
     "tools-out.mixed-pieces": Fault(stream=mixes_blocks),
     "tools-out.no-arguments": in_calls(lambda x: {**x, "input": x["input"] or None}),
@@ -368,8 +404,11 @@ FAULTS: Mapping[str, Fault] = {
     "tools-out.arguments-stream": in_deltas("partial_json", lambda x: x.replace("0.25", "0.3").replace("3", "4")),
     "tools-out.odd-id": in_calls(lambda x: {**x, "id": x["id"].replace("functions_", "functions.")}),
     "tools-out.equal-ids": in_block("tool_use", lambda x: {**x, "id": "call_same"}),
-    "tools-out.wrong-end": in_calls(lambda x: {**x, "type": "text", "text": "get_weather()"}),
-    "tools-out.mixed-calls-of-one-tool": in_deltas("partial_json", lambda x: x.replace("Rome", "Oslo")),
+    "tools-out.wrong-end": replies(
+        lambda r, c: "get_weather" in c.text and "tool_choice" not in c.text,
+        lambda r: replace(r, body={**r.body, "stop_reason": "end_turn"}),
+    ),
+    "tools-out.mixed-calls-of-one-tool": in_deltas("partial_json", lambda x: x.replace("Rome", "Paris")),
     # tools-in
     "tools-in.accepted": has('"tool_result"'),
     "tools-in.result": replace_words("18 degrees"),
@@ -416,9 +455,7 @@ FAULTS: Mapping[str, Fault] = {
     "thinking.small-budget": accepts("greater than or equal to 1024"),
     "thinking.small-limit": accepts("must be greater than `thinking.budget_tokens`"),
     "thinking.text-and-call": of_blocks(lambda blocks: blocks[:1] + blocks[:0:-1]),
-    "thinking.text-and-call-stream": streams_of(
-        "get_weather", in_block("text", lambda x: {"type": "tool_use", "id": "a", "name": "b", "input": {}})
-    ),
+    "thinking.text-and-call-stream": reorders(lambda blocks: blocks[:1] + blocks[:0:-1]),
     # stops
     "stops.max-tokens": stop("max_tokens", "end_turn", streams=False),
     "stops.max-tokens-stream": stop("max_tokens", "end_turn", streams=True),
@@ -523,10 +560,9 @@ FAULTS: Mapping[str, Fault] = {
     "requests.document-text": without_blocks("document", "text/plain"),
     "requests.document-content": without_blocks("document", '"type": "content"'),
     "requests.search-result": without_blocks("search_result"),
-    "requests.image-url": has("heron.png"),
+    "requests.image-url": has('"type": "url"'),
     "requests.document-pdf": has('"application/pdf"'),
-    "requests.model": answers(lambda c: c.method == "POST" and c.path == "/v1/messages", OK),
-    "requests.once": answers(lambda c: "hello" in c.text and c.path == "/v1/messages", OK),
+    "requests.once": Fault(asks_twice=True),
     "requests.temperature": asks(drop("temperature")),
     "requests.prefill": answers(lambda c: "Name a bird" in c.text, error("api_error", 500)),
     # counts
@@ -547,7 +583,7 @@ FAULTS: Mapping[str, Fault] = {
     "models.limit": listed(
         lambda x: {**x, "data": x["data"] + [{**x["data"][0], "id": "second"}], "last_id": "second"}
     ),
-    "models.has-more": listed(lambda x: {k: v for k, v in x.items() if k != "has_more"}),
+    "models.has-more": listed(lambda x: {**x, "has_more": True}),
     "models.one": listed(lambda x: {"id": x["id"]}, "/v1/models/m"),
     "models.unknown": replies(
         lambda r, c: r.status == 404 and c.path.startswith("/v1/models/"), lambda r: replace(r, status=400)
@@ -574,7 +610,7 @@ FAULTS: Mapping[str, Fault] = {
     # claude-code
     "claude-code.system-message": refuses(ends_with_system),
     "claude-code.system-message-blocks": asks(drop_system_messages),
-    "claude-code.headers": refuses(lambda c: "claude-code-20250219" in c.headers.get("anthropic-beta", "")),
+    "claude-code.headers": refuses(lambda c: "x-claude-code-session-id" in c.headers),
     "claude-code.main-call": has('"context_management"'),
     "claude-code.effort": has('"effort": "max"'),
     "claude-code.display-updates": has('"display": "updates"'),
@@ -591,8 +627,10 @@ FAULTS: Mapping[str, Fault] = {
     "claude-code.safeguards": has('"safeguards"'),
     "claude-code.accept-json": Fault(call=reads_accept),
     "claude-code.fallback": has('"max_tokens": 64000'),
-    "claude-code.counts-at-once": refuses(lambda c: "count_tokens?beta" in c.path),
-    "claude-code.model-discovery": answers(lambda c: c.path == "/v1/models?limit=1000", error("not_found_error", 404)),
+    "claude-code.counts-at-once": answers(
+        lambda c: "count_tokens?beta" in c.path and next(NUMBERS) % 25 > 10, error("rate_limit_error", 429)
+    ),
+    "claude-code.model-discovery": Fault(call=answers_slowly),
     "claude-code.model-names": listed(lambda x: {**x, "data": [{**y, "display_name": ""} for y in x["data"]]}),
     "claude-code.head": Fault(reply=lambda r, c: replace(r, status=405) if c.method == "HEAD" else r),
     "claude-code.prompt-too-long": replies(is_refusal_of("prompt is too long"), lambda r: INVALID),
@@ -611,14 +649,3 @@ FAULTS: Mapping[str, Fault] = {
 def _tools(call: Call) -> list[dict[str, Any]]:
     tools = call.body.get("tools") if isinstance(call.body, dict) and call.path == "/v1/messages" else None
     return tools or []
-
-
-def _add_block(events: Iterator[Event]) -> Iterator[Event]:
-    """Add an empty block to a stream without blocks, and leave its end away."""
-    blocks = 0
-    for event in events:
-        kind = event["type"] if isinstance(event, dict) else ""
-        blocks += kind == "content_block_start"
-        if kind == "message_delta" and not blocks:
-            yield {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
-        yield event

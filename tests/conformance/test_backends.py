@@ -26,6 +26,7 @@ from messages_conformance.backends.messages.shapes import COUNT, REQUEST
 from messages_conformance.backends.openai import shapes
 from messages_conformance.backends.server import ScriptedUpstream
 from messages_conformance.rows import SuiteError
+from tests.support.api_fields import read_places
 from tests.support.tables import in_one_test
 from tests.support.tls import NO_AUTHORITIES
 from tests.support.waiting import WAIT_SECONDS
@@ -518,7 +519,7 @@ def test_a_wrong_script_is_a_fault_of_the_suite(reply: dict[str, Any], message: 
         (
             REQUEST,
             message_params.MessageCreateParamsBase,
-            {"stream", "temperature", "top_k", "top_p", "stop_sequences"},
+            {"stream", "temperature", "top_k", "top_p", "stop_sequences", "safeguards"},
         ),
         (COUNT, count_params.MessageCountTokensParams, set()),
     ],
@@ -527,6 +528,26 @@ def test_a_wrong_script_is_a_fault_of_the_suite(reply: dict[str, Any], message: 
 def test_a_request_has_the_fields_of_the_sdk(schema: Any, hint: Any, beside: set[str]) -> None:
     in_headers = {"betas", "user_profile_id", "workspace_id"}
     assert set(schema["properties"]) == set(typing_extensions.get_type_hints(hint)) - in_headers | beside
+
+
+@in_one_test
+@pytest.mark.parametrize("place", ["cache_control", "messages", "metadata", "thinking", "tool_choice"])
+def test_parts_of_a_request_to_messages_have_the_fields_of_the_sdk(place: str) -> None:
+    schema = REQUEST["properties"][place]
+    assert fields_of(schema.get("items", schema)) == set(read_places()[place])
+
+
+def fields_of(schema: Any) -> set[str]:
+    """Return the fields of an object, of all its kinds."""
+    kinds = [kind["then"] for kind in schema.get("allOf", ())]
+    return {*schema["properties"], *(name for kind in kinds for name in kind["properties"])}
+
+
+def test_a_request_of_auto_mode_is_accepted(upstreams: dict[str, ScriptedUpstream]) -> None:
+    path, body = ask_whole("messages")
+    checked = {"type": "dangerous_tool_use", "classifier_context": {"v": 1, "permission_mode": "auto"}}
+    status, _ = post(upstreams["messages"], path, {**body, "safeguards": [checked]})
+    assert status == 200
 
 
 def test_parts_of_a_request_to_gemini_have_the_fields_of_the_sdk() -> None:

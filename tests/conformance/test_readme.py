@@ -6,7 +6,7 @@ import shlex
 import pytest
 
 from messages_conformance.__main__ import build_parser
-from messages_conformance.rows import SETS, Level
+from messages_conformance.rows import NEEDS, SETS, Level
 from tests.site.pages import Block, blocks
 from tests.support.paths import ROOT
 
@@ -27,6 +27,13 @@ def test_the_page_lists_every_option() -> None:
 def test_the_page_lists_sets_and_levels() -> None:
     first_cells = set(re.findall(r"^\| `([^`]+)` \|", README, re.MULTILINE))
     assert {*SETS, *Level} <= first_cells
+
+
+def test_the_page_lists_what_a_server_may_lack() -> None:
+    table = README.partition("| `--without` |")[2].partition("## ")[0]
+    of_the_suite = {"backend", "two-keys", "upstream-forced-tools", "refusals", "cached-tokens", "thinking-tokens"}
+    first_cells = re.findall(r"^\|([^|]*)\|", table, re.MULTILINE)
+    assert {name for cell in first_cells for name in re.findall(r"`([^`]+)`", cell)} == NEEDS.keys() - of_the_suite
 
 
 @pytest.mark.parametrize("block", [block for block in blocks(README) if block.language == "sh"], ids=str)

@@ -61,6 +61,8 @@ class Fault:
     pings: bool = True
     is_serial: bool = False
     """One call after the other."""
+    asks_twice: bool = False
+    """The upstream is asked twice, and its second reply is used."""
 
 
 RIGHT = Fault()
@@ -130,8 +132,10 @@ class _Handler(BaseHTTPRequestHandler):
         connection = http.client.HTTPConnection(self.server.upstream, timeout=60)
         kept = ("anthropic-version", "x-api-key", "authorization", "content-type")
         headers = {name: value for name, value in asked.headers.items() if name in kept}
-        known = asked.body and {name: value for name, value in asked.body.items() if name != "safeguards"}
-        body = None if known is None else json.dumps(known)
+        body = None if asked.body is None else json.dumps(asked.body)
+        if fault.asks_twice:
+            connection.request(asked.method, asked.path, body, headers)
+            connection.getresponse().read()
         connection.request(asked.method, asked.path, body, headers)
         response = connection.getresponse()
         if (response.getheader("content-type") or "").startswith("text/event-stream"):

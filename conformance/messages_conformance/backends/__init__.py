@@ -22,7 +22,7 @@ WIRES: Mapping[str, type[Wire]] = {
 }
 PROTOCOLS = tuple(WIRES)
 LACKS: Mapping[str, frozenset[str]] = {
-    "ollama": frozenset({"forced-tools", "refusals", "cached-tokens", "thinking-tokens"}),
+    "ollama": frozenset({"upstream-forced-tools", "refusals", "cached-tokens", "thinking-tokens"}),
 }
 """Protocol → what its replies cannot say, of the needs of rows."""
 

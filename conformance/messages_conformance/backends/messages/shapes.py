@@ -58,7 +58,10 @@ _BLOCK = {
     ],
 }
 """A block of content; those of the provider's own tools may have any fields."""
-_MESSAGE = closed({"role": one_of("user", "assistant", "system"), "content": either(TEXT, listed(_BLOCK))}, {})
+_MESSAGE = closed(
+    {"role": one_of("user", "assistant", "system"), "content": either(TEXT, listed(_BLOCK))},
+    {"clear_at": ANY, "output_config": FREE},
+)
 _TOOL = {
     "if": {"properties": {"type": {"const": "custom"}}},
     "then": closed(
@@ -86,13 +89,13 @@ _CHOICE = tagged(
         "none": closed({"type": TEXT}, {}),
     },
 )
-_DISPLAY: Mapping[str, Schema] = {"display": one_of("summarized", "omitted", "updates")}
+_SHOWN: Mapping[str, Schema] = {"display": one_of("summarized", "omitted", "updates"), "block_binding": ANY}
 _THINKING = tagged(
     "type",
     {
-        "enabled": closed({"type": TEXT, "budget_tokens": WHOLE}, _DISPLAY),
-        "adaptive": closed({"type": TEXT}, _DISPLAY),
-        "between_tools": closed({"type": TEXT}, _DISPLAY),
+        "enabled": closed({"type": TEXT, "budget_tokens": WHOLE}, _SHOWN),
+        "adaptive": closed({"type": TEXT}, _SHOWN),
+        "between_tools": closed({"type": TEXT}, {}),
         "disabled": closed({"type": TEXT}, {}),
     },
 )
@@ -120,6 +123,7 @@ REQUEST = closed(
         "fallbacks": ANY,
         "inference_geo": TEXT,
         "metadata": closed({}, {"user_id": TEXT}),
+        "safeguards": listed(FREE),
         "service_tier": one_of("auto", "standard_only"),
         "stop_sequences": listed(TEXT),
         "stream": FLAG,
