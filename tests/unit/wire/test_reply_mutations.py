@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from anthropic_proxy.errors import UpstreamProtocolError
 from tests.support.event_grammar import check_events
 from tests.support.reply_mutations import WIRES, Json, ReplyMutation, play, read_events, reply_mutations
 from tests.support.stream_mutations import find_type_faults
@@ -85,7 +86,11 @@ def responses(*events: Json, output: list[Json] | None = None) -> list[Json]:
 CALL = {"type": "function_call", "id": "i", "call_id": "c", "name": "Read"}
 BEGIN = {"type": "output_item.added", "output_index": 0, "item": {**CALL, "arguments": ""}}
 WHOLE = '{"a": 1}'
-MESSAGE = {"type": "message", "content": [{"type": "output_text", "text": "Hello."}]}
+BROKEN = "somebody sent a tool call that cannot be run: "
+OTHER_ARGUMENTS = UpstreamProtocolError(f"{BROKEN}its fragments differ from its complete arguments")
+OTHER_NAME = UpstreamProtocolError(f"{BROKEN}it has two names, 'Read' and 'Write_File'")
+NAMELESS = {"type": "function_call", "name": "Read"}
+MESSAGE: Json = {"type": "message", "content": [{"type": "output_text", "text": "Hello."}]}
 HEL = {"type": "output_text.delta", "output_index": 0, "delta": "Hel"}
 SECOND = {**CALL, "id": "j", "call_id": "d", "name": "Write_File"}
 FINAL_OBJECTS: dict[str, tuple[str, list[Json], Any]] = {
@@ -151,7 +156,7 @@ FINAL_OBJECTS: dict[str, tuple[str, list[Json], Any]] = {
     ),
     "more text in the part": (
         "openai_responses",
-        responses(HEL, {"type": "content_part.done", "output_index": 0, "part": MESSAGE["content"][0]}),  # type: ignore[index]
+        responses(HEL, {"type": "content_part.done", "output_index": 0, "part": MESSAGE["content"][0]}),
         "Hello.",
     ),
     "more text in the item": (
@@ -231,6 +236,129 @@ FINAL_OBJECTS: dict[str, tuple[str, list[Json], Any]] = {
         ),
         [WHOLE, "{}"],
     ),
+    "a final object without the reasoning": (
+        "openai_responses",
+        responses(
+            {"type": "reasoning_summary_text.delta", "output_index": 0, "delta": "Hm."},
+            {**BEGIN, "output_index": 1},
+            {"type": "function_call_arguments.delta", "output_index": 1, "delta": WHOLE},
+            {**HEL, "output_index": 2},
+            output=[{**CALL, "arguments": WHOLE}, MESSAGE],
+        ),
+        [WHOLE],
+    ),
+    "a text in a final object without the reasoning": (
+        "openai_responses",
+        responses(
+            {"type": "reasoning_summary_text.delta", "output_index": 0, "delta": "Hm."},
+            {**HEL, "output_index": 1},
+            output=[MESSAGE],
+        ),
+        "Hello.",
+    ),
+    "reasoning that only a final object has, before the text": (
+        "openai_responses",
+        responses(HEL, output=[{"type": "reasoning", "summary": [{"text": "Hm."}]}, MESSAGE]),
+        "Hello.",
+    ),
+    "calls in another order at the end": (
+        "openai_responses",
+        responses(
+            BEGIN,
+            {"type": "function_call_arguments.delta", "output_index": 0, "delta": WHOLE},
+            {**BEGIN, "output_index": 1, "item": {**SECOND, "arguments": ""}},
+            {"type": "function_call_arguments.delta", "output_index": 1, "delta": "{}"},
+            output=[{**SECOND, "arguments": "{}"}, {**CALL, "arguments": WHOLE}],
+        ),
+        [WHOLE, "{}"],
+    ),
+    "a call whose item has another id at the end": (
+        "openai_responses",
+        responses(
+            {"type": "reasoning_summary_text.delta", "output_index": 0, "delta": "Hm."},
+            {**BEGIN, "output_index": 1},
+            {"type": "function_call_arguments.delta", "output_index": 1, "delta": WHOLE},
+            output=[{**CALL, "id": "k", "arguments": WHOLE}],
+        ),
+        [WHOLE],
+    ),
+    "calls without ids": (
+        "openai_responses",
+        responses(
+            {**BEGIN, "output_index": 1, "item": {**NAMELESS, "arguments": ""}},
+            {"type": "function_call_arguments.delta", "output_index": 1, "delta": '{"a"'},
+            output=[{**NAMELESS, "arguments": WHOLE}],
+        ),
+        [WHOLE],
+    ),
+    "a call twice at the end": (
+        "openai_responses",
+        responses(BEGIN, output=[{**CALL, "arguments": WHOLE}] * 2),
+        [WHOLE],
+    ),
+    "calls of a server that gives all items one index": (
+        "openai_responses",
+        responses(
+            BEGIN,
+            {"type": "function_call_arguments.delta", "output_index": 0, "delta": WHOLE},
+            {**BEGIN, "item": {**SECOND, "arguments": ""}},
+            {"type": "function_call_arguments.delta", "output_index": 0, "delta": "{}"},
+            output=[{**CALL, "arguments": WHOLE}, {**SECOND, "arguments": "{}"}],
+        ),
+        [WHOLE, "{}"],
+    ),
+    "complete calls of a server that gives all items one index": (
+        "openai_responses",
+        responses(
+            {"type": "output_item.done", "output_index": 0, "item": {**CALL, "arguments": WHOLE}},
+            {"type": "output_item.done", "output_index": 0, "item": {**SECOND, "arguments": "{}"}},
+            output=[{**CALL, "arguments": WHOLE}, {**SECOND, "arguments": "{}"}],
+        ),
+        [WHOLE, "{}"],
+    ),
+    "an id of a call that only its end states": (
+        "openai_responses",
+        responses(
+            {**BEGIN, "item": {**NAMELESS, "arguments": ""}},
+            {"type": "output_item.done", "output_index": 0, "item": {**CALL, "arguments": WHOLE}},
+        ),
+        [WHOLE],
+    ),
+    "a call that only the end has": (
+        "openai_responses",
+        responses(
+            BEGIN,
+            {"type": "output_item.done", "output_index": 0, "item": {**CALL, "arguments": WHOLE}},
+            {"type": "reasoning_summary_text.delta", "output_index": 1, "delta": "Hm."},
+            {"type": "output_item.done", "output_index": 1, "item": {"type": "reasoning", "id": "r"}},
+            output=[{**CALL, "arguments": WHOLE}, {**SECOND, "arguments": "{}"}],
+        ),
+        [WHOLE, "{}"],
+    ),
+    "an equal second part without fragments": (
+        "openai_responses",
+        responses(
+            {**HEL, "content_index": 0, "delta": "Ha."},
+            {"type": "output_text.done", "output_index": 0, "content_index": 0, "text": "Ha."},
+            {"type": "output_text.done", "output_index": 0, "content_index": 1, "text": "Ha."},
+        ),
+        "Ha.Ha.",
+    ),
+    "an equal second part that only the item has": (
+        "openai_responses",
+        responses({**HEL, "delta": "Hello."}, output=[{**MESSAGE, "content": MESSAGE["content"] * 2}]),
+        "Hello.Hello.",
+    ),
+    "two whole texts with another index": (
+        "openai_responses",
+        responses(
+            {**HEL, "content_index": 0, "delta": "Hello."},
+            {"type": "output_text.done", "output_index": 0, "content_index": 1, "text": "Hello."},
+            {"type": "content_part.done", "output_index": 0, "content_index": 1, "part": MESSAGE["content"][0]},
+            output=[MESSAGE],
+        ),
+        "Hello.",
+    ),
     "other arguments at the end": (
         "openai_responses",
         responses(
@@ -238,7 +366,30 @@ FINAL_OBJECTS: dict[str, tuple[str, list[Json], Any]] = {
             {"type": "function_call_arguments.delta", "output_index": 0, "delta": WHOLE},
             output=[{**CALL, "arguments": '{"a":2}'}],
         ),
-        None,
+        OTHER_ARGUMENTS,
+    ),
+    "other arguments after the end of a call": (
+        "openai_responses",
+        responses(
+            BEGIN,
+            {"type": "output_item.done", "output_index": 0, "item": {**CALL, "arguments": WHOLE}},
+            output=[{**CALL, "arguments": '{"a":2}'}],
+        ),
+        OTHER_ARGUMENTS,
+    ),
+    "a longer call with another id at the end": (
+        "openai_responses",
+        responses(
+            BEGIN,
+            {"type": "function_call_arguments.delta", "output_index": 0, "delta": '{"a"'},
+            output=[{**CALL, "call_id": "d", "id": "k", "arguments": WHOLE}],
+        ),
+        OTHER_ARGUMENTS,
+    ),
+    "another name at the end": (
+        "openai_responses",
+        responses(BEGIN, output=[{**CALL, "name": "Write_File", "arguments": WHOLE}]),
+        OTHER_NAME,
     ),
 }
 
@@ -248,12 +399,10 @@ FINAL_OBJECTS: dict[str, tuple[str, list[Json], Any]] = {
 def test_what_a_final_object_has_beyond_the_fragments_is_delivered_once(
     wire: str, frames: list[Json], expected: Any
 ) -> None:
-    """`expected`: the text, the arguments of the calls, or None for an error."""
+    """`expected`: the text, the arguments of the calls, or the error."""
     received = play(wire, frames)
-    if expected is None:
-        assert str(received.error) == (
-            "somebody sent a tool call that cannot be run: its fragments differ from its complete arguments"
-        )
+    if isinstance(expected, Exception):
+        assert str(received.error) == str(expected)
         return
     assert received.error is None
     calls = [arguments for _, arguments in received.calls]

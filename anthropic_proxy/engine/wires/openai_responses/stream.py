@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from msgspec import Raw
 from msgspec.structs import replace
 
 from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking, Usage
@@ -23,7 +24,7 @@ from anthropic_proxy.engine.messages.models.raw_json import is_present
 from anthropic_proxy.engine.messages.server_blocks import describe_generated_file
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.contract import Decoder
-from anthropic_proxy.engine.wires.delivered_text import DeliveredText
+from anthropic_proxy.engine.wires.delivered_text import DeliveredText, Keys, find_counterparts
 from anthropic_proxy.engine.wires.failures import UpstreamFault, find_reply_end
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_or_repair, decode_repaired, repair_json
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
@@ -48,6 +49,7 @@ from anthropic_proxy.engine.wires.openai_responses.tools import (
     ToolCallContext,
     ToolCallItemDecoder,
     WebSearchDecoder,
+    is_other_call,
 )
 from anthropic_proxy.engine.wires.reply_ends import (
     build_stop,
@@ -63,14 +65,18 @@ class OutputItemState:
     """Decoding state of one output item of a stream: the decoder of its tool call, and the content decoded so far."""
 
     __slots__ = (
-        *("citation_count", "complete", "early_arguments", "item_id", "latest_part", "latest_text"),
-        *("parts", "server_tool", "tool_call"),
+        *("call_id", "citation_count", "complete", "early_arguments", "index", "item_id", "latest_part", "latest_text"),
+        *("parts", "server_tool", "tool_call", "type", "wholes"),
     )
 
-    def __init__(self) -> None:
+    def __init__(self, index: int) -> None:
+        self.index = index
         self.tool_call: ToolCallItemDecoder | None = None
         self.server_tool: ServerToolItemDecoder | None = None
+        self.type = ""
+        """"": no event has stated it."""
         self.item_id: str | None = None
+        self.call_id: str | None = None
         self.early_arguments: list[str] = []
         """Fragments of arguments before the event that announces their call."""
         self.parts: dict[Part, DeliveredText] = {}
@@ -79,9 +85,24 @@ class OutputItemState:
         """Content part of the latest fragment. None: no fragment yet."""
         self.latest_text = DeliveredText()
         """Text of the latest part."""
+        self.wholes: set[tuple[Part, str]] = set()
+        """Parts that were repeated whole, each with the type of the event that did so."""
         self.citation_count = 0
         """Number of citations returned from stream events. The complete item repeats these citations."""
         self.complete = False
+
+    def learn(self, item: OutputItem) -> None:
+        """Learn what identifies the item. The first event that states it counts."""
+        self.type = self.type or item.type
+        self.item_id = self.item_id or item.id
+        self.call_id = self.call_id or item.call_id
+
+    @property
+    def keys(self) -> Keys:
+        kind = self.type or ("function_call" if self.early_arguments else "")
+        if not kind and self.latest_part is not None:
+            kind = "message" if self.latest_part[0] == "text" else "reasoning"
+        return build_keys(kind, self.item_id, self.call_id)
 
     def find_text(self, part: "Part") -> DeliveredText:
         """Return the text of a part, which becomes the latest one."""
@@ -101,6 +122,12 @@ class OutputItemState:
         )
 
 
+def build_keys(kind: str, item_id: str | None, call_id: str | None) -> Keys:
+    """Return what identifies an output item of a stream or of a complete response."""
+    of_call = (kind, call_id) if call_id else None
+    return (of_call and (*of_call, item_id), of_call, (kind, None, item_id) if item_id else None, kind or None)
+
+
 Part = tuple[str, int]
 """Kind and index of a part of an output item: `("summary", 0)`. Kinds: `text`, `summary`, `reasoning`."""
 _CALLS = ("function_call", "custom_tool_call")
@@ -111,7 +138,9 @@ _STATUSES = ("completed", "failed", "in_progress", "cancelled", "queued", "incom
 
 
 class ResponsesDecoder(Decoder):
-    """Decoder of one reply. It identifies output items by their index, because some servers change their ids."""
+    """Decoder of one reply. It identifies the output items of a stream by their index, because some servers change
+    their ids, and those of the complete response by `find_counterparts`, because some servers count them otherwise.
+    """
 
     def __init__(self, call: TranslatedCall[Dialect]) -> None:
         dialect = call.dialect
@@ -123,7 +152,9 @@ class ResponsesDecoder(Decoder):
         self._search = WebSearchDecoder(call)
         self._thoughts = PendingReasoning(self.default_signature)
         self._items: dict[int, OutputItemState] = {}
-        self._complete_items = 0
+        """The latest item of each index."""
+        self._states: list[OutputItemState] = []
+        """All items in the order of their first events."""
         self._frame = b""
         """The latest event."""
         self._number: int | None = None
@@ -253,8 +284,12 @@ class ResponsesDecoder(Decoder):
         if event.output_index is not None:
             self._last = event.output_index
         state = self._items.get(self._last)
-        if state is None:
-            state = self._items[self._last] = OutputItemState()
+        return self._add_state(self._last) if state is None else state
+
+    def _add_state(self, index: int) -> OutputItemState:
+        self._last = index
+        state = self._items[index] = OutputItemState(index)
+        self._states.append(state)
         return state
 
     def _read_text(self, event: StreamEvent, deltas: list[Delta]) -> None:
@@ -275,23 +310,30 @@ class ResponsesDecoder(Decoder):
     def _complete_part(self, part: Part, whole: str | None, event: StreamEvent, deltas: list[Delta]) -> None:
         state = self._find(event)
         if whole and not state.complete:
-            self._complete_parts([(part, whole)], state, deltas)
+            self._complete_parts([(part, whole)], state, deltas, event.type)
 
-    def _complete_parts(self, wholes: Iterable[tuple[Part, str]], state: OutputItemState, deltas: list[Delta]) -> None:
+    def _complete_parts(
+        self, wholes: Iterable[tuple[Part, str]], state: OutputItemState, deltas: list[Delta], source: str
+    ) -> None:
         """Append what the fragments so far lack of the parts of an item, in order, as far as they agree with them.
 
         What lacks before later content would come too late. If a server gives every part the same index, the fragments
-        agree with none.
+        agree with none. `source`: the type of the event, or of the item, which states each part once.
         """
         for part, whole in wholes:
             latest = state.latest_part
             if latest is not None and part != latest:
                 known = state.parts.get(part)
-                # some servers count the parts of whole texts otherwise than those of fragments
-                if whole == state.latest_text.text or (known is not None and known.text == whole):
+                if known is not None and known.text == whole:
+                    continue
+                if whole == state.latest_text.text and (latest, source) not in state.wholes:
+                    # some servers count the parts of whole texts otherwise than those of fragments
+                    state.parts[part] = state.latest_text
+                    state.wholes.add((latest, source))
                     continue
                 if known is not None or part[0] != latest[0] or part[1] < latest[1]:
                     return
+            state.wholes.add((part, source))
             missing = state.find_text(part).complete(whole)
             if missing is None:
                 return
@@ -312,11 +354,10 @@ class ResponsesDecoder(Decoder):
 
     def _begin_item(self, event: StreamEvent, item: OutputItem, deltas: list[Delta]) -> None:
         state = self._find(event)
-        if state.complete:  # a server that gives every item the same index, or none
-            if event.output_index is None:
-                self._last = max(self._items) + 1
-            state = self._items[self._last] = OutputItemState()
-        state.item_id = item.id
+        if state.complete or is_other_call(item.call_id, state.call_id):
+            # a server that gives every item the same index, or none
+            state = self._add_state(max(self._items) + 1 if event.output_index is None else self._last)
+        state.learn(item)
         if item.type in _CALLS and state.tool_call is None:
             self._begin_call(state, item, deltas)
         elif item.type in SERVER_TOOL_ITEM_TYPES:
@@ -324,6 +365,9 @@ class ResponsesDecoder(Decoder):
 
     def _end_item(self, event: StreamEvent, item: OutputItem, deltas: list[Delta]) -> None:
         state = self._find(event)
+        if state.complete and is_other_call(item.call_id, state.call_id):
+            state = self._add_state(self._last)
+        state.learn(item)
         if not state.lacks_content(item):
             self._complete(state, item, deltas)
         elif item.type in _CALLS and state.tool_call is None:
@@ -332,13 +376,14 @@ class ResponsesDecoder(Decoder):
     def _complete(self, state: OutputItemState, item: OutputItem, deltas: list[Delta]) -> None:
         """Append the content of a complete output item to `deltas`, except content of earlier events."""
         if state.complete:
+            if state.tool_call is not None and item.type in _CALLS:
+                state.tool_call.end_call(item, deltas)
             return
         state.complete = True
-        self._complete_items += 1
         if item.type == "reasoning":
             kind, parts = ("summary", item.summary) if item.summary else ("reasoning", item.content)
             wholes = [((kind, index), part.text) for index, part in enumerate(parts or ()) if part.text]
-            self._complete_parts(wholes, state, deltas)
+            self._complete_parts(wholes, state, deltas, item.type)
             carry = build_reasoning_state(item, state)
             if carry.encrypted or state.latest_part is not None:
                 self._put_thought(Thinking(signature=encode_signature(self._tag, carry)), state, deltas)
@@ -359,7 +404,7 @@ class ResponsesDecoder(Decoder):
     def _complete_message(self, state: OutputItemState, parts: list[OutputContent], deltas: list[Delta]) -> None:
         if state.latest_part is not None:
             texts = [(("text", index), part.text or part.refusal or "") for index, part in enumerate(parts)]
-            self._complete_parts(texts, state, deltas)
+            self._complete_parts(texts, state, deltas, "message")
             deltas += self._search.decode_remaining_citations(parts, state.citation_count)
         else:
             for part in parts:
@@ -433,27 +478,43 @@ class ResponsesDecoder(Decoder):
             self._unreadable = build_unreadable_reply(self._call.provider_prefix, reason)
             self._read_usage(response, deltas)
             return
-        missing = () if self._complete_items >= len(response.output or ()) else response.output or ()
-        items = [self._decode(decode_item, raw) for raw in missing]
-        self._search.record_source_titles(items)
-        latest = max(self._items, default=-1)
-        for place, item in enumerate(items):
-            if item.type == "reasoning" and latest > place:
-                continue  # too late: thinking must precede the content that followed it
-            self._last = place
-            self._complete(self._items.setdefault(place, OutputItemState()), item, deltas)
+        self._complete_items(response.output or (), deltas)
         self._end_open(deltas, reply_ended_early=response.status == "incomplete")
         self._read_usage(response, deltas)
         self._stopped = True
-        is_cut = any(state.tool_call.incomplete for state in self._items.values() if state.tool_call is not None)
+        is_cut = any(state.tool_call.incomplete for state in self._states if state.tool_call is not None)
         counts, refusal, provider = response.usage, "".join(self._refusal), self._call.provider_prefix
         total = 0 if counts is None else (counts.input_tokens or 0) + (counts.output_tokens or 0)
         fills = self._call.is_window_filled(total)
         deltas.append(build_stop(kind, provider, reason, refusal=refusal, is_cut=is_cut, fills_window=fills))
 
+    def _complete_items(self, output: Sequence[Raw], deltas: list[Delta]) -> None:
+        """Append what the items of the complete response have beyond their fragments."""
+        items: list[OutputItem] = [self._decode(decode_item, raw) for raw in output]
+        self._search.record_source_titles(items)
+        known = self._states.copy()
+        found = find_counterparts(
+            [state.keys for state in known], [build_keys(item.type, item.id, item.call_id) for item in items]
+        )
+        latest_known = max((place for place, index in enumerate(found) if index is not None), default=-1)
+        for place, (item, index) in enumerate(zip(items, found, strict=True)):
+            is_late = place < latest_known if index is None else index < len(known) - 1
+            if item.type == "reasoning" and is_late:
+                continue  # thinking must precede the content that followed it
+            state = self._find_unknown(place) if index is None else known[index]
+            self._last = state.index
+            self._complete(state, item, deltas)
+
+    def _find_unknown(self, place: int) -> OutputItemState:
+        """Return the state of an item of which no event has had content."""
+        state = self._items.get(place)
+        if state is None:
+            return self._add_state(place)
+        return state if state.keys[-1] is None else self._add_state(max(self._items) + 1)
+
     def _end_open(self, deltas: list[Delta], *, reply_ended_early: bool) -> None:
         """End the open items. `reply_ended_early`: True if the reply did not end normally."""
-        for state in self._items.values():
+        for state in self._states:
             if state.tool_call is not None and not state.complete:
                 state.tool_call.end_call(None, deltas, reply_ended_early=reply_ended_early)
             elif state.server_tool is not None and not state.complete:

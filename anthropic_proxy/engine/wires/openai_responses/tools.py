@@ -65,7 +65,7 @@ from anthropic_proxy.engine.wires.tools import (
     name_forced_tools,
     split_wrapper,
 )
-from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
+from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature, UpstreamProtocolError
 
 
 class ToolFields(Struct):
@@ -241,12 +241,17 @@ def _label_of(name: str) -> str:
     return label if label[:1].isalpha() else f"mcp_{label}"
 
 
+def is_other_call(call_id: str | None, known: str | None) -> bool:
+    """Return True if both ids are stated and differ."""
+    return bool(call_id and known and call_id != known)
+
+
 class ToolCallItemDecoder:
     """Decoder of one client tool call, from the first event of its output item to the last."""
 
     __slots__ = (
-        *("_announced", "_arguments", "_began", "_ended", "_key", "_name", "_reader", "_rest", "_streams", "_written"),
-        "incomplete",
+        *("_announced", "_arguments", "_began", "_call_id", "_ended", "_key", "_name", "_reader", "_rest", "_streams"),
+        *("_written", "incomplete"),
     )
 
     def __init__(self, reader: "ToolCallContext") -> None:
@@ -255,6 +260,7 @@ class ToolCallItemDecoder:
         self._began = self._ended = False
         self._streams = True
         self._name = ""
+        self._call_id = ""
         self._announced = ""
         """Arguments in the event that announces the call. They count if no other event has any."""
         self._written = DeliveredText()
@@ -272,12 +278,13 @@ class ToolCallItemDecoder:
     def start_call(self, item: OutputItem, deltas: list[Delta]) -> None:
         """Start the call once its name is known. Custom calls and parallel wrappers start when they are complete."""
         self._announced = item.arguments or ""
+        self._call_id = self._call_id or item.call_id or ""
         if self._began or self._ended or not item.name:
             return
+        self._name = item.name
         self._streams = item.type == "function_call" and not is_parallel_wrapper(item.name, self._reader.call)
         if self._streams:
             self._began = True
-            self._name = item.name
             deltas.append(self._reader.build_tool_call(self._key, item.call_id, item.name))
             if text := self._arguments.passed:
                 deltas.append(ToolArgs(self._key, text))
@@ -297,42 +304,49 @@ class ToolCallItemDecoder:
         if passed and self._began:
             deltas.append(ToolArgs(self._key, passed))
 
-    def add_complete_arguments(self, arguments: str, deltas: list[Delta], *, may_be_cut: bool = False) -> None:
-        """Append what the fragments lack of the complete arguments.
+    def add_complete_arguments(
+        self, arguments: str, deltas: list[Delta], *, may_be_cut: bool = False, is_other: bool = False
+    ) -> None:
+        """Append what the fragments lack of the complete arguments. `is_other`: they are those of another call, or of
+        the same one under another id.
 
         Raises `UpstreamProtocolError` if the fragments are other arguments: one is lost, repeated or in another place.
         """
-        if self._ended or means_no_arguments(arguments):
+        if means_no_arguments(arguments):
             return
-        missing = self._written.complete(arguments)
+        missing = None if self._ended or is_other else self._written.complete(arguments)
         if missing:
             self._read(missing, deltas)
-        elif missing is None and not may_be_cut:
+        elif missing is None and not may_be_cut and arguments != self._written.text:
             objects = divide_arguments(self._written.text)
             if not any(is_same_object(arguments, written) for written in objects):
-                why = " sent a tool call that cannot be run: its fragments differ from its complete arguments"
-                raise self._reader.call.build_protocol_error(why, code="broken-call")
+                raise self._build_error("its fragments differ from its complete arguments")
+
+    def _build_error(self, reason: str) -> UpstreamProtocolError:
+        words = f" sent a tool call that cannot be run: {reason}"
+        return self._reader.call.build_protocol_error(words, code="broken-call")
 
     def end_call(self, item: OutputItem | None, deltas: list[Delta], *, reply_ended_early: bool = False) -> None:
         """Append the remaining deltas of the tool call.
 
         `item` is None if the reply ended before the complete item arrived. Raises `UpstreamProtocolError` if the
-        complete item has no name.
+        complete item has no name, or contradicts what the call had before.
         """
+        if item is not None and not self._ended and not self._began:
+            self.start_call(item, deltas)
+        whole = "" if item is None else (item.input if item.type == "custom_tool_call" else item.arguments) or ""
+        if whole == "" and not self._written.text:
+            whole = self._announced
+        is_cut = item is not None and item.status == "incomplete"
+        if item is not None and item.name and item.name != self._name:
+            raise self._build_error(f"it has two names, {self._name!r} and {item.name!r}")
+        is_other = item is not None and is_other_call(item.call_id, self._call_id)
+        self.add_complete_arguments(whole, deltas, may_be_cut=is_cut, is_other=is_other)
         if self._ended:
             return
-        if item is not None and not self._began:
-            self.start_call(item, deltas)
         if item is not None and not self._streams:
-            self._reader.emit_complete_call(
-                self._key, item, item.arguments or self._written.text or self._announced, deltas
-            )
+            self._reader.emit_complete_call(self._key, item, self._written.text, deltas)
         elif self._began:
-            whole = "" if item is None else item.arguments or ""
-            if whole == "" and not self._written.text:
-                whole = self._announced
-            is_cut = item is not None and item.status == "incomplete"
-            self.add_complete_arguments(whole, deltas, may_be_cut=is_cut)
             written = "".join(self._rest) or self._arguments.text
             if item is not None:
                 self.incomplete = is_cut or is_truncated_object(item.arguments or written)
