@@ -297,9 +297,13 @@ class RelayStream(Reply):
                 if self._inner_calls is not None:
                     self._inner_calls.feed(data)
                 relevant = select_frames_to_inspect(data)
-                if relevant and (invalid := self._inspect(relevant)) is not None:
-                    self._end_with_error(invalid[1])
-                    data = data[: self._find_frame(invalid[0], data)]
+                if relevant:
+                    if (invalid := self._inspect(relevant)) is not None:
+                        self._end_with_error(invalid[1])
+                        data = data[: self._find_frame(invalid[0], data)]
+                    if self._decoder.finished and self.failure is None:
+                        data, behind = split_after_message_end(data)
+                        self._behind = behind + self._events.pop_pending()
                 if events := data.count(_BLOCK_DELTA):
                     self._content_bytes += len(data) - events * self._delta_frame_bytes
                     if relevant and _BLOCK_DELTA not in relevant:
@@ -307,9 +311,6 @@ class RelayStream(Reply):
                 if not self._has_content and _CONTENT in data:
                     self._has_content = True
                     self._watchdog.note_content()
-                if data and self._decoder.finished and self.failure is None:
-                    data, behind = split_after_message_end(data)
-                    self._behind = behind + self._events.pop_pending()
             else:
                 data = self._finish()
         except UpstreamError as error:

@@ -34,7 +34,9 @@ PING, COMMENT = b'event: ping\ndata: {"type":"ping"}\n\n', b": alive\n\n"
 
 
 def new_repair(eager_tools: Collection[str] = ()) -> StreamRepair:
-    return StreamRepair("m", lambda prefix: f"{prefix}new", 3, len, UpstreamProtocolError, eager_tools=eager_tools)
+    return StreamRepair(
+        "m", lambda prefix: f"{prefix}new", 3, lambda _: 4, UpstreamProtocolError, eager_tools=eager_tools
+    )
 
 
 def feed(repair: StreamRepair, pieces: list[bytes]) -> bytes:
@@ -79,8 +81,11 @@ def decode(text: str) -> Any:
 
 
 def check(mutation: Mutation, spelling: Spelling) -> None:
-    repair = new_repair()
-    events = read(feed(repair, [event.to_bytes(spelling) for event in mutation.sent]))
+    repair, of_one_packet = new_repair(), new_repair()
+    sent = [event.to_bytes(spelling) for event in mutation.sent]
+    received = feed(repair, sent)
+    assert received == feed(of_one_packet, [b"".join(sent)]), mutation.what
+    events = read(received)
     if repair.error is not None:
         assert mutation.is_of_call, mutation.what
         assert events.pop() == {"type": "error"}
@@ -294,7 +299,53 @@ def test_arguments_that_the_client_wants_checked_are_an_error(arguments: str) ->
 def test_an_unchecked_call_with_a_gap_is_an_error() -> None:
     start, piece, *end = eager_call('{"a": tru')[1:]
     damaged = piece.replace(b"}}\n\n", b"}\n\n")
+    errors = []
     for sent in ([start, piece, *end[1:]], [start, piece, damaged, *end]):
         repair = new_repair(eager_tools={"Read"})
         feed(repair, [*begin(ends=2), *sent])
-        assert str(repair.error) == "its arguments are incomplete"
+        errors.append(str(repair.error))
+    assert errors == ["its arguments are incomplete", "a part of its arguments cannot be read"]
+
+
+TWO_STARTS = [
+    OTHER_BLOCK[0],
+    OTHER_BLOCK[1],
+    OTHER_BLOCK[0],
+    {**OTHER_BLOCK[1], "delta": {"type": "text_delta", "text": "Ho"}},
+    OTHER_BLOCK[2],
+]
+CALL_START = {**GIVEN_CALL[0], "content_block": {**GIVEN_CALL[0]["content_block"], "input": {}}}
+HEAD = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":'
+INDEX_TWICE = HEAD + b'{"type":"text_delta","text":"Ho"},"index":%d}\n\n'
+NO_JSON = HEAD + b'{"type":"%b","%b":"x"}\n\n'
+ODD_PACKETS: dict[str, list[bytes]] = {
+    "a second start of a block with text": with_ends([{**event, "index": 0} for event in TWO_STARTS]),
+    "a second index": [*begin("text", ends=3), INDEX_TWICE % 1, *begin("text")[-3:]],
+    "the same index again": [*begin("text", ends=3), INDEX_TWICE % 0, *begin("text")[-3:]],
+    "a text that is no JSON": [*begin("text", ends=3), NO_JSON % (b"text_delta", b"text"), *begin("text")[-3:]],
+    "arguments that are no JSON": [
+        *with_ends([CALL_START, *GIVEN_CALL[1:]])[:-2],
+        NO_JSON % (b"input_json_delta", b"partial_json"),
+        *with_ends([CALL_STOP])[1:],
+    ],
+    "arguments behind the end of a call": with_ends([CALL_START, GIVEN_CALL[1], CALL_STOP, GIVEN_CALL[2], CALL_STOP]),
+}
+
+
+@pytest.mark.parametrize("events", ODD_PACKETS.values(), ids=ODD_PACKETS)
+def test_packets_of_the_server_change_nothing(events: list[bytes]) -> None:
+    """Each division of the events into two packets, and each event alone."""
+    packets = [[b"".join(events[:cut]), b"".join(events[cut:])] for cut in range(len(events))]
+    outcomes = set()
+    for pieces in (events, *packets):
+        repair = new_repair()
+        outcomes.add((feed(repair, pieces), str(repair.error)))
+    assert len(outcomes) == 1
+
+
+def test_a_second_start_of_a_block_with_text_begins_another_block() -> None:
+    events = read(feed(new_repair(), ODD_PACKETS["a second start of a block with text"]))
+    assert (check_events(events), [event.get("index") for event in events]) == (
+        [],
+        [None, 0, 0, 0, 1, 1, 1, None, None],
+    )

@@ -3,8 +3,9 @@
 Theory of operation. A valid stream is `message_start`, then blocks of a start, deltas and a stop with the indexes 0, 1,
 2 …, then one `message_delta` and `message_stop` (`messages/stream_grammar.py` has the fields). The repair is a state
 machine over this grammar: what has begun, which block is open, and whether the end was stated. An event that fits the
-state passes as the same bytes. Nearly all events are deltas of the open block in one form: they pass after a few
-searches, without decoding. Of another event, the state says what is meant, and what is written:
+state passes as the same bytes. Nearly all events are deltas of the open block: a packet of them is decoded at once, and
+passes if each has the index and the type of this block. Of another event, the state says what is meant, and what is
+written:
 
     state \\ event   | start of message | start of block | delta of its kind | another delta    | message_delta, stop
     not begun       | write            | begin, write   | begin, open, write| –                | begin, write
@@ -24,12 +25,12 @@ wants unchecked (`eager_input_streaming`) need not be JSON: they pass as they ar
 """
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
-from itertools import groupby
-from typing import Annotated, Any, Literal, cast
+from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Raw, Struct, defstruct
 
 from anthropic_proxy.engine.messages.server_tools import CALL_TYPES, SERVER_CALL_TYPES
 from anthropic_proxy.engine.messages.stream_grammar import BLOCK_FIELDS, COUNTS, CUTTING_REASONS, DELTAS, EMPTY_STARTS
@@ -44,19 +45,12 @@ _LINE_ENDS = compile_later(rb"\r\n|\n|\r")
 _CR = ord("\r")
 _BOM = b"\xef\xbb\xbf"
 _EVENT, _DATA = b"event: ", b"\ndata: "
-_COMPACT_START = b'event: content_block_start\ndata: {"type":"content_block_start",'
-_COMPACT_DELTAS = {
-    kind: b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%%d,"delta":{"type":"%b","%b":"'
-    % (delta.encode(), field.encode())
-    for delta, (kind, field) in DELTAS.items()
-    if delta in ("text_delta", "thinking_delta")
-}
-"""Kind of a block → beginning of its deltas in the form of most servers, without the index."""
+_DELTA = b"event: content_block_delta\ndata: "
+_DELTA_SIZE, _NEXT_DELTA = len(_DELTA), b"\n\n" + _DELTA
 _DONE = b"[DONE]"
 """Data of the last event of servers that also have the API Chat Completions."""
 _MAX_QUEUED_BLOCKS = 64
-_NEVER = b"\0"
-"""Beginning that no event has."""
+_UNREADABLE = "a part of its arguments cannot be read"
 
 
 def encode_event(event: dict[str, Any]) -> bytes:
@@ -186,11 +180,21 @@ _KINDS: Mapping[type, str] = {
 }
 
 
-class _ArgumentsEvent(Struct, gc=False):
-    delta: _InputDelta
+@lru_cache(maxsize=256)
+def _build_delta_decoder(kind: str, index: int) -> Callable[[bytes], Any]:
+    """Return the decoder of the deltas that fill the block of a type and an index. It accepts no other event."""
+    name = {"text": "text_delta", "thinking": "thinking_delta"}.get(kind, "input_json_delta")
+    own_index = Annotated[int, Meta(ge=index, le=index)]
+    # not as tags, which may be missing in a type that is no union
+    delta = defstruct("Delta", [("type", Literal[name]), (DELTAS[name][1], str)], gc=False)
+    fields = [("type", Literal["content_block_delta"]), ("index", own_index), ("delta", delta)]
+    return msgspec.json.Decoder(defstruct("BlockDelta", fields, gc=False)).decode
 
 
-_decode_arguments_events = msgspec.json.Decoder(list[_ArgumentsEvent]).decode
+def _expect_no_delta(_: bytes) -> Any:
+    raise msgspec.ValidationError("no block is open")
+
+
 _decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
 
 _EVENT_TYPES = frozenset(
@@ -200,6 +204,7 @@ _EVENT_TYPES = frozenset(
     )
 )
 _KNOWN_MEMBERS = frozenset(("type", "index", "message", "content_block", "delta", "usage", "context_management"))
+_OF_BLOCKS = frozenset(kind for kind in _EVENT_TYPES if kind.startswith("content_block"))
 _BEFORE_END = _EVENT_TYPES - {"message_stop"}
 _OTHER_FIELDS = ("type", "id", "name", "input", "caller", "trigger")
 """Fields of blocks that are no misspelled name of another one."""
@@ -220,8 +225,6 @@ class StreamRepair:
     """Why the reply ends, if the server has stated it, and only its last event is missing. None otherwise."""
     _is_ending = False
     """True once `message_delta` was received, until the end of the stream."""
-    _usual = _usual_next = _NEVER
-    """Beginning of a delta of the open block in its usual form, and the same with the end of the event before."""
     _begun = _ended = False
     _start = b""
     """The event `message_start`, if it was valid when it came, and until its usage is needed."""
@@ -279,8 +282,10 @@ class StreamRepair:
         self._build_error = build_error
         self._eager_tools = eager_tools
         self._out: list[bytes] = []
-        self._arguments: list[str | bytes] = []
-        """Arguments of the open call: fragments, and events in their usual form."""
+        self._decode_delta: Callable[[bytes], Any] = _expect_no_delta
+        """Decodes the data of an event that only adds to the open block, and raises an error for any other one."""
+        self._arguments: list[str] = []
+        """Fragments of the arguments of the open call."""
         self._queue: list[tuple[str, dict[str, Any], bytes]] = []
         """Events of other blocks that came within the open call."""
         self._queued_indexes: list[int | None] = []
@@ -296,12 +301,16 @@ class StreamRepair:
 
     def feed(self, events: bytes) -> bytes:
         # each event is the two usual lines: clients read another line, such as a second name, before they read the data
-        if events.startswith(self._usual) and _CR not in events:
-            number = events.count(self._usual_next) + 1
-            if number == events.count(b"\n\n") and 3 * number == events.count(b"\n"):
+        if events.startswith(_DELTA) and _CR not in events:
+            try:
+                read = [*map(self._decode_delta, events[_DELTA_SIZE:].split(_NEXT_DELTA))]
+            except DECODE_ERRORS:
+                return self._feed_others(events)
+            if events.count(b"\n") == 3 * len(read):
+                self._is_filled = True
                 if self._arguments:
+                    self._arguments += [event.delta.partial_json for event in read]
                     self._argument_size += len(events)
-                    self._arguments.append(events)
                     if self._argument_size > MAX_REPLY_CHARACTERS:
                         require_bounded_reply(self._argument_size)
                 return events
@@ -350,8 +359,8 @@ class StreamRepair:
                 self._calls += 1
                 self._call_ids.add(block.id)
                 self._call_name = block.name
-            elif event.startswith(_COMPACT_START):
-                self._expect(_COMPACT_DELTAS[self._kind] % read.index)
+            else:
+                self._decode_delta = _build_delta_decoder(self._kind, read.index)
             self._out.append(event)
         elif kind is _BlockStop:
             if read.index != self._index or read.index != self._next or not self._kind or self._cut_stop:
@@ -397,11 +406,10 @@ class StreamRepair:
         ):
             return False
         if type(delta) is _InputDelta:
-            return (
-                False
-                if not self._accepts_arguments(delta.partial_json)
-                else self._write_arguments(delta.partial_json, event)
-            )
+            if not self._accepts_arguments(delta.partial_json):
+                return False
+            self._write_arguments(delta.partial_json, event)
+            return True
         if type(delta) is _SignatureDelta:
             self._signature = event
             return True
@@ -409,20 +417,13 @@ class StreamRepair:
             return False
         self._is_filled = True
         self._out.append(event)
-        if not event.startswith(self._usual):
-            self._learn(event, b'"%b":' % self._kind.encode())
+        self._expect_deltas()
         return True
 
-    def _learn(self, event: bytes, key: bytes) -> None:
-        """Expect that further deltas of the open block begin as `event` does, up to its text."""
-        at = event.find(key)
-        usual = event[: event.find(b'"', at + len(key)) + 1] if at >= 0 else b""
-        is_plain = usual.startswith(_EVENT + b"content_block_delta" + _DATA)
-        if is_plain and usual.count(b'"type"') == 2 and b'"index"' in usual:
-            self._expect(usual)
-
-    def _expect(self, usual: bytes) -> None:
-        self._usual, self._usual_next = usual, b"\n\n" + usual
+    def _expect_deltas(self) -> None:
+        """Let deltas of the open block pass, if the server counts its blocks as the client does."""
+        if self._index == self._next:
+            self._decode_delta = _build_delta_decoder(self._kind, self._next)
 
     def _open(self, kind: str, index: Any) -> None:
         self._kind, self._index = kind, index
@@ -461,6 +462,9 @@ class StreamRepair:
             return
         text = b"\n".join(data)
         content, is_changed = _decode(text)
+        if content is None and self._kind in CALL_TYPES and name in _OF_BLOCKS:
+            self._fail(_UNREADABLE)
+            return
         if (
             not isinstance(content, dict)
             or name == "error"
@@ -661,7 +665,7 @@ class StreamRepair:
         kind, field, is_typed = _find_delta_type(delta or {})
         if delta is None or not (kind or field):
             if self._kind in CALL_TYPES:
-                self._fail("a part of its arguments cannot be read")
+                self._fail(_UNREADABLE)
             elif delta is not None and self._kind and _is_text(delta.get("type")) and delta["type"] not in DELTAS:
                 self._write_in_block(content, event)  # a delta that the API has got since
             return
@@ -759,26 +763,17 @@ class StreamRepair:
             return False
         return True
 
-    def _write_arguments(self, fragment: str, event: bytes) -> bool:
+    def _write_arguments(self, fragment: str, event: bytes) -> None:
         self._out.append(event)
         if fragment:
-            self._argument_size += len(fragment)
+            self._argument_size += len(event)
             require_bounded_reply(self._argument_size)
             self._arguments.append(fragment)
-            if not event.startswith(self._usual):
-                self._learn(event, b'"partial_json":')
-        return True
+            self._expect_deltas()
 
     def _read_arguments(self) -> str:
-        texts = list[str]()
-        head = _EVENT + b"content_block_delta" + _DATA
-        for kind, pieces in groupby(self._arguments, type):
-            if kind is str:
-                texts += cast("Iterator[str]", pieces)
-            else:
-                events = b"".join(cast("Iterator[bytes]", pieces)).removeprefix(head).replace(b"\n\n" + head, b",")
-                texts += _read_fragments(b"[%b]" % events)
-        return "".join(texts)
+        self._arguments = ["".join(self._arguments)] if self._arguments else []
+        return "".join(self._arguments)
 
     def _has_whole_deltas(self) -> bool:
         """Return True if the deltas of the open call are all its arguments, so that no other one is expected."""
@@ -813,7 +808,7 @@ class StreamRepair:
     def _end(self) -> None:
         self._ended, self.stated_reason = True, None
         self._kind = ""
-        self._usual = self._usual_next = _NEVER
+        self._decode_delta = _expect_no_delta
 
     # Ends of blocks and of the message.
 
@@ -852,6 +847,7 @@ class StreamRepair:
         elif kind in CALL_TYPES and not (self._is_whole_call(may_be_empty=bool(stop)) or self._may_be_no_json(stop)):
             if stop:
                 self._cut_stop = stop
+                self._decode_delta = _expect_no_delta
             else:
                 self._fail("its arguments are incomplete")
             return
@@ -861,15 +857,14 @@ class StreamRepair:
         """Return True if the arguments of the open call are what the server sent, and need no check. `stop`: as for
         `_close`.
         """
-        is_eager = stop != b"" and self._call_name in self._eager_tools and self.error is None
-        return is_eager and _UNREADABLE not in self._read_arguments()
+        return stop != b"" and self._call_name in self._eager_tools and self.error is None
 
     def _write_stop(self, stop: bytes) -> None:
         self._out.append(stop or encode_event({"type": "content_block_stop", "index": self._next}))
         self._ended_indexes.add(self._index)
         self._kind, self._index = "", None
         self._next += 1
-        self._usual = self._usual_next = _NEVER
+        self._decode_delta = _expect_no_delta
         self._arguments, self._argument_size, self._cut_stop, self._given_input = [], 0, b"", ""
         queue, self._queue = self._queue, []
         self._queued_indexes = []
@@ -955,7 +950,6 @@ class StreamRepair:
     def _end_of_message(self) -> None:
         self._is_ending, self._is_complete = False, True
         self._ending, self._ending_events, self.stated_reason = None, [], None
-        self._usual = self._usual_next = _NEVER
 
     def _stop_message(self, event: bytes) -> None:
         if self._begun and not self._is_complete and (self._is_ending or self._next or self._kind):
@@ -1071,22 +1065,6 @@ def _is_text(value: Any) -> bool:
 
 def _is_count(value: Any) -> bool:
     return type(value) in (int, float)  # `UsageBounds` judges the number
-
-
-def _read_fragments(events: bytes) -> list[str]:
-    """Return the arguments in a JSON list of events. They may divide a character, which only `json` reads."""
-    try:
-        return [event.delta.partial_json for event in _decode_arguments_events(events)]
-    except DECODE_ERRORS:
-        pass
-    try:
-        return [str(event["delta"]["partial_json"]) for event in json.loads(events)]
-    except (ValueError, RecursionError):
-        return [_UNREADABLE]
-
-
-_UNREADABLE = "\0"
-"""In place of arguments that cannot be read: no JSON object has it."""
 
 
 def _state(arguments: str) -> dict[str, Any]:
