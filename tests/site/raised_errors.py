@@ -16,6 +16,7 @@ from tests.support.paths import ROOT
 PACKAGE = ROOT / "anthropic_proxy"
 _BUILDERS = {
     "build_protocol_error": ("UpstreamProtocolError", "…", ""),
+    "build_call_error": ("UpstreamProtocolError", "… sent a tool call that cannot be run: ", "broken-call"),
     "backup_error": ("ConfigurationError", "", "ledger-backup"),
     "field_error": ("InvalidRequest", "", "virtual-key-fields"),
     "parameter_error": ("InvalidRequest", "", "ledger-parameter"),

@@ -23,7 +23,7 @@ A reply that is not streamed is read whole, and then forwarded.
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, TypeVar, final
 
 from msgspec import structs
@@ -159,7 +159,7 @@ class RelayStream(Reply):
             self._new_id,
             self._bounds.estimated_input or 0,
             self._estimate_output,
-            partial(_build_call_error, call),
+            call.build_call_error,
             eager_tools=call.eager_tools,
         )
 
@@ -463,10 +463,6 @@ def forwarded_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 def _raw(value: str) -> str:
     return value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("latin-1")
-
-
-def _build_call_error(call: RelayCall[Any], reason: str) -> UpstreamProtocolError:
-    return call.build_protocol_error(f" sent a tool call that cannot be run: {reason}", code="broken-call")
 
 
 _API_PARAMETERS = frozenset(("after_id", "before_id", "beta", "limit"))

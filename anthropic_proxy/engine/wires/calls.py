@@ -65,6 +65,10 @@ class BaseCall(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
         """`words` follow the name of the provider: ` sent an invalid line.`"""
         return UpstreamProtocolError(f"{self.provider_prefix}{words}", code=code, provider=self.provider_prefix)
 
+    def build_call_error(self, reason: str) -> UpstreamProtocolError:
+        """Return the error of a tool call of which nobody knows what the model has written."""
+        return self.build_protocol_error(f" sent a tool call that cannot be run: {reason}", code="broken-call")
+
 
 class TranslatedCall(BaseCall[DialectT_co], frozen=True, kw_only=True):
     """Input of a wire that encodes a prepared request for another API."""

@@ -65,7 +65,7 @@ from anthropic_proxy.engine.wires.tools import (
     name_forced_tools,
     split_wrapper,
 )
-from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature, UpstreamProtocolError
+from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
 
 
 class ToolFields(Struct):
@@ -320,11 +320,7 @@ class ToolCallItemDecoder:
         elif missing is None and not may_be_cut and arguments != self._written.text:
             objects = divide_arguments(self._written.text)
             if not any(is_same_object(arguments, written) for written in objects):
-                raise self._build_error("its fragments differ from its complete arguments")
-
-    def _build_error(self, reason: str) -> UpstreamProtocolError:
-        words = f" sent a tool call that cannot be run: {reason}"
-        return self._reader.call.build_protocol_error(words, code="broken-call")
+                raise self._reader.call.build_call_error("its fragments differ from its complete arguments")
 
     def end_call(self, item: OutputItem | None, deltas: list[Delta], *, reply_ended_early: bool = False) -> None:
         """Append the remaining deltas of the tool call.
@@ -339,7 +335,7 @@ class ToolCallItemDecoder:
             whole = self._announced
         is_cut = item is not None and item.status == "incomplete"
         if item is not None and item.name and item.name != self._name:
-            raise self._build_error(f"it has two names, {self._name!r} and {item.name!r}")
+            raise self._reader.call.build_call_error(f"it has two names, {self._name!r} and {item.name!r}")
         is_other = item is not None and is_other_call(item.call_id, self._call_id)
         self.add_complete_arguments(whole, deltas, may_be_cut=is_cut, is_other=is_other)
         if self._ended:
