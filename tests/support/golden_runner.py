@@ -1,4 +1,4 @@
-"""Plays one scenario through the real router, preparation, wire, framing, cutter and writer, without a socket."""
+"""Plays one scenario through the real router, preparation, wire, framing, filter and writer, without a socket."""
 
 import contextlib
 import tomllib
@@ -16,8 +16,8 @@ from anthropic_proxy.engine.messages.events import Ping
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.engine.messages.loaded_tools import CALLER, LoadedToolCalls
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_envelope, decode_request
-from anthropic_proxy.engine.messages.output_limit import ReplyEnd
 from anthropic_proxy.engine.messages.preparation import prepare
+from anthropic_proxy.engine.messages.reply_filter import ReplyFilter
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
@@ -276,25 +276,24 @@ class _Reads:
         self._late_thinking = TrailingThinkingBuffer()
         self.signature = self._decoder.default_signature
         request = call.request
-        self._cutter = ReplyEnd(request.stop_sequences, request.reply_limit) if request.may_end_early else None
+        self._filter = ReplyFilter(request.stop_sequences, request.reply_limit, request.sources)
         loaded = {tool.name for tools in call.request.loaded_tools.values() for tool in tools}
         offers_caller = any(tool is CALLER for tool in call.request.tools)
         self._loaded_calls = LoadedToolCalls(loaded) if offers_caller else None
 
     def flush_pending(self) -> list[Delta]:
         deltas = [*self._late_thinking.feed(self._decoder.flush_pending()), *self._late_thinking.flush_pending()]
-        return deltas if self._cutter is None else [*self._cutter.feed(deltas), *self._cutter.flush()]
+        return [*self._filter.feed(deltas), *self._filter.flush()]
 
     def __iter__(self) -> Iterator[list[Delta]]:
-        cutter = self._cutter
+        reply_filter = self._filter
         for unbuffered in self._uncut():
             unconverted = self._late_thinking.feed(unbuffered)
             deltas = unconverted if self._loaded_calls is None else self._loaded_calls.feed(unconverted)
-            yield deltas if cutter is None else cutter.feed(deltas)
-            if cutter is not None and cutter.matched:
+            yield reply_filter.feed(deltas)
+            if reply_filter.matched:
                 return
-        if cutter is not None:
-            yield cutter.flush()
+        yield reply_filter.flush()
 
     def _uncut(self) -> Iterable[list[Delta]]:
         status = self._scenario.fields.get("status", 200)

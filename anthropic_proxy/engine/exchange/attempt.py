@@ -22,8 +22,8 @@ from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.loaded_tools import NOWHERE, PLACEHOLDER_NAME, DeferredToolPlaces
 from anthropic_proxy.engine.messages.models import MessagesRequest, Source, Tool, decode_request_or_envelope
 from anthropic_proxy.engine.messages.models.tools import list_tool_names
-from anthropic_proxy.engine.messages.output_limit import ReplyEnd
 from anthropic_proxy.engine.messages.preparation import ProxyTool, TargetLimits, prepare
+from anthropic_proxy.engine.messages.reply_filter import ReplyFilter
 from anthropic_proxy.engine.messages.reply_schema import ReplySchema
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
@@ -133,7 +133,7 @@ class TargetRun(Struct):
     longer than `MAX_QUEUE_SECONDS`."""
     continuation: str | None = None
     """Token to continue a reply that the provider split. "": another call without a token. None: first call."""
-    reply_end: ReplyEnd | None = None
+    reply_filter: ReplyFilter | None = None
     """Filter of the previous call, if this call continues its reply."""
     adaptations: Adaptations | None = None
     """Changes of the request after errors of the provider in this exchange. None: no change so far."""

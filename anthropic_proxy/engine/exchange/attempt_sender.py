@@ -385,7 +385,7 @@ class AttemptSender(Struct, eq=False):
                     self.engine.background,
                     bounds=bounds,
                     report=self.incoming.receipt.fidelity,
-                    reply_end=attempt.run.reply_end,
+                    reply_filter=attempt.run.reply_filter,
                     deferred_tools=attempt.deferred_tools,
                 )
             attempt.stream = stream

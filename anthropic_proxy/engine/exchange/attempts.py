@@ -273,7 +273,7 @@ class Attempts:
         run = TargetRun(request, previous.run.token_scale, origin, adaptations_left=0, continuation=continuation)
         self._engine.retry_budget.record_first_call(target.upstream)
         if continuation:
-            run.reply_end = previous.decoded().reply_end
+            run.reply_filter = previous.decoded().reply_filter
             if version := target.dialect.continuation_version:  # some providers continue replies only in this version
                 path = f"{target.provider.default_url_path}/"
                 target = structs.replace(target, base_url=target.base_url.replace(path, f"{version}/", 1))

@@ -23,6 +23,7 @@ from anthropic_proxy.engine.messages.deltas import (
     Delta,
     Stop,
     Text,
+    TextEnd,
     Thinking,
     ToolArgs,
     ToolCall,
@@ -34,7 +35,7 @@ from anthropic_proxy.engine.messages.deltas import (
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.engine.messages.loaded_tools import CALLER, LoadedToolCalls
 from anthropic_proxy.engine.messages.models import Tool
-from anthropic_proxy.engine.messages.output_limit import ReplyEnd
+from anthropic_proxy.engine.messages.reply_filter import ReplyFilter
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.contract import Wire
 from anthropic_proxy.engine.wires.dialect import BaseDialect
@@ -109,7 +110,7 @@ class UpstreamStream(DeltaStream):
     """The reply in one response of a provider.
 
     A chunk of the network passes the reader (frames), the decoder (deltas) and up to three filters: late thinking,
-    calls of tools that the proxy loads, and the end that the client asks for (`ReplyEnd`). A complete body, which a
+    calls of tools that the proxy loads, and what the client asks for (`ReplyFilter`). A complete body, which a
     provider may also send in place of a stream, passes the decoder at once.
 
     `_stopped` is True after the delta `Stop`: the client has all of the reply, and only token usage is awaited.
@@ -151,10 +152,10 @@ class UpstreamStream(DeltaStream):
         *,
         bounds: UsageBounds,
         report: FidelityReport,
-        reply_end: ReplyEnd | None,
+        reply_filter: ReplyFilter | None,
         deferred_tools: Sequence[Tool],
     ) -> None:
-        """`report`: receives the notes of the decoder at the end. `reply_end`: filter of the continued stream.
+        """`report`: receives the notes of the decoder at the end. `reply_filter`: filter of the continued stream.
         `deferred_tools`: tools of the client that the proxy's tool search may find.
         """
         self.call = call
@@ -171,11 +172,12 @@ class UpstreamStream(DeltaStream):
         """Reader that divides a streamed response into frames (events). None: the response is not streamed."""
         self._check_framing = self._framing == "sse"
         """True until the first bytes prove that an SSE answer is streamed. NDJSON is indistinguishable from a body."""
-        self.reply_end = reply_end
-        """Filter that ends the reply at a stop sequence or the limit of the client. None: the provider ends it."""
+        self.reply_filter = reply_filter
+        """None: the client wants nothing of the reply that the provider does not do."""
         request = call.request
-        if reply_end is None and (request.stop_sequences or request.reply_limit is not None):
-            self.reply_end = ReplyEnd(request.stop_sequences, request.reply_limit)
+        stops, limit, sources = request.stop_sequences, request.reply_limit, request.sources
+        if reply_filter is None and (stops or limit is not None or sources is not None):
+            self.reply_filter = ReplyFilter(stops, limit, sources)
         if any(map(_is_caller, request.tools)):
             callable_tools = [*request.loaded_tools.values(), deferred_tools]
             self._loaded_calls = LoadedToolCalls({tool.name for tools in callable_tools for tool in tools})
@@ -285,19 +287,19 @@ class UpstreamStream(DeltaStream):
             if Usage in map(type, deltas):
                 deltas = self._bounds.check_deltas(deltas)
             calls = self._loaded_calls
-            if calls is not None or self.reply_end is not None:
+            if calls is not None or self.reply_filter is not None:
                 if calls is not None and ToolEnd in map(type, deltas):
                     is_large = is_large or calls.held_characters > MAX_REPLY_BYTES_ON_LOOP
                 if is_large:
                     deltas = await self._run_in_thread(self._filter, deltas)
                 else:
                     deltas = self._filter(deltas)
-            if self.reply_end is not None:
-                if self.reply_end.matched:
+            if self.reply_filter is not None:
+                if self.reply_filter.matched:
                     self._ended = True
                 elif self._ended and not self.continuation:
-                    deltas += self.reply_end.flush()  # also before a failure, because it was received
-                if self.reply_end.is_cut and Stop in map(type, deltas):
+                    deltas += self.reply_filter.flush()  # also before a failure, because it was received
+                if self.reply_filter.is_cut and Stop in map(type, deltas):
                     self._stopped = True
             if not deltas:
                 continue
@@ -321,17 +323,19 @@ class UpstreamStream(DeltaStream):
     def _filter(self, deltas: list[Delta]) -> list[Delta]:
         if self._loaded_calls is not None:
             deltas = self._loaded_calls.feed(deltas)
-        return deltas if self.reply_end is None else self.reply_end.feed(deltas)
+        return deltas if self.reply_filter is None else self.reply_filter.feed(deltas)
 
     def flush_pending(self) -> list[Delta]:
         if self._stopped or self._is_left_to_thread:
             return []
         deltas = self._late_thinking.feed(self._decoder.flush_pending()) + self._late_thinking.flush_pending()
         deltas = self._filter(deltas)
-        return deltas if self.reply_end is None else deltas + self.reply_end.flush()
+        return deltas if self.reply_filter is None else deltas + self.reply_filter.flush()
 
     async def close(self) -> None:
         self._report.add_notes(self._decoder.notes)
+        if self.reply_filter is not None:
+            self._report.add_notes(self.reply_filter.notes)
         await self._response.close(wait_for_end=self._decoder.finished)
 
     def set_deltas(self, deltas: Iterable[Delta]) -> None:
@@ -341,7 +345,7 @@ class UpstreamStream(DeltaStream):
 
     @property
     def _is_cut(self) -> bool:
-        return self.reply_end is not None and self.reply_end.is_cut
+        return self.reply_filter is not None and self.reply_filter.is_cut
 
     def _fail(self, error: UpstreamError, deltas: list[Delta]) -> None:
         self._ended = True
@@ -390,7 +394,7 @@ def _has_content(delta: Delta) -> bool:
             return bool(delta.text or delta.signature)
         case ToolCall() | Block() | Stop():
             return True
-        case ToolArgs() | ToolEnd() | Citation() | Usage():
+        case TextEnd() | ToolArgs() | ToolEnd() | Citation() | Usage():
             return False
 
 

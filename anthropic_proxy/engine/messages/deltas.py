@@ -21,6 +21,11 @@ class Text(Struct, frozen=True, gc=False):
 
 
 @final
+class TextEnd(Struct, frozen=True, gc=False):
+    """The text so far is a block of its own: text behind it begins the next one."""
+
+
+@final
 class Citation(Struct, frozen=True, gc=False):
     """A source that the model cites for the text of the reply so far."""
 
@@ -203,7 +208,7 @@ class Stop(Struct, frozen=True):
     """Object `stop_details` of the reply, for a refusal."""
 
 
-Delta = Text | Citation | Thinking | ToolCall | ToolArgs | ToolEnd | Block | Usage | Stop
+Delta = Text | TextEnd | Citation | Thinking | ToolCall | ToolArgs | ToolEnd | Block | Usage | Stop
 
 
 def _is_answer(delta: Delta) -> bool:
@@ -212,7 +217,7 @@ def _is_answer(delta: Delta) -> bool:
             return bool(delta.text)
         case ToolCall() | Block():
             return True
-        case Thinking() | Citation() | ToolArgs() | ToolEnd() | Usage() | Stop():
+        case TextEnd() | Thinking() | Citation() | ToolArgs() | ToolEnd() | Usage() | Stop():
             return False
 
 

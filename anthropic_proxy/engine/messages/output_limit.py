@@ -1,4 +1,4 @@
-"""`ReplyEnd`: ends a reply at a stop sequence or at the output limit of the client, whichever comes first.
+"""`OutputLimitFilter`: ends a reply at the output limit of the client.
 
 Theory of operation. Some requests go out with a higher output limit than the client's: the server accepts none as low,
 or the model reasons, and its reasoning would use up the limit before the first word. The client nevertheless receives
@@ -7,7 +7,7 @@ Reasoning does not count. A tool call that begins within the limit stays whole, 
 a call that would begin later is left out.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import assert_never
 
 from anthropic_proxy.engine.messages.deltas import (
@@ -17,13 +17,13 @@ from anthropic_proxy.engine.messages.deltas import (
     Delta,
     Stop,
     Text,
+    TextEnd,
     Thinking,
     ToolArgs,
     ToolCall,
     ToolEnd,
     Usage,
 )
-from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
 
 
 class OutputLimitFilter:
@@ -57,7 +57,7 @@ class OutputLimitFilter:
                     kept.append(delta if len(text) == len(delta.text) else Text(text))
                 self.reached = len(text) < len(delta.text)
                 self._left -= len(text)
-            elif isinstance(delta, Stop | Citation):
+            elif isinstance(delta, Stop | Citation | TextEnd):
                 kept.append(delta)  # there may be several `Stop`: `merge_stops` says which one counts
             elif isinstance(delta, ToolCall | Block | Thinking):
                 self.reached = self._left <= 0
@@ -72,32 +72,3 @@ class OutputLimitFilter:
                 self._ended = True
                 kept.append(Stop("max_tokens"))
         return kept
-
-
-class ReplyEnd:
-    """Filter of the deltas of one reply, which may end it before the provider does."""
-
-    def __init__(self, stop_sequences: Sequence[str], max_tokens: int | None) -> None:
-        """`max_tokens`: limit of the client. None: the provider keeps it."""
-        self._stops = StopSequenceFilter(stop_sequences) if stop_sequences else None
-        self._limit = OutputLimitFilter(max_tokens) if max_tokens is not None else None
-
-    @property
-    def matched(self) -> bool:
-        """True if a stop sequence has ended the reply."""
-        return self._stops is not None and self._stops.matched is not None
-
-    @property
-    def is_cut(self) -> bool:
-        """True if the output limit has ended the reply. The provider may still report its token usage."""
-        return self._limit is not None and self._limit.reached
-
-    def feed(self, deltas: list[Delta]) -> list[Delta]:
-        if self._stops is not None:
-            deltas = self._stops.feed(deltas)
-        return deltas if self._limit is None else self._limit.feed(deltas)
-
-    def flush(self) -> list[Delta]:
-        """Return the text that is still held back. Call this at the end of the reply."""
-        deltas = self._stops.flush() if self._stops is not None else []
-        return deltas if self._limit is None else self._limit.feed(deltas)

@@ -11,7 +11,17 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from anthropic_proxy.engine.messages.deltas import Block, Citation, Delta, Stop, Text, Thinking, ToolCall, Usage
+from anthropic_proxy.engine.messages.deltas import (
+    Block,
+    Citation,
+    Delta,
+    Stop,
+    Text,
+    TextEnd,
+    Thinking,
+    ToolCall,
+    Usage,
+)
 from anthropic_proxy.engine.patterns import compile_later
 
 
@@ -102,7 +112,7 @@ class _Automaton:
         return new
 
 
-_ENDING: frozenset[type] = frozenset((Thinking, ToolCall, Block, Stop))
+_ENDING: frozenset[type] = frozenset((TextEnd, Thinking, ToolCall, Block, Stop))
 """Types of deltas that end a text block. No stop sequence spans such a delta."""
 
 

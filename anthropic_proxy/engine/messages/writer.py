@@ -22,6 +22,7 @@ from anthropic_proxy.engine.messages.deltas import (
     Delta,
     Stop,
     Text,
+    TextEnd,
     Thinking,
     ToolArgs,
     ToolCall,
@@ -308,8 +309,9 @@ class MessageWriter:
     def _drop(self, _: Delta) -> None:
         pass
 
-    def _enqueue(self, delta: Text | Thinking | Citation | Block) -> None:
-        self._count_queued(len(delta.raw if isinstance(delta, Citation | Block) else delta.text))
+    def _enqueue(self, delta: Text | TextEnd | Thinking | Citation | Block) -> None:
+        if not isinstance(delta, TextEnd):
+            self._count_queued(len(delta.raw if isinstance(delta, Citation | Block) else delta.text))
         self._queue.append(delta)
 
     def _reject(self, delta: ToolArgs | ToolEnd) -> NoReturn:
@@ -325,6 +327,9 @@ class MessageWriter:
         if text:
             self.characters += len(text)
             self._events.append(TextDelta(self._index, text))
+
+    def _end_text(self, _: TextEnd) -> None:
+        self._close()
 
     def _write_citation(self, delta: Citation) -> None:
         self._events.append(CitationDelta(self._index, delta.raw))
@@ -407,6 +412,7 @@ _W = MessageWriter
 _RULES: Mapping[type, tuple[_Rule, _Rule, _Rule, _Rule]] = {
     # first block: none             text                thinking            tool call, open
     Text: (_W._open_text, _W._write_text, _W._open_text, _W._enqueue),
+    TextEnd: (_W._drop, _W._end_text, _W._drop, _W._enqueue),
     Citation: (_W._drop, _W._write_citation, _W._drop, _W._enqueue),
     Thinking: (_W._open_thinking, _W._open_thinking, _W._write_thinking, _W._enqueue),
     ToolCall: (_W._open_call, _W._open_call, _W._open_call, _W._enqueue_call),

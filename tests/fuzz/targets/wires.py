@@ -5,7 +5,7 @@ from typing import Any
 
 from anthropic_proxy.engine.exchange.client_side import encode_error, encode_events, error_headers
 from anthropic_proxy.engine.messages.deltas import Delta
-from anthropic_proxy.engine.messages.output_limit import ReplyEnd
+from anthropic_proxy.engine.messages.reply_filter import ReplyFilter
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.wires.calls import Call, TranslatedCall
 from anthropic_proxy.engine.wires.contract import Wire
@@ -27,7 +27,7 @@ class _Listener:
         self._writer = MessageWriter(message_id="msg_fuzz", model="claude", signature=signature)
         request = call.request if isinstance(call, TranslatedCall) else None
         ends_early = request is not None and request.may_end_early
-        self._cutter = ReplyEnd(request.stop_sequences, request.reply_limit) if ends_early else None
+        self._cutter = ReplyFilter(request.stop_sequences, request.reply_limit) if ends_early else None
         self._sent = encode_events(self._writer.start(100))
 
     def feed(self, deltas: list[Delta]) -> None:

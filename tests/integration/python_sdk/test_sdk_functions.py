@@ -11,23 +11,9 @@ from anthropic import beta_async_tool, beta_tool
 
 from tests.support.sdk import MODEL, WEATHER, open_async_sdk, open_sdk, text_of, user_messages
 from tests.support.waiting import wait_for
-from tests.support.wires import KINDS, Upstream, standing
+from tests.support.wires import Upstream
 
 COUNTED = " ".join(str(number) for number in range(1, 31))
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
-    with standing(request.param, tmp_path_factory.mktemp(request.param)) as upstream:
-        yield upstream
-        assert "Traceback" not in upstream.proxy.log
-
-
-@pytest.fixture
-def wire(shared: Upstream) -> Iterator[Upstream]:
-    seen = Upstream(shared.kind, shared.running, shared.proxy)
-    yield seen
-    assert seen.breaches() == []
 
 
 @pytest.fixture

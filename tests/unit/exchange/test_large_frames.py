@@ -174,7 +174,7 @@ async def test_a_cancelled_reply_leaves_its_decoder_to_the_thread() -> None:
         background,
         bounds=UsageBounds(1_000, 1_000, None, "openai", report := FidelityReport()),
         report=report,
-        reply_end=None,
+        reply_filter=None,
         deferred_tools=(),
     )
     reading = asyncio.create_task(stream.read())

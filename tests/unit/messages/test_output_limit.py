@@ -17,7 +17,8 @@ from anthropic_proxy.engine.messages.deltas import (
     Usage,
     merge_stops,
 )
-from anthropic_proxy.engine.messages.output_limit import OutputLimitFilter, ReplyEnd
+from anthropic_proxy.engine.messages.output_limit import OutputLimitFilter
+from anthropic_proxy.engine.messages.reply_filter import ReplyFilter
 
 CALL = [ToolCall(0, "call_1", "weather"), ToolArgs(0, '{"city":'), ToolArgs(0, '"Oslo"}'), ToolEnd(0)]
 SECOND_CALL = [ToolCall(1, "call_2", "weather"), ToolArgs(1, "{}"), ToolEnd(1)]
@@ -47,7 +48,7 @@ DELTAS = st.lists(
 def test_a_reply_is_never_longer_than_the_limit_and_is_a_beginning(
     deltas: list[Delta], limit: int, sequences: list[str]
 ) -> None:
-    end = ReplyEnd(sequences, limit)
+    end = ReplyFilter(sequences, limit)
     kept = [received for delta in deltas for received in end.feed([delta])]
     kept += end.feed([Stop("end_turn")])
     kept += end.flush()
@@ -98,7 +99,7 @@ def test_a_call_after_text_that_fills_the_limit_is_left_out() -> None:
 
 
 def test_a_stop_sequence_before_the_limit_ends_the_reply_and_one_behind_it_does_not() -> None:
-    end = ReplyEnd(["END"], 2)
+    end = ReplyFilter(["END"], 2)
     assert end.feed([Text("one END two")]) == [Text("one "), Stop("stop_sequence", "END")]
-    end = ReplyEnd(["END"], 1)
+    end = ReplyFilter(["END"], 1)
     assert end.feed([Text("one two END")]) == [Text("one "), Stop("max_tokens")]

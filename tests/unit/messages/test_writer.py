@@ -17,6 +17,7 @@ from anthropic_proxy.engine.messages.deltas import (
     Delta,
     Stop,
     Text,
+    TextEnd,
     Thinking,
     ToolArgs,
     ToolCall,
@@ -99,6 +100,9 @@ CELLS: list[tuple[Delta, str, list[Event]]] = [
     (Text("b"), "none", opens_text(0)),
     (Text("b"), "text", [TextDelta(0, "b")]),
     (Text("b"), "thinking", CLOSES_THINKING + opens_text(1)),
+    (TextEnd(), "none", []),
+    (TextEnd(), "text", CLOSES_TEXT),
+    (TextEnd(), "thinking", []),
     (Citation(CITATION), "none", []),
     (Citation(CITATION), "text", [CitationDelta(0, CITATION)]),
     (Citation(CITATION), "thinking", []),
@@ -125,6 +129,7 @@ def test_a_delta_is_written_as_in_the_table(delta: Delta, state: str, expected: 
 
 WAITING: list[tuple[Delta, str, list[Event]]] = [
     (Text("b"), "call", CLOSES_CALL + opens_text(1)),
+    (TextEnd(), "call", CLOSES_CALL),
     (Citation(CITATION), "call", CLOSES_CALL),
     (Thinking("b"), "call", CLOSES_CALL + opens_thinking(1)),
     (ToolCall(3, "c3", "write"), "call", CLOSES_CALL + opens_call(1)),

@@ -25,6 +25,7 @@ from anthropic_proxy.engine.messages.deltas import (
     Delta,
     Stop,
     Text,
+    TextEnd,
     Thinking,
     ToolArgs,
     ToolCall,
@@ -173,6 +174,9 @@ class InspectedStream(DeltaStream):
         elif isinstance(delta, ToolArgs | ToolEnd):
             await self._add_to_call(delta, shown)
         elif isinstance(delta, Usage):
+            shown.append(delta)
+        elif isinstance(delta, TextEnd):
+            await self._close(shown)
             shown.append(delta)
         elif isinstance(delta, Stop):
             await self._close(shown)

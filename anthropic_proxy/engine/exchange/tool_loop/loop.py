@@ -419,8 +419,8 @@ class ToolLoop(DeltaStream):
         return [*forwarded, *results]
 
     def _end_split_reply(self) -> list[Delta]:
-        reply_end = self._stream.attempt.decoded().reply_end
-        return [*(reply_end.flush() if reply_end is not None else ()), *self._finish(Stop("max_tokens"))]
+        reply_filter = self._stream.attempt.decoded().reply_filter
+        return [*(reply_filter.flush() if reply_filter is not None else ()), *self._finish(Stop("max_tokens"))]
 
     def _finish(self, stop: Stop) -> list[Delta]:
         self._finished = True

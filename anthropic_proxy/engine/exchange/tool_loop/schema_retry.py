@@ -13,6 +13,7 @@ from anthropic_proxy.engine.messages.deltas import (
     Delta,
     Stop,
     Text,
+    TextEnd,
     ToolCall,
     Usage,
     merge_latest,
@@ -24,7 +25,7 @@ from anthropic_proxy.errors import UpstreamProtocolError
 _COMPLETE = "end_turn"
 """Stop reason of complete replies, the only ones that are checked. Truncated and refused replies are not checked."""
 _AGAIN = "That is not the JSON that was asked for: {}. Answer again, with the JSON value alone."
-_TEXT_DELTAS = (Text, Citation)
+_TEXT_DELTAS = (Text, TextEnd, Citation)
 
 
 class SchemaCheckedStream(DeltaStream):

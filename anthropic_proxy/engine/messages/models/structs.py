@@ -121,7 +121,7 @@ class DocumentBlock(Struct, tag="document", tag_field="type", omit_defaults=True
 
 
 @final
-class SearchResultBlock(Struct, tag="search_result", tag_field="type", gc=False):
+class SearchResultBlock(Struct, tag="search_result", tag_field="type", omit_defaults=True, gc=False):
     """A passage that a search of the client found. The client sends it as a citable source."""
 
     source: str
@@ -129,6 +129,12 @@ class SearchResultBlock(Struct, tag="search_result", tag_field="type", gc=False)
     title: str
     content: Raw
     """Text of the passage as a JSON list of text blocks."""
+    citations: Raw = ABSENT
+    """JSON object `{"enabled": …}`: the client requests citations of the passage."""
+
+    @property
+    def requests_citations(self) -> bool:
+        return b"true" in bytes(self.citations)
 
 
 @final

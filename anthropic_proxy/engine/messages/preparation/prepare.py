@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from msgspec import Raw
 
 from anthropic_proxy.engine.efforts import EFFORTS, nearest_effort
+from anthropic_proxy.engine.messages.citations import NumberedSources, number_passages, reject_citations_of_json
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, note_replacement
 from anthropic_proxy.engine.messages.loaded_tools import (
     NOWHERE,
@@ -68,6 +69,7 @@ def prepare(
     names = ToolNames(limits.tool_name_pattern, limits.max_tool_name_length)
     messages = request.messages
     known: CleanMessages | None = None
+    sources: NumberedSources | None = None
     has_tools = request.tools or request.mcp_servers or not isinstance(messages, CleanMessages)  # which may add tools
     offer = select_offered_tools(request, limits, names, notes, earlier) if has_tools else _NOTHING_OFFERED
     if offer.proxy_tools:
@@ -80,6 +82,7 @@ def prepare(
         known = messages.known
         messages = merge_messages(messages)
     else:
+        messages, sources = number_passages(messages, notes)
         messages = pair_calls_with_results(clean_messages(messages, notes), names.upstream_name, notes)
     tools = offer.tools
     if offer.loaded and limits.loaded_tools == "items" and (unplaced := find_unplaced_tools(messages, offer.loaded)):
@@ -110,7 +113,11 @@ def prepare(
         prepared.returns_thinking = thinking.display != "omitted" and thinking.type != "disabled"
     if request.output_config is not None or request.output_format is not None:
         prepared.output_schema = _find_reply_schema(request)
+        if sources and len(prepared.output_schema):
+            reject_citations_of_json(sources)
     prepared.known = known
+    if sources:
+        prepared.sources = sources
     if offer.loaded:
         prepared.loaded_tools = offer.loaded
     if request.mcp_servers:

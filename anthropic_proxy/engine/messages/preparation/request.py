@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 from msgspec import Raw, Struct
 
+from anthropic_proxy.engine.messages.citations import NumberedSources
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.loaded_tools import NOWHERE, DeferredToolPlaces, LoadedToolForm
 from anthropic_proxy.engine.messages.models import (
@@ -194,6 +195,8 @@ class PreparedRequest(Struct, kw_only=True):
     """MCP servers with tools in `tools`, with secrets of the client."""
     accepts_images: bool = True
     accepts_pdf: bool = True
+    sources: NumberedSources | None = None
+    """Numbered passages, which the model cites by marks. None: the client requests no citations."""
     questions: Sequence[Question] = ()
     """What the proxy itself wants to know, set after the preparation. `output_schema` has the form of the reply for all
     models that write text."""

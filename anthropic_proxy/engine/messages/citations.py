@@ -1,0 +1,374 @@
+"""Citations for models that cannot cite: numbered passages in the request, and marks in the reply.
+
+    request: a document `The grass is green. The sky is blue.`    →  [1] The grass is green.
+                                                                     [2] The sky is blue.
+    reply:   It is <cite n="2">blue</cite>.                       →  blocks `It is `, `blue` with a citation, and `.`
+
+Theory of operation. `number_passages` replaces the sources of a request, which are documents and search results with
+`citations`, by texts with numbers: each sentence of a text has one, and each block of custom content or of a search
+result. A text before the first source says how to mark statements. Numbers depend only on the sources before them, so
+that the next request of the conversation has the same ones. `CitedReply` reads the marks as the deltas arrive. What it
+quotes is cut from the sources, so no model can invent a quotation; a mark that names no passage is removed and counted.
+
+Sources: platform.claude.com, "Citations", "Search results" and "Structured outputs", and the types
+`CitationCharLocation` to `CitationsSearchResultLocation` of the official SDK, read 2026-11.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from re import Match
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+from msgspec.structs import replace
+
+from anthropic_proxy.engine.messages.deltas import Block as BlockDelta
+from anthropic_proxy.engine.messages.deltas import Citation, Delta, Stop, Text, TextEnd, Thinking, ToolCall
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.models import (
+    Block,
+    DocumentBlock,
+    Message,
+    SearchResultBlock,
+    TextBlock,
+    ToolResultBlock,
+    decode_nested_content,
+    is_string_or_absent,
+    json_string,
+)
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
+from anthropic_proxy.errors import InvalidRequest
+
+_INSTRUCTIONS = (
+    "[The passages of the sources that follow have numbers in square brackets. If a statement of your answer is based "
+    'on passages, write it between <cite n="…"> and </cite>, with their numbers: <cite n="3">a statement</cite>, or '
+    '<cite n="3,7-9">another one</cite>. Write the numbers nowhere else, and do not speak of the marks.]'
+)
+_MAX_SENTENCE = 2_000
+"""Maximum characters of a sentence. A longer one, such as a table without line ends, is divided at white space."""
+MAX_QUOTED_CHARACTERS = 1_000_000
+"""Maximum characters of all citations of a reply. Marks beyond it are removed: a mark of ten bytes may name all sources
+of a request, and a reply may have many."""
+_CITATION_CHARACTERS = 200
+"""Characters of a citation besides its quotation, as counted for `MAX_QUOTED_CHARACTERS`."""
+_MAX_MARK = 300
+"""Maximum characters of a mark. A longer one is text."""
+_SENTENCE_END = compile_later(r"[.!?…][\"')\]’”»]{0,4}\s+(?![a-z])|[。！？][\"')\]’”」』]{0,4}\s*|\n\s*")
+_SPACE = compile_later(r"\s")
+_NUMBERS = r"[\d\s,–-]{1,250}"
+_MARK = compile_anchored(rf"<(?:cite\s+n\s*=\s*[\"']?({_NUMBERS})[\"']?\s*(/?)>|/cite\s*>)")
+_MARK_BEGINNING = compile_anchored(
+    rf"<(?:/?(?:c|ci|cit|cite)?|/cite\s*|cite\s+(?:n\s*(?:=\s*[\"']?(?:{_NUMBERS})?[\"']?\s*/?)?)?)"
+)
+_RANGE = compile_anchored(r"\s*(\d{1,9})\s*(?:[–-]\s*(\d{1,9})\s*)?")
+
+
+class _Source(Struct, frozen=True):
+    """A source, whose passages have consecutive numbers."""
+
+    first: int
+    """Number of the first passage."""
+    passages: Sequence[str]
+    bounds: Sequence[tuple[int, int]]
+    """Place of each passage in the source: characters or blocks, from the first to behind the last."""
+    unit: str
+    """Unit of the bounds in the names of the fields: `char_index`, `block_index`."""
+    fields: dict[str, Any]
+    """Fields of a citation that name the source: `type`, `document_index`, …"""
+
+    def quote(self, first: int, last: int) -> dict[str, Any]:
+        """Return a citation of the passages with these numbers, which the source has."""
+        begin, end = first - self.first, last - self.first
+        return {
+            **self.fields,
+            "cited_text": "".join(self.passages[begin : end + 1]),
+            f"start_{self.unit}": self.bounds[begin][0],
+            f"end_{self.unit}": self.bounds[end][1],
+        }
+
+
+class NumberedSources:
+    """The sources of a request, found by the numbers of their passages."""
+
+    def __init__(self) -> None:
+        self._sources: list[_Source] = []
+        self._firsts: list[int] = []
+        self._next = 1
+
+    def __bool__(self) -> bool:
+        return bool(self._sources)
+
+    def add(
+        self, passages: Sequence[str], bounds: Sequence[tuple[int, int]], unit: str, fields: dict[str, Any]
+    ) -> range:
+        """Return the numbers of the passages of the next source."""
+        first = self._next
+        self._sources.append(_Source(first, passages, bounds, unit, fields))
+        self._firsts.append(first)
+        self._next += len(passages)
+        return range(first, self._next)
+
+    def find(self, first: int, last: int) -> Iterator[dict[str, Any]]:
+        """Yield a citation for each source with passages of these numbers."""
+        last = min(last, self._next - 1)
+        place = max(bisect_right(self._firsts, first) - 1, 0)
+        while first <= last:
+            source = self._sources[place]
+            place += 1
+            end = min(last, source.first + len(source.passages) - 1)
+            if first <= end:
+                yield source.quote(first, end)
+                first = end + 1
+
+
+def number_passages(messages: Sequence[Message], notes: list[FidelityNote]) -> tuple[list[Message], NumberedSources]:
+    """Return the messages with texts in place of the sources that the client wants cited. No sources: all are equal.
+
+    Raises `InvalidRequest` if only some of the documents, or of the search results, have `citations`.
+    """
+    numbering = _Numbering()
+    numbered = [
+        message
+        if isinstance(message.content, str)
+        else _with_blocks(message, numbering.rewrite(message.content, f"messages.{place}.content"))
+        for place, message in enumerate(messages)
+    ]
+    notes += numbering.notes.values()
+    return numbered, numbering.sources
+
+
+def _with_blocks(message: Message, blocks: list[Block]) -> Message:
+    return message if blocks is message.content else replace(message, content=blocks)
+
+
+def reject_citations_of_json(sources: NumberedSources) -> None:
+    """Raise `InvalidRequest`, as the API does: a reply with a schema is one text, which cannot have marks."""
+    if sources:
+        raise InvalidRequest(
+            "output_config.format: a reply in a given format cannot have citations; leave out one of both",
+            code="invalid-field",
+        )
+
+
+class _Numbering:
+    """Numbers the passages of one request."""
+
+    def __init__(self) -> None:
+        self.sources = NumberedSources()
+        self.notes: dict[str, FidelityNote] = {}
+        self._counts = {"document": 0, "search_result": 0}
+        """Number of the blocks so far, with and without citations: the next index."""
+        self._settings: dict[str, tuple[bool, str]] = {}
+        """Kind of block → whether the first one requests citations, and its path."""
+
+    def rewrite(self, blocks: list[Block], path: str) -> list[Block]:
+        """Return the blocks with texts in place of sources. The same list: there are none."""
+        written: list[Block] = []
+        for place, block in enumerate(blocks):
+            written += self._rewrite_block(block, f"{path}.{place}")
+        is_equal = len(written) == len(blocks) and all(new is old for new, old in zip(written, blocks, strict=True))
+        return blocks if is_equal else written
+
+    def _rewrite_block(self, block: Block, path: str) -> Sequence[Block]:
+        if isinstance(block, ToolResultBlock):
+            return (self._rewrite_result(block, f"{path}.content"),)
+        if isinstance(block, DocumentBlock):
+            index = self._count("document", path, is_enabled=block.requests_citations)
+            if block.requests_citations and block.source.type in ("text", "content"):
+                return [*self._introduce("document"), *self._number_document(block, index)]
+        elif isinstance(block, SearchResultBlock):
+            index = self._count("search_result", path, is_enabled=block.requests_citations)
+            if block.requests_citations:
+                return [*self._introduce("search_result"), *self._number_result(block, index)]
+        return (block,)
+
+    def _rewrite_result(self, block: ToolResultBlock, path: str) -> ToolResultBlock:
+        if is_string_or_absent(block.content) or not _MAY_BE_SOURCE.search(bytes(block.content)):
+            return block
+        blocks = decode_nested_content(block.content, path=path)
+        written = self.rewrite(blocks, path)
+        return block if written is blocks else replace(block, content=Raw(msgspec.json.encode(written)))
+
+    def _count(self, kind: str, path: str, *, is_enabled: bool) -> int:
+        first, first_path = self._settings.setdefault(kind, (is_enabled, path))
+        if first != is_enabled:
+            name = kind.replace("_", " ")
+            with_it, without = (path, first_path) if is_enabled else (first_path, path)
+            raise InvalidRequest(
+                f"{path}.citations: each {name} of a request must have citations enabled, or none; {with_it} has, and "
+                f"{without} has not",
+                code="invalid-field",
+            )
+        self._counts[kind] += 1
+        return self._counts[kind] - 1
+
+    def _introduce(self, kind: str) -> Sequence[Block]:
+        self.notes[kind] = FidelityNote(
+            "emulated",
+            f"messages.{kind}.citations",
+            "passages are numbered, the model marks what it used, and the proxy cuts the quotations from the source",
+        )
+        return () if self.sources else (TextBlock(json_string(_INSTRUCTIONS)),)
+
+    def _number_document(self, block: DocumentBlock, index: int) -> list[Block]:
+        about = {"document_index": index, "document_title": block.title, "file_id": None}
+        written = [TextBlock(json_string(text)) for text in (block.title, block.context) if text]
+        if block.source.type == "content":
+            return [*written, *self._number_blocks(block.source.content, {"type": "content_block_location", **about})]
+        text = block.source.data
+        bounds = [*split_sentences(text)]
+        passages = [text[begin:end] for begin, end in bounds]
+        numbers = self.sources.add(passages, bounds, "char_index", {"type": "char_location", **about})
+        lines = "\n".join(f"[{number}] {passage.strip()}" for number, passage in zip(numbers, passages, strict=True))
+        return [*written, TextBlock(json_string(lines))]
+
+    def _number_result(self, block: SearchResultBlock, index: int) -> list[Block]:
+        about = {"type": "search_result_location", "search_result_index": index}
+        about |= {"source": block.source, "title": block.title}
+        heading = TextBlock(json_string(f"{block.title}\n{block.source}"))
+        return [heading, *self._number_blocks(block.content, about)]
+
+    def _number_blocks(self, content: Raw, about: dict[str, Any]) -> list[Block]:
+        """Number the texts among the blocks. Others, such as images, stay as they are, and cannot be cited."""
+        blocks = decode_nested_content(content, in_result=False)
+        texts = {
+            place: text
+            for place, block in enumerate(blocks)
+            if isinstance(block, TextBlock) and (text := msgspec.json.decode(block.text, type=str)).strip()
+        }
+        bounds = [(place, place + 1) for place in texts]
+        numbers = self.sources.add([*texts.values()], bounds, "block_index", about)
+        marked = dict(zip(texts, numbers, strict=True))
+        return [
+            TextBlock(json_string(f"[{marked[place]}] {texts[place]}")) if place in marked else block
+            for place, block in enumerate(blocks)
+        ]
+
+
+_MAY_BE_SOURCE = compile_later(rb'"(?:document|search_result)"')
+
+
+def split_sentences(text: str) -> Iterator[tuple[int, int]]:
+    """Yield begin and end of each sentence. Each has the white space behind it, so that none of the text is left out.
+
+    >>> [*split_sentences("The grass is green. The sky is blue.")]
+    [(0, 20), (20, 36)]
+    """
+    begin = 0
+    for end in [*(found.end() for found in _SENTENCE_END.finditer(text)), len(text)]:
+        while end - begin > _MAX_SENTENCE:
+            space = _SPACE.search(text, begin + _MAX_SENTENCE // 2, begin + _MAX_SENTENCE)
+            cut = space.end() if space is not None else begin + _MAX_SENTENCE
+            yield begin, cut
+            begin = cut
+        if text[begin:end].strip():
+            yield begin, end
+            begin = end
+
+
+class CitedReply:
+    """Filter of the deltas of one reply, which turns marks into citations.
+
+    >>> reply.feed([Text('It is <cite n="2">blue'), Text("</cite>.")])
+    [Text('It is '), TextEnd(), Text('blue'), Citation(…), TextEnd(), Text('.')]
+    """
+
+    def __init__(self, sources: NumberedSources) -> None:
+        self._sources = sources
+        self._held = ""
+        """Text that may be the beginning of a mark."""
+        self._open: list[Delta] | None = None
+        """Citations of the open mark. None: no mark is open."""
+        self._has_text = False
+        """True if the open text block has text."""
+        self._room = MAX_QUOTED_CHARACTERS
+        self._unplaced = 0
+
+    @property
+    def notes(self) -> Sequence[FidelityNote]:
+        if not self._unplaced:
+            return ()
+        reason = f"marks of the model that name no passage were left out: {self._unplaced}"
+        return (FidelityNote("approximated", "content.citations", reason),)
+
+    def feed(self, deltas: list[Delta]) -> list[Delta]:
+        written: list[Delta] = []
+        for delta in deltas:
+            if type(delta) is Text:
+                self._read(self._held + delta.text, written)
+                continue
+            if isinstance(delta, Thinking | ToolCall | BlockDelta | Stop):
+                written += self.flush()
+            written.append(delta)
+        return written
+
+    def flush(self) -> list[Delta]:
+        """Return what is still held back at the end of a text block. An open mark ends there."""
+        written: list[Delta] = []
+        self._write(self._held, written)
+        self._held = ""
+        self._close(written)
+        self._has_text = False
+        return written
+
+    def _read(self, text: str, written: list[Delta]) -> None:
+        begin = place = 0
+        while (place := text.find("<", place)) >= 0:
+            mark = _MARK.match(text, place, place + _MAX_MARK)
+            if mark is not None and (mark[1] is not None or self._open is not None):
+                self._write(text[begin:place], written)
+                self._apply(mark, written)
+                begin = place = mark.end()
+            elif len(text) - place < _MAX_MARK and _MARK_BEGINNING.fullmatch(text, place):
+                break
+            else:
+                place += 1
+        end = place if place >= 0 else len(text)
+        self._write(text[begin:end], written)
+        self._held = text[end:]
+
+    def _write(self, text: str, written: list[Delta]) -> None:
+        if text:
+            written.append(Text(text))
+            self._has_text = True
+
+    def _apply(self, mark: Match[str], written: list[Delta]) -> None:
+        self._close(written)
+        if mark[1] is None:
+            return
+        self._open = self._quote(mark[1])
+        if not self._open:
+            self._unplaced += 1
+        elif not mark[2]:
+            self._end_block(written)
+        if mark[2]:  # without a statement: it is about the text before it
+            self._close(written)
+
+    def _close(self, written: list[Delta]) -> None:
+        if self._open and self._has_text:
+            written += self._open
+            self._end_block(written)
+        elif self._open:
+            self._unplaced += 1
+        self._open = None
+
+    def _end_block(self, written: list[Delta]) -> None:
+        if self._has_text:
+            written.append(TextEnd())
+            self._has_text = False
+
+    def _quote(self, numbers: str) -> list[Delta]:
+        citations: dict[bytes, Delta] = {}
+        for part in numbers.split(","):
+            found = _RANGE.fullmatch(part)
+            if found is None:
+                continue
+            first = int(found[1])
+            for citation in self._sources.find(max(first, 1), int(found[2] or first)):
+                self._room -= len(citation["cited_text"]) + _CITATION_CHARACTERS
+                if self._room < 0:
+                    return [*citations.values()]
+                raw = msgspec.json.encode(citation)
+                citations[raw] = Citation(Raw(raw))
+        return [*citations.values()]

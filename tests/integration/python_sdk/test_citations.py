@@ -1,0 +1,102 @@
+"""Citations of documents and search results, as the official SDK reads them, from models that cannot cite."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import anthropic
+import pytest
+
+from tests.support.sdk import MODEL, open_sdk
+from tests.support.wires import Upstream
+
+CITED = {"enabled": True}
+GRASS = "The grass is green. The sky is blue."
+SOURCES: Any = [
+    {
+        "type": "document",
+        "title": "Nature",
+        "citations": CITED,
+        "source": {"type": "text", "media_type": "text/plain", "data": GRASS},
+    },
+    {
+        "type": "search_result",
+        "source": "https://example.org/sea",
+        "title": "The sea",
+        "citations": CITED,
+        "content": [{"type": "text", "text": "The sea is blue."}],
+    },
+]
+
+
+@pytest.fixture
+def client(wire: Upstream) -> Iterator[anthropic.Anthropic]:
+    with open_sdk(base_url=wire.proxy.url, api_key="the-clients-own", max_retries=0) as client:
+        yield client
+
+
+def ask(words: str) -> dict[str, Any]:
+    content = [*SOURCES, {"type": "text", "text": f"Say exactly: {words}"}]
+    return {"model": MODEL, "max_tokens": 4_000, "messages": [{"role": "user", "content": content}]}
+
+
+def read_blocks(message: Any) -> list[tuple[str, list[Any]]]:
+    """Return text and citations of each block of text."""
+    blocks = [block for block in message.content if block.type == "text"]
+    return [(block.text, [one.to_dict() for one in block.citations or []]) for block in blocks]
+
+
+def test_marks_of_the_model_become_citations_with_their_places(client: anthropic.Anthropic, wire: Upstream) -> None:
+    request = ask('The <cite n="2">sky</cite> and <cite n="3">the sea</cite> are.')
+    whole = client.messages.create(**request)
+    with client.messages.stream(**request) as stream:
+        streamed = stream.get_final_message()
+    assert read_blocks(streamed) == read_blocks(whole)
+    texts, cited = zip(*read_blocks(whole), strict=True)
+    assert texts == ("The ", "sky", " and ", "the sea", " are.")
+    assert [*cited] == [
+        [],
+        [
+            {
+                "type": "char_location",
+                "cited_text": GRASS[20:36],
+                "document_index": 0,
+                "document_title": "Nature",
+                "file_id": None,
+                "start_char_index": 20,
+                "end_char_index": 36,
+            }
+        ],
+        [],
+        [
+            {
+                "type": "search_result_location",
+                "cited_text": "The sea is blue.",
+                "search_result_index": 0,
+                "source": "https://example.org/sea",
+                "title": "The sea",
+                "start_block_index": 0,
+                "end_block_index": 1,
+            }
+        ],
+        [],
+    ]
+    assert "[2] The sky is blue." in str(wire.exchanges[-1].body)
+
+
+def test_some_documents_without_citations_are_refused_as_the_api_does(client: anthropic.Anthropic) -> None:
+    request = ask("never")
+    plain = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "Not cited."}}
+    request["messages"][0]["content"].append(plain)
+    with pytest.raises(anthropic.BadRequestError) as refused:
+        client.messages.create(**request)
+    assert refused.value.body == {
+        "type": "error",
+        "error": {
+            "type": "invalid_request_error",
+            "message": (
+                "messages.0.content.3.citations: each document of a request must have citations enabled, or none; "
+                "messages.0.content.0 has, and messages.0.content.3 has not"
+            ),
+        },
+        "request_id": refused.value.request_id,
+    }

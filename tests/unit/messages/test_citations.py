@@ -1,0 +1,268 @@
+"""Quotations are cut from the sources of the request, whatever a model writes and wherever its fragments end."""
+
+import itertools
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anthropic_proxy.engine.messages.citations import (
+    MAX_QUOTED_CHARACTERS,
+    CitedReply,
+    NumberedSources,
+    number_passages,
+    split_sentences,
+)
+from anthropic_proxy.engine.messages.deltas import Citation, Delta, Stop, Text, TextEnd, Thinking, ToolCall, Usage
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.models import Message, decode_request
+from anthropic_proxy.errors import InvalidRequest
+
+GRASS = "The grass is green. The sky is blue."
+CITED = {"enabled": True}
+
+
+def text_document(text: str, **fields: Any) -> dict[str, Any]:
+    source = {"type": "text", "media_type": "text/plain", "data": text}
+    return {"type": "document", "source": source, "citations": CITED, **fields}
+
+
+def search_result(*texts: str, **fields: Any) -> dict[str, Any]:
+    content = [{"type": "text", "text": text} for text in texts]
+    result = {"type": "search_result", "source": "https://example.com/a", "title": "A page", "content": content}
+    return {**result, "citations": CITED, **fields}
+
+
+def read_messages(*contents: Any) -> list[Message]:
+    messages = [{"role": "user", "content": content} for content in contents]
+    body = msgspec.json.encode({"model": "m", "max_tokens": 1, "messages": messages})
+    return [*decode_request(body).messages]
+
+
+def number(*contents: Any) -> tuple[list[list[Any]], NumberedSources]:
+    """Return the texts that the model reads, message by message, and the sources."""
+    messages, sources = number_passages(read_messages(*contents), [])
+    return [msgspec.json.decode(msgspec.json.encode(message.content)) for message in messages], sources
+
+
+def cite(sources: NumberedSources, *deltas: Delta | str) -> list[Delta]:
+    reply = CitedReply(sources)
+    read = [Text(delta) if isinstance(delta, str) else delta for delta in deltas]
+    return [written for delta in read for written in reply.feed([delta])] + reply.flush()
+
+
+def blocks_of(deltas: list[Delta]) -> list[tuple[str, list[Any]]]:
+    """Return the text blocks: text and citations."""
+    blocks: list[tuple[str, list[Any]]] = []
+    is_open = False
+    for delta in deltas:
+        if isinstance(delta, Text):
+            if not is_open:
+                blocks.append(("", []))
+            blocks[-1] = (blocks[-1][0] + delta.text, blocks[-1][1])
+            is_open = True
+        elif isinstance(delta, Citation):
+            blocks[-1][1].append(msgspec.json.decode(delta.raw))
+        else:
+            is_open = False
+    return blocks
+
+
+def quotation(text: str, start: int, end: int, **fields: Any) -> dict[str, Any]:
+    place = {"start_char_index": start, "end_char_index": end}
+    about = {"type": "char_location", "document_index": 0, "document_title": None, "file_id": None}
+    return {**about, "cited_text": text, **place, **fields}
+
+
+def test_sentences_have_numbers_and_a_mark_becomes_a_citation_of_its_place() -> None:
+    (read,), sources = number(
+        [text_document(GRASS, title="Nature", context="A book."), {"type": "text", "text": "Sky?"}]
+    )
+    assert [block["text"] for block in read[1:]] == [
+        "Nature",
+        "A book.",
+        "[1] The grass is green.\n[2] The sky is blue.",
+        "Sky?",
+    ]
+    assert '<cite n="3">' in read[0]["text"]
+    assert blocks_of(cite(sources, 'It is <cite n="2">blue</cite>.')) == [
+        ("It is ", []),
+        ("blue", [quotation("The sky is blue.", 20, 36, document_title="Nature")]),
+        (".", []),
+    ]
+
+
+def test_documents_and_search_results_are_counted_apart_and_over_all_messages() -> None:
+    custom = {"type": "content", "content": [{"type": "text", "text": "One."}, {"type": "text", "text": "Two."}]}
+    read, sources = number(
+        [text_document("First."), search_result("A found text.", "Another.")],
+        [{"type": "document", "source": custom, "title": "Parts", "citations": CITED}],
+        [search_result("A third text.", title="B page", source="name of b")],
+    )
+    assert [block["text"] for block in read[0][1:]] == [
+        "[1] First.",
+        "A page\nhttps://example.com/a",
+        "[2] A found text.",
+        "[3] Another.",
+    ]
+    assert [block["text"] for block in read[1]] == ["Parts", "[4] One.", "[5] Two."]
+    assert [block["text"] for block in read[2]] == ["B page\nname of b", "[6] A third text."]
+    (block,) = blocks_of(cite(sources, '<cite n="1,3-6">all</cite>'))
+    assert block == (
+        "all",
+        [
+            quotation("First.", 0, 6),
+            {
+                "type": "search_result_location",
+                "search_result_index": 0,
+                "source": "https://example.com/a",
+                "title": "A page",
+                "cited_text": "Another.",
+                "start_block_index": 1,
+                "end_block_index": 2,
+            },
+            {
+                "type": "content_block_location",
+                "document_index": 1,
+                "document_title": "Parts",
+                "file_id": None,
+                "cited_text": "One.Two.",
+                "start_block_index": 0,
+                "end_block_index": 2,
+            },
+            {
+                "type": "search_result_location",
+                "search_result_index": 1,
+                "source": "name of b",
+                "title": "B page",
+                "cited_text": "A third text.",
+                "start_block_index": 0,
+                "end_block_index": 1,
+            },
+        ],
+    )
+
+
+def test_sources_in_results_of_tools_are_numbered_too() -> None:
+    result = {"type": "tool_result", "tool_use_id": "a", "content": [search_result("Found."), text_document("Read.")]}
+    (read,), sources = number([result, text_document("Given.")])
+    inner = [block["text"] for block in read[0]["content"]]
+    assert inner[1:] == ["A page\nhttps://example.com/a", "[1] Found.", "[2] Read."]
+    assert "numbers in square brackets" in inner[0]
+    assert [block["text"] for block in read[1:]] == ["[3] Given."]
+    ((_, citations),) = blocks_of(cite(sources, '<cite n="2-3">x</cite>'))
+    assert [one["document_index"] for one in citations] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("mark", "text"),
+    [
+        ('<cite n="2">x</cite>', "x"),
+        ("<cite n='2'>x</cite>", "x"),
+        ("<cite n=2>x</cite >", "x"),
+        ('<cite  n = " 2 " >x</cite>', "x"),
+        ('x<cite n="2"/>', "x"),
+        ('x<cite n="2" />', "x"),
+        ('<cite n="2">x', "x"),
+        ('<cite n="2,2, 2-2">x</cite>', "x"),
+    ],
+)
+def test_marks_are_read_in_the_forms_that_models_write(mark: str, text: str) -> None:
+    _, sources = number([text_document(GRASS)])
+    assert blocks_of(cite(sources, mark, Stop("end_turn"))) == [(text, [quotation("The sky is blue.", 20, 36)])]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a < b and <cite>no numbers</cite>, <citation n=1>",
+        'in HTML: </cite> and <cite class="n">',
+        "an end: <cite n=",
+        "<",
+        f'<cite n="{"1," * 200}">long',
+    ],
+)
+def test_what_is_no_mark_stays_text(text: str) -> None:
+    _, sources = number([text_document(GRASS)])
+    assert blocks_of(cite(sources, text)) == [(text, [])]
+
+
+def test_a_mark_that_names_no_passage_is_left_out_and_counted() -> None:
+    _, sources = number([text_document(GRASS)])
+    reply = CitedReply(sources)
+    deltas = reply.feed([Text('Not <cite n="9">there</cite>, <cite n="0,3-1,-">nor</cite> here<cite n="1"></cite>.')])
+    assert "".join(text for text, _ in blocks_of(deltas)) == "Not there, nor here."
+    assert [citations for _, citations in blocks_of(deltas) if citations] == []
+    assert reply.notes == (
+        FidelityNote("approximated", "content.citations", "marks of the model that name no passage were left out: 3"),
+    )
+
+
+def test_a_mark_ends_before_a_call_and_with_the_reply() -> None:
+    _, sources = number([text_document(GRASS)])
+    call = ToolCall(0, "a", "b")
+    citation = Citation(msgspec.Raw(msgspec.json.encode(quotation("The grass is green. ", 0, 20))))
+    count = Usage(output_tokens=1)
+    assert [*map(read_citation, cite(sources, '<cite n="1">x', count, call, "<ci", Thinking("t")))] == [
+        *map(read_citation, [Text("x"), count, citation, TextEnd(), call, Text("<ci"), Thinking("t")])
+    ]
+
+
+def read_citation(delta: Delta) -> Any:
+    return msgspec.json.decode(delta.raw) if isinstance(delta, Citation) else delta
+
+
+@given(st.text(), st.integers(0, 50))
+def test_sentences_are_all_of_the_text_in_its_order(text: str, repeats: int) -> None:
+    text = text * repeats
+    bounds = [*split_sentences(text)]
+    assert all(text[begin:end].strip() for begin, end in bounds)
+    edges = [0, *itertools.chain(*bounds), len(text)]
+    assert edges == sorted(edges)
+    assert "".join(text[begin:end] for begin, end in bounds).split() == text.split()
+
+
+PIECES = st.sampled_from(
+    ['<cite n="1">', '<cite n="2-9">', "</cite>", "<", "/cite>", "<cite", ' n="2"', '"', ">", "/>", "word ", "é", "1,"]
+)
+
+
+@given(st.lists(PIECES, max_size=12).map("".join), st.lists(st.integers(0, 90), max_size=8))
+def test_the_blocks_of_a_reply_do_not_depend_on_its_fragments(text: str, cuts: list[int]) -> None:
+    _, sources = number([text_document(GRASS)])
+    edges = sorted({0, len(text), *(min(cut, len(text)) for cut in cuts)})
+    pieces = [text[start:end] for start, end in itertools.pairwise(edges)]
+    whole = blocks_of(cite(sources, text, Stop("end_turn")))
+    assert blocks_of(cite(sources, *pieces, Stop("end_turn"))) == whole
+    for _, citations in whole:
+        for citation in citations:
+            assert GRASS[citation["start_char_index"] : citation["end_char_index"]] == citation["cited_text"]
+
+
+def test_quotations_of_a_reply_are_bounded() -> None:
+    _, sources = number([text_document("x" * 900 + ". ") for _ in range(400)])
+    deltas = cite(sources, '<cite n="1-999">x</cite>' * 20)
+    assert sum(len(delta.raw) for delta in deltas if isinstance(delta, Citation)) < 2 * MAX_QUOTED_CHARACTERS
+
+
+def test_only_some_sources_with_citations_are_refused() -> None:
+    plain = text_document("Not cited.", citations={"enabled": False})
+    with pytest.raises(InvalidRequest) as refused:
+        number([text_document("Cited."), search_result("Found.", citations=None)], [plain])
+    assert str(refused.value) == (
+        "messages.1.content.0.citations: each document of a request must have citations enabled, or none; "
+        "messages.0.content.0 has, and messages.1.content.0 has not"
+    )
+
+
+def test_requests_without_citations_keep_their_blocks() -> None:
+    messages = read_messages(
+        [text_document(GRASS, citations={"enabled": False})], "text", [search_result("a", citations=None)]
+    )
+    notes: list[FidelityNote] = []
+    numbered, sources = number_passages(messages, notes)
+    assert not sources
+    assert notes == []
+    assert all(new is old for new, old in zip(numbered, messages, strict=True))
