@@ -22,6 +22,7 @@ from anthropic_proxy.cli.command_line import is_verbose
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
+from anthropic_proxy.engine.providers.model_facts import FACTS
 from anthropic_proxy.engine.routing.choices import choose_preferred_provider_name
 from anthropic_proxy.errors import ConfigurationError, join_with_and
 from anthropic_proxy.gateway.platforms.sockets import list_called_hosts
@@ -78,6 +79,7 @@ def load_command_settings(
                 _name_changes(proxy, settings)
     if is_verbose.get():
         Output().write_notice(describe_files(settings))
+    FACTS.replace(settings.facts)
     return settings if proxy is None else structs.replace(settings, port=proxy.port)
 
 

@@ -24,7 +24,7 @@ from anthropic_proxy.gateway.plugin_packages import open_plugins
 from anthropic_proxy.gateway.problems import describe_demo, find_problems, find_server_problems
 from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import ENV_FILE, Settings, copy_environment, list_known_variables
-from anthropic_proxy.gateway.settings.facts_file import describe_facts, list_facts_in_force
+from anthropic_proxy.gateway.settings.facts_file import describe_facts, list_facts
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.gateway.settings.place import describe_unread_files, require_settings_folder
 from anthropic_proxy.gateway.settings.rewrite import plan_rewrite, write_rewrite
@@ -54,7 +54,7 @@ def show(*, all_settings: Annotated[bool, Parameter(name="--all")] = False, as_j
         output.write_notice(unread, "!")
     if as_json:
         full = [structs.replace(row, source=os.path.expanduser(row.source)) for row in shown]
-        output.write_json({"files": list(settings.files), "facts": list_facts_in_force(), "settings": full})
+        output.write_json({"files": list(settings.files), "facts": list_facts(settings.facts), "settings": full})
         return
     if shown:
         columns = [Column("Setting"), Column("Value", wraps=True), Column("Source", role="quiet")]
@@ -74,7 +74,7 @@ def show(*, all_settings: Annotated[bool, Parameter(name="--all")] = False, as_j
     if hidden := len(rows) - len(shown):
         output.write_notice(f"{hidden} settings are not set. Show them with:  anthropic-proxy config show --all")
     output.write_notice(describe_files(settings))
-    output.write_notice(f"Models: {describe_facts()}")
+    output.write_notice(f"Models: {describe_facts(settings.facts)}")
 
 
 async def _list_settings(settings: Settings) -> list[SettingRow]:

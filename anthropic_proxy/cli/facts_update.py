@@ -5,16 +5,20 @@ from datetime import date
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from anthropic_proxy.cli.facts_changes import describe_changes
 from anthropic_proxy.engine.platforms.files import read_bounded_file
+from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.platforms.program import shorten_home
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.lookup import require_known_wire
 from anthropic_proxy.engine.providers.model_facts import FACTS, FactsFile, load_built_in_facts
 from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.errors import ConfigurationError, ProxyError
 from anthropic_proxy.gateway.http_calls import HttpCalls
 from anthropic_proxy.gateway.server.auth import is_loopback
+from anthropic_proxy.gateway.services import require_route_prices
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.facts_file import (
     FACTS_KEY,
@@ -24,7 +28,6 @@ from anthropic_proxy.gateway.settings.facts_file import (
     remove_facts,
     require_verifier,
     store_facts,
-    use_installed_facts,
 )
 
 _RELOAD = "A proxy that runs reads them at its next start, or when it reloads its settings."
@@ -42,7 +45,12 @@ class FactsUpdate(Struct, frozen=True, kw_only=True):
 
 
 def update_facts(
-    settings: Settings, source: str | None, *, older: bool = False, public_key: str = FACTS_KEY
+    settings: Settings,
+    source: str | None,
+    *,
+    older: bool = False,
+    public_key: str = FACTS_KEY,
+    today: date | None = None,
 ) -> FactsUpdate:
     """Raises `ConfigurationError` or another `ProxyError`; then nothing has changed."""
     if not source:
@@ -54,36 +62,34 @@ def update_facts(
     require_verifier()
     content = asyncio.run(_download(settings, source)) if "://" in source else _read(source)
     try:
-        facts = read_signed_facts(content, source, public_key)
+        facts = read_signed_facts(content, source, public_key, today)
     except ValueError as error:
         raise ConfigurationError(
             f"{source} is not used: {error}. Nothing has changed.",
             code="model-facts",
         ) from None
-    present = FACTS.file
-    _require_newer(source, facts, present, older=older)
-    changes = describe_changes(present, facts)
+    _require_newer(source, facts, settings.facts, older=older)
+    _require_usable(source, facts, settings)
+    changes = describe_changes(settings.facts, facts)
     try:
         stored = store_facts(directory, content)
     except OSError as error:
         raise _cannot_write(directory, error) from None
-    use_installed_facts(directory, public_key)
     text = f"The facts of {format_day(facts.date)} are stored in {shorten_home(str(stored))}. {_RELOAD}"
     return FactsUpdate(text=text, date=facts.date, file=str(stored), changes=changes)
 
 
 def reset_facts(settings: Settings) -> FactsUpdate:
     """Raises `ConfigurationError`."""
-    directory, present = _require_directory(settings), FACTS.file
+    directory = _require_directory(settings)
     try:
         was_removed = remove_facts(directory)
     except OSError as error:
         raise _cannot_write(directory, error) from None
-    use_installed_facts(directory)
     facts = load_built_in_facts()
     applied = f"The facts of this release apply, of {format_day(facts.date)}."
     text = f"{applied} {_RELOAD}" if was_removed else f"{applied} No other file was stored."
-    return FactsUpdate(text=text, date=facts.date, file="", changes=describe_changes(present, facts))
+    return FactsUpdate(text=text, date=facts.date, file="", changes=describe_changes(settings.facts, facts))
 
 
 def _require_directory(settings: Settings) -> Path:
@@ -111,13 +117,27 @@ def _require_newer(source: str, facts: FactsFile, present: FactsFile, *, older: 
         )
 
 
+def _require_usable(source: str, facts: FactsFile, settings: Settings) -> None:
+    """The facts must know the models that the settings name by `model_of`, and price those that a route compares."""
+    try:
+        with FACTS.trying(facts):
+            for table in settings.configured_providers:
+                require_known_wire(table, tuple(PROVIDERS))
+            require_route_prices(structs.replace(settings, facts=facts))
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"{source} is not used, because these settings are not valid with it: {' '.join(error.messages)} "
+            "Nothing has changed.",
+            code="model-facts",
+        ) from None
+
+
 def _read(source: str) -> bytes:
     try:
         return read_bounded_file(Path(source).expanduser(), MAX_FACTS_BYTES)
     except OSError as error:
-        reason = error.strerror or error
         raise ConfigurationError(
-            f"{source} cannot be read: {reason}. Nothing has changed.",
+            f"{source} cannot be read: {describe_os_error(error)}. Nothing has changed.",
             code="model-facts",
         ) from None
 
@@ -162,6 +182,6 @@ def _is_allowed(url: str) -> bool:
 
 def _cannot_write(directory: Path, error: OSError) -> ConfigurationError:
     return ConfigurationError(
-        f"The file in {directory} cannot be changed: {error.strerror or error}. Nothing has changed.",
+        f"The file in {directory} cannot be changed: {describe_os_error(error)}. Nothing has changed.",
         code="model-facts",
     )

@@ -50,7 +50,7 @@ from anthropic_proxy.gateway.problems import find_problems
 from anthropic_proxy.gateway.readiness import group_tier_mappings, name_target
 from anthropic_proxy.gateway.services import Services, fetch_limits_of_model, fetch_model_lists, open_services
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.gateway.settings.facts_file import list_facts_in_force
+from anthropic_proxy.gateway.settings.facts_file import list_facts
 
 _PRICE_TITLES = ("in", "cached", "out, $/M tokens")
 _MAX_PREFIXES = 2
@@ -130,7 +130,7 @@ async def _show_mapping(output: Output, as_json: bool) -> int:
     finally:
         await services.close()
     if as_json:
-        output.write_json({"mapping": tiers, "providers": offered, "facts": list_facts_in_force()})
+        output.write_json({"mapping": tiers, "providers": offered, "facts": list_facts(services.settings.facts)})
         return 0
     rows: list[_Row] = []
     for row in tiers:
@@ -160,7 +160,7 @@ async def _show_mapping(output: Output, as_json: bool) -> int:
         if models.problem:
             output.write_notice(models.problem, "!")
         _write_left_out(output, models)
-    _write_price_source(output, [row.facts for row in tiers])
+    _write_price_source(output, [row.facts for row in tiers], services.settings)
     return 0
 
 
@@ -198,7 +198,7 @@ async def _show(output: Output, name: str, as_json: bool) -> int:
         _write_left_out(output, offered)
     if offered.source == "built-in" and offered.models and not model:
         output.write_notice(f"These are the models of {provider.title} that the proxy knows, not its own list.", "!")
-    _write_price_source(output, offered.models)
+    _write_price_source(output, offered.models, settings)
     return status
 
 
@@ -237,14 +237,14 @@ def _write_left_out(output: Output, models: "ProviderModels") -> None:
         output.write_notice(text, "!")
 
 
-def _write_price_source(output: Output, models: Sequence["ModelFacts"]) -> None:
+def _write_price_source(output: Output, models: Sequence["ModelFacts"], settings: Settings) -> None:
     """Print origin and date of the price list on a terminal, or that one of `models` needs it and it is missing."""
     if not has_price_package():
         if any(fact.price is None for fact in models):
             output.write_notice(NO_PRICES, "!")
     elif models and output.is_terminal:
         listed = {fact.price.source for fact in models if fact.price and fact.price.is_of_server}
-        known = ", else ".join([*sorted(listed), describe_price_sources()])
+        known = ", else ".join([*sorted(listed), describe_price_sources(settings.facts)])
         output.write_quiet(f"Prices: {known}. A running proxy updates them with update_days of [price_list]")
         if listed:
             output.write_quiet("If a reply states its cost, the request has this cost.")

@@ -274,5 +274,5 @@ def _write_about_prices(output: Output, settings: Settings, models: Sequence[Usa
         command = output.paint("anthropic-proxy usage --by model", "type")
         output.write_line(f"  The cost of {count_unknown(total)} is unknown. Their models:  {command}")
     if has_price_package():
-        source = describe_price_sources()
+        source = describe_price_sources(settings.facts)
         output.write_quiet(f"Prices: {_OWN_PRICES}; else stated by the provider; else {source}")

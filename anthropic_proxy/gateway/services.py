@@ -190,58 +190,57 @@ async def open_services(
     """Build the services of a server process.
 
     `shared_store` is used if neither a plugin nor Redis has the limits. `previous` are the services that a reload
-    replaces. The caller closes the result.
+    replaces. The caller closes the result. The facts of the settings are in force from here on, unless this fails.
     """
-    export_no_proxy(settings)
-    transports = transports or Transports(settings)
-    log = log or new_log(settings)
-    services = build_services(
-        settings,
-        transports.by_provider(),
-        transports.http,
-        log,
-        tokens=transports.tokens,
-        receipts=receipts,
-        worker_index_and_count=worker_index_and_count,
-    )
-    stores: dict[str, Any] = (
-        _open_stores(settings, log, plugins, shared_store)
-        if previous is None
-        else {"store": previous.store, "route_values": previous.route_values}
-    )
-    inspectors: Sequence[Inspector] = ()
-    if settings.inspectors:
-        from anthropic_proxy.gateway.inspectors import open_inspectors  # noqa: PLC0415  # most proxies have none
+    with FACTS.replacing(settings.facts):
+        export_no_proxy(settings)
+        transports = transports or Transports(settings)
+        log = log or new_log(settings)
+        services = build_services(
+            settings,
+            transports.by_provider(),
+            transports.http,
+            log,
+            tokens=transports.tokens,
+            receipts=receipts,
+            worker_index_and_count=worker_index_and_count,
+        )
+        stores: dict[str, Any] = (
+            _open_stores(settings, log, plugins, shared_store)
+            if previous is None
+            else {"store": previous.store, "route_values": previous.route_values}
+        )
+        inspectors: Sequence[Inspector] = ()
+        if settings.inspectors:
+            from anthropic_proxy.gateway.inspectors import open_inspectors  # noqa: PLC0415  # most proxies have none
 
-        opened = () if previous is None else previous.inspectors
-        inspectors = open_inspectors(settings.inspectors, HttpCalls(lambda: transports.http), opened)
-    services = structs.replace(
-        services,
-        owned_transports=transports,
-        web_fetch=transports.web_fetch,
-        web_search=transports.web_search,
-        **_collect_members(plugins),
-        inspectors=[*inspectors, *(inspector for plugin in plugins for inspector in plugin.inspectors)],
-        **stores,
-        heap_trimmer=heap_trimmer or services.heap_trimmer,
-        running=running or services.running,
-    )
-    reserve = partial(reserve_call, services.store) if stores else None
-    throttles = build_throttles(settings, {} if previous is None else previous.throttles, reserve)
-    services = structs.replace(services, throttles=throttles)
-    if previous is not None:
-        services = _continue_from(services, previous)
-    today = date.fromtimestamp(services.clock())
-    learned, warnings = load_learned_models(services.settings.data_directory, today)
-    services.catalog.replace_learned_models(learned)
-    if previous is not None:
-        FACTS.clear_caches()  # the settings were read in a thread, while requests used the facts before
-    services.catalog.follow_facts()
-    for warning in warnings:
-        services.log.write_once(warning)
-    if should_query_ollama(settings) and (previous is None or services.catalog is not previous.catalog):
-        await services.catalog.refresh_listing(find_registry(settings).local.name, TAGS_TIMEOUT_SECONDS)
-    return services
+            opened = () if previous is None else previous.inspectors
+            inspectors = open_inspectors(settings.inspectors, HttpCalls(lambda: transports.http), opened)
+        services = structs.replace(
+            services,
+            owned_transports=transports,
+            web_fetch=transports.web_fetch,
+            web_search=transports.web_search,
+            **_collect_members(plugins),
+            inspectors=[*inspectors, *(inspector for plugin in plugins for inspector in plugin.inspectors)],
+            **stores,
+            heap_trimmer=heap_trimmer or services.heap_trimmer,
+            running=running or services.running,
+        )
+        reserve = partial(reserve_call, services.store) if stores else None
+        throttles = build_throttles(settings, {} if previous is None else previous.throttles, reserve)
+        services = structs.replace(services, throttles=throttles)
+        if previous is not None:
+            services = _continue_from(services, previous)
+        today = date.fromtimestamp(services.clock())
+        learned, warnings = load_learned_models(services.settings.data_directory, today)
+        services.catalog.replace_learned_models(learned)
+        services.catalog.follow_facts()
+        for warning in warnings:
+            services.log.write_once(warning)
+        if should_query_ollama(settings) and (previous is None or services.catalog is not previous.catalog):
+            await services.catalog.refresh_listing(find_registry(settings).local.name, TAGS_TIMEOUT_SECONDS)
+        return services
 
 
 def _open_stores(settings: Settings, log: Log, plugins: Sequence[Plugin], shared_store: Store | None) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from anthropic_proxy.engine.efforts import EFFORTS
 from anthropic_proxy.engine.providers import PROVIDERS, Host, Provider, find_registry
 from anthropic_proxy.engine.providers.lookup import find_vendor
-from anthropic_proxy.engine.providers.model_facts import ModelCapabilities, find_table_capabilities, load_vendor_prices
+from anthropic_proxy.engine.providers.model_facts import FACTS, ModelCapabilities, find_table_capabilities
 from anthropic_proxy.engine.routing.targets import _merge_dialect
 from anthropic_proxy.gateway.prices.price_list import PriceList, find_price
 from anthropic_proxy.gateway.settings import load_settings
@@ -242,7 +242,7 @@ def find_needless_prices(today: datetime) -> Iterator[str]:
     """Yield the prices of our tables that the installed price list has by now."""
     for name in sorted({*_PI_NAMES.values(), *_LITELLM_NAMES.values()}):
         vendor = Vendor(name, today)
-        prices = load_vendor_prices(vendor.table)
+        prices = FACTS.file.find_prices(vendor.table)
         for kind in ("models", "corrections") if prices is not None else ():
             for model, table in getattr(prices, kind).items():
                 listed = find_price(vendor.host.price_url or vendor.host.base_url, model, today)

@@ -12,7 +12,7 @@ from genai_prices.data import providers as known_price_providers
 from anthropic_proxy.console.formats import plural
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.lookup import find_vendor
-from anthropic_proxy.engine.providers.model_facts import load_model_rows, load_vendor_prices
+from anthropic_proxy.engine.providers.model_facts import FACTS, load_model_rows
 from anthropic_proxy.engine.providers.vendors import VENDORS_FILE, load_vendor
 from anthropic_proxy.engine.wires.json_schema import SchemaRules
 from anthropic_proxy.engine.wires.openai_chat.effort_forms import EFFORT_FORMS, EffortFormName
@@ -518,7 +518,7 @@ def _price(vendor: Vendor) -> str:
     if vendor.name == "ollama":
         return "free on a machine of yours"
     sources = ["genai-prices"] if _find_price_provider(vendor) is not None else []
-    if prices := load_vendor_prices(vendor.models_table):
+    if prices := FACTS.file.find_prices(vendor.models_table):
         sources.append(f"{plural(len(prices.models), 'model')}, {prices.read_date}")
     return " and ".join(sources) or "unknown"
 
@@ -616,7 +616,7 @@ def _images(vendor: Vendor, sources: _Sources) -> list[str]:
 
 
 def _cached_prices(vendor: Vendor, sources: _Sources) -> list[str]:
-    prices = load_vendor_prices(vendor.models_table)
+    prices = FACTS.file.find_prices(vendor.models_table)
     if "cache" in _facts(vendor) or vendor.unpriced:
         return []
     if prices is not None:
@@ -632,7 +632,7 @@ def _cached_prices(vendor: Vendor, sources: _Sources) -> list[str]:
 
 
 def _price_lines(vendor: Vendor, sources: _Sources) -> list[str]:
-    prices = load_vendor_prices(vendor.models_table)
+    prices = FACTS.file.find_prices(vendor.models_table)
     if prices is None:
         return []
     rows = (

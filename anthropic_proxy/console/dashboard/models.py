@@ -142,7 +142,7 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
         "chart": build_panel(context, "costs", chart_costs),
         "chart_title": f"Cost per {periods.length_name} and model",
         "prices": build_panel(context, "prices", lambda: list_prices(context, costs, model_sums())),
-        "price_sources": f"{listed}, {describe_facts()}. {_OWN_PRICES}",
+        "price_sources": f"{listed}, {describe_facts(context.settings.facts)}. {_OWN_PRICES}",
         "comparison": build_panel(
             context, "costs at other models", lambda: compare_costs(context, costs, model_sums(), total())
         ),

@@ -11,7 +11,7 @@ from msgspec import structs
 from anthropic_proxy.engine.advice import Problem, ProblemKind, report_problem
 from anthropic_proxy.engine.options import EngineOptions, format_origin_in_sentence, suggest_key_variable
 from anthropic_proxy.engine.patterns import compile_anchored
-from anthropic_proxy.engine.providers.model_facts import find_table_capabilities, renewed_with_facts
+from anthropic_proxy.engine.providers.model_facts import cached_with_facts, find_table_capabilities
 from anthropic_proxy.engine.providers.registry import REGION, RESOURCE, UNKNOWN_PROJECT, AnyWireConfig, Host, Provider
 
 _INHERITED = ("title", "default_url_path", "price_url", "docs_url")
@@ -28,8 +28,7 @@ def complete_host(host: Host, provider: Provider) -> Host:
     return structs.replace(host, wires={**provider.wires, **host.wires}, **changes)
 
 
-@renewed_with_facts
-@lru_cache(maxsize=64)
+@cached_with_facts(64)
 def resolve_host(provider: Provider, base_url: str) -> Host:
     """Return the host of a provider that an address selects. The provider itself is its own one."""
     host = find_host_at(provider, base_url)

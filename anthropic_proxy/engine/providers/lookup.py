@@ -6,7 +6,6 @@ such as `bedrock/` for LiteLLM, stays in the id.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,7 +13,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.engine.options import ConfiguredProvider, convert_model_pattern
 from anthropic_proxy.engine.providers.hosts import UNKNOWN_HOSTS, complete_host, find_host_at, resolve_host
-from anthropic_proxy.engine.providers.model_facts import ModelCapabilities, find_table_capabilities, renewed_with_facts
+from anthropic_proxy.engine.providers.model_facts import ModelCapabilities, cached_with_facts, find_table_capabilities
 from anthropic_proxy.engine.providers.registry import (
     AnyWireConfig,
     Host,
@@ -75,8 +74,7 @@ class ProviderRegistry(tuple[Provider, ...]):
         return _resolve(self, tables, tuple(base_urls.items())) if tables or base_urls else self
 
 
-@renewed_with_facts
-@lru_cache(maxsize=16)
+@cached_with_facts(16)
 def _resolve(
     registry: ProviderRegistry, tables: tuple[ConfiguredProvider, ...], base_urls: tuple[tuple[str, str], ...]
 ) -> ProviderRegistry:

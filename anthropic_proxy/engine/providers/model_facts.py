@@ -3,17 +3,19 @@
 Theory of operation. The facts are one file, `models.toml`, apart from the code and from the addresses in
 `vendors.toml`. It has a table for each vendor (`VendorFacts`), and no field for an address, a header, a credential or
 a part of a body: so a newer file can replace it in an installation (`FACTS.replace`). A table is decoded at its first
-use, because the TOML library takes 35 ms for all of them. What is derived from the facts is cached until they are
-replaced (`renewed_with_facts`).
+use, because the TOML library takes 35 ms for all of them. What is derived from facts is cached with their file
+(`cached_with_facts`).
 """
 
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import date
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache, wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, TypeVar
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field, structs
@@ -29,14 +31,14 @@ FACTS_FILE = Path(__file__).with_name("models.toml")
 """The facts of this release."""
 FACTS_FORMAT = 1
 """Number of the format of the file. A file of another format is not read."""
-ModelName = Annotated[str, Meta(pattern=r"^[\w./:@+-]+$", max_length=200)]
-ModelPatterns = Annotated[str, Meta(pattern=r"^[\w./:@+*?\[\]! -]+$", max_length=1_000)]
+ModelName = Annotated[str, Meta(pattern=r"^[\w:@+-][\w.:@+-]*(?:/[\w:@+-][\w.:@+-]*)*\Z", max_length=200)]
+"""Id of a model. It may be part of the path of a URL, so no part between slashes is empty or begins with a dot."""
+ModelPatterns = Annotated[str, Meta(pattern=r"^[\w./:@+*?\[\]! -]+\Z", max_length=1_000)]
 """`fnmatch` patterns of model ids, with spaces between them."""
-Note = Annotated[str, Meta(pattern=r"^[ -~]+$", max_length=1_000)]
+Note = Annotated[str, Meta(pattern=r"^[ -~]+\Z", max_length=1_000)]
 """Printable text, because commands show it on terminals."""
-ReadDate = Annotated[str, Meta(pattern=r"^20\d\d-\d\d(-\d\d)?$")]
+ReadDate = Annotated[str, Meta(pattern=r"^20[0-9]{2}-(?:0[1-9]|1[0-2])(?:-(?:0[1-9]|[12][0-9]|3[01]))?\Z")]
 """Month or day on which a source was read: `2026-11`, `2026-11-20`."""
-Day = Annotated[str, Meta(pattern=r"^20\d\d-\d\d-\d\d$")]
 
 
 class ModelCapabilities(Struct, frozen=True, kw_only=True):
@@ -136,14 +138,22 @@ class VendorPrices(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     corrections: dict[ModelName, PriceTable] = {}
     """The same for models with another price in the list. These precede it."""
 
+    def require_valid_names(self, vendor: str) -> None:
+        """Raise `ValueError` for the name of a tier or region that no reply can have."""
+        for kind, tables in (("models", self.models), ("corrections", self.corrections)):
+            for model, table in tables.items():
+                for fields in (table, *table.earlier):
+                    for field_name, problem in fields.find_name_problems():
+                        raise ValueError(f'{vendor}.prices.{kind}."{model}".{field_name} {problem.rstrip(".")}')
+
 
 class Retirements(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Table `[[NAME.retired]]`: one announcement of the vendor."""
 
     source: Note
     read_date: ReadDate = field(name="read")
-    announced_on: Day | Literal[""] = ""
-    ends: tuple[tuple[Day, ModelName, tuple[ModelName, ...]], ...]
+    announced_on: date | None = None
+    ends: tuple[tuple[date, ModelName, tuple[ModelName, ...]], ...]
     """Date, successor, and the models that retire on this date."""
 
 
@@ -179,6 +189,10 @@ class _Head(Struct, frozen=True, forbid_unknown_fields=True):
     date: date
 
 
+Parameters = ParamSpec("Parameters")
+ResultT = TypeVar("ResultT")
+
+
 class FactsFile:
     """A file with facts. `origin`: where it comes from, for messages. "": this release."""
 
@@ -186,6 +200,7 @@ class FactsFile:
         self.origin = origin
         self._head, self._tables = split_tables(text)
         self._decoded: dict[str, VendorFacts] = {}
+        self._caches: dict[Callable[..., Any], Callable[..., Any]] = {}
 
     @cached_property
     def date(self) -> date:
@@ -203,10 +218,22 @@ class FactsFile:
             facts = self._decoded[name] = msgspec.convert(self._read_table(name), VendorFacts)
         return facts
 
+    def find_prices(self, name: str) -> VendorPrices | None:
+        """None: no prices of this vendor are known."""
+        facts = self.find(name)
+        return None if facts is None else facts.prices
+
     def list_traits(self) -> Iterator[ModelTraits]:
         for name, text in self._tables.items():
             if _TRAITS_LINE in text and (facts := self.find(name)) is not None:
                 yield from facts.traits
+
+    def find_cached(self, function: Callable[..., ResultT], max_results: int | None) -> Callable[..., ResultT]:
+        """Return the function with a cache of its results for these facts."""
+        cached = self._caches.get(function)
+        if cached is None:
+            cached = self._caches.setdefault(function, lru_cache(max_results)(function))
+        return cached
 
     def require_valid(self) -> None:
         """Decode the whole file. Raises `ValueError`, whose text says what is wrong."""
@@ -215,9 +242,11 @@ class FactsFile:
             raise ValueError(f"its format is {head.format}, and this release reads format {FACTS_FORMAT}")
         for name in self._tables:
             try:
-                self.find(name)
+                prices = self.find_prices(name)
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"[{name}]: {error}") from None
+            if prices is not None:
+                prices.require_valid_names(name)
 
     def _decode_head(self) -> _Head:
         return msgspec.convert(tomllib.loads(self._head), _Head)
@@ -240,35 +269,51 @@ class FactsFile:
         return table
 
 
+_tried: ContextVar[FactsFile | None] = ContextVar("tried", default=None)
+"""The facts with which settings are checked. None: those in force."""
+
+
 class _FactsInForce:
-    """The facts of this process: those of the release, or of a file that replaces them."""
+    """The facts of this process: those of the settings in force."""
 
     def __init__(self) -> None:
-        self._caches: list[Callable[[], None]] = []
         self._file: FactsFile | None = None
 
     @property
     def file(self) -> FactsFile:
+        tried = _tried.get()
+        if tried is not None:
+            return tried
         if self._file is None:
             self._file = load_built_in_facts()
         return self._file
 
     def replace(self, file: FactsFile) -> None:
-        if file is not self._file:
-            self._file = file
-            self.clear_caches()
+        """A start and an accepted reload of the settings do this. Reading settings does not."""
+        self._file = file
 
-    def clear_caches(self) -> None:
-        for clear in self._caches:
-            clear()
+    @contextmanager
+    def replacing(self, file: FactsFile) -> Iterator[None]:
+        """Replace the facts, unless the block fails."""
+        before = self._file
+        self.replace(file)
+        try:
+            yield
+        except BaseException:
+            self._file = before
+            raise
 
-    def call_when_replaced(self, clear: Callable[[], None]) -> None:
-        self._caches.append(clear)
+    @contextmanager
+    def trying(self, file: FactsFile) -> Iterator[None]:
+        """Use other facts in this context only, to check settings: their tables name models."""
+        token = _tried.set(file)
+        try:
+            yield
+        finally:
+            _tried.reset(token)
 
 
 FACTS = _FactsInForce()
-"""It is one for all, as the price list is. Facts are not part of a settings object, because tables of the settings name
-models."""
 
 
 @cache
@@ -276,17 +321,19 @@ def load_built_in_facts() -> FactsFile:
     return FactsFile(FACTS_FILE.read_text(encoding="utf-8"))
 
 
-class _Cached(Protocol):
-    def cache_clear(self) -> None: ...
+def cached_with_facts(
+    max_results: int | None = None,
+) -> Callable[[Callable[Parameters, ResultT]], Callable[Parameters, ResultT]]:
+    """Cache the results of a function for each file with facts. `max_results` None: no limit."""
 
+    def decorate(function: Callable[Parameters, ResultT]) -> Callable[Parameters, ResultT]:
+        @wraps(function)
+        def find_result(*args: Parameters.args, **kwargs: Parameters.kwargs) -> ResultT:
+            return FACTS.file.find_cached(function, max_results)(*args, **kwargs)
 
-CachedT = TypeVar("CachedT", bound=_Cached)
+        return find_result
 
-
-def renewed_with_facts(cached: CachedT) -> CachedT:
-    """Clear the cache of a function with each replacement of the facts."""
-    FACTS.call_when_replaced(cached.cache_clear)
-    return cached
+    return decorate
 
 
 _VERSION = compile_later(r"\d+(?:[.-]\d{1,2}(?![0-9a-z]))*")
@@ -357,24 +404,17 @@ def load_model_rows(table: str) -> tuple[ModelRow, ...]:
     return (*facts.models, *((facts.fallback,) if facts.fallback is not None else ()))
 
 
-def load_vendor_prices(table: str) -> VendorPrices | None:
-    """None: no prices of this vendor are known. Raises `msgspec.ValidationError`."""
-    facts = FACTS.file.find(table)
-    return None if facts is None else facts.prices
-
-
-@renewed_with_facts
-@cache
+@cached_with_facts()
 def load_retired_models(table: str) -> Mapping[str, RetiredModel]:
     """Return model → its retirement, at one vendor. Raises `msgspec.ValidationError`."""
     facts = FACTS.file.find(table)
     return {
         model: RetiredModel(
-            retired_on=day,
+            retired_on=day.isoformat(),
             successor=successor,
             source=announcement.source,
             read_date=announcement.read_date,
-            announced_on=announcement.announced_on,
+            announced_on="" if announcement.announced_on is None else announcement.announced_on.isoformat(),
         )
         for announcement in (() if facts is None else facts.retired)
         for day, successor, models in announcement.ends
@@ -382,15 +422,13 @@ def load_retired_models(table: str) -> Mapping[str, RetiredModel]:
     }
 
 
-@renewed_with_facts
-@cache
+@cached_with_facts()
 def build_rules_of_models() -> tuple[ModelRule, ...]:
     """Return the rules for models at any host, with fields that the dialect of each API has."""
     return tuple(rule for traits in FACTS.file.list_traits() for rule in traits.build_rules())
 
 
-@renewed_with_facts
-@cache
+@cached_with_facts()
 def _load_table(table: str) -> _Table | None:
     rows = load_model_rows(table)
     if not rows:

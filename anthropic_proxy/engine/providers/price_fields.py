@@ -1,14 +1,18 @@
 """Fields of the prices of a model, for the tables `[prices]` of the configuration file and the facts about models."""
 
+from collections.abc import Iterator
 from datetime import date
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
 from anthropic_proxy.engine.options import TokenCount
+from anthropic_proxy.engine.service_tiers import normalize_region, normalize_service_tier
 
-Dollars = Annotated[float, Meta(ge=0)]
-"""Type of a price field: US dollars per million tokens, 0 or more."""
+MAX_DOLLARS = 1_000_000
+Dollars = Annotated[float, Meta(ge=0, le=MAX_DOLLARS)]
+"""Type of a price field: US dollars per million tokens, or per thousand calls or searches."""
+RegionFactor = Annotated[float, Meta(ge=0, le=10)]
 
 
 class LongContextPrice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,10 +56,23 @@ class PriceFields(TokenPriceFields, frozen=True, kw_only=True, forbid_unknown_fi
     """US dollars per 1,000 web searches that the provider runs. By default unknown. Searches of the proxy are free."""
     request_per_1000: Dollars = 0
     """US dollars per 1,000 calls, in addition to their tokens."""
-    regions: dict[str, Dollars] = {}
+    regions: dict[str, RegionFactor] = {}
     """Factor of the prices of tokens by region as the reply names it: `us`. By default 1.1 for `us`, else unknown."""
     tiers: dict[str, TokenPriceFields] = {}
     """Prices of tokens by service tier as the provider reports it: `flex`, `priority`. By default unknown."""
+
+    def find_name_problems(self) -> Iterator[tuple[str, str]]:
+        """Yield the field, and the end of a sentence about it, for each tier and region that no reply can name."""
+        for tier in self.tiers:
+            if not normalize_service_tier(tier):
+                yield "tiers", f'has the normal service tier "{tier}". Its prices are the fields of the table itself.'
+        for region in self.regions:
+            if not normalize_region(region):
+                yield (
+                    "regions",
+                    f'has the factor of "{region}", which is no certain region. Its prices are the fields of the '
+                    "table itself.",
+                )
 
 
 class EarlierPrice(PriceFields, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -21,8 +21,8 @@ from msgspec import Struct, structs
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers.model_facts import (
     build_rules_of_models,
+    cached_with_facts,
     load_retired_models,
-    renewed_with_facts,
     split_tables,
 )
 from anthropic_proxy.engine.providers.registry import (
@@ -246,8 +246,7 @@ def _load_wire(api: str) -> Wire[Any, Any]:
     return wire
 
 
-@renewed_with_facts
-@cache
+@cached_with_facts()
 def build_config(name: str, api: str) -> AnyWireConfig:
     """Return the configuration for one API of a table."""
     wire = _load_wire(api)

@@ -39,7 +39,8 @@ from anthropic_proxy.engine.providers.hosts import (
     resolve_host,
 )
 from anthropic_proxy.engine.providers.lookup import find_price_vendor
-from anthropic_proxy.engine.providers.model_facts import FACTS, load_vendor_prices
+from anthropic_proxy.engine.providers.model_facts import FactsFile
+from anthropic_proxy.engine.providers.price_fields import MAX_DOLLARS
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.service_tiers import normalize_region, normalize_service_tier
@@ -75,8 +76,6 @@ MAX_CACHED_PRICES = 1_000
 MAX_PRICE_RATIO = 10
 """A price or cost that a server states is not used if it is more than this many times the published one, or less than
 this part of it: it may be a mistake or a deception."""
-_MAX_PRICE = 1_000_000
-"""Dollars per million tokens or thousand searches. A published price above it, or below 0, is not used."""
 _MAX_DECIMALS = 30
 _MAX_PRICE_TIERS = 20
 _USUAL_SEARCH_COST = NANO_DOLLARS // 100
@@ -116,6 +115,8 @@ class Price(Struct, frozen=True, kw_only=True):
     """Price of 1,000 web searches by the provider, in US dollars. None: unknown."""
     call_cost: int = 0
     """Nano-dollars of each call, in addition to its tokens."""
+    region_factors: Mapping[str, Decimal] = REGION_FACTORS
+    """Region, as `normalize_region` returns it → factor of all prices of tokens."""
     source: str = ""
     """Origin of the price: a price list such as `genai-prices 0.2.3`, `anthropic-proxy.toml line 12`, or `local`."""
     is_final: bool = False
@@ -139,6 +140,13 @@ class Price(Struct, frozen=True, kw_only=True):
     def multiply_tokens(self, factor: Decimal) -> "Price":
         longer = tuple((above, rates.multiply(factor)) for above, rates in self.long_contexts)
         return structs.replace(self, base=self.base.multiply(factor), long_contexts=longer)
+
+    def find_in_region(self, region: str) -> "Price | None":
+        """None: the factor of the region is unknown."""
+        if self.is_free:
+            return self
+        factor = self.region_factors.get(region)
+        return None if factor is None else self.multiply_tokens(factor)
 
     @property
     def is_free(self) -> bool:
@@ -244,10 +252,6 @@ class PriceSource:
             self.edition += 1
         return len(list_foreign_patterns(providers))
 
-    def mark_as_changed(self) -> None:
-        with self._lock:
-            self.edition += 1
-
     def replace_listed(self, servers: Collection[str], prices: ListedPrices) -> None:
         """Replace the prices in the lists of these servers."""
         with self._lock:
@@ -259,7 +263,6 @@ class PriceSource:
 
 PRICE_SOURCE = PriceSource()
 """It is one for all, as the price list in the library is. An update is not part of a settings object."""
-FACTS.call_when_replaced(PRICE_SOURCE.mark_as_changed)
 
 
 def find_published_url() -> str:
@@ -304,9 +307,9 @@ def describe_price_list() -> str:
     return package if newest is None else f"{package}, {format_day(newest)}"
 
 
-def describe_price_sources() -> str:
+def describe_price_sources(facts: FactsFile) -> str:
     """Return origin and date of all prices in use except own ones: of the price list, and of the facts about models."""
-    return ", ".join(filter(None, (describe_price_list(), describe_facts())))
+    return ", ".join(filter(None, (describe_price_list(), describe_facts(facts))))
 
 
 @cache
@@ -406,42 +409,16 @@ class PriceList:
         key = (base_url, f"{provider.prefix}/{model}", int(when.timestamp()) // CONSTANT_SECONDS, tier, region)
         if key not in self._known_prices:
             price = self._find(provider, model, base_url, when, tier)
-            self._known_prices[key] = self._find_in_region(price, provider, model, when, region) if region else price
+            self._known_prices[key] = price.find_in_region(region) if price is not None and region else price
         return self._known_prices[key]
 
-    def _find_in_region(
-        self, price: Price | None, provider: Provider, model: str, when: datetime, region: str
-    ) -> Price | None:
-        if price is None or price.is_free:
-            return price
-        own_table = self._find_own_table(provider, model, when)
-        factors: dict[str, float] = {}
-        if own_table is not None:
-            _, table = own_table
-            factors = {normalize_region(name): factor for name, factor in table.regions.items()}
-        factor = Decimal(str(factors[region])) if region in factors else REGION_FACTORS.get(region)
-        return None if factor is None else price.multiply_tokens(factor)
-
-    def _find_own_table(self, provider: Provider, model: str, when: datetime) -> tuple[str, PriceFields] | None:
-        """Return origin and fields of the user's own price at a time. None: there is none."""
-        pattern = _find_own_pattern(self._settings.prices, f"{provider.prefix}/{model}")
-        if pattern is None:
-            return None
-        table = _find_table_at(self._settings.prices[pattern], when)
-        return self._settings.origins.get(format_price_setting(pattern), ""), table
-
     def _find(self, provider: Provider, model: str, base_url: str, when: datetime, tier: str) -> Price | None:
-        if (own_table := self._find_own_table(provider, model, when)) is not None:
-            origin, table = own_table
-            price = _convert_table(table, table.web_search_per_1000, origin)
-            if tier and not price.is_free:
-                tiers = table.tiers.items()
-                rates = next((rates for name, rates in tiers if normalize_service_tier(name) == tier), None)
-                if rates is None:
-                    return None
-                price = _convert_table(rates, table.web_search_per_1000, origin)
-            call_cost = _to_call_cost(Decimal(str(table.request_per_1000)))
-            return structs.replace(price, call_cost=call_cost, is_final=True)
+        own = self._settings.prices
+        if (pattern := _find_own_pattern(own, f"{provider.prefix}/{model}")) is not None:
+            price = _build_price(
+                own[pattern], when, tier, self._settings.origins.get(format_price_setting(pattern), "")
+            )
+            return None if price is None else structs.replace(price, is_final=True)
         is_cloud = model.rpartition(":")[2].endswith("cloud") or _CLOUD_ADDRESS in base_url
         vendor = find_named_vendor(provider, base_url, self._settings)
         host = resolve_host(_find_provider_with_hosts(provider), base_url)
@@ -453,17 +430,19 @@ class PriceList:
         regional = find_regional_addresses(base_url)
         address = base_url if regional is None else regional.vendor_url
         if vendor is not None:
-            published = _find_price_of_vendor(vendor, name, when, tier)
+            published = _find_price_of_vendor(self._settings.facts, vendor, name, when, tier)
         else:
             listed_at = host.price_url or provider.price_url or address
-            published = _find_price_at((provider, host), name, when, tier, address=address, listed_at=listed_at)
+            published = _find_price_at(
+                self._settings.facts, (provider, host), name, when, tier, address=address, listed_at=listed_at
+            )
         if published is not None and regional is not None and (factor := regional.find_factor(name)) != 1:
             source = f"{published.source}, with the {factor - 1:.0%} surcharge of a regional address"
             published = structs.replace(published.multiply_tokens(factor), source=source)
         fields = PRICE_SOURCE.listed.get((build_server_name(provider, base_url), model))
         if fields is None or tier or not self._uses_server_lists:
             return published
-        stated = _convert_table(convert(fields, TokenPriceFields), None, f"model list of {find_netloc(base_url)}")
+        stated = _convert_tokens(convert(fields, TokenPriceFields), f"model list of {find_netloc(base_url)}")
         if published is None:
             return structs.replace(stated, is_unconfirmed=True)
         if not published.confirms(stated.calculate_cost(_TYPICAL), _TYPICAL):
@@ -475,6 +454,7 @@ class PriceList:
             long_contexts=published.long_contexts,
             web_search=published.web_search,
             call_cost=published.call_cost,
+            region_factors=published.region_factors,
         )
 
 
@@ -515,25 +495,34 @@ def find_named_vendor(provider: Provider, base_url: str, settings: Settings) -> 
     return None if is_of_vendor else find_price_vendor(provider.name, PROVIDERS)
 
 
-def _find_price_of_vendor(vendor: Host, model: str, when: datetime, tier: str) -> Price | None:
+def _find_price_of_vendor(facts: FactsFile, vendor: Host, model: str, when: datetime, tier: str) -> Price | None:
     """Return the price of a model at the address of its vendor, with the vendor in its source."""
     address, label = vendor.base_url, f", prices of {vendor.title}"
     listed_at = vendor.price_url or address
-    return _find_price_at((vendor,), model, when, tier, address=address, listed_at=listed_at, label=label)
+    return _find_price_at(facts, (vendor,), model, when, tier, address=address, listed_at=listed_at, label=label)
 
 
 def _find_price_at(
-    vendors: Sequence[Host], model: str, when: datetime, tier: str, *, address: str, listed_at: str, label: str = ""
+    facts: FactsFile,
+    vendors: Sequence[Host],
+    model: str,
+    when: datetime,
+    tier: str,
+    *,
+    address: str,
+    listed_at: str,
+    label: str = "",
 ) -> Price | None:
     """Return the price of a model in our tables of vendors or in the price list.
 
     `listed_at`: address of the vendor in the list. `label`: end of the source of a price of the list.
     """
-    if not tier and (corrected := _find_vendor_price(vendors, address, model, when, is_correction=True)) is not None:
+    corrected = _find_vendor_price(facts, vendors, address, model, when, tier=tier, is_correction=True)
+    if corrected is not None:
         return corrected
     if (listed := find_price(listed_at, model, when, tier=tier)) is not None:
         return structs.replace(listed, source=f"{listed.source}{label}") if label else listed
-    return None if tier else _find_vendor_price(vendors, address, model, when)
+    return _find_vendor_price(facts, vendors, address, model, when, tier=tier)
 
 
 def _find_provider_with_hosts(provider: Provider) -> Provider:
@@ -542,20 +531,45 @@ def _find_provider_with_hosts(provider: Provider) -> Provider:
 
 
 def _find_vendor_price(
-    vendors: Sequence[Host], base_url: str, model: str, when: datetime, *, is_correction: bool = False
+    facts: FactsFile,
+    vendors: Sequence[Host],
+    base_url: str,
+    model: str,
+    when: datetime,
+    *,
+    tier: str,
+    is_correction: bool = False,
 ) -> Price | None:
-    """Return the price in `models.toml`. It holds at the address of the entry: in China, prices differ."""
+    """Return the price in the facts. It holds at the address of the entry: in China, prices differ."""
     for vendor in vendors:
-        prices = load_vendor_prices(vendor.name if isinstance(vendor, Provider) else vendor.models_table)
+        prices = facts.find_prices(vendor.name if isinstance(vendor, Provider) else vendor.models_table)
         if prices is None or urlsplit(base_url).hostname != urlsplit(vendor.base_url).hostname:
             continue
         rows = prices.corrections if is_correction else prices.models
         listed = next((table for name, table in rows.items() if name.lower() == model.lower()), None)
         if listed is not None:
-            table = _find_table_at(listed, when)
-            label = f", {describe_facts()}" if FACTS.file.origin else ""
-            return _convert_table(table, table.web_search_per_1000, f"{vendor.title}, {prices.read_date}{label}")
+            label = f", {describe_facts(facts)}" if facts.origin else ""
+            return _build_price(listed, when, tier, f"{vendor.title}, {prices.read_date}{label}")
     return None
+
+
+def _build_price(table: PriceTable, when: datetime, tier: str, origin: str) -> Price | None:
+    """Return the price of a table of the settings or of the facts. None: it has none in this service tier."""
+    fields = _find_table_at(table, when)
+    price = _convert_tokens(fields, origin)
+    if tier and not price.is_free:
+        tiers = fields.tiers.items()
+        rates = next((rates for name, rates in tiers if normalize_service_tier(name) == tier), None)
+        if rates is None:
+            return None
+        price = _convert_tokens(rates, origin)
+    regions = {normalize_region(name): Decimal(str(factor)) for name, factor in fields.regions.items()}
+    return structs.replace(
+        price,
+        web_search=None if fields.web_search_per_1000 is None else Decimal(str(fields.web_search_per_1000)),
+        call_cost=_to_call_cost(Decimal(str(fields.request_per_1000))),
+        region_factors={**REGION_FACTORS, **regions},
+    )
 
 
 def _find_table_at(table: PriceTable, when: datetime) -> PriceFields:
@@ -564,15 +578,14 @@ def _find_table_at(table: PriceTable, when: datetime) -> PriceFields:
     return min(earlier, key=lambda past: past.until) if earlier else table
 
 
-def _convert_table(table: TokenPriceFields, web_search: float | None, origin: str) -> Price:
+def _convert_tokens(table: TokenPriceFields, origin: str) -> Price:
     amounts = [table.input, table.cache_read, table.cache_write, table.output]
     cached = [table.input if amount is None else amount for amount in amounts]
     long = cached[2] if table.cache_write_1h is None else table.cache_write_1h
     base = Rates(*(Decimal(str(amount)) for amount in (*cached, table.output, long)))
     longer = table.long_context
-    search = None if web_search is None else Decimal(str(web_search))
     if longer is None:
-        return Price(base=base, web_search=search, source=origin)
+        return Price(base=base, source=origin)
     surcharges = (
         longer.input,
         longer.cache_read,
@@ -588,14 +601,14 @@ def _convert_table(table: TokenPriceFields, web_search: float | None, origin: st
             for name, amount in zip(names, surcharges, strict=True)
         )
     )
-    return Price(base=base, long_contexts=((longer.above, surcharged),), web_search=search, source=origin)
+    return Price(base=base, long_contexts=((longer.above, surcharged),), source=origin)
 
 
 def _is_usable(price: Any) -> bool:
     """Return False for a price with which an update could make costs negative, or their calculation endless."""
     amounts = [price] if isinstance(price, Decimal) else [price.base, *(tier.price for tier in price.tiers)]
     return len(amounts) <= _MAX_PRICE_TIERS + 1 and all(
-        0 <= amount <= _MAX_PRICE and cast("int", amount.as_tuple().exponent) >= -_MAX_DECIMALS for amount in amounts
+        0 <= amount <= MAX_DOLLARS and cast("int", amount.as_tuple().exponent) >= -_MAX_DECIMALS for amount in amounts
     )
 
 

@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-REGION_FACTORS: Mapping[str, Decimal] = {"us": Decimal("1.1")}
+REGION_FACTORS: Mapping[str, Decimal] = MappingProxyType({"us": Decimal("1.1")})
 """Region that a reply names (`inference_geo`) → factor of all prices of tokens. Source: platform.claude.com, "Pricing",
 "Data residency pricing", read 2026-11. It applies to each provider with the Messages API: gateways pass on what
 Anthropic bills."""

@@ -2,7 +2,7 @@
 
 The last line of the file is a comment with its signature, over all bytes before it. The key of the signature is part of
 the code, so the file may come from any place. It is read with the settings, and checked each time: a file that cannot
-be used changes nothing, and the facts of the release apply. Nothing here downloads it.
+be used changes nothing, and the facts of the release apply. Nothing here downloads it, or puts it in force.
 """
 
 import base64
@@ -10,14 +10,15 @@ import binascii
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import date
+from datetime import date, timedelta
 from functools import lru_cache
 from pathlib import Path
 
 from anthropic_proxy.engine.platforms.files import locked_folder, read_bounded_file, write_whole_file
+from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.platforms.program import shorten_home
-from anthropic_proxy.engine.providers.model_facts import FACTS, FactsFile, load_built_in_facts
-from anthropic_proxy.errors import MissingExtra, is_installed
+from anthropic_proxy.engine.providers.model_facts import FactsFile, load_built_in_facts
+from anthropic_proxy.errors import MissingExtra, is_installed, join_with_and
 
 FACTS_KEY = "xgm6UrcKENP0f4m/C6uCieJW+zGheBBMcgEcWfoUBYI="
 """Public key (Ed25519) of files with facts. CONTRIBUTING.md says how it is replaced."""
@@ -25,6 +26,8 @@ FACTS_FILE_NAME = "model-facts.toml"
 """Name of the file in the data directory of the user."""
 MAX_FACTS_BYTES = 4 * 1024 * 1024
 SIGNATURE_LINE = b"\n# signature: "
+_MAX_NAMED = 3
+"""Maximum number of missing tables that a text names."""
 RESET_COMMAND = "anthropic-proxy models update --reset"
 
 
@@ -34,13 +37,20 @@ def require_verifier() -> None:
         raise MissingExtra("A file with facts about models needs cryptography, which checks its signature", "facts")
 
 
-def read_signed_facts(content: bytes, origin: str, public_key: str = FACTS_KEY) -> FactsFile:
-    """Return the facts of a file, after a check of its signature and of all its values.
+def read_signed_facts(content: bytes, origin: str, public_key: str = FACTS_KEY, today: date | None = None) -> FactsFile:
+    """Return the facts of a file, after a check of its signature and of all its values. `today` None: by the clock.
 
     Raises `MissingExtra`, and `ValueError`, whose text is the end of a sentence about the file.
     """
     require_verifier()
-    return _read_verified(content, origin, public_key)
+    facts = _read_verified(content, origin, public_key)
+    today = today or date.today()
+    if facts.date > today + timedelta(days=1):  # its maker may be in another time zone
+        raise ValueError(
+            f"its facts are of {format_day(facts.date)}, and today is {format_day(today)}: no later file could "
+            "replace it"
+        )
+    return facts
 
 
 @lru_cache(maxsize=1)  # a command loads the settings several times
@@ -59,32 +69,35 @@ def _read_verified(content: bytes, origin: str, public_key: str) -> FactsFile:
         raise ValueError("its signature does not belong to its content and to the key of this release") from None
     file = FactsFile(signed.decode("utf-8"), origin)
     file.require_valid()
+    if missing := [f"[{name}]" for name in load_built_in_facts().names if name not in file.names]:
+        listed = join_with_and([*missing[:_MAX_NAMED], *(["others"] if len(missing) > _MAX_NAMED else [])])
+        raise ValueError(f"it does not have {listed}, and facts of this release would be lost")
     return file
 
 
-def use_installed_facts(directory: Path | None, public_key: str = FACTS_KEY) -> Sequence[str]:
-    """Use the facts of the file in the data directory, else those of the release. Return warnings for the log."""
+def find_installed_facts(
+    directory: Path | None, public_key: str = FACTS_KEY, today: date | None = None
+) -> tuple[FactsFile, Sequence[str]]:
+    """Return the facts of the file in the data directory, else those of the release, and warnings for the log."""
     file = None if directory is None else find_facts_file(directory)
     built_in = load_built_in_facts()
-    facts, problem = built_in, ""
-    if file is not None:
-        try:
-            facts = read_signed_facts(read_bounded_file(file, MAX_FACTS_BYTES), shorten_home(str(file)), public_key)
-            if facts.date < built_in.date:
-                problem = f"its facts are of {format_day(facts.date)}, and those of this release are newer"
-        except MissingExtra as error:
-            problem = error.message[:1].lower() + error.message[1:].rstrip(".")
-        except (OSError, ValueError) as error:
-            problem = str(getattr(error, "strerror", None) or error)
-    if problem:
-        facts = built_in
-    FACTS.replace(facts)
-    if not problem:
-        return ()
-    return (
-        f"{file} is not used: {problem}. The facts of this release apply, of {format_day(built_in.date)}. "
-        f"Remove it with  {RESET_COMMAND}",
-    )
+    if file is None:
+        return built_in, ()
+    try:
+        content = read_bounded_file(file, MAX_FACTS_BYTES)
+        facts = read_signed_facts(content, shorten_home(str(file)), public_key, today)
+        if facts.date >= built_in.date:
+            return facts, ()
+        problem = f"its facts are of {format_day(facts.date)}, and those of this release are newer"
+    except MissingExtra as error:
+        problem = error.message[:1].lower() + error.message[1:].rstrip(".")
+    except OSError as error:
+        problem = describe_os_error(error)
+    except ValueError as error:
+        problem = str(error)
+    day = format_day(built_in.date)
+    applied = f"The facts of this release apply, of {day}. Remove it with  {RESET_COMMAND}"
+    return built_in, (f"{file} is not used: {problem}. {applied}",)
 
 
 def find_facts_file(directory: Path) -> Path | None:
@@ -112,15 +125,14 @@ def remove_facts(directory: Path) -> bool:
     return True
 
 
-def describe_facts() -> str:
-    """Return date and place of the facts in force: `facts of 28 Nov 2026`, `facts of 5 Dec 2026 in ~/…/…toml`."""
-    file = FACTS.file
+def describe_facts(file: FactsFile) -> str:
+    """Return date and place of facts: `facts of 28 Nov 2026`, `facts of 5 Dec 2026 in ~/…/…toml`."""
     return f"facts of {format_day(file.date)}{f' in {file.origin}' if file.origin else ''}"
 
 
-def list_facts_in_force() -> dict[str, str]:
+def list_facts(file: FactsFile) -> dict[str, str]:
     """Return the same for programs. `file` is "" for those of the release."""
-    return {"date": FACTS.file.date.isoformat(), "file": os.path.expanduser(FACTS.file.origin)}
+    return {"date": file.date.isoformat(), "file": os.path.expanduser(file.origin)}
 
 
 def format_day(day: date) -> str:

@@ -12,12 +12,13 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 from urllib.parse import urlsplit
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from anthropic_proxy.engine.hooks import InspectorScope
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import shorten_home
+from anthropic_proxy.engine.providers.model_facts import FactsFile, load_built_in_facts
 from anthropic_proxy.engine.providers.price_fields import PriceTable
 from anthropic_proxy.gateway.settings.file_format import GroupRole, InspectorTable
 from anthropic_proxy.gateway.settings.key_rules import Rules
@@ -251,8 +252,8 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
     redis_prefix: str = "anthropic-proxy"
     litellm_variables: Mapping[str, Secret] = {}
     """Variable → text, for variables of `.env` that LiteLLM may read and that are not in the environment."""
-    model_facts: str = ""
-    """Date and place of a file with facts about models: `facts of 15 Jan 2027 in ~/…`. "": those of the release."""
+    facts: FactsFile = field(default_factory=load_built_in_facts)
+    """The facts about models that apply with these settings."""
     raw_values: Mapping[str, Secret] = {}
     """Variable, or table of the configuration file → its text before decoding, to find changes at a reload.
 

@@ -11,7 +11,7 @@ import msgspec
 from anthropic_proxy.engine.options import AutoMode, Timeouts
 from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.engine.providers.lookup import ProviderRegistry
-from anthropic_proxy.engine.providers.model_facts import FACTS
+from anthropic_proxy.engine.providers.model_facts import FACTS, load_built_in_facts
 from anthropic_proxy.engine.providers.registry import Provider
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
 from anthropic_proxy.gateway.settings import values
@@ -27,7 +27,7 @@ from anthropic_proxy.gateway.settings.environment import (
     list_missing_files,
     load_trace_fields,
 )
-from anthropic_proxy.gateway.settings.facts_file import describe_facts, use_installed_facts
+from anthropic_proxy.gateway.settings.facts_file import describe_facts, find_installed_facts
 from anthropic_proxy.gateway.settings.fields import OidcSettings, Settings
 from anthropic_proxy.gateway.settings.inspector_tables import load_inspectors
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
@@ -86,8 +86,24 @@ def load_settings(
     all errors.
     """
     data_directory = find_data_directory(environ)
-    # first, because tables of the settings name models
-    facts_warnings = use_installed_facts(data_directory) if env_file is not None else ()
+    facts, warnings = (load_built_in_facts(), ()) if env_file is None else find_installed_facts(data_directory)
+    with FACTS.trying(facts):  # tables of the settings name models
+        settings = _load(environ, built_in, env_file, env_draft, config_draft, resolves_keys=resolves_keys)
+    return msgspec.structs.replace(
+        settings, data_directory=data_directory, facts=facts, warnings=(*settings.warnings, *warnings)
+    )
+
+
+def _load(
+    environ: Mapping[str, str],
+    built_in: ProviderRegistry,
+    env_file: str | None,
+    env_draft: str | None,
+    config_draft: str | None,
+    *,
+    resolves_keys: bool,
+) -> Settings:
+    """Return the settings without the facts about models."""
     config_file = resolve_config_file_path(env_file)
     files = digest_files(env_file)  # before they are read: a change meanwhile is noticed later
     sources = Sources(environ, env_file, env_draft)
@@ -155,8 +171,6 @@ def load_settings(
         files=files,
         referenced_variables=sources.referenced_variables,
         color=find_color_setting(environ),
-        data_directory=data_directory,
-        model_facts=describe_facts() if FACTS.file.origin else "",
         http_proxies=proxies,
         no_proxy_hosts=find_no_proxy_setting(environ),
         litellm_variables=others_of_file,
@@ -168,7 +182,7 @@ def load_settings(
         placeholders=sources.placeholders,
         warnings=(
             *(*file.warnings, *list_ignored_table_warnings(search, file, sources), *sources.list_warnings()),
-            *(*_find_misspellings(sources, names, providers), *trace_warnings, *missing, *facts_warnings),
+            *(*_find_misspellings(sources, names, providers), *trace_warnings, *missing),
         ),
     )
 
@@ -407,5 +421,6 @@ class SettingsReader:
 def find_changed_variables(before: Settings, after: Settings) -> list[str]:
     names = dict.fromkeys((*before.raw_values, *after.raw_values))
     changed = [name for name in names if before.raw_values.get(name) != after.raw_values.get(name)]
-    facts = after.model_facts or "facts of the release"
-    return [*changed, facts] if before.model_facts != after.model_facts else changed
+    if before.facts is not after.facts:
+        changed.append(describe_facts(after.facts) if after.facts.origin else "facts of the release")
+    return changed

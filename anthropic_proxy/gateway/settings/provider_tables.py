@@ -27,7 +27,6 @@ from anthropic_proxy.engine.providers.lookup import (
 )
 from anthropic_proxy.engine.providers.price_fields import PriceTable
 from anthropic_proxy.engine.providers.registry import Provider
-from anthropic_proxy.engine.service_tiers import normalize_region, normalize_service_tier
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_and, join_with_or
 from anthropic_proxy.gateway.settings import values
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, format_key_path
@@ -379,23 +378,8 @@ def load_prices(file: ConfigFile, sources: Sources) -> Mapping[str, PriceTable]:
                     hint=f"Did you mean:  [prices.{format_toml_value(f'openai/{name}')}]",
                 )
             for place, fields in [(path, table), *(((*path, "earlier"), past) for past in table.earlier)]:
-                for tier in fields.tiers:
-                    if not normalize_service_tier(tier):
-                        raise file.rejection(
-                            place,
-                            f'has the normal service tier "{tier}". Its prices are the fields of the table itself.',
-                            subject=f'prices."{name}".tiers',
-                            code="configuration-file",
-                        )
-                for region in fields.regions:
-                    if not normalize_region(region):
-                        raise file.rejection(
-                            place,
-                            f'has the factor of "{region}", which is no certain region. Its prices are the fields of '
-                            "the table itself.",
-                            subject=f'prices."{name}".regions',
-                            code="configuration-file",
-                        )
+                for field, problem in fields.find_name_problems():
+                    raise file.rejection(place, problem, subject=f'prices."{name}".{field}', code="configuration-file")
         sources.origins[format_price_setting(name)] = file.describe_origin(path)
     if tables:
         sources.given["prices"] = Secret(str(file.find_value(_PRICES)))

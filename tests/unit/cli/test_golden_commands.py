@@ -28,6 +28,7 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.engine.providers.catalog import LEARNED_FILE_NAME
+from anthropic_proxy.engine.providers.model_facts import load_built_in_facts
 from anthropic_proxy.gateway.settings.facts_file import describe_facts
 from tests.support.command_line import install_program, run_command
 from tests.support.fakes import anthropic, ollama, openai_chat
@@ -204,7 +205,7 @@ def play(case: Path, home: Path) -> str:
         shown = re.sub(r'"command": ".* statusline"', '"command": "… statusline"', shown)
         shown = re.sub(r"127\.0\.0\.1:\d{5}\b", "127.0.0.1:FREE", shown)
     shown = re.sub(LATER_RETIREMENT, "", shown, flags=re.MULTILINE)
-    shown = shown.replace(describe_facts(), "facts of DATE")
+    shown = shown.replace(describe_facts(load_built_in_facts()), "facts of DATE")
     if servers or "init" in case.parts:
         for pattern, name in MASKS.items():
             shown = re.sub(pattern, name, shown, flags=re.MULTILINE)

@@ -13,7 +13,7 @@ import pytest
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.providers import PROVIDERS, Host, Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import may_chat
-from anthropic_proxy.engine.providers.model_facts import VendorPrices, load_vendor_prices
+from anthropic_proxy.engine.providers.model_facts import FACTS, VendorPrices
 from anthropic_proxy.gateway.money import NANO_DOLLARS
 from anthropic_proxy.gateway.prices.price_list import (
     FREE,
@@ -216,7 +216,7 @@ def test_each_vendor_has_a_price_or_a_reason_for_none(row: Provider, host: Host,
         assert PriceList(settings).find(row, "any-model", TODAY) == FREE
         return
     if host.unpriced:
-        assert load_vendor_prices(host.models_table) is None
+        assert FACTS.file.find_prices(host.models_table) is None
         assert PriceList(settings).find(row, "any-model", TODAY) is None
         return
     price = known(PriceList(settings).find(row, EXAMPLE_MODELS[host.name], TODAY))
@@ -243,7 +243,7 @@ def test_a_table_at_the_address_of_a_cloud_has_its_prices(host: str, model: str,
     assert 0 < price.input < price.output
 
 
-PRICED = [(name, prices) for name in MODEL_TABLES if (prices := load_vendor_prices(name))]
+PRICED = [(name, prices) for name in MODEL_TABLES if (prices := FACTS.file.find_prices(name))]
 
 
 @pytest.mark.parametrize(("name", "prices"), PRICED, ids=[name for name, _ in PRICED])

@@ -1,9 +1,17 @@
 """The file with facts about models: what it may say, and what changes when another one replaces it."""
 
+import re
+import tomllib
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec import structs
 
+from anthropic_proxy.console.dashboard.settings import propose_change
+from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.model_facts import (
@@ -12,9 +20,11 @@ from anthropic_proxy.engine.providers.model_facts import (
     find_table_capabilities,
     load_built_in_facts,
 )
+from anthropic_proxy.errors import ConfigurationError, InvalidRequest
 from anthropic_proxy.gateway.prices.price_list import PriceList
-from anthropic_proxy.gateway.settings import Settings, load_settings
-from tests.support.model_facts import BUILT_IN, restored_facts, write_facts
+from anthropic_proxy.gateway.services import open_services
+from anthropic_proxy.gateway.settings import PriceTable, Settings, load_settings
+from tests.support.model_facts import restored_facts, write_facts
 from tests.support.tables import in_one_test
 
 HEAD = "format = 1\ndate = 2027-01-15\n"
@@ -123,7 +133,7 @@ def test_other_facts_change_limits_retirements_capabilities_and_prices_only() ->
     opencode = PROVIDERS.find("openai").hosts.find_named("opencode")
     assert opencode is not None
     assert opencode.retired_models["qwen3-coder"].successor == "kimi-k3"
-    price = prices.find(PROVIDERS.find("openai"), "gpt-6.2-astra")
+    price = PriceList(structs.replace(settings, facts=FACTS.file)).find(PROVIDERS.find("openai"), "gpt-6.2-astra")
     assert price is not None
     assert (str(price.base.input), price.source) == (
         "6.0",
@@ -133,12 +143,105 @@ def test_other_facts_change_limits_retirements_capabilities_and_prices_only() ->
     assert find_registry(settings).find("xai").base_url == xai.base_url
 
 
-def test_a_setting_precedes_every_fact() -> None:
-    FACTS.replace(
-        FactsFile(write_facts(('models."gpt-6.2-astra" = { input = 8,', 'models."gpt-6.2-astra" = { input = 6,')))
+@in_one_test
+@pytest.mark.parametrize(
+    "name", ["..", ".", "../x", "a/..", "a/../b", "/a", "a//b", "a/", "a b", "a?b", "a#b", "a%2fb", "a\\b", "a\n", ""]
+)
+def test_a_model_cannot_have_a_name_that_leads_elsewhere_in_an_address(name: str) -> None:
+    text = msgspec.json.encode(name).decode()
+    retired = f'[x]\n[[x.retired]]\nsource = "s"\nread = "2026-11"\nends = [\n["2026-11-01", {text}, ["m"]]\n]\n'
+    with pytest.raises(ValueError, match=r"^\[x\]: Expected `str`"):
+        FactsFile(HEAD + retired).require_valid()
+
+
+def test_prices_of_facts_have_the_effect_of_own_prices() -> None:
+    fields = (
+        "input = 2, output = 10, request_per_1000 = 5, web_search_per_1000 = 3, regions = { EU = 1.5 }, "
+        "tiers = { flex = { input = 1, output = 5 } }"
     )
-    openai = PROVIDERS.find("openai")
-    plain = PriceList(Settings()).find(openai, "gpt-6.2-astra")
-    assert plain is not None
-    assert plain.base.input == 6
-    assert BUILT_IN.count("gpt-6.2-astra") >= 1
+    own = Settings(
+        prices={"openai/gpt-6.2-astra": msgspec.convert(tomllib.loads(f"x = {{ {fields} }}")["x"], PriceTable)}
+    )
+    text = re.sub(r'models\."gpt-6\.2-astra" = .*', f'models."gpt-6.2-astra" = {{ {fields} }}', write_facts())
+    known = Settings(facts=FactsFile(text))
+    openai, tokens = PROVIDERS.find("openai"), TokenCounts(input_tokens=1_000_000)
+    found = []
+    for settings in (own, known):
+        costs = []
+        for tier, region in [
+            ("", ""),
+            ("flex", ""),
+            ("", "eu"),
+            ("flex", "eu"),
+            ("", "us"),
+            ("priority", ""),
+            ("", "asia"),
+        ]:
+            price = PriceList(settings).find(openai, "gpt-6.2-astra", tier=tier, region=region)
+            costs.append(None if price is None else (price.calculate_cost(tokens), price.calculate_search_cost(1_000)))
+        found.append(costs)
+    assert found[0] == found[1]
+    search = 3_000_000_000
+    assert found[0] == [
+        (2_005_000_000, search),
+        (1_005_000_000, search),
+        (3_005_000_000, search),
+        (1_505_000_000, search),
+        (2_205_000_000, search),
+        None,
+        None,
+    ]
+
+
+@in_one_test
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ("input = inf, output = 1", "[x]: Expected `float` <= 1000000.0 - at `$.prices.models[...].input`"),
+        ("input = nan, output = 1", "[x]: Expected `float` >= 0.0 - at `$.prices.models[...].input`"),
+        ("input = 1e300, output = 1", "[x]: Expected `float` <= 1000000.0 - at `$.prices.models[...].input`"),
+        (
+            "input = 1, output = 1, request_per_1000 = inf",
+            "[x]: Expected `float` <= 1000000.0 - at `$.prices.models[...].request_per_1000`",
+        ),
+        (
+            "input = 1, output = 1, regions = { us = 1e300 }",
+            "[x]: Expected `float` <= 10.0 - at `$.prices.models[...].regions[...]`",
+        ),
+        (
+            "input = 1, output = 1, tiers = { flex = { input = 1, output = -0.5 } }",
+            "[x]: Expected `float` >= 0.0 - at `$.prices.models[...].tiers[...].output`",
+        ),
+        (
+            "input = 1, output = 1, tiers = { standard = { input = 1, output = 1 } }",
+            'x.prices.models."m".tiers has the normal service tier "standard". Its prices are the fields of the table '
+            "itself",
+        ),
+        (
+            "input = 1, output = 1, regions = { global = 2 }",
+            'x.prices.models."m".regions has the factor of "global", which is no certain region. Its prices are the '
+            "fields of the table itself",
+        ),
+    ],
+)
+def test_a_price_that_is_no_amount_is_refused(fields: str, error: str) -> None:
+    with pytest.raises(ValueError, match=r"x") as raised:
+        FactsFile(HEAD + "[x]\n" + PRICES + f'models."m" = {{ {fields} }}\n').require_valid()
+    assert str(raised.value) == error
+
+
+async def test_settings_that_are_only_checked_change_no_fact(tmp_path: Path) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_text("")
+    facts = FactsFile(write_facts((GROK_1, '{ starts = ["grok-1"], context_window = 9_000, max_output = 8_192')))
+    running = await open_services(Settings(facts=facts, env_file=str(env_file)))
+    for draft in ("", "[xai]\n"):
+        with suppress(ConfigurationError):
+            load_settings({"HOME": str(tmp_path)}, PROVIDERS, env_file=str(env_file), config_draft=draft)
+        assert FACTS.file is facts
+        assert find_table_capabilities("xai", "grok-1").context_window == 9_000
+    with pytest.raises(InvalidRequest):
+        propose_change(running.settings, running.catalog, "MAX_UPSTREAM_CALLS", "none")
+    propose_change(running.settings, running.catalog, "MAX_UPSTREAM_CALLS", "7")
+    assert find_table_capabilities("xai", "grok-1").context_window == 9_000
+    await running.close()
