@@ -143,8 +143,11 @@ class VendorPrices(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         for kind, tables in (("models", self.models), ("corrections", self.corrections)):
             for model, table in tables.items():
                 for fields in (table, *table.earlier):
-                    for field_name, problem in fields.find_name_problems():
-                        raise ValueError(f'{vendor}.prices.{kind}."{model}".{field_name} {problem.rstrip(".")}')
+                    for field_name, name in fields.find_names_of_no_reply():
+                        raise ValueError(
+                            f'{vendor}.prices.{kind}."{model}".{field_name} has "{name}", whose prices are the '
+                            "fields of the table itself"
+                        )
 
 
 class Retirements(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -61,18 +61,10 @@ class PriceFields(TokenPriceFields, frozen=True, kw_only=True, forbid_unknown_fi
     tiers: dict[str, TokenPriceFields] = {}
     """Prices of tokens by service tier as the provider reports it: `flex`, `priority`. By default unknown."""
 
-    def find_name_problems(self) -> Iterator[tuple[str, str]]:
-        """Yield the field, and the end of a sentence about it, for each tier and region that no reply can name."""
-        for tier in self.tiers:
-            if not normalize_service_tier(tier):
-                yield "tiers", f'has the normal service tier "{tier}". Its prices are the fields of the table itself.'
-        for region in self.regions:
-            if not normalize_region(region):
-                yield (
-                    "regions",
-                    f'has the factor of "{region}", which is no certain region. Its prices are the fields of the '
-                    "table itself.",
-                )
+    def find_names_of_no_reply(self) -> Iterator[tuple[str, str]]:
+        """Yield field and name of each tier and region that stands for the normal prices."""
+        yield from (("tiers", name) for name in self.tiers if not normalize_service_tier(name))
+        yield from (("regions", name) for name in self.regions if not normalize_region(name))
 
 
 class EarlierPrice(PriceFields, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -378,8 +378,21 @@ def load_prices(file: ConfigFile, sources: Sources) -> Mapping[str, PriceTable]:
                     hint=f"Did you mean:  [prices.{format_toml_value(f'openai/{name}')}]",
                 )
             for place, fields in [(path, table), *(((*path, "earlier"), past) for past in table.earlier)]:
-                for field, problem in fields.find_name_problems():
-                    raise file.rejection(place, problem, subject=f'prices."{name}".{field}', code="configuration-file")
+                for field, used in fields.find_names_of_no_reply():
+                    if field == "tiers":
+                        raise file.rejection(
+                            place,
+                            f'has the normal service tier "{used}". Its prices are the fields of the table itself.',
+                            subject=f'prices."{name}".tiers',
+                            code="configuration-file",
+                        )
+                    raise file.rejection(
+                        place,
+                        f'has the factor of "{used}", which is no certain region. Its prices are the fields of '
+                        "the table itself.",
+                        subject=f'prices."{name}".regions',
+                        code="configuration-file",
+                    )
         sources.origins[format_price_setting(name)] = file.describe_origin(path)
     if tables:
         sources.given["prices"] = Secret(str(file.find_value(_PRICES)))

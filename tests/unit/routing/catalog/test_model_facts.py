@@ -214,13 +214,11 @@ def test_prices_of_facts_have_the_effect_of_own_prices() -> None:
         ),
         (
             "input = 1, output = 1, tiers = { standard = { input = 1, output = 1 } }",
-            'x.prices.models."m".tiers has the normal service tier "standard". Its prices are the fields of the table '
-            "itself",
+            'x.prices.models."m".tiers has "standard", whose prices are the fields of the table itself',
         ),
         (
             "input = 1, output = 1, regions = { global = 2 }",
-            'x.prices.models."m".regions has the factor of "global", which is no certain region. Its prices are the '
-            "fields of the table itself",
+            'x.prices.models."m".regions has "global", whose prices are the fields of the table itself',
         ),
     ],
 )
