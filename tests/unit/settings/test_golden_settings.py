@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from msgspec import Struct
 
 from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.model_facts import FactsFile
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import CONFIG_FILE, load_settings
 from anthropic_proxy.secrets import Secret
@@ -45,6 +46,8 @@ def write_certificates() -> None:
 def plain(value: Any) -> Any:
     if isinstance(value, Secret):
         return value.reveal()
+    if isinstance(value, FactsFile):
+        return value.origin
     if isinstance(value, Struct):
         defaults = dict(zip(value.__struct_fields__[::-1], value.__struct_defaults__[::-1], strict=False))
         fields = {name: plain(getattr(value, name)) for name in value.__struct_fields__}
