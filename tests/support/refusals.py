@@ -70,6 +70,7 @@ class SimulatedWire:
     model: str
     plain: Sequence[Path]
     """What may be left out of a request, by decision 0016. A path stands for all that begins with it."""
+    has_betas: bool = False
     has_plain_schemas: bool = True
     """False: the wire sends the schemas of tools in their plainest form anyway."""
 
@@ -119,6 +120,7 @@ WIRES: Mapping[str, SimulatedWire] = {
             *(("tools", name) for name in ("strict", "cache_control")),
             ("system", "cache_control"),
         ],
+        has_betas=True,
     ),
     "ollama": SimulatedWire(
         {},
@@ -135,8 +137,15 @@ WIRES: Mapping[str, SimulatedWire] = {
             *(("tools", name) for name in ("strict", "cache_control", "defer_loading")),
             ("system", "cache_control"),
         ],
+        has_betas=True,
     ),
 }
+_FORM_BETAS = (
+    *("effort-2025-11-24", "interleaved-thinking-2025-05-14", "context-management-2025-06-27"),
+    *("prompt-caching-scope-2026-01-05", "thinking-display-updates-2026-08-18"),
+)
+_KEPT_BETAS = ("mcp-client-2025-11-20", "structured-outputs-2025-11-13", "web-search-2025-03-05")
+_DATA, _THOUGHT = "aGVsbG8gcGljdHVyZQ==", "A thought of an earlier turn."
 _ESSENTIAL = ("model", "messages", "input", "contents", "instructions", "systemInstruction", "tools", "tool_choice")
 _LEFT_OUT_TOGETHER = (
     {"temperature", "top_p", "top_k", "topP", "topK"},
@@ -165,8 +174,12 @@ class Figures:
     """Parts that later conversations lack although the server accepts them."""
     lost_by_words: int = 0
     """The same, in seeds whose words name another field."""
+    lost_content: int = 0
+    """Turns without a picture, a document or thinking of an earlier turn, which no server of the simulation refuses."""
     by_words: int = 0
     """Requests with a reply after changes that the words of a refusal suggest, and no other ones."""
+    late: int = 0
+    """Seeds whose server begins to refuse inside of a conversation."""
     changed_prefixes: int = 0
     """Turns whose tools or system texts differ from those of the turn before, so that its cached prompt is lost."""
     lost_tokens: int = 0
@@ -190,11 +203,17 @@ class _Simulation:
         self.name = f"{wire_name} {seed}"
         self.wire = WIRES[wire_name]
         self.fields = _draw_request(self.random, wire_name)
+        self.unknown_betas, self.betas = _draw_betas(self.random) if self.wire.has_betas else ((), ())
+        self.media = self.random.choice(("", "image", "document"))
+        self.has_thinking = self.random.random() < 0.5
         # the first conversation begins before the server refuses anything
         self.has_history = self.random.random() < 0.5
         self.calls = 0
         self.bodies: list[Any] = []
         self.refuses: Callable[[Any], bool] = lambda body: False
+        self.begins_late = self.random.random() < 0.5
+        """True if the server begins to refuse in the second turn of the first conversation."""
+        self.has_begun = False
         self.words = ""
         self.changes: Sequence[str] = ()
         """Adaptations of the latest request."""
@@ -202,19 +221,24 @@ class _Simulation:
     async def run(self) -> Figures:
         figures = Figures(seeds=1)
         proxy = ProxyHarness(self._answer, **self.wire.settings)
+        await self._post(proxy, "with content", [_TEXT], has_content=True)
+        marks = [mark for mark in (_DATA, _THOUGHT) if mark in json.dumps(self.bodies[-1])]
         await self._post(proxy, "hello", [])
         usual = self.bodies[-1]
         path, is_plain = self._draw_rule(usual)
         names_other = self.random.random() < 0.5
-        self.words = self._draw_words(names_other=names_other, but=path[0][0])
+        self.words = self._draw_words(names_other=names_other, refused={name for each in path for name in each})
         self.calls = requests = 0
         for number in range(CONVERSATIONS):
             before = ""
             for turn in range(_TURNS):
+                self.has_begun = bool(number or turn) or not self.begins_late
                 replies = [_TEXT] * (turn + (10 if self.has_history and not number else 0))
-                error = (await self._post(proxy, f"conversation {number}", replies)).error
+                error = (await self._post(proxy, f"conversation {number}", replies, has_content=True)).error
                 requests += 1
                 if error is None:
+                    text = json.dumps(self.bodies[-1]) if turn else ""
+                    figures.lost_content += is_plain and not all(mark in text for mark in marks if turn)
                     is_plain_form = any(change.startswith(PLAIN_FORM) for change in self.changes)
                     figures.by_words += bool(self.changes) and not is_plain_form
                     prefix, size = _read_prefix(self.bodies[-1])
@@ -222,9 +246,9 @@ class _Simulation:
                         figures.changed_prefixes += 1
                         figures.lost_tokens += size // 4
                     before = prefix
-                figures.failed_before += is_plain
+                figures.failed_before += is_plain and self.has_begun
                 if error is None:
-                    figures.repaired_honest += not is_plain
+                    figures.repaired_honest += not is_plain and self.has_begun
                 elif is_plain:
                     figures.failed += 1
                 if error is not None and error.message != f"{self.wire.model.partition('/')[0]}: {self.words}":
@@ -232,6 +256,7 @@ class _Simulation:
                     figures.notes.append(f"{self.name}: {error.message!r}")
         if is_plain:
             figures.repairable = 1
+            figures.late = int(self.begins_late)
             figures.further_calls.append(self.calls - requests)
             await self._post(proxy, "later", [])
             refused = _add_dependent({name for refused in path for name in refused})
@@ -241,7 +266,7 @@ class _Simulation:
                 innocent.add(path[1])  # without the other one, the server accepts it
             figures.innocent += len(innocent)
             figures.lost_by_words += len(innocent) if names_other else 0
-            if innocent or figures.failed:
+            if innocent or figures.failed or figures.lost_content:
                 figures.notes.append(f"{self.name}: refused {path}, {self.words!r}: lost {sorted(innocent)}")
         elif figures.repaired_honest:
             figures.notes.append(f"{self.name}: refused {path}, {self.words!r}: a reply")
@@ -253,7 +278,9 @@ class _Simulation:
         plain = [path for path in paths if any(path[: len(start)] == start for start in self.wire.plain)]
         words = _SCHEMA_WORDS if self.wire.has_plain_schemas else ()
         plain += [path for path in paths if path[-1] in words and path[0] == "tools" and path not in plain]
-        other = [path for path in paths if path not in plain and path[0] in (*_ESSENTIAL, *_UNTOUCHED)]
+        plain += [(f"beta {beta}",) for beta in (*_FORM_BETAS, *self.unknown_betas) if (f"beta {beta}",) in paths]
+        untouched = (*_ESSENTIAL, *_UNTOUCHED, *(f"beta {beta}" for beta in _KEPT_BETAS))
+        other = [path for path in paths if path not in plain and path[0] in untouched]
         kind = self.random.choice(("field", "field", "value", "pair", "essential"))
         if kind == "essential" or not plain:
             chosen = [self.random.choice(other)]
@@ -270,10 +297,10 @@ class _Simulation:
             self.refuses = lambda body: chosen[0] in list_paths(body)
         return chosen, True
 
-    def _draw_words(self, *, names_other: bool, but: str) -> str:
+    def _draw_words(self, *, names_other: bool, refused: set[str]) -> str:
         if not names_other:
             return " ".join(_draw_word(self.random) for _ in range(self.random.randint(1, 8))) + "."
-        name = self.random.choice([name for name in list_sdk_fields() if name != but])
+        name = self.random.choice([name for name in list_sdk_fields() if name not in refused])
         return self.random.choice(
             (
                 f"Unknown parameter: '{name}'.",
@@ -284,14 +311,26 @@ class _Simulation:
             )
         )
 
-    async def _post(self, proxy: ProxyHarness, text: str, replies: Sequence[str]) -> RecordingSink:
-        messages = [{"role": "user", "content": text}]
-        for reply in replies:
-            messages += [{"role": "assistant", "content": reply}, {"role": "user", "content": "go on"}]
+    async def _post(
+        self, proxy: ProxyHarness, text: str, replies: Sequence[str], *, has_content: bool = False
+    ) -> RecordingSink:
+        """`has_content`: earlier turns have what the seed has drawn of pictures, documents and thinking."""
+        messages: list[dict[str, Any]] = [{"role": "user", "content": text}]
+        for number, reply in enumerate(replies):
+            blocks: list[dict[str, Any]] = [{"type": "text", "text": reply}]
+            if has_content and self.has_thinking and not number:
+                blocks.insert(0, {"type": "thinking", "thinking": _THOUGHT, "signature": "c2lnbmF0dXJl"})
+            messages += [{"role": "assistant", "content": blocks}, {"role": "user", "content": "go on"}]
+        if has_content and self.media and replies:
+            kind = "image/png" if self.media == "image" else "application/pdf"
+            source = {"type": "base64", "media_type": kind, "data": _DATA}
+            shown = [{"type": "text", "text": "Look."}, {"type": self.media, "source": source}]
+            messages[2:2] = [{"role": "user", "content": shown}, {"role": "assistant", "content": "I see."}]
         body = {"model": self.wire.model, "max_tokens": 8_000, "messages": messages, **self.fields}
+        headers = {"anthropic-beta": ",".join(self.betas)} if self.betas else {}
         sink = RecordingSink()
         client = Client(name="same", key_id="key_a")
-        incoming = new_client_request(json.dumps(body).encode(), {}, client=client)
+        incoming = new_client_request(json.dumps(body).encode(), headers, client=client)
         await Exchange(proxy.services, incoming, sink).run()
         self.changes = incoming.receipt.adaptations
         return sink
@@ -301,10 +340,11 @@ class _Simulation:
         reply = next((reply for end, reply in _REPLIES.items() if path.lower().endswith(end.lower())), None)
         if reply is None:
             return FakeResponse(200, json.dumps(_OLLAMA_MODEL).encode())
-        body = json.loads(request.body)
+        betas = filter(None, request.headers.get("anthropic-beta", "").split(","))
+        body = {**json.loads(request.body), **{f"beta {beta}": True for beta in betas}}
         self.bodies.append(body)
         self.calls += 1
-        if self.refuses(body):
+        if self.has_begun and self.refuses(body):
             return FakeResponse(400, json.dumps({"error": {"message": self.words}}).encode())
         return FakeResponse(200, json.dumps(reply).encode())
 
@@ -366,6 +406,16 @@ def _draw_request(chosen: random.Random, wire: str) -> dict[str, Any]:
         drawn.pop("temperature", None)
         drawn.pop("top_p", None)
     return drawn
+
+
+def _draw_betas(chosen: random.Random) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the betas of a client that the proxy does not know, and all of its betas."""
+    names = (f"{_draw_word(chosen)}-{_draw_word(chosen)}" for _ in range(chosen.randint(0, 3)))
+    unknown = [f"{name}-2026-12-{chosen.randint(1, 31):02}" for name in names]
+    known = [beta for beta in (*_FORM_BETAS, *_KEPT_BETAS) if chosen.random() < 0.4]
+    betas = [*known, *unknown]
+    chosen.shuffle(betas)
+    return unknown, betas
 
 
 def list_paths(value: Any, start: Path = ()) -> set[Path]:

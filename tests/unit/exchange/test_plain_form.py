@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from anthropic_proxy.engine.exchange import attempt_sender
 from anthropic_proxy.engine.exchange.exchange import Exchange
-from anthropic_proxy.engine.hooks import Client
+from anthropic_proxy.engine.hooks import PLAIN_FORM, Client
 from anthropic_proxy.engine.memory_values import MemoryValues
 from anthropic_proxy.engine.wires.anthropic.betas import list_beta_parts
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
@@ -640,6 +640,21 @@ async def test_a_change_that_the_words_of_a_refusal_suggest_and_that_does_not_he
     (usual,) = await _usual(vendor)
     del usual["truncation"]
     assert _paths(server.requests[-1]) == _paths(usual)
+
+
+@pytest.mark.parametrize(
+    ("name", "refused", "words"),
+    [
+        ("responses", "reasoning", "Unknown parameter: 'include'."),
+        ("gemini", "parametersJsonSchema", "Invalid request: field response_json_schema is not permitted"),
+    ],
+)
+async def test_words_about_one_field_change_no_other_one(name: str, refused: str, words: str) -> None:
+    vendor = VENDORS[name]
+    server = Server(lambda body: f'"{refused}"' in json.dumps(body), words=words)
+    proxy = ProxyHarness(server, **vendor.settings)
+    assert (await post(proxy, vendor, "hello")).error is None
+    assert [change.startswith(PLAIN_FORM) for change in proxy.receipts[-1].adaptations].count(True) > 0
 
 
 async def _send_twice(proxy: ProxyHarness, server: Server, *, accepted_before: bool) -> list[Any]:

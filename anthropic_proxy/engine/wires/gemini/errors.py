@@ -80,7 +80,7 @@ _TEXTS = tuple(
             r"\b(?:temperature|top_?[pk])\b\W{1,2}(?:is )?not supported|unknown name \"(?:temperature|top_?[pk])\"",
             ("drop sampling",),
         ),
-        (r"(?:parameters|response)_?json_?schema", ("say parameters",)),
+        (r"parameters_?json_?schema", ("say parameters",)),
         (r"function calling with a response mime type", ("drop responseSchema with tools",)),
         (r"tool use with function calling|cannot be combined in the same request", ("drop search with tools",)),
         (r"unknown name \"include_?server_?side", ("drop includeServerSideToolInvocations",)),
@@ -94,6 +94,8 @@ _TEXTS = tuple(
     )
 )
 """Pairs: pattern of an error text, names of the adaptations to try for such an error, in order."""
+_REPLY_SCHEMA = compile_later(r"response_?json_?schema", re.IGNORECASE)
+"""Pattern of errors about the schema of the reply, which most requests do not have."""
 _PASSING = ("drop thoughtSignature",)
 """Names of adaptations for the current request only. All others are stored for later requests to the model."""
 _ONE_LEVEL = compile_later(r"thinking[ _]level (\w+) is not supported", re.IGNORECASE)
@@ -115,6 +117,8 @@ def find_adaptation(call: TranslatedCall[Dialect], error: UpstreamError) -> Adap
         names.append(f"budget {found[2]} {found[3]}")
     for text, fitting in _TEXTS:
         names += fitting if text.search(message) else ()
+    if call.request.output_schema and _REPLY_SCHEMA.search(message):
+        names.append("say parameters")
     if rejects_tool_result_content(message, None):
         names.append("drop parts of results")
     useful = (name for name in names if changes_request(call, apply_adaptation(call.dialect, name), encode_request))

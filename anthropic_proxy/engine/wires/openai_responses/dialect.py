@@ -155,6 +155,10 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     o1, o3-mini and codex models have none, gpt-4.1-nano has no web search (the models' pages). Proven by:
     golden/openai_responses/server_tools/search_left_out.
     """
+    requests_reasoning_state: bool = True
+    """True if the request asks for the encrypted reasoning, which the next request sends back. Proven by:
+    tests/unit/exchange/test_plain_form.py.
+    """
     requests_search_sources: bool = True
     """True if the request asks for the URLs found by a web search. xAI's `include` accepts only encrypted reasoning.
 

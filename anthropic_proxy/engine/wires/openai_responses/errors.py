@@ -108,7 +108,7 @@ _DROPS: ParameterDrops = {
     "effort": {"can_reason": False},
     "reasoning": {"can_reason": False},
     "reasoning_effort": {"can_reason": False},
-    "include": {"can_reason": False, "requests_search_sources": False},
+    "include": {"requests_reasoning_state": False, "requests_search_sources": False},
     "max_tool_calls": {"sends_max_tool_calls": False},
     "decisions": {"offers_decisions": False},
     "parts of results": {"accepts_media_in_results": False},

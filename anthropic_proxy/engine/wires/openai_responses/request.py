@@ -90,8 +90,9 @@ def encode_request(call: TranslatedCall[Dialect]) -> UpstreamRequest:
             body["reasoning"] = reasoning
     elif effort not in ("default", "none"):
         notes.append(NO_EFFORT)
+    wants_state = dialect.requests_reasoning_state and dialect.is_thinking_at_effort(effort)
     includes = (
-        ("reasoning.encrypted_content", dialect.can_reason and dialect.is_thinking_at_effort(effort)),
+        ("reasoning.encrypted_content", wants_state),
         ("web_search_call.action.sources", tools.can_search and dialect.requests_search_sources),
         ("code_interpreter_call.outputs", tools.runs_code and dialect.sends_container),
     )
