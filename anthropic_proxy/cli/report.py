@@ -6,7 +6,7 @@ version sends to the provider for this request. Without `--texts`, they contain 
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from anthropic_proxy import __version__
 from anthropic_proxy.cli.case_check import UPSTREAM_FILE, encode_upstream_request
-from anthropic_proxy.cli.case_structure import Structure
+from anthropic_proxy.cli.case_structure import Structure, outline_model, outline_type
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.explain import dry_run_request
 from anthropic_proxy.cli.ledger_access import read_stored_texts, require_stored_request
@@ -88,7 +88,7 @@ def report(
             output.write_line(f"  {escape_unprintable(line)}")
         output.write_line()
     if not texts:
-        output.write_line("The files contain the structure: no texts, no names of tools and fields, other ids.")
+        output.write_line("The files contain the structure: no texts, only names that the API defines, other ids.")
     question = f"Write these {len(files)} files to {folder}?"
     if not yes and not open_questions(output).confirm(question, default=False, instead="--yes"):
         output.write_line("Nothing was written.")
@@ -109,29 +109,38 @@ class _CaseWriter(Struct, eq=False, dict=True):
     def _redact(self) -> Callable[[str], str]:
         return new_redactor(self.settings.reveal_all_secrets())
 
+    @cached_property
+    def _structure(self) -> Structure:
+        return Structure()
+
     def build_files(self) -> Mapping[str, str]:
         """Return name → content."""
-        redact = self._redact
-        request = json.loads(self.stored["request"].data)
-        structure = Structure(request if isinstance(request, dict) else {})
-
-        def convert(value: Any) -> Any:
-            redacted = redact_json_value(value, redact)
-            if not self.keeps_texts:
-                return structure.outline(redacted)
-            is_error = isinstance(redacted, dict) and redacted.get("type") == "error"
-            return redact_json_value(redacted, self._hide_address) if is_error else redacted
-
-        request_text = _to_text(convert(request))
+        request_text = _to_text(self._convert(json.loads(self.stored["request"].data)))
         result = self._translate(request_text)
         files = {CASE_FILE: self._describe(result), REQUEST_FILE: request_text}
         if (sent := self._encode_sent(result)) is not None:
             files[UPSTREAM_FILE] = sent
-        return {**files, **self._convert_reply(convert)}
+        return {**files, **self._convert_reply()}
+
+    def _convert(self, value: Any) -> Any:
+        redacted = redact_json_value(value, self._redact)
+        if not self.keeps_texts:
+            return self._structure.outline(redacted)
+        is_error = isinstance(redacted, dict) and redacted.get("type") == "error"
+        return redact_json_value(redacted, self._hide_address) if is_error else redacted
+
+    def _convert_events(self, events: Sequence[Any]) -> Sequence[Any]:
+        if self.keeps_texts:
+            return [self._convert(event) for event in events]
+        return self._structure.outline_stream(redact_json_value(events, self._redact))
+
+    @cached_property
+    def _model(self) -> str:
+        return self.row.model if self.keeps_texts else outline_model(self.row.model)
 
     def _translate(self, request: str) -> DryRun:
         row = self.row
-        model = f"{row.prefix or row.provider}/{row.model}" if row.model else None
+        model = f"{row.prefix or row.provider}/{self._model}" if row.model else None
         return dry_run_request(self.settings, request.encode(), REQUEST_FILE, model).result
 
     def _encode_sent(self, result: DryRun) -> str | None:
@@ -139,20 +148,22 @@ class _CaseWriter(Struct, eq=False, dict=True):
         sent = encode_upstream_request(result, keeps_address=self.keeps_address)
         return None if sent is None else _to_text(redact_json_value(sent, self._redact))
 
-    def _convert_reply(self, convert: Callable[[Any], Any]) -> Mapping[str, str]:
+    def _convert_reply(self) -> Mapping[str, str]:
         reply = self.stored.get("reply")
         if reply is None or reply.is_cut:
             return {}
         if reply.data.startswith((b"event:", b"data:")):
             reader = EventReader()
             reader.feed(0, reply.data + b"\n\n")
+            events = self._convert_events([event.data for event in reader.events])
+            names = (event.name if self.keeps_texts else outline_type(event.name) for event in reader.events)
             frames = [
-                f"event: {event.name}\ndata: {json.dumps(convert(event.data), ensure_ascii=False)}\n\n"
-                for event in reader.events
+                f"event: {name}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n"
+                for name, event in zip(names, events, strict=True)
             ]
             return {EVENTS_FILE: "".join(frames)}
         try:
-            body = convert(json.loads(reply.data))
+            body = self._convert(json.loads(reply.data))
         except ValueError:
             return {}
         if self.row.status == 200:
@@ -162,23 +173,24 @@ class _CaseWriter(Struct, eq=False, dict=True):
     def _describe(self, result: DryRun) -> str:
         row = self.row
         kind = "stream" if row.stream else "message"
-        ended = f"{row.status} {row.error_type}".rstrip()
+        error_type = row.error_type if self.keeps_texts else outline_type(row.error_type)
+        ended = f"{row.status} {error_type}".rstrip()
         reply = self.stored.get("reply")
         error = result.error
         fields: Mapping[str, Any] = {
             "title": f"{ended}, {kind}, {row.outcome}",
             "source": f"anthropic-proxy report, version {__version__}, {datetime.now(UTC).date()}",
             "provider": row.prefix or row.provider,
-            "model": row.model,
+            "model": self._model,
         }
         facts: Mapping[str, Any] = {
             "outcome": row.outcome,
             "status": row.status,
-            "error_type": row.error_type,
+            "error_type": error_type,
             "error_code": row.error_code,
             "error": self._hide_address(row.error) if self.keeps_texts else "",
             "failed_attempts": list_failed_attempts(row),
-            "learned": json.loads(row.adaptations or "[]"),
+            "learned": json.loads(row.adaptations or "[]") if self.keeps_texts else [],  # it names fields of the client
             "input_tokens": row.all_input_tokens,
             "output_tokens": row.output_tokens,
             "milliseconds": row.duration // 1000,

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from messages_conformance.events import Event, EventReader, decode, join_message
-from messages_conformance.http1 import BrokenReply, Connection
+from messages_conformance.http1 import BrokenReply, Connection, TimeIsOver
 from messages_conformance.rows import SuiteError
 
 ENDPOINTS = ("/v1/messages", "/v1")
@@ -47,6 +47,8 @@ class Exchange:
     """Empty, unless the reply is an event stream."""
     failure: str = ""
     """What went wrong below the API: no connection, a reply that ends too early, no end in time. "": nothing."""
+    is_endless: bool = False
+    """The reply was still coming at the end of the time for it."""
     was_cut: bool = False
     """The client has closed the connection before the end, as its step says."""
     head_seconds: float = 0.0
@@ -132,6 +134,7 @@ class Server:
                 self._exchange(connection, exchange, started, cut_after)
         except BrokenReply as broken:
             exchange.failure = str(broken)
+            exchange.is_endless = isinstance(broken, TimeIsOver)
         except (OSError, UnicodeError) as error:
             exchange.failure = f"{'the connection was closed' if exchange.status else 'no reply'}: {error}"
         exchange.seconds = time.monotonic() - started

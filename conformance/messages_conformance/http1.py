@@ -29,6 +29,10 @@ class BrokenReply(Exception):
     """What came is no complete reply; the text says what is wrong with it."""
 
 
+class TimeIsOver(BrokenReply):
+    """The reply was still coming at the end of the time for it."""
+
+
 @dataclass(frozen=True)
 class Head:
     status: int
@@ -119,7 +123,7 @@ class Connection:
 
     def _require_time(self) -> None:
         if time.monotonic() >= self._deadline:
-            raise BrokenReply(f"the reply does not end within {self._seconds:g} seconds")
+            raise TimeIsOver(f"the reply does not end within {self._seconds:g} seconds")
 
 
 def _find_head_end(buffer: bytearray, start: int) -> int:

@@ -107,8 +107,8 @@ class Check:
     """Number of trials of which one has to pass, where a model can fail the check by its weakness. A scripted upstream
     gets one trial."""
     given: tuple[Expectation, ...]
-    """What the model itself has to do, in the words of `expect`, such as calling a tool. If a real model does not do
-    it, the check says nothing about the server; a scripted upstream does it always."""
+    """What a real model has to do, in the words of `expect`, such as calling a tool. If it does not, the check says
+    nothing about the server. A scripted upstream does it always, so this is not judged there."""
     steps: tuple[Step, ...]
     replies: tuple[Mapping[str, Any], ...]
     """What the scripted upstream answers, in the order of its calls; the last one for all further calls."""

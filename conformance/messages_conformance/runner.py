@@ -170,14 +170,16 @@ class Runner:
 def judge_trial(trial: Trial) -> list[str]:
     """Return what is wrong in the exchanges of a trial."""
     check = trial.check
-    expected = (*check.given, *check.expect)
-    may_break = any(_find_name(check, expectation) == "failure" for expectation in expected)
+    may_break = any(_find_name(check, expectation) == "failure" for expectation in check.expect)
     failures = [] if may_break else [exchange.failure for exchange in trial.exchanges if exchange.failure]
-    return failures + _judge(trial, expected)
+    return failures + _judge(trial, check.expect)
 
 
 def judge_model(trial: Trial) -> list[str]:
     """Return what a real model did not do that its check needs. Nothing: it did all, or a reply is no message."""
+    for exchange in trial.exchanges:
+        if exchange.is_endless and exchange.message is not None:
+            return [f"the model did not end: {exchange.failure}"]
     if any(exchange.failure or exchange.error or exchange.message is None for exchange in trial.exchanges):
         return []
     return [f"the model did not do what the check needs: {reason}" for reason in _judge(trial, trial.check.given)]

@@ -51,7 +51,7 @@ def _add_place(found: dict[frozenset[Any], tuple[str, dict[str, str]]], classes:
     found[classes] = path, fields
     values: dict[str, list[Any]] = defaultdict(list)
     for each in sorted(classes, key=lambda kind: kind.__qualname__):
-        for name, annotation in _list_fields(each):
+        for name, annotation in list_fields(each):
             values[name].append(annotation)
     if path == "messages":  # clients send back the blocks of replies
         values["content"].append(BetaContentBlock)
@@ -64,7 +64,7 @@ def _add_place(found: dict[frozenset[Any], tuple[str, dict[str, str]]], classes:
         maps = [kind for kind in inner if isinstance(kind, _Map)]
         objects = [kind for kind in inner if not isinstance(kind, _Map)]
         if maps:  # beside it, an object may have some of the keys
-            objects = [kind for each in objects for _, value in _list_fields(each) for kind in _list_kinds(value)]
+            objects = [kind for each in objects for _, value in list_fields(each) for kind in _list_kinds(value)]
             objects += [kind for each in maps for kind in _list_kinds(each.value)]
         fields[name] = (MAP if maps else "") + _add_place(found, frozenset(objects), below)
     return path
@@ -76,7 +76,7 @@ class _Map(NamedTuple):
     value: Any
 
 
-def _list_fields(kind: Any) -> Iterator[tuple[str, Any]]:
+def list_fields(kind: Any) -> Iterator[tuple[str, Any]]:
     if is_typeddict(kind):
         yield from get_type_hints(kind, include_extras=True).items()
         return

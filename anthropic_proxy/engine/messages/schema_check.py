@@ -124,3 +124,5 @@ _KEYWORDS: Mapping[str, Callable[[Any], bool]] = {
     "type": _is_type,
 }
 """Keyword → function that returns True if its value is valid. Other keywords may have any value."""
+FIELDS_OF_SCHEMAS = frozenset((*_SCHEMAS, *_KEYWORDS, "const", "default", "nullable"))
+"""Fields of a schema that JSON Schema defines, and `nullable` of OpenAPI."""

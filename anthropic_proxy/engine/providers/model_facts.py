@@ -425,6 +425,14 @@ def load_retired_models(table: str) -> Mapping[str, RetiredModel]:
     }
 
 
+def list_model_names() -> Iterator[str]:
+    """Yield all names of models, and beginnings of names, that the facts have."""
+    for table in FACTS.file.names:
+        for row in load_model_rows(table):
+            yield from row.id_prefixes
+        yield from load_retired_models(table)
+
+
 @cached_with_facts()
 def build_rules_of_models() -> tuple[ModelRule, ...]:
     """Return the rules for models at any host, with fields that the dialect of each API has."""
