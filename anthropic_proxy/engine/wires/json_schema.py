@@ -239,6 +239,9 @@ class _Walk:
             basics["items"] = places[0] if len(numbers) == 1 else {}
             if len(numbers) == 1:
                 self._lost.append(_PLACES_FOR_ALL)
+        if "$ref" not in basics and not _states_type(basics) and _describes_object_and_array(basics):
+            basics["type"] = "object"
+            self._lost.append(_FIRST_KEPT)
         return basics
 
     def _keep_first(self, whole: Schema, key: str) -> Schema:
@@ -264,6 +267,17 @@ class _Walk:
             self._lost.append(_FIRST_KEPT)
         if known and len(known) < len(choices):
             self._lost.append(_NULL_LEFT_OUT)
+
+
+def _states_type(schema: Schema) -> bool:
+    return schema.get("type") in (*ALL_TYPES, "integer") or (
+        isinstance(values := schema.get("enum"), list) and len(values) > 0
+    )
+
+
+def _describes_object_and_array(schema: Schema) -> bool:
+    of_objects = isinstance(schema.get("properties"), dict) or isinstance(schema.get("required"), list)
+    return of_objects and "items" in schema
 
 
 def _add_items(schema: Schema) -> Schema:

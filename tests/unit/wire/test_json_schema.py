@@ -6,7 +6,7 @@ An input is the name of rules and a schema. The result: the schema, what was los
 import json
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from anthropic_proxy.engine.wires.gemini.schema import encode_parameter_schema
@@ -16,6 +16,7 @@ from anthropic_proxy.engine.wires.json_schema import (
     clean_schema,
     qualifies_for_strict,
 )
+from anthropic_proxy.engine.wires.typed_schemas import ALL_TYPES
 from tests.support.golden_texts import Check
 from tests.support.schema_languages import SCHEMA_LANGUAGES
 
@@ -73,6 +74,9 @@ SCHEMAS = st.recursive(
 
 
 @given(SCHEMAS, st.sampled_from([SchemaRules(), MOONSHOT, BASIC_RULES]))
+@example({"properties": {"a": {"properties": {}, "$comment": "x", "items": False}}}, BASIC_RULES)
+@example({"properties": {"a": {"required": ["b"], "type": ["else"], "items": {"type": "string"}}}}, BASIC_RULES)
+@example({"properties": {"a": {"properties": {}, "type": [*ALL_TYPES], "enum": [], "items": False}}}, BASIC_RULES)
 def test_any_schema_becomes_an_object_and_cleaning_again_changes_nothing(schema: Any, rules: SchemaRules) -> None:
     once = cleaned(schema, rules)
     assert once["type"] == "object"
