@@ -113,6 +113,35 @@ def find_recursion(schema: Any) -> Iterator[str]:
     yield from follow(schema, ())
 
 
+def find_required_recursion(schema: Any) -> Iterator[str]:
+    """Yield references that lead back to themselves without an optional property between.
+
+    Source: ai.google.dev/api/generate-content, `responseJsonSchema` (read 2026-11-29).
+    """
+
+    def list_needed(value: dict[str, Any]) -> Iterator[Any]:
+        for key, inner in value.items():
+            if key == "properties":
+                yield from (inner[name] for name in value.get("required", ()) if name in inner)
+            elif key in ("anyOf", "oneOf", "prefixItems"):
+                yield from inner
+            elif key in ("items", "additionalProperties"):
+                yield inner
+
+    def follow(value: Any, trail: tuple[str, ...]) -> Iterator[str]:
+        reference = value.get("$ref") if isinstance(value, dict) else None
+        if isinstance(reference, str) and reference in trail:
+            yield f"{reference} is recursive without an optional property"
+        elif isinstance(reference, str):
+            yield from follow(schema["$defs"][reference.rpartition("/")[2]], (*trail, reference))
+        elif isinstance(value, dict):
+            for inner in list_needed(value):
+                yield from follow(inner, trail)
+
+    for name in schema.get("$defs", {}):
+        yield from follow({"$ref": f"#/$defs/{name}"}, ())
+
+
 def find_empty_texts(schema: Any, path: str = "root") -> Iterator[str]:
     """Yield places of empty texts in `enum`. Source: google-gemini/gemini-cli issue 13326 (read 2026-11-28)."""
     if not isinstance(schema, dict):

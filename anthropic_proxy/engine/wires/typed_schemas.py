@@ -32,6 +32,11 @@ _MAX_COPIES = 1_000
 """Maximum number of alternatives in one schema that get the keywords beside them. Further alternatives are left out,
 because such alternatives inside each other would multiply."""
 _ALTERNATIVES_CUT = f"alternatives after the first {_MAX_COPIES:,} with keywords beside them were left out"
+_MAX_VALUES = 1_000
+_MAX_ALTERNATIVES = 500
+"""Largest `enum` and `anyOf` that Moonshot's validator accepts (MoonshotAI/walle conf.go, read 2026-11-29; its page
+docs/walle.md states smaller ones)."""
+_LISTS_CUT = f"lists of more than {_MAX_VALUES:,} values or {_MAX_ALTERNATIVES} alternatives were left out"
 ALL_TYPES = ("string", "number", "boolean", "object", "array", "null")
 """Types of JSON. `integer` is a part of `number`."""
 _KEYWORDS: Mapping[str, frozenset[str]] = {
@@ -160,7 +165,10 @@ class TypedForm:
             flat["required"] = list(flat["required"])
         texts = [describe_keyword(key, flat.pop(key)) for key in _AS_TEXT if key in flat]
         values = flat.get("enum", ())
-        if any(isinstance(value, dict | list) for value in values):  # only plain values may stand in `enum`
+        is_long = len(values) > _MAX_VALUES
+        if is_long:
+            self._lost.append(_LISTS_CUT)
+        if is_long or any(isinstance(value, dict | list) for value in values):  # `enum` has only plain values
             texts.append(describe_keyword("one of", flat.pop("enum")))
             flat.setdefault("type", list(dict.fromkeys(_TYPE_OF_VALUE[type(value)] for value in values)))
         branches = flat.pop("anyOf", None)
@@ -194,6 +202,9 @@ class TypedForm:
             for fitted in _list_alternatives(self._fit_gathered(joined, depth + 1)):
                 alternative = {key: value for key, value in fitted.items() if key in _TEXTS or key not in outer}
                 distinct.setdefault(self._index.assign_equality_number(alternative), alternative)
+        if len(distinct) > _MAX_ALTERNATIVES:
+            self._lost.append(_LISTS_CUT)
+            return None
         if len(distinct) > 1:
             return {"anyOf": list(distinct.values())} | outer
         return next(iter(distinct.values())) | outer

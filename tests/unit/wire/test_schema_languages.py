@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -14,9 +15,16 @@ from anthropic_proxy.engine.wires.json_schema import (
     SchemaRules,
     clean_schema,
 )
+from anthropic_proxy.engine.wires.typed_schemas import ALL_TYPES
 from messages_conformance.backends.gemini.schemas import check_json_schema
 from tests.support.random_schemas import Schema, SchemaMaker
-from tests.support.schema_languages import SCHEMA_LANGUAGES, find_empty_texts, find_faults_for_moonshot, find_recursion
+from tests.support.schema_languages import (
+    SCHEMA_LANGUAGES,
+    find_empty_texts,
+    find_faults_for_moonshot,
+    find_recursion,
+    find_required_recursion,
+)
 from tests.support.tables import in_one_test
 
 Fit = Callable[[Schema], tuple[Schema, list[str]]]
@@ -29,6 +37,10 @@ def fit_for_google(schema: Schema) -> tuple[Schema, list[str]]:
     return fitted, []
 
 
+def find_faults_for_google(schema: Any) -> Iterator[str]:
+    return chain(check_json_schema(schema, "root"), find_required_recursion(schema))
+
+
 def fit_by(rules: SchemaRules) -> Fit:
     return lambda schema: clean_schema(schema, rules)
 
@@ -39,7 +51,10 @@ LANGUAGES: dict[str, tuple[Fit, Faults]] = {
     "basic": (fit_by(BASIC_RULES), find_faults_for_moonshot),
     "gemini": (fit_by(SCHEMA_LANGUAGES["gemini"]), find_empty_texts),
     "xai": (fit_by(SCHEMA_LANGUAGES["xai"]), find_recursion),
-    "google": (fit_for_google, lambda schema: check_json_schema(schema, "root")),
+    "google": (
+        fit_for_google,
+        lambda schema: chain(check_json_schema(schema, "root"), find_required_recursion(schema)),
+    ),
 }
 SEEDS = pytest.mark.parametrize("seeds", [range(40), pytest.param(range(40, 2_500), marks=pytest.mark.merge)], ids=str)
 
@@ -176,3 +191,42 @@ FORMS_IN_USE: dict[str, Schema] = {
 def test_forms_that_people_use_are_in_each_language(form: str, language: str) -> None:
     fit, find_faults = LANGUAGES[language]
     assert list(find_faults(fit(FORMS_IN_USE[form])[0])) == []
+
+
+def test_google_gets_a_recursion_only_through_an_optional_property() -> None:
+    def fit(required: list[str]) -> Any:
+        node = {
+            "type": "object",
+            "properties": {"name": {"type": "string"}, "next": {"$ref": "#/$defs/node"}},
+            "required": required,
+        }
+        return fit_for_google(
+            {"type": "object", "properties": {"first": {"$ref": "#/$defs/node"}}, "$defs": {"node": node}}
+        )[0]
+
+    kept = fit(["name"])
+    assert kept["$defs"]["node"]["properties"]["next"] == {"$ref": "#/$defs/node"}
+    assert fit(["name", "next"]) == {
+        "type": "object",
+        "properties": {
+            "first": {
+                "type": "object",
+                "properties": {"name": {"type": "string"}, "next": {"type": "object"}},
+                "required": ["name", "next"],
+            }
+        },
+    }
+
+
+def test_moonshot_gets_long_lists_without_the_condition() -> None:
+    values = [f"v{number}" for number in range(1_001)]
+    branches = [{"type": "string", "enum": [one]} for one in values[:501]]
+    schema = {"type": "object", "properties": {"one": {"enum": values}, "other": {"anyOf": branches}}}
+    fitted, lost = clean_schema(schema, SCHEMA_LANGUAGES["moonshot"])
+    assert fitted["properties"] == {"one": {"type": "string"}, "other": {"type": [*ALL_TYPES]}}
+    assert lost == ["lists of more than 1,000 values or 500 alternatives were left out"]
+    shorter = {"type": "object", "properties": {"one": {"enum": values[:1_000]}, "other": {"anyOf": branches[:500]}}}
+    fitted, lost = clean_schema(shorter, SCHEMA_LANGUAGES["moonshot"])
+    assert fitted["properties"]["one"] == {"enum": values[:1_000], "type": "string"}
+    assert fitted["properties"]["other"] == {"anyOf": branches[:500]}
+    assert lost == []

@@ -26,6 +26,7 @@ from anthropic_proxy.engine.wires.schema_parts import (
     describe_keyword,
     holds_type,
     merge_all_of,
+    required_names,
 )
 
 _INLINED = SchemaRules(inlines_references=True)
@@ -108,7 +109,7 @@ _SIMPLE_KEYWORDS = _JSON_SCHEMA_KEYWORDS - {"$ref", "properties", "$defs", "anyO
 
 def _reduce(schema: Any, budget: WorkBudget, *, is_root_object: bool) -> Schema:
     names = _definition_names(schema)
-    inlines = any(_cannot_refer(one, names) for one in _walk(schema, budget))
+    inlines = any(_cannot_refer(one, names) for one in _walk(schema, budget)) or _needs_itself(schema, budget)
     if is_root_object or inlines:
         schema = clean_schema(schema, _INLINED if inlines else SchemaRules(), budget)[0]
     return _Reduction(budget).reduce(schema)
@@ -129,6 +130,48 @@ def _cannot_refer(schema: Schema, names: frozenset[str]) -> bool:
         return True
     refers = isinstance(parts, list) and any(isinstance(part, dict) and "$ref" in part for part in parts)
     return refers and (len(parts or ()) > 1 or bool(schema.keys() - {"allOf", "description", "title", "default"}))
+
+
+def _needs_itself(schema: Any, budget: WorkBudget) -> bool:
+    """Return True if a definition contains itself without an optional property between: Gemini unrolls circles of
+    references only inside of optional properties (reference of GenerationConfig, `responseJsonSchema`, 2026-11-29).
+    """
+    keywords = ("$defs", "definitions") if isinstance(schema, dict) else ()
+    definitions = {
+        name: inner for key in keywords if isinstance(schema.get(key), dict) for name, inner in schema[key].items()
+    }
+    open_needs = {name: set(_list_needed(inner, budget)) & definitions.keys() for name, inner in definitions.items()}
+    # a definition that needs no other one that is left belongs to no circle
+    users: dict[str, list[str]] = {name: [] for name in definitions}
+    for name, needed in open_needs.items():
+        for other in needed:
+            users[other].append(name)
+    ended = [name for name, needed in open_needs.items() if not needed]
+    for name in ended:  # it grows
+        for user in users[name]:
+            open_needs[user].discard(name)
+            if not open_needs[user]:
+                ended.append(user)
+    return len(ended) < len(definitions)
+
+
+def _list_needed(definition: Any, budget: WorkBudget) -> Iterator[str]:
+    """Yield the names of the definitions to which a schema refers outside of its optional properties."""
+    open_schemas = [definition]
+    while open_schemas:
+        one = open_schemas.pop()
+        if not isinstance(one, dict):
+            continue
+        budget.count_steps(1 + len(one))
+        if isinstance(reference := one.get("$ref"), str) and (found := _REFERENCE.fullmatch(reference)) is not None:
+            yield found[1]
+        for key, value in one.items():
+            if key == "properties" and isinstance(value, dict):
+                required = one.get("required")
+                needed = required_names(required)
+                open_schemas += [inner for name, inner in value.items() if name in needed]
+            elif key in ("anyOf", "oneOf", "allOf", "prefixItems", "items", "additionalProperties"):
+                open_schemas += value if isinstance(value, list) else [value]
 
 
 class _Reduction:
