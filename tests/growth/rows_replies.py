@@ -21,6 +21,19 @@ TOOL: dict[str, Any] = {
     "input_schema": {"type": "object", "properties": {"path": {"type": "string"}}},
 }
 LONG = 20_000
+CITED_QUESTION = [
+    {
+        "role": "user",
+        "content": [
+            {
+                "type": "document",
+                "source": {"type": "text", "media_type": "text/plain", "data": "It is so. " * 9},
+                "citations": {"enabled": True},
+            },
+            {"type": "text", "text": "Is it?"},
+        ],
+    }
+]
 
 
 def texts(make: Callable[[int], list[str]], mode: str = "stream", **fields: Any) -> Operation:
@@ -335,6 +348,15 @@ ROWS = [
             ("stop sequences with one beginning", lambda n: ["a" * 10 + str(i) for i in range(n)]),
             ("length of a stop sequence", lambda n: ["a" * n + "b"]),
             ("stop sequences at every length", lambda n: ["a" * i + "b" for i in range(n // 10)]),
+        )
+    ),
+    *(
+        Row(f"citations: {name}", TRANSLATED, by_character(unit, messages=CITED_QUESTION), n)
+        for name, unit, n in (
+            ("marks", '<cite n="1">a</cite>', 60),
+            ("marks of many numbers", '<cite n="1-9,1-9,1-9">a</cite>', 40),
+            ("beginnings of marks", '<cite n="1', 60),
+            ("signs that begin a mark", "<", 500),
         )
     ),
     Row("events of unknown types", TRANSLATED, answer(lambda n: [b'event: ping\ndata: {"type":"ping"}\n\n'] * n)),

@@ -21,6 +21,7 @@ CITATION: Block = {
     "start_char_index": 0,
     "end_char_index": 1,
 }
+CITED: Block = {"citations": {"enabled": True}}
 LONG = 20_000
 
 
@@ -48,13 +49,13 @@ def image(number: int, data: str = PIXEL) -> Block:
     return {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": data}}
 
 
-def document(number: int) -> Block:
-    source = {"type": "text", "media_type": "text/plain", "data": "d"}
-    return {"type": "document", "title": f"d{number}", "source": source}
+def document(number: int, data: str = "d", **more: Any) -> Block:
+    source = {"type": "text", "media_type": "text/plain", "data": data}
+    return {"type": "document", "title": f"d{number}", "source": source, **more}
 
 
-def found(number: int) -> Block:
-    return {"type": "search_result", "source": f"s{number}", "title": "t", "content": [text("r")]}
+def found(number: int, **more: Any) -> Block:
+    return {"type": "search_result", "source": f"s{number}", "title": "t", "content": [text("r")], **more}
 
 
 def user(*blocks: Block) -> Block:
@@ -170,6 +171,8 @@ FIELDS: dict[str, Callable[[int], Fields]] = {
     "images": blocks(image),
     "documents": blocks(document),
     "search results": blocks(found),
+    "documents with citations": blocks(lambda i: document(i, **CITED)),
+    "search results with citations": blocks(lambda i: found(i, **CITED)),
     "tools": tools(lambda i: tool(f"tool_{i}")),
     "tools whose names need aliases": tools(lambda i: tool(f"mcp.tool {i}")),
     "long tool names with one beginning": tools(lambda i: tool("x" * 100 + str(i))),
@@ -214,6 +217,8 @@ SIZED: dict[str, tuple[Callable[[int], Fields], int]] = {
     "length of a text without spaces": (content(lambda n: [text("a" * n)]), LONG),
     "digits in a text": (content(lambda n: [text("7" * n)]), LONG),
     "escapes in a text": (content(lambda n: [text('\\"\n\u2028\x01' * n)]), 5_000),
+    "sentences of a document with citations": (content(lambda n: [document(0, "It is so. " * n, **CITED)]), 2_000),
+    "length of a sentence with citations": (content(lambda n: [document(0, "word " * n, **CITED)]), LONG),
     "length of a signature": (replied(lambda n: [thinking(0, "px1.openai." + "A" * n), text()]), LONG),
     "length of an image": (content(lambda n: [image(0, "AAAA" * n)]), LONG),
     "length of a data URL without data": (
