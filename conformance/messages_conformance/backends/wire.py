@@ -13,6 +13,15 @@ Json = dict[str, Any]
 HTML = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
 
 
+IMAGE_BEGINNINGS: Mapping[str, bytes] = {
+    "image/png": b"\x89PNG\r\n\x1a\n",
+    "image/jpeg": b"\xff\xd8\xff",
+    "image/gif": b"GIF8",
+    "image/webp": b"RIFF",
+}
+"""Media type → how each file of it begins."""
+
+
 @dataclass(frozen=True)
 class Request:
     """A request of the server under test."""

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from messages_conformance.backends.messages.shapes import check_shape
-from messages_conformance.backends.wire import ContractViolation
+from messages_conformance.backends.wire import IMAGE_BEGINNINGS, ContractViolation
 
 MIN_BUDGET_TOKENS = 1_024
 MAX_CACHE_MARKS = 4
 _ID = re.compile(r"[a-zA-Z0-9_-]+")
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
-_MAGIC = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff", "image/gif": b"GIF8", "image/webp": b"RIFF"}
 
 
 def blocks_of(message: dict[str, Any]) -> list[dict[str, Any]]:
@@ -63,7 +62,7 @@ def _check_picture(place: str, block: dict[str, Any]) -> Iterator[ContractViolat
     except binascii.Error:
         yield ContractViolation("picture", f"{place}.image.source.base64.data: Invalid base64 data", place)
         return
-    if not data.startswith(_MAGIC.get(source["media_type"], b"\x00")):
+    if not data.startswith(IMAGE_BEGINNINGS.get(source["media_type"], b"\x00")):
         text = f"{place}.image.source.base64.data: The image was specified using the {source['media_type']} media type"
         yield ContractViolation("picture", f"{text}, but does not appear to be one", place)
 

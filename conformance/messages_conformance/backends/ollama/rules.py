@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from messages_conformance.backends.ollama.shapes import check
-from messages_conformance.backends.wire import ContractViolation
-
-_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"RIFF")
+from messages_conformance.backends.wire import IMAGE_BEGINNINGS, ContractViolation
 
 
 def check_format(format_: Any) -> Iterator[ContractViolation]:
@@ -25,7 +23,7 @@ def check_images(message: dict[str, Any], where: str) -> Iterator[ContractViolat
         except binascii.Error:
             yield ContractViolation("image", "illegal base64 data at input byte 4", f"{where}.images")
             continue
-        if not data.startswith(_MAGIC):
+        if not data.startswith(tuple(IMAGE_BEGINNINGS.values())):
             yield ContractViolation("image", "image: unknown format", f"{where}.images")
 
 

@@ -82,7 +82,7 @@ class Ollama:
 
     def stream(self, reply: Reply, request: Request, tag: str) -> Iterator[Frame]:
         lines = stream_lines(reply, request.body["model"])
-        return render(lines, _line, lambda failure: _line({"error": _text_of(failure)}))
+        return render(lines, write_line, lambda failure: write_line({"error": _text_of(failure)}))
 
     def whole(self, reply: Reply, request: Request, tag: str) -> Json:
         return whole_reply(reply, request.body["model"])
@@ -92,7 +92,7 @@ def _text_of(failure: Failure) -> str:
     return failure.message or TEXTS.get(failure.kind, TEXTS["server"])
 
 
-def _line(value: Mapping[str, object]) -> bytes:
+def write_line(value: Mapping[str, object]) -> bytes:
     return encode(value) + b"\n"
 
 

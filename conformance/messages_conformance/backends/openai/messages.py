@@ -7,11 +7,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from messages_conformance.backends.wire import ContractViolation
+from messages_conformance.backends.wire import IMAGE_BEGINNINGS, ContractViolation
 
 MAX_ID = 40
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,(.*)", re.DOTALL)
-_MAGIC = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff", "image/gif": b"GIF8", "image/webp": b"RIFF"}
 
 
 def too_long(where: str, value: str, limit: int) -> Iterator[ContractViolation]:
@@ -39,6 +38,11 @@ def decode_data_url(url: str) -> tuple[str, bytes] | None:
         return None
 
 
+def is_image(media_type: str, data: bytes) -> bool:
+    """Tell whether data begin as a file of this media type."""
+    return media_type in IMAGE_BEGINNINGS and data.startswith(IMAGE_BEGINNINGS[media_type])
+
+
 def _check_image(url: str, where: str, *, pictures: bool) -> Iterator[ContractViolation]:
     if not pictures:
         text = "Invalid content type. image_url is only supported by certain models."
@@ -53,7 +57,7 @@ def _check_image(url: str, where: str, *, pictures: bool) -> Iterator[ContractVi
         )
         return
     media_type, data = decoded
-    if media_type not in _MAGIC or not data.startswith(_MAGIC[media_type]):
+    if not is_image(media_type, data):
         text = (
             "You uploaded an unsupported image. Please make sure your image has of one the following formats: "
             "['png', 'jpeg', 'gif', 'webp']."

@@ -5,11 +5,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from messages_conformance.backends.openai.messages import check_name, decode_data_url, empty, too_long
+from messages_conformance.backends.openai.messages import check_name, decode_data_url, empty, is_image, too_long
 from messages_conformance.backends.wire import ContractViolation
 
 MAX_CALL_ID = 64
-_MAGIC = {"image/png": b"\x89PNG\r\n\x1a\n", "image/jpeg": b"\xff\xd8\xff", "image/gif": b"GIF8", "image/webp": b"RIFF"}
 _CALLS = {"function_call": "function_call_output", "custom_tool_call": "custom_tool_call_output"}
 _PREFIXES = {"function_call": "fc", "reasoning": "rs", "message": "msg", "custom_tool_call": "ctc"}
 
@@ -45,7 +44,7 @@ def _check_image(url: str, where: str, *, pictures: bool) -> Iterator[ContractVi
         yield ContractViolation("image_url", text, where, "invalid_value")
         return
     media_type, data = decoded
-    if media_type not in _MAGIC or not data.startswith(_MAGIC[media_type]):
+    if not is_image(media_type, data):
         text = "The image data you provided does not represent a valid image. Please check your input and try again."
         yield ContractViolation("image_format", text, where, "invalid_image")
 

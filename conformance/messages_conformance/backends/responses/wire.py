@@ -159,15 +159,23 @@ def stream_events(reply: Reply, head: Json) -> Iterator[Json | Incident]:
             yield entry
             continue
         item, pieces = entry
-        yield from _ITEM_EVENTS[item["type"]](item, pieces, place)
-        yield {"type": "response.output_item.done", "output_index": place, "item": item}
+        yield from item_events(item, pieces, place)
         place += 1
     whole = whole_reply(reply, head)
     yield {"type": f"response.{whole['status']}", "response": whole}
 
 
+def item_events(item: Json, pieces: tuple[Piece, ...], place: int) -> Iterator[Json | Incident]:
+    """Yield the events of one item."""
+    yield from _ITEM_EVENTS[item["type"]](item, pieces, place)
+    yield {"type": "response.output_item.done", "output_index": place, "item": item}
+
+
 def _reasoning_events(item: Json, pieces: tuple[Piece, ...], place: int) -> Iterator[Json | Incident]:
-    yield {"type": "response.output_item.added", "output_index": place, "item": {**item, "summary": []}}
+    begun = {**item, "summary": []}
+    if "encrypted_content" in item:
+        begun["encrypted_content"] = item["encrypted_content"][:40]  # not complete yet
+    yield {"type": "response.output_item.added", "output_index": place, "item": begun}
     if not item["summary"]:
         yield from (piece for piece in pieces if not isinstance(piece, str))
         return
@@ -183,13 +191,18 @@ def _reasoning_events(item: Json, pieces: tuple[Piece, ...], place: int) -> Iter
 def _message_events(item: Json, pieces: tuple[Piece, ...], place: int) -> Iterator[Json | Incident]:
     where = {"item_id": item["id"], "output_index": place, "content_index": 0}
     part = item["content"][0]
+    name = "refusal" if part["type"] == "refusal" else "text"
+    more: Json = {} if name == "refusal" else {"logprobs": []}
+    kind = f"response.{part['type']}"
     begun = {**item, "status": "in_progress", "content": []}
     yield {"type": "response.output_item.added", "output_index": place, "item": begun}
-    yield {"type": "response.content_part.added", **where, "part": {**part, "text": ""}}
+    empty = {**part, name: "", **({"annotations": []} if part.get("annotations") else {})}
+    yield {"type": "response.content_part.added", **where, "part": empty}
     for piece in pieces:
-        delta = {"type": "response.output_text.delta", **where, "delta": piece, "logprobs": []}
-        yield delta if isinstance(piece, str) else piece
-    yield {"type": "response.output_text.done", **where, "text": part["text"], "logprobs": []}
+        yield {"type": f"{kind}.delta", **where, "delta": piece, **more} if isinstance(piece, str) else piece
+    for number, annotation in enumerate(part.get("annotations") or ()):
+        yield {"type": f"{kind}.annotation.added", **where, "annotation_index": number, "annotation": annotation}
+    yield {"type": f"{kind}.done", **where, name: part[name], **more}
     yield {"type": "response.content_part.done", **where, "part": part}
 
 

@@ -1,13 +1,13 @@
-"""Scripted replies in the form of Ollama: in lines, or as one body. The shapes are those of recorded traffic."""
+"""Replies of Ollama's models: what they say within their limits. The conformance suite writes them."""
 
-import json
 import random
 import re
 import string
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
+from messages_conformance.backends.reply import Call as ScriptedCall
+from messages_conformance.backends.reply import Part, Text, Thinking, Usage
+from messages_conformance.backends.reply import Reply as ScriptedReply
 from tests.support.fakes.scripted_model import Reply, as_json
 
 _PIECE = re.compile(r"\s*\S{1,6}|\s+")
@@ -20,7 +20,7 @@ class GeneratedReply:
 
     thought: list[str]
     text: list[str]
-    calls: list[dict[str, Any]]
+    calls: list[ScriptedCall]
     finish: str
     tokens: int
 
@@ -39,47 +39,17 @@ def cut_reply(reply: Reply, limit: int, *, thinks: bool, chance: random.Random) 
     thought = cut_pieces(_THOUGHT) if thinks else []
     text = cut_pieces(reply.text)
     calls = []
-    for index, call in enumerate(reply.calls):
+    for call in reply.calls:
         left -= len(_PIECE.findall(as_json(call.arguments))) + 3
         if left >= 0:  # a call that is not complete is never sent
             identity = "call_" + "".join(chance.choice(string.ascii_lowercase + string.digits) for _ in range(8))
-            function = {"index": index, "name": call.name, "arguments": call.arguments}
-            calls.append({"id": identity, "function": function})
+            calls.append(ScriptedCall(call.name, (as_json(call.arguments),), identity))
     cut = left < 0 or reply.finish == "length"
     return GeneratedReply(thought, text, calls, "length" if cut else "stop", start - max(left, 0))
 
 
-def _frame(head: dict[str, Any], *, done: bool = False, **message: Any) -> dict[str, Any]:
-    return head | {"message": {"role": "assistant", "content": "", **message}, "done": done}
-
-
-def _ending(generated: GeneratedReply, prompt: int) -> dict[str, Any]:
-    return {
-        "done_reason": generated.finish,
-        "total_duration": 4_883_583_458,
-        "load_duration": 1_334_875,
-        "prompt_eval_count": prompt,
-        "prompt_eval_duration": 342_546_000,
-        "eval_count": generated.tokens,
-        "eval_duration": 4_535_599_000,
-    }
-
-
-def lines_of(generated: GeneratedReply, head: dict[str, Any], prompt: int) -> Iterator[dict[str, Any]]:
-    yield from (_frame(head, thinking=piece) for piece in generated.thought)
-    yield from (_frame(head, content=piece) for piece in generated.text)
-    yield from (_frame(head, tool_calls=[call]) for call in generated.calls)
-    yield _frame(head, done=True) | _ending(generated, prompt)
-
-
-def body_of(generated: GeneratedReply, head: dict[str, Any], prompt: int) -> dict[str, Any]:
-    message: dict[str, Any] = {"content": "".join(generated.text)}
-    if generated.thought:
-        message["thinking"] = "".join(generated.thought)
-    if generated.calls:
-        message["tool_calls"] = generated.calls
-    return _frame(head, done=True, **message) | _ending(generated, prompt)
-
-
-def line(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+def script(generated: GeneratedReply, prompt: int) -> ScriptedReply:
+    """Return the reply in the terms of the conformance suite, which writes it."""
+    parts: list[Part] = [Thinking(tuple(generated.thought)), Text(tuple(generated.text)), *generated.calls]
+    stop = "max_tokens" if generated.finish == "length" else ""
+    return ScriptedReply(parts=tuple(parts), stop=stop, usage=Usage(prompt, generated.tokens))

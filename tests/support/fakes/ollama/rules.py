@@ -1,16 +1,14 @@
 """Ollama's rules for a chat request beyond the types of its fields, and our rules for its silent corrections."""
 
-import base64
-import binascii
 from collections.abc import Iterator
 from typing import Any
 
+from messages_conformance.backends.ollama.rules import check_format, check_images
 from messages_conformance.backends.ollama.shapes import check
 from tests.support.fakes.ollama.models import Model
 from tests.support.fakes.server import ContractViolation
 
 _ROLES = ("system", "user", "assistant", "tool")
-_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"RIFF")
 
 
 def check_body(body: dict[str, Any], name: str, model: Model) -> Iterator[ContractViolation]:
@@ -23,11 +21,8 @@ def check_body(body: dict[str, Any], name: str, model: Model) -> Iterator[Contra
     yield from _check_window(body, model)
     yield from _check_tools(body)
     yield from _check_messages(body, model)
-    format_ = body.get("format")
-    if format_ is not None and format_ != "json" and not isinstance(format_, dict):
-        text = f'invalid format: "{format_}"; expected "json" or a valid JSON Schema object'
-        yield ContractViolation("format", text, "format")
-    if format_ is not None and body.get("tools"):
+    yield from check_format(body.get("format"))
+    if body.get("format") is not None and body.get("tools"):
         yield ContractViolation("format_with_tools", "a format binds every token, so no tool could be called", "format")
 
 
@@ -125,14 +120,8 @@ def _check_result(message: dict[str, Any], waiting: list[tuple[str, str]], where
 
 
 def _check_pictures(message: dict[str, Any], model: Model, where: str) -> Iterator[ContractViolation]:
-    for picture in message.get("images") or ():
-        try:
-            data = base64.b64decode(picture, validate=True)
-        except binascii.Error:
-            yield ContractViolation("image", "illegal base64 data at input byte 4", f"{where}.images")
-            continue
-        if not data.startswith(_MAGIC):
-            yield ContractViolation("image", "image: unknown format", f"{where}.images")
+    yield from check_images(message, where)
+    for _ in message.get("images") or ():
         if not model.can("vision"):
             yield ContractViolation(
                 "no_vision", "this model is missing data required for image input", f"{where}.images"

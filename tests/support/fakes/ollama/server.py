@@ -14,12 +14,13 @@ from typing import Any
 from aiohttp import web
 
 from messages_conformance.backends.ollama.shapes import check
+from messages_conformance.backends.ollama.wire import stream_lines, whole_reply, write_line
 from tests.support.fakes.faults import NO_FAULT, Outcome, fail_early, fail_whole, send_stream
 from tests.support.fakes.model_scripts import Fault, Faults, decide
 from tests.support.fakes.ollama.failures import ErrorResponse, refuse, refuse_by_plan, refuse_model, refuse_overflow
 from tests.support.fakes.ollama.models import Model, find_model, show, tags
 from tests.support.fakes.ollama.reading import prompt_tokens, read_conversation
-from tests.support.fakes.ollama.replies import body_of, cut_reply, line, lines_of
+from tests.support.fakes.ollama.replies import cut_reply, script
 from tests.support.fakes.ollama.rules import check_body
 from tests.support.fakes.scripted_model import Reply
 from tests.support.fakes.server import ContractViolation, Exchange, RequestLog, leaks, new_application
@@ -101,14 +102,14 @@ class Ollama:
         limit = min(body["options"].get("num_predict", -1) % (1 << 30), window - tokens)
         reply = _REPLIES.get(fault.kind) or decide(conversation)
         generated = cut_reply(reply, limit, thinks=_thinks(body, model), chance=self.chance)
-        head = {"model": name, "created_at": "2026-09-01T01:45:58.628297108Z"}
-        if model.remote:
-            head |= {"remote_model": model.remote, "remote_host": "https://ollama.com:443"}
+        remote = {"remote_model": model.remote, "remote_host": "https://ollama.com:443"} if model.remote else {}
+        scripted = script(generated, tokens)
         if body.get("stream", True):
-            return await _stream(request, lines_of(generated, head, tokens), fault)
+            lines = (value | remote for value in stream_lines(scripted, name) if isinstance(value, dict))
+            return await _stream(request, lines, fault)
         if fault.kind in ("error", "cut", "torn", "stall", "silence"):
             return await _fail_whole(request, fault, exchange)
-        return web.json_response(body_of(generated, head, tokens)), "answered"
+        return web.json_response(whole_reply(scripted, name) | remote), "answered"
 
 
 def _thinks(body: dict[str, Any], model: Model) -> bool:
@@ -137,8 +138,8 @@ async def _fail_whole(request: web.Request, fault: Fault, exchange: Exchange) ->
 async def _stream(request: web.Request, lines: Iterator[dict[str, Any]], fault: Fault) -> Outcome:
     headers = {"content-type": "application/x-ndjson"}
     pieces = 0 if fault.kind == "error" else 4
-    late = {"error": lambda: line({"error": _FAILED})}
-    return await send_stream(request, map(line, lines), headers, fault, pieces=pieces, late=late)
+    late = {"error": lambda: write_line({"error": _FAILED})}
+    return await send_stream(request, map(write_line, lines), headers, fault, pieces=pieces, late=late)
 
 
 def new_ollama(key: str | None = None) -> web.Application:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from messages_conformance.backends.reply import Usage
+from messages_conformance.backends.responses import wire
 from tests.support.fakes.openai_chat.models import Model
 from tests.support.fakes.openai_chat.replies import GeneratedReply, new_id
 
@@ -87,40 +89,20 @@ def _citations(text: str) -> list[dict[str, Any]]:
 
 
 def usage_of(generated: GeneratedReply, prompt_tokens: int, cached_tokens: int) -> dict[str, Any]:
-    return {
-        "input_tokens": prompt_tokens,
-        "input_tokens_details": {"cached_tokens": cached_tokens, "cache_write_tokens": 0},
-        "output_tokens": generated.tokens,
-        "output_tokens_details": {"reasoning_tokens": generated.reasoning},
-        "total_tokens": prompt_tokens + generated.tokens,
-    }
+    usage = Usage(prompt_tokens, generated.tokens, cached=cached_tokens, thinking=generated.reasoning)
+    return wire.usage_of(usage)
 
 
 def head_of(body: dict[str, Any], model: Model, chance: random.Random) -> dict[str, Any]:
     """Return the fields of its request that every `response` object of a reply repeats."""
-    reasoning = {"effort": model.default_effort if model.reasons else None, "summary": None}
-    return {
-        "id": new_item_id("resp", chance),
-        "object": "response",
+    head = wire.head_of(body, new_item_id("", chance).removeprefix("_"))
+    del head["encrypts"]
+    effort = {"effort": model.default_effort if model.reasons else None, "summary": None}
+    return head | {
         "created_at": int(time.time()),
-        "background": False,
-        "instructions": body.get("instructions"),
-        "max_output_tokens": body.get("max_output_tokens"),
-        "metadata": {},
         "model": model.snapshot or body["model"],
-        "parallel_tool_calls": body.get("parallel_tool_calls", True),
-        "previous_response_id": None,
-        "prompt_cache_key": body.get("prompt_cache_key"),
-        "reasoning": reasoning | (body.get("reasoning") or {}),
+        "reasoning": effort | (body.get("reasoning") or {}),
         "service_tier": "default",
-        "store": body.get("store", True),
-        "temperature": body.get("temperature", 1.0),
-        "text": body.get("text") or {"format": {"type": "text"}, "verbosity": "medium"},
-        "tool_choice": body.get("tool_choice", "auto"),
-        "tools": body.get("tools") or [],
-        "top_p": body.get("top_p", 1.0),
-        "truncation": body.get("truncation", "disabled"),
-        "user": None,
     }
 
 
@@ -149,66 +131,27 @@ def _events(output: Output, head: dict[str, Any], chance: random.Random) -> Iter
     yield {"type": "response.created", "response": _begun(head)}
     yield {"type": "response.in_progress", "response": _begun(head)}
     for place, (item, pieces) in enumerate(output.items):
-        encoders = {"reasoning": _thinking, "message": _message, "function_call": _call, "web_search_call": _search}
-        encode_item = encoders[item["type"]]
-        yield from encode_item(item, pieces, place, chance)
-        yield {"type": "response.output_item.done", "output_index": place, "item": item}
+        if item["type"] == "web_search_call":
+            yield from _search(item, place)
+            continue
+        for event in wire.item_events(item, tuple(pieces), place):
+            assert isinstance(event, dict)
+            yield event | (_padding(chance) if event["type"] in _PADDED else {})
     yield {"type": f"response.{output.status}", "response": body_of(output, head)}
 
 
-def _thinking(item: dict[str, Any], pieces: list[str], place: int, chance: random.Random) -> Iterator[dict[str, Any]]:
-    begun = item | {"summary": []}
-    if "encrypted_content" in item:
-        begun["encrypted_content"] = item["encrypted_content"][:40]  # not complete yet, as the real one's
-    yield {"type": "response.output_item.added", "output_index": place, "item": begun}
-    if not pieces:
-        return
-    where = {"item_id": item["id"], "output_index": place, "summary_index": 0}
-    event = "response.reasoning_summary"
-    yield {"type": f"{event}_part.added", **where, "part": {"type": "summary_text", "text": ""}}
-    for piece in pieces:
-        yield {"type": f"{event}_text.delta", **where, "delta": piece, **_padding(chance)}
-    yield {"type": f"{event}_text.done", **where, "text": "".join(pieces)}
-    yield {"type": f"{event}_part.done", **where, "part": {"type": "summary_text", "text": "".join(pieces)}}
-
-
-def _message(item: dict[str, Any], pieces: list[str], place: int, chance: random.Random) -> Iterator[dict[str, Any]]:
-    part = item["content"][0]
-    name, kind = ("refusal", "refusal") if part["type"] == "refusal" else ("text", "output_text")
-    where = {"item_id": item["id"], "output_index": place, "content_index": 0}
-    yield {
-        "type": "response.output_item.added",
-        "output_index": place,
-        "item": item | {"status": "in_progress", "content": []},
-    }
-    annotations = part.get("annotations") or []
-    begun = part | {name: ""} | ({"annotations": []} if annotations else {})
-    yield {"type": "response.content_part.added", **where, "part": begun}
-    more = {} if kind == "refusal" else {"logprobs": []}
-    for piece in pieces:
-        yield {"type": f"response.{kind}.delta", **where, "delta": piece, **more, **_padding(chance)}
-    for number, annotation in enumerate(annotations):
-        event = "response.output_text.annotation.added"
-        yield {"type": event, **where, "annotation_index": number, "annotation": annotation}
-    yield {"type": f"response.{kind}.done", **where, name: part[name], **more}
-    yield {"type": "response.content_part.done", **where, "part": part}
-
-
-def _call(item: dict[str, Any], pieces: list[str], place: int, chance: random.Random) -> Iterator[dict[str, Any]]:
-    begun = item | {"arguments": "", "status": "in_progress"}
-    where = {"item_id": item["id"], "output_index": place}
-    event = "response.function_call_arguments"
-    yield {"type": "response.output_item.added", "output_index": place, "item": begun}
-    for piece in pieces:
-        yield {"type": f"{event}.delta", **where, "delta": piece, **_padding(chance)}
-    yield {"type": f"{event}.done", **where, "arguments": item["arguments"], "name": item["name"]}
-
-
-def _search(item: dict[str, Any], _: list[str], place: int, __: random.Random) -> Iterator[dict[str, Any]]:
+def _search(item: dict[str, Any], place: int) -> Iterator[dict[str, Any]]:
     begun = {name: item[name] for name in ("id", "type")} | {"status": "in_progress"}
     yield {"type": "response.output_item.added", "output_index": place, "item": begun}
     for step in ("in_progress", "searching", "completed"):
         yield {"type": f"response.web_search_call.{step}", "output_index": place, "item_id": item["id"]}
+    yield {"type": "response.output_item.done", "output_index": place, "item": item}
+
+
+_PADDED = frozenset(
+    f"response.{kind}.delta" for kind in ("output_text", "refusal", "reasoning_summary_text", "function_call_arguments")
+)
+"""Events whose length says nothing about their content."""
 
 
 def _padding(chance: random.Random) -> dict[str, Any]:
