@@ -44,9 +44,14 @@ _TESTS: Mapping[str, tuple[str, Callable[[Any, Any], bool]]] = {
 
 
 def judge(name: str, value: Any, arguments: Arguments) -> list[str]:
-    """Return what is wrong with a value. `absent = true`: it has to be missing or null."""
+    """Return what is wrong with a value.
+
+    `absent = true`: it has to be missing or null. `optional = true`: it may be so.
+    """
     if arguments.get("absent"):
         return [] if value is _MISSING or value is None else [f"{name} is {_show(value)}; it has to be absent"]
+    if arguments.get("optional") and (value is _MISSING or value is None):
+        return []
     if value is _MISSING:
         return [f"{name} is missing"]
     problems = list[str]()
@@ -137,6 +142,12 @@ def expect_order(arguments: Arguments, trial: Trial) -> list[str]:
         return [f"there is no event {', '.join(missing)}"]
     places = [types.index(name) for name in arguments["order"]]
     return [] if places == sorted(places) else [f"the events come in the order {', '.join(types)}"]
+
+
+def expect_single(arguments: Arguments, trial: Trial) -> list[str]:
+    """`single = "message_delta"`: there is exactly one event of this type."""
+    count = sum(event.type == arguments["single"] for event in _exchange(arguments, trial).events)
+    return judge(f"the number of events {arguments['single']}", count, {"equals": 1})
 
 
 def expect_text(arguments: Arguments, trial: Trial) -> list[str]:
@@ -359,6 +370,7 @@ EXPECTATIONS: Mapping[str, Expect] = {
     "json": expect_json,
     "event": expect_event,
     "order": expect_order,
+    "single": expect_single,
     "text": expect_text,
     "body": expect_body,
     "unique": expect_unique,

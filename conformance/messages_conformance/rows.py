@@ -41,6 +41,8 @@ NEEDS: Mapping[str, str] = {
     "upstream-forced-tools": "a backend whose protocol can force a tool",
     "refusals": "a backend whose protocol reports refusals",
     "cached-tokens": "a backend whose protocol reports cached tokens",
+    "written-tokens": "a backend whose protocol reports tokens that were written to a cache",
+    "signatures": "a backend whose protocol has signatures of thinking",
     "thinking-tokens": "a backend whose protocol reports tokens of thinking",
 }
 """What a row can need → its description."""

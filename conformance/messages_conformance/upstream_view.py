@@ -31,6 +31,10 @@ class View:
     max_tokens: int | None = None
     temperature: float | None = None
     stop_sequences: list[str] = field(default_factory=list)
+    signatures: list[str] = field(default_factory=list)
+    """Of the thinking in the history, as the model's server has sent them."""
+    output_schema: dict[str, Any] = field(default_factory=dict)
+    """JSON schema of the reply."""
 
     def as_table(self) -> dict[str, Any]:
         """Return all fields, with `pairs`: the results as `NAME: TEXT`, and `everything`: all texts of the history."""
@@ -79,6 +83,7 @@ def _read_openai(reader: _Reader, _path: str, body: Mapping[str, Any]) -> None:
     view = reader.view
     _read_common(view, body, "max_completion_tokens", "max_tokens")
     view.stop_sequences = _as_list(body.get("stop"))
+    view.output_schema = ((body.get("response_format") or {}).get("json_schema") or {}).get("schema") or {}
     for message in _as_list(body.get("messages")):
         role = message.get("role", "")
         if role == "tool":
@@ -99,6 +104,7 @@ def _read_openai(reader: _Reader, _path: str, body: Mapping[str, Any]) -> None:
 def _read_responses(reader: _Reader, _path: str, body: Mapping[str, Any]) -> None:
     view = reader.view
     _read_common(view, body, "max_output_tokens")
+    view.output_schema = ((body.get("text") or {}).get("format") or {}).get("schema") or {}
     if body.get("instructions"):
         reader.add_system(body["instructions"])
     given = body.get("input")
@@ -110,6 +116,8 @@ def _read_responses(reader: _Reader, _path: str, body: Mapping[str, Any]) -> Non
             case "function_call_output":
                 reader.add_result(item.get("call_id", ""), "", _join(item.get("output")))
                 _read_images(view, item.get("output"))
+            case "reasoning" if item.get("encrypted_content"):
+                view.signatures.append(item["encrypted_content"])
             case "message":
                 reader.add_text(item.get("role", ""), _join(item.get("content")))
                 _read_images(view, item.get("content"))
@@ -128,10 +136,13 @@ def _read_gemini(reader: _Reader, path: str, body: Mapping[str, Any]) -> None:
     view.max_tokens = config.get("maxOutputTokens")
     view.temperature = config.get("temperature")
     view.stop_sequences = _as_list(config.get("stopSequences"))
+    view.output_schema = config.get("responseJsonSchema") or config.get("responseSchema") or {}
     for part in _as_list((body.get("systemInstruction") or {}).get("parts")):
         reader.add_system(part.get("text", ""))
     for content in _as_list(body.get("contents")):
         for part in _as_list(content.get("parts")):
+            if part.get("thoughtSignature"):
+                view.signatures.append(part["thoughtSignature"])
             if "functionCall" in part:
                 call = part["functionCall"]
                 reader.add_call(call.get("id", ""), call.get("name", ""), call.get("args") or {})
@@ -160,6 +171,7 @@ def _read_ollama(reader: _Reader, _path: str, body: Mapping[str, Any]) -> None:
     view.max_tokens = options.get("num_predict")
     view.temperature = options.get("temperature")
     view.stop_sequences = _as_list(options.get("stop"))
+    view.output_schema = body["format"] if isinstance(body.get("format"), dict) else {}
     for message in _as_list(body.get("messages")):
         view.images += _as_list(message.get("images"))
         if message.get("role") == "tool":
@@ -179,6 +191,7 @@ def _read_messages(reader: _Reader, _path: str, body: Mapping[str, Any]) -> None
     view = reader.view
     _read_common(view, body, "max_tokens")
     view.stop_sequences = _as_list(body.get("stop_sequences"))
+    view.output_schema = ((body.get("output_config") or {}).get("format") or {}).get("schema") or {}
     if system := _join(body.get("system")):
         reader.add_system(system)
     for message in _as_list(body.get("messages")):
@@ -188,6 +201,8 @@ def _read_messages(reader: _Reader, _path: str, body: Mapping[str, Any]) -> None
             match block.get("type"):
                 case "text":
                     reader.add_text(message.get("role", ""), block.get("text", ""))
+                case "thinking":
+                    view.signatures.append(block.get("signature", ""))
                 case "tool_use":
                     reader.add_call(block.get("id", ""), block.get("name", ""), block.get("input", {}))
                 case "tool_result":

@@ -108,6 +108,33 @@ def ends_well(events: Iterator[Event], _: Call) -> Iterator[Event]:
         yield {"type": "message_stop"}
 
 
+def completes(events: Iterator[Event], _: Call) -> Iterator[Event]:
+    """End a stream that ends too early as if it were complete."""
+    last = ""
+    for event in events:
+        last = event["type"] if isinstance(event, dict) else ""
+        yield event
+    if last != "message_stop":
+        yield from ends_well(_broken(), _)
+
+
+def _broken() -> Iterator[Event]:
+    yield from ()
+    raise ConnectionResetError
+
+
+def hides_errors_without_blocks(events: Iterator[Event], call: Call) -> Iterator[Event]:
+    """End a stream that begins with an error as if it were complete."""
+    kinds = set[str]()
+    for event in events:
+        kind = event["type"] if isinstance(event, dict) else ""
+        if kind == "error" and "content_block_start" not in kinds:
+            yield from ends_well(_broken(), call)
+            return
+        kinds.add(kind)
+        yield event
+
+
 def mixes_blocks(events: Iterator[Event], _: Call) -> Iterator[Event]:
     """Send the end of each block after the begin of the next one."""
     ended = None
@@ -336,6 +363,7 @@ FAULTS: Mapping[str, Fault] = {
     "message.stop-reason": change("stop_reason", None),
     "message.request-id": header("request-id", None, streams=False),
     "message.unique-request-id": header("request-id", "req_1"),
+    "message.long": change("content.0", lambda x: {**x, "text": x["text"][:1_000_000]} if "text" in x else x),
     "message.empty": replies(
         lambda r, c: isinstance(r.body, dict) and r.body.get("content") == [], lambda r: error("api_error", 502)
     ),
@@ -366,6 +394,8 @@ FAULTS: Mapping[str, Fault] = {
     "stream.id": each("message_start", lambda x: {**x, "message": {**x["message"], "id": ""}}),
     "stream.same-as-whole": in_deltas("text", lambda x: x.replace("two", "2")),
     "stream.no-stop-sequence": with_delta(stop_sequence="hello"),
+    "stream.long": in_deltas("text", lambda x: x[:65_536]),
+    "stream.several-texts": reorders(lambda blocks: blocks[::-1]),
     "stream.empty": Fault(stream=fails_without_blocks),
     # time
     "time.text": Fault(stream=at_end_together, pings=False),
@@ -374,6 +404,8 @@ FAULTS: Mapping[str, Fault] = {
     "time.alive": Fault(pings=False),
     "time.client-gone": Fault(lets_clients_go=False),
     "time.cut": Fault(stream=ends_well),
+    "time.cut-orderly": Fault(stream=completes),
+    "time.cut-call": Fault(stream=ends_well),
     "time.cut-whole": errs(502, lambda r: Reply(200, MESSAGE) if "unreadable" in json.dumps(r.body) else r),
     "time.at-once": Fault(is_serial=True),
     # tools-out
@@ -400,6 +432,9 @@ FAULTS: Mapping[str, Fault] = {
     "tools-out.mixed-pieces": Fault(stream=mixes_blocks),
     "tools-out.no-arguments": in_calls(lambda x: {**x, "input": x["input"] or None}),
     "tools-out.no-arguments-stream": in_deltas("partial_json", lambda x: x.replace("{}", "null")),
+    "tools-out.empty-arguments": in_calls(lambda x: {**x, "input": x["input"] or ""}),
+    "tools-out.empty-arguments-stream": in_deltas("partial_json", lambda x: x or "null"),
+    "tools-out.many-calls-stream": in_deltas("partial_json", lambda x: x.replace('"E"', '"D"')),
     "tools-out.arguments": in_calls(lambda x: {**x, "input": {k: str(v) for k, v in x["input"].items()}}),
     "tools-out.arguments-stream": in_deltas("partial_json", lambda x: x.replace("0.25", "0.3").replace("3", "4")),
     "tools-out.odd-id": in_calls(lambda x: {**x, "id": x["id"].replace("functions_", "functions.")}),
@@ -430,6 +465,15 @@ FAULTS: Mapping[str, Fault] = {
     "tools-in.cache-control": refuses(lambda c: any("cache_control" in x for x in _tools(c))),
     "tools-in.long-name": refuses(lambda c: any(len(x.get("name", "")) > 64 for x in _tools(c))),
     "tools-in.nested-schema": has('"anyOf"'),
+    "tools-in.references": has("#/$defs/trip"),
+    "tools-in.recursive-schema": has('"$ref": "#"'),
+    "tools-in.several-types": has('["integer", "null"]'),
+    "tools-in.enumerations": has('"const": 7'),
+    "tools-in.alternatives": has('"oneOf"'),
+    "tools-in.other-keywords": has('"prefixItems"'),
+    "tools-in.kept-schema": replace_words('["walk", "ride"]', '["walk"]'),
+    "tools-in.examples": has('"input_examples"'),
+    "tools-in.two-rounds": replace_words("25 degrees"),
     "tools-in.forced-tool": asks(drop("tool_choice")),
     # thinking
     "thinking.enabled": has('"enabled"'),
@@ -454,6 +498,7 @@ FAULTS: Mapping[str, Fault] = {
     ),
     "thinking.small-budget": accepts("greater than or equal to 1024"),
     "thinking.small-limit": accepts("must be greater than `thinking.budget_tokens`"),
+    "thinking.signature-returns": replace_words("c2lnbmF0dXJl", "eA=="),
     "thinking.text-and-call": of_blocks(lambda blocks: blocks[:1] + blocks[:0:-1]),
     "thinking.text-and-call-stream": reorders(lambda blocks: blocks[:1] + blocks[:0:-1]),
     # stops
@@ -469,6 +514,10 @@ FAULTS: Mapping[str, Fault] = {
     "stops.sequence-stream-text": in_deltas("text", lambda x: x.replace("three ", "three fo")),
     "stops.sequence-unused": stop("end_turn", "stop_sequence", streams=False),
     "stops.sequence-reaches": asks(drop("stop_sequences")),
+    "stops.context-window": stop("model_context_window_exceeded", "end_turn", streams=False),
+    "stops.context-window-stream": stop("model_context_window_exceeded", "end_turn", streams=True),
+    "stops.sequence-false-start": in_deltas("text", lambda x: x.replace("fou", "")),
+    "stops.cut-call": streams_of("get_weather", stop("max_tokens", "tool_use", streams=True)),
     "stops.refusal": stop("refusal", "end_turn", streams=False),
     "stops.refusal-stream": stop("refusal", "end_turn", streams=True),
     "stops.no-tokens": refuses(lambda c: isinstance(c.body, dict) and c.body.get("max_tokens") == 0),
@@ -484,6 +533,10 @@ FAULTS: Mapping[str, Fault] = {
         "usage", lambda x: {**x, "input_tokens": x["input_tokens"] + x.get("cache_read_input_tokens", 0)}
     ),
     "usage.cached-stream": with_usage(cache_read_input_tokens=0),
+    "usage.all-cached": change("usage", lambda x: {**x, "input_tokens": x["input_tokens"] or 1}),
+    "usage.written": change("usage", lambda x: {**x, "cache_creation_input_tokens": 0}),
+    "usage.written-stream": with_usage(cache_creation_input_tokens=0),
+    "usage.service-tier": change("usage", lambda x: {**x, "service_tier": "default"} if "service_tier" in x else x),
     "usage.thinking": change("usage.output_tokens", lambda x: 10 if x == 50 else x),
     "usage.unknown": change("usage", lambda x: None if len(x) == 2 else x),
     "usage.unknown-stream": in_end(lambda x: {k: v for k, v in x.items() if k != "usage" or len(v) > 1}),
@@ -533,6 +586,9 @@ FAULTS: Mapping[str, Fault] = {
     "errors.too-large": errs(413, retype("invalid_request_error", 400)),
     "errors.message": replies(is_refusal_of("weekdays"), lambda r: INVALID),
     "errors.in-stream": each("error", lambda x: [x, {"type": "message_stop"}]),
+    "errors.in-stream-bare": each("error", lambda x: [] if "memory" in x["error"]["message"] else x),
+    "errors.first-event": Fault(stream=hides_errors_without_blocks),
+    "errors.model-not-found": replies(is_refusal_of("model: scripted"), retype("api_error", 500)),
     "errors.in-stream-type": each("error", lambda x: {**x, "error": {"type": "bad", "message": ""}}),
     # requests
     "requests.system-text": asked_for('"system": "', drop("system")),
@@ -555,6 +611,10 @@ FAULTS: Mapping[str, Fault] = {
     "requests.json-schema": change(
         "content.0", lambda x: {**x, "text": f"```json\n{x['text']}\n```"} if "city" in x.get("text", "") else x
     ),
+    "requests.json-schema-stream": streams_of("json_schema", in_deltas("text", lambda x: x.replace("{", "```{"))),
+    "requests.json-schema-reaches": asks(drop("output_config")),
+    "requests.max-tokens": asks(lambda body: body.update(max_tokens=1) if "max_tokens" in body else None),
+    "requests.service-tier-standard": has("standard_only"),
     "requests.image": without_blocks("image"),
     "requests.image-accepted": has('"image/png"'),
     "requests.document-text": without_blocks("document", "text/plain"),
@@ -642,6 +702,8 @@ FAULTS: Mapping[str, Fault] = {
         lambda r: Reply(200, write_event(r.body), {"content-type": "text/event-stream"}),
     ),
     "claude-code.no-retry-of-keys": errs(401, lambda r: replace(r, headers={})),
+    "claude-code.no-retry-of-quota": errs(402, retype("rate_limit_error", 429)),
+    "claude-code.one-message-delta": in_end(lambda x: [x, x]),
     "claude-code.ids-not-repeated": in_block("tool_use", lambda x: {**x, "id": "toolu_1"}),
 }
 

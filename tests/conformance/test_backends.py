@@ -488,7 +488,8 @@ def test_each_trial_gets_its_replies_in_order(upstreams: dict[str, ScriptedUpstr
     [
         (
             {"part": []},
-            "reply 1: reply has no field part; allowed: delay, error, mixes_calls, parts, stop, stop_sequence, usage",
+            "reply 1: reply has no field part; allowed: delay, error, mixes_calls, names_tier, parts, stop, "
+            "stop_sequence, usage",
         ),
         (
             {"stop": "end"},

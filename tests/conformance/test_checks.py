@@ -68,7 +68,8 @@ def writes_otherwise(events: Iterable[Event], _: Call) -> Iterator[Event]:
 
 def test_a_right_server_with_other_streams_passes(backend: Backend) -> None:
     fault = Fault(stream=writes_otherwise)
-    results = run(fault, backend, [check for check in CHECKS if check.group != "time"])
+    checks = [check for check in CHECKS if check.group != "time" and check.id != "claude-code.one-message-delta"]
+    results = run(fault, backend, checks)
     assert [(result.check.id, result.reasons) for result in results if result.outcome is not Outcome.PASSED] == []
 
 

@@ -22,7 +22,11 @@ WIRES: Mapping[str, type[Wire]] = {
 }
 PROTOCOLS = tuple(WIRES)
 LACKS: Mapping[str, frozenset[str]] = {
-    "ollama": frozenset({"upstream-forced-tools", "refusals", "cached-tokens", "thinking-tokens"}),
+    "openai": frozenset({"written-tokens", "signatures"}),
+    "gemini": frozenset({"written-tokens"}),
+    "ollama": frozenset(
+        {"written-tokens", "signatures", "upstream-forced-tools", "refusals", "cached-tokens", "thinking-tokens"}
+    ),
 }
 """Protocol → what its replies cannot say, of the needs of rows."""
 

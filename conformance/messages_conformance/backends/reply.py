@@ -57,6 +57,8 @@ class Failure:
     status: int = 0
     """0: the usual one."""
     retry_after: float | None = None
+    is_bare: bool = False
+    """In the stream of a protocol with an object for errors, it is a text, as some compatible servers send it."""
 
 
 Incident = Pause | Cut | Failure
@@ -132,6 +134,8 @@ class Reply:
     """Seconds before the head of the reply."""
     mixes_calls: bool = False
     """The pieces of all calls come alternately, as some servers of Chat Completions send them."""
+    names_tier: bool = False
+    """The provider says that the request had its usual service tier, in its own word."""
 
     @property
     def calls(self) -> list[Call]:
@@ -207,7 +211,7 @@ class _Reader:
         self._calls = 0
 
     def read(self, given: Mapping[str, Any]) -> Reply:
-        fields = {"parts", "stop", "stop_sequence", "usage", "error", "delay", "mixes_calls"}
+        fields = {"parts", "stop", "stop_sequence", "usage", "error", "delay", "mixes_calls", "names_tier"}
         self._allow(given, fields, "reply")
         if "error" in given and "parts" in given:
             raise SuiteError(f"{self._where}: reply has parts and error; an error inside a stream is one of the parts")
@@ -223,6 +227,7 @@ class _Reader:
             error=self._read_failure(given["error"]) if "error" in given else None,
             delay=given.get("delay", 0),
             mixes_calls=given.get("mixes_calls", False),
+            names_tier=given.get("names_tier", False),
         )
 
     def _read_usage(self, given: Mapping[str, int]) -> Usage:
@@ -254,7 +259,13 @@ class _Reader:
     def _read_pieces(self, given: str | Sequence[str | Mapping[str, Any]]) -> tuple[Piece, ...]:
         if isinstance(given, str):
             return split(given)
-        return tuple(piece if isinstance(piece, str) else self._read_incident(piece) for piece in given)
+        return tuple(piece if isinstance(piece, str) else self._read_piece(piece) for piece in given)
+
+    def _read_piece(self, given: Mapping[str, Any]) -> Piece:
+        if "repeat" in given:
+            self._allow(given, {"repeat", "times"}, "a long piece")
+            return str(given["repeat"]) * int(given["times"])
+        return self._read_incident(given)
 
     def _read_incident(self, given: Mapping[str, Any]) -> Incident:
         if "pause" in given:
@@ -272,7 +283,7 @@ class _Reader:
         raise SuiteError(f"{self._where}: a part has one of {names}; this one has {', '.join(given) or 'nothing'}")
 
     def _read_failure(self, given: Mapping[str, Any]) -> Failure:
-        self._allow(given, {"kind", "message", "status", "retry_after"}, "error")
+        self._allow(given, {"kind", "message", "status", "retry_after", "is_bare"}, "error")
         if given.get("kind") not in STATUSES:
             allowed = ", ".join(STATUSES)
             raise SuiteError(f"{self._where}: kind of the error is {given.get('kind')!r}; allowed: {allowed}")

@@ -146,7 +146,8 @@ def _ending(reply: Reply) -> Json:
 def stream_events(reply: Reply, model: str, tag: str) -> Iterator[Json | Incident]:
     """Yield the events of a stream, with incidents between them."""
     usage = {} if reply.usage is None else {"usage": usage_of(reply.usage)}
-    begun = {**usage_of(reply.usage or Usage(0, 0)), "output_tokens": 1}
+    tier = {"service_tier": "standard"} if reply.names_tier else {}
+    begun = {**usage_of(reply.usage or Usage(0, 0)), "output_tokens": 1, **tier}
     yield {"type": "message_start", "message": {**_message(model, tag), "usage": begun}}
     index = 0
     for part in reply.parts:
@@ -186,5 +187,6 @@ def whole_reply(reply: Reply, model: str, tag: str) -> Json:
             content.append({**_begin(part), "thinking": part.whole, "signature": part.signature})
         elif isinstance(part, Text):
             content.append({**_begin(part), "text": part.whole})
-    usage = {} if reply.usage is None else {"usage": usage_of(reply.usage)}
+    tier = {"service_tier": "standard"} if reply.names_tier else {}
+    usage = {} if reply.usage is None else {"usage": {**usage_of(reply.usage), **tier}}
     return {**_message(model, tag), "content": content, **_ending(reply), **usage}

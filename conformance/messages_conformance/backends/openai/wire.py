@@ -1,6 +1,7 @@
 """Chat Completions: paths, replies and streams. The shapes are those of OpenAI's own server (2025 and 2026)."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from messages_conformance.backends.openai import errors
 from messages_conformance.backends.openai.rules import check_body
@@ -77,13 +78,22 @@ class OpenAI(OpenAIServer):
 
     def stream(self, reply: Reply, request: Request, tag: str) -> Iterator[Frame]:
         includes_usage = bool((request.body.get("stream_options") or {}).get("include_usage"))
-        events = stream_chunks(reply, head_of(request.body["model"], tag), includes_usage=includes_usage)
-        yield from render(events, sse, lambda failure: sse({"error": errors.failure_of(failure)}))
+        events = stream_chunks(reply, _head_of(reply, request, tag), includes_usage=includes_usage)
+        yield from render(events, sse, lambda failure: sse({"error": _failure_of(failure)}))
         if not reply.has_failure():
             yield b"data: [DONE]\n\n"
 
     def whole(self, reply: Reply, request: Request, tag: str) -> Json:
-        return whole_reply(reply, head_of(request.body["model"], tag))
+        return whole_reply(reply, _head_of(reply, request, tag))
+
+
+def _failure_of(failure: Failure) -> Any:
+    known = errors.failure_of(failure)
+    return known["message"] if failure.is_bare else known
+
+
+def _head_of(reply: Reply, request: Request, tag: str) -> Json:
+    return head_of(request.body["model"], tag) | ({"service_tier": "default"} if reply.names_tier else {})
 
 
 def answer_models(request: Request) -> Answer | None:

@@ -46,7 +46,7 @@ class Responses(OpenAIServer):
         return []  # the protocol has none
 
     def stream(self, reply: Reply, request: Request, tag: str) -> Iterator[Frame]:
-        head, number = head_of(request.body, tag), 0
+        head, number = _head_of(reply, request, tag), 0
 
         def frame(event: Json) -> bytes:
             nonlocal number
@@ -60,7 +60,11 @@ class Responses(OpenAIServer):
         yield from render(stream_events(reply, head), frame, fail)
 
     def whole(self, reply: Reply, request: Request, tag: str) -> Json:
-        return whole_reply(reply, head_of(request.body, tag))
+        return whole_reply(reply, _head_of(reply, request, tag))
+
+
+def _head_of(reply: Reply, request: Request, tag: str) -> Json:
+    return head_of(request.body, tag) | ({"service_tier": "default"} if reply.names_tier else {})
 
 
 def head_of(body: Json, tag: str) -> Json:
