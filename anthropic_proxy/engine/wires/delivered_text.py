@@ -54,8 +54,9 @@ class DeliveredText:
 
     __slots__ = ("_ahead", "_ahead_place", "_pieces")
 
-    def __init__(self) -> None:
-        self._pieces: list[str] = []
+    def __init__(self, pieces: list[str] | None = None) -> None:
+        """`pieces`: the fragments so far. Later ones are added to this list."""
+        self._pieces = [] if pieces is None else pieces
         self._ahead = ""
         """Text that was delivered from a final object before its fragments arrived."""
         self._ahead_place = 0
@@ -64,7 +65,7 @@ class DeliveredText:
     @property
     def text(self) -> str:
         if len(self._pieces) > 1:
-            self._pieces = ["".join(self._pieces)]
+            self._pieces[:] = ["".join(self._pieces)]
         return self._pieces[0] if self._pieces else ""
 
     def add(self, fragment: str) -> str:

@@ -196,6 +196,11 @@ class WrappedCall(NamedTuple):
     arguments: str
 
 
+def is_other_call(call_id: str | None, known: str | None) -> bool:
+    """Return True if both ids are stated and differ."""
+    return bool(call_id and known and call_id != known)
+
+
 def is_parallel_wrapper(name: str, call: TranslatedCall[BaseDialect]) -> bool:
     """Return True if `name` is a parallel wrapper, a tool that the client does not offer."""
     return name in _WRAPPERS and all(tool.name != name for tool in call.request.tools)

@@ -75,6 +75,11 @@ def called(name: str | None, arguments: str, *, index: int | None = 0, call_id: 
     }
 
 
+def in_message(*calls: Json) -> Json:
+    """Return the piece of a message with whole calls."""
+    return {"message": {"tool_calls": [call["delta"]["tool_calls"][0] for call in calls]}}
+
+
 def responses(*events: Json, output: list[Json] | None = None) -> list[Json]:
     end = {"status": "completed", "output": output or [], "usage": {"input_tokens": 1, "output_tokens": 1}}
     return [
@@ -143,6 +148,85 @@ FINAL_OBJECTS: dict[str, tuple[str, list[Json], Any]] = {
         "openai_chat",
         chat({"delta": {"reasoning_content": "Hm."}}, {"message": {"reasoning_content": "Hm.", "content": "Hello."}}),
         "Hello.",
+    ),
+    "more text in a message": (
+        "openai_chat",
+        chat({"delta": {"content": "Hel"}}, {"message": {"content": "Hello."}}),
+        "Hello.",
+    ),
+    "other text in a message": (
+        "openai_chat",
+        chat({"delta": {"content": "Hi"}}, {"message": {"content": "Hello."}}),
+        "Hi",
+    ),
+    "a fragment behind its message": (
+        "openai_chat",
+        chat({"delta": {"content": "Hel"}}, {"message": {"content": "Hello."}}, {"delta": {"content": "lo."}}),
+        "Hello.",
+    ),
+    "more of a refusal in a message": (
+        "openai_chat",
+        chat({"delta": {"refusal": "Hel"}}, {"message": {"refusal": "Hello."}}),
+        "Hello.",
+    ),
+    "reasoning in a message behind text": (
+        "openai_chat",
+        chat({"delta": {"content": "Hel"}}, {"message": {"reasoning_content": "Hm.", "content": "Hello."}}),
+        "Hello.",
+    ),
+    "a call with another id in a message": (
+        "openai_chat",
+        chat(called("Read", WHOLE), in_message(called("Read", WHOLE, call_id="d"))),
+        [WHOLE],
+    ),
+    "calls in another order in a message": (
+        "openai_chat",
+        chat(
+            called("Read", '{"a"'),
+            called("Write_File", "{}", index=1, call_id="d"),
+            in_message(called("Write_File", "{}", call_id="d"), called("Read", WHOLE)),
+        ),
+        [WHOLE, "{}"],
+    ),
+    "a call twice in a message": (
+        "openai_chat",
+        chat(called("Read", '{"a"'), in_message(called("Read", WHOLE), called("Read", WHOLE))),
+        [WHOLE],
+    ),
+    "a call that only the message has": (
+        "openai_chat",
+        chat(called("Read", WHOLE), in_message(called("Read", WHOLE), called("Write_File", "{}", call_id="d"))),
+        [WHOLE, "{}"],
+    ),
+    "more arguments in a message, and a fragment behind it": (
+        "openai_chat",
+        chat(called("Read", '{"a"'), in_message(called("Read", WHOLE)), called(None, ": 1}", call_id=None)),
+        [WHOLE],
+    ),
+    "joined arguments in a message": (
+        "openai_chat",
+        chat(called("Read", '{}{"a"'), in_message(called("Read", "{}" + WHOLE))),
+        [WHOLE],
+    ),
+    "other arguments in a message": (
+        "openai_chat",
+        chat(called("Read", WHOLE), in_message(called("Read", '{"a":2}'))),
+        OTHER_ARGUMENTS,
+    ),
+    "other arguments in a message behind text": (
+        "openai_chat",
+        chat(called("Read", WHOLE), {"delta": {"content": "Hi"}}, in_message(called("Read", '{"a":2}'))),
+        OTHER_ARGUMENTS,
+    ),
+    "a longer call with another id in a message": (
+        "openai_chat",
+        chat(called("Read", '{"a"'), in_message(called("Read", WHOLE, call_id="d"))),
+        OTHER_ARGUMENTS,
+    ),
+    "another name in a message": (
+        "openai_chat",
+        chat(called("Read", ""), in_message(called("Write_File", WHOLE))),
+        OTHER_NAME,
     ),
     "messages instead of deltas": (
         "openai_chat",

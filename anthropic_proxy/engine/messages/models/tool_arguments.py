@@ -137,6 +137,18 @@ def divide_arguments(text: str) -> list[str]:
     return found
 
 
+def repeats_arguments(written: str, whole: str) -> bool:
+    """Return True if the arguments in a final object are those that were written, perhaps in another way, or are those
+    of one of the calls that were joined.
+    """
+    if written == whole:
+        return True
+    known, repeated = divide_arguments(written), divide_arguments(whole)
+    if len(repeated) == 1:
+        return any(is_same_object(repeated[0], one) for one in known)
+    return len(known) == len(repeated) and all(map(is_same_object, known, repeated))
+
+
 def _is_object(text: str) -> bool:
     try:
         _object_decoder.decode(text)

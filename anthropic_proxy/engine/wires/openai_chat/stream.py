@@ -17,11 +17,19 @@ from msgspec import Raw
 from anthropic_proxy.engine.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT, is_present
-from anthropic_proxy.engine.messages.models.tool_arguments import ArgumentsReader, is_same_object, is_truncated_object
+from anthropic_proxy.engine.messages.models.tool_arguments import (
+    ArgumentsReader,
+    divide_arguments,
+    is_same_object,
+    is_truncated_object,
+    means_no_arguments,
+    repeats_arguments,
+)
 from anthropic_proxy.engine.messages.reply_schema import FENCE, find_json
 from anthropic_proxy.engine.messages.server_blocks import describe_generated_image
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.contract import Decoder
+from anthropic_proxy.engine.wires.delivered_text import DeliveredText, Keys, find_counterparts
 from anthropic_proxy.engine.wires.failures import (
     UpstreamFault,
     build_upstream_error,
@@ -55,7 +63,7 @@ from anthropic_proxy.engine.wires.reply_ends import (
 )
 from anthropic_proxy.engine.wires.thinking import ReasoningState, digest_base_url, empty_signature, encode_signature
 from anthropic_proxy.engine.wires.tool_call_repair import TextSplitter, ToolCallRepair
-from anthropic_proxy.engine.wires.tools import ToolCallIds, is_parallel_wrapper, split_wrapper
+from anthropic_proxy.engine.wires.tools import ToolCallIds, is_other_call, is_parallel_wrapper, split_wrapper
 from anthropic_proxy.errors import UnreadableReply, UpstreamError
 
 _NO_DETAILS = TokenDetails()
@@ -76,8 +84,10 @@ class ChatDecoder(Decoder):
     _uses_deprecated_field = False  # for all calls, because some servers repeat a call in the other field
     _answered = False
     """True after any choice."""
-    _has_text = False
     _has_other_content = False
+    """True after a block of a server tool, or an image."""
+    _final: "FinalTexts | None" = None
+    """What the client has after a `message` in a stream. None: there was none."""
     _streams_messages = False
     """True if the fragments of a stream are in `message`."""
     _native_reason = ""
@@ -101,8 +111,11 @@ class ChatDecoder(Decoder):
         tags, formats = dialect.thinking_tags, dialect.text_call_formats
         self._text = TextSplitter(call, tags, formats) if tags or formats else None
         self._details = ReasoningDetailsBuffer() if dialect.replays_reasoning_details else None
+        self._content: list[str] = []
+        self._reasoning: list[str] = []
         self._refusal: list[str] = []
-        self._reads_usual_calls = self._text is None and self._details is None
+        self._is_plain = self._reads_usual_calls = self._text is None and self._details is None
+        """`_is_plain`: True if text can pass as it is, because there are no calls, no formats and no `message`."""
 
     @property
     def notes(self) -> Sequence[FidelityNote]:
@@ -202,29 +215,29 @@ class ChatDecoder(Decoder):
                     if self._details is not None:
                         self._details.feed(details)
                     thinking = thinking or reasoning_details_text(details)
-                if thinking:
+                if thinking and (source == "message" or (thinking := self._find_new("reasoning", thinking))):
                     if self._calls is not None:
                         self._calls.end_complete_calls(deltas)
                     if self._text is not None:
                         self._text.note_separate_reasoning(thinking)
                     deltas.append(Thinking(thinking))
                 if self._server_tools is not None:
-                    deltas += self._server_tools.decode_choice_delta(piece)
+                    deltas += (blocks := self._server_tools.decode_choice_delta(piece))
+                    self._has_other_content = self._has_other_content or bool(blocks)
                 if piece.content:
-                    self._has_text = True
-                    if self._calls is None and self._details is None and self._text is None:
+                    if self._is_plain:
+                        self._content.append(piece.content)
                         deltas.append(Text(piece.content))
                     else:
-                        self._read_text(piece.content, deltas)
+                        text = piece.content
+                        self._read_text(text if source == "message" else self._find_new("content", text), deltas)
                 if piece.images is not ABSENT and (words := describe_images(piece.images)):
+                    self._has_other_content = True
                     self._read_text(words, deltas)
-                if piece.refusal:
-                    self._refusal.append(piece.refusal)
-                    self._read_text(piece.refusal, deltas)
+                if refusal := piece.refusal:
+                    self._read_text(refusal if source == "message" else self._find_new("refusal", refusal), deltas)
                 if piece.tool_calls or piece.function_call is not None:
                     self._read_calls(piece, deltas, source)
-                if not piece.content and deltas:
-                    self._has_other_content = True
             if choice.native_finish_reason:
                 self._native_reason = choice.native_finish_reason
             if choice.finish_reason:
@@ -238,7 +251,8 @@ class ChatDecoder(Decoder):
 
     @property
     def _has_content(self) -> bool:
-        return self._has_text or self._has_other_content
+        has_text = bool(self._content or self._reasoning or self._refusal)
+        return has_text or self._calls is not None or self._has_other_content
 
     def _choose_missing(self, message: ChoiceDelta, *, is_alone: bool) -> tuple[_Source, ChoiceDelta]:
         """Return what a `message` in a stream has beyond its fragments, which it may follow.
@@ -249,9 +263,18 @@ class ChatDecoder(Decoder):
             self._streams_messages = True
         if self._streams_messages:
             return "fragment", message
-        if not self._has_content:
-            return "message", message
-        return "message", ChoiceDelta(content=None if self._has_text else message.content, tool_calls=message.calls)
+        if self._final is None:
+            self._final = FinalTexts(self._content, self._reasoning, self._refusal)
+        self._is_plain = self._reads_usual_calls = False
+        return "message", self._final.find_missing(message, is_first=not self._has_content)
+
+    def _find_new(self, field: "_TextField", text: str) -> str:
+        """Return what is new in a fragment of a text."""
+        if self._final is not None:
+            return self._final.texts[field].add(text)
+        pieces = self._content if field == "content" else self._reasoning if field == "reasoning" else self._refusal
+        pieces.append(text)
+        return text
 
     def _keep_usage(self, chunk: Chunk, data: bytes) -> None:
         """Keep the token counts of a chunk with an error (recorded: openrouter/stream_error)."""
@@ -273,6 +296,8 @@ class ChatDecoder(Decoder):
         return deltas + reply
 
     def _read_text(self, text: str, deltas: list[Delta]) -> None:
+        if not text:
+            return
         if self._calls is not None:
             self._calls.end_complete_calls(deltas)
         if self._details is not None:
@@ -304,6 +329,7 @@ class ChatDecoder(Decoder):
             deltas += self._text.finish()
         if self._calls is None:
             self._calls = ToolCallDecoder(self._call)
+            self._is_plain = False
         for call in calls:
             if call.extra_content is not ABSENT or piece.extra_content is not ABSENT:
                 self._sign_call(call.extra_content if is_present(call.extra_content) else piece.extra_content, deltas)
@@ -391,6 +417,33 @@ class ChatDecoder(Decoder):
             self._usage = decode_usage(counts, bill.service_tier, cost)
             deltas.append(self._usage)
             return
+
+
+_TextField = Literal["content", "reasoning", "refusal"]
+
+
+class FinalTexts:
+    """Compares the texts of a `message` in a stream with their fragments."""
+
+    def __init__(self, content: list[str], reasoning: list[str], refusal: list[str]) -> None:
+        self.texts: dict[_TextField, DeliveredText] = {
+            "content": DeliveredText(content),
+            "reasoning": DeliveredText(reasoning),
+            "refusal": DeliveredText(refusal),
+        }
+
+    def find_missing(self, message: ChoiceDelta, *, is_first: bool) -> ChoiceDelta:
+        """Return what the fragments so far lack of the message, and all its calls. `is_first`: there are none."""
+        reasoning = message.reasoning_content or message.reasoning or ""
+        if self.texts["content"].text or self.texts["refusal"].text:
+            reasoning = ""  # thinking must precede the text
+        missing = message if is_first else ChoiceDelta()
+        missing.tool_calls = message.calls
+        missing.function_call = missing.reasoning = None
+        missing.reasoning_content = self.texts["reasoning"].complete(reasoning)
+        missing.content = self.texts["content"].complete(message.content or "")
+        missing.refusal = self.texts["refusal"].complete(message.refusal or "")
+        return missing
 
 
 class FenceFilter:
@@ -522,7 +575,10 @@ _NO_FUNCTION = FunctionCall()
 
 
 class _OpenCall:
-    __slots__ = ("arguments", "before", "ended", "held", "id", "is_wrapper", "key", "name", "name_start", "own_name")
+    __slots__ = (
+        *("arguments", "before", "ended", "held", "id", "is_wrapper", "joined", "key", "name", "name_start"),
+        *("own_name", "written"),
+    )
 
     def __init__(self, key: int, upstream_id: str, *, held: bool) -> None:
         self.key = key
@@ -537,12 +593,36 @@ class _OpenCall:
         self.before = ""
         """Arguments of the call that this one continues, joined to it by the server. "": it stands alone. The call
         begins when it is complete, because it may only repeat the one before."""
+        self.joined: _OpenCall | None = None
+        """The call that continues this one."""
+        self.written: DeliveredText | None = None
+        """Arguments so far. None: no final object has repeated them."""
         self.ended = False
 
     @property
     def is_shown(self) -> bool:
         """True if the client knows the call."""
         return bool(self.name) and not self.is_wrapper and not self.before
+
+    @property
+    def keys(self) -> Keys:
+        return _build_keys(self.id, self.name or self.name_start)
+
+    def find_new(self, text: str) -> str:
+        """Return what is new in a fragment of the arguments."""
+        return text if self.written is None else self.written.add(text)
+
+    def list_joined(self) -> "list[_OpenCall]":
+        """Return the call and those that continue it."""
+        calls = [self]
+        while (after := calls[-1].joined) is not None:
+            calls.append(after)
+        return calls
+
+
+def _build_keys(call_id: str | None, name: str | None) -> Keys:
+    """Return what identifies a call of a stream or of a complete message."""
+    return ((call_id, name) if call_id and name else None, call_id or None, "")
 
 
 class ToolCallDecoder:
@@ -579,8 +659,8 @@ class ToolCallDecoder:
         if fragment.id is None and function.name is None and fragment.index is not None:
             known = self._slots.get(fragment.index)
             if known is not None and known.name and not known.ended:  # the usual fragment
-                if function.arguments:
-                    self._feed(known, function.arguments, fragment, deltas)
+                if text := known.find_new(function.arguments or ""):
+                    self._feed(known, text, fragment, deltas)
                 return
         call = None if is_complete else self._find(fragment, function)
         if call is not None and call.ended:  # a blank fragment: `_find` rejects others
@@ -588,7 +668,7 @@ class ToolCallDecoder:
         if call is None:
             call = self._begin(fragment, deltas)
             self._known.append(call)
-        self._add(call, fragment, function.arguments or "", deltas)
+        self._add(call, fragment, call.find_new(function.arguments or ""), deltas)
 
     def read_usual_fragment(self, fragment: ToolCallDelta, deltas: list[Delta]) -> bool:
         """Read a fragment that has a part of the arguments of an open call and nothing else, or return False.
@@ -633,19 +713,29 @@ class ToolCallDecoder:
 
     def read_message(self, calls: Sequence[ToolCallDelta], deltas: list[Delta]) -> None:
         """Read the calls of a complete message, of which the stream may have sent fragments: add what is missing."""
-        for position, whole in enumerate(calls):
-            function = whole.function or _NO_FUNCTION
-            known = self._known[position] if position < len(self._known) else None
-            if known is not None and whole.id and known.id and whole.id != known.id:
-                known = self._by_id.get(whole.id)
-            if known is None or (function.name and known.name and function.name != known.name):
+        final = [_build_keys(whole.id, whole.function.name if whole.function else None) for whole in calls]
+        known = self._known.copy()
+        for whole, index in zip(calls, find_counterparts([call.keys for call in known], final), strict=True):
+            if index is None:
                 self.read_fragment(whole, deltas, is_complete=True)
-            elif not known.ended:
-                arguments = function.arguments or ""
-                if known.held and not known.before:
-                    known.arguments = ArgumentsReader()
-                sent = known.arguments.text
-                self._add(known, whole, arguments[len(sent) :] if arguments.startswith(sent) else "", deltas)
+            else:
+                self._complete(known[index], whole, deltas)
+
+    def _complete(self, call: _OpenCall, whole: ToolCallDelta, deltas: list[Delta]) -> None:
+        """Append what the fragments so far lack of a complete call. Raises `UpstreamProtocolError` if they differ."""
+        function = whole.function or _NO_FUNCTION
+        if function.name and call.name and function.name != call.name:
+            raise self._call.build_call_error(f"it has two names, {call.name!r} and {function.name!r}")
+        calls = call.list_joined()
+        if call.written is None:
+            call.written = calls[-1].written = DeliveredText([one.arguments.text for one in calls])
+        arguments = "".join(divide_arguments(function.arguments or ""))
+        is_other = call.ended or is_other_call(whole.id, call.id)
+        missing = None if is_other else call.written.complete(arguments)
+        if missing is not None:
+            self._add(calls[-1], whole, missing, deltas)
+        elif not means_no_arguments(arguments) and not repeats_arguments(call.written.text, arguments):
+            raise self._call.build_call_error("its fragments differ from its complete arguments")
 
     def _begin(self, fragment: ToolCallDelta, deltas: list[Delta]) -> _OpenCall:
         self.end_complete_calls(deltas)
@@ -666,7 +756,7 @@ class ToolCallDecoder:
             deltas.append(ToolArgs(call.key, passed))
         while end < len(text):
             before = call
-            call = self._begin(fragment, deltas)
+            call = before.joined = self._begin(fragment, deltas)
             call.name, call.own_name, call.is_wrapper = before.name, before.own_name, before.is_wrapper
             call.before = before.arguments.text
             call.held = True

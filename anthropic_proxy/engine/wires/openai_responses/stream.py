@@ -49,7 +49,6 @@ from anthropic_proxy.engine.wires.openai_responses.tools import (
     ToolCallContext,
     ToolCallItemDecoder,
     WebSearchDecoder,
-    is_other_call,
 )
 from anthropic_proxy.engine.wires.reply_ends import (
     build_stop,
@@ -58,6 +57,7 @@ from anthropic_proxy.engine.wires.reply_ends import (
     split_input_tokens,
 )
 from anthropic_proxy.engine.wires.thinking import ReasoningState, empty_signature, encode_signature
+from anthropic_proxy.engine.wires.tools import is_other_call
 from anthropic_proxy.errors import UnreadableReply
 
 

@@ -20,9 +20,9 @@ from anthropic_proxy.engine.messages.models.raw_json import ABSENT
 from anthropic_proxy.engine.messages.models.tool_arguments import (
     ArgumentsReader,
     divide_arguments,
-    is_same_object,
     is_truncated_object,
     means_no_arguments,
+    repeats_arguments,
 )
 from anthropic_proxy.engine.messages.models.tools import are_client_tools, decode_toolset, is_client_tool
 from anthropic_proxy.engine.messages.preparation import PreparedRequest, server_tool_kind
@@ -60,6 +60,7 @@ from anthropic_proxy.engine.wires.tools import (
     build_forced_tool_error,
     emulate_forced_tool,
     for_each_client_tool,
+    is_other_call,
     is_parallel_wrapper,
     list_blocked_domains,
     name_forced_tools,
@@ -241,11 +242,6 @@ def _label_of(name: str) -> str:
     return label if label[:1].isalpha() else f"mcp_{label}"
 
 
-def is_other_call(call_id: str | None, known: str | None) -> bool:
-    """Return True if both ids are stated and differ."""
-    return bool(call_id and known and call_id != known)
-
-
 class ToolCallItemDecoder:
     """Decoder of one client tool call, from the first event of its output item to the last."""
 
@@ -317,10 +313,8 @@ class ToolCallItemDecoder:
         missing = None if self._ended or is_other else self._written.complete(arguments)
         if missing:
             self._read(missing, deltas)
-        elif missing is None and not may_be_cut and arguments != self._written.text:
-            objects = divide_arguments(self._written.text)
-            if not any(is_same_object(arguments, written) for written in objects):
-                raise self._reader.call.build_call_error("its fragments differ from its complete arguments")
+        elif missing is None and not may_be_cut and not repeats_arguments(self._written.text, arguments):
+            raise self._reader.call.build_call_error("its fragments differ from its complete arguments")
 
     def end_call(self, item: OutputItem | None, deltas: list[Delta], *, reply_ended_early: bool = False) -> None:
         """Append the remaining deltas of the tool call.
