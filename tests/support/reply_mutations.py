@@ -163,6 +163,47 @@ def build_ollama(contents: list[Content], *, numbered: bool, end: str) -> list[J
     return [*lines, {"model": "m", "message": empty, "done": True, "done_reason": reason, **counts}]
 
 
+def change_final_object(wire: str, frames: list[Json], contents: list[Content], how: str) -> list[Json]:
+    """Return the frames of a server whose final object is not as usual. `how`: `as usual`, or one of `FINAL_OBJECTS`.
+
+    That of Chat Completions is a `message` with all content, which most servers do not send.
+    """
+    if how == "as usual" or wire not in FINAL_OBJECTS:
+        return frames
+    if wire == "openai_chat":
+        message: Json = {"content": "".join(content.whole for content in contents if content.kind == "text")}
+        message["reasoning_content"] = "".join(content.whole for content in contents if content.kind == "thinking")
+        calls = [content for content in contents if content.is_call]
+        ids = [{} if how == "without ids" else {"id": f"call_{at}"} for at in range(len(calls))]
+        message["tool_calls"] = [
+            {"type": "function", **named, "function": {"name": call.kind, "arguments": call.whole}}
+            for named, call in zip(ids, calls, strict=True)
+        ]
+        if how == "reversed":
+            message["tool_calls"].reverse()
+        end = next(at for at, frame in enumerate(frames) if frame["choices"][0]["finish_reason"])
+        ending = {**frames[end], "choices": [{**frames[end]["choices"][0], "message": message}]}
+        return [*frames[:end], ending, *frames[end + 1 :]]
+    response = frames[-1]["response"]
+    output = [{**item} for item in response["output"]]
+    for item in output:
+        match how:
+            case "without ids":
+                item.pop("id")
+                item.pop("call_id", None)
+            case "other ids":
+                item["id"] = f"other_{item['id']}"
+    if how == "reversed":
+        output.reverse()
+    if how == "without reasoning":
+        output = [item for item in output if item["type"] != "reasoning"]
+    return [*frames[:-1], {**frames[-1], "response": {**response, "output": output}}]
+
+
+FINAL_OBJECTS = {
+    "openai_responses": ("without ids", "other ids", "reversed", "without reasoning"),
+    "openai_chat": ("with ids", "without ids", "reversed"),
+}
 BUILDERS = {
     "openai_responses": build_responses,
     "openai_chat": build_chat,
@@ -232,10 +273,12 @@ def reply_mutations(draw: st.DrawFn, wire: str) -> ReplyMutation:
             contents.append(Content(kind, draw(st.sampled_from(TEXTS))))
     end = draw(st.sampled_from(["completed", "completed", "completed", "incomplete"]))
     valid = BUILDERS[wire](contents, numbered=draw(st.booleans()), end=end)
+    final = draw(st.sampled_from(["as usual", *FINAL_OBJECTS.get(wire, ())]))
+    valid = change_final_object(wire, valid, contents, final)
     sent = list(valid)
     place = draw(st.integers(0, len(sent) - 1))
     how = draw(st.sampled_from(["remove", "double", "swap", "key", "key", "key"]))
-    form = f"{how} {describe(wire, sent[place])}"
+    form = f"final object {final}, {how} {describe(wire, sent[place])}"
     if how == "remove":
         del sent[place]
     elif how == "double":
@@ -325,6 +368,16 @@ def _read_chat(sent: list[Json], mutation: ReplyMutation) -> Stated:
             text = text[: len(text) // 2]
         with suppress(ValueError):
             stated.calls.append((name, json.loads(text)))
+    if not any(choice.get("message") for chunk in sent for choice in chunk.get("choices", [])):
+        return stated
+    texts = "".join(content.whole for content in mutation.contents if content.kind == "text")
+    thoughts = "".join(content.whole for content in mutation.contents if content.kind == "thinking")
+    if not stated.text and thoughts.startswith(stated.thinking):
+        stated.thinking = thoughts
+    if texts.startswith(stated.text):
+        stated.text = texts
+    calls = [content for content in mutation.contents if content.is_call]
+    stated.calls = [(call.kind, json.loads(call.whole)) for call in calls]
     return stated
 
 

@@ -62,6 +62,13 @@ class DeliveredText:
         self._ahead_place = 0
         """Index in `_ahead` behind the fragments that have arrived since."""
 
+    @classmethod
+    def ahead_of_fragments(cls, text: str) -> "DeliveredText":
+        """Return a text that a final object has stated before its first fragment."""
+        delivered = cls()
+        delivered.complete(text)
+        return delivered
+
     @property
     def text(self) -> str:
         if len(self._pieces) > 1:

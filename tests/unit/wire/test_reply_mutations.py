@@ -203,6 +203,19 @@ FINAL_OBJECTS: dict[str, tuple[str, list[Json], Any]] = {
         chat(called("Read", '{"a"'), in_message(called("Read", WHOLE)), called(None, ": 1}", call_id=None)),
         [WHOLE],
     ),
+    "a call behind its message": (
+        "openai_chat",
+        chat({**in_message(called("Read", WHOLE)), "finish_reason": "tool_calls"}, called("Read", WHOLE)),
+        [WHOLE],
+    ),
+    "a call without an id behind its message": (
+        "openai_chat",
+        chat(
+            {**in_message(called("Read", WHOLE, index=None, call_id=None)), "delta": {}},
+            called("Read", WHOLE, call_id=None),
+        ),
+        [WHOLE],
+    ),
     "joined arguments in a message": (
         "openai_chat",
         chat(called("Read", '{}{"a"'), in_message(called("Read", "{}" + WHOLE))),

@@ -207,7 +207,9 @@ class ChatDecoder(Decoder):
             self._answered = True
             piece = choice.delta or choice.message
             if choice.message is not None and source == "fragment" and (choice.delta is None or choice.delta.is_empty):
-                source, piece = self._choose_missing(choice.message, is_alone=choice.delta is None)
+                source, piece = self._choose_missing(
+                    choice.message, is_alone=choice.delta is None and not choice.finish_reason
+                )
             if piece is not None:
                 thinking = piece.reasoning_content or piece.reasoning
                 details = piece.reasoning_details
@@ -257,7 +259,7 @@ class ChatDecoder(Decoder):
     def _choose_missing(self, message: ChoiceDelta, *, is_alone: bool) -> tuple[_Source, ChoiceDelta]:
         """Return what a `message` in a stream has beyond its fragments, which it may follow.
 
-        `is_alone`: True if it stands in the place of a fragment. Some servers send all fragments so.
+        `is_alone`: True if it stands in the place of a fragment, before the end. Some servers send all fragments so.
         """
         if is_alone and not self._has_content:
             self._streams_messages = True
@@ -715,9 +717,13 @@ class ToolCallDecoder:
         """Read the calls of a complete message, of which the stream may have sent fragments: add what is missing."""
         final = [_build_keys(whole.id, whole.function.name if whole.function else None) for whole in calls]
         known = self._known.copy()
-        for whole, index in zip(calls, find_counterparts([call.keys for call in known], final), strict=True):
+        counterparts = find_counterparts([call.keys for call in known], final)
+        for position, (whole, index) in enumerate(zip(calls, counterparts, strict=True)):
             if index is None:
+                if whole.index is None and position not in self._slots:
+                    whole.index = position
                 self.read_fragment(whole, deltas, is_complete=True)
+                self._known[-1].written = DeliveredText.ahead_of_fragments(self._known[-1].arguments.text)
             else:
                 self._complete(known[index], whole, deltas)
 
@@ -852,9 +858,11 @@ class ToolCallDecoder:
         else:
             call = None if function.name else self._last
         if call is None or call.ended:
-            if call is None or function.name or (fragment.id and fragment.id != call.id):
+            if call is None or (fragment.id and fragment.id != call.id):
                 return None
-            if (function.arguments or "").strip():
+            if function.name and (call.written is None or function.name != call.name):
+                return None
+            if call.find_new(function.arguments or "").strip():
                 raise self._call.build_protocol_error(" continued a tool call that was complete.")
             return call  # the fragment adds nothing
         if fragment.id and call.id and fragment.id != call.id:
