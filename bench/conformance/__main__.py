@@ -41,12 +41,14 @@ class Peer:
     backend: str = ""
     with_: Sequence[str] = ()
     """Further packages that it needs."""
-    headers: Sequence[str] = ()
-    without: Sequence[str] = ()
+    remove: Sequence[str] = ()
+    """Packages that it installs and does not start with."""
+    options: Sequence[str] = ()
+    """Further words for the suite."""
     environment: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
-    note: str = ""
-    """Why it does not run, found by hand. "": the page shows the last line of its output."""
+    set_up: str = ""
+    """What is set beside port and address of the provider, and why; for the page."""
 
     @property
     def is_npm(self) -> bool:
@@ -77,6 +79,8 @@ def install(peer: Peer) -> str:
                 _run([python, "-m", "venv", str(peer.place)])
                 own = str(peer.place / "bin" / "python")
                 _run([own, "-m", "pip", "install", "-q", "--disable-pip-version-check", package, *peer.with_])
+                if peer.remove:
+                    _run([own, "-m", "pip", "uninstall", "-q", "-y", *peer.remove])
             except (OSError, subprocess.SubprocessError):
                 continue
             code = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))"
@@ -117,11 +121,9 @@ def run_suite(peer: Peer, directory: Path) -> tuple[Mapping[str, Any] | None, st
     python_path = os.pathsep.join((str(ROOT / "conformance"), *filter(None, (environment.get("PYTHONPATH"),))))
     environment["PYTHONPATH"] = python_path
     words = ["--model", peer.model, "--start", fill(peer.command), "--json", str(directory / "results.json")]
-    words += ["--quiet", "--jobs", "4" if peer.backend else "1"]
+    words += ["--quiet", "--jobs", "4" if peer.backend else "1", *map(fill, peer.options)]
     if peer.backend:
         words += ["--backend", peer.backend, "--backend-address", values["backend"]]
-    for option, given in (("--header", map(fill, peer.headers)), ("--without", peer.without)):
-        words += [word for value in given for word in (option, value)]
     command = [sys.executable, "-m", "messages_conformance", f"http://127.0.0.1:{port}", *words]
     try:
         ended = subprocess.run(
@@ -143,10 +145,12 @@ def summarize(peer: Peer, version: str, result: Mapping[str, Any] | None, printe
         "date": datetime.now(UTC).date().isoformat(),
         "command": peer.command,
         "backend": peer.backend,
+        "options": list(peer.options),
+        "set_up": peer.set_up,
     }
     if result is None:
         lines = printed.strip().splitlines() or ["no output"]
-        return {**row, "problem": peer.note or lines[-1][:300]}
+        return {**row, "problem": lines[-1][:300]}
     counts = Counter((check["id"].partition(".")[0], check["outcome"]) for check in result["checks"])
     groups = list(dict.fromkeys(check["id"].partition(".")[0] for check in result["checks"]))
     return {
