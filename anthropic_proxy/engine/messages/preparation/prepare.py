@@ -307,6 +307,8 @@ _BUDGET = {
     effort: FidelityNote("approximated", "thinking.budget_tokens", f"sent as the effort {effort}")
     for effort in ("low", "medium", "high", "xhigh")
 }
+_THINKING_TYPES = ("enabled", "adaptive", "disabled", "between_tools")
+_LISTED_TYPES = " or ".join((", ".join(_THINKING_TYPES[:-1]), _THINKING_TYPES[-1]))
 _BETWEEN_TOOLS = FidelityNote("approximated", "thinking", "between_tools is sent as the effort low")
 _MODEL_DECIDES = FidelityNote("kept", "thinking", "the model decides how much to reason, as it does by default")
 NO_KNOWN_EFFORTS = {
@@ -327,6 +329,8 @@ def resolve_effort(request: MessagesRequest, limits: TargetLimits, notes: list[F
     thinking, config = request.thinking, request.output_config
     if thinking is None and config is None:
         return "default"
+    if thinking is not None and thinking.type not in _THINKING_TYPES:
+        notes.append(FidelityNote("dropped", "thinking", f"{thinking.type!r} is not {_LISTED_TYPES}"))
     requested = _requested_effort(request, notes)
     if not limits.efforts:
         if limits.always_reasons and requested == "default" and thinking is not None:
