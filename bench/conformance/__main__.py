@@ -26,6 +26,7 @@ PLACE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "anth
 _PYTHONS = ("python3.13", "python3.12", "python3.11")
 _INSTALL_SECONDS = 900
 _RUN_SECONDS = 900
+_OUTCOMES = ("passed", "failed", "model", "skipped")
 _KEPT_VARIABLES = ("PATH", "LANG", "SSL_CERT_FILE", "SYSTEMROOT", "TEMP", "TMPDIR")
 
 
@@ -156,12 +157,13 @@ def summarize(peer: Peer, version: str, result: Mapping[str, Any] | None, printe
     return {
         **row,
         "levels": result["levels"],
-        "groups": {group: {name: counts[group, name] for name in ("passed", "failed", "skipped")} for group in groups},
+        "groups": {group: {name: counts[group, name] for name in _OUTCOMES} for group in groups},
         "failures": {
             check["id"]: {"level": check["level"], "rule": check["rule"], "reason": (check["reasons"] or [""])[0][:300]}
             for check in result["checks"]
             if check["outcome"] == "failed"
         },
+        "model": [check["id"] for check in result["checks"] if check["outcome"] == "model"],
         "faults": [check["id"] for check in result["checks"] if check["outcome"] == "fault"],
     }
 

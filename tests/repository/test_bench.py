@@ -1,7 +1,11 @@
 """The bench finds errors in a reply, and its page has a place for all of its output."""
 
+import json
+from collections import Counter
+
 import pytest
 
+from bench.conformance import page
 from bench.ledger_cost import find_median_interval
 from bench.replies import find_defect, read_wanted
 from bench.report import cell
@@ -55,3 +59,16 @@ def test_a_value_within_its_spread_is_nobodys_best() -> None:
     row = Row(key="stream", title="stream", unit="ms", values={"noisy": [-390.0, 20.0], "steady": [2.0, 2.2]})
     assert (row.is_clear("noisy"), row.is_clear("steady")) == (False, True)
     assert cell(row, "noisy") == "not measurable (±205.0)"
+
+
+def test_the_page_about_other_servers_follows_from_results_and_explanations() -> None:
+    assert page.PAGE_FILE.read_text("utf-8") == page.describe_results()
+
+
+def test_each_explanation_is_about_a_failure_of_the_server() -> None:
+    failed = {row["name"]: row.get("failures", {}) for row in json.loads(page.RESULTS_FILE.read_text("utf-8"))}
+    for server, explanations in page.read_explanations().items():
+        named = Counter(name for explanation in explanations for name in explanation.checks)
+        assert {name for name in named if name not in failed[server]} == set(), server
+        assert [name for name, count in named.items() if count > 1] == [], server
+        assert {explanation.cause for explanation in explanations} <= {"", *page.CAUSES}, server
