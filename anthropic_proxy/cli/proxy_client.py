@@ -118,6 +118,13 @@ def stream_events(
                 yield name, line[6:].rstrip()
 
 
+def delete(host: str, port: int, path: str, token: str, certificate_file: str = "") -> bytes:
+    """Return the reply of a proxy on this machine to a `DELETE`. Raises `UpstreamError` and `UpstreamUnreachable`."""
+    connection = _connect(host, port, certificate_file, _REQUEST_TIMEOUT_SECONDS)
+    with _reading(connection, "DELETE", path, _headers(token)) as response:
+        return _read(response, _MAX_REPLY_BYTES, _REQUEST_TIMEOUT_SECONDS)
+
+
 def send_request(method: str, url: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
     """Return HTTP status and body of a proxy elsewhere, whose certificate the machine trusts. A redirect is not
     followed. Raises `OSError`, and `ValueError` for a reply that is no HTTP.

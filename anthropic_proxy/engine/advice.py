@@ -99,6 +99,13 @@ class ProblemKind(Enum):
         "For this server, request {prefix}/{model}",
     )
 
+    # what models refuse
+    REFUSED_PARTS = (
+        "{lacking} to {subject} in the last ten minutes lacked what the provider refuses in unknown words. ",
+        "The page of a request lists what was left out. After a change of the server:  anthropic-proxy doctor --forget "
+        "{subject}",
+    )
+
     # several instances of the server
     SEPARATE_LIMITS = (
         "{count} instances share this database without Redis, so each of them counts limits per minute and requests in "

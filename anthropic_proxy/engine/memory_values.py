@@ -32,6 +32,11 @@ class MemoryValues:
         entry = self._entries.get(key)
         return None if entry is None or entry[0] <= self._clock() else entry[1]
 
+    def list_keys(self) -> list[str]:
+        """Return the keys of all values that have not expired."""
+        now = self._clock()
+        return [key for key, (expiry, _) in self._entries.items() if expiry > now]
+
     def find_remaining_seconds(self, key: str) -> float:
         """Return the seconds until the value expires. 0: there is none."""
         expiry, _ = self._entries.get(key, (0.0, ""))

@@ -67,6 +67,10 @@ RECENT_REQUESTS_PATH = "/api/requests/recent"
 """URL path at which a virtual key finds its own requests, for the status line of its user."""
 
 
+REFUSALS_PATH = "/api/refusals"
+"""URL path at which it is forgotten what refusals of a model have shown."""
+
+
 class Place(NamedTuple):
     path: str
     """URL path. With `/*` at its end, it includes all paths below it."""
@@ -84,6 +88,7 @@ PLACES = (
     Place("/api/oauth/usage", "read own limits", ("GET",)),
     Place("/user/bootstrap", "read own limits", ("GET",)),
     Place("/api/requests/live", "read all requests", _READING),
+    Place(REFUSALS_PATH, "run the doctor"),
     *(
         Place(path, "read own usage", _READING)
         for path in ("/api/usage", "/api/requests", "/api/requests/*", "/api/openapi.json")

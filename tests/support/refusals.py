@@ -152,6 +152,8 @@ _LEFT_OUT_TOGETHER = (
     {"include", "reasoning"},
     {"parametersJsonSchema", "parameters"},
 )
+_OTHER_NAMES = ({"reasoning", "effort", "reasoning_effort"},)
+"""Names of one field in several APIs."""
 _UNTOUCHED = ("stop", "max_tokens", "max_completion_tokens", "max_output_tokens", "store", "stop_sequences")
 
 
@@ -177,7 +179,8 @@ class Figures:
     lost_content: int = 0
     """Turns without a picture, a document or thinking of an earlier turn, which no server of the simulation refuses."""
     by_words: int = 0
-    """Requests with a reply after changes that the words of a refusal suggest, and no other ones."""
+    """Requests with a reply after changes that the words of a refusal suggest, and no other ones. Words about another
+    field never name one that is left out together with the refused one: they would be right."""
     late: int = 0
     """Seeds whose server begins to refuse inside of a conversation."""
     changed_prefixes: int = 0
@@ -300,6 +303,8 @@ class _Simulation:
     def _draw_words(self, *, names_other: bool, refused: set[str]) -> str:
         if not names_other:
             return " ".join(_draw_word(self.random) for _ in range(self.random.randint(1, 8))) + "."
+        together = (names for names in (*_LEFT_OUT_TOGETHER, *_OTHER_NAMES) if names & refused)
+        refused = refused.union(*together)
         name = self.random.choice([name for name in list_sdk_fields() if name not in refused])
         return self.random.choice(
             (
@@ -367,6 +372,8 @@ def _is_one_part(paths: Sequence[Path]) -> bool:
     """Return True if the paths can be left out together only."""
     first, *others = paths
     is_inside = any(other[: len(first)] == first or first[: len(other)] == other for other in others)
+    if all("cache_control" in path for path in paths):
+        return True  # all cache marks are one part
     is_in_one_field = len(first) > 1 and all(path[:1] == first[:1] for path in others)
     return is_inside or is_in_one_field or {*paths[-1]} <= _add_dependent({*first})
 

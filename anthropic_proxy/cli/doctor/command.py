@@ -12,17 +12,21 @@ from contextlib import AbstractAsyncContextManager, suppress
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
+from urllib.parse import urlencode
 
 import msgspec
 from cyclopts import Parameter
-from msgspec import structs
+from msgspec import Struct, structs
 
 from anthropic_proxy.cli.command_line import is_verbose
 from anthropic_proxy.cli.command_settings import NO_PROVIDER, load_command_settings
 from anthropic_proxy.cli.completion import complete_providers
 from anthropic_proxy.cli.doctor.auto_mode_report import AutoModeProgress, encode_run, format_run, write_earlier
 from anthropic_proxy.cli.doctor.report import DoctorProgress, encode_report, write_report
+from anthropic_proxy.cli.local_proxy import require_proxy
 from anthropic_proxy.cli.output import Output, open_data_output
+from anthropic_proxy.cli.proxy_client import delete
+from anthropic_proxy.cli.remote_proxy import find_remote_proxy
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.doctor.auto_mode import CaseRuns, plan_measurement
 from anthropic_proxy.console.doctor.auto_mode_runs import AutoModeRun, load_runs, store_run
@@ -38,10 +42,12 @@ from anthropic_proxy.console.doctor.stored_runs import (
     new_run,
     store_complete,
 )
+from anthropic_proxy.engine.json_decoding import decode_json
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.providers.hosts import find_missing_key
 from anthropic_proxy.errors import ClientError, ConfigurationError
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
+from anthropic_proxy.gateway.permissions import REFUSALS_PATH
 from anthropic_proxy.gateway.problems import describe_demo
 from anthropic_proxy.gateway.running_proxy import find_running_proxy, name_reload_command
 from anthropic_proxy.gateway.services import Services
@@ -56,6 +62,10 @@ MAX_UNCONFIRMED_COST = NANO_DOLLARS // 10
 """Expected nano-dollars of a measurement of auto mode up to which the command does not ask."""
 EXIT_INTERRUPTED = 130
 """Exit status after Ctrl+C, as shells state it."""
+
+
+class _Forgotten(Struct):
+    text: str
 
 
 class _Options(NamedTuple):
@@ -80,6 +90,7 @@ def doctor(
     learn: Annotated[bool, Parameter(negative="--no-learn")] = True,
     dry_run: bool = False,
     auto_mode: bool = False,
+    forget: str | None = None,
 ) -> None:
     """Parameters
     ----------
@@ -101,6 +112,8 @@ def doctor(
         Measure a model as the checker of tool calls (auto mode): it decides the published cases, and the misses and
         false alarms are printed beside those of earlier runs; with -v, all wrong verdicts. By default the model that
         answers checks now.
+    forget
+        Send nothing to the model, and let the running proxy forget what refusals of it have shown: openai/gpt-4.1.
     """
     options = _Options(names, not yes, dialect, as_json, report, learn)
     if auto_mode:
@@ -110,6 +123,9 @@ def doctor(
             text = "--auto-mode cannot be combined with --report and --dialect."
             raise ConfigurationError(text, code="auto-mode-options")
     settings = load_command_settings(resolves_keys=not dry_run, of_running_proxy=True)
+    if forget is not None:
+        _forget_refusals(settings, forget)
+        return
     if auto_mode:
         _show_auto_mode(settings, options, dry_run=dry_run)
         return
@@ -263,6 +279,19 @@ async def _measure_auto_mode(settings: Settings, options: _Options, *, dry_run: 
                 await runs.run(progress.update)
             reporting.cancel()
         return runs.build_run()
+
+
+def _forget_refusals(settings: Settings, model: str) -> None:
+    """Raises `ConfigurationError` if no proxy responds, and the error of the proxy."""
+    path = f"{REFUSALS_PATH}?{urlencode({'model': model})}"
+    if (remote := None if settings.virtual_keys else find_remote_proxy()) is not None:
+        text = msgspec.convert(remote.request("DELETE", path), _Forgotten).text
+    else:
+        proxy = require_proxy(settings)
+        token = settings.admin_api_keys[0].reveal() if settings.admin_api_keys else proxy.token
+        reply = delete(proxy.host, proxy.port, path, token, proxy.certificate_file)
+        text = decode_json(reply, _Forgotten).text
+    Output().write_notice(escape_unprintable(text), "✓")
 
 
 def _show_auto_mode(settings: Settings, options: _Options, *, dry_run: bool) -> None:

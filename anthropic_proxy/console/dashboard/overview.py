@@ -75,6 +75,7 @@ from anthropic_proxy.console.ledger.records import (
 from anthropic_proxy.console.ledger.request_queries import list_stored_requests
 from anthropic_proxy.console.measures import format_sums
 from anthropic_proxy.console.units import HOUR_SECONDS, MICROSECONDS
+from anthropic_proxy.engine.advice import ProblemKind, report_warning
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.problems import describe_demo
 
@@ -259,20 +260,15 @@ class _Panels:
             return []
         start = now - int(PLAIN_FORM_SECONDS * MICROSECONDS)
         rows = list_plain_forms(context.connection, structs.replace(context.model_selection, start=start))
-        return [
-            Notice(
-                "!",
-                "warn",
-                f"{row.requests:,} of {formats.plural(row.sent, 'request')} to {row.prefix}/{row.model} in the last "
-                "ten minutes lacked what the provider refuses in unknown words.",
-                "",
-                context.query.link_with_facet("model", row.model, "/dashboard/requests"),
-                "show them",
-                remedy="The page of a request lists what was left out.",
-            )
-            for row in rows
-            if is_share_frequent(row.requests, row.sent)
-        ]
+        notices = []
+        for row in rows:
+            if is_share_frequent(row.requests, row.sent):
+                lacking = f"{row.requests:,} of {formats.plural(row.sent, 'request')}"
+                problem = report_warning(ProblemKind.REFUSED_PARTS, f"{row.prefix}/{row.model}", lacking=lacking)
+                href = context.query.link_with_facet("model", row.model, "/dashboard/requests")
+                text = problem.cause.rstrip()
+                notices.append(Notice(problem.sign, problem.role, text, "", href, "show them", remedy=problem.remedy))
+        return notices
 
     def build_figures(self) -> list[Figure]:
         context = self.context

@@ -52,9 +52,9 @@ class Repair(Struct):
     """
 
     beginning: str
-    """Digest of client, model and first message. Several conversations may have the same."""
+    """Digest of client, model and first message, and the model. Several conversations may have the same."""
     conversation: str
-    """Digest of `beginning` and the first reply. Of a first request: of `beginning` and the whole request."""
+    """Digest of `beginning` and the first reply, and the model. Of a first request: of `beginning` and all of it."""
     parts: Sequence[RequestPart]
     """What may be left out of the request of the client."""
     values: Mapping[str, str]

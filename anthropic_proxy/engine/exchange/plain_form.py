@@ -68,7 +68,7 @@ class PlainForms(Struct, eq=False):
         known = self._find_known(target)
         if not known.exist:
             return target, None
-        repair = await self._begin_repair(target, request)
+        repair = await self._begin_repair(target, request, known)
         usable = {part.name for part in self._list_usable(repair)}  # nothing is lost because of what is only suspected
         names = [part.name for part in repair.parts if part.name in usable and not part.is_content]
         refused = dict(known.find_refused(names, repair.values, is_first=repair.is_first))
@@ -85,12 +85,27 @@ class PlainForms(Struct, eq=False):
         # in a running conversation, a part of a pair is sent for want of the other one, which shows nothing
         lacking = {*repair.left_out, *(() if repair.is_first else pairs)}
         others = [part.name for part in repair.parts if part.name not in lacking]
+        self._note_reasons(target, repair, suspects)
         repair.watched = None if repair.search is not None else known.list_watched(others, repair.values)
         self._show_left_out(repair, repair.left_out)
         if repair.search is not None and repair.search.partners:
             others = [name for name in repair.left_out if name not in repair.search.partners]
             repair.with_partners = _leave_out(target, others).dialect
         return _leave_out(target, repair.left_out), repair
+
+    @staticmethod
+    def _note_reasons(target: Target, repair: Repair, suspects: Collection[str]) -> None:
+        """Note why a call leaves parts out. `suspects`: those that its conversation or a search leaves out."""
+        prefix = target.provider.prefix
+        known = f"left out because {prefix} has refused earlier requests with it"
+        suspected = "left out because the conversation was refused with it, or with another part that it lacks now"
+        if repair.search is not None:
+            suspected = f"left out of this conversation to find out which part {prefix} refuses"
+        repair.notes = [
+            FidelityNote("kept", part.title, suspected if part.name in suspects else known)
+            for part in repair.parts
+            if part.name in repair.left_out
+        ]
 
     def _list_usable(self, repair: Repair) -> list[RequestPart]:
         """Return the parts that the fidelity mode allows to leave out."""
@@ -138,7 +153,7 @@ class PlainForms(Struct, eq=False):
         budget, costs = self.engine.repair_budget, self._list_costs(target)
         if not budget.allows(costs):  # before the parts are listed, which encodes the request several times
             return None
-        repair = repair or await self._begin_repair(target, run.request)
+        repair = repair or await self._begin_repair(target, run.request, self._find_known(target))
         parts = self._list_usable(repair)
         may_leave_last = self._may_leave_last_parts(target, repair, error)
         if self._is_check:
@@ -180,11 +195,12 @@ class PlainForms(Struct, eq=False):
         self._show_left_out(repair, (*repair.left_out, *repair.repetition))
         prefix = target.provider.prefix
         why = f"left out after {prefix} had refused the request"
-        repair.notes = [FidelityNote("kept", name, why) for name in repair.repetition]  # the encoder notes any loss
-        titles = ", ".join(_list_titles(repair, repair.repetition))
+        titles = _list_titles(repair, repair.repetition)
+        earlier = [note for note in repair.notes if note.reason != why]
+        repair.notes = [*earlier, *(FidelityNote("kept", title, why) for title in titles)]  # the encoder notes any loss
         words = error.message if len(error.message) <= MAX_LOGGED_WORDS else f"{error.message[:MAX_LOGGED_WORDS]}…"
         self.engine.log.write_once(
-            f"{prefix}/{target.model}: sent again in a plainer form ({titles}), because of: {words}"
+            f"{prefix}/{target.model}: sent again in a plainer form ({', '.join(titles)}), because of: {words}"
         )
         plain = target if repair.refused_dialect is None else structs.replace(target, dialect=repair.refused_dialect)
         return _leave_out(plain, repair.repetition)
@@ -223,6 +239,7 @@ class PlainForms(Struct, eq=False):
             attempt.target = _leave_out(attempt.target, left_out)
             attempt.call = structs.replace(attempt.call, dialect=attempt.target.dialect)
             self._show_left_out(repair, left_out)
+            self._note_reasons(attempt.target, repair, ())
             repair.sent = await self._list_parts(attempt, repair, repair.sent)  # some need those that are left out
         if repair.search is not None and repair.with_partners is not None:
             # some parts need another one to be sent at all
@@ -251,14 +268,15 @@ class PlainForms(Struct, eq=False):
         if repair.left_out or repair.repetition:
             known.announce(repair.conversation, CONVERSATION_SECONDS)
 
-    async def _begin_repair(self, target: Target, request: MessagesRequest) -> Repair:
+    async def _begin_repair(self, target: Target, request: MessagesRequest, known: RefusedParts) -> Repair:
         read = await self._read_request(request)
         is_first = bool(read.messages) and all(message.role != "assistant" for message in read.messages)
         beginning = name_conversation(self.incoming, read, target)
         parts = target.wire.list_parts(target.dialect, self.incoming.headers, self.incoming.body)
+        conversation = await self._name_conversation(beginning, read, is_first=is_first)
         return Repair(
-            beginning,
-            await self._name_conversation(beginning, read, is_first=is_first),
+            f"{beginning} {known.model}",  # so that it is forgotten with the model
+            f"{conversation} {known.model}",
             parts=parts,
             values={part.name: _digest_value(part, read) for part in parts},
             is_first=is_first,

@@ -12,6 +12,8 @@ from functools import lru_cache
 from itertools import islice
 from types import MappingProxyType
 
+from msgspec import Struct
+
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.memory_values import MemoryValues
 from anthropic_proxy.engine.messages.effort_plan import (
@@ -28,6 +30,8 @@ from anthropic_proxy.engine.messages.preparation import PreparedRequest
 from anthropic_proxy.engine.messages.tokens import TokenScale
 from anthropic_proxy.engine.providers.refused_parts import RefusedParts
 from anthropic_proxy.engine.providers.token_families import find_token_family
+from anthropic_proxy.engine.wires.dialect import shorten_name
+from anthropic_proxy.errors import join_with_and
 
 RETENTION_SECONDS = 7 * 24 * 3600.0
 """Seconds until a stored fact expires. A parameter that was dropped because of a stored adaptation is then sent
@@ -56,8 +60,32 @@ the provider rejects, cannot remove limits."""
 _REPLACING_VERBS = frozenset(("limit", "reasons", "window"))
 """First words of adaptations with a value, such as `limit 4096`. A new adaptation replaces a stored one with the same
 first word."""
+_KINDS_OF_REFUSALS = (
+    *("adaptations:", "parts:", "part:", "part of all:", "searches:", "tested:"),
+    *("form:", "failed:", "refused twice:"),
+)
+"""Beginnings of the keys of what refusals have shown."""
 _SMOOTHING_FACTOR = 0.25
 """Weight (0 to 1) of the latest reply in the moving average of the token scale."""
+
+
+class ForgottenRefusals(Struct, frozen=True):
+    """What was known about the refusals of a model."""
+
+    names: tuple[str, ...]
+    """Names of adaptations and parts."""
+    has_search: bool
+    """True if requests searched for a refused part."""
+    has_forms: bool
+    """True if conversations had a plainer form."""
+
+    def describe(self, model: str) -> str:
+        listed = list(self.names)
+        listed += ["a search for a refused part"] if self.has_search else []
+        listed += ["the plainer forms of conversations"] if self.has_forms else []
+        if not listed:
+            return f"Nothing was known about refusals of {model}."
+        return f"Forgotten about {model}: {join_with_and(listed)}."
 
 
 class ModelObservations:
@@ -139,6 +167,23 @@ class ModelObservations:
         of parts mean. `account`: see `RefusedParts`.
         """
         return RefusedParts(self.store, f"{self._name_server(upstream)}/{model} {wire}", learner, account)
+
+    def forget_refusals(self, upstream: str, model: str) -> "ForgottenRefusals":
+        """Forget for all clients what refusals of a model have shown: by their words, and without them."""
+        place = f"{self._name_server(upstream)}/{model}"
+        names, kinds = dict[str, None](), set[str]()
+        for key in self.store.list_keys():
+            kind, _, rest = key.partition(place)
+            known = self.store.read(key)
+            if not kind.startswith(_KINDS_OF_REFUSALS) or rest[:1] not in ("", " ") or not known:
+                continue
+            if kind.startswith("adaptations:"):
+                names.update(dict.fromkeys(known.split("\n")))
+            elif kind.startswith(("part:", "part of all:")):
+                names[rest.partition(":")[2]] = None
+            kinds.add(kind.partition(":")[0])
+            self.store.write(key, "", self.store.find_remaining_seconds(key))
+        return ForgottenRefusals(tuple(map(shorten_name, names)), "parts" in kinds, "form" in kinds)
 
     def follow_effort(self, conversation: str, request: PreparedRequest) -> EffortPlan:
         """Return the effort of a request as changes since its conversation began, and remember it."""

@@ -74,6 +74,7 @@ class RefusedParts:
 
     def __init__(self, store: MemoryValues, model: str, learner: str, account: str = "") -> None:
         self._store = store
+        self.model = model
         self._flag = f"parts model:{model}"
         self._search = f"parts:{learner}:{model}"
         self._searches = f"searches:{learner}:{model}"
@@ -133,7 +134,7 @@ class RefusedParts:
             remaining = max(map(self._store.find_remaining_seconds, (own, shared)))
             key = f"tested:{own if self._store.read(own) else shared}"
             is_due = remaining <= FORGOTTEN_AFTER_SECONDS - TESTED_AFTER_SECONDS
-            if is_due and self._store.read(key) is None:
+            if is_due and not self._store.read(key):
                 self._store.write(key, "yes", TEST_SECONDS)
                 return name
         return ""
@@ -244,7 +245,7 @@ class RefusedParts:
         self._write_text(f"refused twice:{conversation}", "yes", REFUSED_TWICE_SECONDS)
 
     def was_refused_twice(self, conversation: str) -> bool:
-        return self._store.read(f"refused twice:{conversation}") is not None
+        return bool(self._store.read(f"refused twice:{conversation}"))
 
     def forget_failure(self, conversation: str) -> None:
         if self._store.read(f"failed:{conversation}"):

@@ -163,6 +163,14 @@ SCHEMA_VALUES = ("output_config.format", "output_format")
 """`RequestPart.values` of parts of several APIs."""
 
 
+def shorten_name(name: str) -> str:
+    """Return the name of an adaptation for people. Some have ten fields."""
+    words = name.split(" ")
+    if len(words) <= _MAX_TITLE_WORDS:
+        return name
+    return f"{' '.join(words[:_MAX_TITLE_WORDS])} and {len(words) - _MAX_TITLE_WORDS} more"
+
+
 class RequestPart(Struct, frozen=True, kw_only=True):
     """Part of a request that the adaptation `name` leaves out, or sends in a plainer form."""
 
@@ -185,10 +193,5 @@ class RequestPart(Struct, frozen=True, kw_only=True):
 
     @property
     def title(self) -> str:
-        """Name for headers, metrics and people. Some parts have ten fields."""
-        words = self.name.split(" ")
-        if self.is_single:
-            return f"{self.name} (unknown to the proxy)"
-        if len(words) <= _MAX_TITLE_WORDS:
-            return self.name
-        return f"{' '.join(words[:_MAX_TITLE_WORDS])} and {len(words) - _MAX_TITLE_WORDS} more"
+        """Name for headers, metrics and people."""
+        return f"{self.name} (unknown to the proxy)" if self.is_single else shorten_name(self.name)

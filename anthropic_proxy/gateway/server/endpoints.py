@@ -22,6 +22,7 @@ from anthropic_proxy.engine.hooks import NEGOTIATED
 from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.platforms.program import COMMANDS_USER_AGENT
 from anthropic_proxy.engine.routing.model_listing import find_model, list_models
+from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.trace_context import TRACEPARENT, read_trace_context
 from anthropic_proxy.errors import (
     InvalidRequest,
@@ -34,7 +35,7 @@ from anthropic_proxy.errors import (
     join_with_or,
 )
 from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_CATALOG_PATH
-from anthropic_proxy.gateway.permissions import PUBLIC_PATHS, RECENT_REQUESTS_PATH
+from anthropic_proxy.gateway.permissions import PUBLIC_PATHS, RECENT_REQUESTS_PATH, REFUSALS_PATH
 from anthropic_proxy.gateway.problems import find_server_problems
 from anthropic_proxy.gateway.server.asgi import AsgiSink, BodyMemory, Receive, Scope, Send, read_body
 from anthropic_proxy.gateway.server.auth import (
@@ -368,6 +369,18 @@ async def get_root(services: Services, request: ClientRequest, sink: AsgiSink) -
     await sink.send_route_response(RouteResponse(headers=headers, body=body))
 
 
+async def delete_refusals(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    """Forget what refusals of the model in the query have shown, for all clients."""
+    model = parse_qs(request.query).get("model", [""])[-1]
+    if not model:
+        raise InvalidRequest("model: the query names no model. Example: /api/refusals?model=openai/gpt-4.1")
+    target = build_plan(RoutingQuery(model), services.settings, services.catalog).targets[0]
+    forgotten = services.observations.forget_refusals(target.upstream, target.model)
+    reply = {"names": forgotten.names, "text": forgotten.describe(target.prefixed_id)}
+    headers = {"content-type": "application/json"}
+    await sink.send_route_response(RouteResponse(headers=headers, body=msgspec.json.encode(reply)))
+
+
 async def get_error_catalog(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     from anthropic_proxy.gateway.server import web_page  # noqa: PLC0415  # most clients are programs
 
@@ -458,6 +471,7 @@ ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = {
     "/favicon.ico": {"GET": get_icon, "HEAD": get_icon},
     RECENT_REQUESTS_PATH: {"GET": get_recent_requests},
     LIVE_REQUESTS_PATH: {"GET": get_live_requests},
+    REFUSALS_PATH: {"DELETE": delete_refusals},
 }
 
 

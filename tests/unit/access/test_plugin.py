@@ -36,6 +36,24 @@ ASKED = {"model": "demo/demo", "max_tokens": 9, "messages": [{"role": "user", "c
 OTHERS = {"PROXY_API_KEY": "pk-0123456789", "ADMIN_API_KEY": "admin-0123456789"}
 
 
+async def test_administrators_let_the_proxy_forget_what_refusals_have_shown(tmp_path: Path) -> None:
+    path = "/api/refusals?model=demo/demo"
+    key = store_key(tmp_path, Rules())
+    async with running_app(tmp_path, MONITOR_API_KEY="monitor-0123456789", **OTHERS) as app:
+        for secret in (*OTHERS.values(), key, "monitor-0123456789"):
+            reply = await send(app, "DELETE", path, x_api_key=secret)
+            expected = (
+                (200, "Nothing was known about refusals of demo/demo.") if secret in OTHERS.values() else (403, "")
+            )
+            assert (reply.status, reply.json.get("text", "")) == expected
+        assert (await send(app, "GET", path, x_api_key=OTHERS["ADMIN_API_KEY"])).status == 405
+        missing = await send(app, "DELETE", "/api/refusals", x_api_key=OTHERS["ADMIN_API_KEY"])
+        assert (missing.status, missing.json["error"]["message"]) == (
+            400,
+            "model: the query names no model. Example: /api/refusals?model=openai/gpt-4.1",
+        )
+
+
 async def test_each_kind_of_key_has_its_paths(tmp_path: Path) -> None:
     key = store_key(tmp_path, Rules(requests_per_minute=2))
     async with running_app(tmp_path, **OTHERS) as app:

@@ -119,7 +119,11 @@ async def test_parts_that_a_provider_refuses_are_a_problem_while_many_requests_l
         "4 of 10 requests to openai/gpt-5.5 in the last ten minutes lacked what the provider refuses in unknown words."
     )
     assert [(notice.text, notice.remedy) for notice in page["notices"]] == [
-        (text, "The page of a request lists what was left out.")
+        (
+            text,
+            "The page of a request lists what was left out. After a change of the server:  anthropic-proxy doctor "
+            "--forget openai/gpt-5.5",
+        )
     ]
     later = await show(tmp_path, [], now=1_000, range="24h")
     assert later["notices"] == []

@@ -12,6 +12,7 @@ from anthropic_proxy.engine.exchange import attempt_sender
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.hooks import PLAIN_FORM, Client
 from anthropic_proxy.engine.memory_values import MemoryValues
+from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.wires.anthropic.betas import list_beta_parts
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body
@@ -475,6 +476,35 @@ async def test_the_page_of_a_model_shows_what_the_requests_of_the_same_client_ha
         await post(proxy, vendor, f"hello {number}")
     shown = [await describe_models(proxy.services, [vendor.model], client) for client in ("key_a", "key_b")]
     assert [model.adaptations for (model,) in shown] == [("plain form: drop temperature",), ()]
+
+
+async def test_what_refusals_of_a_model_have_shown_can_be_forgotten() -> None:
+    vendor = VENDORS["chat"]
+    server = Server(has("temperature"))
+    proxy = ProxyHarness(server, **vendor.settings)
+    observations = proxy.services.observations
+    for number in range(20):
+        for key_id in ("key_a", "key_b"):
+            await post(proxy, vendor, f"hello {number}", key_id)
+    server.refuses = has("stream_options")
+    await post(proxy, vendor, "hello", model="openai/gpt-4.1-mini")
+    target = build_plan(RoutingQuery(vendor.model), proxy.services.settings, proxy.services.catalog).targets[0]
+    texts = [
+        observations.forget_refusals(target.upstream, target.model).describe(vendor.model),
+        observations.forget_refusals(target.upstream, target.model).describe(vendor.model),
+        observations.forget_refusals(target.upstream, "gpt-4.1-mini").describe("openai/gpt-4.1-mini"),
+    ]
+    assert texts == [
+        "Forgotten about openai/gpt-4.1: drop temperature and the plainer forms of conversations.",
+        "Nothing was known about refusals of openai/gpt-4.1.",
+        "Forgotten about openai/gpt-4.1-mini: a search for a refused part and the plainer forms of conversations.",
+    ]
+    server.refuses = lambda body: False
+    for key_id in ("key_a", "key_b", "key_c"):  # also in a running conversation
+        server.requests.clear()
+        await post(proxy, vendor, "hello 19", key_id, replies=["reply"])
+        await post(proxy, vendor, "another", key_id)
+        assert ["temperature" in body for body in server.requests] == [True, True]
 
 
 async def test_opposite_refusals_for_two_clients_do_not_touch_each_other() -> None:
