@@ -178,7 +178,8 @@ def judge_trial(trial: Trial) -> list[str]:
 def judge_model(trial: Trial) -> list[str]:
     """Return what a real model did not do that its check needs. Nothing: it did all, or a reply is no message."""
     for exchange in trial.exchanges:
-        if exchange.is_endless and exchange.message is not None:
+        # a server that sends only pings is silent itself
+        if exchange.is_endless and exchange.events and exchange.events[-1].type == "content_block_delta":
             return [f"the model did not end: {exchange.failure}"]
     if any(exchange.failure or exchange.error or exchange.message is None for exchange in trial.exchanges):
         return []

@@ -547,7 +547,8 @@ def fields_of(schema: Any) -> set[str]:
 def test_a_request_of_auto_mode_is_accepted(upstreams: dict[str, ScriptedUpstream]) -> None:
     path, body = ask_whole("messages")
     checked = {"type": "dangerous_tool_use", "classifier_context": {"v": 1, "permission_mode": "auto"}}
-    status, _ = post(upstreams["messages"], path, {**body, "safeguards": [checked]})
+    messages = [{"role": "user", "content": "Hello."}]
+    status, _ = post(upstreams["messages"], path, {**body, "messages": messages, "safeguards": [checked]})
     assert status == 200
 
 

@@ -1,9 +1,12 @@
 """The suite against small servers: what it finds, and that its own faults are no failures of the server."""
 
 import json
+import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+import pytest
 
 from messages_conformance.rows import DRAFT, SETS, Check
 from messages_conformance.runner import Outcome, Result, Runner, load_suite
@@ -112,6 +115,37 @@ def test_what_a_server_does_is_judged_if_the_model_has_done_its_part() -> None:
     error = b'{"type": "error", "error": {"type": "api_error", "message": "m"}}'
     needy = replace(check, given=(MUTE[0],))
     assert run_check(lambda handler, _: reply(handler, error, status=500), needy).outcome is Outcome.FAILED
+
+
+@pytest.mark.parametrize(
+    ("event", "outcome"),
+    [
+        ({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "a"}}, Outcome.MODEL),
+        ({"type": "ping"}, Outcome.FAILED),
+    ],
+)
+def test_a_model_that_writes_on_is_no_fault_of_the_server_and_endless_pings_are(event: Any, outcome: Outcome) -> None:
+    begin = {"type": "message_start", "message": {**MESSAGE, "content": [], "stop_reason": None}}
+    block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+    left = threading.Event()
+
+    def handle(handler: BaseHTTPRequestHandler, _: Any) -> None:
+        handler.send_response(200)
+        handler.send_header("content-type", "text/event-stream")
+        handler.end_headers()
+        for each in (begin, block):
+            handler.wfile.write(f"event: {each['type']}\ndata: {json.dumps(each)}\n\n".encode())
+        try:
+            while not left.wait(0.01):
+                handler.wfile.write(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode())
+        except OSError:
+            return
+
+    with serve(handle) as url:
+        result = Runner(Options(url=url, model="m", timeout=0.5)).run_check(find_check("stream.order"))
+        left.set()
+    assert result.outcome is outcome
+    assert "the reply does not end within 1 seconds" in result.reasons[0]
 
 
 def test_the_token_stands_in_the_last_text_of_the_user() -> None:

@@ -56,6 +56,8 @@ def serve_bytes(answer: Callable[[socket.socket], None]) -> Iterator[str]:
     def handle(connection: socket.socket) -> None:
         with connection, suppress(OSError):
             with connection.makefile("rb") as request:
+                if not request.peek(1):
+                    return  # somebody looks whether the server is there
                 length = 0
                 while (line := request.readline()) not in (b"\r\n", b""):
                     name, _, value = line.partition(b":")
