@@ -22,7 +22,7 @@ A reply that is not streamed is read whole, and then forwarded.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeVar, final
 
@@ -49,7 +49,7 @@ from anthropic_proxy.engine.messages.models.tools import find_tool_model, list_e
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.passed_proxies import LOOP_HEADER, add_pass
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
-from anthropic_proxy.engine.providers.hosts import is_known_server
+from anthropic_proxy.engine.providers.hosts import is_in_table, is_known_server
 from anthropic_proxy.engine.providers.model_ids import is_id_of_model
 from anthropic_proxy.engine.routing.targets import Target, always_thinks
 from anthropic_proxy.engine.wires.anthropic.api_fields import keep_api_fields
@@ -542,7 +542,22 @@ def _list_eager_tools(incoming: ClientRequest, request: MessagesRequest) -> froz
 def _find_limits(target: Target, asked_model: str) -> ModelLimits:
     facts = target.capabilities
     limits = ModelLimits(facts.max_output, facts.efforts) if facts.features_known else ModelLimits()
-    return structs.replace(limits, thinks_unasked=always_thinks(target, asked_model.partition("[")[0]))
+    return structs.replace(
+        limits,
+        unread=frozenset(_list_unread_media(target)),
+        thinks_unasked=always_thinks(target, asked_model.partition("[")[0]),
+    )
+
+
+def _list_unread_media(target: Target) -> Iterator[str]:
+    """A table of the settings that states the limits of a model, but nothing about media, does not deny them."""
+    facts, provider = target.capabilities, target.provider
+    stated = provider.host.find_stated_capabilities(target.model)
+    is_known = is_in_table(provider, target.model)
+    if facts.rejects_images or (not facts.accepts_images and (is_known or "accepts_images" in stated)):
+        yield "image"
+    if facts.rejects_documents or (not facts.accepts_pdf and (is_known or "accepts_pdf" in stated)):
+        yield "document"
 
 
 def _select_headers(headers: Mapping[str, str], target: Target) -> Mapping[str, str]:

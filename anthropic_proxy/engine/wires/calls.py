@@ -26,6 +26,8 @@ class ModelLimits(Struct, frozen=True):
     """Effort levels. Empty: none. None: unknown."""
     thinks_unasked: bool = True
     """False: the model for which the request was written does not think in a request without `thinking`."""
+    unread: frozenset[str] = frozenset()
+    """What the model is known not to read: `image`, `document` (a PDF)."""
 
 
 class BaseCall(Struct, Generic[DialectT_co], frozen=True, kw_only=True):

@@ -37,15 +37,25 @@ KEYS = {
     "ANTHROPIC_API_KEY": "sk-ant-0123456789",
 }
 OWN_NAMES = {"team-small": ModelTable(model_of="anthropic/claude-haiku-4-5")}
+WINDOW = {"context_window": 100_000}
+OF_VENDOR = {
+    "text-only": ModelTable(**WINDOW, accepts_images=False, accepts_pdf=False),
+    "sees": ModelTable(**WINDOW, accepts_images=True, accepts_pdf=False),
+    "reads-all": ModelTable(**WINDOW, accepts_images=True, accepts_pdf=True),
+    "only-window": ModelTable(**WINDOW),
+}
+WITH_KEY = ("msft", "vercel", "deep")
 TABLES = tuple(
-    ConfiguredProvider(name=name, base_url=url, wire="messages", has_key=name != "gateway", models=OWN_NAMES)
-    for name, url in (
-        ("gateway", "https://llm.example.com"),
-        ("msft", "https://r.services.ai.azure.com/anthropic"),
-        ("vercel", "https://ai-gateway.vercel.sh/v1"),
+    ConfiguredProvider(name=name, base_url=url, wire="messages", has_key=name in WITH_KEY, models=models)
+    for name, url, models in (
+        ("gateway", "https://llm.example.com", OWN_NAMES),
+        ("msft", "https://r.services.ai.azure.com/anthropic", OWN_NAMES),
+        ("vercel", "https://ai-gateway.vercel.sh/v1", OWN_NAMES),
+        ("vendor", "https://messages.example.com", OF_VENDOR),
+        ("deep", "https://api.deepseek.com/anthropic", {}),
     )
 )
-"""A gateway of your own, deployments in Microsoft Foundry, and a gateway whose models are known."""
+"""A gateway of your own, deployments in Microsoft Foundry, a gateway whose models are known, and a vendor."""
 QUESTION = {"role": "user", "content": "q"}
 PREFILL = {"role": "assistant", "content": "{"}
 CONTINUE = {"role": "user", "content": "Continue exactly from the end of your last message."}
@@ -69,7 +79,7 @@ async def sent_for(
 
     providers = PROVIDERS.resolve(TABLES)
     settings = load_settings({**KEYS, **variables}, providers, env_file=None)
-    keys = dict.fromkeys(("msft", "vercel"), (Secret("the-key-of-the-resource"),)) | dict(settings.keys)
+    keys = dict.fromkeys(WITH_KEY, (Secret("the-key-of-the-resource"),)) | dict(settings.keys)
     engine = build_engine(structs.replace(settings, configured_providers=TABLES, keys=keys))
     engine = structs.replace(engine, transports=dict.fromkeys(engine.transports, upstream))
     body = json.dumps({"model": asked, "max_tokens": 100, "messages": [QUESTION], **fields}).encode()
@@ -449,3 +459,46 @@ async def test_a_fallback_is_fitted_to_its_own_model() -> None:
     assert (sent["model"], sent["tool_choice"], sent["messages"][-1]) == (OPUS, FREE, CALL_WRITE)
     assert (sent.get("thinking"), sent["output_config"]) == (None, {"effort": "low"})
     assert [*check_body(sent, MODELS[OPUS])] == []
+
+
+def media(kind: str, media_type: str, **source: str) -> dict[str, Any]:
+    return {"type": kind, "source": {"type": "base64", "media_type": media_type, "data": "aGk=", **source}}
+
+
+IMAGE, PDF = media("image", "image/png"), media("document", "application/pdf")
+NOTE = media("document", "text/plain", type="text", data="a note")
+NO_IMAGE, NO_PDF = (
+    {"type": "text", "text": f"[{kind} omitted: this model does not accept it. Say so if it is needed.]"}
+    for kind in ("image", "document")
+)
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "sent"),
+    [
+        ("deep/deepseek-v4-pro", [IMAGE, PDF, NOTE], [NO_IMAGE, NO_PDF, NOTE]),
+        ("deep/deepseek-v4-flash", [IMAGE, PDF], [IMAGE, NO_PDF]),
+        ("vendor/text-only", [IMAGE, PDF, NOTE], [NO_IMAGE, NO_PDF, NOTE]),
+        ("vendor/sees", [IMAGE, PDF], [IMAGE, NO_PDF]),
+        ("vendor/reads-all", [IMAGE, PDF, NOTE], [IMAGE, PDF, NOTE]),
+        ("vendor/only-window", [IMAGE, PDF, NOTE], [IMAGE, PDF, NOTE]),
+        ("vendor/unknown", [IMAGE, PDF, NOTE], [IMAGE, PDF, NOTE]),
+    ],
+)
+async def test_a_relay_sends_only_the_media_that_the_model_reads(
+    model: str, given: list[dict[str, Any]], sent: list[dict[str, Any]]
+) -> None:
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": given}
+    call = {"type": "tool_use", "id": "toolu_1", "name": "Read", "input": {}}
+    messages = [
+        {"role": "user", "content": [*given, {"type": "text", "text": "q"}]},
+        {"role": "assistant", "content": [call]},
+        {"role": "user", "content": [result]},
+    ]
+    body, losses, _ = await sent_for({"BIG_MODEL": model}, "claude-opus-4-1", {"messages": messages})
+    assert [body["messages"][0]["content"], body["messages"][2]["content"]] == [
+        [*sent, {"type": "text", "text": "q"}],
+        [{**result, "content": sent}],
+    ]
+    omitted = sum(one in (NO_IMAGE, NO_PDF) for one in sent)
+    assert ("dropped=0" in losses) == (omitted == 0)

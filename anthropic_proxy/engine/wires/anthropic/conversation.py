@@ -12,7 +12,7 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -107,6 +107,10 @@ class _Messages(Struct):
     messages: list[dict[str, Raw]] = []
 
 
+class _Document(Struct):
+    source: Source
+
+
 class _Role(Struct):
     role: Raw = Raw()
 
@@ -117,6 +121,7 @@ _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_role = msgspec.json.Decoder(_Role).decode
 _decode_block = msgspec.json.Decoder(BlockFields).decode
 _decode_message = msgspec.json.Decoder(_Message).decode
+_decode_document = msgspec.json.Decoder(_Document).decode
 _decode_source = msgspec.json.Decoder(Source).decode
 
 
@@ -242,23 +247,54 @@ def find_past_media_edits(body: bytes, notes: list[FidelityNote]) -> list[Edit]:
     messages = json_spans.find_listed(body, "messages")
     roles = [_read_role(body[message.value : message.end]) for message in messages]
     newest = len(roles) - roles[::-1].index(_ASSISTANT) if _ASSISTANT in roles else 0
+
+    def describe(kind: str, _: bytes) -> str:
+        return describe_omitted(kind, notes)
+
     edits: list[Edit] = []
     for message, role in zip(messages[:newest], roles, strict=False):
-        edits += _find_media_edits(body, message, notes) if role == _USER else ()
+        edits += _find_media_edits(body, message, describe) if role == _USER else ()
     return edits
 
 
+def find_unread_media_edits(body: bytes, unread: Collection[str], model: str, notes: list[FidelityNote]) -> list[Edit]:
+    """Return the edits that put a sentence in place of each image and PDF that the model does not read."""
+
+    def describe(kind: str, block: bytes) -> str | None:
+        if kind not in unread or (kind == "document" and _holds_text(block)):
+            return None
+        notes.append(FidelityNote("dropped", f"messages.{kind}", f"{model} does not accept it"))
+        return f"[{kind} omitted: this model does not accept it. Say so if it is needed.]"
+
+    edits: list[Edit] = []
+    if any(json_spans.contains(body, f'"{kind}"'.encode()) for kind in unread):
+        for message in json_spans.find_listed(body, "messages"):
+            edits += _find_media_edits(body, message, describe)
+    return edits
+
+
+def _holds_text(document: bytes) -> bool:
+    try:
+        return _decode_document(document).source.type in ("text", "content")
+    except msgspec.ValidationError:
+        return False
+
+
 def _find_media_edits(
-    body: bytes, span: JsonSpan, notes: list[FidelityNote], levels: int = _LEVELS_OF_MEDIA
+    body: bytes, span: JsonSpan, describe: Callable[[str, bytes], str | None], levels: int = _LEVELS_OF_MEDIA
 ) -> list[Edit]:
-    """`span`: a message or a block. `levels`: how many blocks there may be inside of each other."""
+    """`span`: a message or a block. `describe` returns the sentence in place of a block of a kind; None: the block
+    stays. `levels`: how many blocks there may be inside of each other.
+    """
     text = body[span.value : span.end]
     if not text.startswith(b"{") or not any(f'"{kind}"'.encode() in text for kind in _MEDIA):
         return []
     kind = read_block(text).type
     members = json_spans.find_members(body, span.value, span.end)
     if kind in _MEDIA:
-        block: dict[str, object] = {"type": "text", "text": describe_omitted(kind, notes)}
+        if (sentence := describe(kind, text)) is None:
+            return []
+        block: dict[str, object] = {"type": "text", "text": sentence}
         block |= {one.key: Raw(body[one.value : one.end]) for one in members if one.key == "cache_control"}
         return [Edit(span.value, span.end, msgspec.json.encode(block))]
     parts = (
@@ -267,7 +303,7 @@ def _find_media_edits(
         if member.key == "content" and levels and body[member.value] == ord("[")
         for part in json_spans.find_elements(body, member.value, member.end)
     )
-    return [edit for part in parts for edit in _find_media_edits(body, part, notes, levels - 1)]
+    return [edit for part in parts for edit in _find_media_edits(body, part, describe, levels - 1)]
 
 
 def _read_role(message: bytes) -> Raw:

@@ -33,6 +33,7 @@ from anthropic_proxy.engine.wires.anthropic.conversation import (
     find_message_edits,
     find_past_media_edits,
     find_reminder_edits,
+    find_unread_media_edits,
     find_unthinking_loop,
     may_need_edits,
     name_model,
@@ -206,6 +207,8 @@ def edit_body(
             inner[name] = handling, _BETA_MISSING
     if inner:
         body = json_spans.edit(body, lambda text: find_field_edits(text, inner, inner_notes))
+    if call.limits is not None and (unread := call.limits.unread):
+        body = json_spans.edit(body, lambda text: find_unread_media_edits(text, unread, call.model, inner_notes))
     if dialect.omits_past_media:
         body = json_spans.edit(body, lambda text: find_past_media_edits(text, inner_notes))
     if not dialect.accepts_media_urls:
