@@ -502,3 +502,15 @@ async def test_a_relay_sends_only_the_media_that_the_model_reads(
     ]
     omitted = sum(one in (NO_IMAGE, NO_PDF) for one in sent)
     assert ("dropped=0" in losses) == (omitted == 0)
+
+
+@pytest.mark.parametrize(
+    ("model", "choice"),
+    [("moonshotai/kimi-k3", {"type": "any"}), ("openai/gpt-oss-120b", {"type": "tool", "name": "a"})],
+)
+async def test_other_models_that_always_think_do_so_over_the_messages_api(model: str, choice: dict[str, str]) -> None:
+    tools = [{"name": name, "input_schema": {"type": "object", "properties": {}}} for name in ("a", "b")]
+    fields = {"thinking": {"type": "disabled"}, "tools": tools, "tool_choice": {"type": "tool", "name": "a"}}
+    body, losses, _ = await sent_for({"BIG_MODEL": f"vercel/{model}"}, "claude-opus-4-1", fields)
+    assert ("thinking" in body, body["tool_choice"]) == (False, choice)
+    assert "approximated=0" not in losses
