@@ -5,23 +5,20 @@ text with the URL is sent instead. The `MAX_…` constants limit the downloads o
 """
 
 import asyncio
-from collections.abc import Collection, Container, Iterator
+from collections.abc import Collection, Container
 from contextlib import suppress
 
-import msgspec
-from msgspec import Raw, structs
+from msgspec import structs
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.media import MediaBlock, list_media, replace_media
 from anthropic_proxy.engine.messages.models import (
     Block,
     DocumentBlock,
     ImageBlock,
-    Message,
     MessagesRequest,
     Source,
     TextBlock,
-    ToolResultBlock,
-    decode_nested_content,
     json_string,
     name_url,
 )
@@ -46,11 +43,6 @@ MAX_URL_LENGTH = 8 * 1024
 SOURCE_OF_LINK = b'"url"'
 SAMPLE_LINK = ImageBlock(Source("url", url="https://files.example/image.png"))
 """A block that tells if a relay accepts URLs: it accepts all or none."""
-_LIST = b"["[0]
-_LEVELS_OF_FILES = 2
-"""Levels in a block at which a file may be: a result, a document in it, and an image in this."""
-
-_Linked = ImageBlock | DocumentBlock
 MediaKey = tuple[str, str]
 """Key of a fetched file: the kind of its block (`image` or `document`) and its URL."""
 
@@ -71,14 +63,7 @@ class MediaInliner:
         """Return the request with the results of `fetch` in place of the URLs."""
         if not fetched:
             return request
-        messages = []
-        for message in request.messages:
-            if isinstance(message.content, list):
-                blocks = [self._block_with_bytes(block, fetched) for block in message.content]
-                messages.append(Message(message.role, blocks))
-            else:
-                messages.append(message)
-        return structs.replace(request, messages=messages)
+        return replace_media(request, SOURCE_OF_LINK, lambda block: (self._with_bytes(block, fetched),))
 
     def encode_files(self, fetched: Collection[MediaKey]) -> dict[MediaKey, Source | None]:
         """Return the results of `fetch` for a relay (`RelayCall.files`)."""
@@ -86,16 +71,15 @@ class MediaInliner:
 
     async def fetch(self, request: MessagesRequest, target: Target, limits: TargetLimits) -> Collection[MediaKey]:
         """Download what the provider does not accept as a URL, and return the keys of these files."""
-        contents = [message.content for message in request.messages if isinstance(message.content, list)]
         linked = [
             block
-            for content in contents
-            for block in _linked_in(content)
-            if (limits.accepts_images or not isinstance(block, ImageBlock))
+            for _, block in list_media(request.messages, SOURCE_OF_LINK)
+            if block.source.type == "url"
+            and (limits.accepts_images or not isinstance(block, ImageBlock))
             and not target.wire.accepts_media_url(target.dialect, block)
         ]
         # the newest first: the same request gets the same files, which keeps the provider's cache
-        newest = dict[MediaKey, _Linked]()
+        newest = dict[MediaKey, MediaBlock]()
         for block in reversed(linked):
             newest.setdefault(_key(block), block)
         blocks = [block for key, block in newest.items() if key not in self._found]
@@ -146,17 +130,8 @@ class MediaInliner:
                 self.notes.append(FidelityNote("dropped", field, reason))
         return newest.keys()
 
-    def _block_with_bytes(self, block: Block, fetched: Container[MediaKey], levels: int = _LEVELS_OF_FILES) -> Block:
-        if levels and (content := _content_with_links(block)) is not None:
-            blocks = decode_nested_content(content)
-            raws = msgspec.json.decode(content, type=list[Raw])  # unchanged blocks keep their bytes
-            replaced = (self._block_with_bytes(inner, fetched, levels - 1) for inner in blocks)
-            items = [raw if new is old else new for raw, old, new in zip(raws, blocks, replaced, strict=True)]
-            encoded = Raw(msgspec.json.encode(items))
-            if isinstance(block, DocumentBlock):
-                return structs.replace(block, source=structs.replace(block.source, content=encoded))
-            return structs.replace(block, content=encoded)
-        if not isinstance(block, ImageBlock | DocumentBlock) or _key(block) not in fetched:
+    def _with_bytes(self, block: MediaBlock, fetched: Container[MediaKey]) -> Block:
+        if block.source.type != "url" or _key(block) not in fetched:
             return block
         found = self._found[_key(block)]
         source = _source_of(found)
@@ -175,29 +150,9 @@ def _source_of(found: FetchedPage | WebFetchFailed) -> Source | None:
     return Source("base64", media_type=found.media_type, data=found.body_base64)
 
 
-def _linked_in(content: list[Block], levels: int = _LEVELS_OF_FILES) -> Iterator[_Linked]:
-    for block in content:
-        if isinstance(block, ImageBlock | DocumentBlock) and block.source.type == "url":
-            yield block
-        elif levels and (inner := _content_with_links(block)) is not None:
-            yield from _linked_in(decode_nested_content(inner), levels - 1)
-
-
-def _content_with_links(block: Block) -> Raw | None:
-    """Return the blocks in a result or a document. None: there are none that may be links."""
-    if isinstance(block, ToolResultBlock):
-        content = block.content
-    elif isinstance(block, DocumentBlock) and block.source.type == "content":
-        content = block.source.content
-    else:
-        return None
-    view = memoryview(content)
-    return content if view.nbytes and view[0] == _LIST and SOURCE_OF_LINK in bytes(view) else None
-
-
-def _kind(block: _Linked) -> str:
+def _kind(block: MediaBlock) -> str:
     return "image" if isinstance(block, ImageBlock) else "document"
 
 
-def _key(block: _Linked) -> MediaKey:
+def _key(block: MediaBlock) -> MediaKey:
     return _kind(block), block.source.url

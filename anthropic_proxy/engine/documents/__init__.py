@@ -1,0 +1,1 @@
+"""Reading of PDF documents, for models that accept none."""
