@@ -3,7 +3,7 @@
 ARG PYTHON_IMAGE=python:3.12-slim
 
 FROM ${PYTHON_IMAGE} AS build
-ARG EXTRAS="azure bedrock dashboard facts fetch import oidc otel postgres prices redis vertex"
+ARG EXTRAS="azure bedrock dashboard documents facts fetch import oidc otel postgres prices redis vertex"
 WORKDIR /src
 COPY locks locks
 RUN python3 -m venv /opt/build && /opt/build/bin/python -m pip install --no-cache-dir --require-hashes --no-deps -r locks/build.lock -r locks/audit.lock

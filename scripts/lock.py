@@ -43,6 +43,7 @@ def write_locks(uv: str) -> None:
         "azure",
         "bedrock",
         "dashboard",
+        "documents",
         "facts",
         "fetch",
         "import",

@@ -22,6 +22,7 @@ from anthropic_proxy.gateway.settings.place import find_checkout
 
 EXTRAS = {
     "dashboard": "the dashboard",
+    "documents": "text of PDFs for models that accept none",
     "prices": "prices of models, and costs of requests",
     "facts": "models update: newer facts about models",
     "tui": "the full-screen view: logs --live",

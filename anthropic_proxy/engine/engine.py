@@ -13,6 +13,7 @@ from typing import Any, TypedDict
 from msgspec import Struct, field
 
 from anthropic_proxy.engine.background import BackgroundWork
+from anthropic_proxy.engine.documents.reader import DocumentReader
 from anthropic_proxy.engine.first_checks import FirstChecks
 from anthropic_proxy.engine.histories import Histories
 from anthropic_proxy.engine.hooks import EngineLog, Inspector, Policy, Receipt, Recorder, Tracer, ValueStore
@@ -60,6 +61,8 @@ class Engine(Struct, frozen=True, kw_only=True):
     """Model id with prefix → price of a typical request, for routes with `balance = "cost"`. Empty: no such route."""
     histories: Histories = field(default_factory=Histories)
     """Decoded messages that the next requests of a conversation have too."""
+    documents: DocumentReader = field(default_factory=DocumentReader)
+    """What was read of documents that the next requests of a conversation have too."""
     prefix_guard: PrefixGuard = field(default_factory=PrefixGuard)
     """Finder of prompts that do not begin like the one before, which a provider's cache cannot serve."""
     circuit_breakers: CircuitBreakers = field(default_factory=CircuitBreakers)

@@ -23,6 +23,7 @@ IMPORTED = {
     "azure": "azure.identity",
     "bedrock": "botocore.session",
     "dashboard": "jinja2",
+    "documents": "pypdfium2",
     "facts": "cryptography.hazmat.primitives.asymmetric.ed25519",
     "fetch": "lxml.html",
     "import": "yaml",

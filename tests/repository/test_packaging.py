@@ -34,7 +34,7 @@ def locked(name: str) -> dict[str, str]:
 
 def test_groups_repeat_the_extras() -> None:
     extras, groups = PROJECT["project"]["optional-dependencies"], PROJECT["dependency-groups"]
-    names = ("azure", "bedrock", "fetch", "prices", "tests", "tui", "vertex")
+    names = ("azure", "bedrock", "documents", "fetch", "prices", "tests", "tui", "vertex")
     assert {name: groups[name] for name in names} == {name: extras[name] for name in names}
 
 
@@ -297,8 +297,8 @@ def installed(checkout: Path) -> list[str]:
 
 SERVE = "locks/runtime.lock locks/build.lock"
 EXTRAS = (
-    *("azure", "bedrock", "dashboard", "facts", "fetch", "import", "litellm", "oidc", "otel", "postgres", "prices"),
-    *("redis", "tui", "vertex"),
+    *("azure", "bedrock", "dashboard", "documents", "facts", "fetch", "import", "litellm", "oidc", "otel"),
+    *("postgres", "prices", "redis", "tui", "vertex"),
 )
 FETCH, LITELLM, VERTEX = (f"locks/extra-{name}.lock" for name in ("fetch", "litellm", "vertex"))
 
@@ -359,8 +359,8 @@ def test_every_shown_command_of_claude_code_has_a_credential() -> None:
 def test_start_up_loads_no_library_of_a_feature_that_is_off() -> None:
     """An unused HTTP client, a schema library or an HTML parser costs ten MiB and a third of the start-up time."""
     heavy = (
-        "('aiohttp', 'azure', 'botocore', 'google', 'jsonschema', 'litellm', 'lxml', 'prometheus_client', 'requests', "
-        "'sqlalchemy')"
+        "('aiohttp', 'azure', 'botocore', 'google', 'jsonschema', 'litellm', 'lxml', 'prometheus_client', 'pypdfium2', "
+        "'requests', 'sqlalchemy')"
     )
     code = (
         f"import sys, anthropic_proxy.app; print([name for name in sys.modules if name.partition('.')[0] in {heavy}])"

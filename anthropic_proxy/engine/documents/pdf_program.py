@@ -12,7 +12,7 @@ from typing import Any
 MAX_PAGE_CHARACTERS = 100_000
 """Maximum characters of one page. The remainder is cut."""
 MAX_CHARACTERS = 4_000_000
-"""Maximum characters of a document: more than a window of 1,000,000 tokens holds. Later pages have no text."""
+"""Maximum characters of a document: more than a window of 1,000,000 tokens holds."""
 MAX_PICTURE_BYTES = 1024 * 1024
 MAX_PICTURES_BYTES = 8 * 1024 * 1024
 """Maximum size of one picture, and of those of a document together. Servers limit the size of a request."""
@@ -26,29 +26,26 @@ _CHARACTERS = str.maketrans(_LINE_END_HYPHENS)
 
 
 def main(query: dict[str, Any]) -> dict[str, Any]:
-    """Return the pages of a document, or why there are none.
+    """Return the fields of a `PdfContent`, with its pages or the reason why there are none.
 
     `query`: `data` (in base64), `max_pages`, and `max_pictures` with the pages that get one in `pictures`: `all`, or
-    `scanned` for those without text. A result is `{"pages": [{"text": …, "picture": …}]}`, with pictures as PNG in
-    base64; `{"page_count": …}` for a document with more pages than allowed; or `{"error": …}` with `missing` (PDFium is
-    not installed), `password` or `invalid`.
+    `scanned` for those without text.
     """
-    try:
-        import pypdfium2  # noqa: PLC0415  # few installations have it
-    except ModuleNotFoundError:
-        return {"error": "missing"}
+    import pypdfium2  # type: ignore[import-untyped]  # noqa: PLC0415  # few installations have it
+
     try:
         document = pypdfium2.PdfDocument(base64.b64decode(query["data"], validate=False))
         count = len(document)
         if count > query["max_pages"]:
             return {"page_count": count}
-        pages = [{"text": text} for text in _read_texts(document)]
+        texts, is_cut = _read_texts(document)
     except pypdfium2.PdfiumError as error:
         return {"error": "password" if getattr(error, "err_code", 0) == _PASSWORD_ERROR else "invalid"}
     except ValueError:  # no base64
         return {"error": "invalid"}
-    if not pages:
+    if not texts:
         return {"error": "invalid"}
+    pages = [{"text": text} for text in texts]
     scanned = [number for number, page in enumerate(pages) if not page["text"]]
     chosen = scanned if query["pictures"] == "scanned" else [*scanned, *(set(range(count)) - set(scanned))]
     left = MAX_PICTURES_BYTES
@@ -60,23 +57,23 @@ def main(query: dict[str, Any]) -> dict[str, Any]:
         if 0 < len(picture) <= left:
             left -= len(picture)
             pages[number]["picture"] = base64.b64encode(picture).decode()
-    return {"pages": pages}
+    return {"pages": pages, "is_cut": is_cut}
 
 
-def _read_texts(document: Any) -> list[str]:
-    left, texts = MAX_CHARACTERS, list[str]()
+def _read_texts(document: Any) -> tuple[list[str], bool]:
+    """Return the text of each page, and whether it is shorter than that of the document."""
+    left, texts, is_cut = MAX_CHARACTERS, list[str](), False
     for number in range(len(document)):
-        text = ""
-        if left:
-            page = document[number]
-            text_page = page.get_textpage()
-            length = min(text_page.count_chars(), MAX_PAGE_CHARACTERS, left)
-            text = text_page.get_text_range(0, length).translate(_CHARACTERS).strip() if length > 0 else ""
-            left = max(left - length, 0)
-            text_page.close()
-            page.close()
-        texts.append(text)
-    return texts
+        page = document[number]
+        text_page = page.get_textpage()
+        count = text_page.count_chars()
+        length = min(count, MAX_PAGE_CHARACTERS, left)
+        texts.append(text_page.get_text_range(0, length).translate(_CHARACTERS).strip() if length > 0 else "")
+        is_cut = is_cut or length < count
+        left -= max(length, 0)
+        text_page.close()
+        page.close()
+    return texts, is_cut
 
 
 def _draw(page: Any) -> bytes:

@@ -10,6 +10,7 @@ from functools import partial
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.background import MAX_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP
+from anthropic_proxy.engine.documents.reader import PagePictures
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.adaptation import Adaptations
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
@@ -20,6 +21,7 @@ from anthropic_proxy.engine.hooks import Client
 from anthropic_proxy.engine.messages.effort_plan import EffortPlan
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.loaded_tools import NOWHERE, PLACEHOLDER_NAME, DeferredToolPlaces
+from anthropic_proxy.engine.messages.media import may_have_media
 from anthropic_proxy.engine.messages.models import MessagesRequest, Source, Tool, decode_request_or_envelope
 from anthropic_proxy.engine.messages.models.tools import list_tool_names
 from anthropic_proxy.engine.messages.preparation import ProxyTool, TargetLimits, prepare
@@ -251,6 +253,9 @@ class AttemptPreparer(Struct, eq=False):
             request = await engine.background.run_in_thread_if_large(
                 self.is_large, inliner.inline_urls, request, fetched
             )
+        media_notes: Sequence[FidelityNote] = ()
+        if not limits.accepts_pdf and may_have_media(request.messages):
+            request, media_notes = await self._read_documents(request, limits)
         estimate = partial(self.estimates.get_or_estimate, scale=run.token_scale)
         session = self.session
         conversation = ""
@@ -279,6 +284,8 @@ class AttemptPreparer(Struct, eq=False):
             report.add_notes(prepared.notes, skip_noted_fields=is_further_call)
         if inliner is not None:
             report.add_notes(inliner.notes)
+        if media_notes:
+            report.add_notes(media_notes)
         dialect = target.dialect
         effort_plan: EffortPlan | None = None
         if session and dialect.sends_effort_changes:
@@ -314,6 +321,18 @@ class AttemptPreparer(Struct, eq=False):
     async def _fetch_media(
         self, inliner: MediaInliner, request: MessagesRequest, target: Target, limits: TargetLimits
     ) -> Collection[MediaKey]:
-        fetched = await inliner.fetch(request, target, limits)
+        reads_pdf = not limits.accepts_pdf and self.engine.documents.is_installed
+        fetched = await inliner.fetch(request, target, limits, reads_pdf=reads_pdf)
         self.is_large = self.is_large or inliner.fetched_bytes > MAX_BYTES_ON_LOOP
         return fetched
+
+    async def _read_documents(
+        self, request: MessagesRequest, limits: TargetLimits
+    ) -> tuple[MessagesRequest, Sequence[FidelityNote]]:
+        from anthropic_proxy.engine.exchange.document_reading import read_documents  # noqa: PLC0415  # few need it
+
+        pictures: PagePictures = "all" if limits.accepts_images else "none"
+        client = self.incoming.receipt.client.id
+        read, notes, size = await read_documents(self.engine, client, request, pictures, is_large=self.is_large)
+        self.is_large = self.is_large or size > MAX_BYTES_ON_LOOP
+        return read, notes

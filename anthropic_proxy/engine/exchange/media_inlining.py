@@ -69,14 +69,22 @@ class MediaInliner:
         """Return the results of `fetch` for a relay (`RelayCall.files`)."""
         return {key: _source_of(self._found[key]) for key in fetched}
 
-    async def fetch(self, request: MessagesRequest, target: Target, limits: TargetLimits) -> Collection[MediaKey]:
-        """Download what the provider does not accept as a URL, and return the keys of these files."""
+    async def fetch(
+        self, request: MessagesRequest, target: Target, limits: TargetLimits, *, reads_pdf: bool
+    ) -> Collection[MediaKey]:
+        """Download what the provider does not accept as a URL, and return the keys of these files.
+
+        `reads_pdf`: the proxy reads PDFs in place of the model.
+        """
         linked = [
             block
             for _, block in list_media(request.messages, SOURCE_OF_LINK)
             if block.source.type == "url"
             and (limits.accepts_images or not isinstance(block, ImageBlock))
-            and not target.wire.accepts_media_url(target.dialect, block)
+            and (
+                (reads_pdf and isinstance(block, DocumentBlock))
+                or not target.wire.accepts_media_url(target.dialect, block)
+            )
         ]
         # the newest first: the same request gets the same files, which keeps the provider's cache
         newest = dict[MediaKey, MediaBlock]()
@@ -95,7 +103,7 @@ class MediaInliner:
 
         async def fetch(place: int) -> None:
             block = blocks[place]
-            kinds = DEFAULT_MEDIA_TYPES if limits.accepts_pdf else TEXT_MEDIA_TYPES
+            kinds = DEFAULT_MEDIA_TYPES if limits.accepts_pdf or reads_pdf else TEXT_MEDIA_TYPES
             if isinstance(block, ImageBlock):
                 kinds = frozenset(IMAGE_TYPES)
             found: FetchedPage | WebFetchFailed

@@ -11,7 +11,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN, MAX_COUNT, Delta, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
-from anthropic_proxy.engine.messages.models.decode import CleanMessages
+from anthropic_proxy.engine.messages.media import may_have_media
 from anthropic_proxy.engine.messages.models.tools import is_client_tool
 from anthropic_proxy.engine.messages.server_tools import USAGE_COUNTERS
 from anthropic_proxy.engine.wires.calls import Call, TranslatedCall
@@ -122,7 +122,7 @@ def build_usage_bounds(
     passes = _MAX_PASSES if runs_tools else 1
     max_input = max(call.context_window or _MAX_WINDOW, call.max_input_tokens or 0) * passes
     messages = () if request is None or runs_tools else request.messages
-    if isinstance(messages, CleanMessages) and not messages.has_media:
+    if not may_have_media(messages):
         max_input = min(max_input, sent_bytes + _OWN_PROMPT_TOKENS)  # a token of text has a byte at least
     return UsageBounds(
         max_input=max_input,

@@ -93,3 +93,14 @@ async def test_one_that_fails_has_no_answer(program: Write, body: str) -> None:
 async def test_it_gets_no_more_memory_than_it_may(program: Write) -> None:
     with pytest.raises(SandboxFailed):
         await sandbox.run_sandboxed(program("return len(bytes(10 ** 9))"), None)
+
+
+async def test_an_output_above_the_limit_ends_it(program: Write) -> None:
+    writing = structs.replace(program("return 'x' * 2_000_000"), max_output_bytes=1_000_000)
+    with pytest.raises(SandboxFailed, match=r"^program wrote more than 1000000 bytes$"):
+        await sandbox.run_sandboxed(writing, None)
+
+
+async def test_a_large_input_that_nobody_reads_fails_like_the_program(program: Write) -> None:
+    with pytest.raises(SandboxFailed, match=r"^program ended with 1$"):
+        await sandbox.run_sandboxed(structs.replace(program("pass"), path="/program.py"), "x" * 10_000_000)

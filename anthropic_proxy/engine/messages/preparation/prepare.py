@@ -17,6 +17,7 @@ from anthropic_proxy.engine.messages.loaded_tools import (
     find_unplaced_tools,
     rewrite_history,
 )
+from anthropic_proxy.engine.messages.media import may_have_media
 from anthropic_proxy.engine.messages.models import ABSENT, CleanMessages, Message, MessagesRequest
 from anthropic_proxy.engine.messages.models.tools import are_called_by_code
 from anthropic_proxy.engine.messages.preparation.cleaning import (
@@ -242,8 +243,7 @@ def _find_room(
     # the size of the body avoids most token counts; only images and documents can have more tokens than bytes
     messages = request.messages
     if (
-        isinstance(messages, CleanMessages)
-        and not messages.has_media
+        not may_have_media(messages)
         and request.body_bytes
         and request.body_bytes * _MAX_TOKENS_PER_BYTE * (1 + limits.margin) <= available
     ):

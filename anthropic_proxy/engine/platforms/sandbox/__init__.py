@@ -1,13 +1,14 @@
 """Sandbox: runs a small Python program file in its own process, with limits of time, CPU and memory.
 
-It is used for regular expressions that a model wrote, and for fetched web pages. Unlike a thread, a process can be
-killed while C code runs.
+It is used for regular expressions that a model wrote, for fetched web pages and for PDF documents. Unlike a thread, a
+process can be killed while C code runs.
 """
 
 import asyncio
 import signal
 import sys
-from asyncio.subprocess import DEVNULL, PIPE
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 _LAUNCHER = str(Path(__file__).with_name("launcher.py"))
+_READ_BYTES = 64 * 1024
 _CPU_LIMIT_EXIT = -getattr(signal, "SIGXCPU", 0) or None
 
 
@@ -28,6 +30,8 @@ class SandboxedProgram(Struct, frozen=True, kw_only=True):
     """Maximum CPU seconds of a run. Not enforced on Windows."""
     memory_bytes: int
     """Maximum bytes of address space of the process. Not enforced on Windows."""
+    max_output_bytes: int = 16 * 1024 * 1024
+    """Maximum size of the result."""
     imports_packages: bool = False
     """True if the program imports installed packages. False: only the standard library, for a faster start."""
 
@@ -49,7 +53,7 @@ async def run_sandboxed(program: SandboxedProgram, input_value: Any) -> bytes:
     )
     try:
         async with asyncio.timeout(program.timeout_seconds):
-            output, _ = await process.communicate(msgspec.json.encode(input_value))
+            output = await _exchange(process, msgspec.json.encode(input_value), program)
     finally:
         if process.returncode is None:
             process.kill()
@@ -59,3 +63,20 @@ async def run_sandboxed(program: SandboxedProgram, input_value: Any) -> bytes:
     if process.returncode != 0:
         raise SandboxFailed(f"{Path(program.path).stem} ended with {process.returncode}")
     return output
+
+
+async def _exchange(process: Process, sent: bytes, program: SandboxedProgram) -> bytes:
+    """Write the input, and return the output when the process has ended."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(sent)
+    process.stdin.write_eof()
+    output = bytearray()
+    while data := await process.stdout.read(_READ_BYTES):
+        output += data
+        if len(output) > program.max_output_bytes:
+            raise SandboxFailed(f"{Path(program.path).stem} wrote more than {program.max_output_bytes} bytes")
+    with suppress(BrokenPipeError, ConnectionResetError):  # it ended without reading its input
+        await process.stdin.drain()
+    await process.wait()
+    return bytes(output)

@@ -1,0 +1,58 @@
+"""`read_documents`: the PDFs of a request as text, for a model that accepts none."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from anthropic_proxy.engine.documents.reader import PagePictures
+from anthropic_proxy.engine.engine import Engine
+from anthropic_proxy.engine.messages.documents import (
+    NOT_INSTALLED,
+    PDF_MARK,
+    PdfContent,
+    as_text_document,
+    is_pdf,
+    require_readable,
+)
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.media import MediaBlock, list_media, replace_media
+from anthropic_proxy.engine.messages.models import Block, DocumentBlock, MessagesRequest
+from anthropic_proxy.errors import build_extra_install_command
+
+
+async def read_documents(
+    engine: Engine, owner: str, request: MessagesRequest, pictures: PagePictures, *, is_large: bool
+) -> tuple[MessagesRequest, Sequence[FidelityNote], int]:
+    """Return the request with the text of each PDF in its place, notes on it, and the size of what was read.
+
+    `owner`: client that gets what was read for it before. `pictures`: pages of which pictures are sent too. Raises
+    `InvalidRequest` for a document that Anthropic's API does not accept either.
+    """
+    found = await engine.background.run_in_thread_if_large(is_large, _list_pdfs, request)
+    if not found:
+        return request, (), 0
+    contents = dict[str, PdfContent]()
+    is_installed = engine.documents.is_installed
+    for _, data in found:
+        if data not in contents:
+            read = engine.documents.read(engine.background, owner, data, pictures)
+            contents[data] = await read if is_installed else NOT_INSTALLED
+    require_readable([(path, contents[data]) for path, data in found])
+    notes = list[FidelityNote]()
+    if not is_installed:
+        command = build_extra_install_command("documents")
+        reason = f"replaced by a text: pypdfium2, which reads PDFs, is not installed. Install it with: {command}"
+        notes.append(FidelityNote("dropped", "messages.document", reason))
+    replace = partial(_replace, contents, notes)
+    replaced = await engine.background.run_in_thread_if_large(is_large, replace_media, request, PDF_MARK, replace)
+    return replaced, notes, sum(content.measure() for content in contents.values())
+
+
+def _list_pdfs(request: MessagesRequest) -> list[tuple[str, str]]:
+    """Return path and data of each PDF."""
+    return [(path, block.source.data) for path, block in list_media(request.messages, PDF_MARK) if is_pdf(block)]
+
+
+def _replace(contents: Mapping[str, PdfContent], notes: list[FidelityNote], block: MediaBlock) -> Sequence[Block]:
+    if not isinstance(block, DocumentBlock) or not is_pdf(block):
+        return (block,)
+    return (as_text_document(block, contents[block.source.data], notes),)

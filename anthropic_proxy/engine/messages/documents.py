@@ -1,0 +1,114 @@
+"""PDF documents as text, for models that accept no PDF: the text of each page, and pictures of pages."""
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+from msgspec import Raw, Struct, structs
+
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.foreign_text import enclose
+from anthropic_proxy.engine.messages.media import MediaBlock
+from anthropic_proxy.engine.messages.models import Block, DocumentBlock, ImageBlock, Source, TextBlock, json_string
+from anthropic_proxy.errors import InvalidRequest
+
+MAX_PAGES = 600
+"""Maximum pages of the PDFs of one request. Source: "Maximum pages per request" of
+platform.claude.com/docs/en/build-with-claude/pdf-support (2026-11): 600, and 100 for models with a window of 200,000
+tokens. Here the window of the model decides by itself."""
+PDF_MARK = b"application/pdf"
+"""Text in the JSON of each block with a PDF."""
+
+_AS_TEXT = FidelityNote("emulated", "messages.document", "the model reads no PDF: the proxy sends its text by page")
+_WITH_PICTURES = FidelityNote("emulated", "messages.document", "the proxy sends pictures of pages of a PDF")
+_LOST_PAGES = FidelityNote("dropped", "messages.document", "pages of a PDF that have no text are not sent")
+_CUT = FidelityNote("dropped", "messages.document", "the text of a long PDF is cut")
+_UNREAD = FidelityNote(
+    "dropped", "messages.document", "replaced by a text: the PDF needs too much time or memory to be read"
+)
+_BYTES_PER_PAGE = 300
+"""Size of a page in memory apart from its texts."""
+
+
+class PdfPage(Struct):
+    text: str = ""
+    picture: str = ""
+    """PNG in base64. "": none."""
+
+
+class PdfContent(Struct):
+    """What was read of a PDF."""
+
+    pages: list[PdfPage] = []
+    page_count: int = 0
+    """Number of pages of a document with more than `MAX_PAGES`, of which none is read. 0: another document."""
+    is_cut: bool = False
+    """True if the text has more characters than are sent."""
+    error: str = ""
+    """Why it has no pages: `password`, `invalid`, `limits` of time and memory, `not installed`. "": it has pages."""
+
+    def measure(self) -> int:
+        """Return the size in memory."""
+        return _BYTES_PER_PAGE + sum(2 * len(page.text) + len(page.picture) + _BYTES_PER_PAGE for page in self.pages)
+
+
+NOT_INSTALLED = PdfContent(error="not installed")
+
+
+def is_pdf(block: MediaBlock) -> bool:
+    """Return True for a PDF whose bytes are in the request."""
+    source = block.source
+    return isinstance(block, DocumentBlock) and source.type == "base64" and source.media_type == "application/pdf"
+
+
+def require_readable(documents: Sequence[tuple[str, PdfContent]]) -> None:
+    """Raise the error of Anthropic's API for PDFs that it does not accept either. `documents`: with path.
+
+    Claude Code recognizes the texts (2.1.332).
+    """
+    pages = 0
+    for path, content in documents:
+        pages += len(content.pages) + content.page_count
+        if pages > MAX_PAGES:
+            reason = f"A maximum of {MAX_PAGES} PDF pages may be provided."
+        elif content.error == "password":
+            reason = "The PDF specified is password protected."
+        elif content.error == "invalid":
+            reason = "The PDF specified was not valid."
+        else:
+            continue
+        raise InvalidRequest(f"{path}.pdf.source.base64.data: {reason}", code="pdf-refused")
+
+
+def as_text_document(block: DocumentBlock, content: PdfContent, notes: list[FidelityNote]) -> Block:
+    """Return a document with the pages as blocks, or a text if it was not read."""
+    if content.error:
+        if content.error == "limits":
+            notes.append(_UNREAD)
+        return describe_omitted(block)
+    notes.append(_AS_TEXT)
+    if any(page.picture for page in content.pages):
+        notes.append(_WITH_PICTURES)
+    if not all(page.text or page.picture for page in content.pages):
+        notes.append(_LOST_PAGES)
+    if content.is_cut:
+        notes.append(_CUT)
+    blocks = Raw(msgspec.json.encode([*_list_blocks(content.pages)]))
+    return structs.replace(block, source=Source("content", content=blocks))
+
+
+def describe_omitted(block: DocumentBlock) -> TextBlock:
+    return TextBlock(json_string(f"[document omitted: {block.title or block.source.media_type}]"))
+
+
+def _list_blocks(pages: Sequence[PdfPage]) -> Iterator[Block]:
+    """Yield one text for all pages up to the next picture."""
+    texts = list[str]()
+    for number, page in enumerate(pages, 1):
+        text = page.text or ("[no text; a picture of the page follows]" if page.picture else "[no text]")
+        texts.append(enclose("page", text, f' number="{number}"'))
+        if page.picture:
+            yield TextBlock(json_string("\n".join(texts)))
+            yield ImageBlock(Source("base64", media_type="image/png", data=page.picture))
+            texts.clear()
+    if texts:
+        yield TextBlock(json_string("\n".join(texts)))
