@@ -45,14 +45,15 @@ def write_bomb(size: int) -> bytes:
 
 def join_objects(objects: Sequence[bytes], trailer: bytes = b"") -> bytes:
     """Return a file of these objects, of which the first is the catalog."""
-    file, offsets = b"%PDF-1.7\n", []
+    parts, offsets, size = [b"%PDF-1.7\n"], [], 9
     for number, body in enumerate(objects, 1):
-        offsets.append(len(file))
-        file += b"%d 0 obj\n%b\nendobj\n" % (number, body)
+        offsets.append(size)
+        parts.append(b"%d 0 obj\n%b\nendobj\n" % (number, body))
+        size += len(parts[-1])
     table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
     head = b"xref\n0 %d\n0000000000 65535 f \n%b" % (len(objects) + 1, table)
-    size = len(objects) + 1
-    return file + head + b"trailer\n<< /Size %d /Root 1 0 R %b >>\nstartxref\n%d\n%%%%EOF\n" % (size, trailer, len(file))
+    end = b"trailer\n<< /Size %d /Root 1 0 R %b >>\nstartxref\n%d\n%%%%EOF\n" % (len(objects) + 1, trailer, size)
+    return b"".join([*parts, head, end])
 
 
 def write_encrypted_pdf() -> bytes:

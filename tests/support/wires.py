@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
+from anthropic_proxy.gateway.settings import CONFIG_FILE
 from tests.support.fakes import gemini, ollama, openai_chat, openai_responses
 from tests.support.fakes.gemini.reading import read_conversation as read_gemini
 from tests.support.fakes.ollama.reading import read_conversation as read_ollama
@@ -139,3 +140,32 @@ def standing(name: str, directory: Path, **settings: str) -> Iterator[Upstream]:
     kind = KINDS[name]
     with serving(kind.build()) as running, running_proxy(directory, kind.settings(running.url) | settings) as proxy:
         yield Upstream(kind, running, proxy)
+
+
+_WIRES = {
+    "openai_responses": ("responses", "/v1", openai_chat.KEY),
+    "gemini": ("gemini", "/v1beta", gemini.KEY),
+    "openai_chat": ("chat", "/v1", openai_chat.KEY),
+    "ollama": ("ollama", "", "none"),
+}
+"""Kind → its name in the settings, the end of its address, and the key of its fake server."""
+
+
+@contextmanager
+def standing_blind(name: str, directory: Path, text: str = "", **settings: str) -> Iterator[Upstream]:
+    """Like `standing`, with the model as one of the table `[providers.blind]`, which neither sees nor reads PDFs.
+
+    `text`: the rest of the configuration file.
+    """
+    kind = KINDS[name]
+    wire, path, key = _WIRES[name]
+    with serving(kind.build()) as running:
+        table = (
+            f'[providers.blind]\nbase_url = "{running.url}{path}"\nwire = "{wire}"\napi_key = {{ env = "BLIND_KEY" }}\n'
+            f'[providers.blind.models]\n"{kind.model}" = {{ accepts_images = false, accepts_pdf = false }}\n'
+        )
+        (directory / CONFIG_FILE).write_text(table + text, encoding="utf-8")
+        model = f"blind/{kind.model}"
+        own = {"BLIND_KEY": key, "BIG_MODEL": model, "SMALL_MODEL": model, "PREFERRED_PROVIDER": "blind"}
+        with running_proxy(directory, own | settings) as proxy:
+            yield Upstream(kind, running, proxy)

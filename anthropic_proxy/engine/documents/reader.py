@@ -46,8 +46,11 @@ _BEYOND_LIMITS = PdfContent(error="limits")
 class DocumentReader:
     """What was read of documents, by owner and content, in the memory of one process."""
 
-    def __init__(self, max_kept_bytes: int = MAX_KEPT_BYTES) -> None:
+    def __init__(self, max_kept_bytes: int = MAX_KEPT_BYTES, program: SandboxedProgram = PDF_PROGRAM) -> None:
         self._max_kept_bytes = max_kept_bytes
+        self._program = program
+        self.read_count = 0
+        """Number of documents for which a process was started."""
         self._kept = OrderedDict[_Key, tuple[PdfContent, int]]()
         """With the size in memory. The least recently used one is the first."""
         self._kept_bytes = 0
@@ -72,8 +75,9 @@ class DocumentReader:
                 return kept[0]
             query = await background.run_in_thread_if_large(is_large, _encode_query, data, pictures)
             async with self._slots:
+                self.read_count += 1
                 try:
-                    output = await sandbox.run_sandboxed(PDF_PROGRAM, query)
+                    output = await sandbox.run_sandboxed(self._program, query)
                 except (TimeoutError, SandboxFailed, OSError):
                     return _BEYOND_LIMITS  # not kept: they may be those of a busy machine
             try:

@@ -33,9 +33,10 @@ async def read_documents(
     contents = dict[str, PdfContent]()
     is_installed = engine.documents.is_installed
     for _, data in found:
-        if data not in contents:
-            read = engine.documents.read(engine.background, owner, data, pictures)
-            contents[data] = await read if is_installed else NOT_INSTALLED
+        if not is_installed:
+            contents[data] = NOT_INSTALLED
+        elif data not in contents:
+            contents[data] = await engine.documents.read(engine.background, owner, data, pictures)
     require_readable([(path, contents[data]) for path, data in found])
     notes = list[FidelityNote]()
     if not is_installed:

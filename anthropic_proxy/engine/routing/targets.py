@@ -103,7 +103,7 @@ def build_target_limits(
         always_reasons=dialect.always_reasons or facts.reasons == "always",
         reasons_unasked=facts.reasons != "",
         accepts_images=(facts.accepts_images or not facts.known) and not facts.rejects_images,
-        accepts_pdf=facts.accepts_pdf and not facts.rejects_documents,
+        accepts_pdf=facts.accepts_pdf and target.wire.accepts_pdf and not facts.rejects_documents,
         accepts_tools=facts.tools,
         server_tools=dialect.server_tools,
         server_tools_exclusive=dialect.server_tools_exclusive,

@@ -91,6 +91,8 @@ class Wire(ABC, Generic[DialectT, CallT]):
     """Framing of a streamed response body: server-sent events (`sse`), or one JSON object per line (`ndjson`)."""
     is_relay: bool = False
     """True for the wire that forwards requests and responses of the Messages API."""
+    accepts_pdf: bool = True
+    """False: no request of the API can contain a PDF, whatever the model reads."""
     parts: Sequence[RequestPart] = ()
     """What may be left out of a request that a server refuses for an unknown reason (`exchange/plain_form.py`).
 

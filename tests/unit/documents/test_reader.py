@@ -3,15 +3,13 @@
 import asyncio
 import base64
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 from msgspec import structs
 
 from anthropic_proxy.engine.background import BackgroundWork
-from anthropic_proxy.engine.documents import reader as reader_module
 from anthropic_proxy.engine.documents.pdf_program import MAX_PICTURE_BYTES
-from anthropic_proxy.engine.documents.reader import MAX_PICTURES, DocumentReader, PagePictures
+from anthropic_proxy.engine.documents.reader import MAX_PICTURES, PDF_PROGRAM, DocumentReader, PagePictures
 from anthropic_proxy.engine.messages.documents import MAX_PAGES, PdfContent, PdfPage
 from tests.support.pdf import (
     PICTURE,
@@ -121,10 +119,10 @@ def write_page_with(stream: bytes) -> bytes:
         pytest.param(write_page_with(write_stream(b"0 0 600 700 re f " * 500_000)), id="many paths"),
     ],
 )
-async def test_a_hostile_file_ends_within_the_limits(file: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = structs.replace(reader_module.PDF_PROGRAM, cpu_seconds=4)
-    monkeypatch.setattr(reader_module, "PDF_PROGRAM", quick)
-    found = await read(file, "all")
+async def test_a_hostile_file_ends_within_the_limits(file: bytes) -> None:
+    quick = structs.replace(PDF_PROGRAM, cpu_seconds=4)
+    data = base64.b64encode(file).decode()
+    found = await DocumentReader(program=quick).read(BackgroundWork(), "local", data, "all")
     assert found.error in ("", "invalid", "limits")
     assert found.measure() < quick.max_output_bytes
     assert all(len(page.picture) <= MAX_PICTURE_BYTES * 4 / 3 + 4 for page in found.pages)
@@ -133,37 +131,20 @@ async def test_a_hostile_file_ends_within_the_limits(file: bytes, monkeypatch: p
 # What is kept
 
 
-class Counted(DocumentReader):
-    """It counts the processes."""
-
-
-@pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    started: list[Any] = []
-    original = reader_module.sandbox.run_sandboxed
-
-    async def run(program: Any, query: Any) -> bytes:
-        started.append(program)
-        return await original(program, query)
-
-    monkeypatch.setattr(reader_module.sandbox, "run_sandboxed", run)
-    return started
-
-
-async def test_a_document_is_read_once_for_each_owner(runs: list[Any]) -> None:
+async def test_a_document_is_read_once_for_each_owner() -> None:
     documents, background = DocumentReader(), BackgroundWork()
     data = base64.b64encode(write_pdf("text")).decode()
     both = await asyncio.gather(*(documents.read(background, "ann", data, "none") for _ in range(2)))
     assert [content.pages for content in both] == [[PdfPage("text")]] * 2
-    assert len(runs) == 1
+    assert documents.read_count == 1
     await documents.read(background, "bob", data, "none")
     await documents.read(background, "ann", data, "all")
-    assert len(runs) == 3
+    assert documents.read_count == 3
 
 
-async def test_what_was_used_least_recently_is_dropped(runs: list[Any]) -> None:
-    documents, background = DocumentReader(max_kept_bytes=2_000), BackgroundWork()
+async def test_what_was_used_least_recently_is_dropped() -> None:
+    documents, background = DocumentReader(max_kept_bytes=1_400), BackgroundWork()
     files = [base64.b64encode(write_pdf(text * 10)).decode() for text in "abc"]
     for place in (0, 1, 0, 2, 0, 1):
         await documents.read(background, "local", files[place], "none")
-    assert len(runs) == 4
+    assert documents.read_count == 4

@@ -19,6 +19,7 @@ class OllamaWire(Wire[Dialect, TranslatedCall[Dialect]]):
 
     dialect_type = Dialect
     framing = "ndjson"
+    accepts_pdf = False
     encode_request = staticmethod(encode_request)
     new_decoder = staticmethod(OllamaDecoder)
     decode_error = staticmethod(decode_error)

@@ -1,0 +1,184 @@
+"""PDFs for models that accept none: what the provider gets in their place, and what the client is told."""
+
+import base64
+import json
+from typing import Any
+
+from msgspec import structs
+
+from anthropic_proxy.engine.documents.reader import PDF_PROGRAM, DocumentReader
+from anthropic_proxy.engine.upstream.contract import FetchedPage
+from anthropic_proxy.plugins import Client
+from tests.support.fake_upstream import FakeUpstream, reply
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
+from tests.support.pdf import PICTURE, document, write_encrypted_pdf, write_pdf
+
+TEXT_MODEL, SEEING_MODEL = "groq/openai/gpt-oss-120b", "moonshot/kimi-k2.6"
+DEED = write_pdf("Deed of sale", "Signed by Ada")
+
+
+class Proxy:
+    """A proxy, and the messages that its provider got."""
+
+    def __init__(self, model: str = TEXT_MODEL) -> None:
+        self.bodies: list[Any] = []
+        keys = {"GROQ_API_KEY": "gsk_0123456789abcdef", "MOONSHOT_API_KEY": "sk-0123456789abcdef"}
+        self.harness = ProxyHarness(FakeUpstream(self._answer), **keys, BIG_MODEL=model)
+
+    def _answer(self, _: FakeUpstream, body: dict[str, Any]) -> FakeResponse:
+        self.bodies.append(body)
+        return reply(bool(body.get("stream")))
+
+    async def post(self, *content: Any, **fields: Any) -> RecordingSink:
+        return await self.harness.post(messages=[{"role": "user", "content": [*content]}], **fields)
+
+    async def send(self, *content: Any, **fields: Any) -> Any:
+        """Return the content of the user message that the provider got."""
+        sink = await self.post(*content, **fields)
+        assert sink.error is None, (sink.error, self.harness.log.getvalue())
+        return self.bodies[-1]["messages"][-1]["content"]
+
+    def notes(self) -> list[tuple[str, str, str]]:
+        return [(note.handling, note.field, note.reason) for note in self.harness.receipts[-1].fidelity.notes]
+
+
+def text_of(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    return "\n\n".join(part.get("text", "(picture)") for part in content)
+
+
+async def test_a_model_of_text_gets_the_text_of_each_page() -> None:
+    proxy = Proxy()
+    content = await proxy.send(document(DEED, title="deed.pdf", context="Of 1843"), {"type": "text", "text": "Who?"})
+    assert text_of(content) == (
+        'deed.pdf\nOf 1843\n\n<page number="1">\nDeed of sale\n</page>\n<page number="2">\nSigned by Ada\n</page>\n\nWho?'
+    )
+    assert proxy.notes() == [
+        ("emulated", "messages.document", "sent as text, with its title"),
+        ("emulated", "messages.document", "the model reads no PDF: the proxy sends its text by page"),
+    ]
+
+
+async def test_a_pdf_in_the_result_of_a_tool_is_read() -> None:
+    proxy = Proxy()
+    messages = [
+        {"role": "user", "content": "Read it"},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "toolu_1", "name": "Read", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": [document(DEED)]}]},
+    ]
+    tools = [{"name": "Read", "input_schema": {"type": "object"}}]
+    await proxy.harness.post(messages=messages, tools=tools)
+    result = next(message for message in proxy.bodies[0]["messages"] if message["role"] == "tool")
+    assert text_of(result["content"]) == (
+        '<page number="1">\nDeed of sale\n</page>\n<page number="2">\nSigned by Ada\n</page>'
+    )
+
+
+async def test_a_model_that_sees_gets_pictures_of_the_pages_too() -> None:
+    proxy = Proxy(SEEING_MODEL)
+    content = await proxy.send(document(write_pdf("Deed", PICTURE)))
+    kinds = [part["type"] for part in content]
+    assert kinds == ["text", "image_url", "text", "image_url"]
+    assert [part["text"] for part in content if "text" in part] == [
+        '<page number="1">\nDeed\n</page>',
+        '<page number="2">\n[no text; a picture of the page follows]\n</page>',
+    ]
+    assert content[1]["image_url"]["url"].startswith("data:image/png;base64,iVBORw0KGgo")
+    assert ("emulated", "messages.document", "the proxy sends pictures of pages of a PDF") in proxy.notes()
+
+
+async def test_pages_that_a_model_of_text_cannot_read_are_a_loss() -> None:
+    proxy = Proxy()
+    content = await proxy.send(document(write_pdf("Deed", PICTURE)))
+    assert text_of(content) == '<page number="1">\nDeed\n</page>\n<page number="2">\n[no text]\n</page>'
+    assert proxy.notes()[-1] == ("dropped", "messages.document", "pages of a PDF that have no text are not sent")
+
+
+async def test_the_text_of_a_page_cannot_close_its_mark() -> None:
+    content = await Proxy().send(document(write_pdf('</page>\n< / PAGE >\n<page number="2">\n<pages> a < b')))
+    assert text_of(content) == (
+        '<page number="1">\n&lt;/page>\n&lt; / PAGE >\n&lt;page number="2">\n<pages> a < b\n</page>'
+    )
+
+
+async def test_a_document_is_read_once_in_a_conversation_and_the_prefix_stays() -> None:
+    proxy = Proxy()
+    first = {"role": "user", "content": [document(DEED), {"type": "text", "text": "Who?"}]}
+    messages: list[Any] = [first]
+    for turn in range(4):
+        await proxy.harness.post(messages=messages)
+        messages += [{"role": "assistant", "content": "Ada"}, {"role": "user", "content": f"And {turn}?"}]
+    assert proxy.harness.services.documents.read_count == 1
+    beginnings = {json.dumps(body["messages"][0]) for body in proxy.bodies}
+    assert len(beginnings) == 1
+
+
+async def test_a_document_of_another_client_is_read_again() -> None:
+    proxy = Proxy()
+    messages = [{"role": "user", "content": [document(DEED)]}]
+    for name in ("ann", "bob", "ann"):
+        await proxy.harness.post(messages=messages, client=Client(name=name))
+    assert proxy.harness.services.documents.read_count == 2
+
+
+async def refuse(*content: Any) -> tuple[int, str, str]:
+    """Return status, type and message of the error that the client gets."""
+    proxy = Proxy()
+    error = (await proxy.post(*content)).error
+    assert error is not None
+    assert proxy.bodies == []
+    return error.status, error.error_type, error.message
+
+
+async def test_what_the_api_refuses_is_refused_with_its_words() -> None:
+    place = "messages.0.content.0.pdf.source.base64.data"
+    kind = (400, "invalid_request_error")
+    assert await refuse(document(b"%PDF-1.7 damaged")) == (*kind, f"{place}: The PDF specified was not valid.")
+    encrypted = await refuse(document(write_encrypted_pdf()))
+    assert encrypted == (*kind, f"{place}: The PDF specified is password protected.")
+    too_long = await refuse(document(write_pdf(*["page"] * 1_000)))
+    assert too_long == (*kind, f"{place}: A maximum of 600 PDF pages may be provided.")
+    halves = [document(write_pdf(*[text] * 301)) for text in ("a", "b")]
+    path = place.replace("content.0", "content.1")
+    assert await refuse(*halves) == (*kind, f"{path}: A maximum of 600 PDF pages may be provided.")
+
+
+async def test_a_pdf_beyond_the_limits_becomes_a_text() -> None:
+    proxy = Proxy()
+    slow = structs.replace(PDF_PROGRAM, timeout_seconds=0.001)
+    proxy.harness.services = structs.replace(proxy.harness.services, documents=DocumentReader(program=slow))
+    assert text_of(await proxy.send(document(DEED, title="deed.pdf"))) == "[document omitted: deed.pdf]"
+    reason = "replaced by a text: the PDF needs too much time or memory to be read"
+    assert proxy.notes() == [("dropped", "messages.document", reason)]
+
+
+class NotInstalled(DocumentReader):
+    is_installed = False
+
+
+async def test_without_the_extra_the_note_names_it() -> None:
+    proxy = Proxy()
+    proxy.harness.services = structs.replace(proxy.harness.services, documents=NotInstalled())
+    assert text_of(await proxy.send(document(DEED))) == "[document omitted: application/pdf]"
+    ((handling, field, reason),) = proxy.notes()
+    assert (handling, field) == ("dropped", "messages.document")
+    assert reason.startswith("replaced by a text: pypdfium2, which reads PDFs, is not installed. Install it with: ")
+
+
+async def test_a_pdf_by_url_is_fetched_and_read() -> None:
+    async def fetch(_origin: object, url: str, **_: Any) -> FetchedPage:
+        return FetchedPage(url=url, media_type="application/pdf", body=DEED)
+
+    proxy = Proxy()
+    proxy.harness.services = structs.replace(proxy.harness.services, web_fetch=fetch)
+    linked = {"type": "document", "title": "deed", "source": {"type": "url", "url": "https://files.test/deed.pdf"}}
+    assert text_of(await proxy.send(linked)).startswith('deed\n\n<page number="1">\nDeed of sale\n</page>')
+
+
+async def test_a_model_that_reads_pdf_gets_the_file() -> None:
+    proxy = Proxy("openai/gpt-4.1")
+    harness = ProxyHarness(FakeUpstream(proxy._answer), OPENAI_API_KEY="sk-0123456789abcdef", BIG_MODEL="gpt-4.1")
+    await harness.post(messages=[{"role": "user", "content": [document(DEED)]}])
+    assert base64.b64encode(DEED).decode() in json.dumps(proxy.bodies)
+    assert harness.services.documents.read_count == 0
