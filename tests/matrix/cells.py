@@ -9,8 +9,10 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from anthropic_proxy.engine.messages.documents import PDF_MARK, PdfContent, PdfPage, as_text_document, is_pdf
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
-from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope
+from anthropic_proxy.engine.messages.media import MediaBlock, replace_media
+from anthropic_proxy.engine.messages.models import Block, DocumentBlock, MessagesRequest, decode_request_or_envelope
 from anthropic_proxy.engine.messages.preparation import prepare
 from anthropic_proxy.engine.routing.targets import Target, build_target_limits
 from anthropic_proxy.engine.wires.calls import TranslatedCall
@@ -85,12 +87,13 @@ def cell_of(feature: Feature, backend: Backend) -> Cell:
     if target.is_relayed:
         return Cell("native")
     try:
-        request = sample(feature.request, target)
-        before = prepare(request, build_target_limits(target, has_web_fetch=True)).notes
+        request, read = with_read_documents(sample(feature.request, target), target)
+        before = [*read, *prepare(request, build_target_limits(target, has_web_fetch=True)).notes]
     except ClientError as error:
         return Cell("refused", (error.message,), shared=True)
     try:
         notes, body = encode_upstream(request, target)
+        notes = [*read, *notes]
     except ClientError as error:
         return Cell("refused", (error.message,))
     known, plain = encode_upstream(sample(feature.plain, target), target)
@@ -144,6 +147,20 @@ def sample(fields: dict[str, Any], target: Target) -> MessagesRequest:
     if request.decode_error is not None:
         raise request.decode_error
     return request
+
+
+def with_read_documents(request: MessagesRequest, target: Target) -> tuple[MessagesRequest, list[FidelityNote]]:
+    """Return the request as the step before the preparation leaves it: PDFs are read for models that accept none."""
+    notes = list[FidelityNote]()
+    content = PdfContent([PdfPage("Deed")])
+
+    def replace(block: MediaBlock) -> Sequence[Block]:
+        is_read = isinstance(block, DocumentBlock) and is_pdf(block)
+        return (as_text_document(block, content, notes) if is_read else block,)
+
+    if not build_target_limits(target).accepts_pdf:
+        request = replace_media(request, PDF_MARK, replace)
+    return request, notes
 
 
 def encode_upstream(request: MessagesRequest, target: Target) -> tuple[list[FidelityNote], bytes]:
