@@ -9,7 +9,9 @@ PICTURE = b"1 0 0 rg 100 100 300 300 re f"
 """Operators of a page that is only a red square, like a scanned page without text."""
 
 
-def write_pdf(*pages: str | bytes, box: str = "0 0 612 792", trailer: bytes = b"", objects: Sequence[bytes] = ()) -> bytes:
+def write_pdf(
+    *pages: str | bytes, box: str = "0 0 612 792", trailer: bytes = b"", objects: Sequence[bytes] = ()
+) -> bytes:
     """Return a PDF. A page is its text, or the operators that draw it. `objects`: further ones, after the others."""
     kids = " ".join(f"{4 + 2 * place} 0 R" for place in range(len(pages)))
     written = [

@@ -25,7 +25,9 @@ from msgspec.structs import replace
 
 from anthropic_proxy.engine.messages.deltas import Block as BlockDelta
 from anthropic_proxy.engine.messages.deltas import Citation, Delta, Stop, Text, TextEnd, Thinking, ToolCall
+from anthropic_proxy.engine.messages.documents import PDF_TYPE
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.foreign_text import enclose
 from anthropic_proxy.engine.messages.models import (
     Block,
     DocumentBlock,
@@ -214,6 +216,8 @@ class _Numbering:
     def _number_document(self, block: DocumentBlock, index: int) -> list[Block]:
         about = {"document_index": index, "document_title": block.title, "file_id": None}
         written = [TextBlock(json_string(text)) for text in (block.title, block.context) if text]
+        if block.source.type == "content" and block.source.media_type == PDF_TYPE:
+            return [*written, *self._number_pages(block.source.content, {"type": "page_location", **about})]
         if block.source.type == "content":
             return [*written, *self._number_blocks(block.source.content, {"type": "content_block_location", **about})]
         text = block.source.data
@@ -222,6 +226,20 @@ class _Numbering:
         numbers = self.sources.add(passages, bounds, "char_index", {"type": "char_location", **about})
         lines = "\n".join(f"[{number}] {passage.strip()}" for number, passage in zip(numbers, passages, strict=True))
         return [*written, TextBlock(json_string(lines))]
+
+    def _number_pages(self, content: Raw, about: dict[str, Any]) -> list[Block]:
+        """Number the sentences of a PDF. Each text is a page, and the pictures between them cannot be cited."""
+        blocks = decode_nested_content(content, in_result=False)
+        pages = [msgspec.json.decode(block.text, type=str) for block in blocks if isinstance(block, TextBlock)]
+        sentences = [[text[begin:end] for begin, end in split_sentences(text)] for text in pages]
+        passages = [passage for page in sentences for passage in page]
+        bounds = [(number, number + 1) for number, page in enumerate(sentences, 1) for _ in page]
+        numbers = iter(self.sources.add(passages, bounds, "page_number", about))
+        written = iter(
+            enclose("page", "\n".join(f"[{next(numbers)}] {passage.strip()}" for passage in page), f' number="{place}"')
+            for place, page in enumerate(sentences, 1)
+        )
+        return [TextBlock(json_string(next(written))) if isinstance(block, TextBlock) else block for block in blocks]
 
     def _number_result(self, block: SearchResultBlock, index: int) -> list[Block]:
         about = {"type": "search_result_location", "search_result_index": index}

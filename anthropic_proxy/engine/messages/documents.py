@@ -15,7 +15,8 @@ MAX_PAGES = 600
 """Maximum pages of the PDFs of one request. Source: "Maximum pages per request" of
 platform.claude.com/docs/en/build-with-claude/pdf-support (2026-11): 600, and 100 for models with a window of 200,000
 tokens. Here the window of the model decides by itself."""
-PDF_MARK = b"application/pdf"
+PDF_TYPE = "application/pdf"
+PDF_MARK = PDF_TYPE.encode()
 """Text in the JSON of each block with a PDF."""
 
 _AS_TEXT = FidelityNote("emulated", "messages.document", "the model reads no PDF: the proxy sends its text by page")
@@ -57,7 +58,7 @@ NOT_INSTALLED = PdfContent(error="not installed")
 def is_pdf(block: MediaBlock) -> bool:
     """Return True for a PDF whose bytes are in the request."""
     source = block.source
-    return isinstance(block, DocumentBlock) and source.type == "base64" and source.media_type == "application/pdf"
+    return isinstance(block, DocumentBlock) and source.type == "base64" and source.media_type == PDF_TYPE
 
 
 def require_readable(documents: Sequence[tuple[str, PdfContent]]) -> None:
@@ -80,7 +81,10 @@ def require_readable(documents: Sequence[tuple[str, PdfContent]]) -> None:
 
 
 def as_text_document(block: DocumentBlock, content: PdfContent, notes: list[FidelityNote]) -> Block:
-    """Return a document with the pages as blocks, or a text if it was not read."""
+    """Return a document with the pages as blocks, or a text if it was not read.
+
+    Its media type says what the blocks are. If it is to be cited, each text is a page, which `citations.py` numbers.
+    """
     if content.error:
         if content.error == "limits":
             notes.append(_UNREAD)
@@ -92,8 +96,9 @@ def as_text_document(block: DocumentBlock, content: PdfContent, notes: list[Fide
         notes.append(_LOST_PAGES)
     if content.is_cut:
         notes.append(_CUT)
-    blocks = Raw(msgspec.json.encode([*_list_blocks(content.pages)]))
-    return structs.replace(block, source=Source("content", content=blocks))
+    list_blocks = _list_citable_blocks if block.requests_citations else _list_blocks
+    blocks = Raw(msgspec.json.encode([*list_blocks(content.pages)]))
+    return structs.replace(block, source=Source("content", media_type=PDF_TYPE, content=blocks))
 
 
 def describe_omitted(block: DocumentBlock) -> TextBlock:
@@ -104,11 +109,25 @@ def _list_blocks(pages: Sequence[PdfPage]) -> Iterator[Block]:
     """Yield one text for all pages up to the next picture."""
     texts = list[str]()
     for number, page in enumerate(pages, 1):
-        text = page.text or ("[no text; a picture of the page follows]" if page.picture else "[no text]")
-        texts.append(enclose("page", text, f' number="{number}"'))
+        texts.append(enclose("page", _text_of(page), f' number="{number}"'))
         if page.picture:
             yield TextBlock(json_string("\n".join(texts)))
-            yield ImageBlock(Source("base64", media_type="image/png", data=page.picture))
+            yield _picture_of(page)
             texts.clear()
     if texts:
         yield TextBlock(json_string("\n".join(texts)))
+
+
+def _list_citable_blocks(pages: Sequence[PdfPage]) -> Iterator[Block]:
+    for page in pages:
+        yield TextBlock(json_string(_text_of(page)))
+        if page.picture:
+            yield _picture_of(page)
+
+
+def _text_of(page: PdfPage) -> str:
+    return page.text or ("[no text; a picture of the page follows]" if page.picture else "[no text]")
+
+
+def _picture_of(page: PdfPage) -> ImageBlock:
+    return ImageBlock(Source("base64", media_type="image/png", data=page.picture))

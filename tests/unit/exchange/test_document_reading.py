@@ -52,7 +52,8 @@ async def test_a_model_of_text_gets_the_text_of_each_page() -> None:
     proxy = Proxy()
     content = await proxy.send(document(DEED, title="deed.pdf", context="Of 1843"), {"type": "text", "text": "Who?"})
     assert text_of(content) == (
-        'deed.pdf\nOf 1843\n\n<page number="1">\nDeed of sale\n</page>\n<page number="2">\nSigned by Ada\n</page>\n\nWho?'
+        'deed.pdf\nOf 1843\n\n<page number="1">\nDeed of sale\n</page>\n'
+        '<page number="2">\nSigned by Ada\n</page>\n\nWho?'
     )
     assert proxy.notes() == [
         ("emulated", "messages.document", "sent as text, with its title"),
@@ -182,3 +183,29 @@ async def test_a_model_that_reads_pdf_gets_the_file() -> None:
     await harness.post(messages=[{"role": "user", "content": [document(DEED)]}])
     assert base64.b64encode(DEED).decode() in json.dumps(proxy.bodies)
     assert harness.services.documents.read_count == 0
+
+
+async def test_a_sentence_of_a_page_is_cited_at_its_page() -> None:
+    harness = ProxyHarness(FakeUpstream(_cite), GROQ_API_KEY="gsk_0123456789abcdef", BIG_MODEL=TEXT_MODEL)
+    cited = document(write_pdf("Deed of sale. Of 1843.", "Signed by Ada. Witnessed by Bob."), title="deed")
+    sink = await harness.post(messages=[{"role": "user", "content": [{**cited, "citations": {"enabled": True}}]}])
+    assert sink.error is None, (sink.error, harness.log.getvalue())
+    (block,) = [block for block in sink.body["content"] if block.get("citations")]
+    assert block["citations"] == [
+        {
+            "type": "page_location",
+            "document_index": 0,
+            "document_title": "deed",
+            "file_id": None,
+            "cited_text": "Signed by Ada. ",
+            "start_page_number": 2,
+            "end_page_number": 3,
+        }
+    ]
+
+
+def _cite(_: FakeUpstream, body: dict[str, Any]) -> FakeResponse:
+    sent = json.dumps(body)
+    assert '<page number=\\"2\\">\\n[3] Signed by Ada.\\n[4] Witnessed by Bob.\\n</page>' in sent
+    message = {"role": "assistant", "content": 'By <cite n="3">Ada</cite>.'}
+    return FakeResponse(200, json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode())
