@@ -10,6 +10,7 @@ project."""
 PAGE = DOCS / "guide/install.md"
 EXTRAS = {
     "dashboard": "the [dashboard](dashboard.md)",
+    "documents": "[PDFs](api-on-every-model.md#pdf-documents) for models that accept none",
     "prices": "prices of models, and costs of requests",
     "facts": "`anthropic-proxy models update`: [newer facts about models](prices.md#newer-facts-about-models)",
     "tui": "the full-screen view `anthropic-proxy logs --live`",
