@@ -25,6 +25,7 @@ from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.hooks import PLAIN_FORM, Client
 from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
+from tests.support.pdf import document, write_pdf
 
 CONVERSATIONS = 18
 """The search for two parts that are refused only together takes up to 17."""
@@ -145,6 +146,7 @@ _FORM_BETAS = (
     *("prompt-caching-scope-2026-01-05", "thinking-display-updates-2026-08-18"),
 )
 _KEPT_BETAS = ("mcp-client-2025-11-20", "structured-outputs-2025-11-13", "web-search-2025-03-05")
+_DOCUMENT = document(write_pdf("A deed"))
 _DATA, _THOUGHT = "aGVsbG8gcGljdHVyZQ==", "A thought of an earlier turn."
 _ESSENTIAL = ("model", "messages", "input", "contents", "instructions", "systemInstruction", "tools", "tool_choice")
 _LEFT_OUT_TOGETHER = (
@@ -225,7 +227,7 @@ class _Simulation:
         figures = Figures(seeds=1)
         proxy = ProxyHarness(self._answer, **self.wire.settings)
         await self._post(proxy, "with content", [_TEXT], has_content=True)
-        marks = [mark for mark in (_DATA, _THOUGHT) if mark in json.dumps(self.bodies[-1])]
+        marks = [mark for mark in (_DATA, _DOCUMENT["source"]["data"], _THOUGHT) if mark in json.dumps(self.bodies[-1])]
         await self._post(proxy, "hello", [])
         usual = self.bodies[-1]
         path, is_plain = self._draw_rule(usual)
@@ -327,9 +329,8 @@ class _Simulation:
                 blocks.insert(0, {"type": "thinking", "thinking": _THOUGHT, "signature": "c2lnbmF0dXJl"})
             messages += [{"role": "assistant", "content": blocks}, {"role": "user", "content": "go on"}]
         if has_content and self.media and replies:
-            kind = "image/png" if self.media == "image" else "application/pdf"
-            source = {"type": "base64", "media_type": kind, "data": _DATA}
-            shown = [{"type": "text", "text": "Look."}, {"type": self.media, "source": source}]
+            picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": _DATA}}
+            shown = [{"type": "text", "text": "Look."}, picture if self.media == "image" else _DOCUMENT]
             messages[2:2] = [{"role": "user", "content": shown}, {"role": "assistant", "content": "I see."}]
         body = {"model": self.wire.model, "max_tokens": 8_000, "messages": messages, **self.fields}
         headers = {"anthropic-beta": ",".join(self.betas)} if self.betas else {}

@@ -255,7 +255,7 @@ class AttemptPreparer(Struct, eq=False):
             )
         media_notes: Sequence[FidelityNote] = ()
         if not limits.accepts_pdf and may_have_media(request.messages):
-            request, media_notes = await self._read_documents(request, limits)
+            request, media_notes = await self._read_documents(request, target, limits)
         estimate = partial(self.estimates.get_or_estimate, scale=run.token_scale)
         session = self.session
         conversation = ""
@@ -327,12 +327,20 @@ class AttemptPreparer(Struct, eq=False):
         return fetched
 
     async def _read_documents(
-        self, request: MessagesRequest, limits: TargetLimits
+        self, request: MessagesRequest, target: Target, limits: TargetLimits
     ) -> tuple[MessagesRequest, Sequence[FidelityNote]]:
         from anthropic_proxy.engine.exchange.document_reading import read_documents  # noqa: PLC0415  # few need it
 
         pictures: PagePictures = "all" if limits.accepts_images else "none"
         client = self.incoming.receipt.client.id
-        read, notes, size = await read_documents(self.engine, client, request, pictures, is_large=self.is_large)
+        read, notes, size = await read_documents(
+            self.engine,
+            client,
+            request,
+            pictures,
+            is_large=self.is_large,
+            # a server that has refused a document of the conversation must not end it
+            refuses_unreadable=not target.capabilities.rejects_documents,
+        )
         self.is_large = self.is_large or size > MAX_BYTES_ON_LOOP
         return read, notes

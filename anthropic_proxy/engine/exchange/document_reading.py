@@ -20,12 +20,19 @@ from anthropic_proxy.errors import build_extra_install_command
 
 
 async def read_documents(
-    engine: Engine, owner: str, request: MessagesRequest, pictures: PagePictures, *, is_large: bool
+    engine: Engine,
+    owner: str,
+    request: MessagesRequest,
+    pictures: PagePictures,
+    *,
+    is_large: bool,
+    refuses_unreadable: bool,
 ) -> tuple[MessagesRequest, Sequence[FidelityNote], int]:
     """Return the request with the text of each PDF in its place, notes on it, and the size of what was read.
 
-    `owner`: client that gets what was read for it before. `pictures`: pages of which pictures are sent too. Raises
-    `InvalidRequest` for a document that Anthropic's API does not accept either.
+    `owner`: client that gets what was read for it before. `pictures`: pages of which pictures are sent too.
+    `refuses_unreadable`: documents that Anthropic's API does not accept either raise `InvalidRequest`. False: a text
+    takes their place.
     """
     found = await engine.background.run_in_thread_if_large(is_large, _list_pdfs, request)
     if not found:
@@ -37,7 +44,8 @@ async def read_documents(
             contents[data] = NOT_INSTALLED
         elif data not in contents:
             contents[data] = await engine.documents.read(engine.background, owner, data, pictures)
-    require_readable([(path, contents[data]) for path, data in found])
+    if refuses_unreadable:
+        require_readable([(path, contents[data]) for path, data in found])
     notes = list[FidelityNote]()
     if not is_installed:
         command = build_extra_install_command("documents")

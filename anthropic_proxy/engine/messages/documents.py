@@ -26,6 +26,9 @@ _CUT = FidelityNote("dropped", "messages.document", "the text of a long PDF is c
 _UNREAD = FidelityNote(
     "dropped", "messages.document", "replaced by a text: the PDF needs too much time or memory to be read"
 )
+_UNREADABLE = FidelityNote(
+    "dropped", "messages.document", "replaced by a text: the PDF is damaged, has a password or too many pages"
+)
 _BYTES_PER_PAGE = 300
 """Size of a page in memory apart from its texts."""
 
@@ -85,9 +88,9 @@ def as_text_document(block: DocumentBlock, content: PdfContent, notes: list[Fide
 
     Its media type says what the blocks are. If it is to be cited, each text is a page, which `citations.py` numbers.
     """
-    if content.error:
-        if content.error == "limits":
-            notes.append(_UNREAD)
+    if not content.pages:
+        if content.error != NOT_INSTALLED.error:
+            notes.append(_UNREAD if content.error == "limits" else _UNREADABLE)
         return describe_omitted(block)
     notes.append(_AS_TEXT)
     if any(page.picture for page in content.pages):

@@ -7,6 +7,7 @@ from tests.attacks.lab import Attack, Row, ordinary
 from tests.attacks.rows.schemas import WIRES, as_tool
 from tests.attacks.upstream import reply_text
 from tests.faults.client import Answer
+from tests.support.pdf import document, write_pdf, write_stream
 
 Body = dict[str, Any]
 _ODD_NAME = "a tool name with spaces and more than sixty-four characters, number %d of many"
@@ -61,9 +62,7 @@ def _stop_sequences(sequences: list[str], text: str, fragments: int) -> Callable
     return run
 
 
-_PDF: Any = [
-    {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0x" * 3_300_000}}
-]
+_PDF: Any = [document(write_pdf("A deed", objects=[write_stream(bytes(20_000_000))]))]
 
 CONVERSATIONS: tuple[Row, ...] = (
     Row(name="8,000 calls with one id in a message", run=_on_wires(_messages(_calls_in_one_message(["same"] * 8_000)))),

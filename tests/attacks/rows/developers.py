@@ -10,6 +10,7 @@ from tests.attacks.buyer import KEY_SETTINGS, Attempts, Buyer
 from tests.attacks.lab import Attack, Row, ordinary
 from tests.attacks.upstream import UpstreamCall, respond
 from tests.faults.client import Answer
+from tests.support.pdf import document, write_pdf
 
 _CONTACT = "help@corp.example"
 _SETTINGS = {
@@ -26,7 +27,7 @@ _ADVICE = re.compile(
     r"|[Ss]tart (?:it|this)|Check its path|pip install"
 )
 """What only an administrator can do: commands, settings and their files."""
-_PDF = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0xLjQK"}}
+_PDF = document(write_pdf("A deed"))
 _BODIES: Mapping[str, Any] = {
     "a lost field in the mode strict": ordinary("claude-haiku-4-5", top_k=5),
     "a lost field and a stream": ordinary("claude-haiku-4-5", top_k=5, stream=True),

@@ -10,10 +10,11 @@ from tests.attacks.buyer import KEY_SETTINGS, Attempts, Buyer
 from tests.attacks.lab import Attack, Row, ordinary
 from tests.attacks.upstream import UpstreamCall, reply_text, respond
 from tests.faults.client import Answer
+from tests.support.pdf import document, write_pdf
 
 _MODEL = "openai/gpt-4.1"
 _IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
-_PDF = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0xLjQK"}}
+_PDF = document(write_pdf("A deed"))
 _CONTENT = [{"type": "text", "text": "Hello"}, _IMAGE, _PDF]
 _SCHEMA = {
     "type": "object",

@@ -9,7 +9,7 @@ from msgspec import structs
 from anthropic_proxy.engine.documents.reader import PDF_PROGRAM, DocumentReader
 from anthropic_proxy.engine.upstream.contract import FetchedPage
 from anthropic_proxy.plugins import Client
-from tests.support.fake_upstream import FakeUpstream, reply
+from tests.support.fake_upstream import FakeUpstream, error, reply
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 from tests.support.pdf import PICTURE, document, write_encrypted_pdf, write_pdf
 
@@ -209,3 +209,21 @@ def _cite(_: FakeUpstream, body: dict[str, Any]) -> FakeResponse:
     assert '<page number=\\"2\\">\\n[3] Signed by Ada.\\n[4] Witnessed by Bob.\\n</page>' in sent
     message = {"role": "assistant", "content": 'By <cite n="3">Ada</cite>.'}
     return FakeResponse(200, json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode())
+
+
+async def test_a_pdf_that_a_server_refuses_is_read_by_the_proxy() -> None:
+    bodies: list[str] = []
+
+    def answer(_: FakeUpstream, body: dict[str, Any]) -> FakeResponse:
+        bodies.append(json.dumps(body["messages"]))
+        has_file = '"type": "file"' in bodies[-1]
+        return error(400, "This model does not support file content types.") if has_file else reply(False)
+
+    harness = ProxyHarness(FakeUpstream(answer), OPENAI_API_KEY="sk-0123456789abcdef", BIG_MODEL="gpt-4.1")
+    sink = await harness.post(messages=[{"role": "user", "content": [document(DEED), document(b"%PDF damaged")]}])
+    assert sink.error is None, (sink.error, harness.log.getvalue())
+    assert '"type": "file"' in bodies[0]
+    assert "Signed by Ada" in bodies[1]
+    assert "[document omitted: application/pdf]" in bodies[1]
+    reasons = [note.reason for note in harness.receipts[-1].fidelity.notes if note.handling == "dropped"]
+    assert reasons == ["replaced by a text: the PDF is damaged, has a password or too many pages"]
