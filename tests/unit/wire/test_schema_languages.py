@@ -194,11 +194,12 @@ def test_forms_that_people_use_are_in_each_language(form: str, language: str) ->
 
 
 def test_google_gets_a_recursion_only_through_an_optional_property() -> None:
-    def fit(required: list[str]) -> Any:
+    def fit(required: list[str], **conditions: Any) -> Any:
         node = {
             "type": "object",
             "properties": {"name": {"type": "string"}, "next": {"$ref": "#/$defs/node"}},
             "required": required,
+            **conditions,
         }
         return fit_for_google(
             {"type": "object", "properties": {"first": {"$ref": "#/$defs/node"}}, "$defs": {"node": node}}
@@ -216,6 +217,7 @@ def test_google_gets_a_recursion_only_through_an_optional_property() -> None:
             }
         },
     }
+    assert "$defs" not in fit(["name"], allOf=[{"required": ["next"]}])
 
 
 def test_moonshot_gets_long_lists_without_the_condition() -> None:

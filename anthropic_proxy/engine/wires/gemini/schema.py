@@ -109,10 +109,12 @@ _SIMPLE_KEYWORDS = _JSON_SCHEMA_KEYWORDS - {"$ref", "properties", "$defs", "anyO
 
 def _reduce(schema: Any, budget: WorkBudget, *, is_root_object: bool) -> Schema:
     names = _definition_names(schema)
-    inlines = any(_cannot_refer(one, names) for one in _walk(schema, budget)) or _needs_itself(schema, budget)
-    if is_root_object or inlines:
-        schema = clean_schema(schema, _INLINED if inlines else SchemaRules(), budget)[0]
-    return _Reduction(budget).reduce(schema)
+    if not any(_cannot_refer(one, names) for one in _walk(schema, budget)):
+        plain = clean_schema(schema, SchemaRules(), budget)[0] if is_root_object else schema
+        reduced = _Reduction(budget).reduce(plain)
+        if not _needs_itself(reduced, budget):
+            return reduced
+    return _Reduction(budget).reduce(clean_schema(schema, _INLINED, budget)[0])
 
 
 def _definition_names(schema: Any) -> frozenset[str]:
@@ -132,14 +134,13 @@ def _cannot_refer(schema: Schema, names: frozenset[str]) -> bool:
     return refers and (len(parts or ()) > 1 or bool(schema.keys() - {"allOf", "description", "title", "default"}))
 
 
-def _needs_itself(schema: Any, budget: WorkBudget) -> bool:
-    """Return True if a definition contains itself without an optional property between: Gemini unrolls circles of
-    references only inside of optional properties (reference of GenerationConfig, `responseJsonSchema`, 2026-11-29).
+def _needs_itself(schema: Schema, budget: WorkBudget) -> bool:
+    """Return True if a definition of a reduced schema contains itself without an optional property between.
+
+    Gemini unrolls circles of references only inside of optional properties (reference of GenerationConfig,
+    `responseJsonSchema`, 2026-11-29).
     """
-    keywords = ("$defs", "definitions") if isinstance(schema, dict) else ()
-    definitions = {
-        name: inner for key in keywords if isinstance(schema.get(key), dict) for name, inner in schema[key].items()
-    }
+    definitions: Schema = schema.get("$defs", {})
     open_needs = {name: set(_list_needed(inner, budget)) & definitions.keys() for name, inner in definitions.items()}
     # a definition that needs no other one that is left belongs to no circle
     users: dict[str, list[str]] = {name: [] for name in definitions}
@@ -170,7 +171,7 @@ def _list_needed(definition: Any, budget: WorkBudget) -> Iterator[str]:
                 required = one.get("required")
                 needed = required_names(required)
                 open_schemas += [inner for name, inner in value.items() if name in needed]
-            elif key in ("anyOf", "oneOf", "allOf", "prefixItems", "items", "additionalProperties"):
+            elif key in ("anyOf", "oneOf", "prefixItems", "items", "additionalProperties"):
                 open_schemas += value if isinstance(value, list) else [value]
 
 
