@@ -263,6 +263,30 @@ def made_up_tools(n: int) -> Fields:
     }
 
 
+EDITED = {
+    "edits": [
+        {"type": "clear_tool_uses_20250919", "trigger": {"type": "tool_uses", "value": 1}, "clear_tool_inputs": True},
+        {"type": "clear_thinking_20251015"},
+    ]
+}
+
+
+def edited_steps(at_least: int) -> Callable[[int], Fields]:
+    """Return fields with steps that are cleared. `at_least`: tokens that each moved boundary has to win."""
+    uses = EDITED["edits"][0] | {"clear_at_least": {"type": "input_tokens", "value": at_least}}
+    return messages(
+        lambda i: [
+            assistant(thinking(i, "s"), text(), call(f"c{i}")),
+            user(result(f"c{i}", "word " * 40)),
+            assistant(text()),
+            user(text()),
+        ],
+        user(text()),
+        tools=[TOOL],
+        context_management={"edits": [uses, EDITED["edits"][1]]},
+    )
+
+
 ROWS = [
     *(Row(name, EVERY, request(fields), max_steps=MAX_STEPS.get(name, 0.0)) for name, fields in FIELDS.items()),
     *(Row(name, EVERY, request(fields), n) for name, (fields, n) in SIZED.items()),
@@ -277,6 +301,8 @@ ROWS = [
     Row("results of made-up tools", CLOUD, request(made_up_tools)),
     Row("depth of results in results", CLOUD, request(in_results), 10),
     Row("counting tokens of messages", TRANSLATED, request(messages(lambda i: [user(text("some words"))]), COUNT)),
+    Row("steps that are cleared", TRANSLATED, request(edited_steps(0))),
+    Row("steps that are never cleared", TRANSLATED, request(edited_steps(1_000_000))),
     Row("counting tokens of tools", TRANSLATED, request(tools(lambda i: tool(f"t{i}")), COUNT)),
 ]
 """One line per dimension."""

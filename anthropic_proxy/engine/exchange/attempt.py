@@ -6,6 +6,7 @@ All attempts at one target share a `TargetRun`: what is left of the repetitions.
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
 
@@ -37,6 +38,9 @@ from anthropic_proxy.engine.wires.calls import Call, TranslatedCall
 from anthropic_proxy.engine.wires.dialect import BaseDialect, RequestPart
 from anthropic_proxy.engine.wires.upstream_http import Credential
 from anthropic_proxy.errors import InternalError, UpstreamError
+
+if TYPE_CHECKING:
+    from anthropic_proxy.engine.messages.context_editing import ContextEditor
 
 MAX_RETRIES_PER_TARGET = 1
 """Maximum number of retries at one target after temporary failures."""
@@ -203,6 +207,8 @@ class AttemptPreparer(Struct, eq=False):
     estimates: EstimateCache
     inliner: MediaInliner | None
     """Downloader for the files to which the request links. None: no links, or `FETCH_URLS` is off."""
+    editor: "ContextEditor | None"
+    """Maker of the edits by `context_management`. None: none is requested."""
 
     async def prepare_relay(self, target: Target, credential: Credential | None, run: TargetRun) -> Attempt:
         """Return a new attempt at a relay. Its provider checks the request, which may be invalid."""
@@ -247,6 +253,8 @@ class AttemptPreparer(Struct, eq=False):
         limits = engine.find_target_limits(target, self.servers)
         if run.requires_room:
             limits = structs.replace(limits, reject_overflow=True)
+        if self.editor is not None:
+            request = await engine.background.run_in_thread_if_large(self.is_large, self.editor.edit, request)
         inliner = self.inliner
         if inliner is not None:
             fetched = await self._fetch_media(inliner, request, target, limits)

@@ -20,7 +20,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct, structs
 
@@ -75,6 +75,9 @@ from anthropic_proxy.errors import (
 )
 from anthropic_proxy.secrets import redact_error
 
+if TYPE_CHECKING:
+    from anthropic_proxy.engine.messages.context_editing import ContextEditor
+
 MAX_ADAPTATIONS = 2
 """Maximum number of requests to one target that are repeated with a changed field, besides retries."""
 MAX_RELAY_ADAPTATIONS = 7
@@ -112,6 +115,9 @@ _Result = TypeVar("_Result")
 class Attempts:
     """The calls to providers for one client request. Each is recorded in the receipt."""
 
+    editor: "ContextEditor | None" = None
+    """Maker of the edits that the request asks for. None: it asks for none."""
+
     def __init__(
         self,
         engine: Engine,
@@ -136,7 +142,13 @@ class Attempts:
         inliner: MediaInliner | None = None
         if engine.web_fetch is not None and SOURCE_OF_LINK in incoming.body and WEB in origin.servers:
             inliner = MediaInliner(engine.web_fetch, origin)
-        self._preparer = AttemptPreparer(engine, incoming, session, is_large, origin.servers, estimates, inliner)
+        if request.context_edits:
+            from anthropic_proxy.engine.messages.context_editing import ContextEditor  # noqa: PLC0415  # few requests
+
+            self.editor = ContextEditor()
+        self._preparer = AttemptPreparer(
+            engine, incoming, session, is_large, origin.servers, estimates, inliner, self.editor
+        )
         self.sender = AttemptSender(engine, incoming, request, watchdog, self.records, session)
         self._retries = Retries(engine, incoming, request, watchdog, self.records, admission)
 
@@ -292,6 +304,8 @@ class Attempts:
         """Return the input tokens of a request to the latest target, by the proxy's own estimate."""
         latest = self.sender.latest
         scale = TokenScale() if latest is None else latest.run.token_scale
+        if self.editor is not None:
+            request = self.editor.find_edited(request)
         return self._estimates.get_or_estimate(request, scale)
 
     def annotate_error(self, error: UpstreamError) -> None:

@@ -274,7 +274,7 @@ _THINKING_DELTA = _DELTA + b'{"type":"thinking_delta","thinking":%b}}\n\n'
 _SIGNATURE_DELTA = _DELTA + b'{"type":"signature_delta","signature":%b}}\n\n'
 _INPUT_DELTA = _DELTA + b'{"type":"input_json_delta","partial_json":%b}}\n\n'
 _BLOCK_STOP = b'event: content_block_stop\ndata: {"type":"content_block_stop","index":%d}\n\n'
-_MESSAGE_DELTA = b'event: message_delta\ndata: {"type":"message_delta","delta":%b,"usage":%b}\n\n'
+_MESSAGE_DELTA = b'event: message_delta\ndata: {"type":"message_delta","delta":%b,"usage":%b%b}\n\n'
 _MESSAGE_STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 _ERROR = b"event: error\ndata: %b\n\n"
 
@@ -285,7 +285,10 @@ def _encode_message_delta(event: MessageDelta) -> bytes:
         ending["stop_details"] = event.stop_details
     if event.safeguard_results is not None:
         ending["safeguard_results"] = event.safeguard_results
-    return _MESSAGE_DELTA % (_encode(ending), _encode(event.usage))
+    edits = b""
+    if event.applied_edits is not None:
+        edits = b',"context_management":%b' % _encode({"applied_edits": event.applied_edits})
+    return _MESSAGE_DELTA % (_encode(ending), _encode(event.usage), edits)
 
 
 _ENCODERS: Mapping[type[Event], Callable[[Any], bytes]] = {

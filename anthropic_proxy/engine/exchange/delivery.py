@@ -120,6 +120,9 @@ class Delivery:
             clock=clock,
             estimates=estimates,
         )
+        if request.context_edits is not None:
+            editor = self._attempts.editor
+            self._writer.applied_edits = [] if editor is None else editor.applied  # of the latest call at the end
         self._slot = CallSlot(engine.queue, receipt) if engine.queue is not None else None
         """The place among the concurrent calls to providers. None: their number is not limited."""
 
@@ -320,7 +323,7 @@ class Delivery:
                 self.watchdog.end_upstream_call()
                 break
         # an estimate was needed if the input may fill the context window: the reply's count then corrects the next one
-        if writer.usage.input_tokens is None or self._estimates.has_estimate(self._request):
+        if writer.usage.input_tokens is None or self._estimates.has_estimate():
             writer.estimate = self._attempts.estimate_tokens(self._request)
         if writer.characters + writer.queued_characters > MAX_REPLY_BYTES_ON_LOOP:
             message = await self._engine.background.run_in_thread(fold.finish)
@@ -426,6 +429,8 @@ class Delivery:
         """Free the memory of the client request, as soon as no retry is possible."""
         self._incoming.free_body()
         self._request.release_body()
+        if (editor := self._attempts.editor) is not None:
+            editor.release()
 
     def _start(self) -> list[Event]:
         """Return the first events of a stream: `message_start` and a ping. Empty after the first call."""
@@ -488,6 +493,8 @@ class Delivery:
         scale = TokenScale() if latest is None else latest.run.token_scale
         if (estimate := self._estimates.estimate_latest(scale)) or not incoming.body:
             return estimate
+        if (editor := self._attempts.editor) is not None:
+            request = editor.find_edited(request)
         is_large = is_large_request(incoming.body, len(request.tools))
         return await self._engine.background.run_in_thread_if_large(
             is_large, estimate_client_request_tokens, incoming, self._estimates, scale, request

@@ -115,20 +115,31 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
             raise request.decode_error
         scale = engine.observations.find_token_scale(target.provider.name, target.model, incoming.receipt.client.id)
         count: int | None = None
+        estimates = EstimateCache()
+        estimate = partial(estimates.get_or_estimate, scale=TokenScale(scale.family))
+        is_large = is_large_request(incoming.body, len(request.tools))
+        in_thread = partial(engine.background.run_in_thread_if_large, is_large)
+        original: int | None = None
+        if request.context_edits is not None:
+            from anthropic_proxy.engine.messages.context_editing import edit_context  # noqa: PLC0415  # few requests
+
+            original = await in_thread(estimate, request)
+            request, _ = await in_thread(edit_context, request)
         if may_ask:
             count = await _count_by_provider(engine, incoming, request, target, wait_disconnected, admission=admission)
-        estimates = EstimateCache()
-        is_large = is_large_request(incoming.body, len(request.tools))
-        estimated = await engine.background.run_in_thread_if_large(
-            is_large, estimates.get_or_estimate, request, TokenScale(scale.family)
-        )
+        estimated = await in_thread(estimate, request)
         if count is None:
             count = round(estimated * scale.factor)
         elif estimated >= MIN_RECORDED_TOKENS and estimates.is_latest_usual(scale.family):
             engine.observations.record_token_count(
                 target.provider.name, target.model, incoming.receipt.client.id, estimated, count
             )
-        return JsonReply(b'{"input_tokens":%d}' % count)
+        if original is None:
+            return JsonReply(b'{"input_tokens":%d}' % count)
+        before = count + round((original - estimated) * scale.factor)
+        return JsonReply(
+            b'{"input_tokens":%d,"context_management":{"original_input_tokens":%d}}' % (count, max(before, count))
+        )
 
 
 async def _decode_count(engine: Engine, incoming: ClientRequest) -> MessagesRequest:

@@ -110,6 +110,8 @@ class MessageDelta(Struct, frozen=True):
     usage: UsageBody
     safeguard_results: list[dict[str, Any]] | None = None
     """Checks of the tool calls of the reply. None: the client requested none."""
+    applied_edits: list[dict[str, Any]] | None = None
+    """Edits of the conversation by `context_management`. None: the client requested none."""
 
 
 @final

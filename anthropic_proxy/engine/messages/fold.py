@@ -69,7 +69,7 @@ class Fold:
         usage = ending.usage
         if usage.service_tier is msgspec.UNSET:  # which a stream may omit
             usage = structs.replace(usage, service_tier="standard")
-        return MessagesResponse(
+        message = MessagesResponse(
             id=writer.message_id,
             model=writer.model,
             content=[*map(_build_block, blocks)],
@@ -78,6 +78,9 @@ class Fold:
             stop_details=ending.stop_details,
             usage=usage,
         )
+        if ending.applied_edits is not None:
+            message.context_management = {"applied_edits": ending.applied_edits}
+        return message
 
 
 def _collect_blocks(events: Iterable[Event]) -> list[_Block]:

@@ -155,18 +155,18 @@ class TokenFacts(Struct):
     messages: int
     calls: int
     results: int
-    tools: int
-    """Number of visible tools. Deferred tools count only after a tool search has found them."""
-    tool_text: TextFacts
-    """Facts of the names and descriptions in tools."""
-    tool_marks: int
-    """Tokens of the punctuation and types in the schemas of tools."""
-    tool_json: float
-    """Tokens of the tools as JSON: names, descriptions and schemas."""
     images: list[tuple[int, int] | None]
     """Width and height of each image in pixels. None: unknown."""
     pages: int
     """Number of pages of all PDFs."""
+    tool_text: TextFacts
+    """Facts of the names and descriptions in tools."""
+    tools: int = 0
+    """Number of visible tools. Deferred tools count only after a tool search has found them."""
+    tool_marks: int = 0
+    """Tokens of the punctuation and types in the schemas of tools."""
+    tool_json: float = 0
+    """Tokens of the tools as JSON: names, descriptions and schemas."""
     page_text: float = 0
     """Tokens of the text of all PDFs."""
     reasoning: float = 0
@@ -186,8 +186,8 @@ class EstimateCache:
     _tokens: tuple[TokenFamily, int] | None = None
     """Estimate of the latest request for the family that was asked for last."""
 
-    def has_estimate(self, request: MessagesRequest) -> bool:
-        return self._last is not None and self._last[0] is request
+    def has_estimate(self) -> bool:
+        return self._last is not None
 
     def get_or_estimate(self, request: MessagesRequest, scale: TokenScale = _DEFAULT_SCALE) -> int:
         finds_reasoning = scale.family.drops_reasoning
@@ -219,26 +219,36 @@ def collect_token_facts(request: MessagesRequest, *, finds_reasoning: bool) -> T
     counter = _TokenCounter()
     counter.add_message(request.system)
     counter.add_messages(request.messages, finds_reasoning=finds_reasoning)
-    tools = list_visible_tools(request)
-    text, marks, tool_json = _NO_TEXT, 0, 0.0
-    if tools:
-        text, marks, tool_json = _weigh_tools_cached(tools) if isinstance(tools, ToolList) else _weigh_tools(tools)
-    return TokenFacts(
-        text=count_text_features(counter.texts),
-        messages=len(request.messages),
-        calls=counter.calls,
-        results=counter.results,
-        tools=len(tools),
-        tool_text=text,
-        tool_marks=marks,
-        tool_json=tool_json,
-        images=counter.images,
-        pages=counter.pages,
-        page_text=counter.page_text,
-        reasoning=weigh_text(count_text_features(counter.reasoning)) if counter.reasoning else 0,
-        thinks=request.thinking is not None and request.thinking.type != "disabled",
-        forces_tool=request.tool_choice is not None and request.tool_choice.type in ("any", "tool"),
-    )
+    facts = counter.build_facts(len(request.messages))
+    if tools := list_visible_tools(request):
+        weighed = _weigh_tools_cached(tools) if isinstance(tools, ToolList) else _weigh_tools(tools)
+        facts.tools, (facts.tool_text, facts.tool_marks, facts.tool_json) = len(tools), weighed
+    if counter.reasoning:
+        facts.reasoning = weigh_text(count_text_features(counter.reasoning))
+    facts.thinks = request.thinking is not None and request.thinking.type != "disabled"
+    facts.forces_tool = request.tool_choice is not None and request.tool_choice.type in ("any", "tool")
+    return facts
+
+
+_PART = structs.replace(DEFAULT_FAMILY, per_request=0)
+
+
+def count_message_tokens(content: str | list[Block]) -> int:
+    """Return the estimated tokens of a message, by a scale that never changes. See `count_block_tokens`."""
+    counter = _TokenCounter(inflates=False)
+    counter.add_message(content)
+    return estimate_tokens(counter.build_facts(1), _PART)
+
+
+def count_block_tokens(block: Block) -> int:
+    """Return the estimated tokens of a content block, by a scale that never changes.
+
+    The sum over all parts of a request differs from the estimate of the whole request, but grows with each part. No PDF
+    is inflated: of a request with many, only the first could be, so that the count would depend on the other parts.
+    """
+    counter = _TokenCounter(inflates=False)
+    counter.add([block])
+    return estimate_tokens(counter.build_facts(0), _PART)
 
 
 def estimate_tokens(facts: TokenFacts, family: TokenFamily) -> int:
@@ -292,12 +302,27 @@ _UNREAD = RedactedThinkingBlock, ToolAdditionBlock, ToolRemovalBlock, FallbackBl
 class _TokenCounter:
     """Counter of the parts of one request. It collects all texts, so that they are estimated together."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, inflates: bool = True) -> None:
+        """`inflates`: False reads no compressed part of a PDF."""
         self.texts: list[bytes | memoryview] = []
         self.reasoning: list[bytes | memoryview] = []
         self.calls = self.results = self.pages = self._pdfs = 0
         self.page_text = 0.0
         self.images: list[tuple[int, int] | None] = []
+        self._inflates = inflates
+
+    def build_facts(self, messages: int) -> TokenFacts:
+        """Return the facts of what was counted. `messages`: number of messages in it."""
+        return TokenFacts(
+            text=count_text_features(self.texts),
+            messages=messages,
+            calls=self.calls,
+            results=self.results,
+            images=self.images,
+            pages=self.pages,
+            tool_text=_NO_TEXT,
+            page_text=self.page_text,
+        )
 
     def add_message(self, content: str | list[Block]) -> None:
         """Count the parts, without thinking blocks of earlier replies, which most providers do not receive."""
@@ -410,7 +435,7 @@ class _TokenCounter:
             self._add_content(source.content)
         else:
             self._pdfs += 1
-            size = measure_pdf_source(source, inflates=self._pdfs <= _MAX_INFLATED_PDFS)
+            size = measure_pdf_source(source, inflates=self._inflates and self._pdfs <= _MAX_INFLATED_PDFS)
             self.pages += size.pages
             self.page_text += size.characters / CHARACTERS_PER_TOKEN
 

@@ -97,6 +97,8 @@ class MessageWriter:
     """Usage reported by the upstream so far. `counts` estimates missing counts."""
     estimate = 0
     """Estimated input tokens, used if the upstream reports none. It may change after `start`."""
+    applied_edits: list[dict[str, Any]] | None = None
+    """Edits of the conversation, which the client is told at the end. None: it requested none."""
     _final: BilledUsage | None = None
     characters = 0
     """Number of characters written so far: text, thinking, and names and arguments of tool calls."""
@@ -239,7 +241,8 @@ class MessageWriter:
         self._final = counts
         self.finished = True
         events, self._events = self._events, []
-        return [*events, MessageDelta(reason, self.stop.sequence, self.stop.details, totals), MessageStop()]
+        ending = MessageDelta(reason, self.stop.sequence, self.stop.details, totals, None, self.applied_edits)
+        return [*events, ending, MessageStop()]
 
     def fail(self, error: ProxyError) -> list[Event]:
         """Return the error event that ends the reply after a failure. Empty list: the reply has already ended."""

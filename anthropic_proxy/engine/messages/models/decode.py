@@ -90,9 +90,7 @@ _GLOBAL_REGION = b'"global"'
 """Value of the request field `inference_geo`, as JSON, that permits every region."""
 _FAST = Raw(b'"fast"')
 _COMPACTION = b'"compact_'
-_CHANGING_EDITS = (b'"clear_tool_uses_', _COMPACTION)
-"""Edits of the request field `context_management` that change the model's input. Each text begins the `type` of an
-edit."""
+"""Beginning of the `type` of an edit of the request field `context_management`."""
 _CLASSIFIER_ANSWER = b"<block>no</block>"
 _END_OF_CALLS = b"</transcript>"
 _NOT_GIVEN = (ABSENT, Raw(b"null"), Raw(b"[]"))
@@ -229,8 +227,11 @@ def decode_request(
         if read.inference_geo not in _NOT_GIVEN:
             request.region = _decode_region(read.inference_geo)
         if read.context_management not in _NOT_GIVEN:
-            edits = bytes(read.context_management)
-            request.clears_context = any(edit in edits for edit in _CHANGING_EDITS)
+            from anthropic_proxy.engine.messages.models.context_edits import (  # noqa: PLC0415  # few requests
+                decode_context_edits,
+            )
+
+            request.context_edits = decode_context_edits(read.context_management)
             request.permits_other_calls = _permits_other_calls(read)
         if read.fallbacks is not ABSENT:
             request.permits_other_calls = True

@@ -17,6 +17,9 @@ from anthropic_proxy.engine.messages.server_tools import PROXY_TOOLS, ServerTool
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ClientError
 
+if TYPE_CHECKING:
+    from anthropic_proxy.engine.messages.models.context_edits import ContextEdit
+
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 """Media types of images in the Messages API. Browsers show all of them, and none can contain a script."""
 _MEDIA_TYPE_ALIASES = {"image/jpg": "image/jpeg"}
@@ -426,8 +429,8 @@ class MessagesRequest(Struct, kw_only=True):
     container: bool = False
     region: str = ""
     """Region to which the client restricts the model (`inference_geo`): `us`. "": any."""
-    clears_context: bool = False
-    """True if `context_management` requests the removal of earlier tool results or a summary of the history."""
+    context_edits: "tuple[ContextEdit, ...] | None" = None
+    """Edits of the conversation that `context_management` requests. None: the field was not given."""
     permits_other_calls: bool = False
     """True if the provider may call a model several times for the reply: `fallbacks`, and the compaction of
     `context_management`."""
@@ -494,3 +497,5 @@ class MessagesResponse(Struct, kw_only=True):
     usage: UsageBody
     safeguard_results: list[dict[str, Any]] | UnsetType = UNSET
     """Checks of the tool calls of the reply. Unset: the client requested none."""
+    context_management: dict[str, Any] | UnsetType = UNSET
+    """Edits of the conversation, `{"applied_edits": […]}`. Unset: the client requested none."""

@@ -135,9 +135,6 @@ def _find_reply_schema(request: MessagesRequest) -> Raw:
 _MCP_SERVERS = FidelityNote("dropped", "mcp_servers", "the provider is not known to connect to them")
 _CONTAINER = FidelityNote("dropped", "container", "no other provider is known to have it")
 _REGION = FidelityNote("dropped", "inference_geo", "the proxy cannot control where a model runs")
-_CONTEXT = FidelityNote(
-    "approximated", "context_management", "nothing is cleared or summarized: the model receives the complete history"
-)
 TASK_BUDGET = FidelityNote("approximated", "output_config.task_budget", "not sent to the model")
 _STOPS = FidelityNote("emulated", "stop_sequences", "detected in the reply by the proxy")
 
@@ -161,8 +158,8 @@ def _note_fields(request: MessagesRequest, limits: TargetLimits, notes: list[Fid
         notes.append(_CONTAINER)
     if request.region:
         notes.append(_REGION)
-    if request.clears_context:
-        notes.append(_CONTEXT)
+    if request.context_edits:
+        notes += dict.fromkeys(edit.note for edit in request.context_edits)
     config = request.output_config
     if config is not None and len(config.task_budget):
         notes.append(TASK_BUDGET)

@@ -1,0 +1,149 @@
+"""`context_management` of the SDK on four wires: the model receives less, and the client is told what was removed."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import anthropic
+import pytest
+
+from tests.support.sdk import MODEL, WEATHER, open_sdk
+from tests.support.wires import KINDS, Upstream, standing
+
+CLEARED = "[This result was removed to save space. Call the tool again if you need it.]"
+BETAS = ["context-management-2025-06-27"]
+CITIES = ("Oslo", "Rome", "Bern", "Kyiv", "Riga")
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
+    with standing(request.param, tmp_path_factory.mktemp(request.param)) as upstream:
+        yield upstream
+        assert "Traceback" not in upstream.proxy.log
+
+
+@pytest.fixture
+def wire(shared: Upstream) -> Iterator[Upstream]:
+    seen = Upstream(shared.kind, shared.running, shared.proxy)
+    yield seen
+    assert seen.breaches() == []
+
+
+@pytest.fixture
+def client(wire: Upstream) -> Iterator[anthropic.Anthropic]:
+    with open_sdk(base_url=wire.proxy.url, api_key="the-clients-own", max_retries=0) as client:
+        yield client
+
+
+def reports(city: str) -> str:
+    return f"{city}: " + "rain and wind, " * 200
+
+
+def conversation() -> list[Any]:
+    messages: list[Any] = [{"role": "user", "content": "Tell the weather of five cities."}]
+    for city in CITIES:
+        call = {"type": "tool_use", "id": f"toolu_{city}", "name": "get_weather", "input": {"city": city}}
+        result = {"type": "tool_result", "tool_use_id": f"toolu_{city}", "content": reports(city)}
+        messages += [{"role": "assistant", "content": [call]}, {"role": "user", "content": [result]}]
+    return messages
+
+
+def ask(client: anthropic.Anthropic, edits: list[Any] | None, *, stream: bool, messages: list[Any]) -> Any:
+    options: Any = {"model": MODEL, "max_tokens": 4_000, "tools": [WEATHER], "betas": BETAS, "messages": messages}
+    if edits is not None:
+        options["context_management"] = {"edits": edits}
+    if not stream:
+        return client.beta.messages.create(**options)
+    with client.beta.messages.stream(**options) as events:
+        return events.get_final_message()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_old_results_are_cleared_and_the_tokens_fall(client: anthropic.Anthropic, wire: Upstream, stream: bool) -> None:
+    edit = {"type": "clear_tool_uses_20250919", "trigger": {"type": "tool_uses", "value": 3}}
+    ask(client, None, stream=stream, messages=conversation())
+    message = ask(client, [edit], stream=stream, messages=conversation())
+    (applied,) = message.context_management.applied_edits
+    assert (applied.type, applied.cleared_tool_uses) == ("clear_tool_uses_20250919", 2)
+    assert applied.cleared_input_tokens > 1_000
+    for sent, kept in zip(wire.conversations, (5, 3), strict=True):
+        results = [(one.call.name, one.call.arguments, one.text) for turn in sent.turns for one in turn.results]
+        calls = [("get_weather", {"city": city}, reports(city)) for city in CITIES]
+        assert results == [(*one[:2], CLEARED) for one in calls[: 5 - kept]] + calls[5 - kept :]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_inputs_are_removed_and_excluded_tools_stay(client: anthropic.Anthropic, wire: Upstream, stream: bool) -> None:
+    edit = {
+        "type": "clear_tool_uses_20250919",
+        "trigger": {"type": "input_tokens", "value": 1_000},
+        "keep": {"type": "tool_uses", "value": 1},
+        "clear_tool_inputs": ["get_weather"],
+    }
+    message = ask(client, [edit], stream=stream, messages=conversation())
+    assert message.context_management.applied_edits[0].cleared_tool_uses == 4
+    message = ask(client, [edit | {"exclude_tools": ["get_weather"]}], stream=stream, messages=conversation())
+    assert message.context_management.applied_edits == []
+    inputs = [[one.call.arguments for turn in sent.turns for one in turn.results] for sent in wire.conversations]
+    assert inputs == [[{}] * 4 + [{"city": "Riga"}], [{"city": city} for city in CITIES]]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_thinking_of_earlier_turns_is_removed(client: anthropic.Anthropic, wire: Upstream, stream: bool) -> None:
+    options: Any = {"model": MODEL, "max_tokens": 4_000, "thinking": {"type": "enabled", "budget_tokens": 2_000}}
+    messages: list[Any] = []
+    for _ in range(3):
+        messages.append({"role": "user", "content": "Compare the weather in Oslo and Rome"})
+        reply = client.messages.create(**options, tools=[WEATHER], messages=messages)
+        results = [
+            {"type": "tool_result", "tool_use_id": block.id, "content": "5 degrees"}
+            for block in reply.content
+            if block.type == "tool_use"
+        ]
+        messages += [{"role": "assistant", "content": reply.content}, {"role": "user", "content": results}]
+        messages.append({"role": "assistant", "content": "Equal."})
+    messages.append({"role": "user", "content": "Thank you"})
+    thoughts: list[list[str]] = []
+    for edits in (None, [{"type": "clear_thinking_20251015", "keep": {"type": "thinking_turns", "value": 1}}]):
+        message = ask(client, edits, stream=stream, messages=messages)
+        thoughts.append([thought for turn in wire.conversations[-1].turns for thought in turn.thoughts])
+    thinks = any(block.type == "thinking" for block in reply.content)
+    applied = [(one.type, one.cleared_thinking_turns) for one in message.context_management.applied_edits]
+    assert applied == ([("clear_thinking_20251015", 2)] if thinks else [])
+    before, after = thoughts  # calls of Gemini without their own thoughts get a placeholder
+    kept = [thought for thought in after if thought in before]
+    assert (len(before), len(kept)) == ((3, 1) if wire.kind.thoughts else (0, 0))
+
+
+def test_a_request_without_effect_is_answered_with_an_empty_list(client: anthropic.Anthropic) -> None:
+    for edits in ([], [{"type": "clear_thinking_20251015", "keep": "all"}]):
+        for stream in (False, True):
+            message = ask(client, edits, stream=stream, messages=conversation())
+            assert message.context_management.applied_edits == []
+    assert ask(client, None, stream=True, messages=conversation()).context_management is None
+
+
+def test_a_count_has_the_tokens_before_and_after(client: anthropic.Anthropic) -> None:
+    options: Any = {"model": MODEL, "tools": [WEATHER], "betas": BETAS, "messages": conversation()}
+    plain = client.beta.messages.count_tokens(**options)
+    edit = {"type": "clear_tool_uses_20250919", "trigger": {"type": "tool_uses", "value": 3}}
+    edited = client.beta.messages.count_tokens(**options, context_management={"edits": [edit]})
+    assert plain.context_management is None
+    assert edited.context_management is not None
+    original = edited.context_management.original_input_tokens
+    assert edited.input_tokens < plain.input_tokens - 1_000
+    assert abs(original - plain.input_tokens) < plain.input_tokens / 4
+
+
+def test_a_wrong_value_is_refused_as_by_the_api(client: anthropic.Anthropic) -> None:
+    edit = {"type": "clear_tool_uses_20250919", "keep": {"type": "tool_uses", "value": -1}}
+    with pytest.raises(anthropic.BadRequestError) as refused:
+        ask(client, [edit], stream=False, messages=conversation())
+    assert refused.value.body == {
+        "type": "error",
+        "error": {
+            "type": "invalid_request_error",
+            "message": "context_management.edits.0.keep.value: Input should be an integer greater than or equal to 0, "
+            "got -1",
+        },
+        "request_id": refused.value.request_id,
+    }

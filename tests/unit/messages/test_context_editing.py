@@ -1,0 +1,279 @@
+"""What the edits of `context_management` remove from a conversation, for any model of another API."""
+
+import itertools
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anthropic_proxy.engine.histories import Histories
+from anthropic_proxy.engine.messages.context_editing import edit_context
+from anthropic_proxy.engine.messages.models import (
+    Block,
+    MessagesRequest,
+    TextBlock,
+    ThinkingBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    decode_request,
+)
+from anthropic_proxy.engine.messages.preparation import prepare
+from anthropic_proxy.engine.routing.targets import build_target_limits
+from anthropic_proxy.errors import InvalidRequest
+from tests.matrix.backends import BACKENDS
+
+USES, THINKING = "clear_tool_uses_20250919", "clear_thinking_20251015"
+CLEARED = "[This result was removed to save space. Call the tool again if you need it.]"
+LIMITS = build_target_limits(BACKENDS[0].target(), has_web_fetch=True)
+Json = dict[str, Any]
+
+
+def step(number: int, name: str = "read", *, size: int = 100, thinks: bool = True, says: str = "") -> list[Json]:
+    """Return a call with its result, which is followed by a text of the user."""
+    thought = [{"type": "thinking", "thinking": f"thought {number} " * 20, "signature": "s"}] if thinks else []
+    call = {"type": "tool_use", "id": f"call_{number}", "name": name, "input": {"path": f"{name}/{number}"}}
+    result = {"type": "tool_result", "tool_use_id": f"call_{number}", "content": f"{number} " + "word " * size}
+    return [
+        {"role": "assistant", "content": [*thought, {"type": "text", "text": f"step {number}"}, call]},
+        {"role": "user", "content": [result, *([{"type": "text", "text": says}] if says else [])]},
+    ]
+
+
+def body_of(messages: list[Json], *edits: Json, **fields: Any) -> bytes:
+    request = {"model": "m", "max_tokens": 10, "messages": messages, "context_management": {"edits": edits}}
+    return json.dumps(request | fields, separators=(",", ":")).encode()
+
+
+def edit(messages: list[Json], *edits: Json, **fields: Any) -> tuple[MessagesRequest, list[Json]]:
+    return edit_context(decode_request(body_of(messages, *edits, **fields)))
+
+
+def uses(edited: MessagesRequest) -> Iterator[tuple[str, str, str]]:
+    """Yield id, input and result of each call."""
+    results: dict[str, str] = {}
+    for message in edited.messages:
+        results |= {
+            one.tool_use_id: msgspec.json.decode(one.content) for one in message.blocks if type(one) is ToolResultBlock
+        }
+    for message in edited.messages:
+        for block in message.blocks:
+            if type(block) is ToolUseBlock:
+                yield block.id, bytes(block.input).decode(), results.get(block.id, "")
+
+
+def cleared(edited: MessagesRequest) -> list[str]:
+    return [call_id for call_id, given, result in uses(edited) if result == CLEARED or given == "{}"]
+
+
+def by_uses(above: int, keep: int | None = None, **fields: Any) -> Json:
+    edit: Json = {"type": USES, "trigger": {"type": "tool_uses", "value": above}, **fields}
+    return edit if keep is None else edit | {"keep": {"type": "tool_uses", "value": keep}}
+
+
+HELLO: Json = {"role": "user", "content": "hello"}
+FIVE = [HELLO, *(message for number in range(5) for message in step(number))]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (by_uses(4), ["call_0", "call_1"]),
+        (by_uses(5), []),
+        (by_uses(4, keep=0), ["call_0", "call_1", "call_2", "call_3"]),  # the last one is not read yet
+        (by_uses(1, keep=4), ["call_0"]),
+        (by_uses(1, keep=9), []),
+        ({"type": USES}, []),
+        ({"type": USES, "trigger": {"type": "input_tokens", "value": 500}}, ["call_0", "call_1"]),
+        ({"type": USES, "trigger": {"type": "input_tokens", "value": 9_000}}, []),
+        (by_uses(4, exclude_tools=["read"]), []),
+        (by_uses(4, exclude_tools=["write"]), ["call_0", "call_1"]),
+        (by_uses(4, clear_at_least={"type": "input_tokens", "value": 100_000}), []),
+    ],
+)
+def test_the_oldest_results_are_cleared_above_the_trigger(given: Json, expected: list[str]) -> None:
+    edited, applied = edit(FIVE, given)
+    assert cleared(edited) == expected
+    assert [one["cleared_tool_uses"] for one in applied] == ([len(expected)] if expected else [])
+    before, after = (list(uses(decode_request(body_of(FIVE)))), list(uses(edited)))
+    assert [one for one in before if one[0] not in expected] == [one for one in after if one[0] not in expected]
+
+
+def test_the_default_trigger_is_100_000_tokens_of_the_whole_request() -> None:
+    long = [HELLO, *(message for number in range(5) for message in step(number, size=15_000))]
+    assert edit(long, {"type": USES})[1] == []
+    edited, applied = edit(long, {"type": USES}, system="rule " * 60_000)
+    assert cleared(edited) == ["call_0", "call_1"]
+    assert 25_000 < applied[0]["cleared_input_tokens"] < 35_000
+
+
+@pytest.mark.parametrize(
+    ("inputs", "emptied"), [(None, []), (False, []), (True, [0, 1]), (["write"], [1]), ([], []), (["other"], [])]
+)
+def test_inputs_are_removed_of_all_or_of_named_tools(inputs: Any, emptied: list[int]) -> None:
+    messages = [HELLO, *step(0), *step(1, "write"), *step(2), *step(3)]
+    edited, _ = edit(messages, by_uses(1, keep=2, clear_tool_inputs=inputs))
+    assert cleared(edited) == ["call_0", "call_1"]
+    assert [number for number, (_, given, _) in enumerate(uses(edited)) if given == "{}"] == emptied
+
+
+CITED: Json = {"type": "search_result", "source": "a.example", "title": "A", "citations": {"enabled": True}}
+CITED["content"] = [{"type": "text", "text": "word " * 100}]
+
+
+@pytest.mark.parametrize("needed", [{"type": "tool_reference", "tool_name": "Monitor"}, CITED])
+def test_results_that_load_tools_or_are_cited_stay(needed: Json) -> None:
+    messages = [HELLO, *step(0, "Search"), *step(1), *step(2)]
+    messages[2]["content"][0]["content"] = [needed]
+    edited, applied = edit(messages, by_uses(1, keep=0, clear_tool_inputs=True))
+    assert [one["cleared_tool_uses"] for one in applied] == [1]
+    assert edited.messages[:3] == decode_request(body_of(messages)).messages[:3]
+
+
+def test_content_that_cannot_be_decoded_is_refused_with_its_path() -> None:
+    messages = [HELLO, *step(0), *step(1), *step(2)]
+    messages[2]["content"][0]["content"] = [{"type": "tool_result", "tool_use_id": "a"}]
+    edited, applied = edit(messages, by_uses(1))
+    assert applied == []
+    with pytest.raises(InvalidRequest) as refused:
+        prepare(edited, LIMITS)
+    assert refused.value.message == (
+        "messages.2.content.0.content.0.type: Input should be a type of block that a tool_result can contain, "
+        'got "tool_result"'
+    )
+
+
+def test_a_summary_replaces_what_is_before_it() -> None:
+    summary = {"role": "assistant", "content": [{"type": "compaction", "content": "The work so far."}]}
+    messages = [*FIVE, summary, HELLO, *step(5), *step(6)]
+    edited, _ = edit(messages, by_uses(2, keep=0))
+    assert cleared(edited) == []
+    edited, _ = edit([*messages, *step(7)], by_uses(2, keep=0))
+    assert cleared(edited) == ["call_5", "call_6"]
+
+
+def test_repeated_call_ids_are_different_uses() -> None:
+    messages = [HELLO, *step(0), *step(1), *step(0), *step(1)]
+    edited, _ = edit(messages, by_uses(1, keep=2))
+    contents = [msgspec.json.decode(block.content) for message in edited.messages[2::2] for block in message.blocks[:1]]
+    assert [content == CLEARED for content in contents] == [True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("keep", "expected"),
+    [
+        ({"type": "thinking_turns", "value": 1}, [0, 1]),
+        ({"type": "thinking_turns", "value": 2}, [0]),
+        ({"type": "thinking_turns", "value": 3}, []),
+        ({"type": "all"}, []),
+        ("all", []),
+        (None, [0, 1]),
+    ],
+)
+def test_the_thinking_of_earlier_turns_is_removed(keep: Any, expected: list[int]) -> None:
+    turns = [[HELLO, *step(3 * turn), *step(3 * turn + 1, says="go on"), *step(3 * turn + 2)] for turn in range(3)]
+    answer = {"role": "assistant", "content": "done"}
+    messages = [message for turn in turns for message in (*turn, answer)][:-1]
+    edited, applied = edit(messages, {"type": THINKING, "keep": keep})
+    thinks = [any(type(block) is ThinkingBlock for block in message.blocks) for message in edited.messages]
+    size = len(turns[0]) + 1
+    assert [turn for turn in range(3) if not any(thinks[turn * size : (turn + 1) * size])] == expected
+    assert [one["cleared_thinking_turns"] for one in applied] == ([len(expected)] if expected else [])
+    assert sum(thinks) == 3 * (3 - len(expected))
+
+
+def test_edits_are_reported_in_their_order() -> None:
+    messages = [*FIVE, {"role": "assistant", "content": "done"}, HELLO, *step(5)]
+    for edits in ([by_uses(1), {"type": THINKING}], [{"type": THINKING}, by_uses(1)]):
+        _, applied = edit(messages, *edits, {"type": "compact_20260112"}, {"type": "clear_of_the_future"})
+        assert [one["type"] for one in applied] == [one["type"] for one in edits]
+
+
+def test_a_moved_boundary_wins_at_least_what_is_asked() -> None:
+    given = by_uses(1, keep=1, clear_at_least={"type": "input_tokens", "value": 250})
+    messages = [HELLO, *(message for number in range(20) for message in step(number))]
+    reports = [edit(messages[:end], given)[1] for end in range(3, len(messages) + 1, 2)]
+    numbers = [sum(one["cleared_tool_uses"] for one in applied) for applied in reports]
+    tokens = [0, *(sum(one["cleared_input_tokens"] for one in applied) for applied in reports)]
+    assert numbers == [number // 4 * 4 for number in range(20)]
+    assert min(after - before for before, after in itertools.pairwise(tokens) if after != before) >= 250
+
+
+# Any conversation
+
+
+NAMES = ("read", "write", "memo")
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> list[Json]:
+    messages = [HELLO]
+    for number in range(draw(st.integers(0, 12))):
+        name, size = draw(st.sampled_from(NAMES)), draw(st.integers(0, 80))
+        messages += step(number, name, size=size, thinks=draw(st.booleans()), says=draw(st.sampled_from(("", "hm"))))
+        if draw(st.integers(0, 3)) == 0:
+            messages += [{"role": "assistant", "content": "done"}, {"role": "user", "content": "and now?"}]
+    return messages
+
+
+EDITS = st.fixed_dictionaries(
+    {
+        "trigger": st.one_of(
+            st.builds(lambda value: {"type": "tool_uses", "value": value}, st.integers(1, 8)),
+            st.builds(lambda value: {"type": "input_tokens", "value": value}, st.integers(1, 1_500)),
+        ),
+        "keep": st.builds(lambda value: {"type": "tool_uses", "value": value}, st.integers(0, 5)),
+        "clear_at_least": st.builds(lambda value: {"type": "input_tokens", "value": value}, st.integers(0, 300)),
+        "exclude_tools": st.lists(st.sampled_from(NAMES), max_size=2),
+        "clear_tool_inputs": st.one_of(st.booleans(), st.lists(st.sampled_from(NAMES), max_size=2)),
+    }
+)
+
+
+def texts(request: MessagesRequest) -> list[Block]:
+    return [block for message in request.messages for block in message.blocks if type(block) is TextBlock]
+
+
+@settings(deadline=None)
+@given(conversations(), EDITS, st.integers(1, 4))
+def test_what_is_cleared_only_grows_and_nothing_else_changes(messages: list[Json], given: Json, turns: int) -> None:
+    edits = ({"type": USES, **given}, {"type": THINKING, "keep": {"type": "thinking_turns", "value": turns}})
+    before: list[str] = []
+    tokens = 0
+    for end in range(1, len(messages) + 1, 2):
+        edited, applied = edit(messages[:end], *edits)
+        now = cleared(edited)
+        assert now[: len(before)] == before
+        names = {block["id"]: block["name"] for one in messages for block in one["content"] if "name" in block}
+        assert not {names[call] for call in now} & set(given["exclude_tools"])
+        won = sum(one["cleared_input_tokens"] for one in applied if one["type"] == USES)
+        assert won == tokens or (won - tokens >= given["clear_at_least"]["value"] and len(now) > len(before))
+        before, tokens = now, won
+        original = decode_request(body_of(messages[:end]))
+        assert texts(edited) == texts(original)
+        assert [one[0] for one in uses(edited)] == [one[0] for one in uses(original)]
+        assert [message.role for message in edited.messages] == [message.role for message in original.messages]
+        prepared = prepare(edited, LIMITS)
+        assert [note.reason for note in prepared.notes if note.field.startswith("messages")] == []
+
+
+@settings(deadline=None)
+@given(conversations(), EDITS)
+def test_an_instance_that_knows_the_conversation_removes_the_same(messages: list[Json], given: Json) -> None:
+    histories = Histories(min_bytes=300)
+    edits = ({"type": USES, **given}, {"type": THINKING})
+    for end in range(1, len(messages) + 1, 2):
+        body = body_of(messages[:end], *edits)
+        conversation = histories.find("client", {}, body)
+        assert conversation is not None
+        request = decode_request(body, known=conversation.known)
+        histories.learn(conversation, body, request)
+        fresh = decode_request(body)
+        assert edit_context(request)[1] == edit_context(fresh)[1]
+        edited = edit_context(request)[0]
+        assert edited.messages == edit_context(fresh)[0].messages
+        assert request.messages == fresh.messages
+        assert prepare(edited, LIMITS).request.messages == prepare(edit_context(fresh)[0], LIMITS).request.messages
