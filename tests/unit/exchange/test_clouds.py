@@ -1212,20 +1212,19 @@ REFUSED_BETA = f"Unexpected value(s) `{CONTEXT}` for the `anthropic-beta` header
 async def test_a_field_named_like_an_error_takes_nothing_from_others(hostile: dict[str, Any], escaped: bool) -> None:
     variables = {"OPENAI_API_KEY": KEY, "OPENAI_WIRE": "messages"}
     fields = {"context_management": CLEARED, "output_config": {"effort": "low"}}
+    # a search without words is about the first requests of conversations, and words about all requests
+    begun = [{"role": "user", "content": "Good day."}, {"role": "assistant", "content": "Good day."}, *CALL["messages"]]
     with cloud_of("foundry", betas=(CONTEXT,)) as (cloud, running):
         cloud.find_problem = find_unknown_field
         engine = engine_of({**variables, "OPENAI_BASE_URL": f"{running.url}/anthropic/v1"})
-        await ask(engine, f"openai/{VERTEX_MODEL}", betas=CONTEXT, **fields)
+        await ask(engine, f"openai/{VERTEX_MODEL}", betas=CONTEXT, **fields, messages=begun)
         text = json.dumps({"model": f"openai/{VERTEX_MODEL}", **CALL, **fields, **hostile})
         if escaped:
             text = text.replace("nexpected", r"\u006e\u0065xpected").replace("error", r"\u0065rror")
         headers = {"anthropic-version": "2023-06-01", "anthropic-beta": CONTEXT}
         reply = await send_request(engine, text.encode(), headers)
         [piece async for piece in reply.body]
-        for number in range(16):  # which may search for the refused part
-            messages = [{"role": "user", "content": f"question {number}"}]
-            await ask(engine, f"openai/{VERTEX_MODEL}", betas=CONTEXT, **fields, messages=messages)
-        reply, message = await ask(engine, f"openai/{VERTEX_MODEL}", betas=CONTEXT, **fields)
+        reply, message = await ask(engine, f"openai/{VERTEX_MODEL}", betas=CONTEXT, **fields, messages=begun)
         await engine.close()
         first, *_, last = running.journal.exchanges
     assert reply.status == 200, message
