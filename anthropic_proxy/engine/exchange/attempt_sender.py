@@ -322,12 +322,11 @@ class AttemptSender(Struct, eq=False):
         provider = target.provider
         run = attempt.run
         call = attempt.call
-        encode = partial(engine.background.run_for_call, target.wire.encode_request, is_large=attempt.is_large)
-        request = await encode(call)
+        request = await engine.background.run_for_call(target.wire.encode_request, call, is_large=attempt.is_large)
         repair = run.repair
         if repair is not None and await PlainForms(engine, self.incoming).examine(attempt, repair, request):
             target, call = attempt.target, attempt.call
-            request = await encode(call)
+            request = await engine.background.run_for_call(target.wire.encode_request, call, is_large=attempt.is_large)
         options = engine.settings.call_options.get(provider.name)
         if options is not None:
             extend = partial(extend_request, options, client_headers=self.incoming.headers, with_body=True)
