@@ -395,45 +395,10 @@ class Retries(Struct, eq=False):
         self.redact_keys(error, attempt)
         add_key_setting(error, target, attempt.credential)
         self.records.fail_attempt(error, usage)
-        repair = run.repair
-        first = None if repair is None else repair.refusal
-        if repair is not None and first is not None and error.stated_status in (*REFUSAL_STATUSES, first.stated_status):
-            plain_forms = PlainForms(engine, self.incoming)
-            plainer = plain_forms.find_plainer_target(target, repair, error) if run.adaptations_left else None
-            if plainer is not None:
-                run.adaptations_left -= 1
-                failed_attempts.append(describe_attempt(target, error))
-                return plainer
-            is_whole = not repair.plainer_forms
-            if is_whole and {first.stated_status, error.stated_status} <= {*REFUSAL_STATUSES}:
-                plain_forms.record_second_refusal(target, repair)
-            raise first
-        if run.adaptations_left and error.is_repairable:
-            receipt = self.incoming.receipt
-            run.adaptations = run.adaptations or Adaptations(
-                engine, receipt.adaptations, receipt.client.id, partial(name_conversation, self.incoming, run.request)
-            )
-            if (adapted := await run.adaptations.find_adapted_target(target, attempt.call, error)) is not None:
-                run.adaptations_left -= 1
-                failed_attempts.append(describe_attempt(target, error))
-                if adapted.model != target.model or adapted.wire is not target.wire:
-                    run.repair = None  # a search is about the requests of one model over one API
-                if adapted.model != target.model:
-                    run.origin = await self.admission.admit_successor(run.origin, adapted, run.request, run.token_scale)
-                return adapted
-            plain: Target | None = None
-            is_failure = error.stated_status == FAILURE_STATUS
-            if not is_failure or self._may_retry_failure(run, target, error):
-                plain = await PlainForms(engine, self.incoming).find_plain_target(attempt, error)
-            if plain is not None and is_failure:
-                run.retries_left -= 1
-                engine.retry_budget.try_spend(target.upstream)
-            if plain is not None:
-                run.adaptations_left -= 1
-                failed_attempts.append(describe_attempt(target, error))
-                return plain
-            if error.status == 400:
-                attempt.store_lessons(engine.observations, self.incoming.receipt.client, is_rejected=True)
+        if (changed := await self._change_request(attempt, error)) is not None:
+            run.adaptations_left -= 1
+            failed_attempts.append(describe_attempt(target, error))
+            return changed
         pause = 0.0
         if not await self._change_key(attempt, error):
             pause = error.retry_after or RETRY_DELAY_SECONDS
@@ -447,6 +412,51 @@ class Retries(Struct, eq=False):
         if pause:
             await engine.sleep(pause)
         return target
+
+    async def _change_request(self, attempt: Attempt, error: UpstreamError) -> Target | None:
+        """Return the target of a repetition with another request: changed as the words of the error suggest, or in a
+        plainer form. None: no such change may help. Raises the first refusal if each plainer form is refused too.
+        """
+        run, target, repair = attempt.run, attempt.target, attempt.run.repair
+        plain_forms = PlainForms(self.engine, self.incoming)
+        first = None if repair is None else repair.refusal
+        if repair is not None and first is not None and error.stated_status in (*REFUSAL_STATUSES, first.stated_status):
+            plainer = plain_forms.find_plainer_target(target, repair, error) if run.adaptations_left else None
+            if plainer is not None:
+                return plainer
+            if not repair.plainer_forms and {first.stated_status, error.stated_status} <= {*REFUSAL_STATUSES}:
+                plain_forms.record_second_refusal(target, repair)
+            raise first
+        if not run.adaptations_left or not error.is_repairable:
+            return None
+        if (adapted := await self._adapt(attempt, error)) is not None:
+            return adapted
+        plain: Target | None = None
+        is_failure = error.stated_status == FAILURE_STATUS
+        if not is_failure or self._may_retry_failure(run, target, error):
+            plain = await plain_forms.find_plain_target(attempt, error)
+        if plain is not None and is_failure:
+            run.retries_left -= 1
+            self.engine.retry_budget.try_spend(target.upstream)
+        if plain is None and error.status == 400:
+            attempt.store_lessons(self.engine.observations, self.incoming.receipt.client, is_rejected=True)
+        return plain
+
+    async def _adapt(self, attempt: Attempt, error: UpstreamError) -> Target | None:
+        """Return the target with the change that the words of an error suggest. None: they suggest none."""
+        run, target = attempt.run, attempt.target
+        receipt = self.incoming.receipt
+        run.adaptations = run.adaptations or Adaptations(
+            self.engine, receipt.adaptations, receipt.client.id, partial(name_conversation, self.incoming, run.request)
+        )
+        adapted = await run.adaptations.find_adapted_target(target, attempt.call, error)
+        if adapted is None:
+            return None
+        if adapted.model != target.model or adapted.wire is not target.wire:
+            run.repair = None  # a search is about the requests of one model over one API
+        if adapted.model != target.model:
+            run.origin = await self.admission.admit_successor(run.origin, adapted, run.request, run.token_scale)
+        return adapted
 
     def _may_retry_failure(self, run: TargetRun, target: Target, error: UpstreamError) -> bool:
         """Return True if a retry is left for a failure that would not be retried otherwise."""

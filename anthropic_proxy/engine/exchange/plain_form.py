@@ -190,7 +190,7 @@ class PlainForms(Struct, eq=False):
         repair.repetition, *others = repair.plainer_forms
         repair.plainer_forms = others
         receipt = self.incoming.receipt
-        receipt.adaptations = [name for name in receipt.adaptations if not name.startswith(PLAIN_FORM)]
+        receipt.adaptations[:] = [name for name in receipt.adaptations if not name.startswith(PLAIN_FORM)]
         receipt.plain_form = ()
         self._show_left_out(repair, (*repair.left_out, *repair.repetition))
         prefix = target.provider.prefix

@@ -931,6 +931,23 @@ async def test_of_two_parts_that_are_refused_only_together_one_is_left_out_where
     assert all({*field.split(".")} & {*first, *second} for field in lost)
 
 
+async def test_notes_and_learned_changes_are_those_of_the_request_that_was_sent() -> None:
+    vendor = VENDORS["messages"]
+    server = Server(lambda body: has("temperature")(body) and has("system", "cache_control")(body))
+    proxy = ProxyHarness(server, **vendor.settings)
+    for number in range(30):
+        assert (await post(proxy, vendor, f"hello {number}")).error is None
+    assert (await post(proxy, vendor, "later")).error is None
+    receipt = proxy.receipts[-1]
+    part = "fields cache_control system.cache_control tools.cache_control and 8 more"
+    assert receipt.adaptations == [f"plain form: {part}"]
+    assert [(note.field, note.handling, note.reason) for note in receipt.fidelity.notes] == [
+        ("system.cache_control", "dropped", "openai does not accept it"),
+        ("tools.cache_control", "dropped", "openai does not accept it"),
+        (part, "kept", "left out because openai has refused earlier requests with it"),
+    ]
+
+
 FORM_BETAS = ("interleaved-thinking-2025-05-14", "effort-2025-11-24", "extended-cache-ttl-2025-04-11")
 KEPT_BETAS = (
     "dangerous-tool-use-2026-09-01",
