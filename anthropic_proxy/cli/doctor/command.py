@@ -288,7 +288,8 @@ def _forget_refusals(settings: Settings, model: str) -> None:
         text = msgspec.convert(remote.request("DELETE", path), _Forgotten).text
     else:
         proxy = require_proxy(settings)
-        token = settings.admin_api_keys[0].reveal() if settings.admin_api_keys else proxy.token
+        is_administrator = bool(settings.admin_api_keys and not settings.proxy_api_keys)
+        token = settings.admin_api_keys[0].reveal() if is_administrator else proxy.token
         reply = delete(proxy.host, proxy.port, path, token, proxy.certificate_file)
         text = decode_json(reply, _Forgotten).text
     Output().write_notice(escape_unprintable(text), "✓")
