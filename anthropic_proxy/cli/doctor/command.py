@@ -292,7 +292,7 @@ def _forget_refusals(settings: Settings, model: str) -> None:
         token = settings.admin_api_keys[0].reveal() if is_administrator else proxy.token
         reply = delete(proxy.host, proxy.port, path, token, proxy.certificate_file)
         text = decode_json(reply, _Forgotten).text
-    Output().write_notice(escape_unprintable(text), "✓")
+    Output().write_line(f"  {escape_unprintable(text)}")
 
 
 def _show_auto_mode(settings: Settings, options: _Options, *, dry_run: bool) -> None:
