@@ -116,9 +116,11 @@ def _run(arguments: argparse.Namespace) -> int:
         _print(f"\n! {result.check.id}: a fault of the suite, not of the server\n{result.reasons[0]}")
     _print(f"\n{write_table(results)}\n")
     failures = sum(result.outcome is Outcome.FAILED for result in results)
+    undone = sum(result.outcome is Outcome.MODEL for result in results)
     _print(
         f"{len(results)} checks in {time.monotonic() - started:.1f} s: {failures} failed, "
         f"{failures - len(new)} of them expected; {len(stale)} expected to fail passed"
+        + (f"; the model did not do what {undone} need" if undone else "")
     )
     facts = {
         "suite": __version__,

@@ -73,3 +73,30 @@ def test_a_wrong_case(
         (tmp_path / name).write_text(content, "utf-8")
     assert main([url, "--case", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith(f"messages-conformance: {message.format(folder=tmp_path)}")
+
+
+def test_what_a_server_repeats_is_shown_without_key_and_controls(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MESSAGES_API_KEY", "key-of-the-user")
+    (tmp_path / "request.json").write_text(json.dumps(BODY), "utf-8")
+
+    def answer(handler: Any, _: Any) -> None:
+        reply(handler, json.dumps({**MESSAGE, "content": [{"type": "\x1b[2J key-of-the-user"}]}).encode())
+
+    with serve(answer) as address:
+        assert main([address, "--case", str(tmp_path), "--model", "m"]) == 0
+    assert "\nblocks       ?            \\u001b[2J $MESSAGES_API_KEY\n" in capsys.readouterr().out
+
+
+def test_the_form_of_a_reply_is_judged_by_the_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "request.json").write_text(json.dumps(BODY), "utf-8")
+    call = {"type": "tool_use", "id": 7, "name": "n", "input": {}}
+    wrong = {**MESSAGE, "role": "user", "content": [call], "usage": {"input_tokens": 1, "output_tokens": -1}}
+    with serve(lambda handler, _: reply(handler, json.dumps(wrong).encode())) as address:
+        assert main([address, "--case", str(tmp_path), "--model", "m"]) == 1
+    assert capsys.readouterr().out.splitlines()[6:] == [
+        "✕ message: $.role: 'assistant' was expected",
+        "✕ message: $.content[0].id: 7 is not of type 'string'",
+        "✕ message: $.usage.output_tokens: -1 is less than the minimum of 0",
+    ]
