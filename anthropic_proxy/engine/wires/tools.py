@@ -13,6 +13,7 @@ from msgspec import Raw, Struct
 from anthropic_proxy.engine.messages.deltas import Delta, ToolArgs, ToolCall, ToolEnd
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import Tool, ToolChoice, ToolUseBlock
+from anthropic_proxy.engine.messages.models.tool_arguments import is_same_object
 from anthropic_proxy.engine.messages.models.tools import ToolList, is_client_tool
 from anthropic_proxy.engine.messages.preparation import server_tool_kind
 from anthropic_proxy.engine.messages.work_budget import WorkBudget, WorkCache
@@ -153,7 +154,7 @@ class ToolCallIds:
         if not upstream_id:
             return False
         known_name, known_arguments, known_event = self._whole_calls.setdefault(upstream_id, (name, arguments, event))
-        return known_event is not event and (known_name, known_arguments) == (name, arguments)
+        return known_event is not event and known_name == name and is_same_object(known_arguments, arguments)
 
     def assign_client_id(self, upstream_id: str | None) -> str:
         """Return the id that the client receives for a tool call, and record it as used."""

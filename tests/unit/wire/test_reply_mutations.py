@@ -88,6 +88,13 @@ def responses(*events: Json, output: list[Json] | None = None) -> list[Json]:
     ]
 
 
+def gemini(*calls: Json) -> list[Json]:
+    """Return a stream with calls, all with one id, each in an event."""
+    parts = [{"functionCall": {"name": "Read", "id": "c", **call}} for call in calls]
+    frames: list[Json] = [{"candidates": [{"content": {"role": "model", "parts": [part]}}]} for part in parts]
+    return [*frames, {"candidates": [{"finishReason": "STOP"}]}]
+
+
 CALL = {"type": "function_call", "id": "i", "call_id": "c", "name": "Read"}
 BEGIN = {"type": "output_item.added", "output_index": 0, "item": {**CALL, "arguments": ""}}
 WHOLE = '{"a": 1}'
@@ -455,6 +462,19 @@ FINAL_OBJECTS: dict[str, tuple[str, list[Json], Any]] = {
             output=[MESSAGE],
         ),
         "Hello.",
+    ),
+    "a call in pieces that is repeated whole": (
+        "gemini",
+        gemini(
+            {"partialArgs": [{"jsonPath": "$.a", "numberValue": 1}], "willContinue": True},
+            {"args": {"a": 1}},
+        ),
+        ['{"a":1}'],
+    ),
+    "a call whose members are in another order when it is repeated": (
+        "gemini",
+        gemini({"args": {"a": 1, "b": 2}}, {"args": {"b": 2, "a": 1}}),
+        ['{"a":1,"b":2}'],
     ),
     "other arguments at the end": (
         "openai_responses",

@@ -464,7 +464,9 @@ class GeminiDecoder(Decoder):
     def _end_open_call(self, deltas: list[Delta]) -> None:
         if (call := self._open_call) is not None:
             self._open_call = None
-            self._emit_call(call.name, call.id, call.signature, call.encode_arguments(), deltas)
+            arguments = call.encode_arguments()
+            if not self._ids.is_repetition(call.id, call.name, arguments, []):  # it has come in events of its own
+                self._emit_call(call.name, call.id, call.signature, arguments, deltas)
 
     def _emit_held_calls(self, deltas: list[Delta]) -> None:
         self._open_searches = 0
