@@ -20,6 +20,8 @@ def find_counterparts(known: Sequence[Keys], final: Sequence[Keys]) -> list[int 
     parts with a common name belong together, and then the n-th of the others with the same last key. A part that a
     final object repeats is not new.
     """
+    if known == final:
+        return [*range(len(final))]
     found: list[int | None] = [None] * len(final)
     if not known:
         return found

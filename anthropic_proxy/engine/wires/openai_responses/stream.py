@@ -11,7 +11,7 @@ until the next content is known (`PendingReasoning`), and everything after a web
 `reply.py` has the structs of events and bodies, and `tools.py` the decoders of tool calls and of web searches.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
-from anthropic_proxy.engine.messages.models.raw_json import is_present
+from anthropic_proxy.engine.messages.models.raw_json import ABSENT, is_present
 from anthropic_proxy.engine.messages.server_blocks import describe_generated_file
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.contract import Decoder
@@ -189,64 +189,9 @@ class ResponsesDecoder(Decoder):
         self._number = event.sequence_number
         self._frame = frame
         deltas: list[Delta] = []
-        match event.type:  # other events repeat content or report progress, and are ignored
-            case "response.output_text.delta":
-                self._read_text(event, deltas)
-            case "response.function_call_arguments.delta":
-                state = self._find(event)
-                if event.delta and state.tool_call is not None:
-                    state.tool_call.add_arguments_fragment(event.delta, deltas)
-                elif event.delta:
-                    state.early_arguments.append(event.delta)
-            case "response.reasoning_summary_text.delta":
-                self._read_thought(event, ("summary", event.summary_index), deltas)
-            case "response.reasoning_text.delta":
-                self._read_thought(event, ("reasoning", event.content_index), deltas)
-            case "response.output_text.done":
-                self._complete_part(("text", event.content_index), event.text, event, deltas)
-            case "response.refusal.done":
-                self._complete_part(("text", event.content_index), event.refusal, event, deltas)
-            case "response.reasoning_summary_text.done":
-                self._complete_part(("summary", event.summary_index), event.text, event, deltas)
-            case "response.reasoning_text.done":
-                self._complete_part(("reasoning", event.content_index), event.text, event, deltas)
-            case "response.content_part.done":
-                part = self._decode(decode_content, event.part)
-                kind = "reasoning" if part.type == "reasoning_text" else "text"
-                self._complete_part((kind, event.content_index), part.text or part.refusal, event, deltas)
-            case "response.reasoning_summary_part.done":
-                part = self._decode(decode_content, event.part)
-                self._complete_part(("summary", event.summary_index), part.text, event, deltas)
-            case "response.output_text.annotation.added":
-                state = self._find(event)
-                found = self._search.decode_annotation(event.annotation, (self._last, event.content_index))
-                state.citation_count += len(found)
-                deltas += found
-            case "response.refusal.delta":
-                if event.delta:
-                    self._refusal.append(event.delta)
-                    self._read_text(event, deltas)
-            case (
-                "response.function_call_arguments.done"
-                | "response.mcp_call_arguments.done"
-                | "response.code_interpreter_call_code.done"
-            ):
-                state = self._find(event)
-                if state.tool_call is not None and event.arguments:
-                    state.tool_call.add_complete_arguments(event.arguments, deltas)
-                elif state.server_tool is not None:
-                    self._put_hosted(state.server_tool.start_call(event.arguments or event.code or ""), deltas)
-            case "response.output_item.added":
-                self._begin_item(event, self._decode(decode_item, event.item), deltas)
-            case "response.output_item.done":
-                self._end_item(event, self._decode(decode_item, event.item), deltas)
-            case "response.completed" | "response.incomplete" | "response.failed":
-                self.finished = True
-                self._read_end(self._decode(decode_response, event.response), deltas)
-            case "error":
-                deltas += self._fail(decode_error_object(decode_repaired(frame)))
-            case "" if (fault := decode_bare_error(frame)) is not None:
-                deltas += self._fail(fault)
+        read = _READERS.get(event.type)
+        if read is not None:
+            read(self, event, deltas)
         return deltas
 
     def decode_body(self, body: bytes) -> list[Delta]:
@@ -299,18 +244,49 @@ class ResponsesDecoder(Decoder):
             if text:
                 self._deliver_text(text, event.content_index, deltas)
 
-    def _read_thought(self, event: StreamEvent, part: Part, deltas: list[Delta]) -> None:
+    def _read_refusal(self, event: StreamEvent, deltas: list[Delta]) -> None:
+        if event.delta:
+            self._refusal.append(event.delta)
+            self._read_text(event, deltas)
+
+    def _read_thought(self, event: StreamEvent, deltas: list[Delta]) -> None:
         state = self._find(event)
+        part = _find_part(_KINDS[event.type], event)
         if event.delta and not state.complete:
             begins_part = state.latest_part not in (None, part)
             text = state.find_text(part).add(event.delta)
             if text:
                 self._deliver_thinking(text, state, deltas, begins_part=begins_part)
 
-    def _complete_part(self, part: Part, whole: str | None, event: StreamEvent, deltas: list[Delta]) -> None:
+    def _read_annotation(self, event: StreamEvent, deltas: list[Delta]) -> None:
+        state = self._find(event)
+        found = self._search.decode_annotation(event.annotation, (self._last, event.content_index))
+        state.citation_count += len(found)
+        deltas += found
+
+    def _read_arguments(self, event: StreamEvent, deltas: list[Delta]) -> None:
+        state = self._find(event)
+        if event.delta and state.tool_call is not None:
+            state.tool_call.add_arguments_fragment(event.delta, deltas)
+        elif event.delta:
+            state.early_arguments.append(event.delta)
+
+    def _end_arguments(self, event: StreamEvent, deltas: list[Delta]) -> None:
+        state = self._find(event)
+        if state.tool_call is not None and event.arguments:
+            state.tool_call.add_complete_arguments(event.arguments, deltas)
+        elif state.server_tool is not None:
+            self._put_hosted(state.server_tool.start_call(event.arguments or event.code or ""), deltas)
+
+    def _end_part(self, event: StreamEvent, deltas: list[Delta]) -> None:
+        kind, whole = _KINDS[event.type], event.text or event.refusal
+        if event.part is not ABSENT:
+            content: OutputContent = self._decode(decode_content, event.part)
+            kind = "reasoning" if content.type == "reasoning_text" else kind
+            whole = content.text or content.refusal
         state = self._find(event)
         if whole and not state.complete:
-            self._complete_parts([(part, whole)], state, deltas, event.type)
+            self._complete_parts([(_find_part(kind, event), whole)], state, deltas, event.type)
 
     def _complete_parts(
         self, wholes: Iterable[tuple[Part, str]], state: OutputItemState, deltas: list[Delta], source: str
@@ -352,7 +328,8 @@ class ResponsesDecoder(Decoder):
             state.tool_call.add_arguments_fragment(fragment, deltas)
         return state.tool_call
 
-    def _begin_item(self, event: StreamEvent, item: OutputItem, deltas: list[Delta]) -> None:
+    def _begin_item(self, event: StreamEvent, deltas: list[Delta]) -> None:
+        item: OutputItem = self._decode(decode_item, event.item)
         state = self._find(event)
         if state.complete or is_other_call(item.call_id, state.call_id):
             # a server that gives every item the same index, or none
@@ -363,7 +340,8 @@ class ResponsesDecoder(Decoder):
         elif item.type in SERVER_TOOL_ITEM_TYPES:
             state.server_tool = ServerToolItemDecoder(self._call, item, self._calls)
 
-    def _end_item(self, event: StreamEvent, item: OutputItem, deltas: list[Delta]) -> None:
+    def _end_item(self, event: StreamEvent, deltas: list[Delta]) -> None:
+        item: OutputItem = self._decode(decode_item, event.item)
         state = self._find(event)
         if state.complete and is_other_call(item.call_id, state.call_id):
             state = self._add_state(self._last)
@@ -459,6 +437,17 @@ class ResponsesDecoder(Decoder):
         else:
             deltas += some
 
+    def _end_stream(self, event: StreamEvent, deltas: list[Delta]) -> None:
+        self.finished = True
+        self._read_end(self._decode(decode_response, event.response), deltas)
+
+    def _read_error(self, _: StreamEvent, deltas: list[Delta]) -> None:
+        deltas += self._fail(decode_error_object(decode_repaired(self._frame)))
+
+    def _read_untyped(self, _: StreamEvent, deltas: list[Delta]) -> None:
+        if (fault := decode_bare_error(self._frame)) is not None:
+            deltas += self._fail(fault)
+
     def _read_end(self, response: Response, deltas: list[Delta]) -> None:
         if self._stopped:
             return
@@ -542,6 +531,43 @@ class ResponsesDecoder(Decoder):
         self.finished = True
         self._stopped = True
         return [*deltas, end]
+
+
+_KINDS = {
+    "response.output_text.done": "text",
+    "response.refusal.done": "text",
+    "response.content_part.done": "text",
+    "response.reasoning_summary_text.delta": "summary",
+    "response.reasoning_summary_text.done": "summary",
+    "response.reasoning_summary_part.done": "summary",
+    "response.reasoning_text.delta": "reasoning",
+    "response.reasoning_text.done": "reasoning",
+}
+"""Type of an event → kind of its part."""
+_READERS: Mapping[str, Callable[[ResponsesDecoder, StreamEvent, list[Delta]], None]] = {
+    **dict.fromkeys(_KINDS, ResponsesDecoder._end_part),
+    "response.output_text.delta": ResponsesDecoder._read_text,
+    "response.refusal.delta": ResponsesDecoder._read_refusal,
+    "response.reasoning_summary_text.delta": ResponsesDecoder._read_thought,
+    "response.reasoning_text.delta": ResponsesDecoder._read_thought,
+    "response.output_text.annotation.added": ResponsesDecoder._read_annotation,
+    "response.function_call_arguments.delta": ResponsesDecoder._read_arguments,
+    "response.function_call_arguments.done": ResponsesDecoder._end_arguments,
+    "response.mcp_call_arguments.done": ResponsesDecoder._end_arguments,
+    "response.code_interpreter_call_code.done": ResponsesDecoder._end_arguments,
+    "response.output_item.added": ResponsesDecoder._begin_item,
+    "response.output_item.done": ResponsesDecoder._end_item,
+    "response.completed": ResponsesDecoder._end_stream,
+    "response.incomplete": ResponsesDecoder._end_stream,
+    "response.failed": ResponsesDecoder._end_stream,
+    "error": ResponsesDecoder._read_error,
+    "": ResponsesDecoder._read_untyped,
+}
+"""Type of an event → what reads it. Other events report progress, and are ignored."""
+
+
+def _find_part(kind: str, event: StreamEvent) -> Part:
+    return kind, event.summary_index if kind == "summary" else event.content_index
 
 
 class PendingReasoning:
