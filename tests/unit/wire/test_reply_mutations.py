@@ -215,6 +215,26 @@ FINAL_OBJECTS: dict[str, tuple[str, list[Json], Any]] = {
         chat({**in_message(called("Read", WHOLE)), "finish_reason": "tool_calls"}, called("Read", WHOLE)),
         [WHOLE],
     ),
+    "an id of a call that only a fragment behind its message has": (
+        "openai_chat",
+        chat(
+            {**in_message(called("Read", WHOLE, index=None, call_id=None)), "finish_reason": "tool_calls"},
+            called("Read", WHOLE),
+        ),
+        [WHOLE],
+    ),
+    "calls in another order behind their message": (
+        "openai_chat",
+        chat(
+            called("Read", WHOLE),
+            {
+                **in_message(called("Write_File", "{}", index=None, call_id="d"), called("Read", WHOLE, index=None)),
+                "finish_reason": "tool_calls",
+            },
+            called("Write_File", "{}", index=1, call_id="d"),
+        ),
+        [WHOLE, "{}"],
+    ),
     "a call without an id behind its message": (
         "openai_chat",
         chat(

@@ -849,18 +849,28 @@ class ToolCallDecoder:
         deltas.append(ToolEnd(call.key))
         return text
 
+    def _find_repeated(self, index: int, call_id: str | None) -> _OpenCall | None:
+        """Return the call of a complete message whose first fragment arrives now. None: there is none."""
+        call = self._by_id.get(call_id) if call_id else None
+        if call is None or call.written is None:
+            return None
+        self._slots[index] = call
+        return call
+
     def _find(self, fragment: ToolCallDelta, function: FunctionCall) -> _OpenCall | None:
         """Return the open call that a fragment continues. None: the fragment begins a new call."""
         if fragment.index is not None:
-            call = self._slots.get(fragment.index)
+            call = self._slots.get(fragment.index) or self._find_repeated(fragment.index, fragment.id)
         elif fragment.id:
             call = self._by_id.get(fragment.id)
         else:
             call = None if function.name else self._last
         if call is None or call.ended:
-            if call is None or (fragment.id and fragment.id != call.id):
+            if call is None or is_other_call(fragment.id, call.id):
                 return None
-            if function.name and (call.written is None or function.name != call.name):
+            if call.written is None and (function.name or (fragment.id and not call.id)):
+                return None
+            if function.name and function.name != call.name:
                 return None
             if call.find_new(function.arguments or "").strip():
                 raise self._call.build_protocol_error(" continued a tool call that was complete.")
