@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.background import MAX_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP
-from anthropic_proxy.engine.documents.reader import PagePictures
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.adaptation import Adaptations
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
@@ -339,16 +338,7 @@ class AttemptPreparer(Struct, eq=False):
     ) -> tuple[MessagesRequest, Sequence[FidelityNote]]:
         from anthropic_proxy.engine.exchange.document_reading import read_documents  # noqa: PLC0415  # few need it
 
-        pictures: PagePictures = "all" if limits.accepts_images else "none"
         client = self.incoming.receipt.client.id
-        read, notes, size = await read_documents(
-            self.engine,
-            client,
-            request,
-            pictures,
-            is_large=self.is_large,
-            # a server that has refused a document of the conversation must not end it
-            refuses_unreadable=not target.capabilities.rejects_documents,
-        )
+        read, notes, size = await read_documents(self.engine, client, request, target, limits, is_large=self.is_large)
         self.is_large = self.is_large or size > MAX_BYTES_ON_LOOP
         return read, notes

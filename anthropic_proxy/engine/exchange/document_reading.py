@@ -16,24 +16,20 @@ from anthropic_proxy.engine.messages.documents import (
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.media import MediaBlock, list_media, replace_media
 from anthropic_proxy.engine.messages.models import Block, DocumentBlock, MessagesRequest
+from anthropic_proxy.engine.messages.preparation import TargetLimits
+from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.errors import build_extra_install_command
 
 
 async def read_documents(
-    engine: Engine,
-    owner: str,
-    request: MessagesRequest,
-    pictures: PagePictures,
-    *,
-    is_large: bool,
-    refuses_unreadable: bool,
+    engine: Engine, owner: str, request: MessagesRequest, target: Target, limits: TargetLimits, *, is_large: bool
 ) -> tuple[MessagesRequest, Sequence[FidelityNote], int]:
     """Return the request with the text of each PDF in its place, notes on it, and the size of what was read.
 
-    `owner`: client that gets what was read for it before. `pictures`: pages of which pictures are sent too.
-    `refuses_unreadable`: documents that Anthropic's API does not accept either raise `InvalidRequest`. False: a text
-    takes their place.
+    `owner`: client that gets what was read for it before. A model that sees gets pictures of pages too. Raises
+    `InvalidRequest` for a document that Anthropic's API does not accept either.
     """
+    pictures: PagePictures = "all" if limits.accepts_images else "none"
     found = await engine.background.run_in_thread_if_large(is_large, _list_pdfs, request)
     if not found:
         return request, (), 0
@@ -44,7 +40,7 @@ async def read_documents(
             contents[data] = NOT_INSTALLED
         elif data not in contents:
             contents[data] = await engine.documents.read(engine.background, owner, data, pictures)
-    if refuses_unreadable:
+    if not target.capabilities.rejects_documents:  # a server that has refused one must not end the conversation
         require_readable([(path, contents[data]) for path, data in found])
     notes = list[FidelityNote]()
     if not is_installed:

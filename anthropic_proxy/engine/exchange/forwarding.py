@@ -40,6 +40,7 @@ from anthropic_proxy.engine.exchange.relay import build_relay_call, forwarded_he
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, end_if_disconnected, uncancel
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport, NoteCheck
+from anthropic_proxy.engine.messages.media import may_have_media
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope, guess_model
 from anthropic_proxy.engine.messages.preparation import prepare, server_tool_kinds
 from anthropic_proxy.engine.messages.tokens import MAX_TOKENS, EstimateCache, TokenScale
@@ -113,6 +114,7 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
                 return reply
         if request.decode_error is not None:
             raise request.decode_error
+        request = await _read_documents(engine, incoming, request, target, admission)
         scale = engine.observations.find_token_scale(target.provider.name, target.model, incoming.receipt.client.id)
         count: int | None = None
         estimates = EstimateCache()
@@ -140,6 +142,20 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
         return JsonReply(
             b'{"input_tokens":%d,"context_management":{"original_input_tokens":%d}}' % (count, max(before, count))
         )
+
+
+async def _read_documents(
+    engine: Engine, incoming: ClientRequest, request: MessagesRequest, target: Target, admission: Admission
+) -> MessagesRequest:
+    """Return the request with the PDFs as the model would get them."""
+    limits = engine.find_target_limits(target, admission.servers)
+    if target.is_relayed or limits.accepts_pdf or not may_have_media(request.messages):
+        return request
+    from anthropic_proxy.engine.exchange.document_reading import read_documents  # noqa: PLC0415  # few need it
+
+    is_large = is_large_request(incoming.body, len(request.tools))
+    read, *_ = await read_documents(engine, incoming.receipt.client.id, request, target, limits, is_large=is_large)
+    return read
 
 
 async def _decode_count(engine: Engine, incoming: ClientRequest) -> MessagesRequest:

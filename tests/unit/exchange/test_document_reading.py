@@ -7,10 +7,11 @@ from typing import Any
 from msgspec import structs
 
 from anthropic_proxy.engine.documents.reader import PDF_PROGRAM, DocumentReader
+from anthropic_proxy.engine.exchange.forwarding import count_tokens
 from anthropic_proxy.engine.upstream.contract import FetchedPage
 from anthropic_proxy.plugins import Client
 from tests.support.fake_upstream import FakeUpstream, error, reply
-from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 from tests.support.pdf import PICTURE, document, write_encrypted_pdf, write_pdf
 
 TEXT_MODEL, SEEING_MODEL = "groq/openai/gpt-oss-120b", "moonshot/kimi-k2.6"
@@ -227,3 +228,18 @@ async def test_a_pdf_that_a_server_refuses_is_read_by_the_proxy() -> None:
     assert "[document omitted: application/pdf]" in bodies[1]
     reasons = [note.reason for note in harness.receipts[-1].fidelity.notes if note.handling == "dropped"]
     assert reasons == ["replaced by a text: the PDF is damaged, has a password or too many pages"]
+
+
+async def test_a_count_has_the_tokens_of_the_text_of_a_pdf() -> None:
+    words = "\n".join(["All work and no play makes Jack a dull boy."] * 40)
+    harness = Proxy().harness
+
+    async def count(content: Any) -> int:
+        body = {"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": content}]}
+        incoming = new_client_request(json.dumps(body).encode(), path="/v1/messages/count_tokens")
+        counted = await count_tokens(harness.services, incoming, RecordingSink().wait_disconnected)
+        tokens: int = json.loads(counted.body)["input_tokens"]
+        return tokens
+
+    text = {"type": "text", "text": f'<page number="1">\n{words}\n</page>'}
+    assert abs(await count([document(write_pdf(words))]) - await count([text])) <= 2
