@@ -35,7 +35,8 @@ The suite belongs to the same project as `anthropic-proxy`, which is developed w
 the first row says that the two agree, and not more. A failed check is no judgment about a server: it may have another \
 aim, or another provider in mind.
 
-The sentences below were written by hand, after the request and the reply of each failure were read. A failure whose \
+The sentences below were written by hand. For each kind of failure, the request and the reply of one or more checks \
+were read; the reason of each further check was read before its name was added. A failure whose \
 cause is the tiny model, the scripted provider, our set-up or the machine of the run is not counted as the server's: \
 the table has it under “not the server's”, and its section says why. `skipped` checks need what is missing, such as a \
 scripted provider. If a sentence is wrong, please open an issue. What `anthropic-proxy` does otherwise on purpose is \
