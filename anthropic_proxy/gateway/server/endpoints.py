@@ -373,7 +373,9 @@ async def delete_refusals(services: Services, request: ClientRequest, sink: Asgi
     """Forget what refusals of the model in the query have shown, for all clients."""
     model = parse_qs(request.query).get("model", [""])[-1]
     if not model:
-        raise InvalidRequest("model: the query names no model. Example: /api/refusals?model=openai/gpt-4.1")
+        raise InvalidRequest(
+            "model: the query names no model. Example: /api/refusals?model=openai/gpt-4.1", code="model-name"
+        )
     target = build_plan(RoutingQuery(model), services.settings, services.catalog).targets[0]
     forgotten = services.observations.forget_refusals(target.upstream, target.model)
     reply = {"names": forgotten.names, "text": forgotten.describe(target.prefixed_id)}
