@@ -34,8 +34,11 @@ def test_without_a_name_it_lists_all_extras(tmp_path: Path) -> None:
 
 
 def test_an_unknown_extra(tmp_path: Path) -> None:
-    names = "dashboard, prices, facts, tui, vertex, bedrock, azure, litellm, fetch, import, postgres, redis, oidc, otel"
-    remedies = {"dasboard": "Did you mean:  anthropic-proxy add dashboard", "sound": f"The extras are: {names}."}
+    names = "dashboard, documents, prices, facts, tui, vertex, bedrock, azure, litellm, fetch, import, postgres, redis"
+    remedies = {
+        "dasboard": "Did you mean:  anthropic-proxy add dashboard",
+        "sound": f"The extras are: {names}, oidc, otel.",
+    }
     for extra, remedy in remedies.items():
         ended = run_command("add", extra, directory=tmp_path, settings={})
         error = f'✕ There is no extra "{extra}". {remedy}\n'
