@@ -16,6 +16,7 @@ from tests.growth.measure import MAX_TIME_RATIO, time_plain_search
 
 Text = Any
 """`str` or `bytes`."""
+_REPEATS = ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT")
 _ENDS = ("", "\x00", "!", "x", "\n")
 _CATEGORIES = {"DIGIT": "1", "NOT_DIGIT": "a", "SPACE": " ", "NOT_SPACE": "a", "WORD": "a", "NOT_WORD": "-"}
 
@@ -49,7 +50,7 @@ def _example_of(op: Any, value: Any) -> str:
         return "a"
     if name == "IN":
         return _members(value)[0]
-    if name in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
+    if name in _REPEATS:
         return _example(value[2]) * min(max(value[0], 1), 50)
     if name == "SUBPATTERN":
         return _example(value[3])
@@ -95,14 +96,15 @@ def _stems(node: Any, before: str = "") -> Iterator[str]:
     """Yield the texts that stand before each repeated part."""
     for op, value in node:
         name = str(op)
-        yield before
+        if name in _REPEATS:
+            yield before
         for inner in _children(name, value):
             yield from _stems(inner, before)
         before += _example_of(op, value)
 
 
 def _children(name: str, value: Any) -> Sequence[Any]:
-    if name in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
+    if name in _REPEATS:
         return [value[2]]
     if name == "SUBPATTERN":
         return [value[3]]

@@ -13,7 +13,9 @@ def test_each_pattern_takes_time_in_proportion_to_its_text(sizes: tuple[int, ...
     assert find_all_growth(sizes) == {}
 
 
-@pytest.mark.parametrize("form", [r"(a+)+$", r"\s*x?\s*\.", r"(?:[a-z]\w*\.)+[A-Z]", r"'(?:[^'\\]|\\.)*'"])
+@pytest.mark.parametrize(
+    "form", [r"(a+)+$", r"\s*x?\s*\.", r"a longer stem\s*x?\s*\.", r"(?:[a-z]\w*\.)+[A-Z]", r"'(?:[^'\\]|\\.)*'"]
+)
 def test_a_steep_pattern_is_found(form: str) -> None:
     assert find_growth(LaterPattern(form, 0, 0, is_anchored=False), MORE_SIZES)
 

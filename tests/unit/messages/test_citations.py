@@ -241,9 +241,17 @@ def test_the_blocks_of_a_reply_do_not_depend_on_its_fragments(text: str, cuts: l
             assert GRASS[citation["start_char_index"] : citation["end_char_index"]] == citation["cited_text"]
 
 
-def test_quotations_of_a_reply_are_bounded() -> None:
-    _, sources = number([text_document("x" * 900 + ". ") for _ in range(400)])
-    deltas = cite(sources, '<cite n="1-999">x</cite>' * 20)
+@pytest.mark.parametrize(
+    ("document", "mark"),
+    [
+        (text_document("x" * 900 + ". "), '<cite n="1-999">x</cite>'),
+        (text_document("x.", title="t" * 10_000), '<cite n="1">x</cite>' * 50),
+    ],
+    ids=["texts", "titles"],
+)
+def test_citations_of_a_reply_are_bounded(document: dict[str, Any], mark: str) -> None:
+    _, sources = number([document] * 400)
+    deltas = cite(sources, mark * 20)
     assert sum(len(delta.raw) for delta in deltas if isinstance(delta, Citation)) < 2 * MAX_QUOTED_CHARACTERS
 
 
