@@ -23,6 +23,7 @@ from anthropic_proxy.engine.exchange.tool_loop.known_urls import KnownUrls
 from anthropic_proxy.engine.messages.deltas import NO_USAGE, BilledUsage, Text
 from anthropic_proxy.engine.messages.models import Message, decode_request
 from anthropic_proxy.engine.messages.models.raw_json import MAX_JSON_DEPTH, is_json_text_too_deep
+from anthropic_proxy.engine.messages.models.tool_arguments import repeats_arguments
 from anthropic_proxy.engine.messages.reply_schema import ReplySchema
 from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.engine.platforms.os_errors import clean_error_text
@@ -35,6 +36,7 @@ from anthropic_proxy.engine.wires.anthropic.api_fields import keep_api_fields
 from anthropic_proxy.engine.wires.anthropic.batch_results import BatchResults
 from anthropic_proxy.engine.wires.anthropic.stream import read_usage
 from anthropic_proxy.engine.wires.calls import RelayCall
+from anthropic_proxy.engine.wires.delivered_text import DeliveredText
 from anthropic_proxy.engine.wires.failures import (
     UpstreamFault,
     build_upstream_error,
@@ -114,6 +116,19 @@ def read_thinking(text: str) -> None:
 def repair_name(name: str) -> None:
     repair = ToolCallRepair(new_call(), names=True)
     repair.repair_arguments("{'a': 1}", repair.repair_name(name))
+
+
+def complete_between_fragments(text: str) -> None:
+    """Read fragments of a text, each followed by a final object that contradicts them."""
+    delivered = DeliveredText()
+    for character in text:
+        delivered.add(character)
+        delivered.complete("-")
+
+
+def compare_joined_calls(text: str) -> bool:
+    """Compare joined calls with the arguments of another one of their length."""
+    return repeats_arguments(text, msgspec.json.encode({"a": [*text]}).decode())
 
 
 def find_url(text: str) -> bool:
@@ -303,6 +318,8 @@ HEADER_FILLERS = (
 SCHEMA = ReplySchema(b'{"type": "object", "properties": {"a": {"type": "string"}}}')
 
 ROWS = [
+    row("text: final objects between fragments", complete_between_fragments, ("", "a", ""), n=4_000),
+    row("text: joined calls and a final object", compare_joined_calls, ("", '{"a":1}{"a":2}', ""), n=8_000),
     row("text: settings of the current directory", find_settings, *shapes(("", "export"), GAPS), ("A", " ", "x")),
     *(row(f"text: {form}", read_calls, *form_shapes(text)) for form, text in {**FORMS, **MORE_FORMS}.items()),
     row("text: calls by character", partial(read_calls, size=1), *HELD, n=5_000),

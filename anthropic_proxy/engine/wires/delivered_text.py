@@ -54,11 +54,13 @@ class DeliveredText:
     are known already.
     """
 
-    __slots__ = ("_ahead", "_ahead_place", "_pieces")
+    __slots__ = ("_ahead", "_ahead_place", "_pieces", "size")
 
     def __init__(self, pieces: list[str] | None = None) -> None:
         """`pieces`: the fragments so far. Later ones are added to this list."""
         self._pieces = [] if pieces is None else pieces
+        self.size = sum(map(len, self._pieces))
+        """Characters of the text."""
         self._ahead = ""
         """Text that was delivered from a final object before its fragments arrived."""
         self._ahead_place = 0
@@ -85,13 +87,18 @@ class DeliveredText:
                 return ""
             self._ahead = ""
         self._pieces.append(fragment)
+        self.size += len(fragment)
         return fragment
+
+    def is_equal(self, whole: str) -> bool:
+        return self.size == len(whole) and self.text == whole
 
     def complete(self, whole: str) -> str | None:
         """Return what the fragments so far lack of the whole text. None: the whole text does not begin with them."""
-        if sum(map(len, self._pieces)) > len(whole) or not whole.startswith(text := self.text):
+        if self.size > len(whole) or not whole.startswith(text := self.text):
             return None
         if missing := whole[len(text) :]:
             self._pieces.append(missing)
+            self.size = len(whole)
             self._ahead, self._ahead_place = missing, 0
         return missing

@@ -6,6 +6,7 @@ Claude Code make of the same text. A truncated object keeps its complete members
 """
 
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -119,8 +120,8 @@ def is_same_object(text: str, other: str) -> bool:
     """Return True if two texts are the same JSON object, perhaps written in another way."""
     if text.strip() == other.strip():
         return True
-    with suppress(msgspec.DecodeError, RecursionError):
-        return bool(msgspec.json.decode(text) == msgspec.json.decode(other))
+    with suppress(RecursionError):
+        return _read_arguments(text) == _read_arguments(other)
     return False
 
 
@@ -143,10 +144,17 @@ def repeats_arguments(written: str, whole: str) -> bool:
     """
     if written == whole:
         return True
-    known, repeated = divide_arguments(written), divide_arguments(whole)
-    if len(repeated) == 1:
-        return any(is_same_object(repeated[0], one) for one in known)
-    return len(known) == len(repeated) and all(map(is_same_object, known, repeated))
+    known, repeated = ([*map(_read_arguments, divide_arguments(text))] for text in (written, whole))
+    with suppress(RecursionError):
+        return known == repeated or (len(repeated) == 1 and repeated[0] in known)
+    return False
+
+
+def _read_arguments(text: str) -> tuple[str, Any]:
+    """Return JSON as its value, and any other text as it is."""
+    with suppress(msgspec.DecodeError, RecursionError):
+        return "", msgspec.json.decode(text)
+    return text.strip(), None
 
 
 def _is_object(text: str) -> bool:

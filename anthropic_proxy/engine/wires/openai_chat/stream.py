@@ -437,7 +437,7 @@ class FinalTexts:
     def find_missing(self, message: ChoiceDelta, *, is_first: bool) -> ChoiceDelta:
         """Return what the fragments so far lack of the message, and all its calls. `is_first`: there are none."""
         reasoning = message.reasoning_content or message.reasoning or ""
-        if self.texts["content"].text or self.texts["refusal"].text:
+        if self.texts["content"].size or self.texts["refusal"].size:
             reasoning = ""  # thinking must precede the text
         missing = message if is_first else ChoiceDelta()
         missing.tool_calls = message.calls

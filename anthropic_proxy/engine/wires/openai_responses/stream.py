@@ -300,9 +300,9 @@ class ResponsesDecoder(Decoder):
             latest = state.latest_part
             if latest is not None and part != latest:
                 known = state.parts.get(part)
-                if known is not None and known.text == whole:
+                if known is not None and known.is_equal(whole):
                     continue
-                if whole == state.latest_text.text and (latest, source) not in state.wholes:
+                if state.latest_text.is_equal(whole) and (latest, source) not in state.wholes:
                     # some servers count the parts of whole texts otherwise than those of fragments
                     state.parts[part] = state.latest_text
                     state.wholes.add((latest, source))

@@ -269,7 +269,7 @@ class ToolCallItemDecoder:
 
     @property
     def has_arguments(self) -> bool:
-        return bool(self._written.text or self._announced)
+        return bool(self._written.size or self._announced)
 
     def start_call(self, item: OutputItem, deltas: list[Delta]) -> None:
         """Start the call once its name is known. Custom calls and parallel wrappers start when they are complete."""
@@ -325,7 +325,7 @@ class ToolCallItemDecoder:
         if item is not None and not self._ended and not self._began:
             self.start_call(item, deltas)
         whole = "" if item is None else (item.input if item.type == "custom_tool_call" else item.arguments) or ""
-        if whole == "" and not self._written.text:
+        if whole == "" and not self._written.size:
             whole = self._announced
         is_cut = item is not None and item.status == "incomplete"
         if item is not None and item.name and item.name != self._name:
