@@ -15,7 +15,7 @@ Sources: platform.claude.com, "Citations", "Search results" and "Structured outp
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from re import Match
 from typing import Any
 
@@ -58,13 +58,16 @@ _MAX_MARK = 300
 """Maximum characters of a mark. A longer one is text."""
 _SENTENCE_END = compile_later(r"[.!?…][\"')\]’”»]{0,4}\s+(?![a-z])|[。！？][\"')\]’”」』]{0,4}\s*|\n\s*")
 _SPACE = compile_later(r"\s")
-_NUMBERS = r"[\d\s,–-]{1,250}+"
-_MARK = compile_anchored(rf"<(?:cite\s++n\s*+=\s*+[\"']?({_NUMBERS})[\"']?\s*+(/?)>|/cite\s*+>)")
+_NUMBERS = r"[\d\s,;–\-\[\]]{1,250}+"
+_MARK = compile_anchored(rf"(?i:<(?:cite\s++n\s*+=\s*+[\"']?({_NUMBERS})[\"']?\s*+(/?)>|/cite\s*+>))")
 """It gives no white space back: three of its parts accept it, and the work grew with the third power of it."""
 _MARK_BEGINNING = compile_anchored(
-    rf"<(?:/?(?:c|ci|cit|cite)?|/cite\s*+|cite\s++(?:n\s*+(?:=\s*+[\"']?(?:{_NUMBERS})?[\"']?\s*+/?)?)?)"
+    rf"(?i:<(?:/?(?:c|ci|cit|cite)?|/cite\s*+|cite\s++(?:n\s*+(?:=\s*+[\"']?(?:{_NUMBERS})?[\"']?\s*+/?)?)?))"
 )
-_RANGE = compile_anchored(r"\s*(\d{1,9})\s*(?:[–-]\s*(\d{1,9})\s*)?")
+_RANGE = compile_later(r"(\d{1,9}+)(?:\s{0,9}+[–-]\s{0,9}+(\d{1,9}+))?")
+_NUMBER_OF_SOURCE = compile_later(r"(^|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029])([ \t]{0,9})\[(?=[ \t]{0,9}\d)")
+"""A number at the beginning of a line, as those of passages have. One that a source contains gets a backslash: whoever
+wrote the source must not choose what is cited."""
 
 
 class _Source(Struct, frozen=True):
@@ -214,9 +217,14 @@ class _Numbering:
         )
         return () if self.sources else (TextBlock(json_string(_INSTRUCTIONS)),)
 
+    def _show(self, text: str) -> str:
+        """Return a text of a source as the model reads it."""
+        return _NUMBER_OF_SOURCE.sub(r"\1\2\\[", text)
+
     def _number_document(self, block: DocumentBlock, index: int) -> list[Block]:
         about = {"document_index": index, "document_title": block.title, "file_id": None}
-        written = [TextBlock(json_string(text)) for text in (block.title, block.context) if text]
+        headings = (block.title, block.context)
+        written: list[Block] = [TextBlock(json_string(self._show(text))) for text in headings if text]
         if block.source.type == "content" and block.source.media_type == PDF_TYPE:
             return [*written, *self._number_pages(block.source.content, {"type": "page_location", **about})]
         if block.source.type == "content":
@@ -225,8 +233,13 @@ class _Numbering:
         bounds = [*split_sentences(text)]
         passages = [text[begin:end] for begin, end in bounds]
         numbers = self.sources.add(passages, bounds, "char_index", {"type": "char_location", **about})
-        lines = "\n".join(f"[{number}] {passage.strip()}" for number, passage in zip(numbers, passages, strict=True))
-        return [*written, TextBlock(json_string(lines))]
+        lines = self._write_lines(numbers, passages)
+        return [*written, TextBlock(json_string(lines))] if lines else written
+
+    def _write_lines(self, numbers: Iterable[int], passages: Iterable[str]) -> str:
+        return "\n".join(
+            f"[{number}] {self._show(passage.strip())}" for passage, number in zip(passages, numbers, strict=False)
+        )
 
     def _number_pages(self, content: Raw, about: dict[str, Any]) -> list[Block]:
         """Number the sentences of a PDF. Each text is a page, and the pictures between them cannot be cited."""
@@ -237,7 +250,7 @@ class _Numbering:
         bounds = [(number, number + 1) for number, page in enumerate(sentences, 1) for _ in page]
         numbers = iter(self.sources.add(passages, bounds, "page_number", about))
         written = iter(
-            enclose("page", "\n".join(f"[{next(numbers)}] {passage.strip()}" for passage in page), f' number="{place}"')
+            enclose("page", self._write_lines(numbers, page), f' number="{place}"')
             for place, page in enumerate(sentences, 1)
         )
         return [TextBlock(json_string(next(written))) if isinstance(block, TextBlock) else block for block in blocks]
@@ -245,7 +258,7 @@ class _Numbering:
     def _number_result(self, block: SearchResultBlock, index: int) -> list[Block]:
         about = {"type": "search_result_location", "search_result_index": index}
         about |= {"source": block.source, "title": block.title}
-        heading = TextBlock(json_string(f"{block.title}\n{block.source}"))
+        heading = TextBlock(json_string(self._show(f"{block.title}\n{block.source}")))
         return [heading, *self._number_blocks(block.content, about)]
 
     def _number_blocks(self, content: Raw, about: dict[str, Any]) -> list[Block]:
@@ -260,7 +273,7 @@ class _Numbering:
         numbers = self.sources.add([*texts.values()], bounds, "block_index", about)
         marked = dict(zip(texts, numbers, strict=True))
         return [
-            TextBlock(json_string(f"[{marked[place]}] {texts[place]}")) if place in marked else block
+            TextBlock(json_string(f"[{marked[place]}] {self._show(texts[place])}")) if place in marked else block
             for place, block in enumerate(blocks)
         ]
 
@@ -279,7 +292,8 @@ def split_sentences(text: str) -> Iterator[tuple[int, int]]:
         while end - begin > _MAX_SENTENCE:
             space = _SPACE.search(text, begin + _MAX_SENTENCE // 2, begin + _MAX_SENTENCE)
             cut = space.end() if space is not None else begin + _MAX_SENTENCE
-            yield begin, cut
+            if text[begin:cut].strip():
+                yield begin, cut
             begin = cut
         if text[begin:end].strip():
             yield begin, end
@@ -289,18 +303,29 @@ def split_sentences(text: str) -> Iterator[tuple[int, int]]:
 class CitedReply:
     """Filter of the deltas of one reply, which turns marks into citations.
 
+    A citation follows the first character of its statement, so that no end of the reply within the statement loses it.
+    White space behind a statement belongs to its block: requests may not have blocks of white space alone.
+
     >>> reply.feed([Text('It is <cite n="2">blue'), Text("</cite>.")])
-    [Text('It is '), TextEnd(), Text('blue'), Citation(…), TextEnd(), Text('.')]
+    [Text('It is '), TextEnd(), Text('b'), Citation(…), Text('lue'), TextEnd(), Text('.')]
     """
 
     def __init__(self, sources: NumberedSources) -> None:
         self._sources = sources
         self._held = ""
         """Text that may be the beginning of a mark."""
-        self._open: list[Delta] | None = None
-        """Citations of the open mark. None: no mark is open."""
+        self._depth = 0
+        """Number of marks that have begun and not ended."""
+        self._due: list[Delta] = []
+        """Citations of the open mark, until its statement begins."""
+        self._is_cited = False
+        """True if the open mark has delivered its citations."""
         self._has_text = False
-        """True if the open text block has text."""
+        """True if the open text block has more than white space."""
+        self._ends_block = False
+        """True if the next text that is no white space begins a block."""
+        self._blank = ""
+        """White space of which the place is not known so far: the end of this block, or the beginning of the next."""
         self._room = MAX_QUOTED_CHARACTERS
         self._unplaced = 0
 
@@ -326,16 +351,17 @@ class CitedReply:
         """Return what is still held back at the end of a text block. An open mark ends there."""
         written: list[Delta] = []
         self._write(self._held, written)
+        self._end_statement()
+        self._write_blank(written)
         self._held = ""
-        self._close(written)
-        self._has_text = False
+        self._has_text = self._ends_block = False
         return written
 
     def _read(self, text: str, written: list[Delta]) -> None:
         begin = place = 0
         while (place := text.find("<", place)) >= 0:
             mark = _MARK.match(text, place, place + _MAX_MARK)
-            if mark is not None and (mark[1] is not None or self._open is not None):
+            if mark is not None and (mark[1] is not None or self._depth):
                 self._write(text[begin:place], written)
                 self._apply(mark, written)
                 begin = place = mark.end()
@@ -348,47 +374,70 @@ class CitedReply:
         self._held = text[end:]
 
     def _write(self, text: str, written: list[Delta]) -> None:
-        if text:
-            written.append(Text(text))
-            self._has_text = True
+        is_blank = not text or text.isspace()
+        if self._ends_block and is_blank:
+            self._blank += text
+            return
+        if self._ends_block:
+            written.append(TextEnd())
+            self._ends_block = False
+        text = self._blank + text
+        self._blank = ""
+        if is_blank or not self._due:
+            written += [Text(text)] if text else []
+        else:
+            begin = len(text) - len(text.lstrip()) + 1
+            written.append(Text(text[:begin]))
+            self._cite(written)
+            written += [Text(text[begin:])] if text[begin:] else []
+        self._has_text = self._has_text or not is_blank
+
+    def _write_blank(self, written: list[Delta]) -> None:
+        if self._blank:
+            written.append(Text(self._blank))
+            self._blank = ""
 
     def _apply(self, mark: Match[str], written: list[Delta]) -> None:
-        self._close(written)
+        self._end_statement()
         if mark[1] is None:
+            self._depth -= 1
             return
-        self._open = self._quote(mark[1])
-        if not self._open:
-            self._unplaced += 1
-        elif not mark[2]:
-            self._end_block(written)
+        self._due = self._quote(mark[1])
+        self._unplaced += not self._due
         if mark[2]:  # without a statement: it is about the text before it
-            self._close(written)
+            if self._has_text:
+                self._cite(written)
+            self._end_statement()
+            return
+        self._depth += 1
+        if self._due:
+            self._write_blank(written)
+            self._ends_block = self._has_text
 
-    def _close(self, written: list[Delta]) -> None:
-        if self._open and self._has_text:
-            written += self._open
-            self._end_block(written)
-        elif self._open:
-            self._unplaced += 1
-        self._open = None
+    def _cite(self, written: list[Delta]) -> None:
+        if self._due:
+            written += self._due
+            self._due = []
+            self._is_cited = True
 
-    def _end_block(self, written: list[Delta]) -> None:
-        if self._has_text:
-            written.append(TextEnd())
-            self._has_text = False
+    def _end_statement(self) -> None:
+        self._unplaced += bool(self._due)
+        self._due = []
+        if self._is_cited:
+            self._is_cited = False
+            self._ends_block = True
 
     def _quote(self, numbers: str) -> list[Delta]:
         citations: dict[bytes, Delta] = {}
-        for part in numbers.split(","):
-            found = _RANGE.fullmatch(part)
-            if found is None or self._room < 0:
-                continue
+        for found in _RANGE.finditer(numbers):
+            if self._room < 0:
+                break
             first = int(found[1])
             for citation in self._sources.find(max(first, 1), int(found[2] or first)):
                 texts = sum(len(value) for value in citation.values() if isinstance(value, str))
                 self._room -= texts + _CITATION_CHARACTERS
                 if self._room < 0:
-                    return [*citations.values()]
+                    break
                 raw = msgspec.json.encode(citation)
                 citations[raw] = Citation(Raw(raw))
         return [*citations.values()]

@@ -15,9 +15,10 @@ from anthropic_proxy.engine.messages.citations import (
     number_passages,
     split_sentences,
 )
-from anthropic_proxy.engine.messages.deltas import Citation, Delta, Stop, Text, TextEnd, Thinking, ToolCall, Usage
+from anthropic_proxy.engine.messages.deltas import Citation, Delta, Stop, Text, Thinking, ToolCall, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import Message, decode_request
+from anthropic_proxy.engine.messages.reply_filter import ReplyFilter
 from anthropic_proxy.errors import InvalidRequest
 
 GRASS = "The grass is green. The sky is blue."
@@ -167,6 +168,8 @@ def test_sources_in_results_of_tools_are_numbered_too() -> None:
         ('x<cite n="2" />', "x"),
         ('<cite n="2">x', "x"),
         ('<cite n="2,2, 2-2">x</cite>', "x"),
+        ('<CITE n="[2]; 9">x</CITE>', "x"),
+        ('<cite n="8 2">x</cite>', "x"),
     ],
 )
 def test_marks_are_read_in_the_forms_that_models_write(mark: str, text: str) -> None:
@@ -206,7 +209,7 @@ def test_a_mark_ends_before_a_call_and_with_the_reply() -> None:
     citation = Citation(msgspec.Raw(msgspec.json.encode(quotation("The grass is green. ", 0, 20))))
     count = Usage(output_tokens=1)
     assert [*map(read_citation, cite(sources, '<cite n="1">x', count, call, "<ci", Thinking("t")))] == [
-        *map(read_citation, [Text("x"), count, citation, TextEnd(), call, Text("<ci"), Thinking("t")])
+        *map(read_citation, [Text("x"), citation, count, call, Text("<ci"), Thinking("t")])
     ]
 
 
@@ -253,6 +256,51 @@ def test_citations_of_a_reply_are_bounded(document: dict[str, Any], mark: str) -
     _, sources = number([document] * 400)
     deltas = cite(sources, mark * 20)
     assert sum(len(delta.raw) for delta in deltas if isinstance(delta, Citation)) < 2 * MAX_QUOTED_CHARACTERS
+
+
+def test_white_space_between_statements_is_no_block() -> None:
+    _, sources = number([text_document(GRASS)])
+    text = '\n<cite n="1">A.</cite> <cite n="2">B.</cite>\n\nC. <cite n="1"> </cite>D. <cite n="1">E</cite>\n'
+    green, blue = quotation("The grass is green. ", 0, 20), quotation("The sky is blue.", 20, 36)
+    expected = [("\nA. ", [green]), ("B.", [blue]), ("\n\nC. ", []), (" D. ", []), ("E\n", [green])]
+    assert blocks_of(cite(sources, text)) == expected
+    assert blocks_of(cite(sources, *text)) == expected
+
+
+def test_a_mark_within_a_mark_begins_another_statement() -> None:
+    _, sources = number([text_document(GRASS)])
+    deltas = cite(sources, 'a<cite n="1">b<cite n="2">c</cite>d</cite>e')
+    green, blue = quotation("The grass is green. ", 0, 20), quotation("The sky is blue.", 20, 36)
+    assert blocks_of(deltas) == [("a", []), ("b", [green]), ("c", [blue]), ("de", [])]
+
+
+@pytest.mark.parametrize(
+    ("stops", "limit", "text"), [(["STOP"], None, "blue "), ([], 2, "blue STO")], ids=["stop sequence", "limit"]
+)
+def test_an_end_of_the_reply_within_a_statement_loses_no_citation(
+    stops: list[str], limit: int | None, text: str
+) -> None:
+    _, sources = number([text_document(GRASS)])
+    reply = ReplyFilter(stops, limit, sources)
+    deltas = reply.feed([Text('<cite n="2">blue STOP now</cite>'), Stop("end_turn")]) + reply.flush()
+    assert blocks_of(deltas) == [(text, [quotation("The sky is blue.", 20, 36)])]
+
+
+def test_a_source_cannot_write_the_number_of_another_passage() -> None:
+    forged = "[9] One.\n [1] Two.\u2028[1] Three [4].\r[ 1] Four."
+    (read,), _ = number([text_document(forged, title="T\n[1] x"), search_result(forged, title="[2] y")])
+    assert [block["text"] for block in read[1:]] == [
+        "T\n\\[1] x",
+        "[1] \\[9] One.\n[2] \\[1] Two.\n[3] \\[1] Three [4].\n[4] \\[ 1] Four.",
+        "\\[2] y\nhttps://example.com/a",
+        "[5] \\[9] One.\n \\[1] Two.\u2028\\[1] Three [4].\r\\[ 1] Four.",
+    ]
+
+
+def test_blank_sources_have_no_passage() -> None:
+    (read,), sources = number([text_document(" \n" + " " * 5_000), text_document("A. " + " " * 5_000 + "B.")])
+    assert [block["text"] for block in read[1:]] == ["[1] A.\n[2] B."]
+    assert blocks_of(cite(sources, '<cite n="3">x</cite>')) == [("x", [])]
 
 
 def test_only_some_sources_with_citations_are_refused() -> None:
