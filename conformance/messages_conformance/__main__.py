@@ -19,7 +19,7 @@ from messages_conformance.rows import SuiteError
 from messages_conformance.runner import Outcome, Result
 from messages_conformance.shown import Screen
 from messages_conformance.texts import escape_unprintable
-from messages_conformance.trial import KEY_VARIABLE, OTHER_KEY_VARIABLE
+from messages_conformance.trial import KEY_VARIABLE
 
 EXIT_FAILED = 1
 EXIT_FAULT = 2
@@ -31,7 +31,7 @@ def build_parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program,
         description="Check whether a server speaks the Anthropic Messages API.",
-        epilog=f"The key is read from {KEY_VARIABLE}, the key of a second user from {OTHER_KEY_VARIABLE}. "
+        epilog=f"The key is read from {KEY_VARIABLE}. "
         "Exit status 0: as expected; 1: new failures, or expected ones that pass; 2: the suite or its arguments "
         "are wrong.",
     )

@@ -16,7 +16,7 @@ from messages_conformance.rows import FROZEN_SETS, NEEDS, SETS, VERSIONS, Check,
 from messages_conformance.runner import Runner, load_suite
 from messages_conformance.started import start_server
 from messages_conformance.texts import find_control
-from messages_conformance.trial import DEFAULT_KEY, KEY_VARIABLE, OTHER_KEY_VARIABLE, Options
+from messages_conformance.trial import DEFAULT_KEY, KEY_VARIABLE, Options
 
 _MAX_SECONDS = 86_400
 
@@ -166,7 +166,6 @@ def read_options(url: str, namespace: Namespace) -> Options:
         url=url,
         model=_read_model(given["model"] or ""),
         key=_read_key(KEY_VARIABLE) or DEFAULT_KEY,
-        other_key=_read_key(OTHER_KEY_VARIABLE),
         version=versions[0] if len(versions) == 1 else "",
         headers=tuple(map(_read_header, given["header"])),
         backend=given["backend"] or "",

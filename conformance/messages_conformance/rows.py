@@ -23,7 +23,6 @@ DRAFT = "draft"
 SETS = (*FROZEN_SETS, DRAFT)
 NEEDS: Mapping[str, str] = {
     "backend": "a scripted upstream (--backend)",
-    "two-keys": "the key of a second user (MESSAGES_OTHER_API_KEY)",
     "tools": "tools",
     "forced-tools": "a model that takes a forced tool (tool_choice any or tool)",
     "images": "images",
@@ -79,8 +78,6 @@ class Step:
     """Text that is sent instead of `body`, such as invalid JSON."""
     cut_after: str = ""
     """Name of the event after which the client closes the connection. "": it reads to the end."""
-    key: str = "key"
-    """`key`, or `other-key` for the second one."""
     arguments: Mapping[str, Any]
     """Further fields, for steps with another `do`."""
 

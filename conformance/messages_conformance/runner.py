@@ -157,8 +157,6 @@ class Runner:
     def _is_missing(self, need: str) -> bool:
         if need == "backend":
             return self._backend is None
-        if need == "two-keys":
-            return not self._options.other_key
         if need == "keys" and self._options.key == DEFAULT_KEY:  # any key is accepted where this one is
             return True
         return need in self._options.missing or need in LACKS.get(self._options.backend, ())

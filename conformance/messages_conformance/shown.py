@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from messages_conformance.client import Exchange, Request
 from messages_conformance.texts import CUT, Cleaner, shorten
-from messages_conformance.trial import DEFAULT_KEY, KEY_VARIABLE, OTHER_KEY_VARIABLE, Options
+from messages_conformance.trial import DEFAULT_KEY, KEY_VARIABLE, Options
 
 _PUBLIC_HEADERS = frozenset({"accept", "anthropic-beta", "anthropic-version", "content-type", "user-agent"})
 """Headers whose values are no secrets. Of all others, those of `--header` are shown by their name only."""
@@ -27,9 +27,7 @@ class Screen:
     """Makes texts for people of what was sent and received with some options."""
 
     def __init__(self, options: Options) -> None:
-        self._keys = {options.key: KEY_VARIABLE}
-        if options.other_key:
-            self._keys[options.other_key] = OTHER_KEY_VARIABLE
+        self._key = options.key
         self._hidden = frozenset(pair for pair in options.headers if pair[0].lower() not in _PUBLIC_HEADERS)
         self._cleaner = Cleaner(self._list_secrets())
 
@@ -42,9 +40,8 @@ class Screen:
         return ShownExchange(self.clean(curl), self.clean(_describe_reply(exchange)))
 
     def _list_secrets(self) -> Iterator[tuple[str, str]]:
-        for key, variable in self._keys.items():
-            if key != DEFAULT_KEY:
-                yield key, f"${variable}"
+        if self._key != DEFAULT_KEY:
+            yield self._key, f"${KEY_VARIABLE}"
         for _, value in self._hidden:
             yield value, CUT
             for word in re.split(r"[\s,;=]+", value):
@@ -64,10 +61,9 @@ class Screen:
     def _quote_header(self, name: str, value: str) -> str:
         if (name, value) in self._hidden:
             return shlex.quote(f"{name}: {CUT}")
-        for key, variable in self._keys.items():
-            if key in value:
-                before, _, behind = value.partition(key)
-                return f'"{name}: {_escape_in_quotes(before)}${variable}{_escape_in_quotes(behind)}"'
+        before, key, behind = value.partition(self._key)
+        if key:
+            return f'"{name}: {_escape_in_quotes(before)}${KEY_VARIABLE}{_escape_in_quotes(behind)}"'
         return shlex.quote(f"{name}: {value}")
 
 

@@ -22,8 +22,6 @@ def build_request(step: Step, trial: Trial) -> Request:
     elif step.body is not None:
         body = encode_json(add_token({"model": options.model, **step.body}, trial.token))
     headers: dict[str, str | None] = {**_build_headers(options, trial.version, has_body=body is not None)}
-    if step.key == "other-key":
-        headers["x-api-key"] = options.other_key
     for name, value in step.headers.items():
         headers[name.lower()] = value and value.replace("$KEY", options.key)
     path = step.path.replace("$MODEL", quote(options.model, safe=""))

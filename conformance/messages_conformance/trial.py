@@ -10,8 +10,6 @@ from messages_conformance.rows import Check
 DEFAULT_KEY = "any-key"
 KEY_VARIABLE = "MESSAGES_API_KEY"
 """Variable of the environment with the key of the server under test."""
-OTHER_KEY_VARIABLE = "MESSAGES_OTHER_API_KEY"
-"""Variable with the key of a second user."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +19,6 @@ class Options:
     url: str
     model: str
     key: str = DEFAULT_KEY
-    other_key: str = ""
-    """A second valid key, for another user. "": there is none."""
     version: str = ""
     """Value of `anthropic-version`. "": the first one of each row."""
     headers: tuple[tuple[str, str], ...] = ()

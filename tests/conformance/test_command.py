@@ -163,20 +163,15 @@ def test_the_command_of_a_failure_sends_what_the_check_has_sent(
     assert shown.count("$MESSAGES_API_KEY") == 0
 
 
-@pytest.mark.parametrize(
-    ("variable", "key", "message"),
-    [
-        ("MESSAGES_API_KEY", "abc\n", "the variable MESSAGES_API_KEY has the character \\u000a; "),
-        ("MESSAGES_OTHER_API_KEY", "a\rb: c", "the variable MESSAGES_OTHER_API_KEY has the character \\u000d; "),
-    ],
-)
+@pytest.mark.parametrize(("key", "control"), [("abc\n", "\\u000a"), ("a\rb: c", "\\u000d")])
 def test_a_key_with_a_line_break_is_refused_by_name(
-    variable: str, key: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    key: str, control: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(variable, key)
+    monkeypatch.setenv("MESSAGES_API_KEY", key)
     assert run("http://127.0.0.1:9") == 2
     assert capsys.readouterr().err == (
-        f"messages-conformance: {message}a header is one line without control characters\n"
+        f"messages-conformance: the variable MESSAGES_API_KEY has the character {control}; "
+        "a header is one line without control characters\n"
     )
 
 
