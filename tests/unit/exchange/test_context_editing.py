@@ -67,7 +67,11 @@ def cached_share(provider: CachingProvider) -> float:
     return sum(call.cached for call in provider.calls) / sum(call.tokens for call in provider.calls)
 
 
-@pytest.mark.parametrize("row", ONE_OF_EACH, ids=lambda row: row.title)
+@pytest.mark.parametrize(
+    "row",
+    [ONE_OF_EACH[0], *(pytest.param(row, marks=pytest.mark.merge) for row in ONE_OF_EACH[1:])],
+    ids=lambda row: row.title,
+)
 async def test_forty_turns_stay_short_and_move_the_boundary_rarely(row: Row) -> None:
     (plain, _), (often, reports), (rarely, spared) = [
         await play(row, management) for management in (None, editing(0), editing(8_000))
