@@ -148,13 +148,12 @@ def _with_blocks(message: Message, blocks: list[Block]) -> Message:
     return message if blocks is message.content else replace(message, content=blocks)
 
 
-def reject_citations_of_json(sources: NumberedSources) -> None:
-    """Raise `InvalidRequest`, as the API does: a reply with a schema is one text, which cannot have marks."""
-    if sources:
-        raise InvalidRequest(
-            "output_config.format: a reply in a given format cannot have citations; leave out one of both",
-            code="invalid-field",
-        )
+def build_format_error() -> InvalidRequest:
+    """Return the error for citations of a reply in a given format, which is one text without marks. The API has it."""
+    return InvalidRequest(
+        "output_config.format: a reply in a given format cannot have citations; leave out one of both",
+        code="invalid-field",
+    )
 
 
 class _Numbering:
@@ -217,14 +216,10 @@ class _Numbering:
         )
         return () if self.sources else (TextBlock(json_string(_INSTRUCTIONS)),)
 
-    def _show(self, text: str) -> str:
-        """Return a text of a source as the model reads it."""
-        return _NUMBER_OF_SOURCE.sub(r"\1\2\\[", text)
-
     def _number_document(self, block: DocumentBlock, index: int) -> list[Block]:
         about = {"document_index": index, "document_title": block.title, "file_id": None}
         headings = (block.title, block.context)
-        written: list[Block] = [TextBlock(json_string(self._show(text))) for text in headings if text]
+        written: list[Block] = [TextBlock(json_string(_show(text))) for text in headings if text]
         if block.source.type == "content" and block.source.media_type == PDF_TYPE:
             return [*written, *self._number_pages(block.source.content, {"type": "page_location", **about})]
         if block.source.type == "content":
@@ -233,13 +228,8 @@ class _Numbering:
         bounds = [*split_sentences(text)]
         passages = [text[begin:end] for begin, end in bounds]
         numbers = self.sources.add(passages, bounds, "char_index", {"type": "char_location", **about})
-        lines = self._write_lines(numbers, passages)
+        lines = _write_lines(numbers, passages)
         return [*written, TextBlock(json_string(lines))] if lines else written
-
-    def _write_lines(self, numbers: Iterable[int], passages: Iterable[str]) -> str:
-        return "\n".join(
-            f"[{number}] {self._show(passage.strip())}" for passage, number in zip(passages, numbers, strict=False)
-        )
 
     def _number_pages(self, content: Raw, about: dict[str, Any]) -> list[Block]:
         """Number the sentences of a PDF. Each text is a page, and the pictures between them cannot be cited."""
@@ -250,7 +240,7 @@ class _Numbering:
         bounds = [(number, number + 1) for number, page in enumerate(sentences, 1) for _ in page]
         numbers = iter(self.sources.add(passages, bounds, "page_number", about))
         written = iter(
-            enclose("page", self._write_lines(numbers, page), f' number="{place}"')
+            enclose("page", _write_lines(numbers, page), f' number="{place}"')
             for place, page in enumerate(sentences, 1)
         )
         return [TextBlock(json_string(next(written))) if isinstance(block, TextBlock) else block for block in blocks]
@@ -258,7 +248,7 @@ class _Numbering:
     def _number_result(self, block: SearchResultBlock, index: int) -> list[Block]:
         about = {"type": "search_result_location", "search_result_index": index}
         about |= {"source": block.source, "title": block.title}
-        heading = TextBlock(json_string(self._show(f"{block.title}\n{block.source}")))
+        heading = TextBlock(json_string(_show(f"{block.title}\n{block.source}")))
         return [heading, *self._number_blocks(block.content, about)]
 
     def _number_blocks(self, content: Raw, about: dict[str, Any]) -> list[Block]:
@@ -273,9 +263,18 @@ class _Numbering:
         numbers = self.sources.add([*texts.values()], bounds, "block_index", about)
         marked = dict(zip(texts, numbers, strict=True))
         return [
-            TextBlock(json_string(f"[{marked[place]}] {self._show(texts[place])}")) if place in marked else block
+            TextBlock(json_string(f"[{marked[place]}] {_show(texts[place])}")) if place in marked else block
             for place, block in enumerate(blocks)
         ]
+
+
+def _show(text: str) -> str:
+    """Return a text of a source as the model reads it."""
+    return _NUMBER_OF_SOURCE.sub(r"\1\2\\[", text)
+
+
+def _write_lines(numbers: Iterable[int], passages: Iterable[str]) -> str:
+    return "\n".join(f"[{number}] {_show(passage.strip())}" for passage, number in zip(passages, numbers, strict=False))
 
 
 _MAY_BE_SOURCE = compile_later(rb'"(?:document|search_result)"')

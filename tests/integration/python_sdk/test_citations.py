@@ -100,3 +100,17 @@ def test_some_documents_without_citations_are_refused_as_the_api_does(client: an
         },
         "request_id": refused.value.request_id,
     }
+
+
+def test_citations_of_a_reply_in_a_given_format_are_refused_as_the_api_does(client: anthropic.Anthropic) -> None:
+    schema = {"type": "object", "properties": {}, "additionalProperties": False}
+    with pytest.raises(anthropic.BadRequestError) as refused:
+        client.messages.create(**ask("never"), output_config={"format": {"type": "json_schema", "schema": schema}})
+    assert refused.value.body == {
+        "type": "error",
+        "error": {
+            "type": "invalid_request_error",
+            "message": "output_config.format: a reply in a given format cannot have citations; leave out one of both",
+        },
+        "request_id": refused.value.request_id,
+    }

@@ -7,25 +7,11 @@ import anthropic
 import pytest
 
 from tests.support.sdk import MODEL, WEATHER, open_sdk
-from tests.support.wires import KINDS, Upstream, standing
+from tests.support.wires import Upstream
 
 CLEARED = "[This result was removed to save space. Call the tool again if you need it.]"
 BETAS = ["context-management-2025-06-27"]
 CITIES = ("Oslo", "Rome", "Bern", "Kyiv", "Riga")
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
-    with standing(request.param, tmp_path_factory.mktemp(request.param)) as upstream:
-        yield upstream
-        assert "Traceback" not in upstream.proxy.log
-
-
-@pytest.fixture
-def wire(shared: Upstream) -> Iterator[Upstream]:
-    seen = Upstream(shared.kind, shared.running, shared.proxy)
-    yield seen
-    assert seen.breaches() == []
 
 
 @pytest.fixture

@@ -16,17 +16,10 @@ PAGES = '<page number=\\"1\\">\\nDeed of the walrus\\n</page>\\n<page number=\\"
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
+def wire_of_module(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
     with standing_blind(request.param, tmp_path_factory.mktemp(request.param)) as upstream:
         yield upstream
         assert "Traceback" not in upstream.proxy.log
-
-
-@pytest.fixture
-def wire(shared: Upstream) -> Iterator[Upstream]:
-    seen = Upstream(shared.kind, shared.running, shared.proxy)
-    yield seen
-    assert seen.breaches() == []
 
 
 @pytest.fixture

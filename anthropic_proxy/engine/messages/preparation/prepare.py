@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from msgspec import Raw
 
 from anthropic_proxy.engine.efforts import EFFORTS, nearest_effort
-from anthropic_proxy.engine.messages.citations import NumberedSources, number_passages, reject_citations_of_json
+from anthropic_proxy.engine.messages.citations import NumberedSources, build_format_error, number_passages
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, note_replacement
 from anthropic_proxy.engine.messages.loaded_tools import (
     NOWHERE,
@@ -115,7 +115,7 @@ def prepare(
     if request.output_config is not None or request.output_format is not None:
         prepared.output_schema = _find_reply_schema(request)
         if sources and len(prepared.output_schema):
-            reject_citations_of_json(sources)
+            raise build_format_error()
     prepared.known = known
     if sources:
         prepared.sources = sources
