@@ -1,5 +1,6 @@
 """The official TypeScript SDK: each case is a small program in `typescript/` that prints the received values."""
 
+import base64
 import json
 import os
 import subprocess
@@ -11,9 +12,11 @@ import pytest
 
 from tests.e2e.npm import install
 from tests.support.fakes.server import Exchange, Running
+from tests.support.pdf import write_pdf
 from tests.support.server_process import Proxy
+from tests.support.shared_servers import every_kind
 from tests.support.waiting import wait_for
-from tests.support.wires import KINDS, Upstream, standing
+from tests.support.wires import EVERY_KIND, RELAY, Upstream, standing, standing_blind
 
 VERSION, ZOD = "1.10.0", "zod@4.6.7"
 CASES = Path(__file__).parent / "typescript"
@@ -23,21 +26,6 @@ TIMEOUT_SECONDS = 120
 @pytest.fixture(scope="session")
 def sdk() -> Path:
     return install("@anthropic-ai/sdk", VERSION, ZOD) / "@anthropic-ai" / "sdk"
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
-    with standing(request.param, tmp_path_factory.mktemp(request.param)) as upstream:
-        yield upstream
-        assert "Traceback" not in upstream.proxy.log
-
-
-@pytest.fixture
-def wire(shared: Upstream) -> Iterator[Upstream]:
-    """Yield the upstream as one test sees it; every request that it causes is one that the real provider takes."""
-    seen = Upstream(shared.kind, shared.running, shared.proxy)
-    yield seen
-    assert seen.breaches() == []
 
 
 def run_case(name: str, sdk: Path, proxy: Proxy, **more: str) -> dict[str, Any]:
@@ -148,6 +136,124 @@ def test_counting_and_listing(sdk: Path, wire: Upstream) -> None:
 def test_a_client_that_aborts_ends_the_call_to_the_provider(sdk: Path, proxy: Proxy, openai: Running) -> None:
     assert run_case("abort", sdk, proxy) == {"kind": "aborted"}
     assert_left(openai.journal.exchanges[0])
+
+
+CITIES = ("Oslo", "Rome", "Bern", "Kyiv", "Riga")
+
+
+@every_kind
+def test_results_and_inputs_of_old_calls_are_cleared(sdk: Path, wire: Upstream) -> None:
+    seen = run_case("context_editing", sdk, wire.proxy)
+    assert seen["texts"] == ["1 2 3"] * 3
+    whole, streamed, none = seen["applied"]
+    assert whole == streamed
+    assert [(edit["type"], edit["cleared_tool_uses"]) for edit in whole] == [("clear_tool_uses_20250919", 3)]
+    assert (none, seen["unasked"]) == ([], None)
+    before, *after = seen["input"]
+    assert all(before - tokens > 1_000 for tokens in after)
+    calls = [
+        [(one.call.arguments.get("city"), one.text.startswith(city)) for one, city in zip(results, CITIES, strict=True)]
+        for results in (
+            [one for turn in conversation.turns for one in turn.results] for conversation in wire.conversations
+        )
+    ]
+    complete = [(city, True) for city in CITIES]
+    cleared = [*[(None, False)] * 3, *complete[3:]]
+    assert calls == [complete, cleared, cleared, complete]
+    if wire.kind.has_native_features:
+        assert [("context_management" in body, "get_weather" in str(body)) for body in wire.bodies] == [
+            (False, True),
+            *[(True, True)] * 3,
+        ]
+    else:
+        original, edited = seen["counted"]
+        assert original - edited > 1_000
+
+
+@every_kind
+def test_the_thinking_of_earlier_turns_is_removed(sdk: Path, wire: Upstream) -> None:
+    seen = run_case("thinking_turns", sdk, wire.proxy)
+    applied = [["clear_thinking_20251015", 2]] if seen["thinks"] else []
+    assert seen["applied"] == [applied, applied]
+    before, *edited = [
+        [thought for turn in conversation.turns for thought in turn.thoughts]
+        for conversation in wire.conversations[-3:]
+    ]
+    kept = [sum(thought in before for thought in thoughts) for thoughts in edited]  # Gemini needs one for each call
+    assert kept == [len(before) // 3] * 2
+    assert seen["thinks"] == bool(before)
+
+
+@every_kind
+def test_quotations_have_their_places(sdk: Path, wire: Upstream) -> None:
+    seen = run_case("citations", sdk, wire.proxy)
+    sky = {
+        "type": "char_location",
+        "cited_text": "The sky is blue.",
+        "document_index": 0,
+        "document_title": "Nature",
+        "file_id": None,
+        "start_char_index": 20,
+        "end_char_index": 36,
+    }
+    sea = {
+        "type": "search_result_location",
+        "cited_text": "The sea is blue.",
+        "search_result_index": 0,
+        "source": "https://example.org/sea",
+        "title": "The sea",
+        "start_block_index": 0,
+        "end_block_index": 1,
+    }
+    expected = [["The ", []], ["sky", [sky]], [" and ", []], ["the sea", [sea]], [" are.", []]]
+    assert seen["whole"] == seen["streamed"] == expected
+    assert seen["quoted"] == [["The sky is blue.", 1], ["The sea is blue.", 1]]
+    if wire.kind.has_native_features:
+        assert "[2] The sky is blue." not in json.dumps(wire.bodies)
+    else:
+        assert all("[2] The sky is blue." in json.dumps(body) for body in wire.bodies)
+        assert seen["refused"] == {
+            "kind": "BadRequestError",
+            "status": 400,
+            "message": "messages.0.content.3.citations: each document of a request must have citations enabled, or "
+            "none; messages.0.content.0 has, and messages.0.content.3 has not",
+        }
+
+
+@pytest.fixture(scope="module", params=EVERY_KIND)
+def reading(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
+    """Yield a model that reads no PDF, or the relay to one that does."""
+    stand = standing if request.param == RELAY else standing_blind
+    with stand(request.param, tmp_path_factory.mktemp(request.param)) as upstream:
+        yield upstream
+        assert "Traceback" not in upstream.proxy.log
+
+
+def test_a_pdf_is_read(sdk: Path, reading: Upstream, tmp_path: Path) -> None:
+    file = tmp_path / "deed.pdf"
+    file.write_bytes(write_pdf("Deed of the walrus.", "Signed by Ada."))
+    is_native = reading.kind.has_native_features
+    seen = run_case("documents", sdk, reading.proxy, PDF=str(file), **({"READS_PDF": "yes"} if is_native else {}))
+    assert seen["texts"] == ["1 2 3"] * 3
+    assert reading.breaches() == []
+    sent = [json.dumps(body, ensure_ascii=False) for body in reading.bodies]
+    if is_native:
+        assert all(base64.b64encode(file.read_bytes()).decode() in body for body in sent)
+        return
+    pages = '<page number=\\"1\\">\\nDeed of the walrus.\\n</page>\\n<page number=\\"2\\">\\nSigned by Ada.\\n</page>'
+    assert [pages in body for body in sent] == [True] * 3 + [False]
+    assert "[2] Signed by Ada." in sent[3]
+    page = {
+        "type": "page_location",
+        "cited_text": "Signed by Ada.",
+        "document_index": 0,
+        "document_title": "deed.pdf",
+        "file_id": None,
+        "start_page_number": 2,
+        "end_page_number": 3,
+    }
+    assert seen["cited"] == [["It is ", []], ["signed", [page]], [".", []]]
+    assert seen["refused"] == [True, "messages.0.content.0.pdf.source.base64.data: The PDF specified was not valid."]
 
 
 def assert_left(exchange: Exchange) -> None:

@@ -1,4 +1,4 @@
-"""Fixtures of several folders: one strict fake provider, one proxy in front of it, and a port without a server."""
+"""Fixtures of several folders: a strict fake provider of one or of each wire with a proxy in front, a closed port."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 from tests.support.fakes.openai_chat.server import KEY, new_openai
 from tests.support.fakes.server import Running, serving
 from tests.support.server_process import Proxy, reserve_closed_port, running_forked_proxy
+from tests.support.wires import EVERY_KIND, KINDS, Upstream, standing
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +34,22 @@ def proxy(settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
 def closed_port() -> str:
     """A port at which no program listens, also if a proxy runs on this machine."""
     return reserve_closed_port()
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def wire_of_module(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
+    with standing(request.param, tmp_path_factory.mktemp(request.param)) as upstream:
+        yield upstream
+        assert "Traceback" not in upstream.proxy.log
+
+
+@pytest.fixture
+def wire(wire_of_module: Upstream) -> Iterator[Upstream]:
+    """Yield the upstream as one test sees it; every request that it causes is one that the real provider takes."""
+    seen = Upstream(wire_of_module.kind, wire_of_module.running, wire_of_module.proxy)
+    yield seen
+    assert seen.breaches() == []
+
+
+every_kind = pytest.mark.parametrize("wire_of_module", EVERY_KIND, indirect=True, scope="module")
+"""For a test of `wire`: the four wires on which the proxy does what Anthropic's servers do, and a relay to these."""

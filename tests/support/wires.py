@@ -9,7 +9,9 @@ from typing import Any
 from aiohttp import web
 
 from anthropic_proxy.gateway.settings import CONFIG_FILE
-from tests.support.fakes import gemini, ollama, openai_chat, openai_responses
+from tests.support.fakes import anthropic, gemini, ollama, openai_chat, openai_responses
+from tests.support.fakes.anthropic.features import edit_context
+from tests.support.fakes.anthropic.reading import read_conversation as read_messages
 from tests.support.fakes.gemini.reading import read_conversation as read_gemini
 from tests.support.fakes.ollama.reading import read_conversation as read_ollama
 from tests.support.fakes.openai_chat.reading import read_conversation as read_chat
@@ -37,6 +39,8 @@ class Kind:
     second_block: int = 16
     """Packets after which the second has, where there is one."""
     accepts_documents: bool = True
+    has_native_features: bool = False
+    """True if the provider edits conversations, cites and reads PDFs itself."""
     thoughts: int = 4
     """Number of replies out of four, three of them with calls, that come back with the thoughts before them."""
     searches: bool = False
@@ -105,6 +109,25 @@ KINDS = {
     ),
 }
 
+RELAY = "relay"
+"""Name of the kind that speaks the Messages API itself, for tests of features that it has natively."""
+_CLIENT_KEY = "the-clients-own"
+_RELAY = Kind(
+    build=lambda: anthropic.new_anthropic(anthropic.KEY, _CLIENT_KEY),
+    settings=lambda url: {
+        "ANTHROPIC_API_KEY": anthropic.KEY,
+        "ANTHROPIC_UPSTREAM_URL": url,
+        "PREFERRED_PROVIDER": "anthropic",
+    },
+    read=lambda body: read_messages(edit_context(body)[0]),
+    path="/v1/messages",
+    conversation_field="messages",
+    model="claude-sonnet-5-5",
+    has_native_features=True,
+)
+
+EVERY_KIND = (*KINDS, RELAY)
+
 
 class Upstream:
     """A running fake server, the proxy before it, and the requests to the fake since this object was created."""
@@ -120,7 +143,7 @@ class Upstream:
         """The requests for a reply, in order."""
         since = self.running.journal.exchanges[self._start :]
         replies = [exchange for exchange in since if self.kind.path in exchange.path]
-        return [exchange for exchange in replies if not exchange.path.endswith("/input_tokens")]
+        return [exchange for exchange in replies if not exchange.path.endswith(("/input_tokens", "/count_tokens"))]
 
     @property
     def bodies(self) -> list[dict[str, Any]]:
@@ -137,7 +160,8 @@ class Upstream:
 
 @contextmanager
 def standing(name: str, directory: Path, **settings: str) -> Iterator[Upstream]:
-    kind = KINDS[name]
+    """`name`: one of `KINDS`, or `RELAY`."""
+    kind = _RELAY if name == RELAY else KINDS[name]
     with serving(kind.build()) as running, running_proxy(directory, kind.settings(running.url) | settings) as proxy:
         yield Upstream(kind, running, proxy)
 

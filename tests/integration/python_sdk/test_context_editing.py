@@ -1,23 +1,18 @@
-"""`context_management` of the SDK on four wires: the model receives less, and the client is told what was removed."""
+"""`context_management` of the SDK: the model receives less, and the client is told what was removed."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import anthropic
 import pytest
 
-from tests.support.sdk import MODEL, WEATHER, open_sdk
+from tests.support.fakes.anthropic.features import CLEARED as CLEARED_NATIVELY
+from tests.support.sdk import MODEL, WEATHER
+from tests.support.shared_servers import every_kind
 from tests.support.wires import Upstream
 
 CLEARED = "[This result was removed to save space. Call the tool again if you need it.]"
 BETAS = ["context-management-2025-06-27"]
 CITIES = ("Oslo", "Rome", "Bern", "Kyiv", "Riga")
-
-
-@pytest.fixture
-def client(wire: Upstream) -> Iterator[anthropic.Anthropic]:
-    with open_sdk(base_url=wire.proxy.url, api_key="the-clients-own", max_retries=0) as client:
-        yield client
 
 
 def reports(city: str) -> str:
@@ -43,6 +38,7 @@ def ask(client: anthropic.Anthropic, edits: list[Any] | None, *, stream: bool, m
         return events.get_final_message()
 
 
+@every_kind
 @pytest.mark.parametrize("stream", [False, True])
 def test_old_results_are_cleared_and_the_tokens_fall(client: anthropic.Anthropic, wire: Upstream, stream: bool) -> None:
     edit = {"type": "clear_tool_uses_20250919", "trigger": {"type": "tool_uses", "value": 3}}
@@ -54,9 +50,11 @@ def test_old_results_are_cleared_and_the_tokens_fall(client: anthropic.Anthropic
     for sent, kept in zip(wire.conversations, (5, 3), strict=True):
         results = [(one.call.name, one.call.arguments, one.text) for turn in sent.turns for one in turn.results]
         calls = [("get_weather", {"city": city}, reports(city)) for city in CITIES]
-        assert results == [(*one[:2], CLEARED) for one in calls[: 5 - kept]] + calls[5 - kept :]
+        text = CLEARED_NATIVELY if wire.kind.has_native_features else CLEARED
+        assert results == [(*one[:2], text) for one in calls[: 5 - kept]] + calls[5 - kept :]
 
 
+@every_kind
 @pytest.mark.parametrize("stream", [False, True])
 def test_inputs_are_removed_and_excluded_tools_stay(client: anthropic.Anthropic, wire: Upstream, stream: bool) -> None:
     edit = {

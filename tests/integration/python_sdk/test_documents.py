@@ -8,7 +8,7 @@ import anthropic
 import pytest
 
 from tests.support.pdf import PICTURE, document, write_pdf
-from tests.support.sdk import MODEL, open_sdk, text_of
+from tests.support.sdk import MODEL, text_of
 from tests.support.wires import KINDS, Upstream, standing_blind
 
 DEED = document(write_pdf("Deed of the walrus", "Signed by Ada"), title="deed.pdf")
@@ -20,12 +20,6 @@ def wire_of_module(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
     with standing_blind(request.param, tmp_path_factory.mktemp(request.param)) as upstream:
         yield upstream
         assert "Traceback" not in upstream.proxy.log
-
-
-@pytest.fixture
-def client(wire: Upstream) -> Iterator[anthropic.Anthropic]:
-    with open_sdk(base_url=wire.proxy.url, api_key="the-clients-own", max_retries=0) as client:
-        yield client
 
 
 def test_a_page_of_a_pdf_is_in_the_body_of_the_provider(client: anthropic.Anthropic, wire: Upstream) -> None:

@@ -1,10 +1,18 @@
 """Each failure is the exception that the SDK has for it."""
 
+from collections.abc import Iterator
+
 import anthropic
 import pytest
 
 from tests.support.sdk import MODEL, open_sdk, text_of, user_messages
 from tests.support.server_process import Proxy
+
+
+@pytest.fixture
+def client(proxy: Proxy) -> Iterator[anthropic.Anthropic]:
+    with open_sdk(base_url=proxy.url, api_key="the-clients-own", max_retries=0) as client:
+        yield client
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The functions of the SDK on four wires, unchanged: their user does not notice which model answers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anthropic
@@ -14,12 +14,6 @@ from tests.support.waiting import wait_for
 from tests.support.wires import Upstream
 
 COUNTED = " ".join(str(number) for number in range(1, 31))
-
-
-@pytest.fixture
-def client(wire: Upstream) -> Iterator[anthropic.Anthropic]:
-    with open_sdk(base_url=wire.proxy.url, api_key="the-clients-own", max_retries=0) as client:
-        yield client
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.support.fakes.anthropic.features import split_at_quotations
 from tests.support.fakes.anthropic.rules import sign
 from tests.support.fakes.scripted_model import Reply, as_json
 
@@ -33,6 +34,8 @@ class GeneratedReply:
     reason: str = "end_turn"
     sequence: str | None = None
     thought: int = 0
+    applied_edits: list[dict[str, Any]] | None = None
+    """None: the request has no `context_management`."""
 
     @property
     def tokens(self) -> int:
@@ -60,7 +63,8 @@ def cut_reply(reply: Reply, body: dict[str, Any], chance: random.Random) -> Gene
         thought = "" if thinking.get("display") == "omitted" else _THOUGHT
         generated.thought = len(_PIECE.findall(_THOUGHT))
         append_block({"type": "thinking", "thinking": "", "signature": ""}, thought)
-    append_block({"type": "text", "text": ""}, text)
+    for part, citations in split_at_quotations(text, body):
+        append_block({"type": "text", "text": "", **({"citations": citations} if citations else {})}, part)
     for call in () if ends else reply.calls:
         begin = {"type": "tool_use", "id": new_id("toolu_", chance), "name": call.name, "input": {}}
         append_block(begin, as_json(call.arguments) if call.arguments != {} else "")
@@ -98,6 +102,7 @@ def message_of(generated: GeneratedReply, head: dict[str, Any], usage: dict[str,
     """Return the reply that is not streamed."""
     return {
         **head,
+        **_management_of(generated),
         "content": [_finished(begin, pieces) for begin, pieces in generated.blocks],
         "stop_reason": generated.reason,
         "stop_sequence": generated.sequence,
@@ -114,22 +119,32 @@ def _delta(begin: dict[str, Any], piece: str) -> dict[str, Any]:
     return {"type": "input_json_delta", "partial_json": piece}
 
 
+def _management_of(generated: GeneratedReply) -> dict[str, Any]:
+    edits = generated.applied_edits
+    return {} if edits is None else {"context_management": {"applied_edits": edits}}
+
+
 def events_of(generated: GeneratedReply, head: dict[str, Any], usage: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the events of a stream."""
     empty = {"content": [], "stop_reason": None, "stop_sequence": None, "stop_details": None}
     yield {"type": "message_start", "message": {**head, **empty, "usage": {**usage, "output_tokens": 1}}}
     for index, (begin, pieces) in enumerate(generated.blocks):
-        yield {"type": "content_block_start", "index": index, "content_block": begin}
+        citations = begin.get("citations", ())
+        block = {**begin, "citations": []} if citations else begin
+        yield {"type": "content_block_start", "index": index, "content_block": block}
         if index == 0:
             yield {"type": "ping"}
         for piece in pieces or ([""] if begin["type"] == "tool_use" else []):
             yield {"type": "content_block_delta", "index": index, "delta": _delta(begin, piece)}
+        for citation in citations:
+            delta = {"type": "citations_delta", "citation": citation}
+            yield {"type": "content_block_delta", "index": index, "delta": delta}
         if begin["type"] == "thinking":
             signature = {"type": "signature_delta", "signature": sign("".join(pieces))}
             yield {"type": "content_block_delta", "index": index, "delta": signature}
         yield {"type": "content_block_stop", "index": index}
     ending = {"stop_reason": generated.reason, "stop_sequence": generated.sequence, "stop_details": None}
-    yield {"type": "message_delta", "delta": ending, "usage": usage}
+    yield {"type": "message_delta", "delta": ending, "usage": usage, **_management_of(generated)}
     yield {"type": "message_stop"}
 
 

@@ -22,6 +22,7 @@ from tests.support.fakes.anthropic.failures import (
     refuse_overflow,
     refuse_request,
 )
+from tests.support.fakes.anthropic.features import edit_context
 from tests.support.fakes.anthropic.models import MODELS, find_model
 from tests.support.fakes.anthropic.reading import PromptCache, count, read_conversation
 from tests.support.fakes.anthropic.replies import cut_reply, events_of, frame, message_of, new_id, usage_of
@@ -144,18 +145,20 @@ class Anthropic:
 
     async def _reply(self, request: web.Request, body: dict[str, Any], exchange: Exchange, request_id: str) -> Outcome:
         model = find_model(body["model"]) or MODELS["claude-sonnet-5-5"]
-        conversation = read_conversation(body)
+        edited, applied = edit_context(body)
+        conversation = read_conversation(edited)
         fault = self.faults.find(conversation) or NO_FAULT
         if (failed := await fail_early(request, fault)) is not None:
             return failed
         refusal = refuse_by_plan(fault, body["model"], model)
-        prompt = count([body.get("tools"), body.get("system"), body["messages"]])
+        prompt = count([edited.get("tools"), edited.get("system"), edited["messages"]])
         if refusal is None and prompt > model.window:
             refusal = refuse_overflow(prompt, model)
         if refusal is not None:
             return _send(refusal, exchange, request_id), "refused"
         generated = cut_reply(_REPLIES.get(fault.kind) or decide(conversation), body, self.chance)
-        usage = usage_of(generated, prompt, *self.cache.feed(body))
+        generated.applied_edits = applied if body.get("context_management") else None
+        usage = usage_of(generated, prompt, *self.cache.feed(edited))
         exchange.status = 200
         head = {
             "model": model.snapshot or body["model"],
