@@ -70,6 +70,7 @@ DATE_READERS = {
     "console.keys.key_table",
     "console.keys.service_tokens",
     "console.ledger.bind_people",
+    "console.ledger.event_push",
     "console.ledger.instance_watch",
     "console.ledger.instances",
     "console.ledger.receipt_queue",

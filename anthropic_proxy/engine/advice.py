@@ -116,6 +116,10 @@ class ProblemKind(Enum):
         "{count} instances do not count limits and budgets together. {uses}. ",
         "Set REDIS_URL to the same Redis server, and REDIS_PREFIX to the same text, on all of them.",
     )
+    WAITING_EVENTS = (
+        "{subject} has accepted no event of the source {source} for {minutes} min, and {count} {events}. ",
+        "Nothing is lost: start this endpoint, or correct its table. The log has its answer.",
+    )
     WRONG_CLOCK = (
         "The clock of {subject} is {difference}. ",
         "Correct it, for example with NTP. Sign-ins, logs and stored times follow it.",

@@ -16,6 +16,7 @@ from anthropic_proxy.gateway.settings.file_format import DEFAULT_WIRE
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.gateway.settings.managed_settings import format_group_setting
 from anthropic_proxy.gateway.settings.provider_tables import format_price_setting, format_vendor_setting
+from anthropic_proxy.gateway.settings.push_tables import format_siem_setting
 from anthropic_proxy.gateway.settings.table import list_setting_groups
 from anthropic_proxy.gateway.settings.table_fields import list_table_fields, read_field_help
 from anthropic_proxy.gateway.settings.values import mask_setting
@@ -132,6 +133,10 @@ def _list_tables(settings: Settings) -> list[SettingRow]:
         text = ", ".join((f"{parts.scheme}://{parts.netloc}", *(f"{one} %" for one in settings.alerts.thresholds)))
         help_text = "Webhook for reports about budgets, and the used shares at which they are sent."
         add("url of [alerts]", text, help_text)
+    for siem in settings.siem:
+        parts = urlsplit(siem.url.reveal())
+        text = f"{parts.scheme}://{parts.netloc}, {siem.type}, {', '.join(siem.events)}"
+        add(format_siem_setting(siem.name), text, "Destination of the audit log and of verdicts.")
     for route in settings.routes:
         help_text = "Models for the requests of this route, the first one preferred."
         add(route.targets_setting, ", ".join(route.targets), help_text)

@@ -4,17 +4,15 @@ webhook.
 A request only notes the budgets that it may bring to the next share. A task of each process compares their settled use,
 and stores a reached share as a row of `budget_alerts`. The key of the row makes the report unique over all processes,
 instances and restarts. The process that claims a row sends it, and again after pauses until the webhook has accepted
-it. The headers are those of Standard Webhooks (standardwebhooks.com, read on 2026-11-27).
+it.
 """
 
 import asyncio
-import base64
 import hashlib
-import hmac
 import html
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -30,27 +28,21 @@ from anthropic_proxy.console.keys.queries import Spending
 from anthropic_proxy.console.keys.virtual_keys import find_period_end
 from anthropic_proxy.console.ledger.connection import Connection
 from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
+from anthropic_proxy.console.ledger.webhook import LEASE_SECONDS, POLL_SECONDS, build_headers, find_pause
 from anthropic_proxy.console.units import MICROSECONDS, to_microseconds
 from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.fields import AlertSettings
-from anthropic_proxy.gateway.settings.provider_tables import decode_webhook_secret
 from anthropic_proxy.plugins import Gateway
-from anthropic_proxy.secrets import Secret
 
 _Result = TypeVar("_Result")
 DEFAULT_THRESHOLDS = (80, 100)
 """Used shares in percent that the log reports without `[alerts]`."""
 CHECK_SECONDS = 3.0
 """Pause between two comparisons of the budgets that running requests may bring to their next share."""
-POLL_SECONDS = 30.0
-"""Maximum pause after which a process looks for rows that another one could not send."""
 MAX_ATTEMPTS = 12
-LEASE_SECONDS = 60.0
-"""Time for which a claimed row belongs to one process: longer than the time limit of a request to the webhook."""
-_FIRST_PAUSE_SECONDS = 5.0
 _LONGEST_PAUSE_SECONDS = 3_600.0
 _STOP_SECONDS = 2.0
 _MAX_COMPARED = 200
@@ -234,8 +226,7 @@ class BudgetAlerts:
     async def _send(self, alerts: AlertSettings, row: BudgetAlert) -> int | None:
         """Return when the row is sent again, in microseconds since the epoch. None: it is not."""
         body = row.body.encode()
-        headers = {"content-type": "application/json", "user-agent": "anthropic-proxy"}
-        headers |= sign(msgspec.json.decode(body)["id"], int(self._now()), body, alerts.secret)
+        headers = build_headers(msgspec.json.decode(body)["id"], int(self._now()), body, alerts.secrets)
         try:
             reply = await self._gateway.send_http(
                 "POST", alerts.url.reveal(), headers, body, max_bytes=0, purpose="alert"
@@ -245,7 +236,7 @@ class BudgetAlerts:
             problem = type(error).__name__
         if not problem:
             return None
-        pause = min(_FIRST_PAUSE_SECONDS * 2 ** (row.attempts - 1), _LONGEST_PAUSE_SECONDS)
+        pause = find_pause(row.attempts, _LONGEST_PAUSE_SECONDS)
         is_last = row.attempts >= MAX_ATTEMPTS
         if row.attempts == 1 or is_last:
             host = urlsplit(alerts.url.reveal()).netloc
@@ -261,16 +252,6 @@ class BudgetAlerts:
                 return function(connection)
 
         return await run_in_own_thread("alerts", write)
-
-
-def sign(alert_id: str, at: int, body: bytes, secret: Secret | None) -> Mapping[str, str]:
-    """Return the headers of Standard Webhooks, without a signature if there is no secret."""
-    headers = {"webhook-id": alert_id, "webhook-timestamp": str(at)}
-    key = None if secret is None else decode_webhook_secret(secret.reveal())
-    if key is not None:
-        digest = hmac.digest(key, f"{alert_id}.{at}.".encode() + body, "sha256")
-        headers["webhook-signature"] = f"v1,{base64.b64encode(digest).decode()}"
-    return headers
 
 
 def add_alerts(connection: Connection, rows: Sequence[BudgetAlert], now: float) -> Sequence[BudgetAlert]:

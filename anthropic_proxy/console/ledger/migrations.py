@@ -184,6 +184,11 @@ _STEPS: Mapping[str, Sequence[str | _Statements]] = {
         "UPDATE sign_ins SET denied_at = CASE WHEN ended_at >= ends_at THEN ended_at ELSE "
         "coalesce(refused_at, ended_at) END WHERE refused_at IS NOT NULL OR end_reason != ''",
     ),
+    "0031": (
+        f"CREATE TABLE verdict_log (id SERIAL NOT NULL PRIMARY KEY, at {TIME}, body {TEXT})",
+        f"CREATE TABLE event_cursors (destination TEXT NOT NULL, source TEXT NOT NULL, position {COUNT}, "
+        f"attempts {COUNT}, next_at {COUNT}, failing_since BIGINT, PRIMARY KEY (destination, source))",
+    ),
 }
 """Version of the schema → statements of the migration from the version before, or a function that returns some."""
 NEWEST_VERSION = max(_STEPS)

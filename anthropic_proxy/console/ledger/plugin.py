@@ -19,12 +19,14 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Condition, Gateway, Plugin, Route, RouteRequest, RouteResponse, Store
 
 if TYPE_CHECKING:
+    from anthropic_proxy.console.ledger.event_push import EventPush
     from anthropic_proxy.console.ledger.instance_watch import InstanceWatch
 
 STOP_SECONDS = 5.0
 MIGRATION_DELAY_SECONDS = 0.5
 """Time in seconds from the start of the server to the check of the schema, so that it accepts requests first."""
 _INSTANCE_WATCH = "anthropic_proxy.console.ledger.instance_watch"
+_EVENT_PUSH = "anthropic_proxy.console.ledger.event_push"
 UNUSED_SECONDS = 5.0
 """Pause between two looks whether a SQLite database has come into use."""
 DEFECT_PAUSE_SECONDS = 5.0
@@ -67,19 +69,23 @@ class _Ledger:
         self._timer: asyncio.TimerHandle | None = None
         self._gateway: Gateway[Settings] | None = None
         self._instances: InstanceWatch | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._events: EventPush | None = None
+        """None: there was no destination of `[siem]` yet."""
+        self._tasks: Sequence[asyncio.Task[None]] = ()
 
     async def start(self, gateway: Gateway[Settings]) -> None:
         self._gateway = gateway
-        self._watching = asyncio.create_task(self._watch_instances(gateway))
+        watches = (self._watch_instances(gateway), self._push_events(gateway))
+        self._tasks = [asyncio.create_task(watch) for watch in watches]
         self._timer = asyncio.get_running_loop().call_later(MIGRATION_DELAY_SECONDS, self.queue.start)
 
     async def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait({self._watching})
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         if self._instances is not None:
             await self._instances.close()
         await self._readers.stop()
@@ -93,7 +99,8 @@ class _Ledger:
         return open_database_store(self._settings, process_store, warn)
 
     def list_conditions(self) -> Sequence[Condition]:
-        return () if self._instances is None else self._instances.list_conditions()
+        instances = () if self._instances is None else self._instances.list_conditions()
+        return [*instances, *(() if self._events is None else self._events.list_conditions())]
 
     async def _watch_instances(self, gateway: Gateway[Settings]) -> None:
         pause = MIGRATION_DELAY_SECONDS
@@ -104,6 +111,16 @@ class _Ledger:
                 module = await run_in_own_thread("instances", import_module, _INSTANCE_WATCH)
                 self._instances = module.InstanceWatch(self._settings, gateway)
         await self._instances.run()
+
+    async def _push_events(self, gateway: Gateway[Settings]) -> None:
+        pause = MIGRATION_DELAY_SECONDS
+        while self._events is None:
+            await asyncio.sleep(pause)
+            pause = UNUSED_SECONDS
+            if gateway.settings.siem:
+                module = await run_in_own_thread("siem", import_module, _EVENT_PUSH)
+                self._events = module.EventPush(gateway)
+        await self._events.run()
 
     def _uses_database(self) -> bool:
         """A server that stores nothing does not create a SQLite file. A change of its settings is stored."""

@@ -91,6 +91,9 @@ class Retention:
             connection.execute(rows, (days_ago(ACCESS_END_DAYS), days_ago(SIGNED_OUT_DAYS)))
             tokens = "UPDATE sign_ins SET provider_token = '' WHERE ends_at < ? AND provider_token != ''"
             connection.execute(tokens, (days_ago(0),))
+            connection.execute(
+                "DELETE FROM verdict_log WHERE at < ? AND id < (SELECT max(id) FROM verdict_log)", (before,)
+            )
             for table in SUM_TABLES:
                 connection.execute(f"DELETE FROM {table} WHERE hour < ?", (before // MICROSECONDS_PER_HOUR,))
         for table, limit in (("contents", max(before, content_before)), ("requests", before)):

@@ -209,6 +209,20 @@ BUDGET_ALERTS = TableDefinition(
 )
 """Used shares of budgets that were reported, or are to be sent to the webhook of `[alerts]` from `next_at` on."""
 
+VERDICT_LOG = TableDefinition("verdict_log", {"id": "SERIAL NOT NULL", "at": TIME, "body": TEXT}, ("id",))
+"""Verdicts about tool calls and texts that wait for a destination of `[siem]`. `body`: JSON of an event."""
+
+EVENT_CURSORS = TableDefinition(
+    "event_cursors",
+    {
+        **dict.fromkeys(("destination", "source"), _KEY),
+        **dict.fromkeys(("position", "attempts", "next_at"), COUNT),
+        "failing_since": "BIGINT",
+    },
+    ("destination", "source"),
+)
+"""Place of each destination of `[siem]` in `audit_log` and `verdict_log`: the id of the last event that it accepted."""
+
 INSTANCES = TableDefinition(
     "instances",
     {
@@ -247,6 +261,8 @@ TABLES = (
     TEAMS,
     AUDIT_LOG,
     BUDGET_ALERTS,
+    VERDICT_LOG,
+    EVENT_CURSORS,
     FORMER_LABELS,
     SIGN_INS,
     DEVICE_CODES,

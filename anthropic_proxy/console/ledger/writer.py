@@ -37,6 +37,7 @@ from anthropic_proxy.console.ledger.database import (
     is_value_failure,
     open_for_writing,
 )
+from anthropic_proxy.console.ledger.events import add_verdicts
 from anthropic_proxy.console.ledger.histograms import add_histogram, count_buckets, decode_histogram, encode_histogram
 from anthropic_proxy.console.ledger.receipt_queue import ReceiptQueue
 from anthropic_proxy.console.ledger.records import (
@@ -429,6 +430,8 @@ class LedgerWriter:
             add_sums(connection, rows, self._instance)
         if texts := [text for row in stored for text in self._texts.get(row.id, ())]:
             connection.insert("contents", tuple(CONTENTS.columns), list(map(_read_content, texts)))
+        if any("verdicts" in destination.events for destination in self._current_settings().siem):
+            add_verdicts(connection, rows)
 
     def _is_new_rejection(self, row: StoredRequest) -> bool:
         """Clients repeat a request until their limit has room again: all their rows would be most of the ledger."""

@@ -24,9 +24,10 @@ OperatorPurpose = Literal[
     "price_list",
     "server_probe",
     "setup",
+    "siem",
     "telemetry",
     "traces",
 ]
 """What the proxy sends because of its operator. `guardrail`: the service of an inspector. `plugin`: a plugin of others.
-`setup`: `init` tests a key. `server_probe`: whether a server has the API at its address. `telemetry`: that of Claude
-Code."""
+`setup`: `init` tests a key. `siem`: audit log and verdicts. `server_probe`: whether a server has the API at its
+address. `telemetry`: that of Claude Code."""

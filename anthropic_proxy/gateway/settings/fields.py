@@ -20,7 +20,7 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers.model_facts import FactsFile, load_built_in_facts
 from anthropic_proxy.engine.providers.price_fields import PriceTable
-from anthropic_proxy.gateway.settings.file_format import GroupRole, InspectorTable
+from anthropic_proxy.gateway.settings.file_format import EventSource, GroupRole, InspectorTable
 from anthropic_proxy.gateway.settings.key_rules import Rules
 from anthropic_proxy.secrets import Secret, UnknownSecret
 
@@ -166,10 +166,22 @@ class AlertSettings(Struct, frozen=True, kw_only=True):
     """Table `[alerts]` of the configuration file."""
 
     url: Secret
-    secret: Secret | None = None
-    """None: reports are not signed."""
+    secrets: Sequence[Secret] = ()
+    """Each of them signs. Empty: reports are not signed."""
     thresholds: tuple[int, ...]
     """In percent, in ascending order."""
+
+
+class SiemSettings(Struct, frozen=True, kw_only=True):
+    """A checked table `[siem.NAME]`."""
+
+    name: str
+    type: Literal["webhook", "otlp"]
+    url: Secret
+    secrets: Sequence[Secret] = ()
+    """Each of them signs. Empty: requests are not signed."""
+    headers: Mapping[str, Secret] = {}
+    events: Sequence[EventSource]
 
 
 class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
@@ -210,6 +222,8 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
     """None: the certificate file contains the key."""
     alerts: AlertSettings | None = None
     """None: reports about budgets are in the log only."""
+    siem: Sequence[SiemSettings] = ()
+    """Destinations of the audit log and of verdicts, in the order of the file."""
     prices: Mapping[str, PriceTable] = {}
     """Model id with prefix, or a pattern of ids for `matches_model` → its table `[prices."MODEL"]`, in
     the order of the file."""

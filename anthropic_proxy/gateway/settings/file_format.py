@@ -145,13 +145,34 @@ class AlertTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Address of the webhook with https, or with http on this machine; or the place of the address, if it is a secret
     as that of Slack."""
     secret: KeyReference | None = None
-    """Place of the secret with which each report is signed: `whsec_` and 24 to 64 bytes in Base64. By default reports
-    are not signed."""
+    """Place of the secret with which each report is signed: `whsec_` and 24 to 64 bytes in Base64. The value of a
+    variable may have several, separated by commas, each of which signs. By default reports are not signed."""
     thresholds: Annotated[tuple[Annotated[int, Meta(ge=1, le=1_000)], ...], Meta(min_length=1, max_length=10)] = (
         80,
         100,
     )
     """Used shares of a budget in percent, each of which is reported once per period."""
+
+
+EventSource = Literal["audit", "verdicts"]
+
+
+class SiemTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Destination in a SIEM for the audit log and for verdicts about tool calls and texts."""
+
+    type: Literal["webhook", "otlp"] = "webhook"
+    """Form of the requests. `webhook`: JSON with the headers of Standard Webhooks. `otlp`: logs of OpenTelemetry as
+    JSON."""
+    url: str | KeyReference
+    """Complete address with https, or with http on this machine, such as `https://collector.example.org/v1/logs`; or
+    the place of the address, if it is a secret."""
+    secret: KeyReference | None = None
+    """Place of the secret with which each request is signed: `whsec_` and 24 to 64 bytes in Base64. The value of a
+    variable may have several, separated by commas, each of which signs. By default requests are not signed."""
+    headers: dict[str, object] = {}
+    """Header → text, or `{ env = "NAME" }` for a secret: `{ Authorization = { env = "SIEM_AUTHORIZATION" } }`."""
+    events: Annotated[tuple[EventSource, ...], Meta(min_length=1)] = ("audit", "verdicts")
+    """What is sent. `audit`: the audit log. `verdicts`: those about tool calls, and decisions of inspectors."""
 
 
 InspectedRead = Literal["requests", "replies", "tool descriptions"]
@@ -324,6 +345,9 @@ class FileContents(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Rules of a company for the check of tool calls in auto mode."""
     alerts: AlertTable | None = None
     """Webhook for reports about budgets."""
+    siem: dict[str, SiemTable] = {}
+    """Name → destination in a SIEM for the audit log and verdicts. The name is that of its place in both: with another
+    name, all is sent again."""
     token_issuers: dict[str, TokenIssuerTable] = {}
     """Name → identity provider whose tokens services send as keys."""
     sign_in: SignInTable | None = None

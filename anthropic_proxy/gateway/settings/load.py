@@ -37,13 +37,13 @@ from anthropic_proxy.gateway.settings.place import find_data_directory, find_env
 from anthropic_proxy.gateway.settings.provider_calls import load_call_options
 from anthropic_proxy.gateway.settings.provider_tables import (
     list_ignored_table_warnings,
-    load_alerts,
     load_price_vendors,
     load_prices,
     load_provider_fields,
     load_provider_tables,
     load_search_service,
 )
+from anthropic_proxy.gateway.settings.push_tables import load_alerts, load_siem
 from anthropic_proxy.gateway.settings.route_tables import load_routes
 from anthropic_proxy.gateway.settings.sign_in_tables import (
     load_authorization,
@@ -133,6 +133,7 @@ def _load(
     resolves_now = resolves_keys and not sources.errors
     search = load_search_service(file, sources, resolves_keys=resolves_now)
     fields["alerts"] = load_alerts(file, sources, resolves_keys=resolves_now)
+    fields["siem"] = load_siem(file, sources, resolves_keys=resolves_now)
     configured = load_provider_fields(tables, file, sources, resolves_keys=resolves_now)
     fields |= {name: {**fields.get(name, {}), **added} for name, added in configured.items()}
     fields["call_options"] = load_call_options(file, tables, built_in, sources)

@@ -11,7 +11,7 @@ import os
 import re
 import ssl
 from base64 import b64decode
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -127,10 +127,7 @@ def _load_table(
         with errors.collect():
             lower = _decode_header_name(file, place, header)
             _require_allowed_header(file, place, lower, fields.get("key_header"))
-            if lower in {**headers, **secrets, **copied}:
-                raise file.rejection(
-                    place, "is set twice: upper and lower case are equal in names of headers.", code="provider-header"
-                )
+            _require_new_header(file, place, lower, {**headers, **secrets, **copied})
             if isinstance(value, str):
                 headers[lower] = _decode_text(file, place, lower, value)
                 show(("headers", header), redact_and_shorten(value))
@@ -184,6 +181,37 @@ def _load_table(
         before = sources.given[setting].reveal() if setting in sources.given else ""
         sources.given[setting] = Secret(f"{before} {options.reveal_secrets()} {fields}")
     return options
+
+
+def load_headers(file: ConfigFile, path: KeyPath, table: Mapping[str, object], sources: Sources) -> dict[str, Secret]:
+    """Return lower-case name → text of the headers of requests that the proxy sends on its own. Raises
+    `ConfigurationError` for each that is invalid.
+    """
+    errors = ErrorList()
+    headers: dict[str, Secret] = {}
+    for name, value in table.items():
+        place = (*path, name)
+        with errors.collect():
+            lower = _decode_header_name(file, place, name)
+            _require_new_header(file, place, lower, headers)
+            if isinstance(value, str):
+                headers[lower] = Secret(_decode_text(file, place, lower, value), format_key_path(place))
+                continue
+            reference = _decode_reference(file, place, value)
+            if reference.env is None:
+                raise file.rejection(
+                    place, 'is of no request of a client. Use a text or { env = "NAME" }.', code="provider-header"
+                )
+            headers[lower] = _find_variable(file, place, reference.env, sources, in_header=True)
+    errors.require_empty()
+    return headers
+
+
+def _require_new_header(file: ConfigFile, path: KeyPath, name: str, headers: Collection[str]) -> None:
+    if name in headers:
+        raise file.rejection(
+            path, "is set twice: upper and lower case are equal in names of headers.", code="provider-header"
+        )
 
 
 def _decode_header_name(file: ConfigFile, path: KeyPath, name: str) -> str:

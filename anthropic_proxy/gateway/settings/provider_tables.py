@@ -1,6 +1,5 @@
-"""Tables of the configuration file: `[providers.NAME]`, `[search]`, `[alerts]` and `[prices."MODEL"]`."""
+"""Tables of the configuration file: `[providers.NAME]`, `[search]` and `[prices."MODEL"]`."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,10 +29,9 @@ from anthropic_proxy.engine.providers.registry import Provider
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_and, join_with_or
 from anthropic_proxy.gateway.settings import values
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, format_key_path
-from anthropic_proxy.gateway.settings.fields import AlertSettings
 from anthropic_proxy.gateway.settings.file_format import OWN_FIELDS, KeyPath, KeyReference, ProviderTable
 from anthropic_proxy.gateway.settings.files import format_toml_value
-from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY, resolve_keys
+from anthropic_proxy.gateway.settings.key_references import resolve_keys
 from anthropic_proxy.gateway.settings.sources import ErrorList, Sources
 from anthropic_proxy.secrets import Secret
 
@@ -69,50 +67,6 @@ def load_search_service(file: ConfigFile, sources: Sources, *, resolves_keys: bo
             problem_details=resolved.problem_details if resolved else "",
         )
     return None
-
-
-def load_alerts(file: ConfigFile, sources: Sources, *, resolves_keys: bool) -> AlertSettings | None:
-    """Return None without a table `[alerts]`. Its address is not shown in messages, because it may be a secret."""
-    if (table := file.tables.alerts) is None:
-        return None
-
-    def resolve(field: str, reference: KeyReference) -> Secret:
-        resolved = resolve_keys(file, ("alerts", field), reference, sources, resolves_keys=resolves_keys)
-        if not resolved.keys:
-            raise ConfigurationError(resolved.problem_details or resolved.problem, code="alerts-setting")
-        return resolved.keys[0]
-
-    with sources.errors.collect():
-        url = table.url
-        secret = None if table.secret is None else resolve("secret", table.secret)
-        address = Secret(url, file.describe_origin(("alerts", "url"))) if isinstance(url, str) else resolve("url", url)
-        sources.origins["url of [alerts]"] = file.describe_origin(("alerts", "url"))
-        sources.given["alerts"] = Secret(f"{table} {address.reveal()} {secret.reveal() if secret else ''}")
-        if address.reveal() != UNRESOLVED_KEY and not values.is_safe_address(address.reveal()):
-            raise file.rejection(
-                ("alerts", "url"),
-                "is no address that begins with https://, or with http:// and localhost, 127.0.0.1 or [::1], without a "
-                "user name and a fragment.",
-                code="alerts-setting",
-            )
-        if secret is not None and secret.reveal() != UNRESOLVED_KEY and decode_webhook_secret(secret.reveal()) is None:
-            raise file.rejection(
-                ("alerts", "secret"),
-                "is no secret that begins with whsec_ and continues with 24 to 64 bytes in Base64.",
-                code="alerts-setting",
-                hint='Create one:  echo "whsec_$(openssl rand -base64 32)"',
-            )
-        return AlertSettings(url=address, secret=secret, thresholds=tuple(sorted({*table.thresholds})))
-    return None
-
-
-def decode_webhook_secret(text: str) -> bytes | None:
-    """Return the bytes of a secret of Standard Webhooks. None: `text` is no such secret."""
-    try:
-        secret = base64.b64decode(text.removeprefix("whsec_"), validate=True)
-    except ValueError:
-        return None
-    return secret if text.startswith("whsec_") and 24 <= len(secret) <= 64 else None
 
 
 def list_ignored_table_warnings(search: SearchService | None, file: ConfigFile, sources: Sources) -> list[str]:

@@ -29,7 +29,7 @@ from tests.support.ledger import NOON
 KEY = b"0123456789abcdef0123456789abcdef"
 WEBHOOK = AlertSettings(
     url=Secret("https://hooks.example.com/services/T0/secret-path"),
-    secret=Secret(f"whsec_{base64.b64encode(KEY).decode()}"),
+    secrets=[Secret(f"whsec_{base64.b64encode(KEY).decode()}")],
     thresholds=(80, 100),
 )
 DAY = Budget(100, "tokens", "day")
@@ -237,7 +237,7 @@ async def test_a_database_that_fails_delays_a_report_only(database: Settings) ->
 
 
 async def test_other_amounts_and_periods_have_reports_of_their_own(database: Settings) -> None:
-    world = World(database, alerts=structs.replace(WEBHOOK, thresholds=(50,), secret=None))
+    world = World(database, alerts=structs.replace(WEBHOOK, thresholds=(50,), secrets=()))
     instance = world.start()
     await instance.use(85)
     await instance.alerts.work()

@@ -1,0 +1,306 @@
+"""Events of the database for the destinations of `[siem.NAME]`, each at least once.
+
+Theory of operation. A row of `event_cursors` is the place of a destination in one source of events. All processes look
+for events behind it. The one that claims the row sends the next batch, and moves the place only after the destination
+has accepted it. A claim ends after a minute, so that another process goes on for one that was killed, which may repeat
+a batch. While a destination does not accept, its events wait in the database, and requests wait for nothing.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import closing, suppress
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy.console.ledger.connection import Connection
+from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
+from anthropic_proxy.console.ledger.events import (
+    EventRow,
+    count_events,
+    encode_otlp,
+    encode_webhook,
+    read_events,
+)
+from anthropic_proxy.console.ledger.webhook import LEASE_SECONDS, build_headers, find_pause
+from anthropic_proxy.console.units import MICROSECONDS, to_microseconds
+from anthropic_proxy.engine.advice import ProblemKind, report_problem
+from anthropic_proxy.engine.own_thread import run_in_own_thread
+from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.fields import SiemSettings
+from anthropic_proxy.gateway.settings.file_format import EventSource
+from anthropic_proxy.plugins import Condition, Gateway
+
+_Result = TypeVar("_Result")
+CHECK_SECONDS = 5.0
+"""Pause between two looks for new events."""
+MAX_EVENTS = 100
+"""Maximum number of events of a request."""
+MAX_BYTES = 512 * 1024
+"""Maximum size of the events of a request, unless a single one is larger."""
+LONGEST_PAUSE_SECONDS = 300.0
+"""Maximum pause after a batch that was not accepted."""
+REPORT_SECONDS = 60.0
+"""Time after which a destination that does not accept is a problem of the server."""
+_MAX_REPLY_BYTES = 64 * 1024
+_TOO_LARGE = 413
+
+
+class _Cursor(Struct, frozen=True):
+    """A row of `event_cursors`. Times are in microseconds since the epoch."""
+
+    position: int
+    """Id of the last event that the destination has accepted."""
+    attempts: int
+    """Number of attempts to send the events behind it."""
+    next_at: int
+    """Time from which these are sent, again or by another process."""
+    failing_since: int | None
+
+
+class _Claim(Struct, frozen=True):
+    destination: SiemSettings
+    source: EventSource
+    cursor: _Cursor
+    """The claimed row."""
+    rows: Sequence[EventRow]
+
+
+class _PartialSuccess(Struct):
+    rejectedLogRecords: int | str = 0  # noqa: N815  # names of OTLP; 64-bit integers are texts in JSON
+    errorMessage: str = ""  # noqa: N815
+
+
+class _OtlpReply(Struct):
+    partialSuccess: _PartialSuccess | None = None  # noqa: N815
+
+
+class EventPush:
+    """`clock` returns seconds since the epoch, if the store has no clock that all processes share."""
+
+    def __init__(self, gateway: Gateway[Settings], clock: Callable[[], float] = time.time) -> None:
+        self._gateway = gateway
+        self._clock = clock
+        self._known: set[tuple[str, EventSource]] = set()
+        """Destinations and sources with a row."""
+        self._limits: dict[tuple[str, EventSource], int] = {}
+        """Maximum number of events of a request, if a destination rejected a larger one."""
+        self._conditions: Sequence[Condition] = ()
+        self._running: dict[tuple[str, EventSource], asyncio.Task[None]] = {}
+        self._is_failing = False
+
+    def list_conditions(self) -> Sequence[Condition]:
+        return self._conditions if self._gateway.settings.siem else ()
+
+    async def run(self) -> None:
+        try:
+            while True:
+                await self._attempt(self._start())
+                await asyncio.sleep(CHECK_SECONDS)
+        finally:
+            for task in self._running.values():
+                task.cancel()
+
+    async def work(self) -> None:
+        """Send what is due."""
+        await self._start()
+        await asyncio.gather(*self._running.values())
+        await self._note_conditions()
+
+    async def _start(self) -> None:
+        """Send what is due to each destination in a task of its own, so that none waits for another one."""
+        cursors = self._list_cursors()
+        new = [(one.name, source) for one, source in cursors if (one.name, source) not in self._known]
+        if new:
+            await self._write(lambda connection: _add_cursors(connection, new))
+            self._known.update(new)
+        await self._note_conditions()
+        for destination, source in cursors:
+            key = (destination.name, source)
+            if key not in self._running or self._running[key].done():
+                self._running[key] = asyncio.create_task(self._attempt(self._send_all(destination, source)))
+
+    def _list_cursors(self) -> Sequence[tuple[SiemSettings, EventSource]]:
+        return [(one, source) for one in self._gateway.settings.siem for source in one.events]
+
+    async def _note_conditions(self) -> None:
+        found = await run_in_own_thread("siem", self._find_conditions, self._list_cursors())
+        self._conditions = [condition for condition in found if condition is not None]
+
+    async def _attempt(self, step: Coroutine[None, None, None]) -> None:
+        try:
+            await step
+            self._is_failing = False
+        except Exception as error:  # noqa: BLE001  # of the database: requests are served
+            if not self._is_failing:
+                self._gateway.log_warning_each_time(f"Events for [siem] wait: {type(error).__name__}: {error}")
+            self._is_failing = True
+
+    async def _send_all(self, destination: SiemSettings, source: EventSource) -> None:
+        while await run_in_own_thread("siem", self._is_due, destination.name, source):
+            claim = await self._write(lambda connection: self._claim(connection, destination, source))
+            if claim is None or not await self._send(claim):
+                return
+
+    def _now(self) -> int:
+        return to_microseconds(self._gateway.store.state.find_time(self._clock))
+
+    def _is_due(self, name: str, source: EventSource) -> bool:
+        with closing(open_for_reading(self._gateway.settings)) as connection:
+            cursor = _read_cursor(connection, name, source)
+            if cursor is None or cursor.next_at > self._now():
+                return False
+            return bool(read_events(connection, source, cursor.position, 1))
+
+    def _claim(self, connection: Connection, destination: SiemSettings, source: EventSource) -> _Claim | None:
+        """None: there is nothing to send, or another process sends it."""
+        cursor = _read_cursor(connection, destination.name, source)
+        if cursor is None or cursor.next_at > self._now():
+            return None
+        limit = self._limits.get((destination.name, source), MAX_EVENTS)
+        rows = _bound(read_events(connection, source, cursor.position, limit))
+        claimed = _Cursor(
+            cursor.position,
+            cursor.attempts + 1,
+            self._now() + to_microseconds(LEASE_SECONDS),
+            cursor.failing_since,
+        )
+        is_claimed = rows and _replace_cursor(connection, destination.name, source, cursor, claimed)
+        return _Claim(destination, source, claimed, rows) if is_claimed else None
+
+    async def _send(self, claim: _Claim) -> bool:
+        """Return True if the next batch can follow at once."""
+        problem, is_too_large = await self._post(claim)
+        key = (claim.destination.name, claim.source)
+        before = claim.cursor
+        pause = 0.0
+        if not problem:
+            self._limits[key] = min(MAX_EVENTS, self._limits.get(key, MAX_EVENTS) * 2)
+            cursor = _Cursor(claim.rows[-1].id, 0, self._now(), None)
+            if before.failing_since is not None:
+                self._report(claim.destination, f"accepts events ({claim.source}) again.")
+        elif is_too_large and len(claim.rows) > 1:
+            self._limits[key] = len(claim.rows) // 2
+            cursor = _Cursor(before.position, before.attempts - 1, self._now(), before.failing_since)
+        else:
+            pause = find_pause(before.attempts, LONGEST_PAUSE_SECONDS)
+            since = self._now() if before.failing_since is None else before.failing_since
+            cursor = _Cursor(before.position, before.attempts, self._now() + to_microseconds(pause), since)
+            if before.failing_since is None:
+                self._report(
+                    claim.destination,
+                    f"has not accepted events ({claim.source}): {problem}. They wait in the database and are sent "
+                    f"again, first in {pause:.0f} s.",
+                )
+
+        def finish(connection: Connection) -> bool:
+            is_own = _replace_cursor(connection, *key, before, cursor)
+            if is_own and not problem and claim.source == "verdicts":
+                connection.execute(_DELETE_ACCEPTED)
+            return is_own
+
+        return await self._write(finish) and not pause
+
+    async def _post(self, claim: _Claim) -> tuple[str, bool]:
+        """Return why the events were not accepted ("": they were), and whether they are too large."""
+        destination = claim.destination
+        is_otlp = destination.type == "otlp"
+        body = (encode_otlp if is_otlp else encode_webhook)(claim.source, claim.rows)
+        message_id = f"msg_{hashlib.sha256(destination.name.encode() + body).hexdigest()[:32]}"
+        own = build_headers(message_id, self._now() // MICROSECONDS, body, destination.secrets)
+        headers = {name: value.reveal() for name, value in destination.headers.items()} | own
+        size = _MAX_REPLY_BYTES if is_otlp else 0
+        try:
+            reply = await self._gateway.send_http(
+                "POST", destination.url.reveal(), headers, body, max_bytes=size, purpose="siem"
+            )
+        except ProxyError as error:
+            return type(error).__name__, False
+        if not 200 <= reply.status < 300:
+            return f"status {reply.status}", reply.status == _TOO_LARGE
+        if is_otlp:
+            self._report_rejected(destination, reply.body)
+        return "", False
+
+    def _report_rejected(self, destination: SiemSettings, body: bytes) -> None:
+        """A collector that accepts only a part does not want the others again ("Partial Success" of OTLP)."""
+        with suppress(msgspec.MsgspecError, ValueError):
+            part = msgspec.json.decode(body, type=_OtlpReply).partialSuccess
+            if part is not None and (count := int(part.rejectedLogRecords)):
+                self._report(destination, f"has rejected {count} events. They are not sent again.")
+
+    def _report(self, destination: SiemSettings, text: str) -> None:
+        host = urlsplit(destination.url.reveal()).netloc
+        self._gateway.log_warning_each_time(f"[siem.{destination.name}], {host}, {text}")
+
+    def _find_conditions(self, cursors: Sequence[tuple[SiemSettings, EventSource]]) -> Sequence[Condition | None]:
+        with closing(open_for_reading(self._gateway.settings)) as connection:
+            return [self._find_condition(connection, one.name, source) for one, source in cursors]
+
+    def _find_condition(self, connection: Connection, name: str, source: EventSource) -> Condition | None:
+        cursor = _read_cursor(connection, name, source)
+        if cursor is None or cursor.failing_since is None:
+            return None
+        seconds = (self._now() - cursor.failing_since) // MICROSECONDS
+        if seconds < REPORT_SECONDS:
+            return None
+        count = count_events(connection, source, cursor.position)
+        problem = report_problem(
+            ProblemKind.WAITING_EVENTS,
+            f"[siem.{name}]",
+            source=source,
+            count=count,
+            events="event waits" if count == 1 else "events wait",
+            minutes=seconds // 60,
+        )
+        return Condition(check="siem", state=f"{count} {source} wait", problem=problem)
+
+    async def _write(self, function: Callable[[Connection], _Result]) -> _Result:
+        def write() -> _Result:
+            with closing(open_for_writing(self._gateway.settings)) as connection, connection.transaction():
+                return function(connection)
+
+        return await run_in_own_thread("siem", write)
+
+
+_COLUMNS = _Cursor.__struct_fields__
+_DELETE_ACCEPTED = (
+    "DELETE FROM verdict_log WHERE id < (SELECT min(position) FROM event_cursors WHERE source = 'verdicts')"
+)
+"""The last one stays, because SQLite counts on from the highest id."""
+
+
+def _bound(rows: Sequence[EventRow]) -> Sequence[EventRow]:
+    size = 0
+    for number, row in enumerate(rows):
+        size += len(msgspec.json.encode(row.event))
+        if size > MAX_BYTES and number:
+            return rows[:number]
+    return rows
+
+
+def _add_cursors(connection: Connection, new: Sequence[tuple[str, EventSource]]) -> None:
+    sql = "INSERT INTO event_cursors (destination, source) VALUES (?, ?) ON CONFLICT (destination, source) DO NOTHING"
+    for values in new:
+        connection.execute(sql, values)
+
+
+def _read_cursor(connection: Connection, name: str, source: EventSource) -> _Cursor | None:
+    sql = f"SELECT {', '.join(_COLUMNS)} FROM event_cursors WHERE destination = ? AND source = ?"
+    rows = connection.query(sql, (name, source))
+    return _Cursor(*rows[0]) if rows else None
+
+
+def _replace_cursor(connection: Connection, name: str, source: EventSource, before: _Cursor, after: _Cursor) -> bool:
+    """Return False if another process has changed the row since `before`."""
+    sql = (
+        "UPDATE event_cursors SET position = ?, attempts = ?, next_at = ?, failing_since = ? "
+        "WHERE destination = ? AND source = ? AND position = ? AND attempts = ? AND next_at = ?"
+    )
+    new = (after.position, after.attempts, after.next_at, after.failing_since)
+    return connection.execute(sql, (*new, name, source, before.position, before.attempts, before.next_at)) == 1
