@@ -25,7 +25,6 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.money import NANO_DOLLARS, UNKNOWN_AMOUNT, format_cost
 from anthropic_proxy.gateway.settings import copy_environment
 from anthropic_proxy.gateway.telemetry.log.columns import count_columns, cut
-from anthropic_proxy.gateway.telemetry.outcomes import INCIDENTS, VERDICTS
 
 TIMEOUT_SECONDS = 0.8
 """Maximum time in seconds for all replies of the proxy. What is missing then is left out of the line."""
@@ -214,8 +213,7 @@ def _list_problems(receipt: object, main: Sequence[object], receipts: Sequence[o
     """
     failed = [_clean(attempt) for attempt in _list(receipt, "failed_attempts") if isinstance(attempt, str)]
     if _text(receipt, "outcome") == "error":
-        status = max((_number(attempt, "status") for attempt in _list(receipt, "attempts")[-1:]), default=0)
-        yield f"✕ {_clean(_text(receipt, 'prefix'))} {status or _number(receipt, 'status')}"
+        yield f"✕ {_clean(_text(receipt, 'prefix'))} {_number(receipt, 'status')}"
     elif failed:
         yield f"↻ {failed[-1]}"
     rows = (
@@ -241,13 +239,12 @@ def _list_problems(receipt: object, main: Sequence[object], receipts: Sequence[o
         if _list(checked_reply, "checks") and _text(checked_reply, "prompt_id") == prompt
     )
     checks = _list(next(checked, None), "checks")
-    for verdict in INCIDENTS:
-        flagged = [check for check in checks if _text(check, "verdict") == verdict]
-        tools = dict.fromkeys(_clean(_text(check, "tool")) for check in flagged)
-        if flagged:
-            tag = VERDICTS[verdict]
-            named = next(iter(tools)) if len(tools) == 1 else ""
-            yield f"{tag.sign} {named or formats.plural(len(flagged), 'call')} {tag.text}"
+    if flagged := [_clean(_text(check, "tool")) for check in checks if _text(check, "verdict") == "flagged"]:
+        named = flagged[0] if len({*flagged}) == 1 else ""
+        yield f"✕ {named or formats.plural(len(flagged), 'call')} flagged"
+    if failed_checks := sum(_text(check, "verdict") == "unavailable" for check in checks):
+        count = f"{failed_checks} " if failed_checks > 1 else ""
+        yield f"! {count}auto mode check{'s' if failed_checks > 1 else ''} failed"
 
 
 def _join(*parts: str) -> str:

@@ -73,7 +73,7 @@ FAILED = {"failed_attempts": ["groq 429"]}
             "✕ own: full (openai sent 503)",
             "✕ 529",
             "error",
-            "Failed with 503 (529 for the client)",
+            "Failed with 529",
         ),
         ({"outcome": "", "status": 404}, "", "✕ 404", "error", "Failed with 404"),
         ({"outcome": "cancelled"}, "– client left", "– cancelled", "cancelled", "Cancelled by the client"),

@@ -10,7 +10,6 @@ from anthropic_proxy.console.dashboard.page import PageContext, StateLine
 from anthropic_proxy.console.dashboard.panels import FailedPanel
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.failures import ErrorGroup, ErrorPeriod, list_errors
-from anthropic_proxy.console.ledger.records import describe_failure_status
 from anthropic_proxy.console.units import HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.gateway.error_catalog import find_cause, find_remedy
 
@@ -80,11 +79,10 @@ def build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGrou
         fallbacks=context.settings.fallbacks,
     )
     kind = f", {find_error_kind(group.error_type, group.error_code)}" if group.error_type else ""
-    status = describe_failure_status(group.status, latest.attempt_times)
-    text = f"{formats.plural(group.count, 'request')} failed at {name} with {status}{kind}."
+    text = f"{formats.plural(group.count, 'request')} failed at {name} with {group.status}{kind}."
     if not group.has_model:  # no figure counts them
         verb = "was" if group.count == 1 else "were"
-        text = f"{formats.plural(group.count, 'request')} without a model {verb} rejected with {status}{kind}."
+        text = f"{formats.plural(group.count, 'request')} without a model {verb} rejected with {group.status}{kind}."
     period = formats.time_span(group.first_at, group.last_at)
     detail = f"{period}. {find_cause(latest.error, latest.remedy)[:300]}"
     help_link = remedy.link if remedy else ""

@@ -35,7 +35,6 @@ from anthropic_proxy.console.ledger.records import (
     decode_checks,
     decode_inspections,
     decode_model_usage,
-    describe_failure_status,
     describe_part,
     find_context,
 )
@@ -209,7 +208,7 @@ def summarize_outcome(row: StoredRequest) -> str:
         is_same = failed[0].partition(" ")[0] == name
         retries = f" after a fallback to {name}/{row.model}" if is_same else f" after a fallback to {name}"
     if row.outcome_class == "error":
-        return f"Failed with {describe_failure_status(row.status, row.attempt_times)}{retries}"
+        return f"Failed with {row.status}{retries}"
     if row.outcome_class == "retried":
         return f"Succeeded{retries}"
     return _SUMMARIES.get(row.outcome_class, row.outcome) + retries

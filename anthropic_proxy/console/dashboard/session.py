@@ -28,7 +28,7 @@ from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.ledger.request_queries import SessionRow, read_several_contents
 from anthropic_proxy.console.session_names import find_names
 from anthropic_proxy.console.units import DAY_SECONDS, MICROSECONDS
-from anthropic_proxy.engine.messages.purpose import CLAUDE_CODE, KINDS_BESIDE
+from anthropic_proxy.engine.messages.purpose import CLAUDE_CODE, CONVERSATION_KINDS, KINDS_BESIDE
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import format_cost
 
@@ -58,7 +58,7 @@ class SessionView(Struct, frozen=True):
     breaks: Mapping[str, CacheBreak]
     waits: Mapping[str, ToolWait]
     served: Sequence[StoredRequest]
-    """Requests of all conversations with a reply."""
+    """Requests of the conversation with the user that have a reply."""
     window: int | None
     """Context window of the latest model, in tokens. None: unknown."""
 
@@ -136,7 +136,8 @@ def _read_view(context: PageContext) -> SessionView | None:
         raise InvalidRequest(f"by: the session has no sub-agent {agent[:40]!r}.", code="dashboard-parameter")
     shown_rows = [row for row in rows if groups[row.id] == agent]
     breaks = find_cache_breaks(shown_rows, ModelCosts(context.settings))
-    served = [row for row in rows if row.all_input_tokens and row.outcome_class != "error"]
+    answered = [row for row in rows if row.all_input_tokens and row.outcome_class != "error"]
+    served = [row for row in answered if row.kind in CONVERSATION_KINDS and groups[row.id] == ""]
     window = find_max_input(context, served[-1]) if served else None
     return SessionView(total, rows, groups, agent, shown_rows, breaks, find_tool_waits(shown_rows), served, window)
 

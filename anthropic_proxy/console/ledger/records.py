@@ -22,6 +22,7 @@ from anthropic_proxy.console.units import MICROSECONDS_PER_HOUR, to_microseconds
 from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.messages.fidelity import TOOL_CALL_FIELDS
+from anthropic_proxy.engine.messages.purpose import CONVERSATION_KINDS
 from anthropic_proxy.gateway.money import UNKNOWN_AMOUNT, format_cost
 from anthropic_proxy.gateway.telemetry.outcomes import VERDICTS, classify_outcome, find_verdict
 from anthropic_proxy.plugins import (
@@ -662,6 +663,11 @@ def build_attempt_times(attempts: Sequence[UpstreamAttempt]) -> list[AttemptTime
     ]
 
 
+def find_session_context(row: StoredRequest) -> int:
+    """Return what `find_context` returns. 0: the request is beside the conversation of its session."""
+    return find_context(row) if row.kind in CONVERSATION_KINDS else 0
+
+
 def find_context(row: StoredRequest) -> int:
     """Return the number of input tokens of the largest call of a model."""
     # the tokens of a request are the sum over its calls, which can exceed the context window
@@ -678,12 +684,6 @@ def shorten_attempt_errors(text: str) -> str:
         for attempt in decode_attempt_times(text)
     ]
     return msgspec.json.encode(cut).decode()
-
-
-def describe_failure_status(status: int, attempt_times: str) -> str:
-    """Return the status of a failed request, and that of its last attempt: `503 (529 for the client)`."""
-    last = attempts[-1].status if (attempts := decode_attempt_times(attempt_times)) else 0
-    return f"{last} ({status} for the client)" if last >= 400 and last != status else str(status)
 
 
 MAX_REASON_CHARACTERS = 300

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct, structs
-from sqlalchemy import ColumnElement, Connection, FromClause, Table, and_, bindparam, func, not_, or_, select
+from sqlalchemy import ColumnElement, Connection, FromClause, Table, and_, bindparam, case, func, not_, or_, select
 
 from anthropic_proxy.console.ledger.contents import StoredContent
 from anthropic_proxy.console.ledger.periods import RequestSelection
@@ -42,6 +42,7 @@ from anthropic_proxy.console.ledger.tables import (
 )
 from anthropic_proxy.console.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
+from anthropic_proxy.engine.messages.purpose import CONVERSATION_KINDS
 from anthropic_proxy.plugins import CallCheck, Client, Receipt
 
 _STREAMED_ROWS = 1_000
@@ -367,7 +368,7 @@ def list_sessions(connection: Connection, chosen: RequestSelection, limit: int) 
         dict(zip(SUM_NAMES, request_sums(sampled), strict=True)),
         started_at=func.min(sampled.started_at),
         last_at=func.max(sampled.started_at),
-        max_context=func.max(context),
+        max_context=func.max(case((sampled.kind.in_(CONVERSATION_KINDS), context), else_=0)),
     )
     return _select(connection, sampled, values, [], limit)
 
@@ -424,17 +425,16 @@ class LatestModel(Struct, frozen=True):
 
 
 def find_latest_models(connection: Connection, rows: Sequence[SessionRow]) -> dict[str, LatestModel]:
-    """Session id → model and key of its latest request. A session is missing if this was sent to no model."""
+    """Session id → model and key of the latest request of its conversation. A session without one is missing."""
     column = requests.c
-    latest = [and_(value_condition("session", row.session), column.started_at == row.last_at) for row in rows]
-    if not latest:
-        return {}
-    columns = column.session, column.prefix, column.provider, column.model, column.key_label
-    query = select(*columns).where(or_(*latest), column.model != "")
-    return {
-        row.session: LatestModel(f"{row.prefix or row.provider}/{row.model}", row.key_label)
-        for row in connection.execute(query)
-    }
+    latest = dict[str, LatestModel]()
+    query = select(column.prefix, column.provider, column.model, column.key_label)
+    for session in (row.session for row in rows):
+        of_session = value_condition("session", session), column.model != "", column.kind.in_(CONVERSATION_KINDS)
+        found = connection.execute(query.where(*of_session).order_by(column.started_at.desc()).limit(1)).first()
+        if found is not None:
+            latest[session] = LatestModel(f"{found.prefix or found.provider}/{found.model}", found.key_label)
+    return latest
 
 
 def _select_hours(

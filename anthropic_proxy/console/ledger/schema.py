@@ -95,7 +95,7 @@ SESSION_HOURS = TableDefinition(
     (Index("session_hours_by_session", ("session", "hour")),),
 )
 """Sums over the requests of a session that started in one hour. `max_context` is the largest number of input tokens of
-one request. `started_at` and `last_at` are the starts of the first and of the last request."""
+one request of the conversation. `started_at` and `last_at` are the starts of the first and of the last request."""
 
 CONTENTS = TableDefinition(
     "contents",

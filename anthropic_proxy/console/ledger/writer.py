@@ -49,7 +49,7 @@ from anthropic_proxy.console.ledger.records import (
     StoredRequest,
     UsageSums,
     add_up,
-    find_context,
+    find_session_context,
     is_rejected_by_limit,
     move_sums,
 )
@@ -136,7 +136,7 @@ def add_sums(connection: Connection, rows: Iterable[StoredRequest], instance: st
     added = []
     for sums, group in _merge_groups(SESSION_HOURS, groups, instance):
         times = [row.started_at for row in group]
-        sums |= {"max_context": max(map(find_context, group)), "started_at": min(times), "last_at": max(times)}
+        sums |= {"max_context": max(map(find_session_context, group)), "started_at": min(times), "last_at": max(times)}
         added.append(_read_session_hours(sums))
     connection.execute_many(_ADD_TO_SESSION_HOURS, added)
 

@@ -6,7 +6,7 @@ Without them, the body shows whether Claude Code sent a request beside the conve
 so that unknown kinds are `other`, and names have a maximum length.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
 from msgspec import Struct
@@ -39,14 +39,16 @@ ClientKind = Literal["main", "subagent", "workflow", "compaction", "auxiliary", 
 the conversation. `auxiliary`: a call beside the conversation, such as for a title. `side_reply`: the answer to a
 question of the user beside the conversation."""
 KnownKind = Literal[ClientKind, "classifier", "auto_mode_check", "other"]
-"""What a request is for. `classifier`: Claude Code asks about a tool call. `auto_mode_check`: the proxy asks the
-checking model about one. `other`: the client named an unknown kind."""
+"""What a request is for. `classifier`: Claude Code asks about a tool call, or about the calls of a sub-agent.
+`auto_mode_check`: the proxy asks the checking model about one. `other`: the client named an unknown kind."""
 RequestKind = Literal["", KnownKind]
 """The same, or "": unknown."""
 BACKGROUND_KINDS: frozenset[RequestKind] = frozenset(("auxiliary", "classifier"))
 """Kinds of requests that Claude Code sends beside the conversation."""
 KINDS_BESIDE: frozenset[RequestKind] = BACKGROUND_KINDS | {"side_reply", "auto_mode_check"}
 """Kinds of requests beside the conversation, of Claude Code or of the proxy."""
+CONVERSATION_KINDS: Sequence[RequestKind] = ("", "main")
+"""Kinds of requests whose input is the conversation. Of many clients, the kind is unknown."""
 _CLIENT_KINDS: Mapping[str, ClientKind] = {name: name for name in get_args(ClientKind)}
 _MAX_AGENT_TYPE, _MAX_PROMPT_ID = 64, 128
 _MAX_LIMIT_QUERY_BYTES = 4_096

@@ -92,6 +92,22 @@ async def test_failed_requests_and_unknown_costs_are_no_zeros(tmp_path: Path) ->
     assert read_table(listed, "cost")[0][0] == "≥ $0.086, 3 unknown"
 
 
+async def test_only_the_conversation_counts_for_the_largest_context(tmp_path: Path) -> None:
+    beside = {"input_tokens": 36_000, "model": "o3", "tool_count": 0}
+    listed, page = await pages_of(
+        tmp_path,
+        {"kind": "main"},
+        {"kind": "classifier", **beside},
+        {"kind": "subagent", "agent": "a1", **beside},
+        {"kind": "auxiliary", **beside},
+    )
+    assert (page["figures"][2].value, page["figures"][2].note) == (
+        "100",
+        "<1 % of the window of 200 k; 100 in the latest request",
+    )
+    assert listed["table"].rows[0].cells["context"].note == "<1 % of 200 k"
+
+
 async def test_the_length_of_a_session_is_the_same_on_both_pages(tmp_path: Path) -> None:
     listed, page = await pages_of(tmp_path, {}, {}, {})
     assert (read_table(listed, "length")[0][0], page["verdict"]) == ("18.0 s", "3 requests in 18.0 s.")
@@ -167,7 +183,6 @@ async def test_a_session_is_named_by_its_project_and_start(tmp_path: Path) -> No
         f"Session, {STARTED}",
         f"Session {listed['table'].rows[0].id[-8:]}",
     )
-    assert listed["table"].rows[0].cells["context"].bars == (), "the latest request was sent to no model"
 
 
 async def test_a_session_with_stored_texts_is_named_by_its_first_words(tmp_path: Path) -> None:

@@ -645,10 +645,26 @@ CLASSIFIER: dict[str, Any] = {
 }
 
 
-async def test_the_classifier_of_the_client_goes_to_the_model_of_the_checks() -> None:
+ABOUT_A_CALL = "If the action should be blocked:\n<block>yes</block>\n\nIf it should be allowed:\n<block>no</block>\n"
+ABOUT_A_SUB_AGENT = "Output <severity>N</severity> where N is an integer 0-100.\n"
+FORMS: dict[str, dict[str, Any]] = {
+    "a call": {**CLASSIFIER, "system": ABOUT_A_CALL},
+    "a call, again": {**CLASSIFIER, "max_tokens": 8_192, "stop_sequences": [], "system": ABOUT_A_CALL},
+    "a sub-agent": {**CLASSIFIER, "stop_sequences": [], "system": ABOUT_A_SUB_AGENT},
+    "a sub-agent, again": {**CLASSIFIER, "max_tokens": 8_192, "stop_sequences": [], "system": ABOUT_A_SUB_AGENT},
+}
+"""The questions of the classifier of Claude Code 2.1.332, by their subject."""
+LINES = ("<transcript>\n", '{"user":"go"}\n', '{"Bash":"make"}\n', "</transcript>\n", "\nGrade HARM ONLY.\n")
+
+
+@pytest.mark.parametrize("hint", ["", "auxiliary"])
+@pytest.mark.parametrize("subject", FORMS)
+async def test_each_question_of_the_clients_classifier_goes_to_the_model_of_the_checks(subject: str, hint: str) -> None:
     script = Script(answer("<block>no"))
     built = proxy(script, AUTO_MODE_MODEL="gpt-4.1-mini")
-    sink = await built.post("Is it dangerous?", **CLASSIFIER)
+    messages = [{"role": "user", "content": [{"type": "text", "text": line} for line in LINES]}]
+    headers = {"user-agent": "claude-cli/2.1.332"} | ({"x-claude-code-request-class": hint} if hint else {})
+    sink = await built.post(messages=messages, headers=headers, **FORMS[subject])
     assert sink.error is None
     assert script.requests[0]["model"] == "gpt-4.1-mini"
     assert built.receipts[0].kind == "classifier"

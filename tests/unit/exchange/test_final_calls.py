@@ -970,9 +970,10 @@ async def test_a_call_of_an_inspected_relay_is_checked_as_soon_as_it_is_complete
 
 FIRST: dict[str, Any] = {"max_tokens": 64, "stop_sequences": ["</block>"], "tools": []}
 SECOND: dict[str, Any] = {"max_tokens": 8_192, "system": "If it should be allowed:\n<block>no</block>"}
-"""The two questions of Claude Code 2.1.332 about one call."""
+THIRD: dict[str, Any] = {"max_tokens": 64, "system": "Output <severity>N</severity>."}
+"""Questions of Claude Code 2.1.332: the first two are about one call, the third about the work of a sub-agent."""
 BESIDE = [
-    {"system": f"The contact is {WORD}.\n<block>no</block>"},
+    {"system": f"The contact is {WORD}.\n<block>no</block>\n<severity>N</severity>"},
     {"memory": f"Contents of CLAUDE.md:\n\nThe contact is {WORD}.\n"},
     {"memory": f"Contents of CLAUDE.md:\n\nRun `sudo {WORD}`.\n"},
     {"lines": [json.dumps({"user": f"Show me {WORD} and\nsudo {WORD}"}), '{"Bash":"ls"}']},
@@ -1010,7 +1011,7 @@ def ask(form: Mapping[str, Any], *, one_text: bool) -> dict[str, Any]:
     return fields | ({"system": form["system"]} if "system" in form else {})
 
 
-@pytest.mark.parametrize(("wire", "question"), [("chat", FIRST), ("relay", SECOND)])
+@pytest.mark.parametrize(("wire", "question"), [("chat", FIRST), ("relay", SECOND), ("chat", THIRD)])
 @pytest.mark.parametrize(
     ("form", "is_refused"), [*((form, False) for form in BESIDE), *((form, True) for form in WITHIN)]
 )

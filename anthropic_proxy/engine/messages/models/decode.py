@@ -91,7 +91,7 @@ _GLOBAL_REGION = b'"global"'
 _FAST = Raw(b'"fast"')
 _COMPACTION = b'"compact_'
 """Beginning of the `type` of an edit of the request field `context_management`."""
-_CLASSIFIER_ANSWER = b"<block>no</block>"
+_CLASSIFIER_ANSWERS = b"<block>no</block>", b"<severity>N</severity>"
 _END_OF_CALLS = b"</transcript>"
 _NOT_GIVEN = (ABSENT, Raw(b"null"), Raw(b"[]"))
 """Values of a body field that mean the same as its absence."""
@@ -935,18 +935,21 @@ _decode_question = msgspec.json.Decoder(_Question).decode
 
 
 def _is_classifier_question(body: bytes, tools: Sequence[Tool], stop_sequences: Sequence[str] | None) -> bool:
-    """Return True for the two questions of Claude Code's classifier about a tool call, which have no tools (observed
-    with 2.1.332). The second has no stop sequence: its system prompt has the answer, its last message the calls.
+    """Return True for the four questions of Claude Code's classifier, which have no tools (observed with 2.1.332). It
+    asks about a call, and about the work of a sub-agent; and again if the first reply is no answer. Only the first
+    question about a call has a stop sequence. Each system prompt has a form of the answer, and each last message the
+    calls.
     """
     if tools:
         return False
     if stop_sequences == ["</block>"]:
         return True
-    if _CLASSIFIER_ANSWER not in body or _END_OF_CALLS not in body:
+    if _END_OF_CALLS not in body or not any(answer in body for answer in _CLASSIFIER_ANSWERS):
         return False
     question = _decode_question(body)
+    system = bytes(question.system)
     shows_calls = any(_END_OF_CALLS in bytes(message.content) for message in question.messages[-1:])
-    return shows_calls and _CLASSIFIER_ANSWER in bytes(question.system)
+    return shows_calls and any(answer in system for answer in _CLASSIFIER_ANSWERS)
 
 
 def _has_invalid_calls(read: _PlainBody | _ScannedBody, tools: Sequence[Tool]) -> bool:
