@@ -43,6 +43,8 @@ from anthropic_proxy.engine.hooks import (
     RecordPoint,
     Redaction,
     Refusal,
+    SessionModel,
+    SessionModels,
     Settle,
     StoreUnavailable,
     Tracer,
@@ -105,6 +107,8 @@ __all__ = [
     "RouteRequest",
     "RouteResponse",
     "ServerFacts",
+    "SessionModel",
+    "SessionModels",
     "Settle",
     "Setup",
     "Store",
@@ -598,6 +602,12 @@ class Gateway(Protocol[SettingsT_co]):
         `client`: `Client.id`. What errors have taught about the requests of this client is included. "": nothing is.
         """
 
+    async def examine_model(self, model: str, client: Client, session: str) -> ModelFeatures:
+        """Return the limits and features of the model that requests of a conversation would get that name `model`.
+
+        Raises the `ClientError` of such a request: a name that no provider has, or a rule of the client's key.
+        """
+
     async def collect_running_requests(self) -> Sequence[Receipt]:
         """Return a receipt for each running request of all workers, the latest last.
 
@@ -625,6 +635,9 @@ class Plugin(Struct, kw_only=True):
     """Objects that receive the receipt of each finished client request."""
     recorders: Sequence[Recorder] = ()
     """Objects that receive the bytes of requests and replies, with their content."""
+    session_models: SessionModels | None = None
+    """Models that people have chosen for their sessions. The first one of all plugins is used. None: the plugin has no
+    place for them."""
     tracer: Tracer | None = None
     """Source of trace ids, which are sent to providers. The first one of all plugins is used. None: traces are off."""
     store: Store | None = None

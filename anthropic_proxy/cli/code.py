@@ -366,16 +366,22 @@ def name_project(
     The project is the git repository, or else `directory` itself. Empty: `directory` is the home directory, the user
     names a project, or a file of the project sets headers, which would be lost. `variables`: from `client_variables`.
     """
-    home = Path(environ.get("HOME") or Path.home()).resolve()
     own_headers = environ.get(CUSTOM_HEADERS, "")
     is_lost = CUSTOM_HEADERS not in variables and effective.get(CUSTOM_HEADERS, "") != own_headers
     headers = variables.get(CUSTOM_HEADERS, own_headers).splitlines()
-    if directory == home or is_lost or any(map(_PROJECT_HEADER.match, headers)):
+    if is_lost or any(map(_PROJECT_HEADER.match, headers)):
         return {}
-    inside = itertools.takewhile(lambda folder: folder != home, (directory, *directory.parents))
-    name = next((folder.name for folder in inside if (folder / ".git").exists()), directory.name)
-    project = quote(name, safe=_HEADER_CHARACTERS, errors="replace")
+    project = quote(find_project(environ, directory), safe=_HEADER_CHARACTERS, errors="replace")
     return {CUSTOM_HEADERS: "\n".join([*headers, f"x-project: {project}"])} if project else {}
+
+
+def find_project(environ: Mapping[str, str], directory: Path) -> str:
+    """Return the name of the git repository, or else of the directory. "": it is the home directory."""
+    home = Path(environ.get("HOME") or Path.home()).resolve()
+    if directory == home:
+        return ""
+    inside = itertools.takewhile(lambda folder: folder != home, (directory, *directory.parents))
+    return next((folder.name for folder in inside if (folder / ".git").exists()), directory.name)
 
 
 def conflicting_variables(variables: Mapping[str, str]) -> Sequence[str]:

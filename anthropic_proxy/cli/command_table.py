@@ -79,6 +79,20 @@ ledger.""",
         "Show requests, tokens and costs, from the ledger of this machine or from DATABASE_URL.",
         ("usage --since 7d --by day", "usage --since yesterday --by project", "usage --since 30d --csv"),
     ),
+    "use": Command(
+        "use:use",
+        """Give your running sessions another model with their next request: `use openai/gpt-5.5`, `use default`.
+
+It first says what the lost cache costs and whether the conversation fits. Only your own sessions change, of the
+project of the current directory. The rules of your key and the routes hold as for any request. Without a model, the
+sessions are listed.""",
+        (
+            "use openai/gpt-5.5",
+            "use haiku --session 3f2a91c4",
+            "use groq/llama-3.3-70b-versatile --dry-run",
+            "use default",
+        ),
+    ),
     "models": Command(
         "models:models",
         "Show the model that each Claude model is sent to, or the models of a provider, with limits and prices.",

@@ -125,6 +125,25 @@ def delete(host: str, port: int, path: str, token: str, certificate_file: str = 
         return _read(response, _MAX_REPLY_BYTES, _REQUEST_TIMEOUT_SECONDS)
 
 
+def request_json(
+    method: str, address: str, path: str, token: str, body: bytes = b"", *, certificate_file: str = ""
+) -> Any:
+    """Return the JSON of a reply. `address`: base URL of a proxy, also elsewhere. `certificate_file`: "": the machine
+    trusts its certificate. Raises `UpstreamError` for an error of the proxy, and `UpstreamUnreachable`.
+    """
+    url = urlsplit(address)
+    host = url.hostname or ""
+    if certificate_file or url.scheme != "https":
+        port = url.port or (443 if url.scheme == "https" else 80)
+        connection = _connect(host, port, certificate_file, _REQUEST_TIMEOUT_SECONDS)
+    else:
+        context = ssl.create_default_context()
+        connection = http.client.HTTPSConnection(host, url.port, timeout=_REQUEST_TIMEOUT_SECONDS, context=context)
+    headers = {"content-type": "application/json", **_headers(token)}
+    with _reading(connection, method, f"{url.path}{path}", headers, body or None) as response:
+        return decode_json(_read(response, _MAX_REPLY_BYTES, _REQUEST_TIMEOUT_SECONDS))
+
+
 def send_request(method: str, url: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
     """Return HTTP status and body of a proxy elsewhere, whose certificate the machine trusts. A redirect is not
     followed. Raises `OSError`, and `ValueError` for a reply that is no HTTP.

@@ -120,6 +120,8 @@ def build_line(
     target = f"{_text(receipt, 'prefix')}/{_text(receipt, 'model')}" if _text(receipt, "model") else ""
     name = _clean(target) or _clean(_text(session, "model", "display_name")) or "no model yet"
     hint = "choose a provider: anthropic-proxy init" if name == "demo/demo" else ""
+    if chosen := _clean(_text(replies.get("recent"), "chosen_models", session_id)):
+        hint = "chosen" if _clean(_text(receipt, "session_model")) == chosen else f"next: {chosen}"
 
     of_target = _number(_get(replies.get("recent"), "windows"), target)
     of_client = _get(session, "context_window")

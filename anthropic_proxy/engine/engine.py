@@ -16,7 +16,16 @@ from anthropic_proxy.engine.background import BackgroundWork
 from anthropic_proxy.engine.documents.reader import DocumentReader
 from anthropic_proxy.engine.first_checks import FirstChecks
 from anthropic_proxy.engine.histories import Histories
-from anthropic_proxy.engine.hooks import EngineLog, Inspector, Policy, Receipt, Recorder, Tracer, ValueStore
+from anthropic_proxy.engine.hooks import (
+    EngineLog,
+    Inspector,
+    Policy,
+    Receipt,
+    Recorder,
+    SessionModels,
+    Tracer,
+    ValueStore,
+)
 from anthropic_proxy.engine.ids import new_id
 from anthropic_proxy.engine.library_log import LibraryLog
 from anthropic_proxy.engine.memory_values import MemoryValues
@@ -101,6 +110,8 @@ class Engine(Struct, frozen=True, kw_only=True):
     """Readers of the texts of requests and replies, from plugins. Empty: no text is read."""
     recorders: Sequence[Recorder] = ()
     """Receivers of the bytes of exchanges, from plugins. Empty: no bytes are recorded."""
+    session_models: SessionModels | None = None
+    """Models that people have chosen for their running sessions, from a plugin. None: there is no place for them."""
     tracer: Tracer | None = None
     """Source of trace ids for requests, from a plugin. None: traces are off."""
     owned_transports: Transports | None = None

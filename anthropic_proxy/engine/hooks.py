@@ -67,6 +67,25 @@ class ValueStore(Protocol):
         """Delete the value and the counter that are stored under `key`. A missing one is ignored."""
 
 
+class SessionModel(Struct, frozen=True):
+    """Model that a person has chosen for a running session, in place of the one that its client requests."""
+
+    model: str
+    """As in a request: `openai/gpt-5.5`, `haiku`."""
+    replaced: str
+    """Model id that the client requests for the conversation. Requests for other models stay as they are, so that a
+    later choice in the client counts."""
+
+
+class SessionModels(Protocol):
+    """Models that people have chosen for their sessions. The exchange asks only if `is_empty` is False."""
+
+    is_empty: bool
+
+    async def find(self, client: "Client", session: str) -> SessionModel | None:
+        """Return the choice for a session of this client. None: there is none."""
+
+
 class Client(Struct, frozen=True):
     """The client of a request, after authentication."""
 
@@ -510,6 +529,8 @@ class Receipt(BilledUsage, kw_only=True):
     """URL of the provider, by which a price is found. "": no provider was called."""
     route: str = ""
     """Name of the matching route of the configuration file. "": none matches."""
+    session_model: str = ""
+    """Model that a person has chosen for the session, for which the request was planned. "": that of the client."""
     route_reason: str = ""
     """Text for the log: the rule or setting that chose the target."""
     tool_count: int = 0

@@ -24,6 +24,7 @@ Permission = Literal[
     "read own requests",
     "read own limits",
     "read own usage",
+    "choose own models",
     "open own pages",
     "read team requests",
     "read all requests",
@@ -44,6 +45,7 @@ ROLES: Mapping[Permission, frozenset[Role]] = {
     "read own requests": frozenset({"owner", *_USERS, "key", "monitor"}),
     "read own limits": frozenset({"owner", *_USERS, "key"}),
     "read own usage": frozenset({"owner", *_USERS, "monitor"}),
+    "choose own models": frozenset({"owner", *_USERS, "key"}),
     "open own pages": frozenset({"owner", *_USERS}),
     "read team requests": frozenset({"team admin"}),
     "read all requests": frozenset({"owner", "admin", "viewer", "monitor"}),
@@ -67,6 +69,8 @@ RECENT_REQUESTS_PATH = "/api/requests/recent"
 """URL path at which a virtual key finds its own requests, for the status line of its user."""
 
 
+SESSION_MODELS_PATH = "/api/session-models"
+"""URL path at which a client chooses the models of its own running sessions."""
 REFUSALS_PATH = "/api/refusals"
 """URL path at which it is forgotten what refusals of a model have shown."""
 
@@ -87,6 +91,7 @@ PLACES = (
     Place("/managed/settings", "read own limits", ("GET",)),
     Place("/api/oauth/usage", "read own limits", ("GET",)),
     Place("/user/bootstrap", "read own limits", ("GET",)),
+    Place(SESSION_MODELS_PATH, "choose own models"),
     Place("/api/requests/live", "read all requests", _READING),
     Place(REFUSALS_PATH, "run the doctor"),
     *(
@@ -118,6 +123,7 @@ PLACES = (
     Place("/dashboard/settings/edit", "change settings"),
     Place("/dashboard/keys/edit", "manage own keys"),
     Place("/dashboard/keys/audit", "read all keys"),
+    Place("/dashboard/session/model", "choose own models"),
     Place("/dashboard/*", "open own pages"),
 )
 """The permission of each URL path. The first matching row applies."""

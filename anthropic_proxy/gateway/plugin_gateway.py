@@ -10,6 +10,7 @@ from typing import Literal
 from msgspec import structs
 
 from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
+from anthropic_proxy.engine.exchange.admission import admit_conversation
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, CollectingSink
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.hooks import PLAIN_FORM, Client, Receipt
@@ -26,7 +27,15 @@ from anthropic_proxy.gateway.problems import find_server_problems, sort_problems
 from anthropic_proxy.gateway.readiness import describe_setup
 from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import Cost, LedgerState, ModelFeatures, Problem, ServerFacts, Setup, Store
+from anthropic_proxy.plugins import (
+    Cost,
+    LedgerState,
+    ModelFeatures,
+    Problem,
+    ServerFacts,
+    Setup,
+    Store,
+)
 
 
 class ExchangeGateway:
@@ -138,6 +147,13 @@ class ExchangeGateway:
 
     async def describe_models(self, names: Sequence[str], client: str) -> Sequence[ModelFeatures]:
         return await describe_models(self._current_services(), names, client)
+
+    async def examine_model(self, model: str, client: Client, session: str) -> ModelFeatures:
+        services = self._current_services()
+        target = await admit_conversation(services, model, client, session)
+        name = f"{target.provider.prefix}/{target.model}"
+        (features,) = await describe_models(services, [name], client.id)
+        return features
 
     async def collect_running_requests(self) -> Sequence[Receipt]:
         return (await self._current_services().receipts.feed.collect_snapshot()).running

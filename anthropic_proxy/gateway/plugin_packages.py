@@ -11,6 +11,7 @@ ENTRY_POINT_GROUP = "anthropic_proxy.plugins"
 """Group of the entry points of other packages. The name of an entry point can be listed in `PLUGINS`."""
 PLUGIN_PACKAGES: Sequence[tuple[str, Callable[[Settings], bool]]] = (
     ("anthropic_proxy.console.ledger.plugin", Settings.has_ledger),
+    ("anthropic_proxy.console.session_models.plugin", Settings.has_ledger),
     ("anthropic_proxy.console.gateway_protocol.plugin", lambda settings: settings.virtual_keys),
     ("anthropic_proxy.gateway.telemetry.traces", Settings.has_traces),
     ("anthropic_proxy.gateway.prices.updates", lambda settings: settings.price_update_days > 0),

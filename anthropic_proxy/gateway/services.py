@@ -143,6 +143,7 @@ def _collect_members(plugins: Sequence[Plugin]) -> dict[str, Any]:
         "policies": [policy for plugin in plugins for policy in plugin.policies],
         "recorders": [recorder for plugin in plugins for recorder in plugin.recorders],
         "plugin_routes": PluginRoutes([route for plugin in plugins for route in plugin.routes]),
+        "session_models": next(filter(None, (plugin.session_models for plugin in plugins)), None),
         "tracer": next(filter(None, (plugin.tracer for plugin in plugins)), None),
         "condition_sources": [plugin.conditions for plugin in plugins if plugin.conditions is not None],
         "ledger_state": next(filter(None, (plugin.ledger_state for plugin in plugins)), None),

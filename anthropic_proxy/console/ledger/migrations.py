@@ -189,6 +189,10 @@ _STEPS: Mapping[str, Sequence[str | _Statements]] = {
         f"CREATE TABLE event_cursors (destination TEXT NOT NULL, source TEXT NOT NULL, position {COUNT}, "
         f"attempts {COUNT}, next_at {COUNT}, failing_since BIGINT, PRIMARY KEY (destination, source))",
     ),
+    "0032": (
+        f"CREATE TABLE session_models (client TEXT NOT NULL, session TEXT NOT NULL, model {TEXT}, replaced {TEXT}, "
+        f"ends_at {TIME}, PRIMARY KEY (client, session))",
+    ),
 }
 """Version of the schema → statements of the migration from the version before, or a function that returns some."""
 NEWEST_VERSION = max(_STEPS)

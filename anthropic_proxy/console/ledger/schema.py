@@ -251,6 +251,13 @@ LIMIT_HOLDS = TableDefinition(
 SHARED_VALUES = TableDefinition("shared_values", {"name": _KEY, "value": TEXT, "expires_at": TIME}, ("name",))
 """Values that instances on PostgreSQL share without Redis, such as sessions of the dashboard."""
 
+SESSION_MODELS = TableDefinition(
+    "session_models",
+    {**dict.fromkeys(("client", "session"), _KEY), **dict.fromkeys(("model", "replaced"), TEXT), "ends_at": TIME},
+    ("client", "session"),
+)
+"""Models that people have chosen for their running sessions: `SessionModel`. `client`: `Client.id`."""
+
 TABLES = (
     REQUESTS,
     HOURLY,
@@ -270,6 +277,7 @@ TABLES = (
     LIMIT_COUNTERS,
     LIMIT_HOLDS,
     SHARED_VALUES,
+    SESSION_MODELS,
 )
 SUM_TABLES: Mapping[str, Sequence[str]] = {HOURLY.name: HOURLY_KEYS, SESSION_HOURS.name: SESSION_KEYS}
 """Name of a table of sums by hour → its keys besides hour and instance."""

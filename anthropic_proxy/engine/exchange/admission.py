@@ -12,11 +12,20 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
-from anthropic_proxy.engine.exchange.plan import estimate_client_request_tokens
+from anthropic_proxy.engine.exchange.plan import choose_plan, estimate_client_request_tokens
 from anthropic_proxy.engine.exchange.relay import build_relay_call
-from anthropic_proxy.engine.hooks import AdmissionRequest, AdmissionTarget, AdmitFurtherCall, FurtherCall, Settle
-from anthropic_proxy.engine.messages.models import MessagesRequest
+from anthropic_proxy.engine.hooks import (
+    AdmissionRequest,
+    AdmissionTarget,
+    AdmitFurtherCall,
+    Client,
+    FurtherCall,
+    Receipt,
+    Settle,
+)
+from anthropic_proxy.engine.messages.models import MessagesRequest, ThinkingConfig
 from anthropic_proxy.engine.messages.preparation import DEFAULT_MAX_TOKENS, server_tool_kind
+from anthropic_proxy.engine.messages.purpose import CLASS_HEADER, SESSION_HEADER
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.options import ConfiguredRoute
 from anthropic_proxy.engine.providers import Provider, find_registry
@@ -106,11 +115,15 @@ class Admission(Struct, eq=False):
         Raises the `ClientError` of a policy that rejects a token count.
         """
         try:
-            await self._ask(self._describe(request, plan, has_reply=False))
+            await self.require_models(request, plan)
         except PermissionDenied:
             await self.admit_without_model()
             return False
         return True
+
+    async def require_models(self, request: MessagesRequest, plan: Plan) -> None:
+        """Raise the `ClientError` of a policy that does not allow the models of `plan`."""
+        await self._ask(self._describe(request, plan, has_reply=False))
 
     async def admit_without_model(self, *providers: Provider) -> None:
         """Ask the policies for a request that calls no model, but perhaps providers.
@@ -190,6 +203,21 @@ def settled_admission(engine: Engine, incoming: ClientRequest) -> Iterator[Admis
         yield admission
     finally:
         admission.settle()
+
+
+async def admit_conversation(engine: Engine, model: str, client: Client, session: str) -> Target:
+    """Return the target of a request of Claude Code's conversation that names `model`, without sending one.
+
+    Raises the `ClientError` of such a request.
+    """
+    receipt = Receipt(request_id=engine.new_id("req_"), client=client, started_at=engine.clock(), session=session)
+    headers = {SESSION_HEADER: session, CLASS_HEADER: "main"}
+    incoming = ClientRequest(receipt=receipt, headers=headers, body=b"")
+    request = MessagesRequest(model=model, messages=[], thinking=ThinkingConfig(type="adaptive"))
+    plan = await choose_plan(engine, incoming, request, EstimateCache())
+    with settled_admission(engine, incoming) as admission:
+        await admission.require_models(request, plan)
+    return plan.targets[0]
 
 
 def describe_target(

@@ -32,7 +32,7 @@ from anthropic_proxy.engine.exchange.client_side import (
 from anthropic_proxy.engine.exchange.delivery import Delivery
 from anthropic_proxy.engine.exchange.inspection import open_inspection
 from anthropic_proxy.engine.exchange.own_requests import ParentRequest
-from anthropic_proxy.engine.exchange.plan import choose_plan, read_client_request
+from anthropic_proxy.engine.exchange.plan import choose_plan, follow_session, read_client_request
 from anthropic_proxy.engine.exchange.provider_errors import idle_timeout_error
 from anthropic_proxy.engine.exchange.relay import restrict_relayed_request
 from anthropic_proxy.engine.exchange.safeguards import open_check
@@ -131,6 +131,11 @@ class Exchange:
             incoming.on_model(request.model)
 
         # plan
+        chosen = engine.session_models
+        if chosen is not None and not chosen.is_empty and await follow_session(chosen, incoming, request):
+            match = None
+            if request.scanned_only:
+                request = await self._decode_body()
         plan = await choose_plan(engine, incoming, request, self._estimates, match)
         plans = incoming.plans or (plan,)
         if not incoming.plans and request.is_classifier_question:
@@ -181,7 +186,8 @@ class Exchange:
     def _record_plan(self, plan: Plan) -> None:
         receipt = self._receipt
         receipt.route = plan.route.name if plan.route is not None else ""
-        receipt.route_reason = plan.reason
+        chosen = receipt.session_model
+        receipt.route_reason = f"chosen for the session: {chosen}; {plan.reason}" if chosen else plan.reason
         receipt.fidelity.mode = plan.fidelity
         if self._incoming.plans and plan.requested:
             receipt.requested_model = plan.requested
@@ -202,10 +208,14 @@ class Exchange:
         except ClientError as error:
             engine.log.write_once(f"auto mode: {error.message}", "warning")
         if chosen and request.scanned_only:
-            request = await engine.background.run_in_thread_if_large(
-                is_large_request(incoming.body), decode_request_or_envelope, incoming.body
-            )
+            request = await self._decode_body()
         return (*chosen, plan), request
+
+    async def _decode_body(self) -> MessagesRequest:
+        body = self._incoming.body
+        return await self._engine.background.run_in_thread_if_large(
+            is_large_request(body), decode_request_or_envelope, body
+        )
 
     async def _inspect(self, request: MessagesRequest) -> "tuple[Inspection, MessagesRequest]":
         """Return the inspection, and the request as the inspectors leave it. The recorders get this form too."""

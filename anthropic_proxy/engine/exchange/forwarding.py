@@ -29,7 +29,7 @@ from anthropic_proxy.engine.exchange.attempts import Retries
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink
 from anthropic_proxy.engine.exchange.forwarded_results import ForwardedResults
 from anthropic_proxy.engine.exchange.inspection import open_inspection
-from anthropic_proxy.engine.exchange.plan import choose_plan, match_route
+from anthropic_proxy.engine.exchange.plan import choose_plan, follow_session, match_route
 from anthropic_proxy.engine.exchange.provider_errors import (
     add_address_advice,
     add_not_found_cause,
@@ -101,6 +101,8 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
     """
     incoming.purpose = "token_count"
     request = await _decode_count(engine, incoming)
+    if engine.session_models is not None:
+        await follow_session(engine.session_models, incoming, request)
     plan = await choose_plan(engine, incoming, request, EstimateCache())
     target = apply_stored_adaptations(engine, plan.targets[0], [], incoming.receipt.client.id)
     with settled_admission(engine, incoming) as admission:

@@ -11,6 +11,7 @@ from anthropic_proxy.engine.background import is_large_request
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.histories import Conversation
+from anthropic_proxy.engine.hooks import SessionModels
 from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN
 from anthropic_proxy.engine.messages.models import (
     MessagesRequest,
@@ -19,9 +20,14 @@ from anthropic_proxy.engine.messages.models import (
     scan_request,
 )
 from anthropic_proxy.engine.messages.preparation import server_tool_kinds
+from anthropic_proxy.engine.messages.purpose import BACKGROUND_KINDS
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.options import ConfiguredRoute
-from anthropic_proxy.engine.routing.choices import find_preferred_provider, resolve_model_name_and_tier
+from anthropic_proxy.engine.routing.choices import (
+    find_preferred_provider,
+    resolve_model_name_and_tier,
+    without_suffix,
+)
 from anthropic_proxy.engine.routing.router import Plan, RoutingQuery
 from anthropic_proxy.engine.routing.routes import CompiledRoutes, RequestFacts, RouteBalancer
 from anthropic_proxy.errors import ClientError
@@ -75,6 +81,20 @@ def read_client_request(engine: Engine, incoming: ClientRequest) -> tuple[Messag
     return request, match
 
 
+async def follow_session(models: SessionModels, incoming: ClientRequest, request: MessagesRequest) -> bool:
+    """Return True if a person has chosen another model for the session than the one of the request, which is then
+    planned as if the client had named it. Calls beside the conversation keep their models.
+    """
+    receipt = incoming.receipt
+    if models.is_empty or not receipt.session or incoming.plans:
+        return False
+    chosen = await models.find(receipt.client, receipt.session)
+    if chosen is None or receipt.kind in BACKGROUND_KINDS or without_suffix(request.model) != chosen.replaced:
+        return False
+    receipt.session_model = chosen.model
+    return True
+
+
 async def choose_plan(
     engine: Engine,
     incoming: ClientRequest,
@@ -96,7 +116,8 @@ async def choose_plan(
             large, match_route, engine, routes, incoming, request, estimates
         )
     route = match.route if match is not None else None
-    query = RoutingQuery(request.model, server_tool_kinds(request.tools), route)
+    model = incoming.receipt.session_model or request.model
+    query = RoutingQuery(model, server_tool_kinds(request.tools), route)
     plan = engine.plan_cache.find_plan(query, engine.settings, engine.catalog)
     if match is None or route is None or route.balance == "order":
         return plan
@@ -115,7 +136,8 @@ def build_request_facts(
     engine: Engine, incoming: ClientRequest, request: MessagesRequest, estimates: EstimateCache
 ) -> RequestFacts:
     preferred = find_preferred_provider(engine.settings, engine.catalog)
-    model, tier = resolve_model_name_and_tier(request.model, preferred, engine.settings)
+    name = incoming.receipt.session_model or request.model
+    model, tier = resolve_model_name_and_tier(name, preferred, engine.settings)
     return RequestFacts(
         request,
         model=model,

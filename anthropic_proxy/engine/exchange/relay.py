@@ -504,7 +504,8 @@ def build_relay_call(
     """Return the input of a wire that forwards the client's body, headers, path and query without translation."""
     facts = target.capabilities
     known = target.provider.find_known_name(target.model)
-    is_replaced = target.model_setting is not None and not is_id_of_model(request.model.partition("[")[0], known)
+    is_named_by_client = target.model_setting is None and not incoming.receipt.session_model
+    is_replaced = not is_named_by_client and not is_id_of_model(request.model.partition("[")[0], known)
     return RelayCall(
         model=target.model,
         requested_model=request.model,

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from anthropic_proxy.engine.messages.models import MessagesRequest
 
 SESSION_HEADER, AGENT_HEADER = "x-claude-code-session-id", "x-claude-code-agent-id"
-_CLASS, AGENT_TYPE_HEADER = "x-claude-code-request-class", "x-claude-code-agent-type"
+CLASS_HEADER, AGENT_TYPE_HEADER = "x-claude-code-request-class", "x-claude-code-agent-type"
 PROMPT_HEADER, _DURATIONS = "x-claude-code-prompt-id", "x-claude-code-prev-tool-durations"
 SETTINGS_HEADER = "x-claude-code-managed-settings-checksum"
 """Header with the checksum of the managed settings of a machine, for their administrators."""
 HINT_HEADERS = frozenset(
     (
-        *(_CLASS, "x-claude-1p-request-class", AGENT_TYPE_HEADER, "x-claude-code-parent-agent-id", PROMPT_HEADER),
+        *(CLASS_HEADER, "x-claude-1p-request-class", AGENT_TYPE_HEADER, "x-claude-code-parent-agent-id", PROMPT_HEADER),
         *(_DURATIONS, "x-claude-code-compaction", "x-claude-code-context-compacted"),
         SETTINGS_HEADER,
         # of the gateway of Claude Code: the person who sends the request
@@ -68,7 +68,7 @@ def read_purpose(headers: Mapping[str, str], request: "MessagesRequest", own_kin
     """`own_kind`: kind of a request that the proxy sends itself. "": the request is one of a client."""
     kind = own_kind
     if not kind:
-        named = headers.get(_CLASS)
+        named = headers.get(CLASS_HEADER)
         if named is not None:
             kind = _CLIENT_KINDS.get(named, "other")
         elif SESSION_HEADER in headers or headers.get("user-agent", "").partition("/")[0] == CLAUDE_CODE:

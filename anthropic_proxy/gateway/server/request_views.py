@@ -45,6 +45,7 @@ MEMBER_FIELDS = (
     "checks",
     "agent_type",
     "prompt_id",
+    "session_model",
 )
 """Fields of a request that a virtual key reads. The others can name files of the server and addresses of providers."""
 
@@ -82,6 +83,13 @@ async def get_recent_requests(services: Services, request: ClientRequest, sink: 
                 name = f"{prefix}/{model}"
                 window = find_served_input(requested, limits, services.settings, services.catalog)
                 snapshot.windows[name] = min(window, snapshot.windows.get(name, window))
+    models = services.session_models
+    if models is not None and not models.is_empty:
+        for session in {
+            logged.receipt.session for logged in snapshot.finished if logged.receipt.client.id == client.id
+        }:
+            if (chosen := await models.find(client, session)) is not None:
+                snapshot.chosen_models[session] = chosen.model
     await sink.send_response(200, encode_requests(snapshot))
 
 

@@ -26,6 +26,8 @@ class RequestSnapshot(Struct):
     """Number of workers that did not send their requests in time."""
     windows: dict[str, int] = {}
     """Model of a finished request, with the prefix of its provider → input limit in tokens. Absent: unknown."""
+    chosen_models: dict[str, str] = {}
+    """Session of the reader → model that was chosen for it. Absent: none."""
 
 
 def encode_requests(value: RequestSnapshot | LoggedRequest | Sequence[Receipt]) -> bytes:

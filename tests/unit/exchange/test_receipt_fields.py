@@ -21,6 +21,7 @@ FILLED_ELSEWHERE = {
     "path": "the same",
     "plain_form": "the server of this module refuses no part of a request; tests/unit/exchange/test_plain_form.py",
     "trace": "the server reads it from the header `traceparent`, before there is an exchange",
+    "session_model": "no session of this module has a chosen model; tests/processes/test_session_models.py",
     "span_id": "traces are off without a tracer",
 }
 """Field that no exchange of this module fills → reason."""

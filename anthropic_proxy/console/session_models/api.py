@@ -1,0 +1,101 @@
+"""The route `/api/session-models`: the own running sessions, and the model that one of them uses from now on."""
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
+from anthropic_proxy.console.openapi import ApiQuery, build_json_response, require_database_text
+from anthropic_proxy.console.session_models.choices import ModelChange, OwnSession, SessionWish
+from anthropic_proxy.console.session_models.service import SessionModelService
+from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
+from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.gateway.money import NANO_DOLLARS
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.telemetry.log.lines import format_utc_time
+from anthropic_proxy.plugins import Gateway, RouteRequest, RouteResponse
+
+_MAX_SESSIONS = 20
+
+
+class ChoiceBody(Struct, forbid_unknown_fields=True):
+    model: str | None
+    """None: end the choices."""
+    sessions: tuple[str, ...] = ()
+    project: str | None = None
+    preview: bool = False
+    """True: nothing is stored."""
+    accept_overflow: bool = False
+    """True: also for a conversation that is larger than the window of the model."""
+
+
+async def respond(request: RouteRequest, gateway: Gateway[Settings], threads: ReaderThreads) -> RouteResponse:
+    service = SessionModelService(gateway, threads)
+    client, reader = request.client, name_client(request)
+    if request.method != "POST":
+        query = ApiQuery(request, ("session", "project"))
+        session = query.values.get("session", "")
+        wish = SessionWish(sessions=(session,) if session else (), project=query.values.get("project"))
+        sessions = await service.list_sessions(client, wish, reader)
+        return _json({"sessions": [_encode_session(one) for one in sessions]})
+    body = _decode(request.body)
+    wish = SessionWish(sessions=body.sessions, project=body.project)
+    if body.model is None:
+        outcome = await service.end(client, wish, reader, is_preview=body.preview)
+    elif body.preview:
+        outcome = await service.preview(client, wish, body.model, reader)
+    else:
+        outcome = await service.choose(client, wish, body.model, reader, accepts_overflow=body.accept_overflow)
+    encoded = [_encode_change(one) for one in outcome.changes] or [_encode_session(one) for one in outcome.sessions]
+    return _json({"sessions": encoded, "stored": outcome.is_stored, "notice": outcome.notice})
+
+
+def _decode(data: bytes) -> ChoiceBody:
+    try:
+        body = decode_json(data, ChoiceBody)
+    except InvalidJson as error:
+        raise InvalidRequest(f"The body is not valid: {error}.", code="session-model") from None
+    if len(body.sessions) > _MAX_SESSIONS or not all(body.sessions):
+        raise InvalidRequest(
+            f"sessions has {len(body.sessions)} ids. Use at most {_MAX_SESSIONS}, none of them empty.",
+            code="session-model",
+        )
+    for name, text in [("sessions", text) for text in body.sessions] + [("project", body.project or "")]:
+        require_database_text(name, text)
+    return body
+
+
+def _encode_session(session: OwnSession) -> dict[str, Any]:
+    return {
+        "session": session.session,
+        "name": session.name,
+        "project": session.project,
+        "last_at": format_utc_time(session.last_at),
+        "requested_model": session.requested,
+        "model": f"{session.prefix}/{session.model}",
+        "tokens": session.tokens,
+        "chosen_model": session.chosen or None,
+    }
+
+
+def _encode_change(change: ModelChange) -> dict[str, Any]:
+    return {
+        **_encode_session(change.session),
+        "next_model": change.model,
+        "cost": _dollars(change.cost),
+        "cost_from_cache": _dollars(change.kept_cost),
+        "price_source": change.price_source,
+        "window": change.window,
+        "fits": change.fits,
+        "about_cost": change.describe_cost(),
+        "about_window": change.describe_window(),
+    }
+
+
+def _dollars(amount: int | None) -> float | None:
+    return None if amount is None else amount / NANO_DOLLARS
+
+
+def _json(value: Any) -> RouteResponse:
+    return build_json_response(msgspec.json.encode(value))
