@@ -16,7 +16,7 @@ from anthropic_proxy.gateway.settings.file_format import DEFAULT_WIRE
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.gateway.settings.managed_settings import format_group_setting
 from anthropic_proxy.gateway.settings.provider_tables import format_price_setting, format_vendor_setting
-from anthropic_proxy.gateway.settings.push_tables import format_siem_setting
+from anthropic_proxy.gateway.settings.push_tables import format_collector_setting, format_siem_setting
 from anthropic_proxy.gateway.settings.table import list_setting_groups
 from anthropic_proxy.gateway.settings.table_fields import list_table_fields, read_field_help
 from anthropic_proxy.gateway.settings.values import mask_setting
@@ -133,6 +133,11 @@ def _list_tables(settings: Settings) -> list[SettingRow]:
         text = ", ".join((f"{parts.scheme}://{parts.netloc}", *(f"{one} %" for one in settings.alerts.thresholds)))
         help_text = "Webhook for reports about budgets, and the used shares at which they are sent."
         add("url of [alerts]", text, help_text)
+    for collector in settings.collectors:
+        if collector.name:
+            endpoint = next(iter(collector.urls.values())).rpartition("/v1/")[0]
+            text = f"{endpoint}, {', '.join(collector.urls)}"
+            add(format_collector_setting(collector.name), text, "Collector for telemetry, and what it gets.")
     for siem in settings.siem:
         parts = urlsplit(siem.url.reveal())
         text = f"{parts.scheme}://{parts.netloc}, {siem.type}, {', '.join(siem.events)}"

@@ -27,8 +27,8 @@ SESSION = {"x-claude-code-session-id": "session-1", "x-claude-code-agent-id": "a
 
 
 UNREACHABLE = (
-    "Traces cannot be sent: Connection refused. Requests are not affected. Check OTEL_EXPORTER_OTLP_ENDPOINT and the "
-    "collector.\n"
+    "Traces cannot be sent: Connection refused. Requests are not affected. Check OTEL_EXPORTER_OTLP_ENDPOINT, "
+    "[collectors] and the collector.\n"
 )
 
 
@@ -126,6 +126,36 @@ def test_a_request_and_its_attempts_are_one_tree(
     assert (scope.scope.name, scope.schema_url) == ("anthropic_proxy", CONVENTIONS_URL)
     assert "eagle" not in str(collector.bodies)
     assert settings["OPENAI_API_KEY"] not in str(collector.bodies)
+
+
+def test_each_collector_gets_the_spans_with_its_own_headers(
+    settings: dict[str, str], collector: Collector, tmp_path: Path
+) -> None:
+    (tmp_path / "anthropic-proxy.toml").write_text(
+        f"""
+[collectors.silent]
+endpoint = "http://127.0.0.1:1"
+
+[collectors.second]
+endpoint = "{collector.url}/second"
+headers = {{ X-Tenant = "b" }}
+
+[collectors.metrics]
+endpoint = "{collector.url}/metrics"
+signals = ["metrics"]
+"""
+    )
+    variables = with_traces(settings, collector, OTEL_EXPORTER_OTLP_HEADERS="authorization=Bearer first")
+    with running_proxy(tmp_path, variables) as proxy:
+        assert proxy.client().post(MESSAGES, json=ask("hello"), headers=CLIENT).status_code == 200
+        wait_for(lambda: len(collector.paths) == 2)
+    found = dict(zip(collector.paths, collector.headers, strict=True))
+    assert {path: (headers.get("authorization"), headers.get("x-tenant")) for path, headers in found.items()} == {
+        "/v1/traces": ("Bearer first", None),
+        "/second/v1/traces": (None, "b"),
+    }
+    first, second = collector.bodies
+    assert first == second
 
 
 def check_times(request: Span, failed: Span, answered: Span) -> None:

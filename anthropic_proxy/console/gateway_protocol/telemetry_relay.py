@@ -1,14 +1,15 @@
-"""`POST /v1/metrics`, `/v1/logs` and `/v1/traces`: telemetry of Claude Code, for the collector of the company.
+"""`POST /v1/metrics`, `/v1/logs` and `/v1/traces`: telemetry of Claude Code, for the collectors of the company.
 
 The client gets 200 at once, whatever happens to its data, because it logs an error for any other answer. Data waits in
-a bounded queue, in which each person has a turn. What exceeds the bound is taken from the person with the most. It is
-counted and dropped, as what cannot be sent, without a second try. The collector gets no credential of the client.
+a bounded queue of each collector, in which each person has a turn. So none waits for a slow one. What exceeds the bound
+is taken from the person with the most. It is counted and dropped, as what cannot be sent, without a second try. No
+collector gets a credential of the client.
 """
 
 import asyncio
 import zlib
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from msgspec import Struct, field
@@ -32,11 +33,15 @@ _ACCEPTED = frozenset({_JSON, "application/x-protobuf"})
 
 
 class _Waiting(Struct):
+    """A request of a client, which all collectors share."""
+
     kind: str
     content_type: str
     encoding: str
     body: bytes
     attributes: Mapping[str, str]
+    named: bytes | None = None
+    """The body with the sender, for all collectors. None: it is not written yet."""
 
 
 class _Sender(Struct):
@@ -52,17 +57,15 @@ class _Sender(Struct):
 
 
 class TelemetryRelay:
-    """The queue of one process, and its task, which starts with the first data."""
+    """The queues of one process, one for each collector."""
 
     def __init__(self) -> None:
         self.counts = {"forwarded": 0, "dropped": 0}
-        """Requests with telemetry since the start."""
+        """Requests with telemetry since the start, once for each collector."""
         self.dropped: Counter[str] = Counter()
         """Those that were dropped, by person: the owner of the key, or its label."""
-        self._senders: dict[str, _Sender] = {}
-        """The people whose data waits. The first one is the next."""
-        self._queued = self._queued_bytes = 0
-        self._sending: asyncio.Task[None] | None = None
+        self._queues: dict[str, _CollectorQueue] = {}
+        """Name of a collector → what waits for it."""
 
     async def accept(self, gateway: Gateway[Settings], request: RouteRequest) -> RouteResponse:
         kind = request.path.rpartition("/")[2]
@@ -70,25 +73,64 @@ class TelemetryRelay:
         encoding = request.headers.get("content-encoding", "")
         is_readable = content_type in _ACCEPTED and Decompressor(encoding).supports_encoding
         person = request.client.owner or request.client.name
-        if len(request.body) > MAX_BYTES or not is_readable or not _find_address(gateway, kind):
-            self._drop(person)
+        collectors = [one.name for one in gateway.settings.collectors if kind in one.urls]
+        if len(request.body) > MAX_BYTES or not is_readable or not collectors:
+            self._count_drop(person)
         else:
-            sender = self._senders.setdefault(person, _Sender())
-            attributes = build_attributes(request.client)
-            sender.waiting.append(_Waiting(kind, content_type, encoding, request.body, attributes))
-            self._count(sender, 1, len(request.body))
-            while self._queued > MAX_QUEUED or self._queued_bytes > MAX_QUEUED_BYTES:
-                most, largest = max(self._senders.items(), key=lambda item: item[1].share)
-                self._count(largest, -1, -len(largest.waiting.pop().body))
-                if not largest.waiting:
-                    del self._senders[most]
-                self._drop(most)
-            if self._sending is None or self._sending.done():
-                self._sending = asyncio.create_task(self._send_all(gateway))
+            waiting = _Waiting(kind, content_type, encoding, request.body, build_attributes(request.client))
+            for name in collectors:
+                if name not in self._queues:
+                    self._queues[name] = _CollectorQueue(name, gateway, self._count_sent, self._count_drop)
+                self._queues[name].add(person, waiting)
         return RouteResponse()
 
     async def stop(self) -> None:
         """What still waits is dropped, so that it does not delay the stop of the server."""
+        for queue in self._queues.values():
+            await queue.stop()
+
+    def _count_sent(self) -> None:
+        self.counts["forwarded"] += 1
+
+    def _count_drop(self, person: str) -> None:
+        self.counts["dropped"] += 1
+        is_counted = person in self.dropped or len(self.dropped) < MAX_COUNTED_PEOPLE
+        self.dropped[person if is_counted else "other"] += 1
+
+
+class _CollectorQueue:
+    """What waits for one collector, and its task, which starts with the first data."""
+
+    def __init__(
+        self,
+        name: str,
+        gateway: Gateway[Settings],
+        count_sent: Callable[[], None],
+        count_drop: Callable[[str], None],
+    ) -> None:
+        self._name = name
+        self._gateway = gateway
+        self._count_sent = count_sent
+        self._count_drop = count_drop
+        self._senders: dict[str, _Sender] = {}
+        """The people whose data waits. The first one is the next."""
+        self._queued = self._queued_bytes = 0
+        self._sending: asyncio.Task[None] | None = None
+
+    def add(self, person: str, waiting: _Waiting) -> None:
+        sender = self._senders.setdefault(person, _Sender())
+        sender.waiting.append(waiting)
+        self._count(sender, 1, len(waiting.body))
+        while self._queued > MAX_QUEUED or self._queued_bytes > MAX_QUEUED_BYTES:
+            most, largest = max(self._senders.items(), key=lambda item: item[1].share)
+            self._count(largest, -1, -len(largest.waiting.pop().body))
+            if not largest.waiting:
+                del self._senders[most]
+            self._count_drop(most)
+        if self._sending is None or self._sending.done():
+            self._sending = asyncio.create_task(self._send_all())
+
+    async def stop(self) -> None:
         if self._sending is not None:
             self._sending.cancel()
             await asyncio.wait({self._sending})
@@ -98,12 +140,7 @@ class TelemetryRelay:
         self._queued_bytes += size
         sender.size += size
 
-    def _drop(self, person: str) -> None:
-        self.counts["dropped"] += 1
-        is_counted = person in self.dropped or len(self.dropped) < MAX_COUNTED_PEOPLE
-        self.dropped[person if is_counted else "other"] += 1
-
-    async def _send_all(self, gateway: Gateway[Settings]) -> None:
+    async def _send_all(self) -> None:
         while self._senders:
             person, sender = next(iter(self._senders.items()))
             del self._senders[person]
@@ -114,18 +151,38 @@ class TelemetryRelay:
             is_sent = False
             try:
                 with suppress(ValueError):  # a body that is no telemetry
-                    is_large = waiting.encoding or len(waiting.body) > _MAX_BYTES_ON_LOOP
-                    named = await asyncio.to_thread(_name_sender, waiting) if is_large else _name_sender(waiting)
-                    is_sent = await _send(gateway, waiting, named)
+                    if waiting.named is None:
+                        is_large = waiting.encoding or len(waiting.body) > _MAX_BYTES_ON_LOOP
+                        named = asyncio.to_thread(_name_sender, waiting) if is_large else None
+                        waiting.named = _name_sender(waiting) if named is None else await named
+                    is_sent = await self._send(waiting, waiting.named)
             finally:  # also if the server stops meanwhile
                 if is_sent:
-                    self.counts["forwarded"] += 1
+                    self._count_sent()
                 else:
-                    self._drop(person)
+                    self._count_drop(person)
 
-
-def _find_address(gateway: Gateway[Settings], kind: str) -> str:
-    return gateway.settings.collector.urls.get(kind, "")
+    async def _send(self, waiting: _Waiting, body: bytes) -> bool:
+        """Return False if the collector did not accept the data, or is not in the settings any more."""
+        collector = next((one for one in self._gateway.settings.collectors if one.name == self._name), None)
+        if collector is None or waiting.kind not in collector.urls:
+            return False
+        headers = {name: value.reveal() for name, value in collector.headers.items()}
+        headers["content-type"] = waiting.content_type
+        named = f" [collectors.{self._name}]" if self._name else ""
+        try:
+            reply = await self._gateway.send_http(
+                "POST", collector.urls[waiting.kind], headers, body, purpose="telemetry"
+            )
+        except ProxyError as error:
+            self._gateway.log_warning_once(f"Telemetry of clients was dropped: {error.message}")
+            return False
+        is_accepted = 200 <= reply.status < 300
+        if not is_accepted:
+            self._gateway.log_warning_once(
+                f"Telemetry of clients was dropped: the collector{named} answered {reply.status}."
+            )
+        return is_accepted
 
 
 def _name_sender(waiting: _Waiting) -> bytes:
@@ -138,20 +195,3 @@ def _name_sender(waiting: _Waiting) -> bytes:
     except zlib.error:
         raise ValueError("the message cannot be decompressed") from None
     return name_sender(waiting.kind, bytes(body), waiting.attributes, is_json=waiting.content_type == _JSON)
-
-
-async def _send(gateway: Gateway[Settings], waiting: _Waiting, body: bytes) -> bool:
-    """Return False if the collector did not accept the data."""
-    secrets = gateway.settings.collector.headers
-    headers = {"content-type": waiting.content_type, **{name: value.reveal() for name, value in secrets.items()}}
-    try:
-        reply = await gateway.send_http(
-            "POST", _find_address(gateway, waiting.kind), headers, body, purpose="telemetry"
-        )
-    except ProxyError as error:
-        gateway.log_warning_once(f"Telemetry of clients was dropped: {error.message}")
-        return False
-    is_accepted = 200 <= reply.status < 300
-    if not is_accepted:
-        gateway.log_warning_once(f"Telemetry of clients was dropped: the collector answered {reply.status}.")
-    return is_accepted

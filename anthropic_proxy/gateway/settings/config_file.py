@@ -25,6 +25,7 @@ from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join
 from anthropic_proxy.gateway.settings.file_format import (
     AlertTable,
     AutoModeTable,
+    CollectorTable,
     FileContents,
     KeyPath,
     PriceListTable,
@@ -95,6 +96,7 @@ class ConfigFile:
                     search=self._decode_table("search", SearchTable),
                     auto_mode=self._decode_table("auto_mode", AutoModeTable),
                     alerts=self._decode_table("alerts", AlertTable),
+                    collectors=self._decode_tables("collectors", CollectorTable),
                     siem=self._decode_tables("siem", SiemTable),
                     token_issuers=self._decode_tables("token_issuers", TokenIssuerTable),
                     sign_in=self._decode_table("sign_in", SignInTable),

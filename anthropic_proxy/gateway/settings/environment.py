@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import unquote, urlsplit
 
 from anthropic_proxy.engine.options import THIS_MACHINE
@@ -17,6 +17,7 @@ from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.platforms.processes import list_absolute_folders
 from anthropic_proxy.gateway.settings.fields import CollectorSettings, Settings
+from anthropic_proxy.gateway.settings.file_format import TelemetrySignal
 from anthropic_proxy.gateway.settings.sources import FoundSetting, Sources
 from anthropic_proxy.gateway.settings.values import AWS_REGION, decode_path, redact_and_shorten
 from anthropic_proxy.secrets import Secret
@@ -29,7 +30,8 @@ OTEL_PREFIX = "OTEL_"
 """Beginning of the names of all variables of OpenTelemetry."""
 OTEL_HEADERS = "OTEL_EXPORTER_OTLP_HEADERS"
 """Variable with headers for the collector, which usually contain a key: `authorization=Bearer …`."""
-_EXPORTERS = ("otlp", "console")
+_TRACE_HEADERS = "OTEL_EXPORTER_OTLP_TRACES_HEADERS"
+TRACE_EXPORTERS = ("otlp", "console")
 _PROTOCOL = "http/protobuf"
 """The supported value of `OTEL_EXPORTER_OTLP_PROTOCOL`, which is also the default of the specification."""
 _COLLECTOR_ADDRESS = compile_anchored(r"https?://[^/?#]", re.IGNORECASE)
@@ -183,17 +185,18 @@ def list_missing_files(given: FoundSetting, paths: Iterable[str]) -> list[str]:
 
 
 def load_trace_fields(values: Mapping[str, Any], sources: Sources) -> tuple[dict[str, Any], list[str]]:
-    """Return fields of `Settings`, and warnings. `values` are those of the table of settings.
+    """Return fields of `Settings` with `has_own_traces` (False: those of the proxy are off), and warnings. `values` are
+    those of the table of settings.
 
     An unsupported value is a warning, not an error, because other programs may need it.
     """
     warnings: list[str] = []
     default = ("otlp",) if values.keys() & {"endpoint", "traces_endpoint"} else ()
     names = list(dict.fromkeys(map(str.lower, values.get("exporters", default))))
-    if "none" not in names and (unknown := [name for name in names if name not in _EXPORTERS]):
+    if "none" not in names and (unknown := [name for name in names if name not in TRACE_EXPORTERS]):
         shown = ", ".join(f'"{redact_and_shorten(name)}"' for name in unknown)
         warnings.append(f"OTEL_TRACES_EXPORTER is {shown}, which is ignored. Use otlp, console or none.")
-    exporters = () if "none" in names else tuple(name for name in names if name in _EXPORTERS)
+    exporters = () if "none" in names else tuple(name for name in names if name in TRACE_EXPORTERS)
     protocol = values.get("protocol", _PROTOCOL)
     if "otlp" in exporters and protocol.lower() != _PROTOCOL:
         warnings.append(
@@ -212,9 +215,7 @@ def load_trace_fields(values: Mapping[str, Any], sources: Sources) -> tuple[dict
     is_disabled = values.get("disabled", "").lower() == "true"
     if is_disabled:
         exporters = ()
-    collector = CollectorSettings()
-    if protocol.lower() == _PROTOCOL and not is_disabled:
-        collector = _find_collector(values)
+    collectors = [] if protocol.lower() != _PROTOCOL or is_disabled else _find_collectors(values)
     variables = {
         name: Secret(given.text, f"{name} in {given.origin}")
         for name, given in sources.find_variables_only_in_env_file(()).items()
@@ -225,23 +226,26 @@ def load_trace_fields(values: Mapping[str, Any], sources: Sources) -> tuple[dict
         variables[given_file.variable] = Secret(path)
         if "otlp" in exporters:
             warnings += list_missing_files(given_file, [path])
-    return {"trace_exporters": exporters, "otel_variables": variables, "collector": collector}, warnings
+    fields = {"trace_exporters": exporters, "otel_variables": variables, "collectors": collectors}
+    return {**fields, "has_own_traces": "none" not in names and not is_disabled}, warnings
 
 
-def _find_collector(values: Mapping[str, Any]) -> CollectorSettings:
+def _find_collectors(values: Mapping[str, Any]) -> Sequence[CollectorSettings]:
     """`values`: as in `load_trace_fields`. An invalid address, of which there is a warning, is left out."""
     urls = {}
     if "endpoint" in values:
-        start = values["endpoint"].rstrip("/")
-        urls = {kind: f"{start}/v1/{kind}" for kind in ("metrics", "logs", "traces")}
+        urls = build_signal_urls(values["endpoint"], get_args(TelemetrySignal))
     if "traces_endpoint" in values:
         urls["traces"] = values["traces_endpoint"]
     pairs = (pair.partition("=") for pair in values.get("headers", "").split(","))
     headers = {name.strip().lower(): unquote(value.strip()) for name, _, value in pairs if name.strip()}
-    return CollectorSettings(
-        urls={kind: url for kind, url in urls.items() if _COLLECTOR_ADDRESS.match(url)},
-        headers={name: Secret(value, OTEL_HEADERS) for name, value in headers.items()},
-    )
+    urls = {kind: url for kind, url in urls.items() if _COLLECTOR_ADDRESS.match(url)}
+    secrets = {name: Secret(value, OTEL_HEADERS) for name, value in headers.items()}
+    return [CollectorSettings(urls=urls, headers=secrets)] if urls else []
+
+
+def build_signal_urls(endpoint: str, signals: Iterable[str]) -> dict[str, str]:
+    return {signal: f"{endpoint.rstrip('/')}/v1/{signal}" for signal in signals}
 
 
 def find_otel_secrets(environ: Mapping[str, str], otel_variables: Mapping[str, Secret]) -> tuple[Secret, ...]:
@@ -267,6 +271,16 @@ def export_to_otel(settings: Settings) -> None:
             os.environ[name] = secret.reveal()
         else:
             os.environ.setdefault(name, secret.reveal())
+
+
+@contextmanager
+def hidden_otel_headers() -> Iterator[None]:
+    """An exporter of the SDK that is opened meanwhile does not send the headers of the variables."""
+    hidden = {name: os.environ.pop(name) for name in (OTEL_HEADERS, _TRACE_HEADERS) if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def find_aws_files(sources: Sources) -> dict[str, str]:

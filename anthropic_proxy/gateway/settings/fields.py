@@ -68,10 +68,14 @@ class OidcSettings(Struct, frozen=True, kw_only=True):
 
 
 class CollectorSettings(Struct, frozen=True, kw_only=True):
-    """Collector of the company for telemetry of clients (OTLP over HTTP): the variables `OTEL_EXPORTER_OTLP_…`."""
+    """Collector of the company for telemetry of clients (OTLP over HTTP): the variables `OTEL_EXPORTER_OTLP_…`, or a
+    table `[collectors.NAME]`.
+    """
 
-    urls: Mapping[str, str] = {}
-    """`metrics`, `logs`, `traces` → complete URL. Empty: there is no collector."""
+    name: str = ""
+    """"": that of the variables."""
+    urls: Mapping[str, str]
+    """`metrics`, `logs`, `traces` → complete URL. A signal that the collector does not get is missing."""
     headers: Mapping[str, Secret] = {}
 
 
@@ -237,8 +241,9 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
     log_format: Literal["auto", "plain", "json"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     trace_exporters: tuple[str, ...] = ()
-    """`otlp`, `console`. Empty: traces are off."""
-    collector: CollectorSettings = CollectorSettings()
+    """`otlp`, `console`, and the names of tables `[collectors.NAME]`. Empty: traces are off."""
+    collectors: Sequence[CollectorSettings] = ()
+    """That of the variables is the first one."""
     otel_variables: Mapping[str, Secret] = {}
     """Variable → text, for variables `OTEL_…` that are set only in `.env`, and absolute paths of files. They are copied
     to the environment, where the OpenTelemetry SDK reads them."""

@@ -154,6 +154,20 @@ class AlertTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Used shares of a budget in percent, each of which is reported once per period."""
 
 
+TelemetrySignal = Literal["metrics", "logs", "traces"]
+
+
+class CollectorTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Collector for telemetry (OTLP over HTTP), beside that of OTEL_EXPORTER_OTLP_ENDPOINT."""
+
+    endpoint: str
+    """Address of the collector, without `/v1/metrics`, `/v1/logs` or `/v1/traces`."""
+    headers: dict[str, object] = {}
+    """Header → text, or `{ env = "NAME" }` for a secret: `{ Authorization = { env = "COLLECTOR_AUTHORIZATION" } }`."""
+    signals: Annotated[tuple[TelemetrySignal, ...], Meta(min_length=1)] = ("metrics", "logs", "traces")
+    """What it gets: `metrics`, `logs` and `traces` of clients, with `traces` also those of the proxy itself."""
+
+
 EventSource = Literal["audit", "verdicts"]
 
 
@@ -345,6 +359,8 @@ class FileContents(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Rules of a company for the check of tool calls in auto mode."""
     alerts: AlertTable | None = None
     """Webhook for reports about budgets."""
+    collectors: dict[str, CollectorTable] = {}
+    """Name → collector for telemetry of clients, and for traces of the proxy. At most 8."""
     siem: dict[str, SiemTable] = {}
     """Name → destination in a SIEM for the audit log and verdicts. The name is that of its place in both: with another
     name, all is sent again."""

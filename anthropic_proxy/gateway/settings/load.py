@@ -43,7 +43,7 @@ from anthropic_proxy.gateway.settings.provider_tables import (
     load_provider_tables,
     load_search_service,
 )
-from anthropic_proxy.gateway.settings.push_tables import load_alerts, load_siem
+from anthropic_proxy.gateway.settings.push_tables import load_alerts, load_collectors, load_siem
 from anthropic_proxy.gateway.settings.route_tables import load_routes
 from anthropic_proxy.gateway.settings.sign_in_tables import (
     load_authorization,
@@ -123,6 +123,7 @@ def _load(
         timeouts = {"first_byte_seconds": common, "idle_seconds": common, **timeouts}
     fields["timeouts"] = Timeouts(**timeouts)
     traces, trace_warnings = load_trace_fields(fields.pop("traces", {}), sources)
+    has_own_traces = traces.pop("has_own_traces")
     fields |= traces
     with sources.errors.collect():
         fields["oidc"] = _build_oidc(fields.get("oidc", {}), file, sources)
@@ -133,6 +134,10 @@ def _load(
     resolves_now = resolves_keys and not sources.errors
     search = load_search_service(file, sources, resolves_keys=resolves_now)
     fields["alerts"] = load_alerts(file, sources, resolves_keys=resolves_now)
+    collectors = load_collectors(file, sources)
+    fields["collectors"] = (*fields["collectors"], *collectors)
+    if has_own_traces:
+        fields["trace_exporters"] += tuple(one.name for one in collectors if "traces" in one.urls)
     fields["siem"] = load_siem(file, sources, resolves_keys=resolves_now)
     configured = load_provider_fields(tables, file, sources, resolves_keys=resolves_now)
     fields |= {name: {**fields.get(name, {}), **added} for name, added in configured.items()}

@@ -1,4 +1,4 @@
-"""Tables of what the proxy sends to servers of the company on its own: `[alerts]` and `[siem.NAME]`.
+"""Tables of what the proxy sends to servers of the company: `[alerts]`, `[collectors.NAME]` and `[siem.NAME]`.
 
 An address may be a secret, so no message shows it.
 """
@@ -10,7 +10,8 @@ from anthropic_proxy.engine.options import NAME
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import values
 from anthropic_proxy.gateway.settings.config_file import ConfigFile
-from anthropic_proxy.gateway.settings.fields import AlertSettings, SiemSettings
+from anthropic_proxy.gateway.settings.environment import TRACE_EXPORTERS, build_signal_urls
+from anthropic_proxy.gateway.settings.fields import AlertSettings, CollectorSettings, SiemSettings
 from anthropic_proxy.gateway.settings.file_format import AlertTable, KeyPath, KeyReference, SiemTable
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY, resolve_keys
 from anthropic_proxy.gateway.settings.provider_calls import load_headers
@@ -38,12 +39,7 @@ def load_siem(file: ConfigFile, sources: Sources, *, resolves_keys: bool) -> Seq
         path = ("siem", name)
         errors = ErrorList()
         with errors.collect():
-            if not NAME.fullmatch(name):
-                raise file.rejection(
-                    path,
-                    "has another name than at most 63 letters, digits, spaces, dots, hyphens and underscores of ASCII.",
-                    code="configuration-file",
-                )
+            _require_name(file, path, name)
         with errors.collect():
             headers = load_headers(file, (*path, "headers"), table.headers, sources)
         with errors.collect():
@@ -65,6 +61,44 @@ def load_siem(file: ConfigFile, sources: Sources, *, resolves_keys: bool) -> Seq
     if given:
         sources.given["siem"] = Secret(str(given))
     return tuple(found)
+
+
+MAX_COLLECTORS = 8
+"""Each of them has a queue of client telemetry."""
+
+
+def load_collectors(file: ConfigFile, sources: Sources) -> Sequence[CollectorSettings]:
+    """Return the tables `[collectors.NAME]`. Errors are added to those of `sources`."""
+    found = []
+    with sources.errors.collect():
+        if (count := len(file.tables.collectors)) > MAX_COLLECTORS:
+            raise file.rejection(
+                ("collectors",), f"has {count} tables. Use at most {MAX_COLLECTORS}.", code="configuration-file"
+            )
+    for name, table in file.tables.collectors.items():
+        path = ("collectors", name)
+        errors = ErrorList()
+        with errors.collect():
+            _require_name(file, path, name)
+            if name in TRACE_EXPORTERS:
+                raise file.rejection(path, "has a name of OTEL_TRACES_EXPORTER.", code="configuration-file")
+        with errors.collect():
+            headers = load_headers(file, (*path, "headers"), table.headers, sources)
+        with errors.collect():
+            endpoint = values.decode_url(file.build_setting((*path, "endpoint"), table.endpoint))
+        with sources.errors.collect():
+            errors.require_empty()
+            sources.origins[format_collector_setting(name)] = file.describe_origin((*path, "endpoint"))
+            urls = build_signal_urls(endpoint, table.signals)
+            found.append(CollectorSettings(name=name, urls=urls, headers=headers))
+    if found:
+        given = [f"{one.name} {one.urls} {_reveal(*one.headers.values())}" for one in found]
+        sources.given["collectors"] = Secret(str(given))
+    return found
+
+
+def format_collector_setting(name: str) -> str:
+    return f"endpoint of [collectors.{name}]"
 
 
 def format_siem_setting(name: str) -> str:
@@ -109,6 +143,15 @@ def _load_webhook(
             hint='Create one:  echo "whsec_$(openssl rand -base64 32)"',
         )
     return address, secrets
+
+
+def _require_name(file: ConfigFile, path: KeyPath, name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise file.rejection(
+            path,
+            "has another name than at most 63 letters, digits, spaces, dots, hyphens and underscores of ASCII.",
+            code="configuration-file",
+        )
 
 
 def _reveal(*secrets: Secret) -> str:

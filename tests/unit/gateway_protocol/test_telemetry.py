@@ -231,11 +231,14 @@ class Collector:
         self.status = 200
         self.begun, self.open = asyncio.Event(), asyncio.Event()
         self.open.set()
+        self.waiting = "/"
+        """Beginning of the paths that wait until `open` is set."""
 
     async def answer(self, request: web.Request) -> web.Response:
         body = await request.read()
         self.begun.set()
-        await self.open.wait()
+        if request.path.startswith(self.waiting):
+            await self.open.wait()
         await self.received.put((request.path, request.headers, body))
         return web.Response(status=self.status)
 
@@ -365,3 +368,46 @@ async def test_without_a_collector_telemetry_is_dropped(tmp_path: Path) -> None:
         reply = await send(app, "POST", "/v1/metrics", b"", x_api_key=key, content_type="application/x-protobuf")
         assert (reply.status, reply.body) == (200, b"")
         assert (await count(app, "dropped"), await count(app, "forwarded")) == (1, 0)
+
+
+async def test_a_slow_collector_holds_up_no_other_one(tmp_path: Path, collector: tuple[Collector, str]) -> None:
+    found, url = collector
+    key = store_key(tmp_path, Rules())
+    found.waiting = "/slow"
+    found.open.clear()
+    (tmp_path / "anthropic-proxy.toml").write_text(
+        f"""
+[collectors.slow]
+endpoint = "{url.replace("/otel", "/slow")}"
+headers = {{ X-Tenant = "b" }}
+
+[collectors."metrics only"]
+endpoint = "{url.replace("/otel", "/metrics")}"
+signals = ["metrics"]
+headers = {{ Authorization = {{ env = "COLLECTOR_KEY" }} }}
+"""
+    )
+    settings = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": url,
+        "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20first",
+        "OTEL_TRACES_EXPORTER": "none",
+        "COLLECTOR_KEY": "Bearer second",
+        "PROXY_API_KEY": "pk-0123456789",
+    }
+    headers = {"x_api_key": key, "content_type": "application/json"}
+    async with running_app(tmp_path, **settings) as app:
+        for _ in range(3):
+            await send(app, "POST", "/v1/logs", b'{"resourceLogs":[{"resource":{}}]}', **headers)
+        await send(app, "POST", "/v1/metrics", b'{"resourceMetrics":[{"resource":{}}]}', **headers)
+        got = [await found.received.get() for _ in range(5)]
+        assert sorted((path, sent["authorization"]) for path, sent, _ in got) == [
+            ("/metrics/v1/metrics", "Bearer second"),
+            *[("/otel/v1/logs", "Bearer first")] * 3,
+            ("/otel/v1/metrics", "Bearer first"),
+        ]
+        assert found.received.empty()
+        found.open.set()
+        slow = [await found.received.get() for _ in range(4)]
+    assert [path for path, _, _ in slow] == ["/slow/v1/logs"] * 3 + ["/slow/v1/metrics"]
+    assert [(sent.get("authorization"), sent["x-tenant"]) for _, sent, _ in slow] == [(None, "b")] * 4
+    assert {body for path, _, body in got if path == "/otel/v1/logs"} == {body for _, _, body in slow[:3]}

@@ -7,9 +7,9 @@ during the request, so `PresetIds` passes them to the SDK.
 
 import asyncio
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from opentelemetry.context import Context
@@ -35,10 +35,13 @@ from opentelemetry.trace import (
 from anthropic_proxy import __version__
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.model_calls import ModelCall, list_calls_of_attempt
+from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.trace_context import TraceContext, new_span_id, new_trace_id
 from anthropic_proxy.engine.upstream.library_http import new_requests_session
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.environment import hidden_otel_headers
+from anthropic_proxy.gateway.settings.fields import CollectorSettings
 from anthropic_proxy.gateway.telemetry.log.lines import redact_receipt
 from anthropic_proxy.plugins import Gateway, Receipt, UpstreamAttempt
 
@@ -55,13 +58,15 @@ MIN_SECONDS_BETWEEN_WARNINGS = 60.0
 
 
 class TraceExporter:
-    """Exporter of the traces of this process: a `plugins.Tracer` and `plugins.Observer`. `names`: `otlp` (a collector),
-    `console`, or both.
+    """Exporter of the traces of this process: a `plugins.Tracer` and `plugins.Observer`. `names`: those of
+    `Settings.trace_exporters`.
     """
 
-    def __init__(self, names: Sequence[str], open_exporter: Callable[[str], SpanExporter] | None = None) -> None:
+    def __init__(self, names: Sequence[str], open_exporter: Callable[[str], SpanExporter]) -> None:
         self._names = names
-        self._open_exporter = open_exporter or _open_exporter
+        self._open_exporter = open_exporter
+        self._processors: Sequence[BatchSpanProcessor] = ()
+        """One for each exporter, with a thread of its own: none waits for a slow collector."""
         self._provider: TracerProvider | None = None
         self._recorder: SpanRecorder | None = None
         self._gateway: Gateway[Settings] | None = None
@@ -86,8 +91,9 @@ class TraceExporter:
         service = {"service.name": SERVICE_NAME, "service.version": __version__}
         resource = Resource.create({**service, **OTELResourceDetector().detect().attributes})
         provider = self._provider = TracerProvider(id_generator=ids, resource=resource, shutdown_on_exit=False)
-        for name in self._names:
-            provider.add_span_processor(BatchSpanProcessor(self._open_exporter(name)))
+        self._processors = [BatchSpanProcessor(self._open_exporter(name)) for name in self._names]
+        for processor in self._processors:
+            provider.add_span_processor(processor)
         tracer = provider.get_tracer("anthropic_proxy", __version__, schema_url=CONVENTIONS_URL)
         self._recorder = SpanRecorder(tracer, ids)
 
@@ -115,27 +121,25 @@ class TraceExporter:
     async def stop(self) -> None:
         if self._provider is None:
             return
-        loop = asyncio.get_running_loop()
-        done = asyncio.Event()
-        provider = self._provider
         self._provider = None
         self._recorder = None
-
-        def shut_down() -> None:
-            provider.shutdown()
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(done.set)
-
-        # a daemon thread, because the process must not wait for a collector that does not answer
-        threading.Thread(target=shut_down, name="traces", daemon=True).start()
-        try:
-            await asyncio.wait_for(done.wait(), STOP_SECONDS)
-        except TimeoutError:
-            return
+        # own threads, because the process must not wait for a collector that does not answer
+        sent = [run_in_own_thread("traces", processor.shutdown) for processor in self._processors]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                await asyncio.gather(*sent)
 
 
-def _open_exporter(name: str) -> SpanExporter:
-    return OTLPSpanExporter(session=new_requests_session("traces")) if name == "otlp" else ConsoleSpanExporter()
+def open_exporter(name: str, collectors: Sequence[CollectorSettings]) -> SpanExporter:
+    if name == "console":
+        return ConsoleSpanExporter()
+    session = new_requests_session("traces")
+    if name == "otlp":
+        return OTLPSpanExporter(session=session)
+    collector = next(one for one in collectors if one.name == name)
+    headers = {name: value.reveal() for name, value in collector.headers.items()}
+    with hidden_otel_headers():  # they are those of another collector
+        return OTLPSpanExporter(collector.urls["traces"], headers=headers, session=session)
 
 
 class _Records(logging.Handler):
@@ -156,7 +160,7 @@ class _Records(logging.Handler):
                 return
             cause = _CONNECTION_ERROR.search(text)
             reason = f"{cause[1][0].upper()}{cause[1][1:]}" if cause else text
-            remedy = "Requests are not affected. Check OTEL_EXPORTER_OTLP_ENDPOINT and the collector."
+            remedy = "Requests are not affected. Check OTEL_EXPORTER_OTLP_ENDPOINT, [collectors] and the collector."
             self._report(f"Traces cannot be sent: {reason}. {remedy}")
 
 
