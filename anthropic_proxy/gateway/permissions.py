@@ -123,7 +123,6 @@ PLACES = (
     Place("/dashboard/settings/edit", "change settings"),
     Place("/dashboard/keys/edit", "manage own keys"),
     Place("/dashboard/keys/audit", "read all keys"),
-    Place("/dashboard/session/model", "choose own models"),
     Place("/dashboard/*", "open own pages"),
 )
 """The permission of each URL path. The first matching row applies."""

@@ -40,6 +40,7 @@ PATHS = [
     "/dashboard?range=7d",
     "/dashboard/settings/edit?name=BIG_MODEL",
     "/dashboard/providers/doctor",
+    "/dashboard/session/model?session=none",
     "/dashboard/costs?by=project",
     "/dashboard/costs?by=team&split=kind",
     "/dashboard/models?sort=-p95",

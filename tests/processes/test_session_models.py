@@ -75,9 +75,12 @@ def find_models(client: httpx.Client, count: int, key: str = "") -> list[str]:
     return [one["receipt"]["model"] for one in found if one["receipt"].get("model")][-count:]
 
 
-def wait_stored(client: httpx.Client, count: int) -> None:
-    """Wait until the ledger has so many requests, from which the command knows the sessions."""
-    wait_for(lambda: client.get("/api/usage").json()["total"]["requests"], lambda stored: stored == count)
+def wait_stored(client: httpx.Client, count: int, key: str = "") -> None:
+    """Wait until the ledger has so many requests: the command knows the sessions from it."""
+    headers = {"x-api-key": key} if key else {}
+    wait_for(
+        lambda: client.get("/api/usage", headers=headers).json()["total"]["requests"], lambda stored: stored == count
+    )
 
 
 def use(proxy: Proxy, directory: Path, *words: str, token: str = "local", status: int = 0) -> str:
@@ -92,6 +95,7 @@ def use(proxy: Proxy, directory: Path, *words: str, token: str = "local", status
 def test_a_running_session_uses_another_model_with_its_next_request(tmp_path: Path, proxy: Proxy) -> None:
     client = proxy.client()
     ask(client)
+    wait_stored(client, 1)
     assert use(proxy, tmp_path, "demo/second", "--session", "3f2a") == (
         f"shop 3f2a91c4: demo/first → demo/second, N s ago\n{LOST}"
         "  ✓ 1 session uses demo/second from the next request on. To end this:  anthropic-proxy use default --session "
@@ -120,6 +124,7 @@ def test_a_running_session_uses_another_model_with_its_next_request(tmp_path: Pa
 def test_a_later_choice_in_the_client_counts(tmp_path: Path, proxy: Proxy) -> None:
     client = proxy.client()
     ask(client)
+    wait_stored(client, 1)
     use(proxy, tmp_path, "demo/second", "--all-projects")
     ask(client, "demo/third")
     ask(client)
@@ -129,6 +134,7 @@ def test_a_later_choice_in_the_client_counts(tmp_path: Path, proxy: Proxy) -> No
 def test_a_preview_changes_nothing(tmp_path: Path, proxy: Proxy) -> None:
     client = proxy.client()
     ask(client)
+    wait_stored(client, 1)
     printed = use(proxy, tmp_path, "demo/second", "--all-projects", "--dry-run")
     assert printed == f"shop 3f2a91c4: demo/first → demo/second, N s ago\n{LOST}  Nothing is changed.\n"
     shown = json.loads(use(proxy, tmp_path, "demo/second", "--all-projects", "--dry-run", "--json"))
@@ -157,6 +163,7 @@ def test_a_preview_changes_nothing(tmp_path: Path, proxy: Proxy) -> None:
 def test_a_conversation_that_does_not_fit_is_moved_only_on_purpose(tmp_path: Path, proxy: Proxy) -> None:
     client = proxy.client()
     ask(client)
+    wait_stored(client, 1)
     shown = (
         "shop 3f2a91c4: demo/first → small/tiny, N s ago\n  The next request reads 83 tokens again, because the cache "
         "of demo/first is lost: free.\n  ! It does not fit: small/tiny accepts 10 tokens, and the conversation has 83 "
@@ -181,6 +188,7 @@ def test_a_choice_outlasts_the_proxy_and_reaches_another_server(
 ) -> None:
     client = proxy.client()
     ask(client)
+    wait_stored(client, 1)
     with running_proxy(tmp_path, settings) as second:
         use(proxy, tmp_path, "demo/second", "--all-projects")
         ask(second.client())
@@ -212,6 +220,7 @@ def test_a_key_chooses_for_its_own_sessions_and_among_its_own_models(tmp_path: P
 
         ann, bob = create("ann", models=["claude-opus-*", "demo/second"]), create("bob")
         ask(client, x_api_key=ann)
+        wait_stored(client, 1, ADMIN)
         refused = use(proxy, tmp_path, "demo/third", "--all-projects", token=ann, status=2)
         own_request = ask(client, "demo/third", x_api_key=ann)["error"]["message"]
         assert refused == f"✕ URL: {own_request}\n"
@@ -230,9 +239,42 @@ def test_a_key_chooses_for_its_own_sessions_and_among_its_own_models(tmp_path: P
         assert find_models(client, 1, bob) == ["first"]
 
 
+def test_the_page_of_a_session_shows_what_a_model_means_and_then_chooses_it(proxy: Proxy) -> None:
+    client = proxy.client()
+    ask(client)
+    wait_stored(client, 1)
+    path = "/dashboard/session/model"
+    assert f'<a href="{path}?session={SESSION}">' in client.get("/dashboard/session", params={"session": SESSION}).text
+    form = client.get(path, params={"session": SESSION})
+    found = re.search(r'name="token" value="([^"]*)" ?>', form.text)
+    assert found is not None, form.text
+
+    def send(action: str, **fields: str) -> str:
+        page = client.post(path, data={"token": found[1], "session": SESSION, "action": action, **fields})
+        return page.text
+
+    shown = send("preview", model="demo/second")
+    assert "The next request reads 83 tokens again, because the cache of demo/first is lost: about $0.17" in shown
+    assert "The session uses demo/second with its next request." in send("choose", model="demo/second")
+    ask(client)
+    assert find_models(client, 2) == ["first", "second"]
+    assert "has the model again that its client names" in send("end")
+    ask(client)
+    assert find_models(client, 1) == ["first"]
+    for fields, problem in (
+        ({"model": "small/tiny"}, "It does not fit: small/tiny accepts 10 tokens"),
+        ({"model": ""}, "model is &#39;&#39;. Use a name such as openai/gpt-5.5."),
+    ):
+        assert problem in send("choose", **fields)
+    other = client.get(path, params={"session": OTHER}).text
+    assert "Only the person whose key has sent this session can choose its model." in other
+    assert client.post(path, data={"session": SESSION, "action": "end"}).status_code == 403
+
+
 def test_the_status_line_shows_a_choice(tmp_path: Path, proxy: Proxy) -> None:
     client = proxy.client()
     ask(client)
+    wait_stored(client, 1)
 
     def show(wanted: str) -> str:
         shown = {"session_id": SESSION, "model": {"id": "claude-opus-4-6"}}

@@ -44,7 +44,8 @@ class NavigationFrame(Frame):
     """What makes the proxy read its settings again."""
     zone: str
     key_refusal: str
-    """Why this user may not change keys. "": the user may. The next two are alike."""
+    """Why this user may not change keys. "": the user may. The next three are alike."""
+    model_refusal: str
     doctor_refusal: str
     edit_refusal: str
 

@@ -94,6 +94,7 @@ def list_navigation_entries(settings: Settings, role: Role) -> Sequence[Navigati
 
 _DENIALS: Mapping[Permission, tuple[str, str]] = {
     "change settings": ("changes no settings", "Settings can be changed"),
+    "open own pages": ("chooses no models of sessions", "Models of sessions can be chosen"),
     "run the doctor": ("does not run the doctor", "The doctor can be run"),
     "manage own keys": ("changes no keys", "Keys can be changed"),
 }

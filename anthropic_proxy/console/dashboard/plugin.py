@@ -55,6 +55,7 @@ _OTHER_PATHS: Mapping[str, PageModule] = {
     "/dashboard/sign-out": PageModule("sign_in:sign_out", FORM_BYTES),
     "/dashboard/oidc/start": PageModule("oidc:start_oidc"),
     "/dashboard/oidc/callback": PageModule("callback:finish_oidc"),
+    "/dashboard/session/model": PageModule("session_model:FORM", FORM_BYTES),
     "/dashboard/settings/edit": PageModule("settings:FORM", FORM_BYTES),
     "/dashboard/providers/doctor": PageModule("providers:FORM", FORM_BYTES),
     "/dashboard/{rest*}": PageModule("targets:report_missing"),

@@ -173,6 +173,7 @@ class DashboardServices:
             "zone": time.strftime("%Z", time.localtime(self.clock())),
             "form_token": session.form_token if session else "",
             "key_refusal": explain_denial("manage own keys", request, session, self.gateway.settings),
+            "model_refusal": explain_denial("open own pages", request, session, self.gateway.settings),
             "doctor_refusal": explain_denial("run the doctor", request, session, self.gateway.settings),
             "edit_refusal": explain_denial("change settings", request, session, self.gateway.settings),
             "live": True,
