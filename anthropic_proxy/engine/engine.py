@@ -13,6 +13,7 @@ from typing import Any, TypedDict
 from msgspec import Struct, field
 
 from anthropic_proxy.engine.background import BackgroundWork
+from anthropic_proxy.engine.descriptions import Descriptions
 from anthropic_proxy.engine.documents.reader import DocumentReader
 from anthropic_proxy.engine.first_checks import FirstChecks
 from anthropic_proxy.engine.histories import Histories
@@ -72,6 +73,8 @@ class Engine(Struct, frozen=True, kw_only=True):
     """Decoded messages that the next requests of a conversation have too."""
     documents: DocumentReader = field(default_factory=DocumentReader)
     """What was read of documents that the next requests of a conversation have too."""
+    descriptions: Descriptions = field(default_factory=Descriptions)
+    """What models said about pictures that the next requests of a conversation have too."""
     prefix_guard: PrefixGuard = field(default_factory=PrefixGuard)
     """Finder of prompts that do not begin like the one before, which a provider's cache cannot serve."""
     circuit_breakers: CircuitBreakers = field(default_factory=CircuitBreakers)

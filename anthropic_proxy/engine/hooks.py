@@ -193,7 +193,8 @@ class AdmissionRequest(Struct, frozen=True, kw_only=True):
     client: Client
     """Client that sent the request."""
     purpose: AdmittedPurpose = "message"
-    """What the request is for. `auto_mode_check`, `confirmation`: the proxy asks a model about the request `parent`."""
+    """What the request is for. `auto_mode_check`, `confirmation`, `image_description`: the proxy asks a model because
+    of the request `parent`."""
     model: str
     """Model id in the client request."""
     normalized_model: str = ""
@@ -587,7 +588,8 @@ class Receipt(BilledUsage, kw_only=True):
     the request belongs to no session."""
     kind: RequestKind = ""
     """What the request is for, by the hint headers of Claude Code, or as the proxy guesses: `main`, `subagent`,
-    `workflow`, `compaction`, `auxiliary`, `side_reply`, `classifier`, `auto_mode_check`, or `other`. "": unknown."""
+    `workflow`, `compaction`, `auxiliary`, `side_reply`, `classifier`, `auto_mode_check`,
+    `image_description`, or `other`. "": unknown."""
     message_id: str = ""
     """Id of the reply that the client received: `msg_…`. "": no reply, or it was forwarded."""
     agent_type: str = ""

@@ -337,6 +337,9 @@ class RouteTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     `targets`, else the targets."""
     auto_mode_timeout: Annotated[float, Meta(gt=0, le=600)] | None = None
     """Seconds that a reply waits for these checks. By default that of `[auto_mode]`."""
+    image_model: str | None = None
+    """Model that describes the pictures of these requests for models that do not see. By default that of `[images]`, if
+    it is one of the `targets`, else none."""
     web: bool = True
     """False: for these requests, the proxy neither searches the web nor fetches pages and files."""
     sticky: bool = True
@@ -481,6 +484,17 @@ class AutoMode(Struct, frozen=True, kw_only=True):
     """Sentences of a company about its surroundings, such as its hosts and repositories."""
 
 
+class ImageDescriptions(Struct, frozen=True, kw_only=True):
+    """Descriptions of pictures, by a model that sees, for models that do not."""
+
+    model: str | None = None
+    """Model that describes the pictures. None: only routes name one."""
+    timeout_seconds: float = 60.0
+    """Maximum time of one description."""
+    max_per_request: int = 100
+    """Maximum number of pictures that are described anew for one request."""
+
+
 SearchServiceName = Literal["searxng", "brave", "tavily", "exa"]
 """Name of a search service."""
 
@@ -603,6 +617,9 @@ class EngineOptions(Struct, frozen=True, kw_only=True):
     """`[search]` of `anthropic-proxy.toml`: search service for web searches. `search_url` takes precedence."""
     auto_mode: AutoMode = AutoMode()
     """Table `[auto_mode]` of `anthropic-proxy.toml`."""
+    images: ImageDescriptions | None = None
+    """Table `[images]` of `anthropic-proxy.toml`. None: no picture is described, because neither it nor a route names a
+    model."""
     routes: tuple[ConfiguredRoute, ...] = ()
     """Tables `[[routes]]` of `anthropic-proxy.toml`, in the order of the file. The first match is used."""
     fetch_urls: bool = False

@@ -12,6 +12,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.forwarding import count_tokens, list_models
+from anthropic_proxy.engine.exchange.image_describing import INSTRUCTIONS as DESCRIBING
 from anthropic_proxy.engine.exchange.safeguards.prompt import INSTRUCTIONS
 from anthropic_proxy.engine.upstream.contract import FetchedPage
 from anthropic_proxy.engine.upstream.web_search import BraveClient, ExaClient, SearxngClient, TavilyClient
@@ -32,6 +33,7 @@ dialect = { accepts_image_urls = false, count_paths = ["/count"] }
 [providers.inhouse.models]
 "qwen3" = {}
 "guard" = {}
+"blind" = { accepts_images = false }
 
 [providers.cloud]
 base_url = "http://cloud.test/v1"
@@ -87,7 +89,7 @@ class Sent(Struct, frozen=True):
     host: str
     model: str
     purpose: str
-    """`message`, `check`, `count` or the path of another one."""
+    """`message`, `check`, `description`, `count` or the path of another one."""
     body: Any
     headers: Mapping[str, str]
 
@@ -193,8 +195,11 @@ class World:
         messages = body.get("messages", [])
         first = (messages or [{}])[0].get("content")
         is_check = INSTRUCTIONS in (first, *(part["text"] for part in body.get("system", ())))
+        is_description = first == DESCRIBING
         is_message = request.path.endswith(("/completions", "/v1/messages"))
-        purpose = "check" if is_check else "message" if is_message else request.path
+        purpose = "check" if is_check else "description" if is_description else request.path
+        if is_message and not (is_check or is_description):
+            purpose = "message"
         if host in (*get_args(ServerName), "page"):
             purpose = host
         self.sent.append(Sent(host, body.get("model", ""), purpose, body or request.path, dict(request.headers)))
@@ -203,6 +208,8 @@ class World:
             if self.is_checker_silent:
                 return FakeResponse(200, STALL)
             return self._say(host, json.dumps(self.verdict))
+        if is_description:
+            return self._say(host, "A red square.")
         if purpose == host:
             return FakeResponse(200, b'{"results": [], "web": {"results": []}}')
         if purpose.endswith("/count"):

@@ -6,7 +6,6 @@ because its provider's cache begins with it.
 
 import asyncio
 import hashlib
-from collections import OrderedDict
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -15,6 +14,7 @@ import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.engine.background import MAX_BYTES_ON_LOOP, MAX_REPLY_BYTES_ON_LOOP, BackgroundWork
+from anthropic_proxy.engine.bounded import SizedCache
 from anthropic_proxy.engine.keyed_lock import KeyedLock
 from anthropic_proxy.engine.messages.documents import MAX_PAGES, PdfContent
 from anthropic_proxy.engine.platforms import sandbox
@@ -47,13 +47,10 @@ class DocumentReader:
     """What was read of documents, by owner and content, in the memory of one process."""
 
     def __init__(self, max_kept_bytes: int = MAX_KEPT_BYTES, program: SandboxedProgram = PDF_PROGRAM) -> None:
-        self._max_kept_bytes = max_kept_bytes
         self._program = program
         self.read_count = 0
         """Number of documents for which a process was started."""
-        self._kept = OrderedDict[_Key, tuple[PdfContent, int]]()
-        """With the size in memory. The least recently used one is the first."""
-        self._kept_bytes = 0
+        self._kept = SizedCache[_Key, PdfContent](max_kept_bytes)
         self._lock = KeyedLock[_Key]()
         self._slots = asyncio.Semaphore(MAX_PROCESSES)
 
@@ -71,8 +68,7 @@ class DocumentReader:
         key = owner, await background.run_in_thread_if_large(is_large, _digest, data), pictures
         async with self._lock.hold(key):  # an equal document that is being read is waited for
             if (kept := self._kept.get(key)) is not None:
-                self._kept.move_to_end(key)
-                return kept[0]
+                return kept
             query = await background.run_in_thread_if_large(is_large, _encode_query, data, pictures)
             async with self._slots:
                 self.read_count += 1
@@ -86,18 +82,8 @@ class DocumentReader:
                 )
             except (msgspec.DecodeError, UnicodeDecodeError):  # the document has taken over the process
                 return _BEYOND_LIMITS
-            self._keep(key, found)
+            self._kept.put(key, found, found.measure())
             return found
-
-    def _keep(self, key: _Key, found: PdfContent) -> None:
-        size = found.measure()
-        if size > self._max_kept_bytes:
-            return
-        self._kept[key] = found, size
-        self._kept_bytes += size
-        while self._kept_bytes > self._max_kept_bytes:
-            _, (_, dropped) = self._kept.popitem(last=False)
-            self._kept_bytes -= dropped
 
 
 def _digest(data: str) -> bytes:

@@ -15,7 +15,7 @@ from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.adaptation import Adaptations
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.exchange.media_inlining import SAMPLE_LINK, MediaInliner, MediaKey
-from anthropic_proxy.engine.exchange.relay import RelayStream, build_relay_call
+from anthropic_proxy.engine.exchange.relay import RelayStream, build_relay_call, list_unread_media
 from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream
 from anthropic_proxy.engine.hooks import Client
 from anthropic_proxy.engine.messages.effort_plan import EffortPlan
@@ -39,6 +39,7 @@ from anthropic_proxy.engine.wires.upstream_http import Credential
 from anthropic_proxy.errors import InternalError, UpstreamError
 
 if TYPE_CHECKING:
+    from anthropic_proxy.engine.exchange.image_describing import ImageDescriber
     from anthropic_proxy.engine.messages.context_editing import ContextEditor
 
 MAX_RETRIES_PER_TARGET = 1
@@ -208,6 +209,8 @@ class AttemptPreparer(Struct, eq=False):
     """Downloader for the files to which the request links. None: no links, or `FETCH_URLS` is off."""
     editor: "ContextEditor | None"
     """Maker of the edits by `context_management`. None: none is requested."""
+    describer: "ImageDescriber | None"
+    """Describer of pictures for models that do not see. None: no model is set for it."""
 
     async def prepare_relay(self, target: Target, credential: Credential | None, run: TargetRun) -> Attempt:
         """Return a new attempt at a relay. Its provider checks the request, which may be invalid."""
@@ -223,6 +226,9 @@ class AttemptPreparer(Struct, eq=False):
             )
             files = await engine.background.run_in_thread_if_large(self.is_large, self.inliner.encode_files, fetched)
             self.incoming.receipt.fidelity.add_notes(self.inliner.notes)
+        descriptions: Mapping[str, str] = {}
+        if self.describer is not None and "image" in list_unread_media(target):
+            descriptions = await self._describe_relayed(self.describer, files)
         refused = engine.observations.list_refused_thinking(self.incoming.receipt.client.id)
         if run.adaptations is not None:
             refused = run.adaptations.list_refused_thinking()
@@ -232,6 +238,7 @@ class AttemptPreparer(Struct, eq=False):
             target,
             refused,
             files=files,
+            descriptions=descriptions,
             earlier_adaptations=() if run.adaptations is None else run.adaptations.names,
             adaptations_left=run.adaptations_left,
             token_scale=run.token_scale,
@@ -261,8 +268,8 @@ class AttemptPreparer(Struct, eq=False):
                 self.is_large, inliner.inline_urls, request, fetched
             )
         media_notes: Sequence[FidelityNote] = ()
-        if not limits.accepts_pdf and may_have_media(request.messages):
-            request, media_notes = await self._read_documents(request, target, limits)
+        if not (limits.accepts_pdf and limits.accepts_images) and may_have_media(request.messages):
+            request, media_notes = await self._replace_media(request, target, limits)
         estimate = partial(self.estimates.get_or_estimate, scale=run.token_scale)
         session = self.session
         conversation = ""
@@ -329,16 +336,40 @@ class AttemptPreparer(Struct, eq=False):
         self, inliner: MediaInliner, request: MessagesRequest, target: Target, limits: TargetLimits
     ) -> Collection[MediaKey]:
         reads_pdf = not limits.accepts_pdf and self.engine.documents.is_installed
-        fetched = await inliner.fetch(request, target, limits, reads_pdf=reads_pdf)
+        describes = self.describer is not None and await self.describer.may_describe()
+        fetched = await inliner.fetch(request, target, limits, reads_pdf=reads_pdf, reads_images=describes)
         self.is_large = self.is_large or inliner.fetched_bytes > MAX_BYTES_ON_LOOP
         return fetched
 
-    async def _read_documents(
+    async def _replace_media(
         self, request: MessagesRequest, target: Target, limits: TargetLimits
     ) -> tuple[MessagesRequest, Sequence[FidelityNote]]:
-        from anthropic_proxy.engine.exchange.document_reading import read_documents  # noqa: PLC0415  # few need it
+        """Return the request with texts in place of the documents and pictures that the model does not read."""
+        notes: list[FidelityNote] = []
+        if not limits.accepts_pdf:
+            from anthropic_proxy.engine.exchange.document_reading import (  # noqa: PLC0415  # few need it
+                read_documents,
+            )
 
-        client = self.incoming.receipt.client.id
-        read, notes, size = await read_documents(self.engine, client, request, target, limits, is_large=self.is_large)
-        self.is_large = self.is_large or size > MAX_BYTES_ON_LOOP
-        return read, notes
+            client, describer = self.incoming.receipt.client.id, self.describer
+            request, found, size = await read_documents(
+                self.engine, client, request, target, limits, is_large=self.is_large, describer=describer
+            )
+            notes += found
+            self.is_large = self.is_large or size > MAX_BYTES_ON_LOOP
+        if self.describer is not None and not limits.accepts_images:
+            from anthropic_proxy.engine.exchange.image_describing import describe_images  # noqa: PLC0415  # few need it
+
+            request, found = await describe_images(self.describer, request, is_large=self.is_large)
+            notes += found
+        return request, notes
+
+    async def _describe_relayed(
+        self, describer: "ImageDescriber", files: Mapping[tuple[str, str], Source | None]
+    ) -> Mapping[str, str]:
+        """Return `RelayCall.descriptions`, and note them."""
+        from anthropic_proxy.engine.exchange.image_describing import describe_relayed  # noqa: PLC0415  # few need it
+
+        texts, notes = await describe_relayed(describer, self.incoming.body, files, is_large=self.is_large)
+        self.incoming.receipt.fidelity.add_notes(notes)
+        return texts

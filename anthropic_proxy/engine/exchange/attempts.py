@@ -76,6 +76,7 @@ from anthropic_proxy.errors import (
 from anthropic_proxy.secrets import redact_error
 
 if TYPE_CHECKING:
+    from anthropic_proxy.engine.exchange.image_describing import ImageDescriber
     from anthropic_proxy.engine.messages.context_editing import ContextEditor
 
 MAX_ADAPTATIONS = 2
@@ -129,7 +130,9 @@ class Attempts:
         origin: ClientOrigin,
         clock: Callable[[], float],
         estimates: EstimateCache,
+        describer: "ImageDescriber | None" = None,
     ) -> None:
+        """`describer`: see `AttemptPreparer`."""
         self._engine = engine
         self._incoming = incoming
         self._admission = admission
@@ -147,7 +150,7 @@ class Attempts:
 
             self.editor = ContextEditor()
         self._preparer = AttemptPreparer(
-            engine, incoming, session, is_large, origin.servers, estimates, inliner, self.editor
+            engine, incoming, session, is_large, origin.servers, estimates, inliner, self.editor, describer
         )
         self.sender = AttemptSender(engine, incoming, request, watchdog, self.records, session)
         self._retries = Retries(engine, incoming, request, watchdog, self.records, admission)

@@ -43,6 +43,7 @@ from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.errors import ProxyError, UpstreamError
 
 if TYPE_CHECKING:
+    from anthropic_proxy.engine.exchange.image_describing import ImageDescriber
     from anthropic_proxy.engine.exchange.inspection.inspection import Inspection
     from anthropic_proxy.engine.exchange.relayed_calls import RelayedCalls
     from anthropic_proxy.engine.exchange.safeguards.check import ReplyCheck
@@ -82,11 +83,12 @@ class Delivery:
         clock: Callable[[], float],
         inspection: "Inspection | None",
         check: "ReplyCheck | None",
+        describer: "ImageDescriber | None",
         answer: FidelityNote | None,
     ) -> None:
         """`inspection`: that of request and reply. None: there are no inspectors. `check`: checks of the tool calls of
-        the reply. None: the client requested none. `answer`: note on an empty reply of the proxy itself. None: a
-        provider is called.
+        the reply. None: the client requested none. `describer`: see `AttemptPreparer`. `answer`: note on an empty reply
+        of the proxy itself. None: a provider is called.
         """
         self._engine = engine
         self._incoming = incoming
@@ -119,12 +121,15 @@ class Delivery:
             origin=self._origin,
             clock=clock,
             estimates=estimates,
+            describer=describer,
         )
         if request.context_edits is not None:
             editor = self._attempts.editor
             self._writer.applied_edits = [] if editor is None else editor.applied  # of the latest call at the end
         self._slot = CallSlot(engine.queue, receipt) if engine.queue is not None else None
         """The place among the concurrent calls to providers. None: their number is not limited."""
+        if describer is not None:
+            describer.slot = self._slot
 
     async def run(self) -> None:
         """Call and deliver. The first failure is raised."""

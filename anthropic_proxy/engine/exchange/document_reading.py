@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
+
+from msgspec import structs
 
 from anthropic_proxy.engine.documents.reader import PagePictures
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.messages.documents import (
     NOT_INSTALLED,
+    PAGE_TYPE,
     PDF_MARK,
     PdfContent,
     as_text_document,
@@ -15,24 +19,38 @@ from anthropic_proxy.engine.messages.documents import (
 )
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.media import MediaBlock, list_media, replace_media
-from anthropic_proxy.engine.messages.models import Block, DocumentBlock, MessagesRequest
+from anthropic_proxy.engine.messages.models import Block, DocumentBlock, MessagesRequest, Source
 from anthropic_proxy.engine.messages.preparation import TargetLimits
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.errors import build_extra_install_command
 
+if TYPE_CHECKING:
+    from anthropic_proxy.engine.exchange.image_describing import ImageDescriber
+
 
 async def read_documents(
-    engine: Engine, owner: str, request: MessagesRequest, target: Target, limits: TargetLimits, *, is_large: bool
+    engine: Engine,
+    owner: str,
+    request: MessagesRequest,
+    target: Target,
+    limits: TargetLimits,
+    *,
+    is_large: bool,
+    describer: "ImageDescriber | None",
 ) -> tuple[MessagesRequest, Sequence[FidelityNote], int]:
     """Return the request with the text of each PDF in its place, notes on it, and the size of what was read.
 
-    `owner`: client that gets what was read for it before. A model that sees gets pictures of pages too. Raises
-    `InvalidRequest` for a document that Anthropic's API does not accept either.
+    `owner`: client that gets what was read for it before. A model that sees gets pictures of pages too. For another
+    one, `describer` describes the pages without text; None: nothing does. Raises `InvalidRequest` for a document that
+    Anthropic's API does not accept either.
     """
     pictures: PagePictures = "all" if limits.accepts_images else "none"
     found = await engine.background.run_in_thread_if_large(is_large, _list_pdfs, request)
     if not found:
         return request, (), 0
+    describes = not limits.accepts_images and describer is not None and await describer.may_describe()
+    if describes:
+        pictures = "scanned"
     contents = dict[str, PdfContent]()
     is_installed = engine.documents.is_installed
     for _, data in found:
@@ -47,9 +65,31 @@ async def read_documents(
         command = build_extra_install_command("documents")
         reason = f"replaced by a text: pypdfium2, which reads PDFs, is not installed. Install it with: {command}"
         notes.append(FidelityNote("dropped", "messages.document", reason))
+    if describes and describer is not None:
+        contents = await _describe_pages(describer, contents, notes)
     replace = partial(_replace, contents, notes)
     replaced = await engine.background.run_in_thread_if_large(is_large, replace_media, request, PDF_MARK, replace)
     return replaced, notes, sum(content.measure() for content in contents.values())
+
+
+async def _describe_pages(
+    describer: "ImageDescriber", contents: Mapping[str, PdfContent], notes: list[FidelityNote]
+) -> dict[str, PdfContent]:
+    """Return the documents with descriptions in place of the pictures of pages."""
+    pictures = [page.picture for content in contents.values() for page in content.pages if page.picture]
+    sources = [Source("base64", media_type=PAGE_TYPE, data=picture) for picture in pictures]
+    texts, found = await describer.describe(sources, "messages.document")
+    notes += found
+    return {
+        data: structs.replace(
+            content,
+            pages=[
+                structs.replace(page, picture="", description=texts[page.picture]) if page.picture else page
+                for page in content.pages
+            ],
+        )
+        for data, content in contents.items()
+    }
 
 
 def _list_pdfs(request: MessagesRequest) -> list[tuple[str, str]]:

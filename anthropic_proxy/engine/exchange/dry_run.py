@@ -4,18 +4,19 @@ In place of sending, the exception `NotSent` is raised. Only local servers recei
 of their installed models.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
 from msgspec import Struct, field, structs
 
+from anthropic_proxy.engine.descriptions import Description, Descriptions
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange import forwarding
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, CollectingSink
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.plan import build_request_facts, choose_plan, read_client_request
-from anthropic_proxy.engine.hooks import Client, Receipt
+from anthropic_proxy.engine.hooks import Client, Receipt, ValueStore
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.preparation.tools import name_or_alias
 from anthropic_proxy.engine.messages.tokens import EstimateCache
@@ -94,7 +95,7 @@ class DryRun(Struct, kw_only=True):
     """Input tokens as the proxy estimates them for a token count request. None: no token count, or the provider
     counts."""
     skipped: list[str] = field(default_factory=list)
-    """Web searches and fetches that a real request would run before its upstream request."""
+    """Web searches, fetches and descriptions of pictures that a real request would run before its upstream request."""
 
 
 async def run_dry(
@@ -120,6 +121,7 @@ async def _run(engine: Engine, body: bytes, path: str, sender: DryRunClient, cre
         transports={row.name: _RecordingTransport(row.transport, result) for row in find_registry(engine.settings)},
         credentials=credentials,
         inspectors=(),
+        descriptions=_SkippedDescriptions(result.skipped),
         web_fetch=None if engine.web_fetch is None else _SkippedFetch(result.skipped),
         web_search=None if engine.web_search is None else _SkippedSearch(engine.web_search.service, result.skipped),
     )
@@ -209,6 +211,16 @@ class _SkippedFetch:
     async def __call__(self, origin: ClientOrigin, url: str, **options: object) -> FetchedPage:
         self._skipped.append(f"fetch of {url}")
         raise WebFetchFailed("a dry run fetches nothing", "unavailable")
+
+
+class _SkippedDescriptions(Descriptions):
+    def __init__(self, skipped: list[str]) -> None:
+        super().__init__()
+        self._skipped = skipped
+
+    async def find_or_ask(self, store: ValueStore, key: str, ask: Callable[[], Awaitable[Description]]) -> Description:
+        self._skipped.append("description of a picture")
+        return Description("(a dry run asks no model to describe the picture)")
 
 
 class _SkippedSearch:

@@ -43,11 +43,13 @@ from anthropic_proxy.engine.messages.models import MessagesRequest, decode_reque
 from anthropic_proxy.engine.messages.preparation import find_session_id
 from anthropic_proxy.engine.messages.purpose import is_limit_query, read_purpose
 from anthropic_proxy.engine.messages.tokens import EstimateCache
+from anthropic_proxy.engine.options import ImageDescriptions
 from anthropic_proxy.engine.routing.choices import MAX_NAME_LENGTH
 from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.errors import ClientError, InternalError, PolicyBlocked, ProxyError, ShuttingDown
 
 if TYPE_CHECKING:
+    from anthropic_proxy.engine.exchange.image_describing import ImageDescriber
     from anthropic_proxy.engine.exchange.inspection.inspection import Inspection
 
 _LIMIT_QUERY = FidelityNote("emulated", "max_tokens", "answered by the proxy: the client asks for its limits")
@@ -164,6 +166,10 @@ class Exchange:
         if request.safeguards:
             parent = ParentRequest(engine, incoming, request, plan, run_exchange)
             check = open_check(parent, request.safeguards, inspection)
+        describer = None
+        if engine.settings.images is not None and incoming.purpose != "image_description":
+            parent = ParentRequest(engine, incoming, request, plan, run_exchange)
+            describer = _open_describer(parent, engine.settings.images, inspection)
         answer: FidelityNote | None = None
         if asks_limits:
             answer = _LIMIT_QUERY
@@ -180,6 +186,7 @@ class Exchange:
             clock=clock,
             inspection=inspection,
             check=check,
+            describer=describer,
             answer=answer,
         )
 
@@ -268,6 +275,14 @@ class Exchange:
             if self._admission.settles:
                 self._admission.settle()
             self._engine.end_exchange(receipt)
+
+
+def _open_describer(
+    parent: ParentRequest, table: ImageDescriptions, inspection: "Inspection | None"
+) -> "ImageDescriber":
+    from anthropic_proxy.engine.exchange.image_describing import ImageDescriber  # noqa: PLC0415  # few proxies have it
+
+    return ImageDescriber(parent, table, None if inspection is None else inspection.inspect_result)
 
 
 async def run_exchange(

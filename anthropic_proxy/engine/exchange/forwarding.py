@@ -12,7 +12,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -29,6 +29,7 @@ from anthropic_proxy.engine.exchange.attempts import Retries
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink
 from anthropic_proxy.engine.exchange.forwarded_results import ForwardedResults
 from anthropic_proxy.engine.exchange.inspection import open_inspection
+from anthropic_proxy.engine.exchange.own_requests import ParentRequest
 from anthropic_proxy.engine.exchange.plan import choose_plan, follow_session, match_route
 from anthropic_proxy.engine.exchange.provider_errors import (
     add_address_advice,
@@ -48,7 +49,7 @@ from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.providers.call_options import extend_request, merge_batch
 from anthropic_proxy.engine.providers.model_observations import MIN_RECORDED_TOKENS
 from anthropic_proxy.engine.routing.choices import find_preferred_provider
-from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
+from anthropic_proxy.engine.routing.router import Plan, RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import Target, switch_wire
 from anthropic_proxy.engine.wires.anthropic.batches import RESOURCE_ID, encode_batch, remove_results_host
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest
@@ -66,6 +67,9 @@ from anthropic_proxy.errors import (
     UpstreamProtocolError,
     UpstreamTimeout,
 )
+
+if TYPE_CHECKING:
+    from anthropic_proxy.engine.exchange.image_describing import ImageDescriber
 
 COUNT_TIMEOUT_SECONDS = 10.0
 """Maximum seconds for a token count by the provider. After this time the client gets an estimate of the proxy."""
@@ -116,7 +120,7 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
                 return reply
         if request.decode_error is not None:
             raise request.decode_error
-        request = await _read_documents(engine, incoming, request, target, admission)
+        request = await _replace_media(engine, incoming, request, structs.replace(plan, targets=[target]), admission)
         scale = engine.observations.find_token_scale(target.provider.name, target.model, incoming.receipt.client.id)
         count: int | None = None
         estimates = EstimateCache()
@@ -146,18 +150,33 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
         )
 
 
-async def _read_documents(
-    engine: Engine, incoming: ClientRequest, request: MessagesRequest, target: Target, admission: Admission
+async def _replace_media(
+    engine: Engine, incoming: ClientRequest, request: MessagesRequest, plan: Plan, admission: Admission
 ) -> MessagesRequest:
-    """Return the request with the PDFs as the model would get them."""
+    """Return the request with documents and pictures as the model of `plan` would get them. No model is called: for a
+    picture that nobody has described, there is a text of the usual length.
+    """
+    target = plan.targets[0]
     limits = engine.find_target_limits(target, admission.servers)
-    if target.is_relayed or limits.accepts_pdf or not may_have_media(request.messages):
+    reads_all = limits.accepts_pdf and limits.accepts_images
+    if target.is_relayed or reads_all or not may_have_media(request.messages):
         return request
-    from anthropic_proxy.engine.exchange.document_reading import read_documents  # noqa: PLC0415  # few need it
-
     is_large = is_large_request(incoming.body, len(request.tools))
-    read, *_ = await read_documents(engine, incoming.receipt.client.id, request, target, limits, is_large=is_large)
-    return read
+    describer: ImageDescriber | None = None
+    if engine.settings.images is not None and not limits.accepts_images:
+        from anthropic_proxy.engine.exchange import image_describing  # noqa: PLC0415  # few need it
+
+        parent = ParentRequest(engine, incoming, request, plan)
+        describer = image_describing.ImageDescriber(parent, engine.settings.images)
+        request, _ = await image_describing.describe_images(describer, request, is_large=is_large)
+    if not limits.accepts_pdf:
+        from anthropic_proxy.engine.exchange.document_reading import read_documents  # noqa: PLC0415  # few need it
+
+        client = incoming.receipt.client.id
+        request, *_ = await read_documents(
+            engine, client, request, target, limits, is_large=is_large, describer=describer
+        )
+    return request
 
 
 async def _decode_count(engine: Engine, incoming: ClientRequest) -> MessagesRequest:

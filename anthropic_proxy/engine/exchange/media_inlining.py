@@ -70,19 +70,20 @@ class MediaInliner:
         return {key: _source_of(self._found[key]) for key in fetched}
 
     async def fetch(
-        self, request: MessagesRequest, target: Target, limits: TargetLimits, *, reads_pdf: bool
+        self, request: MessagesRequest, target: Target, limits: TargetLimits, *, reads_pdf: bool, reads_images: bool
     ) -> Collection[MediaKey]:
         """Download what the provider does not accept as a URL, and return the keys of these files.
 
-        `reads_pdf`: the proxy reads PDFs in place of the model.
+        `reads_pdf`, `reads_images`: what the proxy reads in place of a model that does not accept it.
         """
+        describes = reads_images and not limits.accepts_images
         linked = [
             block
             for _, block in list_media(request.messages, SOURCE_OF_LINK)
             if block.source.type == "url"
-            and (limits.accepts_images or not isinstance(block, ImageBlock))
+            and (limits.accepts_images or describes or not isinstance(block, ImageBlock))
             and (
-                (reads_pdf and isinstance(block, DocumentBlock))
+                (reads_pdf if isinstance(block, DocumentBlock) else describes)
                 or not target.wire.accepts_media_url(target.dialect, block)
             )
         ]

@@ -18,6 +18,7 @@ depends on the route of the parent:
 If the policies allow none, the request is not sent, and its caller goes on without a reply.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ import msgspec
 from msgspec import structs
 
 from anthropic_proxy.engine.engine import Engine
-from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink
+from anthropic_proxy.engine.exchange.client_side import ClientRequest, CollectingSink, ResponseSink
 from anthropic_proxy.engine.exchange.plan import choose_plan
 from anthropic_proxy.engine.hooks import Receipt
 from anthropic_proxy.engine.messages.models import MessagesRequest
@@ -50,7 +51,11 @@ if TYPE_CHECKING:
 
 RunExchange = Callable[[Engine, ClientRequest, ResponseSink, "Inspection | None"], Awaitable[None]]
 """Function that runs an exchange. Its last argument has inspected the body. None: the exchange inspects it."""
-_KINDS: Mapping[OwnPurpose, RequestKind] = {"auto_mode_check": "auto_mode_check", "confirmation": "auto_mode_check"}
+_KINDS: Mapping[OwnPurpose, RequestKind] = {
+    "auto_mode_check": "auto_mode_check",
+    "confirmation": "auto_mode_check",
+    "image_description": "image_description",
+}
 """Purpose → kind in records and in conditions of routes."""
 _PASSED_HEADERS = frozenset(
     (
@@ -66,11 +71,33 @@ _ONLY_STANDARD = "standard_only"
 """Value of `service_tier` that restricts a request. The others are wishes."""
 
 
+class OwnSink(CollectingSink):
+    """The client of a request of the proxy. It leaves when nobody waits for the reply any more."""
+
+    def __init__(self, receipt: Receipt, max_bytes: int | None = None) -> None:
+        super().__init__(receipt, max_bytes)
+        self.has_left = False
+        self.ended = asyncio.Event()
+        """Set when the request has ended."""
+
+    def leave(self) -> None:
+        """End the request like a client that disconnects."""
+        self.has_left = True
+        self.overflow.set()
+
+
 class ParentRequest:
-    """A request of a client that has a plan, as the cause of requests of the proxy. `run` runs an exchange."""
+    """A request of a client that has a plan, as the cause of requests of the proxy. `run` runs an exchange. None: the
+    plans are wanted, and nothing is sent.
+    """
 
     def __init__(
-        self, engine: Engine, incoming: ClientRequest, request: MessagesRequest, plan: Plan, run: RunExchange
+        self,
+        engine: Engine,
+        incoming: ClientRequest,
+        request: MessagesRequest,
+        plan: Plan,
+        run: RunExchange | None = None,
     ) -> None:
         self.engine = engine
         self.incoming = incoming
@@ -84,6 +111,10 @@ class ParentRequest:
             self._binding_fields["service_tier"] = _ONLY_STANDARD
 
     @property
+    def may_send(self) -> bool:
+        return self._run is not None
+
+    @property
     def route(self) -> ConfiguredRoute | None:
         """Route that the request matched. None: there is none."""
         return self._plan.route
@@ -92,6 +123,11 @@ class ParentRequest:
     def route_model_of_checks(self) -> str | None:
         """Model that the route names for checks of tool calls. None: it names none."""
         return self._plan.route.auto_mode_model if self._plan.route is not None else None
+
+    @property
+    def route_model_of_images(self) -> str | None:
+        """Model that the route names for descriptions of pictures. None: it names none."""
+        return self._plan.route.image_model if self._plan.route is not None else None
 
     async def list_plans(
         self,
@@ -156,9 +192,24 @@ class ParentRequest:
             cache_session=f"checks {self.incoming.receipt.session}",
         )
 
-    async def send(self, request: ClientRequest, sink: ResponseSink, inspection: "Inspection | None" = None) -> None:
-        """`inspection`: what has inspected the body. None: it is inspected now."""
-        await self._run(self.engine, request, sink, inspection)
+    async def send(self, request: ClientRequest, sink: OwnSink, inspection: "Inspection | None" = None) -> None:
+        """Return when the request has ended, also if `sink` has left before. The request outlives a task that is
+        cancelled here, so that its record is complete.
+
+        `inspection`: what has inspected the body. None: it is inspected now.
+        """
+
+        run_exchange = self._run
+        assert run_exchange is not None, "this parent sends nothing"
+
+        async def run() -> None:
+            try:
+                await run_exchange(self.engine, request, sink, inspection)
+            finally:
+                sink.ended.set()
+
+        self.engine.background.start_task(run())
+        await sink.ended.wait()
 
     async def _choose(self, kind: RequestKind, model: str) -> Plan:
         """Return the plan that a request of the client for `model` would have."""

@@ -497,6 +497,7 @@ def build_relay_call(
     refused_thinking: Collection[bytes] = frozenset(),
     *,
     files: Mapping[tuple[str, str], Source | None] = {},
+    descriptions: Mapping[str, str] = {},
     earlier_adaptations: Sequence[str] = (),
     adaptations_left: int = 0,
     token_scale: TokenScale = TokenScale(),  # noqa: B008  # frozen
@@ -525,6 +526,7 @@ def build_relay_call(
         eager_tools=_list_eager_tools(incoming, request) if request.stream and request.tools else frozenset(),
         refused_thinking=refused_thinking,
         files=files,
+        descriptions=descriptions,
         earlier_adaptations=earlier_adaptations,
         adaptations_left=adaptations_left,
         provider_prefix=target.provider.prefix,
@@ -545,13 +547,15 @@ def _find_limits(target: Target, asked_model: str) -> ModelLimits:
     limits = ModelLimits(facts.max_output, facts.efforts) if facts.features_known else ModelLimits()
     return structs.replace(
         limits,
-        unread=frozenset(_list_unread_media(target)),
+        unread=frozenset(list_unread_media(target)),
         thinks_unasked=always_thinks(target, asked_model.partition("[")[0]),
     )
 
 
-def _list_unread_media(target: Target) -> Iterator[str]:
-    """A table of the settings that states the limits of a model, but nothing about media, does not deny them."""
+def list_unread_media(target: Target) -> Iterator[str]:
+    """Yield what the model is known not to read: `image`, `document` (a PDF).
+
+    A table of the settings that states the limits of a model, but nothing about media, does not deny them."""
     facts, provider = target.capabilities, target.provider
     stated = provider.host.find_stated_capabilities(target.model)
     is_known = is_in_table(provider, target.model)

@@ -25,9 +25,9 @@ from msgspec.structs import replace
 
 from anthropic_proxy.engine.messages.deltas import Block as BlockDelta
 from anthropic_proxy.engine.messages.deltas import Citation, Delta, Stop, Text, TextEnd, Thinking, ToolCall
-from anthropic_proxy.engine.messages.documents import PDF_TYPE
+from anthropic_proxy.engine.messages.documents import PDF_TYPE, write_page
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
-from anthropic_proxy.engine.messages.foreign_text import enclose
+from anthropic_proxy.engine.messages.foreign_text import split_description
 from anthropic_proxy.engine.messages.models import (
     Block,
     DocumentBlock,
@@ -232,16 +232,17 @@ class _Numbering:
         return [*written, TextBlock(json_string(lines))] if lines else written
 
     def _number_pages(self, content: Raw, about: dict[str, Any]) -> list[Block]:
-        """Number the sentences of a PDF. Each text is a page, and the pictures between them cannot be cited."""
+        """Number the sentences of a PDF. Each text is a page. Pictures and their descriptions cannot be cited."""
         blocks = decode_nested_content(content, in_result=False)
-        pages = [msgspec.json.decode(block.text, type=str) for block in blocks if isinstance(block, TextBlock)]
-        sentences = [[text[begin:end] for begin, end in split_sentences(text)] for text in pages]
+        texts = (msgspec.json.decode(block.text, type=str) for block in blocks if isinstance(block, TextBlock))
+        pages = [split_description(text) for text in texts]
+        sentences = [[text[begin:end] for begin, end in split_sentences(text)] for text, _ in pages]
         passages = [passage for page in sentences for passage in page]
         bounds = [(number, number + 1) for number, page in enumerate(sentences, 1) for _ in page]
         numbers = iter(self.sources.add(passages, bounds, "page_number", about))
         written = iter(
-            enclose("page", _write_lines(numbers, page), f' number="{place}"')
-            for place, page in enumerate(sentences, 1)
+            write_page(_write_lines(numbers, page), place, _show(description))
+            for place, (page, (_, description)) in enumerate(zip(sentences, pages, strict=True), 1)
         )
         return [TextBlock(json_string(next(written))) if isinstance(block, TextBlock) else block for block in blocks]
 

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
-from anthropic_proxy.engine.messages.foreign_text import enclose
+from anthropic_proxy.engine.messages.foreign_text import enclose, hide_marks
 from anthropic_proxy.engine.messages.media import MediaBlock
 from anthropic_proxy.engine.messages.models import Block, DocumentBlock, ImageBlock, Source, TextBlock, json_string
 from anthropic_proxy.errors import InvalidRequest
@@ -16,6 +16,8 @@ MAX_PAGES = 600
 platform.claude.com/docs/en/build-with-claude/pdf-support (2026-11): 600, and 100 for models with a window of 200,000
 tokens. Here the window of the model decides by itself."""
 PDF_TYPE = "application/pdf"
+PAGE_TYPE = "image/png"
+"""Media type of the picture of a page."""
 PDF_MARK = PDF_TYPE.encode()
 """Text in the JSON of each block with a PDF."""
 
@@ -37,6 +39,8 @@ class PdfPage(Struct):
     text: str = ""
     picture: str = ""
     """PNG in base64. "": none."""
+    description: str = ""
+    """The text in place of the picture, for a model that does not see. "": none."""
 
 
 class PdfContent(Struct):
@@ -95,7 +99,7 @@ def as_text_document(block: DocumentBlock, content: PdfContent, notes: list[Fide
     notes.append(_AS_TEXT)
     if any(page.picture for page in content.pages):
         notes.append(_WITH_PICTURES)
-    if not all(page.text or page.picture for page in content.pages):
+    if not all(page.text or page.picture or page.description for page in content.pages):
         notes.append(_LOST_PAGES)
     if content.is_cut:
         notes.append(_CUT)
@@ -112,7 +116,7 @@ def _list_blocks(pages: Sequence[PdfPage]) -> Iterator[Block]:
     """Yield one text for all pages up to the next picture."""
     texts = list[str]()
     for number, page in enumerate(pages, 1):
-        texts.append(enclose("page", _text_of(page), f' number="{number}"'))
+        texts.append(write_page(_text_of(page), number, page.description))
         if page.picture:
             yield TextBlock(json_string("\n".join(texts)))
             yield _picture_of(page)
@@ -121,16 +125,23 @@ def _list_blocks(pages: Sequence[PdfPage]) -> Iterator[Block]:
         yield TextBlock(json_string("\n".join(texts)))
 
 
+def write_page(text: str, number: int, description: str) -> str:
+    """`description`: what is behind the page, in marks of its own. "": nothing."""
+    return "\n".join(filter(None, (enclose("page", text, f' number="{number}"'), description)))
+
+
 def _list_citable_blocks(pages: Sequence[PdfPage]) -> Iterator[Block]:
     for page in pages:
-        yield TextBlock(json_string(_text_of(page)))
+        yield TextBlock(json_string(hide_marks(_text_of(page)) + page.description))  # see `split_description`
         if page.picture:
             yield _picture_of(page)
 
 
 def _text_of(page: PdfPage) -> str:
-    return page.text or ("[no text; a picture of the page follows]" if page.picture else "[no text]")
+    if page.text or not (page.picture or page.description):
+        return page.text or "[no text]"
+    return f"[no text; a {'picture' if page.picture else 'description'} of the page follows]"
 
 
 def _picture_of(page: PdfPage) -> ImageBlock:
-    return ImageBlock(Source("base64", media_type="image/png", data=page.picture))
+    return ImageBlock(Source("base64", media_type=PAGE_TYPE, data=page.picture))

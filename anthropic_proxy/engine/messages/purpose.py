@@ -38,14 +38,15 @@ ClientKind = Literal["main", "subagent", "workflow", "compaction", "auxiliary", 
 """Values of the header `x-claude-code-request-class`. `main`: the conversation. `compaction`: it asks for a summary of
 the conversation. `auxiliary`: a call beside the conversation, such as for a title. `side_reply`: the answer to a
 question of the user beside the conversation."""
-KnownKind = Literal[ClientKind, "classifier", "auto_mode_check", "other"]
+KnownKind = Literal[ClientKind, "classifier", "auto_mode_check", "image_description", "other"]
 """What a request is for. `classifier`: Claude Code asks about a tool call, or about the calls of a sub-agent.
-`auto_mode_check`: the proxy asks the checking model about one. `other`: the client named an unknown kind."""
+`auto_mode_check`: the proxy asks the checking model about one. `image_description`: the proxy asks a model what is in a
+picture. `other`: the client named an unknown kind."""
 RequestKind = Literal["", KnownKind]
 """The same, or "": unknown."""
 BACKGROUND_KINDS: frozenset[RequestKind] = frozenset(("auxiliary", "classifier"))
 """Kinds of requests that Claude Code sends beside the conversation."""
-KINDS_BESIDE: frozenset[RequestKind] = BACKGROUND_KINDS | {"side_reply", "auto_mode_check"}
+KINDS_BESIDE: frozenset[RequestKind] = BACKGROUND_KINDS | {"side_reply", "auto_mode_check", "image_description"}
 """Kinds of requests beside the conversation, of Claude Code or of the proxy."""
 CONVERSATION_KINDS: Sequence[RequestKind] = ("", "main")
 """Kinds of requests whose input is the conversation. Of many clients, the kind is unknown."""

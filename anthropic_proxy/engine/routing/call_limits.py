@@ -6,8 +6,8 @@
 import asyncio
 import sys
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 
 from anthropic_proxy.engine.hooks import Receipt
 from anthropic_proxy.engine.options import EngineOptions
@@ -92,6 +92,13 @@ class CallSlot:
         # grouped by session, so that one session does not delay all others
         await self._queue.acquire(f"{self._receipt.client.name} {self._receipt.session}")
         self._is_held = True
+
+    @asynccontextmanager
+    async def lend(self) -> AsyncIterator[None]:
+        """Leave the place to other requests meanwhile, such as those that this one waits for."""
+        self.release()
+        yield
+        await self.acquire()
 
     def release(self) -> None:
         """A second call has no effect."""

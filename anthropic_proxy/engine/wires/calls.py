@@ -128,6 +128,8 @@ class RelayCall(BaseCall[DialectT_co], frozen=True, kw_only=True):
     """How often this request can still be changed and repeated."""
     files: Mapping[tuple[str, str], Source | None] = {}
     """Kind (`image`, `document`) and URL of a block in the messages → the file. None: it could not be fetched."""
+    descriptions: Mapping[str, str] = {}
+    """Data or URL of a picture in the messages → the text in its place."""
 
 
 Call = TranslatedCall[DialectT] | RelayCall[DialectT]

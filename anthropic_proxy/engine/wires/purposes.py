@@ -2,9 +2,11 @@
 
 from typing import Literal, get_args
 
-OwnPurpose = Literal["auto_mode_check", "confirmation"]
-"""A question of the proxy to a model because of the request of a client, with a record of its own. `confirmation`: that
-to the second model of auto mode."""
+CheckPurpose = Literal["auto_mode_check", "confirmation"]
+"""A question about a tool call. `confirmation`: that to the second model of auto mode."""
+OwnPurpose = Literal[CheckPurpose, "image_description"]
+"""A question of the proxy to a model because of the request of a client, with a record of its own.
+`image_description`: what is in a picture."""
 OWN_PURPOSES: tuple[OwnPurpose, ...] = get_args(OwnPurpose)
 AdmittedPurpose = OwnPurpose | Literal["message", "classifier", "probe", "token_count", "model_list", "resource"]
 """What passes the admission by itself. `classifier`: a question of Claude Code's own classifier. `probe`: a request of

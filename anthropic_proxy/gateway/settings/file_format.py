@@ -138,6 +138,18 @@ class AutoModeTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Second model, with its prefix. A call is allowed only if both models do not flag it."""
 
 
+class ImagesTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Descriptions of pictures for models that do not see: another model describes each picture once."""
+
+    model: Annotated[str, Meta(min_length=1)] | None = None
+    """Model that sees and describes, with its prefix, if key and route of the request allow it. By default pictures are
+    not described, unless a route has `image_model`."""
+    timeout: Annotated[float, Meta(gt=0, le=600)] = 60.0
+    """Seconds for one description. After them, a text in place of the picture says so."""
+    max_per_request: Annotated[int, Meta(ge=1, le=1_000)] = 100
+    """Pictures that are described anew for one request, the newest first. Those described before do not count."""
+
+
 class AlertTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Webhook to which the proxy reports that a budget of a key or a team has reached a threshold."""
 
@@ -357,6 +369,8 @@ class FileContents(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Search service for web searches of models."""
     auto_mode: AutoModeTable | None = None
     """Rules of a company for the check of tool calls in auto mode."""
+    images: ImagesTable | None = None
+    """Descriptions of pictures for models that do not see."""
     alerts: AlertTable | None = None
     """Webhook for reports about budgets."""
     collectors: dict[str, CollectorTable] = {}

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from anthropic_proxy.engine.options import AutoMode, Timeouts
+from anthropic_proxy.engine.options import AutoMode, ConfiguredRoute, ImageDescriptions, Timeouts
 from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.engine.providers.lookup import ProviderRegistry
 from anthropic_proxy.engine.providers.model_facts import FACTS, load_built_in_facts
@@ -29,6 +29,7 @@ from anthropic_proxy.gateway.settings.environment import (
 )
 from anthropic_proxy.gateway.settings.facts_file import describe_facts, find_installed_facts
 from anthropic_proxy.gateway.settings.fields import OidcSettings, Settings
+from anthropic_proxy.gateway.settings.file_format import ImagesTable, KeyPath
 from anthropic_proxy.gateway.settings.inspector_tables import load_inspectors
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.gateway.settings.managed_settings import load_managed_settings
@@ -149,6 +150,7 @@ def _load(
     fields["prices"] = load_prices(file, sources)
     fields["price_vendors"] = load_price_vendors(file, built_in, sources)
     fields["routes"] = load_routes(file, sources)
+    fields["images"] = _build_images(file, fields["routes"], sources)
     fields["managed_settings"] = load_managed_settings(file, sources)
     fields["inspectors"] = load_inspectors(file, sources, resolves_keys=resolves_now)
     fields["token_issuers"] = load_token_issuers(fields, file, sources)
@@ -291,20 +293,29 @@ def _build_auto_mode(file: ConfigFile, sources: Sources) -> AutoMode:
     if (table := file.tables.auto_mode) is None:
         return AutoMode()
 
-    def decode(name: str, text: str | None) -> str | None:
-        with sources.errors.collect():
-            return None if text is None else values.decode_model(file.build_setting(("auto_mode", name), text))
-        return None
-
     return AutoMode(
         mode=table.mode,
-        model=decode("model", table.model),
+        model=_decode_model(file, ("auto_mode", "model"), table.model, sources),
         timeout_seconds=table.timeout,
         deny=tuple(table.deny),
         allow=tuple(table.allow),
         environment=tuple(table.environment),
-        confirm_with=decode("confirm_with", table.confirm_with),
+        confirm_with=_decode_model(file, ("auto_mode", "confirm_with"), table.confirm_with, sources),
     )
+
+
+def _build_images(file: ConfigFile, routes: Sequence[ConfiguredRoute], sources: Sources) -> ImageDescriptions | None:
+    table = file.tables.images or ImagesTable()
+    model = _decode_model(file, ("images", "model"), table.model, sources)
+    if model is None and not any(route.image_model for route in routes):
+        return None
+    return ImageDescriptions(model=model, timeout_seconds=table.timeout, max_per_request=table.max_per_request)
+
+
+def _decode_model(file: ConfigFile, path: KeyPath, text: str | None, sources: Sources) -> str | None:
+    with sources.errors.collect():
+        return None if text is None else values.decode_model(file.build_setting(path, text))
+    return None
 
 
 def _read_price_list(file: ConfigFile, sources: Sources) -> Mapping[str, Any]:

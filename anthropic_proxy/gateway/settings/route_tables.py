@@ -137,9 +137,10 @@ def _check_targets(file: ConfigFile, path: KeyPath, table: RouteTable) -> None:
     for target in table.targets:
         with errors.collect():
             values.decode_model(file.build_setting(place, target))
-    if table.auto_mode_model is not None:
-        with errors.collect():
-            values.decode_model(file.build_setting((*path, "auto_mode_model"), table.auto_mode_model))
+    for name in ("auto_mode_model", "image_model"):
+        if (model := getattr(table, name)) is not None:
+            with errors.collect():
+                values.decode_model(file.build_setting((*path, name), model))
     with errors.collect():
         mapped = next((target for target in table.targets if target in (*TIERS, DEFAULT_TARGET)), None)
         if table.balance != "order" and mapped is not None:

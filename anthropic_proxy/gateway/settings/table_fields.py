@@ -11,6 +11,7 @@ from msgspec import Struct, inspect, structs
 from anthropic_proxy.gateway.settings.config_file import SCHEMA_FILE, ConfigFile
 from anthropic_proxy.gateway.settings.file_format import (
     AutoModeTable,
+    ImagesTable,
     KeyPath,
     PriceListTable,
     SignInTable,
@@ -21,8 +22,13 @@ from anthropic_proxy.gateway.settings.old_names import format_setting_name
 from anthropic_proxy.gateway.settings.sources import Sources
 from anthropic_proxy.secrets import Secret
 
-_TABLES: dict[str, type[Struct]] = {"auto_mode": AutoModeTable, "sign_in": SignInTable, "price_list": PriceListTable}
-_EDITABLE_TABLES = frozenset({"auto_mode"})
+_TABLES: dict[str, type[Struct]] = {
+    "auto_mode": AutoModeTable,
+    "images": ImagesTable,
+    "sign_in": SignInTable,
+    "price_list": PriceListTable,
+}
+_EDITABLE_TABLES = frozenset({"auto_mode", "images"})
 """Tables whose fields with one value the page Settings changes: without addresses, and without rules of access."""
 _LISTS = (inspect.ListType, inspect.VarTupleType)
 _PLAIN = (

@@ -6,7 +6,7 @@ two tables say what leaves the proxy:
 - free: the same as without the rule
 - none: nothing of this kind
 - inhouse: it goes to the server of the route
-- judge: it goes to the model that the route names for checks
+- judge, guard: it goes to the model that the route names for checks, for descriptions of pictures
 - counts: it counts by the rule, so that the next one is refused
 """
 
@@ -31,6 +31,7 @@ from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from anthropic_proxy.plugins import Client
 from tests.support.harness import RecordingSink, new_client_request
 from tests.support.own_requests import CLASSIFIER, FETCH, IMAGE_URL, PAGE_URL, SEARCH, SECRET, World
+from tests.support.pictures import paint, show
 from tests.support.tool_loop import call
 from tests.support.virtual_keys import Keys
 
@@ -40,6 +41,7 @@ message          none     none       none    counts               counts        
 classifier       inhouse  inhouse    none    counts               counts             counts       counts
 auto_mode_check  none     none       none    free                 none               free         none
 confirmation     none     none       none    free                 none               free         none
+image_description none    none       none    free                 none               free         none
 further_call     none     none       none    free                 free               free         none
 token_count      none     none       none    free                 free               free         free
 model_list       free     none       free    free                 free               free         free
@@ -55,6 +57,7 @@ message          inhouse   inhouse   inhouse   inhouse   inhouse   inhouse
 classifier       inhouse   inhouse   inhouse   inhouse   inhouse   inhouse
 auto_mode_check  inhouse   inhouse   inhouse   inhouse   inhouse   inhouse
 confirmation     none      none      none      none      none      none
+image_description none     none      none      none      none      none
 further_call     inhouse   inhouse   inhouse   inhouse   inhouse   inhouse
 token_count      inhouse   inhouse   inhouse   inhouse   inhouse   inhouse
 model_list       free      free      free      free      free      free
@@ -65,19 +68,20 @@ media            free      free      free      free      free      free
 probe            free      free      free      free      free      free
 """
 ROUTE_FIELDS_OF_OWN_REQUESTS = """
-                 auto_mode  auto_mode_model  auto_mode_timeout  web
-message          inhouse    inhouse          inhouse            inhouse
-classifier       inhouse    judge            inhouse            inhouse
-auto_mode_check  none       judge            inhouse            inhouse
-confirmation     none       none             none               none
-further_call     inhouse    inhouse          inhouse            inhouse
-token_count      inhouse    inhouse          inhouse            inhouse
-model_list       free       free             free               free
-resource         none       none             none               none
-web_search       free       free             free               none
-web_fetch        free       free             free               none
-media            free       free             free               none
-probe            free       free             free               free
+                 auto_mode  auto_mode_model  auto_mode_timeout  web  image_model
+message          inhouse    inhouse          inhouse            inhouse inhouse
+classifier       inhouse    judge            inhouse            inhouse inhouse
+auto_mode_check  none       judge            inhouse            inhouse inhouse
+confirmation     none       none             none               none none
+image_description none      none             none               none guard
+further_call     inhouse    inhouse          inhouse            inhouse inhouse
+token_count      inhouse    inhouse          inhouse            inhouse inhouse
+model_list       free       free             free               free free
+resource         none       none             none               none none
+web_search       free       free             free               none free
+web_fetch        free       free             free               none free
+media            free       free             free               none free
+probe            free       free             free               free free
 """
 
 
@@ -92,6 +96,8 @@ class Kind(Struct, frozen=True, kw_only=True):
     """True if the first of them belongs to another kind."""
     model: str = "inhouse/qwen3"
     """Model of the client, if there is no route."""
+    target: str = "inhouse/qwen3"
+    """First target of the route."""
     run: Callable[[World, Client, Mapping[str, str], str], Awaitable[None]]
     settings: Mapping[str, str] = {}
     text: str = ""
@@ -123,6 +129,11 @@ async def _link(world: World, client: Client, headers: Mapping[str, str], model:
     world.add_fetch()
     content = [{"type": "image", "source": {"type": "url", "url": IMAGE_URL}}]
     messages = [{"role": "user", "content": content}]
+    await world.post(client, headers, model=model, safeguards=[], messages=messages)
+
+
+async def _show(world: World, client: Client, headers: Mapping[str, str], model: str) -> None:
+    messages = [{"role": "user", "content": [show(paint("red"))]}]
     await world.post(client, headers, model=model, safeguards=[], messages=messages)
 
 
@@ -168,6 +179,14 @@ KINDS: Mapping[str, Kind] = {
         run=_post,
         settings={"AUTO_MODE_MODEL": "inhouse/guard"},
         text='[auto_mode]\nconfirm_with = "cloud/small"\n',
+    ),
+    "image_description": Kind(
+        free=["cloud/judge"],
+        purpose="description",
+        model="inhouse/blind",
+        target="inhouse/blind",
+        run=_show,
+        text='[images]\nmodel = "cloud/judge"\n',
     ),
     "further_call": Kind(
         free=["cloud/big"],
@@ -266,7 +285,7 @@ ROUTE = """
 [[routes]]
 name = "secret"
 when = { header = { x-data = "secret" } }
-targets = ["inhouse/qwen3", "inhouse/guard"]
+targets = ["FIRST", "inhouse/guard"]
 """
 SET_FIELDS: Mapping[str, str] = {
     "name": "",
@@ -278,6 +297,7 @@ SET_FIELDS: Mapping[str, str] = {
     "auto_mode": 'auto_mode = "client"',
     "auto_mode_model": 'auto_mode_model = "cloud/judge"',
     "auto_mode_timeout": "auto_mode_timeout = 1.5",
+    "image_model": 'image_model = "inhouse/guard"',
     "web": "web = false",
 }
 """Field of a route → lines that set it, in addition to those of `ROUTE`."""
@@ -286,7 +306,8 @@ SET_FIELDS: Mapping[str, str] = {
 @pytest.mark.parametrize(("name", "field"), ROUTE_CELLS)
 async def test_a_field_of_a_route_binds_the_kind(name: str, field: str, tmp_path: Path, keys: Keys) -> None:
     kind, word = KINDS[name], ROUTE_CELLS[name, field]
-    world = World(tmp_path, keys, f"{ROUTE}{SET_FIELDS[field]}\n{kind.text}", **kind.settings)
+    route = ROUTE.replace("FIRST", kind.target)
+    world = World(tmp_path, keys, f"{route}{SET_FIELDS[field]}\n{kind.text}", **kind.settings)
     world.is_checker_silent = field == "auto_mode_timeout"
     client = Client() if name == "resource" else await world.new_client(routes=() if field == "when" else ("secret",))
     places = await list_places(world, name, client, {"x-data": "secret"}, "claude-opus-5-5")
@@ -294,10 +315,10 @@ async def test_a_field_of_a_route_binds_the_kind(name: str, field: str, tmp_path
     for receipt in world.proxy.receipts:
         assert receipt.route == ("" if name == "probe" else "secret")
     if field == "when" and name not in ("web_search", "web_fetch", "media"):  # these follow from replies of a model
-        other = World(tmp_path, keys, f"{ROUTE}{kind.text}", **kind.settings)
+        other = World(tmp_path, keys, f"{route}{kind.text}", **kind.settings)
         assert await list_places(other, name, client, {"x-data": "public"}, kind.model) == kind.free
     if field == "weights":
-        assert "inhouse/qwen3" not in places
+        assert kind.target not in places
 
 
 async def expect(word: str, name: str, places: Sequence[str]) -> None:
@@ -311,5 +332,7 @@ async def expect(word: str, name: str, places: Sequence[str]) -> None:
             assert {place.partition("/")[0] for place in places} == {"inhouse"}
         case "judge":
             assert places == ["cloud/judge"]
+        case "guard":
+            assert places == ["inhouse/guard"]
         case _:
             raise ValueError(word)

@@ -8,16 +8,15 @@ is a request of its own to the engine, so that it has retries, keys, budgets, an
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never, get_args
 
 import msgspec
 from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.engine.background import MAX_BYTES_ON_LOOP, is_large_request
-from anthropic_proxy.engine.exchange.client_side import CollectingSink
 from anthropic_proxy.engine.exchange.final_calls import FinalCall, decode_arguments
 from anthropic_proxy.engine.exchange.inspection import open_inspection
-from anthropic_proxy.engine.exchange.own_requests import ParentRequest
+from anthropic_proxy.engine.exchange.own_requests import OwnSink, ParentRequest
 from anthropic_proxy.engine.exchange.safeguards.hidden_texts import (
     IS_REPLACED,
     MAY_BE_A_COMMAND,
@@ -53,7 +52,7 @@ from anthropic_proxy.engine.messages.purpose import AGENT_HEADER
 from anthropic_proxy.engine.options import AutoMode, ConfiguredRoute
 from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_or_repair, repair_json
-from anthropic_proxy.engine.wires.purposes import OwnPurpose
+from anthropic_proxy.engine.wires.purposes import CheckPurpose
 from anthropic_proxy.errors import ClientError, PermissionDenied, ProxyError
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ if TYPE_CHECKING:
 
 SONNET = "claude-sonnet-5-5"
 """Model id that stands for the sonnet tier."""
-CHECK_PURPOSES: Sequence[OwnPurpose] = ("auto_mode_check", "confirmation")
+CHECK_PURPOSES: Sequence[CheckPurpose] = get_args(CheckPurpose)
 """The questions about a call. The second is that to the model which must agree, if there is one."""
 MAX_CALLS = 32
 """Maximum number of calls of one reply that are checked. Further calls have no verdict."""
@@ -106,7 +105,7 @@ def find_auto_mode(auto_mode: AutoMode, route: ConfiguredRoute | None) -> AutoMo
     return structs.replace(auto_mode, **{name: value for name, value in of_route.items() if value is not None})
 
 
-async def list_check_plans(parent: ParentRequest, auto_mode: AutoMode, purpose: OwnPurpose) -> Sequence[Plan]:
+async def list_check_plans(parent: ParentRequest, auto_mode: AutoMode, purpose: CheckPurpose) -> Sequence[Plan]:
     """Return the plans of a question about a call. Empty: no model is allowed, or none is set. Raises `ClientError`.
 
     `auto_mode`: settings of the request, with those of its route.
@@ -124,15 +123,12 @@ async def list_check_plans(parent: ParentRequest, auto_mode: AutoMode, purpose: 
     assert_never(purpose)
 
 
-class _CheckSink(CollectingSink):
+class _CheckSink(OwnSink):
     """It reads the verdict before the request ends, so that its record has it."""
 
     def __init__(self, receipt: Receipt, call: FinalCall) -> None:
         super().__init__(receipt)
         self.call = call
-        self._closed = asyncio.Event()
-        self.ended = asyncio.Event()
-        """Set when the request has ended."""
         self.check = self._fail("no reply of the checking model")
 
     def _fail(self, reason: str, kind: CheckFailure = "error") -> CallCheck:
@@ -144,7 +140,7 @@ class _CheckSink(CollectingSink):
         self._read(response)
 
     def _read(self, response: CheckReply) -> None:
-        if not self._closed.is_set():
+        if not self.has_left:
             check = read_verdict(response, self.call.id, self.call.name)
             self.check = structs.replace(check, request=self.receipt.request_id)
             self.receipt.checks = [self.check]
@@ -160,7 +156,7 @@ class _CheckSink(CollectingSink):
         self._read(response)
 
     async def send_error_response(self, error: ProxyError) -> None:
-        if not self._closed.is_set():
+        if not self.has_left:
             if isinstance(error, PermissionDenied):
                 self.check = self._fail(_NOT_ALLOWED, "not allowed")
             elif error.code == "fidelity-strict":
@@ -168,14 +164,10 @@ class _CheckSink(CollectingSink):
             else:
                 self.check = self._fail(f"the checking model failed: {error.error_type}")
 
-    async def wait_disconnected(self) -> None:
-        await self._closed.wait()
-
     def give_up(self, reason: str, kind: CheckFailure) -> None:
-        """End the request like a client that disconnects."""
-        if not self._closed.is_set() and not self.ended.is_set():
+        if not self.has_left and not self.ended.is_set():
             self.check = self._fail(reason, kind)
-            self._closed.set()
+            self.leave()
 
 
 def _fail(call: FinalCall, reason: str, kind: CheckFailure = "error") -> CallCheck:
@@ -388,7 +380,7 @@ class ReplyCheck:
         return await self._engine.background.run_in_thread_if_large(is_large, read, body)
 
     async def _ask(
-        self, call: FinalCall, before: Sequence[FinalCall], transcript: Transcript, purpose: OwnPurpose
+        self, call: FinalCall, before: Sequence[FinalCall], transcript: Transcript, purpose: CheckPurpose
     ) -> CallCheck:
         engine = self._engine
         try:
@@ -411,13 +403,5 @@ class ReplyCheck:
         request = self._parent.new_request(purpose, receipt, body, plans, questions=QUESTIONS)
         sink = _CheckSink(request.receipt, call)
         self._sinks.append(sink)
-
-        async def run() -> None:
-            try:
-                await self._parent.send(request, sink, inspection)
-            finally:
-                sink.ended.set()
-
-        engine.background.start_task(run())  # it outlives this task, so that its record is complete
-        await sink.ended.wait()
+        await self._parent.send(request, sink, inspection)
         return sink.check

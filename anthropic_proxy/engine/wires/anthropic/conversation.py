@@ -12,7 +12,8 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from itertools import groupby
 from typing import Any
 
@@ -107,7 +108,7 @@ class _Messages(Struct):
     messages: list[dict[str, Raw]] = []
 
 
-class _Document(Struct):
+class _Media(Struct):
     source: Source
 
 
@@ -121,7 +122,7 @@ _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_role = msgspec.json.Decoder(_Role).decode
 _decode_block = msgspec.json.Decoder(BlockFields).decode
 _decode_message = msgspec.json.Decoder(_Message).decode
-_decode_document = msgspec.json.Decoder(_Document).decode
+_decode_media = msgspec.json.Decoder(_Media).decode
 _decode_source = msgspec.json.Decoder(Source).decode
 
 
@@ -257,25 +258,39 @@ def find_past_media_edits(body: bytes, notes: list[FidelityNote]) -> list[Edit]:
     return edits
 
 
-def find_unread_media_edits(body: bytes, unread: Collection[str], model: str, notes: list[FidelityNote]) -> list[Edit]:
-    """Return the edits that put a sentence in place of each image and PDF that the model does not read."""
+def find_unread_media_edits(
+    body: bytes, unread: Collection[str], descriptions: Mapping[str, str], model: str, notes: list[FidelityNote]
+) -> list[Edit]:
+    """Return the edits that put a text in place of each image and PDF that the model does not read: the description of
+    the picture (`RelayCall.descriptions`), or a sentence.
+    """
 
     def describe(kind: str, block: bytes) -> str | None:
+        if kind == "image" and descriptions and (text := _find_description(block, descriptions)) is not None:
+            return text
         if kind not in unread or (kind == "document" and _holds_text(block)):
             return None
         notes.append(FidelityNote("dropped", f"messages.{kind}", f"{model} does not accept it"))
         return f"[{kind} omitted: this model does not accept it. Say so if it is needed.]"
 
     edits: list[Edit] = []
-    if any(json_spans.contains(body, f'"{kind}"'.encode()) for kind in unread):
+    kinds = {*unread, "image"} if descriptions else unread
+    if any(json_spans.contains(body, f'"{kind}"'.encode()) for kind in kinds):
         for message in json_spans.find_listed(body, "messages"):
             edits += _find_media_edits(body, message, describe)
     return edits
 
 
+def _find_description(image: bytes, descriptions: Mapping[str, str]) -> str | None:
+    with suppress(msgspec.ValidationError):
+        source = _decode_media(image).source
+        return descriptions.get(source.data or source.url)
+    return None
+
+
 def _holds_text(document: bytes) -> bool:
     try:
-        return _decode_document(document).source.type in ("text", "content")
+        return _decode_media(document).source.type in ("text", "content")
     except msgspec.ValidationError:
         return False
 

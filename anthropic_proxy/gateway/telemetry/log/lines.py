@@ -68,7 +68,11 @@ Paint = Callable[[str, str], str]
 """Function that returns a text in the terminal color of a role: (text, role) → colored text."""
 
 
-_KINDS = {"auto_mode_check": "  check of a tool call", "classifier": "  classifier"}
+_KINDS = {
+    "auto_mode_check": "  check of a tool call",
+    "classifier": "  classifier",
+    "image_description": "  description of a picture",
+}
 """Kind of a request → its text behind the route. Other kinds have none."""
 _MAX_NAMED_TOOLS = 3
 _MAX_TOOL_CHARACTERS = 40
