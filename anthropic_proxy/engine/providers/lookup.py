@@ -249,7 +249,8 @@ def _resolve_models(table: ConfiguredProvider, origin: TableOrigin, built_in: Se
             wire_rules.append((pattern, wire))
         if model.capabilities:
             known = dict.fromkeys(("known", "features_known"), True) if "context_window" in model.capabilities else {}
-            rules.append((pattern, {**model.capabilities, **known}))
+            images = {} if model.accepts_images is None else {"rejects_images": not model.accepts_images}
+            rules.append((pattern, {**model.capabilities, **known, **images}))
     # a later table overrides an earlier one
     wire_rules = [*reversed(wire_rules), *rules_of_row]
     return {"capability_rules": rules, "wire_rules": wire_rules, "known_names": known_names}

@@ -19,6 +19,7 @@ from tests.support.fake_upstream import error
 from tests.support.harness import STALL, FakeResponse, RecordingSink, new_client_request
 from tests.support.pdf import PICTURE, document, write_pdf
 from tests.support.pictures import BLIND, COLORS, IMAGES, SEEING, Gallery, chat_reply, described, paint, show, text_of
+from tests.support.waiting import wait_for_async
 
 NOTE = f"the model does not see: {SEEING} describes the picture"
 TEXT = {"type": "text", "text": "What is it?"}
@@ -305,7 +306,7 @@ async def test_a_dry_run_asks_no_model(tmp_path: Path) -> None:
     gallery = Gallery(tmp_path)
     body = {
         "model": "claude-sonnet-4-5",
-        "max_tokens": 99,
+        "max_tokens": 64_000,
         "messages": [{"role": "user", "content": [show(paint("red"))]}],
     }
     result = await run_dry(gallery.harness.services, json.dumps(body).encode())
@@ -338,13 +339,10 @@ async def test_a_client_that_leaves_ends_its_descriptions(tmp_path: Path) -> Non
             await gone.wait()
 
     running = asyncio.create_task(gallery.post(show(paint("red")), sink=Sink()))
-    while not gallery.asked:
-        await asyncio.sleep(0)
+    await wait_for_async(lambda: gallery.asked)
     gone.set()
-    async with asyncio.timeout(20):
-        await running
-        while len(gallery.harness.receipts) < 2:
-            await asyncio.sleep(0.01)
+    await running
+    await wait_for_async(lambda: gallery.harness.receipts, lambda receipts: len(receipts) == 2)
     assert {receipt.outcome for receipt in gallery.harness.receipts} == {"cancelled"}
     gallery.answer = None
     assert await gallery.send(show(paint("red"))) == described("A red square.")
@@ -369,3 +367,11 @@ def test_a_model_without_a_prefix_of_a_provider_is_an_error(tmp_path: Path) -> N
     with pytest.raises(ConfigurationError) as raised:
         Gallery(tmp_path, '[images]\nmodel = ""\n')
     assert "images.model" in str(raised.value)
+
+
+async def test_a_table_of_an_own_server_says_that_a_model_does_not_see(tmp_path: Path) -> None:
+    server = '[providers.own]\nbase_url = "http://own.test/v1"\n[providers.own.models]\n"text" = {{ {} }}\n'
+    for stated, is_described in (("accepts_images = false", True), ("accepts_images = true", False), ("", False)):
+        gallery = Gallery(tmp_path, IMAGES + server.format(stated), BIG_MODEL="own/text")
+        text = await gallery.send(show(paint("red")))
+        assert text == (described("A red square.") if is_described else "(picture)")
