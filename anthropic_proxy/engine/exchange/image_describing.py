@@ -18,13 +18,14 @@ from binascii import Error as Base64Error
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
+from typing import TypeVar, TypeVarTuple
 
 import msgspec
 from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.engine.background import MAX_BYTES_ON_LOOP
 from anthropic_proxy.engine.descriptions import Description
+from anthropic_proxy.engine.exchange.inspection import InspectResult
 from anthropic_proxy.engine.exchange.own_requests import OwnSink, ParentRequest
 from anthropic_proxy.engine.exchange.relay import list_unread_media
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
@@ -48,9 +49,6 @@ from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.upstream.web_fetch import detect_media_type
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.errors import ClientError, InvalidRequest, PermissionDenied
-
-if TYPE_CHECKING:
-    from anthropic_proxy.engine.exchange.tool_loop.runner import InspectResult
 
 IMAGE_MARK = b'"image"'
 """Text in the JSON of each block with a picture."""
@@ -113,7 +111,7 @@ class ImageDescriber:
     slot: CallSlot | None = None
     """Place of the request among the concurrent calls, which its descriptions may use. None: there is no limit."""
 
-    def __init__(self, parent: ParentRequest, table: ImageDescriptions, inspect: "InspectResult | None" = None) -> None:
+    def __init__(self, parent: ParentRequest, table: ImageDescriptions, inspect: InspectResult | None = None) -> None:
         self._parent = parent
         self.engine = parent.engine
         self._table = table

@@ -3,13 +3,20 @@
 The modules are imported with the first request of an engine that has inspectors.
 """
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
+
+from msgspec import Raw
 
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.hooks import Receipt
 
 if TYPE_CHECKING:
     from anthropic_proxy.engine.exchange.inspection.inspection import Inspection
+
+
+InspectResult = Callable[[Raw], Awaitable[Raw | None]]
+"""Function that returns the result of a tool as the model may get it, or None if it may not."""
 
 
 def open_inspection(engine: Engine, receipt: Receipt, model: str) -> "Inspection":

@@ -5,11 +5,12 @@ returns result blocks for the reply and for the next upstream call. `usage` coun
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from msgspec import Raw, structs
+from msgspec import structs
 
 from anthropic_proxy.engine.engine import Engine
+from anthropic_proxy.engine.exchange.inspection import InspectResult
 from anthropic_proxy.engine.exchange.tool_loop.known_urls import KnownUrls
 from anthropic_proxy.engine.exchange.tool_loop.proxy_calls import ProxyToolCall, RunCalls, ToolContext
 from anthropic_proxy.engine.exchange.tool_loop.tool_search import run_tool_searches
@@ -35,9 +36,6 @@ MAX_TOOL_CALLS = 32
 """Maximum number of proxy tool calls per reply, against endless loops of a model. Further calls get an error result."""
 MAX_CONCURRENT_CALLS = 4
 """Maximum number of proxy tool calls of one upstream reply that run at the same time. The others are queued."""
-
-InspectResult = Callable[[Raw], Awaitable[Raw | None]]
-"""Function that returns a result as the model may get it, or None if it may not."""
 
 
 class ProxyToolRunner:
