@@ -85,6 +85,8 @@ def fold_events(events: bytes) -> dict[str, Any]:
                 arguments[event["index"]] = arguments.get(event["index"], "") + delta["partial_json"]
             elif delta["type"] == "citations_delta":
                 block["citations"] = [*(block.get("citations") or ()), delta["citation"]]
+            elif delta["type"] == "compaction_delta":
+                block["content"] = delta["content"]
             else:
                 name = delta["type"].removesuffix("_delta")
                 block[name] += delta[name]

@@ -14,6 +14,7 @@ from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.forwarding import count_tokens, list_models
 from anthropic_proxy.engine.exchange.image_describing import INSTRUCTIONS as DESCRIBING
 from anthropic_proxy.engine.exchange.safeguards.prompt import INSTRUCTIONS
+from anthropic_proxy.engine.messages.summary import write_instruction
 from anthropic_proxy.engine.upstream.contract import FetchedPage
 from anthropic_proxy.engine.upstream.web_search import BraveClient, ExaClient, SearxngClient, TavilyClient
 from anthropic_proxy.engine.wires.bound_requests import WEB, BoundRequest, ClientOrigin, ServerName
@@ -58,6 +59,7 @@ SEARCH = {"type": "web_search_20250305", "name": "web_search"}
 FETCH = {"type": "web_fetch_20250910", "name": "web_fetch"}
 PAGE_URL, IMAGE_URL = "http://page.test/a", "http://page.test/a.png"
 DANGER = "rm -rf /srv/data"
+SUMMARY_FRAME = write_instruction().partition("\n")[0]
 TOOLS = [{"name": "Bash", "input_schema": {"type": "object", "properties": {"command": {"type": "string"}}}}]
 SHOP = "/home/ada/shop"
 CONTEXT = {
@@ -89,7 +91,7 @@ class Sent(Struct, frozen=True):
     host: str
     model: str
     purpose: str
-    """`message`, `check`, `description`, `count` or the path of another one."""
+    """`message`, `check`, `description`, `compaction`, `count` or the path of another one."""
     body: Any
     headers: Mapping[str, str]
 
@@ -196,10 +198,10 @@ class World:
         first = (messages or [{}])[0].get("content")
         is_check = INSTRUCTIONS in (first, *(part["text"] for part in body.get("system", ())))
         is_description = first == DESCRIBING
+        is_summary = bool(messages) and SUMMARY_FRAME in json.dumps(messages[-1])
+        kinds = {"check": is_check, "description": is_description, "compaction": is_summary}
         is_message = request.path.endswith(("/completions", "/v1/messages"))
-        purpose = "check" if is_check else "description" if is_description else request.path
-        if is_message and not (is_check or is_description):
-            purpose = "message"
+        purpose = next((name for name, is_kind in kinds.items() if is_kind), "message" if is_message else request.path)
         if host in (*get_args(ServerName), "page"):
             purpose = host
         self.sent.append(Sent(host, body.get("model", ""), purpose, body or request.path, dict(request.headers)))
@@ -210,6 +212,8 @@ class World:
             return self._say(host, json.dumps(self.verdict))
         if is_description:
             return self._say(host, "A red square.")
+        if is_summary:
+            return FakeResponse(200, *reply(text("<summary>A walrus.</summary>")))
         if purpose == host:
             return FakeResponse(200, b'{"results": [], "web": {"results": []}}')
         if purpose.endswith("/count"):

@@ -28,7 +28,7 @@ from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseS
 from anthropic_proxy.engine.exchange.exchange import run_exchange
 from anthropic_proxy.engine.exchange.final_calls import FinalCall, finish_call
 from anthropic_proxy.engine.exchange.own_requests import ParentRequest
-from anthropic_proxy.engine.exchange.safeguards.check import CHECK_PURPOSES, ReplyCheck, list_check_plans
+from anthropic_proxy.engine.exchange.safeguards.check import ReplyCheck, list_check_plans
 from anthropic_proxy.engine.exchange.safeguards.rules import find_harmless_rule
 from anthropic_proxy.engine.hooks import CallCheck, Client, Receipt
 from anthropic_proxy.engine.messages.deltas import TokenCounts
@@ -40,6 +40,7 @@ from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.wires.anthropic.betas import lacks_beta
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.rejected_fields import SAFEGUARDS
+from anthropic_proxy.engine.wires.purposes import CHECK_PURPOSES
 from anthropic_proxy.errors import ClientError, ConfigurationError, join_with_and
 from anthropic_proxy.gateway.prices.price_list import PriceList
 from anthropic_proxy.gateway.services import Services

@@ -7,7 +7,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from anthropic_proxy.console.keys.descriptions import has_valid_checksum, hash_key, is_jwt
 from anthropic_proxy.console.keys.key_table import KeysUnavailable, KeyTable
@@ -17,7 +17,7 @@ from anthropic_proxy.console.ledger.costs import Amounts, ModelCosts, list_amoun
 from anthropic_proxy.engine.messages.purpose import SETTINGS_HEADER
 from anthropic_proxy.engine.service_tiers import normalize_region
 from anthropic_proxy.engine.wires.bound_requests import OWN_SEARCH
-from anthropic_proxy.engine.wires.purposes import AdmittedPurpose, OwnPurpose
+from anthropic_proxy.engine.wires.purposes import OWN_PURPOSES, AdmittedPurpose
 from anthropic_proxy.errors import PermissionDenied
 from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE
 from anthropic_proxy.gateway.server.auth import find_credentials, find_matching_key
@@ -40,7 +40,7 @@ _OF_THE_PARENT = frozenset(("requests_per_minute", "concurrency"))
 """Rules by which the request counts that caused another one, and that runs meanwhile."""
 _COUNTED_RULES: Mapping[AdmittedPurpose, Collection[str]] = {
     **dict.fromkeys(("message", "classifier", "probe"), _ALL_RULES),
-    **dict.fromkeys(get_args(OwnPurpose), _ALL_RULES - _OF_THE_PARENT),
+    **dict.fromkeys(OWN_PURPOSES, _ALL_RULES - _OF_THE_PARENT),
     **dict.fromkeys(("token_count", "resource"), frozenset(("token_counts_per_minute",))),
     "model_list": frozenset(),
 }

@@ -24,6 +24,7 @@ from anthropic_proxy.engine.messages.events import (
     BlockStart,
     BlockStop,
     CitationDelta,
+    CompactionDelta,
     ErrorEvent,
     Event,
     InputDelta,
@@ -272,6 +273,7 @@ _TEXT_DELTA = _DELTA + b'{"type":"text_delta","text":%b}}\n\n'
 _CITATION_DELTA = _DELTA + b'{"type":"citations_delta","citation":%b}}\n\n'
 _THINKING_DELTA = _DELTA + b'{"type":"thinking_delta","thinking":%b}}\n\n'
 _SIGNATURE_DELTA = _DELTA + b'{"type":"signature_delta","signature":%b}}\n\n'
+_COMPACTION_DELTA = _DELTA + b'{"type":"compaction_delta","content":%b}}\n\n'
 _INPUT_DELTA = _DELTA + b'{"type":"input_json_delta","partial_json":%b}}\n\n'
 _BLOCK_STOP = b'event: content_block_stop\ndata: {"type":"content_block_stop","index":%d}\n\n'
 _MESSAGE_DELTA = b'event: message_delta\ndata: {"type":"message_delta","delta":%b,"usage":%b%b}\n\n'
@@ -301,6 +303,7 @@ _ENCODERS: Mapping[type[Event], Callable[[Any], bytes]] = {
     ThinkingDelta: lambda event: _THINKING_DELTA % (event.index, _encode(event.text)),
     SignatureDelta: lambda event: _SIGNATURE_DELTA % (event.index, _encode(event.signature)),
     CitationDelta: lambda event: _CITATION_DELTA % (event.index, _flatten(event.raw)),
+    CompactionDelta: lambda event: _COMPACTION_DELTA % (event.index, _encode(event.text)),
     BlockStop: lambda event: _BLOCK_STOP % event.index,
     MessageDelta: _encode_message_delta,
     MessageStop: lambda _: _MESSAGE_STOP,

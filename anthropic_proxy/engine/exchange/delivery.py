@@ -43,6 +43,7 @@ from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.errors import ProxyError, UpstreamError
 
 if TYPE_CHECKING:
+    from anthropic_proxy.engine.exchange.compaction import Compacted, Compaction
     from anthropic_proxy.engine.exchange.image_describing import ImageDescriber
     from anthropic_proxy.engine.exchange.inspection.inspection import Inspection
     from anthropic_proxy.engine.exchange.relayed_calls import RelayedCalls
@@ -67,6 +68,8 @@ class Delivery:
     """The decoded reply of a streamed request. None: no reply yet, not streamed, or a relay."""
     _call_filter: SingleToolCallFilter | None = None
     """Filter that drops all tool calls after the first one. None: the client allows parallel calls."""
+    _compacted: "Compacted | None" = None
+    """The summary with which the reply begins. None: there is none."""
     _calls: FinalCalls | None = None
     """The tool calls of a translated reply. None: they are neither checked nor changed."""
 
@@ -83,12 +86,14 @@ class Delivery:
         clock: Callable[[], float],
         inspection: "Inspection | None",
         check: "ReplyCheck | None",
+        compaction: "Compaction | None",
         describer: "ImageDescriber | None",
         answer: FidelityNote | None,
     ) -> None:
         """`inspection`: that of request and reply. None: there are no inspectors. `check`: checks of the tool calls of
-        the reply. None: the client requested none. `describer`: see `AttemptPreparer`. `answer`: note on an empty reply
-        of the proxy itself. None: a provider is called.
+        the reply. None: the client requested none. `compaction`: the summary that the client requests of the proxy.
+        None: none. `describer`: see `AttemptPreparer`. `answer`: note on an empty reply of the proxy itself. None: a
+        provider is called.
         """
         self._engine = engine
         self._incoming = incoming
@@ -99,6 +104,7 @@ class Delivery:
         self._clock = clock
         self._inspection = inspection
         self._check = check
+        self._compaction = compaction
         self._answer = answer
         receipt = self._receipt = incoming.receipt
         timeouts = engine.settings.timeouts
@@ -126,6 +132,8 @@ class Delivery:
         if request.context_edits is not None:
             editor = self._attempts.editor
             self._writer.applied_edits = [] if editor is None else editor.applied  # of the latest call at the end
+            if compaction is not None:
+                compaction.prepare_writer(self._writer)
         self._slot = CallSlot(engine.queue, receipt) if engine.queue is not None else None
         """The place among the concurrent calls to providers. None: their number is not limited."""
         if describer is not None:
@@ -136,13 +144,17 @@ class Delivery:
         if self._answer is not None:
             await self._answer_without_call(self._answer)
             return
+        if self._compaction is not None and await self._compact(self._compaction):
+            return
         slot = self._slot
         if slot is not None:
             await slot.acquire()
         try:
             self._may_call = True
             reply = await self._open_reply()
-            if self._inspection is not None and not isinstance(reply, RelayStream):
+            if self._compacted is not None and not isinstance(reply, RelayStream):
+                reply = self._begin_reply(self._compacted, reply)
+            elif self._inspection is not None and not isinstance(reply, RelayStream):
                 reply = self._inspection.open_reply(reply)
             await self._deliver(reply)
         finally:
@@ -218,6 +230,32 @@ class Delivery:
             if check is not None:
                 message.safeguard_results = await check.finish()
             await self._sink.send_message(message)
+
+    async def _compact(self, compaction: "Compaction") -> bool:
+        """Let a model summarize the conversation, if it is time for it. Return True if that is the whole reply.
+
+        Otherwise the summary takes the place of the conversation.
+        """
+        compacted = self._compacted = await compaction.run()
+        if compacted is None:
+            return False
+        writer = self._writer
+        self._request = compacted.request
+        writer.summaries = [*compacted.calls]
+        writer.is_summary = compacted.is_whole
+        if compacted.applied is not None:
+            writer.applied_edits = compacted.applied
+        if compacted.is_whole:
+            await self._deliver(self._begin_reply(compacted, None))
+        return compacted.is_whole
+
+    def _begin_reply(self, compacted: "Compacted", reply: DeltaStream | None) -> DeltaStream:
+        """Return the reply behind its summary, after inspection. `reply` None: nothing follows."""
+        from anthropic_proxy.engine.exchange.compaction import BegunStream  # noqa: PLC0415  # few requests
+
+        self._receipt.fidelity.add_notes(compacted.notes)
+        begun = BegunStream(compacted.beginning, reply)
+        return begun if self._inspection is None else self._inspection.open_reply(begun)
 
     async def _open_reply(self) -> DeltaStream | RelayStream:
         """Call the targets of the plan, and return the first reply that sends content. Raises an error if none does.
@@ -441,7 +479,8 @@ class Delivery:
         """Return the first events of a stream: `message_start` and a ping. Empty after the first call."""
         if self._writer.started:
             return []
-        return [*self._writer.start(self._attempts.estimate_tokens(self._request)), Ping()]
+        estimate = 0 if self._writer.is_summary else self._attempts.estimate_tokens(self._request)
+        return [*self._writer.start(estimate), Ping()]
 
     async def _keep_alive(self) -> None:
         """Send a ping or an empty delta after an idle time. Before the first delta, this fixes status 200.

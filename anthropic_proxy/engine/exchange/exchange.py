@@ -49,6 +49,7 @@ from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.errors import ClientError, InternalError, PolicyBlocked, ProxyError, ShuttingDown
 
 if TYPE_CHECKING:
+    from anthropic_proxy.engine.exchange.compaction import Compaction
     from anthropic_proxy.engine.exchange.image_describing import ImageDescriber
     from anthropic_proxy.engine.exchange.inspection.inspection import Inspection
 
@@ -166,6 +167,12 @@ class Exchange:
         if request.safeguards:
             parent = ParentRequest(engine, incoming, request, plan, run_exchange)
             check = open_check(parent, request.safeguards, inspection)
+        compaction: Compaction | None = None
+        if request.context_edits:
+            from anthropic_proxy.engine.exchange.compaction import open_compaction  # noqa: PLC0415  # few requests
+
+            parent = ParentRequest(engine, incoming, request, plan, run_exchange)
+            compaction, plan = open_compaction(parent, request, plan)
         describer = None
         if engine.settings.images is not None and incoming.purpose != "image_description":
             parent = ParentRequest(engine, incoming, request, plan, run_exchange)
@@ -186,6 +193,7 @@ class Exchange:
             clock=clock,
             inspection=inspection,
             check=check,
+            compaction=compaction,
             describer=describer,
             answer=answer,
         )

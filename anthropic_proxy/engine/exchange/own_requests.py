@@ -15,6 +15,8 @@ depends on the route of the parent:
                                                                             the targets; then the targets
     no route                                                                the model of the setting, then the default
 
+A summary is written by the targets of the parent, unless the first row names others.
+
 If the policies allow none, the request is not sent, and its caller goes on without a reply.
 """
 
@@ -55,6 +57,7 @@ _KINDS: Mapping[OwnPurpose, RequestKind] = {
     "auto_mode_check": "auto_mode_check",
     "confirmation": "auto_mode_check",
     "image_description": "image_description",
+    "compaction": "compaction",
 }
 """Purpose → kind in records and in conditions of routes."""
 _PASSED_HEADERS = frozenset(
@@ -158,6 +161,16 @@ class ParentRequest:
             plans = [plan for plan in plans if plan.places <= self._plan.places]
             if default_model is not None:
                 plans.append(self._plan)
+        return self._bind(plans)
+
+    async def list_plans_of_model(self, kind: RequestKind, model: str) -> Sequence[Plan]:
+        """Return the plan of a request to the parent's own model, unless a route names another for the kind.
+
+        `model`: that of the parent. Raises `ClientError` if no target of this route can serve a model.
+        """
+        return self._bind([await self._find_plan_of_kind(kind, model) or self._plan])
+
+    def _bind(self, plans: Sequence[Plan]) -> Sequence[Plan]:
         if self._plan.fidelity == "strict" or "inference_geo" in self._binding_fields:
             return [structs.replace(plan, fidelity="strict") for plan in plans]
         return plans
@@ -179,7 +192,10 @@ class ParentRequest:
         *,
         questions: Sequence[Question] = (),
     ) -> ClientRequest:
-        """Return a request with the parent's rules. `body`: a JSON object without the fields that bind."""
+        """Return a request with the parent's rules. `body`: a JSON object without the fields that bind.
+
+        A summary is part of the conversation, whose cached prompt it reads. Any other request has a cache of its own.
+        """
         if self._binding_fields:
             body = body[:-1] + b"," + msgspec.json.encode(self._binding_fields)[1:]
         return ClientRequest(
@@ -189,7 +205,7 @@ class ParentRequest:
             purpose=purpose,
             plans=plans,
             questions=questions,
-            cache_session=f"checks {self.incoming.receipt.session}",
+            cache_session="" if purpose == "compaction" else f"checks {self.incoming.receipt.session}",
         )
 
     async def send(self, request: ClientRequest, sink: OwnSink, inspection: "Inspection | None" = None) -> None:

@@ -31,7 +31,7 @@ from anthropic_proxy.engine.wires.calls import Call
 from anthropic_proxy.engine.wires.contract import Wire
 from anthropic_proxy.engine.wires.dialect import BaseDialect, RequestPart
 from anthropic_proxy.engine.wires.past_media import OMIT_PAST_MEDIA
-from anthropic_proxy.engine.wires.purposes import OWN_PURPOSES
+from anthropic_proxy.engine.wires.purposes import CHECK_PURPOSES
 from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.errors import CircuitOpen, UnreadableReply, UpstreamError
 
@@ -39,8 +39,8 @@ REFUSAL_STATUSES = (400, 422)
 """HTTP statuses of a request that the server does not accept as it is."""
 MEDIA_STATUSES = (413, 415)
 """HTTP statuses of a request whose media are too large, or of a kind that the server does not accept."""
-_CHECKS = (*OWN_PURPOSES, "classifier")
-"""Purposes and kinds of requests from whose content nothing is left out, because it is judged."""
+_CHECKS = (*CHECK_PURPOSES, "image_description", "classifier")
+"""Purposes and kinds of requests from whose content nothing is left out, because it is judged or described."""
 FAILURE_STATUS = 500
 """HTTP status with which some servers refuse a request. If the server has just accepted another one for the model, the
 retry of today is made in the plain form."""

@@ -50,7 +50,9 @@ from anthropic_proxy.engine.messages.models.context_edits import (
     CLEAR_TOOL_USES,
     ClearThinking,
     ClearToolUses,
+    Compact,
     ContextEdit,
+    Summarize,
     UnsupportedEdit,
 )
 from anthropic_proxy.engine.messages.tokens import (
@@ -108,7 +110,7 @@ def edit_context(request: MessagesRequest) -> tuple[MessagesRequest, list[Applie
             applied += _clear_tool_uses(facts, edit, _count_without_messages(request), removed)
         elif isinstance(edit, ClearThinking):
             applied += _clear_thinking(facts, edit, removed)
-        elif not isinstance(edit, UnsupportedEdit):
+        elif not isinstance(edit, Compact | Summarize | UnsupportedEdit):  # `Compaction` summarizes
             assert_never(edit)
     if applied:
         if isinstance(messages, CleanMessages):
@@ -117,6 +119,14 @@ def edit_context(request: MessagesRequest) -> tuple[MessagesRequest, list[Applie
             messages = [*_edit(messages, removed, 0)]
         request = structs.replace(request, messages=messages)
     return request, applied
+
+
+def count_context(request: MessagesRequest) -> int:
+    """Return the tokens of a request, without what an earlier summary in it replaces."""
+    tokens = before = _count_without_messages(request)
+    for fact in _collect_facts(request.messages):
+        tokens = (before if fact.begins else tokens) + fact.tokens
+    return tokens
 
 
 def _count_without_messages(request: MessagesRequest) -> int:

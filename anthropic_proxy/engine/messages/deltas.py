@@ -140,6 +140,12 @@ class Iteration(TokenCounts, kw_only=True):
     def context_tokens(self) -> int:
         return self.all_input_tokens // self.calls
 
+    @classmethod
+    def from_counts(cls, kind: str, counts: TokenCounts) -> "Iteration":
+        call = cls(kind=kind)
+        call.add_tokens(counts)
+        return call
+
     def add_call(self, other: "Iteration") -> None:
         self.add_tokens(other)
         self.calls += other.calls

@@ -4,7 +4,7 @@ A reply is a list of content blocks. A `…Start` event begins a block, a `…De
 it. `index` is the number of the block. Source: the API reference, "Streaming messages", read 2026-11.
 """
 
-from typing import Any, final
+from typing import Any, Final, final
 
 import msgspec
 from msgspec import Raw, Struct
@@ -12,6 +12,9 @@ from msgspec import Raw, Struct
 from anthropic_proxy.engine.messages.models import MessagesResponse, UsageBody
 from anthropic_proxy.engine.messages.server_tools import SERVER_CALL_TYPES
 from anthropic_proxy.errors import ProxyError
+
+COMPACTION: Final = "compaction"
+"""Type of a block with a summary, and stop reason of a reply that ends with it."""
 
 
 @final
@@ -94,6 +97,14 @@ class InputDelta(Struct, frozen=True, gc=False):
 
 
 @final
+class CompactionDelta(Struct, frozen=True, gc=False):
+    """Event `content_block_delta` with the whole text of a summary."""
+
+    index: int
+    text: str
+
+
+@final
 class BlockStop(Struct, frozen=True, gc=False):
     index: int
 
@@ -138,6 +149,7 @@ Event = (
     | ThinkingDelta
     | SignatureDelta
     | InputDelta
+    | CompactionDelta
     | BlockStop
     | MessageDelta
     | MessageStop
@@ -153,12 +165,27 @@ class _AnyBlock(Struct):
 def block_events(index: int, raw: Raw) -> list[Event]:
     """Return the events for a complete content block, from its start to its stop."""
     block = msgspec.json.decode(raw, type=_AnyBlock)
+    if block.type == COMPACTION:
+        return _compaction_events(index, raw)
     if block.type not in SERVER_CALL_TYPES:
         return [BlockStart(index, raw), BlockStop(index)]
     opened = msgspec.json.decode(raw, type=dict[str, Raw]) | {"input": Raw(b"{}")}
     # clients read the arguments of a server tool call only from this event (observed with Claude Code)
     arguments = InputDelta(index, bytes(block.input).decode())
     return [BlockStart(index, Raw(msgspec.json.encode(opened))), arguments, BlockStop(index)]
+
+
+def _compaction_events(index: int, raw: Raw) -> list[Event]:
+    """A block that gets a signature is sent at once, any other in two events, as the API does."""
+    block = msgspec.json.decode(raw)
+    if "signature" in block:
+        from anthropic_proxy.engine.messages.models.compaction import sign_block  # noqa: PLC0415  # few replies
+
+        block["signature"] = sign_block(raw)
+        return [BlockStart(index, Raw(msgspec.json.encode(block))), BlockStop(index)]
+    content = block["content"]
+    start = BlockStart(index, Raw(msgspec.json.encode(block | {"content": None})))
+    return [start, *([] if content is None else [CompactionDelta(index, content)]), BlockStop(index)]
 
 
 def replace_surrogates(text: str) -> str:

@@ -11,9 +11,11 @@ from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.messages.events import (
+    COMPACTION,
     BlockStart,
     BlockStop,
     CitationDelta,
+    CompactionDelta,
     ErrorEvent,
     Event,
     InputDelta,
@@ -34,7 +36,9 @@ from anthropic_proxy.engine.messages.models.tool_arguments import build_argument
 from anthropic_proxy.engine.messages.writer import MessageWriter, require_bounded_reply
 
 _encode = msgspec.json.Encoder().encode
+_COMPACTION = _encode(COMPACTION)
 _STARTS = TextStart, ThinkingStart, ToolCallStart, BlockStart
+_TEXTS = TextDelta, ThinkingDelta, CompactionDelta
 _WITHOUT_CONTENT = BlockStop, MessageStart, Ping, MessageDelta, MessageStop, ErrorEvent
 """Events that add nothing to a block. `finish` reads the last two of a complete reply."""
 
@@ -86,7 +90,7 @@ class Fold:
 def _collect_blocks(events: Iterable[Event]) -> list[_Block]:
     blocks: list[_Block] = []
     for event in events:
-        if type(event) is TextDelta or type(event) is ThinkingDelta:
+        if isinstance(event, _TEXTS):
             blocks[-1].fragments.append(event.text)
         elif type(event) is InputDelta:
             blocks[-1].fragments.append(event.json)
@@ -124,6 +128,8 @@ def _build_block(collected: _Block) -> Raw:
         if not collected.fragments:
             return start.raw
         block = msgspec.json.decode(start.raw, type=dict[str, Raw])
+        if bytes(block["type"]) == _COMPACTION:
+            return Raw(_encode({**block, "content": text}))
         block["input"] = build_arguments_object(text)
     else:
         assert_never(start)

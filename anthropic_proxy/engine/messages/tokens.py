@@ -218,8 +218,11 @@ def collect_token_facts(request: MessagesRequest, *, finds_reasoning: bool) -> T
     """
     counter = _TokenCounter()
     counter.add_message(request.system)
-    counter.add_messages(request.messages, finds_reasoning=finds_reasoning)
-    facts = counter.build_facts(len(request.messages))
+    messages = request.messages
+    if type(messages) is not CleanMessages:
+        messages = _leave_out_replaced(messages)
+    counter.add_messages(messages, finds_reasoning=finds_reasoning)
+    facts = counter.build_facts(len(messages))
     if tools := list_visible_tools(request):
         weighed = _weigh_tools_cached(tools) if isinstance(tools, ToolList) else _weigh_tools(tools)
         facts.tools, (facts.tool_text, facts.tool_marks, facts.tool_json) = len(tools), weighed
@@ -228,6 +231,16 @@ def collect_token_facts(request: MessagesRequest, *, finds_reasoning: bool) -> T
     facts.thinks = request.thinking is not None and request.thinking.type != "disabled"
     facts.forces_tool = request.tool_choice is not None and request.tool_choice.type in ("any", "tool")
     return facts
+
+
+def _leave_out_replaced(messages: list[Message]) -> list[Message]:
+    """Return the messages from the last summary on, which replaces what is before it."""
+    for place in range(len(messages) - 1, -1, -1):
+        message = messages[place]
+        for index, block in enumerate(message.content if type(message.content) is list else ()):
+            if type(block) is CompactionBlock and block.content:
+                return [structs.replace(message, content=message.content[index:]), *messages[place + 1 :]]
+    return messages
 
 
 _PART = structs.replace(DEFAULT_FAMILY, per_request=0)

@@ -20,6 +20,7 @@ from anthropic_proxy.engine.messages.deltas import (
     Block,
     Citation,
     Delta,
+    Iteration,
     Stop,
     Text,
     TextEnd,
@@ -99,6 +100,10 @@ class MessageWriter:
     """Estimated input tokens, used if the upstream reports none. It may change after `start`."""
     applied_edits: list[dict[str, Any]] | None = None
     """Edits of the conversation, which the client is told at the end. None: it requested none."""
+    summaries: list[Iteration] | None = None
+    """Calls for summaries, of which the client is told apart from the reply. None: it requested no summary."""
+    is_summary = False
+    """True if the reply is a summary of the conversation or nothing, so that it has no call of its own."""
     _final: BilledUsage | None = None
     characters = 0
     """Number of characters written so far: text, thinking, and names and arguments of tool calls."""
@@ -138,7 +143,7 @@ class MessageWriter:
         reason = self.stop.reason
         if reason == "end_turn" and self.calls:
             return "tool_use"
-        if reason == "tool_use" and not self.calls:
+        if reason == "tool_use" and not (self.calls or self.is_summary):
             return "end_turn"
         return reason
 
@@ -238,6 +243,9 @@ class MessageWriter:
             totals.cache_creation = {"ephemeral_5m_input_tokens": short, "ephemeral_1h_input_tokens": long}
         if (tool_counts := read_counts(usage)) != NO_COUNTS:
             totals.server_tool_use = dict(zip(USAGE_COUNTERS, map(clamp_count, tool_counts), strict=True))
+        if self.summaries is not None:
+            of_reply = [] if self.is_summary else [Iteration.from_counts("message", counts)]
+            totals.iterations = [*map(_describe_call, (*self.summaries, *of_reply))]
         self._final = counts
         self.finished = True
         events, self._events = self._events, []
@@ -407,6 +415,16 @@ class MessageWriter:
 
     def _store_stop(self, delta: Stop) -> None:
         self.stop = merge_stops(self.stop, delta)
+
+
+def _describe_call(call: Iteration) -> dict[str, Any]:
+    return {
+        "type": call.kind,
+        "input_tokens": call.input_tokens,
+        "cache_creation_input_tokens": call.cache_write_tokens,
+        "cache_read_input_tokens": call.cache_read_tokens,
+        "output_tokens": call.output_tokens,
+    }
 
 
 _Rule = Callable[[MessageWriter, Any], None]

@@ -4,9 +4,10 @@ from typing import Literal, get_args
 
 CheckPurpose = Literal["auto_mode_check", "confirmation"]
 """A question about a tool call. `confirmation`: that to the second model of auto mode."""
-OwnPurpose = Literal[CheckPurpose, "image_description"]
-"""A question of the proxy to a model because of the request of a client, with a record of its own.
-`image_description`: what is in a picture."""
+OwnPurpose = Literal[CheckPurpose, "image_description", "compaction"]
+"""A request of the proxy to a model because of the request of a client, with a record of its own. `image_description`:
+what is in a picture. `compaction`: for a summary of the conversation."""
+CHECK_PURPOSES: tuple[CheckPurpose, ...] = get_args(CheckPurpose)
 OWN_PURPOSES: tuple[OwnPurpose, ...] = get_args(OwnPurpose)
 AdmittedPurpose = OwnPurpose | Literal["message", "classifier", "probe", "token_count", "model_list", "resource"]
 """What passes the admission by itself. `classifier`: a question of Claude Code's own classifier. `probe`: a request of

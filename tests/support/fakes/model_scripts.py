@@ -242,6 +242,10 @@ def _earlier(task: Task) -> Reply:
     return Reply(f"You began with: {users[0]}")
 
 
+SUMMARY = "The user said first: "
+SUMMARY_TEXT = re.compile(rf"{SUMMARY}([^.]*)")
+
+
 def _call(task: Task) -> Reply:
     """Call the tool of that name with any arguments. Report its result, also an error."""
     if not task.rounds:
@@ -251,8 +255,15 @@ def _call(task: Task) -> Reply:
     return Reply(f"It said: {task.last}")
 
 
+def _summarize(task: Task) -> Reply:
+    users = [turn.text for turn in task.conversation.turns if turn.role == "user"]
+    words = SUMMARY_TEXT.search(users[0])
+    return Reply(f"<summary>{SUMMARY}{words[1] if words else users[0].partition('.')[0]}.</summary>")
+
+
 _PATH = r"(\S+?)[.,;:]?(?=\s|$)"
 PLANS: tuple[tuple[str, Plan], ...] = (
+    (r"between <summary> and </summary>", _summarize),
     (r"Perform a web search for the query: ([^\n]*)", _search),
     (r"Search the web (\d+) times for ([^\n]*)", _dig),
     (r"Search the web for ([^\n]*)", _search),

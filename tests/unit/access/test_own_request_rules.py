@@ -42,6 +42,7 @@ classifier       inhouse  inhouse    none    counts               counts        
 auto_mode_check  none     none       none    free                 none               free         none
 confirmation     none     none       none    free                 none               free         none
 image_description none    none       none    free                 none               free         none
+compaction       none     none       none    free                 none               free         none
 further_call     none     none       none    free                 free               free         none
 token_count      none     none       none    free                 free               free         free
 model_list       free     none       free    free                 free               free         free
@@ -58,6 +59,7 @@ classifier       inhouse   inhouse   inhouse   inhouse   inhouse   inhouse
 auto_mode_check  inhouse   inhouse   inhouse   inhouse   inhouse   inhouse
 confirmation     none      none      none      none      none      none
 image_description none     none      none      none      none      none
+compaction       inhouse   inhouse   inhouse   inhouse   inhouse   inhouse
 further_call     inhouse   inhouse   inhouse   inhouse   inhouse   inhouse
 token_count      inhouse   inhouse   inhouse   inhouse   inhouse   inhouse
 model_list       free      free      free      free      free      free
@@ -74,6 +76,7 @@ classifier       inhouse    judge            inhouse            inhouse inhouse
 auto_mode_check  none       judge            inhouse            inhouse inhouse
 confirmation     none       none             none               none none
 image_description none      none             none               none guard
+compaction       inhouse    inhouse          inhouse            inhouse inhouse
 further_call     inhouse    inhouse          inhouse            inhouse inhouse
 token_count      inhouse    inhouse          inhouse            inhouse inhouse
 model_list       free       free             free               free free
@@ -123,6 +126,10 @@ async def _fetch(world: World, client: Client, headers: Mapping[str, str], model
     world.calls = [call("web_fetch", url=PAGE_URL)]
     messages = [{"role": "user", "content": PAGE_URL}]
     await world.post(client, headers, model=model, tools=[FETCH], safeguards=[], messages=messages)
+
+
+async def _summarize(world: World, client: Client, headers: Mapping[str, str], model: str) -> None:
+    await world.post(client, headers, model=model, safeguards=[], compaction={"type": "summarize"})
 
 
 async def _link(world: World, client: Client, headers: Mapping[str, str], model: str) -> None:
@@ -188,6 +195,7 @@ KINDS: Mapping[str, Kind] = {
         run=_show,
         text='[images]\nmodel = "cloud/judge"\n',
     ),
+    "compaction": Kind(free=["cloud/big"], purpose="compaction", model="claude-opus-5-5", run=_summarize),
     "further_call": Kind(
         free=["cloud/big"],
         purpose="message",

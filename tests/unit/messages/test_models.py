@@ -191,11 +191,6 @@ def test_a_thread_is_refused_so_that_the_client_sends_everything(thread: Any) ->
     assert caught.value.details == {"error_code": "thread_unsupported_request"}
 
 
-def test_compaction_is_refused() -> None:
-    with pytest.raises(UnsupportedFeature):
-        read(compaction={"trigger": 1})
-
-
 def test_equal_tools_of_different_requests_share_one_source() -> None:
     tools = [{"name": "a", "input_schema": {"type": "object", "properties": {}}}, {"name": "b"}]
     first, second = read(tools=tools), read(tools=tools, stream=True)

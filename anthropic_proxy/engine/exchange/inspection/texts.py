@@ -84,7 +84,7 @@ NOT_TEXTS: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(("container_upload", "file"), _FILE),
     **dict.fromkeys(("char_location", "page_location", "content_block_location"), _FILE),
     **dict.fromkeys(("tool_reference", "tool_addition", "tool_removal"), frozenset(("tool_name", "name"))),
-    "compaction": frozenset(("encrypted_content",)),
+    "compaction": frozenset(("encrypted_content", "signature")),
     "base64": frozenset(("media_type", "data")),
     "ephemeral": frozenset(("ttl",)),
     **dict.fromkeys(("image", "document", "search_result", "fallback", "url", "content"), _NOTHING),

@@ -8,7 +8,7 @@ is a request of its own to the engine, so that it has retries, keys, budgets, an
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, assert_never, get_args
+from typing import TYPE_CHECKING, Any, assert_never
 
 import msgspec
 from msgspec import Raw, Struct, structs
@@ -52,7 +52,7 @@ from anthropic_proxy.engine.messages.purpose import AGENT_HEADER
 from anthropic_proxy.engine.options import AutoMode, ConfiguredRoute
 from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_or_repair, repair_json
-from anthropic_proxy.engine.wires.purposes import CheckPurpose
+from anthropic_proxy.engine.wires.purposes import CHECK_PURPOSES, CheckPurpose
 from anthropic_proxy.errors import ClientError, PermissionDenied, ProxyError
 
 if TYPE_CHECKING:
@@ -60,8 +60,6 @@ if TYPE_CHECKING:
 
 SONNET = "claude-sonnet-5-5"
 """Model id that stands for the sonnet tier."""
-CHECK_PURPOSES: Sequence[CheckPurpose] = get_args(CheckPurpose)
-"""The questions about a call. The second is that to the model which must agree, if there is one."""
 MAX_CALLS = 32
 """Maximum number of calls of one reply that are checked. Further calls have no verdict."""
 _MAX_NAME = 200

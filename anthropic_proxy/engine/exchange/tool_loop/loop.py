@@ -402,7 +402,9 @@ class ToolLoop(DeltaStream):
             self._finished = True
             return []  # no stop reason: the writer raises
         forwarded = step.finish()
-        if not step.calls or step.stop.reason not in _NORMAL_STOPS:
+        choice = self._request.tool_choice
+        is_forbidden = choice is not None and choice.type == "none"
+        if not step.calls or is_forbidden or step.stop.reason not in _NORMAL_STOPS:
             return [*forwarded, *self._finish(step.stop)]
         accepts_pdf = self._stream.attempt.decoded().call.request.accepts_pdf
         results = await self._runner.run_calls(

@@ -1,7 +1,8 @@
 """The request field `context_management`: edits of the conversation that the model receives.
 
-Defaults and limits: platform.claude.com, "Context editing", read 2026-11, and the types of the official SDK (anthropic
-2.10).
+Defaults and limits: platform.claude.com, "Context editing" and "Compaction at a token threshold", read 2026-11, and the
+types of the official SDK (anthropic 2.10). That page and the SDK differ in one point: whether `instructions` of
+`compact_20260112` replace the default or add to it. The SDK is followed: they add.
 """
 
 from typing import ClassVar, TypeVar
@@ -20,13 +21,16 @@ from anthropic_proxy.engine.messages.models.raw_json import (
 
 _FIELD = "context_management"
 CLEAR_TOOL_USES, CLEAR_THINKING = "clear_tool_uses_20250919", "clear_thinking_20251015"
+_COMPACT = "compact_20260112"
 _DEFAULT_TRIGGER = ("input_tokens", 100_000)
 _DEFAULT_KEPT_USES = 3
 _DEFAULT_KEPT_TURNS = 1
+_DEFAULT_COMPACTION_TOKENS, _MIN_COMPACTION_TOKENS = 150_000, 50_000
 _ALL = "all"
-_COMPACTION = "compact_"
 _EDITED = FidelityNote("emulated", _FIELD, "the proxy edits the conversation, and counts tokens by its own estimate")
-_NOT_SUMMARIZED = FidelityNote("approximated", _FIELD, "nothing is summarized: the model receives the complete history")
+_COMPACTED = FidelityNote(
+    "emulated", _FIELD, "the proxy asks a model for the summary, and counts tokens by its own estimate"
+)
 _UNKNOWN = FidelityNote("approximated", _FIELD, "an edit of an unknown type is not made")
 _StructT = TypeVar("_StructT")
 
@@ -59,17 +63,34 @@ class ClearThinking(Struct, frozen=True):
     note: ClassVar[FidelityNote] = _EDITED
 
 
+class Compact(Struct, frozen=True):
+    """Edit that replaces the conversation by a summary, which begins the reply."""
+
+    trigger: int = _DEFAULT_COMPACTION_TOKENS
+    """Number of input tokens from which on the conversation is summarized."""
+    instructions: str = ""
+    """What the summary must have, in addition to the default. "": nothing."""
+    pauses: bool = False
+    """True if the reply ends with the summary."""
+    note: ClassVar[FidelityNote] = _COMPACTED
+
+
+class Summarize(Struct, frozen=True):
+    """Request field `compaction`: the reply is a summary of the conversation, and nothing else."""
+
+    instructions: str = ""
+    """What the summary must have, in place of the default. "": the default."""
+    note: ClassVar[FidelityNote] = FidelityNote("emulated", "compaction", "the proxy asks a model for the summary")
+
+
 class UnsupportedEdit(Struct, frozen=True):
-    """An edit that the proxy does not make."""
+    """An edit of an unknown type, which the proxy does not make."""
 
     kind: str
-
-    @property
-    def note(self) -> FidelityNote:
-        return _NOT_SUMMARIZED if self.kind.startswith(_COMPACTION) else _UNKNOWN
+    note: ClassVar[FidelityNote] = _UNKNOWN
 
 
-ContextEdit = ClearToolUses | ClearThinking | UnsupportedEdit
+ContextEdit = ClearToolUses | ClearThinking | Compact | Summarize | UnsupportedEdit
 
 
 class _Config(Struct):
@@ -90,6 +111,12 @@ class _ToolUses(Struct):
 
 class _Thinking(Struct):
     keep: Raw = ABSENT
+
+
+class _Compact(Struct):
+    trigger: Raw = ABSENT
+    instructions: str | None = None
+    pause_after_compaction: bool | None = None
 
 
 class _Amount(Struct):
@@ -113,6 +140,8 @@ def decode_context_edits(raw: Raw) -> tuple[ContextEdit, ...]:
         known.add(kind)
         if kind == CLEAR_TOOL_USES:
             edits.append(_read_tool_uses(given, path))
+        elif kind == _COMPACT:
+            edits.append(_read_compact(given, path))
         elif kind != CLEAR_THINKING:
             edits.append(UnsupportedEdit(kind))
         elif (kept := _read_kept_turns(_decode(given, _Thinking, path).keep, f"{path}.keep")) is not None:
@@ -137,6 +166,14 @@ def _read_tool_uses(raw: Raw, path: str) -> ClearToolUses:
         frozenset(read.exclude_tools or ()),
         frozenset(inputs) if isinstance(inputs, list) else bool(inputs),
     )
+
+
+def _read_compact(raw: Raw, path: str) -> Compact:
+    read = _decode(raw, _Compact, path)
+    trigger = _DEFAULT_COMPACTION_TOKENS
+    if is_present(read.trigger):
+        _, trigger = _read_amount(read.trigger, f"{path}.trigger", ("input_tokens",), _MIN_COMPACTION_TOKENS)
+    return Compact(trigger, (read.instructions or "").strip(), read.pause_after_compaction is True)
 
 
 def _read_kept_turns(raw: Raw, path: str) -> int | None:

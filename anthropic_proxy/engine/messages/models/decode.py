@@ -18,7 +18,7 @@ import re
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
-from typing import Annotated, Any, Literal, Protocol, TypeVar, assert_never, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar, assert_never, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -82,6 +82,9 @@ from anthropic_proxy.engine.messages.models.tools import are_valid_ids, are_vali
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
 
+if TYPE_CHECKING:
+    from anthropic_proxy.engine.messages.models.context_edits import ContextEdit
+
 _MAX_COUNTS = (("messages", b'"role"', 100_000), ("content blocks and tools", b'"type"', 50_000))
 """Rows: name of the counted objects, bytes in each such object, maximum number in a body. A body with more objects is
 rejected. JSON strings cannot contain these bytes, because their quotes are escaped."""
@@ -89,6 +92,7 @@ _MAX_SEQUENCES, _MAX_SEQUENCE_CHARACTERS = 4_096, 65_536
 _GLOBAL_REGION = b'"global"'
 """Value of the request field `inference_geo`, as JSON, that permits every region."""
 _FAST = Raw(b'"fast"')
+_FORCING = ("any", "tool")
 _COMPACTION = b'"compact_'
 """Beginning of the `type` of an edit of the request field `context_management`."""
 _CLASSIFIER_ANSWERS = b"<block>no</block>", b"<severity>N</severity>"
@@ -179,7 +183,7 @@ def decode_request(
 
     If `for_token_count` is True, `max_tokens` may be missing, because a request to count tokens has no output limit.
     `known`: messages of this body that are not decoded again.
-    Raises `UnsupportedFeature` for the fields `thread` and `compaction`, because the proxy stores no conversations.
+    Raises `UnsupportedFeature` for the field `thread`, because the proxy stores no conversations.
     """
     if len(body) >= MIN_COUNTED_BYTES:
         require_bounded_members(body)
@@ -235,6 +239,8 @@ def decode_request(
             request.permits_other_calls = _permits_other_calls(read)
         if read.fallbacks is not ABSENT:
             request.permits_other_calls = True
+        if read.compaction not in _NOT_GIVEN and not for_token_count:  # it has no effect on counts
+            request.context_edits = (_decode_compaction(read),)
         request.message_count = len(read.messages)
         if at_once is not None:  # a body with a call whose input is no object is not decoded at once
             called: Mapping[str, str]
@@ -268,17 +274,13 @@ def _require_supported_fields(read: _Body, *, for_token_count: bool) -> None:
             code="conversation-state",
             is_negotiated=True,  # the official SDKs then send the complete history
         )
-    if not read.messages:
+    if not read.messages and (read.compaction in _NOT_GIVEN or for_token_count):
         raise InvalidRequest("messages: at least one message is required", code="empty-messages")
     if read.max_tokens is None:
         if not for_token_count:
             raise missing_field_error("max_tokens")
     elif read.max_tokens < 0:
         raise wrong_type_error("max_tokens", "greater than or equal to 0", read.max_tokens)
-    if read.compaction not in _NOT_GIVEN:
-        raise UnsupportedFeature(
-            "compaction: not available; send the complete history in messages", code="conversation-state"
-        )
     if sequences := read.stop_sequences:
         characters = sum(map(len, sequences))
         if len(sequences) > _MAX_SEQUENCES or characters > _MAX_SEQUENCE_CHARACTERS:
@@ -292,6 +294,25 @@ def _require_supported_fields(read: _Body, *, for_token_count: bool) -> None:
         for form in (read.output_format, config.format if config is not None else None):
             if form is not None and (flaw := find_schema_error(bytes(form.schema))):
                 raise InvalidRequest(f"output_config.format.schema: {flaw}", code="invalid-field")
+
+
+def _decode_compaction(read: _Body) -> "ContextEdit":
+    from anthropic_proxy.engine.messages.models import compaction  # noqa: PLC0415  # few requests
+
+    config, choice = read.output_config, read.tool_choice
+    summarize = compaction.decode_compaction(read.compaction)
+    compaction.require_no_field_beside(
+        {
+            "context_management": read.context_management not in _NOT_GIVEN,
+            "stop_sequences": bool(read.stop_sequences),
+            "tool_choice": choice is not None and choice.type in _FORCING,
+            "output_format": read.output_format is not None,
+            "output_config.format": config is not None and config.format is not None,
+        },
+        ABSENT if config is None else config.task_budget,
+    )
+    compaction.require_summarizable(read.messages)
+    return summarize
 
 
 def decode_request_or_envelope(

@@ -242,6 +242,10 @@ class CompactionBlock(Struct, tag="compaction", tag_field="type", gc=False):
 
     content: str | None = None
     """Text of the summary. None: the compaction failed, and the block is ignored."""
+    signature: str | None = None
+    """Signature of a block that the field `compaction` has requested. None: a block of `context_management`."""
+    tool_changes: list[ToolAdditionBlock | ToolRemovalBlock] | None = None
+    """Changes of the tools of the request in the replaced messages. None: these messages state them."""
 
 
 @final
@@ -430,7 +434,8 @@ class MessagesRequest(Struct, kw_only=True):
     region: str = ""
     """Region to which the client restricts the model (`inference_geo`): `us`. "": any."""
     context_edits: "tuple[ContextEdit, ...] | None" = None
-    """Edits of the conversation that `context_management` requests. None: the field was not given."""
+    """Edits of the conversation that `context_management` requests, or the one by `compaction`. None: neither field was
+    given."""
     permits_other_calls: bool = False
     """True if the provider may call a model several times for the reply: `fallbacks`, and the compaction of
     `context_management`."""
@@ -483,6 +488,9 @@ class UsageBody(Struct, kw_only=True):
     """Number of server tool calls: `{"web_search_requests": …, "web_fetch_requests": …}`. Unset: none."""
     service_tier: str | UnsetType | None = "standard"
     """Priority class of the request as the provider reported it. Unset: not sent."""
+    iterations: list[dict[str, Any]] | UnsetType = UNSET
+    """Calls of models for the reply, with summaries of the conversation, which the other counts do not include. Unset:
+    the request asks for no summary."""
 
 
 class MessagesResponse(Struct, kw_only=True):

@@ -23,10 +23,12 @@ from anthropic_proxy.engine.messages.preparation.request import (
     find_session_id,
     shorten_id,
 )
+from anthropic_proxy.engine.messages.preparation.tool_changes import list_tool_changes
 from anthropic_proxy.engine.messages.preparation.tools import (
     define_function,
     ends_with_paused_reply,
     find_pending_calls,
+    list_loaded_tools,
     resolve_proxy_tools,
     server_tool_kind,
     server_tool_kinds,
@@ -48,6 +50,8 @@ __all__ = [
     "ends_with_paused_reply",
     "find_pending_calls",
     "find_session_id",
+    "list_loaded_tools",
+    "list_tool_changes",
     "may_lack_room",
     "prepare",
     "resolve_proxy_tools",

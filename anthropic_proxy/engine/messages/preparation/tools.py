@@ -34,6 +34,7 @@ from anthropic_proxy.engine.messages.loaded_tools import (
 from anthropic_proxy.engine.messages.models import (
     Block,
     CleanMessages,
+    CompactionBlock,
     Message,
     MessagesRequest,
     ServerToolResultBlock,
@@ -42,11 +43,9 @@ from anthropic_proxy.engine.messages.models import (
     ToolAdditionBlock,
     ToolChoice,
     ToolReferenceBlock,
-    ToolRemovalBlock,
     ToolResultBlock,
     ToolUseBlock,
     decode_nested_content,
-    decode_tool,
 )
 from anthropic_proxy.engine.messages.models.tools import (
     MAX_TOOL_NAME_LENGTH,
@@ -60,6 +59,7 @@ from anthropic_proxy.engine.messages.models.tools import (
 )
 from anthropic_proxy.engine.messages.preparation.cleaning import result_as_text
 from anthropic_proxy.engine.messages.preparation.request import ProxyTool, SearchState, TargetLimits
+from anthropic_proxy.engine.messages.preparation.tool_changes import apply_tool_changes
 from anthropic_proxy.engine.messages.server_blocks import domain_names
 from anthropic_proxy.engine.messages.server_tools import PROXY_TOOLS, SERVER_TOOLS, Function, ServerToolKind
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
@@ -419,6 +419,12 @@ class _Found(msgspec.Struct):
     tool_references: list[_Reference] = []
 
 
+def list_loaded_tools(request: MessagesRequest) -> list[str]:
+    """Return the names of deferred tools that the messages have loaded, without repetitions."""
+    deferred = {tool.name for tool in request.tools if tool.defer_loading}
+    return [*dict.fromkeys(name for _, name in _found_names(request.messages) if name in deferred)] if deferred else []
+
+
 def _found_names(messages: list[Message]) -> Iterator[tuple[str, str]]:
     """Yield the id of a search that the proxy has run ("": another place), and the name of a tool."""
     for message in messages:
@@ -439,6 +445,8 @@ def _found_names(messages: list[Message]) -> Iterator[tuple[str, str]]:
                 yield "", block.name
             elif isinstance(block, ToolAdditionBlock):
                 yield "", block.tool.name
+            elif isinstance(block, CompactionBlock):
+                yield from (("", one.tool.name) for one in block.tool_changes or () if type(one) is ToolAdditionBlock)
 
 
 _FREE = ("auto", "none")
@@ -457,7 +465,7 @@ def select_offered_tools(
 
     Replacements of tool names are added to `names`.
     """
-    declared = _with_changes(request)
+    declared = apply_tool_changes(request)
     if request.mcp_servers and "mcp_toolset" in limits.server_tools:
         declared = [*declared, *implied_toolsets(request)]
     if not declared:
@@ -492,7 +500,7 @@ def list_visible_tools(request: MessagesRequest) -> list[Tool]:
 
     If the request has a tool search, deferred tools that were not found yet are left out.
     """
-    tools = _with_changes(request)
+    tools = apply_tool_changes(request)
     if not tools:
         return tools
     if not (tools.has_deferred if isinstance(tools, ToolList) else any(tool.defer_loading for tool in tools)):
@@ -511,7 +519,7 @@ def resolve_proxy_tools(request: MessagesRequest, limits: TargetLimits) -> Mappi
     """
     if not limits.accepts_tools or are_client_tools(request.tools):
         return {}
-    return assign_server_tools([define_function(tool) for tool in _with_changes(request)], limits, []).proxy_tools
+    return assign_server_tools([define_function(tool) for tool in apply_tool_changes(request)], limits, []).proxy_tools
 
 
 def select_tool_choice(
@@ -577,31 +585,3 @@ def _under_alias(tool: Tool, names: ToolNames) -> Tool:
         return tool
     # caches use the source as a key
     return replace(tool, name=upstream, source=b"%b %b" % (upstream.encode(), tool.source))
-
-
-def _with_changes(request: MessagesRequest) -> list[Tool]:
-    """Return the tools of a client request after the tool additions and removals in its system messages."""
-    if isinstance(request.messages, CleanMessages):
-        return request.tools
-    changes = [
-        block
-        for message in request.messages
-        if message.role == "system" and not isinstance(message.content, str)
-        for block in message.content
-        if isinstance(block, ToolAdditionBlock | ToolRemovalBlock)
-    ]
-    if not changes:
-        return request.tools
-    tools = {tool.name: tool for tool in request.tools}
-    removed = set()
-    for change in changes:
-        name = change.tool.name
-        if isinstance(change, ToolRemovalBlock):
-            removed.add(name)
-        elif len(change.tool.definition):
-            tool = decode_tool(change.tool.definition, "messages.tool_addition.tool.definition")
-            tools[tool.name] = tool
-            removed.discard(tool.name)
-        else:
-            removed.discard(name)
-    return [tool for name, tool in tools.items() if name not in removed]
