@@ -330,6 +330,7 @@ def test_the_palette_finds_pages_sessions_settings_and_requests(tab: Page) -> No
     expect(field).to_be_hidden()
     assert tab.evaluate("document.documentElement.dataset.theme") == "dark"
     press(tab, "Control+k")
+    tab.keyboard.type("a text")
     tab.keyboard.press("Escape")
     expect(field).to_be_hidden()
 

@@ -77,6 +77,12 @@ def test_the_overview_states_the_result_of_all_requests(client: httpx.Client) ->
     assert "messages: at least one message is required" in page.text
 
 
+def test_charts_of_a_young_ledger_say_when_they_begin(client: httpx.Client) -> None:
+    begins = re.compile(r"Charts begin at \d\d:\d\d, the hour of the first request\. Times in ")
+    assert begins.search(client.get("/dashboard?range=24h").text)
+    assert not begins.search(client.get("/dashboard?range=1h").text)
+
+
 def test_only_a_range_that_has_not_ended_is_live(client: httpx.Client) -> None:
     assert "updates live" in client.get("/dashboard").text
     assert "updates live" not in client.get("/dashboard?range=yesterday").text

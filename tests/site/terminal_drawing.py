@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 
 COLUMNS = 100
+_KNOWN_GLYPHS = str.maketrans({"⏵": "►"})
+"""Character that few fonts of browsers have, and would be a box → a similar one of the same width that they have."""
 _THEME = TerminalTheme(
     (15, 18, 22),
     (230, 233, 238),
@@ -57,7 +59,7 @@ def draw(lines: Sequence[str], label: str, delays: Mapping[int, float] | None = 
     steps: list[int] = []
     seconds = sorted((delays or {}).items())
     for number, line in enumerate(lines):
-        text = decoder.decode_line(line)
+        text = decoder.decode_line(line.translate(_KNOWN_GLYPHS))
         if line.startswith("$ "):
             text.stylize("bold")
         step = sum(first <= number for first, _ in seconds)

@@ -34,7 +34,6 @@ _MAX_LABELS = {"wide": 13, "medium": 8, "narrow": 4}
 _DAY_MINUTES = 24 * 60
 _ROUND_MINUTES = (5, 10, 15, 30, 60, 120, 180, 240, 360, 720, *(_DAY_MINUTES * days for days in (1, 2, 3, 7)))
 """Distances of labels. Those within a day are parts of it, so that midnight has a label."""
-_MAX_DOTS = 3
 _ROLES = ("cache-read", "cache-write", "input", "output")
 """CSS classes for the colors of groups without a color of their own, the largest group first."""
 _PERIODS = ((3, 300), (48, 3_600), (24 * 8, 6 * 3_600), (24 * 45, 86_400), (24 * 400, 3 * 86_400))
@@ -91,8 +90,6 @@ class Shape(Struct, frozen=True):
     line: str = ""
     area: str = ""
     """The line, closed along the axis. "": no area."""
-    dots: Sequence[tuple[float, float]] = ()
-    """Position of each value that no line shows, horizontally in percent."""
 
 
 class Chart(Struct, frozen=True, kw_only=True):
@@ -123,16 +120,19 @@ class Chart(Struct, frozen=True, kw_only=True):
     @property
     def labels(self) -> Sequence[tuple[str, str, str]]:
         """Position, text and CSS classes of each label of the horizontal axis. The classes are the widths of panels
-        (keys of `_MAX_LABELS`) in which the label is shown.
+        (keys of `_MAX_LABELS`) in which the label is shown, and `first` or `last` for a label at the edge of its
+        column, which would else extend beyond the panel.
         """
         sizes: dict[int, list[str]] = {}
         for size, most in _MAX_LABELS.items():
             for index in self._choose_labels(most):
                 sizes.setdefault(index, []).append(size)
-        return [
-            (self.find_position(index + 0.5), self.columns[index].label, " ".join(widths))
-            for index, widths in sorted(sizes.items())
-        ]
+        edges = {len(self.columns) - 1: (1.0, "last"), 0: (0.0, "first")} if len(self.columns) > 1 else {}
+        labels = []
+        for index, widths in sorted(sizes.items()):
+            place, edge = edges.get(index, (0.5, ""))
+            labels.append((self.find_position(index + place), self.columns[index].label, " ".join([*widths, edge])))
+        return labels
 
     def _choose_labels(self, most: int) -> list[int]:
         """Return the indexes of the columns with a label, at most about `most`."""
@@ -149,7 +149,9 @@ class Chart(Struct, frozen=True, kw_only=True):
                 ),
                 _ROUND_MINUTES[-1],
             )
-            return [index for index, minute in enumerate(known) if (minute - minute % unit) % step == 0]
+            chosen = [index for index, minute in enumerate(known) if (minute - minute % unit) % step == 0]
+            has_room = not chosen or chosen[0] * unit > 0.6 * step
+            return [0, *chosen] if has_room else chosen
         chosen = []
         free = 0.0
         previous = ""
@@ -215,17 +217,18 @@ def build_chart(
 
 
 def _draw_line(series: Series, unit: float, *, has_area: bool, has_gaps: bool) -> Shape:
-    """A value without neighbors has a dot, and so has each value of a series with few values."""
-    known = {index: BASE - unit * value for index, value in enumerate(series.values) if value is not None}
+    """A value without neighbors is a line of the width of its column."""
+    known = {index: _shorten(BASE - unit * value, 1) for index, value in enumerate(series.values) if value is not None}
     runs = _find_runs(series.values) if has_gaps else [list(known)]
-    lonely = {index for index in known if not {index - 1, index + 1} & known.keys()}
-    dots = known if len(known) <= _MAX_DOTS else lonely
     line = "".join(
-        f"M{'L'.join(f'{index + 0.5} {_shorten(known[index], 1)}' for index in run)}" for run in runs if len(run) > 1
+        f"M{'L'.join(f'{index + 0.5} {known[index]}' for index in run)}"
+        if len(run) > 1
+        else f"M{run[0]} {known[run[0]]}h1"
+        for run in runs
+        if run
     )
-    area = f"{line}V{BASE}H{min(known) + 0.5}Z" if has_area and line else ""
-    width = 100 / len(series.values)
-    return Shape(series, (), line, area, [(round(width * (index + 0.5), 2), round(known[index], 1)) for index in dots])
+    area = f"{line}V{BASE}H{min(known) + 0.5}Z" if has_area and len(known) > 1 else ""
+    return Shape(series, (), line, area)
 
 
 def list_axis_values(highest: float, format_value: Callable[[float], str]) -> list[float]:

@@ -114,6 +114,7 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
     by = panels.by
     split = panels.split
     table = build_panel(context, "the costs", panels.list_costs)
+    measure = "Tokens" if build_panel(context, "the sums", lambda: panels.has_no_cost) is True else "Cost"
     return {
         "verdict": build_verdict(context, panels.summarize),
         "by": by,
@@ -125,7 +126,7 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
         "table": table,
         "hidden": 0 if isinstance(table, FailedPanel) else len(panels.parts()) - len(table.rows),
         "chart": build_panel(context, "costs", panels.chart_costs),
-        "chart_title": f"Cost per {panels.periods.length_name} and {'model' if by == 'day' else NOUNS[by]}",
+        "chart_title": f"{measure} per {panels.periods.length_name} and {'model' if by == 'day' else NOUNS[by]}",
         "is_empty": not context.facts.requests and context.can_read,
     }
 
@@ -230,18 +231,24 @@ class _Panels:
         share = formats.percent(largest.sums.cost, total.cost)
         return f"{text} Largest {NOUNS[self.by]}: {name}, {format_cost(largest.sums.cost)} ({share})."
 
+    @property
+    def has_no_cost(self) -> bool:
+        """True if the requests have used tokens, but none of them has a known cost above 0."""
+        return self.total().has_replies and not self.total().cost
+
     def chart_costs(self) -> Chart:
+        """Without costs, the chart shows tokens."""
         by = self.by
         periods = self.periods
-        money = formats.chart_money
+        find, show = (_find_tokens, formats.short_count) if self.has_no_cost else (_find_cost, formats.chart_money)
         if by in _OF_MODELS:
             models = sum_model_periods(self.context.connection, self.context.model_selection, periods.seconds)
-            drawn = chart_models(periods, models, lambda sums: sums.cost, money)
+            drawn = chart_models(periods, models, find, show)
         else:
             shown = {row.group for row in self.by_period()} - {""} if by == "provider" else ()
             roles = {name: (name_value("provider", name, self.names), formats.provider_role(name)) for name in shown}
             missing = name_missing(by)
-            drawn = chart_groups(periods, self.by_period(), lambda sums: sums.cost, money, roles, missing=missing)
+            drawn = chart_groups(periods, self.by_period(), find, show, roles, missing=missing)
         return structs.replace(drawn, empty_text=explain_missing_cost(self.total()))
 
     def list_missing_prices(self) -> MissingPrices | None:
@@ -249,6 +256,14 @@ class _Panels:
             return None
         models = sum_models(self.context.connection, self.context.model_selection)
         return find_missing_prices(ModelCosts(self.context.settings), models)
+
+
+def _find_cost(sums: UsageSums) -> float:
+    return sums.cost
+
+
+def _find_tokens(sums: UsageSums) -> float:
+    return sums.all_tokens
 
 
 def _summarize_costs(context: PageContext, sums: UsageSums) -> str:

@@ -51,6 +51,7 @@ from anthropic_proxy.console.dashboard.tables import (
     build_finished_row,
     build_request_table,
     build_running_row,
+    count_equal_failures,
 )
 from anthropic_proxy.console.dashboard.week import WeekGrid, build_week
 from anthropic_proxy.console.ledger import queries
@@ -87,8 +88,10 @@ _USAGE_CHARTS = {
 }
 """Measure of the chart of usage as value of `by` in the URL → title of the chart."""
 _COSTS = ("", "provider")
-"""Measures that are amounts of money. They are not offered if all requests of the range were free."""
+"""Measures that are amounts of money. They are not offered if no request of the range has a known cost above 0."""
 _MAX_LATEST = 10
+_MAX_LATEST_READ = 50
+"""Number of the latest requests of which equal failures are shown as one."""
 _MAX_MODELS = 6
 _MIN_HOURS_OF_WEEK = 48
 """Hours of a range from which the page shows the hours of the week."""
@@ -135,8 +138,8 @@ def build_overview_page(context: PageContext) -> Mapping[str, Any]:
     has_demo = any(row.target.startswith("demo/") for row in context.setup.mapping)
     demo = describe_demo(context.settings) if has_demo else ""
     total = build_panel(context, "the sums", panels.add_up)
-    is_free = not isinstance(total, FailedPanel) and total.has_replies and total.known_cost == 0
-    measures = {name: title for name, title in _USAGE_CHARTS.items() if not is_free or name not in _COSTS}
+    has_no_cost = not isinstance(total, FailedPanel) and total.has_replies and not total.cost
+    measures = {name: title for name, title in _USAGE_CHARTS.items() if not has_no_cost or name not in _COSTS}
     chosen = query.measure if query.measure in measures else next(iter(measures))
     measure = "Cost" if chosen in _COSTS else measures[chosen]
     length = panels.periods.length_name
@@ -347,7 +350,8 @@ class _Panels:
         return chart_lines(self.periods, series, formats.seconds, formats.choose_seconds_axis(highest), incidents)
 
     def draw_speed(self) -> Chart:
-        series = self.list_providers(queries.group_speeds(self.by_model(), _find_provider))
+        rows = [row for row in self.by_model() if row.model.provider != "demo"]  # it has no model, and so no speed
+        series = self.list_providers(queries.group_speeds(rows, _find_provider))
         return chart_lines(self.periods, series, formats.rate, formats.count)
 
     def list_providers(self, values: Mapping[tuple[int, tuple[str, ...]], float | None]) -> list[Series]:
@@ -366,8 +370,9 @@ class _Panels:
     def list_latest(self) -> Table:
         context = self.context
         running = [build_running_row(receipt, context.now) for receipt in reversed(context.running)]
-        finished = list_stored_requests(context.connection, context.selection, _MAX_LATEST)
-        shown = [*running, *(build_finished_row(row, context.now) for row in finished)][:_MAX_LATEST]
+        finished = count_equal_failures(list_stored_requests(context.connection, context.selection, _MAX_LATEST_READ))
+        rows = [build_finished_row(row, context.now, count=count) for row, count in finished[:_MAX_LATEST]]
+        shown = [*running, *rows][:_MAX_LATEST]
         return build_request_table(shown, "Latest requests", "latest")
 
     def list_models(self) -> Sequence[Mapping[str, Any]]:

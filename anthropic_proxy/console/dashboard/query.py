@@ -264,6 +264,8 @@ class RangeChoice(Struct, frozen=True):
 
     fixed: Mapping[str, str]
     months: Mapping[str, str]
+    note: str = ""
+    """Sentence about charts that begin later than the range. "": they begin with it."""
 
 
 def list_ranges(first_hour: int | None, now: float) -> RangeChoice:

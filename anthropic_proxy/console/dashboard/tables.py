@@ -15,7 +15,7 @@ from anthropic_proxy.console.ledger.records import FACETS, NOT_SENT, RowBuilder,
 from anthropic_proxy.console.ledger.request_queries import list_failed_attempts
 from anthropic_proxy.console.ledger.tables import requests
 from anthropic_proxy.console.measures import MEASURES
-from anthropic_proxy.console.units import to_microseconds
+from anthropic_proxy.console.units import MICROSECONDS, to_microseconds
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import format_cost
@@ -26,6 +26,9 @@ from anthropic_proxy.plugins import Cost, Receipt
 RowT = TypeVar("RowT")
 RowT_contra = TypeVar("RowT_contra", contravariant=True)
 _SHORT_CHARACTERS = 24
+_MAX_ERROR_CHARACTERS = 240
+_MAX_PAUSE = 60 * MICROSECONDS
+"""Longest time between two equal failures that a page shows as one."""
 _PLACES = ("a-", "full")
 """Beginnings of styles by which a column has its place on a phone."""
 
@@ -64,8 +67,6 @@ class Cell(Struct, frozen=True, kw_only=True):
     """Small text below."""
     phone_note: str = ""
     """The same on a phone only, behind `note`."""
-    error: str = ""
-    """Small text below, in the color of errors."""
     more: str = ""
     """Link behind the text to the requests that it describes. "": none."""
     style: str = ""
@@ -113,6 +114,8 @@ class Row(Struct, frozen=True, kw_only=True):
     """Name of a column → its cell."""
     is_link: bool = True
     """True if a click on the row follows its first link."""
+    error: str = ""
+    """Text below the row, in the color of errors."""
 
 
 class Table(Struct, frozen=True, kw_only=True):
@@ -426,25 +429,53 @@ def _build_request_row(
         cells[column.name] = content
     href = f"/dashboard/requests/{quote(row.id, safe='')}"
     cells["time"] = Cell(text=time, href=href, title=formats.full_time(row.started_at))
-    error = "" if "error" in cells else formats.shorten(row.error)
-    cells["model"] = Cell(model=(name, row.model, row.provider), note=note, error=error)
+    error = "" if "error" in cells else formats.shorten(row.error, _MAX_ERROR_CHARACTERS)
+    cells["model"] = Cell(model=(name, row.model, row.provider), note=note)
     cells["outcome"] = Cell(tag=tag)
-    return Row(id=row.id, cells=cells)
+    return Row(id=row.id, cells=cells, error=error)
 
 
-def build_finished_row(row: StoredRequest, now: float, columns: RequestColumns = DEFAULT_COLUMNS) -> Row:
-    """`now`: seconds since the epoch."""
+def count_equal_failures(rows: Iterable[StoredRequest]) -> list[tuple[StoredRequest, int]]:
+    """Return rows, the latest first, without those that repeat the failure of the row before, and for each its number
+    of equal failures.
+    """
+    counted: list[tuple[StoredRequest, int]] = []
+    previous: StoredRequest | None = None
+    for row in rows:
+        if previous is not None and _is_equal_failure(row, previous):
+            counted[-1] = counted[-1][0], counted[-1][1] + 1
+        else:
+            counted.append((row, 1))
+        previous = row
+    return counted
+
+
+_find_failure = attrgetter(
+    "error", "status", "outcome", "prefix", "model", "requested_model", "session", "agent", "project", "key_label"
+)
+
+
+def _is_equal_failure(row: StoredRequest, later: StoredRequest) -> bool:
+    is_near = later.started_at - row.started_at <= _MAX_PAUSE
+    return bool(row.error) and is_near and _find_failure(row) == _find_failure(later)
+
+
+def build_finished_row(
+    row: StoredRequest, now: float, columns: RequestColumns = DEFAULT_COLUMNS, *, count: int = 1
+) -> Row:
+    """`now`: seconds since the epoch. `count`: number of equal failures that the row stands for."""
     is_exchange = bool(row.requested_model)
     note = f"requested: {_short_model(row.requested_model)}" if is_exchange else "no model"
     if failed := [attempt.replace(" ", "\u00a0") for attempt in list_failed_attempts(row)]:
         note += f" · ↻\u00a0{formats.shorten(', '.join(failed))}"
+    sign, role, text = describe_outcome(row.outcome_class, row.outcome, row.status)
     return _build_request_row(
         row,
         columns,
         time=formats.list_time(row.started_at, now),
         name=row.prefix or row.provider or (NOT_SENT if is_exchange else f"{row.method} {row.path}".strip()),
         note=note,
-        tag=describe_outcome(row.outcome_class, row.outcome, row.status),
+        tag=(sign, role, f"{text} × {count}" if count > 1 else text),
     )
 
 

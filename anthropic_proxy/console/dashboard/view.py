@@ -81,6 +81,13 @@ def describe_extent(facts: LedgerExtent | None) -> str:
     return f"Ledger: {formats.plural(facts.requests, 'request')} since {since}"
 
 
+def _describe_shorter_charts(context: PageContext) -> str:
+    start = context.charted_query.start
+    if start == context.query.start:
+        return ""
+    return f"Charts begin at {formats.clock_time(start * MICROSECONDS)}, the hour of the first request. "
+
+
 class View(Struct, kw_only=True):
     """A page that a user may see, for one request."""
 
@@ -139,7 +146,9 @@ class View(Struct, kw_only=True):
             **frame,
             "query": context.query,
             "tables": list(self.page.tables),
-            "ranges": list_ranges(context.facts.first_hour, context.now),
+            "ranges": structs.replace(
+                list_ranges(context.facts.first_hour, context.now), note=_describe_shorter_charts(context)
+            ),
             "filters": list_filters(context.query, name_providers(context.settings)),
             "running": context.running,
             "state": lines,

@@ -94,11 +94,25 @@ def test_bars_are_stacked_from_zero_and_the_last_one_is_an_outline_if_its_period
     )
 
 
-def test_a_value_of_a_line_without_neighbors_is_a_dot() -> None:
+def test_a_value_without_neighbors_is_a_line_of_the_width_of_its_column() -> None:
     chart = chart_of(None, 3, None, None, is_line=True)
-    assert chart.shapes[0].dots == [(37.5, TOP)], "the value 3 is the highest guide"
-    assert draw(chart).count("<circle") == 1
-    assert draw(chart_of(1, 2, 3, 4, 5, is_line=True)).count("<circle") == 0
+    assert chart.shapes[0].line == f"M1 {TOP}h1", "the value 3 is the highest guide"
+    columns = [ChartColumn("0:00", "0:00", "0:00", "/")]
+    (shape,) = build_chart("a", [Series("a", "context", [4])], columns, [[]], str, is_line=True, area="a").shapes
+    assert (shape.line, shape.area) == (f"M0 {TOP}h1", "")
+
+
+def test_labels_of_the_first_and_last_column_begin_and_end_with_it() -> None:
+    """In a narrow panel, the middle of such a label would be nearer to the edge than half of its width."""
+    assert chart_of(1, 2, 3, 4).labels[::3] == [
+        ("0%", "0:00", "wide medium narrow first"),
+        ("100%", "3:00", "wide medium narrow last"),
+    ]
+    drawn = draw(chart_of(1, 2))
+    assert re.findall(r'<text class="x ([\w ]+)" x="([\d.]+%)"', drawn) == [
+        ("wide medium narrow first", "0%"),
+        ("wide medium narrow last", "100%"),
+    ]
 
 
 def test_a_line_connects_its_values_and_an_area_ends_at_zero() -> None:
@@ -129,18 +143,17 @@ def test_a_sparkline_breaks_at_unknown_values() -> None:
 
 def test_a_line_breaks_at_periods_without_values() -> None:
     shape = chart_of(4, 2, None, None, 3, None, 2, 4, is_line=True).shapes[0]
-    assert shape.line == f"M0.5 {TOP}L1.5 86M6.5 86L7.5 {TOP}"
-    assert shape.dots == [(56.25, 46.0)], "the value between two gaps"
+    assert shape.line == f"M0.5 {TOP}L1.5 86M4 46h1M6.5 86L7.5 {TOP}"
 
 
 @pytest.mark.parametrize(
     ("start", "hours", "labels"),
     [
         ("2026-11-24T15:00Z", 24, ["18:00", "25 Nov", "06:00", "12:00"]),
-        ("2026-11-24T15:00Z", 48, ["25 Nov", "12:00", "26 Nov", "12:00"]),
+        ("2026-11-24T15:00Z", 48, ["15:00", "25 Nov", "12:00", "26 Nov", "12:00"]),
         ("2026-11-25T00:00Z", 24, ["25 Nov", "06:00", "12:00", "18:00"]),
         ("2026-11-25T10:00Z", 2, ["10:00", "10:30", "11:00", "11:30"]),
-        ("2026-11-18T15:00Z", 7 * 24, ["20 Nov", "22 Nov", "24 Nov"]),
+        ("2026-11-18T15:00Z", 7 * 24, ["18 Nov", "20 Nov", "22 Nov", "24 Nov"]),
     ],
 )
 def test_the_labels_of_hours_are_round_and_midnight_is_the_day(start: str, hours: int, labels: list[str]) -> None:

@@ -117,8 +117,15 @@ async def test_without_prices_all_pages_name_the_same_number_and_the_models_that
     (spent,) = [figure for figure in overview["figures"] if figure.label == "Spent"]
     assert (spent.value, spent.note) == ("unknown", "unknown for 4 of 5 requests, ≥ $0.090 at Claude's prices")
     assert costs_page["verdict"] == "The cost of 4 of 5 requests is unknown."
-    for chart in (overview["usage"], costs_page["chart"], models_page["chart"]):
-        assert chart.empty_text == ('The cost of 4 of 5 requests is unknown. <a href="#missing-prices">Set prices</a>')
+    assert models_page["chart"].empty_text == (
+        'The cost of 4 of 5 requests is unknown. <a href="#missing-prices">Set prices</a>'
+    )
+    assert (overview["usage_title"], overview["usage"].series[0].total) == ("Tokens per 5 minutes", "500")
+    assert overview["measures"] == [("tokens", "Tokens"), ("requests", "Requests")]
+    assert (costs_page["chart_title"], costs_page["chart"].series[0].total) == (
+        "Tokens per 5 minutes and project",
+        "600",
+    )
     assert [one["share"] for one in overview["models"]] == [None] * 4, "an unknown or no cost has no bar"
     comparison = models_page["comparison"]
     assert (comparison["actual"], comparison["compared"], comparison["left_out"]) == ("free", 1, 4)

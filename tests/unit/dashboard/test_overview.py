@@ -149,7 +149,7 @@ async def test_three_free_requests_of_the_first_minutes_are_visible(tmp_path: Pa
         assert [series.name for series in page["usage"].series] == ["input", "output"]
         assert page["speed"].columns[0].label == local_time(NOON - 1_800)
         assert len(page["speed"].columns) == 13
-        assert [len(shape.dots) for shape in page["speed"].shapes] == [1, 1]
+        assert [shape.line for shape in page["speed"].shapes] == ["M11 28.9h1", "M11 28.9h1"]
         assert [figure.value for figure in page["figures"]][:3] == ["3", "100 %", "free"]
         assert page["verdict"] == "In the last 24 hours 3 of 3 requests succeeded and were <b>free</b>."
     with overview_of(settings, now=first + 4 * 3_600) as page:
@@ -201,6 +201,32 @@ async def test_a_request_without_a_model_is_no_part_of_the_success_rate(tmp_path
             ("GET /nothing", "no model"),
             ("groq", "requested: haiku-4-5"),
         ]
+
+
+async def test_equal_failures_of_a_minute_are_one_row_of_the_latest_requests(tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path / "data")
+    failed = {"status": 404, "outcome": "error", "error_type": "not_found_error", "error": "No such model."}
+    failed |= {"input_tokens": 0, "output_tokens": 0}
+    receipts = [new_receipt(number, started_at=NOON + number, **failed) for number in range(8)]
+    receipts.append(new_receipt(8, started_at=NOON + 70, **failed))
+    receipts.append(new_receipt(9, started_at=NOON + 71, **failed, session="another"))
+    await show_first_minutes(settings, *receipts, new_receipt(10, started_at=NOON + 72))
+    with overview_of(settings, now=NOON + 100) as page:
+        rows = [(row.id[-2:], row.cells["outcome"].tag, row.error) for row in page["latest"].rows]
+    assert rows == [
+        ("10", ("✓", "ok", "end_turn"), ""),
+        ("09", ("✕", "error", "404"), "No such model."),
+        ("08", ("✕", "error", "404"), "No such model."),
+        ("07", ("✕", "error", "404 × 8"), "No such model."),
+    ]
+
+
+async def test_the_demo_has_no_speed_of_output(tmp_path: Path) -> None:
+    """It writes at once, so that the lines of models would be flat beside it."""
+    settings = Settings(data_directory=tmp_path / "data")
+    await show_first_minutes(settings, new_receipt(1), new_receipt(2, provider="demo", prefix="demo", model="demo"))
+    with overview_of(settings) as page:
+        assert [series.name for series in page["rate"].series] == ["groq"]
 
 
 def test_an_error_has_the_remedy_of_its_code() -> None:

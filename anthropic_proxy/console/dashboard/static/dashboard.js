@@ -139,6 +139,7 @@ function follow(row) {
 }
 palette?.addEventListener("input", (event) => listEntries(event.target.value));
 palette?.addEventListener("keydown", async (event) => {
+  if (event.key === "Escape") { palette.close(); event.preventDefault(); return; } // a search field would only be emptied
   if (/^Arrow(Up|Down)$/.test(event.key)) { choose(chosen + (event.key === "ArrowDown" ? 1 : -1)); event.preventDefault(); }
   if (event.key !== "Enter") return;
   await loading; // `openPalette` waits for it since before, and lists the entries first
