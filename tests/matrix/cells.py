@@ -9,10 +9,20 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from anthropic_proxy.engine.exchange.image_describing import IMAGE_MARK, note_description
 from anthropic_proxy.engine.messages.documents import PDF_MARK, PdfContent, PdfPage, as_text_document, is_pdf
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.foreign_text import enclose_description
 from anthropic_proxy.engine.messages.media import MediaBlock, replace_media
-from anthropic_proxy.engine.messages.models import Block, DocumentBlock, MessagesRequest, decode_request_or_envelope
+from anthropic_proxy.engine.messages.models import (
+    Block,
+    DocumentBlock,
+    ImageBlock,
+    MessagesRequest,
+    TextBlock,
+    decode_request_or_envelope,
+    json_string,
+)
 from anthropic_proxy.engine.messages.preparation import prepare
 from anthropic_proxy.engine.routing.targets import Target, build_target_limits
 from anthropic_proxy.engine.wires.calls import TranslatedCall
@@ -150,7 +160,9 @@ def sample(fields: dict[str, Any], target: Target) -> MessagesRequest:
 
 
 def with_read_documents(request: MessagesRequest, target: Target) -> tuple[MessagesRequest, list[FidelityNote]]:
-    """Return the request as the step before the preparation leaves it: PDFs are read for models that accept none."""
+    """Return the request as the steps before the preparation leave it: PDFs are read for models that accept none, and
+    pictures are described for models that do not see.
+    """
     notes = list[FidelityNote]()
     content = PdfContent([PdfPage("Deed")])
 
@@ -158,8 +170,17 @@ def with_read_documents(request: MessagesRequest, target: Target) -> tuple[Messa
         is_read = isinstance(block, DocumentBlock) and is_pdf(block)
         return (as_text_document(block, content, notes) if is_read else block,)
 
-    if not build_target_limits(target).accepts_pdf:
+    def describe(block: MediaBlock) -> Sequence[Block]:
+        if not isinstance(block, ImageBlock) or block.source.type != "base64":
+            return (block,)
+        notes.append(note_description("messages.image", "the model of [images]"))
+        return (TextBlock(json_string(enclose_description("A deed"))),)
+
+    limits = build_target_limits(target)
+    if not limits.accepts_pdf:
         request = replace_media(request, PDF_MARK, replace)
+    if not limits.accepts_images:
+        request = replace_media(request, IMAGE_MARK, describe)
     return request, notes
 
 

@@ -171,6 +171,7 @@ _WIRES = {
     "gemini": ("gemini", "/v1beta", gemini.KEY),
     "openai_chat": ("chat", "/v1", openai_chat.KEY),
     "ollama": ("ollama", "", "none"),
+    RELAY: ("messages", "", anthropic.KEY),
 }
 """Kind → its name in the settings, the end of its address, and the key of its fake server."""
 
@@ -181,7 +182,7 @@ def standing_blind(name: str, directory: Path, text: str = "", **settings: str) 
 
     `text`: the rest of the configuration file.
     """
-    kind = KINDS[name]
+    kind = _RELAY if name == RELAY else KINDS[name]
     wire, path, key = _WIRES[name]
     with serving(kind.build()) as running:
         table = (

@@ -79,7 +79,8 @@ Write the description alone, without an introduction, an opinion or advice."""
 _QUESTION = "Describe this picture."
 _NOT_ALLOWED = "the rules of the request allow no model that describes it"
 _NOT_CALLABLE = "the model that describes pictures cannot be called"
-_SEES_NOTHING = "the model that describes pictures does not accept it"
+_SEES_NOTHING = "the model that describes pictures does not see"
+_LOSES = "the model that describes pictures would lose the picture or a rule of the request"
 _REFUSED = "an inspector of the proxy refuses its description"
 _NO_TEXT = "the model that describes pictures sent no description"
 _TOO_LATE = "its description needs too much time"
@@ -155,7 +156,7 @@ class ImageDescriber:
         notes = [
             FidelityNote("dropped", field, f"a text in place of the picture: {one.failure}")
             if one.failure
-            else FidelityNote("emulated", field, f"the model does not see: {model} describes the picture")
+            else note_description(field, model)
             for one in found.values()
         ]
         return {data: _write(one) for data, one in found.items()}, notes
@@ -373,7 +374,7 @@ def _read_reply(sink: OwnSink) -> Description:
     if sink.error is not None:
         is_loss = sink.error.code == "fidelity-strict"
         reason = f"the model that describes pictures failed ({sink.error.error_type})"
-        return Description(failure=_SEES_NOTHING if is_loss else reason)
+        return Description(failure=_LOSES if is_loss else reason)
     try:
         reply = _decode_reply(bytes(sink.body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -382,6 +383,10 @@ def _read_reply(sink: OwnSink) -> Description:
     if reply.stop_reason == "refusal" or not text:
         return Description(failure=_NO_TEXT)
     return Description(text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]} […]")
+
+
+def note_description(field: str, model: str) -> FidelityNote:
+    return FidelityNote("emulated", field, f"the model does not see: {model} describes the picture")
 
 
 def _write(description: Description) -> str:

@@ -117,6 +117,13 @@ def _name_colors(task: Task) -> Reply:
     return Reply(", ".join(names) or "I was shown no picture.")
 
 
+def _quote_descriptions(task: Task) -> Reply:
+    """Repeat the descriptions of pictures that a model without eyes gets from the proxy."""
+    text = "\n".join(turn.text for turn in task.conversation.turns)
+    found = re.findall(r"<image_description>\n.*\n(.*)\n</image_description>", text)
+    return Reply(", ".join(found) or "I was told nothing.")
+
+
 def _describe(task: Task) -> Reply:
     pictures = [picture for turn in task.conversation.turns for picture in turn.pictures]
     sizes = "; ".join(f"{one.media_type} {one.size[0]} by {one.size[1]}" for one in pictures if one.size)
@@ -273,6 +280,8 @@ PLANS: tuple[tuple[str, Plan], ...] = (
     (r"Delegate: ([^\n]*)", _delegate),
     (rf"Compare the files {_PATH} and {_PATH}", _compare),
     (r"(?:N|n)ame (?:the|its) colors", _name_colors),
+    (r"Describe this picture", _name_colors),
+    (r"What is in the description", _quote_descriptions),
     (rf"Read {_PATH} and write its words in upper case to {_PATH}", _shout),
     (rf"Look at the picture {_PATH}", _view_picture),
     (rf"Load (\S+) and read {_PATH}", _load),

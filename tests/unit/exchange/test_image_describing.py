@@ -14,7 +14,9 @@ from anthropic_proxy.engine.exchange.forwarding import count_tokens
 from anthropic_proxy.engine.exchange.image_describing import INSTRUCTIONS, MAX_CHARACTERS, MAX_CONCURRENT
 from anthropic_proxy.engine.upstream.contract import FetchedPage
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.plugins import Client
+from anthropic_proxy.gateway.http_calls import HttpCalls
+from anthropic_proxy.gateway.inspectors import open_inspectors
+from anthropic_proxy.plugins import Client, StoreUnavailable
 from tests.support.fake_upstream import error
 from tests.support.harness import STALL, FakeResponse, RecordingSink, new_client_request
 from tests.support.pdf import PICTURE, document, write_pdf
@@ -170,7 +172,7 @@ FAILURES: dict[str, tuple[Any, str]] = {
     "a rejected key": (lambda: error(401), "the model that describes pictures failed (authentication_error)"),
     "it does not see": (
         lambda: error(400, "This model does not support image input"),
-        "the model that describes pictures does not accept it",
+        "the model that describes pictures would lose the picture or a rule of the request",
     ),
 }
 
@@ -350,7 +352,7 @@ async def test_a_client_that_leaves_ends_its_descriptions(tmp_path: Path) -> Non
 
 async def test_the_request_of_a_description_never_describes_its_picture(tmp_path: Path) -> None:
     gallery = Gallery(tmp_path, f'[images]\nmodel = "{BLIND}"\n')
-    assert await gallery.send(show(paint("red"))) == omitted("the model that describes pictures does not accept it")
+    assert await gallery.send(show(paint("red"))) == omitted("the model that describes pictures does not see")
     assert len(gallery.harness.receipts) == 1
 
 
@@ -375,3 +377,144 @@ async def test_a_table_of_an_own_server_says_that_a_model_does_not_see(tmp_path:
         gallery = Gallery(tmp_path, IMAGES + server.format(stated), BIG_MODEL="own/text")
         text = await gallery.send(show(paint("red")))
         assert text == (described("A red square.") if is_described else "(picture)")
+
+
+RELAYED = """
+[providers.msgs]
+base_url = "http://msgs.test"
+wire = "messages"
+[providers.msgs.models]
+"text" = { accepts_images = false }
+"other" = {}
+"""
+
+
+async def test_a_relay_whose_model_does_not_see_gets_a_description_and_the_rest_as_it_is(tmp_path: Path) -> None:
+    gallery = Gallery(tmp_path, IMAGES + RELAYED)
+    block = {**show(paint("red")), "cache_control": {"type": "ephemeral"}}
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": [show(paint("blue"))]}
+    messages = [
+        {"role": "user", "content": [block, TEXT]},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "toolu_1", "name": "Read", "input": {}}]},
+        {"role": "user", "content": [result]},
+    ]
+    sink = await gallery.post(model="msgs/text", messages=messages, top_k=3, unknown={"a": 1})
+    assert sink.error is None
+    (body,) = gallery.read
+    assert body["messages"][0]["content"] == [
+        {"type": "text", "text": described("A red square."), "cache_control": {"type": "ephemeral"}},
+        TEXT,
+    ]
+    assert body["messages"][2]["content"][0]["content"] == [{"type": "text", "text": described("A blue square.")}]
+    assert (body["top_k"], body["unknown"]) == (3, {"a": 1})
+    assert gallery.notes() == [("emulated", "messages.image", NOTE)]
+    await gallery.post(show(paint("red")), model="msgs/other")
+    assert gallery.read[-1]["messages"][0]["content"] == [show(paint("red"))]
+    assert len(gallery.asked) == 2
+
+
+async def test_a_relayed_picture_by_url_is_fetched_and_described(tmp_path: Path) -> None:
+    async def fetch(_origin: object, url: str, **_: Any) -> FetchedPage:
+        return FetchedPage(url=url, media_type="image/png", body=paint("green"))
+
+    server = RELAYED.replace('"messages"\n', '"messages"\ndialect = { accepts_media_urls = false }\n')
+    gallery = Gallery(tmp_path, IMAGES + server)
+    gallery.harness.services = structs.replace(gallery.harness.services, web_fetch=fetch)
+    linked = {"type": "image", "source": {"type": "url", "url": "https://files.test/a.png"}}
+    sink = await gallery.post(linked, model="msgs/text")
+    assert sink.error is None
+    (block,) = gallery.read[0]["messages"][0]["content"]
+    assert block == {"type": "text", "text": described("A green square.")}
+
+
+PATTERNS = '[[inspectors]]\nname = "names"\ntype = "patterns"\npatterns = { name = "walrus" }\n'
+
+
+def inspect(gallery: Gallery) -> None:
+    services = gallery.harness.services
+    inspectors = open_inspectors(services.settings.inspectors, HttpCalls(lambda: services.http))
+    gallery.harness.services = structs.replace(services, inspectors=inspectors)
+
+
+async def test_inspectors_read_what_a_picture_says(tmp_path: Path) -> None:
+    gallery = Gallery(tmp_path, IMAGES + PATTERNS)
+    inspect(gallery)
+    answers = iter(["A sign: walrus.", "A tree."])
+    gallery.answer = lambda: chat_reply(next(answers))
+    texts = (await gallery.send(show(paint("red")), show(paint("blue")))).split("\n\n")
+    assert "walrus" not in json.dumps(gallery.read)
+    assert "REDACTED_NAME_" in texts[0]
+    assert texts[1] == described("A tree.")
+    assert len(gallery.asked) == 2
+
+
+async def test_a_description_that_an_inspector_refuses_is_left_out_alone(tmp_path: Path) -> None:
+    refusing = PATTERNS.replace('"patterns"\n', '"patterns"\naction = "refuse"\n')
+    gallery = Gallery(tmp_path, IMAGES + refusing)
+    inspect(gallery)
+    answers = iter(["A sign: walrus.", "A tree."])
+    gallery.answer = lambda: chat_reply(next(answers))
+    texts = (await gallery.send(show(paint("red")), show(paint("blue")))).split("\n\n")
+    assert texts == [omitted("an inspector of the proxy refuses its description"), described("A tree.")]
+
+
+@pytest.mark.parametrize("region", ["us", "eu"])
+async def test_a_picture_of_a_request_that_pins_its_region_is_described_nowhere_else(
+    tmp_path: Path, region: str
+) -> None:
+    gallery = Gallery(tmp_path, IMAGES + RELAYED)
+    sink = await gallery.post(show(paint("red")), model="msgs/text", inference_geo=region)
+    assert sink.error is None
+    assert gallery.asked == []
+    text = omitted("the model that describes pictures would lose the picture or a rule of the request")
+    assert gallery.read[0]["messages"][0]["content"] == [{"type": "text", "text": text}]
+
+
+class SharedStore:
+    """A store of several processes."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+        self.is_away = False
+
+    async def get(self, key: str) -> str | None:
+        if self.is_away:
+            raise StoreUnavailable
+        return self.values.get(key)
+
+    async def put(self, key: str, value: str, lifetime_seconds: float) -> None:
+        if self.is_away:
+            raise StoreUnavailable
+        self.values[key] = value
+
+    async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
+        raise NotImplementedError
+
+    async def delete(self, key: str) -> None:
+        self.values.pop(key, None)
+
+
+async def test_instances_share_descriptions_by_their_store_and_work_without_it(tmp_path: Path) -> None:
+    shared, galleries = SharedStore(), [Gallery(tmp_path), Gallery(tmp_path)]
+    for gallery in galleries:
+        gallery.harness.services = structs.replace(gallery.harness.services, store=shared)
+        assert await gallery.send(show(paint("red"))) == described("A red square.")
+    assert [len(gallery.asked) for gallery in galleries] == [1, 0]
+    (key,) = shared.values
+    assert "local" not in key
+    shared.is_away = True
+    assert await galleries[1].send(show(paint("red")), show(paint("blue"))) == (
+        f"{described('A red square.')}\n\n{described('A blue square.')}"
+    )
+    assert [len(gallery.asked) for gallery in galleries] == [1, 1]
+
+
+async def test_descriptions_have_a_limited_size_in_memory(tmp_path: Path) -> None:
+    gallery = Gallery(tmp_path)
+    descriptions = Descriptions(max_kept_bytes=2_000)
+    gallery.harness.services = structs.replace(gallery.harness.services, descriptions=descriptions)
+    for color in ("red", "green", "blue", "white", "red"):
+        await gallery.send(show(paint(color)))
+    assert len(gallery.asked) == 5
+    await gallery.send(show(paint("red")))
+    assert len(gallery.asked) == 5
