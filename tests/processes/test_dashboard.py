@@ -78,7 +78,7 @@ def test_the_overview_states_the_result_of_all_requests(client: httpx.Client) ->
 
 
 def test_charts_of_a_young_ledger_say_when_they_begin(client: httpx.Client) -> None:
-    begins = re.compile(r"Charts begin at \d\d:\d\d, the hour of the first request\. Times in ")
+    begins = re.compile(r"Charts begin at \d\d:\d\d, because there are no earlier requests\. Times in ")
     assert begins.search(client.get("/dashboard?range=24h").text)
     assert not begins.search(client.get("/dashboard?range=1h").text)
 

@@ -85,7 +85,9 @@ def _describe_shorter_charts(context: PageContext) -> str:
     start = context.charted_query.start
     if start == context.query.start:
         return ""
-    return f"Charts begin at {formats.clock_time(start * MICROSECONDS)}, the hour of the first request. "
+    return (
+        f"Charts begin at {formats.local_datetime(start * MICROSECONDS):%H:%M}, because there are no earlier requests. "
+    )
 
 
 class View(Struct, kw_only=True):

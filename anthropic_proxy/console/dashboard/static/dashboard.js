@@ -262,10 +262,11 @@ function replace(old, fresh) {
 function replaceRows(table, fresh) {
   const [body, next] = [table.querySelector("tbody"), fresh.querySelector("tbody")];
   if (!next?.querySelector("tr[data-id]") || !table.tHead?.isEqualNode(fresh.tHead)) return false;
-  const known = new Map([...body.rows].map((row) => [row.dataset.id, row]));
+  const name = (row) => row.dataset.id ?? `reason of ${row.dataset.reasonOf}`;
+  const known = new Map([...body.rows].map((row) => [name(row), row]));
   [...next.rows].forEach((row, at) => {
-    const old = known.get(row.dataset.id);
-    known.delete(row.dataset.id);
+    const old = known.get(name(row));
+    known.delete(name(row));
     const kept = old?.isEqualNode(row) ? old : row;
     if (old && kept !== old) replace(old, row);
     if (body.rows[at] !== kept) body.insertBefore(kept, body.rows[at] ?? null);
