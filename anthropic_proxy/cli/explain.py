@@ -70,7 +70,7 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.columns import count_columns, pad, wrap_words
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
-from anthropic_proxy.gateway.telemetry.outcomes import describe_check, describe_inspection
+from anthropic_proxy.gateway.telemetry.outcomes import describe_cause, describe_check, describe_inspection
 from anthropic_proxy.secrets import Secret, redact_secrets
 
 EXIT_REJECTED = 1
@@ -235,7 +235,8 @@ def _describe_session(row: StoredRequest, settings: Settings) -> Iterator[tuple[
             if session:
                 session = find_names(connection, sum_sessions(connection, [session])).get(session, session)
     if row.parent:
-        yield "check of", f"a tool call in the reply to {row.parent}"
+        what, place = describe_cause(row.kind)
+        yield what, f"{place} {row.parent}"
     for number, check in enumerate(checks, 1):
         texts = [f"{check.tool}: {describe_check(check)}"]
         for request_id in list_request_ids(check):

@@ -53,7 +53,13 @@ from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.errors import UnknownModel
 from anthropic_proxy.gateway.error_catalog import find_cause, find_remedy
 from anthropic_proxy.gateway.money import format_cost, format_price
-from anthropic_proxy.gateway.telemetry.outcomes import INSPECTIONS, count_verdicts, describe_outcome, list_findings
+from anthropic_proxy.gateway.telemetry.outcomes import (
+    INSPECTIONS,
+    count_verdicts,
+    describe_cause,
+    describe_outcome,
+    list_findings,
+)
 from anthropic_proxy.plugins import ModelUsage, RouteRequest, RouteResponse
 
 MAX_TEXT_CHARACTERS = 20_000
@@ -109,6 +115,7 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
     return {
         "title": f"Request {row.id}",
         "row": row,
+        "cause": " ".join(describe_cause(row.kind)).capitalize(),
         "summary": summarize_outcome(row),
         "tag_parts": (sign, role, outcome),
         "failed": list_failed_attempts(row),

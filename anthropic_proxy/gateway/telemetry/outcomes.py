@@ -23,6 +23,18 @@ _MAX_PROBE_TOKENS = 16
 """Claude Code tests a model with `max_tokens: 1`. This is the least that the Responses API generates and bills."""
 
 
+_CAUSES: Mapping[str, tuple[str, str]] = {
+    "compaction": ("summary of", "the conversation in"),
+    "image_description": ("description of", "a picture in"),
+}
+_CAUSE_OF_CHECKS = ("check of", "a tool call in the reply to")
+
+
+def describe_cause(kind: str) -> tuple[str, str]:
+    """Return why the proxy has sent a request of this kind: what it is, and of what in the request that caused it."""
+    return _CAUSES.get(kind, _CAUSE_OF_CHECKS)
+
+
 class OutcomeTag(NamedTuple):
     sign: str
     role: str
