@@ -50,6 +50,9 @@ from anthropic_proxy.engine.messages.preparation import ends_with_paused_reply, 
 from anthropic_proxy.engine.messages.summary import build_summary_body, extract_summary, write_instruction
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.routing.router import Plan
+from anthropic_proxy.engine.routing.targets import Target
+from anthropic_proxy.engine.wires.anthropic.betas import accepts_beta
+from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.errors import ClientError, InvalidRequest, ProxyBusy, ProxyError, UpstreamError
 
@@ -58,6 +61,8 @@ MAX_SUMMARY_TOKENS = 16_384
 MAX_SUMMARY_CHARACTERS = 256 * 1024
 MAX_SUMMARY_SECONDS = 600.0
 _END = "end_turn"
+_BETA = "compact-2026-09-04"
+"""Beta of the field `compaction`."""
 _RETRIED_FROM = 500
 """Lowest HTTP status of an error that another request may not have."""
 
@@ -208,16 +213,22 @@ class Compaction:
 def open_compaction(parent: ParentRequest, request: MessagesRequest, plan: Plan) -> tuple[Compaction | None, Plan]:
     """Return None for a request that asks the proxy for no summary, and the plan that is left.
 
-    If the first target relays the request, its provider compacts. Another one would reply to a request that asks for
+    A provider that has the feature compacts itself. Another target in its place would reply to a request that asks for
     nothing but the summary.
     """
-    is_relayed = plan.targets[0].is_relayed
+    first = plan.targets[0]
     for place, edit in enumerate(request.context_edits or ()):
-        if isinstance(edit, Compact | Summarize) and not is_relayed:
+        if isinstance(edit, Summarize) and _summarizes(first):
+            return None, structs.replace(plan, targets=[target for target in plan.targets if _summarizes(target)])
+        if isinstance(edit, Summarize) or (isinstance(edit, Compact) and not first.is_relayed):
             return Compaction(parent, request, place), plan
-        if isinstance(edit, Summarize):
-            return None, structs.replace(plan, targets=[target for target in plan.targets if target.is_relayed])
     return None, plan
+
+
+def _summarizes(target: Target) -> bool:
+    """Return True if the provider has the field `compaction`."""
+    dialect = target.dialect
+    return target.is_relayed and isinstance(dialect, Dialect) and accepts_beta(dialect, _BETA)
 
 
 class BegunStream(DeltaStream):

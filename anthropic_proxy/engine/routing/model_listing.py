@@ -312,6 +312,7 @@ def _describe(capabilities: ModelCapabilities, server_tools: frozenset[str], set
         "batch": _support(False),
         "citations": _support(False),
         "code_execution": _support(False),
+        "compaction": {**_support(True), "summarize": _support(True)},
         "context_management": {
             **_support(False),
             "clear_thinking_20251015": _support(False),

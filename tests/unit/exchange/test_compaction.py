@@ -505,3 +505,58 @@ async def test_an_unreachable_provider_is_no_lost_conversation() -> None:
     script = Script([unreachable], [unreachable], reply(text("Wet.")))
     message = body_of(await compact(proxy(script)))
     assert message["content"] == [{"type": "compaction", "content": None}, {"type": "text", "text": "Wet."}]
+
+
+ANTHROPIC = {"ANTHROPIC_API_KEY": "sk-ant-0123456789", "PREFERRED_PROVIDER": "anthropic"}
+MOONSHOT = {"MOONSHOT_API_KEY": "sk-0123456789", "MOONSHOT_WIRE": "messages"}
+
+
+def claude(words: str) -> FakeResponse:
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude", "stop_reason": "end_turn"}
+    content = [{"type": "thinking", "thinking": "Hm.", "signature": "a"}, {"type": "text", "text": words}]
+    usage = {"input_tokens": 500, "output_tokens": 20}
+    return FakeResponse(200, json.dumps({**message, "content": content, "usage": usage}).encode())
+
+
+@pytest.mark.parametrize("fields", [SUMMARIZE, {"context_management": {"edits": [EDIT]}}], ids=["at once", "edit"])
+async def test_anthropic_compacts_itself(fields: Json) -> None:
+    script = Script(claude("Wet."))
+    await proxy(script, **ANTHROPIC).post(model="claude-sonnet-4-5", max_tokens=400, messages=MESSAGES, **fields)
+    assert script.requests == [{"model": "claude-sonnet-4-5", "max_tokens": 400, "messages": MESSAGES, **fields}]
+
+
+async def test_a_server_with_the_api_but_without_the_field_writes_a_summary() -> None:
+    script = Script(claude("<summary>It rains.</summary>"))
+    built = proxy(script, **MOONSHOT)
+    sink = await built.post(model="moonshot/kimi-k2", max_tokens=400, messages=SHORT, tools=[WEATHER], **SUMMARIZE)
+    message = body_of(sink)
+    assert [block["content"] for block in message["content"]] == ["It rains."]
+    assert message["usage"]["iterations"] == [entry("compaction", 500, 20)]
+    (asked,) = script.requests
+    assert "compaction" not in asked
+    assert (asked["tool_choice"], asked["stream"]) == ({"type": "none"}, False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "model"),
+    [(ANTHROPIC, "claude-sonnet-4-5"), (MOONSHOT, "moonshot/kimi-k2")],
+    ids=["Anthropic", "other"],
+)
+async def test_a_signed_summary_of_the_proxy_is_a_text_for_a_server_with_the_api(settings: Json, model: str) -> None:
+    block = await signed_block(proxy(Script(wrapped())))
+    script = Script(claude("Dry."))
+    messages = [{"role": "assistant", "content": [block]}, {"role": "user", "content": "And then?"}]
+    await proxy(script, **settings).post(model=model, max_tokens=400, messages=messages)
+    content = [{"type": "text", "text": shown(SUMMARY)}]
+    assert script.requests[0]["messages"] == [{"role": "user", "content": content}, messages[1]]
+
+
+async def test_no_other_model_replies_to_a_request_for_a_summary(tmp_path: Path) -> None:
+    route = '[[routes]]\nname = "both"\ntargets = ["anthropic/claude-sonnet-4-5", "openai/gpt-4.1"]\n'
+    (tmp_path / CONFIG_FILE).write_text(route)
+    script = Script(*[FakeResponse(529, b'{"type": "error", "error": {"type": "overloaded_error"}}')] * 2)
+    keys = {"OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_WIRE": "chat", **ANTHROPIC}
+    sink = await ask(ProxyHarness(script, env_file=str(tmp_path / ".env"), **keys), messages=SHORT, **SUMMARIZE)
+    assert sink.error is not None
+    assert sink.error.status == 529
+    assert {url.partition("/v1")[0] for url in script.urls} == {"https://api.anthropic.com"}

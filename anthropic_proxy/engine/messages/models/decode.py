@@ -869,6 +869,7 @@ class _Head(Struct, kw_only=True):
     inference_geo: Raw = ABSENT
     fallbacks: Raw = ABSENT
     context_management: Raw = ABSENT
+    compaction: Raw = ABSENT
     service_tier: Raw = ABSENT
     safeguards: Raw = ABSENT
     stop_sequences: list[str] | None = None
@@ -909,6 +910,8 @@ def scan_request(body: bytes) -> MessagesRequest | None:
         except msgspec.ValidationError:
             read = _decode_scanned(body)
         tools = decode_tools(read.tools) if read.tools not in _NOT_GIVEN else []
+        if read.compaction not in _NOT_GIVEN:  # not every server with the API knows it
+            return None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, ClientError):
         return None
     tool_results = tool_errors = 0

@@ -99,6 +99,11 @@ def filters_betas(dialect: Dialect) -> bool:
     return dialect.betas != _ALL_BETAS or bool(dialect.removed_betas) or dialect.drops_rejected_fields
 
 
+def accepts_beta(dialect: Dialect, beta: str) -> bool:
+    """Return True if servers with this dialect are known to accept a beta of Anthropic."""
+    return _matches(beta, dialect.betas) and not _matches(beta, dialect.removed_betas)
+
+
 class SelectedBetas(Struct, frozen=True):
     sent: list[str] = []
     """Betas for the server. Empty if `filters_betas` is False: the header of the client is forwarded."""

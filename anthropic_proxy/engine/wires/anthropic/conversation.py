@@ -8,6 +8,7 @@
 - Calls and results of server tools that the server does not run. They become text.
 - Images and documents by URL, which become base64 data or a text. Those of a Files API cannot be sent.
 - System messages, which become reminders in the user message before them.
+- Summaries that the proxy has signed, and all summaries for servers that do not know them. They become text.
 """
 
 import hashlib
@@ -26,7 +27,7 @@ from anthropic_proxy.engine.messages.models.decode import decode_blocks
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
 from anthropic_proxy.engine.messages.models.tool_arguments import build_arguments_object
 from anthropic_proxy.engine.messages.models.tools import are_valid_ids
-from anthropic_proxy.engine.messages.preparation.cleaning import UniqueIds, to_upstream_blocks
+from anthropic_proxy.engine.messages.preparation.cleaning import UniqueIds, describe_summary, to_upstream_blocks
 from anthropic_proxy.engine.messages.preparation.tools import valid_name
 from anthropic_proxy.engine.messages.server_tools import KINDS_BY_NAME
 from anthropic_proxy.engine.patterns import compile_later
@@ -45,6 +46,7 @@ _SEARCHED = b'"web_search_'
 blocks."""
 _THINKING = b'thinking"'
 """End of the types of thinking blocks. A request without it has no signature that a provider could reject."""
+_SUMMARY = b'"compaction"'
 _CALL, _RESULT = b'"tool_use"', b'"tool_result"'
 _FROM_CODE = b'"code_execution_2'
 """Beginning of the version of code execution that is the caller of a tool."""
@@ -189,6 +191,8 @@ def may_need_edits(body: bytes, call: RelayCall[Dialect]) -> bool:
     if not (dialect.sends_past_thinking and dialect.thinks):
         return True
     marks = [_MARK] if call.has_proxy_signatures else []
+    if not dialect.verifies_signatures:
+        marks.append(_SUMMARY)
     if call.has_proxy_signatures and dialect.verifies_signatures:
         marks.append(_SEARCHED)
     if call.has_invalid_calls or dialect.requires_thinking_with_calls:
@@ -353,11 +357,14 @@ def find_message_edits(
         thinks = not keeps_thinking or (bool(removals.refused_thinking) and _THINKING in text)
         runs_tools = _holds_missing_tools(text, dialect)
         calls = (removals.has_invalid_calls or removals.adds_thinking) and (_CALL in text or _RESULT in text)
-        if not (searched or thinks or runs_tools or calls or _MARK in text) or not text.startswith(b"{"):
+        sums_up = _SUMMARY in text and (not dialect.verifies_signatures or _MARK in text)
+        if not (searched or thinks or runs_tools or calls or sums_up or _MARK in text) or not text.startswith(b"{"):
             continue
-        for member in json_spans.find_members(body, message.value, message.end):
+        members = json_spans.find_members(body, message.value, message.end)
+        for member in members:
             if member.key == "content" and body[member.value] == ord("["):
                 edits += _find_content_edits(body, member, removals, keeps_thinking=keeps_thinking)
+                edits += _find_role_edits(body, members, dialect) if sums_up else []
     return edits
 
 
@@ -395,6 +402,8 @@ def _find_content_edits(body: bytes, content: JsonSpan, removals: Removals, *, k
 def _find_block_edits(body: bytes, part: JsonSpan, block: BlockFields, removals: Removals) -> list[Edit]:
     """Return the edits inside a block that is sent."""
     missing_tools = removals.dialect.missing_tools
+    if _is_unknown_summary(block, removals.dialect):
+        return [Edit(part.start, part.end, _write_summary(block))]
     edits: list[Edit] = []
     if removals.has_invalid_calls and removals.dialect.verifies_signatures and block.type in _ID_FIELDS:
         edits += _find_id_edits(body, part, _ID_FIELDS[block.type], removals.call_ids)
@@ -408,6 +417,32 @@ def _find_block_edits(body: bytes, part: JsonSpan, block: BlockFields, removals:
         if _is_unsealed(cited) or ("web_search" in missing_tools and _SEARCHED in cited):
             edits += json_spans.find_removal_edits(body, part, "citations")
     return edits
+
+
+def _is_unknown_summary(block: BlockFields, dialect: Dialect) -> bool:
+    if block.type != "compaction":
+        return False
+    return not dialect.verifies_signatures or (block.signature or "").startswith(SIGNATURE_PREFIX)
+
+
+def _write_summary(block: BlockFields) -> bytes:
+    try:
+        content = msgspec.json.decode(block.content, type=str)
+    except msgspec.DecodeError:  # there is none
+        return EMPTY_TEXT
+    return msgspec.json.encode({"type": "text", "text": describe_summary(content)})
+
+
+def _find_role_edits(body: bytes, members: Sequence[JsonSpan], dialect: Dialect) -> list[Edit]:
+    """Return the edit that makes a reply a message of the user if it is only a summary that becomes a text."""
+    content = next((member for member in members if member.key == "content"), None)
+    role = next((member for member in members if member.key == "role"), None)
+    if content is None or role is None:
+        return []
+    parts = json_spans.find_elements(body, content.value, content.end)
+    if len(parts) != 1 or not _is_unknown_summary(read_block(body[parts[0].value : parts[0].end]), dialect):
+        return []
+    return [Edit(role.value, role.end, bytes(_USER))]
 
 
 def _find_demanded_thinking(blocks: Sequence[BlockFields], kept: Sequence[bool]) -> str | None:
