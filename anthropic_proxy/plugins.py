@@ -635,6 +635,8 @@ class Plugin(Struct, kw_only=True):
     """Objects that receive the receipt of each finished client request."""
     recorders: Sequence[Recorder] = ()
     """Objects that receive the bytes of requests and replies, with their content."""
+    title_recorders: Sequence[Recorder] = ()
+    """Objects that receive the same only of requests by which Claude Code asks for the title of its session."""
     session_models: SessionModels | None = None
     """Models that people have chosen for their sessions. The first one of all plugins is used. None: the plugin has no
     place for them."""

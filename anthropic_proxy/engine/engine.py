@@ -113,6 +113,8 @@ class Engine(Struct, frozen=True, kw_only=True):
     """Readers of the texts of requests and replies, from plugins. Empty: no text is read."""
     recorders: Sequence[Recorder] = ()
     """Receivers of the bytes of exchanges, from plugins. Empty: no bytes are recorded."""
+    title_recorders: Sequence[Recorder] = ()
+    """Receivers of the bytes of exchanges in which a client asks for the title of its session, from plugins."""
     session_models: SessionModels | None = None
     """Models that people have chosen for their running sessions, from a plugin. None: there is no place for them."""
     tracer: Tracer | None = None

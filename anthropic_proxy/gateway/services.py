@@ -142,6 +142,7 @@ def _collect_members(plugins: Sequence[Plugin]) -> dict[str, Any]:
     return {
         "policies": [policy for plugin in plugins for policy in plugin.policies],
         "recorders": [recorder for plugin in plugins for recorder in plugin.recorders],
+        "title_recorders": [recorder for plugin in plugins for recorder in plugin.title_recorders],
         "plugin_routes": PluginRoutes([route for plugin in plugins for route in plugin.routes]),
         "session_models": next(filter(None, (plugin.session_models for plugin in plugins)), None),
         "tracer": next(filter(None, (plugin.tracer for plugin in plugins)), None),

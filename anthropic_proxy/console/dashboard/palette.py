@@ -20,7 +20,7 @@ from anthropic_proxy.console.dashboard.web import SECURITY_HEADERS
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.queries import sum_usage
 from anthropic_proxy.console.ledger.request_queries import list_sessions
-from anthropic_proxy.console.session_names import find_names, name_session
+from anthropic_proxy.console.session_names import find_names
 from anthropic_proxy.console.units import DAY_SECONDS, MICROSECONDS
 from anthropic_proxy.gateway.permissions import may_open
 from anthropic_proxy.gateway.settings_listing import list_settings
@@ -61,10 +61,8 @@ async def send_entries(services: DashboardServices, request: RouteRequest) -> Ro
         names = find_names(connection, rows)
         entries = []
         for row in rows:
-            name = names[row.session]
             began = formats.day_and_time(row.started_at)
-            note = "" if name.startswith(name_session(row)) else began  # the other names contain the time
-            entries.append(PaletteEntry("Session", name, session_link(row.session), note))
+            entries.append(PaletteEntry("Session", names[row.session], session_link(row.session), began))
         for name in ("project", "model", "key"):
             for group in [group for group in sum_usage(connection, used, name) if group.name][:MAX_VALUES]:
                 href = f"/dashboard/requests?range={SESSION_DAYS}d&{name}={quote(group.name, safe='')}"

@@ -24,13 +24,10 @@ from anthropic_proxy.console.ledger import request_queries as queries
 from anthropic_proxy.console.ledger.export import format_time, tabulate
 from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.console.ledger.request_queries import LatestModel, SessionList, SessionRow
-from anthropic_proxy.console.session_names import find_names, name_session, shorten_session_id
+from anthropic_proxy.console.session_names import find_names, name_session
 
 MAX_SESSIONS = 100
 MAX_SEARCHED_SESSIONS = 1_000
-MAX_SEARCHED_TEXTS = 200
-"""Number of sessions, the latest first, whose texts a search reads for their names. Of others, it knows project, start
-and id."""
 
 
 class ListedSession(Struct, frozen=True):
@@ -45,13 +42,9 @@ class ListedSession(Struct, frozen=True):
 
     def show_name(self) -> Cell:
         session = self.facts
-        name = self.name
-        project = session.project
+        project = "" if self.name == name_session(session) else session.project
         start = formats.day_and_time(session.started_at)
-        if name.startswith(name_session(session)):  # without a text; the start has a column of its own
-            project = ""
-            name = f"{session.project or 'Session'} {shorten_session_id(session.session)}"
-        return Cell(text=name, href=session_link(session.session), note=project, phone_note=start)
+        return Cell(text=self.name, href=session_link(session.session), note=project, phone_note=start)
 
     def show_context(self) -> Cell:
         tokens = formats.count(self.facts.max_context) if self.facts.max_context else formats.UNKNOWN
@@ -110,12 +103,12 @@ def _find_sessions(context: PageContext) -> tuple[SessionList, Sequence[ListedSe
     session_list = queries.list_sessions(context.connection, selection, MAX_SEARCHED_SESSIONS if text else MAX_SESSIONS)
     names: Mapping[str, str] = {}
     if text:
-        names = find_names(context.connection, session_list.rows, MAX_SEARCHED_TEXTS)
+        names = find_names(context.connection, session_list.rows)
         words = text.lower().split()
         matching = [
             row
             for row in session_list.rows
-            if all(word in f"{names[row.session]} {name_session(row)} {row.session}".lower() for word in words)
+            if all(word in f"{names[row.session]} {row.project} {row.session}".lower() for word in words)
         ]
         session_list = SessionList(matching[:MAX_SESSIONS], len(matching), session_list.is_complete)
     listed = sort_rows([ListedSession(row, "") for row in session_list.rows], _COLUMNS, context.query.order)

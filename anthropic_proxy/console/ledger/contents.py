@@ -6,13 +6,14 @@ found. Of a request to a provider, only the structure is stored, with lengths in
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.receipt_queue import MAX_CONTENT_BYTES, BufferedContent
 from anthropic_proxy.secrets import new_redactor, redact_json_value, redact_secrets
 
@@ -55,6 +56,56 @@ def build_content_rows(
         for kind, size, data in texts
         if data
     ]
+
+
+_TITLE = "title"
+"""Kind of a row with the title of a session, which is stored in a table of its own."""
+MAX_TITLE_CHARACTERS = 80
+
+
+def build_title_row(
+    request_id: str, started_at: int, content: BufferedContent, secrets: Sequence[str]
+) -> list[ContentRow]:
+    """Return a row with the title of a session, as `build_content_rows` does. Empty: the reply has no title."""
+    title = redact_secrets(read_title(bytes(content.reply)), secrets)
+    row = {"request_id": request_id, "started_at": started_at, "kind": _TITLE, "size": len(title)}
+    return [{**row, "data": title.encode()}] if title else []
+
+
+def divide_titles(rows: Iterable[ContentRow]) -> tuple[list[ContentRow], list[ContentRow]]:
+    """Return the rows with titles, and those of the table `contents`."""
+    titles = list[ContentRow]()
+    others = list[ContentRow]()
+    for row in rows:
+        (titles if row["kind"] == _TITLE else others).append(row)
+    return titles, others
+
+
+class _Text(Struct, frozen=True):
+    text: str = ""
+
+
+class _Event(Struct):
+    content: Sequence[_Text] = ()
+    """Of a message that is not streamed."""
+    delta: _Text = _Text()
+
+
+class _Title(Struct):
+    title: str
+
+
+def read_title(reply: bytes) -> str:
+    """Return the title in the reply to a request for one, on one line. "": there is none."""
+    lines = [line.removeprefix(b"data:") for line in reply.splitlines() if line.startswith(b"data:")]
+    try:
+        events = [msgspec.json.decode(line, type=_Event) for line in lines or [reply]]
+        text = "".join(event.delta.text + "".join(block.text for block in event.content) for event in events)
+        # a model that does not obey the schema may put the object into a block of code
+        title = msgspec.json.decode(text[text.find("{") : text.rfind("}") + 1], type=_Title).title
+    except (msgspec.DecodeError, RecursionError):
+        return ""
+    return formats.shorten("".join(filter(str.isprintable, " ".join(title.split()))), MAX_TITLE_CHARACTERS)
 
 
 def join_deltas(reply: bytes) -> bytes:

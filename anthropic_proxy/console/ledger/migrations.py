@@ -193,6 +193,10 @@ _STEPS: Mapping[str, Sequence[str | _Statements]] = {
         f"CREATE TABLE session_models (client TEXT NOT NULL, session TEXT NOT NULL, model {TEXT}, replaced {TEXT}, "
         f"ends_at {TIME}, PRIMARY KEY (client, session))",
     ),
+    "0033": (
+        "CREATE TABLE session_titles (session TEXT NOT NULL, key_label TEXT NOT NULL, request_id TEXT NOT NULL, "
+        f"started_at {TIME}, title {TEXT}, PRIMARY KEY (session, key_label))",
+    ),
 }
 """Version of the schema → statements of the migration from the version before, or a function that returns some."""
 NEWEST_VERSION = max(_STEPS)

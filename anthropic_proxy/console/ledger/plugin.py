@@ -34,6 +34,8 @@ _FULL = (
     "The ledger stores some requests without their texts, because the running and waiting ones need "
     f"{MAX_BUFFERED_BYTES >> 20} MB. A lower MAX_UPSTREAM_CALLS needs less."
 )
+_MAX_TITLE_BYTES = 4 << 20
+"""Maximum number of bytes in the buffer of titles. Sessions whose title does not fit have their other name."""
 API_PATHS = ("/api/usage", "/api/requests", "/api/requests/{id}", "/api/openapi.json")
 
 
@@ -45,6 +47,7 @@ def open_plugin(settings: Settings) -> Plugin:
     return Plugin(
         observers=[ledger.queue],
         recorders=[] if ledger.contents is None else [ledger.contents],
+        title_recorders=[] if ledger.titles is None else [ledger.titles],
         routes=[Route(path=path, respond=partial(ledger.respond, path)) for path in API_PATHS],
         start=ledger.start,
         stop=ledger.stop,
@@ -63,7 +66,9 @@ class _Ledger:
     def __init__(self, settings: Settings) -> None:
         self.contents = ContentBuffer(lambda: self._warn(_FULL, once=True)) if settings.ledger_content else None
         """Texts of requests that are not stored yet. None: texts are never stored."""
-        self.queue = ReceiptQueue(self._run, contents=self.contents)
+        self.titles = ContentBuffer(lambda: None, max_bytes=_MAX_TITLE_BYTES) if settings.ledger_titles else None
+        """Requests for titles of sessions, and their replies, that are not stored yet. None: no title is stored."""
+        self.queue = ReceiptQueue(self._run, contents=self.contents, titles=self.titles)
         self._readers = ReaderThreads()
         self._settings = settings
         self._timer: asyncio.TimerHandle | None = None

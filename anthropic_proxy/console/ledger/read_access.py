@@ -40,13 +40,22 @@ from anthropic_proxy.console.ledger.request_queries import (
     request_conditions,
     uncommon_value_condition,
 )
-from anthropic_proxy.console.ledger.tables import contents, former_labels, hourly, requests, session_hours, virtual_keys
+from anthropic_proxy.console.ledger.tables import (
+    contents,
+    former_labels,
+    hourly,
+    requests,
+    session_hours,
+    session_titles,
+    virtual_keys,
+)
 from anthropic_proxy.console.ledger.users import LedgerUser
 from anthropic_proxy.gateway.permissions import may
 from anthropic_proxy.gateway.settings import Settings
 
 MAX_READ_SECONDS = 10.0
 """Maximum time in seconds of a query on PostgreSQL, and of all queries of one connection on SQLite."""
+_TEXT_TABLES = frozenset((contents, session_titles))
 MAX_SEARCHED_REQUESTS = 100_000
 _INSTRUCTIONS = 10_000
 """Number of instructions of SQLite's virtual machine between two checks of the time: less than a millisecond."""
@@ -192,20 +201,20 @@ def restrict_rows(connection: Connection, access: ReadAccess) -> None:
         permitted[requests] = select(requests).where(*indexed).subquery(requests.name)
         permitted[virtual_keys] = select(virtual_keys).where(virtual_keys.c.label.in_(labels)).subquery("virtual_keys")
 
-    def permit_texts() -> FromClause:
+    def permit_texts(table: Table) -> FromClause:
         assert access.text_labels is not None
         senders: list[ColumnElement[bool]] = [requests.c.key_label.in_(access.text_labels)]
         if access.text_owners:
             is_owner = func.lower(requests.c.owner).in_(access.text_owners)
             senders.append(and_(is_owner, requests.c.texts_of == ""))
-        is_readable = exists().where(requests.c.id == contents.c.request_id, or_(*senders))
-        allowed = or_(is_readable, contents.c.request_id.in_(sorted(access.opened)))
-        return select(contents).where(allowed).subquery(contents.name)
+        is_readable = exists().where(requests.c.id == table.c.request_id, or_(*senders))
+        allowed = or_(is_readable, table.c.request_id.in_(sorted(access.opened)))
+        return select(table).where(allowed).subquery(table.name)
 
     @event.listens_for(connection, "before_execute", retval=True)
     def restrict(_: Connection, statement: Any, several: Any, values: Any, options: Any) -> tuple[Any, Any, Any]:
         elements = list(iterate(statement)) if isinstance(statement, Select) else []
-        if access.labels is None and not any(element is contents for element in elements):
+        if access.labels is None and not any(element in _TEXT_TABLES for element in elements):
             return statement, several, values
         if not isinstance(statement, Select):
             raise RestrictedQueryError(f"a statement of the type {type(statement).__name__}")
@@ -218,9 +227,9 @@ def restrict_rows(connection: Connection, access: ReadAccess) -> None:
             if is_renamed or is_text:
                 raise RestrictedQueryError(f"a query with {type(element).__name__}, whose rows cannot be restricted")
         for table in {element for element in elements if isinstance(element, Table)}:
-            if table is contents:
+            if table in _TEXT_TABLES:
                 if access.text_labels is not None:
-                    statement = ClauseAdapter(permit_texts()).traverse(statement)
+                    statement = ClauseAdapter(permit_texts(table)).traverse(statement)
             elif table in permitted:
                 statement = ClauseAdapter(permitted[table]).traverse(statement)
             elif access.labels is not None:

@@ -154,9 +154,12 @@ class ReceiptQueue:
         batch_seconds: float = BATCH_INTERVAL_SECONDS,
         max_rows: int = MAX_QUEUED_ROWS,
         contents: ContentBuffer | None = None,
+        titles: ContentBuffer | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.contents = contents
+        self.titles = titles
+        self._buffers = [buffer for buffer in (contents, titles) if buffer is not None]
         self._clock = clock
         self.state = LedgerState()
         """Condition and counters of the ledger. The thread updates them; metrics and pages only read them."""
@@ -182,8 +185,8 @@ class ReceiptQueue:
             return
         if len(self._waiting) + self.in_batch >= self._max_rows:
             self.state.dropped_rows += 1
-            if self.contents is not None:
-                self.contents.discard(receipt.request_id)
+            for buffer in self._buffers:
+                buffer.discard(receipt.request_id)
             return
         # the thread removes items of `_added` before it removes receipts: an item that is still there when the receipt
         # is already queued announces this receipt as well. In the opposite order, the thread could miss the receipt.
@@ -224,17 +227,17 @@ class ReceiptQueue:
         dropped = self.in_batch
         self.in_batch = 0
         self.state.dropped_rows += dropped
-        if dropped and self.contents is not None:
-            for request_id in self._batch_ids:
-                self.contents.pop(request_id)
+        for request_id in self._batch_ids if dropped else ():
+            for buffer in self._buffers:
+                buffer.pop(request_id)
         return dropped
 
     def drop_receipt(self, request_id: str) -> None:
         """The database cannot store the receipt. Its texts are dropped too. Called in the thread of the ledger."""
         self.in_batch -= 1
         self.state.dropped_rows += 1
-        if self.contents is not None:
-            self.contents.pop(request_id)
+        for buffer in self._buffers:
+            buffer.pop(request_id)
 
     @property
     def is_stopped(self) -> bool:

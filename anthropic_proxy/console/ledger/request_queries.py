@@ -39,6 +39,7 @@ from anthropic_proxy.console.ledger.tables import (
     request_sums,
     requests,
     session_hours,
+    session_titles,
 )
 from anthropic_proxy.console.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
@@ -392,22 +393,6 @@ def list_session_requests(connection: Connection, session: str) -> list[StoredRe
     return list_stored_requests(connection, chosen, MAX_SESSION_REQUESTS)[::-1]
 
 
-def find_first_requests(connection: Connection, sessions: Sequence[str]) -> dict[str, str]:
-    """Session id → id of its first request with tools, or of its first request. A client may send requests without
-    tools before, for example for a title.
-    """
-    column = requests.c
-    first_requests = dict[str, str]()
-    for session in sessions:
-        of_session = (value_condition("session", session), column.agent == "")
-        for condition in (column.tool_count > 0, column.requested_model != ""):
-            query = select(column.id).where(*of_session, condition).order_by(column.started_at).limit(1)
-            if first := connection.execute(query).scalar():
-                first_requests[session] = first
-                break
-    return first_requests
-
-
 def find_prompt_starts(connection: Connection, prompts: Sequence[str]) -> dict[str, tuple[str, int]]:
     """Return prompt → session and start of its first request."""
     column = requests.c
@@ -416,6 +401,13 @@ def find_prompt_starts(connection: Connection, prompts: Sequence[str]) -> dict[s
     return {
         prompt: (session, started) for prompt, session, started in connection.execute(query.group_by(column.prompt_id))
     }
+
+
+def find_session_titles(connection: Connection, sessions: Collection[str]) -> dict[str, str]:
+    """Return session id → its latest title. Sessions without one are missing."""
+    column = session_titles.c
+    query = select(column.session, column.title).where(column.session.in_(sessions)).order_by(column.started_at)
+    return dict(connection.execute(query).tuples().all())
 
 
 class LatestModel(Struct, frozen=True):

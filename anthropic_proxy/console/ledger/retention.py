@@ -104,6 +104,9 @@ class Retention:
             while left > 0 and not is_stopped():
                 deleted = _delete_oldest(connection, table, None, min(left, CHUNK_ROWS))
                 left = left - deleted if deleted else 0
+        with connection.transaction():
+            oldest = "(SELECT min(started_at) FROM requests)"
+            connection.execute(f"DELETE FROM session_titles WHERE started_at < {oldest}")
         if not is_stopped():
             self._next_at = self._ticks() + INTERVAL_SECONDS
 

@@ -108,6 +108,14 @@ CONTENTS = TableDefinition(
 `kind` is `request`, `reply`, or `sent`, the structure of the request to the provider.
 """
 
+SESSION_TITLES = TableDefinition(
+    "session_titles",
+    {"session": _KEY, "key_label": _KEY, "request_id": _KEY, "started_at": TIME, "title": TEXT},
+    ("session", "key_label"),
+)
+"""Latest title of a session that a client with this key got, with the request for it. Empty with `LEDGER_TITLES=false`.
+"""
+
 VIRTUAL_KEYS = TableDefinition(
     "virtual_keys",
     {
@@ -263,6 +271,7 @@ TABLES = (
     HOURLY,
     SESSION_HOURS,
     CONTENTS,
+    SESSION_TITLES,
     VIRTUAL_KEYS,
     KEY_HASHES,
     TEAMS,

@@ -47,6 +47,7 @@ requests, hourly, session_hours = map(_build, (schema.REQUESTS, schema.HOURLY, s
 contents, virtual_keys = map(_build, (schema.CONTENTS, schema.VIRTUAL_KEYS))
 sign_ins, device_codes = map(_build, (schema.SIGN_INS, schema.DEVICE_CODES))
 key_hashes, teams, audit_log = map(_build, (schema.KEY_HASHES, schema.TEAMS, schema.AUDIT_LOG))
+session_titles = _build(schema.SESSION_TITLES)
 instances = _build(schema.INSTANCES)
 former_labels = _build(schema.FORMER_LABELS)
 SUM_TABLES: Mapping[Table, Sequence[str]] = {table: schema.SUM_TABLES[table.name] for table in (hourly, session_hours)}

@@ -26,7 +26,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.console.ledger.connection import Connection
-from anthropic_proxy.console.ledger.contents import ContentRow, build_content_rows
+from anthropic_proxy.console.ledger.contents import ContentRow, build_content_rows, build_title_row, divide_titles
 from anthropic_proxy.console.ledger.costs import CurrentCosts
 from anthropic_proxy.console.ledger.database import (
     LEDGER_FAILURES,
@@ -42,6 +42,7 @@ from anthropic_proxy.console.ledger.histograms import add_histogram, count_bucke
 from anthropic_proxy.console.ledger.receipt_queue import ReceiptQueue
 from anthropic_proxy.console.ledger.records import (
     HOURLY_KEYS,
+    REPLACEMENT,
     SESSION_KEYS,
     FacetLimits,
     RequestCounts,
@@ -54,7 +55,14 @@ from anthropic_proxy.console.ledger.records import (
     move_sums,
 )
 from anthropic_proxy.console.ledger.retention import Retention
-from anthropic_proxy.console.ledger.schema import CONTENTS, HOURLY, SESSION_HOURS, SUM_TABLES, TableDefinition
+from anthropic_proxy.console.ledger.schema import (
+    CONTENTS,
+    HOURLY,
+    SESSION_HOURS,
+    SESSION_TITLES,
+    SUM_TABLES,
+    TableDefinition,
+)
 from anthropic_proxy.console.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.gateway.settings import Settings
@@ -141,6 +149,13 @@ def add_sums(connection: Connection, rows: Iterable[StoredRequest], instance: st
     connection.execute_many(_ADD_TO_SESSION_HOURS, added)
 
 
+_SET_TITLE = (
+    f"INSERT INTO session_titles ({', '.join(SESSION_TITLES.columns)}) VALUES (?, ?, ?, ?, ?) "
+    "ON CONFLICT (session, key_label) DO UPDATE SET request_id = excluded.request_id, "
+    "started_at = excluded.started_at, title = excluded.title"
+)
+
+
 class _Group(NamedTuple):
     """Sums of requests whose facets are equal."""
 
@@ -217,6 +232,7 @@ class LedgerWriter:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._queue = queue
+        self._buffers = ((queue.contents, build_content_rows), (queue.titles, build_title_row))
         self._current_settings = current_settings
         self._calculate_cost = calculate_cost or CurrentCosts(current_settings).calculate
         self._warn = warn
@@ -370,11 +386,12 @@ class LedgerWriter:
         for receipt in receipts:
             try:
                 row = self._builder.build(receipt, self._calculate_cost(receipt))
-                if self._queue.contents is not None:
-                    content = self._queue.contents.pop(row.id)
-                    self._texts[row.id] = (
-                        [] if content is None else build_content_rows(row.id, row.started_at, content, self._secrets)
-                    )
+                texts = list[ContentRow]()
+                for buffer, build in self._buffers:
+                    if buffer is not None and (content := buffer.pop(row.id)) is not None:
+                        texts += build(row.id, row.started_at, content, self._secrets)
+                if texts:
+                    self._texts[row.id] = texts
             except Exception as error:  # noqa: BLE001  # `_drop` raises it again, unless a value causes it
                 self._drop(receipt.request_id, error)
             else:
@@ -428,8 +445,18 @@ class LedgerWriter:
             connection.insert("requests", StoredRequest.__struct_fields__, list(map(structs.astuple, stored)))
         if rows:
             add_sums(connection, rows, self._instance)
-        if texts := [text for row in stored for text in self._texts.get(row.id, ())]:
+        titles, texts = divide_titles(text for row in stored for text in self._texts.get(row.id, ()))
+        if texts:
             connection.insert("contents", tuple(CONTENTS.columns), list(map(_read_content, texts)))
+        if titles:
+            by_id = {row.id: row for row in stored}
+            sessions = [(by_id[title["request_id"]], title["data"].decode()) for title in titles]
+            named = [
+                (row.session, row.key_label, row.id, row.started_at, title)
+                for row, title in sessions
+                if row.session not in ("", REPLACEMENT)
+            ]
+            connection.execute_many(_SET_TITLE, named)
         if any("verdicts" in destination.events for destination in self._current_settings().siem):
             add_verdicts(connection, rows)
 

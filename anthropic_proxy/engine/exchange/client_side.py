@@ -383,17 +383,31 @@ def encode_error_response(error: ProxyError, request_id: str) -> tuple[dict[str,
 
 
 def start_recording(
-    engine: Engine, request: ClientRequest, sink: ResponseSink, hide: Callable[[bytes], bytes] | None = None
+    engine: Engine,
+    request: ClientRequest,
+    sink: ResponseSink,
+    recorders: Sequence[Recorder],
+    hide: Callable[[bytes], bytes] | None = None,
 ) -> None:
-    """Pass the body of a client request to the recorders, and have them receive the response.
+    """Pass the body of a client request to the recorders, and have them receive the response, beside those that do.
 
     `hide`: what they get in place of a piece of the response. None: the piece itself.
     """
-    recorders = [*engine.recorders]
     request_id = request.receipt.request_id
-    record_bytes(recorders, engine.log, request_id, "client request", request.body)
-    record = partial(record_bytes, recorders, engine.log, request_id, "client response")
-    sink.record = record if hide is None else lambda data: record(hide(data))
+    present = [*recorders]
+    record_bytes(present, engine.log, request_id, "client request", request.body)
+    record = partial(record_bytes, present, engine.log, request_id, "client response")
+    earlier = sink.record
+    if hide is None and earlier is None:
+        sink.record = record
+        return
+
+    def record_piece(data: bytes) -> None:
+        if earlier is not None:
+            earlier(data)
+        record(data if hide is None else hide(data))
+
+    sink.record = record_piece
 
 
 def record_bytes(recorders: list[Recorder], log: EngineLog, request_id: str, point: RecordPoint, data: bytes) -> None:

@@ -41,7 +41,7 @@ from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, end_if_
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope, scan_request
 from anthropic_proxy.engine.messages.preparation import find_session_id
-from anthropic_proxy.engine.messages.purpose import is_limit_query, read_purpose
+from anthropic_proxy.engine.messages.purpose import asks_for_title, is_limit_query, read_purpose
 from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.options import ImageDescriptions
 from anthropic_proxy.engine.routing.choices import MAX_NAME_LENGTH
@@ -83,7 +83,7 @@ class Exchange:
         clock = start_clock(receipt.started_at)
         record_client(receipt, self._incoming.headers)
         if engine.recorders and not engine.inspectors:
-            start_recording(engine, self._incoming, self._sink)
+            start_recording(engine, self._incoming, self._sink, engine.recorders)
         delivery: Delivery | None = None
         try:
             delivery = await self._admit(clock)
@@ -163,6 +163,9 @@ class Exchange:
         inspection: Inspection | None = None
         if engine.inspectors:
             inspection, request = await self._inspect(request)
+        if engine.title_recorders and asks_for_title(receipt.kind, request, incoming.body):
+            hide = None if inspection is None else inspection.hide_values
+            start_recording(engine, incoming, self._sink, engine.title_recorders, hide)
         check = None
         if request.safeguards:
             parent = ParentRequest(engine, incoming, request, plan, run_exchange)
@@ -255,7 +258,7 @@ class Exchange:
             assert inspected is not None, "the body was scanned before"
             request = inspected
         if engine.recorders:
-            start_recording(engine, incoming, self._sink, inspection.hide_values)
+            start_recording(engine, incoming, self._sink, engine.recorders, inspection.hide_values)
         return inspection, request
 
     async def _fail(self, error: ProxyError, delivery: Delivery | None) -> None:

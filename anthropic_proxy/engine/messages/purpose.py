@@ -54,6 +54,8 @@ _CLIENT_KINDS: Mapping[str, ClientKind] = {name: name for name in get_args(Clien
 _MAX_AGENT_TYPE, _MAX_PROMPT_ID = 64, 128
 _MAX_LIMIT_QUERY_BYTES = 4_096
 _LIMIT_QUERY = compile_later(rb'"content"\s*:\s*"quota"')
+_ASKS_FOR_TITLE = compile_later(rb'"properties"\s*:\s*\{\s*"title"\s*:\s*\{\s*"type"\s*:\s*"string"\s*\}\s*\}')
+"""Schema of the reply. In a text of the conversation, its quotes are escaped."""
 _MAX_TOOLS, _MAX_TOOL_NAME, _MAX_MILLISECONDS = 100, 128, 10**10
 
 
@@ -92,6 +94,13 @@ def read_tool_times(headers: Mapping[str, str]) -> list[tuple[str, float]]:
         if name and number.isascii() and number.isdecimal() and len(number) < 16 and int(number) <= _MAX_MILLISECONDS:
             found.append((name[:_MAX_TOOL_NAME], int(number) / 1_000))
     return found
+
+
+def asks_for_title(kind: RequestKind, request: "MessagesRequest", body: bytes) -> bool:
+    """Return True for the request by which Claude Code asks for the title of its session (observed with 2.1.332): it is
+    beside the conversation, has no tools, and its reply is an object with a title and nothing else.
+    """
+    return kind == "auxiliary" and not request.tools and _ASKS_FOR_TITLE.search(body) is not None
 
 
 def is_limit_query(headers: Mapping[str, str], request: "MessagesRequest", body: bytes) -> bool:

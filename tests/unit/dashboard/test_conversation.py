@@ -24,7 +24,6 @@ from anthropic_proxy.console.dashboard.conversation import (
 from anthropic_proxy.console.ledger.contents import StoredContent
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.records import StoredRequest
-from anthropic_proxy.console.session_names import find_title
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.plugins import CallCheck
@@ -140,24 +139,6 @@ def test_images_have_addresses_if_a_browser_can_show_them_safely() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "title"),
-    [
-        ("Fix the   test\nplease", "Fix the test please"),
-        ([{"type": "text", "text": "<system-reminder>x</system-reminder>"}, {"type": "text", "text": "Hi"}], "Hi"),
-        ("<div>hello</div> why does this not render?", "<div>hello</div> why does this not render?"),
-        ("<session>\nFix it\n</session>", ""),
-        ("<command-message>init</command-message>\n<command-name>/init</command-name>", ""),
-        ("a" * 200, "a" * 79 + "…"),
-        ([IMAGE], ""),
-        (5, ""),
-        ([5], ""),
-    ],
-)
-def test_a_title_is_the_first_words_of_the_user(content: object, title: str) -> None:
-    assert find_title(request(content)) == title
-
-
-@pytest.mark.parametrize(
     "data",
     [b"", b"[", b"{", b"5", b"[" * 100_000, b'{"messages": 5}', b'{"messages": [5]}', b'{"messages": [{}]}', b"\xff"],
 )
@@ -165,7 +146,6 @@ def test_a_text_that_is_no_request_is_stated(data: bytes) -> None:
     (turn,) = turns_of((data, data))
     assert [block.title for block in turn.sent] in (["Request"], []), "an empty text is not stored"
     assert turn.reply == []
-    assert find_title(data) == ""
 
 
 @pytest.mark.parametrize(

@@ -244,7 +244,7 @@ async def test_costs_are_added_up_by_prompt_and_kind(tmp_path: Path) -> None:
             build_costs_page(build_context("/dashboard/costs", connection, settings, {"by": [by]}, now=NOON + 60))
             for by in ("prompt", "kind")
         ]
-    start = f"shop, {day_and_time(round(NOON * 1_000_000))} · {day_and_time(round(NOON * 1_000_000))}"
+    start = f"shop s1 · {day_and_time(round(NOON * 1_000_000))}"
     assert [read_table(page, "name", "requests", "cost") for page in pages] == [
         [["p1", "2", "$0.020"], ["unknown", "1", "$0.010"], ["p2", "1", "$0.010"]],
         [["main", "2", "$0.020"], ["unknown", "1", "$0.010"], ["auto_mode_check", "1", "$0.010"]],

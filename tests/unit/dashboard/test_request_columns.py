@@ -1,7 +1,6 @@
 """What the table of requests shows in each column that people can choose."""
 
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 
 from anthropic_proxy.console.dashboard.requests import build_requests_page
@@ -9,12 +8,12 @@ from anthropic_proxy.console.dashboard.tables import COLUMNS, Table
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import CallCheck, Client, Cost, PrefixChange
-from tests.support.ledger import NOON, new_receipt, reading, store
+from tests.support.ledger import new_receipt, reading, store
 from tests.support.page_context import build_context
 
 SHOWN: Mapping[str, str] = {
     "project": "shop",
-    "session": f"shop, {datetime.fromtimestamp(NOON):%d %b, %H:%M}",
+    "session": "shop s1",
     "agent": "a1",
     "kind": "subagent",
     "agent-type": "Explore",

@@ -20,6 +20,8 @@ from anthropic_proxy.console.keys.administration import KeyCommand, open_adminis
 from anthropic_proxy.console.ledger.periods import resolve_usage_range
 from anthropic_proxy.console.ledger.queries import sum_usage
 from anthropic_proxy.console.ledger.receipt_queue import ContentBuffer
+from anthropic_proxy.console.ledger.request_queries import sum_sessions
+from anthropic_proxy.console.session_names import find_names
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Cost, ModelFeatures, PrefixChange
@@ -172,59 +174,73 @@ async def test_a_session_of_one_request_has_no_length(tmp_path: Path) -> None:
     assert (read_table(listed, "length")[0][0], page["verdict"]) == ("–", "1 request.")
 
 
-async def test_a_session_is_named_by_its_project_and_start(tmp_path: Path) -> None:
-    listed, page = await pages_of(tmp_path / "named", {"input_tokens": 50_000}, {}, project="checkout-api")
-    names = page["title"], *read_table(listed, "name", "started")[0]
-    assert names == (f"checkout-api, {STARTED}", f"checkout-api {listed['table'].rows[0].id[-8:]}", STARTED)
-    context = listed["table"].rows[0].cells["context"]
-    assert (context.note, context.bars[0].share) == ("25 % of 200 k", 0.25)
-    listed, page = await pages_of(tmp_path / "unnamed", {}, FAILED | {"provider": "", "prefix": "", "model": ""})
-    assert (page["title"], read_table(listed, "name")[0][0]) == (
-        f"Session, {STARTED}",
-        f"Session {listed['table'].rows[0].id[-8:]}",
-    )
+UUID = "0f6c2a1e-94a4-4c56-9d83-1f2b3c4d5e6f"
 
 
-async def test_a_session_with_stored_texts_is_named_by_its_first_words(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("session", "project", "name"),
+    [
+        (UUID, "checkout-api", "checkout-api 0f6c2a1e"),
+        (UUID, "", "Session 0f6c2a1e"),
+        ("nightly-2026-11-17", "shop", "shop nightly-2026-11-17"),
+    ],
+)
+async def test_a_session_without_a_title_is_named_by_its_project_and_the_beginning_of_its_id(
+    tmp_path: Path, session: str, project: str, name: str
+) -> None:
     settings = Settings(data_directory=tmp_path / "data")
-    contents = ContentBuffer(lambda: None)
-    title = {"model": "m", "messages": [{"role": "user", "content": "Invent a title"}]}
-    asked = {"model": "m", "messages": [{"role": "user", "content": "Fix the test"}], "tools": [{}]}
-    with running_ledger(settings, contents=contents) as ledger:
-        for number, (body, fields) in enumerate(((title, {}), (asked, {"tool_count": 1}), (asked, {"session": "two"}))):
-            receipt = new_receipt(number, **{"session": "one", "project": "shop", **fields})
-            contents.record(receipt.request_id, "client request", msgspec.json.encode(body))
-            await ledger.record(receipt)
-        await ledger.record(new_receipt(9, session="without texts"))
-        ledger.wait_written(4)
+    await store(settings, new_receipt(session=session, project=project))
+    assert names_everywhere(settings, session) == {name}
+
+
+def names_everywhere(settings: Settings, session: str) -> set[str]:
+    """Return the names of the session in list and page, and in the function that commands and the palette use."""
     with reading(settings) as engine, engine.connect() as connection:
-        page = build_sessions_page(build_context("/dashboard/sessions", connection, settings))
-        names = {row.id: (row.cells["name"].text, row.cells["name"].note) for row in page["table"].rows}
-        found = {
-            text: [
-                row.id
-                for row in build_sessions_page(
-                    build_context("/dashboard/sessions", connection, settings, {"q": [text]})
-                )["table"].rows
-            ]
-            for text in ("fix TEST", "shop", "texts", "fix shop", "one two")
-        }
-        query = {"session": ["one"]}
-        session = build_session_page(build_context("/dashboard/session", connection, settings, query))
-    assert names == {
-        "one": ("Fix the test (one)", "shop"),
-        "two": ("Fix the test (two)", "shop"),
-        "without texts": ("Session ut texts", ""),
-    }
-    assert found == {
-        "fix TEST": ["two", "one"],
-        "shop": ["two", "one"],
-        "texts": ["without texts"],
-        "fix shop": ["two", "one"],
-        "one two": [],
-    }
-    assert session is not None
-    assert (session["title"], session["has_texts"], len(session["turns"])) == ("Fix the test", True, 2)
+        listed = build_sessions_page(build_context("/dashboard/sessions", connection, settings))
+        page = build_session_page(build_context("/dashboard/session", connection, settings, {"session": [session]}))
+        named = find_names(connection, sum_sessions(connection, [session]))
+    assert page is not None
+    rows = {row.id: row.cells["name"].text for row in listed["table"].rows}
+    return {rows[session], str(page["title"]), named[session]}
+
+
+def reply_with(text: str, *, stream: bool) -> bytes:
+    if not stream:
+        return msgspec.json.encode({"type": "message", "content": [{"type": "text", "text": text}]})
+    half = len(text) // 2
+    deltas = [{"index": 0, "delta": {"type": "text_delta", "text": part}} for part in (text[:half], text[half:])]
+    events = [{"type": "message_start", "message": {}}, *({"type": "content_block_delta", **one} for one in deltas)]
+    return b"".join(b"event: %b\ndata: %b\n\n" % (one["type"].encode(), msgspec.json.encode(one)) for one in events)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ('{"title": "Fix the test of discounts"}', "Fix the test of discounts"),
+        ('```json\n{"title": " Fix\\nit\\u0007 "}\n```', "Fix it"),
+        (f'{{"title": "Use sk-ant-api03-{"a" * 40}"}}', "Use sk-…aaaa"),
+        ('{"title": 5}', "shop 0f6c2a1e"),
+        ("Fix the test", "shop 0f6c2a1e"),
+    ],
+)
+async def test_a_session_has_its_title_as_its_one_name(tmp_path: Path, text: str, name: str, stream: bool) -> None:
+    settings = Settings(data_directory=tmp_path / "data")
+    titles = ContentBuffer(lambda: None)
+    with running_ledger(settings, titles=titles) as ledger:
+        for number, title in enumerate(('{"title": "Earlier"}', text)):
+            receipt = new_receipt(number, session=UUID, project="shop", kind="auxiliary", agent="")
+            if number or name.startswith("Fix"):
+                titles.record(receipt.request_id, "client request", b"{}")
+                titles.record(receipt.request_id, "client response", reply_with(title, stream=stream))
+            await ledger.record(receipt)
+        ledger.wait_written(2)
+    (found,) = names_everywhere(settings, UUID)
+    assert found == name
+    with reading(settings) as engine, engine.connect() as connection:
+        query = {"q": [name.rsplit(maxsplit=1)[-1]]}
+        listed = build_sessions_page(build_context("/dashboard/sessions", connection, settings, query))
+    assert [row.id for row in listed["table"].rows] == [UUID]
 
 
 async def test_a_session_shows_one_conversation_at_a_time_and_its_latest_turns(tmp_path: Path) -> None:

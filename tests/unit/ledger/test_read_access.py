@@ -30,13 +30,14 @@ from anthropic_proxy.console.ledger.read_access import (
     restrict_rows,
 )
 from anthropic_proxy.console.ledger.request_queries import (
+    find_session_titles,
     find_stored_request,
     list_session_requests,
     list_sessions,
     list_stored_requests,
     sum_session,
 )
-from anthropic_proxy.console.ledger.tables import contents, requests, teams, virtual_keys
+from anthropic_proxy.console.ledger.tables import contents, requests, session_titles, teams, virtual_keys
 from anthropic_proxy.console.ledger.users import LedgerUser
 from anthropic_proxy.console.units import MICROSECONDS
 from anthropic_proxy.gateway.settings import Settings
@@ -71,6 +72,8 @@ async def shared(database: Settings) -> Settings:
         for request_id in (OWN, FOREIGN):
             row = {"request_id": request_id, "kind": "request", "started_at": 1, "size": 1, "data": b"1"}
             connection.execute(insert(contents).values(row))
+            title = {"session": f"session of {request_id}", "key_label": request_id, "request_id": request_id}
+            connection.execute(insert(session_titles).values(**title, started_at=1, title=f"title of {request_id}"))
         connection.commit()
     return database
 
@@ -88,6 +91,8 @@ async def test_no_query_returns_a_row_of_another_key(shared: Settings) -> None:
         found = repr(_query_everything(connection))
         assert find_stored_request(connection, FOREIGN) is None
         assert list(connection.execute(select(contents.c.request_id)).scalars()) == [OWN]
+        sessions = [f"session of {OWN}", f"session of {FOREIGN}"]
+        assert find_session_titles(connection, sessions) == {f"session of {OWN}": f"title of {OWN}"}
         assert read_ledger_extent(connection).requests == 1
     assert OWN in before
     assert "build" in before
