@@ -45,6 +45,7 @@ THREAD_PACKAGES = {
 DATE_READERS = {
     "app",
     "cli.ask",
+    "cli.code",
     "console.doctor.stored_runs",
     "cli.health",
     "cli.keys",

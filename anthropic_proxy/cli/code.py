@@ -12,6 +12,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import date
@@ -179,14 +180,39 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
         settings = Path(folder) / "settings.json"  # no text of the command line: other users can read that
         picker = build_model_picker(served.tiers, variables, served.prices, effective, requested)
         settings.write_text(json.dumps(merge_settings(levels, variables, picker), indent=2), encoding="utf-8")
+        started_at = time.time()
         status = _run((program, "--settings", str(settings), *others), variables)
+        is_watched = is_conversation(others) and sys.stdin.isatty() and sys.stderr.isatty()
+        page = describe_page(proxy, find_project(environ, Path.cwd()), started_at) if is_watched else ""
     if status == _EXIT_NOT_FOUND:
         text = f"{program} ended with status {status}: a program that it needs is not in PATH, such as Node.js."
         Output().write_notice(text, "!")
-    elif is_conversation(others) and sys.stdin.isatty() and sys.stderr.isatty():
+    elif is_watched:
         # at the end of a conversation, and of its question about a new folder, Claude Code names its own command
         Output().write_notice(f"With this proxy:  anthropic-proxy code{' --continue' if status == 0 else ''}")
+        if page:
+            Output().write_notice(page)
     sys.exit(status)
+
+
+def describe_page(proxy: LocalProxy, project: str, started_at: float) -> str:
+    """Return where the dashboard shows the session that has ended. "": it had no request, or there is no dashboard.
+
+    `started_at`: start of Claude Code, in seconds since the epoch.
+    """
+    receipts = [logged.receipt for logged in proxy.get_recent_requests().finished]
+    sessions = {
+        receipt.session
+        for receipt in receipts
+        if receipt.session and receipt.started_at >= started_at and receipt.project in (project, "")
+    }
+    if not sessions or not proxy.has_dashboard():
+        return ""
+    if proxy.log_file is not None:  # it ends with this command
+        return "The dashboard has this session while a proxy runs. To keep one:  anthropic-proxy service install"
+    if len(sessions) > 1:  # of other terminals in the same project
+        return f"Sessions:  {proxy.address}/dashboard/sessions"
+    return f"This session:  {proxy.address}/dashboard/session?session={quote(sessions.pop(), safe='')}"
 
 
 def run(*command: _Arguments) -> None:

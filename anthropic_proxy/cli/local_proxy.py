@@ -20,7 +20,7 @@ from anthropic_proxy.cli.command_settings import (
     list_hosts,
 )
 from anthropic_proxy.cli.output import Output
-from anthropic_proxy.cli.proxy_client import PROBE_TIMEOUT_SECONDS, get_json, is_credential_rejected
+from anthropic_proxy.cli.proxy_client import PROBE_TIMEOUT_SECONDS, get_json, is_credential_rejected, is_served
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.engine.routing.choices import choose_preferred_provider_name
@@ -108,6 +108,9 @@ class LocalProxy(Struct, frozen=True):
 
     def get_health(self) -> Health | None:
         return get_json(self.host, self.port, "/health", certificate_file=self.certificate_file, kind=Health)
+
+    def has_dashboard(self) -> bool:
+        return is_served(self.host, self.port, "/dashboard", self.token, self.certificate_file)
 
     def get_recent_requests(self) -> RequestSnapshot:
         """Return the last requests, none if the proxy does not tell them."""

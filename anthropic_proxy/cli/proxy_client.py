@@ -87,6 +87,16 @@ def is_credential_rejected(host: str, port: int, path: str, token: str, certific
             return False
 
 
+def is_served(host: str, port: int, path: str, token: str, certificate_file: str = "") -> bool:
+    """Return True if a proxy on this machine has something at a URL path, also a redirect to a sign-in."""
+    try:
+        with closing(_connect(host, port, certificate_file, PROBE_TIMEOUT_SECONDS)) as connection:
+            connection.request("HEAD", path, headers=_headers(token))
+            return connection.getresponse().status < http.client.BAD_REQUEST
+    except (OSError, http.client.HTTPException, ValueError):
+        return False
+
+
 def stream_message(
     host: str, port: int, body: bytes, token: str, certificate_file: str = ""
 ) -> Iterator[dict[str, Any]]:

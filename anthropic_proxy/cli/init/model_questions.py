@@ -22,10 +22,10 @@ from anthropic_proxy.cli.init.models import (
 from anthropic_proxy.cli.models import ModelFacts
 from anthropic_proxy.cli.questions import Option
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.doctor.server_tables import find_window_setting
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import MIN_SESSION_TOKENS
-from anthropic_proxy.engine.providers.hosts import describe_larger_window
-from anthropic_proxy.engine.providers.lookup import find_known_model, find_origin
+from anthropic_proxy.engine.providers.lookup import describe_larger_window, find_known_model, find_origin
 from anthropic_proxy.engine.providers.model_ids import is_model_name
 from anthropic_proxy.engine.routing.problems import find_unknown_prefix, has_plain_model_names
 from anthropic_proxy.engine.routing.replacements import find_retirement
@@ -85,8 +85,8 @@ def choose_models(session: Session, backend: ChosenProvider) -> dict[str, str]:
         name = model.partition("/")[2]
         is_new = model not in variables.values()
         variables[question.variable] = model
-        if is_new and (facts := offered.get(name)) is not None and is_too_small(facts):
-            _report_small_window(session, backend, facts)
+        if is_new and (facts := offered.get(name)) is not None:
+            _report_window(session, backend, facts)
         retirement = find_retirement(backend.provider, name)
         if retirement is not None and retirement.applies_on(date.today()):
             successor = f". Its successor:  {retirement.successor}" if retirement.successor else ""
@@ -108,10 +108,24 @@ def choose_models(session: Session, backend: ChosenProvider) -> dict[str, str]:
     return variables
 
 
-def _report_small_window(session: Session, backend: ChosenProvider, facts: ModelFacts) -> None:
-    text = f"{facts.model} has a context window of {facts.max_input:,} tokens. Sessions reach {MIN_SESSION_TOKENS:,}."
-    larger = describe_larger_window(backend.provider)
-    session.warn(text if larger is None else f"{text} For a larger one, {larger[1]}:  {larger[0]}")
+def _report_window(session: Session, backend: ChosenProvider, facts: ModelFacts) -> None:
+    """Say whether the sessions of Claude Code fit: always for an own server, whose start decides the window."""
+    larger = describe_larger_window(backend.provider, PROVIDERS)
+    window = facts.max_input
+    if window is not None and is_too_small(facts):
+        text = f"{facts.model} has a context window of {window:,} tokens. Sessions reach {MIN_SESSION_TOKENS:,}."
+        session.warn(text if larger is None else f"{text} For a larger one, {larger[1]}:  {larger[0]}")
+    elif not (backend.table is not None or backend.provider.uses_installed_models) or larger is None:
+        return  # a built-in provider, whose models the proxy knows
+    elif window is not None:
+        fits = f"{facts.model} has a context window of {window:,} tokens: Claude Code fits"
+        session.output.write_line(f"  {session.output.mark('✓')} {fits}")
+    else:
+        way = find_window_setting(backend.provider, facts.model.partition("/")[2], backend.settings).sentence
+        session.warn(
+            f"The server does not state the context window of {facts.model}. Sessions reach {MIN_SESSION_TOKENS:,} "
+            f"tokens. If you know it, {way}."
+        )
 
 
 def _propose(
@@ -188,6 +202,8 @@ def _choose_model(
         if not names and offered:
             small = formats.shorten(", ".join(offered), _MAX_MODELS)
             known = f" The context windows of the models of {provider.prefix} are too small for Claude Code: {small}."
+            if larger := describe_larger_window(provider, PROVIDERS):
+                known += f" For a larger one, {larger[1]}:  {larger[0]}"
         raise ConfigurationError(
             f"--big-model is missing, the model for sonnet, opus and fable.{known}", code="init-without-terminal"
         )

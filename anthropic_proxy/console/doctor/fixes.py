@@ -12,8 +12,9 @@ from anthropic_proxy.console.doctor.server_tables import find_table
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.platforms.shells import quote_word
+from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import MIN_SESSION_TOKENS, Catalog
-from anthropic_proxy.engine.providers.hosts import describe_larger_window
+from anthropic_proxy.engine.providers.lookup import describe_larger_window
 from anthropic_proxy.engine.providers.model_ids import read_model_id
 from anthropic_proxy.engine.routing.replacements import (
     ModelReplacement,
@@ -207,7 +208,7 @@ def _fix_features(diagnosis: Diagnosis, run: _Run) -> Iterator[Fix]:
     if window is not None and window < MIN_SESSION_TOKENS and backend.tiers:
         larger = [other for other in run.diagnoses if (find_context_window(other) or 0) >= MIN_SESSION_TOKENS]
         remedy = _find_alternative(diagnosis, run, larger)
-        if larger_window := describe_larger_window(backend.target.provider):
+        if larger_window := describe_larger_window(backend.target.provider, PROVIDERS):
             remedy, place = larger_window
         if remedy:
             text = f"context is {window:,} tokens; sessions reach {MIN_SESSION_TOKENS:,}."

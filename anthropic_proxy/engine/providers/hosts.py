@@ -56,21 +56,6 @@ def is_own_server(provider: Provider) -> bool:
     return provider.host.name in UNKNOWN_HOSTS
 
 
-_LARGER_WINDOW = 81_920
-"""Context window, in tokens, that is proposed for a model of an own server with a smaller one."""
-
-
-def describe_larger_window(provider: Provider) -> tuple[str, str] | None:
-    """Return what gives a model of an own server a larger context window, and where to write it. None: the window is
-    that of its vendor.
-    """
-    if provider.uses_installed_models:
-        return f"OLLAMA_CONTEXT_LENGTH={_LARGER_WINDOW}", "in the environment of ollama serve"
-    if is_own_server(provider):
-        return f"-c {_LARGER_WINDOW} (llama.cpp), --max-model-len {_LARGER_WINDOW} (vLLM)", "where the server starts"
-    return None
-
-
 def has_own_models(provider: Provider, settings: EngineOptions) -> bool:
     """Return False if a setting has the address of another server, which may lack the models that the proxy knows."""
     changed = settings.base_urls.get(provider.name)

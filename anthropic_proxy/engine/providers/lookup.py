@@ -12,7 +12,13 @@ from urllib.parse import urlsplit
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.options import ConfiguredProvider, convert_model_pattern
-from anthropic_proxy.engine.providers.hosts import UNKNOWN_HOSTS, complete_host, find_host_at, resolve_host
+from anthropic_proxy.engine.providers.hosts import (
+    UNKNOWN_HOSTS,
+    complete_host,
+    find_host_at,
+    is_own_server,
+    resolve_host,
+)
 from anthropic_proxy.engine.providers.model_facts import ModelCapabilities, cached_with_facts, find_table_capabilities
 from anthropic_proxy.engine.providers.registry import (
     AnyWireConfig,
@@ -347,3 +353,22 @@ def _build_config(
         setting_overrides=config.setting_overrides,
         url_suffixes=config.url_suffixes,
     )
+
+
+_LARGER_WINDOW = 81_920
+"""Context window, in tokens, that is proposed for a model of an own server with a smaller one."""
+
+
+def describe_larger_window(provider: Provider, providers: ProviderRegistry) -> tuple[str, str] | None:
+    """Return what gives a model of an own server a larger context window, and where to write it. None: the window is
+    that of its vendor.
+    """
+    if provider.uses_installed_models:
+        return f"OLLAMA_CONTEXT_LENGTH={_LARGER_WINDOW}", "in the environment of ollama serve"
+    if not is_own_server(provider):
+        return None
+    programs = [host for host in providers.find("openai").hosts if host.window_option]
+    # `init` names the table of a server after its program
+    named = [host for host in programs if host.name == provider.name.replace("-", "_")] or programs
+    options = [f"{host.window_option.format(tokens=_LARGER_WINDOW)} ({host.title})" for host in named]
+    return ", ".join(options), "where the server starts"

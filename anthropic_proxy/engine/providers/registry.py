@@ -119,6 +119,8 @@ class HostFields(Struct, frozen=True, kw_only=True, eq=False):
 
     For example, `api.deepseek.com/*`. The compared path ends with a slash. Without a slash, any path matches.
     """
+    window_option: str = ""
+    """What starts the server with a larger context window, with `{tokens}` as the number. "": not known."""
     models_table: str = ""
     """Name of the table with the models in `models.toml`. "": that of the provider, whose default is its name."""
     unknown_model_capabilities: Mapping[str, Any] = {}
