@@ -48,7 +48,7 @@ from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.upstream.web_fetch import detect_media_type
 from anthropic_proxy.engine.wires.anthropic import json_spans
-from anthropic_proxy.errors import ClientError, InvalidRequest, PermissionDenied
+from anthropic_proxy.errors import ClientError, InvalidRequest, LimitReached, PermissionDenied
 
 IMAGE_MARK = b'"image"'
 """Text in the JSON of each block with a picture."""
@@ -81,6 +81,7 @@ _NOT_ALLOWED = "the rules of the request allow no model that describes it"
 _NOT_CALLABLE = "the model that describes pictures cannot be called"
 _SEES_NOTHING = "the model that describes pictures does not see"
 _LOSES = "the model that describes pictures would lose the picture or a rule of the request"
+_NO_ROOM = "a limit or budget leaves no room for its description"
 _REFUSED = "an inspector of the proxy refuses its description"
 _NO_TEXT = "the model that describes pictures sent no description"
 _TOO_LATE = "its description needs too much time"
@@ -371,6 +372,8 @@ def _build_body(data: str, model: str, media_type: str) -> bytes:
 def _read_reply(sink: OwnSink) -> Description:
     if isinstance(sink.error, PermissionDenied):
         return Description(failure=_NOT_ALLOWED)
+    if isinstance(sink.error, LimitReached):
+        return Description(failure=_NO_ROOM)
     if sink.error is not None:
         is_loss = sink.error.code == "fidelity-strict"
         reason = f"the model that describes pictures failed ({sink.error.error_type})"
