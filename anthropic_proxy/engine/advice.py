@@ -81,6 +81,10 @@ class ProblemKind(Enum):
         "{line}",
     )
     RETIRED_FALLBACK = "{retired}. {others} of {tier} already. {verb}:  ", "{line}"
+    UNSEEING_MODEL = (
+        "{subject} is {model}, which accepts no images, so it describes no picture. ",
+        "Name a model that sees, such as one with ✓ for images in:  anthropic-proxy doctor",
+    )
     # settings without effect
     STATED = "{reason}", ""
     UNUSED_ADDRESS = ("{subject} is set, but no request is sent there. ", "Add PREFERRED_PROVIDER={provider} to {file}")

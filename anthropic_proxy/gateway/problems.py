@@ -40,7 +40,7 @@ from anthropic_proxy.engine.routing.choices import (
     should_query_ollama,
 )
 from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
-from anthropic_proxy.engine.routing.problems import find_route_problems
+from anthropic_proxy.engine.routing.problems import find_image_problems, find_route_problems
 from anthropic_proxy.engine.routing.replacements import (
     find_retirement,
     find_served_successor,
@@ -88,6 +88,7 @@ def find_problems(
         severity: Severity = "error" if provider.name in used else "warning"
         found += (structs.replace(problem, severity=severity) for problem in of_provider)
     found += find_route_problems(settings, catalog)
+    found += find_image_problems(settings, catalog)
     found += _find_ignored_settings(settings, catalog, used)
     by_text: dict[str, Problem] = {}
     for problem in found:

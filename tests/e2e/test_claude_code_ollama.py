@@ -1,17 +1,20 @@
 """Claude Code through the proxy to a model on the user's own machine, by Ollama's API."""
 
 import itertools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from anthropic_proxy.gateway.settings import CONFIG_FILE
 from tests.e2e.claude import do_the_task, run_claude
 from tests.support.fakes.ollama import new_ollama
 from tests.support.fakes.openai_chat.samples import png
 from tests.support.fakes.server import Running, serving_strictly
-from tests.support.server_process import Proxy
+from tests.support.pictures import paint
+from tests.support.server_process import Proxy, running_proxy
 
 
 @pytest.fixture
@@ -52,3 +55,31 @@ def test_a_picture_is_looked_at(claude: Path, proxy: Proxy, work: Path) -> None:
 def test_the_error_of_a_model_that_was_not_pulled_names_the_command(claude: Path, proxy: Proxy, work: Path) -> None:
     run = run_claude(claude, proxy.url, work, "Say exactly: hello", "--model", "ollama/gone:7b")
     assert "gone:7b" in run.text
+
+
+@pytest.fixture
+def blind_settings(ollama: Running, server: Path) -> dict[str, str]:
+    """Return the settings of a user whose model does not see, and who has another one that does."""
+    (server / CONFIG_FILE).write_text('[images]\nmodel = "ollama/qwen3-vl:8b"\n', encoding="utf-8")
+    return {"OLLAMA_API_BASE": ollama.url, "BIG_MODEL": "llama3.2", "SMALL_MODEL": "llama3.2"}
+
+
+def test_a_screenshot_is_described_for_a_model_of_text(
+    claude: Path, blind_settings: dict[str, str], ollama: Running, server: Path, work: Path
+) -> None:
+    yellow = paint((255, 255, 0), 23, 11)
+    (work / "screenshot.png").write_bytes(yellow)
+    with running_proxy(server, blind_settings) as proxy:
+        prompt = f"Look at the picture {work / 'screenshot.png'} and say what is in the description."
+        run = run_claude(claude, proxy.url, work, prompt, "--allowedTools", "Read")
+        assert "Traceback" not in proxy.log
+        assert "description of a picture" in proxy.log
+    assert not run.result["is_error"]
+    asked = {model: [body for body in chats(ollama) if body["model"] == model] for model in ("qwen3-vl:8b", "llama3.2")}
+    assert [has_pictures(body) for body in asked["qwen3-vl:8b"]] == [True]
+    assert not any(has_pictures(body) for body in asked["llama3.2"])
+    assert r"\nyellow\n</image_description>" in json.dumps(asked["llama3.2"][-1])
+
+
+def has_pictures(body: Any) -> bool:
+    return any(message.get("images") for message in body["messages"])

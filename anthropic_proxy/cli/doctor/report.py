@@ -78,6 +78,7 @@ def write_report(report: Report, settings: Settings, secrets: Sequence[str]) -> 
     is_ready = any(one.backend.tiers and not one.backend.is_demo for one in report.diagnoses)
     legend = f"  {LEGEND}    {report.cost_summary}"
     facts = [f"auto mode: {report.auto_mode}"] if report.auto_mode else []
+    facts += [f"pictures: {report.pictures}"] if report.pictures else []
     facts += [f"certificate: {report.gateway.fingerprint}"] if report.gateway.fingerprint else []
     fact_lines = [line for text in facts for line in wrap_words(escape_unprintable(text), width - 2)]
     sections = [
@@ -223,6 +224,7 @@ def encode_report(report: Report, file_format: Literal["json", "markdown"], toda
             "certificate_problems": report.gateway.problems,
             "identity_problems": report.identity_problems,
             "auto_mode": report.auto_mode,
+            "pictures": report.pictures,
             "tables": [server.table for server in report.servers],
         }
         values = redact_json_value(msgspec.to_builtins(content), new_redactor(secrets))
@@ -241,6 +243,8 @@ def _format_markdown(report: Report, today: date) -> Iterator[str]:
     yield from ("", f"{LEGEND}. {report.cost_summary}.")
     if report.auto_mode:
         yield from ("", f"Auto mode: {report.auto_mode}.")
+    if report.pictures:
+        yield from ("", f"Pictures: {report.pictures}.")
     if report.gateway.fingerprint:
         yield from ("", f"Certificate: {report.gateway.fingerprint}.")
     if report.fixes or report.problems:

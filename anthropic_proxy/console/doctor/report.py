@@ -39,6 +39,8 @@ class Report(Struct, kw_only=True):
     identity_problems: Sequence[str] = ()
     """Problems of the identity provider, by which persons sign in from Claude Code."""
     auto_mode: str = ""
+    pictures: str = ""
+    """Who describes pictures for models that do not see. "": all see, or no picture is described."""
     """Who checks tool calls in auto mode: `answered by gpt-4.1 (openai)`. "": not examined."""
     servers: Sequence[FoundServer]
     """Unknown servers with the dialect that the probes found."""

@@ -29,8 +29,8 @@ from anthropic_proxy.engine.providers.hosts import find_missing_key, is_own_serv
 from anthropic_proxy.engine.routing.choices import find_tier
 from anthropic_proxy.engine.routing.problems import find_unknown_prefix
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
-from anthropic_proxy.engine.routing.targets import Target
-from anthropic_proxy.errors import ClientError, ConfigurationError, suggest_name
+from anthropic_proxy.engine.routing.targets import Target, sees
+from anthropic_proxy.errors import ClientError, ConfigurationError, join_with_and, suggest_name
 from anthropic_proxy.gateway.prices.price_list import PriceList
 from anthropic_proxy.gateway.problems import find_problems, sort_problems
 from anthropic_proxy.gateway.services import Services, open_services
@@ -126,11 +126,30 @@ async def run_doctor(
         gateway=await check_gateway(services.settings) if checks_settings else GatewayCheck(),
         identity_problems=await check_identity(services) if checks_settings else (),
         auto_mode=await describe_auto_mode(services, backends) if checks_settings else "",
+        pictures=describe_pictures(services, backends) if checks_settings else "",
         settings_problems=problems,
         servers=find_servers(diagnoses, services.settings),
         seconds=time.monotonic() - started,
         price=find_total_price(diagnoses, services.settings),
     )
+
+
+def describe_pictures(services: Services, backends: Iterable[Backend]) -> str:
+    """Return what becomes of pictures at the models of the Claude tiers that do not see: `described by kimi-k2.6
+    (moonshot) for gpt-oss-120b (groq)`. "": all see.
+    """
+    blind = [one.target for one in backends if one.tiers and not sees(one.target)]
+    if not blind:
+        return ""
+    names = join_with_and([*dict.fromkeys(f"{one.model} ({one.provider.prefix})" for one in blind)])
+    images = services.settings.images
+    if images is None or images.model is None:
+        return f"left out for {names}. Another model describes them if [images] names it"
+    try:
+        first = build_plan(RoutingQuery(images.model), services.settings, services.catalog).targets[0]
+    except ClientError as error:
+        return f"left out for {names}: {error.message}"
+    return f"described by {first.model} ({first.provider.prefix}) for {names}"
 
 
 def select_backends(services: Services, names: Sequence[str], *, searches_known_servers: bool = False) -> list[Backend]:

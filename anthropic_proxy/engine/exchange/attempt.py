@@ -15,7 +15,7 @@ from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.adaptation import Adaptations
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.exchange.media_inlining import SAMPLE_LINK, MediaInliner, MediaKey
-from anthropic_proxy.engine.exchange.relay import RelayStream, build_relay_call, list_unread_media
+from anthropic_proxy.engine.exchange.relay import RelayStream, build_relay_call
 from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream
 from anthropic_proxy.engine.hooks import Client
 from anthropic_proxy.engine.messages.effort_plan import EffortPlan
@@ -31,7 +31,7 @@ from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
 from anthropic_proxy.engine.providers.part_search import PartSearch
 from anthropic_proxy.engine.providers.prefix_guard import Prompt
-from anthropic_proxy.engine.routing.targets import Target
+from anthropic_proxy.engine.routing.targets import Target, sees
 from anthropic_proxy.engine.wires.bound_requests import ClientOrigin, ServerName
 from anthropic_proxy.engine.wires.calls import Call, TranslatedCall
 from anthropic_proxy.engine.wires.dialect import BaseDialect, RequestPart
@@ -227,7 +227,7 @@ class AttemptPreparer(Struct, eq=False):
             files = await engine.background.run_in_thread_if_large(self.is_large, self.inliner.encode_files, fetched)
             self.incoming.receipt.fidelity.add_notes(self.inliner.notes)
         descriptions: Mapping[str, str] = {}
-        if self.describer is not None and "image" in list_unread_media(target):
+        if self.describer is not None and not sees(target):
             descriptions = await self._describe_relayed(self.describer, files)
         refused = engine.observations.list_refused_thinking(self.incoming.receipt.client.id)
         if run.adaptations is not None:

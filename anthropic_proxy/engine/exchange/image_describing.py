@@ -27,7 +27,6 @@ from anthropic_proxy.engine.background import MAX_BYTES_ON_LOOP
 from anthropic_proxy.engine.descriptions import Description
 from anthropic_proxy.engine.exchange.inspection import InspectResult
 from anthropic_proxy.engine.exchange.own_requests import OwnSink, ParentRequest
-from anthropic_proxy.engine.exchange.relay import list_unread_media
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.foreign_text import enclose_description
 from anthropic_proxy.engine.messages.media import MediaBlock, list_media, replace_media
@@ -45,7 +44,7 @@ from anthropic_proxy.engine.messages.tokens import read_image_size
 from anthropic_proxy.engine.options import ImageDescriptions
 from anthropic_proxy.engine.routing.call_limits import CallSlot
 from anthropic_proxy.engine.routing.router import Plan
-from anthropic_proxy.engine.routing.targets import Target
+from anthropic_proxy.engine.routing.targets import sees
 from anthropic_proxy.engine.upstream.web_fetch import detect_media_type
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.errors import ClientError, InvalidRequest, LimitReached, PermissionDenied
@@ -174,7 +173,7 @@ class ImageDescriber:
                 self.engine.log.write_once(f"[images]: {error.message}", "warning")
                 plans = ()
                 self._failure = _NOT_CALLABLE
-            chosen = [(plan, [target for target in plan.targets if self._sees(target)]) for plan in plans]
+            chosen = [(plan, [target for target in plan.targets if sees(target)]) for plan in plans]
             self._plans = [
                 structs.replace(
                     plan, targets=seeing, fidelity="strict", is_relayed=all(target.is_relayed for target in seeing)
@@ -183,11 +182,6 @@ class ImageDescriber:
                 if seeing
             ]
         return self._plans
-
-    def _sees(self, target: Target) -> bool:
-        if target.is_relayed:
-            return "image" not in list_unread_media(target)
-        return self.engine.find_target_limits(target).accepts_images
 
     async def _describe_unknown(
         self, pictures: Sequence[tuple[Source, str]], plans: Sequence[Plan]

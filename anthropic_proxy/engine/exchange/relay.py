@@ -22,7 +22,7 @@ A reply that is not streamed is read whole, and then forwarded.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeVar, final
 
@@ -49,9 +49,9 @@ from anthropic_proxy.engine.messages.models.tools import find_tool_model, list_e
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.passed_proxies import LOOP_HEADER, add_pass
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
-from anthropic_proxy.engine.providers.hosts import is_in_table, is_known_server
+from anthropic_proxy.engine.providers.hosts import is_known_server
 from anthropic_proxy.engine.providers.model_ids import is_id_of_model
-from anthropic_proxy.engine.routing.targets import Target, always_thinks
+from anthropic_proxy.engine.routing.targets import Target, always_thinks, list_unread_media
 from anthropic_proxy.engine.wires.anthropic.api_fields import keep_api_fields
 from anthropic_proxy.engine.wires.anthropic.betas import BETA_HEADER, EAGER_BETA
 from anthropic_proxy.engine.wires.anthropic.reply_forms import (
@@ -550,19 +550,6 @@ def _find_limits(target: Target, asked_model: str) -> ModelLimits:
         unread=frozenset(list_unread_media(target)),
         thinks_unasked=always_thinks(target, asked_model.partition("[")[0]),
     )
-
-
-def list_unread_media(target: Target) -> Iterator[str]:
-    """Yield what the model is known not to read: `image`, `document` (a PDF).
-
-    A table of the settings that states the limits of a model, but nothing about media, does not deny them."""
-    facts, provider = target.capabilities, target.provider
-    stated = provider.host.find_stated_capabilities(target.model)
-    is_known = is_in_table(provider, target.model)
-    if facts.rejects_images or (not facts.accepts_images and (is_known or "accepts_images" in stated)):
-        yield "image"
-    if facts.rejects_documents or (not facts.accepts_pdf and (is_known or "accepts_pdf" in stated)):
-        yield "document"
 
 
 def _select_headers(headers: Mapping[str, str], target: Target) -> Mapping[str, str]:

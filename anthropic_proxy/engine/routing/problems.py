@@ -1,6 +1,6 @@
 """Problems of the models that settings name: why each cannot be called."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from msgspec import Struct, structs
 
@@ -18,7 +18,8 @@ from anthropic_proxy.engine.routing.choices import (
     suggest_prefixes,
     without_suffix,
 )
-from anthropic_proxy.engine.routing.targets import Target, build_target
+from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
+from anthropic_proxy.engine.routing.targets import Target, build_target, sees
 from anthropic_proxy.errors import ClientError
 
 
@@ -41,6 +42,24 @@ def find_route_problems(settings: EngineOptions, catalog: Catalog) -> list[Probl
             facts = {"model": choice.model, "provider": prefix, "place": place}
             found.append(report_warning(ProblemKind.UNLISTED_MODEL, route.targets_setting, **facts))
     return found
+
+
+def find_image_problems(settings: EngineOptions, catalog: Catalog) -> Iterator[Problem]:
+    """Yield the problems of models that describe pictures."""
+    named = {f"image_model of {route.label}": route.image_model for route in settings.routes}
+    named["model of [images]"] = None if settings.images is None else settings.images.model
+    for subject, model in named.items():
+        if model is None:
+            continue
+        try:
+            target = build_plan(RoutingQuery(model), settings, catalog).targets[0]
+        except ClientError as error:
+            yield report_warning(ProblemKind.REFUSED_MODEL, subject, reason=error.message)
+            continue
+        if missing := find_missing_key(target.provider, settings):
+            yield structs.replace(missing, severity="warning")
+        elif not sees(target):
+            yield report_warning(ProblemKind.UNSEEING_MODEL, subject, model=target.prefixed_id)
 
 
 def find_choice_problem(

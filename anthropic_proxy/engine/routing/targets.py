@@ -5,6 +5,7 @@ A base URL setting may select the server of another vendor with a dialect, limit
 `build_target_limits` has what model, API and proxy can do: the limits to which requests for the target are adapted.
 """
 
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any
@@ -20,7 +21,7 @@ from anthropic_proxy.engine.messages.server_tools import PROXY_TOOLS, ServerTool
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.providers import AnyWireConfig, Host, Provider
 from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.providers.hosts import build_server_name, find_base_url, find_server_name
+from anthropic_proxy.engine.providers.hosts import build_server_name, find_base_url, find_server_name, is_in_table
 from anthropic_proxy.engine.providers.model_facts import ModelCapabilities
 from anthropic_proxy.engine.routing.choices import ModelChoice, ModelSetting, find_preferred_provider
 from anthropic_proxy.engine.wires.contract import Wire
@@ -165,6 +166,26 @@ def build_target(choice: ModelChoice, settings: EngineOptions, catalog: Catalog)
         is_guess=bool(choice.note),
         weight=choice.weight,
     )
+
+
+def list_unread_media(target: Target) -> Iterator[str]:
+    """Yield what the model is known not to read: `image`, `document` (a PDF).
+
+    A table of the settings that states the limits of a model, but nothing about media, does not deny them."""
+    facts, provider = target.capabilities, target.provider
+    stated = provider.host.find_stated_capabilities(target.model)
+    is_known = is_in_table(provider, target.model)
+    if facts.rejects_images or (not facts.accepts_images and (is_known or "accepts_images" in stated)):
+        yield "image"
+    if facts.rejects_documents or (not facts.accepts_pdf and (is_known or "accepts_pdf" in stated)):
+        yield "document"
+
+
+def sees(target: Target) -> bool:
+    """Return True unless the model is known not to accept images."""
+    if target.is_relayed:
+        return "image" not in list_unread_media(target)
+    return build_target_limits(target).accepts_images
 
 
 def _pick_wire(row: Provider, model: str, settings: EngineOptions) -> str:
