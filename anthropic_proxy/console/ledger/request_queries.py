@@ -407,7 +407,7 @@ def find_session_titles(connection: Connection, sessions: Collection[str]) -> di
     """Return session id → its latest title. Sessions without one are missing."""
     column = session_titles.c
     query = select(column.session, column.title).where(column.session.in_(sessions)).order_by(column.started_at)
-    return dict(connection.execute(query).tuples().all())
+    return {row.session: row.title for row in connection.execute(query)}
 
 
 class LatestModel(Struct, frozen=True):

@@ -45,6 +45,7 @@ from anthropic_proxy.engine.exchange.provider_errors import (
     describe_attempt,
     next_target_may_help,
     prefix_provider,
+    read_list_for_remedy,
 )
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.messages.deltas import Usage
@@ -310,6 +311,10 @@ class Attempts:
         if self.editor is not None:
             request = self.editor.find_edited(request)
         return self._estimates.get_or_estimate(request, scale)
+
+    async def read_list_for_remedy(self, error: UpstreamError) -> None:
+        if (attempt := self.sender.latest) is not None:
+            await read_list_for_remedy(error, attempt.target, self._engine.settings, self._engine.catalog)
 
     def annotate_error(self, error: UpstreamError) -> None:
         """Remove keys from the message of an error, and add the provider's name and a probable cause to it."""

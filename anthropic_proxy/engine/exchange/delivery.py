@@ -165,9 +165,10 @@ class Delivery:
         if self._writer.estimate or self._attempts.sender.prompt is not None:
             await self._learn(reply)
 
-    def explain_error(self, error: ProxyError) -> None:
+    async def explain_error(self, error: ProxyError) -> None:
         """Add to an error what the attempts know about its cause, and remove the keys from it."""
         if isinstance(error, UpstreamError):
+            await self._attempts.read_list_for_remedy(error)
             self._attempts.annotate_error(error)
         hide_key_error(error, self._receipt.client)
 

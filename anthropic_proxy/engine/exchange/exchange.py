@@ -265,7 +265,7 @@ class Exchange:
         """Record an error and send it. `delivery` None: the request was not admitted."""
         engine, receipt = self._engine, self._receipt
         if delivery is not None:
-            delivery.explain_error(error)
+            await delivery.explain_error(error)
         record_failure(receipt, error, engine.settings.reveal_proxy_keys())
         if not receipt.client.administers:
             error.message = error.describe_to_people(engine.settings.limit_contact)

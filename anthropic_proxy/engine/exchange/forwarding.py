@@ -35,6 +35,7 @@ from anthropic_proxy.engine.exchange.provider_errors import (
     add_address_advice,
     add_not_found_cause,
     idle_timeout_error,
+    read_list_for_remedy,
     require_api_response,
 )
 from anthropic_proxy.engine.exchange.relay import build_relay_call, forwarded_headers, restrict_relayed_request
@@ -420,6 +421,7 @@ async def _request_json(
             total_seconds=seconds,
         )
     except UpstreamError as error:
+        await read_list_for_remedy(error, target, engine.settings, engine.catalog)
         add_not_found_cause(error, target, call.path, engine.settings, engine.catalog)
         raise
 

@@ -232,6 +232,8 @@ _OBJECT_WITH_ID = compile_later(
 """Pattern of error texts about an object that a request names by id. Gemini: Not found: cache content metadata for 123
 (recorded). OpenAI: Response with id 'resp_123' not found (2026-11). The base URL is then right."""
 _MAX_ROUTE_ERROR_CHARACTERS = 200
+_LIST_SECONDS = 2.0
+"""Maximum seconds for which the error about a refused model waits for the list of the server."""
 _NAMED_MODELS = 2
 """Number of models that are named in place of one that does not exist."""
 
@@ -258,6 +260,12 @@ def add_not_found_cause(
         error.add_advice(REMEDY_LEAD, remedy)
     elif target.is_guess and _rejects_model(error, target, settings):
         error.message, error.body = f"{_without_end(error.message)}. {describe_guess(target, settings)}", None
+
+
+async def read_list_for_remedy(error: UpstreamError, target: Target, settings: EngineOptions, catalog: Catalog) -> None:
+    """Read the list of a server that refuses a model of the settings, so that a remedy names only models in it."""
+    if rejects_configured_model(error, target, settings) and not list_known_ids(target, settings, catalog):
+        await catalog.fetch_capabilities(target.provider.name, target.model, _LIST_SECONDS)
 
 
 def rejects_configured_model(error: UpstreamError, target: Target, settings: EngineOptions) -> bool:

@@ -9,7 +9,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.engine.options import DEFAULT_TARGET, TIERS, ConfiguredRoute, EngineOptions
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.catalog import Catalog, may_chat
-from anthropic_proxy.engine.providers.hosts import find_server_name, has_own_models
+from anthropic_proxy.engine.providers.hosts import find_server_name
 from anthropic_proxy.engine.providers.registry import RetiredModel
 from anthropic_proxy.engine.routing.choices import (
     ModelChoice,
@@ -42,21 +42,19 @@ def find_successor_id(model: ModelChoice | Target, settings: EngineOptions, toda
 def list_served_models(model: ModelChoice | Target, settings: EngineOptions, listed: Sequence[str]) -> list[str]:
     """Return the models that may replace one which its provider does not serve, without prefix, the best first.
 
-    `listed`: the models in the list of the server, which has all of the result. Empty: the list is unknown, and the
-    successor and similar ones of the vendor's known models are returned. None of them is to be retired.
+    `listed`: the models in the list of the server, which has all of the result: an account does not have each model of
+    the vendor. Empty: the list is unknown. None of the result is to be retired.
     """
     provider = model.provider
-    known = listed or (provider.known_models if has_own_models(provider, settings) else ())
-    usable = [
-        name for name in known if name != model.model and may_chat(name) and find_retirement(provider, name) is None
-    ]
+    usable = {
+        name: None
+        for name in listed
+        if name != model.model and may_chat(name) and find_retirement(provider, name) is None
+    }
     successor = find_successor_id(model, settings, date.max).removeprefix(f"{provider.prefix}/")
-    found = [successor] if successor and (successor in usable or not listed) else []
-    found += find_similar_choices(model.model, usable, _SIMILAR_MODELS)
-    if listed:
-        found += [provider.default_big_model] if provider.default_big_model in usable else []
-        found += usable
-    return list(dict.fromkeys(found))
+    similar = find_similar_choices(model.model, [*usable], _SIMILAR_MODELS)
+    best = [successor, *similar, provider.default_big_model, *usable]
+    return [name for name in dict.fromkeys(best) if name in usable]
 
 
 def find_served_successor(model: ModelChoice, settings: EngineOptions, catalog: Catalog, today: date) -> str:

@@ -11,10 +11,12 @@ NO_MODEL = {"message": "The model `{}` does not exist or you do not have access 
 
 
 async def ask(model: str, listed: str) -> str:
-    """Return the error of a request for a model that the server does not have. `listed`: the models in its list."""
+    """Return the remedy in the error of the first request, for a model that the server does not have. `listed`: the
+    models in its list. "": it has none.
+    """
 
     def answer(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
-        if request.path == "/models":
+        if request.path == "/models" and listed:
             return FakeResponse(200, json.dumps({"data": [{"id": name} for name in listed.split()]}).encode())
         error = NO_MODEL | {"message": NO_MODEL["message"].format(model)}
         return FakeResponse(404, json.dumps({"error": error}).encode())
@@ -26,7 +28,6 @@ async def ask(model: str, listed: str) -> str:
         BIG_MODEL=f"openai/{model}",
         SMALL_MODEL="openai/small",
     )
-    await proxy.services.catalog.fetch_capabilities("openai", model)
     kept = await proxy.post(model="claude-opus-5-5")
     remedy = kept.error.message.partition("Remedy: ")[2]
     assert proxy.receipts[-1].remedy == remedy
@@ -45,6 +46,7 @@ async def ask(model: str, listed: str) -> str:
             "set BIG_MODEL=openai/<another model>, such as house-one or house-two",
         ),
         ("gpt-4.1", "gpt-4.1-mini gpt-4.1-nano", "set BIG_MODEL=openai/<another model>"),
+        ("gpt-4.1", "", "set BIG_MODEL=openai/<another model>"),
         ("gpt-9", "gpt-5.2 gpt-5.5", "set BIG_MODEL=openai/<another model>, such as gpt-5.5 or gpt-5.2"),
     ],
 )
