@@ -237,3 +237,28 @@ def test_a_status_line_of_the_user_stays(claude: Path, settings: dict[str, str],
     (home / ".claude/settings.json").write_text(json.dumps(own))
     with code_terminal(claude, settings, work) as screen:
         screen.wait_for("status of my own")
+
+
+def test_a_running_session_gets_another_model_and_the_status_line_shows_it(
+    claude: Path, settings: dict[str, str], work: Path
+) -> None:
+    """From another terminal, and then from the session itself."""
+    home = work.parent / "home"
+    models = {"BIG_MODEL": "openai/gpt-4.1", "SMALL_MODEL": "openai/gpt-4.1-mini"}
+    variables = own_variables(claude, {**settings, **models}, home)
+    with code_terminal(claude, {**settings, **models}, work) as screen:
+        screen.wait_for("openai/gpt-4.1 · API Usage Billing")
+        screen.type("Say exactly: first")
+        screen.redraw_until(lambda text: "openai/gpt-4.1 ·" in text and "% of" in text and "cost" in text)
+        done = run_command("use", "openai/gpt-4o", "--all-projects", directory=home, settings=variables)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert re.search(r"^work [0-9a-f]{8}: openai/gpt-4.1 → openai/gpt-4o, \d+ s ago$", done.stdout, re.MULTILINE)
+        assert "because the cache of openai/gpt-4.1 is lost: " in done.stdout
+        assert "It fits: openai/gpt-4o accepts 128 k tokens." in done.stdout + done.stderr
+        screen.redraw_until(lambda text: "openai/gpt-4.1 · next: openai/gpt-4o ·" in text)
+        screen.type("Say exactly: second")
+        screen.redraw_until(lambda text: "openai/gpt-4o · chosen ·" in text)
+        screen.type(f"!{sys.executable} -m anthropic_proxy use default")
+        screen.redraw_until(lambda text: "has the model again that its client names" in text)
+        screen.type("Say exactly: third")
+        screen.redraw_until(lambda text: "openai/gpt-4.1 · " in text)
