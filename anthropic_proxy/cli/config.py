@@ -14,6 +14,8 @@ from anthropic_proxy.cli.command_settings import NO_PROVIDER, describe_files, lo
 from anthropic_proxy.cli.commands import new_group
 from anthropic_proxy.cli.output import Column, Output
 from anthropic_proxy.cli.server_processes import require_startable
+from anthropic_proxy.cli.service import describe_log
+from anthropic_proxy.console.ledger.database import find_database
 from anthropic_proxy.engine.advice import Problem, ProblemKind, list_texts, report_warning
 from anthropic_proxy.engine.options import split_origin
 from anthropic_proxy.engine.platforms.program import shorten_home
@@ -54,7 +56,9 @@ def show(*, all_settings: Annotated[bool, Parameter(name="--all")] = False, as_j
         output.write_notice(unread, "!")
     if as_json:
         full = [structs.replace(row, source=os.path.expanduser(row.source)) for row in shown]
-        output.write_json({"files": list(settings.files), "facts": list_facts(settings.facts), "settings": full})
+        places = {"ledger": _describe_ledger(settings), "log": describe_log()}
+        lists = {"files": list(settings.files), "facts": list_facts(settings.facts), "settings": full}
+        output.write_json({**lists, **places})
         return
     if shown:
         columns = [Column("Setting"), Column("Value", wraps=True), Column("Source", role="quiet")]
@@ -74,7 +78,14 @@ def show(*, all_settings: Annotated[bool, Parameter(name="--all")] = False, as_j
     if hidden := len(rows) - len(shown):
         output.write_notice(f"{hidden} settings are not set. Show them with:  anthropic-proxy config show --all")
     output.write_notice(describe_files(settings))
+    output.write_notice(f"Ledger: {shorten_home(_describe_ledger(settings)) or 'off'}")
+    output.write_notice(f"Log: standard output of the proxy; of the service  {shorten_home(describe_log())}")
     output.write_notice(f"Models: {describe_facts(settings.facts)}")
+
+
+def _describe_ledger(settings: Settings) -> str:
+    """Return the database with the stored requests. "": nothing is stored."""
+    return find_database(settings).describe() if settings.has_ledger() else ""
 
 
 async def _list_settings(settings: Settings) -> list[SettingRow]:

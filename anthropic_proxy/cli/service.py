@@ -89,6 +89,7 @@ def _find_service() -> "Service":
 
 
 SERVICE_NAME = "anthropic-proxy"
+_JOURNAL = f"journalctl --user -u {SERVICE_NAME} -f"
 SERVICE_DESCRIPTION = "Anthropic Messages API in front of other model providers"
 _STOP_SECONDS = 35
 """Maximum time in seconds to stop the service: `STOP_TIMEOUT` (25 s) for replies in progress, and a margin."""
@@ -263,9 +264,18 @@ def find_service(platform: str, directory: Path) -> Service:
             f"{platform} has no known service manager. Start the proxy:  anthropic-proxy serve", code="service"
         )
     environ = copy_environment()
-    log_file = Path(platformdirs.user_log_dir(SERVICE_NAME, appauthor=False)) / "service.log"
+    log_file = _find_log_file()
     definition = ServiceDefinition(interpreter, directory, log_file, environ.get("PATH", ""), user_account(environ))
     return build(definition, environ)
+
+
+def _find_log_file() -> Path:
+    return Path(platformdirs.user_log_dir(SERVICE_NAME, appauthor=False)) / "service.log"
+
+
+def describe_log() -> str:
+    """Return the place of the log of the service: a file, or on Linux the command that prints it."""
+    return _JOURNAL.removesuffix(" -f") if sys.platform == "linux" else str(_find_log_file())
 
 
 def _systemd(definition: ServiceDefinition, environ: Mapping[str, str]) -> Service:
@@ -280,7 +290,7 @@ def _systemd(definition: ServiceDefinition, environ: Mapping[str, str]) -> Servi
         uninstall_commands=[_systemctl("disable", "--now", _UNIT)],
         status_command=_systemctl("is-active", _UNIT),
         running_text="active",
-        log_command=f"journalctl --user -u {SERVICE_NAME} -f",
+        log_command=_JOURNAL,
         advice=["It stops when you log out. To keep it running:  loginctl enable-linger"],
     )
 

@@ -107,7 +107,8 @@ def test_a_start_migrates_an_earlier_schema_before_the_first_request(settings: d
             stored = client.get("/api/requests")
             if stored.status_code != 200:
                 assert stored.json()["error"]["message"] == (
-                    f"The ledger {file} has the tables of an earlier version. Migrate them:  anthropic-proxy db upgrade"
+                    f"The ledger {file} has the tables of an earlier version. The next start of the proxy "
+                    "migrates them. To do it now:  anthropic-proxy db upgrade"
                 )
             return stored
 

@@ -138,7 +138,8 @@ def has_tables(reader: EngineReader, place: str) -> bool:
         return True
     if is_known_version(version):
         raise ConfigurationError(
-            f"The ledger {place} has the tables of an earlier version. Migrate them:  anthropic-proxy db upgrade",
+            f"The ledger {place} has the tables of an earlier version. The next start of the proxy migrates "
+            "them. To do it now:  anthropic-proxy db upgrade",
             code="ledger-not-readable",
         )
     raise ConfigurationError(

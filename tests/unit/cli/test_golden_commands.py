@@ -27,6 +27,7 @@ from typing import Any
 
 import pytest
 
+from anthropic_proxy.cli.service import describe_log
 from anthropic_proxy.engine.providers.catalog import LEARNED_FILE_NAME
 from anthropic_proxy.engine.providers.model_facts import load_built_in_facts
 from anthropic_proxy.gateway.settings.facts_file import describe_facts
@@ -206,6 +207,7 @@ def play(case: Path, home: Path) -> str:
         shown = re.sub(r"127\.0\.0\.1:\d{5}\b", "127.0.0.1:FREE", shown)
     shown = re.sub(LATER_RETIREMENT, "", shown, flags=re.MULTILINE)
     shown = shown.replace(describe_facts(load_built_in_facts()), "facts of DATE")
+    shown = shown.replace(f"of the service  {describe_log()}", "of the service  PLACE")
     if servers or "init" in case.parts:
         for pattern, name in MASKS.items():
             shown = re.sub(pattern, name, shown, flags=re.MULTILINE)

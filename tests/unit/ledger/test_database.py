@@ -106,7 +106,8 @@ def test_readers_name_the_remedy_for_the_tables_of_another_version(database: Set
         with pytest.raises(ConfigurationError) as raised, read_ledger(database):
             pass
         assert raised.value.message == (
-            f"The ledger {place} has the tables of an earlier version. Migrate them:  anthropic-proxy db upgrade"
+            f"The ledger {place} has the tables of an earlier version. The next start of the proxy "
+            "migrates them. To do it now:  anthropic-proxy db upgrade"
         )
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
         with pytest.raises(ConfigurationError) as raised, read_ledger(database):
