@@ -20,6 +20,7 @@ from anthropic_proxy.gateway.settings.files import (
     decode_env_text,
     decode_toml,
     format_env_line,
+    format_toml_value,
     read_text,
     update_env_text,
     write_file,
@@ -152,6 +153,8 @@ def _change_config(plan: ImportPlan, file: Path) -> FileChange:
         wanted = contents[0] if kind == "routes" else next(iter(contents.values()))
         if names := [key for key in {**old, **wanted} if old.get(key) != wanted.get(key)]:
             kept.append(KeptValue(label, _list_fields(old, names), _list_fields(wanted, names)))
+    if plan.describing_model and "images" not in configured:
+        new["[images]"] = f"[images]\nmodel = {format_toml_value(plan.describing_model)}\n"
     new_tables = "\n".join(new.values())
     end = "\r\n" if "\r\n" in before else "\n"
     gap = end if new_tables and before and not before.endswith("\n") else ""

@@ -59,6 +59,8 @@ class ImportPlan:
         """Name of a variable in `.env` → value to write."""
         self.servers: dict[str, ServerTable] = {}
         """Name of a table in `anthropic-proxy.toml` → its contents."""
+        self.describing_model = ""
+        """Model of the table `[images]`. "": no such table is written."""
         self.routes: list[ImportedRoute] = []
         """Routes in the order in which their conditions are checked."""
         self.origins: dict[str, str] = {}

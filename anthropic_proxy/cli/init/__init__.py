@@ -21,6 +21,7 @@ from anthropic_proxy.cli.init.answers import Options, Session, read_address
 from anthropic_proxy.cli.init.candidates import MOST_USED, OTHER_SERVER, Candidate, find_candidate, list_candidates
 from anthropic_proxy.cli.init.connection import connect
 from anthropic_proxy.cli.init.model_questions import EXAMPLE_MODEL, choose_models
+from anthropic_proxy.cli.init.pictures import choose_describing_model
 from anthropic_proxy.cli.init.probe import find_local_servers
 from anthropic_proxy.cli.init.write import Written, report_next_steps, write_settings
 from anthropic_proxy.cli.output import Output
@@ -132,7 +133,8 @@ def _run(session: Session, name: str | None) -> Written | None:
             candidate = next((entry for entry in candidates if entry.name == chosen), other)
         backend = connect(session, candidate)
         if backend is not None:
-            return write_settings(session, backend, choose_models(session, backend))
+            models = choose_models(session, backend)
+            return write_settings(session, backend, models, choose_describing_model(session, backend, models))
         if session.questions is None:
             return None
         # address and key of the command line belong to the provider that cannot be used

@@ -48,8 +48,13 @@ class Written(Struct, frozen=True):
     """Values of settings that stay as they are, such as a model that replies already."""
 
 
-def write_settings(session: Session, backend: ChosenProvider, models: Mapping[str, str]) -> Written | None:
-    """Show the new lines, ask for confirmation and write them. None: the user does not want them."""
+def write_settings(
+    session: Session, backend: ChosenProvider, models: Mapping[str, str], describing_model: str
+) -> Written | None:
+    """Show the new lines, ask for confirmation and write them. None: the user does not want them.
+
+    `describing_model`: that of `[images]`. "": none.
+    """
     provider = backend.provider
     output = session.output
     asks = session.questions
@@ -75,6 +80,7 @@ def write_settings(session: Session, backend: ChosenProvider, models: Mapping[st
         )
     plan = ImportPlan("init")
     plan.variables = {**lines}
+    plan.describing_model = describing_model
     if backend.table is not None:
         described = backend.table.models
         names = dict.fromkeys((*(model.partition("/")[2] for model in models.values()), *described))
