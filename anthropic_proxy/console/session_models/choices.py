@@ -72,6 +72,8 @@ class ModelChange(Struct, frozen=True, kw_only=True):
     price_source: str
     window: int | None
     """Maximum input of the model. None: unknown."""
+    kept_window: int | None = None
+    """That of the present model, which the client may know. None: unknown."""
 
     @property
     def fits(self) -> bool:
@@ -99,7 +101,10 @@ class ModelChange(Struct, frozen=True, kw_only=True):
             return f"The window of {self.model} is unknown."
         window = formats.short_count(self.window)
         if self.fits:
-            return f"It fits: {self.model} accepts {window} tokens."
+            text = f"It fits: {self.model} accepts {window} tokens."
+            if self.kept_window is None or self.window >= self.kept_window:
+                return text
+            return f"{text} The client may know the larger window of the present model: send /compact in time."
         return (
             f"It does not fit: {self.model} accepts {window} tokens, and the conversation has {_tokens(self.session)}. "
             "Send /compact in the session first."
@@ -202,19 +207,22 @@ def _describe(row: StoredRequest, client: Client) -> OwnSession:
     )
 
 
-def build_change(session: OwnSession, features: ModelFeatures, costs: ModelCosts) -> ModelChange:
-    """`features`: of the model that replies then."""
+def build_change(
+    session: OwnSession, features: ModelFeatures, kept: ModelFeatures | None, costs: ModelCosts
+) -> ModelChange:
+    """`features`: of the model that replies then. `kept`: of the present one; None: no request reaches it."""
     prefix, _, model = features.model.partition("/")
     price = costs.find_price_by_prefix(prefix, model)
-    kept = costs.find_price_by_prefix(session.prefix, session.model)
+    kept_price = costs.find_price_by_prefix(session.prefix, session.model)
     read = TokenCounts(cache_read_tokens=session.tokens)
     return ModelChange(
         session=session,
         model=features.model,
         cost=None if price is None else _price_new_prompt(price, session.tokens),
-        kept_cost=None if kept is None else kept.calculate_cost(read),
+        kept_cost=None if kept_price is None else kept_price.calculate_cost(read),
         price_source="" if price is None else price.source,
         window=features.max_input,
+        kept_window=None if kept is None else kept.max_input,
     )
 
 

@@ -69,7 +69,9 @@ class SessionModelService:
         for one in sessions:  # the rules of each key hold
             if one.client.id not in features:
                 features[one.client.id] = await self._gateway.examine_model(model, one.client, one.session)
-        changes = await self._run(reader, self._build_changes, sessions, features)
+        present = [f"{one.prefix}/{one.model}" for one in sessions]
+        kept = {one.model: one for one in await self._gateway.describe_models([*dict.fromkeys(present)], client.id)}
+        changes = await self._run(reader, self._build_changes, sessions, features, kept)
         found = next(iter(features.values()))
         is_listed = any(entry.id.endswith(found.model) for entry in self._gateway.list_models())
         is_unknown = found.source == "assumed" and not found.other_sources and not is_listed
@@ -99,11 +101,16 @@ class SessionModelService:
         return Outcome(sessions=chosen, is_stored=not is_preview)
 
     def _build_changes(
-        self, sessions: Sequence[OwnSession], features: Mapping[str, ModelFeatures]
+        self,
+        sessions: Sequence[OwnSession],
+        features: Mapping[str, ModelFeatures],
+        kept: Mapping[str, ModelFeatures],
     ) -> Sequence[ModelChange]:
         PRICE_SOURCE.load()
         costs = ModelCosts(self._gateway.settings)
-        return [build_change(one, features[one.client.id], costs) for one in sessions]
+        return [
+            build_change(one, features[one.client.id], kept.get(f"{one.prefix}/{one.model}"), costs) for one in sessions
+        ]
 
     async def _require_sessions(self, client: Client, wish: SessionWish, reader: str) -> Sequence[OwnSession]:
         sessions = await self.list_sessions(client, wish, reader)
