@@ -147,6 +147,8 @@ class _Block:
             self._arguments.append(str(delta.get("partial_json") or ""))
         elif kind == "citations_delta":
             self._citations.append(delta.get("citation"))
+        elif kind == "compaction_delta":
+            self._value["content"] = delta.get("content")
 
     def join(self) -> None:
         for field, pieces in self._texts.items():
@@ -164,6 +166,8 @@ class _Block:
 def _add_end(message: dict[str, Any], data: Mapping[str, Any]) -> None:
     if isinstance(data.get("delta"), dict):
         message.update(data["delta"])
+    if "context_management" in data:
+        message["context_management"] = data["context_management"]
     usage = data.get("usage")
     if not isinstance(usage, dict):
         return

@@ -34,6 +34,7 @@ _TESTS: Mapping[str, tuple[str, Callable[[Any, Any], bool]]] = {
     "type": ("is no", lambda value, wanted: _TYPES[wanted](value)),
     "pattern": ("does not match", lambda value, wanted: isinstance(value, str) and bool(re.search(wanted, value))),
     "contains": ("does not contain", lambda value, wanted: _is_in(wanted, value)),
+    "contains_any": ("contains none of", lambda value, wanted: any(_is_in(one, value) for one in wanted)),
     "mentions": ("has no text with", lambda value, wanted: _is_mentioned(wanted, value)),
     "lacks": ("contains", lambda value, wanted: not _is_in(wanted, value)),
     "min": ("is less than", lambda value, wanted: _is_number(value) and value >= wanted),
@@ -158,6 +159,19 @@ def expect_text(arguments: Arguments, trial: Trial) -> list[str]:
         return ["the reply is no message"]
     blocks = [block for block in _list(message.get("content")) if isinstance(block, dict) and block.get("type") == kind]
     return judge(f"the {kind} of the message", "".join(str(block.get(kind) or "") for block in blocks), arguments)
+
+
+def expect_cited(arguments: Arguments, trial: Trial) -> list[str]:
+    """`cited = TEXT`: the citations of the message quote the text of this document at their places."""
+    text = arguments["cited"]
+    found = find(_exchange(arguments, trial).message, "content.*.citations")
+    citations = [one for inner in _list(found) for one in _list(inner) if isinstance(one, dict)]
+    return [
+        f"the citation {_show(one)} quotes another text than the document has there"
+        for one in citations
+        if not all(_is_number(one.get(name)) for name in ("start_char_index", "end_char_index"))
+        or one.get("cited_text") != text[one["start_char_index"] : one["end_char_index"]]
+    ]
 
 
 def expect_body(arguments: Arguments, trial: Trial) -> list[str]:
@@ -372,6 +386,7 @@ EXPECTATIONS: Mapping[str, Expect] = {
     "order": expect_order,
     "single": expect_single,
     "text": expect_text,
+    "cited": expect_cited,
     "body": expect_body,
     "unique": expect_unique,
     "sum": expect_sum,

@@ -32,6 +32,9 @@ NEEDS: Mapping[str, str] = {
     "adaptive-thinking": "thinking of the type adaptive",
     "thinking-off": "a model that takes thinking of the type disabled",
     "effort": "all levels of effort, from low to max",
+    "context-editing": "edits of the context (context_management)",
+    "compaction": "compaction (compaction, compact_20260112, compaction blocks)",
+    "citations": "citations of documents and search results",
     "json-schema": "structured output (output_config.format, strict tools)",
     "count": "the endpoint count_tokens",
     "models-list": "the list of models",
@@ -42,6 +45,7 @@ NEEDS: Mapping[str, str] = {
     "cached-tokens": "a backend whose protocol reports cached tokens",
     "written-tokens": "a backend whose protocol reports tokens that were written to a cache",
     "signatures": "a backend whose protocol has signatures of thinking",
+    "upstream-citations": "a backend whose protocol has citations of the Messages API",
     "thinking-tokens": "a backend whose protocol reports tokens of thinking",
 }
 """What a row can need → its description."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from messages_conformance.backends.messages.editing import edit_context
 from messages_conformance.backends.shapes import without_nulls
 
 
@@ -24,6 +25,8 @@ class View:
     """Their results: `name` of the tool that was called, `text`."""
     images: list[str] = field(default_factory=list)
     """Base64 data, or addresses."""
+    documents: list[str] = field(default_factory=list)
+    """Base64 data of PDFs."""
     tools: list[dict[str, Any]] = field(default_factory=list)
     """`name`, `description`, `schema`."""
     tool_choice: str = ""
@@ -37,9 +40,13 @@ class View:
     """JSON schema of the reply."""
 
     def as_table(self) -> dict[str, Any]:
-        """Return all fields, with `pairs`: the results as `NAME: TEXT`, and `everything`: all texts of the history."""
+        """Return all fields, with `pairs`: the results as `NAME: TEXT`, and `everything`: all texts of the history, and
+        the documents.
+        """
         pairs = [f"{result['name']}: {result['text']}" for result in self.results]
-        everything = "\n".join([self.system, *self.texts, *(result["text"] for result in self.results)])
+        everything = "\n".join(
+            [self.system, *self.texts, *(result["text"] for result in self.results), *self.documents]
+        )
         return {**asdict(self), "pairs": pairs, "everything": everything}
 
 
@@ -88,10 +95,10 @@ def _read_openai(reader: _Reader, _path: str, body: Mapping[str, Any]) -> None:
         role = message.get("role", "")
         if role == "tool":
             reader.add_result(message.get("tool_call_id", ""), "", _join(message.get("content")))
-            _read_images(view, message.get("content"))
+            _read_media(view, message.get("content"))
             continue
         reader.add_text(role, _join(message.get("content")))
-        _read_images(view, message.get("content"))
+        _read_media(view, message.get("content"))
         for call in _as_list(message.get("tool_calls")):
             function = call.get("function", {})
             reader.add_call(call.get("id", ""), function.get("name", ""), function.get("arguments", "{}"))
@@ -115,12 +122,12 @@ def _read_responses(reader: _Reader, _path: str, body: Mapping[str, Any]) -> Non
                 reader.add_call(item.get("call_id", ""), item.get("name", ""), item.get("arguments", "{}"))
             case "function_call_output":
                 reader.add_result(item.get("call_id", ""), "", _join(item.get("output")))
-                _read_images(view, item.get("output"))
+                _read_media(view, item.get("output"))
             case "reasoning" if item.get("encrypted_content"):
                 view.signatures.append(item["encrypted_content"])
             case "message":
                 reader.add_text(item.get("role", ""), _join(item.get("content")))
-                _read_images(view, item.get("content"))
+                _read_media(view, item.get("content"))
             case _:
                 pass
     for tool in _as_list(body.get("tools")):
@@ -151,8 +158,10 @@ def _read_gemini(reader: _Reader, path: str, body: Mapping[str, Any]) -> None:
                 reader.add_result(result.get("id", ""), result.get("name", ""), _join(result.get("response")))
             elif "text" in part and not part.get("thought"):
                 reader.add_text(content.get("role", "user"), part["text"])
-            if data := (part.get("inlineData") or {}).get("data"):
-                view.images.append(data)
+            inline = part.get("inlineData") or {}
+            if data := inline.get("data"):
+                is_image = str(inline.get("mimeType")).startswith("image/")
+                (view.images if is_image else view.documents).append(data)
     for tool in _as_list(body.get("tools")):
         for function in _as_list(tool.get("functionDeclarations")):
             schema = function.get("parametersJsonSchema") or function.get("parameters")
@@ -194,7 +203,7 @@ def _read_messages(reader: _Reader, _path: str, body: Mapping[str, Any]) -> None
     view.output_schema = ((body.get("output_config") or {}).get("format") or {}).get("schema") or {}
     if system := _join(body.get("system")):
         reader.add_system(system)
-    for message in _as_list(body.get("messages")):
+    for message in edit_context(body)[0]["messages"]:
         content = message.get("content")
         blocks: list[Any] = [{"type": "text", "text": content}] if isinstance(content, str) else _as_list(content)
         for block in blocks:
@@ -207,14 +216,17 @@ def _read_messages(reader: _Reader, _path: str, body: Mapping[str, Any]) -> None
                     reader.add_call(block.get("id", ""), block.get("name", ""), block.get("input", {}))
                 case "tool_result":
                     reader.add_result(block.get("tool_use_id", ""), "", _join(block.get("content")))
-                    _read_images(view, block.get("content"))
+                    _read_media(view, block.get("content"))
+                case "compaction":
+                    reader.add_text("user", block.get("content") or "")
                 case "document":
                     source: dict[str, Any] = block.get("source") or {}
-                    reader.add_text("user", _join(source.get("data") or source.get("content")))
+                    about = [block.get("title"), block.get("context"), source.get("data") or source.get("content")]
+                    reader.add_text("user", _join(about))
                 case "search_result":
                     reader.add_text("user", _join(block.get("content")))
                 case _:
-                    _read_images(view, [block])
+                    _read_media(view, [block])
     for tool in _as_list(body.get("tools")):
         reader.add_tool(tool.get("name"), tool.get("description"), tool.get("input_schema"))
     choice = body.get("tool_choice") or {}
@@ -249,7 +261,7 @@ def _read_openai_choice(choice: Any) -> str:
     return str(choice.get("name") or (choice.get("function") or {}).get("name") or "")
 
 
-def _read_images(view: View, content: Any) -> None:
+def _read_media(view: View, content: Any) -> None:
     for block in _as_list(content):
         if not isinstance(block, dict):
             continue
@@ -257,8 +269,13 @@ def _read_images(view: View, content: Any) -> None:
         source = source if isinstance(source, dict) else {}
         address = block.get("image_url")
         address = address.get("url") if isinstance(address, dict) else address
-        if data := source.get("data") or source.get("url") or address:
+        file = block.get("file_data") or (block.get("file") or {}).get("file_data")
+        if block.get("type") == "document":
+            view.documents.append(str(source.get("data")))
+        elif data := source.get("data") or source.get("url") or address:
             view.images.append(str(data).rpartition(";base64,")[2])
+        elif file:
+            view.documents.append(str(file).rpartition(";base64,")[2])
 
 
 def _join(value: Any) -> str:

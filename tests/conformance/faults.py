@@ -333,6 +333,51 @@ def texts_as_error(reply: Reply) -> Reply:
     return replace(reply, body={"error": reply.body["error"]["message"]})
 
 
+def edits(change_edit: Any) -> Fault:
+    """A server that makes other edits of the context."""
+
+    def edit(body: dict[str, Any]) -> None:
+        given = (body.get("context_management") or {}).get("edits")
+        for one in given if isinstance(given, list) else ():
+            change_edit(one)
+
+    return asks(edit)
+
+
+def applied(edit: Any) -> Any:
+    """Return the change of what a message says about its edits."""
+    return lambda value: {"applied_edits": edit(value["applied_edits"])} if value else value
+
+
+def in_blocks(kind: str, edit: Any) -> Fault:
+    """A server that sends other blocks of a type to the model."""
+
+    def change_all(value: Any) -> Any:
+        if isinstance(value, list):
+            return [change_all(inner) for inner in value]
+        if not isinstance(value, dict):
+            return value
+        inner = {name: change_all(part) for name, part in value.items()}
+        return edit(inner) if inner.get("type") == kind else inner
+
+    def change_body(body: dict[str, Any]) -> None:
+        if "messages" in body:
+            body["messages"] = change_all(body["messages"])
+
+    return asks(change_body)
+
+
+def reverses_images(body: dict[str, Any]) -> None:
+    for message in body.get("messages", ()):
+        content = message["content"]
+        if isinstance(content, list) and [block["type"] for block in content].count("image") == 2:
+            content[0], content[1] = content[1], content[0]
+
+
+def is_count(call: Call) -> bool:
+    return "count_tokens" in call.path
+
+
 def answers(has_it: Any, reply: Reply) -> Fault:
     return Fault(call=lambda call: reply if has_it(call) else call)
 
@@ -625,6 +670,95 @@ FAULTS: Mapping[str, Fault] = {
     "requests.once": Fault(asks_twice=True),
     "requests.temperature": asks(drop("temperature")),
     "requests.prefill": answers(lambda c: "Name a bird" in c.text, error("api_error", 500)),
+    # context-editing
+    "context-editing.applied-edits": change(
+        "context_management", applied(lambda x: [{**y, "cleared_input_tokens": 0} for y in x])
+    ),
+    "context-editing.applied-edits-stream": in_end(lambda x: {k: v for k, v in x.items() if k != "context_management"}),
+    "context-editing.nothing-to-clear": change(
+        "context_management", lambda x: x and (x if x["applied_edits"] else None)
+    ),
+    "context-editing.results": edits(
+        lambda x: (
+            x["keep"].update(value=3)
+            if "keep" in x
+            and "clear_tool_inputs" not in x
+            and x["type"].startswith("clear_tool")
+            and isinstance(x["keep"]["value"], int)
+            else None
+        )
+    ),
+    "context-editing.inputs": edits(drop("clear_tool_inputs")),
+    "context-editing.excluded-tools": edits(drop("exclude_tools")),
+    "context-editing.clear-at-least": edits(drop("clear_at_least")),
+    "context-editing.token-trigger": edits(
+        lambda x: (
+            x["trigger"].update(type="input_tokens", value=20) if x.get("trigger", {}).get("value") == 90_000 else None
+        )
+    ),
+    "context-editing.count": counted(lambda x: {"input_tokens": x["input_tokens"]}),
+    "context-editing.thinking": edits(
+        lambda x: x.update(keep="all") if x["type"] == "clear_thinking_20251015" else None
+    ),
+    "context-editing.edits-text": accepts("edits: Input"),
+    "context-editing.amount-text": accepts("keep.value: Input"),
+    # compaction
+    "compaction.block": of_blocks(
+        lambda blocks: [*blocks, {"type": "text", "text": "Done."}] if blocks[0]["type"] == "compaction" else blocks
+    ),
+    "compaction.stream": each(
+        "content_block_delta",
+        lambda x: (
+            {**x, "delta": {**x["delta"], "type": "text_delta", "text": "."}}
+            if x["delta"]["type"] == "compaction_delta"
+            else x
+        ),
+    ),
+    "compaction.signature": of_blocks(
+        lambda blocks: [{k: v for k, v in x.items() if k != "signature"} for x in blocks]
+    ),
+    "compaction.usage": change("usage.output_tokens", lambda x: x or 70),
+    "compaction.whole-conversation": asks(
+        lambda body: (
+            body.update(messages=body["messages"][-1:]) if "compaction" in body and "max_tokens" in body else None
+        )
+    ),
+    "compaction.count": refuses(lambda c: is_count(c) and "summarize" in c.text),
+    "compaction.alone": accepts("cannot be combined"),
+    "compaction.type": accepts("'summarize'"),
+    "compaction.returned": in_blocks("compaction", lambda x: {**x, "content": x.get("content") and "Nothing."}),
+    "compaction.returned-empty": in_blocks("compaction", lambda x: {**x, "content": x.get("content") or "Nothing."}),
+    "compaction.below-trigger": has('"compact_20260112"'),
+    # citations
+    "citations.document": replace_words("Storks eat frogs."),
+    "citations.context": in_blocks("document", lambda x: {k: v for k, v in x.items() if k != "context"}),
+    "citations.content-blocks": replace_words("Cranes"),
+    "citations.search-result": without_blocks("search_result"),
+    "citations.location": of_blocks(lambda blocks: [{k: v for k, v in x.items() if k != "citations"} for x in blocks]),
+    "citations.stream": in_deltas("type", lambda kind: "quotation_delta" if kind == "citations_delta" else kind),
+    "citations.quotation": of_blocks(
+        lambda blocks: [
+            {**x, "citations": [{**y, "start_char_index": 0} for y in x["citations"]]} if x.get("citations") else x
+            for x in blocks
+        ]
+    ),
+    "citations.history": has("They prefer frogs."),
+    "citations.all-or-none": accepts("all or none"),
+    "citations.no-format": accepts("citations are not supported"),
+    # documents
+    "documents.pdf": refuses(lambda c: "JVBERi0xLjcK" in c.text and "tool_result" not in c.text and not is_count(c)),
+    "documents.pdf-in-result": without_blocks("document", "tool_result"),
+    "documents.count": counted(lambda _: {"input_tokens": 12}),
+    "documents.pdf-damaged": accepts("was not valid"),
+    "documents.pdf-password": accepts("password protected"),
+    # images
+    "images.order": asks(reverses_images),
+    "images.earlier-turn": asks(
+        lambda body: body.update(messages=body["messages"][1:]) if len(body.get("messages", ())) == 3 else None
+    ),
+    "images.count": counted(lambda _: {"input_tokens": 12}),
+    "images.no-base64": accepts("Invalid base64 data"),
+    "images.media-type": accepts("does not appear to be one"),
     # counts
     "counts.form": counted(lambda x: {"tokens": x["input_tokens"]}),
     "counts.positive": counted(lambda x: {"input_tokens": 0}),

@@ -32,7 +32,7 @@ def test_the_page_lists_sets_and_levels() -> None:
 def test_the_page_lists_what_a_server_may_lack() -> None:
     table = README.partition("| `--without` |")[2].partition("## ")[0]
     of_the_suite = {"backend", "upstream-forced-tools", "refusals", "cached-tokens", "thinking-tokens"}
-    of_the_suite |= {"written-tokens", "signatures"}
+    of_the_suite |= {"written-tokens", "signatures", "upstream-citations"}
     first_cells = re.findall(r"^\|([^|]*)\|", table, re.MULTILINE)
     assert {name for cell in first_cells for name in re.findall(r"`([^`]+)`", cell)} == NEEDS.keys() - of_the_suite
 

@@ -9,8 +9,8 @@ from typing import Any
 from aiohttp import web
 
 from anthropic_proxy.gateway.settings import CONFIG_FILE
+from messages_conformance.backends.messages.editing import edit_context
 from tests.support.fakes import anthropic, gemini, ollama, openai_chat, openai_responses
-from tests.support.fakes.anthropic.features import edit_context
 from tests.support.fakes.anthropic.reading import read_conversation as read_messages
 from tests.support.fakes.gemini.reading import read_conversation as read_gemini
 from tests.support.fakes.ollama.reading import read_conversation as read_ollama

@@ -22,10 +22,12 @@ WIRES: Mapping[str, type[Wire]] = {
 }
 PROTOCOLS = tuple(WIRES)
 LACKS: Mapping[str, frozenset[str]] = {
-    "openai": frozenset({"written-tokens", "signatures"}),
-    "gemini": frozenset({"written-tokens"}),
+    "openai": frozenset({"written-tokens", "signatures", "upstream-citations"}),
+    "responses": frozenset({"upstream-citations"}),
+    "gemini": frozenset({"written-tokens", "upstream-citations"}),
     "ollama": frozenset(
         {"written-tokens", "signatures", "upstream-forced-tools", "refusals", "cached-tokens", "thinking-tokens"}
+        | {"upstream-citations"}
     ),
 }
 """Protocol → what its replies cannot say, of the needs of rows."""

@@ -76,6 +76,8 @@ class _Pieces:
 @dataclass(frozen=True)
 class Text(_Pieces):
     pieces: tuple[Piece, ...]
+    citations: tuple[Mapping[str, Any], ...] = ()
+    """Citations of the Messages API. Other protocols leave them out."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ def stop_at(reply: Reply, sequences: Sequence[str]) -> Reply:
         found = [(place, sequence) for sequence in sequences if (place := part.whole.find(sequence)) >= 0]
         if found:
             place, sequence = min(found)
-            kept = Text(tuple(_cut_pieces(part.pieces, place)))
+            kept = replace(part, pieces=tuple(_cut_pieces(part.pieces, place)))
             return replace(reply, parts=(*reply.parts[:number], kept), stop="stop_sequence", stop_sequence=sequence)
     return reply
 
@@ -236,8 +238,8 @@ class _Reader:
 
     def _read_part(self, given: Mapping[str, Any]) -> Part:
         if "text" in given:
-            self._allow(given, {"text"}, "a part with text")
-            return Text(self._read_pieces(given["text"]))
+            self._allow(given, {"text", "citations"}, "a part with text")
+            return Text(self._read_pieces(given["text"]), tuple(given.get("citations", ())))
         if "thinking" in given:
             self._allow(given, {"thinking", "signature"}, "a part with thinking")
             return Thinking(self._read_pieces(given["thinking"]), given.get("signature", SIGNATURE))

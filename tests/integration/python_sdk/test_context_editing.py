@@ -5,7 +5,7 @@ from typing import Any
 import anthropic
 import pytest
 
-from tests.support.fakes.anthropic.features import CLEARED as CLEARED_NATIVELY
+from messages_conformance.backends.messages.editing import CLEARED as CLEARED_NATIVELY
 from tests.support.sdk import MODEL, WEATHER
 from tests.support.shared_servers import every_kind
 from tests.support.wires import Upstream

@@ -39,6 +39,9 @@ def _check_content(position: int, message: dict[str, Any], last: bool) -> Iterat
             yield ContractViolation("id", text, place)
         yield from _check_search(place, block)
         yield from _check_picture(place, block)
+        yield from _check_pdf(place, block)
+        if block["type"] == "compaction" and block.get("content") == "":
+            yield ContractViolation("summary", f"{place}.compaction.content: Input should not be empty", place)
     if role == "assistant" and blocks[-1]["type"] in ("thinking", "redacted_thinking"):
         text = f"{where}: The final block in an assistant message cannot be `thinking`."
         yield ContractViolation("last_thinking", text, where)
@@ -65,6 +68,38 @@ def _check_picture(place: str, block: dict[str, Any]) -> Iterator[ContractViolat
     if not data.startswith(IMAGE_BEGINNINGS.get(source["media_type"], b"\x00")):
         text = f"{place}.image.source.base64.data: The image was specified using the {source['media_type']} media type"
         yield ContractViolation("picture", f"{text}, but does not appear to be one", place)
+
+
+def _check_pdf(place: str, block: dict[str, Any]) -> Iterator[ContractViolation]:
+    source = block.get("source") or {}
+    if block["type"] != "document" or source.get("type") != "base64":
+        return
+    try:
+        data = base64.b64decode(source.get("data", ""), validate=True)
+    except binascii.Error:
+        data = b""
+    where = f"{place}.pdf.source.base64.data"
+    if not (data.startswith(b"%PDF-") and b"%%EOF" in data[-1_024:]):
+        yield ContractViolation("pdf", f"{where}: The PDF specified was not valid.", place)
+    elif b"/Encrypt" in data:
+        yield ContractViolation("pdf", f"{where}: The PDF specified is password protected.", place)
+
+
+def _check_features(body: dict[str, Any]) -> Iterator[ContractViolation]:
+    """Yield what cannot be combined: features of a request, and documents with and without citations."""
+    if "compaction" in body and "context_management" in body:
+        yield ContractViolation("together", "compaction: cannot be combined with context_management", "compaction")
+    sources = {"document": set[bool](), "search_result": set[bool]()}
+    for message in body["messages"]:
+        for block in blocks_of(message):
+            if block["type"] in sources:
+                sources[block["type"]].add(bool((block.get("citations") or {}).get("enabled")))
+    if any(len(found) > 1 for found in sources.values()):
+        text = "messages: citations must be enabled on all or none of the documents in a request"
+        yield ContractViolation("mixed_citations", text, "messages")
+    has_format = (body.get("output_config") or {}).get("format")
+    if has_format and any(True in found for found in sources.values()):
+        yield ContractViolation("format", "output_config.format: citations are not supported", "output_config")
 
 
 def check_pairs(messages: list[dict[str, Any]]) -> Iterator[ContractViolation]:
@@ -192,5 +227,6 @@ def check_body(body: dict[str, Any], *, counting: bool = False, version: str = "
     yield from check_messages(body["messages"])
     yield from check_pairs(body["messages"])
     yield from check_tools(body)
+    yield from _check_features(body)
     if not counting:
         yield from check_limits(body)

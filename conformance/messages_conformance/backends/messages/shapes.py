@@ -99,11 +99,31 @@ _THINKING = tagged(
         "disabled": closed({"type": TEXT}, {}),
     },
 )
+_AMOUNT = closed({"type": TEXT, "value": WHOLE}, {})
+_EDIT = tagged(
+    "type",
+    {
+        "clear_tool_uses_20250919": closed(
+            {"type": TEXT},
+            {
+                "clear_at_least": _AMOUNT,
+                "clear_tool_inputs": {"type": ["boolean", "array"]},
+                "exclude_tools": listed(TEXT),
+                "keep": _AMOUNT,
+                "trigger": _AMOUNT,
+            },
+        ),
+        "clear_thinking_20251015": closed({"type": TEXT}, {"keep": either(TEXT, FREE)}),
+        "compact_20260112": closed(
+            {"type": TEXT}, {"instructions": TEXT, "pause_after_compaction": FLAG, "trigger": _AMOUNT}
+        ),
+    },
+)
 _COUNTED: Mapping[str, Schema] = {
     "billing_policy": ANY,
     "cache_control": _MARK,
-    "compaction": ANY,
-    "context_management": FREE,
+    "compaction": closed({"type": one_of("summarize")}, {"instructions": TEXT}),
+    "context_management": closed({}, {"edits": listed(_EDIT)}),
     "mcp_servers": listed(FREE),
     "output_config": FREE,
     "speed": TEXT,

@@ -3,8 +3,19 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from messages_conformance.backends.messages.editing import edit_context
 from messages_conformance.backends.messages.rules import check_body
-from messages_conformance.backends.reply import STATUSES, Call, Failure, Incident, Reply, Text, Thinking, Usage
+from messages_conformance.backends.reply import (
+    SIGNATURE,
+    STATUSES,
+    Call,
+    Failure,
+    Incident,
+    Reply,
+    Text,
+    Thinking,
+    Usage,
+)
 from messages_conformance.backends.wire import (
     Answer,
     ContractViolation,
@@ -57,7 +68,7 @@ class Messages:
             violation = next(
                 check_body(request.body, counting=True, version=request.headers["anthropic-version"]), None
             )
-            return self.refuse(violation) if violation else answer_json({"input_tokens": count_tokens(request.body)})
+            return self.refuse(violation) if violation else answer_json(_count(request.body))
         if (request.method, request.path) == ("POST", PATH):
             return None
         return _refuse(404, "not_found_error", "Not Found")
@@ -83,16 +94,64 @@ class Messages:
     def is_stream(self, request: Request) -> bool:
         return bool(request.body.get("stream"))
 
-    def _shorten(self, reply: Reply, request: Request) -> Reply:
-        """Return the reply; with `max_tokens` 0 only the prompt is read."""
-        return replace(reply, parts=(), stop="max_tokens") if request.body.get("max_tokens") == 0 else reply
-
     def stream(self, reply: Reply, request: Request, tag: str) -> Iterator[Frame]:
-        events = stream_events(self._shorten(reply, request), request.body["model"], tag)
+        events: Iterator[Json | Incident]
+        if "compaction" in request.body:
+            events = _stream_compaction(_compact(reply, request, tag))
+        else:
+            events = stream_events(_shorten(reply, request), request.body["model"], tag, _management_of(request))
         return render(events, named_event, lambda failure: named_event(_failure_of(failure)))
 
     def whole(self, reply: Reply, request: Request, tag: str) -> Json:
-        return whole_reply(self._shorten(reply, request), request.body["model"], tag)
+        if "compaction" in request.body:
+            return _compact(reply, request, tag)
+        reply = _shorten(reply, request)
+        return {**whole_reply(reply, request.body["model"], tag), **_management_of(request)}
+
+
+def _shorten(reply: Reply, request: Request) -> Reply:
+    """Return the reply; with `max_tokens` 0 only the prompt is read."""
+    if request.body.get("max_tokens") == 0:
+        return replace(reply, parts=(), stop="max_tokens")
+    return reply
+
+
+def _compact(reply: Reply, request: Request, tag: str) -> Json:
+    """Return the reply to a request for a compaction: the text of the model as a summary, and nothing else."""
+    text = "".join(part.whole for part in reply.parts if isinstance(part, Text))
+    block = {"type": "compaction", "content": text, "encrypted_content": None, "signature": SIGNATURE}
+    usage = usage_of(reply.usage or Usage(0, 0))
+    used = {**dict.fromkeys(usage, 0), "cache_creation": None, "iterations": [{"type": "compaction", **usage}]}
+    head = _message(request.body["model"], tag)
+    return {**head, "content": [block], "stop_reason": "compaction", "usage": used}
+
+
+def _stream_compaction(message: Json) -> Iterator[Json]:
+    (block,) = message["content"]
+    yield {"type": "message_start", "message": {**message, "content": [], "stop_reason": None}}
+    yield {"type": "content_block_start", "index": 0, "content_block": {**block, "content": None}}
+    delta = {"type": "compaction_delta", "content": block["content"], "encrypted_content": None}
+    yield {"type": "content_block_delta", "index": 0, "delta": delta}
+    yield {"type": "content_block_stop", "index": 0}
+    ending = {"stop_reason": "compaction", "stop_sequence": None}
+    yield {"type": "message_delta", "delta": ending, "usage": message["usage"]}
+    yield {"type": "message_stop"}
+
+
+def _management_of(request: Request) -> Json:
+    """Return the field about the edits of a request. {}: it asks for none."""
+    if "context_management" not in request.body:
+        return {}
+    return {"context_management": {"applied_edits": edit_context(request.body)[1]}}
+
+
+def _count(body: Json) -> Json:
+    tokens = count_tokens(body["messages"])
+    rest = count_tokens({name: value for name, value in body.items() if name not in ("messages", "compaction")})
+    if "context_management" not in body:
+        return {"input_tokens": tokens + rest}
+    edited = count_tokens(edit_context(body)[0]["messages"])
+    return {"input_tokens": edited + rest, "context_management": {"original_input_tokens": tokens + rest}}
 
 
 def _answer_models(name: str) -> Answer:
@@ -133,7 +192,7 @@ def _message(model: str, tag: str) -> Json:
 
 def _begin(part: Text | Thinking | Call) -> Json:
     if isinstance(part, Text):
-        return {"type": "text", "text": ""}
+        return {"type": "text", "text": "", **({"citations": []} if part.citations else {})}
     if isinstance(part, Thinking):
         return {"type": "thinking", "thinking": "", "signature": ""}
     return {"type": "tool_use", "id": part.id, "name": part.name, "input": {}}
@@ -143,8 +202,8 @@ def _ending(reply: Reply) -> Json:
     return {"stop_reason": _STOPS.get(reply.reason, reply.reason), "stop_sequence": reply.stop_sequence or None}
 
 
-def stream_events(reply: Reply, model: str, tag: str) -> Iterator[Json | Incident]:
-    """Yield the events of a stream, with incidents between them."""
+def stream_events(reply: Reply, model: str, tag: str, management: Json | None = None) -> Iterator[Json | Incident]:
+    """Yield the events of a stream, with incidents between them. `management`: what the last one says about edits."""
     usage = {} if reply.usage is None else {"usage": usage_of(reply.usage)}
     tier = {"service_tier": "standard"} if reply.names_tier else {}
     begun = {**usage_of(reply.usage or Usage(0, 0)), "output_tokens": 1, **tier}
@@ -160,7 +219,7 @@ def stream_events(reply: Reply, model: str, tag: str) -> Iterator[Json | Inciden
         yield from _block_events(part, index)
         yield {"type": "content_block_stop", "index": index}
         index += 1
-    yield {"type": "message_delta", "delta": _ending(reply), **usage}
+    yield {"type": "message_delta", "delta": _ending(reply), **usage, **(management or {})}
     yield {"type": "message_stop"}
 
 
@@ -172,6 +231,10 @@ def _block_events(part: Text | Thinking | Call, index: int) -> Iterator[Json | I
             yield {"type": "content_block_delta", "index": index, "delta": delta}
         else:
             yield piece
+    if isinstance(part, Text):
+        for citation in part.citations:
+            delta = {"type": "citations_delta", "citation": citation}
+            yield {"type": "content_block_delta", "index": index, "delta": delta}
     if isinstance(part, Thinking) and part.signature:
         signature = {"type": "signature_delta", "signature": part.signature}
         yield {"type": "content_block_delta", "index": index, "delta": signature}
@@ -186,7 +249,8 @@ def whole_reply(reply: Reply, model: str, tag: str) -> Json:
         elif isinstance(part, Thinking):
             content.append({**_begin(part), "thinking": part.whole, "signature": part.signature})
         elif isinstance(part, Text):
-            content.append({**_begin(part), "text": part.whole})
+            citations = {"citations": list(part.citations)} if part.citations else {}
+            content.append({**_begin(part), "text": part.whole, **citations})
     tier = {"service_tier": "standard"} if reply.names_tier else {}
     usage = {} if reply.usage is None else {"usage": {**usage_of(reply.usage), **tier}}
     return {**_message(model, tag), "content": content, **_ending(reply), **usage}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.support.fakes.anthropic.features import split_at_quotations
+from tests.support.fakes.anthropic.quotations import split_at_quotations
 from tests.support.fakes.anthropic.rules import sign
 from tests.support.fakes.scripted_model import Reply, as_json
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
+from messages_conformance.backends.messages.editing import edit_context
 from tests.support.fakes.anthropic.failures import (
     ErrorResponse,
     refuse_by_plan,
@@ -22,7 +23,6 @@ from tests.support.fakes.anthropic.failures import (
     refuse_overflow,
     refuse_request,
 )
-from tests.support.fakes.anthropic.features import edit_context
 from tests.support.fakes.anthropic.models import MODELS, find_model
 from tests.support.fakes.anthropic.reading import PromptCache, count, read_conversation
 from tests.support.fakes.anthropic.replies import cut_reply, events_of, frame, message_of, new_id, usage_of
