@@ -13,8 +13,9 @@ from messages_conformance.backends.wire import Json, count_tokens
 
 CLEARED = "[Old tool result content cleared]"
 """What the model reads in place of a result."""
-_TRIGGER = {"type": "input_tokens", "value": 100_000}
-_KEPT_USES, _KEPT_TURNS = {"value": 3}, {"value": 1}
+_TRIGGER: Json = {"type": "input_tokens", "value": 100_000}
+_KEPT_USES: Json = {"value": 3}
+_KEPT_TURNS: Json = {"value": 1}
 
 
 def edit_context(body: Mapping[str, Any]) -> tuple[Json, list[Json]]:

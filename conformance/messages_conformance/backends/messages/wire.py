@@ -233,8 +233,8 @@ def _block_events(part: Text | Thinking | Call, index: int) -> Iterator[Json | I
             yield piece
     if isinstance(part, Text):
         for citation in part.citations:
-            delta = {"type": "citations_delta", "citation": citation}
-            yield {"type": "content_block_delta", "index": index, "delta": delta}
+            cited = {"type": "citations_delta", "citation": citation}
+            yield {"type": "content_block_delta", "index": index, "delta": cited}
     if isinstance(part, Thinking) and part.signature:
         signature = {"type": "signature_delta", "signature": part.signature}
         yield {"type": "content_block_delta", "index": index, "delta": signature}
