@@ -271,6 +271,11 @@ EDITED = {
 }
 
 
+def definition(number: int) -> Fields:
+    tool = {"name": f"t{number}", "input_schema": {"type": "object"}}
+    return {"type": "tool_definition", "definition": tool}
+
+
 def edited_steps(at_least: int) -> Callable[[int], Fields]:
     """Return fields with steps that are cleared. `at_least`: tokens that each moved boundary has to win."""
     uses = EDITED["edits"][0] | {"clear_at_least": {"type": "input_tokens", "value": at_least}}
@@ -287,9 +292,38 @@ def edited_steps(at_least: int) -> Callable[[int], Fields]:
     )
 
 
+SUMMARIZE = {"compaction": {"type": "summarize"}}
 ROWS = [
     *(Row(name, EVERY, request(fields), max_steps=MAX_STEPS.get(name, 0.0)) for name, fields in FIELDS.items()),
     *(Row(name, EVERY, request(fields), n) for name, (fields, n) in SIZED.items()),
+    Row(
+        "messages to summarize",
+        TRANSLATED,
+        request(messages(lambda i: [user(text(f"m{i}")), assistant(text())], user(text()), **SUMMARIZE)),
+    ),
+    Row(
+        "calls, results and changes of tools to summarize",
+        TRANSLATED,
+        request(
+            messages(
+                lambda i: [
+                    assistant(call(f"c{i}")),
+                    user(result(f"c{i}")),
+                    {"role": "system", "content": [{"type": "tool_addition", "tool": definition(i)}]},
+                ],
+                user(text()),
+                tools=[TOOL],
+                **SUMMARIZE,
+            )
+        ),
+    ),
+    Row(
+        "summaries in the messages",
+        TRANSLATED,
+        request(
+            messages(lambda i: [user(text()), assistant({"type": "compaction", "content": f"s{i}"})], user(text()))
+        ),
+    ),
     Row("stop sequences", TRANSLATED, request(lambda n: {"stop_sequences": [f"stop{i}" for i in range(n)]})),
     Row("length of a model name", TRANSLATED, request(lambda n: {"model": "openai/" + "m-" * n}), 2_000),
     Row("headers", EVERY, with_headers(lambda n: [(b"x-h%d" % i, b"v") for i in range(n)])),

@@ -54,7 +54,7 @@ from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.wires.anthropic.betas import accepts_beta
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
-from anthropic_proxy.errors import ClientError, InvalidRequest, ProxyBusy, ProxyError, UpstreamError
+from anthropic_proxy.errors import ClientError, InvalidRequest, ProxyBusy, ProxyError
 
 MAX_SUMMARY_TOKENS = 16_384
 """Output limit of a summary that an edit requests, in addition to its thinking."""
@@ -367,8 +367,7 @@ def _end(stop_reason: str, details: dict[str, Any] | None = None) -> list[Delta]
 def _find_cause(summary: Summary) -> ProxyError:
     """Return the error for a client that has asked for nothing but the summary."""
     error = summary.error
-    is_lasting = isinstance(error, ClientError) or (isinstance(error, UpstreamError) and error.status < _RETRIED_FROM)
-    if error is not None and is_lasting:
+    if error is not None and error.status < _RETRIED_FROM:
         return error
     return ProxyBusy(
         f"compaction: no summary was written: {summary.reason}. Send the request again",

@@ -69,6 +69,7 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "a container": {"container": "c", "tools": [_PYTHON]},
     "a search for tools": {"tools": [{**BASH, "defer_loading": True}, _TOOL_SEARCH]},
     "a compaction": {"context_management": {"edits": [{"type": "compact_20260112"}]}},
+    "a summary": {"compaction": {"type": "summarize"}},
     "another model": {"model": "openai/gpt-4.1"},
     "another model in other case": {"model": "OpenAI/gpt-4.1"},
     "another model behind a blank": {"model": " openai/gpt-4.1"},

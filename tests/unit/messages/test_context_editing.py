@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anthropic_proxy.engine.histories import Histories
-from anthropic_proxy.engine.messages.context_editing import edit_context
+from anthropic_proxy.engine.messages.context_editing import count_context, edit_context
 from anthropic_proxy.engine.messages.models import (
     Block,
     MessagesRequest,
@@ -277,3 +277,15 @@ def test_an_instance_that_knows_the_conversation_removes_the_same(messages: list
         assert edited.messages == edit_context(fresh)[0].messages
         assert request.messages == fresh.messages
         assert prepare(edited, LIMITS).request.messages == prepare(edit_context(fresh)[0], LIMITS).request.messages
+
+
+@settings(deadline=None)
+@given(conversations(), st.integers(1, 400))
+def test_the_context_only_grows_until_a_summary_replaces_it(messages: list[Json], words: int) -> None:
+    """So a conversation that has reached a trigger stays above it until it is summarized."""
+    counts = [count_context(decode_request(body_of(messages[: end + 1]))) for end in range(len(messages))]
+    assert counts == sorted(counts)
+    assert len({*counts}) == len(counts)
+    summary = {"role": "assistant", "content": [{"type": "compaction", "content": "word " * words}]}
+    behind = [count_context(decode_request(body_of([*messages[:end], summary, HELLO]))) for end in range(len(messages))]
+    assert len({*behind}) == 1

@@ -146,6 +146,7 @@ def clean_messages(messages: list[Message], notes: list[FidelityNote]) -> list[M
     Raises `InvalidRequest` if no content is left, and `UnsupportedFeature` for audio and video.
     """
     cleaned: list[Message] = []
+    has_summary = False
     for place, message in enumerate(messages):
         role, content = message.role, message.content
         if isinstance(content, str) or _is_clean(content, role):
@@ -157,7 +158,9 @@ def clean_messages(messages: list[Message], notes: list[FidelityNote]) -> list[M
                 # a summary of the client, which replaces all earlier content
                 if isinstance(block, CompactionBlock) and block.content:
                     notes.append(_COMPACTION_AS_TEXT)
-                    _require_valid_blocks(messages)
+                    if not has_summary:
+                        has_summary = True
+                        _require_valid_blocks(messages)
                     cleaned = [Message("user", [new_text_block(describe_summary(block.content))])]
                     content = content[index + 1 :]
                     break
