@@ -13,6 +13,7 @@ from anthropic_proxy.cli.local_proxy import (
 )
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.doctor.stored_runs import list_known_fixes
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
@@ -37,6 +38,7 @@ def health(*, as_json: bool = False) -> None:
     folder: str | None = None
     ledger: str | None = None  # `ok`, `off`, or the kind of failure
     ready: list[str] | None = None
+    problems: list[str] | None = None
     if not proxy.foreign_user:
         reply = proxy.get_health()
         if reply is not None:
@@ -45,14 +47,20 @@ def health(*, as_json: bool = False) -> None:
         if record is not None:
             folder = None if record.env_file is None else str(Path(record.env_file).parent)
         if record is not None and proxy.is_used:  # else these settings may be those of another proxy
-            names = [provider.name for provider in find_readiness(settings, Catalog(), date.today()).ready]
+            readiness = find_readiness(settings, Catalog(), date.today())
+            names = [provider.name for provider in readiness.ready]
             # keys in the environment of the server only, which these settings do not have
-            unseen = [provider.prefix for provider in find_registry(settings) if provider.key_variable in record.keys]
-            ready = list(dict.fromkeys([*names, *unseen]))
+            unseen = [provider for provider in find_registry(settings) if provider.key_variable in record.keys]
+            known = {provider.name for provider in unseen}
+            problems = [problem.text for problem in readiness.problems if problem.subject not in known]
+            problems += [f"{fix.name}: {fix.problem}" for fix in list_known_fixes(settings)]
+            ready = list(dict.fromkeys([*names, *(provider.prefix for provider in unseen)]))
     if as_json:
         started_at = format_utc_time(proxy.started_at) if proxy.started_at else ""
         described = {"address": proxy.address, "version": proxy.version, "started_at": started_at}
-        Output().write_json({**described, "settings_folder": folder, "ledger": ledger, "ready_providers": ready})
+        Output().write_json(
+            {**described, "settings_folder": folder, "ledger": ledger, "ready_providers": ready, "problems": problems}
+        )
         return
     started = ""
     if proxy.started_at:
@@ -63,6 +71,7 @@ def health(*, as_json: bool = False) -> None:
     providers = "" if ready is None else "no provider"
     if ready:  # key or address are set. None of them was called
         providers = f"{formats.plural(len(ready), 'provider')}: {', '.join(ready)}"
-    for label, text in (("settings", used), ("ledger", ledger), ("ready", providers)):
+    found = f"{formats.plural(len(problems), 'problem')}. List them:  anthropic-proxy doctor" if problems else ""
+    for label, text in (("settings", used), ("ledger", ledger), ("ready", providers), ("problems", found)):
         if text:
             Output().write_labeled(label, text, _LABEL_COLUMNS)

@@ -8,6 +8,7 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.error_kinds import find_error_kind
 from anthropic_proxy.console.dashboard.page import PageContext, StateLine
 from anthropic_proxy.console.dashboard.panels import FailedPanel
+from anthropic_proxy.console.doctor.stored_runs import list_known_fixes
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.failures import ErrorGroup, ErrorPeriod, list_errors
 from anthropic_proxy.console.units import HOUR_SECONDS, MICROSECONDS
@@ -44,6 +45,15 @@ def describe_state(problems: list[Notice] | FailedPanel, open_notices: Sequence[
     if demo:
         return StateNow("!", "warn", f"{demo}. Choose a provider:", command="anthropic-proxy init")
     return StateNow("✓", "ok", "All is well now: there are no open problems.")
+
+
+def list_setting_notices(context: PageContext) -> list[Notice]:
+    """Return the problems of the settings, and what the doctor has found with these settings."""
+    notices = [Notice(problem.sign, problem.role, problem.text) for problem in context.setup.problems]
+    for fix in list_known_fixes(context.settings):
+        remedy = f"{fix.remedy}  {fix.place}".rstrip()
+        notices.append(Notice("✕", "error", f"{fix.name}: {fix.problem}", "Found by the doctor.", remedy=remedy))
+    return notices
 
 
 def list_error_groups(context: PageContext, costs: ModelCosts, errors: Sequence[ErrorPeriod]) -> list[ErrorGroup]:

@@ -33,7 +33,13 @@ from anthropic_proxy.console.dashboard.error_kinds import (
     link_to_failed_attempts,
 )
 from anthropic_proxy.console.dashboard.models import tabulate_models
-from anthropic_proxy.console.dashboard.notices import Notice, build_error_notice, describe_state, list_error_groups
+from anthropic_proxy.console.dashboard.notices import (
+    Notice,
+    build_error_notice,
+    describe_state,
+    list_error_groups,
+    list_setting_notices,
+)
 from anthropic_proxy.console.dashboard.page import (
     Figure,
     Page,
@@ -133,7 +139,7 @@ def build_overview_page(context: PageContext) -> Mapping[str, Any]:
     bands = [] if isinstance(incidents, FailedPanel) else incidents
     problems = build_panel(context, "the problems", panels.list_problems)
     failures = [] if isinstance(problems, FailedPanel) else problems
-    notices = [Notice(problem.sign, problem.role, problem.text) for problem in context.setup.problems]
+    notices = list_setting_notices(context)
     notices += [failure for failure in failures if not failure.is_solved]
     has_demo = any(row.target.startswith("demo/") for row in context.setup.mapping)
     demo = describe_demo(context.settings) if has_demo else ""
@@ -175,6 +181,13 @@ def build_overview_page(context: PageContext) -> Mapping[str, Any]:
         "cached": build_panel(context, "cached input", panels.draw_cached_share),
         "cached_title": f"Input read from cache per {length}",
     }
+
+
+def count_open_problems(context: PageContext) -> int:
+    """Return the number of problems that the page lists: of the settings, of the doctor and of requests."""
+    failures = build_panel(context, "the problems", _Panels(context).list_problems)
+    of_requests = [] if isinstance(failures, FailedPanel) else [one for one in failures if not one.is_solved]
+    return len(list_setting_notices(context)) + len(of_requests)
 
 
 class _Panels:

@@ -19,6 +19,7 @@ from anthropic_proxy.console.dashboard.error_kinds import (
     link_to_failed_attempts,
 )
 from anthropic_proxy.console.dashboard.forms import Form, OpenedForm
+from anthropic_proxy.console.dashboard.overview import count_open_problems
 from anthropic_proxy.console.dashboard.page import (
     Page,
     PageContext,
@@ -139,8 +140,8 @@ def build_providers_page(context: PageContext) -> Mapping[str, Any]:
     verdict = f"{formats.plural(len(ready), 'provider')} ready."
     for row in limited:
         verdict += f" {row.setup.prefix}: {'circuit open' if row.state == 'blocked' else 'all keys in cooldown'}."
-    if problems := len(context.setup.problems) + (0 if doctor.is_outdated else len(doctor.remedies)):
-        verdict += f" {formats.plural(problems, 'problem')}."
+    if problems := count_open_problems(context):
+        verdict += f" {formats.plural(problems, 'open problem')}."
     if not ready and not limited:
         verdict = f"{describe_demo(context.settings)}: it streams and calls tools, but has no model."
     return {

@@ -201,7 +201,7 @@ def _fix_features(diagnosis: Diagnosis, run: _Run) -> Iterator[Fix]:
         works = [other for other in run.diagnoses if other.state_of(probe) == "works"]
         remedy = _find_alternative(diagnosis, run, works)
         if remedy or probe != "images":
-            text = f"{verb}; {join_with_and(backend.tiers)} requests are sent to it."
+            text = f"{backend.target.model} {verb}; {join_with_and(backend.tiers)} requests are sent to it."
             yield Fix(name=backend.name, problem=text, remedy=remedy or _assign(backend, "<another model>", run))
 
     window = find_context_window(diagnosis)
@@ -211,7 +211,7 @@ def _fix_features(diagnosis: Diagnosis, run: _Run) -> Iterator[Fix]:
         if larger_window := describe_larger_window(backend.target.provider, PROVIDERS):
             remedy, place = larger_window
         if remedy:
-            text = f"context is {window:,} tokens; sessions reach {MIN_SESSION_TOKENS:,}."
+            text = f"context of {backend.target.model} is {window:,} tokens; sessions reach {MIN_SESSION_TOKENS:,}."
             yield Fix(name=backend.name, problem=text, remedy=remedy, place=place)
 
     if diagnosis.wire:

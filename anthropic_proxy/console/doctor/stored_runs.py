@@ -129,6 +129,12 @@ def load_complete(data_directory: Path) -> DoctorRun | None:
     return _load(find_folder(data_directory) / _COMPLETE)
 
 
+def list_known_fixes(settings: Settings) -> Sequence[Fix]:
+    """Return the fixes of the latest complete run, if the settings are still those of the run. Empty: none is known."""
+    run = None if settings.data_directory is None else load_complete(settings.data_directory)
+    return () if run is None or run.settings_digest != digest_backend_settings(settings) else run.fixes
+
+
 def store_current(data_directory: Path, run: DoctorRun) -> None:
     """A reader never sees an incomplete file. Raises `OSError`."""
     write_whole_file(find_folder(data_directory) / _CURRENT, msgspec.json.encode(run) + b"\n")

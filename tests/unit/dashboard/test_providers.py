@@ -450,13 +450,14 @@ async def test_what_a_run_found_with_earlier_settings_is_no_problem(tmp_path: Pa
     await store(settings, new_receipt())
     stored_runs.find_folder(tmp_path / "data").mkdir()
     setup = Setup(providers=[ProviderSetup(name="openai", prefix="openai", state="ready", key_count=1)])
-    verdicts = []
+    verdicts, states = [], []
     for digest in (stored_runs.digest_backend_settings(settings), "of other settings"):
         stored_runs.store_complete(tmp_path / "data", structs.replace(COMPLETE, settings_digest=digest))
         with reading(settings) as engine, engine.connect() as connection:
             context = build_context("/dashboard/providers", connection, settings, setup=setup)
             verdicts.append(build_providers_page(context)["verdict"])
-    assert verdicts == [
-        f"1 provider ready. {len(COMPLETE.fixes)} problem{'s' * (len(COMPLETE.fixes) > 1)}.",
-        "1 provider ready.",
-    ]
+            overview = build_context("/dashboard", connection, settings, setup=setup)
+            states.append(len(build_overview_page(overview)["notices"]))
+    count = len(COMPLETE.fixes)
+    assert verdicts == [f"1 provider ready. {count} open problems.", "1 provider ready."]
+    assert states == [count, 0]
