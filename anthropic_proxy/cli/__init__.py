@@ -18,6 +18,10 @@ EXIT_MISUSED = 2
 """Exit status 2: a wrong option, command or setting, or no server runs."""
 
 
+_ALONE = "  This starts the proxy, which runs in this terminal until Ctrl+C. All commands:  anthropic-proxy --help\n"
+"""First line of the program name alone, after which somebody may have expected a list of the commands."""
+
+
 def main() -> None:
     """Run the command in `sys.argv`.
 
@@ -26,6 +30,8 @@ def main() -> None:
     try:
         words = take_global_options(sys.argv[1:])
         try:
+            if not words and sys.stderr.isatty():
+                sys.stderr.write(_ALONE)
             if (options := read_serve_options(words)) is not None:
                 gc.disable()  # imports leave no garbage, but the collector would search each time for it
                 from anthropic_proxy.cli.server_processes import start_server  # noqa: PLC0415  # not for `--help`

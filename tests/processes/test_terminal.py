@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.process_checks import is_alive
 from tests.support.server_process import environment_of, hold_port
+from tests.support.terminal import answer_questions
 from tests.support.waiting import WAIT_SECONDS, wait_for
 
 pty = pytest.importorskip("pty", reason="platform: no terminals with signals")
@@ -129,3 +130,12 @@ def test_a_server_started_with_sighup_ignored_outlives_its_terminal(settings: di
         os.kill(terminal.server, signal.SIGHUP)
         time.sleep(3)
         assert terminal.serves()
+
+
+def test_the_program_name_alone_says_that_it_serves(tmp_path: Path) -> None:
+    with hold_port() as port:
+        settings = {"PORT": str(port)}
+        screen = answer_questions(answers=[("hello", "\x03")], directory=tmp_path, settings=settings)
+    assert screen.lines[0] == (
+        "  This starts the proxy, which runs in this terminal until Ctrl+C. All commands:  anthropic-proxy --help"
+    )

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.site.build import CONFIGURATION, OUTSIDE
-from tests.site.pages import DOCS, all_pages, broken_links
+from tests.site.build import CONFIGURATION, OUTSIDE, dead_links, stage
+from tests.site.pages import DOCS, all_pages, broken_links, links
 from tests.support.paths import ROOT
 
 NOT_IN_THE_NAVIGATION = ("contributing/decisions/",)
@@ -54,6 +54,29 @@ def test_a_picture_is_used_has_a_description_and_loads_nothing(picture: Path) ->
     assert re.findall(r"https?://(?!www\.w3\.org/2000/svg)[^<]*", re.sub(r"<text[^>]*>[^<]*</text>", "", drawn)) == []
     assert [found for found in ("<script", "@import", "@font-face") if found in drawn] == []
     assert len(drawn) < 300_000
+
+
+def test_a_page_of_the_site_links_to_no_file_outside_it(tmp_path: Path) -> None:
+    """The generated pages are included. `scripts/ci.py docs` follows each link of the built pages too."""
+    stage(tmp_path)
+    folder = tmp_path / "docs"
+    pages = {page: links(page.read_text("utf-8")) for page in folder.rglob("*.md")}
+    assert [
+        f"{page.relative_to(folder)}: {address}"
+        for page, addresses in pages.items()
+        for address in addresses
+        if (name := address.partition("#")[0]) and not (page.parent / name).exists()
+    ] == []
+
+
+def test_dead_links_of_built_pages_are_found(tmp_path: Path) -> None:
+    (tmp_path / "guide").mkdir()
+    (tmp_path / "index.html").write_text('<h1 id="top">Top</h1><a href="guide/a.html#b">A</a><a href=https://x.test>')
+    links_of_page = (
+        '<p id=b><a href="../index.html#top"><a href="#c"><a href="../index.html#no"><a class="x" href=b.html>'
+    )
+    (tmp_path / "guide/a.html").write_text(links_of_page)
+    assert dead_links(tmp_path) == ["guide/a.html: #c", "guide/a.html: ../index.html#no", "guide/a.html: b.html"]
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@
 import sys
 from pathlib import Path
 
-from tests.site.build import BuildFailed, build, foreign_hosts
+from tests.site.build import BuildFailed, build, dead_links, foreign_hosts
 from tests.site.changelog import join_fragments
 from tests.site.generated import stale_pages, write_pages
 from tests.support.paths import ROOT
@@ -18,6 +18,8 @@ def build_site(python: str, target: Path) -> None:
         sys.exit(str(error))
     if hosts := "\n".join(foreign_hosts(target / "site")):
         sys.exit(f"The site loads files from other hosts:\n{hosts}")
+    if dead := "\n".join(dead_links(target / "site")):
+        sys.exit(f"The site has links to nothing:\n{dead}")
     print(f"{target / 'site'}: {len(pages)} pages")
 
 

@@ -1,11 +1,13 @@
 """Build of the documentation site with zensical, from docs/ and four pages of the repository root."""
 
+import html
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
+from urllib.parse import unquote
 
 from tests.site.pages import DOCS, links, replace_links
 from tests.support.paths import ROOT
@@ -25,6 +27,12 @@ _LOADED = re.compile(
 )
 _EXCLUDED = re.compile(r"^( *```\w+) [\w ]+$", re.MULTILINE)
 """Opening line of a block that is not run, because of a word after its language. zensical does not accept the word."""
+_DEFINITION = re.compile(r"^\[([^\]\n]+)\]: (\S+)\n?", re.MULTILINE)
+_REFERENCE = re.compile(r"\[([^\]\n]*)\]\[([^\]\n]+)\]")
+_DIRECT = re.compile(r"\[([^\]\n]*)\]\(([^()\s]+)\)")
+_HREF = re.compile(r"<a\b[^>]*?\bhref=\"?([^\"\s>]+)")
+_ID = re.compile(r"\b(?:id|name)=\"?([^\"\s>]+)")
+_SCHEME = re.compile(r"[a-z]+:|//|\.\./\.\./actions/")
 _HOST = re.compile(r"(?:https?:)?//(?!www\.w3\.org/)")
 _SCRIPT_HOST = re.compile(r"https?://[\w.-]+")
 _COMMENTED = {"http://www.w3.org", "https://fontawesome.com"}
@@ -96,10 +104,39 @@ def _copy(path: Path, target: Path) -> None:
         return
     text = _EXCLUDED.sub(r"\1", path.read_text("utf-8"))
     addresses = {}
+    outside = set[str]()
     for address in links(text):
         name, mark, anchor = address.partition("#")
         if name and (linked := _place((path.parent / name).resolve())):
             addresses[address] = Path(os.path.relpath(linked, place.parent)).as_posix() + mark + anchor
         elif name:
-            text = re.sub(rf"\[([^\]\n]*)\]\({re.escape(address)}\)", r"\1", text)
-    copy.write_text(replace_links(text, addresses), "utf-8")
+            outside.add(address)
+    copy.write_text(replace_links(_unlink(text, outside), addresses), "utf-8")
+
+
+def _unlink(text: str, addresses: Set[str]) -> str:
+    """Return a page with the texts of links to `addresses` in place of the links."""
+    names = {name for name, address in _DEFINITION.findall(text) if address in addresses}
+    text = _DEFINITION.sub(lambda match: "" if match[1] in names else match[0], text)
+    text = _REFERENCE.sub(lambda match: match[1] if match[2] in names else match[0], text)
+    return _DIRECT.sub(lambda match: match[1] if match[2] in addresses else match[0], text)
+
+
+def dead_links(site: Path) -> list[str]:
+    """Return `page: address` for each link of a built page to a file or an anchor that the site does not have."""
+    pages = {page: page.read_text("utf-8") for page in site.rglob("*.html")}
+    anchors = {page: set(_ID.findall(text)) for page, text in pages.items()}
+    dead = []
+    for page, text in sorted(pages.items()):
+        for address in dict.fromkeys(map(html.unescape, _HREF.findall(text))):
+            if _SCHEME.match(address):
+                continue
+            name, _, anchor = address.partition("#")
+            path = unquote(name.partition("?")[0])
+            start = site if path.startswith("/") else page.parent
+            target = (start / path.lstrip("/")).resolve() if name else page
+            target = target / "index.html" if target.is_dir() else target
+            is_dead = not target.is_file() or (anchor and target in anchors and unquote(anchor) not in anchors[target])
+            if is_dead:
+                dead.append(f"{page.relative_to(site).as_posix()}: {address}")
+    return dead
