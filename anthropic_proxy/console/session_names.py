@@ -17,10 +17,10 @@ _UUID = compile_anchored(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 def find_names(connection: Connection, rows: Sequence[SessionRow]) -> dict[str, str]:
     """Return session id → the title that Claude Code has asked for, else its project and the beginning of its id."""
     titles = find_session_titles(connection, [row.session for row in rows])
-    return {row.session: titles.get(row.session) or name_session(row) for row in rows}
+    return {row.session: titles.get(row.session) or name_session(row.project, row.session) for row in rows}
 
 
-def name_session(row: SessionRow) -> str:
+def name_session(project: str, session: str) -> str:
     """Return a name without a text: `checkout-api 0f6c2a1e`, `Session nightly-17`."""
-    whole = _UUID.fullmatch(row.session) is None  # programs that number their sessions begin the ids alike
-    return f"{row.project or 'Session'} {row.session[: _MAX_ID_CHARACTERS if whole else _ID_CHARACTERS]}"
+    whole = _UUID.fullmatch(session) is None  # programs that number their sessions begin the ids alike
+    return f"{project or 'Session'} {session[: _MAX_ID_CHARACTERS if whole else _ID_CHARACTERS]}"

@@ -42,7 +42,7 @@ class ListedSession(Struct, frozen=True):
 
     def show_name(self) -> Cell:
         session = self.facts
-        project = "" if self.name == name_session(session) else session.project
+        project = "" if self.name == name_session(session.project, session.session) else session.project
         start = formats.day_and_time(session.started_at)
         return Cell(text=self.name, href=session_link(session.session), note=project, phone_note=start)
 

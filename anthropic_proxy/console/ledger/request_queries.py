@@ -403,10 +403,15 @@ def find_prompt_starts(connection: Connection, prompts: Sequence[str]) -> dict[s
     }
 
 
-def find_session_titles(connection: Connection, sessions: Collection[str]) -> dict[str, str]:
-    """Return session id → its latest title. Sessions without one are missing."""
+def find_session_titles(
+    connection: Connection, sessions: Collection[str], labels: Collection[str] | None = None
+) -> dict[str, str]:
+    """Return session id → its latest title. Sessions without one are missing. `labels`: only titles that clients with
+    these keys got. None: all that the connection shows.
+    """
     column = session_titles.c
-    query = select(column.session, column.title).where(column.session.in_(sessions)).order_by(column.started_at)
+    conditions = [column.session.in_(sessions), *([] if labels is None else [column.key_label.in_(labels)])]
+    query = select(column.session, column.title).where(*conditions).order_by(column.started_at)
     return {row.session: row.title for row in connection.execute(query)}
 
 

@@ -12,13 +12,14 @@ from anthropic_proxy.console.ledger.database import open_for_reading
 from anthropic_proxy.console.ledger.engines import EngineReader, read_ledger
 from anthropic_proxy.console.ledger.read_access import MAX_READ_SECONDS
 from anthropic_proxy.console.ledger.records import StoredRequest
-from anthropic_proxy.console.ledger.request_queries import build_stored_request, value_condition
+from anthropic_proxy.console.ledger.request_queries import build_stored_request, find_session_titles, value_condition
 from anthropic_proxy.console.ledger.tables import former_labels, requests, virtual_keys
 from anthropic_proxy.console.ledger.users import LedgerUser
 from anthropic_proxy.console.session_models.stored_choices import SessionKey, read_choices
+from anthropic_proxy.console.session_names import name_session
 from anthropic_proxy.console.units import HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.engine.messages.deltas import TokenCounts
-from anthropic_proxy.engine.messages.purpose import KINDS_BESIDE
+from anthropic_proxy.engine.messages.purpose import CONVERSATION_KINDS
 from anthropic_proxy.engine.options import LONG_CONTEXT_SUFFIX
 from anthropic_proxy.engine.routing.routes import can_exceed
 from anthropic_proxy.gateway.money import format_cost
@@ -47,6 +48,8 @@ class OwnSession(Struct, frozen=True, kw_only=True):
     """The model that replied last."""
     tokens: int
     """Tokens of the conversation after the last reply, which the next request contains."""
+    title: str = ""
+    """Title that the client asked for. "": none is stored."""
     chosen: str = ""
     """Model that was chosen for it. "": none."""
 
@@ -56,7 +59,7 @@ class OwnSession(Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        return f"{self.project or 'session'} {self.session[:8]}"
+        return self.title or name_session(self.project, self.session)
 
 
 class ModelChange(Struct, frozen=True, kw_only=True):
@@ -180,14 +183,16 @@ def _list_sessions(
         stored = _find_last_turn(connection, row.session, row.key_label)
         if stored is not None:
             found.append(_describe(stored, clients[row.key_label]))
-    return list({one.key: one for one in reversed(found)}.values())[::-1]
+    titles = find_session_titles(connection, [one.session for one in found], [*clients])
+    named = [structs.replace(one, title=titles.get(one.session, "")) for one in found]
+    return list({one.key: one for one in reversed(named)}.values())[::-1]
 
 
 def _find_last_turn(connection: Connection, session: str, label: str) -> StoredRequest | None:
     """Return the last request of the conversation itself that a model has answered. None: there is none."""
     column = requests.c
     of_session = and_(value_condition("session", session), column.key_label == label)
-    of_conversation = and_(column.agent == "", column.kind.not_in(sorted(KINDS_BESIDE)), column.requested_model != "")
+    of_conversation = and_(column.agent == "", column.kind.in_(CONVERSATION_KINDS), column.requested_model != "")
     answered = and_(column.model != "", column.input_tokens + column.cache_read_tokens + column.cache_write_tokens > 0)
     query = select(requests).where(of_session, of_conversation, answered).order_by(column.started_at.desc()).limit(1)
     row = connection.execute(query).first()

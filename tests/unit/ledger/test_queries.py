@@ -482,6 +482,7 @@ NOT_RESTORED = {
     "region": "a part of the price, whose source is stored",
     "retry_after_seconds": "a header of the response, which the client has",
     "service_tier": "a part of the price, whose source is stored",
+    "session_model": "stored in the reason of the route",
     "stated_cost": "a part of the price, whose source is stored",
     "trace": "for traces",
     "upstream_excerpt": "for the log",
