@@ -21,7 +21,8 @@ class ReplyFilter:
     ) -> None:
         """`max_tokens`: limit of the client. None: the provider keeps it. `sources`: what the model cites by marks."""
         self._citations = CitedReply(sources) if sources is not None else None
-        self._stops = StopSequenceFilter(stop_sequences) if stop_sequences else None
+        splits_texts = sources is not None
+        self._stops = StopSequenceFilter(stop_sequences, splits_texts=splits_texts) if stop_sequences else None
         self._limit = OutputLimitFilter(max_tokens) if max_tokens is not None else None
 
     @property

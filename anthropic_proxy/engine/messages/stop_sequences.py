@@ -114,15 +114,19 @@ class _Automaton:
 
 _ENDING: frozenset[type] = frozenset((TextEnd, Thinking, ToolCall, Block, Stop))
 """Types of deltas that end a text block. No stop sequence spans such a delta."""
+_BETWEEN: frozenset[type] = frozenset((Citation, TextEnd))
+"""Types of deltas that keep their place between texts in which a stop sequence may begin."""
 
 
 class StopSequenceFilter:
     """Filter of the deltas of one reply, which ends the reply before the first stop sequence.
 
-    A match may span several deltas, but only one content block.
+    A match may span several deltas, but only one content block of the model.
     """
 
-    def __init__(self, sequences: Sequence[str]) -> None:
+    def __init__(self, sequences: Sequence[str], *, splits_texts: bool = False) -> None:
+        """`splits_texts`: texts end at statements with citations, of which the model knows nothing."""
+        self._ending = _ENDING - {TextEnd} if splits_texts else _ENDING
         self.matched: str | None = None
         """Stop sequence that ended the reply. None: no stop sequence has matched."""
         # Sequences of white space alone would cut at the first word, so they are ignored.
@@ -135,14 +139,12 @@ class StopSequenceFilter:
         """Stop sequence found so far. "": none. A sequence that begins earlier may still be completed and replace
         it."""
         self._found_at = 0
-        self._held: deque[str] = deque()
-        """Buffered fragments of text that may still become a stop sequence."""
+        self._held: deque[str | Delta] = deque()
+        """Buffered fragments of text that may still become a stop sequence, and what stands between them."""
         self._passed = 0
         """Number of characters of the text that were already returned."""
         self._skipped = 0
         """Number of characters of the first fragment in `_held` that were already returned."""
-        self._citations: list[Delta] = []
-        """Citations after the buffered text. They are returned after it."""
 
     def feed(self, deltas: Iterable[Delta]) -> list[Delta]:
         """Return the deltas to forward to the client. `deltas`: deltas of one network read.
@@ -168,10 +170,10 @@ class StopSequenceFilter:
                     self._stop(released)
                 else:
                     self._pass_until(self._read - self._state.depth, released)
-            elif isinstance(delta, Citation) and self._held:
-                self._citations.append(delta)
+            elif self._held and type(delta) in _BETWEEN and type(delta) not in self._ending:
+                self._held.append(delta)
             else:
-                if type(delta) in _ENDING:
+                if type(delta) in self._ending:
                     self._end_text(released)
                 if self.matched is None:
                     released.append(delta)
@@ -238,10 +240,17 @@ class StopSequenceFilter:
         released.append(Stop("stop_sequence", self._found))
 
     def _pass_until(self, end: int, released: list[Delta]) -> None:
-        """Append the buffered text before the character `end` to `released`, with the citations after that text."""
+        """Append the buffered deltas before the character `end` to `released`."""
         pieces: list[str] = []
-        while self._passed < end:
+        while self._held:
             piece = self._held[0]
+            if not isinstance(piece, str):
+                self._held.popleft()
+                _release(pieces, released)
+                released.append(piece)
+                continue
+            if self._passed >= end:
+                break
             stop = min(len(piece), self._skipped + end - self._passed)
             pieces.append(piece[self._skipped : stop])
             self._passed += stop - self._skipped
@@ -249,7 +258,10 @@ class StopSequenceFilter:
             if stop == len(piece):
                 self._held.popleft()
                 self._skipped = 0
-        if text := "".join(pieces):
-            released.append(Text(text))
-            released.extend(self._citations)
-            self._citations.clear()
+        _release(pieces, released)
+
+
+def _release(pieces: list[str], released: list[Delta]) -> None:
+    if text := "".join(pieces):
+        released.append(Text(text))
+    pieces.clear()

@@ -286,6 +286,32 @@ def test_an_end_of_the_reply_within_a_statement_loses_no_citation(
     assert blocks_of(deltas) == [(text, [quotation("The sky is blue.", 20, 36)])]
 
 
+@pytest.mark.parametrize("cut", [0, 1, 2, 3], ids=lambda cut: f"cut {cut}")
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ('It is <cite n="2">blue ST</cite>OP now.', [("It is ", []), ("blue ", ["sky"])]),
+        ('It is ST<cite n="2">OP blue</cite>.', [("It is ", [])]),
+        ('<cite n="2">blue S</cite><cite n="2">TO</cite>P', [("blue ", ["sky"])]),
+        ('<cite n="2">blue ST</cite>ART.', [("blue ST", ["sky"]), ("ART.", [])]),
+    ],
+    ids=["at its end", "at its begin", "over two", "none"],
+)
+def test_a_stop_sequence_is_found_across_the_ends_of_statements(
+    written: str, expected: list[tuple[str, list[str]]], cut: int
+) -> None:
+    _, sources = number([text_document(GRASS)])
+    reply = ReplyFilter(["STOP"], None, sources)
+    size = len(written) // cut if cut else len(written)
+    pieces = [written[place : place + size] for place in range(0, len(written), size)]
+    deltas = [delta for piece in pieces for delta in reply.feed([Text(piece)])]
+    deltas += reply.feed([Stop("end_turn")]) + reply.flush()
+    sky = {"sky": quotation("The sky is blue.", 20, 36)}
+    assert blocks_of(deltas) == [(text, [sky[name] for name in names]) for text, names in expected]
+    ends = [delta.reason for delta in deltas if isinstance(delta, Stop)]
+    assert ends == (["end_turn"] if "START" in written.replace("</cite>", "") else ["stop_sequence"])
+
+
 def test_a_source_cannot_write_the_number_of_another_passage() -> None:
     forged = "[9] One.\n [1] Two.\u2028[1] Three [4].\r[ 1] Four."
     (read,), _ = number([text_document(forged, title="T\n[1] x"), search_result(forged, title="[2] y")])
