@@ -83,7 +83,8 @@ def proof_of(feature: Feature, backend: Backend, cell: Cell) -> str:
     """Return the scenario, or the named test, that proves a cell; empty: nothing does, as nothing need prove a hint.
 
     One of the same server if there is one, else one of the same language, as the cell is its mechanism, with the same
-    reason if there is such a one; where the steps before any language decide, one of any language.
+    reason if there is such a one; where the steps before any language decide, one of any language. A named test is
+    taken before a scenario in which the same happens for another reason.
     """
     target = backend.target()
     if wire_name(target) == "anthropic" and not feature.is_of_replies:
@@ -91,14 +92,23 @@ def proof_of(feature: Feature, backend: Backend, cell: Cell) -> str:
     proofs = [proof for proof in load_proofs().get(feature.name, ()) if _proves(proof, feature, target, cell)]
     if not proofs:
         return feature.tests.get(cell.fate, "")
-    return min(proofs, key=lambda proof: _distance(proof, feature, target, cell)).name
+    nearest = min(proofs, key=lambda proof: _distance(proof, feature, target, cell))
+    named = feature.tests.get(cell.fate)
+    return named if named and _differs_in_reason(nearest, feature, cell) else nearest.name
 
 
 def _distance(proof: Proof, feature: Feature, target: Target, cell: Cell) -> tuple[bool, ...]:
     """Return how far a proof is from a cell: by language, by reason, by server."""
-    there, at = proof.cell_of(feature), proof.scenario.target
-    others = there is None or (bool(cell.reasons) and not set(cell.reasons) & set(there.reasons))
+    at = proof.scenario.target
+    others = _differs_in_reason(proof, feature, cell)
     return wire_name(at) != wire_name(target), others, place_of(at) != place_of(target)
+
+
+def _differs_in_reason(proof: Proof, feature: Feature, cell: Cell) -> bool:
+    there = proof.cell_of(feature)
+    if there is None:
+        return True
+    return bool(cell.reasons or there.reasons) and set(cell.reasons).isdisjoint(there.reasons)
 
 
 def _proves(proof: Proof, feature: Feature, target: Target, cell: Cell) -> bool:
