@@ -39,7 +39,12 @@ from anthropic_proxy.engine.exchange.safeguards import open_check
 from anthropic_proxy.engine.exchange.safeguards.hidden_texts import hides_call
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, end_if_disconnected, uncancel
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
-from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope, scan_request
+from anthropic_proxy.engine.messages.models import (
+    CleanMessages,
+    MessagesRequest,
+    decode_request_or_envelope,
+    scan_request,
+)
 from anthropic_proxy.engine.messages.preparation import find_session_id
 from anthropic_proxy.engine.messages.purpose import asks_for_title, is_limit_query, read_purpose
 from anthropic_proxy.engine.messages.tokens import EstimateCache
@@ -149,6 +154,9 @@ class Exchange:
         # a relay's provider checks the request itself
         if request.decode_error is not None and not all(choice.targets[0].is_relayed for choice in plans):
             raise request.decode_error
+        messages = request.messages
+        if messages and type(messages) is not CleanMessages and not plan.targets[0].is_relayed:
+            await self._check_summaries(request)  # before inspectors redact them
 
         # admit
         if receipt.client.is_restricted and any(target.is_relayed for choice in plans for target in choice.targets):
@@ -200,6 +208,12 @@ class Exchange:
             describer=describer,
             answer=answer,
         )
+
+    async def _check_summaries(self, request: MessagesRequest) -> None:
+        from anthropic_proxy.engine.messages.models.compaction import require_valid_blocks  # noqa: PLC0415  # few requests
+
+        is_large = is_large_request(self._incoming.body)
+        await self._engine.background.run_in_thread_if_large(is_large, require_valid_blocks, request.messages)
 
     def _record_plan(self, plan: Plan) -> None:
         receipt = self._receipt

@@ -12,6 +12,7 @@ from anthropic.types.beta import BetaMessage
 from anthropic_proxy.engine.exchange.compaction import MAX_SUMMARY_CHARACTERS
 from anthropic_proxy.engine.messages.models.compaction import SIGNATURE_HEAD
 from anthropic_proxy.engine.messages.summary import write_instruction
+from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.errors import UpstreamUnreachable
 from tests.support.event_grammar import check_bytes
 from tests.support.golden_runner import fold_events
@@ -19,6 +20,7 @@ from tests.support.harness import STALL, FakeResponse, ProxyHarness, RecordingSi
 from tests.support.routes import CONFIG_FILE
 from tests.support.tool_loop import FACTS, SEARCH, WEATHER, Script, Searcher, call, calls, frame, proxy, reply, text
 from tests.support.waiting import wait_for_async
+from tests.unit.exchange.test_inspection import PLACEHOLDER, SECRET, Reader, inspected, redact_secret
 
 Json = dict[str, Any]
 LONG = "The weather of Oslo is cold and wet. " * 6_000
@@ -560,3 +562,34 @@ async def test_no_other_model_replies_to_a_request_for_a_summary(tmp_path: Path)
     assert sink.error is not None
     assert sink.error.status == 529
     assert {url.partition("/v1")[0] for url in script.urls} == {"https://api.anthropic.com"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_no_model_gets_what_inspectors_redact_and_the_client_gets_it_back(stream: bool) -> None:
+    bodies: list[str] = []
+
+    def upstream(_: str, request: UpstreamRequest, __: Any) -> FakeResponse:
+        sent = bytes(request.body).decode()
+        bodies.append(sent)
+        found = PLACEHOLDER.search(sent)
+        words = f"It used {found[0] if found else 'nothing'}."
+        if "between <summary>" in sent:
+            words = f"<summary>{words}</summary>"
+        if json.loads(sent).get("stream"):
+            return FakeResponse(200, *reply(text(words)))
+        message = {"role": "assistant", "content": words}
+        usage = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
+        body = {"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}
+        return FakeResponse(200, json.dumps(body).encode())
+
+    built = inspected(upstream, Reader(redact_secret), OPENAI_API_KEY="sk-test-0123456789", OPENAI_WIRE="chat")
+    said = [{"role": "user", "content": f"Use {SECRET}. {LONG}"}]
+    block, answer = body_of(await compact(built, messages=said, stream=stream))["content"]
+    assert block["content"] == answer["text"] == f"It used {SECRET}."
+    (signed,) = body_of(await ask(built, messages=said, stream=stream, **SUMMARIZE))["content"]
+    assert signed["content"] == f"It used {SECRET}."
+    later = [{"role": "assistant", "content": [signed]}, {"role": "user", "content": "Again."}]
+    (again,) = body_of(await ask(built, messages=later, stream=stream))["content"]
+    assert again["text"] == f"It used {SECRET}."
+    assert len(bodies) == 4
+    assert not any(json.dumps(SECRET)[1:-1] in body or SECRET in body for body in bodies)

@@ -146,7 +146,6 @@ def clean_messages(messages: list[Message], notes: list[FidelityNote]) -> list[M
     Raises `InvalidRequest` if no content is left, and `UnsupportedFeature` for audio and video.
     """
     cleaned: list[Message] = []
-    has_summary = False
     for place, message in enumerate(messages):
         role, content = message.role, message.content
         if isinstance(content, str) or _is_clean(content, role):
@@ -158,9 +157,6 @@ def clean_messages(messages: list[Message], notes: list[FidelityNote]) -> list[M
                 # a summary of the client, which replaces all earlier content
                 if isinstance(block, CompactionBlock) and block.content:
                     notes.append(_COMPACTION_AS_TEXT)
-                    if not has_summary:
-                        has_summary = True
-                        _require_valid_blocks(messages)
                     cleaned = [Message("user", [new_text_block(describe_summary(block.content))])]
                     content = content[index + 1 :]
                     break
@@ -172,12 +168,6 @@ def clean_messages(messages: list[Message], notes: list[FidelityNote]) -> list[M
         text = "messages: at least one message must have content that is not empty"
         raise InvalidRequest(text, code="empty-messages")
     return merged
-
-
-def _require_valid_blocks(messages: list[Message]) -> None:
-    from anthropic_proxy.engine.messages.models.compaction import require_valid_blocks  # noqa: PLC0415  # few requests
-
-    require_valid_blocks(messages)
 
 
 def describe_summary(content: str) -> str:
