@@ -134,23 +134,9 @@ class ImageDescriber:
         """Return data of a picture → the text in its place, and the notes on `field`."""
         sources = {source.data: source for source in pictures if source.type == "base64"}
         plans = await self._choose_plans()
-        found = {data: Description(failure=self._failure) for data in sources} if not plans else {}
-        if plans:
-            scope = _encode_scope(self._parent.incoming.receipt.client.id, plans)
-            find = self.engine.descriptions.find
-            keys: dict[str, str] = {}
-            for data, source in sources.items():
-                if failure := find_unfit_reason(source):
-                    found[data] = Description(failure=failure)
-                    continue
-                keys[data] = await self._run(_digest, data, scope)
-                if (known := await find(self.engine.store, keys[data])) is not None:
-                    found[data] = known
-            unknown = [data for data in keys if data not in found]
-            if self._parent.may_send:
-                found |= await self._describe_unknown([(sources[data], keys[data]) for data in unknown], plans)
-            else:
-                found |= {data: Description("x " * (TYPICAL_CHARACTERS // 2)) for data in unknown}
+        found = (
+            await self._find_all(sources, plans) if plans else dict.fromkeys(sources, Description("", self._failure))
+        )
         found = await self._inspect_all(found)
         model = plans[0].targets[0].prefixed_id if plans else ""
         notes = [
@@ -160,6 +146,22 @@ class ImageDescriber:
             for one in found.values()
         ]
         return {data: _write(one) for data, one in found.items()}, notes
+
+    async def _find_all(self, sources: Mapping[str, Source], plans: Sequence[Plan]) -> dict[str, Description]:
+        """`sources`: by their data."""
+        scope = _encode_scope(self._parent.incoming.receipt.client.id, plans)
+        is_large = sum(map(len, sources)) > MAX_BYTES_ON_LOOP
+        keys, unfit = await self.engine.background.run_in_thread_if_large(
+            is_large, _name_pictures, sources.values(), scope
+        )
+        found = {data: Description(failure=reason) for data, reason in unfit.items()}
+        for data, key in keys.items():
+            if (known := await self.engine.descriptions.find(self.engine.store, key)) is not None:
+                found[data] = known
+        unknown = [data for data in keys if data not in found]
+        if not self._parent.may_send:
+            return found | dict.fromkeys(unknown, Description("x " * (TYPICAL_CHARACTERS // 2)))
+        return found | await self._describe_unknown([(sources[data], keys[data]) for data in unknown], plans)
 
     async def _choose_plans(self) -> Sequence[Plan]:
         if self._plans is None:
@@ -343,10 +345,17 @@ def _encode_scope(owner: str, plans: Sequence[Plan]) -> bytes:
     return msgspec.json.encode([owner, models, INSTRUCTIONS])
 
 
-def _digest(data: str, scope: bytes) -> str:
-    digest = hashlib.sha256(scope)
-    digest.update(data.encode(errors="replace"))
-    return digest.hexdigest()
+def _name_pictures(sources: Iterable[Source], scope: bytes) -> tuple[dict[str, str], dict[str, str]]:
+    """Return data → key of the description, and data → why no model gets the picture."""
+    keys, unfit = dict[str, str](), dict[str, str]()
+    for source in sources:
+        if reason := find_unfit_reason(source):
+            unfit[source.data] = reason
+        else:
+            digest = hashlib.sha256(scope)
+            digest.update(source.data.encode(errors="replace"))
+            keys[source.data] = digest.hexdigest()
+    return keys, unfit
 
 
 def _build_body(data: str, model: str, media_type: str) -> bytes:
