@@ -94,13 +94,14 @@ class Client(Struct, frozen=True):
     credential_forwardable: bool = False
     """True if the proxy requires no key. The key in the client request is then meant for the provider, and is
     forwarded."""
-    role: Literal["owner", "member", "team admin", "admin", "monitor"] = "owner"
+    role: Literal["owner", "member", "team admin", "admin", "monitor", "provisioner"] = "owner"
     """Access of the client.
 
     `member`: a virtual key, only for the API below `/v1/` and its own recent requests; or a person (`sign_in`), who
     also reads the own usage and manages the own keys. `team admin`: a person who manages the keys of the own teams.
     `admin`: an admin key, for all URL paths but `/v1/`. `monitor`: a monitor key, which only reads `/metrics` and the
-    paths below `/api/`. `owner`: any other client, for all paths except those of the administration.
+    paths below `/api/`. `provisioner`: a token of SCIM, only for the paths below `/scim/`. `owner`: any other client,
+    for all paths except those of the administration.
     """
     key_id: str = ""
     """Id of the virtual key: `key_…`. "": another client."""

@@ -12,12 +12,12 @@ from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_CATALOG_PATH
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client
 
-Role = Literal["owner", "admin", "team admin", "viewer", "member", "key", "monitor"]
+Role = Literal["owner", "admin", "team admin", "viewer", "member", "key", "monitor", "provisioner"]
 """Role of a client or a user.
 
 `owner`: a key of `PROXY_API_KEY`, or a client on this machine if no key is required. `admin`: a key of `ADMIN_API_KEY`,
 or a user of the identity provider. `team admin`, `viewer` and `member`: users of the identity provider. `key`: a
-virtual key. `monitor`: a key of `MONITOR_API_KEY`.
+virtual key. `monitor`: a key of `MONITOR_API_KEY`. `provisioner`: one of `SCIM_TOKEN`.
 """
 Permission = Literal[
     "use models",
@@ -34,6 +34,7 @@ Permission = Literal[
     "manage own keys",
     "manage team keys",
     "manage all keys",
+    "provision people",
     "change settings",
     "run the doctor",
     "open other paths",
@@ -55,10 +56,11 @@ ROLES: Mapping[Permission, frozenset[Role]] = {
     "manage own keys": _USERS,
     "manage team keys": frozenset({"admin", "team admin"}),
     "manage all keys": frozenset({"admin"}),
+    "provision people": frozenset({"provisioner"}),
     "change settings": frozenset({"owner", "admin"}),
     "run the doctor": frozenset({"owner", "admin"}),
     "open other paths": frozenset({"owner", "admin"}),
-    "open public paths": frozenset({"owner", *_USERS, "key", "monitor"}),
+    "open public paths": frozenset({"owner", *_USERS, "key", "monitor", "provisioner"}),
 }
 """Permission → the roles that have it."""
 PUBLIC_PATHS = frozenset(
@@ -105,6 +107,7 @@ PLACES = (
     Place("/admin/teams", "manage own keys", _READING),
     Place("/admin/openapi.json", "manage own keys"),
     Place("/admin/*", "manage all keys"),
+    Place("/scim/*", "provision people"),
     *(
         Place(path, "open public paths")
         for path in (
@@ -159,6 +162,10 @@ def require_access(client: Client, method: str, path: str, settings: Settings) -
         raise PermissionDenied(
             "A key of MONITOR_API_KEY reads /metrics and /api/ with GET, nothing else.", code="key-role"
         )
+    if role == "provisioner":
+        raise PermissionDenied("One of SCIM_TOKEN is for the paths below /scim/v2/, nothing else.", code="key-role")
+    if permission == "provision people":
+        raise PermissionDenied(f"{path} needs one of SCIM_TOKEN.", code="key-role")
     if role == "key":
         raise PermissionDenied(
             f"The key {client.name!r} is for the API below /v1/, not for {path!r}.",

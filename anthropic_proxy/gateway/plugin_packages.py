@@ -13,6 +13,7 @@ PLUGIN_PACKAGES: Sequence[tuple[str, Callable[[Settings], bool]]] = (
     ("anthropic_proxy.console.ledger.plugin", Settings.has_ledger),
     ("anthropic_proxy.console.session_models.plugin", Settings.has_ledger),
     ("anthropic_proxy.console.gateway_protocol.plugin", lambda settings: settings.virtual_keys),
+    ("anthropic_proxy.console.scim.plugin", lambda settings: settings.virtual_keys),
     ("anthropic_proxy.gateway.telemetry.traces", Settings.has_traces),
     ("anthropic_proxy.gateway.prices.updates", lambda settings: settings.price_update_days > 0),
     ("anthropic_proxy.console.dashboard.plugin", lambda settings: is_installed("jinja2")),

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable, Sequence
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from anthropic_proxy.console.dashboard.permissions import Session
 from anthropic_proxy.console.dashboard.web import digest
@@ -103,11 +103,15 @@ class BrowserSessions:
             now = self._clock()
         except ValueError:  # a damaged store
             return None
-        session = self._decode(cookie, stored) if now < stored.created_at + SESSION_SECONDS else None
-        if session is None:
+        if now >= stored.created_at + SESSION_SECONDS:
             return None
-        person = session.person
-        if person and self._people is not None and await self._people.is_ended(person, stored.created_at):
+        person, people = stored.person, self._people
+        if person and people is not None and await people.is_ended(person, stored.created_at):
+            return None
+        if stored.user is not None and people is not None:
+            stored = structs.replace(stored, user=people.describe(person, stored.user))
+        session = self._decode(cookie, stored)
+        if session is None:
             return None
         if now >= last_use + _USE_INTERVAL_SECONDS:
             await store.put(_use_of(place), repr(now), IDLE_SECONDS)

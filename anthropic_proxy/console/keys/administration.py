@@ -9,7 +9,7 @@ import re
 import secrets
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -45,6 +45,7 @@ from anthropic_proxy.console.keys.queries import (
     require_key,
 )
 from anthropic_proxy.console.keys.rights import ADMINISTRATOR, Rights, is_of_person, is_person
+from anthropic_proxy.console.keys.scim_people import ENDED_BY_SCIM, ScimLink, find_link, read_scim_groups
 from anthropic_proxy.console.keys.sign_ins import SignIn, list_sign_ins, store_refusal
 from anthropic_proxy.console.keys.table_rules import find_table_fields
 from anthropic_proxy.console.keys.virtual_keys import (
@@ -336,16 +337,23 @@ class KeyAdministration:
         return people[0].label if people else owner
 
     def admit_user(
-        self, user: OidcUser, find_fields: Callable[[OidcUser], Mapping[str, Any]], *, dry_run: bool = False
+        self,
+        user: OidcUser,
+        find_fields: Callable[[OidcUser], Mapping[str, Any]],
+        *,
+        named_groups: Collection[str] = (),
+        dry_run: bool = False,
     ) -> KeyOutcome:
         """Create or change the key of a user of the identity provider. Without changes, nothing is stored.
 
         `find_fields` returns what the settings give to the user, whose label is set, and may raise the reason for which
-        the user is refused. Raises `InvalidRequest` if the user may not sign in. A dry run is a transaction too,
-        because another first sign-in with that address must not come between its queries.
+        the user is refused. `named_groups`: those of the settings. Raises `InvalidRequest` if the user may not sign in.
+        A dry run is a transaction too, because another first sign-in with that address must not come between its
+        queries.
         """
         with self.changing():
             before = find_person(self._connection, user)
+            link = find_link(self._connection, user, before)
             label = "" if before is None else before.label
             if before is None or find_address(label) != user.email:
                 self._require_address(user.email)
@@ -362,9 +370,12 @@ class KeyAdministration:
                 is_first = not people or (before is not None and before.id == people[0])
                 named = structs.replace(user, label="" if is_first else label)
             identity = {"issuer": user.issuer, "client_id": user.client_id, "subject": user.subject, "left_at": None}
-            fields = {"label": label, "owner": label, **identity, **find_fields(named)}
+            described = self._add_scim_groups(named, link, named_groups)
+            fields = {"label": label, "owner": label, **identity, **find_fields(described)}
             command = KeyCommand(action="person", target=label, fields=fields)
             outcome = self._store_person(before, command, dry_run=dry_run)
+            if link is not None and not dry_run:
+                self._link_scim_user(link, outcome.key)
             notices = []
             if before is None and named.label:
                 notices = [
@@ -372,6 +383,58 @@ class KeyAdministration:
                     f"{user.email} is not for this person."
                 ]
             return structs.replace(outcome, user=named, notices=notices)
+
+    def _add_scim_groups(self, user: OidcUser, link: ScimLink | None, named_groups: Collection[str]) -> OidcUser:
+        if link is None:
+            return user
+        ((key_id,),) = self._connection.query("SELECT key_id FROM scim_users WHERE id = ?", (link.user_id,))
+        return read_scim_groups(self._connection, named_groups).describe(str(key_id), user)
+
+    def _link_scim_user(self, link: ScimLink, key: VirtualKey) -> None:
+        statement = "UPDATE scim_users SET key_id = ? WHERE id = ? AND key_id != ?"
+        if not self._connection.execute(statement, (key.id, link.user_id, key.id)):
+            return
+        earlier = link.earlier_key
+        self.record("link SCIM user", name_key(key), {"person": (earlier and earlier.label, key.label)})
+        if earlier is not None:  # nobody becomes this person any more
+            self._leave_address(earlier, dry_run=False)
+            if earlier.revoked_at is None:
+                self._revoke_key(earlier, dry_run=False)
+
+    def provision_person(self, address: str) -> VirtualKey:
+        """Return the key of the person whose address it is, within `changing`: the newest one, because the identity
+        provider has given the address to it, or a new one that waits for the first sign-in. Raises `InvalidRequest`.
+        """
+        people = [key for key in find_people(self._connection, address) if find_address(key.label) == address]
+        linked = "SELECT 1 FROM scim_users WHERE key_id = ?"
+        free = [
+            key
+            for key in people
+            if key.left_at is None and is_person(key) and not self._connection.query(linked, (key.id,))
+        ]
+        if free:
+            return max(free, key=lambda key: key.created_at)
+        self._require_address(address)
+        name = find_free_name(self._connection, address)
+        return self._set_person(KeyCommand(action="person", target=name), dry_run=False).key
+
+    def rename_waiting_person(self, key: VirtualKey, address: str) -> None:
+        """Another address of a person who has not signed in, within `changing`. Others get it with a sign-in."""
+        if not is_waiting(key, find_address(key.label)) or find_address(key.label) == address:
+            return
+        self._require_address(address)
+        name = find_free_name(self._connection, address, key.id)
+        fields = {"label": name, "owner": name}
+        self._set_key(key, KeyCommand(action="person", target=key.label, fields=fields), dry_run=False)
+
+    def set_provisioned_access(self, key: VirtualKey, *, has_access: bool) -> None:
+        """End the access of a person by SCIM, or undo that, within `changing`. What an administrator has ended stays
+        ended.
+        """
+        if not has_access and key.revoked_at is None:
+            self._revoke_key(key, dry_run=False, ended_by=ENDED_BY_SCIM)
+        elif has_access and key.revoked_at is not None and key.ended_by == ENDED_BY_SCIM:
+            self._allow_person(key, dry_run=False)
 
     def _set_person(self, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
         """Create or change the key of a service, whose owner is not its label, or of a person, whose label is an
@@ -593,7 +656,7 @@ class KeyAdministration:
         self.record("rotate key", name_key(key), changes)
         return KeyOutcome(key=self.require_key(key.id), text=text, changes=changes, sentence=sentence)
 
-    def _revoke_key(self, key: VirtualKey, *, dry_run: bool) -> KeyOutcome:
+    def _revoke_key(self, key: VirtualKey, *, dry_run: bool, ended_by: str = "") -> KeyOutcome:
         """A key that is already revoked is not changed. With the key of a person, all access ends: sign-ins, the keys
         with this owner, sessions of the dashboard, and new sign-ins.
         """
@@ -615,7 +678,7 @@ class KeyAdministration:
             self._connection.execute(
                 "UPDATE sign_ins SET ended_at = ?, provider_token = '' WHERE key_id = ? AND ended_at IS NULL", times
             )
-            self._end_key(key, changes, now)
+            self._end_key(key, changes, now, ended_by)
             for owned_key in ended:
                 status = {
                     "status": (owned_key.find_status(now), "revoked"),
@@ -623,6 +686,8 @@ class KeyAdministration:
                 }
                 self._end_key(owned_key, status, now)
             key = self.require_key(key.id)
+        elif not dry_run and key.ended_by:  # SCIM no longer undoes it
+            self._end_key(key, {"ended_by": (key.ended_by, "")}, key.revoked_at or now)
         notices = []
         if is_person(key):
             keys = f", {formats.plural(len(ended), 'key')} of this owner" if ended else ""
@@ -633,9 +698,9 @@ class KeyAdministration:
             ]
         return KeyOutcome(key=key, changes=changes, sentence=f"Key {key.label} is revoked.", notices=notices)
 
-    def _end_key(self, key: VirtualKey, changes: Changes, now: float) -> None:
-        statement = "UPDATE virtual_keys SET revoked_at = ? WHERE id = ?"
-        self._connection.execute(statement, (to_microseconds(now), key.id))
+    def _end_key(self, key: VirtualKey, changes: Changes, now: float, ended_by: str = "") -> None:
+        statement = "UPDATE virtual_keys SET revoked_at = ?, ended_by = ? WHERE id = ?"
+        self._connection.execute(statement, (to_microseconds(now), ended_by, key.id))
         self.record("revoke key", name_key(key), changes)
 
     def _allow_person(self, key: VirtualKey, *, dry_run: bool) -> KeyOutcome:
@@ -648,7 +713,7 @@ class KeyAdministration:
         now = self._clock()
         changes: Changes = {"status": (key.find_status(now), "active")} if key.revoked_at is not None else {}
         if not dry_run and changes:
-            self._connection.execute("UPDATE virtual_keys SET revoked_at = NULL WHERE id = ?", (key.id,))
+            self._connection.execute("UPDATE virtual_keys SET revoked_at = NULL, ended_by = '' WHERE id = ?", (key.id,))
             for owned_key in list_keys(self._connection):  # an earlier version did not revoke them
                 if owned_key.person == key.id and owned_key.revoked_at is None:
                     self._end_key(owned_key, {"status": (owned_key.find_status(now), "revoked")}, now)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from anthropic_proxy.console.identity.people import OidcUser, UserRefused, find_group
+from anthropic_proxy.console.identity.people import OidcUser, UserRefused, find_group, list_named_groups
 from anthropic_proxy.console.keys.administration import KeyAdministration, KeyOutcome
 from anthropic_proxy.console.keys.table_rules import list_table_fields
 from anthropic_proxy.errors import InvalidRequest
@@ -28,6 +28,6 @@ def admit_person(
         return {} if group is None else list_table_fields(group)
 
     try:
-        return administration.admit_user(user, find_fields, dry_run=dry_run)
+        return administration.admit_user(user, find_fields, named_groups=list_named_groups(settings), dry_run=dry_run)
     except InvalidRequest as error:
         raise UserRefused(error.message_without_remedy, remedy=error.remedy, wish=error.wish) from None

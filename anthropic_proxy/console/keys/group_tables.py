@@ -4,13 +4,15 @@ A refresh sets team and rules of a person by the table of its group. After a cha
 the next refresh: each instance applies the tables itself, and the first one changes the rows.
 """
 
+from collections.abc import Collection
 from contextlib import suppress
 
 from msgspec import structs
 
 from anthropic_proxy.console.identity.people import find_group
 from anthropic_proxy.console.keys.administration import KeyCommand, open_administration
-from anthropic_proxy.console.keys.queries import list_keys
+from anthropic_proxy.console.keys.queries import find_key, list_keys
+from anthropic_proxy.console.keys.scim_people import find_scim_groups
 from anthropic_proxy.console.keys.sign_ins import list_people
 from anthropic_proxy.console.keys.table_rules import list_table_fields
 from anthropic_proxy.console.keys.virtual_keys import VirtualKey
@@ -19,17 +21,19 @@ from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
 
 
-def apply_group_tables(settings: Settings, connection: Reader) -> None:
+def apply_group_tables(settings: Settings, connection: Reader, only: Collection[str] | None = None) -> None:
     """Give each person the team and the rules of its table. A person without a table keeps its own, because the next
-    settings may have the table again.
+    settings may have the table again. `only`: ids of the keys of people. None: all.
     """
     if settings.sign_in is None or not settings.sign_in.groups:  # rules are those that an administrator has set
         return
     people = list_people(connection)
-    for key in list_keys(connection) if people else ():
-        user = people.get(key.id)
+    scim = find_scim_groups(connection, settings)
+    named = None if only is None else [find_key(connection, key_id) for key_id in only]
+    for key in [] if not people else list_keys(connection) if named is None else named:
+        user = None if key is None or key.id not in people else scim.describe(key.id, people[key.id])
         group = None if user is None else find_group(settings, user)
-        if user is None or group is None or (key.issuer, key.subject) != (user.issuer, user.subject):
+        if key is None or user is None or group is None or (key.issuer, key.subject) != (user.issuer, user.subject):
             continue
         fields = list_table_fields(group)
         if all(_is_equal(key, name, value) for name, value in fields.items() if name not in key.exceptions):

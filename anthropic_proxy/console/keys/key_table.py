@@ -22,6 +22,7 @@ from anthropic_proxy.console.keys.acceptance import KeyEnd, read_key_facts
 from anthropic_proxy.console.keys.group_tables import apply_group_tables
 from anthropic_proxy.console.keys.limits import Scope, build_key_scope, build_team_scope
 from anthropic_proxy.console.keys.queries import find_newest_audit_id, list_keys, list_teams
+from anthropic_proxy.console.keys.scim_people import find_scim_groups
 from anthropic_proxy.console.keys.sign_ins import list_sign_ins, read_end_reason
 from anthropic_proxy.console.keys.virtual_keys import KeyHash, Team, VirtualKey
 from anthropic_proxy.console.ledger.connection import Connection, DatabaseError
@@ -272,16 +273,18 @@ class KeyTable:
                 for text_hash in key.hashes
             }
             sign_ins = {}
+            scim = find_scim_groups(connection, settings)
             active = [] if settings.sign_in is None else list_sign_ins(connection, time.time())
             self._has_unasked = any(not sign_in.provider_token for sign_in in active)
             for sign_in in active:
                 owner = by_id.get(sign_in.key_id)
                 if owner is not None and (owner.issuer, owner.subject) == (sign_in.user.issuer, sign_in.user.subject):
-                    client = structs.replace(self._build_client(owner), groups=sign_in.user.groups, sign_in=sign_in.id)
+                    user = scim.describe(owner.id, sign_in.user)
+                    client = structs.replace(self._build_client(owner), groups=user.groups, sign_in=sign_in.id)
                     # a person without a group gets the reason of the present settings
                     end = ends[owner.id]
                     ends_at = sign_in.ends_at if end.ending == "no group" else min(sign_in.ends_at, end.at)
-                    sign_ins[sign_in.id] = SignInEntry(ends_at, end, sign_in.user, client)
+                    sign_ins[sign_in.id] = SignInEntry(ends_at, end, user, client)
             self._sign_ins = sign_ins
             self._problems = dict.fromkeys(entry.problem for entry in unread if entry.problem)
             self._version = version

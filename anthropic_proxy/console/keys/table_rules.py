@@ -11,6 +11,7 @@ from typing import Any
 from msgspec import structs
 
 from anthropic_proxy.console.identity.people import find_group
+from anthropic_proxy.console.keys.scim_people import find_scim_groups
 from anthropic_proxy.console.keys.sign_ins import list_people
 from anthropic_proxy.console.keys.virtual_keys import VirtualKey
 from anthropic_proxy.console.ledger.connection import Reader
@@ -27,7 +28,7 @@ def find_table_fields(connection: Reader, settings: Settings, key: VirtualKey) -
     all its fields.
     """
     if (user := list_people(connection).get(key.id)) is not None:
-        group = find_group(settings, user)
+        group = find_group(settings, find_scim_groups(connection, settings).describe(key.id, user))
         return {} if group is None else list_table_fields(group)
     name, separator, _ = key.label.partition("/")
     issuer = next((table for table in settings.token_issuers if table.name == name), None) if separator else None

@@ -77,6 +77,8 @@ class VirtualKey(Struct, frozen=True, kw_only=True):
     subject for the same user."""
     subject: str = ""
     """Id of the person at the identity provider, which it gives to nobody else."""
+    ended_by: str = ""
+    """What has revoked the key, if it may undo that: `scim`. "": an administrator."""
     left_at: float | None = None
     """Time from which the address is no longer of this person: another user with it is another person. None: it is."""
     hashes: tuple[KeyHash, ...] = ()

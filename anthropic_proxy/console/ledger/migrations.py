@@ -197,6 +197,20 @@ _STEPS: Mapping[str, Sequence[str | _Statements]] = {
         "CREATE TABLE session_titles (session TEXT NOT NULL, key_label TEXT NOT NULL, request_id TEXT NOT NULL, "
         f"started_at {TIME}, title {TEXT}, PRIMARY KEY (session, key_label))",
     ),
+    "0034": (
+        *_add_columns("ended_by", tables="virtual_keys"),
+        "CREATE TABLE scim_users (id TEXT NOT NULL PRIMARY KEY, user_name TEXT NOT NULL UNIQUE, "
+        f"external_id {TEXT}, address {TEXT}, key_id {TEXT}, body {TEXT}, is_active INTEGER NOT NULL DEFAULT 0, "
+        f"version {COUNT}, created_at {TIME}, changed_at {TIME})",
+        "CREATE INDEX scim_users_by_external_id ON scim_users (external_id)",
+        "CREATE UNIQUE INDEX scim_users_by_address ON scim_users (address) WHERE address != ''",
+        "CREATE UNIQUE INDEX scim_users_by_key ON scim_users (key_id) WHERE key_id != ''",
+        f"CREATE TABLE scim_groups (id TEXT NOT NULL PRIMARY KEY, name_key TEXT NOT NULL UNIQUE, name {TEXT}, "
+        f"external_id {TEXT}, version {COUNT}, created_at {TIME}, changed_at {TIME})",
+        "CREATE INDEX scim_groups_by_external_id ON scim_groups (external_id)",
+        "CREATE TABLE scim_members (group_id TEXT NOT NULL, user_id TEXT NOT NULL, PRIMARY KEY (group_id, user_id))",
+        "CREATE INDEX scim_members_by_user ON scim_members (user_id)",
+    ),
 }
 """Version of the schema → statements of the migration from the version before, or a function that returns some."""
 NEWEST_VERSION = max(_STEPS)

@@ -129,6 +129,7 @@ VIRTUAL_KEYS = TableDefinition(
         "exceptions": TEXT,
         **dict.fromkeys(("issuer", "client_id", "subject"), TEXT),
         "left_at": "BIGINT",
+        "ended_by": TEXT,
     },
     ("id",),
     (Index("virtual_keys_by_subject", ("issuer", "subject"), "subject != ''", is_unique=True),),
@@ -194,6 +195,47 @@ DEVICE_CODES = TableDefinition(
 )
 """One row per device that waits for a person to sign in. `state`: `pending`, `approved`, `denied`, or `refused` for a
 `reason`. The columns `key_id`, `person` and `provider_token` are those of the later sign-in."""
+
+SCIM_USERS = TableDefinition(
+    "scim_users",
+    {
+        "id": _KEY,
+        "user_name": f"{_KEY} UNIQUE",
+        **dict.fromkeys(("external_id", "address", "key_id", "body"), TEXT),
+        "is_active": "INTEGER NOT NULL DEFAULT 0",
+        "version": COUNT,
+        **dict.fromkeys(("created_at", "changed_at"), TIME),
+    },
+    ("id",),
+    (
+        Index("scim_users_by_external_id", ("external_id",)),
+        Index("scim_users_by_address", ("address",), "address != ''", is_unique=True),
+        Index("scim_users_by_key", ("key_id",), "key_id != ''", is_unique=True),
+    ),
+)
+"""One row per user of SCIM. `user_name` and `address` are in lower case. `body`: JSON of the attributes. `key_id`: the
+virtual key that the person is."""
+
+SCIM_GROUPS = TableDefinition(
+    "scim_groups",
+    {
+        "id": _KEY,
+        "name_key": f"{_KEY} UNIQUE",
+        **dict.fromkeys(("name", "external_id"), TEXT),
+        "version": COUNT,
+        **dict.fromkeys(("created_at", "changed_at"), TIME),
+    },
+    ("id",),
+    (Index("scim_groups_by_external_id", ("external_id",)),),
+)
+"""One row per group of SCIM. `name_key`: the name in lower case."""
+
+SCIM_MEMBERS = TableDefinition(
+    "scim_members",
+    dict.fromkeys(("group_id", "user_id"), _KEY),
+    ("group_id", "user_id"),
+    (Index("scim_members_by_user", ("user_id",)),),
+)
 
 AUDIT_LOG = TableDefinition(
     "audit_log",
@@ -282,6 +324,9 @@ TABLES = (
     FORMER_LABELS,
     SIGN_INS,
     DEVICE_CODES,
+    SCIM_USERS,
+    SCIM_GROUPS,
+    SCIM_MEMBERS,
     INSTANCES,
     LIMIT_COUNTERS,
     LIMIT_HOLDS,

@@ -146,6 +146,10 @@ async def _identify(
         number = find_matching_key(find_credentials(headers), settings.monitor_api_keys)
         if number is not None:
             return Client(name=f"monitor key {number}", role="monitor")
+    if settings.scim_tokens:
+        number = find_matching_key(find_credentials(headers), settings.scim_tokens)
+        if number is not None:
+            return Client(name=f"SCIM token {number}", role="provisioner")
     for policy in policies:
         if (client := await policy.identify(headers)) is not None:
             return client

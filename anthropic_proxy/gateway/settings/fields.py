@@ -204,6 +204,8 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
     """Maximum number of active virtual keys that a signed-in person creates."""
     admin_api_keys: Sequence[Secret] = ()
     monitor_api_keys: Sequence[Secret] = ()
+    scim_tokens: Sequence[Secret] = ()
+    """Tokens with which an identity provider creates and removes people. Empty: SCIM is off."""
     oidc: OidcSettings | None = None
     """None: users sign in to the dashboard with keys only."""
     token_issuers: tuple[TokenIssuer, ...] = ()
@@ -321,8 +323,9 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
         return bool(self.trace_exporters)
 
     def reveal_proxy_keys(self) -> Sequence[str]:
-        """Return the unredacted keys accepted from clients (`PROXY_API_KEY`, `ADMIN_API_KEY`, `MONITOR_API_KEY`)."""
-        return [key.reveal() for key in (*self.proxy_api_keys, *self.admin_api_keys, *self.monitor_api_keys)]
+        """Return the unredacted keys accepted from clients (`PROXY_API_KEY`, `ADMIN_API_KEY` …)."""
+        keys = (*self.proxy_api_keys, *self.admin_api_keys, *self.monitor_api_keys, *self.scim_tokens)
+        return [key.reveal() for key in keys]
 
     def reveal_all_secrets(self) -> Sequence[str]:
         client = () if self.oidc is None else (self.oidc.client_secret, self.oidc.client_key)

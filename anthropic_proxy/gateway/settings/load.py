@@ -237,6 +237,14 @@ def _require_different_keys(fields: Mapping[str, Any]) -> None:
                 f"MONITOR_API_KEY has a key of {variable}. It only reads /metrics and /api/: choose another key.",
                 code="role-key-shared",
             )
+    others = {"PROXY_API_KEY": proxy, "ADMIN_API_KEY": admin, "MONITOR_API_KEY": monitor}
+    scim = reveal("scim_tokens")
+    for variable, accepted in others.items():
+        if not scim.isdisjoint(accepted):
+            raise ConfigurationError(
+                f"SCIM_TOKEN has a key of {variable}. It only creates and removes people: choose another one.",
+                code="role-key-shared",
+            )
     if fields.get("virtual_keys") and not admin.isdisjoint(proxy):
         raise ConfigurationError(
             "ADMIN_API_KEY has a key of PROXY_API_KEY. It is for the administration only: choose another key.",

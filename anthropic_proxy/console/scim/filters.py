@@ -1,0 +1,244 @@
+"""Filters and paths of SCIM (RFC 7644, sections 3.4.2.2 and 3.5.2), as functions over a resource."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy.console.scim.errors import ScimError
+from anthropic_proxy.console.scim.schema import (
+    IGNORED_ATTRIBUTES,
+    SCHEMAS,
+    Attribute,
+    Kind,
+    find_attribute,
+    list_all_attributes,
+)
+from anthropic_proxy.engine.patterns import compile_later
+
+_MAX_CHARACTERS = 4_000
+_MAX_TERMS = 50
+_MAX_DEPTH = 10
+_TOKEN = compile_later(r'\s*("(?:[^"\\]|\\.)*"|[()\[\]]|[^\s()\[\]"]+)')
+_COMPARISONS: Mapping[str, Callable[[str, str], bool]] = {
+    "eq": lambda stored, given: stored == given,
+    "ne": lambda stored, given: stored != given,
+    "co": lambda stored, given: given in stored,
+    "sw": lambda stored, given: stored.startswith(given),
+    "ew": lambda stored, given: stored.endswith(given),
+    "gt": lambda stored, given: stored > given,
+    "ge": lambda stored, given: stored >= given,
+    "lt": lambda stored, given: stored < given,
+    "le": lambda stored, given: stored <= given,
+}
+_META = tuple(Attribute(name=name, case_exact=True) for name in ("resourceType", "created", "lastModified", "version"))
+_COMMON = (
+    Attribute(name="id", case_exact=True, mutability="readOnly"),
+    Attribute(name="meta", type="complex", mutability="readOnly", parts=_META),
+)
+Predicate = Callable[[Mapping[str, Any]], bool]
+
+
+class Equality(Struct, frozen=True):
+    """A filter that only compares one attribute, such as `userName eq "ann"`, so that an index finds the resources."""
+
+    name: str
+    value: str
+
+
+class Filter(Struct, frozen=True):
+    matches: Predicate
+    equality: Equality | None = None
+    """None: each resource has to be compared."""
+
+
+class AttributePath(Struct, frozen=True):
+    """Path of a PATCH operation: `active`, `name.givenName`, `emails[type eq "work"].value`."""
+
+    attribute: Attribute
+    filter: Filter | None = None
+    part: Attribute | None = None
+
+
+class _Tokens:
+    def __init__(self, text: str) -> None:
+        if len(text) > _MAX_CHARACTERS:
+            raise ScimError(
+                f"The filter has {len(text):,} characters; {_MAX_CHARACTERS:,} are allowed.", "invalidFilter"
+            )
+        self._tokens: list[str] = []
+        position = 0
+        while position < len(text.rstrip()):
+            match = _TOKEN.match(text, position)
+            if match is None:
+                raise ScimError(f"The filter cannot be read at {text[position : position + 40]!r}.", "invalidFilter")
+            self._tokens.append(match[1])
+            position = match.end()
+        self._index = 0
+        self.terms = 0
+
+    def peek(self) -> str:
+        """ "": the end."""
+        return self._tokens[self._index] if self._index < len(self._tokens) else ""
+
+    def take(self) -> str:
+        token = self.peek()
+        self._index += 1
+        return token
+
+    def expect(self, token: str) -> None:
+        if (found := self.take()) != token:
+            raise ScimError(f"The filter has {found[:40]!r} in place of {token!r}.", "invalidFilter")
+
+
+def decode_filter(text: str, kind: Kind) -> Filter:
+    tokens = _Tokens(text)
+    found = _decode_or(tokens, (*_COMMON, *list_all_attributes(kind)), kind, 0)
+    if rest := tokens.peek():
+        raise ScimError(f"The filter has {rest[:40]!r} after its end.", "invalidFilter")
+    return found
+
+
+def decode_path(text: str, kind: Kind) -> AttributePath | None:
+    """None: an attribute that is not stored."""
+    text = _remove_schema(text.strip(), kind)
+    name, bracket, rest = text.partition("[")
+    within, closed, after = rest.rpartition("]")
+    attribute_name, dot, part_name = (name.strip() if bracket else text).partition(".")
+    if bracket:
+        dot, part_name = after[:1], after[1:]
+    attribute = find_attribute((*_COMMON, *list_all_attributes(kind)), attribute_name)
+    is_ignored = attribute_name.lower() in IGNORED_ATTRIBUTES or attribute_name.lower().startswith("urn:")
+    if attribute is None and is_ignored:
+        return None
+    part = attribute.find_part(part_name) if attribute is not None and part_name else None
+    if attribute is not None and attribute.parts and part_name.lower() in _UNSTORED_PARTS and part is None:
+        return None
+    is_complete = bool(closed) == bool(bracket) and dot in ("", ".") and bool(part_name) == bool(dot)
+    if attribute is None or not is_complete or (part is None and part_name) or (bracket and not attribute.multi_valued):
+        raise ScimError(f"The path {text[:80]!r} is not one of this resource.", "invalidPath")
+    found = None
+    if bracket:
+        tokens = _Tokens(within)
+        found = _decode_or(tokens, attribute.parts, kind, 0)
+        if tokens.peek():
+            raise ScimError(f"The path {text[:80]!r} has a filter that cannot be read.", "invalidFilter")
+    return AttributePath(attribute, found, part)
+
+
+_UNSTORED_PARTS = ("display", "middlename", "honorificprefix", "honorificsuffix", "type", "$ref")
+"""Parts of attributes by RFC 7643 that are not stored with each of them."""
+
+
+def _remove_schema(name: str, kind: Kind) -> str:
+    prefix = f"{SCHEMAS[kind]}:"
+    return name[len(prefix) :] if name.lower().startswith(prefix.lower()) else name
+
+
+def _decode_or(tokens: _Tokens, attributes: Sequence[Attribute], kind: Kind, depth: int) -> Filter:
+    found = [_decode_and(tokens, attributes, kind, depth)]
+    while tokens.peek().lower() == "or":
+        tokens.take()
+        found.append(_decode_and(tokens, attributes, kind, depth))
+    if len(found) == 1:
+        return found[0]
+    return Filter(lambda resource: any(part.matches(resource) for part in found))
+
+
+def _decode_and(tokens: _Tokens, attributes: Sequence[Attribute], kind: Kind, depth: int) -> Filter:
+    found = [_decode_term(tokens, attributes, kind, depth)]
+    while tokens.peek().lower() == "and":
+        tokens.take()
+        found.append(_decode_term(tokens, attributes, kind, depth))
+    if len(found) == 1:
+        return found[0]
+    return Filter(lambda resource: all(part.matches(resource) for part in found))
+
+
+def _decode_term(tokens: _Tokens, attributes: Sequence[Attribute], kind: Kind, depth: int) -> Filter:
+    tokens.terms += 1
+    if tokens.terms > _MAX_TERMS or depth > _MAX_DEPTH:
+        raise ScimError(
+            f"The filter is too large: at most {_MAX_TERMS} comparisons and {_MAX_DEPTH} levels are allowed.",
+            "invalidFilter",
+        )
+    first = tokens.take()
+    if first.lower() == "not" and tokens.peek() == "(":
+        inner = _decode_term(tokens, attributes, kind, depth + 1)
+        return Filter(lambda resource: not inner.matches(resource))
+    if first == "(":
+        inner = _decode_or(tokens, attributes, kind, depth + 1)
+        tokens.expect(")")
+        return Filter(inner.matches)
+    return _decode_comparison(first, tokens, attributes, kind, depth)
+
+
+def _decode_comparison(first: str, tokens: _Tokens, attributes: Sequence[Attribute], kind: Kind, depth: int) -> Filter:
+    name, _, part_name = _remove_schema(first, kind).partition(".")
+    attribute = find_attribute(attributes, name)
+    part = attribute.find_part(part_name) if attribute is not None and part_name else None
+    if attribute is None or (part_name and part is None):
+        raise ScimError(
+            f"The filter has the attribute {first[:40]!r}, which this resource does not have.", "invalidFilter"
+        )
+    if tokens.peek() == "[":
+        tokens.take()
+        inner = _decode_or(tokens, attribute.parts, kind, depth + 1)
+        tokens.expect("]")
+        return Filter(lambda resource: any(inner.matches(item) for item in _list_items(resource.get(attribute.name))))
+    leaf = part or attribute.find_part("value") or attribute
+    operator = tokens.take().lower()
+    if operator == "pr":
+        return Filter(lambda resource: bool(_list_values(resource, attribute, part)))
+    compare = _COMPARISONS.get(operator)
+    if compare is None:
+        raise ScimError(
+            f"The filter has the operator {operator[:40]!r}. Use {', '.join((*_COMPARISONS, 'pr'))}.", "invalidFilter"
+        )
+    given = _decode_value(tokens.take())
+    wanted = _normalize(given, leaf)
+    is_equality = operator == "eq" and isinstance(given, str) and not attribute.parts
+    equality = Equality(attribute.name, str(given)) if is_equality else None
+
+    def matches(resource: Mapping[str, Any]) -> bool:
+        values = [
+            _normalize(value, leaf) for value in _list_values(resource, attribute, leaf if attribute.parts else None)
+        ]
+        if operator == "ne":
+            return wanted not in values
+        return any(compare(value, wanted) for value in values)
+
+    return Filter(matches, equality)
+
+
+def _decode_value(token: str) -> object:
+    try:
+        value = msgspec.json.decode(token.lower() if token.lower() in ("true", "false", "null") else token)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        raise ScimError(
+            f'The filter has the value {token[:40]!r}. Use a text such as "ann".', "invalidFilter"
+        ) from None
+    if isinstance(value, (list, dict)):
+        raise ScimError(f"The filter has the value {token[:40]!r}. Use a text or a number.", "invalidFilter")
+    return value
+
+
+def _normalize(value: object, attribute: Attribute) -> str:
+    if isinstance(value, bool) or attribute.type == "boolean":
+        return str(value).lower()
+    text = str(value)
+    return text if attribute.case_exact else text.lower()
+
+
+def _list_items(value: object) -> Sequence[Mapping[str, Any]]:
+    items = value if isinstance(value, list) else [value]
+    return [item for item in items if isinstance(item, dict)]
+
+
+def _list_values(resource: Mapping[str, Any], attribute: Attribute, part: Attribute | None) -> Sequence[object]:
+    value = resource.get(attribute.name)
+    if attribute.parts:
+        items = _list_items(value)
+        return [item[part.name] for item in items if part.name in item] if part is not None else [*items]
+    return [] if value is None else [value]

@@ -1,0 +1,357 @@
+"""Users and groups of SCIM in the database of the ledger. A change of a person is made with the key of the person, in
+one transaction with its entries of the audit log.
+"""
+
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy.console.identity.people import is_address
+from anthropic_proxy.console.keys.administration import KeyAdministration
+from anthropic_proxy.console.keys.group_tables import apply_group_tables
+from anthropic_proxy.console.keys.queries import find_key
+from anthropic_proxy.console.ledger.connection import Connection
+from anthropic_proxy.console.scim.errors import ScimError, find_no_resource
+from anthropic_proxy.console.scim.filters import Filter
+from anthropic_proxy.console.scim.resources import Resource
+from anthropic_proxy.console.scim.schema import ENDPOINTS, SCHEMAS, Kind
+from anthropic_proxy.console.units import MICROSECONDS, to_microseconds
+from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.gateway.settings import Settings
+
+MAX_USERS = 50_000
+MAX_GROUPS = 5_000
+_MAX_SHOWN = 20
+"""Ids in one entry of the audit log."""
+_ROWS = 500
+_USER_COLUMNS = "id, body, version, created_at, changed_at, external_id, address, key_id, is_active"
+_GROUP_COLUMNS = "id, name, version, created_at, changed_at, external_id"
+_TABLES: Mapping[Kind, str] = {"User": "scim_users", "Group": "scim_groups"}
+_INDEXED: Mapping[Kind, Mapping[str, str]] = {
+    "User": {"id": "id", "userName": "user_name", "externalId": "external_id"},
+    "Group": {"id": "id", "displayName": "name_key", "externalId": "external_id"},
+}
+_IN_LOWER_CASE = ("userName", "displayName")
+
+
+class Stored(Struct, frozen=True, kw_only=True):
+    """A user or group as stored. Times are seconds since the epoch."""
+
+    kind: Kind
+    id: str
+    resource: Resource
+    """Without the members of a group and the groups of a user, which other tables have."""
+    version: int
+    created_at: float
+    changed_at: float
+    key_id: str = ""
+
+    @property
+    def etag(self) -> str:
+        return f'W/"{self.version}"'
+
+
+class ScimStore:
+    """`base`: URL of `/scim/v2`. `administration` makes the changes of keys, with the author of all entries."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        administration: KeyAdministration,
+        settings: Settings,
+        base: str,
+        clock: Callable[[], float],
+    ) -> None:
+        self._connection = connection
+        self._administration = administration
+        self._settings = settings
+        self._base = base
+        self._clock = clock
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        try:
+            with self._administration.changing():
+                yield
+        except InvalidRequest as error:  # an address that cannot be the name of a person
+            raise ScimError(error.message) from None
+
+    def find(self, kind: Kind, resource_id: str) -> Stored:
+        """Raises `ScimError` (404)."""
+        rows = self._select(kind, "id = ?", [resource_id], "")
+        if not rows:
+            raise find_no_resource(kind, resource_id)
+        return rows[0]
+
+    def list(self, kind: Kind, condition: Filter | None, start: int, count: int) -> tuple[Sequence[Stored], int]:
+        """Return the resources from the index `start` on, from 0, and the number of all that match."""
+        where, values = "1 = 1", list[object]()
+        equality = None if condition is None else condition.equality
+        if equality is not None and (column := _INDEXED[kind].get(equality.name)) is not None:
+            where, condition = f"{column} = ?", None
+            values = [equality.value.lower() if equality.name in _IN_LOWER_CASE else equality.value]
+        if condition is None:
+            ((number,),) = self._connection.query(f"SELECT count(*) FROM {_TABLES[kind]} WHERE {where}", values)
+            return self._select(kind, where, values, f"LIMIT {count:d} OFFSET {start:d}"), int(number)
+        matched = [stored for stored in self._scan(kind) if condition.matches(self._describe_for_filter(stored))]
+        return matched[start : start + count], len(matched)
+
+    def _scan(self, kind: Kind) -> Iterator[Stored]:
+        last = ""
+        while rows := self._select(kind, "id > ?", [last], f"LIMIT {_ROWS}", order="id"):
+            yield from rows
+            last = rows[-1].id
+
+    def _describe_for_filter(self, stored: Stored) -> Resource:
+        return self.encode(stored, with_links=True)
+
+    def _select(
+        self, kind: Kind, where: str, values: Sequence[object], limit: str, order: str = "created_at, id"
+    ) -> Sequence[Stored]:
+        columns = _USER_COLUMNS if kind == "User" else _GROUP_COLUMNS
+        rows = self._connection.query(
+            f"SELECT {columns} FROM {_TABLES[kind]} WHERE {where} ORDER BY {order} {limit}", values
+        )
+        return [self._decode(kind, row) for row in rows]
+
+    def _decode(self, kind: Kind, row: Sequence[Any]) -> Stored:
+        resource_id, text, version, created_at, changed_at, external_id, *link = row
+        if kind == "User":
+            resource: Resource = msgspec.json.decode(text)
+        else:
+            resource = {"displayName": text, **({"externalId": external_id} if external_id else {})}
+        return Stored(
+            kind=kind,
+            id=str(resource_id),
+            resource=resource,
+            version=int(version),
+            created_at=created_at / MICROSECONDS,
+            changed_at=changed_at / MICROSECONDS,
+            key_id=str(link[1]) if link else "",
+        )
+
+    def encode(self, stored: Stored, *, with_links: bool) -> Resource:
+        """Return the resource as a response has it. `with_links`: with the members of a group, or the groups of a
+        user.
+        """
+        kind = stored.kind
+        document: Resource = {"schemas": [SCHEMAS[kind]], "id": stored.id, **stored.resource}
+        if with_links:
+            name, links = ("groups", self._list_groups(stored.id))
+            if kind == "Group":
+                name, links = ("members", self._list_members(stored.id))
+            document |= {name: links} if links else {}
+        location = f"{self._base}{ENDPOINTS[kind]}/{stored.id}"
+        document["meta"] = {
+            "resourceType": kind,
+            "created": _format(stored.created_at),
+            "lastModified": _format(stored.changed_at),
+            "location": location,
+            "version": stored.etag,
+        }
+        return document
+
+    def _list_groups(self, user_id: str) -> Sequence[Resource]:
+        rows = self._connection.query(
+            "SELECT id, name FROM scim_groups JOIN scim_members ON id = group_id WHERE user_id = ? ORDER BY name",
+            (user_id,),
+        )
+        return [{"value": str(key), "$ref": f"{self._base}/Groups/{key}", "display": str(name)} for key, name in rows]
+
+    def _list_members(self, group_id: str) -> Sequence[Resource]:
+        rows = self._connection.query(
+            "SELECT id, user_name FROM scim_users JOIN scim_members ON id = user_id WHERE group_id = ? ORDER BY id",
+            (group_id,),
+        )
+        return [{"value": str(key), "$ref": f"{self._base}/Users/{key}", "display": str(name)} for key, name in rows]
+
+    def load(self, stored: Stored) -> Resource:
+        """Return the attributes that a PATCH changes, with the members of a group."""
+        if stored.kind == "User":
+            return dict(stored.resource)
+        query = "SELECT user_id FROM scim_members WHERE group_id = ?"
+        members = [{"value": str(user_id)} for (user_id,) in self._connection.query(query, (stored.id,))]
+        return {**stored.resource, **({"members": members} if members else {})}
+
+    def create(self, kind: Kind, resource: Resource) -> Stored:
+        ((number,),) = self._connection.query(f"SELECT count(*) FROM {_TABLES[kind]}")
+        most = MAX_USERS if kind == "User" else MAX_GROUPS
+        if number >= most:
+            raise ScimError(f"{kind}s: {most:,} are stored, which is the maximum.", "tooMany")
+        now = self._clock()
+        new = Stored(kind=kind, id=str(uuid.uuid4()), resource={}, version=0, created_at=now, changed_at=now)
+        if kind == "User":
+            resource = {"active": True, **resource}
+        return self.replace(new, resource)
+
+    def replace(self, before: Stored, resource: Resource) -> Stored:
+        """Store the changed resource, if it differs."""
+        if before.version and resource == self.load(before):
+            return before
+        if before.kind == "User":
+            self._store_user(before, resource)
+        else:
+            self._store_group(before, resource)
+        return self.find(before.kind, before.id)
+
+    def delete(self, stored: Stored) -> None:
+        if stored.kind == "User":
+            key = find_key(self._connection, stored.key_id) if stored.key_id else None
+            if key is not None:
+                self._administration.set_provisioned_access(key, has_access=False)
+            self._connection.execute("DELETE FROM scim_members WHERE user_id = ?", (stored.id,))
+            self._connection.execute("DELETE FROM scim_users WHERE id = ?", (stored.id,))
+            name = stored.resource.get("userName", "")
+        else:
+            affected = self._list_keys_of(stored.id)
+            self._connection.execute("DELETE FROM scim_members WHERE group_id = ?", (stored.id,))
+            self._connection.execute("DELETE FROM scim_groups WHERE id = ?", (stored.id,))
+            name = stored.resource.get("displayName", "")
+        self._record("delete", stored, str(name), {"name": (name, None)})
+        if stored.kind == "Group":
+            self._affected = affected
+
+    _affected: Sequence[str] = ()
+    """Keys of the people whose groups have changed."""
+
+    def apply_tables(self) -> None:
+        """Give the people whose groups have changed the team and the rules of their table, after the transaction."""
+        if self._affected:
+            apply_group_tables(self._settings, self._connection, self._affected)
+
+    def _record(self, verb: str, stored: Stored, name: str, changes: Mapping[str, tuple[object, object]]) -> None:
+        self._administration.record(f"{verb} SCIM {stored.kind.lower()}", f"{stored.id} {name}", changes)
+
+    def _store_user(self, before: Stored, resource: Resource) -> None:
+        name = str(resource["userName"])
+        address = find_user_address(self._settings, resource)
+        self._require_unique("scim_users", "user_name", name.lower(), before.id, f"userName {name!r}")
+        if address:
+            self._require_unique("scim_users", "address", address, before.id, f"address {address!r}")
+        key_id = self._link(before, address)
+        now = to_microseconds(self._clock())
+        row = {
+            "user_name": name.lower(),
+            "external_id": resource.get("externalId", ""),
+            "address": address,
+            "key_id": key_id,
+            "body": msgspec.json.encode(resource).decode(),
+            "is_active": int(resource.get("active") is True),
+            "version": before.version + 1,
+            "changed_at": now,
+        }
+        self._write("scim_users", before, row)
+        self._record("change" if before.version else "create", before, name, _compare(before.resource, resource))
+        was_active = before.resource.get("active") is True
+        is_active = resource.get("active") is True
+        key = find_key(self._connection, key_id) if key_id else None
+        if key is not None and (was_active != is_active or key_id != before.key_id):
+            self._administration.set_provisioned_access(key, has_access=is_active)
+
+    def _link(self, before: Stored, address: str) -> str:
+        """Return the id of the key that the user is. "": it has no address yet, so nobody can sign in as it."""
+        key = find_key(self._connection, before.key_id) if before.key_id else None
+        if key is None:
+            return self._administration.provision_person(address).id if address else ""
+        if address:
+            self._administration.rename_waiting_person(key, address)
+        return key.id
+
+    def _store_group(self, before: Stored, resource: Resource) -> None:
+        name = str(resource["displayName"])
+        self._require_unique("scim_groups", "name_key", name.lower(), before.id, f"displayName {name!r}")
+        query = "SELECT user_id FROM scim_members WHERE group_id = ?"
+        old = {str(user_id) for (user_id,) in self._connection.query(query, (before.id,))}
+        new = {str(item["value"]) for item in resource.get("members", ()) if "value" in item}
+        added, removed = sorted(new - old), sorted(old - new)
+        self._require_users(added)
+        named = {name: resource.get(name, "") for name in ("displayName", "externalId")}
+        earlier = {name: before.resource.get(name, "") for name in named}
+        affected = self._list_keys_of(before.id) if named != earlier else []
+        now = to_microseconds(self._clock())
+        row = {
+            "name": name,
+            "name_key": name.lower(),
+            "external_id": named["externalId"],
+            "version": before.version + 1,
+            "changed_at": now,
+        }
+        self._write("scim_groups", before, row)
+        if added:
+            rows = [(before.id, user_id) for user_id in added]
+            self._connection.insert("scim_members", ("group_id", "user_id"), rows)
+        statement = "DELETE FROM scim_members WHERE group_id = ? AND user_id = ?"
+        for user_id in removed:
+            self._connection.execute(statement, (before.id, user_id))
+        changes = _compare(earlier, named)
+        if added or removed:
+            changes["members"] = (_shorten(removed), _shorten(added))
+        self._record("change" if before.version else "create", before, name, changes)
+        self._affected = [*affected, *self._list_keys([*added, *removed])]
+
+    def _write(self, table: str, before: Stored, row: Mapping[str, object]) -> None:
+        if not before.version:
+            self._connection.insert_row(table, {"id": before.id, "created_at": row["changed_at"], **row})
+            return
+        statement = f"UPDATE {table} SET {', '.join(f'{name} = ?' for name in row)} WHERE id = ?"
+        self._connection.execute(statement, (*row.values(), before.id))
+
+    def _require_unique(self, table: str, column: str, value: str, resource_id: str, shown: str) -> None:
+        if self._connection.query(f"SELECT 1 FROM {table} WHERE {column} = ? AND id != ?", (value, resource_id)):
+            raise ScimError(f"Another resource has the {shown}.", "uniqueness", 409)
+
+    def _require_users(self, ids: Sequence[str]) -> None:
+        for start in range(0, len(ids), _ROWS):
+            part = ids[start : start + _ROWS]
+            marks = ", ".join("?" * len(part))
+            known = {
+                str(key) for (key,) in self._connection.query(f"SELECT id FROM scim_users WHERE id IN ({marks})", part)
+            }
+            unknown = next((user_id for user_id in part if user_id not in known), None)
+            if unknown is not None:
+                raise ScimError(f"members has {unknown[:80]!r}, which is the id of no user.")
+
+    def _list_keys(self, user_ids: Sequence[str]) -> Sequence[str]:
+        keys: list[str] = []
+        for start in range(0, len(user_ids), _ROWS):
+            part = user_ids[start : start + _ROWS]
+            query = f"SELECT key_id FROM scim_users WHERE key_id != '' AND id IN ({', '.join('?' * len(part))})"
+            keys += [str(key) for (key,) in self._connection.query(query, part)]
+        return keys
+
+    def _list_keys_of(self, group_id: str) -> Sequence[str]:
+        query = "SELECT key_id FROM scim_users JOIN scim_members ON id = user_id WHERE group_id = ? AND key_id != ''"
+        return [str(key) for (key,) in self._connection.query(query, (group_id,))]
+
+
+def find_user_address(settings: Settings, resource: Resource) -> str:
+    """Return the address with which the user signs in, in lower case: that of the claim `email_claim`. "": none."""
+    emails = [item for item in resource.get("emails", ()) if item.get("value")]
+    emails.sort(key=lambda item: not item.get("primary"))
+    addresses = [str(item["value"]) for item in emails]
+    claim = "email" if settings.oidc is None else settings.oidc.email_claim
+    name = str(resource["userName"])
+    ordered = [*addresses[:1], name] if claim == "email" else [name, *addresses[:1]]
+    return next((text.lower() for text in ordered if is_address(text) and len(text) <= _MAX_ADDRESS_CHARACTERS), "")
+
+
+_MAX_ADDRESS_CHARACTERS = 254
+"""RFC 5321, section 4.5.3.1.3."""
+
+
+def _compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[object, object]]:
+    names = sorted({*before, *after})
+    return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
+
+
+def _shorten(ids: Sequence[str]) -> Sequence[str]:
+    return [*ids[:_MAX_SHOWN], *([f"and {len(ids) - _MAX_SHOWN:,} more"] if len(ids) > _MAX_SHOWN else [])]
+
+
+def _format(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

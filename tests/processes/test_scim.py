@@ -1,0 +1,164 @@
+"""An identity provider creates, changes and ends people and groups by SCIM, at servers that share a database."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx2 as httpx
+import pytest
+
+from tests.support.fakes.oidc import FakeProvider, running_provider
+from tests.support.server_process import Proxy, running_proxy
+from tests.support.sign_in import Device, list_sign_in_settings, sign_in_to_dashboard
+from tests.support.waiting import wait_for
+
+TOKEN = "scim-canary0123456789abcdef0123456789"
+ADMIN_KEY = "admin-canary0123456789abcdef01234567"
+TABLES = """
+[sign_in]
+keys_per_person = 3
+
+[sign_in.groups.platform]
+team = "core"
+role = "admin"
+
+[sign_in.groups.developers]
+team = "build"
+"""
+
+
+class Fleet(NamedTuple):
+    instances: Sequence[Proxy]
+    provider: FakeProvider
+
+    @property
+    def scim(self) -> httpx.Client:
+        return self.instances[0].client(headers={"authorization": f"Bearer {TOKEN}"})
+
+    @property
+    def admin(self) -> httpx.Client:
+        return self.instances[1].client(headers={"x-api-key": ADMIN_KEY})
+
+    def create(self, path: str, **fields: Any) -> dict[str, Any]:
+        answer = self.scim.post(f"/scim/v2/{path}", json=fields)
+        assert answer.status_code == 201, answer.text
+        created: dict[str, Any] = answer.json()
+        return created
+
+    def patch(self, path: str, *operations: dict[str, Any]) -> int:
+        body = {"schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"], "Operations": list(operations)}
+        return self.scim.patch(f"/scim/v2/{path}", json=body).status_code
+
+    def sign_in(self, name: str) -> list[Device]:
+        """Sign in as this person, and return the device, as a load balancer sends its requests to each instance."""
+        self.provider.user = {"sub": f"id of {name}", "email": f"{name}@example.com", "email_verified": True}
+        device = Device(self.instances[0])
+        device.sign_in()
+        copies = [Device(instance) for instance in self.instances]
+        for copy in copies:
+            copy.tokens = device.tokens
+        return copies
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    directory: Path = tmp_path_factory.mktemp("scim")
+    (directory / "anthropic-proxy.toml").write_text(TABLES, "utf-8")
+    with ExitStack() as stack:
+        provider = stack.enter_context(running_provider())
+        provider.offers_refresh = True
+        settings = {
+            **list_sign_in_settings(provider),
+            "ADMIN_API_KEY": ADMIN_KEY,
+            "SCIM_TOKEN": TOKEN,
+            "SERVE_DEMO": "true",
+            "LOG_LEVEL": "warning",
+            "DATABASE_URL": f"sqlite:///{directory}/ledger.sqlite3",
+        }
+        instances = [stack.enter_context(running_proxy(directory, settings))]
+        provider.redirect_uri = f"{instances[0].url}/dashboard/oidc/callback"
+        settings["DASHBOARD_URL"] = instances[0].url
+        instances += [stack.enter_context(running_proxy(directory, settings)) for _ in range(3)]
+        yield Fleet(instances, provider)
+        assert provider.problems == []
+
+
+def list_states(copies: Sequence[Device]) -> list[int]:
+    return [copy.send().status_code for copy in copies]
+
+
+def test_a_deactivated_person_has_no_access_at_all_instances_until_the_reactivation(fleet: Fleet) -> None:
+    ann = fleet.create("Users", userName="ann@example.com", emails=[{"value": "ann@example.com", "primary": True}])
+    fleet.create("Groups", displayName="developers", members=[{"value": ann["id"]}])
+    copies = fleet.sign_in("ann")
+    assert list_states(copies) == [200] * 4
+    browser = sign_in_to_dashboard(fleet.instances[0])
+    assert browser.get("/dashboard/requests").status_code == 200
+    own = fleet.instances[2].client(headers={"authorization": f"Bearer {copies[0].tokens['access_token']}"})
+    created = own.post("/admin/keys", json={"name": "laptop"}).json()["key"]
+
+    # the form of Microsoft Entra ID
+    assert fleet.patch(f"Users/{ann['id']}", {"op": "Replace", "path": "active", "value": "False"}) == 200
+    wait_for(lambda: list_states(copies) == [401] * 4)
+    wait_for(lambda: [copy.send(created).status_code for copy in copies] == [401] * 4)
+    wait_for(lambda: browser.get("/dashboard/requests").status_code == 303)
+    assert copies[3].refresh().status_code == 400
+    listed = {row["name"]: row["status"] for row in fleet.admin.get("/admin/keys").json()["data"]}
+    assert listed == {"ann@example.com": "revoked", "laptop": "revoked"}
+    with pytest.raises(AssertionError, match="deactivated|revoked"):
+        fleet.sign_in("ann")
+
+    assert fleet.patch(f"Users/{ann['id']}", {"op": "replace", "value": {"active": True}}) == 200
+    again = fleet.sign_in("ann")
+    wait_for(lambda: list_states(again) == [200] * 4)
+    assert [copy.send(created).status_code for copy in copies] == [401] * 4
+
+
+def test_a_group_of_scim_decides_about_team_role_and_access(fleet: Fleet) -> None:
+    bob = fleet.create("Users", userName="bob", emails=[{"value": "bob@example.com"}])
+    platform = fleet.create("Groups", displayName="platform", members=[{"value": bob["id"]}])
+    copies = fleet.sign_in("bob")
+    wait_for(lambda: list_states(copies) == [200] * 4)
+    browser = sign_in_to_dashboard(fleet.instances[0])
+    assert browser.get("/dashboard/settings").status_code == 200
+    rows = fleet.admin.get("/admin/keys").json()["data"]
+    assert [row["team"] for row in rows if row["name"] == "bob@example.com"] == ["core"]
+
+    developers = fleet.scim.get("/scim/v2/Groups", params={"filter": 'displayName eq "Developers"'}).json()
+    (group,) = developers["Resources"]
+    add = {"op": "Add", "path": "members", "value": [{"value": bob["id"]}]}
+    assert fleet.patch(f"Groups/{group['id']}", add) == 204
+    remove = {"op": "remove", "path": f'members[value eq "{bob["id"]}"]'}
+    assert fleet.patch(f"Groups/{platform['id']}", remove) == 204
+    rows = fleet.admin.get("/admin/keys").json()["data"]
+    assert [row["team"] for row in rows if row["name"] == "bob@example.com"] == ["build"]
+    wait_for(lambda: browser.get("/dashboard/settings").status_code == 403)
+
+    assert fleet.patch(f"Groups/{group['id']}", remove) == 204
+    wait_for(lambda: list_states(copies) == [403] * 4)
+    assert fleet.patch(f"Groups/{group['id']}", add) == 204
+    wait_for(lambda: list_states(copies) == [200] * 4)
+    assert fleet.scim.delete(f"/scim/v2/Users/{bob['id']}").status_code == 204
+    wait_for(lambda: list_states(copies) == [401] * 4)
+
+
+def test_the_token_of_scim_opens_nothing_else_and_no_other_key_opens_scim(fleet: Fleet) -> None:
+    for path in ("/v1/models", "/admin/keys", "/api/requests", "/dashboard/keys", "/metrics"):
+        assert fleet.scim.get(path).status_code in (401, 403), path
+    assert fleet.admin.get("/scim/v2/Users").status_code == 403
+    assert fleet.instances[0].client().get("/scim/v2/Users").status_code == 401
+
+
+@pytest.mark.merge
+def test_the_checks_of_scim2_tester_find_no_failure(fleet: Fleet) -> None:
+    import httpx as client_httpx  # noqa: PLC0415
+    from scim2_client.engines.httpx import SyncSCIMClient  # noqa: PLC0415
+    from scim2_tester import Status, check_server  # noqa: PLC0415
+
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    with client_httpx.Client(base_url=f"{fleet.instances[0].url}/scim/v2", headers=headers, trust_env=False) as client:
+        results = check_server(SyncSCIMClient(client))
+    failed = [f"{result.title} {result.resource_type}: {result.reason}" for result in results if result.status in (Status.ERROR, Status.CRITICAL)]
+    assert failed == []
+    assert len(results) > 100
