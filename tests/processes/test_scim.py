@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import httpx2 as httpx
 import pytest
+from scim2_client.engines.httpx2 import SyncSCIMClient
+from scim2_tester import Status, check_server
 
 from tests.support.fakes.oidc import FakeProvider, running_provider
 from tests.support.server_process import Proxy, running_proxy
@@ -50,6 +52,11 @@ class Fleet(NamedTuple):
         body = {"schemas": ["urn:ietf:params:scim:api:messages:2.0:PatchOp"], "Operations": list(operations)}
         return self.scim.patch(f"/scim/v2/{path}", json=body).status_code
 
+    def find_developers(self) -> dict[str, Any]:
+        listed = self.scim.get("/scim/v2/Groups", params={"filter": 'displayName eq "Developers"'}).json()
+        found: dict[str, Any] = next(iter(listed["Resources"]), None) or self.create("Groups", displayName="developers")
+        return found
+
     def sign_in(self, name: str) -> list[Device]:
         """Sign in as this person, and return the device, as a load balancer sends its requests to each instance."""
         self.provider.user = {"sub": f"id of {name}", "email": f"{name}@example.com", "email_verified": True}
@@ -90,7 +97,8 @@ def list_states(copies: Sequence[Device]) -> list[int]:
 
 def test_a_deactivated_person_has_no_access_at_all_instances_until_the_reactivation(fleet: Fleet) -> None:
     ann = fleet.create("Users", userName="ann@example.com", emails=[{"value": "ann@example.com", "primary": True}])
-    fleet.create("Groups", displayName="developers", members=[{"value": ann["id"]}])
+    add = {"op": "Add", "path": "members", "value": [{"value": ann["id"]}]}
+    assert fleet.patch(f"Groups/{fleet.find_developers()['id']}", add) == 204
     copies = fleet.sign_in("ann")
     assert list_states(copies) == [200] * 4
     browser = sign_in_to_dashboard(fleet.instances[0])
@@ -106,7 +114,7 @@ def test_a_deactivated_person_has_no_access_at_all_instances_until_the_reactivat
     assert copies[3].refresh().status_code == 400
     listed = {row["name"]: row["status"] for row in fleet.admin.get("/admin/keys").json()["data"]}
     assert listed == {"ann@example.com": "revoked", "laptop": "revoked"}
-    with pytest.raises(AssertionError, match="deactivated|revoked"):
+    with pytest.raises(AssertionError, match=r"is revoked"):
         fleet.sign_in("ann")
 
     assert fleet.patch(f"Users/{ann['id']}", {"op": "replace", "value": {"active": True}}) == 200
@@ -125,8 +133,7 @@ def test_a_group_of_scim_decides_about_team_role_and_access(fleet: Fleet) -> Non
     rows = fleet.admin.get("/admin/keys").json()["data"]
     assert [row["team"] for row in rows if row["name"] == "bob@example.com"] == ["core"]
 
-    developers = fleet.scim.get("/scim/v2/Groups", params={"filter": 'displayName eq "Developers"'}).json()
-    (group,) = developers["Resources"]
+    group = fleet.find_developers()
     add = {"op": "Add", "path": "members", "value": [{"value": bob["id"]}]}
     assert fleet.patch(f"Groups/{group['id']}", add) == 204
     remove = {"op": "remove", "path": f'members[value eq "{bob["id"]}"]'}
@@ -150,15 +157,15 @@ def test_the_token_of_scim_opens_nothing_else_and_no_other_key_opens_scim(fleet:
     assert fleet.instances[0].client().get("/scim/v2/Users").status_code == 401
 
 
-@pytest.mark.merge
 def test_the_checks_of_scim2_tester_find_no_failure(fleet: Fleet) -> None:
-    import httpx as client_httpx  # noqa: PLC0415
-    from scim2_client.engines.httpx import SyncSCIMClient  # noqa: PLC0415
-    from scim2_tester import Status, check_server  # noqa: PLC0415
-
     headers = {"authorization": f"Bearer {TOKEN}"}
-    with client_httpx.Client(base_url=f"{fleet.instances[0].url}/scim/v2", headers=headers, trust_env=False) as client:
+    with fleet.instances[0].client(headers=headers) as client:
+        client.base_url = f"{fleet.instances[0].url}/scim/v2"
         results = check_server(SyncSCIMClient(client))
-    failed = [f"{result.title} {result.resource_type}: {result.reason}" for result in results if result.status in (Status.ERROR, Status.CRITICAL)]
+    failed = [
+        f"{result.title} {result.resource_type}: {result.reason}"
+        for result in results
+        if result.status not in (Status.SUCCESS, Status.SKIPPED)
+    ]
     assert failed == []
-    assert len(results) > 100
+    assert len([result for result in results if result.status == Status.SUCCESS]) > 80

@@ -38,6 +38,7 @@ _LIST_SCHEMA = "urn:ietf:params:scim:api:messages:2.0:ListResponse"
 _KINDS: Mapping[str, Kind] = {path: kind for kind, path in ENDPOINTS.items()}
 _LINKS: Mapping[Kind, str] = {"User": "groups", "Group": "members"}
 _HEADERS = {"content-type": "application/scim+json", "cache-control": "no-store"}
+_NOT_IMPLEMENTED = (".search", "Bulk", "Me")
 _ALLOWED = {"": ("GET", "POST"), "id": ("GET", "PUT", "PATCH", "DELETE"), "read": ("GET",), "search": ("POST",)}
 
 
@@ -89,6 +90,8 @@ class _Endpoints:
         path = request.path.removeprefix(BASE_PATH)
         name, _, rest = path.removeprefix("/").partition("/")
         kind = _KINDS.get(f"/{name}")
+        if name in _NOT_IMPLEMENTED:
+            raise ScimError(f"/{name} is not supported.", "", 501)
         if kind is None:
             _require_method(request, "read")
             return _send(exchange.describe_service(name, rest))

@@ -62,7 +62,8 @@ def _decode_item(attribute: Attribute, value: object) -> Any:
         parts = {}
         for name, inner in value.items():
             part = attribute.find_part(str(name))
-            if part is None or part.mutability == "readOnly" or (decoded := _decode_value(part, inner)) is None:
+            is_stored = part is not None and part.mutability != "readOnly" and part.type != "reference"
+            if part is None or not is_stored or (decoded := _decode_value(part, inner)) is None:
                 continue
             parts[part.name] = decoded
         return parts or None

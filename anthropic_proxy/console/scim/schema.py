@@ -120,11 +120,10 @@ ATTRIBUTES: Mapping[Kind, tuple[Attribute, ...]] = {
                 Attribute(
                     name="$ref",
                     type="reference",
-                    mutability="readOnly",
+                    mutability="immutable",
                     reference_types=("User",),
                     description="Address of the user.",
                 ),
-                _DISPLAY,
             ),
         ),
     ),

@@ -164,11 +164,9 @@ class ScimStore:
         return [{"value": str(key), "$ref": f"{self._base}/Groups/{key}", "display": str(name)} for key, name in rows]
 
     def _list_members(self, group_id: str) -> Sequence[Resource]:
-        rows = self._connection.query(
-            "SELECT id, user_name FROM scim_users JOIN scim_members ON id = user_id WHERE group_id = ? ORDER BY id",
-            (group_id,),
-        )
-        return [{"value": str(key), "$ref": f"{self._base}/Users/{key}", "display": str(name)} for key, name in rows]
+        query = "SELECT user_id FROM scim_members WHERE group_id = ? ORDER BY user_id"
+        rows = self._connection.query(query, (group_id,))
+        return [{"value": str(key), "$ref": f"{self._base}/Users/{key}"} for (key,) in rows]
 
     def load(self, stored: Stored) -> Resource:
         """Return the attributes that a PATCH changes, with the members of a group."""
