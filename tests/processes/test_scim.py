@@ -168,4 +168,4 @@ def test_the_checks_of_scim2_tester_find_no_failure(fleet: Fleet) -> None:
         if result.status not in (Status.SUCCESS, Status.SKIPPED)
     ]
     assert failed == []
-    assert len([result for result in results if result.status == Status.SUCCESS]) > 80
+    assert len([result for result in results if result.status == Status.SUCCESS]) > 60
