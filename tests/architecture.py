@@ -41,6 +41,7 @@ THREAD_PACKAGES = {
     "console.doctor",
     "console.identity",
     "console.ledger",
+    "console.scim",
 }  # several threads load their modules
 DATE_READERS = {
     "app",
@@ -73,6 +74,7 @@ DATE_READERS = {
     "console.keys.service_tokens",
     "console.ledger.bind_people",
     "console.ledger.event_push",
+    "console.scim.plugin",
     "console.session_models.service",
     "console.session_models.table",
     "console.ledger.instance_watch",

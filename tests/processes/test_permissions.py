@@ -22,6 +22,7 @@ from tests.support.sign_in import Device, list_sign_in_settings, sign_in_to_dash
 PROXY_KEY = "proxy-canary0123456789abcdef01234567"
 ADMIN_KEY = "admin-canary0123456789abcdef01234567"
 MONITOR_KEY = "monitor-canary0123456789abcdef012345"
+SCIM_TOKEN = "scim-canary0123456789abcdef01234567"
 NOBODY = "nobody"
 _DENIED = re.compile(r"40[13] (?!The form|The response|This is not a key)")
 GROUPS = {"admin": ("platform",), "team admin": ("leads",), "viewer": ("finance",), "member": ("developers",)}
@@ -46,6 +47,7 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
             "ADMIN_API_KEY": ADMIN_KEY,
             "PROXY_API_KEY": PROXY_KEY,
             "MONITOR_API_KEY": MONITOR_KEY,
+            "SCIM_TOKEN": SCIM_TOKEN,
             "SERVE_DEMO": "true",
             "LOG_LEVEL": "error",
             "DATABASE_URL": f"sqlite:///{directory}/ledger.sqlite3",
@@ -65,7 +67,8 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
             owner = proxy.client()
             assert owner.post("/dashboard/sign-in", data={"key": PROXY_KEY}).status_code == 303
             both = {"key": proxy.client(headers={"x-api-key": key})}
-            both |= {"monitor": proxy.client(headers={"x-api-key": MONITOR_KEY}), NOBODY: proxy.client()}
+            both |= {"monitor": proxy.client(headers={"x-api-key": MONITOR_KEY})}
+            both |= {"provisioner": proxy.client(headers={"x-api-key": SCIM_TOKEN}), NOBODY: proxy.client()}
             yield {
                 "owner": (proxy.client(headers={"x-api-key": PROXY_KEY}), owner),
                 "admin": (admin, browsers["admin"]),
@@ -99,7 +102,7 @@ def _describe(client: httpx.Client, method: str, path: str) -> str:
         text = answer.read().decode("utf-8", "replace")
     if location := answer.headers.get("location"):
         return f"{answer.status_code} to {urlsplit(location).path}"
-    if answer.headers["content-type"] == "application/json":
+    if "json" in answer.headers["content-type"]:
         error = answer.json()["error"]
         return f"{answer.status_code} {error['message'] if isinstance(error, dict) else error}"
     found = re.search(r'<p class="(?:verdict|state-line error)[^"]*"[^>]*>(.*?)</p>', text, re.DOTALL)

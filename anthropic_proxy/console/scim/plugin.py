@@ -44,15 +44,16 @@ _ALLOWED = {"": ("GET", "POST"), "id": ("GET", "PUT", "PATCH", "DELETE"), "read"
 
 def open_plugin(settings: Settings) -> Plugin:
     endpoints = _Endpoints(settings)
-    paths = [
-        *(f"{BASE_PATH}{path}{end}" for path in _KINDS for end in ("", "/{id}")),
-        *(f"{BASE_PATH}/{name}" for name in ("ServiceProviderConfig", "Schemas", "ResourceTypes")),
-        f"{BASE_PATH}/{{rest*}}",
-    ]
+    methods = {
+        **{f"{BASE_PATH}{path}": _ALLOWED[""] for path in _KINDS},
+        **{f"{BASE_PATH}{path}/{{id}}": _ALLOWED["id"] for path in _KINDS},
+        **{f"{BASE_PATH}/{name}": _ALLOWED["read"] for name in ("ServiceProviderConfig", "Schemas", "ResourceTypes")},
+        f"{BASE_PATH}/{{rest*}}": _METHODS,
+    }
     return Plugin(
         routes=[
-            Route(path=path, respond=endpoints.respond, methods=_METHODS, max_body_bytes=MAX_BODY_BYTES)
-            for path in paths
+            Route(path=path, respond=endpoints.respond, methods=allowed, max_body_bytes=MAX_BODY_BYTES)
+            for path, allowed in methods.items()
         ],
         start=endpoints.start,
         stop=endpoints.stop,
