@@ -485,6 +485,7 @@ async def test_an_unknown_name_and_a_closed_port_are_reported() -> None:
         socket.getaddrinfo("nobody.invalid", 80)
     except socket.gaierror as error:  # a machine without a name server cannot look up any name
         reason = "the host name cannot be looked up now" if error.errno == socket.EAI_AGAIN else reason
+    reason += "; check its spelling, and the network or VPN of this machine"
     async with asking() as upstream:
         with pytest.raises(
             UpstreamUnreachable, match=exactly(f"no server responds at http://nobody.invalid ({reason})")

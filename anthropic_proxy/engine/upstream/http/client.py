@@ -9,6 +9,7 @@ headers, so the encoded head is cached, except with a credential of a client.
 """
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Mapping
 from functools import partial
@@ -264,6 +265,8 @@ def _failure(origin: Origin, error: Exception, proxy: str | None, advice: str = 
     elif isinstance(cause, ssl.SSLCertVerificationError):
         reason += "; for an authority of your network, set ca_file in [providers.NAME], or SSL_CERT_FILE"
         field = "ca_file"
+    elif isinstance(cause, socket.gaierror):
+        reason += "; check its spelling, and the network or VPN of this machine"
     elif is_about_client_certificate(cause):
         field = "client_certificate"
     failure = UpstreamUnreachable(f"no server responds at {location} ({reason})", should_retry=should_retry)
