@@ -262,19 +262,19 @@ def find_past_media_edits(body: bytes, notes: list[FidelityNote]) -> list[Edit]:
     return edits
 
 
-def find_unread_media_edits(
-    body: bytes, unread: Collection[str], descriptions: Mapping[str, str], model: str, notes: list[FidelityNote]
-) -> list[Edit]:
+def find_unread_media_edits(body: bytes, call: RelayCall[Dialect], notes: list[FidelityNote]) -> list[Edit]:
     """Return the edits that put a text in place of each image and PDF that the model does not read: the description of
     the picture (`RelayCall.descriptions`), or a sentence.
     """
+    unread = frozenset[str]() if call.limits is None else call.limits.unread
+    descriptions = call.descriptions
 
     def describe(kind: str, block: bytes) -> str | None:
         if kind == "image" and descriptions and (text := _find_description(block, descriptions)) is not None:
             return text
         if kind not in unread or (kind == "document" and _holds_text(block)):
             return None
-        notes.append(FidelityNote("dropped", f"messages.{kind}", f"{model} does not accept it"))
+        notes.append(FidelityNote("dropped", f"messages.{kind}", f"{call.model} does not accept it"))
         return f"[{kind} omitted: this model does not accept it. Say so if it is needed.]"
 
     edits: list[Edit] = []

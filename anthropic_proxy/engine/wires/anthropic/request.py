@@ -207,11 +207,8 @@ def edit_body(
             inner[name] = handling, _BETA_MISSING
     if inner:
         body = json_spans.edit(body, lambda text: find_field_edits(text, inner, inner_notes))
-    unread = call.limits.unread if call.limits is not None else frozenset[str]()
-    if unread or call.descriptions:
-        body = json_spans.edit(
-            body, lambda text: find_unread_media_edits(text, unread, call.descriptions, call.model, inner_notes)
-        )
+    if call.descriptions or (call.limits is not None and call.limits.unread):
+        body = json_spans.edit(body, lambda text: find_unread_media_edits(text, call, inner_notes))
     if dialect.omits_past_media:
         body = json_spans.edit(body, lambda text: find_past_media_edits(text, inner_notes))
     if not dialect.accepts_media_urls:
