@@ -15,6 +15,7 @@ from tests.support.postgres import find_programs, running_postgres
 
 TESTS = (
     *("tests/unit/ledger", "tests/unit/access", "tests/unit/gateway_protocol", "tests/processes/test_ledger.py"),
+    "tests/unit/scim",
     "tests/unit/stores",
     "tests/databases",
 )

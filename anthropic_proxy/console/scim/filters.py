@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from anthropic_proxy.console.scim.errors import ScimError
 from anthropic_proxy.console.scim.schema import (
@@ -51,6 +51,8 @@ class Filter(Struct, frozen=True):
     matches: Predicate
     equality: Equality | None = None
     """None: each resource has to be compared."""
+    reads_links: bool = False
+    """True if it compares members or groups, which other tables have."""
 
 
 class AttributePath(Struct, frozen=True):
@@ -97,7 +99,7 @@ def decode_filter(text: str, kind: Kind) -> Filter:
     found = _decode_or(tokens, (*_COMMON, *list_all_attributes(kind)), kind, 0)
     if rest := tokens.peek():
         raise ScimError(f"The filter has {rest[:40]!r} after its end.", "invalidFilter")
-    return found
+    return structs.replace(found, reads_links="members" in text.lower() or "groups" in text.lower())
 
 
 def decode_path(text: str, kind: Kind) -> AttributePath | None:

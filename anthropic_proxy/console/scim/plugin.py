@@ -1,5 +1,6 @@
 """The plugin with the URL paths below `/scim/v2`. `SCIM_TOKEN` enables them, and a reload may set it."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -33,6 +34,9 @@ from anthropic_proxy.plugins import Gateway, Plugin, Route, RouteRequest, RouteR
 ResultT = TypeVar("ResultT")
 MAX_BODY_BYTES = 4 * 1024 * 1024
 """Enough for a group with 20,000 members in one request."""
+_OVERLOADED = 529
+"""Status of Anthropic, which clients of SCIM do not know."""
+_UNAVAILABLE = 503
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _LIST_SCHEMA = "urn:ietf:params:scim:api:messages:2.0:ListResponse"
 _KINDS: Mapping[str, Kind] = {path: kind for kind, path in ENDPOINTS.items()}
@@ -42,8 +46,9 @@ _NOT_IMPLEMENTED = (".search", "Bulk", "Me")
 _ALLOWED = {"": ("GET", "POST"), "id": ("GET", "PUT", "PATCH", "DELETE"), "read": ("GET",), "search": ("POST",)}
 
 
-def open_plugin(settings: Settings) -> Plugin:
-    endpoints = _Endpoints(settings)
+def open_plugin(settings: Settings, clock: Callable[[], float] = time.time) -> Plugin:
+    """`clock` returns seconds since the epoch."""
+    endpoints = _Endpoints(settings, clock)
     methods = {
         **{f"{BASE_PATH}{path}": _ALLOWED[""] for path in _KINDS},
         **{f"{BASE_PATH}{path}/{{id}}": _ALLOWED["id"] for path in _KINDS},
@@ -61,9 +66,7 @@ def open_plugin(settings: Settings) -> Plugin:
 
 
 class _Endpoints:
-    """`clock` returns seconds since the epoch."""
-
-    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
         self._settings = settings
         self._clock = clock
         self._gateway: Gateway[Settings] | None = None
@@ -83,7 +86,9 @@ class _Endpoints:
         except ConfigurationError:
             raise
         except ProxyError as error:  # such as a database that is not available: a client of SCIM reads only its form
-            return _send(ScimError(error.message, "", error.status).encode(), error.status)
+            status = _UNAVAILABLE if error.status == _OVERLOADED else error.status
+            wait = {} if error.retry_after is None else {"retry-after": str(math.ceil(error.retry_after))}
+            return _send(ScimError(error.message, "", status).encode(), status, wait)
 
     async def _respond(self, request: RouteRequest) -> RouteResponse:
         settings = self._settings if self._gateway is None else self._gateway.settings

@@ -77,7 +77,9 @@ def _decode_item(attribute: Attribute, value: object) -> Any:
         raise ScimError(f"{attribute.name} is {_show(value)}. Use a text.")
     if len(value) > MAX_TEXT_CHARACTERS:
         raise ScimError(f"{attribute.name} has {len(value):,} characters; {MAX_TEXT_CHARACTERS:,} are allowed.")
-    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+    if any(
+        character < " " or "\x7f" <= character <= "\x9f" or "\ud800" <= character <= "\udfff" for character in value
+    ):
         raise ScimError(f"{attribute.name} contains a character that no text has.")
     return value
 

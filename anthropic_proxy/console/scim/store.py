@@ -98,7 +98,9 @@ class ScimStore:
         if condition is None:
             ((number,),) = self._connection.query(f"SELECT count(*) FROM {_TABLES[kind]} WHERE {where}", values)
             return self._select(kind, where, values, f"LIMIT {count:d} OFFSET {start:d}"), int(number)
-        matched = [stored for stored in self._scan(kind) if condition.matches(self._describe_for_filter(stored))]
+        with_links = condition.reads_links
+        found = ((stored, self.encode(stored, with_links=with_links)) for stored in self._scan(kind))
+        matched = [stored for stored, described in found if condition.matches(described)]
         return matched[start : start + count], len(matched)
 
     def _scan(self, kind: Kind) -> Iterator[Stored]:
@@ -106,9 +108,6 @@ class ScimStore:
         while rows := self._select(kind, "id > ?", [last], f"LIMIT {_ROWS}", order="id"):
             yield from rows
             last = rows[-1].id
-
-    def _describe_for_filter(self, stored: Stored) -> Resource:
-        return self.encode(stored, with_links=True)
 
     def _select(
         self, kind: Kind, where: str, values: Sequence[object], limit: str, order: str = "created_at, id"
@@ -284,8 +283,8 @@ class ScimStore:
             rows = [(before.id, user_id) for user_id in added]
             self._connection.insert("scim_members", ("group_id", "user_id"), rows)
         statement = "DELETE FROM scim_members WHERE group_id = ? AND user_id = ?"
-        for user_id in removed:
-            self._connection.execute(statement, (before.id, user_id))
+        if removed:
+            self._connection.execute_many(statement, [(before.id, user_id) for user_id in removed])
         changes = _compare(earlier, named)
         if added or removed:
             changes["members"] = (_shorten(removed), _shorten(added))

@@ -1,0 +1,233 @@
+"""A user of SCIM and the person who signs in are one person, and nobody else is."""
+
+from collections.abc import AsyncIterator
+from contextlib import closing
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec import structs
+
+from anthropic_proxy.console.gateway_protocol.grants import Grants
+from anthropic_proxy.console.identity.people import OidcError, OidcUser
+from anthropic_proxy.console.keys.access_tokens import TokenKeys
+from anthropic_proxy.console.keys.administration import KeyCommand, open_administration
+from anthropic_proxy.console.keys.queries import find_key, list_audit_entries
+from anthropic_proxy.console.keys.sign_ins import SignIn
+from anthropic_proxy.console.keys.virtual_keys import VirtualKey
+from anthropic_proxy.console.ledger.database import open_for_reading
+from anthropic_proxy.console.scim.plugin import open_plugin
+from anthropic_proxy.gateway.settings import OidcSettings, Settings, SignInGroup, SignInSettings
+from anthropic_proxy.plugins import Client, RouteRequest
+from anthropic_proxy.secrets import Secret
+from tests.support.ledger import NOON
+
+ISSUER, CLIENT, ANN = "https://login.example.org", "proxy", "ann@example.org"
+GROUPS = (SignInGroup(name="platform", team="core"), SignInGroup(name="Id of Developers", team="build"))
+OTHER_ACCOUNT = "ann@example.org is the address of another account of the identity provider here."
+
+
+class Company:
+    def __init__(self, settings: Settings) -> None:
+        self.now = NOON
+        sign_in = SignInSettings(secrets=(Secret("s" * 32),), groups=GROUPS)
+        oidc = OidcSettings(issuer=ISSUER, client_id=CLIENT)
+        self.settings = structs.replace(settings, oidc=oidc, sign_in=sign_in, virtual_keys=True)
+        self._plugin = open_plugin(self.settings, lambda: self.now)
+
+    async def send(self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> Any:
+        """Return the status and the body."""
+        path, _, query = path.partition("?")
+        parameters = {name: [value] for name, _, value in (part.partition("=") for part in query.split("&") if part)}
+        request = RouteRequest(
+            method=method,
+            path=f"/scim/v2{path}",
+            query=parameters,
+            body=b"" if body is None else msgspec.json.encode(body),
+            headers=headers or {},
+            client=Client(name="SCIM token 1", role="provisioner"),
+        )
+        response = await self._plugin.routes[0].respond(request)
+        assert isinstance(response.body, bytes)
+        return response.status, msgspec.json.decode(response.body) if response.body else None
+
+    async def create(self, name: str, **fields: Any) -> str:
+        status, created = await self.send("POST", "/Users", {"userName": name, **fields})
+        assert status == 201, created
+        return str(created["id"])
+
+    async def create_group(self, name: str, *members: str, **fields: Any) -> str:
+        body = {"displayName": name, "members": [{"value": member} for member in members], **fields}
+        status, created = await self.send("POST", "/Groups", body)
+        assert status == 201, created
+        return str(created["id"])
+
+    async def set_active(self, user: str, *, active: bool) -> None:
+        operation = {"op": "replace", "path": "active", "value": active}
+        status, _ = await self.send("PATCH", f"/Users/{user}", {"Operations": [operation]})
+        assert status == 200
+
+    def sign_in(self, subject: str, email: str = ANN, groups: tuple[str, ...] = ()) -> SignIn:
+        sign_in = self.settings.sign_in
+        assert sign_in is not None
+        grants = Grants(self.settings, TokenKeys(sign_in), lambda: self.now)
+        code, user_code = grants.create_code("claude-code", "192.0.2.1")
+        waiting = grants.find_code("user_code", user_code)
+        assert waiting is not None
+        grants.approve(grants.identify(waiting.code_hash, OidcUser(ISSUER, CLIENT, subject, email, groups), "token"))
+        _, stored, _ = grants.redeem(code)
+        assert stored is not None
+        return stored
+
+    def refuse(self, subject: str, email: str = ANN, groups: tuple[str, ...] = ()) -> str:
+        with pytest.raises(OidcError) as refused:
+            self.sign_in(subject, email, groups)
+        return refused.value.cause
+
+    def execute(self, action: Any, target: str) -> None:
+        with open_administration(self.settings, "test", lambda: self.now) as administration:
+            administration.execute(KeyCommand(action=action, target=target))
+
+    def find_key(self, name: str) -> VirtualKey:
+        with closing(open_for_reading(self.settings)) as connection:
+            key = find_key(connection, name)
+        assert key is not None
+        return key
+
+    def list_entries(self) -> list[tuple[str, str]]:
+        with closing(open_for_reading(self.settings)) as connection:
+            return [(entry.actor, entry.action) for entry in list_audit_entries(connection)][::-1]
+
+
+@pytest.fixture
+async def company(database: Settings) -> AsyncIterator[Company]:
+    company = Company(database)
+    yield company
+    assert company._plugin.stop is not None
+    await company._plugin.stop()
+
+
+async def test_a_person_who_is_deactivated_before_the_first_sign_in_is_refused_until_the_reactivation(
+    company: Company,
+) -> None:
+    user = await company.create(ANN, active=False)
+    await company.create_group("platform", user)
+    assert company.refuse("1") == "The key 'ann@example.org' is revoked, so the person may not sign in."
+    await company.set_active(user, active=True)
+    assert company.sign_in("1").key_id == company.find_key(ANN).id
+    assert company.find_key(ANN).team == "core"
+    await company.send("DELETE", f"/Users/{user}")
+    assert company.find_key(ANN).find_status(NOON) == "revoked"
+    await company.create_group("developers", await company.create("x", emails=[{"value": "Ann@Example.org"}]))
+    assert company.find_key(ANN).find_status(NOON) == "active"
+
+
+async def test_what_an_administrator_has_ended_stays_ended_and_what_it_allows_is_allowed(company: Company) -> None:
+    user = await company.create(ANN)
+    company.execute("revoke", ANN)
+    await company.set_active(user, active=False)
+    await company.set_active(user, active=True)
+    assert company.find_key(ANN).find_status(NOON) == "revoked"
+    company.execute("allow", ANN)
+    await company.set_active(user, active=False)
+    company.execute("revoke", ANN)  # also after SCIM
+    await company.set_active(user, active=True)
+    assert company.find_key(ANN).find_status(NOON) == "revoked"
+    await company.set_active(user, active=False)
+    company.execute("allow", ANN)  # the way back, when a provider ends everybody
+    assert company.find_key(ANN).find_status(NOON) == "active"
+
+
+async def test_another_account_with_the_address_is_refused_until_an_administrator_decides(company: Company) -> None:
+    user = await company.create(ANN)
+    await company.create_group("platform", user)
+    first = company.sign_in("1").key_id
+    assert company.refuse("2") == OTHER_ACCOUNT
+    company.execute("revoke", first)
+    company.execute("leave", first)
+    second = company.sign_in("2").key_id
+    assert second != first
+    assert company.find_key(second).team == "core"
+    await company.set_active(user, active=False)
+    assert company.find_key(second).find_status(NOON) == "revoked"
+
+
+async def test_a_person_who_had_another_address_before_is_the_user_of_its_new_one(company: Company) -> None:
+    earlier = company.sign_in("1", "a.lee@example.org", ("platform",)).key_id
+    user = await company.create(ANN)
+    await company.create_group("developers", user, externalId="Id of Developers")
+    assert company.sign_in("1", ANN, ("platform",)).key_id == earlier
+    await company.set_active(user, active=False)
+    assert company.find_key(earlier).find_status(NOON) == "revoked"
+
+
+async def test_scim_decides_about_its_groups_and_the_claim_about_others(company: Company) -> None:
+    user = await company.create(ANN)
+    assert company.sign_in("1", groups=("platform",)).key_id
+    group = await company.create_group("platform")
+    assert "none of the groups of the user gives access" in company.refuse("1", groups=("platform",))
+    await company.create_group("developers", user, externalId="Id of Developers")
+    company.sign_in("1", groups=("platform",))
+    assert company.find_key(ANN).team == "build"
+    await company.send("DELETE", f"/Groups/{group}")
+    company.sign_in("1", groups=("platform",))
+    assert company.find_key(ANN).team == "core"
+    # a person whom SCIM does not have keeps the groups of the claim
+    await company.create_group("platform")
+    company.sign_in("3", "eve@example.org", ("platform",))
+    assert company.find_key("eve@example.org").team == "core"
+
+
+async def test_names_and_addresses_are_unique_and_a_waiting_person_follows_its_address(company: Company) -> None:
+    user = await company.create("ann", emails=[{"value": ANN}])
+    conflict = {"schemas": ["urn:ietf:params:scim:api:messages:2.0:Error"], "status": "409", "scimType": "uniqueness"}
+    assert await company.send("POST", "/Users", {"userName": "ANN"}) == (
+        409,
+        {**conflict, "detail": "Another resource has the userName 'ANN'."},
+    )
+    assert await company.send("POST", "/Users", {"userName": ANN}) == (
+        409,
+        {**conflict, "detail": "Another resource has the address 'ann@example.org'."},
+    )
+    changed = {"userName": "ann", "emails": [{"value": "a.lee@example.org"}]}
+    assert (await company.send("PUT", f"/Users/{user}", changed, {"if-match": 'W/"9"'}))[0] == 412
+    assert (await company.send("PUT", f"/Users/{user}", changed, {"if-match": 'W/"1"'}))[0] == 200
+    await company.create_group("platform", user)
+    assert company.sign_in("1", "a.lee@example.org").key_id == company.find_key("a.lee@example.org").id
+
+
+async def test_a_put_without_a_state_does_not_reactivate(company: Company) -> None:
+    user = await company.create(ANN, active=False)
+    _, put = await company.send("PUT", f"/Users/{user}", {"userName": ANN, "displayName": "<b>Ann</b>"})
+    assert (put["active"], put["displayName"]) == (False, "<b>Ann</b>")
+    assert company.find_key(ANN).find_status(NOON) == "revoked"
+
+
+async def test_lists_have_pages_filters_and_only_the_wanted_attributes(company: Company) -> None:
+    users = [await company.create(f"user{number}@example.org") for number in range(5)]
+    group = await company.create_group("platform", *users)
+    _, listed = await company.send("GET", "/Users?startIndex=2&count=2&attributes=userName")
+    assert (listed["totalResults"], listed["startIndex"], listed["itemsPerPage"]) == (5, 2, 2)
+    assert [sorted(row) for row in listed["Resources"]] == [["id", "schemas", "userName"]] * 2
+    _, found = await company.send("GET", '/Users?filter=userName eq "USER3@example.org"')
+    assert [row["id"] for row in found["Resources"]] == [users[3]]
+    _, found = await company.send("GET", '/Users?filter=userName sw "user" and not (userName co "3")&count=0')
+    assert (found["totalResults"], found["Resources"]) == (4, [])
+    _, found = await company.send("GET", f'/Groups?filter=members[value eq "{users[0]}"]&excludedAttributes=members')
+    assert [(row["id"], "members" in row) for row in found["Resources"]] == [(group, False)]
+    refused = await company.send("GET", "/Users?filter=x")
+    assert (refused[0], refused[1]["scimType"]) == (400, "invalidFilter")
+
+
+async def test_each_change_is_in_the_audit_log(company: Company) -> None:
+    user = await company.create(ANN)
+    await company.set_active(user, active=False)
+    await company.send("DELETE", f"/Users/{user}")
+    actor = "SCIM (SCIM token 1)"
+    assert company.list_entries() == [
+        (actor, "create key"),
+        (actor, "create SCIM user"),
+        (actor, "change SCIM user"),
+        (actor, "revoke key"),
+        (actor, "delete SCIM user"),
+    ]
