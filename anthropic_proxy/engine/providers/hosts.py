@@ -1,6 +1,7 @@
 """The host of a provider that its base URL setting selects, and its address and key with the present options."""
 
 import hashlib
+from collections import ChainMap
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any
@@ -25,7 +26,8 @@ def complete_host(host: Host, provider: Provider) -> Host:
     if not host.wires:
         changes["retired_models"] = provider.retired_models
     changes["models_table"] = host.models_table or provider.models_table or provider.name
-    return structs.replace(host, wires={**provider.wires, **host.wires}, **changes)
+    wires: Any = ChainMap(host.wires, provider.wires)  # type: ignore[arg-type]  # each API is built at its first use
+    return structs.replace(host, wires=wires, **changes)
 
 
 @cached_with_facts(64)

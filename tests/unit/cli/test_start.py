@@ -95,6 +95,22 @@ print([name for name in {unneeded} if name in sys.modules])
     assert ended.stdout == "[]\n", ended.stderr
 
 
+def test_a_host_is_found_without_the_apis_of_its_provider() -> None:
+    """The prices of a request ask for hosts of providers that the proxy does not call."""
+    program = """
+import sys
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.hosts import resolve_host
+host = resolve_host(PROVIDERS.find("openai"), "http://127.0.0.1:9/v1")
+wires = ["anthropic_proxy.engine.wires.openai_chat", "anthropic_proxy.engine.wires.openai_responses"]
+loads = lambda: [name[-4:] for name in wires if name in sys.modules]
+before = loads()
+print(host.name, before, list(host.wires), host.wires["chat"].wire is not None, loads())
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert ended.stdout == "local [] ['chat', 'responses', 'messages'] True ['chat']\n", ended.stderr
+
+
 DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(serve).parameters.items()}
 
 
