@@ -155,6 +155,8 @@ class ChosenProvider(Struct, frozen=True):
     """Table for `anthropic-proxy.toml`, whose name is that of the provider. None: it needs none."""
     models: Sequence[ModelFacts] | None = None
     """Models that the server has listed. None: not tested."""
+    list_owner: str = ""
+    """See `Host.list_owner`. "": unknown."""
     proposed_models: tuple[str, str] = ("", "")
     """Proposed big and small model. "": those of the provider."""
     has_deployments: bool = False

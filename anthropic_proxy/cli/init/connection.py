@@ -145,7 +145,7 @@ def _test(backend: ChosenProvider, answers: Answers, *, is_last: bool) -> Chosen
         session.output.write_notice(text, "✕")
         if (chosen := _choose_after_failure(session)) != _AGAIN:
             return backend if chosen == _UNTESTED else None
-    tested = structs.replace(backend, models=result.models)
+    tested = structs.replace(backend, models=result.models, list_owner=result.list_owner)
     _report_success(tested, answers, result)
     # Azure lists the models that could be deployed
     return backend if backend.has_deployments else tested

@@ -110,7 +110,7 @@ def choose_models(session: Session, backend: ChosenProvider) -> dict[str, str]:
 
 def _report_window(session: Session, backend: ChosenProvider, facts: ModelFacts) -> None:
     """Say whether the sessions of Claude Code fit: always for an own server, whose start decides the window."""
-    larger = describe_larger_window(backend.provider, PROVIDERS)
+    larger = describe_larger_window(backend.provider, PROVIDERS, backend.list_owner)
     window = facts.max_input
     if window is not None and is_too_small(facts):
         text = f"{facts.model} has a context window of {window:,} tokens. Sessions reach {MIN_SESSION_TOKENS:,}."
@@ -202,7 +202,7 @@ def _choose_model(
         if not names and offered:
             small = formats.shorten(", ".join(offered), _MAX_MODELS)
             known = f" The context windows of the models of {provider.prefix} are too small for Claude Code: {small}."
-            if larger := describe_larger_window(provider, PROVIDERS):
+            if larger := describe_larger_window(provider, PROVIDERS, backend.list_owner):
                 known += f" For a larger one, {larger[1]}:  {larger[0]}"
         raise ConfigurationError(
             f"--big-model is missing, the model for sonnet, opus and fable.{known}", code="init-without-terminal"

@@ -30,6 +30,8 @@ class ProbeResult(Struct, frozen=True):
     """Models that the server lists. None: its token was tested."""
     is_key_accepted: bool = False
     """False: the list is public, so that it says nothing about the key."""
+    list_owner: str = ""
+    """See `Host.list_owner`. "": unknown."""
     left_out: tuple[str, ...] = ()
     """Listed names that cannot be used, as text for people."""
 
@@ -59,7 +61,8 @@ async def probe(backend: ChosenProvider, *, uses_token: bool) -> ProbeResult:
             catalog = services.catalog
             name = provider.name
             await asyncio.gather(*(catalog.fetch_capabilities(name, model.id) for model in listed))
-        return ProbeResult(seconds, describe_models(services, provider, listed), is_accepted, tuple(odd))
+        owner = next((model.owner for model in listed), "")
+        return ProbeResult(seconds, describe_models(services, provider, listed), is_accepted, owner, tuple(odd))
     finally:
         await services.close()
 

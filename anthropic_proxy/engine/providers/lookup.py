@@ -359,7 +359,9 @@ _LARGER_WINDOW = 81_920
 """Context window, in tokens, that is proposed for a model of an own server with a smaller one."""
 
 
-def describe_larger_window(provider: Provider, providers: ProviderRegistry) -> tuple[str, str] | None:
+def describe_larger_window(
+    provider: Provider, providers: ProviderRegistry, list_owner: str = ""
+) -> tuple[str, str] | None:
     """Return what gives a model of an own server a larger context window, and where to write it. None: the window is
     that of its vendor.
     """
@@ -368,7 +370,8 @@ def describe_larger_window(provider: Provider, providers: ProviderRegistry) -> t
     if not is_own_server(provider):
         return None
     programs = [host for host in providers.find("openai").hosts if host.window_option]
+    named = [host for host in programs if list_owner and host.list_owner == list_owner]
     # `init` names the table of a server after its program
-    named = [host for host in programs if host.name == provider.name.replace("-", "_")] or programs
+    named = named or [host for host in programs if host.name == provider.name.replace("-", "_")] or programs
     options = [f"{host.window_option.format(tokens=_LARGER_WINDOW)} ({host.title})" for host in named]
     return ", ".join(options), "where the server starts"

@@ -98,6 +98,8 @@ class ListedModel(Struct, frozen=True):
     """None: the list states no date."""
     prices: Mapping[str, float] | None = None
     """See `LearnedModel.prices`."""
+    owner: str = ""
+    """`owned_by`: programs for own servers state their name there. "": the list states none."""
 
 
 class _List(Struct):
@@ -170,7 +172,9 @@ def _decode_list(provider: Provider, body: bytes, left_out: list[str] | None) ->
             retires_on = None
             with suppress(TypeError, ValueError):
                 retires_on = date.fromisoformat(entry[_RETIREMENT_FIELD]) if _RETIREMENT_FIELD in entry else None
-            found[name] = ListedModel(name, window, most, retires_on, _read_prices(entry))
+            owner = entry.get("owned_by")
+            owner = owner if isinstance(owner, str) and len(owner) <= _MAX_SHOWN else ""
+            found[name] = ListedModel(name, window, most, retires_on, _read_prices(entry), owner)
     return found
 
 

@@ -119,6 +119,8 @@ class HostFields(Struct, frozen=True, kw_only=True, eq=False):
 
     For example, `api.deepseek.com/*`. The compared path ends with a slash. Without a slash, any path matches.
     """
+    list_owner: str = ""
+    """What its list of models has as `owned_by`, by which the program of an own server is known. "": no own value."""
     window_option: str = ""
     """What starts the server with a larger context window, with `{tokens}` as the number. "": not known."""
     models_table: str = ""
