@@ -11,7 +11,7 @@ from anthropic_proxy.engine.providers.registry import Host
 from anthropic_proxy.errors import ConfigurationError, suggest_name
 from anthropic_proxy.gateway.problems import find_google_project
 from anthropic_proxy.gateway.settings import Settings, copy_environment
-from anthropic_proxy.gateway.settings.sources import Sources
+from anthropic_proxy.gateway.settings.sources import FoundSetting, Sources
 
 OTHER_SERVER = "other"
 """Choice "another server" in the list of providers."""
@@ -28,6 +28,11 @@ Sources: docs.aws.amazon.com/bedrock/latest/userguide/model-card-anthropic-claud
 2026-09-22 and 2026-10-07, end not before a year later); @ai-sdk/amazon-bedrock 4.0.192 (ids at Bedrock and Vertex AI);
 lib/google_cloud of anthropic 2.10.0; platform.claude.com/docs/en/build-with-claude/claude-in-microsoft-foundry; read
 2026-11-25. Amazon ends Haiku 4.5 from 2026-10-01 on."""
+
+
+OTHER_KEY_VARIABLES = {"GEMINI_API_KEY": "GOOGLE_API_KEY"}
+"""Variable of a key → another name that the vendor's own programs read it from. `init` stores its key as the first one.
+Source: ai.google.dev/gemini-api/docs/api-key, read 2026-11."""
 
 
 class Kind(StrEnum):
@@ -130,6 +135,8 @@ def _list_providers(settings: Settings, local_servers: Mapping[str, int]) -> lis
             continue
         variable = provider.key_variable or ""
         detected = describe_key(variable, settings.origins.get(variable, ""))
+        if not detected and (other := find_other_key(variable)) is not None:
+            detected = describe_key(other.variable, other.origin)
         if provider.uses_installed_models:
             address = settings.base_urls.get(provider.name, provider.base_url)
             detected = _describe_local_server(local_servers.get(provider.name), address)
@@ -160,6 +167,12 @@ def _list_vendors(settings: Settings, local_servers: Mapping[str, int]) -> list[
         detected = detected or _describe_local_server(local_servers.get(vendor.name), vendor.base_url)
         candidates.append(Candidate(vendor.name, vendor.title, None, vendor, detected, vendor.keys_url))
     return candidates
+
+
+def find_other_key(variable: str) -> FoundSetting | None:
+    """Return the key of the environment that another variable of the vendor has. None: there is none."""
+    other = OTHER_KEY_VARIABLES.get(variable)
+    return None if other is None else Sources(copy_environment(), None).find_setting(other, is_list=True)
 
 
 def describe_key(variable: str, origin: str) -> str:

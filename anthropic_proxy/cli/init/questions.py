@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from anthropic_proxy.cli.init.answers import Answers, choose_name, read_address
-from anthropic_proxy.cli.init.candidates import CREDENTIALS, Kind
+from anthropic_proxy.cli.init.candidates import CREDENTIALS, Kind, find_other_key
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.problems import find_google_project
 from anthropic_proxy.gateway.settings.sources import FoundSetting
@@ -153,6 +153,7 @@ def _find_key(answers: Answers) -> str | None:
         return session.options.key
     asks = session.questions is not None
     present = session.find_present_key(variable, is_exported=kind == Kind.AZURE and asks)
+    present = present or find_other_key(variable)
     if present is not None and (answers.is_first or kind == Kind.LOCAL) and (kind != Kind.OTHER or not asks):
         return present.text
     return "" if kind in (Kind.LOCAL, Kind.INSTALLED) else None  # most of them require none

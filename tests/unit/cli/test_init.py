@@ -31,6 +31,7 @@ from tests.support.fakes import openai_chat
 from tests.support.fakes.server import Running, serving, serving_strictly
 from tests.support.paths import ROOT
 from tests.support.scripted_answers import new_scripted_server
+from tests.support.secret_canaries import new_canary
 from tests.support.terminal import Screen, answer_questions
 
 CANDIDATES = [one.name for one in list_candidates(Settings(), {})]
@@ -366,3 +367,14 @@ def test_every_provider_and_vendor_has_a_page_for_keys() -> None:
 )
 def test_the_small_model_of_a_family_is_proposed(big: str, listed: str, small: str) -> None:
     assert find_small_model(big, listed.split()) == small
+
+
+def test_the_other_name_of_a_key_is_found_and_stored_as_the_one_that_the_proxy_reads(tmp_path: Path) -> None:
+    key = {"GOOGLE_API_KEY": new_canary("AIza-"), "OLLAMA_API_BASE": "http://127.0.0.1:9"}
+    screen = answer(tmp_path, key, ("Number or name", "\x03"))
+    assert "Google Gemini   found: GOOGLE_API_KEY in the environment" in screen.text
+    models = ("--big-model", "gemini-3-pro", "--small-model", "gemini-3-flash")
+    words = ("init", "--provider", "gemini", *models, "--yes", "--skip-test")
+    done = run_command(*words, directory=tmp_path, settings=key)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert f"GEMINI_API_KEY={key['GOOGLE_API_KEY']}" in (tmp_path / ".env").read_text("utf-8")
