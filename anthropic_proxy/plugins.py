@@ -32,6 +32,7 @@ from anthropic_proxy.engine.hooks import (
     InspectionRecord,
     Inspector,
     InspectorScope,
+    Limiter,
     ModelUsage,
     Observer,
     Passage,
@@ -84,6 +85,7 @@ __all__ = [
     "LedgerState",
     "Limit",
     "LimitKind",
+    "Limiter",
     "ModelEntry",
     "ModelFeatures",
     "ModelMapping",
@@ -629,6 +631,8 @@ class Plugin(Struct, kw_only=True):
 
     policies: Sequence[Policy] = ()
     """Access rules, called in this order."""
+    limiters: Sequence[Limiter] = ()
+    """Limits for all clients, whom they do not identify. They are called in this order."""
     inspectors: Sequence[Inspector] = ()
     """Readers of the texts of requests and replies, called in this order."""
     observers: Sequence[Observer] = ()

@@ -81,7 +81,7 @@ class RuleOptions:
     concurrency: str | None = None
     """Requests at the same time."""
     budget: list[str] | None = None
-    """Amount per day, per month or in total: 50USD/month, 2000000tokens/day. For some models: '20USD/day for
+    """Amount per day, week or month, or in total: 50USD/month, 2000000tokens/day. For some models: '20USD/day for
     claude-opus-*'. To warn only: '40USD/month soft'. May be repeated."""
 
 

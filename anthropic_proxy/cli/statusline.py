@@ -110,6 +110,7 @@ def build_line(
     model = _text(session, "model", "id").removesuffix(LONG_CONTEXT_SUFFIX)
     sums_at = "/api/usage?by=session&since="
     paths = {"recent": RECENT_PATH, "today": f"{sums_at}today", "session": f"{sums_at}{_SESSION_DAYS}d"}
+    paths["budget"] = "/api/budget"
     replies = _read_all(read, paths)
 
     # the last reply to the conversation itself: a title or a sub-agent may have another model
@@ -139,6 +140,9 @@ def build_line(
     groups = _list(replies.get("session"), "groups") if session_id else []
     sums = next((group for group in groups if _text(group, "name") == session_id), None)
     costs = _describe_costs({"session": sums, "today": _get(replies.get("today"), "total")})
+
+    budgets = dict(map(_describe_budget, _list(replies.get("budget"), "budgets")))
+    costs = {**costs, **{label: text for label, text in budgets.items() if text}}
 
     problems = [*_list_problems(receipt, main, of_conversation)]
     if not replies:  # /health needs no key
@@ -202,6 +206,27 @@ def _describe_costs(measured: Mapping[str, object]) -> dict[str, str]:
     read_again = _number(sums, "cache_read_tokens")
     total = read_again + _number(sums, "input_tokens") + _number(sums, "cache_write_tokens")
     return {**costs, "cached": f"{formats.percent(read_again, total)} cached" if total else ""}
+
+
+def _format_dollars(amount: float) -> str:
+    return format_cost(round(amount * NANO_DOLLARS))
+
+
+_PERIODS = {"day": "today", "week": "this week", "month": "this month", "total": "in total"}
+
+
+def _describe_budget(budget: object) -> tuple[str, str]:
+    """Return the label of a budget of the proxy and its text, such as `today $1.20 of $5.00`. "": it is none."""
+    period, unit = _text(budget, "period"), _text(budget, "unit")
+    used, amount = (_get(budget, name) for name in ("used", "amount"))
+    numbers = [number for number in (used, amount) if isinstance(number, int | float) and 0 <= number <= _MAX_NUMBER]
+    if period not in _PERIODS or len(numbers) < 2:
+        return "", ""
+    show = _format_dollars if unit == "usd" else formats.short_count
+    texts = [show(number) for number in numbers]
+    models = _clean(_text(budget, "models"))
+    label = _PERIODS[period] if not models else f"{_PERIODS[period]} for {models}"
+    return label, f"{label} {texts[0]} of {texts[1]}{'' if unit == 'usd' else ' tokens'}"
 
 
 def _list_problems(receipt: object, main: Sequence[object], receipts: Sequence[object]) -> Iterator[str]:

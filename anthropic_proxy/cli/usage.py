@@ -11,7 +11,10 @@ from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.ledger_access import open_ledger_for_reading
 from anthropic_proxy.cli.output import Column, Output, open_data_output
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.keys.limits import find_proxy_scopes
+from anthropic_proxy.console.keys.queries import Spending, read_used_budgets
 from anthropic_proxy.console.ledger.costs import ModelCosts, count_unknown, find_missing_prices
+from anthropic_proxy.console.ledger.engines import EngineReader
 from anthropic_proxy.console.ledger.export import (
     ExportTable,
     build_usage_object,
@@ -108,6 +111,12 @@ def usage(
         expected = None if connection is None else expect_month_cost(connection, chosen, now)
         sessions = [group.name for group in groups[:_MAX_ROWS] if group.name] if by == "session" else []
         names = find_names(connection, sum_sessions(connection, sessions)) if connection and sessions else {}
+        spending = [
+            used
+            for scope in find_proxy_scopes(settings)
+            if connection is not None
+            for used in read_used_budgets(EngineReader(connection), settings, scope, now.timestamp())
+        ]
     if as_json:
         Output().write_json(build_usage_object(settings, by, groups, chosen, split=split, forecast=expected))
     elif as_csv:
@@ -116,6 +125,7 @@ def usage(
         period = f"in {month}" if month else f"since {since}" + (f" until {until}" if until else "")
         step = _LATEST_DAYS if month else _FIRST_REQUEST
         write_table(settings, by, groups, period, names, split=split, forecast=expected, next_step=step)
+        write_budgets(spending)
 
 
 _TITLES = {"day": "Day", "hour": "Hour", "model": "Model"}
@@ -195,6 +205,13 @@ def write_table(
     if by == "session":
         output.write_quiet("Requests that named no model, such as queries of the model list, are not counted.")
     _write_about_prices(output, settings, groups if by == "model" else (), total)
+
+
+def write_budgets(spending: Sequence[Spending]) -> None:
+    """Write the used amounts of the budgets of the proxy to a terminal."""
+    output = Output()
+    for used in spending if output.is_terminal else ():
+        output.write_line(f"  Budget of this proxy: {used.describe()}.")
 
 
 def _write_values(output: Output, table: ExportTable) -> None:

@@ -20,6 +20,7 @@ from anthropic_proxy.engine.histories import Histories
 from anthropic_proxy.engine.hooks import (
     EngineLog,
     Inspector,
+    Limiter,
     Policy,
     Receipt,
     Recorder,
@@ -109,6 +110,8 @@ class Engine(Struct, frozen=True, kw_only=True):
     """Function that waits the given number of seconds, before a retry."""
     policies: Sequence[Policy] = ()
     """Access rules of plugins, which identify clients and reject requests."""
+    limiters: Sequence[Limiter] = ()
+    """Limits of plugins for all clients. They are asked after the policies."""
     inspectors: Sequence[Inspector] = ()
     """Readers of the texts of requests and replies, from plugins. Empty: no text is read."""
     recorders: Sequence[Recorder] = ()

@@ -629,20 +629,24 @@ logged.
 """
 
 
-class Policy(Protocol):
-    """Access rules of a plugin. Each method may raise a `ClientError`, which rejects the client request."""
-
-    async def identify(self, headers: Headers) -> Client | None:
-        """Return the client of a request from its headers. None: this policy does not know the client.
-
-        The proxy calls this before it reads the body.
-        """
+class Limiter(Protocol):
+    """Limits of a plugin."""
 
     async def admit(self, request: AdmissionRequest) -> Settle | None:
         """Check a client request before any call to a provider. Raise a `ClientError` to reject it.
 
         When the request has ended, also after a failure, the proxy calls the returned function with the receipt
         (record) of the request. None: there is no such function to call.
+        """
+
+
+class Policy(Limiter, Protocol):
+    """Access rules of a plugin. Each method may raise a `ClientError`, which rejects the client request."""
+
+    async def identify(self, headers: Headers) -> Client | None:
+        """Return the client of a request from its headers. None: this policy does not know the client.
+
+        The proxy calls this before it reads the body.
         """
 
 

@@ -14,6 +14,7 @@ PLUGIN_PACKAGES: Sequence[tuple[str, Callable[[Settings], bool]]] = (
     ("anthropic_proxy.console.session_models.plugin", Settings.has_ledger),
     ("anthropic_proxy.console.gateway_protocol.plugin", lambda settings: settings.virtual_keys),
     ("anthropic_proxy.console.scim.plugin", lambda settings: settings.virtual_keys),
+    ("anthropic_proxy.console.keys.own_budget", lambda settings: bool(settings.budgets) and not settings.virtual_keys),
     ("anthropic_proxy.gateway.telemetry.traces", Settings.has_traces),
     ("anthropic_proxy.gateway.prices.updates", lambda settings: settings.price_update_days > 0),
     ("anthropic_proxy.console.dashboard.plugin", lambda settings: is_installed("jinja2")),
@@ -23,7 +24,15 @@ for the settings."""
 
 
 def require_usable_features(settings: Settings) -> Settings:
-    """Raise `ConfigurationError` if a sign-in or tokens are set that cannot work, at the start and at a reload."""
+    """Raise `ConfigurationError` if a sign-in, tokens or budgets are set that cannot work, at the start and at a
+    reload.
+    """
+    if settings.budgets and not settings.has_ledger():
+        raise ConfigurationError(
+            "BUDGET is set, but DATABASE_URL is off: what was used is counted in that database. Unset DATABASE_URL, or "
+            "set it to a database, or unset BUDGET.",
+            code="budget-without-database",
+        )
     if settings.oidc is not None and not settings.requires_client_key and is_installed("jinja2"):
         raise ConfigurationError(  # every client reads the stored requests without a sign-in
             "OIDC_ISSUER is set, but clients need no key, so they read all requests without a sign-in. Set "

@@ -141,6 +141,7 @@ def _collect_members(plugins: Sequence[Plugin]) -> dict[str, Any]:
     """Return field of `Services` → what the plugins have for it."""
     return {
         "policies": [policy for plugin in plugins for policy in plugin.policies],
+        "limiters": [limiter for plugin in plugins for limiter in plugin.limiters],
         "recorders": [recorder for plugin in plugins for recorder in plugin.recorders],
         "title_recorders": [recorder for plugin in plugins for recorder in plugin.title_recorders],
         "plugin_routes": PluginRoutes([route for plugin in plugins for route in plugin.routes]),

@@ -115,7 +115,7 @@ class ProbeRunner:
     """
 
     def __init__(self, services: Services, totals: ProbeTotals) -> None:
-        self._services = structs.replace(services, log=Log(io.StringIO()), policies=(), inspectors=())
+        self._services = structs.replace(services, log=Log(io.StringIO()), policies=(), limiters=(), inspectors=())
         self.totals = totals
 
     async def send(self, target: Target, body: Mapping[str, Any]) -> ProbeResult:

@@ -13,8 +13,9 @@ from msgspec import structs
 from anthropic_proxy.console.gateway_protocol import managed_settings, telemetry_relay, usage
 from anthropic_proxy.console.gateway_protocol.generated_settings import GeneratedSettings
 from anthropic_proxy.console.keys.access import Access
-from anthropic_proxy.console.keys.limits import Scope
+from anthropic_proxy.console.keys.limits import Scope, find_proxy_scopes
 from anthropic_proxy.console.keys.machine_reports import MachineReport, store_report
+from anthropic_proxy.console.keys.own_budget import list_budget_routes
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads
 from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.engine.messages.purpose import SETTINGS_HEADER
@@ -55,8 +56,12 @@ def open_plugin(settings: Settings) -> Plugin:
         import_module(_SIGN_IN)  # the first sign-in does not wait for its libraries
     return Plugin(
         policies=[protocol.access.policy],
-        routes=[*protocol.access.api.routes, *protocol.list_routes()],
-        budget_uses=protocol.access.budget_uses,
+        routes=[
+            *protocol.access.api.routes,
+            *protocol.list_routes(),
+            *list_budget_routes(find_proxy_scopes(settings), protocol.find_gateway),
+        ],
+        budget_uses=protocol.access.limits.budget_uses,
         telemetry_counts=lambda: protocol.telemetry.counts,
         telemetry_drops=lambda: protocol.telemetry.dropped,
         start=protocol.start,
@@ -80,6 +85,10 @@ class _GatewayProtocol:
     async def start(self, gateway: Gateway[Settings]) -> None:
         self._gateway = gateway
         await self.access.start(gateway)
+
+    def find_gateway(self) -> Gateway[Settings]:
+        assert self._gateway is not None  # no request is served before the start of the plugins
+        return self._gateway
 
     async def stop(self) -> None:
         if self._sign_in is not None:
@@ -118,8 +127,7 @@ class _GatewayProtocol:
 
     def _build_route(self, path: str, send: _Send) -> Route:
         async def respond(request: RouteRequest) -> RouteResponse:
-            assert self._gateway is not None  # no request is served before the start of the plugins
-            return await send(self._gateway, request)
+            return await send(self.find_gateway(), request)
 
         return Route(path=path, respond=respond, max_body_bytes=MAX_REQUEST_BYTES)
 

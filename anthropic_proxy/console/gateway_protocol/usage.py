@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_cl
 from anthropic_proxy.console.openapi import build_json_response
 from anthropic_proxy.gateway.money import NANO_DOLLARS
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.gateway.settings.key_rules import Budget
+from anthropic_proxy.gateway.settings.key_rules import PERIODS, Budget
 from anthropic_proxy.plugins import Gateway, RouteRequest, RouteResponse
 
 PATH = "/api/oauth/usage"
@@ -84,9 +84,10 @@ def encode_budgets(states: Sequence[BudgetState]) -> Mapping[str, Any]:
 
 def find_starts(now: float) -> Mapping[str, float]:
     """Return the start of the day, of the week (Monday) and of the month in UTC, in seconds since the epoch."""
-    day = find_period_start("day", datetime.fromtimestamp(now, UTC))
-    starts = {"daily": day, "weekly": day - timedelta(days=day.weekday()), "monthly": day.replace(day=1)}
-    return {name: start.timestamp() for name, start in starts.items()}
+    moment = datetime.fromtimestamp(now, UTC)
+    return {
+        PERIOD_NAMES[period]: find_period_start(period, moment).timestamp() for period in PERIODS if period != "total"
+    }
 
 
 def encode_costs(costs: Mapping[str, int]) -> Mapping[str, Any]:

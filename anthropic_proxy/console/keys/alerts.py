@@ -14,7 +14,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -25,7 +24,6 @@ from msgspec import Struct, structs
 from anthropic_proxy.console.keys.descriptions import format_time
 from anthropic_proxy.console.keys.limits import KeyLimit
 from anthropic_proxy.console.keys.queries import Spending
-from anthropic_proxy.console.keys.virtual_keys import find_period_end
 from anthropic_proxy.console.ledger.connection import Connection
 from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
 from anthropic_proxy.console.ledger.webhook import LEASE_SECONDS, POLL_SECONDS, build_headers, find_pause
@@ -177,7 +175,7 @@ class BudgetAlerts:
         scope = key_limit.scope
         now = self._now()
         assert budget is not None
-        end = find_period_end(budget.period, datetime.fromtimestamp(now, UTC))
+        end = scope.find_budget_end(budget, now)
         spending = Spending(budget, used)
         name = f"{_name(key_limit)}/{threshold}"
         renewed_at = None if end is None else format_time(end.timestamp())

@@ -49,7 +49,7 @@ from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.permissions import may
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.gateway.settings.key_rules import LIST_FIELDS, Budget
+from anthropic_proxy.gateway.settings.key_rules import LIST_FIELDS, PERIODS, Budget
 from anthropic_proxy.plugins import Route, RouteRequest, RouteResponse, Store
 
 DEFAULT_ROWS = 20
@@ -351,7 +351,7 @@ def build_paths() -> Schema:
 
 def build_schemas() -> Schema:
     unit = {"enum": ["usd", "tokens"]}
-    period = {"enum": ["day", "month", "total"]}
+    period = {"enum": [*PERIODS]}
     models = {"type": "string", "default": "", "description": "Pattern of models that count. Empty: all models."}
     soft = {"type": "boolean", "default": False, "description": "The budget warns, and refuses nothing."}
     expected = "Amount expected at the end of the period. Null: unknown, because there is too little data."

@@ -7,13 +7,11 @@ requests have reserved are the highest possible ones.
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 
 from msgspec import Struct
 
 from anthropic_proxy.console.keys.limits import KeyLimit, Scope
-from anthropic_proxy.console.keys.virtual_keys import find_period_end
-from anthropic_proxy.gateway.settings.key_rules import Budget
+from anthropic_proxy.gateway.settings.key_rules import Budget, Period
 
 HEADERS = "anthropic-ratelimit-unified-"
 """Beginning of the names of the headers."""
@@ -21,7 +19,7 @@ _SEVERITIES = {0.95: "critical", 0.75: "warning"}
 """Threshold, the highest first → severity of the bar of a budget of which more is used."""
 _MAX_SHARE = 0.99
 """Highest share of a budget that has room, so that rounding shows no used up budget."""
-PERIOD_NAMES = {"day": "daily", "month": "monthly", "total": "total"}
+PERIOD_NAMES: Mapping[Period, str] = {"day": "daily", "week": "weekly", "month": "monthly", "total": "total"}
 
 
 class BudgetState(Struct, frozen=True):
@@ -60,11 +58,10 @@ def list_budget_states(limits: Sequence[KeyLimit], settled: Sequence[int], now: 
     """`settled`: settled amount of each of `limits`. Empty: unknown, because the store that all processes share is
     unavailable. `now`: seconds since the epoch.
     """
-    moment = datetime.fromtimestamp(now, UTC)
     states = []
     for key_limit, used in zip(limits, settled, strict=False):
         if key_limit.budget is not None:
-            end = find_period_end(key_limit.budget.period, moment)
+            end = key_limit.scope.find_budget_end(key_limit.budget, now)
             states.append(
                 BudgetState(key_limit.scope, key_limit.budget, used, None if end is None else int(end.timestamp()))
             )
@@ -95,7 +92,7 @@ def build_usage_headers(state: BudgetState) -> Mapping[str, str]:
         values |= {
             "overage-period": PERIOD_NAMES[state.budget.period],
             "overage-disabled-reason": "org_spend_cap_reached",
-            **({"overage-scope": "group_pool"} if state.scope.kind == "team" else {}),
+            **({} if state.scope.kind == "key" else {"overage-scope": "group_pool"}),
         }
     else:
         values |= {"representative-claim": "overage", "overage-status": status}

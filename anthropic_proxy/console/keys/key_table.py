@@ -20,7 +20,7 @@ from anthropic_proxy.console.identity.offline_access import NO_REFRESH_TOKEN
 from anthropic_proxy.console.identity.people import OidcUser
 from anthropic_proxy.console.keys.acceptance import KeyEnd, read_key_facts
 from anthropic_proxy.console.keys.group_tables import apply_group_tables
-from anthropic_proxy.console.keys.limits import Scope, build_key_scope, build_team_scope
+from anthropic_proxy.console.keys.limits import Scope, build_key_scope, build_team_scope, find_proxy_scopes
 from anthropic_proxy.console.keys.queries import find_newest_audit_id, list_keys, list_teams
 from anthropic_proxy.console.keys.scim_people import find_scim_groups
 from anthropic_proxy.console.keys.sign_ins import list_sign_ins, read_end_reason
@@ -103,6 +103,7 @@ class KeyTable:
         self._settings = settings
         self._current_settings = current_settings or (lambda: settings)
         self._warn = warn
+        self.proxy_scopes = find_proxy_scopes(settings)
         self._entries: Mapping[str, KeyEntry] = {}
         self._keys: Mapping[str, VirtualKey] = {}
         self._ends: Mapping[str, KeyEnd] = {}
@@ -146,8 +147,8 @@ class KeyTable:
         return [key.label for key in self._keys.values() if key.label.startswith(start)]
 
     def find_scopes(self, key_id: str) -> Sequence[Scope]:
-        """Return the key, its person and its team, whose rules apply to its requests. Raises `KeysUnavailable` if the
-        key is not in the table.
+        """Return the key, its person, its team and the proxy, whose rules apply to its requests. Raises
+        `KeysUnavailable` if the key is not in the table.
         """
         key = self._keys.get(key_id)
         if key is None:
@@ -157,7 +158,7 @@ class KeyTable:
             scopes.append(build_key_scope(person))
         if key.team and (team := self._teams.get(key.team)) is not None:
             scopes.append(build_team_scope(team))
-        return scopes
+        return [*scopes, *self.proxy_scopes]
 
     def find_sign_in(self, sign_in_id: str) -> SignInEntry | None:
         """None: it is unknown or has ended."""
@@ -181,7 +182,7 @@ class KeyTable:
     def list_scopes_with_budgets(self) -> Sequence[Scope]:
         """Return the keys and teams with budgets, without revoked keys."""
         keys = [build_key_scope(key) for key in self._keys.values() if key.revoked_at is None]
-        scopes = [*keys, *map(build_team_scope, self._teams.values())]
+        scopes = [*keys, *map(build_team_scope, self._teams.values()), *self.proxy_scopes]
         return [scope for scope in scopes if scope.rules.budgets]
 
     async def start(self) -> None:

@@ -3,12 +3,20 @@
 import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Literal
 
 from msgspec import Struct
 
-from anthropic_proxy.console.keys.virtual_keys import Team, VirtualKey, find_budget_start, find_period_end
+from anthropic_proxy.console.keys.virtual_keys import (
+    Team,
+    VirtualKey,
+    find_period_end,
+    find_period_start,
+    name_period,
+)
 from anthropic_proxy.console.ledger.costs import Amounts
 from anthropic_proxy.console.units import to_microseconds
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_rules import MAX_COUNTER_AMOUNT, Budget, Rules
 from anthropic_proxy.plugins import Limit
 
@@ -21,13 +29,21 @@ _TOTAL_SECONDS = 3_650 * 86_400.0
 """Time in seconds for which the counter of a budget without a period is kept: ten years."""
 
 
+ScopeKind = Literal["key", "team", "proxy"]
+"""`proxy`: all requests that the proxy serves, with the budgets of `BUDGET`."""
+
+
 class Scope(Struct, frozen=True):
-    kind: str
+    kind: ScopeKind
     name: str
-    """Label of the key, or name of the team."""
+    """Label of the key, or name of the team. "": of the proxy."""
     counter: str
     """Beginning of the names of the counters of this key or team: `key/key_ab12`."""
     rules: Rules
+    is_personal: bool = False
+    """True: the budgets are those of a person who uses the proxy alone. Their periods begin at midnight in the time
+    zone of this machine, in place of UTC, and a model without a known price counts as free, in place of being
+    refused."""
 
     @property
     def key_id(self) -> str:
@@ -35,12 +51,29 @@ class Scope(Struct, frozen=True):
         return self.counter.partition("/")[2]
 
     def describe(self) -> str:
-        return f"The {self.kind} {self.name!r}"
+        return "This proxy" if self.kind == "proxy" else f"The {self.kind} {self.name!r}"
 
     def format_change_command(self, option: str) -> str:
         """`option` with its value: `--rpm N`."""
         command = "change" if self.kind == "key" else "team"
         return f"anthropic-proxy keys {command} {shlex.quote(self.name)} {option}"
+
+    def find_budget_start(self, budget: Budget, now: float) -> float:
+        """Return the time from which the use counts: the start of the period that contains `now`, or the time at which
+        the budget was set. Times are seconds since the epoch.
+        """
+        moment = datetime.fromtimestamp(now, UTC)
+        return max(find_period_start(budget.period, moment, is_local=self.is_personal).timestamp(), budget.since)
+
+    def find_budget_end(self, budget: Budget, now: float) -> datetime | None:
+        """Return when the budget is renewed. None: never. `now`: seconds since the epoch."""
+        return find_period_end(budget.period, datetime.fromtimestamp(now, UTC), is_local=self.is_personal)
+
+    def suggest_budget(self, text: str) -> str:
+        """Return how an administrator sets another budget. `text`: `AMOUNT/day`."""
+        if self.kind == "proxy":
+            return f"Another budget:  BUDGET={shlex.quote(text)}"
+        return f"Another budget:  {self.format_change_command(f'--budget {shlex.quote(text)}')}"
 
 
 class KeyLimit(Struct, frozen=True):
@@ -58,6 +91,14 @@ def build_key_scope(key: VirtualKey) -> Scope:
 
 def build_team_scope(team: Team) -> Scope:
     return Scope("team", team.name, f"team/{team.name}", team.rules)
+
+
+def find_proxy_scopes(settings: Settings) -> Sequence[Scope]:
+    """Return the scope of all requests of the proxy. Empty: `BUDGET` is not set."""
+    if not settings.budgets:
+        return ()
+    rules = Rules(budgets=settings.budgets)
+    return (Scope("proxy", "", "proxy", rules, is_personal=not settings.virtual_keys),)
 
 
 def build_limits(scopes: Sequence[Scope], targets: Sequence[Sequence[Amounts]], now: float) -> Sequence[KeyLimit]:
@@ -129,10 +170,9 @@ def find_actual_amounts(limits: Sequence[KeyLimit], used: Sequence[Amounts]) -> 
 
 def build_budget_counter(scope: Scope, budget: Budget, now: float) -> Limit:
     """A soft budget has the highest possible maximum, so that it refuses nothing. `now`: seconds since the epoch."""
-    moment = datetime.fromtimestamp(now, UTC)
-    end = find_period_end(budget.period, moment)
-    period = {"day": moment.strftime("%Y-%m-%d"), "month": moment.strftime("%Y-%m"), "total": "total"}[budget.period]
-    if budget.since and find_budget_start(budget, now) == budget.since:  # one that was set again begins anew
+    end = scope.find_budget_end(budget, now)
+    period = name_period(budget.period, datetime.fromtimestamp(now, UTC), is_local=scope.is_personal)
+    if budget.since and scope.find_budget_start(budget, now) == budget.since:  # one that was set again begins anew
         period += f"/{to_microseconds(budget.since)}"
     if budget.models:
         period += f"/for/{budget.models}"

@@ -8,14 +8,13 @@ import msgspec
 from msgspec import Meta, Struct, structs
 
 from anthropic_proxy.console.keys.descriptions import format_time
-from anthropic_proxy.console.keys.limits import Scope, build_budget_counter
+from anthropic_proxy.console.keys.limits import Scope, ScopeKind, build_budget_counter
 from anthropic_proxy.console.keys.rights import ADMINISTRATOR, Rights
 from anthropic_proxy.console.keys.virtual_keys import (
     AuditEntry,
     KeyHash,
     Team,
     VirtualKey,
-    find_budget_start,
     find_period_end,
     find_period_start,
 )
@@ -297,14 +296,19 @@ def add_forecasts(
     """Return `spending`, the used amounts of the budgets of each of `scopes`, with their forecasts. The number of
     queries does not depend on the number of scopes.
     """
-    periods = {current.budget.period for currents in spending for current in currents} - {"total"}
-    uses = {period: _read_period_uses(connection, settings, period, now) for period in periods}
+    periods = {
+        (current.budget.period, scope.is_personal)
+        for scope, currents in zip(scopes, spending, strict=True)
+        for current in currents
+        if current.budget.period != "total"
+    }
+    uses = {period: _read_period_uses(connection, settings, *period, now) for period in periods}
     labels = find_counted_labels(connection)
 
     def forecast(scope: Scope, current: Spending) -> Spending:
         if current.budget.period == "total":
             return current
-        names = [scope.name] if scope.kind == "team" else labels.get(scope.key_id, [scope.name])
+        names = labels.get(scope.key_id, [scope.name]) if scope.kind == "key" else [scope.name]
 
         def choose(uses_of_range: _Uses) -> Sequence[_ModelUse]:
             return [
@@ -317,7 +321,7 @@ def add_forecasts(
         def add_up(uses_of_range: _Uses) -> int:
             return sum(use.cost if current.budget.unit == "usd" else use.tokens for use in choose(uses_of_range))
 
-        bounds, ranges = uses[current.budget.period]
+        bounds, ranges = uses[current.budget.period, scope.is_personal]
         requests = sum(use.requests for use in choose(ranges[0]))
         rest = PeriodUse(bounds.elapsed_share, requests, *map(add_up, ranges)).expect_rest()
         return current if rest is None else structs.replace(current, forecast=current.used + rest)
@@ -336,21 +340,20 @@ class _ModelUse(NamedTuple):
 
 
 _Uses = Mapping[tuple[str, str], Sequence[_ModelUse]]
-"""`key` or `team`, and its name → use of each model."""
+"""Kind and name of a scope → use of each model."""
 
 
 def _read_period_uses(
-    connection: Reader, settings: Settings, period: Period, now: float
+    connection: Reader, settings: Settings, period: Period, is_local: bool, now: float
 ) -> tuple[PeriodBounds, Sequence[_Uses]]:
     """Return the bounds of the period, and the uses in three ranges: in this period, in the one before until the same
     point, and in the whole one before.
     """
     moment = datetime.fromtimestamp(now, UTC)
-    start = find_period_start(period, moment)
-    end = find_period_end(period, moment)
-    assert start is not None
+    start = find_period_start(period, moment, is_local=is_local)
+    end = find_period_end(period, moment, is_local=is_local)
     assert end is not None
-    before = find_period_start(period, start - timedelta(seconds=1))
+    before = find_period_start(period, start - timedelta(seconds=1), is_local=is_local)
     bounds = PeriodBounds(start.timestamp(), end.timestamp(), before.timestamp(), now)
     prefixes = {row.name: row.prefix for row in find_registry(settings)}
 
@@ -364,7 +367,7 @@ def _read_period_uses(
         uses_by_scope: dict[tuple[str, str], list[_ModelUse]] = {}
         for key, team, provider, model, *amounts in connection.query(sql, hours):
             use = _ModelUse(f"{prefixes.get(provider, provider)}/{model}", *map(int, amounts))
-            for name in (("key", key), ("team", team)):
+            for name in (("key", key), ("team", team), ("proxy", "")):
                 uses_by_scope.setdefault(name, []).append(use)
         return uses_by_scope
 
@@ -389,19 +392,22 @@ def find_counted_labels(connection: Reader, key_id: str = "") -> Mapping[str, Se
     return labels
 
 
+_COLUMNS: Mapping[ScopeKind, str] = {"key": "key_label", "team": "team", "proxy": ""}
+"""Kind of a scope → column with the name of its requests. "": all requests count."""
+
+
 def sum_budget_use(connection: Reader, settings: Settings, scope: Scope, budget: Budget, now: float) -> int:
     """Return the use of a budget in the period that contains `now`, by the ledger: nano-dollars, or tokens."""
-    is_team = scope.kind == "team"
-    start = find_budget_start(budget, now)
-    names = [scope.name]
-    if not is_team:
-        names = list(find_counted_labels(connection, scope.key_id).get(scope.key_id, names))
+    start = scope.find_budget_start(budget, now)
+    names: Sequence[str] = [scope.name]
+    if scope.kind == "key":
+        names = find_counted_labels(connection, scope.key_id).get(scope.key_id, names)
     counted = RequestSelection(start=round(start * MICROSECONDS), end=round(now * MICROSECONDS) + 1)
     parts = [counted]
     if not counted.is_short_range:  # sums of complete hours, and single requests of the part of an hour before them
         hour = -(-counted.start // MICROSECONDS_PER_HOUR) * MICROSECONDS_PER_HOUR
         parts = [structs.replace(counted, end=hour), structs.replace(counted, start=hour)]
-    column = "team" if is_team else "key_label"
+    column = _COLUMNS[scope.kind]
     added = "cost" if budget.unit == "usd" else _TOKENS
     prefixes = {row.name: row.prefix for row in find_registry(settings)} if budget.models else {}
     total = 0
@@ -417,18 +423,21 @@ def sum_budget_use(connection: Reader, settings: Settings, scope: Scope, budget:
             first = part.start // MICROSECONDS_PER_HOUR
             last = part.end_hour
         for name in names:
-            condition = f"{time} >= ? AND {time} < ? AND {column} = ?"
-            if table == "requests" and name != COMMON_VALUES[column]:  # the index leaves this value out
+            values: tuple[object, ...] = (first, last)
+            condition = f"{time} >= ? AND {time} < ?"
+            if column:
+                condition, values = f"{condition} AND {column} = ?", (first, last, name)
+            if column and table == "requests" and name != COMMON_VALUES[column]:  # the index leaves this value out
                 condition += f" AND {column} != '{COMMON_VALUES[column]}'"
             if not budget.models:
                 sql = f"SELECT sum({added}) FROM {table} WHERE {condition}"
-                total += int(connection.query(sql, (first, last, name))[0][0] or 0)
+                total += int(connection.query(sql, values)[0][0] or 0)
                 continue
             sql = f"SELECT provider, model, sum({added}) FROM {table} WHERE {condition} GROUP BY provider, model"
-            used_by_model = [(row[0], row[1], int(row[2] or 0)) for row in connection.query(sql, (first, last, name))]
+            used_by_model = [(row[0], row[1], int(row[2] or 0)) for row in connection.query(sql, values)]
             if table == "requests":
                 sql = f"SELECT {', '.join(MOVED_COLUMNS)} FROM {table} WHERE {condition} AND model_usage != ''"
-                rows = connection.query(sql, (first, last, name))
+                rows = connection.query(sql, values)
                 moved = [part for row in rows for part in move_sums(**dict(zip(MOVED_COLUMNS, row, strict=True)))]
                 for of_model in moved:
                     used = of_model.sums.cost if budget.unit == "usd" else count_budget_tokens(of_model.sums)

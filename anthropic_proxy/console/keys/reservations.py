@@ -6,11 +6,9 @@ ones. Meanwhile the reservation is renewed, so that the store can drop the reser
 
 import asyncio
 import math
-import shlex
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 
 from msgspec import Struct, field, structs
 
@@ -23,7 +21,6 @@ from anthropic_proxy.console.keys.budget_states import (
 )
 from anthropic_proxy.console.keys.descriptions import format_time
 from anthropic_proxy.console.keys.limits import KeyLimit, Scope, find_actual_amounts
-from anthropic_proxy.console.keys.virtual_keys import find_period_end
 from anthropic_proxy.console.ledger.costs import Amounts
 from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.errors import BudgetUsedUp, LimitReached, ProxyError
@@ -201,7 +198,7 @@ class Reservations:
             if self._note_use is not None:
                 self._note_use(key_limit, share)
             if share >= REPORTED_SHARE:
-                end = find_period_end(key_limit.budget.period, datetime.fromtimestamp(now, UTC))
+                end = key_limit.scope.find_budget_end(key_limit.budget, now)
                 last = now + _REPORTED_SECONDS
                 self._budget_uses[name] = share, last if end is None else min(last, end.timestamp())
 
@@ -327,7 +324,7 @@ def limit_reached_error(
     elif budget is not None and wait > RESERVED_WAIT_SECONDS:
         return budget_used_up_error(scope, budget, now)
     elif budget is not None:
-        remedy = _suggest_budget(scope, budget)
+        remedy = scope.suggest_budget(budget.format_with("AMOUNT"))
         message = (
             f"{scope.describe()} has a budget of {budget.describe()}, and running requests reserve the remainder. "
             "Try again when one ends."
@@ -343,20 +340,15 @@ def limit_reached_error(
 
 def budget_used_up_error(scope: Scope, budget: Budget, now: float) -> BudgetUsedUp:
     """As `limit_reached_error`."""
-    end = find_period_end(budget.period, datetime.fromtimestamp(now, UTC))
+    end = scope.find_budget_end(budget, now)
     # Claude Code replaces this date by the time of the header, in the time zone of its user
     renewal = "it is not renewed" if end is None else f"resets {end:%b} {end.day}"
     return BudgetUsedUp(
         f"{scope.describe()} has used up its budget of {budget.describe()} · {renewal} ·",
-        remedy=_suggest_budget(scope, budget),
+        remedy=scope.suggest_budget(budget.format_with("AMOUNT")),
         wish="more",
         retry_after=None if end is None else end.timestamp() - now,
     )
-
-
-def _suggest_budget(scope: Scope, budget: Budget) -> str:
-    option = f"--budget {shlex.quote(budget.format_with('AMOUNT'))}"
-    return f"Another budget:  {scope.format_change_command(option)}"
 
 
 _UNITS = {

@@ -4,14 +4,14 @@ A key or a team has `Rules`: allowed models, limits and budgets.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
-from typing import Any, Literal
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any, Literal, assert_never
 
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.durations import decode_duration
 from anthropic_proxy.errors import InvalidRequest, join_with_and, replace_remedy
-from anthropic_proxy.gateway.settings.key_rules import LIST_FIELDS, Budget, Period, Rules, decode_budget
+from anthropic_proxy.gateway.settings.key_rules import LIST_FIELDS, Period, Rules, decode_budget
 
 KeyStatus = Literal["active", "inactive", "expired", "revoked", "unreadable"]
 """`inactive`: its person has no access now, until the next sign-in or until a table of groups has the person again."""
@@ -144,35 +144,59 @@ class AuditEntry(Struct, frozen=True, kw_only=True):
     changes: dict[str, tuple[object, object]]
 
 
-def find_period_start(period: Period, now: datetime) -> datetime:
-    """Return the start of the day or month that contains `now`, in UTC. The period `total` starts in 1970."""
-    midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    match period:
-        case "day":
-            return midnight
-        case "month":
-            return midnight.replace(day=1)
-        case "total":
-            return datetime.fromtimestamp(0, UTC)
-
-
-def find_budget_start(budget: Budget, now: float) -> float:
-    """Return the time from which the use counts: the start of the period that contains `now`, or the time at which the
-    budget was set. Times are seconds since the epoch.
+def find_period_start(period: Period, now: datetime, *, is_local: bool = False) -> datetime:
+    """Return the start of the period that contains `now`. The period `total` starts in 1970. `is_local`: in the time
+    zone of this machine, else in UTC.
     """
-    return max(find_period_start(budget.period, datetime.fromtimestamp(now, UTC)).timestamp(), budget.since)
+    if period == "total":
+        return datetime.fromtimestamp(0, UTC)
+    return _find_midnight(_find_first_day(period, _find_day(now, is_local=is_local)), is_local=is_local)
 
 
-def find_period_end(period: Period, now: datetime) -> datetime | None:
-    """Return the end of the day or month that contains `now`, in UTC. None: the period `total` never ends."""
-    midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+def find_period_end(period: Period, now: datetime, *, is_local: bool = False) -> datetime | None:
+    """Return the end of the period that contains `now`. None: the period `total` never ends."""
+    if period == "total":
+        return None
+    first = _find_first_day(period, _find_day(now, is_local=is_local))
+    following = _find_first_day(period, first + timedelta(days=_LONGEST_DAYS[period]))
+    return _find_midnight(following, is_local=is_local)
+
+
+_LONGEST_DAYS: Mapping[Period, int] = {"day": 1, "week": 7, "month": 31}
+
+
+def _find_first_day(period: Period, day: date) -> date:
     match period:
         case "day":
-            return midnight + timedelta(days=1)
+            return day
+        case "week":
+            return day - timedelta(days=day.weekday())
         case "month":
-            return (midnight.replace(day=1) + timedelta(days=32)).replace(day=1)
+            return day.replace(day=1)
         case "total":
-            return None
+            raise AssertionError(period)
+        case _:
+            assert_never(period)
+
+
+def _find_day(now: datetime, *, is_local: bool) -> date:
+    return now.astimezone(None if is_local else UTC).date()
+
+
+def _find_midnight(day: date, *, is_local: bool) -> datetime:
+    """A local midnight has the offset of its day: days on which clocks change have 23 or 25 hours."""
+    return datetime.combine(day, time.min).astimezone() if is_local else datetime.combine(day, time.min, UTC)
+
+
+def name_period(period: Period, now: datetime, *, is_local: bool = False) -> str:
+    """Return the name of the period that contains `now`, for counters: `2026-11-29`, `2026-W48`, or for one of this
+    machine's time zone its start in UTC.
+    """
+    if is_local and period != "total":
+        start = find_period_start(period, now, is_local=True)
+        return f"{period}/{start.astimezone(UTC):%Y-%m-%dT%H:%M}"
+    formats = {"day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m", "total": "total"}
+    return now.astimezone(UTC).strftime(formats[period])
 
 
 NONE = "none"

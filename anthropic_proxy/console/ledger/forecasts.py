@@ -1,4 +1,4 @@
-"""What will be used in the rest of a day or month.
+"""What will be used in the rest of a day, week or month.
 
 The rest is the mean of two guesses: the use goes on as so far in this period (weight: the elapsed share of the period),
 and it is as in the same part of the period before (weight: the rest). Without use before the same point of that period,

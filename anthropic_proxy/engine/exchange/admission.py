@@ -189,8 +189,8 @@ class Admission(Struct, eq=False):
 
     async def _ask(self, described: AdmissionRequest) -> None:
         self.servers = described.servers
-        for policy in self.engine.policies:
-            settle = await policy.admit(described)
+        for limiter in (*self.engine.policies, *self.engine.limiters):
+            settle = await limiter.admit(described)
             if settle is not None:
                 self.settles.append(settle)
 

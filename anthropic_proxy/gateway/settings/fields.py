@@ -21,7 +21,7 @@ from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers.model_facts import FactsFile, load_built_in_facts
 from anthropic_proxy.engine.providers.price_fields import PriceTable
 from anthropic_proxy.gateway.settings.file_format import EventSource, GroupRole, InspectorTable
-from anthropic_proxy.gateway.settings.key_rules import Rules
+from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from anthropic_proxy.secrets import Secret, UnknownSecret
 
 _FOR_LITELLM = {
@@ -200,6 +200,8 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
     proxy_api_keys: Sequence[Secret] = ()
     """Empty: only loopback clients are served."""
     virtual_keys: bool = False
+    budgets: tuple[Budget, ...] = ()
+    """Budgets of all requests of the proxy together."""
     keys_per_person: int = 0
     """Maximum number of active virtual keys that a signed-in person creates."""
     admin_api_keys: Sequence[Secret] = ()

@@ -264,7 +264,7 @@ class RuleTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     concurrency: RuleCount | None = None
     """Requests of each person or service at the same time."""
     budgets: list[str] = []
-    """Budgets of each person or service: an amount per day, per month or in total, such as `50USD/month`,
+    """Budgets of each person or service: an amount per day, week or month or in total, such as `50USD/month`,
     `2000000tokens/day`."""
 
 

@@ -4,9 +4,9 @@ Users write each rule as a text, such as `50USD/month`. Amounts in counters are 
 (10⁻⁹ dollars).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Literal
+from typing import Literal, get_args
 
 from msgspec import Struct, structs
 
@@ -16,8 +16,10 @@ from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_price
 
 Unit = Literal["usd", "tokens"]
-Period = Literal["day", "month", "total"]
-"""Period of a budget. Days and months begin at midnight UTC. `total`: the budget is never renewed."""
+Period = Literal["day", "week", "month", "total"]
+"""Period of a budget. Days, weeks (of ISO 8601, from Monday) and months begin at midnight. `total`: the budget is never
+renewed."""
+PERIODS: Sequence[Period] = get_args(Period)
 MAX_AMOUNT = 1_000_000_000_000
 MAX_DOLLARS = 9_000_000
 MAX_COUNTER_AMOUNT = MAX_DOLLARS * NANO_DOLLARS
@@ -25,13 +27,13 @@ MAX_COUNTER_AMOUNT = MAX_DOLLARS * NANO_DOLLARS
 exact up to 2⁵³."""
 _BUDGET = compile_anchored(
     r"(?P<dollar>\$)?\s*+(?P<number>\d{1,13}(?:\.\d{1,9})?)\s*+(?P<scale>[kKmM])?\s*+"
-    r"(?P<unit>usd|USD|tokens?)?\s*+/\s*+(?P<period>day|month|total)"
+    r"(?P<unit>usd|USD|tokens?)?\s*+/\s*+(?P<period>day|week|month|total)"
     r"(?:\s++for\s++(?P<models>[^\s,]{1,200}))?(?:\s++(?P<soft>soft))?"
 )
 _SCALES = {"k": 1_000, "m": 1_000_000}
 BUDGET_FORMS = (
-    "Use an amount and a period, such as 50USD/month, 5USD/day, 2000000tokens/day or 100USD/total; then, if it is not "
-    "for all models, for and a pattern; and soft, if it only warns: 20USD/day for claude-opus-* soft"
+    "Use an amount and a period, such as 50USD/month, 20USD/week, 5USD/day, 2000000tokens/day or 100USD/total; then, "
+    "if it is not for all models, for and a pattern; and soft, if it only warns: 20USD/day for claude-opus-* soft"
 )
 MAX_NAME_CHARACTERS = 64
 MAX_PERSON_CHARACTERS = 100
@@ -200,7 +202,7 @@ def decode_budget(text: str) -> Budget:
         raise InvalidRequest(f'The budget is "{text[:60]}". {BUDGET_FORMS}.', code="virtual-key-limits")
     scale = _SCALES.get((match["scale"] or "").lower(), 1)
     unit: Unit = "tokens" if (match["unit"] or "").startswith("token") else "usd"
-    periods: Mapping[str, Period] = {"day": "day", "month": "month"}
-    period = periods.get(match["period"] or "", "total")
+    periods: Mapping[str, Period] = {name: name for name in PERIODS}
+    period = periods[match["period"] or ""]
     amount = float(Decimal(match["number"]) * scale)
     return Budget(amount, unit, period, soft=match["soft"] is not None, models=match["models"] or "")

@@ -16,9 +16,16 @@ from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.providers.lookup import find_vendor
 from anthropic_proxy.engine.providers.model_ids import is_model_name
 from anthropic_proxy.engine.providers.registry import Provider
-from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
+from anthropic_proxy.errors import ConfigurationError, InvalidRequest, find_similar_choice, join_with_or
 from anthropic_proxy.gateway.settings.database_address import parse_postgres_url
 from anthropic_proxy.gateway.settings.fields import MAX_SIGN_IN_SECRETS
+from anthropic_proxy.gateway.settings.key_rules import (
+    BUDGET_FORMS,
+    Budget,
+    Rules,
+    decode_budget,
+    require_valid_rules,
+)
 from anthropic_proxy.gateway.settings.sources import FoundSetting
 from anthropic_proxy.secrets import KEY_BEGINNINGS, Secret
 
@@ -314,6 +321,13 @@ def decode_networks(given: FoundSetting) -> tuple[IPv4Network | IPv6Network, ...
                 given, "Use addresses or networks, separated by commas, such as 10.0.0.0/8, 127.0.0.1 or fd00::/8."
             ) from None
     return tuple(networks)
+
+
+def decode_budgets(given: FoundSetting) -> tuple[Budget, ...]:
+    try:
+        return require_valid_rules(Rules(budgets=tuple(map(decode_budget, given.items)))).budgets
+    except InvalidRequest as error:
+        raise invalid_setting_error(given, f"{BUDGET_FORMS}. {error.message}") from None
 
 
 def decode_contact(given: FoundSetting) -> str:

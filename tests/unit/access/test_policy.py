@@ -121,9 +121,9 @@ async def test_a_connection_that_the_server_has_ended_is_opened_again(database: 
     keys.connection.close()
 
 
-NEWER_RULES = '{"budgets":[{"amount":1.0,"unit":"usd","period":"week"}]}'
+NEWER_RULES = '{"budgets":[{"amount":1.0,"unit":"usd","period":"quarter"}]}'
 NEWER_PROBLEM = (
-    "cannot be read from the database: Invalid enum value 'week' - at `$.budgets[0].period`. A newer version of "
+    "cannot be read from the database: Invalid enum value 'quarter' - at `$.budgets[0].period`. A newer version of "
     "the proxy may have stored it."
 )
 REJECTED_AS_UNREADABLE = (

@@ -1,0 +1,94 @@
+"""`ProcessLimits`: the reservations of limits and the reports about budgets of one process."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
+
+from anthropic_proxy.console.keys.alerts import BudgetAlerts
+from anthropic_proxy.console.keys.limits import KeyLimit, Scope, list_budget_limits
+from anthropic_proxy.console.keys.queries import sum_budget_use
+from anthropic_proxy.console.keys.reservations import Reservations
+from anthropic_proxy.console.ledger.database import open_for_reading
+from anthropic_proxy.engine.own_thread import run_in_own_thread
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.plugins import BudgetLabels, Gateway, Store, StoreUnavailable
+
+_COUNTING = "keys/counting"
+"""Value by which one of several workers counts the use of budgets before the start."""
+_COUNTING_SECONDS = 3600.0
+_COUNTED_SCOPES = 100
+
+
+class ProcessLimits:
+    """`settings`: those of the start, with the database."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._gateway: Gateway[Settings] | None = None
+        self.reservations: Reservations | None = None
+        """None: before the start."""
+        self._alerts: BudgetAlerts | None = None
+        self._counting: asyncio.Task[None] | None = None
+
+    def open(self, gateway: Gateway[Settings]) -> None:
+        self._gateway = gateway
+        self._alerts = BudgetAlerts(gateway)
+        self.reservations = Reservations(
+            gateway.store,
+            self.warn,
+            read_used=self._read_used,
+            note_use=self._alerts.note,
+        )
+        self.reservations.start()
+
+    async def start(self, scopes: Sequence[Scope]) -> None:
+        """Begin to report, and to count earlier use. `scopes`: those with budgets."""
+        assert self._gateway is not None
+        assert self._alerts is not None
+        assert self.reservations is not None
+        store = self._gateway.store
+        with suppress(StoreUnavailable):  # the first request of a budget needs the clock of the store
+            await store.get(_COUNTING)
+        self._alerts.start()
+        if store.state.kind in ("memory", "database"):
+            self._counting = asyncio.create_task(self._count_earlier_use(store, self.reservations, scopes))
+
+    async def stop(self) -> None:
+        if self._counting is not None:
+            self._counting.cancel()
+        if self.reservations is not None:
+            await self.reservations.stop()
+        if self._alerts is not None:
+            await self._alerts.stop()
+
+    def budget_uses(self) -> Mapping[BudgetLabels, float]:
+        reservations = self.reservations
+        return {} if reservations is None else reservations.find_budget_uses(reservations.find_time(time.time))
+
+    def warn(self, text: str) -> None:
+        if self._gateway is not None:
+            self._gateway.log_warning_each_time(text)
+
+    async def _count_earlier_use(self, store: Store, reservations: Reservations, scopes: Sequence[Scope]) -> None:
+        """Count the use of all budgets before this start, so that pages and reports have it before the next request of
+        a key. The first request of a key does not wait for the others.
+        """
+        if await store.increment(_COUNTING, 1, _COUNTING_SECONDS) > 1:
+            return  # another worker does it
+        now = reservations.find_time(time.time)
+        for start in range(0, len(scopes), _COUNTED_SCOPES):
+            limits = list_budget_limits(scopes[start : start + _COUNTED_SCOPES], now)
+            await reservations.add_forgotten_use(limits, now)
+
+    async def _read_used(self, limits: Sequence[KeyLimit], now: float) -> Sequence[int]:
+        def read() -> Sequence[int]:
+            with closing(open_for_reading(self._settings)) as connection:
+                return [
+                    sum_budget_use(connection, self._settings, key_limit.scope, key_limit.budget, now)
+                    if key_limit.budget
+                    else 0
+                    for key_limit in limits
+                ]
+
+        return await run_in_own_thread("budgets", read)
