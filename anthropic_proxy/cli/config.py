@@ -85,7 +85,12 @@ def show(*, all_settings: Annotated[bool, Parameter(name="--all")] = False, as_j
 
 def _describe_ledger(settings: Settings) -> str:
     """Return the database with the stored requests. "": nothing is stored."""
-    return find_database(settings).describe() if settings.has_ledger() else ""
+    try:
+        return find_database(settings).describe() if settings.has_ledger() else ""
+    except ConfigurationError as error:
+        if error.code != "only-in-the-server":
+            raise
+        return "only the running proxy knows DATABASE_URL"
 
 
 async def _list_settings(settings: Settings) -> list[SettingRow]:

@@ -172,7 +172,7 @@ def test_texts_of_others_are_opened_by_an_admin_with_an_entry_of_the_audit_log(c
     exports = [f"{page}{'&' if '?' in page else '?'}format={form}" for page in pages for form in ("json", "csv")]
     lead, root = company.open_dashboard("lead", "leads"), company.open_dashboard("root", "platform")
     own = company.open_dashboard("eve", "developers")
-    assert all("words of eve" in own.get(path).text for path in (*pages, "/dashboard/sessions", "/dashboard/palette"))
+    assert all("words of eve" in own.get(path).text for path in pages)
     for path in (*pages, *lists, *exports):
         answer = lead.get(path)
         assert answer.status_code == 200, path
