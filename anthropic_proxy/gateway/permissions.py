@@ -67,6 +67,8 @@ PUBLIC_PATHS = frozenset(
     ("/", "/health", "/livez", "/readyz", "/version", "/api/hello", "/favicon.ico", "/tour", ERROR_CATALOG_PATH)
 )
 """URL paths that the proxy serves without a key, for health probes. Their responses contain no secrets."""
+PROBE_PATHS = frozenset(("/livez", "/readyz"))
+"""URL paths that are served to each network, because load balancers and Kubernetes ask from their own."""
 RECENT_REQUESTS_PATH = "/api/requests/recent"
 """URL path at which a virtual key finds its own requests, for the status line of its user."""
 

@@ -52,6 +52,43 @@ def own_address() -> str:
     return "" if address.startswith("127.") else address
 
 
+NETWORKS = {**KEY, "ALLOWED_NETWORKS": "10.1.0.0/16, fd00::/8"}
+BEHIND = {**NETWORKS, "TRUSTED_PROXIES": "127.0.0.1"}
+DENIED = (
+    "The address {} may not connect to this proxy. Add its network to ALLOWED_NETWORKS. Behind a reverse proxy, "
+    "TRUSTED_PROXIES names that proxy."
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "forwarded", "path", "denied"),
+    [
+        (NETWORKS, "", "/v1/models", ""),
+        (NETWORKS, "10.1.2.3", "/v1/models", "127.0.0.1"),  # nobody is believed
+        (BEHIND, "", "/v1/models", ""),
+        (BEHIND, "10.1.2.3", "/v1/models", ""),
+        (BEHIND, "fd00::1", "/dashboard", ""),
+        (BEHIND, "::ffff:10.1.2.3", "/v1/models", ""),
+        (BEHIND, "10.2.0.1", "/v1/models", "10.2.0.1"),
+        (BEHIND, "10.1.2.3, 192.0.2.7", "/v1/models", "192.0.2.7"),  # the client has invented the first one
+        (BEHIND, "192.0.2.7", "/dashboard/sign-in", "192.0.2.7"),
+        (BEHIND, "192.0.2.7", "/api/hello", "192.0.2.7"),
+        (BEHIND, "unknown", "/v1/models", "127.0.0.1"),
+        (BEHIND, "192.0.2.7", "/readyz", ""),
+    ],
+)
+def test_only_allowed_networks_connect(
+    tmp_path: Path, settings: dict[str, str], forwarded: str, path: str, denied: str
+) -> None:
+    headers = {"x-api-key": KEY["PROXY_API_KEY"], **({"x-forwarded-for": forwarded} if forwarded else {})}
+    with running_proxy(tmp_path, settings) as proxy:
+        reply = proxy.client(headers=headers).get(path)
+    if denied:
+        assert (reply.status_code, reply.json()["error"]["message"]) == (403, DENIED.format(denied))
+    else:
+        assert reply.status_code < 400
+
+
 @pytest.mark.parametrize("allowed", [False, True])
 def test_the_first_remote_client_reveals_an_exposed_server(tmp_path: Path, allowed: bool) -> None:
     address = own_address()

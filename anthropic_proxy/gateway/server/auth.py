@@ -27,7 +27,7 @@ from anthropic_proxy.errors import (
     UnsupportedEncoding,
     UriTooLong,
 )
-from anthropic_proxy.gateway.permissions import PUBLIC_PATHS, require_access
+from anthropic_proxy.gateway.permissions import PROBE_PATHS, PUBLIC_PATHS, require_access
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Policy, Route
 from anthropic_proxy.secrets import Secret
@@ -117,10 +117,12 @@ async def authenticate(
 
     `route`: that of a plugin, which may check keys itself, as a sign-in page does. `is_public`: the path needs no key,
     like `PUBLIC_PATHS`. Raises `AuthenticationFailed` (401) for a missing or wrong key, and `PermissionDenied` (403)
-    for a path that the client may not use. If the proxy has no keys, requests from other machines and from web pages
-    of other sites are denied too.
+    for a path that the client may not use, or an address that may not connect. If the proxy has no keys, requests from
+    other machines and from web pages of other sites are denied too.
     """
     require_valid_head(scope, headers, accepts_compressed=route is not None and route.decompresses)
+    if settings.allowed_networks and scope["path"] not in PROBE_PATHS:
+        _require_allowed_network(scope, headers, settings)
     if is_public or scope["path"] in PUBLIC_PATHS:
         if settings.requires_client_key or policies:  # ALLOW_UNAUTHENTICATED is ignored
             settings = structs.replace(settings, allow_unauthenticated=False)
@@ -220,6 +222,24 @@ def exposure_warning(settings: Settings, host: str) -> str:
     )
 
 
+def _require_allowed_network(scope: Mapping[str, Any], headers: Mapping[str, str], settings: Settings) -> None:
+    """Raise `PermissionDenied` for an address that is in none of `ALLOWED_NETWORKS`. A program on this machine that
+    forwards no other address is always allowed.
+    """
+    text = find_client_address(scope, headers, settings)
+    address = read_address(text)
+    is_own = scope.get("client") is None or (address is not None and address.is_loopback)
+    if is_own and _FORWARDING_HEADERS.isdisjoint(headers):
+        return
+    if address is None or not any(address in network for network in settings.allowed_networks):
+        raise PermissionDenied(
+            f"The address {text or 'of the client, which is unknown,'} may not connect to this proxy.",
+            remedy="Add its network to ALLOWED_NETWORKS. Behind a reverse proxy, TRUSTED_PROXIES names that proxy.",
+            wish="access from this network",
+            code="network",
+        )
+
+
 def _require_local_client(scope: Mapping[str, Any], headers: Mapping[str, str], settings: Settings) -> None:
     """Raise `PermissionDenied` for a request from another machine, or from a foreign web page in a local browser."""
     peer = scope.get("client")
@@ -312,7 +332,7 @@ def read_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | N
 
 
 def find_client_address(scope: Mapping[str, Any], headers: Mapping[str, str], settings: Settings) -> str:
-    """Return the IP address of the client, for limits and messages only. "": unknown.
+    """Return the IP address of the client, for limits, messages and `ALLOWED_NETWORKS`. "": unknown.
 
     It is the last address in `X-Forwarded-For` that is not of `TRUSTED_PROXIES`: each of these adds the address from
     which it was called, and a client can invent only what stands before. Without a trusted peer, the header is ignored.

@@ -219,6 +219,8 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
     allow_unauthenticated: bool = False
     allowed_hosts: Sequence[str] = ()
     """Lower case."""
+    allowed_networks: Sequence[IPv4Network | IPv6Network] = ()
+    """Networks from which clients may connect. Empty: all."""
     trusted_proxies: Sequence[IPv4Network | IPv6Network] = ()
     """Addresses of reverse proxies whose header `X-Forwarded-For` is believed."""
     host: str = "127.0.0.1"

@@ -21,6 +21,8 @@ from anthropic_proxy.gateway.settings.database_address import parse_postgres_url
 from anthropic_proxy.gateway.settings.fields import MAX_SIGN_IN_SECRETS
 from anthropic_proxy.gateway.settings.key_rules import (
     BUDGET_FORMS,
+    MAX_AMOUNT,
+    MAX_DOLLARS,
     Budget,
     Rules,
     decode_budget,
@@ -324,10 +326,13 @@ def decode_networks(given: FoundSetting) -> tuple[IPv4Network | IPv6Network, ...
 
 
 def decode_budgets(given: FoundSetting) -> tuple[Budget, ...]:
+    remedy = BUDGET_FORMS
     try:
-        return require_valid_rules(Rules(budgets=tuple(map(decode_budget, given.items)))).budgets
-    except InvalidRequest as error:
-        raise invalid_setting_error(given, f"{BUDGET_FORMS}. {error.message}") from None
+        budgets = tuple(map(decode_budget, given.items))
+        remedy = f"Use each kind of budget once, with at most {MAX_DOLLARS:,} USD or {MAX_AMOUNT:,} tokens"
+        return require_valid_rules(Rules(budgets=budgets)).budgets
+    except InvalidRequest:  # its text quotes the value, which may be a secret in the wrong place
+        raise invalid_setting_error(given, f"{remedy}.") from None
 
 
 def decode_contact(given: FoundSetting) -> str:
