@@ -60,6 +60,9 @@ MAX_SUMMARY_TOKENS = 16_384
 """Output limit of a summary that an edit requests, in addition to its thinking."""
 MAX_SUMMARY_CHARACTERS = 256 * 1024
 MAX_SUMMARY_SECONDS = 600.0
+MAX_WINDOW_SHARE = 0.75
+"""Share of the model's context window from which on a conversation is summarized, also below the client's trigger. The
+rest is for the summary, and for what the estimate misses."""
 _END = "end_turn"
 _BETA = "compact-2026-09-04"
 """Beta of the field `compaction`."""
@@ -99,9 +102,10 @@ class Compacted(Struct, frozen=True):
 class Compaction:
     """The summary for one request of a client, which has asked for it."""
 
-    def __init__(self, parent: ParentRequest, request: MessagesRequest, place: int) -> None:
-        """`place`: that of the edit that requests the summary."""
+    def __init__(self, parent: ParentRequest, request: MessagesRequest, place: int, target: Target) -> None:
+        """`place`: that of the edit that requests the summary. `target`: the one that replies."""
         self._place = place
+        self._window = parent.engine.find_target_limits(target).context_window
         self._parent = parent
         self._engine = parent.engine
         self._request = request
@@ -157,7 +161,8 @@ class Compaction:
             tokens, applied = await self._engine.background.run_in_thread_if_large(self._is_large, measure)
         except InvalidRequest:  # content that cannot be decoded: `prepare` refuses it with its path
             return None
-        return applied if tokens >= edit.trigger else None
+        trigger = edit.trigger if self._window is None else min(edit.trigger, self._window * MAX_WINDOW_SHARE)
+        return applied if tokens >= trigger else None
 
     async def _summarize(self, wanted: Summarize, body: bytes) -> Compacted:
         request = self._request
@@ -221,7 +226,7 @@ def open_compaction(parent: ParentRequest, request: MessagesRequest, plan: Plan)
         if isinstance(edit, Summarize) and _summarizes(first):
             return None, structs.replace(plan, targets=[target for target in plan.targets if _summarizes(target)])
         if isinstance(edit, Summarize) or (isinstance(edit, Compact) and not first.is_relayed):
-            return Compaction(parent, request, place), plan
+            return Compaction(parent, request, place, first), plan
     return None, plan
 
 

@@ -133,6 +133,22 @@ async def test_a_conversation_below_the_trigger_is_answered_as_it_is(trigger: Js
     assert [one["content"] for one in script.requests[0]["messages"]] == [one["content"] for one in MESSAGES]
 
 
+@pytest.mark.parametrize(("window", "summarizes"), [(64_000, True), (100_000, False)])
+async def test_a_conversation_is_summarized_before_it_fills_a_small_window(
+    tmp_path: Path, window: int, summarizes: bool
+) -> None:
+    table = (
+        f'[providers.own]\nbase_url = "http://own.test/v1"\nmodels = {{ small = {{ context_window = {window} }} }}\n'
+    )
+    (tmp_path / CONFIG_FILE).write_text(table)
+    script = Script(*([wrapped()] if summarizes else []), reply(text("Wet.")))
+    built = ProxyHarness(script, env_file=str(tmp_path / ".env"))
+    edits = {"edits": [{"type": "compact_20260112"}]}
+    sink = await built.post(model="own/small", max_tokens=400, messages=MESSAGES, context_management=edits)
+    types = [block["type"] for block in body_of(sink)["content"]]
+    assert types == ["compaction", "text"] if summarizes else ["text"]
+
+
 async def test_a_reply_without_the_edit_has_no_iterations() -> None:
     assert "iterations" not in body_of(await ask(proxy(Script(reply(text("Wet."))))))["usage"]
 
