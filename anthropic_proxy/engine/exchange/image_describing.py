@@ -211,15 +211,17 @@ class ImageDescriber:
         return found
 
     async def _ask(self, source: Source, plans: Sequence[Plan], deadline: float) -> Description:
+        left = deadline - asyncio.get_running_loop().time()
+        if left <= 0:  # a request that begins is paid, even if nobody waits for it
+            return Description(failure=_TOO_LATE)
         if not await self._run(_is_base64, source.data):
             return Description(failure="its data is no base64")
         receipt = self._parent.new_receipt("image_description")
         body = await self._run(_build_body, source.data, plans[0].requested, find_image_type(source))
         request = self._parent.new_request("image_description", receipt, body, plans)
         sink = OwnSink(receipt, MAX_REPLY_BYTES)
-        seconds = min(self._table.timeout_seconds, deadline - asyncio.get_running_loop().time())
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(min(self._table.timeout_seconds, left)):
                 await self._parent.send(request, sink)
         except TimeoutError:
             return Description(failure=_TOO_LATE)

@@ -9,6 +9,7 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy.engine.descriptions import FAILURE_SECONDS, Descriptions
+from anthropic_proxy.engine.exchange import image_describing
 from anthropic_proxy.engine.exchange.dry_run import run_dry
 from anthropic_proxy.engine.exchange.forwarding import count_tokens
 from anthropic_proxy.engine.exchange.image_describing import INSTRUCTIONS, MAX_CHARACTERS, MAX_CONCURRENT
@@ -204,6 +205,17 @@ async def test_a_silent_model_costs_a_limited_time(tmp_path: Path) -> None:
     gallery = Gallery(tmp_path, f"{IMAGES}timeout = 0.01\n")
     gallery.answer = lambda: FakeResponse(200, STALL)
     assert await gallery.send(show(paint("red"))) == omitted("its description needs too much time")
+
+
+async def test_nothing_is_paid_when_the_time_of_a_request_for_descriptions_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_describing, "MAX_SECONDS", 0.0)
+    gallery = Gallery(tmp_path)
+    late = omitted("its description needs too much time")
+    assert await gallery.send(show(paint("red")), show(paint("blue"))) == f"{late}\n\n{late}"
+    assert gallery.asked == []
+    assert [receipt.kind for receipt in gallery.harness.receipts] == [""]
 
 
 async def test_a_long_description_is_cut(tmp_path: Path) -> None:
