@@ -7,6 +7,7 @@ because its provider's cache begins with it.
 import asyncio
 import hashlib
 from functools import cached_property
+from math import inf
 from pathlib import Path
 from typing import Literal
 
@@ -59,10 +60,12 @@ class DocumentReader:
         """True if the extra `documents` is installed."""
         return is_installed("pypdfium2")
 
-    async def read(self, background: BackgroundWork, owner: str, data: str, pictures: PagePictures) -> PdfContent:
+    async def read(
+        self, background: BackgroundWork, owner: str, data: str, pictures: PagePictures, deadline: float = inf
+    ) -> PdfContent:
         """Return what a PDF in base64 contains. Nothing that was read for another owner is returned.
 
-        `background`: thread for a large one.
+        `background`: thread for a large one. `deadline`: time of the event loop from which on no process is started.
         """
         is_large = len(data) > MAX_BYTES_ON_LOOP
         key = owner, await background.run_in_thread_if_large(is_large, _digest, data), pictures
@@ -71,6 +74,8 @@ class DocumentReader:
                 return kept
             query = await background.run_in_thread_if_large(is_large, _encode_query, data, pictures)
             async with self._slots:
+                if asyncio.get_running_loop().time() >= deadline:
+                    return _BEYOND_LIMITS
                 self.read_count += 1
                 try:
                     output = await sandbox.run_sandboxed(self._program, query)

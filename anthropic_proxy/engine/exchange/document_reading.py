@@ -1,5 +1,6 @@
 """`read_documents`: the PDFs of a request as text, for a model that accepts none."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -27,6 +28,10 @@ from anthropic_proxy.errors import build_extra_install_command
 if TYPE_CHECKING:
     from anthropic_proxy.engine.exchange.image_describing import ImageDescriber
 
+MAX_SECONDS = 120.0
+"""Time after which no further document of a request is begun. Otherwise the many documents of one client would occupy
+the processes that read those of all others."""
+
 
 async def read_documents(
     engine: Engine,
@@ -53,11 +58,12 @@ async def read_documents(
         pictures = "scanned"
     contents = dict[str, PdfContent]()
     is_installed = engine.documents.is_installed
+    deadline = asyncio.get_running_loop().time() + MAX_SECONDS
     for _, data in found:
         if not is_installed:
             contents[data] = NOT_INSTALLED
         elif data not in contents:
-            contents[data] = await engine.documents.read(engine.background, owner, data, pictures)
+            contents[data] = await engine.documents.read(engine.background, owner, data, pictures, deadline)
     if not target.capabilities.rejects_documents:  # a server that has refused one must not end the conversation
         require_readable([(path, contents[data]) for path, data in found])
     notes = list[FidelityNote]()

@@ -4,9 +4,11 @@ import base64
 import json
 from typing import Any
 
+import pytest
 from msgspec import structs
 
 from anthropic_proxy.engine.documents.reader import PDF_PROGRAM, DocumentReader
+from anthropic_proxy.engine.exchange import document_reading
 from anthropic_proxy.engine.exchange.forwarding import count_tokens
 from anthropic_proxy.engine.upstream.contract import FetchedPage
 from anthropic_proxy.plugins import Client
@@ -153,6 +155,18 @@ async def test_a_pdf_beyond_the_limits_becomes_a_text() -> None:
     assert text_of(await proxy.send(document(DEED, title="deed.pdf"))) == "[document omitted: deed.pdf]"
     reason = "replaced by a text: the PDF needs too much time or memory to be read"
     assert proxy.notes() == [("dropped", "messages.document", reason)]
+
+
+async def test_documents_of_a_request_beyond_its_time_become_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = Proxy()
+    await proxy.send(document(DEED))
+    monkeypatch.setattr(document_reading, "MAX_SECONDS", 0.0)
+    known, late = text_of(await proxy.send(document(DEED), document(write_pdf("late"), title="late.pdf"))).split("\n\n")
+    assert known.startswith('<page number="1">\nDeed of sale')
+    assert late == "[document omitted: late.pdf]"
+    reason = "replaced by a text: the PDF needs too much time or memory to be read"
+    assert ("dropped", "messages.document", reason) in proxy.notes()
+    assert proxy.harness.services.documents.read_count == 1
 
 
 class NotInstalled(DocumentReader):
