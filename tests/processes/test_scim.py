@@ -157,6 +157,47 @@ def test_the_token_of_scim_opens_nothing_else_and_no_other_key_opens_scim(fleet:
     assert fleet.instances[0].client().get("/scim/v2/Users").status_code == 401
 
 
+def test_a_client_that_builds_its_model_from_the_schemas_sends_all_attributes(fleet: Fleet) -> None:
+    with fleet.instances[0].client(headers={"authorization": f"Bearer {TOKEN}"}) as http:
+        http.base_url = f"{fleet.instances[0].url}/scim/v2"
+        client = SyncSCIMClient(http)
+        client.discover()
+        user_model, group_model = client.get_resource_model("User"), client.get_resource_model("Group")
+        assert user_model is not None
+        assert group_model is not None
+        fields: dict[str, Any] = {
+            "userName": "dora",
+            "externalId": "id of dora",
+            "name": {"formatted": "Dr. Dora Ann Lee", "givenName": "Dora", "middleName": "Ann", "familyName": "Lee"},
+            "displayName": "Dora",
+            "emails": [{"value": "dora@example.com", "display": "Dora Lee"}],
+            "active": True,
+        }
+        dropped = {
+            "preferredLanguage": "de",
+            "password": "secret-of-dora",
+            "title": "Engineer",
+            "profileUrl": "https://example.com/dora",
+            "phoneNumbers": [{"value": "tel:+1-201-555-0123", "type": "work"}],
+            "addresses": [{"formatted": "1 Main Street", "locality": "Springfield"}],
+            "photos": [{"value": "https://example.com/dora.png", "type": "photo"}],
+            "roles": [{"value": "developer"}],
+        }
+        created: Any = client.create(user_model.model_validate({**fields, **dropped}))
+        user = fleet.scim.get(f"/scim/v2/Users/{created.id}").json()
+        assert {name: user.get(name) for name in (*fields, *dropped)} == {**fields, **dict.fromkeys(dropped)}
+        member = {"value": created.id, "display": "Dora", "type": "User", "$ref": user["meta"]["location"]}
+        group: Any = client.create(group_model.model_validate({"displayName": "doras", "members": [member]}))
+        assert fleet.scim.get(f"/scim/v2/Groups/{group.id}").json()["members"] == [
+            {"value": created.id, "$ref": member["$ref"], "type": "User"}
+        ]
+        client.replace(user_model.model_validate({**fields, **dropped, "id": created.id, "active": False}))
+        listed = {row["name"]: row["status"] for row in fleet.admin.get("/admin/keys").json()["data"]}
+        assert listed["dora@example.com"] == "revoked"
+        client.delete(group_model, group.id)
+        client.delete(user_model, created.id)
+
+
 def test_the_checks_of_scim2_tester_find_no_failure(fleet: Fleet) -> None:
     headers = {"authorization": f"Bearer {TOKEN}"}
     with fleet.instances[0].client(headers=headers) as client:

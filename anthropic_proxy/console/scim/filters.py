@@ -8,7 +8,6 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.console.scim.errors import ScimError
 from anthropic_proxy.console.scim.schema import (
-    IGNORED_ATTRIBUTES,
     SCHEMAS,
     Attribute,
     Kind,
@@ -36,6 +35,7 @@ _META = tuple(Attribute(name=name, case_exact=True) for name in ("resourceType",
 _COMMON = (
     Attribute(name="id", case_exact=True, mutability="readOnly"),
     Attribute(name="meta", type="complex", mutability="readOnly", parts=_META),
+    Attribute(name="schemas", multi_valued=True, mutability="readOnly", is_stored=False),
 )
 Predicate = Callable[[Mapping[str, Any]], bool]
 
@@ -111,11 +111,9 @@ def decode_path(text: str, kind: Kind) -> AttributePath | None:
     if bracket:
         dot, part_name = after[:1], after[1:]
     attribute = find_attribute((*_COMMON, *list_all_attributes(kind)), attribute_name)
-    is_ignored = attribute_name.lower() in IGNORED_ATTRIBUTES or attribute_name.lower().startswith("urn:")
-    if attribute is None and is_ignored:
-        return None
     part = attribute.find_part(part_name) if attribute is not None and part_name else None
-    if attribute is not None and attribute.parts and part_name.lower() in _UNSTORED_PARTS and part is None:
+    is_extension = attribute is None and attribute_name.lower().startswith("urn:")
+    if is_extension or not _are_stored(attribute, part):
         return None
     is_complete = bool(closed) == bool(bracket) and dot in ("", ".") and bool(part_name) == bool(dot)
     if attribute is None or not is_complete or (part is None and part_name) or (bracket and not attribute.multi_valued):
@@ -129,8 +127,8 @@ def decode_path(text: str, kind: Kind) -> AttributePath | None:
     return AttributePath(attribute, found, part)
 
 
-_UNSTORED_PARTS = ("display", "middlename", "honorificprefix", "honorificsuffix", "type", "$ref")
-"""Parts of attributes by RFC 7643 that are not stored with each of them."""
+def _are_stored(*attributes: Attribute | None) -> bool:
+    return all(attribute is None or attribute.is_stored for attribute in attributes)
 
 
 def _remove_schema(name: str, kind: Kind) -> str:
@@ -180,7 +178,7 @@ def _decode_comparison(first: str, tokens: _Tokens, attributes: Sequence[Attribu
     name, _, part_name = _remove_schema(first, kind).partition(".")
     attribute = find_attribute(attributes, name)
     part = attribute.find_part(part_name) if attribute is not None and part_name else None
-    if attribute is None or (part_name and part is None):
+    if attribute is None or (part_name and part is None) or not _are_stored(attribute, part):
         raise ScimError(
             f"The filter has the attribute {first[:40]!r}, which this resource does not have.", "invalidFilter"
         )

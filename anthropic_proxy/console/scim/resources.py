@@ -25,7 +25,7 @@ def decode_resource(kind: Kind, given: object) -> Resource:
     resource: Resource = {}
     by_name = {str(name).lower(): value for name, value in given.items()}
     for attribute in list_all_attributes(kind):
-        if attribute.mutability == "readOnly":
+        if attribute.mutability == "readOnly" or not attribute.is_stored:
             continue
         value = _decode_value(attribute, by_name.get(attribute.name.lower()))
         if value is not None:
@@ -62,10 +62,10 @@ def _decode_item(attribute: Attribute, value: object) -> Any:
         parts = {}
         for name, inner in value.items():
             part = attribute.find_part(str(name))
-            is_stored = part is not None and part.mutability != "readOnly" and part.type != "reference"
-            if part is None or not is_stored or (decoded := _decode_value(part, inner)) is None:
+            if part is None or not part.is_stored or part.mutability == "readOnly" or part.type == "reference":
                 continue
-            parts[part.name] = decoded
+            if (decoded := _decode_value(part, inner)) is not None:
+                parts[part.name] = decoded
         return parts or None
     if attribute.type == "boolean":
         if isinstance(value, str) and value.lower() in ("true", "false"):  # Microsoft Entra ID sends "False"

@@ -1,13 +1,14 @@
 """The attributes of users and groups, and the documents of discovery (RFC 7643, sections 4 to 7).
 
-Only attributes are stored that the proxy uses or shows. Others that an identity provider sends are ignored, so that
-telephone numbers and postal addresses of people are in no database here.
+The schemas have all attributes of RFC 7643, because clients build their requests from them. Only those are stored that
+the proxy uses or shows. The others are accepted and dropped, so that telephone numbers and postal addresses of people
+are in no database here: to clients, they can be written and are never returned.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 USER_SCHEMA = "urn:ietf:params:scim:schemas:core:2.0:User"
 GROUP_SCHEMA = "urn:ietf:params:scim:schemas:core:2.0:Group"
@@ -21,16 +22,20 @@ class Attribute(Struct, frozen=True, kw_only=True):
     """Fields as in RFC 7643, section 7."""
 
     name: str
-    type: Literal["string", "boolean", "complex", "reference"] = "string"
+    type: Literal["string", "boolean", "complex", "reference", "binary"] = "string"
     multi_valued: bool = False
     required: bool = False
     case_exact: bool = False
-    mutability: Literal["readWrite", "readOnly", "immutable"] = "readWrite"
+    mutability: Literal["readWrite", "readOnly", "immutable", "writeOnly"] = "readWrite"
+    returned: Literal["default", "never"] = "default"
     uniqueness: Literal["none", "server"] = "none"
     description: str = ""
+    canonical_values: tuple[str, ...] = ()
     reference_types: tuple[str, ...] = ()
     parts: tuple["Attribute", ...] = ()
     max_values: int = 100
+    is_stored: bool = True
+    """False: a value that a client sends is dropped."""
 
     def find_part(self, name: str) -> "Attribute | None":
         return find_attribute(self.parts, name)
@@ -43,9 +48,11 @@ class Attribute(Struct, frozen=True, kw_only=True):
             "description": self.description,
             "required": self.required,
             "mutability": self.mutability,
-            "returned": "default",
+            "returned": self.returned,
         }
-        if self.type in ("string", "reference"):
+        if self.canonical_values:
+            document["canonicalValues"] = list(self.canonical_values)
+        if self.type in ("string", "reference", "binary"):
             document |= {"caseExact": self.case_exact, "uniqueness": self.uniqueness}
         if self.reference_types:
             document["referenceTypes"] = list(self.reference_types)
@@ -59,8 +66,79 @@ def find_attribute(attributes: Sequence[Attribute], name: str) -> Attribute | No
     return next((attribute for attribute in attributes if attribute.name.lower() == name.lower()), None)
 
 
-_TYPE = Attribute(name="type", description="Kind of the value, such as work.")
-_DISPLAY = Attribute(name="display", mutability="readOnly", description="Name of the resource.")
+def _build_values(name: str, value: Attribute, kinds: Sequence[str], description: str) -> Attribute:
+    """A multi-valued attribute with the parts of RFC 7643, section 2.4."""
+    return Attribute(
+        name=name,
+        type="complex",
+        multi_valued=True,
+        description=description,
+        parts=(
+            value,
+            Attribute(name="display", description="Text that people read."),
+            Attribute(name="type", description="Kind of the value.", canonical_values=tuple(kinds)),
+            Attribute(name="primary", type="boolean", description="True for the preferred value."),
+        ),
+    )
+
+
+def _drop(attribute: Attribute) -> Attribute:
+    """Return the attribute as one that is accepted, and neither stored nor returned."""
+    return structs.replace(
+        attribute,
+        mutability="writeOnly",
+        returned="never",
+        is_stored=False,
+        parts=tuple(_drop(part) for part in attribute.parts),
+    )
+
+
+_VALUE = Attribute(name="value", description="The value.")
+_PLACES = ("work", "home", "other")
+_PHONES = ("work", "home", "mobile", "fax", "pager", "other")
+_MESSENGERS = ("aim", "gtalk", "icq", "xmpp", "msn", "skype", "qq", "yahoo")
+_EXTERNAL = ("external",)
+_ADDRESS = Attribute(
+    name="addresses",
+    type="complex",
+    multi_valued=True,
+    description="Postal addresses.",
+    parts=(
+        Attribute(name="formatted", description="Whole address."),
+        Attribute(name="streetAddress", description="Street and number."),
+        Attribute(name="locality", description="City."),
+        Attribute(name="region", description="State or region."),
+        Attribute(name="postalCode", description="Postal code."),
+        Attribute(name="country", description="Country, as a code of two letters."),
+        Attribute(name="type", description="Kind of the address.", canonical_values=_PLACES),
+        Attribute(name="primary", type="boolean", description="True for the preferred address."),
+    ),
+)
+_LINK = Attribute(name="value", type="reference", reference_types=_EXTERNAL, case_exact=True, description="Its URL.")
+_CERTIFICATE = Attribute(name="value", type="binary", case_exact=True, description="The certificate in Base64.")
+_DROPPED = (
+    Attribute(name="nickName", description="Casual name."),
+    Attribute(
+        name="profileUrl",
+        type="reference",
+        reference_types=_EXTERNAL,
+        case_exact=True,
+        description="Page about the person.",
+    ),
+    Attribute(name="title", description="Title of the position."),
+    Attribute(name="userType", description="Relation to the company."),
+    Attribute(name="preferredLanguage", description="Language that the person prefers."),
+    Attribute(name="locale", description="Locale of dates and numbers."),
+    Attribute(name="timezone", description="Time zone."),
+    Attribute(name="password", case_exact=True, description="Password. People sign in at the identity provider."),
+    _build_values("phoneNumbers", _VALUE, _PHONES, "Telephone numbers."),
+    _build_values("ims", _VALUE, _MESSENGERS, "Addresses of messengers."),
+    _build_values("photos", _LINK, ("photo", "thumbnail"), "Pictures of the person."),
+    _ADDRESS,
+    _build_values("entitlements", _VALUE, (), "Entitlements."),
+    _build_values("roles", _VALUE, (), "Roles."),
+    _build_values("x509Certificates", _CERTIFICATE, (), "Certificates."),
+)
 EXTERNAL_ID = Attribute(name="externalId", case_exact=True, description="Id at the identity provider.")
 ATTRIBUTES: Mapping[Kind, tuple[Attribute, ...]] = {
     "User": (
@@ -73,21 +151,14 @@ ATTRIBUTES: Mapping[Kind, tuple[Attribute, ...]] = {
                 Attribute(name="formatted", description="Whole name."),
                 Attribute(name="familyName", description="Family name."),
                 Attribute(name="givenName", description="Given name."),
+                Attribute(name="middleName", description="Middle names."),
+                Attribute(name="honorificPrefix", description="Title before the name."),
+                Attribute(name="honorificSuffix", description="Suffix of the name."),
             ),
         ),
         Attribute(name="displayName", description="Name that lists show."),
         Attribute(name="active", type="boolean", description="False: the person has no access."),
-        Attribute(
-            name="emails",
-            type="complex",
-            multi_valued=True,
-            description="E-mail addresses.",
-            parts=(
-                Attribute(name="value", description="Address."),
-                _TYPE,
-                Attribute(name="primary", type="boolean", description="True for the preferred address."),
-            ),
-        ),
+        _build_values("emails", _VALUE, _PLACES, "E-mail addresses."),
         Attribute(
             name="groups",
             type="complex",
@@ -103,9 +174,16 @@ ATTRIBUTES: Mapping[Kind, tuple[Attribute, ...]] = {
                     reference_types=("Group",),
                     description="Address of the group.",
                 ),
-                _DISPLAY,
+                Attribute(name="display", mutability="readOnly", description="Name of the group."),
+                Attribute(
+                    name="type",
+                    mutability="readOnly",
+                    canonical_values=("direct",),
+                    description="How the user belongs to the group.",
+                ),
             ),
         ),
+        *(_drop(attribute) for attribute in _DROPPED),
     ),
     "Group": (
         Attribute(name="displayName", required=True, uniqueness="server", description="Name of the group."),
@@ -124,18 +202,26 @@ ATTRIBUTES: Mapping[Kind, tuple[Attribute, ...]] = {
                     reference_types=("User",),
                     description="Address of the user.",
                 ),
+                Attribute(
+                    name="type",
+                    mutability="immutable",
+                    canonical_values=("User",),
+                    description="Kind of the member.",
+                    is_stored=False,
+                ),
+                Attribute(
+                    name="display",
+                    mutability="readOnly",
+                    returned="never",
+                    description="Name of the member, which the user has.",
+                    is_stored=False,
+                ),
             ),
         ),
     ),
 }
 SCHEMAS: Mapping[Kind, str] = {"User": USER_SCHEMA, "Group": GROUP_SCHEMA}
 ENDPOINTS: Mapping[Kind, str] = {"User": "/Users", "Group": "/Groups"}
-_IGNORED = (
-    "nickName profileUrl title userType preferredLanguage locale timezone password phoneNumbers ims photos addresses "
-    "entitlements roles x509Certificates schemas id meta"
-)
-IGNORED_ATTRIBUTES = frozenset(name.lower() for name in _IGNORED.split())
-"""Attributes of RFC 7643 that are accepted and not stored, also in a PATCH."""
 
 
 def list_all_attributes(kind: Kind) -> Sequence[Attribute]:

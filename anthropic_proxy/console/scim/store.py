@@ -160,12 +160,15 @@ class ScimStore:
             "SELECT id, name FROM scim_groups JOIN scim_members ON id = group_id WHERE user_id = ? ORDER BY name",
             (user_id,),
         )
-        return [{"value": str(key), "$ref": f"{self._base}/Groups/{key}", "display": str(name)} for key, name in rows]
+        return [
+            {"value": str(key), "$ref": f"{self._base}/Groups/{key}", "display": str(name), "type": "direct"}
+            for key, name in rows
+        ]
 
     def _list_members(self, group_id: str) -> Sequence[Resource]:
         query = "SELECT user_id FROM scim_members WHERE group_id = ? ORDER BY user_id"
         rows = self._connection.query(query, (group_id,))
-        return [{"value": str(key), "$ref": f"{self._base}/Users/{key}"} for (key,) in rows]
+        return [{"value": str(key), "$ref": f"{self._base}/Users/{key}", "type": "User"} for (key,) in rows]
 
     def load(self, stored: Stored) -> Resource:
         """Return the attributes that a PATCH changes, with the members of a group."""
