@@ -53,7 +53,7 @@ _DURATION = compile_anchored(r"-?(?:\d{1,9}|(?:\d{1,9}(?:\.\d{1,9})?(?:ns|us|ms|
 OWN_PATHS = frozenset(
     {
         *("admin", "api", "dashboard", "device", "favicon.ico", "health", "help", "livez", "managed", "metrics"),
-        *("oauth", "readyz", "tour", "user", "v1", "version"),
+        *("oauth", "readyz", "scim", "tour", "user", "v1", "version"),
     }
 )
 """First parts of the paths of the proxy."""

@@ -205,9 +205,9 @@ async def test_limits_of_a_team_are_changed(browser: Browser) -> None:
         ),
         (
             {"budget": "5"},
-            'The budget is "5". Use an amount and a period, such as 50USD/month, 5USD/day, 2000000tokens/day or '
-            "100USD/total; then, if it is not for all models, for and a pattern; and soft, if it only warns: 20USD/day "
-            "for claude-opus-* soft.",
+            'The budget is "5". Use an amount and a period, such as 50USD/month, 20USD/week, 5USD/day, '
+            "2000000tokens/day or 100USD/total; then, if it is not for all models, for and a pattern; and soft, if it "
+            "only warns: 20USD/day for claude-opus-* soft.",
         ),
     ],
 )

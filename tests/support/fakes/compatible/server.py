@@ -50,13 +50,17 @@ class Compatible(OpenAI):
         self, request: web.Request, body: Any, unreadable: ContractViolation | None, exchange: Exchange
     ) -> ErrorResponse | None:
         kind = self.kind
-        if (request.method, request.path) != ("POST", kind.path) and not self._counts(request):
+        is_list = (request.method, request.path) == ("GET", kind.path.replace("/chat/completions", "/models"))
+        if (request.method, request.path) != ("POST", kind.path) and not (is_list or self._counts(request)):
             if request.path not in (*COUNT_PATHS, *LOADED_PATHS):
                 exchange.breaches.append(ContractViolation("url", f"there is no {request.method} {request.path}"))
             return ErrorResponse(404, b'{"error":{"message":"Unknown request URL","type":"invalid_request_error"}}')
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         if self.key and (scheme.lower() != "bearer" or key != self.key):
             return kind.refuse_key(key)
+        if is_list:
+            listed = [{"id": name, "object": "model"} for name in kind.models]
+            return ErrorResponse(200, json.dumps({"object": "list", "data": listed}).encode())
         if unreadable is not None or not isinstance(body, dict):
             unreadable = unreadable or ContractViolation("json", "the body is no JSON object")
             exchange.breaches.append(unreadable)
