@@ -387,7 +387,7 @@ class Delivery:
         streams = self._request.stream
         if self._opened:
             reply.omit_message_start()
-        is_last = False
+        is_first, is_last = True, False
         read = reply.read
         check: RelayedCheck | None = None
         inspection = self._inspection
@@ -416,11 +416,13 @@ class Delivery:
                         data = await check.finish()
                     elif not data:
                         continue
-                self._relayed = streams
+                if is_first:
+                    self._relayed = streams
                 watchdog.begin_write()
                 await sink.send_relayed_bytes(data, reply.headers, is_stream=streams, is_last=is_last)
                 watchdog.end_write()
-                if self._incoming.body:
+                if is_first:
+                    is_first = False
                     self._release_body()
         finally:
             self._receipt.outcome = reply.stop_reason or ""

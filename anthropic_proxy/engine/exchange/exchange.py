@@ -39,12 +39,7 @@ from anthropic_proxy.engine.exchange.safeguards import open_check
 from anthropic_proxy.engine.exchange.safeguards.hidden_texts import hides_call
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, end_if_disconnected, uncancel
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
-from anthropic_proxy.engine.messages.models import (
-    CleanMessages,
-    MessagesRequest,
-    decode_request_or_envelope,
-    scan_request,
-)
+from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope, scan_request
 from anthropic_proxy.engine.messages.preparation import find_session_id
 from anthropic_proxy.engine.messages.purpose import asks_for_title, is_limit_query, read_purpose
 from anthropic_proxy.engine.messages.tokens import EstimateCache
@@ -145,17 +140,19 @@ class Exchange:
             if request.scanned_only:
                 request = await self._decode_body()
         plan = await choose_plan(engine, incoming, request, self._estimates, match)
-        plans = incoming.plans or (plan,)
-        if not incoming.plans and request.is_classifier_question:
+        plans: Sequence[Plan] = (plan,)
+        if incoming.plans:
+            plans = incoming.plans
+            plan = plans[0]
+        elif request.is_classifier_question:
             incoming.purpose = "classifier"
             plans, request = await self._list_plans_of_classifier(plan, request)
-        plan = plans[0]
+            plan = plans[0]
         self._record_plan(plan)
         # a relay's provider checks the request itself
         if request.decode_error is not None and not all(choice.targets[0].is_relayed for choice in plans):
             raise request.decode_error
-        messages = request.messages
-        if messages and type(messages) is not CleanMessages and not plan.targets[0].is_relayed:
+        if request.may_have_summaries and not plan.targets[0].is_relayed:
             await self._check_summaries(request)  # before inspectors redact them
 
         # admit
@@ -218,8 +215,9 @@ class Exchange:
     def _record_plan(self, plan: Plan) -> None:
         receipt = self._receipt
         receipt.route = plan.route.name if plan.route is not None else ""
-        chosen = receipt.session_model
-        receipt.route_reason = f"chosen for the session: {chosen}; {plan.reason}" if chosen else plan.reason
+        receipt.route_reason = plan.reason
+        if receipt.session_model:
+            receipt.route_reason = f"chosen for the session: {receipt.session_model}; {plan.reason}"
         receipt.fidelity.mode = plan.fidelity
         if self._incoming.plans and plan.requested:
             receipt.requested_model = plan.requested

@@ -248,6 +248,7 @@ def decode_request(
             if isinstance(read.messages, CleanMessages):
                 called = read.messages.names
             else:
+                request.may_have_summaries = True
                 blocks = [block for message in read.messages for block in message.blocks]
                 calls = [block for block in blocks if type(block) is ToolUseBlock]
                 called = {block.id: block.name for block in calls}
@@ -257,6 +258,8 @@ def decode_request(
                 request.has_invalid_calls = not (are_valid and are_unique)
             else:
                 request.has_invalid_calls = False
+        else:
+            request.may_have_summaries = True
         for block in _list_new_blocks(read.messages):
             if type(block) is ToolResultBlock:
                 request.tool_results += 1

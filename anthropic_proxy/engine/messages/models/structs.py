@@ -453,6 +453,8 @@ class MessagesRequest(Struct, kw_only=True):
     has_invalid_calls: bool = True
     """True if the messages may contain tool calls that the Messages API rejects: their name is not allowed, or their
     input is no object. A relay replaces these."""
+    may_have_summaries: bool = False
+    """True if the messages were decoded and may contain blocks of type `compaction`."""
     body_bytes: int = 0
     """Size of the request body in bytes. 0: the request was not decoded from a body."""
     is_classifier_question: bool = False
