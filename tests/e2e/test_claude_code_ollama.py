@@ -13,6 +13,7 @@ from tests.e2e.claude import do_the_task, run_claude
 from tests.support.fakes.ollama import new_ollama
 from tests.support.fakes.openai_chat.samples import png
 from tests.support.fakes.server import Running, serving_strictly
+from tests.support.pdf import write_pdf
 from tests.support.pictures import paint
 from tests.support.server_process import Proxy, running_proxy
 
@@ -70,15 +71,27 @@ def test_a_screenshot_is_described_for_a_model_of_text(
     yellow = paint((255, 255, 0), 23, 11)
     (work / "screenshot.png").write_bytes(yellow)
     with running_proxy(server, blind_settings) as proxy:
-        prompt = f"Look at the picture {work / 'screenshot.png'} and say what is in the description."
+        prompt = f"Look at the picture {work / 'screenshot.png'}"
         run = run_claude(claude, proxy.url, work, prompt, "--allowedTools", "Read")
         assert "Traceback" not in proxy.log
         assert "description of a picture" in proxy.log
-    assert not run.result["is_error"]
+    assert run.text == "I was told that it shows: yellow."
     asked = {model: [body for body in chats(ollama) if body["model"] == model] for model in ("qwen3-vl:8b", "llama3.2")}
     assert [has_pictures(body) for body in asked["qwen3-vl:8b"]] == [True]
     assert not any(has_pictures(body) for body in asked["llama3.2"])
     assert r"\nyellow\n</image_description>" in json.dumps(asked["llama3.2"][-1])
+
+
+def test_a_page_of_a_pdf_is_quoted_by_a_model_of_text(
+    claude: Path, blind_settings: dict[str, str], ollama: Running, server: Path, work: Path
+) -> None:
+    (work / "terms.pdf").write_bytes(write_pdf("Terms of delivery", "Goods are sent within three days."))
+    with running_proxy(server, blind_settings) as proxy:
+        prompt = f"What does page 2 of {work / 'terms.pdf'} say?"
+        run = run_claude(claude, proxy.url, work, prompt, "--allowedTools", "Read")
+        assert "Traceback" not in proxy.log
+    assert run.text == "Page 2 says: Goods are sent within three days."
+    assert not any(has_pictures(body) for body in chats(ollama))
 
 
 def has_pictures(body: Any) -> bool:

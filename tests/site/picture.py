@@ -1,7 +1,7 @@
 """The terminal pictures with Claude Code in docs/pictures.
 
-terminal.svg and code.svg are of a real run of the demo; claude-code.svg is of a session in tmux, where a test server
-replaces OpenAI.
+terminal.svg and code.svg are of a real run of the demo; claude-code.svg and model-of-text.svg are of sessions in tmux,
+where test servers replace OpenAI and Ollama.
 """
 
 import contextlib
@@ -23,14 +23,18 @@ from tests.e2e.claude import find_claude
 from tests.e2e.terminal import introduce
 from tests.site.pages import DOCS
 from tests.site.terminal_drawing import COLUMNS, draw
-from tests.site.tmux import running_in_tmux
+from tests.site.tmux import Tmux, running_in_tmux
+from tests.support.fakes.ollama import new_ollama
 from tests.support.fakes.openai_chat import KEY, new_openai
 from tests.support.fakes.server import serving
+from tests.support.pdf import write_pdf
+from tests.support.pictures import paint
 from tests.support.server_process import free_port
 
 PICTURE = DOCS / "pictures/terminal.svg"
 LAUNCH = DOCS / "pictures/code.svg"
 SESSION = DOCS / "pictures/claude-code.svg"
+TEXT_MODEL = DOCS / "pictures/model-of-text.svg"
 _QUESTION = "list the files here"
 
 
@@ -87,31 +91,65 @@ def _server(command: list[str], folder: Path, environment: dict[str, str]) -> It
 def record_claude_code() -> list[str]:
     """Run `anthropic-proxy code` in a terminal, ask for a command, and return the lines of the screen, with colors."""
     with tempfile.TemporaryDirectory() as folder, serving(new_openai()) as openai:
-        home, project, programs = (Path(folder) / name for name in ("home", "shop", "programs"))
-        for path in (home, project, programs):
-            path.mkdir()
-        (programs / "anthropic-proxy").symlink_to(Path(sys.executable).with_name("anthropic-proxy"))
+        project = _create_project(Path(folder))
         (project / "basket.py").write_text("def total(prices):\n    return sum(prices)\n")
-        introduce(home, project)
-        settings = home / ".config/anthropic-proxy"
-        settings.mkdir(parents=True)
-        lines = f"OPENAI_API_KEY={KEY}\nOPENAI_BASE_URL={openai.url}/v1\nBIG_MODEL=gpt-4.1\n"
-        (settings / ".env").write_text(lines)
-        (settings / "anthropic-proxy.toml").write_text(
-            '[prices."openai/*"]\ninput = 2\ncache_read = 0.5\noutput = 8\n'  # no list has those of a test server
-        )
-        environment = {**_environment(home, free_port(), programs), "ANTHROPIC_PROXY_CONFIG": str(settings)}
-        environment["TERM"] = "xterm-256color"
-        code = ("anthropic-proxy", "code", "--", "--allowedTools", "Bash")
-        with running_in_tmux(code, project, environment) as screen:
-            screen.wait_for("❯")
+        variables = f"OPENAI_API_KEY={KEY}\nOPENAI_BASE_URL={openai.url}/v1\nBIG_MODEL=gpt-4.1\n"
+        # no list has the prices of a test server
+        prices = '[prices."openai/*"]\ninput = 2\ncache_read = 0.5\noutput = 8\n'
+        with _code(project, variables, prices, "Bash") as screen:
             screen.type("Run the command `python3 -m doctest basket.py && echo all tests pass`")
             return [line.replace(str(project), "~/shop") for line in screen.wait_for("The command said", "% of")]
+
+
+def record_model_of_text() -> list[str]:
+    """Run Claude Code with a model of text, ask for a page of a PDF and for a screenshot, and return the screen."""
+    with tempfile.TemporaryDirectory() as folder, serving(new_ollama()) as ollama:
+        project = _create_project(Path(folder))
+        (project / "terms.pdf").write_bytes(write_pdf("Terms of delivery", "Goods are sent within three days."))
+        (project / "screenshot.png").write_bytes(paint((0, 144, 0), 64, 48))
+        variables = f"OLLAMA_API_BASE={ollama.url}\nBIG_MODEL=llama3.2\nSMALL_MODEL=llama3.2\n"
+        with _code(project, variables, '[images]\nmodel = "ollama/qwen3-vl:8b"\n', "Read") as screen:
+            screen.type("What does page 2 of terms.pdf say?")
+            screen.wait_for("● Page 2 says", "% of")
+            screen.type("Look at the picture screenshot.png")
+            lines = screen.wait_for("I was told that", "% of")
+            # what stands above it is the end of a hint of Claude Code, of which the beginning has left the screen
+            return lines[next(number for number, line in enumerate(lines) if "terms.pdf" in line) :]
+
+
+def _create_project(folder: Path) -> Path:
+    """Return the folder of the project, beside which are the home of the user and the installed program."""
+    home, project, programs = (folder / name for name in ("home", "shop", "programs"))
+    for path in (home, project, programs):
+        path.mkdir()
+    (programs / "anthropic-proxy").symlink_to(Path(sys.executable).with_name("anthropic-proxy"))
+    introduce(home, project)
+    return project
+
+
+@contextmanager
+def _code(project: Path, variables: str, tables: str, tool: str) -> Iterator[Tmux]:
+    """Run `anthropic-proxy code` on a screen. `variables`, `tables`: lines of the two files with settings. `tool`: one
+    that may be used without a question.
+    """
+    home = project.parent / "home"
+    settings = home / ".config/anthropic-proxy"
+    settings.mkdir(parents=True)
+    (settings / ".env").write_text(variables)
+    (settings / "anthropic-proxy.toml").write_text(tables)
+    environment = _environment(home, free_port(), project.parent / "programs")
+    environment |= {"ANTHROPIC_PROXY_CONFIG": str(settings), "TERM": "xterm-256color"}
+    code = ("anthropic-proxy", "code", "--", "--allowedTools", tool)
+    with running_in_tmux(code, project, environment) as screen:
+        screen.wait_for("❯")
+        yield screen
 
 
 def write_picture() -> None:
     """Run the demo and write the picture of it, and the animation for the page about Claude Code."""
     SESSION.write_text(draw(record_claude_code(), "Terminal: Claude Code with an OpenAI model"), "utf-8")
+    label = "Claude Code: a model of text answers what page 2 of a PDF says, and what a screenshot shows"
+    TEXT_MODEL.write_text(draw(record_model_of_text(), label), "utf-8")
     session = record()
     PICTURE.parent.mkdir(exist_ok=True)
     PICTURE.write_text(draw(session, "Terminal"), "utf-8")

@@ -107,7 +107,23 @@ def _view_picture(task: Task) -> Reply:
         if picture.size is not None:
             width, height = picture.size
             return Reply(f"The picture is {picture.media_type}, {width} by {height} pixels.")
-    return Reply("I was shown no picture.")
+    described = _list_descriptions(task)
+    return Reply(f"I was told that it shows: {', '.join(described)}." if described else "I was shown no picture.")
+
+
+def _quote_page(task: Task) -> Reply:
+    """Read a document through a tool, and repeat the text of one of its pages, as the proxy marks them."""
+    number, path = task.words
+    if not task.rounds:
+        return _calls(task.tools.read(path))
+    page = re.search(rf'<page number="{number}">\n(.*?)\n</page>', _read_texts(task), re.DOTALL)
+    return Reply(f"Page {number} says: {page[1]}" if page else "I was shown no such page.")
+
+
+def _read_texts(task: Task) -> str:
+    """Return all texts that the model has got, with those of results."""
+    turns = (*task.conversation.turns, *(result for results in task.rounds for result in results))
+    return "\n".join(turn.text for turn in turns)
 
 
 def _name_colors(task: Task) -> Reply:
@@ -119,9 +135,11 @@ def _name_colors(task: Task) -> Reply:
 
 def _quote_descriptions(task: Task) -> Reply:
     """Repeat the descriptions of pictures that a model without eyes gets from the proxy."""
-    text = "\n".join(turn.text for turn in task.conversation.turns)
-    found = re.findall(r"<image_description>\n.*\n(.*)\n</image_description>", text)
-    return Reply(", ".join(found) or "I was told nothing.")
+    return Reply(", ".join(_list_descriptions(task)) or "I was told nothing.")
+
+
+def _list_descriptions(task: Task) -> list[str]:
+    return re.findall(r"<image_description>\n.*\n(.*)\n</image_description>", _read_texts(task))
 
 
 def _describe(task: Task) -> Reply:
@@ -285,6 +303,7 @@ PLANS: tuple[tuple[str, Plan], ...] = (
     (rf"Read {_PATH} and write its words in upper case to {_PATH}", _shout),
     (rf"Look at the picture {_PATH}", _view_picture),
     (rf"Load (\S+) and read {_PATH}", _load),
+    (rf"What does page (\d+) of {_PATH} say", _quote_page),
     (r"Run the command `([^`]+)`", _run),
     (rf"Read {_PATH}", _read),
     (r"weather in (\w+) and (\w+)", _weather),
