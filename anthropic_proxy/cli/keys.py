@@ -25,6 +25,7 @@ from anthropic_proxy.console.keys.administration import (
     open_administration,
 )
 from anthropic_proxy.console.keys.descriptions import (
+    describe_author_of_end,
     describe_changes,
     describe_creator,
     describe_exceptions,
@@ -152,7 +153,7 @@ def list_(*, as_json: bool = False) -> None:
     shown: Sequence[tuple[Column, Callable[[VirtualKey, KeyState], str]]] = [
         (Column("Label"), lambda key, _: key.label),
         (Column("Key", is_optional=True), lambda key, _: key.hashes[0].hint if key.hashes else ""),
-        (Column("Status"), lambda _, state: state.status),
+        (Column("Status"), lambda key, state: ", ".join(filter(None, (state.status, describe_author_of_end(key))))),
         (Column("Owner"), lambda key, _: key.owner),
         (Column("Team"), lambda key, _: key.team),
         (_CREATOR, describe_creator),
@@ -554,7 +555,8 @@ def write_key(key: VirtualKey, state: KeyState, spending: Sequence[Spending] = (
     facts += [("subject", f"{key.subject} at {key.issuer}" if key.subject else "")]
     facts += [("creator", describe_creator(key, state))]
     facts += [("created", formats.long_time(key.created_at)), ("expires", formats.long_time(key.expires_at) or "never")]
-    facts += [("revoked", formats.long_time(key.revoked_at))]
+    ended = (formats.long_time(key.revoked_at), describe_author_of_end(key))
+    facts += [("revoked", ", ".join(filter(None, ended)))]
     for text_hash in key.hashes:
         end = "" if text_hash.expires_at is None else f"  until {formats.long_time(text_hash.expires_at)}"
         facts.append(("key", f"{text_hash.hint}  from {formats.long_time(text_hash.created_at)}{end}"))

@@ -191,9 +191,11 @@ def test_a_client_that_builds_its_model_from_the_schemas_sends_all_attributes(fl
         assert fleet.scim.get(f"/scim/v2/Groups/{group.id}").json()["members"] == [
             {"value": created.id, "$ref": member["$ref"], "type": "User"}
         ]
-        client.replace(user_model.model_validate({**fields, **dropped, "id": created.id, "active": False}))
-        listed = {row["name"]: row["status"] for row in fleet.admin.get("/admin/keys").json()["data"]}
-        assert listed["dora@example.com"] == "revoked"
+        own = {"id": created.id, "meta": {"version": 'W/"version of the client"'}}
+        client.replace(user_model.model_validate({**fields, **dropped, **own, "active": False}))
+        rows = fleet.admin.get("/admin/keys").json()["data"]
+        listed = {row["name"]: (row["status"], row["ended_by"]) for row in rows}
+        assert listed["dora@example.com"] == ("revoked", "scim")
         client.delete(group_model, group.id)
         client.delete(user_model, created.id)
 

@@ -34,6 +34,7 @@ from anthropic_proxy.console.dashboard.tables import (
 )
 from anthropic_proxy.console.keys.acceptance import list_key_states
 from anthropic_proxy.console.keys.descriptions import (
+    describe_author_of_end,
     describe_changes,
     describe_creator,
     describe_exceptions,
@@ -139,7 +140,11 @@ class KeyRow(Struct, frozen=True):
         return Cell(text=formats.ago(self.now - at / MICROSECONDS), title=formats.full_time(at))
 
     def show_state(self) -> Cell:
-        return Cell(tag=structs.astuple(self.state), title=self.access.reason, note=self.expires)
+        return Cell(
+            tag=structs.astuple(self.state),
+            title=self.access.reason,
+            note=describe_author_of_end(self.key) or self.expires,
+        )
 
     def show_owner(self) -> Cell:
         creator = describe_creator(self.key, self.access)
@@ -471,7 +476,7 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
         ("Created by", describe_creator(key, state)),
         ("Created", formats.long_time(key.created_at)),
         ("Expires", formats.long_time(key.expires_at) or "never"),
-        ("Revoked", formats.long_time(key.revoked_at)),
+        ("Revoked", ", ".join(filter(None, (formats.long_time(key.revoked_at), describe_author_of_end(key))))),
         ("Exceptions", describe_exceptions(key)),
     ]
     for text_hash in key.hashes:

@@ -370,6 +370,10 @@ def build_schemas() -> Schema:
     state |= {"status_reason": reason}
     problem = {"type": "string", "description": "Why its row in the database cannot be read. Empty: it can."}
     times = {"partial_key_hint": _TEXT, "created_at": _TIME, "revoked_at": _TIME}
+    times["ended_by"] = {
+        "type": "string",
+        "description": "scim: the identity provider has revoked it. Empty: somebody.",
+    }
     issuer = {"type": "string", "description": "Identity provider of a person. Empty: it has not signed in."}
     subject = {"type": "string", "description": "Id of a person at the identity provider."}
     whose = {"person": person, "issuer": issuer, "subject": subject}

@@ -57,6 +57,7 @@ def encode_key(key: VirtualKey, state: KeyState) -> dict[str, Any]:
         "created_at": format_time(key.created_at),
         "expires_at": format_time(key.expires_at),
         "revoked_at": format_time(key.revoked_at),
+        "ended_by": key.ended_by,
         "owner": key.owner,
         "team": key.team,
         "person": key.person,
@@ -94,6 +95,7 @@ class _EncodedKey(Struct):
     created_at: _Time | None = None
     expires_at: _Time | None = None
     revoked_at: _Time | None = None
+    ended_by: _Text = ""
     owner: _Text = ""
     team: _Text = ""
     person: _Text = ""
@@ -122,6 +124,7 @@ def decode_key(encoded: object) -> tuple[VirtualKey, KeyState]:
         created_at=created_at,
         expires_at=None if fields.expires_at is None else fields.expires_at.timestamp(),
         revoked_at=None if fields.revoked_at is None else fields.revoked_at.timestamp(),
+        ended_by=fields.ended_by,
         owner=fields.owner,
         team=fields.team,
         person=fields.person,
@@ -176,6 +179,11 @@ def describe_creator(key: VirtualKey, state: KeyState) -> str:
         return ""
     problem = state.creator_status not in ("", "active")
     return f"{key.creator} ({state.creator_status})" if problem else key.creator
+
+
+def describe_author_of_end(key: VirtualKey) -> str:
+    """Return who has revoked the key, if it was not an administrator."""
+    return "deactivated by the identity provider (SCIM)" if key.revoked_at is not None and key.ended_by else ""
 
 
 def describe_exceptions(key: VirtualKey) -> str:

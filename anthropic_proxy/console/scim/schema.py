@@ -265,7 +265,8 @@ def build_provider_config(base: str) -> dict[str, Any]:
         "filter": {"supported": True, "maxResults": MAX_RESULTS},
         "changePassword": {"supported": False},
         "sort": {"supported": False},
-        "etag": {"supported": True},
+        # If-Match is respected, but not announced: Canaille 0.3 would send a version of its own with each change
+        "etag": {"supported": False},
         "authenticationSchemes": [
             {
                 "type": "oauthbearertoken",

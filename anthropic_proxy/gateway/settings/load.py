@@ -130,6 +130,8 @@ def _load(
         fields["oidc"] = _build_oidc(fields.get("oidc", {}), file, sources)
     with sources.errors.collect():
         _require_different_keys(fields)
+    if fields.get("scim_tokens") and not fields.get("virtual_keys"):
+        file.warnings.append("SCIM_TOKEN is ignored, because VIRTUAL_KEYS is not true.")
     with sources.errors.collect():
         _require_model_settings(fields, table, providers, sources)
     resolves_now = resolves_keys and not sources.errors
