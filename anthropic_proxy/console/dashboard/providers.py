@@ -289,8 +289,7 @@ def _list_features(model: ModelFeatures) -> Mapping[str, MatrixCell]:
             for kind, row in SERVER_TOOLS.items()
             if row.is_in_dashboard
         },
-        "Context window, tokens": number("context_window", model.context_window),
-        "Input limit, tokens": number("context_window", model.max_input),
+        "Context window, tokens": number("context_window", model.max_input),
         "Output limit, tokens": number("max_output", model.max_output),
         "Learned from errors": MatrixCell(text=", ".join(model.adaptations) or formats.UNKNOWN),
         "Source, if not named above": MatrixCell(text=model.source),

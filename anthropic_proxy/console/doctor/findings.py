@@ -159,9 +159,14 @@ class Diagnosis(Struct, kw_only=True):
 
 
 def find_context_window(diagnosis: Diagnosis) -> int | None:
-    """Return the observed context window in tokens, else the one that the proxy uses. None: unknown."""
+    """Return the tokens that a conversation can reach, as observed, else as the proxy uses them. None: unknown.
+
+    With some models this is less than the context window, which includes the reply.
+    """
     facts = diagnosis.backend.target.capabilities
-    return diagnosis.context_window or (facts.context_window if facts.known else None)
+    if diagnosis.context_window is None:
+        return facts.effective_max_input if facts.known else None
+    return min(diagnosis.context_window, facts.max_input or diagnosis.context_window)
 
 
 def lacks_context_window(diagnosis: Diagnosis) -> bool:
