@@ -39,3 +39,9 @@ def test_an_old_name_without_effect_is_named(tmp_path: Path) -> None:
     settings = load_settings({}, PROVIDERS, env_file=str(tmp_path / ".env"))
     texts = [text.replace(f"{tmp_path}/", "") for text in settings.warnings]
     assert "domains of [sign_in] (.env, line 1) is ignored, because OIDC_ISSUER is not set." in texts
+
+
+def test_a_token_of_scim_without_virtual_keys_is_named(tmp_path: Path) -> None:
+    environ = {"SCIM_TOKEN": "scim-canary0123456789abcdef0123456789"}
+    settings = load_settings(environ, PROVIDERS, env_file=str(tmp_path / ".env"))
+    assert list(settings.warnings) == ["SCIM_TOKEN is ignored, because VIRTUAL_KEYS is not true."]
