@@ -198,3 +198,21 @@ def test_python_m_imports_no_modules_of_the_current_directory(tmp_path: Path) ->
     command = [sys.executable, "-m", "anthropic_proxy", "usage"]
     done = subprocess.run(command, cwd=tmp_path, env=own, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_full_disk_is_named_before_a_request_is_stored(tmp_path: Path) -> None:
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    packages.joinpath("sitecustomize.py").write_text(
+        "import shutil\nfound = shutil.disk_usage\nshutil.disk_usage = lambda path: found(path)._replace(free=0)\n"
+    )
+    ledger = {"DATABASE_URL": f"sqlite:///{tmp_path / 'ledger.sqlite3'}"}
+    with running_proxy(tmp_path, ledger) as proxy:
+        settings = {**ledger, "PORT": proxy.url.rpartition(":")[2]}
+        words = [sys.executable, "-m", "anthropic_proxy", "health", "--json"]
+        own = {**environment_of(tmp_path), **settings}
+        listed = [
+            json.loads(subprocess.run(words, cwd=tmp_path, env={**own, **more}, capture_output=True, check=True).stdout)
+            for more in ({}, {"PYTHONPATH": f"{packages}{os.pathsep}{own['PYTHONPATH']}"})
+        ]
+    assert [one["ledger"] for one in listed] == ["ok", "disk full"]
