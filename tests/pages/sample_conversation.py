@@ -19,6 +19,8 @@ from anthropic_proxy.plugins import BlockMark, CallCheck, Client, PrefixChange, 
 from tests.support.waiting import WAIT_SECONDS
 
 SESSION = "5b1f0e6c-7a55-4f0c-9e1a-1f2c3d4e5f60"
+TITLE = "Checkout test on Mondays"
+_TITLE_REQUEST = f"req_conversation{80:08d}"
 _SYSTEM = "You are a coding agent. Follow the rules of the project. " * 40
 _TEST = """import datetime
 
@@ -114,23 +116,18 @@ def write_sample_conversation(file: Path) -> None:
     """Add the session to the ledger, with its latest request a minute ago."""
     environ = {"DATABASE_URL": f"sqlite:///{file}", "LEDGER_CONTENT": "true"}
     settings = load_settings(environ, PROVIDERS, env_file=None)
-    contents = ContentBuffer(lambda: None)
+    contents, titles = ContentBuffer(lambda: None), ContentBuffer(lambda: None)
     queue = ReceiptQueue(
         lambda queue: LedgerWriter(queue, lambda: settings, sys.stderr.write).run(),
         batch_seconds=0.0,
         contents=contents,
+        titles=titles,
     )
-    for receipt, body, reply in _build_requests(time.time() - 180):
-        contents.record(receipt.request_id, "client request", msgspec.json.encode(body))
-        contents.record(
-            receipt.request_id, "client response", msgspec.json.encode({"type": "message", "content": reply})
-        )
-        queue.record(receipt)
-    for receipt, body, reply in _build_checked_requests(time.time() - 400):
-        contents.record(receipt.request_id, "client request", msgspec.json.encode(body))
-        contents.record(
-            receipt.request_id, "client response", msgspec.json.encode({"type": "message", "content": reply})
-        )
+    for receipt, body, reply in (*_build_requests(time.time() - 180), *_build_checked_requests(time.time() - 400)):
+        for buffer in (contents, titles) if receipt.request_id == _TITLE_REQUEST else (contents,):
+            buffer.record(receipt.request_id, "client request", msgspec.json.encode(body))
+            encoded_reply = msgspec.json.encode({"type": "message", "content": reply})
+            buffer.record(receipt.request_id, "client response", encoded_reply)
         queue.record(receipt)
     lost = queue.stop(WAIT_SECONDS)
     assert not lost, queue.state.problem
@@ -154,7 +151,7 @@ def _build_requests(start: float) -> Iterator[tuple[Receipt, dict[str, Any], lis
         )
         messages.append({"role": "assistant", "content": reply})
         if number == 1:
-            title = [_text('{"title": "Checkout test on Mondays"}')]
+            title = [_text(f'{{"title": "{TITLE}"}}')]
             receipt = _build_receipt(80, at, (310, 0, 12, 0.6), title)
             receipt.tool_count, receipt.model, receipt.requested_model = 0, "gpt-4.1-mini", "claude-haiku-4-5"
             asked = [{"role": "user", "content": f"<session>\n{_PROMPT}\n</session>"}]

@@ -9,7 +9,7 @@ from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-unt
 from playwright.sync_api import Browser, expect
 
 from tests.pages.browser import ALL_APPEARANCES, Appearance, open_tab, without_errors
-from tests.pages.sample_conversation import CHECKED_REQUEST, CHECKED_SESSION, SESSION, write_sample_conversation
+from tests.pages.sample_conversation import CHECKED_REQUEST, CHECKED_SESSION, SESSION, TITLE, write_sample_conversation
 from tests.support.dashboard import ledger_settings
 from tests.support.server_process import Proxy, running_proxy
 
@@ -41,8 +41,8 @@ def test_a_conversation_is_accessible_and_fits(
 def test_calls_are_folded_with_their_results_and_images_are_shown(browser: Browser, proxy: Proxy) -> None:
     with without_errors(open_tab(browser, proxy.url)) as page:
         page.goto("/dashboard/sessions")
-        page.get_by_role("link", name="Why does the checkout test fail on Mondays?").click()
-        expect(page.get_by_role("heading", level=1)).to_contain_text("Why does the checkout test fail on Mondays?")
+        page.get_by_role("link", name=TITLE).click()
+        expect(page.get_by_role("heading", level=1)).to_contain_text(TITLE)
         read = page.locator("details.tool", has_text="Read")
         expect(read.locator("pre").first).to_be_hidden()
         read.locator("summary").click()
