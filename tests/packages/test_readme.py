@@ -21,7 +21,7 @@ TIMEOUT_SECONDS = 240
 
 def test_the_blocks_of_the_readme(tools: Path, tmp_path: Path) -> None:
     text = (ROOT / "README.md").read_text("utf-8")
-    install, init, code, costs, variables = (block.text for block in blocks(text) if "client" in block.words)
+    install, init, code, costs, _service, variables = (block.text for block in blocks(text) if "client" in block.words)
     usage, logs = costs.splitlines()
     programs = tmp_path / "bin"
     programs.mkdir()
