@@ -137,7 +137,7 @@ def build_overview_page(context: PageContext) -> Mapping[str, Any]:
     panels = _Panels(context)
     incidents = build_panel(context, "incidents", panels.find_bands)
     bands = [] if isinstance(incidents, FailedPanel) else incidents
-    problems = build_panel(context, "the problems", panels.list_problems)
+    problems = build_panel(context, "the problems", lambda: panels.list_problems(panels.count_sent()))
     failures = [] if isinstance(problems, FailedPanel) else problems
     notices = list_setting_notices(context)
     notices += [failure for failure in failures if not failure.is_solved]
@@ -183,9 +183,11 @@ def build_overview_page(context: PageContext) -> Mapping[str, Any]:
     }
 
 
-def count_open_problems(context: PageContext) -> int:
-    """Return the number of problems that the page lists: of the settings, of the doctor and of requests."""
-    failures = build_panel(context, "the problems", _Panels(context).list_problems)
+def count_open_problems(context: PageContext, sent: Mapping[str, int]) -> int:
+    """Return the number of problems that the page lists: of the settings, of the doctor and of requests. `sent`: prefix
+    of a provider → requests that it answered.
+    """
+    failures = build_panel(context, "the problems", lambda: _Panels(context).list_problems(sent))
     of_requests = [] if isinstance(failures, FailedPanel) else [one for one in failures if not one.is_solved]
     return len(list_setting_notices(context)) + len(of_requests)
 
@@ -244,17 +246,22 @@ class _Panels:
             text += f"; the cost of {link} is unknown"
         return Markup(f"{text}.")
 
-    def list_problems(self) -> list[Notice]:
+    def count_sent(self) -> Mapping[str, int]:
+        """Return prefix of a provider → requests that it answered."""
+        sent: dict[str, int] = {}
+        for row in self.by_model():
+            prefix = self.costs.find_prefix(row.model.provider)
+            sent[prefix] = sent.get(prefix, 0) + row.model.sums.requests
+        return sent
+
+    def list_problems(self, sent: Mapping[str, int]) -> list[Notice]:
+        """`sent`: as of `count_sent`."""
         context = self.context
         costs = self.costs
         notices = [
             build_error_notice(context, costs, group) for group in list_error_groups(context, costs, self.errors())
         ]
         notices += self._list_plain_forms()
-        sent: dict[str, int] = {}
-        for row in self.by_model():
-            prefix = costs.find_prefix(row.model.provider)
-            sent[prefix] = sent.get(prefix, 0) + row.model.sums.requests
         attempts = count_failed_attempts(context.connection, context.model_selection)
         for prefix, failed in sorted(attempts.items(), key=lambda item: (-item[1].requests, item[0])):
             if is_frequent(failed, sent.get(prefix, 0)):

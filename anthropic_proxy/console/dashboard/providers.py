@@ -140,7 +140,8 @@ def build_providers_page(context: PageContext) -> Mapping[str, Any]:
     verdict = f"{formats.plural(len(ready), 'provider')} ready."
     for row in limited:
         verdict += f" {row.setup.prefix}: {'circuit open' if row.state == 'blocked' else 'all keys in cooldown'}."
-    if problems := count_open_problems(context):
+    find_prefix = ModelCosts(context.settings).find_prefix
+    if problems := count_open_problems(context, {find_prefix(name): one.sums.requests for name, one in known.items()}):
         verdict += f" {formats.plural(problems, 'open problem')}."
     if not ready and not limited:
         verdict = f"{describe_demo(context.settings)}: it streams and calls tools, but has no model."

@@ -99,7 +99,6 @@ class _Reply(Struct):
 
 
 _decode_reply = msgspec.json.Decoder(_Reply).decode
-_decode_result = msgspec.json.Decoder(_Reply).decode
 
 
 class ImageDescriber:
@@ -259,7 +258,7 @@ class ImageDescriber:
         content = [{"type": "text", "text": text} for text in texts]
         block = {"type": "tool_result", "tool_use_id": "image_description", "content": content}
         inspected = await self._inspect(Raw(msgspec.json.encode(block)))
-        return None if inspected is None else [part.text for part in _decode_result(inspected).content]
+        return None if inspected is None else [part.text for part in _decode_reply(inspected).content]
 
 
 async def describe_images(
