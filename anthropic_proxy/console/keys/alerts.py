@@ -25,7 +25,7 @@ from anthropic_proxy.console.keys.descriptions import format_time
 from anthropic_proxy.console.keys.limits import KeyLimit
 from anthropic_proxy.console.keys.queries import Spending
 from anthropic_proxy.console.ledger.connection import Connection
-from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
+from anthropic_proxy.console.ledger.database import open_for_reading, write_at_once
 from anthropic_proxy.console.ledger.webhook import LEASE_SECONDS, POLL_SECONDS, build_headers, find_pause
 from anthropic_proxy.console.units import MICROSECONDS, to_microseconds
 from anthropic_proxy.engine.bounded import BoundedDict
@@ -245,11 +245,7 @@ class BudgetAlerts:
         return None if is_last else to_microseconds(self._now() + pause)
 
     async def _write(self, function: Callable[[Connection], _Result]) -> _Result:
-        def write() -> _Result:
-            with closing(open_for_writing(self._gateway.settings)) as connection, connection.transaction():
-                return function(connection)
-
-        return await run_in_own_thread("alerts", write)
+        return await run_in_own_thread("alerts", partial(write_at_once, self._gateway.settings, function))
 
 
 def add_alerts(connection: Connection, rows: Sequence[BudgetAlert], now: float) -> Sequence[BudgetAlert]:

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from anthropic_proxy.console.ledger.connection import Connection, DatabaseError, Reader, import_psycopg
 from anthropic_proxy.console.ledger.migrations import (
@@ -30,6 +30,7 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.database_address import DatabaseAddress, parse_postgres_url
 from anthropic_proxy.plugins import LedgerCondition
 
+ResultT = TypeVar("ResultT")
 SCHEMA = "anthropic_proxy"
 LOCK_TIMEOUT_SECONDS = 2.0
 """Maximum time in seconds for which a SQLite transaction waits for the end of another one. Then it fails."""
@@ -240,6 +241,12 @@ def open_for_writing(settings: Settings) -> Connection:
         connection.close()
         raise
     return connection
+
+
+def write_at_once(settings: Settings, function: Callable[[Connection], ResultT]) -> ResultT:
+    """Return what `function` returns, for a connection of its own and in one transaction."""
+    with closing(open_for_writing(settings)) as connection, connection.transaction():
+        return function(connection)
 
 
 def _open(address: DatabaseAddress, connect: Callable[[], Any]) -> Connection:

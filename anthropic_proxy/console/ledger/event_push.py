@@ -11,6 +11,7 @@ import hashlib
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -18,7 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.console.ledger.connection import Connection
-from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
+from anthropic_proxy.console.ledger.database import open_for_reading, write_at_once
 from anthropic_proxy.console.ledger.events import (
     EventRow,
     count_events,
@@ -198,13 +199,11 @@ class EventPush:
                     f"again, first in {pause:.0f} s.",
                 )
 
-        def finish(connection: Connection) -> bool:
-            is_own = _replace_cursor(connection, *key, before, cursor)
-            if is_own and not problem and claim.source == "verdicts":
-                connection.execute(_DELETE_ACCEPTED)
-            return is_own
-
-        return await self._write(finish) and not pause
+        is_own = await self._write(lambda connection: _replace_cursor(connection, *key, before, cursor))
+        if is_own and not problem and claim.source == "verdicts":
+            # in a transaction of its own: of several destinations that accept at once, the last one sees all places
+            await self._write(lambda connection: connection.execute(_DELETE_ACCEPTED))
+        return is_own and not pause
 
     async def _post(self, claim: _Claim) -> tuple[str, bool]:
         """Return why the events were not accepted ("": they were), and whether they are too large."""
@@ -261,11 +260,7 @@ class EventPush:
         return Condition(check="siem", state=f"{count} {source} wait", problem=problem)
 
     async def _write(self, function: Callable[[Connection], _Result]) -> _Result:
-        def write() -> _Result:
-            with closing(open_for_writing(self._gateway.settings)) as connection, connection.transaction():
-                return function(connection)
-
-        return await run_in_own_thread("siem", write)
+        return await run_in_own_thread("siem", partial(write_at_once, self._gateway.settings, function))
 
 
 _COLUMNS = _Cursor.__struct_fields__
