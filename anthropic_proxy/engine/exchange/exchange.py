@@ -173,18 +173,15 @@ class Exchange:
             start_recording(engine, incoming, self._sink, engine.title_recorders, hide)
         check = None
         if request.safeguards:
-            parent = ParentRequest(engine, incoming, request, plan, run_exchange)
-            check = open_check(parent, request.safeguards, inspection)
+            check = open_check(self._build_parent(request, plan), request.safeguards, inspection)
         compaction: Compaction | None = None
         if request.context_edits:
             from anthropic_proxy.engine.exchange.compaction import open_compaction  # noqa: PLC0415  # few requests
 
-            parent = ParentRequest(engine, incoming, request, plan, run_exchange)
-            compaction, plan = open_compaction(parent, request, plan)
+            compaction, plan = open_compaction(self._build_parent(request, plan), request, plan)
         describer = None
         if engine.settings.images is not None and incoming.purpose != "image_description":
-            parent = ParentRequest(engine, incoming, request, plan, run_exchange)
-            describer = _open_describer(parent, engine.settings.images, inspection)
+            describer = _open_describer(self._build_parent(request, plan), engine.settings.images, inspection)
         answer: FidelityNote | None = None
         if asks_limits:
             answer = _LIMIT_QUERY
@@ -205,6 +202,9 @@ class Exchange:
             describer=describer,
             answer=answer,
         )
+
+    def _build_parent(self, request: MessagesRequest, plan: Plan) -> ParentRequest:
+        return ParentRequest(self._engine, self._incoming, request, plan, run_exchange)
 
     async def _check_summaries(self, request: MessagesRequest) -> None:
         from anthropic_proxy.engine.messages.models.compaction import require_valid_blocks  # noqa: PLC0415  # few requests
@@ -228,8 +228,8 @@ class Exchange:
         """Questions of Claude Code's own classifier go to the model of auto mode, if one is set and the client may use
         it, else to that of the request. The request is returned decoded if it has a choice of models.
         """
-        engine, incoming = self._engine, self._incoming
-        parent = ParentRequest(engine, incoming, request, plan, run_exchange)
+        engine = self._engine
+        parent = self._build_parent(request, plan)
         chosen: Sequence[Plan] = ()
         try:
             chosen = await parent.list_plans(
