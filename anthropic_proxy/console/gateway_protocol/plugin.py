@@ -59,7 +59,7 @@ def open_plugin(settings: Settings) -> Plugin:
         routes=[
             *protocol.access.api.routes,
             *protocol.list_routes(),
-            *list_budget_routes(find_proxy_scopes(settings), protocol.find_gateway),
+            *list_budget_routes(find_proxy_scopes(settings), protocol.access.limits),
         ],
         budget_uses=protocol.access.limits.budget_uses,
         telemetry_counts=lambda: protocol.telemetry.counts,
@@ -85,10 +85,6 @@ class _GatewayProtocol:
     async def start(self, gateway: Gateway[Settings]) -> None:
         self._gateway = gateway
         await self.access.start(gateway)
-
-    def find_gateway(self) -> Gateway[Settings]:
-        assert self._gateway is not None  # no request is served before the start of the plugins
-        return self._gateway
 
     async def stop(self) -> None:
         if self._sign_in is not None:
@@ -127,7 +123,8 @@ class _GatewayProtocol:
 
     def _build_route(self, path: str, send: _Send) -> Route:
         async def respond(request: RouteRequest) -> RouteResponse:
-            return await send(self.find_gateway(), request)
+            assert self._gateway is not None  # no request is served before the start of the plugins
+            return await send(self._gateway, request)
 
         return Route(path=path, respond=respond, max_body_bytes=MAX_REQUEST_BYTES)
 

@@ -3,7 +3,7 @@ that limits requests by them without virtual keys, such as those of a person who
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -22,35 +22,27 @@ PATH = "/api/budget"
 
 def open_plugin(settings: Settings) -> Plugin:
     scopes: Sequence[Scope] = find_proxy_scopes(settings)
-    gateways: list[Gateway[Settings]] = []
     limits = ProcessLimits(settings)
 
     async def start(gateway: Gateway[Settings]) -> None:
-        gateways.append(gateway)
         limits.open(gateway)
         await limits.start(scopes)
 
     return Plugin(
-        limiters=[
-            RequestLimits(
-                lambda _: scopes,
-                lambda: gateways[-1].settings if gateways else settings,
-                lambda: limits.reservations,
-            )
-        ],
-        routes=list_budget_routes(scopes, lambda: gateways[-1]),
+        limiters=[RequestLimits(lambda _: scopes, lambda: limits.gateway.settings, lambda: limits.reservations)],
+        routes=list_budget_routes(scopes, limits),
         budget_uses=limits.budget_uses,
         start=start,
         stop=limits.stop,
     )
 
 
-def list_budget_routes(scopes: Sequence[Scope], current_gateway: Callable[[], Gateway[Settings]]) -> Sequence[Route]:
-    """Return the path of the budgets of the proxy. Empty: it has none. `current_gateway` is called after the start."""
+def list_budget_routes(scopes: Sequence[Scope], limits: ProcessLimits) -> Sequence[Route]:
+    """Return the path of the budgets of the proxy. Empty: it has none."""
 
     async def respond(request: RouteRequest) -> RouteResponse:
         """Raises `StoreUnavailable`."""
-        store = current_gateway().store
+        store = limits.gateway.store
         now = store.state.find_time(time.time)
         spending = (await read_all_spending(store, scopes, now))[0]
         ends = [scopes[0].find_budget_end(used.budget, now) for used in spending]

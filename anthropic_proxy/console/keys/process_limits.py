@@ -31,6 +31,11 @@ class ProcessLimits:
         self._alerts: BudgetAlerts | None = None
         self._counting: asyncio.Task[None] | None = None
 
+    @property
+    def gateway(self) -> Gateway[Settings]:
+        assert self._gateway is not None  # no request is served before the start of the plugins
+        return self._gateway
+
     def open(self, gateway: Gateway[Settings]) -> None:
         self._gateway = gateway
         self._alerts = BudgetAlerts(gateway)
@@ -44,10 +49,9 @@ class ProcessLimits:
 
     async def start(self, scopes: Sequence[Scope]) -> None:
         """Begin to report, and to count earlier use. `scopes`: those with budgets."""
-        assert self._gateway is not None
         assert self._alerts is not None
         assert self.reservations is not None
-        store = self._gateway.store
+        store = self.gateway.store
         with suppress(StoreUnavailable):  # the first request of a budget needs the clock of the store
             await store.get(_COUNTING)
         self._alerts.start()
