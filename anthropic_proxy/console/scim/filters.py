@@ -14,12 +14,12 @@ from anthropic_proxy.console.scim.schema import (
     find_attribute,
     list_all_attributes,
 )
-from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_anchored
 
 _MAX_CHARACTERS = 4_000
 _MAX_TERMS = 50
 _MAX_DEPTH = 10
-_TOKEN = compile_later(r'\s*("(?:[^"\\]|\\.)*"|[()\[\]]|[^\s()\[\]"]+)')
+_TOKEN = compile_anchored(r'\s*("(?:[^"\\]|\\.)*"|[()\[\]]|[^\s()\[\]"]+)')
 _COMPARISONS: Mapping[str, Callable[[str, str], bool]] = {
     "eq": lambda stored, given: stored == given,
     "ne": lambda stored, given: stored != given,
@@ -70,8 +70,8 @@ class _Tokens:
                 f"The filter has {len(text):,} characters; {_MAX_CHARACTERS:,} are allowed.", "invalidFilter"
             )
         self._tokens: list[str] = []
-        position = 0
-        while position < len(text.rstrip()):
+        position, end = 0, len(text.rstrip())
+        while position < end:
             match = _TOKEN.match(text, position)
             if match is None:
                 raise ScimError(f"The filter cannot be read at {text[position : position + 40]!r}.", "invalidFilter")
