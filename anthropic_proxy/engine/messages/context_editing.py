@@ -18,14 +18,18 @@ that all requests exceed, for results of 40 tokens each (r1, r2, …) and `clear
 The trigger is compared with the conversation as the client has sent it, so that what was cleared stays cleared. Results
 behind the last reply are never cleared, because no model has read them, nor those that load tools or have sources with
 citations, whose numbers would change. What is shorter than the text in its place stays too.
+
+Call and result of a server tool stand in the same reply. The model has read such a result if the reply goes on behind
+it. The documentation of the API keeps such results by `exclude_tools` (`web_search`), so others are cleared.
 """
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from functools import cache
+from contextlib import suppress
 from itertools import zip_longest
 from typing import Any, assert_never
 
+import msgspec
 from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.engine.messages.models import (
@@ -37,10 +41,13 @@ from anthropic_proxy.engine.messages.models import (
     MessagesRequest,
     RedactedThinkingBlock,
     SearchResultBlock,
+    ServerToolResultBlock,
+    ServerToolUseBlock,
     ThinkingBlock,
     ToolReferenceBlock,
     ToolResultBlock,
     ToolUseBlock,
+    UnknownBlock,
     decode_nested_content,
     is_string_or_absent,
     json_string,
@@ -55,6 +62,7 @@ from anthropic_proxy.engine.messages.models.context_edits import (
     Summarize,
     UnsupportedEdit,
 )
+from anthropic_proxy.engine.messages.server_tools import SERVER_CALL_TYPES, SERVER_TOOLS
 from anthropic_proxy.engine.messages.tokens import (
     DEFAULT_FAMILY,
     collect_token_facts,
@@ -68,6 +76,7 @@ from anthropic_proxy.errors import InvalidRequest
 _CLEARED_RESULT = json_string("[This result was removed to save space. Call the tool again if you need it.]")
 _CLEARED_INPUT = Raw(b"{}")
 _THINKING = ThinkingBlock, RedactedThinkingBlock
+_SERVER_RESULT_TYPES = frozenset(result_type for row in SERVER_TOOLS.values() for result_type in row.result_types)
 
 AppliedEdit = dict[str, Any]
 """Member of the field `applied_edits` of a reply."""
@@ -161,6 +170,8 @@ class _Facts(Struct):
     tokens: int
     calls: Sequence[_Call] = ()
     results: Sequence[_Result] = ()
+    read: int = 0
+    """Number of the calls, from the first on, of which the same message has results that its model has read."""
     thinking_tokens: int | None = None
     """None: no thinking that could be removed."""
     begins: int = 0
@@ -182,19 +193,24 @@ def _describe(message: Message) -> _Facts:
     if isinstance(content, str):
         return _Facts(message.role, count_message_tokens(content))
     others: list[Block] = []
-    tokens = thinking_tokens = begins = 0
+    tokens = thinking_tokens = read = begins = 0
     calls: list[_Call] = []
     results: list[_Result] = []
-    has_thinking = False
+    has_thinking = follows_result = False
     for place, block in enumerate(content):
-        if isinstance(block, ToolUseBlock):
-            tokens += count_block_tokens(block)
-            calls.append(_Call(place, block.id, block.name, max(_count_text(bytes(block.input)) - 1, 0)))
-        elif isinstance(block, ToolResultBlock):
-            cost = count_block_tokens(block)
+        if (result_id := _find_result(block)) is not None:
+            follows_result = True
+            cost, won = _weigh(block)
             tokens += cost
-            won = max(cost - _count_cleared_result(), 0)
-            results.append(_Result(place, block.tool_use_id, won, _is_needed_later(block.content)))
+            results.append(_Result(place, result_id, won, _is_needed_later(block)))
+            continue
+        if follows_result and len(calls) == len(results):
+            read = len(calls)
+        follows_result = False
+        if (call := _find_call(block)) is not None:
+            cost, won = _weigh(block)
+            tokens += cost
+            calls.append(_Call(place, call.id, call.name, won))
         elif isinstance(block, ThinkingBlock):
             has_thinking = True
             thinking_tokens += _count_text(block.thinking.encode(errors="replace"))
@@ -202,31 +218,66 @@ def _describe(message: Message) -> _Facts:
             has_thinking = True
         else:
             if isinstance(block, CompactionBlock) and block.content:
-                calls, results, begins = [], [], place + 1
+                calls, results, read, begins = [], [], 0, place + 1
             others.append(block)
     tokens += count_message_tokens(others)
-    is_removable = has_thinking and bool(others or calls)  # no provider receives a reply that only thinks
-    return _Facts(message.role, tokens, calls, results, thinking_tokens if is_removable else None, begins)
+    is_removable = has_thinking and bool(others or calls or results)  # no provider receives a reply that only thinks
+    return _Facts(message.role, tokens, calls, results, read, thinking_tokens if is_removable else None, begins)
 
 
-def _is_needed_later(content: Raw) -> bool:
+class _ForeignCall(Struct):
+    id: str
+    name: str
+
+
+class _ForeignResult(Struct):
+    tool_use_id: str
+
+
+_decode_call = msgspec.json.Decoder(_ForeignCall).decode
+_decode_result = msgspec.json.Decoder(_ForeignResult).decode
+
+
+def _find_call(block: Block) -> ToolUseBlock | ServerToolUseBlock | _ForeignCall | None:
+    if isinstance(block, ToolUseBlock | ServerToolUseBlock):
+        return block
+    if isinstance(block, UnknownBlock) and block.kind in SERVER_CALL_TYPES:
+        with suppress(msgspec.DecodeError):
+            return _decode_call(block.raw)
+    return None
+
+
+def _find_result(block: Block) -> str | None:
+    """Return the id of the call to which a result belongs. None: it is no result."""
+    if isinstance(block, ToolResultBlock | ServerToolResultBlock):
+        return block.tool_use_id
+    if isinstance(block, UnknownBlock) and block.kind in _SERVER_RESULT_TYPES:
+        with suppress(msgspec.DecodeError):
+            return _decode_result(block.raw).tool_use_id
+    return None
+
+
+def _weigh(block: Block) -> tuple[int, int]:
+    """Return the tokens of a call or result, and those that the removal of its input or content wins."""
+    cost = count_block_tokens(block)
+    return cost, max(cost - count_block_tokens(_empty(block)), 0)
+
+
+def _is_needed_later(result: Block) -> bool:
     """Return True for a result that loads tools, or has sources that later citations count."""
-    if is_string_or_absent(content):
+    if not isinstance(result, ToolResultBlock):
+        return isinstance(result, ServerToolResultBlock) and result.kind == "tool_search"
+    if is_string_or_absent(result.content):
         return False
     return any(
         isinstance(block, ToolReferenceBlock)
         or (isinstance(block, DocumentBlock | SearchResultBlock) and block.requests_citations)
-        for block in decode_nested_content(content)
+        for block in decode_nested_content(result.content)
     )
 
 
 def _count_text(text: bytes) -> int:
     return round(estimate_text_tokens(text))
-
-
-@cache
-def _count_cleared_result() -> int:
-    return count_block_tokens(ToolResultBlock("", _CLEARED_RESULT))
 
 
 # What is removed
@@ -287,15 +338,17 @@ def _find_cleared_uses(facts: Sequence[_Facts], edit: ClearToolUses, tokens_befo
             uses, waiting, tokens = [], {}, tokens_before
             cleared = weighed = read = won = 0
         tokens += fact.tokens
+        if fact.role == "assistant" and role != "assistant":
+            read = len(uses)
+        if fact.read:
+            read = len(uses) + fact.read
+        for call in fact.calls:
+            uses.append(_Use(place, call))
+            waiting.setdefault(call.id, deque()).append(uses[-1])
         for result in fact.results:
             if known := waiting.get(result.id):
                 use = known.popleft()
                 use.result_message, use.result = place, result
-        if fact.role == "assistant" and role != "assistant":
-            read = len(uses)
-        for call in fact.calls:
-            uses.append(_Use(place, call))
-            waiting.setdefault(call.id, deque()).append(uses[-1])
         role = fact.role
         if role == "assistant" or (following is not None and following.role != "assistant"):
             continue  # no request ended here
@@ -385,7 +438,11 @@ def _edit(messages: Sequence[Message], removed: _Removed, start: int) -> Iterato
 
 
 def _empty(block: Block) -> Block:
-    if isinstance(block, ToolUseBlock):
+    if isinstance(block, ToolUseBlock | ServerToolUseBlock):
         return structs.replace(block, input=_CLEARED_INPUT)
-    assert isinstance(block, ToolResultBlock)
-    return structs.replace(block, content=_CLEARED_RESULT)
+    if isinstance(block, ToolResultBlock | ServerToolResultBlock):
+        return structs.replace(block, content=_CLEARED_RESULT)
+    assert isinstance(block, UnknownBlock)
+    field, value = ("input", _CLEARED_INPUT) if block.kind in SERVER_CALL_TYPES else ("content", _CLEARED_RESULT)
+    fields = msgspec.json.decode(block.raw, type=dict[str, Raw])
+    return UnknownBlock(block.kind, Raw(msgspec.json.encode({**fields, field: value})))

@@ -150,6 +150,34 @@ async def test_what_is_cleared_does_not_fill_the_window() -> None:
     assert ("emulated", "context_management", edited) in notes
 
 
+async def test_searches_of_the_proxy_are_cleared_as_results_of_calls() -> None:
+    sent: list[Json] = []
+
+    def answer(base_url: str, request: Any, credential: Any) -> FakeResponse:
+        sent.append(json.loads(request.body))
+        return FakeResponse(200, TEXT_REPLY, headers={"content-type": "application/json"})
+
+    proxy = ProxyHarness(answer, **LOCAL)
+    messages: list[Json] = [{"role": "user", "content": "hello"}]
+    for turn in range(4):
+        call = {"type": "server_tool_use", "id": f"srvtoolu_{turn}", "name": "web_search", "input": {"query": "news"}}
+        page = {"type": "web_search_result", "url": "https://a.example", "title": "word " * 90, "encrypted_content": ""}
+        result = {"type": "web_search_tool_result", "tool_use_id": call["id"], "content": [page]}
+        said = {"type": "text", "text": "Nothing new."}
+        messages += [{"role": "assistant", "content": [call, result, said]}, {"role": "user", "content": "And now?"}]
+    tool = {"type": "web_search_20250305", "name": "web_search"}
+    sink = await proxy.post(
+        model="claude-opus-4-5", max_tokens=100, tools=[tool], messages=messages, context_management=BY_USES
+    )
+    assert sink.error is None, sink.error
+    results = [message["content"] for message in sent[0]["messages"] if message["role"] == "tool"]
+    kept = "word " * 90 + " – https://a.example"
+    assert results == ["[This result was removed to save space. Call the tool again if you need it.]", *[kept] * 3]
+    assert sink.body is not None
+    (applied,) = sink.body["context_management"]["applied_edits"]
+    assert (applied["cleared_tool_uses"], applied["cleared_input_tokens"] > 40) == (1, True)
+
+
 async def test_a_relay_to_anthropic_forwards_the_field() -> None:
     bodies: list[bytes] = []
 

@@ -17,8 +17,7 @@ from anthropic_proxy.engine.messages.models import (
     MessagesRequest,
     TextBlock,
     ThinkingBlock,
-    ToolResultBlock,
-    ToolUseBlock,
+    UnknownBlock,
     decode_request,
 )
 from anthropic_proxy.engine.messages.preparation import prepare
@@ -52,17 +51,17 @@ def edit(messages: list[Json], *edits: Json, **fields: Any) -> tuple[MessagesReq
     return edit_context(decode_request(body_of(messages, *edits, **fields)))
 
 
-def uses(edited: MessagesRequest) -> Iterator[tuple[str, str, str]]:
+def uses(edited: MessagesRequest) -> Iterator[tuple[str, str, Any]]:
     """Yield id, input and result of each call."""
-    results: dict[str, str] = {}
-    for message in edited.messages:
-        results |= {
-            one.tool_use_id: msgspec.json.decode(one.content) for one in message.blocks if type(one) is ToolResultBlock
-        }
-    for message in edited.messages:
-        for block in message.blocks:
-            if type(block) is ToolUseBlock:
-                yield block.id, bytes(block.input).decode(), results.get(block.id, "")
+    blocks: list[Json] = [
+        msgspec.json.decode(block.raw if type(block) is UnknownBlock else msgspec.json.encode(block))
+        for message in edited.messages
+        for block in message.blocks
+    ]
+    results = {block["tool_use_id"]: block["content"] for block in blocks if "tool_use_id" in block}
+    for block in blocks:
+        if block["type"].endswith("tool_use"):
+            yield block["id"], json.dumps(block["input"]), results.get(block["id"], "")
 
 
 def cleared(edited: MessagesRequest) -> list[str]:
@@ -131,6 +130,90 @@ def test_results_that_load_tools_or_are_cited_stay(needed: Json) -> None:
     edited, applied = edit(messages, by_uses(1, keep=0, clear_tool_inputs=True))
     assert [one["cleared_tool_uses"] for one in applied] == [1]
     assert edited.messages[:3] == decode_request(body_of(messages)).messages[:3]
+
+
+FOUND: Json = {"type": "web_search_result", "url": "https://a.example", "title": "word " * 60, "encrypted_content": ""}
+PAGE: Json = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "word " * 60}}
+SERVER_RESULTS: dict[str, Any] = {
+    "web_search": [FOUND],
+    "web_fetch": {"type": "web_fetch_result", "url": "https://a.example", "content": PAGE},
+    "bash_code_execution": {"type": "bash_code_execution_result", "stdout": "word " * 60, "return_code": 0},
+    "tool_search": {
+        "type": "tool_search_tool_search_result",
+        "tool_references": [{"type": "tool_reference", "tool_name": f"tool_{number}"} for number in range(60)],
+    },
+    "mcp": [{"type": "text", "text": "word " * 60}],
+}
+
+
+def server_use(number: int, tool: str) -> list[Json]:
+    """Return a call of a server tool with its result, which stand in one reply."""
+    kind, name = ("mcp_tool_use", "find") if tool == "mcp" else ("server_tool_use", tool)
+    call = {"type": kind, "id": f"srvtoolu_{number}", "name": name, "input": {"query": f"question {number}"}}
+    result = {"type": f"{tool}_tool_result", "tool_use_id": call["id"], "content": SERVER_RESULTS[tool]}
+    return [call, result]
+
+
+def shown(edited: MessagesRequest) -> list[str]:
+    """Return the texts of the conversation as another model reads them."""
+    return [
+        bytes(block.text).decode() if type(block) is TextBlock else type(block).__name__
+        for message in prepare(edited, LIMITS).request.messages
+        for block in message.blocks
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tool", "named", "is_cleared"),
+    [
+        ("web_search", "web_search", True),
+        ("web_fetch", "web_fetch", True),
+        ("bash_code_execution", "bash_code_execution", True),
+        ("mcp", "find", True),
+        ("tool_search", "tool_search", False),
+    ],
+)
+def test_results_of_server_tools_are_cleared_like_others(tool: str, named: str, is_cleared: bool) -> None:
+    says = {"type": "text", "text": "I know."}
+    messages = [HELLO, {"role": "assistant", "content": [*server_use(0, tool), says]}, HELLO]
+    edited, applied = edit(messages, by_uses(1, keep=0))
+    assert applied == []
+    more = [*messages[:2], *(message for number in range(2) for message in step(number))]
+    edited, applied = edit(more, by_uses(1, keep=0))
+    (report,) = applied
+    assert report["cleared_tool_uses"] == 1 + is_cleared
+    before = count_context(decode_request(body_of(more)))
+    assert before - count_context(edited) == pytest.approx(report["cleared_input_tokens"], abs=2)
+    texts = shown(edited)
+    assert (json.dumps(CLEARED) in texts) == is_cleared
+    assert [text for text in texts if "I know" in text] == ['"I know."']
+    edited, _ = edit(more, by_uses(1, keep=0, clear_tool_inputs=True))
+    assert any("question 0" in text for text in shown(edited)) != is_cleared
+    edited, applied = edit(more, by_uses(1, keep=0, exclude_tools=[named]))
+    assert [one["cleared_tool_uses"] for one in applied] == [1]
+    assert edited.messages[1] == decode_request(body_of(more)).messages[1]
+
+
+def test_a_result_is_read_if_the_same_reply_goes_on_behind_it() -> None:
+    """A model calls server tools several times in one reply. What it has not read when the reply ends stays."""
+    searches = [server_use(number, "web_search") for number in range(4)]
+    says = {"type": "text", "text": "I know."}
+    for reply, expected in (
+        ([*searches[0], *searches[1], says], 2),
+        ([*searches[0], *searches[1]], 1),
+        ([searches[0][0], searches[1][0], searches[0][1], searches[1][1]], 0),
+        ([searches[0][0], searches[1][0], searches[0][1], searches[1][1], says], 2),
+        ([searches[0][0], searches[1][0], searches[0][1], says], 0),
+    ):
+        _, applied = edit([HELLO, {"role": "assistant", "content": reply}, HELLO], by_uses(1, keep=0))
+        assert sum(one["cleared_tool_uses"] for one in applied) == expected
+
+
+def test_a_reply_that_is_continued_is_not_cleared_within() -> None:
+    """The proxy runs the tools of a reply in several calls. Its beginning stays equal, so that the cache serves it."""
+    reply = [block for number in range(5) for block in server_use(number, "web_search")]
+    for end in range(2, len(reply) + 1, 2):
+        assert edit([HELLO, {"role": "assistant", "content": reply[:end]}], by_uses(1, keep=0))[1] == []
 
 
 def test_content_that_cannot_be_decoded_is_refused_with_its_path() -> None:
@@ -214,6 +297,10 @@ def conversations(draw: st.DrawFn) -> list[Json]:
     for number in range(draw(st.integers(0, 12))):
         name, size = draw(st.sampled_from(NAMES)), draw(st.integers(0, 80))
         messages += step(number, name, size=size, thinks=draw(st.booleans()), says=draw(st.sampled_from(("", "hm"))))
+        for place in range(draw(st.integers(0, 2))):
+            said = [{"type": "text", "text": "found"}] if draw(st.booleans()) else []
+            use = server_use(10 * number + place, draw(st.sampled_from([*SERVER_RESULTS])))
+            messages[-2]["content"] = [*use, *said, *messages[-2]["content"]]
         if draw(st.integers(0, 3)) == 0:
             messages += [{"role": "assistant", "content": "done"}, {"role": "user", "content": "and now?"}]
     return messages
@@ -257,7 +344,9 @@ def test_what_is_cleared_only_grows_and_nothing_else_changes(messages: list[Json
         assert [one[0] for one in uses(edited)] == [one[0] for one in uses(original)]
         assert [message.role for message in edited.messages] == [message.role for message in original.messages]
         prepared = prepare(edited, LIMITS)
-        assert [note.reason for note in prepared.notes if note.field.startswith("messages")] == []
+        assert {note for note in prepared.notes if note.field.startswith("messages")} <= {
+            *prepare(original, LIMITS).notes
+        }
 
 
 @settings(deadline=None)

@@ -427,6 +427,8 @@ def to_upstream_blocks(block: Block) -> Iterable[Block]:
 def result_as_text(block: ServerToolResultBlock) -> str:
     row = SERVER_TOOLS[block.kind]
     content = _value(block.content)
+    if isinstance(content, str):  # an edit of the conversation has removed the result
+        return content
     if isinstance(content, dict) and "error_code" in content:
         message = content.get("error_message")
         code = content["error_code"] or "unknown error"
