@@ -532,9 +532,13 @@ def test_a_request_has_the_fields_of_the_sdk(schema: Any, hint: Any, beside: set
 
 
 @in_one_test
-@pytest.mark.parametrize("place", ["cache_control", "messages", "metadata", "thinking", "tool_choice"])
+@pytest.mark.parametrize(
+    "place", ["cache_control", "context_management.edits", "messages", "metadata", "thinking", "tool_choice"]
+)
 def test_parts_of_a_request_to_messages_have_the_fields_of_the_sdk(place: str) -> None:
-    schema = REQUEST["properties"][place]
+    schema = REQUEST
+    for name in place.split("."):
+        schema = schema["properties"][name]
     assert fields_of(schema.get("items", schema)) == set(read_places()[place])
 
 

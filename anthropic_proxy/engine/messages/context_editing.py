@@ -53,8 +53,6 @@ from anthropic_proxy.engine.messages.models import (
     json_string,
 )
 from anthropic_proxy.engine.messages.models.context_edits import (
-    CLEAR_THINKING,
-    CLEAR_TOOL_USES,
     ClearThinking,
     ClearToolUses,
     Compact,
@@ -322,7 +320,7 @@ def _clear_tool_uses(
             removed.emptied.setdefault(use.message, set()).add(use.call.block)
     if not uses:
         return []
-    return [{"type": CLEAR_TOOL_USES, "cleared_tool_uses": len(uses), "cleared_input_tokens": tokens}]
+    return [{"type": edit.type, "cleared_tool_uses": len(uses), "cleared_input_tokens": tokens}]
 
 
 def _find_cleared_uses(facts: Sequence[_Facts], edit: ClearToolUses, tokens_before: int) -> list[_Use]:
@@ -386,7 +384,7 @@ def _clear_thinking(facts: Sequence[_Facts], edit: ClearThinking, removed: _Remo
         return []
     removed.thinking.update(place for turn in cleared for place in turn)
     tokens = sum(facts[place].thinking_tokens or 0 for place in removed.thinking)
-    return [{"type": CLEAR_THINKING, "cleared_thinking_turns": len(cleared), "cleared_input_tokens": tokens}]
+    return [{"type": edit.type, "cleared_thinking_turns": len(cleared), "cleared_input_tokens": tokens}]
 
 
 # The edited messages

@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from anthropic_proxy.engine.messages.models.context_edits import Compact
+
 _BEGIN, _END = "<summary>", "</summary>"
 _FRAME = (
     "This message comes from the system that runs this conversation, not from the user. The conversation ends here, "
@@ -37,8 +39,6 @@ _KEPT = (
 )
 """Fields of the client's request that the request for a summary has too."""
 _NOT_OF_SUMMARY = ("format", "task_budget")
-_COMPACT = "compact_"
-"""Beginning of the type of the edit that requests the summary."""
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
 _encode = msgspec.json.Encoder().encode
@@ -92,7 +92,7 @@ def _find_edits_before(given: Mapping[str, Raw]) -> list[Raw]:
     config = _decode_object(given.get("context_management", Raw(b"{}")))
     edits = list[Raw]()
     for edit in _decode_list(config["edits"]) if config.get("edits") else ():
-        if _decode_type(edit).type.startswith(_COMPACT):
+        if _decode_type(edit).type == Compact.type:
             break
         edits.append(edit)
     return edits

@@ -33,7 +33,7 @@ from anthropic_proxy.engine.routing.problems import find_choice_problem, find_ow
 from anthropic_proxy.engine.routing.replacements import find_retirement
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.routes import RouteForecast, can_exceed, describe_conditions, forecast_route
-from anthropic_proxy.engine.routing.targets import find_capabilities, find_server_tools
+from anthropic_proxy.engine.routing.targets import find_capabilities, find_server_tools, is_relayed
 from anthropic_proxy.errors import UnknownModel, join_with_or
 
 _RELEASED = "2026-01-01T00:00:00Z"
@@ -254,6 +254,9 @@ def _entry(
             otherwise = mapped if mapped != target else None
     server_tools = find_server_tools(provider, model, settings)
     max_input, is_assumed = _find_max_input(name, capabilities, forecast, settings, catalog)
+    described = None
+    if not provider.serves_claude:
+        described = _describe(capabilities, server_tools, settings, is_relayed(provider, model, settings))
     entry = ModelEntry(
         id=name,
         display_name=title if target is None else f"{title} → {target}{rule}",
@@ -264,7 +267,7 @@ def _entry(
         max_input_tokens=max_input,
         max_input_tokens_assumed=is_assumed and not provider.serves_claude,
         max_tokens=capabilities.max_output,
-        capabilities=None if provider.serves_claude else _describe(capabilities, server_tools, settings),
+        capabilities=described,
     )
     if today is not None and (retirement := find_retirement(provider, model)) is not None:
         entry.lifecycle = "retired" if retirement.applies_on(today) else "deprecated"
@@ -299,7 +302,12 @@ def _find_max_input(
     return own, is_assumed
 
 
-def _describe(capabilities: ModelCapabilities, server_tools: frozenset[str], settings: EngineOptions) -> dict[str, Any]:
+def _describe(
+    capabilities: ModelCapabilities, server_tools: frozenset[str], settings: EngineOptions, relayed: bool
+) -> dict[str, Any]:
+    """`relayed`: another server with the Messages API, for which the proxy edits and cites nothing."""
+    from anthropic_proxy.engine.messages.models.context_edits import EDITS  # noqa: PLC0415  # for lists only
+
     has_search = settings.search_url is not None or settings.search is not None
     tools = {
         kind: kind in server_tools or (has_search and row.service == "search")
@@ -310,15 +318,10 @@ def _describe(capabilities: ModelCapabilities, server_tools: frozenset[str], set
     thinking_types = ("adaptive", "between_tools", "disabled", "enabled")
     return {
         "batch": _support(False),
-        "citations": _support(False),
+        "citations": _support(not relayed),
         "code_execution": _support(False),
         "compaction": {**_support(True), "summarize": _support(True)},
-        "context_management": {
-            **_support(False),
-            "clear_thinking_20251015": _support(False),
-            "clear_tool_uses_20250919": _support(False),
-            "compact_20260112": _support(False),
-        },
+        "context_management": {**_support(not relayed), **{kind: _support(not relayed) for kind in sorted(EDITS)}},
         "effort": {**_support(bool(capabilities.efforts)), **levels},
         "image_input": _support(capabilities.accepts_images),
         "pdf_input": _support(capabilities.accepts_pdf),

@@ -247,6 +247,11 @@ def prefer_wire_with_tools(target: Target, wanted: frozenset[str], settings: Eng
     return max(candidates, key=lambda candidate: len(wanted.intersection(candidate.dialect.server_tools)))
 
 
+def is_relayed(provider: Provider, model: str, settings: EngineOptions) -> bool:
+    """Return `Target.is_relayed` of a target with this model."""
+    return bool(provider.host.wires[_pick_wire(provider, model, settings)].wire.is_relay)
+
+
 def find_server_tools(provider: Provider, model: str, settings: EngineOptions) -> frozenset[str]:
     """Return the kinds of the server tools that the provider itself runs for a model, over any of its APIs."""
     if provider.selected_host is not None or provider.name in settings.wires:

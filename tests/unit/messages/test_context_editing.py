@@ -3,10 +3,11 @@
 import itertools
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 import pytest
+from anthropic.types.beta import beta_context_management_config_param as sdk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,10 +21,12 @@ from anthropic_proxy.engine.messages.models import (
     UnknownBlock,
     decode_request,
 )
+from anthropic_proxy.engine.messages.models.context_edits import EDITS
 from anthropic_proxy.engine.messages.preparation import prepare
 from anthropic_proxy.engine.routing.targets import build_target_limits
 from anthropic_proxy.errors import InvalidRequest
 from tests.matrix.backends import BACKENDS
+from tests.support.paths import ROOT
 
 USES, THINKING = "clear_tool_uses_20250919", "clear_thinking_20251015"
 CLEARED = "[This result was removed to save space. Call the tool again if you need it.]"
@@ -75,6 +78,32 @@ def by_uses(above: int, keep: int | None = None, **fields: Any) -> Json:
 
 HELLO: Json = {"role": "user", "content": "hello"}
 FIVE = [HELLO, *(message for number in range(5) for message in step(number))]
+
+
+NOT_MADE: dict[str, str] = {}
+"""Edit of the SDK that the proxy does not make → reason."""
+
+
+def test_each_edit_of_the_sdk_is_made_or_the_reason_is_stated() -> None:
+    types = {kind for edit in get_args(sdk.Edit) for kind in get_args(get_type_hints(edit)["type"])}
+    assert types == EDITS.keys() | NOT_MADE.keys()
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "conformance/messages_conformance/checks/*.toml",
+        "docs/guide/api-on-every-model.md",
+        "tests/golden_texts/requests.txt",
+        "tests/integration/python_sdk/*.py",
+        "tests/matrix/features.toml",
+        "tests/support/edited_sessions.py",
+        "tests/unit/messages/test_context_editing.py",
+    ],
+)
+def test_each_edit_is_checked_and_described(place: str) -> None:
+    text = "".join(file.read_text("utf-8") for file in ROOT.glob(place))
+    assert [kind for kind in EDITS if kind not in text] == []
 
 
 @pytest.mark.parametrize(
@@ -306,7 +335,7 @@ def conversations(draw: st.DrawFn) -> list[Json]:
     return messages
 
 
-EDITS = st.fixed_dictionaries(
+CLEARING = st.fixed_dictionaries(
     {
         "trigger": st.one_of(
             st.builds(lambda value: {"type": "tool_uses", "value": value}, st.integers(1, 8)),
@@ -325,7 +354,7 @@ def texts(request: MessagesRequest) -> list[Block]:
 
 
 @settings(deadline=None)
-@given(conversations(), EDITS, st.integers(1, 4))
+@given(conversations(), CLEARING, st.integers(1, 4))
 def test_what_is_cleared_only_grows_and_nothing_else_changes(messages: list[Json], given: Json, turns: int) -> None:
     edits = ({"type": USES, **given}, {"type": THINKING, "keep": {"type": "thinking_turns", "value": turns}})
     before: list[str] = []
@@ -350,7 +379,7 @@ def test_what_is_cleared_only_grows_and_nothing_else_changes(messages: list[Json
 
 
 @settings(deadline=None)
-@given(conversations(), EDITS)
+@given(conversations(), CLEARING)
 def test_an_instance_that_knows_the_conversation_removes_the_same(messages: list[Json], given: Json) -> None:
     histories = Histories(min_bytes=300)
     edits = ({"type": USES, **given}, {"type": THINKING})

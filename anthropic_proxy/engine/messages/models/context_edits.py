@@ -5,7 +5,8 @@ types of the official SDK (anthropic 2.10). That page and the SDK differ in one 
 `compact_20260112` replace the default or add to it. The SDK is followed: they add.
 """
 
-from typing import ClassVar, TypeVar
+from collections.abc import Mapping
+from typing import ClassVar, TypeVar, get_args
 
 import msgspec
 from msgspec import Raw, Struct
@@ -20,8 +21,6 @@ from anthropic_proxy.engine.messages.models.raw_json import (
 )
 
 _FIELD = "context_management"
-CLEAR_TOOL_USES, CLEAR_THINKING = "clear_tool_uses_20250919", "clear_thinking_20251015"
-_COMPACT = "compact_20260112"
 _DEFAULT_TRIGGER = ("input_tokens", 100_000)
 _DEFAULT_KEPT_USES = 3
 _DEFAULT_KEPT_TURNS = 1
@@ -35,9 +34,27 @@ _UNKNOWN = FidelityNote("approximated", _FIELD, "an edit of an unknown type is n
 _StructT = TypeVar("_StructT")
 
 
-class ClearToolUses(Struct, frozen=True):
+class _MadeEdit(Struct, frozen=True):
+    """An edit that the proxy makes. The class method `read` of each returns None if the edit keeps everything."""
+
+    type: ClassVar[str]
+    note: ClassVar[FidelityNote] = _EDITED
+    requires_thinking: ClassVar[bool] = False
+    """True if the API refuses the edit in a request without thinking. A relay leaves it out there."""
+
+
+class _ToolUses(Struct):
+    trigger: Raw = ABSENT
+    keep: Raw = ABSENT
+    clear_at_least: Raw = ABSENT
+    exclude_tools: list[str] | None = None
+    clear_tool_inputs: bool | list[str] | None = None
+
+
+class ClearToolUses(_MadeEdit, frozen=True):
     """Edit that replaces results of tools by a short text, from the oldest on."""
 
+    type: ClassVar[str] = "clear_tool_uses_20250919"
     trigger: tuple[str, int] = _DEFAULT_TRIGGER
     """Unit, `input_tokens` or `tool_uses`, and the number of them above which the conversation is edited."""
     keep: int = _DEFAULT_KEPT_USES
@@ -48,31 +65,73 @@ class ClearToolUses(Struct, frozen=True):
     clear_tool_inputs: bool | frozenset[str] = False
     """Tools whose inputs are removed with the results. True: all."""
 
-    note: ClassVar[FidelityNote] = _EDITED
+    @classmethod
+    def read(cls, raw: Raw, path: str) -> "ClearToolUses":
+        read = _decode(raw, _ToolUses, path)
+        trigger, keep, at_least = _DEFAULT_TRIGGER, _DEFAULT_KEPT_USES, 0
+        if is_present(read.trigger):
+            trigger = _read_amount(read.trigger, f"{path}.trigger", ("input_tokens", "tool_uses"), 1)
+        if is_present(read.keep):
+            keep = _read_amount(read.keep, f"{path}.keep", ("tool_uses",), 0)[1]
+        if is_present(read.clear_at_least):
+            at_least = _read_amount(read.clear_at_least, f"{path}.clear_at_least", ("input_tokens",), 0)[1]
+        inputs = read.clear_tool_inputs
+        return cls(
+            trigger,
+            keep,
+            at_least,
+            frozenset(read.exclude_tools or ()),
+            frozenset(inputs) if isinstance(inputs, list) else bool(inputs),
+        )
 
     def clears_input(self, tool: str) -> bool:
         cleared = self.clear_tool_inputs
         return cleared if isinstance(cleared, bool) else tool in cleared
 
 
-class ClearThinking(Struct, frozen=True):
+class _Thinking(Struct):
+    keep: Raw = ABSENT
+
+
+class ClearThinking(_MadeEdit, frozen=True):
     """Edit that removes the thinking of earlier turns."""
 
+    type: ClassVar[str] = "clear_thinking_20251015"
+    requires_thinking: ClassVar[bool] = True  # anthropics/claude-code issues 11231 and 11971
     keep: int = _DEFAULT_KEPT_TURNS
     """Number of the last turns with thinking that keep it, at least 1."""
-    note: ClassVar[FidelityNote] = _EDITED
+
+    @classmethod
+    def read(cls, raw: Raw, path: str) -> "ClearThinking | None":
+        kept = _read_kept_turns(_decode(raw, _Thinking, path).keep, f"{path}.keep")
+        return None if kept is None else cls(kept)
 
 
-class Compact(Struct, frozen=True):
+class _Compact(Struct):
+    trigger: Raw = ABSENT
+    instructions: str | None = None
+    pause_after_compaction: bool | None = None
+
+
+class Compact(_MadeEdit, frozen=True):
     """Edit that replaces the conversation by a summary, which begins the reply."""
 
+    type: ClassVar[str] = "compact_20260112"
+    note: ClassVar[FidelityNote] = _COMPACTED
     trigger: int = _DEFAULT_COMPACTION_TOKENS
     """Number of input tokens from which on the conversation is summarized."""
     instructions: str = ""
     """What the summary must have, in addition to the default. "": nothing."""
     pauses: bool = False
     """True if the reply ends with the summary."""
-    note: ClassVar[FidelityNote] = _COMPACTED
+
+    @classmethod
+    def read(cls, raw: Raw, path: str) -> "Compact":
+        read = _decode(raw, _Compact, path)
+        trigger = _DEFAULT_COMPACTION_TOKENS
+        if is_present(read.trigger):
+            _, trigger = _read_amount(read.trigger, f"{path}.trigger", ("input_tokens",), _MIN_COMPACTION_TOKENS)
+        return cls(trigger, (read.instructions or "").strip(), read.pause_after_compaction is True)
 
 
 class Summarize(Struct, frozen=True):
@@ -90,7 +149,10 @@ class UnsupportedEdit(Struct, frozen=True):
     note: ClassVar[FidelityNote] = _UNKNOWN
 
 
-ContextEdit = ClearToolUses | ClearThinking | Compact | Summarize | UnsupportedEdit
+MadeEdit = ClearToolUses | ClearThinking | Compact
+ContextEdit = MadeEdit | Summarize | UnsupportedEdit
+EDITS: Mapping[str, type[MadeEdit]] = {edit.type: edit for edit in get_args(MadeEdit)}
+"""Type of an edit in a request → its class."""
 
 
 class _Config(Struct):
@@ -101,27 +163,15 @@ class _Edit(Struct):
     type: str
 
 
-class _ToolUses(Struct):
-    trigger: Raw = ABSENT
-    keep: Raw = ABSENT
-    clear_at_least: Raw = ABSENT
-    exclude_tools: list[str] | None = None
-    clear_tool_inputs: bool | list[str] | None = None
-
-
-class _Thinking(Struct):
-    keep: Raw = ABSENT
-
-
-class _Compact(Struct):
-    trigger: Raw = ABSENT
-    instructions: str | None = None
-    pause_after_compaction: bool | None = None
-
-
 class _Amount(Struct):
     type: str
     value: int | None = None
+
+
+def requires_thinking(kind: str) -> bool:
+    """Return True for a type of edit that the API refuses in a request without thinking, of any version."""
+    name = kind.rpartition("_")[0]
+    return any(edit.requires_thinking and edit.type.rpartition("_")[0] == name for edit in EDITS.values())
 
 
 def decode_context_edits(raw: Raw) -> tuple[ContextEdit, ...]:
@@ -138,42 +188,11 @@ def decode_context_edits(raw: Raw) -> tuple[ContextEdit, ...]:
         if kind in known:
             raise wrong_type_error(f"{path}.type", "a type that no edit before it has", kind)
         known.add(kind)
-        if kind == CLEAR_TOOL_USES:
-            edits.append(_read_tool_uses(given, path))
-        elif kind == _COMPACT:
-            edits.append(_read_compact(given, path))
-        elif kind != CLEAR_THINKING:
-            edits.append(UnsupportedEdit(kind))
-        elif (kept := _read_kept_turns(_decode(given, _Thinking, path).keep, f"{path}.keep")) is not None:
-            edits.append(ClearThinking(kept))
+        made = EDITS.get(kind)
+        edit = UnsupportedEdit(kind) if made is None else made.read(given, path)
+        if edit is not None:
+            edits.append(edit)
     return tuple(edits)
-
-
-def _read_tool_uses(raw: Raw, path: str) -> ClearToolUses:
-    read = _decode(raw, _ToolUses, path)
-    trigger, keep, at_least = _DEFAULT_TRIGGER, _DEFAULT_KEPT_USES, 0
-    if is_present(read.trigger):
-        trigger = _read_amount(read.trigger, f"{path}.trigger", ("input_tokens", "tool_uses"), 1)
-    if is_present(read.keep):
-        keep = _read_amount(read.keep, f"{path}.keep", ("tool_uses",), 0)[1]
-    if is_present(read.clear_at_least):
-        at_least = _read_amount(read.clear_at_least, f"{path}.clear_at_least", ("input_tokens",), 0)[1]
-    inputs = read.clear_tool_inputs
-    return ClearToolUses(
-        trigger,
-        keep,
-        at_least,
-        frozenset(read.exclude_tools or ()),
-        frozenset(inputs) if isinstance(inputs, list) else bool(inputs),
-    )
-
-
-def _read_compact(raw: Raw, path: str) -> Compact:
-    read = _decode(raw, _Compact, path)
-    trigger = _DEFAULT_COMPACTION_TOKENS
-    if is_present(read.trigger):
-        _, trigger = _read_amount(read.trigger, f"{path}.trigger", ("input_tokens",), _MIN_COMPACTION_TOKENS)
-    return Compact(trigger, (read.instructions or "").strip(), read.pause_after_compaction is True)
 
 
 def _read_kept_turns(raw: Raw, path: str) -> int | None:

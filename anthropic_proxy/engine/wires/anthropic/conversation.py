@@ -61,9 +61,6 @@ _SEALED = compile_later(rb'"encrypted_(?:content|index)"\s*:\s*"(?!px1\.)[^"]')
 _THINKING_TYPES = ("thinking", "redacted_thinking")
 FIELDS_OF_THINKING = ("thinking", "context_management")
 _NO_THINKING = b'{"type":"disabled"}'
-_CLEAR_THINKING = "clear_thinking_"
-"""Beginning of the type of an edit in `context_management`, which the API rejects without thinking (source:
-anthropics/claude-code issues 11231 and 11971)."""
 EMPTY_TEXT = b'{"type":"text","text":"\xe2\x80\xa6"}'
 """Block in place of a content of which all was removed. Providers reject empty content."""
 _NO_TEXT = "\N{HORIZONTAL ELLIPSIS}"
@@ -580,9 +577,11 @@ def find_disabling_edits(body: bytes, member: JsonSpan) -> list[Edit] | None:
     """Return the edits of `thinking` or `context_management` that turn thinking off. None: the field is removed."""
     if member.key == "thinking":
         return [Edit(member.value, member.end, _NO_THINKING)]
+    from anthropic_proxy.engine.messages.models.context_edits import requires_thinking  # noqa: PLC0415  # few requests
+
     is_object = body[member.value] == ord("{")
     parts = json_spans.find_listed(body, "edits", member.value, member.end) if is_object else []
-    stays = [not read_block(body[part.value : part.end]).type.startswith(_CLEAR_THINKING) for part in parts]
+    stays = [not requires_thinking(read_block(body[part.value : part.end]).type) for part in parts]
     return json_spans.build_removal_edits(parts, stays) if any(stays) or not parts else None
 
 

@@ -80,8 +80,8 @@ _ROLES = frozenset(("user", "assistant", "system"))
 _OF_EACH_SERVER = frozenset(("text", "image", "document", "tool_use", "tool_result", "thinking", "redacted_thinking"))
 """Types of blocks that are not sent as text."""
 _REMOVABLE_ELEMENTS = "context_management.edits."
-_CLEARS_THINKING = compile_later(r"\b(clear_thinking_\d{8})\b[^\n]{0,60}\bthinking\b", re.IGNORECASE)
-"""Pattern of errors about an edit that needs thinking, in a request without it."""
+_NEEDS_THINKING = compile_later(r"\b([a-z_]{1,60}_\d{8})\b[^\n]{0,60}\bthinking\b", re.IGNORECASE)
+"""Pattern of errors about an edit that requires thinking, in a request without it."""
 _LACKS = (
     r"(?:(?:not|never|n't|cannot) (?:be )?(?:support|available|accept|allow|enabl|permit|recogni|implement|valid|used)"
     r"|unsupported|unavailable|unknown|unrecogni[sz]ed|unexpected|invalid|disallowed|only (?:be )?(?:supported|avail))"
@@ -153,8 +153,11 @@ def find_rejected_field(body: bytes, message: str) -> str | None:
 
 def _find_refused_feature(message: str, body: bytes) -> str:
     """Return the field with a feature that an error rejects by its name. "": it names none, or quotes the request."""
-    if (clearing := _CLEARS_THINKING.search(message)) is not None:
-        return f"{_REMOVABLE_ELEMENTS}{clearing[1]}"
+    if (named := _NEEDS_THINKING.search(message)) is not None:
+        from anthropic_proxy.engine.messages.models.context_edits import requires_thinking  # noqa: PLC0415  # few errors
+
+        if requires_thinking(named[1]):
+            return f"{_REMOVABLE_ELEMENTS}{named[1]}"
     found = ((pattern.search(message), field) for pattern, field in _FEATURES)
     match, field = next((pair for pair in found if pair[0] is not None), (None, ""))
     return field if match is not None and match[0].lower().encode() not in body.lower() else ""
