@@ -15,7 +15,7 @@ Sources: platform.claude.com, "Citations", "Search results" and "Structured outp
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from re import Match
 from typing import Any
 
@@ -70,6 +70,15 @@ _NUMBER_OF_SOURCE = compile_later(r"(^|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029])([ \t
 wrote the source must not choose what is cited."""
 
 
+FORMS: Mapping[str, str] = {
+    "char_location": "char_index",
+    "content_block_location": "block_index",
+    "page_location": "page_number",
+    "search_result_location": "block_index",
+}
+"""Type of a citation → what its places count: the end of the names of two fields, `start_char_index` and `end_…`."""
+
+
 class _Source(Struct, frozen=True):
     """A source, whose passages have consecutive numbers."""
 
@@ -78,19 +87,18 @@ class _Source(Struct, frozen=True):
     passages: Sequence[str]
     bounds: Sequence[tuple[int, int]]
     """Place of each passage in the source: characters or blocks, from the first to behind the last."""
-    unit: str
-    """Unit of the bounds in the names of the fields: `char_index`, `block_index`."""
     fields: dict[str, Any]
     """Fields of a citation that name the source: `type`, `document_index`, …"""
 
     def quote(self, first: int, last: int) -> dict[str, Any]:
         """Return a citation of the passages with these numbers, which the source has."""
         begin, end = first - self.first, last - self.first
+        unit = FORMS[self.fields["type"]]
         return {
             **self.fields,
             "cited_text": "".join(self.passages[begin : end + 1]),
-            f"start_{self.unit}": self.bounds[begin][0],
-            f"end_{self.unit}": self.bounds[end][1],
+            f"start_{unit}": self.bounds[begin][0],
+            f"end_{unit}": self.bounds[end][1],
         }
 
 
@@ -105,12 +113,10 @@ class NumberedSources:
     def __bool__(self) -> bool:
         return bool(self._sources)
 
-    def add(
-        self, passages: Sequence[str], bounds: Sequence[tuple[int, int]], unit: str, fields: dict[str, Any]
-    ) -> range:
+    def add(self, passages: Sequence[str], bounds: Sequence[tuple[int, int]], fields: dict[str, Any]) -> range:
         """Return the numbers of the passages of the next source."""
         first = self._next
-        self._sources.append(_Source(first, passages, bounds, unit, fields))
+        self._sources.append(_Source(first, passages, bounds, fields))
         self._firsts.append(first)
         self._next += len(passages)
         return range(first, self._next)
@@ -227,7 +233,7 @@ class _Numbering:
         text = block.source.data
         bounds = [*split_sentences(text)]
         passages = [text[begin:end] for begin, end in bounds]
-        numbers = self.sources.add(passages, bounds, "char_index", {"type": "char_location", **about})
+        numbers = self.sources.add(passages, bounds, {"type": "char_location", **about})
         lines = _write_lines(numbers, passages)
         return [*written, TextBlock(json_string(lines))] if lines else written
 
@@ -239,7 +245,7 @@ class _Numbering:
         sentences = [[text[begin:end] for begin, end in split_sentences(text)] for text, _ in pages]
         passages = [passage for page in sentences for passage in page]
         bounds = [(number, number + 1) for number, page in enumerate(sentences, 1) for _ in page]
-        numbers = iter(self.sources.add(passages, bounds, "page_number", about))
+        numbers = iter(self.sources.add(passages, bounds, about))
         written = iter(
             write_page(_write_lines(numbers, page), place, _show(description))
             for place, (page, (_, description)) in enumerate(zip(sentences, pages, strict=True), 1)
@@ -261,7 +267,7 @@ class _Numbering:
             if isinstance(block, TextBlock) and (text := msgspec.json.decode(block.text, type=str)).strip()
         }
         bounds = [(place, place + 1) for place in texts]
-        numbers = self.sources.add([*texts.values()], bounds, "block_index", about)
+        numbers = self.sources.add([*texts.values()], bounds, about)
         marked = dict(zip(texts, numbers, strict=True))
         return [
             TextBlock(json_string(f"[{marked[place]}] {_show(texts[place])}")) if place in marked else block

@@ -1,14 +1,16 @@
 """Quotations are cut from the sources of the request, whatever a model writes and wherever its fragments end."""
 
 import itertools
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 import pytest
+from anthropic.types.beta import beta_text_citation_param as sdk
 from hypothesis import given
 from hypothesis import strategies as st
 
 from anthropic_proxy.engine.messages.citations import (
+    FORMS,
     MAX_QUOTED_CHARACTERS,
     CitedReply,
     NumberedSources,
@@ -20,9 +22,23 @@ from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import Message, decode_request
 from anthropic_proxy.engine.messages.reply_filter import ReplyFilter
 from anthropic_proxy.errors import InvalidRequest
+from tests.support.paths import ROOT
 
+FORMS_OF_OTHERS = {"web_search_result_location": "of pages that a provider or a tool of the proxy has found"}
+"""Form of the SDK that no source of the client leads to → where it comes from."""
 GRASS = "The grass is green. The sky is blue."
 CITED = {"enabled": True}
+
+
+def test_each_form_of_the_sdk_has_its_unit_and_is_described() -> None:
+    forms = [get_type_hints(form) for form in get_args(sdk.BetaTextCitationParam)]
+    types = {kind: form for form in forms for kind in get_args(form["type"])}
+    assert types.keys() == FORMS.keys() | FORMS_OF_OTHERS.keys()
+    assert {kind: {f"start_{unit}", f"end_{unit}"} - types[kind].keys() for kind, unit in FORMS.items()} == {
+        kind: set() for kind in FORMS
+    }
+    page = (ROOT / "docs/guide/api-on-every-model.md").read_text("utf-8")
+    assert [kind for kind in FORMS if f"`{kind}`" not in page] == []
 
 
 def text_document(text: str, **fields: Any) -> dict[str, Any]:
