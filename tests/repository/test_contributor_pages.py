@@ -13,7 +13,7 @@ from anthropic_proxy.gateway.settings import Settings
 from tests.support.paths import ROOT
 
 PAGES = ("architecture", "recipes", "add-a-provider", "testing")
-FOLDERS = ("anthropic_proxy", "tests", "scripts")
+FOLDERS = ("anthropic_proxy", "conformance", "tests", "scripts")
 KINDS = (".py", ".toml", ".html")
 OF_OTHERS = {"anthropic_to_gemini", "ignore_imports", "load_dotenv"}
 """Names of a rejected design, of import-linter and of a library."""
