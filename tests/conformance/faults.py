@@ -707,10 +707,10 @@ FAULTS: Mapping[str, Fault] = {
         lambda blocks: [*blocks, {"type": "text", "text": "Done."}] if blocks[0]["type"] == "compaction" else blocks
     ),
     "compaction.stream": each(
-        "content_block_delta",
+        "content_block_start",
         lambda x: (
-            {**x, "delta": {**x["delta"], "type": "text_delta", "text": "."}}
-            if x["delta"]["type"] == "compaction_delta"
+            {**x, "content_block": {**x["content_block"], "content": None}}
+            if x["content_block"]["type"] == "compaction"
             else x
         ),
     ),

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from tests.e2e.npm import install
-from tests.support.fakes.server import Exchange, Running
+from tests.support.fakes.openai_chat import new_openai
+from tests.support.fakes.server import Exchange, Running, serving
 from tests.support.pdf import write_pdf
+from tests.support.pictures import paint
 from tests.support.server_process import Proxy
 from tests.support.shared_servers import every_kind
 from tests.support.waiting import wait_for
-from tests.support.wires import EVERY_KIND, RELAY, Upstream, standing, standing_blind
+from tests.support.wires import EVERY_KIND, RELAY, Upstream, standing, standing_blind, standing_described
 
 VERSION, ZOD = "1.10.0", "zod@4.6.7"
 CASES = Path(__file__).parent / "typescript"
@@ -220,6 +222,76 @@ def test_quotations_have_their_places(sdk: Path, wire: Upstream) -> None:
         }
 
 
+LIMIT, SUMMARY = "Never write to the disk", "The user said first: Never write to the disk."
+RAIN = "Rain and wind. " * 200
+WHOLE = ["content_block_start", "content_block_stop"]
+
+
+@every_kind
+def test_a_summary_takes_the_place_of_a_conversation(sdk: Path, wire: Upstream) -> None:
+    """The helper has its event `compaction` from a delta, which a signed block does not have."""
+    seen = run_case("compaction", sdk, wire.proxy)
+    for name, stop in (
+        ("within", "end_turn"),
+        ("paused", "compaction"),
+        ("atOnce", "compaction"),
+    ):
+        is_signed, goes_on = name == "atOnce", name == "within"
+        whole, streamed, events = (seen[name][one] for one in ("whole", "streamed", "events"))
+        assert (whole["types"], whole["stop"]) == (streamed["types"], streamed["stop"])
+        assert (whole["types"][: 1 if goes_on else None], whole["stop"]) == (["compaction"], stop)
+        assert whole["block"]["content"] == streamed["block"]["content"] == SUMMARY
+        assert events["blocks"] == [streamed["block"]]
+        assert bool(whole["block"].get("signature")) == bool(streamed["block"].get("signature")) == is_signed
+        assert events["compaction"] == ([] if is_signed else [SUMMARY])
+        if not goes_on:
+            deltas = [] if is_signed else ["compaction_delta"]
+            assert events["kinds"] == [WHOLE[0], *deltas, WHOLE[1]]
+        for reply in (whole, streamed):
+            (kind, read, written), *left = reply["iterations"]
+            assert kind == "compaction"
+            assert read > 50_000
+            assert written > 0
+            assert [one[0] for one in left] == (["message"] if goes_on else [])
+            assert reply["top"] == (left[0][1:] if left else [0, 0])
+            assert all(tokens < 1_000 for _, tokens, _ in left)
+            assert reply["applied"] == (None if is_signed else [])
+        assert seen[name]["later"] == "Dry"
+    read = [[turn.text for turn in conversation.turns] for conversation in wire.conversations]
+    if wire.kind.has_native_features:
+        asked, *later = wire.bodies[6:]
+        assert asked["compaction"] == {"type": "summarize"}
+        assert LIMIT in read[-1][0]
+        assert [RAIN in str(body) for body in later] == [True, False]
+    else:
+        # within: summary and reply, twice; paused and at once: the summary, twice; each with a later request
+        assert [any(RAIN in text for text in texts) for texts in read] == [
+            *(True, False, True, False, False),
+            *(True, True, False),
+            *(True, True, False),
+        ]
+        assert all(any(LIMIT in text for text in texts) for texts in read)
+
+
+def test_a_server_with_the_messages_api_but_without_summaries_gets_those_of_the_proxy(
+    sdk: Path, tmp_path: Path
+) -> None:
+    with standing_blind(RELAY, tmp_path, "[providers.blind.dialect]\nbetas = []\n") as upstream:
+        seen = run_case("compaction", sdk, upstream.proxy, ONLY_AT_ONCE="yes")["atOnce"]
+        assert upstream.breaches() == []
+        assert "Traceback" not in upstream.proxy.log
+        bodies = [str(body) for body in upstream.bodies]
+    for reply in (seen["whole"], seen["streamed"]):
+        assert (reply["types"], reply["stop"], reply["block"]["content"]) == (["compaction"], "compaction", SUMMARY)
+        assert reply["block"]["signature"].startswith("px1.compaction.")
+    assert seen["events"]["blocks"] == [seen["streamed"]["block"]]
+    assert seen["later"] == "Dry"
+    assert [RAIN in body for body in bodies] == [True, True, False]
+    assert ["between <summary> and </summary>" in body for body in bodies] == [True, True, False]
+    assert not any("'compaction'" in body for body in bodies)
+    assert LIMIT in bodies[2]
+
+
 @pytest.fixture(scope="module", params=EVERY_KIND)
 def reading(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
     """Yield a model that reads no PDF, or the relay to one that does."""
@@ -254,6 +326,40 @@ def test_a_pdf_is_read(sdk: Path, reading: Upstream, tmp_path: Path) -> None:
     }
     assert seen["cited"] == [["It is ", []], ["signed", [page]], [".", []]]
     assert seen["refused"] == [True, "messages.0.content.0.pdf.source.base64.data: The PDF specified was not valid."]
+
+
+@pytest.fixture(scope="module")
+def eyes() -> Iterator[Running]:
+    """The provider that describes."""
+    with serving(new_openai()) as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=EVERY_KIND)
+def described(
+    request: pytest.FixtureRequest, eyes: Running, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Upstream]:
+    """Yield a model that does not see, whose pictures another one describes."""
+    with standing_described(request.param, tmp_path_factory.mktemp(request.param), eyes) as upstream:
+        yield upstream
+        assert "Traceback" not in upstream.proxy.log
+
+
+def test_pictures_are_described_for_a_model_that_does_not_see(sdk: Path, described: Upstream, eyes: Running) -> None:
+    start = len(eyes.journal.exchanges)
+    colors = {"YELLOW": (255, 255, 0), "PURPLE": (128, 0, 128)}
+    pictures = {name: base64.b64encode(paint(color)).decode() for name, color in colors.items()}
+    seen = run_case("images", sdk, described.proxy, **pictures)
+    exchanges = eyes.journal.exchanges[start:]
+    assert [breach for exchange in exchanges for breach in exchange.breaches] == described.breaches() == []
+    assert seen["texts"][:2] == ["yellow"] * 2
+    shown = [json.dumps(exchange.body) for exchange in exchanges]
+    assert [[picture in body for picture in pictures.values()] for body in shown] == [[True, False], [False, True]]
+    bodies = [json.dumps(body) for body in described.bodies]
+    words = [[f"\\n{color}\\n</image_description>" in body for color in ("yellow", "purple")] for body in bodies]
+    assert words == [[True, False], [True, False], [False, True]]
+    assert not any(picture in body for picture in pictures.values() for body in bodies)
+    assert seen["counted"] > 0
 
 
 def assert_left(exchange: Exchange) -> None:

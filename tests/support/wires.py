@@ -194,3 +194,14 @@ def standing_blind(name: str, directory: Path, text: str = "", **settings: str) 
         own = {"BLIND_KEY": key, "BIG_MODEL": model, "SMALL_MODEL": model, "PREFERRED_PROVIDER": "blind"}
         with running_proxy(directory, own | settings) as proxy:
             yield Upstream(kind, running, proxy)
+
+
+@contextmanager
+def standing_described(name: str, directory: Path, seeing: Running) -> Iterator[Upstream]:
+    """Like `standing_blind`, with another model that describes pictures. `seeing`: its provider, a fake of OpenAI."""
+    text = (
+        f'[providers.eyes]\nbase_url = "{seeing.url}/v1"\napi_key = {{ env = "EYES_KEY" }}\n'
+        '[providers.eyes.models]\n"gpt-4.1" = { accepts_images = true }\n[images]\nmodel = "eyes/gpt-4.1"\n'
+    )
+    with standing_blind(name, directory, text, EYES_KEY=openai_chat.KEY) as upstream:
+        yield upstream

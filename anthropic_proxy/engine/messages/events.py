@@ -176,7 +176,12 @@ def block_events(index: int, raw: Raw) -> list[Event]:
 
 
 def _compaction_events(index: int, raw: Raw) -> list[Event]:
-    """A block that gets a signature is sent at once, any other in two events, as the API does."""
+    """A block that gets a signature comes whole, without a delta, and any other with one delta.
+
+    Source: platform.claude.com, "Compaction on demand" ("the block arrives whole […] with no `content_block_delta`
+    events") and "Compaction at a token threshold", read 2026-11. The SDKs have their event `compaction` from the delta,
+    so also Anthropic's signed block leads to none.
+    """
     block = msgspec.json.decode(raw)
     if "signature" in block:
         from anthropic_proxy.engine.messages.models.compaction import sign_block  # noqa: PLC0415  # few replies

@@ -17,20 +17,11 @@ from tests.support.pdf import PICTURE, document, write_pdf
 from tests.support.pictures import paint, show
 from tests.support.sdk import MODEL, text_of
 from tests.support.sdk import Upstream as Eyes
-from tests.support.wires import EVERY_KIND, Upstream, standing_blind
+from tests.support.wires import EVERY_KIND, Upstream, standing_described
 
 YELLOW, PURPLE, BLACK = (paint(color) for color in ((255, 255, 0), (128, 0, 128), (0, 0, 0)))
 QUESTION = {"type": "text", "text": "What is in the description?"}
 TOOL = {"name": "Read", "input_schema": {"type": "object", "properties": {"path": {"type": "string"}}}}
-IMAGES = """
-[providers.eyes]
-base_url = "{url}/v1"
-api_key = {{ env = "EYES_KEY" }}
-[providers.eyes.models]
-"gpt-4.1" = {{ accepts_images = true }}
-[images]
-model = "eyes/gpt-4.1"
-"""
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +42,7 @@ def eyes(seeing: Running) -> Iterator[Eyes]:
 def wire_of_module(
     request: pytest.FixtureRequest, seeing: Running, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Upstream]:
-    folder = tmp_path_factory.mktemp(request.param)
-    text = IMAGES.format(url=seeing.url)
-    with standing_blind(request.param, folder, text, EYES_KEY=openai_chat.KEY) as upstream:
+    with standing_described(request.param, tmp_path_factory.mktemp(request.param), seeing) as upstream:
         yield upstream
         assert "Traceback" not in upstream.proxy.log
 

@@ -267,6 +267,7 @@ def _earlier(task: Task) -> Reply:
     return Reply(f"You began with: {users[0]}")
 
 
+SUMMARY_ORDER = "between <summary> and </summary>"
 SUMMARY = "The user said first: "
 SUMMARY_TEXT = re.compile(rf"{SUMMARY}([^.]*)")
 
@@ -288,7 +289,7 @@ def _summarize(task: Task) -> Reply:
 
 _PATH = r"(\S+?)[.,;:]?(?=\s|$)"
 PLANS: tuple[tuple[str, Plan], ...] = (
-    (r"between <summary> and </summary>", _summarize),
+    (SUMMARY_ORDER, _summarize),
     (r"Perform a web search for the query: ([^\n]*)", _search),
     (r"Search the web (\d+) times for ([^\n]*)", _dig),
     (r"Search the web for ([^\n]*)", _search),

@@ -196,7 +196,8 @@ def check_messages(messages: list[dict[str, Any]]) -> Iterator[ContractViolation
     if not messages:
         yield ContractViolation("no_messages", "messages: at least one message is required", "messages")
         return
-    if messages[0]["role"] == "assistant":
+    first = messages[0]
+    if first["role"] == "assistant" and not any(block["type"] == "compaction" for block in blocks_of(first)[:1]):
         yield ContractViolation("first", 'messages: first message must use the "user" role', "messages")
     for position, message in enumerate(messages):
         yield from _check_content(position, message, position == len(messages) - 1)

@@ -127,11 +127,10 @@ def _compact(reply: Reply, request: Request, tag: str) -> Json:
 
 
 def _stream_compaction(message: Json) -> Iterator[Json]:
+    """Yield the events: the block comes whole (platform.claude.com, "Compaction on demand", read 2026-11)."""
     (block,) = message["content"]
     yield {"type": "message_start", "message": {**message, "content": [], "stop_reason": None}}
-    yield {"type": "content_block_start", "index": 0, "content_block": {**block, "content": None}}
-    delta = {"type": "compaction_delta", "content": block["content"], "encrypted_content": None}
-    yield {"type": "content_block_delta", "index": 0, "delta": delta}
+    yield {"type": "content_block_start", "index": 0, "content_block": block}
     yield {"type": "content_block_stop", "index": 0}
     ending = {"stop_reason": "compaction", "stop_sequence": None}
     yield {"type": "message_delta", "delta": ending, "usage": message["usage"]}

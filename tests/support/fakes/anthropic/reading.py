@@ -41,6 +41,8 @@ def _turns(body: dict[str, Any]) -> list[Turn]:
     for message in body["messages"]:
         turn = Turn(message["role"], _read_content(message["content"]))
         for block in blocks_of(message):
+            if block["type"] == "compaction" and block.get("content"):
+                turns.append(Turn("user", [block["content"]]))
             if block["type"] == "tool_use":
                 turn.results.append(Result(Call(block["name"], block["input"], block["id"])))
                 open_calls[block["id"]] = turn.results[-1]

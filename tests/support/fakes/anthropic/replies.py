@@ -36,10 +36,13 @@ class GeneratedReply:
     thought: int = 0
     applied_edits: list[dict[str, Any]] | None = None
     """None: the request has no `context_management`."""
+    summarized: dict[str, int] | None = None
+    """Tokens of the call for a summary. None: there was none."""
 
     @property
     def tokens(self) -> int:
-        return sum(len(pieces) for _, pieces in self.blocks) + 4 * len(self.blocks)
+        written = [pieces for begin, pieces in self.blocks if begin["type"] != "compaction"]
+        return sum(len(pieces) for pieces in written) + 4 * len(written)
 
 
 def cut_reply(reply: Reply, body: dict[str, Any], chance: random.Random) -> GeneratedReply:
@@ -74,15 +77,23 @@ def cut_reply(reply: Reply, body: dict[str, Any], chance: random.Random) -> Gene
 
 
 def usage_of(generated: GeneratedReply, prompt: int, read: int, written: int) -> dict[str, Any]:
-    return {
+    counts: dict[str, Any] = {
         "input_tokens": max(prompt - read - written, 0),
         "cache_creation_input_tokens": written,
         "cache_read_input_tokens": read,
-        "cache_creation": {"ephemeral_5m_input_tokens": written, "ephemeral_1h_input_tokens": 0},
         "output_tokens": generated.tokens,
+    }
+    iterations = [{"type": "message", **counts}]
+    if generated.summarized is not None:
+        calls = [{**dict.fromkeys(counts, 0), **generated.summarized, "type": "compaction"}]
+        iterations = [*calls, *(iterations if generated.reason != "compaction" else ())]
+    return {
+        **counts,
+        "cache_creation": {"ephemeral_5m_input_tokens": written, "ephemeral_1h_input_tokens": 0},
         "output_tokens_details": {"thinking_tokens": generated.thought},
         "service_tier": "standard",
         "inference_geo": "not_available",
+        **({"iterations": iterations} if generated.applied_edits is not None or generated.summarized else {}),
     }
 
 
@@ -92,6 +103,8 @@ def _finished(begin: dict[str, Any], pieces: list[str]) -> dict[str, Any]:
         return {**begin, "thinking": whole, "signature": sign(whole)}
     if begin["type"] == "text":
         return {**begin, "text": whole}
+    if begin["type"] == "compaction":
+        return begin
     try:
         return {**begin, "input": json.loads(whole or "{}")}
     except ValueError:  # cut off by the limit
@@ -131,6 +144,8 @@ def events_of(generated: GeneratedReply, head: dict[str, Any], usage: dict[str, 
     for index, (begin, pieces) in enumerate(generated.blocks):
         citations = begin.get("citations", ())
         block = {**begin, "citations": []} if citations else begin
+        is_sent_whole = begin["type"] != "compaction" or "signature" in begin  # a signed summary has no deltas
+        block = block if is_sent_whole else {**begin, "content": None}
         yield {"type": "content_block_start", "index": index, "content_block": block}
         if index == 0:
             yield {"type": "ping"}
@@ -138,6 +153,9 @@ def events_of(generated: GeneratedReply, head: dict[str, Any], usage: dict[str, 
             yield {"type": "content_block_delta", "index": index, "delta": _delta(begin, piece)}
         for citation in citations:
             delta = {"type": "citations_delta", "citation": citation}
+            yield {"type": "content_block_delta", "index": index, "delta": delta}
+        if not is_sent_whole:
+            delta = {"type": "compaction_delta", "content": begin["content"], "encrypted_content": None}
             yield {"type": "content_block_delta", "index": index, "delta": delta}
         if begin["type"] == "thinking":
             signature = {"type": "signature_delta", "signature": sign("".join(pieces))}

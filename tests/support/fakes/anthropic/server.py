@@ -27,6 +27,7 @@ from tests.support.fakes.anthropic.models import MODELS, find_model
 from tests.support.fakes.anthropic.reading import PromptCache, count, read_conversation
 from tests.support.fakes.anthropic.replies import cut_reply, events_of, frame, message_of, new_id, usage_of
 from tests.support.fakes.anthropic.rules import OURS, check_body
+from tests.support.fakes.anthropic.summaries import write_summary
 from tests.support.fakes.faults import NO_FAULT, Outcome, break_connection, fail_early
 from tests.support.fakes.model_scripts import Fault, Faults, decide
 from tests.support.fakes.scripted_model import Reply
@@ -146,6 +147,7 @@ class Anthropic:
     async def _reply(self, request: web.Request, body: dict[str, Any], exchange: Exchange, request_id: str) -> Outcome:
         model = find_model(body["model"]) or MODELS["claude-sonnet-5-5"]
         edited, applied = edit_context(body)
+        summary, edited = write_summary(edited) or (None, edited)
         conversation = read_conversation(edited)
         fault = self.faults.find(conversation) or NO_FAULT
         if (failed := await fail_early(request, fault)) is not None:
@@ -156,9 +158,15 @@ class Anthropic:
             refusal = refuse_overflow(prompt, model)
         if refusal is not None:
             return _send(refusal, exchange, request_id), "refused"
-        generated = cut_reply(_REPLIES.get(fault.kind) or decide(conversation), body, self.chance)
+        if summary is not None and summary.reason == "compaction":
+            generated, counts = summary, (0, 0, 0)
+        else:
+            generated = cut_reply(_REPLIES.get(fault.kind) or decide(conversation), body, self.chance)
+            counts = prompt, *self.cache.feed(edited)
+        if summary is not None and summary is not generated:
+            generated.blocks[:0], generated.summarized = summary.blocks, summary.summarized
         generated.applied_edits = applied if body.get("context_management") else None
-        usage = usage_of(generated, prompt, *self.cache.feed(edited))
+        usage = usage_of(generated, *counts)
         exchange.status = 200
         head = {
             "model": model.snapshot or body["model"],

@@ -13,13 +13,14 @@ from tests.support.fakes.declared_types import Alternative, Declared, read_field
 from tests.support.fakes.server import ContractViolation
 
 BETA_FIELDS = {
-    "mcp_servers": "mcp-client-",
-    "context_management": "context-management-",
-    "fallbacks": "server-side-fallback-",
-    "speed": "fast-mode-",
-    "thread": "threads-",
+    "mcp_servers": ("mcp-client-",),
+    "context_management": ("context-management-", "compact-2026-01-12"),
+    "compaction": ("compact-2026-09-04",),
+    "fallbacks": ("server-side-fallback-",),
+    "speed": ("fast-mode-",),
+    "thread": ("threads-",),
 }
-"""Top-level field → beginning of the beta without which the API does not know it."""
+"""Top-level field → beginnings of the betas without which the API does not know it; one of them is enough."""
 _UNTYPED = {"safeguards": object, "stream": bool, "temperature": float, "top_p": float, "top_k": int, "model": str}
 _EXTRA = {name: Declared(hint) for name, hint in _UNTYPED.items()}
 """Fields that the API takes and the SDK's types do not list, or not where the rest is."""
@@ -106,7 +107,7 @@ def _check_choice(value: Any, choice: Alternative, path: str) -> Iterator[Contra
 
 def check_request(body: dict[str, Any], betas: str, *, counting: bool = False) -> Iterator[ContractViolation]:
     known = message_count_tokens_params.MessageCountTokensParams if counting else _CREATE
-    unsaid = {name for name, beta in BETA_FIELDS.items() if beta not in betas} | _IN_HEADERS
+    unsaid = {name for name, heads in BETA_FIELDS.items() if all(head not in betas for head in heads)} | _IN_HEADERS
     for name in sorted(unsaid & body.keys()):
         yield ContractViolation("unknown_field", f"{name}: Extra inputs are not permitted", name)
     others = {name: value for name, value in body.items() if name not in unsaid}
