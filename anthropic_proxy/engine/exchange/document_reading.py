@@ -15,6 +15,7 @@ from anthropic_proxy.engine.messages.documents import (
     PDF_MARK,
     PdfContent,
     as_text_document,
+    digest_content,
     is_pdf,
     require_readable,
 )
@@ -73,8 +74,10 @@ async def read_documents(
         notes.append(FidelityNote("dropped", "messages.document", reason))
     if describes and describer is not None:
         contents = await _describe_pages(describer, contents, notes)
-    replace = partial(_replace, contents, notes)
+    pages = set[bytes]()
+    replace = partial(_replace, contents, notes, pages)
     replaced = await engine.background.run_in_thread_if_large(is_large, replace_media, request, PDF_MARK, replace)
+    replaced.pages = pages
     return replaced, notes, sum(content.measure() for content in contents.values())
 
 
@@ -103,7 +106,12 @@ def _list_pdfs(request: MessagesRequest) -> list[tuple[str, str]]:
     return [(path, block.source.data) for path, block in list_media(request.messages, PDF_MARK) if is_pdf(block)]
 
 
-def _replace(contents: Mapping[str, PdfContent], notes: list[FidelityNote], block: MediaBlock) -> Sequence[Block]:
+def _replace(
+    contents: Mapping[str, PdfContent], notes: list[FidelityNote], pages: set[bytes], block: MediaBlock
+) -> Sequence[Block]:
     if not isinstance(block, DocumentBlock) or not is_pdf(block):
         return (block,)
-    return (as_text_document(block, contents[block.source.data], notes),)
+    read = as_text_document(block, contents[block.source.data], notes)
+    if isinstance(read, DocumentBlock) and read.requests_citations:
+        pages.add(digest_content(read.source.content))
+    return (read,)

@@ -15,7 +15,7 @@ Sources: platform.claude.com, "Citations", "Search results" and "Structured outp
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from re import Match
 from typing import Any
 
@@ -25,7 +25,7 @@ from msgspec.structs import replace
 
 from anthropic_proxy.engine.messages.deltas import Block as BlockDelta
 from anthropic_proxy.engine.messages.deltas import Citation, Delta, Stop, Text, TextEnd, Thinking, ToolCall
-from anthropic_proxy.engine.messages.documents import PDF_TYPE, write_page
+from anthropic_proxy.engine.messages.documents import digest_content, write_page
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.foreign_text import split_description
 from anthropic_proxy.engine.messages.models import (
@@ -134,12 +134,16 @@ class NumberedSources:
                 first = end + 1
 
 
-def number_passages(messages: Sequence[Message], notes: list[FidelityNote]) -> tuple[list[Message], NumberedSources]:
+def number_passages(
+    messages: Sequence[Message], notes: list[FidelityNote], pages: Collection[bytes] = ()
+) -> tuple[list[Message], NumberedSources]:
     """Return the messages with texts in place of the sources that the client wants cited. No sources: all are equal.
+
+    `pages`: see `MessagesRequest`.
 
     Raises `InvalidRequest` if only some of the documents, or of the search results, have `citations`.
     """
-    numbering = _Numbering()
+    numbering = _Numbering(pages)
     numbered = [
         message
         if isinstance(message.content, str)
@@ -165,7 +169,8 @@ def build_format_error() -> InvalidRequest:
 class _Numbering:
     """Numbers the passages of one request."""
 
-    def __init__(self) -> None:
+    def __init__(self, pages: Collection[bytes]) -> None:
+        self._pages = pages
         self.sources = NumberedSources()
         self.notes: dict[str, FidelityNote] = {}
         self._counts = {"document": 0, "search_result": 0}
@@ -226,10 +231,11 @@ class _Numbering:
         about = {"document_index": index, "document_title": block.title, "file_id": None}
         headings = (block.title, block.context)
         written: list[Block] = [TextBlock(json_string(_show(text))) for text in headings if text]
-        if block.source.type == "content" and block.source.media_type == PDF_TYPE:
-            return [*written, *self._number_pages(block.source.content, {"type": "page_location", **about})]
         if block.source.type == "content":
-            return [*written, *self._number_blocks(block.source.content, {"type": "content_block_location", **about})]
+            content = block.source.content
+            if self._pages and digest_content(content) in self._pages:
+                return [*written, *self._number_pages(content, {"type": "page_location", **about})]
+            return [*written, *self._number_blocks(content, {"type": "content_block_location", **about})]
         text = block.source.data
         bounds = [*split_sentences(text)]
         passages = [text[begin:end] for begin, end in bounds]

@@ -1,6 +1,7 @@
 """PDF documents as text, for models that accept no PDF: the text of each page, and pictures of pages."""
 
 from collections.abc import Iterator, Sequence
+from hashlib import blake2b
 
 import msgspec
 from msgspec import Raw, Struct, structs
@@ -90,7 +91,8 @@ def require_readable(documents: Sequence[tuple[str, PdfContent]]) -> None:
 def as_text_document(block: DocumentBlock, content: PdfContent, notes: list[FidelityNote]) -> Block:
     """Return a document with the pages as blocks, or a text if it was not read.
 
-    Its media type says what the blocks are. If it is to be cited, each text is a page, which `citations.py` numbers.
+    If it is to be cited, each text is a page. `MessagesRequest.pages` says so to `citations.py`: a source of a client
+    may have the same form.
     """
     if not content.pages:
         if content.error != NOT_INSTALLED.error:
@@ -105,7 +107,11 @@ def as_text_document(block: DocumentBlock, content: PdfContent, notes: list[Fide
         notes.append(_CUT)
     list_blocks = _list_citable_blocks if block.requests_citations else _list_blocks
     blocks = Raw(msgspec.json.encode([*list_blocks(content.pages)]))
-    return structs.replace(block, source=Source("content", media_type=PDF_TYPE, content=blocks))
+    return structs.replace(block, source=Source("content", content=blocks))
+
+
+def digest_content(content: Raw) -> bytes:
+    return blake2b(content, digest_size=16).digest()
 
 
 def describe_omitted(block: DocumentBlock) -> TextBlock:

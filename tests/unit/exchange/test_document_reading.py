@@ -226,6 +226,34 @@ def _cite(_: FakeUpstream, body: dict[str, Any]) -> FakeResponse:
     return FakeResponse(200, json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode())
 
 
+@pytest.mark.parametrize("is_result", [False, True])
+async def test_only_what_the_proxy_has_read_has_pages(is_result: bool) -> None:
+    """A client may call its blocks a PDF. They are cited as blocks, also beside a PDF."""
+    source = {"type": "content", "media_type": "application/pdf", "content": [{"type": "text", "text": "Signed."}]}
+    claimed = {"type": "document", "title": "claimed", "source": source, "citations": {"enabled": True}}
+    pdf = {**document(write_pdf("Deed.", "Signed.")), "citations": {"enabled": True}}
+
+    def cite(_: FakeUpstream, body: dict[str, Any]) -> FakeResponse:
+        message = {"role": "assistant", "content": 'It <cite n="1">was</cite> <cite n="3">signed</cite>.'}
+        return FakeResponse(200, json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode())
+
+    harness = ProxyHarness(FakeUpstream(cite), GROQ_API_KEY="gsk_0123456789abcdef", BIG_MODEL=TEXT_MODEL)
+    messages: list[Any] = [{"role": "user", "content": [claimed, pdf]}]
+    if is_result:
+        call = {"type": "tool_use", "id": "toolu_1", "name": "read", "input": {}}
+        result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": [claimed, pdf]}
+        messages = [
+            {"role": "user", "content": "hello"},
+            {"role": "assistant", "content": [call]},
+            {"role": "user", "content": [result]},
+        ]
+    sink = await harness.post(messages=messages)
+    assert sink.error is None, (sink.error, harness.log.getvalue())
+    cited = [citation for block in sink.body["content"] for citation in block.get("citations") or ()]
+    places = [(one["type"], one["document_index"], one["cited_text"]) for one in cited]
+    assert places == [("content_block_location", 0, "Signed."), ("page_location", 1, "Signed.")]
+
+
 async def test_a_pdf_that_a_server_refuses_is_read_by_the_proxy() -> None:
     bodies: list[str] = []
 

@@ -6,7 +6,7 @@ the API reference and the official SDK, read 2026-11.
 """
 
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Union, final
 
@@ -440,6 +440,8 @@ class MessagesRequest(Struct, kw_only=True):
     """True if the provider may call a model several times for the reply: `fallbacks`, and the compaction of
     `context_management`."""
     cache_marks: CacheMarks | None = None
+    pages: Collection[bytes] = ()
+    """Digests of the contents that the proxy has read from PDFs: each text in them is a page. No client sets it."""
     message_count: int = 0
     tool_results: int = 0
     """Number of results of client tools after the last assistant message."""
