@@ -19,6 +19,7 @@ from anthropic_proxy.engine.messages.models import Message, guess_model
 from anthropic_proxy.engine.messages.purpose import read_tool_times
 from anthropic_proxy.engine.messages.reply_schema import ReplySchema
 from anthropic_proxy.engine.messages.server_blocks import is_url_allowed
+from anthropic_proxy.engine.messages.summary import extract_summary
 from anthropic_proxy.engine.platforms.os_errors import clean_error_text
 from anthropic_proxy.engine.platforms.shells import find_shell, format_set_command
 from anthropic_proxy.engine.providers import PROVIDERS
@@ -66,6 +67,12 @@ def show_budget(text: str) -> str:
         return error.message
 
 
+def show_summary(beginning: str, repeated: str = "", times: int = 1) -> str:
+    end = (repeated * times).strip()
+    found = extract_summary(beginning + end)
+    return found.removesuffix(end) + "…" if end and found else found
+
+
 def extract_json(schema: dict[str, Any], text: str) -> tuple[str, str] | str:
     try:
         return ReplySchema(json.dumps(schema).encode()).extract_json(text)
@@ -79,6 +86,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "clean_error_text": clean_error_text,
     "color": lambda environ: load_settings(environ, PROVIDERS, env_file=None).color,
     "extract_json": extract_json,
+    "extract_summary": show_summary,
     "find_charset_parameter": find_charset_parameter,
     "find_shell": lambda path: find_shell({"SHELL": path}),
     "find_tool_name": lambda name: OfferedTools(new_call(tools=TOOLS)).find_tool_name(name),

@@ -5,6 +5,7 @@ tools and messages are what the provider has in its cache. Texts of the conversa
 the instruction says whose words count.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,8 +13,13 @@ import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.engine.messages.models.context_edits import Compact
+from anthropic_proxy.engine.patterns import compile_later
 
 _BEGIN, _END = "<summary>", "</summary>"
+_OPENING = compile_later(rf"^[^\w\n<]{{0,9}}+{_BEGIN}", re.MULTILINE)
+_MIN_UNMARKED_BYTES = 1_000
+"""Minimum length of a summary without both marks. Refusals and questions have one to five sentences, and summaries are
+written of conversations of many pages."""
 _FRAME = (
     "This message comes from the system that runs this conversation, not from the user. The conversation ends here, "
     "and the summary that you write now replaces it: whoever goes on with the work reads nothing else of it. Do not "
@@ -69,11 +75,17 @@ def build_summary_body(body: bytes, instruction: str, model: str, max_tokens: in
 
 
 def extract_summary(reply: str) -> str:
-    """Return the text between the marks. Without them, the whole reply is the summary."""
-    begin, end = reply.find(_BEGIN), reply.rfind(_END)
-    if begin >= 0:
-        reply = reply[begin + len(_BEGIN) : end if end > begin else None]
-    return reply.strip()
+    """Return the text between the marks, of which the first one begins a line. "": the reply has no summary.
+
+    Weak models forget a mark, so a long text without both is a summary too. A shorter one is taken for a refusal or for
+    an answer, which must not become all that is left of the conversation.
+    """
+    opening, end = _OPENING.search(reply), reply.rfind(_END)
+    begin = 0 if opening is None else opening.end()
+    if opening is not None and end >= begin:
+        return reply[begin:end].strip()
+    text = reply[begin:].strip()
+    return text if len(text.encode(errors="replace")) >= _MIN_UNMARKED_BYTES else ""
 
 
 def _add_instruction(messages: list[Raw], instruction: str) -> list[Any]:

@@ -351,6 +351,11 @@ async def test_what_the_api_refuses_is_refused(name: str) -> None:
 FAILURES: Mapping[str, tuple[list[bytes], str | None]] = {
     "no words": (reply(text(" \n")), "end_turn"),
     "only marks": (reply(text("<summary>\n\n</summary>")), "end_turn"),
+    "a refusal in words": (reply(text("I'm sorry, but I can't help with that.")), "end_turn"),
+    "a refusal that names the marks": (reply(text("I can't write between <summary> and </summary>.")), "end_turn"),
+    "an answer to the conversation": (reply(text("Tomorrow it is wet, too. Do you need an umbrella?")), "end_turn"),
+    "no closing mark": (reply(text("<summary>\nThe user asked about")), "end_turn"),
+    "cut behind the mark": (reply(text("<summary>\nThe user asked"), finish="length"), "max_tokens"),
     "a tool call": (calls(text("Well. "), call("get_weather", city="Oslo")), "tool_use"),
     "cut": (reply(text("The user asked"), finish="length"), "max_tokens"),
     "refused": (reply(text("The user"), finish="content_filter"), "refusal"),
@@ -386,6 +391,13 @@ async def test_a_missing_summary_is_an_empty_reply_or_an_error_to_retry(name: st
         assert sink.error is not None
         assert (sink.error.status, sink.error.error_type) == (529, "overloaded_error")
         assert sink.error.details == {"error_code": "compaction_unavailable"}
+
+
+async def test_a_long_text_without_marks_is_a_summary() -> None:
+    """Weak models forget the marks. A refusal or an answer is shorter than a summary of a long conversation."""
+    words = "The user asked about the weather in Oslo. " * 30
+    message = body_of(await compact(proxy(Script(reply(text(words)), reply(text("Wet."))))))
+    assert [one.get("content") for one in message["content"]] == [words.strip(), None]
 
 
 async def test_an_error_that_lasts_is_that_of_the_provider() -> None:
