@@ -125,9 +125,8 @@ def situation(name: str) -> Callable[[Callable[[ExitStack, Path], Steps]], Calla
 
 
 def test_the_page_has_a_situation_for_each_section() -> None:
-    assert [name for name, text in SECTIONS.items() if any(block.language == "console" for block in blocks(text))] == [
-        *SITUATIONS
-    ]
+    named = {name for name, text in SECTIONS.items() if any(block.language == "console" for block in blocks(text))}
+    assert named == {*SITUATIONS}
 
 
 @pytest.mark.parametrize("name", SITUATIONS)
@@ -260,6 +259,28 @@ def lose_postgres(stack: ExitStack, folder: Path) -> Steps:
     yield desk
 
 
+@situation("PostgreSQL fails over")
+def fail_over(stack: ExitStack, folder: Path) -> Steps:
+    """The database accepts no changes for a while, as if the address led to a standby."""
+    programs = find_programs()
+    assert programs is not None
+    postgres = stack.enter_context(running_postgres(programs))
+    settings = {"DATABASE_URL": postgres.url}
+    proxy = start(stack, folder, settings)
+    desk = Desk(folder, settings, proxy)
+    desk.execute("curl -s http://127.0.0.1:8082/v1/messages -d @hello.json")
+    wait_stored(proxy, 1)
+    desk.set(URL=postgres.url, PGOPTIONS="-c default_transaction_read_only=off")
+    psql = """psql "$URL" -qc "ALTER DATABASE postgres {}" -c \
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()\""""
+    desk.execute(psql.format("SET default_transaction_read_only = on"))
+    desk.execute("curl -s http://127.0.0.1:8082/v1/messages -d @hello.json")
+    yield desk
+    desk.execute(psql.format("RESET default_transaction_read_only"))
+    yield desk
+    wait_stored(proxy, 2)
+
+
 @situation("The database is damaged or lost")
 def restore_database(stack: ExitStack, folder: Path) -> Steps:
     settings = {**file_database(folder), "VIRTUAL_KEYS": "true"}
@@ -353,6 +374,25 @@ def leak_provider_key(stack: ExitStack, folder: Path) -> Steps:
     (folder / "hello.json").write_text((folder / "hello.json").read_text().replace("demo/demo", "claude-sonnet-4-5"))
     desk = Desk(folder, settings, proxy)
     desk.set(NEW=KEY)
+    yield desk
+
+
+@situation("A provider is down")
+def lose_provider(stack: ExitStack, folder: Path) -> Steps:
+    write_settings(folder, OPENAI_API_KEY=KEY)
+    settings = {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "PREFERRED_PROVIDER": "openai"}
+    proxy = start(stack, folder, settings)
+    (folder / "hello.json").write_text((folder / "hello.json").read_text().replace("demo/demo", "claude-sonnet-4-5"))
+    desk = Desk(folder, settings, proxy)
+    desk.set(OTHER="demo/demo")
+    yield desk
+    yield desk
+
+
+@situation("A budget is used up")
+def use_up_budget(stack: ExitStack, folder: Path) -> Steps:
+    desk = with_key(stack, folder, "ci")
+    desk.execute("anthropic-proxy keys change ci --budget 20tokens/day")
     yield desk
 
 

@@ -22,7 +22,7 @@ EXTRAS = {
     "import": "`anthropic-proxy import` of a YAML file",
     "postgres": "PostgreSQL for the [usage ledger](ledger.md) and [virtual keys](team.md)",
     "redis": "limits of [several instances](several-instances.md) in Redis or Valkey",
-    "oidc": "[sign-in](sign-in.md) to the dashboard with an identity provider",
+    "oidc": "[sign-in](company.md) to the dashboard with an identity provider",
     "otel": "[traces](observability.md#traces) with OpenTelemetry",
 }
 """Extra → purpose."""

@@ -28,8 +28,8 @@ _METRICS = """\
 
 {mark}
 
-`GET /metrics` returns these metrics in the format of Prometheus. [Operations](../guide/operations.md#metrics) describes
-access, limits and workers.
+`GET /metrics` returns these metrics in the format of Prometheus. [Logs, metrics,
+traces](../guide/observability.md#metrics) describes access and alerts.
 
 | metric | type | labels | meaning |
 | --- | --- | --- | --- |
@@ -39,8 +39,8 @@ _LOG = """\
 
 {mark}
 
-With `LOG_FORMAT=json`, the log has one JSON object per line. [Operations](../guide/operations.md#the-log) describes the
-log, and [Traces, logs and metrics](../guide/observability.md#logs) its connection with other programs.
+With `LOG_FORMAT=json`, the log has one JSON object per line. [Logs, metrics, traces](../guide/observability.md#the-log)
+describes the log.
 
 Each line has `time` (UTC, RFC 3339) and `level` (`debug`, `info`, `warning`, `error`). A line that is no request has
 `message`; at the start of the server `event` is `start`, with `address`, `dashboard`, `sign_in` (the address at which
