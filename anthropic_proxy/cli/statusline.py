@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ from anthropic_proxy.cli.proxy_client import get_json
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.client_variables import ASSUMED_MODEL, COMPACT_WINDOW, LIMITING_MODEL, MAX_CONTEXT
 from anthropic_proxy.console.ledger.records import StoredRequest, count_lost_tokens
+from anthropic_proxy.console.units import MICROSECONDS
 from anthropic_proxy.engine.messages.purpose import KINDS_BESIDE
 from anthropic_proxy.engine.options import LONG_CONTEXT_SUFFIX
 from anthropic_proxy.errors import ConfigurationError
@@ -141,10 +143,10 @@ def build_line(
     sums = next((group for group in groups if _text(group, "name") == session_id), None)
     costs = _describe_costs({"session": sums, "today": _get(replies.get("today"), "total")})
 
-    budgets = dict(map(_describe_budget, _list(replies.get("budget"), "budgets")))
-    costs = {**costs, **{label: text for label, text in budgets.items() if text}}
+    budgets = _list(replies.get("budget"), "budgets")
+    costs |= {label: text for label, text in map(_describe_budget, budgets) if text}
 
-    problems = [*_list_problems(receipt, main, of_conversation)]
+    problems = [*_list_problems(receipt, main, of_conversation), *filter(None, map(_describe_budget_problem, budgets))]
     if not replies:  # /health needs no key
         problems.append("no data for this key" if _read_all(read, {"health": "/health"}) else "no proxy responds")
     parts = {"note": note, **{label: _join(text) for label, text in costs.items()}}
@@ -227,6 +229,20 @@ def _describe_budget(budget: object) -> tuple[str, str]:
     models = _clean(_text(budget, "models"))
     label = _PERIODS[period] if not models else f"{_PERIODS[period]} for {models}"
     return label, f"{label} {texts[0]} of {texts[1]}{'' if unit == 'usd' else ' tokens'}"
+
+
+def _describe_budget_problem(budget: object) -> str:
+    """Return the notice about a budget that is nearly used up, or refuses requests. "": it is none."""
+    label, _ = _describe_budget(budget)
+    if not label or _text(budget, "severity") in ("", "normal"):
+        return ""
+    if _get(budget, "is_used_up") is not True:
+        return f"! budget {label}: {formats.percent(_get(budget, 'used'), _get(budget, 'amount'))} used"
+    try:
+        end = datetime.fromisoformat(_text(budget, "resets_at")).timestamp()
+    except (ValueError, OverflowError):  # a budget without a period, or the reply of a stranger's server
+        return f"✕ budget {label}: used up"
+    return f"✕ budget {label}: used up until {formats.day_and_time(end * MICROSECONDS)}"
 
 
 def _list_problems(receipt: object, main: Sequence[object], receipts: Sequence[object]) -> Iterator[str]:

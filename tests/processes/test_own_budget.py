@@ -39,16 +39,23 @@ def test_a_used_up_budget_refuses_requests_until_midnight_of_this_machine(tmp_pa
         assert budget["used"] == pytest.approx(usage["cost"])
         assert (budget["amount"], budget["unit"], budget["period"]) == (0.02, "usd", "day")
         # the offset of New York is 4 or 5 hours
-        assert datetime.fromisoformat(budget["resets_at"]).hour in (4, 5)
+        end = datetime.fromisoformat(budget["resets_at"])
+        assert end.hour in (4, 5)
         error = replies[1].json()["error"]
         assert error["type"] == "billing_error"
-        assert error["message"].startswith("This proxy has used up its budget of $0.02 per day · resets ")
-        assert error["message"].endswith("Another budget:  BUDGET=AMOUNT/day")
+        assert error["message"] == (
+            f"This proxy has used up its budget of $0.02 per day · resets {end:%b} {end.day}, 00:00 · "
+            "Another budget:  BUDGET=AMOUNT/day"
+        )
         assert replies[1].headers["anthropic-ratelimit-unified-status"] == "rejected"
         text = json.dumps({"session_id": "s", "model": {"id": "demo", "display_name": "demo"}})
         environment = {**settings, "ANTHROPIC_BASE_URL": proxy.url}
         line = run_command("statusline", directory=tmp_path, settings=environment, stdin=text).stdout
         assert "today $0.21 of $0.020" in line
+        shown = end.astimezone()  # the command runs in the zone of the tests
+        assert line.endswith(f" · ✕ budget today: used up until {shown.day} {shown:%b, %H:%M}\n")
+        # the database of the first start has no tables yet
+        assert "The use of budgets was not read" not in proxy.log
 
 
 def test_the_use_before_a_restart_counts(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ requests have reserved are the highest possible ones.
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Self
 
 from msgspec import Struct
 
@@ -29,6 +30,12 @@ class BudgetState(Struct, frozen=True):
     """Used amount in nano-dollars or tokens, without those that running requests have reserved."""
     resets_at: int | None
     """Time of the renewal in seconds since the epoch. None: the budget is not renewed."""
+
+    @classmethod
+    def build(cls, scope: Scope, budget: Budget, used: int, now: float) -> Self:
+        """`now`: seconds since the epoch."""
+        end = scope.find_budget_end(budget, now)
+        return cls(scope, budget, used, None if end is None else int(end.timestamp()))
 
     @property
     def is_used_up(self) -> bool:
@@ -58,14 +65,11 @@ def list_budget_states(limits: Sequence[KeyLimit], settled: Sequence[int], now: 
     """`settled`: settled amount of each of `limits`. Empty: unknown, because the store that all processes share is
     unavailable. `now`: seconds since the epoch.
     """
-    states = []
-    for key_limit, used in zip(limits, settled, strict=False):
-        if key_limit.budget is not None:
-            end = key_limit.scope.find_budget_end(key_limit.budget, now)
-            states.append(
-                BudgetState(key_limit.scope, key_limit.budget, used, None if end is None else int(end.timestamp()))
-            )
-    return states
+    return [
+        BudgetState.build(key_limit.scope, key_limit.budget, used, now)
+        for key_limit, used in zip(limits, settled, strict=False)
+        if key_limit.budget is not None
+    ]
 
 
 def choose_state(states: Sequence[BudgetState]) -> BudgetState | None:

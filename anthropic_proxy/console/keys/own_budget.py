@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import msgspec
 
+from anthropic_proxy.console.keys.budget_states import BudgetState
 from anthropic_proxy.console.keys.descriptions import format_time
 from anthropic_proxy.console.keys.limits import Scope, find_proxy_scopes
 from anthropic_proxy.console.keys.process_limits import ProcessLimits
-from anthropic_proxy.console.keys.queries import read_all_spending
+from anthropic_proxy.console.keys.queries import Spending, read_all_spending
 from anthropic_proxy.console.keys.request_limits import RequestLimits
 from anthropic_proxy.console.openapi import build_json_response
 from anthropic_proxy.gateway.settings import Settings
@@ -45,11 +46,13 @@ def list_budget_routes(scopes: Sequence[Scope], limits: ProcessLimits) -> Sequen
         store = limits.gateway.store
         now = store.state.find_time(time.time)
         spending = (await read_all_spending(store, scopes, now))[0]
-        ends = [scopes[0].find_budget_end(used.budget, now) for used in spending]
-        budgets = [
-            {**used.encode(), "resets_at": None if end is None else format_time(end.timestamp())}
-            for used, end in zip(spending, ends, strict=True)
-        ]
+        budgets = [_encode(scopes[0], used, now) for used in spending]
         return build_json_response(msgspec.json.encode({"budgets": budgets}))
 
     return [Route(path=PATH, respond=respond)] if scopes else []
+
+
+def _encode(scope: Scope, used: Spending, now: float) -> dict[str, object]:
+    state = BudgetState.build(scope, used.budget, used.used, now)
+    resets_at = None if state.resets_at is None else format_time(state.resets_at)
+    return {**used.encode(), "resets_at": resets_at, "severity": state.severity, "is_used_up": state.is_used_up}

@@ -9,7 +9,7 @@ from anthropic_proxy.console.keys.alerts import BudgetAlerts
 from anthropic_proxy.console.keys.limits import KeyLimit, Scope, list_budget_limits
 from anthropic_proxy.console.keys.queries import sum_budget_use
 from anthropic_proxy.console.keys.reservations import Reservations
-from anthropic_proxy.console.ledger.database import open_for_reading
+from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import BudgetLabels, Gateway, Store, StoreUnavailable
@@ -87,7 +87,7 @@ class ProcessLimits:
 
     async def _read_used(self, limits: Sequence[KeyLimit], now: float) -> Sequence[int]:
         def read() -> Sequence[int]:
-            with closing(open_for_reading(self._settings)) as connection:
+            with closing(open_for_writing(self._settings)) as connection:  # the first start finds no tables
                 return [
                     sum_budget_use(connection, self._settings, key_limit.scope, key_limit.budget, now)
                     if key_limit.budget

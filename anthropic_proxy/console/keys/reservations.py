@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 
 from msgspec import Struct, field, structs
 
@@ -341,14 +342,20 @@ def limit_reached_error(
 def budget_used_up_error(scope: Scope, budget: Budget, now: float) -> BudgetUsedUp:
     """As `limit_reached_error`."""
     end = scope.find_budget_end(budget, now)
-    # Claude Code replaces this date by the time of the header, in the time zone of its user
-    renewal = "it is not renewed" if end is None else f"resets {end:%b} {end.day}"
+    renewal = "it is not renewed" if end is None else f"resets {_describe_end(scope, end)}"
     return BudgetUsedUp(
         f"{scope.describe()} has used up its budget of {budget.describe()} · {renewal} ·",
         remedy=scope.suggest_budget(budget.format_with("AMOUNT")),
         wish="more",
         retry_after=None if end is None else end.timestamp() - now,
     )
+
+
+def _describe_end(scope: Scope, end: datetime) -> str:
+    if scope.is_personal:
+        local = end.astimezone()
+        return f"{local:%b} {local.day}, {local:%H:%M}"
+    return f"{end:%b} {end.day}"  # Claude Code replaces exactly this date by the time, in the time zone of its user
 
 
 _UNITS = {
