@@ -228,6 +228,7 @@ class _Numbering:
         return () if self.sources else (TextBlock(json_string(_INSTRUCTIONS)),)
 
     def _number_document(self, block: DocumentBlock, index: int) -> list[Block]:
+        # null in replies of the API, and no field of its requests (anthropics/anthropic-sdk-python issue 1450)
         about = {"document_index": index, "document_title": block.title, "file_id": None}
         headings = (block.title, block.context)
         written: list[Block] = [TextBlock(json_string(_show(text))) for text in headings if text]

@@ -79,6 +79,16 @@ def test_marks_of_the_model_become_citations_with_their_places(client: anthropic
     assert is_numbered == [not wire.kind.has_native_features] * 2
 
 
+def test_a_reply_with_all_fields_of_its_type_is_read_again(client: anthropic.Anthropic, wire: Upstream) -> None:
+    """`file_id` is null in replies, and no field of requests: Anthropic's server refuses what the proxy reads over."""
+    request = ask('The <cite n="2">sky</cite> is.')
+    reply = client.messages.create(**request)
+    content: Any = [block.model_dump() for block in reply.content if block.type == "text"]
+    assert [one["file_id"] for block in content for one in block["citations"] or []] == [None]
+    request["messages"] += [{"role": "assistant", "content": content}, {"role": "user", "content": "Say exactly: Yes"}]
+    assert read_blocks(client.messages.create(**request)) == [("Yes", [])]
+
+
 def test_some_documents_without_citations_are_refused_as_the_api_does(client: anthropic.Anthropic) -> None:
     request = ask("never")
     plain = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "Not cited."}}

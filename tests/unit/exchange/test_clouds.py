@@ -870,6 +870,16 @@ def turn_of(call: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
     return {"messages": turn, "thinking": {"type": "between_tools"}}
 
 
+def cited(**more: Any) -> dict[str, Any]:
+    """Return a conversation with a citation in the reply, as a client sends it back."""
+    text = {"type": "text", "media_type": "text/plain", "data": "Wet."}
+    place = {"start_char_index": 0, "end_char_index": 4}
+    citation = {"type": "char_location", "cited_text": "Wet.", "document_index": 0, "document_title": None, **place}
+    reply = {"type": "text", "text": "wet", "citations": [citation | more]}
+    asked = {"role": "user", "content": [{"type": "document", "source": text, "citations": {"enabled": True}}]}
+    return {"messages": [asked, {"role": "assistant", "content": [reply]}, QUESTION]}
+
+
 def schema_at(system: Any) -> dict[str, Any]:
     return {"system": system, "output_config": {"effort": "low", "format": TITLE_FORMAT}}
 
@@ -934,6 +944,12 @@ REFUSED_FIELDS = [
         turn_of(USE, FOUND),
         turn_of(USE, FOUND | {"content": [{"type": "text", "text": "Tool available: get_time"}]}),
         id="tool reference",  # anthropics/claude-code issue 25212
+    ),
+    pytest.param(
+        f"messages.1.content.0.text.citations.0.char_location.file_id: {EXTRA}",
+        cited(file_id=None),
+        cited(),
+        id="a field of replies in a citation",  # anthropics/anthropic-sdk-python issue 1450
     ),
     pytest.param(
         f"tools.0.custom.eager_input_streaming: {EXTRA}",

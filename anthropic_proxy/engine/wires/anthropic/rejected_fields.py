@@ -67,6 +67,8 @@ _CONTENT = frozenset(
     )
 )
 """Inner fields that are never left out: what the conversation and the tools consist of."""
+_CITATIONS = "citations"
+"""Inner field that says where the words of a reply come from. What a server rejects in it is no content."""
 _RESTRICTIONS = frozenset(
     (
         *("allowed_domains", "allowed_tools", "blocked_domains", "configs", "default_config"),
@@ -216,7 +218,8 @@ def _is_removable(name: str, *, is_element: bool) -> bool:
     if is_element:
         in_messages = first == "messages" and inner[-1] not in _OF_EACH_SERVER
         return in_messages or name.startswith(_REMOVABLE_ELEMENTS)
-    return inner[-1] not in _CONTENT and _FREE.isdisjoint(inner) and _RESTRICTIONS.isdisjoint(inner)
+    is_content = inner[-1] in _CONTENT and _CITATIONS not in inner
+    return not is_content and _FREE.isdisjoint(inner) and _RESTRICTIONS.isdisjoint(inner)
 
 
 def find_field_edits(body: bytes, names: Mapping[str, tuple[Handling, str]], notes: list[FidelityNote]) -> list[Edit]:
