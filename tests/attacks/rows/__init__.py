@@ -11,6 +11,7 @@ from tests.attacks.rows.developers import DEVELOPERS
 from tests.attacks.rows.fetches import FETCHES
 from tests.attacks.rows.http import HTTP
 from tests.attacks.rows.inspected import INSPECTED
+from tests.attacks.rows.media import MEDIA
 from tests.attacks.rows.neighbours import NEIGHBOURS
 from tests.attacks.rows.own_calls import OWN_CALLS
 from tests.attacks.rows.people import PEOPLE
@@ -52,6 +53,7 @@ ROWS: tuple[Row, ...] = (
     *BUDGETS,
     *TELEMETRY,
     *INSPECTED,
+    *MEDIA,
     *WORK,
     *ACCESS,
     *FETCHES,
