@@ -8,7 +8,7 @@ import pytest
 from tests.support.fakes.openai_chat.server import KEY, new_openai
 from tests.support.fakes.server import Running, serving
 from tests.support.server_process import Proxy, reserve_closed_port, running_forked_proxy
-from tests.support.wires import EVERY_KIND, KINDS, Upstream, standing
+from tests.support.wires import EVERY_KIND, KINDS, RELAY, Upstream, standing, standing_blind
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +47,22 @@ def wire_of_module(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
 def wire(wire_of_module: Upstream) -> Iterator[Upstream]:
     """Yield the upstream as one test sees it; every request that it causes is one that the real provider takes."""
     seen = Upstream(wire_of_module.kind, wire_of_module.running, wire_of_module.proxy)
+    yield seen
+    assert seen.breaches() == []
+
+
+@pytest.fixture(scope="session")
+def other_server_of_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
+    betas = "[providers.blind.dialect]\nbetas = []\n"
+    with standing_blind(RELAY, tmp_path_factory.mktemp("other"), betas) as upstream:
+        yield upstream
+        assert "Traceback" not in upstream.proxy.log
+
+
+@pytest.fixture
+def other_server(other_server_of_session: Upstream) -> Iterator[Upstream]:
+    """Yield a server with the Messages API that neither compacts nor edits conversations, as one test sees it."""
+    seen = Upstream(other_server_of_session.kind, other_server_of_session.running, other_server_of_session.proxy)
     yield seen
     assert seen.breaches() == []
 

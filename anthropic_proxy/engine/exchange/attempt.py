@@ -32,6 +32,7 @@ from anthropic_proxy.engine.providers.model_observations import ModelObservation
 from anthropic_proxy.engine.providers.part_search import PartSearch
 from anthropic_proxy.engine.providers.prefix_guard import Prompt
 from anthropic_proxy.engine.routing.targets import Target, sees
+from anthropic_proxy.engine.wires.anthropic.betas import BETAS_OF_CONTEXT, CONTEXT_BETA, accepts_beta, remove_betas
 from anthropic_proxy.engine.wires.bound_requests import ClientOrigin, ServerName
 from anthropic_proxy.engine.wires.calls import Call, TranslatedCall
 from anthropic_proxy.engine.wires.dialect import BaseDialect, RequestPart
@@ -40,7 +41,7 @@ from anthropic_proxy.errors import InternalError, UpstreamError
 
 if TYPE_CHECKING:
     from anthropic_proxy.engine.exchange.image_describing import ImageDescriber
-    from anthropic_proxy.engine.messages.context_editing import ContextEditor
+    from anthropic_proxy.engine.messages.context_editing import AppliedEdit, ContextEditor
 
 MAX_RETRIES_PER_TARGET = 1
 """Maximum number of retries at one target after temporary failures."""
@@ -226,9 +227,11 @@ class AttemptPreparer(Struct, eq=False):
             )
             files = await engine.background.run_in_thread_if_large(self.is_large, self.inliner.encode_files, fetched)
             self.incoming.receipt.fidelity.add_notes(self.inliner.notes)
+        edited = None if run.request.context_edits is None else await self._edit_relayed(target, run.request)
         descriptions: Mapping[str, str] = {}
         if self.describer is not None and not sees(target):
-            descriptions = await self._describe_relayed(self.describer, files)
+            body = self.incoming.body if edited is None else edited[0]
+            descriptions = await self._describe_relayed(self.describer, body, files)
         refused = engine.observations.list_refused_thinking(self.incoming.receipt.client.id)
         if run.adaptations is not None:
             refused = run.adaptations.list_refused_thinking()
@@ -243,6 +246,10 @@ class AttemptPreparer(Struct, eq=False):
             adaptations_left=run.adaptations_left,
             token_scale=run.token_scale,
         )
+        if edited is not None:
+            body, applied = edited
+            headers = call.headers if applied is None else remove_betas(call.headers, BETAS_OF_CONTEXT)
+            call = structs.replace(call, body=body, headers=headers, applied_edits=applied)
         return Attempt(target=target, run=run, call=call, credential=credential, is_large=self.is_large)
 
     async def prepare(self, target: Target, credential: Credential | None, run: TargetRun) -> Attempt:
@@ -364,12 +371,38 @@ class AttemptPreparer(Struct, eq=False):
             notes += found
         return request, notes
 
+    async def _edit_relayed(
+        self, target: Target, request: MessagesRequest
+    ) -> tuple[bytes, "Sequence[AppliedEdit] | None"] | None:
+        """Return the body of a relay whose server does not make the edits of the conversation, and what they remove.
+
+        None: the body stays as it is. The reports are None if the server makes the edits, but for the summary.
+        """
+        from anthropic_proxy.engine.messages.models import context_edits  # noqa: PLC0415  # few requests
+        from anthropic_proxy.engine.wires.anthropic import context_spans  # noqa: PLC0415  # few requests
+
+        editor, body = self.editor, self.incoming.body
+        in_thread = partial(self.engine.background.run_in_thread_if_large, self.is_large)
+        report = self.incoming.receipt.fidelity
+        if accepts_beta(target.dialect, CONTEXT_BETA):
+            if editor is None or not editor.is_summarized:
+                return None
+            report.add_notes([context_edits.SUMMARIZED_BEFORE])
+            return await in_thread(context_spans.remove_context_edit, body, context_edits.Compact.type), None
+        edits = request.context_edits or ()
+        if edits and (request.scanned_only or isinstance(edits[0], context_edits.Summarize)):
+            return None  # the server has refused the beta since the request was planned, or another one counts
+        report.add_notes(context_edits.list_notes_of_relay(edits))
+        removed = None if editor is None else await in_thread(editor.find_removed)
+        edited = await in_thread(context_spans.edit_conversation, body, removed)
+        return edited, () if editor is None else editor.applied
+
     async def _describe_relayed(
-        self, describer: "ImageDescriber", files: Mapping[tuple[str, str], Source | None]
+        self, describer: "ImageDescriber", body: bytes, files: Mapping[tuple[str, str], Source | None]
     ) -> Mapping[str, str]:
         """Return `RelayCall.descriptions`, and note them."""
         from anthropic_proxy.engine.exchange.image_describing import describe_relayed  # noqa: PLC0415  # few need it
 
-        texts, notes = await describe_relayed(describer, self.incoming.body, files, is_large=self.is_large)
+        texts, notes = await describe_relayed(describer, body, files, is_large=self.is_large)
         self.incoming.receipt.fidelity.add_notes(notes)
         return texts

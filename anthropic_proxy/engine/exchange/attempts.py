@@ -149,7 +149,7 @@ class Attempts:
         if request.context_edits:
             from anthropic_proxy.engine.messages.context_editing import ContextEditor  # noqa: PLC0415  # few requests
 
-            self.editor = ContextEditor()
+            self.editor = ContextEditor(request)
         self._preparer = AttemptPreparer(
             engine, incoming, session, is_large, origin.servers, estimates, inliner, self.editor, describer
         )

@@ -52,7 +52,6 @@ from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.wires.anthropic.betas import accepts_beta
-from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.errors import ClientError, InvalidRequest, ProxyBusy, ProxyError
 
@@ -223,17 +222,12 @@ def open_compaction(parent: ParentRequest, request: MessagesRequest, plan: Plan)
     """
     first = plan.targets[0]
     for place, edit in enumerate(request.context_edits or ()):
-        if isinstance(edit, Summarize) and _summarizes(first):
-            return None, structs.replace(plan, targets=[target for target in plan.targets if _summarizes(target)])
+        if isinstance(edit, Summarize) and accepts_beta(first.dialect, _BETA):
+            native = [target for target in plan.targets if accepts_beta(target.dialect, _BETA)]
+            return None, structs.replace(plan, targets=native)
         if isinstance(edit, Summarize) or (isinstance(edit, Compact) and not first.is_relayed):
             return Compaction(parent, request, place, first), plan
     return None, plan
-
-
-def _summarizes(target: Target) -> bool:
-    """Return True if the provider has the field `compaction`."""
-    dialect = target.dialect
-    return target.is_relayed and isinstance(dialect, Dialect) and accepts_beta(dialect, _BETA)
 
 
 class BegunStream(DeltaStream):

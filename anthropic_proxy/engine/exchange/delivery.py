@@ -241,6 +241,8 @@ class Delivery:
         if compacted is None:
             return False
         writer = self._writer
+        if (editor := self._attempts.editor) is not None:
+            editor.is_summarized = compacted.request is not self._request
         self._request = compacted.request
         writer.summaries = [*compacted.calls]
         writer.is_summary = compacted.is_whole

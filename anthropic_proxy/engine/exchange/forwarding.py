@@ -53,6 +53,7 @@ from anthropic_proxy.engine.routing.choices import find_preferred_provider
 from anthropic_proxy.engine.routing.router import Plan, RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import Target, switch_wire
 from anthropic_proxy.engine.wires.anthropic.batches import RESOURCE_ID, encode_batch, remove_results_host
+from anthropic_proxy.engine.wires.anthropic.betas import BETAS_OF_CONTEXT, CONTEXT_BETA, accepts_beta, remove_betas
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest
 from anthropic_proxy.engine.wires.calls import Call, RelayCall, TranslatedCall
 from anthropic_proxy.engine.wires.dialect import BaseDialect
@@ -115,15 +116,18 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
         if may_ask and engine.inspectors:
             incoming = await _inspect(engine, incoming, wait_disconnected)
             request = await _decode_count(engine, incoming)
+        count: int | None = None
         if may_ask:
-            reply = await _relay_count(engine, incoming, request, target, wait_disconnected, admission=admission)
+            asked = await _edit_relayed(engine, incoming, request, target)
+            reply = await _relay_count(engine, asked, request, target, wait_disconnected, admission=admission)
             if reply is not None:
-                return reply
+                count = None if asked is incoming else _read_count(reply.body)
+                if count is None:
+                    return reply
         if request.decode_error is not None:
             raise request.decode_error
         request = await _replace_media(engine, incoming, request, structs.replace(plan, targets=[target]), admission)
         scale = engine.observations.find_token_scale(target.provider.name, target.model, incoming.receipt.client.id)
-        count: int | None = None
         estimates = EstimateCache()
         estimate = partial(estimates.get_or_estimate, scale=TokenScale(scale.family))
         is_large = is_large_request(incoming.body, len(request.tools))
@@ -134,7 +138,7 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
 
             original = await in_thread(estimate, request)
             request, _ = await in_thread(edit_context, request)
-        if may_ask:
+        if may_ask and count is None:
             count = await _count_by_provider(engine, incoming, request, target, wait_disconnected, admission=admission)
         estimated = await in_thread(estimate, request)
         if count is None:
@@ -149,6 +153,23 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
         return JsonReply(
             b'{"input_tokens":%d,"context_management":{"original_input_tokens":%d}}' % (count, max(before, count))
         )
+
+
+async def _edit_relayed(
+    engine: Engine, incoming: ClientRequest, request: MessagesRequest, target: Target
+) -> ClientRequest:
+    """Return the request of which a relay counts the tokens. The same one: the proxy has nothing to edit."""
+    if not target.is_relayed or request.context_edits is None or accepts_beta(target.dialect, CONTEXT_BETA):
+        return incoming
+    from anthropic_proxy.engine.messages.context_editing import find_removed  # noqa: PLC0415  # few requests
+    from anthropic_proxy.engine.wires.anthropic.context_spans import edit_conversation  # noqa: PLC0415  # few requests
+
+    def edit() -> bytes:
+        return edit_conversation(incoming.body, find_removed(request)[0])
+
+    is_large = is_large_request(incoming.body, len(request.tools))
+    body = await engine.background.run_in_thread_if_large(is_large, edit)
+    return structs.replace(incoming, body=body, headers=remove_betas(incoming.headers, BETAS_OF_CONTEXT))
 
 
 async def _replace_media(
@@ -256,14 +277,7 @@ async def _count_by_provider(
         return None
 
     async def read(response: UpstreamResponse, _: Watchdog) -> int | None:
-        body = await read_body(response, MAX_BODY_BYTES)
-        try:
-            counted = msgspec.json.decode(body, type=_ProviderCount)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return None
-        found = next((one for one in (counted.openai, counted.total_tokens, counted.count) if one is not None), None)
-        # LM Studio answers unknown paths with status 200
-        return found if found is not None and 0 < found <= MAX_TOKENS else None
+        return _read_count(await read_body(response, MAX_BODY_BYTES))
 
     async def try_path(given: str, call: Call[BaseDialect]) -> int | None:
         place, path, count = target, given, None
@@ -345,6 +359,16 @@ class _ProviderCount(Struct, rename="camel"):
     openai: int | None = field(default=None, name="input_tokens")
     total_tokens: int | None = None
     count: int | None = None
+
+
+def _read_count(body: bytes) -> int | None:
+    try:
+        counted = msgspec.json.decode(body, type=_ProviderCount)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    found = next((one for one in (counted.openai, counted.total_tokens, counted.count) if one is not None), None)
+    # LM Studio answers unknown paths with status 200
+    return found if found is not None and 0 < found <= MAX_TOKENS else None
 
 
 async def list_models(engine: Engine, incoming: ClientRequest, wait_disconnected: WaitDisconnected) -> JsonReply | None:

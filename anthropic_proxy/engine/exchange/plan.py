@@ -30,6 +30,7 @@ from anthropic_proxy.engine.routing.choices import (
 )
 from anthropic_proxy.engine.routing.router import Plan, RoutingQuery
 from anthropic_proxy.engine.routing.routes import CompiledRoutes, RequestFacts, RouteBalancer
+from anthropic_proxy.engine.wires.anthropic.betas import CONTEXT_BETA, accepts_beta
 from anthropic_proxy.errors import ClientError
 
 
@@ -66,7 +67,8 @@ def read_client_request(engine: Engine, incoming: ClientRequest) -> tuple[Messag
                 match = match_route(engine, routes, incoming, scanned, EstimateCache())
             route = match.route if match is not None else None
             query = RoutingQuery(scanned.model, server_tool_kinds(scanned.tools), route)
-            if plans.find_plan(query, engine.settings, engine.catalog).is_relayed:
+            plan = plans.find_plan(query, engine.settings, engine.catalog)
+            if plan.is_relayed and not (scanned.context_edits and _edits_some(plan)):
                 return scanned, match
     except ClientError:
         pass  # of an invalid model, or one without a target: raised again with the complete request
@@ -79,6 +81,11 @@ def read_client_request(engine: Engine, incoming: ClientRequest) -> tuple[Messag
     request = decode_request_or_envelope(incoming.body, known=conversation.known)
     histories.learn(conversation, incoming.body, request)
     return request, match
+
+
+def _edits_some(plan: Plan) -> bool:
+    """Return True if a target of the plan does not edit conversations, so that the proxy does."""
+    return not all(accepts_beta(target.dialect, CONTEXT_BETA) for target in plan.targets)
 
 
 async def follow_session(models: SessionModels, incoming: ClientRequest, request: MessagesRequest) -> bool:

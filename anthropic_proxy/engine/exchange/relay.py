@@ -23,7 +23,7 @@ A reply that is not streamed is read whole, and then forwarded.
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar, final
 
 from msgspec import structs
@@ -154,7 +154,14 @@ class RelayStream(Reply):
     @cached_property
     def _repair(self) -> StreamRepair:
         call = self._call
-        return StreamRepair(
+        repair: Callable[..., StreamRepair] = StreamRepair
+        if call.applied_edits is not None:
+            from anthropic_proxy.engine.wires.anthropic.context_spans import (  # noqa: PLC0415  # few replies
+                EditedStreamRepair,
+            )
+
+            repair = partial(EditedStreamRepair, call.applied_edits)
+        return repair(
             call.model,
             self._new_id,
             self._bounds.estimated_input or 0,
@@ -222,7 +229,14 @@ class RelayStream(Reply):
             body = convert_events_to_message(body, self._repair)
         elif not is_valid_message(body):
             body = repair_message(body, self._repair)
-        return body, self._decoder.decode_body(body)
+        deltas = self._decoder.decode_body(body)
+        if (applied := self._call.applied_edits) is not None:
+            from anthropic_proxy.engine.wires.anthropic.context_spans import (  # noqa: PLC0415  # few replies
+                add_applied_edits,
+            )
+
+            body = add_applied_edits(body, applied)
+        return body, deltas
 
     async def _run(self, function: Callable[[bytes], _Result], body: bytes) -> _Result:
         is_large = len(body) > MAX_REPLY_BYTES_ON_LOOP

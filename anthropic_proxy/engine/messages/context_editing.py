@@ -71,10 +71,10 @@ from anthropic_proxy.engine.messages.tokens import (
 )
 from anthropic_proxy.errors import InvalidRequest
 
-_CLEARED_RESULT = json_string("[This result was removed to save space. Call the tool again if you need it.]")
+CLEARED_RESULT = json_string("[This result was removed to save space. Call the tool again if you need it.]")
 _CLEARED_INPUT = Raw(b"{}")
 _THINKING = ThinkingBlock, RedactedThinkingBlock
-_SERVER_RESULT_TYPES = frozenset(result_type for row in SERVER_TOOLS.values() for result_type in row.result_types)
+SERVER_RESULT_TYPES = frozenset(result_type for row in SERVER_TOOLS.values() for result_type in row.result_types)
 
 AppliedEdit = dict[str, Any]
 """Member of the field `applied_edits` of a reply."""
@@ -83,10 +83,15 @@ AppliedEdit = dict[str, Any]
 class ContextEditor:
     """Makes the edits of one client request. Several attempts send the same request, which is edited once."""
 
-    def __init__(self) -> None:
+    is_summarized = False
+    """True if the proxy has summarized the conversation for the first target, as an edit asks for it."""
+
+    def __init__(self, request: MessagesRequest) -> None:
         self.applied: list[AppliedEdit] = []
         """What the edits have removed from the latest request."""
+        self._client_request: MessagesRequest | None = request
         self._latest: tuple[MessagesRequest, MessagesRequest] | None = None
+        self._removed: Removed | None = None
 
     def edit(self, request: MessagesRequest) -> MessagesRequest:
         if self._latest is None or self._latest[0] is not request:
@@ -94,31 +99,26 @@ class ContextEditor:
             self._latest = request, edited
         return self._latest[1]
 
+    def find_removed(self) -> "Removed":
+        """Return what the edits remove from the client's request, for a body whose other bytes stay."""
+        if self._removed is None:
+            assert self._client_request is not None, "the request was not released"
+            self._removed, self.applied[:] = find_removed(self._client_request)
+        return self._removed
+
     def find_edited(self, request: MessagesRequest) -> MessagesRequest:
         """Return the request as it was edited. The request itself: it was not."""
         return self._latest[1] if self._latest is not None and self._latest[0] is request else request
 
     def release(self) -> None:
         """Drop the content of the requests, to free memory."""
-        self._latest = None
+        self._client_request = self._latest = None
 
 
 def edit_context(request: MessagesRequest) -> tuple[MessagesRequest, list[AppliedEdit]]:
     """Return the request with its edits made, and what they have removed."""
-    edits, messages = request.context_edits or (), request.messages
-    try:
-        facts = _collect_facts(messages)
-    except InvalidRequest:  # content that cannot be decoded: `prepare` refuses it with its path
-        return request, []
-    removed = _Removed(edits)
-    applied: list[AppliedEdit] = []
-    for edit in edits:
-        if isinstance(edit, ClearToolUses):
-            applied += _clear_tool_uses(facts, edit, _count_without_messages(request), removed)
-        elif isinstance(edit, ClearThinking):
-            applied += _clear_thinking(facts, edit, removed)
-        elif not isinstance(edit, Compact | Summarize | UnsupportedEdit):  # `Compaction` summarizes
-            assert_never(edit)
+    messages = request.messages
+    removed, applied = find_removed(request)
     if applied:
         if isinstance(messages, CleanMessages):
             messages = _edit_clean(messages, removed)
@@ -126,6 +126,25 @@ def edit_context(request: MessagesRequest) -> tuple[MessagesRequest, list[Applie
             messages = [*_edit(messages, removed, 0)]
         request = structs.replace(request, messages=messages)
     return request, applied
+
+
+def find_removed(request: MessagesRequest) -> tuple["Removed", list[AppliedEdit]]:
+    """Return what the edits of a request remove, by its place, and their reports."""
+    edits = request.context_edits or ()
+    removed = Removed(edits)
+    applied: list[AppliedEdit] = []
+    try:
+        facts = _collect_facts(request.messages)
+    except InvalidRequest:  # content that cannot be decoded: `prepare` refuses it with its path
+        return removed, applied
+    for edit in edits:
+        if isinstance(edit, ClearToolUses):
+            applied += _clear_tool_uses(facts, edit, _count_without_messages(request), removed)
+        elif isinstance(edit, ClearThinking):
+            applied += _clear_thinking(facts, edit, removed)
+        elif not isinstance(edit, Compact | Summarize | UnsupportedEdit):  # `Compaction` summarizes
+            assert_never(edit)
+    return removed, applied
 
 
 def count_context(request: MessagesRequest) -> int:
@@ -249,7 +268,7 @@ def _find_result(block: Block) -> str | None:
     """Return the id of the call to which a result belongs. None: it is no result."""
     if isinstance(block, ToolResultBlock | ServerToolResultBlock):
         return block.tool_use_id
-    if isinstance(block, UnknownBlock) and block.kind in _SERVER_RESULT_TYPES:
+    if isinstance(block, UnknownBlock) and block.kind in SERVER_RESULT_TYPES:
         with suppress(msgspec.DecodeError):
             return _decode_result(block.raw).tool_use_id
     return None
@@ -281,7 +300,7 @@ def _count_text(text: bytes) -> int:
 # What is removed
 
 
-class _Removed(Struct):
+class Removed(Struct):
     """The blocks that the edits remove or empty."""
 
     edits: Sequence[ContextEdit]
@@ -307,7 +326,7 @@ class _Use(Struct, gc=False):
 
 
 def _clear_tool_uses(
-    facts: Sequence[_Facts], edit: ClearToolUses, tokens_before: int, removed: _Removed
+    facts: Sequence[_Facts], edit: ClearToolUses, tokens_before: int, removed: Removed
 ) -> list[AppliedEdit]:
     uses = _find_cleared_uses(facts, edit, tokens_before)
     tokens = 0
@@ -368,7 +387,7 @@ def _count_won(use: _Use, edit: ClearToolUses) -> int:
     return use.result.won + (use.call.won if edit.clears_input(use.call.name) else 0)
 
 
-def _clear_thinking(facts: Sequence[_Facts], edit: ClearThinking, removed: _Removed) -> list[AppliedEdit]:
+def _clear_thinking(facts: Sequence[_Facts], edit: ClearThinking, removed: Removed) -> list[AppliedEdit]:
     turns: list[list[int]] = [[]]  # places of the replies of each turn that think
     for place, fact in enumerate(facts):
         if fact.begins:
@@ -390,7 +409,7 @@ def _clear_thinking(facts: Sequence[_Facts], edit: ClearThinking, removed: _Remo
 # The edited messages
 
 
-def _edit_clean(messages: CleanMessages, removed: _Removed) -> CleanMessages:
+def _edit_clean(messages: CleanMessages, removed: Removed) -> CleanMessages:
     known = messages.known  # another thread may set the field to None
     if known is None:
         edited = CleanMessages(_edit(messages, removed, 0))
@@ -402,7 +421,7 @@ def _edit_clean(messages: CleanMessages, removed: _Removed) -> CleanMessages:
     return edited
 
 
-def _edit_known(known: CleanMessages, removed: _Removed) -> CleanMessages:
+def _edit_known(known: CleanMessages, removed: Removed) -> CleanMessages:
     """Return known messages edited. Requests with the same edits share them, and what is computed from them."""
     counts = removed.count_in(len(known))
     if not any(counts):
@@ -418,7 +437,7 @@ def _edit_known(known: CleanMessages, removed: _Removed) -> CleanMessages:
     return kept[1]
 
 
-def _edit(messages: Sequence[Message], removed: _Removed, start: int) -> Iterator[Message]:
+def _edit(messages: Sequence[Message], removed: Removed, start: int) -> Iterator[Message]:
     """`start`: place of the first of these messages in the conversation."""
     for place, message in enumerate(messages, start):
         emptied, drops_thinking = removed.emptied.get(place, ()), place in removed.thinking
@@ -439,8 +458,8 @@ def _empty(block: Block) -> Block:
     if isinstance(block, ToolUseBlock | ServerToolUseBlock):
         return structs.replace(block, input=_CLEARED_INPUT)
     if isinstance(block, ToolResultBlock | ServerToolResultBlock):
-        return structs.replace(block, content=_CLEARED_RESULT)
+        return structs.replace(block, content=CLEARED_RESULT)
     assert isinstance(block, UnknownBlock)
-    field, value = ("input", _CLEARED_INPUT) if block.kind in SERVER_CALL_TYPES else ("content", _CLEARED_RESULT)
+    field, value = ("input", _CLEARED_INPUT) if block.kind in SERVER_CALL_TYPES else ("content", CLEARED_RESULT)
     fields = msgspec.json.decode(block.raw, type=dict[str, Raw])
     return UnknownBlock(block.kind, Raw(msgspec.json.encode({**fields, field: value})))

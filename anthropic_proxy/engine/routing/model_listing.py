@@ -305,8 +305,10 @@ def _find_max_input(
 def _describe(
     capabilities: ModelCapabilities, server_tools: frozenset[str], settings: EngineOptions, relayed: bool
 ) -> dict[str, Any]:
-    """`relayed`: another server with the Messages API, for which the proxy edits and cites nothing."""
-    from anthropic_proxy.engine.messages.models.context_edits import EDITS  # noqa: PLC0415  # for lists only
+    """`relayed`: another server with the Messages API. The proxy cites nothing for it, and its replies begin with no
+    summary.
+    """
+    from anthropic_proxy.engine.messages.models.context_edits import EDITS, Compact  # noqa: PLC0415  # for lists only
 
     has_search = settings.search_url is not None or settings.search is not None
     tools = {
@@ -315,13 +317,14 @@ def _describe(
         if row.is_capability
     }
     levels = {level: _support(level in capabilities.efforts) for level in ("low", "medium", "high", "xhigh", "max")}
+    edits = {kind: _support(not relayed or kind != Compact.type) for kind in sorted(EDITS)}
     thinking_types = ("adaptive", "between_tools", "disabled", "enabled")
     return {
         "batch": _support(False),
         "citations": _support(not relayed),
         "code_execution": _support(False),
         "compaction": {**_support(True), "summarize": _support(True)},
-        "context_management": {**_support(not relayed), **{kind: _support(not relayed) for kind in sorted(EDITS)}},
+        "context_management": {**_support(True), **edits},
         "effort": {**_support(bool(capabilities.efforts)), **levels},
         "image_input": _support(capabilities.accepts_images),
         "pdf_input": _support(capabilities.accepts_pdf),

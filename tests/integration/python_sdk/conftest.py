@@ -5,10 +5,10 @@ import pytest
 
 from tests.support.fakes.server import Running
 from tests.support.sdk import Upstream, open_sdk
-from tests.support.shared_servers import wire, wire_of_module
+from tests.support.shared_servers import other_server, other_server_of_session, wire, wire_of_module
 from tests.support.wires import Upstream as WireUpstream
 
-__all__ = ["wire", "wire_of_module"]
+__all__ = ["other_server", "other_server_of_session", "wire", "wire_of_module"]
 
 
 @pytest.fixture(autouse=True)

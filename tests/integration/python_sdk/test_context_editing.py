@@ -6,7 +6,7 @@ import anthropic
 import pytest
 
 from messages_conformance.backends.messages.editing import CLEARED as CLEARED_NATIVELY
-from tests.support.sdk import MODEL, WEATHER
+from tests.support.sdk import MODEL, WEATHER, open_sdk
 from tests.support.shared_servers import every_kind
 from tests.support.wires import Upstream
 
@@ -116,6 +116,30 @@ def test_a_count_has_the_tokens_before_and_after(client: anthropic.Anthropic) ->
     original = edited.context_management.original_input_tokens
     assert edited.input_tokens < plain.input_tokens - 1_000
     assert abs(original - plain.input_tokens) < plain.input_tokens / 4
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_proxy_edits_for_a_server_with_the_messages_api_that_does_not(other_server: Upstream, stream: bool) -> None:
+    edit: Any = {"type": "clear_tool_uses_20250919", "trigger": {"type": "tool_uses", "value": 3}}
+    edit["clear_tool_inputs"] = True
+    with open_sdk(base_url=other_server.proxy.url, api_key="the-clients-own", max_retries=0) as client:
+        message = ask(client, [edit], stream=stream, messages=conversation())
+        unchanged = ask(client, [], stream=stream, messages=conversation())
+        counted = client.beta.messages.count_tokens(
+            model=MODEL, tools=[WEATHER], betas=BETAS, messages=conversation(), context_management={"edits": [edit]}
+        )
+    (applied,) = message.context_management.applied_edits
+    assert (applied.type, applied.cleared_tool_uses) == ("clear_tool_uses_20250919", 2)
+    assert applied.cleared_input_tokens > 1_000
+    assert unchanged.context_management.applied_edits == []
+    assert counted.context_management is not None
+    assert counted.input_tokens < counted.context_management.original_input_tokens - 1_000
+    edited, whole = other_server.conversations
+    results = [(one.call.arguments, one.text) for turn in edited.turns for one in turn.results]
+    kept = [({"city": city}, reports(city)) for city in CITIES[2:]]
+    assert results == [({}, CLEARED), ({}, CLEARED), *kept]
+    assert [one.text for turn in whole.turns for one in turn.results] == [*map(reports, CITIES)]
+    assert not any("context_management" in body for body in other_server.bodies)
 
 
 def test_a_wrong_value_is_refused_as_by_the_api(client: anthropic.Anthropic) -> None:

@@ -592,6 +592,27 @@ async def test_no_other_model_replies_to_a_request_for_a_summary(tmp_path: Path)
     assert {url.partition("/v1")[0] for url in script.urls} == {"https://api.anthropic.com"}
 
 
+@pytest.mark.parametrize("others", [[], [{"type": "clear_thinking_20251015"}]], ids=["alone", "behind another"])
+async def test_anthropic_does_not_summarize_again_what_was_summarized_for_another(
+    tmp_path: Path, others: list[Json]
+) -> None:
+    """The conversation goes on whole at a server that is called after the failure of the first one."""
+    route = '[[routes]]\nname = "both"\ntargets = ["openai/gpt-4.1", "anthropic/claude-sonnet-4-5"]\n'
+    (tmp_path / CONFIG_FILE).write_text(route)
+    failure = FakeResponse(500, b'{"error": {"message": "Oh no"}}')
+    script = Script(wrapped(), failure, failure, claude("Wet."))
+    keys = {"OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_WIRE": "chat", **ANTHROPIC}
+    built = ProxyHarness(script, env_file=str(tmp_path / ".env"), **keys)
+    sink = await ask(built, context_management={"edits": [*others, EDIT]})
+    assert sink.error is None, sink.error
+    assert json.loads(sink.stream)["content"][-1] == {"type": "text", "text": "Wet."}
+    assert (script.requests[-1]["messages"], script.requests[-1]["context_management"]) == (MESSAGES, {"edits": others})
+    notes = [(note.handling, note.field, note.reason) for note in built.receipts[-1].notes]
+    assert notes == [
+        ("approximated", "context_management", "the proxy has summarized the conversation for another model")
+    ]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_no_model_gets_what_inspectors_redact_and_the_client_gets_it_back(stream: bool) -> None:
     bodies: list[str] = []

@@ -3,7 +3,7 @@ from collections import defaultdict
 import msgspec
 from anthropic.types import ModelInfo
 
-from anthropic_proxy.engine.messages.models.context_edits import EDITS
+from anthropic_proxy.engine.messages.models.context_edits import EDITS, Compact
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.model_listing import list_models
@@ -33,7 +33,8 @@ def test_every_listed_model_is_served_once_under_a_name_of_claude_with_the_field
         info = ModelInfo.model_validate(msgspec.to_builtins(entry), strict=False)
         assert (info.capabilities is None) == entry.id.startswith("claude-anthropic/"), entry.id
         if entry.capabilities is not None:
-            is_edited = not build_plan(RoutingQuery(entry.id), settings, Catalog()).is_relayed
-            support = {"supported": is_edited}
-            assert entry.capabilities["citations"] == support, entry.id
-            assert entry.capabilities["context_management"] == support | dict.fromkeys(EDITS, support), entry.id
+            is_relayed = build_plan(RoutingQuery(entry.id), settings, Catalog()).is_relayed
+            support = {"supported": True}
+            assert entry.capabilities["citations"] == {"supported": not is_relayed}, entry.id
+            edits = dict.fromkeys(EDITS, support) | {Compact.type: {"supported": not is_relayed}}
+            assert entry.capabilities["context_management"] == support | edits, entry.id

@@ -5,7 +5,7 @@ types of the official SDK (anthropic 2.10). That page and the SDK differ in one 
 `compact_20260112` replace the default or add to it. The SDK is followed: they add.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, TypeVar, get_args
 
 import msgspec
@@ -30,6 +30,8 @@ _EDITED = FidelityNote("emulated", _FIELD, "the proxy edits the conversation, an
 _COMPACTED = FidelityNote(
     "emulated", _FIELD, "the proxy asks a model for the summary, and counts tokens by its own estimate"
 )
+SUMMARIZED_BEFORE = FidelityNote("approximated", _FIELD, "the proxy has summarized the conversation for another model")
+_NO_SUMMARY = FidelityNote("approximated", _FIELD, "the reply of this server cannot begin with a summary")
 _UNKNOWN = FidelityNote("approximated", _FIELD, "an edit of an unknown type is not made")
 _StructT = TypeVar("_StructT")
 
@@ -166,6 +168,11 @@ class _Edit(Struct):
 class _Amount(Struct):
     type: str
     value: int | None = None
+
+
+def list_notes_of_relay(edits: Sequence[ContextEdit]) -> Sequence[FidelityNote]:
+    """Return the notes on edits that the proxy makes for a server with the Messages API."""
+    return [*dict.fromkeys(_NO_SUMMARY if isinstance(edit, Compact) else edit.note for edit in edits)]
 
 
 def requires_thinking(kind: str) -> bool:

@@ -923,7 +923,7 @@ def scan_request(body: bytes) -> MessagesRequest | None:
         if block.type == "tool_result":
             tool_results += 1
             tool_errors += block.is_error is True
-    return MessagesRequest(
+    request = MessagesRequest(
         model=read.model,
         messages=[],
         max_tokens=read.max_tokens,
@@ -947,6 +947,14 @@ def scan_request(body: bytes) -> MessagesRequest | None:
         has_invalid_calls=_has_invalid_calls(read, tools),
         is_classifier_question=_is_classifier_question(body, tools, read.stop_sequences),
     )
+    if read.context_management not in _NOT_GIVEN:
+        from anthropic_proxy.engine.messages.models.context_edits import (  # noqa: PLC0415  # few requests
+            decode_context_edits,
+        )
+
+        with suppress(InvalidRequest):  # the server may know an edit that the proxy does not
+            request.context_edits = decode_context_edits(read.context_management)
+    return request
 
 
 class _Contents(Struct):

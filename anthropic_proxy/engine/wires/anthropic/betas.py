@@ -35,12 +35,16 @@ from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.calls import RelayCall
-from anthropic_proxy.engine.wires.dialect import Adaptation, RequestPart
+from anthropic_proxy.engine.wires.dialect import Adaptation, BaseDialect, RequestPart
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.errors import InvalidRequest
 
 BETA_HEADER, BETA_FIELD = "anthropic-beta", "anthropic_beta"
 """Header with the betas, and the field of the body that clouds have for them."""
+CONTEXT_BETA = "context-management-2025-06-27"
+"""Beta of the field `context_management`."""
+BETAS_OF_CONTEXT = ("context-management-", "compact-")
+"""Beginnings of the betas of its edits."""
 EAGER_BETA = "fine-grained-tool-streaming-2025-05-14"
 """Beta that is the older form of `eager_input_streaming`, for all tools that do not have the field."""
 _ALL_BETAS = ("*",)
@@ -72,7 +76,7 @@ _FIELDS_OF_BETAS: Mapping[str, tuple[Handling, tuple[str, ...]]] = {
         ("cache_control.scope", *(f"{place}.cache_control.scope" for place in ("messages.content", "system", "tools"))),
         ("approximated", ("prompt-caching-scope-",)),
     ),
-    "context_management": ("approximated", ("context-management-", "compact-")),
+    "context_management": ("approximated", BETAS_OF_CONTEXT),
     "diagnostics": ("approximated", ("cache-diagnosis-",)),
     "fallbacks": ("approximated", ("server-side-fallback-",)),
     "mcp_servers": ("dropped", ("mcp-client-",)),
@@ -99,9 +103,19 @@ def filters_betas(dialect: Dialect) -> bool:
     return dialect.betas != _ALL_BETAS or bool(dialect.removed_betas) or dialect.drops_rejected_fields
 
 
-def accepts_beta(dialect: Dialect, beta: str) -> bool:
-    """Return True if servers with this dialect are known to accept a beta of Anthropic."""
+def accepts_beta(dialect: BaseDialect, beta: str) -> bool:
+    """Return True if servers with this dialect have the Messages API, and are known to accept a beta of Anthropic."""
+    if not isinstance(dialect, Dialect):
+        return False
     return _matches(beta, dialect.betas) and not _matches(beta, dialect.removed_betas)
+
+
+def remove_betas(headers: Mapping[str, str], beginnings: tuple[str, ...]) -> Mapping[str, str]:
+    """Return headers without the betas that begin so."""
+    given = [beta.strip() for beta in headers.get(BETA_HEADER, "").split(",")]
+    kept = ",".join(beta for beta in given if not beta.startswith(beginnings))
+    others = {name: value for name, value in headers.items() if name != BETA_HEADER}
+    return {**others, BETA_HEADER: kept} if kept else others
 
 
 class SelectedBetas(Struct, frozen=True):

@@ -58,7 +58,7 @@ _NOT_OF_ID = compile_later(r"[^a-zA-Z0-9_-]")
 _MAX_ID = 40
 _END_OF_TYPE = compile_later("_tool_(?:use|result)$")
 _SEALED = compile_later(rb'"encrypted_(?:content|index)"\s*:\s*"(?!px1\.)[^"]')
-_THINKING_TYPES = ("thinking", "redacted_thinking")
+THINKING_TYPES = ("thinking", "redacted_thinking")
 FIELDS_OF_THINKING = ("thinking", "context_management")
 _NO_THINKING = b'{"type":"disabled"}'
 EMPTY_TEXT = b'{"type":"text","text":"\xe2\x80\xa6"}'
@@ -446,7 +446,7 @@ def _find_demanded_thinking(blocks: Sequence[BlockFields], kept: Sequence[bool])
     """Return the text of the thinking that a reply gets: that of its removed thinking. None: it needs none."""
     if all(block.type != "tool_use" for block in blocks):
         return None
-    if any(keeps and block.type in _THINKING_TYPES for block, keeps in zip(blocks, kept, strict=True)):
+    if any(keeps and block.type in THINKING_TYPES for block, keeps in zip(blocks, kept, strict=True)):
         return None
     return next((block.thinking for block in blocks if block.type == "thinking" and block.thinking), _NO_TEXT)
 
@@ -477,7 +477,7 @@ def _find_id_edits(body: bytes, block: JsonSpan, name: str, call_ids: CallIds) -
 
 
 def _is_refused(block: BlockFields, dropped: set[str | None], removals: Removals, *, keeps_thinking: bool) -> bool:
-    if block.type in _THINKING_TYPES:
+    if block.type in THINKING_TYPES:
         signature = _signature_of(block)
         is_own = signature.startswith(SIGNATURE_PREFIX)  # of a server that has not signed it, or of another API
         if not keeps_thinking or (is_own and (signature != UNSIGNED_SIGNATURE or removals.dialect.verifies_signatures)):
@@ -538,7 +538,7 @@ def find_unthinking_loop(body: bytes, members: Sequence[JsonSpan], removals: Rem
         return first
     keeps_thinking = dialect.sends_past_thinking
     kept = [block for block in blocks if not _is_refused(block, set(), removals, keeps_thinking=keeps_thinking)]
-    begins_with_thinking = bool(kept) and kept[0].type in _THINKING_TYPES
+    begins_with_thinking = bool(kept) and kept[0].type in THINKING_TYPES
     return first if is_manual and not begins_with_thinking else None
 
 
@@ -603,7 +603,7 @@ def find_sent_thinking(body: bytes, model: str) -> dict[str, SentThinking]:
         for index, message in enumerate(_decode_messages(readable).messages):
             content = message.get("content", _NO_CONTENT)
             for place, raw in enumerate(_decode_list(content) if bytes(content).startswith(b"[") else ()):
-                if (block := read_block(bytes(raw))).type in _THINKING_TYPES:
+                if (block := read_block(bytes(raw))).type in THINKING_TYPES:
                     sent = SentThinking(_signature_of(block), _digest(model, block))
                     found[f"messages.{index}.content.{place}"] = sent
     except (*DECODE_ERRORS, InvalidRequest):

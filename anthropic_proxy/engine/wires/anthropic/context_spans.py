@@ -1,0 +1,119 @@
+"""The edits of `context_management` in the bytes of a body, for servers with the Messages API that do not make them.
+
+What the edits remove is found before (`messages/context_editing.py`), by places in the messages. All other bytes stay,
+and the field is removed, because the server does not know it. The reply of the server gets the reports.
+"""
+
+from collections.abc import Collection, Sequence
+from re import Match
+from typing import Any
+
+import msgspec
+
+from anthropic_proxy.engine.messages.context_editing import CLEARED_RESULT, SERVER_RESULT_TYPES, Removed
+from anthropic_proxy.engine.messages.models import json_string
+from anthropic_proxy.engine.messages.server_tools import CALL_TYPES
+from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.wires.anthropic import json_spans
+from anthropic_proxy.engine.wires.anthropic.conversation import THINKING_TYPES, read_block
+from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
+from anthropic_proxy.engine.wires.anthropic.stream_repair import StreamRepair
+from anthropic_proxy.errors import InvalidRequest
+
+_FIELD = "context_management"
+_ENDING = compile_later(rb"(event: message_delta\r?\ndata: ?)(\{[^\r\n]*+)")
+"""The last event but one of a stream."""
+
+
+def edit_conversation(body: bytes, removed: Removed | None) -> bytes:
+    """Return a body without what the edits remove, and without the field that asks for them. None: they keep all."""
+    return json_spans.edit(body, lambda text: _find_edits(text, removed))
+
+
+def remove_context_edit(body: bytes, kind: str) -> bytes:
+    """Return a body whose field `context_management` has no edit of this type."""
+
+    def find(text: bytes) -> list[Edit]:
+        edits: list[Edit] = []
+        for member in json_spans.find_members(text):
+            if member.key == _FIELD and text[member.value] == ord("{"):
+                parts = json_spans.find_listed(text, "edits", member.value, member.end)
+                stays = [read_block(text[part.value : part.end]).type != kind for part in parts]
+                edits += json_spans.build_removal_edits(parts, stays)
+        return edits
+
+    return json_spans.edit(body, find)
+
+
+def _find_edits(body: bytes, removed: Removed | None) -> list[Edit]:
+    members = json_spans.find_members(body)
+    edits = json_spans.build_removal_edits(members, [member.key != _FIELD for member in members])
+    if removed is not None:
+        messages = json_spans.find_listed(body, "messages")
+        for place in sorted({*removed.emptied, *removed.thinking}):
+            emptied = removed.emptied.get(place, ())
+            edits += _edit_message(body, messages[place], emptied, drops_thinking=place in removed.thinking)
+    return edits
+
+
+def _edit_message(body: bytes, message: JsonSpan, emptied: Collection[int], *, drops_thinking: bool) -> list[Edit]:
+    """`emptied`: places of the blocks that lose their content."""
+    blocks = json_spans.find_listed(body, "content", message.value, message.end)
+    edits = [edit for place in sorted(emptied) for edit in _empty(body, blocks[place])]
+    if drops_thinking:
+        types = [read_block(body[block.value : block.end]).type for block in blocks]
+        edits += json_spans.build_removal_edits(blocks, [kind not in THINKING_TYPES for kind in types])
+    return edits
+
+
+def _empty(body: bytes, block: JsonSpan) -> list[Edit]:
+    kind = read_block(body[block.value : block.end]).type
+    field = "input" if kind in CALL_TYPES else "content"
+    return [
+        Edit(member.value, member.end, _write_cleared(kind, is_list=body[member.value] == ord("[")))
+        for member in json_spans.find_members(body, block.value, block.end)
+        if member.key == field
+    ]
+
+
+def _write_cleared(kind: str, *, is_list: bool) -> bytes:
+    """Return what is in place of an input or a content, in a form that the API allows for this type of block."""
+    if kind in CALL_TYPES:
+        return b"{}"
+    if kind not in SERVER_RESULT_TYPES:
+        return bytes(CLEARED_RESULT)
+    return b"[]" if is_list else b'{"type":%b,"error_code":"unavailable"}' % json_string(f"{kind}_error")
+
+
+# The reply
+
+
+class EditedStreamRepair(StreamRepair):
+    """The repair of a stream whose end reports the edits."""
+
+    def __init__(self, applied: Sequence[dict[str, Any]], *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._applied = applied
+
+    def _feed_others(self, events: bytes) -> bytes:
+        def add(ending: Match[bytes]) -> bytes:
+            return ending[1] + add_applied_edits(ending[2], self._applied)
+
+        return _ENDING.sub(add, super()._feed_others(events))
+
+
+def add_applied_edits(reply: bytes, applied: Sequence[dict[str, Any]]) -> bytes:
+    """Return a message that is not streamed, or the data of `message_delta`, with the reports of the edits."""
+    report = b'{"applied_edits":%b}' % msgspec.json.encode(applied)
+
+    def find(text: bytes) -> list[Edit]:
+        members = json_spans.find_members(text)
+        if found := [Edit(member.value, member.end, report) for member in members if member.key == _FIELD]:
+            return found
+        end = members[-1].end
+        return [Edit(end, end, b',"%b":%b' % (_FIELD.encode(), report))]
+
+    try:
+        return json_spans.edit(reply, find)
+    except InvalidRequest:  # what is no JSON is not ours to judge
+        return reply
