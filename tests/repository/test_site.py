@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.site.build import CONFIGURATION, OUTSIDE, dead_links, stage
-from tests.site.pages import DOCS, all_pages, broken_links, links
+from tests.site.pages import DOCS, all_pages, broken_links, broken_lists, links
 from tests.support.paths import ROOT
 
 NOT_IN_THE_NAVIGATION = ("contributing/decisions/",)
@@ -33,6 +33,16 @@ def navigation(entries: list[object]) -> list[str]:
 @pytest.mark.parametrize("page", all_pages(), ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_and_anchors_exist(page: Path) -> None:
     assert broken_links(page) == []
+
+
+@pytest.mark.parametrize("page", all_pages(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_steps_are_numbered_on_the_site_as_in_the_page(page: Path) -> None:
+    assert broken_lists(page.read_text("utf-8")) == []
+
+
+def test_points_behind_steps_and_steps_behind_a_block_are_found() -> None:
+    page = "1. a\n\n    ```\n    b\n    ```\n\n2. c\n\n- d\n\n1. e\n\n```\nf\n```\n\n2. g\n\nText.\n\n- h\n"
+    assert broken_lists(page) == ["- d", "2. g"]
 
 
 def test_the_navigation_has_every_page_once() -> None:

@@ -71,6 +71,24 @@ def replace_links(text: str, addresses: dict[str, str]) -> str:
     return result + _LINK.sub(replace, text[end:])
 
 
+def broken_lists(text: str) -> list[str]:
+    """Return the lines with which the site would number wrongly: points that it joins to the steps before them, and
+    steps that it begins again at 1, because a block that is not indented stands between.
+    """
+    found = []
+    follows_step = False
+    for line in _FENCE.sub(r"\1code", text).splitlines():
+        if step := re.match(r"(\d+)\. ", line):
+            if step[1] != "1" and not follows_step:
+                found.append(line)
+            follows_step = True
+        elif line and not line.startswith(" "):
+            if follows_step and line.startswith("- "):
+                found.append(line)
+            follows_step = False
+    return found
+
+
 def anchors(text: str) -> set[str]:
     """Return the anchors of a page: explicit ones, and those that code hosts derive from the headings."""
     outside = _FENCE.sub("", text)
