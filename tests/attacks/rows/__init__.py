@@ -23,6 +23,7 @@ from tests.attacks.rows.services import SERVICES
 from tests.attacks.rows.sign_in import SIGN_IN
 from tests.attacks.rows.spans import SPANS
 from tests.attacks.rows.spending import SPENDING
+from tests.attacks.rows.summaries import SUMMARIES
 from tests.attacks.rows.telemetry import TELEMETRY
 from tests.attacks.rows.texts import TEXTS
 from tests.attacks.rows.tiers import TIERS
@@ -54,6 +55,7 @@ ROWS: tuple[Row, ...] = (
     *TELEMETRY,
     *INSPECTED,
     *MEDIA,
+    *SUMMARIES,
     *WORK,
     *ACCESS,
     *FETCHES,

@@ -33,6 +33,9 @@ _NOT_OF_USER = compile_anchored(
 """Beginnings of texts that Claude Code writes into user messages without a tag."""
 _SUMMARY = "This session is being continued from a previous conversation"
 """Beginning of the summary of a compacted conversation, which the model wrote."""
+_COMPACTION = "compaction"
+"""Type of the block with such a summary, if the API compacts."""
+_SUMMARY_LEFT_OUT = "(a summary of the earlier conversation by the agent is left out)"
 _INTERRUPTED = "[Request interrupted by user"
 _QUEUED = "The user sent a new message while you were working:\n"
 _AFTER_QUEUED = "\n\nThis is how Claude Code surfaces "
@@ -56,6 +59,7 @@ class _Block(Struct):
     id: str = ""
     tool_use_id: str = ""
     input: Raw = Raw(b"{}")  # immutable
+    content: Raw = Raw(b"null")  # immutable
 
 
 class _Message(Struct):
@@ -113,12 +117,12 @@ def read_transcript(body: bytes, *, is_subagent: bool = False) -> Transcript:
     for call in calls:
         with suppress(msgspec.DecodeError):
             prompts.add((_decode_prompt(call.input).prompt or "").strip())
-    turns = [list[_Block]()]  # the blocks of the user messages between two messages of the model
+    turns = [list[_Block]()]  # summaries, and the blocks of the user messages between two messages of the model
     for message in messages:
         if message.role == "user":
             turns[-1] += message.list_blocks()
         elif message.role == "assistant":
-            turns.append([])
+            turns.append([block for block in message.list_blocks() if block.type == _COMPACTION])
     texts = [text for turn in turns for text in _list_user_texts(turn, plain_calls)]
     texts = [text for text in texts if not text or text not in prompts]
     first, latest, size = texts[:1], list[str](), 0
@@ -156,8 +160,13 @@ def _list_user_texts(turn: Sequence[_Block], plain_calls: Collection[str]) -> It
     if not all(call in plain_calls for call in answered):
         return
     is_command, is_of_user = False, not answered
-    for text in (block.text.strip() for block in turn if block.type == "text"):
-        if text.startswith(_INTERRUPTED):
+    for block in turn:
+        text = block.text.strip()
+        if block.type == _COMPACTION and bytes(block.content) != b"null":
+            yield _SUMMARY_LEFT_OUT
+        elif block.type != "text":
+            continue
+        elif text.startswith(_INTERRUPTED):
             is_of_user = True
         elif answered and text.startswith(_QUEUED):
             yield from _find_words_of_user(text[len(_QUEUED) :].rpartition(_AFTER_QUEUED)[0])
@@ -169,7 +178,7 @@ def _list_user_texts(turn: Sequence[_Block], plain_calls: Collection[str]) -> It
             parts = (text.partition(f"<{tag}>")[2].rpartition(f"</{tag}>")[0].strip() for tag in tags)
             yield " ".join(filter(None, parts))
         elif text.startswith(_SUMMARY):
-            yield "(a summary of the earlier conversation by the agent is left out)"
+            yield _SUMMARY_LEFT_OUT
         else:
             yield from _find_words_of_user(text)
 
