@@ -483,9 +483,9 @@ class LedgerState(Struct):
     """Number of requests that are not stored yet."""
     written_rows: int = 0
     """Number of stored requests."""
-    spending: dict[tuple[str, str, str], tuple[int, int, int]] = field(default_factory=dict)
-    """Team, provider and kind of request → stored requests, their cost in nano-dollars, and those among them without a
-    known price.
+    spending: dict[tuple[str, str, str, str], tuple[int, int, int]] = field(default_factory=dict)
+    """Team, cost center, provider and kind of request → stored requests, their cost in nano-dollars, and those among
+    them without a known price.
     """
     dropped_rows: int = 0
     """Number of lost requests: the queue was full, or the database rejected the values."""

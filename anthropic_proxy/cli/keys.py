@@ -46,6 +46,7 @@ from anthropic_proxy.console.keys.queries import (
     read_used_budgets,
     require_key,
 )
+from anthropic_proxy.console.keys.rights import HELD_FIELDS
 from anthropic_proxy.console.keys.sign_ins import describe_refresh, encode_sign_in, list_sign_ins
 from anthropic_proxy.console.keys.virtual_keys import KeyState, Team, VirtualKey
 from anthropic_proxy.console.ledger.connection import Reader
@@ -90,6 +91,7 @@ keys = new_group("keys")
 """Group of the commands `keys …`."""
 _AUDIT_TITLES = ("id", "at", "actor", "action", "object", "changes")
 _LABEL_COLUMNS = 9
+_COST_CENTER = Column("Cost center")
 _CREATOR = Column("Creator")
 _EXCEPTIONS = Column("Exceptions")
 _LAST_REFRESH = 4
@@ -102,6 +104,7 @@ def create(
     *,
     owner: str = "",
     team: str = "",
+    cost_center: str = "",
     expires: str = "never",
     rules: RuleOptions | None = None,
     as_json: bool = False,
@@ -116,12 +119,14 @@ def create(
         Person or program that uses the key.
     team
         Team of the key. All keys of a team share its limits and budgets:  keys team NAME.
+    cost_center
+        Cost center to which the requests of the key are booked.
     expires
         Time of expiry: 30d, 12h, never, or a date such as 2026-12-31. The key is valid until that day ends in UTC.
     as_json
         Print one JSON object, with the key, instead.
     """
-    given = {"label": label, "owner": owner, "team": team, "expires": expires}
+    given = {"label": label, "owner": owner, "team": team, "cost_center": cost_center, "expires": expires}
     outcome, settings = _execute("create", "", given, rules)
     write_new_key(outcome, "created", settings, as_json=as_json)
     _warn_of_unknown_routes(outcome.key.rules, settings)
@@ -156,15 +161,15 @@ def list_(*, as_json: bool = False) -> None:
         (Column("Status"), lambda key, state: ", ".join(filter(None, (state.status, describe_author_of_end(key))))),
         (Column("Owner"), lambda key, _: key.owner),
         (Column("Team"), lambda key, _: key.team),
+        (_COST_CENTER, lambda key, _: key.cost_center),
         (_CREATOR, describe_creator),
         (Column("Expires"), lambda key, _: format_time(key.expires_at) or "never"),
         (Column("Limits", wraps=True), lambda key, _: key.problem or describe_rules(key.rules)),
         (_EXCEPTIONS, lambda key, _: describe_exceptions(key)),
         (Column("Id", is_optional=True), lambda key, _: key.id),
     ]
-    for column, text in ((_CREATOR, describe_creator), (_EXCEPTIONS, lambda key, _: describe_exceptions(key))):
-        if not any(text(*row) for row in listed):
-            shown = [shown_column for shown_column in shown if shown_column[0] is not column]
+    optional = (_COST_CENTER, _CREATOR, _EXCEPTIONS)
+    shown = [(column, text) for column, text in shown if column not in optional or any(text(*row) for row in listed)]
     if output.is_terminal:  # room for the columns with values
         shown = [(column, text) for column, text in shown if any(text(*row) not in ("", "never") for row in listed)]
     columns = [column for column, _ in shown]
@@ -214,11 +219,12 @@ def change(
     label: str | None = None,
     owner: str | None = None,
     team: str | None = None,
+    cost_center: str | None = None,
     expires: str | None = None,
     exceptions: str | None = None,
     rules: RuleOptions | None = None,
 ) -> None:
-    """Change label, owner, team, expiry, models, routes, limits or budgets of a key.
+    """Change label, owner, team, cost center, expiry, models, routes, limits or budgets of a key.
 
     Running servers apply the change after at most 2 s. What is set for a person or a service is an exception, which
     stays: the table of its group or issuer does not change it any more.
@@ -233,13 +239,16 @@ def change(
         New owner.
     team
         New team, or an empty text for a key without a team.
+    cost_center
+        New cost center of later requests, or an empty text for none.
     expires
         Time of expiry: 30d, 12h, never, or a date such as 2026-12-31. The key is valid until that day ends in UTC.
     exceptions
         Fields of a person or a service that are exceptions, separated by commas, such as budget,team. One that is left
         out gets the value of the table again. none ends all exceptions.
     """
-    given = {"label": label, "owner": owner, "team": team, "expires": expires, "exceptions": exceptions}
+    given = {"label": label, "owner": owner, "team": team, "cost_center": cost_center}
+    given |= {"expires": expires, "exceptions": exceptions}
     outcome, settings = _execute("change", key, given, rules)
     write_key(outcome.key, outcome.state)
     _warn_of_unknown_routes(outcome.key.rules, settings)
@@ -509,7 +518,7 @@ def _execute(
                 "machine of a proxy with VIRTUAL_KEYS=true, this command changes its database.",
                 code="remote-proxy",
             )
-        given = {name: value for name, value in command.fields.items() if value != "" or name not in ("owner", "team")}
+        given = {name: value for name, value in command.fields.items() if value != "" or name not in HELD_FIELDS}
         return remote.execute(structs.replace(command, fields=given)), settings
     with changing_database(settings), open_administration(settings, name_author()) as administration:
         outcome = administration.execute(command)
@@ -552,6 +561,7 @@ def write_key(key: VirtualKey, state: KeyState, spending: Sequence[Spending] = (
         return
     output.write_line(f"  {output.paint(key.label, 'title')}  {state.status}")
     facts = [("reason", state.reason), ("id", key.id), ("owner", key.owner), ("team", key.team)]
+    facts += [("cost center", key.cost_center)]
     facts += [("subject", f"{key.subject} at {key.issuer}" if key.subject else "")]
     facts += [("creator", describe_creator(key, state))]
     facts += [("created", formats.long_time(key.created_at)), ("expires", formats.long_time(key.expires_at) or "never")]
@@ -563,6 +573,7 @@ def write_key(key: VirtualKey, state: KeyState, spending: Sequence[Spending] = (
     facts.append(("limits", key.problem or describe_rules(key.rules) or "none"))
     facts.append(("except", describe_exceptions(key)))
     facts += [("used", budget_use.describe()) for budget_use in spending]
+    facts = [(title, value) for title, value in facts if value]
+    width = max(8, *(len(title) for title, _ in facts))
     for title, value in facts:
-        if value:
-            output.write_line(f"    {output.paint(title.ljust(8), 'quiet')} {value}")
+        output.write_line(f"    {output.paint(title.ljust(width), 'quiet')} {value}")

@@ -114,6 +114,8 @@ class Client(Struct, frozen=True):
     """True if the key's text (secret) was given out before the key got this owner: others than the owner use it."""
     team: str = ""
     """Team of the virtual key. "": none, or another client."""
+    cost_center: str = ""
+    """Cost center of the virtual key, to which a company books its costs. "": none, or another client."""
     groups: tuple[str, ...] = ()
     """Groups of a signed-in person at the identity provider, as far as the settings name them. Empty: none, or another
     client."""

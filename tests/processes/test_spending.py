@@ -1,4 +1,4 @@
-"""Costs by team and owner: the command, `/api/usage`, CSV, the page Costs, `/admin/teams` and `/metrics` agree."""
+"""Costs by team, owner and cost center: the command, `/api/usage`, CSV, the page Costs, `/admin/teams` and `/metrics` agree."""
 
 import csv
 import io
@@ -29,8 +29,8 @@ def ask(client: httpx.Client, key: str) -> None:
     assert client.post("/v1/messages", json=body, headers={"x-api-key": key}).status_code == 200
 
 
-@pytest.mark.parametrize("by", ["team", "owner"])
-def test_all_places_show_the_same_costs_by_team_and_owner(tmp_path: Path, by: str) -> None:
+@pytest.mark.parametrize("by", ["team", "owner", "cost-center"])
+def test_all_places_show_the_same_costs(tmp_path: Path, by: str) -> None:
     (tmp_path / "anthropic-proxy.toml").write_text(PRICES, encoding="utf-8")
     settings = {
         "VIRTUAL_KEYS": "true",
@@ -42,17 +42,19 @@ def test_all_places_show_the_same_costs_by_team_and_owner(tmp_path: Path, by: st
         client = proxy.client(headers={"x-api-key": ADMIN})
         budgets = [{"amount": 50, "unit": "usd", "period": "month"}]
         administer(client, "teams/build", budgets=budgets)
-        ann = administer(client, "keys", name="ci", owner="Ann", team="build")
-        bob = administer(client, "keys", name="laptop", owner="Bob", team="docs")
+        ann = administer(client, "keys", name="ci", owner="Ann", team="build", cost_center="4711")
+        bob = administer(client, "keys", name="laptop", owner="Bob", team="docs", cost_center="4712")
         for key in (ann, ann, bob):
             ask(client, key["key"])
-        administer(client, f"keys/{bob['id']}", owner="Ann", team="build")  # does not move what was used before
+        administer(
+            client, f"keys/{bob['id']}", owner="Ann", team="build", cost_center=""
+        )  # does not move what was used before
         found = wait_for(
             lambda: client.get("/api/usage", params={"by": by, "since": "1h"}).json(),
             lambda reply: reply["total"]["requests"] == 3,
         )
         costs = {one["name"]: one["cost"] for one in found["groups"]}
-        first, second = {"team": ("build", "docs"), "owner": ("Ann", "Bob")}[by]
+        first, second = {"team": ("build", "docs"), "owner": ("Ann", "Bob")}.get(by, ("4711", "4712"))
         assert set(costs) == {first, second}
         assert costs[first] == pytest.approx(2 * costs[second])
         run = json.loads(run_command("usage", "--by", by, "--json", directory=tmp_path, settings=settings).stdout)
@@ -67,14 +69,16 @@ def test_all_places_show_the_same_costs_by_team_and_owner(tmp_path: Path, by: st
             spending |= {"used": costs["build"], "forecast": None}
             assert {one["name"]: one["spending"] for one in teams} == {"build": [spending]}
             measured = {
-                (sample.name, sample.labels["team"]): sample.value
+                (sample.name, sample.labels["team"], sample.labels["cost_center"]): sample.value
                 for family in text_string_to_metric_families(client.get("/metrics").text)
                 for sample in family.samples
                 if "team" in sample.labels
             }
             assert measured == {
-                ("anthropic_proxy_stored_requests_total", "build"): 2,
-                ("anthropic_proxy_stored_requests_total", "docs"): 1,
-                **{("anthropic_proxy_cost_dollars_total", team): cost for team, cost in costs.items()},
-                **{("anthropic_proxy_unknown_cost_requests_total", team): 0 for team in costs},
+                ("anthropic_proxy_stored_requests_total", "build", "4711"): 2,
+                ("anthropic_proxy_stored_requests_total", "docs", "4712"): 1,
+                ("anthropic_proxy_cost_dollars_total", "build", "4711"): costs["build"],
+                ("anthropic_proxy_cost_dollars_total", "docs", "4712"): costs["docs"],
+                ("anthropic_proxy_unknown_cost_requests_total", "build", "4711"): 0,
+                ("anthropic_proxy_unknown_cost_requests_total", "docs", "4712"): 0,
             }

@@ -58,7 +58,7 @@ from anthropic_proxy.gateway.money import format_cost
 DEFAULT_GROUP = "project"
 GROUPS = ("day", *(name for name, facet in FACETS.items() if facet.is_group and name != "session"))
 """Values of the parameter `by`: `day`, and facets. Sessions have a page of their own."""
-NOUNS = {name: "requested model" if name == "requested" else name for name in GROUPS}
+NOUNS = {name: "requested model" if name == "requested" else name.replace("-", " ") for name in GROUPS}
 _OF_MODELS = ("day", "model")
 """Values of `by` with a chart of models."""
 MAX_ROWS = 200

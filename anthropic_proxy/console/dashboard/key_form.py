@@ -27,6 +27,7 @@ from anthropic_proxy.console.ledger.database import (
     find_database,
 )
 from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.gateway.permissions import may
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, RouteResponse
 
@@ -133,6 +134,8 @@ def load_form(administration: KeyAdministration, settings: Settings, name: str, 
     if action in ("create", "change"):
         is_own = bool(key.person) if key.id else administration.rights.creates_own_keys
         given = {} if is_own else {"owner": key.owner, "team": key.team}
+        if may(administration.rights.role, "manage all keys"):
+            given["cost_center"] = key.cost_center
         fields = {"label": key.label, **given, "expires": "", **encode_rule_texts(key.rules)}
         if key.id and is_of_person(key):
             fields["exceptions"] = encode_exceptions(key.exceptions)

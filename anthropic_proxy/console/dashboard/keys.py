@@ -54,7 +54,7 @@ from anthropic_proxy.console.keys.queries import (
     read_all_spending,
     require_key,
 )
-from anthropic_proxy.console.keys.rights import is_of_person
+from anthropic_proxy.console.keys.rights import HELD_FIELDS, is_of_person
 from anthropic_proxy.console.keys.sign_ins import SignIn, describe_refresh, encode_sign_in, list_sign_ins
 from anthropic_proxy.console.keys.virtual_keys import AuditEntry, KeyState, KeyStatus, Team, VirtualKey
 from anthropic_proxy.console.ledger import queries
@@ -148,7 +148,7 @@ class KeyRow(Struct, frozen=True):
 
     def show_owner(self) -> Cell:
         creator = describe_creator(self.key, self.access)
-        note = ", ".join(filter(None, (self.key.team, creator and f"created by {creator}")))
+        note = ", ".join(filter(None, (self.key.team, self.key.cost_center, creator and f"created by {creator}")))
         return Cell(text=self.key.owner or formats.UNKNOWN, note=note)
 
 
@@ -473,6 +473,7 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
         ("Owner", key.owner),
         ("Subject", f"{key.subject} at {key.issuer}" if key.subject else ""),
         ("Team", key.team),
+        ("Cost center", key.cost_center),
         ("Created by", describe_creator(key, state)),
         ("Created", formats.long_time(key.created_at)),
         ("Expires", formats.long_time(key.expires_at) or "never"),
@@ -578,7 +579,7 @@ _KEY_EXPORT: Mapping[str, Callable[[KeyRow], Any]] = {
     **{name: attrgetter(f"key.{name}") for name in ("id", "label")},
     "hint": attrgetter("hint"),
     "status": attrgetter("access.status"),
-    **{name: attrgetter(f"key.{name}") for name in ("owner", "team")},
+    **{name: attrgetter(f"key.{name}") for name in HELD_FIELDS},
     "created_at": lambda row: format_key_time(row.key.created_at),
     "expires_at": lambda row: format_key_time(row.key.expires_at),
     "revoked_at": lambda row: format_key_time(row.key.revoked_at),

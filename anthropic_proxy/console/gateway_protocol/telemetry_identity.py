@@ -23,7 +23,7 @@ MAX_NAMED = 10_000
 """Maximum number of resources, data points, records and spans of a message. A small message can have millions of empty
 ones, each of which gets attributes."""
 _TOO_MANY = "the message has too many parts"
-_NAMES = ("identity.source", "user.id", "user.email", "user.groups", "user.team")
+_NAMES = ("identity.source", "user.id", "user.email", "user.groups", "user.team", "user.cost_center")
 _PERSONAL = frozenset({"user", "enduser", "identity"})
 """First words of the names of attributes about a person (opentelemetry.io/docs/specs/semconv/registry, "user" and
 "enduser"; `identity.source` is of Claude Code)."""
@@ -83,7 +83,7 @@ def build_attributes(client: Client) -> Mapping[str, str]:
     """Return the facts about the sender that the proxy knows. The name of the key stands for a missing owner."""
     person = client.owner or client.name
     address = find_address(person) if "@" in person else ""
-    values = (SOURCE, person, address, ",".join(client.groups), client.team)
+    values = (SOURCE, person, address, ",".join(client.groups), client.team, client.cost_center)
     return {name: value for name, value in zip(_NAMES, values, strict=True) if value}
 
 

@@ -8,6 +8,7 @@ from msgspec import Struct
 from anthropic_proxy.errors import join_with_or, replace_remedy
 from anthropic_proxy.gateway.permissions import Role
 from anthropic_proxy.gateway.settings import OidcSettings, Settings, SignInGroup
+from anthropic_proxy.gateway.settings.key_rules import is_name
 from anthropic_proxy.gateway.settings.sign_in_tables import EVERYBODY
 
 RETRY = "Sign in again."
@@ -62,6 +63,8 @@ class OidcUser(Struct, frozen=True, omit_defaults=True):
     label: str = ""
     """Name of the person in the settings and in lists: `ann@example.org (2)`. "": the address, which is the name of the
     first person with it."""
+    cost_center: str = ""
+    """Cost center by the claim or by SCIM. "": none."""
 
     @property
     def unique_name(self) -> str:
@@ -100,7 +103,8 @@ def accept_user(settings: Settings, claims: Mapping[str, Any], known: OidcUser |
     if known is not None and name is None:
         shown = known.name
     identity = (provider.issuer, provider.client_id, subject, email.lower())
-    user = OidcUser(*identity, groups, shown, has_group_claim=has_groups)
+    cost_center = _find_cost_center(provider, claims, known)
+    user = OidcUser(*identity, groups, shown, has_group_claim=has_groups, cost_center=cost_center)
     if not _has_domain(provider, user.email):
         raise UserRefused(
             f"The domain of {email} is not accepted.",
@@ -139,6 +143,16 @@ def _accept_address(provider: OidcSettings, claims: Mapping[str, Any]) -> str:
             "(claim hd). Sign in with the Google account of the organization."
         )
     return email
+
+
+def _find_cost_center(provider: OidcSettings, claims: Mapping[str, Any], known: OidcUser | None) -> str:
+    """A value that is no name is ignored, because a sign-in does not depend on it."""
+    path = provider.cost_center_claim
+    value = find_claim(claims, path) if path else None
+    if value is None:  # a refresh may state less than a sign-in
+        return known.cost_center if known is not None and path else ""
+    text = str(value) if type(value) is int else next(iter(find_claim_texts(claims, path)), "")
+    return text if is_name(text) else ""
 
 
 def _accept_subject(claims: Mapping[str, Any], email: str) -> str:

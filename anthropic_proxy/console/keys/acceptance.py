@@ -11,7 +11,7 @@ from anthropic_proxy.console.identity.people import OidcError, OidcUser, require
 from anthropic_proxy.console.keys.descriptions import format_time
 from anthropic_proxy.console.keys.queries import find_key, list_teams
 from anthropic_proxy.console.keys.rights import is_of_person
-from anthropic_proxy.console.keys.scim_people import find_scim_groups
+from anthropic_proxy.console.keys.scim_people import find_scim_facts
 from anthropic_proxy.console.keys.sign_ins import list_access_ends, list_people
 from anthropic_proxy.console.keys.virtual_keys import ACTIVE, KeyHash, KeyState, KeyStatus, VirtualKey
 from anthropic_proxy.console.ledger.connection import Reader
@@ -174,7 +174,7 @@ def read_key_facts(connection: Reader, settings: Settings, keys: Sequence[Virtua
         if (person := find_key(connection, person_id)) is not None:
             people[person_id] = person
     sign_in = settings.sign_in
-    groups = find_scim_groups(connection, settings)
+    groups = find_scim_facts(connection, settings)
     described = {key_id: groups.describe(key_id, user) for key_id, user in list_people(connection).items()}
     refused = set()
     for person_id, user in described.items() if sign_in is not None else ():

@@ -44,8 +44,8 @@ from anthropic_proxy.console.keys.queries import (
     list_named_keys,
     require_key,
 )
-from anthropic_proxy.console.keys.rights import ADMINISTRATOR, Rights, is_of_person, is_person
-from anthropic_proxy.console.keys.scim_people import ENDED_BY_SCIM, ScimLink, find_link, read_scim_groups
+from anthropic_proxy.console.keys.rights import ADMINISTRATOR, HELD_FIELDS, Rights, is_of_person, is_person
+from anthropic_proxy.console.keys.scim_people import ENDED_BY_SCIM, ScimLink, find_link, read_scim_facts
 from anthropic_proxy.console.keys.sign_ins import SignIn, list_sign_ins, store_refusal
 from anthropic_proxy.console.keys.table_rules import find_table_fields
 from anthropic_proxy.console.keys.virtual_keys import (
@@ -79,7 +79,7 @@ from anthropic_proxy.gateway.settings.key_rules import (
     require_valid_rules,
 )
 
-NAME_FIELDS = ("label", "owner", "team")
+NAME_FIELDS = ("label", "owner", "team", "cost_center")
 MAX_OVERLAP_SECONDS = 30 * 86_400
 """Maximum time in seconds for which the old text of a rotated key is still accepted."""
 MAX_OWN_TEXTS_PER_DAY = 100
@@ -98,7 +98,7 @@ _MAX_NAMED_KEYS = 10
 _NO_KEY = VirtualKey(id="", label="")
 _IDENTITY_FIELDS = ("issuer", "client_id", "subject", "left_at")
 """Fields of `VirtualKey` that only a sign-in sets."""
-_STORED_TEXTS = ("id", "label", "owner", "team", "person", "creator", "issuer", "client_id", "subject")
+_STORED_TEXTS = ("id", *NAME_FIELDS, "person", "creator", "issuer", "client_id", "subject")
 _STORED_TIMES = ("created_at", "expires_at", "owner_since", "left_at")
 
 
@@ -280,7 +280,8 @@ class KeyAdministration:
         if not is_sign_in:
             person = self._find_person(before, given, now, dry_run=dry_run)
             if person is not None:
-                after = structs.replace(after, owner=person.owner, team=person.team, person=person.id)
+                held = {name: getattr(person, name) for name in HELD_FIELDS}
+                after = structs.replace(after, **held, person=person.id)
             if is_new:
                 self._require_member(after)
             # without a person, the team of a new key is checked also if none is given
@@ -306,8 +307,9 @@ class KeyAdministration:
         else:
             statement = f"UPDATE virtual_keys SET {', '.join(f'{name} = ?' for name in values)} WHERE id = ?"
             self._connection.execute(statement, (*values.values(), before.id))
-            # the keys that a person created stay in its team
-            self._connection.execute("UPDATE virtual_keys SET team = ? WHERE person = ?", (after.team, before.id))
+            # the keys that a person created stay in its team and cost center
+            statement = "UPDATE virtual_keys SET team = ?, cost_center = ? WHERE person = ?"
+            self._connection.execute(statement, (after.team, after.cost_center, before.id))
             if after.label != before.label:
                 self._keep_label(before, after)
         text = _add_text(self._connection, after.id, now) if is_new and not is_sign_in else ""
@@ -370,7 +372,7 @@ class KeyAdministration:
                 is_first = not people or (before is not None and before.id == people[0])
                 named = structs.replace(user, label="" if is_first else label)
             identity = {"issuer": user.issuer, "client_id": user.client_id, "subject": user.subject, "left_at": None}
-            described = self._add_scim_groups(named, link, named_groups)
+            described = self._add_scim_facts(named, link, named_groups)
             fields = {"label": label, "owner": label, **identity, **find_fields(described)}
             command = KeyCommand(action="person", target=label, fields=fields)
             outcome = self._store_person(before, command, dry_run=dry_run)
@@ -384,11 +386,11 @@ class KeyAdministration:
                 ]
             return structs.replace(outcome, user=named, notices=notices)
 
-    def _add_scim_groups(self, user: OidcUser, link: ScimLink | None, named_groups: Collection[str]) -> OidcUser:
+    def _add_scim_facts(self, user: OidcUser, link: ScimLink | None, named_groups: Collection[str]) -> OidcUser:
         if link is None:
             return user
         ((key_id,),) = self._connection.query("SELECT key_id FROM scim_users WHERE id = ?", (link.user_id,))
-        return read_scim_groups(self._connection, named_groups).describe(str(key_id), user)
+        return read_scim_facts(self._connection, named_groups).describe(str(key_id), user)
 
     def _link_scim_user(self, link: ScimLink, key: VirtualKey) -> None:
         statement = "UPDATE scim_users SET key_id = ? WHERE id = ? AND key_id != ?"
@@ -794,8 +796,8 @@ class KeyAdministration:
         add_entry(self._connection, now, actor=self._actor, action=action, target=name, changes=changes)
 
     def _require_valid(self, before: VirtualKey, key: VirtualKey, now: float) -> None:
-        for field, value in (("label", key.label), ("owner", key.owner), ("team", key.team)):
-            require_name(field, value)
+        for name in NAME_FIELDS:
+            require_name(name.replace("_", " "), getattr(key, name))
         if not key.label or _RESERVED_LABEL.fullmatch(key.label):
             raise field_error(
                 f"The label is {key.label!r}. Use another one: local, admin, doctor and key 1 have a meaning."

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from anthropic_proxy.console.identity.people import OidcUser, UserRefused, find_group, list_named_groups
+from anthropic_proxy.console.identity.people import OidcUser, UserRefused, list_named_groups
 from anthropic_proxy.console.keys.administration import KeyAdministration, KeyOutcome
-from anthropic_proxy.console.keys.table_rules import list_table_fields
+from anthropic_proxy.console.keys.table_rules import list_person_fields
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
 
@@ -24,8 +24,7 @@ def admit_person(
 
     def find_fields(named: OidcUser) -> Mapping[str, Any]:
         require_access(settings, named)
-        group = find_group(settings, named)
-        return {} if group is None else list_table_fields(group)
+        return list_person_fields(settings, named)
 
     try:
         return administration.admit_user(user, find_fields, named_groups=list_named_groups(settings), dry_run=dry_run)

@@ -84,6 +84,7 @@ class KeyFields(RuleFields, forbid_unknown_fields=True):
     name: str | UnsetType = UNSET
     owner: str | UnsetType = UNSET
     team: str | UnsetType = UNSET
+    cost_center: str | UnsetType = UNSET
     expires_at: datetime | UnsetType | None = UNSET
 
     def list_given(self) -> dict[str, Any]:
@@ -361,7 +362,7 @@ def build_schemas() -> Schema:
     budget["required"] = ["amount", "unit", "period"]
     counts = dict.fromkeys(("requests_per_minute", "tokens_per_minute", "concurrency"), _COUNT)
     rules = {**dict.fromkeys(LIST_FIELDS, _TEXTS), **counts, "budgets": {"type": "array", "items": budget}}
-    names = {"name": _TEXT, "owner": _TEXT, "team": _TEXT, "expires_at": _TIME}
+    names = {**dict.fromkeys(("name", "owner", "team", "cost_center"), _TEXT), "expires_at": _TIME}
     person = {"type": "string", "description": "Id of the key of the person to whom it belongs. Empty: none."}
     creator = {"type": "string", "description": "E-mail address of the user who created it. Empty: an administrator."}
     creator_status = {"type": "string", "description": "State of a team admin who created it. Empty: unknown."}

@@ -60,6 +60,7 @@ def encode_key(key: VirtualKey, state: KeyState) -> dict[str, Any]:
         "ended_by": key.ended_by,
         "owner": key.owner,
         "team": key.team,
+        "cost_center": key.cost_center,
         "person": key.person,
         "issuer": key.issuer,
         "subject": key.subject,
@@ -98,6 +99,7 @@ class _EncodedKey(Struct):
     ended_by: _Text = ""
     owner: _Text = ""
     team: _Text = ""
+    cost_center: _Text = ""
     person: _Text = ""
     issuer: _Text = ""
     subject: _Text = ""
@@ -127,6 +129,7 @@ def decode_key(encoded: object) -> tuple[VirtualKey, KeyState]:
         ended_by=fields.ended_by,
         owner=fields.owner,
         team=fields.team,
+        cost_center=fields.cost_center,
         person=fields.person,
         issuer=fields.issuer,
         subject=fields.subject,
@@ -160,10 +163,11 @@ def _encode_rules(rules: Rules) -> dict[str, Any]:
 
 
 def list_settable_fields(key: VirtualKey) -> dict[str, Any]:
-    values = {"label": key.label, "owner": key.owner, "team": key.team, "expires_at": format_time(key.expires_at)}
+    names = {"label": key.label, "owner": key.owner, "team": key.team, "cost_center": key.cost_center}
     identity = {"issuer": key.issuer, "client_id": key.client_id, "subject": key.subject}
     rules = {**list_rule_fields(key.rules), "exceptions": [*key.exceptions]}
-    return {**values, **identity, "left_at": format_time(key.left_at), **rules}
+    times = {"expires_at": format_time(key.expires_at)}
+    return {**names, **times, **identity, "left_at": format_time(key.left_at), **rules}
 
 
 def list_rule_fields(rules: Rules) -> dict[str, Any]:

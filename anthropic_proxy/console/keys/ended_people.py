@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from anthropic_proxy.console.identity.people import OidcUser
 from anthropic_proxy.console.keys.key_table import KeysUnavailable, with_database_errors
-from anthropic_proxy.console.keys.scim_people import ScimGroups, find_scim_groups
+from anthropic_proxy.console.keys.scim_people import ScimFacts, find_scim_facts
 from anthropic_proxy.console.ledger.database import open_for_reading
 from anthropic_proxy.console.units import MICROSECONDS
 from anthropic_proxy.engine.own_thread import run_in_own_thread
@@ -38,7 +38,7 @@ class EndedPeople:
         self._ends: Mapping[str, _End] | None = None
         """Id of the key of a person → its end. Result of the last query that did not fail. None: there was none."""
         self._asked_at = -math.inf
-        self._groups = ScimGroups()
+        self._groups = ScimFacts()
 
     def describe(self, person: str, user: OidcUser) -> OidcUser:
         """Return the user with the groups of SCIM, as the last `is_ended` has read them."""
@@ -56,7 +56,7 @@ class EndedPeople:
         def read() -> Mapping[str, _End]:
             with closing(open_for_reading(settings)) as connection:
                 rows = connection.query(_ENDED)
-                self._groups = find_scim_groups(connection, settings)
+                self._groups = find_scim_facts(connection, settings)
             return {str(person_id): _End(bool(revoked), first / MICROSECONDS) for person_id, revoked, first in rows}
 
         async with self._reading:

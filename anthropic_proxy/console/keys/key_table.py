@@ -22,7 +22,7 @@ from anthropic_proxy.console.keys.acceptance import KeyEnd, read_key_facts
 from anthropic_proxy.console.keys.group_tables import apply_group_tables
 from anthropic_proxy.console.keys.limits import Scope, build_key_scope, build_team_scope, find_proxy_scopes
 from anthropic_proxy.console.keys.queries import find_newest_audit_id, list_keys, list_teams
-from anthropic_proxy.console.keys.scim_people import find_scim_groups
+from anthropic_proxy.console.keys.scim_people import find_scim_facts
 from anthropic_proxy.console.keys.sign_ins import list_sign_ins, read_end_reason
 from anthropic_proxy.console.keys.virtual_keys import KeyHash, Team, VirtualKey
 from anthropic_proxy.console.ledger.connection import Connection, DatabaseError
@@ -269,19 +269,19 @@ class KeyTable:
             self._ends = ends
             # the last one: `find_scopes` finds the key of each accepted entry
             self._entries = {
-                text_hash.hash: KeyEntry(facts.find_end(key, text_hash), self._build_client(key, text_hash))
+                text_hash.hash: KeyEntry(facts.find_end(key, text_hash), self.build_client(key, text_hash))
                 for key in keys
                 for text_hash in key.hashes
             }
             sign_ins = {}
-            scim = find_scim_groups(connection, settings)
+            scim = find_scim_facts(connection, settings)
             active = [] if settings.sign_in is None else list_sign_ins(connection, time.time())
             self._has_unasked = any(not sign_in.provider_token for sign_in in active)
             for sign_in in active:
                 owner = by_id.get(sign_in.key_id)
                 if owner is not None and (owner.issuer, owner.subject) == (sign_in.user.issuer, sign_in.user.subject):
                     user = scim.describe(owner.id, sign_in.user)
-                    client = structs.replace(self._build_client(owner), groups=user.groups, sign_in=sign_in.id)
+                    client = structs.replace(self.build_client(owner), groups=user.groups, sign_in=sign_in.id)
                     # a person without a group gets the reason of the present settings
                     end = ends[owner.id]
                     ends_at = sign_in.ends_at if end.ending == "no group" else min(sign_in.ends_at, end.at)
@@ -291,13 +291,14 @@ class KeyTable:
             self._version = version
             self._access = None if self._delay else access
 
-    def _build_client(self, key: VirtualKey, text: KeyHash | None = None) -> Client:
+    def build_client(self, key: VirtualKey, text: KeyHash | None = None) -> Client:
         return Client(
             name=key.label,
             role="member",
             key_id=key.id,
             owner=key.owner,
             team=key.team,
+            cost_center=key.cost_center,
             is_restricted=self.is_restricted(key.id),
             has_foreign_texts=text is not None and key.owner_since is not None and text.created_at < key.owner_since,
         )

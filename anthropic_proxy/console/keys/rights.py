@@ -18,6 +18,9 @@ from anthropic_proxy.gateway.permissions import may
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client
 
+HELD_FIELDS = ("owner", "team", "cost_center")
+"""Fields of a personal key that are always those of its person."""
+
 
 class Rights(LedgerUser, frozen=True, kw_only=True):
     max_keys: int = 0
@@ -96,7 +99,7 @@ class Rights(LedgerUser, frozen=True, kw_only=True):
             )
 
     def require_fields(self, given: Mapping[str, Any], before: VirtualKey, person: VirtualKey | None) -> None:
-        """Raise `InvalidRequest` for a label, an owner or a team that this user may not give to a key. `before`: the
+        """Raise `InvalidRequest` for a name (`NAME_FIELDS`) that this user may not give to a key. `before`: the
         stored key; without an id for a new one. `person`: the key of the user, if the changed key refers to it.
         """
         if not may(self.role, "manage all keys") and {"@", "/"} & set(str(given.get("label", ""))):
@@ -112,10 +115,12 @@ class Rights(LedgerUser, frozen=True, kw_only=True):
         if person is not None:
             if not before.id and not self.owns(person):
                 self._require_own_team(person.team)
-            for name, kept in (("owner", person.owner), ("team", person.team)):
+            for name in HELD_FIELDS:
+                kept = getattr(person, name)
                 if str(given.get(name, kept)).lower() != kept.lower():
                     raise field_error(
-                        f"The {name} is {given[name]!r}. Keys that {person.owner} creates have {kept!r}: leave it out."
+                        f"The {name.replace('_', ' ')} is {given[name]!r}. Keys that {person.owner} creates have "
+                        f"{kept!r}: leave it out."
                     )
         elif not may(self.role, "manage all keys"):
             # the owner reads the texts that are sent later with the key
@@ -123,6 +128,10 @@ class Rights(LedgerUser, frozen=True, kw_only=True):
                 raise field_error(
                     f"The owner is {given['owner']!r}. Only an administrator changes the owner {before.owner!r} of a "
                     "key. Create a new key for another person."
+                )
+            if given.get("cost_center", before.cost_center) != before.cost_center:
+                raise field_error(
+                    f"The cost center is {given['cost_center']!r}. Only an administrator sets it: leave it out."
                 )
             if "team" in given:
                 self._require_own_team(given["team"])

@@ -3,7 +3,8 @@
 A user of SCIM is the key of one person. The key exists before the first sign-in and waits for it; the address, which
 the identity provider has verified, links both. What a deactivation means is thus a revocation of the key.
 
-Groups: SCIM decides who is in the groups that it has, and the claim of the sign-in about all others.
+SCIM decides who is in the groups that it has, and the claim of the sign-in about all others. The cost center is that of
+SCIM, if it has one, else that of the claim.
 """
 
 from collections.abc import Collection, Mapping
@@ -29,25 +30,26 @@ _MARKS = 100
 """Groups of one query."""
 
 
-class ScimGroups(Struct, frozen=True):
+class ScimFacts(Struct, frozen=True):
     names: frozenset[str] = frozenset()
     """Names of groups of the settings about which SCIM decides."""
     of_keys: Mapping[str, frozenset[str]] = {}
     """Id of the key of a person → the names of its groups."""
-    keys: frozenset[str] = frozenset()
-    """Keys of the people that SCIM has."""
+    cost_centers: Mapping[str, str] = {}
+    """Id of the key of each person that SCIM has → its cost center. "": none."""
 
     def describe(self, key_id: str, user: OidcUser) -> OidcUser:
-        """Return the user with the groups that it has by SCIM and the claim together."""
-        if key_id not in self.keys:
+        """Return the user with groups and cost center that it has by SCIM and the claims together."""
+        if key_id not in self.cost_centers:
             return user
         claimed = [name for name in user.groups if name not in self.names]
-        return structs.replace(user, groups=(*claimed, *sorted(self.of_keys.get(key_id, ()))))
+        groups = (*claimed, *sorted(self.of_keys.get(key_id, ())))
+        return structs.replace(user, groups=groups, cost_center=self.cost_centers[key_id] or user.cost_center)
 
 
-def read_scim_groups(connection: Reader, named: Collection[str]) -> ScimGroups:
+def read_scim_facts(connection: Reader, named: Collection[str]) -> ScimFacts:
     """`named`: groups that the settings name. Others are not read."""
-    keys = frozenset(str(key) for (key,) in connection.query("SELECT key_id FROM scim_users WHERE key_id != ''"))
+    people = connection.query("SELECT key_id, cost_center FROM scim_users WHERE key_id != ''")
     used = {name for name in named if "@" not in name and name != EVERYBODY}
     names_of: dict[str, set[str]] = {}
     for group_id, *given in connection.query("SELECT id, name, external_id FROM scim_groups"):
@@ -60,11 +62,11 @@ def read_scim_groups(connection: Reader, named: Collection[str]) -> ScimGroups:
         for group_id, key in connection.query(_MEMBERS.format(marks=", ".join("?" * len(part))), part):
             of_keys.setdefault(str(key), set()).update(names_of[str(group_id)])
     names = frozenset(name for found in names_of.values() for name in found)
-    return ScimGroups(names, {key: frozenset(found) for key, found in of_keys.items()}, keys)
+    return ScimFacts(names, {key: frozenset(found) for key, found in of_keys.items()}, dict(people))
 
 
-def find_scim_groups(connection: Reader, settings: Settings) -> ScimGroups:
-    return ScimGroups() if settings.oidc is None else read_scim_groups(connection, list_named_groups(settings))
+def find_scim_facts(connection: Reader, settings: Settings) -> ScimFacts:
+    return ScimFacts() if settings.oidc is None else read_scim_facts(connection, list_named_groups(settings))
 
 
 class ScimLink(NamedTuple):

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from anthropic_proxy.console.identity.people import OidcError
 from anthropic_proxy.console.identity.signed_tokens import InvalidTokenError
@@ -80,16 +80,7 @@ class ServiceTokens:
             raise KeysUnavailable
         if self._clock() >= end.at:
             raise end.build_error(code="issuer-token")
-        key = end.key
-        return Client(
-            name=key.label,
-            role="member",
-            key_id=key.id,
-            owner=key.owner,
-            team=key.team,
-            groups=known.groups,
-            is_restricted=self._table.is_restricted(key.id),
-        )
+        return structs.replace(self._table.build_client(end.key), groups=known.groups)
 
     async def _find_key(self, accepted: AcceptedToken, settings: Settings) -> VirtualKey:
         """Return the key of the owner, which is created or changed if the table of the issuer says so."""

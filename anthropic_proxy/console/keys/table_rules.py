@@ -10,8 +10,8 @@ from typing import Any
 
 from msgspec import structs
 
-from anthropic_proxy.console.identity.people import find_group
-from anthropic_proxy.console.keys.scim_people import find_scim_groups
+from anthropic_proxy.console.identity.people import OidcUser, find_group
+from anthropic_proxy.console.keys.scim_people import find_scim_facts
 from anthropic_proxy.console.keys.sign_ins import list_people
 from anthropic_proxy.console.keys.virtual_keys import VirtualKey
 from anthropic_proxy.console.ledger.connection import Reader
@@ -20,16 +20,22 @@ from anthropic_proxy.gateway.settings import Settings, SignInGroup, TokenIssuer
 
 def list_table_fields(table: SignInGroup | TokenIssuer) -> dict[str, Any]:
     """Return the fields of a `KeyCommand` that a table sets."""
-    return {"team": table.team, **structs.asdict(table.rules)}
+    return {"team": table.team, "cost_center": table.cost_center, **structs.asdict(table.rules)}
+
+
+def list_person_fields(settings: Settings, user: OidcUser) -> dict[str, Any]:
+    """Return the fields of a `KeyCommand` that the table of its group gives to a person. The identity provider may
+    state the cost center. Without a table, administrators set all other fields.
+    """
+    group = find_group(settings, user)
+    fields = {} if group is None else list_table_fields(group)
+    return {**fields, "cost_center": user.cost_center or fields.get("cost_center", "")}
 
 
 def find_table_fields(connection: Reader, settings: Settings, key: VirtualKey) -> Mapping[str, Any]:
-    """Return what the present settings give to a person or a service. {}: no table has it, so that administrators set
-    all its fields.
-    """
+    """Return what the present settings give to a person or a service."""
     if (user := list_people(connection).get(key.id)) is not None:
-        group = find_group(settings, find_scim_groups(connection, settings).describe(key.id, user))
-        return {} if group is None else list_table_fields(group)
+        return list_person_fields(settings, find_scim_facts(connection, settings).describe(key.id, user))
     name, separator, _ = key.label.partition("/")
     issuer = next((table for table in settings.token_issuers if table.name == name), None) if separator else None
     return {} if issuer is None else list_table_fields(issuer)

@@ -50,6 +50,8 @@ class VirtualKey(Struct, frozen=True, kw_only=True):
     owner: str = ""
     team: str = ""
     """Name of the team of the key, which has shared rules. "": no team."""
+    cost_center: str = ""
+    """Cost center to which the requests are booked. "": none."""
     person: str = ""
     """Id of the key of the person to whom this key belongs: its rules apply too, and the key ends with its access. "":
     the key belongs to a team or a program, or an administrator created it."""
@@ -206,6 +208,7 @@ NUMBER_FIELDS = {"rpm": "requests_per_minute", "tpm": "tokens_per_minute", "conc
 RULE_NAMES = (*LIST_FIELDS, *NUMBER_FIELDS, "budget")
 TABLE_FIELDS: Mapping[str, str] = {
     "team": "team",
+    "cost-center": "cost_center",
     **{name: NUMBER_FIELDS.get(name, name) for name in (*LIST_FIELDS, *NUMBER_FIELDS)},
     "budget": "budgets",
 }

@@ -211,6 +211,11 @@ _STEPS: Mapping[str, Sequence[str | _Statements]] = {
         "CREATE TABLE scim_members (group_id TEXT NOT NULL, user_id TEXT NOT NULL, PRIMARY KEY (group_id, user_id))",
         "CREATE INDEX scim_members_by_user ON scim_members (user_id)",
     ),
+    "0035": (
+        *_add_columns("cost_center", tables=f"{_BOTH} virtual_keys scim_users"),
+        _index_requests("cost_center", ""),
+        _set_hourly_key(f"{_FIRST_KEY} kind agent_type verdict cost_center"),
+    ),
 }
 """Version of the schema → statements of the migration from the version before, or a function that returns some."""
 NEWEST_VERSION = max(_STEPS)

@@ -77,6 +77,7 @@ FACETS: Mapping[str, Facet] = {
     "key": Facet("key_label", "Key", common_value="local", sums=("hourly", "session_hours")),
     "owner": Facet("owner", "Owner", common_value=""),
     "team": Facet("team", "Team", common_value=""),
+    "cost-center": Facet("cost_center", "Cost center", common_value="", max_values=2_000),
     "route": Facet("route", "Route", common_value=""),
 }
 """Parameter of the URL → facet."""
@@ -98,9 +99,9 @@ else:
 
 
 def name_missing(by: str) -> str:
-    """Return the text for requests without a value of the facet `by`: `no team`, `not sent`."""
-    text = FACETS[by].none_text
-    return f"no {by}" if text == "none" else text
+    """Return the text for requests without a value of the facet `by`: `no cost center`, `not sent`."""
+    facet = FACETS[by]
+    return f"no {facet.title.lower()}" if facet.none_text == "none" else facet.none_text
 
 
 class RequestCounts(TokenCounts):
@@ -212,6 +213,8 @@ class StoredRequest(RequestCounts, gc=False):
     model_usage: str = ""
     """What each model has used of the request, as JSON (`ModelUsage`). "": all of it is of `model`, or stored by an
     earlier version."""
+    cost_center: str = ""
+    """Cost center of the virtual key when the request was sent. "": none, or stored by an earlier version."""
 
 
 class FacetLimits:
@@ -394,6 +397,7 @@ _LABELS: Mapping[str, str] = {
     "key_label": "client.name",
     "owner": "client.owner",
     "team": "client.team",
+    "cost_center": "client.cost_center",
     "project": "project",
     "session": "session",
     "agent": "agent",

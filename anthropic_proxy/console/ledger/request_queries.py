@@ -565,7 +565,7 @@ def to_receipt(row: StoredRequest) -> Receipt:
     return Receipt(
         **copied,
         request_id=row.id,
-        client=Client(name=row.key_label, owner=row.owner, team=row.team),
+        client=Client(name=row.key_label, owner=row.owner, team=row.team, cost_center=row.cost_center),
         started_at=row.started_at / MICROSECONDS,
         first_token_seconds=None if row.first_token is None else row.first_token / MICROSECONDS,
         duration_seconds=row.duration / MICROSECONDS,

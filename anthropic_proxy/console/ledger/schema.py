@@ -129,7 +129,7 @@ VIRTUAL_KEYS = TableDefinition(
         "exceptions": TEXT,
         **dict.fromkeys(("issuer", "client_id", "subject"), TEXT),
         "left_at": "BIGINT",
-        "ended_by": TEXT,
+        **dict.fromkeys(("ended_by", "cost_center"), TEXT),
     },
     ("id",),
     (Index("virtual_keys_by_subject", ("issuer", "subject"), "subject != ''", is_unique=True),),
@@ -205,6 +205,7 @@ SCIM_USERS = TableDefinition(
         "is_active": "INTEGER NOT NULL DEFAULT 0",
         "version": COUNT,
         **dict.fromkeys(("created_at", "changed_at"), TIME),
+        "cost_center": TEXT,
     },
     ("id",),
     (

@@ -336,7 +336,7 @@ class LedgerWriter:
         return True
 
     def _add_spending(self, row: StoredRequest, provider: str, amounts: tuple[int, int, int]) -> None:
-        labels = (row.team, provider, row.kind)
+        labels = (row.team, row.cost_center, provider, row.kind)
         spending = self._queue.state.spending
         count, cost, unknown = map(operator.add, spending.get(labels, (0, 0, 0)), amounts)
         spending[labels] = count, cost, unknown

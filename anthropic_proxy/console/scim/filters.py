@@ -8,11 +8,12 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.console.scim.errors import ScimError
 from anthropic_proxy.console.scim.schema import (
-    SCHEMAS,
+    ENTERPRISE,
     Attribute,
     Kind,
     find_attribute,
     list_all_attributes,
+    remove_schema,
 )
 from anthropic_proxy.engine.patterns import compile_anchored
 
@@ -104,7 +105,7 @@ def decode_filter(text: str, kind: Kind) -> Filter:
 
 def decode_path(text: str, kind: Kind) -> AttributePath | None:
     """None: an attribute that is not stored."""
-    text = _remove_schema(text.strip(), kind)
+    text = remove_schema(text.strip(), kind)
     name, bracket, rest = text.partition("[")
     within, closed, after = rest.rpartition("]")
     attribute_name, dot, part_name = (name.strip() if bracket else text).partition(".")
@@ -113,6 +114,7 @@ def decode_path(text: str, kind: Kind) -> AttributePath | None:
     attribute = find_attribute((*_COMMON, *list_all_attributes(kind)), attribute_name)
     part = attribute.find_part(part_name) if attribute is not None and part_name else None
     is_extension = attribute is None and attribute_name.lower().startswith("urn:")
+    is_extension |= attribute is not None and attribute.name == ENTERPRISE and bool(part_name) and part is None
     if is_extension or not _are_stored(attribute, part):
         return None
     is_complete = bool(closed) == bool(bracket) and dot in ("", ".") and bool(part_name) == bool(dot)
@@ -129,11 +131,6 @@ def decode_path(text: str, kind: Kind) -> AttributePath | None:
 
 def _are_stored(*attributes: Attribute | None) -> bool:
     return all(attribute is None or attribute.is_stored for attribute in attributes)
-
-
-def _remove_schema(name: str, kind: Kind) -> str:
-    prefix = f"{SCHEMAS[kind]}:"
-    return name[len(prefix) :] if name.lower().startswith(prefix.lower()) else name
 
 
 def _decode_or(tokens: _Tokens, attributes: Sequence[Attribute], kind: Kind, depth: int) -> Filter:
@@ -175,7 +172,7 @@ def _decode_term(tokens: _Tokens, attributes: Sequence[Attribute], kind: Kind, d
 
 
 def _decode_comparison(first: str, tokens: _Tokens, attributes: Sequence[Attribute], kind: Kind, depth: int) -> Filter:
-    name, _, part_name = _remove_schema(first, kind).partition(".")
+    name, _, part_name = remove_schema(first, kind).partition(".")
     attribute = find_attribute(attributes, name)
     part = attribute.find_part(part_name) if attribute is not None and part_name else None
     if attribute is None or (part_name and part is None) or not _are_stored(attribute, part):

@@ -164,7 +164,7 @@ class _Exchange:
         condition = decode_filter(query["filter"], kind) if query.get("filter") else None
         start = max(_read_number(query, "startindex", 1), 1)
         count = min(max(_read_number(query, "count", MAX_RESULTS), 0), MAX_RESULTS)
-        wanted, excluded = _list_wanted(query)
+        wanted, excluded = _list_wanted(query, kind)
         with closing(open_for_writing(self._settings)) as connection:
             store = self._open_store(connection)
             found, number = store.list(kind, condition, start - 1, count)
@@ -240,7 +240,7 @@ class _Exchange:
         return ScimStore(connection, administration, self._settings, self._base, self._clock)
 
     def _send_resource(self, store: ScimStore, stored: Stored, status: int = 200) -> RouteResponse:
-        wanted, excluded = _list_wanted(self._query)
+        wanted, excluded = _list_wanted(self._query, stored.kind)
         document = store.encode(stored, with_links=_has_links(stored.kind, wanted, excluded))
         headers = {"etag": stored.etag, "location": document["meta"]["location"]}
         return _send(project(document, wanted, excluded), status, headers)
@@ -252,8 +252,8 @@ class _Exchange:
             raise ScimError(f"The body is not valid: {error}.", "invalidSyntax") from None
 
 
-def _list_wanted(query: Mapping[str, str]) -> tuple[frozenset[str], frozenset[str]]:
-    return list_names(query.get("attributes", "")), list_names(query.get("excludedattributes", ""))
+def _list_wanted(query: Mapping[str, str], kind: Kind) -> tuple[frozenset[str], frozenset[str]]:
+    return list_names(query.get("attributes", ""), kind), list_names(query.get("excludedattributes", ""), kind)
 
 
 def _has_links(kind: Kind, wanted: frozenset[str], excluded: frozenset[str]) -> bool:

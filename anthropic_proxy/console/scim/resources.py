@@ -8,7 +8,15 @@ from typing import Any
 
 from anthropic_proxy.console.scim.errors import ScimError
 from anthropic_proxy.console.scim.filters import AttributePath, decode_path
-from anthropic_proxy.console.scim.schema import Attribute, Kind, find_attribute, list_all_attributes
+from anthropic_proxy.console.scim.schema import (
+    ENTERPRISE,
+    ENTERPRISE_SCHEMA,
+    Attribute,
+    Kind,
+    find_attribute,
+    list_all_attributes,
+    remove_schema,
+)
 
 Resource = dict[str, Any]
 MAX_TEXT_CHARACTERS = 1_000
@@ -23,7 +31,7 @@ def decode_resource(kind: Kind, given: object) -> Resource:
     if not isinstance(given, dict):
         raise ScimError("The body is no object.", "invalidSyntax")
     resource: Resource = {}
-    by_name = {str(name).lower(): value for name, value in given.items()}
+    by_name = {remove_schema(str(name), kind).lower(): value for name, value in given.items()}
     for attribute in list_all_attributes(kind):
         if attribute.mutability == "readOnly" or not attribute.is_stored:
             continue
@@ -266,24 +274,28 @@ def _find_members() -> Attribute:
 _MEMBERS = _find_members()
 
 
-def list_names(text: str) -> frozenset[str]:
-    """`text`: value of `attributes` or `excludedAttributes`. A name with the prefix of a schema loses it."""
-    return frozenset(name.strip().rpartition(":")[2].lower() for name in text.split(",") if name.strip())
+def list_names(text: str, kind: Kind) -> frozenset[str]:
+    """`text`: value of `attributes` or `excludedAttributes`."""
+    return frozenset(remove_schema(name.strip(), kind).lower() for name in text.split(",") if name.strip())
 
 
 def project(document: Resource, wanted: frozenset[str], excluded: frozenset[str]) -> Resource:
-    """Return the attributes that a request asks for (RFC 7644, section 3.9). Empty: all."""
+    """Return the attributes that a request asks for (RFC 7644, section 3.9), as a response has them. Empty: all."""
     if wanted:
-        return {
+        chosen = {
             name: _project_parts(value, name.lower(), wanted)
             for name, value in document.items()
             if name in _ALWAYS_RETURNED or is_wanted(name, wanted)
         }
-    return {
-        name: _exclude_parts(value, name.lower(), excluded)
-        for name, value in document.items()
-        if name in _ALWAYS_RETURNED or name.lower() not in excluded
-    }
+    else:
+        chosen = {
+            name: _exclude_parts(value, name.lower(), excluded)
+            for name, value in document.items()
+            if name in _ALWAYS_RETURNED or name.lower() not in excluded
+        }
+    if (extension := chosen.pop(ENTERPRISE, None)) is not None:
+        chosen |= {"schemas": [*chosen["schemas"], ENTERPRISE_SCHEMA], ENTERPRISE_SCHEMA: extension}
+    return chosen
 
 
 def is_wanted(name: str, wanted: Iterable[str]) -> bool:

@@ -12,6 +12,9 @@ from msgspec import Struct, structs
 
 USER_SCHEMA = "urn:ietf:params:scim:schemas:core:2.0:User"
 GROUP_SCHEMA = "urn:ietf:params:scim:schemas:core:2.0:Group"
+ENTERPRISE_SCHEMA = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User"
+ENTERPRISE = "enterprise"
+"""Name of the attribute that stands for the extension with this schema. Its parts are those of the extension."""
 BASE_PATH = "/scim/v2"
 MAX_RESULTS = 200
 """Resources of one response, and the number of resources of one that asks for no number."""
@@ -139,6 +142,22 @@ _DROPPED = (
     _build_values("roles", _VALUE, (), "Roles."),
     _build_values("x509Certificates", _CERTIFICATE, (), "Certificates."),
 )
+_DROPPED_OF_ENTERPRISE = (
+    Attribute(name="employeeNumber", description="Number of the person."),
+    Attribute(name="organization", description="Organization."),
+    Attribute(name="division", description="Division."),
+    Attribute(name="department", description="Department."),
+    Attribute(
+        name="manager",
+        type="complex",
+        description="Manager of the person.",
+        parts=(
+            Attribute(name="value", case_exact=True, description="Id of the manager."),
+            Attribute(name="$ref", type="reference", reference_types=("User",), description="Address of the manager."),
+            Attribute(name="displayName", description="Name of the manager."),
+        ),
+    ),
+)
 EXTERNAL_ID = Attribute(name="externalId", case_exact=True, description="Id at the identity provider.")
 ATTRIBUTES: Mapping[Kind, tuple[Attribute, ...]] = {
     "User": (
@@ -184,6 +203,15 @@ ATTRIBUTES: Mapping[Kind, tuple[Attribute, ...]] = {
             ),
         ),
         *(_drop(attribute) for attribute in _DROPPED),
+        Attribute(
+            name=ENTERPRISE,
+            type="complex",
+            description="Place of the person in the company.",
+            parts=(
+                Attribute(name="costCenter", description="Cost center to which requests are booked."),
+                *(_drop(attribute) for attribute in _DROPPED_OF_ENTERPRISE),
+            ),
+        ),
     ),
     "Group": (
         Attribute(name="displayName", required=True, uniqueness="server", description="Name of the group."),
@@ -228,17 +256,35 @@ def list_all_attributes(kind: Kind) -> Sequence[Attribute]:
     return (EXTERNAL_ID, *ATTRIBUTES[kind])
 
 
+def remove_schema(name: str, kind: Kind) -> str:
+    """Return the name or path of an attribute without its schema: `userName`, `enterprise.costCenter`."""
+    if name.lower() == ENTERPRISE_SCHEMA.lower():
+        return ENTERPRISE
+    for schema, prefix in ((SCHEMAS[kind], ""), (ENTERPRISE_SCHEMA, f"{ENTERPRISE}.")):
+        if name.lower().startswith(f"{schema.lower()}:"):
+            return prefix + name[len(schema) + 1 :]
+    return name
+
+
 def build_schemas(base: str) -> Sequence[dict[str, Any]]:
+    of_enterprise = find_attribute(ATTRIBUTES["User"], ENTERPRISE)
+    assert of_enterprise is not None
+    core = {kind: [one for one in ATTRIBUTES[kind] if one is not of_enterprise] for kind in SCHEMAS}
+    described = (
+        (USER_SCHEMA, "User", "A person who may use models.", core["User"]),
+        (GROUP_SCHEMA, "Group", "A group of people.", core["Group"]),
+        (ENTERPRISE_SCHEMA, "EnterpriseUser", of_enterprise.description, of_enterprise.parts),
+    )
     return [
         {
             "schemas": ["urn:ietf:params:scim:schemas:core:2.0:Schema"],
-            "id": SCHEMAS[kind],
-            "name": kind,
-            "description": "A person who may use models." if kind == "User" else "A group of people.",
-            "attributes": [attribute.encode() for attribute in ATTRIBUTES[kind]],
-            "meta": {"resourceType": "Schema", "location": f"{base}/Schemas/{SCHEMAS[kind]}"},
+            "id": schema,
+            "name": name,
+            "description": description,
+            "attributes": [attribute.encode() for attribute in attributes],
+            "meta": {"resourceType": "Schema", "location": f"{base}/Schemas/{schema}"},
         }
-        for kind in SCHEMAS
+        for schema, name, description, attributes in described
     ]
 
 
@@ -251,6 +297,7 @@ def build_resource_types(base: str) -> Sequence[dict[str, Any]]:
             "endpoint": ENDPOINTS[kind],
             "description": f"{kind}s of this proxy.",
             "schema": SCHEMAS[kind],
+            "schemaExtensions": [{"schema": ENTERPRISE_SCHEMA, "required": False}] if kind == "User" else [],
             "meta": {"resourceType": "ResourceType", "location": f"{base}/ResourceTypes/{kind}"},
         }
         for kind in SCHEMAS

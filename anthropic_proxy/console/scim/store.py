@@ -19,10 +19,11 @@ from anthropic_proxy.console.ledger.connection import Connection
 from anthropic_proxy.console.scim.errors import ScimError, find_no_resource
 from anthropic_proxy.console.scim.filters import Filter
 from anthropic_proxy.console.scim.resources import Resource
-from anthropic_proxy.console.scim.schema import ENDPOINTS, SCHEMAS, Kind
+from anthropic_proxy.console.scim.schema import ENDPOINTS, ENTERPRISE, SCHEMAS, Kind
 from anthropic_proxy.console.units import MICROSECONDS, to_microseconds
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.key_rules import is_name
 
 MAX_USERS = 50_000
 MAX_GROUPS = 5_000
@@ -217,10 +218,10 @@ class ScimStore:
             self._affected = affected
 
     _affected: Sequence[str] = ()
-    """Keys of the people whose groups have changed."""
+    """Keys of the people whose groups or cost centers have changed."""
 
     def apply_tables(self) -> None:
-        """Give the people whose groups have changed the team and the rules of their table, after the transaction."""
+        """Give the people whose groups or cost centers have changed their fields, after the transaction."""
         if self._affected:
             apply_group_tables(self._settings, self._connection, self._affected)
 
@@ -242,6 +243,7 @@ class ScimStore:
             "key_id": key_id,
             "body": msgspec.json.encode(resource).decode(),
             "is_active": int(resource.get("active") is True),
+            "cost_center": find_cost_center(resource),
             "version": before.version + 1,
             "changed_at": now,
         }
@@ -252,6 +254,8 @@ class ScimStore:
         key = find_key(self._connection, key_id) if key_id else None
         if key is not None and (was_active != is_active or key_id != before.key_id):
             self._administration.set_provisioned_access(key, has_access=is_active)
+        if key is not None and find_cost_center(before.resource) != find_cost_center(resource):
+            self._affected = [key.id]
 
     def _link(self, before: Stored, address: str) -> str:
         """Return the id of the key that the user is. "": it has no address yet, so nobody can sign in as it."""
@@ -338,6 +342,12 @@ def find_user_address(settings: Settings, resource: Resource) -> str:
     name = str(resource["userName"])
     ordered = [*addresses[:1], name] if claim == "email" else [name, *addresses[:1]]
     return next((text.lower() for text in ordered if is_address(text) and len(text) <= _MAX_ADDRESS_CHARACTERS), "")
+
+
+def find_cost_center(resource: Resource) -> str:
+    """A value that is no name is ignored."""
+    text = str(resource.get(ENTERPRISE, {}).get("costCenter", ""))
+    return text if is_name(text) else ""
 
 
 _MAX_ADDRESS_CHARACTERS = 254

@@ -57,6 +57,8 @@ class OidcSettings(Struct, frozen=True, kw_only=True):
     absent_groups: Literal["none", "keep"] = "none"
     """What a refresh means that states the address of a user, and has no claim `role_claim`."""
     email_claim: str = "email"
+    cost_center_claim: str = ""
+    """"": no claim has the cost center."""
     admins: Sequence[str] = ()
     """Users of a role: e-mail addresses, or values of the claim `role_claim`."""
     viewers: Sequence[str] = ()
@@ -118,6 +120,7 @@ class SignInGroup(Struct, frozen=True, kw_only=True):
     role: GroupRole | None = None
     """Role in the dashboard. None: that of `OidcSettings`."""
     team: str = ""
+    cost_center: str = ""
     rules: Rules = Rules()
 
 
@@ -135,6 +138,7 @@ class TokenIssuer(Struct, frozen=True, kw_only=True):
     required_claims: Mapping[str, Sequence[str]] = {}
     """Claim → patterns of accepted values."""
     team: str = ""
+    cost_center: str = ""
     rules: Rules = Rules()
 
 

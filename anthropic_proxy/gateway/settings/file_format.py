@@ -251,6 +251,9 @@ class RuleTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     team: str = ""
     """Team, whose limits and budgets its keys, persons and services share:  anthropic-proxy keys team NAME."""
+    cost_center: str = ""
+    """Cost center to which the requests are booked. For a person, that of `cost_center_claim` or of SCIM is used
+    instead, if there is one."""
     models: list[str] = []
     """Allowed models, with patterns: `claude-*`, `openai/gpt-4.1-mini`. By default all."""
     providers: list[str] = []
@@ -332,6 +335,9 @@ class SignInTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     email_claim: Name = "email"
     """Claim with the e-mail address of a user, which is compared with the owners of virtual keys. Entra ID:
     `preferred_username`."""
+    cost_center_claim: Name | None = None
+    """Claim with the cost center of a user: a text or a number. Dots lead into objects. It is stored with each
+    request."""
     admins: list[Name] = []
     """Users that change settings and keys in the dashboard: values of `role_claim`, or e-mail addresses."""
     viewers: list[Name] = []

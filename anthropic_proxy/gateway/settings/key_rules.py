@@ -131,13 +131,21 @@ _EXAMPLES = {"models": "names or patterns such as claude-*", "providers": "prefi
 
 
 def require_name(field: str, value: str) -> None:
-    """Raises `InvalidRequest` if `value` is no name of a key, an owner or a team."""
-    most = MAX_PERSON_CHARACTERS if "@" in value else MAX_NAME_CHARACTERS
-    if len(value) > most or not value.isprintable() or value != value.strip():
+    """Raises `InvalidRequest` if `value` is no name of a key, an owner, a team or a cost center."""
+    if not is_name(value):
         raise InvalidRequest(
-            f"The {field} is {value[:80]!r}. Use at most {most} printable characters without spaces at its ends.",
+            f"The {field} is {value[:80]!r}. Use at most {_find_longest_name(value)} printable characters without "
+            "spaces at its ends.",
             code="virtual-key-fields",
         )
+
+
+def is_name(value: str) -> bool:
+    return len(value) <= _find_longest_name(value) and value.isprintable() and value == value.strip()
+
+
+def _find_longest_name(value: str) -> int:
+    return MAX_PERSON_CHARACTERS if "@" in value else MAX_NAME_CHARACTERS
 
 
 def require_valid_rules(rules: Rules) -> Rules:

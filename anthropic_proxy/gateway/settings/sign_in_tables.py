@@ -101,6 +101,7 @@ def load_identity_fields(file: ConfigFile) -> dict[str, Any]:
         "role_claim": table.role_claim,
         "absent_groups": table.absent_groups,
         "email_claim": table.email_claim,
+        "cost_center_claim": table.cost_center_claim or "",
         "admins": tuple(dict.fromkeys(table.admins)),
         "viewers": tuple(dict.fromkeys(table.viewers)),
         "team_admins": tuple(dict.fromkeys(table.team_admins)),
@@ -148,7 +149,8 @@ def load_sign_in(
                     hint=f'Move [sign_in.groups."{EVERYBODY}"] to the end.',
                 )
             rules = _build_rules(file, path, group, code="sign-in-settings")
-            groups.append(SignInGroup(name=name, role=group.role, team=group.team, rules=rules))
+            center = group.cost_center
+            groups.append(SignInGroup(name=name, role=group.role, team=group.team, cost_center=center, rules=rules))
         place = (*path, "routes")
         file.warnings += [
             f"{format_key_path(place)} has {route!r}, which is no name of [[routes]].{file.locate(place)}"
@@ -250,6 +252,7 @@ def _build_token_issuer(file: ConfigFile, path: KeyPath, table: TokenIssuerTable
             for claim, values in table.required_claims.items()
         },
         team=table.team,
+        cost_center=table.cost_center,
         rules=rules,
     )
 
@@ -268,6 +271,7 @@ def _build_rules(file: ConfigFile, path: KeyPath, table: RuleTable, *, code: str
     try:
         require_name("name", path[-1])
         require_name("team", table.team)
+        require_name("cost center", table.cost_center)
         return require_valid_rules(rules)
     except InvalidRequest as error:
         raise ConfigurationError(f"[{format_key_path(path)}]: {error.message}{file.locate(path)}", code=code) from None

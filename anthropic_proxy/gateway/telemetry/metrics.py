@@ -139,22 +139,24 @@ LEDGER_ROWS = MetricFamily(
     ("result",),
     "Requests that the ledger has written, and those that it has dropped.",
 )
+_SPENDING_LABELS = ("team", "cost_center", "provider", "kind")
 STORED_REQUESTS = MetricFamily(
     "anthropic_proxy_stored_requests_total",
-    ("team", "provider", "kind"),
-    "Requests that the ledger has written, by the team of their virtual key at that time and by what they are for.",
+    _SPENDING_LABELS,
+    "Requests that the ledger has written, by team and cost center of their virtual key at that time, and by what "
+    "they are for.",
     max_labels=MAX_LABEL_SETS,
 )
 COST = MetricFamily(
     "anthropic_proxy_cost_dollars_total",
-    ("team", "provider", "kind"),
+    _SPENDING_LABELS,
     "Cost of these requests in US dollars. Those without a known price are missing in it.",
     max_labels=MAX_LABEL_SETS,
     divisor=NANO_DOLLARS,
 )
 UNKNOWN_COST_REQUESTS = MetricFamily(
     "anthropic_proxy_unknown_cost_requests_total",
-    ("team", "provider", "kind"),
+    _SPENDING_LABELS,
     "Requests among them without a known price.",
     max_labels=MAX_LABEL_SETS,
 )

@@ -15,6 +15,7 @@ from anthropic_proxy.console.keys.administration import KeyCommand, decode_comma
 from anthropic_proxy.console.keys.descriptions import describe_exceptions
 from anthropic_proxy.console.keys.group_tables import apply_group_tables
 from anthropic_proxy.console.keys.queries import list_audit_entries, require_key
+from anthropic_proxy.console.keys.rights import Rights
 from anthropic_proxy.console.keys.sign_ins import SignIn
 from anthropic_proxy.console.keys.table_rules import list_table_fields
 from anthropic_proxy.console.keys.virtual_keys import VirtualKey
@@ -61,6 +62,11 @@ class Company:
         renewed = grants.renew(self.device, self.device.user, "", is_checked=False)
         assert renewed is not None
         return renewed
+
+    def state(self, **facts: Any) -> None:
+        """The identity provider states these facts at the next refresh of the device."""
+        self.device = structs.replace(self.device, user=structs.replace(self.device.user, **facts))
+        self.refresh()
 
     def use_token(self) -> None:
         """The service sends a token that the proxy has not seen."""
@@ -162,6 +168,40 @@ def test_an_exception_of_a_time_without_tables_lasts(company: Company) -> None:
     assert show(company.find()) == ("build", (), 4, [(7, "day")])
 
 
+def test_the_cost_center_is_that_of_the_claim_else_of_the_table_and_an_exception_is_above_both(
+    company: Company,
+) -> None:
+    company.change_group(cost_center="4000")
+    assert company.find().cost_center == "4000"
+    company.state(cost_center="4711")
+    assert company.find().cost_center == "4711"
+    company.run("change", cost_center="9")
+    company.state(cost_center="4712")
+    assert company.find().cost_center == "9"
+    assert company.run("change", exceptions="none").cost_center == "4712"
+    company.state(cost_center="")
+    assert company.find().cost_center == "4000"
+
+
+def test_the_claim_sets_the_cost_center_without_tables_too(company: Company) -> None:
+    sign_in = company.settings.sign_in
+    assert sign_in is not None
+    company.settings = structs.replace(company.settings, sign_in=structs.replace(sign_in, groups=()))
+    company.state(cost_center="4711")
+    assert company.find().cost_center == "4711"
+    own = KeyCommand(action="create", fields={"label": "laptop"})
+    rights = Rights(role="member", person=company.find().id, max_keys=2)
+    with open_administration(company.settings, "API", lambda: company.now, rights) as administration:
+        assert administration.execute(own).key.cost_center == "4711"
+        with pytest.raises(InvalidRequest) as refused:
+            administration.execute(structs.replace(own, fields={"label": "ci", "cost_center": "4712"}))
+    assert refused.value.message == (
+        "The cost center is '4712'. Keys that ann@example.org creates have '4711': leave it out."
+    )
+    company.state(cost_center="4713")
+    assert company.find("laptop").cost_center == "4713"
+
+
 def test_exceptions_end_with_the_person(company: Company) -> None:
     company.run("change", budget="200USD/month")
     company.run("revoke")
@@ -185,7 +225,7 @@ def test_a_service_has_exceptions_too(company: Company) -> None:
         (
             PERSON,
             "budget,label",
-            '--exceptions has "label". Use none, or team, models, providers, routes, rpm, tpm, concurrency and budget.',
+            '--exceptions has "label". Use none, or team, cost-center, models, providers, routes, rpm, tpm, concurrency and budget.',
         ),
         ("laptop", "budget", "The key 'laptop' is no person and no service, so it has no exceptions."),
     ],

@@ -158,6 +158,9 @@ def test_a_team_admin_manages_the_own_teams(office: Office) -> None:
             f"400 The team is {fields.get('team', '')!r}. You manage keys of your own teams, which are 'build'."
         )
     assert "You manage keys of your own teams" in office.refuse(LEAD, "change", "ben", team="site")
+    assert office.refuse(LEAD, "change", "ben", cost_center="4711") == (
+        "400 The cost center is '4711'. Only an administrator sets it: leave it out."
+    )
     assert office.refuse(LEAD, "revoke", "bot") == (
         "404 There is no key 'bot'. List the keys:  anthropic-proxy keys list"
     )

@@ -33,14 +33,25 @@ def texts(**values: str) -> list[Any]:
     return [{"key": name.replace("_", "."), "value": {"stringValue": value}} for name, value in values.items()]
 
 
-ANN = Client(name="ann", role="member", key_id="key_1", owner="ann@example.org", team="build", groups=("eng", "all"))
-OWN = texts(
-    identity_source="anthropic-proxy",
-    user_id="ann@example.org",
-    user_email="ann@example.org",
-    user_groups="eng,all",
-    user_team="build",
+ANN = Client(
+    name="ann",
+    role="member",
+    key_id="key_1",
+    owner="ann@example.org",
+    team="build",
+    cost_center="4711",
+    groups=("eng", "all"),
 )
+OWN = [
+    *texts(
+        identity_source="anthropic-proxy",
+        user_id="ann@example.org",
+        user_email="ann@example.org",
+        user_groups="eng,all",
+        user_team="build",
+    ),
+    {"key": "user.cost_center", "value": {"stringValue": "4711"}},
+]
 CLAIMED = texts(user_email="boss@example.org", service_name="claude-code", user_id="0", user_groups="admins")
 POINT = {"attributes": [*CLAIMED, *texts(model="opus")], "timeUnixNano": "1"}
 SAMPLES: dict[str, Any] = {

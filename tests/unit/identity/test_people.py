@@ -97,6 +97,30 @@ def test_groups_of_a_refresh(
     assert renewed.name == stated.get("name", "Ann")
 
 
+@pytest.mark.parametrize(
+    ("claims", "first", "renewed"),
+    [
+        ({}, "", "4711"),
+        ({"org": {"center": "Büro 7"}}, "Büro 7", "Büro 7"),
+        ({"org": {"center": 4712}}, "4712", "4712"),
+        ({"org": {"center": ["4713", "4714"]}}, "4713", "4713"),
+        ({"org": {"center": None}}, "", "4711"),
+        *(
+            ({"org": {"center": value}}, "", "")
+            for value in ("", " 4711", "47\n11", "4" * 65, "\ud800", True, 1.5, {"a": 1}, [], [None], 10**80)
+        ),
+    ],
+    ids=str,
+)
+def test_a_cost_center_is_a_name_or_none(claims: dict[str, object], first: str, renewed: str) -> None:
+    """A claim that cannot be one is no reason to refuse a person. A refresh that states none changes nothing."""
+    settings = build_settings(cost_center_claim="org.center")
+    assert accept_user(settings, {**SIGN_IN, **claims}).cost_center == first
+    known = accept_user(settings, {**SIGN_IN, "org": {"center": "4711"}})
+    assert accept_user(settings, {**SIGN_IN, **claims}, known).cost_center == renewed
+    assert accept_user(build_settings(), {**SIGN_IN, **claims}, known).cost_center == ""
+
+
 def test_a_refresh_without_an_address_obeys_the_accepted_domains() -> None:
     known = accept_user(build_settings(), {**SIGN_IN, "groups": ["developers"]})
     with pytest.raises(OidcError) as refused:

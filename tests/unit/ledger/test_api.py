@@ -60,7 +60,8 @@ async def test_a_null_character_is_rejected(path: str, name: str) -> None:
 
 async def test_the_bill_of_a_team_has_the_sums_of_each_person_and_kind(tmp_path: Path) -> None:
     settings, now = Settings(data_directory=tmp_path), time.time()
-    people = {name: Client(name=name, owner=name, team=team) for name, team in (("Ann", "web"), ("Bob", "ops"))}
+    teams = (("Ann", "web"), ("Bob", "ops"))
+    people = {name: Client(name=name, owner=name, team=team, cost_center=f"4{team}") for name, team in teams}
     kinds = (("Ann", "main"), ("Ann", "auto_mode_check"), ("Ann", "main"), ("Bob", "main"))
     receipts = [
         new_receipt(number, client=people[name], kind=kind, started_at=now) for number, (name, kind) in enumerate(kinds)
@@ -75,6 +76,7 @@ async def test_the_bill_of_a_team_has_the_sums_of_each_person_and_kind(tmp_path:
     try:
         bill = json.loads((await ask(by="owner", split="kind", team="web")).body)
         table = bytes((await ask(by="owner", split="kind", team="web", format="csv")).body).decode().splitlines()
+        centers = json.loads((await ask(by="cost-center")).body)
         with pytest.raises(InvalidRequest) as raised:
             await ask(split="day")
     finally:
@@ -84,6 +86,10 @@ async def test_the_bill_of_a_team_has_the_sums_of_each_person_and_kind(tmp_path:
         ("Ann", "main", 2, 2),
         ("Ann", "auto_mode_check", 1, 1),
     ]
+    assert [(row["name"], row["requests"], row["cost"]) for row in centers["groups"]] == [
+        ("4web", 3, 3),
+        ("4ops", 1, 1),
+    ]
     assert (bill["by"], bill["split"], bill["total"]["cost"], bill["forecast"]) == ("owner", "kind", 3, None)
     assert [line.split(",")[:3] for line in table] == [
         ["owner", "kind", "requests"],
@@ -91,7 +97,7 @@ async def test_the_bill_of_a_team_has_the_sums_of_each_person_and_kind(tmp_path:
         ["Ann", "auto_mode_check", "1"],
     ]
     assert raised.value.message == (
-        "split is 'day'. Use provider, model, requested, project, kind, agent, verdict, key, owner, team, route."
+        "split is 'day'. Use provider, model, requested, project, kind, agent, verdict, key, owner, team, cost-center, route."
     )
 
 

@@ -198,6 +198,7 @@ async def test_requests_with_a_common_value_and_with_another_one_are_found(datab
         "key_label": {"client": Client(rare)},
         "owner": {"client": Client(owner=rare)},
         "team": {"client": Client(team=rare)},
+        "cost_center": {"client": Client(cost_center=rare)},
         "outcome_class": {"outcome": rare},
         "verdict": {"checks": [CallCheck("toolu_1", "Bash", "flagged")]},
     }

@@ -67,7 +67,7 @@ def test_each_field_that_a_receipt_shares_with_a_stored_request_is_stored() -> N
 
 async def test_every_fact_of_a_receipt_is_stored(database: Settings) -> None:
     receipt = new_receipt(
-        client=Client("key 2", owner="Ann", team="build"),
+        client=Client("key 2", owner="Ann", team="build", cost_center="4711"),
         user_agent="claude-cli/2.1.328 (external, sdk-cli)",
         session="s1",
         agent="a1",
@@ -130,6 +130,7 @@ async def test_every_fact_of_a_receipt_is_stored(database: Settings) -> None:
         "owner": "Ann",
         "texts_of": "",
         "team": "build",
+        "cost_center": "4711",
         "project": "shop",
         "session": "s1",
         "agent": "a1",
@@ -469,9 +470,12 @@ async def test_values_that_clients_choose_add_a_bounded_number_of_rows_to_the_su
     of_the_proxy = {"outcome", "provider", "key", "owner", "team", "route", "verdict"}
     assert chosen.keys() == {name for name, facet in FACETS.items() if facet.sums} - of_the_proxy
     for place, facet in enumerate(chosen.values()):
-        fields = [{facet.column: f"value {number}", "started_at": NOON + place * 3600} for number in range(1_000)]
-        numbers = range(place * 1_000, place * 1_000 + 1_000)
-        await store(database, *(new_receipt(number, **one) for number, one in zip(numbers, fields, strict=True)))
+        values = [f"value {number}" for number in range(1_000)]
+        of_client = facet.column == "cost_center"
+        fields = [{"client": Client(cost_center=one)} if of_client else {facet.column: one} for one in values]
+        numbers, at = range(place * 1_000, place * 1_000 + 1_000), NOON + place * 3600
+        receipts = [new_receipt(number, started_at=at, **one) for number, one in zip(numbers, fields, strict=True)]
+        await store(database, *receipts)
     await store(database, new_receipt(9_999, prompt_id="p", started_at=NOON + len(chosen) * 3600))
     with reading(database) as engine, engine.connect() as connection:
         for table in (hourly, session_hours):

@@ -6,6 +6,7 @@ import pytest
 
 from anthropic_proxy.console.scim.errors import ScimError
 from anthropic_proxy.console.scim.resources import Patch, decode_resource, list_names, project
+from anthropic_proxy.console.scim.schema import ENTERPRISE_SCHEMA, USER_SCHEMA
 
 ANN: dict[str, Any] = {"userName": "ann", "active": True, "emails": [{"value": "a@example.org", "type": "work"}]}
 TEAM: dict[str, Any] = {"displayName": "team", "members": [{"value": "1"}, {"value": "2"}]}
@@ -36,6 +37,17 @@ def patch(resource: dict[str, Any], *operations: dict[str, Any]) -> dict[str, An
             {"op": "replace", "path": "urn:ietf:params:scim:schemas:core:2.0:User:userName", "value": "b"},
             {"userName": "b"},
         ),
+        *(
+            ({"op": "add", **operation}, {"enterprise": {"costCenter": "4711"}})
+            for operation in (
+                {"path": f"{ENTERPRISE_SCHEMA}:costCenter", "value": "4711"},
+                {"path": ENTERPRISE_SCHEMA, "value": {"costCenter": "4711", "department": "Shop"}},
+                {"value": {f"{ENTERPRISE_SCHEMA}:costCenter": "4711"}},
+                {"value": {ENTERPRISE_SCHEMA: {"CostCenter": "4711", "manager": {"value": "1"}}}},
+            )
+        ),
+        ({"op": "add", "path": f"{ENTERPRISE_SCHEMA}:manager.value", "value": "1"}, {}),
+        ({"op": "add", "path": f"{ENTERPRISE_SCHEMA}:building", "value": "1"}, {}),
     ],
 )
 def test_an_operation_changes_a_user(operation: dict[str, Any], changed: dict[str, Any]) -> None:
@@ -98,20 +110,34 @@ def test_a_resource_keeps_what_is_used_and_one_primary_address() -> None:
         "password": "secret",
         "phoneNumbers": [{"value": "1"}],
         "emails": [{"value": "a@x.org", "primary": "True"}, {"value": "b@x.org", "primary": True}],
+        ENTERPRISE_SCHEMA: {"costCenter": "4711", "division": "North"},
     }
     emails = [{"value": "a@x.org", "primary": True}, {"value": "b@x.org", "primary": False}]
-    assert decode_resource("User", given) == {"userName": "ann", "emails": emails}
+    assert decode_resource("User", given) == {
+        "userName": "ann",
+        "emails": emails,
+        "enterprise": {"costCenter": "4711"},
+    }
 
 
 def test_a_response_has_the_attributes_that_were_asked_for() -> None:
     document = {"schemas": [], "id": "1", "userName": "ann", "name": {"familyName": "Lee", "givenName": "Ann"}}
-    assert project(document, list_names("name.givenName"), frozenset()) == {
+    assert project(document, list_names("name.givenName", "User"), frozenset()) == {
         "schemas": [],
         "id": "1",
         "name": {"givenName": "Ann"},
     }
-    assert project(document, frozenset(), list_names("id,userName,name.givenName")) == {
+    assert project(document, frozenset(), list_names("id,userName,name.givenName", "User")) == {
         "schemas": [],
         "id": "1",
         "name": {"familyName": "Lee"},
+    }
+    extended = {"schemas": [USER_SCHEMA], "id": "1", "userName": "ann", "enterprise": {"costCenter": "4711"}}
+    shown = {"schemas": [USER_SCHEMA, ENTERPRISE_SCHEMA], "id": "1", ENTERPRISE_SCHEMA: {"costCenter": "4711"}}
+    assert project(extended, list_names(f"{ENTERPRISE_SCHEMA}:costCenter", "User"), frozenset()) == shown
+    assert project(extended, list_names(ENTERPRISE_SCHEMA, "User"), frozenset()) == shown
+    assert project(extended, frozenset(), list_names(ENTERPRISE_SCHEMA, "User")) == {
+        "schemas": [USER_SCHEMA],
+        "id": "1",
+        "userName": "ann",
     }

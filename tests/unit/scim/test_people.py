@@ -17,6 +17,7 @@ from anthropic_proxy.console.keys.sign_ins import SignIn
 from anthropic_proxy.console.keys.virtual_keys import VirtualKey
 from anthropic_proxy.console.ledger.database import open_for_reading
 from anthropic_proxy.console.scim.plugin import open_plugin
+from anthropic_proxy.console.scim.schema import ENTERPRISE_SCHEMA
 from anthropic_proxy.gateway.settings import OidcSettings, Settings, SignInGroup, SignInSettings
 from anthropic_proxy.plugins import Client, RouteRequest
 from anthropic_proxy.secrets import Secret
@@ -67,14 +68,15 @@ class Company:
         status, _ = await self.send("PATCH", f"/Users/{user}", {"Operations": [operation]})
         assert status == 200
 
-    def sign_in(self, subject: str, email: str = ANN, groups: tuple[str, ...] = ()) -> SignIn:
+    def sign_in(self, subject: str, email: str = ANN, groups: tuple[str, ...] = (), *, cost_center: str = "") -> SignIn:
         sign_in = self.settings.sign_in
         assert sign_in is not None
         grants = Grants(self.settings, TokenKeys(sign_in), lambda: self.now)
         code, user_code = grants.create_code("claude-code", "192.0.2.1")
         waiting = grants.find_code("user_code", user_code)
         assert waiting is not None
-        grants.approve(grants.identify(waiting.code_hash, OidcUser(ISSUER, CLIENT, subject, email, groups), "token"))
+        user = OidcUser(ISSUER, CLIENT, subject, email, groups, cost_center=cost_center)
+        grants.approve(grants.identify(waiting.code_hash, user, "token"))
         _, stored, _ = grants.redeem(code)
         assert stored is not None
         return stored
@@ -176,6 +178,25 @@ async def test_scim_decides_about_its_groups_and_the_claim_about_others(company:
     await company.create_group("platform")
     company.sign_in("3", "eve@example.org", ("platform",))
     assert company.find_key("eve@example.org").team == "core"
+
+
+async def test_scim_decides_about_a_cost_center_that_it_has_and_the_claim_about_others(company: Company) -> None:
+    async def change(op: str, value: object = None) -> None:
+        operation = {"op": op, "path": f"{ENTERPRISE_SCHEMA}:costCenter", "value": value}
+        status, _ = await company.send("PATCH", f"/Users/{user}", {"Operations": [operation]})
+        assert status == 200
+
+    user = await company.create(ANN, **{ENTERPRISE_SCHEMA: {"costCenter": "4711"}})
+    await company.create_group("developers", user)
+    company.sign_in("1", cost_center="4000")
+    assert company.find_key(ANN).cost_center == "4711"
+    for sent, booked in (("4712", "4712"), ("x" * 65, "4000"), ("4713", "4713")):
+        await change("replace", sent)
+        assert company.find_key(ANN).cost_center == booked
+    await change("remove")
+    assert company.find_key(ANN).cost_center == "4000"
+    status, found = await company.send("GET", f'/Users?filter={ENTERPRISE_SCHEMA}:costCenter eq "4712"')
+    assert (status, found["totalResults"]) == (200, 0)
 
 
 async def test_names_and_addresses_are_unique_and_a_waiting_person_follows_its_address(company: Company) -> None:
