@@ -1,4 +1,4 @@
-"""Costs by team, owner and cost center: the command, `/api/usage`, CSV, the page Costs, `/admin/teams` and `/metrics` agree."""
+"""Costs by team, owner and cost center: the command, `/api/usage`, CSV, the page Costs and `/metrics` agree."""
 
 import csv
 import io

@@ -217,7 +217,8 @@ class OidcClient:
         metadata = await self._metadata.find_or_request()
         claims = {name: value for name, value in claims.items() if value is not None}
         needed = {self.settings.email_claim, *(["email_verified"] if self.settings.email_claim == "email" else [])}
-        is_complete = needed <= claims.keys() and bool(find_claim_texts(claims, self.settings.role_claim))
+        paths = [path for path in (self.settings.role_claim, self.settings.cost_center_claim) if path]
+        is_complete = needed <= claims.keys() and all(find_claim_texts(claims, path) for path in paths)
         if not access_token or not metadata.userinfo_endpoint or is_complete:
             return claims
         fields = {"authorization": f"Bearer {access_token}", "accept": "application/json"}
@@ -226,10 +227,8 @@ class OidcClient:
             raise GrantRejected(f"The user info of the identity provider is of another user than the ID token. {RETRY}")
         if claims.get("email", user_info.get("email")) != user_info.get("email"):  # another address was verified
             user_info = {name: value for name, value in user_info.items() if name != "email_verified"}
-        path = self.settings.role_claim
-        groups = find_claim(user_info, path)
-        is_added = groups is not None and find_claim(claims, path) is None
-        return {**user_info, **claims, **({path: groups} if is_added else {})}
+        found = {path: find_claim(user_info, path) for path in paths if find_claim(claims, path) is None}
+        return {**user_info, **claims, **{path: value for path, value in found.items() if value is not None}}
 
     async def _request_tokens(
         self, grant: Literal["authorization_code", "refresh_token"], **parameters: str

@@ -85,14 +85,14 @@ def _build_values(name: str, value: Attribute, kinds: Sequence[str], description
     )
 
 
-def _drop(attribute: Attribute) -> Attribute:
+def _drop(attribute: Attribute, mutability: Literal["readOnly", "writeOnly"] = "writeOnly") -> Attribute:
     """Return the attribute as one that is accepted, and neither stored nor returned."""
     return structs.replace(
         attribute,
-        mutability="writeOnly",
+        mutability=mutability,
         returned="never",
         is_stored=False,
-        parts=tuple(_drop(part) for part in attribute.parts),
+        parts=tuple(_drop(part, mutability) for part in attribute.parts),
     )
 
 
@@ -209,7 +209,8 @@ ATTRIBUTES: Mapping[Kind, tuple[Attribute, ...]] = {
             description="Place of the person in the company.",
             parts=(
                 Attribute(name="costCenter", description="Cost center to which requests are booked."),
-                *(_drop(attribute) for attribute in _DROPPED_OF_ENTERPRISE),
+                # a client that wrote them would expect all parts of a complex attribute back
+                *(_drop(attribute, "readOnly") for attribute in _DROPPED_OF_ENTERPRISE),
             ),
         ),
     ),

@@ -225,7 +225,8 @@ def test_a_service_has_exceptions_too(company: Company) -> None:
         (
             PERSON,
             "budget,label",
-            '--exceptions has "label". Use none, or team, cost-center, models, providers, routes, rpm, tpm, concurrency and budget.',
+            '--exceptions has "label". Use none, or team, cost-center, models, providers, routes, rpm, tpm, '
+            "concurrency and budget.",
         ),
         ("laptop", "budget", "The key 'laptop' is no person and no service, so it has no exceptions."),
     ],

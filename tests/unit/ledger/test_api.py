@@ -97,7 +97,8 @@ async def test_the_bill_of_a_team_has_the_sums_of_each_person_and_kind(tmp_path:
         ["Ann", "auto_mode_check", "1"],
     ]
     assert raised.value.message == (
-        "split is 'day'. Use provider, model, requested, project, kind, agent, verdict, key, owner, team, cost-center, route."
+        "split is 'day'. Use provider, model, requested, project, kind, agent, verdict, key, owner, team, cost-center, "
+        "route."
     )
 
 

@@ -187,7 +187,7 @@ async def test_scim_decides_about_a_cost_center_that_it_has_and_the_claim_about_
         assert status == 200
 
     user = await company.create(ANN, **{ENTERPRISE_SCHEMA: {"costCenter": "4711"}})
-    await company.create_group("developers", user)
+    await company.create_group("platform", user)
     company.sign_in("1", cost_center="4000")
     assert company.find_key(ANN).cost_center == "4711"
     for sent, booked in (("4712", "4712"), ("x" * 65, "4000"), ("4713", "4713")):
