@@ -45,7 +45,7 @@ def tiers() -> dict[str, Tier]:
         (
             *part("e2e", "pages"),
             "python3 scripts/test.py -n 2 tests/processes tests/repository",
-            *part("packages", "strangers", "redis", "databases"),
+            *part("packages", "strangers", "redis", "databases", "fleet bills 200"),
             "python3 scripts/check.py --static",
             "python3 scripts/test.py -n 2 -m merge tests/unit tests/integration tests/conformance",
         ),

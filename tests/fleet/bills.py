@@ -1,4 +1,5 @@
-"""Bills of a company: sums by team, person, kind, model and day, and reports about budgets, over several instances.
+"""Bills of a company: sums by team, cost center, person, kind, model and day, budgets of a week and of the company, and
+reports about budgets, over several instances.
 
 The providers' bills are computed by `tests.fleet.billing`, which imports nothing of the product.
 """
@@ -26,8 +27,10 @@ from tests.support.webhook import Webhook, running_webhook
 INSTANCES = 4
 TEAMS = 5
 PEOPLE = 50
+CENTERS = 7
+"""Cost centers."""
 MOVED = 5
-"""People who change their team in the middle."""
+"""People who change their team and their cost center in the middle."""
 LIMITED = 5
 """People with a budget in dollars, the last ones."""
 BUDGET_DOLLARS = Decimal("0.80")
@@ -37,7 +40,10 @@ BURST = 20
 KINDS = ("main", "main", "subagent", "compaction", "auxiliary")
 SOFT_BUDGET = 2_000
 """Tokens of the soft budget of each team, which all of them exceed."""
-GROUPS = ("team", "owner", "kind", "model", "day")
+COMPANY_BUDGET = "90000USD/week"
+TEAM_BUDGET = "9000USD/week"
+"""Budgets that nobody reaches: their used amounts are compared."""
+GROUPS = ("team", "cost-center", "owner", "kind", "model", "day")
 CHECK_KIND = "auto_mode_check"
 ADMIN = "admin-key-of-the-fleet-1"
 _FAILURES = (503, 302)
@@ -123,6 +129,7 @@ class Bills:
         self._provider = BillingProvider(seed)
         self._keys: dict[str, str] = {}
         self._teams: dict[str, str] = {}
+        self._centers: dict[str, str] = {}
         self._sent: list[Sent] = []
         self._statuses = Counter[tuple[str, int]]()
         self._checked = set[str]()
@@ -137,6 +144,7 @@ class Bills:
         own = {
             "VIRTUAL_KEYS": "true",
             "ADMIN_API_KEY": ADMIN,
+            "BUDGET": COMPANY_BUDGET,
             "ANTHROPIC_API_KEY": billing.KEY,
             "MODEL_HAIKU": f"anthropic/{HAIKU}",
             "MODEL_SONNET": f"anthropic/{SONNET}",
@@ -154,26 +162,31 @@ class Bills:
 
     def _run(self, fleet: Fleet, webhook: Webhook) -> None:
         for number in range(PEOPLE):
-            budget = {"amount": float(BUDGET_DOLLARS), "unit": "usd", "period": "total"}
+            budget = {"amount": float(BUDGET_DOLLARS), "unit": "usd", "period": "week"}
             budgets = [budget] if number >= PEOPLE - LIMITED else []
-            self._create(fleet, f"person-{number:02}@example.com", f"team-{number % TEAMS}", budgets)
+            self._create(fleet, number, budgets)
         for number in range(TEAMS):
-            fleet.run_command("keys", "team", f"team-{number}", "--budget", f"{SOFT_BUDGET}tokens/total soft")
+            budget_texts = f"{SOFT_BUDGET}tokens/total soft,{TEAM_BUDGET}"
+            fleet.run_command("keys", "team", f"team-{number}", "--budget", budget_texts)
         self._wait_until_known(fleet)
         half = self._requests // 2
         asyncio.run(self._send_all(fleet, half))
         for number in range(MOVED):
             person = f"person-{number:02}@example.com"
             self._teams[person] = f"team-{(number + 1) % TEAMS}"
-            fleet.run_command("keys", "change", person, "--team", self._teams[person])
+            self._centers[person] = f"center-{(number + 2) % CENTERS}"
+            moved = ("--team", self._teams[person], "--cost-center", self._centers[person])
+            fleet.run_command("keys", "change", person, *moved)
         self._wait_until_known(fleet)
         asyncio.run(self._send_all(fleet, self._requests - half))
         self._compare(fleet)
         self._compare_reports(fleet, webhook)
 
-    def _create(self, fleet: Fleet, person: str, team: str, budgets: Sequence[Mapping[str, Any]]) -> None:
-        self._teams[person] = team
-        body = {"name": person, "owner": person, "team": team, "budgets": budgets}
+    def _create(self, fleet: Fleet, number: int, budgets: Sequence[Mapping[str, Any]]) -> None:
+        person = f"person-{number:02}@example.com"
+        team = self._teams[person] = f"team-{number % TEAMS}"
+        center = self._centers[person] = f"center-{number % CENTERS}"
+        body = {"name": person, "owner": person, "team": team, "cost_center": center, "budgets": budgets}
         url = f"{fleet.url}/admin/keys"
         self._keys[person] = httpx.post(url, json=body, headers={"x-api-key": ADMIN}, trust_env=False).json()["key"]
 
@@ -205,7 +218,8 @@ class Bills:
         case = CASES[name]
         model, is_streamed = case.model or choose((HAIKU, SONNET)), case.is_streamed or self._random.random() < 0.7
         day = datetime.now(UTC).astimezone().date().isoformat()
-        self._sent.append(Sent(session, {"team": self._teams[person], "owner": person, "kind": kind, "day": day}))
+        groups = {"team": self._teams[person], "cost-center": self._centers[person], "owner": person}
+        self._sent.append(Sent(session, {**groups, "kind": kind, "day": day}))
         body = {
             "model": model,
             "max_tokens": 1_000,
@@ -258,7 +272,14 @@ class Bills:
             expected = self._add_up(charges, checks, lambda groups, by=by: (groups[by],))
             self._compare_sums(f"by {by}, command", expected, read_command(fleet, by))
             self._compare_sums(f"by {by}, API", expected, read_api(fleet, by=by))
-        for first, second in (("owner", "kind"), ("owner", "model"), ("team", "model"), ("kind", "model")):
+        for first, second in (
+            ("owner", "kind"),
+            ("owner", "model"),
+            ("team", "model"),
+            ("kind", "model"),
+            ("cost-center", "owner"),
+            ("cost-center", "model"),
+        ):
             expected = self._add_up(charges, checks, lambda groups, a=first, b=second: (groups[a], groups[b]))
             self._compare_sums(
                 f"by {first} and {second}, command", expected, read_command(fleet, first, "--split", second)
@@ -275,6 +296,7 @@ class Bills:
             )
         self._compare_database(fleet, charges, total)
         self._compare_budgets(fleet, charges)
+        self._compare_week(fleet, charges, total)
 
     @property
     def _groups(self) -> Mapping[str, Mapping[str, str]]:
@@ -405,6 +427,18 @@ class Bills:
             if late or spent > budget + running:
                 self.problems.append(f"{person}: {spent} of {budget}; {running} ran, {late} began later")
 
+    def _compare_week(self, fleet: Fleet, charges: Sequence[Charge], total: int) -> None:
+        """Compare the budgets of the week of the company and of each team with their bills."""
+        (company,) = read_json(fleet, "/api/budget")["budgets"]
+        used = {"company": company["used"] * _NANO}
+        for team in read_json(fleet, "/admin/teams")["data"]:
+            (week,) = [one for one in team["spending"] if one["period"] == "week"]
+            used[team["name"]] = week["used"] * _NANO
+        expected = defaultdict[str, int](int, {"company": total})
+        for charge in charges:
+            expected[self._groups[charge.session]["team"]] += charge.nano_dollars
+        self._compare_amounts("budgets of the week", expected, used)
+
     def _measure(self, charges: Sequence[Charge], budget: int) -> tuple[int, int, int]:
         """Return the nano-dollars of a person, and of them those of the requests that ran when the budget was reached,
         and of those that began later. A request runs until the client has its reply.
@@ -429,7 +463,8 @@ class Bills:
 
     def _compare_reports(self, fleet: Fleet, webhook: Webhook) -> None:
         for team in read_json(fleet, "/admin/teams")["data"]:
-            self._shares[team["name"]] = Decimal(team["spending"][0]["used"] * 100) / SOFT_BUDGET
+            (soft,) = [one for one in team["spending"] if one["soft"]]
+            self._shares[team["name"]] = Decimal(soft["used"] * 100) / SOFT_BUDGET
         expected = sorted((name, one) for name, share in self._shares.items() for one in (80, 100) if share >= one)
         wait_for(lambda: len(webhook.accepted), lambda number: number >= len(expected))
         accepted = webhook.accepted
