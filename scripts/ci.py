@@ -180,8 +180,8 @@ def fleet(*options: str) -> None:
 
     `ci.py fleet outages [seconds] [instances] [seed]`: parts are stopped; defaults: 60 seconds, 4 instances, seed 1.
     `ci.py fleet limits [seconds] [outage]`: a budget and a rate, also while Redis is stopped; defaults: 70, 5 seconds.
-    `ci.py fleet bills [requests] [seed] [redis|postgres]`: tokens and dollars by team, cost center, person, kind, model and day, and
-    budgets; defaults: 2000 requests, seed 1, with Redis.
+    `ci.py fleet bills [requests] [seed] [redis|postgres]`: tokens and dollars by team, cost center, person, kind, model
+    and day, and budgets; defaults: 2000 requests, seed 1, with Redis.
     `ci.py fleet upgrade [seconds] [revision]`: an earlier commit beside this code; defaults: 30 seconds, the newest one
     before the latest migration. It needs the history of the repository.
     `ci.py fleet people [revision]`: people who are signed in at an earlier commit, and then at this code.
