@@ -124,6 +124,10 @@ class ProblemKind(Enum):
         "{subject} has accepted no event of the source {source} for {minutes} min, and {count} {events}. ",
         "Nothing is lost: start this endpoint, or correct its table. The log has its answer.",
     )
+    PARKED_EVENTS = (
+        "{subject} has rejected {count} {events} of the source {source}: {names}. The last answer was {answer}. ",
+        "{places} in the table parked_events, and {sending} sent again once a day: correct this endpoint.",
+    )
     WRONG_CLOCK = (
         "The clock of {subject} is {difference}. ",
         "Correct it, for example with NTP. Sign-ins, logs and stored times follow it.",

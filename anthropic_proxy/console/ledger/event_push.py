@@ -4,6 +4,9 @@ Theory of operation. A row of `event_cursors` is the place of a destination in o
 for events behind it. The one that claims the row sends the next batch, and moves the place only after the destination
 has accepted it. A claim ends after a minute, so that another process goes on for one that was killed, which may repeat
 a batch. While a destination does not accept, its events wait in the database, and requests wait for nothing.
+
+A rejected batch is halved. An event that is rejected alone, while the destination accepts the next one, is parked: it
+is a row of `parked_events`, a condition of the server, and sent again once a day.
 """
 
 import asyncio
@@ -12,7 +15,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import closing, suppress
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -25,6 +28,8 @@ from anthropic_proxy.console.ledger.events import (
     count_events,
     encode_otlp,
     encode_webhook,
+    find_place,
+    name_event,
     read_events,
 )
 from anthropic_proxy.console.ledger.webhook import LEASE_SECONDS, build_headers, find_pause
@@ -48,8 +53,15 @@ LONGEST_PAUSE_SECONDS = 300.0
 """Maximum pause after a batch that was not accepted."""
 REPORT_SECONDS = 60.0
 """Time after which a destination that does not accept is a problem of the server."""
+MAX_REJECTIONS = 16
+"""Number of attempts, in about an hour, after which an event is parked though no next one was accepted."""
+PARKED_SECONDS = 86_400.0
+"""Pause after which a parked event is sent again."""
+_MAX_NAMED = 5
+"""Maximum number of parked events that a condition names."""
 _MAX_REPLY_BYTES = 64 * 1024
-_TOO_LARGE = 413
+_REJECTIONS = (400, 413, 422)
+"""Statuses that depend on the events: other or fewer ones may be accepted."""
 
 
 class _Cursor(Struct, frozen=True):
@@ -116,10 +128,10 @@ class EventPush:
     async def _start(self) -> None:
         """Send what is due to each destination in a task of its own, so that none waits for another one."""
         cursors = self._list_cursors()
-        new = [(one.name, source) for one, source in cursors if (one.name, source) not in self._known]
+        new = [(one, source) for one, source in cursors if (one.name, source) not in self._known]
         if new:
             await self._write(lambda connection: _add_cursors(connection, new))
-            self._known.update(new)
+            self._known.update((one.name, source) for one, source in new)
         await self._note_conditions()
         for destination, source in cursors:
             key = (destination.name, source)
@@ -130,8 +142,7 @@ class EventPush:
         return [(one, source) for one in self._gateway.settings.siem for source in one.events]
 
     async def _note_conditions(self) -> None:
-        found = await run_in_own_thread("siem", self._find_conditions, self._list_cursors())
-        self._conditions = [condition for condition in found if condition is not None]
+        self._conditions = await run_in_own_thread("siem", self._find_conditions, self._list_cursors())
 
     async def _attempt(self, step: Coroutine[None, None, None]) -> None:
         try:
@@ -147,6 +158,8 @@ class EventPush:
             claim = await self._write(lambda connection: self._claim(connection, destination, source))
             if claim is None or not await self._send(claim):
                 return
+        while (parked := await self._claim_parked(destination.name, source)) is not None:
+            await self._send_parked(destination, source, parked)
 
     def _now(self) -> int:
         return to_microseconds(self._gateway.store.state.find_time(self._clock))
@@ -176,18 +189,21 @@ class EventPush:
 
     async def _send(self, claim: _Claim) -> bool:
         """Return True if the next batch can follow at once."""
-        problem, is_too_large = await self._post(claim)
+        problem, is_rejection = await self._post(claim.destination, claim.source, claim.rows)
         key = (claim.destination.name, claim.source)
         before = claim.cursor
         pause = 0.0
+        place: int | None = None
         if not problem:
             self._limits[key] = min(MAX_EVENTS, self._limits.get(key, MAX_EVENTS) * 2)
             cursor = _Cursor(claim.rows[-1].id, 0, self._now(), None)
             if before.failing_since is not None:
                 self._report(claim.destination, f"accepts events ({claim.source}) again.")
-        elif is_too_large and len(claim.rows) > 1:
+        elif is_rejection and len(claim.rows) > 1:
             self._limits[key] = len(claim.rows) // 2
             cursor = _Cursor(before.position, before.attempts - 1, self._now(), before.failing_since)
+        elif is_rejection and (place := await self._find_place_behind(claim)) is not None:
+            cursor = _Cursor(place, 0, self._now(), None if place > claim.rows[0].id else before.failing_since)
         else:
             pause = find_pause(before.attempts, LONGEST_PAUSE_SECONDS)
             since = self._now() if before.failing_since is None else before.failing_since
@@ -199,17 +215,79 @@ class EventPush:
                     f"again, first in {pause:.0f} s.",
                 )
 
-        is_own = await self._write(lambda connection: _replace_cursor(connection, *key, before, cursor))
+        parked = None if place is None else claim.rows[0]
+
+        def move(connection: Connection) -> bool:
+            is_own = _replace_cursor(connection, *key, before, cursor)
+            if is_own and parked is not None:
+                _park(connection, key, parked, problem, self._now())
+            return is_own
+
+        is_own = await self._write(move)
+        if is_own and parked is not None:
+            self._report(
+                claim.destination,
+                f"has rejected the event {name_event(claim.source, parked.id)}: {problem}. It is stored, and is sent "
+                "again once a day; others follow.",
+            )
         if is_own and not problem and claim.source == "verdicts":
             # in a transaction of its own: of several destinations that accept at once, the last one sees all places
             await self._write(lambda connection: connection.execute(_DELETE_ACCEPTED))
         return is_own and not pause
 
-    async def _post(self, claim: _Claim) -> tuple[str, bool]:
-        """Return why the events were not accepted ("": they were), and whether they are too large."""
-        destination = claim.destination
+    async def _find_place_behind(self, claim: _Claim) -> int | None:
+        """Return the place behind an event that the destination rejects alone. None: it is sent again, because the
+        destination does not accept the next one either.
+        """
+
+        def read_next() -> Sequence[EventRow]:
+            with closing(open_for_reading(self._gateway.settings)) as connection:
+                return read_events(connection, claim.source, event.id, 1)
+
+        (event,) = claim.rows
+        following = await run_in_own_thread("siem", read_next)
+        if following and not (await self._post(claim.destination, claim.source, following))[0]:
+            return following[0].id
+        return event.id if claim.cursor.attempts >= MAX_REJECTIONS else None
+
+    async def _claim_parked(self, name: str, source: EventSource) -> EventRow | None:
+        """None: no parked event is due."""
+        now = self._now()
+        values = (name, source, now)
+        condition = "destination = ? AND source = ? AND next_at <= ?"
+
+        def read(connection: Connection) -> Sequence[Sequence[Any]]:
+            sql = f"SELECT event_id, at, body FROM parked_events WHERE {condition} ORDER BY event_id LIMIT 1"
+            return connection.query(sql, values)
+
+        def read_alone() -> bool:
+            with closing(open_for_reading(self._gateway.settings)) as connection:
+                return bool(read(connection))
+
+        def claim(connection: Connection) -> EventRow | None:
+            for event_id, at, body in read(connection):
+                sql = f"UPDATE parked_events SET next_at = ? WHERE {condition} AND event_id = ?"
+                if connection.execute(sql, (now + to_microseconds(PARKED_SECONDS), *values, event_id)) == 1:
+                    return EventRow(event_id, at, msgspec.json.decode(body))
+            return None
+
+        return await self._write(claim) if await run_in_own_thread("siem", read_alone) else None
+
+    async def _send_parked(self, destination: SiemSettings, source: EventSource, event: EventRow) -> None:
+        problem, _ = await self._post(destination, source, [event])
+        key = (destination.name, source, event.id)
+        condition = "destination = ? AND source = ? AND event_id = ?"
+        if problem:
+            sql = f"UPDATE parked_events SET problem = ? WHERE {condition}"
+            await self._write(lambda connection: connection.execute(sql, (problem, *key)))
+            return
+        await self._write(lambda connection: connection.execute(f"DELETE FROM parked_events WHERE {condition}", key))
+        self._report(destination, f"has accepted the event {name_event(source, event.id)}, which it had rejected.")
+
+    async def _post(self, destination: SiemSettings, source: EventSource, rows: Sequence[EventRow]) -> tuple[str, bool]:
+        """Return why the events were not accepted ("": they were), and whether this depends on the events."""
         is_otlp = destination.type == "otlp"
-        body = (encode_otlp if is_otlp else encode_webhook)(claim.source, claim.rows)
+        body = (encode_otlp if is_otlp else encode_webhook)(source, rows)
         message_id = f"msg_{hashlib.sha256(destination.name.encode() + body).hexdigest()[:32]}"
         own = build_headers(message_id, self._now() // MICROSECONDS, body, destination.secrets)
         headers = {name: value.reveal() for name, value in destination.headers.items()} | own
@@ -221,7 +299,7 @@ class EventPush:
         except ProxyError as error:
             return type(error).__name__, False
         if not 200 <= reply.status < 300:
-            return f"status {reply.status}", reply.status == _TOO_LARGE
+            return f"status {reply.status}", reply.status in _REJECTIONS
         if is_otlp:
             self._report_rejected(destination, reply.body)
         return "", False
@@ -237,9 +315,14 @@ class EventPush:
         host = urlsplit(destination.url.reveal()).netloc
         self._gateway.log_warning_each_time(f"[siem.{destination.name}], {host}, {text}")
 
-    def _find_conditions(self, cursors: Sequence[tuple[SiemSettings, EventSource]]) -> Sequence[Condition | None]:
+    def _find_conditions(self, cursors: Sequence[tuple[SiemSettings, EventSource]]) -> Sequence[Condition]:
         with closing(open_for_reading(self._gateway.settings)) as connection:
-            return [self._find_condition(connection, one.name, source) for one, source in cursors]
+            found = [
+                find(connection, one.name, source)
+                for one, source in cursors
+                for find in (self._find_condition, _find_parked)
+            ]
+        return [condition for condition in found if condition is not None]
 
     def _find_condition(self, connection: Connection, name: str, source: EventSource) -> Condition | None:
         cursor = _read_cursor(connection, name, source)
@@ -279,10 +362,45 @@ def _bound(rows: Sequence[EventRow]) -> Sequence[EventRow]:
     return rows
 
 
-def _add_cursors(connection: Connection, new: Sequence[tuple[str, EventSource]]) -> None:
-    sql = "INSERT INTO event_cursors (destination, source) VALUES (?, ?) ON CONFLICT (destination, source) DO NOTHING"
-    for values in new:
-        connection.execute(sql, values)
+def _add_cursors(connection: Connection, new: Sequence[tuple[SiemSettings, EventSource]]) -> None:
+    sql = (
+        "INSERT INTO event_cursors (destination, source, position) VALUES (?, ?, ?) "
+        "ON CONFLICT (destination, source) DO NOTHING"
+    )
+    for destination, source in new:
+        connection.execute(sql, (destination.name, source, find_place(connection, source, destination.since)))
+
+
+def _park(connection: Connection, key: tuple[str, EventSource], event: EventRow, problem: str, now: int) -> None:
+    sql = (
+        "INSERT INTO parked_events (destination, source, event_id, at, body, problem, parked_at, next_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (destination, source, event_id) DO NOTHING"
+    )
+    body = msgspec.json.encode(event.event).decode()
+    next_at = now + to_microseconds(PARKED_SECONDS)
+    connection.execute(sql, (*key, event.id, event.at, body, problem, now, next_at))
+
+
+def _find_parked(connection: Connection, name: str, source: EventSource) -> Condition | None:
+    condition = "destination = ? AND source = ?"
+    sql = f"SELECT event_id, problem FROM parked_events WHERE {condition} ORDER BY event_id LIMIT {_MAX_NAMED}"
+    rows = connection.query(sql, (name, source))
+    if not rows:
+        return None
+    ((count,),) = connection.query(f"SELECT count(*) FROM parked_events WHERE {condition}", (name, source))
+    names = ", ".join(name_event(source, event_id) for event_id, _ in rows)
+    problem = report_problem(
+        ProblemKind.PARKED_EVENTS,
+        f"[siem.{name}]",
+        source=source,
+        count=count,
+        events="event" if count == 1 else "events",
+        places="It waits" if count == 1 else "They wait",
+        sending="is" if count == 1 else "are",
+        names=names if count <= _MAX_NAMED else f"{names} and {count - _MAX_NAMED:,} more",
+        answer=rows[-1][1],
+    )
+    return Condition(check="siem", state=f"{count} {source} rejected", problem=problem)
 
 
 def _read_cursor(connection: Connection, name: str, source: EventSource) -> _Cursor | None:

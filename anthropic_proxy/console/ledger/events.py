@@ -5,6 +5,7 @@ ids of both ascend in the order of the commits, so that the place of a destinati
 has accepted.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
@@ -15,7 +16,7 @@ from msgspec import Struct
 from anthropic_proxy import __version__
 from anthropic_proxy.console.ledger.connection import Connection
 from anthropic_proxy.console.ledger.records import StoredRequest
-from anthropic_proxy.console.units import MICROSECONDS
+from anthropic_proxy.console.units import MICROSECONDS, to_microseconds
 from anthropic_proxy.gateway.settings.file_format import EventSource
 from anthropic_proxy.plugins import CallCheck, InspectionRecord
 
@@ -115,6 +116,20 @@ def read_events(connection: Connection, source: EventSource, after: int, count: 
     return [EventRow(id_, at, row.decode(*values)) for id_, at, *values in connection.query(sql, (after,))]
 
 
+def find_place(connection: Connection, source: EventSource, since: float) -> int:
+    """Return the id of the last event before `since`, in seconds since the epoch. 0: there is none."""
+    table = SOURCES[source].table
+    if since == math.inf:
+        ((newest,),) = connection.query(f"SELECT max(id) FROM {table}")
+    else:
+        ((newest,),) = connection.query(f"SELECT max(id) FROM {table} WHERE at < ?", (to_microseconds(since),))
+    return int(newest or 0)
+
+
+def name_event(source: EventSource, event_id: int) -> str:
+    return f"{SOURCES[source].kind}-{event_id}"
+
+
 def count_events(connection: Connection, source: EventSource, after: int) -> int:
     ((count,),) = connection.query(f"SELECT count(*) FROM {SOURCES[source].table} WHERE id > ?", (after,))
     return int(count)
@@ -157,7 +172,7 @@ def _build_record(source: EventSource, row: EventRow) -> Mapping[str, object]:
 def _complete(source: EventSource, row: EventRow) -> Event:
     kind = SOURCES[source].kind
     time = datetime.fromtimestamp(row.at / MICROSECONDS, UTC).isoformat(timespec="milliseconds")
-    return {"id": f"{kind}-{row.id}", "type": kind, "time": time.replace("+00:00", "Z"), **row.event}
+    return {"id": name_event(source, row.id), "type": kind, "time": time.replace("+00:00", "Z"), **row.event}
 
 
 def _attributes(texts: Mapping[str, str]) -> Sequence[Mapping[str, object]]:

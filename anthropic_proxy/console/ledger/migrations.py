@@ -216,6 +216,10 @@ _STEPS: Mapping[str, Sequence[str | _Statements]] = {
         _index_requests("cost_center", ""),
         _set_hourly_key(f"{_FIRST_KEY} kind agent_type verdict cost_center"),
     ),
+    "0036": (
+        f"CREATE TABLE parked_events (destination TEXT NOT NULL, source TEXT NOT NULL, event_id {TIME}, at {TIME}, "
+        f"body {TEXT}, problem {TEXT}, parked_at {TIME}, next_at {TIME}, PRIMARY KEY (destination, source, event_id))",
+    ),
 }
 """Version of the schema → statements of the migration from the version before, or a function that returns some."""
 NEWEST_VERSION = max(_STEPS)

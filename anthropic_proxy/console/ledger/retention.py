@@ -94,6 +94,7 @@ class Retention:
             connection.execute(
                 "DELETE FROM verdict_log WHERE at < ? AND id < (SELECT max(id) FROM verdict_log)", (before,)
             )
+            connection.execute("DELETE FROM parked_events WHERE parked_at < ?", (before,))
             for table in SUM_TABLES:
                 connection.execute(f"DELETE FROM {table} WHERE hour < ?", (before // MICROSECONDS_PER_HOUR,))
         for table, limit in (("contents", max(before, content_before)), ("requests", before)):

@@ -274,6 +274,20 @@ EVENT_CURSORS = TableDefinition(
 )
 """Place of each destination of `[siem]` in `audit_log` and `verdict_log`: the id of the last event that it accepted."""
 
+PARKED_EVENTS = TableDefinition(
+    "parked_events",
+    {
+        **dict.fromkeys(("destination", "source"), _KEY),
+        "event_id": TIME,
+        "at": TIME,
+        **dict.fromkeys(("body", "problem"), TEXT),
+        **dict.fromkeys(("parked_at", "next_at"), TIME),
+    },
+    ("destination", "source", "event_id"),
+)
+"""Events that a destination of `[siem]` has rejected while it accepted others. They are sent again once a day, from
+`next_at` on. `body`: JSON of an event, as in `verdict_log`. `problem`: the answer."""
+
 INSTANCES = TableDefinition(
     "instances",
     {
@@ -322,6 +336,7 @@ TABLES = (
     BUDGET_ALERTS,
     VERDICT_LOG,
     EVENT_CURSORS,
+    PARKED_EVENTS,
     FORMER_LABELS,
     SIGN_INS,
     DEVICE_CODES,

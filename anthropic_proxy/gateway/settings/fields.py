@@ -183,6 +183,10 @@ class AlertSettings(Struct, frozen=True, kw_only=True):
 class SiemSettings(Struct, frozen=True, kw_only=True):
     """A checked table `[siem.NAME]`."""
 
+    since: float = 0.0
+    """Time of the first event that a new destination gets, in seconds since the epoch. Infinite: none that is stored
+    when it is new."""
+
     name: str
     type: Literal["webhook", "otlp"]
     url: Secret

@@ -199,6 +199,9 @@ class SiemTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Header → text, or `{ env = "NAME" }` for a secret: `{ Authorization = { env = "SIEM_AUTHORIZATION" } }`."""
     events: Annotated[tuple[EventSource, ...], Meta(min_length=1)] = ("audit", "verdicts")
     """What is sent. `audit`: the audit log. `verdicts`: those about tool calls, and decisions of inspectors."""
+    since: str = ""
+    """First day (UTC) of the events that a new destination gets, such as `2026-12-01`, or `now`. By default all stored
+    ones. It has no effect once the destination has its place."""
 
 
 InspectedRead = Literal["requests", "replies", "tool descriptions"]

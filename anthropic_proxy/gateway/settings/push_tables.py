@@ -4,7 +4,9 @@ An address may be a secret, so no message shows it.
 """
 
 import base64
+import math
 from collections.abc import Sequence
+from datetime import UTC, date, datetime, time
 
 from anthropic_proxy.engine.options import NAME
 from anthropic_proxy.errors import ConfigurationError
@@ -44,6 +46,8 @@ def load_siem(file: ConfigFile, sources: Sources, *, resolves_keys: bool) -> Seq
             headers = load_headers(file, (*path, "headers"), table.headers, sources)
         with errors.collect():
             url, secrets = _load_webhook(file, path, table, sources, resolves_keys=resolves_keys)
+        with errors.collect():
+            since = _decode_since(file, (*path, "since"), table.since)
         with sources.errors.collect():
             errors.require_empty()
             sources.origins[format_siem_setting(name)] = file.describe_origin((*path, "url"))
@@ -56,11 +60,24 @@ def load_siem(file: ConfigFile, sources: Sources, *, resolves_keys: bool) -> Seq
                     secrets=secrets,
                     headers=headers,
                     events=tuple(dict.fromkeys(table.events)),
+                    since=since,
                 )
             )
     if given:
         sources.given["siem"] = Secret(str(given))
     return tuple(found)
+
+
+def _decode_since(file: ConfigFile, path: KeyPath, text: str) -> float:
+    """Raises `ConfigurationError`."""
+    if not text:
+        return 0.0
+    if text == "now":
+        return math.inf
+    try:
+        return datetime.combine(date.fromisoformat(text), time.min, UTC).timestamp()
+    except (ValueError, OverflowError):
+        raise file.invalid_value_error(path, text, "Use a day such as 2026-12-01, or now.") from None
 
 
 MAX_COLLECTORS = 8

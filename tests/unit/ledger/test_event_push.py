@@ -5,17 +5,19 @@ import base64
 import hashlib
 import hmac
 import json
+import math
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from itertools import pairwise
 from typing import Any, cast
 
+import pytest
 from msgspec import structs
 
 from anthropic_proxy import __version__
 from anthropic_proxy.console.ledger.audit import add_entry, changing
 from anthropic_proxy.console.ledger.database import open_for_writing
-from anthropic_proxy.console.ledger.event_push import MAX_EVENTS, REPORT_SECONDS, EventPush
+from anthropic_proxy.console.ledger.event_push import MAX_EVENTS, PARKED_SECONDS, REPORT_SECONDS, EventPush
 from anthropic_proxy.console.ledger.retention import Retention
 from anthropic_proxy.console.ledger.webhook import LEASE_SECONDS
 from anthropic_proxy.errors import UpstreamTimeout
@@ -297,6 +299,96 @@ async def test_a_request_that_is_too_large_for_the_destination_is_divided(databa
     world.audit(*names)
     await world.start().work()
     assert (world.objects, world.log) == (names, [])
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+async def test_an_event_that_is_rejected_while_others_are_accepted_is_parked(database: Settings, status: int) -> None:
+    world = World(database, structs.replace(WEBHOOK, events=("audit",)))
+    world.answer = lambda url, body: status if b"odd" in body else 200
+    names = [f"key {number}" for number in range(150)]
+    world.audit(*names[:70], "odd", *names[70:])
+    push = world.start()
+    await push.work()
+    assert world.objects == names
+    assert world.log == [
+        f"[siem.main], siem.example.org, has rejected the event audit-71: status {status}. It is stored, and is sent "
+        "again once a day; others follow."
+    ]
+    assert [(one.state, one.problem.text) for one in push.list_conditions()] == [
+        (
+            "1 audit rejected",
+            f"[siem.main] has rejected 1 event of the source audit: audit-71. The last answer was status {status}. "
+            "It waits in the table parked_events, and is sent again once a day: correct this endpoint.",
+        )
+    ]
+    count = len(world.requests)
+    world.now += PARKED_SECONDS - 1
+    await push.work()
+    assert len(world.requests) == count
+    world.now += 1
+    await asyncio.gather(push.work(), world.start().work())
+    assert len(world.requests) == count + 1
+    world.answer = lambda url, body: 200
+    world.now += PARKED_SECONDS
+    await push.work()
+    assert world.objects == [*names, "odd"]
+    assert push.list_conditions() == []
+    assert world.log[1:] == ["[siem.main], siem.example.org, has accepted the event audit-71, which it had rejected."]
+
+
+async def test_a_destination_that_rejects_all_events_holds_them_for_an_hour_each(database: Settings) -> None:
+    """It may be its own fault, so that nothing is parked at once. Two odd events in a row hold up the others for an
+    hour.
+    """
+    world = World(database, structs.replace(WEBHOOK, events=("audit",)))
+    world.answer = lambda url, body: 400
+    world.audit("first", "second", "third")
+    push = world.start()
+    while world.now < NOON + 3_000:
+        await push.work()
+        world.now += 60.0
+    assert push.list_conditions()[0].state == "3 audit wait"
+    while world.now < NOON + 4_000:
+        await push.work()
+        world.now += 60.0
+    assert [one.state for one in push.list_conditions()] == ["2 audit wait", "1 audit rejected"]
+    world.answer = lambda url, body: 200
+    world.now += 300
+    await push.work()
+    assert world.objects == ["second", "third"]
+
+
+async def test_an_outage_parks_nothing(database: Settings) -> None:
+    world = World(database, structs.replace(WEBHOOK, events=("audit",)))
+    world.answer = lambda url, body: 404
+    world.audit("first")
+    push = world.start()
+    while world.now < NOON + 3 * 3_600:
+        await push.work()
+        world.now += 300.0
+    world.answer = lambda url, body: 200
+    await push.work()
+    assert world.objects == ["first"]
+
+
+@pytest.mark.parametrize(
+    ("since", "received"),
+    [(0.0, ["old", "new"]), (NOON - 86_400, ["old", "new"]), (NOON + 1, ["new"]), (math.inf, [])],
+)
+async def test_a_new_destination_begins_with_its_first_day(
+    database: Settings, since: float, received: list[str]
+) -> None:
+    world = World(database, structs.replace(WEBHOOK, events=("audit",), since=since))
+    world.audit("old")
+    world.now += 2
+    world.audit("new")
+    push = world.start()
+    await push.work()
+    assert world.objects == received
+    world.audit("newer")
+    world.settings = structs.replace(world.settings, siem=(structs.replace(WEBHOOK, events=("audit",)),))
+    await world.start().work()
+    assert world.objects == [*received, "newer"]
 
 
 async def test_a_request_has_at_most_half_a_mebibyte_of_events(database: Settings) -> None:
