@@ -48,15 +48,20 @@ def _move(attack: Attack) -> list[Answer]:
         "a search": ("/search", _search, searching, "/v1/messages"),
         "a collector": ("/v1/traces", _USUAL, ordinary(_CHAT), "/v1/messages"),
         "a webhook": ("/webhook", _USUAL, ordinary(_CHAT), "/v1/messages"),
+        "a SIEM": ("/siem", _USUAL, ordinary(_CHAT), "/v1/messages"),
     }
+    once = ("a webhook", "a SIEM")
     with counting() as (port, seen):
         for status in _STATUSES:
             for name, (part, otherwise, body, path) in ways.items():
                 attack.upstream.calls.clear()
                 attack.upstream.reply = _only(part, status, f"http://127.0.0.1:{port}", otherwise)
-                client = buyer if name == "a webhook" and status == _STATUSES[0] else unlimited
+                is_first = status == _STATUSES[0]
+                if name == "a SIEM" and is_first:
+                    Buyer(attack, "another")  # a new entry of the audit log
+                client = buyer if name == "a webhook" and is_first else unlimited
                 answer = client.post(body, path)
-                if name != "a webhook" or status == _STATUSES[0]:
+                if name not in once or is_first:
                     reached = wait_for(lambda part=part: [one for one in attack.upstream.calls if part in one.path])
                     attempts.check(f"{name}, {status}: reached", bool(reached))
                 attempts.check(f"{name}, {status}", not seen and str(port) not in str(answer.headers), seen)
@@ -67,6 +72,10 @@ _CONFIGURATION = """
 [alerts]
 url = "{upstream}/webhook"
 thresholds = [1]
+
+[siem.main]
+url = "{upstream}/siem"
+events = ["audit"]
 
 [prices."openai/*"]
 input = 1000
