@@ -444,6 +444,6 @@ async def test_the_form_of_a_person_makes_and_ends_exceptions(tmp_path: Path) ->
         refused = await send(app, "POST", "/admin/keys/ann@example.org", {"exceptions": ["owner"]}, x_api_key=ADMIN)
         assert (refused.status, refused.message) == (
             400,
-            "The exceptions have 'owner'. Use team, models, providers, routes, requests_per_minute, tokens_per_minute, "
-            "concurrency and budgets.",
+            "The exceptions have 'owner'. Use team, cost_center, models, providers, routes, requests_per_minute, "
+            "tokens_per_minute, concurrency and budgets.",
         )
