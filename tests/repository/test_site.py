@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.site.build import CONFIGURATION, OUTSIDE, dead_links, stage
-from tests.site.pages import DOCS, all_pages, broken_links, broken_lists, links
+from tests.site.pages import DOCS, all_pages, anchors, broken_links, broken_lists, links
 from tests.support.paths import ROOT
 
+NAMED = re.compile(r"(?<![\w./-])(docs/(?:start|guide|fix|reference|compare|contributing)/[\w./-]+\.md)(?:#([\w-]+))?")
+"""Place of the documentation, as messages, comments and settings name it."""
 NOT_IN_THE_NAVIGATION = ("contributing/decisions/",)
 """Folders of pages that an index page links to instead."""
 
@@ -33,6 +35,25 @@ def navigation(entries: list[object]) -> list[str]:
 @pytest.mark.parametrize("page", all_pages(), ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_and_anchors_exist(page: Path) -> None:
     assert broken_links(page) == []
+
+
+def test_each_place_that_code_and_settings_name_exists() -> None:
+    files = [
+        ROOT / ".env.example",
+        *(
+            path
+            for folder in ("anthropic_proxy", "deploy", "bench")
+            for path in (ROOT / folder).rglob("*")
+            if path.suffix in (".py", ".toml", ".yaml", ".service")
+        ),
+    ]
+    named = {places for path in files for places in NAMED.findall(path.read_text("utf-8"))}
+    assert len(named) > 5
+    assert [
+        (page, anchor)
+        for page, anchor in sorted(named)
+        if not (ROOT / page).is_file() or (anchor and anchor not in anchors((ROOT / page).read_text("utf-8")))
+    ] == []
 
 
 @pytest.mark.parametrize("page", all_pages(), ids=lambda path: path.relative_to(ROOT).as_posix())
