@@ -4,6 +4,7 @@ A dropped field is a loss: the mode `strict` rejects the request because of it, 
 """
 
 from collections.abc import Callable, Collection
+from operator import attrgetter
 from typing import Literal
 
 from msgspec import Struct, field, structs
@@ -57,12 +58,16 @@ def note_replacement(
 
 _MAX_TEXT = 2_000
 """Maximum number of characters of each text of a stored note: names of the client have any length."""
+_TEXTS = ("field", "reason", "before", "after")
+_read_texts = attrgetter(*_TEXTS)
 
 
 def _shorten(note: FidelityNote) -> FidelityNote:
-    texts = {"field": note.field, "reason": note.reason, "before": note.before, "after": note.after}
-    long = {name: f"{text[:_MAX_TEXT]}…" for name, text in texts.items() if len(text) > _MAX_TEXT}
-    return structs.replace(note, **long) if long else note
+    texts = _read_texts(note)
+    if max(map(len, texts)) <= _MAX_TEXT:
+        return note
+    cut = (text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…" for text in texts)
+    return structs.replace(note, **dict(zip(_TEXTS, cut, strict=True)))
 
 
 class FidelityReport(Struct):

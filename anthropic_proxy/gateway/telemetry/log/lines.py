@@ -7,6 +7,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from operator import attrgetter
 
 from msgspec import structs
 
@@ -56,6 +57,7 @@ _CLIENT_FIELDS = (
     "prompt_id",
 )
 """Fields of a receipt with text that a client may have chosen, from which API keys must be removed."""
+_read_client_fields = attrgetter(*_CLIENT_FIELDS)
 
 _LAYOUT = "\n\t\u200c\u200d"
 """Unprintable characters that ordinary text contains: line break, tab, zero-width non-joiner and joiner."""
@@ -106,13 +108,11 @@ def escape_unprintable_json(text: str) -> str:
 
 def redact_receipt(receipt: Receipt, secrets: tuple[str, ...] = ()) -> Receipt:
     """Return the receipt with API keys masked in texts that clients may have chosen."""
-    words = (receipt.path, receipt.requested_model, receipt.model, receipt.route_reason, receipt.error, receipt.remedy)
-    names = (receipt.user_agent, receipt.session, receipt.agent, receipt.project, receipt.agent_type, receipt.prompt_id)
     calls = [text for attempt in receipt.attempts for text in (attempt.model, attempt.error)]
     if receipt.checks or receipt.tool_times:
         calls += [text for check in receipt.checks for text in (check.tool, check.reason, check.rule)]
         calls += [name for name, _ in receipt.tool_times]
-    masked = _without_keys((*words, *names, *calls), secrets)
+    masked = _without_keys((*_read_client_fields(receipt), *calls), secrets)
     if masked is None:
         return receipt
     left = iter(masked)
