@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anthropic_proxy.engine.histories import Histories
-from anthropic_proxy.engine.messages.context_editing import count_context, edit_context
+from anthropic_proxy.engine.messages.context_editing import count_context, edit_context, find_removed
 from anthropic_proxy.engine.messages.models import (
     Block,
     MessagesRequest,
@@ -24,6 +24,7 @@ from anthropic_proxy.engine.messages.models import (
 from anthropic_proxy.engine.messages.models.context_edits import EDITS
 from anthropic_proxy.engine.messages.preparation import prepare
 from anthropic_proxy.engine.routing.targets import build_target_limits
+from anthropic_proxy.engine.wires.anthropic.context_spans import edit_conversation
 from anthropic_proxy.errors import InvalidRequest
 from tests.matrix.backends import BACKENDS
 from tests.support.paths import ROOT
@@ -395,6 +396,28 @@ def test_an_instance_that_knows_the_conversation_removes_the_same(messages: list
         assert edited.messages == edit_context(fresh)[0].messages
         assert request.messages == fresh.messages
         assert prepare(edited, LIMITS).request.messages == prepare(edit_context(fresh)[0], LIMITS).request.messages
+
+
+def without_results(request: MessagesRequest) -> list[Json]:
+    messages: list[Json] = [json.loads(msgspec.json.encode(message.role)) for message in request.messages]
+    blocks = [block for message in request.messages for block in message.blocks]
+    raws = [block.raw if type(block) is UnknownBlock else msgspec.json.encode(block) for block in blocks]
+    return [*messages, *(block for raw in raws if "tool_use_id" not in (block := msgspec.json.decode(raw)))]
+
+
+@settings(deadline=None)
+@given(conversations(), CLEARING)
+def test_the_body_for_a_server_with_the_messages_api_loses_the_same(messages: list[Json], asked: Json) -> None:
+    body = body_of(messages, {"type": USES, **asked}, {"type": THINKING}, {"type": "compact_20260112"})
+    request = decode_request(body)
+    removed, applied = find_removed(request)
+    edited, expected = decode_request(edit_conversation(body, removed)), edit_context(request)[0]
+    assert edited.context_edits is None
+    assert without_results(edited) == without_results(expected)
+    for one, other in zip(uses(edited), uses(expected), strict=True):
+        assert one[:2] == other[:2]
+        assert one[2] == other[2] or (other[2] == CLEARED and (one[2] == [] or one[2]["error_code"] == "unavailable"))
+    assert (edited.messages == request.messages) == (not applied)
 
 
 @settings(deadline=None)
