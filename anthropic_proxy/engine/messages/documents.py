@@ -136,6 +136,10 @@ def write_page(text: str, number: int, description: str) -> str:
     return "\n".join(filter(None, (enclose("page", text, f' number="{number}"'), description)))
 
 
+def write_pages(pages: Sequence[PdfPage]) -> str:
+    return "\n".join(write_page(_text_of(page), number, "") for number, page in enumerate(pages, 1))
+
+
 def _list_citable_blocks(pages: Sequence[PdfPage]) -> Iterator[Block]:
     for page in pages:
         yield TextBlock(json_string(hide_marks(_text_of(page)) + page.description))  # see `split_description`

@@ -20,6 +20,7 @@ from anthropic_proxy.engine.upstream.contract import (
     MAX_URL_CHARACTERS,
     PDF_MEDIA_TYPE,
     TEXT_MEDIA_TYPES,
+    FetchedPage,
 )
 from anthropic_proxy.engine.wires.bound_requests import WEB
 from anthropic_proxy.errors import WebFetchFailed
@@ -39,7 +40,8 @@ async def _fetch(tool: Tool, arguments: dict[str, Any], context: ToolContext) ->
     if not await context.engine.background.run_in_thread(context.known_urls.contains, url):
         return error_content("web_fetch", "url_not_in_prior_context")
     try:
-        media_types = DEFAULT_MEDIA_TYPES if context.accepts_pdf else TEXT_MEDIA_TYPES
+        reads_pdf = context.accepts_pdf or context.engine.documents.is_installed
+        media_types = DEFAULT_MEDIA_TYPES if reads_pdf else TEXT_MEDIA_TYPES
         origin = structs.replace(context.origin, purpose="web_fetch")
         fetched = await context.engine.web_fetch(origin, url, media_types=media_types, **list_domains(tool))
     except WebFetchFailed as error:
@@ -49,12 +51,24 @@ async def _fetch(tool: Tool, arguments: dict[str, Any], context: ToolContext) ->
     room = max_tokens * CHARACTERS_PER_TOKEN
     title = (fetched.title or "")[: min(room, MAX_TITLE_CHARACTERS)]
     now = datetime.fromtimestamp(context.engine.clock(), UTC).isoformat(timespec="seconds")
-    if fetched.media_type == PDF_MEDIA_TYPE:
+    is_pdf = fetched.media_type == PDF_MEDIA_TYPE
+    if is_pdf and context.accepts_pdf:
         source = {"type": "base64", "media_type": PDF_MEDIA_TYPE, "data": fetched.body_base64}
     else:
-        text = (fetched.text or "")[: max(room - len(title), 0)]
-        source = {"type": "text", "media_type": "text/plain", "data": text}
+        text = await _read_pdf(fetched, context) if is_pdf else fetched.text or ""
+        if is_pdf and not text:
+            return error_content("web_fetch", "unsupported_content_type")
+        source = {"type": "text", "media_type": "text/plain", "data": text[: max(room - len(title), 0)]}
     return web_fetch_content(fetched.url, source, title or None, citations, now)
+
+
+async def _read_pdf(fetched: FetchedPage, context: ToolContext) -> str:
+    """Return the text of a PDF by page, for a model that reads no files. "": it has none, or cannot be read."""
+    from anthropic_proxy.engine.messages.documents import write_pages  # noqa: PLC0415  # few need it
+
+    engine, owner = context.engine, context.origin.request_id
+    read = await engine.documents.read(engine.background, owner, fetched.body_base64, "none")
+    return write_pages(read.pages) if any(page.text for page in read.pages) else ""
 
 
 run_web_fetches = run_each(_fetch)

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from msgspec import structs
 
+from anthropic_proxy.engine.documents.reader import DocumentReader
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.tool_loop.runner import MAX_CONCURRENT_CALLS, MAX_TOOL_CALLS
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
@@ -14,6 +16,7 @@ from anthropic_proxy.engine.upstream.contract import FetchedPage, SearchResult
 from anthropic_proxy.errors import UpstreamUnreachable
 from anthropic_proxy.plugins import Client
 from tests.support.harness import RecordingSink, new_client_request
+from tests.support.pdf import PICTURE, write_encrypted_pdf, write_pdf
 from tests.support.platform_marks import needs_timer_signal
 from tests.support.tool_loop import (
     FACTS,
@@ -223,6 +226,49 @@ async def test_title_and_text_of_a_page_share_the_limit_of_its_tokens() -> None:
     )
     document = message_of(sink).content[1].content.content
     assert (len(document.title), len(document.source.data)) == (500, 300)
+
+
+FETCHES = {"type": "web_fetch_20250910", "name": "web_fetch"}
+TEXT_MODEL = {"GROQ_API_KEY": "gsk_0123456789abcdef", "BIG_MODEL": "groq/openai/gpt-oss-120b"}
+
+
+class NotInstalled(DocumentReader):
+    is_installed = False
+
+
+async def fetch_pdf(body: bytes, *, installed: bool = True, **fields: Any) -> tuple[Any, str]:
+    """Return the content of a result of a model of text that fetches a PDF, and what the model then reads."""
+    page = FetchedPage(url="https://a.test/deed.pdf", media_type="application/pdf", body=body)
+    script = Script(calls(call("web_fetch", url=page.url)), reply(text(".")))
+    built = proxy(script, fetch=Fetcher(page), **TEXT_MODEL)
+    built.services = structs.replace(built.services, documents=DocumentReader() if installed else NotInstalled())
+    messages = [{"role": "user", "content": f"Read {page.url}"}]
+    sink = await built.post(messages=messages, tools=[FETCHES | fields], stream=False)
+    return message_of(sink).content[1].content, script.requests[-1]["messages"][-1]["content"]
+
+
+async def test_a_model_of_text_reads_the_pages_of_a_fetched_pdf() -> None:
+    found, read = await fetch_pdf(write_pdf("Deed of sale", "Signed by Ada"))
+    pages = '<page number="1">\nDeed of sale\n</page>\n<page number="2">\nSigned by Ada\n</page>'
+    source = found.content.source
+    assert (source.type, source.media_type, source.data) == ("text", "text/plain", pages)
+    assert read.endswith(pages)
+
+
+async def test_the_pages_of_a_fetched_pdf_keep_the_limit_of_its_tokens() -> None:
+    found, _ = await fetch_pdf(write_pdf("Deed of sale " * 100), max_content_tokens=20)
+    assert len(found.content.source.data) == 80
+
+
+@pytest.mark.parametrize(
+    ("body", "installed"),
+    [(b"%PDF damaged", True), (write_encrypted_pdf(), True), (write_pdf(PICTURE), True), (write_pdf("Deed"), False)],
+    ids=["damaged", "encrypted", "scanned", "not installed"],
+)
+async def test_a_fetched_pdf_without_a_text_is_an_error_for_a_model_of_text(body: bytes, installed: bool) -> None:
+    found, read = await fetch_pdf(body, installed=installed)
+    assert found.error_code == "unsupported_content_type"
+    assert read == "[tool error] [web_fetch failed: unsupported_content_type]"
 
 
 async def test_a_long_address_is_not_searched_in_the_conversation() -> None:
