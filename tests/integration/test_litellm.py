@@ -78,7 +78,7 @@ class Bedrock(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def bedrock() -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Bedrock)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
 

@@ -106,7 +106,7 @@ class _HostileModel(BaseHTTPRequestHandler):
 @pytest.fixture
 def hostile_settings() -> Iterator[dict[str, str]]:
     with HTTPServer(("127.0.0.1", 0), _HostileModel) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield {
             "OPENAI_API_KEY": "sk-test-0123456789abcdef",
             "OPENAI_BASE_URL": f"http://127.0.0.1:{server.server_port}/v1",
@@ -136,7 +136,7 @@ def test_a_terminal_shows_that_the_reply_takes_more_than_a_second(tmp_path: Path
         _SlowModel.is_shown.set()
 
     with HTTPServer(("127.0.0.1", 0), _SlowModel) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         settings = {"OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": f"http://127.0.0.1:{server.server_port}/v1"}
         screen = answer_questions("ask", "hello", answers=answers(), directory=tmp_path, settings=settings)
         server.shutdown()

@@ -62,7 +62,7 @@ class ForeignProxy(HTTPServer):
 @pytest.fixture
 def foreign() -> Iterator[ForeignProxy]:
     with ForeignProxy() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.dashboard import wait_for_request
 from tests.support.fakes import oidc
-from tests.support.fakes.oidc import CLIENT_ID, CLIENT_SECRET, FakeProvider, running_provider, sign
+from tests.support.fakes.oidc import CLIENT_ID, CLIENT_SECRET, FakeProvider, ask_provider, running_provider, sign
 from tests.support.server_process import Proxy, running_proxy
 from tests.support.waiting import wait_for
 
@@ -60,7 +60,7 @@ class Team:
     def begin(self, client: httpx.Client, target: str = "/dashboard") -> str:
         answer = client.get(START, params={"next": target})
         assert answer.status_code == 303, answer.text
-        returned = httpx.get(answer.headers["location"], trust_env=False).headers["location"]
+        returned = ask_provider(answer.headers["location"])
         assert returned.startswith(f"{self.proxy.url}/dashboard/oidc/callback?")
         return returned.removeprefix(self.proxy.url)
 

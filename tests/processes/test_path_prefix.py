@@ -10,10 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
-import httpx2 as httpx
 import pytest
 
-from tests.support.fakes.oidc import running_provider
+from tests.support.fakes.oidc import ask_provider, running_provider
 from tests.support.server_process import Proxy, running_proxy
 from tests.support.sign_in import Browser, Device, list_sign_in_settings
 from tests.support.waiting import WAIT_SECONDS
@@ -65,7 +64,7 @@ class _Requests(BaseHTTPRequestHandler):
 def running_ingress(*, removes_path: bool) -> Iterator[_Ingress]:
     server = _Ingress(("127.0.0.1", 0), _Requests)
     server.removes_path = removes_path
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield server
@@ -133,7 +132,7 @@ def _use_dashboard(proxy: Proxy, url: str) -> None:
     assert f"{PREFIX}/dashboard/oidc/start?next=/dashboard/costs" in LINK.findall(form.text)
     begun = client.get("/dashboard/oidc/start", params={"next": "/dashboard/costs"})
     assert f"Path={PREFIX}/dashboard/oidc;" in begun.headers["set-cookie"]
-    done = client.get(httpx.get(begun.headers["location"], trust_env=False).headers["location"])
+    done = client.get(ask_provider(begun.headers["location"]))
     assert done.headers["refresh"] == f"0; url={PREFIX}/dashboard/costs"
     cookies = done.headers.get_list("set-cookie")
     assert any(

@@ -13,7 +13,7 @@ import httpx2 as httpx
 import pytest
 
 from tests.support.dashboard import wait_for_request
-from tests.support.fakes.oidc import FakeProvider, running_provider
+from tests.support.fakes.oidc import FakeProvider, ask_provider, running_provider
 from tests.support.server_process import Proxy, environment_of, running_proxy
 from tests.support.sign_in import SAME_ORIGIN, Browser, Device, list_sign_in_settings, sign_in_to_dashboard
 from tests.support.waiting import WAIT_SECONDS, wait_for
@@ -61,7 +61,7 @@ class Company:
         self.enter(name, *groups)
         client = self.proxy.client()
         begun = client.get("/dashboard/oidc/start")
-        return client.get(httpx.get(begun.headers["location"], trust_env=False).headers["location"])
+        return client.get(ask_provider(begun.headers["location"]))
 
     def send(self, client: httpx.Client, words: str, session: str) -> str:
         content = [{"type": "text", "text": words}, {"type": "image", "source": IMAGE}]

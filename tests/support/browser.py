@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import urlencode, urljoin, urlsplit
 
-import httpx2 as httpx
-
 from anthropic_proxy.app import App
+from tests.support.fakes.oidc import ask_provider
 from tests.support.virtual_keys import Response, send
 
 FORM = "application/x-www-form-urlencoded"
@@ -42,12 +41,7 @@ class Browser:
     async def follow(self, url: str, answer: Response) -> Response:
         """Go to the identity provider to which `answer` sends the browser, and return with its response."""
         assert answer.status == 303, answer.body
-        return await self.get(self.ask_provider(urljoin(url, answer.headers["location"])))
-
-    @staticmethod
-    def ask_provider(url: str) -> str:
-        """Return the address to which the identity provider sends the browser."""
-        return httpx.get(url, trust_env=False).headers["location"]
+        return await self.get(ask_provider(urljoin(url, answer.headers["location"])))
 
     def receive(self, url: str, header: str) -> None:
         """Store a cookie of the server at `url`, unless a browser refuses it."""

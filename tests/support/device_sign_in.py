@@ -4,10 +4,8 @@ import re
 from typing import Any
 from urllib.parse import urlencode
 
-import httpx2 as httpx
-
 from anthropic_proxy.app import App
-from tests.support.fakes.oidc import FakeProvider
+from tests.support.fakes.oidc import FakeProvider, ask_provider
 from tests.support.sign_in import DEVICE_GRANT, list_sign_in_settings
 from tests.support.virtual_keys import Response, send
 
@@ -40,7 +38,7 @@ def read_cookies(reply: Response) -> str:
 async def sign_in(app: App) -> dict[str, Any]:
     """Sign in a device, and return its tokens."""
     confirmed, code = await confirm(app)
-    back = httpx.get(confirmed.headers["location"], trust_env=False).headers["location"]
+    back = ask_provider(confirmed.headers["location"])
     page = await send(app, "GET", back.removeprefix(URL), cookie=read_cookies(confirmed))
     assert page.status == 200, page.body
     form = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page.text))

@@ -12,7 +12,7 @@ from anthropic_proxy.console.keys.access_tokens import TokenKeys
 from anthropic_proxy.console.keys.sign_ins import SignIn
 from anthropic_proxy.gateway.settings import OidcSettings, Settings, SignInSettings
 from anthropic_proxy.secrets import Secret
-from tests.support.fakes.oidc import CLIENT_ID, CLIENT_SECRET, FakeProvider
+from tests.support.fakes.oidc import CLIENT_ID, CLIENT_SECRET, FakeProvider, ask_provider
 from tests.support.server_process import Proxy
 
 _HIDDEN = re.compile(r'<input type="hidden" name="(\w+)" value="([^"]*)">')
@@ -116,7 +116,7 @@ class Browser:
     def follow(self, answer: httpx.Response) -> str:
         """Go to the identity provider, and return the address to which it sends the browser."""
         assert answer.status_code == 303, answer.text
-        return httpx.get(answer.headers["location"], trust_env=False).headers["location"]
+        return ask_provider(answer.headers["location"])
 
     def return_from_provider(self, begun: dict[str, Any]) -> httpx.Response:
         """Confirm the code, and return the page behind the identity provider, which asks for the approval."""
@@ -138,7 +138,7 @@ def sign_in_to_dashboard(proxy: Proxy) -> httpx.Client:
     client = proxy.client()
     begun = client.get("/dashboard/oidc/start", params={"next": "/dashboard"})
     assert begun.status_code == 303, begun.text
-    answer = client.get(httpx.get(begun.headers["location"], trust_env=False).headers["location"])
+    answer = client.get(ask_provider(begun.headers["location"]))
     assert (answer.status_code, answer.headers.get("refresh")) == (200, "0; url=/dashboard"), answer.text
     return client
 

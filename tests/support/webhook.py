@@ -46,7 +46,7 @@ def running_webhook(*failures: int) -> Iterator[Webhook]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     webhook = Webhook(f"http://127.0.0.1:{server.server_port}/hook/secret-path", failures)
-    Thread(target=server.serve_forever, daemon=True).start()
+    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         yield webhook
     finally:

@@ -5,11 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx2 as httpx
-
 from tests.attacks.lab import Attack, Row, ordinary
 from tests.faults.client import Answer
-from tests.support.fakes.oidc import FakeProvider, running_provider
+from tests.support.fakes.oidc import FakeProvider, ask_provider, running_provider
 from tests.support.server_process import Proxy, running_proxy
 from tests.support.sign_in import DEVICE_GRANT, Browser, Device, list_sign_in_settings
 
@@ -55,7 +53,7 @@ def _try_all(proxy: Proxy, provider: FakeProvider) -> Iterator[str]:
         browser = proxy.client()
         begun = browser.get("/dashboard/oidc/start", params={"next": target})
         if begun.status_code == 303:
-            answer = browser.get(httpx.get(begun.headers["location"], trust_env=False).headers["location"])
+            answer = browser.get(ask_provider(begun.headers["location"]))
             destination = answer.headers.get("refresh", "").partition("url=")[2] or answer.headers.get("location", "")
             is_own = not urlsplit(destination).netloc and destination.startswith("/dashboard")
             if answer.status_code >= 500 or not is_own or "\\" in destination:

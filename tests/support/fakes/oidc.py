@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
+import httpx2
 from authlib.oauth2.rfc7636 import create_s256_code_challenge  # type: ignore[import-untyped]
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -22,6 +23,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey
 
+from tests.support.tls import NO_AUTHORITIES
 from tests.support.waiting import WAIT_SECONDS
 
 CLIENT_ID = "anthropic-proxy"
@@ -301,12 +303,17 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
 
+def ask_provider(url: str) -> str:
+    """Go to the identity provider, and return the address to which it sends the browser."""
+    return httpx2.get(url, trust_env=False, verify=NO_AUTHORITIES).headers["location"]
+
+
 @contextmanager
 def running_provider() -> Iterator[FakeProvider]:
     """Yield a provider that listens on this machine."""
     server = _Server(("127.0.0.1", 0), _Requests)
     server.provider = FakeProvider(f"http://127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield server.provider

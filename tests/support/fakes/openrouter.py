@@ -197,7 +197,7 @@ def _tunnel_to(url: str) -> Iterator[str]:
         allow_reuse_address = daemon_threads = True
 
     with Server(("127.0.0.1", 0), Tunnel) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}"
         server.shutdown()
 

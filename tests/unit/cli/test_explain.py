@@ -59,7 +59,7 @@ def capturing_server() -> Iterator[tuple[int, list[tuple[str, list[str], str]]]]
         def log_message(self, *_: object) -> None: ...
 
     with HTTPServer(("127.0.0.1", 0), Capture) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server.server_port, received
         server.shutdown()

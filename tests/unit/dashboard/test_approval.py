@@ -12,7 +12,7 @@ import pytest
 
 from anthropic_proxy.app import App
 from tests.support.browser import FORM, Browser
-from tests.support.fakes.oidc import CLIENT_ID, CLIENT_SECRET, FakeProvider, running_provider
+from tests.support.fakes.oidc import CLIENT_ID, CLIENT_SECRET, FakeProvider, ask_provider, running_provider
 from tests.support.sign_in import DEVICE_GRANT, SECRET, USER_AGENT
 from tests.support.virtual_keys import Response, running_app, send
 
@@ -142,7 +142,7 @@ async def test_a_person_that_goes_back_or_reloads_the_page_reads_that_the_sign_i
 ) -> None:
     begun, browser = await company.begin(), company.new_browser("ann")
     sent = await browser.post(f"{URL}/device", user_code=begun["user_code"], action="confirm")
-    address = browser.ask_provider(sent.headers["location"])
+    address = ask_provider(sent.headers["location"])
     page = await browser.get(address)
     if is_approved:
         assert (await decide(browser, page)).status == 200

@@ -9,7 +9,7 @@ import pytest
 
 from anthropic_proxy.app import App
 from tests.support.browser import Browser
-from tests.support.fakes.oidc import CLIENT_ID, CLIENT_SECRET, FakeProvider, running_provider
+from tests.support.fakes.oidc import CLIENT_ID, CLIENT_SECRET, FakeProvider, ask_provider, running_provider
 from tests.support.virtual_keys import Response, running_app, send
 
 ROOT = "https://proxy.example.org"
@@ -52,7 +52,7 @@ class Site:
         """Begin a sign-in, and return the address to which the provider sends the browser."""
         self.provider.redirect_uri = f"{url}/dashboard/oidc/callback"
         answer = await browser.get(f"{url}/dashboard/oidc/start")
-        return browser.ask_provider(answer.headers["location"])
+        return ask_provider(answer.headers["location"])
 
     async def sign_in(self, browser: Browser, url: str) -> Response:
         answer = await browser.get(await self.begin(browser, url))

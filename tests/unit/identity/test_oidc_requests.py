@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import httpx2 as httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -39,7 +38,7 @@ from tests.support.device_sign_in import (
     refresh,
     sign_in,
 )
-from tests.support.fakes.oidc import CLIENT_ID, FakeProvider, running_provider
+from tests.support.fakes.oidc import CLIENT_ID, FakeProvider, ask_provider, running_provider
 from tests.support.sign_in import DEVICE_GRANT
 from tests.support.virtual_keys import Response, running_app, send
 from tests.support.waiting import wait_for_async
@@ -151,7 +150,7 @@ async def test_the_user_info_verifies_no_other_address_than_its_own(
     provider.change = change
     async with running_app(tmp_path, **list_settings(provider)) as app:
         confirmed, code = await confirm(app)
-        back = httpx.get(confirmed.headers["location"], trust_env=False).headers["location"]
+        back = ask_provider(confirmed.headers["location"])
         page = await send(app, "GET", back.removeprefix(URL), cookie=read_cookies(confirmed))
         redeemed = await post(app, "/oauth/token", {"grant_type": DEVICE_GRANT, "device_code": code})
     assert page.status == 403

@@ -16,6 +16,7 @@ from msgspec import structs
 
 from anthropic_proxy import __version__
 from anthropic_proxy.console.ledger.audit import add_entry, changing
+from anthropic_proxy.console.ledger.connection import Connection
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.event_push import MAX_EVENTS, PARKED_SECONDS, REPORT_SECONDS, EventPush
 from anthropic_proxy.console.ledger.retention import Retention
@@ -78,7 +79,11 @@ class World:
         return EventPush(cast("Gateway", self), lambda: self.now)
 
     def audit(self, *names: str) -> None:
-        with closing(open_for_writing(self.settings)) as connection, changing(connection):
+        with closing(open_for_writing(self.settings)) as connection:
+            self.audit_in(connection, *names)
+
+    def audit_in(self, connection: Connection, *names: str) -> None:
+        with changing(connection):
             for name in names:
                 changes: dict[str, tuple[object, object]] = {"team": (None, "web")}
                 add_entry(connection, self.now, actor="admin", action="create key", target=name, changes=changes)
@@ -201,15 +206,16 @@ async def test_an_hour_without_the_endpoint_loses_nothing(database: Settings) ->
     end = NOON + 3_600
     names: list[str] = []
     times: list[float] = []
-    while world.now < end:
-        names.append(f"key {len(names)}")
-        world.audit(names[-1])
-        before = len(world.requests)
-        for process in processes:
-            await process.work()
-        if len(world.requests) > before:
-            times.append(world.now - NOON)
-        world.now += 5.0
+    with closing(open_for_writing(database)) as connection:
+        while world.now < end:
+            names.append(f"key {len(names)}")
+            world.audit_in(connection, names[-1])
+            before = len(world.requests)
+            for process in processes:
+                await process.work()
+            if len(world.requests) > before:
+                times.append(world.now - NOON)
+            world.now += 5.0
     pauses = [later - earlier for earlier, later in pairwise(times)]
     assert pauses[:6] == [5, 10, 20, 40, 80, 160]
     assert {*pauses[6:]} == {300}
