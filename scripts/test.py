@@ -1,6 +1,6 @@
 """Run the tests; creates .venv first. Options go to pytest, except --update and --thorough.
 
-Three run at a time, because some of them wait for processes; `-n 0` runs one at a time.
+Four run at a time, because some of them wait for processes; `-n 0` runs one at a time.
   --update    rewrite the expected files of tests/golden
   --thorough  1,000 examples per property instead of 25
 """
@@ -22,4 +22,4 @@ if "--thorough" in options:
     options.remove("--thorough")
     os.environ["HYPOTHESIS_PROFILE"] = "thorough"
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # otherwise each process of each run compiles every test module
-become(PYTHON, "-m", "pytest", "-n", "3", "--dist", "worksteal", *options)
+become(PYTHON, "-m", "pytest", "-n", "4", "--dist", "worksteal", *options)

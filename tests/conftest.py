@@ -21,6 +21,7 @@ pytest_plugins = [
     "tests.support.program_in_path",
     "tests.support.progress",
     "tests.support.golden_texts",
+    "tests.support.memory_folder",
     "tests.support.samples",
     "tests.support.shared_compilation",
     "tests.support.skip_reasons",
