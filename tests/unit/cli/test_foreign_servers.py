@@ -1,6 +1,7 @@
 """Commands that show what a server says: it cannot obey a terminal, is short, and each other reply is a clear error."""
 
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -51,8 +52,8 @@ class _Handler(BaseHTTPRequestHandler):
 class Proxy:
     """A proxy of a company that says what a test wants."""
 
-    def __init__(self, url: str, server: _Server) -> None:
-        self.url = url
+    def __init__(self, server: _Server) -> None:
+        self.url = url = f"http://127.0.0.1:{server.server_port}"
         self.device: dict[str, Any] = {
             "device_code": "d",
             "user_code": "ABCD-EFGH",
@@ -79,10 +80,28 @@ class Proxy:
         server.answers = self.answers
 
 
-@pytest.fixture
-def proxy() -> Iterator[Proxy]:
+@pytest.fixture(scope="module")
+def server() -> Iterator[_Server]:
     with running() as server:
-        yield Proxy(f"http://127.0.0.1:{server.server_port}", server)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def home(server: _Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a person who has signed in, which takes a second."""
+    folder = tmp_path_factory.mktemp("home")
+    assert run(folder, "login", Proxy(server).url)[0] == 0
+    return folder
+
+
+@pytest.fixture
+def proxy(server: _Server) -> Proxy:
+    return Proxy(server)
+
+
+@pytest.fixture
+def signed_in(home: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(home, tmp_path, dirs_exist_ok=True)
 
 
 @contextmanager
@@ -112,10 +131,6 @@ def run(folder: Path, *words: str) -> tuple[int, str]:
     assert len(shown) < MAX_SHOWN
     assert "\n✓ Signed in at https://example.org." not in shown
     return done.returncode, shown
-
-
-def sign_in(folder: Path, proxy: Proxy) -> None:
-    assert run(folder, "login", proxy.url)[0] == 0
 
 
 TEXTS_OF_A_SIGN_IN = ("user_code", "verification_uri", "verification_uri_complete", "login_notice", "device_code")
@@ -172,11 +187,10 @@ def test_a_time_is_refused_with_its_bound(proxy: Proxy, tmp_path: Path) -> None:
     "body", [b"", b"[]", b'"x"', b"<html>", b"\xff\xfe", b"[" * 100_000, b"x" * 3_000_000], ids=shorten
 )
 @pytest.mark.parametrize("status", [200, 400])
-def test_a_reply_of_another_form_is_an_error(proxy: Proxy, tmp_path: Path, status: int, body: bytes) -> None:
-    sign_in(tmp_path, proxy)
+def test_a_reply_of_another_form_is_an_error(proxy: Proxy, signed_in: Path, status: int, body: bytes) -> None:
     proxy.answers |= dict.fromkeys(proxy.answers, (status, body))
     for words in (("keys", "list"), ("keys", "show", "ci"), ("keys", "rotate", "ci"), ("login", proxy.url)):
-        found, shown = run(tmp_path, *words)
+        found, shown = run(signed_in, *words)
         assert (found, shown[:1]) == (2, "✕"), (words, shown)
 
 
@@ -201,13 +215,12 @@ FIELDS_OF_A_KEY = ("id", "name", "owner", "team", "creator", "status_reason", "p
 @pytest.mark.parametrize("field", FIELDS_OF_A_KEY)
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_keys_of_another_proxy_show_no_text_that_a_terminal_obeys(
-    proxy: Proxy, tmp_path: Path, field: str, text: str
+    proxy: Proxy, signed_in: Path, field: str, text: str
 ) -> None:
-    sign_in(tmp_path, proxy)
     proxy.key[field] = [text] if field == "models" else text
     proxy.key["key"] = text if field == "name" else "sk-ap-0"
     for words in (("list",), ("show", "ci"), ("rotate", "ci"), ("revoke", "ci"), ("change", "ci", "--team", "a")):
-        run(tmp_path, "keys", *words)
+        run(signed_in, "keys", *words)
 
 
 @pytest.mark.parametrize(
@@ -227,10 +240,9 @@ def test_keys_of_another_proxy_show_no_text_that_a_terminal_obeys(
         ("spending", 5),
     ],
 )
-def test_a_key_of_another_form_is_an_invalid_reply(proxy: Proxy, tmp_path: Path, field: str, value: Any) -> None:
-    sign_in(tmp_path, proxy)
+def test_a_key_of_another_form_is_an_invalid_reply(proxy: Proxy, signed_in: Path, field: str, value: Any) -> None:
     proxy.key[field] = value
-    status, shown = run(tmp_path, "keys", "show", "ci")
+    status, shown = run(signed_in, "keys", "show", "ci")
     assert status == 2
     assert shown.startswith(f"✕ {proxy.url}: Its reply is not valid: "), shown
 
