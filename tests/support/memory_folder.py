@@ -11,7 +11,7 @@ import pytest
 
 FOLDER = Path("/dev/shm")
 MIN_FREE_BYTES = 4 * 1024**3
-"""The folders of tests that passed are removed at once. Those that failed remain, and a test may fill several 100 MB."""
+"""The folders of tests that passed are removed at once. Those that failed stay; a test may fill several 100 MB."""
 VARIABLE = "PYTEST_DEBUG_TEMPROOT"
 """Names the folder in which pytest creates the folders of its runs."""
 
