@@ -24,7 +24,7 @@ A reply that is not streamed is read whole, and then forwarded.
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any, TypeVar, final
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from msgspec import structs
 
@@ -70,7 +70,6 @@ from anthropic_proxy.engine.wires.anthropic.stream import (
     select_frames_to_inspect,
     split_after_message_end,
 )
-from anthropic_proxy.engine.wires.anthropic.stream_repair import StreamRepair
 from anthropic_proxy.engine.wires.calls import ModelLimits, RelayCall
 from anthropic_proxy.engine.wires.dialect import BaseDialect
 from anthropic_proxy.engine.wires.framing import EVENT_BORDER, MAX_FRAME_BYTES, EventSplitter, SSEReader
@@ -79,6 +78,9 @@ from anthropic_proxy.engine.wires.purposes import OWN_PURPOSES
 from anthropic_proxy.engine.wires.upstream_http import ConvertedResponse, UpstreamResponse, read_body
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
 from anthropic_proxy.secrets import redact_secret_bytes
+
+if TYPE_CHECKING:
+    from anthropic_proxy.engine.wires.anthropic.stream_repair import StreamRepair
 
 _Result = TypeVar("_Result")
 FORWARDED_HEADERS = frozenset(("retry-after", "retry-after-ms", "x-should-retry"))
@@ -152,7 +154,9 @@ class RelayStream(Reply):
         self._delta_frame_bytes = len(_EVENT_LINE) + len(_DELTA_FRAME)
 
     @cached_property
-    def _repair(self) -> StreamRepair:
+    def _repair(self) -> "StreamRepair":
+        from anthropic_proxy.engine.wires.anthropic.stream_repair import StreamRepair  # noqa: PLC0415  # relays only
+
         call = self._call
         repair: Callable[..., StreamRepair] = StreamRepair
         if call.applied_edits is not None:

@@ -75,6 +75,7 @@ def test_the_help_has_only_colors_of_the_users_theme() -> None:
 def test_the_server_loads_neither_the_library_of_commands_nor_that_of_pages_nor_several_processes() -> None:
     unneeded = [
         "anthropic_proxy.engine.exchange.safeguards.check",
+        "anthropic_proxy.engine.wires.anthropic.stream_repair",
         "anthropic_proxy.engine.wires.gemini",
         "cyclopts",
         "dataclasses",

@@ -5,14 +5,16 @@ that was asked for. `repair_message` completes a message that `is_valid_message`
 streams (`StreamRepair`): it becomes a stream, which becomes a message again.
 """
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from anthropic_proxy.engine.wires.anthropic.stream_repair import StreamRepair, encode_event
 from anthropic_proxy.engine.wires.framing import SSEReader
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_repaired
+
+if TYPE_CHECKING:
+    from anthropic_proxy.engine.wires.anthropic.stream_repair import StreamRepair
 
 _OF_THE_END = ("stop_details", "safeguard_results")
 """Further fields of a message that a stream has in `message_delta`."""
@@ -20,7 +22,7 @@ _TEXTS = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta":
 """Type of a delta → field of the delta and of its block."""
 
 
-def convert_message_to_events(body: bytes, repair: StreamRepair) -> bytes:
+def convert_message_to_events(body: bytes, repair: "StreamRepair") -> bytes:
     """Return a message as the events of a stream. `body` is an object with `content`, which may be a text."""
     message = decode_repaired(body)
     ending = {"stop_reason": message.get("stop_reason") or "end_turn", "stop_sequence": message.get("stop_sequence")}
@@ -30,10 +32,12 @@ def convert_message_to_events(body: bytes, repair: StreamRepair) -> bytes:
         {"type": "message_delta", "delta": ending, "usage": message.get("usage")},
         {"type": "message_stop"},
     ]
+    from anthropic_proxy.engine.wires.anthropic.stream_repair import encode_event  # noqa: PLC0415  # few replies
+
     return repair.feed(b"".join(map(encode_event, events)))
 
 
-def convert_events_to_message(body: bytes, repair: StreamRepair) -> bytes:
+def convert_events_to_message(body: bytes, repair: "StreamRepair") -> bytes:
     """Return the message of a stream, or the error in it. A body that is no complete stream is returned unchanged.
 
     Raises the error of `StreamRepair` for a call that cannot be run.
@@ -142,7 +146,7 @@ def is_valid_message(body: bytes) -> bool:
     return message.stop_reason != "end_turn" and len({*calls}) == len(calls)
 
 
-def repair_message(body: bytes, repair: StreamRepair) -> bytes:
+def repair_message(body: bytes, repair: "StreamRepair") -> bytes:
     """Return a message as the API defines it. What is no message is returned unchanged.
 
     Raises the error of `StreamRepair` for a call that cannot be run.
