@@ -48,6 +48,7 @@ class Admission(Struct, eq=False):
     engine: Engine
     incoming: ClientRequest
     estimates: EstimateCache
+    """Token estimate of the request, computed at most once, for routes, limits and `message_start`."""
     settles: list[Settle] = []
     """Functions to call with the receipt at the end of the request, also after a rejection."""
     servers: Collection[ServerName] = ALL_SERVERS

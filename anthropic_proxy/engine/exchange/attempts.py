@@ -51,7 +51,7 @@ from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.messages.deltas import Usage
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.preparation import may_lack_room
-from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
+from anthropic_proxy.engine.messages.tokens import TokenScale
 from anthropic_proxy.engine.passed_proxies import is_answered_loop
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.credentials import concerns_all_clients, concerns_key
@@ -130,15 +130,13 @@ class Attempts:
         admission: Admission,
         origin: ClientOrigin,
         clock: Callable[[], float],
-        estimates: EstimateCache,
-        describer: "ImageDescriber | None" = None,
+        describer: "ImageDescriber | None",
     ) -> None:
         """`describer`: see `AttemptPreparer`."""
         self._engine = engine
         self._incoming = incoming
         self._admission = admission
         self._origin = origin
-        self._estimates = estimates
         self.receipt = incoming.receipt
         self.records = AttemptRecords(incoming.receipt, engine, clock)
         session = "" if incoming.cache_session else incoming.receipt.session
@@ -151,7 +149,7 @@ class Attempts:
 
             self.editor = ContextEditor(request)
         self._preparer = AttemptPreparer(
-            engine, incoming, session, is_large, origin.servers, estimates, inliner, self.editor, describer
+            engine, incoming, session, is_large, origin.servers, admission.estimates, inliner, self.editor, describer
         )
         self.sender = AttemptSender(engine, incoming, request, watchdog, self.records, session)
         self._retries = Retries(engine, incoming, request, watchdog, self.records, admission)
@@ -310,7 +308,7 @@ class Attempts:
         scale = TokenScale() if latest is None else latest.run.token_scale
         if self.editor is not None:
             request = self.editor.find_edited(request)
-        return self._estimates.get_or_estimate(request, scale)
+        return self._admission.estimates.get_or_estimate(request, scale)
 
     async def read_list_for_remedy(self, error: UpstreamError) -> None:
         if (attempt := self.sender.latest) is not None:

@@ -12,7 +12,7 @@ an HTTP response with the status of the error.
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP, is_large_request
 from anthropic_proxy.engine.engine import Engine
@@ -34,7 +34,7 @@ from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.fold import Fold
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.preparation import ends_with_paused_reply
-from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
+from anthropic_proxy.engine.messages.tokens import TokenScale
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.providers.model_observations import MIN_RECORDED_TOKENS
 from anthropic_proxy.engine.providers.prefix_guard import find_lost_tokens, settle_change
@@ -55,6 +55,17 @@ EMPTY_DELTA_AFTER_SECONDS = 240.0
 """Idle seconds of a provider after which empty text deltas replace pings: clients accept only 10 minutes of pings."""
 
 
+class Extras(Struct, frozen=True):
+    """What few requests have beside the calls for their reply."""
+
+    check: "ReplyCheck | None"
+    """Checks of the tool calls of the reply. None: the client requested none."""
+    compaction: "Compaction | None"
+    """The summary that the client requests of the proxy. None: none."""
+    describer: "ImageDescriber | None"
+    """See `AttemptPreparer`."""
+
+
 class Delivery:
     """An admitted request, until its reply is delivered. The watchdog observes it from the constructor to `finish`."""
 
@@ -68,6 +79,8 @@ class Delivery:
     """The decoded reply of a streamed request. None: no reply yet, not streamed, or a relay."""
     _call_filter: SingleToolCallFilter | None = None
     """Filter that drops all tool calls after the first one. None: the client allows parallel calls."""
+    _check: "ReplyCheck | None" = None
+    _compaction: "Compaction | None" = None
     _compacted: "Compacted | None" = None
     """The summary with which the reply begins. None: there is none."""
     _calls: FinalCalls | None = None
@@ -82,30 +95,26 @@ class Delivery:
         request: MessagesRequest,
         plan: Plan,
         admission: Admission,
-        estimates: EstimateCache,
         clock: Callable[[], float],
         inspection: "Inspection | None",
-        check: "ReplyCheck | None",
-        compaction: "Compaction | None",
-        describer: "ImageDescriber | None",
+        extras: Extras | None,
         answer: FidelityNote | None,
     ) -> None:
-        """`inspection`: that of request and reply. None: there are no inspectors. `check`: checks of the tool calls of
-        the reply. None: the client requested none. `compaction`: the summary that the client requests of the proxy.
-        None: none. `describer`: see `AttemptPreparer`. `answer`: note on an empty reply of the proxy itself. None: a
-        provider is called.
+        """`inspection`: that of request and reply. None: there are no inspectors. `answer`: note on an empty reply of
+        the proxy itself. None: a provider is called.
         """
         self._engine = engine
         self._incoming = incoming
         self._sink = sink
         self._request = request
         self._plan = plan
-        self._estimates = estimates
+        self._estimates = admission.estimates
         self._clock = clock
         self._inspection = inspection
-        self._check = check
-        self._compaction = compaction
         self._answer = answer
+        describer = None
+        if extras is not None:
+            self._check, self._compaction, describer = extras.check, extras.compaction, extras.describer
         receipt = self._receipt = incoming.receipt
         timeouts = engine.settings.timeouts
         self._writer = MessageWriter(message_id=engine.new_id("msg_"), model=request.model, signature="", clock=clock)
@@ -126,14 +135,13 @@ class Delivery:
             admission=admission,
             origin=self._origin,
             clock=clock,
-            estimates=estimates,
             describer=describer,
         )
         if request.context_edits is not None:
             editor = self._attempts.editor
             self._writer.applied_edits = [] if editor is None else editor.applied  # of the latest call at the end
-            if compaction is not None:
-                compaction.prepare_writer(self._writer)
+            if self._compaction is not None:
+                self._compaction.prepare_writer(self._writer)
         self._slot = CallSlot(engine.queue, receipt) if engine.queue is not None else None
         """The place among the concurrent calls to providers. None: their number is not limited."""
         if describer is not None:

@@ -29,7 +29,7 @@ from anthropic_proxy.engine.exchange.client_side import (
     record_failure,
     start_recording,
 )
-from anthropic_proxy.engine.exchange.delivery import Delivery
+from anthropic_proxy.engine.exchange.delivery import Delivery, Extras
 from anthropic_proxy.engine.exchange.inspection import open_inspection
 from anthropic_proxy.engine.exchange.own_requests import ParentRequest
 from anthropic_proxy.engine.exchange.plan import choose_plan, follow_session, read_client_request
@@ -71,9 +71,7 @@ class Exchange:
         self._sink = sink
         self._inspection = inspection
         self._receipt = incoming.receipt
-        self._estimates = EstimateCache()
-        """Token estimate of the request, computed at most once, for routes, limits and `message_start`."""
-        self._admission = Admission(engine, incoming, self._estimates)
+        self._admission = Admission(engine, incoming, EstimateCache())
 
     async def run(self) -> None:
         """Serve the request. Raises only the cancellation of this task, after the client got an error."""
@@ -139,7 +137,7 @@ class Exchange:
             match = None
             if request.scanned_only:
                 request = await self._decode_body()
-        plan = await choose_plan(engine, incoming, request, self._estimates, match)
+        plan = await choose_plan(engine, incoming, request, self._admission.estimates, match)
         plans: Sequence[Plan] = (plan,)
         if incoming.plans:
             plans = incoming.plans
@@ -171,17 +169,9 @@ class Exchange:
         if engine.title_recorders and asks_for_title(receipt.kind, request, incoming.body):
             hide = None if inspection is None else inspection.hide_values
             start_recording(engine, incoming, self._sink, engine.title_recorders, hide)
-        check = None
-        if request.safeguards:
-            check = open_check(self._build_parent(request, plan), request.safeguards, inspection)
-        compaction: Compaction | None = None
-        if request.context_edits:
-            from anthropic_proxy.engine.exchange.compaction import open_compaction  # noqa: PLC0415  # few requests
-
-            compaction, plan = open_compaction(self._build_parent(request, plan), request, plan)
-        describer = None
-        if engine.settings.images is not None and incoming.purpose != "image_description":
-            describer = _open_describer(self._build_parent(request, plan), engine.settings.images, inspection)
+        extras: Extras | None = None
+        if request.safeguards or request.context_edits or engine.settings.images is not None:
+            extras, plan = self._open_extras(request, plan, inspection)
         answer: FidelityNote | None = None
         if asks_limits:
             answer = _LIMIT_QUERY
@@ -194,14 +184,29 @@ class Exchange:
             request=request,
             plan=plan,
             admission=self._admission,
-            estimates=self._estimates,
             clock=clock,
             inspection=inspection,
-            check=check,
-            compaction=compaction,
-            describer=describer,
+            extras=extras,
             answer=answer,
         )
+
+    def _open_extras(
+        self, request: MessagesRequest, plan: Plan, inspection: "Inspection | None"
+    ) -> tuple[Extras, Plan]:
+        """Return also the plan that is left."""
+        check = None
+        if request.safeguards:
+            check = open_check(self._build_parent(request, plan), request.safeguards, inspection)
+        compaction: Compaction | None = None
+        if request.context_edits:
+            from anthropic_proxy.engine.exchange.compaction import open_compaction  # noqa: PLC0415  # few requests
+
+            compaction, plan = open_compaction(self._build_parent(request, plan), request, plan)
+        describer: ImageDescriber | None = None
+        images = self._engine.settings.images
+        if images is not None and self._incoming.purpose != "image_description":
+            describer = _open_describer(self._build_parent(request, plan), images, inspection)
+        return Extras(check, compaction, describer), plan
 
     def _build_parent(self, request: MessagesRequest, plan: Plan) -> ParentRequest:
         return ParentRequest(self._engine, self._incoming, request, plan, run_exchange)
