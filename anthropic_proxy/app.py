@@ -406,6 +406,8 @@ class App:
                 services.circuit_breakers.open_circuit_count(),
                 services.credentials.cooldown_count(),
             )
+            for condition in services.list_conditions():
+                now.add(metrics.CONDITIONS, labels=(condition.check,))
         now.replace(metrics.OPEN_CIRCUITS, open_circuits)
         now.replace(metrics.KEYS_IN_COOLDOWN, cooldowns)
 

@@ -102,6 +102,13 @@ def create_key(proxy: Proxy, name: str) -> str:
     return str(response.json()["key"])
 
 
+def has_problem(proxy: Proxy) -> bool:
+    return (
+        'anthropic_proxy_conditions{check="siem"} 1.0'
+        in proxy.client(headers={"x-api-key": ADMIN}).get("/metrics").text
+    )
+
+
 def send_card(proxy: Proxy, key: str) -> str:
     """Send a text that the inspector redacts, and return the id of the request."""
     body = {"model": "demo/demo", "max_tokens": 50, "messages": [{"role": "user", "content": f"My card: {CARD}"}]}
@@ -152,6 +159,7 @@ def test_four_servers_lose_no_event_of_an_hour_without_the_endpoints(database: S
             silent.accept()  # an unanswered request
             pass_an_hour(database)
             wait_for(lambda: servers[3].client().get("/readyz").json()["checks"], lambda found: "siem" in found)
+            assert has_problem(servers[3])
             requests |= {request for sent in threads.map(use, range(24, 32)) for request in sent}
         assert main.requests == logs.requests == []
         stack.enter_context(main.listening(webhook))
@@ -186,3 +194,4 @@ def test_four_servers_lose_no_event_of_an_hour_without_the_endpoints(database: S
         main.refuses = ""
         pass_an_hour(database)
         wait_for(lambda: odd in main.list_ids("audit"))
+        wait_for(lambda: not has_problem(servers[0]))

@@ -212,6 +212,13 @@ KEYS_IN_COOLDOWN = MetricFamily(
     join=max,
     kind="gauge",
 )
+CONDITIONS = MetricFamily(
+    "anthropic_proxy_conditions",
+    ("check",),
+    "1: the server has a problem that `/readyz` names, such as `siem`: a destination does not accept events.",
+    join=max,
+    kind="gauge",
+)
 WORKERS = MetricFamily("anthropic_proxy_workers", (), "Serving processes.", kind="gauge")
 WORKERS_UNRESPONSIVE = MetricFamily(
     "anthropic_proxy_workers_unresponsive",
