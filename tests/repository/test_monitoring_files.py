@@ -8,6 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.gateway.telemetry.metrics import (
     BUDGET_USED_RATIO,
+    CONDITIONS,
     FAMILIES,
     TELEMETRY_DROPS,
     TELEMETRY_REQUESTS,
@@ -47,7 +48,7 @@ async def real_page() -> str:
     totals.count_exchange(receipt)
     totals.count_rejected_request(receipt)
     totals.count_dropped_receipt("Observer")
-    totals.copy_ledger_state(LedgerState(spending={("build", "groq", "main"): (3, 30_000_000, 1)}))
+    totals.copy_ledger_state(LedgerState(spending={("build", "4711", "groq", "main"): (3, 30_000_000, 1)}))
     totals.copy_store_state(StoreState(kind="redis"))
     for family in FAMILIES:
         if not family.label_names:
@@ -55,6 +56,7 @@ async def real_page() -> str:
     totals.snapshot.replace(BUDGET_USED_RATIO, 0.8, ("key", "ci", "usd", "day", "", "hard"))
     totals.snapshot.replace(TELEMETRY_REQUESTS, 1, ("forwarded",))
     totals.snapshot.replace(TELEMETRY_DROPS, 1, ("ann",))
+    totals.snapshot.replace(CONDITIONS, 1, ("siem",))
 
     async def collect() -> tuple[MetricsSnapshot, int]:
         return totals.snapshot, 0
