@@ -662,8 +662,8 @@ class Plugin(Struct, kw_only=True):
     """Returns what is wrong with the running server now, for `/readyz` and the dashboard. None: the plugin checks
     nothing."""
     telemetry_counts: Callable[[], Mapping[str, int]] | None = None
-    """Returns the requests with telemetry of clients since the start, for `/metrics`: `forwarded` and `dropped`. None:
-    the plugin accepts none."""
+    """Returns the requests with telemetry of clients since the start, for `/metrics`: `forwarded`, `stored` and
+    `dropped`. None: the plugin accepts none."""
     telemetry_drops: Callable[[], Mapping[str, int]] | None = None
     """Returns those that were dropped, by person, for `/metrics`. None: the plugin accepts none."""
     start: Callable[[Gateway[Any]], Awaitable[None]] | None = None

@@ -83,6 +83,7 @@ DATE_READERS = {
     "console.ledger.instance_watch",
     "console.ledger.instances",
     "console.ledger.receipt_queue",
+    "console.ledger.activity_store",
     "console.ledger.retention",
     "console.ledger.writer",
     "engine.engine",

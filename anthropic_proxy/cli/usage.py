@@ -13,6 +13,8 @@ from anthropic_proxy.cli.output import Column, Output, open_data_output
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.keys.limits import find_proxy_scopes
 from anthropic_proxy.console.keys.queries import Spending, read_used_budgets
+from anthropic_proxy.console.ledger.activity import Activity, add_up_activity
+from anthropic_proxy.console.ledger.activity_queries import add_activity
 from anthropic_proxy.console.ledger.costs import ModelCosts, count_unknown, find_missing_prices
 from anthropic_proxy.console.ledger.engines import EngineReader
 from anthropic_proxy.console.ledger.export import (
@@ -34,7 +36,7 @@ from anthropic_proxy.console.ledger.records import (
     name_missing,
 )
 from anthropic_proxy.console.ledger.request_queries import sum_sessions
-from anthropic_proxy.console.measures import MEASURES, format_sums_briefly
+from anthropic_proxy.console.measures import MEASURES, format_cost_per_commit, format_sums_briefly
 from anthropic_proxy.console.session_names import find_names
 from anthropic_proxy.console.units import MICROSECONDS
 from anthropic_proxy.engine.platforms.program import shorten_home
@@ -107,7 +109,10 @@ def usage(
     chosen = structs.replace(chosen, values=values)
     settings = load_command_settings()
     with open_ledger_for_reading(settings) as connection:
-        groups = [] if connection is None else sum_usage(connection, chosen, by, split=split)
+        groups: Sequence[UsageGroup] = ()
+        if connection is not None:
+            groups = sum_usage(connection, chosen, by, split=split)
+            groups = groups if split else add_activity(connection, chosen, by, groups)
         expected = None if connection is None else expect_month_cost(connection, chosen, now)
         sessions = [group.name for group in groups[:_MAX_ROWS] if group.name] if by == "session" else []
         names = find_names(connection, sum_sessions(connection, sessions)) if connection and sessions else {}
@@ -192,9 +197,10 @@ def write_table(
         last = date.fromisoformat(groups[-1].name)
         days = [(first + timedelta(day)).isoformat() for day in range((last - first).days + 1)]
         groups = [known.get(day) or UsageGroup(name=day, sums=UsageSums()) for day in days]
+    work = add_up_activity(group.activity for group in groups if group.activity is not None)
     rows_in_terminal = max((output.height or sys.maxsize) - _OTHER_LINES, _MIN_ROWS)
     shown = groups[-_MAX_ROWS:] if by in ("day", "hour") else groups[: min(_MAX_ROWS, rows_in_terminal)]
-    columns, rows = _build_rows(settings, by, split, shown, sessions=sessions, total=total)
+    columns, rows = _build_rows(settings, by, split, shown, sessions=sessions, total=total, work=work)
     output.write_table(columns, rows, last_row_role="title")
     costs = "".join(format_sums_briefly(sums) for sums in (*(group.sums for group in shown), total))
     if "≥" in f"{compared}{costs}":
@@ -232,8 +238,11 @@ def _build_rows(
     *,
     sessions: Mapping[str, str],
     total: UsageSums,
+    work: Activity,
 ) -> tuple[list[Column], list[list[str]]]:
-    """Return the columns of the table, and a row for each group. The last row has the sums of all groups, `total`."""
+    """Return the columns of the table, and a row for each group. The last row has the sums of all groups, `total` and
+    `work`.
+    """
     labels = []  # the name of the group, and that of its part
     for group in groups:
         if by == "hour":  # other output has the time in UTC
@@ -257,6 +266,7 @@ def _build_rows(
     if split:
         columns.append((Column(_find_title(split)), [label[1] for label in labels]))
     columns += [_build_measure(name, every) for name in _MEASURES]
+    columns += _build_activity(groups, total, work)
     columns.append((Column(f"By {compared}", role="bar", is_optional=True), [*bars, ""]))
     if by == "model":
         columns += [_build_measure(name, every) for name in _MEASURES_OF_MODELS if MEASURES[name].find(total)]
@@ -270,6 +280,20 @@ def _build_measure(name: str, every: Sequence[UsageSums]) -> tuple[Column, Seque
     show = measure.show_briefly or measure.show
     column = Column(measure.title, is_number=True, is_optional=name not in _NEEDED_MEASURES)
     return column, [show(sums) for sums in every]
+
+
+def _build_activity(
+    groups: Sequence[UsageGroup], total: UsageSums, work: Activity
+) -> list[tuple[Column, Sequence[str]]]:
+    """Return the columns of what Claude Code states about work, if it does so."""
+    if work.is_empty:
+        return []
+    every = [(group.sums, group.activity or Activity()) for group in groups] + [(total, work)]
+    lines = [f"+{one.lines_added:,} -{one.lines_removed:,}" if one.has_lines else formats.UNKNOWN for _, one in every]
+    commits = [formats.count(one.commits) for _, one in every]
+    costs = [format_cost_per_commit(sums, one) for sums, one in every]
+    cells = zip(("Lines", "Commits", "Per commit"), (lines, commits, costs), strict=True)
+    return [(Column(title, is_number=True, is_optional=True), texts) for title, texts in cells]
 
 
 def _write_about_prices(output: Output, settings: Settings, models: Sequence[UsageGroup], total: UsageSums) -> None:

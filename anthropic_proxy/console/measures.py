@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from msgspec import Struct
 
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.ledger.activity import Activity
 from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.gateway.money import format_cost
 
@@ -61,6 +62,16 @@ def _format_mean_cost(sums: UsageSums) -> str:
         if sums.all_tokens and mean is not None
         else formats.UNKNOWN
     )
+
+
+def find_cost_per_commit(sums: UsageSums, activity: Activity) -> float | None:
+    """Nano-dollars. None: there are no commits."""
+    return sums.cost / activity.commits if activity.commits else None
+
+
+def format_cost_per_commit(sums: UsageSums, activity: Activity) -> str:
+    mean = find_cost_per_commit(sums, activity)
+    return formats.UNKNOWN if mean is None else format_cost(round(mean), sums.unknown_cost_requests)
 
 
 MEASURES: Mapping[str, Measure] = {

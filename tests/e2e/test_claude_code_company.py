@@ -1,10 +1,12 @@
 """Claude Code signs in at the proxy as at the gateway of a company, and works with the sign-in."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -12,7 +14,7 @@ from aiohttp import web
 from anthropic_proxy.console.keys.virtual_keys import find_period_end
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.routing.choices import find_tier
-from tests.e2e.claude import run_claude
+from tests.e2e.claude import NOTES, run_claude
 from tests.e2e.company import ADMIN_KEY, EVERYBODY, FakeCompanyMachine, Machine, TwoPartReply, new_machine
 from tests.e2e.terminal import terminal
 from tests.support.fakes.anthropic import KEY as ANTHROPIC_KEY
@@ -198,6 +200,63 @@ def test_managed_settings_apply_and_a_used_up_budget_is_explained(claude: Path, 
             assert (
                 'anthropic_proxy_telemetry_requests_total{result="dropped"} 0' not in machine.admin.get("/metrics").text
             )
+
+
+COUNTED = """
+[sign_in.groups."*"]
+team = "build"
+
+[managed_settings."*".env]
+CLAUDE_CODE_ENABLE_TELEMETRY = "1"
+OTEL_METRICS_EXPORTER = "otlp"
+OTEL_EXPORTER_OTLP_PROTOCOL = "http/protobuf"
+OTEL_EXPORTER_OTLP_ENDPOINT = "PROXY"
+OTEL_METRIC_EXPORT_INTERVAL = "300"
+"""
+
+
+@pytest.mark.parametrize("temporality", ["delta", "cumulative"])
+def test_lines_and_commits_of_sessions_are_added_up(claude: Path, tmp_path: Path, temporality: str) -> None:
+    """The second run sends the sums since its own start, which are not those of the first one."""
+    with serving_strictly(new_openai()) as upstream:
+        settings = {"OPENAI_API_KEY": OPENAI_KEY, "OPENAI_BASE_URL": f"{upstream.url}/v1", "BIG_MODEL": "gpt-4.1"}
+        with new_machine(claude, tmp_path, settings, COUNTED) as machine:
+            url, work = machine.proxy.url, machine.work
+            (tmp_path / "server" / "anthropic-proxy.toml").write_text(COUNTED.replace("PROXY", url))
+            reload(machine.proxy)
+            machine.sign_in()
+            subprocess.run(["git", "init", "--quiet", str(work)], check=True)
+            notes, target = work / "notes.txt", work / "loud.txt"
+            names = {
+                f"GIT_{who}_{what}": "ann@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+            }
+            names["OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"] = temporality
+            for number in (1, 2):
+                notes.write_text(NOTES)
+                target.unlink(missing_ok=True)
+                for prompt, tools in (
+                    (f"Read {notes} and write its words in upper case to {target}", "Read Write Edit"),
+                    (f"Run the command `git add -A && git commit -q --allow-empty -m {number}`", "Bash"),
+                ):
+                    run = run_claude(claude, url, work, prompt, "--allowedTools", tools, home=machine.home, **names)
+                    assert run.returncode == 0, run.stderr
+
+            def read() -> dict[str, Any]:
+                (group,) = machine.admin.get("/api/usage", params={"by": "owner", "since": "24h"}).json()["groups"]
+                found: dict[str, Any] = group["activity"]
+                return found
+
+            work_done = wait_for(read, lambda found: found["commits"] == 2)
+            assert {name: work_done[name] for name in ("lines_added", "lines_removed", "edits_accepted")} == {
+                "lines_added": 8,
+                "lines_removed": 2,
+                "edits_accepted": 4,
+            }
+            sessions = machine.admin.get("/api/usage", params={"by": "session", "since": "24h"}).json()["groups"]
+            assert sorted(one["activity"]["commits"] for one in sessions) == [0, 0, 1, 1]
+            person = machine.proxy.client(headers={"authorization": f"Bearer {machine.saved['jwt']}"})
+            own = person.get("/api/usage", params={"by": "team", "since": "24h"}).json()["groups"]
+            assert [(one["name"], one["activity"]["lines_added"]) for one in own] == [("build", 8)]
 
 
 @pytest.mark.parametrize("prefix", ["openai", "anthropic"])

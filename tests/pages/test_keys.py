@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx2 as httpx
 import pytest
@@ -9,6 +10,7 @@ from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-unt
 from playwright.sync_api import Browser, Page, expect
 
 from tests.pages.browser import ALL_APPEARANCES, Appearance, open_tab, press, without_errors
+from tests.pages.sample_activity import write_sample_activity
 from tests.support.dashboard import HOSTILE, ledger_settings
 from tests.support.server_process import Proxy, running_proxy
 
@@ -77,6 +79,26 @@ def test_every_page_is_accessible_and_fits(
     findings["confirmation"] = _find_violations(page)
     page.context.close()
     assert findings == {path: [] for path in [*paths, "confirmation"]}
+
+
+@ALL_APPEARANCES
+def test_the_page_about_work_is_accessible_and_fits(browser: Browser, tmp_path: Path, appearance: Appearance) -> None:
+    settings = ledger_settings(tmp_path, VIRTUAL_KEYS="true", ADMIN_API_KEY=ADMIN)
+    with running_proxy(tmp_path, settings) as proxy:
+        page = open_signed_in(browser, proxy, appearance)
+        press(page, "g", "a")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Activity")
+        expect(page.get_by_text("OTEL_METRICS_EXPORTER").first).to_be_visible()
+        findings = {"empty": _find_violations(page)}
+        widths = [page.evaluate("document.documentElement.scrollWidth - innerWidth")]
+        write_sample_activity(tmp_path, settings, {"ci": (HOSTILE, "build"), HOSTILE: ("ann@example.org", HOSTILE)})
+        for by in ("owner", "team", "day"):
+            page.goto(f"/dashboard/activity?by={by}&range=7d")
+            expect(page.get_by_role("heading", level=2, name="Lines per")).to_be_visible()
+            findings[by] = _find_violations(page)
+            widths.append(page.evaluate("document.documentElement.scrollWidth - innerWidth"))
+        page.context.close()
+    assert (findings, widths) == ({"empty": [], "owner": [], "team": [], "day": []}, [0] * 4)
 
 
 def test_every_action_works_by_keyboard_alone(tab: Page) -> None:

@@ -84,11 +84,16 @@ NAVIGATION = (
     NavigationEntry("Providers", "/dashboard/providers", "p"),
     NavigationEntry("Settings", "/dashboard/settings", "e"),
 )
-KEYS_ENTRY = NavigationEntry("Keys", "/dashboard/keys", "k")
+KEYS_SECTION = "Keys"
+KEY_ENTRIES = (
+    NavigationEntry("Activity", "/dashboard/activity", "a"),
+    NavigationEntry(KEYS_SECTION, "/dashboard/keys", "k"),
+)
+"""Pages of a proxy with virtual keys."""
 
 
 def list_navigation_entries(settings: Settings, role: Role) -> Sequence[NavigationEntry]:
-    entries = (*NAVIGATION[:-1], KEYS_ENTRY, NAVIGATION[-1]) if settings.virtual_keys else NAVIGATION
+    entries = (*NAVIGATION[:-1], *KEY_ENTRIES, NAVIGATION[-1]) if settings.virtual_keys else NAVIGATION
     return [entry for entry in entries if may_open(role, entry.path)]
 
 

@@ -12,7 +12,7 @@ from anthropic_proxy.console.dashboard.frames import NavigationFrame, ViewFrame
 from anthropic_proxy.console.dashboard.ledger_connections import OpenedLedger
 from anthropic_proxy.console.dashboard.page import Page, PageContext, PageTable, StateLine, WaitFor
 from anthropic_proxy.console.dashboard.permissions import (
-    KEYS_ENTRY,
+    KEYS_SECTION,
     Session,
     find_client_id,
     find_client_of_label,
@@ -172,7 +172,7 @@ class View(Struct, kw_only=True):
         rights = find_rights(self.request, self.session, gateway.settings)
         client = find_client_id(self.request, self.session)
         keys = None
-        if self.page.section == KEYS_ENTRY.section:  # a restricted connection has no keys of others
+        if self.page.section == KEYS_SECTION:  # a restricted connection has no keys of others
             keys = EngineReader(opened.enter_context(services.ledger.open(gateway.settings).connection))
             rights = rights.resolve(keys)
         access = services.restrict(ledger.connection, self.request, self.session)

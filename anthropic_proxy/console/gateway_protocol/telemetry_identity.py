@@ -5,39 +5,28 @@ of attributes, and the names of `build_attributes` are set in each resource, dat
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from anthropic_proxy.console.gateway_protocol.protobuf import BYTES_TYPE, TOO_MANY_PARTS, FieldReader
 from anthropic_proxy.console.ledger.users import find_address
 from anthropic_proxy.engine.json_decoding import decode_json
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.plugins import Client
 
 SOURCE = "anthropic-proxy"
-MAX_FIELDS = 100_000
-"""Maximum number of fields of a message in protobuf."""
 MAX_NAMED = 10_000
 """Maximum number of resources, data points, records and spans of a message. A small message can have millions of empty
 ones, each of which gets attributes."""
-_TOO_MANY = "the message has too many parts"
 _NAMES = ("identity.source", "user.id", "user.email", "user.groups", "user.team", "user.cost_center")
 _PERSONAL = frozenset({"user", "enduser", "identity"})
 """First words of the names of attributes about a person (opentelemetry.io/docs/specs/semconv/registry, "user" and
 "enduser"; `identity.source` is of Claude Code)."""
 _PERSONAL_WORD = compile_later(rb"user|identity", re.IGNORECASE)
 """Each of them has one of these."""
-_BYTES = 2
-"""Wire type of texts and nested messages (protobuf.dev, "Encoding")."""
-_FIXED = {1: 8, 5: 4}
-"""Wire type → its number of bytes."""
-
-
-_MAX_FIELD_NUMBER = 2**29 - 1
-"""Largest number of a field (protobuf.dev, "Assigning Field Numbers"). Some programs read only 32 bits of a larger one,
-which is then another field."""
 _OLD_SCOPES = 1_000
 """Field of the scopes in version 0.15 of OTLP. The OpenTelemetry Collector reads it if there are no others (`Migrate…`
 in its package `pdata/internal/otlp`, read 2026-11)."""
@@ -94,7 +83,7 @@ def name_sender(kind: str, body: bytes, attributes: Mapping[str, str], *, is_jso
         decoded = decode_json(body)
         try:
             if _edit_json(decoded, added) > MAX_NAMED:
-                raise ValueError(_TOO_MANY)
+                raise ValueError(TOO_MANY_PARTS)
         except RecursionError:
             raise ValueError("the message is nested too deeply") from None
         return msgspec.json.encode(decoded)
@@ -118,7 +107,7 @@ def _edit_json(value: Any, added: list[Any], parent: str = "") -> int:
                 value[name] = [
                     attribute
                     for attribute in given
-                    if not (isinstance(attribute, dict) and _is_personal(attribute.get("key")))
+                    if not (isinstance(attribute, dict) and is_personal(attribute.get("key")))
                 ]
             else:
                 count += _edit_json(item, added, name)
@@ -128,21 +117,21 @@ def _edit_json(value: Any, added: list[Any], parent: str = "") -> int:
     return count
 
 
-def _is_personal(name: Any) -> bool:
+def is_personal(name: Any) -> bool:
     return isinstance(name, str) and name.partition(".")[0].strip().lower() in _PERSONAL
 
 
 class _Editor:
-    """Edits one message in protobuf. Raises `ValueError` above `MAX_FIELDS` and `MAX_NAMED`."""
+    """Edits one message in protobuf. Raises `ValueError` as `FieldReader`, and above `MAX_NAMED`."""
 
     def __init__(self, attributes: Sequence[bytes]) -> None:
         self._attributes = attributes
-        self._left = MAX_FIELDS
+        self._fields = FieldReader()
         self._named = 0
 
     def edit(self, message: bytes, node: _Node) -> bytes:
         pieces = []
-        for number, piece, content in self._split_fields(message):
+        for number, piece, content in self._fields.split(message):
             if content is not None:
                 if number == node.attributes:
                     if self._is_personal(content):
@@ -154,7 +143,7 @@ class _Editor:
         if node.is_named:
             self._named += 1
             if self._named > MAX_NAMED:
-                raise ValueError(_TOO_MANY)
+                raise ValueError(TOO_MANY_PARTS)
             pieces += [_encode_field(node.attributes, attribute) for attribute in self._attributes]
         return b"".join(pieces)
 
@@ -162,56 +151,13 @@ class _Editor:
         """Of a repeated field, the last one counts."""
         if not _PERSONAL_WORD.search(attribute):
             return False
-        fields = self._split_fields(attribute)
+        fields = self._fields.split(attribute)
         names = [content for number, _, content in fields if number == 1 and content is not None]
-        return bool(names) and _is_personal(names[-1].decode("utf-8", "replace"))
-
-    def _split_fields(self, message: bytes) -> Iterator[tuple[int, bytes, bytes | None]]:
-        """Yield number, bytes and content of each field. The content of a number is None."""
-        position = 0
-        length = len(message)
-        while position < length:
-            self._left -= 1
-            if self._left < 0:
-                raise ValueError(_TOO_MANY)
-            tag = message[position]
-            start = position + 1
-            if tag > 127:
-                tag, start = _decode_number(message, position)
-            if not 1 <= tag >> 3 <= _MAX_FIELD_NUMBER:
-                raise ValueError("a field has an invalid number")
-            content = None
-            if tag & 7 == _BYTES:
-                size, start = _decode_number(message, start)
-                end = start + size
-                content = message[start:end]
-            elif tag & 7 == 0:
-                _, end = _decode_number(message, start)
-            elif tag & 7 in _FIXED:
-                end = start + _FIXED[tag & 7]
-            else:
-                raise ValueError("unknown wire type")
-            if end > length:
-                raise ValueError("the message is incomplete")
-            yield tag >> 3, message[position:end], content
-            position = end
-
-
-def _decode_number(message: bytes, position: int) -> tuple[int, int]:
-    """Return a number (varint) and the position behind it."""
-    if position < len(message) and message[position] < 128:
-        return message[position], position + 1
-    value = shift = 0
-    for index in range(position, min(position + 10, len(message))):
-        value |= (message[index] & 127) << shift
-        if message[index] < 128:
-            return value, index + 1
-        shift += 7
-    raise ValueError("the message is incomplete")
+        return bool(names) and is_personal(names[-1].decode("utf-8", "replace"))
 
 
 def _encode_field(number: int, content: bytes) -> bytes:
-    return _encode_number(number << 3 | _BYTES) + _encode_number(len(content)) + content
+    return _encode_number(number << 3 | BYTES_TYPE) + _encode_number(len(content)) + content
 
 
 def _encode_number(value: int) -> bytes:

@@ -3,22 +3,24 @@
 The client gets 200 at once, whatever happens to its data, because it logs an error for any other answer. Data waits in
 a bounded queue of each collector, in which each person has a turn. So none waits for a slow one. What exceeds the bound
 is taken from the person with the most. It is counted and dropped, as what cannot be sent, without a second try. No
-collector gets a credential of the client.
+collector gets a credential of the client. The ledger has a queue as a collector has, for metrics (`ActivityWriter`).
 """
 
 import asyncio
 import zlib
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 
 from msgspec import Struct, field
 
+from anthropic_proxy.console.gateway_protocol.activity_writer import ActivityWriter
 from anthropic_proxy.console.gateway_protocol.telemetry_identity import build_attributes, name_sender
 from anthropic_proxy.engine.upstream.http.connection import Decompressor
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import Gateway, RouteRequest, RouteResponse
+from anthropic_proxy.plugins import Client, Gateway, RouteRequest, RouteResponse
 
 PATHS = ("/v1/metrics", "/v1/logs", "/v1/traces")
 MAX_BYTES = 1024 * 1024
@@ -28,6 +30,8 @@ MAX_QUEUED_BYTES = 16 * 1024 * 1024
 MAX_COUNTED_PEOPLE = 1_000
 """Maximum number of people whose dropped requests are counted apart. Further ones are `other`."""
 _MAX_BYTES_ON_LOOP = 64 * 1024
+STOP_SECONDS = 2.0
+"""Time that the stop of the server waits for the ledger."""
 _JSON = "application/json"
 _ACCEPTED = frozenset({_JSON, "application/x-protobuf"})
 
@@ -35,13 +39,20 @@ _ACCEPTED = frozenset({_JSON, "application/x-protobuf"})
 class _Waiting(Struct):
     """A request of a client, which all collectors share."""
 
+    client: Client
     kind: str
     content_type: str
     encoding: str
     body: bytes
     attributes: Mapping[str, str]
+    received_at: float
+    """By the clock of the event loop."""
     named: bytes | None = None
     """The body with the sender, for all collectors. None: it is not written yet."""
+
+
+_Send = Callable[[_Waiting, bytes], Awaitable[bool]]
+"""Function that gets a request and its body with the sender. Result False: the body was dropped."""
 
 
 class _Sender(Struct):
@@ -57,15 +68,17 @@ class _Sender(Struct):
 
 
 class TelemetryRelay:
-    """The queues of one process, one for each collector."""
+    """The queues of one process, one for each collector and one for the ledger."""
 
     def __init__(self) -> None:
-        self.counts = {"forwarded": 0, "dropped": 0}
-        """Requests with telemetry since the start, once for each collector."""
+        self.counts = {"forwarded": 0, "stored": 0, "dropped": 0}
+        """Requests with telemetry since the start, once for each collector, and for the ledger."""
         self.dropped: Counter[str] = Counter()
         """Those that were dropped, by person: the owner of the key, or its label."""
-        self._queues: dict[str, _CollectorQueue] = {}
+        self._collectors: dict[str, _Queue] = {}
         """Name of a collector → what waits for it."""
+        self._ledger: _Queue | None = None
+        self._activity: ActivityWriter | None = None
 
     async def accept(self, gateway: Gateway[Settings], request: RouteRequest) -> RouteResponse:
         kind = request.path.rpartition("/")[2]
@@ -74,23 +87,45 @@ class TelemetryRelay:
         is_readable = content_type in _ACCEPTED and Decompressor(encoding).supports_encoding
         person = request.client.owner or request.client.name
         collectors = [one.name for one in gateway.settings.collectors if kind in one.urls]
-        if len(request.body) > MAX_BYTES or not is_readable or not collectors:
+        is_stored = kind == "metrics" and gateway.settings.ledger_activity
+        if len(request.body) > MAX_BYTES or not is_readable or not (collectors or is_stored):
             self._count_drop(person)
-        else:
-            waiting = _Waiting(kind, content_type, encoding, request.body, build_attributes(request.client))
-            for name in collectors:
-                if name not in self._queues:
-                    self._queues[name] = _CollectorQueue(name, gateway, self._count_sent, self._count_drop)
-                self._queues[name].add(person, waiting)
+            return RouteResponse()
+        client = request.client
+        now = asyncio.get_running_loop().time()
+        waiting = _Waiting(client, kind, content_type, encoding, request.body, build_attributes(client), now)
+        for name in collectors:
+            if name not in self._collectors:
+                send = partial(_send_to_collector, gateway, name)
+                self._collectors[name] = _Queue(send, partial(self._count, "forwarded"), self._count_drop)
+            self._collectors[name].add(person, waiting)
+        if is_stored:
+            self._open_ledger(gateway).add(person, waiting)
         return RouteResponse()
 
     async def stop(self) -> None:
-        """What still waits is dropped, so that it does not delay the stop of the server."""
-        for queue in self._queues.values():
+        """What still waits for a collector is dropped, so that it does not delay the stop of the server."""
+        if self._activity is not None and self._ledger is not None:
+            self._activity.hurry()
+            await self._ledger.stop(STOP_SECONDS)
+            self._activity.close()
+        for queue in self._collectors.values():
             await queue.stop()
 
-    def _count_sent(self) -> None:
-        self.counts["forwarded"] += 1
+    def _open_ledger(self, gateway: Gateway[Settings]) -> "_Queue":
+        if self._ledger is None:
+            activity = self._activity = ActivityWriter(gateway)
+
+            async def store(waiting: _Waiting, body: bytes) -> bool:
+                return await activity.store(
+                    waiting.client, body, waiting.received_at, is_json=waiting.content_type == _JSON
+                )
+
+            self._ledger = _Queue(store, partial(self._count, "stored"), self._count_drop)
+        return self._ledger
+
+    def _count(self, result: str) -> None:
+        self.counts[result] += 1
 
     def _count_drop(self, person: str) -> None:
         self.counts["dropped"] += 1
@@ -98,18 +133,11 @@ class TelemetryRelay:
         self.dropped[person if is_counted else "other"] += 1
 
 
-class _CollectorQueue:
-    """What waits for one collector, and its task, which starts with the first data."""
+class _Queue:
+    """What waits for one collector or the ledger, and its task, which starts with the first data."""
 
-    def __init__(
-        self,
-        name: str,
-        gateway: Gateway[Settings],
-        count_sent: Callable[[], None],
-        count_drop: Callable[[str], None],
-    ) -> None:
-        self._name = name
-        self._gateway = gateway
+    def __init__(self, send: _Send, count_sent: Callable[[], None], count_drop: Callable[[str], None]) -> None:
+        self._send = send
         self._count_sent = count_sent
         self._count_drop = count_drop
         self._senders: dict[str, _Sender] = {}
@@ -130,8 +158,10 @@ class _CollectorQueue:
         if self._sending is None or self._sending.done():
             self._sending = asyncio.create_task(self._send_all())
 
-    async def stop(self) -> None:
+    async def stop(self, seconds: float = 0.0) -> None:
+        """What is not sent within `seconds` is dropped."""
         if self._sending is not None:
+            await asyncio.wait({self._sending}, timeout=seconds)
             self._sending.cancel()
             await asyncio.wait({self._sending})
 
@@ -162,27 +192,24 @@ class _CollectorQueue:
                 else:
                     self._count_drop(person)
 
-    async def _send(self, waiting: _Waiting, body: bytes) -> bool:
-        """Return False if the collector did not accept the data, or is not in the settings any more."""
-        collector = next((one for one in self._gateway.settings.collectors if one.name == self._name), None)
-        if collector is None or waiting.kind not in collector.urls:
-            return False
-        headers = {name: value.reveal() for name, value in collector.headers.items()}
-        headers["content-type"] = waiting.content_type
-        named = f" [collectors.{self._name}]" if self._name else ""
-        try:
-            reply = await self._gateway.send_http(
-                "POST", collector.urls[waiting.kind], headers, body, purpose="telemetry"
-            )
-        except ProxyError as error:
-            self._gateway.log_warning_once(f"Telemetry of clients was dropped: {error.message}")
-            return False
-        is_accepted = 200 <= reply.status < 300
-        if not is_accepted:
-            self._gateway.log_warning_once(
-                f"Telemetry of clients was dropped: the collector{named} answered {reply.status}."
-            )
-        return is_accepted
+
+async def _send_to_collector(gateway: Gateway[Settings], name: str, waiting: _Waiting, body: bytes) -> bool:
+    """Return False if the collector did not accept the data, or is not in the settings any more."""
+    collector = next((one for one in gateway.settings.collectors if one.name == name), None)
+    if collector is None or waiting.kind not in collector.urls:
+        return False
+    headers = {header: value.reveal() for header, value in collector.headers.items()}
+    headers["content-type"] = waiting.content_type
+    named = f" [collectors.{name}]" if name else ""
+    try:
+        reply = await gateway.send_http("POST", collector.urls[waiting.kind], headers, body, purpose="telemetry")
+    except ProxyError as error:
+        gateway.log_warning_once(f"Telemetry of clients was dropped: {error.message}")
+        return False
+    is_accepted = 200 <= reply.status < 300
+    if not is_accepted:
+        gateway.log_warning_once(f"Telemetry of clients was dropped: the collector{named} answered {reply.status}.")
+    return is_accepted
 
 
 def _name_sender(waiting: _Waiting) -> bytes:

@@ -12,8 +12,10 @@ import msgspec
 from msgspec import structs
 from sqlalchemy import Connection, exc
 
+from anthropic_proxy.console.ledger.activity_queries import ACTIVITY_GROUPS, add_activity
 from anthropic_proxy.console.ledger.engines import EngineReader, open_empty_ledger, read_ledger
 from anthropic_proxy.console.ledger.export import (
+    ACTIVITY_TITLES,
     COSTS,
     DURATIONS,
     EXPORT_TITLES,
@@ -26,7 +28,7 @@ from anthropic_proxy.console.ledger.export import (
     tabulate_usage,
 )
 from anthropic_proxy.console.ledger.periods import RequestSelection, resolve_usage_range
-from anthropic_proxy.console.ledger.queries import count_facets, expect_month_cost, sum_usage
+from anthropic_proxy.console.ledger.queries import UsageGroup, count_facets, expect_month_cost, sum_usage
 from anthropic_proxy.console.ledger.read_access import (
     MAX_READ_SECONDS,
     describe_read_failure,
@@ -81,7 +83,8 @@ def respond(
             split = query.choose("split", SPLIT_NAMES, "") if "split" in query.values else None
             chosen = structs.replace(query.resolve_usage_range(), values=query.list_facets())
             with _reading(request, settings, warn) as connection:
-                groups = sum_usage(connection, chosen, by, split=split)
+                groups: Sequence[UsageGroup] = sum_usage(connection, chosen, by, split=split)
+                groups = groups if split else add_activity(connection, chosen, by, groups)
                 expected = expect_month_cost(connection, chosen, datetime.now(UTC))
             if form == "csv":
                 return tabulate_usage(settings, by, groups, split).build_download(f"usage-by-{by}", form)
@@ -209,6 +212,13 @@ _PERIOD = (
 )
 
 
+_ABOUT_ACTIVITY = (
+    "What Claude Code states in its metrics. Missing for groups of which it is unknown: with `split`, with a filter "
+    f"by something else than {', '.join(FACETS[name].title.lower() for name in ACTIVITY_GROUPS if name in FACETS)}, "
+    "or grouped by something else than these, day and hour."
+)
+
+
 def build_ledger_document() -> Schema:
     common = [
         build_parameter("since", {"type": "string", "default": "24h"}, f"Beginning: {_PERIOD}"),
@@ -225,7 +235,8 @@ def build_ledger_document() -> Schema:
         *filters,
     ]
     part = {"type": "string", "description": "Value of the facet `split`. Missing without it."}
-    names = {"properties": {"name": {"type": "string"}, "part": part}, "required": ["name"]}
+    work = refer_to("Activity")
+    names = {"properties": {"name": {"type": "string"}, "part": part, "activity": work}, "required": ["name"]}
     group = {"allOf": [names, refer_to("Sums")]}
     forecast = f"US dollars at the end of the running month. {_NO_FORECAST}"
     sums = {
@@ -285,7 +296,14 @@ def build_ledger_document() -> Schema:
         "usage ledger",
         "Stored requests and sums of usage. The access rules are those of the Messages API.",
         {path: {"get": operation} for path, operation in operations.items()},
-        {"Sums": build_object(properties, EXPORT_TITLES, about_sums), "Request": stored, "Error": _ERROR},
+        {
+            "Sums": build_object(properties, EXPORT_TITLES, about_sums),
+            "Activity": build_object(
+                {title: {"type": "number"} for title in ACTIVITY_TITLES}, ACTIVITY_TITLES, _ABOUT_ACTIVITY
+            ),
+            "Request": stored,
+            "Error": _ERROR,
+        },
         needs_key=False,
     )
 

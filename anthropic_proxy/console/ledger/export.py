@@ -15,6 +15,7 @@ from typing import Any, TextIO, TypeVar
 import msgspec
 from msgspec import Struct, structs
 
+from anthropic_proxy.console.ledger.activity import Activity
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.queries import UsageGroup
 from anthropic_proxy.console.ledger.records import (
@@ -228,6 +229,18 @@ def encode_sums(sums: UsageSums) -> dict[str, Any]:
     return values
 
 
+def list_activity(activity: Activity) -> dict[str, Any]:
+    """Return the numbers by their names in exports. Times are in seconds."""
+    values = structs.asdict(activity)
+    return {
+        name.replace("_microseconds", "_seconds"): value / MICROSECONDS if name.endswith("_microseconds") else value
+        for name, value in values.items()
+    }
+
+
+ACTIVITY_TITLES = tuple(list_activity(Activity()))
+
+
 def tabulate(
     fields: Mapping[str, Callable[[RowT], Any]],
     rows: Iterable[RowT],
@@ -269,6 +282,7 @@ def build_usage_object(
                 "name": name_group(settings, by, group),
                 **({"part": name_part(settings, split, group)} if split else {}),
                 **encode_sums(group.sums),
+                **({} if group.activity is None else {"activity": list_activity(group.activity)}),
             }
             for group in groups
         ],

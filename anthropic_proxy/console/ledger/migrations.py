@@ -62,6 +62,10 @@ _TOKENS = (
 )
 _COSTS = ("cost", "unknown_cost_requests", "requested_cost", "unknown_requested_cost_requests")
 _SESSION_COUNTS = ("requests", "errors", "cancelled", *_TOKENS, *_COSTS, "max_context")
+_WORK = (
+    *("lines_added", "lines_removed", "edits_accepted", "edits_rejected", "commits", "pull_requests"),
+    *("user_microseconds", "client_microseconds"),
+)
 _COMMON_VALUES = {"project": "", "session": "", "key_label": "local", "outcome_class": "ok", "route": ""}
 _STEPS: Mapping[str, Sequence[str | _Statements]] = {
     "0002": (
@@ -219,6 +223,16 @@ _STEPS: Mapping[str, Sequence[str | _Statements]] = {
     "0036": (
         f"CREATE TABLE parked_events (destination TEXT NOT NULL, source TEXT NOT NULL, event_id {TIME}, at {TIME}, "
         f"body {TEXT}, problem {TEXT}, parked_at {TIME}, next_at {TIME}, PRIMARY KEY (destination, source, event_id))",
+    ),
+    "0037": (
+        "CREATE TABLE activity (hour INTEGER NOT NULL, key_label TEXT NOT NULL, owner TEXT NOT NULL, "
+        "team TEXT NOT NULL, cost_center TEXT NOT NULL, project TEXT NOT NULL, session TEXT NOT NULL, "
+        "requested_model TEXT NOT NULL, "
+        f"{', '.join(f'{name} {COUNT}' for name in _WORK)}, "
+        "PRIMARY KEY (hour, key_label, owner, team, cost_center, project, session, requested_model))",
+        f"CREATE TABLE activity_points (series TEXT NOT NULL, place {TIME}, value {TIME}, ends_at {TIME}, "
+        "PRIMARY KEY (series, place))",
+        "CREATE INDEX activity_points_by_end ON activity_points (ends_at)",
     ),
 }
 """Version of the schema → statements of the migration from the version before, or a function that returns some."""

@@ -28,6 +28,7 @@ from sqlalchemy import (
     select,
 )
 
+from anthropic_proxy.console.ledger.activity import Activity
 from anthropic_proxy.console.ledger.forecasts import PeriodBounds, PeriodUse
 from anthropic_proxy.console.ledger.histograms import Histogram, count_buckets, encode_histogram, sum_encoded_histograms
 from anthropic_proxy.console.ledger.periods import (
@@ -83,6 +84,8 @@ class UsageGroup(Struct, frozen=True, kw_only=True):
     part: Sequence[str] = ()
     """Value of the facet by which groups are divided: one text, or provider and model. (): they are not divided."""
     sums: UsageSums
+    activity: Activity | None = None
+    """What the clients of the group have stated about their work. None: it is not known for such groups."""
 
 
 class _GroupSums(NamedTuple):
@@ -105,15 +108,8 @@ def sum_usage(
     """
     parts = _list_columns(split) if split else ()
     if by in ("day", "hour"):
-
-        def name_time(start: int) -> str:
-            if by == "hour":
-                return f"{datetime.fromtimestamp(start, UTC):%Y-%m-%dT%H:00Z}"
-            last = datetime.fromtimestamp(start + HOUR_SECONDS - 1, UTC)
-            return last.astimezone(timezone).date().isoformat()
-
         hours = _sum(connection, selection, HOUR_SECONDS, parts)
-        times = add_up_groups(((name_time(start), tuple(keys)), sums) for start, keys, sums in hours)
+        times = add_up_groups(((name_time(by, start, timezone), tuple(keys)), sums) for start, keys, sums in hours)
         groups = [UsageGroup(name=name, part=part, sums=sums) for (name, part), sums in times.items()]
         return sorted(groups, key=lambda group: (group.name, *_rank(group.sums), group.part))
     columns = _list_columns(by)
@@ -133,6 +129,16 @@ def sum_usage(
         return (*_rank(whole), group.name, group.provider, *_rank(group.sums), group.part)
 
     return sorted(groups, key=place)
+
+
+def name_time(by: str, start: int, timezone: tzinfo | None = None) -> str:
+    """Return the name of the day or the hour (`by`) that begins, or whose first hour begins, at `start`, in seconds
+    since the epoch.
+    """
+    if by == "hour":
+        return f"{datetime.fromtimestamp(start, UTC):%Y-%m-%dT%H:00Z}"
+    last = datetime.fromtimestamp(start + HOUR_SECONDS - 1, UTC)
+    return last.astimezone(timezone).date().isoformat()
 
 
 def _list_columns(by: str) -> Sequence[str]:

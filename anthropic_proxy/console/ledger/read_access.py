@@ -41,6 +41,7 @@ from anthropic_proxy.console.ledger.request_queries import (
     uncommon_value_condition,
 )
 from anthropic_proxy.console.ledger.tables import (
+    activity,
     contents,
     former_labels,
     hourly,
@@ -194,7 +195,7 @@ def restrict_rows(connection: Connection, access: ReadAccess) -> None:
         labels = list(access.labels)
         permitted = {
             table: select(table).where(table.c.key_label.in_(labels)).subquery(table.name)
-            for table in (hourly, session_hours)
+            for table in (hourly, session_hours, activity)
         }
         # no virtual key has the label `local`
         indexed = (requests.c.key_label.in_(labels), uncommon_value_condition("key_label"))

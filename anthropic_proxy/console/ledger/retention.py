@@ -95,7 +95,8 @@ class Retention:
                 "DELETE FROM verdict_log WHERE at < ? AND id < (SELECT max(id) FROM verdict_log)", (before,)
             )
             connection.execute("DELETE FROM parked_events WHERE parked_at < ?", (before,))
-            for table in SUM_TABLES:
+            connection.execute("DELETE FROM activity_points WHERE ends_at < ?", (days_ago(0),))
+            for table in (*SUM_TABLES, "activity"):
                 connection.execute(f"DELETE FROM {table} WHERE hour < ?", (before // MICROSECONDS_PER_HOUR,))
         for table, limit in (("contents", max(before, content_before)), ("requests", before)):
             while not is_stopped() and _delete_oldest(connection, table, limit):

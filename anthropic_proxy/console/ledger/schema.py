@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from msgspec.structs import fields
 
+from anthropic_proxy.console.ledger.activity import ACTIVITY_KEYS, ACTIVITY_NAMES
 from anthropic_proxy.console.ledger.records import FACETS, HOURLY_KEYS, SESSION_KEYS, SUM_NAMES, StoredRequest
 
 VERSION_TABLE = "alembic_version"
@@ -323,6 +324,21 @@ SESSION_MODELS = TableDefinition(
 )
 """Models that people have chosen for their running sessions: `SessionModel`. `client`: `Client.id`."""
 
+ACTIVITY = TableDefinition(
+    "activity",
+    {"hour": "INTEGER NOT NULL", **dict.fromkeys(ACTIVITY_KEYS, _KEY), **dict.fromkeys(ACTIVITY_NAMES, COUNT)},
+    ("hour", *ACTIVITY_KEYS),
+)
+"""Sums of an hour of what Claude Code states in its metrics: `Activity`. Empty with `LEDGER_ACTIVITY=false`."""
+
+ACTIVITY_POINTS = TableDefinition(
+    "activity_points",
+    {"series": _KEY, "place": TIME, "value": TIME, "ends_at": TIME},
+    ("series", "place"),
+    (Index("activity_points_by_end", ("ends_at",)),),
+)
+"""Numbers of these metrics that are in the sums: `Measurement`. Each is kept until no client can send it again."""
+
 TABLES = (
     REQUESTS,
     HOURLY,
@@ -348,6 +364,8 @@ TABLES = (
     LIMIT_HOLDS,
     SHARED_VALUES,
     SESSION_MODELS,
+    ACTIVITY,
+    ACTIVITY_POINTS,
 )
 SUM_TABLES: Mapping[str, Sequence[str]] = {HOURLY.name: HOURLY_KEYS, SESSION_HOURS.name: SESSION_KEYS}
 """Name of a table of sums by hour → its keys besides hour and instance."""

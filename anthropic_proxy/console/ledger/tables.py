@@ -49,6 +49,7 @@ sign_ins, device_codes = map(_build, (schema.SIGN_INS, schema.DEVICE_CODES))
 key_hashes, teams, audit_log = map(_build, (schema.KEY_HASHES, schema.TEAMS, schema.AUDIT_LOG))
 session_titles = _build(schema.SESSION_TITLES)
 instances = _build(schema.INSTANCES)
+activity = _build(schema.ACTIVITY)
 former_labels = _build(schema.FORMER_LABELS)
 SUM_TABLES: Mapping[Table, Sequence[str]] = {table: schema.SUM_TABLES[table.name] for table in (hourly, session_hours)}
 """Table of sums by hour → its keys besides hour and instance."""

@@ -275,6 +275,7 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
     ledger_max_mb: int = 2_000
     ledger_content: bool = False
     ledger_titles: bool = True
+    ledger_activity: bool = True
     admins_read_content: bool = False
     ledger_content_days: int = 7
     price_update_days: int = 0

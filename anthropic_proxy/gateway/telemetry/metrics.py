@@ -186,7 +186,7 @@ REDIS_PENDING_SETTLEMENTS = MetricFamily(
 TELEMETRY_REQUESTS = MetricFamily(
     "anthropic_proxy_telemetry_requests_total",
     ("result",),
-    "Requests with telemetry of clients: forwarded to the collector, or dropped.",
+    "Requests with telemetry of clients: forwarded to a collector, stored in the ledger, or dropped.",
 )
 TELEMETRY_DROPS = MetricFamily(
     "anthropic_proxy_telemetry_dropped_total",

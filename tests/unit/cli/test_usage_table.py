@@ -10,6 +10,7 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy.cli.usage import usage, write_table
+from anthropic_proxy.console.ledger.activity import Activity
 from anthropic_proxy.console.ledger.queries import UsageGroup
 from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.engine.providers.price_fields import PriceTable
@@ -81,7 +82,7 @@ def test_a_filter_names_a_property_and_its_value(text: str) -> None:
         usage(only=["team=web", text])
     assert raised.value.message == (
         f'--only is "{text}". Use a property and its value, such as team=build. Properties: outcome, provider, model, '
-        "requested, project, session, kind, agent, prompt, verdict, key, owner, team, route."
+        "requested, project, session, kind, agent, prompt, verdict, key, owner, team, cost-center, route."
     )
 
 
@@ -222,4 +223,16 @@ def test_tokens_are_written_as_everywhere(monkeypatch: pytest.MonkeyPatch) -> No
     assert lines[2:4] == [
         "  Model    Requests   Input  Cached  Output  Cost  By tokens",
         f"  own/gpt         1  23.2 M    99 %   4,000  free  {'█' * 16}",
+    ]
+
+
+def test_work_that_claude_code_states_is_shown_with_the_cost_of_a_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    ann = structs.replace(new_group("ann", 6), activity=Activity(lines_added=1_200, lines_removed=40, commits=4))
+    bob = structs.replace(new_group("bob", 1), activity=Activity(edits_rejected=1))
+    lines = show_table(monkeypatch, [ann, bob], "owner")
+    assert lines[2:6] == [
+        "  Owner  Requests  Input  Cached  Output   Cost       Lines  Commits  Per commit",
+        "  ann           1  1,200     0 %      30  $6.00  +1,200 -40        4       $1.50",
+        "  bob           1  1,200     0 %      30  $1.00           –        0           –",
+        "  all           2  2,400     0 %      60  $7.00  +1,200 -40        4       $1.75",
     ]

@@ -319,7 +319,7 @@ async def test_an_error_keeps_the_navigation(browser: Browser, method: str, path
 
 
 async def test_the_navigation_names_each_page(browser: Browser) -> None:
-    pages = ["Overview", "Requests", "Sessions", "Costs", "Models", "Providers", "Keys", "Settings"]
+    pages = ["Overview", "Requests", "Sessions", "Costs", "Models", "Providers", "Activity", "Keys", "Settings"]
     assert sections(await browser.get("/dashboard/keys")) == pages
 
 

@@ -376,7 +376,7 @@ async def test_nobody_takes_the_place_of_others_in_the_queue(tmp_path: Path, col
 async def test_without_a_collector_telemetry_is_dropped(tmp_path: Path) -> None:
     key = store_key(tmp_path, Rules())
     async with running_app(tmp_path, PROXY_API_KEY="pk-0123456789") as app:
-        reply = await send(app, "POST", "/v1/metrics", b"", x_api_key=key, content_type="application/x-protobuf")
+        reply = await send(app, "POST", "/v1/logs", b"", x_api_key=key, content_type="application/x-protobuf")
         assert (reply.status, reply.body) == (200, b"")
         assert (await count(app, "dropped"), await count(app, "forwarded")) == (1, 0)
 

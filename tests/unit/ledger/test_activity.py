@@ -1,0 +1,155 @@
+"""The sums of the work that clients state: each number once, by hour, person, project and session."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from datetime import UTC
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anthropic_proxy.console.ledger.activity import Activity, Measurement, Sender
+from anthropic_proxy.console.ledger.activity_queries import add_activity
+from anthropic_proxy.console.ledger.activity_store import ActivityStore
+from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
+from anthropic_proxy.console.ledger.engines import read_ledger
+from anthropic_proxy.console.ledger.periods import RequestSelection
+from anthropic_proxy.console.ledger.queries import sum_usage
+from anthropic_proxy.console.ledger.read_access import ReadAccess, restrict_rows
+from anthropic_proxy.console.ledger.records import UsageSums
+from anthropic_proxy.console.ledger.retention import Retention
+from anthropic_proxy.console.units import DAY_SECONDS, HOUR_SECONDS
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.plugins import Client
+from tests.support.ledger import NOON, new_database, new_receipt, store
+
+ANN = Sender(id="key_1", key_label="ann", owner="ann@example.org", team="build")
+BOB = Sender(id="key_2", key_label="bob", owner="bob@example.org", team="")
+EVERYTHING = RequestSelection(has_model=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
+    with new_database(request.param, tmp_path) as settings:
+        yield settings
+
+
+def delta(value: int, place: int, series: str = "a", **fields: Any) -> Measurement:
+    usual: dict[str, Any] = {"series": series, "place": place, "grows": False, "name": "lines_added", "value": value}
+    return Measurement(**{**usual, **fields})
+
+
+def add(settings: Settings, *measurements: Measurement, sender: Sender = ANN, now: float = NOON) -> None:
+    with closing(ActivityStore(settings, lambda: now)) as opened:
+        opened.add(sender, measurements)
+
+
+def read(
+    settings: Settings, by: str = "owner", chosen: RequestSelection = EVERYTHING, labels: Sequence[str] | None = None
+) -> dict[str, Activity | None]:
+    with read_ledger(settings) as connection:
+        assert connection is not None
+        if labels is not None:
+            restrict_rows(connection, ReadAccess(labels=labels, text_labels=labels))
+        groups = add_activity(connection, chosen, by, sum_usage(connection, chosen, by, UTC), UTC)
+        return {group.name: group.activity for group in groups}
+
+
+def lines(settings: Settings) -> int:
+    found = read(settings)[ANN.owner]
+    assert found is not None
+    return found.lines_added
+
+
+def test_a_number_counts_once_in_any_order_and_at_any_instance(settings: Settings) -> None:
+    add(settings, delta(4, 60))
+    add(settings, delta(2, 180))
+    assert lines(settings) == 6
+    add(settings, delta(4, 60))  # each call is another process, so this is also a restart
+    add(settings, delta(3, 120), delta(2, 180))
+    assert lines(settings) == 9
+    add(settings, delta(4, 60, "b"))  # another series
+    add(settings, delta(4, 60), sender=BOB)
+    assert lines(settings) == 13
+    assert read(settings)[BOB.owner] == Activity(lines_added=4)
+
+
+def test_of_a_sum_since_the_start_what_is_new_counts(settings: Settings) -> None:
+    for value in (4, 4, 9, 7, 9, 10):  # 7 is an older request that arrives late
+        add(settings, delta(value, 100, grows=True))
+    assert lines(settings) == 10
+    add(settings, delta(2, 200, grows=True))  # the client has started again
+    assert lines(settings) == 12
+
+
+async def test_work_has_the_project_of_its_session_and_names_that_requests_have(settings: Settings) -> None:
+    receipt = new_receipt(client=Client(name="ann", role="member"), session="s1", project="shop")
+    await store(settings, receipt)
+    named = {"session": "s1", "requested_model": receipt.requested_model}
+    add(settings, delta(4, 60, **named))
+    add(settings, delta(1, 60, "c", name="commits", session="s1"))
+    add(settings, delta(5, 60, "d", session="unknown", requested_model="unknown"))
+    add(settings, delta(6, 60, "e", **named), sender=BOB)  # the session of another person
+    assert read(settings, "project") == {
+        "shop": Activity(lines_added=4, commits=1),
+        "": Activity(lines_added=11),
+    }
+    assert read(settings, "session") == {"s1": Activity(lines_added=4, commits=1), "": Activity(lines_added=11)}
+    assert read(settings, "requested") == {
+        receipt.requested_model: Activity(lines_added=10),
+        "": Activity(lines_added=5, commits=1),
+    }
+    of_project = RequestSelection(has_model=True, values={"project": "shop"})
+    assert read(settings, "owner", of_project) == {
+        "": Activity(),
+        ANN.owner: Activity(lines_added=4, commits=1),
+    }
+    # nothing is known about the work of a model that replied, or of requests of a kind
+    assert read(settings, "model") == {receipt.model: None}
+    assert read(settings, "project", RequestSelection(has_model=True, values={"kind": ""})) == {"shop": None}
+
+
+def test_days_and_hours_have_the_work_of_their_time(settings: Settings) -> None:
+    add(settings, delta(4, 60))
+    add(settings, delta(2, 120), now=NOON + HOUR_SECONDS)
+    add(settings, delta(1, 180), now=NOON + DAY_SECONDS)
+    assert read(settings, "day") == {"2026-11-21": Activity(lines_added=6), "2026-11-22": Activity(lines_added=1)}
+    assert read(settings, "hour") == {
+        "2026-11-21T12:00Z": Activity(lines_added=4),
+        "2026-11-21T13:00Z": Activity(lines_added=2),
+        "2026-11-22T12:00Z": Activity(lines_added=1),
+    }
+    with read_ledger(settings) as connection:
+        assert connection is not None
+        (group, *_) = add_activity(connection, EVERYTHING, "day", [], UTC)
+        assert group.sums == UsageSums()
+
+
+def test_a_member_reads_the_work_of_the_own_keys(settings: Settings) -> None:
+    add(settings, delta(4, 60))
+    add(settings, delta(6, 60), sender=BOB)
+    assert read(settings, labels=["bob"]) == {BOB.owner: Activity(lines_added=6)}
+    assert read(settings, labels=[]) == {}
+
+
+def test_all_or_nothing_of_a_request_is_stored(settings: Settings) -> None:
+    with pytest.raises(KeyError):
+        add(settings, delta(4, 60), delta(1, 60, "b", name="unknown"))
+    add(settings, delta(4, 60))
+    assert lines(settings) == 4
+
+
+async def test_numbers_are_forgotten_when_no_client_can_send_them_again(settings: Settings) -> None:
+    add(settings, delta(4, 60), delta(5, 100, "b", grows=True))
+    await store(settings, new_receipt())
+
+    def delete(days: float) -> list[tuple[object, ...]]:
+        now = NOON + days * DAY_SECONDS
+        with closing(open_for_writing(settings)) as connection:
+            Retention(settings, lambda: now).delete_expired(connection)
+        with closing(open_for_reading(settings)) as connection:
+            return [tuple(row) for row in connection.query("SELECT value FROM activity_points ORDER BY value")]
+
+    assert delete(0.9) == [(4,), (5,)]
+    assert delete(1.5) == [(5,)]
+    assert lines(settings) == 9
