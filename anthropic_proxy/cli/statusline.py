@@ -24,12 +24,12 @@ from anthropic_proxy.console.units import MICROSECONDS
 from anthropic_proxy.engine.messages.purpose import KINDS_BESIDE
 from anthropic_proxy.engine.options import LONG_CONTEXT_SUFFIX
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.money import NANO_DOLLARS, UNKNOWN_AMOUNT, format_cost
+from anthropic_proxy.gateway.money import NANO_DOLLARS, UNKNOWN_AMOUNT, format_amount, format_cost
 from anthropic_proxy.gateway.settings import copy_environment
 from anthropic_proxy.gateway.telemetry.log.columns import count_columns, cut
 
 TIMEOUT_SECONDS = 0.8
-"""Maximum time in seconds for all replies of the proxy. What is missing then is left out of the line."""
+"""Maximum time in seconds for the replies to one round of requests. What is missing then is left out of the line."""
 _MAX_INPUT_CHARACTERS = 1_000_000
 _MAX_WORD_CHARACTERS = 80
 _MAX_NUMBER = 10**15
@@ -112,8 +112,9 @@ def build_line(
     model = _text(session, "model", "id").removesuffix(LONG_CONTEXT_SUFFIX)
     sums_at = "/api/usage?by=session&since="
     paths = {"recent": RECENT_PATH, "today": f"{sums_at}today", "session": f"{sums_at}{_SESSION_DAYS}d"}
-    paths["budget"] = "/api/budget"
     replies = _read_all(read, paths)
+    if _get(replies.get("recent"), "has_budgets") is True:
+        replies |= _read_all(read, {"budget": "/api/budget"})
 
     # the last reply to the conversation itself: a title or a sub-agent may have another model
     of_conversation = _list_of_conversation(replies.get("recent"), session_id)
@@ -211,7 +212,7 @@ def _describe_costs(measured: Mapping[str, object]) -> dict[str, str]:
 
 
 def _format_dollars(amount: float) -> str:
-    return format_cost(round(amount * NANO_DOLLARS))
+    return format_amount(round(amount * NANO_DOLLARS))
 
 
 _PERIODS = {"day": "today", "week": "this week", "month": "this month", "total": "in total"}

@@ -8,6 +8,8 @@ import numpy as np  # type: ignore[import-not-found]
 
 WINDOW = 16_384
 """Tokens; a byte of a prompt is about one."""
+_END = 2
+"""Number of the token that ends a reply."""
 _WIDTH, _INNER, _LAYERS, _HEADS = 64, 128, 2, 4
 _TEMPLATE = """\
 {%- if tools %}
@@ -31,12 +33,12 @@ _TEMPLATE = """\
 _WORDS = ("▁", "▁the", "▁a", "▁is", "▁of", "er", "in", "on", *ascii_lowercase)
 
 
-def write_model(file: Path) -> None:
-    """Write the model; the same numbers every time."""
+def write_model(file: Path, window: int = WINDOW, *, ends: bool = False) -> None:
+    """Write the model; the same numbers every time. `ends`: it ends its replies by itself, after some words."""
     writer = gguf.GGUFWriter(file, "llama")
     words = _write_vocabulary(writer)
     writer.add_name("tiny")
-    writer.add_context_length(WINDOW)
+    writer.add_context_length(window)
     writer.add_embedding_length(_WIDTH)
     writer.add_block_count(_LAYERS)
     writer.add_feed_forward_length(_INNER)
@@ -46,7 +48,7 @@ def write_model(file: Path) -> None:
     writer.add_rope_dimension_count(_WIDTH // _HEADS)
     writer.add_chat_template(_TEMPLATE)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-    _write_tensors(writer, words)
+    _write_tensors(writer, words, ends=ends)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -72,7 +74,7 @@ def _write_vocabulary(writer: gguf.GGUFWriter) -> int:
     return len(marks) + len(pieces)
 
 
-def _write_tensors(writer: gguf.GGUFWriter, words: int) -> None:
+def _write_tensors(writer: gguf.GGUFWriter, words: int, *, ends: bool) -> None:
     chance = np.random.default_rng(5)
 
     def random(*shape: int) -> np.ndarray:
@@ -80,7 +82,8 @@ def _write_tensors(writer: gguf.GGUFWriter, words: int) -> None:
 
     count = words + len(_WORDS)
     output = random(count, _WIDTH)
-    output[:words] = 0  # it writes words, and never ends by itself unless a grammar makes it
+    silent = [number for number in range(words) if not (ends and number == _END)]
+    output[silent] = 0  # it writes words, and never ends by itself unless a grammar makes it
     ones = np.ones(_WIDTH, np.float32)
     writer.add_tensor("token_embd.weight", random(count, _WIDTH))
     writer.add_tensor("output_norm.weight", ones)

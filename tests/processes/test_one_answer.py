@@ -146,6 +146,8 @@ def test_all_surfaces_agree(tmp_path: Path, last_reply: str, cost: str, turns: i
         (stored,) = [row for row in day.client.get("/api/requests").json()["requests"] if row["id"] == day.last]
         assert stored["status"] == day.status
         assert f"POST /v1/messages {day.status} " in day.proxy.log
+        # what the surfaces ask of the proxy is no failure of its own
+        assert re.findall(r"\S+ 404 .*", day.proxy.log) == []
         if is_good:
             assert "✕" not in line
         else:

@@ -1,7 +1,7 @@
 """The terminal pictures with Claude Code in docs/pictures.
 
-terminal.svg and code.svg are of a real run of the demo; claude-code.svg and model-of-text.svg are of sessions in tmux,
-where test servers replace OpenAI and Ollama.
+terminal.svg and code.svg are of a real run of the demo; the others are of sessions in tmux, where test servers replace
+OpenAI and Ollama.
 """
 
 import contextlib
@@ -25,8 +25,8 @@ from tests.site.pages import DOCS
 from tests.site.terminal_drawing import COLUMNS, draw
 from tests.site.tmux import Tmux, running_in_tmux
 from tests.support.fakes.ollama import new_ollama
-from tests.support.fakes.openai_chat import KEY, new_openai
-from tests.support.fakes.server import serving
+from tests.support.fakes.openai_responses import KEY, new_openai
+from tests.support.fakes.server import Running, serving
 from tests.support.pdf import write_pdf
 from tests.support.pictures import paint
 from tests.support.server_process import free_port
@@ -34,7 +34,13 @@ from tests.support.server_process import free_port
 PICTURE = DOCS / "pictures/terminal.svg"
 LAUNCH = DOCS / "pictures/code.svg"
 SESSION = DOCS / "pictures/claude-code.svg"
+USE = DOCS / "pictures/use.svg"
 TEXT_MODEL = DOCS / "pictures/model-of-text.svg"
+BUDGET = {
+    "own-budget-notice": "Claude Code: the status line says that 80 % of the budget of the day is used",
+    "own-budget-used-up": "Claude Code: the budget of the day is used up, and until when",
+}
+"""Name of a picture of the documentation → its description."""
 _QUESTION = "list the files here"
 
 
@@ -93,12 +99,48 @@ def record_claude_code() -> list[str]:
     with tempfile.TemporaryDirectory() as folder, serving(new_openai()) as openai:
         project = _create_project(Path(folder))
         (project / "basket.py").write_text("def total(prices):\n    return sum(prices)\n")
-        variables = f"OPENAI_API_KEY={KEY}\nOPENAI_BASE_URL={openai.url}/v1\nBIG_MODEL=gpt-4.1\n"
+        variables = _name_models(openai)
         # no list has the prices of a test server
         prices = '[prices."openai/*"]\ninput = 2\ncache_read = 0.5\noutput = 8\n'
         with _code(project, variables, prices, "Bash") as screen:
             screen.type("Run the command `python3 -m doctest basket.py && echo all tests pass`")
-            return [line.replace(str(project), "~/shop") for line in screen.wait_for("The command said", "% of")]
+            return _shorten(screen.wait_for("The command said", "% of"), project)
+
+
+def record_own_budget() -> list[list[str]]:
+    """Use up a budget of a day in Claude Code. Return the screen with the notice, and with the refusal."""
+    with tempfile.TemporaryDirectory() as folder, serving(new_openai()) as openai:
+        # a reply of ten words, with its thinking, costs four dollars
+        prices = '[prices."openai/*"]\ninput = 0\noutput = 54_100\n'
+        project = _create_project(Path(folder))
+        with _code(project, f"{_name_models(openai)}BUDGET=5USD/day\n", prices, "Read") as screen:
+            screen.type("Count to 10")
+            notice = _shorten(screen.wait_for("● 1 2 3", "budget today: 80 % used"), project)
+            screen.type("Count to 11")
+            screen.wait_for("10 11", "used up until")
+            screen.type("Count to 12")
+            return [notice, screen.wait_for("has used up its budget", "used up until")]
+
+
+def record_use() -> list[str]:
+    """Give a session another model from within, to which Claude Code replies. Return the screen."""
+    with tempfile.TemporaryDirectory() as folder, serving(new_openai()) as openai:
+        prices = '[prices."openai/*"]\ninput = 2\ncache_read = 0.5\noutput = 8\n'
+        with _code(_create_project(Path(folder)), _name_models(openai), prices, "Read") as screen:
+            screen.type("Say exactly: I am ready")
+            screen.wait_for("● I am ready", "session $")
+            screen.press("!")
+            screen.type("anthropic-proxy use openai/gpt-5.4")
+            return screen.wait_for("To end this", "openai/gpt-5.4 · chosen")
+
+
+def _shorten(lines: list[str], project: Path) -> list[str]:
+    return [line.replace(str(project), "~/shop") for line in lines]
+
+
+def _name_models(openai: Running) -> str:
+    address = f"OPENAI_API_KEY={KEY}\nOPENAI_BASE_URL={openai.url}/v1\n"
+    return f"{address}BIG_MODEL=gpt-5.5\nSMALL_MODEL=gpt-5.4\n"
 
 
 def record_model_of_text() -> list[str]:
@@ -150,6 +192,10 @@ def write_picture() -> None:
     SESSION.write_text(draw(record_claude_code(), "Terminal: Claude Code with an OpenAI model"), "utf-8")
     label = "Claude Code: a model of text answers what page 2 of a PDF says, and what a screenshot shows"
     TEXT_MODEL.write_text(draw(record_model_of_text(), label), "utf-8")
+    for (name, label), lines in zip(BUDGET.items(), record_own_budget(), strict=True):
+        (DOCS / f"pictures/{name}.svg").write_text(draw(lines, label), "utf-8")
+    label = "Claude Code: anthropic-proxy use says what another model costs, and the status line shows it"
+    USE.write_text(draw(record_use(), label), "utf-8")
     session = record()
     PICTURE.parent.mkdir(exist_ok=True)
     PICTURE.write_text(draw(session, "Terminal"), "utf-8")

@@ -39,14 +39,14 @@ _SETTINGS = """\
 OPENAI_API_KEY=sk-0123456789abcdef4f2a
 GROQ_API_KEY=gsk_0123456789abcdef77c1
 PREFERRED_PROVIDER=openai
-BIG_MODEL=gpt-4.1
+BIG_MODEL=gpt-5.5
 SMALL_MODEL=groq/llama-3.3-70b-versatile
 FALLBACK_SONNET=groq/openai/gpt-oss-120b
 """
 _PRICES = """\
 [prices]
-"openai/gpt-4.1" = { input = 2, cache_read = 0.5, output = 8 }
-"openai/gpt-4.1-mini" = { input = 0.4, cache_read = 0.1, output = 1.6 }
+"openai/gpt-5.5" = { input = 5, cache_read = 0.5, output = 30 }
+"openai/gpt-5.4" = { input = 2.5, cache_read = 0.25, output = 15 }
 """
 
 
@@ -122,6 +122,7 @@ def record_models(folder: Path) -> list[str]:
     (folder / "anthropic-proxy.toml").write_text(_PRICES)  # no price list has those of a test server
     with serving(new_openai()) as server:
         settings = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{server.url}/v1", "PREFERRED_PROVIDER": "openai"}
+        settings |= {"BIG_MODEL": "gpt-5.5", "SMALL_MODEL": "gpt-5.4"}
         return run_on_terminal(["models"], folder, settings)
 
 

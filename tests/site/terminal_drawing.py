@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 
 COLUMNS = 100
-_KNOWN_GLYPHS = str.maketrans({"⏵": "►"})
+_KNOWN_GLYPHS = str.maketrans({"⏵": "►", "⎿": "└"})
 """Character that few fonts of browsers have, and would be a box → a similar one of the same width that they have."""
 _THEME = TerminalTheme(
     (15, 18, 22),

@@ -83,6 +83,7 @@ async def get_recent_requests(services: Services, request: ClientRequest, sink: 
                 name = f"{prefix}/{model}"
                 window = find_served_input(requested, limits, services.settings, services.catalog)
                 snapshot.windows[name] = min(window, snapshot.windows.get(name, window))
+    snapshot.has_budgets = bool(services.settings.budgets)
     models = services.session_models
     if models is not None and not models.is_empty:
         for session in {

@@ -28,6 +28,8 @@ class RequestSnapshot(Struct):
     """Model of a finished request, with the prefix of its provider → input limit in tokens. Absent: unknown."""
     chosen_models: dict[str, str] = {}
     """Session of the reader → model that was chosen for it. Absent: none."""
+    has_budgets: bool = False
+    """True: `BUDGET` is set, so that `/api/budget` is served."""
 
 
 def encode_requests(value: RequestSnapshot | LoggedRequest | Sequence[Receipt]) -> bytes:
