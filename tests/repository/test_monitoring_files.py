@@ -26,7 +26,8 @@ from anthropic_proxy.plugins import (
     RouteRequest,
     StoreState,
 )
-from tests.support.promql import DASHBOARD, alert_queries, dashboard_queries
+from tests.site.pages import DOCS
+from tests.support.promql import ALERTS, DASHBOARD, alert_queries, dashboard_queries
 
 TARGET_LABELS = {"job", "instance"}
 """Labels that Prometheus adds to each sample."""
@@ -104,3 +105,11 @@ def test_the_dashboard_is_ready_to_import() -> None:
     ]
     assert len(cells) == len({*cells})
     assert max(x for x, _ in cells) == 23
+
+
+def test_the_runbook_has_an_entry_for_each_alert() -> None:
+    """The first table of the page leads from what an operator sees to an entry of the page."""
+    alerts = re.findall(r"- alert: (\w+)", ALERTS.read_text("utf-8"))
+    table = (DOCS / "guide/runbook.md").read_text("utf-8").partition("\n## ")[0]
+    assert [alert for alert in alerts if not re.search(rf"^\|.*`{alert}`.*\| .*\(#", table, re.MULTILINE)] == []
+    assert sorted({*re.findall(r"`(AnthropicProxy\w+)`", table)} - {*alerts}) == []
