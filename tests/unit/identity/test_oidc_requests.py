@@ -5,8 +5,10 @@ by a private key.
 import base64
 import json
 import re
+import sqlite3
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -136,6 +138,33 @@ async def test_what_the_id_token_lacks_comes_from_the_user_info(
         tokens = await sign_in(app)
         renewed = await refresh(app, tokens)
     assert (renewed.status, renewed.json["email"]) == (200, "ann@example.com")
+
+
+@pytest.mark.parametrize(
+    ("path", "in_token", "in_user_info"),
+    [
+        ("cost_center", {}, {"cost_center": "4711"}),
+        ("org.center", {"org": {"name": "Shop"}}, {"org": {"center": 4711}}),
+        ("cost_center", {"cost_center": "4711"}, {"cost_center": "4712"}),
+    ],
+    ids=str,
+)
+async def test_a_cost_center_that_the_id_token_lacks_comes_from_the_user_info(
+    provider: FakeProvider, tmp_path: Path, path: str, in_token: dict[str, Any], in_user_info: dict[str, Any]
+) -> None:
+    provider.user |= {"groups": ["leads"], **in_user_info}
+
+    def change(claims: dict[str, Any]) -> None:
+        for name in in_user_info:
+            claims.pop(name)
+        claims.update(in_token)
+
+    provider.change = change
+    (tmp_path / "anthropic-proxy.toml").write_text(f'[sign_in]\ncost_center_claim = "{path}"\n')
+    async with running_app(tmp_path, **list_settings(provider)) as app:
+        await sign_in(app)
+    with closing(sqlite3.connect(tmp_path / "anthropic-proxy" / "ledger.sqlite3")) as connection:
+        assert connection.execute("SELECT cost_center FROM virtual_keys").fetchall() == [("4711",)]
 
 
 @pytest.mark.parametrize("verified", [None, False])
