@@ -129,7 +129,7 @@ def test_a_group_of_scim_decides_about_team_role_and_access(fleet: Fleet) -> Non
     copies = fleet.sign_in("bob")
     wait_for(lambda: list_states(copies) == [200] * 4)
     browser = sign_in_to_dashboard(fleet.instances[0])
-    assert browser.get("/dashboard/settings").status_code == 200
+    wait_for(lambda: browser.get("/dashboard/settings").status_code == 200)
     rows = fleet.admin.get("/admin/keys").json()["data"]
     assert [row["team"] for row in rows if row["name"] == "bob@example.com"] == ["core"]
 

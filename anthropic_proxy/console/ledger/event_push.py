@@ -301,15 +301,16 @@ class EventPush:
         if not 200 <= reply.status < 300:
             return f"status {reply.status}", reply.status in _REJECTIONS
         if is_otlp:
-            self._report_rejected(destination, reply.body)
+            names = [name_event(source, row.id) for row in rows]
+            self._report_rejected(destination, reply.body, f"{names[0]} to {names[-1]}")
         return "", False
 
-    def _report_rejected(self, destination: SiemSettings, body: bytes) -> None:
+    def _report_rejected(self, destination: SiemSettings, body: bytes, names: str) -> None:
         """A collector that accepts only a part does not want the others again ("Partial Success" of OTLP)."""
         with suppress(msgspec.MsgspecError, ValueError):
             part = msgspec.json.decode(body, type=_OtlpReply).partialSuccess
             if part is not None and (count := int(part.rejectedLogRecords)):
-                self._report(destination, f"has rejected {count} events. They are not sent again.")
+                self._report(destination, f"has rejected {count} of the events {names}. They are not sent again.")
 
     def _report(self, destination: SiemSettings, text: str) -> None:
         host = urlsplit(destination.url.reveal()).netloc

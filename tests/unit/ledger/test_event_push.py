@@ -196,7 +196,9 @@ async def test_a_collector_gets_logs_of_opentelemetry(database: Settings) -> Non
     }
     assert attributes == {f"anthropic_proxy.{name}": text for name, text in event.items() if isinstance(text, str)}
     assert (event["verdict"], headers.get("webhook-signature")) == ("flagged", None)
-    assert world.log == ["[siem.logs], otel.example.org, has rejected 1 events. They are not sent again."]
+    assert world.log == [
+        "[siem.logs], otel.example.org, has rejected 1 of the events verdict-1 to verdict-1. They are not sent again."
+    ]
 
 
 async def test_an_hour_without_the_endpoint_loses_nothing(database: Settings) -> None:
