@@ -262,8 +262,27 @@ def build_matrix(context: PageContext) -> Matrix:
     names = [*targets, *(f"{costs.find_prefix(model.provider)}/{model.model}" for model in replied)]
     features = context.describe_models([name for name in dict.fromkeys(names) if "…" not in name][:_MAX_MODELS], "")
     columns = [MatrixColumn(*model.model.partition("/")[::2], model.provider) for model in features]
-    cells = [_list_features(model) for model in features]
+    failures = _list_failures(stored_runs.find_known_run(context.settings))
+    cells = [{**_list_features(model), **failures.get(model.model, {})} for model in features]
     return Matrix(columns, [(title, [texts[title] for texts in cells]) for title in cells[0]] if cells else [])
+
+
+_TESTED = {"streaming, tools": "Tools", "images": "Images"}
+"""Title of a row of the doctor → title of the row with what is known about the model."""
+
+
+def _list_failures(run: DoctorRun) -> Mapping[str, Mapping[str, MatrixCell]]:
+    """Return model → title of a row → cell, for what did not work in a run, whatever the other sources say."""
+    day = formats.local_datetime(run.ended_at * MICROSECONDS)
+    source = f"doctor, {day.day} {day:%b %Y}"
+    return {
+        f"{column.prefix}/{column.model}": {
+            _TESTED[row.title]: MatrixCell("✕", "error", row.cells[number].text or "unsupported", source)
+            for row in run.rows
+            if row.title in _TESTED and row.cells[number].sign == "✕"
+        }
+        for number, column in enumerate(run.columns)
+    }
 
 
 def _list_features(model: ModelFeatures) -> Mapping[str, MatrixCell]:

@@ -129,10 +129,17 @@ def load_complete(data_directory: Path) -> DoctorRun | None:
     return _load(find_folder(data_directory) / _COMPLETE)
 
 
-def list_known_fixes(settings: Settings) -> Sequence[Fix]:
-    """Return the fixes of the latest complete run, if the settings are still those of the run. Empty: none is known."""
+def find_known_run(settings: Settings) -> DoctorRun:
+    """Return the latest complete run, if the settings are still those of the run; else one without results."""
     run = None if settings.data_directory is None else load_complete(settings.data_directory)
-    return () if run is None or run.settings_digest != digest_backend_settings(settings) else run.fixes
+    if run is None or run.settings_digest != digest_backend_settings(settings):
+        return DoctorRun(started_at=0.0)
+    return run
+
+
+def list_known_fixes(settings: Settings) -> Sequence[Fix]:
+    """Return what the latest complete run found with the present settings."""
+    return find_known_run(settings).fixes
 
 
 def store_current(data_directory: Path, run: DoctorRun) -> None:

@@ -18,6 +18,7 @@ from anthropic_proxy.console.dashboard.providers import (
     MatrixColumn,
     ProviderRemedy,
     build_doctor_panel,
+    build_matrix,
     build_providers_page,
     list_checkers,
 )
@@ -32,10 +33,11 @@ from anthropic_proxy.console.doctor.stored_runs import (
     RunTomlTable,
     digest_backend_settings,
 )
+from anthropic_proxy.engine.messages.server_tools import SERVER_TOOLS
 from anthropic_proxy.errors import build_extra_install_command
 from anthropic_proxy.gateway.permissions import Role
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import Client, Cost, ProviderSetup, RouteRequest, Setup
+from anthropic_proxy.plugins import Client, Cost, ModelFeatures, ProviderSetup, RouteRequest, Setup
 from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, store
 from tests.support.page_context import build_context, read_table
 from tests.support.virtual_keys import running_app, send
@@ -461,3 +463,40 @@ async def test_what_a_run_found_with_earlier_settings_is_no_problem(tmp_path: Pa
     count = len(COMPLETE.fixes)
     assert verdicts == [f"1 provider ready. {count} open problems.", "1 provider ready."]
     assert states == [count, 0]
+
+
+async def test_what_did_not_work_for_the_doctor_is_no_capability(tmp_path: Path) -> None:
+    """The table of models says that the model calls tools and reads images."""
+    settings = Settings(data_directory=tmp_path / "data")
+    await store(settings, new_receipt())
+    stored_runs.find_folder(tmp_path / "data").mkdir()
+    run = structs.replace(
+        COMPLETE,
+        settings_digest=stored_runs.digest_backend_settings(settings),
+        columns=[RunColumn("openai", "gpt-4.1", "openai")],
+        rows=[Row("streaming, tools", [Cell("✕", "no call")]), Row("images", [Cell("✓")])],
+    )
+    shown = []
+    model = ModelFeatures(
+        model="openai/gpt-4.1",
+        provider="openai",
+        context_window=None,
+        max_input=None,
+        max_output=None,
+        tools=True,
+        images=True,
+        documents=True,
+        efforts=[],
+        has_thinking_budget=False,
+        server_tools=dict.fromkeys(SERVER_TOOLS, "none"),
+        source="built-in table",
+    )
+    with reading(settings) as engine, engine.connect() as connection:
+        path = "/dashboard/providers"
+        context = build_context(path, connection, settings, setup=Setup(), describe_models=lambda *_: [model])
+        for _ in range(2):
+            rows = dict(build_matrix(context).rows)
+            shown.append([(rows[title][0].sign, rows[title][0].text) for title in ("Tools", "Images")])
+            stored_runs.store_complete(tmp_path / "data", run)
+    assert shown == [[("✓", "works"), ("✓", "works")], [("✕", "no call"), ("✓", "works")]]
+    assert rows["Tools"][0].note == "doctor, 21 Nov 2026"
