@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from anthropic_proxy.engine.advice import Problem
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
@@ -93,7 +93,7 @@ class Output:
 
     def write_line(self, text: str = "") -> None:
         """Write a line, which is wrapped on a terminal like `wrap_text`."""
-        self._write_wrapped(name_program(text))
+        self._write_wrapped(self._spell(name_program(text)))
 
     def write_quiet(self, text: str) -> None:
         """Write an indented line that matters less than the others."""
@@ -104,8 +104,16 @@ class Output:
             self._write(line)
 
     def _write(self, line: str) -> None:
-        line = escape_line(line)
-        self._stream.write((line if self._has_symbols else to_ascii_symbols(line)) + "\n")
+        self._stream.write(escape_line(line) + "\n")
+
+    def _spell(self, text: str) -> str:
+        """Return `text` with letters for symbols that the encoding of the output lacks. They may need more columns."""
+        return text if self._has_symbols else to_ascii_symbols(text)
+
+    def _cut(self, text: str, columns: int) -> str:
+        if self._has_symbols or count_columns(text) <= columns:
+            return cut(text, columns)
+        return self._spell(cut(text, columns - 2))  # the mark of the end has three letters
 
     def write_text(self, text: str) -> None:
         """Write `text`, which has line ends of its own."""
@@ -113,7 +121,7 @@ class Output:
 
     def write_step(self, lead: str, command: str, purpose: str) -> None:
         """Write the command of a next step after `lead`, and its purpose beside it; on a narrow terminal, below it."""
-        command = name_program(command)
+        command, lead, purpose = name_program(command), self._spell(lead), self._spell(purpose)
         width = self.width or sys.maxsize
         line = f"{lead} {self.paint(command, 'type')}"
         indent = count_columns(lead) + 3
@@ -130,9 +138,9 @@ class Output:
 
     def write_labeled(self, label: str, text: str, label_columns: int) -> None:
         """Write `label` and `text` beside it, wrapped on a terminal; on a narrow one, the text is below."""
-        text = paint_commands(escape_unprintable(text), self.paint)
+        text = paint_commands(self._spell(escape_unprintable(text)), self.paint)
         width = self.width
-        lead = f"    {self.paint(pad(label, label_columns), 'quiet')}"
+        lead = f"    {self.paint(pad(self._spell(label), label_columns), 'quiet')}"
         if width is None or 4 + label_columns + count_columns(text) <= width:
             self._write(f"{lead}{text}")
             return
@@ -149,9 +157,8 @@ class Output:
         self._stream.flush()
         lead = f"{self._notice_style.paint(sign, SIGN_ROLES[sign])} " if sign else ""
         text = f"{_GAP}{lead}{paint_commands(escape_unprintable(text), self._notice_style.paint)}"
-        for line in wrap_text(text, self._notice_style.terminal_width):
-            shown = escape_line(line)
-            sys.stderr.write((shown if self._has_symbols else to_ascii_symbols(shown)) + "\n")
+        for line in wrap_text(self._spell(text), self._notice_style.terminal_width):
+            sys.stderr.write(escape_line(line) + "\n")
 
     def write_problems(self, problems: Iterable[Problem]) -> None:
         for problem in problems:
@@ -168,7 +175,8 @@ class Output:
         the right, the optional ones first. If no two columns fit, a second one with texts is below the first. In a
         pipe, cells are complete and separated by tabs. `last_row_role` is the color of the last row, such as a total.
         """
-        cells = [[escape_unprintable(cell) for cell in row] for row in rows]
+        cells = [[self._spell(escape_unprintable(cell)) for cell in row] for row in rows]
+        columns = [structs.replace(column, title=self._spell(column.title)) for column in columns]
         titles = [column.title for column in columns]
         if not self.is_terminal:
             for row in (titles, *cells):
@@ -189,7 +197,7 @@ class Output:
             for parts in itertools.zip_longest(*texts, fillvalue=""):
                 line = []
                 for index, part in zip(shown, parts, strict=True):
-                    text = cut(part, widths[index]) if columns[index].can_be_cut else part
+                    text = self._cut(part, widths[index]) if columns[index].can_be_cut else part
                     padded = text.rjust(widths[index]) if columns[index].is_number else pad(text, widths[index])
                     line.append(self.paint(padded, role or columns[index].role))
                 if any(parts) or not below:

@@ -16,13 +16,15 @@ from tests.support.terminal import read_output
 FOLDER = "/home/user/.config/anthropic-proxy/anthropic-proxy.toml"
 
 
-def show(monkeypatch: pytest.MonkeyPatch, width: int, write: Callable[[Output], None]) -> list[str]:
+def show(
+    monkeypatch: pytest.MonkeyPatch, width: int, write: Callable[[Output], None], encoding: str = "utf-8"
+) -> list[str]:
     pty = pytest.importorskip("pty", reason="platform: no terminals with signals")
     termios = pytest.importorskip("termios", reason="platform: no terminals with signals")
     monkeypatch.setenv("NO_COLOR", "1")
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, width))
-    with os.fdopen(theirs, "w", encoding="utf-8") as terminal:
+    with os.fdopen(theirs, "w", encoding=encoding) as terminal:
         write(Output(terminal))
     shown = "".join(iter(lambda: read_output(ours), ""))
     os.close(ours)
@@ -259,3 +261,26 @@ def test_data_on_a_terminal_is_escaped_and_in_a_file_it_is_whole(monkeypatch: py
         monkeypatch.setattr(sys, "stdout", stream)
         open_data_output().write(FOREIGN)
         assert stream.getvalue() == expected
+
+
+def test_signs_of_several_letters_have_their_width_before_lines_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `LANG=C`."""
+
+    def write(output: Output) -> None:
+        output.write_line(f"{output.mark('✓')} opus → groq and sonnet → gemini")
+        output.write_labeled("rule", "one → two and three, → four", 6)
+        output.write_table([Column("Feature"), Column("Model", can_be_cut=True)], [["✓ works", "gpt-oss-120b-preview"]])
+        output.write_table([Column("Feature"), Column("State")], [["✓", "on"], ["–", "off"]])
+
+    assert show(monkeypatch, 30, write, "ascii") == [
+        "ok opus -> groq and sonnet ->",
+        "   gemini",
+        "    rule",
+        "      one -> two and three, ->",
+        "      four",
+        "  Feature   Model",
+        "  ok works  gpt-oss-120b-pr...",
+        "  Feature  State",
+        "  ok       on",
+        "  -        off",
+    ]

@@ -16,6 +16,8 @@ _UNSPACED = "\u2e80-\ua4cf\uac00-\ud7ff\uf900-\ufaff\uff00-\uff60"
 """Characters of languages in which a line may end anywhere: Chinese, Japanese, Korean."""
 _GAPS = compile_later(r"( {2,})")
 _QUESTION = "Did you mean:"
+SIGN_LETTERS = {"✓": "ok", "✕": "xx", "!": "!!"}
+"""Sign before a text → the letters in its place where the encoding of the output lacks signs."""
 _SPACE = compile_later(r"\s")
 _PIECE = compile_later(rf"(?<! )( *)([{_UNSPACED}]|[^ {_UNSPACED}]+)")
 
@@ -81,7 +83,8 @@ def wrap_text(text: str, width: int | None) -> list[str]:
     sentence, *rest = _GAPS.split(body)
     sign = _COLOR.sub("", sentence.partition(" ")[0])
     lines = [start]
-    further = start + ("  " if len(sign) == 1 and not sign.isalnum() else "")
+    is_sign = sign in SIGN_LETTERS.values() or (len(sign) == 1 and not sign.isalnum())
+    further = start + (" " * (len(sign) + 1) if is_sign else "")
     words = [*split_words(sentence.removesuffix(_QUESTION))]
     if sentence.endswith(_QUESTION):  # it is read, and copied, with the suggestion behind it
         words.append(("", _QUESTION))

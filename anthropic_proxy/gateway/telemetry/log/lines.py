@@ -15,7 +15,7 @@ from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.errors import PACKAGE, join_with_and
-from anthropic_proxy.gateway.telemetry.log.columns import count_columns, pad, wrap_text
+from anthropic_proxy.gateway.telemetry.log.columns import SIGN_LETTERS, count_columns, pad, wrap_text
 from anthropic_proxy.gateway.telemetry.outcomes import (
     INCIDENTS,
     INSPECTIONS,
@@ -39,7 +39,9 @@ INDENT = " " * 10
 _TYPED = compile_later(rf"^(?:{PACKAGE} .*|--[a-z].*|[A-Z][A-Z0-9_]*=\S+|targets = \[.*\])")
 _SUGGESTED = compile_later(r"^.+")
 _INDEX = compile_later(r"\d+")
-_PLAIN_SIGNS = str.maketrans({"✓": "ok", "✕": "xx", "→": "->", "…": "...", "–": "-", "↻": "re", "’": "'", "≥": ">="})
+_PLAIN_SIGNS = str.maketrans(  # an exclamation mark is a sign only by itself
+    {**SIGN_LETTERS, "!": "!", "→": "->", "…": "...", "–": "-", "↻": "re", "’": "'", "≥": ">="}
+)
 _WARNING_SIGN = compile_later(r"(?<!\S)!(?!\S)")
 
 _CLIENT_FIELDS = (
@@ -137,7 +139,7 @@ def _escape(character: str) -> str:
 
 
 def to_ascii_symbols(text: str) -> str:
-    return _WARNING_SIGN.sub("!!", text.translate(_PLAIN_SIGNS))
+    return _WARNING_SIGN.sub(SIGN_LETTERS["!"], text.translate(_PLAIN_SIGNS))
 
 
 def paint_commands(text: str, paint: Paint) -> str:
