@@ -567,6 +567,17 @@ async def test_a_server_with_the_api_but_without_the_field_writes_a_summary() ->
     assert (asked["tool_choice"], asked["stream"]) == ({"type": "none"}, False)
 
 
+async def test_a_server_that_rejects_the_field_gives_no_reply_in_place_of_a_summary(tmp_path: Path) -> None:
+    (tmp_path / CONFIG_FILE).write_text('[providers.own]\nbase_url = "http://own.test"\nwire = "messages"\n')
+    error = {"type": "invalid_request_error", "message": "compaction: Extra inputs are not permitted"}
+    script = Script(FakeResponse(400, json.dumps({"type": "error", "error": error}).encode()), claude("Wet."))
+    built = ProxyHarness(script, env_file=str(tmp_path / ".env"))
+    sink = await built.post(model="own/m", max_tokens=400, messages=SHORT, **SUMMARIZE)
+    assert sink.error is not None
+    assert (sink.error.status, sink.error.message) == (400, f"own: {error['message']}")
+    assert [request["compaction"] for request in script.requests] == [SUMMARIZE["compaction"]]
+
+
 @pytest.mark.parametrize(
     ("settings", "model"),
     [(ANTHROPIC, "claude-sonnet-4-5"), (MOONSHOT, "moonshot/kimi-k2")],

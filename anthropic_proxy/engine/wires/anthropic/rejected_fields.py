@@ -56,7 +56,10 @@ request argument supplied: x`; Go `json: unknown field "x"`; serde ``unknown fie
 _OF_NEWER_CLIENTS = frozenset(("context_management", "diagnostics", "fallbacks", "safeguards", "service_tier", "speed"))
 """Fields that such servers may not know yet, and without which a reply has the same meaning and form."""
 _REQUIRED = frozenset(
-    ("inference_geo", "max_tokens", "messages", "model", "stop_sequences", "stream", "system", "tool_choice", "tools")
+    (
+        *("compaction", "inference_geo", "max_tokens", "messages", "model", "stop_sequences", "stream", "system"),
+        *("tool_choice", "tools"),
+    )
 )
 """Fields that no request leaves out, even if the server rejects them: without them, the reply has another meaning or
 form."""
