@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from anthropic_proxy.engine.documents.reader import DocumentReader
 from anthropic_proxy.engine.upstream.contract import DEFAULT_MEDIA_TYPES, FetchedPage, SearchResult
 from anthropic_proxy.engine.upstream.web_fetch import matches_media_types
 from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
@@ -67,6 +68,12 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
 
 
 OF_EACH_CALL = ("accept", "content-type")
+
+
+class Unread(DocumentReader):
+    """Documents are read in a process, which does not follow the time of these exchanges."""
+
+    is_installed = False
 
 
 class Exchanges:
@@ -178,7 +185,7 @@ class Exchanges:
 
     async def run(self) -> str:
         proxy = ProxyHarness(self, env_file=".env" if self.env_file or self.config_file else None, **self.env)
-        proxy.services = structs.replace(proxy.services, **self.tools)
+        proxy.services = structs.replace(proxy.services, documents=Unread(), **self.tools)
         if self.now:
             now = self.now.timestamp()
             proxy.services = structs.replace(proxy.services, clock=lambda: now)
