@@ -54,6 +54,7 @@ WIRES = {
     "gemini 1": Wire("gemini/gemini-1.5-pro", _GOOGLE, GEMINI),
     "ollama": Wire("ollama/qwen3", {"PREFERRED_PROVIDER": "ollama"}, OLLAMA),
     "relay": Wire("claude-sonnet-4-5", _ANTHROPIC, MESSAGES),
+    "moonshot": Wire("moonshot/kimi-k2", {"MOONSHOT_API_KEY": "sk-growth-0000", "MOONSHOT_WIRE": "messages"}, MESSAGES),
     "bedrock": Wire("bedrock/anthropic.claude-opus-5-5-v1:0", _BEDROCK, MESSAGES),
     "groq": Wire(
         "groq/llama-3.3-70b-versatile", {"PREFERRED_PROVIDER": "groq", "GROQ_API_KEY": "gsk_growth0000"}, GROQ

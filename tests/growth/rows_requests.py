@@ -237,6 +237,8 @@ SIZED: dict[str, tuple[Callable[[int], Fields], int]] = {
 """Dimension → fields of a request on every wire, and n."""
 COUNT = "/v1/messages/count_tokens"
 CLOUD = ("bedrock",)
+EDITING = (*TRANSLATED, "moonshot")
+"""Wires for which the proxy edits conversations."""
 """A server that has other betas and tools than Anthropic's own."""
 
 
@@ -292,6 +294,15 @@ def edited_steps(at_least: int) -> Callable[[int], Fields]:
     )
 
 
+def searches(n: int) -> Fields:
+    """Return a reply with searches whose results are cleared."""
+    page = {"type": "web_search_result", "url": "https://a.test", "title": "word " * 40, "encrypted_content": ""}
+    blocks = many(lambda i: {"type": "server_tool_use", "id": f"s{i}", "name": "web_search", "input": {}}, n)
+    found = many(lambda i: {"type": "web_search_tool_result", "tool_use_id": f"s{i}", "content": [page]}, n)
+    pairs = [block for pair in zip(blocks, found, strict=True) for block in pair]
+    return {"messages": [user(text()), assistant(*pairs, text()), user(text())], "context_management": EDITED}
+
+
 SUMMARIZE = {"compaction": {"type": "summarize"}}
 ROWS = [
     *(Row(name, EVERY, request(fields), max_steps=MAX_STEPS.get(name, 0.0)) for name, fields in FIELDS.items()),
@@ -335,8 +346,9 @@ ROWS = [
     Row("results of made-up tools", CLOUD, request(made_up_tools)),
     Row("depth of results in results", CLOUD, request(in_results), 10),
     Row("counting tokens of messages", TRANSLATED, request(messages(lambda i: [user(text("some words"))]), COUNT)),
-    Row("steps that are cleared", TRANSLATED, request(edited_steps(0))),
-    Row("steps that are never cleared", TRANSLATED, request(edited_steps(1_000_000))),
+    Row("steps that are cleared", EDITING, request(edited_steps(0))),
+    Row("steps that are never cleared", EDITING, request(edited_steps(1_000_000))),
+    Row("results of server tools that are cleared", EDITING, request(searches)),
     Row("counting tokens of tools", TRANSLATED, request(tools(lambda i: tool(f"t{i}")), COUNT)),
 ]
 """One line per dimension."""

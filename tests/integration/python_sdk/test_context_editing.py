@@ -1,5 +1,6 @@
 """`context_management` of the SDK: the model receives less, and the client is told what was removed."""
 
+import json
 from typing import Any
 
 import anthropic
@@ -69,6 +70,27 @@ def test_inputs_are_removed_and_excluded_tools_stay(client: anthropic.Anthropic,
     assert message.context_management.applied_edits == []
     inputs = [[one.call.arguments for turn in sent.turns for one in turn.results] for sent in wire.conversations]
     assert inputs == [[{}] * 4 + [{"city": "Riga"}], [{"city": city} for city in CITIES]]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_old_results_of_server_tools_are_cleared(client: anthropic.Anthropic, wire: Upstream, stream: bool) -> None:
+    messages: list[Any] = [{"role": "user", "content": "Search for the weather of five cities."}]
+    for city in CITIES:
+        call = {"type": "server_tool_use", "id": f"srvtoolu_{city}", "name": "web_search", "input": {"query": city}}
+        page = {"type": "web_search_result", "url": f"https://a.example/{city}", "title": reports(city)}
+        result = {"type": "web_search_tool_result", "tool_use_id": call["id"]}
+        result["content"] = [page | {"encrypted_content": "", "page_age": None}]
+        said = {"type": "text", "text": "It rains."}
+        messages += [{"role": "assistant", "content": [call, result, said]}, {"role": "user", "content": "Go on."}]
+    edit = {"type": "clear_tool_uses_20250919", "trigger": {"type": "tool_uses", "value": 3}}
+    message = ask(client, [edit], stream=stream, messages=messages)
+    excluded = ask(client, [edit | {"exclude_tools": ["web_search"]}], stream=stream, messages=messages)
+    (applied,) = message.context_management.applied_edits
+    assert (applied.cleared_tool_uses, applied.cleared_input_tokens > 1_000) == (2, True)
+    assert excluded.context_management.applied_edits == []
+    sent = [json.dumps(body) for body in wire.bodies]
+    assert [body.count(CLEARED) for body in sent] == [2, 0]
+    assert [[reports(city) in body for city in CITIES] for body in sent] == [[False] * 2 + [True] * 3, [True] * 5]
 
 
 @pytest.mark.parametrize("stream", [False, True])
