@@ -3,6 +3,7 @@
 import html
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -128,6 +129,15 @@ def test_all_surfaces_agree(tmp_path: Path, last_reply: str, cost: str, turns: i
         kinds = {group["name"]: group["requests"] for group in day.client.get("/api/usage?by=kind").json()["groups"]}
         assert kinds == {"main": 3, "auxiliary": 1, "classifier": 1}
 
+        metrics = day.client.get("/metrics").text
+        spent = re.findall(r"^anthropic_proxy_cost_dollars_total\{.*\} (\S+)$", metrics, re.MULTILINE)
+        assert sum(map(float, spent)) == pytest.approx(usage["total"]["cost"])
+        answered = Counter[int]()
+        counted = r'^anthropic_proxy_requests_total\{.*status="(\d+)".*\} (\S+)$'
+        for status, number in re.findall(counted, metrics, re.MULTILINE):
+            answered[int(status)] += round(float(number))
+        assert answered == Counter([200] * 4 + [day.status])
+
         # names
         explained = day.run("explain", day.last)
         palette = day.client.get("/dashboard/palette").json()["entries"]
@@ -155,3 +165,4 @@ def test_all_surfaces_agree(tmp_path: Path, last_reply: str, cost: str, turns: i
             assert f"Failed with {day.status}" in day.page(f"/requests/{day.last}")
             assert f"with {day.status}" in pages[""]
             assert f" {day.status}" in explained
+            assert f" {day.status} " in day.run("logs", "--no-follow", "-n", "1")

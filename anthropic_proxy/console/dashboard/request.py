@@ -111,7 +111,7 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
     setting = costs.find_key_setting(row.provider)
     fallbacks = context.settings.fallbacks
     remedy = find_remedy(row.error_code, setting, row.requested_model, row.prefix, row.remedy, fallbacks=fallbacks)
-    share = f"{formats.percent(find_context(row), window)} of the window of {formats.count(window)} tokens"
+    share = f"{formats.percent(find_context(row), window)} of the window of {formats.short_count(window)}"
     return {
         "title": f"Request {row.id}",
         "row": row,
