@@ -378,15 +378,16 @@ class AttemptPreparer(Struct, eq=False):
 
         None: the body stays as it is. The reports are None if the server makes the edits, but for the summary.
         """
+        editor, body = self.editor, self.incoming.body
+        edits_itself = accepts_beta(target.dialect, CONTEXT_BETA)
+        if edits_itself and (editor is None or not editor.is_summarized):
+            return None
         from anthropic_proxy.engine.messages.models import context_edits  # noqa: PLC0415  # few requests
         from anthropic_proxy.engine.wires.anthropic import context_spans  # noqa: PLC0415  # few requests
 
-        editor, body = self.editor, self.incoming.body
         in_thread = partial(self.engine.background.run_in_thread_if_large, self.is_large)
         report = self.incoming.receipt.fidelity
-        if accepts_beta(target.dialect, CONTEXT_BETA):
-            if editor is None or not editor.is_summarized:
-                return None
+        if edits_itself:
             report.add_notes([context_edits.SUMMARIZED_BEFORE])
             return await in_thread(context_spans.remove_context_edit, body, context_edits.Compact.type), None
         edits = request.context_edits or ()
