@@ -65,6 +65,8 @@ rest is for the summary, and for what the estimate misses."""
 _END = "end_turn"
 _BETA = "compact-2026-09-04"
 """Beta of the field `compaction`."""
+_EDIT_BETA = "compact-2026-01-12"
+"""Beta of the edit."""
 _RETRIED_FROM = 500
 """Lowest HTTP status of an error that another request may not have."""
 
@@ -140,7 +142,7 @@ class Compaction:
         changes = list_tool_changes(request, list_loaded_tools(request))
         block = _encode_block({"content": summary.text, "tool_changes": changes})
         if edit.pauses:
-            return Compacted([block, *_end(COMPACTION)], request, True, calls, applied)
+            return Compacted([block, *_end(COMPACTION)], request, True, calls, applied, [edit.note])
         replaced = msgspec.json.decode(block.raw, type=CompactionBlock)
         messages = [Message("assistant", [replaced])]
         return Compacted([block], structs.replace(request, messages=messages), False, calls, applied)
@@ -225,9 +227,16 @@ def open_compaction(parent: ParentRequest, request: MessagesRequest, plan: Plan)
         if isinstance(edit, Summarize) and accepts_beta(first.dialect, _BETA):
             native = [target for target in plan.targets if accepts_beta(target.dialect, _BETA)]
             return None, structs.replace(plan, targets=native)
-        if isinstance(edit, Summarize) or (isinstance(edit, Compact) and not first.is_relayed):
+        if isinstance(edit, Summarize) or (isinstance(edit, Compact) and _makes(edit, request, first)):
             return Compaction(parent, request, place, first), plan
     return None, plan
+
+
+def _makes(edit: Compact, request: MessagesRequest, target: Target) -> bool:
+    """Return True if the proxy writes the summary. The reply of a relay cannot begin with it, but may be only it."""
+    if not target.is_relayed:
+        return True
+    return edit.pauses and not request.scanned_only and not accepts_beta(target.dialect, _EDIT_BETA)
 
 
 class BegunStream(DeltaStream):

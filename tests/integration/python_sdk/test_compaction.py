@@ -163,6 +163,18 @@ def test_the_proxy_summarizes_for_a_server_with_the_messages_api_that_does_not(
     assert LONG[:200] not in str(seen.bodies[1])
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_server_with_the_messages_api_that_does_not_compact_pauses_behind_a_summary(
+    other_server: Upstream, stream: bool
+) -> None:
+    edit: Any = EDIT | {"pause_after_compaction": True}
+    with open_sdk(base_url=other_server.proxy.url, api_key="the-clients-own", max_retries=0) as client:
+        paused = ask(client, conversation(), stream=stream, betas=[THRESHOLD], context_management={"edits": [edit]})
+    (block,) = paused.content
+    assert (paused.stop_reason, block.type, block.content) == ("compaction", "compaction", SUMMARY)
+    assert len(other_server.conversations) == 1
+
+
 def test_a_streamed_summary_comes_in_the_form_of_the_api(client: anthropic.Anthropic, wire: Upstream) -> None:
     """A signed block comes whole, without a delta; another one with a single delta, from which the SDK has its event.
 

@@ -578,6 +578,22 @@ async def test_a_server_that_rejects_the_field_gives_no_reply_in_place_of_a_summ
     assert [request["compaction"] for request in script.requests] == [SUMMARIZE["compaction"]]
 
 
+async def test_a_server_with_the_api_but_without_the_edit_pauses_behind_a_summary() -> None:
+    script = Script(claude("<summary>It rains.</summary>"), claude("Wet."))
+    built = proxy(script, **MOONSHOT)
+    fields: Json = {"model": "moonshot/kimi-k2", "max_tokens": 400, "tools": [WEATHER]}
+    fields["context_management"] = {"edits": [EDIT | {"pause_after_compaction": True}]}
+    message = body_of(await built.post(messages=MESSAGES, **fields))
+    assert message["content"] == [{"type": "compaction", "content": "It rains.", "tool_changes": []}]
+    assert message["stop_reason"] == "compaction"
+    notes = [(note.handling, note.field, note.reason) for note in built.receipts[-1].notes]
+    reason = "the proxy asks a model for the summary, and counts tokens by its own estimate"
+    assert notes == [("emulated", "context_management", reason)]
+    short = await built.post(messages=SHORT, **fields)  # below the trigger: the server replies
+    assert json.loads(short.stream)["content"][-1] == {"type": "text", "text": "Wet."}
+    assert [request["messages"][:1] for request in script.requests] == [MESSAGES[:1], SHORT]
+
+
 @pytest.mark.parametrize(
     ("settings", "model"),
     [(ANTHROPIC, "claude-sonnet-4-5"), (MOONSHOT, "moonshot/kimi-k2")],
