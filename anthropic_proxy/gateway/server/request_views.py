@@ -65,7 +65,9 @@ async def get_recent_requests(services: Services, request: ClientRequest, sink: 
     snapshot = await feed.collect_snapshot()
     snapshot.finished = await feed.add_costs(snapshot.finished)
     client = request.receipt.client
-    if not may(find_client_role(client), "read all requests"):
+    reads_all = may(find_client_role(client), "read all requests")
+    snapshot.has_budgets = reads_all and bool(services.settings.budgets)
+    if not reads_all:
         contact = services.settings.limit_contact
         snapshot.finished = [
             structs.replace(logged, receipt=_copy_for_member(logged.receipt, contact))
@@ -83,7 +85,6 @@ async def get_recent_requests(services: Services, request: ClientRequest, sink: 
                 name = f"{prefix}/{model}"
                 window = find_served_input(requested, limits, services.settings, services.catalog)
                 snapshot.windows[name] = min(window, snapshot.windows.get(name, window))
-    snapshot.has_budgets = bool(services.settings.budgets)
     models = services.session_models
     if models is not None and not models.is_empty:
         for session in {

@@ -29,7 +29,7 @@ class RequestSnapshot(Struct):
     chosen_models: dict[str, str] = {}
     """Session of the reader → model that was chosen for it. Absent: none."""
     has_budgets: bool = False
-    """True: `BUDGET` is set, so that `/api/budget` is served."""
+    """True: `BUDGET` is set, and the reader may read its use at `/api/budget`."""
 
 
 def encode_requests(value: RequestSnapshot | LoggedRequest | Sequence[Receipt]) -> bytes:
