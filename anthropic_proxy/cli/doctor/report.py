@@ -90,7 +90,8 @@ def write_report(report: Report, settings: Settings, secrets: Sequence[str]) -> 
             f"    Choose a provider and store its key:  {output.paint('anthropic-proxy init', 'type')}",
         ]
         if is_demo
-        else [*_format_fixes(output, report, width)],
+        else [],
+        [*_format_fixes(output, report, width)],
         *([*_format_unknown_window(output, one, settings, width)] for one in report.diagnoses),
         *([*_format_server(output, server)] for server in report.servers),
         [next_step] if is_ready and not report.exit_status else [],

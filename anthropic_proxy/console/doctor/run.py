@@ -117,7 +117,7 @@ async def run_doctor(
     if checks_settings:
         examined, remedies = {one.target.provider.name for one in backends}, {fix.remedy for fix in fixes}
         found = find_problems(services.settings, services.catalog, date.today())
-        problems = [one for one in found if one.subject not in examined and one.remedy not in remedies]
+        problems = [one for one in found if one.subject not in examined and one.remedy not in remedies - {""}]
         conditions = await run_in_own_thread("instances", read_conditions, services.settings)
         problems = sort_problems([*(condition.problem for condition in conditions), *problems])
     return Report(
