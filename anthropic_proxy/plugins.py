@@ -57,6 +57,7 @@ from anthropic_proxy.engine.messages.purpose import RequestKind
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.model_listing import ModelEntry
 from anthropic_proxy.engine.wires.purposes import OperatorPurpose
+from anthropic_proxy.errors import ProxyError
 
 __all__ = [
     "LEASE_SECONDS",
@@ -432,7 +433,7 @@ class Route(Struct, frozen=True, kw_only=True):
     """URL path. A name in braces is the parameter of one segment: `/api/requests/{id}`. `{rest*}` matches all further
     segments."""
     respond: Callable[[RouteRequest], Awaitable[RouteResponse]]
-    """Function that returns the response. A `ProxyError` becomes an error body in Anthropic's format."""
+    """Function that returns the response. A `ProxyError` becomes an error body (`encode_error`)."""
     methods: Sequence[str] = ("GET",)
     """HTTP methods. GET includes HEAD. A plugin may have several routes for one path."""
     max_body_bytes: int = 65_536
@@ -442,6 +443,9 @@ class Route(Struct, frozen=True, kw_only=True):
 
     A sign-in page needs this if the proxy has a key.
     """
+    encode_error: Callable[[ProxyError], RouteResponse] | None = None
+    """Function that returns the response for an error, also for one that the server finds itself, such as another
+    method. All routes of a path have the same one. None: an error body in Anthropic's format."""
     decompresses: bool = False
     """True if `respond` itself reads bodies with a `content-encoding`. Otherwise they are rejected with 415."""
 

@@ -11,7 +11,7 @@ from anthropic_proxy.console.identity.people import OidcError, OidcUser, require
 from anthropic_proxy.console.keys.descriptions import format_time
 from anthropic_proxy.console.keys.queries import find_key, list_teams
 from anthropic_proxy.console.keys.rights import is_of_person
-from anthropic_proxy.console.keys.scim_people import find_scim_facts
+from anthropic_proxy.console.keys.scim_people import SCIM, find_scim_facts
 from anthropic_proxy.console.keys.sign_ins import list_access_ends, list_people
 from anthropic_proxy.console.keys.virtual_keys import ACTIVE, KeyHash, KeyState, KeyStatus, VirtualKey
 from anthropic_proxy.console.ledger.connection import Reader
@@ -19,12 +19,23 @@ from anthropic_proxy.console.units import DAY_SECONDS
 from anthropic_proxy.errors import AuthenticationFailed
 from anthropic_proxy.gateway.settings import Settings
 
-Ending = Literal["unknown", "revoked", "unreadable", "expired", "person expired", "replaced", "no access", "no group"]
-"""Reason for which a key or one of its texts is not accepted. `replaced`: by a rotation, which gave the key a new text.
-`unreadable`: the row of the key, of its person or of its team in the database is invalid. `no access`: the person was
-refused by the identity provider, or has not signed in for a long time. `no group`: no table of the settings has it."""
+Ending = Literal[
+    "unknown",
+    "revoked",
+    "deactivated",
+    "unreadable",
+    "expired",
+    "person expired",
+    "replaced",
+    "no access",
+    "no group",
+]
+"""Reason for which a key or one of its texts is not accepted. `deactivated`: revoked by SCIM. `replaced`: by a
+rotation, which gave the key a new text. `unreadable`: the row of the key, of its person or of its team in the database
+is invalid. `no access`: the person was refused by the identity provider, or has not signed in for a long time. `no
+group`: no table of the settings has it."""
 _STATUSES: Mapping[Ending, KeyStatus] = {
-    **dict.fromkeys(("unknown", "revoked"), "revoked"),
+    **dict.fromkeys(("unknown", "revoked", "deactivated"), "revoked"),
     "unreadable": "unreadable",
     **dict.fromkeys(("expired", "person expired", "replaced"), "expired"),
     **dict.fromkeys(("no access", "no group"), "inactive"),
@@ -52,6 +63,11 @@ _REJECTED: Mapping[Ending, _Rejection] = {
         f"The administrator of the proxy creates another one:  {_CREATE}",
         "another key",
     ),
+    "deactivated": _Rejection(
+        "The key {label!r} is rejected, because the identity provider has deactivated its owner (SCIM).",
+        "An administrator of the identity provider activates the owner again.",
+        "access",
+    ),
     "unreadable": _Rejection(
         "The key {label!r} is rejected, because its limits or those of its team cannot be read from the database.",
         "The log of the proxy has the reason. Its administrator repairs it, or creates another key:  " + _CREATE,
@@ -78,8 +94,9 @@ _REJECTED: Mapping[Ending, _Rejection] = {
 _PERSON_REJECTED = _Rejection("The key {label!r} is {status}, so the person may not sign in.")
 _SERVICE_REJECTED = _Rejection("The token is not accepted: its key {label!r} is {status}.")
 _BEFORE_ALL = -math.inf
-_ORDER: Mapping[Ending, int] = {"unreadable": 1, "no group": 2}
-"""Of several reasons from the beginning, the first one counts. Others: 0."""
+_ORDER: Mapping[Ending, int] = {"deactivated": -1, "unreadable": 1, "no group": 2}
+"""Of several reasons from the beginning, the first one counts. Others: 0. The own keys of a deactivated person are
+revoked too."""
 
 
 class KeyEnd(Struct, frozen=True):
@@ -133,6 +150,8 @@ class KeyFacts(Struct, frozen=True, kw_only=True):
     """Ids of the keys of those people that may not use Claude Code by the settings."""
     described: Mapping[str, OidcUser] = {}
     """Id of a person's key → the person, as the identity provider described it last."""
+    provisioned: Collection[str] = ()
+    """Ids of the keys of people that SCIM has."""
 
     def find_end(self, key: VirtualKey, text: KeyHash | None = None) -> KeyEnd:
         """Return the end that comes first: the expiry or revocation of the text, the key or its person, or the end of
@@ -150,7 +169,7 @@ class KeyFacts(Struct, frozen=True, kw_only=True):
             if holder.problem or holder.team in self.unreadable_teams:
                 ends.append(KeyEnd(_BEFORE_ALL, "unreadable", key))
             if holder.revoked_at is not None:
-                ends.append(KeyEnd(_BEFORE_ALL, "revoked", key))
+                ends.append(KeyEnd(_BEFORE_ALL, "deactivated" if holder.ended_by else "revoked", key))
             if holder.expires_at is not None:
                 ends.append(KeyEnd(holder.expires_at, "person expired" if whose else "expired", key, whose))
             if holder.id in self.refused:
@@ -189,6 +208,7 @@ def read_key_facts(connection: Reader, settings: Settings, keys: Sequence[Virtua
         access_seconds=math.inf if sign_in is None else sign_in.days * DAY_SECONDS,
         refused=refused,
         described=described,
+        provisioned=groups.cost_centers.keys(),
     )
 
 
@@ -209,6 +229,10 @@ def list_key_states(
             status = "no team admin"
         creators[name] = status
     return [
-        structs.replace(facts.find_state(key, now), creator_status="" if key.person else creators.get(key.creator, ""))
+        structs.replace(
+            facts.find_state(key, now),
+            creator_status="" if key.person else creators.get(key.creator, ""),
+            source=SCIM if key.id in facts.provisioned else "",
+        )
         for key in keys
     ]

@@ -45,7 +45,13 @@ from anthropic_proxy.console.keys.queries import (
     require_key,
 )
 from anthropic_proxy.console.keys.rights import ADMINISTRATOR, HELD_FIELDS, Rights, is_of_person, is_person
-from anthropic_proxy.console.keys.scim_people import ENDED_BY_SCIM, ScimLink, find_link, read_scim_facts
+from anthropic_proxy.console.keys.scim_people import (
+    SCIM,
+    ScimLink,
+    describe_deactivation,
+    find_link,
+    read_scim_facts,
+)
 from anthropic_proxy.console.keys.sign_ins import SignIn, list_sign_ins, store_refusal
 from anthropic_proxy.console.keys.table_rules import find_table_fields
 from anthropic_proxy.console.keys.virtual_keys import (
@@ -434,8 +440,8 @@ class KeyAdministration:
         ended.
         """
         if not has_access and key.revoked_at is None:
-            self._revoke_key(key, dry_run=False, ended_by=ENDED_BY_SCIM)
-        elif has_access and key.revoked_at is not None and key.ended_by == ENDED_BY_SCIM:
+            self._revoke_key(key, dry_run=False, ended_by=SCIM)
+        elif has_access and key.revoked_at is not None and key.ended_by == SCIM:
             self._allow_person(key, dry_run=False)
 
     def _set_person(self, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
@@ -470,6 +476,8 @@ class KeyAdministration:
     def _store_person(self, before: VirtualKey | None, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
         if before is None:
             return self._set_key(_NO_KEY, command, dry_run=dry_run)
+        if before.revoked_at is not None and before.ended_by == SCIM:
+            raise InvalidRequest(describe_deactivation(before.label), code="sign-in-person")
         if (status := before.find_status(self._clock())) in ("revoked", "expired"):
             raise InvalidRequest(
                 f"The key {before.label!r} is {status}, so the person may not sign in.", code="sign-in-person"

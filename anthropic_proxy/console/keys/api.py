@@ -375,6 +375,10 @@ def build_schemas() -> Schema:
         "type": "string",
         "description": "scim: the identity provider has revoked it. Empty: somebody.",
     }
+    times["source"] = {
+        "type": "string",
+        "description": "scim: the identity provider has created the person. Empty: somebody, or a sign-in.",
+    }
     issuer = {"type": "string", "description": "Identity provider of a person. Empty: it has not signed in."}
     subject = {"type": "string", "description": "Id of a person at the identity provider."}
     whose = {"person": person, "issuer": issuer, "subject": subject}

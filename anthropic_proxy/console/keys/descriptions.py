@@ -58,6 +58,7 @@ def encode_key(key: VirtualKey, state: KeyState) -> dict[str, Any]:
         "expires_at": format_time(key.expires_at),
         "revoked_at": format_time(key.revoked_at),
         "ended_by": key.ended_by,
+        "source": state.source,
         "owner": key.owner,
         "team": key.team,
         "cost_center": key.cost_center,
@@ -180,7 +181,7 @@ def describe_creator(key: VirtualKey, state: KeyState) -> str:
     administrator.
     """
     if key.creator.lower() in ("", key.owner.lower()):
-        return ""
+        return "the identity provider (SCIM)" if state.source else ""
     problem = state.creator_status not in ("", "active")
     return f"{key.creator} ({state.creator_status})" if problem else key.creator
 

@@ -20,8 +20,8 @@ from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.sign_in_tables import EVERYBODY
 
-ENDED_BY_SCIM = "scim"
-"""Value of `VirtualKey.ended_by` after a revocation by SCIM, which SCIM may undo."""
+SCIM = "scim"
+"""Value of `VirtualKey.ended_by` after a revocation by SCIM, which SCIM may undo, and of `KeyState.source`."""
 _MEMBERS = (
     "SELECT group_id, key_id FROM scim_members JOIN scim_users ON scim_users.id = user_id "
     "WHERE key_id != '' AND group_id IN ({marks})"
@@ -97,5 +97,9 @@ def find_link(connection: Reader, user: OidcUser, before: VirtualKey | None) -> 
             code="sign-in-person",
         )
     if not is_active:
-        raise InvalidRequest(f"The identity provider has deactivated {user.email} (SCIM).", code="sign-in-person")
+        raise InvalidRequest(describe_deactivation(user.email), code="sign-in-person")
     return ScimLink(str(user_id), key)
+
+
+def describe_deactivation(person: str) -> str:
+    return f"The identity provider has deactivated {person} (SCIM)."

@@ -108,6 +108,8 @@ class KeyState(Struct, frozen=True):
     somebody else created it, or the state is unknown."""
     remedy: str = ""
     """End of the reason that only concerns administrators."""
+    source: str = ""
+    """`scim`: the identity provider has created the person, and changes it. "": somebody, or a sign-in."""
     wish: str = ""
     """What somebody else asks an administrator for."""
 

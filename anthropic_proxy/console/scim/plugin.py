@@ -27,7 +27,7 @@ from anthropic_proxy.console.scim.schema import (
 )
 from anthropic_proxy.console.scim.store import ScimStore, Stored
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
-from anthropic_proxy.errors import ConfigurationError, ProxyError
+from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, Plugin, Route, RouteRequest, RouteResponse
 
@@ -57,7 +57,13 @@ def open_plugin(settings: Settings, clock: Callable[[], float] = time.time) -> P
     }
     return Plugin(
         routes=[
-            Route(path=path, respond=endpoints.respond, methods=allowed, max_body_bytes=MAX_BODY_BYTES)
+            Route(
+                path=path,
+                respond=endpoints.respond,
+                methods=allowed,
+                max_body_bytes=MAX_BODY_BYTES,
+                encode_error=_encode_error,
+            )
             for path, allowed in methods.items()
         ],
         start=endpoints.start,
@@ -83,12 +89,6 @@ class _Endpoints:
             return await self._respond(request)
         except ScimError as error:
             return _send(error.encode(), error.status)
-        except ConfigurationError:
-            raise
-        except ProxyError as error:  # such as a database that is not available: a client of SCIM reads only its form
-            status = _UNAVAILABLE if error.status == _OVERLOADED else error.status
-            wait = {} if error.retry_after is None else {"retry-after": str(math.ceil(error.retry_after))}
-            return _send(ScimError(error.message, "", status).encode(), status, wait)
 
     async def _respond(self, request: RouteRequest) -> RouteResponse:
         settings = self._settings if self._gateway is None else self._gateway.settings
@@ -300,3 +300,10 @@ def _list_response(resources: Sequence[Mapping[str, Any]], number: int, start: i
 
 def _send(document: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> RouteResponse:
     return RouteResponse(status=status, headers={**_HEADERS, **(headers or {})}, body=msgspec.json.encode(document))
+
+
+def _encode_error(error: ProxyError) -> RouteResponse:
+    """A client of SCIM reads only errors in its own form, also those of the server."""
+    status = _UNAVAILABLE if error.status == _OVERLOADED else error.status
+    wait = {} if error.retry_after is None else {"retry-after": str(math.ceil(error.retry_after))}
+    return _send(ScimError(error.message, "", status).encode(), status, wait)

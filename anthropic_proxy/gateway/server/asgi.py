@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from http import HTTPStatus
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from anthropic_proxy.engine.exchange.client_side import ResponseSink, encode_error_response
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected
@@ -117,6 +117,8 @@ class AsgiSink(ResponseSink):
     status = 200
     _head: dict[str, Any] | None = None
     """Message with status and headers that another server gets before the first piece. None: none waits."""
+    encode_error: Callable[[ProxyError], RouteResponse] | None = None
+    """That of the route of a plugin."""
 
     def __init__(
         self,
@@ -163,13 +165,17 @@ class AsgiSink(ResponseSink):
         """Does nothing if the response has started."""
         if self.started:
             return
-        headers, body = encode_error_response(error, self.receipt.request_id)
-        headers |= error_help_headers(error)
+        further = error_help_headers(error)
         if isinstance(error, MethodNotAllowed):
-            headers["allow"] = ", ".join(error.allowed)
+            further["allow"] = ", ".join(error.allowed)
         elif error.closes_connection:
-            headers["connection"] = "close"  # the remaining bytes would be parsed as a request
-        await self.send_response(error.status, body, headers)
+            further["connection"] = "close"  # the remaining bytes would be parsed as a request
+        if self.encode_error is not None:
+            response = self.encode_error(error)
+            await self.send_route_response(structs.replace(response, headers={**response.headers, **further}))
+            return
+        headers, body = encode_error_response(error, self.receipt.request_id)
+        await self.send_response(error.status, body, headers | further)
 
     async def send_route_response(self, response: RouteResponse, *, has_body: bool = True) -> None:
         """Send the response of a route of a plugin. Without `has_body` (HEAD), a stream is not read."""

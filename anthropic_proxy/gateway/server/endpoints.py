@@ -111,6 +111,8 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
     running_number = services.running.begin(receipt)
     methods = ENDPOINTS.get(path)
     plugin_route = None if methods is not None else services.plugin_routes.find(path)
+    if plugin_route is not None:  # all routes of a path have the same form of errors
+        sink.encode_error = next(iter(plugin_route.routes.values())).encode_error
 
     # the head, which is known if the client has repeated it
     head = None if cycle is None else cycle.head

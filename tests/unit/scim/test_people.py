@@ -10,11 +10,13 @@ from msgspec import structs
 
 from anthropic_proxy.console.gateway_protocol.grants import Grants
 from anthropic_proxy.console.identity.people import OidcError, OidcUser
+from anthropic_proxy.console.keys.acceptance import list_key_states
 from anthropic_proxy.console.keys.access_tokens import TokenKeys
 from anthropic_proxy.console.keys.administration import KeyCommand, open_administration
-from anthropic_proxy.console.keys.queries import find_key, list_audit_entries
+from anthropic_proxy.console.keys.descriptions import describe_creator, encode_key
+from anthropic_proxy.console.keys.queries import find_key, list_audit_entries, list_keys
 from anthropic_proxy.console.keys.sign_ins import SignIn
-from anthropic_proxy.console.keys.virtual_keys import VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import KeyState, VirtualKey
 from anthropic_proxy.console.ledger.database import open_for_reading
 from anthropic_proxy.console.scim.plugin import open_plugin
 from anthropic_proxy.console.scim.schema import ENTERPRISE_SCHEMA
@@ -114,7 +116,7 @@ async def test_a_person_who_is_deactivated_before_the_first_sign_in_is_refused_u
 ) -> None:
     user = await company.create(ANN, active=False)
     await company.create_group("platform", user)
-    assert company.refuse("1") == "The key 'ann@example.org' is revoked, so the person may not sign in."
+    assert company.refuse("1") == "The identity provider has deactivated ann@example.org (SCIM)."
     await company.set_active(user, active=True)
     assert company.sign_in("1").key_id == company.find_key(ANN).id
     assert company.find_key(ANN).team == "core"
@@ -122,6 +124,33 @@ async def test_a_person_who_is_deactivated_before_the_first_sign_in_is_refused_u
     assert company.find_key(ANN).find_status(NOON) == "revoked"
     await company.create_group("developers", await company.create("x", emails=[{"value": "Ann@Example.org"}]))
     assert company.find_key(ANN).find_status(NOON) == "active"
+
+
+async def test_states_say_that_scim_has_the_person_and_has_ended_it(company: Company) -> None:
+    user = await company.create(ANN)
+    bob = KeyCommand(action="create", fields={"label": "bob"})
+    with open_administration(company.settings, "test", lambda: NOON) as administration:
+        administration.execute(bob)
+    with closing(open_for_reading(company.settings)) as connection:
+        keys = list_keys(connection)
+        states = dict(
+            zip([key.label for key in keys], list_key_states(connection, company.settings, keys, NOON), strict=True)
+        )
+        assert (states[ANN].source, states["bob"].source) == ("scim", "")
+        ann = next(key for key in keys if key.label == ANN)
+        assert encode_key(ann, states[ANN])["source"] == "scim"
+        assert describe_creator(ann, states[ANN]) == "the identity provider (SCIM)"
+    await company.set_active(user, active=False)
+    with closing(open_for_reading(company.settings)) as connection:
+        (state,) = list_key_states(connection, company.settings, [company.find_key(ANN)], NOON)
+    assert state == KeyState(
+        "revoked",
+        "The key 'ann@example.org' is rejected, because the identity provider has deactivated its owner (SCIM). "
+        "An administrator of the identity provider activates the owner again.",
+        remedy="An administrator of the identity provider activates the owner again.",
+        wish="access",
+        source="scim",
+    )
 
 
 async def test_what_an_administrator_has_ended_stays_ended_and_what_it_allows_is_allowed(company: Company) -> None:
