@@ -2,9 +2,7 @@
 
 import importlib
 import pkgutil
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import get_context
 from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
@@ -12,10 +10,9 @@ from typing import Any
 import anthropic_proxy
 from anthropic_proxy.engine.patterns import LaterPattern, list_patterns
 from anthropic_proxy.gateway.prices.package_data import find_data_file, find_model, read_providers
-from tests.growth.measure import MAX_TIME_RATIO, time_plain_search
+from tests.growth.backtracking import Matcher, Text, TooManySteps
+from tests.growth.measure import DOUBTFUL_GROWTH, MAX_GROWTH
 
-Text = Any
-"""`str` or `bytes`."""
 _REPEATS = ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT")
 _ENDS = ("", "\x00", "!", "x", "\n")
 _CATEGORIES = {"DIGIT": "1", "NOT_DIGIT": "a", "SPACE": " ", "NOT_SPACE": "a", "WORD": "a", "NOT_WORD": "-"}
@@ -117,34 +114,19 @@ def _children(name: str, value: Any) -> Sequence[Any]:
     return []
 
 
-def build_reader(pattern: LaterPattern) -> Callable[[Text], object]:
-    """Return a function that reads a text as the package does: at its beginning, or with a search at each place."""
-    if pattern.is_anchored:
-        return lambda text: (pattern.match(text), pattern.fullmatch(text))
-    return lambda text: deque(pattern.finditer(text), 0)
-
-
-def fill(shape: tuple[str, str, str], size: int, like: Text) -> Text:
+def repeat(shape: tuple[str, str, str], times: int, like: Text) -> Text:
+    """Return the text of a shape with its middle so many times, in the type of a pattern."""
     stem, piece, end = shape
-    text = stem + piece * (size // len(piece) + 1) + end
+    text = stem + piece * times + end
     return text if isinstance(like, str) else text.encode("latin-1", "replace")
 
 
-SIZES = (24, 1_000, 4_000)
-"""Numbers of characters of a text. The first shows exponential growth before a larger one would not end."""
-MORE_SIZES = (*SIZES, 16_000)
 MOST = 4_000
-"""The highest bound of a pattern: up to it, the time may grow with the square."""
-_MAX_BOUNDED_RATIO = 4 * MAX_TIME_RATIO
-_MAX_START_RATIO = 4 * MAX_TIME_RATIO
-"""Bound of (time of the second size) / (time of a plain search): a bounded part may be tried at each character."""
-_ROUNDS = 5
-_MAX_SLOWDOWN = 10
-"""How many times slower a busy machine may be. A time above it is not measured again."""
-_NOISE_CHARACTERS = 16_000
-"""Times below that of a plain search of this length are not compared."""
-Clock = Callable[[], float]
-"""Processor time in seconds."""
+"""The highest bound of a pattern: up to it, the steps may grow with the square."""
+_PIECES, _CHARACTERS = 8, 48
+"""The smallest text has so many of what follows again and again, and so many characters."""
+_MAX_LINEAR_RATIO = 2.02
+"""A text of twice the size needs at most so many times the steps if they are in proportion to it."""
 
 
 def import_all() -> None:
@@ -158,63 +140,50 @@ def import_all() -> None:
             find_model(providers, base_url, "unknown")
 
 
-def find_growth(pattern: LaterPattern, sizes: Sequence[int], clock: Clock = time.thread_time) -> str:
-    """Return the text for which the time of a pattern is not proportional to its length; "": there is none."""
+def find_growth(pattern: LaterPattern) -> str:
+    """Return the texts for which the steps of a pattern are not in proportion to the length; "": there are none."""
     if pattern.most > MOST:
         return f"a bound of {pattern.most} characters is too high"
-    read = build_reader(pattern)
-    noise = min(time_plain_search(_NOISE_CHARACTERS, clock) for _ in range(_ROUNDS))
-    sizes = [*dict.fromkeys(min(size, pattern.most or size) for size in sizes)]
+    matcher, powers = Matcher(pattern), 2 if pattern.most else 1
     for shape in make_texts(pattern):
-        before, earlier = 0.0, fill(shape, 0, pattern.pattern)
-        for place, size in enumerate(sizes):
-            text = fill(shape, size, pattern.pattern)
-            growth = _MAX_BOUNDED_RATIO if pattern.most else MAX_TIME_RATIO if place > 1 else _MAX_START_RATIO
-            after = _time(read, text, clock)
-            limit = growth * max(before, noise)
-            if limit < after <= _MAX_SLOWDOWN * limit:
-                after, before, noise = _time_together(read, text, earlier, clock)
-                limit = growth * max(before, noise)
-            if after > limit:
-                return f"{size} characters of {shape!r} take {after / noise:.0f} times as long as a plain search"
-            before, earlier = after, text
+        try:
+            growth = _measure_growth(matcher, shape, pattern.pattern, DOUBTFUL_GROWTH * powers)
+        except TooManySteps:
+            return f"the steps for {shape!r} have no end"
+        if growth > MAX_GROWTH * powers:
+            return f"the steps for {shape!r} grow {growth:.1f} times"
     return ""
 
 
-def _time(read: Callable[[Text], object], text: Text, clock: Clock) -> float:
-    start = clock()
-    read(text)
-    return clock() - start
+def _measure_growth(matcher: Matcher, shape: tuple[str, str, str], like: Text, doubtful: float) -> float:
+    """Return how the steps from 2n to 4n have grown, compared with those from n to 2n; 2: linear.
 
-
-def _time_together(
-    read: Callable[[Text], object], text: Text, earlier: Text, clock: Clock
-) -> tuple[float, float, float]:
-    """Return the shortest times for two texts, and for a plain search.
-
-    The machine may have become slower since the earlier times were measured, so these are measured again, in turns. The
-    first turn that is not interrupted has the right ratio.
+    Where it is doubtful, it is measured again from 4n on: parts with a bound are steep until it is reached.
     """
-    turns = [
-        (_time(read, text, clock), _time(read, earlier, clock), time_plain_search(_NOISE_CHARACTERS, clock))
-        for _ in range(_ROUNDS)
-    ]
-    after, before, noise = map(min, zip(*turns, strict=True))
-    return after, before, noise
+    piece = shape[1]
+    n = max(_PIECES, -(-_CHARACTERS // len(piece)))
+    none, once, twice = (matcher.count(repeat(shape, times, like)) for times in (0, n, 2 * n))
+    if twice - none <= _MAX_LINEAR_RATIO * (once - none):
+        return 2.0
+    growth = (matcher.count(repeat(shape, 4 * n, like)) - twice) / max(twice - once, 1)
+    if growth <= doubtful:
+        return growth
+    once, twice, more = (matcher.count(repeat(shape, times * n, like)) for times in (4, 8, 16))
+    return (more - twice) / max(twice - once, 1)
 
 
-_patterns: list[tuple[LaterPattern, Sequence[int]]] = []
+_patterns: list[LaterPattern] = []
 """A pattern cannot be sent to a process; a forked one has it already."""
 
 
 def _measure(place: int) -> str:
-    return find_growth(*_patterns[place])
+    return find_growth(_patterns[place])
 
 
-def find_all_growth(sizes: Sequence[int]) -> Mapping[str, str]:
-    """Return the patterns of the package whose time is not proportional to the text, each with such a text."""
+def find_all_growth() -> Mapping[str, str]:
+    """Return the patterns of the package whose steps are not in proportion to the text, each with such a text."""
     import_all()
-    _patterns[:] = [(pattern, sizes) for pattern in list_patterns()]
+    _patterns[:] = list_patterns()
     with get_context("fork").Pool(2) as pool:
         found = pool.map(_measure, range(len(_patterns)), chunksize=4)
-    return {repr(pattern.pattern): growth for (pattern, _), growth in zip(_patterns, found, strict=True) if growth}
+    return {repr(pattern.pattern): growth for pattern, growth in zip(_patterns, found, strict=True) if growth}

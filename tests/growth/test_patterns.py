@@ -1,53 +1,52 @@
-"""The regular expressions of the package take time in proportion to a text, or read only its beginning."""
-
-import time
+"""The regular expressions of the package take steps in proportion to a text, or read only its beginning."""
 
 import pytest
 
-from anthropic_proxy.engine.patterns import LaterPattern, compile_anchored, compile_later
-from tests.growth.patterns import MORE_SIZES, SIZES, find_all_growth, find_growth
+from anthropic_proxy.engine.patterns import LaterPattern, compile_anchored, compile_later, list_patterns
+from tests.growth.backtracking import Matcher
+from tests.growth.patterns import find_all_growth, find_growth, import_all, make_texts, repeat
 
 
-@pytest.mark.parametrize("sizes", [SIZES, pytest.param(MORE_SIZES, marks=pytest.mark.slow)])
-def test_each_pattern_takes_time_in_proportion_to_its_text(sizes: tuple[int, ...]) -> None:
-    assert find_all_growth(sizes) == {}
+def test_each_pattern_takes_steps_in_proportion_to_its_text() -> None:
+    assert find_all_growth() == {}
 
 
 @pytest.mark.parametrize(
-    "form", [r"(a+)+$", r"\s*x?\s*\.", r"a longer stem\s*x?\s*\.", r"(?:[a-z]\w*\.)+[A-Z]", r"'(?:[^'\\]|\\.)*'"]
+    ("form", "defect"),
+    [
+        (r"(a+)+$", "the steps for ('', 'a', '\\x00') have no end"),
+        (r"\s*x?\s*\.", "the steps for (' ', ' ', '') have no end"),
+        (r"a longer stem\s*x?\s*\.", "the steps for ('a longer stem', ' ', '') grow 4.0 times"),
+        (r"(?:[a-z]\w*\.)+[A-Z]", "the steps for ('a', 'aa.', '') grow 4.0 times"),
+        (r"'(?:[^'\\]|\\.)*'", """the steps for ('', "'\\\\", '') grow 4.0 times"""),
+    ],
 )
-def test_a_steep_pattern_is_found(form: str) -> None:
-    assert find_growth(LaterPattern(form, 0, 0, is_anchored=False), MORE_SIZES)
+def test_a_steep_pattern_is_found(form: str, defect: str) -> None:
+    assert find_growth(LaterPattern(form, 0, 0, is_anchored=False)) == defect
 
 
-class SlowingClock:
-    """The processor time of a machine that becomes slower when the clock has been read for some times."""
-
-    def __init__(self, reads: int) -> None:
-        self._reads = reads
-        self._before = time.thread_time()
-        self._sum = 0.0
-
-    def __call__(self) -> float:
-        now = time.thread_time()
-        self._reads -= 1
-        self._sum += (now - self._before) * (4.0 if self._reads < 0 else 1.0)
-        self._before = now
-        return self._sum
+def test_a_part_with_a_bound_may_be_tried_at_each_character() -> None:
+    assert find_growth(LaterPattern(r"a[^b]{0,200}b", 0, 0, is_anchored=False)) == ""
+    assert find_growth(LaterPattern(r"a[^b]*b", 0, 4_000, is_anchored=False)) == ""
+    assert find_growth(LaterPattern(r"a[^b]*b", 0, 4_001, is_anchored=False)) == (
+        "a bound of 4001 characters is too high"
+    )
 
 
-@pytest.mark.parametrize("reads", [0, 12, *range(20, 40, 2), 100])
-def test_a_machine_that_becomes_slower_is_no_growth(reads: int) -> None:
-    """The clock is read ten times for the unit, and twice for each text."""
-    plain = LaterPattern(r"<(?:[a-z]<)*", 0, 0, is_anchored=False)
-    assert find_growth(plain, MORE_SIZES, SlowingClock(reads)) == ""
-    assert find_growth(LaterPattern(r"\s*x?\s*\.", 0, 0, is_anchored=False), SIZES, SlowingClock(reads))
+def test_steps_are_counted_for_what_re_finds() -> None:
+    import_all()
+    for pattern in list_patterns():
+        matcher = Matcher(pattern)
+        for shape in make_texts(pattern)[::8]:
+            text = repeat(shape, 8, pattern.pattern)
+            found = [match.span() for match in matcher.reduced.finditer(text)]
+            assert matcher.find_all(text) == found, (pattern.pattern, text)
 
 
 @pytest.mark.parametrize("form", [r"\s*</function>", r"\s*export\s"])
 def test_a_pattern_is_measured_as_it_is_read(form: str) -> None:
-    assert find_growth(LaterPattern(form, 0, 0, is_anchored=True), MORE_SIZES) == ""
-    assert find_growth(LaterPattern(form, 0, 0, is_anchored=False), MORE_SIZES)
+    assert find_growth(LaterPattern(form, 0, 0, is_anchored=True)) == ""
+    assert find_growth(LaterPattern(form, 0, 0, is_anchored=False))
 
 
 def test_an_anchored_pattern_cannot_be_searched() -> None:
