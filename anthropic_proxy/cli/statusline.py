@@ -42,6 +42,12 @@ _MIN_PROBLEM = 24
 """Number of columns that remain of the problems in a narrow terminal."""
 _SESSION_DAYS = 7
 """Age in days after which requests no longer count for the cost of their session."""
+_SUMS = {
+    "today": "/api/usage?by=session&since=today",
+    "session": f"/api/usage?by=session&since={_SESSION_DAYS}d",
+    "budget": "/api/budget",
+}
+"""Paths and queries of sums. Not each reader may ask for them: `/api/requests/recent` names those that he may."""
 
 
 def statusline() -> None:
@@ -110,11 +116,12 @@ def build_line(
         session = {}
     session_id = _text(session, "session_id")
     model = _text(session, "model", "id").removesuffix(LONG_CONTEXT_SUFFIX)
-    sums_at = "/api/usage?by=session&since="
-    paths = {"recent": RECENT_PATH, "today": f"{sums_at}today", "session": f"{sums_at}{_SESSION_DAYS}d"}
-    replies = _read_all(read, paths)
-    if _get(replies.get("recent"), "has_budgets") is True:
-        replies |= _read_all(read, {"budget": "/api/budget"})
+    replies = _read_all(read, {"recent": RECENT_PATH})
+    served = _get(replies.get("recent"), "sums")  # an earlier version of the proxy does not say it
+    is_any = not isinstance(served, list)
+    replies |= _read_all(
+        read, {name: path for name, path in _SUMS.items() if is_any or path.partition("?")[0] in served}
+    )
 
     # the last reply to the conversation itself: a title or a sub-agent may have another model
     of_conversation = _list_of_conversation(replies.get("recent"), session_id)
@@ -141,8 +148,8 @@ def build_line(
         note = _describe_window(window, of_target, other, is_kept=is_fixed or bool(limiting), is_unknown=is_unknown)
 
     groups = _list(replies.get("session"), "groups") if session_id else []
-    sums = next((group for group in groups if _text(group, "name") == session_id), None)
-    costs = _describe_costs({"session": sums, "today": _get(replies.get("today"), "total")})
+    of_session = next((group for group in groups if _text(group, "name") == session_id), None)
+    costs = _describe_costs({"session": of_session, "today": _get(replies.get("today"), "total")})
 
     budgets = _list(replies.get("budget"), "budgets")
     costs |= {label: text for label, text in map(_describe_budget, budgets) if text}

@@ -8,7 +8,7 @@ from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.routing.model_listing import find_served_input
 from anthropic_proxy.engine.routing.targets import find_capabilities
 from anthropic_proxy.errors import replace_remedy
-from anthropic_proxy.gateway.permissions import find_client_role, may
+from anthropic_proxy.gateway.permissions import find_client_role, find_permission, may
 from anthropic_proxy.gateway.server.asgi import AsgiSink
 from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.telemetry.logged_requests import encode_requests
@@ -65,9 +65,10 @@ async def get_recent_requests(services: Services, request: ClientRequest, sink: 
     snapshot = await feed.collect_snapshot()
     snapshot.finished = await feed.add_costs(snapshot.finished)
     client = request.receipt.client
-    reads_all = may(find_client_role(client), "read all requests")
-    snapshot.has_budgets = reads_all and bool(services.settings.budgets)
-    if not reads_all:
+    role = find_client_role(client)
+    has_sums = {"/api/usage": services.settings.has_ledger(), "/api/budget": bool(services.settings.budgets)}
+    snapshot.sums = [path for path, exists in has_sums.items() if exists and may(role, find_permission("GET", path))]
+    if not may(role, "read all requests"):
         contact = services.settings.limit_contact
         snapshot.finished = [
             structs.replace(logged, receipt=_copy_for_member(logged.receipt, contact))

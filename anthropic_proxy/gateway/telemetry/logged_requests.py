@@ -28,8 +28,8 @@ class RequestSnapshot(Struct):
     """Model of a finished request, with the prefix of its provider → input limit in tokens. Absent: unknown."""
     chosen_models: dict[str, str] = {}
     """Session of the reader → model that was chosen for it. Absent: none."""
-    has_budgets: bool = False
-    """True: `BUDGET` is set, and the reader may read its use at `/api/budget`."""
+    sums: list[str] = []
+    """Paths of sums that are served to the reader: `/api/usage` with a ledger, `/api/budget` if `BUDGET` is set."""
 
 
 def encode_requests(value: RequestSnapshot | LoggedRequest | Sequence[Receipt]) -> bytes:

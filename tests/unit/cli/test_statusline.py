@@ -39,7 +39,7 @@ LAST = request(input_tokens=1_000, cache_read_tokens=8_000, output_tokens=1_000,
 REPLIES: dict[str, Any] = {
     "/api/requests/recent": {
         "finished": [request(), LAST, request(agent="a1"), request(session="s2", model="other")],
-        "has_budgets": True,
+        "sums": ["/api/usage", "/api/budget"],
     },
     "/api/usage?by=session&since=today": {"total": {"cost": 1.87, "unknown_cost_requests": 0}},
     "/api/usage?by=session&since=7d": {"groups": [{"name": "s2", "cost": 9}, {"name": "s1", **SUMS}]},
