@@ -518,8 +518,10 @@ def _execute(
                 "machine of a proxy with VIRTUAL_KEYS=true, this command changes its database.",
                 code="remote-proxy",
             )
-        given = {name: value for name, value in command.fields.items() if value != "" or name not in HELD_FIELDS}
-        return remote.execute(structs.replace(command, fields=given)), settings
+        if action == "create":  # the person has them
+            fields = {name: value for name, value in command.fields.items() if value != "" or name not in HELD_FIELDS}
+            command = structs.replace(command, fields=fields)
+        return remote.execute(command), settings
     with changing_database(settings), open_administration(settings, name_author()) as administration:
         outcome = administration.execute(command)
         return structs.replace(outcome, state=administration.find_state(outcome.key, settings)), settings
