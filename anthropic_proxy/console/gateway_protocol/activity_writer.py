@@ -10,6 +10,7 @@ from anthropic_proxy.console.ledger.activity import Sender
 from anthropic_proxy.console.ledger.activity_store import ActivityStore
 from anthropic_proxy.console.ledger.database import LEDGER_FAILURES, find_cause
 from anthropic_proxy.console.units import HOUR_SECONDS
+from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Gateway
 
@@ -53,7 +54,7 @@ class ActivityWriter:
         )
         while True:
             try:
-                await asyncio.to_thread(self._store.add, sender, measurements)
+                await run_in_own_thread("activity", self._store.add, sender, measurements)
             except LEDGER_FAILURES as error:
                 reason = str(find_cause(error)).splitlines()[0].rstrip(".")
                 self._gateway.log_warning_once(f"Metrics of clients wait, because they cannot be stored: {reason}.")

@@ -1,9 +1,11 @@
 """The sums of the work that clients state: each number once, by hour, person, project and session."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from anthropic_proxy.console.units import DAY_SECONDS, HOUR_SECONDS
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client
 from tests.support.ledger import NOON, new_database, new_receipt, store
+from tests.support.waiting import WAIT_SECONDS
 
 ANN = Sender(id="key_1", key_label="ann", owner="ann@example.org", team="build")
 BOB = Sender(id="key_2", key_label="bob", owner="bob@example.org", team="")
@@ -130,6 +133,36 @@ def test_a_member_reads_the_work_of_the_own_keys(settings: Settings) -> None:
     add(settings, delta(6, 60), sender=BOB)
     assert read(settings, labels=["bob"]) == {BOB.owner: Activity(lines_added=6)}
     assert read(settings, labels=[]) == {}
+
+
+async def test_a_sum_that_a_client_states_for_months_counts_once(settings: Settings) -> None:
+    """A session that stays open over night states the same sum each minute."""
+    for number, day in enumerate((0, 20, 40, 60)):
+        now = NOON + day * DAY_SECONDS
+        await store(settings, new_receipt(number, started_at=now))
+        add(settings, delta(4, 100, grows=True), now=now)
+        with closing(open_for_writing(settings)) as connection:
+            Retention(settings, lambda now=now: now).delete_expired(connection)  # type: ignore[misc]
+        assert lines(settings) == 4
+
+
+def test_the_end_of_the_server_waits_for_no_thread_and_disturbs_none(settings: Settings) -> None:
+    begun, may_go_on = Event(), Event()
+
+    def clock() -> float:
+        begun.set()
+        assert may_go_on.wait(WAIT_SECONDS)
+        return NOON
+
+    store = ActivityStore(settings, clock)
+    with ThreadPoolExecutor(1) as threads:
+        adding = threads.submit(store.add, ANN, [delta(4, 60)])
+        assert begun.wait(WAIT_SECONDS)
+        store.close()
+        may_go_on.set()
+        adding.result(WAIT_SECONDS)
+    store.close()
+    assert lines(settings) == 4
 
 
 def test_all_or_nothing_of_a_request_is_stored(settings: Settings) -> None:
