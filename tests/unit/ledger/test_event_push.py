@@ -28,6 +28,7 @@ from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import CallCheck, Client, Gateway, HttpReply, InspectionRecord, Receipt
 from anthropic_proxy.secrets import Secret
 from tests.support.ledger import NOON, new_receipt, store
+from tests.support.waiting import wait_for_async
 
 KEYS = (b"0123456789abcdef0123456789abcdef", b"another-key-of-24-bytes-or-more!")
 WEBHOOK = SiemSettings(
@@ -287,8 +288,13 @@ async def test_a_silent_destination_holds_up_no_other_one(database: Settings) ->
     world.audit("second")
     other = structs.replace(world.settings, siem=world.settings.siem[:1])
     world.settings, both = other, world.settings
-    await world.start().work()
-    assert world.objects == ["first", "second"]
+    process = world.start()
+
+    async def send() -> list[str]:
+        await process.work()  # sends nothing while the other process has this destination
+        return world.objects
+
+    await wait_for_async(send, lambda objects: objects == ["first", "second"])
     running.cancel()
     await asyncio.wait({running})
     world.settings, world.silent = both, ""
