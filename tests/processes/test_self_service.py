@@ -158,6 +158,11 @@ def test_a_person_creates_a_key_on_the_page(company: Company) -> None:
     assert dan.get(f"/dashboard/keys/{key_id[1]}").status_code == 404
     lead = company.open_dashboard("lead", "leads")
     assert "cat-pc" in lead.get("/dashboard/keys").text
+    # the key has owner, team and cost center of its person, whoever changes it
+    admin = company.open_dashboard("boss", "platform")
+    held = re.compile(r'name="(owner|team|cost_center)"')
+    assert held.findall(admin.get(f"/dashboard/keys/edit?action=change&target={key_id[1]}").text) == []
+    assert held.findall(admin.get("/dashboard/keys/edit?action=create").text) == ["owner", "team", "cost_center"]
     assert "cat-pc" in lead.get("/dashboard/keys?format=json").text
     guest = company.open_dashboard("guest")
     assert "cat-pc" not in guest.get("/dashboard/keys?format=csv").text

@@ -18,7 +18,7 @@ from anthropic_proxy.console.keys.administration import (
     open_administration,
 )
 from anthropic_proxy.console.keys.descriptions import describe_field_value, describe_unknown_routes
-from anthropic_proxy.console.keys.rights import is_of_person
+from anthropic_proxy.console.keys.rights import HELD_FIELDS, is_of_person
 from anthropic_proxy.console.keys.virtual_keys import NONE, RULE_NAMES, VirtualKey, encode_exceptions, encode_rule_texts
 from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
@@ -133,9 +133,9 @@ def load_form(administration: KeyAdministration, settings: Settings, name: str, 
         administration.rights.require_change(key, of_fields=action == "change")
     if action in ("create", "change"):
         is_own = bool(key.person) if key.id else administration.rights.creates_own_keys
-        given = {} if is_own else {"owner": key.owner, "team": key.team}
-        if may(administration.rights.role, "manage all keys"):
-            given["cost_center"] = key.cost_center
+        sets_center = may(administration.rights.role, "manage all keys")
+        held = [] if is_own else [field for field in HELD_FIELDS if field != "cost_center" or sets_center]
+        given = {field: getattr(key, field) for field in held}
         fields = {"label": key.label, **given, "expires": "", **encode_rule_texts(key.rules)}
         if key.id and is_of_person(key):
             fields["exceptions"] = encode_exceptions(key.exceptions)
