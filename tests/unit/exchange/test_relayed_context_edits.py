@@ -30,7 +30,7 @@ EMULATED = "the proxy edits the conversation, and counts tokens by its own estim
 WORDS = 'He says "message_delta".'
 
 
-def claude(*, stream: bool, line_end: str = "\n") -> FakeResponse:
+def claude(*, stream: bool, line_end: str = "\n", space: str = " ") -> FakeResponse:
     message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "kimi", "stop_sequence": None}
     usage = {"input_tokens": 500, "output_tokens": 20}
     if not stream:
@@ -44,18 +44,25 @@ def claude(*, stream: bool, line_end: str = "\n") -> FakeResponse:
         {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": usage},
         {"type": "message_stop"},
     ]
-    lines = [f"event: {event['type']}{line_end}data: {json.dumps(event)}{line_end * 2}" for event in events]
+    lines = [
+        f"event:{space}{event['type']}{line_end}data:{space}{json.dumps(event)}{line_end * 2}" for event in events
+    ]
     return FakeResponse(200, *[line.encode() for line in lines], headers={"content-type": "text/event-stream"})
 
 
 class Server:
     """A server with the Messages API, and the requests that it got."""
 
-    def __init__(self, *, line_end: str = "\n", streams: bool | None = None, has_counts: bool = True) -> None:
-        """`streams`: what it answers, whatever it is asked for. None: what it is asked for."""
+    def __init__(
+        self, *, line_end: str = "\n", space: str = " ", streams: bool | None = None, has_counts: bool = True
+    ) -> None:
+        """`space`: what follows the names of the fields of an event. `streams`: what it answers, whatever it is asked
+        for. None: what it is asked for.
+        """
         self.bodies: list[Json] = []
         self.headers: list[Any] = []
         self._line_end = line_end
+        self._space = space
         self._streams = streams
         self._has_counts = has_counts
 
@@ -68,7 +75,7 @@ class Server:
                 return FakeResponse(404, b'{"error": "not found"}')
             return FakeResponse(200, b'{"input_tokens": %d}' % (len(request.body) // 4))
         streams = bool(body.get("stream")) if self._streams is None else self._streams
-        return claude(stream=streams, line_end=self._line_end)
+        return claude(stream=streams, line_end=self._line_end, space=self._space)
 
 
 def conversation(turns: int = 5) -> list[Json]:
@@ -86,8 +93,8 @@ def message_of(sink: RecordingSink) -> Any:
     assert sink.error is None, sink.error
     if sink.stream.startswith(b"event: "):
         assert check_bytes(sink.stream) == []
-        (ending,) = [line for line in sink.stream.splitlines() if line.startswith(b'data: {"type": "message_delta"')]
-        context = json.loads(ending[6:]).get("context_management")
+        events = [json.loads(line[6:]) for line in sink.stream.splitlines() if line.startswith(b"data: ")]
+        (context,) = [event.get("context_management") for event in events if event["type"] == "message_delta"]
         message = {**fold_events(sink.stream), "context_management": context}
     else:
         message = json.loads(sink.stream)
@@ -153,7 +160,9 @@ async def test_a_request_without_effect_is_answered_with_an_empty_list(edits: li
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("server", [Server(line_end="\r\n"), Server(streams=True), Server(streams=False)])
+@pytest.mark.parametrize(
+    "server", [Server(line_end="\r\n"), Server(space=""), Server(streams=True), Server(streams=False)]
+)
 async def test_each_form_of_a_reply_gets_the_report(server: Server, stream: bool) -> None:
     sink = await ask(ProxyHarness(server, **MOONSHOT), BY_USES, stream=stream)
     assert sink.error is None

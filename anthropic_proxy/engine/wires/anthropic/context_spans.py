@@ -5,7 +5,6 @@ and the field is removed, because the server does not know it. The reply of the 
 """
 
 from collections.abc import Collection, Sequence
-from re import Match
 from typing import Any
 
 import msgspec
@@ -13,7 +12,6 @@ import msgspec
 from anthropic_proxy.engine.messages.context_editing import CLEARED_RESULT, SERVER_RESULT_TYPES, Removed
 from anthropic_proxy.engine.messages.models import json_string
 from anthropic_proxy.engine.messages.server_tools import CALL_TYPES
-from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.conversation import THINKING_TYPES, read_block
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
@@ -21,8 +19,6 @@ from anthropic_proxy.engine.wires.anthropic.stream_repair import StreamRepair
 from anthropic_proxy.errors import InvalidRequest
 
 _FIELD = "context_management"
-_ENDING = compile_later(rb"(event: message_delta\r?\ndata: ?)(\{[^\r\n]*+)")
-"""The last event but one of a stream."""
 
 
 def edit_conversation(body: bytes, removed: Removed | None) -> bytes:
@@ -95,15 +91,15 @@ class EditedStreamRepair(StreamRepair):
         super().__init__(*arguments, **named)
         self._applied = applied
 
-    def _feed_others(self, events: bytes) -> bytes:
-        def add(ending: Match[bytes]) -> bytes:
-            return ending[1] + add_applied_edits(ending[2], self._applied)
-
-        return _ENDING.sub(add, super()._feed_others(events))
+    def _end_message(self) -> None:
+        self._ending = {**self._read_ending(), _FIELD: {"applied_edits": self._applied}}
+        if self._ending_events:
+            self._ending_events[0] = b""  # it has changed
+        super()._end_message()
 
 
 def add_applied_edits(reply: bytes, applied: Sequence[dict[str, Any]]) -> bytes:
-    """Return a message that is not streamed, or the data of `message_delta`, with the reports of the edits."""
+    """Return a message that is not streamed with the reports of the edits."""
     report = b'{"applied_edits":%b}' % msgspec.json.encode(applied)
 
     def find(text: bytes) -> list[Edit]:
