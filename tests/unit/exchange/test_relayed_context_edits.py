@@ -44,9 +44,7 @@ def claude(*, stream: bool, line_end: str = "\n", space: str = " ") -> FakeRespo
         {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": usage},
         {"type": "message_stop"},
     ]
-    lines = [
-        f"event:{space}{event['type']}{line_end}data:{space}{json.dumps(event)}{line_end * 2}" for event in events
-    ]
+    lines = [f"event:{space}{event['type']}{line_end}data:{space}{json.dumps(event)}{line_end * 2}" for event in events]
     return FakeResponse(200, *[line.encode() for line in lines], headers={"content-type": "text/event-stream"})
 
 
@@ -139,6 +137,22 @@ async def test_the_thinking_of_earlier_turns_is_removed(stream: bool) -> None:
     for place in (1, 3):
         del messages[place]["content"][0]
     assert server.bodies[0]["messages"] == messages
+
+
+async def test_blocks_with_further_fields_of_another_type_are_edited_too() -> None:
+    server = Server()
+    messages = conversation()
+    for message in messages[1:-2]:
+        for block in message["content"]:
+            block.update(text=5, source=[], title={})
+    edit = BY_USES | {"clear_tool_inputs": True}
+    thinking_again = [{"role": "user", "content": "Again."}, *conversation(1)[1:]]
+    messages += [{"role": "assistant", "content": "yes"}, *thinking_again]
+    message_of(await ask(ProxyHarness(server, **MOONSHOT), THINKING, edit, messages=messages))
+    sent = server.bodies[0]["messages"]
+    assert [[block["type"] for block in message["content"]] for message in sent[1:10:2]] == [["tool_use"]] * 5
+    cleared = [message["content"][0]["content"] == CLEARED for message in sent[2:11:2]]
+    assert cleared == [True, True, True, False, False]
 
 
 async def test_a_server_that_demands_thinking_gets_a_placeholder() -> None:

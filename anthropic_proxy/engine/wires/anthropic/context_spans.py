@@ -8,17 +8,25 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from anthropic_proxy.engine.messages.context_editing import CLEARED_RESULT, SERVER_RESULT_TYPES, Removed
 from anthropic_proxy.engine.messages.models import json_string
 from anthropic_proxy.engine.messages.server_tools import CALL_TYPES
 from anthropic_proxy.engine.wires.anthropic import json_spans
-from anthropic_proxy.engine.wires.anthropic.conversation import THINKING_TYPES, read_block
+from anthropic_proxy.engine.wires.anthropic.conversation import THINKING_TYPES
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
 from anthropic_proxy.engine.wires.anthropic.stream_repair import StreamRepair
 from anthropic_proxy.errors import InvalidRequest
 
 _FIELD = "context_management"
+
+
+class _Typed(Struct):
+    type: str
+
+
+_decode_type = msgspec.json.Decoder(_Typed).decode
 
 
 def edit_conversation(body: bytes, removed: Removed | None) -> bytes:
@@ -34,7 +42,7 @@ def remove_context_edit(body: bytes, kind: str) -> bytes:
         for member in json_spans.find_members(text):
             if member.key == _FIELD and text[member.value] == ord("{"):
                 parts = json_spans.find_listed(text, "edits", member.value, member.end)
-                stays = [read_block(text[part.value : part.end]).type != kind for part in parts]
+                stays = [_read_type(text, part) != kind for part in parts]
                 edits += json_spans.build_removal_edits(parts, stays)
         return edits
 
@@ -57,13 +65,18 @@ def _edit_message(body: bytes, message: JsonSpan, emptied: Collection[int], *, d
     blocks = json_spans.find_listed(body, "content", message.value, message.end)
     edits = [edit for place in sorted(emptied) for edit in _empty(body, blocks[place])]
     if drops_thinking:
-        types = [read_block(body[block.value : block.end]).type for block in blocks]
-        edits += json_spans.build_removal_edits(blocks, [kind not in THINKING_TYPES for kind in types])
+        kept = [_read_type(body, block) not in THINKING_TYPES for block in blocks]
+        edits += json_spans.build_removal_edits(blocks, kept)
     return edits
 
 
+def _read_type(body: bytes, span: JsonSpan) -> str:
+    """Return the type of a block or an edit. Each has one, because the request was decoded."""
+    return _decode_type(memoryview(body)[span.value : span.end]).type
+
+
 def _empty(body: bytes, block: JsonSpan) -> list[Edit]:
-    kind = read_block(body[block.value : block.end]).type
+    kind = _read_type(body, block)
     field = "input" if kind in CALL_TYPES else "content"
     return [
         Edit(member.value, member.end, _write_cleared(kind, is_list=body[member.value] == ord("[")))
