@@ -90,21 +90,23 @@ class ContextEditor:
         self.applied: list[AppliedEdit] = []
         """What the edits have removed from the latest request."""
         self._client_request: MessagesRequest | None = request
-        self._latest: tuple[MessagesRequest, MessagesRequest] | None = None
-        self._removed: Removed | None = None
+        self._latest: tuple[MessagesRequest, MessagesRequest, Sequence[AppliedEdit]] | None = None
+        """A request, the same edited, and what its edits have removed."""
+        self._removed: tuple[Removed, Sequence[AppliedEdit]] | None = None
 
     def edit(self, request: MessagesRequest) -> MessagesRequest:
         if self._latest is None or self._latest[0] is not request:
-            edited, self.applied[:] = edit_context(request)
-            self._latest = request, edited
-        return self._latest[1]
+            self._latest = request, *edit_context(request)
+        _, edited, self.applied[:] = self._latest
+        return edited
 
     def find_removed(self) -> "Removed":
         """Return what the edits remove from the client's request, for a body whose other bytes stay."""
         if self._removed is None:
             assert self._client_request is not None, "the request was not released"
-            self._removed, self.applied[:] = find_removed(self._client_request)
-        return self._removed
+            self._removed = find_removed(self._client_request)
+        removed, self.applied[:] = self._removed
+        return removed
 
     def find_edited(self, request: MessagesRequest) -> MessagesRequest:
         """Return the request as it was edited. The request itself: it was not."""

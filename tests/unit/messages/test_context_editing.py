@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, get_args, get_type_hints
 
 import msgspec
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anthropic_proxy.engine.histories import Histories
-from anthropic_proxy.engine.messages.context_editing import count_context, edit_context, find_removed
+from anthropic_proxy.engine.messages.context_editing import ContextEditor, count_context, edit_context, find_removed
 from anthropic_proxy.engine.messages.models import (
     Block,
     MessagesRequest,
@@ -303,6 +303,19 @@ def test_edits_are_reported_in_their_order() -> None:
     for edits in ([by_uses(1), {"type": THINKING}], [{"type": THINKING}, by_uses(1)]):
         _, applied = edit(messages, *edits, {"type": "compact_20260112"}, {"type": "clear_of_the_future"})
         assert [one["type"] for one in applied] == [one["type"] for one in edits]
+
+
+def test_the_edits_of_the_latest_call_are_reported() -> None:
+    messages = [block for number in range(5) for block in step(number)]
+    given = decode_request(body_of(messages, by_uses(1, 1)))
+    summarized = decode_request(body_of(messages[:4], by_uses(1, 1)))
+    editor = ContextEditor(given)
+    reported: list[list[int]] = []
+    calls: list[Callable[[], object]] = [lambda: editor.edit(summarized), editor.find_removed]
+    for call in calls * 2:
+        call()
+        reported.append([edit["cleared_tool_uses"] for edit in editor.applied])
+    assert reported == [[1], [4], [1], [4]]
 
 
 def test_a_moved_boundary_wins_at_least_what_is_asked() -> None:
