@@ -200,6 +200,20 @@ async def test_all_other_bytes_of_the_body_stay() -> None:
     assert bodies == [json.dumps(expected, indent=2).encode()]
 
 
+@pytest.mark.parametrize("key", ["messages", "content"])
+async def test_a_repeated_member_is_edited_each_time(key: str) -> None:
+    server = Server()
+    fields = {"model": "kimi-k2", "max_tokens": 9, "messages": conversation(), "tools": [READ]}
+    body = json.dumps({**fields, "context_management": {"edits": [BY_USES]}})
+    value = json.dumps(conversation() if key == "messages" else conversation()[2]["content"])
+    member = f'"{key}": {value}'
+    body = body.replace(member, f"{member}, {member}", 1)
+    proxy = ProxyHarness(server, **MOONSHOT)
+    await Exchange(proxy.services, new_client_request(body.encode()), RecordingSink()).run()
+    sent = server.bodies[0]["messages"]
+    assert [sent[place]["content"][0]["content"] for place in (2, 4)] == [CLEARED] * 2
+
+
 @pytest.mark.parametrize("has_counts", [True, False])
 async def test_a_count_has_the_tokens_before_and_after(has_counts: bool) -> None:
     proxy = ProxyHarness(Server(has_counts=has_counts), **MOONSHOT)

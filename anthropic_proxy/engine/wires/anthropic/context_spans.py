@@ -52,17 +52,20 @@ def remove_context_edit(body: bytes, kind: str) -> bytes:
 def _find_edits(body: bytes, removed: Removed | None) -> list[Edit]:
     members = json_spans.find_members(body)
     edits = json_spans.build_removal_edits(members, [member.key != _FIELD for member in members])
-    if removed is not None:
-        messages = json_spans.find_listed(body, "messages")
+    if removed is None:
+        return edits
+    for messages in json_spans.find_lists(body, "messages"):
         for place in sorted({*removed.emptied, *removed.thinking}):
             emptied = removed.emptied.get(place, ())
-            edits += _edit_message(body, messages[place], emptied, drops_thinking=place in removed.thinking)
+            for blocks in json_spans.find_lists(body, "content", messages[place].value, messages[place].end):
+                edits += _edit_blocks(body, blocks, emptied, drops_thinking=place in removed.thinking)
     return edits
 
 
-def _edit_message(body: bytes, message: JsonSpan, emptied: Collection[int], *, drops_thinking: bool) -> list[Edit]:
+def _edit_blocks(
+    body: bytes, blocks: Sequence[JsonSpan], emptied: Collection[int], *, drops_thinking: bool
+) -> list[Edit]:
     """`emptied`: places of the blocks that lose their content."""
-    blocks = json_spans.find_listed(body, "content", message.value, message.end)
     edits = [edit for place in sorted(emptied) for edit in _empty(body, blocks[place])]
     if drops_thinking:
         kept = [_read_type(body, block) not in THINKING_TYPES for block in blocks]

@@ -89,12 +89,21 @@ def find_elements(text: bytes, offset: int, end: int) -> list[JsonSpan]:
     return found
 
 
-def find_listed(text: bytes, key: str, offset: int = 0, end: int | None = None) -> list[JsonSpan]:
-    """Return the elements of the list that is the member `key` of the object in `text[offset:end]`. Empty: there is no
-    such list. Raises like `find_members`.
+def find_lists(text: bytes, key: str, offset: int = 0, end: int | None = None) -> list[list[JsonSpan]]:
+    """Return the elements of each list that is the member `key` of the object in `text[offset:end]`: of one, or of none
+    if there is no such list, or of several if the object repeats it. Raises like `find_members`.
     """
-    lists = [one for one in find_members(text, offset, end) if one.key == key and text[one.value] == ord("[")]
-    return [element for one in lists for element in find_elements(text, one.value, one.end)]
+    members = find_members(text, offset, end)
+    return [
+        find_elements(text, member.value, member.end)
+        for member in members
+        if member.key == key and text[member.value] == ord("[")
+    ]
+
+
+def find_listed(text: bytes, key: str, offset: int = 0, end: int | None = None) -> list[JsonSpan]:
+    """Return the elements of all lists of `find_lists`."""
+    return [element for elements in find_lists(text, key, offset, end) for element in elements]
 
 
 def edit(text: bytes, find_edits: Callable[[bytes], Sequence[Edit]]) -> bytes:
