@@ -482,8 +482,8 @@ async def _find_facts(services: Services, target: str) -> ModelFacts:
 def describe_models(services: Services, provider: Provider, models: Sequence[ListedModel]) -> tuple[ModelFacts, ...]:
     """Return `models` in alphabetical order with limits, prices and dates of retirement.
 
-    Limits, prices and dates in the list of the provider take precedence over those that the proxy knows, except your
-    own prices.
+    The window is the one that the proxy uses. Output limits, prices and dates in the list of the provider take
+    precedence over those that the proxy knows, except your own prices.
     """
     settings = services.settings
     server = find_server_name(provider, settings)
@@ -496,13 +496,12 @@ def describe_models(services: Services, provider: Provider, models: Sequence[Lis
     facts = []
     for model in models:
         known = find_capabilities(provider, model.id, settings, services.catalog)
-        window = model.context_window
-        if window is None:
-            window = known.context_window if known.known else find_published_window(provider, model.id, settings)
+        window = max_input = model.context_window
+        if known.known:  # what the list of a server states is in them, if the proxy uses it
+            window, max_input = known.context_window, known.effective_max_input
+        elif window is None:
+            window = max_input = find_published_window(provider, model.id, settings)
         retirement = find_retirement(provider, model.id)
-        is_known = known.known or known.context_window_from_error is not None
-        inputs = [window, known.effective_max_input if is_known else None]
-        max_input = min((limit for limit in inputs if limit), default=None)
         facts.append(
             ModelFacts(
                 f"{provider.prefix}/{model.id}",

@@ -1,6 +1,7 @@
 """Window and price of a model at a public server are the same in every command, also with the facts of the doctor."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ MODEL = {
     "top_provider": {"max_completion_tokens": None},
     "pricing": {"prompt": "0.000002", "completion": "0.00001", "input_cache_read": "0.0000005", "request": "0"},
 }
+REQUEST = {"model": "claude-opus-5-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
 TABLE = '[providers.openrouter]\nbase_url = "http://openrouter.ai/api/v1"\napi_key = { env = "OPENROUTER_API_KEY" }\n'
 
 
@@ -46,12 +48,7 @@ def test_all_commands_state_the_window_of_the_list(tmp_path: Path, examines: boo
             entry = proxy.client().get("/v1/models/claude-opus-5-5").json()
             proxy.client().post(
                 "/v1/messages",
-                json={
-                    "model": "claude-opus-5-5",
-                    "max_tokens": 9,
-                    "messages": [{"role": "user", "content": "hello"}],
-                    "metadata": {"user_id": '{"session_id": "s1"}'},
-                },
+                json={**REQUEST, "metadata": {"user_id": '{"session_id": "s1"}'}},
             )
             session = {"session_id": "s1", "model": {"id": "claude-opus-5-5"}}
 
@@ -102,3 +99,57 @@ def test_the_models_of_another_server_are_those_of_its_list_else_the_configured_
     names = [entry["id"] for entry in listed if "/" in entry["id"]]
     others = ["claude-openai/gpt-4.1", "claude-openai/acme/small"] if status == 200 else []
     assert names == [f"claude-openai/{model}", *others]
+
+
+@pytest.mark.parametrize(
+    ("model", "stated", "used_before", "used_after"),
+    [
+        ("openai/gpt-4.1", 2_000_000, 1_047_576, 2_000_000),
+        ("openai/gpt-4.1", 70_000, 1_047_576, 70_000),
+        ("openai/gpt-5.5", 2_000_000, 922_000, 922_000),
+        ("openai/gpt-5.5", 70_000, 922_000, 70_000),
+        ("mine/set", 2_000_000, 100_000, 100_000),
+        ("mine/set", 70_000, 100_000, 100_000),
+        ("mine/open", 70_000, 70_000, 70_000),
+    ],
+)
+def test_all_surfaces_show_one_window_if_the_list_states_another_one(
+    tmp_path: Path, model: str, stated: int, used_before: int, used_after: int
+) -> None:
+    models = [{"id": model.partition("/")[2], "context_length": stated}]
+    with serving(new_scripted_server([{"if": "@/models", "then": f"200 {json.dumps({'data': models})}"}])) as vendor:
+        table = (
+            f'[providers.mine]\nbase_url = "{vendor.url}/v1"\n[providers.mine.models.set]\ncontext_window = 100_000\n'
+        )
+        (tmp_path / "anthropic-proxy.toml").write_text(table)
+        settings = {
+            "OPENAI_API_KEY": "sk-0123456789abcdef",
+            "OPENAI_BASE_URL": f"{vendor.url}/v1",
+            "BIG_MODEL": model,
+            "SMALL_MODEL": model,
+            "DATABASE_URL": f"sqlite:///{tmp_path / 'ledger.sqlite3'}",
+        }
+
+        def list_windows() -> list[int | None]:
+            commands = (("models",), ("models", model.partition("/")[0]))
+            mapping, listed = (
+                json.loads(run_command(*words, "--json", directory=tmp_path, settings=settings).stdout)
+                for words in commands
+            )
+            found = [one["facts"]["max_input"] for one in mapping["mapping"]]
+            with running_proxy(tmp_path, settings) as proxy:
+                client = proxy.client()
+                found.append(client.get("/v1/models/claude-opus-5").json()["max_input_tokens"])
+                client.post("/v1/messages", json=REQUEST)
+                found.append(client.get("/api/requests/recent").json()["windows"][model])  # for the status line
+                page = client.get("/dashboard/providers").text
+            for row in re.findall("Context window, tokens(.*?)</tr>", page, re.DOTALL):
+                found += [int(number.replace(",", "")) for number in re.findall(r"\d+(?:,\d+)+", row)]
+            return [*found, *(one["max_input"] for one in listed["models"] if one["model"] == model)]
+
+        before = list_windows()
+        words = ("doctor", model, "--yes", "--json")
+        report = json.loads(run_command(*words, directory=tmp_path, settings=settings).stdout)
+        after = [one["context_window"] for one in report["backends"]] + list_windows()
+    assert {*before} == {used_before}
+    assert {*after} == {used_after}

@@ -8,6 +8,7 @@ from then on, and becomes evidence for the report.
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from typing import Any, get_args
 
 import msgspec
@@ -23,6 +24,7 @@ from anthropic_proxy.console.doctor.findings import (
     Outcome,
     State,
 )
+from anthropic_proxy.console.doctor.learned import build_learned_model
 from anthropic_proxy.console.doctor.probe_runner import ProbeResult, ProbeRunner, UpstreamExchange
 from anthropic_proxy.console.doctor.probes import (
     LIMITS_BODY,
@@ -291,6 +293,9 @@ async def diagnose_backend(
         values = structs.asdict(search.target.dialect)
         found = {name: value for name, value in values.items() if value != defaults[name]}
         diagnosis.dialect = json.loads(json.dumps(found, default=structs.asdict))
+        if diagnosis.problem is None:
+            learned = build_learned_model(diagnosis, date.today())
+            diagnosis.capabilities = runner.find_capabilities(diagnosis.backend.target, learned)
         diagnosis.is_complete = True
         on_change()
 

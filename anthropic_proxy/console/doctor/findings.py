@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from msgspec import Struct, field
 
+from anthropic_proxy.engine.providers.model_facts import ModelCapabilities
 from anthropic_proxy.engine.routing.targets import Target
 
 
@@ -126,6 +127,9 @@ class Diagnosis(Struct, kw_only=True):
     """Context window in tokens, as stated by the server. None: not stated."""
     max_output: int | None = None
     """Output limit in tokens, as stated by the server. None: not stated."""
+    capabilities: ModelCapabilities | None = None
+    """Those with which the proxy serves the model once the observed facts are stored. None: the probes have not ended,
+    or there was a problem."""
     limits_source: str = ""
     """Text of the server that states the limits, without secrets. "": none."""
     efforts: Sequence[str] = ()
@@ -159,14 +163,12 @@ class Diagnosis(Struct, kw_only=True):
 
 
 def find_context_window(diagnosis: Diagnosis) -> int | None:
-    """Return the tokens that a conversation can reach, as observed, else as the proxy uses them. None: unknown.
+    """Return the tokens that a conversation can reach, as the proxy uses them with what was observed. None: unknown.
 
     With some models this is less than the context window, which includes the reply.
     """
-    facts = diagnosis.backend.target.capabilities
-    if diagnosis.context_window is None:
-        return facts.effective_max_input if facts.known else None
-    return min(diagnosis.context_window, facts.max_input or diagnosis.context_window)
+    facts = diagnosis.capabilities or diagnosis.backend.target.capabilities
+    return facts.effective_max_input if facts.known else None
 
 
 def lacks_context_window(diagnosis: Diagnosis) -> bool:

@@ -23,24 +23,7 @@ def store_facts(data_directory: Path, diagnoses: Sequence[Diagnosis]) -> int:
     for diagnosis in diagnoses:
         if diagnosis.problem is not None or diagnosis.backend.target.provider.uses_installed_models:
             continue  # Ollama reports these values itself
-        images = diagnosis.state_of("images")
-        # the probe of images is a streamed request, which a server without streaming rejects for another reason
-        is_unknown = images == "untested" or diagnosis.state_of("streaming") == "unsupported"
-        accepts_images = None if is_unknown else images != "unsupported"
-        reasons = [diagnosis.limits_source]
-        if accepts_images is False:
-            reasons.append(diagnosis.outcomes["images"].reason)
-        target = diagnosis.found_target
-        learned = LearnedModel(
-            server=build_server_name(target.provider, target.base_url),
-            model=target.model,
-            observed_on=today,
-            evidence="; ".join(filter(None, reasons)) or "observed by probes",
-            context_window=diagnosis.context_window,
-            max_output=diagnosis.max_output,
-            accepts_images=accepts_images,
-            efforts=tuple(diagnosis.efforts),
-        )
+        learned = build_learned_model(diagnosis, today)
         used = diagnosis.backend.target.capabilities
         if diagnosis.limits_source == MODEL_LIST and not used.known:  # the proxy reads the list itself
             used = structs.replace(learned, accepts_images=None, efforts=()).apply(used)
@@ -48,3 +31,24 @@ def store_facts(data_directory: Path, diagnoses: Sequence[Diagnosis]) -> int:
     if examined:
         store_learned_models(data_directory, [learned for _, learned in examined], today)
     return sum(learned.apply(used) != used for used, learned in examined)
+
+
+def build_learned_model(diagnosis: Diagnosis, today: date) -> LearnedModel:
+    images = diagnosis.state_of("images")
+    # the probe of images is a streamed request, which a server without streaming rejects for another reason
+    is_unknown = images == "untested" or diagnosis.state_of("streaming") == "unsupported"
+    accepts_images = None if is_unknown else images != "unsupported"
+    reasons = [diagnosis.limits_source]
+    if accepts_images is False:
+        reasons.append(diagnosis.outcomes["images"].reason)
+    target = diagnosis.found_target
+    return LearnedModel(
+        server=build_server_name(target.provider, target.base_url),
+        model=target.model,
+        observed_on=today,
+        evidence="; ".join(filter(None, reasons)) or "observed by probes",
+        context_window=diagnosis.context_window,
+        max_output=diagnosis.max_output,
+        accepts_images=accepts_images,
+        efforts=tuple(diagnosis.efforts),
+    )

@@ -16,6 +16,7 @@ from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.memory_values import MemoryValues
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.providers import Provider
+from anthropic_proxy.engine.providers.catalog import LearnedModel
 from anthropic_proxy.engine.providers.model_facts import ModelCapabilities
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
 from anthropic_proxy.engine.providers.provider_models import ListedModel, has_model_list, query_chat_models
@@ -161,6 +162,11 @@ class ProbeRunner:
         await services.catalog.fetch_capabilities(target.provider.name, target.model)
         facts = find_capabilities(target.provider, target.model, services.settings, services.catalog)
         return facts if facts.known else None
+
+    def find_capabilities(self, target: Target, examined: LearnedModel) -> ModelCapabilities:
+        """Return the capabilities with which the proxy serves a model after it has stored `examined`."""
+        services = self._services
+        return find_capabilities(target.provider, target.model, services.settings, services.catalog, examined)
 
     async def list_models(self, provider: Provider) -> list[ListedModel] | None:
         """Return the models that `provider` lists. None: the provider has no model list, or the query failed."""

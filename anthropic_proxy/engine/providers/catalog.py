@@ -270,19 +270,22 @@ class Catalog:
     def has_observed_models(self) -> bool:
         return bool(self._learned or self._reported or self._published)
 
-    def list_observations(self, server: str, model: str) -> list[LearnedModel]:
-        """Return what the doctor and the server state about a model, else what others publish."""
+    def list_observations(self, server: str, model: str, examined: LearnedModel | None = None) -> list[LearnedModel]:
+        """Return what the doctor and the server state about a model, else what others publish.
+
+        `examined`: newer facts of the doctor, which are not in the catalog yet.
+        """
         key = server, model
         reported = self._reported.get(server.partition(" ")[0], {})
-        found = [one for one in (self._learned.get(key), reported.get(key)) if one is not None]
+        found = [one for one in (examined or self._learned.get(key), reported.get(key)) if one is not None]
         published = self._published.get(key)
         if published is not None and not any(one.context_window for one in found):
             found.append(published)
         return found
 
-    def find_observed_model(self, server: str, model: str) -> LearnedModel | None:
+    def find_observed_model(self, server: str, model: str, examined: LearnedModel | None = None) -> LearnedModel | None:
         """Return the facts of the doctor and of the server. The smaller one of two limits applies."""
-        found = self.list_observations(server, model)
+        found = self.list_observations(server, model, examined)
         if len(found) < 2:
             return found[0] if found else None
         return structs.replace(

@@ -20,7 +20,7 @@ from anthropic_proxy.engine.messages.preparation import (
 from anthropic_proxy.engine.messages.server_tools import PROXY_TOOLS, ServerToolKind
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.providers import AnyWireConfig, Host, Provider
-from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.providers.catalog import Catalog, LearnedModel
 from anthropic_proxy.engine.providers.hosts import build_server_name, find_base_url, find_server_name, is_in_table
 from anthropic_proxy.engine.providers.model_facts import ModelCapabilities
 from anthropic_proxy.engine.routing.choices import ModelChoice, ModelSetting, find_preferred_provider
@@ -261,10 +261,17 @@ def find_server_tools(provider: Provider, model: str, settings: EngineOptions) -
     return frozenset(kind for config in configs for kind in _merge_dialect(config, model).server_tools)
 
 
-def find_capabilities(provider: Provider, model: str, settings: EngineOptions, catalog: Catalog) -> ModelCapabilities:
+def find_capabilities(
+    provider: Provider,
+    model: str,
+    settings: EngineOptions,
+    catalog: Catalog,
+    examined: LearnedModel | None = None,
+) -> ModelCapabilities:
+    """`examined`: newer facts of the doctor, in place of those in the catalog."""
     host, learned = provider.host, None
-    if catalog.has_observed_models and not provider.uses_installed_models:  # Ollama reports its capabilities itself
-        learned = catalog.find_observed_model(find_server_name(provider, settings), model)
+    if (examined or catalog.has_observed_models) and not provider.uses_installed_models:  # Ollama reports them itself
+        learned = catalog.find_observed_model(find_server_name(provider, settings), model, examined)
     table = host.wires[_pick_wire(provider, model, settings)].models_table or host.models_table
     capabilities = catalog.cached_capabilities(host.name, model, table)
     if not capabilities.known and host.unknown_model_capabilities:

@@ -11,7 +11,7 @@ import pytest
 
 from anthropic_proxy.cli.doctor.report import DoctorProgress
 from anthropic_proxy.console.doctor import stored_runs
-from anthropic_proxy.console.doctor.findings import Diagnosis, find_context_window
+from anthropic_proxy.console.doctor.findings import Diagnosis
 from anthropic_proxy.console.doctor.fixes import list_fixes
 from anthropic_proxy.console.doctor.run import select_backends
 from anthropic_proxy.console.doctor.server_tables import find_window_setting
@@ -163,15 +163,3 @@ def test_in_a_pipe_the_backends_without_a_reply_are_named(capsys: pytest.Capture
     line, *_, last = capsys.readouterr().err.splitlines()
     assert line == "Waiting for openai/gpt-4.1. A request without a reply ends after 120 s."
     assert last == "Stopped after 0 requests and 0 tokens."
-
-
-@pytest.mark.parametrize(("stated", "shown"), [(None, 922_000), (1_050_000, 922_000), (400_000, 400_000)])
-def test_the_window_is_the_input_that_a_conversation_can_reach(stated: int | None, shown: int) -> None:
-    async def find() -> int | None:
-        settings = load_settings({"OPENAI_API_KEY": "sk-0123456789"}, PROVIDERS, env_file=None)
-        services = await open_services(settings, log=Log(io.StringIO()))
-        (backend,) = select_backends(services, ["openai/gpt-5.5"])
-        await services.close()
-        return find_context_window(Diagnosis(backend=backend, context_window=stated))
-
-    assert asyncio.run(find()) == shown
