@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings.old_names import LAST_READING, OLD_NAMES
-from anthropic_proxy.gateway.settings.table import Setting, SettingGroup, list_setting_groups
+from anthropic_proxy.gateway.settings.table import Setting, SettingGroup, is_fixed_variable, list_setting_groups
 from anthropic_proxy.gateway.settings.table_fields import list_table_fields, read_field_help
 from tests.support.paths import ROOT
 
@@ -24,7 +24,8 @@ _PAGE = f"""\
 <!-- Written by `python3 scripts/fix.py` from {_SOURCE}: change that instead. -->
 
 Every variable of the environment or of `.env`. [Configuration](../guide/configuration.md) describes their precedence.
-An empty value counts as not set. Names are links: `#openai_api_key`.
+An empty value counts as not set. Names are links: `#openai_api_key`. A change of a variable with the mark *Next start*
+needs one; a [reload](../guide/operations.md#reload) applies all others.
 """
 
 
@@ -48,7 +49,7 @@ def written_page() -> str:
     for group in list_setting_groups(PROVIDERS):
         intro = f"{_escape(group.intro)}\n\n" if group.intro else ""
         rows = "\n".join(
-            f"| {'<br>'.join(_name_cell(each) for each in settings)} | {_escape(settings[0].help)} |"
+            f"| {'<br>'.join(_name_cell(each) for each in settings)} | {_meaning_cell(settings[0])} |"
             for settings in _group_by_help(group)
         )
         table = f"| variable = default or example | meaning |\n| --- | --- |\n{rows}\n"
@@ -113,6 +114,11 @@ def _name_cell(setting: Setting) -> str:
     value = _find_value(setting)
     shown = "" if not value or value.startswith("your-") else f" = `{value}`"
     return "<br>".join(f'<a id="{name.lower()}"></a>`{name}`{shown}' for name in setting.names)
+
+
+def _meaning_cell(setting: Setting) -> str:
+    mark = " *Next start.*" if is_fixed_variable(setting.name) else ""
+    return f"{_escape(setting.help)}{mark}"
 
 
 def _comment(text: str) -> list[str]:
