@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from anthropic_proxy.console.gateway_protocol.activity_metrics import read_measurements
 from anthropic_proxy.console.ledger.activity import Sender
-from anthropic_proxy.console.ledger.activity_store import ActivityStore
+from anthropic_proxy.console.ledger.activity_store import MAX_ROWS, ActivityStore
 from anthropic_proxy.console.ledger.database import LEDGER_FAILURES, find_cause
 from anthropic_proxy.console.units import HOUR_SECONDS
 from anthropic_proxy.engine.own_thread import run_in_own_thread
@@ -54,7 +54,7 @@ class ActivityWriter:
         )
         while True:
             try:
-                await run_in_own_thread("activity", self._store.add, sender, measurements)
+                has_room = await run_in_own_thread("activity", self._store.add, sender, measurements)
             except LEDGER_FAILURES as error:
                 reason = str(find_cause(error)).splitlines()[0].rstrip(".")
                 self._gateway.log_warning_once(f"Metrics of clients wait, because they cannot be stored: {reason}.")
@@ -62,6 +62,11 @@ class ActivityWriter:
                     return False
                 await self._pause(_RETRY_SECONDS)
             else:
+                if not has_room:
+                    self._gateway.log_warning_once(
+                        f"The key {client.name} has stated work of more than {MAX_ROWS} sessions and models in an "
+                        "hour. The rest of such an hour counts without session, project and model."
+                    )
                 return True
 
     def hurry(self) -> None:

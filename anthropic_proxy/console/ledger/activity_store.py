@@ -20,18 +20,23 @@ _KEPT_DAYS = {False: 1, True: 31}
 client may sleep for a holiday. The end is written again at most once in half of them."""
 _MODEL_SECONDS = DAY_SECONDS
 """A model counts by its name if a request has named it in this time. So clients add no names of their own."""
+MAX_ROWS = 200
+"""Maximum number of rows with a session or a model that a key adds in an hour. The names are those of the client, and a
+telemetry request costs it nothing. A person has a few sessions in an hour, with one or two models each."""
 _LOCK = 0x61637469
 """Number of the PostgreSQL advisory lock, with which one instance adds at a time."""
 _NAMES = ", ".join(ACTIVITY_NAMES)
 _FIND_POINT = "SELECT value, ends_at FROM activity_points WHERE series = ? AND place = ?"
 _STORE_POINT = (
-    "INSERT INTO activity_points (series, place, value, ends_at) VALUES (?, ?, ?, ?) ON CONFLICT (series, place) "
-    "DO UPDATE SET value = excluded.value, ends_at = excluded.ends_at"
+    "INSERT INTO activity_points (client, series, place, value, ends_at) VALUES (?, ?, ?, ?, ?) ON CONFLICT "
+    "(series, place) DO UPDATE SET client = excluded.client, value = excluded.value, ends_at = excluded.ends_at"
 )
 _FIND_SESSION = (
     "SELECT project FROM session_hours WHERE session = ? AND key_label = ? ORDER BY project = '', hour DESC LIMIT 1"
 )
 _FIND_MODEL = "SELECT 1 FROM requests WHERE requested_model = ? AND started_at >= ? LIMIT 1"
+_NAMES_OF_CLIENT = ("project", "session", "requested_model")
+_FIND_ROWS = f"SELECT {', '.join(_NAMES_OF_CLIENT)} FROM activity WHERE hour = ? AND key_label = ?"
 _KEYS = ", ".join(("hour", *ACTIVITY_KEYS))
 _MARKS = ", ".join("?" * (1 + len(ACTIVITY_KEYS) + len(ACTIVITY_NAMES)))
 _ADD = f"INSERT INTO activity ({_KEYS}, {_NAMES}) VALUES ({_MARKS}) ON CONFLICT ({_KEYS}) DO UPDATE SET " + ", ".join(
@@ -48,17 +53,17 @@ class ActivityStore:
         self._connection: Connection | None = None
         self._lock = Lock()
 
-    def add(self, sender: Sender, measurements: Sequence[Measurement]) -> None:
-        """Raises one of `LEDGER_FAILURES`. Nothing is stored then."""
-        if not measurements:
-            return
+    def add(self, sender: Sender, measurements: Sequence[Measurement]) -> bool:
+        """Return False if the key has `MAX_ROWS` in this hour, so that work counts without session, project and model.
+        Raises one of `LEDGER_FAILURES`. Nothing is stored then.
+        """
         with self._lock:
             try:
                 connection = self._open()
                 with connection.transaction():
                     if connection.is_postgres:
                         connection.query("SELECT pg_advisory_xact_lock(?)", (_LOCK,))
-                    self._add(connection, sender, measurements)
+                    return self._add(connection, sender, measurements)
             except BaseException:
                 self._close()
                 raise
@@ -81,7 +86,7 @@ class ActivityStore:
         self._connection = self._connection or open_for_writing(self._settings)
         return self._connection
 
-    def _add(self, connection: Connection, sender: Sender, measurements: Sequence[Measurement]) -> None:
+    def _add(self, connection: Connection, sender: Sender, measurements: Sequence[Measurement]) -> bool:
         now = self._clock()
         hour = int(now // HOUR_SECONDS)
         oldest = to_microseconds(now - _MODEL_SECONDS)
@@ -93,20 +98,19 @@ class ActivityStore:
             kept = _KEPT_DAYS[one.grows] * DAY_SECONDS * MICROSECONDS
             end = to_microseconds(now) + kept
             if one.value > known or end - known_end > kept // 2:
-                connection.execute(_STORE_POINT, (series, one.place, max(one.value, known), end))
+                connection.execute(_STORE_POINT, (sender.id, series, one.place, max(one.value, known), end))
             if one.value > known:
                 names = sums.setdefault((one.session, one.requested_model), dict.fromkeys(ACTIVITY_NAMES, 0))
                 names[one.name] += one.value - known
+        stored = {tuple(map(str, row)) for row in connection.query(_FIND_ROWS, (hour, sender.key_label))}
+        has_room = True
         for (session, model), names in sums.items():
             found = connection.query(_FIND_SESSION, (session, sender.key_label)) if session else []
-            of_session = (str(found[0][0]), session) if found else ("", "")
             is_known = model and connection.query(_FIND_MODEL, (model, oldest))
-            keys = (
-                sender.key_label,
-                sender.owner,
-                sender.team,
-                sender.cost_center,
-                *of_session,
-                model if is_known else "",
-            )
+            of_client = (str(found[0][0]) if found else "", session if found else "", model if is_known else "")
+            if any(of_client) and of_client not in stored and len(stored) >= MAX_ROWS:
+                has_room, of_client = False, ("", "", "")
+            stored.add(of_client)
+            keys = (sender.key_label, sender.owner, sender.team, sender.cost_center, *of_client)
             connection.execute(_ADD, (hour, *keys, *names.values()))
+        return has_room

@@ -234,6 +234,10 @@ _STEPS: Mapping[str, Sequence[str | _Statements]] = {
         "PRIMARY KEY (series, place))",
         "CREATE INDEX activity_points_by_end ON activity_points (ends_at)",
     ),
+    "0038": (  # a number of before has a client as soon as it is stated again
+        *_add_columns("client", tables="activity_points"),
+        "CREATE INDEX activity_points_by_client ON activity_points (client, ends_at)",
+    ),
 }
 """Version of the schema → statements of the migration from the version before, or a function that returns some."""
 NEWEST_VERSION = max(_STEPS)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from math import ceil
 
 from anthropic_proxy.console.ledger.connection import Connection
-from anthropic_proxy.console.ledger.schema import SUM_TABLES
+from anthropic_proxy.console.ledger.schema import ACTIVITY_TABLES, SUM_TABLES
 from anthropic_proxy.console.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.gateway.settings import Settings
 
@@ -30,19 +30,34 @@ SIGNED_OUT_DAYS = 30
 ACCESS_END_DAYS = 366
 """Days for which a row shows that the access of a person has ended. It is longer than `days` of `[sign_in]`, so that
 the own keys of the person do not become valid again by the time of their creation."""
+MAX_POINTS_PER_CLIENT = 20_000
+"""Maximum number of rows of a client in `activity_points` after a deletion. The metrics of one session need about 300
+an hour. A client with more keeps the newest: an older number counts again if the client states it again."""
 CHUNK_ROWS = 1_000
 TARGET_SHARE = 0.9
 """Share (0 to 1) of the maximum size to which a deletion by size reduces the database."""
 SUMS_SHARE = 0.5
 """Share (0 to 1) of the target size above which the oldest sums are deleted too."""
+ACTIVITY_SHARE = 0.1
+"""Share (0 to 1) of the target size above which the oldest rows of work are deleted, before all others: clients state
+them, and need no request for it."""
 _MEGABYTE = 1_000_000
 _INDEX_BYTES_PER_ROW = 320
 """Approximate number of bytes of the index entries of one row on PostgreSQL."""
 _BYTES_PER_SUM_ROW = 40
 """Approximate number of bytes of one row of sums and its index entries, besides its values."""
 _SAMPLED_ROWS = 1_000
-_KEYS = {"contents": ("request_id", "started_at"), "requests": ("id", "started_at")}
-"""Table → columns with the request and its time."""
+_KEYS: dict[str, tuple[str, str]] = {
+    "contents": ("request_id", "started_at"),
+    "requests": ("id", "started_at"),
+    **dict.fromkeys(SUM_TABLES, ("hour", "hour")),
+    **{table: (column, column) for table, column in ACTIVITY_TABLES.items()},
+}
+"""Table → columns by which rows are chosen, and with the time."""
+_TRIM_POINTS = (
+    "DELETE FROM activity_points WHERE client = ? AND ends_at <= (SELECT ends_at FROM activity_points "
+    "WHERE client = ? ORDER BY ends_at DESC LIMIT 1 OFFSET ?)"
+)
 
 
 class Retention:
@@ -96,16 +111,20 @@ class Retention:
             )
             connection.execute("DELETE FROM parked_events WHERE parked_at < ?", (before,))
             connection.execute("DELETE FROM activity_points WHERE ends_at < ?", (days_ago(0),))
+            many = "SELECT client FROM activity_points WHERE client != '' GROUP BY client HAVING count(*) > ?"
+            for (client,) in connection.query(many, (MAX_POINTS_PER_CLIENT,)):
+                connection.execute(_TRIM_POINTS, (client, client, MAX_POINTS_PER_CLIENT))
             for table in (*SUM_TABLES, "activity"):
                 connection.execute(f"DELETE FROM {table} WHERE hour < ?", (before // MICROSECONDS_PER_HOUR,))
         for table, limit in (("contents", max(before, content_before)), ("requests", before)):
             while not is_stopped() and _delete_oldest(connection, table, limit):
                 continue
-        for table, excess in self._count_excess(connection).items():
-            left = excess
-            while left > 0 and not is_stopped():
-                deleted = _delete_oldest(connection, table, None, min(left, CHUNK_ROWS))
-                left = left - deleted if deleted else 0
+        for count_excess in (self._count_excess_activity, self._count_excess):  # the second one measures again
+            for table, excess in count_excess(connection).items():
+                left = excess
+                while left > 0 and not is_stopped():
+                    deleted = _delete_oldest(connection, table, None, min(left, CHUNK_ROWS))
+                    left = left - deleted if deleted else 0
         with connection.transaction():
             oldest = "(SELECT min(started_at) FROM requests)"
             connection.execute(f"DELETE FROM session_titles WHERE started_at < {oldest}")
@@ -134,11 +153,19 @@ class Retention:
         self._offset = offset
         return ""
 
+    def _count_excess_activity(self, connection: Connection) -> dict[str, int]:
+        kept = self._settings.ledger_max_mb * _MEGABYTE * TARGET_SHARE * ACTIVITY_SHARE
+        activity = sum(_estimate_sum_bytes(connection, table) for table in ACTIVITY_TABLES)
+        share = max(1 - kept / activity, 0.0) if activity else 0.0
+        return {table: ceil(_count_rows(connection, table) * share) for table in ACTIVITY_TABLES}
+
     def _count_excess(self, connection: Connection) -> dict[str, int]:
         target = self._settings.ledger_max_mb * _MEGABYTE * TARGET_SHARE
         size = measure_used_bytes(connection)
         if size * TARGET_SHARE <= target:
             return {}
+        activity = sum(_estimate_sum_bytes(connection, table) for table in ACTIVITY_TABLES)
+        size, target = size - activity, target - activity
         sums = sum(_estimate_sum_bytes(connection, table) for table in SUM_TABLES)
         kept_sums = min(sums, target * SUMS_SHARE)
         others = max(size - sums, 1)
@@ -162,12 +189,12 @@ def measure_used_bytes(connection: Connection) -> int:
     newest = f"SELECT * FROM requests ORDER BY started_at DESC LIMIT {_SAMPLED_ROWS}"
     row_bytes = connection.query(f"SELECT avg(pg_column_size(sampled.*)) FROM ({newest}) AS sampled")[0][0] or 0
     texts = connection.query("SELECT sum(octet_length(data)) FROM contents")[0][0] or 0
-    sums = sum(_estimate_sum_bytes(connection, table) for table in SUM_TABLES)
+    sums = sum(_estimate_sum_bytes(connection, table) for table in (*SUM_TABLES, *ACTIVITY_TABLES))
     return int(_count_rows(connection, "requests") * (float(row_bytes) + _INDEX_BYTES_PER_ROW)) + int(texts) + sums
 
 
 def _estimate_sum_bytes(connection: Connection, table: str) -> int:
-    rows = connection.query(f"SELECT * FROM {table} ORDER BY hour DESC LIMIT {_SAMPLED_ROWS}")
+    rows = connection.query(f"SELECT * FROM {table} ORDER BY {_KEYS[table][1]} DESC LIMIT {_SAMPLED_ROWS}")
     values = [value for row in rows for value in row]
     size = sum(len(value) if isinstance(value, bytes) else 2 * len(str(value).encode()) for value in values)
     return int(_count_rows(connection, table) * (size / len(rows) + _BYTES_PER_SUM_ROW)) if rows else 0
@@ -175,7 +202,7 @@ def _estimate_sum_bytes(connection: Connection, table: str) -> int:
 
 def _delete_oldest(connection: Connection, table: str, before: int | None, count: int = CHUNK_ROWS) -> int:
     """`before`: only rows that started before this time are deleted; None: rows of any age."""
-    key, time_column = ("hour", "hour") if table in SUM_TABLES else _KEYS[table]
+    key, time_column = _KEYS[table]
     chosen, values = ("", ()) if before is None else (f"WHERE {time_column} < ? ", (before,))
     oldest = f"SELECT {key} FROM {table} {chosen}ORDER BY {time_column} LIMIT {count}"
     with connection.transaction():

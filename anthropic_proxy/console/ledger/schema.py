@@ -333,11 +333,12 @@ ACTIVITY = TableDefinition(
 
 ACTIVITY_POINTS = TableDefinition(
     "activity_points",
-    {"series": _KEY, "place": TIME, "value": TIME, "ends_at": TIME},
+    {"series": _KEY, "place": TIME, "value": TIME, "ends_at": TIME, "client": TEXT},
     ("series", "place"),
-    (Index("activity_points_by_end", ("ends_at",)),),
+    (Index("activity_points_by_end", ("ends_at",)), Index("activity_points_by_client", ("client", "ends_at"))),
 )
-"""Numbers of these metrics that are in the sums: `Measurement`. Each is kept until no client can send it again."""
+"""Numbers of these metrics that are in the sums: `Measurement`. Each is kept until no client can send it again, and
+`MAX_POINTS_PER_CLIENT` of each `Client.id`."""
 
 TABLES = (
     REQUESTS,
@@ -369,6 +370,8 @@ TABLES = (
 )
 SUM_TABLES: Mapping[str, Sequence[str]] = {HOURLY.name: HOURLY_KEYS, SESSION_HOURS.name: SESSION_KEYS}
 """Name of a table of sums by hour → its keys besides hour and instance."""
+ACTIVITY_TABLES: Mapping[str, str] = {ACTIVITY.name: "hour", ACTIVITY_POINTS.name: "ends_at"}
+"""Name of a table with what clients state about work → its column with the time."""
 
 
 def adapt_types(sql: str, *, is_postgres: bool) -> str:

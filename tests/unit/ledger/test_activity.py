@@ -9,18 +9,19 @@ from threading import Event
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from anthropic_proxy.console.ledger.activity import Activity, Measurement, Sender
 from anthropic_proxy.console.ledger.activity_queries import add_activity
-from anthropic_proxy.console.ledger.activity_store import ActivityStore
+from anthropic_proxy.console.ledger.activity_store import MAX_ROWS, ActivityStore
 from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
 from anthropic_proxy.console.ledger.engines import read_ledger
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.queries import sum_usage
 from anthropic_proxy.console.ledger.read_access import ReadAccess, restrict_rows
 from anthropic_proxy.console.ledger.records import UsageSums
-from anthropic_proxy.console.ledger.retention import Retention
-from anthropic_proxy.console.units import DAY_SECONDS, HOUR_SECONDS
+from anthropic_proxy.console.ledger.retention import MAX_POINTS_PER_CLIENT, Retention, measure_used_bytes
+from anthropic_proxy.console.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client
 from tests.support.ledger import NOON, new_database, new_receipt, store
@@ -42,9 +43,9 @@ def delta(value: int, place: int, series: str = "a", **fields: Any) -> Measureme
     return Measurement(**{**usual, **fields})
 
 
-def add(settings: Settings, *measurements: Measurement, sender: Sender = ANN, now: float = NOON) -> None:
+def add(settings: Settings, *measurements: Measurement, sender: Sender = ANN, now: float = NOON) -> bool:
     with closing(ActivityStore(settings, lambda: now)) as opened:
-        opened.add(sender, measurements)
+        return opened.add(sender, measurements)
 
 
 def read(
@@ -144,6 +145,62 @@ async def test_a_sum_that_a_client_states_for_months_counts_once(settings: Setti
         with closing(open_for_writing(settings)) as connection:
             Retention(settings, lambda now=now: now).delete_expired(connection)  # type: ignore[misc]
         assert lines(settings) == 4
+
+
+async def test_more_sessions_of_a_key_than_an_hour_has_rows_count_without_their_names(settings: Settings) -> None:
+    ann, bob = (Client(name=name, role="member") for name in ("ann", "bob"))
+    names = [f"s{number}" for number in range(MAX_ROWS + 5)]
+    sent = [new_receipt(number, client=ann, session=name, project="shop") for number, name in enumerate(names)]
+    await store(settings, *sent, new_receipt(len(names), client=bob, session="own", project="shop"))
+    work = [delta(1, 60, name, session=name) for name in names]
+    assert add(settings, *work[:MAX_ROWS])
+    assert not add(settings, *work[MAX_ROWS:])
+    assert not add(settings, *(delta(1, 120, name, session=name) for name in names))
+    assert add(settings, delta(2, 60, session="own"), sender=BOB)  # nobody else is concerned
+    found = {name: work for name, work in read(settings, "session").items() if work != Activity()}
+    assert len(found) == MAX_ROWS + 2
+    assert found[""] == Activity(lines_added=10)
+    assert found["own"] == Activity(lines_added=2)
+    assert read(settings, "owner")[ANN.owner] == Activity(lines_added=2 * len(names))
+    assert add(settings, *(delta(1, 180, name, session=name) for name in names[-5:]), now=NOON + HOUR_SECONDS)
+
+
+_MANY_POINTS = (
+    "WITH RECURSIVE numbers (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM numbers WHERE number < ?) "
+    "INSERT INTO activity_points (client, series, place, value, ends_at) "
+    "SELECT CAST(? AS TEXT), CAST(? AS TEXT), number, 1, ? + number FROM numbers"
+)
+
+
+async def test_of_the_numbers_of_each_client_the_newest_are_kept(settings: Settings) -> None:
+    await store(settings, new_receipt())
+    add(settings, delta(1, 60), sender=BOB)
+    tomorrow = int((NOON + DAY_SECONDS) * MICROSECONDS)
+    with closing(open_for_writing(settings)) as connection:
+        with connection.transaction():
+            connection.execute(_MANY_POINTS, (MAX_POINTS_PER_CLIENT + 5, ANN.id, f"{ANN.id} a", tomorrow))
+        Retention(settings, lambda: NOON).delete_expired(connection)
+        found = connection.query("SELECT client, count(*), min(place) FROM activity_points GROUP BY client ORDER BY 1")
+    assert [tuple(row) for row in found] == [(ANN.id, MAX_POINTS_PER_CLIENT, 6), (BOB.id, 1, 60)]
+
+
+async def test_numbers_of_work_cost_no_requests_when_the_ledger_is_too_large(settings: Settings) -> None:
+    count = 200
+    await store(settings, *(new_receipt(number) for number in range(count)))
+    add(settings, delta(4, 60))
+    tomorrow = int((NOON + DAY_SECONDS) * MICROSECONDS)
+    limited = structs.replace(settings, ledger_max_mb=1)
+    with closing(open_for_writing(settings)) as connection:
+        with connection.transaction():
+            for client in range(3):
+                connection.execute(_MANY_POINTS, (7_000, f"key_{client}", f"key_{client} {'a' * 64}", tomorrow))
+        assert measure_used_bytes(connection) > 1_000_000
+        Retention(limited, lambda: NOON).delete_expired(connection)
+        assert measure_used_bytes(connection) <= 1_000_000
+        ((requests,),) = connection.query("SELECT count(*) FROM requests")
+        ((points, newest),) = connection.query("SELECT count(*), max(place) FROM activity_points")
+    assert (requests, newest) == (count, 7_000)
+    assert 0 < points < 7_000
 
 
 def test_the_end_of_the_server_waits_for_no_thread_and_disturbs_none(settings: Settings) -> None:
