@@ -192,7 +192,9 @@ class _Facts(Struct):
     read: int = 0
     """Number of the calls, from the first on, of which the same message has results that its model has read."""
     thinking_tokens: int | None = None
-    """None: no thinking that could be removed."""
+    """None: no thinking."""
+    only_thinks: bool = False
+    """True: the thinking stays, because a reply without content is invalid."""
     begins: int = 0
     """Place in the content behind a summary that replaces all before it. 0: there is none."""
 
@@ -238,10 +240,12 @@ def _describe(message: Message) -> _Facts:
         else:
             if isinstance(block, CompactionBlock) and block.content:
                 calls, results, read, begins = [], [], 0, place + 1
+                has_thinking, thinking_tokens = False, 0
             others.append(block)
     tokens += count_message_tokens(others)
-    is_removable = has_thinking and bool(others or calls or results)  # no provider receives a reply that only thinks
-    return _Facts(message.role, tokens, calls, results, read, thinking_tokens if is_removable else None, begins)
+    only_thinks = not (others or calls or results)
+    thinking = thinking_tokens if has_thinking else None
+    return _Facts(message.role, tokens, calls, results, read, thinking, only_thinks, begins)
 
 
 class _ForeignCall(Struct):
@@ -400,7 +404,8 @@ def _clear_thinking(facts: Sequence[_Facts], edit: ClearThinking, removed: Remov
             turns[-1].append(place)
     if not turns[-1]:
         turns.pop()
-    cleared = turns[: -edit.keep]
+    shortened = ([place for place in turn if not facts[place].only_thinks] for turn in turns[: -edit.keep])
+    cleared = [turn for turn in shortened if turn]
     if not cleared:
         return []
     removed.thinking.update(place for turn in cleared for place in turn)
@@ -426,7 +431,7 @@ def _edit_clean(messages: CleanMessages, removed: Removed) -> CleanMessages:
 def _edit_known(known: CleanMessages, removed: Removed) -> CleanMessages:
     """Return known messages edited. Requests with the same edits share them, and what is computed from them."""
     counts = removed.count_in(len(known))
-    if not any(counts):
+    if counts == removed.count_in(0):
         return known
     key = removed.edits, counts
     kept: tuple[object, CleanMessages] | None = known.results.get(ContextEditor)

@@ -27,6 +27,8 @@ from anthropic_proxy.engine.routing.targets import build_target_limits
 from anthropic_proxy.engine.wires.anthropic.context_spans import edit_conversation
 from anthropic_proxy.errors import InvalidRequest
 from tests.matrix.backends import BACKENDS
+from tests.support.fakes.anthropic.models import MODELS
+from tests.support.fakes.anthropic.rules import check_body
 from tests.support.paths import ROOT
 
 USES, THINKING = "clear_tool_uses_20250919", "clear_thinking_20251015"
@@ -88,14 +90,18 @@ NOT_MADE: dict[str, str] = {}
 def test_each_edit_of_the_sdk_is_made_or_the_reason_is_stated() -> None:
     types = {kind for edit in get_args(sdk.Edit) for kind in get_args(get_type_hints(edit)["type"])}
     assert types == EDITS.keys() | NOT_MADE.keys()
+    assert not EDITS.keys() & NOT_MADE.keys()
 
 
 @pytest.mark.parametrize(
     "place",
     [
+        "conformance/messages_conformance/backends/messages/editing.py",
+        "conformance/messages_conformance/backends/messages/shapes.py",
         "conformance/messages_conformance/checks/*.toml",
         "docs/guide/api-on-every-model.md",
         "tests/golden_texts/requests.txt",
+        "tests/growth/rows_requests.py",
         "tests/integration/python_sdk/*.py",
         "tests/matrix/features.toml",
         "tests/support/edited_sessions.py",
@@ -105,6 +111,16 @@ def test_each_edit_of_the_sdk_is_made_or_the_reason_is_stated() -> None:
 def test_each_edit_is_checked_and_described(place: str) -> None:
     text = "".join(file.read_text("utf-8") for file in ROOT.glob(place))
     assert [kind for kind in EDITS if kind not in text] == []
+
+
+@pytest.mark.parametrize("kind", EDITS)
+def test_an_edit_requires_thinking_if_the_strict_server_refuses_it_without(kind: str) -> None:
+    body = json.loads(body_of([HELLO], {"type": kind}))
+    refused = {}
+    for thinking in ({"type": "disabled"}, {"type": "enabled", "budget_tokens": 1024}):
+        violations = check_body(body | {"thinking": thinking}, MODELS["claude-sonnet-4-5"])
+        refused[thinking["type"]] = any(kind in violation.message for violation in violations)
+    assert refused == {"disabled": EDITS[kind].requires_thinking, "enabled": False}
 
 
 @pytest.mark.parametrize(
@@ -296,6 +312,32 @@ def test_the_thinking_of_earlier_turns_is_removed(keep: Any, expected: list[int]
     assert [turn for turn in range(3) if not any(thinks[turn * size : (turn + 1) * size])] == expected
     assert [one["cleared_thinking_turns"] for one in applied] == ([len(expected)] if expected else [])
     assert sum(thinks) == 3 * (3 - len(expected))
+
+
+THOUGHT: Json = {"type": "thinking", "thinking": "thought " * 20, "signature": "s"}
+ANSWER: Json = {"type": "text", "text": "done"}
+SUMMARY: Json = {"type": "compaction", "content": "It was long."}
+
+
+@pytest.mark.parametrize(
+    ("replies", "expected"),
+    [
+        pytest.param([[THOUGHT, ANSWER], [THOUGHT], [ANSWER]], [[ANSWER], [THOUGHT], [ANSWER]], id="only thinking"),
+        pytest.param([[THOUGHT], [THOUGHT, ANSWER]], None, id="only thinking first"),
+        pytest.param([[THOUGHT, SUMMARY], [THOUGHT, ANSWER]], None, id="thinking before a summary"),
+        pytest.param([[SUMMARY, THOUGHT], [THOUGHT, ANSWER]], [[SUMMARY], [THOUGHT, ANSWER]], id="behind a summary"),
+    ],
+)
+def test_turns_with_thinking_behind_the_summary_are_counted(
+    replies: list[list[Json]], expected: list[list[Json]] | None
+) -> None:
+    """A reply of nothing but thinking counts as the API says, but keeps it. What a summary replaces does not count."""
+    contents = [[HELLO, {"role": "assistant", "content": reply}] for reply in replies]
+    messages = [message for turn in contents for message in turn] + [HELLO]
+    edited, applied = edit(messages, {"type": THINKING})
+    shown = [{"role": "assistant", "content": reply} for reply in expected or replies]
+    assert edited.messages[1::2] == decode_request(body_of(shown)).messages
+    assert [one["cleared_thinking_turns"] for one in applied] == ([] if expected is None else [1])
 
 
 def test_edits_are_reported_in_their_order() -> None:
