@@ -271,6 +271,7 @@ EDITED = {
         {"type": "clear_thinking_20251015"},
     ]
 }
+"""Each edit but `compact_20260112`, which asks a model. What that costs is measured with `SUMMARIZE`."""
 
 
 def definition(number: int) -> Fields:
@@ -290,7 +291,7 @@ def edited_steps(at_least: int) -> Callable[[int], Fields]:
         ],
         user(text()),
         tools=[TOOL],
-        context_management={"edits": [uses, EDITED["edits"][1]]},
+        context_management={"edits": [uses, *EDITED["edits"][1:]]},
     )
 
 

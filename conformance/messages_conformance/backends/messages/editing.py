@@ -75,7 +75,7 @@ _EDITS: Mapping[str, tuple[str, Callable[[list[Json], Json, int], int]]] = {
     "clear_tool_uses_20250919": ("cleared_tool_uses", _clear_tool_uses),
     "clear_thinking_20251015": ("cleared_thinking_turns", _clear_thinking),
 }
-"""Type of an edit → name of its count, and what makes it. A compaction needs more tokens than checks send."""
+"""Type of an edit → name of its count, and what makes it. `compact_20260112` needs more tokens than checks send."""
 
 
 def _begin_behind_summary(messages: list[Json]) -> list[Json]:
