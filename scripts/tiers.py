@@ -48,7 +48,7 @@ def tiers() -> dict[str, Tier]:
         (readme_test_command(),),
         (
             "python3 scripts/test.py -n 3 tests/processes tests/repository",
-            *part("e2e", "databases"),
+            *part("e2e -n 2 --dist loadfile", "databases"),
             "python3 scripts/test.py -n 2 -m merge tests/unit tests/integration tests/conformance",
             *part("pages", "packages", "redis"),
             "python3 scripts/check.py --static",

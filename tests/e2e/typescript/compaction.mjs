@@ -3,7 +3,7 @@ import { client, MODEL, tell, textOf } from "./client.mjs";
 // a conversation above the smallest trigger: summarized within a reply, before it with a pause, and at once
 const LIMIT = "Never write to the disk";
 const messages = [
-  { role: "user", content: `${LIMIT}. ${"Rain and wind. ".repeat(16_000)}` },
+  { role: "user", content: `${LIMIT}. ${"Rain and wind. ".repeat(14_400)}` },
   { role: "assistant", content: "It is wet." },
   { role: "user", content: "Say exactly: Sunny" },
 ];
