@@ -430,8 +430,9 @@ class Retries(Struct, eq=False):
             plainer = plain_forms.find_plainer_target(target, repair, error) if run.adaptations_left else None
             if plainer is not None:
                 return plainer
-            if not repair.plainer_forms and {first.stated_status, error.stated_status} <= {*REFUSAL_STATUSES}:
-                plain_forms.record_second_refusal(target, repair)
+            statuses = {first.stated_status, error.stated_status}
+            if not repair.plainer_forms and (statuses <= {*REFUSAL_STATUSES} or statuses == {FAILURE_STATUS}):
+                plain_forms.record_second_refusal(target, repair, statuses)
             raise first
         if not run.adaptations_left or not error.is_repairable:
             return None

@@ -162,6 +162,8 @@ class PlainForms(Struct, eq=False):
             parts = [part for part in parts if not part.is_last]
         if error.stated_status in MEDIA_STATUSES:
             parts = [part for part in parts if part.name == OMIT_PAST_MEDIA]
+        if error.stated_status == FAILURE_STATUS and not self._find_known(target).has_failed_twice(repair.conversation):
+            parts = [part for part in parts if not part.states_usage]
         single = {part.name for part in parts if part.is_single}
         sent = await self._list_parts(attempt, repair, [part.name for part in parts])
         repair.plainer_forms = _list_plainer_forms(sent, single, repair.search, tries_single=not may_leave_last)
@@ -210,9 +212,14 @@ class PlainForms(Struct, eq=False):
         receipt.adaptations += [f"{PLAIN_FORM}{title}" for title in titles]
         receipt.plain_form = [*receipt.plain_form, *titles]
 
-    def record_second_refusal(self, target: Target, repair: Repair) -> None:
-        """Note that a conversation was refused in the plain form too: its next repetition may leave out content."""
+    def record_second_refusal(self, target: Target, repair: Repair, statuses: Collection[int]) -> None:
+        """Note that a conversation was refused in the plain form too: its next repetition may leave out more.
+        `statuses`: those of the two errors.
+        """
         known = self._find_known(target)
+        if FAILURE_STATUS in statuses:
+            known.record_second_failure(repair.conversation)
+            return
         known.doubt(repair.left_out)
         known.record_second_refusal(repair.conversation)
 

@@ -247,6 +247,13 @@ class RefusedParts:
     def was_refused_twice(self, conversation: str) -> bool:
         return bool(self._store.read(f"refused twice:{conversation}"))
 
+    def record_second_failure(self, conversation: str) -> None:
+        """Store that a conversation has failed in the plain form too."""
+        self._write_text(f"failed twice:{conversation}", "yes", REFUSED_TWICE_SECONDS)
+
+    def has_failed_twice(self, conversation: str) -> bool:
+        return bool(self._store.read(f"failed twice:{conversation}"))
+
     def forget_failure(self, conversation: str) -> None:
         if self._store.read(f"failed:{conversation}"):
             self._write_text(f"failed:{conversation}", "", TEST_SECONDS)

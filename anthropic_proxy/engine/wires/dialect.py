@@ -190,6 +190,8 @@ class RequestPart(Struct, frozen=True, kw_only=True):
     proxy does not know what it is for."""
     is_lossless: bool = False
     """True if model and client lose nothing without it, so that `FIDELITY=strict` allows it."""
+    states_usage: bool = False
+    """True if the server states the usage of a reply only with it. A failure of the moment does not leave it out."""
 
     @property
     def title(self) -> str:

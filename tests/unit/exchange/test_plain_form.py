@@ -741,6 +741,22 @@ async def test_one_failure_with_status_500_changes_no_form_and_two_in_a_row_do()
     assert sent == [True, True, False, True, False, False, False]
 
 
+async def test_a_repetition_after_a_failure_still_asks_for_the_usage() -> None:
+    """Otherwise each failure of a moment would make the costs of a reply an estimate."""
+    server = Server(has("temperature"), 500)
+    bodies = await _send_twice(ProxyHarness(server, **VENDORS["chat"].settings), server, accepted_before=True)
+    assert [("temperature" in body, "stream_options" in body) for body in bodies] == [(True, True), (False, True)]
+
+
+async def test_the_usage_is_not_asked_for_after_a_conversation_has_failed_in_the_plain_form_too() -> None:
+    vendor = VENDORS["chat"]
+    server = Server(has("stream_options"), 500)
+    proxy = ProxyHarness(server, **vendor.settings)
+    await _send_twice(proxy, server, accepted_before=True)
+    assert (await post(proxy, vendor, "hello")).error is None
+    assert ["stream_options" in body for body in server.requests] == [True, True, True, False]
+
+
 @pytest.mark.parametrize("has_usage", [False, True])
 async def test_an_error_in_a_200_is_a_refusal_unless_the_model_has_read_the_request(*, has_usage: bool) -> None:
     vendor = VENDORS["chat"]
