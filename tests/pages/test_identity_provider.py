@@ -91,7 +91,7 @@ def test_other_users_are_members(browser: Browser, proxy: Proxy) -> None:
     page = sign_in(browser, proxy, "ann@example.com")
     expect(page.get_by_text("ann@example.com · member")).to_be_visible()
     expect(page.get_by_role("navigation", name="Pages").get_by_role("link")).to_have_text(
-        ["Overview", "Requests", "Sessions", "Costs", "Models", "Keys"]
+        ["Overview", "Requests", "Sessions", "Costs", "Models", "Activity", "Keys"]
     )
 
 

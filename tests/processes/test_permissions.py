@@ -103,7 +103,8 @@ def _describe(client: httpx.Client, method: str, path: str) -> str:
     if location := answer.headers.get("location"):
         return f"{answer.status_code} to {urlsplit(location).path}"
     if "json" in answer.headers["content-type"]:
-        error = answer.json()["error"]
+        body = answer.json()
+        error = body["detail"] if "detail" in body else body["error"]  # below /scim/, errors have the form of SCIM
         return f"{answer.status_code} {error['message'] if isinstance(error, dict) else error}"
     found = re.search(r'<p class="(?:verdict|state-line error)[^"]*"[^>]*>(.*?)</p>', text, re.DOTALL)
     shown = html.unescape(re.sub("<[^>]+>|✕", "", found[1])).strip() if found else ""

@@ -325,7 +325,7 @@ def test_programs_read_the_ledger_from_the_running_proxy(stored: Stored) -> None
         wrong = client.get("/api/usage", params={"by": "colour"})
         assert wrong.json()["error"]["message"] == (
             "by is 'colour'. Use day, hour, provider, model, requested, project, session, kind, agent, prompt, "
-            "verdict, key, owner, team, route."
+            "verdict, key, owner, team, cost-center, route."
         )
         number = "0" * 5_000 + "1000000000"
         long = client.get("/api/requests", params={"limit": number})
