@@ -53,6 +53,9 @@ KEY_PICTURES: tuple[tuple[str, str, Appearance], ...] = (
     ("keys-light", "/dashboard/keys", "light"),
     ("keys-dark", "/dashboard/keys", "dark"),
     ("keys-phone", "/dashboard/keys", "phone"),
+    ("activity-light", "/dashboard/activity", "light"),
+    ("activity-dark", "/dashboard/activity", "dark"),
+    ("activity-phone", "/dashboard/activity", "phone"),
 )
 """The same of a proxy with virtual keys."""
 DOCUMENTED = ("overview-light", "overview-dark", "conversation-light")

@@ -15,6 +15,7 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.gateway.settings.key_rules import Rules, decode_budget
 from anthropic_proxy.plugins import Client
+from tests.pages.sample_activity import write_sample_activity
 from tests.pages.sample_day import write_sample_day
 from tests.support.dashboard import ledger_settings
 from tests.support.server_process import Proxy, running_proxy
@@ -55,7 +56,7 @@ _AGE = 40 * _DAY
 
 @contextmanager
 def running_sample_keys(directory: Path) -> Iterator[Proxy]:
-    """Yield a proxy with keys, and a day of their requests."""
+    """Yield a proxy with keys, and a day of their requests and of the work of Claude Code."""
     directory.mkdir()
     clients = [Client(name=key.label, owner=key.owner, team=key.team) for key in _KEYS[:4]]
     write_sample_day(directory / "ledger.sqlite3", clients=clients)
@@ -67,6 +68,7 @@ def running_sample_keys(directory: Path) -> Iterator[Proxy]:
     revoke_key(administration, "old laptop of grace")
     change_team(administration, _TEAM.name, structs.asdict(_TEAM.rules))
     connection.close()
+    write_sample_activity(directory, environ, {key.label: (key.owner, key.team) for key in _KEYS[:3]})
     with running_proxy(directory, environ) as proxy:
         yield proxy
 
