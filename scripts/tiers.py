@@ -21,7 +21,7 @@ FAILURE = re.compile(r"FAILED|FAILS|^ERROR|^E  |error:|crashed")
 SKIP = re.compile(r"nothing was tested|not looked up|\b\d+ skipped\b")
 
 
-STEPS_AT_A_TIME = 4
+STEPS_AT_A_TIME = 3
 """More than the usual number of processors, because half of each step is waiting."""
 
 

@@ -26,6 +26,8 @@ STREAM_TIMEOUT_SECONDS = 30.0
 """Maximum number of seconds without data on an event stream of the proxy, which sends a comment every 10 seconds."""
 
 
+_PAGE_TIMEOUT_SECONDS = 10.0
+"""Time for a page: the first one of a proxy loads modules, which takes seconds on a busy machine."""
 _REQUEST_TIMEOUT_SECONDS = 30.0
 _MAX_REPLY_BYTES = 16 * 1024 * 1024
 """Limit of a reply, and of an event of a stream. The last requests of a proxy with many workers have about 4 MiB."""
@@ -90,7 +92,7 @@ def is_credential_rejected(host: str, port: int, path: str, token: str, certific
 def is_served(host: str, port: int, path: str, token: str, certificate_file: str = "") -> bool:
     """Return True if a proxy on this machine has something at a URL path, also a redirect to a sign-in."""
     try:
-        with closing(_connect(host, port, certificate_file, PROBE_TIMEOUT_SECONDS)) as connection:
+        with closing(_connect(host, port, certificate_file, _PAGE_TIMEOUT_SECONDS)) as connection:
             connection.request("HEAD", path, headers=_headers(token))
             return connection.getresponse().status < http.client.BAD_REQUEST
     except (OSError, http.client.HTTPException, ValueError):

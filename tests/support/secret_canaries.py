@@ -45,8 +45,16 @@ def find_leaks(output: bytes | str, keys: Iterable[str], *, any_canary: bool = T
 def command_lines(pid: int) -> str:
     shown = [Path(f"/proc/{pid}/cmdline")]
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        shown += [Path(f"/proc/{child}/cmdline") for child in children.read_text().split()]
-    return "\n".join(file.read_bytes().replace(b"\0", b" ").decode() for file in shown if file.exists())
+        shown += [Path(f"/proc/{child.decode()}/cmdline") for child in _read_if_there(children).split()]
+    return "\n".join(_read_if_there(file).replace(b"\0", b" ").decode() for file in shown)
+
+
+def _read_if_there(file: Path) -> bytes:
+    """Return the content of a file about a process or thread, which may have ended meanwhile."""
+    try:
+        return file.read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 def _spellings(key: str) -> set[str]:
