@@ -26,7 +26,7 @@ from tests.support.fakes.oidc import FakeProvider, running_provider
 from tests.support.fakes.openai_chat.server import KEY, new_openai
 from tests.support.fakes.server import serving
 from tests.support.paths import ROOT
-from tests.support.postgres import find_programs, running_pooler, running_postgres
+from tests.support.postgres import Postgres, find_programs, running_pooler, running_postgres
 from tests.support.process_checks import METRICS, total
 from tests.support.redis import find_redis, running_redis
 from tests.support.server_process import Proxy, environment_of, hold_port, running_proxy
@@ -243,8 +243,8 @@ def lose_redis(stack: ExitStack, folder: Path) -> Steps:
     yield desk
 
 
-@situation("PostgreSQL is down")
-def lose_postgres(stack: ExitStack, folder: Path) -> Steps:
+def start_with_postgres(stack: ExitStack, folder: Path) -> tuple[Desk, Postgres, Proxy]:
+    """Start a proxy with a PostgreSQL server, which has stored one request."""
     programs = find_programs()
     assert programs is not None
     postgres = stack.enter_context(running_postgres(programs))
@@ -253,6 +253,12 @@ def lose_postgres(stack: ExitStack, folder: Path) -> Steps:
     desk = Desk(folder, settings, proxy)
     desk.execute("curl -s http://127.0.0.1:8082/v1/messages -d @hello.json")
     wait_stored(proxy, 1)
+    return desk, postgres, proxy
+
+
+@situation("PostgreSQL is down")
+def lose_postgres(stack: ExitStack, folder: Path) -> Steps:
+    desk, postgres, _ = start_with_postgres(stack, folder)
     postgres.stop()
     yield desk
     postgres.start()
@@ -262,14 +268,7 @@ def lose_postgres(stack: ExitStack, folder: Path) -> Steps:
 @situation("PostgreSQL fails over")
 def fail_over(stack: ExitStack, folder: Path) -> Steps:
     """The database accepts no changes for a while, as if the address led to a standby."""
-    programs = find_programs()
-    assert programs is not None
-    postgres = stack.enter_context(running_postgres(programs))
-    settings = {"DATABASE_URL": postgres.url}
-    proxy = start(stack, folder, settings)
-    desk = Desk(folder, settings, proxy)
-    desk.execute("curl -s http://127.0.0.1:8082/v1/messages -d @hello.json")
-    wait_stored(proxy, 1)
+    desk, postgres, proxy = start_with_postgres(stack, folder)
     desk.set(URL=postgres.url, PGOPTIONS="-c default_transaction_read_only=off")
     psql = """psql "$URL" -qc "ALTER DATABASE postgres {}" -c \
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()\""""
