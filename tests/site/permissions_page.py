@@ -25,8 +25,8 @@ _PAGE = """\
 
 <!-- Written by `python3 scripts/fix.py` from anthropic_proxy/gateway/permissions.py: change that instead. -->
 
-A role decides what a client or a user may do. [Team](../guide/team.md#access-by-role) describes the kinds of keys, and
-[Company](../guide/company.md#roles) the roles of users. A path that this page does not list needs `open other paths`.
+[Access by role](../guide/team.md#access-by-role) says what each role is, sees and changes, and
+[Company](../guide/company.md#roles) how a person gets it. A path that this page does not list needs `open other paths`.
 
 ## Roles
 
@@ -39,8 +39,8 @@ services; the new owner reads no texts that others sent. [Owners](../guide/team.
 
 ## Paths
 
-*Own* is what belongs to the [person](../guide/company.md#people), not to an address. Keys are for the API; pages below
-`/dashboard` are for browsers with a session. A page or an API of the own requests
+*Own* is what belongs to the [person](../guide/people.md#who-is-who), not to an address. Keys are for the API; pages
+below `/dashboard` are for browsers with a session. A page or an API of the own requests
 shows a `member` nothing of others. Batches, files and skills (`/v1/messages/batches`, `/v1/files`, `/v1/skills`)
 belong to the API key of the provider: people, services and virtual keys get 403 there, also where the table has `yes`.
 
