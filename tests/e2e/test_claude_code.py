@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import httpx2 as httpx
 import pytest
 
 from tests.e2e import mcp_server
@@ -182,7 +181,7 @@ def test_models_are_discovered(claude: Path, proxy: Proxy, work: Path) -> None:
     assert run.text == "hi"
     kept = json.loads((work.parent / "home" / ".claude" / "cache" / "gateway-models.json").read_text())
     discovered = {model["id"] for model in kept["models"]}
-    listed = httpx.get(f"{proxy.url}/v1/models?limit=1000", trust_env=False).json()["data"]
+    listed = proxy.client().get("/v1/models?limit=1000").json()["data"]
     assert "claude-openai/gpt-4.1" in discovered
     assert discovered == {model["id"] for model in listed}
 

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from tests.support.fakes.server import RequestLog, Running, new_application, serving
 from tests.support.paths import ROOT
-from tests.support.server_process import Proxy, free_port, running_proxy
+from tests.support.server_process import Proxy, reserve_closed_port, running_proxy
 
 README = ROOT / "README.md"
 
@@ -58,7 +58,7 @@ def requests_of(proxy: Proxy) -> int:
 
 
 def test_the_readme_s_command_works_without_a_login(claude: Path, server: Path, work: Path) -> None:
-    with running_proxy(server, {"OLLAMA_API_BASE": f"http://127.0.0.1:{free_port()}"}) as proxy:
+    with running_proxy(server, {"OLLAMA_API_BASE": f"http://127.0.0.1:{reserve_closed_port()}"}) as proxy:
         text = send_hello(claude, proxy.url, work)
     assert text
     assert "login" not in text
@@ -112,7 +112,7 @@ def test_an_address_of_ollama_where_something_else_answers(
 
 
 def test_a_base_address_with_the_version_works(claude: Path, server: Path, work: Path) -> None:
-    with running_proxy(server, {"OLLAMA_API_BASE": f"http://127.0.0.1:{free_port()}"}) as proxy:
+    with running_proxy(server, {"OLLAMA_API_BASE": f"http://127.0.0.1:{reserve_closed_port()}"}) as proxy:
         text = send_hello(claude, f"{proxy.url}/v1", work)
     assert text
     assert "issue with the selected model" not in text
@@ -128,7 +128,7 @@ def test_a_wrong_key_of_the_proxy(claude: Path, server: Path, work: Path, variab
 
 
 def test_a_local_server_that_is_down_is_reported_at_once(claude: Path, server: Path, work: Path) -> None:
-    address = f"http://127.0.0.1:{free_port()}/v1"
+    address = f"http://127.0.0.1:{reserve_closed_port()}/v1"
     settings = {"PREFERRED_PROVIDER": "openai", "OPENAI_BASE_URL": address, "BIG_MODEL": "openai/q"}
     with running_proxy(server, settings) as proxy:
         text = send_hello(claude, proxy.url, work)

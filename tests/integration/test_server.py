@@ -10,7 +10,7 @@ from tests.support.event_grammar import check_bytes
 from tests.support.fakes.openai_chat.server import KEY
 from tests.support.fakes.server import Running
 from tests.support.process_checks import MESSAGES, ask, error_of
-from tests.support.server_process import Proxy, free_port, running_forked_proxy, running_proxy
+from tests.support.server_process import Proxy, reserve_closed_port, running_forked_proxy, running_proxy
 from tests.support.waiting import wait_for
 
 # Endpoints
@@ -132,7 +132,7 @@ def test_a_body_over_the_limit_is_refused(proxy: Proxy) -> None:
 def test_a_dead_backend_and_a_missing_key_are_reported_and_the_server_goes_on(tmp_path: Path) -> None:
     dead = {
         "OPENAI_API_KEY": KEY,
-        "OPENAI_BASE_URL": f"http://127.0.0.1:{free_port()}/v1",
+        "OPENAI_BASE_URL": f"http://127.0.0.1:{reserve_closed_port()}/v1",
         "PREFERRED_PROVIDER": "openai",
     }
     with running_forked_proxy(tmp_path, dead) as other:
@@ -275,7 +275,7 @@ def test_every_historic_command_serves(settings: dict[str, str], tmp_path: Path,
 
 
 def test_without_any_key_the_demo_answers_and_is_announced(tmp_path: Path) -> None:
-    with running_forked_proxy(tmp_path, {"OLLAMA_API_BASE": f"http://127.0.0.1:{free_port()}"}) as other:
+    with running_forked_proxy(tmp_path, {"OLLAMA_API_BASE": f"http://127.0.0.1:{reserve_closed_port()}"}) as other:
         response = other.client().post(MESSAGES, json=ask("hello", stream=True))
         assert check_bytes(response.content) == []
         assert "demo" in response.text.lower()

@@ -51,14 +51,17 @@ def test_each_report_arrives_once_whatever_the_webhook_answers(tmp_path: Path) -
             assert ask(proxy, key, 20) == [200] * 20
             wait_for(lambda: len(webhook.accepted), lambda number: number >= 2)
             assert ask(proxy, key, 4) == [200] * 4
+            proxy.stop()
             log = proxy.log
         with running_proxy(tmp_path, settings) as proxy:
             assert ask(proxy, key, 4) == [200] * 4
             second = create_key(proxy, name="other", budgets=budgets)
             assert ask(proxy, second, 12) == [200] * 12
             wait_for(lambda: len(webhook.accepted), lambda number: number >= 4)
+            proxy.stop()
             log += proxy.log
-    assert [(one["name"], one["threshold"]) for one in webhook.accepted] == [
+    # a refused report is sent again after a later one, if that one is due before
+    assert sorted((one["name"], one["threshold"]) for one in webhook.accepted) == [
         ("ci", 80),
         ("ci", 100),
         ("other", 80),

@@ -17,7 +17,7 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.server.listener import open_listener
 from tests.support.command_line import run_command
 from tests.support.paths import ROOT
-from tests.support.server_process import ending, environment_of, free_port, reserve_closed_port, running_proxy
+from tests.support.server_process import ending, environment_of, reserve_closed_port, running_proxy
 from tests.support.waiting import WAIT_SECONDS, wait_for
 
 WHOLE = {"OPENAI_API_KEY": "sk-test-0123456789abcdef"}
@@ -40,7 +40,7 @@ def run(*words: str, directory: Path, settings: Mapping[str, str] = WHOLE) -> "s
 
 @pytest.mark.parametrize("module", ["server:app", "app.main:app"])
 def test_a_wrong_setting_under_another_server_is_one_line(module: str, tmp_path: Path) -> None:
-    words = ("uvicorn", module, "--port", str(free_port()))
+    words = ("uvicorn", module, "--port", "0")
     ended = run(*words, directory=tmp_path, settings={"PREFERRED_PROVIDER": "opnai"})
     assert ended.returncode not in (0, None)
     (line,) = [line for line in ended.stderr.splitlines() if not line.startswith("INFO:")]
@@ -98,7 +98,7 @@ def test_an_error_has_the_colors_of_its_sign_and_of_the_command_to_type(closed_p
 
 
 def test_nobody_at_the_port_is_no_health(tmp_path: Path) -> None:
-    ended = run("anthropic_proxy", "health", directory=tmp_path, settings={"PORT": str(free_port())})
+    ended = run("anthropic_proxy", "health", directory=tmp_path, settings={"PORT": reserve_closed_port()})
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
 
@@ -182,7 +182,8 @@ def test_the_help_names_the_program_as_its_user_can_start_it_and_divides_no_exam
     script = Path(sys.executable).parent / "anthropic-proxy"
     own = {"PATH": "/usr/bin", "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
     own["COLUMNS"] = str(len(str(script)) + 12)  # less than the last line
-    done = subprocess.run([script, "env", "--help"], env=own, capture_output=True, text=True, timeout=60, check=False)
+    command = [script, "env", "--help"]
+    done = subprocess.run(command, env=own, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
     assert " ".join(done.stdout.split()).startswith(f"Usage: {script} env [OPTIONS] Print")
     assert done.stdout.splitlines()[-3:] == [
         f"  {script} env",
@@ -196,7 +197,9 @@ def test_python_m_imports_no_modules_of_the_current_directory(tmp_path: Path) ->
         (tmp_path / f"{name}.py").write_text("raise SystemExit('imported')\n")
     own = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "PORT": reserve_closed_port()}
     command = [sys.executable, "-m", "anthropic_proxy", "usage"]
-    done = subprocess.run(command, cwd=tmp_path, env=own, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=own, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 

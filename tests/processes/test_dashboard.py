@@ -14,6 +14,7 @@ from anthropic_proxy.console.dashboard.permissions import NAVIGATION
 from anthropic_proxy.console.dashboard.sign_in import FAILED_KEYS
 from tests.support.dashboard import HOSTILE, SESSION, ledger_settings, send_requests, wait_for_request
 from tests.support.server_process import Proxy, running_proxy
+from tests.support.waiting import WAIT_SECONDS
 
 KEY = "team-key-of-this-proxy-1"
 PATHS = [path for _, path, _ in NAVIGATION]
@@ -389,6 +390,7 @@ def test_a_form_of_another_site_and_a_changed_cookie_are_rejected(protected: Pro
             f"{protected.url}/dashboard",
             headers={"cookie": f"anthropic_proxy_session={changed}".encode()},
             trust_env=False,
+            timeout=WAIT_SECONDS,
         )
         assert answer.status_code == 303
     assert protected.client(headers={"x-api-key": KEY}).get("/dashboard").status_code == 200

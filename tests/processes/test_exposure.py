@@ -12,7 +12,7 @@ from tests.support.command_line import run_command as run
 from tests.support.process_checks import error_of, port_of
 from tests.support.server_process import running_proxy
 from tests.support.tls import NO_AUTHORITIES
-from tests.support.waiting import wait_for
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
 RULE = "!" * 60
 REFUSED = "OTHER MACHINES CAN REACH THIS PORT"
@@ -98,7 +98,8 @@ def test_the_first_remote_client_reveals_an_exposed_server(tmp_path: Path, allow
     with running_proxy(tmp_path, settings, ("-c", HIDDEN, "{port}")) as proxy:
         assert RULE not in proxy.log
         for _ in range(2):
-            response = httpx.get(f"http://{address}:{port_of(proxy)}/v1/models", trust_env=False, verify=NO_AUTHORITIES)
+            models = f"http://{address}:{port_of(proxy)}/v1/models"
+            response = httpx.get(models, trust_env=False, verify=NO_AUTHORITIES, timeout=WAIT_SECONDS)
             assert response.status_code == (200 if allowed else 403)
             if not allowed:
                 assert error_of(response)[1] == "permission_error"

@@ -191,7 +191,8 @@ def test_a_backup_under_load_is_complete_and_is_restored_after_the_stop(
     with running_proxy(tmp_path, settings | place) as proxy:
         load = Load(proxy)
         wait_for_rows(proxy, 20)
-        before = load.count_finished(1.0)
+        before = len(load.finished)
+        wait_for_rows(proxy, before)
         saved = run_command("db", "backup", str(copy), directory=tmp_path, settings=place)
         assert (saved.returncode, saved.stderr) == (0, "")
         wait_for_rows(

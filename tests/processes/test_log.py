@@ -11,7 +11,7 @@ import httpx2 as httpx
 import pytest
 
 from tests.support.process_checks import MESSAGES, ask
-from tests.support.server_process import environment_of, free_port, running_proxy
+from tests.support.server_process import environment_of, hold_port, running_proxy
 from tests.support.tls import NO_AUTHORITIES
 from tests.support.waiting import WAIT_SECONDS, wait_for
 
@@ -20,28 +20,28 @@ UNHEARD = 1_500
 
 
 def test_a_log_that_nobody_reads_stops_no_request(settings: dict[str, str], tmp_path: Path) -> None:
-    port = free_port()
     own = environment_of(tmp_path)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "anthropic_proxy", "--port", str(port)],
-        cwd=tmp_path,
-        env={**own, **settings},
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    with (
-        process,
-        httpx.Client(
-            base_url=f"http://127.0.0.1:{port}", timeout=WAIT_SECONDS, trust_env=False, verify=NO_AUTHORITIES
-        ) as client,
-    ):
-        try:
-            wait_for(lambda: _answers(client))
-            assert {client.get("/nowhere").status_code for _ in range(UNHEARD)} == {404}
-            assert client.post(MESSAGES, json=ask("Say exactly: unheard")).status_code == 200
-        finally:
-            process.terminate()
-        assert process.wait(WAIT_SECONDS) == 0
+    with hold_port() as port:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "anthropic_proxy", "--port", str(port)],
+            cwd=tmp_path,
+            env={**own, **settings},
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        with (
+            process,
+            httpx.Client(
+                base_url=f"http://127.0.0.1:{port}", timeout=WAIT_SECONDS, trust_env=False, verify=NO_AUTHORITIES
+            ) as client,
+        ):
+            try:
+                wait_for(lambda: _answers(client))
+                assert {client.get("/nowhere").status_code for _ in range(UNHEARD)} == {404}
+                assert client.post(MESSAGES, json=ask("Say exactly: unheard")).status_code == 200
+            finally:
+                process.terminate()
+            assert process.wait(WAIT_SECONDS) == 0
 
 
 def _answers(client: httpx.Client) -> bool:

@@ -49,7 +49,7 @@ class Team:
         assert created.status_code in (200, 201), created.text
         key = created.json()["key"]
         headers = {"x-project": f"project-of-{owner}", "x-claude-code-session-id": f"session-of-{owner}"}
-        with httpx.Client(base_url=self.proxy.url, headers={**headers, "x-api-key": key}, trust_env=False) as client:
+        with self.proxy.client(headers={**headers, "x-api-key": key}) as client:
             content = [{"type": "text", "text": f"words-of-{owner}"}, {"type": "image", "source": IMAGE}]
             body = {"model": "demo/demo", "max_tokens": 50, "messages": [{"role": "user", "content": content}]}
             answer = wait_for(lambda: client.post("/v1/messages", json=body), lambda answer: answer.status_code == 200)

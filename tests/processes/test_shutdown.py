@@ -45,7 +45,7 @@ async def ask_amid(openai: Running, proxy: Proxy, sign: int, *bodies: object, ti
     """Send these requests at once, then the signal, and return the responses.
 
     At the signal, the provider has received all requests, and the clients have the text before each stall. The next
-    signal is sent when the server has closed its socket because of the one before.
+    signal is sent when the server has closed its socket because of the one before, and when each `SHORT` has ended.
     """
     before, port = len(openai.journal.exchanges), port_of(proxy)
     received = [bytearray() for _ in bodies]
@@ -54,9 +54,11 @@ async def ask_amid(openai: Running, proxy: Proxy, sign: int, *bodies: object, ti
     await wait_for_async(lambda: len(openai.journal.exchanges) >= before + len(bodies))
     begun = [own for body, own in zip(bodies, received, strict=True) if body in (SHORT, LONG)]
     await wait_for_async(lambda: [bytes(own) for own in begun if b"text_delta" not in own], lambda missing: not missing)
+    short = [own for body, own in zip(bodies, received, strict=True) if body is SHORT]
     for number in range(times):
         if number:
             await asyncio.to_thread(wait_for, lambda: is_refused(port))
+            await wait_for_async(lambda: all(read_answer(bytes(own)).whole for own in short))
         proxy.process.send_signal(sign)
     return [read_answer(answer) for answer in await asking]
 
@@ -65,9 +67,9 @@ async def ask_amid(openai: Running, proxy: Proxy, sign: int, *bodies: object, ti
 async def test_a_signal_amid_100_replies_tears_none(
     openai: Running, settings: dict[str, str], tmp_path: Path, workers: int, sign: int
 ) -> None:
-    with running_proxy(tmp_path, {**settings, "STOP_TIMEOUT": "5"}, serve(workers)) as proxy:
+    with running_proxy(tmp_path, {**settings, "STOP_TIMEOUT": "3600"}, serve(workers)) as proxy:
         bodies = [SHORT] * 50 + [LONG] * 40 + [WHOLE] * 5 + [WAITING] * 5
-        answers = await ask_amid(openai, proxy, sign, *bodies)
+        answers = await ask_amid(openai, proxy, sign, *bodies, times=2)
         assert await asyncio.to_thread(proxy.process.wait, WAIT_SECONDS) == 0
         log = proxy.log
     assert all(answer.whole for answer in answers)
@@ -90,11 +92,12 @@ async def test_a_signal_amid_100_replies_tears_none(
 
 
 @pytest.mark.parametrize("workers", WORKERS)
-async def test_a_second_signal_ends_at_once_and_still_tears_nothing(
-    openai: Running, settings: dict[str, str], tmp_path: Path, workers: int
+@pytest.mark.parametrize(("stop_timeout", "times"), [("3600", 2), ("1", 1)], ids=["a second signal", "the timeout"])
+async def test_the_end_of_the_stop_tears_nothing(
+    openai: Running, settings: dict[str, str], tmp_path: Path, workers: int, stop_timeout: str, times: int
 ) -> None:
-    with running_proxy(tmp_path, {**settings, "STOP_TIMEOUT": "3600"}, serve(workers)) as proxy:
-        (answer,) = await ask_amid(openai, proxy, signal.SIGTERM, LONG, times=2)
+    with running_proxy(tmp_path, {**settings, "STOP_TIMEOUT": stop_timeout}, serve(workers)) as proxy:
+        (answer,) = await ask_amid(openai, proxy, signal.SIGTERM, LONG, times=times)
         assert await asyncio.to_thread(proxy.process.wait, WAIT_SECONDS) == 0
     assert answer.whole
     assert check_bytes(answer.body) == []

@@ -88,7 +88,8 @@ def children_of(pid: int) -> list[int]:
         pytest.skip("platform: the test reads /proc")
     found = []
     for task in Path(f"/proc/{pid}/task").iterdir():
-        found += [int(child) for child in (task / "children").read_text().split()]
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended since
+            found += [int(child) for child in (task / "children").read_text().split()]
     return [child for child in found if b"spawn_main" in _command_line(child)]
 
 
@@ -106,11 +107,17 @@ def worker_of(proxy: Proxy, response: httpx.Response) -> int | None:
     ends = [f":{number:04X}" for number in (port_of(proxy), port)]
     lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
     inode = next((line[9] for line in lines if [line[1][-5:], line[2][-5:]] == ends), None)
-    for worker in workers_of(proxy):
-        with suppress(OSError):  # a descriptor that was closed meanwhile
-            if f"socket:[{inode}]" in map(os.readlink, Path(f"/proc/{worker}/fd").iterdir()):
-                return worker
-    return None
+    return next((worker for worker in workers_of(proxy) if f"socket:[{inode}]" in _list_descriptors(worker)), None)
+
+
+def _list_descriptors(pid: int) -> list[str]:
+    """Return what the descriptors of a process lead to, without those that were closed meanwhile."""
+    found = []
+    with suppress(OSError):  # the process has ended
+        for file in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                found.append(os.readlink(file))
+    return found
 
 
 def workers_of(proxy: Proxy) -> list[int]:

@@ -11,14 +11,15 @@ import os
 import struct
 import threading
 import time
+from contextlib import suppress
 
 BLOCKED_SECONDS = 1.0
-"""A callback that takes longer, without pauses of the machine and waiting for the processor, has blocked.
-
-On a busy machine, 0.5 s have been seen: the interpreter lock was held by a thread that waited for the processor.
-"""
+"""A callback that takes longer, without pauses of the machine and waiting for the processor, has blocked."""
+_THREADS = "/proc/self/task"
 _SCHEDULED = "/proc/thread-self/schedstat"
 """Of the thread that opens it: nanoseconds on a processor, nanoseconds of waiting for one, turns (Linux only)."""
+_THREADS_INTERVAL_SECONDS = 0.1
+"""Time between two measurements of the other threads, which need more time than that of the own thread."""
 _START_UP = ("coro=<App.start()", "coro=<App.log_startup()", "coro=<LifespanOn.")
 """Text of a report on a task that prepares the server, ours or uvicorn's."""
 _PAUSE_FILE = "EVENT_LOOP_MONITOR_PAUSES"
@@ -31,27 +32,57 @@ _MAX_DELAY_SECONDS = 0.1
 
 
 class _Clock:
-    """A clock that stands still while the machine pauses, or is too busy to run the main thread."""
+    """A clock that stands still while the machine pauses, or is too busy to run the main thread, or to run another one
+    that may hold the interpreter lock.
+    """
 
     def __init__(self) -> None:
         self._monotonic = time.monotonic
         with open(os.environ[_PAUSE_FILE], "rb") as file:
             self._pauses = mmap.mmap(file.fileno(), _PAUSES.size, access=mmap.ACCESS_READ)
-        self._file = os.open(_SCHEDULED, os.O_RDONLY | os.O_CLOEXEC)
-        os.register_at_fork(after_in_child=self._reopen)
+        self._start()
+        os.register_at_fork(after_in_child=self._restart)
 
-    def _reopen(self) -> None:
-        os.close(self._file)
+    def _start(self) -> None:
         self._file = os.open(_SCHEDULED, os.O_RDONLY | os.O_CLOEXEC)
+        self._last = self._time = self._waits_at = self._measure()
+        self._waits = _list_waits()
+
+    def _restart(self) -> None:
+        os.close(self._file)
+        self._start()
 
     def __call__(self) -> float:
-        now = self._monotonic()
         if threading.current_thread() is not threading.main_thread():
-            return now
+            return self._monotonic()
+        now = self._measure()
+        passed, self._last = now - self._last, now
+        if now >= self._waits_at + _THREADS_INTERVAL_SECONDS:
+            waits = _list_waits()
+            waited = sum(number - self._waits.get(thread, 0) for thread, number in waits.items()) / 1e9
+            self._waits, self._waits_at = waits, now
+            if passed >= _THREADS_INTERVAL_SECONDS:
+                passed = max(0.0, passed - waited)
+        self._time += passed
+        return self._time
+
+    def _measure(self) -> float:
+        """Return the time without pauses of the machine and waits of the main thread."""
+        now = self._monotonic()
         measured, pauses = _PAUSES.unpack_from(self._pauses)
         delay = now - measured - _INTERVAL_SECONDS
         pauses += delay if delay > _MAX_DELAY_SECONDS else 0.0
         return now - pauses - int(os.pread(self._file, 64, 0).split()[1]) / 1e9
+
+
+def _list_waits() -> dict[str, int]:
+    """Return thread → nanoseconds for which it has waited for the processor, of all threads but the main one."""
+    found = {}
+    for thread in os.listdir(_THREADS):
+        if thread != str(os.getpid()):
+            with suppress(OSError), open(f"{_THREADS}/{thread}/schedstat", "rb") as file:  # it may have ended
+                found[thread] = int(file.read().split()[1])
+    return found
 
 
 def _give_uvloop_its_own_clock() -> bool:
