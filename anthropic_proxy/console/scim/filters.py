@@ -1,6 +1,7 @@
 """Filters and paths of SCIM (RFC 7644, sections 3.4.2.2 and 3.5.2), as functions over a resource."""
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -32,7 +33,10 @@ _COMPARISONS: Mapping[str, Callable[[str, str], bool]] = {
     "lt": lambda stored, given: stored < given,
     "le": lambda stored, given: stored <= given,
 }
-_META = tuple(Attribute(name=name, case_exact=True) for name in ("resourceType", "created", "lastModified", "version"))
+_META = (
+    *(Attribute(name=name, type="dateTime", case_exact=True) for name in ("created", "lastModified")),
+    *(Attribute(name=name, case_exact=True) for name in ("resourceType", "version")),
+)
 _COMMON = (
     Attribute(name="id", case_exact=True, mutability="readOnly"),
     Attribute(name="meta", type="complex", mutability="readOnly", parts=_META),
@@ -109,17 +113,21 @@ def decode_path(text: str, kind: Kind) -> AttributePath | None:
     name, bracket, rest = text.partition("[")
     within, closed, after = rest.rpartition("]")
     attribute_name, dot, part_name = (name.strip() if bracket else text).partition(".")
-    if bracket:
-        dot, part_name = after[:1], after[1:]
     attribute = find_attribute((*_COMMON, *list_all_attributes(kind)), attribute_name)
-    part = attribute.find_part(part_name) if attribute is not None and part_name else None
+    part = _find_part(attribute, part_name)
     is_extension = attribute is None and attribute_name.lower().startswith("urn:")
     is_extension |= attribute is not None and attribute.name == ENTERPRISE and bool(part_name) and part is None
     if is_extension or not _are_stored(attribute, part):
         return None
-    is_complete = bool(closed) == bool(bracket) and dot in ("", ".") and bool(part_name) == bool(dot)
+    is_complete = bool(closed) == bool(bracket) and not (bracket and part_name)
+    if bracket:
+        dot, part_name = after[:1], after[1:]
+        part = _find_part(attribute, part_name)
+    is_complete &= dot in ("", ".") and bool(part_name) == bool(dot)
     if attribute is None or not is_complete or (part is None and part_name) or (bracket and not attribute.multi_valued):
         raise ScimError(f"The path {text[:80]!r} is not one of this resource.", "invalidPath")
+    if not _are_stored(part):
+        return None
     found = None
     if bracket:
         tokens = _Tokens(within)
@@ -127,6 +135,10 @@ def decode_path(text: str, kind: Kind) -> AttributePath | None:
         if tokens.peek():
             raise ScimError(f"The path {text[:80]!r} has a filter that cannot be read.", "invalidFilter")
     return AttributePath(attribute, found, part)
+
+
+def _find_part(attribute: Attribute | None, name: str) -> Attribute | None:
+    return attribute.find_part(name) if attribute is not None and name else None
 
 
 def _are_stored(*attributes: Attribute | None) -> bool:
@@ -174,37 +186,57 @@ def _decode_term(tokens: _Tokens, attributes: Sequence[Attribute], kind: Kind, d
 def _decode_comparison(first: str, tokens: _Tokens, attributes: Sequence[Attribute], kind: Kind, depth: int) -> Filter:
     name, _, part_name = remove_schema(first, kind).partition(".")
     attribute = find_attribute(attributes, name)
-    part = attribute.find_part(part_name) if attribute is not None and part_name else None
+    part = _find_part(attribute, part_name)
     if attribute is None or (part_name and part is None) or not _are_stored(attribute, part):
         raise ScimError(
             f"The filter has the attribute {first[:40]!r}, which this resource does not have.", "invalidFilter"
         )
+    chosen: Predicate | None = None
     if tokens.peek() == "[":
         tokens.take()
-        inner = _decode_or(tokens, attribute.parts, kind, depth + 1)
+        chosen = _decode_or(tokens, attribute.parts, kind, depth + 1).matches
         tokens.expect("]")
-        return Filter(lambda resource: any(inner.matches(item) for item in _list_items(resource.get(attribute.name))))
+        if not tokens.peek().startswith("."):
+            return Filter(lambda resource: bool(_list_values(resource, attribute, None, chosen)))
+        part = _find_part(attribute, (after := tokens.take())[1:])  # emails[type eq "work"].value, as Entra ID sends it
+        if part is None or not part.is_stored:
+            raise ScimError(
+                f"The filter has {after[:40]!r} in place of an attribute of {attribute.name}.", "invalidFilter"
+            )
+    return _compare(tokens, attribute, part, chosen)
+
+
+def _compare(tokens: _Tokens, attribute: Attribute, part: Attribute | None, chosen: Predicate | None) -> Filter:
+    """`chosen`: which items of the attribute are compared. None: all."""
     leaf = part or attribute.find_part("value") or attribute
     operator = tokens.take().lower()
     if operator == "pr":
-        return Filter(lambda resource: bool(_list_values(resource, attribute, part)))
+        return Filter(lambda resource: bool(_list_values(resource, attribute, part, chosen)))
     compare = _COMPARISONS.get(operator)
     if compare is None:
         raise ScimError(
             f"The filter has the operator {operator[:40]!r}. Use {', '.join((*_COMPARISONS, 'pr'))}.", "invalidFilter"
         )
+    if leaf.type == "boolean" and operator not in ("eq", "ne"):  # RFC 7644, section 3.4.2.2
+        raise ScimError(
+            f"The filter has the operator {operator!r} for {leaf.name}, which is true or false. Use eq, ne, pr.",
+            "invalidFilter",
+        )
     given = _decode_value(tokens.take())
     wanted = _normalize(given, leaf)
+    if wanted is None:
+        raise ScimError(
+            f'The filter has the value {given!r:.40}. Use a time such as "2026-12-01T08:00:00Z".', "invalidFilter"
+        )
     is_equality = operator == "eq" and isinstance(given, str) and not attribute.parts
     equality = Equality(attribute.name, str(given)) if is_equality else None
 
     def matches(resource: Mapping[str, Any]) -> bool:
-        values = [
-            _normalize(value, leaf) for value in _list_values(resource, attribute, leaf if attribute.parts else None)
-        ]
+        found = _list_values(resource, attribute, leaf if attribute.parts else None, chosen)
+        values = [_normalize(value, leaf) for value in found]
         if operator == "ne":
             return wanted not in values
-        return any(compare(value, wanted) for value in values)
+        return any(value is not None and compare(value, wanted) for value in values)
 
     return Filter(matches, equality)
 
@@ -221,10 +253,17 @@ def _decode_value(token: str) -> object:
     return value
 
 
-def _normalize(value: object, attribute: Attribute) -> str:
+def _normalize(value: object, attribute: Attribute) -> str | None:
+    """Return a text that compares as the value does. None: it is no time, and the attribute is one."""
     if isinstance(value, bool) or attribute.type == "boolean":
         return str(value).lower()
     text = str(value)
+    if attribute.type == "dateTime":
+        try:
+            at = datetime.fromisoformat(text)
+            return at.replace(tzinfo=at.tzinfo or UTC).astimezone(UTC).isoformat(timespec="microseconds")
+        except (ValueError, OverflowError):
+            return None
     return text if attribute.case_exact else text.lower()
 
 
@@ -233,9 +272,11 @@ def _list_items(value: object) -> Sequence[Mapping[str, Any]]:
     return [item for item in items if isinstance(item, dict)]
 
 
-def _list_values(resource: Mapping[str, Any], attribute: Attribute, part: Attribute | None) -> Sequence[object]:
+def _list_values(
+    resource: Mapping[str, Any], attribute: Attribute, part: Attribute | None, chosen: Predicate | None = None
+) -> Sequence[object]:
     value = resource.get(attribute.name)
     if attribute.parts:
-        items = _list_items(value)
+        items = [item for item in _list_items(value) if chosen is None or chosen(item)]
         return [item[part.name] for item in items if part.name in item] if part is not None else [*items]
     return [] if value is None else [value]

@@ -51,6 +51,7 @@ def open_plugin(settings: Settings, clock: Callable[[], float] = time.time) -> P
     endpoints = _Endpoints(settings, clock)
     methods = {
         **{f"{BASE_PATH}{path}": _ALLOWED[""] for path in _KINDS},
+        **{f"{BASE_PATH}{path}/.search": _ALLOWED["search"] for path in _KINDS},
         **{f"{BASE_PATH}{path}/{{id}}": _ALLOWED["id"] for path in _KINDS},
         **{f"{BASE_PATH}/{name}": _ALLOWED["read"] for name in ("ServiceProviderConfig", "Schemas", "ResourceTypes")},
         f"{BASE_PATH}/{{rest*}}": _METHODS,
@@ -305,5 +306,7 @@ def _send(document: Mapping[str, Any], status: int = 200, headers: Mapping[str, 
 def _encode_error(error: ProxyError) -> RouteResponse:
     """A client of SCIM reads only errors in its own form, also those of the server."""
     status = _UNAVAILABLE if error.status == _OVERLOADED else error.status
-    wait = {} if error.retry_after is None else {"retry-after": str(math.ceil(error.retry_after))}
-    return _send(ScimError(error.message, "", status).encode(), status, wait)
+    further = {} if error.retry_after is None else {"retry-after": str(math.ceil(error.retry_after))}
+    if status == 401:  # RFC 7644, section 2
+        further["www-authenticate"] = "Bearer"
+    return _send(ScimError(error.message, "", status).encode(), status, further)

@@ -157,6 +157,8 @@ class Patch:
         path = decode_path(text, self._kind)
         if path is None:
             return
+        if is_key and path.filter is not None:  # a value without a path also adds what is missing
+            name = "add"
         if path.attribute.mutability == "readOnly":
             if is_key:
                 return
@@ -177,7 +179,7 @@ class Patch:
         if part is not None:
             parts = {key: inner for key, inner in self.resource.get(attribute.name, {}).items() if key != part.name}
             decoded = parts if decoded is None else {**parts, part.name: decoded}
-        elif attribute.parts and name == "add" and decoded is not None:
+        elif attribute.parts and decoded is not None:  # parts that are left out stay (RFC 7644, section 3.5.2.3)
             decoded = {**self.resource.get(attribute.name, {}), **decoded}
         self._set(attribute, decoded)
 

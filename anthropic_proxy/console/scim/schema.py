@@ -25,7 +25,7 @@ class Attribute(Struct, frozen=True, kw_only=True):
     """Fields as in RFC 7643, section 7."""
 
     name: str
-    type: Literal["string", "boolean", "complex", "reference", "binary"] = "string"
+    type: Literal["string", "boolean", "dateTime", "complex", "reference", "binary"] = "string"
     multi_valued: bool = False
     required: bool = False
     case_exact: bool = False

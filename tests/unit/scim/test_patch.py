@@ -48,10 +48,28 @@ def patch(resource: dict[str, Any], *operations: dict[str, Any]) -> dict[str, An
         ),
         ({"op": "add", "path": f"{ENTERPRISE_SCHEMA}:manager.value", "value": "1"}, {}),
         ({"op": "add", "path": f"{ENTERPRISE_SCHEMA}:building", "value": "1"}, {}),
+        ({"op": "Remove", "path": f'{ENTERPRISE_SCHEMA}:manager[value eq "1"]'}, {}),
+        (  # a key of a value without a path adds what is missing, as Microsoft Entra ID expects
+            {"op": "Replace", "value": {'emails[type eq "home"].value': "h@example.org", "active": "False"}},
+            {"emails": [*ANN["emails"], {"type": "home", "value": "h@example.org"}], "active": False},
+        ),
     ],
 )
 def test_an_operation_changes_a_user(operation: dict[str, Any], changed: dict[str, Any]) -> None:
     assert patch(ANN, operation) == {**ANN, **changed}
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        {"op": "replace", "path": "name", "value": {"givenName": "Eve"}},
+        {"op": "replace", "value": {"name": {"givenName": "Eve"}}},
+        {"op": "add", "path": "name", "value": {"givenName": "Eve"}},
+    ],
+)
+def test_the_parts_of_a_name_that_an_operation_leaves_out_stay(operation: dict[str, Any]) -> None:
+    named = {**ANN, "name": {"givenName": "Ann", "familyName": "Lee"}}
+    assert patch(named, operation) == {**ANN, "name": {"givenName": "Eve", "familyName": "Lee"}}
 
 
 @pytest.mark.parametrize(
