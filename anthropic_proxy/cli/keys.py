@@ -256,7 +256,7 @@ def change(
 
 @keys.command
 def rotate(key: str, *, overlap: str = "0m", as_json: bool = False) -> None:
-    """Replace the text (secret) of a key, and print the new text.
+    """Replace the secret of a key, and print the new one.
 
     The key keeps its label and limits, and the used amounts of its budgets.
 
@@ -265,7 +265,7 @@ def rotate(key: str, *, overlap: str = "0m", as_json: bool = False) -> None:
     key
         Label or id.
     overlap
-        Time for which the old text stays valid: 30m, 24h, 7d. By default, the old text becomes invalid at once.
+        Time for which the old secret stays valid: 30m, 24h, 7d. By default, it becomes invalid at once.
     as_json
         Print one JSON object, with the key, instead.
     """
@@ -535,7 +535,7 @@ def _find_remote(settings: Settings) -> RemoteProxy | None:
 
 
 def write_new_key(outcome: KeyOutcome, completed_action: str, settings: Settings, *, as_json: bool) -> None:
-    """Write the text of a new or rotated virtual key to stdout, and notices to stderr.
+    """Write the secret of a new or rotated virtual key to stdout, and notices to stderr.
 
     `completed_action` is `created` or `rotated`.
     """
@@ -549,7 +549,7 @@ def write_new_key(outcome: KeyOutcome, completed_action: str, settings: Settings
     output.write_notice(f"Key {key.label} is {completed_action} ({key.id}; {described}). It is shown only now.", "✓")
     for old in key.hashes[1:]:
         if old.expires_at is not None and old.expires_at > time.time():
-            output.write_notice(f"The old text {old.hint} is valid until {format_time(old.expires_at)}.")
+            output.write_notice(f"The old secret {old.hint} is valid until {format_time(old.expires_at)}.")
     if not settings.virtual_keys and find_remote_proxy() is None:
         step = f"Set VIRTUAL_KEYS=true in {settings.variables_file} and {settings.start_again}."
         output.write_notice(f"The proxy does not accept it yet. {step}", "!")

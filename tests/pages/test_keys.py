@@ -132,14 +132,14 @@ def test_every_action_works_by_keyboard_alone(tab: Page) -> None:
     assert text not in tab.content()
     for action, button, done in (
         ("Change", "Change", "Key laptop of grace is changed."),
-        ("Rotate", "Rotate", "Key laptop of grace has a new text. The old one is valid until"),
+        ("Rotate", "Rotate", "Key laptop of grace has a new secret. The old one is valid until"),
         ("Revoke", "Revoke", "Key laptop of grace is revoked."),
     ):
         tab.get_by_role("link", name=action, exact=True).press("Enter")
         if action == "Change":
             tab.get_by_label("Expiry").fill("30d")
         if action == "Rotate":
-            tab.get_by_label("Time for which the old text stays valid").select_option("1 hour")
+            tab.get_by_label("Time for which the old secret stays valid").select_option("1 hour")
         tab.locator("main form").get_by_role("button").first.press("Enter")
         expect(tab.get_by_role("heading", name="Confirm")).to_be_visible()
         focused = tab.get_by_role("button", name=button, exact=True).evaluate("it => it === document.activeElement")

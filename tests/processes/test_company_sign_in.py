@@ -208,7 +208,8 @@ def test_a_person_without_a_group_gets_no_access_by_keys_of_the_dashboard(compan
     assert device.refresh().status_code == 400
     dashboard = sign_in_to_dashboard(company.proxy)
     reason = (
-        "None of your groups gives access, so your keys get no new text. Ask an administrator of the proxy for access."
+        "None of your groups gives access, so your keys get no new secret. "
+        "Ask an administrator of the proxy for access."
     )
     creation = {"action": "create", "target": "", "label": "leo-2"}
     for sent in (creation, {"action": "rotate", "target": created["id"], "overlap": "0m"}):

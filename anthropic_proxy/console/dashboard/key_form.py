@@ -99,7 +99,7 @@ class KeyForm(Struct, kw_only=True):
     done: str = ""
     """Sentence about the change that was made. "": no change was made."""
     key_text: str = ""
-    """Text of a new or rotated key, which only this page shows. "": no new text."""
+    """Secret of a new or rotated key, which only this page shows. "": no new one."""
     route_names: Sequence[str] = ()
 
 

@@ -30,10 +30,10 @@ Ending = Literal[
     "no access",
     "no group",
 ]
-"""Reason for which a key or one of its texts is not accepted. `deactivated`: revoked by SCIM. `replaced`: by a
-rotation, which gave the key a new text. `unreadable`: the row of the key, of its person or of its team in the database
-is invalid. `no access`: the person was refused by the identity provider, or has not signed in for a long time. `no
-group`: no table of the settings has it."""
+"""Reason for which a key or one of its secrets is not accepted. `deactivated`: revoked by SCIM. `replaced`: by a
+rotation, which gave the key a new secret. `unreadable`: the row of the key, of its person or of its team in the
+database is invalid. `no access`: the person was refused by the identity provider, or has not signed in for a long
+time. `no group`: no table of the settings has it."""
 _STATUSES: Mapping[Ending, KeyStatus] = {
     **dict.fromkeys(("unknown", "revoked", "deactivated"), "revoked"),
     "unreadable": "unreadable",
@@ -78,7 +78,7 @@ _REJECTED: Mapping[Ending, _Rejection] = {
         "The key {label!r} is rejected, because the access of {person!r} expired at {end}.", _EXTEND, "more time"
     ),
     "replaced": _Rejection(
-        "The key {label!r} was replaced at {end}. Use its new text, or create another one:  "
+        "The key {label!r} was replaced at {end}. Use its new secret, or create another one:  "
         "anthropic-proxy keys rotate {argument}"
     ),
     "no access": _Rejection(

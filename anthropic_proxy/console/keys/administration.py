@@ -87,9 +87,9 @@ from anthropic_proxy.gateway.settings.key_rules import (
 
 NAME_FIELDS = ("label", "owner", "team", "cost_center")
 MAX_OVERLAP_SECONDS = 30 * 86_400
-"""Maximum time in seconds for which the old text of a rotated key is still accepted."""
-MAX_OWN_TEXTS_PER_DAY = 100
-"""Maximum number of new texts within a day for the keys that a person creates. Each instance keeps all in memory."""
+"""Maximum time in seconds for which the old secret of a rotated key is still accepted."""
+MAX_OWN_SECRETS_PER_DAY = 100
+"""Maximum number of new secrets within a day for the keys that a person creates. Each instance keeps all in memory."""
 MAX_EXPIRY = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 """Latest expiry of a key, in seconds since the epoch: the end of the year 9999, so that every time zone can show it."""
 _RESERVED_LABEL = compile_anchored(r"local|admin|doctor|((admin|monitor) )?key \d+", re.IGNORECASE)
@@ -132,7 +132,7 @@ class KeyOutcome(Struct, frozen=True, kw_only=True):
     """State of this key. It is `ACTIVE` until `find_state` has found it."""
     team: Team = Team("")
     text: str = ""
-    """Text (secret) of a new or rotated key, which cannot be read again. "": there is no new text."""
+    """Secret of a new or rotated key, which cannot be read again. "": there is no new one."""
     sign_ins: Sequence[SignIn] = ()
     """Sign-ins that were ended."""
     valid_keys: Sequence[VirtualKey] = ()
@@ -446,7 +446,7 @@ class KeyAdministration:
 
     def _set_person(self, command: KeyCommand, *, dry_run: bool) -> KeyOutcome:
         """Create or change the key of a service, whose owner is not its label, or of a person, whose label is an
-        address. The key has no text.
+        address. The key has no secret.
         """
         if "owner" not in command.fields:
             self._require_address(command.target)
@@ -466,7 +466,7 @@ class KeyAdministration:
         key = find_key(self._connection, address)
         if key is not None and key.hashes:
             raise InvalidRequest(
-                f"The key {address!r} has a text, so it is not the key of a signed-in person.",
+                f"The key {address!r} has a secret, so it is not the key of a signed-in person.",
                 remedy="An administrator should give it another label:  anthropic-proxy keys change "
                 f"{shlex.quote(address)} --label LABEL",
                 wish="access",
@@ -616,7 +616,7 @@ class KeyAdministration:
                 f"You have {formats.plural(number, 'active key')}, and keys_per_person of [sign_in] allows "
                 f"{rights.max_keys}. Revoke one first."
             )
-        _require_few_texts(own_keys, now)
+        _require_few_secrets(own_keys, now)
         return person
 
     def _require_member(self, key: VirtualKey) -> None:
@@ -635,7 +635,7 @@ class KeyAdministration:
             )
 
     def _rotate_key(self, key: VirtualKey, overlap_seconds: float, *, dry_run: bool) -> KeyOutcome:
-        """Give the key a new text. The old text stays valid for `overlap_seconds`."""
+        """Give the key a new secret. The old one stays valid for `overlap_seconds`."""
         if not 0 <= overlap_seconds <= MAX_OVERLAP_SECONDS:
             raise field_error(
                 f"The overlap is {overlap_seconds:g} seconds. Use 0 to {MAX_OVERLAP_SECONDS:,} (30 days)."
@@ -643,7 +643,7 @@ class KeyAdministration:
         _require_readable(key)
         if not key.hashes:
             raise field_error(
-                f"The key {key.label!r} is a person or a service, so it has no text. To end all its access:  "
+                f"The key {key.label!r} is a person or a service, so it has no secret. To end all its access:  "
                 f"anthropic-proxy keys revoke {shlex.quote(key.label)}"
             )
         if key.revoked_at is not None:
@@ -651,12 +651,12 @@ class KeyAdministration:
         now = self._clock()
         hint = key.hashes[0].hint
         if key.person and self.rights.creates_own_keys:
-            _require_few_texts([other for other in list_keys(self._connection) if other.person == key.person], now)
+            _require_few_secrets([other for other in list_keys(self._connection) if other.person == key.person], now)
         until = f"valid until {formats.long_time(now + overlap_seconds)}" if overlap_seconds else ""
-        sentence = f"Key {key.label} has a new text." + (f" The old one is {until}." if until else "")
+        sentence = f"Key {key.label} has a new secret." + (f" The old one is {until}." if until else "")
         if dry_run:
-            shown = (f"{hint}, {until or 'ends at once'}", "a new text, shown after the confirmation")
-            return KeyOutcome(key=key, changes={"text": shown}, sentence=sentence)
+            shown = (f"{hint}, {until or 'ends at once'}", "a new secret, shown after the confirmation")
+            return KeyOutcome(key=key, changes={"secret": shown}, sentence=sentence)
         end = to_microseconds(now + overlap_seconds)
         for text_hash in key.hashes:
             if text_hash.expires_at is None or to_microseconds(text_hash.expires_at) > end:
@@ -881,12 +881,12 @@ def _require_person(key: VirtualKey) -> None:
         raise field_error(f"The key {key.label!r} is no person.")
 
 
-def _require_few_texts(own_keys: Sequence[VirtualKey], now: float) -> None:
+def _require_few_secrets(own_keys: Sequence[VirtualKey], now: float) -> None:
     """`own_keys`: all keys that a person has created."""
     number = sum(text.created_at > now - DAY_SECONDS for key in own_keys for text in key.hashes)
-    if number >= MAX_OWN_TEXTS_PER_DAY:
+    if number >= MAX_OWN_SECRETS_PER_DAY:
         raise field_error(
-            f"Your keys got {number} new texts within a day, and more are not created. Try again tomorrow."
+            f"Your keys got {number} new secrets within a day, and more are not created. Try again tomorrow."
         )
 
 

@@ -327,10 +327,10 @@ def build_paths() -> Schema:
     changes = _list_of(refer_to("Change"))
     rows: Sequence[tuple[str, str, str, Schema, str]] = (
         ("get /admin/keys", "listKeys", "All keys, the newest first.", _list_of(key), ""),
-        ("post /admin/keys", "createKey", "Create a key. Its text is only in this response.", _NEW, "KeyFields"),
+        ("post /admin/keys", "createKey", "Create a key. Its secret is only in this response.", _NEW, "KeyFields"),
         ("get /admin/keys/{id}", "getKey", "One key, by id or label, with its spending.", _SPENDING, ""),
         ("post /admin/keys/{id}", "changeKey", "Change fields of a key.", key, "ChangedFields"),
-        ("post /admin/keys/{id}/rotate", "rotateKey", "Give a key a new text.", _NEW, "RotationFields"),
+        ("post /admin/keys/{id}/rotate", "rotateKey", "Give a key a new secret.", _NEW, "RotationFields"),
         ("post /admin/keys/{id}/revoke", "revokeKey", revoked, key, ""),
         ("post /admin/keys/{id}/allow", "allowKey", "Allow a revoked person or service again.", key, ""),
         ("get /admin/sign-ins", "listSignIns", "Devices on which persons are signed in.", sign_ins, ""),
@@ -388,7 +388,7 @@ def build_schemas() -> Schema:
     exceptions = {"type": "array", "items": exception, "description": "Fields that no table of a group or issuer sets."}
     exception_names = "Fields that no table sets. One that is left out gets the value of the table again."
     change = dict.fromkeys(("actor", "action", "object"), _TEXT)
-    overlap = {"type": "number", "default": 0, "description": "Time for which the old text stays valid."}
+    overlap = {"type": "number", "default": 0, "description": "Time for which the old secret stays valid."}
     return {
         "Rules": {"type": "object", "properties": rules, "additionalProperties": False},
         "KeyFields": {"type": "object", "properties": {**names, **rules}, "additionalProperties": False},

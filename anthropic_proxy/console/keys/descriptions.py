@@ -1,4 +1,4 @@
-"""Virtual keys, teams and audit entries as texts and JSON values, and the text (secret) of a key itself."""
+"""Virtual keys, teams and audit entries as texts and JSON values, and the secret of a key itself."""
 
 import hashlib
 import secrets
@@ -110,7 +110,7 @@ class _EncodedKey(Struct):
 
 
 def decode_key(encoded: object) -> tuple[VirtualKey, KeyState]:
-    """Return a key and its state from their JSON value (`encode_key`). Of its text, only the hint is known.
+    """Return a key and its state from their JSON value (`encode_key`). Of its secret, only the hint is known.
 
     Raises `msgspec.ValidationError`, because another program may have written it.
     """
@@ -230,10 +230,10 @@ def encode_audit_entry(entry: AuditEntry) -> dict[str, Any]:
 
 
 PREFIX = "sk-ap-"
-"""Beginning of the text of each virtual key. `sk-` lets redaction and scanners for secrets recognize it."""
+"""Beginning of the secret of each virtual key. `sk-` lets redaction and scanners for secrets recognize it."""
 _ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _RANDOM_CHARACTERS = 40
-"""Number of random characters in the text of a key. They have 238 bits of randomness."""
+"""Number of random characters in the secret of a key. They have 238 bits of randomness."""
 _CHECKSUM_CHARACTERS = 6
 _MAX_RULES_CHARACTERS = 20_000
 """Number of characters of the limits of a key of another proxy that can be shown."""
@@ -245,7 +245,7 @@ def new_key() -> str:
 
 
 def hash_key(key: bytes) -> str:
-    """Return the SHA-256 hash of a key text (secret), which the database stores instead of the text."""
+    """Return the SHA-256 hash of the secret of a key, which the database stores instead of it."""
     # A plain hash suffices, because 238 random bits cannot be guessed (decision 0047).
     return hashlib.sha256(key).hexdigest()
 

@@ -1,7 +1,7 @@
 """In-memory table of all virtual keys and teams, so that a client request needs no database query.
 
-A virtual key is a key that the proxy issues to a client. A key can have several texts (secrets), because a rotation may
-leave the old text valid for a while: each text has an entry. A background task queries the database for changes. If it
+A virtual key is a key that the proxy issues to a client. A key can have several secrets, because a rotation may
+leave the old one valid for a while: each has an entry. A background task queries the database for changes. If it
 cannot be read, the keys of the last query stay in use.
 """
 

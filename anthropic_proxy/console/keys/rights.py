@@ -27,7 +27,7 @@ class Rights(LedgerUser, frozen=True, kw_only=True):
     """Maximum number of active keys that a user creates."""
     has_no_group: bool = False
     """True for a user of the dashboard whom no table `[sign_in.groups.NAME]` has, so that the user may not use models.
-    A new text of a key would give this access."""
+    A new secret of a key would give this access."""
 
     @property
     def creates_own_keys(self) -> bool:
@@ -70,11 +70,11 @@ class Rights(LedgerUser, frozen=True, kw_only=True):
         return ""
 
     def explain_no_new_text(self) -> str:
-        """Return why the own keys of this user get no new text. "": they may get one."""
+        """Return why the own keys of this user get no new secret. "": they may get one."""
         if self.creates_own_keys and self.has_no_group:
             return (
-                "None of your groups gives access, so your keys get no new text. Ask an administrator of the proxy for "
-                "access."
+                "None of your groups gives access, so your keys get no new secret. Ask an administrator of the proxy "
+                "for access."
             )
         return ""
 

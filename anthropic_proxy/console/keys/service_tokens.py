@@ -1,6 +1,6 @@
 """Services and CI jobs whose key is a token of an identity provider (`[token_issuers.NAME]`).
 
-Each owner at an issuer is a virtual key without a text, so that limits, budgets, ledger and audit log are those of
+Each owner at an issuer is a virtual key without a secret, so that limits, budgets, ledger and audit log are those of
 keys.
 """
 

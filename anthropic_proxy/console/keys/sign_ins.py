@@ -1,6 +1,6 @@
 """Sign-ins of persons from Claude Code: rows of the database, each with one device of a person.
 
-A person is a virtual key without a text, so that limits, budgets, ledger and audit log are those of keys.
+A person is a virtual key without a secret, so that limits, budgets, ledger and audit log are those of keys.
 """
 
 from collections import defaultdict

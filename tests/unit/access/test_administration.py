@@ -253,8 +253,8 @@ def test_a_key_or_team_that_cannot_be_read_is_not_changed(
             "rotate",
             "ci",
             {"overlap": "1h"},
-            {"text": (f"HINT, valid until {long_time(NOON + 3_600)}", "a new text, shown after the confirmation")},
-            f"Key ci has a new text. The old one is valid until {long_time(NOON + 3_600)}.",
+            {"secret": (f"HINT, valid until {long_time(NOON + 3_600)}", "a new secret, shown after the confirmation")},
+            f"Key ci has a new secret. The old one is valid until {long_time(NOON + 3_600)}.",
         ),
         ("revoke", "ci", {}, {"status": ("active", "revoked")}, "Key ci is revoked."),
         ("team", "build", {"concurrency": "4"}, {"concurrency": (None, 4)}, "Team build is changed."),
@@ -275,9 +275,9 @@ def test_a_command_is_previewed_without_a_trace_and_then_executed(
         before = (list_keys(connection), list_teams(connection), list_audit_entries(connection))
         preview = administration.execute(command, dry_run=True)
         assert (list_keys(connection), list_teams(connection), list_audit_entries(connection)) == before
-    if "text" in changes:
-        old, new = changes["text"]
-        changes = {"text": (str(old).replace("HINT", key.hashes[0].hint), new)}
+    if "secret" in changes:
+        old, new = changes["secret"]
+        changes = {"secret": (str(old).replace("HINT", key.hashes[0].hint), new)}
     assert (preview.changes, preview.text) == (changes, "")
     done = administration.execute(command)
     with closing(open_for_reading(database)) as connection:

@@ -47,7 +47,7 @@ async def test_a_rotated_key_has_two_texts_for_a_while(keys: Keys) -> None:
         assert await keys.policy.identify({"x-api-key": text}) == member(keys)
     keys.now += 60
     assert await keys.reject(old) == (
-        "The key 'ci' was replaced at 2026-11-21T12:01:00Z. Use its new text, or create another one:  "
+        "The key 'ci' was replaced at 2026-11-21T12:01:00Z. Use its new secret, or create another one:  "
         "anthropic-proxy keys rotate ci"
     )
     assert (await keys.policy.identify({"x-api-key": new})) is not None

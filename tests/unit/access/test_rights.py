@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.console.keys.administration import (
-    MAX_OWN_TEXTS_PER_DAY,
+    MAX_OWN_SECRETS_PER_DAY,
     KeyAdministration,
     KeyCommand,
     KeyOutcome,
@@ -99,11 +99,11 @@ def test_a_person_creates_keys_with_its_owner_team_and_rules(office: Office) -> 
 def test_a_person_gets_a_bounded_number_of_texts_each_day(office: Office) -> None:
     """Each text is a row that every instance keeps in memory, also after a rotation or a revocation."""
     office.execute(ANN, "create", label="laptop")
-    for _ in range(MAX_OWN_TEXTS_PER_DAY - 2):
+    for _ in range(MAX_OWN_SECRETS_PER_DAY - 2):
         office.execute(ANN, "rotate", "laptop", overlap_seconds=60)
     office.execute(ANN, "create", label="tablet")
     office.execute(ANN, "revoke", "tablet")
-    refusal = "400 Your keys got 100 new texts within a day, and more are not created. Try again tomorrow."
+    refusal = "400 Your keys got 100 new secrets within a day, and more are not created. Try again tomorrow."
     assert office.refuse(ANN, "create", label="phone") == refusal
     assert office.refuse(ANN, "rotate", "laptop") == refusal
     assert office.execute(ADMIN, "rotate", "laptop").text

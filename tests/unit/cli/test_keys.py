@@ -1,4 +1,4 @@
-"""`keys` creates a key, lists it without its text, and shows each change in the audit log."""
+"""`keys` creates a key, lists it without its secret, and shows each change in the audit log."""
 
 import csv
 import io
@@ -103,7 +103,7 @@ def test_a_rotation_is_printed_as_json_and_wrong_options_are_named(tmp_path: Pat
     second = json.loads(rotated.stdout)
     assert first["id"] == second["id"]
     assert first["key"] != second["key"]
-    assert f"The old text sk-ap-…{first['key'][-4:]} is valid until " in rotated.stderr
+    assert f"The old secret sk-ap-…{first['key'][-4:]} is valid until " in rotated.stderr
     done = run_command("keys", "change", "ci", "--rpm", "many", directory=tmp_path, settings=SETTINGS)
     assert (done.returncode, done.stderr) == (
         2,
@@ -165,7 +165,7 @@ def test_signed_in_devices_are_listed_and_signed_out(tmp_path: Path) -> None:
     done = run_command("keys", "rotate", "ann@example.org", directory=tmp_path, settings=settings)
     assert (done.returncode, done.stderr) == (
         2,
-        "✕ The key 'ann@example.org' is a person or a service, so it has no text. To end all its access:  "
+        "✕ The key 'ann@example.org' is a person or a service, so it has no secret. To end all its access:  "
         "anthropic-proxy keys revoke ann@example.org\n",
     )
     exported = run_command("keys", "audit", "--csv", directory=tmp_path, settings=settings).stdout

@@ -236,7 +236,7 @@ def test_a_key_with_a_text_is_not_the_key_of_a_person(stored: Database) -> None:
     with pytest.raises(UserRefused) as refused:
         stored.sign_in()
     assert refused.value.message == (
-        "The key 'ann@example.org' has a text, so it is not the key of a signed-in person. An administrator should "
+        "The key 'ann@example.org' has a secret, so it is not the key of a signed-in person. An administrator should "
         "give it another label:  anthropic-proxy keys change ann@example.org --label LABEL"
     )
 
