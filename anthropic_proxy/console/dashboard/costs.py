@@ -1,7 +1,7 @@
 """Page Costs: what the requests of a range cost by day or by a facet, also divided by a second facet."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from operator import attrgetter
 from typing import Any
 
@@ -52,6 +52,7 @@ from anthropic_proxy.console.ledger.queries import (
 from anthropic_proxy.console.ledger.records import FACETS, SPLIT_NAMES, UsageSums, add_up, name_missing
 from anthropic_proxy.console.ledger.request_queries import find_prompt_starts, sum_sessions
 from anthropic_proxy.console.session_names import find_names
+from anthropic_proxy.console.units import find_midnight
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import format_cost
 
@@ -209,9 +210,8 @@ class _Panels:
             facets["provider"] = provider
         query = structs.replace(self.query, facets=facets)
         if by == "day":
-            day = datetime.fromisoformat(group.name)
-            start = int(day.astimezone().timestamp())
-            end = int((day + timedelta(days=1)).astimezone().timestamp())
+            day = date.fromisoformat(group.name)
+            start, end = (int(find_midnight(one).timestamp()) for one in (day, day + timedelta(days=1)))
             return query.link_to_requests(start, end)
         return query.link("/dashboard/requests", measure="", order="")
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, assert_never
 
 from msgspec import Struct, structs
 
+from anthropic_proxy.console.units import find_midnight
 from anthropic_proxy.engine.durations import decode_duration
 from anthropic_proxy.errors import InvalidRequest, join_with_and, replace_remedy
 from anthropic_proxy.gateway.settings.key_rules import LIST_FIELDS, Period, Rules, decode_budget
@@ -188,8 +189,7 @@ def _find_day(now: datetime, *, is_local: bool) -> date:
 
 
 def _find_midnight(day: date, *, is_local: bool) -> datetime:
-    """A local midnight has the offset of its day: days on which clocks change have 23 or 25 hours."""
-    return datetime.combine(day, time.min).astimezone() if is_local else datetime.combine(day, time.min, UTC)
+    return find_midnight(day) if is_local else datetime.combine(day, time.min, UTC)
 
 
 def name_period(period: Period, now: datetime, *, is_local: bool = False) -> str:

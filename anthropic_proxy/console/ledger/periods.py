@@ -14,7 +14,13 @@ from time import localtime
 from msgspec import Struct, structs
 
 from anthropic_proxy.console.ledger.records import HOURLY_KEYS
-from anthropic_proxy.console.units import HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
+from anthropic_proxy.console.units import (
+    HOUR_SECONDS,
+    MICROSECONDS,
+    MICROSECONDS_PER_HOUR,
+    find_local_time,
+    find_midnight,
+)
 from anthropic_proxy.engine.durations import decode_duration
 from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.errors import ConfigurationError
@@ -141,8 +147,7 @@ def add_months(first: date, count: int) -> date:
 
 
 def _midnight(day: date, timezone: tzinfo | None) -> datetime:
-    local = datetime(day.year, day.month, day.day, tzinfo=timezone)
-    return local if timezone is not None else local.astimezone()
+    return find_midnight(day) if timezone is None else datetime.combine(day, time.min, timezone)
 
 
 MAX_UTC_SECONDS = 3_600
@@ -155,7 +160,7 @@ def find_period_start(number: int, length: int) -> int:
     """Seconds since the epoch. `number` counts the periods since then."""
     if length <= MAX_UTC_SECONDS:
         return number * length
-    return int((_LOCAL_EPOCH + timedelta(seconds=number * length)).timestamp())
+    return int(find_local_time(_LOCAL_EPOCH + timedelta(seconds=number * length)).timestamp())
 
 
 def find_period_number(when: int, length: int) -> int:

@@ -4,6 +4,7 @@ Users write each rule as a text, such as `50USD/month`. Amounts in counters are 
 (10⁻⁹ dollars).
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Literal, get_args
@@ -27,8 +28,9 @@ MAX_COUNTER_AMOUNT = MAX_DOLLARS * NANO_DOLLARS
 exact up to 2⁵³."""
 _BUDGET = compile_anchored(
     r"(?P<dollar>\$)?\s*+(?P<number>\d{1,13}(?:\.\d{1,9})?)\s*+(?P<scale>[kKmM])?\s*+"
-    r"(?P<unit>usd|USD|tokens?)?\s*+/\s*+(?P<period>day|week|month|total)"
-    r"(?:\s++for\s++(?P<models>[^\s,]{1,200}))?(?:\s++(?P<soft>soft))?"
+    r"(?P<unit>usd|tokens?)?\s*+/\s*+(?P<period>day|week|month|total)"
+    r"(?:\s++for\s++(?P<models>[^\s,]{1,200}))?(?:\s++(?P<soft>soft))?",
+    re.IGNORECASE,
 )
 _SCALES = {"k": 1_000, "m": 1_000_000}
 BUDGET_FORMS = (
@@ -209,8 +211,8 @@ def decode_budget(text: str) -> Budget:
     if match is None or bool(match["dollar"]) == bool(match["unit"]):
         raise InvalidRequest(f'The budget is "{text[:60]}". {BUDGET_FORMS}.', code="virtual-key-limits")
     scale = _SCALES.get((match["scale"] or "").lower(), 1)
-    unit: Unit = "tokens" if (match["unit"] or "").startswith("token") else "usd"
+    unit: Unit = "tokens" if (match["unit"] or "").lower().startswith("token") else "usd"
     periods: Mapping[str, Period] = {name: name for name in PERIODS}
-    period = periods[match["period"] or ""]
+    period = periods[(match["period"] or "").lower()]
     amount = float(Decimal(match["number"]) * scale)
     return Budget(amount, unit, period, soft=match["soft"] is not None, models=match["models"] or "")

@@ -27,7 +27,7 @@ _PLACEHOLDER = compile_later(
     | ^(?:sk-)?your(?:api|key|token|openai|gemini)               # yourapikey
     | \.\.\. | … | \*{3,} | (?:^|[-_])x{3,}(?:[-_]|$)            # sk-..., AIza…, ****, sk-xxxx
     | ^sk-(?:ant|proj)-$
-    | ^<.*>$ | <[a-z][\w\s-]*> | ^\[[a-z\s_-]+\]$ | ^\{+[\w\s-]+\}+$ | ^\$\{?\w+\}?$    # <key>, [key], {key}, ${KEY}
+    | ^<.*>$ | <[a-z][\w\s-]*> | ^\[[a-z\s_-]+\]$ | ^\{+[\w\s-]+\}+$ | ^\$\{?[a-z_]\w*\}?$  # <key>, [key], ${KEY}
     | ^(?:change|replace|fill|set)[-_\s]?(?:me|this|it|in)(?![a-z]) | ^(?:insert|enter|paste|replace)[-_\s]
     | [-_\s]here$ | ^/path/to/                                   # put-key-here, /path/to/file.json
     | ^(?:unset|todo|tbd|undefined)$

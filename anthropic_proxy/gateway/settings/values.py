@@ -329,7 +329,10 @@ def decode_budgets(given: FoundSetting) -> tuple[Budget, ...]:
     remedy = BUDGET_FORMS
     try:
         budgets = tuple(map(decode_budget, given.items))
-        remedy = f"Use each kind of budget once, with at most {MAX_DOLLARS:,} USD or {MAX_AMOUNT:,} tokens"
+        remedy = (
+            f"Use each kind of budget once, with more than 0 and at most {MAX_DOLLARS:,} USD, "
+            f"or a whole number of tokens up to {MAX_AMOUNT:,}"
+        )
         return require_valid_rules(Rules(budgets=budgets)).budgets
     except InvalidRequest:  # its text quotes the value, which may be a secret in the wrong place
         raise invalid_setting_error(given, f"{remedy}.") from None

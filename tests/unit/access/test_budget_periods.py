@@ -10,9 +10,10 @@ from anthropic_proxy.console.keys.limits import Scope, build_budget_counter
 from anthropic_proxy.gateway.settings.key_rules import Rules, decode_budget
 
 
-@pytest.fixture
-def in_berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TZ", "Europe/Berlin")
+@pytest.fixture(params=["Europe/Berlin"])
+def in_zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Set the time zone of the process."""
+    monkeypatch.setenv("TZ", request.param)
     time.tzset()
     yield
     monkeypatch.undo()
@@ -43,7 +44,7 @@ def find_period(text: str, now: str, *, is_personal: bool) -> tuple[str, str, st
         ("5USD/month", "2028-02-29T12:00Z", ("2028-02-01T00:00", "2028-03-01T00:00", "proxy/usd/2028-02")),
     ],
 )
-@pytest.mark.usefixtures("in_berlin")
+@pytest.mark.usefixtures("in_zone")
 def test_periods_of_keys_are_those_of_utc_on_each_machine(text: str, now: str, expected: tuple[str, str, str]) -> None:
     assert find_period(text, now, is_personal=False) == expected
 
@@ -59,7 +60,26 @@ def test_periods_of_keys_are_those_of_utc_on_each_machine(text: str, now: str, e
         ("5USD/month", "2026-10-31T23:30Z", ("2026-10-31T23:00", "2026-11-30T23:00")),
     ],
 )
-@pytest.mark.usefixtures("in_berlin")
+@pytest.mark.usefixtures("in_zone")
 def test_periods_of_a_person_begin_at_local_midnight(text: str, now: str, expected: tuple[str, str]) -> None:
+    period = text.partition("/")[2]
+    assert find_period(text, now, is_personal=True) == (*expected, f"proxy/usd/{period}/{expected[0]}")
+
+
+@pytest.mark.parametrize("in_zone", ["America/Santiago"], indirect=True)
+@pytest.mark.parametrize(
+    ("text", "now", "expected"),
+    [  # on 6 September, the day begins at 01:00, because clocks skip its midnight
+        ("5USD/day", "2026-09-06T03:30Z", ("2026-09-05T04:00", "2026-09-06T04:00")),
+        ("5USD/day", "2026-09-06T04:00Z", ("2026-09-06T04:00", "2026-09-07T03:00")),
+        # on 4 April, midnight comes twice
+        ("5USD/day", "2026-04-05T03:30Z", ("2026-04-04T03:00", "2026-04-05T04:00")),
+        ("5USD/week", "2026-09-06T03:30Z", ("2026-08-31T04:00", "2026-09-07T03:00")),
+    ],
+)
+@pytest.mark.usefixtures("in_zone")
+def test_a_day_whose_midnight_is_skipped_begins_when_clocks_change(
+    text: str, now: str, expected: tuple[str, str]
+) -> None:
     period = text.partition("/")[2]
     assert find_period(text, now, is_personal=True) == (*expected, f"proxy/usd/{period}/{expected[0]}")

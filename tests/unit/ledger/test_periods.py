@@ -61,6 +61,15 @@ async def test_the_dashboard_and_usage_have_the_same_days(zone: str, database: S
         assert dict(shown)["2026-10-25"] == lengths[zone]
 
 
+@pytest.mark.parametrize("zone", ["America/Santiago"], indirect=True)
+def test_a_day_whose_midnight_is_skipped_begins_when_clocks_change(zone: str) -> None:
+    begin, end = (int(datetime.fromisoformat(text).timestamp()) for text in ("2026-09-06T04:00Z", "2026-09-07T03:00Z"))
+    found = resolve_usage_range("2026-09-06", "2026-09-06", datetime(2026, 11, 21, tzinfo=UTC))
+    assert (found.start, found.end) == (begin * 1_000_000, end * 1_000_000), zone
+    assert list_period_starts(begin, end, DAY) == [begin]
+    assert list_period_starts(begin - 1, end, DAY) == [begin - DAY, begin]
+
+
 def test_a_day_of_the_command_has_the_hours_of_local_time(zone: str) -> None:
     now = datetime(2026, 11, 21, 12, 30, tzinfo=UTC)
     found = resolve_usage_range("2026-10-25", "2026-10-25", now)
