@@ -50,7 +50,11 @@ from anthropic_proxy.console.client_variables import (
     LIMITING_MODEL,
     LIST_MODELS,
     NO_LONG_CONTEXT,
+    NO_TELEMETRY,
+    OTEL_PREFIX,
+    TELEMETRY,
     TOOL_SEARCH,
+    list_telemetry_variables,
 )
 from anthropic_proxy.console.doctor.server_tables import find_window_setting
 from anthropic_proxy.engine.options import LONG_CONTEXT_SUFFIX
@@ -147,6 +151,8 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
         requested = list_requested_models(effective, others, find_selected_model(levels))
         variables = client_variables(proxy, served, requested, own_variables, effective)
         variables |= name_project(variables, own_variables, effective, Path.cwd())
+        if command_settings.ledger_activity and proxy.has_ledger():
+            variables |= turn_on_metrics(proxy, effective)
         output = Output(sys.stderr)
         if served.tiers and all(tier.target.startswith(_DEMO) for tier in served.tiers) and is_conversation(others):
             is_known = find_running_proxy(command_settings.data_directory, proxy.port) is not None
@@ -347,6 +353,15 @@ def client_variables(
     if "CLAUDE_CODE_MAX_CONTEXT_TOKENS" in effective:
         optional.pop(ASSUMED_MODEL, None)
     return variables | {name: value for name, value in optional.items() if name not in effective}
+
+
+def turn_on_metrics(proxy: LocalProxy, effective: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables with which Claude Code sends its metrics to `proxy`. Empty: the user has set some for
+    telemetry, which stay in use, or wants none.
+    """
+    names = (TELEMETRY, *NO_TELEMETRY)
+    is_set = any(name in names or name.startswith(OTEL_PREFIX) for name, value in effective.items() if value)
+    return {} if is_set else list_telemetry_variables(proxy.address, proxy.token)
 
 
 def describe_limit(served: ServedModels, variables: Mapping[str, str], settings: Settings) -> str:

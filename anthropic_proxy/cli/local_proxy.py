@@ -109,6 +109,10 @@ class LocalProxy(Struct, frozen=True):
     def get_health(self) -> Health | None:
         return get_json(self.host, self.port, "/health", certificate_file=self.certificate_file, kind=Health)
 
+    def has_ledger(self) -> bool:
+        health = self.get_health()
+        return health is not None and health.ledger is not None
+
     def has_dashboard(self) -> bool:
         return is_served(self.host, self.port, "/dashboard", self.token, self.certificate_file)
 

@@ -7,13 +7,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.e2e.claude import NOTES
 from tests.support.paths import ROOT
 
 TIMEOUT_SECONDS = 240
 
 
-def run_code(claude: Path, work: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run `anthropic-proxy code` in a directory, with an empty home, no provider, and an HTTP proxy that is down."""
+def run_code(claude: Path, work: Path, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+    """`settings`: those of the proxy. Without any, no provider is set up, and an HTTP proxy that is down."""
+    return run_command(claude, work, "code", "--", *arguments, **settings)
+
+
+def run_command(claude: Path, work: Path, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
     home = work.parent / "home"
     home.mkdir(exist_ok=True)
     nowhere = "http://127.0.0.1:9"
@@ -28,9 +33,10 @@ def run_code(claude: Path, work: Path, *arguments: str) -> "subprocess.Completed
         "DISABLE_AUTOUPDATER": "1",
         "HTTPS_PROXY": nowhere,
         "HTTP_PROXY": nowhere,
+        **settings,
     }
     return subprocess.run(
-        [sys.executable, "-m", "anthropic_proxy", "code", "--", *arguments],
+        [sys.executable, "-m", "anthropic_proxy", *arguments],
         cwd=work,
         env=environment,
         capture_output=True,
@@ -45,6 +51,22 @@ def test_claude_code_works_with_a_proxy_of_its_own(claude: Path, work: Path) -> 
     ended = run_code(claude, work, "-p", "list the files here", "--allowedTools", "Bash")
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "quince.txt" in ended.stdout
+
+
+def test_the_ledger_has_the_lines_of_each_session_of_a_person_alone(
+    claude: Path, work: Path, settings: dict[str, str]
+) -> None:
+    notes, target = work / "notes.txt", work / "loud.txt"
+    for more in ({}, {"OTEL_METRICS_EXPORTER": "none"}):  # the person's own variables stay
+        notes.write_text(NOTES)
+        target.unlink(missing_ok=True)
+        prompt = f"Read {notes} and write its words in upper case to {target}"
+        own = {**settings, **more}
+        ended = run_code(claude, work, "-p", prompt, "--allowedTools", "Read Write Edit", **own)
+        assert (ended.returncode, target.exists()) == (0, True), ended.stderr
+        read = run_command(claude, work, "usage", "--by", "project", "--json", **settings)
+        (group,) = json.loads(read.stdout)["groups"]
+        assert (group["name"], group["activity"]["lines_added"]) == ("work", 4)
 
 
 def test_claude_code_shows_the_context_window_of_the_model(claude: Path, work: Path) -> None:

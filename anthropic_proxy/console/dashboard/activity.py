@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.client_variables import list_telemetry_variables
 from anthropic_proxy.console.dashboard.charts import Chart, Periods, chart_sums, divide_range
 from anthropic_proxy.console.dashboard.costs import NOUNS
 from anthropic_proxy.console.dashboard.page import (
@@ -41,12 +42,6 @@ GROUPS = ("owner", "team", "cost-center", "project", "key", "requested", "day")
 """Values of the parameter `by`. Sessions have a page of their own."""
 _NOUNS = {name: NOUNS[name] for name in GROUPS}
 MAX_ROWS = 200
-_TURN_ON = {
-    "CLAUDE_CODE_ENABLE_TELEMETRY": "1",
-    "OTEL_METRICS_EXPORTER": "otlp",
-    "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-}
-"""Variables with which Claude Code sends its metrics, beside that of the address."""
 
 
 class ActivityRow(Struct, frozen=True):
@@ -122,18 +117,20 @@ def build_activity_page(context: PageContext) -> Mapping[str, Any]:
         "is_empty": build_panel(context, "the sums", lambda: has_activity(context.connection)) is False,
         "is_stored": context.settings.ledger_activity,
         "may_turn_on": may(context.rights.role, "read the setup"),
-        **_describe_variables(context.settings.dashboard_url.rstrip("/") or "https://proxy.example.org"),
+        **_describe_variables(context),
     }
 
 
-def _describe_variables(address: str) -> Mapping[str, str]:
-    """Return the lines of `anthropic-proxy.toml`, and those of a shell."""
-    variables = {**_TURN_ON, "OTEL_EXPORTER_OTLP_ENDPOINT": address}
-    lines = [f'{name} = "{value}"' for name, value in variables.items()]
-    own = {**variables, "OTEL_EXPORTER_OTLP_HEADERS": "Authorization=Bearer%20KEY"}
+def _describe_variables(context: PageContext) -> Mapping[str, Any]:
+    """Return the lines of `anthropic-proxy.toml`, and those of a shell. Only people with keys get managed settings."""
+    settings = context.settings
+    needs_key = settings.requires_client_key
+    lines = [f'{name} = "{value}"' for name, value in list_telemetry_variables(context.address, "").items()]
+    variables = list_telemetry_variables(context.address, "KEY" if needs_key else "")
     return {
-        "snippet": "\n".join(('[managed_settings."*".env]', *lines)),
-        "variables": "\n".join(f'export {name}="{value}"' for name, value in own.items()),
+        "snippet": "\n".join(('[managed_settings."*".env]', *lines)) if settings.virtual_keys else "",
+        "variables": "\n".join(f'export {name}="{value}"' for name, value in variables.items()),
+        "needs_key": needs_key,
     }
 
 
@@ -213,7 +210,7 @@ def _read(name: str) -> Callable[[Activity], int]:
 def find_group_name(context: PageContext) -> str:
     """Return the name from `GROUPS` in the URL. Raises `InvalidRequest` for another value."""
     role = context.rights.role
-    reads_others = may(role, "read all requests") or may(role, "read team requests")
+    reads_others = context.settings.virtual_keys and (may(role, "read all requests") or may(role, "read team requests"))
     name = context.query.measure or ("owner" if reads_others else "project")
     if name not in GROUPS:
         raise InvalidRequest(f"by: {name[:40]!r} is not allowed; use {', '.join(GROUPS)}.", code="dashboard-parameter")

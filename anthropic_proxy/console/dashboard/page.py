@@ -54,6 +54,8 @@ class PageContext(Struct, frozen=True, kw_only=True):
     database."""
     log_condition: Callable[[str], None] = lambda _: None
     setup: Setup = Setup()
+    address: str = ""
+    """Address of the proxy for the browser and clients, without a path at the end."""
     server_id: str = ""
     """Id of the server that shows the page, among those of the same database."""
     settings: Settings

@@ -82,18 +82,16 @@ NAVIGATION = (
     NavigationEntry("Costs", "/dashboard/costs", "c"),
     NavigationEntry("Models", "/dashboard/models", "m"),
     NavigationEntry("Providers", "/dashboard/providers", "p"),
+    NavigationEntry("Activity", "/dashboard/activity", "a"),
     NavigationEntry("Settings", "/dashboard/settings", "e"),
 )
 KEYS_SECTION = "Keys"
-KEY_ENTRIES = (
-    NavigationEntry("Activity", "/dashboard/activity", "a"),
-    NavigationEntry(KEYS_SECTION, "/dashboard/keys", "k"),
-)
-"""Pages of a proxy with virtual keys."""
+_KEYS_ENTRY = NavigationEntry(KEYS_SECTION, "/dashboard/keys", "k")
+"""Page of a proxy with virtual keys."""
 
 
 def list_navigation_entries(settings: Settings, role: Role) -> Sequence[NavigationEntry]:
-    entries = (*NAVIGATION[:-1], *KEY_ENTRIES, NAVIGATION[-1]) if settings.virtual_keys else NAVIGATION
+    entries = (*NAVIGATION[:-1], _KEYS_ENTRY, NAVIGATION[-1]) if settings.virtual_keys else NAVIGATION
     return [entry for entry in entries if may_open(role, entry.path)]
 
 

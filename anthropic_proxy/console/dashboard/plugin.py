@@ -36,10 +36,10 @@ PAGES: Mapping[str, PageModule] = {
     "/dashboard/costs": PageModule("costs:PAGE"),
     "/dashboard/models": PageModule("models:PAGE"),
     "/dashboard/providers": PageModule("providers:PAGE"),
+    "/dashboard/activity": PageModule("activity:PAGE"),
     "/dashboard/settings": PageModule("settings:PAGE"),
 }
 KEY_PATHS: Mapping[str, PageModule] = {
-    "/dashboard/activity": PageModule("activity:PAGE"),
     "/dashboard/keys": PageModule("keys:PAGE"),
     "/dashboard/keys/audit": PageModule("keys:AUDIT_PAGE"),
     "/dashboard/keys/edit": PageModule("key_form:FORM", KEY_FORM_BYTES),

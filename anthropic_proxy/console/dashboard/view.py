@@ -23,6 +23,7 @@ from anthropic_proxy.console.dashboard.services import DashboardServices
 from anthropic_proxy.console.dashboard.tables import list_filters, name_providers
 from anthropic_proxy.console.dashboard.web import (
     compress_response,
+    find_address,
     render_error,
     render_page,
 )
@@ -191,6 +192,7 @@ class View(Struct, kw_only=True):
             can_read=ledger.problem is None,
             log_condition=gateway.log_warning_each_time,
             setup=setup,
+            address=find_address(self.request, gateway.settings),
             server_id=gateway.describe_server().id,
             settings=gateway.settings,
             catalog=gateway.catalog,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from anthropic_proxy.console.gateway_protocol import managed_settings, telemetry_relay, usage
+from anthropic_proxy.console.gateway_protocol import managed_settings, usage
 from anthropic_proxy.console.gateway_protocol.generated_settings import GeneratedSettings
 from anthropic_proxy.console.keys.access import Access
 from anthropic_proxy.console.keys.limits import Scope, find_proxy_scopes
@@ -62,8 +62,6 @@ def open_plugin(settings: Settings) -> Plugin:
             *list_budget_routes(find_proxy_scopes(settings), protocol.access.limits),
         ],
         budget_uses=protocol.access.limits.budget_uses,
-        telemetry_counts=lambda: protocol.telemetry.counts,
-        telemetry_drops=lambda: protocol.telemetry.dropped,
         start=protocol.start,
         stop=protocol.stop,
     )
@@ -75,7 +73,6 @@ class _GatewayProtocol:
         self._sign_in: SignInEndpoints | None = None
         """None: nobody has signed in yet."""
         self._threads = ReaderThreads()
-        self.telemetry = telemetry_relay.TelemetryRelay()
         self._generated = GeneratedSettings()
         self._gateway: Gateway[Settings] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -89,7 +86,6 @@ class _GatewayProtocol:
     async def stop(self) -> None:
         if self._sign_in is not None:
             await self._sign_in.stop()
-        await self.telemetry.stop()
         await self._threads.stop()
         await self.access.stop()
 
@@ -98,10 +94,6 @@ class _GatewayProtocol:
             self._build_route(managed_settings.PATH, self._send_managed_settings),
             self._build_route(usage.PATH, self._send_usage),
             self._build_route(_BOOTSTRAP_PATH, _refuse_desktop),
-            *(
-                structs.replace(self._build_route(path, self.telemetry.accept), methods=["POST"], decompresses=True)
-                for path in telemetry_relay.PATHS
-            ),
             *(
                 structs.replace(
                     self._build_route(path, self._serve_sign_in),

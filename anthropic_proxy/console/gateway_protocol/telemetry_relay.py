@@ -4,6 +4,7 @@ The client gets 200 at once, whatever happens to its data, because it logs an er
 a bounded queue of each collector, in which each person has a turn. So none waits for a slow one. What exceeds the bound
 is taken from the person with the most. It is counted and dropped, as what cannot be sent, without a second try. No
 collector gets a credential of the client. The ledger has a queue as a collector has, for metrics (`ActivityWriter`).
+Without virtual keys, no collector gets anything: the proxy could not name the sender.
 """
 
 import asyncio
@@ -22,7 +23,6 @@ from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Gateway, RouteRequest, RouteResponse
 
-PATHS = ("/v1/metrics", "/v1/logs", "/v1/traces")
 MAX_BYTES = 1024 * 1024
 """Maximum size of one request, also after decompression. A larger one is dropped."""
 MAX_QUEUED = 500
@@ -70,7 +70,8 @@ class _Sender(Struct):
 class TelemetryRelay:
     """The queues of one process, one for each collector and one for the ledger."""
 
-    def __init__(self) -> None:
+    def __init__(self, gateway: Gateway[Settings]) -> None:
+        self._gateway = gateway
         self.counts = {"forwarded": 0, "stored": 0, "dropped": 0}
         """Requests with telemetry since the start, once for each collector, and for the ledger."""
         self.dropped: Counter[str] = Counter()
@@ -80,14 +81,15 @@ class TelemetryRelay:
         self._ledger: _Queue | None = None
         self._activity: ActivityWriter | None = None
 
-    async def accept(self, gateway: Gateway[Settings], request: RouteRequest) -> RouteResponse:
+    async def accept(self, request: RouteRequest) -> RouteResponse:
+        settings = self._gateway.settings
         kind = request.path.rpartition("/")[2]
         content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         encoding = request.headers.get("content-encoding", "")
         is_readable = content_type in _ACCEPTED and Decompressor(encoding).supports_encoding
         person = request.client.owner or request.client.name
-        collectors = [one.name for one in gateway.settings.collectors if kind in one.urls]
-        is_stored = kind == "metrics" and gateway.settings.ledger_activity
+        collectors = [one.name for one in settings.collectors if kind in one.urls and settings.virtual_keys]
+        is_stored = kind == "metrics" and settings.ledger_activity
         if len(request.body) > MAX_BYTES or not is_readable or not (collectors or is_stored):
             self._count_drop(person)
             return RouteResponse()
@@ -96,11 +98,11 @@ class TelemetryRelay:
         waiting = _Waiting(client, kind, content_type, encoding, request.body, build_attributes(client), now)
         for name in collectors:
             if name not in self._collectors:
-                send = partial(_send_to_collector, gateway, name)
+                send = partial(_send_to_collector, self._gateway, name)
                 self._collectors[name] = _Queue(send, partial(self._count, "forwarded"), self._count_drop)
             self._collectors[name].add(person, waiting)
         if is_stored:
-            self._open_ledger(gateway).add(person, waiting)
+            self._open_ledger().add(person, waiting)
         return RouteResponse()
 
     async def stop(self) -> None:
@@ -112,9 +114,9 @@ class TelemetryRelay:
         for queue in self._collectors.values():
             await queue.stop()
 
-    def _open_ledger(self, gateway: Gateway[Settings]) -> "_Queue":
+    def _open_ledger(self) -> "_Queue":
         if self._ledger is None:
-            activity = self._activity = ActivityWriter(gateway)
+            activity = self._activity = ActivityWriter(self._gateway)
 
             async def store(waiting: _Waiting, body: bytes) -> bool:
                 return await activity.store(

@@ -73,7 +73,7 @@ def build(
 
 
 async def test_people_are_listed_with_their_work_and_its_cost(tmp_path: Path) -> None:
-    settings = Settings(data_directory=tmp_path / "data")
+    settings = Settings(data_directory=tmp_path / "data", virtual_keys=True)
     await store_work(settings)
     page, rows = build(settings)
     assert page["verdict"] == "1,210 lines added, 40 removed, 4 commits, 1 pull request."
@@ -114,12 +114,16 @@ async def test_a_member_begins_with_the_own_projects(tmp_path: Path) -> None:
     await store_work(settings)
     page, _ = build(settings, rights=Rights(role="member"))
     assert (page["by"], page["may_turn_on"]) == ("project", False)
+    assert build(settings)[0]["by"] == "project"  # without team keys, there is one person
 
 
-async def test_a_proxy_without_work_says_how_it_is_turned_on(tmp_path: Path) -> None:
-    settings = Settings(data_directory=tmp_path / "data", dashboard_url="https://proxy.example.net/")
+ADDRESS = "https://proxy.example.net"
+
+
+async def test_a_company_without_work_reads_how_it_is_turned_on(tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path / "data", virtual_keys=True)
     await store(settings, new_receipt(1))
-    page, _ = build(settings)
+    page, _ = build(settings, address=ADDRESS)
     assert (page["is_empty"], page["may_turn_on"], page["is_stored"]) == (True, True, True)
     assert page["snippet"] == (
         '[managed_settings."*".env]\n'
@@ -129,6 +133,19 @@ async def test_a_proxy_without_work_says_how_it_is_turned_on(tmp_path: Path) -> 
         'OTEL_EXPORTER_OTLP_ENDPOINT = "https://proxy.example.net"'
     )
     assert 'export OTEL_EXPORTER_OTLP_HEADERS="Authorization=Bearer%20KEY"' in page["variables"].splitlines()
+
+
+async def test_a_person_alone_reads_the_variables_with_the_address_of_the_page(tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path / "data")
+    await store(settings, new_receipt(1))
+    page, _ = build(settings, address=ADDRESS)
+    assert (page["snippet"], page["needs_key"]) == ("", False)
+    assert page["variables"].splitlines() == [
+        'export CLAUDE_CODE_ENABLE_TELEMETRY="1"',
+        'export OTEL_METRICS_EXPORTER="otlp"',
+        'export OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf"',
+        'export OTEL_EXPORTER_OTLP_ENDPOINT="https://proxy.example.net"',
+    ]
 
 
 async def test_an_unknown_group_is_refused(tmp_path: Path) -> None:

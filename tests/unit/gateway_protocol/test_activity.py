@@ -209,3 +209,35 @@ async def test_nothing_is_stored_if_the_setting_says_so(tmp_path: Path) -> None:
     # the stop of a server stores what waits
     async with running_app(tmp_path, PROXY_API_KEY="pk-0123456789") as app:
         assert (await read_usage(app))["ann@example.org"]["lines_added"] == 4
+
+
+@pytest.mark.parametrize("key", ["", "pk-0123456789"])
+async def test_a_person_without_team_keys_has_the_own_work(tmp_path: Path, key: str) -> None:
+    """Nothing of it leaves the proxy: a collector gets what a key names."""
+    settings = {"VIRTUAL_KEYS": "false", "PROXY_API_KEY": key, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
+    credential = {"x_api_key": key} if key else {}
+    async with running_app(tmp_path, **settings, OTEL_TRACES_EXPORTER="none") as app:
+        body = encode(ALL, is_json=True)
+        for kind in ("metrics", "logs"):
+            reply = await send(app, "POST", f"/v1/{kind}", body, content_type="application/json", **credential)
+            assert (reply.status, reply.body) == (200, b"")
+        reader = credential or {"accept": "*/*"}
+        await wait_for_async(lambda: read_usage(app, **reader), lambda groups: len(groups) == 1)
+        found = await read_usage(app, **reader)
+        assert [one["lines_added"] for one in found.values()] == [4]
+
+        async def count() -> list[str]:
+            text = (await send(app, "GET", "/metrics", **credential)).body.decode()
+            return [line for line in text.splitlines() if line.startswith("anthropic_proxy_telemetry_requests_total")]
+
+        await wait_for_async(
+            count,
+            lambda found: (
+                found
+                == [
+                    'anthropic_proxy_telemetry_requests_total{result="forwarded"} 0.0',
+                    'anthropic_proxy_telemetry_requests_total{result="stored"} 1.0',
+                    'anthropic_proxy_telemetry_requests_total{result="dropped"} 1.0',
+                ]
+            ),
+        )
