@@ -74,7 +74,7 @@ def fold_events(events: bytes) -> dict[str, Any]:
     message: dict[str, Any] = {}
     arguments: dict[int, str] = {}
     for line in events.decode().split("\n"):  # the texts of a model may have other ends of lines
-        event = msgspec.json.decode(line[6:]) if line.startswith("data: ") else {"type": ""}
+        event = msgspec.json.decode(line[5:]) if line.startswith("data:") else {"type": ""}
         if event["type"] == "message_start":
             message = event["message"]
         elif event["type"] == "content_block_start":

@@ -168,6 +168,11 @@ def apply_stored_adaptations(
     return target
 
 
+def find_learned_dialect(engine: Engine, target: Target, client: str) -> BaseDialect:
+    """Return the dialect with the stored changes of the model for the requests of `client` (`Client.id`)."""
+    return apply_stored_adaptations(engine, target, [], client).dialect
+
+
 def correct_system_form(engine: Engine, target: Target, client: str, cached_before: int, cached: int) -> None:
     """Store that later requests of a client to a model have system messages inside the conversation in the other form.
 

@@ -12,7 +12,8 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
-from anthropic_proxy.engine.exchange.plan import choose_plan, estimate_client_request_tokens
+from anthropic_proxy.engine.exchange.estimates import estimate_client_request_tokens
+from anthropic_proxy.engine.exchange.plan import choose_plan
 from anthropic_proxy.engine.exchange.relay import build_relay_call
 from anthropic_proxy.engine.hooks import (
     AdmissionRequest,

@@ -32,7 +32,7 @@ from anthropic_proxy.engine.providers.model_observations import ModelObservation
 from anthropic_proxy.engine.providers.part_search import PartSearch
 from anthropic_proxy.engine.providers.prefix_guard import Prompt
 from anthropic_proxy.engine.routing.targets import Target, sees
-from anthropic_proxy.engine.wires.anthropic.betas import BETAS_OF_CONTEXT, CONTEXT_BETA, accepts_beta, remove_betas
+from anthropic_proxy.engine.wires.anthropic.betas import BETAS_OF_CONTEXT, makes_edits, remove_betas
 from anthropic_proxy.engine.wires.bound_requests import ClientOrigin, ServerName
 from anthropic_proxy.engine.wires.calls import Call, TranslatedCall
 from anthropic_proxy.engine.wires.dialect import BaseDialect, RequestPart
@@ -248,7 +248,7 @@ class AttemptPreparer(Struct, eq=False):
         )
         if edited is not None:
             body, applied = edited
-            headers = call.headers if applied is None else remove_betas(call.headers, BETAS_OF_CONTEXT)
+            headers = remove_betas(call.headers, BETAS_OF_CONTEXT)
             call = structs.replace(call, body=body, headers=headers, applied_edits=applied)
         return Attempt(target=target, run=run, call=call, credential=credential, is_large=self.is_large)
 
@@ -373,27 +373,27 @@ class AttemptPreparer(Struct, eq=False):
 
     async def _edit_relayed(
         self, target: Target, request: MessagesRequest
-    ) -> tuple[bytes, "Sequence[AppliedEdit] | None"] | None:
+    ) -> "tuple[bytes, Sequence[AppliedEdit]] | None":
         """Return the body of a relay whose server does not make the edits of the conversation, and what they remove.
 
-        None: the body stays as it is. The reports are None if the server makes the edits, but for the summary.
+        None: the body stays as it is.
         """
         editor, body = self.editor, self.incoming.body
-        edits_itself = accepts_beta(target.dialect, CONTEXT_BETA)
-        if edits_itself and (editor is None or not editor.is_summarized):
+        edits = request.context_edits or ()
+        summary = "" if editor is None else editor.summary
+        if not summary and makes_edits(target.dialect, edits):
             return None
         from anthropic_proxy.engine.messages.models import context_edits  # noqa: PLC0415  # few requests
         from anthropic_proxy.engine.wires.anthropic import context_spans  # noqa: PLC0415  # few requests
 
-        in_thread = partial(self.engine.background.run_in_thread_if_large, self.is_large)
-        report = self.incoming.receipt.fidelity
-        if edits_itself:
-            report.add_notes([context_edits.SUMMARIZED_BEFORE])
-            return await in_thread(context_spans.remove_context_edit, body, context_edits.Compact.type), None
-        edits = request.context_edits or ()
         if edits and (request.scanned_only or isinstance(edits[0], context_edits.Summarize)):
             return None  # the server has refused the beta since the request was planned, or another one counts
-        report.add_notes(context_edits.list_notes_of_relay(edits))
+        in_thread = partial(self.engine.background.run_in_thread_if_large, self.is_large)
+        summarizes = editor is not None and editor.summarizes
+        notes = context_edits.list_notes_of_relay(edits, summarizes=summarizes)
+        self.incoming.receipt.fidelity.add_notes(notes)
+        if summary:
+            return await in_thread(context_spans.replace_conversation, body, summary), ()
         removed = None if editor is None else await in_thread(editor.find_removed)
         edited = await in_thread(context_spans.edit_conversation, body, removed)
         return edited, () if editor is None else editor.applied

@@ -17,7 +17,7 @@ only. Requests other than messages (`forwarding.py`) pass a `prepare` and a `sen
 """
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -61,6 +61,7 @@ from anthropic_proxy.engine.routing.problems import find_missing_key_of
 from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.routing.routes import RouteBalancer
 from anthropic_proxy.engine.routing.targets import Target, find_capabilities
+from anthropic_proxy.engine.wires.anthropic.betas import makes_edits
 from anthropic_proxy.engine.wires.bound_requests import WEB, ClientOrigin
 from anthropic_proxy.engine.wires.dialect import REASONS_ALWAYS, REASONS_UNASKED, WITHOUT_SAFEGUARDS
 from anthropic_proxy.engine.wires.upstream_http import CLIENT_CREDENTIAL_ORIGIN, Credential
@@ -79,6 +80,7 @@ from anthropic_proxy.secrets import redact_error
 if TYPE_CHECKING:
     from anthropic_proxy.engine.exchange.image_describing import ImageDescriber
     from anthropic_proxy.engine.messages.context_editing import ContextEditor
+    from anthropic_proxy.engine.messages.models.context_edits import ContextEdit
 
 MAX_ADAPTATIONS = 2
 """Maximum number of requests to one target that are repeated with a changed field, besides retries."""
@@ -459,6 +461,9 @@ class Retries(Struct, eq=False):
         adapted = await run.adaptations.find_adapted_target(target, attempt.call, error)
         if adapted is None:
             return None
+        if run.request.context_edits and _loses_summary(run.request.context_edits, adapted):
+            attempt.store_lessons(self.engine.observations, receipt.client, is_rejected=True)
+            return None
         if adapted.model != target.model or adapted.wire is not target.wire:
             run.repair = None  # a search is about the requests of one model over one API
         if adapted.model != target.model:
@@ -499,6 +504,13 @@ class Retries(Struct, eq=False):
         if attempt.target.provider.transport != "http":  # LiteLLM reads the keys; the proxy cannot know which it sent
             secrets += [key.reveal() for key in self.engine.settings.other_secrets]
         redact_error(error, secrets)
+
+
+def _loses_summary(edits: Sequence["ContextEdit"], target: Target) -> bool:
+    """Return True if `target` would reply to a request for nothing but a summary."""
+    from anthropic_proxy.engine.messages.models.context_edits import Summarize  # noqa: PLC0415  # few requests
+
+    return isinstance(edits[0], Summarize) and not makes_edits(target.dialect, edits)
 
 
 def find_client_credential(engine: Engine, incoming: ClientRequest, provider: Provider) -> Credential | None:

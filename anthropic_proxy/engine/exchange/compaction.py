@@ -23,6 +23,7 @@ import msgspec
 from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.engine.background import is_large_request
+from anthropic_proxy.engine.exchange.adaptation import find_learned_dialect
 from anthropic_proxy.engine.exchange.own_requests import OwnSink, ParentRequest
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream
 from anthropic_proxy.engine.hooks import Receipt
@@ -51,7 +52,7 @@ from anthropic_proxy.engine.messages.summary import build_summary_body, extract_
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.routing.targets import Target
-from anthropic_proxy.engine.wires.anthropic.betas import accepts_beta
+from anthropic_proxy.engine.wires.anthropic.betas import makes_edits
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.errors import ClientError, InvalidRequest, ProxyBusy, ProxyError
 
@@ -63,10 +64,6 @@ MAX_WINDOW_SHARE = 0.75
 """Share of the model's context window from which on a conversation is summarized, also below the client's trigger. The
 rest is for the summary, and for what the estimate misses."""
 _END = "end_turn"
-_BETA = "compact-2026-09-04"
-"""Beta of the field `compaction`."""
-_EDIT_BETA = "compact-2026-01-12"
-"""Beta of the edit."""
 _RETRIED_FROM = 500
 """Lowest HTTP status of an error that another request may not have."""
 
@@ -91,6 +88,7 @@ class Compacted(Struct, frozen=True):
     """A reply that begins with a summary, or has nothing else."""
 
     beginning: Sequence[Delta]
+    """The block with the summary, and the end of the reply if nothing follows."""
     request: MessagesRequest
     """What is left to be replied to."""
     is_whole: bool
@@ -98,6 +96,8 @@ class Compacted(Struct, frozen=True):
     applied: list[AppliedEdit] | None
     """Edits of what was summarized. None: those of the request count."""
     notes: Sequence[FidelityNote] = ()
+    replacement: str = ""
+    """The summary that is in place of the conversation in `request`. "": there is none."""
 
 
 class Compaction:
@@ -145,7 +145,8 @@ class Compaction:
             return Compacted([block, *_end(COMPACTION)], request, True, calls, applied, [edit.note])
         replaced = msgspec.json.decode(block.raw, type=CompactionBlock)
         messages = [Message("assistant", [replaced])]
-        return Compacted([block], structs.replace(request, messages=messages), False, calls, applied)
+        left = structs.replace(request, messages=messages)
+        return Compacted([block], left, False, calls, applied, replacement=summary.text)
 
     async def _find_edits_before(self, edit: Compact) -> list[AppliedEdit] | None:
         """Return what the edits before this one remove. None: the conversation is too short for a summary."""
@@ -222,21 +223,21 @@ def open_compaction(parent: ParentRequest, request: MessagesRequest, plan: Plan)
     A provider that has the feature compacts itself. Another target in its place would reply to a request that asks for
     nothing but the summary.
     """
-    first = plan.targets[0]
-    for place, edit in enumerate(request.context_edits or ()):
-        if isinstance(edit, Summarize) and accepts_beta(first.dialect, _BETA):
-            native = [target for target in plan.targets if accepts_beta(target.dialect, _BETA)]
-            return None, structs.replace(plan, targets=native)
-        if isinstance(edit, Summarize) or (isinstance(edit, Compact) and _makes(edit, request, first)):
-            return Compaction(parent, request, place, first), plan
+    edits, first = request.context_edits or (), plan.targets[0]
+    client = parent.incoming.receipt.client.id
+
+    def makes(target: Target) -> bool:
+        return makes_edits(find_learned_dialect(parent.engine, target, client), edits)
+
+    summarizing = [place for place, edit in enumerate(edits) if isinstance(edit, Summarize | Compact)]
+    if not summarizing or request.scanned_only:
+        return None, plan
+    place = summarizing[0]
+    if not makes(first):
+        return Compaction(parent, request, place, first), plan
+    if isinstance(edits[place], Summarize):
+        plan = structs.replace(plan, targets=[target for target in plan.targets if makes(target)])
     return None, plan
-
-
-def _makes(edit: Compact, request: MessagesRequest, target: Target) -> bool:
-    """Return True if the proxy writes the summary. The reply of a relay cannot begin with it, but may be only it."""
-    if not target.is_relayed:
-        return True
-    return edit.pauses and not request.scanned_only and not accepts_beta(target.dialect, _EDIT_BETA)
 
 
 class BegunStream(DeltaStream):

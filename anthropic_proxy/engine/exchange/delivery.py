@@ -9,7 +9,7 @@ an error becomes an `error` event. `_relayed`: bytes of the provider were sent, 
 an HTTP response with the status of the error.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
@@ -20,15 +20,15 @@ from anthropic_proxy.engine.exchange.adaptation import correct_system_form
 from anthropic_proxy.engine.exchange.admission import Admission
 from anthropic_proxy.engine.exchange.attempts import Attempts
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink, record_failure
+from anthropic_proxy.engine.exchange.estimates import estimate_client_request_tokens
 from anthropic_proxy.engine.exchange.final_calls import FinalCalls
-from anthropic_proxy.engine.exchange.plan import estimate_client_request_tokens
 from anthropic_proxy.engine.exchange.provider_errors import hide_key_error
 from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.tool_loop.loop import RepeatableStream, ToolLoop, run_pending_calls
 from anthropic_proxy.engine.exchange.tool_loop.schema_retry import SchemaCheckedStream
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream, SingleToolCallFilter
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
-from anthropic_proxy.engine.messages.deltas import Delta, Stop, Usage
+from anthropic_proxy.engine.messages.deltas import Block, Delta, Stop, TokenCounts, Usage
 from anthropic_proxy.engine.messages.events import ErrorEvent, Event, MessageDelta, Ping
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.fold import Fold
@@ -44,12 +44,14 @@ from anthropic_proxy.errors import ProxyError, UpstreamError
 
 if TYPE_CHECKING:
     from anthropic_proxy.engine.exchange.compaction import Compacted, Compaction
+    from anthropic_proxy.engine.exchange.edited_relay import EditedRelay
     from anthropic_proxy.engine.exchange.image_describing import ImageDescriber
     from anthropic_proxy.engine.exchange.inspection.inspection import Inspection
     from anthropic_proxy.engine.exchange.relayed_calls import RelayedCalls
     from anthropic_proxy.engine.exchange.safeguards.check import ReplyCheck
     from anthropic_proxy.engine.exchange.safeguards.relayed import RelayedCheck
     from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolRunner
+    from anthropic_proxy.engine.messages.context_editing import AppliedEdit
 
 EMPTY_DELTA_AFTER_SECONDS = 240.0
 """Idle seconds of a provider after which empty text deltas replace pings: clients accept only 10 minutes of pings."""
@@ -142,6 +144,8 @@ class Delivery:
             self._writer.applied_edits = [] if editor is None else editor.applied  # of the latest call at the end
             if self._compaction is not None:
                 self._compaction.prepare_writer(self._writer)
+                if editor is not None:
+                    editor.summarizes = True
         self._slot = CallSlot(engine.queue, receipt) if engine.queue is not None else None
         """The place among the concurrent calls to providers. None: their number is not limited."""
         if describer is not None:
@@ -160,6 +164,8 @@ class Delivery:
         try:
             self._may_call = True
             reply = await self._open_reply()
+            if self._compacted is not None:
+                self._receipt.fidelity.add_notes(self._compacted.notes)
             if self._compacted is not None and not isinstance(reply, RelayStream):
                 reply = self._begin_reply(self._compacted, reply)
             elif self._inspection is not None and not isinstance(reply, RelayStream):
@@ -250,13 +256,14 @@ class Delivery:
             return False
         writer = self._writer
         if (editor := self._attempts.editor) is not None:
-            editor.is_summarized = compacted.request is not self._request
+            editor.summary = compacted.replacement
         self._request = compacted.request
         writer.summaries = [*compacted.calls]
         writer.is_summary = compacted.is_whole
         if compacted.applied is not None:
             writer.applied_edits = compacted.applied
         if compacted.is_whole:
+            self._receipt.fidelity.add_notes(compacted.notes)
             await self._deliver(self._begin_reply(compacted, None))
         return compacted.is_whole
 
@@ -264,7 +271,6 @@ class Delivery:
         """Return the reply behind its summary, after inspection. `reply` None: nothing follows."""
         from anthropic_proxy.engine.exchange.compaction import BegunStream  # noqa: PLC0415  # few requests
 
-        self._receipt.fidelity.add_notes(compacted.notes)
         begun = BegunStream(compacted.beginning, reply)
         return begun if self._inspection is None else self._inspection.open_reply(begun)
 
@@ -398,7 +404,10 @@ class Delivery:
         if self._opened:
             reply.omit_message_start()
         is_first, is_last = True, False
-        read = reply.read
+        relay: RelayStream | EditedRelay = reply
+        if reply.applied_edits is not None:
+            relay = self._open_edited(reply, reply.applied_edits)
+        read = relay.read
         check: RelayedCheck | None = None
         inspection = self._inspection
         if inspection is not None and not inspection.changes_replies:
@@ -408,7 +417,7 @@ class Delivery:
 
             calls = RelayedCalls(inspection)
             if inspection is not None:
-                read = inspection.open_relay(reply, calls, streams=streams).read
+                read = inspection.open_relay(relay, calls, streams=streams).read
             if self._check is not None or self._request.safeguards:
                 check = self._open_relayed_check(calls, inspection)
         try:
@@ -446,6 +455,25 @@ class Delivery:
             await sink.send_events([reply.ending] if reply.ending else [], is_last=True)
         if check is not None and check.answered is not None:
             self._attempts.learn_safeguards(answered=check.answered)
+
+    def _open_edited(self, reply: RelayStream, applied: "Sequence[AppliedEdit]") -> "EditedRelay":
+        """Return a relayed reply with its summary, and with what the client is told about the edits."""
+        from anthropic_proxy.engine.exchange.edited_relay import EditedRelay  # noqa: PLC0415  # few replies
+
+        def count_reply() -> TokenCounts:
+            self._writer.usage = reply.usage_so_far
+            return self._writer.counts
+
+        beginning = [] if self._compacted is None else self._compacted.beginning
+        return EditedRelay(
+            reply,
+            self._engine.background,
+            block=next((delta.raw for delta in beginning if isinstance(delta, Block)), None),
+            summaries=self._writer.summaries,
+            count_reply=count_reply,
+            applied=applied,
+            streams=self._request.stream,
+        )
 
     def _open_relayed_check(self, calls: "RelayedCalls", inspection: "Inspection | None") -> "RelayedCheck":
         """`inspection`: that of the reply. None: its texts are not changed."""

@@ -21,7 +21,7 @@ from msgspec import Meta, Raw, Struct, field, structs
 from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP, is_large_request
 from anthropic_proxy.engine.clock import start_clock
 from anthropic_proxy.engine.engine import Engine
-from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
+from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations, find_learned_dialect
 from anthropic_proxy.engine.exchange.admission import Admission, settled_admission
 from anthropic_proxy.engine.exchange.attempt import Attempt, TargetRun
 from anthropic_proxy.engine.exchange.attempt_sender import AttemptRecords, examine_response, require_lossless
@@ -53,7 +53,7 @@ from anthropic_proxy.engine.routing.choices import find_preferred_provider
 from anthropic_proxy.engine.routing.router import Plan, RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import Target, switch_wire
 from anthropic_proxy.engine.wires.anthropic.batches import RESOURCE_ID, encode_batch, remove_results_host
-from anthropic_proxy.engine.wires.anthropic.betas import BETAS_OF_CONTEXT, CONTEXT_BETA, accepts_beta, remove_betas
+from anthropic_proxy.engine.wires.anthropic.betas import BETAS_OF_CONTEXT, makes_edits, remove_betas
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest
 from anthropic_proxy.engine.wires.calls import Call, RelayCall, TranslatedCall
 from anthropic_proxy.engine.wires.dialect import BaseDialect
@@ -159,7 +159,10 @@ async def _edit_relayed(
     engine: Engine, incoming: ClientRequest, request: MessagesRequest, target: Target
 ) -> ClientRequest:
     """Return the request of which a relay counts the tokens. The same one: the proxy has nothing to edit."""
-    if not target.is_relayed or request.context_edits is None or accepts_beta(target.dialect, CONTEXT_BETA):
+    edits = request.context_edits
+    if not target.is_relayed or edits is None:
+        return incoming
+    if makes_edits(find_learned_dialect(engine, target, incoming.receipt.client.id), edits):
         return incoming
     from anthropic_proxy.engine.messages.context_editing import find_removed  # noqa: PLC0415  # few requests
     from anthropic_proxy.engine.wires.anthropic.context_spans import edit_conversation  # noqa: PLC0415  # few requests

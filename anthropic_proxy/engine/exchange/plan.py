@@ -9,10 +9,10 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.engine.background import is_large_request
 from anthropic_proxy.engine.engine import Engine
+from anthropic_proxy.engine.exchange.adaptation import find_learned_dialect
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.histories import Conversation
 from anthropic_proxy.engine.hooks import SessionModels
-from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN
 from anthropic_proxy.engine.messages.models import (
     MessagesRequest,
     decode_request_or_envelope,
@@ -21,7 +21,7 @@ from anthropic_proxy.engine.messages.models import (
 )
 from anthropic_proxy.engine.messages.preparation import server_tool_kinds
 from anthropic_proxy.engine.messages.purpose import BACKGROUND_KINDS
-from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
+from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.options import ConfiguredRoute
 from anthropic_proxy.engine.routing.choices import (
     find_preferred_provider,
@@ -30,7 +30,7 @@ from anthropic_proxy.engine.routing.choices import (
 )
 from anthropic_proxy.engine.routing.router import Plan, RoutingQuery
 from anthropic_proxy.engine.routing.routes import CompiledRoutes, RequestFacts, RouteBalancer
-from anthropic_proxy.engine.wires.anthropic.betas import CONTEXT_BETA, accepts_beta
+from anthropic_proxy.engine.wires.anthropic.betas import makes_edits
 from anthropic_proxy.errors import ClientError
 
 
@@ -51,7 +51,9 @@ def read_client_request(engine: Engine, incoming: ClientRequest) -> tuple[Messag
     """
     if incoming.plans:
         scanned = scan_request(incoming.body) if all(plan.is_relayed for plan in incoming.plans) else None
-        return scanned or decode_request_or_envelope(incoming.body), None
+        if scanned is None or any(_edits_some(engine, incoming, plan, scanned) for plan in incoming.plans):
+            scanned = decode_request_or_envelope(incoming.body)
+        return scanned, None
     routes = engine.compiled_routes
     plans = engine.plan_cache
     match: RouteMatch | None = None
@@ -68,7 +70,7 @@ def read_client_request(engine: Engine, incoming: ClientRequest) -> tuple[Messag
             route = match.route if match is not None else None
             query = RoutingQuery(scanned.model, server_tool_kinds(scanned.tools), route)
             plan = plans.find_plan(query, engine.settings, engine.catalog)
-            if plan.is_relayed and not (scanned.context_edits and _edits_some(plan)):
+            if plan.is_relayed and not _edits_some(engine, incoming, plan, scanned):
                 return scanned, match
     except ClientError:
         pass  # of an invalid model, or one without a target: raised again with the complete request
@@ -83,9 +85,13 @@ def read_client_request(engine: Engine, incoming: ClientRequest) -> tuple[Messag
     return request, match
 
 
-def _edits_some(plan: Plan) -> bool:
-    """Return True if a target of the plan does not edit conversations, so that the proxy does."""
-    return not all(accepts_beta(target.dialect, CONTEXT_BETA) for target in plan.targets)
+def _edits_some(engine: Engine, incoming: ClientRequest, plan: Plan, request: MessagesRequest) -> bool:
+    """Return True if the proxy edits the conversation, because a target of the plan does not."""
+    edits = request.context_edits
+    if not edits:
+        return False
+    client = incoming.receipt.client.id
+    return not all(makes_edits(find_learned_dialect(engine, target, client), edits) for target in plan.targets)
 
 
 async def follow_session(models: SessionModels, incoming: ClientRequest, request: MessagesRequest) -> bool:
@@ -156,17 +162,3 @@ def build_request_facts(
         request_id=incoming.receipt.request_id,
         own_kind=incoming.receipt.kind,
     )
-
-
-def estimate_client_request_tokens(
-    incoming: ClientRequest, estimates: EstimateCache, token_scale: TokenScale, request: MessagesRequest
-) -> int:
-    """Return the estimated input tokens of a client request, also of one that only its provider can decode."""
-    if request.scanned_only:
-        request = decode_request_or_envelope(incoming.body)
-    try:
-        if request.decode_error is None:
-            return estimates.get_or_estimate(request, token_scale)
-    except ClientError:  # content that only the provider understands
-        pass
-    return round(len(incoming.body) / CHARACTERS_PER_TOKEN * token_scale.factor)

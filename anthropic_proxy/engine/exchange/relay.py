@@ -23,7 +23,7 @@ A reply that is not streamed is read whole, and then forwarded.
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from msgspec import structs
@@ -36,8 +36,8 @@ from anthropic_proxy.engine.background import (
 )
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
+from anthropic_proxy.engine.exchange.estimates import estimate_client_request_tokens
 from anthropic_proxy.engine.exchange.inner_calls import InnerCalls
-from anthropic_proxy.engine.exchange.plan import estimate_client_request_tokens
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES, TRAILING_USAGE_TIMEOUT_SECONDS, Reply
 from anthropic_proxy.engine.exchange.usage_bounds import UsageBounds
 from anthropic_proxy.engine.exchange.watchdog import FIRST_PING_SECONDS, Watchdog
@@ -138,6 +138,7 @@ class RelayStream(Reply):
     ) -> None:
         self.headers = forwarded_headers(response.headers)
         """Response headers of the provider that the client receives."""
+        self.applied_edits = call.applied_edits
         self._call = call
         self._new_id = new_id
         self._requested_model = call.requested_model if call.requested_model != call.model else None
@@ -158,14 +159,7 @@ class RelayStream(Reply):
         from anthropic_proxy.engine.wires.anthropic.stream_repair import StreamRepair  # noqa: PLC0415  # relays only
 
         call = self._call
-        repair: Callable[..., StreamRepair] = StreamRepair
-        if call.applied_edits is not None:
-            from anthropic_proxy.engine.wires.anthropic.context_spans import (  # noqa: PLC0415  # few replies
-                EditedStreamRepair,
-            )
-
-            repair = partial(EditedStreamRepair, call.applied_edits)
-        return repair(
+        return StreamRepair(
             call.model,
             self._new_id,
             self._bounds.estimated_input or 0,
@@ -233,14 +227,7 @@ class RelayStream(Reply):
             body = convert_events_to_message(body, self._repair)
         elif not is_valid_message(body):
             body = repair_message(body, self._repair)
-        deltas = self._decoder.decode_body(body)
-        if (applied := self._call.applied_edits) is not None:
-            from anthropic_proxy.engine.wires.anthropic.context_spans import (  # noqa: PLC0415  # few replies
-                add_applied_edits,
-            )
-
-            body = add_applied_edits(body, applied)
-        return body, deltas
+        return body, self._decoder.decode_body(body)
 
     async def _run(self, function: Callable[[bytes], _Result], body: bytes) -> _Result:
         is_large = len(body) > MAX_REPLY_BYTES_ON_LOOP

@@ -43,7 +43,7 @@ class RelayedEvent(Struct):
 
 _ARGUMENTS = "input_json_delta"
 """Type of a delta with a fragment of the arguments of a call."""
-_OF_BLOCKS = frozenset(("content_block_start", "content_block_delta", "content_block_stop"))
+OF_BLOCKS = frozenset(("content_block_start", "content_block_delta", "content_block_stop"))
 """Types of events that belong to a block."""
 _decode_event = msgspec.json.Decoder(RelayedEvent).decode
 _decode_string = msgspec.json.Decoder(str).decode
@@ -205,7 +205,7 @@ class RelayedCalls:
         """
         if event.type == "":
             return find_data(frame).lstrip().startswith(b"{")
-        if event.type not in _OF_BLOCKS:
+        if event.type not in OF_BLOCKS:
             return False
         is_expected = event.type != "content_block_start" or event.index == self._begun
         self._begun += event.type == "content_block_start"

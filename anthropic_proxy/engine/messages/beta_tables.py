@@ -1,5 +1,7 @@
 """The known betas of the Messages API, which the header `anthropic-beta` names: what each is about."""
 
+CONTEXT_BETA = "context-management-2025-06-27"
+"""Beta of the field `context_management`."""
 FORM_BETAS = frozenset(
     (
         *("adaptive-thinking", "cache-diagnosis", "claude-code", "context-1m", "context-management"),

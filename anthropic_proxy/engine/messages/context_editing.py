@@ -83,8 +83,10 @@ AppliedEdit = dict[str, Any]
 class ContextEditor:
     """Makes the edits of one client request. Several attempts send the same request, which is edited once."""
 
-    is_summarized = False
-    """True if the proxy has summarized the conversation for the first target, as an edit asks for it."""
+    summarizes = False
+    """True if the proxy summarizes the conversation, if it is time for it."""
+    summary = ""
+    """The summary that the proxy has put in place of the conversation. "": none."""
 
     def __init__(self, request: MessagesRequest) -> None:
         self.applied: list[AppliedEdit] = []

@@ -245,7 +245,7 @@ class MessageWriter:
             totals.server_tool_use = dict(zip(USAGE_COUNTERS, map(clamp_count, tool_counts), strict=True))
         if self.summaries is not None:
             of_reply = [] if self.is_summary else [Iteration.from_counts("message", counts)]
-            totals.iterations = [*map(_describe_call, (*self.summaries, *of_reply))]
+            totals.iterations = [*map(describe_call, (*self.summaries, *of_reply))]
         self._final = counts
         self.finished = True
         events, self._events = self._events, []
@@ -417,7 +417,7 @@ class MessageWriter:
         self.stop = merge_stops(self.stop, delta)
 
 
-def _describe_call(call: Iteration) -> dict[str, Any]:
+def describe_call(call: Iteration) -> dict[str, Any]:
     return {
         "type": call.kind,
         "input_tokens": call.input_tokens,

@@ -131,7 +131,7 @@ class RelayCall(BaseCall[DialectT_co], frozen=True, kw_only=True):
     descriptions: Mapping[str, str] = {}
     """Data or URL of a picture in the messages → the text in its place."""
     applied_edits: Sequence[dict[str, Any]] | None = None
-    """What the proxy has removed from the conversation for `context_management`, which the reply reports. None: the
+    """What the proxy has removed from the conversation for `context_management`, which `EditedRelay` reports. None: the
     client asks for nothing, or the server does it."""
 
 

@@ -5,7 +5,7 @@ forward bytes: it returns whole events unchanged.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, Literal
 
 from anthropic_proxy.engine.patterns import compile_later
@@ -19,6 +19,16 @@ EVENT_BORDER = compile_later(rb"(?:\r?\n){2}|\r\r|\n\r(?=[^\n])")
 """The end of an SSE event in bytes that are forwarded. Each of its two line ends is LF, CRLF or CR."""
 EVENT_DATA = compile_later(rb"(?:\A|[\r\n])data: ?([^\r\n]*)")
 """A data line of an SSE event, with its text as group 1."""
+
+
+def divide_events(events: bytes) -> Iterator[bytes]:
+    """Return each SSE event in forwarded bytes, and what follows the last one."""
+    start = 0
+    for border in EVENT_BORDER.finditer(events):
+        yield events[start : border.end()]
+        start = border.end()
+    yield events[start:]
+
 
 _BOM = b"\xef\xbb\xbf"
 _CR, _LF = b"\r\n"

@@ -567,17 +567,6 @@ async def test_a_server_with_the_api_but_without_the_field_writes_a_summary() ->
     assert (asked["tool_choice"], asked["stream"]) == ({"type": "none"}, False)
 
 
-async def test_a_server_that_rejects_the_field_gives_no_reply_in_place_of_a_summary(tmp_path: Path) -> None:
-    (tmp_path / CONFIG_FILE).write_text('[providers.own]\nbase_url = "http://own.test"\nwire = "messages"\n')
-    error = {"type": "invalid_request_error", "message": "compaction: Extra inputs are not permitted"}
-    script = Script(FakeResponse(400, json.dumps({"type": "error", "error": error}).encode()), claude("Wet."))
-    built = ProxyHarness(script, env_file=str(tmp_path / ".env"))
-    sink = await built.post(model="own/m", max_tokens=400, messages=SHORT, **SUMMARIZE)
-    assert sink.error is not None
-    assert (sink.error.status, sink.error.message) == (400, f"own: {error['message']}")
-    assert [request["compaction"] for request in script.requests] == [SUMMARIZE["compaction"]]
-
-
 async def test_a_server_with_the_api_but_without_the_edit_pauses_behind_a_summary() -> None:
     script = Script(claude("<summary>It rains.</summary>"), claude("Wet."))
     built = proxy(script, **MOONSHOT)
@@ -617,27 +606,6 @@ async def test_no_other_model_replies_to_a_request_for_a_summary(tmp_path: Path)
     assert sink.error is not None
     assert sink.error.status == 529
     assert {url.partition("/v1")[0] for url in script.urls} == {"https://api.anthropic.com"}
-
-
-@pytest.mark.parametrize("others", [[], [{"type": "clear_thinking_20251015"}]], ids=["alone", "behind another"])
-async def test_anthropic_does_not_summarize_again_what_was_summarized_for_another(
-    tmp_path: Path, others: list[Json]
-) -> None:
-    """The conversation goes on whole at a server that is called after the failure of the first one."""
-    route = '[[routes]]\nname = "both"\ntargets = ["openai/gpt-4.1", "anthropic/claude-sonnet-4-5"]\n'
-    (tmp_path / CONFIG_FILE).write_text(route)
-    failure = FakeResponse(500, b'{"error": {"message": "Oh no"}}')
-    script = Script(wrapped(), failure, failure, claude("Wet."))
-    keys = {"OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_WIRE": "chat", **ANTHROPIC}
-    built = ProxyHarness(script, env_file=str(tmp_path / ".env"), **keys)
-    sink = await ask(built, context_management={"edits": [*others, EDIT]})
-    assert sink.error is None, sink.error
-    assert json.loads(sink.stream)["content"][-1] == {"type": "text", "text": "Wet."}
-    assert (script.requests[-1]["messages"], script.requests[-1]["context_management"]) == (MESSAGES, {"edits": others})
-    notes = [(note.handling, note.field, note.reason) for note in built.receipts[-1].notes]
-    assert notes == [
-        ("approximated", "context_management", "the proxy has summarized the conversation for another model")
-    ]
 
 
 @pytest.mark.parametrize("stream", [False, True])

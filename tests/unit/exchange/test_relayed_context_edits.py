@@ -89,9 +89,9 @@ def conversation(turns: int = 5) -> list[Json]:
 def message_of(sink: RecordingSink) -> Any:
     """The reply as the official SDK accepts it."""
     assert sink.error is None, sink.error
-    if sink.stream.startswith(b"event: "):
+    if sink.stream.startswith(b"event:"):
         assert check_bytes(sink.stream) == []
-        events = [json.loads(line[6:]) for line in sink.stream.splitlines() if line.startswith(b"data: ")]
+        events = [json.loads(line[5:]) for line in sink.stream.splitlines() if line.startswith(b"data:")]
         (context,) = [event.get("context_management") for event in events if event["type"] == "message_delta"]
         message = {**fold_events(sink.stream), "context_management": context}
     else:
@@ -256,14 +256,14 @@ async def test_results_of_server_tools_keep_a_form_of_the_api() -> None:
     assert server.bodies[0]["messages"] == messages
 
 
-async def test_an_edit_with_a_summary_is_left_out_with_a_note() -> None:
+async def test_an_edit_with_a_summary_below_its_trigger_does_not_change_the_others() -> None:
     server = Server()
     proxy = ProxyHarness(server, **MOONSHOT)
     message = message_of(await ask(proxy, BY_USES, {"type": "compact_20260112"}))
     assert [one["cleared_tool_uses"] for one in message["context_management"]["applied_edits"]] == [2]
     assert [(note.handling, note.reason) for note in proxy.receipts[-1].notes] == [
         ("emulated", EMULATED),
-        ("approximated", "the reply of this server cannot begin with a summary"),
+        ("emulated", "the proxy asks a model for the summary, and counts tokens by its own estimate"),
     ]
 
 

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from anthropic_proxy.engine.exchange.client_side import encode_events
+from anthropic_proxy.engine.exchange.edited_relay import EditedRelay
 from anthropic_proxy.engine.exchange.inspection.inspectors import InspectorCalls, ReplyRefused
 from anthropic_proxy.engine.exchange.inspection.reply import HeldText, inspect_texts
 from anthropic_proxy.engine.exchange.inspection.texts import (
@@ -58,7 +59,9 @@ class _OpenText(Struct):
 class InspectedRelay:
     """Reads `relay` in its place. `calls`: what reads its calls. `streams`: True if the reply is a stream."""
 
-    def __init__(self, relay: RelayStream, inspection: InspectorCalls, calls: RelayedCalls, *, streams: bool) -> None:
+    def __init__(
+        self, relay: RelayStream | EditedRelay, inspection: InspectorCalls, calls: RelayedCalls, *, streams: bool
+    ) -> None:
         self._relay = relay
         self._inspection = inspection
         self._calls = calls

@@ -27,7 +27,7 @@ from anthropic_proxy.engine.exchange.safeguards.verdict import NO_VERDICTS, TYPE
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
-from anthropic_proxy.engine.wires.framing import EVENT_BORDER
+from anthropic_proxy.engine.wires.framing import EVENT_BORDER, divide_events
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.errors import InvalidRequest
 
@@ -149,7 +149,7 @@ class RelayedCheck:
         if self._is_message:
             results = await self._check.finish(self._calls.ambiguous)
             return json_spans.edit(held, partial(_find_additions, results=results, holder=""))
-        ending, *later = _divide(held)
+        ending, *later = divide_events(held)
         if self._reads_calls:  # clients may add what comes behind the end to a call
             for frame in later:
                 await self._calls.read(read_event(find_data(join_data_lines(frame))), frame)
@@ -256,14 +256,6 @@ def _find_additions(text: bytes, *, results: list[dict[str, Any]], holder: str) 
     if present:
         return [Edit(member.value, member.end, value) for member in present]
     return [Edit(members[-1].end, members[-1].end, b"," + field)]
-
-
-def _divide(events: bytes) -> Iterator[bytes]:
-    start = 0
-    for border in EVENT_BORDER.finditer(events):
-        yield events[start : border.end()]
-        start = border.end()
-    yield events[start:]
 
 
 def _remove_answer(frame: bytes) -> bytes:

@@ -11,6 +11,7 @@ from typing import ClassVar, TypeVar, get_args
 import msgspec
 from msgspec import Raw, Struct
 
+from anthropic_proxy.engine.messages.beta_tables import CONTEXT_BETA
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models.raw_json import (
     ABSENT,
@@ -30,8 +31,9 @@ _EDITED = FidelityNote("emulated", _FIELD, "the proxy edits the conversation, an
 _COMPACTED = FidelityNote(
     "emulated", _FIELD, "the proxy asks a model for the summary, and counts tokens by its own estimate"
 )
-SUMMARIZED_BEFORE = FidelityNote("approximated", _FIELD, "the proxy has summarized the conversation for another model")
-_NO_SUMMARY = FidelityNote("approximated", _FIELD, "the reply of this server cannot begin with a summary")
+_NO_SUMMARY = FidelityNote(
+    "approximated", _FIELD, "nothing is summarized for a server that is called after one that does it itself"
+)
 _UNKNOWN = FidelityNote("approximated", _FIELD, "an edit of an unknown type is not made")
 _StructT = TypeVar("_StructT")
 
@@ -40,7 +42,10 @@ class _MadeEdit(Struct, frozen=True):
     """An edit that the proxy makes. The class method `read` of each returns None if the edit keeps everything."""
 
     type: ClassVar[str]
+    beta: ClassVar[str] = CONTEXT_BETA
     note: ClassVar[FidelityNote] = _EDITED
+    fields: ClassVar[tuple[str, ...]]
+    """Names of the fields that request the edit, as a rejection by a server names them."""
     requires_thinking: ClassVar[bool] = False
     """True if the API refuses the edit in a request without thinking. A relay leaves it out there."""
 
@@ -57,6 +62,7 @@ class ClearToolUses(_MadeEdit, frozen=True):
     """Edit that replaces results of tools by a short text, from the oldest on."""
 
     type: ClassVar[str] = "clear_tool_uses_20250919"
+    fields: ClassVar[tuple[str, ...]] = (_FIELD, "context_management.edits.clear_tool_uses_20250919")
     trigger: tuple[str, int] = _DEFAULT_TRIGGER
     """Unit, `input_tokens` or `tool_uses`, and the number of them above which the conversation is edited."""
     keep: int = _DEFAULT_KEPT_USES
@@ -99,6 +105,7 @@ class ClearThinking(_MadeEdit, frozen=True):
     """Edit that removes the thinking of earlier turns."""
 
     type: ClassVar[str] = "clear_thinking_20251015"
+    fields: ClassVar[tuple[str, ...]] = (_FIELD, "context_management.edits.clear_thinking_20251015")
     requires_thinking: ClassVar[bool] = True  # anthropics/claude-code issues 11231 and 11971
     keep: int = _DEFAULT_KEPT_TURNS
     """Number of the last turns with thinking that keep it, at least 1."""
@@ -119,6 +126,8 @@ class Compact(_MadeEdit, frozen=True):
     """Edit that replaces the conversation by a summary, which begins the reply."""
 
     type: ClassVar[str] = "compact_20260112"
+    fields: ClassVar[tuple[str, ...]] = (_FIELD, "context_management.edits.compact_20260112")
+    beta: ClassVar[str] = "compact-2026-01-12"
     note: ClassVar[FidelityNote] = _COMPACTED
     trigger: int = _DEFAULT_COMPACTION_TOKENS
     """Number of input tokens from which on the conversation is summarized."""
@@ -141,6 +150,8 @@ class Summarize(Struct, frozen=True):
 
     instructions: str = ""
     """What the summary must have, in place of the default. "": the default."""
+    beta: ClassVar[str] = "compact-2026-09-04"
+    fields: ClassVar[tuple[str, ...]] = ("compaction",)
     note: ClassVar[FidelityNote] = FidelityNote("emulated", "compaction", "the proxy asks a model for the summary")
 
 
@@ -148,6 +159,8 @@ class UnsupportedEdit(Struct, frozen=True):
     """An edit of an unknown type, which the proxy does not make."""
 
     kind: str
+    beta: ClassVar[str] = ""
+    fields: ClassVar[tuple[str, ...]] = (_FIELD,)
     note: ClassVar[FidelityNote] = _UNKNOWN
 
 
@@ -170,9 +183,11 @@ class _Amount(Struct):
     value: int | None = None
 
 
-def list_notes_of_relay(edits: Sequence[ContextEdit]) -> Sequence[FidelityNote]:
+def list_notes_of_relay(edits: Sequence[ContextEdit], *, summarizes: bool) -> Sequence[FidelityNote]:
     """Return the notes on edits that the proxy makes for a server with the Messages API."""
-    return [*dict.fromkeys(_NO_SUMMARY if isinstance(edit, Compact) else edit.note for edit in edits)]
+    return [
+        *dict.fromkeys(_NO_SUMMARY if isinstance(edit, Compact) and not summarizes else edit.note for edit in edits)
+    ]
 
 
 def requires_thinking(kind: str) -> bool:

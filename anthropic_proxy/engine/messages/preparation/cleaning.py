@@ -64,7 +64,7 @@ _ACCEPTED: dict[str, frozenset[type]] = {
 """Block types that providers' encoders (wires) accept besides text, by role of the message. The key `result` is for the
 content of a tool result."""
 
-_COMPACTION_AS_TEXT = FidelityNote(
+COMPACTION_AS_TEXT = FidelityNote(
     "emulated", "messages.compaction", "sent as a user message that replaces all earlier ones"
 )
 _SUMMARY_LEAD = (
@@ -156,7 +156,7 @@ def clean_messages(messages: list[Message], notes: list[FidelityNote]) -> list[M
                 block = content[index]
                 # a summary of the client, which replaces all earlier content
                 if isinstance(block, CompactionBlock) and block.content:
-                    notes.append(_COMPACTION_AS_TEXT)
+                    notes.append(COMPACTION_AS_TEXT)
                     cleaned = [Message("user", [new_text_block(describe_summary(block.content))])]
                     content = content[index + 1 :]
                     break

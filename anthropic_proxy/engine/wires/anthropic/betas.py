@@ -23,11 +23,12 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct, structs
 
-from anthropic_proxy.engine.messages.beta_tables import FORM_BETAS, KEPT_BETAS
+from anthropic_proxy.engine.messages.beta_tables import CONTEXT_BETA, FORM_BETAS, KEPT_BETAS
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling
 from anthropic_proxy.engine.messages.models import require_bounded_members
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
@@ -39,10 +40,11 @@ from anthropic_proxy.engine.wires.dialect import Adaptation, BaseDialect, Reques
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.errors import InvalidRequest
 
+if TYPE_CHECKING:
+    from anthropic_proxy.engine.messages.models.context_edits import ContextEdit
+
 BETA_HEADER, BETA_FIELD = "anthropic-beta", "anthropic_beta"
 """Header with the betas, and the field of the body that clouds have for them."""
-CONTEXT_BETA = "context-management-2025-06-27"
-"""Beta of the field `context_management`."""
 BETAS_OF_CONTEXT = ("context-management-", "compact-")
 """Beginnings of the betas of its edits."""
 EAGER_BETA = "fine-grained-tool-streaming-2025-05-14"
@@ -108,6 +110,20 @@ def accepts_beta(dialect: BaseDialect, beta: str) -> bool:
     if not isinstance(dialect, Dialect):
         return False
     return _matches(beta, dialect.betas) and not _matches(beta, dialect.removed_betas)
+
+
+def makes_edits(dialect: BaseDialect, edits: "Sequence[ContextEdit]") -> bool:
+    """Return True if servers with this dialect are known to make all these edits of a conversation. No edit, or only
+    unknown ones: if they accept the field.
+    """
+    betas = {edit.beta for edit in edits if edit.beta}
+    if not betas:
+        return accepts_beta(dialect, CONTEXT_BETA)
+    return (
+        isinstance(dialect, Dialect)
+        and all(accepts_beta(dialect, beta) and not _matches(beta, dialect.unproven_betas) for beta in betas)
+        and all({*dialect.dropped_fields}.isdisjoint(edit.fields) for edit in edits)
+    )
 
 
 def remove_betas(headers: Mapping[str, str], beginnings: tuple[str, ...]) -> Mapping[str, str]:

@@ -8,7 +8,8 @@
 - Calls and results of server tools that the server does not run. They become text.
 - Images and documents by URL, which become base64 data or a text. Those of a Files API cannot be sent.
 - System messages, which become reminders in the user message before them.
-- Summaries that the proxy has signed, and all summaries for servers that do not know them. They become text.
+- Summaries that the proxy has signed, and all summaries for servers that do not know them. The newest becomes a message
+  of the user in place of all content before it.
 """
 
 import hashlib
@@ -27,7 +28,12 @@ from anthropic_proxy.engine.messages.models.decode import decode_blocks
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
 from anthropic_proxy.engine.messages.models.tool_arguments import build_arguments_object
 from anthropic_proxy.engine.messages.models.tools import are_valid_ids
-from anthropic_proxy.engine.messages.preparation.cleaning import UniqueIds, describe_summary, to_upstream_blocks
+from anthropic_proxy.engine.messages.preparation.cleaning import (
+    COMPACTION_AS_TEXT,
+    UniqueIds,
+    describe_summary,
+    to_upstream_blocks,
+)
 from anthropic_proxy.engine.messages.preparation.tools import valid_name
 from anthropic_proxy.engine.messages.server_tools import KINDS_BY_NAME
 from anthropic_proxy.engine.patterns import compile_later
@@ -180,6 +186,8 @@ class Removals(Struct, frozen=True):
     call_ids: CallIds = field(default_factory=CallIds)
     types_as_text: set[str] = set()
     """Gets the type of each block that is sent as text."""
+    notes: list[FidelityNote] = []
+    """Gets a note on a summary that is sent as text."""
 
 
 def may_need_edits(body: bytes, call: RelayCall[Dialect]) -> bool:
@@ -344,9 +352,15 @@ def find_message_edits(
 
     `unthinking_loop`: the message from which on all thinking is removed. None: there is none.
     """
-    edits: list[Edit] = []
     dialect = removals.dialect
-    for message in json_spans.find_elements(body, messages.value, messages.end):
+    parts = json_spans.find_elements(body, messages.value, messages.end)
+    summary = _find_summary(body, parts, dialect)
+    edits: list[Edit] = []
+    if summary is not None:
+        removals.notes.append(COMPACTION_AS_TEXT)
+        edits.append(Edit(parts[0].start, summary.replaced_until, summary.message))
+        parts = parts[summary.place :]
+    for message in parts:
         in_loop = unthinking_loop is not None and message.start >= unthinking_loop.start
         keeps_thinking = dialect.sends_past_thinking and not in_loop
         text = body[message.value : message.end]
@@ -354,15 +368,46 @@ def find_message_edits(
         thinks = not keeps_thinking or (bool(removals.refused_thinking) and _THINKING in text)
         runs_tools = _holds_missing_tools(text, dialect)
         calls = (removals.has_invalid_calls or removals.adds_thinking) and (_CALL in text or _RESULT in text)
-        sums_up = _SUMMARY in text and (not dialect.verifies_signatures or _MARK in text)
+        sums_up = _may_sum_up(text, dialect)
         if not (searched or thinks or runs_tools or calls or sums_up or _MARK in text) or not text.startswith(b"{"):
             continue
-        members = json_spans.find_members(body, message.value, message.end)
-        for member in members:
+        for member in json_spans.find_members(body, message.value, message.end):
             if member.key == "content" and body[member.value] == ord("["):
                 edits += _find_content_edits(body, member, removals, keeps_thinking=keeps_thinking)
-                edits += _find_role_edits(body, members, dialect) if sums_up else []
     return edits
+
+
+class _Summary(Struct, frozen=True):
+    """The newest summary of a conversation that its server does not know."""
+
+    place: int
+    """Place of the first message that is left."""
+    replaced_until: int
+    """Offset of this message. If there is none, the end of the one with the summary."""
+    message: bytes
+    """What is in place of the messages before."""
+
+
+def _find_summary(body: bytes, messages: Sequence[JsonSpan], dialect: Dialect) -> _Summary | None:
+    for place, message in reversed([*enumerate(messages)]):
+        text = body[message.value : message.end]
+        if not _may_sum_up(text, dialect) or not text.startswith(b"{"):
+            continue
+        blocks = [read_block(text[part.value : part.end]) for part in json_spans.find_listed(text, "content")]
+        found = [number for number, block in enumerate(blocks) if _read_summary(block, dialect)]
+        if not found:
+            continue
+        written = write_summary_message(_read_summary(blocks[found[-1]], dialect))
+        if len(blocks) > found[-1] + 1:
+            return _Summary(place, message.start, written + b",")
+        if place + 1 < len(messages):
+            return _Summary(place + 1, messages[place + 1].start, written + b",")
+        return _Summary(place + 1, message.end, written)
+    return None
+
+
+def _may_sum_up(message: bytes, dialect: Dialect) -> bool:
+    return _SUMMARY in message and (not dialect.verifies_signatures or _MARK in message)
 
 
 def _find_content_edits(body: bytes, content: JsonSpan, removals: Removals, *, keeps_thinking: bool) -> list[Edit]:
@@ -375,6 +420,9 @@ def _find_content_edits(body: bytes, content: JsonSpan, removals: Removals, *, k
         results = [block for block in blocks if block.type == "web_search_tool_result"]
         dropped = {block.tool_use_id for block in results if _is_unsealed(bytes(block.content))} - {None}
     kept = [not _is_refused(block, dropped, removals, keeps_thinking=keeps_thinking) for block in blocks]
+    if (sums_up := [_is_unknown_summary(block, dialect) for block in blocks]) and any(sums_up):
+        begin = max((place for place, block in enumerate(blocks) if _read_summary(block, dialect)), default=-1)
+        kept = [keeps and place > begin and not sums_up[place] for place, keeps in enumerate(kept)]
     edits: list[Edit] = []
     for position, (part, block) in enumerate(zip(parts, blocks, strict=True)):
         if kept[position] and _is_of_missing_tool(block, dialect):
@@ -399,8 +447,6 @@ def _find_content_edits(body: bytes, content: JsonSpan, removals: Removals, *, k
 def _find_block_edits(body: bytes, part: JsonSpan, block: BlockFields, removals: Removals) -> list[Edit]:
     """Return the edits inside a block that is sent."""
     missing_tools = removals.dialect.missing_tools
-    if _is_unknown_summary(block, removals.dialect):
-        return [Edit(part.start, part.end, _write_summary(block))]
     edits: list[Edit] = []
     if removals.has_invalid_calls and removals.dialect.verifies_signatures and block.type in _ID_FIELDS:
         edits += _find_id_edits(body, part, _ID_FIELDS[block.type], removals.call_ids)
@@ -422,24 +468,20 @@ def _is_unknown_summary(block: BlockFields, dialect: Dialect) -> bool:
     return not dialect.verifies_signatures or (block.signature or "").startswith(SIGNATURE_PREFIX)
 
 
-def _write_summary(block: BlockFields) -> bytes:
+def _read_summary(block: BlockFields, dialect: Dialect) -> str:
+    """Return the text of a summary that the server does not know. "": it is another block, or a failed summary."""
+    if not _is_unknown_summary(block, dialect):
+        return ""
     try:
-        content = msgspec.json.decode(block.content, type=str)
-    except msgspec.DecodeError:  # there is none
-        return EMPTY_TEXT
-    return msgspec.json.encode({"type": "text", "text": describe_summary(content)})
+        return msgspec.json.decode(block.content, type=str)
+    except msgspec.DecodeError:
+        return ""
 
 
-def _find_role_edits(body: bytes, members: Sequence[JsonSpan], dialect: Dialect) -> list[Edit]:
-    """Return the edit that makes a reply a message of the user if it is only a summary that becomes a text."""
-    content = next((member for member in members if member.key == "content"), None)
-    role = next((member for member in members if member.key == "role"), None)
-    if content is None or role is None:
-        return []
-    parts = json_spans.find_elements(body, content.value, content.end)
-    if len(parts) != 1 or not _is_unknown_summary(read_block(body[parts[0].value : parts[0].end]), dialect):
-        return []
-    return [Edit(role.value, role.end, bytes(_USER))]
+def write_summary_message(summary: str) -> bytes:
+    """Return the message of the user that takes the place of what is summarized."""
+    text = {"type": "text", "text": describe_summary(summary)}
+    return msgspec.json.encode({"role": "user", "content": [text]})
 
 
 def _find_demanded_thinking(blocks: Sequence[BlockFields], kept: Sequence[bool]) -> str | None:

@@ -77,6 +77,10 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: tests/unit/exchange/test_clouds.py."""
     accepted_betas: tuple[str, ...] = ()
     """Betas that the server has accepted since it refused others. Proven by: tests/unit/exchange/test_clouds.py."""
+    unproven_betas: tuple[str, ...] = ()
+    """Patterns of betas that are forwarded, although it is not known that the server has their features: it may ignore
+    them, or pass them on to Claude. Edits of the conversation with such a beta are made by the proxy.
+    Proven by: tests/unit/exchange/test_relayed_compaction.py."""
     renamed_betas: tuple[tuple[str, str], ...] = ()
     """Pairs of a beta and the name that the server has for it. Proven by: tests/unit/exchange/test_clouds.py."""
     sends_betas_in_body: bool = False

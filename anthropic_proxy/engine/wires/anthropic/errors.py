@@ -22,7 +22,12 @@ from anthropic_proxy.engine.wires.anthropic.conversation import (
     name_model,
 )
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
-from anthropic_proxy.engine.wires.anthropic.rejected_fields import SAFEGUARDS, find_rejected_field, names_rejected_field
+from anthropic_proxy.engine.wires.anthropic.rejected_fields import (
+    SAFEGUARDS,
+    SUMMARY,
+    find_rejected_field,
+    names_rejected_field,
+)
 from anthropic_proxy.engine.wires.anthropic.request import encode_request
 from anthropic_proxy.engine.wires.anthropic.stream import keep_error_body
 from anthropic_proxy.engine.wires.calls import RelayCall
@@ -110,7 +115,15 @@ _FIELD_STATUSES = (400, 422)
 """Statuses of errors about fields and betas. 422 is that of FastAPI."""
 _OF_API = frozenset(
     (
-        *("cache_control", "container", "context_management", "diagnostics", "fallbacks", "inference_geo"),
+        *(
+            "cache_control",
+            "compaction",
+            "container",
+            "context_management",
+            "diagnostics",
+            "fallbacks",
+            "inference_geo",
+        ),
         *("mcp_servers", "output_config", "output_format", "safeguards", "service_tier", "speed", "temperature"),
         *("top_k", "top_p", "messages", "system", "thinking", "tool_choice", "tools"),
     )
@@ -242,7 +255,7 @@ def _leave_out_rejected_field(call: RelayCall[Dialect], message: str) -> Adaptat
         lasts = False  # a client can invent parts of its own
     if "." in field:
         lasts = lasts and sum("." in name for name in call.dialect.dropped_fields) < _MAX_INNER_FIELDS
-    return Adaptation(f"{_DROP_FIELDS} {field}", persistent=lasts)
+    return Adaptation(f"{_DROP_FIELDS} {field}", persistent=lasts, stored_if_rejected=field == SUMMARY)
 
 
 def _leave_out_safeguards(call: RelayCall[Dialect], message: str) -> Adaptation | None:

@@ -57,7 +57,7 @@ _OF_NEWER_CLIENTS = frozenset(("context_management", "diagnostics", "fallbacks",
 """Fields that such servers may not know yet, and without which a reply has the same meaning and form."""
 _REQUIRED = frozenset(
     (
-        *("compaction", "inference_geo", "max_tokens", "messages", "model", "stop_sequences", "stream", "system"),
+        *("inference_geo", "max_tokens", "messages", "model", "stop_sequences", "stream", "system"),
         *("tool_choice", "tools"),
     )
 )
@@ -100,6 +100,8 @@ _FEATURES = tuple(
 """Pairs: an error about a feature that a model does not have, the field that asks for it (anthropics/claude-code issues
 30795 and 59129, ericc-ch/copilot-api issue 286)."""
 _MAX_NAME = 200
+SUMMARY = "compaction"
+"""Field of a request for nothing but a summary. Without it, the proxy has the summary written."""
 SAFEGUARDS = "safeguards"
 """Field of auto mode. Without it, the proxy checks the tool calls of the reply itself."""
 SCHEMA_FIELDS = frozenset(("output_config", "output_config.format"))

@@ -269,6 +269,7 @@ class _BodyEditor(Struct):
                 edits = find_message_edits(body, field, self.removals, self.unthinking_loop)
                 types = sorted(self.removals.types_as_text)
                 self.notes += [FidelityNote("approximated", f"messages.{kind}", "sent as text") for kind in types]
+                self.notes += self.removals.notes
                 return edits
             case "metadata":
                 return () if dialect.forwards_metadata else None
