@@ -51,7 +51,9 @@ def read_client_request(engine: Engine, incoming: ClientRequest) -> tuple[Messag
     """
     if incoming.plans:
         scanned = scan_request(incoming.body) if all(plan.is_relayed for plan in incoming.plans) else None
-        if scanned is None or any(_edits_some(engine, incoming, plan, scanned) for plan in incoming.plans):
+        if scanned is None or (
+            scanned.context_edits and any(_edits_some(engine, incoming, plan, scanned) for plan in incoming.plans)
+        ):
             scanned = decode_request_or_envelope(incoming.body)
         return scanned, None
     routes = engine.compiled_routes
@@ -70,7 +72,7 @@ def read_client_request(engine: Engine, incoming: ClientRequest) -> tuple[Messag
             route = match.route if match is not None else None
             query = RoutingQuery(scanned.model, server_tool_kinds(scanned.tools), route)
             plan = plans.find_plan(query, engine.settings, engine.catalog)
-            if plan.is_relayed and not _edits_some(engine, incoming, plan, scanned):
+            if plan.is_relayed and not (scanned.context_edits and _edits_some(engine, incoming, plan, scanned)):
                 return scanned, match
     except ClientError:
         pass  # of an invalid model, or one without a target: raised again with the complete request
@@ -87,9 +89,7 @@ def read_client_request(engine: Engine, incoming: ClientRequest) -> tuple[Messag
 
 def _edits_some(engine: Engine, incoming: ClientRequest, plan: Plan, request: MessagesRequest) -> bool:
     """Return True if the proxy edits the conversation, because a target of the plan does not."""
-    edits = request.context_edits
-    if not edits:
-        return False
+    edits = request.context_edits or ()
     client = incoming.receipt.client.id
     return not all(makes_edits(find_learned_dialect(engine, target, client), edits) for target in plan.targets)
 

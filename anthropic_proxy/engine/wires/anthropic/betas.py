@@ -109,7 +109,8 @@ def accepts_beta(dialect: BaseDialect, beta: str) -> bool:
     """Return True if servers with this dialect have the Messages API, and are known to accept a beta of Anthropic."""
     if not isinstance(dialect, Dialect):
         return False
-    return _matches(beta, dialect.betas) and not _matches(beta, dialect.removed_betas)
+    is_refused = _matches(beta, dialect.removed_betas) or (beta,) in dialect.suspected_betas
+    return _matches(beta, dialect.betas) and not is_refused
 
 
 def makes_edits(dialect: BaseDialect, edits: "Sequence[ContextEdit]") -> bool:
