@@ -9,9 +9,9 @@ from tests.e2e.claude import find_claude
 from tests.support.fakes.openai_chat import KEY, new_openai
 from tests.support.fakes.server import Running, serving_strictly
 from tests.support.server_process import Proxy, running_proxy
-from tests.support.shared_servers import wire, wire_of_module
+from tests.support.shared_servers import other_server, other_server_of_session, wire, wire_of_module
 
-__all__ = ["wire", "wire_of_module"]
+__all__ = ["other_server", "other_server_of_session", "wire", "wire_of_module"]
 
 
 @pytest.fixture(scope="session")

@@ -145,7 +145,16 @@ CITIES = ("Oslo", "Rome", "Bern", "Kyiv", "Riga")
 
 @every_kind
 def test_results_and_inputs_of_old_calls_are_cleared(sdk: Path, wire: Upstream) -> None:
-    seen = run_case("context_editing", sdk, wire.proxy)
+    check_cleared(run_case("context_editing", sdk, wire.proxy), wire, is_native=wire.kind.has_native_features)
+
+
+def test_the_proxy_clears_for_a_server_with_the_messages_api_that_does_not(sdk: Path, other_server: Upstream) -> None:
+    seen = run_case("context_editing", sdk, other_server.proxy)
+    check_cleared(seen, other_server, is_native=False)
+    assert not any("context_management" in body for body in other_server.bodies)
+
+
+def check_cleared(seen: dict[str, Any], wire: Upstream, *, is_native: bool) -> None:
     assert seen["texts"] == ["1 2 3"] * 3
     whole, streamed, none = seen["applied"]
     assert whole == streamed
@@ -162,7 +171,7 @@ def test_results_and_inputs_of_old_calls_are_cleared(sdk: Path, wire: Upstream) 
     complete = [(city, True) for city in CITIES]
     cleared = [*[(None, False)] * 3, *complete[3:]]
     assert calls == [complete, cleared, cleared, complete]
-    if wire.kind.has_native_features:
+    if is_native:
         assert [("context_management" in body, "get_weather" in str(body)) for body in wire.bodies] == [
             (False, True),
             *[(True, True)] * 3,
@@ -230,7 +239,10 @@ WHOLE = ["content_block_start", "content_block_stop"]
 @every_kind
 def test_a_summary_takes_the_place_of_a_conversation(sdk: Path, wire: Upstream) -> None:
     """The helper has its event `compaction` from a delta, which a signed block does not have."""
-    seen = run_case("compaction", sdk, wire.proxy)
+    check_summaries(run_case("compaction", sdk, wire.proxy), wire, is_native=wire.kind.has_native_features)
+
+
+def check_summaries(seen: dict[str, Any], wire: Upstream, *, is_native: bool) -> None:
     for name, stop in (
         ("within", "end_turn"),
         ("paused", "compaction"),
@@ -258,7 +270,7 @@ def test_a_summary_takes_the_place_of_a_conversation(sdk: Path, wire: Upstream) 
             assert reply["applied"] == (None if is_signed else [])
         assert seen[name]["later"] == "Dry"
     read = [[turn.text for turn in conversation.turns] for conversation in wire.conversations]
-    if wire.kind.has_native_features:
+    if is_native:
         asked, *later = wire.bodies[6:]
         assert asked["compaction"] == {"type": "summarize"}
         assert LIMIT in read[-1][0]
@@ -273,23 +285,15 @@ def test_a_summary_takes_the_place_of_a_conversation(sdk: Path, wire: Upstream) 
         assert all(any(LIMIT in text for text in texts) for texts in read)
 
 
-def test_a_server_with_the_messages_api_but_without_summaries_gets_those_of_the_proxy(
-    sdk: Path, tmp_path: Path
+def test_the_proxy_summarizes_for_a_server_with_the_messages_api_that_does_not(
+    sdk: Path, other_server: Upstream
 ) -> None:
-    with standing_blind(RELAY, tmp_path, "[providers.blind.dialect]\nbetas = []\n") as upstream:
-        seen = run_case("compaction", sdk, upstream.proxy, ONLY_AT_ONCE="yes")["atOnce"]
-        assert upstream.breaches() == []
-        assert "Traceback" not in upstream.proxy.log
-        bodies = [str(body) for body in upstream.bodies]
-    for reply in (seen["whole"], seen["streamed"]):
-        assert (reply["types"], reply["stop"], reply["block"]["content"]) == (["compaction"], "compaction", SUMMARY)
-        assert reply["block"]["signature"].startswith("px1.compaction.")
-    assert seen["events"]["blocks"] == [seen["streamed"]["block"]]
-    assert seen["later"] == "Dry"
-    assert [RAIN in body for body in bodies] == [True, True, False]
-    assert ["between <summary> and </summary>" in body for body in bodies] == [True, True, False]
-    assert not any("'compaction'" in body for body in bodies)
-    assert LIMIT in bodies[2]
+    seen = run_case("compaction", sdk, other_server.proxy)
+    check_summaries(seen, other_server, is_native=False)
+    assert seen["atOnce"]["whole"]["block"]["signature"].startswith("px1.compaction.")
+    asked = ["between <summary> and </summary>" in str(body) for body in other_server.bodies]
+    assert asked == [True, False, True, False, False, *[True, True, False] * 2]
+    assert not any("'compaction'" in str(body) or "compact_2026" in str(body) for body in other_server.bodies)
 
 
 @pytest.fixture(scope="module", params=EVERY_KIND)

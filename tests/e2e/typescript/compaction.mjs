@@ -33,7 +33,7 @@ const shown = ({ content, stop_reason, usage, context_management }) => ({
 });
 
 const seen = {};
-for (const [name, fields] of Object.entries(process.env.ONLY_AT_ONCE ? { atOnce } : { within: within(edit), paused: within(paused), atOnce })) {
+for (const [name, fields] of Object.entries({ within: within(edit), paused: within(paused), atOnce })) {
   const whole = await client.beta.messages.create(ask(fields));
   const [message, events] = await streamed(fields);
   // a signed block replaces what it summarizes, another one follows it

@@ -46,10 +46,24 @@ def tokens_of(message: Any) -> list[tuple[str, int]]:
 def test_a_long_conversation_goes_on_behind_its_summary(
     client: anthropic.Anthropic, wire: Upstream, stream: bool
 ) -> None:
+    go_on_behind_a_summary(client, wire, stream=stream, is_native=wire.kind.has_native_features)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_conversation_with_a_server_with_the_messages_api_goes_on_behind_its_summary(
+    other_server: Upstream, stream: bool
+) -> None:
+    """The server does not compact, and the reply that it relays begins with the block of the proxy."""
+    with open_sdk(base_url=other_server.proxy.url, api_key="the-clients-own", max_retries=0) as client:
+        go_on_behind_a_summary(client, other_server, stream=stream, is_native=False)
+    assert not any("compact" in str(body) for body in other_server.bodies)
+
+
+def go_on_behind_a_summary(client: anthropic.Anthropic, wire: Upstream, *, stream: bool, is_native: bool) -> None:
     edits: Any = {"betas": [THRESHOLD], "context_management": {"edits": [EDIT]}}
     first = ask(client, conversation(), stream=stream, **edits)
     block, *_ = first.content
-    tool_changes = None if wire.kind.has_native_features else []
+    tool_changes = None if is_native else []
     assert (block.type, block.content, block.tool_changes) == ("compaction", SUMMARY, tool_changes)
     assert first.context_management.applied_edits == []
     (summary, read), (reply, left) = tokens_of(first)
@@ -57,7 +71,7 @@ def test_a_long_conversation_goes_on_behind_its_summary(
     assert read > 50_000 > 1_000 > left > 0
     usage = first.usage
     assert usage.input_tokens + (usage.cache_read_input_tokens or 0) + (usage.cache_creation_input_tokens or 0) == left
-    if not wire.kind.has_native_features:  # else there is one request, which has the edit
+    if not is_native:  # else there is one request, which has the edit
         asked, went_on = wire.conversations
         assert LONG.strip() in asked.turns[-3].text.strip()
         assert asked.turns[-1].text.startswith("Say exactly: Sunny")
