@@ -367,6 +367,7 @@ PHRASES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "renamed_betas": ("other", lambda value: f"renamed: {_pairs(value)}"),
     "dropped_fields": ("other", lambda value: f"without {_listed(map(_code, value))}"),
     "betas_listed_on": ("other", lambda value: f"betas after {value} are tried"),
+    "unproven_betas": ("other", lambda value: "the proxy summarizes conversations" if value else ""),
     "accepts_media_urls": ("images, PDF", _either("", "files as base64 data only")),
     "streams_tool_input": ("tools", _either("", "`eager_input_streaming` is added")),
     "missing_tools": ("tools", lambda value: f"without server tools {_listed(map(_code, value))}"),

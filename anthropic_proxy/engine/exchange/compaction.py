@@ -1,4 +1,4 @@
-"""`Compaction`: replaces a conversation by a summary, for models of other APIs than Anthropic's.
+"""`Compaction`: replaces a conversation by a summary, for servers that are not known to do it themselves.
 
 Theory of operation. The client asks for it in one of two ways: by an edit of `context_management`, from a number of
 tokens on, or by the field `compaction`, at once. A model then writes the summary in a request of the proxy that
