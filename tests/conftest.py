@@ -22,6 +22,7 @@ pytest_plugins = [
     "tests.support.progress",
     "tests.support.golden_texts",
     "tests.support.memory_folder",
+    "tests.support.module_order",
     "tests.support.samples",
     "tests.support.shared_compilation",
     "tests.support.skip_reasons",
