@@ -20,7 +20,13 @@ from anthropic_proxy.cli.command_settings import (
     list_hosts,
 )
 from anthropic_proxy.cli.output import Output
-from anthropic_proxy.cli.proxy_client import PROBE_TIMEOUT_SECONDS, get_json, is_credential_rejected, is_served
+from anthropic_proxy.cli.proxy_client import (
+    BUSY_TIMEOUT_SECONDS,
+    PROBE_TIMEOUT_SECONDS,
+    get_json,
+    is_credential_rejected,
+    is_served,
+)
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.engine.routing.choices import choose_preferred_provider_name
@@ -102,12 +108,13 @@ class LocalProxy(Struct, frozen=True):
         """Base URL for clients, without a path."""
         return format_url(self.host, self.port, uses_tls=bool(self.certificate_file))
 
-    def get_json(self, path: str, timeout: float = PROBE_TIMEOUT_SECONDS) -> Any | None:
+    def get_json(self, path: str, timeout: float = BUSY_TIMEOUT_SECONDS) -> Any | None:
         """Return the JSON value at a URL path. None: no response in time, a status other than 200, or no JSON."""
         return get_json(self.host, self.port, path, self.token, self.certificate_file, timeout=timeout)
 
     def get_health(self) -> Health | None:
-        return get_json(self.host, self.port, "/health", certificate_file=self.certificate_file, kind=Health)
+        place = self.host, self.port, "/health", "", self.certificate_file
+        return get_json(*place, timeout=BUSY_TIMEOUT_SECONDS, kind=Health)
 
     def has_ledger(self) -> bool:
         health = self.get_health()
@@ -118,11 +125,12 @@ class LocalProxy(Struct, frozen=True):
 
     def get_recent_requests(self) -> RequestSnapshot:
         """Return the last requests, none if the proxy does not tell them."""
-        snapshot = get_json(self.host, self.port, RECENT_PATH, self.token, self.certificate_file, kind=RequestSnapshot)
+        place = self.host, self.port, RECENT_PATH, self.token, self.certificate_file
+        snapshot = get_json(*place, timeout=BUSY_TIMEOUT_SECONDS, kind=RequestSnapshot)
         return RequestSnapshot() if snapshot is None else snapshot
 
 
-def find_proxy(settings: Settings, timeout: float = PROBE_TIMEOUT_SECONDS) -> LocalProxy | None:
+def find_proxy(settings: Settings, timeout: float | None = None) -> LocalProxy | None:
     """Return the proxy that listens on the PORT of `settings` on this machine, if commands use it. None: no such proxy
     responds there.
     """
@@ -130,10 +138,14 @@ def find_proxy(settings: Settings, timeout: float = PROBE_TIMEOUT_SECONDS) -> Lo
     return proxy if proxy is not None and proxy.is_used else None
 
 
-def find_any_proxy(settings: Settings, timeout: float = PROBE_TIMEOUT_SECONDS) -> LocalProxy | None:
-    """Return the proxy that listens on the PORT of `settings`, also one that is not used. None: none responds."""
+def find_any_proxy(settings: Settings, timeout: float | None = None) -> LocalProxy | None:
+    """Return the proxy that listens on the PORT of `settings`, also one that is not used. None: none responds within
+    `timeout` seconds; without it, one that is known to run has more time than another program.
+    """
     port = settings.port
     record = find_running_proxy(settings.data_directory, port)
+    if timeout is None:
+        timeout = PROBE_TIMEOUT_SECONDS if record is None else BUSY_TIMEOUT_SECONDS
     certificate = (settings.tls_certificate_file or "") if record is None else record.certificate_file
     responding = find_health(list_hosts(record, settings.host), port, certificate, timeout)
     if responding is None:

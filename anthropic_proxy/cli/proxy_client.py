@@ -20,14 +20,13 @@ from anthropic_proxy.errors import UpstreamError, UpstreamUnreachable
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 
 PROBE_TIMEOUT_SECONDS = 2.0
+"""Time for the reply of a program that may be a proxy."""
 MAX_ERROR_CHARACTERS = 2_000
 """Number of characters of an error of a proxy that are shown."""
 STREAM_TIMEOUT_SECONDS = 30.0
 """Maximum number of seconds without data on an event stream of the proxy, which sends a comment every 10 seconds."""
-
-
-_PAGE_TIMEOUT_SECONDS = 10.0
-"""Time for a page: the first one of a proxy loads modules, which takes seconds on a busy machine."""
+BUSY_TIMEOUT_SECONDS = 10.0
+"""Time for a reply of a proxy that runs. For its first page, it loads modules for seconds on a busy machine."""
 _REQUEST_TIMEOUT_SECONDS = 30.0
 _MAX_REPLY_BYTES = 16 * 1024 * 1024
 """Limit of a reply, and of an event of a stream. The last requests of a proxy with many workers have about 4 MiB."""
@@ -81,7 +80,7 @@ def get_json(
 
 
 def is_credential_rejected(host: str, port: int, path: str, token: str, certificate_file: str = "") -> bool:
-    with closing(_connect(host, port, certificate_file, PROBE_TIMEOUT_SECONDS)) as connection:
+    with closing(_connect(host, port, certificate_file, BUSY_TIMEOUT_SECONDS)) as connection:
         try:
             connection.request("GET", path, headers=_headers(token))
             return connection.getresponse().status == http.client.UNAUTHORIZED
@@ -92,7 +91,7 @@ def is_credential_rejected(host: str, port: int, path: str, token: str, certific
 def is_served(host: str, port: int, path: str, token: str, certificate_file: str = "") -> bool:
     """Return True if a proxy on this machine has something at a URL path, also a redirect to a sign-in."""
     try:
-        with closing(_connect(host, port, certificate_file, _PAGE_TIMEOUT_SECONDS)) as connection:
+        with closing(_connect(host, port, certificate_file, BUSY_TIMEOUT_SECONDS)) as connection:
             connection.request("HEAD", path, headers=_headers(token))
             return connection.getresponse().status < http.client.BAD_REQUEST
     except (OSError, http.client.HTTPException, ValueError):
