@@ -1,6 +1,7 @@
 """A client with a virtual key, the settings that it needs, and the attempts of one attack."""
 
 import json
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +10,7 @@ import httpx2 as httpx
 from tests.attacks.lab import Attack, ordinary
 from tests.attacks.upstream import reply_text
 from tests.faults.client import Answer
-from tests.support.waiting import wait_for
+from tests.support.waiting import PAUSE_SECONDS, WAIT_SECONDS, wait_for
 
 ADMIN_KEY = "attack-admin-key-01"
 KEY_SETTINGS = {
@@ -43,6 +44,16 @@ class Buyer:
         """Dollars that the first budget has counted."""
         (spending, *_) = self.admin.get(f"/admin/keys/{self.id}").json()["spending"]
         return float(spending["used"])
+
+    def wait_for_settled(self, least: float = 0.0) -> float:
+        """Return the counted dollars when they are at least `least` and no longer change, or after a long time."""
+        seen, deadline = [-1.0], time.monotonic() + WAIT_SECONDS
+        while len(seen) < 3 or seen[-1] != seen[-2] or seen[-1] < least:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(PAUSE_SECONDS)
+            seen.append(self.spent)
+        return seen[-1]
 
 
 @dataclass

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from tests.support.fakes.server import RequestLog, new_application, serving
 from tests.support.server_process import running_forked_proxy
+from tests.support.waiting import WAIT_SECONDS
 
 IDLE_SECONDS = 0.3
 START = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]}
@@ -19,14 +20,17 @@ REST = {"choices": [{"index": 0, "delta": {"content": "Well."}, "finish_reason":
 
 
 async def answer(request: web.Request, raw: bytes, journal: RequestLog) -> web.StreamResponse:
-    """Send headers and an event, and after a silence longer than the limit between pieces, the reply."""
+    """Send headers and an event, and after a silence longer than the limit between pieces, the reply.
+
+    After content, the silence lasts until the proxy ends the request.
+    """
     if not request.path.endswith("/chat/completions"):
         return web.json_response({}, status=404)
     response = web.StreamResponse(headers={"content-type": "text/event-stream"})
     await response.prepare(request)
-    first = START if json.loads(raw)["messages"][-1]["content"] == "think" else REST
+    first = START if (thinks := json.loads(raw)["messages"][-1]["content"] == "think") else REST
     await response.write(b"data: " + json.dumps(first).encode().replace(b'"stop"', b"null") + b"\n\n")
-    await asyncio.sleep(4 * IDLE_SECONDS)
+    await asyncio.sleep(4 * IDLE_SECONDS if thinks else WAIT_SECONDS)
     await response.write(b"data: " + json.dumps(REST).encode() + b"\n\ndata: [DONE]\n\n")
     return response
 

@@ -181,10 +181,15 @@ def settings(upstream: Running) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def proxy(settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    more = {"MODEL_HAIKU": "openai/gpt-5.5", "UPSTREAM_IDLE_TIMEOUT": "2"}
-    with running_proxy(tmp_path_factory.mktemp("proxy"), {**settings, **more}) as running:
+    with running_proxy(tmp_path_factory.mktemp("proxy"), {**settings, "MODEL_HAIKU": "openai/gpt-5.5"}) as running:
         yield running
         assert "Traceback" not in running.log
+
+
+@pytest.fixture(scope="module")
+def impatient(settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    with running_proxy(tmp_path_factory.mktemp("impatient"), {**settings, "UPSTREAM_IDLE_TIMEOUT": "2"}) as running:
+        yield running
 
 
 @pytest.fixture
@@ -450,9 +455,9 @@ STALLED = "anthropic sent no data for 2 s; UPSTREAM_FIRST_BYTE_TIMEOUT and UPSTR
     ],
 )
 def test_a_response_that_stalls_ends_with_an_error(
-    proxy: Proxy, path: str, status: int, kind: str, message: str
+    impatient: Proxy, path: str, status: int, kind: str, message: str
 ) -> None:
-    assert error_of(proxy.client().get(path, headers={"x-api-key": SECRET})) == (status, kind, message)
+    assert error_of(impatient.client().get(path, headers={"x-api-key": SECRET})) == (status, kind, message)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ type = "guardrail"
 base_url = "{url}/guard"
 api_key = {{ env = "GUARD_API_KEY" }}
 reads = ["requests", "replies"]
-timeout = 60
+timeout = 10
 """
 
 

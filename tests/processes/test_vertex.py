@@ -145,7 +145,7 @@ def test_a_token_server_that_hangs_once_fails_one_request(cloud: Cloud, tmp_path
     settings = {
         **cloud.settings,
         "GOOGLE_APPLICATION_CREDENTIALS": str(write_service_account(tmp_path, cloud.tokens.url)),
-        "UPSTREAM_FIRST_BYTE_TIMEOUT": "2",
+        "UPSTREAM_FIRST_BYTE_TIMEOUT": "5",
     }
     cloud.servers.gate.clear()
     with proxy_with(tmp_path, settings) as proxy:
@@ -154,7 +154,7 @@ def test_a_token_server_that_hangs_once_fails_one_request(cloud: Cloud, tmp_path
         assert reply_text(ask(proxy)) == "x"
     assert (status, kind) == (504, "timeout_error")
     origin = "GOOGLE_APPLICATION_CREDENTIALS"
-    assert message == f"vertex_ai: no access token: its server did not answer within 2 s ({origin})"
+    assert message == f"vertex_ai: no access token: its server did not answer within 5 s ({origin})"
 
 
 def test_a_token_that_is_refused_is_renewed_once(cloud: Cloud, tmp_path: Path) -> None:

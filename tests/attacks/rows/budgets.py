@@ -1,7 +1,6 @@
 """Budgets and limits of keys against requests at the same time, disconnects, fallbacks, tool loops and odd numbers."""
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
@@ -12,7 +11,7 @@ from tests.attacks.lab import Attack, Row, ordinary
 from tests.attacks.upstream import UpstreamCall, respond
 from tests.faults.client import Answer, Asking
 from tests.support.fakes.searxng import result
-from tests.support.waiting import wait_for
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
 _PRICES = """
 [prices."openai/gpt-4.1"]
@@ -65,21 +64,6 @@ def _answer(call: UpstreamCall, **fields: Any) -> bytes:
     return _stream(**fields) if call.streaming else _reply(**fields)
 
 
-def _settled(buyer: Buyer, least: float = 0.0) -> float:
-    """Return the counted dollars when they are at least `least` and no longer change."""
-    seen = [-1.0]
-
-    def read() -> bool:
-        seen.append(buyer.spent)
-        time.sleep(0.02)
-        return seen[-1] == seen[-2] and seen[-1] >= least
-
-    deadline = time.monotonic() + 3
-    while not read() and time.monotonic() < deadline:
-        pass
-    return seen[-1]
-
-
 _TOGETHER: Mapping[str, Mapping[str, Any]] = {
     "whole": {},
     "streamed": {"stream": True},
@@ -99,7 +83,7 @@ def _spend_together(attack: Attack, attempts: Attempts) -> None:
         attack.upstream.calls.clear()
 
         def wait(call: UpstreamCall, gate: Event = gate) -> bytes:
-            gate.wait(5)
+            gate.wait(WAIT_SECONDS)
             return _answer(call)
 
         attack.upstream.reply = wait
@@ -113,7 +97,7 @@ def _spend_together(attack: Attack, attempts: Attempts) -> None:
         # an estimate that the provider exceeds, as with the small limit, is exceeded by the requests that ran
         most = 30 * _COST if fields.get("max_tokens") == 1 else 3 * _COST
         attempts.check(f"30 together, {name}", billed <= most + 1e-9, (billed, statuses))
-        counted = _settled(buyer, billed)
+        counted = buyer.wait_for_settled(billed)
         attempts.check(f"30 together, {name}: counted", counted >= billed - 1e-9, (counted, billed))
         attack.upstream.calls.clear()
         answer = buyer.post(body)
@@ -142,7 +126,7 @@ def _limit_together(attack: Attack, attempts: Attempts) -> None:
     attack.upstream.calls.clear()
 
     def hold(call: UpstreamCall) -> bytes:
-        gate.wait(5)
+        gate.wait(WAIT_SECONDS)
         return _answer(call)
 
     attack.upstream.reply = hold
@@ -179,11 +163,11 @@ def _leave(attack: Attack, attempts: Attempts) -> None:
         client = Asking(attack.port)
         head = b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nx-api-key: %b\r\ncontent-length: %d\r\n\r\n"
         client.send(head % (buyer.key.encode(), len(data)), data)
-        assert reached.wait(5)
+        assert reached.wait(WAIT_SECONDS)
         if waits_for:
             client.read_until(waits_for)
         client.reset()
-        counted = _settled(buyer, expected)
+        counted = buyer.wait_for_settled(expected)
         attempts.check(f"left {name}", counted >= expected, (counted, expected))
 
 
@@ -213,7 +197,7 @@ def _fall_back(attack: Attack, attempts: Attempts) -> None:
                 statuses = [answer.status_code for answer in pool.map(buyer.post, [body] * 4)]
             served = sum(call.body.get("model") == "dear" for call in attack.upstream.calls)
             attempts.check(f"fallback, {name}, {streams}", served <= most, (served, statuses))
-            counted, least = _settled(buyer, served * _OUTPUT * 500e-6), served * _OUTPUT * 500e-6
+            counted, least = buyer.wait_for_settled(served * _OUTPUT * 500e-6), served * _OUTPUT * 500e-6
             attempts.check(f"fallback, {name}, {streams}: counted", counted >= least - 1e-9, (counted, served))
 
 
@@ -252,7 +236,7 @@ def _loop(attack: Attack, attempts: Attempts) -> None:
             attempts.check(
                 f"loop, {name}, ${amount:g}", calls <= bound, (calls, answer.status_code, answer.text[-200:])
             )
-            counted = _settled(buyer, calls * _COST)
+            counted = buyer.wait_for_settled(calls * _COST)
             attempts.check(f"loop, {name}, ${amount:g}: counted", counted >= calls * _COST - 1e-9, (counted, calls))
 
 
@@ -277,11 +261,11 @@ def _state_numbers(attack: Attack, attempts: Attempts) -> None:
     buyer = Buyer(attack, "numbers", budgets=_day(1_000))
     for name, number in _NUMBERS.items():
         for field in ("max_tokens", "max_completion_tokens"):
-            before = _settled(buyer)
+            before = buyer.wait_for_settled()
             attack.upstream.calls.clear()
             answer = buyer.post({**ordinary(_MODEL), field: number})
             calls = len(attack.upstream.calls)
-            counted = _settled(buyer, before + calls * _COST) - before
+            counted = buyer.wait_for_settled(before + calls * _COST) - before
             is_right = answer.status_code < 500 and counted >= calls * _COST - 1e-9
             attempts.check(f"{field}, {name}", is_right, (answer.status_code, counted, calls, answer.text[:200]))
 

@@ -157,7 +157,7 @@ def _change(attack: Attack) -> list[Answer]:
             attempts.check(f"{name}, {model}: ends", "last" in reply and "end_turn" in reply, reply[-300:])
             rows = wait_for(lambda label=label: company.list_costs(label))
             attempts.check(f"{name}, {model}: stored", rows == [("red", round(cost * 1e9))], rows)
-            spent = buyer.spent
+            spent = buyer.wait_for_settled(cost - 1e-6)
             attempts.check(f"{name}, {model}: budget", abs(spent - cost) < 1e-6, spent)
             if (company.folder / "anthropic-proxy.toml").read_text() != company.settings:
                 company.reload(company.settings)

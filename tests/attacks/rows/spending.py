@@ -451,24 +451,13 @@ def _count_usages(attack: Attack) -> list[Answer]:
     for name, (reply, least, most) in replies.items():
         attack.upstream.reply = lambda _, reply=reply: reply  # type: ignore[misc]
         answer = buyer.post({**_BODY, "max_tokens": 2_000, "stream": b"event-stream" in reply[:200]})
-        spent = _wait_for_settled(buyer, before) - before
+        spent = buyer.wait_for_settled(before + least - 1e-6) - before
         before += spent
         if answer.status_code >= 500 or not least - 1e-6 <= spent <= most + 1e-6:
             failed.append(f"{name}: {answer.status_code}, counted ${spent:.6f}, expected ${least} to ${most}")
     assert failed == [], "\n".join(failed)
     attack.upstream.reply = reply_text("All is well.")
     return [attack.post(ordinary("openai/gpt-4.1"))]
-
-
-def _wait_for_settled(buyer: Buyer, before: float) -> float:
-    """Return the counted dollars when no request runs: two readings are equal."""
-    last = -1.0
-    for _ in range(40):
-        spent = buyer.spent
-        if spent == last:
-            return spent
-        last = spent
-    return last
 
 
 SPENDING: tuple[Row, ...] = (
