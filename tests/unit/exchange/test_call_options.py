@@ -34,6 +34,7 @@ from tests.support.fakes.openai_chat.server import new_openai
 from tests.support.fakes.server import Exchange, Running, serving, serving_strictly
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 from tests.support.messages import exactly
+from tests.support.waiting import WAIT_SECONDS
 
 SECRET = "the-secret-of-the-gateway-8f2c"
 CALL: dict[str, Any] = {"max_tokens": 900, "messages": [{"role": "user", "content": "Say exactly: hello"}]}
@@ -347,7 +348,7 @@ async def test_a_key_command_that_hangs_delays_the_next_target_briefly(
     (tmp_path / "key").write_text("sk-that-has-ended")
 
     def read(source: KeySource) -> Secret:
-        released.wait(10)
+        released.wait(WAIT_SECONDS)
         return Secret("sk-too-late", source.origin)
 
     with serving(new_openai()) as running:
@@ -363,7 +364,7 @@ async def test_a_key_command_that_hangs_delays_the_next_target_briefly(
         settings = load_settings(variables, PROVIDERS, env_file=str(tmp_path / ".env"), resolves_keys=True)
         engine = build_engine(settings, read_key=read)
         body = {"model": "claude-opus-5-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
-        reply = await asyncio.wait_for(send_request(engine, json.dumps(body).encode(), {}), 5)
+        reply = await asyncio.wait_for(send_request(engine, json.dumps(body).encode(), {}), WAIT_SECONDS / 2)
         released.set()
         await engine.close()
         statuses = [exchange.status for exchange in running.journal.exchanges]

@@ -266,7 +266,7 @@ async def test_a_reset_that_hides_the_alert_is_said_with_the_field(tmp_path: Pat
                     pass
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(5)
+        listener.settimeout(WAIT_SECONDS)
         served = asyncio.create_task(asyncio.to_thread(serve, listener))
         transports = Transports(load(tmp_path, table("ca_file = 'ca.pem'\n")))
         address = f"https://127.0.0.1:{listener.getsockname()[1]}"

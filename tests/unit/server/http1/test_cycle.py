@@ -10,7 +10,7 @@ import pytest
 from anthropic_proxy.gateway.server.http1.cycle import CYCLE_EXTENSION, MAX_JOINED_BODY_BYTES
 from tests.support.http1_server import CLOSE, Echo, serving, talk
 from tests.support.virtual_time import in_virtual_time
-from tests.support.waiting import WAIT_SECONDS
+from tests.support.waiting import WAIT_SECONDS, wait_for_async
 
 Receive = Callable[[], Awaitable[Any]]
 POST = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
@@ -151,8 +151,7 @@ async def test_a_body_that_nobody_asked_for_is_not_held_once_it_is_answered() ->
         try:
             writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))
             await writer.drain()
-            await asyncio.sleep(0.05)
-            came = tracemalloc.get_traced_memory()[0]
+            came = await wait_for_async(lambda: tracemalloc.get_traced_memory()[0], lambda came: came > size / 4)
             app.go_on.set()
             await reader.readuntil(b"}")
             held = tracemalloc.get_traced_memory()[0]
