@@ -9,8 +9,9 @@ import httpx2 as httpx
 import pytest
 from anthropic import beta_tool
 
-from tests.support.sdk import MODEL, Upstream, text_of, user_messages
+from tests.support.sdk import MODEL, Upstream, open_sdk, text_of, user_messages
 from tests.support.server_process import Proxy
+from tests.support.wires import Upstream as WireUpstream
 
 
 @beta_tool
@@ -63,6 +64,30 @@ def test_the_tool_runner_resends_the_whole_history(
     assert ["thread" in body for body in wire.posted] == [True, False, False, False]
     assert [len(body["messages"]) for body in wire.posted] == [1, 1, 3, 5]
     assert [len(exchange.body["messages"]) for exchange in upstream.exchanges] == [1, 3, 5]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_tool_runner_resends_and_compacts_the_whole_history_at_another_server_with_the_messages_api(
+    other_server: WireUpstream, stream: bool
+) -> None:
+    with open_sdk(base_url=other_server.proxy.url, api_key="the-clients-own", max_retries=0) as client:
+        runner: Any = client.beta.messages.tool_runner(
+            model=MODEL,
+            max_tokens=2_000,
+            tools=[add],
+            messages=user_messages("Add 3, 4 and 5"),
+            stream=stream,
+            betas=["compact-2026-09-04"],
+        )
+        reasons = []
+        for reply in runner:
+            message = reply.get_final_message() if stream else reply
+            reasons.append(message.stop_reason)
+            if len(reasons) == 1:
+                runner.compact_before_next_turn()
+    assert reasons[:2] == ["tool_use", "compaction"]
+    assert not any("thread" in body or "compaction" in body for body in other_server.bodies)
+    assert [len(conversation.turns) for conversation in other_server.conversations][:2] == [1, 3]
 
 
 def test_a_thread_goes_on_without_the_server(client: anthropic.Anthropic, wire: Wire) -> None:

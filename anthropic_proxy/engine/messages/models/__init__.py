@@ -8,6 +8,7 @@ from msgspec import Raw
 
 from anthropic_proxy.engine.messages.models.decode import (
     CleanMessages,
+    build_thread_error,
     decode_envelope,
     decode_nested_content,
     decode_request,
@@ -95,6 +96,7 @@ __all__ = [
     "ToolUseBlock",
     "UnknownBlock",
     "UsageBody",
+    "build_thread_error",
     "decode_envelope",
     "decode_nested_content",
     "decode_request",

@@ -269,14 +269,19 @@ def decode_request(
     return request
 
 
+def build_thread_error() -> UnsupportedFeature:
+    """Return the error for a conversation that nobody keeps. The official SDKs then send the complete history."""
+    return UnsupportedFeature(
+        "thread: this proxy stores no conversations; send the complete history in messages",
+        details={"error_code": "thread_unsupported_request"},
+        code="conversation-state",
+        is_negotiated=True,
+    )
+
+
 def _require_supported_fields(read: _Body, *, for_token_count: bool) -> None:
     if read.thread not in _NOT_GIVEN:
-        raise UnsupportedFeature(
-            "thread: this proxy stores no conversations; send the complete history in messages",
-            details={"error_code": "thread_unsupported_request"},
-            code="conversation-state",
-            is_negotiated=True,  # the official SDKs then send the complete history
-        )
+        raise build_thread_error()
     if not read.messages and (read.compaction in _NOT_GIVEN or for_token_count):
         raise InvalidRequest("messages: at least one message is required", code="empty-messages")
     if read.max_tokens is None:

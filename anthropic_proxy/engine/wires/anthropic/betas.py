@@ -47,6 +47,8 @@ BETA_HEADER, BETA_FIELD = "anthropic-beta", "anthropic_beta"
 """Header with the betas, and the field of the body that clouds have for them."""
 BETAS_OF_CONTEXT = ("context-management-", "compact-")
 """Beginnings of the betas of its edits."""
+_THREADS_BETA = "message-threads-2026-08-12"
+"""Beta of the field `thread`."""
 EAGER_BETA = "fine-grained-tool-streaming-2025-05-14"
 """Beta that is the older form of `eager_input_streaming`, for all tools that do not have the field."""
 _ALL_BETAS = ("*",)
@@ -125,6 +127,11 @@ def makes_edits(dialect: BaseDialect, edits: "Sequence[ContextEdit]") -> bool:
         and all(accepts_beta(dialect, beta) and not _matches(beta, dialect.unproven_betas) for beta in betas)
         and all({*dialect.dropped_fields}.isdisjoint(edit.fields) for edit in edits)
     )
+
+
+def keeps_conversations(dialect: Dialect) -> bool:
+    """Return True if the server is one of Anthropic's, or a gateway to these alone, and so keeps a `thread`."""
+    return dialect.verifies_signatures and accepts_beta(dialect, _THREADS_BETA)
 
 
 def remove_betas(headers: Mapping[str, str], beginnings: tuple[str, ...]) -> Mapping[str, str]:

@@ -58,7 +58,7 @@ _OF_NEWER_CLIENTS = frozenset(("context_management", "diagnostics", "fallbacks",
 _REQUIRED = frozenset(
     (
         *("inference_geo", "max_tokens", "messages", "model", "stop_sequences", "stream", "system"),
-        *("tool_choice", "tools"),
+        *("thread", "tool_choice", "tools"),
     )
 )
 """Fields that no request leaves out, even if the server rejects them: without them, the reply has another meaning or

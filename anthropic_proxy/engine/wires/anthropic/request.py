@@ -19,11 +19,19 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling, note_replacement
+from anthropic_proxy.engine.messages.models import build_thread_error
 from anthropic_proxy.engine.messages.purpose import AGENT_HEADER, HINT_HEADERS, SESSION_HEADER
 from anthropic_proxy.engine.passed_proxies import LOOP_HEADER
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.api_fields import NamedModel
-from anthropic_proxy.engine.wires.anthropic.betas import ACCEPTED, BETA_FIELD, BETA_HEADER, filters_betas, select_betas
+from anthropic_proxy.engine.wires.anthropic.betas import (
+    ACCEPTED,
+    BETA_FIELD,
+    BETA_HEADER,
+    filters_betas,
+    keeps_conversations,
+    select_betas,
+)
 from anthropic_proxy.engine.wires.anthropic.conversation import (
     FIELDS_OF_THINKING,
     Removals,
@@ -277,6 +285,8 @@ class _BodyEditor(Struct):
                 return [Edit(field.value, field.end, msgspec.json.encode(call.model))]
             case "system" if not dialect.forwards_metadata:
                 return _find_billing_edits(body, field)
+            case "thread" if body[field.value] == ord("{") and not keeps_conversations(dialect):
+                raise build_thread_error()  # without the field, the messages would be taken for the whole conversation
             case "tool_choice" if missing is not None and missing.names:
                 require_free_choice(body[field.value : field.end], missing, call.provider_prefix)
                 return () if missing.leaves_tools else None
