@@ -268,6 +268,22 @@ async def test_a_changed_or_misplaced_block_is_refused_with_the_codes_of_the_api
         assert error.details == {"error_code": f"compaction_{code}"}
 
 
+async def test_a_block_with_an_empty_text_is_refused() -> None:
+    """The SDK: "Empty string content is not allowed" (`BetaCompactionBlockParam`, anthropic 2.10)."""
+    script = Script()
+    messages = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": [{"type": "compaction", "content": ""}]},
+    ]
+    error = (await ask(proxy(script), messages=[*messages, {"role": "user", "content": "Go on"}])).error
+    assert error is not None
+    assert (error.status, str(error)) == (
+        400,
+        'messages.1.content.0.content: Input should be null or a text that is not empty, got ""',
+    )
+    assert script.requests == []
+
+
 REFUSED: Mapping[str, tuple[Json, str | None, str]] = {
     "type": (
         {"compaction": {"type": "auto"}},

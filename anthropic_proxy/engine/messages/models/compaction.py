@@ -93,14 +93,17 @@ def require_summarizable(messages: Sequence[Message]) -> None:
 
 
 def require_valid_blocks(messages: Sequence[Message]) -> None:
-    """Raise `InvalidRequest` if a signed block was changed, or is not the first block and the only one."""
+    """Raise `InvalidRequest` if a block is empty, or a signed one was changed, or is not the first one and alone."""
     found = [
         (place, index, block)
         for place, message in enumerate(messages)
         if not isinstance(message.content, str)
         for index, block in enumerate(message.content)
-        if isinstance(block, CompactionBlock) and block.content
+        if isinstance(block, CompactionBlock) and block.content is not None
     ]
+    for place, index, block in found:
+        if not block.content:  # the API accepts null only, for a summary that failed
+            raise wrong_type_error(f"messages.{place}.content.{index}.content", "null or a text that is not empty", "")
     if not any(block.signature for *_, block in found):
         return
     if len(found) > 1:
