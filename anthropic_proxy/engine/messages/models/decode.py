@@ -642,7 +642,6 @@ def decode_blocks(content: Raw, path: str) -> list[Block]:
 _WITHOUT_JSON = (
     ThinkingBlock,
     ImageBlock,
-    DocumentBlock,
     RedactedThinkingBlock,
     ToolReferenceBlock,
     ToolAdditionBlock,
@@ -650,7 +649,7 @@ _WITHOUT_JSON = (
     CompactionBlock,
     FallbackBlock,
 )
-"""Blocks whose fields the decoder has checked. A document has JSON too, which is decoded where it is read."""
+"""Blocks whose fields the decoder has checked."""
 
 
 def are_well_formed(blocks: list[Block]) -> bool:
@@ -678,6 +677,10 @@ def are_well_formed(blocks: list[Block]) -> bool:
                 return False
         elif type(block) is UnknownBlock:
             return False
+        elif type(block) is DocumentBlock:
+            content = block.source.content
+            if len(content) and not is_string_or_absent(content) and memoryview(content)[0] not in (_LIST, _NULL):
+                return False
         elif not isinstance(block, _WITHOUT_JSON):
             assert_never(block)
     return True
@@ -727,6 +730,8 @@ def _read_block(raw: Raw, path: str) -> Block:
         raise wrong_type_error(f"{path}.text", "a string", block.text)
     if isinstance(block, ToolResultBlock | SearchResultBlock):
         raise wrong_type_error(f"{path}.content", "a string or a list of blocks", block.content)
+    if isinstance(block, DocumentBlock):
+        raise wrong_type_error(f"{path}.source.content", "a string or a list of blocks", block.source.content)
     field = "input" if isinstance(block, ToolUseBlock | ServerToolUseBlock) else "content"
     raise InvalidRequest(f"{path}.{field}: {TOO_DEEP_MESSAGE}", code="request-body")
 
