@@ -273,7 +273,9 @@ async def describe_images(
     if not pictures:
         return request, ()
     texts, notes = await describer.describe(pictures, "messages.image")
-    return await run(is_large, _replace_pictures, request, texts), notes
+    replaced = await run(is_large, _replace_pictures, request, texts)
+    replaced.picture_texts = frozenset(texts.values())
+    return replaced, notes
 
 
 def list_pictures(request: MessagesRequest) -> list[Source]:

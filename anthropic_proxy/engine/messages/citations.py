@@ -16,6 +16,7 @@ Sources: platform.claude.com, "Citations", "Search results" and "Structured outp
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from re import Match
 from typing import Any
 
@@ -135,19 +136,24 @@ class NumberedSources:
 
 
 def number_passages(
-    messages: Sequence[Message], notes: list[FidelityNote], pages: Collection[bytes] = ()
+    messages: Sequence[Message],
+    notes: list[FidelityNote],
+    pages: Collection[bytes] = (),
+    picture_texts: Collection[str] = (),
 ) -> tuple[list[Message], NumberedSources]:
     """Return the messages with texts in place of the sources that the client wants cited. No sources: all are equal.
 
-    `pages`: see `MessagesRequest`.
+    `pages`, `picture_texts`: see `MessagesRequest`.
 
     Raises `InvalidRequest` if only some of the documents, or of the search results, have `citations`.
     """
-    numbering = _Numbering(pages)
+    numbering = _Numbering(pages, picture_texts)
     numbered = [
         message
         if isinstance(message.content, str)
-        else _with_blocks(message, numbering.rewrite(message.content, f"messages.{place}.content"))
+        else _with_blocks(
+            message, numbering.rewrite_message(message.role, message.content, f"messages.{place}.content")
+        )
         for place, message in enumerate(messages)
     ]
     notes += numbering.notes.values()
@@ -169,14 +175,22 @@ def build_format_error() -> InvalidRequest:
 class _Numbering:
     """Numbers the passages of one request."""
 
-    def __init__(self, pages: Collection[bytes]) -> None:
+    def __init__(self, pages: Collection[bytes], picture_texts: Collection[str]) -> None:
         self._pages = pages
+        self._picture_texts = picture_texts
         self.sources = NumberedSources()
         self.notes: dict[str, FidelityNote] = {}
         self._counts = {"document": 0, "search_result": 0}
         """Number of the blocks so far, with and without citations: the next index."""
         self._settings: dict[str, tuple[bool, str]] = {}
         """Kind of block → whether the first one requests citations, and its path."""
+
+    def rewrite_message(self, role: str, blocks: list[Block], path: str) -> list[Block]:
+        """Return the blocks with texts in place of sources. The texts of a reply that citations have divided are one
+        text again, as the model wrote them. The same list: nothing is to be changed.
+        """
+        written = self.rewrite(blocks, path)
+        return _join_texts(written) if role == "assistant" and self.sources else written
 
     def rewrite(self, blocks: list[Block], path: str) -> list[Block]:
         """Return the blocks with texts in place of sources. The same list: there are none."""
@@ -266,12 +280,16 @@ class _Numbering:
         return [heading, *self._number_blocks(block.content, about)]
 
     def _number_blocks(self, content: Raw, about: dict[str, Any]) -> list[Block]:
-        """Number the texts among the blocks. Others, such as images, stay as they are, and cannot be cited."""
+        """Number the texts among the blocks. Others stay as they are, and cannot be cited: images, and texts in their
+        place.
+        """
         blocks = decode_nested_content(content, in_result=False)
         texts = {
             place: text
             for place, block in enumerate(blocks)
-            if isinstance(block, TextBlock) and (text := msgspec.json.decode(block.text, type=str)).strip()
+            if isinstance(block, TextBlock)
+            and (text := msgspec.json.decode(block.text, type=str)).strip()
+            and text not in self._picture_texts
         }
         bounds = [(place, place + 1) for place in texts]
         numbers = self.sources.add([*texts.values()], bounds, about)
@@ -280,6 +298,15 @@ class _Numbering:
             TextBlock(json_string(f"[{marked[place]}] {_show(texts[place])}")) if place in marked else block
             for place, block in enumerate(blocks)
         ]
+
+
+def _join_texts(blocks: list[Block]) -> list[Block]:
+    joined = list[Block]()
+    for _, group in groupby(blocks, lambda block: type(block) is TextBlock):
+        same = [*group]
+        texts = [bytes(block.text)[1:-1] for block in same if isinstance(block, TextBlock)]
+        joined += [TextBlock(Raw(b'"%b"' % b"".join(texts)))] if texts else same
+    return joined if len(joined) < len(blocks) else blocks
 
 
 def _show(text: str) -> str:
@@ -411,6 +438,8 @@ class CitedReply:
             self._blank = ""
 
     def _apply(self, mark: Match[str], written: list[Delta]) -> None:
+        if mark[1] is None and self._has_text:  # nothing is between the marks: they are about the text before them
+            self._cite(written)
         self._end_statement()
         if mark[1] is None:
             self._depth -= 1

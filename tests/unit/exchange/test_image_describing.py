@@ -530,3 +530,13 @@ async def test_descriptions_have_a_limited_size_in_memory(tmp_path: Path) -> Non
     assert len(gallery.asked) == 5
     await gallery.send(show(paint("red")))
     assert len(gallery.asked) == 5
+
+
+async def test_a_description_in_a_cited_document_is_no_passage_of_it(tmp_path: Path) -> None:
+    gallery = Gallery(tmp_path)
+    before, after = ({"type": "text", "text": text} for text in ("One.", "Two."))
+    content = [before, show(paint("red")), show(b"no picture"), after]
+    source = {"type": "content", "content": content}
+    text = await gallery.send({"type": "document", "source": source, "citations": {"enabled": True}})
+    failed = "[image omitted: it is no JPEG, PNG, GIF or WebP. Say so if it is needed.]"
+    assert text.partition("]\n\n")[2] == f"[1] One.\n\n{described('A red square.')}\n\n{failed}\n\n[2] Two."

@@ -211,12 +211,39 @@ def test_what_is_no_mark_stays_text(text: str) -> None:
 def test_a_mark_that_names_no_passage_is_left_out_and_counted() -> None:
     _, sources = number([text_document(GRASS)])
     reply = CitedReply(sources)
-    deltas = reply.feed([Text('Not <cite n="9">there</cite>, <cite n="0,3-1,-">nor</cite> here<cite n="1"></cite>.')])
+    deltas = reply.feed([Text('<cite n="1"></cite>Not <cite n="9">there</cite>, <cite n="0,3-1,-">nor</cite> here.')])
     assert "".join(text for text, _ in blocks_of(deltas)) == "Not there, nor here."
     assert [citations for _, citations in blocks_of(deltas) if citations] == []
     assert reply.notes == (
         FidelityNote("approximated", "content.citations", "marks of the model that name no passage were left out: 3"),
     )
+
+
+@pytest.mark.parametrize("mark", ['<cite n="2"/>', '<cite n="2"></cite>'])
+def test_a_mark_without_a_statement_is_about_the_text_before_it(mark: str) -> None:
+    _, sources = number([text_document(GRASS)])
+    first, second = blocks_of(cite(sources, *f"It is blue{mark}. So what?"))
+    assert (first[0].strip(), first[1]) == ("It is blue", [quotation("The sky is blue.", 20, 36)])
+    assert second == (". So what?", [])
+
+
+def test_a_reply_with_citations_is_one_text_in_the_next_turn() -> None:
+    words = 'It is <cite n="2">blue</cite>, not <cite n="1">green</cite> \\"\N{GRINNING FACE}.'
+    _, sources = number([text_document(GRASS)])
+    reply = [{"type": "text", "text": text} for text, _ in blocks_of(cite(sources, words))]
+    call = {"type": "tool_use", "id": "call_1", "name": "f", "input": {}}
+    last = {"type": "text", "text": "End."}
+    turns = [
+        {"role": "assistant", "content": [{"type": "text", "text": "A."}, {"type": "text", "text": "B."}]},
+        {"role": "user", "content": [text_document(GRASS), {"type": "text", "text": "Sky?"}]},
+        {"role": "assistant", "content": [*reply, call, last]},
+    ]
+    body = msgspec.json.encode({"model": "m", "max_tokens": 1, "messages": turns})
+    messages, _ = number_passages([*decode_request(body).messages], [])
+    first, user, second = (msgspec.json.decode(msgspec.json.encode(message.content)) for message in messages)
+    assert [block["text"] for block in first] == ["A.", "B."]
+    assert len(user) == 3
+    assert second == [{"type": "text", "text": 'It is blue, not green \\"\N{GRINNING FACE}.'}, call, last]
 
 
 def test_a_mark_ends_before_a_call_and_with_the_reply() -> None:
@@ -278,7 +305,7 @@ def test_white_space_between_statements_is_no_block() -> None:
     _, sources = number([text_document(GRASS)])
     text = '\n<cite n="1">A.</cite> <cite n="2">B.</cite>\n\nC. <cite n="1"> </cite>D. <cite n="1">E</cite>\n'
     green, blue = quotation("The grass is green. ", 0, 20), quotation("The sky is blue.", 20, 36)
-    expected = [("\nA. ", [green]), ("B.", [blue]), ("\n\nC. ", []), (" D. ", []), ("E\n", [green])]
+    expected = [("\nA. ", [green]), ("B.", [blue]), ("\n\nC. ", [green]), (" D. ", []), ("E\n", [green])]
     assert blocks_of(cite(sources, text)) == expected
     assert blocks_of(cite(sources, *text)) == expected
 

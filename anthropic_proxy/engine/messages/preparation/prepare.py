@@ -83,7 +83,7 @@ def prepare(
         known = messages.known
         messages = merge_messages(messages)
     else:
-        messages, sources = number_passages(messages, notes, request.pages)
+        messages, sources = number_passages(messages, notes, request.pages, request.picture_texts)
         messages = pair_calls_with_results(clean_messages(messages, notes), names.upstream_name, notes)
     tools = offer.tools
     if offer.loaded and limits.loaded_tools == "items" and (unplaced := find_unplaced_tools(messages, offer.loaded)):
