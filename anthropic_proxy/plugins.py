@@ -181,11 +181,13 @@ class Condition(Struct, frozen=True, kw_only=True):
     """Something that is wrong with the running server now. The settings alone do not show it."""
 
     check: str
-    """Name of the check in `/readyz`: `instances`."""
+    """Name of the check in `/readyz` and of the metric `anthropic_proxy_conditions`: `instances`."""
     state: str
     """Result of the check, which everybody may read: `4 without Redis`."""
     problem: Problem
     """The same with its remedy, for the log, the doctor and the pages."""
+    is_logged: bool = False
+    """True: the plugin writes it to the log itself."""
 
 
 class ServerFacts(Struct, frozen=True, kw_only=True):
@@ -463,7 +465,7 @@ BudgetLabels = tuple[str, str, str, str, str, str]
 """Budget in `/metrics`: `key` or `team`, its name, unit and period of the budget, pattern of models ("": all), and
 `hard` or `soft`."""
 LedgerCondition = Literal["ok", "disk full", "locked", "read-only", "corrupt", "unreachable", "newer schema", "failed"]
-"""Result of the last attempt to store requests.
+"""Result of the last attempt to store requests, or of the last look at the disk of a SQLite database.
 
 `newer schema`: a newer version of the program has changed the database, so this version does not write. `failed`:
 another error, which is in the log.
@@ -477,7 +479,6 @@ class LedgerState(Struct):
     """
 
     condition: LedgerCondition = "ok"
-    """Result of the last attempt to store requests."""
     problem: str = ""
     """Sentence for the user with cause, reason and remedy. It may contain a path. "": the condition is `ok`."""
     clock_problem: str = ""

@@ -14,7 +14,6 @@ from anthropic_proxy.cli.local_proxy import (
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.doctor.stored_runs import list_known_fixes
-from anthropic_proxy.console.ledger.database import find_database, is_disk_full
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
@@ -56,9 +55,6 @@ def health(*, as_json: bool = False) -> None:
             problems = [problem.text for problem in readiness.problems if problem.subject not in known]
             problems += [f"{fix.name}: {fix.problem}" for fix in list_known_fixes(settings)]
             ready = list(dict.fromkeys([*names, *(provider.prefix for provider in unseen)]))
-            if ledger == "ok" and settings.has_ledger():  # the proxy knows the result of its latest attempt only
-                file = find_database(settings).file
-                ledger = "disk full" if file is not None and is_disk_full(file) else ledger
     if as_json:
         started_at = format_utc_time(proxy.started_at) if proxy.started_at else ""
         described = {"address": proxy.address, "version": proxy.version, "started_at": started_at}

@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
-from anthropic_proxy.engine.advice import ProblemKind, report_warning
-from anthropic_proxy.plugins import Condition, StoreState
+from anthropic_proxy.engine.advice import ProblemKind, report_problem, report_warning
+from anthropic_proxy.plugins import Condition, LedgerCondition, StoreState
 
 MAX_CLOCK_DIFFERENCE_SECONDS = 5.0
 CHECK_SECONDS = 1.0
@@ -20,6 +20,12 @@ def find_wrong_clock(state: StoreState, clock: Callable[[], float]) -> Sequence[
     described = f"{describe_clock_difference(difference)} that of {_STORES[state.kind]}"
     problem = report_warning(ProblemKind.WRONG_CLOCK, "this server", difference=described)
     return [Condition(check="clock", state=described, problem=problem)]
+
+
+def build_ledger_condition(state: LedgerCondition, text: str) -> Condition:
+    """`text` has cause and remedy. The ledger writes it to the log, also for failures of less than a second."""
+    problem = report_problem(ProblemKind.STATED, "the ledger", reason=text)
+    return Condition(check="ledger", state=state, problem=problem, is_logged=True)
 
 
 def describe_clock_difference(seconds: float) -> str:
@@ -49,7 +55,7 @@ class ConditionLog:
             await asyncio.sleep(CHECK_SECONDS)
 
     def report_changes(self) -> None:
-        problems = {(one.problem.kind, one.problem.subject): one.problem for one in self._find()}
+        problems = {(one.problem.kind, one.problem.subject): one.problem for one in self._find() if not one.is_logged}
         for name, problem in problems.items():
             if name not in self._reported:
                 self._warn(problem.text)

@@ -1,5 +1,6 @@
 """The command line: options, addresses, and errors at the start."""
 
+import html
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,7 @@ from anthropic_proxy.gateway.server.listener import open_listener
 from tests.support.command_line import run_command
 from tests.support.paths import ROOT
 from tests.support.server_process import ending, environment_of, reserve_closed_port, running_proxy
+from tests.support.small_disk import fill_disk, mounted_disk
 from tests.support.waiting import WAIT_SECONDS, wait_for
 
 WHOLE = {"OPENAI_API_KEY": "sk-test-0123456789abcdef"}
@@ -203,19 +206,41 @@ def test_python_m_imports_no_modules_of_the_current_directory(tmp_path: Path) ->
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_full_disk_is_named_before_a_request_is_stored(tmp_path: Path) -> None:
-    packages = tmp_path / "packages"
-    packages.mkdir()
-    packages.joinpath("sitecustomize.py").write_text(
-        "import shutil\nfound = shutil.disk_usage\nshutil.disk_usage = lambda path: found(path)._replace(free=0)\n"
-    )
-    ledger = {"DATABASE_URL": f"sqlite:///{tmp_path / 'ledger.sqlite3'}"}
-    with running_proxy(tmp_path, ledger) as proxy:
-        settings = {**ledger, "PORT": proxy.url.rpartition(":")[2]}
-        words = [sys.executable, "-m", "anthropic_proxy", "health", "--json"]
-        own = {**environment_of(tmp_path), **settings}
-        listed = [
-            json.loads(subprocess.run(words, cwd=tmp_path, env={**own, **more}, capture_output=True, check=True).stdout)
-            for more in ({}, {"PYTHONPATH": f"{packages}{os.pathsep}{own['PYTHONPATH']}"})
-        ]
-    assert [one["ledger"] for one in listed] == ["ok", "disk full"]
+def test_a_full_disk_is_the_same_on_all_surfaces_before_a_request_is_stored(tmp_path: Path) -> None:
+    with mounted_disk(tmp_path) as disk:
+        file = disk / "ledger.sqlite3"
+        settings = {"DATABASE_URL": f"sqlite:///{file}"}
+        with running_proxy(tmp_path, settings) as proxy, proxy.client() as client:
+            settings["PORT"] = proxy.url.rpartition(":")[2]
+
+            def show(*words: str) -> dict[str, Any]:
+                shown: dict[str, Any] = json.loads(run_command(*words, directory=tmp_path, settings=settings).stdout)
+                return shown
+
+            def look(state: str) -> dict[str, object]:
+                wait_for(lambda: client.get("/readyz").json()["checks"]["ledger"], lambda found: found == state)
+                page = client.get("/dashboard", headers={"accept": "text/html"}).text
+                return {
+                    "/health": client.get("/health").json()["ledger"]["condition"],
+                    "health": show("health", "--json")["ledger"],
+                    "metric": re.findall(r'anthropic_proxy_conditions\{check="(.*)"\} 1', client.get("/metrics").text),
+                    "doctor": show("doctor", "--yes", "--json")["problems"],
+                    "page": text in html.unescape(page),
+                }
+
+            text = (
+                f"The ledger cannot store requests: disk full ({file}: no space left on device). Free space on its "
+                "disk, or set LEDGER_MAX_MB to a smaller number."
+            )
+            large = fill_disk(disk)
+            full = look("disk full")
+            large.unlink()
+            free = look("ok")
+            log = proxy.log
+    states = {"/health": "disk full", "health": "disk full", "metric": ["ledger"]}
+    assert full == {**states, "doctor": [text], "page": True}
+    assert free == {"/health": "ok", "health": "ok", "metric": [], "doctor": [], "page": False}
+    assert [line for line in log.splitlines() if "ledger" in line] == [
+        f"! {text}",
+        "! The ledger stores requests again. 0 were dropped since the start.",
+    ]

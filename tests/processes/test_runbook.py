@@ -8,7 +8,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx2 as httpx
@@ -31,6 +31,7 @@ from tests.support.process_checks import METRICS, total
 from tests.support.redis import find_redis, running_redis
 from tests.support.server_process import Proxy, environment_of, hold_port, running_proxy
 from tests.support.sign_in import Device, list_sign_in_settings
+from tests.support.small_disk import fill_disk, mounted_disk
 from tests.support.virtual_keys import create_key
 from tests.support.waiting import WAIT_SECONDS, wait_for
 
@@ -321,20 +322,14 @@ def restore_behind_pooler(stack: ExitStack, folder: Path) -> Steps:
 
 
 @situation("The disk is full")
-def fill_disk(stack: ExitStack, folder: Path) -> Steps:
-    disk = folder / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(disk)], check=False).returncode:
-        pytest.skip("platform: this user cannot mount a small disk")
-    stack.callback(subprocess.run, ["umount", "-l", str(disk)], check=True)
+def use_up_disk(stack: ExitStack, folder: Path) -> Steps:
+    disk = stack.enter_context(mounted_disk(folder))
     settings = file_database(disk)
     proxy = start(stack, folder, settings)
     desk = Desk(folder, settings, proxy)
     desk.execute("curl -s http://127.0.0.1:8082/v1/messages -d @hello.json")
     wait_stored(proxy, 1)
-    with (disk / "large").open("wb", buffering=0) as large, suppress(OSError):
-        while True:
-            large.write(b"x" * 4096)
+    fill_disk(disk)
     yield desk
     yield desk
 

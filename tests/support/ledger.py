@@ -1,6 +1,7 @@
 """Receipts, databases and a running writer, for the tests of the ledger."""
 
 import os
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -203,7 +204,8 @@ def destroy_ledger(directory: Path) -> None:
 class RunningLedger:
     """A queue with its writer on a database, without pauses.
 
-    `cost`: the cost of each request, or a function of the receipt; None: that of the prices of the settings.
+    `cost`: the cost of each request, or a function of the receipt; None: that of the prices of the settings. The disk
+    is full while `full_disk` is set.
     """
 
     def __init__(
@@ -216,6 +218,7 @@ class RunningLedger:
     ) -> None:
         self.settings = settings
         self.warnings: list[str] = []
+        self.full_disk = threading.Event()
         self.queue = ReceiptQueue(self._run, batch_seconds=batch_seconds, **options)
         self._cost = cost
 
@@ -227,6 +230,8 @@ class RunningLedger:
             calculate_cost=(lambda _: cost) if isinstance(cost := self._cost, Cost) else cost,
             retry_delays=(0.01,),
             clock=lambda: NOON,
+            is_disk_full=lambda _: self.full_disk.is_set(),
+            disk_check_seconds=0.01,
         ).run()
 
     async def record(self, *receipts: Receipt) -> None:

@@ -8,6 +8,7 @@ import errno
 import os
 import shutil
 import sqlite3
+import tempfile
 import threading
 import time
 import traceback
@@ -43,6 +44,8 @@ _SILENT_SECONDS = 5.0
 _SILENCE_MILLISECONDS = 10_000
 """Time in milliseconds without a TCP acknowledgment after which the PostgreSQL server counts as disconnected."""
 _CACHE_KIBIBYTES = 16_384
+_NEEDED_BYTES = 64 * 1024
+"""Free space that a SQLite database needs to store a few requests."""
 _MAX_LISTED_TABLES = 3
 _SQLITE_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY name"
 _MIGRATION_LOCK = 0x616E7468
@@ -112,8 +115,12 @@ def classify_database_error(error: BaseException) -> LedgerCondition:
 def describe_database_failure(condition: LedgerCondition, place: str, error: BaseException) -> str:
     if isinstance(error, ConfigurationError):
         return error.message
-    reason = " ".join(str(find_cause(error)).split())[:300]
-    return f"The ledger cannot store requests: {condition} ({place}: {reason}). {_REMEDIES[condition]}"
+    return f"The ledger cannot store requests: {condition} ({place}: {_find_reason(error)}). {_REMEDIES[condition]}"
+
+
+def _find_reason(error: BaseException) -> str:
+    cause = find_cause(error)
+    return describe_os_error(cause) if isinstance(cause, OSError) else " ".join(str(cause).split())[:300]
 
 
 _READING_REMEDIES: dict[LedgerCondition, str] = {
@@ -125,21 +132,44 @@ _READING_REMEDIES: dict[LedgerCondition, str] = {
 
 def describe_reading_failure(address: DatabaseAddress, error: BaseException) -> str:
     """Return the text for a database that cannot be read. `error` may be that of the driver."""
-    cause = find_cause(error)
-    condition = classify_database_error(error)
-    reason = describe_os_error(cause) if isinstance(cause, OSError) else " ".join(str(cause).split())[:300]
-    if condition == "failed" and address.file is not None and is_disk_full(address.file):
-        condition = "disk full"  # SQLite reads with a file beside the database, and only says `disk I/O error`
-    if condition == "disk full" and isinstance(cause, sqlite3.Error):
+    condition = find_condition(address, error)
+    reason = _find_reason(error)
+    if condition == "disk full" and isinstance(find_cause(error), sqlite3.Error):
         reason = f"disk full ({reason})"
     return f"The ledger {address.describe()} cannot be read: {reason}. {_READING_REMEDIES[condition]}"
 
 
-def is_disk_full(file: Path) -> bool:
-    """`file` and its folders may not exist."""
-    with suppress(OSError, StopIteration):
-        return shutil.disk_usage(next(folder for folder in file.parents if folder.exists())).free == 0
+def find_condition(address: DatabaseAddress, error: BaseException) -> LedgerCondition:
+    """Return the state of the database `address` after `error`."""
+    condition = classify_database_error(error)
+    # SQLite reads with a file beside the database, and only says `disk I/O error`
+    return "disk full" if condition == "failed" and is_disk_full(address) else condition
+
+
+def is_disk_full(address: DatabaseAddress) -> bool:
+    """Return True if a SQLite file cannot grow. The file and its folders may not exist.
+
+    A file is written if the system states too little free space: its number is without what root may use.
+    """
+    if address.file is None:
+        return False
+    try:
+        folder = next(folder for folder in address.file.parents if folder.exists())
+        if shutil.disk_usage(folder).free >= _NEEDED_BYTES:
+            return False
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(os.urandom(_NEEDED_BYTES))  # a file system may store equal bytes without space
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        return _ERRNO_CONDITIONS.get(error.errno or 0) == "disk full"
+    except StopIteration:
+        pass
     return False
+
+
+def new_full_disk_error() -> OSError:
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def is_value_failure(error: Exception) -> bool:

@@ -1,6 +1,5 @@
 """Connections of pages, the API and commands, which read the database of the ledger with SQLAlchemy."""
 
-import errno
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from anthropic_proxy.console.ledger.database import (
     describe_reading_failure,
     find_database,
     is_disk_full,
+    new_full_disk_error,
     require_own_database,
 )
 from anthropic_proxy.console.ledger.migrations import NEWEST_VERSION, find_schema_version, is_known_version
@@ -85,9 +85,8 @@ class LedgerReader:
             if self._address.file is not None:
                 os.stat(self._address.file)
         except (FileNotFoundError, NotADirectoryError) as error:
-            if self._address.file is not None and is_disk_full(self._address.file):
-                full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                raise new_reading_error(self._address, full) from error
+            if is_disk_full(self._address):
+                raise new_reading_error(self._address, new_full_disk_error()) from error
             return None
         except OSError as error:  # for example in the home directory of another user
             raise new_reading_error(self._address, error) from None

@@ -21,12 +21,23 @@ import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.console.ledger.connection import Connection, Reader
-from anthropic_proxy.console.ledger.database import LEDGER_FAILURES, find_database, open_for_reading
+from anthropic_proxy.console.ledger.database import (
+    LEDGER_FAILURES,
+    describe_database_failure,
+    find_database,
+    is_disk_full,
+    new_full_disk_error,
+    open_for_reading,
+)
 from anthropic_proxy.console.ledger.schema import INSTANCES
 from anthropic_proxy.console.units import MICROSECONDS
 from anthropic_proxy.engine.advice import ProblemKind, report_problem, report_warning
 from anthropic_proxy.errors import join_with_and
-from anthropic_proxy.gateway.conditions import MAX_CLOCK_DIFFERENCE_SECONDS, describe_clock_difference
+from anthropic_proxy.gateway.conditions import (
+    MAX_CLOCK_DIFFERENCE_SECONDS,
+    build_ledger_condition,
+    describe_clock_difference,
+)
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Condition
 
@@ -227,11 +238,17 @@ def list_names(names: Sequence[str]) -> str:
 
 
 def read_conditions(settings: Settings) -> Sequence[Condition]:
-    """Return what is wrong with the servers on the database of `settings`, for a command. Empty on SQLite, and if the
-    database cannot be read.
+    """Return what is wrong with the servers on the database of `settings`, for a command. On SQLite, this is a full
+    disk. Empty if the database cannot be read.
     """
     try:
-        if not settings.has_ledger() or find_database(settings).file is not None:
+        if not settings.has_ledger():
+            return ()
+        address = find_database(settings)
+        if is_disk_full(address):
+            text = describe_database_failure("disk full", address.describe(), new_full_disk_error())
+            return [build_ledger_condition("disk full", text)]
+        if address.file is not None:
             return ()
         with closing(open_for_reading(settings)) as connection:
             now, _ = read_time(connection)

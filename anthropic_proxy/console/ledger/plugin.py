@@ -12,9 +12,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
-from anthropic_proxy.console.ledger.receipt_queue import MAX_BUFFERED_BYTES, ContentBuffer, ReceiptQueue
+from anthropic_proxy.console.ledger.receipt_queue import (
+    DISK_CHECK_SECONDS,
+    MAX_BUFFERED_BYTES,
+    ContentBuffer,
+    ReceiptQueue,
+)
 from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.errors import require_package
+from anthropic_proxy.gateway.conditions import build_ledger_condition
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Condition, Gateway, Plugin, Route, RouteRequest, RouteResponse, Store
 
@@ -105,7 +111,10 @@ class _Ledger:
 
     def list_conditions(self) -> Sequence[Condition]:
         instances = () if self._instances is None else self._instances.list_conditions()
-        return [*instances, *(() if self._events is None else self._events.list_conditions())]
+        events = () if self._events is None else self._events.list_conditions()
+        state = self.queue.state
+        ledger = [] if state.condition == "ok" else [build_ledger_condition(state.condition, state.problem)]
+        return [*ledger, *instances, *events]
 
     async def _watch_instances(self, gateway: Gateway[Settings]) -> None:
         pause = MIGRATION_DELAY_SECONDS
@@ -142,10 +151,12 @@ class _Ledger:
         return await self._readers.run(name_client(request), read)
 
     def _run(self, queue: ReceiptQueue) -> None:
-        from anthropic_proxy.console.ledger.database import needs_migration  # noqa: PLC0415  # loads the driver
+        from anthropic_proxy.console.ledger import database  # noqa: PLC0415  # loads the driver
 
-        if not needs_migration(self._settings):
-            queue.wait_for_receipt()
+        address = database.find_database(self._settings)
+        if not database.needs_migration(self._settings):
+            while not queue.wait_for_receipt(DISK_CHECK_SECONDS) and not database.is_disk_full(address):
+                pass
         if queue.is_stopped and not len(queue):
             return
 

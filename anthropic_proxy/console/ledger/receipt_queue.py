@@ -138,6 +138,8 @@ def _count_bytes(content: BufferedContent) -> int:
 MAX_QUEUED_ROWS = 10_000
 """Maximum number of requests of one process that wait for the database. Further requests are not stored."""
 BATCH_INTERVAL_SECONDS = 0.5
+DISK_CHECK_SECONDS = 5.0
+"""Pause between two looks at the disk of a SQLite database while no request is stored."""
 EXCHANGE_PATH = "/v1/messages"
 """Path of the requests that have a reply of a model. Only these can be sent again."""
 
@@ -260,9 +262,9 @@ class ReceiptQueue:
         if self.state.waiting_since is None:
             self.state.waiting_since = self._clock()
 
-    def wait_for_receipt(self) -> None:
-        if not len(self) and not self._is_stopped:
-            self._added.get()
+    def wait_for_receipt(self, seconds: float) -> bool:
+        """False: there was none for `seconds`, and the queue is not stopped."""
+        return len(self) > 0 or self._is_stopped or _wait(self._added, seconds)
 
     def pause(self, seconds: float) -> None:
         if not self._is_stopped:

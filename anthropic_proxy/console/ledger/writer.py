@@ -30,16 +30,18 @@ from anthropic_proxy.console.ledger.contents import ContentRow, build_content_ro
 from anthropic_proxy.console.ledger.costs import CurrentCosts
 from anthropic_proxy.console.ledger.database import (
     LEDGER_FAILURES,
-    classify_database_error,
     describe_database_failure,
     describe_value_failure,
+    find_condition,
     find_database,
+    is_disk_full,
     is_value_failure,
+    new_full_disk_error,
     open_for_writing,
 )
 from anthropic_proxy.console.ledger.events import add_verdicts
 from anthropic_proxy.console.ledger.histograms import add_histogram, count_buckets, decode_histogram, encode_histogram
-from anthropic_proxy.console.ledger.receipt_queue import ReceiptQueue
+from anthropic_proxy.console.ledger.receipt_queue import DISK_CHECK_SECONDS, ReceiptQueue
 from anthropic_proxy.console.ledger.records import (
     HOURLY_KEYS,
     REPLACEMENT,
@@ -230,8 +232,12 @@ class LedgerWriter:
         calculate_cost: Callable[[Receipt], Cost] | None = None,
         retry_delays: tuple[float, ...] = RETRY_DELAYS_SECONDS,
         clock: Callable[[], float] = time.time,
+        is_disk_full: Callable[[DatabaseAddress], bool] = is_disk_full,
+        disk_check_seconds: float = DISK_CHECK_SECONDS,
     ) -> None:
         self._queue = queue
+        self._is_disk_full = is_disk_full
+        self._disk_check_seconds = disk_check_seconds
         self._buffers = ((queue.contents, build_content_rows), (queue.titles, build_title_row))
         self._current_settings = current_settings
         self._calculate_cost = calculate_cost or CurrentCosts(current_settings).calculate
@@ -265,6 +271,7 @@ class LedgerWriter:
         """
         try:
             try:
+                self._require_space()
                 self._open()
             except LEDGER_FAILURES as error:
                 self._fail(error)
@@ -280,7 +287,7 @@ class LedgerWriter:
                     continue
                 if self._queue.is_stopped:
                     break
-                self._delete_expired()
+                self._maintain()
                 pause = self._find_pause()
         finally:
             self._close()  # also after a defect, because another writer then opens the database again
@@ -291,12 +298,13 @@ class LedgerWriter:
         return self._retry_delays[max(0, min(self._failed_attempts, len(self._retry_delays)) - 1)]
 
     def _find_pause(self) -> float:
-        """Return the time in seconds until the next write or deletion. While rows wait, or after a failure, this is the
-        delay until the next attempt. Otherwise it is the time until expired rows are deleted.
+        """Return the time in seconds until the next write, look at the disk, or deletion. While rows wait, or after a
+        failure, this is the delay until the next attempt.
         """
         if self._queue.state.queued_rows or self._failed_attempts:
             return self._retry_delay
-        return self._retention.seconds_until_due()
+        until_due = self._retention.seconds_until_due()
+        return until_due if self._address.file is None else min(until_due, self._disk_check_seconds)
 
     def _write_all(self) -> bool:
         """False: the database rejected a batch, which is kept."""
@@ -484,8 +492,14 @@ class LedgerWriter:
             self._connection.close()
             self._connection = None
 
+    def _require_space(self) -> None:
+        if self._is_disk_full(self._address):
+            raise new_full_disk_error()
+
     def _reset_failure(self) -> None:
         state = self._queue.state
+        if state.condition == "disk full" and self._is_disk_full(self._address):
+            return  # the present file had room for a few rows
         self._failed_attempts = 0
         if state.condition != "ok":
             state.condition = "ok"
@@ -495,7 +509,7 @@ class LedgerWriter:
     def _fail(self, error: BaseException) -> None:
         state = self._queue.state
         self._failed_attempts += 1
-        condition = classify_database_error(error)
+        condition = find_condition(self._address, error)
         state.queued_rows = self._count_waiting()
         if state.queued_rows:
             self._queue.set_waiting_since()
@@ -505,11 +519,14 @@ class LedgerWriter:
             self._warn(state.problem)
         self._close()
 
-    def _delete_expired(self) -> None:
-        """Delete expired rows if this is due. After a failure, check that the database can be used again."""
-        if not (self._failed_attempts or self._retention.is_due()):
-            return
+    def _maintain(self) -> None:
+        """Look at the disk, and delete expired rows if this is due. After a failure, check that the database can be
+        used again.
+        """
         try:
+            self._require_space()
+            if not (self._failed_attempts or self._retention.is_due()):
+                return
             connection = self._open()
             if self._retention.is_due():
                 self._retention.delete_expired(

@@ -163,7 +163,7 @@ UNKNOWN_COST_REQUESTS = MetricFamily(
 LEDGER_UP = MetricFamily(
     "anthropic_proxy_ledger_up",
     (),
-    "1: the ledger stores requests; 0: the last transaction failed.",
+    "1: the ledger stores requests; 0: the last transaction failed, or its disk is full.",
     join=min,
     kind="gauge",
 )

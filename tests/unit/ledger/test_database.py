@@ -25,6 +25,7 @@ from anthropic_proxy.console.ledger.database import (
     connect_for_writing,
     describe_reading_failure,
     find_database,
+    is_disk_full,
     open_for_reading,
     open_for_writing,
     require_own_database,
@@ -50,6 +51,7 @@ from tests.support.ledger import (
     running_ledger,
     store,
 )
+from tests.support.small_disk import fill_disk, mounted_disk
 
 
 def describe_schema(settings: Settings) -> dict[str, dict[str, Any]]:
@@ -329,6 +331,25 @@ async def test_a_full_disk(sqlite: Settings, monkeypatch: pytest.MonkeyPatch) ->
     ]
 
 
+async def test_a_full_disk_is_known_without_a_request_and_until_there_is_space(sqlite: Settings) -> None:
+    with running_ledger(sqlite) as ledger:
+        await ledger.record(new_receipt(1))
+        ledger.wait_written(1)
+        ledger.full_disk.set()
+        ledger.wait_until(lambda: ledger.queue.state.condition == "disk full")
+        await ledger.record(new_receipt(2))  # the file has room for it
+        ledger.wait_written(2)
+        ledger.wait_until(lambda: not len(ledger.queue))
+        assert ledger.queue.state.condition == "disk full"
+        ledger.full_disk.clear()
+        ledger.wait_until(lambda: ledger.queue.state.condition == "ok")
+    assert ledger.warnings == [
+        f"The ledger cannot store requests: disk full ({file_of(sqlite)}: no space left on device). "
+        "Free space on its disk, or set LEDGER_MAX_MB to a smaller number.",
+        "The ledger stores requests again. 0 were dropped since the start.",
+    ]
+
+
 async def store_after(settings: Settings, condition: str, repair: Callable[[], object]) -> None:
     """Store a request after the failure `condition` and its repair."""
     with running_ledger(settings) as ledger:
@@ -449,12 +470,6 @@ def _sqlite_error(text: str, code: int) -> sqlite3.Error:
             _sqlite_error("database or disk is full", sqlite3.SQLITE_FULL),
             "disk full (database or disk is full). Free space on its disk.",
         ),
-        pytest.param(  # this folder has no free space
-            "/proc/l.sqlite3",
-            _sqlite_error("disk I/O error", sqlite3.SQLITE_IOERR),
-            "disk full (disk I/O error). Free space on its disk.",
-            marks=pytest.mark.skipif(sys.platform != "linux", reason="platform: no /proc"),
-        ),
         (
             "/tmp/l.sqlite3",
             _sqlite_error("disk I/O error", sqlite3.SQLITE_IOERR),
@@ -478,11 +493,25 @@ def test_the_advice_for_a_ledger_that_cannot_be_read_fits_the_cause(file: str, e
     assert described == f"The ledger {file} cannot be read: {text}"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="platform: no /proc")
-def test_a_ledger_that_does_not_exist_because_its_disk_is_full_is_not_called_empty() -> None:
-    settings = Settings(database_url=Secret("sqlite:////proc/none/ledger.sqlite3"))  # /proc has no free space
-    with pytest.raises(ConfigurationError) as raised, read_ledger(settings):
-        pass
-    assert str(raised.value) == (
-        "The ledger /proc/none/ledger.sqlite3 cannot be read: no space left on device. Free space on its disk."
+def test_a_failure_on_a_full_disk_is_that_of_the_disk(tmp_path: Path) -> None:
+    with mounted_disk(tmp_path) as disk:
+        address = DatabaseAddress(disk / "folder/ledger.sqlite3")
+        error = _sqlite_error("disk I/O error", sqlite3.SQLITE_IOERR)
+        large = fill_disk(disk)
+        text = f"The ledger {address.file} cannot be read: disk full (disk I/O error). Free space on its disk."
+        assert (is_disk_full(address), describe_reading_failure(address, error)) == (True, text)
+        large.unlink()
+        text = f"The ledger {address.file} cannot be read: disk I/O error. Set DATABASE_URL to another database."
+        assert (is_disk_full(address), describe_reading_failure(address, error)) == (False, text)
+        assert [*disk.iterdir()] == []
+
+
+def test_a_ledger_that_does_not_exist_because_its_disk_is_full_is_not_called_empty(tmp_path: Path) -> None:
+    with mounted_disk(tmp_path) as disk:
+        settings = Settings(database_url=Secret(f"sqlite:///{disk}/none/ledger.sqlite3"))
+        fill_disk(disk)
+        with pytest.raises(ConfigurationError) as raised, read_ledger(settings):
+            pass
+    assert raised.value.message == (
+        f"The ledger {disk}/none/ledger.sqlite3 cannot be read: no space left on device. Free space on its disk."
     )

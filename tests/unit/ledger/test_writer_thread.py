@@ -219,7 +219,7 @@ def test_a_stop_before_or_during_a_wait_ends_it() -> None:
     stopped.stop(0)
     _run_to_end(lambda: stopped.wait_for_batch(None))
     _run_to_end(lambda: stopped.pause(_LONG_SECONDS))
-    _run_to_end(stopped.wait_for_receipt)
+    _run_to_end(lambda: stopped.wait_for_receipt(WAIT_SECONDS))
     used = _QueueInUse(lambda queue: queue.stop(0), batch_seconds=_LONG_SECONDS)
     used.queue.record(new_receipt(1))
     assert used.pop() == [new_receipt(1).request_id]
