@@ -482,8 +482,8 @@ async def _find_facts(services: Services, target: str) -> ModelFacts:
 def describe_models(services: Services, provider: Provider, models: Sequence[ListedModel]) -> tuple[ModelFacts, ...]:
     """Return `models` in alphabetical order with limits, prices and dates of retirement.
 
-    The window is the one that the proxy uses. Output limits, prices and dates in the list of the provider take
-    precedence over those that the proxy knows, except your own prices.
+    The limits are those that the proxy uses. Prices and dates in the list of the provider take precedence over those
+    that the proxy knows, except your own prices.
     """
     settings = services.settings
     server = find_server_name(provider, settings)
@@ -497,17 +497,20 @@ def describe_models(services: Services, provider: Provider, models: Sequence[Lis
     for model in models:
         known = find_capabilities(provider, model.id, settings, services.catalog)
         window = max_input = model.context_window
+        max_output = known.effective_max_output
         if known.known:  # what the list of a server states is in them, if the proxy uses it
             window, max_input = known.context_window, known.effective_max_input
-        elif window is None:
-            window = max_input = find_published_window(provider, model.id, settings)
+        else:
+            max_output = max_output or model.max_output
+            if window is None:
+                window = max_input = find_published_window(provider, model.id, settings)
         retirement = find_retirement(provider, model.id)
         facts.append(
             ModelFacts(
                 f"{provider.prefix}/{model.id}",
                 window,
                 max_input,
-                model.max_output or (known.max_output if known.known else None),
+                max_output,
                 _find_price(prices, provider, model.id),
                 model.retires_on or (None if retirement is None else date.fromisoformat(retirement.retired_on)),
                 None if max_input or provider.serves_claude else known.effective_max_input,

@@ -13,6 +13,7 @@ from tests.support.server_process import running_proxy
 from tests.support.terminal import answer_questions
 from tests.support.waiting import wait_for
 
+Limits = tuple[int, int]
 MODEL = {
     "id": "acme/large",
     "context_length": 1_048_576,
@@ -104,22 +105,24 @@ def test_the_models_of_another_server_are_those_of_its_list_else_the_configured_
 @pytest.mark.parametrize(
     ("model", "stated", "used_before", "used_after"),
     [
-        ("openai/gpt-4.1", 2_000_000, 1_047_576, 2_000_000),
-        ("openai/gpt-4.1", 70_000, 1_047_576, 70_000),
-        ("openai/gpt-5.5", 2_000_000, 922_000, 922_000),
-        ("openai/gpt-5.5", 70_000, 922_000, 70_000),
-        ("mine/set", 2_000_000, 100_000, 100_000),
-        ("mine/set", 70_000, 100_000, 100_000),
-        ("mine/open", 70_000, 70_000, 70_000),
+        ("openai/gpt-4.1", (2_000_000, 40_000), (1_047_576, 32_768), (2_000_000, 40_000)),
+        ("openai/gpt-4.1", (70_000, 9_000), (1_047_576, 32_768), (70_000, 9_000)),
+        ("openai/gpt-5.5", (2_000_000, 200_000), (922_000, 128_000), (922_000, 200_000)),
+        ("openai/gpt-5.5", (70_000, 9_000), (922_000, 128_000), (70_000, 9_000)),
+        ("mine/set", (2_000_000, 40_000), (100_000, 20_000), (100_000, 20_000)),
+        ("mine/set", (70_000, 9_000), (100_000, 20_000), (100_000, 20_000)),
+        ("mine/open", (70_000, 9_000), (70_000, 9_000), (70_000, 9_000)),
     ],
 )
-def test_all_surfaces_show_one_window_if_the_list_states_another_one(
-    tmp_path: Path, model: str, stated: int, used_before: int, used_after: int
+def test_all_surfaces_show_the_same_limits_if_the_list_states_others(
+    tmp_path: Path, model: str, stated: Limits, used_before: Limits, used_after: Limits
 ) -> None:
-    models = [{"id": model.partition("/")[2], "context_length": stated}]
+    """Limits: the largest input and output in tokens."""
+    models = [{"id": model.partition("/")[2], "context_length": stated[0], "max_output_tokens": stated[1]}]
     with serving(new_scripted_server([{"if": "@/models", "then": f"200 {json.dumps({'data': models})}"}])) as vendor:
         table = (
-            f'[providers.mine]\nbase_url = "{vendor.url}/v1"\n[providers.mine.models.set]\ncontext_window = 100_000\n'
+            f'[providers.mine]\nbase_url = "{vendor.url}/v1"\n'
+            "[providers.mine.models.set]\ncontext_window = 100_000\nmax_output = 20_000\n"
         )
         (tmp_path / "anthropic-proxy.toml").write_text(table)
         settings = {
@@ -130,26 +133,31 @@ def test_all_surfaces_show_one_window_if_the_list_states_another_one(
             "DATABASE_URL": f"sqlite:///{tmp_path / 'ledger.sqlite3'}",
         }
 
-        def list_windows() -> list[int | None]:
+        def list_limits() -> list[list[int]]:
             commands = (("models",), ("models", model.partition("/")[0]))
             mapping, listed = (
                 json.loads(run_command(*words, "--json", directory=tmp_path, settings=settings).stdout)
                 for words in commands
             )
-            found = [one["facts"]["max_input"] for one in mapping["mapping"]]
+            facts = [one["facts"] for one in mapping["mapping"]]
+            facts += [one for one in listed["models"] if one["model"] == model]
             with running_proxy(tmp_path, settings) as proxy:
                 client = proxy.client()
-                found.append(client.get("/v1/models/claude-opus-5").json()["max_input_tokens"])
+                entry = client.get("/v1/models/claude-opus-5").json()
                 client.post("/v1/messages", json=REQUEST)
-                found.append(client.get("/api/requests/recent").json()["windows"][model])  # for the status line
+                recent = client.get("/api/requests/recent").json()  # for the status line
                 page = client.get("/dashboard/providers").text
-            for row in re.findall("Context window, tokens(.*?)</tr>", page, re.DOTALL):
-                found += [int(number.replace(",", "")) for number in re.findall(r"\d+(?:,\d+)+", row)]
-            return [*found, *(one["max_input"] for one in listed["models"] if one["model"] == model)]
+            windows = [one["max_input"] for one in facts] + [entry["max_input_tokens"], recent["windows"][model]]
+            outputs = [one["max_output"] for one in facts] + [entry["max_tokens"]]
+            for found, title in ((windows, "context window, tokens"), (outputs, "output limit, tokens")):
+                for row in re.findall(f"{title}(.*?)</tr>", page, re.DOTALL | re.IGNORECASE):
+                    found += [int(number.replace(",", "")) for number in re.findall(r"\d+(?:,\d+)+", row)]
+            return [windows, outputs]
 
-        before = list_windows()
+        before = list_limits()
         words = ("doctor", model, "--yes", "--json")
         report = json.loads(run_command(*words, directory=tmp_path, settings=settings).stdout)
-        after = [one["context_window"] for one in report["backends"]] + list_windows()
-    assert {*before} == {used_before}
-    assert {*after} == {used_after}
+        examined = [[one[name] for one in report["backends"]] for name in ("context_window", "max_output")]
+        after = [one + other for one, other in zip(examined, list_limits(), strict=True)]
+    assert [{*one} for one in before] == [{limit} for limit in used_before]
+    assert [{*one} for one in after] == [{limit} for limit in used_after]

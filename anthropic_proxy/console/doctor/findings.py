@@ -167,8 +167,12 @@ def find_context_window(diagnosis: Diagnosis) -> int | None:
 
     With some models this is less than the context window, which includes the reply.
     """
-    facts = diagnosis.capabilities or diagnosis.backend.target.capabilities
+    facts = _find_used_capabilities(diagnosis)
     return facts.effective_max_input if facts.known else None
+
+
+def _find_used_capabilities(diagnosis: Diagnosis) -> ModelCapabilities:
+    return diagnosis.capabilities or diagnosis.backend.target.capabilities
 
 
 def lacks_context_window(diagnosis: Diagnosis) -> bool:
@@ -179,6 +183,5 @@ def lacks_context_window(diagnosis: Diagnosis) -> bool:
 
 
 def find_max_output(diagnosis: Diagnosis) -> int | None:
-    """Return the observed output limit in tokens, else the one that the proxy uses. None: unknown."""
-    facts = diagnosis.backend.target.capabilities
-    return diagnosis.max_output or (facts.max_output if facts.known else None)
+    """Return the tokens of one reply, as the proxy uses them with what was observed. None: unknown."""
+    return _find_used_capabilities(diagnosis).effective_max_output

@@ -265,6 +265,6 @@ def _describe_named_models(
 
 
 def _find_max_output(facts: ModelCapabilities, requested: int | None) -> int:
-    limit = facts.max_output
+    limit = facts.effective_max_output
     output = limit or DEFAULT_MAX_TOKENS if requested is None else max(requested, 0)
-    return min(output, limit) if facts.known and limit is not None else output
+    return output if limit is None else min(output, limit)

@@ -549,7 +549,7 @@ def _list_eager_tools(incoming: ClientRequest, request: MessagesRequest) -> froz
 
 def _find_limits(target: Target, asked_model: str) -> ModelLimits:
     facts = target.capabilities
-    limits = ModelLimits(facts.max_output, facts.efforts) if facts.features_known else ModelLimits()
+    limits = ModelLimits(facts.effective_max_output, facts.efforts) if facts.features_known else ModelLimits()
     return structs.replace(
         limits,
         unread=frozenset(list_unread_media(target)),

@@ -79,6 +79,12 @@ class ModelCapabilities(Struct, frozen=True, kw_only=True):
         """Maximum tokens of input of one request: the size that a conversation can reach."""
         return self.context_window_from_error or self.max_input or self.context_window
 
+    @property
+    def effective_max_output(self) -> int | None:
+        """Maximum tokens of one reply with which the proxy serves the model. None: unknown."""
+        limits = (self.max_output if self.known else None, self.max_output_from_error)
+        return min((limit for limit in limits if limit is not None), default=None)
+
 
 class ModelRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Limits and features of models."""

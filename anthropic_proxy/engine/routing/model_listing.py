@@ -266,7 +266,7 @@ def _entry(
         other_routes=[other.name for other in forecast.others],
         max_input_tokens=max_input,
         max_input_tokens_assumed=is_assumed and not provider.serves_claude,
-        max_tokens=capabilities.max_output,
+        max_tokens=capabilities.effective_max_output or capabilities.max_output,
         capabilities=described,
     )
     if today is not None and (retirement := find_retirement(provider, model)) is not None:

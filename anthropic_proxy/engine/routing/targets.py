@@ -88,12 +88,10 @@ def build_target_limits(
     facts = target.capabilities
     dialect = target.dialect
     stated = facts.context_window_from_error
-    known_output = facts.max_output if facts.known else None
-    outputs = [limit for limit in (known_output, facts.max_output_from_error) if limit is not None]
     return TargetLimits(
         context_window=stated or (facts.context_window if facts.known else None),
         max_input=facts.max_input if facts.known and stated is None else None,
-        max_output=min(outputs, default=None),
+        max_output=facts.effective_max_output,
         min_output=dialect.min_output,
         thinking_budgets=dialect.thinking_budgets,
         reject_overflow=rejects_overflow and stated is None,
