@@ -433,8 +433,10 @@ class Retries(Struct, eq=False):
             if plainer is not None:
                 return plainer
             statuses = {first.stated_status, error.stated_status}
-            if not repair.plainer_forms and (statuses <= {*REFUSAL_STATUSES} or statuses == {FAILURE_STATUS}):
-                plain_forms.record_second_refusal(target, repair, statuses)
+            if not repair.plainer_forms and statuses <= {*REFUSAL_STATUSES}:
+                plain_forms.record_second_refusal(target, repair)
+            elif not repair.plainer_forms and statuses == {FAILURE_STATUS}:
+                plain_forms.record_second_failure(target, repair)
             raise first
         if not run.adaptations_left or not error.is_repairable:
             return None

@@ -212,16 +212,17 @@ class PlainForms(Struct, eq=False):
         receipt.adaptations += [f"{PLAIN_FORM}{title}" for title in titles]
         receipt.plain_form = [*receipt.plain_form, *titles]
 
-    def record_second_refusal(self, target: Target, repair: Repair, statuses: Collection[int]) -> None:
-        """Note that a conversation was refused in the plain form too: its next repetition may leave out more.
-        `statuses`: those of the two errors.
-        """
+    def record_second_refusal(self, target: Target, repair: Repair) -> None:
+        """Note that a conversation was refused in the plain form too: its next repetition may leave out more."""
         known = self._find_known(target)
-        if FAILURE_STATUS in statuses:
-            known.record_second_failure(repair.conversation)
-            return
         known.doubt(repair.left_out)
         known.record_second_refusal(repair.conversation)
+
+    def record_second_failure(self, target: Target, repair: Repair) -> None:
+        """Note that a conversation has failed in the plain form too, with `FAILURE_STATUS`: its next repetition may
+        leave out more.
+        """
+        self._find_known(target).record_second_failure(repair.conversation)
 
     def _may_leave_last_parts(self, target: Target, repair: Repair, error: UpstreamError) -> bool:
         """Return True if the repetition may leave out content of earlier turns."""
