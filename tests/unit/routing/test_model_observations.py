@@ -149,6 +149,39 @@ async def test_a_model_that_is_too_small_does_not_replace_a_failed_one() -> None
     assert called[-1] == "gpt-4o"
 
 
+@pytest.mark.parametrize(
+    ("counted_input", "limits", "message"),
+    [
+        (120_000, [1_024], ""),
+        (127_500, [1_024, 436], ""),
+        (129_000, [1_024], "prompt is too long: 129000 tokens > 128000 maximum"),
+    ],
+)
+async def test_an_estimate_that_is_too_high_leaves_room_for_a_reply(
+    counted_input: int, limits: list[int], message: str
+) -> None:
+    sent = []
+
+    def answer(_: FakeUpstream, body: dict[str, Any]) -> FakeResponse:
+        sent.append(body["max_completion_tokens"])
+        asked = counted_input + sent[-1]
+        if asked <= 128_000:
+            return reply(False)
+        return error(
+            400,
+            f"This model's maximum context length is 128000 tokens. However, you requested {asked} tokens "
+            f"({counted_input} in the messages, {sent[-1]} in the completion).",
+        )
+
+    settings = {"OPENAI_API_KEY": KEYS["OPENAI_API_KEY"], "BIG_MODEL": "gpt-4o", "OPENAI_WIRE": "chat"}
+    proxy = ProxyHarness(FakeUpstream(answer), **settings)
+    text = LONG[:45] * round(127_990 / await counted(proxy, LONG) * 600)
+    assert await counted(proxy, text) > 127_936  # nothing is left
+    sink = await proxy.post(text, max_tokens=8_000)
+    assert sent == limits
+    assert (sink.error.message if sink.error else "") == message
+
+
 def found_by_the_proxy(tools: int) -> list[dict[str, Any]]:
     long: dict[str, Any] = {"description": LONG, "input_schema": {"type": "object"}, "defer_loading": True}
     return [

@@ -48,21 +48,21 @@ MIN_MARGIN_TOKENS = 768
 own, and its token counts for short inputs do not correct later estimates. Of the 624 counts in
 `bench/token_counts.tsv`, 58 exceed the estimate by more than 64 tokens, and none by more than both margins."""
 _MIN_ESTIMATED_OUTPUT = 1_024
-"""Minimum of the output tokens that are requested beside an estimated input. An estimate that is too high must not cut
-the reply: if the window is really full, the server's error states the exact numbers."""
+"""Minimum of the output tokens that are requested beside an estimated input, in a small window a sixteenth of it. An
+estimate that is too high must not cut the reply: if the window is really full, the server's error states the exact
+numbers, and the request is repeated with what they leave."""
 
 
 def available_output_tokens(window: int, input_tokens: int, margin: float = 0.0) -> int:
-    """Return the number of output tokens that fit into a context window after the input. 0 or less: none.
+    """Return the number of output tokens to request beside an input in a context window.
 
     The estimated input may be too low: a `margin` of 0.25 keeps tokens for another quarter of it free, at least
     `MIN_MARGIN_TOKENS`, and 0 keeps `KNOWN_WINDOW_MARGIN`. The margin takes at most half of the tokens that remain
-    after the input. With a margin, the result is at least `_MIN_ESTIMATED_OUTPUT`, or a sixteenth of a small window.
+    after the input.
     """
     available = window - input_tokens - WINDOW_MARGIN_TOKENS
     reserved = max(math.ceil(input_tokens * (margin or KNOWN_WINDOW_MARGIN)), MIN_MARGIN_TOKENS)
-    output = max(available - reserved, available // 2)
-    return max(output, min(_MIN_ESTIMATED_OUTPUT, window // 16)) if margin else output
+    return max(available - reserved, available // 2, min(_MIN_ESTIMATED_OUTPUT, window // 16))
 
 
 SearchState = Literal["allowed", "none", "forbidden"]
