@@ -22,6 +22,7 @@ from openai.types.responses import response_create_params as response_params
 
 from messages_conformance.backends import PROTOCOLS, start_backend
 from messages_conformance.backends.gemini.shapes import REQUEST as GEMINI
+from messages_conformance.backends.messages.editing import edit_context
 from messages_conformance.backends.messages.shapes import COUNT, REQUEST
 from messages_conformance.backends.openai import shapes
 from messages_conformance.backends.server import ScriptedUpstream
@@ -576,3 +577,20 @@ def test_parts_of_a_request_to_gemini_have_the_fields_of_the_sdk() -> None:
     for model, schema in known.items():
         names = {field.alias or name for name, field in model.model_fields.items()}
         assert set(schema["properties"]) - {"imageConfig"} == names - other_api[model], model
+
+
+def test_thinking_before_a_summary_counts_towards_no_edit() -> None:
+    thought = {"type": "thinking", "thinking": "Hm.", "signature": "c2lnbmVk"}
+    old, summary, new = ({"type": kind, "text": "", "content": "All."} for kind in ("text", "compaction", "text"))
+    question = {"role": "user", "content": [{"type": "text", "text": "And then?"}]}
+    messages = [
+        question,
+        {"role": "assistant", "content": [thought, old]},
+        question,
+        {"role": "assistant", "content": [thought, summary, thought, new]},
+        question,
+    ]
+    edit = {"type": "clear_thinking_20251015", "keep": {"type": "thinking_turns", "value": 1}}
+    body, applied = edit_context({"messages": messages, "context_management": {"edits": [edit]}})
+    assert body["messages"] == [{"role": "assistant", "content": [summary, thought, new]}, question]
+    assert applied == []

@@ -67,9 +67,9 @@ def show_budget(text: str) -> str:
         return error.message
 
 
-def show_summary(beginning: str, repeated: str = "", times: int = 1) -> str:
+def show_summary(beginning: str, repeated: str = "", times: int = 1, behind: str = "") -> str:
     end = (repeated * times).strip()
-    found = extract_summary(beginning + end)
+    found = extract_summary(beginning + end + behind)
     return found.removesuffix(end) + "…" if end and found else found
 
 

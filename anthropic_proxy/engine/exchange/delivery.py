@@ -302,7 +302,7 @@ class Delivery:
         from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolRunner  # noqa: PLC0415  # few need it
 
         inspect = self._inspection.inspect_result if self._inspection is not None else None
-        return ProxyToolRunner(self._engine, self._origin, inspect)
+        return ProxyToolRunner(self._engine, self._origin, self._receipt.fidelity.add_notes, inspect)
 
     async def _deliver(self, reply: DeltaStream | RelayStream) -> None:
         """Send an open reply to the client in the form that it expects, and close it."""

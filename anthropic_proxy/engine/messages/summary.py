@@ -17,6 +17,7 @@ from anthropic_proxy.engine.patterns import compile_later
 
 _BEGIN, _END = "<summary>", "</summary>"
 _OPENING = compile_later(rf"^[^\w\n<]{{0,9}}+{_BEGIN}", re.MULTILINE)
+_WORD = compile_later(r"\w")
 _MIN_UNMARKED_BYTES = 1_000
 """Minimum length of a summary without both marks. Refusals and questions have one to five sentences, and summaries are
 written of conversations of many pages."""
@@ -77,14 +78,16 @@ def build_summary_body(body: bytes, instruction: str, model: str, max_tokens: in
 def extract_summary(reply: str) -> str:
     """Return the text between the marks, of which the first one begins a line. "": the reply has no summary.
 
-    Weak models forget a mark, so a long text without both is a summary too. A shorter one is taken for a refusal or for
-    an answer, which must not become all that is left of the conversation.
+    Weak models forget a mark, so a long text without one of them or both is a summary too. A shorter one is taken for a
+    refusal or for an answer, which must not become all that is left of the conversation.
     """
     opening, end = _OPENING.search(reply), reply.rfind(_END)
     begin = 0 if opening is None else opening.end()
     if opening is not None and end >= begin:
         return reply[begin:end].strip()
     text = reply[begin:].strip()
+    if opening is None and end >= 0 and _WORD.search(text, text.rfind(_END) + len(_END)) is None:
+        text = text[: text.rfind(_END)].strip()
     return text if len(text.encode(errors="replace")) >= _MIN_UNMARKED_BYTES else ""
 
 

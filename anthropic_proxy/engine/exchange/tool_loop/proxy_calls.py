@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.engine import Engine
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import Tool
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
 from anthropic_proxy.engine.messages.preparation import ProxyTool
@@ -43,6 +44,10 @@ class ProxyToolCall(Struct, frozen=True):
             return None
 
 
+AddNotes = Callable[[Sequence[FidelityNote]], None]
+"""Adds notes on the results of tools to the report of the request."""
+
+
 class ToolContext(Struct, frozen=True):
     """What a tool may use that the proxy runs for a model."""
 
@@ -57,6 +62,7 @@ class ToolContext(Struct, frozen=True):
     """True if the model reads PDF files."""
     deferred: Sequence[Tool]
     """Tools of the client that a tool search can find."""
+    add_notes: AddNotes
 
 
 RunCalls = Callable[[Sequence[ProxyToolCall], ToolContext], Awaitable[list[Content]]]

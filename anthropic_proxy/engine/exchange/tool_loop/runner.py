@@ -12,7 +12,7 @@ from msgspec import structs
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.inspection import InspectResult
 from anthropic_proxy.engine.exchange.tool_loop.known_urls import KnownUrls
-from anthropic_proxy.engine.exchange.tool_loop.proxy_calls import ProxyToolCall, RunCalls, ToolContext
+from anthropic_proxy.engine.exchange.tool_loop.proxy_calls import AddNotes, ProxyToolCall, RunCalls, ToolContext
 from anthropic_proxy.engine.exchange.tool_loop.tool_search import run_tool_searches
 from anthropic_proxy.engine.exchange.tool_loop.web_fetch import run_web_fetches
 from anthropic_proxy.engine.exchange.tool_loop.web_search import run_web_searches
@@ -41,8 +41,11 @@ MAX_CONCURRENT_CALLS = 4
 class ProxyToolRunner:
     """Runner of the proxy's tools (web search …) for one reply. It counts the calls of the reply, for limits."""
 
-    def __init__(self, engine: Engine, origin: ClientOrigin, inspect: InspectResult | None = None) -> None:
+    def __init__(
+        self, engine: Engine, origin: ClientOrigin, add_notes: AddNotes, inspect: InspectResult | None = None
+    ) -> None:
         self._engine = engine
+        self._add_notes = add_notes
         self.origin = origin
         self._inspect = inspect
         self._slots = asyncio.Semaphore(MAX_CONCURRENT_CALLS)
@@ -78,7 +81,9 @@ class ProxyToolRunner:
         for index, call in enumerate(calls):
             if index not in contents:
                 waiting.setdefault(call.proxy_tool.kind, []).append(index)
-        context = ToolContext(self._engine, self.origin, self._slots, KnownUrls(messages), accepts_pdf, deferred)
+        context = ToolContext(
+            self._engine, self.origin, self._slots, KnownUrls(messages), accepts_pdf, deferred, self._add_notes
+        )
 
         async def run(kind: ServerToolKind, places: Sequence[int]) -> None:
             results = await RUNNERS[kind]([calls[index] for index in places], context)

@@ -13,6 +13,7 @@ from anthropic_proxy.engine.exchange.tool_loop.proxy_calls import (
     run_each,
 )
 from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import Tool
 from anthropic_proxy.engine.messages.server_blocks import Content, error_content, web_fetch_content
 from anthropic_proxy.engine.upstream.contract import (
@@ -25,6 +26,7 @@ from anthropic_proxy.engine.upstream.contract import (
 from anthropic_proxy.engine.wires.bound_requests import WEB
 from anthropic_proxy.errors import WebFetchFailed
 
+_READ_PDF = FidelityNote("emulated", "messages.document", "the fetched PDF is sent as text, page by page")
 _MAX_FETCHED_TOKENS = 100_000
 """Maximum tokens of a fetched page for the model, if the client sets no limit. A longer page is truncated."""
 
@@ -58,6 +60,8 @@ async def _fetch(tool: Tool, arguments: dict[str, Any], context: ToolContext) ->
         text = await _read_pdf(fetched, context) if is_pdf else fetched.text or ""
         if is_pdf and not text:
             return error_content("web_fetch", "unsupported_content_type")
+        if is_pdf:
+            context.add_notes([_READ_PDF])
         source = {"type": "text", "media_type": "text/plain", "data": text[: max(room - len(title), 0)]}
     return web_fetch_content(fetched.url, source, title or None, citations, now)
 

@@ -20,7 +20,7 @@ _KEPT_TURNS: Json = {"value": 1}
 
 def edit_context(body: Mapping[str, Any]) -> tuple[Json, list[Json]]:
     """Return a request as the model reads it, and the edits that have changed it."""
-    messages: list[Json] = copy.deepcopy(body["messages"])
+    messages = _begin_behind_summary(copy.deepcopy(body["messages"]))
     applied = list[Json]()
     for edit in (body.get("context_management") or {}).get("edits") or ():
         if edit["type"] not in _EDITS:
@@ -33,7 +33,7 @@ def edit_context(body: Mapping[str, Any]) -> tuple[Json, list[Json]]:
         if count and won >= (edit.get("clear_at_least") or {}).get("value", 0):
             messages = changed
             applied.append({"type": edit["type"], count_name: count, "cleared_input_tokens": won})
-    return {**body, "messages": _begin_behind_summary(messages)}, applied
+    return {**body, "messages": messages}, applied
 
 
 def _clear_tool_uses(messages: list[Json], edit: Json, tokens: int) -> int:

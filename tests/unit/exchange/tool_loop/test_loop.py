@@ -244,7 +244,11 @@ async def fetch_pdf(body: bytes, *, installed: bool = True, **fields: Any) -> tu
     built.services = structs.replace(built.services, documents=DocumentReader() if installed else NotInstalled())
     messages = [{"role": "user", "content": f"Read {page.url}"}]
     sink = await built.post(messages=messages, tools=[FETCHES | fields], stream=False)
-    return message_of(sink).content[1].content, script.requests[-1]["messages"][-1]["content"]
+    notes = [note.reason for note in built.receipts[-1].notes if note.field == "messages.document"]
+    content = message_of(sink).content[1].content
+    is_read = content.type == "web_fetch_result"
+    assert notes == ["the fetched PDF is sent as text, page by page"] * is_read
+    return content, script.requests[-1]["messages"][-1]["content"]
 
 
 async def test_a_model_of_text_reads_the_pages_of_a_fetched_pdf() -> None:
