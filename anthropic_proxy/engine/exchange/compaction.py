@@ -17,6 +17,7 @@ The summary waits for no place among the concurrent calls, because its request t
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -46,7 +47,7 @@ from anthropic_proxy.engine.messages.models import (
     MessagesResponse,
 )
 from anthropic_proxy.engine.messages.models.compaction import find_signed_block
-from anthropic_proxy.engine.messages.models.context_edits import Compact, Summarize
+from anthropic_proxy.engine.messages.models.context_edits import Compact, ContextEdit, Summarize
 from anthropic_proxy.engine.messages.preparation import ends_with_paused_reply, list_loaded_tools, list_tool_changes
 from anthropic_proxy.engine.messages.summary import build_summary_body, extract_summary, write_instruction
 from anthropic_proxy.engine.messages.writer import MessageWriter
@@ -186,15 +187,15 @@ class Compaction:
         parent, engine = self._parent, self._engine
         try:
             plans = await parent.list_plans_of_model(COMPACTION, self._request.model)
-            is_relayed = any(target.is_relayed for plan in plans for target in plan.targets)
-            built = await engine.background.run_in_thread_if_large(
-                self._is_large,
+            targets = [target for plan in plans for target in plan.targets]
+            edits = (self._request.context_edits or ())[: self._place]
+            build = partial(
                 build_summary_body,
-                body,
-                instruction,
-                self._find_model(plans),
-                max_tokens,
-                is_relayed,
+                streams=not any(target.is_relayed for target in targets),
+                sends_edits=not any(_makes(parent, target, edits) for target in targets),  # they need a beta
+            )
+            built = await engine.background.run_in_thread_if_large(
+                self._is_large, build, body, instruction, self._find_model(plans), max_tokens
             )
         except ClientError as error:
             return Summary(error=error, reason=error.error_type)
@@ -224,20 +225,20 @@ def open_compaction(parent: ParentRequest, request: MessagesRequest, plan: Plan)
     nothing but the summary.
     """
     edits, first = request.context_edits or (), plan.targets[0]
-    client = parent.incoming.receipt.client.id
-
-    def makes(target: Target) -> bool:
-        return makes_edits(find_learned_dialect(parent.engine, target, client), edits)
-
     summarizing = [place for place, edit in enumerate(edits) if isinstance(edit, Summarize | Compact)]
     if not summarizing or request.scanned_only:
         return None, plan
     place = summarizing[0]
-    if not makes(first):
+    if not _makes(parent, first, edits):
         return Compaction(parent, request, place, first), plan
     if isinstance(edits[place], Summarize):
-        plan = structs.replace(plan, targets=[target for target in plan.targets if makes(target)])
+        plan = structs.replace(plan, targets=[target for target in plan.targets if _makes(parent, target, edits)])
     return None, plan
+
+
+def _makes(parent: ParentRequest, target: Target, edits: Sequence[ContextEdit]) -> bool:
+    """Return True if a target is known to make all these edits itself."""
+    return makes_edits(find_learned_dialect(parent.engine, target, parent.incoming.receipt.client.id), edits)
 
 
 class BegunStream(DeltaStream):

@@ -56,21 +56,22 @@ def write_instruction(*, added: str = "", replaced: str = "") -> str:
     return "\n\n".join(filter(None, (_FRAME, replaced or _DEFAULT, added, _RULES)))
 
 
-def build_summary_body(body: bytes, instruction: str, model: str, max_tokens: int | None, is_relayed: bool) -> bytes:
+def build_summary_body(
+    body: bytes, instruction: str, model: str, max_tokens: int | None, *, streams: bool, sends_edits: bool
+) -> bytes:
     """Return the body of a request for a summary. `body`: that of the client.
 
-    `is_relayed`: a provider with the Messages API may get it. It then has no edits, which need a beta, and is not
-    streamed. Raises like the decoder of JSON.
+    `sends_edits`: it has the edits before the summary, which the proxy makes. Raises like the decoder of JSON.
     """
     given = _decode_fields(body)
     sent: dict[str, Any] = {name: given[name] for name in _KEPT if name in given}
     sent["messages"] = _add_instruction(_decode_list(given["messages"]), instruction)
-    sent |= {"model": model, "max_tokens": max_tokens, "stream": not is_relayed}
+    sent |= {"model": model, "max_tokens": max_tokens, "stream": streams}
     if "output_config" in sent and (config := _decode_object(sent["output_config"])):
         sent["output_config"] = {name: value for name, value in config.items() if name not in _NOT_OF_SUMMARY}
     if _is_list_with_members(sent.get("tools")):
         sent["tool_choice"] = {"type": "none"}
-    if not is_relayed and (edits := _find_edits_before(given)):
+    if sends_edits and (edits := _find_edits_before(given)):
         sent["context_management"] = {"edits": edits}
     return _encode(sent)
 

@@ -10,7 +10,7 @@ import pytest
 from anthropic_proxy.gateway.settings import CONFIG_FILE
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 from tests.support.tool_loop import WEATHER
-from tests.unit.exchange.test_compaction import EDIT, MESSAGES, SHORT, SUMMARY, body_of, entry, shown
+from tests.unit.exchange.test_compaction import CLEAR, EDIT, MESSAGES, SHORT, SUMMARY, body_of, entry, results, shown
 from tests.unit.exchange.test_inspection import PLACEHOLDER, SECRET, Reader, inspected, redact_secret
 from tests.unit.exchange.test_relayed_context_edits import MOONSHOT, message_of
 
@@ -106,7 +106,7 @@ class Server:
 
 async def compact(proxy: ProxyHarness, edit: Json = EDIT, **fields: Any) -> RecordingSink:
     fields = {"model": "moonshot/kimi-k2", "max_tokens": 400, "tools": [WEATHER], "messages": MESSAGES, **fields}
-    return await proxy.post(headers=BETAS, context_management={"edits": [edit]}, **fields)
+    return await proxy.post(headers=BETAS, **{"context_management": {"edits": [edit]}, **fields})
 
 
 @pytest.mark.parametrize(
@@ -177,6 +177,18 @@ async def test_an_empty_reply_has_the_summary_too(stream: bool) -> None:
     server = Server(answers=lambda body: None if "between <summary>" in str(body) else answer(stream=body["stream"]))
     message = message_of(await compact(ProxyHarness(server, **MOONSHOT), stream=stream))
     assert message["content"] == [BLOCK]
+
+
+async def test_what_earlier_edits_clear_is_not_summarized() -> None:
+    server = Server()
+    edits = [CLEAR | {"keep": {"type": "tool_uses", "value": 2}}, EDIT]
+    messages = results(30_000, 70_000, 70_000)
+    sink = await compact(ProxyHarness(server, **MOONSHOT), messages=messages, context_management={"edits": edits})
+    assert message_of(sink)["content"][0] == BLOCK
+    asked = server.bodies[0]
+    assert asked["messages"][2]["content"][0]["content"].startswith("[This result was removed")
+    assert [message["content"] for message in asked["messages"][3:5]] == [one["content"] for one in messages[3:5]]
+    assert "context_management" not in asked
 
 
 async def test_an_error_behind_the_beginning_of_a_reply_leads_to_another_target(tmp_path: Path) -> None:
