@@ -459,6 +459,8 @@ class HttpReply(Struct, frozen=True):
     """HTTP status of the reply."""
     body: bytes
     """Complete response body."""
+    retry_after: float | None = None
+    """Seconds, at most an hour, for which the server wants no other request. None: it states none."""
 
 
 BudgetLabels = tuple[str, str, str, str, str, str]

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest, Transport
+from anthropic_proxy.engine.wires.failures.error_body import find_retry_delay
 from anthropic_proxy.engine.wires.operator_origin import OperatorOrigin
 from anthropic_proxy.engine.wires.purposes import OperatorPurpose
 from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest, read_body
@@ -15,6 +16,8 @@ from anthropic_proxy.plugins import HttpReply
 
 MAX_REPLY_BYTES = 1024 * 1024
 """Maximum bytes of a reply body by default. A larger reply raises `UpstreamError`."""
+_FAILED = 400
+"""First status of an error."""
 TIMEOUT_SECONDS = 10.0
 """Maximum seconds for one request, with the complete reply."""
 
@@ -44,7 +47,8 @@ class HttpCalls(Struct):
                 response = await self.find_transport()(bound)
                 try:
                     body = await read_body(response, max_bytes) if max_bytes else b""
-                    return HttpReply(status=response.status, body=body)
+                    retry_after = find_retry_delay(response.headers, None, "") if response.status >= _FAILED else None
+                    return HttpReply(status=response.status, body=body, retry_after=retry_after)
                 finally:
                     await response.close()
         except TimeoutError:

@@ -142,6 +142,36 @@ async def test_a_plugin_s_request_is_not_sent_twice_if_a_connection_closes_witho
     assert received == ["GET", "GET", "GET", "POST", "POST"]
 
 
+@pytest.mark.parametrize(
+    ("status", "header", "expected"),
+    [
+        (429, "retry-after: 30", 30.0),
+        (503, "retry-after: 90000", 3_600.0),
+        (429, "x: 1", None),
+        (200, "retry-after: 9", None),
+    ],
+)
+async def test_a_reply_names_the_pause_that_the_server_wants(status: int, header: str, expected: float | None) -> None:
+    gateways = list[Gateway]()
+
+    async def start(gateway: Gateway) -> None:
+        gateways.append(gateway)
+
+    async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 {status} X\r\n{header}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode())
+        writer.close()
+
+    settings = load_settings({"LOG_LEVEL": "error", "SERVE_DEMO": "true"}, PROVIDERS, env_file=None)
+    app = App(settings, logs_startup=False, plugins=[Plugin(start=start)])
+    await app.start()
+    server = await asyncio.start_server(answer_once, "127.0.0.1", 0)
+    reply = await gateways[0].send_http("POST", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+    await app.close()
+    server.close()
+    assert (reply.status, reply.retry_after) == (status, expected)
+
+
 class FailingRecorder:
     def __init__(self) -> None:
         self.calls = 0

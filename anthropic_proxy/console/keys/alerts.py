@@ -26,11 +26,10 @@ from anthropic_proxy.console.keys.limits import KeyLimit
 from anthropic_proxy.console.keys.queries import Spending
 from anthropic_proxy.console.ledger.connection import Connection
 from anthropic_proxy.console.ledger.database import open_for_reading, write_at_once
-from anthropic_proxy.console.ledger.webhook import LEASE_SECONDS, POLL_SECONDS, build_headers, find_pause
+from anthropic_proxy.console.ledger.webhook import LEASE_SECONDS, POLL_SECONDS, build_headers, deliver, find_pause
 from anthropic_proxy.console.units import MICROSECONDS, to_microseconds
 from anthropic_proxy.engine.bounded import BoundedDict
 from anthropic_proxy.engine.own_thread import run_in_own_thread
-from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.fields import AlertSettings
 from anthropic_proxy.plugins import Gateway
@@ -225,22 +224,16 @@ class BudgetAlerts:
         """Return when the row is sent again, in microseconds since the epoch. None: it is not."""
         body = row.body.encode()
         headers = build_headers(msgspec.json.decode(body)["id"], int(self._now()), body, alerts.secrets)
-        try:
-            reply = await self._gateway.send_http(
-                "POST", alerts.url.reveal(), headers, body, max_bytes=0, purpose="alert"
-            )
-            problem = "" if 200 <= reply.status < 300 else f"status {reply.status}"
-        except ProxyError as error:
-            problem = type(error).__name__
-        if not problem:
+        answer = await deliver(self._gateway, alerts.url, headers, body, purpose="alert")
+        if not answer.problem:
             return None
-        pause = find_pause(row.attempts, _LONGEST_PAUSE_SECONDS)
+        pause = find_pause(row.attempts, _LONGEST_PAUSE_SECONDS, answer.retry_after)
         is_last = row.attempts >= MAX_ATTEMPTS
         if row.attempts == 1 or is_last:
             host = urlsplit(alerts.url.reveal()).netloc
             then = "It is not sent again." if is_last else f"It is sent again, first in {pause:.0f} s."
             self._gateway.log_warning_each_time(
-                f"The webhook of [alerts], {host}, has not accepted a report about a budget: {problem}. {then}"
+                f"The webhook of [alerts], {host}, has not accepted a report about a budget: {answer.problem}. {then}"
             )
         return None if is_last else to_microseconds(self._now() + pause)
 

@@ -32,11 +32,10 @@ from anthropic_proxy.console.ledger.events import (
     name_event,
     read_events,
 )
-from anthropic_proxy.console.ledger.webhook import LEASE_SECONDS, build_headers, find_pause
+from anthropic_proxy.console.ledger.webhook import LEASE_SECONDS, Delivery, build_headers, deliver, find_pause
 from anthropic_proxy.console.units import MICROSECONDS, to_microseconds
 from anthropic_proxy.engine.advice import ProblemKind, report_problem
 from anthropic_proxy.engine.own_thread import run_in_own_thread
-from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.fields import SiemSettings
 from anthropic_proxy.gateway.settings.file_format import EventSource
@@ -50,7 +49,7 @@ MAX_EVENTS = 100
 MAX_BYTES = 512 * 1024
 """Maximum size of the events of a request, unless a single one is larger."""
 LONGEST_PAUSE_SECONDS = 300.0
-"""Maximum pause after a batch that was not accepted."""
+"""Maximum pause after a batch that was not accepted, unless the destination wants a longer one."""
 REPORT_SECONDS = 60.0
 """Time after which a destination that does not accept is a problem of the server."""
 MAX_REJECTIONS = 16
@@ -189,7 +188,9 @@ class EventPush:
 
     async def _send(self, claim: _Claim) -> bool:
         """Return True if the next batch can follow at once."""
-        problem, is_rejection = await self._post(claim.destination, claim.source, claim.rows)
+        answer = await self._post(claim.destination, claim.source, claim.rows)
+        problem = answer.problem
+        is_rejection = answer.status in _REJECTIONS
         key = (claim.destination.name, claim.source)
         before = claim.cursor
         pause = 0.0
@@ -205,7 +206,7 @@ class EventPush:
         elif is_rejection and (place := await self._find_place_behind(claim)) is not None:
             cursor = _Cursor(place, 0, self._now(), None if place > claim.rows[0].id else before.failing_since)
         else:
-            pause = find_pause(before.attempts, LONGEST_PAUSE_SECONDS)
+            pause = find_pause(before.attempts, LONGEST_PAUSE_SECONDS, answer.retry_after)
             since = self._now() if before.failing_since is None else before.failing_since
             cursor = _Cursor(before.position, before.attempts, self._now() + to_microseconds(pause), since)
             if before.failing_since is None:
@@ -246,7 +247,7 @@ class EventPush:
 
         (event,) = claim.rows
         following = await run_in_own_thread("siem", read_next)
-        if following and not (await self._post(claim.destination, claim.source, following))[0]:
+        if following and not (await self._post(claim.destination, claim.source, following)).problem:
             return following[0].id
         return event.id if claim.cursor.attempts >= MAX_REJECTIONS else None
 
@@ -274,7 +275,7 @@ class EventPush:
         return await self._write(claim) if await run_in_own_thread("siem", read_alone) else None
 
     async def _send_parked(self, destination: SiemSettings, source: EventSource, event: EventRow) -> None:
-        problem, _ = await self._post(destination, source, [event])
+        problem = (await self._post(destination, source, [event])).problem
         key = (destination.name, source, event.id)
         condition = "destination = ? AND source = ? AND event_id = ?"
         if problem:
@@ -284,26 +285,18 @@ class EventPush:
         await self._write(lambda connection: connection.execute(f"DELETE FROM parked_events WHERE {condition}", key))
         self._report(destination, f"has accepted the event {name_event(source, event.id)}, which it had rejected.")
 
-    async def _post(self, destination: SiemSettings, source: EventSource, rows: Sequence[EventRow]) -> tuple[str, bool]:
-        """Return why the events were not accepted ("": they were), and whether this depends on the events."""
+    async def _post(self, destination: SiemSettings, source: EventSource, rows: Sequence[EventRow]) -> Delivery:
         is_otlp = destination.type == "otlp"
         body = (encode_otlp if is_otlp else encode_webhook)(source, rows)
         message_id = f"msg_{hashlib.sha256(destination.name.encode() + body).hexdigest()[:32]}"
         own = build_headers(message_id, self._now() // MICROSECONDS, body, destination.secrets)
         headers = {name: value.reveal() for name, value in destination.headers.items()} | own
         size = _MAX_REPLY_BYTES if is_otlp else 0
-        try:
-            reply = await self._gateway.send_http(
-                "POST", destination.url.reveal(), headers, body, max_bytes=size, purpose="siem"
-            )
-        except ProxyError as error:
-            return type(error).__name__, False
-        if not 200 <= reply.status < 300:
-            return f"status {reply.status}", reply.status in _REJECTIONS
-        if is_otlp:
+        answer = await deliver(self._gateway, destination.url, headers, body, purpose="siem", max_bytes=size)
+        if is_otlp and not answer.problem:
             names = [name_event(source, row.id) for row in rows]
-            self._report_rejected(destination, reply.body, f"{names[0]} to {names[-1]}")
-        return "", False
+            self._report_rejected(destination, answer.body, f"{names[0]} to {names[-1]}")
+        return answer
 
     def _report_rejected(self, destination: SiemSettings, body: bytes, names: str) -> None:
         """A collector that accepts only a part does not want the others again ("Partial Success" of OTLP)."""

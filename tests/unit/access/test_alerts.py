@@ -46,6 +46,7 @@ class World:
         self.log: list[str] = []
         self.received: list[tuple[Mapping[str, str], bytes]] = []
         self.answer: Callable[[], int] = lambda: 200
+        self.retry_after: float | None = None
 
     def log_warning_each_time(self, text: str) -> None:
         self.log.append(text)
@@ -55,7 +56,7 @@ class World:
     ) -> HttpReply:
         assert (method, url, purpose) == ("POST", WEBHOOK.url.reveal(), "alert")
         self.received.append((headers, body))
-        return HttpReply(status=self.answer(), body=b"\xff<garbage>" * 9)
+        return HttpReply(status=self.answer(), body=b"\xff<garbage>" * 9, retry_after=self.retry_after)
 
     def start(self) -> "Instance":
         return Instance(self)
@@ -180,8 +181,11 @@ def _fail(error: Exception) -> Callable[[], int]:
         (lambda: 500, "status 500"),
         (lambda: 302, "status 302"),
         (lambda: 404, "status 404"),
-        (_fail(UpstreamTimeout("hooks.example.com did not answer within 10 s")), "UpstreamTimeout"),
-        (_fail(UpstreamUnreachable("no route")), "UpstreamUnreachable"),
+        (
+            _fail(UpstreamTimeout("hooks.example.com did not answer within 10 s")),
+            "hooks.example.com did not answer within 10 s",
+        ),
+        (_fail(UpstreamUnreachable("no route")), "no route"),
     ],
     ids=["500", "302", "404", "timeout", "unreachable"],
 )
@@ -205,6 +209,20 @@ async def test_a_report_that_is_not_accepted_is_sent_again_after_longer_pauses(
     failed = f"The webhook of [alerts], hooks.example.com, has not accepted a report about a budget: {reason}."
     assert world.log == [FIRST, f"{failed} It is sent again, first in 5 s.", f"{failed} It is not sent again."]
     assert len({headers["webhook-id"] for headers, _ in world.received}) == 1
+
+
+async def test_a_webhook_that_names_a_pause_gets_no_report_before_its_end(database: Settings) -> None:
+    world = World(database)
+    instance = world.start()
+    world.answer, world.retry_after = lambda: 429, 40.0
+    await instance.use(85)
+    await instance.alerts.work()
+    world.now += 39
+    await instance.alerts.work()
+    assert len(world.received) == 1
+    world.now += 1
+    await instance.alerts.work()
+    assert len(world.received) == 2
 
 
 async def test_a_report_of_a_process_that_was_killed_is_sent_by_another_one(database: Settings) -> None:

@@ -55,6 +55,7 @@ class World:
         self.accepted: list[tuple[Mapping[str, str], bytes]] = []
         self.answer: Callable[[str, bytes], int] = lambda url, body: 200
         self.reply = b""
+        self.retry_after: float | None = None
         self.silent = ""
         """Beginning of the URL of a destination that does not answer."""
         self.asked = asyncio.Event()
@@ -74,7 +75,7 @@ class World:
         status = self.answer(url, body)
         if status == 200:
             self.accepted.append((headers, body))
-        return HttpReply(status=status, body=self.reply)
+        return HttpReply(status=status, body=self.reply, retry_after=self.retry_after)
 
     def start(self) -> EventPush:
         return EventPush(cast("Gateway", self), lambda: self.now)
@@ -232,6 +233,26 @@ async def test_an_hour_without_the_endpoint_loses_nothing(database: Settings) ->
     assert world.log == [
         "[siem.main], siem.example.org, has not accepted events (audit): status 503. They wait in the database and are "
         "sent again, first in 5 s.",
+        "[siem.main], siem.example.org, accepts events (audit) again.",
+    ]
+
+
+async def test_a_destination_that_names_a_pause_gets_no_events_before_its_end(database: Settings) -> None:
+    world = World(database, structs.replace(WEBHOOK, events=("audit",)))
+    process = world.start()
+    world.answer, world.retry_after = lambda url, body: 429, 900.0
+    world.audit("ci")
+    await process.work()
+    world.now += 899
+    await process.work()
+    assert len(world.requests) == 1
+    world.answer = lambda url, body: 200
+    world.now += 1
+    await process.work()
+    assert world.objects == ["ci"]
+    assert world.log == [
+        "[siem.main], siem.example.org, has not accepted events (audit): status 429. They wait in the database and are "
+        "sent again, first in 900 s.",
         "[siem.main], siem.example.org, accepts events (audit) again.",
     ]
 
