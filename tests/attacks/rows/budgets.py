@@ -1,8 +1,8 @@
 """Budgets and limits of keys against requests at the same time, disconnects, fallbacks, tool loops and odd numbers."""
 
 import json
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 from typing import Any
 
@@ -90,7 +90,10 @@ def _spend_together(attack: Attack, attempts: Attempts) -> None:
         body = {**ordinary(_MODEL), "max_tokens": _OUTPUT, **fields}
         with ThreadPoolExecutor(30) as pool:
             running = [pool.submit(buyer.post, body) for _ in range(30)]
-            wait_for(lambda running=running: sum(each.done() for each in running), lambda done: done >= 20)
+            # each is refused, or has reached the provider
+            wait_for(
+                lambda running=running: _count_ended(running) + len(attack.upstream.calls), lambda count: count >= 30
+            )
             gate.set()
             statuses = [each.result().status_code for each in running]
         billed = len(attack.upstream.calls) * _COST
@@ -103,6 +106,10 @@ def _spend_together(attack: Attack, attempts: Attempts) -> None:
         answer = buyer.post(body)
         is_over = answer.status_code == 429 and not attack.upstream.calls
         attempts.check(f"30 together, {name}: then refused", is_over or counted < 2 * _COST, answer.text)
+
+
+def _count_ended(requests: Iterable[Future[Any]]) -> int:
+    return sum(request.done() for request in requests)
 
 
 def _limit_together(attack: Attack, attempts: Attempts) -> None:
@@ -132,7 +139,7 @@ def _limit_together(attack: Attack, attempts: Attempts) -> None:
     attack.upstream.reply = hold
     with ThreadPoolExecutor(10) as pool:
         running = [pool.submit(buyer.post, ordinary(_MODEL)) for _ in range(10)]
-        wait_for(lambda: sum(each.done() for each in running), lambda done: done >= 8)
+        wait_for(lambda: _count_ended(running), lambda count: count >= 8)
         attempts.check("10 together, concurrency", len(attack.upstream.calls) <= 2, len(attack.upstream.calls))
         gate.set()
 
