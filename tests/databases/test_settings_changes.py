@@ -92,7 +92,7 @@ def test_servers_with_the_same_files_follow_and_others_are_named(database: Setti
             f"and {names[1]}. {names[2]} has another value: change it there too."
         )
         for proxy in (first, second):  # a load balancer may send the next request to another server
-            assert text in browser.get(proxy, place)
+            wait_for(lambda proxy=proxy: browser.get(proxy, place), lambda page: text in page)
         assert "other values: BIG_MODEL" in browser.get(second, "/dashboard/settings")
         warning = f"The change of BIG_MODEL has not reached {names[2]}: change the settings there too."
         wait_for(lambda: first.log.count(warning), lambda count: count == 1)
@@ -104,7 +104,8 @@ def test_servers_with_the_same_files_follow_and_others_are_named(database: Setti
 
         assert sorted(wait_for(read, lambda found: len(found) == 2)) == sorted(expected)
         place = browser.write(third, "BIG_MODEL", "demo/other")
-        assert "New requests use the value on all 3 instances." in browser.get(second, place)
+        text = "New requests use the value on all 3 instances."
+        wait_for(lambda: browser.get(second, place), lambda page: text in page)
 
         (shared / "anthropic-proxy.toml").write_text(TABLES)
         second.process.send_signal(signal.SIGHUP)
@@ -124,7 +125,7 @@ def test_servers_with_the_same_files_follow_and_others_are_named(database: Setti
             f"requests use the value on {names[0]} and {names[1]}. {names[2]} has another value: change it there too."
         )
         for proxy in (first, second):
-            assert text in browser.get(proxy, place)
+            wait_for(lambda proxy=proxy: browser.get(proxy, place), lambda page: text in page)
         assert (shared / "anthropic-proxy.toml.bak").read_text() == TABLES
         changes = {"model of [auto_mode]": {"before": None, "after": "demo/other"}}
         expected = [("dashboard (admin key 1)", name, changes) for name in names[:2]]

@@ -19,9 +19,10 @@ from sqlalchemy import create_engine, make_url, text
 
 from tests.fleet import billing
 from tests.fleet.billing import HAIKU, MINI, OPUS, SONNET, BillingProvider, Charge, Counts, name_model
+from tests.fleet.clients import send_once
 from tests.fleet.setup import Fleet, running_fleet
 from tests.support.fakes.server import Exchange, serving
-from tests.support.waiting import wait_for
+from tests.support.waiting import WAIT_SECONDS, wait_for
 from tests.support.webhook import Webhook, running_webhook
 
 INSTANCES = 4
@@ -188,7 +189,7 @@ class Bills:
         center = self._centers[person] = f"center-{number % CENTERS}"
         body = {"name": person, "owner": person, "team": team, "cost_center": center, "budgets": budgets}
         url = f"{fleet.url}/admin/keys"
-        self._keys[person] = httpx.post(url, json=body, headers={"x-api-key": ADMIN}, trust_env=False).json()["key"]
+        self._keys[person] = send_once("POST", url, json=body, headers={"x-api-key": ADMIN}).json()["key"]
 
     def _wait_until_known(self, fleet: Fleet) -> None:
         """Wait until each instance has read the last change: a key that was created after all others."""
@@ -196,7 +197,7 @@ class Bills:
         for instance in fleet.instances:
             url = f"http://{instance.address}/v1/models"
             wait_for(
-                lambda url=url: httpx.get(url, headers={"x-api-key": key}, trust_env=False),
+                lambda url=url: send_once("GET", url, headers={"x-api-key": key}),
                 lambda reply: reply.status_code == 200,
             )
 
@@ -208,7 +209,9 @@ class Bills:
             for number in numbers:
                 await self._send(client, number)
 
-        async with httpx.AsyncClient(base_url=fleet.url, timeout=60, trust_env=False, limits=limits) as client:
+        async with httpx.AsyncClient(
+            base_url=fleet.url, timeout=WAIT_SECONDS, trust_env=False, limits=limits
+        ) as client:
             await asyncio.gather(*(work(client) for _ in range(CLIENTS)))
 
     async def _send(self, client: httpx.AsyncClient, number: int) -> None:
@@ -260,14 +263,17 @@ class Bills:
         return person in [*self._keys][-LIMITED:]
 
     def _compare(self, fleet: Fleet) -> None:
-        charges = [*self._provider.charges, *read_openai_charges([one.journal.exchanges for one in fleet.providers])]
         checks = self._checked
-        total = sum((charge.nano_dollars for charge in charges), 0)
-        self._print_bill(charges)
         wait_for(
             lambda: read_json(fleet, "/api/usage")["total"]["requests"],
             lambda stored: stored == len(self._sent) + len(checks),
         )
+        journals = [one.journal.exchanges for one in fleet.providers]
+        # a provider notes the end of its reply after the client may have it
+        wait_for(lambda: all(exchange.outcome != "open" for journal in journals for exchange in journal))
+        charges = [*self._provider.charges, *read_openai_charges(journals)]
+        total = sum((charge.nano_dollars for charge in charges), 0)
+        self._print_bill(charges)
         for by in GROUPS:
             expected = self._add_up(charges, checks, lambda groups, by=by: (groups[by],))
             self._compare_sums(f"by {by}, command", expected, read_command(fleet, by))
@@ -471,7 +477,11 @@ class Bills:
         print(f"  {len(accepted)} reports about budgets, and {len(_FAILURES)} that the webhook refused", flush=True)
         if (found := sorted((one["name"], one["threshold"]) for one in accepted)) != expected:
             self.problems.append(f"reports: {found}")
-        logged = sum(instance.log_file.read_text("utf-8").count("of its budget: ") for instance in fleet.instances)
+        # another instance may send a report before the one that has stored it writes its line
+        logged = wait_for(
+            lambda: sum(one.log_file.read_text("utf-8").count("of its budget: ") for one in fleet.instances),
+            lambda count: count >= len(expected),
+        )
         if logged != len(expected):
             self.problems.append(f"{logged} lines in the logs about reports")
 
@@ -489,7 +499,7 @@ def read_openai_charges(journals: Iterable[Sequence[Exchange]]) -> list[Charge]:
 
 
 def read_json(fleet: Fleet, path: str, **parameters: str) -> Any:
-    response = httpx.get(f"{fleet.url}{path}", params=parameters, headers={"x-api-key": ADMIN}, trust_env=False)
+    response = send_once("GET", f"{fleet.url}{path}", params=parameters, headers={"x-api-key": ADMIN})
     return json.loads(response.text, parse_float=Decimal)
 
 

@@ -9,14 +9,19 @@ import httpx2 as httpx
 from msgspec import Struct
 
 from tests.support.machine_pauses import unpaused_time
+from tests.support.waiting import WAIT_SECONDS
 
 INSTANCE_HEADER = "x-fleet-instance"
 """Response header of nginx with the address of the instance that replied."""
 _CANCEL_SHARE = 0.1
-_TIMEOUT_SECONDS = 60.0
 _SEARCH = {"type": "web_search_20250305", "name": "web_search"}
 _FAULTS = ("rate after=0", "server", "overloaded", "reset", "gateway")
 _PROMPTS = ("Count to {n}", "Say exactly: Über den Wolken ✓", "Search the web for brie")
+
+
+def send_once(method: str, url: str, **options: Any) -> httpx.Response:
+    """Send a request, and wait for its reply as long as for every state."""
+    return httpx.request(method, url, trust_env=False, timeout=WAIT_SECONDS, **options)
 
 
 class Result(Struct):
@@ -53,7 +58,7 @@ class Crowd:
     async def work(self, clients: int) -> None:
         limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
         async with httpx.AsyncClient(
-            base_url=self._url, timeout=_TIMEOUT_SECONDS, trust_env=False, limits=limits, headers=self._headers
+            base_url=self._url, timeout=WAIT_SECONDS, trust_env=False, limits=limits, headers=self._headers
         ) as client:
             await asyncio.gather(*(self._send_until_stopped(client) for _ in range(clients)))
 

@@ -14,10 +14,11 @@ import httpx2 as httpx
 from joserfc.jwk import RSAKey
 
 from tests.e2e.npm import install
+from tests.fleet.clients import send_once
 from tests.fleet.programs import Program
 from tests.support.server_process import Proxy
 from tests.support.sign_in import Browser
-from tests.support.waiting import wait_for
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
 OIDC_PROVIDER_VERSION = "9.13.3"
 CLIENT_ID = "anthropic-proxy"
@@ -29,7 +30,6 @@ scopes = ["openid", "email", "profile", "groups"]
 keys_per_person = 3
 """
 PASSWORD = "password-of-a-person-0123456789"
-COMMAND_SECONDS = 60
 _MAX_PAGES = 12
 """Pages and redirects of a sign-in at a provider."""
 
@@ -222,7 +222,7 @@ WRITE = ["password"]
             env=self._environment,
             capture_output=True,
             text=True,
-            timeout=COMMAND_SECONDS,
+            timeout=WAIT_SECONDS,
             check=False,
         )
         assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
@@ -244,7 +244,7 @@ def _new_key() -> dict[str, Any]:
 def _wait_until_reached(issuer: str) -> None:
     def is_reached() -> bool:
         try:
-            return httpx.get(f"{issuer}/.well-known/openid-configuration", trust_env=False).status_code == 200
+            return send_once("GET", f"{issuer}/.well-known/openid-configuration").status_code == 200
         except httpx.TransportError:
             return False
 
@@ -258,7 +258,7 @@ class ProviderBrowser(Browser):
         super().__init__(proxy)
         self._fields = {"login": subject, "password": PASSWORD, "answer": "accept"}
         self._redirect_uri = f"{proxy.url}/dashboard/oidc/callback"
-        self._provider_client = httpx.Client(trust_env=False)
+        self._provider_client = httpx.Client(trust_env=False, timeout=WAIT_SECONDS)
 
     def follow(self, answer: httpx.Response) -> str:
         """Sign in at the provider, and return the address to which it sends the browser. Raises `ProviderRefusal`."""

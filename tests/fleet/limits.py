@@ -11,9 +11,10 @@ import httpx2 as httpx
 from msgspec import Struct
 
 from tests.fleet.accounts import read_journals
+from tests.fleet.clients import send_once
 from tests.fleet.programs import THIS_VERSION, Instance, Version
 from tests.fleet.setup import Fleet, running_fleet
-from tests.support.waiting import wait_for
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
 INSTANCES = 4
 CLIENTS = 200
@@ -26,7 +27,6 @@ RATE_CLIENTS = 24
 TOLERANCE = 0.01
 """Allowed deviation of a rate."""
 _POLL_SECONDS = 0.2
-_TIMEOUT_SECONDS = 60.0
 _RUN_SECONDS = 120.0
 """Maximum time to use up a budget."""
 _numbers = count(500_000)
@@ -135,9 +135,7 @@ def create_key(fleet: Fleet, instances: Sequence[Instance], *options: str, versi
     headers = {"x-api-key": key}
     for instance in instances:
         url = f"http://{instance.address}/v1/models"
-        wait_for(
-            lambda url=url: httpx.get(url, headers=headers, trust_env=False), lambda reply: reply.status_code == 200
-        )
+        wait_for(lambda url=url: send_once("GET", url, headers=headers), lambda reply: reply.status_code == 200)
     return key
 
 
@@ -145,7 +143,7 @@ def _wait_for_redis(fleet: Fleet) -> None:
     """Wait until no instance keeps to its share any longer after an earlier interruption."""
     for instance in fleet.instances:
         wait_for(
-            lambda url=f"http://{instance.address}/health": httpx.get(url, trust_env=False).json(),
+            lambda url=f"http://{instance.address}/health": send_once("GET", url).json(),
             lambda health: health["redis"]["available"],
         )
 
@@ -193,9 +191,7 @@ async def _send_until(
 def _new_client(fleet: Fleet, key: str, connections: int) -> httpx.AsyncClient:
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
     headers = {"x-api-key": key}
-    return httpx.AsyncClient(
-        base_url=fleet.url, timeout=_TIMEOUT_SECONDS, trust_env=False, limits=limits, headers=headers
-    )
+    return httpx.AsyncClient(base_url=fleet.url, timeout=WAIT_SECONDS, trust_env=False, limits=limits, headers=headers)
 
 
 async def _send(client: httpx.AsyncClient, replies: list[Reply]) -> httpx.Response:

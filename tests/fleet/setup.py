@@ -15,9 +15,8 @@ from tests.support.fakes.server import Running, serving
 from tests.support.postgres import Postgres, find_programs, running_postgres
 from tests.support.process_checks import is_refused
 from tests.support.redis import RedisServer, running_redis
-from tests.support.waiting import wait_for
+from tests.support.waiting import WAIT_SECONDS, wait_for
 
-COMMAND_SECONDS = 60
 CONFIGURATION = """\
 [providers.backup]
 base_url = "{url}/v1"
@@ -53,7 +52,7 @@ class Fleet:
             env={**environment, **self.settings},
             capture_output=True,
             text=True,
-            timeout=COMMAND_SECONDS,
+            timeout=WAIT_SECONDS,
             check=False,
         )
         assert done.returncode == 0, done.stderr

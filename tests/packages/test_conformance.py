@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -14,7 +15,7 @@ import yaml
 
 from tests.packages.test_packages import built, new_environment, run, tools
 from tests.support.paths import ROOT
-from tests.support.server_process import free_port
+from tests.support.server_process import hold_port
 
 __all__ = ["built", "tools"]
 FOLDER = ROOT / "conformance"
@@ -31,6 +32,13 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
+@pytest.fixture
+def ports() -> Iterator[tuple[int, int]]:
+    """Yield the ports of the proxy and of the scripted upstream."""
+    with hold_port() as port, hold_port() as upstream:
+        yield port, upstream
+
+
 def test_the_wheel_holds_the_suite_alone(suite: Path) -> None:
     names = zipfile.ZipFile(suite).namelist()
     here = {path.relative_to(FOLDER) for path in (FOLDER / "messages_conformance").rglob("*") if path.is_file()}
@@ -41,7 +49,7 @@ def test_the_wheel_holds_the_suite_alone(suite: Path) -> None:
 
 @pytest.mark.parametrize("package", ["suite", "proxy"])
 def test_a_run_from_an_empty_environment(
-    package: str, suite: Path, built: dict[str, Path], tools: Path, tmp_path: Path
+    package: str, suite: Path, built: dict[str, Path], tools: Path, tmp_path: Path, ports: tuple[int, int]
 ) -> None:
     """The proxy of this checkout is behind it, between the scripted upstream and the suite."""
     python = new_environment(tools, tmp_path)
@@ -49,8 +57,7 @@ def test_a_run_from_an_empty_environment(
     run(tools / "uv", "pip", "install", "-q", "--python", python, wheel, directory=tmp_path)
     programs = {"suite": ("messages-conformance",), "proxy": ("anthropic-proxy", "conformance")}
     name, *words = programs[package]
-    port = free_port()
-    upstream = free_port()
+    port, upstream = ports
     report = tmp_path / "junit.xml"
     done = run(
         python.parent / name,
@@ -80,12 +87,11 @@ def test_a_run_from_an_empty_environment(
         assert listed.startswith("messages::message.type\n")
 
 
-def test_the_action_runs_the_suite(tmp_path: Path) -> None:
+def test_the_action_runs_the_suite(tmp_path: Path, ports: tuple[int, int]) -> None:
     """Its last step, as a runner of GitHub executes it."""
     step = yaml.safe_load((FOLDER / "action.yml").read_text("utf-8"))["runs"]["steps"][-1]
     assert step["shell"] == "bash"
-    port = free_port()
-    upstream = free_port()
+    port, upstream = ports
     report = tmp_path / "junit.xml"
     options = (
         f"--backend openai --backend-address 127.0.0.1:{upstream} --check message.* --junit {report}"

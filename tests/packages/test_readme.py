@@ -12,7 +12,7 @@ from tests.site.pages import blocks
 from tests.support.fakes.openai_chat import KEY, new_openai
 from tests.support.fakes.server import serving_strictly
 from tests.support.paths import ROOT
-from tests.support.server_process import ending, free_port
+from tests.support.server_process import ending, hold_port
 from tests.support.waiting import wait_for
 
 __all__ = ["tools"]
@@ -28,8 +28,8 @@ def test_the_blocks_of_the_readme(tools: Path, tmp_path: Path) -> None:
     (programs / "claude").symlink_to(find_claude())
     uv = {"UV_TOOL_DIR": str(tmp_path / "tools"), "UV_TOOL_BIN_DIR": str(programs), "UV_PYTHON": sys.executable}
     run("/bin/sh", "-euc", f'cd "{ROOT}"\nPATH="{tools}:$PATH"\n{install}', directory=tmp_path, **uv)
-    port = str(free_port())
-    with serving_strictly(new_openai()) as openai:
+    with hold_port() as held, serving_strictly(new_openai()) as openai:
+        port = str(held)
         own = environment("", tmp_path, PORT=port, OPENAI_BASE_URL=f"{openai.url}/v1", NO_COLOR="1")
         own |= {"PATH": f"{programs}:{own['PATH']}", "OLLAMA_API_BASE": "http://127.0.0.1:9"}
         del own["ANTHROPIC_BASE_URL"], own["ANTHROPIC_API_KEY"]
@@ -57,7 +57,10 @@ def test_the_blocks_of_the_readme(tools: Path, tmp_path: Path) -> None:
                 lambda status: status == 0,
             )
             replies.append(follow(variables, "hello"))
-            rows = [line.split("\t") for line in follow(usage).splitlines()]
+            rows = wait_for(  # the proxy stores a request after its reply
+                lambda: [line.split("\t") for line in follow(usage).splitlines()],
+                lambda shown: [row[1] for row in shown[1:]] == ["2"],
+            )
             dashboard = httpx.get(f"http://127.0.0.1:{port}/dashboard", trust_env=False, timeout=TIMEOUT_SECONDS)
             log = subprocess.Popen(["sh", "-euc", f"exec {logs}"], cwd=tmp_path, env=own, stdout=subprocess.PIPE)
             with ending(log):  # it shows new lines until it is stopped

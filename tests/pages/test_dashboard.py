@@ -466,7 +466,8 @@ def test_a_new_request_appears_without_a_reload(browser: Browser, tmp_path: Path
             page.goto("/dashboard/requests")
         expect(page.get_by_text('anthropic-proxy ask "hello"')).to_be_visible()
         send_requests(proxy, 1)
-        page.reload()
+        with page.expect_response("**/dashboard/live"):
+            page.reload()
         expect(page.locator("tr.go")).to_have_count(1)
         page.evaluate("window.kept = true")
         send_requests(proxy, 3)

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.e2e.npm import install
 from tests.pages.browser import open_tab
 from tests.support.dashboard import ledger_settings
-from tests.support.server_process import Proxy, free_port, running_proxy
+from tests.support.server_process import Proxy, hold_port, running_proxy
 from tests.support.sign_in import SECRET, USER_AGENT, Device
 from tests.support.waiting import WAIT_SECONDS
 
@@ -31,9 +31,16 @@ SCRIPT = Path(__file__).with_name("identity_provider.mjs")
 
 
 @pytest.fixture(scope="module")
-def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+def port() -> Iterator[int]:
+    """Yield the port of the provider."""
+    with hold_port() as held:
+        yield held
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[Proxy]:
     """Yield a proxy with the provider."""
-    directory, port = tmp_path_factory.mktemp("provider"), free_port()
+    directory = tmp_path_factory.mktemp("provider")
     (directory / "anthropic-proxy.toml").write_text(SIGN_IN, "utf-8")
     settings = ledger_settings(
         directory,
@@ -49,7 +56,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
         callback = f"{running.url}/dashboard/oidc/callback"
         command = ["node", str(SCRIPT), str(package), str(port), CLIENT_ID, CLIENT_SECRET, callback]
         provider = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        limit = threading.Timer(60, provider.kill)
+        limit = threading.Timer(WAIT_SECONDS, provider.kill)
         limit.start()
         try:
             assert provider.stdout is not None

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx2 as httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Browser, Page, expect
@@ -29,7 +28,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
 @pytest.fixture(scope="module")
 def ids(proxy: Proxy) -> list[str]:
     """Create a key with all limits in a team, and one with a hostile label. Return their ids."""
-    with httpx.Client(base_url=proxy.url, headers={"x-api-key": ADMIN}) as client:
+    with proxy.client(headers={"x-api-key": ADMIN}) as client:
         limits = {"models": ["claude-*"], "routes": ["cheap"], "requests_per_minute": 60, "budgets": BUDGETS}
         bodies = [{"name": "ci", "owner": "Lovelace", "team": "build", **limits}, {"name": HOSTILE, "owner": HOSTILE}]
         client.post("/admin/teams/build", json={"concurrency": 4}).raise_for_status()

@@ -11,7 +11,6 @@ from anthropic_proxy.gateway.stores.fallback import FallbackStore
 from anthropic_proxy.gateway.stores.redis import RedisStore
 from anthropic_proxy.plugins import Limit
 from tests.support.redis import RedisServer, find_redis, running_redis
-from tests.support.server_process import free_port
 from tests.support.waiting import WAIT_SECONDS, wait_for_async
 
 pytestmark = pytest.mark.skipif(find_redis() is None, reason="engine: redis-server is not installed")
@@ -24,7 +23,7 @@ class Balancer:
     """An address that leads to one of several servers, as that of a group with a primary server does."""
 
     def __init__(self, server: RedisServer) -> None:
-        self.port, self.server = free_port(), server
+        self.port, self.server = 0, server
         self._silent: set[asyncio.StreamWriter] = set()
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -55,7 +54,8 @@ def server() -> Iterator[RedisServer]:
 @pytest.fixture
 async def balancer(server: RedisServer) -> AsyncIterator[Balancer]:
     found = Balancer(server)
-    async with await asyncio.start_server(found.serve, "127.0.0.1", found.port):
+    async with await asyncio.start_server(found.serve, "127.0.0.1", found.port) as listener:
+        found.port = listener.sockets[0].getsockname()[1]
         yield found
 
 

@@ -31,7 +31,8 @@ def send_requests(proxy: Proxy, count: int = 6, **headers: str) -> list[str]:
         }
         own = {"x-project": ("checkout-api", "docs-site", HOSTILE)[kind], "x-claude-code-session-id": SESSION}
         ids.append(client.post("/v1/messages", json=body, headers=own).headers["request-id"])
-    wait_for_request(client, ids[-1])
+    for request_id in ids:
+        wait_for_request(client, request_id)
     return ids
 
 

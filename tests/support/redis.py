@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from tests.support.debian_packages import find_program
-from tests.support.server_process import free_port
+from tests.support.server_process import hold_port
 from tests.support.waiting import WAIT_SECONDS, reporting_log, wait_for
 
 PROGRAM_VARIABLE = "TEST_REDIS_PROGRAM"
@@ -25,10 +25,10 @@ def find_redis() -> str | None:
 class RedisServer:
     """A server that tests stop, pause and start again, with the same port."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, port: int, *options: str) -> None:
         program = find_redis()
         assert program is not None
-        self.port, self._folder = free_port(), folder
+        self.port, self._folder = port, folder
         self._command = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder)]
         self._command += ["--save", "", "--appendonly", "no", *options]
         self._process: subprocess.Popen[bytes] | None = None
@@ -78,8 +78,7 @@ class RedisServer:
         self._process.send_signal(signal.SIGCONT)
 
     def command(self, *words: str) -> str:
-        with closing(socket.create_connection(("127.0.0.1", self.port), 10)) as connection:
-            connection.settimeout(10)
+        with closing(socket.create_connection(("127.0.0.1", self.port), WAIT_SECONDS)) as connection:
             parts = [f"*{len(words)}", *(part for word in words for part in (f"${len(word.encode())}", word)), ""]
             connection.sendall("\r\n".join(parts).encode())
             return connection.recv(65536).decode()
@@ -88,8 +87,9 @@ class RedisServer:
 @contextmanager
 def running_redis(*options: str) -> Iterator[RedisServer]:
     """Yield an empty server. `options`: more options of the command line."""
-    with tempfile.TemporaryDirectory(prefix="redis-") as name:
-        server = RedisServer(Path(name), *options)
+    # held while the server is stopped too: else another program gets the port, or a connection to it its own end
+    with tempfile.TemporaryDirectory(prefix="redis-") as name, hold_port() as port:
+        server = RedisServer(Path(name), port, *options)
         server.start()
         try:
             yield server
