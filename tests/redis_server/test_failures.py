@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, suppress
 
+import msgspec
 import pytest
 from msgspec import structs
 
@@ -16,6 +17,8 @@ from anthropic_proxy.errors import LimitReached
 from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from anthropic_proxy.gateway.stores.fallback import FallbackStore
 from anthropic_proxy.gateway.stores.redis import RedisStore
+from anthropic_proxy.gateway.workers.instance_sharing import InstanceSharing
+from anthropic_proxy.gateway.workers.ipc import SharedObservation
 from anthropic_proxy.plugins import Limit, Store, StoreUnavailable
 from tests.support.redis import RedisServer, find_redis, running_redis
 from tests.support.server_process import hold_port
@@ -76,6 +79,9 @@ class Relay:
         self._holder = hold_port()
         self.delay_seconds = 0.0
         """Time for which each piece of data is delayed."""
+        self.held_text = b""
+        """Part of the data that are forwarded only after `released`. Empty: none are held."""
+        self.is_holding, self.released = asyncio.Event(), asyncio.Event()
         self._writers: list[asyncio.StreamWriter] = []
         self._server: asyncio.Server | None = None
 
@@ -112,6 +118,9 @@ class Relay:
         with suppress(OSError):
             while data := await reader.read(65_536):
                 await asyncio.sleep(self.delay_seconds)
+                if self.held_text and self.held_text in data:
+                    self.is_holding.set()
+                    await self.released.wait()
                 writer.write(data)
                 await writer.drain()
         writer.close()
@@ -385,6 +394,24 @@ async def test_a_damaged_observation_does_not_hide_the_others(instances: Instanc
     for name, text in (("empty", b""), ("words", b"no time"), ("binary", b"\xff \xff")):
         await store.remote.client.hset("{test}:observations:", name, text)  # type: ignore[arg-type]
     assert [each.text for each in await store.remote.list_observations()] == ["{}"]
+
+
+async def test_a_fact_that_is_sent_while_a_process_begins_to_receive_reaches_it(instances: Instances) -> None:
+    fact = SharedObservation("key", "", "digest", "ann", 60.0)
+    (early,) = await instances.open(1)
+    received: list[SharedObservation] = []
+    async with Relay(instances.server.port) as relay:
+        relay.held_text = b"SUBSCRIBE"
+        late = InstanceSharing(instances.new_store(url=relay.url), received.append)
+        late.start()
+        await relay.is_holding.wait()
+        for _ in range(100):  # a process that does not wait for the reply reads the earlier facts meanwhile
+            await early.get("none")
+        await early.remote.publish_observation("name", msgspec.json.encode(fact).decode(), 60.0)
+        relay.released.set()
+        await wait_for_async(lambda: bool(received))
+        await late.close()
+    assert [(one.kind, one.name, one.value) for one in received] == [("key", "digest", "ann")]
 
 
 async def test_wrong_data_of_one_limit_do_not_end_the_reservations_of_others(instances: Instances) -> None:

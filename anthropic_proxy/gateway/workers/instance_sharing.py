@@ -85,6 +85,7 @@ class InstanceSharing:
                 async with redis.client.pubsub() as messages:
                     async with asyncio.timeout(IDLE_SECONDS_BEFORE_PING):
                         await messages.subscribe(redis.observation_channel)
+                        await messages.get_message(timeout=None)  # the reply: what is sent from now on arrives
                         stored = await redis.list_observations()
                     for seconds, text in stored:
                         self._apply_text(text, seconds)
