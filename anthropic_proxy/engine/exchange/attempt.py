@@ -22,7 +22,13 @@ from anthropic_proxy.engine.messages.effort_plan import EffortPlan
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.loaded_tools import NOWHERE, PLACEHOLDER_NAME, DeferredToolPlaces
 from anthropic_proxy.engine.messages.media import may_have_media
-from anthropic_proxy.engine.messages.models import MessagesRequest, Source, Tool, decode_request_or_envelope
+from anthropic_proxy.engine.messages.models import (
+    CleanMessages,
+    MessagesRequest,
+    Source,
+    Tool,
+    decode_request_or_envelope,
+)
 from anthropic_proxy.engine.messages.models.tools import list_tool_names
 from anthropic_proxy.engine.messages.preparation import ProxyTool, TargetLimits, prepare
 from anthropic_proxy.engine.messages.reply_filter import ReplyFilter
@@ -275,7 +281,9 @@ class AttemptPreparer(Struct, eq=False):
                 self.is_large, inliner.inline_urls, request, fetched
             )
         media_notes: Sequence[FidelityNote] = ()
-        if not (limits.accepts_pdf and limits.accepts_images) and may_have_media(request.messages):
+        # messages in this form cite no document, so a model that reads all documents and pictures gets them
+        reads_all = limits.accepts_pdf and limits.accepts_images and type(request.messages) is CleanMessages
+        if not reads_all and may_have_media(request.messages):
             request, media_notes = await self._replace_media(request, target, limits)
         estimate = partial(self.estimates.get_or_estimate, scale=run.token_scale)
         session = self.session
@@ -351,9 +359,9 @@ class AttemptPreparer(Struct, eq=False):
     async def _replace_media(
         self, request: MessagesRequest, target: Target, limits: TargetLimits
     ) -> tuple[MessagesRequest, Sequence[FidelityNote]]:
-        """Return the request with texts in place of the documents and pictures that the model does not read."""
+        """Return the request with texts in place of the documents and pictures that the model does not read or cite."""
         notes: list[FidelityNote] = []
-        if not limits.accepts_pdf:
+        if not limits.accepts_pdf or self.engine.documents.is_installed:
             from anthropic_proxy.engine.exchange.document_reading import (  # noqa: PLC0415  # few need it
                 read_documents,
             )

@@ -44,14 +44,15 @@ async def read_documents(
     is_large: bool,
     describer: "ImageDescriber | None",
 ) -> tuple[MessagesRequest, Sequence[FidelityNote], int]:
-    """Return the request with the text of each PDF in its place, notes on it, and the size of what was read.
+    """Return the request with the text of each PDF in its place, notes on it, and the size of what was read. If the
+    model accepts PDFs, only those that it is to cite are replaced.
 
     `owner`: client that gets what was read for it before. A model that sees gets pictures of pages too. For another
     one, `describer` describes the pages without text; None: nothing does. Raises `InvalidRequest` for a document that
     Anthropic's API does not accept either.
     """
     pictures: PagePictures = "all" if limits.accepts_images else "none"
-    found = await engine.background.run_in_thread_if_large(is_large, _list_pdfs, request)
+    found = await engine.background.run_in_thread_if_large(is_large, _list_pdfs, request, limits)
     if not found:
         return request, (), 0
     describes = not limits.accepts_images and describer is not None and await describer.may_describe()
@@ -65,10 +66,13 @@ async def read_documents(
             contents[data] = NOT_INSTALLED
         elif data not in contents:
             contents[data] = await engine.documents.read(engine.background, owner, data, pictures, deadline)
-    if not target.capabilities.rejects_documents:  # a server that has refused one must not end the conversation
+    if limits.accepts_pdf:  # it reads the others itself
+        found = [(path, data) for path, data in found if contents[data].pages]
+        contents = {data: contents[data] for _, data in found}
+    elif not target.capabilities.rejects_documents:  # a server that has refused one must not end the conversation
         require_readable([(path, contents[data]) for path, data in found])
     notes = list[FidelityNote]()
-    if not is_installed:
+    if not is_installed and found:
         command = build_extra_install_command("documents")
         reason = f"replaced by a text: pypdfium2, which reads PDFs, is not installed. Install it with: {command}"
         notes.append(FidelityNote("dropped", "messages.document", reason))
@@ -101,15 +105,19 @@ async def _describe_pages(
     }
 
 
-def _list_pdfs(request: MessagesRequest) -> list[tuple[str, str]]:
-    """Return path and data of each PDF."""
-    return [(path, block.source.data) for path, block in list_media(request.messages, PDF_MARK) if is_pdf(block)]
+def _list_pdfs(request: MessagesRequest, limits: TargetLimits) -> list[tuple[str, str]]:
+    """Return path and data of each PDF that the model cannot read or cite."""
+    return [
+        (path, block.source.data)
+        for path, block in list_media(request.messages, PDF_MARK)
+        if isinstance(block, DocumentBlock) and is_pdf(block) and (block.requests_citations or not limits.accepts_pdf)
+    ]
 
 
 def _replace(
     contents: Mapping[str, PdfContent], notes: list[FidelityNote], pages: set[bytes], block: MediaBlock
 ) -> Sequence[Block]:
-    if not isinstance(block, DocumentBlock) or not is_pdf(block):
+    if not isinstance(block, DocumentBlock) or not is_pdf(block) or block.source.data not in contents:
         return (block,)
     read = as_text_document(block, contents[block.source.data], notes)
     if isinstance(read, DocumentBlock) and read.requests_citations:

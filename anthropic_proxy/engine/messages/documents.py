@@ -23,6 +23,7 @@ PDF_MARK = PDF_TYPE.encode()
 """Text in the JSON of each block with a PDF."""
 
 _AS_TEXT = FidelityNote("emulated", "messages.document", "the model reads no PDF: the proxy sends its text by page")
+_TO_CITE = FidelityNote("emulated", "messages.document", "the model gets the text of a PDF by page, to cite it")
 _WITH_PICTURES = FidelityNote("emulated", "messages.document", "the proxy sends pictures of pages of a PDF")
 _LOST_PAGES = FidelityNote("dropped", "messages.document", "pages of a PDF that have no text are not sent")
 _CUT = FidelityNote("dropped", "messages.document", "the text of a long PDF is cut")
@@ -98,7 +99,7 @@ def as_text_document(block: DocumentBlock, content: PdfContent, notes: list[Fide
         if content.error != NOT_INSTALLED.error:
             notes.append(_UNREAD if content.error == "limits" else _UNREADABLE)
         return describe_omitted(block)
-    notes.append(_AS_TEXT)
+    notes.append(_TO_CITE if block.requests_citations else _AS_TEXT)
     if any(page.picture for page in content.pages):
         notes.append(_WITH_PICTURES)
     if not all(page.text or page.picture or page.description for page in content.pages):

@@ -200,8 +200,23 @@ async def test_a_model_that_reads_pdf_gets_the_file() -> None:
     assert harness.services.documents.read_count == 0
 
 
-async def test_a_sentence_of_a_page_is_cited_at_its_page() -> None:
-    harness = ProxyHarness(FakeUpstream(_cite), GROQ_API_KEY="gsk_0123456789abcdef", BIG_MODEL=TEXT_MODEL)
+async def test_a_model_that_reads_pdf_gets_the_file_also_to_cite_it_if_the_proxy_cannot_read_it() -> None:
+    proxy = Proxy("openai/gpt-4.1")
+    harness = ProxyHarness(FakeUpstream(proxy._answer), OPENAI_API_KEY="sk-0123456789abcdef", BIG_MODEL="gpt-4.1")
+    damaged = {**document(b"%PDF-1.4 damaged"), "citations": {"enabled": True}}
+    await harness.post(messages=[{"role": "user", "content": [damaged]}])
+    assert base64.b64encode(b"%PDF-1.4 damaged").decode() in json.dumps(proxy.bodies)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"GROQ_API_KEY": "gsk_0123456789abcdef", "BIG_MODEL": TEXT_MODEL},
+        {"OPENAI_API_KEY": "sk-0123456789abcdef", "BIG_MODEL": "gpt-4.1"},
+    ],
+)
+async def test_a_sentence_of_a_page_is_cited_at_its_page(settings: dict[str, str]) -> None:
+    harness = ProxyHarness(FakeUpstream(_cite), **settings)
     cited = document(write_pdf("Deed of sale. Of 1843.", "Signed by Ada. Witnessed by Bob."), title="deed")
     sink = await harness.post(messages=[{"role": "user", "content": [{**cited, "citations": {"enabled": True}}]}])
     assert sink.error is None, (sink.error, harness.log.getvalue())
