@@ -40,8 +40,8 @@ from anthropic_proxy.console.keys.queries import (
     find_key,
     find_people,
     find_team,
-    list_keys,
     list_named_keys,
+    list_owned_keys,
     require_key,
 )
 from anthropic_proxy.console.keys.rights import ADMINISTRATOR, HELD_FIELDS, Rights, is_of_person, is_person
@@ -538,7 +538,8 @@ class KeyAdministration:
                 self._connection.execute(statement, (moment, command.target, moment))
             self.record("sign out", name_key(key), {**changes, **({"reason": (None, reason)} if reason else {})})
         verb = f"{formats.plural(len(ended), 'sign-in')} of {key.label} {'is' if len(ended) == 1 else 'are'}"
-        valid = [owned for owned in self._list_owned(key) if owned.hashes and owned.find_status(now) == "active"]
+        owned_keys = list_owned_keys(self._connection, key.id, key.owner)
+        valid = [owned for owned in owned_keys if owned.hashes and owned.find_status(now) == "active"]
         return KeyOutcome(
             sign_ins=ended,
             valid_keys=valid,
@@ -559,15 +560,6 @@ class KeyAdministration:
         if may(self.rights.role, "manage all keys"):
             notices.append(f"To end all access of the person:  anthropic-proxy keys revoke {shlex.quote(name)}")
         return notices
-
-    def _list_owned(self, person: VirtualKey) -> Sequence[VirtualKey]:
-        """Return the keys that have this person as the owner, without the key of the person itself."""
-        owner = person.owner.lower()
-        return [
-            key
-            for key in list_keys(self._connection)
-            if key.id != person.id and (key.person == person.id or (owner and key.owner.lower() == owner))
-        ]
 
     def _find_target(self, command: KeyCommand, *, dry_run: bool) -> VirtualKey:
         """Return the key of a command. A revocation of an e-mail address without a key creates that of the person."""
@@ -607,8 +599,8 @@ class KeyAdministration:
             )
         own_keys = [
             key
-            for key in list_keys(self._connection)
-            if key.person == person.id and (not key.creator or key.creator.lower() in rights.names)
+            for key in list_owned_keys(self._connection, person.id)
+            if not key.creator or key.creator.lower() in rights.names
         ]
         number = sum(own_key.find_status(now) == "active" for own_key in own_keys)
         if number >= rights.max_keys:
@@ -651,7 +643,7 @@ class KeyAdministration:
         now = self._clock()
         hint = key.hashes[0].hint
         if key.person and self.rights.creates_own_keys:
-            _require_few_secrets([other for other in list_keys(self._connection) if other.person == key.person], now)
+            _require_few_secrets(list_owned_keys(self._connection, key.person), now)
         until = f"valid until {formats.long_time(now + overlap_seconds)}" if overlap_seconds else ""
         sentence = f"Key {key.label} has a new secret." + (f" The old one is {until}." if until else "")
         if dry_run:
@@ -672,7 +664,7 @@ class KeyAdministration:
         """
         now = self._clock()
         changes: Changes = {"status": (key.find_status(now), "revoked")}
-        owned = self._list_owned(key) if is_person(key) else ()
+        owned = list_owned_keys(self._connection, key.id, key.owner) if is_person(key) else ()
         ended = [owned_key for owned_key in owned if owned_key.revoked_at is None]
         if ended:
             changes = {**changes, "keys": ([owned_key.label for owned_key in ended], [])}
@@ -724,8 +716,8 @@ class KeyAdministration:
         changes: Changes = {"status": (key.find_status(now), "active")} if key.revoked_at is not None else {}
         if not dry_run and changes:
             self._connection.execute("UPDATE virtual_keys SET revoked_at = NULL, ended_by = '' WHERE id = ?", (key.id,))
-            for owned_key in list_keys(self._connection):  # an earlier version did not revoke them
-                if owned_key.person == key.id and owned_key.revoked_at is None:
+            for owned_key in list_owned_keys(self._connection, key.id):  # an earlier version did not revoke them
+                if owned_key.revoked_at is None:
                     self._end_key(owned_key, {"status": (owned_key.find_status(now), "revoked")}, now)
             self.record("allow key", name_key(key), changes)
             key = self.require_key(key.id)

@@ -54,6 +54,20 @@ def list_keys(connection: Reader) -> Sequence[VirtualKey]:
     return [_decode_key(row, hashes.get(row["id"], ())) for row in rows]
 
 
+def list_owned_keys(connection: Reader, person: str, owner: str = "") -> Sequence[VirtualKey]:
+    """Return the keys of a person, the newest first, without the one that is the person. `person`: its id. `owner`: a
+    name, so that keys with this owner belong to them too; upper and lower case are equal.
+    """
+    is_owned = "(person = ? OR (owner != '' AND LOWER(owner) = ?)) AND id != ?"
+    values = (person, owner.lower(), person)
+    found = connection.query(f"{_KEYS} WHERE {is_owned} ORDER BY created_at DESC, id", values)
+    keys = []
+    for row in name_columns(VIRTUAL_KEYS, found):
+        hashes = connection.query(f"{_HASHES} WHERE key_id = ? ORDER BY created_at DESC", (row["id"],))
+        keys.append(_decode_key(row, name_columns(KEY_HASHES, hashes)))
+    return keys
+
+
 def find_key(connection: Reader, name: str) -> VirtualKey | None:
     rows = name_columns(VIRTUAL_KEYS, connection.query(f"{_KEYS} WHERE id = ? OR label = ?", (name, name)))
     if not rows:

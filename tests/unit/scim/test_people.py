@@ -1,7 +1,9 @@
 """A user of SCIM and the person who signs in are one person, and nobody else is."""
 
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -267,6 +269,38 @@ async def test_lists_have_pages_filters_and_only_the_wanted_attributes(company: 
     assert [(row["id"], "members" in row) for row in found["Resources"]] == [(group, False)]
     refused = await company.send("GET", "/Users?filter=x")
     assert (refused[0], refused[1]["scimType"]) == (400, "invalidFilter")
+
+
+async def test_the_work_of_a_deactivation_does_not_grow_with_the_number_of_people(company: Company) -> None:
+    calls = []
+    for count in (5, 100):
+        for number in range(count):
+            await company.create(f"user{count}-{number}@example.org")
+        key = company.find_key(f"user{count}-0@example.org")
+        other = company.find_key(f"user{count}-1@example.org")
+        with open_administration(company.settings, "test", lambda: company.now) as administration:
+            with administration.changing():
+                administration.set_provisioned_access(other, has_access=False)  # imports and caches are there
+            with administration.changing():
+                calls.append(_count_calls(partial(administration.set_provisioned_access, key, has_access=False)))
+        assert company.find_key(key.id).find_status(NOON) == "revoked"
+    assert calls[1] < 2 * calls[0]
+
+
+def _count_calls(function: Callable[[], None]) -> int:
+    count = 0
+
+    def note(_frame: object, event: str, _argument: object) -> None:
+        nonlocal count
+        count += event == "call"
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        function()
+    finally:
+        sys.setprofile(before)
+    return count
 
 
 async def test_each_change_is_in_the_audit_log(company: Company) -> None:
