@@ -305,10 +305,8 @@ def _find_max_input(
 def _describe(
     capabilities: ModelCapabilities, server_tools: frozenset[str], settings: EngineOptions, relayed: bool
 ) -> dict[str, Any]:
-    """`relayed`: another server with the Messages API. The proxy cites nothing for it, and its replies begin with no
-    summary.
-    """
-    from anthropic_proxy.engine.messages.models.context_edits import EDITS, Compact  # noqa: PLC0415  # for lists only
+    """`relayed`: another server with the Messages API. The proxy cites nothing for it."""
+    from anthropic_proxy.engine.messages.models.context_edits import EDITS  # noqa: PLC0415  # for lists only
 
     has_search = settings.search_url is not None or settings.search is not None
     tools = {
@@ -317,7 +315,7 @@ def _describe(
         if row.is_capability
     }
     levels = {level: _support(level in capabilities.efforts) for level in ("low", "medium", "high", "xhigh", "max")}
-    edits = {kind: _support(not relayed or kind != Compact.type) for kind in sorted(EDITS)}
+    edits = {kind: _support(True) for kind in sorted(EDITS)}
     thinking_types = ("adaptive", "between_tools", "disabled", "enabled")
     return {
         "batch": _support(False),
