@@ -26,6 +26,7 @@ from anthropic_proxy.engine.messages.preparation import prepare
 from anthropic_proxy.engine.routing.targets import build_target_limits
 from anthropic_proxy.engine.wires.anthropic.context_spans import edit_conversation
 from anthropic_proxy.errors import InvalidRequest
+from messages_conformance.backends.messages.editing import edit_context as edit_natively
 from tests.matrix.backends import BACKENDS
 from tests.support.fakes.anthropic.models import MODELS
 from tests.support.fakes.anthropic.rules import check_body
@@ -485,3 +486,37 @@ def test_the_context_only_grows_until_a_summary_replaces_it(messages: list[Json]
     summary = {"role": "assistant", "content": [{"type": "compaction", "content": "word " * words}]}
     behind = [count_context(decode_request(body_of([*messages[:end], summary, HELLO]))) for end in range(len(messages))]
     assert len({*behind}) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "keeps_all"),
+    [
+        ("claude-opus-5-5", True),
+        ("claude-opus-4-5-20251101", True),
+        ("anthropic/claude-opus-4.6", True),
+        ("claude-sonnet-4-6", True),
+        ("us.anthropic.claude-sonnet-5-5", True),
+        ("claude-fable-5", True),
+        ("claude-mythos-preview", True),
+        ("claude-opus-4-1-20250805", False),
+        ("claude-opus-4-20250514", False),
+        ("claude-sonnet-4-5", False),
+        ("claude-3-5-sonnet-20241022", False),
+        ("claude-haiku-5-5", False),
+        ("openai/gpt-5.5", False),
+    ],
+)
+def test_without_keep_the_model_of_the_request_decides_which_thinking_stays(model: str, keeps_all: bool) -> None:
+    """Source: platform.claude.com, "Context editing", read 2026-11-29. The strict server does the same."""
+    messages: list[Json] = []
+    for turn in range(3):
+        thought = {"type": "thinking", "thinking": f"thought {turn} " * 20, "signature": "s"}
+        messages += [HELLO, {"role": "assistant", "content": [thought, {"type": "text", "text": "Done."}]}]
+    messages.append(HELLO)
+    for keep in (None, {"type": "thinking_turns", "value": 1}, "all"):
+        asked = {"type": THINKING} | ({} if keep is None else {"keep": keep})
+        _, applied = edit(messages, asked, model=model)
+        expected = [] if keep == "all" or (keep is None and keeps_all) else [2]
+        assert [one["cleared_thinking_turns"] for one in applied] == expected
+        _, natively = edit_natively(json.loads(body_of(messages, asked, model=model)))
+        assert [one["cleared_thinking_turns"] for one in natively] == expected

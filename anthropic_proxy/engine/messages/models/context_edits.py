@@ -6,6 +6,7 @@ types of the official SDK (anthropic 2.10). That page and the SDK differ in one 
 """
 
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import ClassVar, TypeVar, get_args
 
 import msgspec
@@ -24,7 +25,11 @@ from anthropic_proxy.engine.messages.models.raw_json import (
 _FIELD = "context_management"
 _DEFAULT_TRIGGER = ("input_tokens", 100_000)
 _DEFAULT_KEPT_USES = 3
-_DEFAULT_KEPT_TURNS = 1
+_KEEP_ALL_THINKING = (
+    *("*opus-4[-.][5-9]*", "*opus-[5-9]*", "*sonnet-4[-.][6-9]*", "*sonnet-[5-9]*", "*fable-*", "*mythos-*"),
+)
+"""Patterns of models of which `clear_thinking` removes nothing without `keep`. Of others, such as earlier ones and all
+Haiku, it leaves the last turn (the same page, "Configuration options for thinking block clearing", read 2026-11-29)."""
 _DEFAULT_COMPACTION_TOKENS, _MIN_COMPACTION_TOKENS = 150_000, 50_000
 _ALL = "all"
 _EDITED = FidelityNote("emulated", _FIELD, "the proxy edits the conversation, and counts tokens by its own estimate")
@@ -107,13 +112,22 @@ class ClearThinking(_MadeEdit, frozen=True):
     type: ClassVar[str] = "clear_thinking_20251015"
     fields: ClassVar[tuple[str, ...]] = (_FIELD, "context_management.edits.clear_thinking_20251015")
     requires_thinking: ClassVar[bool] = True  # anthropics/claude-code issues 11231 and 11971
-    keep: int = _DEFAULT_KEPT_TURNS
-    """Number of the last turns with thinking that keep it, at least 1."""
+    keep: int = 0
+    """Number of the last turns with thinking that keep it. 0: the default of the model, which `complete` replaces."""
 
     @classmethod
     def read(cls, raw: Raw, path: str) -> "ClearThinking | None":
-        kept = _read_kept_turns(_decode(raw, _Thinking, path).keep, f"{path}.keep")
+        given = _decode(raw, _Thinking, path).keep
+        if not is_present(given):
+            return cls()
+        kept = _read_kept_turns(given, f"{path}.keep")
         return None if kept is None else cls(kept)
+
+    def complete(self, model: str) -> "ClearThinking | None":
+        """Return the edit with a number of turns. None: it keeps everything. `model`: that of the request."""
+        if self.keep:
+            return self
+        return None if any(fnmatchcase(model, name) for name in _KEEP_ALL_THINKING) else ClearThinking(1)
 
 
 class _Compact(Struct):
@@ -196,7 +210,7 @@ def requires_thinking(kind: str) -> bool:
     return any(edit.requires_thinking and edit.type.rpartition("_")[0] == name for edit in EDITS.values())
 
 
-def decode_context_edits(raw: Raw) -> tuple[ContextEdit, ...]:
+def decode_context_edits(raw: Raw, model: str) -> tuple[ContextEdit, ...]:
     """Return the edits of the request field `context_management`, without those that keep everything.
 
     Raises `InvalidRequest` with the path of the invalid value. A type of edit may occur once.
@@ -212,6 +226,8 @@ def decode_context_edits(raw: Raw) -> tuple[ContextEdit, ...]:
         known.add(kind)
         made = EDITS.get(kind)
         edit = UnsupportedEdit(kind) if made is None else made.read(given, path)
+        if isinstance(edit, ClearThinking):
+            edit = edit.complete(model)
         if edit is not None:
             edits.append(edit)
     return tuple(edits)
@@ -219,8 +235,6 @@ def decode_context_edits(raw: Raw) -> tuple[ContextEdit, ...]:
 
 def _read_kept_turns(raw: Raw, path: str) -> int | None:
     """Return the number of turns that keep their thinking. None: all."""
-    if not is_present(raw):
-        return _DEFAULT_KEPT_TURNS
     if bytes(raw) == b'"all"':
         return None
     if not is_json_object(raw):

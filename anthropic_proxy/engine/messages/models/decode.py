@@ -235,7 +235,7 @@ def decode_request(
                 decode_context_edits,
             )
 
-            request.context_edits = decode_context_edits(read.context_management)
+            request.context_edits = decode_context_edits(read.context_management, read.model)
             request.permits_other_calls = _permits_other_calls(read)
         if read.fallbacks is not ABSENT:
             request.permits_other_calls = True
@@ -963,7 +963,7 @@ def scan_request(body: bytes) -> MessagesRequest | None:
         )
 
         with suppress(InvalidRequest):  # the server may know an edit that the proxy does not
-            request.context_edits = decode_context_edits(read.context_management)
+            request.context_edits = decode_context_edits(read.context_management, read.model)
     return request
 
 

@@ -5,6 +5,7 @@ Source: API reference, Context editing and Compaction; the types `BetaContextMan
 """
 
 import copy
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ CLEARED = "[Old tool result content cleared]"
 _TRIGGER: Json = {"type": "input_tokens", "value": 100_000}
 _KEPT_USES: Json = {"value": 3}
 _KEPT_TURNS: Json = {"value": 1}
+_KEEP_ALL = re.compile(r"opus-(?:4[-.][5-9]|[5-9])|sonnet-(?:4[-.][6-9]|[5-9])|fable-|mythos-")
+"""Models that keep the thinking of all turns if an edit does not say how many."""
 
 
 def edit_context(body: Mapping[str, Any]) -> tuple[Json, list[Json]]:
@@ -26,6 +29,8 @@ def edit_context(body: Mapping[str, Any]) -> tuple[Json, list[Json]]:
         if edit["type"] not in _EDITS:
             continue
         count_name, make_edit = _EDITS[edit["type"]]
+        if "keep" not in edit and count_name == "cleared_thinking_turns" and _KEEP_ALL.search(body.get("model", "")):
+            continue
         before = count_tokens(messages)
         changed = copy.deepcopy(messages)
         count = make_edit(changed, edit, before)
