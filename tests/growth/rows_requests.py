@@ -268,7 +268,7 @@ def made_up_tools(n: int) -> Fields:
 EDITED = {
     "edits": [
         {"type": "clear_tool_uses_20250919", "trigger": {"type": "tool_uses", "value": 1}, "clear_tool_inputs": True},
-        {"type": "clear_thinking_20251015"},
+        {"type": "clear_thinking_20251015", "keep": {"type": "thinking_turns", "value": 1}},
     ]
 }
 """Each edit but `compact_20260112`, which asks a model. What that costs is measured with `SUMMARIZE`."""
