@@ -8,10 +8,10 @@ import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.console.scim.errors import ScimError
+from anthropic_proxy.console.scim.paths import Kind
 from anthropic_proxy.console.scim.schema import (
     ENTERPRISE,
     Attribute,
-    Kind,
     find_attribute,
     list_all_attributes,
     remove_schema,

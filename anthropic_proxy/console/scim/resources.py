@@ -8,11 +8,11 @@ from typing import Any
 
 from anthropic_proxy.console.scim.errors import ScimError
 from anthropic_proxy.console.scim.filters import AttributePath, decode_path
+from anthropic_proxy.console.scim.paths import Kind
 from anthropic_proxy.console.scim.schema import (
     ENTERPRISE,
     ENTERPRISE_SCHEMA,
     Attribute,
-    Kind,
     find_attribute,
     list_all_attributes,
     remove_schema,

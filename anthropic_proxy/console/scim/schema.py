@@ -10,15 +10,15 @@ from typing import Any, Literal
 
 from msgspec import Struct, structs
 
+from anthropic_proxy.console.scim.paths import ENDPOINTS, Kind
+
 USER_SCHEMA = "urn:ietf:params:scim:schemas:core:2.0:User"
 GROUP_SCHEMA = "urn:ietf:params:scim:schemas:core:2.0:Group"
 ENTERPRISE_SCHEMA = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User"
 ENTERPRISE = "enterprise"
 """Name of the attribute that stands for the extension with this schema. Its parts are those of the extension."""
-BASE_PATH = "/scim/v2"
 MAX_RESULTS = 200
 """Resources of one response, and the number of resources of one that asks for no number."""
-Kind = Literal["User", "Group"]
 
 
 class Attribute(Struct, frozen=True, kw_only=True):
@@ -250,7 +250,6 @@ ATTRIBUTES: Mapping[Kind, tuple[Attribute, ...]] = {
     ),
 }
 SCHEMAS: Mapping[Kind, str] = {"User": USER_SCHEMA, "Group": GROUP_SCHEMA}
-ENDPOINTS: Mapping[Kind, str] = {"User": "/Users", "Group": "/Groups"}
 
 
 def list_all_attributes(kind: Kind) -> Sequence[Attribute]:

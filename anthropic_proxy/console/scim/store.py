@@ -18,8 +18,9 @@ from anthropic_proxy.console.keys.queries import find_key
 from anthropic_proxy.console.ledger.connection import Connection
 from anthropic_proxy.console.scim.errors import ScimError, find_no_resource
 from anthropic_proxy.console.scim.filters import Filter
+from anthropic_proxy.console.scim.paths import ENDPOINTS, Kind
 from anthropic_proxy.console.scim.resources import Resource
-from anthropic_proxy.console.scim.schema import ENDPOINTS, ENTERPRISE, SCHEMAS, Kind
+from anthropic_proxy.console.scim.schema import ENTERPRISE, SCHEMAS
 from anthropic_proxy.console.units import MICROSECONDS, to_microseconds
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings

@@ -96,6 +96,22 @@ print([name for name in {unneeded} if name in sys.modules])
     assert ended.stdout == "[]\n", ended.stderr
 
 
+def test_a_proxy_with_team_keys_loads_what_few_use_with_its_first_request() -> None:
+    program = """
+import sys, tempfile
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.gateway.plugin_packages import open_plugins
+from anthropic_proxy.gateway.settings import load_settings
+folder = tempfile.mkdtemp()
+settings = {"VIRTUAL_KEYS": "true", "XDG_DATA_HOME": folder, "ADMIN_API_KEY": "admin-0123456789"}
+opened = list(open_plugins(load_settings(settings, PROVIDERS, env_file=folder + "/.env")))
+unneeded = ("anthropic_proxy.console.scim.", "anthropic_proxy.console.gateway_protocol.telemetry")
+print(sorted(name.rpartition(".")[2] for name in sys.modules if name.startswith(unneeded)))
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert ended.stdout == "['paths', 'plugin', 'telemetry']\n", ended.stderr
+
+
 def test_a_host_is_found_without_the_apis_of_its_provider() -> None:
     """The prices of a request ask for hosts of providers that the proxy does not call."""
     program = """

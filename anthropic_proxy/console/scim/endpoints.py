@@ -1,0 +1,275 @@
+"""The endpoints below `/scim/v2`."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from typing import Any, TypeVar
+
+import msgspec
+
+from anthropic_proxy.console.keys.administration import KeyAdministration
+from anthropic_proxy.console.keys.key_table import with_database_errors
+from anthropic_proxy.console.ledger.database import open_for_writing
+from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
+from anthropic_proxy.console.scim.errors import ScimError, find_no_resource
+from anthropic_proxy.console.scim.filters import decode_filter
+from anthropic_proxy.console.scim.paths import ALLOWED, BASE_PATH, ENDPOINTS, Kind
+from anthropic_proxy.console.scim.resources import Patch, Resource, decode_resource, is_wanted, list_names, project
+from anthropic_proxy.console.scim.schema import (
+    MAX_RESULTS,
+    build_provider_config,
+    build_resource_types,
+    build_schemas,
+)
+from anthropic_proxy.console.scim.store import ScimStore, Stored
+from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
+from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.plugins import RouteRequest, RouteResponse
+
+ResultT = TypeVar("ResultT")
+_OVERLOADED = 529
+"""Status of Anthropic, which clients of SCIM do not know."""
+_UNAVAILABLE = 503
+_LIST_SCHEMA = "urn:ietf:params:scim:api:messages:2.0:ListResponse"
+_KINDS: Mapping[str, Kind] = {path: kind for kind, path in ENDPOINTS.items()}
+_LINKS: Mapping[Kind, str] = {"User": "groups", "Group": "members"}
+_HEADERS = {"content-type": "application/scim+json", "cache-control": "no-store"}
+_NOT_IMPLEMENTED = (".search", "Bulk", "Me")
+
+
+class Endpoints:
+    """`clock` returns seconds since the epoch."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._threads = ReaderThreads()
+
+    async def stop(self) -> None:
+        await self._threads.stop()
+
+    async def respond(self, request: RouteRequest, settings: Settings) -> RouteResponse:
+        try:
+            return await self._respond(request, settings)
+        except ScimError as error:
+            return _send(error.encode(), error.status)
+
+    async def _respond(self, request: RouteRequest, settings: Settings) -> RouteResponse:
+        exchange = _Exchange(request, settings, self._clock)
+        path = request.path.removeprefix(BASE_PATH)
+        name, _, rest = path.removeprefix("/").partition("/")
+        kind = _KINDS.get(f"/{name}")
+        if name in _NOT_IMPLEMENTED:
+            raise ScimError(f"/{name} is not supported.", "", 501)
+        if kind is None:
+            _require_method(request, "read")
+            return _send(exchange.describe_service(name, rest))
+        if rest == ".search":
+            _require_method(request, "search")
+            return await self._run(request, exchange.search, kind)
+        if not rest:
+            _require_method(request, "")
+            return await self._run(request, exchange.list if request.method != "POST" else exchange.create, kind)
+        if "/" in rest:
+            raise find_no_resource("The path", path)
+        _require_method(request, "id")
+        calls = {"PUT": exchange.change, "PATCH": exchange.change, "DELETE": exchange.delete}
+        return await self._run(request, calls.get(request.method, exchange.get), kind, rest)
+
+    async def _run(
+        self, request: RouteRequest, function: Callable[..., RouteResponse], *arguments: object
+    ) -> RouteResponse:
+        call = partial(function, *arguments)
+        return await self._threads.run(name_client(request), with_database_errors, call)
+
+
+class _Exchange:
+    """One request. Its methods run in a thread, and wait for the database."""
+
+    def __init__(self, request: RouteRequest, settings: Settings, clock: Callable[[], float]) -> None:
+        self._request = request
+        self._settings = settings
+        self._clock = clock
+        host = request.headers.get("host", "localhost")
+        site = settings.dashboard_url or f"{request.scheme}://{host}"
+        self._base = f"{site}{BASE_PATH}"
+        self._query = {name.lower(): values[-1] for name, values in request.query.items()}
+
+    def describe_service(self, name: str, rest: str) -> Mapping[str, Any]:
+        if name == "ServiceProviderConfig" and not rest:
+            return build_provider_config(self._base)
+        built = {"Schemas": build_schemas, "ResourceTypes": build_resource_types}.get(name)
+        if built is None:
+            raise find_no_resource("The path", f"/{name}")
+        if "filter" in self._query:
+            raise ScimError("These resources have no filter.", "", 403)
+        resources = built(self._base)
+        if not rest:
+            return _list_response(resources, len(resources), 1)
+        found = next((resource for resource in resources if resource["id"].lower() == rest.lower()), None)
+        if found is None:
+            raise find_no_resource(name.removesuffix("s"), rest)
+        return found
+
+    def list(self, kind: Kind) -> RouteResponse:
+        return self._list(kind, self._query)
+
+    def search(self, kind: Kind) -> RouteResponse:
+        """RFC 7644, section 3.4.3."""
+        body = self._decode_body()
+        if not isinstance(body, dict):
+            raise ScimError("The body is no object.", "invalidSyntax")
+        given = {str(name).lower(): value for name, value in body.items()}
+        joined = {name: ",".join(map(str, value)) for name, value in given.items() if isinstance(value, list)}
+        return self._list(kind, {name: str(value) for name, value in {**given, **joined}.items() if value is not None})
+
+    def _list(self, kind: Kind, query: Mapping[str, str]) -> RouteResponse:
+        condition = decode_filter(query["filter"], kind) if query.get("filter") else None
+        start = max(_read_number(query, "startindex", 1), 1)
+        count = min(max(_read_number(query, "count", MAX_RESULTS), 0), MAX_RESULTS)
+        wanted, excluded = _list_wanted(query, kind)
+        with closing(open_for_writing(self._settings)) as connection:
+            store = self._open_store(connection)
+            found, number = store.list(kind, condition, start - 1, count)
+            with_links = _has_links(kind, wanted, excluded)
+            resources = [project(store.encode(one, with_links=with_links), wanted, excluded) for one in found]
+        return _send(_list_response(resources, number, start))
+
+    def get(self, kind: Kind, resource_id: str) -> RouteResponse:
+        with closing(open_for_writing(self._settings)) as connection:
+            store = self._open_store(connection)
+            stored = store.find(kind, _require_text(resource_id))
+            if _matches(self._request.headers.get("if-none-match", ""), stored):
+                return RouteResponse(status=304, headers={**_HEADERS, "etag": stored.etag})
+            return self._send_resource(store, stored)
+
+    def create(self, kind: Kind) -> RouteResponse:
+        resource = decode_resource(kind, self._decode_body())
+
+        def create(store: ScimStore) -> RouteResponse:
+            with store.changing():
+                stored = store.create(kind, resource)
+            return self._send_resource(store, stored, status=201)
+
+        return self._change(create)
+
+    def change(self, kind: Kind, resource_id: str) -> RouteResponse:
+        """PUT and PATCH."""
+        is_patch = self._request.method == "PATCH"
+        body = self._decode_body()
+        given = None if is_patch else decode_resource(kind, body)
+
+        def change(store: ScimStore) -> RouteResponse:
+            with store.changing():
+                stored = self._find_for_change(store, kind, resource_id)
+                before = store.load(stored)
+                if given is None:
+                    resource = Patch(kind, before).apply(body)
+                else:  # a state that is left out stays as it is
+                    state = {"active": before["active"]} if "active" in before and "active" not in given else {}
+                    resource = {**given, **state}
+                stored = store.replace(stored, resource)
+            if is_patch and kind == "Group" and "attributes" not in self._query:
+                return RouteResponse(status=204, headers={**_HEADERS, "etag": stored.etag})
+            return self._send_resource(store, stored)
+
+        return self._change(change)
+
+    def delete(self, kind: Kind, resource_id: str) -> RouteResponse:
+        def delete(store: ScimStore) -> RouteResponse:
+            with store.changing():
+                store.delete(self._find_for_change(store, kind, resource_id))
+            return RouteResponse(status=204, headers=_HEADERS)
+
+        return self._change(delete)
+
+    def _find_for_change(self, store: ScimStore, kind: Kind, resource_id: str) -> Stored:
+        stored = store.find(kind, _require_text(resource_id))
+        expected = self._request.headers.get("if-match", "")
+        if expected and not _matches(expected, stored):
+            raise ScimError(f"The resource has the version {stored.etag}, and If-Match has {expected[:40]}.", "", 412)
+        return stored
+
+    def _change(self, change: Callable[[ScimStore], RouteResponse]) -> RouteResponse:
+        with closing(open_for_writing(self._settings)) as connection:
+            store = self._open_store(connection)
+            response = change(store)
+            store.apply_tables()
+        return response
+
+    def _open_store(self, connection: Any) -> ScimStore:
+        actor = f"SCIM ({self._request.client.name})"
+        administration = KeyAdministration(connection, actor, self._clock, settings=self._settings)
+        return ScimStore(connection, administration, self._settings, self._base, self._clock)
+
+    def _send_resource(self, store: ScimStore, stored: Stored, status: int = 200) -> RouteResponse:
+        wanted, excluded = _list_wanted(self._query, stored.kind)
+        document = store.encode(stored, with_links=_has_links(stored.kind, wanted, excluded))
+        headers = {"etag": stored.etag, "location": document["meta"]["location"]}
+        return _send(project(document, wanted, excluded), status, headers)
+
+    def _decode_body(self) -> object:
+        try:
+            return decode_json(self._request.body, Any)
+        except InvalidJson as error:
+            raise ScimError(f"The body is not valid: {error}.", "invalidSyntax") from None
+
+
+def _list_wanted(query: Mapping[str, str], kind: Kind) -> tuple[frozenset[str], frozenset[str]]:
+    return list_names(query.get("attributes", ""), kind), list_names(query.get("excludedattributes", ""), kind)
+
+
+def _has_links(kind: Kind, wanted: frozenset[str], excluded: frozenset[str]) -> bool:
+    name = _LINKS[kind]
+    return name not in excluded and (not wanted or is_wanted(name, wanted))
+
+
+def _require_method(request: RouteRequest, place: str) -> None:
+    method = "GET" if request.method == "HEAD" else request.method
+    if method not in ALLOWED[place]:
+        raise ScimError(f"{request.method} is not possible here. Use {', '.join(ALLOWED[place])}.", "", 405)
+
+
+def _require_text(resource_id: str) -> str:
+    if "\0" in resource_id or any("\ud800" <= character <= "\udfff" for character in resource_id):
+        raise find_no_resource("The resource", "")
+    return resource_id
+
+
+def _read_number(query: Mapping[str, str], name: str, default: int) -> int:
+    text = query.get(name, "")
+    if not text:
+        return default
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdecimal() and len(digits) < 10):
+        raise ScimError(f"{name} is {text[:40]!r}. Use a whole number.")
+    return int(text)
+
+
+def _matches(header: str, stored: Stored) -> bool:
+    tags = {tag.strip().removeprefix("W/") for tag in header.split(",")}
+    return "*" in tags or stored.etag.removeprefix("W/") in tags
+
+
+def _list_response(resources: Sequence[Mapping[str, Any]], number: int, start: int) -> Resource:
+    return {
+        "schemas": [_LIST_SCHEMA],
+        "totalResults": number,
+        "startIndex": start,
+        "itemsPerPage": len(resources),
+        "Resources": resources,
+    }
+
+
+def _send(document: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> RouteResponse:
+    return RouteResponse(status=status, headers={**_HEADERS, **(headers or {})}, body=msgspec.json.encode(document))
+
+
+def encode_error(error: ProxyError) -> RouteResponse:
+    """A client of SCIM reads only errors in its own form, also those of the server."""
+    status = _UNAVAILABLE if error.status == _OVERLOADED else error.status
+    further = {} if error.retry_after is None else {"retry-after": str(math.ceil(error.retry_after))}
+    if status == 401:  # RFC 7644, section 2
+        further["www-authenticate"] = "Bearer"
+    return _send(ScimError(error.message, "", status).encode(), status, further)
