@@ -126,7 +126,7 @@ class ProblemKind(Enum):
     )
     PARKED_EVENTS = (
         "{subject} has rejected {count} {events} of the source {source}: {names}. The last answer was {answer}. ",
-        "{places} in the table parked_events, and {sending} sent again once a day: correct this endpoint.",
+        "{places} in the table parked_events, and {sending} sent again, at least once a day: correct this endpoint.",
     )
     WRONG_CLOCK = (
         "The clock of {subject} is {difference}. ",

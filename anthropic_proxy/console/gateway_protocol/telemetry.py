@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 PATHS = ("/v1/metrics", "/v1/logs", "/v1/traces")
 _RELAY = "anthropic_proxy.console.gateway_protocol.telemetry_relay"
-_NO_REQUESTS = {"forwarded": 0, "stored": 0, "dropped": 0}
 
 
 def open_plugin(settings: Settings) -> Plugin:
@@ -58,7 +57,7 @@ class _Telemetry:
         return await self._relay.accept(request)
 
     def list_counts(self) -> Mapping[str, int]:
-        return _NO_REQUESTS if self._relay is None else self._relay.counts
+        return {} if self._relay is None else self._relay.counts
 
     def list_drops(self) -> Mapping[str, int]:
         return {} if self._relay is None else self._relay.dropped

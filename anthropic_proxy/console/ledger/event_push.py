@@ -6,7 +6,8 @@ has accepted it. A claim ends after a minute, so that another process goes on fo
 a batch. While a destination does not accept, its events wait in the database, and requests wait for nothing.
 
 A rejected batch is halved. An event that is rejected alone, while the destination accepts the next one, is parked: it
-is a row of `parked_events`, a condition of the server, and sent again once a day.
+is a row of `parked_events`, and a condition of the server. It is sent again after as long as it has been parked, and at
+once when the destination accepts events again after an outage.
 """
 
 import asyncio
@@ -54,8 +55,9 @@ REPORT_SECONDS = 60.0
 """Time after which a destination that does not accept is a problem of the server."""
 MAX_REJECTIONS = 16
 """Number of attempts, in about an hour, after which an event is parked though no next one was accepted."""
-PARKED_SECONDS = 86_400.0
-"""Pause after which a parked event is sent again."""
+MIN_PARKED_SECONDS = 300.0
+MAX_PARKED_SECONDS = 86_400.0
+"""Shortest and longest pause after which a parked event is sent again."""
 _MAX_NAMED = 5
 """Maximum number of parked events that a condition names."""
 _MAX_REPLY_BYTES = 64 * 1024
@@ -222,6 +224,9 @@ class EventPush:
             is_own = _replace_cursor(connection, *key, before, cursor)
             if is_own and parked is not None:
                 _park(connection, key, parked, problem, self._now())
+            elif is_own and not problem and before.failing_since is not None:
+                sql = "UPDATE parked_events SET next_at = ? WHERE destination = ? AND source = ?"
+                connection.execute(sql, (self._now(), *key))
             return is_own
 
         is_own = await self._write(move)
@@ -229,7 +234,7 @@ class EventPush:
             self._report(
                 claim.destination,
                 f"has rejected the event {name_event(claim.source, parked.id)}: {problem}. It is stored, and is sent "
-                "again once a day; others follow.",
+                f"again, first in {MIN_PARKED_SECONDS / 60:.0f} min; others follow.",
             )
         if is_own and not problem and claim.source == "verdicts":
             # in a transaction of its own: of several destinations that accept at once, the last one sees all places
@@ -258,7 +263,7 @@ class EventPush:
         condition = "destination = ? AND source = ? AND next_at <= ?"
 
         def read(connection: Connection) -> Sequence[Sequence[Any]]:
-            sql = f"SELECT event_id, at, body FROM parked_events WHERE {condition} ORDER BY event_id LIMIT 1"
+            sql = f"SELECT event_id, at, body, parked_at FROM parked_events WHERE {condition} ORDER BY event_id LIMIT 1"
             return connection.query(sql, values)
 
         def read_alone() -> bool:
@@ -266,9 +271,9 @@ class EventPush:
                 return bool(read(connection))
 
         def claim(connection: Connection) -> EventRow | None:
-            for event_id, at, body in read(connection):
+            for event_id, at, body, parked_at in read(connection):
                 sql = f"UPDATE parked_events SET next_at = ? WHERE {condition} AND event_id = ?"
-                if connection.execute(sql, (now + to_microseconds(PARKED_SECONDS), *values, event_id)) == 1:
+                if connection.execute(sql, (now + _find_parked_pause(now - parked_at), *values, event_id)) == 1:
                     return EventRow(event_id, at, msgspec.json.decode(body))
             return None
 
@@ -371,8 +376,13 @@ def _park(connection: Connection, key: tuple[str, EventSource], event: EventRow,
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (destination, source, event_id) DO NOTHING"
     )
     body = msgspec.json.encode(event.event).decode()
-    next_at = now + to_microseconds(PARKED_SECONDS)
+    next_at = now + _find_parked_pause(0)
     connection.execute(sql, (*key, event.id, event.at, body, problem, now, next_at))
+
+
+def _find_parked_pause(age: int) -> int:
+    """Both in microseconds."""
+    return min(max(age, to_microseconds(MIN_PARKED_SECONDS)), to_microseconds(MAX_PARKED_SECONDS))
 
 
 def _find_parked(connection: Connection, name: str, source: EventSource) -> Condition | None:

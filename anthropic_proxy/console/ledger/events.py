@@ -24,7 +24,7 @@ _LOCK = 0x76657264
 """Number of the PostgreSQL advisory lock that is held from the insertion of verdicts to the commit."""
 _NAMES_OF_REQUEST = {
     "key_label": "key",
-    **{name: name for name in ("owner", "team", "project", "session", "client", "provider", "model")},
+    **{name: name for name in ("owner", "team", "cost_center", "project", "session", "client", "provider", "model")},
     "requested_model": "requested_model",
 }
 """Column of a request → field of the event."""

@@ -286,7 +286,7 @@ PARKED_EVENTS = TableDefinition(
     },
     ("destination", "source", "event_id"),
 )
-"""Events that a destination of `[siem]` has rejected while it accepted others. They are sent again once a day, from
+"""Events that a destination of `[siem]` has rejected while it accepted others. They are sent again from
 `next_at` on. `body`: JSON of an event, as in `verdict_log`. `problem`: the answer."""
 
 INSTANCES = TableDefinition(

@@ -18,7 +18,7 @@ from anthropic_proxy import __version__
 from anthropic_proxy.console.ledger.audit import add_entry, changing
 from anthropic_proxy.console.ledger.connection import Connection
 from anthropic_proxy.console.ledger.database import open_for_writing
-from anthropic_proxy.console.ledger.event_push import MAX_EVENTS, PARKED_SECONDS, REPORT_SECONDS, EventPush
+from anthropic_proxy.console.ledger.event_push import MAX_EVENTS, MAX_PARKED_SECONDS, REPORT_SECONDS, EventPush
 from anthropic_proxy.console.ledger.retention import Retention
 from anthropic_proxy.console.ledger.webhook import LEASE_SECONDS
 from anthropic_proxy.errors import UpstreamTimeout
@@ -102,7 +102,7 @@ def judged(number: int = 1, **fields: Any) -> Receipt:
         CallCheck("toolu_1", "Bash", "flagged", "It deletes /srv/payroll.", rule="Deleting", request="req_check"),
         CallCheck("toolu_2", "Read", "harmless", rule="only reads: payroll.txt", kind="rule"),
     ]
-    client = Client(name="ann@example.org", owner="ann@example.org", team="web")
+    client = Client(name="ann@example.org", owner="ann@example.org", team="web", cost_center="CC-7")
     return new_receipt(number, checks=checks, client=client, **fields)
 
 
@@ -161,6 +161,7 @@ async def test_a_verdict_has_no_text_of_the_request(database: Settings) -> None:
             "key": "ann@example.org",
             "owner": "ann@example.org",
             "team": "web",
+            "cost_center": "CC-7",
             "session": "s-1",
             "provider": "groq",
             "model": "small",
@@ -347,24 +348,27 @@ async def test_an_event_that_is_rejected_while_others_are_accepted_is_parked(dat
     assert world.objects == names
     assert world.log == [
         f"[siem.main], siem.example.org, has rejected the event audit-71: status {status}. It is stored, and is sent "
-        "again once a day; others follow."
+        "again, first in 5 min; others follow."
     ]
     assert [(one.state, one.problem.text) for one in push.list_conditions()] == [
         (
             "1 audit rejected",
             f"[siem.main] has rejected 1 event of the source audit: audit-71. The last answer was status {status}. "
-            "It waits in the table parked_events, and is sent again once a day: correct this endpoint.",
+            "It waits in the table parked_events, and is sent again, at least once a day: correct this endpoint.",
         )
     ]
-    count = len(world.requests)
-    world.now += PARKED_SECONDS - 1
-    await push.work()
-    assert len(world.requests) == count
-    world.now += 1
-    await asyncio.gather(push.work(), world.start().work())
-    assert len(world.requests) == count + 1
+    count, other = len(world.requests), world.start()
+    for age in (300, 600, 1_200, 200_000, 200_000 + MAX_PARKED_SECONDS):
+        world.now = NOON + age - 1
+        if age != 200_000:  # no process ran when it was due
+            await push.work()
+        assert len(world.requests) == count
+        world.now = NOON + age
+        await asyncio.gather(push.work(), other.work())
+        count += 1
+        assert len(world.requests) == count
     world.answer = lambda url, body: 200
-    world.now += PARKED_SECONDS
+    world.now += MAX_PARKED_SECONDS
     await push.work()
     assert world.objects == [*names, "odd"]
     assert push.list_conditions() == []
@@ -390,7 +394,9 @@ async def test_a_destination_that_rejects_all_events_holds_them_for_an_hour_each
     world.answer = lambda url, body: 200
     world.now += 300
     await push.work()
-    assert world.objects == ["second", "third"]
+    # it accepts again, so what it had rejected follows at once
+    assert world.objects == ["second", "third", "first"]
+    assert push.list_conditions() == []
 
 
 async def test_an_outage_parks_nothing(database: Settings) -> None:
