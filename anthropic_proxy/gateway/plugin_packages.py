@@ -12,6 +12,7 @@ ENTRY_POINT_GROUP = "anthropic_proxy.plugins"
 PLUGIN_PACKAGES: Sequence[tuple[str, Callable[[Settings], bool]]] = (
     ("anthropic_proxy.console.ledger.plugin", Settings.has_ledger),
     ("anthropic_proxy.console.session_models.plugin", Settings.has_ledger),
+    ("anthropic_proxy.console.api_document", Settings.has_ledger),
     ("anthropic_proxy.console.gateway_protocol.telemetry", Settings.has_ledger),
     ("anthropic_proxy.console.gateway_protocol.plugin", lambda settings: settings.virtual_keys),
     ("anthropic_proxy.console.scim.plugin", lambda settings: settings.virtual_keys),

@@ -333,7 +333,7 @@ def test_programs_read_the_ledger_from_the_running_proxy(stored: Stored) -> None
         assert (long.status_code, long.json()["error"]["message"]) == (400, message)
         assert client.get("/api/usage", params={"until": "9999-12-31"}).status_code == 400
         document = client.get("/api/openapi.json").json()
-        assert set(document["paths"]) == {"/api/usage", "/api/requests", "/api/requests/{id}"}
+        assert set(document["paths"]) == {*("/api/usage", "/api/requests", "/api/requests/{id}", "/api/session-models")}
         assert set(row) == set(document["components"]["schemas"]["Request"]["properties"])
         assert set(usage["total"]) == set(document["components"]["schemas"]["Sums"]["properties"])
 

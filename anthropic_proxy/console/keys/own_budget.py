@@ -13,7 +13,7 @@ from anthropic_proxy.console.keys.limits import Scope, find_proxy_scopes
 from anthropic_proxy.console.keys.process_limits import ProcessLimits
 from anthropic_proxy.console.keys.queries import Spending, read_all_spending
 from anthropic_proxy.console.keys.request_limits import RequestLimits
-from anthropic_proxy.console.openapi import build_json_response
+from anthropic_proxy.console.openapi import Schema, build_json_response, build_object, build_operation
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, Plugin, Route, RouteRequest, RouteResponse
 
@@ -50,6 +50,23 @@ def list_budget_routes(scopes: Sequence[Scope], limits: ProcessLimits) -> Sequen
         return build_json_response(msgspec.json.encode({"budgets": budgets}))
 
     return [Route(path=PATH, respond=respond)] if scopes else []
+
+
+def build_paths() -> Schema:
+    """The path refers to a schema `Error`, which the caller must add to the document."""
+    text, flag, number = {"type": "string"}, {"type": "boolean"}, {"type": ["number", "null"]}
+    properties = {
+        **dict.fromkeys(("unit", "period", "models", "severity"), text),
+        **dict.fromkeys(("soft", "is_used_up"), flag),
+        "amount": {"type": "number", "description": "US dollars or tokens, as `unit` says."},
+        "used": {"type": "number", "description": "With what running requests have reserved."},
+        "forecast": {**number, "description": "Amount expected at the end of the period. Null: unknown."},
+        "resets_at": {"type": ["string", "null"], "description": "Null: the budget has no period."},
+    }
+    budgets = {"type": "array", "items": build_object(properties, [*properties])}
+    content = {"application/json": build_object({"budgets": budgets}, ["budgets"])}
+    errors = {"401": "The key is missing or wrong.", "529": "The counters cannot be read."}
+    return {PATH: {"get": build_operation("getBudgets", "Use of the budgets of the proxy.", content, errors)}}
 
 
 def _encode(scope: Scope, used: Spending, now: float) -> dict[str, object]:

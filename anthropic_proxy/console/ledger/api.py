@@ -52,7 +52,6 @@ from anthropic_proxy.console.openapi import (
     Schema,
     build_json_response,
     build_object,
-    build_openapi,
     build_operation,
     build_parameter,
     parameter_error,
@@ -91,15 +90,13 @@ def respond(
             return _json(build_usage_object(settings, by, groups, chosen, split=split, forecast=expected))
         if route == "/api/requests":
             return _list_requests(request, settings, warn)
-        if route == "/api/requests/{id}":
-            request_id = request.path_parameters["id"]
-            require_database_text("id", request_id)
-            with _reading(request, settings, warn) as connection:
-                row = find_stored_request(connection, request_id)
-            if row is None:
-                raise UnknownModel(f"The ledger has no request {request_id!r}.", code="ledger-request")
-            return _json(build_request_object(row))
-        return _json(build_ledger_document())
+        request_id = request.path_parameters["id"]
+        require_database_text("id", request_id)
+        with _reading(request, settings, warn) as connection:
+            row = find_stored_request(connection, request_id)
+        if row is None:
+            raise UnknownModel(f"The ledger has no request {request_id!r}.", code="ledger-request")
+        return _json(build_request_object(row))
     except ConfigurationError as error:
         return _fail(error.message)
     except exc.SQLAlchemyError as error:
@@ -219,7 +216,8 @@ _ABOUT_ACTIVITY = (
 )
 
 
-def build_ledger_document() -> Schema:
+def build_paths() -> Schema:
+    """The paths refer to the schemas of `build_schemas`."""
     common = [
         build_parameter("since", {"type": "string", "default": "24h"}, f"Beginning: {_PERIOD}"),
         build_parameter(
@@ -272,6 +270,18 @@ def build_ledger_document() -> Schema:
         "facets": {"type": "object", "additionalProperties": {"type": "array", "items": counts}},
     }
     listed = build_object(items, ["requests", "before"])
+    parameter = {"name": "id", "in": "path", "required": True, "schema": _TEXT, "description": "Header `request-id`."}
+    operations = {
+        "/api/usage": _operation("getUsage", "Sums of requests, tokens and costs by group.", usage_parameters, usage),
+        "/api/requests": _operation("listRequests", "Stored requests, the latest first.", list_parameters, listed),
+        "/api/requests/{id}": _operation(
+            "getRequest", "One stored request.", [parameter], refer_to("Request"), has_csv=False
+        ),
+    }
+    return {path: {"get": operation} for path, operation in operations.items()}
+
+
+def build_schemas() -> Mapping[str, Schema]:
     _, components = msgspec.json.schema_components([StoredRequest], ref_template="#/components/schemas/{name}")
     columns: Schema = {
         name: {key: value for key, value in schema.items() if key != "default"}
@@ -282,30 +292,15 @@ def build_ledger_document() -> Schema:
     columns |= {name: {"type": "array", "items": items} for name, items in _LISTS.items()}
     columns |= {"started_at": {"type": "string", "format": "date-time"}, **dict.fromkeys(COSTS, _DOLLARS)}
     stored = build_object({name: columns[name] for name in REQUEST_TITLES}, REQUEST_TITLES, "A stored request.")
-    parameter = {"name": "id", "in": "path", "required": True, "schema": _TEXT, "description": "Header `request-id`."}
     properties = {title: _DOLLARS if title in COSTS else {"type": "integer"} for title in EXPORT_TITLES}
     about_sums = (UsageSums.__doc__ or "").split(".")[0]
-    operations = {
-        "/api/usage": _operation("getUsage", "Sums of requests, tokens and costs by group.", usage_parameters, usage),
-        "/api/requests": _operation("listRequests", "Stored requests, the latest first.", list_parameters, listed),
-        "/api/requests/{id}": _operation(
-            "getRequest", "One stored request.", [parameter], refer_to("Request"), has_csv=False
-        ),
+    activity = {title: {"type": "number"} for title in ACTIVITY_TITLES}
+    return {
+        "Sums": build_object(properties, EXPORT_TITLES, about_sums),
+        "Activity": build_object(activity, ACTIVITY_TITLES, _ABOUT_ACTIVITY),
+        "Request": stored,
+        "Error": _ERROR,
     }
-    return build_openapi(
-        "usage ledger",
-        "Stored requests and sums of usage. The access rules are those of the Messages API.",
-        {path: {"get": operation} for path, operation in operations.items()},
-        {
-            "Sums": build_object(properties, EXPORT_TITLES, about_sums),
-            "Activity": build_object(
-                {title: {"type": "number"} for title in ACTIVITY_TITLES}, ACTIVITY_TITLES, _ABOUT_ACTIVITY
-            ),
-            "Request": stored,
-            "Error": _ERROR,
-        },
-        needs_key=False,
-    )
 
 
 def _operation(name: str, summary: str, parameters: list[Schema], result: Schema, *, has_csv: bool = True) -> Schema:

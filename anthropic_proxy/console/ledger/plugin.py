@@ -42,7 +42,7 @@ _FULL = (
 )
 _MAX_TITLE_BYTES = 4 << 20
 """Maximum number of bytes in the buffer of titles. Sessions whose title does not fit have their other name."""
-API_PATHS = ("/api/usage", "/api/requests", "/api/requests/{id}", "/api/openapi.json")
+API_PATHS = ("/api/usage", "/api/requests", "/api/requests/{id}")
 
 
 def open_plugin(settings: Settings) -> Plugin:

@@ -6,7 +6,7 @@ from decimal import Decimal
 import msgspec
 import pytest
 
-from anthropic_proxy.console.ledger.api import build_ledger_document
+from anthropic_proxy.console.ledger.api import build_schemas
 from anthropic_proxy.console.ledger.export import (
     FORMATS,
     ExportTable,
@@ -92,7 +92,7 @@ def test_no_cell_controls_the_terminal_that_shows_it() -> None:
 def test_the_schema_of_a_request_has_every_field_of_its_calls_and_blocks() -> None:
     row = StoredRequest(attempt_times='[[1,2,"groq","small",200,"",""]]', reply_blocks='[["text","",5]]')
     row.checks, row.tool_times = '[{"call":"toolu_1","tool":"Bash","verdict":"flagged"}]', '[["Bash",1166000]]'
-    found, schema = build_request_object(row), build_ledger_document()["components"]["schemas"]["Request"]
+    found, schema = build_request_object(row), build_schemas()["Request"]
     assert list(found) == list(schema["properties"])
     for name in ("attempt_times", "reply_blocks", "checks", "tool_times"):
         assert found[name][0].keys() == schema["properties"][name]["items"]["properties"].keys()
