@@ -46,6 +46,7 @@ _SUMS = {
     "today": "/api/usage?by=session&since=today",
     "session": f"/api/usage?by=session&since={_SESSION_DAYS}d",
     "budget": "/api/budget",
+    "own": "/api/oauth/usage",
 }
 """Paths and queries of sums. Not each reader may ask for them: `/api/requests/recent` names those that he may."""
 
@@ -151,7 +152,11 @@ def build_line(
     of_session = next((group for group in groups if _text(group, "name") == session_id), None)
     costs = _describe_costs({"session": of_session, "today": _get(replies.get("today"), "total")})
 
-    budgets = _list(replies.get("budget"), "budgets")
+    own = replies.get("own")
+    spent = _number(_get(own, "extra_usage", "daily"), "used_credits")
+    if spent and "today" not in costs:  # a team key reads no sums of the ledger
+        costs["today"] = f"today {_format_dollars(spent / _CENTS)}"
+    budgets = [*_list(replies.get("budget"), "budgets"), _read_own_budget(own)]
     costs |= {label: text for label, text in map(_describe_budget, budgets) if text}
 
     problems = [*_list_problems(receipt, main, of_conversation), *filter(None, map(_describe_budget_problem, budgets))]
@@ -220,6 +225,31 @@ def _describe_costs(measured: Mapping[str, object]) -> dict[str, str]:
 
 def _format_dollars(amount: float) -> str:
     return format_amount(round(amount * NANO_DOLLARS))
+
+
+_CENTS = 100
+_OWN_PERIODS = {"daily": "day", "weekly": "week", "monthly": "month", "total": "total"}
+
+
+def _read_own_budget(own: object) -> dict[str, object]:
+    """Return the budget of the key of which most is used, as `/api/budget` has one. Empty: it has none in dollars.
+
+    `own`: what `/usage` of Claude Code reads.
+    """
+    limit = next((one for one in _list(own, "limits") if _get(one, "is_active") is True), None)
+    usage = _get(own, "extra_usage")
+    amount = _number(usage, "monthly_limit")
+    if limit is None or not amount:
+        return {}
+    return {
+        "period": _OWN_PERIODS.get(_text(limit, "group"), ""),
+        "unit": "usd",
+        "used": _number(usage, "used_credits") / _CENTS,
+        "amount": amount / _CENTS,
+        "resets_at": _text(limit, "resets_at"),
+        "severity": _text(limit, "severity"),
+        "is_used_up": _number(limit, "percent") >= 100,
+    }
 
 
 _PERIODS = {"day": "today", "week": "this week", "month": "this month", "total": "in total"}

@@ -66,7 +66,11 @@ async def get_recent_requests(services: Services, request: ClientRequest, sink: 
     snapshot.finished = await feed.add_costs(snapshot.finished)
     client = request.receipt.client
     role = find_client_role(client)
-    has_sums = {"/api/usage": services.settings.has_ledger(), "/api/budget": bool(services.settings.budgets)}
+    has_sums = {
+        "/api/usage": services.settings.has_ledger(),
+        "/api/budget": bool(services.settings.budgets),
+        "/api/oauth/usage": bool(client.key_id),
+    }
     snapshot.sums = [path for path, exists in has_sums.items() if exists and may(role, find_permission("GET", path))]
     if not may(role, "read all requests"):
         contact = services.settings.limit_contact

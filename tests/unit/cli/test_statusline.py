@@ -282,3 +282,26 @@ def test_a_cost_that_is_no_amount_is_unknown(cost: float) -> None:
     assert line_for(replies) == line_for(
         {**REPLIES, "/api/usage?by=session&since=today": {"total": {**sums["total"], "cost": None}}}
     )
+
+
+@pytest.mark.parametrize(
+    ("own", "text"),
+    [
+        (
+            {
+                "extra_usage": {"is_enabled": True, "monthly_limit": 500, "used_credits": 120, "utilization": 24},
+                "limits": [
+                    {"group": "weekly", "percent": 10, "severity": "normal", "is_active": False},
+                    {"group": "daily", "percent": 24, "severity": "normal", "is_active": True, "resets_at": None},
+                ],
+            },
+            "today $1.20 of $5.00",
+        ),
+        ({"extra_usage": {"monthly_limit": None, "daily": {"used_credits": 42}}, "limits": []}, "today $0.42"),
+    ],
+)
+def test_a_team_key_shows_its_own_spend_and_budget(own: Mapping[str, Any], text: str) -> None:
+    served = {"sums": ["/api/oauth/usage"]}
+    replies = {**REPLIES, "/api/requests/recent": {**REPLIES["/api/requests/recent"], **served}}
+    line = line_for({**replies, "/api/oauth/usage": own})
+    assert (text in line, "session" in line) == (True, False), line
