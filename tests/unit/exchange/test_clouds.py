@@ -993,12 +993,13 @@ async def test_a_field_inside_of_others_that_a_cloud_rejects_is_not_sent_again(
 
 @pytest.mark.parametrize("kind", ["bedrock", "vertex"])
 async def test_the_proxy_makes_the_edits_of_later_requests_if_a_cloud_rejects_one(kind: Kind) -> None:
+    thinking = {"type": "clear_thinking_20251015", "keep": {"type": "thinking_turns", "value": 1}}
     cleared = {"type": "clear_tool_uses_20250919"}
     problem = f"context_management.edits.0: Input tag 'clear_thinking_20251015' {TAG}"
     with cloud_of(kind) as (cloud, running):
         cloud.find_problem = lambda body: problem if "clear_thinking_20251015" in json.dumps(body) else ""
         engine = engine_of(settings_of(kind, running.url))
-        given = {"context_management": {"edits": [{"type": "clear_thinking_20251015"}, cleared]}}
+        given = {"context_management": {"edits": [thinking, cleared]}}
         replies = [await ask(engine, MODELS[kind], **given, betas=CONTEXT) for _ in range(2)]
         await engine.close()
         bodies = [exchange.body for exchange in running.journal.exchanges]
