@@ -35,9 +35,10 @@ Existing lines change only if you agree. Without a terminal, each line of standa
         "code:code",
         """Run Claude Code with the proxy. Its arguments are passed to Claude Code: `code --continue`.
 
-The proxy on PORT is used if it runs. Otherwise a proxy is started and stopped afterwards. Claude Code gets the
-address, a credential, the names of the real models, and the input and output limits of the mapped model. Unless you
-have set them yourself, it also gets a status line, and tool search if the tools are large for the model.""",
+The proxy of your settings, or that on PORT, is used if it runs. Otherwise one is started, and stopped afterwards.
+Claude Code gets the address, a credential, the names of the real models, and the input and output limits of the mapped
+model. Unless you have set them yourself, it also gets a status line, and tool search if the tools are large for the
+model.""",
         ("code", "code --resume"),
     ),
     "run": Command(
@@ -45,7 +46,7 @@ have set them yourself, it also gets a status line, and tool search if the tools
         """Run a program with the variables that make Anthropic SDKs and Claude Code use the proxy: \
 `run -- python x.py`.
 
-The proxy on PORT is used if it runs. Otherwise a proxy is started and stopped afterwards. \
+The proxy of your settings, or that on PORT, is used if it runs. Otherwise one is started, and stopped afterwards. \
 `run -- claude` is `code`.""",
         ("run -- python3 script.py",),
     ),
@@ -53,7 +54,7 @@ The proxy on PORT is used if it runs. Otherwise a proxy is started and stopped a
         "ask:ask",
         """Send one question through the proxy and print the reply while it arrives.
 
-The proxy on PORT is used if it runs. Otherwise a proxy is started and stopped afterwards.""",
+The proxy of your settings, or that on PORT, is used if it runs. Otherwise one is started, and stopped afterwards.""",
         ('ask "hello"', 'ask --model openai/gpt-4.1 "hello"'),
     ),
     "env": Command(
@@ -122,8 +123,8 @@ Exit status 0: the request was served, or would be sent; 1: it failed, or the pr
         "replay:replay",
         """Send a stored request again and print the reply while it arrives. Tool calls of the reply are not run.
 
-The ledger must have the text of the request (LEDGER_CONTENT=true), in which keys are redacted. The proxy on PORT
-is used if it runs. Otherwise a proxy is started and stopped afterwards.""",
+The ledger must have the text of the request (LEDGER_CONTENT=true), in which keys are redacted. The proxy of
+your settings, or that on PORT, is used if it runs. Otherwise one is started, and stopped afterwards.""",
         ("replay req_01JD8QWK5T", "replay --last --model openai/gpt-4.1", "replay --check report-req_01JD8QWK5T"),
     ),
     "report": Command(
