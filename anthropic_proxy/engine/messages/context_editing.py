@@ -17,7 +17,7 @@ that all requests exceed, for results of 40 tokens each (r1, r2, …) and `clear
 
 The trigger is compared with the conversation as the client has sent it, so that what was cleared stays cleared. Results
 behind the last reply are never cleared, because no model has read them, nor those that load tools or have sources with
-citations, whose numbers would change. What is shorter than the text in its place stays too.
+citations, whose numbers would change. What is shorter than the text in its place is cleared too: the API counts uses.
 
 Call and result of a server tool stand in the same reply. The model has read such a result if the reply goes on behind
 it. The documentation of the API keeps such results by `exclude_tools` (`web_search`), so others are cleared.
@@ -180,7 +180,7 @@ class _Result(Struct, gc=False):
     block: int
     id: str
     won: int
-    """Tokens that its removal wins. 0: it is shorter than the text in its place."""
+    """Tokens that its removal wins. Below 0: it is shorter than the text in its place."""
     stays: bool
 
 
@@ -285,7 +285,7 @@ def _find_result(block: Block) -> str | None:
 def _weigh(block: Block) -> tuple[int, int]:
     """Return the tokens of a call or result, and those that the removal of its input or content wins."""
     cost = count_block_tokens(block)
-    return cost, max(cost - count_block_tokens(_empty(block)), 0)
+    return cost, cost - count_block_tokens(_empty(block))
 
 
 def _is_needed_later(result: Block) -> bool:
@@ -341,13 +341,12 @@ def _clear_tool_uses(
     for use in uses:
         assert use.result is not None
         tokens += _count_won(use, edit)
-        if use.result.won:
-            removed.emptied.setdefault(use.result_message, set()).add(use.result.block)
+        removed.emptied.setdefault(use.result_message, set()).add(use.result.block)
         if use.call.won and edit.clears_input(use.call.name):
             removed.emptied.setdefault(use.message, set()).add(use.call.block)
     if not uses:
         return []
-    return [{"type": edit.type, "cleared_tool_uses": len(uses), "cleared_input_tokens": tokens}]
+    return [{"type": edit.type, "cleared_tool_uses": len(uses), "cleared_input_tokens": max(tokens, 0)}]
 
 
 def _find_cleared_uses(facts: Sequence[_Facts], edit: ClearToolUses, tokens_before: int) -> list[_Use]:
@@ -383,14 +382,18 @@ def _find_cleared_uses(facts: Sequence[_Facts], edit: ClearToolUses, tokens_befo
         while weighed < end:
             won += _count_won(uses[weighed], edit)
             weighed += 1
-        if weighed > cleared and won >= edit.clear_at_least:
+        if weighed > cleared and (won >= edit.clear_at_least or not edit.clear_at_least):
             cleared, won = weighed, 0
-    return [use for use in uses[:cleared] if _count_won(use, edit)]
+    return [use for use in uses[:cleared] if not _stays(use, edit)]
+
+
+def _stays(use: _Use, edit: ClearToolUses) -> bool:
+    return use.result is None or use.result.stays or use.call.name in edit.exclude_tools
 
 
 def _count_won(use: _Use, edit: ClearToolUses) -> int:
-    """Return the tokens by which the edit shortens the conversation. 0: the use stays."""
-    if use.result is None or use.result.stays or use.call.name in edit.exclude_tools:
+    """Return the tokens by which the edit shortens the conversation."""
+    if use.result is None or _stays(use, edit):
         return 0
     return use.result.won + (use.call.won if edit.clears_input(use.call.name) else 0)
 

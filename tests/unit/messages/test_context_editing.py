@@ -148,6 +148,34 @@ def test_the_oldest_results_are_cleared_above_the_trigger(given: Json, expected:
     assert [one for one in before if one[0] not in expected] == [one for one in after if one[0] not in expected]
 
 
+def test_a_result_that_is_shorter_than_the_text_in_its_place_is_cleared() -> None:
+    """The API counts uses, and replaces the oldest results whatever their size (platform.claude.com, "Context editing",
+    read 2026-11-29).
+    """
+    short = [HELLO, *(message for number in range(5) for message in step(number))]
+    for message in short[2::2]:
+        message["content"][0]["content"] = "ok"
+    edited, applied = edit(short, by_uses(4))
+    assert cleared(edited) == ["call_0", "call_1"]
+    assert applied == [{"type": USES, "cleared_tool_uses": 2, "cleared_input_tokens": 0}]
+    at_least = {"type": "input_tokens", "value": 1}
+    assert edit(short, by_uses(4, clear_at_least=at_least))[1] == []
+    edited, applied = edit(short, by_uses(4, clear_at_least=at_least, clear_tool_inputs=True))
+    assert applied == []  # the texts are longer than results and inputs
+
+
+def test_unknown_fields_of_an_edit_are_noted() -> None:
+    edits = [by_uses(4, of_the_future=1, another=2), {"type": THINKING, "keep": "all", "keeep": 1}, {"type": "new"}]
+    request = decode_request(body_of(FIVE, *edits))
+    noted = [(note.field, note.reason) for note in prepare(request, LIMITS).notes]
+    assert [one for one in noted if one[0].startswith("context_management")] == [
+        ("context_management", "the proxy edits the conversation, and counts tokens by its own estimate"),
+        ("context_management.edits.0", "unknown fields have no effect: another, of_the_future"),
+        ("context_management.edits.1", "unknown fields have no effect: keeep"),
+        ("context_management", "an edit of an unknown type is not made"),
+    ]
+
+
 def test_the_default_trigger_is_100_000_tokens_of_the_whole_request() -> None:
     long = [HELLO, *(message for number in range(5) for message in step(number, size=15_000))]
     assert edit(long, {"type": USES})[1] == []

@@ -40,7 +40,9 @@ _NO_SUMMARY = FidelityNote(
     "approximated", _FIELD, "nothing is summarized for a server that is called after one that does it itself"
 )
 _UNKNOWN = FidelityNote("approximated", _FIELD, "an edit of an unknown type is not made")
+_MAX_NAME, _MAX_NAMES = 64, 5
 _StructT = TypeVar("_StructT")
+_Options = type[Struct]
 
 
 class _MadeEdit(Struct, frozen=True):
@@ -51,6 +53,8 @@ class _MadeEdit(Struct, frozen=True):
     note: ClassVar[FidelityNote] = _EDITED
     fields: ClassVar[tuple[str, ...]]
     """Names of the fields that request the edit, as a rejection by a server names them."""
+    options: ClassVar[_Options]
+    """Fields of the edit in a request, apart from its type."""
     requires_thinking: ClassVar[bool] = False
     """True if the API refuses the edit in a request without thinking. A relay leaves it out there."""
 
@@ -67,6 +71,7 @@ class ClearToolUses(_MadeEdit, frozen=True):
     """Edit that replaces results of tools by a short text, from the oldest on."""
 
     type: ClassVar[str] = "clear_tool_uses_20250919"
+    options: ClassVar[_Options] = _ToolUses
     fields: ClassVar[tuple[str, ...]] = (_FIELD, "context_management.edits.clear_tool_uses_20250919")
     trigger: tuple[str, int] = _DEFAULT_TRIGGER
     """Unit, `input_tokens` or `tool_uses`, and the number of them above which the conversation is edited."""
@@ -110,6 +115,7 @@ class ClearThinking(_MadeEdit, frozen=True):
     """Edit that removes the thinking of earlier turns."""
 
     type: ClassVar[str] = "clear_thinking_20251015"
+    options: ClassVar[_Options] = _Thinking
     fields: ClassVar[tuple[str, ...]] = (_FIELD, "context_management.edits.clear_thinking_20251015")
     requires_thinking: ClassVar[bool] = True  # anthropics/claude-code issues 11231 and 11971
     keep: int = 0
@@ -140,6 +146,7 @@ class Compact(_MadeEdit, frozen=True):
     """Edit that replaces the conversation by a summary, which begins the reply."""
 
     type: ClassVar[str] = "compact_20260112"
+    options: ClassVar[_Options] = _Compact
     fields: ClassVar[tuple[str, ...]] = (_FIELD, "context_management.edits.compact_20260112")
     beta: ClassVar[str] = "compact-2026-01-12"
     note: ClassVar[FidelityNote] = _COMPACTED
@@ -170,12 +177,11 @@ class Summarize(Struct, frozen=True):
 
 
 class UnsupportedEdit(Struct, frozen=True):
-    """An edit of an unknown type, which the proxy does not make."""
+    """What the proxy does not know: an edit of an unknown type, or fields of an edit."""
 
-    kind: str
+    note: FidelityNote
     beta: ClassVar[str] = ""
     fields: ClassVar[tuple[str, ...]] = (_FIELD,)
-    note: ClassVar[FidelityNote] = _UNKNOWN
 
 
 MadeEdit = ClearToolUses | ClearThinking | Compact
@@ -225,12 +231,25 @@ def decode_context_edits(raw: Raw, model: str) -> tuple[ContextEdit, ...]:
             raise wrong_type_error(f"{path}.type", "a type that no edit before it has", kind)
         known.add(kind)
         made = EDITS.get(kind)
-        edit = UnsupportedEdit(kind) if made is None else made.read(given, path)
+        if made is None:
+            edits.append(UnsupportedEdit(_UNKNOWN))
+            continue
+        edit = made.read(given, path)
         if isinstance(edit, ClearThinking):
             edit = edit.complete(model)
         if edit is not None:
             edits.append(edit)
+        edits += _find_unknown_fields(given, made, path)
     return tuple(edits)
+
+
+def _find_unknown_fields(given: Raw, edit: type[MadeEdit], path: str) -> Sequence[UnsupportedEdit]:
+    # The API refuses them. A client that is newer than the proxy must not lose its session by one.
+    names = msgspec.json.decode(given, type=dict[str, Raw]).keys() - {"type", *edit.options.__struct_fields__}
+    if not names:
+        return ()
+    listed = ", ".join(name[:_MAX_NAME] for name in sorted(names)[:_MAX_NAMES])
+    return (UnsupportedEdit(FidelityNote("approximated", path, f"unknown fields have no effect: {listed}")),)
 
 
 def _read_kept_turns(raw: Raw, path: str) -> int | None:
