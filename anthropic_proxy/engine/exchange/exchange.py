@@ -215,7 +215,9 @@ class Exchange:
         from anthropic_proxy.engine.messages.models.compaction import require_valid_blocks  # noqa: PLC0415  # few requests
 
         is_large = is_large_request(self._incoming.body)
-        await self._engine.background.run_in_thread_if_large(is_large, require_valid_blocks, request.messages)
+        await self._engine.background.run_in_thread_if_large(
+            is_large, require_valid_blocks, request.messages, request.context_edits or ()
+        )
 
     def _record_plan(self, plan: Plan) -> None:
         receipt = self._receipt

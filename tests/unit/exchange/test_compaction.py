@@ -268,6 +268,21 @@ async def test_a_changed_or_misplaced_block_is_refused_with_the_codes_of_the_api
         assert error.details == {"error_code": f"compaction_{code}"}
 
 
+async def test_a_block_and_an_edit_that_summarizes_are_refused_together() -> None:
+    """The `tool_runner` of the SDK: "the API doesn't accept a compaction block together with one" (anthropic 2.10)."""
+    built = proxy(Script(wrapped(), reply(text("Wet."))))
+    block = await signed_block(built)
+    later = [{"role": "assistant", "content": [block]}, {"role": "user", "content": "And then?"}]
+    error = (await ask(built, messages=later, context_management={"edits": [CLEAR, EDIT]})).error
+    assert error is not None
+    assert (error.status, error.error_type) == (400, "invalid_request_error")
+    assert error.message == (
+        "context_management.edits: compact_20260112 cannot be combined with messages.0.content.0, a compaction block "
+        "that the field compaction has requested; leave out the edit"
+    )
+    assert body_of(await ask(built, messages=later, context_management={"edits": [CLEAR]}))["content"]
+
+
 async def test_a_block_with_an_empty_text_is_refused() -> None:
     """The SDK: "Empty string content is not allowed" (`BetaCompactionBlockParam`, anthropic 2.10)."""
     script = Script()

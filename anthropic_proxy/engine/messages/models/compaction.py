@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from anthropic_proxy.engine.messages.models.context_edits import Summarize
+from anthropic_proxy.engine.messages.models.context_edits import Compact, ContextEdit, Summarize
 from anthropic_proxy.engine.messages.models.raw_json import validation_error, wrong_type_error
 from anthropic_proxy.engine.messages.models.structs import (
     CompactionBlock,
@@ -92,8 +92,10 @@ def require_summarizable(messages: Sequence[Message]) -> None:
             )
 
 
-def require_valid_blocks(messages: Sequence[Message]) -> None:
-    """Raise `InvalidRequest` if a block is empty, or a signed one was changed, or is not the first one and alone."""
+def require_valid_blocks(messages: Sequence[Message], edits: Sequence[ContextEdit]) -> None:
+    """Raise `InvalidRequest` if a block is empty, or a signed one was changed, or is not the first one and alone, or
+    stands together with an edit that summarizes (`tool_runner` of the official SDK says so of the API, anthropic 2.10).
+    """
     found = [
         (place, index, block)
         for place, message in enumerate(messages)
@@ -114,6 +116,13 @@ def require_valid_blocks(messages: Sequence[Message]) -> None:
         raise _refuse("block_misplaced", f"{path}: the compaction block must be the first block of the conversation")
     if block.signature and block.signature.startswith(SIGNATURE_HEAD):
         _verify(block, block.signature, path)
+        # a block of another server may have a signature, although an edit has requested it
+        if any(isinstance(edit, Compact) for edit in edits):
+            raise InvalidRequest(
+                f"context_management.edits: {Compact.type} cannot be combined with {path}, a compaction block that the "
+                f"field {_FIELD} has requested; leave out the edit",
+                code="compaction",
+            )
 
 
 def find_signed_block(messages: Sequence[Message]) -> bool:
