@@ -43,8 +43,13 @@ from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, end_if_disconnected, uncancel
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport, NoteCheck
 from anthropic_proxy.engine.messages.media import may_have_media
-from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope, guess_model
-from anthropic_proxy.engine.messages.preparation import prepare, server_tool_kinds
+from anthropic_proxy.engine.messages.models import (
+    CleanMessages,
+    MessagesRequest,
+    decode_request_or_envelope,
+    guess_model,
+)
+from anthropic_proxy.engine.messages.preparation import number_sources, prepare, server_tool_kinds
 from anthropic_proxy.engine.messages.tokens import MAX_TOKENS, EstimateCache, TokenScale
 from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.providers.call_options import extend_request, merge_batch
@@ -132,27 +137,36 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
         estimate = partial(estimates.get_or_estimate, scale=TokenScale(scale.family))
         is_large = is_large_request(incoming.body, len(request.tools))
         in_thread = partial(engine.background.run_in_thread_if_large, is_large)
-        original: int | None = None
+        cleared: int | None = None
         if request.context_edits is not None:
             from anthropic_proxy.engine.messages.context_editing import edit_context  # noqa: PLC0415  # few requests
 
             original = await in_thread(estimate, request)
             request, _ = await in_thread(edit_context, request)
+            cleared = original - await in_thread(estimate, request)
+        sent = request if target.is_relayed else await in_thread(_number_sources, request)
         if may_ask and count is None:
             count = await _count_by_provider(engine, incoming, request, target, wait_disconnected, admission=admission)
-        estimated = await in_thread(estimate, request)
+        estimated = await in_thread(estimate, sent)
         if count is None:
             count = round(estimated * scale.factor)
         elif estimated >= MIN_RECORDED_TOKENS and estimates.is_latest_usual(scale.family):
             engine.observations.record_token_count(
                 target.provider.name, target.model, incoming.receipt.client.id, estimated, count
             )
-        if original is None:
+        if cleared is None:
             return JsonReply(b'{"input_tokens":%d}' % count)
-        before = count + round((original - estimated) * scale.factor)
+        before = count + round(cleared * scale.factor)
         return JsonReply(
             b'{"input_tokens":%d,"context_management":{"original_input_tokens":%d}}' % (count, max(before, count))
         )
+
+
+def _number_sources(request: MessagesRequest) -> MessagesRequest:
+    messages = request.messages
+    if isinstance(messages, CleanMessages):
+        return request
+    return structs.replace(request, messages=number_sources(request, messages, [])[0])
 
 
 async def _edit_relayed(
@@ -183,7 +197,8 @@ async def _replace_media(
     """
     target = plan.targets[0]
     limits = engine.find_target_limits(target, admission.servers)
-    reads_all = limits.accepts_pdf and limits.accepts_images
+    # messages in this form cite no document
+    reads_all = limits.accepts_pdf and limits.accepts_images and isinstance(request.messages, CleanMessages)
     if target.is_relayed or reads_all or not may_have_media(request.messages):
         return request
     is_large = is_large_request(incoming.body, len(request.tools))
@@ -194,7 +209,7 @@ async def _replace_media(
         parent = ParentRequest(engine, incoming, request, plan)
         describer = image_describing.ImageDescriber(parent, engine.settings.images)
         request, _ = await image_describing.describe_images(describer, request, is_large=is_large)
-    if not limits.accepts_pdf:
+    if not limits.accepts_pdf or engine.documents.is_installed:
         from anthropic_proxy.engine.exchange.document_reading import read_documents  # noqa: PLC0415  # few need it
 
         client = incoming.receipt.client.id

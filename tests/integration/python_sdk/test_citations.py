@@ -95,17 +95,31 @@ def test_some_documents_without_citations_are_refused_as_the_api_does(client: an
     request["messages"][0]["content"].append(plain)
     with pytest.raises(anthropic.BadRequestError) as refused:
         client.messages.create(**request)
-    assert refused.value.body == {
-        "type": "error",
-        "error": {
-            "type": "invalid_request_error",
-            "message": (
-                "messages.0.content.3.citations: each document of a request must have citations enabled, or none; "
-                "messages.0.content.0 has, and messages.0.content.3 has not"
-            ),
-        },
-        "request_id": refused.value.request_id,
-    }
+    with pytest.raises(anthropic.BadRequestError) as not_counted:
+        client.messages.count_tokens(model=MODEL, messages=request["messages"])
+    for error in (refused.value, not_counted.value):
+        assert error.body == {
+            "type": "error",
+            "error": {
+                "type": "invalid_request_error",
+                "message": (
+                    "messages.0.content.3.citations: each document of a request must have citations enabled, or none; "
+                    "messages.0.content.0 has, and messages.0.content.3 has not"
+                ),
+            },
+            "request_id": error.request_id,
+        }
+
+
+@every_kind
+def test_a_count_has_the_instruction_and_the_numbers_of_passages(client: anthropic.Anthropic, wire: Upstream) -> None:
+    uncited: Any = [{name: value for name, value in source.items() if name != "citations"} for source in SOURCES]
+    counts = [
+        client.messages.count_tokens(model=MODEL, messages=[{"role": "user", "content": content}]).input_tokens
+        for content in (uncited, SOURCES)
+    ]
+    # a server that cites by itself needs no instruction
+    assert counts[1] - counts[0] > (0 if wire.kind.has_native_features else 80)
 
 
 def test_citations_of_a_reply_in_a_given_format_are_refused_as_the_api_does(client: anthropic.Anthropic) -> None:

@@ -287,16 +287,26 @@ async def test_a_pdf_that_a_server_refuses_is_read_by_the_proxy() -> None:
     assert reasons == ["replaced by a text: the PDF is damaged, has a password or too many pages"]
 
 
+async def count(harness: ProxyHarness, content: Any) -> int:
+    body = {"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": content}]}
+    incoming = new_client_request(json.dumps(body).encode(), path="/v1/messages/count_tokens")
+    counted = await count_tokens(harness.services, incoming, RecordingSink().wait_disconnected)
+    tokens: int = json.loads(counted.body)["input_tokens"]
+    return tokens
+
+
 async def test_a_count_has_the_tokens_of_the_text_of_a_pdf() -> None:
     words = "\n".join(["All work and no play makes Jack a dull boy."] * 40)
     harness = Proxy().harness
-
-    async def count(content: Any) -> int:
-        body = {"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": content}]}
-        incoming = new_client_request(json.dumps(body).encode(), path="/v1/messages/count_tokens")
-        counted = await count_tokens(harness.services, incoming, RecordingSink().wait_disconnected)
-        tokens: int = json.loads(counted.body)["input_tokens"]
-        return tokens
-
     text = {"type": "text", "text": f'<page number="1">\n{words}\n</page>'}
-    assert abs(await count([document(write_pdf(words))]) - await count([text])) <= 2
+    assert abs(await count(harness, [document(write_pdf(words))]) - await count(harness, [text])) <= 2
+
+
+async def test_a_count_of_a_cited_pdf_is_that_of_its_text_also_for_a_model_that_reads_it() -> None:
+    words = "\n".join(["All work and no play makes Jack a dull boy."] * 400)
+    settings = {"OPENAI_API_KEY": "sk-0123456789abcdef", "BIG_MODEL": "gpt-4.1"}
+    harness = ProxyHarness(FakeUpstream(lambda *_: error(404, "There is no such path.")), **settings)
+    text = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": words}}
+    cited = [{**one, "citations": {"enabled": True}} for one in (document(write_pdf(words)), text)]
+    of_pdf, of_text = [await count(harness, [one]) for one in cited]
+    assert 5_000 < of_text < of_pdf < of_text + 2_000  # a picture of the page too

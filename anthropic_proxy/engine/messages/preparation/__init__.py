@@ -8,6 +8,7 @@ from anthropic_proxy.engine.messages.preparation.prepare import (
     REASONING_RESERVES,
     THINKING_BUDGETS,
     may_lack_room,
+    number_sources,
     prepare,
 )
 from anthropic_proxy.engine.messages.preparation.request import (
@@ -53,6 +54,7 @@ __all__ = [
     "list_loaded_tools",
     "list_tool_changes",
     "may_lack_room",
+    "number_sources",
     "prepare",
     "resolve_proxy_tools",
     "server_tool_kind",

@@ -83,7 +83,7 @@ def prepare(
         known = messages.known
         messages = merge_messages(messages)
     else:
-        messages, sources = number_passages(messages, notes, request.pages, request.picture_texts)
+        messages, sources = number_sources(request, messages, notes)
         messages = pair_calls_with_results(clean_messages(messages, notes), names.upstream_name, notes)
     tools = offer.tools
     if offer.loaded and limits.loaded_tools == "items" and (unplaced := find_unplaced_tools(messages, offer.loaded)):
@@ -114,8 +114,6 @@ def prepare(
         prepared.returns_thinking = thinking.display != "omitted" and thinking.type != "disabled"
     if request.output_config is not None or request.output_format is not None:
         prepared.output_schema = _find_reply_schema(request)
-        if sources and len(prepared.output_schema):
-            raise build_format_error()
     prepared.known = known
     if sources:
         prepared.sources = sources
@@ -124,6 +122,19 @@ def prepare(
     if request.mcp_servers:
         prepared.mcp_servers = request.mcp_servers
     return PreparationResult(prepared, names.aliases, tuple(notes), offer.proxy_tools, offer.deferred, offer.places)
+
+
+def number_sources(
+    request: MessagesRequest, messages: Sequence[Message], notes: list[FidelityNote]
+) -> tuple[list[Message], NumberedSources]:
+    """Return the messages with numbers before the passages that the client wants cited.
+
+    Raises `InvalidRequest` if they cannot be cited.
+    """
+    numbered, sources = number_passages(messages, notes, request.pages, request.picture_texts)
+    if sources and len(_find_reply_schema(request)):
+        raise build_format_error()
+    return numbered, sources
 
 
 def _find_reply_schema(request: MessagesRequest) -> Raw:
