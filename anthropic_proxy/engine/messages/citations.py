@@ -218,7 +218,11 @@ class _Numbering:
             return block
         blocks = decode_nested_content(block.content, path=path)
         written = self.rewrite(blocks, path)
-        return block if written is blocks else replace(block, content=Raw(msgspec.json.encode(written)))
+        if written is blocks:
+            return block
+        # unchanged blocks keep their bytes
+        raws = dict(zip(map(id, blocks), msgspec.json.decode(block.content, type=list[Raw]), strict=True))
+        return replace(block, content=Raw(msgspec.json.encode([raws.get(id(one), one) for one in written])))
 
     def _count(self, kind: str, path: str, *, is_enabled: bool) -> int:
         first, first_path = self._settings.setdefault(kind, (is_enabled, path))

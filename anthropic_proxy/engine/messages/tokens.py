@@ -346,8 +346,7 @@ class _TokenCounter:
 
     def add_messages(self, messages: Sequence[Message], *, finds_reasoning: bool) -> None:
         known = messages.known if isinstance(messages, CleanMessages) else None
-        # only the first PDFs of a request are inflated, those of the system prompt before others
-        if known is not None and not finds_reasoning and not self._pdfs:
+        if known is not None and not finds_reasoning:
             counter: _TokenCounter | None = known.results.get(_TokenCounter)
             if counter is None:
                 counter = _TokenCounter()

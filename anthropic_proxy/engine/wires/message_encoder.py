@@ -271,7 +271,7 @@ class MessageEncoder(ABC):
         self.notes.append(media_as_text_note(kind, source.media_type, has_url=source.type == "url"))
         if source.type == "url" and (accepted or (kind == "image" and self.mentions_image_urls)):
             return json_string(f"[{kind}: {name_url(source.url)}]")
-        return json_string(f"[{kind} omitted: {title or source.media_type or name_url(source.url)}]")
+        return json_string(f"[{kind} omitted: {title or source.media_type or name_url(source.url) or source.type}]")
 
 
 def _is_sent(reply: Message) -> bool:

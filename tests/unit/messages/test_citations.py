@@ -19,7 +19,7 @@ from anthropic_proxy.engine.messages.citations import (
 )
 from anthropic_proxy.engine.messages.deltas import Citation, Delta, Stop, Text, Thinking, ToolCall, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
-from anthropic_proxy.engine.messages.models import Message, decode_request
+from anthropic_proxy.engine.messages.models import DocumentBlock, Message, Raw, decode_nested_content, decode_request
 from anthropic_proxy.engine.messages.reply_filter import ReplyFilter
 from anthropic_proxy.errors import InvalidRequest
 from tests.support.paths import ROOT
@@ -91,6 +91,18 @@ def quotation(text: str, start: int, end: int, **fields: Any) -> dict[str, Any]:
     place = {"start_char_index": start, "end_char_index": end}
     about = {"type": "char_location", "document_index": 0, "document_title": None, "file_id": None}
     return {**about, "cited_text": text, **place, **fields}
+
+
+def test_blocks_beside_a_source_in_a_result_stay_as_they_are() -> None:
+    """A resource of an MCP server may be an empty text, which differs from a document without a text."""
+    empty = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": ""}, "title": "Empty"}
+    content = [{"type": "text", "text": "a"}, empty | {"citations": None}, search_result("Found.")]
+    ((read,),), _ = number([{"type": "tool_result", "tool_use_id": "toolu_1", "content": content}])
+    assert read["content"][:2] == content[:2]
+    assert [block["text"] for block in read["content"][3:]] == ["A page\nhttps://example.com/a", "[1] Found."]
+    assert [type(block) for block in decode_nested_content(Raw(msgspec.json.encode(read["content"])))][
+        1
+    ] is DocumentBlock
 
 
 def test_sentences_have_numbers_and_a_mark_becomes_a_citation_of_its_place() -> None:

@@ -1,8 +1,6 @@
 """Histories: a request has the same result whether its first messages are decoded and encoded again or not."""
 
-import base64
 import json
-import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -228,20 +226,6 @@ def test_marks_of_the_cache_move_with_the_latest_turns() -> None:
             message["content"] = [*blocks[:-1], blocks[-1] | {"cache_control": {"type": "ephemeral"}}]
         known.append(require_same(histories, to_json(body)))
     assert known == [0, 0, 0, 3, 5, 7]
-
-
-def test_pdfs_of_the_system_prompt_are_measured_before_others() -> None:
-    words = zlib.compress(b"BT (" + b"word " * 500 + b") Tj ET")
-    data = b"1 0 obj <</Type /Page>> 2 0 obj << /FlateDecode >>\nstream\n" + words + b"\nendstream"
-    source = {"type": "base64", "media_type": "application/pdf", "data": base64.b64encode(data).decode()}
-    pdf = {"type": "document", "source": source}
-    body = talk(5, system=[pdf] * 16)
-    body["messages"][0]["content"] = [{"type": "text", "text": "Begin. " * 20}, pdf]
-    histories, plain = Histories(min_bytes=10), decode_request_or_envelope(to_json(body))
-    for known in (0, 0, 7):
-        request, found = read(histories, to_json(body))
-        assert found == known
-        assert collect_token_facts(request, finds_reasoning=False) == collect_token_facts(plain, finds_reasoning=False)
 
 
 def test_other_fields_may_change_from_request_to_request() -> None:

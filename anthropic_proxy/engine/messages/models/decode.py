@@ -432,13 +432,22 @@ def _decode_at_once(body: bytes) -> _Body | None:
         return None
     if not body.isascii() and _find_utf8_error(body) is not None:
         return None
-    if type(read.system) is list and not are_well_formed(read.system):
+    if type(read.system) is list and not _are_texts(read.system):
         return None
     if (clean := as_clean_messages(read.messages)) is not None:
         read.messages = clean
     elif not all(message.role in ROLES and _is_content_valid(message.content) for message in read.messages):
         return None
     return read
+
+
+def _are_texts(blocks: list[Block]) -> bool:
+    for block in blocks:
+        if type(block) is not TextBlock:
+            return False
+        if not is_string_or_absent(block.text):
+            return False
+    return True
 
 
 class _Messages(Struct):
@@ -641,7 +650,6 @@ def decode_blocks(content: Raw, path: str) -> list[Block]:
 
 _WITHOUT_JSON = (
     ThinkingBlock,
-    ImageBlock,
     RedactedThinkingBlock,
     ToolReferenceBlock,
     ToolAdditionBlock,
@@ -665,7 +673,7 @@ def are_well_formed(blocks: list[Block]) -> bool:
         elif type(block) is ToolUseBlock:
             if not is_json_object(block.input) or is_raw_too_deep(block.input):
                 return False
-        elif type(block) is ToolResultBlock or type(block) is SearchResultBlock:
+        elif type(block) is ToolResultBlock:
             content = block.content
             if not is_string_or_absent(content) and memoryview(content)[0] not in (_LIST, _NULL):
                 return False
@@ -677,13 +685,82 @@ def are_well_formed(blocks: list[Block]) -> bool:
                 return False
         elif type(block) is UnknownBlock:
             return False
-        elif type(block) is DocumentBlock:
-            content = block.source.content
-            if len(content) and not is_string_or_absent(content) and memoryview(content)[0] not in (_LIST, _NULL):
+        elif isinstance(block, ImageBlock | DocumentBlock):
+            if not _has_valid_source(block):
+                return False
+        elif type(block) is SearchResultBlock:
+            if not _contains_texts(block.content):
                 return False
         elif not isinstance(block, _WITHOUT_JSON):
             assert_never(block)
     return True
+
+
+_CONTENT_FIELDS = {"base64": "data", "url": "url", "file": "file_id", "text": "data", "content": "content"}
+"""Type of a source → its field with the content, which it must have."""
+_TEXT_TYPE = "text/plain"
+
+
+def _has_valid_source(block: ImageBlock | DocumentBlock) -> bool:
+    """Return False if `_require_valid_source` has to examine the source. One of an unknown type is valid."""
+    source = block.source
+    kind = source.type
+    field = _CONTENT_FIELDS.get(kind)
+    if field is None:
+        return True
+    content: str | Raw = getattr(source, field)
+    if not len(content) or (kind == "text" and source.media_type not in ("", _TEXT_TYPE)):
+        return False
+    return not isinstance(content, Raw) or is_string_or_absent(content) or memoryview(content)[0] == _LIST
+
+
+def _require_valid_source(fields: Mapping[str, Raw], path: str) -> None:
+    """`fields`: those of a source as the client has sent it."""
+    kind = decode_string(fields["type"])
+    field = _CONTENT_FIELDS.get(kind or "")
+    if field is None:
+        return
+    if field not in fields:
+        raise missing_field_error(f"{path}.{field}")
+    if kind == "content" and not is_string_or_absent(content := fields[field]) and memoryview(content)[0] != _LIST:
+        raise wrong_type_error(f"{path}.{field}", "a string or a list of blocks", content)
+    if kind == "text" and "media_type" in fields:
+        media_type = decode_string(fields["media_type"]) or ""
+        if media_type.partition(";")[0].strip().lower() != _TEXT_TYPE:
+            raise wrong_type_error(f"{path}.media_type", f"'{_TEXT_TYPE}'", media_type)
+
+
+class _Typed(Struct, gc=False):
+    type: str = ""
+
+
+_decode_types = msgspec.json.Decoder(list[_Typed]).decode
+
+
+def _contains_texts(content: Raw) -> bool:
+    """Return True for the content of a search result: texts, and blocks of unknown types."""
+    try:
+        types = _decode_types(content)
+    except msgspec.ValidationError:
+        return False
+    return bool(types) and all(one.type == "text" or one.type not in _KNOWN_TYPES for one in types)
+
+
+def _require_texts(content: Raw, path: str) -> None:
+    """Raise the error for the content of a search result."""
+    if memoryview(content)[0] != _LIST:
+        raise wrong_type_error(path, "a list of text blocks", content)
+    blocks = decode_blocks(content, path)
+    if not blocks:
+        raise wrong_type_error(path, "a list of at least one text block", content)
+    _require_only_texts(blocks, path)
+
+
+def _require_only_texts(blocks: Sequence[Block], path: str) -> None:
+    """Raise `InvalidRequest` for a block of a known type that is no text."""
+    for index, block in enumerate(blocks):
+        if not isinstance(block, TextBlock | UnknownBlock):
+            raise wrong_type_error(f"{path}.{index}.type", "'text'", block.__struct_config__.tag)
 
 
 def is_supported_media(block: Block) -> bool:
@@ -692,7 +769,10 @@ def is_supported_media(block: Block) -> bool:
         isinstance(block, DocumentBlock) and (block.context or block.requests_citations)
     ):
         return False
-    return block.source.type not in _REPLACED_SOURCES and not block.source.media_type.startswith(AUDIO_VIDEO_PREFIXES)
+    source = block.source
+    if source.type in _REPLACED_SOURCES or source.media_type.startswith(AUDIO_VIDEO_PREFIXES):
+        return False
+    return _has_valid_source(block)
 
 
 _decode_block_fields = build_fields_decoder(
@@ -714,8 +794,10 @@ def _read_block(raw: Raw, path: str) -> Block:
         if is_raw_too_deep(raw):
             raise InvalidRequest(f"{path}: {TOO_DEEP_MESSAGE}", code="request-body")
         return UnknownBlock(kind, raw)
+    source: Mapping[str, Raw] = {}
     if "source" in fields and is_json_object(fields["source"]):
-        fields["source"] = Raw(msgspec.json.encode(_decode_source_fields(fields["source"])))
+        source = _decode_source_fields(fields["source"])
+        fields["source"] = Raw(msgspec.json.encode(source))
     encoded = msgspec.json.encode(fields)
     try:
         block: Block = _decode_block(encoded)
@@ -724,14 +806,18 @@ def _read_block(raw: Raw, path: str) -> Block:
     if isinstance(block, ToolUseBlock) and not is_json_object(block.input):
         # Clients send back what a model wrote in place of an object. Without it the conversation could not go on.
         block.input = build_arguments_object(bytes(block.input).decode())
+    if isinstance(block, ImageBlock | DocumentBlock):
+        _require_valid_source(source, f"{path}.source")
+        return block
     if are_well_formed([block]):
         return block
     if isinstance(block, TextBlock):
         raise wrong_type_error(f"{path}.text", "a string", block.text)
-    if isinstance(block, ToolResultBlock | SearchResultBlock):
+    if isinstance(block, ToolResultBlock):
         raise wrong_type_error(f"{path}.content", "a string or a list of blocks", block.content)
-    if isinstance(block, DocumentBlock):
-        raise wrong_type_error(f"{path}.source.content", "a string or a list of blocks", block.source.content)
+    if isinstance(block, SearchResultBlock):
+        _require_texts(block.content, f"{path}.content")
+        return block
     field = "input" if isinstance(block, ToolUseBlock | ServerToolUseBlock) else "content"
     raise InvalidRequest(f"{path}.{field}: {TOO_DEEP_MESSAGE}", code="request-body")
 
@@ -781,6 +867,8 @@ def _decode_field_by_field(body: bytes, repairs: list[str]) -> _Body:
             read.messages = [_read_message(raw, f"messages.{index}") for index, raw in enumerate(raws)]
         if system is not None:
             read.system = _read_content(system, "system")
+            if not isinstance(read.system, str):
+                _require_only_texts(read.system, "system")
     except msgspec.DecodeError as error:
         reason = str(error).removeprefix("JSON is malformed: ")
         raise InvalidRequest(f"The request body is not valid JSON: {reason}.", code="request-body") from None

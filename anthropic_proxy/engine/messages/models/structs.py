@@ -101,14 +101,18 @@ class ImageBlock(Struct, tag="image", tag_field="type", gc=False):
     source: Source
 
 
+class Citations(Struct, omit_defaults=True, gc=False):
+    enabled: bool | None = None
+    """True if the client requests citations of the source. None means False."""
+
+
 @final
 class DocumentBlock(Struct, tag="document", tag_field="type", omit_defaults=True, gc=False):
     source: Source
     title: str | None = None
     context: str | None = None
     """Text by which the client describes the document to the model."""
-    citations: Raw = ABSENT
-    """JSON object `{"enabled": …}`: the client requests citations of the document."""
+    citations: Citations | None = None
 
     def __post_init__(self) -> None:
         # Providers accept no text in base64. A text that is not UTF-8 stays in base64.
@@ -120,7 +124,7 @@ class DocumentBlock(Struct, tag="document", tag_field="type", omit_defaults=True
 
     @property
     def requests_citations(self) -> bool:
-        return b"true" in bytes(self.citations)
+        return self.citations is not None and self.citations.enabled is True
 
 
 @final
@@ -132,12 +136,11 @@ class SearchResultBlock(Struct, tag="search_result", tag_field="type", omit_defa
     title: str
     content: Raw
     """Text of the passage as a JSON list of text blocks."""
-    citations: Raw = ABSENT
-    """JSON object `{"enabled": …}`: the client requests citations of the passage."""
+    citations: Citations | None = None
 
     @property
     def requests_citations(self) -> bool:
-        return b"true" in bytes(self.citations)
+        return self.citations is not None and self.citations.enabled is True
 
 
 @final

@@ -431,10 +431,10 @@ def _encode_media(
             return {"fileData": {"mimeType": media_type, "fileUri": source.url}}
         notes.append(media_as_text_note(kind, "", has_url=True))
         return {"text": f"[{kind}: {name_url(source.url)}]"}
-    if sees and media_type in _allowed(block):
+    if sees and source.type == "base64" and media_type in _allowed(block):
         return {"inlineData": {"mimeType": media_type, "data": source.data}}
     notes.append(media_as_text_note(kind, media_type, has_url=False))
-    return {"text": f"[{kind} omitted: {title or media_type}]"}
+    return {"text": f"[{kind} omitted: {title or media_type or source.type}]"}
 
 
 def _allowed(block: ImageBlock | DocumentBlock) -> tuple[str, ...]:
