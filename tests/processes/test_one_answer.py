@@ -35,8 +35,29 @@ input = 0
 output = 0
 """
 CLASSIFIER = {"system": "Output <severity>N</severity>.", "max_tokens": 64}
+TOOLS = [{"name": name, "input_schema": {"type": "object"}} for name in ("Bash", "Read")]
 LAST_TEXT = "the last prompt"
 FAILURE = {"error": {"message": "You exceeded your current quota.", "code": "insufficient_quota"}}
+
+FAILURES = {
+    "a rejected key": (401, {"message": "Incorrect API key provided.", "code": "invalid_api_key"}),
+    "a failing server": (503, {"message": "The server failed."}),
+    "a rate limit": (429, {"message": "Rate limit reached.", "code": "rate_limit_exceeded"}),
+}
+WELL = {
+    "Overview": "All is well now",
+    "Providers": "1 provider ready.",
+    "row": "ready",
+    "health": (["openai"], 0),
+    "status line": True,
+}
+FAILING = {
+    "Overview": "One open problem",
+    "Providers": "0 providers ready. 1 open problem.",
+    "row": "failing",
+    "health": ([], 1),
+    "status line": False,
+}
 
 
 def reply(text: str) -> str:
@@ -52,6 +73,8 @@ class Day(Struct):
     """Status that the client got for the last request."""
     last: str
     """Id of the last request."""
+    script: list[dict[str, str]]
+    """What the provider answers."""
 
     def run(self, *words: str, stdin: str = "") -> str:
         return run_command(*words, directory=self.folder, settings=self.settings, stdin=stdin).stdout
@@ -62,6 +85,33 @@ class Day(Struct):
     def page(self, path: str) -> str:
         text = self.client.get(f"/dashboard{path}", headers={"accept": "text/html"}).text
         return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", text)).split())
+
+    def send(self, text: str, model: str = MODEL, **fields: Any) -> httpx.Response:
+        """Send a request of the session, and wait until the ledger has it."""
+        messages = [{"role": "user", "content": text}]
+        body = {"model": model, "max_tokens": 100, "messages": messages, **fields}
+        response = self.client.post(MESSAGES, json=body, headers=HEADERS)
+        sent = response.headers["request-id"]
+        wait_for(lambda: sent in [row["id"] for row in self.client.get("/api/requests").json()["requests"]])
+        return response
+
+    def answer_all(self, answer: str) -> None:
+        """Let the provider answer each request so from now on."""
+        self.script[0].update({"if": "always", "then": answer})
+
+    def states(self) -> dict[str, object]:
+        """Return what each surface says about whether the provider works now."""
+        overview = re.search(r"All is well now|One open problem|Now: \d+ open problems", self.page(""))
+        providers = re.search(r"\d+ providers? ready\.(?: \d+ open problems?\.)?", self.page("/providers"))
+        rows = self.client.get("/dashboard/providers?table=providers&format=json").json()
+        health = json.loads(self.run("health", "--json"))
+        return {
+            "Overview": overview and overview[0],
+            "Providers": providers and providers[0],
+            "row": next(row["state"] for row in rows if row["prefix"] == "openai"),
+            "health": (health["ready_providers"], len(health["problems"])),
+            "status line": "✕" not in self.status_line(),
+        }
 
     def usage(self) -> Any:
         return self.client.get("/api/usage?by=session&since=1d").json()
@@ -78,6 +128,7 @@ def living_through(folder: Path, last_reply: str) -> Iterator[Day]:
     """Send a title, two turns, a question of the classifier and a last turn, which gets this reply."""
     title = {"type": "object", "properties": {"title": {"type": "string"}}, "required": ["title"]}
     script = [
+        {"if": "nothing", "then": ""},
         {"if": '"Name it"', "then": reply(json.dumps({"title": NAME}))},
         {"if": f'"{LAST_TEXT}"', "then": last_reply},
         {"if": "always", "then": reply("All done.")},
@@ -87,22 +138,16 @@ def living_through(folder: Path, last_reply: str) -> Iterator[Day]:
         settings = {"PREFERRED_PROVIDER": "openai", "OPENAI_API_KEY": "k", "OPENAI_BASE_URL": f"{provider.url}/v1"}
         settings["DATABASE_URL"] = f"sqlite:///{folder / 'ledger.sqlite3'}"
         with running_proxy(folder, settings) as proxy, proxy.client() as client:
-
-            def send(text: str, model: str = MODEL, **fields: Any) -> httpx.Response:
-                messages = [{"role": "user", "content": text}]
-                body = {"model": model, "max_tokens": 100, "messages": messages, **fields}
-                return client.post(MESSAGES, json=body, headers=HEADERS)
-
-            tools = [{"name": name, "input_schema": {"type": "object"}} for name in ("Bash", "Read")]
-            schema = {"output_config": {"format": {"type": "json_schema", "schema": title}}}
-            replies = [send("Name it", "claude-haiku-5-5", **schema)]
-            replies += [send(text, tools=tools) for text in ("first", "second")]
-            replies += [send("<transcript>\n</transcript>\n", "claude-haiku-5-5", **CLASSIFIER)]
-            assert {response.status_code for response in replies} == {200}
-            last = send(LAST_TEXT, tools=tools)
-            wait_for(lambda: len(client.get("/api/requests").json()["requests"]) == 5)
             running = {**settings, "PORT": proxy.url.rpartition(":")[2]}
-            yield Day(proxy, client, folder, running, last.status_code, last.headers["request-id"])
+            day = Day(proxy, client, folder, running, 0, "", script)
+            schema = {"output_config": {"format": {"type": "json_schema", "schema": title}}}
+            replies = [day.send("Name it", "claude-haiku-5-5", **schema)]
+            replies += [day.send(text, tools=TOOLS) for text in ("first", "second")]
+            replies += [day.send("<transcript>\n</transcript>\n", "claude-haiku-5-5", **CLASSIFIER)]
+            assert {response.status_code for response in replies} == {200}
+            last = day.send(LAST_TEXT, tools=TOOLS)
+            day.status, day.last = last.status_code, last.headers["request-id"]
+            yield day
 
 
 @pytest.mark.parametrize(
@@ -148,11 +193,8 @@ def test_all_surfaces_agree(tmp_path: Path, last_reply: str, cost: str, turns: i
         assert NAME in pages[f"/session?session={SESSION}"]
 
         # states
-        health = json.loads(day.run("health", "--json"))
-        problems = "open problem"
-        assert (health["ledger"], health["problems"]) == ("ok", [])
-        assert ("All is well now" in pages[""]) == is_good
-        assert (problems in day.page("/providers")) == (not is_good)
+        assert json.loads(day.run("health", "--json"))["ledger"] == "ok"
+        assert day.states() == (WELL if is_good else FAILING)
         (stored,) = [row for row in day.client.get("/api/requests").json()["requests"] if row["id"] == day.last]
         assert stored["status"] == day.status
         assert f"POST /v1/messages {day.status} " in day.proxy.log
@@ -166,3 +208,41 @@ def test_all_surfaces_agree(tmp_path: Path, last_reply: str, cost: str, turns: i
             assert f"with {day.status}" in pages[""]
             assert f" {day.status}" in explained
             assert f" {day.status} " in day.run("logs", "--no-follow", "-n", "1")
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_failure_is_one_problem_everywhere_until_the_provider_replies(tmp_path: Path, failure: str) -> None:
+    """The doctor sees the same failure as a client, and does not outlive it."""
+    status, error = FAILURES[failure]
+    with living_through(tmp_path, reply("Done.")) as day:
+        shown = [day.states()]
+        day.answer_all(f"{status} {json.dumps({'error': error})}")
+        assert day.send("failing", tools=TOOLS).status_code != 200
+        shown.append(day.states())
+        assert run_doctor(day) == 1
+        shown.append(day.states())
+        day.answer_all(reply("Done."))
+        assert day.send("again", tools=TOOLS).status_code == 200
+        shown.append(day.states())
+    assert shown == [WELL, FAILING, FAILING, WELL]
+
+
+def test_a_finding_of_the_doctor_ends_with_a_later_success_until_a_newer_run(tmp_path: Path) -> None:
+    status, error = FAILURES["a rejected key"]
+    rejected = f"{status} {json.dumps({'error': error})}"
+    found = {**FAILING, "status line": True}  # no request of the session has failed
+    with living_through(tmp_path, reply("Done.")) as day:
+        day.answer_all(rejected)
+        assert run_doctor(day) == 1
+        shown = [day.states()]
+        day.answer_all(reply("Done."))
+        assert day.send("well", tools=TOOLS).status_code == 200
+        shown.append(day.states())
+        day.answer_all(rejected)
+        assert run_doctor(day) == 1
+        shown.append(day.states())
+    assert shown == [found, WELL, found]
+
+
+def run_doctor(day: Day) -> int:
+    return run_command("doctor", directory=day.folder, settings=day.settings).returncode

@@ -1,16 +1,22 @@
 """What needs attention: the problems of a range of time, and whether something is wrong now."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.error_kinds import find_error_kind
 from anthropic_proxy.console.dashboard.page import PageContext, StateLine
 from anthropic_proxy.console.dashboard.panels import FailedPanel
-from anthropic_proxy.console.doctor.stored_runs import list_known_fixes
+from anthropic_proxy.console.doctor.open_findings import list_open_fixes
 from anthropic_proxy.console.ledger.costs import ModelCosts
-from anthropic_proxy.console.ledger.failures import ErrorGroup, ErrorPeriod, list_errors
+from anthropic_proxy.console.ledger.failures import (
+    OF_REQUESTS,
+    ErrorGroup,
+    ErrorPeriod,
+    find_last_success,
+    list_errors,
+)
 from anthropic_proxy.console.units import HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.gateway.error_catalog import find_cause, find_remedy
 
@@ -32,15 +38,28 @@ class Notice(StateLine, frozen=True):
     """URL of the entry of the error catalog: `/help/errors#rate-limit`. "": no entry."""
     is_solved: bool = False
     """True if the same has succeeded since then."""
+    failing_provider: str = ""
+    """Name of the provider that does not reply now. "": the problem is another one."""
 
 
-def describe_state(problems: list[Notice] | FailedPanel, open_notices: Sequence[Notice], demo: str) -> StateNow:
-    if open_notices:
-        worst = min(open_notices, key=lambda notice: "✕!".index(notice.sign))
-        if len(open_notices) == 1:
-            return StateNow(worst.sign, worst.role, "One open problem:", open_notices[0].text)
-        return StateNow(worst.sign, worst.role, "Now:", f"{len(open_notices)} open problems")
-    if isinstance(problems, FailedPanel):
+class Problems(Struct, frozen=True):
+    open: Sequence[Notice]
+    solved: Sequence[Notice]
+    failed: FailedPanel | None = None
+    """Reason why the problems of requests are not known. None: they are known."""
+
+    def find_failing(self) -> Mapping[str, Notice]:
+        """Return name of each provider that does not reply now → its first problem."""
+        return {one.failing_provider: one for one in reversed(self.open) if one.failing_provider}
+
+
+def describe_state(problems: Problems, demo: str) -> StateNow:
+    if problems.open:
+        worst = min(problems.open, key=lambda notice: "✕!".index(notice.sign))
+        if len(problems.open) == 1:
+            return StateNow(worst.sign, worst.role, "One open problem:", worst.text)
+        return StateNow(worst.sign, worst.role, "Now:", f"{len(problems.open)} open problems")
+    if problems.failed:
         return StateNow("!", "warn", "It is not known whether something is wrong: the stored requests cannot be read.")
     if demo:
         return StateNow("!", "warn", f"{demo}. Choose a provider:", command="anthropic-proxy init")
@@ -48,11 +67,17 @@ def describe_state(problems: list[Notice] | FailedPanel, open_notices: Sequence[
 
 
 def list_setting_notices(context: PageContext) -> list[Notice]:
-    """Return the problems of the settings, and what the doctor has found with these settings."""
-    notices = [Notice(problem.sign, problem.role, problem.text) for problem in context.setup.problems]
-    for fix in list_known_fixes(context.settings):
+    return [Notice(problem.sign, problem.role, problem.text) for problem in context.setup.problems]
+
+
+def list_doctor_notices(context: PageContext, failures: Sequence[ErrorGroup]) -> list[Notice]:
+    """`failures`: those that are not solved."""
+    notices = []
+    for fix in list_open_fixes(context.connection, context.settings, failures):
         remedy = f"{fix.remedy}  {fix.place}".rstrip()
-        notices.append(Notice("✕", "error", f"{fix.name}: {fix.problem}", "Found by the doctor.", remedy=remedy))
+        failing = next((call.provider for call in fix.failed if not call.model), "")
+        text = f"{fix.name}: {fix.problem}"
+        notices.append(Notice("✕", "error", text, "Found by the doctor.", remedy=remedy, failing_provider=failing))
     return notices
 
 
@@ -98,4 +123,9 @@ def build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGrou
     help_link = remedy.link if remedy else ""
     if group.is_solved:
         return Notice("✓", "none", text, detail, href, link, help_link=help_link, is_solved=True)
-    return Notice("✕", "error", text, detail, href, link, remedy.text if remedy else "", help_link)
+    has_replied = group.error_type in OF_REQUESTS or find_last_success(
+        context.connection, group.last_at, group.provider
+    )
+    failing = "" if has_replied else group.provider
+    shown = remedy.text if remedy else ""
+    return Notice("✕", "error", text, detail, href, link, shown, help_link, failing_provider=failing)

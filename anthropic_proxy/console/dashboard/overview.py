@@ -35,8 +35,10 @@ from anthropic_proxy.console.dashboard.error_kinds import (
 from anthropic_proxy.console.dashboard.models import tabulate_models
 from anthropic_proxy.console.dashboard.notices import (
     Notice,
+    Problems,
     build_error_notice,
     describe_state,
+    list_doctor_notices,
     list_error_groups,
     list_setting_notices,
 )
@@ -137,10 +139,7 @@ def build_overview_page(context: PageContext) -> Mapping[str, Any]:
     panels = _Panels(context)
     incidents = build_panel(context, "incidents", panels.find_bands)
     bands = [] if isinstance(incidents, FailedPanel) else incidents
-    problems = build_panel(context, "the problems", lambda: panels.list_problems(panels.count_sent()))
-    failures = [] if isinstance(problems, FailedPanel) else problems
-    notices = list_setting_notices(context)
-    notices += [failure for failure in failures if not failure.is_solved]
+    problems = find_problems(context, panels)
     has_demo = any(row.target.startswith("demo/") for row in context.setup.mapping)
     demo = describe_demo(context.settings) if has_demo else ""
     total = build_panel(context, "the sums", panels.add_up)
@@ -152,9 +151,9 @@ def build_overview_page(context: PageContext) -> Mapping[str, Any]:
     values = {
         "verdict": build_verdict(context, panels.summarize),
         "has_requests": isinstance(total, FailedPanel) or total.requests > 0,
-        "state_now": describe_state(problems, notices, demo),
-        "notices": problems if isinstance(problems, FailedPanel) else notices,
-        "solved": [failure for failure in failures if failure.is_solved],
+        "state_now": describe_state(problems, demo),
+        "notices": problems.failed or problems.open,
+        "solved": problems.solved,
         "demo": demo,
         "is_empty": not context.facts.requests and not context.running and context.can_read,
         "figures": build_panel(context, "the figures", panels.build_figures),
@@ -183,13 +182,17 @@ def build_overview_page(context: PageContext) -> Mapping[str, Any]:
     }
 
 
-def count_open_problems(context: PageContext, sent: Mapping[str, int]) -> int:
-    """Return the number of problems that the page lists: of the settings, of the doctor and of requests. `sent`: prefix
-    of a provider → requests that it answered.
+def find_problems(context: PageContext, panels: "_Panels | None" = None) -> Problems:
+    """Return the problems of the settings, of the doctor and of requests: what all pages and commands say about whether
+    the proxy works now.
     """
-    failures = build_panel(context, "the problems", lambda: _Panels(context).list_problems(sent))
-    of_requests = [] if isinstance(failures, FailedPanel) else [one for one in failures if not one.is_solved]
-    return len(list_setting_notices(context)) + len(of_requests)
+    shown = panels or _Panels(context)
+    found = build_panel(context, "the problems", shown.list_problems)
+    of_settings = list_setting_notices(context)
+    if isinstance(found, FailedPanel):
+        return Problems(of_settings, [], found)
+    is_open = [notice for notice in found if not notice.is_solved]
+    return Problems([*of_settings, *is_open], [notice for notice in found if notice.is_solved])
 
 
 class _Panels:
@@ -254,15 +257,15 @@ class _Panels:
             sent[prefix] = sent.get(prefix, 0) + row.model.sums.requests
         return sent
 
-    def list_problems(self, sent: Mapping[str, int]) -> list[Notice]:
-        """`sent`: as of `count_sent`."""
+    def list_problems(self) -> list[Notice]:
         context = self.context
         costs = self.costs
-        notices = [
-            build_error_notice(context, costs, group) for group in list_error_groups(context, costs, self.errors())
-        ]
+        groups = list_error_groups(context, costs, self.errors())
+        notices = list_doctor_notices(context, [group for group in groups if not group.is_solved])
+        notices += [build_error_notice(context, costs, group) for group in groups]
         notices += self._list_plain_forms()
         attempts = count_failed_attempts(context.connection, context.model_selection)
+        sent = self.count_sent() if attempts else {}
         for prefix, failed in sorted(attempts.items(), key=lambda item: (-item[1].requests, item[0])):
             if is_frequent(failed, sent.get(prefix, 0)):
                 provider = costs.find_provider_name(prefix)
@@ -270,7 +273,10 @@ class _Panels:
                 sign, role = ("✓", "none") if is_solved else ("!", "warn")
                 text = describe_failed_attempts(failed, sent.get(prefix, 0), f"at {prefix}")
                 href = link_to_failed_attempts(context.query, prefix)
-                notices.append(Notice(sign, role, text, "", href, "show them", is_solved=is_solved))
+                failing = "" if is_solved else provider
+                notices.append(
+                    Notice(sign, role, text, "", href, "show them", is_solved=is_solved, failing_provider=failing)
+                )
         return notices
 
     def _list_plain_forms(self) -> list[Notice]:
@@ -460,6 +466,12 @@ def _tabulate_failures(context: PageContext) -> ExportTable:
     return tabulate(fields, list_error_groups(context, ModelCosts(context.settings), errors))
 
 
+def _tabulate_problems(context: PageContext) -> ExportTable:
+    problems = find_problems(context)
+    rows = [[notice.role, notice.text, notice.detail, notice.remedy] for notice in problems.open]
+    return ExportTable(["severity", "problem", "detail", "remedy"], rows)
+
+
 PAGE = Page(
     section="Overview",
     template="overview.html",
@@ -468,6 +480,7 @@ PAGE = Page(
     tables={
         "usage": PageTable(_tabulate_usage),
         "failures": PageTable(_tabulate_failures),
+        "problems": PageTable(_tabulate_problems, reads_ledger=False),
         "models": PageTable(tabulate_models),
     },
 )

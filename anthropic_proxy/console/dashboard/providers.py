@@ -19,7 +19,8 @@ from anthropic_proxy.console.dashboard.error_kinds import (
     link_to_failed_attempts,
 )
 from anthropic_proxy.console.dashboard.forms import Form, OpenedForm
-from anthropic_proxy.console.dashboard.overview import count_open_problems
+from anthropic_proxy.console.dashboard.notices import Notice
+from anthropic_proxy.console.dashboard.overview import find_problems
 from anthropic_proxy.console.dashboard.page import (
     Page,
     PageContext,
@@ -68,6 +69,8 @@ class ProviderState(Struct, frozen=True):
     role: str
     name: str
     remedy: str
+    failures: str = ""
+    """Link to its failed requests. "": none."""
 
 
 class ProviderRow(Struct, frozen=True):
@@ -126,8 +129,10 @@ def build_providers_page(context: PageContext) -> Mapping[str, Any]:
     unused = [
         provider for provider in context.setup.providers if provider.state == "unset" and provider.name not in known
     ]
+    problems = find_problems(context)
+    failing = problems.find_failing()
     rows = [
-        _build_row(context, provider, known.get(provider.name))
+        _build_row(context, provider, known.get(provider.name), failing.get(provider.name))
         for provider in context.setup.providers
         if provider not in unused
     ]
@@ -136,20 +141,19 @@ def build_providers_page(context: PageContext) -> Mapping[str, Any]:
     doctor = build_doctor_panel(context.settings, context.now, context.find_doctor_run())
     caption = "Providers and their state"
     ready = [row for row in rows if row.state == "ready"]
-    limited = [row for row in rows if row.sign == "!"]
+    limited = [row for row in rows if row.state in ("blocked", "cooldown")]
     verdict = f"{formats.plural(len(ready), 'provider')} ready."
     for row in limited:
         verdict += f" {row.setup.prefix}: {'circuit open' if row.state == 'blocked' else 'all keys in cooldown'}."
-    find_prefix = ModelCosts(context.settings).find_prefix
-    if problems := count_open_problems(context, {find_prefix(name): one.sums.requests for name, one in known.items()}):
-        verdict += f" {formats.plural(problems, 'open problem')}."
-    if not ready and not limited:
+    if problems.open:
+        verdict += f" {formats.plural(len(problems.open), 'open problem')}."
+    if all(row.setup.state == "unset" for row in rows):
         verdict = f"{describe_demo(context.settings)}: it streams and calls tools, but has no model."
     return {
         "verdict": verdict,
         "figures": figures,
         "table": build_table(caption, _COLUMNS, rows, lambda row: row.setup.name, is_link=False, style="states"),
-        "unused": [(provider.name, provider.prefix, _describe_state(provider).remedy) for provider in unused],
+        "unused": [(provider.name, provider.prefix, _describe_state(provider, None).remedy) for provider in unused],
         "problems": context.setup.problems,
         "doctor": doctor,
         "checkers": list_checkers(context.settings),
@@ -180,9 +184,11 @@ def _collect_figures(context: PageContext) -> dict[str, _Figures]:
     return figures_by_provider
 
 
-def _build_row(context: PageContext, provider: ProviderSetup, figures: _Figures | None) -> ProviderRow:
-    state = _describe_state(provider)
-    row = ProviderRow(provider, figures, state.sign, state.role, state.name, state.remedy)
+def _build_row(
+    context: PageContext, provider: ProviderSetup, figures: _Figures | None, failure: Notice | None
+) -> ProviderRow:
+    state = _describe_state(provider, failure)
+    row = ProviderRow(provider, figures, state.sign, state.role, state.name, state.remedy, state.failures)
     if figures is None or row.remedy != _NOTHING:
         return row
     errors = figures.sums.errors
@@ -204,17 +210,18 @@ def _build_row(context: PageContext, provider: ProviderSetup, figures: _Figures 
     return structs.replace(row, remedy=" ".join(problems), failures=links[0])
 
 
-def _describe_state(provider: ProviderSetup) -> ProviderState:
+def _describe_state(provider: ProviderSetup, failure: Notice | None) -> ProviderState:
+    """`failure`: the problem of a provider that does not reply now."""
     match provider.state:
         case "unset":
             return ProviderState("–", "", "not set", provider.remedy or "Not in use: no model maps to it.")
         case "problem":
             return ProviderState("✕", "error", "problem", provider.remedy)
         case "ready":
-            return _describe_ready(provider)
+            return _describe_ready(provider, failure)
 
 
-def _describe_ready(provider: ProviderSetup) -> ProviderState:
+def _describe_ready(provider: ProviderSetup, failure: Notice | None) -> ProviderState:
     if provider.open_seconds:
         wait = formats.seconds(provider.open_seconds * MICROSECONDS)
         text = f"Repeated failures opened the circuit; the next call is tried in {wait}. {provider.failure}"
@@ -227,7 +234,11 @@ def _describe_ready(provider: ProviderSetup) -> ProviderState:
         text = f"{skipped} of {count} {verb} skipped after failures; the next one is used again in {wait}."
         if skipped == provider.key_count:
             return ProviderState("!", "warn", "cooldown", text)
-        return ProviderState("✓", "ok", "ready", text)
+        if failure is None:
+            return ProviderState("✓", "ok", "ready", text)
+    if failure is not None:
+        text = f"{failure.text} {failure.remedy}".rstrip()
+        return ProviderState(failure.sign, failure.role, "failing", text, failure.href)
     return ProviderState("✓", "ok", "ready", _NOTHING)
 
 
@@ -452,29 +463,25 @@ async def respond_doctor_form(form: OpenedForm, sent: Mapping[str, str] | None) 
     return await form.show("doctor.html", values)
 
 
+def _tabulate_providers(context: PageContext) -> ExportTable:
+    failing = find_problems(context).find_failing()
+    rows = []
+    for provider in context.setup.providers:
+        state = _describe_state(provider, failing.get(provider.name))
+        is_ready = provider.state == "ready"
+        name = state.name if is_ready else provider.state
+        remedy = state.remedy.replace(_NOTHING, "") if is_ready else provider.remedy
+        rows.append([provider.name, provider.prefix, name, provider.base_url, provider.detail, remedy])
+    return ExportTable(["provider", "prefix", "state", "address", "key", "remedy"], rows)
+
+
 PAGE = Page(
     section="Providers",
     template="providers.html",
     build=build_providers_page,
     checks_servers=True,
     tables={
-        "providers": PageTable(
-            lambda context: ExportTable(
-                ["provider", "prefix", "state", "address", "key", "remedy"],
-                [
-                    [
-                        provider.name,
-                        provider.prefix,
-                        provider.state,
-                        provider.base_url,
-                        provider.detail,
-                        provider.remedy,
-                    ]
-                    for provider in context.setup.providers
-                ],
-            ),
-            reads_ledger=False,
-        )
+        "providers": PageTable(_tabulate_providers, reads_ledger=False),
     },
 )
 FORM = Form(section="Providers", page_path=PROVIDERS_PATH, respond=respond_doctor_form)

@@ -345,7 +345,13 @@ def _find_problem(search: DialectSearch, result: ProbeResult) -> Failure:
         status = 0
     message, cause = (search.redact(each, _MAX_MESSAGE_CHARACTERS) for each in (text, text.removesuffix(advice)))
     return Failure(
-        kind=kind, status=status, message=message, cause=cause, concerned_field=field, proposal=search.redact(proposal)
+        kind=kind,
+        status=status,
+        message=message,
+        cause=cause,
+        error_code=error.code if error else "",
+        concerned_field=field,
+        proposal=search.redact(proposal),
     )
 
 

@@ -79,10 +79,17 @@ class Failure(Struct, frozen=True, kw_only=True):
     """Error message of the proxy, without secrets."""
     cause: str = ""
     """The message without its remedy."""
+    error_code: str = ""
+    """Entry of the error catalog. "": none."""
     concerned_field: str = ""
     """`UpstreamError.concerned_field`."""
     proposal: str = ""
     """Setting or command that the error message proposes: `OPENAI_BASE_URL=http://localhost:8000/v1`. "": none."""
+
+    @property
+    def concerns_model(self) -> bool:
+        """False: no model of the provider can be called."""
+        return self.kind in ("model", "request")
 
 
 class Backend(Struct, frozen=True, kw_only=True, eq=False):

@@ -22,10 +22,22 @@ from anthropic_proxy.engine.routing.replacements import (
     list_model_replacements,
     list_served_models,
 )
+from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.errors import join_with_and, join_with_or
 from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, copy_environment
 
 _MAX_NAMED_ROUTES = 2
+
+
+class FailedCall(Struct, frozen=True, kw_only=True):
+    """A call that failed for a reason for which all further ones fail. Later requests show whether this still holds."""
+
+    provider: str
+    """Name of the provider: `google`."""
+    model: str = ""
+    """"": the reason holds for all models of the provider."""
+    error_code: str = ""
+    """Entry of the error catalog. "": none."""
 
 
 class Fix(Struct, frozen=True, kw_only=True):
@@ -39,6 +51,8 @@ class Fix(Struct, frozen=True, kw_only=True):
     """Setting or command: `SMALL_MODEL=gemini/gemini-2.0-flash`."""
     place: str = ""
     """Where to write the setting: `in ~/project/.env`. "": it is a command, or names its place."""
+    failed: Sequence[FailedCall] = ()
+    """The calls that failed for this reason. Empty: requests are possible, so that no reply contradicts the problem."""
 
 
 class _Run(NamedTuple):
@@ -53,20 +67,29 @@ def list_fixes(diagnoses: Sequence[Diagnosis], settings: Settings, catalog: Cata
     """Return one `Fix` for each problem that a setting or a command solves, and for each place of a setting."""
     find_successor = partial(find_served_successor, settings=settings, catalog=catalog, today=date.today())
     retired_models = list_model_replacements(find_successor, settings, catalog)
-    run, found = _Run(diagnoses, settings, catalog), dict[Fix, None]()
+    run, found = _Run(diagnoses, settings, catalog), dict[Fix, dict[FailedCall, None]]()
     for diagnosis in diagnoses:
         failure = diagnosis.problem
         fixes = _fix_features(diagnosis, run) if failure is None else _FIXES[failure.kind](diagnosis, failure, run)
-        found |= dict.fromkeys(fixes) | dict.fromkeys(_fix_routes(diagnosis, diagnoses, retired_models))
+        calls = {} if failure is None else {_describe_call(diagnosis.backend.target, failure): None}
+        for fix in fixes:
+            found.setdefault(fix, {}).update(calls)
+        for fix in _fix_routes(diagnosis, diagnoses, retired_models):
+            found.setdefault(fix, {})
     placed = []
-    for fix in found:
+    for fix, failed in found.items():
         place = fix.place
         if not place and (setting := SETTING.match(fix.remedy)) is not None:
             variable = setting[1]
             is_exported = settings.origins.get(variable) == "environment" or copy_environment().get(variable)
             place = "in the environment" if is_exported else f"in {_name_env_file(settings)}"
-        placed.append(structs.replace(fix, place=place))
+        placed.append(structs.replace(fix, place=place, failed=[*failed]))
     return placed
+
+
+def _describe_call(target: Target, failure: Failure) -> FailedCall:
+    model = target.model if failure.concerns_model else ""
+    return FailedCall(provider=target.provider.name, model=model, error_code=failure.error_code)
 
 
 def _name_env_file(settings: Settings) -> str:

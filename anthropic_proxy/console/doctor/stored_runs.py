@@ -137,11 +137,6 @@ def find_known_run(settings: Settings) -> DoctorRun:
     return run
 
 
-def list_known_fixes(settings: Settings) -> Sequence[Fix]:
-    """Return what the latest complete run found with the present settings."""
-    return find_known_run(settings).fixes
-
-
 def store_current(data_directory: Path, run: DoctorRun) -> None:
     """A reader never sees an incomplete file. Raises `OSError`."""
     write_whole_file(find_folder(data_directory) / _CURRENT, msgspec.json.encode(run) + b"\n")

@@ -71,11 +71,16 @@ class ErrorPeriod(ErrorKind, frozen=True):
 
 
 class ErrorGroup(ErrorKind, frozen=True):
+    models: Sequence[str]
     is_solved: bool
     count: int
     first_at: int
     last_at: int
     latest: StoredRequest
+
+    @property
+    def concerns_model(self) -> bool:
+        return self.error_type in _OF_MODELS
 
 
 def count_errors(connection: Connection, selection: RequestSelection, period_seconds: int) -> list[ErrorPeriod]:
@@ -155,6 +160,7 @@ def list_errors(
         groups.append(
             ErrorGroup(
                 **structs.asdict(kind),
+                models=list(dict.fromkeys(part.model for part in parts)),
                 is_solved=is_solved,
                 count=sum(part.count for part in parts),
                 first_at=min(part.first_at for part in parts),

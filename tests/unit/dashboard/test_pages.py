@@ -157,7 +157,7 @@ def _counting(connection: Connection) -> Iterator[list[int]]:
 
 
 UNREADABLE = "The ledger cannot be read: file is not a database. Requests are still served."
-OF_PROXY = {"mapping", "providers", "settings"}
+OF_PROXY = {"mapping", "problems", "providers", "settings"}
 ADMIN = "admin-0123456789"
 THREADS = 8
 
@@ -459,7 +459,7 @@ async def test_an_empty_ledger_offers_only_tables_without_requests(tmp_path: Pat
             page = (await send(app, "GET", path)).body.decode()
             offered[path] = re.findall('download aria-label="(.*?)"', page)
     assert offered == {
-        "/dashboard": [],
+        "/dashboard": ["problems as CSV", "problems as JSON"],
         "/dashboard/costs": [],
         "/dashboard/models": ["mapping as CSV", "mapping as JSON"],
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from anthropic_proxy.console.doctor.findings import Diagnosis
-from anthropic_proxy.console.doctor.fixes import Fix
+from anthropic_proxy.console.doctor.fixes import FailedCall, Fix
 from anthropic_proxy.console.doctor.probes import PROBES
 from anthropic_proxy.console.doctor.report import Report
 from anthropic_proxy.console.doctor.run import run_doctor, select_backends
@@ -194,5 +194,6 @@ def test_a_missing_package_has_the_command_that_installs_it(monkeypatch: pytest.
     )
     (diagnosis,) = report.diagnoses
     assert (diagnosis.problem.kind, diagnosis.problem.message) == ("package", text)
-    fix = Fix(name="litellm", problem=f"{text}.", remedy="anthropic-proxy add litellm")
+    failed = [FailedCall(provider="litellm", error_code="package-missing")]
+    fix = Fix(name="litellm", problem=f"{text}.", remedy="anthropic-proxy add litellm", failed=failed)
     assert (report.exit_status, report.fixes) == (1, [fix])

@@ -54,7 +54,15 @@ def test_a_report_stays_json_if_a_key_occurs_in_a_number() -> None:
     report = json.loads(encode_report(REPORT, "json", date.fromordinal(1), [KEY]))
     assert (report["seconds"], report["fixes"]) == (
         12_345.0,
-        [{"name": "openai", "problem": "rejects ….", "remedy": "OPENAI_API_KEY=<new key>", "place": "in ~/.env"}],
+        [
+            {
+                "name": "openai",
+                "problem": "rejects ….",
+                "remedy": "OPENAI_API_KEY=<new key>",
+                "place": "in ~/.env",
+                "failed": [],
+            }
+        ],
     )
 
 
