@@ -107,16 +107,16 @@ def test_nobody_at_the_port_is_no_health(tmp_path: Path) -> None:
 
 
 def test_a_running_proxy_is_named_with_its_version_and_start(tmp_path: Path) -> None:
-    with running_proxy(tmp_path, {"GROQ_API_KEY": "gsk_0123456789abcdef"}) as proxy:
+    with running_proxy(tmp_path, {"OPENAI_API_KEY": "sk-0123456789abcdef"}) as proxy:
         port = {"PORT": proxy.url.rpartition(":")[2]}
         ended = run("anthropic_proxy", "health", directory=tmp_path, settings=port)
         listed = json.loads(run("anthropic_proxy", "health", "--json", directory=tmp_path, settings=port).stdout)
-    assert (listed["ready_providers"], listed["ledger"]) == (["groq"], "off")
+    assert (listed["ready_providers"], listed["ledger"], listed["problems"]) == (["openai"], "off", [])
     assert (ended.returncode, ended.stderr) == (0, "")
     found = re.sub(r"\d+ \w+ \d{4}, \d\d:\d\d:\d\d \S+ \(\d+ s ago\)", "TIME", ended.stdout)
     assert found == (
         f"anthropic-proxy {__version__} responds at {proxy.url}, started TIME.\n"
-        f"    settings  {listed['settings_folder']}\n    ledger    off\n    ready     1 provider: groq\n"
+        f"    settings  {listed['settings_folder']}\n    ledger    off\n    ready     1 provider: openai\n"
     )
 
 

@@ -27,7 +27,7 @@ from anthropic_proxy.errors import (
     UnsupportedEncoding,
     UriTooLong,
 )
-from anthropic_proxy.gateway.permissions import PROBE_PATHS, PUBLIC_PATHS, require_access
+from anthropic_proxy.gateway.permissions import PROBE_PATHS, PUBLIC_PATHS, find_permission, require_access
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Policy, Route
 from anthropic_proxy.secrets import Secret
@@ -131,11 +131,16 @@ async def authenticate(
         except PermissionDenied:
             return Client()
         return Client(address_trusted=True)
-    client = await _identify(scope, headers, settings, policies)
+    try:
+        client = await _identify(scope, headers, settings, policies)
+    except AuthenticationFailed:
+        if find_permission(scope["method"], scope["path"]) != "provision people":
+            raise
+        client = None  # a policy knows no token of SCIM
     if client is None:
         if route is not None and route.checks_key and not find_credentials(headers):
             return Client(name="")
-        raise _explain_missing_key(headers, settings)
+        raise _explain_missing_key(scope, headers, settings)
     require_access(client, scope["method"], scope["path"], settings)
     return client
 
@@ -162,7 +167,19 @@ async def _identify(
     return Client(credential_forwardable=True, address_trusted=True)
 
 
-def _explain_missing_key(headers: Mapping[str, str], settings: Settings) -> AuthenticationFailed:
+def _explain_missing_key(
+    scope: Mapping[str, Any], headers: Mapping[str, str], settings: Settings
+) -> AuthenticationFailed:
+    if find_permission(scope["method"], scope["path"]) == "provision people":
+        if find_credentials(headers):
+            return AuthenticationFailed(
+                "The token is not one of SCIM_TOKEN.", should_retry=False, code="proxy-key-wrong"
+            )
+        return AuthenticationFailed(
+            "People and groups need one of SCIM_TOKEN, sent as Authorization: Bearer.",
+            should_retry=False,
+            code="proxy-key-missing",
+        )
     if find_credentials(headers):
         return AuthenticationFailed(
             "The key is not one of this proxy's keys (PROXY_API_KEY).", should_retry=False, code="proxy-key-wrong"

@@ -40,6 +40,22 @@ async def test_an_error_has_the_form_of_scim(
         assert reply.headers["request-id"].startswith("req_")
 
 
+@pytest.mark.parametrize(
+    ("headers", "detail"),
+    [
+        ({}, "People and groups need one of SCIM_TOKEN, sent as Authorization: Bearer."),
+        ({"authorization": "Bearer wrong"}, "The token is not one of SCIM_TOKEN."),
+    ],
+    ids=["none", "wrong"],
+)
+async def test_a_missing_and_a_wrong_token_name_the_setting(
+    tmp_path: Path, headers: dict[str, str], detail: str
+) -> None:
+    async with running_app(tmp_path, SCIM_TOKEN=TOKEN, PROXY_API_KEY="pk-0123456789") as app:
+        reply = await send(app, "GET", "/scim/v2/Users", **headers)
+    assert (reply.status, msgspec.json.decode(reply.body)["detail"]) == (401, detail)
+
+
 async def test_a_wrong_token_is_refused_in_the_form_of_scim(tmp_path: Path) -> None:
     async with running_app(tmp_path, SCIM_TOKEN=TOKEN, PROXY_API_KEY="pk-0123456789") as app:
         for headers, status in (({"authorization": "Bearer wrong"}, 401), ({"x_api_key": "pk-0123456789"}, 403)):
