@@ -1,17 +1,20 @@
 """Page Providers: states, the panel of the doctor and who may run it; page Models: times, speed and costs."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import structs
 
+from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.models import build_models_page
 from anthropic_proxy.console.dashboard.overview import build_overview_page
 from anthropic_proxy.console.dashboard.panels import FailedPanel
 from anthropic_proxy.console.dashboard.permissions import Session, explain_denial
 from anthropic_proxy.console.dashboard.providers import (
+    PAGE,
     DoctorPanel,
     Matrix,
     MatrixCell,
@@ -25,7 +28,7 @@ from anthropic_proxy.console.dashboard.providers import (
 from anthropic_proxy.console.dashboard.requests import build_requests_page
 from anthropic_proxy.console.doctor import stored_runs
 from anthropic_proxy.console.doctor.auto_mode_runs import AutoModeRun, Rate, RunUsage, store_run
-from anthropic_proxy.console.doctor.fixes import Fix
+from anthropic_proxy.console.doctor.fixes import FailedCall, Fix
 from anthropic_proxy.console.doctor.report import Cell, Row
 from anthropic_proxy.console.doctor.stored_runs import (
     DoctorRun,
@@ -37,7 +40,7 @@ from anthropic_proxy.engine.messages.server_tools import SERVER_TOOLS
 from anthropic_proxy.errors import build_extra_install_command
 from anthropic_proxy.gateway.permissions import Role
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import Client, Cost, ModelFeatures, ProviderSetup, RouteRequest, Setup
+from anthropic_proxy.plugins import Client, Cost, ModelFeatures, ProviderSetup, Receipt, RouteRequest, Setup
 from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, store
 from tests.support.page_context import build_context, read_table
 from tests.support.virtual_keys import running_app, send
@@ -463,6 +466,84 @@ async def test_what_a_run_found_with_earlier_settings_is_no_problem(tmp_path: Pa
     count = len(COMPLETE.fixes)
     assert verdicts == [f"1 provider ready. {count} open problems.", "1 provider ready."]
     assert states == [count, 0]
+
+
+OF_PROVIDER = Fix(
+    name="openai",
+    problem="rejects the key.",
+    remedy="OPENAI_API_KEY=<new key>",
+    failed=[FailedCall(provider="openai", error_code="rejected-key")],
+)
+OF_MODELS = Fix(
+    name="openai",
+    problem="has no such model.",
+    remedy="anthropic-proxy models openai",
+    failed=[FailedCall(provider="openai", model=name, error_code="model-not-found") for name in ("old", "older")],
+)
+OF_WINDOW = Fix(name="openai", problem="context of gpt-4.1 is 8,192 tokens.", remedy="BIG_MODEL=<another model>")
+
+
+def _later(seconds: int, model: str = "gpt-4.1", provider: str = "openai", **fields: Any) -> Receipt:
+    """Return the receipt of a request, so many seconds after the end of the run."""
+    usual = {"provider": provider, "prefix": provider, "model": model, "requested_model": "claude-opus-5-5"}
+    return new_receipt(seconds, started_at=COMPLETE.ended_at + seconds, **{**usual, **fields})
+
+
+def _failed(seconds: int, code: str, kind: str, model: str = "gpt-4.1") -> Receipt:
+    error = {"status": 401, "error_type": kind, "error_code": code, "error": "no", "first_token_seconds": None}
+    return _later(seconds, model, outcome="error", **error)
+
+
+@pytest.mark.parametrize(
+    ("receipts", "found", "state"),
+    [
+        ([_later(-5)], [OF_PROVIDER, OF_MODELS, OF_WINDOW], "failing"),
+        ([_later(5, provider="groq")], [OF_PROVIDER, OF_MODELS, OF_WINDOW], "failing"),
+        ([_later(5)], [OF_MODELS, OF_WINDOW], "ready"),
+        ([_later(5, "old")], [OF_MODELS, OF_WINDOW], "ready"),
+        ([_later(5, "old"), _later(6, "older")], [OF_WINDOW], "ready"),
+        ([_failed(-5, "rejected-key", "authentication_error")], [OF_MODELS, OF_WINDOW], "failing"),
+        ([_failed(-5, "overloaded", "overloaded_error")], [OF_PROVIDER, OF_MODELS, OF_WINDOW], "failing"),
+        ([_failed(5, "overloaded", "overloaded_error")], [OF_MODELS, OF_WINDOW], "failing"),
+        ([_failed(5, "prompt-too-long", "invalid_request_error")], [OF_PROVIDER, OF_MODELS, OF_WINDOW], "failing"),
+        ([_later(5), _failed(6, "overloaded", "overloaded_error")], [OF_MODELS, OF_WINDOW], "failing"),
+        ([_later(5), _failed(6, "prompt-too-long", "invalid_request_error")], [OF_MODELS, OF_WINDOW], "ready"),
+    ],
+    ids=[
+        "a reply before the run",
+        "a reply of another provider",
+        "a reply",
+        "a reply of one of two models",
+        "replies of both models",
+        "the same failure before the run",
+        "another failure before the run",
+        "a later failure of the provider",
+        "a later failure of a request",
+        "a reply and a later failure of the provider",
+        "a reply and a later failure of a request",
+    ],
+)
+async def test_later_requests_know_more_than_the_doctor(
+    tmp_path: Path, receipts: Sequence[Receipt], found: Sequence[Fix], state: str
+) -> None:
+    """A failure of clients is a problem of its own. What a reply does not prove stays until the next run."""
+    settings = Settings(data_directory=tmp_path / "data")
+    await store(settings, *receipts)
+    stored_runs.find_folder(tmp_path / "data").mkdir()
+    digest = stored_runs.digest_backend_settings(settings)
+    run = structs.replace(COMPLETE, settings_digest=digest, fixes=[OF_PROVIDER, OF_MODELS, OF_WINDOW])
+    stored_runs.store_complete(tmp_path / "data", run)
+    setup = Setup(providers=[ProviderSetup(name="openai", prefix="openai", state="ready", key_count=1)])
+    with reading(settings) as engine, engine.connect() as connection:
+        overview = build_overview_page(build_context("/dashboard", connection, settings, setup=setup))
+        context = build_context("/dashboard/providers", connection, settings, setup=setup)
+        page, exported = build_providers_page(context), PAGE.tables["providers"].tabulate(context)
+    listed = [one.text for one in overview["notices"] if one.detail == "Found by the doctor."]
+    assert listed == [f"openai: {fix.problem}" for fix in found]
+    assert (read_table(page, "state"), exported.rows[0][2]) == ([[state]], state)
+    count = len(overview["notices"])
+    ready = "1 provider ready." if state == "ready" else "0 providers ready."
+    assert page["verdict"] == f"{ready} {formats.plural(count, 'open problem')}."
 
 
 async def test_what_did_not_work_for_the_doctor_is_no_capability(tmp_path: Path) -> None:
