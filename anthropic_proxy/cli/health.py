@@ -8,6 +8,7 @@ from msgspec import Struct
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.local_proxy import (
     LocalProxy,
+    administrator_token,
     describe_unused_proxy,
     find_any_proxy,
     follow_session,
@@ -18,6 +19,7 @@ from anthropic_proxy.cli.proxy_client import BUSY_TIMEOUT_SECONDS, get_json
 from anthropic_proxy.console import formats
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.gateway.running_proxy import find_running_proxy
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log.lines import format_utc_time
 
 _LABEL_COLUMNS = 10
@@ -57,7 +59,7 @@ def health(*, as_json: bool = False) -> None:
         if record is not None:
             folder = None if record.env_file is None else str(Path(record.env_file).parent)
         if proxy.is_used:
-            ready, problems = _ask_for_state(proxy)
+            ready, problems = _ask_for_state(settings, proxy)
     if as_json:
         started_at = format_utc_time(proxy.started_at) if proxy.started_at else ""
         described = {"address": proxy.address, "version": proxy.version, "started_at": started_at}
@@ -74,18 +76,21 @@ def health(*, as_json: bool = False) -> None:
     providers = "" if ready is None else "no provider"
     if ready:
         providers = f"{formats.plural(len(ready), 'provider')}: {', '.join(ready)}"
-    found = f"{formats.plural(len(problems), 'problem')}. List them:  anthropic-proxy doctor" if problems else ""
+    found = ""
+    if problems:
+        found = f"{len(problems)} open problems, listed at {proxy.address}/dashboard"
+        found = problems[0] if len(problems) == 1 else found
     for label, text in (("settings", used), ("ledger", ledger), ("ready", providers), ("problems", found)):
         if text:
             Output().write_labeled(label, text, _LABEL_COLUMNS)
 
 
-def _ask_for_state(proxy: LocalProxy) -> tuple[list[str] | None, list[str] | None]:
+def _ask_for_state(settings: Settings, proxy: LocalProxy) -> tuple[list[str] | None, list[str] | None]:
     """Return the providers that are ready and the open problems, as the pages of the proxy show them. None: unknown,
-    because the proxy has no dashboard.
+    because the proxy has no dashboard, or the settings have no key that may read it.
     """
-    host, port, token, certificate = proxy.host, proxy.port, proxy.token, proxy.certificate_file
-    wait = BUSY_TIMEOUT_SECONDS
+    host, port, certificate, wait = proxy.host, proxy.port, proxy.certificate_file, BUSY_TIMEOUT_SECONDS
+    token = administrator_token(settings, proxy)
     providers = get_json(host, port, _PROVIDERS, token, certificate, timeout=wait, kind=list[_ProviderRow])
     problems = get_json(host, port, _PROBLEMS, token, certificate, timeout=wait, kind=list[_ProblemRow])
     ready = None if providers is None else [row.prefix for row in providers if row.state == "ready"]

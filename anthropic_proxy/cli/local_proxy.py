@@ -264,6 +264,12 @@ def client_token(settings: Settings) -> str:
     return "" if provider.accepts_client_credential and not settings.keys.get(provider.name) else "local"
 
 
+def administrator_token(settings: Settings, proxy: LocalProxy) -> str:
+    """Return a credential that reads and changes the setup of the proxy, if the settings have one."""
+    is_other = settings.admin_api_keys and not settings.proxy_api_keys
+    return settings.admin_api_keys[0].reveal() if is_other else proxy.token
+
+
 def require_used_proxy(proxy: LocalProxy) -> None:
     """Raises `ConfigurationError` if commands do not use `proxy`."""
     if not proxy.is_used:

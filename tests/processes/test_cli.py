@@ -120,6 +120,19 @@ def test_a_running_proxy_is_named_with_its_version_and_start(tmp_path: Path) -> 
     )
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [{"PROXY_API_KEY": "pk-0123456789abcdef"}, {"VIRTUAL_KEYS": "true", "ADMIN_API_KEY": "admin-0123456789abcdef"}],
+    ids=["of the proxy", "of an administrator"],
+)
+def test_health_asks_a_proxy_with_keys_for_its_state(keys: dict[str, str], tmp_path: Path) -> None:
+    settings = {"OPENAI_API_KEY": "sk-0123456789abcdef", "DATABASE_URL": f"sqlite:///{tmp_path / 'l.sqlite3'}", **keys}
+    with running_proxy(tmp_path, settings) as proxy:
+        settings["PORT"] = proxy.url.rpartition(":")[2]
+        listed = json.loads(run("anthropic_proxy", "health", "--json", directory=tmp_path, settings=settings).stdout)
+    assert (listed["ready_providers"], listed["problems"]) == (["openai"], [])
+
+
 def test_several_workers_are_announced_once(tmp_path: Path) -> None:
     command = ("-m", "anthropic_proxy", "serve", "--port", "{port}", "--workers", "3")
     with running_proxy(tmp_path, WHOLE, command) as proxy:

@@ -23,7 +23,7 @@ from anthropic_proxy.cli.command_settings import NO_PROVIDER, load_command_setti
 from anthropic_proxy.cli.completion import complete_providers
 from anthropic_proxy.cli.doctor.auto_mode_report import AutoModeProgress, encode_run, format_run, write_earlier
 from anthropic_proxy.cli.doctor.report import DoctorProgress, encode_report, write_report
-from anthropic_proxy.cli.local_proxy import require_proxy
+from anthropic_proxy.cli.local_proxy import administrator_token, require_proxy
 from anthropic_proxy.cli.output import Output, open_data_output
 from anthropic_proxy.cli.proxy_client import delete
 from anthropic_proxy.cli.remote_proxy import find_remote_proxy
@@ -288,8 +288,7 @@ def _forget_refusals(settings: Settings, model: str) -> None:
         text = msgspec.convert(remote.request("DELETE", path), _Forgotten).text
     else:
         proxy = require_proxy(settings)
-        is_administrator = bool(settings.admin_api_keys and not settings.proxy_api_keys)
-        token = settings.admin_api_keys[0].reveal() if is_administrator else proxy.token
+        token = administrator_token(settings, proxy)
         reply = delete(proxy.host, proxy.port, path, token, proxy.certificate_file)
         text = decode_json(reply, _Forgotten).text
     Output().write_line(f"  {escape_unprintable(text)}")
