@@ -230,8 +230,10 @@ def test_a_failure_is_one_problem_everywhere_until_the_provider_replies(tmp_path
     assert shown == [WELL, FAILING, FAILING, WELL]
 
 
-def test_a_run_of_the_doctor_without_a_finding_ends_an_earlier_failure(tmp_path: Path) -> None:
-    """The status line keeps the failure of the last turn until the next one."""
+def test_a_reply_to_the_doctor_ends_an_earlier_failure(tmp_path: Path) -> None:
+    """The fake calls no tools, which the doctor finds, and which a reply does not disprove. The status line keeps the
+    failure of the last turn until the next one.
+    """
     status, error = FAILURES["a rejected key"]
     with living_through(tmp_path, reply("Done.")) as day:
         day.answer_all(f"{status} {json.dumps({'error': error})}")
@@ -240,9 +242,15 @@ def test_a_run_of_the_doctor_without_a_finding_ends_an_earlier_failure(tmp_path:
         day.answer_all(reply("Done."))
         run_doctor(day)
         shown.append(day.states())
-        assert "rejected key" not in day.run("health")
-    findings = shown[1]["health"]
-    assert shown == [FAILING, {**WELL, "status line": False}], findings
+        assert day.send("again", tools=TOOLS).status_code == 200
+        shown.append(day.states())
+    found = {
+        **WELL,
+        "Overview": "Now: 2 open problems",
+        "Providers": "1 provider ready. 2 open problems.",
+        "health": (["openai"], 2),
+    }
+    assert shown == [FAILING, {**found, "status line": False}, found]
 
 
 def test_a_finding_of_the_doctor_ends_with_a_later_success_until_a_newer_run(tmp_path: Path) -> None:

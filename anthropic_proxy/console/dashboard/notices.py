@@ -8,13 +8,12 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.error_kinds import find_error_kind
 from anthropic_proxy.console.dashboard.page import PageContext, StateLine
 from anthropic_proxy.console.dashboard.panels import FailedPanel
-from anthropic_proxy.console.doctor.open_findings import list_open_fixes
+from anthropic_proxy.console.doctor.evidence import Evidence
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.failures import (
     OF_REQUESTS,
     ErrorGroup,
     ErrorPeriod,
-    find_last_success,
     list_errors,
 )
 from anthropic_proxy.console.units import HOUR_SECONDS, MICROSECONDS
@@ -70,10 +69,10 @@ def list_setting_notices(context: PageContext) -> list[Notice]:
     return [Notice(problem.sign, problem.role, problem.text) for problem in context.setup.problems]
 
 
-def list_doctor_notices(context: PageContext, failures: Sequence[ErrorGroup]) -> list[Notice]:
+def list_doctor_notices(evidence: Evidence, failures: Sequence[ErrorGroup]) -> list[Notice]:
     """`failures`: those that are not solved."""
     notices = []
-    for fix in list_open_fixes(context.connection, context.settings, failures):
+    for fix in evidence.list_open_fixes(failures):
         remedy = f"{fix.remedy}  {fix.place}".rstrip()
         failing = next((call.provider for call in fix.failed if not call.model), "")
         text = f"{fix.name}: {fix.problem}"
@@ -81,7 +80,9 @@ def list_doctor_notices(context: PageContext, failures: Sequence[ErrorGroup]) ->
     return notices
 
 
-def list_error_groups(context: PageContext, costs: ModelCosts, errors: Sequence[ErrorPeriod]) -> list[ErrorGroup]:
+def list_error_groups(
+    context: PageContext, costs: ModelCosts, errors: Sequence[ErrorPeriod], evidence: Evidence
+) -> list[ErrorGroup]:
     mapped = set[str]()
     for row in context.setup.mapping:
         mapped |= {row.target, *row.fallbacks, *(target for target, _ in row.replies)}
@@ -89,10 +90,10 @@ def list_error_groups(context: PageContext, costs: ModelCosts, errors: Sequence[
     def is_set(provider: str, model: str) -> bool:
         return f"{costs.find_prefix(provider)}/{model}" in mapped
 
-    return list_errors(context.connection, context.selection, errors, is_set)
+    return list_errors(context.connection, context.selection, errors, is_set, evidence.find_reply)
 
 
-def build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGroup) -> Notice:
+def build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGroup, evidence: Evidence) -> Notice:
     name = costs.find_prefix(group.provider) if group.provider else "the proxy"
     latest = group.latest
     href = f"/dashboard/requests/{latest.id}"
@@ -123,9 +124,7 @@ def build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGrou
     help_link = remedy.link if remedy else ""
     if group.is_solved:
         return Notice("✓", "none", text, detail, href, link, help_link=help_link, is_solved=True)
-    has_replied = group.error_type in OF_REQUESTS or find_last_success(
-        context.connection, group.last_at, group.provider
-    )
+    has_replied = group.error_type in OF_REQUESTS or evidence.find_reply(group.last_at, group.provider) > 0
     failing = "" if has_replied else group.provider
     shown = remedy.text if remedy else ""
     return Notice("✕", "error", text, detail, href, link, shown, help_link, failing_provider=failing)

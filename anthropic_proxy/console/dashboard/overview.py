@@ -62,6 +62,7 @@ from anthropic_proxy.console.dashboard.tables import (
     count_equal_failures,
 )
 from anthropic_proxy.console.dashboard.week import WeekGrid, build_week
+from anthropic_proxy.console.doctor.evidence import Evidence
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import MissingPrices, ModelCosts, count_unknown, find_missing_prices
 from anthropic_proxy.console.ledger.export import ExportTable, format_time, tabulate
@@ -69,7 +70,6 @@ from anthropic_proxy.console.ledger.failures import (
     ErrorGroup,
     count_errors,
     count_failed_attempts,
-    find_last_success,
     list_plain_forms,
 )
 from anthropic_proxy.console.ledger.histograms import Histogram, add_histogram, find_percentile
@@ -260,16 +260,17 @@ class _Panels:
     def list_problems(self) -> list[Notice]:
         context = self.context
         costs = self.costs
-        groups = list_error_groups(context, costs, self.errors())
-        notices = list_doctor_notices(context, [group for group in groups if not group.is_solved])
-        notices += [build_error_notice(context, costs, group) for group in groups]
+        evidence = Evidence(context.connection, context.settings)
+        groups = list_error_groups(context, costs, self.errors(), evidence)
+        notices = list_doctor_notices(evidence, [group for group in groups if not group.is_solved])
+        notices += [build_error_notice(context, costs, group, evidence) for group in groups]
         notices += self._list_plain_forms()
         attempts = count_failed_attempts(context.connection, context.model_selection)
         sent = self.count_sent() if attempts else {}
         for prefix, failed in sorted(attempts.items(), key=lambda item: (-item[1].requests, item[0])):
             if is_frequent(failed, sent.get(prefix, 0)):
                 provider = costs.find_provider_name(prefix)
-                is_solved = find_last_success(context.connection, failed.last_at, provider) > 0
+                is_solved = evidence.find_reply(failed.last_at, provider) > 0
                 sign, role = ("✓", "none") if is_solved else ("!", "warn")
                 text = describe_failed_attempts(failed, sent.get(prefix, 0), f"at {prefix}")
                 href = link_to_failed_attempts(context.query, prefix)
@@ -463,7 +464,8 @@ def _tabulate_failures(context: PageContext) -> ExportTable:
         "error": attrgetter("latest.error"),
         "latest_request": attrgetter("latest.id"),
     }
-    return tabulate(fields, list_error_groups(context, ModelCosts(context.settings), errors))
+    evidence = Evidence(context.connection, context.settings)
+    return tabulate(fields, list_error_groups(context, ModelCosts(context.settings), errors, evidence))
 
 
 def _tabulate_problems(context: PageContext) -> ExportTable:

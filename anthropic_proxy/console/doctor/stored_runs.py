@@ -40,6 +40,7 @@ class RunColumn(Struct, frozen=True):
     """Name of the provider: `google` for the prefix `gemini`."""
     details: Mapping[str, str] = {}
     """Feature → cause of its result: error text of the server, or the observed deviation."""
+    has_replied: bool = False
 
 
 class RunTomlTable(Struct, frozen=True):
@@ -86,7 +87,13 @@ def add_results(run: DoctorRun, diagnoses: Sequence[Diagnosis]) -> DoctorRun:
     """Return `run` with the results so far, whose texts may contain keys."""
     totals, targets = [one.totals for one in diagnoses], [one.backend.target for one in diagnoses]
     columns = [
-        RunColumn(one.provider.prefix, one.model, one.provider.name, list_explanations(diagnosis))
+        RunColumn(
+            one.provider.prefix,
+            one.model,
+            one.provider.name,
+            list_explanations(diagnosis),
+            has_replied=diagnosis.seconds is not None,
+        )
         for one, diagnosis in zip(targets, diagnoses, strict=True)
     ]
     return structs.replace(

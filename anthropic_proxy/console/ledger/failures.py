@@ -36,6 +36,10 @@ OF_REQUESTS = frozenset({"invalid_request_error", "not_found_error", "request_to
 _OF_MODELS = OF_REQUESTS | {"permission_error"}
 
 
+FindReply = Callable[[int, str, str], int]
+"""Function that returns the time of the latest reply of a provider and a model after a time. 0: there is none."""
+
+
 class ErrorKind(Struct, frozen=True, order=True):
     """What failures of one group have in common."""
 
@@ -135,6 +139,7 @@ def list_errors(
     selection: RequestSelection,
     errors: Iterable[ErrorPeriod],
     is_set: Callable[[str, str], bool],
+    find_reply: FindReply,
 ) -> list[ErrorGroup]:
     """Groups that are not solved precede the solved ones, and large groups precede small ones. A failure is solved if
     a request succeeded after it. `errors`: those of the selection. `is_set`: returns True for provider and model of a
@@ -145,7 +150,7 @@ def list_errors(
         by_model.setdefault((period.kind, period.model), []).append(period)
     divided: dict[tuple[ErrorKind, bool], list[ErrorPeriod]] = {}
     # all failures of a provider have one answer, and the query reads all of them if it has not replied
-    find = functools.cache(functools.partial(find_last_success, connection, selection.start))
+    find = functools.cache(functools.partial(find_reply, selection.start))
     newest = sorted(by_model.values(), key=lambda periods: -max(period.last_at for period in periods))
     for number, periods in enumerate(newest):
         is_checked = number < _MAX_CHECKED

@@ -1,6 +1,7 @@
 """Overview: is something wrong now? Problems of the past are folded, and each cause is a problem of its own."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -11,7 +12,7 @@ from sqlalchemy import event
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.notices import Notice, StateNow
 from anthropic_proxy.console.dashboard.overview import PAGE, build_overview_page
-from anthropic_proxy.console.ledger.failures import count_errors, list_errors
+from anthropic_proxy.console.ledger.failures import count_errors, find_last_success, list_errors
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.request_queries import list_stored_requests
 from anthropic_proxy.console.units import MICROSECONDS
@@ -161,7 +162,7 @@ async def test_the_replies_of_a_provider_are_looked_for_once_for_all_its_models(
         event.listen(engine, "before_cursor_execute", lambda *values: statements.append(values[2]))
         selection = RequestSelection(start=int(NOON) * MICROSECONDS, end=int(NOON + DAY) * MICROSECONDS)
         errors = count_errors(connection, selection, 3_600)
-        (group,) = list_errors(connection, selection, errors, lambda provider, model: True)
+        (group,) = list_errors(connection, selection, errors, lambda *_: True, partial(find_last_success, connection))
     assert (len(errors), group.count) == (models, models)
     assert len(statements) == 3  # the failures, the latest reply and the latest failure
 

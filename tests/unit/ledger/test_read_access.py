@@ -1,5 +1,6 @@
 """Connections that are limited to the requests of some virtual keys: no query returns a row of another key."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from msgspec import structs
 from sqlalchemy import insert, literal_column, select, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from anthropic_proxy.console.ledger.failures import count_errors, list_errors
+from anthropic_proxy.console.ledger.failures import count_errors, find_last_success, list_errors
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.queries import (
     collect_latencies,
@@ -130,6 +131,7 @@ async def test_queries_that_cannot_be_limited_are_not_sent(shared: Settings) -> 
 
 def _query_everything(connection: Any) -> list[Any]:
     """Return the results of all queries of the dashboard."""
+    find_reply = partial(find_last_success, connection)
     results: list[Any] = [
         find_stored_request(connection, OWN),
         sum_session(connection, "session of build"),
@@ -139,7 +141,7 @@ def _query_everything(connection: Any) -> list[Any]:
         results += [
             list_stored_requests(connection, chosen, 10),
             list_sessions(connection, chosen, 10),
-            list_errors(connection, chosen, count_errors(connection, chosen, 3_600), lambda provider, model: True),
+            list_errors(connection, chosen, count_errors(connection, chosen, 3_600), lambda *_: True, find_reply),
             sum_models(connection, chosen),
             measure_model_performance(connection, chosen, 3_600),
             sum_periods(connection, chosen, 3_600, "project"),
