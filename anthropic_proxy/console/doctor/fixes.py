@@ -51,7 +51,7 @@ class Fix(Struct, frozen=True, kw_only=True):
     """Setting or command: `SMALL_MODEL=gemini/gemini-2.0-flash`."""
     place: str = ""
     """Where to write the setting: `in ~/project/.env`. "": it is a command, or names its place."""
-    failed: Sequence[FailedCall] = ()
+    failed: tuple[FailedCall, ...] = ()
     """The calls that failed for this reason. Empty: requests are possible, so that no reply contradicts the problem."""
 
 
@@ -83,7 +83,7 @@ def list_fixes(diagnoses: Sequence[Diagnosis], settings: Settings, catalog: Cata
             variable = setting[1]
             is_exported = settings.origins.get(variable) == "environment" or copy_environment().get(variable)
             place = "in the environment" if is_exported else f"in {_name_env_file(settings)}"
-        placed.append(structs.replace(fix, place=place, failed=[*failed]))
+        placed.append(structs.replace(fix, place=place, failed=tuple(failed)))
     return placed
 
 

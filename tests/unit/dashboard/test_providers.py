@@ -472,13 +472,13 @@ OF_PROVIDER = Fix(
     name="openai",
     problem="rejects the key.",
     remedy="OPENAI_API_KEY=<new key>",
-    failed=[FailedCall(provider="openai", error_code="rejected-key")],
+    failed=(FailedCall(provider="openai", error_code="rejected-key"),),
 )
 OF_MODELS = Fix(
     name="openai",
     problem="has no such model.",
     remedy="anthropic-proxy models openai",
-    failed=[FailedCall(provider="openai", model=name, error_code="model-not-found") for name in ("old", "older")],
+    failed=tuple(FailedCall(provider="openai", model=name, error_code="model-not-found") for name in ("old", "older")),
 )
 OF_WINDOW = Fix(name="openai", problem="context of gpt-4.1 is 8,192 tokens.", remedy="BIG_MODEL=<another model>")
 

@@ -194,6 +194,6 @@ def test_a_missing_package_has_the_command_that_installs_it(monkeypatch: pytest.
     )
     (diagnosis,) = report.diagnoses
     assert (diagnosis.problem.kind, diagnosis.problem.message) == ("package", text)
-    failed = [FailedCall(provider="litellm", error_code="package-missing")]
+    failed = (FailedCall(provider="litellm", error_code="package-missing"),)
     fix = Fix(name="litellm", problem=f"{text}.", remedy="anthropic-proxy add litellm", failed=failed)
     assert (report.exit_status, report.fixes) == (1, [fix])
