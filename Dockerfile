@@ -32,5 +32,5 @@ ENV PATH=/opt/proxy/bin:$PATH \
 USER 65532:65532
 EXPOSE 8082
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 \
-    CMD ["anthropic-proxy", "health"]
+    CMD ["anthropic-proxy", "health", "--alive"]
 CMD ["anthropic-proxy", "serve", "--host", "0.0.0.0"]

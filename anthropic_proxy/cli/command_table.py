@@ -145,8 +145,8 @@ The requests are sent to the real providers and cost a few thousand tokens. Exit
     ),
     "health": Command(
         "health:health",
-        "Check whether a proxy responds on port PORT of this machine. Exit status 0: yes; 2: no. For containers.",
-        ("health", "health --json"),
+        "Check whether a proxy responds on port PORT of this machine. Exit status 0: yes; 2: no.",
+        ("health", "health --json", "health --alive"),
     ),
 }
 _SET_UP = {

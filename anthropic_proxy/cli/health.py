@@ -36,9 +36,11 @@ class _ProblemRow(Struct):
     problem: str
 
 
-def health(*, as_json: bool = False) -> None:
+def health(*, alive: bool = False, as_json: bool = False) -> None:
     """Parameters
     ----------
+    alive
+        Do not ask for the state of the providers, for which the proxy loads its dashboard. For containers.
     as_json
         Print what is known about the proxy as one JSON object.
     """
@@ -58,7 +60,7 @@ def health(*, as_json: bool = False) -> None:
         record = find_running_proxy(settings.data_directory, proxy.port)
         if record is not None:
             folder = None if record.env_file is None else str(Path(record.env_file).parent)
-        if proxy.is_used:
+        if proxy.is_used and not alive:
             ready, problems = _ask_for_state(settings, proxy)
     if as_json:
         started_at = format_utc_time(proxy.started_at) if proxy.started_at else ""

@@ -110,14 +110,16 @@ def test_a_running_proxy_is_named_with_its_version_and_start(tmp_path: Path) -> 
     with running_proxy(tmp_path, {"OPENAI_API_KEY": "sk-0123456789abcdef"}) as proxy:
         port = {"PORT": proxy.url.rpartition(":")[2]}
         ended = run("anthropic_proxy", "health", directory=tmp_path, settings=port)
+        alive = run("anthropic_proxy", "health", "--alive", directory=tmp_path, settings=port)
         listed = json.loads(run("anthropic_proxy", "health", "--json", directory=tmp_path, settings=port).stdout)
     assert (listed["ready_providers"], listed["ledger"], listed["problems"]) == (["openai"], "off", [])
     assert (ended.returncode, ended.stderr) == (0, "")
-    found = re.sub(r"\d+ \w+ \d{4}, \d\d:\d\d:\d\d \S+ \(\d+ s ago\)", "TIME", ended.stdout)
-    assert found == (
+    found = [re.sub(r"\d+ \w+ \d{4}, \d\d:\d\d:\d\d \S+ \(\d+ s ago\)", "TIME", one.stdout) for one in (ended, alive)]
+    described = (
         f"anthropic-proxy {__version__} responds at {proxy.url}, started TIME.\n"
-        f"    settings  {listed['settings_folder']}\n    ledger    off\n    ready     1 provider: openai\n"
+        f"    settings  {listed['settings_folder']}\n    ledger    off\n"
     )
+    assert found == [f"{described}    ready     1 provider: openai\n", described]
 
 
 @pytest.mark.parametrize(

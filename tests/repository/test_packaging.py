@@ -158,7 +158,7 @@ IMAGE = Image((ROOT / "Dockerfile").read_text("utf-8"))
 
 def test_the_image_runs_without_root_and_watches_its_health() -> None:
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", IMAGE.last("USER"))
-    assert IMAGE.last("HEALTHCHECK").endswith('CMD ["anthropic-proxy", "health"]')
+    assert IMAGE.last("HEALTHCHECK").endswith('CMD ["anthropic-proxy", "health", "--alive"]')
     assert json.loads(IMAGE.last("CMD")) == ["anthropic-proxy", "serve", "--host", "0.0.0.0"]
     assert IMAGE.environment()["ALLOW_UNAUTHENTICATED"] == "true"
 
