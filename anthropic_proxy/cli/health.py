@@ -60,7 +60,7 @@ def health(*, alive: bool = False, as_json: bool = False) -> None:
         record = find_running_proxy(settings.data_directory, proxy.port)
         if record is not None:
             folder = None if record.env_file is None else str(Path(record.env_file).parent)
-        if proxy.is_used and not alive:
+        if record is not None and proxy.is_used and not alive:  # a stranger gets no key
             ready, problems = _ask_for_state(settings, proxy)
     if as_json:
         started_at = format_utc_time(proxy.started_at) if proxy.started_at else ""
