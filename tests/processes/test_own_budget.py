@@ -1,6 +1,7 @@
 """`BUDGET`: the limit of a person without virtual keys. It is shown before it is reached, refused, and renewed."""
 
 import json
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import httpx2 as httpx
 import pytest
 
 from tests.support.command_line import run_command
-from tests.support.server_process import running_proxy
+from tests.support.server_process import SERVE, running_proxy
 from tests.support.waiting import wait_for
 
 PRICES = '[prices."demo/*"]\ninput = 1000\noutput = 4000\n'
@@ -65,6 +66,37 @@ def test_the_use_before_a_restart_counts(tmp_path: Path) -> None:
     for expected in (200, 429):
         with running_proxy(tmp_path, settings) as proxy:
             assert proxy.client().post("/v1/messages", json=BODY).status_code == expected
+
+
+def test_proxies_with_the_same_ledger_count_together(tmp_path: Path) -> None:
+    settings = start_settings(tmp_path, BUDGET="0.5USD/total")
+    workers = (*SERVE, "--workers", "2")
+    with running_proxy(tmp_path, settings, workers) as first, running_proxy(tmp_path, settings) as second:
+        clients = first.client(), second.client()
+        spent = 0.0
+        for number in range(3):  # each costs $0.21, and the last one is admitted with any remainder
+            assert clients[number % 2].post("/v1/messages", json=BODY).status_code == 200
+            spent = wait_for_equal_use(clients, beyond=spent)
+        assert spent == pytest.approx(0.63)
+        for client in clients:
+            refusal = client.post("/v1/messages", json=BODY)
+            assert refusal.status_code == 429
+            assert refusal.json()["error"]["message"] == (
+                "This proxy has used up its budget of $0.50 in total · it is not renewed · "
+                "Another budget:  BUDGET=AMOUNT/total"
+            )
+
+
+def wait_for_equal_use(clients: Sequence[httpx.Client], beyond: float) -> float:
+    """Wait until all servers and the ledger state the same used amount, and one of more than `beyond`. Return it."""
+
+    def read() -> set[float]:
+        used = [client.get("/api/budget").json()["budgets"][0]["used"] for client in clients]
+        total = clients[0].get("/api/usage", params={"since": "30d"}).json()["total"]["cost"]
+        return {round(amount, 9) for amount in (*used, total)}
+
+    (used,) = wait_for(read, lambda found: len(found) == 1 and min(found) > beyond)
+    return used
 
 
 def test_a_model_without_a_price_is_served_and_counts_as_free(tmp_path: Path) -> None:

@@ -2,14 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 
 from anthropic_proxy.console.keys.alerts import BudgetAlerts
 from anthropic_proxy.console.keys.limits import KeyLimit, Scope, list_budget_limits
 from anthropic_proxy.console.keys.queries import sum_budget_use
 from anthropic_proxy.console.keys.reservations import Reservations
-from anthropic_proxy.console.ledger.database import open_for_writing
+from anthropic_proxy.console.ledger.connection import Connection
+from anthropic_proxy.console.ledger.database import LEDGER_FAILURES, open_for_reading, open_for_writing
 from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import BudgetLabels, Gateway, Store, StoreUnavailable
@@ -18,6 +19,13 @@ _COUNTING = "keys/counting"
 """Value by which one of several workers counts the use of budgets before the start."""
 _COUNTING_SECONDS = 3600.0
 _COUNTED_SCOPES = 100
+_FOLLOW_SECONDS = 0.5
+"""Pause before the next reading of what other servers have used."""
+_PAUSE_SHARE = 20.0
+"""The pause lasts at least so many times as long as the reading."""
+_SETTLING_SECONDS = 0.5
+"""Time after which the counters have what the ledger has of this server. A busy worker may add its amounts to them
+after they are in the ledger, and they would count twice."""
 
 
 class ProcessLimits:
@@ -30,6 +38,7 @@ class ProcessLimits:
         """None: before the start."""
         self._alerts: BudgetAlerts | None = None
         self._counting: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None] | None = None
 
     @property
     def gateway(self) -> Gateway[Settings]:
@@ -57,10 +66,14 @@ class ProcessLimits:
         self._alerts.start()
         if store.state.kind in ("memory", "database"):
             self._counting = asyncio.create_task(self._count_earlier_use(store, self.reservations, scopes))
+        of_proxy = [scope for scope in scopes if scope.kind == "proxy"]
+        if of_proxy and store.state.kind == "memory" and self.gateway.describe_server().worker_index == 0:
+            self._following = asyncio.create_task(self._follow_ledger(self.reservations, of_proxy))
 
     async def stop(self) -> None:
-        if self._counting is not None:
-            self._counting.cancel()
+        for task in (self._counting, self._following):
+            if task is not None:
+                task.cancel()
         if self.reservations is not None:
             await self.reservations.stop()
         if self._alerts is not None:
@@ -85,9 +98,30 @@ class ProcessLimits:
             limits = list_budget_limits(scopes[start : start + _COUNTED_SCOPES], now)
             await reservations.add_forgotten_use(limits, now)
 
-    async def _read_used(self, limits: Sequence[KeyLimit], now: float) -> Sequence[int]:
+    async def _follow_ledger(self, reservations: Reservations, scopes: Sequence[Scope]) -> None:
+        """Count what other servers with this ledger use, in the counters of this one. Servers that share a store count
+        together without it.
+        """
+        pause = _FOLLOW_SECONDS
+        while True:
+            await asyncio.sleep(pause)
+            started = time.monotonic()
+            now = reservations.find_time(time.time)
+            limits = list_budget_limits(scopes, now)
+            with suppress(*LEDGER_FAILURES, StoreUnavailable):  # the ledger reports failures of the database
+                known = await self._read_used(limits, now, open_for_reading)
+                pause = max(_FOLLOW_SECONDS, _PAUSE_SHARE * (time.monotonic() - started))
+                await asyncio.sleep(_SETTLING_SECONDS)
+                await reservations.add_use_of_others(limits, known)
+
+    async def _read_used(
+        self,
+        limits: Sequence[KeyLimit],
+        now: float,
+        connect: Callable[[Settings], Connection] = open_for_writing,  # the first start finds no tables
+    ) -> Sequence[int]:
         def read() -> Sequence[int]:
-            with closing(open_for_writing(self._settings)) as connection:  # the first start finds no tables
+            with closing(connect(self._settings)) as connection:
                 return [
                     sum_budget_use(connection, self._settings, key_limit.scope, key_limit.budget, now)
                     if key_limit.budget

@@ -162,15 +162,8 @@ class Reservations:
             ]
             if not chosen or self._ticks() < self._next_check:  # another request has checked them meanwhile
                 return
-            counters = [structs.replace(key_limit.limit, amount=0) for key_limit in chosen]
             try:
-                known = await self._read_used(chosen, now)
-                reservation = await self._store.reserve(counters)
-                for counter, used, settled in zip(counters, known, reservation.settled, strict=False):
-                    if used > settled:
-                        # processes that find the same loss use the same id, so the amount is added once
-                        addition = Reservation(f"{_ADDITION}{counter.key}", [counter], slots=[0])
-                        await self._store.settle(addition, [used - settled])
+                await self._raise_counters(chosen, await self._read_used(chosen, now))
             except Exception as error:  # noqa: BLE001  # of the database or the store: requests are served
                 self._next_check = self._ticks() + _READ_AGAIN_SECONDS
                 self._warn(f"The use of budgets was not read from the ledger: {type(error).__name__}: {error}")
@@ -178,6 +171,23 @@ class Reservations:
             if len(self._checked) > _MAX_CHECKED:
                 self._checked.clear()
             self._checked.update(key_limit.limit.key for key_limit in chosen)
+
+    async def add_use_of_others(self, limits: Sequence[KeyLimit], known: Sequence[int]) -> None:
+        """Add the use of budgets by other servers with the same ledger, which has the amounts `known`."""
+        async with self._checking:
+            await self._raise_counters(limits, known)
+
+    async def _raise_counters(self, limits: Sequence[KeyLimit], known: Sequence[int]) -> None:
+        """Raise the counters of budgets at least to their use by the ledger, `known`."""
+        counters = [structs.replace(key_limit.limit, amount=0) for key_limit in limits]
+        reservation = await self._store.reserve(counters)
+        is_shared = self._store.state.kind != "memory"
+        for counter, used, settled in zip(counters, known, reservation.settled, strict=False):
+            if used > settled:
+                # processes that find the same loss use the same id, so the amount is added once; in memory, more use
+                # may be found soon afterwards
+                found = f"{_ADDITION}{counter.key}" if is_shared else f"{_ADDITION}{counter.key}/{settled}"
+                await self._store.settle(Reservation(found, [counter], slots=[0]), [used - settled])
 
     def _note_budget_uses(self, limits: Sequence[KeyLimit], reservation: Reservation, now: float) -> None:
         if not self._store.state.available:  # what remains is the share of this process
