@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from anthropic_proxy.cli.command_line import read_serve_options
 from anthropic_proxy.cli.commands import commands, serve
 from tests.support.platform_marks import HIDDEN_POSIX
+from tests.support.waiting import WAIT_SECONDS
 
 _PROGRAM = """
 import atexit, sys
@@ -54,7 +56,7 @@ _HELP = [
 )
 def test_help_and_version_load_no_settings_and_no_other_command(words: list[str], further: list[str]) -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, *words], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", _PROGRAM, *words], capture_output=True, text=True, check=False, timeout=WAIT_SECONDS
     )
     assert (ended.returncode, ended.stderr.splitlines()) == (0, sorted(_LOADED + further))
 
@@ -66,7 +68,7 @@ def test_the_help_has_only_colors_of_the_users_theme() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=WAIT_SECONDS,
     )
     assert set(re.findall(r"\x1b\[([0-9;]*)m", ended.stdout)) == {"0", "1", "2", "36"}
 
@@ -92,23 +94,26 @@ import sys
 from anthropic_proxy.cli.server_processes import start_server
 print([name for name in {unneeded} if name in sys.modules])
 """
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=WAIT_SECONDS
+    )
     assert ended.stdout == "[]\n", ended.stderr
 
 
-def test_a_proxy_with_team_keys_loads_what_few_use_with_its_first_request() -> None:
+def test_a_proxy_with_team_keys_loads_what_few_use_with_its_first_request(tmp_path: Path) -> None:
     program = """
-import sys, tempfile
+import sys
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.plugin_packages import open_plugins
 from anthropic_proxy.gateway.settings import load_settings
-folder = tempfile.mkdtemp()
+folder = sys.argv[1]
 settings = {"VIRTUAL_KEYS": "true", "XDG_DATA_HOME": folder, "ADMIN_API_KEY": "admin-0123456789"}
 opened = list(open_plugins(load_settings(settings, PROVIDERS, env_file=folder + "/.env")))
 unneeded = ("anthropic_proxy.console.scim.", "anthropic_proxy.console.gateway_protocol.telemetry")
 print(sorted(name.rpartition(".")[2] for name in sys.modules if name.startswith(unneeded)))
 """
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=WAIT_SECONDS)
     assert ended.stdout == "['paths', 'plugin', 'telemetry']\n", ended.stderr
 
 
@@ -124,7 +129,9 @@ loads = lambda: [name[-4:] for name in wires if name in sys.modules]
 before = loads()
 print(host.name, before, list(host.wires), host.wires["chat"].wire is not None, loads())
 """
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=WAIT_SECONDS
+    )
     assert ended.stdout == "local [] ['chat', 'responses', 'messages'] True ['chat']\n", ended.stderr
 
 
