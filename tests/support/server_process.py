@@ -53,7 +53,9 @@ class Proxy:
     def client(self, **options: object) -> httpx.Client:
         """Return an HTTP client of this server; closed with it."""
         hooks = {"response": [self._search]}
-        settings: dict[str, Any] = {"timeout": WAIT_SECONDS, "trust_env": False, "verify": self.verify, **options}
+        kept = httpx.Limits(keepalive_expiry=None)  # by default 5 s, after which another worker gets the connection
+        settings: dict[str, Any] = {"timeout": WAIT_SECONDS, "trust_env": False, "verify": self.verify, "limits": kept}
+        settings.update(options)
         client = httpx.Client(base_url=self.url, event_hooks=hooks, **settings)
         self.clients.append(client)
         return client
