@@ -156,7 +156,8 @@ def build_line(
     spent = _number(_get(own, "extra_usage", "daily"), "used_credits")
     if spent and "today" not in costs:  # a team key reads no sums of the ledger
         costs["today"] = f"today {_format_dollars(spent / _CENTS)}"
-    budgets = [*_list(replies.get("budget"), "budgets"), _read_own_budget(own)]
+    own_budget = _read_own_budget(own)  # the most used one, also among those of the proxy
+    budgets = [own_budget] if own_budget else _list(replies.get("budget"), "budgets")
     costs |= {label: text for label, text in map(_describe_budget, budgets) if text}
 
     problems = [*_list_problems(receipt, main, of_conversation), *filter(None, map(_describe_budget_problem, budgets))]
@@ -232,7 +233,8 @@ _OWN_PERIODS = {"daily": "day", "weekly": "week", "monthly": "month", "total": "
 
 
 def _read_own_budget(own: object) -> dict[str, object]:
-    """Return the budget of the key of which most is used, as `/api/budget` has one. Empty: it has none in dollars.
+    """Return the budget of the key, its team or the proxy of which most is used, as `/api/budget` has one. Empty: there
+    is none in dollars.
 
     `own`: what `/usage` of Claude Code reads.
     """

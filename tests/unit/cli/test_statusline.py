@@ -305,3 +305,20 @@ def test_a_team_key_shows_its_own_spend_and_budget(own: Mapping[str, Any], text:
     replies = {**REPLIES, "/api/requests/recent": {**REPLIES["/api/requests/recent"], **served}}
     line = line_for({**replies, "/api/oauth/usage": own})
     assert (text in line, "session" in line) == (True, False), line
+
+
+def test_of_a_key_s_own_budget_and_that_of_the_proxy_only_the_most_used_one_is_shown() -> None:
+    served = {"sums": ["/api/budget", "/api/oauth/usage"]}
+    proxy = {"period": "day", "unit": "usd", "used": 900, "amount": 1000, "severity": "warning", "is_used_up": False}
+    limit = {"group": "daily", "percent": 95, "severity": "warning", "is_active": True, "resets_at": None}
+    line = line_for(
+        {
+            **REPLIES,
+            "/api/requests/recent": {**REPLIES["/api/requests/recent"], **served},
+            "/api/budget": {"budgets": [proxy]},
+            "/api/oauth/usage": {"extra_usage": {"monthly_limit": 500, "used_credits": 475}, "limits": [limit]},
+        }
+    )
+    assert "today $4.75 of $5.00" in line
+    assert line.count("budget today") == 1, line
+    assert line.endswith("! budget today: 95 % used")
