@@ -33,6 +33,8 @@ _COMPARISONS: Mapping[str, Callable[[str, str], bool]] = {
     "lt": lambda stored, given: stored < given,
     "le": lambda stored, given: stored <= given,
 }
+_PARTS_OF_TEXT = ("co", "sw", "ew")
+"""Operators that compare a time as its text: `sw "2026-11"` is a month."""
 _META = (
     *(Attribute(name=name, type="dateTime", case_exact=True) for name in ("created", "lastModified")),
     *(Attribute(name=name, case_exact=True) for name in ("resourceType", "version")),
@@ -222,6 +224,8 @@ def _compare(tokens: _Tokens, attribute: Attribute, part: Attribute | None, chos
             f"The filter has the operator {operator!r} for {leaf.name}, which is true or false. Use eq, ne, pr.",
             "invalidFilter",
         )
+    if operator in _PARTS_OF_TEXT and leaf.type == "dateTime":
+        leaf = structs.replace(leaf, type="string")
     given = _decode_value(tokens.take())
     wanted = _normalize(given, leaf)
     if wanted is None:

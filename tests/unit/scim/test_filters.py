@@ -45,6 +45,8 @@ ANN = {
         ('meta.lastModified ge "2026-11-29T08:00:00Z"', True),
         ('meta.lastModified lt "2026-11-29T08:00:00.001Z"', True),
         ('meta.lastModified eq "2026-11-29T09:00:00+01:00"', True),
+        ('meta.lastModified sw "2026-11-29"', True),
+        ('meta.lastModified co "T07"', False),
         (r'userName eq "a\"b"', False),
     ],
 )
