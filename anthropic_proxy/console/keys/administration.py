@@ -255,7 +255,7 @@ class KeyAdministration:
             case "create" | "change":
                 return self._set_key(key, command, dry_run=dry_run)
             case "rotate":
-                if reason := self.rights.explain_no_new_text():
+                if reason := self.rights.explain_no_new_secret():
                     raise PermissionDenied(reason, code="key-rights")
                 return self._rotate_key(key, command.fields.get("overlap_seconds", 0.0), dry_run=dry_run)
             case "revoke":

@@ -63,13 +63,13 @@ class Rights(LedgerUser, frozen=True, kw_only=True):
 
     def explain_no_new_key(self) -> str:
         """Return why this user creates no key. "": the user may create one."""
-        if reason := self.explain_no_new_text():
+        if reason := self.explain_no_new_secret():
             return reason
         if self.creates_own_keys and not self.max_keys:
             return "An administrator creates keys, because keys_per_person of [sign_in] is 0."
         return ""
 
-    def explain_no_new_text(self) -> str:
+    def explain_no_new_secret(self) -> str:
         """Return why the own keys of this user get no new secret. "": they may get one."""
         if self.creates_own_keys and self.has_no_group:
             return (
