@@ -47,7 +47,7 @@ from anthropic_proxy.errors import InternalError, UpstreamError
 
 if TYPE_CHECKING:
     from anthropic_proxy.engine.exchange.image_describing import ImageDescriber
-    from anthropic_proxy.engine.messages.context_editing import AppliedEdit, ContextEditor
+    from anthropic_proxy.engine.messages.context_editing import ContextEditor
 
 MAX_RETRIES_PER_TARGET = 1
 """Maximum number of retries at one target after temporary failures."""
@@ -236,7 +236,7 @@ class AttemptPreparer(Struct, eq=False):
         edited = None if run.request.context_edits is None else await self._edit_relayed(target, run.request)
         descriptions: Mapping[str, str] = {}
         if self.describer is not None and not sees(target):
-            body = self.incoming.body if edited is None else edited[0]
+            body = self.incoming.body if edited is None else edited
             descriptions = await self._describe_relayed(self.describer, body, files)
         refused = engine.observations.list_refused_thinking(self.incoming.receipt.client.id)
         if run.adaptations is not None:
@@ -253,9 +253,8 @@ class AttemptPreparer(Struct, eq=False):
             token_scale=run.token_scale,
         )
         if edited is not None:
-            body, applied = edited
             headers = remove_betas(call.headers, BETAS_OF_CONTEXT)
-            call = structs.replace(call, body=body, headers=headers, applied_edits=applied)
+            call = structs.replace(call, body=edited, headers=headers, has_edited_messages=True)
         return Attempt(target=target, run=run, call=call, credential=credential, is_large=self.is_large)
 
     async def prepare(self, target: Target, credential: Credential | None, run: TargetRun) -> Attempt:
@@ -379,13 +378,8 @@ class AttemptPreparer(Struct, eq=False):
             notes += found
         return request, notes
 
-    async def _edit_relayed(
-        self, target: Target, request: MessagesRequest
-    ) -> "tuple[bytes, Sequence[AppliedEdit]] | None":
-        """Return the body of a relay whose server does not make the edits of the conversation, and what they remove.
-
-        None: the body stays as it is.
-        """
+    async def _edit_relayed(self, target: Target, request: MessagesRequest) -> bytes | None:
+        """Return the body for a server that does not make the edits of the conversation itself. None: it stays."""
         editor, body = self.editor, self.incoming.body
         edits = request.context_edits or ()
         summary = "" if editor is None else editor.summary
@@ -401,10 +395,9 @@ class AttemptPreparer(Struct, eq=False):
         notes = context_edits.list_notes_of_relay(edits, summarizes=summarizes)
         self.incoming.receipt.fidelity.add_notes(notes)
         if summary:
-            return await in_thread(context_spans.replace_conversation, body, summary), ()
+            return await in_thread(context_spans.replace_conversation, body, summary)
         removed = None if editor is None else await in_thread(editor.find_removed)
-        edited = await in_thread(context_spans.edit_conversation, body, removed)
-        return edited, () if editor is None else editor.applied
+        return await in_thread(context_spans.edit_conversation, body, removed)
 
     async def _describe_relayed(
         self, describer: "ImageDescriber", body: bytes, files: Mapping[tuple[str, str], Source | None]

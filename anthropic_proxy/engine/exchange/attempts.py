@@ -509,7 +509,7 @@ class Retries(Struct, eq=False):
 
 
 def _loses_summary(edits: Sequence["ContextEdit"], target: Target) -> bool:
-    """Return True if `target` would reply to a request for nothing but a summary."""
+    """Return True if a summary is all that is requested, and `target` would write a reply in its place."""
     from anthropic_proxy.engine.messages.models.context_edits import Summarize  # noqa: PLC0415  # few requests
 
     return isinstance(edits[0], Summarize) and not makes_edits(target.dialect, edits)

@@ -9,7 +9,7 @@ an error becomes an `error` event. `_relayed`: bytes of the provider were sent, 
 an HTTP response with the status of the error.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, structs
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from anthropic_proxy.engine.exchange.safeguards.check import ReplyCheck
     from anthropic_proxy.engine.exchange.safeguards.relayed import RelayedCheck
     from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolRunner
-    from anthropic_proxy.engine.messages.context_editing import AppliedEdit
 
 EMPTY_DELTA_AFTER_SECONDS = 240.0
 """Idle seconds of a provider after which empty text deltas replace pings: clients accept only 10 minutes of pings."""
@@ -405,8 +404,8 @@ class Delivery:
             reply.omit_message_start()
         is_first, is_last = True, False
         relay: RelayStream | EditedRelay = reply
-        if reply.applied_edits is not None:
-            relay = self._open_edited(reply, reply.applied_edits)
+        if reply.has_edited_messages:
+            relay = self._open_edited(reply)
         read = relay.read
         check: RelayedCheck | None = None
         inspection = self._inspection
@@ -456,7 +455,7 @@ class Delivery:
         if check is not None and check.answered is not None:
             self._attempts.learn_safeguards(answered=check.answered)
 
-    def _open_edited(self, reply: RelayStream, applied: "Sequence[AppliedEdit]") -> "EditedRelay":
+    def _open_edited(self, reply: RelayStream) -> "EditedRelay":
         """Return a relayed reply with its summary, and with what the client is told about the edits."""
         from anthropic_proxy.engine.exchange.edited_relay import EditedRelay  # noqa: PLC0415  # few replies
 
@@ -471,7 +470,7 @@ class Delivery:
             block=next((delta.raw for delta in beginning if isinstance(delta, Block)), None),
             summaries=self._writer.summaries,
             count_reply=count_reply,
-            applied=applied,
+            applied=self._writer.applied_edits or (),
             streams=self._request.stream,
         )
 

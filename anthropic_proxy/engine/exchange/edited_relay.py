@@ -34,8 +34,7 @@ from anthropic_proxy.engine.wires.framing import divide_events
 from anthropic_proxy.errors import InvalidRequest
 
 _END = "message_delta"
-_MARKS = (b"content_block_", _END.encode())
-"""What each event has that is edited."""
+_MARK_OF_BLOCKS, _MARK_OF_END = b"content_block_", _END.encode()
 
 
 class EditedRelay:
@@ -65,6 +64,8 @@ class EditedRelay:
         self._streams = streams
         self._is_written = block is None
         """True if the client has the summary, or gets none."""
+        self._marks = (_MARK_OF_END,) if block is None else (_MARK_OF_END, _MARK_OF_BLOCKS)
+        """One of them is in each event that is edited."""
 
     @property
     def complete(self) -> bool:
@@ -84,7 +85,7 @@ class EditedRelay:
         return await self._background.run_in_thread_if_large(is_large, self._edit_message, data)
 
     def _edit_event(self, frame: bytes) -> bytes:
-        if not any(map(frame.__contains__, _MARKS)):
+        if not any(map(frame.__contains__, self._marks)):
             return frame
         received = join_data_lines(frame)
         event = read_event(find_data(received))

@@ -138,7 +138,7 @@ class RelayStream(Reply):
     ) -> None:
         self.headers = forwarded_headers(response.headers)
         """Response headers of the provider that the client receives."""
-        self.applied_edits = call.applied_edits
+        self.has_edited_messages = call.has_edited_messages
         self._call = call
         self._new_id = new_id
         self._requested_model = call.requested_model if call.requested_model != call.model else None

@@ -5,7 +5,7 @@ bytes of the client.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from msgspec import Struct
 
@@ -130,9 +130,8 @@ class RelayCall(BaseCall[DialectT_co], frozen=True, kw_only=True):
     """Kind (`image`, `document`) and URL of a block in the messages → the file. None: it could not be fetched."""
     descriptions: Mapping[str, str] = {}
     """Data or URL of a picture in the messages → the text in its place."""
-    applied_edits: Sequence[dict[str, Any]] | None = None
-    """What the proxy has removed from the conversation for `context_management`, which `EditedRelay` reports. None: the
-    client asks for nothing, or the server does it."""
+    has_edited_messages: bool = False
+    """True if the proxy makes the edits of the conversation in place of the server, which `EditedRelay` reports."""
 
 
 Call = TranslatedCall[DialectT] | RelayCall[DialectT]

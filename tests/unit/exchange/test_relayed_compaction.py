@@ -184,7 +184,10 @@ async def test_what_earlier_edits_clear_is_not_summarized() -> None:
     edits = [CLEAR | {"keep": {"type": "tool_uses", "value": 2}}, EDIT]
     messages = results(30_000, 70_000, 70_000)
     sink = await compact(ProxyHarness(server, **MOONSHOT), messages=messages, context_management={"edits": edits})
-    assert message_of(sink)["content"][0] == BLOCK
+    message = message_of(sink)
+    assert message["content"][0] == BLOCK
+    (applied,) = message["context_management"]["applied_edits"]
+    assert (applied["type"], applied["cleared_tool_uses"]) == ("clear_tool_uses_20250919", 1)
     asked = server.bodies[0]
     assert asked["messages"][2]["content"][0]["content"].startswith("[This result was removed")
     assert [message["content"] for message in asked["messages"][3:5]] == [one["content"] for one in messages[3:5]]
