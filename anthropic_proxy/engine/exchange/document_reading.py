@@ -1,4 +1,4 @@
-"""`read_documents`: the PDFs of a request as text, for a model that accepts none."""
+"""`read_documents`: the PDFs of a request as text, for a model that accepts none, or is to cite them."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ async def read_documents(
     describer: "ImageDescriber | None",
 ) -> tuple[MessagesRequest, Sequence[FidelityNote], int]:
     """Return the request with the text of each PDF in its place, notes on it, and the size of what was read. If the
-    model accepts PDFs, only those that it is to cite are replaced.
+    model accepts PDFs, only those are replaced that it is to cite, and of which nothing is lost.
 
     `owner`: client that gets what was read for it before. A model that sees gets pictures of pages too. For another
     one, `describer` describes the pages without text; None: nothing does. Raises `InvalidRequest` for a document that
@@ -67,12 +67,11 @@ async def read_documents(
         elif data not in contents:
             contents[data] = await engine.documents.read(engine.background, owner, data, pictures, deadline)
     if limits.accepts_pdf:  # it reads the others itself
-        found = [(path, data) for path, data in found if contents[data].pages]
-        contents = {data: contents[data] for _, data in found}
+        contents = {data: content for data, content in contents.items() if content.is_whole}
     elif not target.capabilities.rejects_documents:  # a server that has refused one must not end the conversation
         require_readable([(path, contents[data]) for path, data in found])
     notes = list[FidelityNote]()
-    if not is_installed and found:
+    if not is_installed and contents:
         command = build_extra_install_command("documents")
         reason = f"replaced by a text: pypdfium2, which reads PDFs, is not installed. Install it with: {command}"
         notes.append(FidelityNote("dropped", "messages.document", reason))

@@ -56,6 +56,15 @@ class PdfContent(Struct):
     error: str = ""
     """Why it has no pages: `password`, `invalid`, `limits` of time and memory, `not installed`. "": it has pages."""
 
+    @property
+    def lacks_pages(self) -> bool:
+        """True if some pages have neither text nor picture nor description."""
+        return not all(page.text or page.picture or page.description for page in self.pages)
+
+    @property
+    def is_whole(self) -> bool:
+        return bool(self.pages) and not (self.is_cut or self.lacks_pages)
+
     def measure(self) -> int:
         """Return the size in memory."""
         return _BYTES_PER_PAGE + sum(2 * len(page.text) + len(page.picture) + _BYTES_PER_PAGE for page in self.pages)
@@ -102,7 +111,7 @@ def as_text_document(block: DocumentBlock, content: PdfContent, notes: list[Fide
     notes.append(_TO_CITE if block.requests_citations else _AS_TEXT)
     if any(page.picture for page in content.pages):
         notes.append(_WITH_PICTURES)
-    if not all(page.text or page.picture or page.description for page in content.pages):
+    if content.lacks_pages:
         notes.append(_LOST_PAGES)
     if content.is_cut:
         notes.append(_CUT)

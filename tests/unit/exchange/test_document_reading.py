@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.engine.documents.reader import PDF_PROGRAM, DocumentReader
+from anthropic_proxy.engine.documents.reader import MAX_PICTURES, PDF_PROGRAM, DocumentReader
 from anthropic_proxy.engine.exchange import document_reading
 from anthropic_proxy.engine.exchange.forwarding import count_tokens
 from anthropic_proxy.engine.upstream.contract import FetchedPage
@@ -200,12 +200,17 @@ async def test_a_model_that_reads_pdf_gets_the_file() -> None:
     assert harness.services.documents.read_count == 0
 
 
-async def test_a_model_that_reads_pdf_gets_the_file_also_to_cite_it_if_the_proxy_cannot_read_it() -> None:
+@pytest.mark.parametrize(
+    "pdf", [b"%PDF-1.4 damaged", write_pdf(*[PICTURE] * (MAX_PICTURES + 1))], ids=["damaged", "long scan"]
+)
+async def test_a_model_that_reads_pdf_gets_the_file_also_to_cite_it_if_the_proxy_cannot_read_all_of_it(
+    pdf: bytes,
+) -> None:
     proxy = Proxy("openai/gpt-4.1")
     harness = ProxyHarness(FakeUpstream(proxy._answer), OPENAI_API_KEY="sk-0123456789abcdef", BIG_MODEL="gpt-4.1")
-    damaged = {**document(b"%PDF-1.4 damaged"), "citations": {"enabled": True}}
-    await harness.post(messages=[{"role": "user", "content": [damaged]}])
-    assert base64.b64encode(b"%PDF-1.4 damaged").decode() in json.dumps(proxy.bodies)
+    cited = {**document(pdf), "citations": {"enabled": True}}
+    await harness.post(messages=[{"role": "user", "content": [cited]}])
+    assert base64.b64encode(pdf).decode() in json.dumps(proxy.bodies)
 
 
 @pytest.mark.parametrize(
