@@ -86,9 +86,9 @@ def extract_summary(reply: str) -> str:
     begin = 0 if opening is None else opening.end()
     if opening is not None and end >= begin:
         return reply[begin:end].strip()
+    if opening is None and end >= 0 and _WORD.search(reply, end + len(_END)) is None:
+        reply = reply[:end]
     text = reply[begin:].strip()
-    if opening is None and end >= 0 and _WORD.search(text, text.rfind(_END) + len(_END)) is None:
-        text = text[: text.rfind(_END)].strip()
     return text if len(text.encode(errors="replace")) >= _MIN_UNMARKED_BYTES else ""
 
 

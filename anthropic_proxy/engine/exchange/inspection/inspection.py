@@ -8,12 +8,12 @@ placeholders become texts again, but only those of this request.
 
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Raw, structs
 
 from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP
-from anthropic_proxy.engine.exchange.edited_relay import EditedRelay
 from anthropic_proxy.engine.exchange.final_calls import FinalCall
 from anthropic_proxy.engine.exchange.inspection.inspectors import InspectorCalls
 from anthropic_proxy.engine.exchange.inspection.relayed import InspectedRelay
@@ -29,6 +29,9 @@ from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.relayed_calls import RelayedCalls
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream
 from anthropic_proxy.errors import InspectorUnavailable, PolicyBlocked
+
+if TYPE_CHECKING:
+    from anthropic_proxy.engine.exchange.edited_relay import EditedRelay
 
 
 class Inspection(InspectorCalls):
@@ -70,7 +73,7 @@ class Inspection(InspectorCalls):
         may_redact_more = not reply.has_one_call  # in results of tools
         return InspectedStream(reply, self) if self.changes_replies or may_redact_more else reply
 
-    def open_relay(self, relay: RelayStream | EditedRelay, calls: RelayedCalls, *, streams: bool) -> InspectedRelay:
+    def open_relay(self, relay: "RelayStream | EditedRelay", calls: RelayedCalls, *, streams: bool) -> InspectedRelay:
         return InspectedRelay(relay, self, calls, streams=streams)
 
     def hide_values(self, data: bytes) -> bytes:

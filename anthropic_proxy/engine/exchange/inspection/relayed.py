@@ -8,13 +8,12 @@ requests are changed too (`json_spans`).
 import asyncio
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import UNSET, Struct
 
 from anthropic_proxy.engine.exchange.client_side import encode_events
-from anthropic_proxy.engine.exchange.edited_relay import EditedRelay
 from anthropic_proxy.engine.exchange.inspection.inspectors import InspectorCalls, ReplyRefused
 from anthropic_proxy.engine.exchange.inspection.reply import HeldText, inspect_texts
 from anthropic_proxy.engine.exchange.inspection.texts import (
@@ -41,6 +40,9 @@ from anthropic_proxy.engine.wires.anthropic.json_spans import Edit
 from anthropic_proxy.engine.wires.framing import EVENT_BORDER, EVENT_DATA
 from anthropic_proxy.errors import InvalidRequest, UpstreamProtocolError
 
+if TYPE_CHECKING:
+    from anthropic_proxy.engine.exchange.edited_relay import EditedRelay
+
 _TEXT_FIELDS = ("text", "thinking", "content")
 _FIELDS_OF_DELTAS = {"text_delta": "text", "thinking_delta": "thinking", "compaction_delta": "content"}
 """Type of a delta → its field with a fragment. One of another type may have any of them."""
@@ -60,7 +62,7 @@ class InspectedRelay:
     """Reads `relay` in its place. `calls`: what reads its calls. `streams`: True if the reply is a stream."""
 
     def __init__(
-        self, relay: RelayStream | EditedRelay, inspection: InspectorCalls, calls: RelayedCalls, *, streams: bool
+        self, relay: "RelayStream | EditedRelay", inspection: InspectorCalls, calls: RelayedCalls, *, streams: bool
     ) -> None:
         self._relay = relay
         self._inspection = inspection

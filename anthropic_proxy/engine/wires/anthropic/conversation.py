@@ -420,7 +420,7 @@ def _find_content_edits(body: bytes, content: JsonSpan, removals: Removals, *, k
         results = [block for block in blocks if block.type == "web_search_tool_result"]
         dropped = {block.tool_use_id for block in results if _is_unsealed(bytes(block.content))} - {None}
     kept = [not _is_refused(block, dropped, removals, keeps_thinking=keeps_thinking) for block in blocks]
-    if (sums_up := [_is_unknown_summary(block, dialect) for block in blocks]) and any(sums_up):
+    if any(sums_up := [_is_unknown_summary(block, dialect) for block in blocks]):
         begin = max((place for place, block in enumerate(blocks) if _read_summary(block, dialect)), default=-1)
         kept = [keeps and place > begin and not sums_up[place] for place, keeps in enumerate(kept)]
     edits: list[Edit] = []
