@@ -388,10 +388,11 @@ async def test_a_server_that_has_rejected_a_summary_is_not_asked_again(tmp_path:
     "message",
     [
         "context_management: Extra inputs are not permitted",
+        "context_management.edits: Extra inputs are not permitted",
         "context_management.edits.0: Input tag 'compact_20260112' found using 'type' does not match any of the tags",
         "Unexpected value(s) `compact-2026-01-12` for the `anthropic-beta` header.",
     ],
-    ids=["field", "edit", "beta"],
+    ids=["field", "list", "edit", "beta"],
 )
 async def test_after_a_rejected_edit_the_proxy_makes_it_for_later_requests(tmp_path: Path, message: str) -> None:
     (tmp_path / CONFIG_FILE).write_text(OWN + "dialect = { unproven_betas = [] }\n")

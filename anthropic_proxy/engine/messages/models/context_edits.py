@@ -25,6 +25,7 @@ from anthropic_proxy.engine.messages.models.raw_json import (
 _FIELD = "context_management"
 _DEFAULT_TRIGGER = ("input_tokens", 100_000)
 _DEFAULT_KEPT_USES = 3
+_DEFAULT_KEPT_TURNS = 1
 _KEEP_ALL_THINKING = (
     *("*opus-4[-.][5-9]*", "*opus-[5-9]*", "*sonnet-4[-.][6-9]*", "*sonnet-[5-9]*", "*fable-*", "*mythos-*"),
 )
@@ -46,17 +47,23 @@ _Options = type[Struct]
 
 
 class _MadeEdit(Struct, frozen=True):
-    """An edit that the proxy makes. The class method `read` of each returns None if the edit keeps everything."""
+    """An edit that the proxy makes.
+
+    The class method `read` of each returns None if the edit keeps everything. `model`: that of the request.
+    """
 
     type: ClassVar[str]
     beta: ClassVar[str] = CONTEXT_BETA
     note: ClassVar[FidelityNote] = _EDITED
-    fields: ClassVar[tuple[str, ...]]
-    """Names of the fields that request the edit, as a rejection by a server names them."""
     options: ClassVar[_Options]
     """Fields of the edit in a request, apart from its type."""
     requires_thinking: ClassVar[bool] = False
     """True if the API refuses the edit in a request without thinking. A relay leaves it out there."""
+
+    @property
+    def field(self) -> str:
+        """Name of the field that requests the edit, as a rejection by a server names it."""
+        return f"{_FIELD}.edits.{self.type}"
 
 
 class _ToolUses(Struct):
@@ -72,7 +79,6 @@ class ClearToolUses(_MadeEdit, frozen=True):
 
     type: ClassVar[str] = "clear_tool_uses_20250919"
     options: ClassVar[_Options] = _ToolUses
-    fields: ClassVar[tuple[str, ...]] = (_FIELD, "context_management.edits.clear_tool_uses_20250919")
     trigger: tuple[str, int] = _DEFAULT_TRIGGER
     """Unit, `input_tokens` or `tool_uses`, and the number of them above which the conversation is edited."""
     keep: int = _DEFAULT_KEPT_USES
@@ -84,7 +90,7 @@ class ClearToolUses(_MadeEdit, frozen=True):
     """Tools whose inputs are removed with the results. True: all."""
 
     @classmethod
-    def read(cls, raw: Raw, path: str) -> "ClearToolUses":
+    def read(cls, raw: Raw, path: str, model: str) -> "ClearToolUses":
         read = _decode(raw, _ToolUses, path)
         trigger, keep, at_least = _DEFAULT_TRIGGER, _DEFAULT_KEPT_USES, 0
         if is_present(read.trigger):
@@ -116,24 +122,14 @@ class ClearThinking(_MadeEdit, frozen=True):
 
     type: ClassVar[str] = "clear_thinking_20251015"
     options: ClassVar[_Options] = _Thinking
-    fields: ClassVar[tuple[str, ...]] = (_FIELD, "context_management.edits.clear_thinking_20251015")
     requires_thinking: ClassVar[bool] = True  # anthropics/claude-code issues 11231 and 11971
-    keep: int = 0
-    """Number of the last turns with thinking that keep it. 0: the default of the model, which `complete` replaces."""
+    keep: int = _DEFAULT_KEPT_TURNS
+    """Number of the last turns with thinking that keep it, at least 1."""
 
     @classmethod
-    def read(cls, raw: Raw, path: str) -> "ClearThinking | None":
-        given = _decode(raw, _Thinking, path).keep
-        if not is_present(given):
-            return cls()
-        kept = _read_kept_turns(given, f"{path}.keep")
+    def read(cls, raw: Raw, path: str, model: str) -> "ClearThinking | None":
+        kept = _read_kept_turns(_decode(raw, _Thinking, path).keep, f"{path}.keep", model)
         return None if kept is None else cls(kept)
-
-    def complete(self, model: str) -> "ClearThinking | None":
-        """Return the edit with a number of turns. None: it keeps everything. `model`: that of the request."""
-        if self.keep:
-            return self
-        return None if any(fnmatchcase(model, name) for name in _KEEP_ALL_THINKING) else ClearThinking(1)
 
 
 class _Compact(Struct):
@@ -147,7 +143,6 @@ class Compact(_MadeEdit, frozen=True):
 
     type: ClassVar[str] = "compact_20260112"
     options: ClassVar[_Options] = _Compact
-    fields: ClassVar[tuple[str, ...]] = (_FIELD, "context_management.edits.compact_20260112")
     beta: ClassVar[str] = "compact-2026-01-12"
     note: ClassVar[FidelityNote] = _COMPACTED
     trigger: int = _DEFAULT_COMPACTION_TOKENS
@@ -158,7 +153,7 @@ class Compact(_MadeEdit, frozen=True):
     """True if the reply ends with the summary."""
 
     @classmethod
-    def read(cls, raw: Raw, path: str) -> "Compact":
+    def read(cls, raw: Raw, path: str, model: str) -> "Compact":
         read = _decode(raw, _Compact, path)
         trigger = _DEFAULT_COMPACTION_TOKENS
         if is_present(read.trigger):
@@ -172,7 +167,7 @@ class Summarize(Struct, frozen=True):
     instructions: str = ""
     """What the summary must have, in place of the default. "": the default."""
     beta: ClassVar[str] = "compact-2026-09-04"
-    fields: ClassVar[tuple[str, ...]] = ("compaction",)
+    field: ClassVar[str] = "compaction"
     note: ClassVar[FidelityNote] = FidelityNote("emulated", "compaction", "the proxy asks a model for the summary")
 
 
@@ -181,7 +176,7 @@ class UnsupportedEdit(Struct, frozen=True):
 
     note: FidelityNote
     beta: ClassVar[str] = ""
-    fields: ClassVar[tuple[str, ...]] = (_FIELD,)
+    field: ClassVar[str] = _FIELD
 
 
 MadeEdit = ClearToolUses | ClearThinking | Compact
@@ -234,9 +229,7 @@ def decode_context_edits(raw: Raw, model: str) -> tuple[ContextEdit, ...]:
         if made is None:
             edits.append(UnsupportedEdit(_UNKNOWN))
             continue
-        edit = made.read(given, path)
-        if isinstance(edit, ClearThinking):
-            edit = edit.complete(model)
+        edit = made.read(given, path, model)
         if edit is not None:
             edits.append(edit)
         edits += _find_unknown_fields(given, made, path)
@@ -252,8 +245,11 @@ def _find_unknown_fields(given: Raw, edit: type[MadeEdit], path: str) -> Sequenc
     return (UnsupportedEdit(FidelityNote("approximated", path, f"unknown fields have no effect: {listed}")),)
 
 
-def _read_kept_turns(raw: Raw, path: str) -> int | None:
+def _read_kept_turns(raw: Raw, path: str, model: str) -> int | None:
     """Return the number of turns that keep their thinking. None: all."""
+    if not is_present(raw):
+        keeps_all = any(fnmatchcase(model, name) for name in _KEEP_ALL_THINKING)
+        return None if keeps_all else _DEFAULT_KEPT_TURNS
     if bytes(raw) == b'"all"':
         return None
     if not is_json_object(raw):

@@ -125,7 +125,7 @@ def makes_edits(dialect: BaseDialect, edits: "Sequence[ContextEdit]") -> bool:
     return (
         isinstance(dialect, Dialect)
         and all(accepts_beta(dialect, beta) and not _matches(beta, dialect.unproven_betas) for beta in betas)
-        and all({*dialect.dropped_fields}.isdisjoint(edit.fields) for edit in edits)
+        and not any(f"{edit.field}.".startswith(f"{name}.") for edit in edits for name in dialect.dropped_fields)
     )
 
 
