@@ -262,7 +262,7 @@ def test_rows_are_sorted_and_columns_chosen_in_the_address(client: httpx.Client,
 def test_a_table_that_a_page_does_not_have_is_rejected(client: httpx.Client) -> None:
     page = client.get("/dashboard?format=csv&table=x")
     assert page.status_code == 400
-    assert "table: &#39;x&#39; is not allowed; use usage, failures, models." in page.text
+    assert "table: &#39;x&#39; is not allowed; use usage, failures, problems, models." in page.text
 
 
 def test_paging_follows_every_request_once(proxy: Proxy, client: httpx.Client) -> None:
