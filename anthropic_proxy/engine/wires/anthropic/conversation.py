@@ -354,7 +354,7 @@ def find_message_edits(
     """
     dialect = removals.dialect
     parts = json_spans.find_elements(body, messages.value, messages.end)
-    summary = _find_summary(body, parts, dialect)
+    summary = _find_summary(body, parts, dialect) if json_spans.contains(body, _SUMMARY) else None
     edits: list[Edit] = []
     if summary is not None:
         removals.notes.append(COMPACTION_AS_TEXT)
