@@ -59,21 +59,20 @@ def list_owned_keys(connection: Reader, person: str, owner: str = "") -> Sequenc
     name, so that keys with this owner belong to them too; upper and lower case are equal.
     """
     is_owned = "(person = ? OR (owner != '' AND LOWER(owner) = ?)) AND id != ?"
-    values = (person, owner.lower(), person)
-    found = connection.query(f"{_KEYS} WHERE {is_owned} ORDER BY created_at DESC, id", values)
-    keys = []
-    for row in name_columns(VIRTUAL_KEYS, found):
-        hashes = connection.query(f"{_HASHES} WHERE key_id = ? ORDER BY created_at DESC", (row["id"],))
-        keys.append(_decode_key(row, name_columns(KEY_HASHES, hashes)))
-    return keys
+    return _read_keys(connection, f"{is_owned} ORDER BY created_at DESC, id", (person, owner.lower(), person))
 
 
 def find_key(connection: Reader, name: str) -> VirtualKey | None:
-    rows = name_columns(VIRTUAL_KEYS, connection.query(f"{_KEYS} WHERE id = ? OR label = ?", (name, name)))
-    if not rows:
-        return None
-    hashes = connection.query(f"{_HASHES} WHERE key_id = ? ORDER BY created_at DESC", (rows[0]["id"],))
-    return _decode_key(rows[0], name_columns(KEY_HASHES, hashes))
+    return next(iter(_read_keys(connection, "id = ? OR label = ?", (name, name))), None)
+
+
+def _read_keys(connection: Reader, condition: str, values: Sequence[str]) -> Sequence[VirtualKey]:
+    """Return the few keys that meet a condition. `list_keys` reads all with two queries."""
+    keys = []
+    for row in name_columns(VIRTUAL_KEYS, connection.query(f"{_KEYS} WHERE {condition}", values)):
+        hashes = connection.query(f"{_HASHES} WHERE key_id = ? ORDER BY created_at DESC", (row["id"],))
+        keys.append(_decode_key(row, name_columns(KEY_HASHES, hashes)))
+    return keys
 
 
 def name_columns(table: TableDefinition, rows: Iterable[Sequence[Any]]) -> Sequence[Mapping[str, Any]]:
