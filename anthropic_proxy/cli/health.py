@@ -15,7 +15,6 @@ from anthropic_proxy.cli.local_proxy import (
     require_proxy,
 )
 from anthropic_proxy.cli.output import Output
-from anthropic_proxy.cli.proxy_client import BUSY_TIMEOUT_SECONDS, get_json
 from anthropic_proxy.console import formats
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.gateway.running_proxy import find_running_proxy
@@ -78,10 +77,9 @@ def health(*, alive: bool = False, as_json: bool = False) -> None:
     providers = "" if ready is None else "no provider"
     if ready:
         providers = f"{formats.plural(len(ready), 'provider')}: {', '.join(ready)}"
-    found = ""
-    if problems:
+    found = "".join(problems or ())
+    if problems and len(problems) > 1:
         found = f"{len(problems)} open problems, listed at {proxy.address}/dashboard"
-        found = problems[0] if len(problems) == 1 else found
     for label, text in (("settings", used), ("ledger", ledger), ("ready", providers), ("problems", found)):
         if text:
             Output().write_labeled(label, text, _LABEL_COLUMNS)
@@ -91,9 +89,8 @@ def _ask_for_state(settings: Settings, proxy: LocalProxy) -> tuple[list[str] | N
     """Return the providers that are ready and the open problems, as the pages of the proxy show them. None: unknown,
     because the proxy has no dashboard, or the settings have no key that may read it.
     """
-    host, port, certificate, wait = proxy.host, proxy.port, proxy.certificate_file, BUSY_TIMEOUT_SECONDS
     token = administrator_token(settings, proxy)
-    providers = get_json(host, port, _PROVIDERS, token, certificate, timeout=wait, kind=list[_ProviderRow])
-    problems = get_json(host, port, _PROBLEMS, token, certificate, timeout=wait, kind=list[_ProblemRow])
+    providers = proxy.get_as(list[_ProviderRow], _PROVIDERS, token)
+    problems = proxy.get_as(list[_ProblemRow], _PROBLEMS, token)
     ready = None if providers is None else [row.prefix for row in providers if row.state == "ready"]
     return ready, None if problems is None else [row.problem for row in problems]

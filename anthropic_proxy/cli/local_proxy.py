@@ -23,6 +23,7 @@ from anthropic_proxy.cli.output import Output
 from anthropic_proxy.cli.proxy_client import (
     BUSY_TIMEOUT_SECONDS,
     PROBE_TIMEOUT_SECONDS,
+    T,
     get_json,
     is_credential_rejected,
     is_served,
@@ -112,9 +113,13 @@ class LocalProxy(Struct, frozen=True):
         """Return the JSON value at a URL path. None: no response in time, a status other than 200, or no JSON."""
         return get_json(self.host, self.port, path, self.token, self.certificate_file, timeout=timeout)
 
+    def get_as(self, kind: type[T], path: str, token: str) -> T | None:
+        """Return the JSON value at a URL path as `get_json`. None also if it is of another kind."""
+        place = self.host, self.port, path, token, self.certificate_file
+        return get_json(*place, timeout=BUSY_TIMEOUT_SECONDS, kind=kind)
+
     def get_health(self) -> Health | None:
-        place = self.host, self.port, "/health", "", self.certificate_file
-        return get_json(*place, timeout=BUSY_TIMEOUT_SECONDS, kind=Health)
+        return self.get_as(Health, "/health", "")
 
     def has_ledger(self) -> bool:
         health = self.get_health()
@@ -125,8 +130,7 @@ class LocalProxy(Struct, frozen=True):
 
     def get_recent_requests(self) -> RequestSnapshot:
         """Return the last requests, none if the proxy does not tell them."""
-        place = self.host, self.port, RECENT_PATH, self.token, self.certificate_file
-        snapshot = get_json(*place, timeout=BUSY_TIMEOUT_SECONDS, kind=RequestSnapshot)
+        snapshot = self.get_as(RequestSnapshot, RECENT_PATH, self.token)
         return RequestSnapshot() if snapshot is None else snapshot
 
 
