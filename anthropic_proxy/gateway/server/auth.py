@@ -134,13 +134,13 @@ async def authenticate(
     try:
         client = await _identify(scope, headers, settings, policies)
     except AuthenticationFailed:
-        if find_permission(scope["method"], scope["path"]) != "provision people":
+        if not _is_for_scim(scope):
             raise
         client = None  # a policy knows no token of SCIM
     if client is None:
         if route is not None and route.checks_key and not find_credentials(headers):
             return Client(name="")
-        raise _explain_missing_key(scope, headers, settings)
+        raise _explain_missing_token(headers) if _is_for_scim(scope) else _explain_missing_key(headers, settings)
     require_access(client, scope["method"], scope["path"], settings)
     return client
 
@@ -167,19 +167,21 @@ async def _identify(
     return Client(credential_forwardable=True, address_trusted=True)
 
 
-def _explain_missing_key(
-    scope: Mapping[str, Any], headers: Mapping[str, str], settings: Settings
-) -> AuthenticationFailed:
-    if find_permission(scope["method"], scope["path"]) == "provision people":
-        if find_credentials(headers):
-            return AuthenticationFailed(
-                "The token is not one of SCIM_TOKEN.", should_retry=False, code="proxy-key-wrong"
-            )
-        return AuthenticationFailed(
-            "People and groups need one of SCIM_TOKEN, sent as Authorization: Bearer.",
-            should_retry=False,
-            code="proxy-key-missing",
-        )
+def _is_for_scim(scope: Mapping[str, Any]) -> bool:
+    return find_permission(scope["method"], scope["path"]) == "provision people"
+
+
+def _explain_missing_token(headers: Mapping[str, str]) -> AuthenticationFailed:
+    if find_credentials(headers):
+        return AuthenticationFailed("The token is not one of SCIM_TOKEN.", should_retry=False, code="proxy-key-wrong")
+    return AuthenticationFailed(
+        "People and groups need one of SCIM_TOKEN, sent as Authorization: Bearer.",
+        should_retry=False,
+        code="proxy-key-missing",
+    )
+
+
+def _explain_missing_key(headers: Mapping[str, str], settings: Settings) -> AuthenticationFailed:
     if find_credentials(headers):
         return AuthenticationFailed(
             "The key is not one of this proxy's keys (PROXY_API_KEY).", should_retry=False, code="proxy-key-wrong"
