@@ -17,7 +17,7 @@ from anthropic_proxy.console.keys.access_tokens import TokenKeys
 from anthropic_proxy.console.keys.administration import KeyCommand, open_administration
 from anthropic_proxy.console.keys.descriptions import describe_creator, encode_key
 from anthropic_proxy.console.keys.queries import find_key, list_audit_entries, list_keys
-from anthropic_proxy.console.keys.sign_ins import SignIn
+from anthropic_proxy.console.keys.sign_ins import SignIn, list_sign_ins
 from anthropic_proxy.console.keys.virtual_keys import KeyState, VirtualKey
 from anthropic_proxy.console.ledger.database import open_for_reading
 from anthropic_proxy.console.scim.plugin import open_plugin
@@ -99,6 +99,10 @@ class Company:
             key = find_key(connection, name)
         assert key is not None
         return key
+
+    def list_sign_ins(self) -> list[SignIn]:
+        with closing(open_for_reading(self.settings)) as connection:
+            return [*list_sign_ins(connection, self.now)]
 
     def list_entries(self) -> list[tuple[str, str]]:
         with closing(open_for_reading(self.settings)) as connection:
@@ -209,6 +213,46 @@ async def test_scim_decides_about_its_groups_and_the_claim_about_others(company:
     await company.create_group("platform")
     company.sign_in("3", "eve@example.org", ("platform",))
     assert company.find_key("eve@example.org").team == "core"
+
+
+@pytest.mark.parametrize("way", ["PATCH remove", "PATCH replace", "PUT", "DELETE", "rename"])
+async def test_who_leaves_a_group_gets_the_table_of_the_next_one_at_once(company: Company, way: str) -> None:
+    ann, bob = await company.create(ANN), await company.create("bob@example.org")
+    group = await company.create_group("platform", ann, bob)
+    await company.create_group("developers", ann, externalId="Id of Developers")
+    company.sign_in("1")
+    company.sign_in("2", "bob@example.org")
+    assert [company.find_key(name).team for name in (ANN, "bob@example.org")] == ["core", "core"]
+    rest = [{"value": bob}]
+    requests: dict[str, tuple[str, object]] = {
+        "PATCH remove": ("PATCH", {"Operations": [{"op": "remove", "path": f'members[value eq "{ann}"]'}]}),
+        "PATCH replace": ("PATCH", {"Operations": [{"op": "replace", "path": "members", "value": rest}]}),
+        "PUT": ("PUT", {"displayName": "platform", "members": rest}),
+        "DELETE": ("DELETE", None),
+        "rename": ("PATCH", {"Operations": [{"op": "replace", "path": "displayName", "value": "other"}]}),
+    }
+    method, body = requests[way]
+    status, _ = await company.send(method, f"/Groups/{group}", body)
+    assert status in (200, 204)
+    assert company.find_key(ANN).team == "build"
+
+
+async def test_a_deactivation_ends_each_device_for_good(company: Company) -> None:
+    user = await company.create(ANN)
+    await company.create_group("platform", user)
+    bob = await company.create("bob@example.org")
+    await company.create_group("developers", bob, externalId="Id of Developers")
+    devices = [company.sign_in("1"), company.sign_in("1")]
+    other = company.sign_in("2", "bob@example.org")
+    await company.set_active(user, active=False)
+    assert [sign_in.id for sign_in in company.list_sign_ins()] == [other.id]
+    await company.set_active(user, active=True)
+    assert [sign_in.id for sign_in in company.list_sign_ins()] == [other.id]
+    again = company.sign_in("1")
+    assert {sign_in.id for sign_in in company.list_sign_ins()} == {again.id, other.id}
+    assert again.id not in {device.id for device in devices}
+    await company.send("DELETE", f"/Users/{user}")
+    assert [sign_in.id for sign_in in company.list_sign_ins()] == [other.id]
 
 
 async def test_scim_decides_about_a_cost_center_that_it_has_and_the_claim_about_others(company: Company) -> None:
