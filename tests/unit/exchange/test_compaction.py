@@ -514,6 +514,21 @@ async def test_tool_changes_hold_behind_the_summary() -> None:
         assert [tool["function"]["name"] for tool in request["tools"]] == ["lookup"]
 
 
+@pytest.mark.parametrize("asks", [{}, SUMMARIZE], ids=["edit", "field"])
+async def test_a_tool_that_a_search_has_loaded_is_named_beside_the_summary(asks: Json) -> None:
+    lookup = {"name": "lookup", "description": "Looks up.", "input_schema": {"type": "object", "properties": {}}}
+    search = {"type": "tool_use", "id": "search_1", "name": "ToolSearch", "input": {"query": "select:lookup"}}
+    found = {"type": "tool_reference", "tool_name": "lookup"}
+    result = {"type": "tool_result", "tool_use_id": "search_1", "content": [found]}
+    messages = [*MESSAGES, {"role": "assistant", "content": [search]}, {"role": "user", "content": [result]}]
+    tools = [WEATHER, lookup | {"defer_loading": True}, {**lookup, "name": "other", "defer_loading": True}]
+    built = proxy(Script(wrapped(), reply(text("Wet."))))
+    send = ask if asks else compact
+    block = body_of(await send(built, messages=messages, tools=tools, **asks))["content"][0]
+    added = {"type": "tool_addition", "tool": {"type": "tool_reference", "name": "lookup"}}
+    assert block["tool_changes"] == [added]
+
+
 async def test_a_tool_of_the_proxy_is_not_run_for_a_summary() -> None:
     script = Script(calls(call("web_search", query="Oslo")), reply(text("Wet.")))
     searcher = Searcher(FACTS)
