@@ -82,7 +82,6 @@ class Machine:
             capture_output=True,
             text=True,
             check=False,
-            timeout=240,
         )
 
     def list_sign_ins(self) -> list[dict[str, Any]]:

@@ -34,6 +34,7 @@ class Terminal:
         self._descriptor = descriptor
         self._process = process
         self._shown = b""
+        self._typed_at = 0
         self._columns = COLUMNS
 
     @property
@@ -43,6 +44,7 @@ class Terminal:
 
     def type(self, words: str) -> None:
         """Type a line and send it, each key when the screen has shown the one before."""
+        self._typed_at = len(self._shown)
         for keys in (words, "\r"):
             os.write(self._descriptor, keys.encode())
             self._settle()
@@ -53,6 +55,14 @@ class Terminal:
         while words not in self.text:
             assert time.monotonic() < deadline, f"{words!r} was not shown:\n{self.text[-3_000:]}"
             assert self._process.poll() is None, f"it ended:\n{self.text[-3_000:]}"
+            self._read(0.2)
+
+    def wait_for_answer(self, words: str) -> None:
+        """Read until the words were drawn since the last line was typed, also if they are no longer on the screen."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while words not in (text := _readable(self._shown[self._typed_at :])):
+            assert time.monotonic() < deadline, f"{words!r} was not shown:\n{text[-3_000:]}"
+            assert self._process.poll() is None, f"it ended:\n{text[-3_000:]}"
             self._read(0.2)
 
     def redraw_until(self, accept: Callable[[str], object]) -> str:

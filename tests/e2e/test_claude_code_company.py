@@ -322,9 +322,7 @@ def test_a_budget_is_announced_at_75_and_95_percent_and_explained_at_100(claude:
                     # Claude Code drops a notice while it shows another one, for a few seconds
                     screen.redraw_until(lambda text: "You've used" not in text)
                     screen.type(prompt)
-                    screen.redraw_until(
-                        lambda text, used=used: f"You've used {used} of your usage credits · resets" in text
-                    )
+                    screen.wait_for_answer(f"You've used {used} of your usage credits · resets")
                 screen.type("Count to 3")
                 end = find_period_end("month", datetime.now(UTC))
                 assert end is not None

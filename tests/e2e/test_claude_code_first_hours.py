@@ -47,7 +47,6 @@ def send_hello(program: Path, url: str, home: Path, **more: str) -> str:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
         check=False,
     )
     return done.stdout.strip()

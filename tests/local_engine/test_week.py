@@ -74,7 +74,7 @@ def run_claude(folder: Path, url: str, prompt: str) -> "subprocess.CompletedProc
     options = ("--tools", "Bash", "--system-prompt", "Be brief.", "--model", "opus", "--output-format", "json")
     variables = environment(url, folder, CLAUDE_CODE_MAX_RETRIES="0", CLAUDE_CODE_MAX_CONTEXT_TOKENS=str(LARGE))
     command = [str(find_claude()), "-p", prompt, *options]
-    return subprocess.run(command, cwd=project, env=variables, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(command, cwd=project, env=variables, capture_output=True, text=True, check=False)
 
 
 @contextmanager

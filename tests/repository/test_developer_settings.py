@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.waiting import WAIT_SECONDS
 
 COPIED = ("pyproject.toml", "anthropic_proxy", "tests/__init__.py", "tests/conftest.py", "tests/support")
 TESTS = ("tests/unit/test_startup.py", "tests/unit/platforms/test_program.py", "tests/unit/cli/test_config.py")
@@ -35,6 +34,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def run(*words: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """A run of tests has no limit but that of this test."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(folder)}
     return subprocess.run(
         [sys.executable, "-m", *words],
@@ -42,7 +42,6 @@ def run(*words: str, folder: Path) -> "subprocess.CompletedProcess[str]":
         env=environment,
         capture_output=True,
         text=True,
-        timeout=WAIT_SECONDS,
         check=False,
     )
 

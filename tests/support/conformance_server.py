@@ -17,6 +17,7 @@ from itertools import count
 from typing import Any
 
 from tests.support.conformance import MESSAGE
+from tests.support.waiting import WAIT_SECONDS
 
 KEY = "key-of-the-test"
 Event = dict[str, Any] | bytes
@@ -129,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(fault.reply(local, call), call)
             return
         assert isinstance(asked, Call)
-        connection = http.client.HTTPConnection(self.server.upstream, timeout=60)
+        connection = http.client.HTTPConnection(self.server.upstream, timeout=WAIT_SECONDS)
         kept = ("anthropic-version", "x-api-key", "authorization", "content-type")
         headers = {name: value for name, value in asked.headers.items() if name in kept}
         body = None if asked.body is None else json.dumps(asked.body)

@@ -14,6 +14,7 @@ from anthropic_proxy.engine.options import ConfiguredProvider, EngineOptions
 from anthropic_proxy.errors import ConfigurationError
 from tests.support.harness import STALL, FakeResponse, ProxyHarness
 from tests.support.paths import ROOT
+from tests.support.waiting import WAIT_SECONDS
 
 SERVER_PARTS = {
     *("anthropic_proxy.gateway", "anthropic_proxy.console", "anthropic_proxy.cli"),
@@ -33,7 +34,13 @@ def test_the_example_streams_a_reply_and_loads_no_part_of_the_server() -> None:
     )
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=WAIT_SECONDS,
+        check=True,
     )
     assert ended.stdout.startswith("This is the built-in demonstration of anthropic-proxy.")
     assert SERVER_PARTS.isdisjoint(ended.stderr.splitlines())
@@ -96,7 +103,13 @@ def test_a_program_ends_although_it_has_not_read_a_response() -> None:
     )
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=WAIT_SECONDS,
+        check=True,
     )
     assert ended.stdout == "api_error\n"
 

@@ -52,6 +52,7 @@ from tests.support.ledger import (
     store,
 )
 from tests.support.small_disk import fill_disk, mounted_disk
+from tests.support.waiting import WAIT_SECONDS
 
 
 def describe_schema(settings: Settings) -> dict[str, dict[str, Any]]:
@@ -249,7 +250,7 @@ def _count_in_another_process(file: Path | None) -> int:
         "connection.close()\n"
     )
     command = [sys.executable, "-c", script, str(file)]
-    return int(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
+    return int(subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS, check=True).stdout)
 
 
 def test_tables_that_another_process_has_created_meanwhile_are_not_those_of_another_program(database: Settings) -> None:

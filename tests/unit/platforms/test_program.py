@@ -13,6 +13,7 @@ from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.gateway.settings.place import CONFIG_VARIABLE
 from tests.support.paths import ROOT
 from tests.support.platform_marks import HIDDEN_POSIX
+from tests.support.waiting import WAIT_SECONDS
 
 _SCRIPT = Path(sys.executable).parent / "anthropic-proxy"
 pytestmark = pytest.mark.skipif(
@@ -24,7 +25,12 @@ def run(*command: str | Path, **variables: str) -> str:
     """Return the proposal at the end of an error message."""
     environment = {CONFIG_VARIABLE: os.environ[CONFIG_VARIABLE], **variables}
     ended = subprocess.run(
-        [*command, "models", "nothing"], env=environment, capture_output=True, text=True, check=False, timeout=60
+        [*command, "models", "nothing"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=WAIT_SECONDS,
     )
     assert ended.returncode == 2
     return ended.stderr.rpartition("More:  ")[2].strip()

@@ -13,6 +13,7 @@ from msgspec import structs
 from anthropic_proxy.engine.platforms import sandbox
 from anthropic_proxy.engine.platforms.sandbox import SandboxedProgram, SandboxFailed
 from tests.support.platform_marks import needs_process_limits
+from tests.support.waiting import WAIT_SECONDS
 
 Write = Callable[[str], SandboxedProgram]
 
@@ -22,7 +23,9 @@ def program(tmp_path: Path) -> Write:
     def write(body: str) -> SandboxedProgram:
         path = tmp_path / "program.py"
         path.write_text(f"import os\n\ndef main(question):\n    {body}\n")
-        return SandboxedProgram(path=str(path), timeout_seconds=20.0, cpu_seconds=10, memory_bytes=256 * 1024 * 1024)
+        return SandboxedProgram(
+            path=str(path), timeout_seconds=WAIT_SECONDS, cpu_seconds=10, memory_bytes=256 * 1024 * 1024
+        )
 
     return write
 
