@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec import structs
 
@@ -30,18 +31,15 @@ def program(tmp_path: Path) -> Write:
     return write
 
 
-def hanging(program: Write, mark: Path) -> SandboxedProgram:
-    """A program that leaves its process's number in a file, and then never answers."""
-    return program(
-        f"open({str(mark)!r} + '.new', 'w').write(str(os.getpid()))\n"
-        f"    os.rename({str(mark)!r} + '.new', {str(mark)!r})\n    while True: pass"
-    )
+def hanging(program: Write, marks: Path) -> SandboxedProgram:
+    """A program that leaves its process's number as the name of a directory, and then never answers."""
+    return program(f"os.makedirs({str(marks)!r} + '/' + str(os.getpid()))\n    while True: pass")
 
 
-def process_at(mark: Path) -> int:
-    while not mark.exists():
+def process_at(marks: Path) -> int:
+    while not (found := [*marks.glob("*")]):
         time.sleep(0.01)
-    return int(mark.read_text())
+    return int(found[0].name)
 
 
 def is_running(process: int) -> bool:
@@ -66,7 +64,7 @@ async def test_it_is_killed_when_its_time_is_over(program: Write, tmp_path: Path
             await sandbox.run_sandboxed(structs.replace(hanging(program, mark), timeout_seconds=seconds), None)
         if mark.exists():  # False: the machine was busy, and the program had not started yet
             break
-    assert not is_running(int(mark.read_text()))
+    assert not is_running(process_at(mark))
 
 
 @needs_process_limits
@@ -107,3 +105,30 @@ async def test_an_output_above_the_limit_ends_it(program: Write) -> None:
 async def test_a_large_input_that_nobody_reads_fails_like_the_program(program: Write) -> None:
     with pytest.raises(SandboxFailed, match=r"^program ended with 1$"):
         await sandbox.run_sandboxed(structs.replace(program("pass"), path="/program.py"), "x" * 10_000_000)
+
+
+async def test_it_has_no_variable_of_the_server_and_an_empty_directory_that_ends_with_it(
+    program: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    body = "return [dict(os.environ), os.getcwd(), os.listdir()]"
+    environment, directory, files = msgspec.json.decode(await sandbox.run_sandboxed(program(body), None))
+    if sys.platform == "win32":
+        environment = {name: value for name, value in environment.items() if name != "SYSTEMROOT"}
+    # Python itself sets a locale if there is none
+    assert {name for name in environment if name != "LC_CTYPE"} == set()
+    assert files == []
+    with pytest.raises(FileNotFoundError):
+        os.stat(directory)
+
+
+@needs_process_limits
+async def test_it_writes_no_file(program: Write) -> None:
+    with pytest.raises(SandboxFailed):
+        await sandbox.run_sandboxed(program("os.write(os.open('kept', os.O_CREAT | os.O_WRONLY), b'x')"), None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="platform: Linux ends a process if no memory is left")
+async def test_it_is_the_first_to_end_if_the_machine_has_no_memory_left(program: Write) -> None:
+    found = await sandbox.run_sandboxed(program("return open('/proc/self/oom_score_adj').read().strip()"), None)
+    assert found == b'"1000"'

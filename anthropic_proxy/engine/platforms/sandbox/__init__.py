@@ -1,15 +1,18 @@
 """Sandbox: runs a small Python program file in its own process, with limits of time, CPU and memory.
 
 It is used for regular expressions that a model wrote, for fetched web pages and for PDF documents. Unlike a thread, a
-process can be killed while C code runs.
+process can be killed while C code runs. It has no variable of the server's environment, which has keys, and an empty
+directory of its own.
 """
 
 import asyncio
+import os
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -17,6 +20,8 @@ from msgspec import Struct
 
 _LAUNCHER = str(Path(__file__).with_name("launcher.py"))
 _READ_BYTES = 64 * 1024
+_ENVIRONMENT = {name: os.environ[name] for name in ("SYSTEMROOT",) if sys.platform == "win32" and name in os.environ}
+"""Python starts on Windows only with `SYSTEMROOT`."""
 _CPU_LIMIT_EXIT = -getattr(signal, "SIGXCPU", 0) or None
 
 
@@ -45,19 +50,25 @@ async def run_sandboxed(program: SandboxedProgram, input_value: Any) -> bytes:
 
     Raises `TimeoutError`, `SandboxFailed` if the program fails, or `OSError` if it cannot be started.
     """
-    flags = ("-I",) if program.imports_packages else ("-I", "-S")
+    flags = ("-I", "-B") if program.imports_packages else ("-I", "-B", "-S")
     limits = (str(program.memory_bytes), str(program.cpu_seconds))
-    # a process and not a thread, because a process can be killed while C code runs
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, *flags, _LAUNCHER, program.path, *limits), stdin=PIPE, stdout=PIPE, stderr=DEVNULL
-    )
-    try:
-        async with asyncio.timeout(program.timeout_seconds):
-            output = await _exchange(process, msgspec.json.encode(input_value), program)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    with TemporaryDirectory(prefix="anthropic-proxy-", ignore_cleanup_errors=True) as directory:
+        # a process and not a thread, because a process can be killed while C code runs
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, *flags, _LAUNCHER, program.path, *limits),
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=DEVNULL,
+            cwd=directory,
+            env=_ENVIRONMENT,
+        )
+        try:
+            async with asyncio.timeout(program.timeout_seconds):
+                output = await _exchange(process, msgspec.json.encode(input_value), program)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
     if process.returncode == _CPU_LIMIT_EXIT:
         raise TimeoutError
     if process.returncode != 0:

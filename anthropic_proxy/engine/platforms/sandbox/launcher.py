@@ -5,6 +5,7 @@ Its arguments are the path of the program file, the maximum bytes of memory, and
 JSON.
 """
 
+import contextlib
 import importlib.machinery
 import importlib.util
 import json
@@ -20,6 +21,9 @@ def main(program: str, memory_bytes: int, cpu_seconds: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
         resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # it writes no file
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # Linux
+        file.write("1000")  # if the machine has no memory left, this process ends, and not the server
     loader = importlib.machinery.SourceFileLoader("program", program)
     spec = importlib.util.spec_from_loader("program", loader)
     assert spec is not None
