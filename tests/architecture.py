@@ -293,6 +293,68 @@ def only_the_admission_makes_origins_of_clients(module: Module) -> Breaches:
             yield node.lineno, "makes a ClientOrigin"
 
 
+DECODERS = {"msgspec.json.decode", "json.loads"}
+BODY_NAMES = {"body", "_body"}
+BODY_READERS = {"engine.messages.models.client_json", "engine.messages.models.decode"}
+NO_BODIES = {
+    *BODY_READERS,
+    "gateway.server.tour",
+    "engine.wires.anthropic.reply_forms",
+    "engine.wires.anthropic.stream",
+}
+"""The readers, a module that shows the bodies of its own example, and those that read replies."""
+PARTS_OF_BODIES = "engine.messages engine.exchange engine.histories engine.providers gateway.inspectors gateway.server"
+REQUEST_ENCODERS = (
+    "request",
+    "tools",
+    "conversation",
+    "json_schema",
+    "rejected_fields",
+    "betas",
+    "batches",
+    "json_spans",
+)
+UNTYPED_READERS = {
+    *NO_BODIES,
+    "engine.messages.models.raw_json",  # below the reader
+    "engine.messages.models.tool_arguments",  # of replies
+    "engine.messages.reply_schema",  # of replies
+    "engine.messages.json_validation",  # a schema with a number out of range is refused
+    "engine.exchange.final_calls",  # of replies
+    "engine.exchange.inspection.reply",  # of replies
+    "engine.exchange.safeguards.relayed",  # of replies
+}
+"""Modules whose decoding without a type is not one of a client's text, with the reason."""
+
+
+def only_the_reader_decodes_bodies_of_clients(module: Module) -> Breaches:
+    if not below(module.name, [*PARTS_OF_BODIES.split(), "engine.wires.anthropic"]) or module.name in NO_BODIES:
+        return
+    decoders = {*DECODERS}
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Assign) and (made := ast.unparse(node.value)).endswith((").decode", ").raw_decode")):
+            decoders |= {ast.unparse(target) for target in node.targets if "Decoder(" in made}
+    for node in ast.walk(module.tree):
+        if not isinstance(node, ast.Call) or ast.unparse(node.func) not in decoders:
+            continue
+        for given in node.args:
+            whole = given.args[0] if isinstance(given, ast.Call) and given.args else given  # bytes(body)
+            name = whole.id if isinstance(whole, ast.Name) else whole.attr if isinstance(whole, ast.Attribute) else ""
+            if name in BODY_NAMES:
+                yield node.lineno, f"decodes a body: {ast.unparse(node)}"
+
+
+def parts_of_bodies_are_decoded_with_a_type_or_by_the_reader(module: Module) -> Breaches:
+    is_encoder = below(module.name, "engine.wires") and module.name.rpartition(".")[2] in REQUEST_ENCODERS
+    if not (is_encoder or below(module.name, PARTS_OF_BODIES)) or module.name in UNTYPED_READERS:
+        return
+    for node in ast.walk(module.tree):
+        if not isinstance(node, ast.Call) or ast.unparse(node.func) not in DECODERS:
+            continue
+        if not any(pair.arg == "type" for pair in node.keywords):
+            yield node.lineno, f"decodes without a type: {ast.unparse(node)}"
+
+
 class Rule(NamedTuple):
     """A condition that must hold, and its reason."""
 
@@ -320,6 +382,16 @@ RULES = (
     Rule(
         wires_name_no_provider_and_no_model,
         "Models change weekly. A deviation is a field of the Dialect, set by an entry in engine/providers.",
+    ),
+    Rule(
+        only_the_reader_decodes_bodies_of_clients,
+        "A body with half a character, a byte order mark or a repeated key means the same everywhere only if all parts"
+        " of the proxy read it by `client_json.py`. A reply is read by `decode_json`, or has another name than `body`.",
+    ),
+    Rule(
+        parts_of_bodies_are_decoded_with_a_type_or_by_the_reader,
+        "msgspec refuses a number beyond 64 bits wherever it is, so a decoder without a type fails because of a field"
+        " that nobody reads. Use `decode_values`.",
     ),
     Rule(
         messages_and_wires_are_deterministic,

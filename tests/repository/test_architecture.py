@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.architecture import RULES, Rule, modules_of_the_package
+from tests.architecture import RULES, Module, Rule, modules_of_the_package
 
 MODULES = modules_of_the_package()
 
@@ -13,3 +13,17 @@ def test_the_package_obeys(rule: Rule) -> None:
         f"  {module.name or '__init__'}, line {line}: {what}" for module in MODULES for line, what in rule.check(module)
     ]
     assert not breaches, "\n".join([rule.reason, *breaches])
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import msgspec\ndef read(incoming):\n    return msgspec.json.decode(incoming.body, type=dict)",
+        "import json\ndef read(body):\n    return json.loads(body)",
+        "import msgspec\n_decode = msgspec.json.Decoder(dict).decode\ndef read(body):\n    return _decode(bytes(body))",
+        "import msgspec\ndef read(raw):\n    return msgspec.json.decode(raw)",
+    ],
+)
+def test_a_decoder_beside_the_reader_of_clients_is_found(source: str) -> None:
+    module = Module("engine.exchange.new", source)
+    assert [breach for rule in RULES for breach in rule.check(module)]

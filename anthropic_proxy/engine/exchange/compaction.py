@@ -66,7 +66,7 @@ MAX_WINDOW_SHARE = 0.75
 rest is for the summary, and for what the estimate misses."""
 _END = "end_turn"
 _RETRIED_FROM = 500
-"""Lowest HTTP status of an error that another request may not have."""
+"""Lowest HTTP status of an error that another request may not have, unless it says so (`should_retry`)."""
 
 
 class Summary(Struct, frozen=True):
@@ -199,8 +199,6 @@ class Compaction:
             )
         except ClientError as error:
             return Summary(error=error, reason=error.error_type)
-        except DECODE_ERRORS:
-            return Summary(reason="the request cannot be read")
         receipt = parent.new_receipt(COMPACTION)
         sink = _SummarySink(receipt)
         sent = parent.new_request(COMPACTION, receipt, built, plans)
@@ -377,7 +375,7 @@ def _end(stop_reason: str, details: dict[str, Any] | None = None) -> list[Delta]
 def _find_cause(summary: Summary) -> ProxyError:
     """Return the error for a client that has asked for nothing but the summary."""
     error = summary.error
-    if error is not None and error.status < _RETRIED_FROM:
+    if error is not None and (error.status < _RETRIED_FROM or error.should_retry is False):
         return error
     return ProxyBusy(
         f"compaction: no summary was written: {summary.reason}. Send the request again",

@@ -7,7 +7,6 @@ of their installed models.
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 
-import msgspec
 from msgspec import Struct, field, structs
 
 from anthropic_proxy.engine.descriptions import Description, Descriptions
@@ -17,6 +16,7 @@ from anthropic_proxy.engine.exchange.client_side import ClientRequest, Collectin
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.plan import build_request_facts, choose_plan, read_client_request
 from anthropic_proxy.engine.hooks import Client, Receipt, ValueStore
+from anthropic_proxy.engine.json_decoding import decode_json
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.preparation.tools import name_or_alias
 from anthropic_proxy.engine.messages.tokens import EstimateCache
@@ -142,7 +142,7 @@ async def _run(engine: Engine, body: bytes, path: str, sender: DryRunClient, cre
             with suppress(NotSent):
                 reply = await forwarding.count_tokens(dry, incoming, CollectingSink(receipt).wait_disconnected)
                 if result.recorded is None:
-                    result.estimated_tokens = msgspec.json.decode(reply.body)["input_tokens"]
+                    result.estimated_tokens = decode_json(reply.body)["input_tokens"]
             return result
     except ProxyError as error:
         result.error = error

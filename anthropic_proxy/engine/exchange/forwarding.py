@@ -15,7 +15,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, TypeVar
 from urllib.parse import urlsplit
 
-import msgspec
 from msgspec import Meta, Raw, Struct, field, structs
 
 from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP, is_large_request
@@ -41,6 +40,7 @@ from anthropic_proxy.engine.exchange.provider_errors import (
 from anthropic_proxy.engine.exchange.relay import build_relay_call, forwarded_headers, restrict_relayed_request
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, end_if_disconnected, uncancel
+from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport, NoteCheck
 from anthropic_proxy.engine.messages.media import may_have_media
 from anthropic_proxy.engine.messages.models import (
@@ -121,45 +121,63 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
         if may_ask and engine.inspectors:
             incoming = await _inspect(engine, incoming, wait_disconnected)
             request = await _decode_count(engine, incoming)
+        ask_relay = partial(
+            _relay_count, engine, request=request, target=target, wait=wait_disconnected, admission=admission
+        )
         count: int | None = None
-        if may_ask:
-            asked = await _edit_relayed(engine, incoming, request, target)
-            reply = await _relay_count(engine, asked, request, target, wait_disconnected, admission=admission)
-            if reply is not None:
-                count = None if asked is incoming else _read_count(reply.body)
-                if count is None:
-                    return reply
+        asked = await _edit_relayed(engine, incoming, request, target) if may_ask else incoming
+        if may_ask and (reply := await ask_relay(asked)) is not None:
+            count = None if asked is incoming else _read_count(reply.body)
+            if count is None:
+                return reply
         if request.decode_error is not None:
             raise request.decode_error
         request = await _replace_media(engine, incoming, request, structs.replace(plan, targets=[target]), admission)
         scale = engine.observations.find_token_scale(target.provider.name, target.model, incoming.receipt.client.id)
-        estimates = EstimateCache()
-        estimate = partial(estimates.get_or_estimate, scale=TokenScale(scale.family))
         is_large = is_large_request(incoming.body, len(request.tools))
         in_thread = partial(engine.background.run_in_thread_if_large, is_large)
-        cleared: int | None = None
-        if request.context_edits is not None:
-            from anthropic_proxy.engine.messages.context_editing import edit_context  # noqa: PLC0415  # few requests
 
-            original = await in_thread(estimate, request)
-            request, _ = await in_thread(edit_context, request)
-            cleared = original - await in_thread(estimate, request)
-        sent = request if target.is_relayed else await in_thread(_number_sources, request)
-        if may_ask and count is None:
-            count = await _count_by_provider(engine, incoming, request, target, wait_disconnected, admission=admission)
-        estimated = await in_thread(estimate, sent)
+        async def count_translated(request: MessagesRequest) -> int:
+            estimates = EstimateCache()
+            sent = request if target.is_relayed else await in_thread(_number_sources, request)
+            counted: int | None = None
+            if may_ask:
+                counted = await _count_by_provider(
+                    engine, incoming, request, target, wait_disconnected, admission=admission
+                )
+            estimated = await in_thread(estimates.get_or_estimate, sent, TokenScale(scale.family))
+            if counted is None:
+                return round(estimated * scale.factor)
+            if estimated >= MIN_RECORDED_TOKENS and estimates.is_latest_usual(scale.family):
+                engine.observations.record_token_count(
+                    target.provider.name, target.model, incoming.receipt.client.id, estimated, counted
+                )
+            return counted
+
+        if request.context_edits is None:
+            return JsonReply(b'{"input_tokens":%d}' % await count_translated(request))
+        from anthropic_proxy.engine.messages.context_editing import edit_context  # noqa: PLC0415  # few requests
+
+        original = structs.replace(request, context_edits=None)
+        edited, applied = await in_thread(edit_context, request)
+        of_original: int | None = None
         if count is None:
-            count = round(estimated * scale.factor)
-        elif estimated >= MIN_RECORDED_TOKENS and estimates.is_latest_usual(scale.family):
-            engine.observations.record_token_count(
-                target.provider.name, target.model, incoming.receipt.client.id, estimated, count
-            )
-        if cleared is None:
-            return JsonReply(b'{"input_tokens":%d}' % count)
-        before = count + round(cleared * scale.factor)
+            count = await count_translated(edited)
+        elif applied and (reply := await ask_relay(await _remove_edits(engine, incoming, is_large))) is not None:
+            of_original = _read_count(reply.body)
+        if of_original is None:
+            of_original = await count_translated(original) if applied else count
         return JsonReply(
-            b'{"input_tokens":%d,"context_management":{"original_input_tokens":%d}}' % (count, max(before, count))
+            b'{"input_tokens":%d,"context_management":{"original_input_tokens":%d}}' % (count, of_original)
         )
+
+
+async def _remove_edits(engine: Engine, incoming: ClientRequest, is_large: bool) -> ClientRequest:
+    """Return the request without the field that asks for edits, for a server that does not know it."""
+    from anthropic_proxy.engine.wires.anthropic.context_spans import edit_conversation  # noqa: PLC0415  # few requests
+
+    body = await engine.background.run_in_thread_if_large(is_large, edit_conversation, incoming.body, None)
+    return structs.replace(incoming, body=body, headers=remove_betas(incoming.headers, BETAS_OF_CONTEXT))
 
 
 def _number_sources(request: MessagesRequest) -> MessagesRequest:
@@ -228,10 +246,10 @@ async def _decode_count(engine: Engine, incoming: ClientRequest) -> MessagesRequ
 async def _relay_count(
     engine: Engine,
     incoming: ClientRequest,
+    *,
     request: MessagesRequest,
     target: Target,
-    wait_disconnected: WaitDisconnected,
-    *,
+    wait: WaitDisconnected,
     admission: Admission,
 ) -> JsonReply | None:
     """Return the count of a provider that has the endpoint. None: it has none, is paused, or failed.
@@ -248,7 +266,7 @@ async def _relay_count(
             incoming,
             request,
             target,
-            wait_disconnected,
+            wait,
             admission=admission,
             seconds=COUNT_TIMEOUT_SECONDS,
         )
@@ -381,8 +399,8 @@ class _ProviderCount(Struct, rename="camel"):
 
 def _read_count(body: bytes) -> int | None:
     try:
-        counted = msgspec.json.decode(body, type=_ProviderCount)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        counted = decode_json(body, _ProviderCount)
+    except InvalidJson:
         return None
     found = next((one for one in (counted.openai, counted.total_tokens, counted.count) if one is not None), None)
     # LM Studio answers unknown paths with status 200
@@ -442,12 +460,16 @@ async def _request_json(
         path = call.path
         try:  # some servers answer unknown paths with status 200
             if path.endswith("/count_tokens"):
-                msgspec.json.decode(body, type=_Counted)
-            elif (listed := msgspec.json.decode(body, type=_Listed)).data is None and listed.id is None:
-                raise msgspec.ValidationError("neither a list of models nor a model")
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                decode_json(body, _Counted)
+                is_expected = True
+            else:
+                listed = decode_json(body, _Listed)
+                is_expected = listed.data is not None or listed.id is not None  # a list of models, or a model
+        except InvalidJson:
+            is_expected = False
+        if not is_expected:
             name = target.provider.prefix
-            raise UpstreamProtocolError(f"{name} answered {path} with an unexpected body", provider=name) from error
+            raise UpstreamProtocolError(f"{name} answered {path} with an unexpected body", provider=name)
         return JsonReply(body, forwarded_headers(response.headers))
 
     try:

@@ -27,6 +27,7 @@ from anthropic_proxy.engine.background import MAX_BYTES_ON_LOOP
 from anthropic_proxy.engine.descriptions import Description
 from anthropic_proxy.engine.exchange.inspection import InspectResult
 from anthropic_proxy.engine.exchange.own_requests import OwnSink, ParentRequest
+from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.foreign_text import enclose_description
 from anthropic_proxy.engine.messages.media import MediaBlock, list_media, replace_media
@@ -385,8 +386,8 @@ def _read_reply(sink: OwnSink) -> Description:
         reason = f"the model that describes pictures failed ({sink.error.error_type})"
         return Description(failure=_LOSES if is_loss else reason)
     try:
-        reply = _decode_reply(bytes(sink.body))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        reply = decode_json(bytes(sink.body), _Reply)
+    except InvalidJson:
         return Description(failure=_NO_TEXT)
     text = "".join(part.text for part in reply.content if part.type == "text").strip()
     if reply.stop_reason == "refusal" or not text:

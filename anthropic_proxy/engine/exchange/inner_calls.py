@@ -85,10 +85,10 @@ class InnerCalls:
                 if isinstance(read.content_block, _Block):
                     self._add_block(read.content_block)
 
-    def feed_body(self, body: bytes) -> None:
+    def feed_body(self, reply: bytes) -> None:
         """Read a reply that is not streamed."""
         try:
-            self._model = _decode_model(body).model or self._model
+            self._model = _decode_model(reply).model or self._model
         except DECODE_ERRORS:
             return
 

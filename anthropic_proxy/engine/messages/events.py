@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.models import MessagesResponse, UsageBody
+from anthropic_proxy.engine.messages.models.client_json import decode_values
 from anthropic_proxy.engine.messages.server_tools import SERVER_CALL_TYPES
 from anthropic_proxy.errors import ProxyError
 
@@ -182,7 +183,7 @@ def _compaction_events(index: int, raw: Raw) -> list[Event]:
     events") and "Compaction at a token threshold", read 2026-11. The SDKs have their event `compaction` from the delta,
     so also Anthropic's signed block leads to none.
     """
-    block = msgspec.json.decode(raw)
+    block = decode_values(raw)
     if "signature" in block:
         from anthropic_proxy.engine.messages.models.compaction import sign_block  # noqa: PLC0415  # few replies
 

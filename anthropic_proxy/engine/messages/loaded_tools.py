@@ -45,6 +45,7 @@ from anthropic_proxy.engine.messages.models import (
     ToolUseBlock,
     decode_nested_content,
 )
+from anthropic_proxy.engine.messages.models.client_json import decode_values
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_escapes
 from anthropic_proxy.engine.messages.models.tool_arguments import ObjectEnd
 from anthropic_proxy.engine.messages.models.tools import ToolList, is_client_tool, list_tool_names, share_tools
@@ -219,7 +220,7 @@ def _with_definitions(content: Raw, tools: Sequence[Tool]) -> Raw:
             lines.append(f"Description: {tool.description}")
         lines.append(f"JSON Schema of its arguments: {bytes(tool.input_schema).decode() or '{}'}")
         definitions[tool.name] = "\n".join(lines)
-    decoded: Any = msgspec.json.decode(content)
+    decoded: Any = decode_values(content)
     blocks = [{"type": "text", "text": decoded}] if isinstance(decoded, str) else decoded
     for place, block in enumerate(blocks):
         if isinstance(block, dict) and block.get("type") == "tool_reference":

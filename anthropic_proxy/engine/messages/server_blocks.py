@@ -150,7 +150,7 @@ def encode_mcp_call(identifier: str, server: str, name: str, arguments: str) -> 
     raw = arguments.strip().encode(errors="replace")
     given: Any = {"arguments": arguments} if raw else {}
     try:
-        if raw[:1] == b"{" and msgspec.json.decode(raw) is not None:
+        if raw[:1] == b"{" and msgspec.json.decode(raw, type=dict) is not None:
             given = Raw(raw)
     except (msgspec.DecodeError, RecursionError):
         pass

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from anthropic_proxy.engine.messages.models.client_json import read_json
 from anthropic_proxy.engine.messages.models.context_edits import Compact
 from anthropic_proxy.engine.patterns import compile_later
 
@@ -61,9 +62,19 @@ def build_summary_body(
 ) -> bytes:
     """Return the body of a request for a summary. `body`: that of the client.
 
-    `sends_edits`: it has the edits before the summary, which the proxy makes. Raises like the decoder of JSON.
+    `sends_edits`: it has the edits before the summary, which the proxy makes. Raises `InvalidRequest`.
     """
-    given = _decode_fields(body)
+
+    def build(readable: bytes) -> bytes:
+        given = _decode_fields(readable)
+        return _build_body(given, instruction, model, max_tokens, streams=streams, sends_edits=sends_edits)
+
+    return read_json(body, build)
+
+
+def _build_body(
+    given: Mapping[str, Raw], instruction: str, model: str, max_tokens: int | None, *, streams: bool, sends_edits: bool
+) -> bytes:
     sent: dict[str, Any] = {name: given[name] for name in _KEPT if name in given}
     sent["messages"] = _add_instruction(_decode_list(given["messages"]), instruction)
     sent |= {"model": model, "max_tokens": max_tokens, "stream": streams}

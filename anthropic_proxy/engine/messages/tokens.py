@@ -56,6 +56,7 @@ from anthropic_proxy.engine.messages.models import (
     decode_nested_content,
     is_string_or_absent,
 )
+from anthropic_proxy.engine.messages.models.client_json import decode_values
 from anthropic_proxy.engine.messages.models.raw_json import ABOVE_STRINGS
 from anthropic_proxy.engine.messages.models.tools import ToolList
 from anthropic_proxy.engine.messages.preparation.cleaning import result_as_text, unknown_block_text
@@ -822,7 +823,7 @@ def _weigh_tool(tool: Tool) -> _WeighedTools:
         return _weigh_source(tool.source)
     if tool.source:
         return _weigh_source_cached(tool.source)
-    schema = msgspec.json.decode(tool.input_schema) if len(tool.input_schema) else None
+    schema = decode_values(tool.input_schema) if len(tool.input_schema) else None
     return _weigh_definition(_Definition(tool.name, tool.description, schema))
 
 

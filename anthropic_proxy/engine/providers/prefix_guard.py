@@ -58,10 +58,10 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.hooks import EngineLog, PrefixChange, Receipt
-from anthropic_proxy.engine.messages.models.raw_json import ABSENT, replace_lone_surrogates
+from anthropic_proxy.engine.messages.models.client_json import RepeatedKeyError, read_json
+from anthropic_proxy.engine.messages.models.raw_json import ABSENT
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
-from anthropic_proxy.engine.wires.anthropic.json_spans import RepeatedKeyError, find_members
-from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
+from anthropic_proxy.engine.wires.anthropic.json_spans import find_members
 from anthropic_proxy.errors import InvalidRequest
 
 MAX_PROMPT_BYTES = 8 * 1024 * 1024
@@ -405,17 +405,24 @@ _FULL_BEGINNING = 4
 def _examine(prompt: Prompt) -> _Parts | None:
     """Divide a prompt, and store in it what is found. None: it is no request of a known API."""
     try:
-        try:
-            parts = _divide(prompt.body, prompt.settings)
-        except msgspec.DecodeError:
-            parts = _divide(replace_lone_surrogates(prompt.body)[0], prompt.settings)
-    except (*DECODE_ERRORS, RepeatedKeyError, InvalidRequest, StopIteration):
+        parts = read_json(prompt.body, lambda body: _divide_in_place(body, prompt))
+    except (InvalidRequest, StopIteration):
+        parts = None
+    if parts is None:
         prompt.beginning = ()
         return None
     prompt.latest_turn, prompt.stable_end = parts.latest_turn, parts.stable_end
     prompt.conversation_end, prompt.mark_count = parts.conversation_end, parts.mark_count
     prompt.beginning = parts.beginning
     return parts
+
+
+def _divide_in_place(body: bytes, prompt: Prompt) -> _Parts | None:
+    """Return None if places in the readable `body` are not those in the prompt."""
+    try:
+        return _divide(body, prompt.settings) if len(body) == len(prompt.body) else None
+    except RepeatedKeyError:
+        return None
 
 
 def _divide(body: bytes, settings: Sequence[str]) -> _Parts:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Raw, Struct, structs
 
+from anthropic_proxy.engine.messages.models.client_json import decode_values
 from anthropic_proxy.engine.messages.work_budget import CHARACTERS_PER_NODE, WorkBudget, WorkCache, count_json_nodes
 from anthropic_proxy.engine.wires.schema_parts import (
     MAX_INLINED_REFERENCES,
@@ -446,7 +447,7 @@ def may_accept_object(schema: bytes, budget: WorkBudget | None = None) -> bool:
 
 def _decide_admission(schema: bytes, budget: WorkBudget) -> bool:
     budget.count_decoding_steps(schema)
-    root = msgspec.json.decode(schema)
+    root = decode_values(schema)
     return not isinstance(root, dict) or _ObjectCheck(SchemaDocument(root, budget)).admits(root, 0)
 
 
@@ -515,7 +516,7 @@ class EncodedSchema(NamedTuple):
 def encode_schema(schema: bytes, budget: WorkBudget, rules: SchemaRules = UNRESTRICTED_RULES) -> EncodedSchema:
     """Return a JSON Schema with only the keywords that `rules` permit. Raises `WorkLimitExceeded`."""
     budget.count_decoding_steps(schema)
-    cleaned, lost = clean_schema(msgspec.json.decode(schema) if schema else {}, rules, budget)
+    cleaned, lost = clean_schema(decode_values(schema) if schema else {}, rules, budget)
     return EncodedSchema(Raw(msgspec.json.encode(cleaned)), qualifies_for_strict(cleaned), tuple(lost))
 
 

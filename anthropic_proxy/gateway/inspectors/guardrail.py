@@ -14,6 +14,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.errors import UpstreamProtocolError, UpstreamUnreachable
 from anthropic_proxy.gateway.http_calls import HttpCalls
 from anthropic_proxy.gateway.settings.fields import InspectorRule
@@ -105,8 +106,8 @@ class GuardrailInspector:
         if reply.status != 200:
             raise UpstreamProtocolError(f"the guardrail service answered with status {reply.status}")
         try:
-            answer = msgspec.json.decode(reply.body, type=_Answer)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            answer = decode_json(reply.body, _Answer)
+        except InvalidJson as error:
             raise UpstreamProtocolError(f"the answer of the guardrail service cannot be read: {error}") from None
         if answer.action == "GUARDRAIL_INTERVENED" and (answer.texts is None or len(answer.texts) != len(sent)):
             raise UpstreamProtocolError(

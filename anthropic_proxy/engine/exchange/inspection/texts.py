@@ -18,6 +18,7 @@ from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.exchange.final_calls import PLACEHOLDER, RestoredArguments
 from anthropic_proxy.engine.hooks import Passage, PassageKind
+from anthropic_proxy.engine.messages.models.client_json import RepeatedKeyError
 from anthropic_proxy.engine.messages.models.raw_json import (
     EMPTY_STRING_LENGTH,
     is_json_text_too_deep,
@@ -401,7 +402,7 @@ def _find_held(level: _Level, kind: PassageKind) -> Iterator[PlacedText]:
     if not level.held:
         return
     if len({*level.types}) > 1:
-        raise json_spans.RepeatedKeyError("type")
+        raise RepeatedKeyError("type")
     kind_of_object = level.types[0] if level.types else ""
     excluded = NOT_TEXTS.get(kind_of_object, _NOTHING)
     media_types = [string.text.lower() for key, string in level.held if key == "media_type"]

@@ -53,7 +53,14 @@ from anthropic_proxy.engine.options import AutoMode, ConfiguredRoute
 from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_or_repair, repair_json
 from anthropic_proxy.engine.wires.purposes import CHECK_PURPOSES, CheckPurpose
-from anthropic_proxy.errors import ClientError, PermissionDenied, ProxyError
+from anthropic_proxy.errors import (
+    ClientError,
+    InspectorUnavailable,
+    InvalidRequest,
+    PermissionDenied,
+    PolicyBlocked,
+    ProxyError,
+)
 
 if TYPE_CHECKING:
     from anthropic_proxy.engine.exchange.inspection.inspection import Inspection
@@ -266,7 +273,7 @@ class ReplyCheck:
             return ""
         try:
             transcript = await self._wait_for_transcript()
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
+        except InvalidRequest:
             return _UNREADABLE
         return await self._engine.background.run_in_thread_if_large(
             transcript.count_characters() > MAX_BYTES_ON_LOOP,
@@ -329,9 +336,9 @@ class ReplyCheck:
             return _fail(call, str(error), "hidden text")
         except AmbiguousCallError as error:
             return _fail(call, str(error), "unreadable")
-        except ProxyError as error:  # an inspector refuses the call, or fails
+        except (PolicyBlocked, InspectorUnavailable) as error:
             return _fail(call, f"the call cannot be inspected: {error.error_type}")
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
+        except (InvalidRequest, msgspec.DecodeError, UnicodeError, RecursionError):
             return _fail(call, _UNREADABLE)
         except Exception:  # noqa: BLE001  # a defect of the proxy must neither allow the call nor end the reply
             self._engine.log.write_traceback(self._incoming.receipt.request_id)

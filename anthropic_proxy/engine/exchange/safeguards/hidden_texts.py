@@ -23,6 +23,7 @@ from anthropic_proxy.engine.exchange.final_calls import PLACEHOLDER, FinalCall, 
 from anthropic_proxy.engine.exchange.safeguards.rules import find_harmless_rule
 from anthropic_proxy.engine.exchange.safeguards.transcript import EarlierCall, list_lines_of_question
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
+from anthropic_proxy.errors import InvalidRequest
 
 PLAIN_WORD = "one word of the characters A-Z a-z 0-9 . _ @ -"
 """What the checking model is told about a hidden text."""
@@ -107,7 +108,7 @@ def hides_call(question: bytes, hidden: Mapping[str, str]) -> bool:
     """
     try:
         lines = list_lines_of_question(question)
-    except (ValueError, RecursionError):
+    except (ValueError, InvalidRequest):
         return True
     return any(not hidden.keys().isdisjoint(PLACEHOLDER.findall(line)) and not _is_line_of_user(line) for line in lines)
 

@@ -27,6 +27,7 @@ from anthropic_proxy.engine.exchange.final_calls import (
 from anthropic_proxy.engine.exchange.safeguards.hidden_texts import PLAIN_WORD, find_doubt_of_earlier_calls
 from anthropic_proxy.engine.exchange.safeguards.transcript import EarlierCall, Transcript, shorten
 from anthropic_proxy.engine.exchange.safeguards.verdict import SCHEMA
+from anthropic_proxy.engine.messages.models.client_json import decode_values
 from anthropic_proxy.engine.options import AutoMode
 from anthropic_proxy.engine.patterns import compile_later
 
@@ -98,7 +99,7 @@ def select_context(members: Mapping[str, Raw]) -> Mapping[str, Any]:
     read = {name: members[name] for name in _READ_FIELDS if name in members}
     if sum(memoryview(raw).nbytes for raw in read.values()) > _MAX_CONTEXT_BYTES:
         return CONTEXT_TOO_LONG
-    return {name: msgspec.json.decode(raw) for name, raw in read.items()}
+    return {name: decode_values(raw) for name, raw in read.items()}
 
 
 def build_check_body(

@@ -17,7 +17,7 @@ from contextlib import suppress
 import msgspec
 from msgspec import Raw, Struct
 
-from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
+from anthropic_proxy.engine.messages.models.client_json import read_json
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 
 _MAX_USER_TEXT, _MAX_USER_TEXTS = 4_000, 16_000
@@ -102,9 +102,9 @@ class Transcript(Struct, frozen=True):
 def read_transcript(body: bytes, *, is_subagent: bool = False) -> Transcript:
     """Return what the user wrote, and earlier calls, from the body of a client request.
 
-    Raises `msgspec.DecodeError`, `UnicodeDecodeError` or `RecursionError` for a body that cannot be read.
+    Raises `InvalidRequest` for a body that cannot be read.
     """
-    messages = _decode_body(replace_lone_surrogates(body)[0]).messages
+    messages = read_json(body, _decode_body).messages
     calls = [
         block
         for message in messages
@@ -146,7 +146,7 @@ def list_lines_of_question(body: bytes) -> list[str]:
     Behind `<transcript>` each line is a JSON object: `{"user":"…"}`, `{"Bash":"…"}`. Without this tag, the lines of all
     messages are returned. Raises like `read_transcript`, and `ValueError` for a content block that is no text.
     """
-    messages = _decode_body(replace_lone_surrogates(body)[0]).messages
+    messages = read_json(body, _decode_body).messages
     blocks = [block for message in messages for block in message.list_blocks()]
     if any(block.type != "text" for block in blocks):
         raise ValueError("a question of the classifier consists of texts")

@@ -30,6 +30,7 @@ from anthropic_proxy.engine.messages.models import (
     UnknownBlock,
     decode_nested_content,
 )
+from anthropic_proxy.engine.messages.models.client_json import decode_values
 from anthropic_proxy.engine.messages.server_blocks import decode_passage
 from anthropic_proxy.engine.messages.server_tools import SERVER_TOOLS
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
@@ -139,7 +140,7 @@ def _texts(messages: Iterable[Message]) -> Iterator[str]:
             for block in message.content:
                 if isinstance(block, ServerToolResultBlock):
                     if SERVER_TOOLS[block.kind].has_pages and memoryview(block.content).nbytes:
-                        yield from _strings(msgspec.json.decode(block.content))
+                        yield from _strings(decode_values(block.content))
                 elif message.role == "user":
                     yield from _texts_of(block)
 

@@ -17,6 +17,7 @@ from msgspec import Struct
 from anthropic_proxy.engine.exchange.tool_loop import regex_program
 from anthropic_proxy.engine.exchange.tool_loop.proxy_calls import ProxyToolCall, ToolContext
 from anthropic_proxy.engine.messages.models import Tool
+from anthropic_proxy.engine.messages.models.client_json import decode_values
 from anthropic_proxy.engine.messages.server_blocks import Content, tool_search_content
 from anthropic_proxy.engine.messages.server_tools import PROXY_TOOLS
 from anthropic_proxy.engine.patterns import compile_later
@@ -188,7 +189,7 @@ def _words(text: str) -> Iterator[str]:
 
 def _text_of(tool: Tool) -> str:
     """Return the searched text of a tool: name, description, and arguments with descriptions."""
-    schema = msgspec.json.decode(tool.input_schema) if memoryview(tool.input_schema).nbytes else None
+    schema = decode_values(tool.input_schema) if memoryview(tool.input_schema).nbytes else None
     return "\n".join([tool.name, tool.description or "", *_arguments_in(schema)])[:_MAX_TEXT_CHARACTERS]
 
 

@@ -3,7 +3,6 @@
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 from msgspec import structs
 
 from anthropic_proxy.engine.exchange.tool_loop.proxy_calls import (
@@ -15,6 +14,7 @@ from anthropic_proxy.engine.exchange.tool_loop.proxy_calls import (
 from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import Tool
+from anthropic_proxy.engine.messages.models.client_json import decode_values
 from anthropic_proxy.engine.messages.server_blocks import Content, error_content, web_fetch_content
 from anthropic_proxy.engine.upstream.contract import (
     DEFAULT_MEDIA_TYPES,
@@ -49,7 +49,7 @@ async def _fetch(tool: Tool, arguments: dict[str, Any], context: ToolContext) ->
     except WebFetchFailed as error:
         return error_content("web_fetch", error.error_code)
     max_tokens = _MAX_FETCHED_TOKENS if tool.max_content_tokens is None else max(tool.max_content_tokens, 0)
-    citations = msgspec.json.decode(tool.citations) if memoryview(tool.citations).nbytes else None
+    citations = decode_values(tool.citations) if memoryview(tool.citations).nbytes else None
     room = max_tokens * CHARACTERS_PER_TOKEN
     title = (fetched.title or "")[: min(room, MAX_TITLE_CHARACTERS)]
     now = datetime.fromtimestamp(context.engine.clock(), UTC).isoformat(timespec="seconds")

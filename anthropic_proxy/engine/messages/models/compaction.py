@@ -10,13 +10,13 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
 
+from anthropic_proxy.engine.messages.models.client_json import decode_values
 from anthropic_proxy.engine.messages.models.context_edits import Compact, ContextEdit, Summarize
-from anthropic_proxy.engine.messages.models.raw_json import validation_error, wrong_type_error
+from anthropic_proxy.engine.messages.models.raw_json import ABSENT, is_present, validation_error, wrong_type_error
 from anthropic_proxy.engine.messages.models.structs import (
     CompactionBlock,
     Message,
@@ -37,7 +37,7 @@ class _Config(Struct):
 
 
 class _TaskBudget(Struct):
-    remaining: Any = None
+    remaining: Raw = ABSENT
 
 
 class _Digests(Struct):
@@ -73,7 +73,7 @@ def require_no_field_beside(given: dict[str, bool], task_budget: Raw) -> None:
 
 def has_remaining(task_budget: Raw) -> bool:
     try:
-        return msgspec.json.decode(task_budget, type=_TaskBudget).remaining is not None
+        return is_present(msgspec.json.decode(task_budget, type=_TaskBudget).remaining)
     except msgspec.ValidationError:
         return False
 
@@ -165,7 +165,7 @@ def _digest_changes(block: CompactionBlock) -> str:
             type(change).__name__,
             tool.type,
             tool.name,
-            msgspec.json.decode(tool.definition) if len(tool.definition) else 0,
+            decode_values(tool.definition) if len(tool.definition) else 0,
         )
         for change in block.tool_changes
         for tool in (change.tool,)

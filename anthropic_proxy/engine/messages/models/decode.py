@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar, as
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
+from anthropic_proxy.engine.messages.models.client_json import build_body_error, read_json
 from anthropic_proxy.engine.messages.models.raw_json import (
     ABOVE_STRINGS,
     ABSENT,
@@ -264,8 +265,8 @@ def decode_request(
             if type(block) is ToolResultBlock:
                 request.tool_results += 1
                 request.tool_errors += block.is_error is True
-    except RecursionError:
-        raise InvalidRequest(f"The request body {TOO_DEEP_MESSAGE}.", code="request-body") from None
+    except RecursionError as error:
+        raise build_body_error(error) from None
     return request
 
 
@@ -837,8 +838,8 @@ _decode_message_fields = build_fields_decoder(Message.__struct_encode_fields__)
 
 def _decode_field_by_field(body: bytes, repairs: list[str]) -> _Body:
     require_bounded_members(body)
-    if (error := _find_utf8_error(body)) is not None:
-        raise InvalidRequest(f"The request body is not valid UTF-8: {error[0]} (byte {error[1]}).", code="request-body")
+    if (flaw := _find_utf8_error(body)) is not None:
+        raise InvalidRequest(f"The request body is not valid UTF-8: {flaw[0]} (byte {flaw[1]}).", code="request-body")
     body = body.removeprefix(codecs.BOM_UTF8)
     if not body or body.isspace():
         raise InvalidRequest("The request body is empty; it must be a JSON object.", code="request-body")
@@ -870,8 +871,7 @@ def _decode_field_by_field(body: bytes, repairs: list[str]) -> _Body:
             if not isinstance(read.system, str):
                 _require_only_texts(read.system, "system")
     except msgspec.DecodeError as error:
-        reason = str(error).removeprefix("JSON is malformed: ")
-        raise InvalidRequest(f"The request body is not valid JSON: {reason}.", code="request-body") from None
+        raise build_body_error(error) from None
     return read
 
 
@@ -1079,7 +1079,10 @@ def _is_classifier_question(body: bytes, tools: Sequence[Tool], stop_sequences: 
         return True
     if _END_OF_CALLS not in body or not any(answer in body for answer in _CLASSIFIER_ANSWERS):
         return False
-    question = _decode_question(body)
+    try:
+        question = read_json(body, _decode_question)
+    except InvalidRequest:
+        return False
     system = bytes(question.system)
     shows_calls = any(_END_OF_CALLS in bytes(message.content) for message in question.messages[-1:])
     return shows_calls and any(answer in system for answer in _CLASSIFIER_ANSWERS)

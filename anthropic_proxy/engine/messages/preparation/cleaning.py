@@ -47,6 +47,7 @@ from anthropic_proxy.engine.messages.models import (
     json_string,
     name_url,
 )
+from anthropic_proxy.engine.messages.models.client_json import decode_values
 from anthropic_proxy.engine.messages.models.decode import AUDIO_VIDEO_PREFIXES, is_supported_media
 from anthropic_proxy.engine.messages.models.raw_json import EMPTY_STRING_LENGTH
 from anthropic_proxy.engine.messages.server_tools import SERVER_TOOLS
@@ -501,7 +502,7 @@ def _value(raw: Raw) -> Any:
     if bytes(raw) in _EMPTY_VALUES:
         return None
     try:
-        return msgspec.json.decode(raw)
+        return decode_values(raw)
     except (msgspec.DecodeError, RecursionError):
         return None
 

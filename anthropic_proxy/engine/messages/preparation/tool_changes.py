@@ -3,8 +3,6 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
-import msgspec
-
 from anthropic_proxy.engine.messages.models import (
     CleanMessages,
     CompactionBlock,
@@ -15,6 +13,7 @@ from anthropic_proxy.engine.messages.models import (
     ToolRemovalBlock,
     decode_tool,
 )
+from anthropic_proxy.engine.messages.models.client_json import decode_values
 
 _Change = ToolAdditionBlock | ToolRemovalBlock
 _NOT_KEPT = "cache_control"
@@ -51,7 +50,7 @@ def list_tool_changes(request: MessagesRequest, loaded: Collection[str]) -> list
         if isinstance(change, ToolRemovalBlock):
             latest[name] = _refer("tool_removal", name) if name in deferred else None
         elif len(change.tool.definition):
-            definition = msgspec.json.decode(change.tool.definition)
+            definition = decode_values(change.tool.definition)
             definition.pop(_NOT_KEPT, None)
             tool = {"type": "tool_definition", "definition": definition}
             latest[_decode_added(change).name] = {"type": "tool_addition", "tool": tool}

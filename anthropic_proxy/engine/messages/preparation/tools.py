@@ -47,6 +47,7 @@ from anthropic_proxy.engine.messages.models import (
     ToolUseBlock,
     decode_nested_content,
 )
+from anthropic_proxy.engine.messages.models.client_json import decode_values
 from anthropic_proxy.engine.messages.models.tools import (
     MAX_TOOL_NAME_LENGTH,
     TOOL_NAME_PATTERN,
@@ -353,7 +354,7 @@ def _split_reply(content: list[Block], names: Mapping[str, str]) -> list[Message
     called: set[str] = set()
     for block in content:
         if isinstance(block, ServerToolResultBlock) and block.tool_use_id in called:
-            found = msgspec.json.decode(block.content) if len(block.content) else None
+            found = decode_values(block.content) if len(block.content) else None
             failed = isinstance(found, dict) and "error_code" in found
             if isinstance(found, dict) and isinstance(fetched := found.get("content"), dict):  # may be a PDF
                 # the note on citations belongs to the tool

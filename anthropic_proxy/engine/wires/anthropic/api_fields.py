@@ -14,7 +14,6 @@ which is not read. Each field `model`, except those of the request and of earlie
 provider may call in addition.
 """
 
-import codecs
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -25,10 +24,10 @@ from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import require_bounded_members
-from anthropic_proxy.engine.messages.models.raw_json import ABSENT, TOO_DEEP_MESSAGE, replace_lone_surrogates
+from anthropic_proxy.engine.messages.models.client_json import read_with_source
+from anthropic_proxy.engine.messages.models.raw_json import ABSENT
 from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.wires.anthropic import json_spans
-from anthropic_proxy.errors import InvalidRequest
 
 Places = Mapping[str, Mapping[str, str]]
 _ANY, _MAP = "*", "{}"
@@ -92,29 +91,19 @@ def keep_api_fields(body: bytes) -> ApiBody:
 
     Raises `InvalidRequest` for a body that is not JSON, which could not be compared.
     """
-    readable = body.removeprefix(codecs.BOM_UTF8)
+    return read_with_source(body, _keep_fields)
+
+
+def _keep_fields(readable: bytes, source: bytes) -> ApiBody:
     require_bounded_members(readable)
+    json_spans.find_members(readable)  # raises an error for a repeated field, of which servers read another one
     try:
-        try:
-            json_spans.find_members(readable)  # raises an error for a repeated field, of which servers read another one
-            _build_decoder().decode(readable)
-            return ApiBody(body)
-        except msgspec.ValidationError:
-            pass
-        except json_spans.RepeatedKeyError:
-            readable = json_spans.merge_repeated_keys(readable)
-        except msgspec.DecodeError:
-            readable, lone = replace_lone_surrogates(readable)
-            if not lone:
-                raise
+        _build_decoder().decode(readable)
+    except msgspec.ValidationError:
         reader = _Reader()
         kept = reader.keep_fields(Raw(readable.strip()), "", ())
         return ApiBody(bytes(kept), reader.named_models, [*reader.notes.values()])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        reason = str(error).removeprefix("JSON is malformed: ")
-        raise InvalidRequest(f"The request body is not valid JSON: {reason}.", code="request-body") from None
-    except RecursionError:
-        raise InvalidRequest(f"The request body {TOO_DEEP_MESSAGE}.", code="request-body") from None
+    return ApiBody(source)
 
 
 @cache

@@ -1,6 +1,5 @@
 """Edits for the Batches API: the requests that create a batch, and the responses that describe batches."""
 
-import codecs
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -9,6 +8,7 @@ from typing import Any
 import msgspec
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, NoteCheck
+from anthropic_proxy.engine.messages.models.client_json import read_with_source
 from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
@@ -34,14 +34,11 @@ def encode_batch(
     Raises `InvalidRequest` for invalid JSON, and for a list or object of too many members, and `UnsupportedFeature` if
     the notes on a request are refused.
     """
-    body = body.removeprefix(codecs.BOM_UTF8)
     notes = dict[str, FidelityNote]()
 
-    def find_edits(text: bytes) -> list[Edit]:
+    def edit(text: bytes, source: bytes) -> bytes:
         notes.clear()
         edits: list[Edit] = []
-        # `text` can have replacements for lone surrogates, of the same length. The client's bytes must stay.
-        source = body if len(body) == len(text) else text
         for index, request, params in find_params(text):
             members = json_spans.find_members(text, params.value, params.end)
             model = next((each for each in members if each.key == "model" and text[each.value] == _QUOTE), None)
@@ -63,9 +60,9 @@ def encode_batch(
                     notes.setdefault(note.field, note)
                 if edited != given:
                     edits.append(Edit(params.value, params.end, edited))
-        return edits
+        return json_spans.apply_edits(source, edits)
 
-    return json_spans.edit(body, find_edits), [*notes.values()]
+    return read_with_source(body, edit), [*notes.values()]
 
 
 def find_params(body: bytes) -> Iterator[tuple[int, JsonSpan, JsonSpan]]:

@@ -31,13 +31,12 @@ from msgspec import Struct, structs
 from anthropic_proxy.engine.messages.beta_tables import CONTEXT_BETA, FORM_BETAS, KEPT_BETAS
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling
 from anthropic_proxy.engine.messages.models import require_bounded_members
-from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
+from anthropic_proxy.engine.messages.models.client_json import read_json
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.calls import RelayCall
 from anthropic_proxy.engine.wires.dialect import Adaptation, BaseDialect, RequestPart
-from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -318,10 +317,10 @@ def _read_body_betas(body: bytes) -> list[str]:
         return []
     try:
         require_bounded_members(body)
-        betas = _decode_betas(replace_lone_surrogates(body)[0]).anthropic_beta
-        return [name for name in betas if _BETA_NAME.fullmatch(name)]
-    except (*DECODE_ERRORS, InvalidRequest):
+        betas = read_json(body, _decode_betas).anthropic_beta
+    except InvalidRequest:
         return []
+    return [name for name in betas if _BETA_NAME.fullmatch(name)]
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

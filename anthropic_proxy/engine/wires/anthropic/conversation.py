@@ -24,8 +24,8 @@ from msgspec import Raw, Struct, field
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import Source, name_url, require_bounded_members
+from anthropic_proxy.engine.messages.models.client_json import decode_values, read_json
 from anthropic_proxy.engine.messages.models.decode import decode_blocks
-from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
 from anthropic_proxy.engine.messages.models.tool_arguments import build_arguments_object
 from anthropic_proxy.engine.messages.models.tools import are_valid_ids
 from anthropic_proxy.engine.messages.preparation.cleaning import (
@@ -41,7 +41,6 @@ from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
 from anthropic_proxy.engine.wires.calls import RelayCall
-from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.engine.wires.past_media import describe_omitted
 from anthropic_proxy.engine.wires.thinking import SIGNATURE_PREFIX, UNSIGNED_SIGNATURE
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
@@ -638,32 +637,38 @@ def name_model(call: RelayCall[Dialect]) -> str:
 
 def find_sent_thinking(body: bytes, model: str) -> dict[str, SentThinking]:
     """Return the path of each thinking block in an encoded request, as in errors, and the block."""
-    found = dict[str, SentThinking]()
-    try:
-        readable, _ = replace_lone_surrogates(body)
+
+    def find(readable: bytes) -> dict[str, SentThinking]:
         require_bounded_members(readable)
+        found = dict[str, SentThinking]()
         for index, message in enumerate(_decode_messages(readable).messages):
             content = message.get("content", _NO_CONTENT)
             for place, raw in enumerate(_decode_list(content) if bytes(content).startswith(b"[") else ()):
                 if (block := read_block(bytes(raw))).type in THINKING_TYPES:
                     sent = SentThinking(_signature_of(block), _digest(model, block))
                     found[f"messages.{index}.content.{place}"] = sent
-    except (*DECODE_ERRORS, InvalidRequest):
+        return found
+
+    try:
+        return read_json(body, find)
+    except InvalidRequest:
         return {}
-    return found
 
 
 def find_open_loop(call: RelayCall[Dialect]) -> tuple[bytes, ...]:
     """Return the digest of the open tool loop of the client's request. Empty: there is none."""
-    body, _ = replace_lone_surrogates(call.body)
-    try:
+
+    def find(body: bytes) -> tuple[bytes, ...]:
         for member in json_spans.find_members(body):
             if member.key == "messages" and body[member.value] == ord("["):
                 first, blocks, question = _find_first_reply(body, member)
                 return () if first is None else (_digest(name_model(call), *question, *blocks),)
-    except (*DECODE_ERRORS, json_spans.RepeatedKeyError, InvalidRequest):
-        pass
-    return ()
+        return ()
+
+    try:
+        return read_json(call.body, find)
+    except InvalidRequest:
+        return ()
 
 
 def _signature_of(block: BlockFields) -> str:
@@ -748,4 +753,4 @@ def _as_reminder(block: Any) -> Any:
     fields = block if isinstance(block, dict) else msgspec.json.decode(block, type=dict[str, Raw])
     if "text" not in fields:
         return block
-    return {**fields, "text": f"<system-reminder>\n{msgspec.json.decode(fields['text'])}\n</system-reminder>"}
+    return {**fields, "text": f"<system-reminder>\n{decode_values(fields['text'])}\n</system-reminder>"}

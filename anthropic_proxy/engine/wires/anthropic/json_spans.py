@@ -1,12 +1,10 @@
 """Edits of JSON text at byte positions. All other bytes of a client request stay unchanged.
 
 A value is found in two steps: `msgspec` decodes one level of the text to `Raw` values, and these are aligned with the
-text again, because `msgspec` states no positions. An object with a repeated key cannot be aligned. Its text is encoded
-again, and then edited. A text with lone surrogates, which `msgspec` rejects, is read with U+FFFD in their place. Both
-are escapes of the same length, so that the positions are those of the original text, which keeps its surrogates.
+text again, because `msgspec` states no positions. An object with a repeated key cannot be aligned, so its text is
+encoded again, and then edited (`client_json.py`).
 """
 
-import codecs
 import re
 from collections.abc import Callable, Sequence
 
@@ -14,9 +12,9 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.models import require_bounded_members
-from anthropic_proxy.engine.messages.models.raw_json import MAX_MEMBERS, TOO_DEEP_MESSAGE, replace_lone_surrogates
+from anthropic_proxy.engine.messages.models.client_json import RepeatedKeyError, read_with_source
+from anthropic_proxy.engine.messages.models.raw_json import MAX_MEMBERS
 from anthropic_proxy.engine.patterns import compile_anchored
-from anthropic_proxy.errors import InvalidRequest
 
 _decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
@@ -27,10 +25,6 @@ _MIN_COUNTED_BYTES = MAX_MEMBERS * len('"":0,')
 _OPEN = compile_anchored(rb"[ \t\r\n]*[\[{][ \t\r\n]*")
 _KEY = compile_anchored(rb'("(?:[^"\\]|\\.)*+")[ \t\r\n]*:[ \t\r\n]*')
 _NEXT = compile_anchored(rb"[ \t\r\n]*(?:,[ \t\r\n]*|[\]}])")
-
-
-class RepeatedKeyError(ValueError):
-    """An object in the JSON text has the same key twice, with different values."""
 
 
 class JsonSpan(Struct, frozen=True):
@@ -112,34 +106,16 @@ def edit(text: bytes, find_edits: Callable[[bytes], Sequence[Edit]]) -> bytes:
     `find_edits` gets a text of the same length that can be decoded, and may be called again if it has raised an error.
     Raises `InvalidRequest` for text that is not JSON or cannot be decoded.
     """
-    edited = readable = text.removeprefix(codecs.BOM_UTF8)
-    try:
-        while True:
-            try:
-                edits = find_edits(readable)
-                return apply_edits(edited, edits) if edits else text
-            except RepeatedKeyError:
-                text = edited = readable = merge_repeated_keys(readable)
-            except msgspec.DecodeError:
-                readable, lone = replace_lone_surrogates(readable)
-                if not lone:
-                    raise
-    except RecursionError:
-        raise InvalidRequest(f"The request body {TOO_DEEP_MESSAGE}.", code="request-body") from None
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(f"The request body is not valid UTF-8: {error.reason}.", code="request-body") from None
-    except msgspec.DecodeError as error:
-        reason = str(error).removeprefix("JSON is malformed: ")
-        raise InvalidRequest(f"The request body is not valid JSON: {reason}.", code="request-body") from None
+    of_client: bytes | None = None
 
+    def apply(readable: bytes, source: bytes) -> bytes:
+        nonlocal of_client
+        of_client = of_client or source
+        if edits := find_edits(readable):
+            return apply_edits(source, edits)
+        return text if source is of_client else source
 
-def merge_repeated_keys(text: bytes) -> bytes:
-    """Return JSON text in which each key of an object occurs once, with its last value.
-
-    Other parsers may use another of the repeated values. Raises `InvalidRequest` for too many members in the text.
-    """
-    require_bounded_members(text)
-    return msgspec.json.encode(msgspec.json.decode(text))
+    return read_with_source(text, apply)
 
 
 def build_removal_edits(spans: Sequence[JsonSpan], kept: Sequence[bool]) -> list[Edit]:

@@ -25,12 +25,12 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling
-from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
+from anthropic_proxy.engine.messages.models.client_json import decode_values, read_json
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.conversation import EMPTY_TEXT, as_text, read_block
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
-from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
+from anthropic_proxy.errors import InvalidRequest
 
 _REFUSED = compile_anchored(
     r"(?P<path>[\w$]+(?:\.[\w$]+)*): (?:Extra inputs are not permitted|Input tag '(?P<tag>[\w$-]+)' found)"
@@ -140,8 +140,8 @@ def find_rejected_field(body: bytes, message: str) -> str | None:
     if match is None and newer is None and not feature:
         return None
     try:
-        request = msgspec.json.decode(replace_lone_surrogates(body)[0])
-    except DECODE_ERRORS:
+        request = read_json(body, decode_values)
+    except InvalidRequest:
         return None
     if not isinstance(request, dict):
         return None

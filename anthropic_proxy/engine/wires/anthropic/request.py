@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling, note_replacement
 from anthropic_proxy.engine.messages.models import build_thread_error
+from anthropic_proxy.engine.messages.models.client_json import decode_values
 from anthropic_proxy.engine.messages.purpose import AGENT_HEADER, HINT_HEADERS, SESSION_HEADER
 from anthropic_proxy.engine.passed_proxies import LOOP_HEADER
 from anthropic_proxy.engine.wires.anthropic import json_spans
@@ -379,7 +380,7 @@ def _find_billing_edits(body: bytes, system: JsonSpan) -> list[Edit]:
         parts = json_spans.find_elements(body, system.value, system.end)
         texts = [read_block(body[part.value : part.end]).text or "" for part in parts]
         return json_spans.build_removal_edits(parts, [not value.startswith(_BILLING) for value in texts])
-    value = msgspec.json.decode(text)
+    value = decode_values(text)
     if not isinstance(value, str) or not value.startswith(_BILLING):
         return []
     return [Edit(system.value, system.end, msgspec.json.encode(value.partition("\n")[2]))]

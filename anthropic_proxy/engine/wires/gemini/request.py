@@ -30,6 +30,7 @@ from anthropic_proxy.engine.messages.models import (
     json_string,
     name_url,
 )
+from anthropic_proxy.engine.messages.models.client_json import decode_values
 from anthropic_proxy.engine.messages.preparation.cleaning import call_as_text
 from anthropic_proxy.engine.messages.server_tools import NOTHING_LISTED
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
@@ -86,7 +87,7 @@ def encode_request(call: TranslatedCall[Dialect]) -> UpstreamRequest:
             config["responseMimeType"] = "application/json"
             with budget.error_field(REPLY_SCHEMA_PATH):
                 budget.count_decoding_steps(request.output_schema)
-                encoded = encode_reply_schema(msgspec.json.decode(request.output_schema), budget, as_openapi=lowered)
+                encoded = encode_reply_schema(decode_values(request.output_schema), budget, as_openapi=lowered)
             config["responseSchema" if lowered else "responseJsonSchema"] = encoded
     contents = _Contents(call, notes)
     for message in request.messages:

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import Tool
+from anthropic_proxy.engine.messages.models.client_json import decode_values
 from anthropic_proxy.engine.messages.models.tools import are_client_tools, is_client_tool
 from anthropic_proxy.engine.messages.preparation import PreparedRequest, server_tool_kind
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
@@ -152,7 +153,7 @@ def _declare_functions(tool: Tool, budget: WorkBudget, as_openapi: bool) -> Enco
     if (description := tool_description(tool)) or tool.description is not None:
         declaration["description"] = description
     budget.count_decoding_steps(tool.input_schema)
-    schema = msgspec.json.decode(tool.input_schema) if tool.input_schema else {}
+    schema = decode_values(tool.input_schema) if tool.input_schema else {}
     parameters = encode_parameter_schema(schema, budget, as_openapi=as_openapi)
     if parameters is not None:
         declaration["parameters" if as_openapi else "parametersJsonSchema"] = parameters

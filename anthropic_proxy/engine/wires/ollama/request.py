@@ -23,6 +23,7 @@ from anthropic_proxy.engine.messages.models import (
     ToolUseBlock,
     json_string,
 )
+from anthropic_proxy.engine.messages.models.client_json import decode_values
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.json_schema import SchemaRules, clean_schema
@@ -99,7 +100,7 @@ def encode_tools(call: TranslatedCall[Dialect], budget: WorkBudget) -> ToolField
 @for_each_client_tool
 def _encode_functions(tool: Tool, budget: WorkBudget) -> EncodedTool:
     budget.count_decoding_steps(tool.input_schema)
-    schema = msgspec.json.decode(tool.input_schema) if tool.input_schema else {}
+    schema = decode_values(tool.input_schema) if tool.input_schema else {}
     parameters, root_description, lost, keywords = encode_parameters(schema, budget)
     function: dict[str, Any] = {"name": tool.name}
     if description := tool_description(tool, root_description):

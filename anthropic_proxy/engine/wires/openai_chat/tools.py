@@ -13,6 +13,7 @@ from msgspec import Raw, Struct
 from anthropic_proxy.engine.messages.deltas import Delta, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import Tool, ToolChoice
+from anthropic_proxy.engine.messages.models.client_json import decode_values
 from anthropic_proxy.engine.messages.models.raw_json import is_present
 from anthropic_proxy.engine.messages.models.tools import are_client_tools, is_client_tool
 from anthropic_proxy.engine.messages.preparation import server_tool_kind
@@ -76,7 +77,7 @@ def encode_tools(call: TranslatedCall[Dialect], budget: WorkBudget) -> ToolField
             if is_client_tool(tool) or not kind or kind not in known:
                 continue
             name = known[kind]
-            location = msgspec.json.decode(tool.user_location) if len(tool.user_location) else None
+            location = decode_values(tool.user_location) if len(tool.user_location) else None
             values = {
                 "max_uses": tool.max_uses,
                 "allowed_domains": tool.allowed_domains,

@@ -16,6 +16,7 @@ from msgspec import Raw, Struct
 from anthropic_proxy.engine.messages.deltas import Citation, Delta, Text, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import McpServer, Tool, ToolChoice
+from anthropic_proxy.engine.messages.models.client_json import decode_values
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT
 from anthropic_proxy.engine.messages.models.tool_arguments import (
     ArgumentsReader,
@@ -160,7 +161,7 @@ def _encode_search(tool: Tool, dialect: Dialect, notes: list[FidelityNote]) -> d
     if tool.blocked_domains and "excluded_domains" not in definition.get("filters", ()):
         why = "the provider's search has no known setting for it; they are removed from its results"
         notes.append(FidelityNote("approximated", f"tools.{tool.name}.blocked_domains", why))
-    given: Any = msgspec.json.decode(tool.user_location) if tool.user_location else None
+    given: Any = decode_values(tool.user_location) if tool.user_location else None
     names = ("city", "region", "country", "timezone") if isinstance(given, dict) else ()
     place = {name: given[name] for name in names if isinstance(given.get(name), str)}
     if place and dialect.sends_user_location:
