@@ -4,7 +4,7 @@ from functools import partial
 
 import msgspec
 
-from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
+from anthropic_proxy.console.ledger.reader_threads import ReaderThreads
 from anthropic_proxy.console.openapi import Schema, build_json_response, build_openapi
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Plugin, Route, RouteRequest, RouteResponse
@@ -19,7 +19,7 @@ def open_plugin(settings: Settings) -> Plugin:
 
     async def respond(request: RouteRequest) -> RouteResponse:
         build = partial(build_document, has_keys=settings.virtual_keys, has_budgets=bool(settings.budgets))
-        document = await threads.run(name_client(request), build)
+        document = await threads.run(request.client.payer, build)
         return build_json_response(msgspec.json.encode(document))
 
     return Plugin(routes=[Route(path=PATH, respond=respond)], stop=threads.stop)

@@ -1,16 +1,24 @@
 """What runs beside the requests: long computations in a thread, and tasks that no request waits for.
 
-The event loop serves all requests, so a computation that needs more than some milliseconds runs in a thread.
+The event loop serves all requests, so a computation that needs more than some milliseconds runs in a thread. One at a
+time does, because several threads share one interpreter lock: they need more memory, delay the loop more, and end no
+earlier. The payers of the jobs have turns (`turns.py`), and a job that is long gives way to the others (`slices.py`).
+Then it waits in its thread, and another one computes, so that a job is a plain function however often it gives way.
 """
 
 import asyncio
+import threading
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar, TypeVarTuple
 
 from msgspec import structs
 
 from anthropic_proxy.engine.messages.work_budget import WorkPostponed
+from anthropic_proxy.engine.slices import call_in_slices
+from anthropic_proxy.engine.turns import SharedWorker, Turns
 from anthropic_proxy.engine.wires.calls import Call
 from anthropic_proxy.engine.wires.dialect import BaseDialect
 
@@ -28,7 +36,11 @@ MAX_STEPS_ON_LOOP = 4_000
 With this limit, twelve concurrent requests delay other requests by at most 0.2 s. Conversions are cached, so only the
 first request of a session needs a thread."""
 
-
+THREAD = SharedWorker(name="the thread for large requests", places=1, share=1, max_waiting=256, max_wait_seconds=60.0)
+SLICE_SECONDS = 0.05
+"""Processor time after which a job gives way to those of other payers."""
+_CHECK_SECONDS = 1.0
+"""Time after which a job that waits asks whether there is still a server."""
 _BYTES_PER_TOOL = 512
 """Bytes added to the size of a request for each tool definition, because each definition costs additional time."""
 
@@ -39,13 +51,16 @@ def is_large_request(body: bytes, tool_count: int = 0) -> bool:
 
 
 class BackgroundWork:
-    """Runner of long computations in a thread, one at a time, and of event-loop tasks that no request waits for."""
+    """The thread for long computations, and the event-loop tasks that no request waits for.
 
-    def __init__(self) -> None:
-        # several threads share one interpreter lock: they need more memory, delay the loop more, and end no earlier
-        self._free = asyncio.Semaphore(1)
-        # of its own: the threads that asyncio has for everything may all be in use
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="large-requests")
+    `clock` returns the processor time of the current thread, in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.thread_time) -> None:
+        self._turns = Turns(THREAD)
+        # of its own: the threads that asyncio has for everything may all be in use. A job that gives way keeps its one
+        self._threads = ThreadPoolExecutor(1 + THREAD.max_waiting, thread_name_prefix="large-requests")
+        self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start_task(self, work: Coroutine[Any, Any, None]) -> None:
@@ -54,14 +69,36 @@ class BackgroundWork:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def run_in_thread(self, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments) -> _Result:
-        """Return the result of a function, computed in a thread after earlier computations have ended.
+    def of(self, payer: str) -> "PayerWork":
+        """Return what runs computations in the turns of a payer (`Client.payer`)."""
+        return PayerWork(payer, self._turns, self._threads, self._clock)
 
-        A cancelled computation still occupies the thread until it ends.
+
+class PayerWork:
+    """Runner of long computations for the requests of one payer."""
+
+    __slots__ = ("_clock", "_threads", "_turns", "payer")
+
+    def __init__(self, payer: str, turns: Turns, threads: ThreadPoolExecutor, clock: Callable[[], float]) -> None:
+        self.payer = payer
+        self._turns = turns
+        self._threads = threads
+        self._clock = clock
+
+    async def run_in_thread(self, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments) -> _Result:
+        """Return the result of a function, computed in a thread when it is the payer's turn.
+
+        A cancelled computation still occupies the thread until it ends. Raises `ProxyBusy` after a long wait.
         """
-        await self._free.acquire()
-        computation = asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
-        computation.add_done_callback(lambda _: self._free.release())
+        await self._turns.acquire(self.payer)
+        job = _Job(self.payer, self._turns, self._clock)
+        run = partial(job.run, partial(function, *arguments))
+        try:
+            computation = asyncio.get_running_loop().run_in_executor(self._threads, run)
+        except RuntimeError:  # the system has no thread left
+            self._turns.release(self.payer)
+            raise
+        computation.add_done_callback(lambda _: self._turns.release(self.payer))
         return await asyncio.shield(computation)
 
     async def run_in_thread_if_large(
@@ -80,3 +117,32 @@ class BackgroundWork:
             except WorkPostponed:
                 pass
         return await self.run_in_thread(function, structs.replace(call, max_schema_steps=None))
+
+
+class _Job:
+    """A computation in the thread. It begins on the event loop, and gives way in its thread."""
+
+    def __init__(self, payer: str, turns: Turns, clock: Callable[[], float]) -> None:
+        self._payer = payer
+        self._turns = turns
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._slice_began = 0.0
+        self._is_resumed = threading.Event()
+
+    def run(self, function: Callable[[], _Result]) -> _Result:
+        self._slice_began = self._clock()
+        return call_in_slices(self._give_way, function)
+
+    def _give_way(self) -> None:
+        """Let the jobs of other payers that wait run first, if this one has had its slice."""
+        if not self._turns.is_waited_for(self._payer) or self._clock() - self._slice_began < SLICE_SECONDS:
+            return
+        self._is_resumed.clear()
+        try:
+            self._loop.call_soon_threadsafe(self._turns.give_way, self._payer, self._is_resumed.set)
+        except RuntimeError:  # the server has ended, and nobody waits
+            return
+        while not self._is_resumed.wait(_CHECK_SECONDS) and not self._loop.is_closed():
+            pass
+        self._slice_began = self._clock()

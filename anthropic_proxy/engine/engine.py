@@ -42,11 +42,12 @@ from anthropic_proxy.engine.providers.lookup import require_known_wire
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
 from anthropic_proxy.engine.providers.prefix_guard import PrefixGuard
 from anthropic_proxy.engine.providers.provider_models import has_model_list, query_limits
-from anthropic_proxy.engine.routing.call_limits import FairQueue, Throttle, build_throttles, slots_per_worker
+from anthropic_proxy.engine.routing.call_limits import Throttle, build_call_turns, build_throttles, slots_per_worker
 from anthropic_proxy.engine.routing.health import REPAIRS, CircuitBreakers, RepetitionBudget
 from anthropic_proxy.engine.routing.router import PlanCache
 from anthropic_proxy.engine.routing.routes import CompiledRoutes
 from anthropic_proxy.engine.routing.targets import Target, build_target_limits
+from anthropic_proxy.engine.turns import Turns
 from anthropic_proxy.engine.upstream.contract import WebFetch, WebSearch
 from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.engine.wires.bound_requests import ALL_SERVERS, WEB, ServerName, Transport
@@ -86,8 +87,8 @@ class Engine(Struct, frozen=True, kw_only=True):
     """Of repetitions in a plainer form, by model and by client."""
     acceptances: dict[tuple[str, str, str], float] = field(default_factory=dict)
     """Upstream, model and path → monotonic time at which the latest accepted request began."""
-    queue: FairQueue | None = None
-    """Queue that limits concurrent upstream calls (`MAX_UPSTREAM_CALLS`), fair between clients. None: no limit."""
+    queue: Turns | None = None
+    """Turns that limit concurrent upstream calls (`MAX_UPSTREAM_CALLS`). None: no limit."""
     throttles: Mapping[str, Throttle] = {}
     """Name of a provider with `requests_per_minute` → the throttle for its messages."""
     first_checks: FirstChecks = field(default_factory=FirstChecks)
@@ -187,7 +188,7 @@ class EngineFields(TypedDict):
     catalog: Catalog
     credentials: Credentials
     observations: ModelObservations
-    queue: FairQueue | None
+    queue: Turns | None
     throttles: Mapping[str, Throttle]
     compiled_routes: CompiledRoutes | None
     transports: Mapping[str, Transport]
@@ -205,7 +206,7 @@ def build_engine_fields(
 ) -> EngineFields:
     """No connection is opened. `on_listed_prices`: see `Catalog`."""
     limit = options.max_upstream_calls
-    queue = None if limit is None else FairQueue(slots_per_worker(limit, *worker_index_and_count), limit)
+    queue = None if limit is None else build_call_turns(slots_per_worker(limit, *worker_index_and_count), limit)
     listings = {
         row.name: OllamaModelSource(
             extend_transport(transports[row.name], options.call_options.get(row.name)),

@@ -107,6 +107,11 @@ class Client(Struct, frozen=True):
     """Id of the virtual key: `key_…`. "": another client."""
     owner: str = ""
     """Owner of the virtual key. "": none, or another client."""
+    person: str = ""
+    """Id of the key of the person that the virtual key is, belongs to or names as its owner. "": none, or another
+    client."""
+    address: str = ""
+    """IP address of a client without a key. "": it has a key, or the address is unknown."""
     is_restricted: bool = False
     """True if the key, its person or its team may use only certain models, providers or routes, or has a budget in
     dollars. Only fields of the Messages API are then relayed, because others may name models that nobody knows."""
@@ -129,6 +134,17 @@ class Client(Struct, frozen=True):
     def id(self) -> str:
         """Name under which something is kept for this client only."""
         return self.key_id or self.name
+
+    @property
+    def payer(self) -> str:
+        """Name of who has turns at shared workers: the person of the key or its owner, else the key, or the address of
+        a client without a key.
+        """
+        if self.person:
+            return f"person {self.person}"
+        if self.owner and not self.has_foreign_texts:
+            return f"owner {self.owner}"
+        return f"address {self.address}" if self.address else f"key {self.id}"
 
     def scope_session(self, session: str) -> str:
         """Return a name of the session that no other client has. Session ids are texts, which anybody can send."""

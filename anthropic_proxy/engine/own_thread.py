@@ -1,4 +1,4 @@
-"""`run_in_own_thread`: for a function that waits for another program.
+"""`run_in_own_thread`: for a function that waits for another program, or has turns of its own.
 
 The threads of `asyncio.to_thread` are few, and pages, metrics and large requests need them to compute. A database or a
 command that does not answer would hold them all.
@@ -19,6 +19,13 @@ async def run_in_own_thread(name: str, function: Callable[[*_Arguments], _Result
 
     The caller limits how many run at the same time. If it is cancelled, the thread goes on.
     """
+    return await start_in_own_thread(name, function, *arguments)
+
+
+def start_in_own_thread(
+    name: str, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments
+) -> asyncio.Future[_Result]:
+    """Start the thread now, and return its result as a future. Raises `RuntimeError` if the system has none left."""
     result: Future[_Result] = Future()
     result.set_running_or_notify_cancel()
 
@@ -31,4 +38,4 @@ async def run_in_own_thread(name: str, function: Callable[[*_Arguments], _Result
             result.set_result(found)
 
     Thread(target=run, name=name, daemon=True).start()
-    return await asyncio.wrap_future(result)
+    return asyncio.wrap_future(result)

@@ -69,9 +69,9 @@ class ExchangeGateway:
         sink, number = CollectingSink(receipt), services.running.begin(receipt)
         name_model = partial(services.running.name_model, number)
         try:
-            await Exchange(
-                services, ClientRequest(receipt=receipt, headers={}, body=body, on_model=name_model), sink
-            ).run()
+            background = services.background.of(client.payer)
+            incoming = ClientRequest(receipt=receipt, headers={}, body=body, background=background, on_model=name_model)
+            await Exchange(services, incoming, sink).run()
         finally:
             services.running.end(number)
         if sink.error is not None:

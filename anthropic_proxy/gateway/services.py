@@ -27,13 +27,14 @@ from anthropic_proxy.engine.providers.catalog import (
 from anthropic_proxy.engine.providers.credentials import Credentials, TokenSource
 from anthropic_proxy.engine.providers.hosts import find_server_name, has_own_list, is_in_table
 from anthropic_proxy.engine.providers.model_facts import FACTS
-from anthropic_proxy.engine.routing.call_limits import FairQueue, build_throttles
+from anthropic_proxy.engine.routing.call_limits import build_throttles
 from anthropic_proxy.engine.routing.choices import list_route_choices, should_query_ollama
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import find_capabilities
+from anthropic_proxy.engine.turns import RETRY_AFTER_SECONDS, SharedWorker, Turns
 from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.engine.wires.bound_requests import Transport
-from anthropic_proxy.errors import ClientError
+from anthropic_proxy.errors import ClientError, ProxyBusy
 from anthropic_proxy.gateway.conditions import find_wrong_clock
 from anthropic_proxy.gateway.http_calls import HttpCalls
 from anthropic_proxy.gateway.platforms.heap import HeapTrimmer
@@ -46,6 +47,11 @@ from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.requests import Receipts, RunningRequests
 from anthropic_proxy.plugins import Condition, Inspector, LedgerState, Limit, Plugin, Route, Store
 
+BODY_MEMORY_TIMEOUT_SECONDS = 30.0
+"""Maximum time for which a large request body waits for memory. A longer wait is rejected with 529."""
+MAX_WAITING_BODIES = 1_000
+LARGEST_BODY_BYTES = 32 * 1024 * 1024
+"""A quarter of the memory is left for others, if it holds such a body."""
 _PARAMETER = compile_later(r"\{([a-z_]+\*?)\}")
 
 
@@ -117,7 +123,7 @@ class Services(Engine, frozen=True, kw_only=True):
     """Object that returns freed memory of this process to the system. A reload keeps it."""
     running: RunningRequests = field(default_factory=RunningRequests)
     """The running client requests. A reload keeps it."""
-    body_memory: FairQueue
+    body_memory: Turns
     """Bytes of memory for the large bodies of client requests (`MAX_BODY_MEMORY_MB`)."""
 
     def list_conditions(self) -> Sequence[Condition]:
@@ -164,6 +170,7 @@ def _continue_from(services: Services, previous: Services) -> Services:
     }
     carried["histories"] = previous.histories
     carried["prefix_guard"] = previous.prefix_guard
+    carried["background"] = previous.background
     carried["documents"], carried["descriptions"] = previous.documents, previous.descriptions
     services.observations.continue_from(previous.observations)
     is_same_server = services.observations.settings_digests == previous.observations.settings_digests
@@ -373,8 +380,28 @@ def build_services(
         new_id=new_id,
         clock=time.time,
         receipts=receipts or Receipts(log),
-        body_memory=FairQueue(settings.max_body_memory_mb * 1024 * 1024),
+        body_memory=_build_body_memory(settings.max_body_memory_mb),
     )
+
+
+def _build_body_memory(megabytes: int) -> Turns:
+    def refuse(_: int) -> ProxyBusy:
+        return ProxyBusy(
+            f"The bodies of other requests need the {megabytes} MB for large bodies (MAX_BODY_MEMORY_MB). Try again in "
+            "a moment.",
+            code="body-memory",
+            retry_after=RETRY_AFTER_SECONDS,
+        )
+
+    size = megabytes * 1024 * 1024
+    worker = SharedWorker(
+        name="the memory for large bodies",
+        places=size,
+        share=size // 4 * 3 if size >= 4 * LARGEST_BODY_BYTES else size,
+        max_waiting=MAX_WAITING_BODIES,
+        max_wait_seconds=BODY_MEMORY_TIMEOUT_SECONDS,
+    )
+    return Turns(worker, refuse)
 
 
 def _replace_listed_prices(servers: Collection[str], prices: ListedPrices) -> None:

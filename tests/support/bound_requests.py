@@ -5,7 +5,7 @@ from anthropic_proxy.engine.wires.operator_origin import OperatorOrigin
 from anthropic_proxy.engine.wires.upstream_http import Credential, UpstreamRequest
 
 OPERATOR = OperatorOrigin("plugin")
-CLIENT = ClientOrigin("message", "req_test", ())
+CLIENT = ClientOrigin("message", "req_test", "key local", ())
 """A client that may use all servers beside the providers."""
 
 

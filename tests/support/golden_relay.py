@@ -44,7 +44,7 @@ async def _play(
 ) -> dict[str, bytes]:
     watch = Watchdog(wait_disconnected=asyncio.Event().wait, on_idle=None, first_byte_seconds=600, idle_seconds=600)
     response = FakeResponse(status, *(chunk for chunk in chunks if chunk), headers=headers)
-    answer = RelayStream(call, response, watch, BackgroundWork(), bounds=ANY_USAGE)
+    answer = RelayStream(call, response, watch, BackgroundWork().of("key local"), bounds=ANY_USAGE)
     try:
         if status != 200:
             error = target.wire.decode_error(call, status, headers, b"".join(chunks))

@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec import structs
 
+from anthropic_proxy.engine.background import BackgroundWork
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink, encode_events, encode_message
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.messages.events import Event
@@ -66,9 +67,11 @@ def new_client_request(
     path: str = "/v1/messages",
     query: str = "",
     trace: TraceContext | None = None,
+    background: BackgroundWork | None = None,
 ) -> ClientRequest:
     receipt = Receipt(request_id=request_id, client=client or Client(), started_at=0.0, path=path, trace=trace)
-    return ClientRequest(receipt=receipt, headers=headers or {}, body=body, query=query)
+    work = (background or BackgroundWork()).of(receipt.client.payer)
+    return ClientRequest(receipt=receipt, headers=headers or {}, body=body, background=work, query=query)
 
 
 class RecordingSink(ResponseSink):
@@ -171,7 +174,8 @@ class ProxyHarness:
         body.setdefault("messages", [{"role": "user", "content": text}])
         sink = sink or RecordingSink()
         client = client or Client(credential_forwardable=not self.services.settings.proxy_api_keys)
-        inbound = new_client_request(json.dumps(body).encode(), headers, client=client)
+        background = self.services.background
+        inbound = new_client_request(json.dumps(body).encode(), headers, client=client, background=background)
         sink.receipt = inbound.receipt
         await Exchange(self.services, inbound, sink).run()
         return sink

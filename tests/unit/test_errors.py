@@ -5,13 +5,14 @@ import inspect
 import json
 import re
 from collections.abc import MutableMapping
+from math import inf
 from typing import Any
 
 import pytest
 from msgspec import structs
 
 from anthropic_proxy import errors
-from anthropic_proxy.engine.routing.call_limits import FairQueue
+from anthropic_proxy.engine.turns import SharedWorker, Turns
 from anthropic_proxy.errors import LimitReached, ProxyBusy, ProxyError, ServerToolFailed, ShuttingDown, UpstreamError
 from anthropic_proxy.gateway.server.endpoints import serve_request
 from anthropic_proxy.plugins import AdmissionRequest, Client, Headers
@@ -24,6 +25,9 @@ ROW = re.compile(r"^\| (\d{3}) `(\w+)` \|", re.MULTILINE)
 ASKED = {"model": "claude-sonnet-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
 
 
+ONE_CALL = SharedWorker(name="one call", places=1, share=1, max_waiting=8)
+
+
 class Limited:
     """A policy with a spent budget."""
 
@@ -34,15 +38,15 @@ class Limited:
         raise LimitReached("The budget of local is spent. It begins again in 90 s.", retry_after=90)
 
 
-class Full(FairQueue):
+class Full(Turns):
     """A queue in front of which too many wait already."""
 
-    async def acquire(self, client: str, slots: int = 1) -> None:
+    async def acquire(self, payer: str, size: int = 1, part: str = "", *, max_seconds: float = inf) -> None:
         raise ProxyBusy("Too many wait.", retry_after=2)
 
 
-class Ending(FairQueue):
-    async def acquire(self, client: str, slots: int = 1) -> None:
+class Ending(Turns):
+    async def acquire(self, payer: str, size: int = 1, part: str = "", *, max_seconds: float = inf) -> None:
         raise ShuttingDown
 
 
@@ -97,14 +101,14 @@ def test_golden_refusals(golden: Check) -> None:
 async def test_an_error_for_a_limit_of_the_proxy_names_no_provider() -> None:
     proxy = ProxyHarness(lambda *_: pytest.fail("nobody is called"), OPENAI_API_KEY="sk-one-0123456789")
     services = proxy.services
-    proxy.services = structs.replace(services, queue=Full(1))
+    proxy.services = structs.replace(services, queue=Full(ONE_CALL))
     assert await answer(proxy) == (
         529,
         "overloaded_error",
         "Too many wait.",
         advised("proxy-busy", {"retry-after": "2"}),
     )
-    proxy.services = structs.replace(services, queue=Ending(1))
+    proxy.services = structs.replace(services, queue=Ending(ONE_CALL))
     text = "The proxy is shutting down, so the reply is incomplete. Try again in a moment."
     assert await answer(proxy) == (503, "api_error", text, advised("proxy-stops", {"retry-after": "1"}))
     proxy.services = structs.replace(services, policies=[Limited()])

@@ -32,13 +32,13 @@ from anthropic_proxy.console.ledger.database import (
 )
 from anthropic_proxy.console.ledger.engines import EngineReader
 from anthropic_proxy.console.ledger.read_access import ReadAccess, restrict_reading
-from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
+from anthropic_proxy.console.ledger.reader_threads import ReaderThreads
 from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.errors import PermissionDenied
 from anthropic_proxy.gateway.permissions import may, require_page
 from anthropic_proxy.gateway.server.auth import claude_code_command
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import Gateway, RouteRequest
+from anthropic_proxy.plugins import Client, Gateway, RouteRequest
 
 SAME_LOOK_SECONDS = 600.0
 """Time for which a page with texts of others that is shown again is the same look."""
@@ -89,7 +89,7 @@ class DashboardServices:
         """Call `function`, which opens the database itself, in a thread. `client`: whose calls are limited together.
         "": those of the sender of the request.
         """
-        return await self.threads.run(client or name_client(request), function, self.gateway)
+        return await self.threads.run(client or request.client.payer, function, self.gateway)
 
     async def read(
         self, section: str, request: RouteRequest, function: Callable[[Connection, OpenTexts], ResultT]
@@ -181,4 +181,6 @@ class DashboardServices:
 
 
 def name_reader(request: RouteRequest, session: Session | None) -> str:
-    return name_client(request) if session is None else session.client_name
+    if session is None:
+        return request.client.payer
+    return Client(name=session.client_name, person=session.person).payer

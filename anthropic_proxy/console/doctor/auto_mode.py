@@ -125,7 +125,8 @@ class CaseRuns:
             for case in waiting:
                 request_id, client = services.new_id("req_"), Client(name="doctor")
                 receipt = Receipt(request_id=request_id, client=client, started_at=services.clock())
-                incoming = ClientRequest(receipt=receipt, headers={}, body=_build_body(case))
+                background = services.background.of(client.payer)
+                incoming = ClientRequest(receipt=receipt, headers={}, body=_build_body(case), background=background)
                 started = time.monotonic()
                 parent = ParentRequest(services, incoming, _NO_REQUEST, _NO_ROUTE, run)
                 checks = ReplyCheck(parent, build_context(case), self._measured.auto_mode)
@@ -255,9 +256,9 @@ async def choose_checkers(services: Services, auto_mode: AutoMode) -> list[Targe
     """
     targets = list[Target]()
     receipt = Receipt(request_id="", client=Client(name="doctor"), started_at=0.0)
-    parent = ParentRequest(
-        services, ClientRequest(receipt=receipt, headers={}, body=b""), _NO_REQUEST, _NO_ROUTE, run_exchange
-    )
+    background = services.background.of(receipt.client.payer)
+    incoming = ClientRequest(receipt=receipt, headers={}, body=b"", background=background)
+    parent = ParentRequest(services, incoming, _NO_REQUEST, _NO_ROUTE, run_exchange)
     for purpose in CHECK_PURPOSES:
         for plan in (await list_check_plans(parent, auto_mode, purpose))[:1]:
             found = plan

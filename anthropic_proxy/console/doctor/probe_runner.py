@@ -137,7 +137,10 @@ class ProbeRunner:
         # escapes: the body may have a text of a model with half of a surrogate pair
         content = json.dumps({"model": f"{target.provider.prefix}/{target.model}", **body}).encode()
         plan = Plan((target,), "probe", is_relayed=target.is_relayed)
-        request = ClientRequest(receipt=receipt, headers={}, body=content, purpose="probe", plans=(plan,))
+        background = services.background.of(receipt.client.payer)
+        request = ClientRequest(
+            receipt=receipt, headers={}, body=content, background=background, purpose="probe", plans=(plan,)
+        )
         error: ProxyError | None = None
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_SECONDS):
@@ -147,7 +150,7 @@ class ProbeRunner:
         finally:
             self.totals.requests += len(recorded)
         is_large = len(sink.body) > MAX_REPLY_BYTES_ON_LOOP  # the loop may serve clients too
-        result = await services.background.run_in_thread_if_large(is_large, _read_reply, sink, error)
+        result = await background.run_in_thread_if_large(is_large, _read_reply, sink, error)
         result.upstream, result.seconds = recorded, time.monotonic() - started
         result.adaptations = observations.find_adaptations(target.upstream, target.model, receipt.client.id)
         self.totals.input_tokens += result.input_tokens

@@ -9,15 +9,16 @@ Without virtual keys, no collector gets anything: the proxy could not name the s
 
 import asyncio
 import zlib
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from anthropic_proxy.console.gateway_protocol.activity_writer import ActivityWriter
 from anthropic_proxy.console.gateway_protocol.telemetry_identity import build_attributes, name_sender
+from anthropic_proxy.engine.turns import TurnQueue
 from anthropic_proxy.engine.upstream.http.connection import Decompressor
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.gateway.settings import Settings
@@ -47,24 +48,14 @@ class _Waiting(Struct):
     attributes: Mapping[str, str]
     received_at: float
     """By the clock of the event loop."""
+    person: str
+    """Owner of the key, or its label."""
     named: bytes | None = None
     """The body with the sender, for all collectors. None: it is not written yet."""
 
 
 _Send = Callable[[_Waiting, bytes], Awaitable[bool]]
 """Function that gets a request and its body with the sender. Result False: the body was dropped."""
-
-
-class _Sender(Struct):
-    """What waits of one person."""
-
-    waiting: deque[_Waiting] = field(default_factory=deque)
-    size: int = 0
-
-    @property
-    def share(self) -> float:
-        """Share of the bound."""
-        return max(len(self.waiting) / MAX_QUEUED, self.size / MAX_QUEUED_BYTES)
 
 
 class TelemetryRelay:
@@ -95,14 +86,14 @@ class TelemetryRelay:
             return RouteResponse()
         client = request.client
         now = asyncio.get_running_loop().time()
-        waiting = _Waiting(client, kind, content_type, encoding, request.body, build_attributes(client), now)
+        waiting = _Waiting(client, kind, content_type, encoding, request.body, build_attributes(client), now, person)
         for name in collectors:
             if name not in self._collectors:
                 send = partial(_send_to_collector, self._gateway, name)
                 self._collectors[name] = _Queue(send, partial(self._count, "forwarded"), self._count_drop)
-            self._collectors[name].add(person, waiting)
+            self._collectors[name].add(waiting)
         if is_stored:
-            self._open_ledger().add(person, waiting)
+            self._open_ledger().add(waiting)
         return RouteResponse()
 
     async def stop(self) -> None:
@@ -142,21 +133,12 @@ class _Queue:
         self._send = send
         self._count_sent = count_sent
         self._count_drop = count_drop
-        self._senders: dict[str, _Sender] = {}
-        """The people whose data waits. The first one is the next."""
-        self._queued = self._queued_bytes = 0
+        self._waiting: TurnQueue[_Waiting] = TurnQueue(MAX_QUEUED, MAX_QUEUED_BYTES)
         self._sending: asyncio.Task[None] | None = None
 
-    def add(self, person: str, waiting: _Waiting) -> None:
-        sender = self._senders.setdefault(person, _Sender())
-        sender.waiting.append(waiting)
-        self._count(sender, 1, len(waiting.body))
-        while self._queued > MAX_QUEUED or self._queued_bytes > MAX_QUEUED_BYTES:
-            most, largest = max(self._senders.items(), key=lambda item: item[1].share)
-            self._count(largest, -1, -len(largest.waiting.pop().body))
-            if not largest.waiting:
-                del self._senders[most]
-            self._count_drop(most)
+    def add(self, waiting: _Waiting) -> None:
+        for dropped in self._waiting.add(waiting.client.payer, waiting, len(waiting.body)):
+            self._count_drop(dropped.person)
         if self._sending is None or self._sending.done():
             self._sending = asyncio.create_task(self._send_all())
 
@@ -167,19 +149,9 @@ class _Queue:
             self._sending.cancel()
             await asyncio.wait({self._sending})
 
-    def _count(self, sender: _Sender, number: int, size: int) -> None:
-        self._queued += number
-        self._queued_bytes += size
-        sender.size += size
-
     async def _send_all(self) -> None:
-        while self._senders:
-            person, sender = next(iter(self._senders.items()))
-            del self._senders[person]
-            waiting = sender.waiting.popleft()
-            self._count(sender, -1, -len(waiting.body))
-            if sender.waiting:
-                self._senders[person] = sender  # behind the others
+        while self._waiting:
+            waiting = self._waiting.pop()
             is_sent = False
             try:
                 with suppress(ValueError):  # a body that is no telemetry
@@ -192,7 +164,7 @@ class _Queue:
                 if is_sent:
                     self._count_sent()
                 else:
-                    self._count_drop(person)
+                    self._count_drop(waiting.person)
 
 
 async def _send_to_collector(gateway: Gateway[Settings], name: str, waiting: _Waiting, body: bytes) -> bool:

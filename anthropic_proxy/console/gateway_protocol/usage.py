@@ -15,7 +15,7 @@ from anthropic_proxy.console.keys.limits import Scope, list_budget_limits
 from anthropic_proxy.console.keys.queries import sum_budget_use
 from anthropic_proxy.console.keys.virtual_keys import find_period_start
 from anthropic_proxy.console.ledger.database import open_for_reading
-from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
+from anthropic_proxy.console.ledger.reader_threads import ReaderThreads
 from anthropic_proxy.console.openapi import build_json_response
 from anthropic_proxy.gateway.money import NANO_DOLLARS
 from anthropic_proxy.gateway.settings import Settings
@@ -51,7 +51,7 @@ async def serve_usage(
                 read = partial(sum_budget_use, connection, gateway.settings, scopes[0], now=now)
                 return {name: read(period) for name, period in periods.items()}
 
-        body = encode_costs(await threads.run(name_client(request), with_database_errors, read_costs))
+        body = encode_costs(await threads.run(request.client.payer, with_database_errors, read_costs))
     return build_json_response(msgspec.json.encode(body))
 
 

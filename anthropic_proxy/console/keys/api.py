@@ -32,7 +32,7 @@ from anthropic_proxy.console.keys.sign_ins import SignIn, encode_sign_in, list_s
 from anthropic_proxy.console.keys.virtual_keys import KeyStatus, VirtualKey
 from anthropic_proxy.console.ledger.connection import Connection
 from anthropic_proxy.console.ledger.database import open_for_reading
-from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
+from anthropic_proxy.console.ledger.reader_threads import ReaderThreads
 from anthropic_proxy.console.openapi import (
     MAX_ROWS,
     ApiQuery,
@@ -136,7 +136,7 @@ class AdminApi:
         """Raises an error if the path has characters that databases reject."""
         for name, value in request.path_parameters.items():
             require_database_text(name, value)
-        return await self._threads.run(name_client(request), with_database_errors, function)
+        return await self._threads.run(request.client.payer, with_database_errors, function)
 
     @property
     def routes(self) -> Sequence[Route]:

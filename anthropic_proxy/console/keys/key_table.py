@@ -106,6 +106,8 @@ class KeyTable:
         self.proxy_scopes = find_proxy_scopes(settings)
         self._entries: Mapping[str, KeyEntry] = {}
         self._keys: Mapping[str, VirtualKey] = {}
+        self._people: Mapping[str, str] = {}
+        """Name of a person in lower case → id of its key."""
         self._ends: Mapping[str, KeyEnd] = {}
         self._teams: Mapping[str, Team] = {}
         self._sign_ins: Mapping[str, SignInEntry] = {}
@@ -264,6 +266,7 @@ class KeyTable:
             unread: list[VirtualKey | Team] = [*(key for key in keys if key.revoked_at is None), *teams.values()]
             ends = {key.id: facts.find_end(key) for key in keys}
             by_id = {key.id: key for key in keys}
+            self._people = {key.label.lower(): key.id for key in keys if key.subject}
             self._teams = teams
             self._keys = {key_id: key for key_id, key in by_id.items() if ends[key_id].ending != "unreadable"}
             self._ends = ends
@@ -292,15 +295,20 @@ class KeyTable:
             self._access = None if self._delay else access
 
     def build_client(self, key: VirtualKey, text: KeyHash | None = None) -> Client:
+        has_foreign_texts = text is not None and key.owner_since is not None and text.created_at < key.owner_since
+        person = key.person or (key.id if key.subject else "")
+        if not has_foreign_texts:
+            person = person or self._people.get(key.owner.lower(), "")
         return Client(
             name=key.label,
             role="member",
             key_id=key.id,
             owner=key.owner,
+            person=person,
             team=key.team,
             cost_center=key.cost_center,
             is_restricted=self.is_restricted(key.id),
-            has_foreign_texts=text is not None and key.owner_since is not None and text.created_at < key.owner_since,
+            has_foreign_texts=has_foreign_texts,
         )
 
     def is_restricted(self, key_id: str) -> bool:

@@ -11,7 +11,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
+from anthropic_proxy.console.ledger.reader_threads import ReaderThreads
 from anthropic_proxy.console.ledger.receipt_queue import (
     DISK_CHECK_SECONDS,
     MAX_BUFFERED_BYTES,
@@ -148,7 +148,7 @@ class _Ledger:
 
             return respond(route, request, self._current_settings(), partial(self._warn, once=True))
 
-        return await self._readers.run(name_client(request), read)
+        return await self._readers.run(request.client.payer, read)
 
     def _run(self, queue: ReceiptQueue) -> None:
         from anthropic_proxy.console.ledger import database  # noqa: PLC0415  # loads the driver

@@ -11,7 +11,7 @@ import msgspec
 from anthropic_proxy.console.keys.administration import KeyAdministration
 from anthropic_proxy.console.keys.key_table import with_database_errors
 from anthropic_proxy.console.ledger.database import open_for_writing
-from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
+from anthropic_proxy.console.ledger.reader_threads import ReaderThreads
 from anthropic_proxy.console.scim.errors import ScimError, find_no_resource
 from anthropic_proxy.console.scim.filters import decode_filter
 from anthropic_proxy.console.scim.paths import ALLOWED, BASE_PATH, ENDPOINTS, Kind
@@ -80,7 +80,7 @@ class Endpoints:
         self, request: RouteRequest, function: Callable[..., RouteResponse], *arguments: object
     ) -> RouteResponse:
         call = partial(function, *arguments)
-        return await self._threads.run(name_client(request), with_database_errors, call)
+        return await self._threads.run(request.client.payer, with_database_errors, call)
 
 
 class _Exchange:

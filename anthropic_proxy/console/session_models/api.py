@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
+from anthropic_proxy.console.ledger.reader_threads import ReaderThreads
 from anthropic_proxy.console.openapi import (
     ApiQuery,
     Schema,
@@ -43,7 +43,7 @@ class ChoiceBody(Struct, forbid_unknown_fields=True):
 
 async def respond(request: RouteRequest, gateway: Gateway[Settings], threads: ReaderThreads) -> RouteResponse:
     service = SessionModelService(gateway, threads)
-    client, reader = request.client, name_client(request)
+    client, reader = request.client, request.client.payer
     if request.method != "POST":
         query = ApiQuery(request, ("session", "project"))
         session = query.values.get("session", "")

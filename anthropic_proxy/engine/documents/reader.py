@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 from msgspec import Raw
 
-from anthropic_proxy.engine.background import MAX_BYTES_ON_LOOP, MAX_REPLY_BYTES_ON_LOOP, BackgroundWork
+from anthropic_proxy.engine.background import MAX_BYTES_ON_LOOP, MAX_REPLY_BYTES_ON_LOOP, PayerWork
 from anthropic_proxy.engine.bounded import SizedCache
 from anthropic_proxy.engine.keyed_lock import KeyedLock
 from anthropic_proxy.engine.messages.documents import MAX_PAGES, PdfContent
@@ -62,15 +62,13 @@ class DocumentReader:
         """True if the extra `documents` is installed."""
         return is_installed("pypdfium2")
 
-    async def read(
-        self, background: BackgroundWork, owner: str, data: str, pictures: PagePictures, deadline: float = inf
-    ) -> PdfContent:
-        """Return what a PDF in base64 contains. Nothing that was read for another owner is returned.
+    async def read(self, background: PayerWork, data: str, pictures: PagePictures, deadline: float = inf) -> PdfContent:
+        """Return what a PDF in base64 contains. Nothing that was read for another payer is returned.
 
-        `background`: thread for a large one. `deadline`: time of the event loop from which on no process is started.
+        `background`: that of the payer. `deadline`: time of the event loop from which on no process is started.
         """
         is_large = len(data) > MAX_BYTES_ON_LOOP
-        key = owner, await background.run_in_thread_if_large(is_large, _digest, data), pictures
+        key = background.payer, await background.run_in_thread_if_large(is_large, _digest, data), pictures
         async with self._lock.hold(key):  # an equal document that is being read is waited for
             if (kept := self._kept.get(key)) is not None:
                 return kept

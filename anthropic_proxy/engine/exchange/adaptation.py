@@ -15,6 +15,7 @@ from functools import partial
 
 from msgspec import structs
 
+from anthropic_proxy.engine.background import PayerWork
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.exchange.provider_errors import rejects_configured_model
@@ -41,10 +42,16 @@ class Adaptations:
     """Changes that one client request needs for one model. Their names are added to the list `used_names`."""
 
     def __init__(
-        self, engine: Engine, used_names: list[str], client: str, name_conversation: Callable[[Target], str]
+        self,
+        engine: Engine,
+        background: PayerWork,
+        used_names: list[str],
+        client: str,
+        name_conversation: Callable[[Target], str],
     ) -> None:
         """`client`: `Client.id` of the sender. `name_conversation`: from `name_conversation` of this module."""
         self._engine = engine
+        self._background = background
         self._client = client
         self._name_conversation = name_conversation
         self._used = used_names
@@ -62,7 +69,7 @@ class Adaptations:
         """Return a changed copy of `target` for the repetition of a rejected request. None: no change fits."""
         # the same message again: that change did not help, so it shows nothing about the model
         self._changes = [row for row in self._changes if row[2] != error.message]
-        adaptations = await self._engine.background.run_for_call(partial(_find_adaptations, target, error), call)
+        adaptations = await self._background.run_for_call(partial(_find_adaptations, target, error), call)
         if not adaptations and rejects_configured_model(error, target, self._engine.settings):
             successor = _find_successor(self._engine, target)
             adaptations = () if successor is None else (Adaptation(f"model {successor.model}"),)

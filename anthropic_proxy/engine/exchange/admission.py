@@ -80,7 +80,7 @@ class Admission(Struct, eq=False):
         """Return the origin of the calls of admitted models. `route`: the one that chose them."""
         incoming = self.incoming
         servers = self.servers if route is None or route.web else ()
-        return ClientOrigin(incoming.purpose, incoming.receipt.request_id, models, servers)
+        return ClientOrigin(incoming.purpose, incoming.receipt.request_id, incoming.background.payer, models, servers)
 
     async def admit_successor(
         self, origin: ClientOrigin, target: Target, request: MessagesRequest, scale: TokenScale
@@ -214,7 +214,7 @@ async def admit_conversation(engine: Engine, model: str, client: Client, session
     """
     receipt = Receipt(request_id=engine.new_id("req_"), client=client, started_at=engine.clock(), session=session)
     headers = {SESSION_HEADER: session, CLASS_HEADER: "main"}
-    incoming = ClientRequest(receipt=receipt, headers=headers, body=b"")
+    incoming = ClientRequest(receipt=receipt, headers=headers, body=b"", background=engine.background.of(client.payer))
     request = MessagesRequest(model=model, messages=[], thinking=ThinkingConfig(type="adaptive"))
     plan = await choose_plan(engine, incoming, request, EstimateCache())
     with settled_admission(engine, incoming) as admission:

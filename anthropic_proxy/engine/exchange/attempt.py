@@ -225,13 +225,15 @@ class AttemptPreparer(Struct, eq=False):
         self.incoming.receipt.fidelity.clear_notes()
         files: Mapping[tuple[str, str], Source | None] = {}
         if self.inliner is not None and not target.wire.accepts_media_url(target.dialect, SAMPLE_LINK):
-            read = await engine.background.run_in_thread_if_large(
+            read = await self.incoming.background.run_in_thread_if_large(
                 self.is_large, decode_request_or_envelope, self.incoming.body
             )
             fetched = await self._fetch_media(
                 self.inliner, read, target, engine.find_target_limits(target, self.servers)
             )
-            files = await engine.background.run_in_thread_if_large(self.is_large, self.inliner.encode_files, fetched)
+            files = await self.incoming.background.run_in_thread_if_large(
+                self.is_large, self.inliner.encode_files, fetched
+            )
             self.incoming.receipt.fidelity.add_notes(self.inliner.notes)
         edited = None if run.request.context_edits is None else await self._edit_relayed(target, run.request)
         descriptions: Mapping[str, str] = {}
@@ -272,11 +274,11 @@ class AttemptPreparer(Struct, eq=False):
         if run.requires_room:
             limits = structs.replace(limits, reject_overflow=True)
         if self.editor is not None:
-            request = await engine.background.run_in_thread_if_large(self.is_large, self.editor.edit, request)
+            request = await self.incoming.background.run_in_thread_if_large(self.is_large, self.editor.edit, request)
         inliner = self.inliner
         if inliner is not None:
             fetched = await self._fetch_media(inliner, request, target, limits)
-            request = await engine.background.run_in_thread_if_large(
+            request = await self.incoming.background.run_in_thread_if_large(
                 self.is_large, inliner.inline_urls, request, fetched
             )
         media_notes: Sequence[FidelityNote] = ()
@@ -297,7 +299,9 @@ class AttemptPreparer(Struct, eq=False):
         if loads_tools:
             places = engine.observations.find_tool_places(conversation, request.messages)
         if self.is_large:
-            prepared = await engine.background.run_in_thread(prepare, request, limits, estimate, places or NOWHERE)
+            prepared = await self.incoming.background.run_in_thread(
+                prepare, request, limits, estimate, places or NOWHERE
+            )
         else:
             prepared = prepare(request, limits, estimate, places or NOWHERE)
         sent = prepared.request
@@ -365,9 +369,14 @@ class AttemptPreparer(Struct, eq=False):
                 read_documents,
             )
 
-            client, describer = self.incoming.receipt.client.id, self.describer
             request, found, size = await read_documents(
-                self.engine, client, request, target, limits, is_large=self.is_large, describer=describer
+                self.engine.documents,
+                self.incoming.background,
+                request,
+                target,
+                limits,
+                is_large=self.is_large,
+                describer=self.describer,
             )
             notes += found
             self.is_large = self.is_large or size > MAX_BYTES_ON_LOOP
@@ -390,7 +399,7 @@ class AttemptPreparer(Struct, eq=False):
 
         if edits and (request.scanned_only or isinstance(edits[0], context_edits.Summarize)):
             return None  # the server has refused the beta since the request was planned, or another one counts
-        in_thread = partial(self.engine.background.run_in_thread_if_large, self.is_large)
+        in_thread = partial(self.incoming.background.run_in_thread_if_large, self.is_large)
         summarizes = editor is not None and editor.summarizes
         notes = context_edits.list_notes_of_relay(edits, summarizes=summarizes)
         self.incoming.receipt.fidelity.add_notes(notes)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP
+from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP, PayerWork
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.attempt import Attempt
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, record_bytes
@@ -322,15 +322,19 @@ class AttemptSender(Struct, eq=False):
         provider = target.provider
         run = attempt.run
         call = attempt.call
-        request = await engine.background.run_for_call(target.wire.encode_request, call, is_large=attempt.is_large)
+        request = await self.incoming.background.run_for_call(
+            target.wire.encode_request, call, is_large=attempt.is_large
+        )
         repair = run.repair
         if repair is not None and await PlainForms(engine, self.incoming).examine(attempt, repair, request):
             target, call = attempt.target, attempt.call
-            request = await engine.background.run_for_call(target.wire.encode_request, call, is_large=attempt.is_large)
+            request = await self.incoming.background.run_for_call(
+                target.wire.encode_request, call, is_large=attempt.is_large
+            )
         options = engine.settings.call_options.get(provider.name)
         if options is not None:
             extend = partial(extend_request, options, client_headers=self.incoming.headers, with_body=True)
-            request = await engine.background.run_in_thread_if_large(attempt.is_large, extend, request)
+            request = await self.incoming.background.run_in_thread_if_large(attempt.is_large, extend, request)
         report = self.incoming.receipt.fidelity
         is_first_call = run.continuation is None
         if request.notes:
@@ -347,7 +351,7 @@ class AttemptSender(Struct, eq=False):
             try:
                 attempt.reply_schema = ReplySchema(schema, max_steps_here=_MAX_SCHEMA_STEPS_ON_LOOP)
             except WorkPostponed:
-                attempt.reply_schema = await engine.background.run_in_thread(ReplySchema, schema)
+                attempt.reply_schema = await self.incoming.background.run_in_thread(ReplySchema, schema)
         return request
 
     async def _wait_for_content(self, attempt: Attempt, response: UpstreamResponse, bounds: UsageBounds) -> None:
@@ -364,13 +368,15 @@ class AttemptSender(Struct, eq=False):
                 or response.headers.get("content-type") not in _USUAL_CONTENT_TYPES
                 or "content-encoding" in response.headers
             ):
-                deltas = await examine_response(self.engine, self.watchdog, target, call, response)
+                deltas = await examine_response(
+                    self.engine, self.watchdog, target, call, response, background=self.incoming.background
+                )
             if isinstance(call, RelayCall):
                 stream = RelayStream(
                     call,
                     response,
                     self.watchdog,
-                    self.engine.background,
+                    self.incoming.background,
                     bounds=bounds,
                     secrets=list_call_secrets(self.engine, self.incoming, attempt),
                     inner_calls=expect_inner_calls(self.incoming, attempt.run.request, call.model),
@@ -381,7 +387,7 @@ class AttemptSender(Struct, eq=False):
                     call,
                     response,
                     self.watchdog,
-                    self.engine.background,
+                    self.incoming.background,
                     bounds=bounds,
                     report=self.incoming.receipt.fidelity,
                     reply_filter=attempt.run.reply_filter,
@@ -415,7 +421,13 @@ class AttemptSender(Struct, eq=False):
 
 
 async def examine_response(
-    engine: Engine, watchdog: Watchdog, target: Target, call: Call[BaseDialect], response: UpstreamResponse
+    engine: Engine,
+    watchdog: Watchdog,
+    target: Target,
+    call: Call[BaseDialect],
+    response: UpstreamResponse,
+    *,
+    background: PayerWork,
 ) -> list[Delta] | None:
     """Raise the error of a response that is no reply.
 
@@ -426,7 +438,7 @@ async def examine_response(
         return None
     body = await read_error_body(response, watchdog)
     headers = add_missing_date(response.headers, engine.clock)
-    return await engine.background.run_in_thread_if_large(
+    return await background.run_in_thread_if_large(
         len(body) > MAX_REPLY_BYTES_ON_LOOP, decode_error_response, target, call, response.status, headers, body
     )
 

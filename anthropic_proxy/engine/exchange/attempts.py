@@ -458,7 +458,11 @@ class Retries(Struct, eq=False):
         run, target = attempt.run, attempt.target
         receipt = self.incoming.receipt
         run.adaptations = run.adaptations or Adaptations(
-            self.engine, receipt.adaptations, receipt.client.id, partial(name_conversation, self.incoming, run.request)
+            self.engine,
+            self.incoming.background,
+            receipt.adaptations,
+            receipt.client.id,
+            partial(name_conversation, self.incoming, run.request),
         )
         adapted = await run.adaptations.find_adapted_target(target, attempt.call, error)
         if adapted is None:

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
+from anthropic_proxy.engine.background import PayerWork
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.hooks import NEGOTIATED, EngineLog, Receipt, Recorder, RecordPoint
 from anthropic_proxy.engine.messages.events import (
@@ -68,6 +69,8 @@ class ClientRequest(Struct, kw_only=True):
     """Client headers, names in lower case. Credentials are removed unless they may be sent to the provider."""
     body: bytes
     """Received bytes of the request body. They are removed after the reply has started, to free memory."""
+    background: PayerWork
+    """Runner of long computations for this request, in the turns of its payer."""
     query: str = ""
     """Query of the URL, without `?`. "": none."""
     purpose: AdmittedPurpose = "message"

@@ -161,7 +161,7 @@ class Compaction:
             return count_context(edited), applied
 
         try:
-            tokens, applied = await self._engine.background.run_in_thread_if_large(self._is_large, measure)
+            tokens, applied = await self._parent.incoming.background.run_in_thread_if_large(self._is_large, measure)
         except InvalidRequest:  # content that cannot be decoded: `prepare` refuses it with its path
             return None
         trigger = edit.trigger if self._window is None else min(edit.trigger, self._window * MAX_WINDOW_SHARE)
@@ -184,7 +184,7 @@ class Compaction:
         return Compacted(beginning, request, True, calls, None, [wanted.note])
 
     async def _ask(self, instruction: str, body: bytes, *, max_tokens: int | None) -> Summary:
-        parent, engine = self._parent, self._engine
+        parent = self._parent
         try:
             plans = await parent.list_plans_of_model(COMPACTION, self._request.model)
             targets = [target for plan in plans for target in plan.targets]
@@ -194,7 +194,7 @@ class Compaction:
                 streams=not any(target.is_relayed for target in targets),
                 sends_edits=not any(_makes(parent, target, edits) for target in targets),  # they need a beta
             )
-            built = await engine.background.run_in_thread_if_large(
+            built = await parent.incoming.background.run_in_thread_if_large(
                 self._is_large, build, body, instruction, self._find_model(plans), max_tokens
             )
         except ClientError as error:

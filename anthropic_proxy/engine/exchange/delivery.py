@@ -71,7 +71,7 @@ class Delivery:
     """An admitted request, until its reply is delivered. The watchdog observes it from the constructor to `finish`."""
 
     _may_call = False
-    """True once `FairQueue` lets the exchange call a provider."""
+    """True once the limit of upstream calls lets the exchange call a provider."""
     _opened = False
     """True once events that the proxy created were sent to the client. The status is then final."""
     _relayed = False
@@ -295,7 +295,7 @@ class Delivery:
         if reply_schema is None and not (attempt.proxy_tools or ahead) and stream.continuation is None:
             return RepeatableStream(attempts, attempt) if stream.begins_with_thinking else stream
         reply = ToolLoop(attempts, runner or self._new_runner(), request, attempt, ahead)
-        return reply if reply_schema is None else SchemaCheckedStream(reply, reply_schema, engine.background)
+        return reply if reply_schema is None else SchemaCheckedStream(reply, reply_schema, self._incoming.background)
 
     def _new_runner(self) -> "ProxyToolRunner":
         from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolRunner  # noqa: PLC0415  # few need it
@@ -385,7 +385,7 @@ class Delivery:
         if writer.usage.input_tokens is None or self._estimates.has_estimate():
             writer.estimate = self._attempts.estimate_tokens(self._request)
         if writer.characters + writer.queued_characters > MAX_REPLY_BYTES_ON_LOOP:
-            message = await self._engine.background.run_in_thread(fold.finish)
+            message = await self._incoming.background.run_in_thread(fold.finish)
         else:
             message = fold.finish()
         if self._calls is not None:
@@ -466,7 +466,7 @@ class Delivery:
         beginning = [] if self._compacted is None else self._compacted.beginning
         return EditedRelay(
             reply,
-            self._engine.background,
+            self._incoming.background,
             block=next((delta.raw for delta in beginning if isinstance(delta, Block)), None),
             summaries=self._writer.summaries,
             count_reply=count_reply,
@@ -563,7 +563,7 @@ class Delivery:
             if reply.has_one_call:
                 prompt.cached_tokens = counts.cache_read_tokens
             is_large = is_large_request(prompt.body)
-            await engine.background.run_in_thread_if_large(is_large, engine.prefix_guard.compare, prompt)
+            await self._incoming.background.run_in_thread_if_large(is_large, engine.prefix_guard.compare, prompt)
             if latest is not None and (lost := find_lost_tokens(prompt)):
                 before = prompt.cached_tokens + lost
                 correct_system_form(engine, latest.target, receipt.client.id, before, prompt.cached_tokens)
@@ -580,6 +580,6 @@ class Delivery:
         if (editor := self._attempts.editor) is not None:
             request = editor.find_edited(request)
         is_large = is_large_request(incoming.body, len(request.tools))
-        return await self._engine.background.run_in_thread_if_large(
+        return await self._incoming.background.run_in_thread_if_large(
             is_large, estimate_client_request_tokens, incoming, self._estimates, scale, request
         )

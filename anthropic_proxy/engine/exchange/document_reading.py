@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from anthropic_proxy.engine.documents.reader import PagePictures
-from anthropic_proxy.engine.engine import Engine
+from anthropic_proxy.engine.background import PayerWork
+from anthropic_proxy.engine.documents.reader import DocumentReader, PagePictures
 from anthropic_proxy.engine.messages.documents import (
     NOT_INSTALLED,
     PAGE_TYPE,
@@ -35,8 +35,8 @@ the processes that read those of all others."""
 
 
 async def read_documents(
-    engine: Engine,
-    owner: str,
+    reader: DocumentReader,
+    background: PayerWork,
     request: MessagesRequest,
     target: Target,
     limits: TargetLimits,
@@ -47,25 +47,24 @@ async def read_documents(
     """Return the request with the text of each PDF in its place, notes on it, and the size of what was read. If the
     model accepts PDFs, only those are replaced that it is to cite, and of which nothing is lost.
 
-    `owner`: client that gets what was read for it before. A model that sees gets pictures of pages too. For another
-    one, `describer` describes the pages without text; None: nothing does. Raises `InvalidRequest` for a document that
-    Anthropic's API does not accept either.
+    A model that sees gets pictures of pages too. For another one, `describer` describes the pages without text; None:
+    nothing does. Raises `InvalidRequest` for a document that Anthropic's API does not accept either.
     """
     pictures: PagePictures = "all" if limits.accepts_images else "none"
-    found = await engine.background.run_in_thread_if_large(is_large, _list_pdfs, request, limits)
+    found = await background.run_in_thread_if_large(is_large, _list_pdfs, request, limits)
     if not found:
         return request, (), 0
     describes = not limits.accepts_images and describer is not None and await describer.may_describe()
     if describes:
         pictures = "scanned"
     contents = dict[str, PdfContent]()
-    is_installed = engine.documents.is_installed
+    is_installed = reader.is_installed
     deadline = asyncio.get_running_loop().time() + MAX_SECONDS
     for _, data in found:
         if not is_installed:
             contents[data] = NOT_INSTALLED
         elif data not in contents:
-            contents[data] = await engine.documents.read(engine.background, owner, data, pictures, deadline)
+            contents[data] = await reader.read(background, data, pictures, deadline)
     if limits.accepts_pdf:  # it reads the others itself
         contents = {data: content for data, content in contents.items() if content.is_whole}
     elif not target.capabilities.rejects_documents:  # a server that has refused one must not end the conversation
@@ -79,7 +78,7 @@ async def read_documents(
         contents = await _describe_pages(describer, contents, notes)
     pages = set[bytes]()
     replace = partial(_replace, contents, notes, pages)
-    replaced = await engine.background.run_in_thread_if_large(is_large, replace_media, request, PDF_MARK, replace)
+    replaced = await background.run_in_thread_if_large(is_large, replace_media, request, PDF_MARK, replace)
     replaced.pages = pages
     return replaced, notes, sum(content.measure() for content in contents.values())
 

@@ -126,7 +126,9 @@ async def _run(engine: Engine, body: bytes, path: str, sender: DryRunClient, cre
         web_search=None if engine.web_search is None else _SkippedSearch(engine.web_search.service, result.skipped),
     )
     headers = {"content-type": "application/json", "x-api-key": CLIENT_CREDENTIAL, **sender.headers}
-    incoming = ClientRequest(receipt=receipt, headers=headers, body=body)
+    incoming = ClientRequest(
+        receipt=receipt, headers=headers, body=body, background=engine.background.of(receipt.client.payer)
+    )
     try:
         request, choice = read_client_request(engine, incoming)
         estimates = EstimateCache()

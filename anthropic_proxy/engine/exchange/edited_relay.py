@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP, BackgroundWork
+from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP, PayerWork
 from anthropic_proxy.engine.exchange.client_side import encode_events
 from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.relayed_calls import (
@@ -43,7 +43,7 @@ class EditedRelay:
     def __init__(
         self,
         relay: RelayStream,
-        background: BackgroundWork,
+        background: PayerWork,
         *,
         block: Raw | None,
         summaries: Sequence[Iteration] | None,

@@ -115,7 +115,7 @@ class Exchange:
 
         # read
         if is_large_request(incoming.body):
-            request, match = await engine.background.run_in_thread(read_client_request, engine, incoming)
+            request, match = await incoming.background.run_in_thread(read_client_request, engine, incoming)
         else:
             request, match = read_client_request(engine, incoming)
         receipt.requested_model = request.model[:MAX_NAME_LENGTH]  # a longer one is refused, but recorded
@@ -215,7 +215,7 @@ class Exchange:
         from anthropic_proxy.engine.messages.models.compaction import require_valid_blocks  # noqa: PLC0415  # few requests
 
         is_large = is_large_request(self._incoming.body)
-        await self._engine.background.run_in_thread_if_large(
+        await self._incoming.background.run_in_thread_if_large(
             is_large, require_valid_blocks, request.messages, request.context_edits or ()
         )
 
@@ -250,7 +250,7 @@ class Exchange:
 
     async def _decode_body(self) -> MessagesRequest:
         body = self._incoming.body
-        return await self._engine.background.run_in_thread_if_large(
+        return await self._incoming.background.run_in_thread_if_large(
             is_large_request(body), decode_request_or_envelope, body
         )
 
@@ -273,7 +273,7 @@ class Exchange:
         if body != incoming.body:
             incoming.body = body
             read = scan_request if request.scanned_only else decode_request_or_envelope
-            inspected = await engine.background.run_in_thread_if_large(is_large_request(body), read, body)
+            inspected = await incoming.background.run_in_thread_if_large(is_large_request(body), read, body)
             assert inspected is not None, "the body was scanned before"
             request = inspected
         if engine.recorders:

@@ -47,7 +47,7 @@ class ForwardedResults:
 
     async def feed(self, piece: bytes) -> None:
         is_large = self._results.pending_bytes + len(piece) > MAX_REPLY_BYTES_ON_LOOP
-        await self._engine.background.run_in_thread_if_large(is_large, self._results.feed, piece)
+        await self._incoming.background.run_in_thread_if_large(is_large, self._results.feed, piece)
 
     async def wait_until_useless(self, wait_disconnected: Callable[[], Awaitable[None]]) -> None:
         """Wait until the client has disconnected and its results need not be read to their end."""

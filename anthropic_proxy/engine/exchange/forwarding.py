@@ -135,7 +135,7 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
         request = await _replace_media(engine, incoming, request, structs.replace(plan, targets=[target]), admission)
         scale = engine.observations.find_token_scale(target.provider.name, target.model, incoming.receipt.client.id)
         is_large = is_large_request(incoming.body, len(request.tools))
-        in_thread = partial(engine.background.run_in_thread_if_large, is_large)
+        in_thread = partial(incoming.background.run_in_thread_if_large, is_large)
 
         async def count_translated(request: MessagesRequest) -> int:
             estimates = EstimateCache()
@@ -176,7 +176,7 @@ async def _remove_edits(engine: Engine, incoming: ClientRequest, is_large: bool)
     """Return the request without the field that asks for edits, for a server that does not know it."""
     from anthropic_proxy.engine.wires.anthropic.context_spans import edit_conversation  # noqa: PLC0415  # few requests
 
-    body = await engine.background.run_in_thread_if_large(is_large, edit_conversation, incoming.body, None)
+    body = await incoming.background.run_in_thread_if_large(is_large, edit_conversation, incoming.body, None)
     return structs.replace(incoming, body=body, headers=remove_betas(incoming.headers, BETAS_OF_CONTEXT))
 
 
@@ -203,7 +203,7 @@ async def _edit_relayed(
         return edit_conversation(incoming.body, find_removed(request)[0])
 
     is_large = is_large_request(incoming.body, len(request.tools))
-    body = await engine.background.run_in_thread_if_large(is_large, edit)
+    body = await incoming.background.run_in_thread_if_large(is_large, edit)
     return structs.replace(incoming, body=body, headers=remove_betas(incoming.headers, BETAS_OF_CONTEXT))
 
 
@@ -230,15 +230,14 @@ async def _replace_media(
     if not limits.accepts_pdf or engine.documents.is_installed:
         from anthropic_proxy.engine.exchange.document_reading import read_documents  # noqa: PLC0415  # few need it
 
-        client = incoming.receipt.client.id
         request, *_ = await read_documents(
-            engine, client, request, target, limits, is_large=is_large, describer=describer
+            engine.documents, incoming.background, request, target, limits, is_large=is_large, describer=describer
         )
     return request
 
 
 async def _decode_count(engine: Engine, incoming: ClientRequest) -> MessagesRequest:
-    return await engine.background.run_in_thread_if_large(
+    return await incoming.background.run_in_thread_if_large(
         is_large_request(incoming.body), partial(decode_request_or_envelope, for_token_count=True), incoming.body
     )
 
@@ -366,7 +365,7 @@ async def _count_by_provider(
     deadline = loop.time() + PROVIDER_COUNT_SECONDS
     try:
         limits = engine.find_target_limits(target, admission.servers)
-        prepared = await engine.background.run_in_thread_if_large(is_large, prepare, request, limits)
+        prepared = await incoming.background.run_in_thread_if_large(is_large, prepare, request, limits)
         call = TranslatedCall(
             request=prepared.request,
             model=model,
@@ -516,7 +515,7 @@ async def call_provider(
     credentials = engine.credentials
     timeouts = engine.settings.timeouts
     is_large = is_large_request(incoming.body, len(request.tools))
-    encoded = await engine.background.run_for_call(encode or target.wire.encode_request, call, is_large=is_large)
+    encoded = await incoming.background.run_for_call(encode or target.wire.encode_request, call, is_large=is_large)
     if method is not None:
         encoded = structs.replace(encoded, method=method, may_repeat=method == "GET")
     options = engine.settings.call_options.get(provider.name)
@@ -554,7 +553,9 @@ async def call_provider(
                 try:
                     incoming.receipt.attempts[-1].status = response.status
                     if not 200 <= response.status < 300:
-                        await examine_response(engine, watchdog, target, call, response)  # raises
+                        await examine_response(  # raises
+                            engine, watchdog, target, call, response, background=incoming.background
+                        )
                     return await read(response, watchdog)
                 finally:
                     await response.close()
@@ -687,7 +688,7 @@ async def _forward_admitted(
             watchdog.end_upstream_call()
             if path.startswith(BATCHES_PATH):
                 is_large = len(body) > MAX_REPLY_BYTES_ON_LOOP
-                body = await engine.background.run_in_thread_if_large(is_large, remove_results_host, body)
+                body = await incoming.background.run_in_thread_if_large(is_large, remove_results_host, body)
             watchdog.begin_write()
             await send_bytes(body, is_stream=False, is_last=True)
         watchdog.stop()  # complete: a disconnect has no effect now
@@ -761,9 +762,9 @@ async def _with_mapped_models(engine: Engine, incoming: ClientRequest, target: T
         return call, check_notes
 
     # always in a thread: a small body may have many requests, and each may need a comparison with all routes
-    body, notes = await engine.background.run_in_thread(encode_batch, incoming.body, build_call)
+    body, notes = await incoming.background.run_in_thread(encode_batch, incoming.body, build_call)
     incoming.receipt.fidelity.add_notes(notes)
     options = engine.settings.call_options.get(target.provider.name)
     if options is not None and options.body:
-        body = await engine.background.run_in_thread(merge_batch, body, options.body)
+        body = await incoming.background.run_in_thread(merge_batch, body, options.body)
     return structs.replace(incoming, body=body)

@@ -115,6 +115,7 @@ class ImageDescriber:
     def __init__(self, parent: ParentRequest, table: ImageDescriptions, inspect: InspectResult | None = None) -> None:
         self._parent = parent
         self.engine = parent.engine
+        self.background = parent.incoming.background
         self._table = table
         self._inspect = inspect
         self._left = table.max_per_request
@@ -151,9 +152,7 @@ class ImageDescriber:
         """`sources`: by their data."""
         scope = _encode_scope(self._parent.incoming.receipt.client.id, plans)
         is_large = sum(map(len, sources)) > MAX_BYTES_ON_LOOP
-        keys, unfit = await self.engine.background.run_in_thread_if_large(
-            is_large, _name_pictures, sources.values(), scope
-        )
+        keys, unfit = await self.background.run_in_thread_if_large(is_large, _name_pictures, sources.values(), scope)
         found = {data: Description(failure=reason) for data, reason in unfit.items()}
         for data, key in keys.items():
             if (known := await self.engine.descriptions.find(self.engine.store, key)) is not None:
@@ -234,7 +233,7 @@ class ImageDescriber:
     ) -> _Result:
         """Return the result of a function of the data of a picture."""
         is_large = len(data) > MAX_BYTES_ON_LOOP
-        return await self.engine.background.run_in_thread_if_large(is_large, function, data, *arguments)
+        return await self.background.run_in_thread_if_large(is_large, function, data, *arguments)
 
     async def _inspect_all(self, found: Mapping[str, Description]) -> dict[str, Description]:
         """Return the descriptions as the inspectors of the request leave them."""
@@ -269,7 +268,7 @@ async def describe_images(
 
     Pictures of which only an address is known stay. `is_large`: a thread reads the request.
     """
-    run = describer.engine.background.run_in_thread_if_large
+    run = describer.background.run_in_thread_if_large
     pictures = await run(is_large, list_pictures, request)
     if not pictures:
         return request, ()
@@ -292,7 +291,7 @@ async def describe_relayed(
     """
     if not json_spans.contains(body, IMAGE_MARK):
         return {}, ()
-    pictures = await describer.engine.background.run_in_thread_if_large(is_large, _list_in_body, body)
+    pictures = await describer.background.run_in_thread_if_large(is_large, _list_in_body, body)
     fetched = {each.url: file for each in pictures if (file := files.get(("image", each.url))) is not None}
     sources = [fetched.get(each.url, each) for each in pictures]
     texts, notes = await describer.describe(sources, "messages.image")

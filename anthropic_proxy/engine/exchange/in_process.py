@@ -54,7 +54,9 @@ async def send_request(engine: Engine, body: bytes, headers: Mapping[str, str] |
     """
     receipt = Receipt(request_id=engine.new_id("req_"), client=Client(), started_at=engine.clock())
     receipt.trace = None if engine.tracer is None else engine.tracer.start_trace(None)
-    request = ClientRequest(receipt=receipt, headers=headers or {}, body=body)
+    request = ClientRequest(
+        receipt=receipt, headers=headers or {}, body=body, background=engine.background.of(receipt.client.payer)
+    )
     sink = _BufferedSink(receipt)
 
     async def run() -> None:

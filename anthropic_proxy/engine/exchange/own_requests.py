@@ -202,6 +202,7 @@ class ParentRequest:
             receipt=receipt,
             headers=self._select_headers(),
             body=body,
+            background=self.incoming.background,
             purpose=purpose,
             plans=plans,
             questions=questions,
@@ -232,7 +233,12 @@ class ParentRequest:
         parent = self.incoming.receipt
         receipt = Receipt(request_id=parent.request_id, client=parent.client, started_at=0.0, kind=kind)
         request = MessagesRequest(model=model, messages=[])
-        asked = ClientRequest(receipt=receipt, headers=self._with_session(self.incoming.headers), body=b"")
+        asked = ClientRequest(
+            receipt=receipt,
+            headers=self._with_session(self.incoming.headers),
+            body=b"",
+            background=self.incoming.background,
+        )
         return await choose_plan(self.engine, asked, request, EstimateCache())
 
     def _map(self, model: str) -> Plan:

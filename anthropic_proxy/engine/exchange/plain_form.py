@@ -294,7 +294,7 @@ class PlainForms(Struct, eq=False):
         """Return `Repair.conversation`."""
         if not is_first:
             return digest_first_reply(beginning, request.messages)
-        body, background = self.incoming.body, self.engine.background
+        body, background = self.incoming.body, self.incoming.background
         digest = partial(hashlib.blake2b, body, digest_size=16, key=beginning[:32].encode())
         return (await background.run_in_thread_if_large(is_large_request(body), digest)).hexdigest()
 
@@ -304,7 +304,7 @@ class PlainForms(Struct, eq=False):
         """Return those of the parts `names` that a request has. `sent`: the encoded request. None: not encoded."""
         listed = [part for part in repair.parts if part.name in names]
         list_parts = partial(_list_sent_parts, attempt.target.wire, listed, sent)
-        return await self.engine.background.run_for_call(list_parts, attempt.call, is_large=attempt.is_large)
+        return await self.incoming.background.run_for_call(list_parts, attempt.call, is_large=attempt.is_large)
 
     def _find_known(self, target: Target) -> RefusedParts:
         client = self.incoming.receipt.client
@@ -373,7 +373,7 @@ class PlainForms(Struct, eq=False):
         """Return a request with its messages, of which a relay may know only the other fields, unless it is invalid."""
         if request.messages:
             return request
-        body, background = self.incoming.body, self.engine.background
+        body, background = self.incoming.body, self.incoming.background
         is_large = is_large_request(body)
         return await background.run_in_thread_if_large(is_large, decode_request_or_envelope, body)
 

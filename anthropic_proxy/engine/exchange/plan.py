@@ -125,7 +125,7 @@ async def choose_plan(
     routes = engine.compiled_routes
     if routes is not None and match is None:
         large = routes.reads_body and is_large_request(incoming.body, len(request.tools))
-        match = await engine.background.run_in_thread_if_large(
+        match = await incoming.background.run_in_thread_if_large(
             large, match_route, engine, routes, incoming, request, estimates
         )
     route = match.route if match is not None else None

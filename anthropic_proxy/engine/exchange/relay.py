@@ -31,7 +31,7 @@ from msgspec import structs
 from anthropic_proxy.engine.background import (
     MAX_REPLY_BYTES_ON_LOOP,
     MAX_STEPS_ON_LOOP,
-    BackgroundWork,
+    PayerWork,
     is_large_request,
 )
 from anthropic_proxy.engine.engine import Engine
@@ -129,7 +129,7 @@ class RelayStream(Reply):
         call: RelayCall[Any],
         response: UpstreamResponse,
         watchdog: Watchdog,
-        background: BackgroundWork,
+        background: PayerWork,
         *,
         bounds: UsageBounds,
         secrets: Sequence[str] = (),
@@ -491,7 +491,7 @@ async def restrict_relayed_request(engine: Engine, incoming: ClientRequest) -> N
     incoming.query = "&".join(each for each in parameters if each.partition("=")[0] in _API_PARAMETERS)
     if incoming.body:
         is_large = is_large_request(incoming.body)
-        read = await engine.background.run_in_thread_if_large(is_large, keep_api_fields, incoming.body)
+        read = await incoming.background.run_in_thread_if_large(is_large, keep_api_fields, incoming.body)
         incoming.body, incoming.named_models, incoming.notes = read.body, read.named_models, read.notes
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeVar, TypeVarTuple
 
-from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP, BackgroundWork
+from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP, PayerWork
 from anthropic_proxy.engine.exchange.final_calls import Restore
 from anthropic_proxy.engine.exchange.usage_bounds import UsageBounds
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
@@ -148,7 +148,7 @@ class UpstreamStream(DeltaStream):
         call: TranslatedCall[BaseDialect],
         response: UpstreamResponse,
         watchdog: Watchdog,
-        background: BackgroundWork,
+        background: PayerWork,
         *,
         bounds: UsageBounds,
         report: FidelityReport,

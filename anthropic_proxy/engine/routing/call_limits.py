@@ -1,96 +1,52 @@
-"""Limits of the calls to providers, for which calls wait: `FairQueue`, at most so many at the same time
+"""Limits of the calls to providers, for which calls wait: `build_call_turns`, at most so many at the same time
 (`MAX_UPSTREAM_CALLS`), and `Throttle`, at most so many to one provider per minute (`requests_per_minute` of
 `[providers.NAME]`).
 """
 
 import asyncio
 import sys
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 
 from anthropic_proxy.engine.hooks import Receipt
 from anthropic_proxy.engine.options import EngineOptions
+from anthropic_proxy.engine.turns import RETRY_AFTER_SECONDS, SharedWorker, Turns
 from anthropic_proxy.errors import ProxyBusy
 
 MAX_WAITING_PER_SLOT = 8
-"""Maximum number of waiting calls per slot. A further call is rejected with `ProxyBusy`, because its wait would be too
-long."""
-RETRY_AFTER_SECONDS = 2.0
-"""Value of the header `retry-after`, in seconds, in the response to a client if its call is rejected."""
+"""Maximum number of waiting calls per slot. Beyond it, a call is rejected with `ProxyBusy`, because its wait would be
+too long."""
 
 
-class FairQueue:
-    """Queue that serves the waiting clients in turn.
+def build_call_turns(slots: int, limit: int) -> Turns:
+    """`slots` is the maximum number of concurrent calls in this process, `limit` that of all processes, for errors."""
 
-    `slots` is the maximum number of concurrent calls in this process, `limit` that of all processes, for errors. A
-    waiting request may need several slots, such as a body the memory of its bytes.
-    """
+    def refuse(waiting: int) -> ProxyBusy:
+        return ProxyBusy(
+            f"This proxy makes at most {limit} upstream calls at once (MAX_UPSTREAM_CALLS), and {waiting} requests are "
+            "already queued. Try again in a moment.",
+            code="queue-full",
+            retry_after=RETRY_AFTER_SECONDS,
+        )
 
-    def __init__(self, slots: int, limit: int | None = None) -> None:
-        self._slots = slots
-        self._limit = limit or slots
-        self._used = 0
-        self._waiting: OrderedDict[str, deque[tuple[asyncio.Future[None], int]]] = OrderedDict()
-        """Client → its waiting calls, each with its number of slots. The first client receives the next free ones."""
-        self._waiting_count = 0
-
-    async def acquire(self, client: str, slots: int = 1) -> None:
-        """Wait until an upstream call is allowed. Call `release` after it. Raises `ProxyBusy` if the queue is full."""
-        if not self._waiting_count and self._used + slots <= self._slots:
-            self._used += slots
-            return
-        if self._waiting_count >= self._slots * MAX_WAITING_PER_SLOT:
-            raise ProxyBusy(
-                f"This proxy makes at most {self._limit} upstream calls at once (MAX_UPSTREAM_CALLS), and "
-                f"{self._waiting_count} requests are already queued. Try again in a moment.",
-                code="queue-full",
-                retry_after=RETRY_AFTER_SECONDS,
-            )
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(client, deque()).append((waiter, slots))
-        self._waiting_count += 1
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
-                self.release(slots)  # granted at the same moment: pass them on
-            elif (waiters := self._waiting.get(client)) is not None and (waiter, slots) in waiters:
-                waiters.remove((waiter, slots))
-                self._waiting_count -= 1
-                if not waiters:
-                    del self._waiting[client]
-                self.release(0)  # the next one may need fewer
-            raise
-
-    def release(self, slots: int = 1) -> None:
-        self._used -= slots
-        while self._waiting:
-            client, waiters = next(iter(self._waiting.items()))
-            waiter, needed = waiters[0]
-            if self._used + needed > self._slots:
-                return
-            del self._waiting[client]
-            waiters.popleft()
-            self._waiting_count -= 1
-            if waiters:
-                self._waiting[client] = waiters  # after the other clients
-            if not waiter.done():
-                self._used += needed
-                waiter.set_result(None)
+    worker = SharedWorker(
+        name="the calls to providers", places=slots, share=slots, max_waiting=slots * MAX_WAITING_PER_SLOT
+    )
+    return Turns(worker, refuse)
 
 
 class CallSlot:
     """The place of one request among the concurrent calls to providers."""
 
-    def __init__(self, queue: FairQueue, receipt: Receipt) -> None:
-        self._queue = queue
+    def __init__(self, turns: Turns, receipt: Receipt) -> None:
+        self._turns = turns
         self._receipt = receipt
         self._is_held = False
 
     async def acquire(self) -> None:
-        # grouped by session, so that one session does not delay all others
-        await self._queue.acquire(f"{self._receipt.client.name} {self._receipt.session}")
+        # one session does not delay the others of its payer
+        await self._turns.acquire(self._receipt.client.payer, part=self._receipt.session)
         self._is_held = True
 
     @asynccontextmanager
@@ -104,7 +60,7 @@ class CallSlot:
         """A second call has no effect."""
         if self._is_held:
             self._is_held = False
-            self._queue.release()
+            self._turns.release(self._receipt.client.payer)
 
 
 def slots_per_worker(limit: int, worker_index: int, worker_count: int) -> int:

@@ -9,7 +9,7 @@ settings name the server. Of the latter, only the guardrail and the collector of
 
 Example: a route sends a request to `inhouse/qwen3`, and the reply needs a web search.
 
-    origin   ClientOrigin("message", "req_1", {("inhouse", "qwen3")}, {"searxng"})
+    origin   ClientOrigin("message", "req_1", "key key_1", {("inhouse", "qwen3")}, {"searxng"})
     message  BoundRequest(origin, …, server="inhouse", model="qwen3")
     search   BoundRequest(origin with the purpose "web_search", …, server="searxng")
     refused  BoundRequest(origin, …, server="openai", model="gpt-4.1"): InternalError
@@ -45,6 +45,8 @@ class ClientOrigin(Struct, frozen=True):
 
     purpose: ClientPurpose
     request_id: str
+    payer: str
+    """`Client.payer` of the request."""
     models: Collection[Place]
     servers: Collection[ServerName] = ALL_SERVERS
 

@@ -12,8 +12,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.engine.exchange.client_side import ResponseSink, encode_error_response
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected
-from anthropic_proxy.engine.routing.call_limits import RETRY_AFTER_SECONDS
-from anthropic_proxy.errors import MethodNotAllowed, ProxyBusy, ProxyError, RequestTimeout, RequestTooLarge
+from anthropic_proxy.errors import MethodNotAllowed, ProxyError, RequestTimeout, RequestTooLarge
 from anthropic_proxy.gateway.error_catalog import error_help_headers
 from anthropic_proxy.gateway.server.auth import MAX_REQUEST_BYTES
 from anthropic_proxy.gateway.server.http1.cycle import MAX_BUFFERED_BODY_BYTES, RequestResponseCycle
@@ -27,8 +26,6 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _WITHOUT_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 READ_TIMEOUT_SECONDS = 30.0
 """Maximum time between two received pieces of a request body. A longer pause is rejected with 408."""
-BODY_MEMORY_TIMEOUT_SECONDS = 30.0
-"""Maximum time for which a large request body waits for memory. A longer wait is rejected with 529."""
 BODY_TIMEOUT_SECONDS = 300.0
 """Maximum time for a complete request body, enough for 32 MB at 1 Mbit/s. A slower body is rejected with 408."""
 
@@ -43,22 +40,12 @@ class BodyMemory(Struct, eq=False):
 
     async def reserve(self, size: int) -> None:
         """Wait until other bodies have left so much memory. Raises `ProxyBusy`."""
-        try:
-            async with asyncio.timeout(BODY_MEMORY_TIMEOUT_SECONDS):
-                await self.services.body_memory.acquire(self.receipt.client.name, size)
-        except TimeoutError:
-            limit = self.services.settings.max_body_memory_mb
-            raise ProxyBusy(
-                f"The bodies of other requests need the {limit} MB for large bodies (MAX_BODY_MEMORY_MB). Try again in "
-                "a moment.",
-                code="body-memory",
-                retry_after=RETRY_AFTER_SECONDS,
-            ) from None
+        await self.services.body_memory.acquire(self.receipt.client.payer, size)
         self.size = size
 
     def release(self, kept: int = 0) -> None:
         if self.size > kept:
-            self.services.body_memory.release(self.size - kept)
+            self.services.body_memory.release(self.receipt.client.payer, self.size - kept)
             self.size = kept
 
     def free(self, size: int) -> None:

@@ -129,8 +129,8 @@ async def authenticate(
         try:
             _require_local_client(scope, headers, settings)
         except PermissionDenied:
-            return Client()
-        return Client(address_trusted=True)
+            return Client(address=find_client_address(scope, headers, settings))
+        return Client(address_trusted=True, address=find_client_address(scope, headers, settings))
     try:
         client = await _identify(scope, headers, settings, policies)
     except AuthenticationFailed:
@@ -139,7 +139,7 @@ async def authenticate(
         client = None  # a policy knows no token of SCIM
     if client is None:
         if route is not None and route.checks_key and not find_credentials(headers):
-            return Client(name="")
+            return Client(name="", address=find_client_address(scope, headers, settings))
         raise _explain_missing_token(headers) if _is_for_scim(scope) else _explain_missing_key(headers, settings)
     require_access(client, scope["method"], scope["path"], settings)
     return client
@@ -164,7 +164,8 @@ async def _identify(
         number = find_matching_key(find_credentials(headers), settings.proxy_api_keys)
         return None if number is None else Client(name=f"key {number}")
     _require_local_client(scope, headers, settings)
-    return Client(credential_forwardable=True, address_trusted=True)
+    address = find_client_address(scope, headers, settings)
+    return Client(credential_forwardable=True, address_trusted=True, address=address)
 
 
 def _is_for_scim(scope: Mapping[str, Any]) -> bool:

@@ -152,6 +152,7 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
             receipt=receipt,
             headers=headers,
             body=body,
+            background=services.background.of(receipt.client.payer),
             query=scope.get("query_string", b"").decode("latin-1"),
             on_model=services.running.find_naming(running_number),
             on_freed=memory.free,

@@ -14,7 +14,7 @@ from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.messages.preparation import prepare
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
-from anthropic_proxy.engine.routing.call_limits import FairQueue
+from anthropic_proxy.engine.routing.call_limits import build_call_turns
 from anthropic_proxy.engine.routing.health import CircuitBreakers, RepetitionBudget
 from anthropic_proxy.engine.routing.targets import build_target_limits
 from anthropic_proxy.engine.wires.calls import TranslatedCall
@@ -138,7 +138,7 @@ class _Stage:
             observations=ModelObservations(MemoryStore()),
             circuit_breakers=CircuitBreakers(),
             retry_budget=RepetitionBudget(),
-            queue=FairQueue(9),
+            queue=build_call_turns(9, 9),
         )
         sink = RecordingSink()
         inbound = new_client_request(body, client=Client(credential_forwardable=True))

@@ -43,7 +43,7 @@ async def test_calls_that_wait_for_the_database_hold_nothing_else(app: App, tmp_
     """Another program holds the lock of the database."""
     with closing(_open_file(tmp_path)) as other:
         other.execute("BEGIN IMMEDIATE")
-        bodies = [{"name": f"ci-{number}"} for number in range(25)]
+        bodies = [{"name": f"ci-{number}"} for number in range(67)]
         calls = [asyncio.create_task(administer(app, "POST", "/admin/keys", body)) for body in bodies]
         refused = [call async for call in _list_ended(calls, 5)]
         assert {call.status for call in refused} == {429}

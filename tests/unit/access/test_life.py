@@ -426,6 +426,26 @@ async def test_a_new_owner_reads_texts_only_of_those_who_got_the_key_from_then_o
     assert [await find_client(text) for text in (old, new)] == [(ANN, True)] * 2
 
 
+async def test_all_keys_of_a_person_have_one_turn_and_a_text_of_others_has_its_own(company: Company) -> None:
+    person = company.sign_in(ANN).key_id
+    keys = {
+        "ann-laptop": company.execute("create", label="ann-laptop", owner=ANN, person=person, team="core"),
+        "ann-ci": company.execute("create", label="ann-ci", owner="Ann@example.org", team="core"),
+        "bots": company.execute("create", label="bots", owner="bots", team="core"),
+        "team": company.execute("create", label="team", team="core"),
+    }
+    company.now += 10
+    company.execute("change", "bots", owner=ANN)
+    await company.table.refresh()
+    clients = {name: await company.policy.identify({"x-api-key": made.text}) for name, made in keys.items()}
+    assert {name: client.payer for name, client in clients.items() if client is not None} == {
+        "ann-laptop": f"person {person}",
+        "ann-ci": f"person {person}",
+        "bots": f"key {keys['bots'].key.id}",
+        "team": f"key {keys['team'].key.id}",
+    }
+
+
 def test_a_team_admin_creates_keys_for_members_or_nobody(company: Company) -> None:
     company.sign_in(ANN)
     company.execute("create", label="bot", owner="bots", team="core")

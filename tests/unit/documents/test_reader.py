@@ -24,7 +24,7 @@ from tests.support.platform_marks import needs_process_limits
 
 
 async def read(file: bytes, pictures: PagePictures = "none") -> PdfContent:
-    return await DocumentReader().read(BackgroundWork(), "local", base64.b64encode(file).decode(), pictures)
+    return await DocumentReader().read(BackgroundWork().of("key local"), base64.b64encode(file).decode(), pictures)
 
 
 async def test_the_text_of_each_page_is_read() -> None:
@@ -65,7 +65,7 @@ async def test_a_file_that_cannot_be_read_has_a_reason(file: bytes, error: str) 
 
 
 async def test_data_that_are_no_base64_are_no_document() -> None:
-    assert await DocumentReader().read(BackgroundWork(), "local", "=%ü", "none") == PdfContent(error="invalid")
+    assert await DocumentReader().read(BackgroundWork().of("key local"), "=%ü", "none") == PdfContent(error="invalid")
 
 
 async def test_a_damaged_table_of_objects_is_repaired() -> None:
@@ -129,7 +129,7 @@ async def test_a_hostile_file_ends_within_the_limits(write: Callable[[], bytes])
     file = write()
     quick = structs.replace(PDF_PROGRAM, cpu_seconds=4)
     data = base64.b64encode(file).decode()
-    found = await DocumentReader(program=quick).read(BackgroundWork(), "local", data, "all")
+    found = await DocumentReader(program=quick).read(BackgroundWork().of("key local"), data, "all")
     assert found.error in ("", "invalid", "limits")
     assert found.measure() < quick.max_output_bytes
     assert all(len(page.picture) <= MAX_PICTURE_BYTES * 4 / 3 + 4 for page in found.pages)
@@ -141,11 +141,11 @@ async def test_a_hostile_file_ends_within_the_limits(write: Callable[[], bytes])
 async def test_a_document_is_read_once_for_each_owner() -> None:
     documents, background = DocumentReader(), BackgroundWork()
     data = base64.b64encode(write_pdf("text")).decode()
-    both = await asyncio.gather(*(documents.read(background, "ann", data, "none") for _ in range(2)))
+    both = await asyncio.gather(*(documents.read(background.of("key ann"), data, "none") for _ in range(2)))
     assert [content.pages for content in both] == [[PdfPage("text")]] * 2
     assert documents.read_count == 1
-    await documents.read(background, "bob", data, "none")
-    await documents.read(background, "ann", data, "all")
+    await documents.read(background.of("key bob"), data, "none")
+    await documents.read(background.of("key ann"), data, "all")
     assert documents.read_count == 3
 
 
@@ -153,5 +153,5 @@ async def test_what_was_used_least_recently_is_dropped() -> None:
     documents, background = DocumentReader(max_kept_bytes=1_400), BackgroundWork()
     files = [base64.b64encode(write_pdf(text * 10)).decode() for text in "abc"]
     for place in (0, 1, 0, 2, 0, 1):
-        await documents.read(background, "local", files[place], "none")
+        await documents.read(background.of("key local"), files[place], "none")
     assert documents.read_count == 4

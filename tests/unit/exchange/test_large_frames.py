@@ -109,7 +109,7 @@ async def test_a_large_relayed_body_is_read_in_the_thread_for_large_work() -> No
         begun.set()
         end.wait()
 
-    other = asyncio.create_task(proxy.services.background.run_in_thread(occupy))
+    other = asyncio.create_task(proxy.services.background.of("key other").run_in_thread(occupy))
     await asyncio.to_thread(begun.wait)
     post = asyncio.create_task(proxy.post(stream=False))
     for _ in range(1_000):
@@ -163,7 +163,7 @@ class HeldDecoder(Decoder):
 
 
 async def test_a_cancelled_reply_leaves_its_decoder_to_the_thread() -> None:
-    decoder, background = HeldDecoder(), BackgroundWork()
+    decoder, background = HeldDecoder(), BackgroundWork().of("key local")
     watchdog = Watchdog(wait_disconnected=asyncio.Event().wait, on_idle=None, first_byte_seconds=60, idle_seconds=60)
     wire: Any = SimpleNamespace(new_decoder=lambda _: decoder, framing="sse")
     stream = UpstreamStream(

@@ -486,7 +486,7 @@ def test_a_delay_passes_only_if_it_is_one(name: str, value: str, is_passed: bool
 
 async def relayed(chunks: list[bytes | Exception], call: RelayCall, target: Target) -> tuple[bytes, RelayStream]:
     watch = Watchdog(wait_disconnected=asyncio.Event().wait, on_idle=None, first_byte_seconds=600, idle_seconds=600)
-    answer = RelayStream(call, FakeResponse(200, *chunks), watch, BackgroundWork(), bounds=ANY_USAGE)
+    answer = RelayStream(call, FakeResponse(200, *chunks), watch, BackgroundWork().of("key local"), bounds=ANY_USAGE)
     try:
         await answer.wait_for_content()
         received = b""
@@ -1131,7 +1131,7 @@ async def read_in_time(response: FakeResponse) -> tuple[bytes, float]:
     """Return what a client gets, and the seconds until the end."""
     watch = Watchdog(wait_disconnected=asyncio.Event().wait, on_idle=None, first_byte_seconds=600, idle_seconds=600)
     call = call_of(b"{}", target_of(TARGET), asked=TARGET)
-    answer = RelayStream(call, response, watch, BackgroundWork(), bounds=ANY_USAGE)
+    answer = RelayStream(call, response, watch, BackgroundWork().of("key local"), bounds=ANY_USAGE)
     await answer.wait_for_content()
     received = b""
     while (data := await answer.read()) is not None:
@@ -1246,7 +1246,9 @@ async def test_the_beginning_of_a_stream_without_content_is_held_for_eight_secon
 ) -> None:
     watch = Watchdog(wait_disconnected=asyncio.Event().wait, on_idle=None, first_byte_seconds=600, idle_seconds=600)
     call = call_of(b"{}", target_of(TARGET), asked=TARGET)
-    answer = RelayStream(call, response(200, STREAM[0], PING, STALL), watch, BackgroundWork(), bounds=ANY_USAGE)
+    answer = RelayStream(
+        call, response(200, STREAM[0], PING, STALL), watch, BackgroundWork().of("key local"), bounds=ANY_USAGE
+    )
     await answer.wait_for_content()
     assert (await answer.read(), watch.now()) == (STREAM[0] + PING, seconds)
     watch.stop()

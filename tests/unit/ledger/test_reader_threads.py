@@ -6,12 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from anthropic_proxy.console.ledger.reader_threads import (
-    MAX_CLIENT_CALLS,
-    MAX_CLIENT_THREADS,
-    MAX_THREADS,
-    ReaderThreads,
-)
+from anthropic_proxy.console.ledger.reader_threads import READERS, ReaderThreads
 from anthropic_proxy.errors import LimitReached, ShuttingDown
 from tests.support.threads import no_new_threads
 from tests.support.waiting import WAIT_SECONDS
@@ -43,8 +38,8 @@ class SlowQuery:
 
 async def test_another_client_has_a_thread_while_one_sends_slow_queries(threads: ReaderThreads) -> None:
     slow = SlowQuery()
-    first = [asyncio.ensure_future(threads.run("ada", slow)) for _ in range(MAX_THREADS + 1)]
-    await slow.wait_started(MAX_CLIENT_THREADS)
+    first = [asyncio.ensure_future(threads.run("ada", slow)) for _ in range(READERS.places + 1)]
+    await slow.wait_started(READERS.share)
     assert await asyncio.wait_for(threads.run("grace", lambda: "other rows"), WAIT_SECONDS) == "other rows"
     assert not slow.started.acquire(blocking=False), "the other queries of the first client wait"
     slow.ended.set()
@@ -53,8 +48,8 @@ async def test_another_client_has_a_thread_while_one_sends_slow_queries(threads:
 
 async def test_a_client_that_disconnects_keeps_its_threads_until_its_queries_end(threads: ReaderThreads) -> None:
     slow, quick = SlowQuery(), SlowQuery()
-    left = [asyncio.ensure_future(threads.run("ada", slow)) for _ in range(MAX_CLIENT_THREADS)]
-    await slow.wait_started(MAX_CLIENT_THREADS)
+    left = [asyncio.ensure_future(threads.run("ada", slow)) for _ in range(READERS.share)]
+    await slow.wait_started(READERS.share)
     for task in left:
         task.cancel()
     waiting = asyncio.ensure_future(threads.run("ada", quick))
@@ -68,31 +63,31 @@ async def test_a_client_that_disconnects_keeps_its_threads_until_its_queries_end
 
 async def test_too_many_queries_of_one_client_are_rejected(threads: ReaderThreads) -> None:
     slow = SlowQuery()
-    accepted = [asyncio.ensure_future(threads.run("ada", slow)) for _ in range(MAX_CLIENT_CALLS)]
-    await slow.wait_started(MAX_CLIENT_THREADS)
+    accepted = [asyncio.ensure_future(threads.run("ada", slow)) for _ in range(READERS.share + READERS.max_waiting)]
+    await slow.wait_started(READERS.share)
     with pytest.raises(LimitReached) as raised:
         await threads.run("ada", slow)
     assert (raised.value.status, raised.value.retry_after) == (429, 5)
     assert raised.value.message == (
-        "20 requests of this client read the ledger, which is the maximum. Wait until they are complete, then try "
-        "again."
+        "60 requests wait to read the ledger, which is the maximum, and most are of this client. Try again when they "
+        "are complete."
     )
     accepted.pop().cancel()
     await asyncio.sleep(0)
     accepted.append(asyncio.ensure_future(threads.run("ada", slow)))
     slow.ended.set()
-    assert await asyncio.gather(*accepted) == ["rows"] * MAX_CLIENT_CALLS
+    assert await asyncio.gather(*accepted) == ["rows"] * (READERS.share + READERS.max_waiting)
 
 
 async def test_a_query_that_waits_during_the_shutdown_is_not_run(threads: ReaderThreads) -> None:
     slow, late = SlowQuery(), SlowQuery()
-    running = [asyncio.ensure_future(threads.run("ada", slow)) for _ in range(MAX_CLIENT_THREADS)]
-    await slow.wait_started(MAX_CLIENT_THREADS)
+    running = [asyncio.ensure_future(threads.run("ada", slow)) for _ in range(READERS.share)]
+    await slow.wait_started(READERS.share)
     waiting = asyncio.ensure_future(threads.run("ada", late))
     await asyncio.sleep(0)
     await threads.stop()
     slow.ended.set()
-    assert await asyncio.gather(*running) == ["rows"] * MAX_CLIENT_THREADS
+    assert await asyncio.gather(*running) == ["rows"] * READERS.share
     with pytest.raises(ShuttingDown):
         await waiting
     assert not late.started.acquire(blocking=False)
@@ -101,7 +96,7 @@ async def test_a_query_that_waits_during_the_shutdown_is_not_run(threads: Reader
 async def test_a_client_can_read_again_after_the_system_had_no_thread_left(threads: ReaderThreads) -> None:
     started: list[str] = []
     with no_new_threads():
-        for _ in range(MAX_CLIENT_THREADS + 1):
+        for _ in range(READERS.share + 1):
             with pytest.raises(RuntimeError):
                 await asyncio.wait_for(threads.run("ada", lambda: started.append("rejected")), WAIT_SECONDS)
     await asyncio.wait_for(threads.run("ada", lambda: started.append("accepted")), WAIT_SECONDS)

@@ -1,12 +1,10 @@
 """Circuit breakers, the retry budget and the queue for upstream calls."""
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import pytest
 
-from anthropic_proxy.engine.routing.call_limits import FairQueue
 from anthropic_proxy.engine.routing.health import MAX_OPEN_SECONDS, MIN_OPEN_SECONDS, CircuitBreakers
 from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body
 from anthropic_proxy.errors import (
@@ -20,7 +18,6 @@ from anthropic_proxy.errors import (
     UpstreamUnreachable,
 )
 from tests.support.interleaving import interleave
-from tests.support.waiting import WAIT_SECONDS
 
 
 class Clock:
@@ -210,56 +207,6 @@ def test_a_wait_that_only_the_text_of_an_error_names_keeps_no_circuit_open(
     for _ in range(5):
         breakers.record_failure("groq", build_upstream_error(decode_error_body(503, headers, body), "groq"), "key_a")
     assert breakers.list_open_circuits() == {"groq": (kept, f"groq: {message}")}
-
-
-Line = list[str]
-
-
-async def _line_up(queue: FairQueue, names: str, served: Line) -> list[asyncio.Task[None]]:
-    async def serve(name: str) -> None:
-        await queue.acquire(name[0])
-        served.append(name)
-
-    tasks = []
-    for number, name in enumerate(names):
-        tasks.append(asyncio.create_task(serve(f"{name}{number}")))
-        await asyncio.sleep(0)
-    return tasks
-
-
-def run(story: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(story(), WAIT_SECONDS))
-
-
-def test_places_go_to_clients_in_turn() -> None:
-    async def story() -> None:
-        queue, served = FairQueue(1), Line()
-        await queue.acquire("x")
-        tasks = await _line_up(queue, "aaabc", served)
-        for _ in tasks:
-            queue.release()
-            await asyncio.sleep(0)
-        assert [name[0] for name in served] == ["a", "b", "c", "a", "a"]
-        queue.release()
-        await queue.acquire("z")
-
-    run(story)
-
-
-def test_who_leaves_while_waiting_loses_no_place() -> None:
-    async def story() -> None:
-        queue, served = FairQueue(1), Line()
-        await queue.acquire("x")
-        waiting, late, last = await _line_up(queue, "abc", served)
-        waiting.cancel()
-        await asyncio.sleep(0)
-        queue.release()  # b is given the place in the same moment in which he leaves
-        late.cancel()
-        await asyncio.gather(waiting, late, return_exceptions=True)
-        await last
-        assert served == ["c2"]
-
-    run(story)
 
 
 def test_a_page_lists_the_open_circuits_while_another_one_opens() -> None:

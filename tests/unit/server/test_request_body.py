@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.engine.routing.call_limits import FairQueue
 from anthropic_proxy.errors import ProxyBusy, RequestTimeout, RequestTooLarge
 from anthropic_proxy.gateway.server.asgi import BodyMemory, read_body
 from anthropic_proxy.gateway.server.auth import MAX_REQUEST_BYTES
@@ -101,19 +100,3 @@ async def test_a_body_without_a_length_has_the_memory_of_its_size_only() -> None
         assert await read_body(sends(piece(quarter, more=True), piece(quarter)), new_memory(services)) == half
     with pytest.raises(ProxyBusy):
         await read_body(sends(piece(half, more=True)), new_memory(services))
-
-
-async def test_a_request_that_gave_up_waiting_lets_smaller_ones_pass() -> None:
-    queue, served = FairQueue(4), list[str]()
-    await queue.acquire("x", 3)
-
-    async def serve(name: str, slots: int) -> None:
-        await queue.acquire(name, slots)
-        served.append(name)
-
-    large, small = asyncio.create_task(serve("a", 4)), asyncio.create_task(serve("b", 1))
-    await asyncio.sleep(0)
-    assert served == []
-    large.cancel()
-    await small
-    assert served == ["b"]

@@ -21,7 +21,7 @@ from anthropic_proxy.errors import InternalError
 
 REQUEST = UpstreamRequest(path="/x", body=b"{}")
 URL = "http://inhouse.test/v1"
-ORIGIN = ClientOrigin("message", "req_1", frozenset({("inhouse", "qwen3")}), frozenset({"searxng"}))
+ORIGIN = ClientOrigin("message", "req_1", "key local", frozenset({("inhouse", "qwen3")}), frozenset({"searxng"}))
 
 
 @pytest.mark.parametrize(
@@ -71,4 +71,4 @@ async def send_unbound(send: Transport) -> None:
     await send(BoundRequest(None, URL, REQUEST))  # type: ignore[arg-type]
     await send(BoundRequest("req_1", URL, REQUEST))  # type: ignore[arg-type]
     await send(BoundRequest(OperatorOrigin("client"), URL, REQUEST))  # type: ignore[arg-type]
-    await send(BoundRequest(ClientOrigin("doctor", "req_1", ()), URL, REQUEST))  # type: ignore[arg-type]
+    await send(BoundRequest(ClientOrigin("doctor", "req_1", "key local", ()), URL, REQUEST))  # type: ignore[arg-type]

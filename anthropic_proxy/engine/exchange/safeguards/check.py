@@ -275,7 +275,7 @@ class ReplyCheck:
             transcript = await self._wait_for_transcript()
         except InvalidRequest:
             return _UNREADABLE
-        return await self._engine.background.run_in_thread_if_large(
+        return await self._incoming.background.run_in_thread_if_large(
             transcript.count_characters() > MAX_BYTES_ON_LOOP,
             find_doubt_of_earlier_calls,
             transcript.earlier_calls,
@@ -354,7 +354,7 @@ class ReplyCheck:
 
     async def _find_doubt(self, call: FinalCall) -> str:
         is_large = bool(call.hidden) and is_large_request(call.shown.encode(errors="replace"))
-        return await self._engine.background.run_in_thread_if_large(
+        return await self._incoming.background.run_in_thread_if_large(
             is_large, find_doubt, call.name, call.shown, call.hidden
         )
 
@@ -370,7 +370,7 @@ class ReplyCheck:
             placeholders=self._placeholders,
         )
         is_large = characters > MAX_BYTES_ON_LOOP
-        return await self._engine.background.run_in_thread_if_large(is_large, build, call, before, transcript)
+        return await self._incoming.background.run_in_thread_if_large(is_large, build, call, before, transcript)
 
     async def _wait_for_transcript(self) -> Transcript:
         if self._transcript is None:
@@ -382,7 +382,7 @@ class ReplyCheck:
         is_large = is_large_request(body)
         is_subagent = AGENT_HEADER in self._incoming.headers or self._incoming.receipt.kind in ("subagent", "workflow")
         read = partial(read_transcript, is_subagent=is_subagent)
-        return await self._engine.background.run_in_thread_if_large(is_large, read, body)
+        return await self._incoming.background.run_in_thread_if_large(is_large, read, body)
 
     async def _ask(
         self, call: FinalCall, before: Sequence[FinalCall], transcript: Transcript, purpose: CheckPurpose

@@ -4,7 +4,7 @@ It is used if the provider does not enforce the schema. The text is buffered unt
 mismatch, the model is called once more.
 """
 
-from anthropic_proxy.engine.background import BackgroundWork
+from anthropic_proxy.engine.background import PayerWork
 from anthropic_proxy.engine.exchange.tool_loop.loop import ToolLoop
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream
 from anthropic_proxy.engine.messages.deltas import (
@@ -29,7 +29,7 @@ _TEXT_DELTAS = (Text, TextEnd, Citation)
 
 
 class SchemaCheckedStream(DeltaStream):
-    def __init__(self, reply: ToolLoop, reply_schema: ReplySchema, background: BackgroundWork) -> None:
+    def __init__(self, reply: ToolLoop, reply_schema: ReplySchema, background: PayerWork) -> None:
         self._reply = reply
         self.default_signature = reply.default_signature
         self._reply_schema = reply_schema

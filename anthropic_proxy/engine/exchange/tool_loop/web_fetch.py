@@ -39,7 +39,7 @@ async def _fetch(tool: Tool, arguments: dict[str, Any], context: ToolContext) ->
         return error_content("web_fetch", "unavailable")
     if len(url) > MAX_URL_CHARACTERS:
         return error_content("web_fetch", "url_too_long")
-    if not await context.engine.background.run_in_thread(context.known_urls.contains, url):
+    if not await context.engine.background.of(context.origin.payer).run_in_thread(context.known_urls.contains, url):
         return error_content("web_fetch", "url_not_in_prior_context")
     try:
         reads_pdf = context.accepts_pdf or context.engine.documents.is_installed
@@ -70,8 +70,8 @@ async def _read_pdf(fetched: FetchedPage, context: ToolContext) -> str:
     """Return the text of a PDF by page, for a model that reads no files. "": it has none, or cannot be read."""
     from anthropic_proxy.engine.messages.documents import write_pages  # noqa: PLC0415  # few need it
 
-    engine, owner = context.engine, context.origin.request_id
-    read = await engine.documents.read(engine.background, owner, fetched.body_base64, "none")
+    background = context.engine.background.of(context.origin.payer)
+    read = await context.engine.documents.read(background, fetched.body_base64, "none")
     return write_pages(read.pages) if any(page.text for page in read.pages) else ""
 
 

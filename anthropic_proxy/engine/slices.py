@@ -1,0 +1,40 @@
+"""`give_way`: a long computation lets other jobs run in between.
+
+One thread serves the large requests of all clients (`background.py`). A loop over the parts of a request (messages,
+sentences, matches) calls `give_way` for each part, or for each few. Elsewhere, as on the event loop, nothing happens.
+So a job holds the thread for a slice of its work, however long it is. Do not call it while a lock is held.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class _ThisThread(threading.local):
+    give_way: Callable[[], None] | None = None
+
+
+_this_thread = _ThisThread()
+
+
+def give_way() -> None:
+    if (found := _this_thread.give_way) is not None:
+        found()
+
+
+def give_way_between(items: Iterable[T]) -> Iterator[T]:
+    """Yield the items."""
+    for item in items:
+        yield item
+        give_way()
+
+
+def call_in_slices(give_way_here: Callable[[], None], function: Callable[[], T]) -> T:
+    """Return the result of `function`, in which each `give_way` calls `give_way_here`."""
+    _this_thread.give_way = give_way_here
+    try:
+        return function()
+    finally:
+        _this_thread.give_way = None

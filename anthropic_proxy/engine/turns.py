@@ -1,0 +1,250 @@
+"""`Turns`: the places of a worker that several payers share, such as its threads or processes, each payer in turn.
+
+Theory of operation. A *payer* is who pays with waiting for what it has begun: a person, a key or an address
+(`Client.payer`). Each shared worker is a `SharedWorker`, a row of the table in the architecture page, and its users
+acquire a place of its `Turns`. A free place goes to the next payer in turn, whatever the others have waiting, so that
+the wait of one payer depends on the number of payers, not on their requests. `TurnQueue` is the order. Beyond the bound
+of what may wait, the newest of the payer with the most is refused, and so is who has waited too long.
+
+    one place, waiting: ann 1, ann 2, ann 3, bob 1  →  ann 1, bob 1, ann 2, ann 3
+"""
+
+import asyncio
+from collections import Counter, OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from math import inf
+from typing import Generic, TypeVar
+
+from msgspec import Struct, field
+
+from anthropic_proxy.errors import ProxyBusy, ProxyError
+
+RETRY_AFTER_SECONDS = 2.0
+"""Value of the header `retry-after`, in seconds, in the response to a client whose work found no place."""
+T = TypeVar("T")
+
+
+class SharedWorker(Struct, frozen=True, kw_only=True):
+    """Bounds of what several payers share. `tests/unit/test_turns.py` compares them with the architecture page."""
+
+    name: str
+    """Name in errors: `the thread for large requests`."""
+    places: int
+    """Number of jobs that run at the same time."""
+    share: int
+    """Maximum number of places of one payer, so that another one finds a place."""
+    max_waiting: int
+    """Number of jobs that may wait. A further one is refused, or the newest of the payer with the most."""
+    max_wait_seconds: float = inf
+    """Time after which a job that waits is refused."""
+
+
+class _Line(Struct, Generic[T], eq=False):
+    """What waits of one payer."""
+
+    parts: OrderedDict[str, deque[tuple[T, int]]] = field(default_factory=OrderedDict)
+    """Each with its size. The parts, such as sessions, have turns too."""
+    count: int = 0
+    size: int = 0
+
+
+class TurnQueue(Generic[T]):
+    """What waits, in the turns of its payers. At most `max_count` with `max_size` in total wait."""
+
+    def __init__(self, max_count: int, max_size: float = inf) -> None:
+        self._max_count = max_count
+        self._max_size = max_size
+        self._lines: OrderedDict[str, _Line[T]] = OrderedDict()
+        """The first payer is the next."""
+        self.count = self._size = 0
+
+    def __bool__(self) -> bool:
+        return self.count > 0
+
+    def add(self, payer: str, item: T, size: int = 0, part: str = "", *, is_first: bool = False) -> list[T]:
+        """Add an item, and return those that were dropped for it: the newest of the payer with the most. The added one
+        may be among them.
+
+        `is_first`: before the others of its payer, which has had its turn.
+        """
+        line = self._lines.setdefault(payer, _Line())
+        items = line.parts.setdefault(part, deque())
+        if is_first:
+            items.appendleft((item, size))
+            line.parts.move_to_end(part, last=False)
+            self._lines.move_to_end(payer)
+        else:
+            items.append((item, size))
+        self._count(line, 1, size)
+        dropped = list[T]()
+        while self.count > self._max_count or self._size > self._max_size:
+            # of several with as much, the payer of the added item
+            most = max(self._lines, key=lambda name: (self._measure(self._lines[name]), name == payer))
+            parts = self._lines[most].parts
+            longest = max(parts, key=lambda name: (len(parts[name]), name == part))
+            dropped.append(self._take(most, longest, -1))
+        return dropped
+
+    def list_heads(self) -> Iterator[tuple[str, T]]:
+        """Yield the next item of each payer, in the order of the turns."""
+        for payer, line in self._lines.items():
+            yield payer, next(iter(line.parts.values()))[0][0]
+
+    def pop(self, payer: str = "") -> T:
+        """Remove and return the next item of a payer. The other payers have their turns before its next one. "": the
+        payer whose turn it is.
+        """
+        payer = payer or next(iter(self._lines))
+        line = self._lines[payer]
+        part = next(iter(line.parts))
+        item = self._take(payer, part, 0)
+        if part in line.parts:
+            line.parts.move_to_end(part)
+        if line.count:
+            self._lines.move_to_end(payer)
+        return item
+
+    def remove(self, payer: str, item: T) -> bool:
+        """Remove an item that waits no longer. False: it is not here."""
+        line = self._lines.get(payer)
+        for part, items in line.parts.items() if line is not None else ():
+            for place, (other, _) in enumerate(items):
+                if other is item:
+                    self._take(payer, part, place)
+                    return True
+        return False
+
+    def has_others(self, payer: str) -> bool:
+        """Return True if something of another payer waits. Another thread may ask."""
+        return len(self._lines) > (payer in self._lines)
+
+    def _take(self, payer: str, part: str, place: int) -> T:
+        line = self._lines[payer]
+        items = line.parts[part]
+        item, size = items[place]
+        del items[place]
+        self._count(line, -1, -size)
+        if not items:
+            del line.parts[part]
+        if not line.count:
+            del self._lines[payer]
+        return item
+
+    def _count(self, line: _Line[T], number: int, size: int) -> None:
+        line.count += number
+        line.size += size
+        self.count += number
+        self._size += size
+
+    def _measure(self, line: _Line[T]) -> float:
+        """Return the share of the bounds."""
+        return max(line.count / self._max_count, line.size / self._max_size)
+
+
+class _Waiter(Struct, eq=False):
+    granted: asyncio.Future[None]
+    size: int
+
+
+class Turns:
+    """The places of one shared worker in this process.
+
+    `refuse` returns the error for a job that finds no place, from the number of those that wait.
+    """
+
+    def __init__(self, worker: SharedWorker, refuse: Callable[[int], ProxyError] | None = None) -> None:
+        self._worker = worker
+        self._refuse = refuse or self._say_busy
+        self._used = 0
+        self._used_by: Counter[str] = Counter()
+        """Payer → its places."""
+        self._line: TurnQueue[_Waiter] = TurnQueue(worker.max_waiting)
+
+    async def acquire(self, payer: str, size: int = 1, part: str = "", *, max_seconds: float = inf) -> None:
+        """Wait for a place, or for several at once. Call `release` after the work.
+
+        `part`: within a payer, the parts have turns too. `max_seconds`: a shorter wait than that of the worker. Raises
+        `ProxyBusy`, or what `refuse` returns.
+        """
+        if not self._line and self._find_place(payer, size):
+            self._take(payer, size)
+            return
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), size)
+        self._line_up(payer, waiter, part)
+        self._grant()
+        seconds = min(max_seconds, self._worker.max_wait_seconds)
+        try:
+            async with asyncio.timeout(seconds if seconds < inf else None):
+                await waiter.granted
+        except BaseException as error:
+            if self._line.remove(payer, waiter):
+                self._grant()  # the next one may need less
+            elif not waiter.granted.cancelled() and waiter.granted.exception() is None:
+                self.release(payer, size)  # granted at the same moment: pass it on
+            if isinstance(error, TimeoutError):
+                raise self._refuse(self._line.count) from None
+            raise
+
+    def release(self, payer: str, size: int = 1) -> None:
+        self._used -= size
+        self._used_by[payer] -= size
+        if not self._used_by[payer]:
+            del self._used_by[payer]
+        self._grant()
+
+    @asynccontextmanager
+    async def hold(self, payer: str, *, max_seconds: float = inf) -> AsyncIterator[None]:
+        """Have a place meanwhile."""
+        await self.acquire(payer, max_seconds=max_seconds)
+        try:
+            yield
+        finally:
+            self.release(payer)
+
+    def is_waited_for(self, payer: str) -> bool:
+        """Return True if another payer waits. Another thread may ask."""
+        return self._line.has_others(payer)
+
+    def give_way(self, payer: str, resume: Callable[[], None]) -> None:
+        """Leave a place to the other payers, and call `resume` when it is this one's turn again. A job that has begun
+        is never refused, and comes before the other jobs of its payer.
+        """
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), 1)
+        waiter.granted.add_done_callback(lambda _: resume())
+        self._line_up(payer, waiter, is_first=True)
+        self.release(payer)
+
+    def _line_up(self, payer: str, waiter: _Waiter, part: str = "", *, is_first: bool = False) -> None:
+        for dropped in self._line.add(payer, waiter, part=part, is_first=is_first):
+            if not dropped.granted.done():
+                dropped.granted.set_exception(self._refuse(self._line.count))
+
+    def _grant(self) -> None:
+        while self._line:
+            chosen = next((one for one in self._line.list_heads() if self._has_share(one[0], one[1].size)), None)
+            if chosen is None or self._used + chosen[1].size > self._worker.places:
+                return
+            payer, waiter = chosen
+            self._line.pop(payer)
+            if not waiter.granted.done():
+                self._take(payer, waiter.size)
+                waiter.granted.set_result(None)
+
+    def _find_place(self, payer: str, size: int) -> bool:
+        return self._used + size <= self._worker.places and self._has_share(payer, size)
+
+    def _has_share(self, payer: str, size: int) -> bool:
+        held = self._used_by[payer]  # a missing one is not stored
+        return not held or held + size <= self._worker.share
+
+    def _take(self, payer: str, size: int) -> None:
+        self._used += size
+        self._used_by[payer] += size
+
+    def _say_busy(self, waiting: int) -> ProxyBusy:
+        return ProxyBusy(
+            f"Other requests need {self._worker.name}, and {waiting} wait. Try again in a moment.",
+            code="worker-busy",
+            retry_after=RETRY_AFTER_SECONDS,
+        )
