@@ -54,6 +54,7 @@ from anthropic_proxy.engine.hooks import (
 )
 from anthropic_proxy.engine.messages.deltas import Iteration
 from anthropic_proxy.engine.messages.purpose import RequestKind
+from anthropic_proxy.engine.own_keys import KeepSecret
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.model_listing import ModelEntry
 from anthropic_proxy.engine.wires.purposes import OperatorPurpose
@@ -82,6 +83,7 @@ __all__ = [
     "Inspector",
     "InspectorScope",
     "Iteration",
+    "KeepSecret",
     "LedgerCondition",
     "LedgerState",
     "Limit",
@@ -659,6 +661,9 @@ class Plugin(Struct, kw_only=True):
     """Returns the store of the server with values and counters that more processes share. It gets the store in the
     memory of the server, and a function that logs a warning. It is called once, if neither a plugin nor `REDIS_URL` has
     the store. None: the memory stays as it is."""
+    keep_secret: KeepSecret | None = None
+    """Stores a secret of the proxy, unless it has one already, and returns the stored one. It may raise
+    `StoreUnavailable`. The first one of all plugins is used. None: the store of the server has the secret."""
     routes: Sequence[Route] = ()
     """URL paths that the plugin serves."""
     ledger_state: Callable[[], LedgerState] | None = None

@@ -33,6 +33,7 @@ from anthropic_proxy.engine.library_log import LibraryLog
 from anthropic_proxy.engine.memory_values import MemoryValues
 from anthropic_proxy.engine.messages.preparation import SearchState, TargetLimits
 from anthropic_proxy.engine.options import EngineOptions, KeySource
+from anthropic_proxy.engine.own_keys import OwnKeys
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.engine.providers.call_options import extend_transport
 from anthropic_proxy.engine.providers.catalog import Catalog, OllamaModelSource, OnListedPrices
@@ -77,6 +78,8 @@ class Engine(Struct, frozen=True, kw_only=True):
     """What was read of documents that the next requests of a conversation have too."""
     descriptions: Descriptions = field(default_factory=Descriptions)
     """What models said about pictures that the next requests of a conversation have too."""
+    own_keys: OwnKeys = field(default_factory=OwnKeys)
+    """Keys of the words by which the proxy recognizes its own texts. `store` may have their secret."""
     prefix_guard: PrefixGuard = field(default_factory=PrefixGuard)
     """Finder of prompts that do not begin like the one before, which a provider's cache cannot serve."""
     circuit_breakers: CircuitBreakers = field(default_factory=CircuitBreakers)

@@ -15,6 +15,7 @@ from anthropic_proxy.engine.engine import Engine, build_engine_fields
 from anthropic_proxy.engine.hooks import Receipt
 from anthropic_proxy.engine.ids import new_id
 from anthropic_proxy.engine.options import TIERS
+from anthropic_proxy.engine.own_keys import OwnKeys
 from anthropic_proxy.engine.patterns import AnchoredPattern, compile_anchored, compile_later
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import (
@@ -155,6 +156,7 @@ def _collect_members(plugins: Sequence[Plugin]) -> dict[str, Any]:
         "tracer": next(filter(None, (plugin.tracer for plugin in plugins)), None),
         "condition_sources": [plugin.conditions for plugin in plugins if plugin.conditions is not None],
         "ledger_state": next(filter(None, (plugin.ledger_state for plugin in plugins)), None),
+        "own_keys": OwnKeys(next(filter(None, (plugin.keep_secret for plugin in plugins)), None)),
     }
 
 
@@ -168,7 +170,7 @@ def _continue_from(services: Services, previous: Services) -> Services:
         "acceptances": previous.acceptances,
         "started_at": previous.started_at,
     }
-    carried["histories"] = previous.histories
+    carried["histories"], carried["own_keys"] = previous.histories, previous.own_keys
     carried["prefix_guard"] = previous.prefix_guard
     carried["background"] = previous.background
     carried["documents"], carried["descriptions"] = previous.documents, previous.descriptions

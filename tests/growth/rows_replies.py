@@ -6,6 +6,7 @@ from typing import Any
 
 from tests.growth.measure import Row
 from tests.growth.operations import Operation, answer, reply
+from tests.support.citations import find_word
 from tests.support.replies import Reply
 
 TRANSLATED = ("server", "responses", "gemini", "ollama")
@@ -34,6 +35,8 @@ CITED_QUESTION = [
         ],
     }
 ]
+WORD = find_word(CITED_QUESTION)
+"""Word of the marks in replies to it."""
 
 
 def texts(make: Callable[[int], list[str]], mode: str = "stream", **fields: Any) -> Operation:
@@ -353,9 +356,10 @@ ROWS = [
     *(
         Row(f"citations: {name}", TRANSLATED, by_character(unit, messages=CITED_QUESTION), n)
         for name, unit, n in (
-            ("marks", '<cite n="1">a</cite>', 60),
-            ("marks of many numbers", '<cite n="1-9,1-9,1-9">a</cite>', 40),
-            ("beginnings of marks", '<cite n="1', 60),
+            ("marks", f"<{WORD} 1>a</{WORD}>", 60),
+            ("marks of many numbers", f"<{WORD} 1-9,1-9,1-9>a</{WORD}>", 40),
+            ("beginnings of marks", f"<{WORD} 1", 60),
+            ("words of marks", f"<{WORD}", 60),
             ("signs that begin a mark", "<", 500),
         )
     ),

@@ -156,6 +156,7 @@ def sample(fields: dict[str, Any], target: Target) -> MessagesRequest:
     request = decode_request_or_envelope(text.encode())
     if request.decode_error is not None:
         raise request.decode_error
+    request.citation_key = b"matrix"
     return request
 
 

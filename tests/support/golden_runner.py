@@ -146,6 +146,7 @@ class GoldenCase:
         self.provider = PROVIDERS.find(self.fields["provider"])
         self.posted = read_request(folder)
         self.request = _read(self.posted)
+        self.request.citation_key = b"golden"
         file = find_upstream(folder)
         self.upstream = None if file is None else file.read_bytes()
         """None: nothing is sent, because the request is refused before."""

@@ -15,6 +15,7 @@ from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseS
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.messages.events import Event
 from anthropic_proxy.engine.messages.models import MessagesResponse
+from anthropic_proxy.engine.own_keys import OwnKeys
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.engine.trace_context import TraceContext
 from anthropic_proxy.engine.wires.bound_requests import BoundRequest
@@ -25,6 +26,7 @@ from anthropic_proxy.gateway.settings import Settings, load_settings
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.requests import Receipts
 from anthropic_proxy.plugins import Client, Receipt
+from tests.support.citations import keep_secret
 
 STALL = bytearray()
 """Among the chunks of an answer: from here on nothing comes."""
@@ -157,7 +159,7 @@ class ProxyHarness:
             new_id=lambda prefix: f"{prefix}{next(numbers):022d}",
             receipts=Receipts(log, [_Recipient(self.receipts)]),
         )
-        self.services = structs.replace(self.services, sleep=self._sleep)
+        self.services = structs.replace(self.services, sleep=self._sleep, own_keys=OwnKeys(keep_secret))
 
     async def _sleep(self, seconds: float) -> None:
         self.sleeps.append(seconds)

@@ -22,7 +22,16 @@ from anthropic_proxy.engine.own_thread import run_in_own_thread
 from anthropic_proxy.errors import require_package
 from anthropic_proxy.gateway.conditions import build_ledger_condition
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import Condition, Gateway, Plugin, Route, RouteRequest, RouteResponse, Store
+from anthropic_proxy.plugins import (
+    Condition,
+    Gateway,
+    Plugin,
+    Route,
+    RouteRequest,
+    RouteResponse,
+    Store,
+    StoreUnavailable,
+)
 
 if TYPE_CHECKING:
     from anthropic_proxy.console.ledger.event_push import EventPush
@@ -60,6 +69,8 @@ def open_plugin(settings: Settings) -> Plugin:
         ledger_state=lambda: ledger.queue.state,
         conditions=ledger.list_conditions,
         extend_store=ledger.extend_store if _is_on_postgres(settings) else None,
+        # instances that share Redis may have a SQLite file each
+        keep_secret=ledger.keep_secret if _is_on_postgres(settings) or settings.redis_url is None else None,
     )
 
 
@@ -108,6 +119,17 @@ class _Ledger:
         from anthropic_proxy.console.ledger.database_store import open_database_store  # noqa: PLC0415  # loads the driver
 
         return open_database_store(self._settings, process_store, warn)
+
+    async def keep_secret(self, secret: str) -> str:
+        def keep() -> str:
+            from anthropic_proxy.console.ledger import database, own_secret  # noqa: PLC0415  # loads the driver
+
+            try:
+                return own_secret.keep_secret(self._settings, secret)
+            except database.LEDGER_FAILURES:  # the ledger reports them
+                raise StoreUnavailable from None
+
+        return await run_in_own_thread("own-secret", keep)
 
     def list_conditions(self) -> Sequence[Condition]:
         instances = () if self._instances is None else self._instances.list_conditions()

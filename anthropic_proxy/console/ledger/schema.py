@@ -315,7 +315,8 @@ LIMIT_HOLDS = TableDefinition(
 """Amounts that running requests have reserved. A row without a counter shows that a reservation is settled."""
 
 SHARED_VALUES = TableDefinition("shared_values", {"name": _KEY, "value": TEXT, "expires_at": TIME}, ("name",))
-"""Values that instances on PostgreSQL share without Redis, such as sessions of the dashboard."""
+"""Values that instances on PostgreSQL share without Redis, such as sessions of the dashboard, and the secret of
+`OwnKeys`, on SQLite too."""
 
 SESSION_MODELS = TableDefinition(
     "session_models",

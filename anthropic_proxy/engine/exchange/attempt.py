@@ -15,6 +15,7 @@ from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.adaptation import Adaptations
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.exchange.media_inlining import SAMPLE_LINK, MediaInliner, MediaKey
+from anthropic_proxy.engine.exchange.plan import find_citation_key
 from anthropic_proxy.engine.exchange.relay import RelayStream, build_relay_call
 from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream
 from anthropic_proxy.engine.hooks import Client
@@ -218,6 +219,8 @@ class AttemptPreparer(Struct, eq=False):
     """Maker of the edits by `context_management`. None: none is requested."""
     describer: "ImageDescriber | None"
     """Describer of pictures for models that do not see. None: no model is set for it."""
+    citation_key: bytes = b""
+    """See `MessagesRequest`. b"": no attempt has needed it."""
 
     async def prepare_relay(self, target: Target, credential: Credential | None, run: TargetRun) -> Attempt:
         """Return a new attempt at a relay. Its provider checks the request, which may be invalid."""
@@ -273,6 +276,9 @@ class AttemptPreparer(Struct, eq=False):
         limits = engine.find_target_limits(target, self.servers)
         if run.requires_room:
             limits = structs.replace(limits, reject_overflow=True)
+        if type(request.messages) is not CleanMessages:
+            self.citation_key = self.citation_key or await find_citation_key(engine, incoming)
+            request.citation_key = self.citation_key
         if self.editor is not None:
             request = await self.incoming.background.run_in_thread_if_large(self.is_large, self.editor.edit, request)
         inliner = self.inliner

@@ -29,7 +29,7 @@ from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseS
 from anthropic_proxy.engine.exchange.forwarded_results import ForwardedResults
 from anthropic_proxy.engine.exchange.inspection import open_inspection
 from anthropic_proxy.engine.exchange.own_requests import ParentRequest
-from anthropic_proxy.engine.exchange.plan import choose_plan, follow_session, match_route
+from anthropic_proxy.engine.exchange.plan import choose_plan, find_citation_key, follow_session, match_route
 from anthropic_proxy.engine.exchange.provider_errors import (
     add_address_advice,
     add_not_found_cause,
@@ -132,6 +132,7 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
                 return reply
         if request.decode_error is not None:
             raise request.decode_error
+        request.citation_key = await find_citation_key(engine, incoming)
         request = await _replace_media(engine, incoming, request, structs.replace(plan, targets=[target]), admission)
         scale = engine.observations.find_token_scale(target.provider.name, target.model, incoming.receipt.client.id)
         is_large = is_large_request(incoming.body, len(request.tools))

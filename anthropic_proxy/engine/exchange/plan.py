@@ -138,6 +138,17 @@ async def choose_plan(
     return structs.replace(plan, targets=await balancer.order_targets(plan.targets, route, match.facts))
 
 
+_CITATIONS = b'"citations"'
+"""Text in the JSON of each request with sources, unless its client hides it by escapes."""
+
+
+async def find_citation_key(engine: Engine, incoming: ClientRequest) -> bytes:
+    """Return `MessagesRequest.citation_key`. All calls for a client request need the same one."""
+    if _CITATIONS in incoming.body:
+        await engine.own_keys.open(engine.store)
+    return engine.own_keys.derive("citations", incoming.receipt.client.id)
+
+
 def match_route(
     engine: Engine, routes: CompiledRoutes, incoming: ClientRequest, request: MessagesRequest, estimates: EstimateCache
 ) -> RouteMatch:

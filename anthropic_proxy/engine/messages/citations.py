@@ -2,13 +2,18 @@
 
     request: a document `The grass is green. The sky is blue.`    →  [1] The grass is green.
                                                                      [2] The sky is blue.
-    reply:   It is <cite n="2">blue</cite>.                       →  blocks `It is `, `blue` with a citation, and `.`
+    reply:   It is <qvkdra 2>blue</qvkdra>.                       →  blocks `It is `, `blue` with a citation, and `.`
 
 Theory of operation. `number_passages` replaces the sources of a request, which are documents and search results with
 `citations`, by texts with numbers: each sentence of a text has one, and each block of custom content or of a search
-result. A text before the first source says how to mark statements. Numbers depend only on the sources before them, so
+result. A text behind the first source says how to mark statements. Numbers depend only on the sources before them, so
 that the next request of the conversation has the same ones. `CitedReply` reads the marks as the deltas arrive. What it
 quotes is cut from the sources, so no model can invent a quotation; a mark that names no passage is removed and counted.
+
+Whoever wrote a text of the request must not choose what is cited, although the model may copy the text. So marks have a
+word that nobody can know who does not read the instruction: a keyed hash of the first source. It depends on nothing
+else, and stands behind that source, so that requests have equal beginnings as far as those of the client have. Only the
+texts of sources are changed, where a line of theirs could be taken for the number of a passage.
 
 Sources: platform.claude.com, "Citations", "Search results" and "Structured outputs", and the types
 `CitationCharLocation` to `CitationsSearchResultLocation` of the official SDK, read 2026-11.
@@ -16,8 +21,10 @@ Sources: platform.claude.com, "Citations", "Search results" and "Structured outp
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
 from itertools import groupby
 from re import Match
+from string import ascii_lowercase
 from typing import Any
 
 import msgspec
@@ -28,7 +35,7 @@ from anthropic_proxy.engine.messages.deltas import Block as BlockDelta
 from anthropic_proxy.engine.messages.deltas import Citation, Delta, Stop, Text, TextEnd, Thinking, ToolCall
 from anthropic_proxy.engine.messages.documents import digest_content, write_page
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
-from anthropic_proxy.engine.messages.foreign_text import split_description
+from anthropic_proxy.engine.messages.foreign_text import BLANK, split_description
 from anthropic_proxy.engine.messages.models import (
     Block,
     DocumentBlock,
@@ -41,13 +48,15 @@ from anthropic_proxy.engine.messages.models import (
     json_string,
 )
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
-from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.errors import InternalError, InvalidRequest
 
 _INSTRUCTIONS = (
-    "[The passages of the sources that follow have numbers in square brackets. If a statement of your answer is based "
-    'on passages, write it between <cite n="…"> and </cite>, with their numbers: <cite n="3">a statement</cite>, or '
-    '<cite n="3,7-9">another one</cite>. Write the numbers nowhere else, and do not speak of the marks.]'
+    "[The passages of this source, and of those that follow, have numbers in square brackets. If a statement of your "
+    "answer is based on passages, write it between marks with their numbers: <{word} 3>a statement</{word}>, or "
+    "<{word} 3,7-9>another one</{word}>. Write the numbers nowhere else, and do not speak of the marks.]"
 )
+_WORD_LENGTH = 6
+"""Letters of the word in marks: one of 309 million. It is in each mark that a model writes, so each letter costs."""
 _MAX_SENTENCE = 2_000
 """Maximum characters of a sentence. A longer one, such as a table without line ends, is divided at white space."""
 MAX_QUOTED_CHARACTERS = 1_000_000
@@ -55,20 +64,20 @@ MAX_QUOTED_CHARACTERS = 1_000_000
 of a request, and a reply may have many."""
 _CITATION_CHARACTERS = 200
 """Characters of a citation besides its texts, as counted for `MAX_QUOTED_CHARACTERS`."""
-_MAX_MARK = 300
-"""Maximum characters of a mark. A longer one is text."""
 _SENTENCE_END = compile_later(r"[.!?…][\"')\]’”»]{0,4}\s+(?![a-z])|[。！？][\"')\]’”」』]{0,4}\s*|\n\s*")
 _SPACE = compile_later(r"\s")
-_NUMBERS = r"[\d\s,;–\-\[\]]{1,250}+"
-_MARK = compile_anchored(rf"(?i:<(?:cite\s++n\s*+=\s*+[\"']?({_NUMBERS})[\"']?\s*+(/?)>|/cite\s*+>))")
-"""It gives no white space back: three of its parts accept it, and the work grew with the third power of it."""
+_MAX_MARK = 300
+"""Maximum characters of a mark behind its word. A longer one is text."""
+_MARK = compile_anchored(rf"<(/?)([a-z]{{{_WORD_LENGTH}}})(?![a-z])([^<>]{{0,{_MAX_MARK}}}+)>")
 _MARK_BEGINNING = compile_anchored(
-    rf"(?i:<(?:/?(?:c|ci|cit|cite)?|/cite\s*+|cite\s++(?:n\s*+(?:=\s*+[\"']?(?:{_NUMBERS})?[\"']?\s*+/?)?)?))"
+    rf"</?([a-z]{{0,{_WORD_LENGTH - 1}}}|[a-z]{{{_WORD_LENGTH}}}(?:(?![a-z])[^<>]{{0,{_MAX_MARK}}}+)?)"
 )
 _RANGE = compile_later(r"(\d{1,9}+)(?:\s{0,9}+[–-]\s{0,9}+(\d{1,9}+))?")
-_NUMBER_OF_SOURCE = compile_later(r"(^|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029])([ \t]{0,9})\[(?=[ \t]{0,9}\d)")
-"""A number at the beginning of a line, as those of passages have. One that a source contains gets a backslash: whoever
-wrote the source must not choose what is cited."""
+_LINE_END = r"\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029"
+_NUMBER_OF_SOURCE = compile_later(
+    rf"(\A[{BLANK}]*+|(?<![{BLANK}])(?>[{BLANK}]*?[{_LINE_END}])[{BLANK}]*+)([\[\uff3b\ufe47])(?=[{BLANK}]*+\d)"
+)
+"""A number at the beginning of a line, as those of passages have. One that a source contains gets a backslash."""
 
 
 FORMS: Mapping[str, str] = {
@@ -110,6 +119,8 @@ class NumberedSources:
         self._sources: list[_Source] = []
         self._firsts: list[int] = []
         self._next = 1
+        self.word = ""
+        """Word in the marks of the reply. "": there is no source."""
 
     def __bool__(self) -> bool:
         return bool(self._sources)
@@ -121,6 +132,9 @@ class NumberedSources:
         self._firsts.append(first)
         self._next += len(passages)
         return range(first, self._next)
+
+    def encode(self) -> bytes:
+        return msgspec.json.encode(self._sources)
 
     def find(self, first: int, last: int) -> Iterator[dict[str, Any]]:
         """Yield a citation for each source with passages of these numbers."""
@@ -140,14 +154,16 @@ def number_passages(
     notes: list[FidelityNote],
     pages: Collection[bytes] = (),
     picture_texts: Collection[str] = (),
+    *,
+    key: bytes,
 ) -> tuple[list[Message], NumberedSources]:
     """Return the messages with texts in place of the sources that the client wants cited. No sources: all are equal.
 
-    `pages`, `picture_texts`: see `MessagesRequest`.
+    `pages`, `picture_texts`: see `MessagesRequest`. `key`: secret of the client for its marks.
 
     Raises `InvalidRequest` if only some of the documents, or of the search results, have `citations`.
     """
-    numbering = _Numbering(pages, picture_texts)
+    numbering = _Numbering(pages, picture_texts, key)
     numbered = [
         message
         if isinstance(message.content, str)
@@ -175,9 +191,10 @@ def build_format_error() -> InvalidRequest:
 class _Numbering:
     """Numbers the passages of one request."""
 
-    def __init__(self, pages: Collection[bytes], picture_texts: Collection[str]) -> None:
+    def __init__(self, pages: Collection[bytes], picture_texts: Collection[str], key: bytes) -> None:
         self._pages = pages
         self._picture_texts = picture_texts
+        self._key = key
         self.sources = NumberedSources()
         self.notes: dict[str, FidelityNote] = {}
         self._counts = {"document": 0, "search_result": 0}
@@ -206,11 +223,11 @@ class _Numbering:
         if isinstance(block, DocumentBlock):
             index = self._count("document", path, is_enabled=block.requests_citations)
             if block.requests_citations and block.source.type in ("text", "content"):
-                return [*self._introduce("document"), *self._number_document(block, index)]
+                return self._introduce("document", self._number_document(block, index))
         elif isinstance(block, SearchResultBlock):
             index = self._count("search_result", path, is_enabled=block.requests_citations)
             if block.requests_citations:
-                return [*self._introduce("search_result"), *self._number_result(block, index)]
+                return self._introduce("search_result", self._number_result(block, index))
         return (block,)
 
     def _rewrite_result(self, block: ToolResultBlock, path: str) -> ToolResultBlock:
@@ -237,13 +254,23 @@ class _Numbering:
         self._counts[kind] += 1
         return self._counts[kind] - 1
 
-    def _introduce(self, kind: str) -> Sequence[Block]:
+    def _introduce(self, kind: str, source: list[Block]) -> Sequence[Block]:
+        """Return the blocks of a source, with the instruction behind those of the first one."""
         self.notes[kind] = FidelityNote(
             "emulated",
             f"messages.{kind}.citations",
             "passages are numbered, the model marks what it used, and the proxy cuts the quotations from the source",
         )
-        return () if self.sources else (TextBlock(json_string(_INSTRUCTIONS)),)
+        if self.sources.word:
+            return source
+        self.sources.word = self._choose_word()
+        return [*source, TextBlock(json_string(_INSTRUCTIONS.format(word=self.sources.word)))]
+
+    def _choose_word(self) -> str:
+        if not self._key:
+            raise InternalError("a request with sources has no key for its marks")
+        digest = int.from_bytes(blake2b(self.sources.encode(), key=self._key, digest_size=16).digest())
+        return "".join(ascii_lowercase[digest // 26**place % 26] for place in range(_WORD_LENGTH))
 
     def _number_document(self, block: DocumentBlock, index: int) -> list[Block]:
         # null in replies of the API, and no field of its requests (anthropics/anthropic-sdk-python issue 1450)
@@ -284,22 +311,19 @@ class _Numbering:
         return [heading, *self._number_blocks(block.content, about)]
 
     def _number_blocks(self, content: Raw, about: dict[str, Any]) -> list[Block]:
-        """Number the texts among the blocks. Others stay as they are, and cannot be cited: images, and texts in their
-        place.
-        """
+        """Number the texts among the blocks. Others cannot be cited: images, and texts in their place."""
         blocks = decode_nested_content(content, in_result=False)
-        texts = {
-            place: text
+        given = {
+            place: msgspec.json.decode(block.text, type=str)
             for place, block in enumerate(blocks)
             if isinstance(block, TextBlock)
-            and (text := msgspec.json.decode(block.text, type=str)).strip()
-            and text not in self._picture_texts
         }
+        texts = {place: text for place, text in given.items() if text.strip() and text not in self._picture_texts}
         bounds = [(place, place + 1) for place in texts]
         numbers = self.sources.add([*texts.values()], bounds, about)
-        marked = dict(zip(texts, numbers, strict=True))
+        marks = {place: f"[{number}] " for place, number in zip(texts, numbers, strict=True)}
         return [
-            TextBlock(json_string(f"[{marked[place]}] {_show(texts[place])}")) if place in marked else block
+            TextBlock(json_string(marks.get(place, "") + _show(given[place]))) if place in given else block
             for place, block in enumerate(blocks)
         ]
 
@@ -315,7 +339,7 @@ def _join_texts(blocks: list[Block]) -> list[Block]:
 
 def _show(text: str) -> str:
     """Return a text of a source as the model reads it."""
-    return _NUMBER_OF_SOURCE.sub(r"\1\2\\[", text)
+    return _NUMBER_OF_SOURCE.sub(r"\1\\\2", text)
 
 
 def _write_lines(numbers: Iterable[int], passages: Iterable[str]) -> str:
@@ -350,7 +374,7 @@ class CitedReply:
     A citation follows the first character of its statement, so that no end of the reply within the statement loses it.
     White space behind a statement belongs to its block: requests may not have blocks of white space alone.
 
-    >>> reply.feed([Text('It is <cite n="2">blue'), Text("</cite>.")])
+    >>> reply.feed([Text("It is <qvkdra 2>blue"), Text("</qvkdra>.")])
     [Text('It is '), TextEnd(), Text('b'), Citation(…), Text('lue'), TextEnd(), Text('.')]
     """
 
@@ -358,8 +382,6 @@ class CitedReply:
         self._sources = sources
         self._held = ""
         """Text that may be the beginning of a mark."""
-        self._depth = 0
-        """Number of marks that have begun and not ended."""
         self._due: list[Delta] = []
         """Citations of the open mark, until its statement begins."""
         self._is_cited = False
@@ -403,13 +425,14 @@ class CitedReply:
 
     def _read(self, text: str, written: list[Delta]) -> None:
         begin = place = 0
+        word = self._sources.word
         while (place := text.find("<", place)) >= 0:
-            mark = _MARK.match(text, place, place + _MAX_MARK)
-            if mark is not None and (mark[1] is not None or self._depth):
+            mark = _MARK.match(text, place)
+            if mark is not None and mark[2] == word:
                 self._write(text[begin:place], written)
                 self._apply(mark, written)
                 begin = place = mark.end()
-            elif len(text) - place < _MAX_MARK and _MARK_BEGINNING.fullmatch(text, place):
+            elif (open_mark := _MARK_BEGINNING.fullmatch(text, place)) and word.startswith(open_mark[1][:_WORD_LENGTH]):
                 break
             else:
                 place += 1
@@ -442,21 +465,19 @@ class CitedReply:
             self._blank = ""
 
     def _apply(self, mark: Match[str], written: list[Delta]) -> None:
-        if mark[1] is None and self._has_text:  # nothing is between the marks: they are about the text before them
+        is_end, numbers = bool(mark[1]), mark[3]
+        if is_end and self._has_text:  # nothing is between the marks: they are about the text before them
             self._cite(written)
         self._end_statement()
-        if mark[1] is None:
-            self._depth -= 1
+        if is_end:
             return
-        self._due = self._quote(mark[1])
+        self._due = self._quote(numbers)
         self._unplaced += not self._due
-        if mark[2]:  # without a statement: it is about the text before it
+        if numbers.endswith("/"):  # without a statement: it is about the text before it
             if self._has_text:
                 self._cite(written)
             self._end_statement()
-            return
-        self._depth += 1
-        if self._due:
+        elif self._due:
             self._write_blank(written)
             self._ends_block = self._has_text
 

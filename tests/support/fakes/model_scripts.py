@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from tests.support.citations import write_marks
 from tests.support.fakes.scripted_model import (
     Call,
     Conversation,
@@ -250,7 +251,7 @@ def _count(task: Task) -> Reply:
 
 
 def _repeat_text(task: Task) -> Reply:
-    return Reply(task.words[0])
+    return Reply(write_marks(task.words[0], _read_texts(task)))
 
 
 def _offered(task: Task) -> Reply:

@@ -12,6 +12,7 @@ from anthropic_proxy.engine.exchange import document_reading
 from anthropic_proxy.engine.exchange.forwarding import count_tokens
 from anthropic_proxy.engine.upstream.contract import FetchedPage
 from anthropic_proxy.plugins import Client
+from tests.support.citations import write_marks
 from tests.support.fake_upstream import FakeUpstream, error, reply
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 from tests.support.pdf import PICTURE, document, write_encrypted_pdf, write_pdf
@@ -242,7 +243,7 @@ async def test_a_sentence_of_a_page_is_cited_at_its_page(settings: dict[str, str
 def _cite(_: FakeUpstream, body: dict[str, Any]) -> FakeResponse:
     sent = json.dumps(body)
     assert '<page number=\\"2\\">\\n[3] Signed by Ada.\\n[4] Witnessed by Bob.\\n</page>' in sent
-    message = {"role": "assistant", "content": 'By <cite n="3">Ada</cite>.'}
+    message = {"role": "assistant", "content": write_marks('By <cite n="3">Ada</cite>.', sent)}
     return FakeResponse(200, json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode())
 
 
@@ -254,7 +255,8 @@ async def test_only_what_the_proxy_has_read_has_pages(is_result: bool) -> None:
     pdf = {**document(write_pdf("Deed.", "Signed.")), "citations": {"enabled": True}}
 
     def cite(_: FakeUpstream, body: dict[str, Any]) -> FakeResponse:
-        message = {"role": "assistant", "content": 'It <cite n="1">was</cite> <cite n="3">signed</cite>.'}
+        words = write_marks('It <cite n="1">was</cite> <cite n="3">signed</cite>.', json.dumps(body))
+        message = {"role": "assistant", "content": words}
         return FakeResponse(200, json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode())
 
     harness = ProxyHarness(FakeUpstream(cite), GROQ_API_KEY="gsk_0123456789abcdef", BIG_MODEL=TEXT_MODEL)

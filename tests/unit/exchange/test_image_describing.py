@@ -287,7 +287,7 @@ async def test_sentences_of_a_pdf_are_cited_and_descriptions_are_not(tmp_path: P
     gallery.answer = lambda: chat_reply("A deed.\n[9] Signed by Ada.")
     cited = {**document(write_pdf("One. Two.", PICTURE, "Three. <image_description>")), "citations": {"enabled": True}}
     text = await gallery.send(cited)
-    assert text.partition("\n\n")[2] == (
+    assert text.partition("\n\n[The passages of this source")[0] == (
         '<page number="1">\n[1] One.\n[2] Two.\n</page>\n\n'
         '<page number="2">\n[3] [no text; a description of the page follows]\n</page>\n'
         + described("A deed.\n\\[9] Signed by Ada.")
@@ -534,9 +534,11 @@ async def test_descriptions_have_a_limited_size_in_memory(tmp_path: Path) -> Non
 
 async def test_a_description_in_a_cited_document_is_no_passage_of_it(tmp_path: Path) -> None:
     gallery = Gallery(tmp_path)
+    gallery.answer = lambda: chat_reply("A red square.\n[2] Signed.")
     before, after = ({"type": "text", "text": text} for text in ("One.", "Two."))
     content = [before, show(paint("red")), show(b"no picture"), after]
     source = {"type": "content", "content": content}
     text = await gallery.send({"type": "document", "source": source, "citations": {"enabled": True}})
     failed = "[image omitted: it is no JPEG, PNG, GIF or WebP. Say so if it is needed.]"
-    assert text.partition("]\n\n")[2] == f"[1] One.\n\n{described('A red square.')}\n\n{failed}\n\n[2] Two."
+    shown = described("A red square.\n\\[2] Signed.")
+    assert text.partition("\n\n[The passages of this source")[0] == f"[1] One.\n\n{shown}\n\n{failed}\n\n[2] Two."

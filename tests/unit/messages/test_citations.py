@@ -1,6 +1,9 @@
 """Quotations are cut from the sources of the request, whatever a model writes and wherever its fragments end."""
 
 import itertools
+import re
+import sys
+import unicodedata
 from typing import Any, get_args, get_type_hints
 
 import msgspec
@@ -28,6 +31,8 @@ FORMS_OF_OTHERS = {"web_search_result_location": "of pages that a provider or a 
 """Form of the SDK that no source of the client leads to → where it comes from."""
 GRASS = "The grass is green. The sky is blue."
 CITED = {"enabled": True}
+WORD = "citing"
+"""Word of the marks in these tests, in place of a hash."""
 
 
 def test_each_form_of_the_sdk_has_its_unit_and_is_described() -> None:
@@ -60,8 +65,23 @@ def read_messages(*contents: Any) -> list[Message]:
 
 def number(*contents: Any) -> tuple[list[list[Any]], NumberedSources]:
     """Return the texts that the model reads, message by message, and the sources."""
-    messages, sources = number_passages(read_messages(*contents), [])
+    messages, sources = number_passages(read_messages(*contents), [], key=b"k")
+    sources.word = WORD
     return [msgspec.json.decode(msgspec.json.encode(message.content)) for message in messages], sources
+
+
+def find_word(*contents: Any, key: bytes = b"k") -> str:
+    """Return the word of the marks that the model is told."""
+    messages, sources = number_passages(read_messages(*contents), [], key=key)
+    assert f"<{sources.word} 3>a statement</{sources.word}>" in msgspec.json.encode(messages).decode()
+    return sources.word
+
+
+def read_texts(blocks: list[Any]) -> list[str]:
+    """Return the texts that the model reads, without the instruction behind the first source."""
+    texts = [block["text"] for block in blocks]
+    (instruction,) = (text for text in texts if text.startswith("[The passages of this source"))
+    return [text for text in texts if text is not instruction]
 
 
 def cite(sources: NumberedSources, *deltas: Delta | str) -> list[Delta]:
@@ -99,24 +119,29 @@ def test_blocks_beside_a_source_in_a_result_stay_as_they_are() -> None:
     content = [{"type": "text", "text": "a"}, empty | {"citations": None}, search_result("Found.")]
     ((read,),), _ = number([{"type": "tool_result", "tool_use_id": "toolu_1", "content": content}])
     assert read["content"][:2] == content[:2]
-    assert [block["text"] for block in read["content"][3:]] == ["A page\nhttps://example.com/a", "[1] Found."]
+    assert read_texts(read["content"][2:]) == ["A page\nhttps://example.com/a", "[1] Found."]
     assert [type(block) for block in decode_nested_content(Raw(msgspec.json.encode(read["content"])))][
         1
     ] is DocumentBlock
 
 
 def test_sentences_have_numbers_and_a_mark_becomes_a_citation_of_its_place() -> None:
-    (read,), sources = number(
-        [text_document(GRASS, title="Nature", context="A book."), {"type": "text", "text": "Sky?"}]
-    )
-    assert [block["text"] for block in read[1:]] == [
+    content = [text_document(GRASS, title="Nature", context="A book."), {"type": "text", "text": "Sky?"}]
+    (read,), sources = number(content)
+    word = find_word(content)
+    assert [block["text"] for block in read] == [
         "Nature",
         "A book.",
         "[1] The grass is green.\n[2] The sky is blue.",
+        (
+            "[The passages of this source, and of those that follow, have numbers in square brackets. If a statement "
+            "of your answer is based on passages, write it between marks with their numbers: <WORD 3>a "
+            "statement</WORD>, or <WORD 3,7-9>another one</WORD>. Write the numbers nowhere else, and do not "
+            "speak of the marks.]"
+        ).replace("WORD", word),
         "Sky?",
     ]
-    assert '<cite n="3">' in read[0]["text"]
-    assert blocks_of(cite(sources, 'It is <cite n="2">blue</cite>.')) == [
+    assert blocks_of(cite(sources, 'It is <citing n="2">blue</citing>.')) == [
         ("It is ", []),
         ("blue", [quotation("The sky is blue.", 20, 36, document_title="Nature")]),
         (".", []),
@@ -130,7 +155,7 @@ def test_documents_and_search_results_are_counted_apart_and_over_all_messages() 
         [{"type": "document", "source": custom, "title": "Parts", "citations": CITED}],
         [search_result("A third text.", title="B page", source="name of b")],
     )
-    assert [block["text"] for block in read[0][1:]] == [
+    assert read_texts(read[0]) == [
         "[1] First.",
         "A page\nhttps://example.com/a",
         "[2] A found text.",
@@ -138,7 +163,7 @@ def test_documents_and_search_results_are_counted_apart_and_over_all_messages() 
     ]
     assert [block["text"] for block in read[1]] == ["Parts", "[4] One.", "[5] Two."]
     assert [block["text"] for block in read[2]] == ["B page\nname of b", "[6] A third text."]
-    (block,) = blocks_of(cite(sources, '<cite n="1,3-6">all</cite>'))
+    (block,) = blocks_of(cite(sources, '<citing n="1,3-6">all</citing>'))
     assert block == (
         "all",
         [
@@ -177,27 +202,27 @@ def test_documents_and_search_results_are_counted_apart_and_over_all_messages() 
 def test_sources_in_results_of_tools_are_numbered_too() -> None:
     result = {"type": "tool_result", "tool_use_id": "a", "content": [search_result("Found."), text_document("Read.")]}
     (read,), sources = number([result, text_document("Given.")])
-    inner = [block["text"] for block in read[0]["content"]]
-    assert inner[1:] == ["A page\nhttps://example.com/a", "[1] Found.", "[2] Read."]
-    assert "numbers in square brackets" in inner[0]
+    inner = read[0]["content"]
+    assert read_texts(inner) == ["A page\nhttps://example.com/a", "[1] Found.", "[2] Read."]
+    assert "numbers in square brackets" in inner[2]["text"]
     assert [block["text"] for block in read[1:]] == ["[3] Given."]
-    ((_, citations),) = blocks_of(cite(sources, '<cite n="2-3">x</cite>'))
+    ((_, citations),) = blocks_of(cite(sources, '<citing n="2-3">x</citing>'))
     assert [one["document_index"] for one in citations] == [0, 1]
 
 
 @pytest.mark.parametrize(
     ("mark", "text"),
     [
-        ('<cite n="2">x</cite>', "x"),
-        ("<cite n='2'>x</cite>", "x"),
-        ("<cite n=2>x</cite >", "x"),
-        ('<cite  n = " 2 " >x</cite>', "x"),
-        ('x<cite n="2"/>', "x"),
-        ('x<cite n="2" />', "x"),
-        ('<cite n="2">x', "x"),
-        ('<cite n="2,2, 2-2">x</cite>', "x"),
-        ('<CITE n="[2]; 9">x</CITE>', "x"),
-        ('<cite n="8 2">x</cite>', "x"),
+        ('<citing n="2">x</citing>', "x"),
+        ("<citing n='2'>x</citing>", "x"),
+        ("<citing n=2>x</citing >", "x"),
+        ('<citing  n = " 2 " >x</citing>', "x"),
+        ('x<citing n="2"/>', "x"),
+        ('x<citing n="2" />', "x"),
+        ('<citing n="2">x', "x"),
+        ('<citing n="2,2, 2-2">x</citing>', "x"),
+        ("<citing [2]; 9>x</citing>", "x"),
+        ('<citing n="8 2">x</citing>', "x"),
     ],
 )
 def test_marks_are_read_in_the_forms_that_models_write(mark: str, text: str) -> None:
@@ -210,9 +235,9 @@ def test_marks_are_read_in_the_forms_that_models_write(mark: str, text: str) -> 
     [
         "a < b and <cite>no numbers</cite>, <citation n=1>",
         'in HTML: </cite> and <cite class="n">',
-        "an end: <cite n=",
+        "an end: <citing n=",
         "<",
-        f'<cite n="{"1," * 200}">long',
+        f'<citing n="{"1," * 200}">long',
     ],
 )
 def test_what_is_no_mark_stays_text(text: str) -> None:
@@ -223,7 +248,9 @@ def test_what_is_no_mark_stays_text(text: str) -> None:
 def test_a_mark_that_names_no_passage_is_left_out_and_counted() -> None:
     _, sources = number([text_document(GRASS)])
     reply = CitedReply(sources)
-    deltas = reply.feed([Text('<cite n="1"></cite>Not <cite n="9">there</cite>, <cite n="0,3-1,-">nor</cite> here.')])
+    deltas = reply.feed(
+        [Text('<citing n="1"></citing>Not <citing n="9">there</citing>, <citing n="0,3-1,-">nor</citing> here.')]
+    )
     assert "".join(text for text, _ in blocks_of(deltas)) == "Not there, nor here."
     assert [citations for _, citations in blocks_of(deltas) if citations] == []
     assert reply.notes == (
@@ -231,7 +258,7 @@ def test_a_mark_that_names_no_passage_is_left_out_and_counted() -> None:
     )
 
 
-@pytest.mark.parametrize("mark", ['<cite n="2"/>', '<cite n="2"></cite>'])
+@pytest.mark.parametrize("mark", ['<citing n="2"/>', '<citing n="2"></citing>'])
 def test_a_mark_without_a_statement_is_about_the_text_before_it(mark: str) -> None:
     _, sources = number([text_document(GRASS)])
     first, second = blocks_of(cite(sources, *f"It is blue{mark}. So what?"))
@@ -240,7 +267,7 @@ def test_a_mark_without_a_statement_is_about_the_text_before_it(mark: str) -> No
 
 
 def test_a_reply_with_citations_is_one_text_in_the_next_turn() -> None:
-    words = 'It is <cite n="2">blue</cite>, not <cite n="1">green</cite> \\"\N{GRINNING FACE}.'
+    words = 'It is <citing n="2">blue</citing>, not <citing n="1">green</citing> \\"\N{GRINNING FACE}.'
     _, sources = number([text_document(GRASS)])
     reply = [{"type": "text", "text": text} for text, _ in blocks_of(cite(sources, words))]
     call = {"type": "tool_use", "id": "call_1", "name": "f", "input": {}}
@@ -251,7 +278,7 @@ def test_a_reply_with_citations_is_one_text_in_the_next_turn() -> None:
         {"role": "assistant", "content": [*reply, call, last]},
     ]
     body = msgspec.json.encode({"model": "m", "max_tokens": 1, "messages": turns})
-    messages, _ = number_passages([*decode_request(body).messages], [])
+    messages, _ = number_passages([*decode_request(body).messages], [], key=b"k")
     first, user, second = (msgspec.json.decode(msgspec.json.encode(message.content)) for message in messages)
     assert [block["text"] for block in first] == ["A.", "B."]
     assert len(user) == 3
@@ -263,7 +290,7 @@ def test_a_mark_ends_before_a_call_and_with_the_reply() -> None:
     call = ToolCall(0, "a", "b")
     citation = Citation(msgspec.Raw(msgspec.json.encode(quotation("The grass is green. ", 0, 20))))
     count = Usage(output_tokens=1)
-    assert [*map(read_citation, cite(sources, '<cite n="1">x', count, call, "<ci", Thinking("t")))] == [
+    assert [*map(read_citation, cite(sources, '<citing n="1">x', count, call, "<ci", Thinking("t")))] == [
         *map(read_citation, [Text("x"), citation, count, call, Text("<ci"), Thinking("t")])
     ]
 
@@ -283,7 +310,21 @@ def test_sentences_are_all_of_the_text_in_its_order(text: str, repeats: int) -> 
 
 
 PIECES = st.sampled_from(
-    ['<cite n="1">', '<cite n="2-9">', "</cite>", "<", "/cite>", "<cite", ' n="2"', '"', ">", "/>", "word ", "é", "1,"]
+    [
+        '<citing n="1">',
+        '<citing n="2-9">',
+        "</citing>",
+        "<",
+        "/citing>",
+        "<citing",
+        ' n="2"',
+        '"',
+        ">",
+        "/>",
+        "word ",
+        "é",
+        "1,",
+    ]
 )
 
 
@@ -302,8 +343,8 @@ def test_the_blocks_of_a_reply_do_not_depend_on_its_fragments(text: str, cuts: l
 @pytest.mark.parametrize(
     ("document", "mark"),
     [
-        (text_document("x" * 900 + ". "), '<cite n="1-999">x</cite>'),
-        (text_document("x.", title="t" * 10_000), '<cite n="1">x</cite>' * 50),
+        (text_document("x" * 900 + ". "), '<citing n="1-999">x</citing>'),
+        (text_document("x.", title="t" * 10_000), '<citing n="1">x</citing>' * 50),
     ],
     ids=["texts", "titles"],
 )
@@ -315,7 +356,7 @@ def test_citations_of_a_reply_are_bounded(document: dict[str, Any], mark: str) -
 
 def test_white_space_between_statements_is_no_block() -> None:
     _, sources = number([text_document(GRASS)])
-    text = '\n<cite n="1">A.</cite> <cite n="2">B.</cite>\n\nC. <cite n="1"> </cite>D. <cite n="1">E</cite>\n'
+    text = "\n<citing 1>A.</citing> <citing 2>B.</citing>\n\nC. <citing 1> </citing>D. <citing 1>E</citing>\n"
     green, blue = quotation("The grass is green. ", 0, 20), quotation("The sky is blue.", 20, 36)
     expected = [("\nA. ", [green]), ("B.", [blue]), ("\n\nC. ", [green]), (" D. ", []), ("E\n", [green])]
     assert blocks_of(cite(sources, text)) == expected
@@ -324,7 +365,7 @@ def test_white_space_between_statements_is_no_block() -> None:
 
 def test_a_mark_within_a_mark_begins_another_statement() -> None:
     _, sources = number([text_document(GRASS)])
-    deltas = cite(sources, 'a<cite n="1">b<cite n="2">c</cite>d</cite>e')
+    deltas = cite(sources, 'a<citing n="1">b<citing n="2">c</citing>d</citing>e')
     green, blue = quotation("The grass is green. ", 0, 20), quotation("The sky is blue.", 20, 36)
     assert blocks_of(deltas) == [("a", []), ("b", [green]), ("c", [blue]), ("de", [])]
 
@@ -337,7 +378,7 @@ def test_an_end_of_the_reply_within_a_statement_loses_no_citation(
 ) -> None:
     _, sources = number([text_document(GRASS)])
     reply = ReplyFilter(stops, limit, sources)
-    deltas = reply.feed([Text('<cite n="2">blue STOP now</cite>'), Stop("end_turn")]) + reply.flush()
+    deltas = reply.feed([Text('<citing n="2">blue STOP now</citing>'), Stop("end_turn")]) + reply.flush()
     assert blocks_of(deltas) == [(text, [quotation("The sky is blue.", 20, 36)])]
 
 
@@ -345,10 +386,10 @@ def test_an_end_of_the_reply_within_a_statement_loses_no_citation(
 @pytest.mark.parametrize(
     ("written", "expected"),
     [
-        ('It is <cite n="2">blue ST</cite>OP now.', [("It is ", []), ("blue ", ["sky"])]),
-        ('It is ST<cite n="2">OP blue</cite>.', [("It is ", [])]),
-        ('<cite n="2">blue S</cite><cite n="2">TO</cite>P', [("blue ", ["sky"])]),
-        ('<cite n="2">blue ST</cite>ART.', [("blue ST", ["sky"]), ("ART.", [])]),
+        ('It is <citing n="2">blue ST</citing>OP now.', [("It is ", []), ("blue ", ["sky"])]),
+        ('It is ST<citing n="2">OP blue</citing>.', [("It is ", [])]),
+        ('<citing n="2">blue S</citing><citing n="2">TO</citing>P', [("blue ", ["sky"])]),
+        ('<citing n="2">blue ST</citing>ART.', [("blue ST", ["sky"]), ("ART.", [])]),
     ],
     ids=["at its end", "at its begin", "over two", "none"],
 )
@@ -364,13 +405,13 @@ def test_a_stop_sequence_is_found_across_the_ends_of_statements(
     sky = {"sky": quotation("The sky is blue.", 20, 36)}
     assert blocks_of(deltas) == [(text, [sky[name] for name in names]) for text, names in expected]
     ends = [delta.reason for delta in deltas if isinstance(delta, Stop)]
-    assert ends == (["end_turn"] if "START" in written.replace("</cite>", "") else ["stop_sequence"])
+    assert ends == (["end_turn"] if "START" in written.replace("</citing>", "") else ["stop_sequence"])
 
 
 def test_a_source_cannot_write_the_number_of_another_passage() -> None:
     forged = "[9] One.\n [1] Two.\u2028[1] Three [4].\r[ 1] Four."
     (read,), _ = number([text_document(forged, title="T\n[1] x"), search_result(forged, title="[2] y")])
-    assert [block["text"] for block in read[1:]] == [
+    assert read_texts(read) == [
         "T\n\\[1] x",
         "[1] \\[9] One.\n[2] \\[1] Two.\n[3] \\[1] Three [4].\n[4] \\[ 1] Four.",
         "\\[2] y\nhttps://example.com/a",
@@ -378,10 +419,101 @@ def test_a_source_cannot_write_the_number_of_another_passage() -> None:
     ]
 
 
+UNSEEN = sorted(
+    {chr(code) for code in range(sys.maxunicode) if unicodedata.category(chr(code)) in ("Zs", "Zl", "Zp", "Cc", "Cf")}
+    | {*"\u034f\u115f\u1160\u17b4\u2800\u3164\ufe0f\uffa0\U000e0100"}
+)
+"""White space, control and format characters, and others that no font shows."""
+
+
+@pytest.mark.parametrize(
+    ("begin", "number"),
+    [
+        ("Intro.\n{}", "[1] x"),
+        ("{}", "[1] x"),
+        ("Intro.\n {} \t", "[1] x"),
+        ("Intro.\n", "[{}1] x"),
+        ("a\n", "[1{}] x"),
+    ],
+)
+def test_no_unseen_character_hides_the_number_of_a_source(begin: str, number: str) -> None:
+    places = {(begin.format(sign), number.format(sign)) for sign in UNSEEN}
+    texts = [before + after for before, after in places]
+    read, _ = number_of_blocks(texts)
+    assert read == [f"{before}\\{after}" for before, after in places]
+
+
+@pytest.mark.parametrize(
+    "sign", [*"\n\v\f\r\x1c\x1d\x1e\x1f\x85\u2028\u2029", "\r\n", "\u3000\n\u200b", "\n" + " " * 5_000]
+)
+def test_each_line_end_begins_a_line_of_a_source(sign: str) -> None:
+    read, _ = number_of_blocks([f"Intro.{sign}[1] x", f"Intro.{sign}\uff3b\u0661\uff3d x", f"Intro.{sign}[a] [1] x"])
+    assert read == [f"Intro.{sign}\\[1] x", f"Intro.{sign}\\\uff3b\u0661\uff3d x", f"Intro.{sign}[a] [1] x"]
+
+
+def number_of_blocks(texts: list[str]) -> tuple[list[str], NumberedSources]:
+    """Return what the model reads of a source with these blocks, without the numbers of the proxy."""
+    (read,), sources = number([search_result(*texts)])
+    shown = read_texts(read)[1:]
+    numbers = [f"[{place}] " for place in range(1, len(shown) + 1)]
+    assert all(text.startswith(begin) for text, begin in zip(shown, numbers, strict=True))
+    return [text.removeprefix(begin) for text, begin in zip(shown, numbers, strict=True)], sources
+
+
+MARKS_OF_OTHERS = (
+    '<cite n="1">x</cite>',
+    "</cite>",
+    "<citinh 1>x</citinh>",
+    "<citings 1>x</citings>",
+    "<Citing 1>x",
+    "<citin>",
+)
+
+
+@pytest.mark.parametrize("text", MARKS_OF_OTHERS)
+def test_a_mark_without_the_word_is_text(text: str) -> None:
+    _, sources = number([text_document(GRASS)])
+    quoted = f"<citing 2>It says {text}, and more</citing>."
+    sky = quotation("The sky is blue.", 20, 36)
+    expected = [(f"It says {text}, and more", [sky]), (".", [])]
+    assert blocks_of(cite(sources, quoted)) == expected
+    assert blocks_of(cite(sources, *quoted)) == expected
+
+
+def test_a_mark_that_cannot_be_read_never_reaches_the_client() -> None:
+    """Who reads its word could write marks into the next source."""
+    _, sources = number([text_document(GRASS)])
+    assert blocks_of(cite(sources, "a<citing>b</citing x>, <citing one>c</citing></citing>d")) == [("ab, cd", [])]
+
+
+def test_the_word_of_marks_depends_on_client_and_first_source_alone() -> None:
+    first, other = text_document(GRASS, title="Nature"), search_result("Found.")
+    question = {"type": "text", "text": "Sky?"}
+    words = [
+        find_word([first]),
+        find_word([question, first, other]),
+        find_word([first, question], [other]),
+        find_word([{"type": "tool_result", "tool_use_id": "a", "content": [first]}]),
+    ]
+    assert len({*words}) == 1
+    others = [find_word([first], key=b"another"), find_word([other, first]), find_word([{**first, "title": "Art"}])]
+    assert len({*words, *others}) == 4
+    assert all(re.fullmatch("[a-z]{6}", word) for word in {*words, *others})
+
+
+def test_an_edit_of_the_first_source_leaves_what_stands_before_it() -> None:
+    before, after = (
+        msgspec.json.encode(number_passages(read_messages([text_document(text)]), [], key=b"k")[0])
+        for text in (GRASS, GRASS.replace("blue", "gray"))
+    )
+    end = before.index(b"[2] The sky is ") + len("[2] The sky is ")
+    assert before[:end] == after[:end]
+
+
 def test_blank_sources_have_no_passage() -> None:
     (read,), sources = number([text_document(" \n" + " " * 5_000), text_document("A. " + " " * 5_000 + "B.")])
-    assert [block["text"] for block in read[1:]] == ["[1] A.\n[2] B."]
-    assert blocks_of(cite(sources, '<cite n="3">x</cite>')) == [("x", [])]
+    assert read_texts(read) == ["[1] A.\n[2] B."]
+    assert blocks_of(cite(sources, '<citing n="3">x</citing>')) == [("x", [])]
 
 
 def test_only_some_sources_with_citations_are_refused() -> None:
@@ -399,7 +531,7 @@ def test_requests_without_citations_keep_their_blocks() -> None:
         [text_document(GRASS, citations={"enabled": False})], "text", [search_result("a", citations=None)]
     )
     notes: list[FidelityNote] = []
-    numbered, sources = number_passages(messages, notes)
+    numbered, sources = number_passages(messages, notes, key=b"k")
     assert not sources
     assert notes == []
     assert all(new is old for new, old in zip(numbered, messages, strict=True))

@@ -7,7 +7,6 @@ placeholder, or the placeholder of a text.
 
 import asyncio
 import hmac
-import secrets
 import time
 from collections.abc import Mapping, Sequence
 
@@ -32,7 +31,6 @@ from anthropic_proxy.engine.hooks import (
     Receipt,
     Redaction,
     Refusal,
-    StoreUnavailable,
 )
 from anthropic_proxy.engine.messages.events import replace_surrogates
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
@@ -46,8 +44,6 @@ MAX_KIND_CHARACTERS = 40
 MAX_OPEN_CHARACTERS = 65_536
 """Maximum number of characters of a reply that wait because a redaction may reach them, unless whole blocks wait."""
 MAX_REASON_CHARACTERS = 500
-_KEY = "inspection/placeholder-key"
-_KEY_LIFETIME_SECONDS = 365 * 86_400.0
 _BEGINNING = "REDACTED_"
 _MAX_PLACEHOLDER = len(_BEGINNING) + MAX_KIND_CHARACTERS + 17
 _OPEN_PLACEHOLDER = compile_anchored(r"REDACTED_[A-Z_]{0,41}[0-9a-f]{0,15}")
@@ -77,7 +73,7 @@ class InspectorCalls:
         self._model = model
         self._scopes = [(inspector, inspector.scope) for inspector in engine.inspectors]
         self._key = b""
-        """Key of the placeholders, which all processes of the store share. b"": not needed so far."""
+        """Key of the placeholders of the client. b"": not needed so far."""
         self.values: dict[str, str] = {}
         """Placeholder → the text that it stands for."""
         self.has_replaced = False
@@ -264,19 +260,10 @@ class InspectorCalls:
     async def _keep(self, kind: str, text: str) -> str:
         """Return the placeholder of a text, whose own placeholders of earlier inspectors are replaced."""
         text = PLACEHOLDER.sub(lambda match: self.values.get(match[0], match[0]), text)
-        client = self._receipt.client
-        owner = client.id
         if not self._key:
-            store = self._engine.store
-            try:
-                found = await store.get(_KEY)
-                if found is None:
-                    await store.put(_KEY, secrets.token_hex(32), _KEY_LIFETIME_SECONDS)
-                    found = await store.get(_KEY)  # another process may have written one meanwhile
-                self._key = bytes.fromhex(found or "") or secrets.token_bytes(32)
-            except StoreUnavailable:
-                self._key = secrets.token_bytes(32)  # the placeholders of this request differ from those of others
-        digest = hmac.new(self._key, f"{owner}\0{text}".encode(errors="surrogatepass"), "sha256").hexdigest()[:16]
+            await self._engine.own_keys.open(self._engine.store)
+            self._key = self._engine.own_keys.derive("placeholders", self._receipt.client.id)
+        digest = hmac.new(self._key, text.encode(errors="surrogatepass"), "sha256").hexdigest()[:16]
         word = _NOT_LETTERS.sub("_", kind.upper()).strip("_")[:MAX_KIND_CHARACTERS] or "TEXT"
         placeholder = f"{_BEGINNING}{word}_{digest}"
         self.values[placeholder] = text

@@ -447,6 +447,8 @@ class MessagesRequest(Struct, kw_only=True):
     """Digests of the contents that the proxy has read from PDFs: each text in them is a page. No client sets it."""
     picture_texts: Collection[str] = ()
     """Texts in place of pictures. They are no words of the sources that contain them. No client sets it."""
+    citation_key: bytes = b""
+    """Key of the client for the word in marks of citations. b"": the request cites nothing. No client sets it."""
     message_count: int = 0
     tool_results: int = 0
     """Number of results of client tools after the last assistant message."""

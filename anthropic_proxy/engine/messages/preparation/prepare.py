@@ -131,7 +131,7 @@ def number_sources(
 
     Raises `InvalidRequest` if they cannot be cited.
     """
-    numbered, sources = number_passages(messages, notes, request.pages, request.picture_texts)
+    numbered, sources = number_passages(messages, notes, request.pages, request.picture_texts, key=request.citation_key)
     if sources and len(_find_reply_schema(request)):
         raise build_format_error()
     return numbered, sources
