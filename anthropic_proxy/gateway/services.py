@@ -14,6 +14,7 @@ from msgspec import Struct, field, structs
 from anthropic_proxy.engine.engine import Engine, build_engine_fields
 from anthropic_proxy.engine.hooks import Receipt
 from anthropic_proxy.engine.ids import new_id
+from anthropic_proxy.engine.memory_plan import MIB
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.own_keys import OwnKeys
 from anthropic_proxy.engine.patterns import AnchoredPattern, compile_anchored, compile_later
@@ -38,6 +39,7 @@ from anthropic_proxy.engine.wires.bound_requests import Transport
 from anthropic_proxy.errors import ClientError, ProxyBusy
 from anthropic_proxy.gateway.conditions import find_wrong_clock
 from anthropic_proxy.gateway.http_calls import HttpCalls
+from anthropic_proxy.gateway.memory import plan_memory
 from anthropic_proxy.gateway.platforms.heap import HeapTrimmer
 from anthropic_proxy.gateway.plugin_answers import ask_plugin, read_conditions
 from anthropic_proxy.gateway.settings import Settings, export_no_proxy
@@ -182,7 +184,7 @@ def _continue_from(services: Services, previous: Services) -> Services:
             carried["catalog"] = previous.catalog
     if now.max_upstream_calls == then.max_upstream_calls:
         carried["queue"] = previous.queue
-    if now.max_body_memory_mb == then.max_body_memory_mb:
+    if now.max_body_memory_mb == then.max_body_memory_mb:  # the limit of the memory needs a start
         carried["body_memory"] = previous.body_memory
     return structs.replace(services, **carried)
 
@@ -382,20 +384,19 @@ def build_services(
         new_id=new_id,
         clock=time.time,
         receipts=receipts or Receipts(log),
-        body_memory=_build_body_memory(settings.max_body_memory_mb),
+        body_memory=_build_body_memory(plan_memory(settings, worker_index_and_count[1]).body_bytes),
     )
 
 
-def _build_body_memory(megabytes: int) -> Turns:
+def _build_body_memory(size: int) -> Turns:
     def refuse(_: int) -> ProxyBusy:
         return ProxyBusy(
-            f"The bodies of other requests need the {megabytes} MB for large bodies (MAX_BODY_MEMORY_MB). Try again in "
-            "a moment.",
+            f"The bodies of other requests need the {size // MIB} MB for large bodies (MAX_BODY_MEMORY_MB). Try again "
+            "in a moment.",
             code="body-memory",
             retry_after=RETRY_AFTER_SECONDS,
         )
 
-    size = megabytes * 1024 * 1024
     worker = SharedWorker(
         name="the memory for large bodies",
         places=size,

@@ -12,6 +12,7 @@ from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.routing.call_limits import slots_per_worker
 from anthropic_proxy.engine.routing.choices import find_preferred_provider
 from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
+from anthropic_proxy.gateway.memory import describe_small_memory
 from anthropic_proxy.gateway.problems import describe_demo
 from anthropic_proxy.gateway.readiness import (
     Readiness,
@@ -60,6 +61,7 @@ def log_startup_summary(
     log, where = services.log, address or UNKNOWN_ADDRESS
     settings, catalog = services.settings, services.catalog
     found = find_readiness(settings, catalog, today or date.today(), server_problems)
+    small_memory = describe_small_memory(settings, worker_count)
     if log.is_json:
         mapping = [
             {"tier": row.tier, "target": row.target, "setting": row.reason, "then": row.fallbacks}
@@ -80,6 +82,7 @@ def log_startup_summary(
         )
         for text in (
             *_describe_unread_files(services),
+            *([small_memory] if small_memory else []),
             *list_texts(found.problems),
             *([exposure_warning] if exposure_warning else []),
         ):
@@ -93,7 +96,7 @@ def log_startup_summary(
             log.write_line(line)
     if settings.sign_in is not None:
         log.write_line(f"  sign-in: {settings.dashboard_url}")
-    for warning in (*_describe_unread_files(services), *services.settings.warnings):
+    for warning in filter(None, (*_describe_unread_files(services), *services.settings.warnings, small_memory)):
         for line in _signed(log, "!", "warn", warning):
             log.write_line(line, level="warning")
     if worker_count > 1:

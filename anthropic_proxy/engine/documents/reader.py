@@ -17,6 +17,7 @@ from msgspec import Raw
 from anthropic_proxy.engine.background import MAX_BYTES_ON_LOOP, MAX_REPLY_BYTES_ON_LOOP, PayerWork
 from anthropic_proxy.engine.bounded import SizedCache
 from anthropic_proxy.engine.keyed_lock import KeyedLock
+from anthropic_proxy.engine.memory_plan import PDF_BYTES
 from anthropic_proxy.engine.messages.documents import MAX_PAGES, PdfContent
 from anthropic_proxy.engine.platforms import sandbox
 from anthropic_proxy.engine.platforms.sandbox import SandboxedProgram, SandboxFailed
@@ -32,13 +33,11 @@ PDF_PROGRAM = SandboxedProgram(
     path=str(Path(__file__).with_name("pdf_program.py")),
     timeout_seconds=60.0,
     cpu_seconds=20,
-    memory_bytes=320 * 1024 * 1024,
+    memory_bytes=PDF_BYTES,
     max_output_bytes=32 * 1024 * 1024,
     imports_packages=True,
 )
-"""A document of 600 pages of text needs 0.2 s, and 20 pictures of its pages 1 s. The memory is twice the largest
-address space of 210 manuals of TeX Live 2022 with pictures of their pages: 151 MiB for a file of 24 MB, 45 MiB in the
-median."""
+"""A document of 600 pages of text needs 0.2 s, and 20 pictures of its pages 1 s."""
 PagePictures = Literal["none", "scanned", "all"]
 """Pages that become pictures. `scanned`: those without text."""
 _decode_content = msgspec.json.Decoder(PdfContent).decode

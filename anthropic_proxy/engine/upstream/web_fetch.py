@@ -14,6 +14,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import msgspec
 
+from anthropic_proxy.engine.memory_plan import PAGE_BYTES
 from anthropic_proxy.engine.messages.server_blocks import ascii_host, is_url_allowed
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.platforms import sandbox
@@ -93,12 +94,11 @@ HTML_CONVERTER = SandboxedProgram(
     path=html_to_markdown.__file__,
     timeout_seconds=20.0,
     cpu_seconds=4,
-    memory_bytes=160 * 1024 * 1024,
+    memory_bytes=PAGE_BYTES,
     imports_packages=True,
 )
 """Sandboxed program that converts HTML to Markdown. Its time limit is twice the time of the slowest benign page. It is
-not included in `FETCH_TIMEOUT_SECONDS`. The memory is twice the largest address space: 80 MiB for a page of emoji that
-is cut, and 35 MiB for the largest of 60 pages of documentation."""
+not included in `FETCH_TIMEOUT_SECONDS`."""
 _MAX_CONCURRENT_CONVERSIONS = 2
 _MAX_NORMALIZED_URL_LENGTH = 8 * 1024
 """Maximum number of characters of a normalized URL: the URL of the caller, or the target of a redirect."""

@@ -269,8 +269,10 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
     dashboard_editing: bool = True
     database_url: Secret | None = None
     """`sqlite:///path`, `postgresql://…`, or `off`. None: a SQLite file in `data_directory`."""
-    max_body_memory_mb: int = 512
-    """At least the size of the largest body."""
+    memory_limit_mb: int | None = None
+    """None: what the system states."""
+    max_body_memory_mb: int | None = None
+    """At least the size of the largest body. None: what the limit of the memory leaves."""
     ledger_days: int = 90
     ledger_max_mb: int = 2_000
     ledger_content: bool = False

@@ -48,6 +48,9 @@ RestartSec=5
 RestartPreventExitStatus=2 3
 TimeoutStopSec=35
 KillMode=mixed
+# The bounds of all parts follow from this limit, which the proxy reads (MEMORY_LIMIT_MB).
+MemoryMax=2G
+OOMPolicy=continue
 # These options need no rights of root. Others, such as ProtectSystem, need user namespaces.
 NoNewPrivileges=true
 UMask=0077

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from anthropic_proxy.engine.exchange.tool_loop import regex_program
 from anthropic_proxy.engine.exchange.tool_loop.proxy_calls import ProxyToolCall, ToolContext
+from anthropic_proxy.engine.memory_plan import PATTERN_BYTES
 from anthropic_proxy.engine.messages.models import Tool
 from anthropic_proxy.engine.messages.models.client_json import decode_values
 from anthropic_proxy.engine.messages.server_blocks import Content, tool_search_content
@@ -29,10 +30,10 @@ MAX_PATTERN_LENGTH = 200
 """Maximum characters of a pattern. A longer one is an `InvalidPattern`. Source: Anthropic's page on tool search,
 2026-11."""
 REGEX_PROGRAM = SandboxedProgram(
-    path=regex_program.__file__, timeout_seconds=10.0, cpu_seconds=3, memory_bytes=128 * 1024 * 1024
+    path=regex_program.__file__, timeout_seconds=10.0, cpu_seconds=3, memory_bytes=PATTERN_BYTES
 )
 """Program in a separate process that searches by the regular expressions of a model, because `re` cannot be
-interrupted. 3,000 tools with the longest definitions need 49 MiB of address space."""
+interrupted."""
 _SEARCH_SECONDS = 1.0
 """Maximum CPU seconds for all patterns of one reply of the model. A slower pattern gets a `RegexTimeout` as its
 outcome."""

@@ -1,0 +1,55 @@
+"""`divide_memory`: what the parts of a worker may use of the memory of the deployment.
+
+What a client sends must not end the process of all. So the bounds of all parts together are below the memory that the
+deployment states, such as the limit of its container:
+
+    1,024 MiB, one worker: 160 for it, one process each for patterns (128), pages (160) and PDFs (320), 256 for bodies
+
+The processes of a sandbox have a bound of their address space, which is about twice the largest that was measured.
+Bodies have one of their bytes: a large body with everything made of it needs up to `BODY_FACTOR` times as much.
+"""
+
+from msgspec import Struct
+
+MIB = 1024 * 1024
+DEFAULT_BYTES = 2048 * MIB
+"""Memory of each worker, if nothing states another one: the limit of the chart in `deploy/`, which has one worker."""
+WORKER_BYTES = 160 * MIB
+"""A worker without large bodies: 30 MiB idle, 22 more with the dashboard, and 0.16 for each open stream."""
+PATTERN_BYTES = 128 * MIB
+"""Process for patterns of a model. 3,000 tools with the longest definitions need 49 MiB."""
+PAGE_BYTES = 160 * MIB
+"""Process for a fetched page. The largest of 60 pages of documentation needs 35 MiB, and a page of emoji 80."""
+PDF_BYTES = 320 * MIB
+"""Process for a PDF. Of 210 manuals of TeX Live 2022 with pictures of their pages, the largest needs 151 MiB (24 MB),
+and the median 45."""
+BODY_FACTOR = 6
+"""Bytes for each byte of a body. A text of 30 MB needs 4, and 79,000 messages of 26 MB need 6."""
+MIN_BODY_BYTES, MAX_BODY_BYTES = 32 * MIB, 512 * MIB
+"""The first is the largest body."""
+_SANDBOX_BYTES = PATTERN_BYTES + PAGE_BYTES + PDF_BYTES
+MAX_PROCESSES = 2
+"""Maximum number of processes of each kind in a worker at the same time. More need more processors."""
+MIN_BYTES = WORKER_BYTES + _SANDBOX_BYTES + BODY_FACTOR * MIN_BODY_BYTES
+"""What one worker needs."""
+
+
+class MemoryPlan(Struct, frozen=True, kw_only=True):
+    """The part of one worker."""
+
+    processes: int
+    """Number of processes of each kind at the same time."""
+    body_bytes: int
+    """Bytes of the bodies of large requests."""
+
+    def sum_bytes(self) -> int:
+        """Return the bounds of all parts together."""
+        return WORKER_BYTES + self.processes * _SANDBOX_BYTES + BODY_FACTOR * self.body_bytes
+
+
+def divide_memory(total_bytes: int, worker_count: int = 1) -> MemoryPlan:
+    """Return the plan of one of the workers that share the memory. Below `MIN_BYTES` each, the smallest plan."""
+    left = max(total_bytes // worker_count - MIN_BYTES, 0)
+    more = min(left // _SANDBOX_BYTES, MAX_PROCESSES - 1)
+    body_bytes = MIN_BODY_BYTES + (left - more * _SANDBOX_BYTES) // BODY_FACTOR
+    return MemoryPlan(processes=1 + more, body_bytes=min(body_bytes, MAX_BODY_BYTES))
