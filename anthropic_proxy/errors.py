@@ -35,6 +35,8 @@ ProxyError                            base class
 
 The `code` of an error is the slug of its entry in `docs/fix/errors.toml`, with cause and remedy. It is given where the
 error is raised, unless the class has one code for all its errors.
+What is stored of an error (log, ledger, metrics, traces, pages) is its `stored_message`: only the client may read the
+words of its request that a message quotes.
 Clients decide about a retry by the error type (`error_type`), so it is always one of
 https://docs.anthropic.com/en/api/errors, except for `policy_blocked`, which Claude Code knows. If `retryable` is True,
 the proxy may send the unchanged request to a provider again. If `closes_connection` is True, the server closes the
@@ -45,6 +47,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
 from itertools import accumulate
+from types import MappingProxyType
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -110,6 +113,7 @@ class ProxyError(Exception):
         retry_after: float | None = None,
         should_retry: bool | None = None,
         is_negotiated: bool = False,
+        quotes: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         if remedy:
             self.remedy = remedy
@@ -118,6 +122,9 @@ class ProxyError(Exception):
             self.wish = wish
         super().__init__(message)
         self.message = message
+        self.quotes = quotes
+        """Part of the message that quotes the request of the client → what is stored in its place: type and length.
+        Only the client gets the quote."""
         self.is_negotiated = is_negotiated
         """True if the client asked whether something is available and goes on without it, so that nothing failed. No
         view and no sum has the request."""
@@ -129,6 +136,16 @@ class ProxyError(Exception):
         """Seconds until a retry is useful, sent to the client as `retry-after`. None: unknown, no header."""
         if should_retry is not None:
             self.should_retry = should_retry
+
+    @property
+    def stored_message(self) -> str:
+        """The message as log, ledger and all other records may have it: without words of the request."""
+        return self.without_quotes(self.message)
+
+    def without_quotes(self, text: str) -> str:
+        for quote in sorted(self.quotes, key=len, reverse=True):
+            text = text.replace(quote, self.quotes[quote])
+        return text
 
     @property
     def message_without_remedy(self) -> str:

@@ -140,6 +140,7 @@ def redact_error(error: ProxyError, secrets: Iterable[str]) -> None:
     """Some providers quote the API key in their errors."""
     for secret in filter(_is_redactable, secrets):
         error.message = _redact_secret(error.message, secret)
+        error.quotes = {_redact_secret(quote, secret): stored for quote, stored in error.quotes.items()}
         if error.remedy:
             error.remedy = _redact_secret(error.remedy, secret)
         error.args = (error.message,)

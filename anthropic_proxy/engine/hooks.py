@@ -345,7 +345,8 @@ class CallCheck(Struct, frozen=True, omit_defaults=True):
     reason: str = ""
     """Explanation for the user of a flagged call, or why there is no verdict. "": none."""
     rule: str = ""
-    """The row of the table of harmless calls, or the rule that the checking model names. "": none."""
+    """The row of the table of harmless calls, or the rule that the checking model names for a flagged call. "": none,
+    also for a call that the model did not flag: it may quote the call, and is stored."""
     request: str = ""
     """Id of the request to the checking model. "": no model was asked."""
     confirmation: str = ""

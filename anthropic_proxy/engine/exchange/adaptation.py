@@ -81,7 +81,7 @@ class Adaptations:
         self.names += [adaptation.name for adaptation in adaptations]
         shown = [_shorten(adaptation.name) for adaptation in adaptations]
         names, provider = ", ".join(shown), target.provider.prefix
-        change = _describe_limit(adaptations) or f"{names}, because of: {error.message}"
+        change = _describe_limit(adaptations) or f"{names}, because of: {error.stored_message}"
         self._engine.log.write_once(f"{provider}/{target.model}: {change}")
         handling: Handling = "approximated" if target.is_relayed else "kept"  # the encoder notes any other loss
         fields = dict[str, None]()

@@ -111,7 +111,7 @@ class AttemptRecords(Struct, eq=False):
         """Record that the open attempt ended with `error`. The caller has removed API keys from its message."""
         if self._open is not None:
             self._open.error_type = error.error_type
-            self._open.error = error.message
+            self._open.error = error.stored_message
             self._uncounted = None
             if usage is not None:
                 self._open.set_usage(usage)

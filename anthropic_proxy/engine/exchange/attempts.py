@@ -47,6 +47,7 @@ from anthropic_proxy.engine.exchange.provider_errors import (
     prefix_provider,
     read_list_for_remedy,
 )
+from anthropic_proxy.engine.exchange.quoted_prompts import find_quotes
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.messages.deltas import Usage
 from anthropic_proxy.engine.messages.models import MessagesRequest
@@ -320,6 +321,8 @@ class Attempts:
         """Remove keys from the message of an error, and add the provider's name and a probable cause to it."""
         if (attempt := self.sender.latest) is not None:
             self._retries.redact_keys(error, attempt)
+            if not error.quotes:  # it ended no attempt before the reply
+                self._retries.find_quotes(error)
             prefix_provider(error, self.receipt.prefix)
             add_not_found_cause(
                 error, attempt.target, attempt.upstream_path, self._engine.settings, self._engine.catalog
@@ -340,7 +343,7 @@ class Attempts:
 
     def log_rejected_call(self, error: ClientError) -> None:
         """Log why a reply ends before its next call."""
-        self._engine.log.write_once(f"A reply was paused before its next call: {error.message}", "warning")
+        self._engine.log.write_once(f"A reply was paused before its next call: {error.stored_message}", "warning")
 
 
 class Retries(Struct, eq=False):
@@ -401,6 +404,7 @@ class Retries(Struct, eq=False):
         failed_attempts = self.incoming.receipt.failed_attempts
         self.watchdog.end_upstream_call()
         self.redact_keys(error, attempt)
+        await self.incoming.background.run_in_thread_if_large(attempt.is_large, self.find_quotes, error)
         add_key_setting(error, target, attempt.credential)
         self.records.fail_attempt(error, usage)
         if (changed := await self._change_request(attempt, error)) is not None:
@@ -501,7 +505,7 @@ class Retries(Struct, eq=False):
         run.key_changes += 1
         if credential is not None and concerns_key(error) and (key := credentials.describe_key(provider, credential)):
             scope = "" if credentials.is_skipped_for_all(provider, credential) else " for one client"
-            engine.log.write_once(f"{key} is in cooldown{scope}, because of: {error.message}")
+            engine.log.write_once(f"{key} is in cooldown{scope}, because of: {error.stored_message}")
         return True
 
     def redact_keys(self, error: UpstreamError, attempt: Attempt) -> None:
@@ -510,6 +514,11 @@ class Retries(Struct, eq=False):
         if attempt.target.provider.transport != "http":  # LiteLLM reads the keys; the proxy cannot know which it sent
             secrets += [key.reveal() for key in self.engine.settings.other_secrets]
         redact_error(error, secrets)
+
+    def find_quotes(self, error: UpstreamError) -> None:
+        """Note which words of an error are those of the request, so that nobody stores them."""
+        told = "\n".join((error.message, *getattr(error, "__notes__", ())))
+        error.quotes = {**error.quotes, **find_quotes(told, self.incoming.body)}
 
 
 def _loses_summary(edits: Sequence["ContextEdit"], target: Target) -> bool:

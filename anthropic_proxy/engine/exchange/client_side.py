@@ -447,7 +447,7 @@ def record_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str
     receipt.status = error.status
     receipt.error_type = error.error_type
     receipt.error_code = error.code
-    receipt.error = error.message
+    receipt.error = error.stored_message
     receipt.remedy = error.end_for_administrators.removeprefix(REMEDY_LEAD)
     receipt.retry_after_seconds = None if error.should_retry is False else find_retry_after(error)
-    receipt.upstream_excerpt = " ".join(getattr(error, "__notes__", ()))
+    receipt.upstream_excerpt = error.without_quotes(" ".join(getattr(error, "__notes__", ())))

@@ -243,7 +243,7 @@ class Exchange:
                 "classifier", route_model=parent.route_model_of_checks, setting_model=engine.settings.auto_mode.model
             )
         except ClientError as error:
-            engine.log.write_once(f"auto mode: {error.message}", "warning")
+            engine.log.write_once(f"auto mode: {error.stored_message}", "warning")
         if chosen and request.scanned_only:
             request = await self._decode_body()
         return (*chosen, plan), request

@@ -275,7 +275,7 @@ async def _relay_count(
             raise
         if isinstance(error, UpstreamTimeout):
             engine.observations.pause_counts(target.upstream, client)
-        engine.log.write_once(f"count_tokens: estimated by the proxy, because {error.message}")
+        engine.log.write_once(f"count_tokens: estimated by the proxy, because {error.stored_message}")
         return None
 
 
@@ -385,7 +385,7 @@ async def _count_by_provider(
     except ProxyError as error:
         if isinstance(error, UpstreamTimeout):
             observations.pause_counts(server, client)
-        engine.log.write_once(f"count_tokens: estimated by the proxy, because {error.message}")
+        engine.log.write_once(f"count_tokens: estimated by the proxy, because {error.stored_message}")
     return None
 
 
@@ -436,7 +436,7 @@ async def list_models(engine: Engine, incoming: ClientRequest, wait_disconnected
         return None
     except ProxyError as error:
         if error.status != 404:
-            engine.log.write_once(f"models: listed from the proxy's own tables, because {error.message}")
+            engine.log.write_once(f"models: listed from the proxy's own tables, because {error.stored_message}")
         return None
 
 
@@ -734,7 +734,7 @@ async def _with_mapped_models(engine: Engine, incoming: ClientRequest, target: T
             try:
                 request = decode_request_or_envelope(params)
             except ClientError as error:
-                raise InvalidRequest(f"{path}.{error.message}", code=error.code) from None
+                raise InvalidRequest(f"{path}.{error.message}", code=error.code, quotes=error.quotes) from None
             route = match_route(engine, routes, incoming, request, EstimateCache()).route
             query = RoutingQuery(request.model, server_tool_kinds(request.tools), route)
         plan = engine.plan_cache.find_plan(query, engine.settings, engine.catalog)

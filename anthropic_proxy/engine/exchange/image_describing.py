@@ -171,7 +171,7 @@ class ImageDescriber:
                 )
                 self._failure = _SEES_NOTHING if plans else _NOT_ALLOWED
             except ClientError as error:
-                self.engine.log.write_once(f"[images]: {error.message}", "warning")
+                self.engine.log.write_once(f"[images]: {error.stored_message}", "warning")
                 plans = ()
                 self._failure = _NOT_CALLABLE
             chosen = [(plan, [target for target in plan.targets if sees(target)]) for plan in plans]

@@ -200,7 +200,8 @@ class PlainForms(Struct, eq=False):
         titles = _list_titles(repair, repair.repetition)
         earlier = [note for note in repair.notes if note.reason != why]
         repair.notes = [*earlier, *(FidelityNote("kept", title, why) for title in titles)]  # the encoder notes any loss
-        words = error.message if len(error.message) <= MAX_LOGGED_WORDS else f"{error.message[:MAX_LOGGED_WORDS]}…"
+        words = error.stored_message
+        words = words if len(words) <= MAX_LOGGED_WORDS else f"{words[:MAX_LOGGED_WORDS]}…"
         self.engine.log.write_once(
             f"{prefix}/{target.model}: sent again in a plainer form ({', '.join(titles)}), because of: {words}"
         )

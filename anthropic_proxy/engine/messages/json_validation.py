@@ -21,6 +21,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
+from anthropic_proxy.engine.messages.models.raw_json import quote_text
 from anthropic_proxy.engine.messages.schema_check import check_schema
 from anthropic_proxy.engine.messages.work_budget import WorkBudget, WorkLimitExceeded, count_json_nodes
 from anthropic_proxy.errors import InvalidRequest
@@ -61,7 +62,7 @@ def build_validator(schema: bytes, budget: WorkBudget) -> Validator:
     if not form.is_valid:
         for_report = WorkBudget(budget.field, purpose="read", max_steps=_MAX_REPORT_STEPS)
         if problem := find_violation(_META_VALIDATOR, read, for_report):
-            raise InvalidRequest(f"{budget.field}: {problem}", code="tool-schema")
+            raise InvalidRequest(f"{budget.field}: {problem}", code="tool-schema", quotes=quote_text(problem))
     # a registry of our own: the library would fetch remote references, and search the whole schema for each anchor
     resource = DRAFT202012.create_resource(read)
     registry: Any = Registry().with_resource(resource.id() or "", resource)
@@ -78,7 +79,7 @@ def find_violation(validator: Validator, value: Any, budget: WorkBudget) -> str:
     causes this error if its target is missing, or if it refers to itself without end.
     """
     token = _budget.set(budget)
-    rejection, code = "", "tool-schema"
+    rejection, code, quotes = "", "tool-schema", dict[str, str]()
     try:
         error = max(validator.iter_errors(value), key=relevance, default=None)
         if error is None:
@@ -93,11 +94,11 @@ def find_violation(validator: Validator, value: Any, budget: WorkBudget) -> str:
     except RecursionError:
         rejection = f"{budget.field}: it refers to itself without end"
     except Unresolvable as reference:
-        rejection = f"{budget.field}: {reference.ref} does not stand in it"
+        rejection, quotes = f"{budget.field}: {reference.ref} does not stand in it", quote_text(reference.ref)
     finally:
         _budget.reset(token)
     # raised outside the handlers: an exception context would keep the frames of the check alive
-    raise InvalidRequest(rejection, code=code)
+    raise InvalidRequest(rejection, code=code, quotes=quotes)
 
 
 class _Unmatched(ValidationError):

@@ -95,7 +95,7 @@ class CircuitBreakers:
     @staticmethod
     def _refuse(error: UpstreamError, failures: int, seconds: float) -> CircuitOpen:
         # a text of the provider may quote the client whose call failed
-        failure = f"{error.provider} failed with status {error.status}" if error.provider_text else error.message
+        failure = f"{error.provider} failed with status {error.status}" if error.provider_text else error.stored_message
         return CircuitOpen(
             f"{failure.rstrip('.')}. It failed {failures} times in a row; the next call is allowed in {seconds:.0f} s.",
             provider=error.provider,
@@ -163,7 +163,7 @@ class CircuitBreakers:
         for (upstream, scope), breaker in self._breakers.copy().items():  # the event loop changes the dict
             if breaker.retry_at <= now or breaker.error is None or (scope != _ALL and upstream in found):
                 continue
-            failure = breaker.error.message
+            failure = breaker.error.stored_message
             if scope != _ALL:
                 failure = f"{failure.rstrip('.')}. Other clients are not concerned."
             found[upstream] = OpenCircuit(breaker.retry_at - now, failure)

@@ -233,7 +233,7 @@ class InspectorCalls:
             log.write_once(f"Inspector {scope.name}: no decision within {scope.timeout_seconds:g} s", "warning")
             raise _InspectionFailure("timeout") from None
         except ProxyError as error:
-            log.write_once(f"Inspector {scope.name}: {error.message}", "warning")
+            log.write_once(f"Inspector {scope.name}: {error.stored_message}", "warning")
             raise _InspectionFailure(type(error).__name__) from None
         except _InspectionFailure:
             raise

@@ -391,7 +391,7 @@ class ReplyCheck:
         try:
             plans = await list_check_plans(self._parent, self._auto_mode, purpose)
         except ClientError as error:
-            engine.log.write_once(f"auto mode: {error.message}", "warning")
+            engine.log.write_once(f"auto mode: {error.stored_message}", "warning")
             return _fail(call, f"the checking model failed: {error.error_type}")
         if not plans:
             return _fail(call, _NOT_ALLOWED, "not allowed")

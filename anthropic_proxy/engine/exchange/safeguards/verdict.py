@@ -128,7 +128,7 @@ def read_verdict(response: CheckReply, call_id: str, tool: str) -> CallCheck:
         return fail("the reply of the checking model has no valid verdict")
     reason = _shorten(explanation if explanation.strip() else rule)
     if verdict == NOT_FLAGGED:
-        return CallCheck(call_id, tool, NOT_FLAGGED, rule=_shorten(rule), probability=probability)
+        return CallCheck(call_id, tool, NOT_FLAGGED, probability=probability)
     reason = reason or "The check found this call dangerous."
     return CallCheck(call_id, tool, FLAGGED, reason, rule=_shorten(rule), probability=probability)
 

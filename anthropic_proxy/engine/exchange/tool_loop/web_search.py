@@ -33,7 +33,7 @@ async def _search(tool: Tool, arguments: dict[str, Any], context: ToolContext) -
         results = await service.search(origin, query, **list_domains(tool), limit=_RESULTS_ASKED)
     except WebSearchFailed as error:
         if error.error_code in ("unavailable", "too_many_requests"):  # a failure of the service, not of the query
-            context.engine.log.write_once(f"web_search failed: {error.message}", "warning")
+            context.engine.log.write_once(f"web_search failed: {error.stored_message}", "warning")
         return error_content("web_search", error.error_code)
     return web_search_content(
         SearchResultPage(

@@ -209,6 +209,8 @@ _STEP = compile_later(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 _ROOT = compile_later(r" - at `\$\.([^.\[`]+)")
 _EXPECTED = compile_anchored(r"Expected `(?P<wanted>[^`]*)`, got `[^`]*`")
 _MISSING = compile_anchored(r"Object missing required field `(?P<name>[^`]*)`")
+_NAMED = compile_later(r"'.*'", re.DOTALL)
+"""A value in the words of the decoder: `Invalid enum value 'x'`."""
 _WORDS = {
     "str": "a string",
     "int": "an integer",
@@ -222,7 +224,10 @@ _MAX_SHOWN_CHARACTERS = 60
 
 
 def wrong_type_error(path: str, allowed: str, value: Any) -> InvalidRequest:
-    return InvalidRequest(f"{path}: Input should be {allowed}, got {_short_json(value)}", code="invalid-field")
+    got = _Got(value)
+    return InvalidRequest(
+        f"{path}: Input should be {allowed}, got {got.shown}", code="invalid-field", quotes=got.quotes
+    )
 
 
 def missing_field_error(path: str) -> InvalidRequest:
@@ -246,7 +251,9 @@ def validation_error(error: Exception, raw: Raw | bytes, path: str = "") -> Inva
     if expected := _EXPECTED.fullmatch(what):
         wanted = [_WORDS.get(word, word) for word in expected["wanted"].split(" | ") if word != "null"]
         return wrong_type_error(where or "body", " or ".join(wanted), value)
-    return InvalidRequest(f"{where or 'body'}: {what}, got {_short_json(value)}", code="invalid-field")
+    got, named = _Got(value), _NAMED.search(what)
+    quotes = got.quotes if named is None else got.quotes | quote_text(named[0])
+    return InvalidRequest(f"{where or 'body'}: {what}, got {got.shown}", code="invalid-field", quotes=quotes)
 
 
 def decode_lenient_fields(
@@ -276,10 +283,30 @@ def _field_decoder(name: str) -> Callable[[Raw], Any]:
     return msgspec.json.Decoder(msgspec.defstruct("Field", [("value", Raw)], rename={"value": name})).decode
 
 
-def _short_json(value: Any) -> str:
-    try:
-        encoded = bytes(value) if isinstance(value, Raw) else msgspec.json.encode(value)
-    except (RecursionError, UnicodeEncodeError):
-        return "a deep value"
-    text = encoded[: 4 * _MAX_SHOWN_CHARACTERS + 4].decode(errors="ignore")
-    return text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[: _MAX_SHOWN_CHARACTERS - 1]}…"
+class _Got:
+    """A value of a body in an error. `shown`: its beginning, for the client. `quotes`: see `ProxyError`."""
+
+    def __init__(self, value: Any) -> None:
+        try:
+            encoded = bytes(value) if isinstance(value, Raw) else msgspec.json.encode(value)
+        except (RecursionError, UnicodeEncodeError):
+            encoded = b""
+        text = encoded[: 4 * _MAX_SHOWN_CHARACTERS + 4].decode(errors="ignore")
+        if len(text) > _MAX_SHOWN_CHARACTERS:
+            text = f"{text[: _MAX_SHOWN_CHARACTERS - 1]}…"
+        self.shown = text or "a deep value"
+        self.quotes = {} if encoded in _CONSTANTS else {f", got {text}": f", got {describe_json(encoded)}"}
+
+
+_CONSTANTS = (b"", b"null", b"true", b"false")
+_KINDS_OF_JSON = {b'"': "a string", b"[": "a list", b"{": "an object"}
+
+
+def describe_json(text: bytes) -> str:
+    """Return type and length of a JSON value."""
+    return f"{_KINDS_OF_JSON.get(text[:1], 'a number')} of {len(text)} bytes"
+
+
+def quote_text(text: str) -> dict[str, str]:
+    """Return `ProxyError.quotes` for a text of the client in a message: a name, or the words of a library about it."""
+    return {text: f"(a text of {len(text)} characters)"} if text else {}

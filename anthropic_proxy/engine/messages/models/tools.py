@@ -25,6 +25,7 @@ from anthropic_proxy.engine.messages.models.raw_json import (
     is_json_object,
     is_json_text_too_deep,
     missing_field_error,
+    quote_text,
     require_bounded_members,
     wrong_type_error,
 )
@@ -296,7 +297,8 @@ def decode_toolset(tool: Tool) -> Toolset:
     try:
         return msgspec.json.decode(tool.source, type=Toolset)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(f"tools: {MCP_TOOLSET_TYPE}: {error}", code="invalid-field") from None
+        text = f"tools: {MCP_TOOLSET_TYPE}: {error}"
+        raise InvalidRequest(text, code="invalid-field", quotes=quote_text(str(error))) from None
 
 
 def implied_toolsets(request: MessagesRequest) -> list[Tool]:

@@ -49,7 +49,7 @@ from anthropic_proxy.engine.messages.models import (
 )
 from anthropic_proxy.engine.messages.models.client_json import decode_values
 from anthropic_proxy.engine.messages.models.decode import AUDIO_VIDEO_PREFIXES, is_supported_media
-from anthropic_proxy.engine.messages.models.raw_json import EMPTY_STRING_LENGTH
+from anthropic_proxy.engine.messages.models.raw_json import EMPTY_STRING_LENGTH, quote_text
 from anthropic_proxy.engine.messages.server_tools import SERVER_TOOLS
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
 
@@ -213,6 +213,7 @@ def _require_no_audio_video(content: list[Block], field: str) -> None:
                 f"{field}.{place}.source.media_type: {block.source.media_type} is not supported; use a JPEG, "
                 "PNG, GIF or WebP image, a PDF or text",
                 code="media-type",
+                quotes=quote_text(block.source.media_type),
             )
 
 

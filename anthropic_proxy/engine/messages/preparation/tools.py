@@ -48,6 +48,7 @@ from anthropic_proxy.engine.messages.models import (
     decode_nested_content,
 )
 from anthropic_proxy.engine.messages.models.client_json import decode_values
+from anthropic_proxy.engine.messages.models.raw_json import quote_text
 from anthropic_proxy.engine.messages.models.tools import (
     MAX_TOOL_NAME_LENGTH,
     TOOL_NAME_PATTERN,
@@ -249,12 +250,14 @@ def _require_valid_domains(tool: Tool, place: int) -> None:
             f"{_field(tool, place)}: allowed_domains {_listed(allowed)} and blocked_domains "
             f"{_listed(blocked)} cannot be used together; use one of them",
             code="domains",
+            quotes=quote_text(_listed(allowed)) | quote_text(_listed(blocked)),
         )
     for name, entries in (("allowed_domains", allowed), ("blocked_domains", blocked)):
         try:
             domain_names(entries or ())
         except ValueError as error:
-            raise InvalidRequest(f"{_field(tool, place)}.{name}: {error}", code="invalid-field") from None
+            text = f"{_field(tool, place)}.{name}: {error}"
+            raise InvalidRequest(text, code="invalid-field", quotes=quote_text(str(error))) from None
 
 
 def _listed(entries: Sequence[str]) -> str:
@@ -554,7 +557,7 @@ def select_tool_choice(
         listed = ", ".join(names.aliases.get(tool.name, tool.name) for tool in tools[:_MAX_LISTED])
         more = f" and {len(tools) - _MAX_LISTED} more" if len(tools) > _MAX_LISTED else ""
         text = f"tool_choice.name: no tool named {choice.name!r} is offered; there are: {listed}{more}"
-        raise InvalidRequest(text, code="tool-choice")
+        raise InvalidRequest(text, code="tool-choice", quotes=quote_text(repr(choice.name)))
     return choice if upstream == choice.name else replace(choice, name=upstream)
 
 

@@ -55,7 +55,7 @@ def encode_batch(
                     if (name := next((each for each in of_request if each.key == "custom_id"), None)) is not None:
                         shown = text[name.value : name.end][:_MAX_NAME].decode(errors="replace")
                         path = f"{path} (custom_id {shown})"
-                    raise UnsupportedFeature(f"{path}: {error.message}", code=error.code) from None
+                    raise UnsupportedFeature(f"{path}: {error.message}", code=error.code, quotes=error.quotes) from None
                 for note in found:
                     notes.setdefault(note.field, note)
                 if edited != given:

@@ -26,6 +26,7 @@ from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import Source, name_url, require_bounded_members
 from anthropic_proxy.engine.messages.models.client_json import decode_values, read_json
 from anthropic_proxy.engine.messages.models.decode import decode_blocks
+from anthropic_proxy.engine.messages.models.raw_json import quote_text
 from anthropic_proxy.engine.messages.models.tool_arguments import build_arguments_object
 from anthropic_proxy.engine.messages.models.tools import are_valid_ids
 from anthropic_proxy.engine.messages.preparation.cleaning import (
@@ -241,6 +242,7 @@ def _find_file_edits_of(
                     f"messages: {call.provider_prefix} cannot read {source.file_id[:_MAX_SHOWN]!r} ({kind}), because "
                     "it has no Files API. Send the file as base64 data.",
                     code="file-id",
+                    quotes=quote_text(repr(source.file_id[:_MAX_SHOWN])),
                 )
             file = source if source.type == "base64" else call.files.get((kind, source.url), source)
             if file is None:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import Tool
 from anthropic_proxy.engine.messages.models.client_json import decode_values
+from anthropic_proxy.engine.messages.models.raw_json import quote_text
 from anthropic_proxy.engine.messages.models.tools import are_client_tools, is_client_tool
 from anthropic_proxy.engine.messages.preparation import PreparedRequest, server_tool_kind
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
@@ -129,7 +130,8 @@ def _encode_choice(
         forced = next((tool for tool in request.tools if tool.name == choice.name), None)
         if has_functions or forced is None or _OWN.get(server_tool_kind(forced)) not in own.field_names:
             where = "with functions" if has_functions and forced is not None else "at this backend"
-            raise UnsupportedFeature(f"tool_choice: {choice.name} cannot be forced {where}", code="forced-tool")
+            text = f"tool_choice: {choice.name} cannot be forced {where}"
+            raise UnsupportedFeature(text, code="forced-tool", quotes=quote_text(choice.name or ""))
         why = f"{choice.name} is the only tool; it cannot be forced"
         notes.append(FidelityNote("approximated", "tool_choice", why))
         return {}

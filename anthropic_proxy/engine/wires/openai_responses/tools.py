@@ -17,7 +17,7 @@ from anthropic_proxy.engine.messages.deltas import Citation, Delta, Text, ToolAr
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import McpServer, Tool, ToolChoice
 from anthropic_proxy.engine.messages.models.client_json import decode_values
-from anthropic_proxy.engine.messages.models.raw_json import ABSENT
+from anthropic_proxy.engine.messages.models.raw_json import ABSENT, quote_text
 from anthropic_proxy.engine.messages.models.tool_arguments import (
     ArgumentsReader,
     divide_arguments,
@@ -204,7 +204,9 @@ def _encode_mcp_server(
     server = servers.get(name)
     if server is None:
         raise InvalidRequest(
-            f"tools: mcp_toolset: mcp_servers has no server named {name!r} with a url", code="tool-choice"
+            f"tools: mcp_toolset: mcp_servers has no server named {name!r} with a url",
+            code="tool-choice",
+            quotes=quote_text(repr(name)),
         )
     configs = toolset.configs or {}
     refused = [name for name, config in configs.items() if config.enabled is False]
@@ -218,6 +220,7 @@ def _encode_mcp_server(
             f"tools: mcp_toolset: configs: this provider has a list of allowed tools for {name!r}, but no list of "
             f"forbidden ones ({', '.join(refused)}); disable all by default_config and enable the others",
             code="mcp-tools",
+            quotes=quote_text(repr(name)) | quote_text(", ".join(refused)),
         )
     if allowed == []:
         notes.append(FidelityNote("dropped", f"mcp_servers.{name}", "none of its tools is enabled"))

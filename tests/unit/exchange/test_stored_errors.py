@@ -1,0 +1,193 @@
+"""Words of a request in an error: the client gets them, and no log, record or metric has them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anthropic_proxy.engine.exchange.exchange import Exchange
+from anthropic_proxy.engine.exchange.forwarding import count_tokens, forward_resource
+from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.plugins import Client
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
+from tests.support.routes import CONFIG_FILE
+
+Json = dict[str, Any]
+OPENAI = {"OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_WIRE": "chat"}
+CLAUDE = {"ANTHROPIC_API_KEY": "sk-ant-test-0123456789"}
+WORDS = "Paul's diagnosis is diabetes"
+SENTENCE = f"{WORDS}, and nobody at work may know about it before the summer."
+USER: Json = {"role": "user", "content": SENTENCE}
+
+
+NO_DOMAIN = "is not a domain; use one such as example.com or example.com/blog, without https://, with at most one *, "
+NO_DOMAIN += "in its path"
+
+
+def own(**fields: Any) -> Json:
+    return {"messages": [USER], **fields}
+
+
+def with_blocks(*blocks: Json) -> Json:
+    return own(messages=[{"role": "user", "content": [*blocks]}])
+
+
+OWN: Mapping[str, tuple[Json, str, str]] = {
+    "a role": (
+        own(messages=[{"role": SENTENCE, "content": "a"}]),
+        f"messages.0.role: Input should be 'user', 'assistant' or 'system', got \"{SENTENCE[:58]}…",
+        f"messages.0.role: Input should be 'user', 'assistant' or 'system', got a string of {len(SENTENCE) + 2} bytes",
+    ),
+    "a content": (
+        own(messages=[{"role": "user", "content": {"a": WORDS}}]),
+        f'messages.0.content: Input should be a string or a list of blocks, got {{"a": "{WORDS}"}}',
+        f"messages.0.content: Input should be a string or a list of blocks, got an object of {len(WORDS) + 9} bytes",
+    ),
+    "a text": (
+        with_blocks({"type": "text", "text": [WORDS]}),
+        f'messages.0.content.0.text: Input should be a string, got ["{WORDS}"]',
+        f"messages.0.content.0.text: Input should be a string, got a list of {len(WORDS) + 4} bytes",
+    ),
+    "a field of the body": (
+        own(temperature=WORDS),
+        f'temperature: Input should be a number, got "{WORDS}"',
+        f"temperature: Input should be a number, got a string of {len(WORDS) + 2} bytes",
+    ),
+    "a number": (
+        own(stop_sequences=4716052381),
+        "stop_sequences: Input should be a list, got 4716052381",
+        "stop_sequences: Input should be a list, got a number of 10 bytes",
+    ),
+    "a constant": (
+        own(stop_sequences=True),
+        "stop_sequences: Input should be a list, got true",
+        "stop_sequences: Input should be a list, got true",
+    ),
+    "an edit": (
+        own(context_management={"edits": [{"type": "clear_tool_uses_20250919", "keep": WORDS}]}),
+        f'context_management.edits.0.keep: Input should be an object, got "{WORDS}"',
+        f"context_management.edits.0.keep: Input should be an object, got a string of {len(WORDS) + 2} bytes",
+    ),
+    "the field compaction": (
+        own(compaction={"type": WORDS}),
+        f"compaction.type: Input should be 'summarize', got \"{WORDS}\"",
+        f"compaction.type: Input should be 'summarize', got a string of {len(WORDS) + 2} bytes",
+    ),
+    "a media type": (
+        with_blocks({"type": "image", "source": {"type": "base64", "media_type": "audio/my-secret", "data": "AAAA"}}),
+        "messages.0.content.0.source.media_type: audio/my-secret is not supported; use a JPEG, PNG, GIF or WebP image, "
+        "a PDF or text",
+        "messages.0.content.0.source.media_type: (a text of 15 characters) is not supported; use a JPEG, PNG, GIF or "
+        "WebP image, a PDF or text",
+    ),
+    "a forced tool": (
+        own(tools=[{"name": "Read", "input_schema": {"type": "object"}}], tool_choice={"type": "tool", "name": WORDS}),
+        f"tool_choice.name: no tool named {WORDS!r} is offered; there are: Read",
+        f"tool_choice.name: no tool named (a text of {len(WORDS) + 2} characters) is offered; there are: Read",
+    ),
+    "domains": (
+        own(tools=[{"type": "web_search_20250305", "name": "web_search", "allowed_domains": [WORDS]}]),
+        f"tools.web_search.allowed_domains: {WORDS!r} {NO_DOMAIN}",
+        f"tools.web_search.allowed_domains: (a text of {len(f'{WORDS!r} {NO_DOMAIN}')} characters)",
+    ),
+}
+
+
+async def send(
+    body: Json, settings: Mapping[str, str], upstream: Any = None, path: str = "/v1/messages"
+) -> tuple[ProxyError, ProxyHarness]:
+    built = ProxyHarness(upstream or (lambda *_: FakeResponse(500)), **settings)
+    data = json.dumps({"model": "claude-sonnet-4-5", "max_tokens": 500, **body}).encode()
+    incoming = new_client_request(data, {}, path=path, client=Client(credential_forwardable=True))
+    sink = RecordingSink()
+    sink.receipt = incoming.receipt
+    try:
+        if path == "/v1/messages":
+            await Exchange(built.services, incoming, sink).run()
+        elif path.endswith("count_tokens"):
+            await count_tokens(built.services, incoming, sink.wait_disconnected)
+        else:
+            await forward_resource(built.services, incoming, "POST", sink)
+    except ProxyError as error:
+        sink.error = error
+    assert sink.error is not None
+    return sink.error, built
+
+
+@pytest.mark.parametrize("case", OWN)
+async def test_an_error_of_the_proxy_stores_type_and_length_of_a_value(case: str) -> None:
+    body, shown, stored = OWN[case]
+    error, built = await send(body, OPENAI)
+    assert error.message == shown
+    (receipt,) = built.receipts
+    assert receipt.error == stored
+    assert WORDS not in built.log.getvalue()
+    assert WORDS not in repr(receipt)
+
+
+async def test_an_error_about_a_request_of_a_batch_keeps_its_quote(tmp_path: Path) -> None:
+    route = '[[routes]]\nname = "a"\ntargets = ["anthropic/claude-opus-4-5"]\n[routes.when]\nmodel = "x"\n'
+    (tmp_path / CONFIG_FILE).write_text(route)
+    params = {"model": "claude-sonnet-4-5", "stream": WORDS, "messages": [USER]}
+    requests = [{"custom_id": "a", "params": params}]
+    settings = {**CLAUDE, "env_file": str(tmp_path / ".env")}
+    error, _ = await send({"requests": requests}, settings, path="/v1/messages/batches")
+    assert error.message == f'requests.0.params.stream: Input should be true or false, got "{WORDS}"'
+    got = f"a string of {len(WORDS) + 2} bytes"
+    assert error.stored_message == f"requests.0.params.stream: Input should be true or false, got {got}"
+
+
+def refuse(text: str) -> Any:
+    def answer(*_: Any) -> FakeResponse:
+        return FakeResponse(400, json.dumps({"error": {"message": text, "type": "invalid_request_error"}}).encode())
+
+    return answer
+
+
+PROVIDER: Mapping[str, tuple[str, str]] = {
+    "a printed value": (
+        f"[{{'type': 'string_type', 'loc': ('body', 'x'), 'msg': 'Input should be valid', 'input': \"{SENTENCE}\"}}]",
+        "[{'type': 'string_type', 'loc': ('body', 'x'), 'msg': 'Input should be valid', 'input': "
+        f'"({len(SENTENCE)} characters of the request)"}}]',
+    ),
+    "words without marks": (
+        f"The filter has found this: {SENTENCE} Write something else.",
+        f"The filter has found this: ({len(SENTENCE)} characters of the request) Write something else.",
+    ),
+    "the name of the model": (
+        "The model 'claude-sonnet-4-5-20250929' does not accept 'temperature' above 'one point zero'.",
+        "The model 'claude-sonnet-4-5-20250929' does not accept 'temperature' above 'one point zero'.",
+    ),
+}
+
+
+@pytest.mark.parametrize("settings", [OPENAI, CLAUDE], ids=["translated", "relayed"])
+@pytest.mark.parametrize("case", PROVIDER)
+async def test_an_error_of_a_provider_stores_no_words_of_the_request(case: str, settings: Mapping[str, str]) -> None:
+    text, stored = PROVIDER[case]
+    error, built = await send({"model": "claude-sonnet-4-5-20250929", "messages": [USER]}, settings, refuse(text))
+    assert text in error.message
+    (receipt,) = built.receipts
+    assert stored in receipt.error
+    assert all(stored in attempt.error for attempt in receipt.attempts)
+    assert WORDS not in built.log.getvalue()
+    assert WORDS not in repr(receipt)
+
+
+async def test_an_error_in_a_stream_stores_no_words_of_the_request() -> None:
+    fault = json.dumps({"error": {"message": f"found '{SENTENCE}'", "type": "server_error"}})
+    first = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
+
+    def answer(*_: Any) -> FakeResponse:
+        chunks = (first, f"data: {fault}\n\n".encode())
+        return FakeResponse(200, *chunks, headers={"content-type": "text/event-stream"})
+
+    built = ProxyHarness(answer, **OPENAI)
+    sink = await built.post(SENTENCE, stream=True)
+    assert WORDS in sink.stream.decode()
+    (receipt,) = built.receipts
+    assert "characters of the request" in receipt.error
+    assert WORDS not in repr(receipt)
+    assert WORDS not in built.log.getvalue()
