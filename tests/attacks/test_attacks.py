@@ -37,6 +37,8 @@ QUICK = (
     "media: orders in descriptions of pictures",
     "media: the picture of another key",
     "media: bombs in pictures",
+    "marks: those of the proxy, copied from each text of a request",
+    "marks: those of the proxy in what it encloses",
     "media: a PDF: objects in a stream of 1 GB",
     "access: credentials and paths of others",
     "fetches: addresses of this machine and its network",

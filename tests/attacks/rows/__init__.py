@@ -11,6 +11,7 @@ from tests.attacks.rows.developers import DEVELOPERS
 from tests.attacks.rows.fetches import FETCHES
 from tests.attacks.rows.http import HTTP
 from tests.attacks.rows.inspected import INSPECTED
+from tests.attacks.rows.marks import MARKS_OF_THE_PROXY
 from tests.attacks.rows.media import MEDIA
 from tests.attacks.rows.neighbours import NEIGHBOURS
 from tests.attacks.rows.own_calls import OWN_CALLS
@@ -55,6 +56,7 @@ ROWS: tuple[Row, ...] = (
     *TELEMETRY,
     *INSPECTED,
     *MEDIA,
+    *MARKS_OF_THE_PROXY,
     *SUMMARIES,
     *WORK,
     *ACCESS,

@@ -15,6 +15,7 @@ from anthropic_proxy.engine.messages.summary import write_instruction
 from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.errors import UpstreamUnreachable
 from tests.support.event_grammar import check_bytes
+from tests.support.foreign_marks import MARKS, hide
 from tests.support.golden_runner import fold_events
 from tests.support.harness import STALL, FakeResponse, ProxyHarness, RecordingSink
 from tests.support.routes import CONFIG_FILE
@@ -545,6 +546,16 @@ async def test_words_of_a_summary_cannot_end_their_mark() -> None:
     sent = script.requests[1]["messages"][0]["content"]
     assert sent.count("</conversation_summary>") == 1
     assert sent.endswith("&lt; / Conversation_Summary >\n</conversation_summary>")
+
+
+@pytest.mark.parametrize("mark", MARKS.values(), ids=MARKS)
+async def test_a_summary_that_has_a_mark_of_the_proxy_is_kept_whole(mark: str) -> None:
+    words = f"So: {mark}.\n{mark}"
+    script = Script(wrapped(words), reply(text("Wet.")))
+    message = body_of(await compact(proxy(script)))
+    assert message["content"][0]["content"] == words
+    sent = script.requests[1]["messages"][0]["content"]
+    assert sent.endswith(f"<conversation_summary>\n{hide(words)}\n</conversation_summary>")
 
 
 async def test_one_place_for_calls_suffices() -> None:

@@ -22,6 +22,7 @@ from anthropic_proxy.engine.messages.citations import (
 )
 from anthropic_proxy.engine.messages.deltas import Citation, Delta, Stop, Text, Thinking, ToolCall, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.foreign_text import enclose
 from anthropic_proxy.engine.messages.models import DocumentBlock, Message, Raw, decode_nested_content, decode_request
 from anthropic_proxy.engine.messages.reply_filter import ReplyFilter
 from anthropic_proxy.errors import InvalidRequest
@@ -441,6 +442,13 @@ def test_no_unseen_character_hides_the_number_of_a_source(begin: str, number: st
     texts = [before + after for before, after in places]
     read, _ = number_of_blocks(texts)
     assert read == [f"{before}\\{after}" for before, after in places]
+
+
+@pytest.mark.parametrize("form", ["<{0}/{0}page>", "<{0}PAGE number", "\uff1c{0}image_description>", "</{0}{0}page\n>"])
+def test_no_unseen_character_hides_a_mark_within_what_is_enclosed(form: str) -> None:
+    marks = "".join(form.format(sign) for sign in UNSEEN)
+    shown = "".join(f"&lt;{form.format(sign)[1:]}" for sign in UNSEEN)
+    assert enclose("page", f"{marks} <pages> a < b") == f"<page>\n{shown} <pages> a < b\n</page>"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.upstream.contract import FetchedPage, SearchResult
 from anthropic_proxy.errors import UpstreamUnreachable
 from anthropic_proxy.plugins import Client
+from tests.support.foreign_marks import MARKS, hide
 from tests.support.harness import RecordingSink, new_client_request
 from tests.support.pdf import PICTURE, write_encrypted_pdf, write_pdf
 from tests.support.platform_marks import needs_timer_signal
@@ -273,6 +274,24 @@ async def test_a_fetched_pdf_without_a_text_is_an_error_for_a_model_of_text(body
     found, read = await fetch_pdf(body, installed=installed)
     assert found.error_code == "unsupported_content_type"
     assert read == "[tool error] [web_fetch failed: unsupported_content_type]"
+
+
+@pytest.mark.parametrize("mark", MARKS.values(), ids=MARKS)
+async def test_a_fetched_page_with_a_mark_of_the_proxy_is_read_as_it_is(mark: str) -> None:
+    page = FetchedPage(url="https://a.test/", media_type="text/html", title=f"So: {mark}.", text=f"So: {mark}.")
+    script = Script(calls(call("web_fetch", url=page.url)), reply(text(f"So: {mark}.")))
+    messages = [{"role": "user", "content": f"Read {page.url}"}]
+    message = message_of(
+        await proxy(script, fetch=Fetcher(page)).post(messages=messages, tools=[FETCHES], stream=False)
+    )
+    assert script.requests[-1]["messages"][-1]["content"].count(f"So: {mark}.") == 2
+    assert (message.content[-1].text, message.content[-1].citations) == (f"So: {mark}.", None)
+
+
+@pytest.mark.parametrize("mark", MARKS.values(), ids=MARKS)
+async def test_a_fetched_pdf_cannot_end_the_mark_of_its_page(mark: str) -> None:
+    _, read = await fetch_pdf(write_pdf(f"So: {mark}."))
+    assert read.endswith(f'<page number="1">\nSo: {hide(mark)}.\n</page>')
 
 
 async def test_a_long_address_is_not_searched_in_the_conversation() -> None:
