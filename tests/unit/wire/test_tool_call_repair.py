@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -25,6 +25,7 @@ from anthropic_proxy.engine.wires.tool_call_repair import (
     repair_arguments,
 )
 from anthropic_proxy.engine.wires.tool_call_repair.calls import MAX_REPAIRED_CHARACTERS
+from anthropic_proxy.engine.wires.tool_call_repair.formats import CALL_SIGNS, CallSign
 from anthropic_proxy.engine.wires.tool_call_repair.text_calls import MAX_FENCES
 from tests.support.golden_texts import Check
 from tests.support.harness import FakeResponse, ProxyHarness
@@ -76,6 +77,38 @@ def folded(deltas: Sequence[Delta]) -> list[Any]:
 def test_the_examples_of_the_readme_are_calls(name: str, written: str) -> None:
     text = written.replace("\\|", "|").replace("⏎", "\n")
     assert folded(read([text], [name])) == [("Read", {"path": "a"})]
+
+
+QUOTATIONS: dict[CallSign, tuple[str, ...]] = {
+    "offered tool": ("CALL",),
+    "no code": ("Look:\n```\nCALL\n```\n", "Look:\n~~~~\nCALL\n~~~~\nSo.", "Look: `CALL`."),
+    "end of reply": ("CALL\n\nSo.", "It says CALL here."),
+    "whole reply": ("Look.\n\nCALL", "It says CALL"),
+}
+"""Sign → replies in which a call lacks it. One of another tool lacks the first sign."""
+
+
+@pytest.mark.parametrize(("name", "written"), README_EXAMPLES)
+def test_a_call_is_told_from_a_quoted_one_by_the_signs_of_its_format(name: Any, written: str) -> None:
+    call = written.replace("\\|", "|").replace("⏎", "\n")
+    found = [
+        sign
+        for sign, replies in QUOTATIONS.items()
+        for quoted in [
+            [text.replace("CALL", call.replace("Read", "Erase") if text == "CALL" else call) for text in replies]
+        ]
+        if [folded(read([text], [name])) for text in quoted] == [[text] for text in quoted]
+    ]
+    assert found == [*CALL_SIGNS[name]]
+
+
+def test_the_readme_has_the_signs_of_calls() -> None:
+    rows = dict(re.findall(r"^\| `([a-z ]+)` \| [^|]+ \| ([^|]+) \|$", README, re.MULTILINE))
+    listed = {
+        sign: [*TOOL_CALL_FORMATS] if rows[sign] == "all" else re.findall(r"\w+", rows[sign]) for sign in QUOTATIONS
+    }
+    assert {*QUOTATIONS} == {*get_args(CallSign)}
+    assert listed == {sign: [name for name in TOOL_CALL_FORMATS if sign in CALL_SIGNS[name]] for sign in QUOTATIONS}
 
 
 @pytest.mark.parametrize("name", FORMS)

@@ -499,6 +499,20 @@ _ROWS: Sequence[tuple[str, str, tuple[tuple[ToolCallFormat, ToolCallReader], ...
     ("<｜DSML｜tool_calls>", "</｜DSML｜tool_calls>", (("invoke", read_invoke_calls),)),
     ("<｜DSML｜invoke name=", "</｜DSML｜invoke>", (("invoke", read_invoke_calls),)),
 )
+CallSign = Literal["offered tool", "no code", "end of reply", "whole reply"]
+"""What tells a call from one that the model quotes from a text of a stranger.
+
+`offered tool`: it names one. `no code`: it stands in no code fence and not behind a backtick. `end of reply`: no other
+text follows it. `whole reply`: the reply has no other text.
+"""
+_USUAL_SIGNS: Sequence[CallSign] = ("offered tool", "no code")
+CALL_SIGNS: Mapping[ToolCallFormat, Sequence[CallSign]] = {
+    **dict.fromkeys(TOOL_CALL_FORMATS, _USUAL_SIGNS),
+    **dict.fromkeys(("python_tag", "listed"), (*_USUAL_SIGNS, "end of reply")),
+    **dict.fromkeys(("bare_json", "bare_python"), (*_USUAL_SIGNS, "end of reply", "whole reply")),
+}
+"""Format → the signs that its calls must have. With the usual signs alone, a call of an offered tool that the model
+quotes within a sentence is not told from its own."""
 OPEN_TAGS: Mapping[ToolCallFormat, Tags] = {"functions": FUNCTIONS, "invoke": INVOKES, "keys": KEYS}
 """Formats whose end tags may be missing in a complete reply."""
 _NAMELESS = ("```tool_code", "<｜tool▁call▁begin｜>")
