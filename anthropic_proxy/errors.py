@@ -24,6 +24,7 @@ ProxyError                            base class
 │  ├─ IssuerUnavailable                    the keys of an issuer cannot be read (`console/keys/service_tokens.py`)
 │  ├─ KeysUnavailable                      the database of virtual keys is not available (`console/keys/key_table.py`)
 │  └─ StoreUnavailable                     Redis, which counts limits, is not available (`engine/hooks.py`)
+├─ WorkerBusy                        529 overloaded_error; a thread or process that clients share had no place for it
 ├─ ServerToolFailed                  a web search or web fetch of the proxy failed; the request continues
 │  └─ WebFetchFailed, WebSearchFailed      a page or link could not be fetched; a search failed
 ├─ MissingExtra                      500 api_error; an optional package is not installed
@@ -302,6 +303,16 @@ class ProxyBusy(ProxyError):
 
     status = 529
     error_type = "overloaded_error"
+
+
+class WorkerBusy(ProxyError):
+    """A thread or process that clients share had no place for a part of the request: too much waits, or it waited too
+    long. No other target is called, because it may need the same.
+    """
+
+    status = 529
+    error_type = "overloaded_error"
+    code = "worker-busy"
 
 
 class InspectorUnavailable(ProxyError):

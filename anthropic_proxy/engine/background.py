@@ -88,7 +88,7 @@ class PayerWork:
     async def run_in_thread(self, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments) -> _Result:
         """Return the result of a function, computed in a thread when it is the payer's turn.
 
-        A cancelled computation still occupies the thread until it ends. Raises `ProxyBusy` after a long wait.
+        A cancelled computation still occupies the thread until it ends. Raises `WorkerBusy` after a long wait.
         """
         await self._turns.acquire(self.payer)
         job = _Job(self.payer, self._turns, self._clock)

@@ -48,11 +48,15 @@ from anthropic_proxy.engine.routing.health import REPAIRS, CircuitBreakers, Repe
 from anthropic_proxy.engine.routing.router import PlanCache
 from anthropic_proxy.engine.routing.routes import CompiledRoutes
 from anthropic_proxy.engine.routing.targets import Target, build_target_limits
-from anthropic_proxy.engine.turns import Turns
+from anthropic_proxy.engine.turns import SharedWorker, Turns
 from anthropic_proxy.engine.upstream.contract import WebFetch, WebSearch
 from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.engine.wires.bound_requests import ALL_SERVERS, WEB, ServerName, Transport
 from anthropic_proxy.secrets import Secret
+
+PATTERN_SEARCHES = SharedWorker(
+    name="the processes that search by patterns", places=2, share=1, max_waiting=100, max_wait_seconds=30.0
+)
 
 
 class Engine(Struct, frozen=True, kw_only=True):
@@ -98,6 +102,8 @@ class Engine(Struct, frozen=True, kw_only=True):
     """First checks of the watchdogs of exchanges."""
     background: BackgroundWork = field(default_factory=BackgroundWork)
     """Thread for long computations, such as decoding a large request, and owner of background tasks."""
+    pattern_searches: Turns = field(default_factory=lambda: Turns(PATTERN_SEARCHES))
+    """Turns of the processes that search by regular expressions of a model."""
     transports: Mapping[str, Transport]
     """Name of a provider → transport: the function that sends requests to it."""
     http: Transport

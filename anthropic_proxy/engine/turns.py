@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 
 from msgspec import Struct, field
 
-from anthropic_proxy.errors import ProxyBusy, ProxyError
+from anthropic_proxy.errors import ProxyError, WorkerBusy
 
 RETRY_AFTER_SECONDS = 2.0
 """Value of the header `retry-after`, in seconds, in the response to a client whose work found no place."""
@@ -165,7 +165,7 @@ class Turns:
         """Wait for a place, or for several at once. Call `release` after the work.
 
         `part`: within a payer, the parts have turns too. `max_seconds`: a shorter wait than that of the worker. Raises
-        `ProxyBusy`, or what `refuse` returns.
+        `WorkerBusy`, or what `refuse` returns.
         """
         if not self._line and self._find_place(payer, size):
             self._take(payer, size)
@@ -242,9 +242,8 @@ class Turns:
         self._used += size
         self._used_by[payer] += size
 
-    def _say_busy(self, waiting: int) -> ProxyBusy:
-        return ProxyBusy(
+    def _say_busy(self, waiting: int) -> WorkerBusy:
+        return WorkerBusy(
             f"Other requests need {self._worker.name}, and {waiting} wait. Try again in a moment.",
-            code="worker-busy",
             retry_after=RETRY_AFTER_SECONDS,
         )

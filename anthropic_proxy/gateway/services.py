@@ -174,7 +174,7 @@ def _continue_from(services: Services, previous: Services) -> Services:
     }
     carried["histories"], carried["own_keys"] = previous.histories, previous.own_keys
     carried["prefix_guard"] = previous.prefix_guard
-    carried["background"] = previous.background
+    carried["background"], carried["pattern_searches"] = previous.background, previous.pattern_searches
     carried["documents"], carried["descriptions"] = previous.documents, previous.descriptions
     services.observations.continue_from(previous.observations)
     is_same_server = services.observations.settings_digests == previous.observations.settings_digests
@@ -230,7 +230,9 @@ async def open_services(
             from anthropic_proxy.gateway.inspectors import open_inspectors  # noqa: PLC0415  # most proxies have none
 
             opened = () if previous is None else previous.inspectors
-            inspectors = open_inspectors(settings.inspectors, HttpCalls(lambda: transports.http), opened)
+            inspectors = open_inspectors(
+                settings.inspectors, HttpCalls(lambda: transports.http), (previous or services).background, opened
+            )
         services = structs.replace(
             services,
             owned_transports=transports,

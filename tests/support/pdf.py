@@ -3,7 +3,13 @@
 import base64
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+from msgspec import structs
+
+from anthropic_proxy.engine.documents.reader import PDF_PROGRAM
+from anthropic_proxy.engine.platforms.sandbox import SandboxedProgram
 
 PICTURE = b"1 0 0 rg 100 100 300 300 re f"
 """Operators of a page that is only a red square, like a scanned page without text."""
@@ -69,3 +75,20 @@ def document(file: bytes, **fields: Any) -> dict[str, Any]:
     """Return the block of the Messages API with a file."""
     source = {"type": "base64", "media_type": "application/pdf", "data": base64.b64encode(file).decode()}
     return {"type": "document", "source": source, **fields}
+
+
+QUICK = "quick"
+_ENDLESS = """\
+import time
+def main(query):
+    while query["data"] != "quick":
+        time.sleep(60)
+    return {"pages": [{"text": query["data"]}]}
+"""
+
+
+def write_endless_program(folder: Path) -> SandboxedProgram:
+    """Return a program in place of that which reads PDFs: it reads each of them forever, except for `QUICK`."""
+    path = folder / "endless.py"
+    path.write_text(_ENDLESS, "utf-8")
+    return structs.replace(PDF_PROGRAM, path=str(path))

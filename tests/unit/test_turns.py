@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import re
 import threading
 from collections.abc import Callable
 from math import inf
@@ -12,7 +13,7 @@ from msgspec import structs
 from anthropic_proxy.engine.background import SLICE_SECONDS, BackgroundWork
 from anthropic_proxy.engine.slices import give_way, give_way_between
 from anthropic_proxy.engine.turns import SharedWorker, TurnQueue, Turns
-from anthropic_proxy.errors import ProxyBusy
+from anthropic_proxy.errors import WorkerBusy
 from anthropic_proxy.plugins import Client
 from tests.support.interleaving import interleave
 from tests.support.paths import ROOT
@@ -128,7 +129,7 @@ async def test_beyond_the_bound_the_payer_with_the_most_is_refused(jobs: str, re
     ended = {name: task.exception() for name, task in zip(names, tasks, strict=True) if task.done()}
     assert list(ended) == [refused]
     error = ended[refused]
-    assert isinstance(error, ProxyBusy)
+    assert isinstance(error, WorkerBusy)
     assert (error.status, error.error_type, error.code, error.retry_after) == (
         529,
         "overloaded_error",
@@ -149,10 +150,10 @@ async def test_who_waits_too_long_is_refused_and_holds_up_nobody() -> None:
     turns = Turns(structs.replace(ONE, max_wait_seconds=60.0))
     await turns.acquire("a")
     started = asyncio.get_running_loop().time()
-    with pytest.raises(ProxyBusy, match=BUSY.format(0)):
+    with pytest.raises(WorkerBusy, match=BUSY.format(0)):
         await turns.acquire("b")
     assert asyncio.get_running_loop().time() - started == 60
-    with pytest.raises(ProxyBusy):
+    with pytest.raises(WorkerBusy):
         await turns.acquire("b", max_seconds=5.0)
     assert asyncio.get_running_loop().time() - started == 65
     turns.release("a")
@@ -204,6 +205,17 @@ def test_the_architecture_page_has_each_shared_worker() -> None:
             assert cells[2:4] == [f"{worker.places}, {worker.share}", f"{worker.max_waiting:,}"], name
             end = "none" if worker.max_wait_seconds == inf else f"{worker.max_wait_seconds:g} s: "
             assert cells[4].startswith(end), name
+
+
+def test_what_limits_how_many_run_at_once_has_turns_or_belongs_to_one_request() -> None:
+    without = set()
+    for path in (ROOT / "anthropic_proxy").rglob("*.py"):
+        text = path.read_text("utf-8")
+        if re.search(r"\bSemaphore\(|ThreadPoolExecutor\(|(?<!def )run_sandboxed\(", text) and not re.search(
+            r"\b[Tt]urns\b", text
+        ):
+            without.add(path.relative_to(ROOT / "anthropic_proxy/engine/exchange").as_posix())
+    assert without == {"image_describing.py", "media_inlining.py", "tool_loop/runner.py"}
 
 
 class Long:

@@ -10,6 +10,7 @@ from anthropic_proxy.console.keys.limits import Scope, build_limits, build_token
 from anthropic_proxy.console.keys.reservations import Reservations
 from anthropic_proxy.console.ledger.costs import Amounts, ModelCosts, list_amounts_so_far, list_used_amounts
 from anthropic_proxy.engine.service_tiers import normalize_region
+from anthropic_proxy.engine.turns import SharedWorker, Turns
 from anthropic_proxy.engine.wires.bound_requests import OWN_SEARCH
 from anthropic_proxy.engine.wires.purposes import OWN_PURPOSES, AdmittedPurpose
 from anthropic_proxy.errors import PermissionDenied
@@ -22,6 +23,9 @@ from anthropic_proxy.plugins import AdmissionRequest, AdmissionTarget, Client, F
 MAX_BYTES_ON_LOOP = 1024 * 1024
 """Maximum size in bytes of a request body for which tokens are counted on the event loop. For a larger one, a thread
 counts."""
+ESTIMATES = SharedWorker(
+    name="the thread that counts tokens for limits", places=1, share=1, max_waiting=256, max_wait_seconds=60.0
+)
 
 
 _ALL_RULES = frozenset((*LIMIT_FIELDS, ""))
@@ -109,6 +113,7 @@ class RequestLimits:
         self._current_settings = current_settings
         self._find_reservations = find_reservations
         self._clock = clock
+        self._estimates = Turns(ESTIMATES)
         self._costs: RequestCosts | None = None
         """Prices of models. None: not loaded, because no limit has needed prices yet."""
 
@@ -147,7 +152,7 @@ class RequestLimits:
         if any(key_limit.budget is not None for key_limit in limits) and (costs := self._costs) is not None:
 
             async def admit_further_call(further: FurtherCall) -> None:
-                tokens = await _estimate_tokens(further.body_bytes, further.estimate_input_tokens)
+                tokens = await self._estimate_tokens(request.client, further.body_bytes, further.estimate_input_tokens)
                 needed = [*costs.list_used_so_far(further.receipt), *costs.estimate(further.target, tokens)]
                 await reservations.raise_to(held, needed, reservations.find_time(self._clock))
 
@@ -177,12 +182,14 @@ class RequestLimits:
                     wish="the price of this model",
                     code="key-price",
                 )
-        tokens = await _estimate_tokens(request.body_bytes, request.estimate_input_tokens)
+        tokens = await self._estimate_tokens(request.client, request.body_bytes, request.estimate_input_tokens)
         return [self._costs.estimate(target, tokens) for target in request.targets] or [[Amounts(1, 0)]]
 
-
-async def _estimate_tokens(body_bytes: int, estimate: Callable[[], int]) -> int:
-    return await asyncio.to_thread(estimate) if body_bytes > MAX_BYTES_ON_LOOP else estimate()
+    async def _estimate_tokens(self, client: Client, body_bytes: int, estimate: Callable[[], int]) -> int:
+        if body_bytes <= MAX_BYTES_ON_LOOP:
+            return estimate()
+        async with self._estimates.hold(client.payer):
+            return await asyncio.to_thread(estimate)
 
 
 def list_called_models(request: AdmissionRequest) -> Sequence[AdmissionTarget]:

@@ -1,6 +1,5 @@
 """`read_documents`: the PDFs of a request as text, for a model that accepts none, or is to cite them."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from anthropic_proxy.engine.background import PayerWork
-from anthropic_proxy.engine.documents.reader import DocumentReader, PagePictures
+from anthropic_proxy.engine.documents.reader import DocumentReader, PagePictures, ReadingTime
 from anthropic_proxy.engine.messages.documents import (
     NOT_INSTALLED,
     PAGE_TYPE,
@@ -28,10 +27,6 @@ from anthropic_proxy.errors import build_extra_install_command
 
 if TYPE_CHECKING:
     from anthropic_proxy.engine.exchange.image_describing import ImageDescriber
-
-MAX_SECONDS = 120.0
-"""Time after which no further document of a request is begun. Otherwise the many documents of one client would occupy
-the processes that read those of all others."""
 
 
 async def read_documents(
@@ -59,12 +54,12 @@ async def read_documents(
         pictures = "scanned"
     contents = dict[str, PdfContent]()
     is_installed = reader.is_installed
-    deadline = asyncio.get_running_loop().time() + MAX_SECONDS
+    time = ReadingTime()
     for _, data in found:
         if not is_installed:
             contents[data] = NOT_INSTALLED
         elif data not in contents:
-            contents[data] = await reader.read(background, data, pictures, deadline)
+            contents[data] = await reader.read(background, data, pictures, time)
     if limits.accepts_pdf:  # it reads the others itself
         contents = {data: content for data, content in contents.items() if content.is_whole}
     elif not target.capabilities.rejects_documents:  # a server that has refused one must not end the conversation

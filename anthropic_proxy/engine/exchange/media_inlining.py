@@ -27,7 +27,7 @@ from anthropic_proxy.engine.messages.preparation import TargetLimits
 from anthropic_proxy.engine.routing.targets import Target
 from anthropic_proxy.engine.upstream.contract import DEFAULT_MEDIA_TYPES, TEXT_MEDIA_TYPES, FetchedPage, WebFetch
 from anthropic_proxy.engine.wires.bound_requests import ClientOrigin
-from anthropic_proxy.errors import WebFetchFailed
+from anthropic_proxy.errors import WebFetchFailed, WorkerBusy
 
 MAX_URLS_PER_REQUEST = 20
 """Maximum number of URLs that the proxy fetches for one client request: the newest. Older URLs become text."""
@@ -101,6 +101,7 @@ class MediaInliner:
             self._found[_key(block)] = too_late if place < room else too_many
         sizes = [0] * min(room, len(blocks))
         slots = asyncio.Semaphore(MAX_CONCURRENT_FETCHES)
+        busy: list[WorkerBusy] = []
 
         async def fetch(place: int) -> None:
             block = blocks[place]
@@ -116,6 +117,9 @@ class MediaInliner:
                 except WebFetchFailed as error:
                     error.release_tracebacks()
                     found = error
+                except WorkerBusy as error:
+                    busy.append(error)
+                    return
             self._found[_key(block)] = found
             if isinstance(found, FetchedPage):
                 sizes[place] = len(found.body)
@@ -128,6 +132,8 @@ class MediaInliner:
         with suppress(TimeoutError):
             async with asyncio.timeout(MAX_SECONDS):
                 await asyncio.gather(*map(fetch, range(len(sizes))))
+        if busy:
+            raise busy[0]
         self.fetched_bytes += sum(sizes)
         self.notes = []
         for key, block in reversed(newest.items()):

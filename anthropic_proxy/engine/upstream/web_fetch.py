@@ -19,6 +19,7 @@ from anthropic_proxy.engine.messages.server_blocks import ascii_host, is_url_all
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.engine.platforms import sandbox
 from anthropic_proxy.engine.platforms.sandbox import SandboxedProgram, SandboxFailed
+from anthropic_proxy.engine.turns import SharedWorker, Turns
 from anthropic_proxy.engine.upstream import html_to_markdown
 from anthropic_proxy.engine.upstream.contract import (
     DEFAULT_MEDIA_TYPES,
@@ -87,9 +88,9 @@ FETCH_TIMEOUT_SECONDS = 5.0
 MAX_PAGE_BYTES = 20 * 1024 * 1024
 """Maximum size of a body after decompression. A larger page is rejected with `content_too_large`."""
 MAX_REDIRECTS = 5
-MAX_CONCURRENT_FETCHES = 16
-"""Maximum number of concurrent fetches of one process. Further fetches wait."""
-_TEXT_THREADS = 2
+FETCHES = SharedWorker(
+    name="the places for fetches of web pages", places=16, share=8, max_waiting=200, max_wait_seconds=8.0
+)
 HTML_CONVERTER = SandboxedProgram(
     path=html_to_markdown.__file__,
     timeout_seconds=20.0,
@@ -99,7 +100,9 @@ HTML_CONVERTER = SandboxedProgram(
 )
 """Sandboxed program that converts HTML to Markdown. Its time limit is twice the time of the slowest benign page. It is
 not included in `FETCH_TIMEOUT_SECONDS`."""
-_MAX_CONCURRENT_CONVERSIONS = 2
+CONVERSIONS = SharedWorker(
+    name="the processes that read web pages", places=2, share=1, max_waiting=16, max_wait_seconds=20.0
+)
 _MAX_NORMALIZED_URL_LENGTH = 8 * 1024
 """Maximum number of characters of a normalized URL: the URL of the caller, or the target of a redirect."""
 _HTTP_PORT = 80
@@ -148,10 +151,10 @@ class PageFetcher:
         self._proxies = proxies or {}
         self._no_proxy_hosts = no_proxy_hosts
         self._seconds = timeout_seconds
-        self._text_threads = ThreadPoolExecutor(_TEXT_THREADS, thread_name_prefix="pages")
-        self._fetch_slots = asyncio.Semaphore(MAX_CONCURRENT_FETCHES)
+        self._text_threads = ThreadPoolExecutor(CONVERSIONS.places, thread_name_prefix="pages")
+        self._fetches = Turns(FETCHES)
         self._reader = html_converter
-        self._conversion_slots = asyncio.Semaphore(_MAX_CONCURRENT_CONVERSIONS)
+        self._conversions = Turns(CONVERSIONS)
 
     async def fetch(
         self,
@@ -165,13 +168,13 @@ class PageFetcher:
     ) -> FetchedPage:
         """Fetch a page for a model.
 
-        Raises `WebFetchFailed`. The parameters are described in the interface `WebFetch`.
+        Raises `WebFetchFailed`, or `WorkerBusy`. The parameters are described in the interface `WebFetch`.
         """
         if len(url) > max_url_length:
             text = f"the address has {len(url)} characters; it can have {max_url_length} at most"
             raise WebFetchFailed(text, "url_too_long")
         options = _FetchOptions(media_types, allowed_domains, blocked_domains)
-        async with self._fetch_slots:
+        async with self._fetches.hold(origin.payer):
             try:
                 async with asyncio.timeout(self._seconds):
                     found = await self._follow(origin, url, options)
@@ -181,7 +184,7 @@ class PageFetcher:
                 raise _fetch_error(url, f"cannot be read: {error.message}") from error
             except ValueError as error:  # from an invalid URL, such as "https://[x"
                 raise _fetch_error(url, "redirects to an invalid URL, or is one") from error
-            return await self._page(found, options)
+            return await self._page(origin.payer, found, options)
 
     async def close(self) -> None:
         await self._http.close()
@@ -219,17 +222,17 @@ class PageFetcher:
             address = _normalize_url(urljoin(address, location))
         raise _fetch_error(url, f"redirects more than {MAX_REDIRECTS} times")
 
-    async def _page(self, found: "_Found", options: _FetchOptions) -> FetchedPage:
+    async def _page(self, payer: str, found: "_Found", options: _FetchOptions) -> FetchedPage:
         kind = detect_media_type(found.media_type, found.body)
         if not matches_media_types(kind, options.media_types):
             raise _unwanted(found.url, kind or f"not the {found.media_type} that it says", options)
         if not is_text_media_type(kind):
             return FetchedPage(url=found.url, media_type=kind, body=found.body)
         decode = partial(decode_text, found.body, found.charset, is_html=kind in HTML_MEDIA_TYPES)
-        text = await asyncio.get_running_loop().run_in_executor(self._text_threads, decode)
-        if kind not in HTML_MEDIA_TYPES or not text.strip():
-            return FetchedPage(url=found.url, media_type=kind, text=text)
-        async with self._conversion_slots:
+        async with self._conversions.hold(payer):
+            text = await asyncio.get_running_loop().run_in_executor(self._text_threads, decode)
+            if kind not in HTML_MEDIA_TYPES or not text.strip():
+                return FetchedPage(url=found.url, media_type=kind, text=text)
             try:
                 # one more character, so that the program detects the truncation
                 query = {"html": text[: MAX_HTML_CHARACTERS + 1], "url": found.url}

@@ -5,12 +5,13 @@ are possessive and bounded (`bound_repetitions`): they give nothing back, so the
 searched in pieces in a thread, so that other requests go on.
 """
 
-import asyncio
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
+from anthropic_proxy.engine.background import BackgroundWork
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
+from anthropic_proxy.engine.slices import give_way, give_way_between
 from anthropic_proxy.gateway.settings.fields import InspectorRule
 from anthropic_proxy.gateway.settings.inspector_tables import MAX_MATCH_CHARACTERS
 from anthropic_proxy.plugins import InspectedTexts, InspectorScope, Redaction, Refusal
@@ -83,6 +84,7 @@ def find_matches(pattern: re.Pattern[str], text: str) -> Iterator[Span]:
     """Yield the matches of a pattern of the company. Each search reads at most one piece of the text."""
     at = 0
     while at < len(text):
+        give_way()
         end = min(at + _PIECE_CHARACTERS, len(text))
         match = pattern.search(text, at, end)
         if match is not None and match.end() == end < len(text):  # it may go on behind the piece
@@ -102,9 +104,10 @@ _FINDERS: Mapping[str, tuple[str, Callable[[str], Iterator[Span]]]] = {
 
 
 class PatternInspector:
-    def __init__(self, rule: InspectorRule) -> None:
+    def __init__(self, rule: InspectorRule, background: BackgroundWork) -> None:
         self.scope: InspectorScope = rule.build_scope(holds_blocks=False)
         self.rule = rule
+        self._background = background
         self._table = rule.table
         self._finders = [_FINDERS[name] for name in rule.table.detect]
         self._finders += [
@@ -115,7 +118,8 @@ class PatternInspector:
 
     async def inspect(self, texts: InspectedTexts) -> Refusal | Sequence[Redaction]:
         is_long = sum(len(passage.text) for passage in texts.passages) > _THREAD_CHARACTERS
-        found = await asyncio.to_thread(self._find_all, texts) if is_long else self._find_all(texts)
+        work = self._background.of(texts.client.payer)
+        found = await work.run_in_thread_if_large(is_long, self._find_all, texts)
         if found and self._table.action == "refuse":
             kinds = ", ".join(dict.fromkeys(one.kind for one in found))
             return Refusal(found[0].kind, f"{self._table.reason} Found: {kinds}.")
@@ -137,7 +141,7 @@ class PatternInspector:
 
     def _find_all(self, texts: InspectedTexts) -> list[Redaction]:
         found: list[Redaction] = []
-        for place, passage in enumerate(texts.passages):
+        for place, passage in enumerate(give_way_between(texts.passages)):
             spans = [(*span, kind) for kind, find in self._finders for span in find(passage.text)]
             end = 0
             for start, stop, kind in sorted(spans, key=lambda one: (one[0], -one[1])):  # the longest of several

@@ -301,7 +301,7 @@ async def test_what_an_inspector_redacts_is_redacted_in_the_check_too(tmp_path: 
             recorded.append((point, "with the text" if SECRET.encode() in data else "redacted"))
 
     services = world.proxy.services
-    inspectors = open_inspectors(services.settings.inspectors, HttpCalls(lambda: services.http))
+    inspectors = open_inspectors(services.settings.inspectors, HttpCalls(lambda: services.http), services.background)
     world.proxy.services = structs.replace(services, inspectors=inspectors, recorders=(Recorder(),))
     assert verdicts_of(await world.post(await world.new_client(), safeguards=asked)) == VERDICT
     assert [purpose for purpose, _ in world.places] == ["message", "check"]

@@ -3,24 +3,37 @@
 import asyncio
 import base64
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 from msgspec import structs
 
 from anthropic_proxy.engine.background import BackgroundWork
 from anthropic_proxy.engine.documents.pdf_program import MAX_PICTURE_BYTES
-from anthropic_proxy.engine.documents.reader import MAX_PICTURES, PDF_PROGRAM, DocumentReader, PagePictures
+from anthropic_proxy.engine.documents.reader import (
+    MAX_PICTURES,
+    PDF_PROGRAM,
+    REFUSAL_SECONDS,
+    DocumentReader,
+    PagePictures,
+)
 from anthropic_proxy.engine.messages.documents import MAX_PAGES, PdfContent, PdfPage
 from tests.support.pdf import (
     PICTURE,
+    QUICK,
     join_objects,
     write_bomb,
     write_encrypted_pdf,
+    write_endless_program,
     write_pdf,
     write_stream,
     write_text,
 )
 from tests.support.platform_marks import needs_process_limits
+from tests.support.virtual_time import in_virtual_time
+from tests.support.waiting import WAIT_SECONDS, wait_for_async
+
+FILE = base64.b64encode(write_pdf("text")).decode()
 
 
 async def read(file: bytes, pictures: PagePictures = "none") -> PdfContent:
@@ -155,3 +168,38 @@ async def test_what_was_used_least_recently_is_dropped() -> None:
     for place in (0, 1, 0, 2, 0, 1):
         await documents.read(background.of("key local"), files[place], "none")
     assert documents.read_count == 4
+
+
+# Turns
+
+
+def test_a_document_beyond_the_limits_is_read_again_after_ten_minutes(tmp_path: Path) -> None:
+    documents, background = DocumentReader(program=write_endless_program(tmp_path)), BackgroundWork()
+
+    @in_virtual_time
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        for _ in range(3):  # in each turn of a conversation
+            assert await documents.read(background.of("key ann"), FILE, "none") == PdfContent(error="limits")
+        assert (documents.read_count, loop.time() - began) == (1, PDF_PROGRAM.timeout_seconds)
+        assert await documents.read(background.of("key bob"), FILE, "none") == PdfContent(error="limits")
+        assert documents.read_count == 2, "what one client caused is kept for nobody else"
+        await asyncio.sleep(REFUSAL_SECONDS)
+        await documents.read(background.of("key ann"), FILE, "none")
+        assert documents.read_count == 3
+
+    run()
+
+
+async def test_slow_documents_of_one_leave_a_process_for_others(tmp_path: Path) -> None:
+    documents, background = DocumentReader(program=write_endless_program(tmp_path)), BackgroundWork()
+    files = [base64.b64encode(b"%PDF-" + bytes([number])).decode() for number in range(5)]
+    slow = [asyncio.ensure_future(documents.read(background.of("key ann"), file, "none")) for file in files]
+    await wait_for_async(lambda: documents.read_count, lambda count: count == 1)
+    read = await asyncio.wait_for(documents.read(background.of("key bob"), QUICK, "none"), WAIT_SECONDS)
+    assert read == PdfContent([PdfPage("quick")])
+    assert documents.read_count == 2
+    for one in slow:
+        one.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)

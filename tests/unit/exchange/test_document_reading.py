@@ -1,21 +1,24 @@
 """PDFs for models that accept none: what the provider gets in their place, and what the client is told."""
 
+import asyncio
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.engine.documents.reader import MAX_PICTURES, PDF_PROGRAM, DocumentReader
-from anthropic_proxy.engine.exchange import document_reading
+from anthropic_proxy.engine.background import BackgroundWork
+from anthropic_proxy.engine.documents.reader import MAX_PICTURES, PDF_PROGRAM, PROCESSES, DocumentReader
 from anthropic_proxy.engine.exchange.forwarding import count_tokens
 from anthropic_proxy.engine.upstream.contract import FetchedPage
 from anthropic_proxy.plugins import Client
 from tests.support.citations import write_marks
 from tests.support.fake_upstream import FakeUpstream, error, reply
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
-from tests.support.pdf import PICTURE, document, write_encrypted_pdf, write_pdf
+from tests.support.pdf import PICTURE, document, write_encrypted_pdf, write_endless_program, write_pdf
+from tests.support.waiting import wait_for_async
 
 TEXT_MODEL, SEEING_MODEL = "groq/openai/gpt-oss-120b", "moonshot/kimi-k2.6"
 DEED = write_pdf("Deed of sale", "Signed by Ada")
@@ -24,10 +27,10 @@ DEED = write_pdf("Deed of sale", "Signed by Ada")
 class Proxy:
     """A proxy, and the messages that its provider got."""
 
-    def __init__(self, model: str = TEXT_MODEL) -> None:
+    def __init__(self, model: str = TEXT_MODEL, **settings: str) -> None:
         self.bodies: list[Any] = []
         keys = {"GROQ_API_KEY": "gsk_0123456789abcdef", "MOONSHOT_API_KEY": "sk-0123456789abcdef"}
-        self.harness = ProxyHarness(FakeUpstream(self._answer), **keys, BIG_MODEL=model)
+        self.harness = ProxyHarness(FakeUpstream(self._answer), **keys, BIG_MODEL=model, **settings)
 
     def _answer(self, _: FakeUpstream, body: dict[str, Any]) -> FakeResponse:
         self.bodies.append(body)
@@ -158,16 +161,40 @@ async def test_a_pdf_beyond_the_limits_becomes_a_text() -> None:
     assert proxy.notes() == [("dropped", "messages.document", reason)]
 
 
-async def test_documents_of_a_request_beyond_its_time_become_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_documents_of_a_request_beyond_its_time_become_texts() -> None:
     proxy = Proxy()
-    await proxy.send(document(DEED))
-    monkeypatch.setattr(document_reading, "MAX_SECONDS", 0.0)
-    known, late = text_of(await proxy.send(document(DEED), document(write_pdf("late"), title="late.pdf"))).split("\n\n")
-    assert known.startswith('<page number="1">\nDeed of sale')
+    proxy.harness.services = structs.replace(proxy.harness.services, documents=DocumentReader(max_work_seconds=1e-9))
+    read, late = text_of(await proxy.send(document(DEED), document(write_pdf("late"), title="late.pdf"))).split("\n\n")
+    assert read.startswith('<page number="1">\nDeed of sale')
     assert late == "[document omitted: late.pdf]"
     reason = "replaced by a text: the PDF needs too much time or memory to be read"
     assert ("dropped", "messages.document", reason) in proxy.notes()
     assert proxy.harness.services.documents.read_count == 1
+
+
+async def test_a_document_that_only_waited_for_those_of_others_is_no_loss(tmp_path: Path) -> None:
+    busy = structs.replace(PROCESSES, max_wait_seconds=0.0)
+    documents = DocumentReader(program=write_endless_program(tmp_path), worker=busy)
+    background = BackgroundWork()
+    others = [asyncio.create_task(documents.read(background.of(who), "JVBERi0=", "none")) for who in "ab"]
+    await wait_for_async(lambda: documents.read_count, lambda count: count == 2)
+    proxy = Proxy(FALLBACK_SONNET=SEEING_MODEL)
+    proxy.harness.services = structs.replace(proxy.harness.services, documents=documents)
+    error = (await proxy.post(document(DEED, title="deed.pdf"))).error
+    assert error is not None
+    assert (error.status, error.error_type, error.code, error.retry_after) == (
+        529,
+        "overloaded_error",
+        "worker-busy",
+        2,
+    )
+    assert error.message == "Other requests need the processes that read PDFs, and 0 wait. Try again in a moment."
+    assert proxy.bodies == []
+    (receipt,) = proxy.harness.receipts
+    assert (receipt.failed_attempts, receipt.attempts) == ([], [])
+    for other in others:
+        other.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 class NotInstalled(DocumentReader):

@@ -444,7 +444,7 @@ PATTERNS = '[[inspectors]]\nname = "names"\ntype = "patterns"\npatterns = { name
 
 def inspect(gallery: Gallery) -> None:
     services = gallery.harness.services
-    inspectors = open_inspectors(services.settings.inspectors, HttpCalls(lambda: services.http))
+    inspectors = open_inspectors(services.settings.inspectors, HttpCalls(lambda: services.http), services.background)
     gallery.harness.services = structs.replace(services, inspectors=inspectors)
 
 

@@ -98,7 +98,9 @@ async def run_exchanges(folder: Path) -> Sequence[Receipt]:
         (folder / "anthropic-proxy.toml").write_text(config, "utf-8")
         proxy = ProxyHarness(script, env_file=str(folder / ".env"), **settings)
         inspectors = open_inspectors(
-            proxy.services.settings.inspectors, HttpCalls(lambda: pytest.fail("no guardrail is called"))
+            proxy.services.settings.inspectors,
+            HttpCalls(lambda: pytest.fail("no guardrail is called")),
+            proxy.services.background,
         )
         proxy.services = structs.replace(proxy.services, inspectors=inspectors, policies=[LimitingPolicy()])
         for fields in requests:

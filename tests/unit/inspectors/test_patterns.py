@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anthropic_proxy.engine.background import BackgroundWork
 from anthropic_proxy.gateway.inspectors.patterns import PatternInspector
 from anthropic_proxy.gateway.settings.fields import BoundedPattern, InspectorRule
 from anthropic_proxy.gateway.settings.file_format import InspectorTable
@@ -20,9 +21,8 @@ PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEow==\n-----END RSA PRIVATE KEY-----"
 
 def build(**fields: object) -> PatternInspector:
     table = InspectorTable(**{"name": "p", "type": "patterns", "detect": ["keys", "card-numbers"], **fields})
-    return PatternInspector(
-        InspectorRule(table=table, patterns={name: bound_repetitions(one) for name, one in table.patterns.items()})
-    )
+    rule = InspectorRule(table=table, patterns={name: bound_repetitions(one) for name, one in table.patterns.items()})
+    return PatternInspector(rule, BackgroundWork())
 
 
 async def find(inspector: PatternInspector, *texts: str) -> Sequence[tuple[str, str]]:

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.errors import WebFetchFailed
 from tests.support.bound_requests import CLIENT, bound
 from tests.support.golden_texts import Check
+from tests.support.waiting import WAIT_SECONDS, wait_for_async
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
 PDF = b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n"
@@ -295,6 +297,29 @@ async def test_domains_hold_for_redirections_too(site: Site) -> None:
     await pages.close()
 
 
+_CONVERTER = """\
+import time
+def main(query):
+    while "Cheese" not in query["html"]:
+        time.sleep(60)
+    return ["quick", "text"]
+"""
+
+
+async def test_pages_of_one_payer_that_are_slow_leave_a_process_for_others(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "endless.py").write_text(_CONVERTER, "utf-8")
+    converter = structs.replace(HTML_CONVERTER, path=str(tmp_path / "endless.py"))
+    async with fetching(html_converter=converter) as pages:
+        ann, bob = (structs.replace(CLIENT, payer=name) for name in ("key ann", "key bob"))
+        slow = [asyncio.ensure_future(pages.fetch(ann, site.url("/hurts"))) for _ in range(4)]
+        await wait_for_async(lambda: len(site.asked), lambda count: count == 4)
+        page = await asyncio.wait_for(pages.fetch(bob, site.url("/html")), WAIT_SECONDS)
+        assert (page.title, page.text) == ("quick", "text")
+        for one in slow:
+            one.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
+
+
 # Addresses that are not public.
 
 
@@ -408,7 +433,7 @@ async def test_the_peer_of_the_connection_is_judged_before_a_byte_is_sent() -> N
 
 
 async def test_pages_wait_for_their_turn(site: Site, pages: PageFetcher) -> None:
-    found = await asyncio.gather(*(pages.fetch(CLIENT, site.url(f"/html/{number}")) for number in range(40)))
+    found = await asyncio.gather(*(pages.fetch(CLIENT, site.url(f"/html/{number}")) for number in range(24)))
     assert {page.title for page in found} == {"Cheese"}
 
 

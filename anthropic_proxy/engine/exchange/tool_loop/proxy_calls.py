@@ -15,6 +15,7 @@ from anthropic_proxy.engine.messages.preparation import ProxyTool
 from anthropic_proxy.engine.messages.server_blocks import Content
 from anthropic_proxy.engine.messages.server_tools import PROXY_TOOLS
 from anthropic_proxy.engine.wires.bound_requests import ClientOrigin
+from anthropic_proxy.errors import WorkerBusy
 
 if TYPE_CHECKING:
     from anthropic_proxy.engine.exchange.tool_loop.known_urls import KnownUrls
@@ -86,6 +87,8 @@ def run_each(run_call: RunCall) -> RunCalls:
                     return await run_call(call.proxy_tool.tool, arguments, context)
             except TimeoutError:
                 return row.error_content("unavailable")
+            except WorkerBusy:
+                return row.error_content("too_many_requests")
 
     async def run_calls(calls: Sequence[ProxyToolCall], context: ToolContext) -> list[Content]:
         async with asyncio.TaskGroup() as group:

@@ -4,7 +4,6 @@ A client may defer tools: the model receives their definitions only after a tool
 `search_by_regex` and `search_by_words` return the names of matching tools.
 """
 
-import asyncio
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from anthropic_proxy.engine.background import PayerWork
 from anthropic_proxy.engine.exchange.tool_loop import regex_program
 from anthropic_proxy.engine.exchange.tool_loop.proxy_calls import ProxyToolCall, ToolContext
 from anthropic_proxy.engine.memory_plan import PATTERN_BYTES
@@ -25,6 +25,9 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms import sandbox
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.platforms.sandbox import SandboxedProgram, SandboxFailed
+from anthropic_proxy.engine.slices import give_way_between
+from anthropic_proxy.engine.turns import Turns
+from anthropic_proxy.errors import WorkerBusy
 
 MAX_PATTERN_LENGTH = 200
 """Maximum characters of a pattern. A longer one is an `InvalidPattern`. Source: Anthropic's page on tool search,
@@ -83,16 +86,19 @@ class _ToolQuery(Struct, frozen=True):
 async def run_tool_searches(calls: Sequence[ProxyToolCall], context: ToolContext) -> list[Content]:
     """Return the result contents of tool search calls, in their order.
 
-    One thread runs all searches by words; one separate process runs all regular expressions.
+    The thread for large requests runs all searches by words; one separate process runs all regular expressions.
     """
     deferred = context.deferred
     queries_by_call = [_tool_query(call) for call in calls]
     queries = [query.text for query in queries_by_call if query and query.by_words]
     patterns = [query.text for query in queries_by_call if query and not query.by_words]
-    by_words = iter(await asyncio.to_thread(search_by_words, queries, deferred) if queries else ())
+    background, turns = context.engine.background.of(context.origin.payer), context.engine.pattern_searches
+    by_words = iter(await background.run_in_thread(search_by_words, queries, deferred) if queries else ())
     try:
-        found: Sequence[SearchOutcome | OSError] = await search_by_regex(patterns, deferred)
-    except OSError as error:  # no process could be started
+        found: Sequence[SearchOutcome | OSError | WorkerBusy] = await search_by_regex(
+            background, turns, patterns, deferred
+        )
+    except (OSError, WorkerBusy) as error:  # no process could be started
         found = [error] * len(patterns)
     by_pattern = iter(found)
     contents = list[Content]()
@@ -108,6 +114,8 @@ async def run_tool_searches(calls: Sequence[ProxyToolCall], context: ToolContext
         elif isinstance(outcome, RegexTimeout):
             text = "the pattern takes too long; use a simpler one"
             contents.append(_ROW.error_content("execution_time_exceeded", text))
+        elif isinstance(outcome, WorkerBusy):
+            contents.append(_ROW.error_content("too_many_requests", outcome.message))
         else:
             text = f"the search could not be run: {describe_os_error(outcome)}"
             contents.append(_ROW.error_content("unavailable", text))
@@ -123,10 +131,12 @@ def _tool_query(call: ProxyToolCall) -> _ToolQuery | None:
     return _ToolQuery(text, by_words, max_results) if isinstance(text, str) and text else None
 
 
-async def search_by_regex(patterns: Sequence[str], tools: Sequence[Tool]) -> list[SearchOutcome]:
+async def search_by_regex(
+    background: PayerWork, turns: Turns, patterns: Sequence[str], tools: Sequence[Tool]
+) -> list[SearchOutcome]:
     """Search the definitions of `tools` by regular expressions, and return the names or the error for each pattern.
 
-    Raises `OSError` if the search process cannot be started.
+    `turns`: those of the engine. Raises `OSError` if the search process cannot be started, and `WorkerBusy`.
     """
     fitting = [pattern for pattern in patterns if len(pattern) <= MAX_PATTERN_LENGTH]
     outcomes: dict[str, SearchOutcome] = {
@@ -135,10 +145,11 @@ async def search_by_regex(patterns: Sequence[str], tools: Sequence[Tool]) -> lis
         if len(pattern) > MAX_PATTERN_LENGTH
     }
     if fitting:
-        texts = await asyncio.to_thread(lambda: [(tool.name, _text_of(tool)) for tool in tools])
+        texts = await background.run_in_thread(_list_texts, tools)
         query = {"patterns": fitting, "texts": texts, "seconds": _SEARCH_SECONDS}
         try:
-            output = await sandbox.run_sandboxed(REGEX_PROGRAM, query)
+            async with turns.hold(background.payer):
+                output = await sandbox.run_sandboxed(REGEX_PROGRAM, query)
         except TimeoutError:
             outcomes |= {pattern: RegexTimeout() for pattern in fitting}
         except SandboxFailed:
@@ -154,12 +165,16 @@ async def search_by_regex(patterns: Sequence[str], tools: Sequence[Tool]) -> lis
     return [outcomes[pattern] for pattern in patterns]
 
 
+def _list_texts(tools: Sequence[Tool]) -> list[tuple[str, str]]:
+    return [(tool.name, _text_of(tool)) for tool in give_way_between(tools)]
+
+
 def search_by_words(queries: Sequence[str], tools: Sequence[Tool]) -> list[list[str]]:
     """Return for each query the names of those tools that have its words in their definitions, the best match first.
 
     Call this in a thread, because it is slow.
     """
-    documents = [Counter(_words(_text_of(tool))) for tool in tools]
+    documents = [Counter(_words(_text_of(tool))) for tool in give_way_between(tools)]
     average = sum(document.total() for document in documents) / max(len(documents), 1) or 1
     found = []
     for query in queries:

@@ -38,6 +38,7 @@ from tests.support.tool_loop import (
     reply,
     text,
 )
+from tests.support.virtual_time import in_virtual_time
 
 
 async def test_a_storm_of_calls_is_run_a_few_at_a_time_and_cut() -> None:
@@ -88,6 +89,18 @@ async def test_a_search_of_tools_needs_a_process_to_be_had(monkeypatch: pytest.M
     script = Script(calls(call(REGEX["name"], pattern="a")), reply(text(".")))
     message = message_of(await proxy(script).post(tools=[REGEX, *deferred(MAIL)]))
     assert message.content[1].content.error_code == "unavailable"
+
+
+@in_virtual_time
+async def test_a_search_that_waits_too_long_for_those_of_others_says_so() -> None:
+    asked = proxy(Script(calls(call(REGEX["name"], pattern="a")), reply(text("."))))
+    searches = asked.services.pattern_searches
+    async with searches.hold("key ann"), searches.hold("key bob"):
+        message = message_of(await asked.post(tools=[REGEX, *deferred(MAIL)]))
+    assert message.content[1].content.error_code == "too_many_requests"
+    assert message.content[1].content.error_message == (
+        "Other requests need the processes that search by patterns, and 0 wait. Try again in a moment."
+    )
 
 
 WORDS = {"type": "tool_search_tool_bm25_20251119", "name": "tool_search_tool_bm25"}
