@@ -126,24 +126,37 @@ def _list_citations(answer: Answer) -> list[dict[str, Any]]:
     return [delta["citation"] for delta in deltas if delta["type"] == "citations_delta"]
 
 
+_BLIND_RELAY = """
+[providers.blind-relay]
+base_url = "{upstream}"
+wire = "messages"
+api_key = { env = "ANTHROPIC_API_KEY" }
+[providers.blind-relay.models]
+"text" = { accepts_images = false }
+"""
+
+
 def _enclose(attack: Attack) -> list[Answer]:
     """PDFs, and descriptions of pictures: the proxy encloses what it has read, and nothing in it ends that."""
     attempts = Attempts()
     for number, (name, mark) in enumerate(MARKS.items()):
-        for place, content in (
-            ("a PDF", [document(write_pdf(f"So: {mark}."))]),
-            ("a PDF to cite", [_OFFICIAL, {**document(write_pdf(f"So: {mark}.")), **_CITED}]),
-            ("a description", [_OFFICIAL, show(paint((number, 0, 0)))]),
+        words = f"So: {mark}."
+        picture, pdf = show(paint((number, 0, 0))), document(write_pdf(words))
+        for place, ended, model, content in (
+            ("a PDF", "page", "blind/text", [pdf]),
+            ("a PDF to cite", "page", "blind/text", [_OFFICIAL, {**pdf, **_CITED}]),
+            ("a description", "image_description", "blind/text", [_OFFICIAL, picture]),
+            ("a description at a relay", "image_description", "blind-relay/text", [_OFFICIAL, picture]),
         ):
-            attack.upstream.reply = describe(f"So: {mark}.")
-            messages = [_say("user", *content, _QUESTION)]
-            answer = attack.post({"model": "blind/text", "max_tokens": 100, "messages": messages})
+            attack.upstream.reply = describe(words)
+            body = {"model": model, "max_tokens": 100, "messages": [_say("user", *content, _QUESTION)]}
+            answer = attack.post(body)
             call = next(call for call in reversed(attack.upstream.calls) if not sees(call))
             sent = "\n".join(_list_texts(call.body["messages"]))
             is_shown = answer.status == 200 and f"So: {hide(mark)}." in sent
             attempts.check(f"{name} in {place}", is_shown, sent)
-            ends = [sent.count(f"</{word}>") for word in ENCLOSED]
-            attempts.check(f"{name} in {place}: ends", ends == [int("PDF" in place), int("desc" in place), 0], sent)
+            ends = {word: sent.count(f"</{word}>") for word in ENCLOSED}
+            attempts.check(f"{name} in {place}: ends", ends == {**dict.fromkeys(ENCLOSED, 0), ended: 1}, sent)
     return attempts.finish(attack)
 
 
@@ -153,5 +166,5 @@ MARKS_OF_THE_PROXY: tuple[Row, ...] = (
         run=_copy_in_texts,
         settings={"MODEL_SONNET": "anthropic/claude-sonnet-4-5"},
     ),
-    Row(name="marks: those of the proxy in what it encloses", run=_enclose, configuration=CONFIGURATION),
+    Row(name="marks: those of the proxy in what it encloses", run=_enclose, configuration=CONFIGURATION + _BLIND_RELAY),
 )
