@@ -336,9 +336,9 @@ class App:
             register_publisher(services, publish)
         return services
 
-    async def close(self) -> None:
+    async def close(self) -> bool:
         """Wait until the last requests have ended, at most `SHUTDOWN_GRACE_SECONDS`, then close all services and
-        plugins.
+        plugins. Return False if the ledger has lost the last requests.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(SHUTDOWN_GRACE_SECONDS):
@@ -357,6 +357,8 @@ class App:
             await self._current[0].close()
         await asyncio.to_thread(self._record.close)
         await asyncio.to_thread(self._log.flush)
+        states = [plugin.ledger_state() for plugin in self._plugins if plugin.ledger_state is not None]
+        return not any(state.lost_rows for state in states)
 
     async def _stop_plugin(self, stop: Callable[[], Awaitable[None]]) -> None:
         """A plugin with a defect neither keeps the process running nor the others from their end. A `stop` that goes on

@@ -276,6 +276,9 @@ class Limit(Struct, frozen=True):
     seconds: float = 0.0
     """`rate`: length of the period. `amount`: time from the first reservation until the counter is deleted.
     `concurrency`: not used."""
+    at_least: int = 0
+    """`amount`: settled amount that the counter has at least, from this call on, also if nothing is reserved. The
+    ledger has it, such as of a server that has counted elsewhere. Raising a counter again changes nothing."""
 
 
 class Reservation(Struct, frozen=True):
@@ -496,8 +499,12 @@ class LedgerState(Struct):
     """Team, cost center, provider and kind of request → stored requests, their cost in nano-dollars, and those among
     them without a known price.
     """
+    late_rows: int = 0
+    """Number of stored requests that had waited in a file. Those of an earlier process are among them."""
     dropped_rows: int = 0
     """Number of lost requests: the queue was full, or the database rejected the values."""
+    lost_rows: int = 0
+    """Number of requests that were neither stored nor put into a file before the end of the process."""
     last_written_at: float | None = None
     """Time of the last successful transaction in seconds since the epoch. None: no transaction so far."""
     waiting_since: float | None = None

@@ -85,6 +85,7 @@ DATE_READERS = {
     "console.ledger.receipt_queue",
     "console.ledger.activity_store",
     "console.ledger.retention",
+    "console.ledger.spool",
     "console.ledger.writer",
     "engine.engine",
     "engine.ids",

@@ -19,12 +19,12 @@ async def run_in_own_thread(name: str, function: Callable[[*_Arguments], _Result
 
     The caller limits how many run at the same time. If it is cancelled, the thread goes on.
     """
-    return await start_in_own_thread(name, function, *arguments)
+    return await asyncio.wrap_future(start_in_own_thread(name, function, *arguments))
 
 
 def start_in_own_thread(
     name: str, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments
-) -> asyncio.Future[_Result]:
+) -> Future[_Result]:
     """Start the thread now, and return its result as a future. Raises `RuntimeError` if the system has none left."""
     result: Future[_Result] = Future()
     result.set_running_or_notify_cancel()
@@ -38,4 +38,4 @@ def start_in_own_thread(
             result.set_result(found)
 
     Thread(target=run, name=name, daemon=True).start()
-    return asyncio.wrap_future(result)
+    return result

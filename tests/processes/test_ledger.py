@@ -20,7 +20,7 @@ from tests.support.command_line import run_command
 from tests.support.fakes.server import Running
 from tests.support.ledger import create_earlier_schema, plain_connection
 from tests.support.process_checks import MESSAGES, METRICS, ask, total
-from tests.support.server_process import Proxy, running_proxy
+from tests.support.server_process import SERVE, Proxy, running_proxy
 from tests.support.tls import NO_AUTHORITIES
 from tests.support.virtual_keys import create_key
 from tests.support.waiting import WAIT_SECONDS, wait_for
@@ -222,3 +222,45 @@ def test_a_backup_under_load_is_complete_and_is_restored_after_the_stop(
     )
     with running_proxy(tmp_path, settings | place) as proxy:
         assert proxy.client().get("/api/usage").json()["total"]["requests"] == count
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("has_folder", [True, False])
+def test_a_stop_while_the_database_is_held_keeps_the_rows_in_a_file_or_reports_their_number(
+    openai: Running, settings: dict[str, str], tmp_path: Path, workers: int, has_folder: bool
+) -> None:
+    file = tmp_path / "ledger.sqlite3"
+    data = tmp_path / "xdg"
+    data.mkdir() if has_folder else data.touch()
+    environment = {**settings, "DATABASE_URL": f"sqlite:///{file}", "XDG_DATA_HOME": str(data)}
+    command = [*SERVE, "--workers", str(workers)]
+    held = (
+        f"The ledger cannot store requests: locked ({file}: database is locked). Another program holds its lock. End "
+        "the transaction of that program."
+    )
+    with running_proxy(tmp_path, environment, command) as proxy:
+        proxy.client().post(MESSAGES, json=ask("Say exactly: one"))
+        wait_for_rows(proxy, 1)
+        with closing(sqlite3.connect(file, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            proxy.client().post(MESSAGES, json=ask("Say exactly: two"))
+            ready = wait_for(
+                lambda: proxy.client().get("/readyz").json(), lambda found: found["checks"]["ledger"] != "ok"
+            )
+            assert ready["checks"]["ledger"] == "locked"
+            proxy.process.terminate()
+            status = proxy.process.wait(WAIT_SECONDS)
+        log = proxy.log
+    assert held in log
+    lost = f"The ledger did not store the last request. {held} {data}/anthropic-proxy/"
+    assert (status, lost in log) == ((0, False) if has_folder else (1, True))
+    if has_folder:
+        with running_proxy(tmp_path, environment, command):
+            wait_for(lambda: count_requests(file), lambda count: count == 2)
+    assert count_requests(file) == (2 if has_folder else 1)
+
+
+def count_requests(file: Path) -> int:
+    with closing(sqlite3.connect(file)) as database:
+        count: int = database.execute("SELECT count(*) FROM requests").fetchone()[0]
+    return count

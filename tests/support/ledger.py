@@ -18,7 +18,7 @@ from anthropic_proxy.console.ledger.engines import open_reading_engine
 from anthropic_proxy.console.ledger.migrations import upgrade_schema
 from anthropic_proxy.console.ledger.receipt_queue import ReceiptQueue
 from anthropic_proxy.console.ledger.tables import hourly, requests
-from anthropic_proxy.console.ledger.writer import LedgerWriter
+from anthropic_proxy.console.ledger.writer import ANSWER_SECONDS, LedgerWriter
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import CallCheck, Client, Cost, Receipt
 from anthropic_proxy.secrets import Secret
@@ -214,6 +214,7 @@ class RunningLedger:
         cost: Cost | Callable[[Receipt], Cost] | None = UNKNOWN_COST,
         *,
         batch_seconds: float = 0.001,
+        answer_seconds: float = ANSWER_SECONDS,
         **options: Any,
     ) -> None:
         self.settings = settings
@@ -221,6 +222,7 @@ class RunningLedger:
         self.full_disk = threading.Event()
         self.queue = ReceiptQueue(self._run, batch_seconds=batch_seconds, **options)
         self._cost = cost
+        self._answer_seconds = answer_seconds
 
     def _run(self, queue: ReceiptQueue) -> None:
         LedgerWriter(
@@ -229,6 +231,7 @@ class RunningLedger:
             self.warnings.append,
             calculate_cost=(lambda _: cost) if isinstance(cost := self._cost, Cost) else cost,
             retry_delays=(0.01,),
+            answer_seconds=self._answer_seconds,
             clock=lambda: NOON,
             is_disk_full=lambda _: self.full_disk.is_set(),
             disk_check_seconds=0.01,

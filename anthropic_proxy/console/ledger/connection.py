@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
@@ -49,6 +50,8 @@ class Connection:
         self._connect = connect
         self._file = file
         self._identity = _identify(file)
+        self.answered_at = time.monotonic()
+        """Monotonic time of the latest answer of the database."""
 
     @property
     def is_replaced(self) -> bool:
@@ -153,9 +156,11 @@ class Connection:
 
     def _call(self, function: Callable[..., Any], *arguments: object) -> Any:
         try:
-            return function(*arguments)
+            result = function(*arguments)
         except self._errors as error:
             raise self._convert(error) from error
+        self.answered_at = time.monotonic()
+        return result
 
     def _convert(self, error: Exception) -> DatabaseError:
         rejections = (self._module.DataError, self._module.IntegrityError)

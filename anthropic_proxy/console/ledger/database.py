@@ -5,6 +5,7 @@ SQLAlchemy only to read for a page or a command.
 """
 
 import errno
+import hashlib
 import os
 import shutil
 import sqlite3
@@ -34,19 +35,24 @@ from anthropic_proxy.plugins import LedgerCondition
 ResultT = TypeVar("ResultT")
 SCHEMA = "anthropic_proxy"
 LOCK_TIMEOUT_SECONDS = 2.0
-"""Maximum time in seconds for which a SQLite transaction waits for the end of another one. Then it fails."""
+"""Maximum time in seconds for which a statement waits for the lock of another transaction. Then it fails."""
 _OPENING_TIMEOUT_SECONDS = 5.0
-"""Maximum time in seconds for which a process waits while another one creates or migrates a SQLite database."""
+"""Maximum time in seconds for which a process waits while another one creates or migrates the database."""
 _LOCK_PAUSE_SECONDS = 0.01
 _CONNECT_TIMEOUT_SECONDS = 5
 _SILENT_SECONDS = 5.0
 """Time for which pages do not ask a PostgreSQL server again that did not answer within the time limit."""
 _SILENCE_MILLISECONDS = 10_000
 """Time in milliseconds without a TCP acknowledgment after which the PostgreSQL server counts as disconnected."""
+_KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+"""The same while an answer is awaited, in seconds. The system would notice after two hours that a host has gone."""
 _CACHE_KIBIBYTES = 16_384
 _NEEDED_BYTES = 64 * 1024
 """Free space that a SQLite database needs to store a few requests."""
 _MAX_LISTED_TABLES = 3
+_SPOOL_NAME = "ledger-spool-{}.sqlite3"
+"""Name of the file for rows that wait, with a digest of the address of the database."""
+_PLACE_PARAMETERS = ("host", "hostaddr", "port", "dbname", "service", "options")
 _SQLITE_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY name"
 _MIGRATION_LOCK = 0x616E7468
 """Number of the PostgreSQL advisory lock that a process holds during a migration, so that only one process migrates."""
@@ -56,7 +62,11 @@ class NewerSchemaError(Exception):
     """The database has the schema of a newer version of the program, which this version cannot write."""
 
 
-DATABASE_ERRORS = (DatabaseError, OSError, NewerSchemaError)
+class NoAnswerError(Exception):
+    """The database is silent, for an unknown reason."""
+
+
+DATABASE_ERRORS = (DatabaseError, OSError, NewerSchemaError, NoAnswerError)
 LEDGER_FAILURES = (*DATABASE_ERRORS, ConfigurationError)
 """Exceptions of work at the database, and of its address, its driver and its settings."""
 _SQLITE_CONDITIONS: dict[int, LedgerCondition] = {
@@ -97,6 +107,8 @@ def classify_database_error(error: BaseException) -> LedgerCondition:
     """The state is `failed` if the cause is unknown or has no other state."""
     if isinstance(error, NewerSchemaError):
         return "newer schema"
+    if isinstance(error, NoAnswerError):
+        return "unreachable"
     cause = find_cause(error)
     if isinstance(cause, sqlite3.Error):
         code: int = getattr(cause, "sqlite_errorcode", 0)
@@ -206,6 +218,27 @@ def find_database(settings: Settings) -> DatabaseAddress:
     return parse_postgres_url(text)
 
 
+def find_spool_file(settings: Settings) -> Path | None:
+    """Return the file for rows that the database does not take, in the data directory. None: there is no directory, as
+    in some containers, and the database is on PostgreSQL.
+    """
+    address = find_database(settings)
+    folder = settings.data_directory
+    if address.file is not None:
+        folder = folder or address.file.parent
+        place: list[object] = [str(address.file)]
+    else:  # without user and password
+        others = map(address.parameters.get, _PLACE_PARAMETERS)
+        place = [address.host, address.port or 5432, address.database, *others]
+    digest = hashlib.sha256(repr(place).encode()).hexdigest()[:12]
+    return None if folder is None else folder / _SPOOL_NAME.format(digest)
+
+
+def has_spool_file(settings: Settings) -> bool:
+    file = find_spool_file(settings)
+    return file is not None and os.path.exists(file)
+
+
 def needs_migration(settings: Settings) -> bool:
     """Return True if the tables of the ledger have, or may have, another version than this program uses.
 
@@ -255,16 +288,16 @@ def open_for_reading(settings: Settings) -> Connection:
     return _open(address, lambda: connect_for_reading(address))
 
 
-def open_for_writing(settings: Settings) -> Connection:
-    """Tables are created or migrated first. Raises `NewerSchemaError` for tables of a newer version, and
-    `ConfigurationError` for a database of another program.
+def open_for_writing(settings: Settings, note_migration: Callable[[], None] = lambda: None) -> Connection:
+    """Tables are created or migrated first, and `note_migration` is called before a migration. Raises
+    `NewerSchemaError` for tables of a newer version, and `ConfigurationError` for a database of another program.
     """
     address = find_database(settings)
     if address.file is not None:
         _require_own_file(address.file)
     connection = _open(address, lambda: connect_for_writing(address))
     try:
-        _migrate(connection, address)
+        _migrate(connection, address, note_migration)
         if address.file is not None:
             connection.query(f"PRAGMA busy_timeout={round(LOCK_TIMEOUT_SECONDS * 1_000)}")
     except BaseException:
@@ -328,11 +361,17 @@ def _connect_postgres(address: DatabaseAddress) -> Any:
         "autocommit": True,
         "connect_timeout": _CONNECT_TIMEOUT_SECONDS,
         "tcp_user_timeout": _SILENCE_MILLISECONDS,
+        **_KEEPALIVES,
         "prepare_threshold": None,  # a connection pooler in front of the server may change the session
     }
     driver = import_psycopg().connect(**{**address.list_options(), **options})
-    driver.execute(f"SET search_path TO {SCHEMA}")
+    driver.execute(f"SET search_path TO {SCHEMA}; {limit_lock_wait(LOCK_TIMEOUT_SECONDS)}")
     return driver
+
+
+def limit_lock_wait(seconds: float) -> str:
+    """Return the statement for PostgreSQL. A wait without a limit could not be told from a slow statement."""
+    return f"SET lock_timeout TO {round(seconds * 1_000)}"
 
 
 _silent_servers: dict[str, tuple[BaseException, float]] = {}
@@ -356,11 +395,12 @@ def _connect_unless_silent(address: DatabaseAddress) -> Any:
         raise
 
 
-def _migrate(connection: Connection, address: DatabaseAddress) -> None:
+def _migrate(connection: Connection, address: DatabaseAddress, note_migration: Callable[[], None]) -> None:
     if find_schema_version(connection) == NEWEST_VERSION:
         return
     with connection.transaction():
         if address.file is None:
+            connection.execute(limit_lock_wait(_OPENING_TIMEOUT_SECONDS).replace("SET", "SET LOCAL"))
             if find_schema_version(connection) is None:
                 require_own_database(connection, address.describe())
             connection.query("SELECT pg_advisory_xact_lock(?)", (_MIGRATION_LOCK,))
@@ -369,6 +409,7 @@ def _migrate(connection: Connection, address: DatabaseAddress) -> None:
         if version is not None and not is_known_version(version):
             raise NewerSchemaError(version)
         if version != NEWEST_VERSION:
+            note_migration()
             if address.file is not None and version is not None:
                 write_backup(address.file, version)
             upgrade_schema(connection, version)

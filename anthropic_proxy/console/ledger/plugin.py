@@ -108,12 +108,17 @@ class _Ledger:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        if self._instances is not None:
-            await self._instances.close()
         await self._readers.stop()
-        lost = await asyncio.to_thread(self.queue.stop, STOP_SECONDS)
+        stopping = run_in_own_thread("ledger-stop", self.queue.stop, STOP_SECONDS)
+        if self._instances is not None:
+            lost, _ = await asyncio.gather(stopping, self._instances.close())
+        else:
+            lost = await stopping
         if lost:
-            self._warn(f"The ledger did not store the last {lost} requests. {self.queue.state.problem}".strip())
+            self.queue.state.lost_rows = lost
+            reasons = " ".join(filter(None, (self.queue.state.problem, self.queue.spool_problem)))
+            requests = "the last request" if lost == 1 else f"the last {lost} requests"
+            self._warn(f"The ledger did not store {requests}. {reasons}".strip())
 
     def extend_store(self, process_store: Store, warn: Callable[[str], None]) -> Store:
         from anthropic_proxy.console.ledger.database_store import open_database_store  # noqa: PLC0415  # loads the driver
@@ -176,7 +181,7 @@ class _Ledger:
         from anthropic_proxy.console.ledger import database  # noqa: PLC0415  # loads the driver
 
         address = database.find_database(self._settings)
-        if not database.needs_migration(self._settings):
+        if not (database.needs_migration(self._settings) or database.has_spool_file(self._settings)):
             while not queue.wait_for_receipt(DISK_CHECK_SECONDS) and not database.is_disk_full(address):
                 pass
         if queue.is_stopped and not len(queue):

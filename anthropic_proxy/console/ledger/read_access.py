@@ -33,6 +33,7 @@ from sqlalchemy.sql.selectable import AliasedReturnsRows
 from sqlalchemy.sql.util import ClauseAdapter
 from sqlalchemy.sql.visitors import iterate
 
+from anthropic_proxy.console.ledger.database import classify_database_error
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.records import COMMON_VALUES, StoredRequest
 from anthropic_proxy.console.ledger.request_queries import (
@@ -94,6 +95,12 @@ def describe_read_failure(error: exc.SQLAlchemyError) -> ReadFailure:
             504,
             f"The ledger did not reply within {MAX_READ_SECONDS:g} s, because the query reads too many requests. "
             "Choose a shorter range, or add a filter.",
+        )
+    if classify_database_error(cause) == "locked":
+        return ReadFailure(
+            503,
+            "The ledger cannot be read, because another program holds a lock on its tables. Try again when the "
+            "transaction of that program has ended. Requests are still served.",
         )
     reason = next(iter(str(cause).splitlines()), type(cause).__name__)
     return ReadFailure(503, f"The ledger cannot be read: {reason}. Requests are still served.")

@@ -38,7 +38,7 @@ class ReaderThreads:
             self._turns.release(payer)
             raise ShuttingDown
         try:
-            call = start_in_own_thread("ledger-reader", partial(function, *arguments, **named))
+            call = asyncio.wrap_future(start_in_own_thread("ledger-reader", partial(function, *arguments, **named)))
         except RuntimeError:  # the system has no thread left
             self._turns.release(payer)
             raise

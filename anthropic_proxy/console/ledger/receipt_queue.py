@@ -140,6 +140,8 @@ MAX_QUEUED_ROWS = 10_000
 BATCH_INTERVAL_SECONDS = 0.5
 DISK_CHECK_SECONDS = 5.0
 """Pause between two looks at the disk of a SQLite database while no request is stored."""
+_END_SECONDS = 1.0
+"""Time at the end of the stop in which the thread begins no further attempt to store what waits."""
 EXCHANGE_PATH = "/v1/messages"
 """Path of the requests that have a reply of a model. Only these can be sent again."""
 
@@ -163,8 +165,11 @@ class ReceiptQueue:
         self.titles = titles
         self._buffers = [buffer for buffer in (contents, titles) if buffer is not None]
         self._clock = clock
-        self.state = LedgerState()
-        """Condition and counters of the ledger. The thread updates them; metrics and pages only read them."""
+        self._state = LedgerState()
+        self.spooled_rows = 0
+        """Number of requests in the file for rows that the database does not take, as the thread last counted them."""
+        self.spool_problem = ""
+        """Sentence for the user: why this file does not take rows. "": it takes them."""
         self.in_batch = 0
         """Number of receipts that the thread has removed from the queue and not yet written to the database."""
         self._run = run
@@ -179,7 +184,18 @@ class ReceiptQueue:
         self._stopped: SimpleQueue[None] = SimpleQueue()
         """Has an item after the queue was stopped. An item ends a pause of the thread."""
         self._is_stopped = False
+        self._stop_at = 0.0
+        """Monotonic time at which the thread must have ended, after the stop."""
         self._thread: threading.Thread | None = None
+
+    @property
+    def state(self) -> LedgerState:
+        """Condition and counters of the ledger. The thread updates them; metrics and pages only read them.
+
+        What waits is counted here, so that it is right also while the thread is blocked.
+        """
+        self._state.queued_rows = len(self) + self.spooled_rows
+        return self._state
 
     def record(self, receipt: Receipt) -> None:
         """The first call starts the thread. If the queue is full, the receipt counts as lost."""
@@ -215,7 +231,6 @@ class ReceiptQueue:
         """`problem` is the message for the user."""
         self.state.condition = "failed"
         self.state.problem = problem
-        self.state.queued_rows = len(self)
         if len(self):
             self.set_waiting_since()
         else:
@@ -245,6 +260,11 @@ class ReceiptQueue:
     def is_stopped(self) -> bool:
         return self._is_stopped
 
+    @property
+    def seconds_to_stop(self) -> float:
+        """Time in seconds that the thread has left, after the stop."""
+        return self._stop_at - time.monotonic()
+
     def wait_for_batch(self, seconds: float | None) -> None:
         """Wait for a receipt, and then a moment longer, so that one transaction can store several. None: no limit for
         the wait. Called in the thread of the ledger.
@@ -273,7 +293,7 @@ class ReceiptQueue:
     def pop_batch(self, count: int) -> list[Receipt]:
         """The length of the queue and its limit still include these receipts, until they are stored or dropped.
 
-        After storing them, the caller sets `in_batch` to 0.
+        The caller then reduces `in_batch`.
         """
         batch = [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
         self.in_batch += len(batch)
@@ -282,6 +302,7 @@ class ReceiptQueue:
 
     def stop(self, seconds: float) -> int:
         """Return the number of receipts that were not written in time."""
+        self._stop_at = time.monotonic() + seconds - _END_SECONDS
         self._is_stopped = True  # before the items: a wait that begins later checks it, an earlier one gets an item
         self._stopped.put(None)
         self._added.put(None)

@@ -53,6 +53,8 @@ STOP_GRACE_SECONDS = CLOSE_GRACE_SECONDS + FLUSH_TIMEOUT_SECONDS + EXIT_TIMEOUT_
 """Maximum seconds for a process to cancel its replies and exit. The supervisor kills a slower worker."""
 EXIT_STARTUP_FAILED = 3
 """Exit status of a process that failed before the beginning of serving. uvicorn uses the same value."""
+EXIT_ROWS_LOST = 1
+"""Exit status of a process at whose end neither the ledger nor its file took the last requests."""
 STOP_COMMAND, STOP_NOW_COMMAND, RELOAD_COMMAND, READY_REPLY = b"s", b"h", b"r", b"+"
 """Bytes on the socket: three commands of the supervisor, and the reply of a worker that has begun to serve."""
 _POLL_SECONDS = 0.02
@@ -88,7 +90,9 @@ class Application(HttpApplication, Protocol):
         """Called before the first request."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> bool:
+        """Return False if the last requests are neither in the ledger nor in its file."""
+        ...
 
     def log_warning(self, text: str) -> None:
         """Keys in `text` are redacted."""
@@ -255,14 +259,16 @@ class ServerProcess:
         self._app.peer.end_live_request_streams()
         limit = self._config.stop_timeout_seconds
         await end_connections(self._state, limit, self._hurrying, self._app.log_warning)
-        await self._app.close()
+        status = 0 if await self._app.close() else EXIT_ROWS_LOST
         if self._control is None:
             self._app.log_line_and_flush("Stopped.")
         self._app.peer.close()
         self._signals.cancel_timers()
-        timer = threading.Timer(EXIT_TIMEOUT_SECONDS, os._exit, [0])
+        timer = threading.Timer(EXIT_TIMEOUT_SECONDS, os._exit, [status])
         timer.daemon = True
         timer.start()
+        if status:
+            sys.exit(status)
 
     def _report_blocked(self) -> None:
         requests = self._app.peer.running.describe()

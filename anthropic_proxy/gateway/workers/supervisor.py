@@ -26,6 +26,7 @@ from anthropic_proxy.gateway.platforms.processes import exit_handles
 from anthropic_proxy.gateway.platforms.signals import RELOAD_SIGNAL, SUPERVISOR_SIGNALS, blocked_signals
 from anthropic_proxy.gateway.platforms.terminal import MAX_TERMINAL_CHECKS, Terminal
 from anthropic_proxy.gateway.server.process import (
+    EXIT_ROWS_LOST,
     EXIT_STARTUP_FAILED,
     RELOAD_COMMAND,
     STOP_COMMAND,
@@ -190,7 +191,9 @@ class Supervisor:
         self._reload_again = False
 
     def run(self) -> int:
-        """Return the exit status: `EXIT_STARTUP_FAILED` if a worker ended before any worker began to serve."""
+        """Return the exit status: `EXIT_STARTUP_FAILED` if a worker ended before any worker began to serve,
+        `EXIT_ROWS_LOST` if one ended with it.
+        """
         self._inbox.setblocking(False)
         self._outbox.setblocking(False)
         for forwarded in SUPERVISOR_SIGNALS:
@@ -240,7 +243,7 @@ class Supervisor:
                     self._reload()
             self._reap_exited()
             self._run_due_tasks()
-        if not self._status:
+        if self._status != EXIT_STARTUP_FAILED:
             self._application.log_line_and_flush("Stopped.")
         return self._status
 
@@ -318,6 +321,8 @@ class Supervisor:
             self._hub.remove_worker(worker.channel)
             status = worker.process.exitcode or 0
             self._next_start = max(self._next_start, worker.started_at + MIN_RESTART_INTERVAL_SECONDS)
+            if self._stopping and status == EXIT_ROWS_LOST:
+                self._status = self._status or status
             if self._stopping or worker.killed:
                 continue
             if not self._any_served:

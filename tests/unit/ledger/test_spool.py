@@ -1,4 +1,4 @@
-"""Rows wait in a file while PostgreSQL is unavailable, and are stored once after it is available again."""
+"""Rows wait in a file while the database is unavailable, and are stored once after it is available again."""
 
 import sqlite3
 from contextlib import ExitStack, closing
@@ -8,12 +8,11 @@ import msgspec
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.console.ledger.database import find_database
+from anthropic_proxy.console.ledger.database import find_spool_file
 from anthropic_proxy.console.ledger.records import StoredRequest
-from anthropic_proxy.console.ledger.writer import Spool, SpooledBlock
+from anthropic_proxy.console.ledger.spool import Spool, SpooledBlock
 from anthropic_proxy.console.units import to_microseconds
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.gateway.settings.database_address import parse_postgres_url
 from anthropic_proxy.secrets import Secret
 from tests.support.ledger import (
     NOON,
@@ -28,7 +27,13 @@ from tests.support.ledger import (
 )
 from tests.support.server_process import hold_port
 
-_URL = parse_postgres_url("postgresql://user@host/ledger")
+_NAME = "ledger-spool.sqlite3"
+
+
+def open_spool(folder: Path, database: Settings) -> Spool:
+    file = find_spool_file(structs.replace(database, data_directory=folder))
+    assert file is not None
+    return Spool(file)
 
 
 def claim(spool: Spool) -> SpooledBlock:
@@ -54,7 +59,7 @@ async def test_rows_wait_in_a_file_and_survive_a_restart(tmp_path: Path) -> None
             state = ledger.queue.state
             assert (state.condition, state.dropped_rows) == ("unreachable", 0)
             assert ledger.stop() == 0
-            file = Spool(folder, find_database(unavailable)).file
+            file = find_spool_file(unavailable)
             assert ledger.warnings[1:] == [f"Requests wait in {file} until the ledger can store them."]
         with running_ledger(unavailable) as ledger:
             ledger.queue.start()
@@ -94,17 +99,20 @@ async def test_waiting_rows_are_stored_without_a_new_request(tmp_path: Path, is_
     ],
 )
 def test_each_database_has_its_own_blocks(tmp_path: Path, address: str, is_same: bool) -> None:
-    assert Spool(tmp_path, _URL).append(SpooledBlock([StoredRequest(id="req_1")], {}))
-    other = Spool(tmp_path, parse_postgres_url(address))
+    def open_file(url: str) -> Spool:
+        return open_spool(tmp_path, Settings(database_url=Secret(url)))
+
+    assert open_file("postgresql://user@host/ledger").append(SpooledBlock([StoredRequest(id="req_1")], {}))
+    other = open_file(address)
     assert (other.claim() is not None, other.count_rows()) == (is_same, int(is_same))
 
 
 def test_a_block_is_claimed_by_one_worker(tmp_path: Path) -> None:
-    first, second = Spool(tmp_path, _URL), Spool(tmp_path, _URL)
+    first, second = Spool(tmp_path / _NAME), Spool(tmp_path / _NAME)
     assert first.claim() is None
     assert not first.file.exists()
     assert first.append(SpooledBlock([StoredRequest(id="req_1")], {"req_1": [{"data": b"text"}]}))
-    second = Spool(tmp_path, _URL)
+    second = Spool(tmp_path / _NAME)
     block = claim(first)
     assert (block.rows, block.texts) == ([StoredRequest(id="req_1")], {"req_1": [{"data": b"text"}]})
     assert second.claim() is None
@@ -115,7 +123,7 @@ def test_a_block_is_claimed_by_one_worker(tmp_path: Path) -> None:
 
 
 def test_a_block_of_another_version_has_its_columns_and_no_unknown_ones(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, _URL)
+    spool = Spool(tmp_path / _NAME)
     assert spool.append(SpooledBlock([], {}))
     data = msgspec.msgpack.encode({"rows": [{"id": "req_1", "cost": None, "later": 1}], "texts": {}, "id": 0})
     replace_rows(spool, data)
@@ -124,7 +132,7 @@ def test_a_block_of_another_version_has_its_columns_and_no_unknown_ones(tmp_path
 
 
 def test_a_file_that_cannot_be_written_keeps_its_blocks_and_raises_nothing(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, _URL)
+    spool = Spool(tmp_path / _NAME)
     assert spool.append(SpooledBlock([StoredRequest(id="req_1")], {}))
     block = claim(spool)
     moved = spool.file.rename(tmp_path / "moved")
@@ -137,7 +145,7 @@ def test_a_file_that_cannot_be_written_keeps_its_blocks_and_raises_nothing(tmp_p
 
 
 def test_a_folder_that_cannot_be_examined_has_no_blocks(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / ("x" * 300), _URL)  # too long for a name
+    spool = Spool(tmp_path / ("x" * 300) / _NAME)  # too long for a name
     assert (spool.claim(), spool.append(SpooledBlock([StoredRequest(id="req_1")], {}))) == (None, False)
 
 
@@ -148,7 +156,7 @@ async def _store_damaged_block(directory: Path, data: bytes) -> tuple[Path, list
     """
     with new_database("postgresql", directory) as database:
         settings = structs.replace(database, data_directory=directory)
-        spool = Spool(directory, find_database(database))
+        spool = open_spool(directory, database)
         assert spool.append(SpooledBlock([StoredRequest(id="req_1"), StoredRequest(id="req_2")], {}))
         replace_rows(spool, data)
         with running_ledger(settings) as ledger:
@@ -181,7 +189,7 @@ async def test_a_damaged_block_is_dropped_and_later_requests_are_stored(tmp_path
 @pytest.mark.parametrize("value", [b"\x81\xa1x" + b"\x91" * 5_000 + b"\xc0", "text", 5])
 def test_a_block_of_another_structure_or_type_has_no_rows(tmp_path: Path, value: bytes | str | int) -> None:
     """`value`: deeply nested arrays, or a value of the column that is no BLOB."""
-    spool = Spool(tmp_path, _URL)
+    spool = Spool(tmp_path / _NAME)
     assert spool.append(SpooledBlock([StoredRequest(id="req_1"), StoredRequest(id="req_2")], {}))
     replace_rows(spool, value)
     block = claim(spool)
@@ -191,7 +199,7 @@ def test_a_block_of_another_structure_or_type_has_no_rows(tmp_path: Path, value:
 
 async def test_a_block_that_cannot_be_deleted_is_counted_once(tmp_path: Path) -> None:
     with new_database("postgresql", tmp_path) as database:
-        spool = Spool(tmp_path, find_database(database))
+        spool = open_spool(tmp_path, database)
         assert spool.append(SpooledBlock([StoredRequest(id="req_1"), StoredRequest(id="req_2")], {}))
         rows = [{"id": 1}, {"id": "req_2", "started_at": to_microseconds(NOON)}]
         data = msgspec.msgpack.encode({"rows": rows, "texts": {}})
@@ -213,7 +221,7 @@ async def test_a_block_that_cannot_be_deleted_is_counted_once(tmp_path: Path) ->
 
 
 def test_a_block_that_is_claimed_again_drops_the_same_rows(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, _URL)
+    spool = Spool(tmp_path / _NAME)
     assert spool.append(SpooledBlock([StoredRequest(id="req_1"), StoredRequest(id="req_2")], {}))
     data = msgspec.msgpack.encode({"rows": [{"id": 1}, {"id": "req_2"}], "texts": {"req_2": [{"data": b"text"}]}})
     replace_rows(spool, data)
