@@ -144,6 +144,10 @@ class NaiveStore:
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float) -> Reservation:
         """Return the result of a store for distinct limits."""
         self._remove_expired()
+        for limit in limits:
+            missing = limit.at_least - sum(each.amount for each in self._of(limit) if not each.held)
+            if limit.kind == "amount" and missing > 0:
+                self._settle_amount(limit, missing)
         now, id_ = self._clock(), f"id{len(self._entries)}-{self._clock()}-{id(limits)}"
         waits = [self._wait(limit) for limit in limits]
         refused = waits.index(max(waits)) if max(waits) >= 0 else None
@@ -184,10 +188,14 @@ class NaiveStore:
                 continue
             self._entries = [each for each in self._entries if each not in mine]
             if limit.kind == "amount":
-                settled = _Entry(limit, "", now, 0.0, amount)
-                settled.held = False
-                self._entries.append(settled)
-                self._expiry.setdefault(limit.key, now + limit.seconds)
+                self._settle_amount(limit, amount)
+
+    def _settle_amount(self, limit: Limit, amount: int) -> None:
+        now = self._clock()
+        settled = _Entry(limit, "", now, 0.0, amount)
+        settled.held = False
+        self._entries.append(settled)
+        self._expiry.setdefault(limit.key, now + limit.seconds)
 
     async def renew(self, reservations: Sequence[Reservation]) -> None:
         """Extend leases, and restore expired ones."""

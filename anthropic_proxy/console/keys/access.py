@@ -67,7 +67,7 @@ class Access:
         self._gateway = gateway
         self.limits.open(gateway)
         await self.table.start()
-        await self.limits.start(self.table.list_scopes_with_budgets())
+        await self.limits.start(self.table.list_scopes_with_budgets)
 
     async def stop(self) -> None:
         await self.table.stop()

@@ -27,7 +27,7 @@ def open_plugin(settings: Settings) -> Plugin:
 
     async def start(gateway: Gateway[Settings]) -> None:
         limits.open(gateway)
-        await limits.start(scopes)
+        await limits.start(lambda: scopes)
 
     return Plugin(
         limiters=[RequestLimits(lambda _: scopes, lambda: limits.gateway.settings, lambda: limits.reservations)],

@@ -20,7 +20,7 @@ _COUNTING = "keys/counting"
 _COUNTING_SECONDS = 3600.0
 _COUNTED_SCOPES = 100
 _FOLLOW_SECONDS = 0.5
-"""Pause before the next reading of what other servers have used."""
+"""Pause before the next reading of what other servers have used, or look for requests that were stored late."""
 _PAUSE_SHARE = 20.0
 """The pause lasts at least so many times as long as the reading."""
 _SETTLING_SECONDS = 0.5
@@ -39,6 +39,7 @@ class ProcessLimits:
         self._alerts: BudgetAlerts | None = None
         self._counting: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
+        self._counting_late: asyncio.Task[None] | None = None
 
     @property
     def gateway(self) -> Gateway[Settings]:
@@ -56,22 +57,24 @@ class ProcessLimits:
         )
         self.reservations.start()
 
-    async def start(self, scopes: Sequence[Scope]) -> None:
-        """Begin to report, and to count earlier use. `scopes`: those with budgets."""
+    async def start(self, list_scopes: Callable[[], Sequence[Scope]]) -> None:
+        """Begin to report, and to count earlier use. `list_scopes` returns those with budgets."""
         assert self._alerts is not None
         assert self.reservations is not None
         store = self.gateway.store
         with suppress(StoreUnavailable):  # the first request of a budget needs the clock of the store
             await store.get(_COUNTING)
         self._alerts.start()
+        scopes = list_scopes()
         if store.state.kind in ("memory", "database"):
             self._counting = asyncio.create_task(self._count_earlier_use(store, self.reservations, scopes))
+        self._counting_late = asyncio.create_task(self._count_late_use(store, self.reservations, list_scopes))
         of_proxy = [scope for scope in scopes if scope.kind == "proxy"]
         if of_proxy and store.state.kind == "memory" and self.gateway.describe_server().worker_index == 0:
             self._following = asyncio.create_task(self._follow_ledger(self.reservations, of_proxy))
 
     async def stop(self) -> None:
-        for task in (self._counting, self._following):
+        for task in (self._counting, self._following, self._counting_late):
             if task is not None:
                 task.cancel()
         if self.reservations is not None:
@@ -91,12 +94,36 @@ class ProcessLimits:
         """Count the use of all budgets before this start, so that pages and reports have it before the next request of
         a key. The first request of a key does not wait for the others.
         """
-        if await store.increment(_COUNTING, 1, _COUNTING_SECONDS) > 1:
+        if await store.increment(f"{_COUNTING}/{self.gateway.describe_server().id}", 1, _COUNTING_SECONDS) > 1:
             return  # another worker does it
+        await self._compare(reservations, scopes)
+
+    async def _count_late_use(
+        self, store: Store, reservations: Reservations, list_scopes: Callable[[], Sequence[Scope]]
+    ) -> None:
+        """Compare all budgets with the ledger after this process has stored requests that had waited in a file: they
+        may be those of a server that was killed, or of an earlier version, which counted elsewhere.
+        """
+        counted = 0
+        while (ledger := self.gateway.ledger_state) is not None:
+            await asyncio.sleep(_FOLLOW_SECONDS)
+            state = store.state
+            stored = ledger.late_rows
+            if stored == counted or not state.available or state.pending_settlements:
+                continue
+            await asyncio.sleep(_SETTLING_SECONDS)
+            reservations.forget_checks()
+            if await self._compare(reservations, list_scopes()):
+                counted = stored
+
+    async def _compare(self, reservations: Reservations, scopes: Sequence[Scope]) -> bool:
+        """Compare the budgets of `scopes` with the ledger. False: not all could be."""
         now = reservations.find_time(time.time)
         for start in range(0, len(scopes), _COUNTED_SCOPES):
             limits = list_budget_limits(scopes[start : start + _COUNTED_SCOPES], now)
-            await reservations.add_forgotten_use(limits, now)
+            if not await reservations.add_forgotten_use(limits, now):
+                return False
+        return True
 
     async def _follow_ledger(self, reservations: Reservations, scopes: Sequence[Scope]) -> None:
         """Count what other servers with this ledger use, in the counters of this one. Servers that share a store count
@@ -112,7 +139,7 @@ class ProcessLimits:
                 known = await self._read_used(limits, now, open_for_reading)
                 pause = max(_FOLLOW_SECONDS, _PAUSE_SHARE * (time.monotonic() - started))
                 await asyncio.sleep(_SETTLING_SECONDS)
-                await reservations.add_use_of_others(limits, known)
+                await reservations.raise_counters(limits, known)
 
     async def _read_used(
         self,

@@ -42,8 +42,7 @@ _REPORTED_SECONDS = 86_400.0
 _MAX_REPORTED = 500
 _READ_AGAIN_SECONDS = 10.0
 """Pause after the ledger could not be read. Requests are served meanwhile."""
-_ADDITION = "budget-check/"
-"""Beginning of the ids under which the use by the ledger is added to the counters of budgets."""
+_SETTLED_WITHIN_SECONDS = 2.0
 _MAX_CHECKED = 100_000
 
 
@@ -142,52 +141,57 @@ class Reservations:
             self._held.add(held)
         return held
 
-    async def add_forgotten_use(self, limits: Sequence[KeyLimit], now: float) -> None:
+    def forget_checks(self) -> None:
+        """Compare all budgets with the ledger again: it has requests that were stored late."""
+        self._checked.clear()
+
+    async def add_forgotten_use(self, limits: Sequence[KeyLimit], now: float) -> bool:
         """Add the use of budgets that the ledger has and the store lacks: it starts empty in memory, or has lost its
-        data. Budgets are checked at their first use in this process, and after each interruption of the store.
+        data, or another program has counted requests elsewhere. Budgets are checked at their first use in this process,
+        after each interruption of the store, and after requests were stored late. False: they could not be.
         """
         state = self._store.state
         if state.interruptions != self._interruptions:
             self._interruptions = state.interruptions
             self._checked.clear()
-        if not state.available or self._read_used is None or self._ticks() < self._next_check:
-            return
         if all(key_limit.budget is None or key_limit.limit.key in self._checked for key_limit in limits):
-            return
+            return True
+        if not state.available or self._read_used is None or self._ticks() < self._next_check:
+            return False
         async with self._checking:
             chosen = [
                 key_limit
                 for key_limit in limits
                 if key_limit.budget is not None and key_limit.limit.key not in self._checked
             ]
-            if not chosen or self._ticks() < self._next_check:  # another request has checked them meanwhile
-                return
+            if not chosen:  # another request has checked them meanwhile
+                return True
+            if self._ticks() < self._next_check:
+                return False
             try:
-                await self._raise_counters(chosen, await self._read_used(chosen, now))
+                await self.raise_counters(chosen, await self._read_used(chosen, now))
             except Exception as error:  # noqa: BLE001  # of the database or the store: requests are served
                 self._next_check = self._ticks() + _READ_AGAIN_SECONDS
                 self._warn(f"The use of budgets was not read from the ledger: {type(error).__name__}: {error}")
-                return
+                return False
             if len(self._checked) > _MAX_CHECKED:
                 self._checked.clear()
             self._checked.update(key_limit.limit.key for key_limit in chosen)
+        return True
 
-    async def add_use_of_others(self, limits: Sequence[KeyLimit], known: Sequence[int]) -> None:
-        """Add the use of budgets by other servers with the same ledger, which has the amounts `known`."""
-        async with self._checking:
-            await self._raise_counters(limits, known)
+    async def raise_counters(self, limits: Sequence[KeyLimit], known: Sequence[int]) -> None:
+        """Raise the counters of budgets at least to their use by the ledger, `known`.
 
-    async def _raise_counters(self, limits: Sequence[KeyLimit], known: Sequence[int]) -> None:
-        """Raise the counters of budgets at least to their use by the ledger, `known`."""
-        counters = [structs.replace(key_limit.limit, amount=0) for key_limit in limits]
-        reservation = await self._store.reserve(counters)
-        is_shared = self._store.state.kind != "memory"
-        for counter, used, settled in zip(counters, known, reservation.settled, strict=False):
-            if used > settled:
-                # processes that find the same loss use the same id, so the amount is added once; in memory, more use
-                # may be found soon afterwards
-                found = f"{_ADDITION}{counter.key}" if is_shared else f"{_ADDITION}{counter.key}/{settled}"
-                await self._store.settle(Reservation(found, [counter], slots=[0]), [used - settled])
+        What the ledger has is settled, or about to be: a request that is settled later would count twice.
+        """
+        if self._settling:
+            await asyncio.wait({*self._settling}, timeout=_SETTLED_WITHIN_SECONDS)
+        await self._store.reserve(
+            [
+                structs.replace(key_limit.limit, amount=0, at_least=used)
+                for key_limit, used in zip(limits, known, strict=True)
+            ]
+        )
 
     def _note_budget_uses(self, limits: Sequence[KeyLimit], reservation: Reservation, now: float) -> None:
         if not self._store.state.available:  # what remains is the share of this process

@@ -28,6 +28,7 @@ from anthropic_proxy.console.ledger.database import (
     LEDGER_FAILURES,
     classify_database_error,
     find_cause,
+    limit_lock_wait,
     open_for_writing,
 )
 from anthropic_proxy.console.ledger.instances import EXPIRY_SECONDS
@@ -40,6 +41,8 @@ from anthropic_proxy.plugins import LEASE_SECONDS, Limit, Reservation, StoreStat
 
 REPLY_TIMEOUT_SECONDS = 2.0
 """Maximum time for which a call waits, including a new connection."""
+LOCK_SECONDS = 1.5
+"""Maximum time for which a call waits for a lock. It ends before the call, so that the log names the lock."""
 _KEPT_SECONDS = 86_400.0
 """Time for which a counter is kept after its end."""
 _MAX_CREATIONS = 3
@@ -130,7 +133,7 @@ class PostgresStore:
                 store.find_counter(limit).holds.remove(id_)
             return store.reserve_as(id_, limits, lease_seconds)
 
-        ids = [id_] if any(limit.amount for limit in limits) else []
+        ids = [id_] if any(limit.amount or limit.at_least for limit in limits) else []
         reservation: Reservation = await self._call(limits=limits, ids=ids, apply=apply)
         return reservation
 
@@ -308,6 +311,7 @@ class PostgresStore:
     def _open(self) -> Connection:
         if self._connection is None:
             self._connection = open_for_writing(self._settings)
+            self._connection.execute(limit_lock_wait(LOCK_SECONDS))
             self._is_new_connection = True
             if self._loop is not None and not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(self.has_news.set)

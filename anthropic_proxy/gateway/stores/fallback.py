@@ -190,7 +190,7 @@ class FallbackStore(Generic[_Remote]):
                     left = max(known.left // self._processes, min(limit.amount, known.left))
                     known.share = self._memory.find_counter(limit).total() + left
                 share = known.share
-            shares.append(structs.replace(limit, maximum=share))
+            shares.append(structs.replace(limit, maximum=share, at_least=0))
         return await self._memory.reserve(shares, lease_seconds)
 
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:

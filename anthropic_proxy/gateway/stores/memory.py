@@ -180,6 +180,11 @@ class MemoryStore(MemoryValues):
     def reserve_as(self, reservation_id: str, limits: Sequence[Limit], lease_seconds: float) -> Reservation:
         now = self._clock()
         counters = [self.find_counter(limit) for limit in limits]
+        for limit, counter in zip(limits, counters, strict=True):
+            if limit.at_least > counter.used and limit.kind == "amount":
+                counter.used = limit.at_least
+                counter.extend(limit, now, lease_seconds)
+                self._counters[limit.key] = counter
         waits = []
         for limit, counter in zip(limits, counters, strict=True):
             excess = counter.total() + limit.amount - limit.maximum

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from anthropic_proxy.console.keys.limits import KeyLimit, Scope
+from anthropic_proxy.console.keys.limits import KeyLimit, Scope, build_limits
 from anthropic_proxy.console.keys.reservations import Reservations
 from anthropic_proxy.console.ledger.costs import Amounts
-from anthropic_proxy.gateway.settings.key_rules import Rules
+from anthropic_proxy.gateway.settings.key_rules import Budget, Rules
 from anthropic_proxy.gateway.stores.memory import SLOT_COUNT
 from anthropic_proxy.plugins import Limit, LimitKind, Reservation, Store
 from tests.support.stores import Clock, NaiveStore, open_store, store_kinds
@@ -142,9 +142,14 @@ LIMITS = (
     Limit("a", "amount", 1, 60, 90.0),
 )
 AMOUNTS = st.integers(0, 9)
+LOWEST = st.sampled_from((0, 0, 0, 7, 25, 70))
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("reserve"), st.lists(AMOUNTS, min_size=4, max_size=4), st.sampled_from((8.0, 30.0))),
+        st.tuples(
+            st.just("reserve"),
+            st.tuples(st.lists(AMOUNTS, min_size=4, max_size=4), LOWEST),
+            st.sampled_from((8.0, 30.0)),
+        ),
         st.tuples(st.just("settle"), st.integers(0, 50), st.lists(AMOUNTS, min_size=4, max_size=4)),
         st.tuples(st.just("renew"), st.integers(0, 50), st.none()),
         st.tuples(st.just("time"), st.sampled_from((0.01, 0.5, 3.0, 9.0, 26.0, 95.0)), st.none()),
@@ -168,9 +173,11 @@ async def compare_with_model(kind: str, steps: Sequence[tuple[str, object, objec
     async with open_store(kind, clock) as store:
         for step, first, second in steps:
             if step == "reserve":
-                assert isinstance(first, list)
+                assert isinstance(first, tuple)
                 assert isinstance(second, float)
-                limits = [Limit(e.key, e.kind, n, e.maximum, e.seconds) for e, n in zip(LIMITS, first, strict=True)]
+                amounts, lowest = first
+                limits = [structs.replace(each, amount=n) for each, n in zip(LIMITS, amounts, strict=True)]
+                limits[3] = structs.replace(limits[3], at_least=lowest)
                 got, expected = await store.reserve(limits, second), await model.reserve(limits, second)
                 assert (got.refused, list(got.remaining)) == (expected.refused, list(expected.remaining))
                 assert got.retry_after_seconds == pytest.approx(expected.retry_after_seconds, abs=1e-4)
@@ -196,3 +203,104 @@ async def compare_with_model(kind: str, steps: Sequence[tuple[str, object, objec
                     assert isinstance(second, list)
                     await store.settle(mine, second)
                     await model.settle(other, second)
+
+
+async def test_a_counter_is_raised_to_an_amount_once(store: Store) -> None:
+    at_least = structs.replace(BUDGET, amount=0, at_least=40)
+    first, second = await asyncio.gather(store.reserve([at_least]), store.reserve([at_least]))
+    assert (first.settled, second.settled, first.is_held) == ([40], [40], False)
+    await store.settle(await store.reserve([BUDGET]), [7])
+    assert (await store.reserve([structs.replace(at_least, at_least=45)])).settled == [47]
+    assert (await store.reserve([structs.replace(at_least, at_least=60)])).settled == [60]
+    refused = await store.reserve([structs.replace(BUDGET, amount=50, at_least=61)])
+    assert (refused.refused, refused.settled) == (0, [61])
+
+
+class Fleet:
+    """Servers of one store and one ledger. Each row of the ledger is the use of a budget by a request."""
+
+    def __init__(self, store: Store, servers: int) -> None:
+        self._store = store
+        self._queues = [list[int]() for _ in range(servers)]
+        """Rows that each server has not stored yet."""
+        self._spool = list[int]()
+        """Rows that wait in a file, from servers that were killed or had an earlier version."""
+        self._ledger = list[int]()
+        self.used = 0
+        """Use by all requests."""
+        scope = Scope("key", "a", "key/a", Rules(budgets=(Budget(10_000, "tokens", "total"),)))
+        self._limits = build_limits([scope], [[Amounts(5, 0)]], 0.0)
+        self._servers = [self._open() for _ in range(servers)]
+
+    def _open(self) -> Reservations:
+        async def read_used(limits: Sequence[KeyLimit], _: float) -> Sequence[int]:
+            return [sum(self._ledger)] * len(limits)
+
+        return Reservations(self._store, print, read_used=read_used)
+
+    async def take(self, step: str, server: int, amount: int) -> None:
+        reservations = self._servers[server]
+        match step:
+            case "request":
+                reservations.settle(await reservations.reserve(self._limits, {}, 0.0), [Amounts(amount, 0)])
+                await reservations.stop()
+                self._queues[server].append(amount)
+                self.used += amount
+            case "request of an earlier version":
+                self._spool.append(amount)
+                self.used += amount
+            case "kill":  # before the last request is settled
+                await reservations.reserve(self._limits, {}, 0.0)
+                self._spool += [*self._queues[server], amount]
+                self._queues[server] = []
+                self.used += amount
+                self._servers[server] = self._open()
+            case "store":
+                self._ledger += self._queues[server]
+                self._queues[server] = []
+            case "store late":
+                self._ledger += self._spool
+                self._spool = []
+                await self._compare(server)
+            case "upgrade":
+                await self.take("store", server, 0)
+                self._servers[server] = self._open()
+                await self._compare(server)
+            case "loss":
+                await self._store.delete(self._limits[0].limit.key)
+                for each in self._servers:
+                    each.forget_checks()
+
+    async def _compare(self, server: int) -> None:
+        self._servers[server].forget_checks()
+        assert await self._servers[server].add_forgotten_use(self._limits, 0.0)
+
+    async def count(self) -> tuple[int, int]:
+        """Return the settled use of the budget, and that by the ledger."""
+        read = await self._store.reserve([structs.replace(self._limits[0].limit, amount=0)])
+        return read.settled[0], sum(self._ledger)
+
+    async def store_all(self) -> None:
+        for server in range(len(self._servers)):
+            await self.take("store", server, 0)
+        await self.take("store late", 0, 0)
+
+
+FLEET_STEPS = ("request", "request of an earlier version", "kill", "store", "store late", "upgrade", "loss")
+
+
+@pytest.mark.parametrize("kind", store_kinds())
+@given(steps=st.lists(st.tuples(st.sampled_from(FLEET_STEPS), st.integers(0, 2), st.integers(1, 9)), max_size=30))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_a_budget_has_the_use_of_the_ledger_once(kind: str, steps: Sequence[tuple[str, int, int]]) -> None:
+    async def compare() -> None:
+        async with open_store(kind, Clock()) as store:
+            fleet = Fleet(store, 3)
+            for step in steps:
+                await fleet.take(*step)
+                counted, _ = await fleet.count()
+                assert counted <= fleet.used
+            await fleet.store_all()
+            assert await fleet.count() == (fleet.used, fleet.used)
+
+    asyncio.run(compare())

@@ -129,7 +129,7 @@ class RedisStore:
         id_ = reservation_id or os.urandom(16).hex()
         words: list[object] = [self._now(), id_, lease_seconds]
         for limit in limits:
-            words += (limit.kind, limit.amount, limit.maximum, limit.seconds)
+            words += (limit.kind, limit.amount, limit.maximum, limit.seconds, limit.at_least)
         reply = await self._pipeline.run_script("reserve", self._reservation_keys(id_, limits), words)
         if not reply:
             raise TimeoutError

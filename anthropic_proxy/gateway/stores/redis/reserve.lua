@@ -1,7 +1,7 @@
 -- Reserve the amounts of all limits, or none. The Python code of the other store: gateway/stores/memory.py.
 -- KEYS: marker of the settlement; then for each limit its counter (hash) and its holds (sorted set:
 -- "amount:id" by the end of the lease). ARGV: time ("": of this server), id, lease seconds; then kind, amount,
--- maximum, seconds of each limit.
+-- maximum, seconds, lowest settled amount of each limit.
 -- Returns: index of the refused limit from 0 or -1, retry-after; then remaining, reset, slot, settled amount of each
 -- limit.
 -- Nothing is returned if the reservation is already settled: the process no longer waited for it.
@@ -34,6 +34,16 @@ local function read_rate(state, seconds)
     state.first = state.first + 1
   end
   redis.call('HSET', state.key, 'sum', text(state.used), 'first', state.first)
+end
+
+local function raise_used(state)
+  state.used = state.at_least
+  redis.call('HSET', state.key, 'used', text(state.used))
+  if state.expires == 0 then
+    state.expires = now + state.seconds
+    redis.call('HSET', state.key, 'expires', string.format('%.6f', state.expires))
+    redis.call('PEXPIRE', state.key, math.ceil(state.seconds * 1000))
+  end
 end
 
 local function read_held(state)
@@ -77,10 +87,11 @@ local function wait_of(state, excess)
 end
 
 for index = 1, (#KEYS - 1) / 2 do
-  local at = 4 + (index - 1) * 4
+  local at = 4 + (index - 1) * 5
   local state = {key = KEYS[index * 2], holds = KEYS[index * 2 + 1], kind = ARGV[at], amount = tonumber(ARGV[at + 1]),
-    maximum = tonumber(ARGV[at + 2]), seconds = tonumber(ARGV[at + 3])}
+    maximum = tonumber(ARGV[at + 2]), seconds = tonumber(ARGV[at + 3]), at_least = tonumber(ARGV[at + 4])}
   if state.kind == 'rate' then read_rate(state, state.seconds) else read_held(state) end
+  if state.at_least > state.used and state.kind == 'amount' then raise_used(state) end
   local excess = state.used + state.held + state.amount - state.maximum
   if excess > 0 and state.amount > 0 then
     local wait = wait_of(state, excess)
