@@ -414,9 +414,13 @@ class CitedReply:
         return written
 
     def flush(self) -> list[Delta]:
-        """Return what is still held back at the end of a text block. An open mark ends there."""
+        """Return what is still held back at the end of a text block. An open mark ends there.
+
+        A mark that is cut off in its word is left out: a client may publish the reply, and a stranger read the word.
+        """
         written: list[Delta] = []
-        self._write(self._held, written)
+        is_cut = len(self._held.strip("</")) > 1
+        self._write("" if is_cut else self._held, written)
         self._end_statement()
         self._write_blank(written)
         self._held = ""

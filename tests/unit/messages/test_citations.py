@@ -236,7 +236,7 @@ def test_marks_are_read_in_the_forms_that_models_write(mark: str, text: str) -> 
     [
         "a < b and <cite>no numbers</cite>, <citation n=1>",
         'in HTML: </cite> and <cite class="n">',
-        "an end: <citing n=",
+        "an end: <c",
         "<",
         f'<citing n="{"1," * 200}">long',
     ],
@@ -291,8 +291,8 @@ def test_a_mark_ends_before_a_call_and_with_the_reply() -> None:
     call = ToolCall(0, "a", "b")
     citation = Citation(msgspec.Raw(msgspec.json.encode(quotation("The grass is green. ", 0, 20))))
     count = Usage(output_tokens=1)
-    assert [*map(read_citation, cite(sources, '<citing n="1">x', count, call, "<ci", Thinking("t")))] == [
-        *map(read_citation, [Text("x"), citation, count, call, Text("<ci"), Thinking("t")])
+    assert [*map(read_citation, cite(sources, '<citing n="1">x', count, call, "a<", Thinking("t")))] == [
+        *map(read_citation, [Text("x"), citation, count, call, Text("a"), Text("<"), Thinking("t")])
     ]
 
 
@@ -492,6 +492,17 @@ def test_a_mark_that_cannot_be_read_never_reaches_the_client() -> None:
     """Who reads its word could write marks into the next source."""
     _, sources = number([text_document(GRASS)])
     assert blocks_of(cite(sources, "a<citing>b</citing x>, <citing one>c</citing></citing>d")) == [("ab, cd", [])]
+
+
+def test_the_end_of_a_reply_within_a_mark_shows_no_word() -> None:
+    _, sources = number([text_document(GRASS)])
+    text = "Is <citing 1>it</citing> so"
+    for end in range(len(text) + 1):
+        shown = "".join(part for part, _ in blocks_of(cite(sources, text[:end])))
+        assert shown in ("Is it so"[: len(shown)], "Is <", "Is <c", "Is it<", "Is it</", "Is it</c"), text[:end]
+    assert [blocks_of(cite(sources, f"1 {end}")) for end in ("<", "</", "<b", "<cite")] == [
+        [(f"1 {end}", [])] for end in ("<", "</", "<b", "<cite")
+    ]
 
 
 def test_the_word_of_marks_depends_on_client_and_first_source_alone() -> None:
