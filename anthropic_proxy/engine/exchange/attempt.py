@@ -14,6 +14,7 @@ from anthropic_proxy.engine.background import MAX_BYTES_ON_LOOP, MAX_STEPS_ON_LO
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.adaptation import Adaptations
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
+from anthropic_proxy.engine.exchange.inspection import InspectAdded
 from anthropic_proxy.engine.exchange.media_inlining import SAMPLE_LINK, MediaInliner, MediaKey
 from anthropic_proxy.engine.exchange.plan import find_citation_key
 from anthropic_proxy.engine.exchange.relay import RelayStream, build_relay_call
@@ -219,6 +220,8 @@ class AttemptPreparer(Struct, eq=False):
     """Maker of the edits by `context_management`. None: none is requested."""
     describer: "ImageDescriber | None"
     """Describer of pictures for models that do not see. None: no model is set for it."""
+    inspect: InspectAdded | None
+    """Inspection of what the proxy adds to the request. None: there are no inspectors."""
     citation_key: bytes = b""
     """See `MessagesRequest`. b"": no attempt has needed it."""
 
@@ -363,6 +366,8 @@ class AttemptPreparer(Struct, eq=False):
         describes = self.describer is not None and await self.describer.may_describe()
         fetched = await inliner.fetch(request, target, limits, reads_pdf=reads_pdf, reads_images=describes)
         self.is_large = self.is_large or inliner.fetched_bytes > MAX_BYTES_ON_LOOP
+        if self.inspect is not None:
+            await inliner.inspect(self.inspect)
         return fetched
 
     async def _replace_media(
@@ -383,6 +388,7 @@ class AttemptPreparer(Struct, eq=False):
                 limits,
                 is_large=self.is_large,
                 describer=self.describer,
+                inspect=self.inspect,
             )
             notes += found
             self.is_large = self.is_large or size > MAX_BYTES_ON_LOOP

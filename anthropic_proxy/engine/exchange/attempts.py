@@ -37,6 +37,7 @@ from anthropic_proxy.engine.exchange.admission import Admission
 from anthropic_proxy.engine.exchange.attempt import Attempt, AttemptPreparer, Repair, TargetRun
 from anthropic_proxy.engine.exchange.attempt_sender import AttemptRecords, AttemptSender, list_call_secrets
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
+from anthropic_proxy.engine.exchange.inspection import InspectAdded
 from anthropic_proxy.engine.exchange.media_inlining import SOURCE_OF_LINK, MediaInliner
 from anthropic_proxy.engine.exchange.plain_form import FAILURE_STATUS, REFUSAL_STATUSES, PlainForms
 from anthropic_proxy.engine.exchange.provider_errors import (
@@ -71,6 +72,7 @@ from anthropic_proxy.errors import (
     ClientError,
     InternalError,
     MissingExtra,
+    PolicyBlocked,
     ProxyBusy,
     ProxyError,
     UnreadableReply,
@@ -134,8 +136,9 @@ class Attempts:
         origin: ClientOrigin,
         clock: Callable[[], float],
         describer: "ImageDescriber | None",
+        inspect: InspectAdded | None,
     ) -> None:
-        """`describer`: see `AttemptPreparer`."""
+        """`describer` and `inspect`: see `AttemptPreparer`."""
         self._engine = engine
         self._incoming = incoming
         self._admission = admission
@@ -152,7 +155,16 @@ class Attempts:
 
             self.editor = ContextEditor(request)
         self._preparer = AttemptPreparer(
-            engine, incoming, session, is_large, origin.servers, admission.estimates, inliner, self.editor, describer
+            engine,
+            incoming,
+            session,
+            is_large,
+            origin.servers,
+            admission.estimates,
+            inliner,
+            self.editor,
+            describer,
+            inspect,
         )
         self.sender = AttemptSender(engine, incoming, request, watchdog, self.records, session)
         self._retries = Retries(engine, incoming, request, watchdog, self.records, admission)
@@ -191,6 +203,8 @@ class Attempts:
                 if not next_target_may_help(error) or is_answered_loop(error, self._incoming.headers):
                     break
                 error.release_tracebacks()
+            except PolicyBlocked:  # of a text that the proxy has added: what the inspectors refuse goes nowhere
+                raise
             except (ClientError, MissingExtra) as rejection:
                 failure = failure or rejection
                 if has_next_target and isinstance(rejection, AuthenticationFailed | MissingExtra):

@@ -25,6 +25,7 @@ from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.engine.background import is_large_request
 from anthropic_proxy.engine.exchange.adaptation import find_learned_dialect
+from anthropic_proxy.engine.exchange.inspection import InspectAdded
 from anthropic_proxy.engine.exchange.own_requests import OwnSink, ParentRequest
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream
 from anthropic_proxy.engine.hooks import Receipt
@@ -104,8 +105,18 @@ class Compacted(Struct, frozen=True):
 class Compaction:
     """The summary for one request of a client, which has asked for it."""
 
-    def __init__(self, parent: ParentRequest, request: MessagesRequest, place: int, target: Target) -> None:
-        """`place`: that of the edit that requests the summary. `target`: the one that replies."""
+    def __init__(
+        self,
+        parent: ParentRequest,
+        request: MessagesRequest,
+        place: int,
+        target: Target,
+        inspect: InspectAdded | None,
+    ) -> None:
+        """`place`: that of the edit that requests the summary. `target`: the one that replies. `inspect`: reads a
+        summary that becomes a part of the request. None: there are no inspectors.
+        """
+        self._inspect = inspect
         self._place = place
         self._window = parent.engine.find_target_limits(target).context_window
         self._parent = parent
@@ -144,10 +155,13 @@ class Compaction:
         block = _encode_block({"content": summary.text, "tool_changes": changes})
         if edit.pauses:
             return Compacted([block, *_end(COMPACTION)], request, True, calls, applied, [edit.note])
-        replaced = msgspec.json.decode(block.raw, type=CompactionBlock)
+        text = summary.text
+        if self._inspect is not None:
+            (text,) = await self._inspect([text], "assistant")
+        replaced = structs.replace(msgspec.json.decode(block.raw, type=CompactionBlock), content=text)
         messages = [Message("assistant", [replaced])]
         left = structs.replace(request, messages=messages)
-        return Compacted([block], left, False, calls, applied, replacement=summary.text)
+        return Compacted([block], left, False, calls, applied, replacement=text)
 
     async def _find_edits_before(self, edit: Compact) -> list[AppliedEdit] | None:
         """Return what the edits before this one remove. None: the conversation is too short for a summary."""
@@ -216,7 +230,9 @@ class Compaction:
         return plans[0].requested or self._request.model
 
 
-def open_compaction(parent: ParentRequest, request: MessagesRequest, plan: Plan) -> tuple[Compaction | None, Plan]:
+def open_compaction(
+    parent: ParentRequest, request: MessagesRequest, plan: Plan, inspect: InspectAdded | None
+) -> tuple[Compaction | None, Plan]:
     """Return None for a request that asks the proxy for no summary, and the plan that is left.
 
     A provider that has the feature compacts itself. Another target in its place would reply to a request that asks for
@@ -228,7 +244,7 @@ def open_compaction(parent: ParentRequest, request: MessagesRequest, plan: Plan)
         return None, plan
     place = summarizing[0]
     if not _makes(parent, first, edits):
-        return Compaction(parent, request, place, first), plan
+        return Compaction(parent, request, place, first, inspect), plan
     if isinstance(edits[place], Summarize):
         plan = structs.replace(plan, targets=[target for target in plan.targets if _makes(parent, target, edits)])
     return None, plan

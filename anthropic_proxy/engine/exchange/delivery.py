@@ -137,6 +137,7 @@ class Delivery:
             origin=self._origin,
             clock=clock,
             describer=describer,
+            inspect=None if inspection is None else inspection.inspect_added,
         )
         if request.context_edits is not None:
             editor = self._attempts.editor

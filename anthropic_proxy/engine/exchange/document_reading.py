@@ -8,6 +8,7 @@ from msgspec import structs
 
 from anthropic_proxy.engine.background import PayerWork
 from anthropic_proxy.engine.documents.reader import DocumentReader, PagePictures, ReadingTime
+from anthropic_proxy.engine.exchange.inspection import InspectAdded
 from anthropic_proxy.engine.messages.documents import (
     NOT_INSTALLED,
     PAGE_TYPE,
@@ -38,12 +39,14 @@ async def read_documents(
     *,
     is_large: bool,
     describer: "ImageDescriber | None",
+    inspect: InspectAdded | None,
 ) -> tuple[MessagesRequest, Sequence[FidelityNote], int]:
     """Return the request with the text of each PDF in its place, notes on it, and the size of what was read. If the
     model accepts PDFs, only those are replaced that it is to cite, and of which nothing is lost.
 
     A model that sees gets pictures of pages too. For another one, `describer` describes the pages without text; None:
-    nothing does. Raises `InvalidRequest` for a document that Anthropic's API does not accept either.
+    nothing does. `inspect`: reads the texts. None: there are no inspectors. Raises `InvalidRequest` for a document that
+    Anthropic's API does not accept either.
     """
     pictures: PagePictures = "all" if limits.accepts_images else "none"
     found = await background.run_in_thread_if_large(is_large, _list_pdfs, request, limits)
@@ -64,6 +67,8 @@ async def read_documents(
         contents = {data: content for data, content in contents.items() if content.is_whole}
     elif not target.capabilities.rejects_documents:  # a server that has refused one must not end the conversation
         require_readable([(path, contents[data]) for path, data in found])
+    if inspect is not None:
+        contents = await _inspect_pages(inspect, contents)
     notes = list[FidelityNote]()
     if not is_installed and contents:
         command = build_extra_install_command("documents")
@@ -76,6 +81,14 @@ async def read_documents(
     replaced = await background.run_in_thread_if_large(is_large, replace_media, request, PDF_MARK, replace)
     replaced.pages = pages
     return replaced, notes, sum(content.measure() for content in contents.values())
+
+
+async def _inspect_pages(inspect: InspectAdded, contents: Mapping[str, PdfContent]) -> dict[str, PdfContent]:
+    texts = iter(await inspect([page.text for content in contents.values() for page in content.pages], "user"))
+    return {
+        data: structs.replace(content, pages=[structs.replace(page, text=next(texts)) for page in content.pages])
+        for data, content in contents.items()
+    }
 
 
 async def _describe_pages(

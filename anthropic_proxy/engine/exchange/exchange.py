@@ -201,7 +201,8 @@ class Exchange:
         if request.context_edits:
             from anthropic_proxy.engine.exchange.compaction import open_compaction  # noqa: PLC0415  # few requests
 
-            compaction, plan = open_compaction(self._build_parent(request, plan), request, plan)
+            inspect = None if inspection is None else inspection.inspect_added
+            compaction, plan = open_compaction(self._build_parent(request, plan), request, plan, inspect)
         describer: ImageDescriber | None = None
         images = self._engine.settings.images
         if images is not None and self._incoming.purpose != "image_description":
@@ -312,7 +313,7 @@ def _open_describer(
 ) -> "ImageDescriber":
     from anthropic_proxy.engine.exchange.image_describing import ImageDescriber  # noqa: PLC0415  # few proxies have it
 
-    return ImageDescriber(parent, table, None if inspection is None else inspection.inspect_result)
+    return ImageDescriber(parent, table, None if inspection is None else inspection.inspect_added)
 
 
 async def run_exchange(

@@ -27,7 +27,7 @@ from anthropic_proxy.engine.exchange.attempt_sender import AttemptRecords, exami
 from anthropic_proxy.engine.exchange.attempts import Retries
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink
 from anthropic_proxy.engine.exchange.forwarded_results import ForwardedResults
-from anthropic_proxy.engine.exchange.inspection import open_inspection
+from anthropic_proxy.engine.exchange.inspection import InspectAdded, open_inspection
 from anthropic_proxy.engine.exchange.own_requests import ParentRequest
 from anthropic_proxy.engine.exchange.plan import choose_plan, find_citation_key, follow_session, match_route
 from anthropic_proxy.engine.exchange.provider_errors import (
@@ -77,6 +77,7 @@ from anthropic_proxy.errors import (
 
 if TYPE_CHECKING:
     from anthropic_proxy.engine.exchange.image_describing import ImageDescriber
+    from anthropic_proxy.engine.exchange.inspection.inspection import Inspection
 
 COUNT_TIMEOUT_SECONDS = 10.0
 """Maximum seconds for a token count by the provider. After this time the client gets an estimate of the proxy."""
@@ -117,9 +118,10 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
     plan = await choose_plan(engine, incoming, request, EstimateCache())
     target = apply_stored_adaptations(engine, plan.targets[0], [], incoming.receipt.client.id)
     with settled_admission(engine, incoming) as admission:
+        inspection: Inspection | None = None
         may_ask = await admission.admit_count(request, structs.replace(plan, targets=[target]))
         if may_ask and engine.inspectors:
-            incoming = await _inspect(engine, incoming, wait_disconnected)
+            incoming, inspection = await _inspect(engine, incoming, wait_disconnected)
             request = await _decode_count(engine, incoming)
         ask_relay = partial(
             _relay_count, engine, request=request, target=target, wait=wait_disconnected, admission=admission
@@ -133,7 +135,10 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
         if request.decode_error is not None:
             raise request.decode_error
         request.citation_key = await find_citation_key(engine, incoming)
-        request = await _replace_media(engine, incoming, request, structs.replace(plan, targets=[target]), admission)
+        inspect = None if inspection is None else inspection.inspect_added
+        adapted = structs.replace(plan, targets=[target])
+        work = _replace_media(engine, incoming, request, adapted, admission=admission, inspect=inspect)
+        request = await end_if_disconnected(work, wait_disconnected)
         scale = engine.observations.find_token_scale(target.provider.name, target.model, incoming.receipt.client.id)
         is_large = is_large_request(incoming.body, len(request.tools))
         in_thread = partial(incoming.background.run_in_thread_if_large, is_large)
@@ -209,7 +214,13 @@ async def _edit_relayed(
 
 
 async def _replace_media(
-    engine: Engine, incoming: ClientRequest, request: MessagesRequest, plan: Plan, admission: Admission
+    engine: Engine,
+    incoming: ClientRequest,
+    request: MessagesRequest,
+    plan: Plan,
+    *,
+    admission: Admission,
+    inspect: InspectAdded | None,
 ) -> MessagesRequest:
     """Return the request with documents and pictures as the model of `plan` would get them. No model is called: for a
     picture that nobody has described, there is a text of the usual length.
@@ -226,13 +237,20 @@ async def _replace_media(
         from anthropic_proxy.engine.exchange import image_describing  # noqa: PLC0415  # few need it
 
         parent = ParentRequest(engine, incoming, request, plan)
-        describer = image_describing.ImageDescriber(parent, engine.settings.images)
+        describer = image_describing.ImageDescriber(parent, engine.settings.images, inspect)
         request, _ = await image_describing.describe_images(describer, request, is_large=is_large)
     if not limits.accepts_pdf or engine.documents.is_installed:
         from anthropic_proxy.engine.exchange.document_reading import read_documents  # noqa: PLC0415  # few need it
 
         request, *_ = await read_documents(
-            engine.documents, incoming.background, request, target, limits, is_large=is_large, describer=describer
+            engine.documents,
+            incoming.background,
+            request,
+            target,
+            limits,
+            is_large=is_large,
+            describer=describer,
+            inspect=inspect,
         )
     return request
 
@@ -281,14 +299,14 @@ async def _relay_count(
 
 async def _inspect(
     engine: Engine, incoming: ClientRequest, wait_disconnected: WaitDisconnected, *, is_batch: bool = False
-) -> ClientRequest:
-    """Return the request as the inspectors leave it.
+) -> "tuple[ClientRequest, Inspection]":
+    """Return the request as the inspectors leave it, and its inspection.
 
     Raises `PolicyBlocked`, `InspectorUnavailable` and `ClientDisconnected`.
     """
     inspection = open_inspection(engine, incoming.receipt, guess_model(incoming.body) or "")
     work = inspection.inspect_body(incoming.body, is_batch=is_batch)
-    return structs.replace(incoming, body=await end_if_disconnected(work, wait_disconnected))
+    return structs.replace(incoming, body=await end_if_disconnected(work, wait_disconnected)), inspection
 
 
 async def _count_by_provider(
@@ -648,7 +666,7 @@ async def _forward_admitted(
     assert target.wire.is_relay, "a provider with Claude models has the Messages API"
     if creates_batch:
         if engine.inspectors:
-            incoming = await _inspect(engine, incoming, sink.wait_disconnected, is_batch=True)
+            incoming, _ = await _inspect(engine, incoming, sink.wait_disconnected, is_batch=True)
         incoming = await _with_mapped_models(engine, incoming, target)
     request = MessagesRequest(model=target.model, messages=[], has_proxy_signatures=False, has_invalid_calls=False)
     is_download = path.endswith("/content")

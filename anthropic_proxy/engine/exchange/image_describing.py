@@ -21,11 +21,11 @@ from functools import partial
 from typing import TypeVar, TypeVarTuple
 
 import msgspec
-from msgspec import Raw, Struct, structs
+from msgspec import Struct, structs
 
 from anthropic_proxy.engine.background import MAX_BYTES_ON_LOOP
 from anthropic_proxy.engine.descriptions import Description
-from anthropic_proxy.engine.exchange.inspection import InspectResult
+from anthropic_proxy.engine.exchange.inspection import InspectAdded
 from anthropic_proxy.engine.exchange.own_requests import OwnSink, ParentRequest
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
@@ -82,7 +82,6 @@ _NOT_CALLABLE = "the model that describes pictures cannot be called"
 _SEES_NOTHING = "the model that describes pictures does not see"
 _LOSES = "the model that describes pictures would lose the picture or a rule of the request"
 _NO_ROOM = "a limit or budget leaves no room for its description"
-_REFUSED = "an inspector of the proxy refuses its description"
 _NO_TEXT = "the model that describes pictures sent no description"
 _TOO_LATE = "its description needs too much time"
 _Arguments = TypeVarTuple("_Arguments")
@@ -99,9 +98,6 @@ class _Reply(Struct):
     stop_reason: str | None = None
 
 
-_decode_reply = msgspec.json.Decoder(_Reply).decode
-
-
 class ImageDescriber:
     """The descriptions for one client request. All targets and retries share them.
 
@@ -112,7 +108,7 @@ class ImageDescriber:
     slot: CallSlot | None = None
     """Place of the request among the concurrent calls, which its descriptions may use. None: there is no limit."""
 
-    def __init__(self, parent: ParentRequest, table: ImageDescriptions, inspect: InspectResult | None = None) -> None:
+    def __init__(self, parent: ParentRequest, table: ImageDescriptions, inspect: InspectAdded | None = None) -> None:
         self._parent = parent
         self.engine = parent.engine
         self.background = parent.incoming.background
@@ -240,25 +236,8 @@ class ImageDescriber:
         described = [data for data, one in found.items() if not one.failure]
         if self._inspect is None or not described:
             return {**found}
-        texts = await self._inspect_texts([found[data].text for data in described])
-        if texts is None and len(described) > 1:  # which of them?
-            singly = [await self._inspect_texts([found[data].text]) for data in described]
-            inspected = [None if one is None else one[0] for one in singly]
-        else:
-            inspected = [None] * len(described) if texts is None else [*texts]
-        changed = {
-            data: Description(failure=_REFUSED) if text is None else Description(text)
-            for data, text in zip(described, inspected, strict=True)
-        }
-        return {**found, **changed}
-
-    async def _inspect_texts(self, texts: Sequence[str]) -> Sequence[str] | None:
-        """None: an inspector refuses one of them."""
-        assert self._inspect is not None, "there are inspectors"
-        content = [{"type": "text", "text": text} for text in texts]
-        block = {"type": "tool_result", "tool_use_id": "image_description", "content": content}
-        inspected = await self._inspect(Raw(msgspec.json.encode(block)))
-        return None if inspected is None else [part.text for part in _decode_reply(inspected).content]
+        texts = await self._inspect([found[data].text for data in described], "tool_result")
+        return {**found, **{data: Description(text) for data, text in zip(described, texts, strict=True)}}
 
 
 async def describe_images(

@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from msgspec import structs
 
+from anthropic_proxy.engine.exchange.inspection import InspectAdded
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.media import MediaBlock, list_media, replace_media
 from anthropic_proxy.engine.messages.models import (
@@ -54,6 +55,7 @@ class MediaInliner:
         self._fetch = fetch
         self._origin = structs.replace(origin, purpose="media")
         self._found: dict[MediaKey, FetchedPage | WebFetchFailed] = {}
+        self._inspected = set[MediaKey]()
         self.fetched_bytes = 0
         """Size of all fetched files. With many, the request is edited and encoded in a thread."""
         self.notes: list[FidelityNote] = []
@@ -144,6 +146,20 @@ class MediaInliner:
                 reason = f"the backend accepts no URL, and it was not fetched: {found.error_code}; a text replaces it"
                 self.notes.append(FidelityNote("dropped", field, reason))
         return newest.keys()
+
+    async def inspect(self, inspect: InspectAdded) -> None:
+        """Have the texts and titles of new files inspected. Raises like `inspect`."""
+        pages = {
+            key: found
+            for key, found in self._found.items()
+            if isinstance(found, FetchedPage) and key not in self._inspected
+        }
+        found = [text or "" for page in pages.values() for text in (page.text, page.title)]
+        texts = iter(await inspect(found, "user"))
+        for key, page in pages.items():
+            text, title = next(texts), next(texts)
+            self._found[key] = structs.replace(page, text=page.text and text, title=page.title and title)
+        self._inspected |= pages.keys()
 
     def _with_bytes(self, block: MediaBlock, fetched: Container[MediaKey]) -> Block:
         if block.source.type != "url" or _key(block) not in fetched:

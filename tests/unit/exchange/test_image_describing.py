@@ -14,7 +14,7 @@ from anthropic_proxy.engine.exchange.dry_run import run_dry
 from anthropic_proxy.engine.exchange.forwarding import count_tokens
 from anthropic_proxy.engine.exchange.image_describing import INSTRUCTIONS, MAX_CHARACTERS, MAX_CONCURRENT
 from anthropic_proxy.engine.upstream.contract import FetchedPage
-from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.errors import ConfigurationError, PolicyBlocked
 from anthropic_proxy.gateway.http_calls import HttpCalls
 from anthropic_proxy.gateway.inspectors import open_inspectors
 from anthropic_proxy.plugins import Client, StoreUnavailable
@@ -460,14 +460,15 @@ async def test_inspectors_read_what_a_picture_says(tmp_path: Path) -> None:
     assert len(gallery.asked) == 2
 
 
-async def test_a_description_that_an_inspector_refuses_is_left_out_alone(tmp_path: Path) -> None:
+async def test_a_description_that_an_inspector_refuses_refuses_the_request(tmp_path: Path) -> None:
     refusing = PATTERNS.replace('"patterns"\n', '"patterns"\naction = "refuse"\n')
     gallery = Gallery(tmp_path, IMAGES + refusing)
     inspect(gallery)
     answers = iter(["A sign: walrus.", "A tree."])
     gallery.answer = lambda: chat_reply(next(answers))
-    texts = (await gallery.send(show(paint("red")), show(paint("blue")))).split("\n\n")
-    assert texts == [omitted("an inspector of the proxy refuses its description"), described("A tree.")]
+    sink = await gallery.post(show(paint("red")), show(paint("blue")))
+    assert isinstance(sink.error, PolicyBlocked)
+    assert gallery.read == []
 
 
 @pytest.mark.parametrize("region", ["us", "eu"])

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from msgspec import structs
 
+from anthropic_proxy.engine.background import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.final_calls import PLACEHOLDER, RestoredArguments
 from anthropic_proxy.engine.exchange.inspection.texts import (
@@ -28,10 +29,12 @@ from anthropic_proxy.engine.hooks import (
     InspectionRecord,
     Inspector,
     Passage,
+    PassageKind,
     Receipt,
     Redaction,
     Refusal,
 )
+from anthropic_proxy.engine.inspected_texts import digest_passages, digest_together
 from anthropic_proxy.engine.messages.events import replace_surrogates
 from anthropic_proxy.engine.patterns import compile_anchored, compile_later
 from anthropic_proxy.errors import InspectorUnavailable, PolicyBlocked, ProxyError
@@ -102,6 +105,18 @@ class InspectorCalls:
                 read = [one for one in texts if scope.tool_descriptions or one.passage.kind != "tool_description"]
                 await self._redact_all(inspector, "request", read)
 
+    async def inspect_added(self, texts: Sequence[str], kind: PassageKind) -> list[str]:
+        """Return texts that the proxy adds to the request, as the inspectors leave them. Raises like `inspect_request`.
+
+        A decision about an equal text of the client is kept, so that nothing is inspected twice.
+        """
+        placed = [PlacedText(0, 0, Passage(text, kind)) for text in texts]
+        read = [one for one in placed if one.passage.text]
+        for inspector, scope in self._scopes:
+            if scope.requests:
+                await self._redact_all(inspector, "request", read, keeps=True)
+        return [one.passage.text for one in placed]
+
     async def inspect_reply(self, texts: Sequence[PlacedText]) -> None:
         """Apply the redactions to complete texts of the reply. Raises `ReplyRefused` and `InspectorUnavailable`."""
         for inspector, _ in self.readers:
@@ -170,9 +185,12 @@ class InspectorCalls:
             place = text.find("R", place + 1)
         return len(text)
 
-    async def _redact_all(self, inspector: Inspector, part: InspectedPart, texts: Sequence[PlacedText]) -> None:
+    async def _redact_all(
+        self, inspector: Inspector, part: InspectedPart, texts: Sequence[PlacedText], *, keeps: bool = False
+    ) -> None:
+        """`keeps`: see `_decide`."""
         if texts:
-            decided = await self._decide(inspector, part, [one.passage for one in texts])
+            decided = await self._decide(inspector, part, [one.passage for one in texts], keeps=keeps)
             for text, found in zip(texts, decided, strict=True):
                 if found:
                     text.replace(await self._redact(inspector, part, text.passage.text, found))
@@ -180,14 +198,18 @@ class InspectorCalls:
                     self.has_replaced_call |= has_words and part == "request" and text.passage.kind == "tool_call"
 
     async def _decide(
-        self, inspector: Inspector, part: InspectedPart, passages: Sequence[Passage]
+        self, inspector: Inspector, part: InspectedPart, passages: Sequence[Passage], *, keeps: bool = False
     ) -> Sequence[Sequence[Redaction]]:
-        """Return the redactions of each passage, and record what the inspector has decided."""
+        """Return the redactions of each passage, and record what the inspector has decided.
+
+        `keeps`: earlier decisions about equal passages count, and new ones are kept.
+        """
         scope = inspector.scope
         record = self._find_record(scope.name, part)
         started_at = time.monotonic()
         try:
-            found = await self._ask(inspector, part, passages)
+            ask = self._find_or_ask if keeps else self._ask
+            found = await ask(inspector, part, passages)
         except _InspectionFailure as failure:
             self._note(record, "failed")
             record.failure = failure.kind
@@ -210,6 +232,32 @@ class InspectorCalls:
             record = self._records[name, part] = InspectionRecord(name, part, "passed")
             self._receipt.inspections = [*self._receipt.inspections, record]
         return record
+
+    async def _find_or_ask(
+        self, inspector: Inspector, part: InspectedPart, passages: Sequence[Passage]
+    ) -> Refusal | Sequence[Sequence[Redaction]]:
+        """Like `_ask`, which gets only the passages about which nothing is known."""
+        engine, client = self._engine, self._receipt.client
+        kept = engine.inspected_texts
+        is_large = sum(len(passage.text) for passage in passages) > MAX_REPLY_BYTES_ON_LOOP
+        keys = await engine.background.of(client.payer).run_in_thread_if_large(
+            is_large, digest_passages, client.id, self._model, passages
+        )
+        found = {key: kept.find(inspector, key) for key in keys}
+        new = {key: passage for key, passage in zip(keys, passages, strict=True) if found[key] is None}
+        if new:
+            together = digest_together([*new])
+            if isinstance(refusal := kept.find(inspector, together), Refusal):
+                return refusal
+            decided = await self._ask(inspector, part, [*new.values()])
+            if isinstance(decided, Refusal):
+                kept.keep(inspector, together, decided)
+                return decided
+            for key, redactions in zip(new, decided, strict=True):
+                kept.keep(inspector, key, redactions)
+                found[key] = redactions
+        decisions = [found[key] for key in keys]
+        return [() if one is None or isinstance(one, Refusal) else one for one in decisions]
 
     async def _ask(
         self, inspector: Inspector, part: InspectedPart, passages: Sequence[Passage]
