@@ -363,8 +363,21 @@ ROWS = [
             ("signs that begin a mark", "<", 500),
         )
     ),
-    Row("events of unknown types", TRANSLATED, answer(lambda n: [b'event: ping\ndata: {"type":"ping"}\n\n'] * n)),
+    Row(
+        "events of unknown types",
+        ("server", "responses", "gemini"),
+        answer(lambda n: [b'event: ping\ndata: {"type":"ping"}\n\n'] * n),
+    ),
     Row("comments in a stream", EVERY, answer(lambda n: [b": comment\n\n"] * n)),
+    *(
+        Row(name, TRANSLATED, answer(lambda n, lines=lines: [b": hi\n\n", *lines(n), b"error: overloaded\n\n"]))
+        for name, lines in (
+            ("lines outside of events", lambda n: [b"ping\n\n"] * n),
+            ("lines outside of events, all in one read", lambda n: [b"ping\n\n" * n]),
+            ("lines of one event that are no field", lambda n: [b"ping\n" * n + b"\n"]),
+            ("lines of an open object outside of events", lambda n: [b"[\n\n", *[b",[]\n\n"] * n]),
+        )
+    ),
     *(
         Row(f"stream of messages: {name}", ("relay",), stream_of_messages(*pieces))
         for name, pieces in (
@@ -378,7 +391,12 @@ ROWS = [
         )
     ),
     Row("length of one line of a stream", EVERY, answer(lambda n: [b"data: "] + [b"a"] * n), 2_000),
-    Row("data lines of one event", EVERY, answer(lambda n: [b"data: a\n"] * n), 1_000),
+    Row(
+        "data lines of one event",
+        ("server", "responses", "gemini", "relay"),
+        answer(lambda n: [b"data: a\n"] * n),
+        1_000,
+    ),
     Row("length of an error", EVERY, answer(lambda n: [error("maximum context length is 10 " * n)], 400), 1_000),
     Row("length of an error without spaces", EVERY, answer(lambda n: [error("a" * n)], 400), LONG),
     Row("key-like texts in an error", EVERY, answer(lambda n: [error("sk-a- Bearer x " * n)], 401), 1_000),

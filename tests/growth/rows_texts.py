@@ -46,6 +46,7 @@ from anthropic_proxy.engine.wires.failures import (
     rejects_developer_role,
 )
 from anthropic_proxy.engine.wires.failures.classification import is_policy_refusal
+from anthropic_proxy.engine.wires.foreign_lines import ForeignLines
 from anthropic_proxy.engine.wires.framing import NDJSONReader, SSEReader
 from anthropic_proxy.engine.wires.tool_call_repair import (
     OPENED_THINKING_TAGS,
@@ -195,7 +196,7 @@ def read_gzip(count: int) -> None:
 
 
 def read_frames(reader: type[SSEReader] | type[NDJSONReader], text: str) -> None:
-    frames = reader()
+    frames = reader(foreign=ForeignLines())
     for character in text:
         frames.feed(character.encode())
     frames.finish()
@@ -425,7 +426,14 @@ ROWS = [
         row(
             f"text: {reader.__name__} by byte",
             partial(read_frames, reader),
-            *shapes(("data: ",), ("a", "\n", "\r", "data: a\n", "data:", ": a\n", "a\r\n", "data: a\n\n"), "\n\n"),
+            *shapes(
+                ("data: ", "event: error\n", "[\n\n"),
+                (
+                    *("a", "\n", "\r", "data: a\n", "data:", ": a\n", "a\r\n", "data: a\n\n"),
+                    *("a\n\n", "[\n", ",[]\n\n", '{"a":1}\n', "error\n", "<html>\n\n"),
+                ),
+                "\n\n",
+            ),
         )
         for reader in (SSEReader, NDJSONReader)
     ),

@@ -2,7 +2,7 @@
 
 import contextlib
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.routing.targets import Target, build_target_limits
 from anthropic_proxy.engine.upstream.http.url import join_url
 from anthropic_proxy.engine.wires.calls import Call, TranslatedCall
-from anthropic_proxy.engine.wires.framing import NDJSONReader, SSEReader
+from anthropic_proxy.engine.wires.foreign_lines import ForeignLines
+from anthropic_proxy.engine.wires.framing import FRAME_READERS
 from anthropic_proxy.engine.wires.upstream_http import UpstreamRequest
 from anthropic_proxy.errors import ClientError, ProxyError
 from tests.support import golden_relay as relay
@@ -36,7 +37,6 @@ from tests.support.paths import GOLDEN
 
 ESTIMATE = 100
 """Input tokens that `message_start` reports in every scenario: how well they are counted is proven elsewhere."""
-READERS: dict[str, Callable[[], SSEReader | NDJSONReader]] = {"sse": SSEReader, "ndjson": NDJSONReader}
 _FIELDS_WITH_OWN_FORM = frozenset({"path", "body", "headers", "method", "notes", "compute_headers"})
 """Fields of an upstream request that the expected file shows under another name, or in another form. It shows each
 other field that is not the default."""
@@ -258,7 +258,7 @@ class GoldenCase:
             return tuple(chunks)
         if self.fields.get("status", 200) != 200 or not self.streams:
             return (b"".join(chunks),)
-        reader = READERS[self.target.wire.framing]()
+        reader = FRAME_READERS[self.target.wire.framing](foreign=ForeignLines())
         frames = list[bytes]()
         for chunk in chunks:
             frames += reader.feed(chunk)
@@ -314,7 +314,7 @@ class _Reads:
             yield from self._streamed()
 
     def _streamed(self) -> Iterable[list[Delta]]:
-        reader = READERS[self._wire.framing]()
+        reader = FRAME_READERS[self._wire.framing](foreign=ForeignLines())
         count = 0
         for chunk in (*self._chunks, b""):
             for frame in reader.feed(chunk) if chunk else reader.finish():

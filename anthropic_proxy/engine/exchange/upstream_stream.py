@@ -32,16 +32,18 @@ from anthropic_proxy.engine.messages.deltas import (
     Usage,
     merge_latest,
 )
-from anthropic_proxy.engine.messages.fidelity import FidelityReport
+from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.engine.messages.loaded_tools import CALLER, LoadedToolCalls
 from anthropic_proxy.engine.messages.models import Tool
 from anthropic_proxy.engine.messages.reply_filter import ReplyFilter
+from anthropic_proxy.engine.patterns import compile_anchored
 from anthropic_proxy.engine.wires.calls import TranslatedCall
 from anthropic_proxy.engine.wires.contract import Wire
 from anthropic_proxy.engine.wires.dialect import BaseDialect
+from anthropic_proxy.engine.wires.foreign_lines import ForeignLines
 from anthropic_proxy.engine.wires.framing import FRAME_READERS
 from anthropic_proxy.engine.wires.upstream_http import UpstreamResponse, build_size_error, read_body
-from anthropic_proxy.errors import UnreadableReply, UpstreamError
+from anthropic_proxy.errors import UnreadableReply, UpstreamError, UpstreamProtocolError
 
 _Arguments = TypeVarTuple("_Arguments")
 _Result = TypeVar("_Result")
@@ -58,7 +60,11 @@ TRAILING_USAGE_TIMEOUT_SECONDS = 2.0
 """Maximum wait for token usage or the end of the stream after the stop reason. The reply itself is complete by then."""
 
 _is_caller = partial(operator.is_, CALLER)
-_SSE_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
+_BOM = b"\xef\xbb\xbf"
+_BODY = compile_anchored(rb"\s*+(?:\{|\[\s*+\{|\Z)")
+"""Beginning of a complete reply. Another one is that of a stream or of a text."""
+_UNDECIDED = (b"", b"\xef", b"\xef\xbb")
+"""Beginnings of a response, without white space, that do not show yet whether it is a stream."""
 _WITHOUT_ANSWER = {Thinking, Usage, Stop}
 
 
@@ -168,7 +174,8 @@ class UpstreamStream(DeltaStream):
         self.default_signature = self._decoder.default_signature
         self._late_thinking = TrailingThinkingBuffer()
         self._framing = wire.framing
-        self._reader = FRAME_READERS[self._framing]() if call.streams_upstream else None
+        self._foreign = ForeignLines()
+        self._reader = FRAME_READERS[self._framing](foreign=self._foreign) if call.streams_upstream else None
         """Reader that divides a streamed response into frames (events). None: the response is not streamed."""
         self._check_framing = self._framing == "sse"
         """True until the first bytes prove that an SSE answer is streamed. NDJSON is indistinguishable from a body."""
@@ -256,11 +263,13 @@ class UpstreamStream(DeltaStream):
                     self._broken = error
                     chunk = b""
                 if self._check_framing:
-                    self._check_framing = False
-                    if chunk.lstrip()[:1] in (b"{", b"["):  # the server ignored `stream`
+                    self._body = (self._body + chunk).lstrip().removeprefix(_BOM).lstrip()
+                    self._check_framing = self._body in _UNDECIDED
+                    if self._body[:1] in (b"{", b"["):  # the server ignored `stream`
                         self._reader = None
-                        self._body = chunk
                         continue
+                    if not self._check_framing:
+                        self._body = b""
                 # its frames and their deltas
                 deltas = []
                 decoder = self._decoder
@@ -334,6 +343,9 @@ class UpstreamStream(DeltaStream):
 
     async def close(self) -> None:
         self._report.add_notes(self._decoder.notes)
+        if count := self._foreign.count:
+            lines = "a line" if count == 1 else f"{count} lines"
+            self._report.add_notes((FidelityNote("kept", "reply", f"{lines} outside of its events skipped"),))
         if self.reply_filter is not None:
             self._report.add_notes(self.reply_filter.notes)
         await self._response.close(wait_for_end=self._decoder.finished)
@@ -352,7 +364,8 @@ class UpstreamStream(DeltaStream):
         if self._decoder.usage_of_error is not None:
             deltas.append(self._decoder.usage_of_error)
         if not (self._stopped or Stop in map(type, deltas)):  # after the stop reason the reply is complete
-            self._failure = error if isinstance(error, UnreadableReply) else self._broken or error
+            is_stated = isinstance(error, UnreadableReply) or not isinstance(error, UpstreamProtocolError)
+            self._failure = error if is_stated else self._broken or error
 
     async def _read_after_stop(self) -> bytes:
         now = self._watchdog.now()
@@ -373,10 +386,11 @@ class UpstreamStream(DeltaStream):
             raise
 
     def _decode_complete(self, body: bytes, deltas: list[Delta]) -> None:
-        """Append the deltas of a body. Some servers send a stream though none was requested."""
+        """Append the deltas of a body. Some servers send a stream though none was requested, or a text."""
         self._ended = True
-        if self._framing == "sse" and body.lstrip().startswith(_SSE_BEGINNINGS):
-            reader = FRAME_READERS[self._framing]()
+        is_stream = self._framing == "sse" and (b"\ndata:" in body or b"\rdata:" in body)
+        if is_stream or _BODY.match(body) is None:
+            reader = FRAME_READERS[self._framing](foreign=self._foreign)
             for frame in reader.feed(body) + reader.finish():
                 deltas += self._decoder.decode_frame(frame)
                 if self._decoder.finished:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar, Literal
 
 from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.wires.foreign_lines import ForeignLines, has_foreign_line
 from anthropic_proxy.errors import UpstreamProtocolError
 
 MAX_FRAME_BYTES = 8 * 1024 * 1024
@@ -33,18 +34,25 @@ def divide_events(events: bytes) -> Iterator[bytes]:
 _BOM = b"\xef\xbb\xbf"
 _CR, _LF = b"\r\n"
 """Numbers, because `number in bytes` is six times as fast as `bytes in bytes`."""
+_DONE = b"[DONE]"
+"""Frame behind the last one of a reply, at servers with OpenAI's APIs and at gateways."""
 
 
 class FrameReader(ABC):
     """Splits one streamed body into frames. Lines end with LF, CRLF or CR. An unfinished frame is held."""
 
-    __slots__ = ("_after_cr", "_begun", "_held_bytes", "_limit", "_pieces")
+    __slots__ = ("_after_cr", "_begun", "_foreign", "_has_foreign", "_held_bytes", "_limit", "_pieces")
     _end: ClassVar[bytes]
     """Bytes that end a frame: one or two LF."""
 
-    def __init__(self, limit: int = MAX_FRAME_BYTES) -> None:
-        """`limit`: maximum size of an unfinished frame in bytes."""
+    def __init__(self, limit: int = MAX_FRAME_BYTES, foreign: ForeignLines | None = None) -> None:
+        """`limit`: maximum size of an unfinished frame in bytes. `foreign`: reads the lines that belong to no frame.
+        None: they are skipped.
+        """
         self._limit = limit
+        self._foreign = foreign
+        self._has_foreign = False
+        """True if such lines are kept, which are an error if the reply ends without a stop reason."""
         self._pieces: list[bytes] = []
         self._held_bytes = 0
         self._begun = self._after_cr = False
@@ -81,8 +89,9 @@ class FrameReader(ABC):
         return self._split(data)
 
     def finish(self) -> list[bytes]:
-        """Return the last frame if the body ended without `_end`. Empty list: none."""
-        return self.feed(b"\n" + self._end) if self._pieces else []
+        """Return the last frame if the body ended without `_end`, and the error in kept lines. Empty list: none."""
+        frames = self.feed(b"\n" + self._end) if self._pieces else []
+        return frames if self._foreign is None or not self._has_foreign else [*frames, self._foreign.build_last_frame()]
 
     def _hold(self, data: bytes) -> None:
         if not data:
@@ -104,9 +113,10 @@ class SSEReader(FrameReader):
     _end = b"\n\n"
 
     def feed(self, data: bytes) -> list[bytes]:
-        if not (self._pieces or self._after_cr):
+        if not (self._pieces or self._after_cr or self._has_foreign):
             # the usual network read: one whole event, its data in one line
-            line = data[data.find(b"\n") + 1 :] if data[:6] == b"event:" else data
+            # `response.…` is the name of an event of the Responses API; `error` is read by `_split`
+            line = data[data.find(b"\n") + 1 :] if data[:8] == b"event: r" else data
             frame = line.removesuffix(b"\n\n").removeprefix(b"data: ")  # less than half the cost of slices
             if len(frame) == len(line) - 8 and _LF not in frame and _CR not in data:
                 self._begun = True
@@ -114,32 +124,58 @@ class SSEReader(FrameReader):
         return super().feed(data)
 
     def _split(self, whole: bytes) -> list[bytes]:
-        if whole[:6] == b"data: ":
+        if whole[:6] == b"data: " and not self._has_foreign:
             frames = whole.split(b"\n\ndata: ")
             frames[0] = frames[0][6:]
             frames[-1] = frames[-1][:-2]
             if _LF not in b"".join(frames) and all(frames):  # the usual form: each event has one line
                 return frames
         frames = []
+        foreign = self._foreign
         for event in whole.split(b"\n\n"):
+            lines = event.split(b"\n")
             values = [
                 line[6:] if line[:6] == b"data: " else line[5:]
-                for line in event.split(b"\n")
+                for line in lines
                 if line[:5] == b"data:" or line == b"data"
             ]
-            if any(values):
-                frames.append(values[0] if len(values) == 1 else b"\n".join(values))
+            found = [values[0] if len(values) == 1 else b"\n".join(values)] if any(values) else []
+            if foreign is not None:
+                if len(values) < len(lines) and has_foreign_line(lines):
+                    found = foreign.read_event(lines, found)
+                    self._has_foreign = foreign.has_kept
+                if self._has_foreign and found[-1:] == [_DONE]:
+                    found.insert(-1, foreign.build_last_frame())
+            frames += found
         return frames
 
 
 class NDJSONReader(FrameReader):
-    """Splits a newline-delimited JSON body (Ollama) into its lines. Empty lines are skipped."""
+    """Splits a newline-delimited JSON body (Ollama) into its lines. Empty lines and comments of SSE are skipped."""
 
     __slots__ = ()
     _end = b"\n"
 
+    def feed(self, data: bytes) -> list[bytes]:
+        # the usual network read: one whole line
+        is_line = data[:2] == b'{"' and data.find(b"\n") == len(data) - 1 and _CR not in data
+        if is_line and not (self._pieces or self._after_cr):
+            self._begun = True
+            return [data[:-1]]
+        return super().feed(data)
+
     def _split(self, whole: bytes) -> list[bytes]:
-        return [line for line in whole.split(b"\n") if line]
+        lines = [line for line in whole.split(b"\n") if line]
+        if self._foreign is None or whole.count(b'\n{"') + (whole[:2] == b'{"') == len(lines):
+            return lines
+        frames = []
+        for line in lines:
+            if line.lstrip()[:1] == b"{" and line.strip() != b"{":
+                frames.append(line)
+            elif line.strip() and line[:1] != b":" and (error := self._foreign.read_lines([line])) is not None:
+                frames.append(error)
+        self._has_foreign = self._foreign.has_kept
+        return frames
 
 
 _BOUNDARIES = (b"\n\n", b"\r\n\r\n", b"\r\r")

@@ -87,6 +87,12 @@ def split_character(call: Call) -> bytes:
 
 _ERROR = broken("Sorry.", overloaded=False)
 _OVERLOAD = broken(_SORRY, overloaded=True)
+_OVERFLOW_LINE = b'error: {"error": {"message": "%b", "type": "invalid_request_error"}}\n\n' % TOO_LONG.encode()
+
+
+def _overload_alone(call: Call) -> bytes:
+    return call.protocol.fault(_SORRY, True)
+
 
 CASES = (
     reply("an overload in a 200, before the first content", both(OVERLOADED, 2), _OVERLOAD),
@@ -151,15 +157,65 @@ CASES = (
         "invalid bytes instead of the first event",
         Cases(BROKEN, None),
         *(head(), frame(b"hello"), *ENDED, Call.finish),
-        differ=PASSED_STREAM,
+        differ={**PASSED_STREAM, "ollama": streamed(Complete())},
+        because="Ollama's lines have no mark, so it is a line that is no event",
     ),
     *(
-        case(words, streamed(Cut()), *BEGUN, frame(data), *REST, differ=PASSED_STREAM)
-        for words, data in (
-            ("invalid bytes after the first content", b'{"a":'),
-            ("JSON that is not an object, after the first content", b"[17]"),
-            ("an event with 100,000 levels of nesting", b'{"x":' * 100_000 + b"1" + b"}" * 100_000),
+        case(words, streamed(Cut()), *BEGUN, frame(data), *REST, differ={**PASSED_STREAM, **differ}, because=because)
+        for words, data, differ, because in (
+            ("invalid bytes after the first content", b'{"a":', {}, ""),
+            (
+                "JSON that is not an object, after the first content",
+                b"[17]",
+                {"ollama": streamed(Complete())},
+                "as above",
+            ),
+            ("an event with 100,000 levels of nesting", b'{"x":' * 100_000 + b"1" + b"}" * 100_000, {}, ""),
         )
+    ),
+    case(
+        "in a line that is no event, before the first content: the input exceeds the context window",
+        both(OVERFLOW),
+        *(head(), send(lambda call: call.protocol.opening if call.streams else b""), send(_OVERFLOW_LINE), Call.finish),
+        differ={"relay": Cases(Case(Cut(text="")), BROKEN)},
+        because="not read",
+    ),
+    case(
+        "a text in place of a reply",
+        both(Refused(500, "api_error"), 2),
+        *(head(), send(b"upstream connect error"), Call.finish),
+        differ={"relay": both(BROKEN.expected, 2)},
+        because="not read",
+    ),
+    case(
+        "white space and a byte order mark, each in a packet, then an overload",
+        both(OVERLOADED, 2),
+        *(head(), send(b" \n"), send(b"\xef\xbb"), send(b"\xbf"), send(_overload_alone), Call.finish),
+        differ={"relay": Cases(BROKEN, BROKEN)},
+        because="not read",
+    ),
+    *(
+        case(
+            words, streamed(Cut()), *BEGUN, send(lines), *rest, differ={"relay": streamed(Passed())}, because="not read"
+        )
+        for words, lines, rest in (
+            ("a line `error:` after the first content", b"error: worker lost\n\n", REST),
+            ("an error without `data:` after the first content", b'{"error": "worker lost"}\n\n', REST),
+            ("a web page after the first content", b"<html>\n<title>503 Sorry</title>\n</html>\n", (Call.finish,)),
+            ("a text after the first content, and no end", b"upstream connect error\n\n", (Call.finish,)),
+        )
+    ),
+    case(
+        "lines that are no event and state nothing",
+        streamed(Complete()),
+        *(head(), send(b"ping\n\n"), Call.begin, send(b"1f\r\nbusy: 3\n\n"), *REST),
+        differ=PASSED_STREAM,
+    ),
+    case(
+        "a line `error:` after the end",
+        streamed(Complete()),
+        *(head(), *ENDED, send(b"error: worker lost\n\n"), Call.finish),
+        differ=PASSED_STREAM,
     ),
     case(
         "an event of an unknown type",

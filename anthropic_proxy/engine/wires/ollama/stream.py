@@ -142,10 +142,12 @@ class OllamaDecoder(Decoder):
             raise self._call.build_protocol_error(" sent an invalid line.") from error
 
     def _read(self, read: Frame, data: bytes) -> list[Delta]:
+        if self.finished:
+            return []
         fault: UpstreamFault | None = None
         if read.error is not ABSENT:
             fault = read_error_object({"error": decode_repaired(read.error)}, None, {})
-        elif read.message is None and not read.done and not self.finished:
+        elif read.message is None and not read.done:
             fault = find_bare_error(data)
         if fault is not None:
             if (reply := decode_reply_end(fault, self._call, has_content=self._has_content)) is None:
@@ -167,7 +169,7 @@ class OllamaDecoder(Decoder):
                     deltas += self._text.feed(part.content)
             for call in part.tool_calls or ():
                 self._read_call(call, deltas)
-        if read.done and not self.finished:
+        if read.done:
             self._finish(read, deltas)
         return deltas
 

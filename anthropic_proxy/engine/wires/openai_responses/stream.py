@@ -521,7 +521,7 @@ class ResponsesDecoder(Decoder):
 
     def _fail(self, fault: UpstreamFault) -> list[Delta]:
         """Raise the `UpstreamError` for an error. If it stands for the end of the reply, return this end."""
-        if self._stopped:
+        if self._stopped or self._unreadable is not None:
             return []
         end = find_reply_end(fault, self._call.provider_prefix, has_content=bool(self._items))
         if end is None:

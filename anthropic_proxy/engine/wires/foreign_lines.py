@@ -1,0 +1,183 @@
+"""`ForeignLines`: the lines of a streamed response that belong to no frame.
+
+Servers and gateways write an error into a stream that has begun as they write it elsewhere: `error: {…}` (llama.cpp
+until 2025-10, ggml-org/llama.cpp issue 16104), a JSON object without `data:` (Lemonade, lemonade-sdk/lemonade issue
+2826), a web page, a plain text (read 2026-11). Other lines mean nothing, such as `ping` or the size of a chunk.
+
+Each error becomes a frame `{"error": …}`, which all servers send too. So a decoder reads it by the rules of all errors,
+and ignores it after the stop reason.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from anthropic_proxy.engine.patterns import compile_anchored, compile_later
+from anthropic_proxy.engine.wires.failures import find_bare_error
+from anthropic_proxy.engine.wires.json_repair import decode_repaired
+
+MAX_KEPT_BYTES = 4_096
+"""Maximum bytes of the lines that are kept until the end of the stream. An error message is not longer."""
+MAX_STATEMENT_BYTES = 65_536
+"""Maximum size of an error in JSON. Of a larger one, the beginning is the message."""
+MAX_LINES = 10_000
+"""Maximum number of lines that are examined: those of one event, and the foreign ones of a response."""
+_BOM = b"\xef\xbb\xbf"
+_FIELDS = (b"", b"data", b"event", b"id", b"retry")
+"""Names of the fields of an SSE event. A comment has the name ""."""
+_USUAL_LINE = compile_anchored(rb"(?:data|id|retry|event(?!: *(?i:error)))(?::|\Z)|:|\Z")
+_CUT_NAMES = (name[:length] for name in _FIELDS for length in range(1, len(name)))
+_WITHOUT_MEANING = frozenset((b"", b"[DONE]", b"data: [DONE]", b"{", *_CUT_NAMES))
+"""Lines that say nothing about a failure, although a reply is incomplete after them: an end mark, or the first bytes of
+a line at the end of a stream that was cut."""
+_STATEMENT = compile_later(
+    rb"^[ \t]*(?:\xef\xbb\xbf)?(?:data: ?)?(?:(?P<field>error)[ \t]*(?::|$)|(?P<json>[\[{])"
+    rb"|(?P<page><(?:!doctype|html|head|title|body|center|h1|\?xml|error)\b))",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""Beginning of a line that may state an error."""
+_TITLE = compile_later(r"<(title|h1|message)>([^<]+)", re.IGNORECASE)
+_TAG = compile_later(r"<[^<>]*>")
+_SERVER_STATUS = compile_later(r"\b5\d\d\b", most=200)
+_BAD_GATEWAY = 502
+_WITHOUT_TEXT = "the server reported an error without a text"
+
+
+def has_foreign_line(event: Sequence[bytes]) -> bool:
+    """Return True if the lines of an SSE event are not all fields and comments, or name the event `error`."""
+    return not all(map(_USUAL_LINE.match, event if len(event) <= MAX_LINES else event[:MAX_LINES]))
+
+
+class ForeignLines:
+    """The foreign lines of one response, of which the first `MAX_KEPT_BYTES` are kept."""
+
+    __slots__ = ("_kept", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        """Number of lines that stated no error."""
+        self._kept = b""
+
+    @property
+    def has_kept(self) -> bool:
+        """True if the lines are the error of a reply that ends without a stop reason."""
+        return self._kept not in _WITHOUT_MEANING
+
+    def read_event(self, lines: Sequence[bytes], data: Sequence[bytes]) -> list[bytes]:
+        """Return the frames of an SSE event for which `has_foreign_line` is true: its `data`, if it has any, and the
+        error that it states, in their order.
+        """
+        foreign: list[bytes] = []
+        is_error = has_data = follows_data = False
+        for line in lines[:MAX_LINES]:
+            name, _, value = line.partition(b":")
+            if name == b"event":
+                is_error = value.strip().lower() == b"error"
+            elif name == b"data":
+                has_data = has_data or bool(value.strip())
+            elif name not in _FIELDS and line.strip():
+                follows_data = has_data if not foreign else follows_data
+                foreign.append(line)
+        if is_error:
+            return [_encode_error(b"\n".join(data or foreign))]
+        frames = [*data]
+        if foreign and (error := self.read_lines(foreign, are_whole=True)) is not None:
+            frames.insert(int(follows_data), error)
+        return frames
+
+    def read_lines(self, lines: Sequence[bytes], *, are_whole: bool = False) -> bytes | None:
+        """Keep foreign lines. Return a frame with the error that they state. None: they state none.
+
+        `are_whole`: False if the next line may belong to the same error.
+        """
+        if self.count >= MAX_LINES:
+            return None
+        text = b"\n".join(lines)
+        error = _find_statement(text, are_whole=are_whole)
+        is_kept = len(self._kept) < MAX_KEPT_BYTES
+        so_far = b"%b\n%b" % (self._kept, text) if is_kept and self._kept else text
+        if error is None and is_kept and _STATEMENT.match(self._kept):
+            error = _find_statement(so_far, are_whole=are_whole)  # an object or a page, line by line
+        if error is None:
+            self.count += len(lines)
+            if is_kept:
+                self._kept = so_far[:MAX_KEPT_BYTES]
+        return error
+
+    def build_last_frame(self) -> bytes:
+        """Return the error of a reply that ends without a stop reason: a frame with the kept lines."""
+        return _find_statement(self._kept, are_whole=True) or _encode_text(self._kept, {"code": _BAD_GATEWAY})
+
+
+def _find_statement(text: bytes, *, are_whole: bool) -> bytes | None:
+    """Return a frame with the error that foreign lines state. None: they state none."""
+    text = text[:MAX_STATEMENT_BYTES]
+    is_first = True
+    for match in _STATEMENT.finditer(text):
+        kind = match.lastgroup
+        if kind == "field":
+            value = text[match.end() :].lstrip()
+            is_open = not are_whole and value[:1] in (b"{", b"[") and isinstance(decode_repaired(value), str)
+            return None if is_open else _encode_error(value)
+        if kind == "page":
+            return _encode_page(text[match.start("page") :])
+        value = text[match.start("json") :]
+        if is_first and isinstance(content := decode_repaired(value), dict | list):
+            return _encode_statement(content, value)  # perhaps of several lines
+        is_first = False
+        value = value.partition(b"\n")[0]
+        if (error := _encode_statement(decode_repaired(value), value)) is not None:
+            return error
+    return None
+
+
+def _encode_statement(content: Any, value: bytes) -> bytes | None:
+    """Return a frame with the error in a JSON value. None: it has none. `content`: the decoded value."""
+    if find_bare_error(value) is not None:
+        return value
+    return _encode_text(value, _list_fields(content)) if _names_error(content) else None
+
+
+def _names_error(content: Any) -> bool:
+    return isinstance(content, dict) and (bool(content.get("error")) or content.get("type") == "error")
+
+
+def _list_fields(content: Any) -> Mapping[str, Any]:
+    """Return the fields of an error object without a message."""
+    if not isinstance(content, dict):
+        return {}
+    return content["error"] if isinstance(content.get("error"), dict) else content
+
+
+def _encode_error(value: bytes) -> bytes:
+    """Return a frame with an error whose value is JSON or a text. Other lines may follow JSON of one line."""
+    value = value.strip().removeprefix(_BOM)
+    for text in (value[:MAX_STATEMENT_BYTES], value.partition(b"\n")[0]):
+        content = decode_repaired(text)
+        if isinstance(content, dict | list) and content:
+            frame = text if isinstance(content, list) or _names_error(content) else b'{"error":%b}' % text
+            return frame if find_bare_error(frame) is not None else _encode_text(text, _list_fields(content))
+    return _encode_text(value)
+
+
+def _encode_page(page: bytes) -> bytes | None:
+    """Return a frame with an error whose text is the title of a web page, or the page without its tags. None: the
+    page has no text yet.
+    """
+    text = page[:MAX_KEPT_BYTES].decode(errors="replace")
+    title = _TITLE.search(text)
+    words = title[2] if title is not None else _TAG.sub(" ", text)
+    if not words.strip():
+        return None
+    status = _SERVER_STATUS.search(words)
+    return _encode_text(words.encode(), {"code": _BAD_GATEWAY if status is None else int(status[0])})
+
+
+def _encode_text(text: bytes, fields: Mapping[str, Any] = MappingProxyType({})) -> bytes:
+    """Return a frame with an error of this text, and with other fields of its object."""
+    words = " ".join(text[:MAX_KEPT_BYTES].decode(errors="replace").split())
+    message = "".join(filter(str.isprintable, words)) or _WITHOUT_TEXT
+    return msgspec.json.encode({"error": {**fields, "message": message}})
