@@ -30,6 +30,7 @@ from anthropic_proxy.engine.hooks import (
 )
 from anthropic_proxy.engine.ids import new_id
 from anthropic_proxy.engine.inspected_texts import KeptDecisions
+from anthropic_proxy.engine.kept_states import KeptStates
 from anthropic_proxy.engine.library_log import LibraryLog
 from anthropic_proxy.engine.memory_values import MemoryValues
 from anthropic_proxy.engine.messages.preparation import SearchState, TargetLimits
@@ -85,6 +86,8 @@ class Engine(Struct, frozen=True, kw_only=True):
     """What models said about pictures that the next requests of a conversation have too."""
     inspected_texts: KeptDecisions = field(default_factory=KeptDecisions)
     """What inspectors decided about texts that the proxy adds to requests."""
+    kept_states: KeptStates = field(default_factory=KeptStates)
+    """What providers need back of tool calls whose ids are too short for it."""
     own_keys: OwnKeys = field(default_factory=OwnKeys)
     """Keys of the words by which the proxy recognizes its own texts. `store` may have their secret."""
     prefix_guard: PrefixGuard = field(default_factory=PrefixGuard)

@@ -1,8 +1,11 @@
 """Rows of the table: input that a client controls. Schemas have a module of their own."""
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from anthropic_proxy.engine.messages.call_states import CallState, HiddenThought, encode_state_id
+from anthropic_proxy.engine.messages.models.tools import KEPT_ID_PREFIX, STATE_ID_PREFIX
 from tests.growth.measure import Row
 from tests.growth.operations import request, with_headers
 from tests.growth.rows_replies import EVERY, TOOL, TRANSLATED
@@ -117,6 +120,12 @@ def steps(ids: Callable[[int], Sequence[str]], name: str = "Read") -> Callable[[
     return fields
 
 
+def state_id(call_id: str, size: int = 40) -> str:
+    """Return the id of a call with a signature of Gemini of this length."""
+    thought = HiddenThought(0, "gem", json.dumps({"s": "abcd" * (size // 4)}))
+    return encode_state_id(CallState(call_id, [thought]))
+
+
 def one_step(
     calls: Callable[[int], Iterable[Block]], results: Callable[[int], Iterable[Block]]
 ) -> Callable[[int], Fields]:
@@ -189,6 +198,10 @@ FIELDS: dict[str, Callable[[int], Fields]] = {
     "steps with two call ids in turn": steps(lambda n: [f"toolu_{i % 2}" for i in range(n)]),
     "steps with empty call ids": steps(lambda n: [""] * n),
     "steps with ids that look numbered": steps(lambda n: ["a"] * n + [f"a_{i}" for i in range(n)]),
+    "steps with states in call ids": steps(lambda n: [state_id(f"c{i}") for i in range(n)]),
+    "steps with the same state in call ids": steps(lambda n: [state_id("c")] * n),
+    "steps with damaged states in call ids": steps(lambda n: [f"{STATE_ID_PREFIX}{i:040d}" for i in range(n)]),
+    "steps with kept states": steps(lambda n: [f"{KEPT_ID_PREFIX}{i:024d}" for i in range(n)]),
     "steps with a name that needs an alias": steps(numbered, "mcp tool"),
     "parallel calls": one_step(calls(), results()),
     "parallel calls with one id": one_step(
@@ -220,6 +233,10 @@ SIZED: dict[str, tuple[Callable[[int], Fields], int]] = {
     "sentences of a document with citations": (content(lambda n: [document(0, "It is so. " * n, **CITED)]), 2_000),
     "length of a sentence with citations": (content(lambda n: [document(0, "word " * n, **CITED)]), LONG),
     "length of a signature": (replied(lambda n: [thinking(0, "px1.openai." + "A" * n), text()]), LONG),
+    "length of a state in a call id": (
+        lambda n: {"messages": [user(text()), assistant(call(state_id("c", n))), user(result(state_id("c", n)))]},
+        LONG,
+    ),
     "length of an image": (content(lambda n: [image(0, "AAAA" * n)]), LONG),
     "length of a data URL without data": (
         content(lambda n: [{"type": "image", "source": {"type": "url", "url": "data:" + "a" * n}}]),

@@ -58,8 +58,8 @@ def last_body(upstream: Running) -> dict[str, Any]:
 def test_text_is_answered_and_streamed(proxy: Proxy, upstream: Running) -> None:
     client = proxy.client()
     whole = client.post(MESSAGES, json=ask("Say exactly: good morning")).json()
-    assert [block["type"] for block in whole["content"]] == ["thinking", "text"]
-    assert whole["content"][1]["text"] == "good morning"
+    assert [block["type"] for block in whole["content"]] == ["text"]
+    assert whole["content"][0]["text"] == "good morning"
     assert whole["stop_reason"] == "end_turn"
     assert whole["usage"]["output_tokens_details"]["thinking_tokens"] > 0
     streamed = client.post(MESSAGES, json=ask("Count to 40", stream=True))

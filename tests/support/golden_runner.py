@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.exchange.client_side import encode_error, encode_events, encode_message, error_headers
+from anthropic_proxy.engine.messages.call_states import HiddenThinking
 from anthropic_proxy.engine.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall, TrailingThinkingBuffer
 from anthropic_proxy.engine.messages.events import Ping
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
@@ -138,10 +139,13 @@ class ReplayResult(Struct, kw_only=True):
 
 
 class GoldenCase:
-    """One folder."""
+    """One folder. Whether its client has asked for thinking decides nothing here: `hides_thinking` does."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, hides_thinking: bool = False) -> None:
         self.folder = folder
+        self.hides_thinking = hides_thinking
+        self.kept_states: dict[str, str] = {}
+        """Id of a call in the streamed reply → its kept state."""
         self.fields = read_fields(folder)
         self.provider = PROVIDERS.find(self.fields["provider"])
         self.posted = read_request(folder)
@@ -167,6 +171,7 @@ class GoldenCase:
             client = self.fields.get("client", {})
             return relay.new_call(target, self.request, self.posted, client.get("headers", {}), client.get("query", ""))
         prepared = prepare(self.request, build_target_limits(target))
+        prepared.request.shows_thinking = not self.hides_thinking
         count = iter(range(1, 1_000))
         return TranslatedCall(
             request=prepared.request,
@@ -221,7 +226,14 @@ class GoldenCase:
             status, headers = self.fields.get("status", 200), self.fields.get("headers", {})
             return ReplayResult(**relay.play(self.target, call, status, headers, chunks))
         reads = _Reads(self, call, chunks)
-        writer = MessageWriter(message_id="msg_golden", model=self.request.model, signature=reads.signature)
+        writer = MessageWriter(
+            message_id="msg_golden",
+            model=self.request.model,
+            signature=reads.signature,
+            hidden=(hidden := self._hide_thinking()),
+        )
+        if hidden is not None:
+            self.kept_states = hidden.unsaved
         sent: list[Any] = []
         deltas: list[Delta] = []
         try:
@@ -245,8 +257,13 @@ class GoldenCase:
             model=self.request.model,
             signature=reads.signature,
             estimated_input_tokens=ESTIMATE,
+            hidden=self._hide_thinking(),
         )
         return ReplayResult(events=encode_events(sent), message=readable(msgspec.json.decode(encode_message(whole))))
+
+    def _hide_thinking(self) -> HiddenThinking | None:
+        count = iter(range(1, 1_000))
+        return HiddenThinking(lambda prefix: f"{prefix}{next(count):022d}") if self.hides_thinking else None
 
     def list_decoded(self, chunks: Sequence[bytes]) -> tuple[bytes, ...]:
         """Return what is decoded if the upstream's bytes arrive in these fragments. It determines the response.

@@ -13,6 +13,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.engine.background import MAX_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.adaptation import Adaptations
+from anthropic_proxy.engine.exchange.call_states import restore_call_states
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.exchange.inspection import InspectAdded
 from anthropic_proxy.engine.exchange.media_inlining import SAMPLE_LINK, MediaInliner, MediaKey
@@ -20,6 +21,7 @@ from anthropic_proxy.engine.exchange.plan import find_citation_key
 from anthropic_proxy.engine.exchange.relay import RelayStream, build_relay_call
 from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream
 from anthropic_proxy.engine.hooks import Client
+from anthropic_proxy.engine.messages.call_states import list_ids_with_states
 from anthropic_proxy.engine.messages.effort_plan import EffortPlan
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.loaded_tools import NOWHERE, PLACEHOLDER_NAME, DeferredToolPlaces
@@ -284,6 +286,8 @@ class AttemptPreparer(Struct, eq=False):
             request.citation_key = self.citation_key
         if self.editor is not None:
             request = await self.incoming.background.run_in_thread_if_large(self.is_large, self.editor.edit, request)
+        if call_ids := list_ids_with_states(request.messages):
+            request = await restore_call_states(engine, incoming, request, call_ids, is_large=self.is_large)
         inliner = self.inliner
         if inliner is not None:
             fetched = await self._fetch_media(inliner, request, target, limits)

@@ -28,6 +28,7 @@ from anthropic_proxy.engine.exchange.tool_loop.loop import RepeatableStream, Too
 from anthropic_proxy.engine.exchange.tool_loop.schema_retry import SchemaCheckedStream
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream, SingleToolCallFilter
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
+from anthropic_proxy.engine.messages.call_states import HiddenThinking
 from anthropic_proxy.engine.messages.deltas import Block, Delta, Stop, TokenCounts, Usage
 from anthropic_proxy.engine.messages.events import ErrorEvent, Event, MessageDelta, Ping
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
@@ -53,7 +54,8 @@ if TYPE_CHECKING:
     from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolRunner
 
 EMPTY_DELTA_AFTER_SECONDS = 240.0
-"""Idle seconds of a provider after which empty text deltas replace pings: clients accept only 10 minutes of pings."""
+"""Seconds without content for the client after which empty deltas replace pings: clients accept only 10 minutes of
+pings."""
 
 
 class Extras(Struct, frozen=True):
@@ -118,7 +120,12 @@ class Delivery:
             self._check, self._compaction, describer = extras.check, extras.compaction, extras.describer
         receipt = self._receipt = incoming.receipt
         timeouts = engine.settings.timeouts
-        self._writer = MessageWriter(message_id=engine.new_id("msg_"), model=request.model, signature="", clock=clock)
+        shows_thinking = request.shows_thinking or incoming.purpose == "probe"  # which shows what a server does
+        self._hidden = None if shows_thinking else HiddenThinking(engine.new_id)
+        """The thinking that the client does not get. None: it gets all."""
+        self._writer = MessageWriter(
+            message_id=engine.new_id("msg_"), model=request.model, signature="", clock=clock, hidden=self._hidden
+        )
         receipt.blocks = self._writer.marks
         self.watchdog = Watchdog(
             wait_disconnected=sink.wait_disconnected,
@@ -169,7 +176,7 @@ class Delivery:
             if self._compacted is not None and not isinstance(reply, RelayStream):
                 reply = self._begin_reply(self._compacted, reply)
             elif self._inspection is not None and not isinstance(reply, RelayStream):
-                reply = self._inspection.open_reply(reply)
+                reply = self._inspection.open_reply(reply, hides_thinking=self._hidden is not None)
             await self._deliver(reply)
         finally:
             if slot is not None:
@@ -272,7 +279,9 @@ class Delivery:
         from anthropic_proxy.engine.exchange.compaction import BegunStream  # noqa: PLC0415  # few requests
 
         begun = BegunStream(compacted.beginning, reply)
-        return begun if self._inspection is None else self._inspection.open_reply(begun)
+        if self._inspection is None:
+            return begun
+        return self._inspection.open_reply(begun, hides_thinking=self._hidden is not None)
 
     async def _open_reply(self) -> DeltaStream | RelayStream:
         """Call the targets of the plan, and return the first reply that sends content. Raises an error if none does.
@@ -339,6 +348,7 @@ class Delivery:
         sink = self._sink
         calls = self._calls
         call_filter = self._call_filter
+        states = None if self._hidden is None else self._hidden.unsaved
         writer.signature = reply.default_signature
         self._streamed_reply = reply
         holds_request = True
@@ -347,6 +357,8 @@ class Delivery:
             if call_filter is not None:
                 deltas = call_filter.feed(deltas)
             events = writer.feed(deltas) if writer.started else self._start() + writer.feed(deltas)
+            if states:
+                await self._keep_states(states)
             if calls is not None:
                 events = calls.feed(events)
             if writer.stop is not None and reply.complete:
@@ -389,12 +401,19 @@ class Delivery:
             message = await self._incoming.background.run_in_thread(fold.finish)
         else:
             message = fold.finish()
+        if self._hidden is not None and self._hidden.unsaved:
+            await self._keep_states(self._hidden.unsaved)
         if self._calls is not None:
             self._calls.finish_message(message)
         if self._check is not None:
             self._end_upstream_call()
             message.safeguard_results = await self._check.finish()
         await self._sink.send_message(message)
+
+    async def _keep_states(self, states: dict[str, str]) -> None:
+        """Keep what belongs to calls before the client gets these, because its next request needs it."""
+        await self._engine.kept_states.keep(self._engine.store, self._receipt.client.id, states)
+        states.clear()
 
     async def _relay(self, reply: RelayStream) -> None:
         """Send the provider's bytes, and the event in place of a missing end."""
@@ -535,7 +554,7 @@ class Delivery:
             is_relaying = self._may_call and self._plan.targets[0].is_relayed
         if self._relayed or (is_relaying and not self._opened):
             return
-        is_idle = self.watchdog.idle_seconds > EMPTY_DELTA_AFTER_SECONDS
+        is_idle = self.watchdog.quiet_seconds > EMPTY_DELTA_AFTER_SECONDS
         # a block of the proxy would collide with the blocks of a relayed stream, which start at 0
         opens = is_idle and not any(target.is_relayed for target in self._plan.targets)
         events = self._start() or (self._writer.keep_alive() if opens else [Ping()])

@@ -25,6 +25,7 @@ from anthropic_proxy.engine.exchange.admission import Admission, settled_admissi
 from anthropic_proxy.engine.exchange.attempt import Attempt, TargetRun
 from anthropic_proxy.engine.exchange.attempt_sender import AttemptRecords, examine_response, require_lossless
 from anthropic_proxy.engine.exchange.attempts import Retries
+from anthropic_proxy.engine.exchange.call_states import restore_call_states
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink
 from anthropic_proxy.engine.exchange.forwarded_results import ForwardedResults
 from anthropic_proxy.engine.exchange.inspection import InspectAdded, open_inspection
@@ -41,6 +42,7 @@ from anthropic_proxy.engine.exchange.relay import build_relay_call, forwarded_he
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, end_if_disconnected, uncancel
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
+from anthropic_proxy.engine.messages.call_states import list_ids_with_states
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport, NoteCheck
 from anthropic_proxy.engine.messages.media import may_have_media
 from anthropic_proxy.engine.messages.models import (
@@ -384,6 +386,8 @@ async def _count_by_provider(
     deadline = loop.time() + PROVIDER_COUNT_SECONDS
     try:
         limits = engine.find_target_limits(target, admission.servers)
+        if call_ids := list_ids_with_states(request.messages):
+            request = await restore_call_states(engine, incoming, request, call_ids, is_large=is_large)
         prepared = await incoming.background.run_in_thread_if_large(is_large, prepare, request, limits)
         call = TranslatedCall(
             request=prepared.request,

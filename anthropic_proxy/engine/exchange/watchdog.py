@@ -75,7 +75,8 @@ class Watchdog:
         self._upstream_at = now
         """Loop time of the last bytes from the provider."""
         self._client_at = now
-        """Loop time of the last bytes to the client."""
+        """Loop time of the last bytes to the client that were no ping."""
+        self._pinged_at = now
         self.upstream_limit = first_byte_seconds
         """Current limit on the time without bytes from the provider, in seconds."""
         self._idle_seconds = idle_seconds
@@ -111,9 +112,9 @@ class Watchdog:
         self.upstream_limit = self._idle_seconds
 
     @property
-    def idle_seconds(self) -> float:
-        """Seconds since the last bytes of the provider."""
-        return self.now() - self._upstream_at
+    def quiet_seconds(self) -> float:
+        """Seconds since the last write to the client that was no ping, whatever the provider sends."""
+        return self.now() - self._client_at
 
     def begin_write(self) -> None:
         """Begin a write to the client. Meanwhile the provider is not idle, because nothing is read from it."""
@@ -158,7 +159,7 @@ class Watchdog:
         shortest = max(min(self._first_byte_seconds, self._idle_seconds), FIRST_CHECK_DELAY_SECONDS)
         at = min(self._upstream_at + self.upstream_limit, now + shortest)
         if self._on_idle is not None:
-            at = min(at, self._client_at + self._ping_seconds)
+            at = min(at, max(self._client_at, self._pinged_at) + self._ping_seconds)
         self._timer = self._loop.call_at(at, self._check)
 
     def _check(self) -> None:
@@ -176,8 +177,8 @@ class Watchdog:
         if now >= self._upstream_at + self.upstream_limit:
             self._end("upstream silent")
             return
-        if self._on_idle is not None and now >= self._client_at + self._ping_seconds:
-            self._client_at = now
+        if self._on_idle is not None and now >= max(self._client_at, self._pinged_at) + self._ping_seconds:
+            self._pinged_at = now
             self._ping_seconds = PING_SECONDS
             if self._ping_task is None or self._ping_task.done():
                 self._ping_task = self._loop.create_task(_suppress_errors(self._on_idle))

@@ -11,8 +11,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, structs
 
+from anthropic_proxy.engine.messages.call_states import HiddenThinking
 from anthropic_proxy.engine.messages.deltas import (
     CHARACTERS_PER_TOKEN,
     NO_USAGE,
@@ -106,7 +107,7 @@ class MessageWriter:
     """True if the reply is a summary of the conversation or nothing, so that it has no call of its own."""
     _final: BilledUsage | None = None
     characters = 0
-    """Number of characters written so far: text, thinking, and names and arguments of tool calls."""
+    """Number of characters so far: text, thinking, and names and arguments of tool calls."""
     _state = _NONE
     _index = 0  # of the open block, or of the next
     _filled = False  # True if the open thinking block or call has content
@@ -114,15 +115,25 @@ class MessageWriter:
     queued_characters = 0  # that were ever queued
 
     def __init__(
-        self, *, message_id: str, model: str, signature: str, clock: Callable[[], float] | None = None
+        self,
+        *,
+        message_id: str,
+        model: str,
+        signature: str,
+        clock: Callable[[], float] | None = None,
+        hidden: HiddenThinking | None = None,
     ) -> None:
-        """`clock`: that for the times in `marks`. None: `marks` stays empty."""
+        """`clock`: that for the times in `marks`. None: `marks` stays empty. `hidden`: gets the thinking in place of
+        the client. None: the client gets it.
+        """
         self.message_id = message_id
         self.model = model
         self.signature = signature
         """Signature for thinking blocks that the upstream did not sign. It changes if the reply comes from another API
         than expected."""
         self._clock = clock
+        self._hidden = hidden
+        self._rules = _RULES if hidden is None else _HIDING_RULES
         self.marks: list[tuple[str, str, float, int]] = []
         """Rows: kind of a content block, tool name, start time, number of characters before it. The kind "" marks the
         end of the reply. At most `MAX_MARKS` rows are kept."""
@@ -195,7 +206,7 @@ class MessageWriter:
         if not self.started or self.finished:
             self._require_open()
         for delta in deltas:
-            _RULES[type(delta)][self._state](self, delta)
+            self._rules[type(delta)][self._state](self, delta)
         events, self._events = self._events, []
         return events
 
@@ -207,9 +218,15 @@ class MessageWriter:
             return [TextDelta(self._index, "")]
         if self._state == _CALL:
             return [InputDelta(self._index, "")]
-        if self._state == _NONE:
-            self._open(_THINKING, ThinkingStart)
-        events = [*self._events, ThinkingDelta(self._index, "")]
+        empty: Event
+        if self._hidden is not None:
+            self._open(_TEXT, TextStart)
+            empty = TextDelta(self._index, "")
+        else:
+            if self._state == _NONE:
+                self._open(_THINKING, ThinkingStart)
+            empty = ThinkingDelta(self._index, "")
+        events = [*self._events, empty]
         self._events = []
         return events
 
@@ -296,7 +313,7 @@ class MessageWriter:
         while self._queue and self._state != _CALL:
             item = self._queue.popleft()
             if not isinstance(item, _QueuedCall):
-                _RULES[type(item)][self._state](self, item)
+                self._rules[type(item)][self._state](self, item)
                 continue
             del self._queued_calls[item.call.key]
             self._write_call(item.call)
@@ -357,6 +374,29 @@ class MessageWriter:
             self._events.append(ThinkingDelta(self._index, delta.text))
         if delta.signature:
             self._close(delta.signature)
+
+    def _hide_thinking(self, delta: Thinking) -> None:
+        assert self._hidden is not None
+        if self._state == _NONE and (not self.marks or self.marks[-1][0] != "thinking"):
+            self._mark("thinking")
+        self.characters += len(delta.text)
+        self._hidden.add(delta, self._next_place)
+
+    def _open_call_with_state(self, delta: ToolCall) -> None:
+        self._open_call(self._add_state(delta))
+
+    def _enqueue_call_with_state(self, delta: ToolCall) -> None:
+        self._enqueue_call(self._add_state(delta))
+
+    def _add_state(self, call: ToolCall) -> ToolCall:
+        assert self._hidden is not None
+        call_id = self._hidden.assign_id(call.id, self._next_place, self.signature)
+        return call if call_id == call.id else structs.replace(call, id=call_id)
+
+    @property
+    def _next_place(self) -> int:
+        """Index of a block that begins now, if the queue has only whole blocks."""
+        return self._index + (self._state != _NONE) + len(self._queue)
 
     def _claim_key(self, call: ToolCall) -> None:
         if call.key in self._keys:
@@ -443,3 +483,12 @@ _RULES: Mapping[type, tuple[_Rule, _Rule, _Rule, _Rule]] = {
     Usage: (_W._store_usage, _W._store_usage, _W._store_usage, _W._store_usage),
     Stop: (_W._store_stop, _W._store_stop, _W._store_stop, _W._store_stop),
 }
+_HIDING_RULES: Mapping[type, tuple[_Rule, _Rule, _Rule, _Rule]] = {
+    **_RULES,
+    Thinking: (_W._hide_thinking, _W._hide_thinking, _W._hide_thinking, _W._hide_thinking),
+    ToolCall: (
+        *(_W._open_call_with_state, _W._open_call_with_state, _W._open_call_with_state),
+        _W._enqueue_call_with_state,
+    ),
+}
+"""Rules of a reply whose client gets no thinking. It has no open thinking."""

@@ -89,7 +89,7 @@ def decode_signature(tag: str, signature: str) -> ReasoningState | None:
     text = signature[len(head) :]
     try:
         return _decoder.decode(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
-    except (binascii.Error, ValueError):  # ValueError: not ASCII; msgspec's errors are ValueErrors too
+    except (binascii.Error, ValueError, RecursionError):  # ValueError: not ASCII; msgspec's errors are ValueErrors too
         return None
 
 

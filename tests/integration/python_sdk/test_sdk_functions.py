@@ -199,7 +199,13 @@ def test_a_reply_that_is_too_slow_times_out_and_is_not_paid_for(client: anthropi
 
 async def test_a_stream_that_is_left_early_ends_the_call(waiting: anthropic.AsyncAnthropic, wire: Upstream) -> None:
     stalled = f"Count to 30 [fault:stall pieces={wire.kind.first_block} seconds=60]"
-    stream = await waiting.messages.create(model=MODEL, max_tokens=4_000, messages=user_messages(stalled), stream=True)
+    stream = await waiting.messages.create(
+        model=MODEL,
+        max_tokens=4_000,
+        messages=user_messages(stalled),
+        stream=True,
+        thinking={"type": "adaptive"},  # the first block may be thinking
+    )
     async for event in stream:
         if event.type == "content_block_start":
             break

@@ -122,7 +122,7 @@ class CachingProvider:
         self.cache = PrefixCache(self.policy)
 
     def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
-        if not (wire := _wire_of(request.path)):  # a question about the server or the model
+        if not (wire := wire_of(request.path)):  # a question about the server or the model
             return FakeResponse(404, b'{"error":"not found"}')
         body = json.loads(request.body)
         assert not (breaches := _check(wire, base_url, body, request.headers)), breaches
@@ -134,7 +134,7 @@ class CachingProvider:
 
     async def answer(self, request: web.Request, raw: bytes, journal: RequestLog) -> web.StreamResponse:
         """Answer a streamed request by HTTP. The journal has the rules that it violates."""
-        wire = _wire_of(request.path)
+        wire = wire_of(request.path)
         body = json.loads(raw) if wire else None
         exchange = journal.open(request, body)
         if body is None:
@@ -142,7 +142,7 @@ class CachingProvider:
         exchange.breaches += _check(wire, f"https://{request.host}/v1", body, exchange.headers)
         if wire != "messages":  # which is forwarded
             exchange.breaches += self._leaks(exchange.headers, raw)
-        stream = b"".join(_STREAMS[wire](self.reply(wire, body, request.headers)))
+        stream = b"".join(STREAMS[wire](self.reply(wire, body, request.headers)))
         kind = "application/x-ndjson" if wire == "ollama" else "text/event-stream"
         return web.Response(body=stream, headers={"content-type": kind})
 
@@ -209,7 +209,7 @@ def new_caching_provider(provider: CachingProvider) -> web.Application:
     return new_application(provider.answer, RequestLog())
 
 
-def _wire_of(path: str) -> str:
+def wire_of(path: str) -> str:
     return next((name for part, name in _PATHS.items() if part in path and not path.endswith("_tokens")), "")
 
 
@@ -343,9 +343,11 @@ def _responses_stream(reply: dict[str, Any]) -> Iterable[bytes]:
     events: list[dict[str, Any]] = [{"type": "response.created", "response": reply | {"status": "in_progress"}}]
     for index, item in enumerate(reply["output"]):
         place = {"output_index": index, "item_id": item["id"]}
-        begun = item | ({"content": []} if item["type"] == "message" else {"arguments": ""})
+        begun = item | {"message": {"content": []}, "function_call": {"arguments": ""}}.get(item["type"], {})
         events.append({"type": "response.output_item.added", "output_index": index, "item": begun})
-        if item["type"] == "message":
+        if item["type"] == "reasoning":
+            pass
+        elif item["type"] == "message":
             (part,) = item["content"]
             events.append({"type": "response.output_text.delta", **place, "content_index": 0, "delta": part["text"]})
         else:
@@ -402,7 +404,7 @@ _REPLIES = {
     "messages": _message_reply,
     "gemini": _gemini_reply,
 }
-_STREAMS: dict[str, Callable[[dict[str, Any]], Iterable[bytes]]] = {
+STREAMS: dict[str, Callable[[dict[str, Any]], Iterable[bytes]]] = {
     "responses": _responses_stream,
     "chat": _chat_stream,
     "messages": _message_stream,

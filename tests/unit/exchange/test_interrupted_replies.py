@@ -44,7 +44,8 @@ async def test_what_waited_comes_before_the_error_however_the_answer_breaks(case
     settings = {**KEYS_OF_ALL, **scenario.fields.get("settings", {}), "UPSTREAM_IDLE_TIMEOUT": "0.1"}
     proxy = ProxyHarness(lambda *_: FakeResponse(200, scenario.upstream or b"", _breaking(breaks)), **settings)
     request = json.loads(scenario.posted)
-    sink = await proxy.post(**{**request, "model": f"{row.prefix}/{scenario.fields['model']}", "stream": True})
+    model = f"{row.prefix}/{scenario.fields['model']}"
+    sink = await proxy.post(**{"thinking": {"type": "adaptive"}, **request, "model": model, "stream": True})
     expected = (case / "expected_events.sse").read_bytes()
     assert content_of(sink.stream) == content_of(expected)
     assert shapes(sink.stream) == shapes(expected)

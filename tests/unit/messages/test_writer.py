@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from anthropic_proxy.engine.exchange.client_side import encode_events
+from anthropic_proxy.engine.messages.call_states import HiddenThinking, decode_kept_state, decode_state_id
 from anthropic_proxy.engine.messages.deltas import (
+    BilledUsage,
     Block,
     Citation,
     Delta,
@@ -437,3 +439,97 @@ def test_the_times_of_the_first_100_blocks_are_kept() -> None:
     assert writer.marks == [
         (kind, "", 1.0, at) for at, kind in zip(range(101), ["text", "thinking"] * 51, strict=False)
     ]
+
+
+def hiding(*deltas: Delta) -> tuple[MessageWriter, list[Event]]:
+    """Return a writer whose client gets no thinking, and its events."""
+    hidden = HiddenThinking(lambda prefix: f"{prefix}1")
+    writer = MessageWriter(message_id="msg_1", model="claude-test", signature=SIGNED, hidden=hidden)
+    writer.start(10)
+    return writer, writer.feed(deltas)
+
+
+HIDDEN_CELLS: list[tuple[Delta, str]] = [
+    (thinking, state) for state in STATES if state != "thinking" for thinking in (Thinking("b"), Thinking("b", SIGNED))
+]
+
+
+@pytest.mark.parametrize(("delta", "state"), HIDDEN_CELLS)
+def test_hidden_thinking_is_not_written_and_counts(delta: Delta, state: str) -> None:
+    writer, _ = hiding(*STATES[state])
+    before = writer.characters
+    assert (writer.feed([delta]), writer.characters) == ([], before + 1)
+
+
+@given(reply=a_reply(), cuts=st.lists(st.integers(0, 60)), pauses=st.sets(st.integers(0, 60)))
+def test_a_reply_without_its_thinking_keeps_the_rest_and_follows_the_grammar(
+    reply: list[Delta], cuts: list[int], pauses: set[int]
+) -> None:
+    writer, _ = hiding()
+    events = MessageWriter(message_id="msg_1", model="claude-test", signature=SIGNED).start(1)
+    for number, deltas in enumerate(cut_at(reply, cuts)):
+        if number in pauses:
+            events += writer.keep_alive()
+        events += writer.feed(deltas)
+    events += writer.finish()
+
+    assert check_bytes(encode_events(events)) == []
+    assert _indexes_are_dense(events)
+    assert not [event for event in events if isinstance(event, ThinkingStart | ThinkingDelta | SignatureDelta)]
+    assert _joined(events, TextDelta) == "".join(delta.text for delta in reply if isinstance(delta, Text))
+    assert _arguments_written(events) == _arguments_of_deltas(reply)  # the state of the thinking is empty
+    assert writer.counts == ending_counts(reply)
+
+
+def ending_counts(reply: Sequence[Delta]) -> BilledUsage:
+    """Return the counts for a client that gets the thinking."""
+    writer = started(*reply)
+    writer.finish()
+    return writer.counts
+
+
+def test_an_empty_text_keeps_a_reply_alive_that_hides_its_thinking() -> None:
+    writer, events = hiding(Thinking("b"))
+    assert events == []
+    assert writer.keep_alive() == [TextStart(0), TextDelta(0, "")]
+    assert writer.feed([Thinking("b"), Text("a")]) == [TextDelta(0, "a")]
+
+
+STATE = "px1.test.eyJzIjoiQUJDIn0"  # {"s":"ABC"}
+REPLAYED = "px1.test.eyJyIjoxfQ"  # {"r":1}
+
+
+@pytest.mark.parametrize(
+    ("deltas", "carried"),
+    [
+        ([Thinking("b", STATE)], [("c1", [[0, "test", '{"s":"ABC"}', ""]])]),
+        ([Thinking("b", STATE), Text("a")], [("c1", [[1, "test", '{"s":"ABC"}', ""]])]),
+        ([Text("a"), Thinking("b", STATE), Text("a")], [("c1", [[0, "test", '{"s":"ABC"}', ""]])]),
+        ([Thinking("b"), Thinking("", REPLAYED)], [("c1", [[0, "test", '{"r":1}', "b"]])]),
+        (
+            [Thinking("b", STATE), Text("a"), Thinking("c", STATE)],
+            [("c1", [[1, "test", '{"s":"ABC"}', ""], [0, "test", '{"s":"ABC"}', ""]])],
+        ),
+        ([Thinking("b"), Thinking("", SIGNED)], [("c1", None)]),
+        ([Thinking("b", "of another form")], [("c1", None)]),
+        ([Thinking("", REPLAYED)], [("c1", None)]),
+        (
+            [ToolCall(0, "c0", "read"), Thinking("b", STATE)],
+            [("c0", None), ("c1", [[0, "test", '{"s":"ABC"}', ""]])],
+        ),
+    ],
+)
+def test_a_call_carries_the_thinking_since_the_call_before(
+    deltas: list[Delta], carried: list[tuple[str, list[Any] | None]]
+) -> None:
+    hidden = HiddenThinking(lambda prefix: f"{prefix}1")
+    writer = MessageWriter(message_id="msg_1", model="claude-test", signature=SIGNED, hidden=hidden)
+    events = writer.start(10) + writer.feed([*deltas, ToolCall(1, "c1", "read"), Stop("tool_use")]) + writer.finish()
+    found: list[tuple[str, list[Any] | None]] = []
+    for event in events:
+        if isinstance(event, ToolCallStart):
+            kept = hidden.unsaved.get(event.id)
+            state = decode_state_id(event.id) if kept is None else decode_kept_state(kept)
+            thoughts = None if state is None else msgspec.to_builtins(state)[1]
+            found.append((event.id if state is None else state.call_id, thoughts))
+    assert found == carried

@@ -284,7 +284,7 @@ async def test_the_help_header_of_an_error_leads_to_its_entry_on_a_page_without_
         ("", "openai/gpt-4.1", "POST https://api.openai.com/v1/chat/completions", '"name":"Bash"'),
         ("responses", "openai/gpt-5.6-sol", "POST https://api.openai.com/v1/responses", '"stop_reason":"tool_use"'),
         ("gemini", "gemini/gemini-3.1-pro-preview", ":streamGenerateContent?alt=sse", '"output_tokens":42'),
-        ("groq", "groq/openai/gpt-oss-120b", "POST https://api.groq.com/", "I list them."),
+        ("groq", "groq/openai/gpt-oss-120b", "POST https://api.groq.com/", '"name":"Bash"'),
         ("<script>", "openai/gpt-4.1", "POST https://api.openai.com/", '"name":"Bash"'),
     ],
 )

@@ -58,7 +58,8 @@ async def test_a_dropped_call_is_dropped_with_its_thinking(
         OPENAI_API_KEY="sk-test-0123456789",
     )
     choice = {"type": "auto", "disable_parallel_tool_use": True}
-    sink = await proxy.post(model="openai/gpt-5.5", stream=stream, tools=TOOLS, tool_choice=choice)
+    thinking = {"type": "adaptive"}
+    sink = await proxy.post(model="openai/gpt-5.5", stream=stream, tools=TOOLS, tool_choice=choice, thinking=thinking)
     assert sink.error is None
     if stream:
         assert check_bytes(sink.stream) == []

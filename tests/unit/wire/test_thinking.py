@@ -60,6 +60,7 @@ def test_nothing_to_carry_is_still_a_signature() -> None:
         *("", "px1.ds.", "px1.ka.e30", "px1.dsx.e30", "px1.ds.e3", "px1.ds.!!!!", "px1.ds.é30"),
         *("EqQBCkYIARgCIkDanthropic", sign("[]"), sign("null"), sign('"text"'), sign('{"r":2}'), sign('{"r":true}')),
         *(sign('{"m":1}'), sign('{"e":["x"]}'), sign('{"n":"0"}'), sign('{"s":')),
+        sign('{"zz":' + "[" * 100_000 + "]" * 100_000 + "}"),
     ],
 )
 def test_what_is_foreign_or_damaged_is_no_carry(signature: str) -> None:

@@ -69,9 +69,12 @@ class Inspection(InspectorCalls):
             return None
         return Raw(found.encode())
 
-    def open_reply(self, reply: DeltaStream) -> DeltaStream:
+    def open_reply(self, reply: DeltaStream, *, hides_thinking: bool) -> DeltaStream:
+        """`hides_thinking`: the client does not get the thinking."""
         may_redact_more = not reply.has_one_call  # in results of tools
-        return InspectedStream(reply, self) if self.changes_replies or may_redact_more else reply
+        if not (self.changes_replies or may_redact_more):
+            return reply
+        return InspectedStream(reply, self, hides_thinking=hides_thinking)
 
     def open_relay(self, relay: "RelayStream | EditedRelay", calls: RelayedCalls, *, streams: bool) -> InspectedRelay:
         return InspectedRelay(relay, self, calls, streams=streams)

@@ -119,13 +119,16 @@ class _HeldCall:
         self.call = call
         self.arguments: list[ToolArgs] = []
         self.is_complete = False
+        self.hidden_behind: list[Delta] = []
 
 
 class InspectedStream(DeltaStream):
     """The reply in `stream` after inspection."""
 
-    def __init__(self, stream: DeltaStream, inspection: InspectorCalls) -> None:
+    def __init__(self, stream: DeltaStream, inspection: InspectorCalls, *, hides_thinking: bool) -> None:
+        """`hides_thinking`: the client does not get the thinking, and the provider gets it back as it is."""
         self._stream = stream
+        self._hides_thinking = hides_thinking
         self._inspection = inspection
         self.default_signature = stream.default_signature
         self.has_one_call = stream.has_one_call
@@ -163,6 +166,9 @@ class InspectedStream(DeltaStream):
     async def _add(self, delta: Delta, shown: list[Delta]) -> None:
         if isinstance(delta, Text):
             await self._add_text(delta.text, shown, is_thinking=False)
+        elif isinstance(delta, Thinking) and self._hides_thinking:
+            # it belongs to the call that follows it
+            (shown if not self._calls else [*self._calls.values()][-1].hidden_behind).append(delta)
         elif isinstance(delta, Thinking):
             await self._add_text(delta.text, shown, is_thinking=True)
             if delta.signature:
@@ -233,6 +239,7 @@ class InspectedStream(DeltaStream):
             shown += held.arguments if edited == arguments else [ToolArgs(call.key, edited)]
             if held.is_complete:
                 shown.append(ToolEnd(call.key))
+            shown += held.hidden_behind
 
     async def _inspect_block(self, block: bytes) -> bytes:
         try:

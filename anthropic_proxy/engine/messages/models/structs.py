@@ -380,7 +380,7 @@ class ThinkingConfig(Struct):
     type: str
     budget_tokens: int | None = None
     display: str | None = None
-    """`omitted`: the client receives no text of the thinking. None: the complete text."""
+    """`omitted`: the client receives no thinking. None: the complete text."""
 
 
 class OutputFormat(Struct):
@@ -475,6 +475,12 @@ class MessagesRequest(Struct, kw_only=True):
     valid."""
     repairs: list[str] = field(default_factory=list)
     """Descriptions of the repairs made by `decode_request`, for the fidelity report."""
+
+    @property
+    def shows_thinking(self) -> bool:
+        """True if the client has asked for the thinking of the model. Otherwise a reply has no block of it."""
+        thinking = self.thinking
+        return thinking is not None and thinking.type != "disabled" and thinking.display != "omitted"
 
     def release_body(self) -> None:
         """Drop the content of the request, to free memory."""

@@ -47,6 +47,9 @@ _OPTIONAL_FIELDS = frozenset(Tool.__struct_encode_fields__) - {"name", "type", "
 """Fields of a tool definition that are dropped if they have an unexpected type."""
 
 _match_call_ids = compile_anchored(r"[a-zA-Z0-9_-]*").fullmatch
+STATE_ID_PREFIX, KEPT_ID_PREFIX = "toolu_pxs-", "toolu_pxk-"
+"""Beginnings of the ids of tool calls with a state of the provider in the id, and with a kept one
+(`engine/messages/call_states.py`). Other ids of the proxy have only letters and digits behind `toolu_`."""
 _match_tool_name = compile_anchored(TOOL_NAME_PATTERN).fullmatch
 _decode_tool = msgspec.json.Decoder(Tool).decode
 _decode_raws = msgspec.json.Decoder(list[Raw]).decode
@@ -148,8 +151,9 @@ def list_eager_tools(tools: Sequence[Tool], *, by_default: bool) -> frozenset[st
 
 
 def are_valid_ids(call_ids: Iterable[str]) -> bool:
-    """Return True if the Messages API allows the ids of tool calls."""
-    return _match_call_ids("".join(call_ids)) is not None
+    """Return True if the Messages API allows the ids of tool calls, and none has a state for another provider."""
+    joined = "".join(call_ids)
+    return _match_call_ids(joined) is not None and STATE_ID_PREFIX not in joined
 
 
 def are_valid_names(called: Collection[str], tools: Sequence[Tool]) -> bool:

@@ -177,7 +177,10 @@ class PreparedRequest(Struct, kw_only=True):
     """True if the client requests thinking of a model with effort levels. With the effort `default`, servers that do
     not reason unless asked need a switch."""
     returns_thinking: bool = True
-    """True if thinking of the model is returned. False: the client disabled thinking or set `display: omitted`."""
+    """True if the provider is asked for the text of its thinking. False: the client disabled thinking or set `display:
+    omitted`. Without `thinking`, the text only shows that the provider works."""
+    shows_thinking: bool = True
+    """True if the client gets the thinking (`MessagesRequest.shows_thinking`)."""
     output_schema: Raw = ABSENT
     """JSON Schema of the reply that the client requires. ABSENT: free text."""
     stop_sequences: list[str] = []

@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct, field
 
+from anthropic_proxy.engine.messages.call_states import cut_state
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import Source, name_url, require_bounded_members
 from anthropic_proxy.engine.messages.models.client_json import decode_values, read_json
@@ -165,6 +166,7 @@ class CallIds:
 
 
 def _fit_id(given: str) -> str:
+    given = cut_state(given)
     if are_valid_ids((given,)):
         return given
     digest = hashlib.blake2b(given.encode(errors="replace"), digest_size=6).hexdigest()
@@ -449,8 +451,8 @@ def _find_block_edits(body: bytes, part: JsonSpan, block: BlockFields, removals:
     """Return the edits inside a block that is sent."""
     missing_tools = removals.dialect.missing_tools
     edits: list[Edit] = []
-    if removals.has_invalid_calls and removals.dialect.verifies_signatures and block.type in _ID_FIELDS:
-        edits += _find_id_edits(body, part, _ID_FIELDS[block.type], removals.call_ids)
+    if removals.has_invalid_calls and block.type in _ID_FIELDS:
+        edits += _find_id_edits(body, part, _ID_FIELDS[block.type], removals)
     if block.type == "tool_use":
         if removals.has_invalid_calls:
             edits += _find_call_edits(body, part, block, removals.own_tool_names)
@@ -509,12 +511,14 @@ def _find_call_edits(body: bytes, call: JsonSpan, block: BlockFields, own_names:
     return edits
 
 
-def _find_id_edits(body: bytes, block: JsonSpan, name: str, call_ids: CallIds) -> list[Edit]:
-    """Return the edit that replaces the id of a call that Claude rejects. A call and its result get the same one."""
+def _find_id_edits(body: bytes, block: JsonSpan, name: str, removals: Removals) -> list[Edit]:
+    """Return the edit that removes the state of another provider from the id of a call, or replaces an id that Claude
+    rejects. A call and its result get the same one.
+    """
     for member in json_spans.find_members(body, block.value, block.end):
         if member.key == name and body[member.value] == ord('"'):
             given = msgspec.json.decode(body[member.value : member.end], type=str)
-            sent = call_ids.replace(name, given)
+            sent = removals.call_ids.replace(name, given) if removals.dialect.verifies_signatures else cut_state(given)
             return [] if sent == given else [Edit(member.value, member.end, msgspec.json.encode(sent))]
     return []
 

@@ -6,6 +6,7 @@ have the same time. Older models write thinking and tool calls into the text, wh
 """
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import msgspec
 from msgspec import Raw, Struct
@@ -93,7 +94,9 @@ _QUOTE = b'"'[0]
 class OllamaDecoder(Decoder):
     def __init__(self, call: TranslatedCall[Dialect]) -> None:
         self._call = call
-        self.default_signature = empty_signature(call.dialect.signature_tag)
+        # a client that gets no thinking does not send it back, so the state of its calls has it
+        replay: Literal[0, 1] = 0 if call.request.shows_thinking else 1
+        self.default_signature = empty_signature(call.dialect.signature_tag, replay=replay)
         self.finished = False
         """True after the last line (`done`), or after an error that is a policy refusal."""
         self._calls = 0

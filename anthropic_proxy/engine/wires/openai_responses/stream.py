@@ -414,14 +414,19 @@ class ResponsesDecoder(Decoder):
         """`begins_part`: True if the text begins a later part of the same reasoning."""
         if begins_part:
             text = _PARAGRAPH + text
-        self._spoken = None
+        self._end_paragraph()
         if self._thoughts.buffered or self._search.buffering:
             self._put_thought(Thinking(text), state, deltas)
         else:
             deltas.append(Thinking(text))
 
+    def _end_paragraph(self) -> None:
+        """Thinking stands between two texts, unless the client does not get it."""
+        if self._call.request.shows_thinking:
+            self._spoken = None
+
     def _put_thought(self, thought: Thinking, state: OutputItemState, deltas: list[Delta]) -> None:
-        self._spoken = None
+        self._end_paragraph()
         if not self._thoughts.buffer_thinking(thought, item_has_text=state.latest_part is not None):
             self._put([thought], deltas)
 

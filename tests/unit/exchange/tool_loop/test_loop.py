@@ -217,7 +217,7 @@ async def test_a_call_after_a_search_of_the_proxy_is_repeated() -> None:
     broken = [frame({"reasoning_content": "Hm."}), *reply(finish="malformed_function_call")]
     script = Script(calls(call("web_search", query="Oslo")), broken, reply(text("Cold."), tokens=(150, 5)))
     built = proxy(script, Searcher())
-    message = message_of(await built.post(tools=[SEARCH], stream=True))
+    message = message_of(await built.post(tools=[SEARCH], stream=True, thinking={"type": "adaptive"}))
     assert [block.type for block in message.content] == [
         "server_tool_use",
         "web_search_tool_result",
