@@ -24,7 +24,8 @@ LIFETIME_SECONDS = 86_400.0
 MAX_FOUND = 500
 """Maximum number of states that are looked for in a request: those of its newest calls."""
 _READ_AT_ONCE = 50
-_BYTES_PER_ENTRY = 500
+_BYTES_PER_ENTRY = 4_096
+"""What an entry counts besides its text. So a client has at most 4,096 of the keys of a store."""
 _BYTES_PER_CHARACTER = 4
 _PREFIX, _SIZE_PREFIX = "call-state/", "call-state-bytes/"
 
@@ -39,7 +40,7 @@ class KeptStates:
 
     async def keep(self, store: ValueStore, client_id: str, states: Mapping[str, str]) -> None:
         """`states`: id of a call of the client → its state."""
-        sizes = {call_id: _BYTES_PER_ENTRY + _BYTES_PER_CHARACTER * len(state) for call_id, state in states.items()}
+        sizes = {call_id: _measure(state) for call_id, state in states.items()}
         try:
             used = await store.increment(_SIZE_PREFIX + _digest(client_id), sum(sizes.values()), LIFETIME_SECONDS)
             if used > self._max_client_bytes:
@@ -69,9 +70,13 @@ class KeptStates:
                     break
                 for key, text in zip(some, found, strict=True):
                     texts[key] = text
-                    self._kept.put(key, text or "", _BYTES_PER_ENTRY + _BYTES_PER_CHARACTER * len(text or ""))
+                    self._kept.put(key, text or "", _measure(text or ""))
         states = {keys[key]: decode_kept_state(text) for key, text in texts.items() if text}
         return {call_id: state for call_id, state in states.items() if state is not None}
+
+
+def _measure(state: str) -> int:
+    return _BYTES_PER_ENTRY + len(state) * (1 if state.isascii() else _BYTES_PER_CHARACTER)
 
 
 def _digest(*parts: str) -> str:

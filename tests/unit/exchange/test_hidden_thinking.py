@@ -256,10 +256,12 @@ async def test_without_the_state_a_call_is_sent_as_that_of_another_provider(wire
 
 
 async def test_what_a_client_stores_within_a_day_is_bounded() -> None:
-    store, kept = MemoryValues(), KeptStates(max_client_bytes=10_000)
+    store, kept = MemoryValues(), KeptStates(max_client_bytes=45_000)
     for number in range(10):
         await kept.keep(store, "anna", {f"{KEPT_ID_PREFIX}{number}": '["call_1",[]]'})
-        await kept.keep(store, "ben", {f"{KEPT_ID_PREFIX}{number}": json.dumps(["call_1", [[0, "t", "x" * 400, ""]]])})
+        await kept.keep(
+            store, "ben", {f"{KEPT_ID_PREFIX}{number}": json.dumps(["call_1", [[0, "t", "x" * 5_000, ""]]])}
+        )
     ids = [f"{KEPT_ID_PREFIX}{number}" for number in range(10)]
     assert len(await kept.find(store, "anna", ids)) == 10
     assert [*await kept.find(store, "ben", ids)] == ids[:4]
